@@ -1,0 +1,43 @@
+//! Ardiq's carrier: Lua decides, Rust carries, Python speaks.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`protocol`] | `protocol.json` as values |
+//! | [`library`] | `lua/` composed into one payload |
+//! | [`error`] | the one error enum |
+//! | [`connection`] | URL to connections; reconnecting |
+//! | [`dispatch`] | one call: `FCALL` or `EVALSHA` |
+//! | [`migrate`] | plan, load, verify, prune |
+//! | [`runtime`] | the I/O thread |
+//! | `core` | what Python holds of one server |
+//! | `bridge` | inbox, outbox, waking the event loop |
+//! | `producer` | batching of enqueues |
+//! | `worker` | the worker's I/O loop |
+//!
+//! Without the feature `python` the crate is plain Rust: tests and the bench floor use it so.
+
+pub mod connection;
+pub mod dispatch;
+pub mod error;
+pub mod library;
+pub mod migrate;
+pub mod protocol;
+pub mod runtime;
+
+pub mod bridge;
+pub mod producer;
+pub mod worker;
+
+#[cfg(feature = "python")]
+pub mod core;
+
+#[cfg(feature = "python")]
+#[pyo3::pymodule]
+mod _core {
+    #[pymodule_export]
+    use crate::bridge::Channel;
+    #[pymodule_export]
+    use crate::core::Core;
+    #[pymodule_export]
+    const PROTOCOL: &str = crate::protocol::TEXT;
+}

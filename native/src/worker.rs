@@ -1,0 +1,1 @@
+//! The worker's I/O loop: step, heartbeat, mailbox, prefetch.
