@@ -1,0 +1,12 @@
+-- The sources run inside Redis (Lua 5.1), each as the body of a module; native/src/library.rs composes them.
+std = "none"
+max_line_length = 120
+max_comment_line_length = false -- the first line of a transition is one sentence, however long
+exclude_files = { "lua/releases" }
+read_globals = {
+  -- what Redis offers
+  "assert", "cjson", "error", "ipairs", "math", "next", "pairs", "pcall", "redis", "select", "string", "table",
+  "tonumber", "tostring", "type", "unpack",
+  -- lua/lib
+  "alarm", "batch", "clock", "errors", "keys", "lane", "mail", "member", "stats", "task",
+}
