@@ -1,0 +1,57 @@
+-- The moves of one call, and what is done once for all of them: pushes, wake-ups, telling waiters, counters.
+local M = {}
+
+function M.open(base, now)
+  return { base = base, now = now, now_text = clock.text(now), back = {}, front = {}, finished = {}, removed = {},
+    counters = {} }
+end
+
+function M.count(b, name, by)
+  b.counters[name] = (b.counters[name] or 0) + (by or 1)
+end
+
+-- Add to a list of `lists` (name -> list), made when first needed.
+function M.push(lists, name, item)
+  local list = lists[name]
+  if list then list[#list + 1] = item else lists[name] = { item } end
+end
+
+-- Make ready what was moved to `queued` so far; a step does so before it claims.
+function M.flush(b)
+  for name, ids in pairs(b.back) do lane.push(b.base, name, ids, 'RPUSH') end
+  for name, ids in pairs(b.front) do
+    local reversed = {}
+    for i = #ids, 1, -1 do reversed[#reversed + 1] = ids[i] end
+    lane.push(b.base, name, reversed, 'LPUSH')
+  end
+  if b.suspect_lane then lane.wake(b.base, b.suspect_lane, 1) end
+  b.back, b.front, b.suspect_lane = {}, {}, nil
+end
+
+-- The one place that asks who was waiting for a task that ended.
+local function tell_waiters(b)
+  if #b.finished == 0 then return end
+  local waiters = {}
+  for i, id in ipairs(b.finished) do waiters[i] = keys.waiters(b.base, id) end
+  if redis.call('EXISTS', unpack(waiters)) == 0 then return end
+  local letters = {}
+  for i, id in ipairs(b.finished) do
+    local names = redis.pcall('SMEMBERS', waiters[i])
+    if not errors.of(names) and #names > 0 then
+      local letter = mail.finished(id, mail.outcome(task.read(b.base, id, mail.OUTCOME)))
+      for _, name in ipairs(names) do M.push(letters, name, letter) end
+    end
+  end
+  for name, messages in pairs(letters) do mail.post(b.base, name, messages) end
+  redis.call('DEL', unpack(waiters))
+end
+
+function M.close(b)
+  M.flush(b)
+  tell_waiters(b)
+  alarm.scheduled(b)
+  if #b.removed > 0 then redis.call('DEL', unpack(b.removed)) end
+  stats.add(b.base, b.now, b.counters)
+end
+
+return M

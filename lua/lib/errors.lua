@@ -1,0 +1,44 @@
+-- One function per refusal. `raise` ends the call with it; the generated wrapper turns it into the reply.
+local M = {}
+
+local function refusal(code, message)
+  return { err = 'ARDIQ_' .. code .. ' ' .. message }
+end
+
+function M.bad_argument(what)
+  return refusal('BAD_ARGUMENT', what)
+end
+
+function M.lease_lost(worker)
+  return refusal('LEASE_LOST', 'worker ' .. worker .. ' is not a member of this queue: its lease ran out or it never'
+    .. ' joined. Drop what was not started and join under a new identity.')
+end
+
+function M.old_step(seq, last)
+  return refusal('OLD_STEP', 'step ' .. seq .. ' came after step ' .. last .. ' was answered; nothing was changed')
+end
+
+function M.wrong_type(key)
+  return refusal('WRONG_TYPE', 'key ' .. key .. ' does not hold what Ardiq keeps there: something else wrote it. Look'
+    .. ' at it with redis-cli TYPE, then rename or delete it.')
+end
+
+function M.raise(err)
+  error(err, 0)
+end
+
+-- The error text of a redis.pcall reply, or nil.
+function M.of(reply)
+  return type(reply) == 'table' and reply.err or nil
+end
+
+-- A read that refuses the whole call when the key has another type.
+function M.read(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  local err = M.of(reply)
+  if not err then return reply end
+  if string.find(err, 'WRONGTYPE', 1, true) then M.raise(M.wrong_type(key)) end
+  return M.raise(reply)
+end
+
+return M

@@ -1,0 +1,22 @@
+-- Every key name of one queue. `base` is the queue's own prefix with its hash tag, `ardiq:{emails}:`.
+local M = {}
+
+function M.task(base, id) return base .. 'task:' .. id end
+function M.ready(base, lane) return base .. 'ready:' .. lane end
+function M.tombs(base, lane) return base .. 'tombs:' .. lane end
+function M.wake(base, lane) return base .. 'wake:' .. lane end
+function M.scheduled(base) return base .. 'scheduled' end
+function M.running(base, worker) return base .. 'running:' .. worker end
+function M.suspects(base) return base .. 'suspects' end
+function M.workers(base) return base .. 'workers' end
+function M.worker(base, worker) return base .. 'worker:' .. worker end
+function M.aborts(base, worker) return base .. 'aborts:' .. worker end
+function M.mailbox(base, name) return base .. 'mailbox:' .. name end
+function M.waiters(base, id) return base .. 'waiters:' .. id end
+function M.dead(base) return base .. 'dead' end
+function M.lanes(base) return base .. 'lanes' end
+function M.meta(base) return base .. 'meta' end
+function M.stats(base) return base .. 'stats' end
+function M.stats_minute(base, minute) return base .. 'stats:' .. minute end
+
+return M

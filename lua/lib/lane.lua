@@ -1,0 +1,89 @@
+-- Lanes: the ready lists, the marks for entries that must be skipped, and the wake-up tokens.
+local M = {}
+
+-- Refuse the call while nothing is written yet if a key of this lane has another type.
+function M.check(base, lane)
+  errors.read('LLEN', keys.ready(base, lane))
+  errors.read('LLEN', keys.wake(base, lane))
+  errors.read('SCARD', keys.tombs(base, lane))
+  errors.read('SCARD', keys.lanes(base))
+end
+
+-- Push up to `added` wake-up tokens, never more in all than there are workers.
+function M.wake(base, lane, added)
+  local workers = redis.pcall('ZCARD', keys.workers(base))
+  if errors.of(workers) or workers == 0 then return end
+  local waiting = redis.pcall('LLEN', keys.wake(base, lane))
+  if errors.of(waiting) then return end
+  local tokens = {}
+  for i = 1, math.min(added, workers - waiting) do tokens[i] = '1' end
+  if #tokens > 0 then redis.call('RPUSH', keys.wake(base, lane), unpack(tokens)) end
+end
+
+-- An id whose tombstone still lies in the list takes that entry's place instead of a second one.
+local function without_tombs(base, lane, ids)
+  local tombs = keys.tombs(base, lane)
+  local marked = redis.pcall('SCARD', tombs)
+  if errors.of(marked) or marked == 0 then return ids end
+  local rest = {}
+  for _, id in ipairs(ids) do
+    if redis.call('SREM', tombs, id) == 0 then rest[#rest + 1] = id end
+  end
+  return rest
+end
+
+-- Make ids ready. `command`: RPUSH for the end of the lane, LPUSH for its front (last one first).
+function M.push(base, lane, ids, command)
+  local rest = without_tombs(base, lane, ids)
+  if #rest > 0 then redis.call(command, keys.ready(base, lane), unpack(rest)) end
+  M.wake(base, lane, #ids)
+end
+
+-- Take up to `count` ids off the front. Replies the live ones, and how many entries were looked at (0: empty).
+function M.pop(base, lane, count)
+  local ids = redis.pcall('LPOP', keys.ready(base, lane), count)
+  if not ids or errors.of(ids) then return {}, 0 end
+  local tombs = keys.tombs(base, lane)
+  local marked = redis.pcall('SCARD', tombs)
+  if errors.of(marked) or marked == 0 then return ids, #ids end
+  local is_tomb, live, skipped = redis.call('SMISMEMBER', tombs, unpack(ids)), {}, {}
+  for i, id in ipairs(ids) do
+    local list = is_tomb[i] == 1 and skipped or live
+    list[#list + 1] = id
+  end
+  if #skipped > 0 then redis.call('SREM', tombs, unpack(skipped)) end
+  return live, #ids
+end
+
+-- After a claim: one more worker is woken for what is left behind; an emptied lane needs no tokens.
+-- Replies 1 if ready work is left in any of the lanes.
+function M.settle_tokens(base, lanes)
+  local more = 0
+  for _, lane in ipairs(lanes) do
+    local left = redis.pcall('LLEN', keys.ready(base, lane))
+    if not errors.of(left) then
+      if left > 0 then
+        more = 1
+        M.wake(base, lane, 1)
+      else
+        redis.call('DEL', keys.wake(base, lane))
+      end
+    end
+  end
+  return more
+end
+
+-- The lanes argument: a non-empty JSON array of strings.
+function M.names(value)
+  if type(value) ~= 'table' or #value == 0 then
+    errors.raise(errors.bad_argument('lanes must be a JSON array of lane names, highest priority first'))
+  end
+  for _, name in ipairs(value) do
+    if type(name) ~= 'string' or name == '' then
+      errors.raise(errors.bad_argument('lanes must hold non-empty strings'))
+    end
+  end
+  return value
+end
+
+return M

@@ -1,0 +1,51 @@
+-- Messages to blocked processes. A message is a run of netstrings (`<length>:<bytes>,`), so that any bytes travel.
+local M = {}
+
+-- The fields an outcome is made of.
+M.OUTCOME = { 'state', 'tries', 'enqueued_at', 'started_at', 'finished_at', 'result_codec', 'result', 'error' }
+
+local TTL_MS = 600000
+local MOST = 10000
+local LARGEST_OUTCOME = 65536
+
+function M.pack(...)
+  local parts = {}
+  for i = 1, select('#', ...) do
+    local part = tostring((select(i, ...)))
+    parts[i] = #part .. ':' .. part .. ','
+  end
+  return table.concat(parts)
+end
+
+-- Put messages into a mailbox. Nobody may ever read it, so it is bounded and ends by itself.
+function M.post(base, name, messages)
+  local key = keys.mailbox(base, name)
+  if errors.of(redis.pcall('RPUSH', key, unpack(messages))) then return end
+  redis.call('LTRIM', key, -MOST, -1)
+  redis.call('PEXPIRE', key, TTL_MS)
+end
+
+-- The outcome of a finished record, in the order of `await`'s reply.
+function M.outcome(record)
+  local failed = record.state ~= 'complete'
+  return {
+    record.state, record.tries or '0', record.enqueued_at or '0', record.started_at or '0',
+    record.finished_at or '0', not failed and record.result_codec or '',
+    failed and (record.error or record.state) or record.result or '',
+  }
+end
+
+-- What a waiter is told; beyond 64 KiB only that it ended, and it asks for the rest.
+function M.finished(id, outcome)
+  if #outcome[7] > LARGEST_OUTCOME then return M.pack('finished', id) end
+  return M.pack('finished', id, unpack(outcome))
+end
+
+-- Register a mailbox to be told when a task ends.
+function M.await(base, id, name, ttl_ms)
+  local key = keys.waiters(base, id)
+  redis.call('SADD', key, name)
+  if redis.call('PTTL', key) < ttl_ms then redis.call('PEXPIRE', key, ttl_ms) end
+end
+
+return M

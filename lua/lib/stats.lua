@@ -1,0 +1,19 @@
+-- Counters of a queue: in total, and per minute for two hours. Written once a call, whatever its size.
+local M = {}
+
+local MINUTE_TTL_S = 7200
+
+-- `counters`: name -> how many. A damaged statistics key costs figures, never a task, hence pcall.
+function M.add(base, now, counters)
+  local minute
+  for name, count in pairs(counters) do
+    if count ~= 0 then
+      minute = minute or keys.stats_minute(base, math.floor(now / 60000))
+      redis.pcall('HINCRBY', keys.stats(base), name, count)
+      redis.pcall('HINCRBY', minute, name, count)
+    end
+  end
+  if minute then redis.pcall('EXPIRE', minute, MINUTE_TTL_S) end
+end
+
+return M

@@ -1,0 +1,386 @@
+-- The only file that moves a task between states. Moves happen within a batch (batch.lua), which does once for all of
+-- them what need not be done for each.
+local M = {}
+
+local CLAIM = { 'state', 'name', 'args', 'kwargs', 'codec', 'headers', 'lane', 'tries', 'enqueued_at' }
+local HELD = { 'state', 'lane', 'tries', 'lost', 'abort_requested' }
+
+-- Fields of a record by name, or nil and the error text when the key holds something else.
+local function read(base, id, fields)
+  local values = redis.pcall('HMGET', keys.task(base, id), unpack(fields))
+  local err = errors.of(values)
+  if err then return nil, errors.wrong_type(keys.task(base, id)).err end
+  local record = {}
+  for i, field in ipairs(fields) do record[field] = values[i] or nil end
+  return record
+end
+M.read = read
+
+-- The outcomes an attempt can be settled with.
+M.OUTCOMES = { complete = true, failed = true, retry = true, aborted = true, release = true }
+
+function M.is_finished(state)
+  return state == 'complete' or state == 'failed' or state == 'aborted' or state == 'expired'
+end
+
+-- What becomes of a record whose last write is `written`: kept for a time, for ever as a dead letter, or not at all.
+local function ended(b, id, key, written, ttl_ms)
+  if type(written) == 'table' then return errors.wrong_type(key).err end
+  b.finished[#b.finished + 1] = id
+  if ttl_ms > 0 then
+    redis.call('PEXPIRE', key, ttl_ms)
+  elseif ttl_ms == 0 then
+    b.removed[#b.removed + 1] = key
+  end
+end
+
+-- any -> failed, aborted, expired. `fields`: more names and values to write, flat.
+local function finish(b, id, state, fields, ttl_ms)
+  local key = keys.task(b.base, id)
+  local written = redis.pcall('HSET', key, 'state', state, 'finished_at', b.now_text, unpack(fields))
+  if state == 'failed' then redis.call('ZADD', keys.dead(b.base), b.now_text, id) end
+  return ended(b, id, key, written, ttl_ms)
+end
+
+-- running -> aborted.
+local function abort(b, id, ttl_ms)
+  batch.count(b, 'aborted')
+  return finish(b, id, 'aborted', { 'error', 'aborted' }, ttl_ms)
+end
+
+-- queued, scheduled -> aborted. An entry of a ready list cannot be taken out of its middle: it gets a tombstone.
+function M.abort_waiting(b, id, record, ttl_ms)
+  if record.state == 'scheduled' then
+    redis.call('ZREM', keys.scheduled(b.base), id)
+  elseif redis.call('ZREM', keys.suspects(b.base), id) == 0 then
+    redis.call('SADD', keys.tombs(b.base, record.lane), id)
+  end
+  return abort(b, id, ttl_ms)
+end
+
+-- running -> failed: a dead letter.
+local function bury(b, id, error_text, traceback, more_fields)
+  batch.count(b, 'failed')
+  local fields = more_fields or {}
+  fields[#fields + 1], fields[#fields + 2] = 'error', error_text
+  if traceback and traceback ~= '' then fields[#fields + 1], fields[#fields + 2] = 'traceback', traceback end
+  return finish(b, id, 'failed', fields, -1)
+end
+
+-- running, scheduled -> queued.
+local function make_ready(b, id, lane_name, fields, lists)
+  local key = keys.task(b.base, id)
+  local written = redis.pcall('HSET', key, 'state', 'queued', unpack(fields or {}))
+  if errors.of(written) then return errors.wrong_type(key).err end
+  batch.push(lists or b.back, lane_name, id)
+end
+
+-- none, running -> scheduled.
+local function schedule(b, id, lane_name, due_at)
+  redis.call('ZADD', keys.scheduled(b.base), due_at, id)
+  if not b.first_due or due_at < b.first_due then
+    b.first_due, b.first_due_lane = due_at, lane_name
+  end
+end
+
+-- none -> queued, scheduled. `t`: id, name, lane, args, kwargs; `plan`: when it falls due, more fields to write.
+function M.create(b, key, t, plan)
+  local state, args = plan.due_at and 'scheduled' or 'queued', t.args ~= '' and t.args or '[]'
+  if t.kwargs == '' and not plan.fields then
+    redis.call('HSET', key, 'state', state, 'name', t.name, 'args', args, 'lane', t.lane, 'enqueued_at', b.now_text)
+  else
+    local more = plan.fields or {}
+    if t.kwargs ~= '' then more[#more + 1], more[#more + 2] = 'kwargs', t.kwargs end
+    redis.call('HSET', key, 'state', state, 'name', t.name, 'args', args, 'lane', t.lane, 'enqueued_at', b.now_text,
+      unpack(more))
+  end
+  if plan.due_at then schedule(b, t.id, t.lane, plan.due_at) else batch.push(b.back, t.lane, t.id) end
+  batch.count(b, 'enqueued')
+  return state
+end
+
+-- scheduled -> queued for up to `limit` tasks that are due. Replies whether as many as that were.
+function M.promote(b, limit)
+  local scheduled = keys.scheduled(b.base)
+  local due = redis.pcall('ZRANGEBYSCORE', scheduled, '-inf', b.now, 'LIMIT', 0, limit)
+  if errors.of(due) or #due == 0 then return false end
+  redis.call('ZREM', scheduled, unpack(due))
+  for _, id in ipairs(due) do
+    local record = read(b.base, id, { 'state', 'lane' })
+    if record and record.state == 'scheduled' then
+      make_ready(b, id, record.lane)
+    else
+      batch.count(b, 'ghosts')
+    end
+  end
+  return #due == limit
+end
+
+-- running -> queued, aborted, failed: a worker no longer holds the task. `lost`: it died with it.
+local function hand_back(b, id, ttl_ms, lost, max_lost)
+  local record, err = read(b.base, id, HELD)
+  if err then return err end
+  if record.state ~= 'running' then
+    batch.count(b, 'ghosts')
+    return
+  end
+  local key = keys.task(b.base, id)
+  local times = tonumber(record.lost or 0) + (lost and 1 or 0)
+  local fields = { 'tries', math.max(tonumber(record.tries or 1) - 1, 0) }
+  if times > 0 then fields[3], fields[4] = 'lost', times end
+  redis.call('HDEL', key, 'worker', 'started_at')
+  if record.abort_requested then return abort(b, id, ttl_ms) end
+  if lost then batch.count(b, 'lost') else batch.count(b, 'released') end
+  if lost and times > max_lost then
+    fields[2] = record.tries
+    return bury(b, id, 'poison: ' .. times .. ' workers died while holding this task', nil, fields)
+  end
+  if times >= 2 then
+    redis.call('HSET', key, 'state', 'queued', unpack(fields))
+    redis.call('ZADD', keys.suspects(b.base), b.now, id)
+    b.suspect_lane = record.lane
+    return
+  end
+  return make_ready(b, id, record.lane, fields, b.front)
+end
+
+-- running -> complete.
+local function complete(b, o, ttl_ms)
+  local key = keys.task(b.base, o.id)
+  local started_at = o.run_ms == 0 and b.now_text or clock.text(b.now - o.run_ms)
+  local written
+  if o.codec and o.codec ~= '' then
+    written = redis.pcall('HSET', key, 'state', 'complete', 'started_at', started_at, 'finished_at', b.now_text,
+      'result', o.value, 'result_codec', o.codec)
+  else
+    written = redis.pcall('HSET', key, 'state', 'complete', 'started_at', started_at, 'finished_at', b.now_text,
+      'result', o.value)
+  end
+  return ended(b, o.id, key, written, ttl_ms)
+end
+
+-- running -> scheduled, queued, aborted.
+local function try_again(b, o, ttl_ms)
+  local record, err = read(b.base, o.id, HELD)
+  if err then return err end
+  if record.abort_requested then return abort(b, o.id, ttl_ms) end
+  batch.count(b, 'retried')
+  local key = keys.task(b.base, o.id)
+  redis.call('HDEL', key, 'worker', 'started_at', 'lost')
+  local fields = { 'error', o.value }
+  if o.traceback and o.traceback ~= '' then fields[3], fields[4] = 'traceback', o.traceback end
+  if (o.delay_ms or 0) <= 0 then return make_ready(b, o.id, record.lane, fields) end
+  local due_at = b.now + o.delay_ms
+  redis.call('HSET', key, 'state', 'scheduled', 'due_at', due_at, unpack(fields))
+  schedule(b, o.id, record.lane, due_at)
+end
+
+-- One outcome of an attempt that is known to be the holder's. Replies an error text or nil.
+local function settle(b, o, ttl_ms)
+  if o.outcome == 'complete' then
+    batch.count(b, 'completed')
+    return complete(b, o, ttl_ms)
+  elseif o.outcome == 'retry' then
+    return try_again(b, o, ttl_ms)
+  elseif o.outcome == 'failed' then
+    return bury(b, o.id, o.value, o.traceback, { 'started_at', b.now - o.run_ms })
+  elseif o.outcome == 'aborted' then
+    return abort(b, o.id, ttl_ms)
+  end
+  return hand_back(b, o.id, ttl_ms, false)
+end
+
+-- Settle attempts of one worker; `outcomes`: {id, token, outcome, run_ms, value, codec, traceback, delay_ms} each.
+-- Calls `refuse(id, token, reason)` for those it does not hold (`stale`) or whose record is damaged.
+function M.settle(b, worker, outcomes, ttl_ms, refuse)
+  if #outcomes == 0 then return end
+  local running, ids, settled = keys.running(b.base, worker), {}, {}
+  for i = 1, #outcomes do ids[i] = outcomes[i].id end
+  local tokens = errors.read('HMGET', running, unpack(ids))
+  for i = 1, #outcomes do
+    local o = outcomes[i]
+    if tokens[i] == o.token and not settled[o.id] then
+      settled[o.id] = true
+      local err = settle(b, o, ttl_ms)
+      if err then refuse(o.id, o.token, err) end
+    else
+      refuse(o.id, o.token, 'stale')
+    end
+  end
+  redis.call('HDEL', running, unpack(ids))
+end
+
+-- One outcome by its own transition. Replies `ok`, `stale` or, where it was asked to abort meanwhile, `aborted`.
+function M.settle_one(base, args, outcome)
+  member.require(base, args.worker)
+  local b, answer = batch.open(base, clock.now()), 'ok'
+  outcome.id, outcome.token, outcome.run_ms = args.id, args.token, args.run_ms or 0
+  M.settle(b, args.worker, { outcome }, args.result_ttl_ms, function(_, _, reason) answer = reason end)
+  batch.close(b)
+  if answer == 'ok' and b.counters.aborted then return 'aborted' end
+  return answer
+end
+
+-- running -> running. The wish to abort survives the worker in the record, and the worker is told.
+function M.ask_abort(base, id, worker)
+  redis.call('HSET', keys.task(base, id), 'abort_requested', 1)
+  local mailbox = worker and redis.call('HGET', keys.worker(base, worker), 'mailbox')
+  if not mailbox then return end
+  redis.call('SADD', keys.aborts(base, worker), id)
+  mail.post(base, mailbox, { mail.pack('abort', id) })
+end
+
+-- queued, scheduled, failed -> none: taken out of its place already, its waiters are told that it was aborted.
+function M.remove(b, id, state)
+  local record = read(b.base, id, { 'state' })
+  if not record or record.state ~= state then
+    batch.count(b, 'ghosts')
+    return false
+  end
+  batch.count(b, 'removed')
+  if state == 'failed' then
+    b.removed[#b.removed + 1] = keys.task(b.base, id)
+  else
+    finish(b, id, 'aborted', { 'error', 'removed' }, 0)
+  end
+  return true
+end
+
+-- queued -> running, expired for one id. Appends a claim (its token still open) to `claims` and replies whether it did.
+local function start(b, id, worker, ttl_ms, claims, refuse)
+  local key = keys.task(b.base, id)
+  local r = redis.pcall('HMGET', key, 'state', 'name', 'args', 'lane', 'enqueued_at', 'tries', 'kwargs', 'codec',
+    'headers', 'expires_at')
+  if r.err then
+    refuse(id, '', errors.wrong_type(key).err)
+    return false
+  end
+  if r[1] ~= 'queued' then
+    batch.count(b, 'ghosts')
+    return false
+  end
+  if r[10] and tonumber(r[10]) <= b.now then
+    batch.count(b, 'expired')
+    finish(b, id, 'expired', { 'error', 'expired' }, ttl_ms)
+    return false
+  end
+  local tries = r[6] and clock.text(r[6] + 1) or '1'
+  redis.call('HSET', key, 'state', 'running', 'worker', worker, 'started_at', b.now_text, 'tries', tries)
+  local n = claims.n
+  claims[n + 1], claims[n + 3], claims[n + 4], claims[n + 5] = id, r[2] or '', r[3] or '', r[7] or ''
+  claims[n + 6], claims[n + 7], claims[n + 8] = r[8] or '', r[9] or '', r[4] or ''
+  claims[n + 9], claims[n + 10] = tries, r[5] or '0'
+  claims.n = n + 10
+  return true
+end
+
+-- A task that killed workers before is handed out alone among its like, so that the guilty one shows itself.
+-- `held`: the suspect this worker was handed last. Replies how many were claimed: 0 or 1.
+local function start_suspect(b, worker, lanes, held, ttl_ms, claims, refuse)
+  local suspects = keys.suspects(b.base)
+  local waiting = redis.pcall('ZRANGE', suspects, 0, 7)
+  if errors.of(waiting) or #waiting == 0 then return 0 end
+  if held and redis.call('HEXISTS', keys.running(b.base, worker), held) == 1 then return 0 end
+  local served = {}
+  for _, name in ipairs(lanes) do served[name] = true end
+  for _, id in ipairs(waiting) do
+    local name = redis.pcall('HGET', keys.task(b.base, id), 'lane')
+    if type(name) ~= 'string' or served[name] then
+      redis.call('ZREM', suspects, id)
+      if start(b, id, worker, ttl_ms, claims, refuse) then
+        redis.call('HSET', keys.worker(b.base, worker), 'suspect', id)
+        return 1
+      end
+    end
+  end
+  return 0
+end
+
+-- queued -> running for up to `want` tasks of the lanes, in their order. `claims` ({n = 0}) is filled with flat records.
+-- Replies how many, the first of their tokens (they are consecutive), and 1 if ready work is left, else 0.
+function M.claim(b, worker, lanes, want, held_suspect, ttl_ms, claims, refuse)
+  local base, taken, first_token, capped = b.base, 0, '', 0
+  if want > 0 then
+    taken = start_suspect(b, worker, lanes, held_suspect, ttl_ms, claims, refuse)
+    local budget = 4 * want + 100
+    for _, name in ipairs(lanes) do
+      while taken < want do
+        if budget <= 0 then
+          capped = 1
+          break
+        end
+        local ids, looked = lane.pop(base, name, math.min(want - taken, budget))
+        if looked == 0 then break end
+        budget = budget - looked
+        for i = 1, #ids do
+          if start(b, ids[i], worker, ttl_ms, claims, refuse) then taken = taken + 1 end
+        end
+      end
+    end
+  end
+  if taken > 0 then
+    first_token = redis.call('HINCRBY', keys.meta(base), 'token', taken) - taken + 1
+    local held = {}
+    for i = 0, taken - 1 do
+      local at, token = 10 * i, clock.text(first_token + i)
+      claims[at + 2] = token
+      held[2 * i + 1], held[2 * i + 2] = claims[at + 1], token
+    end
+    redis.call('HSET', keys.running(base, worker), unpack(held))
+    batch.count(b, 'claimed', taken)
+  end
+  local more = lane.settle_tokens(base, lanes)
+  return taken, first_token, math.max(more, capped)
+end
+
+-- The claims of an earlier step again, after its reply was lost: what the worker holds from `first_token` on.
+function M.claims_since(base, worker, first_token, reply)
+  local held, found = redis.call('HGETALL', keys.running(base, worker)), {}
+  for i = 1, #held, 2 do
+    local token = tonumber(held[i + 1])
+    if token >= first_token then found[#found + 1] = { id = held[i], token = token } end
+  end
+  table.sort(found, function(x, y) return x.token < y.token end)
+  for _, claim in ipairs(found) do
+    local r = read(base, claim.id, CLAIM)
+    if r and r.state == 'running' then
+      local at = #reply
+      reply[at + 1], reply[at + 2] = claim.id, clock.text(claim.token)
+      for i = 2, #CLAIM do reply[at + i + 1] = r[CLAIM[i]] or '' end
+    end
+  end
+end
+
+-- running -> queued, aborted, failed for up to `limit` tasks of a worker that is gone. Replies 1 if more is left.
+function M.take_from(b, worker, limit, ttl_ms, lost, max_lost)
+  local running = keys.running(b.base, worker)
+  local entries = redis.call('HSCAN', running, 0, 'COUNT', limit)[2]
+  local held = {}
+  for i = 1, #entries, 2 do held[#held + 1] = { id = entries[i], token = tonumber(entries[i + 1]) } end
+  -- Oldest claim first, so that they stand in their old order at the front of the lane.
+  table.sort(held, function(x, y) return x.token < y.token end)
+  local ids = {}
+  for i = 1, math.min(#held, limit) do
+    ids[i] = held[i].id
+    hand_back(b, ids[i], ttl_ms, lost, max_lost)
+  end
+  if #ids > 0 then redis.call('HDEL', running, unpack(ids)) end
+  return #held > #ids and 1 or redis.call('EXISTS', running)
+end
+
+-- failed -> queued: a dead letter runs again as if new.
+function M.revive(b, id, lane_name)
+  redis.call('ZREM', keys.dead(b.base), id)
+  redis.call('HDEL', keys.task(b.base, id), 'tries', 'lost', 'error', 'traceback', 'started_at', 'finished_at',
+    'worker', 'due_at', 'expires_at', 'abort_requested')
+  batch.count(b, 'requeued')
+  return make_ready(b, id, lane_name, { 'enqueued_at', b.now })
+end
+
+-- A finished record makes room for a new task under its id.
+function M.erase(base, id)
+  redis.call('DEL', keys.task(base, id))
+  redis.call('ZREM', keys.dead(base), id)
+end
+
+return M

@@ -1,0 +1,39 @@
+-- list: ids in one place, a page.
+local SORTED = { scheduled = keys.scheduled, dead = keys.dead, suspects = keys.suspects, workers = keys.workers }
+
+-- Leave out of a page of a ready list what a claim would skip.
+local function ready_page(base, lane_name, first, last)
+  local ids = errors.read('LRANGE', keys.ready(base, lane_name), first, last)
+  if #ids == 0 then return {} end
+  local is_tomb, page = errors.read('SMISMEMBER', keys.tombs(base, lane_name), unpack(ids)), {}
+  for i, id in ipairs(ids) do
+    if is_tomb[i] == 0 then page[#page + 1], page[#page + 2] = id, first + i - 1 end
+  end
+  return page
+end
+
+-- A hash has no order of its own: the held tasks, oldest claim first.
+local function running_page(base, worker, first, last)
+  local held, claims, page = errors.read('HGETALL', keys.running(base, worker)), {}, {}
+  for i = 1, #held, 2 do claims[#claims + 1] = { id = held[i], token = tonumber(held[i + 1]) } end
+  table.sort(claims, function(a, b) return a.token < b.token end)
+  for i = first + 1, math.min(last + 1, #claims) do
+    page[#page + 1], page[#page + 2] = claims[i].id, claims[i].token
+  end
+  return page
+end
+
+return function(base, args)
+  local first, limit = args.offset, args.limit
+  if first < 0 or limit < 1 or limit > 1000 then
+    errors.raise(errors.bad_argument('offset must not be negative, limit from 1 to 1000'))
+  end
+  local last, place = first + limit - 1, args.place
+  if place == 'queued' then return ready_page(base, args.of, first, last) end
+  if place == 'running' then return running_page(base, args.of, first, last) end
+  local key = SORTED[place]
+  if not key then
+    errors.raise(errors.bad_argument('place must be queued, scheduled, running, dead, suspects or workers'))
+  end
+  return errors.read(place == 'dead' and 'ZREVRANGE' or 'ZRANGE', key(base), first, last, 'WITHSCORES')
+end

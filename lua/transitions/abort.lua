@@ -1,0 +1,16 @@
+-- abort: scheduled, queued, running -> aborted, running. Anybody stops a task: at once where it waits, by request where it runs.
+return function(base, args)
+  local id = args.id
+  local record, err = task.read(base, id, { 'state', 'lane', 'worker' })
+  if err then return { err = err } end
+  if not record.state then return 'not_found' end
+  if task.is_finished(record.state) then return 'finished' end
+  if record.state == 'running' then
+    task.ask_abort(base, id, record.worker)
+    return 'requested'
+  end
+  local b = batch.open(base, clock.now())
+  task.abort_waiting(b, id, record, args.result_ttl_ms)
+  batch.close(b)
+  return 'aborted'
+end

@@ -1,0 +1,18 @@
+-- claim: queued -> running, expired. A worker takes tasks that are ready; each comes with a lease token.
+-- `unpack` is bounded by Lua's stack.
+local MOST = 500
+
+return function(base, args)
+  local worker, lanes = args.worker, lane.names(args.lanes)
+  member.require(base, worker)
+  local row = keys.worker(base, worker)
+  local held_suspect = errors.read('HGET', row, 'suspect')
+  local b = batch.open(base, clock.now())
+  local claims = { n = 0 }
+  -- A record somebody overwrote cannot be claimed; the entry is dropped and `fsck` names the key.
+  local function refuse() batch.count(b, 'ghosts') end
+  local want = math.max(0, math.min(args.want, MOST))
+  local _, _, more = task.claim(b, worker, lanes, want, held_suspect, args.result_ttl_ms, claims, refuse)
+  batch.close(b)
+  return { more, unpack(claims, 1, claims.n) }
+end

@@ -1,0 +1,101 @@
+-- enqueue: none, complete, failed, aborted, expired -> queued, scheduled. A client adds tasks; an id already waiting or running is left as it is.
+-- Everything is read and refused before the first write, so a refused batch leaves nothing behind.
+
+local WAITER_TTL_MS = 3600000
+-- A task without options.
+local PLAIN = {}
+
+-- What an `options` object asks for: when the task falls due (nil: at once), and the fields it adds to the record.
+local function read_options(text, now)
+  local ok, options = pcall(cjson.decode, text)
+  if not ok or type(options) ~= 'table' then
+    errors.raise(errors.bad_argument('options must be a JSON object'))
+  end
+  local function take(name, kind)
+    local value = options[name]
+    if value ~= nil and type(value) ~= kind then
+      errors.raise(errors.bad_argument(name .. ' must be a ' .. kind))
+    end
+    return value
+  end
+  local fields = {}
+  local function add(name, value)
+    if value and value ~= '' then fields[#fields + 1], fields[#fields + 2] = name, value end
+  end
+  local delay_ms, due_at = take('delay_ms', 'number') or 0, take('due_at', 'number')
+  local expire_ms = take('expire_ms', 'number') or 0
+  if delay_ms > 0 then due_at = now + delay_ms end
+  due_at = due_at and due_at > now and math.floor(due_at) or nil
+  add('due_at', due_at and clock.text(due_at))
+  add('expires_at', expire_ms > 0 and clock.text(now + expire_ms))
+  add('codec', take('codec', 'string'))
+  add('headers', take('headers', 'string'))
+  local call = take('call', 'string')
+  add('call', call)
+  return {
+    due_at = due_at, fields = fields, call = call,
+    waiter = take('waiter', 'string'), waiter_ttl_ms = take('waiter_ttl_ms', 'number') or WAITER_TTL_MS,
+  }
+end
+
+-- What is there under an id already: an answer, or nil and whether a finished record must make room.
+local function look_up(base, id, call)
+  local record, err = task.read(base, id, { 'state', 'call' })
+  if err then return err end
+  if not record.state then return nil, false end
+  -- A random id needs no nonce: only a repeat of its own call can find it.
+  if record.call == call then return 'accepted' end
+  if not task.is_finished(record.state) then return 'exists' end
+  return nil, true
+end
+
+-- The client that enqueued wants to be told; when its repeated call finds the task finished, at once.
+local function tell_or_await(base, id, plan, answer)
+  local record = answer == 'accepted' and task.read(base, id, mail.OUTCOME)
+  if record and task.is_finished(record.state) then
+    mail.post(base, plan.waiter, { mail.finished(id, mail.outcome(record)) })
+  else
+    mail.await(base, id, plan.waiter, plan.waiter_ttl_ms)
+  end
+end
+
+return function(base, args)
+  local tasks, now = args.tasks, clock.now()
+  local records, lanes = {}, {}
+  for i, t in ipairs(tasks) do
+    if t.id == '' or t.name == '' or t.lane == '' then
+      errors.raise(errors.bad_argument('a task needs an id, a name and a lane'))
+    end
+    records[i] = keys.task(base, t.id)
+    lanes[t.lane] = true
+  end
+  if #tasks == 0 then return {} end
+  for name in pairs(lanes) do lane.check(base, name) end
+  errors.read('ZCARD', keys.scheduled(base))
+  errors.read('HGET', keys.meta(base), 'alarm')
+
+  local some_exist = redis.call('EXISTS', unpack(records)) > 0
+  local answers, plans, replace, seen = {}, {}, {}, {}
+  for i, t in ipairs(tasks) do
+    local plan = t.options ~= '' and read_options(t.options, now) or PLAIN
+    if seen[t.id] then
+      answers[i] = 'exists'
+    elseif some_exist then
+      answers[i], replace[i] = look_up(base, t.id, plan.call)
+    end
+    seen[t.id], plans[i] = true, plan
+  end
+
+  local b = batch.open(base, now)
+  for i, t in ipairs(tasks) do
+    local plan = plans[i]
+    if not answers[i] then
+      if replace[i] then task.erase(base, t.id) end
+      answers[i] = task.create(b, records[i], t, plan)
+    end
+    if plan.waiter then tell_or_await(base, t.id, plan, answers[i]) end
+  end
+  for name in pairs(lanes) do redis.call('SADD', keys.lanes(base), name) end
+  batch.close(b)
+  return answers
+end

@@ -1,0 +1,24 @@
+-- heartbeat: scheduled, running -> queued, failed, aborted. A worker renews its lease; promotes due tasks and reaps dead workers, a bounded portion a call.
+local PROMOTE_LIMIT = 100
+
+return function(base, args)
+  local worker = args.worker
+  member.require(base, worker)
+  local mailbox = worker .. ':' .. args.generation
+  local row = keys.worker(base, worker)
+  local old_mailbox = errors.read('HGET', row, 'mailbox')
+  local b = batch.open(base, clock.now())
+
+  member.renew(base, worker, b.now, args.lease_ms)
+  if old_mailbox ~= mailbox then
+    redis.call('HSET', row, 'mailbox', mailbox)
+    if old_mailbox then redis.call('DEL', keys.mailbox(base, old_mailbox)) end
+  end
+  local more = task.promote(b, PROMOTE_LIMIT) and 1 or 0
+  if member.reap(b, args.lease_ms, args.result_ttl_ms, args.max_lost) > 0 then more = 1 end
+  batch.close(b)
+
+  local reply = { keys.mailbox(base, mailbox), more }
+  for i, id in ipairs(member.aborts(base, worker)) do reply[2 + i] = id end
+  return reply
+end

@@ -1,0 +1,20 @@
+-- join: a worker process enters under a new identity and is told the keys to block on.
+return function(base, args)
+  local lanes, worker = lane.names(args.lanes), args.worker
+  if worker == '' then errors.raise(errors.bad_argument('worker must not be empty')) end
+  if type(args.info) ~= 'table' then errors.raise(errors.bad_argument('info must be a JSON object')) end
+  local now = clock.now()
+  errors.read('ZCARD', keys.workers(base))
+  errors.read('HGET', keys.meta(base), 'alarm')
+  for _, name in ipairs(lanes) do lane.check(base, name) end
+
+  local mailbox = worker .. ':' .. args.generation
+  member.renew(base, worker, now, args.lease_ms)
+  redis.call('HSET', keys.worker(base, worker), 'info', cjson.encode(args.info), 'lanes', cjson.encode(lanes),
+    'joined_at', now, 'mailbox', mailbox)
+  redis.call('HSETNX', keys.meta(base), 'data_version', 1)
+
+  local reply = { keys.mailbox(base, mailbox) }
+  for i, name in ipairs(lanes) do reply[i + 1] = keys.wake(base, name) end
+  return reply
+end

@@ -1,0 +1,14 @@
+-- leave: running -> queued, aborted. A worker leaves and hands back, untried, what it still holds.
+local LIMIT = 1000
+
+return function(base, args)
+  local worker = args.worker
+  if not errors.read('ZSCORE', keys.workers(base), worker) then return 0 end
+  local b = batch.open(base, clock.now())
+  -- From here on it is refused, as a lost one is.
+  redis.call('ZADD', keys.workers(base), 0, worker)
+  local more = task.take_from(b, worker, LIMIT, args.result_ttl_ms, false)
+  if more == 0 then member.remove(base, worker) end
+  batch.close(b)
+  return more
+end

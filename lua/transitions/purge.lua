@@ -1,0 +1,25 @@
+-- purge: queued, scheduled, failed -> none. Remove tasks that wait, or dead letters, a bounded portion a call.
+return function(base, args)
+  local place, limit = args.place, args.limit
+  if limit < 1 or limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end
+  local b = batch.open(base, clock.now())
+  local ids, looked
+  if place == 'queued' then
+    lane.check(base, args.lane)
+    ids, looked = lane.pop(base, args.lane, limit)
+  elseif place == 'scheduled' or place == 'dead' then
+    local key = place == 'dead' and keys.dead(base) or keys.scheduled(base)
+    ids = errors.read('ZRANGE', key, 0, limit - 1)
+    looked = #ids
+    if looked > 0 then redis.call('ZREM', key, unpack(ids)) end
+  else
+    errors.raise(errors.bad_argument('place must be queued, scheduled or dead'))
+  end
+  local state = place == 'dead' and 'failed' or place
+  local removed = 0
+  for _, id in ipairs(ids) do
+    if task.remove(b, id, state) then removed = removed + 1 end
+  end
+  batch.close(b)
+  return { removed, looked == limit and 1 or 0 }
+end

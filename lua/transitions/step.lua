@@ -1,0 +1,63 @@
+-- step: queued, scheduled, running -> queued, scheduled, running, complete, failed, aborted, expired. A worker's round trip: renew the lease, settle, promote up to 100 due tasks, claim.
+local PROMOTE_LIMIT = 100
+
+-- The outcome records of the call with their details unfolded.
+local function read_outcomes(records)
+  for _, o in ipairs(records) do
+    o.run_ms = tonumber(o.run_ms)
+    if o.details ~= '' then
+      local ok, details = pcall(cjson.decode, o.details)
+      if not ok or type(details) ~= 'table' then
+        errors.raise(errors.bad_argument('details must be a JSON object'))
+      end
+      o.codec, o.traceback, o.delay_ms = details.codec, details.traceback, details.delay_ms
+    end
+    if not task.OUTCOMES[o.outcome] or not o.run_ms or type(o.delay_ms or 0) ~= 'number' then
+      errors.raise(errors.bad_argument('an outcome needs a known `outcome`, and `run_ms` and `delay_ms` in numbers'))
+    end
+  end
+  return records
+end
+
+-- The same step again, after its reply was lost: nothing happens twice, its claims are answered again.
+local function repeat_step(base, worker, first_token)
+  local reply = { 1, -1, 0 }
+  if first_token ~= '' then task.claims_since(base, worker, tonumber(first_token), reply) end
+  return reply
+end
+
+return function(base, args)
+  local worker, seq, now = args.worker, args.seq, clock.now()
+  local lanes, want = lane.names(args.lanes), math.max(0, math.min(args.want, 1000))
+  local outcomes = read_outcomes(args.outcomes)
+  member.require(base, worker)
+  local row = keys.worker(base, worker)
+  local last = errors.read('HMGET', row, 'seq', 'first_token', 'suspect')
+  local last_seq = tonumber(last[1] or 0)
+  if seq < last_seq then errors.raise(errors.old_step(seq, last_seq)) end
+  member.renew(base, worker, now, args.lease_ms)
+  if seq == last_seq then return repeat_step(base, worker, last[2] or '') end
+
+  local b = batch.open(base, now)
+  local refusals = {}
+  local function refuse(id, token, reason)
+    local at = #refusals
+    refusals[at + 1], refusals[at + 2], refusals[at + 3] = id, token, reason
+  end
+  task.settle(b, worker, outcomes, args.result_ttl_ms, refuse)
+  local more_due = task.promote(b, PROMOTE_LIMIT)
+  batch.flush(b)
+  local claims = { n = 0 }
+  local claimed, first_token, more = task.claim(b, worker, lanes, want, last[3], args.result_ttl_ms, claims, refuse)
+  redis.call('HSET', row, 'seq', seq, 'first_token', first_token)
+  batch.close(b)
+
+  if more_due then more = 1 end
+  local wait_ms = -1
+  if claimed == 0 and more == 0 then wait_ms = alarm.wait_ms(b, worker) end
+  local reply = { more, wait_ms, #refusals / 3 }
+  for i = 1, #refusals do reply[3 + i] = refusals[i] end
+  local at = #reply
+  for i = 1, claims.n do reply[at + i] = claims[i] end
+  return reply
+end
