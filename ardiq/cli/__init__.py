@@ -1,0 +1,109 @@
+"""The `ardiq` command: one module a subcommand, each with `configure(parser)` and `run(arguments)`."""
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import ArdiqError
+
+_COMMANDS = {
+    "run": "run a worker, or several",
+    "migrate": "load the Lua library into the server, or look at what is loaded",
+    "fsck": "check a queue's data against its invariants",
+}
+
+
+class Refusal(Exception):
+    """What was asked for cannot be done; the message is one line for a person. Exit code 2."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit code.
+
+    0: done; 1: it failed, or `--check` and `fsck` found something; 2: it was asked for in a wrong way.
+    """
+    parser = argparse.ArgumentParser(prog="ardiq", description="A distributed task queue on Redis or Valkey.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, text in _COMMANDS.items():
+        module = importlib.import_module(f".{name}", __name__)
+        command = commands.add_parser(name, help=text, description=module.__doc__, formatter_class=argparse.RawTextHelpFormatter)
+        module.configure(command)
+        command.set_defaults(run=module.run)
+    parsed = parser.parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except Refusal as refusal:
+        return _say(refusal, 2)
+    except (ArdiqError, ValueError) as error:
+        return _say(error, 1)
+    except KeyboardInterrupt:
+        return 130
+
+
+def load_app(target: str) -> Any:
+    """The app that `MODULE:ATTR` names, imported with the working directory on the path.
+
+    Raises:
+        Refusal: `target` is malformed, there is no such module or attribute, or it is not an `Ardiq`.
+    """
+    from ..app import Ardiq
+
+    module_name, _, attribute = target.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
+        raise Refusal(f"{target!r} is not MODULE:ATTR, such as 'shop.jobs:app'")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        app: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module_name}.".startswith(f"{error.name}."):
+            raise Refusal(f"there is no module {error.name!r} in {os.getcwd()} or on the Python path") from None
+        raise _broken(module_name, error) from None
+    except Exception as error:
+        raise _broken(module_name, error) from None
+    for name in attribute.split("."):
+        if not hasattr(app, name):
+            raise Refusal(f"module {module_name!r} has no {attribute!r}")
+        app = getattr(app, name)
+    if not isinstance(app, Ardiq):
+        raise Refusal(f"{target!r} is a {type(app).__name__}, not an Ardiq app")
+    return app
+
+
+def target_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the positional argument that `server_url` and `load_app` understand."""
+    parser.add_argument(
+        "target",
+        metavar="URL|MODULE:ATTR",
+        nargs="?",
+        default=os.environ.get("ARDIQ_REDIS_URL", "redis://localhost:6379"),
+        help="the server, or the app that uses it (default: ARDIQ_REDIS_URL or redis://localhost:6379)",
+    )
+
+
+def is_url(target: str) -> bool:
+    """Whether `target` names a server; else it names an app."""
+    return "://" in target
+
+
+def open_core(url: str, queue: str = "default") -> Any:
+    """The connection to one queue of the server at `url`, an embedded one included."""
+    from .. import _core, embedded
+
+    if embedded.is_embedded(url):
+        url = embedded.url_for(url)
+    return _core.Core(url, f"ardiq:{{{queue}}}:")
+
+
+def _broken(module_name: str, error: Exception) -> Refusal:
+    traceback.print_exception(error)
+    return Refusal(f"importing {module_name!r} failed: {type(error).__name__}: {error}")
+
+
+def _say(error: Exception, code: int) -> int:
+    print(f"ardiq: {error}", file=sys.stderr)
+    return code

@@ -1,0 +1,124 @@
+"""Check a queue's data against its invariants: every task in exactly one place, every entry with its record.
+
+Reads page by page, so it neither blocks the server nor stops the workers. What looks wrong because it moved between
+two pages is checked again in one atomic step; only what is confirmed is reported. Exit code 1 when there is any.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from .. import _core
+from . import is_url, load_app, open_core, target_argument
+
+_PAGE = 500
+
+FINDINGS = {
+    "ghost_in_dead": "listed as a dead letter, but has not failed",
+    "ghost_in_ready": "in a ready list, but not queued in that lane",
+    "ghost_in_running": "held by a worker, but not running there",
+    "ghost_in_scheduled": "in the schedule, but not scheduled",
+    "ghost_in_suspects": "among the suspects, but not one of them",
+    "ghost_in_tombs": "queued, but marked to be skipped",
+    "no_row": "a worker without its row",
+    "no_such_worker": "belongs to a worker that does not exist",
+    "no_ttl": "would stay for ever: it has no time to live",
+    "not_in_dead": "failed, but not among the dead letters",
+    "not_in_ready": "queued, but in no ready list",
+    "not_in_running": "running, but held by no worker",
+    "not_in_scheduled": "scheduled, but not in the schedule",
+    "not_in_suspects": "lost with its worker more than once, but not among the suspects",
+    "unknown_key": "a key that Ardiq does not know",
+    "unknown_state": "a state that Ardiq does not know",
+    "wrong_type": "a key of the wrong type: something else wrote it",
+}
+
+
+class Row(NamedTuple):
+    """One row of a page: a finding, or `queued` and `entry`, which are compared here."""
+
+    kind: str
+    id: str
+    detail: str
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    target_argument(parser)
+    parser.add_argument("--queue", metavar="NAME", help="check this queue (default: the app's, or all known ones of the URL)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    findings = 0
+    url, queues = _queues(arguments.target, arguments.queue)
+    for queue in queues:
+        started = time.monotonic()
+        check = Check(open_core(url, queue))
+        for row in check.findings():
+            findings += 1
+            print(f"{queue}: {row.id}: {FINDINGS.get(row.kind, row.kind)}" + (f" ({row.detail})" if row.detail else ""))
+        print(f"{queue}: {check.seen:,} entries looked at in {time.monotonic() - started:.1f} s")
+    print(f"{findings:,} findings" if findings else "clean")
+    return 1 if findings else 0
+
+
+class Check:
+    """One pass over one queue; `seen` counts the entries looked at."""
+
+    def __init__(self, core: _core.Core) -> None:
+        self._core = core
+        self.seen = 0
+
+    def findings(self) -> Iterator[Row]:
+        """Everything that is confirmed to be wrong."""
+        queued: dict[str, str] = {}
+        for row in self._rows("records"):
+            if row.kind == "queued":
+                queued[row.id] = row.detail
+            else:
+                yield row
+        for section in self._places(set(queued.values())):
+            for row in self._rows(section):
+                if row.kind == "entry":
+                    queued.pop(row.id, None)
+                else:
+                    yield row
+        for identity in queued:
+            yield from self._rows(f"task:{identity}")
+
+    def _places(self, lanes: set[str]) -> list[str]:
+        counts = self._core.call("counts", [])
+        lanes |= {_text(name).partition(":")[2] for name in counts[::2] if _text(name).startswith("ready:")}
+        of_lanes = [f"{place}:{lane}" for lane in sorted(lanes) for place in ("ready", "tombs")]
+        return ["scheduled", "suspects", "dead", "workers", *of_lanes, *(f"running:{worker}" for worker in self._workers())]
+
+    def _workers(self) -> Iterator[str]:
+        offset = 0
+        while page := self._core.call("list", ["workers", "", offset, _PAGE])[::2]:
+            yield from map(_text, page)
+            offset += len(page)
+
+    def _rows(self, section: str) -> Iterator[Row]:
+        cursor = "0"
+        while True:
+            reply = self._core.call("fsck_page", [section, cursor, _PAGE])
+            cursor = _text(reply[0])
+            self.seen += int(reply[1])
+            texts = [_text(value) for value in reply[2:]]
+            yield from map(Row._make, zip(texts[::3], texts[1::3], texts[2::3], strict=True))
+            if cursor == "0":
+                return
+
+
+def _queues(target: str, queue: str | None) -> tuple[str, list[str]]:
+    if not is_url(target):
+        app = load_app(target)
+        return app.redis_url, [queue or app.queue_name]
+    if queue:
+        return target, [queue]
+    known = open_core(target).command(["SMEMBERS", "ardiq:queues"])
+    return target, sorted(map(_text, known))
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,109 @@
+"""Renders the tables of lua/README.md from lua/protocol.json.
+
+`python tests/agreement/render.py --write` puts them between the markers `<!-- table: NAME -->` and `<!-- end -->`;
+without the option it only says, by its exit code, whether they are up to date.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "lua/README.md"
+PROTOCOL: dict[str, Any] = json.loads((ROOT / "lua/protocol.json").read_text())
+FOLDERS = {"transition": "transitions", "query": "queries"}
+
+
+def arrow(function: dict[str, Any]) -> str:
+    """`running -> scheduled, queued`, or nothing for a function that moves no task."""
+    return f"{', '.join(function['from'])} -> {', '.join(function['to'])}" if function["from"] else ""
+
+
+def call(name: str, function: dict[str, Any]) -> str:
+    """The call as one types it into redis-cli."""
+    words = [f"FCALL {PROTOCOL['library']}_{name} 1 <base>", *(f"<{argument['name']}>" for argument in function["args"])]
+    if tail := function.get("tail"):
+        words.append("(" + " ".join(f"<{field['name']}>" for field in tail["record"]) + ")…")
+    return " ".join(words)
+
+
+def _table(*rows: Iterable[str]) -> str:
+    head, *body = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows)
+    width = head.count(" | ") + 1
+    return "\n".join(f"| {line} |".replace("|  |", "| |") for line in [head, " | ".join(["---"] * width), *body])
+
+
+def _link(name: str, function: dict[str, Any]) -> str:
+    return f"[`{name}`]({FOLDERS[function['kind']]}/{name}.lua)"
+
+
+def _moves() -> str:
+    functions = [(name, function) for name, function in PROTOCOL["functions"].items() if function["from"]]
+    functions.sort(key=lambda item: len(item[1]["from"]))  # what does one thing comes before what does several
+    rows = []
+    for state in ["none", *PROTOCOL["states"]]:
+        for name, function in functions:
+            if state in function["from"]:
+                rows.append((state, ", ".join(function["to"]), _link(name, function)))
+    return _table(("from", "to", "by"), *rows)
+
+
+def _functions() -> str:
+    rows = [
+        (_link(name, function), arrow(function).replace("->", "→"), function["summary"], function["repeat"])
+        for name, function in PROTOCOL["functions"].items()
+    ]
+    return _table(("function", "moves a task", "does", "when repeated"), *rows)
+
+
+def _calls() -> str:
+    parts = []
+    for name, function in PROTOCOL["functions"].items():
+        fields = [*function["args"], *function.get("tail", {}).get("record", [])]
+        reply = function["reply"]
+        lines = [f"#### {name}", "", "```", call(name, function), "```"]
+        lines += [f"- `{field['name']}` ({field['type']}): {field['about']}" for field in fields]
+        lines.append(f"- replies {reply['about']}" + (f": `{' '.join(reply['record'])}`" if "record" in reply else ""))
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def tables() -> dict[str, str]:
+    """Every table by its name."""
+    keys = [(f"`{key['pattern']}`", key["type"], key["holds"], key["until"]) for key in PROTOCOL["keys"].values()]
+    shared = [(f"`{key['key']}`", key["type"], key["holds"]) for key in PROTOCOL["global_keys"].values()]
+    errors = [
+        (f"`ARDIQ_{code}`", f"`{error['exception']}`", error["when"], error["remedy"])
+        for code, error in PROTOCOL["errors"].items()
+    ]
+    return {
+        "states": _table(("state", "means"), *((f"`{state}`", means) for state, means in PROTOCOL["states"].items())),
+        "moves": _moves(),
+        "keys": _table(("key", "type", "holds", "kept until"), *keys),
+        "global keys": _table(("key", "type", "holds"), *shared),
+        "functions": _functions(),
+        "calls": _calls(),
+        "errors": _table(("error", "in Python", "when", "remedy"), *errors),
+    }
+
+
+def rendered(text: str) -> str:
+    """`text` with every table between markers brought up to date."""
+    made = tables()
+    pattern = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return pattern.sub(lambda match: f"{match[1]}{made[match[2]]}\n{match[3]}", text)
+
+
+def main() -> int:
+    text = README.read_text()
+    if "--write" in sys.argv[1:]:
+        README.write_text(rendered(text))
+        return 0
+    return int(rendered(text) != text)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,144 @@
+"""What is said in several places says the same: protocol, Lua, Rust, Python and the docs, each compared both ways."""
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import render
+
+import ardiq
+from ardiq import _core, errors
+from ardiq.cli import fsck
+
+ROOT = render.ROOT
+PROTOCOL = render.PROTOCOL
+FUNCTIONS = PROTOCOL["functions"]
+
+# Errors that are raised on this side of the server.
+OWN_ERRORS = {"ArdiqError", "BrokerError", "LibraryError", "OutOfMemory"}
+# The only functions that Rust may call by itself.
+CARRIED_BY_RUST = {"join", "step", "heartbeat", "leave"}
+# Single transitions that `step` is built from: for clients in other languages, and for reading.
+FOR_OTHER_CLIENTS = {"claim", "ack", "retry", "bury", "release"}
+# Their commands come with the next issue.
+NOT_YET_IN_PYTHON = {"purge"}
+
+
+def lua_files() -> Iterator[tuple[str, str, Path]]:
+    for kind, folder in render.FOLDERS.items():
+        for path in sorted((ROOT / "lua" / folder).glob("*.lua")):
+            yield path.stem, kind, path
+
+
+def names_in_python() -> set[str]:
+    """Every protocol function that the package names in a call."""
+    found = set()
+    for path in (ROOT / "ardiq").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                values = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+                found |= {value for value in values if value in FUNCTIONS}
+    return found
+
+
+def test_each_function_is_a_file_and_each_file_a_function() -> None:
+    files = {name: kind for name, kind, _ in lua_files()}
+    assert files == {name: function["kind"] for name, function in FUNCTIONS.items()}
+
+
+@pytest.mark.parametrize(("name", "path"), [pytest.param(name, path, id=name) for name, _, path in lua_files()])
+def test_the_first_line_of_a_file_is_its_entry_in_the_protocol(name: str, path: Path) -> None:
+    first = path.read_text().partition("\n")[0]
+    moves, summary = render.arrow(FUNCTIONS[name]), FUNCTIONS[name]["summary"]
+    expected = f"-- {name}: {moves}. {summary}" if moves else f"-- {name}: {summary[0].lower()}{summary[1:]}"
+    assert first == expected
+
+
+def test_states_of_the_arrows_are_declared() -> None:
+    named = {state for function in FUNCTIONS.values() for state in function["from"] + function["to"]}
+    assert named - {"none"} == set(PROTOCOL["states"])
+
+
+def test_the_library_registers_exactly_the_functions() -> None:
+    payload, _ = _core.library()
+    registered = re.findall(rf"'{PROTOCOL['library']}_(\w+)'", payload)
+    assert sorted(registered) == sorted(FUNCTIONS)
+
+
+def test_the_compiled_core_embeds_these_sources() -> None:
+    assert (ROOT / "lua/protocol.json").read_text() == _core.PROTOCOL
+    payload, _ = _core.library()
+    for _, _, path in lua_files():
+        assert path.read_text().strip().splitlines()[-1].strip() in payload
+
+
+def test_key_names() -> None:
+    text = (ROOT / "lua/lib/keys.lua").read_text()
+    written = {}
+    for name, parameters, body in re.findall(r"function M\.(\w+)\(base(?:, (\w+))?\) return base \.\. (.*) end", text):
+        literal, _, variable = body.partition(" .. ")
+        assert variable == parameters
+        written[name] = literal.strip("'") + ("<>" if variable else "")
+    declared = {name: re.sub("<.*>", "<>", key["pattern"]) for name, key in PROTOCOL["keys"].items()}
+    assert written == declared
+
+
+def test_error_codes() -> None:
+    text = (ROOT / "lua/lib/errors.lua").read_text()
+    assert sorted(re.findall(r"refusal\('(\w+)'", text)) == sorted(PROTOCOL["errors"])
+    listed = {code for function in FUNCTIONS.values() for code in function["errors"]}
+    assert listed == set(PROTOCOL["errors"])
+
+
+def test_exceptions() -> None:
+    classes = {
+        name
+        for name, value in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(value, errors.ArdiqError) and value.__module__ == errors.__name__
+    }
+    of_the_server = {error["exception"] for error in PROTOCOL["errors"].values()}
+    assert classes - OWN_ERRORS == of_the_server
+    assert set(errors.__all__) == classes
+    for code, error in PROTOCOL["errors"].items():
+        assert error["exception"] == "".join(word.capitalize() for word in code.split("_"))
+
+
+def test_python_calls_every_function_that_is_for_clients() -> None:
+    assert names_in_python() | CARRIED_BY_RUST | FOR_OTHER_CLIENTS | NOT_YET_IN_PYTHON == set(FUNCTIONS)
+    assert not names_in_python() & NOT_YET_IN_PYTHON
+
+
+def test_rust_names_no_other_function_and_no_key() -> None:
+    keys = {key["pattern"].partition(":")[0] for key in PROTOCOL["keys"].values()}
+    for path in (ROOT / "native/src").rglob("*.rs"):
+        source = path.read_text().partition("#[cfg(test)]")[0]
+        source = re.sub(r"//.*", "", source)
+        quoted = set(re.findall(r'"(\w+)"', source))
+        assert quoted & set(FUNCTIONS) <= CARRIED_BY_RUST, path
+        assert not {word for word in re.findall(r'"(\w+):', source) if word in keys}, path
+
+
+def test_fsck_can_explain_every_finding() -> None:
+    text = (ROOT / "lua/queries/fsck_page.lua").read_text()
+    found = set(re.findall(r"add\('(\w+)'", text)) | set(re.findall(r"and '(\w+)'", text))
+    found |= {f"ghost_in_{place}" for place in re.findall(r"^  (\w+) = \{ '[A-Z]SCAN'", text, re.MULTILINE)}
+    found |= {"ghost_in_ready", "unknown_state"}
+    assert found - {"queued", "entry"} == set(fsck.FINDINGS)
+
+
+def test_tables_of_the_lua_readme() -> None:
+    text = render.README.read_text()
+    assert set(re.findall(r"<!-- table: (.+?) -->", text)) == set(render.tables())
+    assert render.rendered(text) == text, "run: make render"
+
+
+def test_every_function_has_fixtures() -> None:
+    folders = {path.name for path in (ROOT / "fixtures").iterdir() if path.is_dir()}
+    assert folders == set(FUNCTIONS)
+
+
+def test_the_changelog_tells_of_this_version() -> None:
+    assert f"## {ardiq.__version__}" in (ROOT / "CHANGELOG.md").read_text()
