@@ -3,11 +3,17 @@ local M = {}
 
 function M.open(base, now)
   return { base = base, now = now, now_text = clock.text(now), back = {}, front = {}, finished = {}, removed = {},
-    counters = {} }
+    refusals = {}, counters = {} }
 end
 
 function M.count(b, name, by)
   b.counters[name] = (b.counters[name] or 0) + (by or 1)
+end
+
+-- What could not be done for one task (or one key, without an id) while the rest of the call went on.
+function M.refuse(b, id, token, reason)
+  local at = #b.refusals
+  b.refusals[at + 1], b.refusals[at + 2], b.refusals[at + 3] = id, token, reason
 end
 
 -- Add to a list of `lists` (name -> list), made when first needed.

@@ -39,10 +39,12 @@ function M.push(base, lane, ids, command)
   M.wake(base, lane, #ids)
 end
 
--- Take up to `count` ids off the front. Replies the live ones, and how many entries were looked at (0: empty).
+-- Take up to `count` ids off the front. Replies the live ones, how many entries were looked at (0: empty), and an
+-- error text when the lane is damaged.
 function M.pop(base, lane, count)
   local ids = redis.pcall('LPOP', keys.ready(base, lane), count)
-  if not ids or errors.of(ids) then return {}, 0 end
+  if not ids then return {}, 0 end
+  if ids.err then return {}, 0, errors.wrong_type(keys.ready(base, lane)).err end
   local tombs = keys.tombs(base, lane)
   local marked = redis.pcall('SCARD', tombs)
   if errors.of(marked) or marked == 0 then return ids, #ids end

@@ -38,7 +38,7 @@ end
 local function finish(b, id, state, fields, ttl_ms)
   local key = keys.task(b.base, id)
   local written = redis.pcall('HSET', key, 'state', state, 'finished_at', b.now_text, unpack(fields))
-  if state == 'failed' then redis.call('ZADD', keys.dead(b.base), b.now_text, id) end
+  if state == 'failed' and type(written) == 'number' then redis.call('ZADD', keys.dead(b.base), b.now_text, id) end
   return ended(b, id, key, written, ttl_ms)
 end
 
@@ -102,8 +102,9 @@ end
 -- scheduled -> queued for up to `limit` tasks that are due. Replies whether as many as that were.
 function M.promote(b, limit)
   local scheduled = keys.scheduled(b.base)
-  local due = redis.pcall('ZRANGEBYSCORE', scheduled, '-inf', b.now, 'LIMIT', 0, limit)
-  if errors.of(due) or #due == 0 then return false end
+  local due = redis.pcall('ZRANGEBYSCORE', scheduled, '-inf', b.now_text, 'LIMIT', 0, limit)
+  if due.err then batch.refuse(b, '', '', errors.wrong_type(scheduled).err) end
+  if due.err or #due == 0 then return false end
   redis.call('ZREM', scheduled, unpack(due))
   for _, id in ipairs(due) do
     local record = read(b.base, id, { 'state', 'lane' })
@@ -191,8 +192,8 @@ local function settle(b, o, ttl_ms)
 end
 
 -- Settle attempts of one worker; `outcomes`: {id, token, outcome, run_ms, value, codec, traceback, delay_ms} each.
--- Calls `refuse(id, token, reason)` for those it does not hold (`stale`) or whose record is damaged.
-function M.settle(b, worker, outcomes, ttl_ms, refuse)
+-- Those it does not hold (`stale`) and those whose record is damaged are refused.
+function M.settle(b, worker, outcomes, ttl_ms)
   if #outcomes == 0 then return end
   local running, ids, settled = keys.running(b.base, worker), {}, {}
   for i = 1, #outcomes do ids[i] = outcomes[i].id end
@@ -202,9 +203,9 @@ function M.settle(b, worker, outcomes, ttl_ms, refuse)
     if tokens[i] == o.token and not settled[o.id] then
       settled[o.id] = true
       local err = settle(b, o, ttl_ms)
-      if err then refuse(o.id, o.token, err) end
+      if err then batch.refuse(b, o.id, o.token, err) end
     else
-      refuse(o.id, o.token, 'stale')
+      batch.refuse(b, o.id, o.token, 'stale')
     end
   end
   redis.call('HDEL', running, unpack(ids))
@@ -213,12 +214,11 @@ end
 -- One outcome by its own transition. Replies `ok`, `stale` or, where it was asked to abort meanwhile, `aborted`.
 function M.settle_one(base, args, outcome)
   member.require(base, args.worker)
-  local b, answer = batch.open(base, clock.now()), 'ok'
+  local b = batch.open(base, clock.now())
   outcome.id, outcome.token, outcome.run_ms = args.id, args.token, args.run_ms or 0
-  M.settle(b, args.worker, { outcome }, args.result_ttl_ms, function(_, _, reason) answer = reason end)
+  M.settle(b, args.worker, { outcome }, args.result_ttl_ms)
   batch.close(b)
-  if answer == 'ok' and b.counters.aborted then return 'aborted' end
-  return answer
+  return b.refusals[3] or b.counters.aborted and 'aborted' or 'ok'
 end
 
 -- running -> running. The wish to abort survives the worker in the record, and the worker is told.
@@ -247,12 +247,12 @@ function M.remove(b, id, state)
 end
 
 -- queued -> running, expired for one id. Appends a claim (its token still open) to `claims` and replies whether it did.
-local function start(b, id, worker, ttl_ms, claims, refuse)
+local function start(b, id, worker, ttl_ms, claims)
   local key = keys.task(b.base, id)
   local r = redis.pcall('HMGET', key, 'state', 'name', 'args', 'lane', 'enqueued_at', 'tries', 'kwargs', 'codec',
     'headers', 'expires_at')
   if r.err then
-    refuse(id, '', errors.wrong_type(key).err)
+    batch.refuse(b, id, '', errors.wrong_type(key).err)
     return false
   end
   if r[1] ~= 'queued' then
@@ -276,7 +276,7 @@ end
 
 -- A task that killed workers before is handed out alone among its like, so that the guilty one shows itself.
 -- `held`: the suspect this worker was handed last. Replies how many were claimed: 0 or 1.
-local function start_suspect(b, worker, lanes, held, ttl_ms, claims, refuse)
+local function start_suspect(b, worker, lanes, held, ttl_ms, claims)
   local suspects = keys.suspects(b.base)
   local waiting = redis.pcall('ZRANGE', suspects, 0, 7)
   if errors.of(waiting) or #waiting == 0 then return 0 end
@@ -287,7 +287,7 @@ local function start_suspect(b, worker, lanes, held, ttl_ms, claims, refuse)
     local name = redis.pcall('HGET', keys.task(b.base, id), 'lane')
     if type(name) ~= 'string' or served[name] then
       redis.call('ZREM', suspects, id)
-      if start(b, id, worker, ttl_ms, claims, refuse) then
+      if start(b, id, worker, ttl_ms, claims) then
         redis.call('HSET', keys.worker(b.base, worker), 'suspect', id)
         return 1
       end
@@ -298,10 +298,10 @@ end
 
 -- queued -> running for up to `want` tasks of the lanes, in their order. `claims` ({n = 0}) is filled with flat records.
 -- Replies how many, the first of their tokens (they are consecutive), and 1 if ready work is left, else 0.
-function M.claim(b, worker, lanes, want, held_suspect, ttl_ms, claims, refuse)
+function M.claim(b, worker, lanes, want, held_suspect, ttl_ms, claims)
   local base, taken, first_token, capped = b.base, 0, '', 0
   if want > 0 then
-    taken = start_suspect(b, worker, lanes, held_suspect, ttl_ms, claims, refuse)
+    taken = start_suspect(b, worker, lanes, held_suspect, ttl_ms, claims)
     local budget = 4 * want + 100
     for _, name in ipairs(lanes) do
       while taken < want do
@@ -309,11 +309,12 @@ function M.claim(b, worker, lanes, want, held_suspect, ttl_ms, claims, refuse)
           capped = 1
           break
         end
-        local ids, looked = lane.pop(base, name, math.min(want - taken, budget))
+        local ids, looked, err = lane.pop(base, name, math.min(want - taken, budget))
+        if err then batch.refuse(b, '', '', err) end
         if looked == 0 then break end
         budget = budget - looked
         for i = 1, #ids do
-          if start(b, ids[i], worker, ttl_ms, claims, refuse) then taken = taken + 1 end
+          if start(b, ids[i], worker, ttl_ms, claims) then taken = taken + 1 end
         end
       end
     end

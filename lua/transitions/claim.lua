@@ -9,10 +9,9 @@ return function(base, args)
   local held_suspect = errors.read('HGET', row, 'suspect')
   local b = batch.open(base, clock.now())
   local claims = { n = 0 }
-  -- A record somebody overwrote cannot be claimed; the entry is dropped and `fsck` names the key.
-  local function refuse() batch.count(b, 'ghosts') end
   local want = math.max(0, math.min(args.want, MOST))
-  local _, _, more = task.claim(b, worker, lanes, want, held_suspect, args.result_ttl_ms, claims, refuse)
+  local _, _, more = task.claim(b, worker, lanes, want, held_suspect, args.result_ttl_ms, claims)
   batch.close(b)
+  -- A record somebody overwrote cannot be claimed: its entry is dropped, and `fsck` names the key.
   return { more, unpack(claims, 1, claims.n) }
 end

@@ -39,22 +39,18 @@ return function(base, args)
   if seq == last_seq then return repeat_step(base, worker, last[2] or '') end
 
   local b = batch.open(base, now)
-  local refusals = {}
-  local function refuse(id, token, reason)
-    local at = #refusals
-    refusals[at + 1], refusals[at + 2], refusals[at + 3] = id, token, reason
-  end
-  task.settle(b, worker, outcomes, args.result_ttl_ms, refuse)
+  task.settle(b, worker, outcomes, args.result_ttl_ms)
   local more_due = task.promote(b, PROMOTE_LIMIT)
   batch.flush(b)
   local claims = { n = 0 }
-  local claimed, first_token, more = task.claim(b, worker, lanes, want, last[3], args.result_ttl_ms, claims, refuse)
+  local claimed, first_token, more = task.claim(b, worker, lanes, want, last[3], args.result_ttl_ms, claims)
   redis.call('HSET', row, 'seq', seq, 'first_token', first_token)
   batch.close(b)
 
   if more_due then more = 1 end
   local wait_ms = -1
-  if claimed == 0 and more == 0 then wait_ms = alarm.wait_ms(b, worker) end
+  if want > 0 and claimed == 0 and more == 0 then wait_ms = alarm.wait_ms(b, worker) end
+  local refusals = b.refusals
   local reply = { more, wait_ms, #refusals / 3 }
   for i = 1, #refusals do reply[3 + i] = refusals[i] end
   local at = #reply
