@@ -177,7 +177,14 @@ def _start(command: list[str], runtime: Path, *, data: Path, users: Path) -> str
     address = str(runtime / "socket")
     command = [*command, "--unixsocket", address, "--dir", str(data)]
     with (runtime / "log").open("w+b") as log:
-        watchdog = [sys.executable, "-I", "-S", str(Path(__file__).with_name("_watchdog.py")), str(users), str(runtime)]
+        watchdog = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(Path(__file__).with_name("_watchdog.py")),
+            str(users),
+            str(runtime),
+        ]
         subprocess.run([*watchdog, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not _answers(address):

@@ -30,7 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, text in _COMMANDS.items():
         module = importlib.import_module(f".{name}", __name__)
-        command = commands.add_parser(name, help=text, description=module.__doc__, formatter_class=argparse.RawTextHelpFormatter)
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=module.__doc__,
+            formatter_class=argparse.RawTextHelpFormatter,
+        )
         module.configure(command)
         command.set_defaults(run=module.run)
     parsed = parser.parse_args(arguments)

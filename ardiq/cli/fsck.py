@@ -45,7 +45,11 @@ class Row(NamedTuple):
 
 def configure(parser: argparse.ArgumentParser) -> None:
     target_argument(parser)
-    parser.add_argument("--queue", metavar="NAME", help="check this queue (default: the app's, or all known ones of the URL)")
+    parser.add_argument(
+        "--queue",
+        metavar="NAME",
+        help="check this queue (default: the app's, or all known ones of the URL)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -90,7 +94,14 @@ class Check:
         counts = self._core.call("counts", [])
         lanes |= {_text(name).partition(":")[2] for name in counts[::2] if _text(name).startswith("ready:")}
         of_lanes = [f"{place}:{lane}" for lane in sorted(lanes) for place in ("ready", "tombs")]
-        return ["scheduled", "suspects", "dead", "workers", *of_lanes, *(f"running:{worker}" for worker in self._workers())]
+        return [
+            "scheduled",
+            "suspects",
+            "dead",
+            "workers",
+            *of_lanes,
+            *(f"running:{worker}" for worker in self._workers()),
+        ]
 
     def _workers(self) -> Iterator[str]:
         offset = 0

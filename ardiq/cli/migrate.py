@@ -1,17 +1,15 @@
 """Load this version's Lua library into the server: shows the plan, then carries it out.
 
-  ardiq migrate [URL|MODULE:ATTR]           load what is missing
-  ardiq migrate status [URL|MODULE:ATTR]    what is installed, missing, different or newer
-  ardiq migrate show                        print the library, for `redis-cli -x FUNCTION LOAD`
+ardiq migrate [URL|MODULE:ATTR]           load what is missing
+ardiq migrate status [URL|MODULE:ATTR]    what is installed, missing, different or newer
+ardiq migrate show                        print the library, for `redis-cli -x FUNCTION LOAD`
 """
 
 import argparse
-import os
 import sys
-from typing import Any
 
 from .. import _core
-from . import Refusal, is_url, load_app, open_core
+from . import is_url, load_app, open_core
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +19,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     way.add_argument("--dry-run", action="store_true", help="change nothing; show the plan")
     way.add_argument("--prune", action="store_true", help="remove library versions that no live worker uses")
     parser.add_argument("--to", type=int, metavar="N", help="go to this version of the library, back too")
-    parser.add_argument("--allow-eviction", action="store_true", help="accept a server that may evict tasks when its memory is full")
+    parser.add_argument(
+        "--allow-eviction",
+        action="store_true",
+        help="accept a server that may evict tasks when its memory is full",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -30,11 +30,22 @@ _HEALTHY_AFTER_S = 60.0
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("app", metavar="MODULE:ATTR", help="where the app is, such as shop.jobs:app")
     parser.add_argument("-b", "--burst", action="store_true", help="end when nothing is ready to run")
-    parser.add_argument("-w", "--workers", type=_positive, default=1, metavar="N", help="number of worker processes (default: 1)")
+    parser.add_argument(
+        "-w",
+        "--workers",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="number of worker processes (default: 1)",
+    )
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help="log every step")
     loudness.add_argument("-q", "--quiet", action="store_true", help="log warnings and errors only")
-    parser.add_argument("--allow-eviction", action="store_true", help="accept a server that may evict tasks when its memory is full")
+    parser.add_argument(
+        "--allow-eviction",
+        action="store_true",
+        help="accept a server that may evict tasks when its memory is full",
+    )
     parser.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
 
 
@@ -117,7 +128,13 @@ class _Supervisor:
                 return 0 if code == 0 else max(code, 1)
             if time.monotonic() - started > _HEALTHY_AFTER_S:
                 pause = _FIRST_PAUSE_S
-            _log.error("worker %d of %d ended: %s; starting it again in %g s", number, self._count, _reason(code), pause)
+            _log.error(
+                "worker %d of %d ended: %s; starting it again in %g s",
+                number,
+                self._count,
+                _reason(code),
+                pause,
+            )
             try:
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
@@ -128,7 +145,12 @@ class _Supervisor:
     async def _one(self, lifeline: int) -> int:
         # A process group of its own: Ctrl-C in the terminal reaches this process alone, which passes it on once.
         child = await asyncio.create_subprocess_exec(
-            *self._command, "--lifeline", str(lifeline), pass_fds=[lifeline], stdin=subprocess.DEVNULL, process_group=0
+            *self._command,
+            "--lifeline",
+            str(lifeline),
+            pass_fds=[lifeline],
+            stdin=subprocess.DEVNULL,
+            process_group=0,
         )
         self._children.add(child)
         if self._stopping.is_set():

@@ -114,7 +114,12 @@ async def take_census(paths: Sequence[str]) -> tuple[dict[str, TaskResult[Count]
         results[path] = result
         bar.advance(shown)
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as bar:
         shown = bar.add_task("counting", total=len(jobs))
         async with asyncio.TaskGroup() as group:
@@ -147,7 +152,10 @@ def report(results: dict[str, TaskResult[Count]], enqueued: float, took: float, 
     figures.add_row("enqueued in", f"{1000 * enqueued:,.0f} ms")
     figures.add_row(f"counted by {WORKERS} workers in", f"{took:,.1f} s")
     figures.add_row("throughput", f"{len(results) / took:,.0f} files a second")
-    figures.add_row("one file took, median", f"{median(result.duration_ms for result in results.values()):,.0f} ms")
+    figures.add_row(
+        "one file took, median",
+        f"{median(result.duration_ms for result in results.values()):,.0f} ms",
+    )
     figures.add_row("an empty task, enqueue to result, median", f"{median(waits):.2f} ms")
     figures.add_row("… of a hundred, the slowest", f"{quantiles(waits, n=100)[-1]:.2f} ms")
     console.print(figures)

@@ -24,7 +24,10 @@ def arrow(function: dict[str, Any]) -> str:
 
 def call(name: str, function: dict[str, Any]) -> str:
     """The call as one types it into redis-cli."""
-    words = [f"FCALL {PROTOCOL['library']}_{name} 1 <base>", *(f"<{argument['name']}>" for argument in function["args"])]
+    words = [
+        f"FCALL {PROTOCOL['library']}_{name} 1 <base>",
+        *(f"<{argument['name']}>" for argument in function["args"]),
+    ]
     if tail := function.get("tail"):
         words.append("(" + " ".join(f"<{field['name']}>" for field in tail["record"]) + ")…")
     return " ".join(words)
@@ -53,7 +56,12 @@ def _moves() -> str:
 
 def _functions() -> str:
     rows = [
-        (_link(name, function), arrow(function).replace("->", "→"), function["summary"], function["repeat"])
+        (
+            _link(name, function),
+            arrow(function).replace("->", "→"),
+            function["summary"],
+            function["repeat"],
+        )
         for name, function in PROTOCOL["functions"].items()
     ]
     return _table(("function", "moves a task", "does", "when repeated"), *rows)
@@ -80,7 +88,10 @@ def tables() -> dict[str, str]:
         for code, error in PROTOCOL["errors"].items()
     ]
     return {
-        "states": _table(("state", "means"), *((f"`{state}`", means) for state, means in PROTOCOL["states"].items())),
+        "states": _table(
+            ("state", "means"),
+            *((f"`{state}`", means) for state, means in PROTOCOL["states"].items()),
+        ),
         "moves": _moves(),
         "keys": _table(("key", "type", "holds", "kept until"), *keys),
         "global keys": _table(("key", "type", "holds"), *shared),
