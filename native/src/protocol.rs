@@ -25,6 +25,8 @@ pub struct Function {
     pub name: String,
     /// What the server knows it as: `ardiq_v1_ack`.
     pub server_name: String,
+    /// Changes nothing.
+    pub query: bool,
     pub args: Vec<Argument>,
     pub tail: Option<Tail>,
     /// Flags it is registered with.
@@ -43,11 +45,11 @@ pub enum Kind {
     Json,
 }
 
-/// A record repeated after the arguments: every field is one string.
+/// A record repeated after the arguments.
 pub struct Tail {
     pub name: String,
     pub max: usize,
-    pub fields: Vec<String>,
+    pub fields: Vec<Argument>,
 }
 
 impl Protocol {
@@ -126,10 +128,7 @@ impl Protocol {
 
 impl Function {
     fn parse(library: &str, name: &str, entry: &Json) -> Result<Self, String> {
-        let mut args = Vec::new();
-        for arg in array(entry, "args")? {
-            args.push(Argument { name: string(arg, "name")?, kind: Kind::parse(&string(arg, "type")?)? });
-        }
+        let args = array(entry, "args")?.iter().map(Argument::parse).collect::<Result<_, _>>()?;
         let tail = match entry.get("tail") {
             None | Some(Json::Null) => None,
             Some(tail) => Some(Tail::parse(tail)?),
@@ -138,7 +137,18 @@ impl Function {
             .iter()
             .map(|flag| flag.as_str().map(str::to_owned).ok_or_else(|| "flags: not strings".to_owned()))
             .collect::<Result<_, _>>()?;
-        Ok(Self { name: name.to_owned(), server_name: format!("{library}_{name}"), args, tail, flags })
+        let query = match string(entry, "kind")?.as_str() {
+            "transition" => false,
+            "query" => true,
+            other => return Err(format!("unknown kind {other:?}")),
+        };
+        let server_name = format!("{library}_{name}");
+        Ok(Self { name: name.to_owned(), server_name, query, args, tail, flags })
+    }
+
+    /// The folder of `lua/` its file lies in.
+    pub fn folder(&self) -> &'static str {
+        if self.query { "queries" } else { "transitions" }
     }
 
     pub fn has_flag(&self, flag: &str) -> bool {
@@ -170,6 +180,12 @@ impl Function {
     }
 }
 
+impl Argument {
+    fn parse(entry: &Json) -> Result<Self, String> {
+        Ok(Self { name: string(entry, "name")?, kind: Kind::parse(&string(entry, "type")?)? })
+    }
+}
+
 impl Kind {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
@@ -183,12 +199,9 @@ impl Kind {
 
 impl Tail {
     fn parse(entry: &Json) -> Result<Self, String> {
-        let mut fields = Vec::new();
-        for field in array(entry, "record")? {
-            if string(field, "type")? != "string" {
-                return Err("tail: fields are strings".to_owned());
-            }
-            fields.push(string(field, "name")?);
+        let fields = array(entry, "record")?.iter().map(Argument::parse).collect::<Result<Vec<_>, _>>()?;
+        if fields.iter().any(|field| field.kind == Kind::Json) {
+            return Err("tail: its fields are strings and integers".to_owned());
         }
         let max = entry["max"].as_u64().ok_or("tail.max: not a number")?;
         if fields.is_empty() {

@@ -1,0 +1,144 @@
+use super::*;
+
+const PROTOCOL: &str = r#"{
+  "version": 3, "library": "demo_v3",
+  "keys": {}, "errors": {},
+  "functions": {
+    "put": {"kind": "transition", "flags": [],
+      "args": [{"name": "limit", "type": "int"}, {"name": "lanes", "type": "json"}],
+      "tail": {"name": "items", "max": 5, "record": [
+        {"name": "id", "type": "string"}, {"name": "size", "type": "int"}]}},
+    "drop": {"kind": "transition", "flags": ["allow-oom"], "args": [{"name": "id", "type": "string"}]},
+    "size": {"kind": "query", "flags": ["no-writes"], "args": []}
+  }
+}"#;
+
+fn protocol() -> &'static Protocol {
+    Box::leak(Box::new(Protocol::parse(PROTOCOL).unwrap()))
+}
+
+fn source(path: &str, text: &str) -> Source {
+    Source { path: path.to_owned(), text: text.to_owned() }
+}
+
+fn tree() -> Vec<Source> {
+    vec![
+        source(
+            "transitions/put.lua",
+            "-- put\nreturn function(base, args)\n  return item.add(base, args)\nend\n",
+        ),
+        source("lib/keys.lua", "local M = {}\nfunction M.item(base) return base .. 'item' end\nreturn M"),
+        source("lib/item.lua", "local M = {}\nfunction M.add(base) return keys.item(base) end\nreturn M\n"),
+        source("lib/spare.lua", "return {}\n"),
+        source(
+            "transitions/drop.lua",
+            "-- spare.x is only mentioned\nreturn function() return my_keys.x end",
+        ),
+        source("queries/size.lua", "return function(base) return #keys.item(base) end"),
+    ]
+}
+
+fn library() -> Library {
+    Library::compose(protocol(), tree()).unwrap()
+}
+
+#[test]
+fn the_payload_is_the_same_whatever_the_order_of_files() {
+    let mut reversed = tree();
+    reversed.reverse();
+    let other = Library::compose(protocol(), reversed).unwrap();
+    assert_eq!(library().payload(), other.payload());
+    assert_eq!(library().sha1(), sha1(&other.payload()));
+}
+
+#[test]
+fn the_payload_declares_all_libraries_before_any_is_filled() {
+    let payload = library().payload();
+    assert!(payload.starts_with("#!lua name=demo_v3\n-- "), "{payload}");
+    let declared = payload.find("local item, keys, spare\n").unwrap();
+    assert!(declared < payload.find("item = (function()").unwrap());
+    for name in ["drop", "put", "size"] {
+        assert!(payload.contains(&format!("function_name='demo_v3_{name}'")), "{payload}");
+    }
+}
+
+#[test]
+fn the_wrapper_names_and_converts_what_is_declared() {
+    let payload = library().payload();
+    assert!(payload.contains("#ARGV < 2 or #ARGV > 12 or (#ARGV - 2) % 2 ~= 0"), "{payload}");
+    assert!(payload.contains("local arg1 = integer(ARGV[1])"), "{payload}");
+    assert!(payload.contains("local arg2 = json(ARGV[2])"), "{payload}");
+    assert!(payload.contains("for i = 3, #ARGV, 2 do"), "{payload}");
+    assert!(payload.contains("tail[count] = { id = ARGV[i], size = size }"), "{payload}");
+    assert!(
+        payload.contains("pcall(run, KEYS[1], { limit = arg1, lanes = arg2, items = tail })"),
+        "{payload}"
+    );
+}
+
+#[test]
+fn a_script_holds_what_its_function_reaches() {
+    let library = library();
+    let put = library.script("put").unwrap();
+    assert!(put.source.contains("local item, keys\n"), "{}", put.source);
+    assert_eq!(put.sha1, sha1(&put.source));
+    let drop = library.script("drop").unwrap();
+    assert!(!drop.source.contains("spare ="), "{}", drop.source);
+    assert!(!drop.source.contains("keys ="), "{}", drop.source);
+    assert!(library.script("nothing").is_err());
+}
+
+#[test]
+fn only_scripts_that_may_write_at_maxmemory_start_with_a_write() {
+    let library = library();
+    let first_write = "redis.call('DEL', KEYS[1] .. 'oom')";
+    assert!(library.script("drop").unwrap().source.contains(first_write));
+    assert!(!library.script("put").unwrap().source.contains(first_write));
+    assert!(!library.script("size").unwrap().source.contains(first_write));
+    assert!(!library.payload().contains(first_write));
+}
+
+#[test]
+fn lines_of_the_payload_are_told_as_lines_of_the_sources() {
+    let library = library();
+    let payload = library.payload();
+    let line = 1 + payload.lines().position(|line| line.contains("return item.add")).unwrap();
+    let told =
+        library.locate(&format!("user_function:{line}: boom script: demo_v3_put, on @user_function:{line}."));
+    assert_eq!(told, "transitions/put.lua:3: boom script: demo_v3_put, on transitions/put.lua:3.");
+
+    let script = library.script("put").unwrap();
+    let line = 1 + script.source.lines().position(|line| line.contains("return keys.item")).unwrap();
+    assert_eq!(script.locate(&format!("@user_script: {line}: -OOM")), "lib/item.lua:2: -OOM");
+}
+
+#[test]
+fn positions_outside_the_sources_stay_as_they_are() {
+    let library = library();
+    for message in ["user_function:1: x", "user_function: x", "user_defined", "", "user_function:99999: y"] {
+        assert_eq!(library.locate(message), message);
+    }
+}
+
+#[test]
+fn a_misplaced_file_is_refused() {
+    let refused = |path: &str| {
+        let mut sources = tree();
+        sources.push(source(path, "return {}"));
+        Library::compose(protocol(), sources).map(|_| ()).unwrap_err()
+    };
+    assert_eq!(
+        refused("transitions/other.lua"),
+        "transitions/other.lua: protocol.json declares no such function"
+    );
+    assert_eq!(refused("queries/put.lua"), "queries/put.lua: belongs in transitions/");
+    assert_eq!(refused("lib/a-b.lua"), "lib/a-b.lua: its name is no Lua name");
+    assert_eq!(refused("spare/x.lua"), "spare/x.lua: no folder of the library");
+}
+
+#[test]
+fn the_embedded_tree_has_a_file_for_every_function() {
+    let declared: Vec<&str> = Protocol::get().functions().map(|f| f.name.as_str()).collect();
+    let present: Vec<&str> = Library::get().functions().map(|f| f.name.as_str()).collect();
+    assert_eq!(declared, present);
+}
