@@ -195,20 +195,21 @@ end
 -- Those it does not hold (`stale`) and those whose record is damaged are refused.
 function M.settle(b, worker, outcomes, ttl_ms)
   if #outcomes == 0 then return end
-  local running, ids, settled = keys.running(b.base, worker), {}, {}
+  local running, ids, settled, seen = keys.running(b.base, worker), {}, {}, {}
   for i = 1, #outcomes do ids[i] = outcomes[i].id end
   local tokens = errors.read('HMGET', running, unpack(ids))
   for i = 1, #outcomes do
     local o = outcomes[i]
-    if tokens[i] == o.token and not settled[o.id] then
-      settled[o.id] = true
+    if tokens[i] == o.token and not seen[o.id] then
+      seen[o.id] = true
+      settled[#settled + 1] = o.id
       local err = settle(b, o, ttl_ms)
       if err then batch.refuse(b, o.id, o.token, err) end
     else
       batch.refuse(b, o.id, o.token, 'stale')
     end
   end
-  redis.call('HDEL', running, unpack(ids))
+  if #settled > 0 then redis.call('HDEL', running, unpack(settled)) end
 end
 
 -- One outcome by its own transition. Replies `ok`, `stale` or, where it was asked to abort meanwhile, `aborted`.
