@@ -13,10 +13,7 @@ pub struct Args {
 impl Args {
     /// An empty list with room for `count` arguments of `bytes` in all.
     pub fn with_capacity(count: usize, bytes: usize) -> Self {
-        Self {
-            data: Vec::with_capacity(bytes),
-            ends: Vec::with_capacity(count),
-        }
+        Self { data: Vec::with_capacity(bytes), ends: Vec::with_capacity(count) }
     }
 
     pub fn push(&mut self, arg: impl AsRef<[u8]>) {
@@ -35,13 +32,29 @@ impl Args {
         self.append_range(other, 0, other.len());
     }
 
+    /// Append `other`, without copying it where there is nothing here yet.
+    pub fn append_all(&mut self, other: Args) {
+        if self.is_empty() {
+            *self = other;
+        } else {
+            self.append(&other);
+        }
+    }
+
     /// Append `other`'s arguments `from..to`.
     pub fn append_range(&mut self, other: &Args, from: usize, to: usize) {
         let (start, stop) = (other.offset(from), other.offset(to));
         let shift = self.data.len();
         self.data.extend_from_slice(&other.data[start..stop]);
-        self.ends
-            .extend(other.ends[from..to].iter().map(|end| end - start + shift));
+        self.ends.extend(other.ends[from..to].iter().map(|end| end - start + shift));
+    }
+
+    /// Remove all but the first `count` arguments.
+    pub fn truncate(&mut self, count: usize) {
+        if count < self.len() {
+            self.data.truncate(self.offset(count));
+            self.ends.truncate(count);
+        }
     }
 
     /// Remove the first `count` arguments.
@@ -71,6 +84,11 @@ impl Args {
     /// Length of all arguments together.
     pub fn bytes(&self) -> usize {
         self.data.len()
+    }
+
+    /// Length of the first `count` arguments together.
+    pub fn bytes_of(&self, count: usize) -> usize {
+        self.offset(count)
     }
 
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> + Clone {
@@ -103,9 +121,7 @@ mod tests {
     use super::*;
 
     fn texts(args: &Args) -> Vec<&str> {
-        args.iter()
-            .map(|arg| std::str::from_utf8(arg).unwrap())
-            .collect()
+        args.iter().map(|arg| std::str::from_utf8(arg).unwrap()).collect()
     }
 
     #[test]
@@ -129,5 +145,8 @@ mod tests {
         some.remove_front(1);
         some.append(&all);
         assert_eq!(texts(&some), ["a", "bb", "ccc", "dddd"]);
+        some.truncate(2);
+        some.truncate(9);
+        assert_eq!(texts(&some), ["a", "bb"]);
     }
 }

@@ -1,21 +1,201 @@
-//! The Python-call boundary: inbox, outbox, waking the event loop.
+//! The boundary to an event loop: what happened on the I/O thread, waiting for Python to take it.
+//!
+//! Owns: the inbox of events and the descriptor that tells a loop to look. The rule that keeps it from
+//! losing a wake-up: the I/O thread appends, *then* signals; Python clears, *then* takes. Must not know:
+//! what a task or a function is; nothing here but [`channel`], [`worker`] and [`convert`] knows Python.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::Value;
+
+use crate::error::Error;
 
 #[cfg(feature = "python")]
-mod channel {
-    use pyo3::prelude::*;
-
-    use crate::core::Core;
-
-    /// One event loop's side of the boundary.
-    #[pyclass(frozen, module = "ardiq._core")]
-    pub struct Channel {}
-
-    impl Channel {
-        pub(crate) fn open(_core: &Bound<'_, Core>) -> PyResult<Self> {
-            todo!()
-        }
-    }
-}
+mod channel;
+#[cfg(feature = "python")]
+pub(crate) mod convert;
+#[cfg(feature = "python")]
+mod worker;
 
 #[cfg(feature = "python")]
 pub use channel::Channel;
+#[cfg(feature = "python")]
+pub use worker::Worker;
+
+/// Levels of a log line, as Python's `logging` counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Info = 20,
+    Warning = 30,
+    Error = 40,
+}
+
+/// What Python is told. Plain data: it becomes Python objects only when Python takes it.
+#[derive(Debug)]
+pub enum Event {
+    /// A call was answered.
+    Reply { ticket: u64, value: Value },
+    /// A call was refused or failed.
+    Failure { ticket: u64, error: Error },
+    /// A call of many records was answered: one value a ticket.
+    Replies { tickets: Vec<u64>, values: Vec<Value> },
+    /// A call of many records failed for all of them.
+    Failures { tickets: Vec<u64>, error: Error },
+    /// Some calls of a large batch failed; `accepted` has what the others answered.
+    Partly { ticket: u64, error: Error, accepted: Vec<Option<Value>> },
+    /// A message arrived in the mailbox.
+    Message(Vec<Vec<u8>>),
+    /// The mailbox is read (anew), under this name.
+    Listening(String),
+    /// There are tasks to take.
+    Tasks,
+    /// A task is asked to stop.
+    Abort(Vec<u8>),
+    /// An outcome was refused.
+    Stale { id: Vec<u8>, token: i64, reason: Vec<u8> },
+    /// The worker's lease is lost: nothing whose token is `up_to` or less can be committed any more.
+    Lost { message: String, up_to: i64 },
+    /// A line for the log.
+    Log(Level, String),
+    /// Burst mode: nothing is left to do.
+    Idle,
+    /// The worker cannot go on.
+    Failed(Error),
+    /// The worker has left.
+    Stopped,
+}
+
+/// The events of one event loop.
+pub struct Inbox {
+    events: Mutex<Vec<Event>>,
+    signal: Signal,
+}
+
+impl Inbox {
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self { events: Mutex::default(), signal: Signal::new()? })
+    }
+
+    pub fn push(&self, event: Event) {
+        let first = {
+            let mut events = self.lock();
+            events.push(event);
+            events.len() == 1
+        };
+        // Whoever found events already there has signalled or is about to.
+        if first {
+            self.signal.set();
+        }
+    }
+
+    /// A line for the log.
+    pub fn log(&self, level: Level, line: impl Into<String>) {
+        self.push(Event::Log(level, line.into()));
+    }
+
+    /// Everything that happened since the last time.
+    pub fn take(&self) -> Vec<Event> {
+        self.signal.clear();
+        std::mem::take(&mut *self.lock())
+    }
+
+    /// Blocks until something happened or the time is over; whether it did.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        self.signal.wait(timeout)
+    }
+
+    /// The descriptor to watch for reading.
+    pub fn fileno(&self) -> RawFd {
+        self.signal.descriptor.as_raw_fd()
+    }
+
+    /// Wakes whoever waits, with or without an event.
+    pub fn wake(&self) {
+        self.signal.set();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Event>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A flag that a poll can wait for.
+struct Signal {
+    descriptor: OwnedFd,
+}
+
+impl Signal {
+    fn new() -> std::io::Result<Self> {
+        // SAFETY: eventfd takes no pointers.
+        let descriptor = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if descriptor < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was just opened and nobody else has it.
+        Ok(Self { descriptor: unsafe { OwnedFd::from_raw_fd(descriptor) } })
+    }
+
+    fn set(&self) {
+        let one = 1u64.to_ne_bytes();
+        // It fails only when 2^64 signals were not cleared, and is set then.
+        // SAFETY: `one` is eight readable bytes.
+        unsafe { libc::write(self.descriptor.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    fn clear(&self) {
+        let mut count = [0u8; 8];
+        // It fails only when the flag was not set.
+        // SAFETY: `count` is eight writable bytes.
+        unsafe { libc::read(self.descriptor.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    }
+
+    fn wait(&self, timeout: Duration) -> bool {
+        let mut watched = libc::pollfd { fd: self.descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let timeout_ms = timeout.as_millis().try_into().unwrap_or(i32::MAX);
+        // SAFETY: `watched` is one pollfd.
+        let ready = unsafe { libc::poll(&raw mut watched, 1, timeout_ms) };
+        ready > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn events_signal_once_and_are_taken_in_order() {
+        let inbox = Inbox::new().unwrap();
+        assert!(!inbox.wait(Duration::ZERO));
+        inbox.push(Event::Tasks);
+        inbox.push(Event::Idle);
+        assert!(inbox.wait(Duration::ZERO));
+        assert!(matches!(inbox.take()[..], [Event::Tasks, Event::Idle]));
+        assert!(!inbox.wait(Duration::ZERO));
+        assert!(inbox.take().is_empty());
+    }
+
+    #[test]
+    fn a_push_wakes_whoever_waits() {
+        let inbox = std::sync::Arc::new(Inbox::new().unwrap());
+        let pusher = std::thread::spawn({
+            let inbox = inbox.clone();
+            move || {
+                for _ in 0..10_000 {
+                    inbox.push(Event::Tasks);
+                }
+            }
+        });
+        let mut seen = 0;
+        while seen < 10_000 {
+            assert!(inbox.wait(SOON), "a wake-up was lost after {seen} events");
+            seen += inbox.take().len();
+        }
+        pusher.join().unwrap();
+    }
+}

@@ -1,1 +1,308 @@
-//! Batching of enqueues.
+//! Batching: many records submitted one by one leave in few calls.
+//!
+//! Owns: how records are gathered into calls, how many calls are under way, and what is repeated when a
+//! connection breaks. Must not know: which function it calls, nor what a record means.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::args::Args;
+use crate::bridge::{Event, Inbox};
+use crate::connection::Backoff;
+use crate::dispatch::Dispatcher;
+use crate::error::Error;
+use crate::protocol::{Function, Tail};
+
+/// Records a call carries at most; more would keep the server from others for too long.
+const RECORDS: usize = 250;
+/// Bytes after which a call takes no further record.
+const BYTES: usize = 1 << 20;
+/// Calls under way at once: while the server works on one, the next one travels.
+const UNDER_WAY: usize = 2;
+
+/// Records for one call and where their answers go.
+pub struct Chunk {
+    function: &'static Function,
+    /// Whether it may be sent again when its reply was lost.
+    repeat: bool,
+    records: Args,
+    answers: Answers,
+    since: Instant,
+}
+
+enum Answers {
+    /// One event for each record.
+    Each(Vec<u64>),
+    /// One event for the whole batch of which this is the part that starts at record `from`.
+    Part { batch: Arc<Mutex<Batch>>, from: usize },
+}
+
+/// A batch that is answered by one event.
+struct Batch {
+    ticket: u64,
+    values: Vec<Option<Value>>,
+    open_chunks: usize,
+    error: Option<Error>,
+}
+
+/// Records that were submitted and not yet flushed.
+#[derive(Default)]
+pub struct Pending {
+    chunks: Vec<Chunk>,
+}
+
+impl Pending {
+    /// Adds one record, appended by `write`, whose answer goes to `ticket`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the function takes no records or the record is of another width; `write`'s own.
+    pub fn submit<E: From<Error>>(
+        &mut self,
+        function: &'static Function,
+        repeat: bool,
+        ticket: u64,
+        write: impl FnOnce(&mut Args) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let width = tail(function)?.fields.len();
+        let fits = |chunk: &Chunk| chunk.is_like(function, repeat) && !chunk.is_full();
+        if !self.chunks.last().is_some_and(fits) {
+            self.chunks.push(Chunk::new(function, repeat, Answers::Each(Vec::new())));
+        }
+        let chunk = self.chunks.last_mut().expect("one was just added");
+        let before = chunk.records.len();
+        let mut written = write(&mut chunk.records);
+        if written.is_ok() && chunk.records.len() != before + width {
+            written = Err(wrong_width(function, width).into());
+        }
+        match (&written, &mut chunk.answers) {
+            (Ok(()), Answers::Each(tickets)) => tickets.push(ticket),
+            _ => chunk.records.truncate(before),
+        }
+        written
+    }
+
+    /// What was gathered, to be sent in this order.
+    pub fn take(&mut self) -> Vec<Chunk> {
+        let mut chunks = std::mem::take(&mut self.chunks);
+        chunks.retain(|chunk| !chunk.records.is_empty());
+        chunks
+    }
+}
+
+/// Cuts a large batch into chunks; all of them answer to `ticket`.
+///
+/// # Errors
+/// [`Error::Argument`] if the function takes no records or the number of fields is not a multiple of their width.
+pub fn split(
+    function: &'static Function,
+    repeat: bool,
+    ticket: u64,
+    records: &Args,
+) -> Result<Vec<Chunk>, Error> {
+    let width = tail(function)?.fields.len();
+    if records.len() % width != 0 || records.is_empty() {
+        return Err(wrong_width(function, width));
+    }
+    let batch = Arc::new(Mutex::new(Batch {
+        ticket,
+        values: vec![None; records.len() / width],
+        open_chunks: 0,
+        error: None,
+    }));
+    let mut chunks = Vec::new();
+    let mut from = 0;
+    while from < records.len() {
+        let part = Answers::Part { batch: batch.clone(), from: from / width };
+        let mut chunk = Chunk::new(function, repeat, part);
+        while from < records.len() && !chunk.is_full() {
+            chunk.records.append_range(records, from, from + width);
+            from += width;
+        }
+        chunks.push(chunk);
+    }
+    lock(&batch).open_chunks = chunks.len();
+    Ok(chunks)
+}
+
+/// Sends chunks in their order until the sender of `chunks` is gone and all are answered.
+pub async fn run(dispatcher: Dispatcher, inbox: Arc<Inbox>, mut chunks: mpsc::UnboundedReceiver<Chunk>) {
+    let patience = dispatcher.link().connector().options().broker_timeout;
+    let mut queue = VecDeque::new();
+    let mut calls = JoinSet::new();
+    let mut open = true;
+    while open || !calls.is_empty() {
+        tokio::select! {
+            chunk = chunks.recv(), if open => match chunk {
+                Some(chunk) => line_up(&mut queue, chunk),
+                None => open = false,
+            },
+            Some(done) = calls.join_next() => {
+                if let Ok(Some(error)) = done {
+                    give_up(&mut queue, patience, &error, &inbox);
+                }
+            }
+        }
+        while let Ok(chunk) = chunks.try_recv() {
+            line_up(&mut queue, chunk);
+        }
+        while calls.len() < UNDER_WAY {
+            let Some(chunk) = queue.pop_front() else { break };
+            calls.spawn(deliver(dispatcher.clone(), inbox.clone(), chunk));
+        }
+    }
+}
+
+/// Appends a chunk to the queue; into the last one where both fit into one call.
+fn line_up(queue: &mut VecDeque<Chunk>, chunk: Chunk) {
+    if let Some(last) = queue.back_mut()
+        && last.is_like(chunk.function, chunk.repeat)
+        && last.count() + chunk.count() <= last.most()
+        && last.records.bytes() + chunk.records.bytes() <= BYTES
+        && let (Answers::Each(tickets), Answers::Each(more)) = (&mut last.answers, &chunk.answers)
+    {
+        tickets.extend(more);
+        last.records.append(&chunk.records);
+        return;
+    }
+    queue.push_back(chunk);
+}
+
+/// The server could not be reached: what has waited as long as a call may wait does not wait anew.
+fn give_up(queue: &mut VecDeque<Chunk>, patience: Duration, error: &Error, inbox: &Inbox) {
+    while queue.front().is_some_and(|chunk| chunk.since.elapsed() >= patience) {
+        if let Some(chunk) = queue.pop_front() {
+            chunk.answer(Err(error.clone()), inbox);
+        }
+    }
+}
+
+/// Sends one chunk and hands out its answers; replies the error if the server could not be reached.
+async fn deliver(dispatcher: Dispatcher, inbox: Arc<Inbox>, chunk: Chunk) -> Option<Error> {
+    let answers = match chunk.failed_already() {
+        Some(error) => Err(error),
+        None => chunk.send(&dispatcher).await,
+    };
+    let unreachable = match &answers {
+        Err(error @ Error::Broker { maybe_sent: false, .. }) => Some(error.clone()),
+        _ => None,
+    };
+    chunk.answer(answers, &inbox);
+    unreachable
+}
+
+impl Chunk {
+    fn new(function: &'static Function, repeat: bool, answers: Answers) -> Self {
+        Self { function, repeat, records: Args::default(), answers, since: Instant::now() }
+    }
+
+    fn is_like(&self, function: &'static Function, repeat: bool) -> bool {
+        std::ptr::eq(self.function, function) && self.repeat == repeat
+    }
+
+    /// Records it may hold.
+    fn most(&self) -> usize {
+        self.function.tail.as_ref().map_or(0, |tail| tail.max.min(RECORDS))
+    }
+
+    fn count(&self) -> usize {
+        self.function.tail.as_ref().map_or(0, |tail| self.records.len() / tail.fields.len())
+    }
+
+    fn is_full(&self) -> bool {
+        self.count() >= self.most() || self.records.bytes() >= BYTES
+    }
+
+    /// Why the rest of the batch this belongs to is not sent any more.
+    fn failed_already(&self) -> Option<Error> {
+        match &self.answers {
+            Answers::Each(_) => None,
+            Answers::Part { batch, .. } => lock(batch).error.clone(),
+        }
+    }
+
+    /// One value a record. A lost reply is asked for again, for as long as one may wait for the server.
+    async fn send(&self, dispatcher: &Dispatcher) -> Result<Vec<Value>, Error> {
+        let patience = dispatcher.link().connector().options().broker_timeout;
+        let mut request = dispatcher.request(&self.function.name)?;
+        for field in self.records.iter() {
+            request.arg(field);
+        }
+        let mut backoff = Backoff::default();
+        let mut lost_since: Option<Instant> = None;
+        loop {
+            match dispatcher.send(&request).await {
+                Ok(Value::Array(values)) if values.len() == self.count() => return Ok(values),
+                Ok(_) => {
+                    let what = format!("{}: the reply has not one answer a record", self.function.name);
+                    return Err(Error::Script(what));
+                }
+                Err(error) if error.maybe_sent() => {
+                    let since = *lost_since.get_or_insert_with(Instant::now);
+                    if !self.repeat || since.elapsed() >= patience {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(backoff.pause()).await;
+                }
+                Err(Error::Broker { message, .. }) => {
+                    return Err(Error::broker(message, lost_since.is_some()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn answer(self, answers: Result<Vec<Value>, Error>, inbox: &Inbox) {
+        match (self.answers, answers) {
+            (Answers::Each(tickets), Ok(values)) => inbox.push(Event::Replies { tickets, values }),
+            (Answers::Each(tickets), Err(error)) => inbox.push(Event::Failures { tickets, error }),
+            (Answers::Part { batch, from }, answers) => {
+                if let Some(event) = lock(&batch).answer(from, answers) {
+                    inbox.push(event);
+                }
+            }
+        }
+    }
+}
+
+impl Batch {
+    /// Notes the answers of one chunk; the batch's own when it was the last.
+    fn answer(&mut self, from: usize, answers: Result<Vec<Value>, Error>) -> Option<Event> {
+        match answers {
+            Ok(values) => {
+                for (place, value) in self.values[from..].iter_mut().zip(values) {
+                    *place = Some(value);
+                }
+            }
+            Err(error) => {
+                self.error.get_or_insert(error);
+            }
+        }
+        self.open_chunks -= 1;
+        if self.open_chunks > 0 {
+            return None;
+        }
+        let (ticket, values) = (self.ticket, std::mem::take(&mut self.values));
+        Some(match self.error.take() {
+            None => Event::Reply { ticket, value: Value::Array(values.into_iter().flatten().collect()) },
+            Some(error) => Event::Partly { ticket, error, accepted: values },
+        })
+    }
+}
+
+fn tail(function: &Function) -> Result<&Tail, Error> {
+    let message = || Error::Argument(format!("{} takes no records", function.name));
+    function.tail.as_ref().ok_or_else(message)
+}
+
+fn wrong_width(function: &Function, width: usize) -> Error {
+    Error::Argument(format!("{}: a record has {width} fields", function.name))
+}
+
+fn lock(batch: &Mutex<Batch>) -> std::sync::MutexGuard<'_, Batch> {
+    batch.lock().unwrap_or_else(PoisonError::into_inner)
+}

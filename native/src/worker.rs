@@ -1,1 +1,275 @@
-//! The worker's I/O loop: step, heartbeat, mailbox, prefetch.
+//! The I/O loop of one worker process, off the GIL: enters, steps, keeps its lease, leaves.
+//!
+//! Owns: what a worker is told to be ([`Config`]), what it shares with Python's threads, and its life from
+//! one identity to the next. Must not know: Python; any function but `join`, `step`, `heartbeat` and
+//! `leave`; any state of a task.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`slots`] | what is held and started; what to do next |
+//! | [`prefetch`] | how much to hold ahead |
+//! | [`reply`] | the reply to a step as values |
+//! | [`session`] | one identity: join, then everything at once until it ends |
+//! | `steps` | one step after the other |
+//! | `heartbeat` | the lease, and the mailbox |
+//! | `wakes` | blocking on the wake lists |
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::bridge::{Event, Inbox, Level};
+use crate::dispatch::Dispatcher;
+use crate::error::Error;
+
+mod heartbeat;
+pub mod prefetch;
+pub mod reply;
+mod session;
+pub mod slots;
+mod steps;
+mod wakes;
+
+use reply::Claim;
+use session::{End, Session};
+use slots::{Outcomes, Phase, Slots};
+
+/// What a worker is told to be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// For people; the identity is this and something random.
+    pub label: String,
+    /// JSON object about the process, for people.
+    pub info: String,
+    /// Highest priority first.
+    pub lanes: Vec<String>,
+    /// Tasks that run at once.
+    pub concurrency: usize,
+    /// Tasks held ahead at most; adaptive in any case.
+    pub prefetch: Option<usize>,
+    pub lease: Duration,
+    /// How long to block for a wake-up token.
+    pub poll_block: Duration,
+    pub result_ttl_ms: i64,
+    /// Workers a suspect may take down.
+    pub max_lost: i64,
+    /// Say when nothing is left to do.
+    pub burst: bool,
+    /// Names of the tasks that threads take.
+    pub thread_tasks: HashSet<Vec<u8>>,
+}
+
+/// One worker. Cheap to clone; all clones are the same worker.
+#[derive(Clone)]
+pub struct Worker {
+    shared: Arc<Shared>,
+}
+
+/// What the I/O loop shares with the threads that take and settle tasks.
+struct Shared {
+    config: Config,
+    dispatcher: Dispatcher,
+    inbox: Arc<Inbox>,
+    slots: Mutex<Slots>,
+    identity: Mutex<String>,
+    /// Wakes the I/O loop.
+    wake: Notify,
+    /// Wakes threads that wait for tasks.
+    for_threads: Condvar,
+    outage: Mutex<Outage>,
+}
+
+/// Whether the server is away, so that it is said once and not by everything that notices.
+#[derive(Default)]
+struct Outage {
+    said_at: Option<Instant>,
+}
+
+/// Pause between two lines about the same outage.
+const SAY_AGAIN: Duration = Duration::from_secs(2);
+
+impl Worker {
+    pub fn new(dispatcher: Dispatcher, inbox: Arc<Inbox>, config: Config) -> Self {
+        let slots =
+            Slots::new(config.concurrency, config.prefetch, config.thread_tasks.clone(), Instant::now());
+        let shared = Shared {
+            identity: Mutex::new(new_identity(&config.label)),
+            config,
+            dispatcher,
+            inbox,
+            slots: Mutex::new(slots),
+            wake: Notify::new(),
+            for_threads: Condvar::new(),
+            outage: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// `<label>:<random>`.
+    pub fn identity(&self) -> String {
+        lock(&self.shared.identity).clone()
+    }
+
+    /// Up to `limit` tasks to start now, never more than there are free slots.
+    pub fn take(&self, limit: usize) -> Vec<Claim> {
+        let (claims, wake) = self.shared.slots().take(limit, Instant::now());
+        self.shared.wake_if(wake);
+        claims
+    }
+
+    /// One of the threads' tasks, if there is one to start now.
+    pub fn try_take_for_thread(&self) -> Option<Claim> {
+        self.shared.slots().take_for_thread(Instant::now())
+    }
+
+    /// Blocks for one of the threads' tasks; nothing when the time is over or the worker has ended.
+    pub fn take_for_thread(&self, timeout: Duration) -> Option<Claim> {
+        let deadline = Instant::now() + timeout;
+        let mut slots = self.shared.slots();
+        loop {
+            let now = Instant::now();
+            let claim = slots.take_for_thread(now);
+            if claim.is_some() || now >= deadline || slots.phase == Phase::Ended {
+                return claim;
+            }
+            let waited = self.shared.for_threads.wait_timeout(slots, deadline - now);
+            slots = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Hand in outcomes; every task that was taken needs one, also after its lease was lost.
+    pub fn settle(&self, outcomes: Outcomes) {
+        let (wake, for_threads) = {
+            let mut slots = self.shared.slots();
+            (slots.settle(outcomes), slots.has_for_threads())
+        };
+        self.shared.wake_if(wake);
+        if for_threads {
+            self.shared.for_threads.notify_all();
+        }
+    }
+
+    /// Claim no more, hand back what was not started, leave when all is settled.
+    pub fn stop(&self) {
+        let wake = self.shared.slots().drain();
+        self.shared.wake_if(wake);
+    }
+
+    /// No more tasks, no more waiting. Whoever runs [`run`](Self::run) drops it.
+    pub fn end(&self) {
+        self.shared.slots().phase = Phase::Ended;
+        self.shared.for_threads.notify_all();
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.shared.slots().phase == Phase::Ended
+    }
+
+    /// The whole life of the worker: one session after the other until it is stopped.
+    pub async fn run(self) {
+        let shared = &self.shared;
+        let mut sessions = 0;
+        loop {
+            let end = match Session::join(shared, sessions == 0).await {
+                Ok(session) => session.run().await,
+                Err(end) => end,
+            };
+            sessions += 1;
+            match end {
+                End::Left => {
+                    self.end();
+                    return shared.inbox.push(Event::Stopped);
+                }
+                End::Failed(error) => {
+                    self.end();
+                    return shared.inbox.push(Event::Failed(error));
+                }
+                End::Lost(why) => {
+                    let up_to = shared.slots().lose();
+                    *lock(&shared.identity) = new_identity(&shared.config.label);
+                    shared.inbox.push(Event::Lost { message: why, up_to });
+                }
+            }
+            if shared.slots().phase != Phase::Working {
+                shared.settled().await;
+                self.end();
+                return shared.inbox.push(Event::Stopped);
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        lock(&self.slots)
+    }
+
+    fn wake_if(&self, wake: bool) {
+        if wake {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Resolves when nothing is started any more.
+    async fn settled(&self) {
+        while !self.slots().is_quiet() {
+            self.wake.notified().await;
+        }
+    }
+
+    /// The server renewed the lease at some time after `sent`.
+    fn renewed(&self, sent: Instant) {
+        let tasks = self.slots().renewed(sent + self.config.lease);
+        if tasks {
+            self.inbox.push(Event::Tasks);
+            self.for_threads.notify_all();
+        }
+        let was_away = lock(&self.outage).said_at.take().is_some();
+        if was_away {
+            self.inbox.log(Level::Info, "the server is back");
+        }
+    }
+
+    /// Something failed that will be tried again.
+    fn trouble(&self, error: &Error) {
+        let mut outage = lock(&self.outage);
+        let now = Instant::now();
+        if outage.said_at.is_none_or(|at| now.duration_since(at) >= SAY_AGAIN) {
+            outage.said_at = Some(now);
+            let level = if matches!(error, Error::Broker { .. }) { Level::Warning } else { Level::Error };
+            self.inbox.log(level, format!("{error}; trying again"));
+        }
+    }
+}
+
+/// New for each process and after each lost lease, so that nobody renews a dead worker's lease.
+fn new_identity(label: &str) -> String {
+    let mut random = [0u8; 6];
+    // A process that may not read it would share no identity either: the time differs.
+    if File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random)).is_err() {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        random.copy_from_slice(&now.as_nanos().to_le_bytes()[..6]);
+    }
+    let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{label}:{hex}")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_a_label_and_something_new() {
+        let (one, other) = (new_identity("web-1"), new_identity("web-1"));
+        assert!(one.starts_with("web-1:") && one.len() == "web-1:".len() + 12);
+        assert_ne!(one, other);
+    }
+}

@@ -1,0 +1,171 @@
+"""The boundary to the compiled core. Private: the public names are in `ardiq`.
+
+Lua decides, Rust carries, Python speaks: nothing here knows a task's state.
+"""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+PROTOCOL: str
+"""The text of `lua/protocol.json` of this build."""
+
+def library() -> tuple[str, str]:
+    """The composed Lua library of this build: payload and SHA1."""
+
+def script(function: str) -> tuple[str, str]:
+    """One function as an EVAL script, for servers without Functions: source and SHA1."""
+
+@final
+class Core:
+    """Connections to one server for one queue base; thread-safe; connects when first used."""
+
+    def __new__(
+        cls,
+        url: str,
+        base: str,
+        *,
+        connect_timeout_ms: int = 2000,
+        broker_timeout_ms: int = 5000,
+        response_timeout_ms: int = 10000,
+    ) -> Core: ...
+    def call(self, function: str, args: Sequence[str | bytes | int]) -> Any:
+        """Call one function and block, with the GIL released, until it is answered."""
+
+    def command(self, args: Sequence[str | bytes | int]) -> Any:
+        """Send one raw command and block, with the GIL released, until it is answered."""
+
+    def channel(self) -> Channel:
+        """A new channel for one event loop."""
+
+    def migrate_status(self) -> dict[str, Any]: ...
+    def migrate_apply(self, *, to: int | None = None, force: bool = False) -> list[str]: ...
+    def migrate_prune(self) -> list[str]: ...
+    def close(self, timeout_ms: int = 1000) -> None:
+        """End the I/O thread, waiting at most that long for it."""
+
+    def after_fork(self) -> None:
+        """In the child of a fork: forget everything, connect anew when used."""
+
+@final
+class Channel:
+    """One event loop's side of the boundary.
+
+    Rust appends events, *then* signals the descriptor; Python's `take` clears the
+    descriptor, *then* takes the events. Events are tuples whose first item is their kind:
+
+    - `("reply", ticket, value)`: the answer to `call`, `submit` or `submit_many`
+    - `("error", ticket, exception)`: the same, refused or failed
+    - `("message", fields)`: a message from the mailbox, a list of bytes
+    - `("listening", mailbox)`: the mailbox's full name, after every (re)connect; whoever
+      waits must ask again under this name
+    - `("tasks",)`: `Worker.take` has something. Sent once; whoever took less than there
+      was takes again when slots are free
+    - `("abort", id)`: the task is asked to stop; repeated until it is settled
+    - `("stale", id, token, reason)`: the outcome was refused; nothing changed
+    - `("lost", message, up_to)`: the lease was lost: no task whose token is `up_to` or less
+      can be committed any more (each must be settled all the same, which frees its slot);
+      the worker joins anew by itself
+    - `("log", level, message)`: a line for the log, `level` as in `logging`
+    - `("idle",)`: burst mode: nothing is ready and nothing is held
+    - `("failed", exception)`: the worker cannot go on (another library, a bad option)
+    - `("worker", "stopped")`: everything is settled and the worker has left
+    """
+
+    def fileno(self) -> int:
+        """The descriptor to watch for reading."""
+
+    def call(self, ticket: int, function: str, args: Sequence[str | bytes | int]) -> None:
+        """Call one function; answered by an event with this ticket."""
+
+    def submit(
+        self, ticket: int, function: str, record: Sequence[str | bytes], repeat: bool = True
+    ) -> None:
+        """Add one tail record of a batched function; held until `flush`.
+
+        `repeat` allows sending it again when the reply was lost: right only if the
+        function's answer to a repeated record is harmless. Otherwise the error carries
+        `maybe_enqueued`.
+        """
+
+    def flush(self) -> None:
+        """Send what was submitted, in as few calls as the limits allow.
+
+        Each record is answered by an event of its own: one value of the flat reply.
+        """
+
+    def submit_many(
+        self,
+        ticket: int,
+        function: str,
+        records: Sequence[str | bytes],
+        repeat: bool = True,
+    ) -> None:
+        """Send many tail records, given as one flat list; answered by one event.
+
+        The reply is a list with one value a record. The exception of an error has
+        `accepted`: such a list with `None` for each record that was not answered.
+        """
+
+    def listen(self, mailbox: str) -> None:
+        """Read the mailbox of that name (to which a generation is appended) for ever."""
+
+    def take(self) -> list[tuple[Any, ...]]:
+        """Clear the descriptor and take all events."""
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Block, with the GIL released, until there are events; whether there are."""
+
+    def worker(self, config: dict[str, Any]) -> Worker:
+        """A worker whose events arrive here.
+
+        `config`: `label` str, `info` str (JSON), `lanes` list of str, highest first,
+        `concurrency` int, `prefetch` int or None (adaptive), `lease_ms` int,
+        `poll_block_ms` int, `result_ttl_ms` int, `max_lost` int, `burst` bool,
+        `thread_tasks` list of str: names whose tasks go to `take_thread`.
+        """
+
+    def close(self) -> None:
+        """Drop what waits, stop listening, wake whoever waits."""
+
+@final
+class Worker:
+    """The I/O loop of one worker process: join, step, heartbeat, leave, off the GIL."""
+
+    @property
+    def identity(self) -> str:
+        """`<label>:<random>`; a new one after each lost lease."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has left, failed or was abandoned."""
+
+    def start(self) -> None: ...
+    def take(
+        self, limit: int
+    ) -> list[tuple[str, int, str, bytes, bytes, str, bytes, str, int, int]]:
+        """Take tasks to start now: never more than there are free slots.
+
+        Each is `(id, token, name, args, kwargs, codec, headers, lane, tries,
+        enqueued_at)`; `enqueued_at` in milliseconds of the server's clock.
+        """
+
+    def take_thread(
+        self, timeout_ms: int
+    ) -> tuple[str, int, str, bytes, bytes, str, bytes, str, int, int] | None:
+        """Block, with the GIL released, for one task of `thread_tasks`.
+
+        None when the time is over or the worker has ended (see `ended`).
+        """
+
+    def settle(self, outcomes: Sequence[tuple[str, int, str, int, bytes, bytes]]) -> None:
+        """Hand in outcomes and free their slots.
+
+        Each is `(id, token, outcome, run_ms, value, details)`; `outcome` is `complete`,
+        `failed`, `retry`, `aborted` or `release`, `details` a JSON object or empty.
+        """
+
+    def stop(self) -> None:
+        """Claim no more, hand back what was not started, leave when all is settled."""
+
+    def abandon(self) -> None:
+        """End at once: no more commits, no leaving; the lease will run out."""

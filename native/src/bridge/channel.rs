@@ -1,0 +1,232 @@
+//! `Channel`: one event loop's side of the boundary, as Python sees it.
+//!
+//! Owns: turning events into tuples, records into chunks. Must not know: what any function does. No lock is
+//! held while Python objects are made, and nothing that goes to the I/O thread holds one.
+
+use std::mem::ManuallyDrop;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use redis::Value;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::AbortHandle;
+
+use super::convert::{exception, from_python, push_all, to_python};
+use super::{Event, Inbox, Worker};
+use crate::core::{Core, State};
+use crate::error::Error;
+use crate::mailbox;
+use crate::producer::{self, Chunk, Pending};
+use crate::protocol::{Function, Protocol};
+
+/// One event loop's side of the boundary.
+#[pyclass(frozen, module = "ardiq._core")]
+pub struct Channel {
+    /// Dropped by the process that made it only: a forked child must not touch what it shares with a thread
+    /// it does not have.
+    open: ManuallyDrop<Open>,
+}
+
+struct Open {
+    state: Arc<State>,
+    inbox: Arc<Inbox>,
+    pending: Mutex<Pending>,
+    chunks: UnboundedSender<Chunk>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl Channel {
+    pub(crate) fn open(core: &Bound<'_, Core>) -> PyResult<Self> {
+        let state = core.get().state()?;
+        let inbox = Arc::new(Inbox::new()?);
+        let (chunks, received) = unbounded_channel();
+        state.runtime.spawn(producer::run(state.dispatcher.clone(), inbox.clone(), received));
+        let open = Open { state, inbox, pending: Mutex::default(), chunks, tasks: Mutex::default() };
+        Ok(Self { open: ManuallyDrop::new(open) })
+    }
+
+    fn live(&self) -> PyResult<&Open> {
+        if self.open.state.runtime.is_mine() {
+            Ok(&self.open)
+        } else {
+            Err(PyRuntimeError::new_err("this channel belongs to the parent process; open a new one"))
+        }
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        if self.open.state.runtime.is_mine() {
+            self.open.end();
+            // SAFETY: dropped once, here, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.open) };
+        }
+    }
+}
+
+impl Open {
+    fn send(&self, chunks: Vec<Chunk>) {
+        for chunk in chunks {
+            // It fails only when the runtime has ended; nobody is left to answer then.
+            let _ = self.chunks.send(chunk);
+        }
+    }
+
+    fn end(&self) {
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.iter().for_each(AbortHandle::abort);
+        self.inbox.wake();
+    }
+
+    fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl Channel {
+    fn fileno(&self) -> PyResult<i32> {
+        Ok(self.live()?.inbox.fileno())
+    }
+
+    fn call(&self, ticket: u64, function: &str, args: &Bound<'_, PyAny>) -> PyResult<()> {
+        let open = self.live()?;
+        let args = from_python(args)?;
+        let dispatcher = open.state.dispatcher.clone();
+        let mut request = dispatcher.request(function)?;
+        for arg in args.iter() {
+            request.arg(arg);
+        }
+        let inbox = open.inbox.clone();
+        open.state.runtime.spawn(async move {
+            inbox.push(match dispatcher.send(&request).await {
+                Ok(value) => Event::Reply { ticket, value },
+                Err(error) => Event::Failure { ticket, error },
+            });
+        });
+        Ok(())
+    }
+
+    #[pyo3(signature = (ticket, function, record, repeat = true))]
+    fn submit(&self, ticket: u64, function: &str, record: &Bound<'_, PyAny>, repeat: bool) -> PyResult<()> {
+        let open = self.live()?;
+        let function = declared(function)?;
+        // Making arguments runs no Python code, so the lock cannot be asked for twice.
+        open.pending().submit(function, repeat, ticket, |args| push_all(args, record))
+    }
+
+    fn flush(&self) -> PyResult<()> {
+        let open = self.live()?;
+        let chunks = open.pending().take();
+        open.send(chunks);
+        Ok(())
+    }
+
+    #[pyo3(signature = (ticket, function, records, repeat = true))]
+    fn submit_many(
+        &self,
+        ticket: u64,
+        function: &str,
+        records: &Bound<'_, PyAny>,
+        repeat: bool,
+    ) -> PyResult<()> {
+        let open = self.live()?;
+        let records = from_python(records)?;
+        let chunks = producer::split(declared(function)?, repeat, ticket, &records)?;
+        let before = open.pending().take();
+        open.send(before);
+        open.send(chunks);
+        Ok(())
+    }
+
+    fn listen(&self, mailbox: String) -> PyResult<()> {
+        let open = self.live()?;
+        let listening = mailbox::listen(open.state.dispatcher.clone(), open.inbox.clone(), mailbox);
+        let task = open.state.runtime.spawn(listening);
+        open.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
+        Ok(())
+    }
+
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let events = self.live()?.inbox.take();
+        let mut items = Vec::with_capacity(events.len());
+        for event in events {
+            describe(py, event, &mut items)?;
+        }
+        PyList::new(py, items)
+    }
+
+    fn wait(&self, py: Python<'_>, timeout_ms: u64) -> PyResult<bool> {
+        let inbox = self.live()?.inbox.clone();
+        Ok(py.detach(|| inbox.wait(Duration::from_millis(timeout_ms))))
+    }
+
+    fn worker(&self, config: &Bound<'_, PyDict>) -> PyResult<Worker> {
+        let open = self.live()?;
+        Worker::new(open.state.clone(), open.inbox.clone(), config)
+    }
+
+    fn close(&self) {
+        if self.open.state.runtime.is_mine() {
+            self.open.end();
+        }
+    }
+}
+
+fn declared(function: &str) -> Result<&'static Function, Error> {
+    Protocol::get().function(function)
+}
+
+/// The tuples an event becomes.
+fn describe<'py>(py: Python<'py>, event: Event, items: &mut Vec<Bound<'py, PyTuple>>) -> PyResult<()> {
+    let tuple = match event {
+        Event::Replies { tickets, values } => {
+            for (ticket, value) in tickets.into_iter().zip(values) {
+                items.push(answer(py, ticket, value)?);
+            }
+            return Ok(());
+        }
+        Event::Failures { tickets, error } => {
+            for ticket in tickets {
+                items.push(("error", ticket, exception(py, error.clone())).into_pyobject(py)?);
+            }
+            return Ok(());
+        }
+        Event::Reply { ticket, value } => answer(py, ticket, value)?,
+        Event::Failure { ticket, error } => ("error", ticket, exception(py, error)).into_pyobject(py)?,
+        Event::Partly { ticket, error, accepted } => {
+            let values = accepted.into_iter().map(|value| to_python(py, value.unwrap_or(Value::Nil)));
+            let exception = exception(py, error);
+            exception.setattr("accepted", PyList::new(py, values.collect::<PyResult<Vec<_>>>()?)?)?;
+            ("error", ticket, exception).into_pyobject(py)?
+        }
+        Event::Message(fields) => {
+            let fields = PyList::new(py, fields.iter().map(|field| PyBytes::new(py, field)))?;
+            ("message", fields).into_pyobject(py)?
+        }
+        Event::Listening(mailbox) => ("listening", mailbox).into_pyobject(py)?,
+        Event::Tasks => ("tasks",).into_pyobject(py)?,
+        Event::Abort(id) => ("abort", text(&id)).into_pyobject(py)?,
+        Event::Stale { id, token, reason } => ("stale", text(&id), token, text(&reason)).into_pyobject(py)?,
+        Event::Lost { message, up_to } => ("lost", message, up_to).into_pyobject(py)?,
+        Event::Log(level, line) => ("log", level as i32, line).into_pyobject(py)?,
+        Event::Idle => ("idle",).into_pyobject(py)?,
+        Event::Failed(error) => ("failed", exception(py, error)).into_pyobject(py)?,
+        Event::Stopped => ("worker", "stopped").into_pyobject(py)?,
+    };
+    items.push(tuple);
+    Ok(())
+}
+
+/// The answer to one call or one record; an error in the reply is an error.
+fn answer(py: Python<'_>, ticket: u64, value: Value) -> PyResult<Bound<'_, PyTuple>> {
+    let kind = if matches!(value, Value::ServerError(_)) { "error" } else { "reply" };
+    (kind, ticket, to_python(py, value)?).into_pyobject(py)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

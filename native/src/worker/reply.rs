@@ -1,0 +1,156 @@
+//! The reply to a step as values.
+//!
+//! Owns: the order of its fields. Must not know: what is done with them.
+
+use std::time::Instant;
+
+use redis::Value;
+
+use crate::error::Error;
+
+/// Fields of a claim in a reply.
+const CLAIM_FIELDS: usize = 10;
+
+/// A task handed to this worker, with the token that proves it.
+#[derive(Debug)]
+pub struct Claim {
+    pub id: Vec<u8>,
+    pub token: i64,
+    pub name: Vec<u8>,
+    pub args: Vec<u8>,
+    pub kwargs: Vec<u8>,
+    pub codec: Vec<u8>,
+    pub headers: Vec<u8>,
+    pub lane: Vec<u8>,
+    pub tries: i64,
+    pub enqueued_at: i64,
+    pub received: Instant,
+}
+
+/// An outcome that was not accepted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub id: Vec<u8>,
+    pub token: i64,
+    pub reason: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub struct Reply {
+    /// Ready work was left behind.
+    pub more: bool,
+    /// When to step again because a task falls due; negative: no need.
+    pub wait_ms: i64,
+    pub refusals: Vec<Refusal>,
+    pub claims: Vec<Claim>,
+}
+
+impl Reply {
+    /// # Errors
+    /// [`Error::Script`] when it is not laid out as the protocol says.
+    pub fn parse(value: Value, received: Instant) -> Result<Self, Error> {
+        let malformed = || Error::Script("step: the reply is not laid out as the protocol says".to_owned());
+        let Value::Array(values) = value else { return Err(malformed()) };
+        let mut fields = Fields(values.into_iter());
+        let mut parse = || {
+            let (more, wait_ms) = (fields.int()? != 0, fields.int()?);
+            let refused = usize::try_from(fields.int()?).ok()?;
+            let mut refusals = Vec::new();
+            for _ in 0..refused {
+                let (id, token) = (fields.bytes()?, fields.bytes()?);
+                // A refusal that is not about an outcome has no token.
+                let token = std::str::from_utf8(&token).ok()?.parse().unwrap_or(0);
+                refusals.push(Refusal { id, token, reason: fields.bytes()? });
+            }
+            let rest = fields.0.len();
+            if rest % CLAIM_FIELDS != 0 {
+                return None;
+            }
+            let mut claims = Vec::with_capacity(rest / CLAIM_FIELDS);
+            for _ in 0..rest / CLAIM_FIELDS {
+                claims.push(fields.claim(received)?);
+            }
+            Some(Self { more, wait_ms, refusals, claims })
+        };
+        parse().ok_or_else(malformed)
+    }
+
+    /// Bytes of the payloads it carried.
+    pub fn bytes(&self) -> usize {
+        self.claims.iter().map(|claim| claim.args.len() + claim.kwargs.len() + claim.headers.len()).sum()
+    }
+}
+
+struct Fields(std::vec::IntoIter<Value>);
+
+impl Fields {
+    fn bytes(&mut self) -> Option<Vec<u8>> {
+        match self.0.next()? {
+            Value::BulkString(bytes) => Some(bytes),
+            Value::SimpleString(text) => Some(text.into_bytes()),
+            Value::Int(number) => Some(number.to_string().into_bytes()),
+            _ => None,
+        }
+    }
+
+    fn int(&mut self) -> Option<i64> {
+        match self.0.next()? {
+            Value::Int(number) => Some(number),
+            Value::BulkString(digits) => std::str::from_utf8(&digits).ok()?.parse().ok(),
+            _ => None,
+        }
+    }
+
+    fn claim(&mut self, received: Instant) -> Option<Claim> {
+        Some(Claim {
+            id: self.bytes()?,
+            token: self.int()?,
+            name: self.bytes()?,
+            args: self.bytes()?,
+            kwargs: self.bytes()?,
+            codec: self.bytes()?,
+            headers: self.bytes()?,
+            lane: self.bytes()?,
+            tries: self.int()?,
+            enqueued_at: self.int()?,
+            received,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    fn parse(values: Vec<Value>) -> Result<Reply, Error> {
+        Reply::parse(Value::Array(values), Instant::now())
+    }
+
+    #[test]
+    fn header_refusals_and_claims() {
+        let mut values = vec![Value::Int(1), Value::Int(-1), Value::Int(1)];
+        values.extend([text("t0"), text("4"), text("stale")]);
+        values.extend([text("t1"), Value::Int(7), text("add"), text("[1]"), text(""), text(""), text("{}")]);
+        values.extend([text("default"), Value::Int(2), text("1700000000000")]);
+        let reply = parse(values).unwrap();
+        assert!(reply.more);
+        assert_eq!(reply.wait_ms, -1);
+        assert_eq!(reply.refusals, [Refusal { id: b"t0".into(), token: 4, reason: b"stale".into() }]);
+        let claim = &reply.claims[0];
+        assert_eq!((claim.id.as_slice(), claim.token, claim.tries), (&b"t1"[..], 7, 2));
+        assert_eq!(claim.enqueued_at, 1_700_000_000_000);
+        assert_eq!(reply.bytes(), 5);
+    }
+
+    #[test]
+    fn a_reply_of_another_shape_is_an_error() {
+        assert!(parse(vec![Value::Int(0), Value::Int(0)]).is_err());
+        assert!(parse(vec![Value::Int(0), Value::Int(0), Value::Int(1)]).is_err());
+        assert!(parse(vec![Value::Int(0), Value::Int(0), Value::Int(0), text("t1")]).is_err());
+        assert!(Reply::parse(Value::Nil, Instant::now()).is_err());
+    }
+}

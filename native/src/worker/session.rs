@@ -1,0 +1,130 @@
+//! One identity of a worker, from joining to leaving or to a lost lease.
+//!
+//! Owns: how the session starts, what runs side by side in it, how it ends. Must not know: what a step
+//! settles or claims.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::time::Instant;
+
+use redis::Value;
+use tokio::sync::{Mutex, Notify};
+
+use super::{Shared, lock};
+use crate::connection::Backoff;
+use crate::error::Error;
+
+/// How a session ends.
+pub enum End {
+    /// It has left, everything is settled.
+    Left,
+    /// The lease is lost, for this reason.
+    Lost(String),
+    /// There is no use in trying again.
+    Failed(Error),
+}
+
+pub struct Session {
+    pub shared: Arc<Shared>,
+    pub identity: String,
+    /// The lanes as the JSON array that functions take.
+    pub lanes: String,
+    pub mailbox_key: String,
+    pub wake_keys: Vec<String>,
+    /// Counts the connections that read the mailbox.
+    pub generation: AtomicI64,
+    /// One heartbeat at a time: an older generation must not arrive after a newer one.
+    pub beating: Mutex<()>,
+    /// Asks for blocking on the wake lists; `blocked` is set from then until it ends.
+    pub block: Notify,
+    pub blocked: AtomicBool,
+}
+
+impl Session {
+    /// Enters the queue, however long the server is away. `first`: what is wrong now was wrong from the
+    /// start, so it is reported rather than waited out.
+    pub async fn join(shared: &Arc<Shared>, first: bool) -> Result<Self, End> {
+        let identity = lock(&shared.identity).clone();
+        let lanes = serde_json::to_string(&shared.config.lanes).expect("strings are JSON");
+        let mut request = shared.dispatcher.request("join").map_err(End::Failed)?;
+        request
+            .arg(identity.as_bytes())
+            .int(shared.config.lease.as_millis() as i64)
+            .arg(shared.config.info.as_bytes())
+            .arg(lanes.as_bytes())
+            .int(1);
+        let mut backoff = Backoff::default();
+        let mut keys = loop {
+            let sent = Instant::now();
+            let error = tokio::select! {
+                answer = shared.dispatcher.send(&request) => match answer.and_then(key_names) {
+                    Ok(keys) => {
+                        shared.renewed(sent);
+                        break keys;
+                    }
+                    Err(error) => error,
+                },
+                () = shared.stopped() => return Err(End::Left),
+            };
+            if is_hopeless(&error) || (first && !matches!(error, Error::Broker { .. })) {
+                return Err(End::Failed(error));
+            }
+            shared.trouble(&error);
+            tokio::time::sleep(backoff.pause()).await;
+        };
+        let mailbox_key = keys.remove(0);
+        Ok(Self {
+            shared: shared.clone(),
+            identity,
+            lanes,
+            mailbox_key,
+            wake_keys: keys,
+            generation: AtomicI64::new(1),
+            beating: Mutex::new(()),
+            block: Notify::new(),
+            blocked: AtomicBool::new(false),
+        })
+    }
+
+    /// Steps, heartbeats, the mailbox and the wake lists side by side until one of them ends the session.
+    pub async fn run(&self) -> End {
+        tokio::select! {
+            end = self.steps() => end,
+            end = self.heartbeats() => end,
+            end = self.mailbox() => end,
+            () = self.wakes() => unreachable!("blocking on the wake lists never ends"),
+        }
+    }
+}
+
+impl Shared {
+    /// Resolves when the worker is to stop and nothing is started.
+    async fn stopped(&self) {
+        loop {
+            let stopping = self.slots().phase != super::Phase::Working;
+            if stopping {
+                return self.settled().await;
+            }
+            self.slots().listen();
+            self.wake.notified().await;
+        }
+    }
+}
+
+/// Whether trying again cannot help: this build and the server do not go together.
+pub fn is_hopeless(error: &Error) -> bool {
+    matches!(error, Error::Library(_) | Error::Argument(_)) || error.is("BAD_ARGUMENT")
+}
+
+fn key_names(reply: Value) -> Result<Vec<String>, Error> {
+    let malformed = || Error::Script("join: the reply is not laid out as the protocol says".to_owned());
+    let Value::Array(values) = reply else { return Err(malformed()) };
+    let keys: Option<Vec<String>> = values
+        .into_iter()
+        .map(|value| match value {
+            Value::BulkString(key) => String::from_utf8(key).ok(),
+            _ => None,
+        })
+        .collect();
+    keys.filter(|keys| keys.len() > 1).ok_or_else(malformed)
+}

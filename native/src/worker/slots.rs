@@ -1,0 +1,388 @@
+//! What this worker holds, and what to do next.
+//!
+//! Owns: the accounting of held and started tasks, the outcomes that wait to be sent, and every decision
+//! of the loop that needs no connection. Must not know: connections, Python, what an outcome means; the
+//! one outcome it makes itself is `release`.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::prefetch::{Prefetch, STEP_BYTES, STEP_RECORDS};
+use super::reply::{Claim, Reply};
+use crate::args::Args;
+
+/// Fields of an outcome in a step.
+pub const OUTCOME_FIELDS: usize = 6;
+/// What lies here longer and cannot be started goes back for others.
+const HELD_TOO_LONG: Duration = Duration::from_millis(500);
+/// After a claim the next step may wait that long: the tasks just claimed may be settled with it.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// A due time is never waited for in steps shorter than this.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
+/// What the loop is to do.
+#[derive(Debug, PartialEq)]
+pub enum Next {
+    Step {
+        outcomes: Args,
+        want: usize,
+    },
+    Wait {
+        until: Option<Instant>,
+        /// Whether to block on the wake lists meanwhile.
+        block: bool,
+    },
+    /// Everything is settled and nothing is to be claimed any more.
+    Leave,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Working,
+    /// Claims no more; ends when what was started is settled.
+    Draining,
+    Ended,
+}
+
+/// Outcomes of started tasks.
+#[derive(Default)]
+pub struct Outcomes {
+    /// `OUTCOME_FIELDS` each.
+    pub records: Args,
+    pub tokens: Vec<i64>,
+    /// Run time of all of them.
+    pub run_ms: i64,
+}
+
+/// Tasks that are held and not started, in the order of their claims.
+struct Queue {
+    claims: VecDeque<Claim>,
+    /// When somebody last asked for tasks.
+    asked: Instant,
+}
+
+pub struct Slots {
+    pub phase: Phase,
+    concurrency: usize,
+    thread_tasks: HashSet<Vec<u8>>,
+    /// For the event loop.
+    tasks: Queue,
+    /// For the threads.
+    thread_tasks_held: Queue,
+    started: usize,
+    outbox: Args,
+    pub prefetch: Prefetch,
+    /// The last step left ready work behind.
+    more: bool,
+    /// Something happened that a step must follow.
+    pub woken: bool,
+    /// When to step although nothing happened.
+    look_at: Option<Instant>,
+    /// The loop waits: whoever gives it something to do wakes it.
+    waiting: bool,
+    /// When, by this machine's clock, the server may take this worker for dead.
+    lease_ends: Option<Instant>,
+    /// Tasks were not handed out because the lease may be over.
+    withheld: bool,
+    /// The event loop did not come for its tasks: none are claimed until it does.
+    stalled: bool,
+    /// The highest token seen, and the highest one that was held under a lost lease.
+    last_token: i64,
+    void_up_to: i64,
+}
+
+impl Slots {
+    pub fn new(
+        concurrency: usize,
+        prefetch: Option<usize>,
+        thread_tasks: HashSet<Vec<u8>>,
+        now: Instant,
+    ) -> Self {
+        let queue = || Queue { claims: VecDeque::new(), asked: now };
+        Self {
+            phase: Phase::Working,
+            concurrency,
+            thread_tasks,
+            tasks: queue(),
+            thread_tasks_held: queue(),
+            started: 0,
+            outbox: Args::default(),
+            prefetch: Prefetch::new(prefetch, now),
+            more: false,
+            woken: true,
+            look_at: None,
+            waiting: false,
+            lease_ends: None,
+            withheld: false,
+            stalled: false,
+            last_token: 0,
+            void_up_to: 0,
+        }
+    }
+
+    /// Up to `limit` tasks for the event loop to start now; whether to wake the I/O loop.
+    pub fn take(&mut self, limit: usize, now: Instant) -> (Vec<Claim>, bool) {
+        self.tasks.asked = now;
+        let wake = std::mem::take(&mut self.stalled) && self.wake();
+        let count = limit.min(self.free(now)).min(self.tasks.claims.len());
+        self.started += count;
+        (self.tasks.claims.drain(..count).collect(), wake)
+    }
+
+    /// One task for a thread to start now.
+    pub fn take_for_thread(&mut self, now: Instant) -> Option<Claim> {
+        self.thread_tasks_held.asked = now;
+        if self.free(now) == 0 {
+            return None;
+        }
+        let claim = self.thread_tasks_held.claims.pop_front()?;
+        self.started += 1;
+        Some(claim)
+    }
+
+    /// Slots that may be filled now: none while the server may have given away what is held here.
+    fn free(&mut self, now: Instant) -> usize {
+        if self.phase != Phase::Working {
+            return 0;
+        }
+        if self.lease_ends.is_none_or(|end| now >= end) {
+            self.withheld = true;
+            return 0;
+        }
+        self.concurrency.saturating_sub(self.started)
+    }
+
+    /// Tasks have ended; whether to wake the I/O loop.
+    pub fn settle(&mut self, outcomes: Outcomes) -> bool {
+        let count = outcomes.tokens.len();
+        self.stalled = false;
+        self.started = self.started.saturating_sub(count);
+        self.prefetch.completed(count, outcomes.run_ms);
+        if outcomes.tokens.iter().all(|&token| token > self.void_up_to) {
+            self.outbox.append_all(outcomes.records);
+        } else {
+            for (i, &token) in outcomes.tokens.iter().enumerate() {
+                if token > self.void_up_to {
+                    let from = i * OUTCOME_FIELDS;
+                    self.outbox.append_range(&outcomes.records, from, from + OUTCOME_FIELDS);
+                }
+            }
+        }
+        self.wake()
+    }
+
+    /// A task is asked to stop: if it was not started, it goes back, which carries the wish out. Whether it
+    /// was one of those, and whether to wake the I/O loop.
+    pub fn abort(&mut self, id: &[u8]) -> (bool, bool) {
+        let mut found = false;
+        for queue in [&mut self.tasks, &mut self.thread_tasks_held] {
+            if let Some(at) = queue.claims.iter().position(|claim| claim.id == id) {
+                queue.claims.remove(at).iter().for_each(|claim| release(&mut self.outbox, claim));
+                found = true;
+            }
+        }
+        (found, found && self.wake())
+    }
+
+    /// Claim no more; whether to wake the I/O loop.
+    pub fn drain(&mut self) -> bool {
+        if self.phase == Phase::Working {
+            self.phase = Phase::Draining;
+        }
+        self.wake()
+    }
+
+    /// Something happened that a step must follow; whether to wake the I/O loop.
+    pub fn poke(&mut self) -> bool {
+        self.woken = true;
+        self.wake()
+    }
+
+    fn wake(&mut self) -> bool {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// What the loop is to do now.
+    pub fn next(&mut self, now: Instant) -> Next {
+        self.waiting = false;
+        if self.phase == Phase::Working {
+            self.release_stuck(now);
+        } else {
+            self.release_all();
+        }
+        let want = self.want();
+        let due = want > 0 && self.look_at.is_some_and(|at| now >= at);
+        if !self.outbox.is_empty() || self.woken || due || (want > 0 && self.more) {
+            self.woken = false;
+            self.look_at = None;
+            return Next::Step { outcomes: self.outcomes(), want };
+        }
+        if self.phase != Phase::Working && self.started == 0 {
+            return Next::Leave;
+        }
+        self.waiting = true;
+        let look_at = self.look_at.filter(|_| want > 0);
+        let until = [look_at, self.tasks.stuck_at(), self.thread_tasks_held.stuck_at()];
+        Next::Wait { until: until.into_iter().flatten().min(), block: want > 0 }
+    }
+
+    /// How many tasks to claim.
+    fn want(&self) -> usize {
+        if self.phase != Phase::Working || self.stalled {
+            return 0;
+        }
+        let room = self.concurrency + self.prefetch.target();
+        room.saturating_sub(self.held() + self.started).min(self.prefetch.most_claims())
+    }
+
+    fn held(&self) -> usize {
+        self.tasks.claims.len() + self.thread_tasks_held.claims.len()
+    }
+
+    /// As many outcomes as one step carries.
+    fn outcomes(&mut self) -> Args {
+        let most = STEP_RECORDS * OUTCOME_FIELDS;
+        if self.outbox.len() <= most && self.outbox.bytes() <= STEP_BYTES {
+            return std::mem::take(&mut self.outbox);
+        }
+        let mut count = OUTCOME_FIELDS;
+        while count + OUTCOME_FIELDS <= self.outbox.len().min(most)
+            && self.outbox.bytes_of(count + OUTCOME_FIELDS) <= STEP_BYTES
+        {
+            count += OUTCOME_FIELDS;
+        }
+        let mut outcomes = Args::default();
+        outcomes.append_range(&self.outbox, 0, count);
+        self.outbox.remove_front(count);
+        outcomes
+    }
+
+    /// A step was answered; the news there is for Python.
+    pub fn accept(&mut self, reply: &mut Reply, now: Instant) -> News {
+        let claimed = reply.claims.len();
+        self.more = reply.more;
+        self.look_at = match (claimed, reply.more) {
+            (_, true) => None,
+            (0, false) if reply.wait_ms < 0 => None,
+            (0, false) => Some(now + Duration::from_millis(reply.wait_ms.unsigned_abs()).max(SHORTEST_WAIT)),
+            // Only a step that claims nothing tells when the next task falls due.
+            (_, false) => Some(now + LOOK_AGAIN),
+        };
+        let (before, mut for_threads) = (self.tasks.claims.len(), 0);
+        for claim in reply.claims.drain(..) {
+            self.last_token = self.last_token.max(claim.token);
+            if self.thread_tasks.contains(&claim.name) {
+                self.thread_tasks_held.claims.push_back(claim);
+                for_threads += 1;
+            } else {
+                self.tasks.claims.push_back(claim);
+            }
+        }
+        let nothing_held = self.held() + self.started == 0 && self.outbox.is_empty();
+        News {
+            tasks: before == 0 && !self.tasks.claims.is_empty(),
+            for_threads,
+            idle: claimed == 0 && !reply.more && nothing_held,
+        }
+    }
+
+    /// The server has renewed the lease; whether tasks were withheld that may be started now.
+    pub fn renewed(&mut self, until: Instant) -> bool {
+        self.lease_ends = Some(self.lease_ends.map_or(until, |end| end.max(until)));
+        std::mem::take(&mut self.withheld) && self.held() > 0
+    }
+
+    /// Whether the server may have taken this worker for dead.
+    pub fn lease_is_over(&self, now: Instant) -> bool {
+        self.lease_ends.is_none_or(|end| now >= end)
+    }
+
+    /// The lease is lost: what is held belongs to others, what was started may not be committed. The highest
+    /// token that is void.
+    pub fn lose(&mut self) -> i64 {
+        self.tasks.claims.clear();
+        self.thread_tasks_held.claims.clear();
+        self.outbox = Args::default();
+        self.void_up_to = self.last_token;
+        self.lease_ends = None;
+        self.more = false;
+        self.woken = true;
+        self.look_at = None;
+        self.void_up_to
+    }
+
+    /// The loop is about to wait.
+    pub fn listen(&mut self) {
+        self.waiting = true;
+    }
+
+    /// Whether threads have something to take.
+    pub fn has_for_threads(&self) -> bool {
+        !self.thread_tasks_held.claims.is_empty()
+    }
+
+    /// Whether everything that was started has been settled; if not, settling wakes the I/O loop.
+    pub fn is_quiet(&mut self) -> bool {
+        self.waiting = self.started > 0;
+        !self.waiting
+    }
+
+    /// Give back what lies here and cannot be started soon: all slots are taken, or nobody comes for it.
+    fn release_stuck(&mut self, now: Instant) {
+        let full = self.started >= self.concurrency;
+        let mut stuck = |queue: &mut Queue| {
+            let too_long = |at: Instant| now.duration_since(at) >= HELD_TOO_LONG;
+            let unattended = too_long(queue.asked);
+            let mut released = false;
+            while (full || unattended) && queue.claims.front().is_some_and(|claim| too_long(claim.received)) {
+                queue.claims.pop_front().iter().for_each(|claim| release(&mut self.outbox, claim));
+                released = true;
+            }
+            (released, unattended)
+        };
+        let (from_loop, loop_unattended) = stuck(&mut self.tasks);
+        let (from_threads, _) = stuck(&mut self.thread_tasks_held);
+        if from_loop || from_threads {
+            self.prefetch.reset();
+        }
+        if from_loop && loop_unattended && !full {
+            self.stalled = true;
+        }
+    }
+
+    fn release_all(&mut self) {
+        for queue in [&mut self.tasks, &mut self.thread_tasks_held] {
+            queue.claims.drain(..).for_each(|claim| release(&mut self.outbox, &claim));
+        }
+    }
+}
+
+impl Queue {
+    /// When what lies here may have to be given back.
+    fn stuck_at(&self) -> Option<Instant> {
+        self.claims.front().map(|claim| claim.received.max(self.asked) + HELD_TOO_LONG)
+    }
+}
+
+/// What an answered step means for Python.
+#[derive(Debug, PartialEq, Eq)]
+pub struct News {
+    /// The event loop has tasks where it had none.
+    pub tasks: bool,
+    /// How many tasks came for the threads.
+    pub for_threads: usize,
+    /// Nothing is ready, nothing is held, everything is settled.
+    pub idle: bool,
+}
+
+fn release(outbox: &mut Args, claim: &Claim) {
+    outbox.push(&claim.id);
+    outbox.push_int(claim.token);
+    outbox.push("release");
+    outbox.push_int(0);
+    outbox.push("");
+    outbox.push("");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+use super::*;
+
+const LEASE: Duration = Duration::from_secs(60);
+const MS: Duration = Duration::from_millis(1);
+
+fn claim(token: i64, name: &str, now: Instant) -> Claim {
+    Claim {
+        id: format!("t{token}").into_bytes(),
+        token,
+        name: name.into(),
+        args: b"[]".into(),
+        kwargs: Vec::new(),
+        codec: Vec::new(),
+        headers: Vec::new(),
+        lane: b"default".into(),
+        tries: 1,
+        enqueued_at: 0,
+        received: now,
+    }
+}
+
+fn reply(tokens: std::ops::Range<i64>, more: bool, wait_ms: i64, now: Instant) -> Reply {
+    let claims = tokens.map(|token| claim(token, "task", now)).collect();
+    Reply { more, wait_ms, refusals: Vec::new(), claims }
+}
+
+fn outcomes(tokens: &[i64]) -> Outcomes {
+    let mut outcomes = Outcomes::default();
+    for &token in tokens {
+        outcomes.tokens.push(token);
+        for field in [format!("t{token}"), token.to_string(), "complete".into(), "0".into()] {
+            outcomes.records.push(field);
+        }
+        outcomes.records.push("null");
+        outcomes.records.push("");
+    }
+    outcomes
+}
+
+/// A worker that has joined and made its first step, with the tasks `tokens`.
+fn working(concurrency: usize, tokens: std::ops::Range<i64>, more: bool, now: Instant) -> Slots {
+    let thread_tasks = HashSet::from([b"threaded".to_vec()]);
+    let mut slots = Slots::new(concurrency, None, thread_tasks, now);
+    slots.renewed(now + LEASE);
+    assert_eq!(slots.next(now), Next::Step { outcomes: Args::default(), want: concurrency });
+    slots.accept(&mut reply(tokens, more, -1, now), now);
+    slots
+}
+
+fn settled(slots: &mut Slots, now: Instant) -> (Vec<String>, usize) {
+    match slots.next(now) {
+        Next::Step { outcomes, want } => {
+            let outcomes: Vec<_> = outcomes.iter().map(|f| String::from_utf8_lossy(f).into_owned()).collect();
+            let summary = outcomes.chunks(OUTCOME_FIELDS).map(|o| format!("{} {}", o[0], o[2])).collect();
+            (summary, want)
+        }
+        other => panic!("expected a step, got {other:?}"),
+    }
+}
+
+#[test]
+fn no_more_is_taken_than_there_are_slots() {
+    let now = Instant::now();
+    let mut slots = working(3, 1..6, false, now);
+    assert_eq!(slots.take(100, now).0.len(), 3);
+    assert_eq!(slots.take(100, now).0.len(), 0);
+    slots.settle(outcomes(&[1, 2]));
+    assert_eq!(slots.take(1, now).0.len(), 1);
+    assert_eq!(slots.take(100, now).0.len(), 1);
+}
+
+#[test]
+fn an_idle_worker_steps_as_soon_as_something_is_settled() {
+    let now = Instant::now();
+    let mut slots = working(3, 1..2, false, now);
+    slots.take(1, now);
+    assert_eq!(slots.next(now), Next::Wait { until: Some(now + LOOK_AGAIN), block: true });
+    assert!(slots.settle(outcomes(&[1])), "the waiting loop was not woken");
+    assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 3));
+}
+
+#[test]
+fn a_loop_that_steps_is_not_woken() {
+    let now = Instant::now();
+    let mut slots = working(3, 1..3, true, now);
+    slots.take(2, now);
+    assert!(matches!(slots.next(now), Next::Step { want: 1, .. }));
+    assert!(!slots.settle(outcomes(&[1])));
+    assert!(!slots.settle(outcomes(&[2])));
+    slots.accept(&mut reply(3..3, false, -1, now), now);
+    assert_eq!(settled(&mut slots, now).0, ["t1 complete", "t2 complete"]);
+}
+
+#[test]
+fn a_token_is_passed_on_by_a_step_that_wants_nothing() {
+    let now = Instant::now();
+    let mut slots = working(1, 1..2, false, now);
+    slots.take(1, now);
+    assert_eq!(slots.next(now), Next::Wait { until: None, block: false });
+    assert!(slots.poke());
+    assert_eq!(settled(&mut slots, now), (vec![], 0));
+}
+
+#[test]
+fn the_due_time_is_waited_for() {
+    let now = Instant::now();
+    let mut slots = working(1, 1..1, false, now);
+    slots.poke();
+    slots.next(now);
+    slots.accept(&mut reply(1..1, false, 250, now), now);
+    assert_eq!(slots.next(now), Next::Wait { until: Some(now + 250 * MS), block: true });
+    assert_eq!(settled(&mut slots, now + 250 * MS), (vec![], 1));
+}
+
+#[test]
+fn work_left_behind_is_fetched_when_there_is_room() {
+    let now = Instant::now();
+    let mut slots = working(2, 1..3, true, now);
+    assert!(matches!(slots.next(now), Next::Wait { block: false, .. }));
+    slots.take(2, now);
+    slots.settle(outcomes(&[1]));
+    assert_eq!(settled(&mut slots, now).1, 1);
+}
+
+#[test]
+fn tasks_behind_a_full_worker_go_back() {
+    let now = Instant::now();
+    let mut slots = working(1, 1..4, false, now);
+    slots.take(1, now);
+    let Next::Wait { until: Some(until), .. } = slots.next(now) else { panic!("no time to look again") };
+    assert_eq!(until, now + HELD_TOO_LONG);
+    assert_eq!(settled(&mut slots, until), (vec!["t2 release".into(), "t3 release".into()], 0));
+}
+
+#[test]
+fn tasks_nobody_comes_for_go_back_and_none_are_claimed_until_somebody_does() {
+    let now = Instant::now();
+    let mut slots = working(4, 1..3, false, now);
+    let late = now + HELD_TOO_LONG;
+    assert_eq!(settled(&mut slots, late), (vec!["t1 release".into(), "t2 release".into()], 0));
+    slots.accept(&mut reply(3..3, true, -1, late), late);
+    assert_eq!(slots.next(late), Next::Wait { until: None, block: false });
+    let (claims, wake) = slots.take(4, late);
+    assert!(claims.is_empty() && wake);
+    assert_eq!(settled(&mut slots, late), (vec![], 4));
+}
+
+#[test]
+fn tasks_that_are_about_to_be_taken_stay() {
+    let now = Instant::now();
+    let mut slots = working(4, 1..4, false, now);
+    slots.take(1, now + 400 * MS);
+    let later = now + HELD_TOO_LONG;
+    slots.look_at = None;
+    assert_eq!(slots.next(later), Next::Wait { until: Some(later + 400 * MS), block: true });
+}
+
+#[test]
+fn draining_hands_back_and_leaves_when_all_is_settled() {
+    let now = Instant::now();
+    let mut slots = working(2, 1..4, false, now);
+    slots.take(2, now);
+    slots.next(now);
+    assert!(slots.drain());
+    assert_eq!(settled(&mut slots, now), (vec!["t3 release".into()], 0));
+    slots.accept(&mut reply(4..4, true, -1, now), now);
+    assert_eq!(slots.next(now), Next::Wait { until: None, block: false });
+    slots.settle(outcomes(&[1, 2]));
+    assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into(), "t2 complete".into()], 0));
+    slots.accept(&mut reply(4..4, true, -1, now), now);
+    assert_eq!(slots.next(now), Next::Leave);
+}
+
+#[test]
+fn a_lost_lease_voids_what_was_held() {
+    let now = Instant::now();
+    let mut slots = working(2, 1..4, false, now);
+    slots.take(2, now);
+    assert_eq!(slots.lose(), 3);
+    slots.renewed(now + LEASE);
+    assert!(slots.take(2, now).0.is_empty());
+    assert_eq!(settled(&mut slots, now), (vec![], 0));
+    slots.accept(&mut reply(7..8, false, -1, now), now);
+    slots.settle(outcomes(&[1]));
+    slots.take(2, now);
+    slots.settle(outcomes(&[2, 7]));
+    assert_eq!(settled(&mut slots, now), (vec!["t7 complete".into()], 2));
+}
+
+#[test]
+fn nothing_is_started_while_the_lease_may_be_over() {
+    let now = Instant::now();
+    let mut slots = working(2, 1..2, false, now);
+    assert!(slots.take(2, now + LEASE).0.is_empty());
+    assert!(slots.renewed(now + 2 * LEASE), "what was withheld was not announced again");
+    assert_eq!(slots.take(2, now + LEASE).0.len(), 1);
+    assert!(!slots.renewed(now + 3 * LEASE));
+}
+
+#[test]
+fn an_unstarted_task_that_is_to_stop_goes_back() {
+    let now = Instant::now();
+    let mut slots = working(1, 1..3, false, now);
+    slots.take(1, now);
+    slots.next(now);
+    assert_eq!(slots.abort(b"t1"), (false, false));
+    assert_eq!(slots.abort(b"t2"), (true, true));
+    assert_eq!(settled(&mut slots, now), (vec!["t2 release".into()], 0));
+}
+
+#[test]
+fn threads_and_the_loop_share_the_slots() {
+    let now = Instant::now();
+    let mut slots = working(2, 1..1, false, now);
+    slots.poke();
+    slots.next(now);
+    let claims = vec![claim(1, "threaded", now), claim(2, "task", now), claim(3, "threaded", now)];
+    let news = slots.accept(&mut Reply { claims, ..reply(0..0, false, -1, now) }, now);
+    assert_eq!(news, News { tasks: true, for_threads: 2, idle: false });
+    assert_eq!(slots.take_for_thread(now).unwrap().token, 1);
+    assert_eq!(slots.take(9, now).0.len(), 1);
+    assert!(slots.take_for_thread(now).is_none());
+    slots.settle(outcomes(&[2]));
+    assert_eq!(slots.take_for_thread(now).unwrap().token, 3);
+}
+
+#[test]
+fn idle_is_nothing_ready_nothing_held_and_all_settled() {
+    let now = Instant::now();
+    let mut slots = working(2, 1..2, false, now);
+    slots.take(2, now);
+    slots.settle(outcomes(&[1]));
+    slots.next(now);
+    assert!(!slots.accept(&mut reply(2..2, true, -1, now), now).idle);
+    assert!(slots.accept(&mut reply(2..2, false, 1000, now), now).idle);
+}
+
+#[test]
+fn a_step_is_cut_by_records_and_by_bytes() {
+    let now = Instant::now();
+    let mut slots = working(STEP_RECORDS, 1..1, false, now);
+    slots.settle(outcomes(&(1..=STEP_RECORDS as i64 + 1).collect::<Vec<_>>()));
+    assert_eq!(settled(&mut slots, now).0.len(), STEP_RECORDS);
+    assert_eq!(settled(&mut slots, now).0.len(), 1);
+    for token in 1..=3 {
+        let mut large = outcomes(&[token]);
+        large.records.truncate(OUTCOME_FIELDS - 2);
+        large.records.push(vec![b'x'; STEP_BYTES / 2 - 100]);
+        large.records.push("");
+        slots.settle(large);
+    }
+    assert_eq!(settled(&mut slots, now).0.len(), 2);
+    assert_eq!(settled(&mut slots, now).0.len(), 1);
+}

@@ -1,0 +1,142 @@
+//! One step after the other: outcomes out, claims in, one under way at a time.
+//!
+//! Owns: the number of the step and its repetition until it is answered. Must not know: what to send and
+//! when; [`slots`](super::slots) decides that.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use redis::Value;
+
+use super::reply::Reply;
+use super::session::{End, Session, is_hopeless};
+use super::slots::{Next, Phase};
+use crate::args::Args;
+use crate::bridge::{Event, Level};
+use crate::connection::Backoff;
+use crate::error::Error;
+
+impl Session {
+    pub async fn steps(&self) -> End {
+        let shared = &self.shared;
+        let mut seq = 0;
+        loop {
+            let next = shared.slots().next(Instant::now());
+            match next {
+                Next::Step { outcomes, want } => {
+                    seq += 1;
+                    match self.step(seq, &outcomes, want).await {
+                        Ok(()) => {}
+                        Err(end) => return end,
+                    }
+                }
+                Next::Wait { until, block } => {
+                    if block && !self.blocked.swap(true, Ordering::Relaxed) {
+                        self.block.notify_one();
+                    }
+                    let woken = shared.wake.notified();
+                    match until {
+                        Some(until) => {
+                            let _ = tokio::time::timeout_at(until.into(), woken).await;
+                        }
+                        None => woken.await,
+                    }
+                }
+                Next::Leave => return self.leave().await,
+            }
+        }
+    }
+
+    /// One step, repeated under the same number until it is answered.
+    async fn step(&self, seq: i64, outcomes: &Args, want: usize) -> Result<(), End> {
+        let shared = &self.shared;
+        let config = &shared.config;
+        let mut request = shared.dispatcher.request("step").map_err(End::Failed)?;
+        request
+            .arg(self.identity.as_bytes())
+            .int(seq)
+            .int(config.lease.as_millis() as i64)
+            .int(config.result_ttl_ms)
+            .arg(self.lanes.as_bytes())
+            .int(want as i64);
+        for field in outcomes.iter() {
+            request.arg(field);
+        }
+        let mut backoff = Backoff::default();
+        loop {
+            let sent = Instant::now();
+            let answer = shared.dispatcher.send(&request).await;
+            let now = Instant::now();
+            match answer.and_then(|value| Reply::parse(value, now)) {
+                Ok(reply) => {
+                    shared.renewed(sent);
+                    self.accept(reply, sent, now);
+                    return Ok(());
+                }
+                Err(error) if error.is("LEASE_LOST") || error.is("OLD_STEP") => {
+                    return Err(End::Lost(error.to_string()));
+                }
+                Err(error) if is_hopeless(&error) => return Err(End::Failed(error)),
+                Err(error) => {
+                    shared.trouble(&error);
+                    if self.is_too_late(now) {
+                        shared.inbox.log(Level::Error, "the last outcomes could not be handed in");
+                        return Err(End::Left);
+                    }
+                    tokio::time::sleep(backoff.pause()).await;
+                }
+            }
+        }
+    }
+
+    /// The worker is to stop, nothing runs, and others may have been given what it held.
+    fn is_too_late(&self, now: Instant) -> bool {
+        let mut slots = self.shared.slots();
+        slots.phase != Phase::Working && slots.is_quiet() && slots.lease_is_over(now)
+    }
+
+    fn accept(&self, mut reply: Reply, sent: Instant, now: Instant) {
+        let shared = &self.shared;
+        let (count, bytes) = (reply.claims.len(), reply.bytes());
+        let news = {
+            let mut slots = shared.slots();
+            slots.prefetch.stepped(now, now.duration_since(sent), count, bytes);
+            slots.accept(&mut reply, now)
+        };
+        if news.tasks {
+            shared.inbox.push(Event::Tasks);
+        }
+        if news.for_threads > 0 {
+            shared.for_threads.notify_all();
+        }
+        for refusal in reply.refusals {
+            let (id, token, reason) = (refusal.id, refusal.token, refusal.reason);
+            shared.inbox.push(Event::Stale { id, token, reason });
+        }
+        if news.idle && shared.config.burst {
+            shared.inbox.push(Event::Idle);
+        }
+    }
+
+    /// Leaves; what it may still hold, in the server's eyes, is handed back.
+    async fn leave(&self) -> End {
+        let shared = &self.shared;
+        let identity = self.identity.as_bytes();
+        let ttl = shared.config.result_ttl_ms.to_string();
+        loop {
+            match shared.dispatcher.call("leave", &[identity, ttl.as_bytes()]).await {
+                Ok(Value::Int(1)) => {}
+                Ok(_) => return End::Left,
+                Err(error) => {
+                    self.farewell_failed(&error);
+                    return End::Left;
+                }
+            }
+        }
+    }
+
+    fn farewell_failed(&self, error: &Error) {
+        let line = format!("could not leave: {error}; the lease runs out by itself");
+        self.shared.inbox.log(Level::Warning, line);
+    }
+}
