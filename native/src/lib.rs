@@ -10,9 +10,11 @@
 //! | [`migrate`] | plan, load, verify, prune |
 //! | [`runtime`] | the I/O thread |
 //! | `core` | what Python holds of one server |
-//! | `bridge` | inbox, outbox, waking the event loop |
-//! | `producer` | batching of enqueues |
-//! | `worker` | the worker's I/O loop |
+//! | [`args`] | arguments of a call, packed |
+//! | [`bridge`] | events for an event loop, and waking it; the classes Python sees |
+//! | [`mailbox`] | reading a mailbox |
+//! | [`producer`] | batching of enqueues |
+//! | [`worker`] | the worker's I/O loop |
 //!
 //! Without the feature `python` the crate is plain Rust: tests and the bench floor use it so.
 
@@ -24,7 +26,9 @@ pub mod migrate;
 pub mod protocol;
 pub mod runtime;
 
+pub mod args;
 pub mod bridge;
+pub mod mailbox;
 pub mod producer;
 pub mod worker;
 
@@ -35,7 +39,7 @@ pub mod core;
 #[pyo3::pymodule]
 mod _core {
     #[pymodule_export]
-    use crate::bridge::Channel;
+    use crate::bridge::{Channel, Worker};
     #[pymodule_export]
     use crate::core::Core;
     #[pymodule_export]
