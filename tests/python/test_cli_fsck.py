@@ -1,0 +1,152 @@
+"""`ardiq fsck`: says nothing about a sound queue, however busy, and names each thing that is wrong."""
+
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from ardiq import _core
+from ardiq.cli import fsck, main
+from ardiq.embedded import Server
+
+BASE = "ardiq:{default}:"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(binary=os.environ.get("ARDIQ_TEST_SERVER")) as server:
+        yield server
+
+
+@pytest.fixture
+def core(server: Server) -> Iterator[_core.Core]:
+    core = _core.Core(server.url, BASE)
+    join(core, "w")
+    yield core
+    core.close()
+
+
+def join(core: _core.Core, worker: str) -> None:
+    core.call("join", [worker, 60_000, "{}", '["default"]', 1])
+
+
+def enqueue(core: _core.Core, *names: str, options: str = "") -> None:
+    record = [part for name in names for part in (name, "noop", "default", "[]", "", options)]
+    core.call("enqueue", record)
+
+
+def claim(core: _core.Core, count: int, worker: str = "w") -> list[tuple[str, str]]:
+    """Claim tasks; their ids and tokens."""
+    reply = core.call("claim", [worker, '["default"]', count, 60_000])
+    return [(reply[at].decode(), str(int(reply[at + 1]))) for at in range(1, len(reply), 10)]
+
+
+def populate(core: _core.Core) -> None:
+    """Tasks in every place: scheduled, queued, running, complete, failed, aborted, and one that is retried."""
+    enqueue(core, *(f"queued-{number}" for number in range(1500)))
+    enqueue(core, "later", options='{"delay_ms": 3600000}')
+    enqueue(core, "never", options='{"expire_ms": 3600000}')
+    (done, token), (dead, dead_token), (again, again_token), _ = claim(core, 4)
+    core.call("ack", ["w", done, token, 1, "null", "", 60_000])
+    core.call("bury", ["w", dead, dead_token, 1, "ValueError", "", 60_000])
+    core.call("retry", ["w", again, again_token, 1, 60_000, "ValueError", "", 60_000])
+    core.call("abort", ["queued-1000", 60_000])
+
+
+def check(server: Server, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    code = main(["fsck", server.url, "--queue", "default", *words])
+    return code, capsys.readouterr().out
+
+
+def test_a_sound_queue_is_clean(server: Server, core: _core.Core, capsys: pytest.CaptureFixture[str]) -> None:
+    populate(core)
+    code, output = check(server, capsys)
+    assert code == 0
+    assert output.splitlines()[-1] == "clean"
+
+
+def test_an_empty_server_is_clean(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fsck", server.url]) == 0
+    assert capsys.readouterr().out == "clean\n"
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "identity"),
+    [
+        (["LREM", f"{BASE}ready:default", "1", "queued-700"], "not_in_ready", "queued-700"),
+        (["DEL", f"{BASE}task:queued-700"], "ghost_in_ready", "queued-700"),
+        (["RPUSH", f"{BASE}ready:default", "later"], "ghost_in_ready", "later"),
+        (["SADD", f"{BASE}tombs:default", "queued-700"], "ghost_in_tombs", "queued-700"),
+        (["ZREM", f"{BASE}scheduled", "later"], "not_in_scheduled", "later"),
+        (["ZADD", f"{BASE}scheduled", "1", "queued-700"], "ghost_in_scheduled", "queued-700"),
+        (["HDEL", f"{BASE}running:w", "queued-3"], "not_in_running", "queued-3"),
+        (["HSET", f"{BASE}running:w", "queued-700", "1"], "ghost_in_running", "queued-700"),
+        (["ZREM", f"{BASE}dead", "queued-1"], "not_in_dead", "queued-1"),
+        (["ZADD", f"{BASE}dead", "1", "queued-700"], "ghost_in_dead", "queued-700"),
+        (["ZADD", f"{BASE}suspects", "1", "queued-700"], "ghost_in_suspects", "queued-700"),
+        (["HSET", f"{BASE}task:queued-700", "lost", "2"], "not_in_suspects", "queued-700"),
+        (["HSET", f"{BASE}task:queued-700", "state", "lost"], "unknown_state", "queued-700"),
+        (["HSET", f"{BASE}running:gone", "x", "1"], "no_such_worker", "running:gone"),
+        (["DEL", f"{BASE}worker:w"], "no_row", "w"),
+        (["SET", f"{BASE}mine", "1"], "unknown_key", "mine"),
+        (["SET", f"{BASE}task:mine", "1"], "wrong_type", "task:mine"),
+        (["SADD", f"{BASE}waiters:later", "m"], "no_ttl", "waiters:later"),
+    ],
+)
+def test_damage_is_found(
+    server: Server,
+    core: _core.Core,
+    capsys: pytest.CaptureFixture[str],
+    damage: list[str],
+    kind: str,
+    identity: str,
+) -> None:
+    populate(core)
+    core.command(damage)
+    code, output = check(server, capsys)
+    assert code == 1
+    assert f"default: {identity}: {fsck.FINDINGS[kind]}" in output
+
+
+def test_a_queue_that_moves_meanwhile_is_clean(
+    server: Server, core: _core.Core, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop = threading.Event()
+
+    def move() -> None:
+        other = _core.Core(server.url, BASE)
+        join(other, "x")
+        number = 0
+        while not stop.is_set():
+            enqueue(other, *(f"moving-{number + at}" for at in range(50)))
+            number += 50
+            claims = claim(other, 40, "x")
+            for at, (identity, token) in enumerate(claims):
+                if at % 4 == 0:
+                    other.call("release", ["x", identity, token, 1000])
+                elif at % 4 == 1:
+                    other.call("retry", ["x", identity, token, 1, 0, "again", "", 1000])
+                else:
+                    other.call("ack", ["x", identity, token, 1, "null", "", 1000])
+        other.close()
+
+    populate(core)
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        for _ in range(10):
+            code, output = check(server, capsys)
+            assert code == 0, output
+    finally:
+        stop.set()
+        mover.join()
+
+
+def test_every_known_queue_of_a_server(server: Server, core: _core.Core, capsys: pytest.CaptureFixture[str]) -> None:
+    core.command(["SADD", "ardiq:queues", "default", "other"])
+    core.command(["SET", "ardiq:{other}:junk", "1"])
+    assert main(["fsck", server.url]) == 1
+    output = capsys.readouterr().out
+    assert "other: junk: a key that Ardiq does not know" in output
+    assert "default: 0" not in output

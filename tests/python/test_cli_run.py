@@ -1,0 +1,212 @@
+"""`ardiq run`: what it says to a wrong name, how it stops, and how several workers are kept running."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ardiq import _core
+from ardiq.embedded import Server
+
+JOBS = """
+    import asyncio, os, signal, time
+    from ardiq import Ardiq
+
+    app = Ardiq({url!r}, idle_timeout_ms=2000, poll_block_ms=500)
+    number = 1
+
+    @app.task
+    async def note(text: str) -> None:
+        with open("notes", "a") as notes:
+            notes.write(f"{{text}} {{os.getpid()}}\\n")
+
+    @app.task
+    async def slow(seconds: float) -> None:
+        await note.fn("started")
+        await asyncio.sleep(seconds)
+        await note.fn("finished")
+"""
+
+
+class Project:
+    """A directory with a module `jobs`, a server, and the `ardiq` command run in it."""
+
+    def __init__(self, directory: Path, url: str) -> None:
+        self.directory = directory
+        self.core = _core.Core(url, "ardiq:{default}:")
+        self.processes: list[subprocess.Popen[str]] = []
+        self.write("jobs.py", JOBS.format(url=url))
+
+    def write(self, name: str, text: str) -> None:
+        (self.directory / name).write_text(textwrap.dedent(text))
+
+    def enqueue(self, name: str, arguments: str) -> None:
+        task = f"{name}-{time.monotonic_ns()}"
+        assert self.core.call("enqueue", [task, name, "default", arguments, "", ""]) == [b"queued"]
+
+    def start(self, *words: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ardiq", "run", *words],
+            cwd=self.directory,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        self.processes.append(process)
+        return process
+
+    def notes(self) -> list[str]:
+        path = self.directory / "notes"
+        return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
+
+    def workers(self) -> list[int]:
+        """The process ids of the workers that the server knows."""
+        rows = self.core.call("list", ["workers", "", 0, 100])[::2]
+        infos = [self.core.command(["HGET", f"ardiq:{{default}}:worker:{row.decode()}", "info"]) for row in rows]
+        return [int(re.findall(rb'"pid":\s*(\d+)', info)[0]) for info in infos if info]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    with Server(binary=os.environ.get("ARDIQ_TEST_SERVER")) as server:
+        project = Project(tmp_path, server.url)
+        yield project
+        for process in project.processes:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+        project.core.close()
+
+
+def eventually(condition: Callable[[], object], within_s: float = 10) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def stop(process: "subprocess.Popen[str]", number: int = signal.SIGTERM) -> tuple[int, str]:
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("jobs", "'jobs' is not MODULE:ATTR"),
+        ("jobs:", "'jobs:' is not MODULE:ATTR"),
+        (":app", "':app' is not MODULE:ATTR"),
+        ("jobs:app:x", "'jobs:app:x' is not MODULE:ATTR"),
+        ("jobs.py:app", "there is no module 'jobs.py'"),
+        ("nowhere:app", "there is no module 'nowhere'"),
+        ("jobs:missing", "module 'jobs' has no 'missing'"),
+        ("jobs:number", "'jobs:number' is a int, not an Ardiq app"),
+    ],
+)
+def test_a_wrong_name_is_one_line_and_exit_code_2(project: Project, target: str, says: str) -> None:
+    process = project.start(target)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert errors.startswith(f"ardiq: {says}")
+    assert errors.count("\n") == 1
+
+
+def test_a_module_that_fails_shows_where(project: Project) -> None:
+    project.write("broken.py", "import no_such_thing\n")
+    process = project.start("broken:app")
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert 'broken.py", line 1' in errors
+    assert errors.splitlines()[-1].startswith("ardiq: importing 'broken' failed: ModuleNotFoundError")
+
+
+def test_burst_ends_when_nothing_is_ready(project: Project) -> None:
+    for number in range(20):
+        project.enqueue("note", f'["{number}"]')
+    process = project.start("jobs:app", "--burst")
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    assert sorted(project.notes(), key=int) == [str(number) for number in range(20)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_running_task_end(project: Project, number: int) -> None:
+    project.enqueue("slow", "[1]")
+    process = project.start("jobs:app")
+    eventually(lambda: project.notes() == ["started"])
+    code, errors = stop(process, number)
+    assert code == 0, errors
+    assert project.notes() == ["started", "finished"]
+    assert project.workers() == []
+
+
+def test_a_second_signal_stops_at_once(project: Project) -> None:
+    project.enqueue("slow", "[60]")
+    process = project.start("jobs:app")
+    eventually(lambda: project.notes() == ["started"])
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    code, _ = stop(process, signal.SIGINT)
+    assert code == 1
+
+
+def test_a_crashed_worker_is_started_again_and_the_signal_named(project: Project) -> None:
+    process = project.start("jobs:app", "--workers", "2")
+    eventually(lambda: len(project.workers()) == 2)
+    first, second = project.workers()
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: len(set(project.workers()) - {first, second}) == 1)
+    code, errors = stop(process)
+    assert code == 0, errors
+    assert "killed by SIGKILL; starting it again in 1 s" in errors
+    assert set(project.workers()) <= {first}
+
+
+def test_workers_end_when_the_process_that_keeps_them_is_killed(project: Project) -> None:
+    process = project.start("jobs:app", "--workers", "2")
+    eventually(lambda: len(project.workers()) == 2)
+    process.kill()
+    eventually(lambda: project.workers() == [])
+
+
+def test_several_workers_in_burst_mode_share_the_work_and_end(project: Project) -> None:
+    for number in range(50):
+        project.enqueue("note", f'["{number}"]')
+    process = project.start("jobs:app", "--workers", "2", "--burst", "--quiet")
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+    assert sorted(project.notes(), key=int) == [str(number) for number in range(50)]
+
+
+def test_workers_of_an_embedded_server_share_it(project: Project) -> None:
+    project.write("jobs.py", JOBS.format(url="embedded://"))
+    project.write(
+        "both.py",
+        """
+        import asyncio, subprocess, sys
+        from jobs import app, note
+
+        async def main():
+            await note.enqueue("one")
+            subprocess.run([sys.executable, "-m", "ardiq", "run", "jobs:app", "-w", "2", "-b", "-q"], check=True)
+        asyncio.run(main())
+        """,
+    )
+    subprocess.run([sys.executable, "both.py"], cwd=project.directory, check=True, timeout=30)
+    assert project.notes() == ["one"]
+
+
+def test_no_workers_is_a_wrong_number(project: Project) -> None:
+    process = project.start("jobs:app", "--workers", "0")
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert "expected at least 1" in errors
