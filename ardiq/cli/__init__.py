@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ..errors import ArdiqError
@@ -15,6 +16,9 @@ _COMMANDS = {
     "migrate": "load the Lua library into the server, or look at what is loaded",
     "fsck": "check a queue's data against its invariants",
 }
+
+
+DEFAULT_URL = os.environ.get("ARDIQ_REDIS_URL", "redis://localhost:6379")
 
 
 class Refusal(Exception):
@@ -40,13 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.set_defaults(run=module.run)
     parsed = parser.parse_args(arguments)
     try:
-        return int(parsed.run(parsed))
+        code = int(parsed.run(parsed))
+        sys.stdout.flush()
+        return code
     except Refusal as refusal:
         return _say(refusal, 2)
     except (ArdiqError, ValueError) as error:
         return _say(error, 1)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `ardiq fsck … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def load_app(target: str) -> Any:
@@ -60,13 +69,14 @@ def load_app(target: str) -> Any:
     module_name, _, attribute = target.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
         raise Refusal(f"{target!r} is not MODULE:ATTR, such as 'shop.jobs:app'")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
     try:
         app: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
-            raise Refusal(f"there is no module {error.name!r} in {os.getcwd()} or on the Python path") from None
+            raise Refusal(f"there is no module {error.name!r} in {here} or on the Python path") from None
         raise _broken(module_name, error) from None
     except Exception as error:
         raise _broken(module_name, error) from None
@@ -85,7 +95,7 @@ def target_argument(parser: argparse.ArgumentParser) -> None:
         "target",
         metavar="URL|MODULE:ATTR",
         nargs="?",
-        default=os.environ.get("ARDIQ_REDIS_URL", "redis://localhost:6379"),
+        default=DEFAULT_URL,
         help="the server, or the app that uses it (default: ARDIQ_REDIS_URL or redis://localhost:6379)",
     )
 

@@ -6,10 +6,12 @@ ardiq migrate show                        print the library, for `redis-cli -x F
 """
 
 import argparse
+import shlex
 import sys
+from typing import Any
 
 from .. import _core
-from . import is_url, load_app, open_core
+from . import DEFAULT_URL, Refusal, is_url, load_app, open_core
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,3 +46,21 @@ def run(arguments: argparse.Namespace) -> int:
         _print_lines(pending, "nothing is pending")
         return 1 if pending and arguments.check else 0
     return _print_lines(core.migrate_apply(to=arguments.to, force=arguments.allow_eviction), "nothing was pending")
+
+
+def _understand(words: list[str]) -> tuple[str, str]:
+    action = words[0] if words and words[0] in ("status", "show") else ""
+    rest = words[1:] if action else words
+    if len(rest) > 1:
+        raise Refusal(f"one server or app at a time, not {shlex.join(rest)}")
+    return action, rest[0] if rest else DEFAULT_URL
+
+
+def _print_lines(lines: list[str], otherwise: str) -> int:
+    print("\n".join(lines or [otherwise]))
+    return 0
+
+
+def _print_status(status: dict[str, Any]) -> None:
+    for name, value in status.items():
+        print(f"{name}: {value}")

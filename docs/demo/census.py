@@ -101,14 +101,14 @@ def workers() -> Iterator[None]:
                 console.print(log.read().decode(errors="replace"))
 
 
-async def take_census(paths: Sequence[str]) -> tuple[dict[str, TaskResult[Count]], float, float]:
+async def take_census(paths: Sequence[str]) -> tuple[dict[str, TaskResult], float, float]:
     """Enqueue all files and wait for all results; also how long the enqueueing and the whole took."""
     started = time.monotonic()
     jobs = await app.enqueue_many(count.prepare(path) for path in paths)
     enqueued = time.monotonic() - started
-    results: dict[str, TaskResult[Count]] = {}
+    results: dict[str, TaskResult] = {}
 
-    async def finish(path: str, job: Job[Count]) -> None:
+    async def finish(path: str, job: Job) -> None:
         result = await job.result(timeout=600)
         assert result is not None
         results[path] = result
@@ -138,7 +138,7 @@ async def latencies(rounds: int = 200) -> list[float]:
     return taken
 
 
-def report(results: dict[str, TaskResult[Count]], enqueued: float, took: float, waits: list[float]) -> None:
+def report(results: dict[str, TaskResult], enqueued: float, took: float, waits: list[float]) -> None:
     """The figures of the census."""
     counts = {path: result.value for path, result in results.items() if result.success}
     figures = Table(title="\nThe standard library", show_header=False, title_justify="left")
