@@ -1,13 +1,12 @@
 """Renders the tables of lua/README.md from lua/protocol.json.
 
-`python tests/agreement/render.py --write` puts them between the markers `<!-- table: NAME -->` and `<!-- end -->`;
-without the option it only says, by its exit code, whether they are up to date.
+With `--write` it puts them between the markers `<!-- rendered: NAME -->` and `<!-- /rendered -->`; without, it only says,
+by its exit code, whether they are up to date.
 """
 
 import json
 import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,38 +32,27 @@ def call(name: str, function: dict[str, Any]) -> str:
     return " ".join(words)
 
 
-def _table(*rows: Iterable[str]) -> str:
-    head, *body = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows)
-    width = head.count(" | ") + 1
-    return "\n".join(f"| {line} |".replace("|  |", "| |") for line in [head, " | ".join(["---"] * width), *body])
+def _table(*rows: tuple[str, ...]) -> str:
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    lines.insert(1, "| --- " * len(rows[0]) + "|")
+    return "\n".join(lines)
 
 
 def _link(name: str, function: dict[str, Any]) -> str:
     return f"[`{name}`]({FOLDERS[function['kind']]}/{name}.lua)"
 
 
-def _moves() -> str:
-    functions = [(name, function) for name, function in PROTOCOL["functions"].items() if function["from"]]
-    functions.sort(key=lambda item: len(item[1]["from"]))  # what does one thing comes before what does several
-    rows = []
-    for state in ["none", *PROTOCOL["states"]]:
-        for name, function in functions:
-            if state in function["from"]:
-                rows.append((state, ", ".join(function["to"]), _link(name, function)))
-    return _table(("from", "to", "by"), *rows)
-
-
 def _functions() -> str:
     rows = [
         (
             _link(name, function),
-            arrow(function).replace("->", "→"),
+            *(", ".join(function[side]) for side in ("from", "to")),
             function["summary"],
             function["repeat"],
         )
         for name, function in PROTOCOL["functions"].items()
     ]
-    return _table(("function", "moves a task", "does", "when repeated"), *rows)
+    return _table(("function", "from", "to", "does", "when repeated"), *rows)
 
 
 def _calls() -> str:
@@ -92,7 +80,6 @@ def tables() -> dict[str, str]:
             ("state", "means"),
             *((f"`{state}`", means) for state, means in PROTOCOL["states"].items()),
         ),
-        "moves": _moves(),
         "keys": _table(("key", "type", "holds", "kept until"), *keys),
         "global keys": _table(("key", "type", "holds"), *shared),
         "functions": _functions(),
@@ -104,7 +91,7 @@ def tables() -> dict[str, str]:
 def rendered(text: str) -> str:
     """`text` with every table between markers brought up to date."""
     made = tables()
-    pattern = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+    pattern = re.compile(r"(<!-- rendered: (.+?) -->\n).*?(<!-- /rendered -->)", re.DOTALL)
     return pattern.sub(lambda match: f"{match[1]}{made[match[2]]}\n{match[3]}", text)
 
 

@@ -131,7 +131,7 @@ def test_fsck_can_explain_every_finding() -> None:
 
 def test_tables_of_the_lua_readme() -> None:
     text = render.README.read_text()
-    assert set(re.findall(r"<!-- table: (.+?) -->", text)) == set(render.tables())
+    assert set(re.findall(r"<!-- rendered: (.+?) -->", text)) == set(render.tables())
     assert render.rendered(text) == text, "run: make render"
 
 
