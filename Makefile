@@ -45,10 +45,10 @@ $(VENV)/installed: pyproject.toml .ci/tools
 	touch $@
 
 develop: $(VENV)/installed
-	$(BIN)/maturin develop --quiet --extras embedded,cli
+	$(BIN)/maturin develop --quiet
 
 release: $(VENV)/installed
-	$(BIN)/maturin develop --quiet --release --extras embedded,cli
+	$(BIN)/maturin develop --quiet --release
 
 style: $(VENV)/installed
 	cargo fmt --check $(MANIFEST)

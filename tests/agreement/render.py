@@ -1,7 +1,7 @@
 """Renders the tables of lua/README.md from lua/protocol.json.
 
-With `--write` it puts them between the markers `<!-- rendered: NAME -->` and `<!-- /rendered -->`; without, it only says,
-by its exit code, whether they are up to date.
+With `--write` it puts them between the markers `<!-- rendered: NAME -->` and `<!-- /rendered -->`; without, it only
+says, by its exit code, whether they are up to date.
 """
 
 import json
