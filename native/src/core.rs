@@ -2,33 +2,75 @@
 //! forgotten; knows no function.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::mem::ManuallyDrop;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString};
+use redis::Value;
 use tokio::task::JoinHandle;
 
 use crate::bridge::Channel;
+use crate::connection::{Connector, Link, Options};
 use crate::dispatch::Dispatcher;
+use crate::error::Error;
+use crate::migrate::{self, Status};
 use crate::runtime::Runtime;
+use crate::schema;
+
+/// How long a wait may keep Ctrl-C from being noticed.
+const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 
 /// Connections to one server for one queue; thread-safe; connects when first used.
 #[pyclass(frozen, module = "ardiq._core")]
-pub struct Core {}
+pub struct Core {
+    connector: Connector,
+    base: String,
+    // Taken only by threads attached to Python and never across a wait: a thread that forks is
+    // attached too, so the child never finds it locked.
+    state: Mutex<Option<Arc<State>>>,
+}
 
-/// What lives between two forks: the runtime and the connections on it.
+/// What lives between two forks: the runtime and the connections on it. In a forked child nothing
+/// of it may be touched, so there it is not even dropped.
 pub struct State {
-    pub runtime: Runtime,
-    pub dispatcher: Dispatcher,
+    pub runtime: ManuallyDrop<Runtime>,
+    pub dispatcher: ManuallyDrop<Dispatcher>,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if self.runtime.is_mine() {
+            // SAFETY: neither is used after this: `self` is being dropped.
+            unsafe {
+                ManuallyDrop::drop(&mut self.runtime);
+                ManuallyDrop::drop(&mut self.dispatcher);
+            }
+        }
+    }
 }
 
 impl Core {
     /// The live state of this process; starts the runtime when there is none or when it is that of
-    /// the parent process. Call it attached to Python (the GIL is what guards it).
+    /// the parent process. Call it attached to Python.
     ///
     /// # Errors
     /// As [`Runtime::start`].
     pub fn state(&self) -> PyResult<Arc<State>> {
-        todo!()
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = state.as_ref().filter(|state| state.runtime.is_mine()) {
+            return Ok(state.clone());
+        }
+        let link = Link::new(self.connector.clone());
+        let started = Arc::new(State {
+            runtime: ManuallyDrop::new(Runtime::start()?),
+            dispatcher: ManuallyDrop::new(Dispatcher::new(link, &self.base)),
+        });
+        *state = Some(started.clone());
+        Ok(started)
     }
 
     /// Runs `future` on the runtime's thread.
@@ -41,11 +83,201 @@ impl Core {
     {
         Ok(self.state()?.runtime.spawn(future))
     }
+
+    /// Runs what `work` makes of the dispatcher on the runtime's thread and waits for it, detached
+    /// from Python except to see whether a signal came.
+    fn wait<T, F>(&self, py: Python<'_>, work: impl FnOnce(Dispatcher) -> F) -> PyResult<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let state = self.state()?;
+        let work = work(Dispatcher::clone(&state.dispatcher));
+        let (sender, mut receiver) = sync_channel(1);
+        let task = state.runtime.spawn(async move {
+            // Nobody waits any more when a signal ended the wait.
+            let _ = sender.send(work.await);
+        });
+        // Held no longer than needed: `close` may run while this waits.
+        drop(state);
+        loop {
+            let receiver = &mut receiver;
+            match py.detach(move || receiver.recv_timeout(SIGNAL_CHECK)) {
+                Ok(result) => return Ok(result?),
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Err(interrupted) = py.check_signals() {
+                        task.abort();
+                        return Err(interrupted);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Error::broker("the connection was closed by close()", true).into());
+                }
+            }
+        }
+    }
 }
 
 #[pymethods]
 impl Core {
+    #[new]
+    #[pyo3(signature = (url, base, *, connect_timeout_ms = 2000, broker_timeout_ms = 5000, response_timeout_ms = 10000))]
+    fn new(
+        url: &str,
+        base: String,
+        connect_timeout_ms: u64,
+        broker_timeout_ms: u64,
+        response_timeout_ms: u64,
+    ) -> PyResult<Self> {
+        let options = Options {
+            connect_timeout: Duration::from_millis(connect_timeout_ms),
+            broker_timeout: Duration::from_millis(broker_timeout_ms),
+            response_timeout: Duration::from_millis(response_timeout_ms),
+        };
+        // Composed here, while no other thread can fork: a child must not find it half done.
+        crate::library::Library::get();
+        Ok(Self { connector: Connector::new(url, options)?, base, state: Mutex::new(None) })
+    }
+
+    /// Calls a library function and waits for its reply.
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        function: &str,
+        args: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let mut request = self.state()?.dispatcher.request(function)?;
+        for arg in args.try_iter()? {
+            with_bytes(&arg?, |bytes| {
+                request.arg(bytes);
+            })?;
+        }
+        let reply = self.wait(py, |dispatcher| async move { dispatcher.send(&request).await })?;
+        to_python(py, reply)
+    }
+
+    /// Sends a raw command and waits for its answer.
+    fn command<'py>(&self, py: Python<'py>, args: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let mut cmd = redis::Cmd::new();
+        for arg in args.try_iter()? {
+            with_bytes(&arg?, |bytes| {
+                cmd.arg(bytes);
+            })?;
+        }
+        if cmd.args_iter().len() == 0 {
+            return Err(pyo3::exceptions::PyValueError::new_err("an empty command"));
+        }
+        let answer = self.wait(py, |dispatcher| async move { dispatcher.link().query(&cmd).await })?;
+        to_python(py, answer)
+    }
+
     fn channel(slf: &Bound<'_, Self>) -> PyResult<Channel> {
         Channel::open(slf)
     }
+
+    /// The server's URL without its password.
+    #[getter]
+    fn url(&self) -> &str {
+        self.connector.describe()
+    }
+
+    /// Refuses a server whose eviction policy could throw away tasks.
+    fn check_eviction(&self, py: Python<'_>) -> PyResult<()> {
+        self.wait(py, |dispatcher| async move {
+            schema::check_eviction(&dispatcher.link().connection().await?).await
+        })
+    }
+
+    fn migrate_status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let status = self.wait(py, |dispatcher| async move { migrate::status(dispatcher.link()).await })?;
+        status_to_python(py, &status)
+    }
+
+    #[pyo3(signature = (*, to = None, force = false))]
+    fn migrate_apply(&self, py: Python<'_>, to: Option<u32>, force: bool) -> PyResult<Vec<String>> {
+        self.wait(py, move |dispatcher| async move { migrate::apply(dispatcher.link(), to, force).await })
+    }
+
+    fn migrate_prune(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        self.wait(py, |dispatcher| async move { migrate::prune(dispatcher.link()).await })
+    }
+
+    /// Drops the connections and ends the thread; waits for that no longer than `timeout_ms`. Used
+    /// again, it connects anew.
+    #[pyo3(signature = (timeout_ms = 1000))]
+    fn close(&self, py: Python<'_>, timeout_ms: u64) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(state) = state {
+            py.detach(|| state.runtime.stop(Duration::from_millis(timeout_ms)));
+        }
+    }
+
+    /// In a forked child: forgets the parent's connections without a word on them.
+    fn after_fork(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.as_ref().is_some_and(|state| !state.runtime.is_mine()) {
+            // Not dropped: the count of its `Arc` may be off by what other threads held.
+            std::mem::forget(state.take());
+        }
+    }
+}
+
+/// A `str`, `bytes` or `int` as the bytes to send.
+fn with_bytes(arg: &Bound<'_, PyAny>, send: impl FnOnce(&[u8])) -> PyResult<()> {
+    if let Ok(text) = arg.cast::<PyString>() {
+        send(text.to_str()?.as_bytes());
+    } else if let Ok(bytes) = arg.cast::<PyBytes>() {
+        send(bytes.as_bytes());
+    } else if arg.is_instance_of::<PyInt>() {
+        send(arg.str()?.to_str()?.as_bytes());
+    } else {
+        let kind = arg.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("arguments are str, bytes or int, not {kind}")));
+    }
+    Ok(())
+}
+
+/// A reply as Python sees it: bytes, integers, lists of them, None; an error inside a list is the
+/// exception, unraised.
+pub(crate) fn to_python(py: Python<'_>, value: Value) -> PyResult<Bound<'_, PyAny>> {
+    Ok(match value {
+        Value::Nil => py.None().into_bound(py),
+        Value::Int(number) => number.into_pyobject(py)?.into_any(),
+        Value::BulkString(bytes) => PyBytes::new(py, &bytes).into_any(),
+        Value::SimpleString(text) => PyBytes::new(py, text.as_bytes()).into_any(),
+        Value::Okay => PyBytes::new(py, b"OK").into_any(),
+        Value::Array(items) => {
+            let items = items.into_iter().map(|item| to_python(py, item)).collect::<PyResult<Vec<_>>>()?;
+            PyList::new(py, items)?.into_any()
+        }
+        Value::ServerError(reply) => {
+            PyErr::from(Error::from(&reply)).into_value(py).into_bound(py).into_any()
+        }
+        other => {
+            return Err(Error::Script(format!("an answer of a kind RESP2 does not have: {other:?}")).into());
+        }
+    })
+}
+
+fn status_to_python<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
+    let installed = PyList::empty(py);
+    for library in &status.installed {
+        let entry = PyDict::new(py);
+        entry.set_item("version", library.version)?;
+        entry.set_item("sha1", &library.sha1)?;
+        entry.set_item("state", library.state.name())?;
+        entry.set_item("loaded_at", library.loaded_at)?;
+        entry.set_item("package", &library.package)?;
+        installed.append(entry)?;
+    }
+    let dict = PyDict::new(py);
+    dict.set_item("server", &status.server)?;
+    dict.set_item("functions", status.functions)?;
+    dict.set_item("installed", installed)?;
+    dict.set_item("pending", &status.pending)?;
+    dict.set_item("maxmemory_policy", &status.maxmemory_policy)?;
+    dict.set_item("data_version", status.data_version)?;
+    dict.set_item("dirty", &status.dirty)?;
+    dict.set_item("lock", &status.lock)?;
+    Ok(dict)
 }

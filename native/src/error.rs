@@ -41,20 +41,99 @@ impl Error {
     pub fn is(&self, refusal: &str) -> bool {
         matches!(self, Self::Server { code, .. } if code == refusal)
     }
+
+    /// The same error with its text changed.
+    #[must_use]
+    pub fn map_message(self, change: impl FnOnce(&str) -> String) -> Self {
+        match self {
+            Self::Broker { message, maybe_sent } => Self::Broker { message: change(&message), maybe_sent },
+            Self::OutOfMemory(message) => Self::OutOfMemory(change(&message)),
+            Self::Server { code, message } => Self::Server { code, message: change(&message) },
+            Self::Library(message) => Self::Library(change(&message)),
+            Self::Argument(message) => Self::Argument(change(&message)),
+            Self::Script(message) => Self::Script(change(&message)),
+        }
+    }
+
+    fn from_reply(code: &str, detail: &str) -> Self {
+        // A refusal by the server itself: nothing was carried out.
+        let refused = |what: String| Self::broker(what, false);
+        match code {
+            "OOM" => Self::OutOfMemory(format!(
+                "the server is at its maxmemory and takes no more work; free memory or raise the limit ({detail})"
+            )),
+            "WRONGTYPE" => Self::Server {
+                code: "WRONG_TYPE".to_owned(),
+                message: format!(
+                    "a key does not hold what Ardiq keeps there: something else wrote it ({detail})"
+                ),
+            },
+            "NOAUTH" => refused(format!("the server wants a password; put it in the URL ({detail})")),
+            "WRONGPASS" => {
+                refused(format!("the server does not accept the user or password of the URL ({detail})"))
+            }
+            "NOPERM" => refused(format!(
+                "the server's user may not do this; `ACL SETUSER` grants commands and keys ({detail})"
+            )),
+            "READONLY" => {
+                refused(format!("the server is a read-only replica; connect to the primary ({detail})"))
+            }
+            "LOADING" => {
+                refused(format!("the server is still loading its data; wait until it is up ({detail})"))
+            }
+            "BUSY" => refused(format!(
+                "the server is busy with a script that does not end; see FUNCTION KILL, SCRIPT KILL ({detail})"
+            )),
+            "MISCONF" => refused(format!(
+                "the server refuses writes because it cannot save them; see its log, its disk ({detail})"
+            )),
+            "NOREPLICAS" => refused(format!(
+                "the server refuses writes for want of replicas; see min-replicas-to-write ({detail})"
+            )),
+            "MOVED" | "ASK" => refused(format!(
+                "another node of the cluster holds this queue; connect to that node ({code} {detail})"
+            )),
+            "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "CROSSSLOT" => {
+                refused(format!("the server cannot serve this now ({code} {detail})"))
+            }
+            _ => match code.strip_prefix("ARDIQ_") {
+                Some(code) => Self::Server { code: code.to_owned(), message: detail.to_owned() },
+                None => match raised_in_script(detail) {
+                    Some((code, detail)) => Self::from_reply(code, detail),
+                    None => Self::Script(format!("{code} {detail}").trim_end().to_owned()),
+                },
+            },
+        }
+    }
+}
+
+/// Servers before 7.0 wrap what a command inside a script answered:
+/// `Error running script (call to f_…): @user_script:3: @user_script: 3: -OOM command not allowed …`.
+fn raised_in_script(detail: &str) -> Option<(&str, &str)> {
+    if !detail.starts_with("Error running script") {
+        return None;
+    }
+    let (_, rest) = detail.rsplit_once("user_script:")?;
+    let (_, reply) = rest.split_once(": ")?;
+    let (code, text) = reply.trim_start_matches('-').split_once(' ')?;
+    let is_code =
+        code != "ERR" && code.len() > 2 && code.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+    is_code.then_some((code, text))
 }
 
 /// An error reply, alone or inside a batch.
 impl From<&ServerError> for Error {
-    fn from(_reply: &ServerError) -> Self {
-        todo!()
+    fn from(reply: &ServerError) -> Self {
+        Self::from_reply(reply.code(), reply.details().unwrap_or_default())
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Broker { message, .. } | Self::Server { message, .. } => f.write_str(message),
-            Self::OutOfMemory(message)
+            Self::Broker { message, .. }
+            | Self::OutOfMemory(message)
+            | Self::Server { message, .. }
             | Self::Library(message)
             | Self::Argument(message)
             | Self::Script(message) => f.write_str(message),
@@ -65,8 +144,90 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 #[cfg(feature = "python")]
-impl From<Error> for pyo3::PyErr {
-    fn from(_error: Error) -> Self {
-        todo!()
+mod python {
+    use pyo3::exceptions::{PyRuntimeError, PyValueError};
+    use pyo3::prelude::*;
+    use pyo3::types::PyDict;
+
+    use super::Error;
+    use crate::protocol::Protocol;
+
+    impl Error {
+        /// The class it becomes, in `ardiq.errors`; none: a `ValueError`.
+        fn class(&self) -> Option<&str> {
+            match self {
+                Self::Broker { .. } => Some("BrokerError"),
+                Self::OutOfMemory(_) => Some("OutOfMemory"),
+                Self::Server { code, .. } => Some(Protocol::get().exception(code).unwrap_or("ArdiqError")),
+                Self::Library(_) => Some("LibraryError"),
+                Self::Argument(_) => None,
+                Self::Script(_) => Some("ArdiqError"),
+            }
+        }
+
+        fn raise(&self, py: Python<'_>) -> PyResult<PyErr> {
+            let Some(class) = self.class() else {
+                return Ok(PyValueError::new_err(self.to_string()));
+            };
+            let class = py.import("ardiq.errors")?.getattr(class)?;
+            let options = PyDict::new(py);
+            if let Self::Broker { maybe_sent, .. } = self {
+                options.set_item("maybe_enqueued", maybe_sent)?;
+            }
+            Ok(PyErr::from_value(class.call((self.to_string(),), Some(&options))?))
+        }
+    }
+
+    impl From<Error> for PyErr {
+        fn from(error: Error) -> Self {
+            Python::attach(|py| {
+                error.raise(py).unwrap_or_else(|broken| {
+                    // Should a class be missing, the message still arrives.
+                    let raised = PyRuntimeError::new_err(error.to_string());
+                    raised.set_cause(py, Some(broken));
+                    raised
+                })
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_carry_their_code() {
+        let error = Error::from_reply("ARDIQ_LEASE_LOST", "worker w is not a member");
+        assert!(error.is("LEASE_LOST"));
+        assert_eq!(error.to_string(), "worker w is not a member");
+        assert!(Error::from_reply("WRONGTYPE", "Operation against a key").is("WRONG_TYPE"));
+    }
+
+    #[test]
+    fn memory_and_access_are_told_apart() {
+        assert!(matches!(Error::from_reply("OOM", "command not allowed"), Error::OutOfMemory(_)));
+        for code in ["NOAUTH", "WRONGPASS", "NOPERM", "READONLY", "LOADING", "MISCONF", "MOVED", "BUSY"] {
+            let error = Error::from_reply(code, "as the server says");
+            assert!(matches!(error, Error::Broker { maybe_sent: false, .. }), "{code}");
+            assert!(error.to_string().contains("as the server says"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_old_servers_wrap_is_unwrapped() {
+        let oom = "Error running script (call to f_a8e0): @user_script:1: @user_script: 1: -OOM command not \
+                   allowed when used memory > 'maxmemory'.";
+        assert!(matches!(Error::from_reply("ERR", oom), Error::OutOfMemory(_)));
+        let wrong =
+            "Error running script (call to f_88eb): @user_script:1: WRONGTYPE Operation against a key";
+        assert!(Error::from_reply("ERR", wrong).is("WRONG_TYPE"));
+        let bug = "Error running script (call to f_3d44): @user_script:1: user_script:1: attempt to index a nil value";
+        assert_eq!(Error::from_reply("ERR", bug), Error::Script(format!("ERR {bug}")));
+    }
+
+    #[test]
+    fn the_unforeseen_is_shown_whole() {
+        assert_eq!(Error::from_reply("ERR", "unknown command").to_string(), "ERR unknown command");
     }
 }

@@ -5,7 +5,9 @@
 //! | [`protocol`] | `protocol.json` as values |
 //! | [`library`] | `lua/` composed into one payload |
 //! | [`error`] | the one error enum |
-//! | [`connection`] | URL to connections; reconnecting |
+//! | [`address`] | what a URL says |
+//! | [`connection`] | address to connections; reconnecting |
+//! | [`schema`] | which libraries a server has |
 //! | [`dispatch`] | one call: `FCALL` or `EVALSHA` |
 //! | [`migrate`] | plan, load, verify, prune |
 //! | [`runtime`] | the I/O thread |
@@ -18,6 +20,7 @@
 //!
 //! Without the feature `python` the crate is plain Rust: tests and the bench floor use it so.
 
+pub mod address;
 pub mod connection;
 pub mod dispatch;
 pub mod error;
@@ -25,6 +28,7 @@ pub mod library;
 pub mod migrate;
 pub mod protocol;
 pub mod runtime;
+pub mod schema;
 
 pub mod args;
 pub mod bridge;

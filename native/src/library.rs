@@ -85,6 +85,10 @@ impl Library {
         self.render().0
     }
 
+    pub fn protocol(&self) -> &'static Protocol {
+        self.protocol
+    }
+
     /// SHA1 of the payload, in hex.
     pub fn sha1(&self) -> &str {
         &self.sha1

@@ -15,8 +15,11 @@ pub struct Protocol {
     pub version: u32,
     /// Name of the library on the server, `ardiq_v1`.
     pub library: String,
+    /// What keys begin with unless configured otherwise.
+    pub prefix: String,
     functions: BTreeMap<String, Function>,
     keys: BTreeMap<String, String>,
+    global_keys: BTreeMap<String, String>,
     exceptions: BTreeMap<String, String>,
 }
 
@@ -73,6 +76,10 @@ impl Protocol {
         for (kind, entry) in object(&root, "keys")? {
             keys.insert(kind.clone(), string(entry, "pattern")?);
         }
+        let mut global_keys = BTreeMap::new();
+        for (kind, entry) in object(&root, "global_keys")? {
+            global_keys.insert(kind.clone(), string(entry, "key")?);
+        }
         let mut exceptions = BTreeMap::new();
         for (code, entry) in object(&root, "errors")? {
             exceptions.insert(code.clone(), string(entry, "exception")?);
@@ -83,8 +90,10 @@ impl Protocol {
                 .and_then(|v| v.try_into().ok())
                 .ok_or("version: not a number")?,
             library,
+            prefix: string(&root, "prefix")?,
             functions,
             keys,
+            global_keys,
             exceptions,
         })
     }
@@ -99,6 +108,11 @@ impl Protocol {
 
     pub fn functions(&self) -> impl Iterator<Item = &Function> {
         self.functions.values()
+    }
+
+    /// The base key of a queue: `ardiq:{emails}:`. A name that is a base already stays as it is.
+    pub fn base(&self, queue: &str) -> String {
+        if queue.ends_with("}:") { queue.to_owned() } else { format!("{}:{{{queue}}}:", self.prefix) }
     }
 
     /// The key of one `kind` under a queue's base: `key("task", "ardiq:{q}:", "7")` is
@@ -118,6 +132,14 @@ impl Protocol {
             None => key.push_str(pattern),
         }
         key
+    }
+
+    /// A key that belongs to no queue.
+    ///
+    /// # Panics
+    /// When the protocol has no such kind of key: a mistake in this crate.
+    pub fn global_key(&self, kind: &str) -> &str {
+        self.global_keys.get(kind).unwrap_or_else(|| panic!("protocol.json has no global key {kind:?}"))
     }
 
     /// The Python exception for an error code without its `ARDIQ_`.
@@ -252,6 +274,8 @@ mod tests {
     #[test]
     fn keys_are_rendered_from_their_pattern() {
         let protocol = Protocol::get();
+        assert_eq!(protocol.base("q"), "ardiq:{q}:");
+        assert_eq!(protocol.base("own:{q}:"), "own:{q}:");
         assert_eq!(protocol.key("task", "ardiq:{q}:", "7"), "ardiq:{q}:task:7");
         assert_eq!(protocol.key("scheduled", "ardiq:{q}:", ""), "ardiq:{q}:scheduled");
     }

@@ -1,8 +1,8 @@
 use super::*;
 
 const PROTOCOL: &str = r#"{
-  "version": 3, "library": "demo_v3",
-  "keys": {}, "errors": {},
+  "version": 3, "library": "demo_v3", "prefix": "demo",
+  "keys": {}, "global_keys": {}, "errors": {},
   "functions": {
     "put": {"kind": "transition", "flags": [],
       "args": [{"name": "limit", "type": "int"}, {"name": "lanes", "type": "json"}],

@@ -1,0 +1,204 @@
+//! The shared connection of a `Core`: made when first used, made again when it broke.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{Connection, Connector, refuse_error};
+use crate::error::Error;
+
+/// The shared connection: connects when first used, and again, with backoff, when it broke. Cheap
+/// to clone.
+#[derive(Clone)]
+pub struct Link {
+    inner: Arc<Shared>,
+}
+
+struct Shared {
+    connector: Connector,
+    current: Mutex<Option<Connection>>,
+    /// Held by the one that connects; the others wait for what it gets.
+    connecting: tokio::sync::Mutex<Backoff>,
+    last_error: Mutex<Option<Error>>,
+}
+
+impl Link {
+    pub fn new(connector: Connector) -> Self {
+        let inner = Shared {
+            connector,
+            current: Mutex::new(None),
+            connecting: tokio::sync::Mutex::new(Backoff::default()),
+            last_error: Mutex::new(None),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub fn connector(&self) -> &Connector {
+        &self.inner.connector
+    }
+
+    /// The live connection; makes one, trying for up to the broker timeout.
+    ///
+    /// # Errors
+    /// [`Error::Broker`], never `maybe_sent`.
+    pub async fn connection(&self) -> Result<Connection, Error> {
+        self.attempts().connection().await
+    }
+
+    /// Sends one command on the live connection. A command that failed after it was sent is not
+    /// repeated here.
+    ///
+    /// # Errors
+    /// As [`Connection::query`].
+    pub async fn query(&self, cmd: &Cmd) -> Result<Value, Error> {
+        let mut attempts = self.attempts();
+        loop {
+            let connection = attempts.connection().await?;
+            let answer = connection.exchange(cmd).await;
+            if !attempts.again(&connection, &answer).await {
+                return refuse_error(answer?);
+            }
+        }
+    }
+
+    /// What one call may spend on getting its command through: the broker timeout.
+    pub fn attempts(&self) -> Attempts<'_> {
+        Attempts { link: self, deadline: None, backoff: Backoff::default() }
+    }
+
+    fn live(&self) -> Option<Connection> {
+        lock(&self.inner.current).as_ref().filter(|connection| connection.is_alive()).cloned()
+    }
+
+    async fn connect(&self, deadline: Instant) -> Result<Connection, Error> {
+        let Ok(mut backoff) = timeout_at(deadline, self.inner.connecting.lock()).await else {
+            return Err(self.late());
+        };
+        loop {
+            if let Some(connection) = self.live() {
+                return Ok(connection);
+            }
+            let refusal =
+                match self.connector().attempt(Some(self.connector().options().response_timeout)).await {
+                    Ok(connection) => {
+                        backoff.reset();
+                        *lock(&self.inner.last_error) = None;
+                        *lock(&self.inner.current) = Some(connection.clone());
+                        return Ok(connection);
+                    }
+                    Err(refusal) => refusal,
+                };
+            *lock(&self.inner.last_error) = Some(refusal.error.clone());
+            let next = Instant::now() + backoff.pause();
+            if !refusal.temporary || next >= deadline {
+                return Err(refusal.error);
+            }
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    /// For those who waited in vain for another's attempts.
+    fn late(&self) -> Error {
+        let last = lock(&self.inner.last_error).clone();
+        last.unwrap_or_else(|| {
+            let patience = self.connector().options().broker_timeout.as_millis();
+            Error::broker(format!("cannot reach {} within {patience} ms", self.connector().describe()), false)
+        })
+    }
+}
+
+/// One call's tries; see [`Link::attempts`].
+pub struct Attempts<'a> {
+    link: &'a Link,
+    /// Set when the first try was not enough: the usual call needs no clock.
+    deadline: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl Attempts<'_> {
+    /// # Errors
+    /// As [`Link::connection`].
+    pub async fn connection(&mut self) -> Result<Connection, Error> {
+        if let Some(connection) = self.link.live() {
+            return Ok(connection);
+        }
+        let deadline = self.deadline();
+        self.link.connect(deadline).await
+    }
+
+    /// Whether the command should be sent again: the answer shows that it was not carried out, for
+    /// a reason that passes, and there is time left. Pauses as long as the reason suggests.
+    pub async fn again(&mut self, connection: &Connection, answer: &Result<Value, Error>) -> bool {
+        match answer {
+            Err(Error::Broker { maybe_sent: false, .. }) => Instant::now() < self.deadline(),
+            Ok(Value::ServerError(reply)) => {
+                match reply.code() {
+                    // A failover: the name may lead to the new primary by now.
+                    "READONLY" => connection.close(),
+                    "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" => {}
+                    _ => return false,
+                }
+                let pause = self.backoff.pause();
+                if Instant::now() + pause >= self.deadline() {
+                    return false;
+                }
+                sleep(pause).await;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn deadline(&mut self) -> Instant {
+        let patience = self.link.connector().options().broker_timeout;
+        *self.deadline.get_or_insert_with(|| Instant::now() + patience)
+    }
+}
+
+/// Growing pauses between attempts: 50 ms to 2 s, with jitter, so that a fleet does not come back
+/// in step.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// How long to pause before the next attempt.
+    pub fn pause(&mut self) -> Duration {
+        let full = 50_u64.saturating_mul(1 << self.failures.min(16)).min(2000);
+        self.failures = self.failures.saturating_add(1);
+        // Each `RandomState` is seeded anew: randomness enough for this, without another crate.
+        let jitter = RandomState::new().hash_one(self.failures) % (full / 2 + 1);
+        Duration::from_millis(full / 2 + jitter)
+    }
+
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_two_seconds() {
+        let mut backoff = Backoff::default();
+        let first = backoff.pause();
+        assert!((25..=50).contains(&(first.as_millis() as u64)), "{first:?}");
+        for _ in 0..40 {
+            let pause = backoff.pause();
+            assert!(pause <= Duration::from_secs(2), "{pause:?}");
+        }
+        assert!(backoff.pause() >= Duration::from_secs(1));
+        backoff.reset();
+        assert!(backoff.pause() <= Duration::from_millis(50));
+    }
+}
