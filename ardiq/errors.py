@@ -3,6 +3,15 @@
 The compiled core raises these classes by name; `lua/protocol.json` names one for each `ARDIQ_<CODE>`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .job import Job
+    from .models import TaskResult
+
 __all__ = [
     "ArdiqError",
     "BadArgument",
@@ -11,12 +20,20 @@ __all__ = [
     "LibraryError",
     "OldStep",
     "OutOfMemory",
+    "Retry",
+    "TaskError",
     "WrongType",
 ]
 
 
 class ArdiqError(RuntimeError):
-    """Anything that went wrong in Ardiq or between it and the server."""
+    """Anything that went wrong in Ardiq or between it and the server.
+
+    Attributes:
+        jobs: what `enqueue_many` has put on the queue before this went wrong.
+    """
+
+    jobs: Sequence[Job] = ()
 
 
 class BrokerError(ArdiqError):
@@ -59,3 +76,33 @@ class OldStep(ArdiqError):
 
 class WrongType(ArdiqError):
     """A key of the queue holds another type than the protocol says: something else wrote it."""
+
+
+class TaskError(ArdiqError):
+    """The task that was waited for failed, was aborted, or expired.
+
+    Attributes:
+        result: how it ended; its `value` is the message.
+    """
+
+    def __init__(self, result: TaskResult) -> None:
+        super().__init__(result.value)
+        self.result = result
+
+    def __reduce__(self) -> tuple[type[TaskError], tuple[TaskResult]]:
+        return type(self), (self.result,)
+
+
+class Retry(Exception):
+    """Raised in a task: run it again, within its `max_retries`.
+
+    A retry that was asked for is no failure: `@app.on_error` hears only of the one that is out of tries.
+
+    Args:
+        message: what to note as the reason.
+        delay_ms: how long to wait, instead of the task's backoff.
+    """
+
+    def __init__(self, message: str = "retry requested", *, delay_ms: int | None = None) -> None:
+        super().__init__(message)
+        self.delay_ms = delay_ms

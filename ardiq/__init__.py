@@ -1,0 +1,61 @@
+"""Ardiq: a distributed task queue for Python on Redis and Valkey.
+
+Decorate a function with `@app.task`, enqueue calls of it from anywhere, and run workers with `ardiq run`.
+"""
+
+from .app import Ardiq
+from .context import current_task
+from .errors import (
+    ArdiqError,
+    BadArgument,
+    BrokerError,
+    LeaseLost,
+    LibraryError,
+    OldStep,
+    OutOfMemory,
+    Retry,
+    TaskError,
+    WrongType,
+)
+from .job import Job
+from .models import (
+    DeadLetter,
+    EnqueueContext,
+    ErrorContext,
+    ExecutionContext,
+    Histogram,
+    State,
+    TaskContext,
+    TaskInfo,
+    TaskMetrics,
+    TaskResult,
+)
+from .task import PreparedTask, Task
+
+__all__ = [
+    "Ardiq",
+    "ArdiqError",
+    "BadArgument",
+    "BrokerError",
+    "DeadLetter",
+    "EnqueueContext",
+    "ErrorContext",
+    "ExecutionContext",
+    "Histogram",
+    "Job",
+    "LeaseLost",
+    "LibraryError",
+    "OldStep",
+    "OutOfMemory",
+    "PreparedTask",
+    "Retry",
+    "State",
+    "Task",
+    "TaskContext",
+    "TaskError",
+    "TaskInfo",
+    "TaskMetrics",
+    "TaskResult",
+    "WrongType",
+    "current_task",
+]

@@ -1,0 +1,350 @@
+"""Attempts: one run of a task's function, from the claim to its outcome."""
+
+import asyncio
+import functools
+import inspect
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine
+from math import inf
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import context
+from ._codec import from_json, to_json
+from .errors import Retry
+from .models import ErrorContext, ExecutionContext
+
+if TYPE_CHECKING:
+    from .app import Ardiq
+    from .task import Task
+    from .worker import Worker
+
+log = logging.getLogger("ardiq")
+
+# id, token, name, args, kwargs, codec, headers, lane, tries, enqueued_at
+Claim = tuple[str, int, str, bytes, bytes, str, bytes, str, int, int]
+# id, token, outcome, run_ms, value, details
+Outcome = tuple[str, int, str, int, bytes, bytes]
+
+COMPLETE, FAILED, RETRY, ABORTED, RELEASED = "complete", "failed", "retry", "aborted", "release"
+
+DEFAULT_MAX_RETRIES = 3
+_LONGEST_TEXT = 16_384
+
+
+class Registered:
+    """A task as the worker knows it."""
+
+    __slots__ = ("backoff_ms", "fn", "is_async", "max_retries", "signature", "task", "timeout")
+
+    def __init__(
+        self,
+        task: "Task[..., Any] | None",
+        fn: Callable[..., Any],
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        backoff_ms: int = 0,
+        timeout: float | None = None,
+    ) -> None:
+        self.task = task
+        self.fn = fn
+        self.signature = None if task is None else task._signature
+        self.max_retries = max_retries
+        self.backoff_ms = backoff_ms
+        self.timeout = timeout
+        # An instance whose class defines `async def __call__` counts, too.
+        self.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
+            getattr(type(fn), "__call__", None)  # noqa: B004
+        )
+
+
+class TimedOut(TimeoutError):
+    """The task's own time limit; its text is the failure's."""
+
+
+class InThread(NamedTuple):
+    """An attempt on a thread. Whoever takes it out of `Attempts.threads` settles it."""
+
+    entry: Registered
+    claim: Claim
+    started: float
+    deadline: float
+
+
+class _Verdict(NamedTuple):
+    outcome: str
+    value: bytes
+    details: bytes
+    hooks: ErrorContext | None
+
+
+class Attempts:
+    """The attempts of one worker: those that run, and the outcomes of those that ended."""
+
+    def __init__(self, app: "Ardiq", worker: "Worker") -> None:
+        self._app = app
+        self._worker = worker
+        self._codec = app._codec
+        self._metrics = app._metrics
+        self.over = False
+        self.outcomes: list[Outcome] = []
+        # By token: an attempt that lost its lease may still run when the same task comes again.
+        self.running: dict[int, tuple[str, asyncio.Task[None]]] = {}
+        self.threads: dict[int, InThread] = {}
+        self.runners: dict[str, Callable[[Claim], Coroutine[Any, Any, None]]] = {}
+        self.in_thread: Callable[..., Awaitable[Any]]
+        self._why_cancelled: dict[int, str] = {}
+
+    def registered(self, name: str) -> Registered:
+        """The task of that name; an unknown one fails with `LookupError`."""
+        known = self._app._registry.get(name)
+        if known is None:
+
+            async def unknown(*args: Any, **kwargs: Any) -> None:
+                raise LookupError(f"unknown task {name!r}")
+
+            known = Registered(None, unknown)
+        return known
+
+    def runner(self, name: str) -> Callable[[Claim], Coroutine[Any, Any, None]]:
+        """What makes an attempt of a claim; made once for each task."""
+        entry = self.registered(name)
+        if entry.is_async and entry.timeout is None and not self._app._middleware:
+            runner = self._plain_runner(entry)
+        else:
+            runner = self._runner_with(entry, self._call(entry))
+        if entry.task is not None:
+            self.runners[name] = runner
+        return runner
+
+    def _plain_runner(self, entry: Registered) -> Callable[[Claim], Coroutine[Any, Any, None]]:
+        # The hot path. It differs from `_runner_with` in nothing but the calls it saves.
+        fn, signature, running = entry.fn, entry.signature, self.running
+        set_context, succeeded = context.running.set, self._succeeded
+        decode, encode = self._codec.decode_call, self._codec.encode_result
+
+        async def attempt(claim: Claim) -> None:
+            started = monotonic()
+            set_context(claim)
+            try:
+                if claim[5] or claim[4]:
+                    args, kwargs = decode(claim[3], claim[4], claim[5], signature)
+                    value = await fn(*args, **kwargs)
+                elif claim[3] == b"[]":
+                    value = await fn()
+                else:
+                    args = from_json(claim[3])
+                    if type(args) is not list:
+                        raise ValueError("the stored arguments are not a list")
+                    value = await fn(*args)
+                result = encode(claim[2], signature, value)
+            except BaseException as error:
+                await self.failed(entry, claim, started, error)
+                return
+            running.pop(claim[1], None)
+            succeeded(claim, started, result)
+
+        return attempt
+
+    def _runner_with(
+        self, entry: Registered, call: Callable[[Claim, list[Any], dict[str, Any]], Awaitable[Any]]
+    ) -> Callable[[Claim], Coroutine[Any, Any, None]]:
+        signature = entry.signature
+
+        async def attempt(claim: Claim) -> None:
+            started = monotonic()
+            context.running.set(claim)
+            try:
+                args, kwargs = self._codec.decode_call(claim[3], claim[4], claim[5], signature)
+                value = await call(claim, args, kwargs)
+                result = self._codec.encode_result(claim[2], signature, value)
+            except BaseException as error:
+                await self.failed(entry, claim, started, error)
+                return
+            self.running.pop(claim[1], None)
+            self._succeeded(claim, started, result)
+
+        return attempt
+
+    def _call(self, entry: Registered) -> Callable[[Claim, list[Any], dict[str, Any]], Awaitable[Any]]:
+        """How the function is called: on a thread, with a time limit, within the middleware."""
+        fn, timeout, middleware = entry.fn, entry.timeout, list(self._app._middleware)
+
+        def run(args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
+            return fn(*args, **kwargs) if entry.is_async else self.in_thread(fn, args, kwargs)
+
+        async def limited(args: list[Any], kwargs: dict[str, Any]) -> Any:
+            if timeout is None:
+                return await run(args, kwargs)
+            try:
+                async with asyncio.timeout(timeout) as limit:
+                    return await run(args, kwargs)
+            except TimeoutError:
+                if limit.expired():
+                    raise TimedOut(f"timed out after {timeout}s") from None
+                raise
+
+        def call(claim: Claim, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
+            if not middleware:
+                return limited(args, kwargs)
+            headers = from_json(claim[6]) if claim[6] else {}
+            execution = ExecutionContext(claim[0], claim[2], claim[8], tuple(args), kwargs, headers)
+            call_next: Callable[[], Awaitable[Any]] = functools.partial(limited, args, kwargs)
+            for wrap in reversed(middleware):
+                call_next = functools.partial(wrap, execution, call_next)
+            return call_next()
+
+        return call
+
+    def _succeeded(self, claim: Claim, started: float, result: tuple[bytes, str]) -> None:
+        run_s = monotonic() - started
+        data, codec = result
+        details = to_json({"codec": codec}) if codec else b""
+        self.outcomes.append((claim[0], claim[1], COMPLETE, int(run_s * 1000), data, details))
+        counters = self._metrics.of(claim[2], claim[7])
+        counters.succeeded += 1
+        counters.run.add(run_s)
+        counters.wait.add(waited(claim, run_s))
+        if not self._worker.turn_due:
+            self._worker.turn_soon()
+        if log.isEnabledFor(logging.DEBUG):
+            self.log_success(claim, run_s)
+
+    async def failed(self, entry: Registered, claim: Claim, started: float, error: BaseException) -> None:
+        """Settle an attempt that raised, after its hooks have run."""
+        run_s = monotonic() - started
+        # From here on it cannot be cancelled: hooks may await.
+        self.running.pop(claim[1], None)
+        if self.over:
+            if isinstance(error, asyncio.CancelledError | GeneratorExit):
+                raise error
+            return
+        if isinstance(error, asyncio.CancelledError):
+            why = self._why_cancelled.pop(claim[1], None) or (RELEASED if self._worker.is_cancelled() else None)
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+            if why is not None:
+                self.settle_cancelled(claim, run_s, why)
+                return
+        verdict = self.judge(entry, claim, run_s, error)
+        if verdict.hooks is not None:
+            await self.tell_hooks(verdict.hooks)
+        self.outcomes.append((claim[0], claim[1], verdict.outcome, int(run_s * 1000), verdict.value, verdict.details))
+        self.count(claim, run_s, verdict.outcome)
+        self._worker.turn_soon()
+
+    def judge(self, entry: Registered, claim: Claim, run_s: float, error: BaseException) -> _Verdict:
+        """What becomes of an attempt that raised, and who is to be told."""
+        task_id, tries = claim[0], claim[8]
+        text = str(error) if isinstance(error, TimedOut) else _text(error)
+        asked = isinstance(error, Retry)
+        details: dict[str, Any] = {}
+        if entry.task is not None and not asked:
+            details["traceback"] = _traceback(error)
+        will_retry = tries <= entry.max_retries
+        if will_retry:
+            delay_ms = entry.backoff_ms or tries * tries * 1000
+            if isinstance(error, Retry) and error.delay_ms is not None:
+                delay_ms = max(0, int(error.delay_ms))
+            details["delay_ms"] = delay_ms
+            log.log(
+                logging.INFO if asked else logging.WARNING,
+                "task retry scheduled id=%s name=%r try=%d delay_ms=%d error=%s",
+                task_id, claim[2], tries, delay_ms, text,
+            )  # fmt: skip
+        else:
+            log.error(
+                "task failed id=%s name=%r try=%d duration_ms=%d error=%s",
+                task_id, claim[2], tries, int(run_s * 1000), text,
+            )  # fmt: skip
+        hooks = None
+        if self._app._error_hooks and not (asked and will_retry):
+            hooks = ErrorContext(claim[2], task_id, error, tries, will_retry)
+        outcome = RETRY if will_retry else FAILED
+        return _Verdict(outcome, text.encode(errors="backslashreplace"), to_json(details), hooks)
+
+    async def tell_hooks(self, failure: ErrorContext) -> None:
+        """Run the `on_error` hooks; one that raises changes nothing."""
+        for hook in self._app._error_hooks:
+            try:
+                answer = hook(failure)
+                if inspect.isawaitable(answer):
+                    await answer
+            except Exception:
+                log.exception("on_error hook failed for task %r", failure.name)
+
+    def settle_cancelled(self, claim: Claim, run_s: float, why: str) -> None:
+        """Settle an attempt that was cancelled by the worker: aborted or handed back."""
+        self.outcomes.append((claim[0], claim[1], why, int(run_s * 1000), b"", b""))
+        if why == ABORTED:
+            self.count(claim, run_s, why)
+            log.warning(
+                "task aborted id=%s name=%r try=%d duration_ms=%d", claim[0], claim[2], claim[8], int(run_s * 1000)
+            )
+        self._worker.turn_soon()
+
+    def abort(self, task_id: str) -> bool:
+        """Cancel the attempts of a task as aborted; whether there are any."""
+        tokens = [token for token, (running_id, _) in self.running.items() if running_id == task_id]
+        tokens += [token for token, held in list(self.threads.items()) if held.claim[0] == task_id]
+        for token in tokens:
+            self._cancel(token, ABORTED)
+        return bool(tokens)
+
+    def hand_back(self, up_to: float = inf) -> None:
+        """Cancel every attempt whose token is not above this one; others will run those tasks."""
+        for token in [*self.running, *self.threads]:
+            if token <= up_to:
+                self._cancel(token, RELEASED)
+
+    def _cancel(self, token: int, why: str) -> None:
+        if token in self.running:
+            # It is asked for until it is settled: a second cancellation would cut the task's clean-up short.
+            if token not in self._why_cancelled:
+                self._why_cancelled[token] = why
+                self.running[token][1].cancel()
+        elif (held := self.threads.pop(token, None)) is not None:
+            # A thread cannot be stopped: it is settled now, and what it returns is ignored.
+            self.settle_cancelled(held.claim, monotonic() - held.started, why)
+
+    def log_success(self, claim: Claim, run_s: float) -> None:
+        """Say so at debug level."""
+        log.debug("task succeeded id=%s name=%r try=%d duration_ms=%d", claim[0], claim[2], claim[8], int(run_s * 1000))
+
+    def count(self, claim: Claim, run_s: float, outcome: str) -> None:
+        """Count an attempt; from any thread."""
+        with self._metrics.lock:
+            counters = self._metrics.of(claim[2], claim[7])
+            if outcome == COMPLETE:
+                counters.succeeded += 1
+            elif outcome == RETRY:
+                counters.retried += 1
+            elif outcome == ABORTED:
+                counters.aborted += 1
+            else:
+                counters.failed += 1
+            counters.run.add(run_s)
+            counters.wait.add(waited(claim, run_s))
+
+
+def waited(claim: Claim, run_s: float) -> float:
+    """How long a task that has just run lay ready before, in seconds; clocks may differ."""
+    return max(0.0, time() - run_s - claim[9] / 1000)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        text = repr(error)
+    except Exception:
+        text = f"{type(error).__name__} (its repr failed)"
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        frames = error.__traceback__ and error.__traceback__.tb_next  # without the worker's own frame
+        text = "".join(traceback.format_exception(type(error), error, frames))
+    except Exception:
+        return ""
+    text = text.encode(errors="backslashreplace").decode()
+    return text if len(text) <= _LONGEST_TEXT else "…" + text[-_LONGEST_TEXT:]

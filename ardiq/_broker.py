@@ -1,0 +1,287 @@
+"""An app's way to its server: the compiled core, and for each event loop one line to it."""
+
+import asyncio
+import copy
+import itertools
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import _core, errors
+from ._mailbox import Mailbox
+from .job import Job
+
+if TYPE_CHECKING:
+    from .app import Ardiq
+
+log = logging.getLogger("ardiq")
+
+# Submitted calls leave when the loop's turn ends, or sooner when there are enough for a call of their own.
+_FLUSH_AT = 250
+_CLOSE_MS = 1000
+
+_brokers: "weakref.WeakSet[Broker]" = weakref.WeakSet()
+_of_parent: list[Any] = []
+
+
+class Enqueued(asyncio.Future[Job], Coroutine[Any, Any, Job]):
+    """What `enqueue` gives: a future of the job that `asyncio.create_task` takes for a coroutine."""
+
+    __slots__ = ("_steps", "job")
+
+    _steps: Any
+    job: Job
+
+    def send(self, value: Any) -> Any:
+        return self._stepper().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._stepper().throw(*error)
+
+    def close(self) -> None:
+        self._stepper().close()
+
+    def _stepper(self) -> Any:
+        try:
+            return self._steps
+        except AttributeError:
+            self._steps = self.__await__()
+            return self._steps
+
+
+class Broker:
+    """The core of one app and its lines, one for each live event loop."""
+
+    def __init__(self, url: str, base: str, registry: str, queue: str, repeat: bool, timeout_ms: int) -> None:
+        self._url = url
+        self._base = base
+        self._registry = registry
+        self._queue = queue
+        self._repeat = repeat
+        self._timeout_ms = timeout_ms
+        self._lock = threading.Lock()
+        self._core: _core.Core | None = None
+        self._lines: dict[asyncio.AbstractEventLoop, Line] = {}
+        self._known = False
+        if not url.startswith("embedded:"):
+            self._core = self._open(url)  # a wrong URL is refused now, a server is not asked yet
+        _brokers.add(self)
+
+    @property
+    def core(self) -> _core.Core:
+        """The core; an embedded server is started for it."""
+        with self._lock:
+            if self._core is None:
+                from .embedded import url_for
+
+                self._core = self._open(url_for(self._url))
+            return self._core
+
+    def line(self, loop: asyncio.AbstractEventLoop) -> "Line":
+        """The line of this loop, which is the running one."""
+        try:
+            return self._lines[loop]
+        except KeyError:
+            pass
+        core = self.core
+        with self._lock:
+            for other in [other for other in self._lines if other.is_closed()]:
+                self._lines.pop(other).close()
+            line = self._lines[loop] = Line(loop, core, self._repeat)
+            if not self._known:
+                self._known = True
+                # Not a daemon: the interpreter waits for it, no longer than a call may take.
+                threading.Thread(target=self._register, args=(core,), name="ardiq-register").start()
+            return line
+
+    def close(self) -> None:
+        """Close all lines and the core; calls under way are lost."""
+        with self._lock:
+            lines, self._lines = list(self._lines.values()), {}
+            core, self._core = self._core, None
+        for line in lines:
+            line.close()
+        if core is not None:
+            core.close(_CLOSE_MS)
+
+    def after_fork(self) -> None:
+        """In the child: the loops and connections are the parent's; begin anew without touching them."""
+        _of_parent.append(self._lines)
+        self._lines = {}
+        self._lock = threading.Lock()
+        self._known = False
+        if self._core is not None:
+            self._core.after_fork()
+
+    def _open(self, url: str) -> _core.Core:
+        return _core.Core(url, self._base, broker_timeout_ms=self._timeout_ms)
+
+    def _register(self, core: _core.Core) -> None:
+        try:
+            core.command(["SADD", self._registry, self._queue])
+        except errors.ArdiqError as error:
+            self._known = False
+            log.debug("queue %r is not in %s yet: %s", self._queue, self._registry, error)
+
+
+def _after_fork_in_child() -> None:
+    for broker in list(_brokers):
+        broker.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class Line:
+    """One event loop's calls, and what comes back: replies by ticket, mail, the worker's events."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, core: _core.Core, repeat: bool) -> None:
+        self.loop = loop
+        self.channel = core.channel()
+        self.mailbox = Mailbox(self)
+        self.on_worker_event: Callable[[tuple[Any, ...]], None] = _ignore
+        self._repeat = repeat
+        self._tickets: Iterator[int] = itertools.count(1)
+        self._open: dict[int, asyncio.Future[Any]] = {}
+        self._submitted = 0
+        self._watcher: _Watcher | None = None
+        try:
+            loop.add_reader(self.channel.fileno(), self._receive)
+        except NotImplementedError:
+            self._watcher = _Watcher(self.channel, loop, self._receive)
+
+    def call(self, function: str, *args: str | bytes | int) -> asyncio.Future[Any]:
+        """Call one function of the library; the future has its reply."""
+        ticket = next(self._tickets)
+        answer: asyncio.Future[Any] = self.loop.create_future()
+        self.channel.call(ticket, function, args)
+        self._open[ticket] = answer
+        return answer
+
+    def tell(self, function: str, *args: str | bytes | int) -> None:
+        """Call one function and do not care for the reply."""
+        self.channel.call(next(self._tickets), function, args)
+
+    def enqueue(self, app: "Ardiq", task_id: str, record: tuple[str | bytes, ...], sent: Enqueued) -> None:
+        """Send one task with all others of this turn; `sent` becomes its job."""
+        ticket = next(self._tickets)
+        self.channel.submit(ticket, "enqueue", record, self._repeat)
+        sent.job = Job(app, task_id)
+        self._open[ticket] = sent
+        self._submitted += 1
+        if self._submitted == 1:
+            self.loop.call_soon(self._flush)
+        elif self._submitted % _FLUSH_AT == 0:
+            self.channel.flush()
+
+    def enqueue_many(self, records: Sequence[str | bytes]) -> asyncio.Future[list[Any]]:
+        """Send many tasks at once; the future has one answer each."""
+        ticket = next(self._tickets)
+        answer: asyncio.Future[list[Any]] = self.loop.create_future()
+        self.channel.submit_many(ticket, "enqueue", records, self._repeat)
+        self._open[ticket] = answer
+        return answer
+
+    def close(self) -> None:
+        """Stop reading and close the channel; from any thread."""
+        if self._watcher is not None:
+            self.channel.close()
+            self._watcher.join()
+            return
+        try:
+            # The descriptor must leave the loop before it is closed.
+            self.loop.call_soon_threadsafe(_detach, self.loop, self.channel)
+        except RuntimeError:  # the loop is closed and watches nothing any more
+            self.channel.close()
+
+    def _flush(self) -> None:
+        self._submitted = 0
+        self.channel.flush()
+
+    def _receive(self) -> None:
+        waiting = self._open
+        for event in self.channel.take():
+            kind = event[0]
+            if kind == "reply":
+                answer = waiting.pop(event[1], None)
+                if answer is None or answer.done():
+                    continue
+                value = event[2]
+                if type(answer) is not Enqueued:
+                    answer.set_result(value)
+                elif (error := refusal(value)) is None:
+                    answer.set_result(answer.job)
+                else:
+                    answer.set_exception(error)
+            elif kind == "error":
+                answer = waiting.pop(event[1], None)
+                if answer is not None and not answer.done():
+                    # Calls that failed together share the error; whoever catches one may add to it.
+                    answer.set_exception(copy.copy(event[2]))
+            elif kind == "message":
+                self.mailbox.receive(event[1])
+            elif kind == "listening":
+                self.mailbox.opened(event[1])
+            else:
+                self.on_worker_event(event)
+
+
+def refusal(answer: Any) -> Exception | None:
+    """The error that one record of a batch was answered with, or None."""
+    if isinstance(answer, Exception):
+        return answer
+    if not isinstance(answer, bytes) or not answer.startswith(b"ARDIQ_"):
+        return None
+    code, _, message = answer.decode(errors="replace").partition(" ")
+    name = "".join(word.capitalize() for word in code.split("_")[1:])
+    kind: type[Exception] = getattr(errors, name, errors.ArdiqError)
+    return kind(message)
+
+
+class _Watcher:
+    """Watches a channel from a thread, for loops that cannot watch a descriptor."""
+
+    def __init__(self, channel: _core.Channel, loop: asyncio.AbstractEventLoop, receive: Callable[[], None]) -> None:
+        self._channel = channel
+        self._loop = loop
+        self._receive = receive
+        self._received = threading.Event()
+        self._ended = False
+        self._thread = threading.Thread(target=self._watch, name="ardiq-watcher", daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        self._ended = True
+        self._received.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(_CLOSE_MS / 1000)
+
+    def _watch(self) -> None:
+        while not self._ended:
+            if not self._channel.wait(1000):
+                continue
+            self._received.clear()
+            try:
+                self._loop.call_soon_threadsafe(self._take)
+            except RuntimeError:
+                return
+            self._received.wait()
+
+    def _take(self) -> None:
+        try:
+            self._receive()
+        finally:
+            self._received.set()
+
+
+def _detach(loop: asyncio.AbstractEventLoop, channel: _core.Channel) -> None:
+    loop.remove_reader(channel.fileno())
+    channel.close()
+
+
+def _ignore(event: tuple[Any, ...]) -> None:
+    """Events of a worker that is gone."""

@@ -1,0 +1,373 @@
+"""How arguments and results travel: what arrives equals what was sent, or the sender is told.
+
+Text JSON by default, because people read it in redis-cli. What JSON would change silently
+travels as msgpack, or as JSON that the worker converts back by the parameters' annotations
+(`json+types`), or is refused by name. Only the common case is fast: plain values in plain
+containers, recognised by their exact types.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, time
+from math import isfinite
+from types import NoneType
+from typing import Any
+
+import msgspec
+
+from ._signature import MISSING, Signature
+
+CUSTOM = "custom"
+TYPED = "json+types"
+
+_SCALARS = frozenset({str, int, bool, NoneType})
+_SCALARS_AND_FLOAT = _SCALARS | {float}
+_BINARY = frozenset({bytes, bytearray})
+_STRING_KEYS = frozenset({str})
+_MSGPACK_KEYS = frozenset({str, int, bool, NoneType, float, bytes})
+
+# What `survey` finds beside plain JSON.
+_TUPLE, _MSGPACK, _OTHER = 1, 2, 4
+
+
+def survey(values: Iterable[Any]) -> int:
+    """What JSON would not carry as it is: a sum of `_TUPLE`, `_MSGPACK` and `_OTHER`, 0 for nothing."""
+    found = 0
+    for value in values:
+        kind = type(value)
+        if kind in _SCALARS:
+            continue
+        if kind is float:
+            if not isfinite(value):
+                found |= _MSGPACK
+        elif kind is list or kind is tuple:
+            if kind is tuple:
+                found |= _TUPLE
+            if not _SCALARS.issuperset(map(type, value)):
+                found |= survey(value)
+        elif kind is dict:
+            keys = set(map(type, value))
+            if not keys <= _STRING_KEYS:
+                found |= _MSGPACK if keys <= _MSGPACK_KEYS else _OTHER
+            if not _SCALARS.issuperset(map(type, value.values())):
+                found |= survey(value.values())
+        elif kind in _BINARY:
+            found |= _MSGPACK
+        else:
+            found |= _OTHER | (_TUPLE if isinstance(value, tuple) else 0)
+    return found
+
+
+def _base_value(value: Any) -> Any:
+    """A subclass of a plain type as that type: it arrives equal, though not of its class."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__index__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    raise TypeError(f"a {type(value).__name__} cannot travel")
+
+
+_msgspec_json = msgspec.json.Encoder(enc_hook=_base_value).encode
+_deterministic_json = msgspec.json.Encoder(enc_hook=_base_value, order="deterministic").encode
+_decode_json_strict = msgspec.json.Decoder().decode
+to_msgpack = msgspec.msgpack.Encoder(enc_hook=_base_value).encode
+from_msgpack = msgspec.msgpack.Decoder().decode
+
+
+def to_json(value: Any) -> bytes:
+    """Text JSON. A lone surrogate (a file name that is not UTF-8) goes as an escape."""
+    try:
+        return _msgspec_json(value)
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def from_json(data: bytes) -> Any:
+    """What `to_json` wrote, or anybody else."""
+    try:
+        return _decode_json_strict(data)
+    except msgspec.DecodeError:
+        return json.loads(data)  # msgspec refuses lone surrogates
+
+
+class _Mode:
+    """One way to travel; `typed` ones are converted by annotation on arrival."""
+
+    __slots__ = ("codec", "decode", "encode", "str_keys", "typed")
+
+    def __init__(self, codec: str, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any], typed: bool) -> None:
+        self.codec = codec
+        self.encode = encode
+        self.decode = decode
+        self.typed = typed
+        self.str_keys = encode is to_json
+
+    def carries(self, value: Any, hint: Any) -> bool:
+        """Whether the value arrives as it was sent; found out by sending it."""
+        try:
+            back = self.decode(self.encode(value))
+            if self.typed and hint is not MISSING:
+                back = msgspec.convert(back, hint, str_keys=self.str_keys)
+            return _same(value, back)
+        except Exception:
+            return False
+
+    def restore(self, value: Any, hint: Any, label: str) -> Any:
+        if hint is MISSING:
+            return value
+        try:
+            return msgspec.convert(value, hint, str_keys=self.str_keys)
+        except msgspec.ValidationError as error:
+            raise TypeError(f"{label} does not fit its annotation: {error}") from None
+
+
+_MODES = {
+    mode.codec: mode
+    for mode in (
+        _Mode(TYPED, to_json, from_json, True),
+        _Mode("", to_json, from_json, False),
+        _Mode("msgpack+types", to_msgpack, from_msgpack, True),
+        _Mode("msgpack", to_msgpack, from_msgpack, False),
+    )
+}
+_UNTYPED = tuple(mode for mode in _MODES.values() if not mode.typed)
+_ALL = tuple(_MODES.values())
+
+
+def _same(sent: Any, back: Any) -> bool:
+    """Whether `back` is as good as `sent` to whoever receives it; lists stand for tuples."""
+    if isinstance(sent, list | tuple):
+        return isinstance(back, list | tuple) and len(sent) == len(back) and all(map(_same, sent, back))
+    if isinstance(sent, dict):
+        if not isinstance(back, dict) or len(sent) != len(back):
+            return False
+        keys = {key: key for key in back}
+        return all(key in keys and _same(key, keys[key]) and _same(value, back[key]) for key, value in sent.items())
+    if isinstance(sent, datetime | time):
+        return type(back) is type(sent) and bool(sent == back) and sent.utcoffset() == back.utcoffset()
+    if isinstance(sent, bool) or isinstance(back, bool):
+        return sent is back
+    if isinstance(sent, int | float) and isinstance(back, int | float):
+        return bool(sent == back) or (sent != sent and back != back)
+    if type(back) is not type(sent) and not isinstance(sent, str | bytes | bytearray):
+        return False
+    if getattr(type(sent), "__eq__", None) is object.__eq__:  # equal only to itself
+        return to_json(sent) == to_json(back)
+    return bool(sent == back)
+
+
+class Codec:
+    """The wire format of one app: the default, or the user's own serializer."""
+
+    __slots__ = ("_deserializer", "_limit", "_serializer", "is_custom")
+
+    def __init__(
+        self,
+        serializer: Callable[[Any], bytes] | None,
+        deserializer: Callable[[bytes], Any] | None,
+        limit: int,
+    ) -> None:
+        self._serializer = serializer
+        self._deserializer = deserializer
+        self._limit = limit
+        self.is_custom = serializer is not None
+
+    def encode_call(
+        self, name: str, signature: Signature | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[bytes, bytes, str]:
+        """Arguments to their bytes, keywords to theirs (empty for none), and the codec.
+
+        Raises:
+            TypeError: an argument cannot travel; it is named.
+            ValueError: they are larger than the limit.
+        """
+        codec = ""
+        if self._serializer is not None:
+            codec = CUSTOM
+            a = self._serialize(list(args), name)
+            k = self._serialize(kwargs, name) if kwargs else b""
+        else:
+            try:
+                if _SCALARS.issuperset(map(type, args)) and (
+                    not kwargs or _SCALARS.issuperset(map(type, kwargs.values()))
+                ):
+                    found = 0
+                else:
+                    found = survey(args)
+                    if kwargs:
+                        found |= survey(kwargs.values())
+                if found and not (found == _TUPLE and (signature is None or not signature.wants_tuples)):
+                    return self._encode_call_slowly(name, signature, args, kwargs, found)
+                a = to_json(args) if args else b"[]"
+                k = to_json(kwargs) if kwargs else b""
+            except RecursionError:
+                raise ValueError(f"an argument of task {name!r} is nested too deeply, or contains itself") from None
+        if len(a) + len(k) > self._limit:
+            raise self._too_large(f"the arguments of task {name!r} are", len(a) + len(k))
+        return a, k, codec
+
+    def _encode_call_slowly(
+        self,
+        name: str,
+        signature: Signature | None,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        found: int,
+    ) -> tuple[bytes, bytes, str]:
+        hinted = signature is not None and signature.has_hints
+        mode = _MODES["msgpack"]
+        if found & _OTHER or (found & _TUPLE and hinted) or not _fits_msgpack(mode, args, kwargs):
+            modes = list(_ALL if hinted else _UNTYPED)
+            for label, value, hint in _labelled(signature if hinted else None, args, kwargs):
+                modes = [mode for mode in modes if mode.carries(value, hint)]
+                if not modes:
+                    raise TypeError(_why_not(f"{label} of task {name!r}", value, hint))
+            mode = modes[0]
+        a = mode.encode(args)
+        k = mode.encode(kwargs) if kwargs else b""
+        if len(a) + len(k) > self._limit:
+            raise self._too_large(f"the arguments of task {name!r} are", len(a) + len(k))
+        return a, k, mode.codec
+
+    def decode_call(
+        self, args: bytes, kwargs: bytes, codec: str, signature: Signature | None
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The other way round. Without a signature, typed values stay as JSON has them.
+
+        Raises:
+            TypeError: an argument does not fit its annotation.
+            ValueError: the bytes are not what the codec says.
+        """
+        if not codec:
+            a = from_json(args)
+            k = from_json(kwargs) if kwargs else {}
+        elif codec == CUSTOM:
+            a = self._deserialize(args)
+            k = self._deserialize(kwargs) if kwargs else {}
+        else:
+            mode = self._mode(codec)
+            a = mode.decode(args)
+            k = mode.decode(kwargs) if kwargs else {}
+            if mode.typed and signature is not None:
+                hints = [hint for _, hint in signature.positional(len(a))]
+                a = [mode.restore(v, h, f"argument {i}") for i, (v, h) in enumerate(zip(a, hints, strict=True))]
+                k = {key: mode.restore(v, signature.hint(key), f"argument {key!r}") for key, v in k.items()}
+        if not isinstance(a, list | tuple) or not isinstance(k, dict):
+            raise ValueError("the stored arguments are not a list and a mapping")
+        return list(a), k
+
+    def encode_result(self, name: str, signature: Signature | None, value: Any) -> tuple[bytes, str]:
+        """A task's result to its bytes and codec.
+
+        Raises:
+            TypeError: it cannot travel.
+            ValueError: it is larger than the limit.
+        """
+        if self._serializer is not None:
+            data, codec = self._serialize(value, name), CUSTOM
+        else:
+            values, hint = (value,), MISSING
+            found = survey(values)
+            if found and signature is not None:
+                hint = signature.returns
+            if found & _OTHER or (found and hint is not MISSING):
+                for mode in _ALL if hint is not MISSING else _UNTYPED:
+                    if mode.carries(value, hint):
+                        data = mode.encode(value)
+                        codec = f"{mode.codec}:{name}" if mode.typed else mode.codec
+                        break
+                else:
+                    raise TypeError(_why_not(f"the result of task {name!r}", value, hint))
+            elif found & _MSGPACK:
+                data, codec = to_msgpack(value), "msgpack"
+            else:
+                data, codec = to_json(value), ""
+        if len(data) > self._limit:
+            raise self._too_large(f"the result of task {name!r} is", len(data))
+        return data, codec
+
+    def decode_result(self, data: bytes, codec: str, signature_of: Callable[[str], Signature | None]) -> Any:
+        """A result from its bytes; `signature_of` finds the task that returned it.
+
+        Where that task is unknown, a typed result is the plain data that JSON has of it.
+        """
+        if not codec:
+            return from_json(data) if data else None
+        if codec == CUSTOM:
+            return self._deserialize(data)
+        codec, _, name = codec.partition(":")
+        mode = self._mode(codec)
+        value = mode.decode(data)
+        if not mode.typed:
+            return value
+        signature = signature_of(name)
+        return value if signature is None else mode.restore(value, signature.returns, f"the result of task {name!r}")
+
+    def canonical(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        """The same bytes for the same call in every process, whatever the order of keywords."""
+        call = [name, list(args), dict(sorted(kwargs.items()))]
+        if self._serializer is not None:
+            return self._serialize(call, name)
+        if survey(call) & _MSGPACK:
+            return to_msgpack(call)
+        try:
+            return _deterministic_json(call)
+        except UnicodeEncodeError:
+            return to_json(call)
+
+    def _serialize(self, value: Any, name: str) -> bytes:
+        assert self._serializer is not None
+        data = self._serializer(value)
+        if not isinstance(data, bytes):
+            raise TypeError(f"the serializer must return bytes, not {type(data).__name__} (task {name!r})")
+        return data
+
+    def _deserialize(self, data: bytes) -> Any:
+        if self._deserializer is None:
+            raise ValueError("written by a custom serializer, and this app has no deserializer")
+        return self._deserializer(data)
+
+    def _mode(self, codec: str) -> _Mode:
+        try:
+            return _MODES[codec]
+        except KeyError:
+            raise ValueError(f"unknown codec {codec!r}: written by a newer version?") from None
+
+    def _too_large(self, what: str, size: int) -> ValueError:
+        return ValueError(
+            f"{what} {size:,} bytes, over the limit of {self._limit:,} (payload_limit): "
+            "store large data elsewhere and pass its address"
+        )
+
+
+def _fits_msgpack(mode: _Mode, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    try:
+        mode.encode(args), mode.encode(kwargs)
+    except (OverflowError, UnicodeEncodeError):
+        return False
+    return True
+
+
+def _labelled(
+    signature: Signature | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """Each argument with what to call it and its annotation."""
+    if signature is None:
+        rows = [(f"argument {i}", value, MISSING) for i, value in enumerate(args, 1)]
+        return rows + [(f"argument {key!r}", value, MISSING) for key, value in kwargs.items()]
+    rows = [
+        (f"argument {label!r}", value, hint)
+        for (label, hint), value in zip(signature.positional(len(args)), args, strict=True)
+    ]
+    return rows + [(f"argument {key!r}", value, signature.hint(key)) for key, value in kwargs.items()]
+
+
+def _why_not(what: str, value: Any, hint: Any) -> str:
+    kind = type(value).__name__
+    if hint is MISSING:
+        remedy = "annotate it with that type, or pass plain data"
+    else:
+        remedy = "its annotation does not bring it back; pass plain data"
+    return f"{what} is a {kind} that would not arrive as it was sent: {remedy}, or give the app a serializer"

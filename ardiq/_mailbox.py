@@ -1,0 +1,193 @@
+"""Waiting for tasks to end: a mailbox at the server, and who waits here for which task."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ._ids import new_id
+
+if TYPE_CHECKING:
+    from ._broker import Line
+
+FOREVER_MS = 30 * 24 * 3600 * 1000
+_MARGIN_MS = 10_000
+_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.02, 0.5
+
+
+class Outcome(NamedTuple):
+    """A finished task as the server tells it."""
+
+    state: str
+    tries: int
+    enqueued_at: int
+    started_at: int
+    finished_at: int
+    codec: str
+    value: bytes
+
+    @classmethod
+    def read(cls, fields: Sequence[Any]) -> "Outcome":
+        state, tries, enqueued_at, started_at, finished_at, codec, value = fields
+        return cls(
+            state.decode(),
+            int(tries),
+            int(enqueued_at),
+            int(started_at),
+            int(finished_at),
+            codec.decode(),
+            value if isinstance(value, bytes) else str(value).encode(),
+        )
+
+
+def too_late(task_id: str, timeout: float | None) -> TimeoutError:
+    """The error of a wait that was over before the task."""
+    return TimeoutError(f"no result for {task_id!r} within {timeout}s")
+
+
+class _Wish(NamedTuple):
+    """Everybody here who waits for one task; None as its outcome says only that it ended."""
+
+    waiters: list[asyncio.Future[Outcome | None]]
+    until: float
+
+
+class Mailbox:
+    """One loop's mailbox, read from the first wait on.
+
+    Its name changes with each new connection; whatever is open is asked for again under the new one.
+    """
+
+    def __init__(self, line: "Line") -> None:
+        self._line = line
+        self._name: str | None = None
+        self._opening: asyncio.Future[str] | None = None
+        self._wishes: dict[str, _Wish] = {}
+
+    async def name(self) -> str:
+        """The mailbox's name at the server, once it is read."""
+        if self._name is not None:
+            return self._name
+        if self._opening is None:
+            self._opening = self._line.loop.create_future()
+            self._line.channel.listen(new_id())
+        # The mailbox is opened with endless patience; a call says when the server cannot be reached.
+        await self.look("")
+        return await asyncio.shield(self._opening)
+
+    async def wait(self, task_id: str, timeout: float | None) -> Outcome:
+        """The outcome of a task, known or not, when it has one.
+
+        Raises:
+            TimeoutError: it has none within so many seconds.
+        """
+        if timeout is not None and timeout <= 0:
+            found = await self.look(task_id)
+            if isinstance(found, Outcome):
+                return found
+            raise too_late(task_id, timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                pause = _FIRST_LOOK_S
+                while True:
+                    mailbox = await self.name()
+                    with self.wish(task_id, timeout) as wished:
+                        answer = await self._line.call("await", task_id, mailbox, wished.ttl_ms)
+                        if answer[0] == b"finished":
+                            return Outcome.read(answer[1:])
+                        if answer[0] == b"waiting":
+                            outcome = await wished.future
+                            if outcome is not None:
+                                return outcome
+                            continue
+                    # Perhaps somebody enqueues it yet.
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_LOOK_S)
+        except TimeoutError:
+            raise too_late(task_id, timeout) from None
+
+    async def look(self, task_id: str) -> Outcome | str | None:
+        """The outcome of a task now, else its state, or None when it is unknown."""
+        answer = await self._line.call("await", task_id, "", 0)
+        if answer[0] == b"finished":
+            return Outcome.read(answer[1:])
+        return answer[1].decode() if answer[0] == b"waiting" else None
+
+    def wish(self, task_id: str, timeout: float | None) -> "_Wished":
+        """A `with` block during which the mailbox is listened to for this task."""
+        return _Wished(self, task_id, timeout)
+
+    def receive(self, fields: Sequence[bytes]) -> None:
+        """A message: `finished`, the task's id and mostly its outcome."""
+        if fields[0] != b"finished":
+            return
+        wish = self._wishes.pop(fields[1].decode(), None)
+        if wish is None:
+            return
+        outcome = Outcome.read(fields[2:]) if len(fields) > 2 else None
+        for waiter in wish.waiters:
+            if not waiter.done():
+                waiter.set_result(outcome)
+
+    def opened(self, name: str) -> None:
+        """The mailbox is read (anew), under this name."""
+        first, self._name = self._name is None, name
+        if self._opening is not None and not self._opening.done():
+            self._opening.set_result(name)
+        if first:
+            return
+        for task_id, wish in self._wishes.items():
+            ttl_ms = max(0, int((wish.until - self._line.loop.time()) * 1000)) + _MARGIN_MS
+            asked = self._line.call("await", task_id, name, ttl_ms)
+            asked.add_done_callback(lambda answer, task_id=task_id: self._asked_again(task_id, answer))  # type: ignore[misc]
+
+    def _asked_again(self, task_id: str, answer: asyncio.Future[Any]) -> None:
+        if answer.cancelled() or task_id not in self._wishes:
+            return
+        error = answer.exception()
+        if error is None and answer.result()[0] == b"waiting":
+            return
+        for waiter in self._wishes.pop(task_id).waiters:
+            if waiter.done():
+                continue
+            if error is not None:
+                waiter.set_exception(error)
+            elif answer.result()[0] == b"finished":
+                waiter.set_result(Outcome.read(answer.result()[1:]))
+            else:
+                waiter.set_result(None)
+
+    def _add(self, task_id: str, future: "asyncio.Future[Outcome | None]", until: float) -> None:
+        wish = self._wishes.get(task_id)
+        waiters = [] if wish is None else wish.waiters
+        waiters.append(future)
+        self._wishes[task_id] = _Wish(waiters, until if wish is None else max(until, wish.until))
+
+    def _remove(self, task_id: str, future: "asyncio.Future[Outcome | None]") -> None:
+        wish = self._wishes.get(task_id)
+        if wish is None or future not in wish.waiters:
+            return
+        wish.waiters.remove(future)
+        if not wish.waiters:
+            del self._wishes[task_id]
+            if self._name is not None:
+                self._line.tell("forget", task_id, self._name)
+
+
+class _Wished:
+    """Registered while its `with` block lasts; the server is told when the wish ends unfulfilled."""
+
+    def __init__(self, mailbox: Mailbox, task_id: str, timeout: float | None) -> None:
+        self._mailbox = mailbox
+        self._task_id = task_id
+        loop = mailbox._line.loop
+        wait_ms = FOREVER_MS if timeout is None else max(0, int(timeout * 1000))
+        self.ttl_ms = wait_ms + _MARGIN_MS
+        self._until = loop.time() + wait_ms / 1000
+        self.future: asyncio.Future[Outcome | None] = loop.create_future()
+
+    def __enter__(self) -> "_Wished":
+        self._mailbox._add(self._task_id, self.future, self._until)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._mailbox._remove(self._task_id, self.future)

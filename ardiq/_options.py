@@ -1,0 +1,159 @@
+"""Checks of what users pass as options: a wrong one is refused by name."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from ._codec import to_json
+
+
+def integer(name: str, value: Any, *, least: int | None = None) -> int:
+    """An int, at least that large."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {_kind(value)}")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+    return value
+
+
+def boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {_kind(value)}")
+    return value
+
+
+def optional_callable(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be callable, not {_kind(value)}")
+    return value
+
+
+def required_callable(name: str, value: Any) -> Any:
+    if not callable(value):
+        raise TypeError(f"{name} needs a function, not {_kind(value)}")
+    return value
+
+
+def text(name: str, value: Any) -> str:
+    """A string that may be part of a key and of a line in a terminal."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {_kind(value)}")
+    if not value:
+        raise ValueError(f"{name} must not be empty")
+    if not value.isprintable():
+        raise ValueError(f"{name} {value!r} must not contain control characters")
+    return value
+
+
+def key_part(name: str, value: Any) -> str:
+    """A part of every key, where braces would move the hash tag."""
+    text(name, value)
+    if "{" in value or "}" in value:
+        raise ValueError(f"{name} {value!r} must not contain braces: they mark the hash slot in keys")
+    return str(value)
+
+
+def lanes(value: Any) -> list[str]:
+    """Lane names, lowest first."""
+    if value is None:
+        return ["default"]
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise TypeError(f"priorities must be a list of lane names, not {_kind(value)}")
+    names = [text("each of priorities", lane) for lane in value]
+    if not names:
+        raise ValueError("priorities must name at least one lane")
+    if len(set(names)) < len(names):
+        raise ValueError(f"priorities must not repeat a lane: {names}")
+    return names
+
+
+def milliseconds(name: str, duration: Any) -> int:
+    """A timedelta or seconds as whole milliseconds."""
+    if isinstance(duration, timedelta):
+        return round(duration.total_seconds() * 1000)
+    if isinstance(duration, int | float) and not isinstance(duration, bool):
+        return round(duration * 1000)
+    raise TypeError(f"{name} must be a timedelta or seconds, not {_kind(duration)}")
+
+
+def epoch_milliseconds(name: str, moment: Any) -> int:
+    """A datetime with a time zone as milliseconds since the epoch."""
+    if not isinstance(moment, datetime):
+        raise TypeError(f"{name} must be a datetime, not {_kind(moment)}")
+    if moment.tzinfo is None:
+        raise ValueError(f"{name} must have a time zone, like datetime.now(UTC): {moment} could mean any")
+    return round(moment.timestamp() * 1000)
+
+
+def seconds(name: str, value: Any) -> float | None:
+    """Positive seconds, or None for no limit."""
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} must be seconds or None, not {_kind(value)}")
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, not {value}")
+    return value
+
+
+class CallOptions:
+    """What `task.options(...)` overrides for the calls made through it."""
+
+    __slots__ = ("delay_ms", "expire_ms", "fields", "packed", "priority", "schedule_ms", "task_id", "unique")
+
+    def __init__(
+        self,
+        *,
+        task_id: str | None = None,
+        priority: str | None = None,
+        delay_ms: int = 0,
+        schedule_ms: int = 0,
+        expire_ms: int = 0,
+        unique: bool | None = None,
+        delay: timedelta | float | None = None,
+        at: datetime | None = None,
+        expire: timedelta | float | None = None,
+    ) -> None:
+        if task_id:
+            text("task_id", task_id)
+        elif task_id is not None and task_id != "":
+            raise TypeError(f"task_id must be a str, not {_kind(task_id)}")
+        if priority is not None and not isinstance(priority, str):
+            raise TypeError(f"priority must be a str, not {_kind(priority)}")
+        if delay is not None:
+            _only_one("delay", "delay_ms", delay_ms)
+            delay_ms = milliseconds("delay", delay)
+        if at is not None:
+            _only_one("at", "schedule_ms", schedule_ms)
+            schedule_ms = epoch_milliseconds("at", at)
+        if expire is not None:
+            _only_one("expire", "expire_ms", expire_ms)
+            expire_ms = milliseconds("expire", expire)
+            if expire_ms <= 0:
+                raise ValueError(f"expire must be positive, not {expire}")
+        self.task_id = task_id or None
+        self.priority = priority
+        self.delay_ms = integer("delay_ms", delay_ms)
+        self.schedule_ms = integer("schedule_ms", schedule_ms)
+        self.expire_ms = integer("expire_ms", expire_ms)
+        self.unique = None if unique is None else boolean("unique", unique)
+        self.fields: dict[str, Any] = {}
+        if schedule_ms > 0:  # a moment wins over a delay
+            self.fields["due_at"] = schedule_ms
+        elif delay_ms > 0:
+            self.fields["delay_ms"] = delay_ms
+        if expire_ms > 0:
+            self.fields["expire_ms"] = expire_ms
+        self.packed = to_json(self.fields) if self.fields else b""
+
+
+NO_OPTIONS = CallOptions()
+
+
+def _only_one(name: str, other: str, value: Any) -> None:
+    if value:
+        raise ValueError(f"give {name} or {other}, not both")
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__

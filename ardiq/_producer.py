@@ -1,0 +1,209 @@
+"""Putting tasks on the queue: from a call to its record, by every path the same."""
+
+import asyncio
+import inspect
+from asyncio import get_running_loop
+from collections.abc import Coroutine, Iterable
+from typing import TYPE_CHECKING, Any
+
+from ._broker import Enqueued, refusal
+from ._codec import survey, to_json
+from ._ids import new_id
+from ._mailbox import too_late
+from ._options import NO_OPTIONS, CallOptions
+from .errors import ArdiqError, TaskError
+from .job import Job
+from .models import EnqueueContext
+from .task import PreparedTask, Task
+
+if TYPE_CHECKING:
+    from .app import Ardiq
+
+# id, name, lane, args, kwargs, options
+Record = tuple[str, str, str, bytes, bytes, bytes]
+
+
+class Producer:
+    """What enqueues the tasks of one app."""
+
+    def __init__(self, app: "Ardiq") -> None:
+        self._app = app
+        self._broker = app._broker
+        self._codec = app._codec
+        self._lanes = app._lanes
+        self._default_lane = app.default_priority
+        self._of_codec: dict[str, bytes] = {"": b""}
+
+    def enqueue(
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> Coroutine[Any, Any, Job]:
+        """Send one task; awaited, it gives the job. What is wrong with the call is said when awaited."""
+        try:
+            loop = get_running_loop()
+        except RuntimeError:  # called to be run later, as in asyncio.run(task.enqueue())
+            return self._enqueue_later(task, args, kwargs, options)
+        if self._app._enqueue_hooks:
+            return self._enqueue_later(task, args, kwargs, options)
+        sent = Enqueued(loop=loop)
+        try:
+            record = self._record(task, args, kwargs, options)
+            self._broker.line(loop).enqueue(self._app, record[0], record, sent)
+        except Exception as error:
+            sent.set_exception(error)
+        return sent
+
+    async def _enqueue_later(
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> Job:
+        task_id, extra = await self._run_hooks(task, args, kwargs, options)
+        loop = get_running_loop()
+        sent = Enqueued(loop=loop)
+        record = self._record(task, args, kwargs, options, task_id, extra)
+        self._broker.line(loop).enqueue(self._app, record[0], record, sent)
+        return await sent
+
+    async def enqueue_many(self, tasks: Iterable[PreparedTask]) -> list[Job]:
+        """Send many tasks at once; nothing is sent if one of them is wrong."""
+        prepared = list(tasks)
+        for each in prepared:
+            if not isinstance(each, PreparedTask):
+                raise TypeError(f"enqueue_many takes task.prepare(...), not {type(each).__name__}")
+            self.check_lane(each._options.priority or each._task.priority)
+        app, hooked = self._app, bool(self._app._enqueue_hooks)
+        records: list[str | bytes] = []
+        jobs: list[Job] = []
+        for each in prepared:
+            task_id, extra = None, None
+            if hooked:
+                task_id, extra = await self._run_hooks(each._task, each.args, each.kwargs, each._options)
+            record = self._record(each._task, each.args, each.kwargs, each._options, task_id, extra)
+            records += record
+            jobs.append(Job(app, record[0]))
+        if not jobs:
+            return jobs
+        try:
+            answers = await self._broker.line(get_running_loop()).enqueue_many(records)
+        except ArdiqError as error:
+            accepted = getattr(error, "accepted", [None] * len(jobs))
+            error.jobs = [
+                job for job, answer in zip(jobs, accepted, strict=True) if answer is not None and not refusal(answer)
+            ]
+            raise
+        refused = [refusal(answer) for answer in answers]
+        first = next((error for error in refused if error is not None), None)
+        if first is not None:
+            if isinstance(first, ArdiqError):
+                first.jobs = [job for job, error in zip(jobs, refused, strict=True) if error is None]
+            raise first
+        return jobs
+
+    async def request(
+        self,
+        task: Task[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+        timeout: float | None,
+    ) -> Any:
+        """Send one task, naming the mailbox to tell when it ends, and wait for that."""
+        app, loop = self._app, get_running_loop()
+        task_id, extra = await self._run_hooks(task, args, kwargs, options)
+        record = self._record(task, args, kwargs, options, task_id, extra)  # refused before anything is sent
+        line = self._broker.line(loop)
+        mailbox = await line.mailbox.name()
+        with line.mailbox.wish(record[0], timeout) as wished:
+            waiter = {"waiter": mailbox, "waiter_ttl_ms": wished.ttl_ms, **(extra or {})}
+            record = self._record(task, args, kwargs, options, record[0], waiter)
+            sent = Enqueued(loop=loop)
+            line.enqueue(app, record[0], record, sent)
+            await sent
+            try:
+                async with asyncio.timeout(timeout):
+                    outcome = await wished.future
+            except TimeoutError:
+                raise too_late(record[0], timeout) from None
+        if outcome is None:
+            outcome = await line.mailbox.wait(record[0], timeout)
+        result = app._queue.decode(outcome)
+        if not result.success:
+            raise TaskError(result)
+        return result.value
+
+    def _record(
+        self,
+        task: Task[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+        task_id: str | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Record:
+        """The record of one call. `task_id` is an id that was drawn before, `extra` more of its options."""
+        lane = self.check_lane(options.priority or task.priority)
+        signature = task._signature
+        if signature is not None:
+            signature.check(args, kwargs)
+        packed_args, packed_kwargs, codec = self._codec.encode_call(task.name, signature, args, kwargs)
+        if options is NO_OPTIONS and extra is None and not task.unique:
+            packed = self._of_codec.get(codec)
+            if packed is None:
+                packed = self._of_codec[codec] = to_json({"codec": codec})
+            return task_id or new_id(), task.name, lane, packed_args, packed_kwargs, packed
+        fields = dict(options.fields)
+        if codec:
+            fields["codec"] = codec
+        if extra:
+            fields.update(extra)
+        chosen = self._chosen_id(task, args, kwargs, options)
+        if chosen is not None:
+            # Tells a repeat of this very call from another one under the same id.
+            fields["call"] = new_id()
+        packed = to_json(fields) if fields else b""
+        return chosen or task_id or new_id(), task.name, lane, packed_args, packed_kwargs, packed
+
+    def _chosen_id(
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> str | None:
+        """The id that is not random: the user's own, or made of the call itself."""
+        if options.task_id is not None:
+            return options.task_id
+        if not (task.unique if options.unique is None else options.unique):
+            return None
+        import hashlib
+
+        call = self._codec.canonical(task.name, args, kwargs)
+        return f"unique:{task.name}:{hashlib.blake2b(call, digest_size=16).hexdigest()}"
+
+    def check_lane(self, priority: str | None) -> str:
+        """The lane a task goes to.
+
+        Raises:
+            ValueError: no worker of this app serves it.
+        """
+        if priority is None:
+            return self._default_lane
+        if priority not in self._lanes:
+            raise ValueError(f"priority {priority!r} is not one of {self._app.priorities}: no worker would take it")
+        return priority
+
+    async def _run_hooks(
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> tuple[str | None, dict[str, Any] | None]:
+        """The id that the `on_enqueue` hooks were told, and the headers they set, as options."""
+        hooks = self._app._enqueue_hooks
+        if not hooks:
+            return None, None
+        self.check_lane(options.priority or task.priority)
+        task_id = self._chosen_id(task, args, kwargs, options) or new_id()
+        headers: dict[str, Any] = {}
+        call = EnqueueContext(task_id, task.name, args, kwargs, headers)
+        for hook in hooks:
+            answer = hook(call)
+            if inspect.isawaitable(answer):
+                await answer
+        if not headers:
+            return task_id, None
+        for name in headers:
+            if survey(({name: headers[name]},)):
+                raise TypeError(f"header {name!r} of task {task.name!r} must be plain JSON under a string name")
+        return task_id, {"headers": to_json(headers).decode()}

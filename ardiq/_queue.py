@@ -1,0 +1,158 @@
+"""Asking about tasks: results, states, dead letters."""
+
+from asyncio import get_running_loop
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ._mailbox import Outcome
+from ._signature import Signature
+from .job import Job
+from .models import DeadLetter, TaskInfo, TaskResult
+
+if TYPE_CHECKING:
+    from ._broker import Line
+    from .app import Ardiq
+
+_FINISHED = frozenset({"complete", "failed", "aborted", "expired"})
+_PAGE = 500
+
+
+class Queue:
+    """What one app asks its server."""
+
+    def __init__(self, app: "Ardiq") -> None:
+        self._app = app
+
+    async def result(self, task_id: str, timeout: float | None) -> TaskResult | None:
+        mailbox = self._line().mailbox
+        if timeout is not None:
+            return self.decode(await mailbox.wait(task_id, timeout))
+        found = await mailbox.look(task_id)
+        return self.decode(found) if isinstance(found, Outcome) else None
+
+    async def status(self, task_id: str) -> str:
+        found = await self._line().mailbox.look(task_id)
+        if found is None:
+            return "not_found"
+        return "complete" if isinstance(found, Outcome) else found
+
+    async def info(self, task_id: str) -> TaskInfo | None:
+        record = await self._record(task_id)
+        state = _text(record, "state")
+        if not state or state in _FINISHED:
+            return None
+        args, kwargs = self._arguments(record)
+        return TaskInfo(
+            task_id,
+            _text(record, "name"),
+            args,
+            kwargs,
+            _number(record, "enqueued_at"),
+            _number(record, "tries"),
+            state,
+            _number(record, "due_at") if state == "scheduled" else None,
+        )
+
+    async def abort(self, task_id: str) -> bool:
+        answer = await self._line().call("abort", task_id, self._app.result_ttl_ms)
+        return answer in (b"aborted", b"requested")
+
+    async def size(self) -> int:
+        counts = await self._counts()
+        return counts["queued"] + counts["scheduled"]
+
+    async def dead_letters(self, limit: int) -> list[DeadLetter]:
+        line, letters, offset = self._line(), list[DeadLetter](), 0
+        while offset < limit:
+            page = await line.call("list", "dead", "", offset, min(_PAGE, limit - offset))
+            if not page:
+                break
+            offset += len(page) // 2
+            # Asked for all at once: they travel together.
+            records = [(page[i].decode(), page[i + 1], line.call("task", page[i])) for i in range(0, len(page), 2)]
+            for task_id, failed_at, answer in records:
+                record = _fields(await answer)
+                if _text(record, "state") == "failed":  # else somebody was faster
+                    letters.append(self._dead_letter(task_id, int(failed_at), record))
+        return letters
+
+    async def dead_count(self) -> int:
+        return (await self._counts())["dead"]
+
+    async def replay(self, task_id: str) -> Job | None:
+        record = await self._record(task_id)
+        if _text(record, "state") != "failed":
+            return None
+        self._app._producer.check_lane(_text(record, "lane"))  # nobody would take it
+        answer = await self._line().call("requeue", task_id)
+        return Job(self._app, task_id) if answer[0] == b"queued" else None
+
+    async def delete_dead(self, task_id: str) -> bool:
+        answer = await self._line().call("discard", task_id)
+        return bool(answer[0] == b"removed")
+
+    def decode(self, outcome: Outcome) -> TaskResult:
+        """An outcome as callers see it."""
+        success = outcome.state == "complete"
+        value: Any
+        if success:
+            value = self._app._codec.decode_result(outcome.value, outcome.codec, self._signature_of)
+        else:
+            value = outcome.value.decode(errors="replace")
+        return TaskResult(
+            success,
+            value,
+            outcome.tries,
+            outcome.enqueued_at,
+            outcome.started_at or outcome.finished_at,  # it may have ended without a start
+            outcome.finished_at,
+        )
+
+    def _line(self) -> "Line":
+        return self._app._broker.line(get_running_loop())
+
+    async def _record(self, task_id: str) -> dict[str, bytes]:
+        return _fields(await self._line().call("task", task_id))
+
+    async def _counts(self) -> dict[str, int]:
+        answer = await self._line().call("counts")
+        return {answer[i].decode(): int(answer[i + 1]) for i in range(0, len(answer), 2)}
+
+    def _dead_letter(self, task_id: str, failed_at: int, record: dict[str, bytes]) -> DeadLetter:
+        args, kwargs = self._arguments(record)
+        return DeadLetter(
+            task_id,
+            _text(record, "name"),
+            args,
+            kwargs,
+            _text(record, "lane"),
+            _text(record, "error"),
+            _number(record, "tries"),
+            _number(record, "enqueued_at"),
+            failed_at,
+        )
+
+    def _arguments(self, record: dict[str, bytes]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        args, kwargs = self._app._codec.decode_call(
+            record.get("args", b"[]"),
+            record.get("kwargs", b""),
+            _text(record, "codec"),
+            self._signature_of(_text(record, "name")),
+        )
+        return tuple(args), kwargs
+
+    def _signature_of(self, name: str) -> Signature | None:
+        entry = self._app._registry.get(name)
+        return None if entry is None else entry.signature
+
+
+def _fields(answer: Sequence[Any]) -> dict[str, bytes]:
+    return {answer[i].decode(): answer[i + 1] for i in range(0, len(answer), 2)}
+
+
+def _text(record: dict[str, bytes], field: str) -> str:
+    return record.get(field, b"").decode(errors="replace")
+
+
+def _number(record: dict[str, bytes], field: str) -> int:
+    return int(record.get(field) or 0)

@@ -1,0 +1,195 @@
+"""Sync tasks on daemon threads, which take their work from the core without the event loop."""
+
+import asyncio
+import contextvars
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from math import inf
+from time import monotonic
+from typing import Any
+
+from . import _core, context
+from ._attempts import COMPLETE, Attempts, Claim, InThread, Registered, TimedOut
+from ._codec import to_json
+
+log = logging.getLogger("ardiq")
+
+_WAIT_MS = 10_000
+_JOIN_S = 0.5
+
+
+class _Pool:
+    """Up to so many daemon threads, each started when all others are busy."""
+
+    def __init__(self, limit: int, serve: Callable[[], None], name: str) -> None:
+        self._limit = limit
+        self._serve = serve
+        self._name = name
+        self._lock = threading.Lock()
+        self._idle = 0
+        self.threads: list[threading.Thread] = []
+
+    def grow(self) -> None:
+        """Start one more if none is idle."""
+        with self._lock:
+            if self._idle > 0 or len(self.threads) >= self._limit:
+                return
+            self._idle += 1
+            thread = threading.Thread(target=self._serve, name=f"{self._name}-{len(self.threads) + 1}", daemon=True)
+            self.threads.append(thread)
+        thread.start()
+
+    def busy(self) -> None:
+        """Said by a thread that has got work."""
+        with self._lock:
+            self._idle -= 1
+        self.grow()
+
+    def idle(self) -> None:
+        """Said by a thread that looks for work again."""
+        with self._lock:
+            self._idle += 1
+
+
+class SyncTasks:
+    """The threads of one worker."""
+
+    def __init__(self, attempts: Attempts, link: _core.Worker, base: contextvars.Context, concurrency: int) -> None:
+        self._attempts = attempts
+        self._link = link
+        self._base = base
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._next_look = inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._failing: set[asyncio.Task[None]] = set()
+        self._entries: dict[str, Registered] = {}
+        self._direct = _Pool(concurrency, self._serve, "ardiq-task")
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._called = _Pool(concurrency, self._serve_calls, "ardiq-call")
+
+    def start(self) -> None:
+        """Take sync tasks from the core from now on."""
+        self._direct.grow()
+
+    def close(self) -> None:
+        """End the threads; one that is busy ends when its task does."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for _ in self._called.threads:
+            self._calls.put(None)
+        deadline = monotonic() + _JOIN_S
+        for thread in self._direct.threads + self._called.threads:
+            thread.join(max(0.0, deadline - monotonic()))
+
+    async def call(self, fn: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Call a function on a thread, in the caller's context. Cancelled, the thread runs on unheard."""
+        answer: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
+        call = contextvars.copy_context().run
+
+        def work() -> None:
+            value, error = None, None
+            try:
+                value = call(fn, *args, **kwargs)
+            except BaseException as raised:
+                error = raised
+            try:
+                self._loop.call_soon_threadsafe(_resolve, answer, (value, error))
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                return
+
+        self._calls.put(work)
+        self._called.grow()
+        value, error = await answer
+        if error is not None:
+            raise error
+        return value
+
+    def _serve_calls(self) -> None:
+        while (work := self._calls.get()) is not None:
+            self._called.busy()
+            work()
+            self._called.idle()
+
+    def _serve(self) -> None:
+        while not self._closed:
+            claim = self._link.take_thread(_WAIT_MS)
+            if claim is None:
+                continue
+            self._direct.busy()
+            self._base.copy().run(self._run, claim)
+            self._direct.idle()
+
+    def _run(self, claim: Claim) -> None:
+        attempts = self._attempts
+        entry = self._entries.get(claim[2])
+        if entry is None:
+            entry = self._entries[claim[2]] = attempts.registered(claim[2])
+        signature = entry.signature
+        context.running.set(claim)
+        started = monotonic()
+        deadline = inf if entry.timeout is None else started + entry.timeout
+        attempts.threads[claim[1]] = InThread(entry, claim, started, deadline)
+        if deadline < self._next_look:
+            self._loop.call_soon_threadsafe(self._look)
+        try:
+            args, kwargs = attempts._codec.decode_call(claim[3], claim[4], claim[5], signature)
+            data, codec = attempts._codec.encode_result(claim[2], signature, entry.fn(*args, **kwargs))
+        except BaseException as error:
+            if attempts.threads.pop(claim[1], None) is not None:
+                self._failed(entry, claim, started, error)
+            return
+        if attempts.threads.pop(claim[1], None) is None:
+            return
+        run_s = monotonic() - started
+        details = to_json({"codec": codec}) if codec else b""
+        self._link.settle([(claim[0], claim[1], COMPLETE, int(run_s * 1000), data, details)])
+        attempts.count(claim, run_s, COMPLETE)
+        if log.isEnabledFor(logging.DEBUG):
+            attempts.log_success(claim, run_s)
+
+    def _failed(self, entry: Registered, claim: Claim, started: float, error: BaseException) -> None:
+        run_s = monotonic() - started
+        verdict = self._attempts.judge(entry, claim, run_s, error)
+        if verdict.hooks is not None:
+            try:
+                asyncio.run_coroutine_threadsafe(self._attempts.tell_hooks(verdict.hooks), self._loop).result()
+            except RuntimeError:
+                return  # the loop is closed, and with it the worker
+        self._link.settle([(claim[0], claim[1], verdict.outcome, int(run_s * 1000), verdict.value, verdict.details)])
+        self._attempts.count(claim, run_s, verdict.outcome)
+
+    def _look(self) -> None:
+        """Settle what is over its time limit, and look again at the next deadline."""
+        # Before looking: a thread that is missed below sees it and asks for another look.
+        self._next_look = inf
+        now = monotonic()
+        for token, held in list(self._attempts.threads.items()):
+            if held.deadline <= now and self._attempts.threads.pop(token, None) is not None:
+                self._time_out(held)
+            elif held.deadline < self._next_look:
+                self._next_look = held.deadline
+        if self._next_look < inf:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(max(0.0, self._next_look - now), self._look)
+
+    def _time_out(self, held: InThread) -> None:
+        limit = held.entry.timeout
+        log.warning(
+            "task %r (id %s) is over its time limit of %ss; its thread cannot be stopped and is busy until it returns",
+            held.claim[2], held.claim[0], limit,
+        )  # fmt: skip
+        error = TimedOut(f"timed out after {limit}s")
+        # Hooks may await: not in a timer.
+        failing = self._loop.create_task(self._attempts.failed(held.entry, held.claim, held.started, error))
+        self._failing.add(failing)
+        failing.add_done_callback(self._failing.discard)
+
+
+def _resolve(answer: "asyncio.Future[Any]", value: Any) -> None:
+    if not answer.done():
+        answer.set_result(value)

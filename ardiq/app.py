@@ -1,0 +1,481 @@
+"""The app: its options, its tasks, and everything that is asked of its queue."""
+
+import asyncio
+import inspect
+import os
+import socket
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, ParamSpec, TypeVar, overload
+
+from . import _options
+from ._attempts import DEFAULT_MAX_RETRIES, Registered
+from ._broker import Broker
+from ._codec import Codec
+from ._ids import new_id
+from ._metrics import Metrics
+from ._producer import Producer
+from ._queue import Queue
+from .job import Job
+from .models import DeadLetter, EnqueueContext, ErrorContext, ExecutionContext, State, TaskInfo, TaskMetrics, TaskResult
+from .task import PreparedTask, Task
+from .worker import Worker
+
+P = ParamSpec("P")
+R = TypeVar("R")
+LifespanT = TypeVar("LifespanT", bound=Callable[[], AsyncIterator[Any]])
+ErrorHookT = TypeVar("ErrorHookT", bound=Callable[[ErrorContext], Any])
+EnqueueHookT = TypeVar("EnqueueHookT", bound=Callable[[EnqueueContext], Any])
+MiddlewareT = TypeVar("MiddlewareT", bound=Callable[[ExecutionContext, Callable[[], Awaitable[Any]]], Awaitable[Any]])
+
+DEFAULT_URL = "redis://localhost:6379"
+
+
+class Ardiq:
+    """A queue and the tasks that run on it.
+
+    Args:
+        redis_url: the server: `redis://`, `rediss://`, `unix://`, or `embedded://` for a private one. Default:
+            the environment's `ARDIQ_REDIS_URL`, else `redis://localhost:6379`.
+        queue_name: the queue; every name is a queue of its own.
+        priorities: names of its lanes, lowest first.
+        worker_id: what people see of this worker; made of the host's name when None.
+        default_priority: lane of tasks that name none; the middle one when None.
+        serializer: makes bytes of arguments and results instead of JSON or msgpack.
+        deserializer: makes them back.
+        concurrency: tasks that one worker runs at once.
+        prefetch: most tasks that one worker holds ahead; None adapts it to how long they take.
+        idle_timeout_ms: the worker's lease: how long it may be silent before its tasks are given to others.
+        poll_block_ms: bound of one blocking wait for work.
+        result_ttl_ms: how long results are kept; 0: not at all, negative: for ever.
+        burst: let `run` end when nothing is ready.
+        broker_timeout_ms: how long a call tries to reach the server before it is a `BrokerError`.
+        max_lost: how many workers may die holding a task before it is taken for their killer and dead-lettered.
+        payload_limit: most bytes of a task's arguments, and of its result.
+        prefix: first part of every key.
+
+    Raises:
+        TypeError: an option of a wrong type.
+        ValueError: an option of an impossible value.
+
+    Example:
+        ```python
+        app = Ardiq("redis://localhost:6379", queue_name="emails")
+
+        @app.task
+        async def greet(name: str) -> str:
+            return f"Hello, {name}"
+        ```
+    """
+
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        queue_name: str = "default",
+        priorities: list[str] | None = None,
+        worker_id: str | None = None,
+        *,
+        default_priority: str | None = None,
+        serializer: Callable[[Any], bytes] | None = None,
+        deserializer: Callable[[bytes], Any] | None = None,
+        concurrency: int = 16,
+        prefetch: int | None = None,
+        idle_timeout_ms: int = 60_000,
+        poll_block_ms: int = 5_000,
+        result_ttl_ms: int = 300_000,
+        burst: bool = False,
+        broker_timeout_ms: int = 5_000,
+        max_lost: int = 3,
+        payload_limit: int = 16 * 1024 * 1024,
+        prefix: str = "ardiq",
+    ) -> None:
+        self._redis_url = _url(redis_url)
+        self._queue_name = _options.key_part("queue_name", queue_name)
+        self._priorities = _options.lanes(priorities)
+        self._lanes = frozenset(self._priorities)
+        if default_priority is None:
+            default_priority = self._priorities[len(self._priorities) // 2]
+        elif default_priority not in self._lanes:
+            raise ValueError(f"default_priority {default_priority!r} is not one of {self._priorities}")
+        self._default_priority = default_priority
+        self._worker_id = _worker_id() if worker_id is None else _options.text("worker_id", worker_id)
+        self._concurrency = _options.integer("concurrency", concurrency, least=1)
+        self._prefetch = None if prefetch is None else _options.integer("prefetch", prefetch, least=0)
+        self._idle_timeout_ms = _options.integer("idle_timeout_ms", idle_timeout_ms, least=1)
+        self._poll_block_ms = _options.integer("poll_block_ms", poll_block_ms, least=1)
+        self._result_ttl_ms = _options.integer("result_ttl_ms", result_ttl_ms)
+        self._burst = _options.boolean("burst", burst)
+        self._max_lost = _options.integer("max_lost", max_lost, least=1)
+        self._codec = Codec(
+            _options.optional_callable("serializer", serializer),
+            _options.optional_callable("deserializer", deserializer),
+            _options.integer("payload_limit", payload_limit, least=1),
+        )
+        self._registry: dict[str, Registered] = {}
+        self._lifespan: Callable[[], AsyncGenerator[Any]] | None = None
+        self._error_hooks: list[Callable[[ErrorContext], Any]] = []
+        self._middleware: list[Callable[..., Awaitable[Any]]] = []
+        self._metrics = Metrics()
+        self._worker: Worker | None = None
+        self._running = False
+        self._stop_asked = False
+        self._enqueue_hooks: list[Callable[[EnqueueContext], Any]] = []
+        self.state = State()
+        self._broker = Broker(
+            self._redis_url,
+            base=f"{_options.key_part('prefix', prefix)}:{{{queue_name}}}:",
+            registry=f"{prefix}:queues",
+            queue=queue_name,
+            # With the record gone at once, a repeated enqueue could not be told from a new one.
+            repeat=result_ttl_ms != 0,
+            timeout_ms=_options.integer("broker_timeout_ms", broker_timeout_ms, least=1),
+        )
+        self._producer = Producer(self)
+        self._queue = Queue(self)
+        # At the latest when the interpreter ends.
+        weakref.finalize(self, self._broker.close)
+
+    def __repr__(self) -> str:
+        return f"<Ardiq {self._queue_name!r}>"
+
+    @property
+    def redis_url(self) -> str:
+        """The server's URL."""
+        return self._redis_url
+
+    @property
+    def queue_name(self) -> str:
+        """The queue's name."""
+        return self._queue_name
+
+    @property
+    def priorities(self) -> list[str]:
+        """The lanes, lowest first."""
+        return list(self._priorities)
+
+    @property
+    def default_priority(self) -> str:
+        """The lane of tasks that name none."""
+        return self._default_priority
+
+    @property
+    def worker_id(self) -> str:
+        """What people see of this worker; its identity at the server has a random part in addition."""
+        return self._worker_id
+
+    @property
+    def concurrency(self) -> int:
+        """Tasks that one worker runs at once."""
+        return self._concurrency
+
+    @property
+    def prefetch(self) -> int | None:
+        """Most tasks that one worker holds ahead; None: adapted to how long they take."""
+        return self._prefetch
+
+    @property
+    def idle_timeout_ms(self) -> int:
+        """The worker's lease."""
+        return self._idle_timeout_ms
+
+    @property
+    def poll_block_ms(self) -> int:
+        """Bound of one blocking wait for work."""
+        return self._poll_block_ms
+
+    @property
+    def result_ttl_ms(self) -> int:
+        """How long results are kept; 0: not at all, negative: for ever."""
+        return self._result_ttl_ms
+
+    @property
+    def max_lost(self) -> int:
+        """How many workers may die holding a task before it is dead-lettered as poison."""
+        return self._max_lost
+
+    @property
+    def burst(self) -> bool:
+        """Whether `run` ends when nothing is ready."""
+        return self._burst
+
+    @burst.setter
+    def burst(self, value: bool) -> None:
+        self._burst = _options.boolean("burst", value)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the registered tasks."""
+        return list(self._registry)
+
+    @overload
+    def task(self, fn: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(
+        self,
+        fn: None = None,
+        /,
+        *,
+        name: str | None = ...,
+        max_retries: int = ...,
+        backoff_ms: int = ...,
+        timeout: float | None = ...,
+        priority: str | None = ...,
+        unique: bool = ...,
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(
+        self,
+        fn: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        backoff_ms: int = 0,
+        timeout: float | None = None,
+        priority: str | None = None,
+        unique: bool = False,
+    ) -> Any:
+        """Register a function as a task; `async def` runs on the worker's loop, `def` on a thread.
+
+        Args:
+            fn: the function, when used without parentheses.
+            name: by what the task is known; the function's name when None.
+            max_retries: attempts after the first one that raised.
+            backoff_ms: pause before each further attempt; 0: the square of its number, in seconds.
+            timeout: seconds after which an attempt fails; None: no limit. A thread cannot be stopped: it is given up.
+            priority: its lane.
+            unique: an identical call that waits or runs takes a new one's place.
+
+        Returns:
+            The `Task`, which can be called as the function and enqueued.
+
+        Raises:
+            ValueError: another task has the name, or an option is impossible.
+
+        Example:
+            ```python
+            @app.task(max_retries=5, timeout=30)
+            async def fetch(url: str) -> int: ...
+            ```
+        """
+        if priority is not None:
+            self._producer.check_lane(priority)
+        _options.integer("max_retries", max_retries, least=0)
+        _options.integer("backoff_ms", backoff_ms, least=0)
+        _options.seconds("timeout", timeout)
+        _options.boolean("unique", unique)
+
+        def register(function: Callable[..., Any]) -> Task[..., Any]:
+            if not callable(function):
+                raise TypeError(f"@app.task decorates a function, not {type(function).__name__}")
+            task_name = name or getattr(function, "__name__", None)
+            if task_name is None:
+                raise TypeError("@app.task needs a name= for a callable that has none")
+            task = Task(self, _options.text("name", task_name), function, priority, unique)
+            other = self._registry.get(task.name)
+            if other is not None:
+                raise ValueError(
+                    f"task {task.name!r} is already registered by {getattr(other.fn, '__module__', '?')}: "
+                    "rename one, or give it a name="
+                )
+            self._registry[task.name] = Registered(task, function, max_retries, backoff_ms, timeout)
+            return task
+
+        return register if fn is None else register(fn)
+
+    def ref(self, name: str, *, priority: str | None = None, unique: bool = False) -> Task[..., Any]:
+        """A task that is registered elsewhere: it can be enqueued, not called.
+
+        Everything but its lane and uniqueness is the worker's to know.
+        """
+        return Task(self, _options.text("name", name), None, priority, _options.boolean("unique", unique))
+
+    async def send(self, name: str, *args: Any, **kwargs: Any) -> Job:
+        """Enqueue a task by its name alone. An unknown name fails on the worker."""
+        return await self.ref(name).enqueue(*args, **kwargs)
+
+    async def enqueue_many(self, tasks: Iterable[PreparedTask]) -> list[Job]:
+        """Enqueue many calls at once.
+
+        Args:
+            tasks: calls held back by `task.prepare(...)`.
+
+        Returns:
+            Their jobs, in order.
+
+        Raises:
+            ValueError: an unknown lane or too much data; nothing was sent.
+            TypeError: an argument that cannot travel; nothing was sent.
+            BrokerError: the server went away; `jobs` has those that were accepted.
+
+        Example:
+            ```python
+            jobs = await app.enqueue_many(resize.prepare(path) for path in paths)
+            ```
+        """
+        return await self._producer.enqueue_many(tasks)
+
+    async def result(self, task_id: str, timeout: float | None = None) -> TaskResult | None:
+        """How a task ended.
+
+        Args:
+            task_id: the task.
+            timeout: seconds to wait for it; None: do not wait.
+
+        Returns:
+            The result, or None when there is none and no timeout was given.
+
+        Raises:
+            TimeoutError: there was none in time.
+        """
+        return await self._queue.result(task_id, timeout)
+
+    async def status(self, task_id: str) -> str:
+        """Where a task is: "queued", "scheduled", "running", "complete" or "not_found"."""
+        return await self._queue.status(task_id)
+
+    async def info(self, task_id: str) -> TaskInfo | None:
+        """What is known of an unfinished task; None when it ended or is unknown."""
+        return await self._queue.info(task_id)
+
+    async def abort(self, task_id: str) -> bool:
+        """Stop a task: at once where it waits, at its next `await` where it runs.
+
+        A sync task that runs is settled at once; its thread cannot be stopped and runs on unheard.
+
+        Returns:
+            False when it ended before or is unknown.
+        """
+        return await self._queue.abort(task_id)
+
+    async def queue_size(self) -> int:
+        """How many tasks wait, scheduled ones included."""
+        return await self._queue.size()
+
+    async def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
+        """Tasks that failed for good, newest first. They stay until replayed or deleted."""
+        return await self._queue.dead_letters(limit)
+
+    async def dead_count(self) -> int:
+        """How many dead letters there are."""
+        return await self._queue.dead_count()
+
+    async def replay(self, task_id: str) -> Job | None:
+        """Run a dead letter again: same id and arguments, new retries. None when there is none of that id."""
+        return await self._queue.replay(task_id)
+
+    async def delete_dead(self, task_id: str) -> bool:
+        """Delete a dead letter; False when there is none of that id."""
+        return await self._queue.delete_dead(task_id)
+
+    def metrics(self) -> list[TaskMetrics]:
+        """What this process ran so far, by task and lane."""
+        return self._metrics.snapshot()
+
+    def lifespan(self, fn: LifespanT) -> LifespanT:
+        """Set up what tasks share, and tear it down: an async generator with one `yield`.
+
+        It runs around the worker loop. A mapping it yields lands on `app.state`. A second one replaces the first.
+
+        Example:
+            ```python
+            @app.lifespan
+            async def lifespan():
+                pool = await asyncpg.create_pool(DSN)
+                yield {"db": pool}
+                await pool.close()
+            ```
+        """
+        function: Callable[..., Any] = fn
+        if not inspect.isasyncgenfunction(function):
+            raise TypeError("@app.lifespan needs an async generator function with one yield")
+        self._lifespan = function
+        return fn
+
+    def middleware(self, fn: MiddlewareT) -> MiddlewareT:
+        """Wrap every attempt: an async function of an `ExecutionContext` and of what to await for the rest.
+
+        The first one registered is outermost. The task's timeout covers the task alone.
+
+        Example:
+            ```python
+            @app.middleware
+            async def timing(ctx, call_next):
+                with timer(ctx.name):
+                    return await call_next()
+            ```
+        """
+        if not (inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)):
+            raise TypeError("@app.middleware needs an async function of (ctx, call_next)")
+        self._middleware.append(fn)
+        return fn
+
+    def on_enqueue(self, fn: EnqueueHookT) -> EnqueueHookT:
+        """Call this with an `EnqueueContext` for each task that is enqueued, by any path; sync or async.
+
+        What it puts in `ctx.headers` travels with the task. One that raises fails the enqueue.
+        """
+        self._enqueue_hooks.append(_options.required_callable("@app.on_enqueue", fn))
+        return fn
+
+    def on_error(self, fn: ErrorHookT) -> ErrorHookT:
+        """Call this with an `ErrorContext` for each attempt that failed; sync or async.
+
+        Not for aborts, nor for a `Retry` that will run again. One that raises is logged and changes nothing.
+        """
+        self._error_hooks.append(_options.required_callable("@app.on_error", fn))
+        return fn
+
+    async def run(self) -> None:
+        """Run tasks until `stop()`; in burst mode until nothing is ready.
+
+        Raises:
+            RuntimeError: this app runs already.
+            LibraryError: the server has another Lua library, or cannot have it.
+        """
+        if self._running:
+            raise RuntimeError("this app runs already")
+        self._running, self._stop_asked = True, False
+        try:
+            async with self._lifespan_scope():
+                if self._stop_asked:
+                    return
+                self._worker = Worker(self, self._broker.line(asyncio.get_running_loop()))
+                await self._worker.run()
+        finally:
+            self._worker = None
+            self._running = False
+
+    def stop(self) -> None:
+        """Let `run` end when the running tasks have ended. From any thread; without a run it does nothing."""
+        self._stop_asked = True
+        if (worker := self._worker) is not None:
+            worker.stop()
+
+    @asynccontextmanager
+    async def _lifespan_scope(self) -> AsyncIterator[None]:
+        if self._lifespan is None:
+            yield
+            return
+        async with asynccontextmanager(self._lifespan)() as shared:
+            if shared is not None:
+                if not isinstance(shared, Mapping):
+                    raise TypeError(f"@app.lifespan must yield a mapping or nothing, not {type(shared).__name__}")
+                for name, value in shared.items():
+                    setattr(self.state, name, value)
+            yield
+
+
+def _url(url: str | None) -> str:
+    if url is None:
+        return os.environ.get("ARDIQ_REDIS_URL") or DEFAULT_URL
+    if not isinstance(url, str):
+        raise TypeError(f"redis_url must be a str, not {type(url).__name__}")
+    if not url.strip():
+        raise ValueError("redis_url is empty: pass a URL such as 'redis://localhost:6379', or none for the default")
+    return url
+
+
+def _worker_id() -> str:
+    host = "".join(letter for letter in socket.gethostname() if letter.isprintable())
+    return f"{host or 'worker'}-{new_id()[:6]}"

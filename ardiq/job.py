@@ -1,0 +1,56 @@
+"""The handle of an enqueued task."""
+
+from typing import TYPE_CHECKING
+
+from .models import TaskInfo, TaskResult
+
+if TYPE_CHECKING:
+    from .app import Ardiq
+
+
+class Job:
+    """An enqueued task: its app and its id."""
+
+    __match_args__ = ("app", "id")
+    __slots__ = ("app", "id")
+
+    def __init__(self, app: "Ardiq", id: str) -> None:  # noqa: A002
+        self.app = app
+        self.id = id
+
+    def __repr__(self) -> str:
+        return f"Job(app={self.app!r}, id={self.id!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Job):
+            return NotImplemented
+        return self.id == other.id and self.app is other.app
+
+    def __hash__(self) -> int:
+        return hash((id(self.app), self.id))
+
+    async def result(self, timeout: float | None = None) -> TaskResult | None:
+        """How the task ended.
+
+        Args:
+            timeout: seconds to wait for it; None: do not wait.
+
+        Returns:
+            The result, or None when it did not end yet and no timeout was given.
+
+        Raises:
+            TimeoutError: it did not end in time.
+        """
+        return await self.app.result(self.id, timeout=timeout)
+
+    async def status(self) -> str:
+        """Where the task is: "queued", "scheduled", "running", "complete" or "not_found"."""
+        return await self.app.status(self.id)
+
+    async def info(self) -> TaskInfo | None:
+        """What is known of the task while it is unfinished, else None."""
+        return await self.app.info(self.id)
+
+    async def abort(self) -> bool:
+        """Stop the task; False when it ended before or is unknown. See `Ardiq.abort`."""
+        return await self.app.abort(self.id)

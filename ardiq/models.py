@@ -1,0 +1,154 @@
+"""What callers, hooks and tasks are handed: results, contexts, metrics."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+ABORTED = "aborted"
+"""The `value` of a task that was aborted."""
+
+
+class TaskResult(NamedTuple):
+    """How a task ended.
+
+    Attributes:
+        success: it ran to its end.
+        value: what it returned; else the error's text, "aborted" or "expired".
+        tries: attempts it took.
+        enqueue_time: when it was enqueued, in ms since the epoch.
+        start: when its last attempt started, in ms since the epoch.
+        finish: when it ended, in ms since the epoch.
+    """
+
+    success: bool
+    value: Any
+    tries: int
+    enqueue_time: int = 0
+    start: int = 0
+    finish: int = 0
+
+    @property
+    def duration_ms(self) -> int:
+        """How long the last attempt ran, in ms."""
+        return self.finish - self.start
+
+    @property
+    def aborted(self) -> bool:
+        """Whether it was aborted instead of failing on its own."""
+        return not self.success and self.value == ABORTED
+
+
+class TaskContext(NamedTuple):
+    """The task that runs here, as `current_task()` tells it; `tries` counts from 1."""
+
+    task_id: str
+    name: str
+    tries: int
+
+
+class EnqueueContext(NamedTuple):
+    """What an `@app.on_enqueue` hook is handed.
+
+    What it puts in `headers` travels with the task to `ExecutionContext.headers`.
+    """
+
+    task_id: str
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    headers: dict[str, Any]
+
+
+class ExecutionContext(NamedTuple):
+    """What an `@app.middleware` is handed for each attempt; `tries` counts from 1."""
+
+    task_id: str
+    name: str
+    tries: int
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    headers: dict[str, Any]
+
+
+class ErrorContext(NamedTuple):
+    """What an `@app.on_error` hook is handed.
+
+    `tries` is the attempt that failed, from 1; `will_retry` whether another comes.
+    """
+
+    name: str
+    task_id: str
+    exc: BaseException
+    tries: int
+    will_retry: bool
+
+
+class TaskInfo(NamedTuple):
+    """An unfinished task.
+
+    Attributes:
+        status: "queued", "scheduled" or "running".
+        enqueue_time: when it was enqueued, in ms since the epoch.
+        scheduled_at: when it falls due, in ms since the epoch, while it is scheduled.
+    """
+
+    task_id: str
+    fn_name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    enqueue_time: int
+    tries: int
+    status: str
+    scheduled_at: int | None = None
+
+
+class DeadLetter(NamedTuple):
+    """A task that failed for good and is kept until replayed or deleted.
+
+    `error` is what its result says; times are in ms since the epoch.
+    """
+
+    task_id: str
+    fn_name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    priority: str
+    error: str
+    tries: int
+    enqueue_time: int
+    failed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Observations in seconds. Each bucket: an upper bound, how many fell at or under it."""
+
+    buckets: tuple[tuple[float, int], ...]
+    sum: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMetrics:
+    """One task in one lane, as this process has run it so far.
+
+    Attributes:
+        run: how long the attempts ran.
+        wait: how long tasks lay ready before they were started.
+    """
+
+    fn_name: str
+    priority: str
+    succeeded: int
+    retried: int
+    failed: int
+    aborted: int
+    run: Histogram
+    wait: Histogram
+
+
+class State(SimpleNamespace):
+    """What an `@app.lifespan` set up for the tasks of this worker."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"app.state has no {name!r}: set it in an @app.lifespan, which runs in app.run() only")

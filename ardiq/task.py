@@ -1,0 +1,230 @@
+"""Tasks: what `@app.task` makes of a function, and the ways to enqueue it."""
+
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+
+from ._options import NO_OPTIONS, CallOptions
+from ._signature import Signature
+from .job import Job
+
+if TYPE_CHECKING:
+    from .app import Ardiq
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+REQUEST_TIMEOUT_S = 30.0
+
+
+class _Enqueueable(Generic[P, R]):
+    """The calls that a task and a task with options have in common."""
+
+    __slots__ = ()
+
+    _task: "Task[P, R]"
+    _options: CallOptions
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Job]:
+        """Put this call on the queue.
+
+        Returns:
+            The job, when awaited. Calls made within one turn of the event loop leave together.
+
+        Raises:
+            TypeError: the arguments do not fit the function, or one cannot travel.
+            ValueError: an unknown lane, or more data than `payload_limit`.
+            BrokerError: the server cannot be reached.
+
+        Example:
+            ```python
+            job = await send_email.enqueue("a@example.com", subject="Hello")
+            ```
+        """
+        task = self._task
+        return task.app._producer.enqueue(task, args, kwargs, self._options)
+
+    def prepare(self, *args: P.args, **kwargs: P.kwargs) -> "PreparedTask":
+        """The call that `enqueue` would make, for `app.enqueue_many`."""
+        return PreparedTask(self._task, args, kwargs, self._options)
+
+    @overload
+    def request(
+        self: "_Enqueueable[P, Coroutine[Any, Any, T]]", *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def request(
+        self: "_Enqueueable[P, Coroutine[Any, Any, T]]", *args: Any, timeout: float | None, **kwargs: Any
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def request(self: "_Enqueueable[P, T]", *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def request(
+        self: "_Enqueueable[P, T]", *args: Any, timeout: float | None, **kwargs: Any
+    ) -> Coroutine[Any, Any, T]: ...
+    def request(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        """Enqueue this call and wait for what it returns, in one call to the server.
+
+        Args:
+            args: the task's arguments; one that the task calls `timeout` goes by position.
+            kwargs: the task's keyword arguments, and `timeout`: seconds to wait for the result, 30 if not given,
+                None for ever.
+
+        Returns:
+            What the task returned.
+
+        Raises:
+            TaskError: the task failed, was aborted or expired; its `result` tells more.
+            TimeoutError: it did not end in time. It is still on the queue.
+        """
+        task, timeout = self._task, kwargs.pop("timeout", REQUEST_TIMEOUT_S)
+        return task.app._producer.request(task, args, kwargs, self._options, timeout)
+
+
+class Task(_Enqueueable[P, R]):
+    """A registered task. Calling it runs the function here and now; `enqueue` sends it to a worker.
+
+    Type checkers check the arguments of both against the function.
+    """
+
+    def __init__(
+        self,
+        app: "Ardiq",
+        name: str,
+        fn: Callable[P, R] | None,
+        priority: str | None = None,
+        unique: bool = False,
+    ) -> None:
+        self.app = app
+        self.name = name
+        self.fn = fn
+        self.priority = priority
+        self.unique = unique
+        self._task = self
+        self._options = NO_OPTIONS
+        self._signature = None if fn is None else Signature(name, fn)
+        if fn is not None:
+            self.__doc__ = fn.__doc__
+            self.__wrapped__ = fn
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name!r}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self.fn is None:
+            raise TypeError(f"task {self.name!r} is a reference, not a local function: it can only be enqueued")
+        return self.fn(*args, **kwargs)
+
+    def options(
+        self,
+        *,
+        task_id: str | None = None,
+        priority: str | None = None,
+        delay_ms: int = 0,
+        schedule_ms: int = 0,
+        expire_ms: int = 0,
+        unique: bool | None = None,
+        delay: timedelta | float | None = None,
+        at: datetime | None = None,
+        expire: timedelta | float | None = None,
+    ) -> "BoundTask[P, R]":
+        """The task with other options for the calls made through it.
+
+        Args:
+            task_id: an id of your own: while a task with it waits or runs, the call adds nothing.
+            priority: a lane of the app.
+            delay_ms: start no sooner than this from now.
+            schedule_ms: start no sooner than this moment, in ms since the epoch.
+            expire_ms: drop it if it was not started within this.
+            unique: whether an identical call that waits or runs takes this one's place.
+            delay: `delay_ms` as a timedelta or in seconds.
+            at: `schedule_ms` as a datetime with a time zone.
+            expire: `expire_ms` as a timedelta or in seconds.
+
+        Example:
+            ```python
+            await report.options(delay=timedelta(minutes=5), priority="low").enqueue(7)
+            ```
+        """
+        return BoundTask(
+            self,
+            CallOptions(
+                task_id=task_id,
+                priority=priority,
+                delay_ms=delay_ms,
+                schedule_ms=schedule_ms,
+                expire_ms=expire_ms,
+                unique=unique,
+                delay=delay,
+                at=at,
+                expire=expire,
+            ),
+        )
+
+
+class BoundTask(_Enqueueable[P, R]):
+    """A task with options for its calls, as `task.options(...)` gives it."""
+
+    __slots__ = ("_options", "_task")
+
+    def __init__(self, task: Task[P, R], options: CallOptions) -> None:
+        self._task = task
+        self._options = options
+
+    @property
+    def task(self) -> Task[P, R]:
+        """The task itself."""
+        return self._task
+
+
+class PreparedTask:
+    """A call held back, so that `app.enqueue_many` can send many at once."""
+
+    __slots__ = ("_options", "_task", "args", "kwargs")
+
+    def __init__(
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> None:
+        self._task = task
+        self.args = args
+        self.kwargs = kwargs
+        self._options = options
+
+    def __repr__(self) -> str:
+        return f"PreparedTask(name={self.name!r}, args={self.args!r}, kwargs={self.kwargs!r})"
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self._task.name
+
+    @property
+    def task_id(self) -> str | None:
+        """The id that was chosen for it, if any."""
+        return self._options.task_id
+
+    @property
+    def priority(self) -> str | None:
+        """The lane that was chosen for it, if any."""
+        return self._options.priority or self._task.priority
+
+    @property
+    def delay_ms(self) -> int:
+        """How long to wait before it may start."""
+        return self._options.delay_ms
+
+    @property
+    def schedule_ms(self) -> int:
+        """The moment before which it does not start, in ms since the epoch."""
+        return self._options.schedule_ms
+
+    @property
+    def expire_ms(self) -> int:
+        """Within what it must be started."""
+        return self._options.expire_ms
+
+    @property
+    def unique(self) -> bool:
+        """Whether an identical call that waits or runs takes its place."""
+        return self._task.unique if self._options.unique is None else self._options.unique

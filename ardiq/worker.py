@@ -1,0 +1,211 @@
+"""The part of a worker that runs Python functions.
+
+The compiled core claims tasks, keeps the lease and hands in outcomes; here each claim becomes an attempt: an asyncio
+task for `async def`, a call on a thread for `def`. Every claim that was taken is settled exactly once.
+"""
+
+import asyncio
+import contextvars
+import functools
+import logging
+import os
+import socket
+import sys
+from collections import deque
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+from ._attempts import ABORTED, RELEASED, Attempts, Claim
+from ._codec import to_json
+from ._threads import SyncTasks
+
+if TYPE_CHECKING:
+    from ._broker import Line
+    from .app import Ardiq
+
+log = logging.getLogger("ardiq")
+
+# A turn of the loop starts no more than this, so that timers, aborts and signals run in between.
+_MOST_STARTS = 256
+_LONGEST_TURN_S = 0.005
+_HALT_S = 5.0
+
+if sys.version_info >= (3, 12):
+    _new_task = functools.partial(asyncio.Task, eager_start=True)
+else:
+    _new_task = asyncio.Task
+
+
+class Worker:
+    """One run of the worker loop on one event loop."""
+
+    def __init__(self, app: "Ardiq", line: "Line") -> None:
+        self._line = line
+        self._loop = line.loop
+        # What the lifespan set is visible to every task, what one task sets to no other.
+        self._context = contextvars.copy_context()
+        self._main = asyncio.current_task()
+        self._stopped: asyncio.Future[None] = line.loop.create_future()
+        self._stopping = False
+        self._taken: deque[Claim] = deque()
+        # Sync tasks go from the core to threads without the loop, unless a middleware needs it.
+        threaded = [] if app._middleware else [name for name, task in app._registry.items() if not task.is_async]
+        self.link = line.channel.worker(_config(app, threaded))
+        self._attempts = Attempts(app, self)
+        self._sync_tasks = SyncTasks(self._attempts, self.link, self._context, app.concurrency)
+        self._attempts.in_thread = self._sync_tasks.call
+        self._has_threaded = bool(threaded)
+        self.turn_due = False
+
+    async def run(self) -> None:
+        """Work until stopped; in burst mode until nothing is left.
+
+        Cancelled, it cancels what runs and hands it back.
+        """
+        self._line.on_worker_event = self._on_event
+        self.link.start()
+        if self._has_threaded:
+            self._sync_tasks.start()
+        try:
+            await asyncio.shield(self._stopped)
+        except asyncio.CancelledError:
+            await self._halt()
+            raise
+        finally:
+            self._attempts.over = True
+            self._line.on_worker_event = _ignore
+            self.link.abandon()  # of no effect once it has left
+            self._attempts.hand_back()
+            self._sync_tasks.close()
+
+    def stop(self) -> None:
+        """Take no more; `run` ends when all that was started is settled. From any thread."""
+        self._stopping = True
+        self.link.stop()
+        self._loop.call_soon_threadsafe(self.turn_soon)
+
+    def is_cancelled(self) -> bool:
+        """Whether the worker itself is being cancelled, and not a task of its."""
+        return self._main is not None and self._main.cancelling() > 0
+
+    def turn_soon(self) -> None:
+        """Settle what ended and start what is there when the loop comes round."""
+        if not self.turn_due:
+            self.turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        if self._attempts.over:
+            return
+        # What ends from here on is settled by this turn: it need not ask for one.
+        self.turn_due = True
+        try:
+            if self._start_some():
+                self._loop.call_soon(self._turn)
+                return
+        except BaseException as error:
+            self._fail(error)
+        self.turn_due = False
+
+    def _start_some(self) -> bool:
+        """Settle, take and start until nothing is left or the turn is over; whether it was over first."""
+        link, taken, attempts = self.link, self._taken, self._attempts
+        outcomes, running, runners = attempts.outcomes, attempts.running, attempts.runners
+        loop, copy_context = self._loop, self._context.copy
+        left = _MOST_STARTS
+        ends = monotonic() + _LONGEST_TURN_S
+        while True:
+            if self._stopping:
+                self._release_taken()
+            if outcomes:
+                link.settle(outcomes)
+                outcomes.clear()
+            if not taken:
+                taken.extend(link.take(left))
+                if not taken:
+                    return False
+            while taken:
+                if left == 0 or monotonic() > ends:
+                    return True
+                left -= 1
+                claim = taken.popleft()
+                attempt = (runners.get(claim[2]) or attempts.runner(claim[2]))(claim)
+                task = _new_task(attempt, loop=loop, context=copy_context())
+                if not task.done():
+                    running[claim[1]] = (claim[0], task)
+
+    def _release_taken(self, up_to: float = inf) -> None:
+        for claim in [claim for claim in self._taken if claim[1] <= up_to]:
+            self._taken.remove(claim)
+            self._attempts.outcomes.append((claim[0], claim[1], RELEASED, 0, b"", b""))
+
+    def _on_event(self, event: tuple[Any, ...]) -> None:
+        kind = event[0]
+        if kind == "tasks":
+            if not self.turn_due:
+                self._turn()
+        elif kind == "abort":
+            self._abort(event[1])
+        elif kind == "log":
+            log.log(event[1], "%s", event[2])
+        elif kind == "stale":
+            log.warning("task outcome refused id=%s reason=%s: somebody else has the task", event[1], event[3])
+        elif kind == "lost":
+            log.warning("%s", event[1])
+            self._release_taken(event[2])
+            self._attempts.hand_back(event[2])
+            self.turn_soon()
+        elif kind == "idle":
+            self.stop()
+        elif kind == "failed":
+            self._fail(event[1])
+        elif kind == "worker" and not self._stopped.done():
+            self._stopped.set_result(None)
+
+    def _abort(self, task_id: str) -> None:
+        if not self._attempts.abort(task_id):
+            for claim in [claim for claim in self._taken if claim[0] == task_id]:
+                self._taken.remove(claim)
+                self._attempts.settle_cancelled(claim, 0.0, ABORTED)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._stopped.done():
+            self._stopped.set_exception(error)
+
+    async def _halt(self) -> None:
+        """Cancel what runs, hand it back and leave, soon or not at all."""
+        self._attempts.hand_back()
+        self.stop()
+        await asyncio.wait([self._stopped], timeout=_HALT_S)
+
+
+def _config(app: "Ardiq", threaded: list[str]) -> dict[str, Any]:
+    info = {
+        "label": app.worker_id,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "ardiq": getattr(_core, "VERSION", ""),
+        "concurrency": app.concurrency,
+        "prefetch": app.prefetch,
+        "tasks": len(app.tasks),
+    }
+    return {
+        "label": app.worker_id,
+        "info": to_json(info).decode(),
+        "lanes": app.priorities[::-1],
+        "concurrency": app.concurrency,
+        "prefetch": app.prefetch,
+        "lease_ms": app.idle_timeout_ms,
+        "poll_block_ms": app.poll_block_ms,
+        "result_ttl_ms": app.result_ttl_ms,
+        "max_lost": app.max_lost,
+        "burst": app.burst,
+        "thread_tasks": threaded,
+    }
+
+
+def _ignore(event: tuple[Any, ...]) -> None:
+    """Events that come after the end."""
