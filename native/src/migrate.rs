@@ -106,7 +106,7 @@ pub async fn apply(link: &Link, to: Option<u32>, force: bool) -> Result<Vec<Stri
         if to.is_some_and(|to| to < newest) {
             done.extend(drop_unused(&nodes, |version| version > target).await?);
         }
-        note(nodes.home(), &record, target).await?;
+        note(nodes.home(), target).await?;
         Ok(done)
     })
     .await
@@ -172,12 +172,12 @@ async fn carry_out(home: &Connection, node: &Connection, step: &Step) -> Result<
     home.query(redis::cmd("HDEL").arg(schema::key()).arg(schema::DIRTY)).await.map(drop)
 }
 
-/// Completes the record where a library was loaded by hand.
-async fn note(home: &Connection, before: &Record, version: u32) -> Result<(), Error> {
-    let expected = sha1(&payload(version)?);
-    if !home.server().has_functions() || before.of(version, "sha1") == Some(&expected) {
-        return Ok(());
+/// Completes the record: of a library loaded by hand, and where nothing can be loaded.
+async fn note(home: &Connection, version: u32) -> Result<(), Error> {
+    if !home.server().has_functions() {
+        return schema::record_data(home, version).await;
     }
+    let expected = sha1(&payload(version)?);
     if Record::fetch(home).await?.of(version, "sha1") == Some(&expected) {
         return Ok(());
     }

@@ -198,7 +198,7 @@ impl Function {
                 format!("{fixed} and up to {} records of {} {}", tail.max, tail.fields.len(), tail.name)
             }
         };
-        Err(Error::Argument(format!("{}: {count} arguments, expected {expected}", self.name)))
+        Err(Error::Argument(format!("{} takes {expected} arguments, got {count}", self.name)))
     }
 }
 
@@ -268,7 +268,7 @@ mod tests {
         assert!(enqueue.check(7).is_err());
         assert!(enqueue.check(6 * 1001).is_err());
         let error = protocol.function("task").unwrap().check(0).unwrap_err();
-        assert_eq!(error.to_string(), "task: 0 arguments, expected 1");
+        assert_eq!(error.to_string(), "task takes 1 arguments, got 0");
     }
 
     #[test]

@@ -86,9 +86,16 @@ pub async fn record(connection: &Connection, version: u32, sha1: &str) -> Result
     let loaded_at = now_ms(connection).await?;
     let entry = json!({"sha1": sha1, "loaded_at": loaded_at, "package": PACKAGE}).to_string();
     connection.query(redis::cmd("HSET").arg(key()).arg(format!("v{version}")).arg(entry)).await?;
-    // Data is of the oldest version that was ever loaded, until `migrate` moves it on.
-    connection.query(redis::cmd("HSETNX").arg(key()).arg(DATA_VERSION).arg(version)).await?;
-    Ok(())
+    record_data(connection, version).await
+}
+
+/// Notes which version the data is of, on a server where nothing says so yet: that of the library
+/// loaded first, until `migrate` moves it on.
+///
+/// # Errors
+/// As [`Connection::query`].
+pub async fn record_data(connection: &Connection, version: u32) -> Result<(), Error> {
+    connection.query(redis::cmd("HSETNX").arg(key()).arg(DATA_VERSION).arg(version)).await.map(drop)
 }
 
 /// The server's clock.

@@ -97,8 +97,9 @@ fn accept(answer: Result<Value, Error>) -> Result<Value, Refusal> {
             } else {
                 Error::from(&reply)
             };
-            // A wrong password stays wrong; a server that is full or still loading does not stay so.
-            let temporary = !too_old && !matches!(reply.code(), "WRONGPASS" | "NOAUTH" | "NOPERM");
+            // A wrong password stays wrong; a server that is still loading or full does not stay so.
+            let temporary = matches!(reply.code(), "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN")
+                || reply.details().is_some_and(|text| text.contains("max number of clients"));
             Err(Refusal { error: unsent(error), temporary })
         }
         Ok(value) => Ok(value),

@@ -28,7 +28,7 @@ local function bad_call(name, KEYS, ARGV, expected)
   if #KEYS ~= 1 or not string.find(KEYS[1], '^.+:{.+}:$') then
     return refuse(name, 'expected one key, the base of a queue, as ardiq:{default}:')
   end
-  return refuse(name, #ARGV .. ' arguments, expected ' .. expected)
+  return refuse(name, 'takes ' .. expected .. ' arguments, got ' .. #ARGV)
 end
 local function integer(text)
   local number = string.find(text, '^%-?%d+$') and tonumber(text)
@@ -39,11 +39,12 @@ local function json(text)
   local ok, value = pcall(cjson.decode, text)
   return ok and type(value) == 'table' and value
 end
--- An error raised as a table is a refusal or that of a command; one raised as a string is a mistake in the Lua.
+-- Refusals and errors of commands begin with their code; anything else is a mistake in the Lua. (A `pcall` inside
+-- the server turns an error raised as a table into its text, save before 7.0.)
 local function failed(err)
-  if type(err) ~= 'table' or not err.err then error(err, 0) end
-  if not err.source then return { err = err.err } end
-  return { err = err.err .. ' at ' .. err.source .. ':' .. err.line }
+  local text = type(err) == 'table' and err.err or tostring(err)
+  if string.find(text, '^%u[%u_]+ ') then return { err = text } end
+  error(text, 0)
 end"#;
 
 /// The flags a function is registered with, as a Lua table.
@@ -69,7 +70,7 @@ pub fn callback(function: &Function, form: Form) -> Result<String, Error> {
                 if width > 1 { format!(" or (#ARGV - {fixed}) % {width} ~= 0") } else { String::new() };
             (
                 format!("#ARGV < {fixed} or #ARGV > {}{multiple}", fixed + width * tail.max),
-                format!("{fixed} and up to {} {} of {width}", tail.max, tail.name),
+                format!("{fixed} and {width} for each of up to {} {}", tail.max, tail.name),
             )
         }
     };
