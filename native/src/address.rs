@@ -53,11 +53,7 @@ impl Address {
         match url.scheme() {
             "unix" | "redis+unix" | "valkey+unix" => {
                 let path = url.to_file_path().map_err(|()| at("no path to a socket".to_owned()))?;
-                Ok(Self {
-                    place: Place::Unix(path),
-                    login: query.login(RedisConnectionInfo::default()),
-                    shown,
-                })
+                Ok(Self { place: Place::Unix(path), login: query.login(RedisConnectionInfo::default()), shown })
             }
             scheme @ ("redis" | "valkey" | "rediss" | "valkeys") => {
                 let secure = scheme == "rediss" || scheme == "valkeys";
@@ -118,8 +114,7 @@ impl Query {
                 "user" | "username" => query.user = Some(value),
                 "pass" | "password" => query.password = Some(value),
                 "db" => {
-                    let db =
-                        value.parse().map_err(|_| invalid(format!("db={value:?} is no database number")))?;
+                    let db = value.parse().map_err(|_| invalid(format!("db={value:?} is no database number")))?;
                     query.db = Some(db);
                 }
                 "ssl_ca_certs" => query.ca_certs = Some(value.into()),
@@ -177,9 +172,9 @@ impl Query {
                 let chain = certificates(certificate)?;
                 let secret = PrivateKeyDer::from_pem_file(key)
                     .map_err(|e| format!("no private key in {}: {e}", key.display()))?;
-                builder.with_client_auth_cert(chain, secret).map_err(|e| {
-                    format!("certificate {} and key {}: {e}", certificate.display(), key.display())
-                })
+                builder
+                    .with_client_auth_cert(chain, secret)
+                    .map_err(|e| format!("certificate {} and key {}: {e}", certificate.display(), key.display()))
             }
             (None, Some(_)) => Err("ssl_keyfile without ssl_certfile".to_owned()),
         }
@@ -197,9 +192,7 @@ impl Query {
         let native = rustls_native_certs::load_native_certs();
         roots.add_parsable_certificates(native.certs);
         if roots.is_empty() {
-            return Err(
-                "this system has no certificate authorities; name a file with ssl_ca_certs".to_owned()
-            );
+            return Err("this system has no certificate authorities; name a file with ssl_ca_certs".to_owned());
         }
         Ok(roots)
     }

@@ -140,12 +140,7 @@ impl Core {
     }
 
     /// Calls a library function and waits for its reply.
-    fn call<'py>(
-        &self,
-        py: Python<'py>,
-        function: &str,
-        args: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn call<'py>(&self, py: Python<'py>, function: &str, args: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let mut request = self.state()?.dispatcher.request(function)?;
         for arg in args.try_iter()? {
             with_bytes(&arg?, |bytes| {
@@ -183,9 +178,7 @@ impl Core {
 
     /// Refuses a server whose eviction policy could throw away tasks.
     fn check_eviction(&self, py: Python<'_>) -> PyResult<()> {
-        self.wait(py, |dispatcher| async move {
-            schema::check_eviction(&dispatcher.link().connection().await?).await
-        })
+        self.wait(py, |dispatcher| async move { schema::check_eviction(&dispatcher.link().connection().await?).await })
     }
 
     fn migrate_status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -250,9 +243,7 @@ pub(crate) fn to_python(py: Python<'_>, value: Value) -> PyResult<Bound<'_, PyAn
             let items = items.into_iter().map(|item| to_python(py, item)).collect::<PyResult<Vec<_>>>()?;
             PyList::new(py, items)?.into_any()
         }
-        Value::ServerError(reply) => {
-            PyErr::from(Error::from(&reply)).into_value(py).into_bound(py).into_any()
-        }
+        Value::ServerError(reply) => PyErr::from(Error::from(&reply)).into_value(py).into_bound(py).into_any(),
         other => {
             return Err(Error::Script(format!("an answer of a kind RESP2 does not have: {other:?}")).into());
         }

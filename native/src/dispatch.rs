@@ -245,15 +245,11 @@ impl Dispatcher {
                 // Another process was faster.
                 let answer = connection.exchange(&schema::list_command(&protocol.library)).await;
                 match schema::read_list(&settled(answer)?).first() {
-                    Some(found) if found.sha1 != library.sha1() => {
-                        Err(Unfit::Refused(self.different(&found.sha1)))
-                    }
+                    Some(found) if found.sha1 != library.sha1() => Err(Unfit::Refused(self.different(&found.sha1))),
                     _ => Ok(()),
                 }
             }
-            Err(Error::Broker { message, maybe_sent: true }) => {
-                Err(Unfit::Answer(Err(Error::broker(message, false))))
-            }
+            Err(Error::Broker { message, maybe_sent: true }) => Err(Unfit::Answer(Err(Error::broker(message, false)))),
             Err(Error::Broker { message, .. }) => Err(Unfit::Refused(Error::Library(format!(
                 "the server lacks the library {} and it cannot be loaded from here: run `ardiq migrate` ({message})",
                 protocol.library
@@ -263,13 +259,7 @@ impl Dispatcher {
     }
 
     /// The command up to the arguments.
-    fn begin(
-        &self,
-        function: &'static Function,
-        form: Form,
-        args: usize,
-        bytes: usize,
-    ) -> Result<Cmd, Error> {
+    fn begin(&self, function: &'static Function, form: Form, args: usize, bytes: usize) -> Result<Cmd, Error> {
         let mut cmd = Cmd::with_capacity(args + 4, bytes + 64);
         match form {
             Form::Functions => cmd.arg(b"FCALL").arg(&function.server_name),

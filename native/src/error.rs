@@ -64,35 +64,27 @@ impl Error {
             )),
             "WRONGTYPE" => Self::Server {
                 code: "WRONG_TYPE".to_owned(),
-                message: format!(
-                    "a key does not hold what Ardiq keeps there: something else wrote it ({detail})"
-                ),
+                message: format!("a key does not hold what Ardiq keeps there: something else wrote it ({detail})"),
             },
             "NOAUTH" => refused(format!("the server wants a password; put it in the URL ({detail})")),
-            "WRONGPASS" => {
-                refused(format!("the server does not accept the user or password of the URL ({detail})"))
+            "WRONGPASS" => refused(format!("the server does not accept the user or password of the URL ({detail})")),
+            "NOPERM" => {
+                refused(format!("the server's user may not do this; `ACL SETUSER` grants commands and keys ({detail})"))
             }
-            "NOPERM" => refused(format!(
-                "the server's user may not do this; `ACL SETUSER` grants commands and keys ({detail})"
-            )),
-            "READONLY" => {
-                refused(format!("the server is a read-only replica; connect to the primary ({detail})"))
-            }
-            "LOADING" => {
-                refused(format!("the server is still loading its data; wait until it is up ({detail})"))
-            }
+            "READONLY" => refused(format!("the server is a read-only replica; connect to the primary ({detail})")),
+            "LOADING" => refused(format!("the server is still loading its data; wait until it is up ({detail})")),
             "BUSY" => refused(format!(
                 "the server is busy with a script that does not end; see FUNCTION KILL, SCRIPT KILL ({detail})"
             )),
             "MISCONF" => refused(format!(
                 "the server refuses writes because it cannot save them; see its log, its disk ({detail})"
             )),
-            "NOREPLICAS" => refused(format!(
-                "the server refuses writes for want of replicas; see min-replicas-to-write ({detail})"
-            )),
-            "MOVED" | "ASK" => refused(format!(
-                "another node of the cluster holds this queue; connect to that node ({code} {detail})"
-            )),
+            "NOREPLICAS" => {
+                refused(format!("the server refuses writes for want of replicas; see min-replicas-to-write ({detail})"))
+            }
+            "MOVED" | "ASK" => {
+                refused(format!("another node of the cluster holds this queue; connect to that node ({code} {detail})"))
+            }
             "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "CROSSSLOT" => {
                 refused(format!("the server cannot serve this now ({code} {detail})"))
             }
@@ -116,8 +108,7 @@ fn raised_in_script(detail: &str) -> Option<(&str, &str)> {
     let (_, rest) = detail.rsplit_once("user_script:")?;
     let (_, reply) = rest.split_once(": ")?;
     let (code, text) = reply.trim_start_matches('-').split_once(' ')?;
-    let is_code =
-        code != "ERR" && code.len() > 2 && code.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+    let is_code = code != "ERR" && code.len() > 2 && code.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
     is_code.then_some((code, text))
 }
 
@@ -219,8 +210,7 @@ mod tests {
         let oom = "Error running script (call to f_a8e0): @user_script:1: @user_script: 1: -OOM command not \
                    allowed when used memory > 'maxmemory'.";
         assert!(matches!(Error::from_reply("ERR", oom), Error::OutOfMemory(_)));
-        let wrong =
-            "Error running script (call to f_88eb): @user_script:1: WRONGTYPE Operation against a key";
+        let wrong = "Error running script (call to f_88eb): @user_script:1: WRONGTYPE Operation against a key";
         assert!(Error::from_reply("ERR", wrong).is("WRONG_TYPE"));
         let bug = "Error running script (call to f_3d44): @user_script:1: user_script:1: attempt to index a nil value";
         assert_eq!(Error::from_reply("ERR", bug), Error::Script(format!("ERR {bug}")));

@@ -40,9 +40,8 @@ impl Library {
     /// The library of this build.
     pub fn get() -> &'static Self {
         static LIBRARY: OnceLock<Library> = OnceLock::new();
-        LIBRARY.get_or_init(|| {
-            Self::compose(Protocol::get(), embedded()).unwrap_or_else(|error| panic!("lua/: {error}"))
-        })
+        LIBRARY
+            .get_or_init(|| Self::compose(Protocol::get(), embedded()).unwrap_or_else(|error| panic!("lua/: {error}")))
     }
 
     /// # Errors

@@ -85,10 +85,7 @@ impl Protocol {
             exceptions.insert(code.clone(), string(entry, "exception")?);
         }
         Ok(Self {
-            version: root["version"]
-                .as_u64()
-                .and_then(|v| v.try_into().ok())
-                .ok_or("version: not a number")?,
+            version: root["version"].as_u64().and_then(|v| v.try_into().ok()).ok_or("version: not a number")?,
             library,
             prefix: string(&root, "prefix")?,
             functions,
@@ -101,9 +98,9 @@ impl Protocol {
     /// # Errors
     /// [`Error::Argument`] when the protocol has no such function.
     pub fn function(&self, name: &str) -> Result<&Function, Error> {
-        self.functions.get(name).ok_or_else(|| {
-            Error::Argument(format!("the protocol (version {}) has no function {name:?}", self.version))
-        })
+        self.functions
+            .get(name)
+            .ok_or_else(|| Error::Argument(format!("the protocol (version {}) has no function {name:?}", self.version)))
     }
 
     pub fn functions(&self) -> impl Iterator<Item = &Function> {

@@ -71,9 +71,7 @@ pub async fn load(connection: &Connection, payload: &str, replace: bool) -> Resu
     cmd.arg(payload);
     match connection.query(&cmd).await {
         Ok(_) => Ok(()),
-        Err(Error::Script(message)) => {
-            Err(Error::Library(format!("the server does not take the library: {message}")))
-        }
+        Err(Error::Script(message)) => Err(Error::Library(format!("the server does not take the library: {message}"))),
         Err(error) => Err(error),
     }
 }
@@ -105,8 +103,7 @@ pub async fn record_data(connection: &Connection, version: u32) -> Result<(), Er
 pub async fn now_ms(connection: &Connection) -> Result<i64, Error> {
     let answer = connection.query(&redis::cmd("TIME")).await?;
     let Value::Array(parts) = &answer else { return Ok(0) };
-    let part =
-        |index: usize| parts.get(index).and_then(text).and_then(|t| t.parse::<i64>().ok()).unwrap_or(0);
+    let part = |index: usize| parts.get(index).and_then(text).and_then(|t| t.parse::<i64>().ok()).unwrap_or(0);
     Ok(part(0) * 1000 + part(1) / 1000)
 }
 
@@ -246,10 +243,8 @@ mod tests {
                 bulk(code),
             ])
         };
-        let answer =
-            Value::Array(vec![library("ardiq_v2", "b"), library("ardiq_v1", "a"), library("ardiq_vx", "c")]);
-        let expected =
-            vec![Installed { version: 1, sha1: sha1("a") }, Installed { version: 2, sha1: sha1("b") }];
+        let answer = Value::Array(vec![library("ardiq_v2", "b"), library("ardiq_v1", "a"), library("ardiq_vx", "c")]);
+        let expected = vec![Installed { version: 1, sha1: sha1("a") }, Installed { version: 2, sha1: sha1("b") }];
         assert_eq!(read_list(&answer), expected);
         assert_eq!(read_list(&Value::Nil), vec![]);
     }

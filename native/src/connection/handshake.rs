@@ -61,12 +61,8 @@ pub(super) async fn greet(wire: &Wire, login: &RedisConnectionInfo) -> Result<Se
     let name = set_info("LIB-NAME", login.lib_name());
     let version = set_info("LIB-VER", login.lib_ver());
     // All sent at once, answered in order. What a server before 7.2 says to SETINFO is of no interest.
-    let (hello, select, _, _) = tokio::join!(
-        wire.exchange(&hello),
-        select(wire, login.db()),
-        wire.exchange(&name),
-        wire.exchange(&version),
-    );
+    let (hello, select, _, _) =
+        tokio::join!(wire.exchange(&hello), select(wire, login.db()), wire.exchange(&name), wire.exchange(&version),);
     let hello = accept(hello)?;
     accept(select)?;
     Server::read(&hello).ok_or_else(|| Refusal {
@@ -155,10 +151,7 @@ mod tests {
         let new = Server::read(&hello("valkey", "9.1.2", "cluster")).unwrap();
         assert!(new.has_functions() && new.cluster);
         let refused = Server::read(&hello("redis", "6.0.16", "standalone")).unwrap().require().unwrap_err();
-        assert!(
-            refused.to_string().starts_with("the server is Redis 6.0.16; Ardiq needs Redis 6.2"),
-            "{refused}"
-        );
+        assert!(refused.to_string().starts_with("the server is Redis 6.0.16; Ardiq needs Redis 6.2"), "{refused}");
         assert_eq!(Server::read(&hello("redis", "8.0-rc1", "standalone")).map(|s| s.version), None);
     }
 

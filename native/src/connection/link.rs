@@ -81,16 +81,15 @@ impl Link {
             if let Some(connection) = self.live() {
                 return Ok(connection);
             }
-            let refusal =
-                match self.connector().attempt(Some(self.connector().options().response_timeout)).await {
-                    Ok(connection) => {
-                        backoff.reset();
-                        *lock(&self.inner.last_error) = None;
-                        *lock(&self.inner.current) = Some(connection.clone());
-                        return Ok(connection);
-                    }
-                    Err(refusal) => refusal,
-                };
+            let refusal = match self.connector().attempt(Some(self.connector().options().response_timeout)).await {
+                Ok(connection) => {
+                    backoff.reset();
+                    *lock(&self.inner.last_error) = None;
+                    *lock(&self.inner.current) = Some(connection.clone());
+                    return Ok(connection);
+                }
+                Err(refusal) => refusal,
+            };
             *lock(&self.inner.last_error) = Some(refusal.error.clone());
             let next = Instant::now() + backoff.pause();
             if !refusal.temporary || next >= deadline {

@@ -23,17 +23,11 @@ fn source(path: &str, text: &str) -> Source {
 
 fn tree() -> Vec<Source> {
     vec![
-        source(
-            "transitions/put.lua",
-            "-- put\nreturn function(base, args)\n  return item.add(base, args)\nend\n",
-        ),
+        source("transitions/put.lua", "-- put\nreturn function(base, args)\n  return item.add(base, args)\nend\n"),
         source("lib/keys.lua", "local M = {}\nfunction M.item(base) return base .. 'item' end\nreturn M"),
         source("lib/item.lua", "local M = {}\nfunction M.add(base) return keys.item(base) end\nreturn M\n"),
         source("lib/spare.lua", "return {}\n"),
-        source(
-            "transitions/drop.lua",
-            "-- spare.x is only mentioned\nreturn function() return my_keys.x end",
-        ),
+        source("transitions/drop.lua", "-- spare.x is only mentioned\nreturn function() return my_keys.x end"),
         source("queries/size.lua", "return function(base) return #keys.item(base) end"),
     ]
 }
@@ -70,10 +64,7 @@ fn the_wrapper_names_and_converts_what_is_declared() {
     assert!(payload.contains("local arg2 = json(ARGV[2])"), "{payload}");
     assert!(payload.contains("for i = 3, #ARGV, 2 do"), "{payload}");
     assert!(payload.contains("tail[count] = { id = ARGV[i], size = size }"), "{payload}");
-    assert!(
-        payload.contains("pcall(run, KEYS[1], { limit = arg1, lanes = arg2, items = tail })"),
-        "{payload}"
-    );
+    assert!(payload.contains("pcall(run, KEYS[1], { limit = arg1, lanes = arg2, items = tail })"), "{payload}");
 }
 
 #[test]
@@ -103,8 +94,7 @@ fn lines_of_the_payload_are_told_as_lines_of_the_sources() {
     let library = library();
     let payload = library.payload();
     let line = 1 + payload.lines().position(|line| line.contains("return item.add")).unwrap();
-    let told =
-        library.locate(&format!("user_function:{line}: boom script: demo_v3_put, on @user_function:{line}."));
+    let told = library.locate(&format!("user_function:{line}: boom script: demo_v3_put, on @user_function:{line}."));
     assert_eq!(told, "transitions/put.lua:3: boom script: demo_v3_put, on transitions/put.lua:3.");
 
     let script = library.script("put").unwrap();
@@ -127,10 +117,7 @@ fn a_misplaced_file_is_refused() {
         sources.push(source(path, "return {}"));
         Library::compose(protocol(), sources).map(|_| ()).unwrap_err()
     };
-    assert_eq!(
-        refused("transitions/other.lua"),
-        "transitions/other.lua: protocol.json declares no such function"
-    );
+    assert_eq!(refused("transitions/other.lua"), "transitions/other.lua: protocol.json declares no such function");
     assert_eq!(refused("queries/put.lua"), "queries/put.lua: belongs in transitions/");
     assert_eq!(refused("lib/a-b.lua"), "lib/a-b.lua: its name is no Lua name");
     assert_eq!(refused("spare/x.lua"), "spare/x.lua: no folder of the library");

@@ -15,8 +15,8 @@ pub enum Form {
 }
 
 pub const KEYWORDS: [&str; 21] = [
-    "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in", "local", "nil",
-    "not", "or", "repeat", "return", "then", "true", "until", "while",
+    "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in", "local", "nil", "not", "or",
+    "repeat", "return", "then", "true", "until", "while",
 ];
 
 /// What all callbacks share. No standard library exists while a library loads, so nothing but
@@ -66,8 +66,7 @@ pub fn callback(function: &Function, form: Form) -> Result<String, Error> {
         None => (format!("#ARGV ~= {fixed}"), fixed.to_string()),
         Some(tail) => {
             let width = tail.fields.len();
-            let multiple =
-                if width > 1 { format!(" or (#ARGV - {fixed}) % {width} ~= 0") } else { String::new() };
+            let multiple = if width > 1 { format!(" or (#ARGV - {fixed}) % {width} ~= 0") } else { String::new() };
             (
                 format!("#ARGV < {fixed} or #ARGV > {}{multiple}", fixed + width * tail.max),
                 format!("{fixed} and {width} for each of up to {} {}", tail.max, tail.name),

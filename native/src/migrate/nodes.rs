@@ -159,12 +159,7 @@ mod tests {
             Value::Array(vec![Value::BulkString(host.as_bytes().to_vec()), Value::Int(port), Value::Nil])
         };
         let range = |first, last, port| {
-            Value::Array(vec![
-                Value::Int(first),
-                Value::Int(last),
-                node("10.0.0.1", port),
-                node("10.0.0.2", port),
-            ])
+            Value::Array(vec![Value::Int(first), Value::Int(last), node("10.0.0.1", port), node("10.0.0.2", port)])
         };
         let answer = Value::Array(vec![range(0, 100, 1), range(101, 200, 2), range(201, 300, 1)]);
         let primaries = read_slots(&answer);

@@ -195,11 +195,7 @@ mod tests {
     fn a_library_with_another_checksum_is_replaced() {
         let record = recorded(PACKAGE);
         let steps = steps(&[other()], &record, mine());
-        assert!(
-            steps[0].to_string().starts_with("replace ardiq_v1 (checksum 01234567…, not "),
-            "{}",
-            steps[0]
-        );
+        assert!(steps[0].to_string().starts_with("replace ardiq_v1 (checksum 01234567…, not "), "{}", steps[0]);
         assert!(refuse(&steps, &record).is_ok());
     }
 
@@ -220,8 +216,7 @@ mod tests {
     #[test]
     fn libraries_are_compared_with_this_build() {
         let newer = Installed { version: mine() + 1, sha1: "x".to_owned() };
-        let states: Vec<State> =
-            found(&[current(), newer], &Record::default()).iter().map(|f| f.state).collect();
+        let states: Vec<State> = found(&[current(), newer], &Record::default()).iter().map(|f| f.state).collect();
         assert_eq!(states, [State::Current, State::Newer]);
         let different = &found(&[other()], &recorded("0.0.9"))[0];
         assert_eq!((different.state, different.package.as_deref()), (State::Different, Some("0.0.9")));
