@@ -216,11 +216,12 @@ class Codec:
         kwargs: Mapping[str, Any],
         found: int,
     ) -> tuple[bytes, bytes, str]:
-        hinted = signature is not None and signature.has_hints
+        rows = _labelled(signature, args, kwargs)
+        hinted = any(hint is not MISSING and survey((value,)) for _, value, hint in rows)
         mode = _MODES["msgpack"]
         if found & _OTHER or (found & _TUPLE and hinted) or not _fits_msgpack(mode, args, kwargs):
             modes = list(_ALL if hinted else _UNTYPED)
-            for label, value, hint in _labelled(signature if hinted else None, args, kwargs):
+            for label, value, hint in rows:
                 modes = [mode for mode in modes if mode.carries(value, hint)]
                 if not modes:
                     raise TypeError(_why_not(f"{label} of task {name!r}", value, hint))
@@ -251,8 +252,8 @@ class Codec:
             a = mode.decode(args)
             k = mode.decode(kwargs) if kwargs else {}
             if mode.typed and signature is not None:
-                hints = [hint for _, hint in signature.positional(len(a))]
-                a = [mode.restore(v, h, f"argument {i}") for i, (v, h) in enumerate(zip(a, hints, strict=True))]
+                named = zip(signature.positional(len(a)), a, strict=True)
+                a = [mode.restore(v, hint, f"argument {label!r}") for (label, hint), v in named]
                 k = {key: mode.restore(v, signature.hint(key), f"argument {key!r}") for key, v in k.items()}
         if not isinstance(a, list | tuple) or not isinstance(k, dict):
             raise ValueError("the stored arguments are not a list and a mapping")

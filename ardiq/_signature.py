@@ -50,11 +50,6 @@ class Signature:
             self._fits.add(shape)
 
     @property
-    def has_hints(self) -> bool:
-        """Whether any annotation can bring values back."""
-        return bool(self._resolved())
-
-    @property
     def wants_tuples(self) -> bool:
         """Whether an annotation of a parameter names a tuple."""
         if self._wants_tuples is None:

@@ -1,0 +1,73 @@
+"""Every test talks to a real server: the embedded one, or the binary that ARDIQ_TEST_SERVER names."""
+
+import asyncio
+import inspect
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import Script
+
+from ardiq import Ardiq
+from ardiq.embedded import Server
+
+LONGEST_TEST_S = 120
+_numbers = itertools.count(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine function on an event loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+
+    async def bounded() -> None:
+        async with asyncio.timeout(LONGEST_TEST_S):
+            await pyfuncitem.obj(**arguments)
+
+    asyncio.run(bounded())
+    return True
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with Server(binary=os.environ.get("ARDIQ_TEST_SERVER")) as server:
+        yield server
+
+
+@pytest.fixture
+def make_app(server: Server) -> Iterator[Callable[..., Ardiq]]:
+    """Makes apps with a queue of their own, unless told which."""
+    apps: list[Ardiq] = []
+
+    def make(**options: Any) -> Ardiq:
+        options = {"redis_url": server.url, "queue_name": f"q{next(_numbers)}", **options}
+        apps.append(Ardiq(**options))
+        return apps[-1]
+
+    yield make
+    for app in apps:
+        app._broker.close()
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Ardiq]) -> Ardiq:
+    return make_app()
+
+
+@pytest.fixture
+def run_script(tmp_path: Path) -> Iterator[Callable[..., Script]]:
+    """Starts Python programs, which are gone when the test ends."""
+    scripts: list[Script] = []
+
+    def start(source: str, *arguments: str) -> Script:
+        scripts.append(Script(tmp_path, source, *arguments, name=f"script{len(scripts)}.py"))
+        return scripts[-1]
+
+    yield start
+    for script in scripts:
+        script.kill()

@@ -1,0 +1,109 @@
+"""What the tests of the Python API share."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from ardiq import Ardiq, Job, TaskResult
+from ardiq.cli import main
+
+SOON_S = 20.0
+"""Far longer than anything here takes on a busy machine; only a failure waits so long."""
+
+
+@asynccontextmanager
+async def working(app: Ardiq) -> AsyncIterator["asyncio.Task[None]"]:
+    """A worker of the app on this loop, stopped gracefully at the end."""
+    run = asyncio.create_task(app.run())
+    try:
+        yield run
+    finally:
+        app.stop()
+        async with asyncio.timeout(SOON_S):
+            await run
+
+
+async def drain(app: Ardiq) -> None:
+    """Run what is ready, as `ardiq run --burst` does."""
+    app.burst = True
+    async with asyncio.timeout(SOON_S):
+        await app.run()
+
+
+async def result_of(job: Job) -> TaskResult:
+    result = await job.result(timeout=SOON_S)
+    assert result is not None
+    return result
+
+
+async def eventually(condition: Callable[[], Any], seconds: float = SOON_S) -> Any:
+    """The first true value of a condition, awaited if it is awaitable."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if isinstance(value, Awaitable):
+            value = await value
+        if value:
+            return value
+        assert time.monotonic() < deadline, "it did not come about"
+        await asyncio.sleep(0.01)
+
+
+def field(app: Ardiq, task_id: str, name: str) -> str | None:
+    """One field of a task's record, as redis-cli would show it."""
+    value = app._broker.core.command(["HGET", f"ardiq:{{{app.queue_name}}}:task:{task_id}", name])
+    return None if value is None else value.decode()
+
+
+def is_sound(app: Ardiq) -> bool:
+    """Whether `ardiq fsck` finds nothing wrong with the queue."""
+    return main(["fsck", app._broker._url, "--queue", app.queue_name]) == 0
+
+
+class Script:
+    """A Python program in a process of its own."""
+
+    def __init__(self, directory: Path, source: str, *arguments: str, name: str = "script.py") -> None:
+        path = directory / name
+        path.write_text(textwrap.dedent(source))
+        self.process = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", str(path), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"},
+        )
+
+    def line(self) -> str:
+        """The next line it prints."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().strip()
+        assert line, self.end()
+        return line
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def end(self, seconds: float = SOON_S) -> tuple[int, str, str]:
+        """Exit code, output and errors, when it has ended."""
+        try:
+            out, err = self.process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # faulthandler shows where it hangs
+            out, err = self.process.communicate()
+            raise AssertionError(f"it did not end:\n{out}\n{err}") from None
+        return self.process.returncode, out, err
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+        self.process.communicate()
