@@ -122,9 +122,10 @@ class Ardiq:
         self._stop_asked = False
         self._enqueue_hooks: list[Callable[[EnqueueContext], Any]] = []
         self.state = State()
+        self._prefix = _options.key_part("prefix", prefix)
         self._broker = Broker(
             self._redis_url,
-            base=f"{_options.key_part('prefix', prefix)}:{{{queue_name}}}:",
+            base=f"{prefix}:{{{queue_name}}}:",
             registry=f"{prefix}:queues",
             queue=queue_name,
             # With the record gone at once, a repeated enqueue could not be told from a new one.
@@ -148,6 +149,11 @@ class Ardiq:
     def queue_name(self) -> str:
         """The queue's name."""
         return self._queue_name
+
+    @property
+    def prefix(self) -> str:
+        """First part of every key."""
+        return self._prefix
 
     @property
     def priorities(self) -> list[str]:

@@ -14,7 +14,7 @@ class Job:
     __match_args__ = ("app", "id")
     __slots__ = ("app", "id")
 
-    def __init__(self, app: "Ardiq", id: str) -> None:  # noqa: A002
+    def __init__(self, app: "Ardiq", id: str) -> None:
         self.app = app
         self.id = id
 

@@ -7,9 +7,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import ArdiqError
+
+if TYPE_CHECKING:
+    from .. import _core
+    from ..app import Ardiq
 
 _COMMANDS = {
     "run": "run a worker, or several",
@@ -58,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def load_app(target: str) -> Any:
+def load_app(target: str) -> "Ardiq":
     """The app that `MODULE:ATTR` names, imported with the working directory on the path.
 
     Raises:
@@ -73,7 +77,7 @@ def load_app(target: str) -> Any:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        app: Any = importlib.import_module(module_name)
+        app: object = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise Refusal(f"there is no module {error.name!r} in {here} or on the Python path") from None
@@ -105,13 +109,13 @@ def is_url(target: str) -> bool:
     return "://" in target
 
 
-def open_core(url: str, queue: str = "default") -> Any:
+def open_core(url: str, queue: str = "default", prefix: str = "ardiq") -> "_core.Core":
     """The connection to one queue of the server at `url`, an embedded one included."""
     from .. import _core, embedded
 
     if embedded.is_embedded(url):
         url = embedded.url_for(url)
-    return _core.Core(url, f"ardiq:{{{queue}}}:")
+    return _core.Core(url, f"{prefix}:{{{queue}}}:")
 
 
 def _broken(module_name: str, error: Exception) -> Refusal:

@@ -54,14 +54,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     findings = 0
-    url, queues = _queues(arguments.target, arguments.queue)
-    for queue in queues:
+    for name, core in _queues(arguments.target, arguments.queue):
         started = time.monotonic()
-        check = Check(open_core(url, queue))
+        check = Check(core)
         for row in check.findings():
             findings += 1
-            print(f"{queue}: {row.id}: {FINDINGS.get(row.kind, row.kind)}" + (f" ({row.detail})" if row.detail else ""))
-        print(f"{queue}: {check.seen:,} entries looked at in {time.monotonic() - started:.1f} s")
+            detail = f" ({row.detail})" if row.detail else ""
+            print(f"{name}: {row.id}: {FINDINGS.get(row.kind, row.kind)}{detail}")
+        print(f"{name}: {check.seen:,} entries looked at in {time.monotonic() - started:.1f} s")
     print(f"{findings:,} findings" if findings else "clean")
     return 1 if findings else 0
 
@@ -121,14 +121,14 @@ class Check:
                 return
 
 
-def _queues(target: str, queue: str | None) -> tuple[str, list[str]]:
+def _queues(target: str, queue: str | None) -> Iterator[tuple[str, _core.Core]]:
     if not is_url(target):
         app = load_app(target)
-        return app.redis_url, [queue or app.queue_name]
-    if queue:
-        return target, [queue]
-    known = open_core(target).command(["SMEMBERS", "ardiq:queues"])
-    return target, sorted(map(_text, known))
+        name = queue or app.queue_name
+        yield name, open_core(app.redis_url, name, app.prefix)
+        return
+    known = [queue] if queue else sorted(map(_text, open_core(target).command(["SMEMBERS", "ardiq:queues"])))
+    yield from ((name, open_core(target, name)) for name in known)
 
 
 def _text(value: Any) -> str:

@@ -13,11 +13,14 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .. import embedded
 from ..errors import LibraryError
 from . import Refusal, load_app
+
+if TYPE_CHECKING:
+    from ..app import Ardiq
 
 _log = logging.getLogger("ardiq")
 
@@ -60,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     return asyncio.run(_Supervisor(arguments).run())
 
 
-async def _work(app: Any, arguments: argparse.Namespace) -> int:
+async def _work(app: "Ardiq", arguments: argparse.Namespace) -> int:
     app.burst = app.burst or arguments.burst
     loop = asyncio.get_running_loop()
     stopping = False

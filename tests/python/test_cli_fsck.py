@@ -32,8 +32,9 @@ def join(core: _core.Core, worker: str) -> None:
 
 
 def enqueue(core: _core.Core, *names: str, options: str = "") -> None:
-    record = [part for name in names for part in (name, "noop", "default", "[]", "", options)]
-    core.call("enqueue", record)
+    for first in range(0, len(names), 500):
+        page = names[first : first + 500]
+        core.call("enqueue", [part for name in page for part in (name, "noop", "default", "[]", "", options)])
 
 
 def claim(core: _core.Core, count: int, worker: str = "w") -> list[tuple[str, str]]:
