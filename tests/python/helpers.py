@@ -23,6 +23,7 @@ SOON_S = 20.0
 async def working(app: Ardiq) -> AsyncIterator["asyncio.Task[None]"]:
     """A worker of the app on this loop, stopped gracefully at the end."""
     run = asyncio.create_task(app.run())
+    await asyncio.sleep(0)  # it runs from here on
     try:
         yield run
     finally:
