@@ -5,7 +5,7 @@ mod handshake;
 mod link;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -124,7 +124,8 @@ impl Connector {
             driver.await;
             drop(driven);
         });
-        let wire = Wire { multiplexed, gone, driver: driver.abort_handle(), response_timeout };
+        let closed = AtomicBool::new(false);
+        let wire = Wire { multiplexed, closed, gone, driver: driver.abort_handle(), response_timeout };
         let server = handshake::greet(&wire, &self.address().login).await.map_err(|error| Refusal {
             temporary: error.temporary,
             error: error.error.map_message(|what| format!("{}: {what}", self.describe())),
@@ -146,10 +147,7 @@ impl Connector {
     }
 
     fn unreachable(&self, why: &str) -> Refusal {
-        Refusal {
-            error: Error::broker(format!("cannot reach {}: {why}", self.describe()), false),
-            temporary: true,
-        }
+        Refusal { error: Error::broker(format!("cannot reach {}: {why}", self.describe()), false), temporary: true }
     }
 }
 
@@ -158,8 +156,7 @@ async fn tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     // A peer that vanished without a word is noticed after half a minute, also while a blocking
     // command waits and nothing is sent.
-    let keepalive =
-        TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
     SockRef::from(&stream).set_tcp_keepalive(&keepalive.with_retries(3))?;
     Ok(stream)
 }
@@ -180,6 +177,8 @@ struct Opened {
 /// A connection before and after its handshake.
 struct Wire {
     multiplexed: MultiplexedConnection,
+    /// Given up by us; the driver takes a moment to end.
+    closed: AtomicBool,
     /// Closed when the driver ended: nothing can be sent or answered any more.
     gone: watch::Receiver<()>,
     driver: AbortHandle,
@@ -188,7 +187,12 @@ struct Wire {
 
 impl Wire {
     fn is_alive(&self) -> bool {
-        self.gone.has_changed().is_ok()
+        !self.closed.load(Ordering::Acquire) && self.gone.has_changed().is_ok()
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.driver.abort();
     }
 
     /// Sends one command; an error reply is a value.
@@ -205,7 +209,7 @@ impl Wire {
                 Err(_) => {
                     // What comes late would be nobody's, and a peer that vanished answers nothing
                     // at all: begin anew on another connection.
-                    self.driver.abort();
+                    self.close();
                     return Err(Error::broker(format!("no answer within {} ms", limit.as_millis()), true));
                 }
             },
@@ -217,7 +221,7 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         // Otherwise a blocking command in flight would hold the connection open.
-        self.driver.abort();
+        self.close();
     }
 }
 
@@ -244,7 +248,7 @@ impl Connection {
 
     /// Ends it, for all its clones.
     pub fn close(&self) {
-        self.inner.wire.driver.abort();
+        self.inner.wire.close();
     }
 
     /// Sends one command. Error replies come as errors; those inside arrays stay in the value.

@@ -1,0 +1,32 @@
+//! Connections, dispatch and migration against a real server.
+
+mod connecting;
+mod dispatching;
+mod migrating;
+mod server;
+mod tls;
+
+use _core::connection::Link;
+use redis::Value;
+
+const BASE: &str = "ardiq:{test}:";
+
+async fn command(link: &Link, words: &[&str]) -> Value {
+    try_command(link, words).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+}
+
+async fn try_command(link: &Link, words: &[&str]) -> Result<Value, _core::error::Error> {
+    link.query(redis::cmd(words[0]).arg(&words[1..])).await
+}
+
+/// A user who may do what `rules` say.
+async fn user(link: &Link, rules: &[&str]) {
+    command(link, &[&["ACL", "SETUSER", "me", "reset", "on", ">secret", "~*"], rules].concat()).await;
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        other => format!("{other:?}"),
+    }
+}
