@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 use super::convert::{exception, from_python, push_all, to_python};
 use super::{Event, Inbox, Worker};
 use crate::core::{Core, State};
+use crate::dispatch::Dispatcher;
 use crate::error::Error;
 use crate::mailbox;
 use crate::producer::{self, Chunk, Pending};
@@ -43,7 +44,7 @@ impl Channel {
         let state = core.get().state()?;
         let inbox = Arc::new(Inbox::new()?);
         let (chunks, received) = unbounded_channel();
-        state.runtime.spawn(producer::run(state.dispatcher.clone(), inbox.clone(), received));
+        state.runtime.spawn(producer::run(Dispatcher::clone(&state.dispatcher), inbox.clone(), received));
         let open = Open { state, inbox, pending: Mutex::default(), chunks, tasks: Mutex::default() };
         Ok(Self { open: ManuallyDrop::new(open) })
     }
@@ -95,7 +96,7 @@ impl Channel {
     fn call(&self, ticket: u64, function: &str, args: &Bound<'_, PyAny>) -> PyResult<()> {
         let open = self.live()?;
         let args = from_python(args)?;
-        let dispatcher = open.state.dispatcher.clone();
+        let dispatcher = Dispatcher::clone(&open.state.dispatcher);
         let mut request = dispatcher.request(function)?;
         for arg in args.iter() {
             request.arg(arg);
@@ -144,7 +145,7 @@ impl Channel {
 
     fn listen(&self, mailbox: String) -> PyResult<()> {
         let open = self.live()?;
-        let listening = mailbox::listen(open.state.dispatcher.clone(), open.inbox.clone(), mailbox);
+        let listening = mailbox::listen(Dispatcher::clone(&open.state.dispatcher), open.inbox.clone(), mailbox);
         let task = open.state.runtime.spawn(listening);
         open.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
         Ok(())

@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::Inbox;
 use crate::core::State;
+use crate::dispatch::Dispatcher;
 use crate::worker::reply::Claim;
 use crate::worker::slots::{OUTCOME_FIELDS, Outcomes};
 use crate::worker::{self, Config};
@@ -33,7 +34,7 @@ struct Open {
 
 impl Worker {
     pub(super) fn new(state: Arc<State>, inbox: Arc<Inbox>, config: &Bound<'_, PyDict>) -> PyResult<Self> {
-        let worker = worker::Worker::new(state.dispatcher.clone(), inbox, read_config(config)?);
+        let worker = worker::Worker::new(Dispatcher::clone(&state.dispatcher), inbox, read_config(config)?);
         Ok(Self { open: ManuallyDrop::new(Open { state, worker, running: Mutex::default() }) })
     }
 
