@@ -9,6 +9,12 @@ from typing import Any, final
 PROTOCOL: str
 """The text of `lua/protocol.json` of this build."""
 
+PROTOCOL_VERSION: int
+"""Its version, which is the library's."""
+
+VERSION: str
+"""The version of this build."""
+
 def library() -> tuple[str, str]:
     """The composed Lua library of this build: payload and SHA1."""
 
@@ -36,6 +42,13 @@ class Core:
 
     def channel(self) -> Channel:
         """A new channel for one event loop."""
+
+    @property
+    def url(self) -> str:
+        """The server's URL, without its password."""
+
+    def check_eviction(self) -> None:
+        """Refuse, with `LibraryError`, a server whose eviction policy could throw away tasks."""
 
     def migrate_status(self) -> dict[str, Any]: ...
     def migrate_apply(self, *, to: int | None = None, force: bool = False) -> list[str]: ...

@@ -17,6 +17,7 @@ use crate::bridge::Channel;
 use crate::connection::{Connector, Link, Options};
 use crate::dispatch::Dispatcher;
 use crate::error::Error;
+use crate::library::Library;
 use crate::migrate::{self, Status};
 use crate::runtime::Runtime;
 use crate::schema;
@@ -135,7 +136,7 @@ impl Core {
             response_timeout: Duration::from_millis(response_timeout_ms),
         };
         // Composed here, while no other thread can fork: a child must not find it half done.
-        crate::library::Library::get();
+        Library::get();
         Ok(Self { connector: Connector::new(url, options)?, base, state: Mutex::new(None) })
     }
 
@@ -176,7 +177,7 @@ impl Core {
         self.connector.describe()
     }
 
-    /// Refuses a server whose eviction policy could throw away tasks.
+    /// Refuses, with `LibraryError`, a server whose eviction policy could throw away tasks.
     fn check_eviction(&self, py: Python<'_>) -> PyResult<()> {
         self.wait(py, |dispatcher| async move { schema::check_eviction(&dispatcher.link().connection().await?).await })
     }
@@ -213,6 +214,19 @@ impl Core {
             std::mem::forget(state.take());
         }
     }
+}
+
+/// The composed library of this build: payload and SHA1.
+#[pyfunction]
+pub fn library() -> (String, &'static str) {
+    (Library::get().payload(), Library::get().sha1())
+}
+
+/// One function as a script of its own: source and SHA1.
+#[pyfunction]
+pub fn script(function: &str) -> PyResult<(String, String)> {
+    let script = Library::get().script(function)?;
+    Ok((script.source, script.sha1))
 }
 
 /// A `str`, `bytes` or `int` as the bytes to send.

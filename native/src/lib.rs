@@ -45,7 +45,15 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::{Channel, Worker};
     #[pymodule_export]
-    use crate::core::Core;
+    use crate::core::{Core, library, script};
     #[pymodule_export]
     const PROTOCOL: &str = crate::protocol::TEXT;
+    #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_init]
+    fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        use pyo3::types::PyModuleMethods;
+        module.add("PROTOCOL_VERSION", crate::protocol::Protocol::get().version)
+    }
 }

@@ -7,7 +7,6 @@ mod plan;
 use std::time::Duration;
 
 use redis::Value;
-use serde_json::json;
 
 use crate::connection::{Connection, Link, refuse_error};
 use crate::error::Error;
@@ -78,9 +77,7 @@ pub async fn apply(link: &Link, to: Option<u32>, force: bool) -> Result<Vec<Stri
     let newest = Protocol::get().version;
     let target = to.unwrap_or(newest);
     if !(1..=newest).contains(&target) {
-        return Err(Error::Argument(format!(
-            "this Ardiq {PACKAGE} knows versions 1 to {newest}, not {target}"
-        )));
+        return Err(Error::Argument(format!("this Ardiq {PACKAGE} knows versions 1 to {newest}, not {target}")));
     }
     let nodes = Nodes::open(link).await?;
     if !force {
@@ -127,10 +124,7 @@ pub async fn prune(link: &Link) -> Result<Vec<String>, Error> {
         }
         if left != u32::MAX {
             // From now on the data may hold what only these versions understand.
-            nodes
-                .home()
-                .query(redis::cmd("HSET").arg(schema::key()).arg(schema::DATA_VERSION).arg(left))
-                .await?;
+            nodes.home().query(redis::cmd("HSET").arg(schema::key()).arg(schema::DATA_VERSION).arg(left)).await?;
         }
         Ok(done)
     })
@@ -153,9 +147,7 @@ fn described(nodes: &Nodes, node: &Connection, steps: &[Step]) -> Vec<String> {
 
 /// One step, marked as begun until it is verified.
 async fn carry_out(home: &Connection, node: &Connection, step: &Step) -> Result<(), Error> {
-    let mark =
-        json!({"step": step.to_string(), "since": schema::now_ms(home).await?, "by": PACKAGE}).to_string();
-    home.query(redis::cmd("HSET").arg(schema::key()).arg(schema::DIRTY).arg(mark)).await?;
+    home.query(redis::cmd("HSET").arg(schema::key()).arg(schema::DIRTY).arg(step.to_string())).await?;
     if let Step::Load { version } | Step::Replace { version, .. } = step {
         let payload = payload(*version)?;
         schema::load(node, &payload, matches!(step, Step::Replace { .. })).await?;
@@ -215,8 +207,8 @@ async fn drop_unused(nodes: &Nodes, candidate: impl Fn(u32) -> bool) -> Result<V
 
 /// Runs `work` while no other `migrate` runs.
 async fn locked<T>(home: &Connection, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let mine = json!({"pid": std::process::id(), "package": PACKAGE, "since": schema::now_ms(home).await?})
-        .to_string();
+    let since = schema::now_ms(home).await?;
+    let mine = format!("Ardiq {PACKAGE}, process {}, since {since} ms", std::process::id());
     let key = lock_key();
     let mut set = redis::cmd("SET");
     set.arg(&key).arg(&mine).arg("NX").arg("PX").arg(LOCK_TTL.as_millis() as u64);
