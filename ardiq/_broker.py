@@ -66,7 +66,7 @@ class Broker:
         self._core: _core.Core | None = None
         self._lines: dict[asyncio.AbstractEventLoop, Line] = {}
         self._known = False
-        if not url.startswith("embedded:"):
+        if not _is_embedded(url):
             self._core = self._open(url)  # a wrong URL is refused now, a server is not asked yet
         _brokers.add(self)
 
@@ -75,9 +75,12 @@ class Broker:
         """The core; an embedded server is started for it."""
         with self._lock:
             if self._core is None:
-                from .embedded import url_for
+                url = self._url
+                if _is_embedded(url):
+                    from .embedded import url_for
 
-                self._core = self._open(url_for(self._url))
+                    url = url_for(url)
+                self._core = self._open(url)
             return self._core
 
     def line(self, loop: asyncio.AbstractEventLoop) -> "Line":
@@ -148,6 +151,7 @@ class Line:
         self._tickets: Iterator[int] = itertools.count(1)
         self._open: dict[int, asyncio.Future[Any]] = {}
         self._submitted = 0
+        self._closed = False
         self._watcher: _Watcher | None = None
         try:
             loop.add_reader(self.channel.fileno(), self._receive)
@@ -187,22 +191,29 @@ class Line:
         return answer
 
     def close(self) -> None:
-        """Stop reading and close the channel; from any thread."""
+        """Stop reading, close the channel and let go of it; from any thread."""
+        self._closed = True
+        channel = self.channel
+        del self.channel
         if self._watcher is not None:
-            self.channel.close()
+            channel.close()
             self._watcher.join()
             return
         try:
             # The descriptor must leave the loop before it is closed.
-            self.loop.call_soon_threadsafe(_detach, self.loop, self.channel)
+            self.loop.call_soon_threadsafe(_detach, self.loop, channel)
         except RuntimeError:  # the loop is closed and watches nothing any more
-            self.channel.close()
+            channel.close()
 
     def _flush(self) -> None:
+        if self._closed:
+            return
         self._submitted = 0
         self.channel.flush()
 
     def _receive(self) -> None:
+        if self._closed:
+            return
         waiting = self._open
         for event in self.channel.take():
             kind = event[0]
@@ -228,6 +239,10 @@ class Line:
                 self.mailbox.opened(event[1])
             else:
                 self.on_worker_event(event)
+
+
+def _is_embedded(url: str) -> bool:
+    return url.startswith("embedded:")
 
 
 def refusal(answer: Any) -> Exception | None:

@@ -91,7 +91,7 @@ def same(sent: Any, arrived: Any) -> bool:
         return isinstance(arrived, float) and math.isnan(arrived)
     if isinstance(sent, list):
         return isinstance(arrived, list) and len(sent) == len(arrived) and all(map(same, sent, arrived))
-    return bool(arrived == sent) and (isinstance(sent, type(arrived)) or isinstance(sent, bytearray))
+    return bool(arrived == sent) and isinstance(sent, (type(arrived), bytearray))
 
 
 class Echo:
@@ -168,7 +168,8 @@ async def test_a_tuple_arrives_as_a_list(echo: Echo) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        {1, 2}, frozenset("a"), datetime.now(timezone(timedelta(hours=2))), datetime.now(), date.today(), time(1, 2), timedelta(1),  # noqa: DTZ005, DTZ011
+        {1, 2}, frozenset("a"), datetime.now(timezone(timedelta(hours=2))), datetime.now(),
+        date.today(), time(1, 2), timedelta(1),
         uuid.uuid4(), Decimal("1.10"), Color.RED, Order(1, datetime.now(UTC), set()), Struct(b""), object(), 1 + 2j,
         range(3), lambda: None, Color, memoryview(b"x"), [{"a": {1}}], {"a": [object()]}, {date(2020, 1, 1): 1},
         [b"x", 2**70], os.environ,
@@ -197,7 +198,7 @@ async def test_what_has_no_end_is_refused(echo: Echo, value: Any) -> None:
 
 
 ANNOTATED: list[tuple[Any, Any]] = [
-    (datetime, datetime(2024, 2, 29, 12, 30, 15, 123456)),  # noqa: DTZ001
+    (datetime, datetime(2024, 2, 29, 12, 30, 15, 123456)),
     (datetime, datetime(2024, 2, 29, tzinfo=UTC)),
     (datetime, datetime(2024, 2, 29, tzinfo=timezone(timedelta(hours=5, minutes=30)))),
     (datetime | None, datetime(2024, 2, 29, tzinfo=UTC)),
@@ -335,7 +336,7 @@ async def test_a_typed_result_is_plain_data_where_the_task_is_unknown(make_app: 
 
 @pytest.mark.parametrize(
     "value",
-    [{1}, object(), datetime.now(), lambda: None, 1 + 1j, Order(1, datetime.now(UTC), set())],  # noqa: DTZ005
+    [{1}, object(), datetime.now(), lambda: None, 1 + 1j, Order(1, datetime.now(UTC), set())],
 )
 async def test_a_result_that_cannot_travel_is_a_failure(app: Ardiq, value: Any) -> None:
     @app.task(max_retries=0)

@@ -237,7 +237,7 @@ async def test_an_expired_task_does_not_run(app: Ardiq) -> None:
         ({"delay": "5s"}, TypeError),
         ({"delay": 1, "delay_ms": 1}, ValueError),
         ({"at": 12345}, TypeError),
-        ({"at": datetime.now()}, ValueError),  # noqa: DTZ005
+        ({"at": datetime.now()}, ValueError),
         ({"at": datetime.now(UTC), "schedule_ms": 1}, ValueError),
         ({"expire": 0}, ValueError),
         ({"expire": 1, "expire_ms": 1}, ValueError),
@@ -459,7 +459,8 @@ async def test_headers_are_plain_json(app: Ardiq, add: Any) -> None:
     def trace(context: Any) -> None:
         context.headers["when"] = value
 
-    for value in (datetime.now(UTC), b"x", {1, 2}, float("nan")):
+    for wrong in (datetime.now(UTC), b"x", {1, 2}, float("nan")):
+        value = wrong
         with pytest.raises(TypeError, match="'when'"):
             await add.enqueue(1)
     value = ["a", 1, None, {"b": 2.5}]

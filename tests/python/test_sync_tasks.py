@@ -71,7 +71,9 @@ async def test_never_more_threads_than_concurrency(make_app: Callable[..., Ardiq
     assert await app.queue_size() == 0
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), SystemExit(1), KeyboardInterrupt(), StopIteration(), GeneratorExit()])
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), SystemExit(1), KeyboardInterrupt(), StopIteration(), GeneratorExit()]
+)
 @pytest.mark.parametrize("with_middleware", [False, True])
 async def test_whatever_is_raised_the_thread_lives(app: Ardiq, error: BaseException, with_middleware: bool) -> None:
     if with_middleware:

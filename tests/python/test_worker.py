@@ -137,7 +137,10 @@ class BadRepr(Exception):
         (StopAsyncIteration(), "StopAsyncIteration()"),
         (StopIteration(1), "RuntimeError('coroutine raised StopIteration')"),
         (TimeoutError("mine"), "TimeoutError('mine')"),
-        (ExceptionGroup("many", [ValueError(1), TypeError(2)]), "ExceptionGroup('many', [ValueError(1), TypeError(2)])"),
+        (
+            ExceptionGroup("many", [ValueError(1), TypeError(2)]),
+            "ExceptionGroup('many', [ValueError(1), TypeError(2)])",
+        ),
         (BadRepr(), "BadRepr (its repr failed)"),
         (ValueError("\ud800"), "ValueError('\\ud800')"),
     ],
