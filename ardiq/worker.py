@@ -187,7 +187,8 @@ def _config(app: "Ardiq", threaded: list[str]) -> dict[str, Any]:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "python": ".".join(map(str, sys.version_info[:3])),
-        "ardiq": getattr(_core, "VERSION", ""),
+        "ardiq": _core.VERSION,
+        "protocol": _core.PROTOCOL_VERSION,  # `ardiq migrate --prune` keeps the libraries that live workers name
         "concurrency": app.concurrency,
         "prefetch": app.prefetch,
         "tasks": len(app.tasks),
