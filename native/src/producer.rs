@@ -98,22 +98,13 @@ impl Pending {
 ///
 /// # Errors
 /// [`Error::Argument`] if the function takes no records or the number of fields is not a multiple of their width.
-pub fn split(
-    function: &'static Function,
-    repeat: bool,
-    ticket: u64,
-    records: &Args,
-) -> Result<Vec<Chunk>, Error> {
+pub fn split(function: &'static Function, repeat: bool, ticket: u64, records: &Args) -> Result<Vec<Chunk>, Error> {
     let width = tail(function)?.fields.len();
-    if records.len() % width != 0 || records.is_empty() {
+    if !records.len().is_multiple_of(width) || records.is_empty() {
         return Err(wrong_width(function, width));
     }
-    let batch = Arc::new(Mutex::new(Batch {
-        ticket,
-        values: vec![None; records.len() / width],
-        open_chunks: 0,
-        error: None,
-    }));
+    let batch =
+        Arc::new(Mutex::new(Batch { ticket, values: vec![None; records.len() / width], open_chunks: 0, error: None }));
     let mut chunks = Vec::new();
     let mut from = 0;
     while from < records.len() {

@@ -21,6 +21,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use crate::bridge::{Event, Inbox, Level};
 use crate::dispatch::Dispatcher;
@@ -94,8 +95,7 @@ const SAY_AGAIN: Duration = Duration::from_secs(2);
 
 impl Worker {
     pub fn new(dispatcher: Dispatcher, inbox: Arc<Inbox>, config: Config) -> Self {
-        let slots =
-            Slots::new(config.concurrency, config.prefetch, config.thread_tasks.clone(), Instant::now());
+        let slots = Slots::new(config.concurrency, config.prefetch, config.thread_tasks.clone(), Instant::now());
         let shared = Shared {
             identity: Mutex::new(new_identity(&config.label)),
             config,
@@ -141,7 +141,7 @@ impl Worker {
         }
     }
 
-    /// Hand in outcomes; every task that was taken needs one, also after its lease was lost.
+    /// Hand in outcomes; every task that was taken needs one, also after the lease was lost.
     pub fn settle(&self, outcomes: Outcomes) {
         let (wake, for_threads) = {
             let mut slots = self.shared.slots();
@@ -169,8 +169,19 @@ impl Worker {
         self.shared.slots().phase == Phase::Ended
     }
 
-    /// The whole life of the worker: one session after the other until it is stopped.
+    /// The whole life of the worker, until it is stopped. A mistake in it ends it with a message.
     pub async fn run(self) {
+        let mut life = JoinSet::new();
+        life.spawn(self.clone().live());
+        if let Some(Err(panic)) = life.join_next().await {
+            self.end();
+            let what = format!("the worker's I/O loop ended by a mistake in Ardiq: {panic}");
+            self.shared.inbox.push(Event::Failed(Error::Script(what)));
+        }
+    }
+
+    /// One session after the other.
+    async fn live(self) {
         let shared = &self.shared;
         let mut sessions = 0;
         loop {

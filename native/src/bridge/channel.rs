@@ -127,13 +127,7 @@ impl Channel {
     }
 
     #[pyo3(signature = (ticket, function, records, repeat = true))]
-    fn submit_many(
-        &self,
-        ticket: u64,
-        function: &str,
-        records: &Bound<'_, PyAny>,
-        repeat: bool,
-    ) -> PyResult<()> {
+    fn submit_many(&self, ticket: u64, function: &str, records: &Bound<'_, PyAny>, repeat: bool) -> PyResult<()> {
         let open = self.live()?;
         let records = from_python(records)?;
         let chunks = producer::split(declared(function)?, repeat, ticket, &records)?;

@@ -90,8 +90,7 @@ impl Worker {
     fn take<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Bound<'py, PyList>> {
         let claims = self.live()?.worker.take(limit);
         let mut repeated = Repeated::default();
-        let tuples: Vec<_> =
-            claims.iter().map(|claim| describe(py, claim, &mut repeated)).collect::<PyResult<_>>()?;
+        let tuples: Vec<_> = claims.iter().map(|claim| describe(py, claim, &mut repeated)).collect::<PyResult<_>>()?;
         PyList::new(py, tuples)
     }
 
@@ -156,11 +155,7 @@ fn text<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
     PyString::new(py, &String::from_utf8_lossy(bytes))
 }
 
-fn describe<'py>(
-    py: Python<'py>,
-    claim: &Claim,
-    before: &mut Repeated<'py>,
-) -> PyResult<Bound<'py, PyTuple>> {
+fn describe<'py>(py: Python<'py>, claim: &Claim, before: &mut Repeated<'py>) -> PyResult<Bound<'py, PyTuple>> {
     let int = |number: i64| -> PyResult<Bound<'py, PyAny>> { Ok(number.into_pyobject(py)?.into_any()) };
     let bytes = |bytes: &[u8]| PyBytes::new(py, bytes).into_any();
     PyTuple::new(
@@ -192,7 +187,6 @@ fn read_outcome(outcome: &Bound<'_, PyTuple>, into: &mut Outcomes) -> PyResult<(
     // Everything is read before anything is appended, so a wrong type leaves no half record.
     let (id, kind) = (id.to_str()?, kind.to_str()?);
     let (token, run_ms) = (token.extract::<i64>()?, run_ms.extract::<i64>()?);
-    into.tokens.push(token);
     into.run_ms += run_ms;
     into.records.push(id);
     into.records.push_int(token);
@@ -205,8 +199,7 @@ fn read_outcome(outcome: &Bound<'_, PyTuple>, into: &mut Outcomes) -> PyResult<(
 
 fn read_config(config: &Bound<'_, PyDict>) -> PyResult<Config> {
     let item = |name: &str| config.get_item(name)?.ok_or_else(|| PyKeyError::new_err(name.to_owned()));
-    let milliseconds =
-        |name: &str| -> PyResult<Duration> { Ok(Duration::from_millis(item(name)?.extract()?)) };
+    let milliseconds = |name: &str| -> PyResult<Duration> { Ok(Duration::from_millis(item(name)?.extract()?)) };
     let thread_tasks: Vec<String> = item("thread_tasks")?.extract()?;
     Ok(Config {
         label: item("label")?.extract()?,

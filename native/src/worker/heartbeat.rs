@@ -92,8 +92,7 @@ impl Session {
         let sent = Instant::now();
         let answer = shared.dispatcher.send(&request).await?;
         shared.renewed(sent);
-        let malformed =
-            || Error::Script("heartbeat: the reply is not laid out as the protocol says".to_owned());
+        let malformed = || Error::Script("heartbeat: the reply is not laid out as the protocol says".to_owned());
         let Value::Array(values) = answer else { return Err(malformed()) };
         let [Value::BulkString(mailbox_key), Value::Int(more), ids @ ..] = values.as_slice() else {
             return Err(malformed());
@@ -109,10 +108,7 @@ impl Session {
     fn deliver(&self, message: &[u8]) {
         match mailbox::split(message).as_deref() {
             Some([kind, id]) if kind == b"abort" => self.abort(id),
-            _ => self
-                .shared
-                .inbox
-                .log(Level::Warning, "a message in the mailbox makes no sense and was dropped"),
+            _ => self.shared.inbox.log(Level::Warning, "a message in the mailbox makes no sense and was dropped"),
         }
     }
 

@@ -99,13 +99,7 @@ mod tests {
     use super::*;
 
     /// `steps` steps of `round_trip`, each with `completed` tasks that ran for `run_ms` each.
-    fn after(
-        cap: Option<usize>,
-        steps: u32,
-        round_trip: Duration,
-        completed: usize,
-        run_ms: i64,
-    ) -> Prefetch {
+    fn after(cap: Option<usize>, steps: u32, round_trip: Duration, completed: usize, run_ms: i64) -> Prefetch {
         let start = Instant::now();
         let mut prefetch = Prefetch::new(cap, start);
         for step in 1..=steps {

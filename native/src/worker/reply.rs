@@ -63,7 +63,7 @@ impl Reply {
                 refusals.push(Refusal { id, token, reason: fields.bytes()? });
             }
             let rest = fields.0.len();
-            if rest % CLAIM_FIELDS != 0 {
+            if !rest.is_multiple_of(CLAIM_FIELDS) {
                 return None;
             }
             let mut claims = Vec::with_capacity(rest / CLAIM_FIELDS);

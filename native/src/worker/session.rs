@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, Notify};
 
 use super::{Shared, lock};
 use crate::connection::Backoff;
+use crate::dispatch::Request;
 use crate::error::Error;
 
 /// How a session ends.
@@ -53,24 +54,9 @@ impl Session {
             .arg(shared.config.info.as_bytes())
             .arg(lanes.as_bytes())
             .int(1);
-        let mut backoff = Backoff::default();
-        let mut keys = loop {
-            let sent = Instant::now();
-            let error = tokio::select! {
-                answer = shared.dispatcher.send(&request) => match answer.and_then(key_names) {
-                    Ok(keys) => {
-                        shared.renewed(sent);
-                        break keys;
-                    }
-                    Err(error) => error,
-                },
-                () = shared.stopped() => return Err(End::Left),
-            };
-            if is_hopeless(&error) || (first && !matches!(error, Error::Broker { .. })) {
-                return Err(End::Failed(error));
-            }
-            shared.trouble(&error);
-            tokio::time::sleep(backoff.pause()).await;
+        let mut keys = tokio::select! {
+            keys = shared.enter(&request, first) => keys?,
+            () = shared.stopped() => return Err(End::Left),
         };
         let mailbox_key = keys.remove(0);
         Ok(Self {
@@ -92,12 +78,30 @@ impl Session {
             end = self.steps() => end,
             end = self.heartbeats() => end,
             end = self.mailbox() => end,
-            () = self.wakes() => unreachable!("blocking on the wake lists never ends"),
+            end = self.wakes() => end,
         }
     }
 }
 
 impl Shared {
+    /// Sends `join` until it is answered; the keys it is answered with.
+    async fn enter(&self, join: &Request, first: bool) -> Result<Vec<String>, End> {
+        let mut backoff = Backoff::default();
+        loop {
+            let sent = Instant::now();
+            match self.dispatcher.send(join).await.and_then(key_names) {
+                Ok(keys) => {
+                    self.renewed(sent);
+                    return Ok(keys);
+                }
+                Err(error) if is_hopeless(&error) => return Err(End::Failed(error)),
+                Err(error) if first && !matches!(error, Error::Broker { .. }) => return Err(End::Failed(error)),
+                Err(error) => self.trouble(&error),
+            }
+            tokio::time::sleep(backoff.pause()).await;
+        }
+    }
+
     /// Resolves when the worker is to stop and nothing is started.
     async fn stopped(&self) {
         loop {

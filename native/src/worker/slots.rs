@@ -49,7 +49,6 @@ pub enum Phase {
 pub struct Outcomes {
     /// `OUTCOME_FIELDS` each.
     pub records: Args,
-    pub tokens: Vec<i64>,
     /// Run time of all of them.
     pub run_ms: i64,
 }
@@ -86,18 +85,12 @@ pub struct Slots {
     withheld: bool,
     /// The event loop did not come for its tasks: none are claimed until it does.
     stalled: bool,
-    /// The highest token seen, and the highest one that was held under a lost lease.
+    /// The highest token seen under this lease.
     last_token: i64,
-    void_up_to: i64,
 }
 
 impl Slots {
-    pub fn new(
-        concurrency: usize,
-        prefetch: Option<usize>,
-        thread_tasks: HashSet<Vec<u8>>,
-        now: Instant,
-    ) -> Self {
+    pub fn new(concurrency: usize, prefetch: Option<usize>, thread_tasks: HashSet<Vec<u8>>, now: Instant) -> Self {
         let queue = || Queue { claims: VecDeque::new(), asked: now };
         Self {
             phase: Phase::Working,
@@ -116,7 +109,6 @@ impl Slots {
             withheld: false,
             stalled: false,
             last_token: 0,
-            void_up_to: 0,
         }
     }
 
@@ -154,20 +146,11 @@ impl Slots {
 
     /// Tasks have ended; whether to wake the I/O loop.
     pub fn settle(&mut self, outcomes: Outcomes) -> bool {
-        let count = outcomes.tokens.len();
+        let count = outcomes.records.len() / OUTCOME_FIELDS;
         self.stalled = false;
         self.started = self.started.saturating_sub(count);
         self.prefetch.completed(count, outcomes.run_ms);
-        if outcomes.tokens.iter().all(|&token| token > self.void_up_to) {
-            self.outbox.append_all(outcomes.records);
-        } else {
-            for (i, &token) in outcomes.tokens.iter().enumerate() {
-                if token > self.void_up_to {
-                    let from = i * OUTCOME_FIELDS;
-                    self.outbox.append_range(&outcomes.records, from, from + OUTCOME_FIELDS);
-                }
-            }
-        }
+        self.outbox.append_all(outcomes.records);
         self.wake()
     }
 
@@ -297,18 +280,17 @@ impl Slots {
         self.lease_ends.is_none_or(|end| now >= end)
     }
 
-    /// The lease is lost: what is held belongs to others, what was started may not be committed. The highest
-    /// token that is void.
+    /// The lease is lost: what is held belongs to others, and outcomes that wait would be refused. The highest
+    /// token that is void. What was started is settled later, as stale: its token is no longer the one.
     pub fn lose(&mut self) -> i64 {
         self.tasks.claims.clear();
         self.thread_tasks_held.claims.clear();
         self.outbox = Args::default();
-        self.void_up_to = self.last_token;
         self.lease_ends = None;
         self.more = false;
         self.woken = true;
         self.look_at = None;
-        self.void_up_to
+        std::mem::take(&mut self.last_token)
     }
 
     /// The loop is about to wait.

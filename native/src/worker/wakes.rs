@@ -4,14 +4,14 @@
 
 use std::sync::atomic::Ordering;
 
-use super::session::Session;
+use super::session::{End, Session};
 use crate::connection::{Backoff, Connection};
 use crate::mailbox::block_on;
 
 impl Session {
-    /// Blocks whenever it is asked to. However that ends, a step follows: a token that this worker has no
-    /// use for is passed on by it.
-    pub async fn wakes(&self) {
+    /// Blocks whenever it is asked to, for ever. However that ends, a step follows: a token that this worker
+    /// has no use for is passed on by it.
+    pub async fn wakes(&self) -> End {
         let shared = &self.shared;
         let connector = shared.dispatcher.link().connector();
         let mut backoff = Backoff::default();
