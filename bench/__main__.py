@@ -1,0 +1,137 @@
+"""Measure Ardiq beside its floor; print a table, write bench/results.json."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.measures import MEASURES, Sample, Setting
+from bench.programs import ROOT, Programs, build_floor
+from bench.server import Server
+
+_NUMBERS = (1, 2, 4)
+RESULTS = ROOT / "bench" / "results.json"
+
+
+def main() -> None:
+    arguments = _arguments()
+    known = [name for names, _ in MEASURES for name in names.split()]
+    for name in arguments.only or ():
+        if name not in known:
+            raise SystemExit(f"no figure {name!r}; there are: {' '.join(known)}")
+    wanted = [
+        (names, take) for names, take in MEASURES if not arguments.only or set(names.split()) & set(arguments.only)
+    ]
+    floor = build_floor()
+    with _starter(arguments)() as server:
+        tasks = arguments.tasks or (20_000 if arguments.quick else 200_000)
+        setting = Setting(server, Programs(server, floor), tasks, arguments.quick, _starter(arguments), floor)
+        machine = _machine(server, arguments)
+        samples: dict[str, list[Sample]] = defaultdict(list)
+        try:
+            for repetition in range(arguments.repeat):
+                for names, take in wanted:
+                    _say(f"\r\033[K{repetition + 1}/{arguments.repeat} {names.split()[0]}")
+                    for sample in take(setting):
+                        samples[sample.name].append(sample)
+        finally:
+            _say("\r\033[K")
+            if setting.crowded is not None:
+                setting.crowded.__exit__(None, None, None)
+    figures = [_figure(samples[name]) for name in known if name in samples and name in (arguments.only or known)]
+    _print(machine, figures)
+    RESULTS.write_text(json.dumps({"machine": machine, "figures": figures}, indent=2, ensure_ascii=False) + "\n")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="smaller numbers, for a look")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these figures alone")
+    parser.add_argument(
+        "--repeat", type=int, default=3, metavar="N", help="repetitions; medians are shown (default: 3)"
+    )
+    parser.add_argument("--tasks", type=int, metavar="N", help="tasks to dispatch (default: 200,000; quick: 20,000)")
+    parser.add_argument(
+        "--server", metavar="PATH", help="redis-server or valkey-server to run, as it comes; default: the embedded one"
+    )
+    parser.add_argument("--tcp", action="store_true", help="loopback TCP instead of a unix socket")
+    return parser.parse_args()
+
+
+def _starter(arguments: argparse.Namespace) -> Callable[[], Server]:
+    binary, settings = arguments.server, {"save": ""}
+    if binary is None:
+        # Asked of another process: this one shares no page of the package with the worker it measures.
+        ask = "import json; from ardiq import embedded; print(json.dumps([embedded._binary(), embedded._SETTINGS]))"
+        binary, settings = json.loads(subprocess.check_output([sys.executable, "-c", ask], cwd=ROOT))
+    return lambda: Server(binary, settings, tcp=arguments.tcp)
+
+
+def _figure(samples: list[Sample]) -> dict[str, Any]:
+    """The median; of the ratio, too, because Ardiq and floor of one repetition saw the same machine."""
+    floors = [sample.floor for sample in samples if sample.floor is not None]
+    ratios = [sample.value / sample.floor for sample in samples if sample.floor]
+    return {
+        "name": samples[0].name,
+        "value": _rounded(median(sample.value for sample in samples)),
+        "unit": samples[0].unit,
+        "floor": _rounded(median(floors)) if floors else None,
+        "ratio": _rounded(median(ratios)) if ratios else None,
+    }
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.4g}")
+
+
+def _machine(server: Server, arguments: argparse.Namespace) -> dict[str, Any]:
+    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    return {
+        "cpu": cpu.partition(":")[2].strip() or platform.machine(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "ardiq": importlib.metadata.version("ardiq"),
+        "server": server.description,
+        "load_before": os.getloadavg()[0],
+        "repeat": arguments.repeat,
+        "quick": arguments.quick,
+    }
+
+
+def _print(machine: dict[str, Any], figures: list[dict[str, Any]]) -> None:
+    print(", ".join(f"{name}: {value}" for name, value in machine.items()))
+    header = ("figure", "value", "floor", "unit", "ratio")
+    rows = [(f["name"], _text(f["value"]), _text(f["floor"]), f["unit"], _text(f["ratio"])) for f in figures]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        cells = [
+            cell.rjust(width) if at in _NUMBERS else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+    print(f"\n{RESULTS.relative_to(ROOT)} written")
+
+
+def _text(number: float | None) -> str:
+    if number is None:
+        return ""
+    return f"{number:,.0f}" if number >= 1_000 else f"{number:.4g}"
+
+
+def _say(text: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    main()

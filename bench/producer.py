@@ -1,0 +1,107 @@
+"""The producer that is measured: a user's script on the public API.
+
+`python -m bench.producer MEASURE [name=value …]` prints one line of JSON, as the floor does.
+"""
+
+import asyncio
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bench.jobs import app, clock, nap, noop, noop_thread, payload
+
+Figures = dict[str, Any]
+
+_WARM_UP = 200
+
+
+class Usage:
+    """Time and CPU time of this process since it was made."""
+
+    def __init__(self) -> None:
+        self._cpu = time.process_time()
+        self._at = time.perf_counter()
+
+    def figures(self, n: int) -> Figures:
+        seconds = time.perf_counter() - self._at
+        return {"n": n, "seconds": seconds, "cpu_seconds": time.process_time() - self._cpu}
+
+
+async def enqueue_many(n: int = 20_000, task: str = "noop", size: int = 0) -> Figures:
+    """One call with all tasks. `size`: bytes of their arguments as JSON."""
+    text = "x" * (size - len('[""]'))
+    prepare: Callable[[], Any] = {
+        "noop": noop.prepare,
+        "noop_thread": noop_thread.prepare,
+        "nap": lambda: nap.prepare(0.1),
+        "payload": lambda: payload.prepare(text),
+    }[task]
+    usage = Usage()
+    jobs = await app.enqueue_many(prepare() for _ in range(n))
+    assert len(jobs) == n
+    return usage.figures(n)
+
+
+async def enqueue_concurrent(n: int = 20_000) -> Figures:
+    """As many awaiting callers as tasks."""
+    usage = Usage()
+    await asyncio.gather(*(noop.enqueue() for _ in range(n)))
+    return usage.figures(n)
+
+
+async def enqueue_sequential(n: int = 5_000) -> Figures:
+    """One task after the other, each awaited."""
+    usage = Usage()
+    for _ in range(n):
+        await noop.enqueue()
+    return usage.figures(n)
+
+
+async def latency(n: int = 1_000, pause_us: int = 0) -> Figures:
+    """From before a task is enqueued until its body runs, and until its result is here; one at a time."""
+    request: list[int] = []
+    result: list[int] = []
+    body: list[int] = []
+    for sample in range(_WARM_UP + n):
+        await asyncio.sleep(pause_us / 1e6)
+        started = time.monotonic_ns()
+        await clock.request()
+        finished = time.monotonic_ns()
+        if sample >= _WARM_UP:
+            request.append(finished - started)
+        await asyncio.sleep(pause_us / 1e6)
+        started = time.monotonic_ns()
+        job = await clock.enqueue()
+        outcome = await job.result(timeout=10)
+        finished = time.monotonic_ns()
+        assert outcome is not None
+        if sample >= _WARM_UP:
+            result.append(finished - started)
+            body.append(outcome.value - started)
+    return {
+        "request_us": percentiles(request),
+        "result_us": percentiles(result),
+        "body_us": percentiles(body),
+    }
+
+
+def percentiles(samples: list[int]) -> dict[str, float]:
+    """In microseconds."""
+    samples.sort()
+    return {f"p{share}": samples[(len(samples) - 1) * share // 100] / 1000 for share in (50, 95, 99)}
+
+
+async def _main(measure: str, options: dict[str, Any]) -> Figures:
+    await app.queue_size()  # connects, and loads the library
+    figures: Figures = await globals()[measure](**options)
+    figures["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return figures
+
+
+if __name__ == "__main__":
+    pairs = (word.split("=", 1) for word in sys.argv[2:])
+    options = {name: int(value) if value.isdecimal() else value for name, value in pairs}
+    print(json.dumps(asyncio.run(_main(sys.argv[1], options))))

@@ -1,0 +1,132 @@
+"""The processes of a benchmark: the floor, the producer, the worker."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from bench.server import Server
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_PATIENCE_S = 300.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def build_floor() -> Path:
+    """Compile the floor as the package is compiled; its path."""
+    manifest = ROOT / "native" / "Cargo.toml"
+    target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "native" / "target")
+    command = ["cargo", "build", "--locked", "--quiet", "--release", "--example", "floor"]
+    subprocess.run([*command, "--manifest-path", manifest], check=True)
+    return target / "release" / "examples" / "floor"
+
+
+class Process:
+    """A running process, as the kernel accounts for it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+        self._process = process
+        self._log = log
+
+    def check(self) -> None:
+        """Stop the benchmark if the process has ended by itself."""
+        if self._process.poll() is not None:
+            self._log.seek(0)
+            raise SystemExit(f"{self._process.args!r} ended:\n{self._log.read().decode()}")
+
+    def cpu_us(self) -> float:
+        """CPU time used so far, all threads."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * 1e6 / _TICKS
+
+    def pss_mib(self) -> float:
+        """Proportional set size."""
+        rollup = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text()
+        line = next(line for line in rollup.splitlines() if line.startswith("Pss:"))
+        return int(line.split()[1]) / 1024
+
+
+@contextmanager
+def running(command: list[str], **environment: str) -> Iterator[Process]:
+    """A process that is ended with the block."""
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield Process(process, log)
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+class Programs:
+    """The programs, for one server."""
+
+    def __init__(self, server: Server, floor: Path) -> None:
+        self._server = server
+        self._floor = floor
+
+    def floor(self, measure: str, **options: int | str) -> dict[str, Any]:
+        """A measure of the floor."""
+        return _measure([str(self._floor), self._server.url, measure], options)
+
+    def producer(self, measure: str, **options: int | str) -> dict[str, Any]:
+        """The same by a Python program."""
+        return _measure([sys.executable, "-m", "bench.producer", measure], options, ARDIQ_REDIS_URL=self._server.url)
+
+    @contextmanager
+    def floor_worker(self) -> Iterator[Process]:
+        """The floor's worker, idle."""
+        with running([str(self._floor), self._server.url, "serve"]) as process:
+            self._joined(process)
+            yield process
+
+    @contextmanager
+    def worker(self, concurrency: int | None = None) -> Iterator[Process]:
+        """`ardiq run` as its own process; it has joined and may be at work."""
+        environment = {"ARDIQ_REDIS_URL": self._server.url}
+        if concurrency is not None:
+            environment["BENCH_CONCURRENCY"] = str(concurrency)
+        with running([sys.executable, "-m", "ardiq", "run", "bench.jobs:app"], **environment) as process:
+            self._joined(process)
+            yield process
+
+    def _joined(self, process: Process) -> None:
+        self.until(process, lambda: self._server.workers() > 0)
+
+    def until(self, process: Process, done: Any, pause_s: float = 0.001) -> None:
+        """Wait until `done()`; the process must live."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while not done():
+            process.check()
+            if time.monotonic() > deadline:
+                raise SystemExit(f"a measure took longer than {_PATIENCE_S:g} s")
+            time.sleep(pause_s)
+
+
+def _measure(command: list[str], options: dict[str, int | str], **environment: str) -> dict[str, Any]:
+    words = [*command, *(f"{name}={value}" for name, value in options.items())]
+    done = subprocess.run(
+        words, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, check=False, text=True
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(words)} failed")
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
