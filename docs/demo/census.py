@@ -46,7 +46,7 @@ def count(path: str) -> Count:
     with tokenize.open(path) as file:
         source = file.read()
     tokens = sum(1 for _ in tokenize.generate_tokens(io.StringIO(source).readline))
-    nodes = list(ast.walk(ast.parse(source, path)))
+    nodes = list(ast.walk(ast.parse(source, Path(path).name)))
     return {
         "lines": source.count("\n"),
         "tokens": tokens,
@@ -171,7 +171,8 @@ def report(results: dict[str, TaskResult], enqueued: float, took: float, waits: 
 
 def report_dead(letters: list[DeadLetter]) -> None:
     """What failed for good, and why."""
-    dead = Table("dead letter", "tries", "error")
+    dead = Table("dead letter", "tries")
+    dead.add_column("error", no_wrap=True, overflow="ellipsis")
     for letter in letters:
         dead.add_row(short(letter.args[0]), str(letter.tries), letter.error)
     console.print(dead if letters else "No dead letters: every file parses.")

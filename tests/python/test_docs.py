@@ -66,17 +66,12 @@ def server() -> Iterator[Server]:
 
 
 @pytest.mark.parametrize(("name", "text"), [pytest.param(name, text, id=name) for name, text in blocks("python")])
-def test_python_example(name: str, text: str, server: Server, tmp_path: Path) -> None:
-    program = text if "asyncio.run(" in text else PRELUDE + text
-    (tmp_path / "jobs.py").write_text(program.replace("redis://localhost:6379", server.url))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "jobs.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def test_python_example(name: str, text: str, tmp_path: Path) -> None:
+    program = text if text.startswith("import ") else PRELUDE + text
+    command = [sys.executable, "-W", "error", "jobs.py"]
+    with Server() as server:
+        (tmp_path / "jobs.py").write_text(program.replace("redis://localhost:6379", server.url))
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     if name == "README.md-1":
         assert "value=3" in done.stdout
