@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from .app import Ardiq
 
 P = ParamSpec("P")
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)  # what the function returns: a coroutine for `async def`
 T = TypeVar("T")
 
 REQUEST_TIMEOUT_S = 30.0
 
 
-class _Enqueueable(Generic[P, R]):
+class _Enqueueable(Generic[P, R_co]):
     """The calls that a task and a task with options have in common."""
 
     __slots__ = ()
 
-    _task: "Task[P, R]"
+    _task: "Task[P, R_co]"
     _options: CallOptions
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Job]:
@@ -82,7 +82,7 @@ class _Enqueueable(Generic[P, R]):
         return task.app._producer.request(task, args, kwargs, self._options, timeout)
 
 
-class Task(_Enqueueable[P, R]):
+class Task(_Enqueueable[P, R_co]):
     """A registered task. Calling it runs the function here and now; `enqueue` sends it to a worker.
 
     Type checkers check the arguments of both against the function.
@@ -92,7 +92,7 @@ class Task(_Enqueueable[P, R]):
         self,
         app: "Ardiq",
         name: str,
-        fn: Callable[P, R] | None,
+        fn: Callable[P, R_co] | None,
         priority: str | None = None,
         unique: bool = False,
     ) -> None:
@@ -111,7 +111,7 @@ class Task(_Enqueueable[P, R]):
     def __repr__(self) -> str:
         return f"<Task {self.name!r}>"
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         if self.fn is None:
             raise TypeError(f"task {self.name!r} is a reference, not a local function: it can only be enqueued")
         return self.fn(*args, **kwargs)
@@ -128,7 +128,7 @@ class Task(_Enqueueable[P, R]):
         delay: timedelta | float | None = None,
         at: datetime | None = None,
         expire: timedelta | float | None = None,
-    ) -> "BoundTask[P, R]":
+    ) -> "BoundTask[P, R_co]":
         """The task with other options for the calls made through it.
 
         Args:
@@ -163,17 +163,17 @@ class Task(_Enqueueable[P, R]):
         )
 
 
-class BoundTask(_Enqueueable[P, R]):
+class BoundTask(_Enqueueable[P, R_co]):
     """A task with options for its calls, as `task.options(...)` gives it."""
 
     __slots__ = ("_options", "_task")
 
-    def __init__(self, task: Task[P, R], options: CallOptions) -> None:
+    def __init__(self, task: Task[P, R_co], options: CallOptions) -> None:
         self._task = task
         self._options = options
 
     @property
-    def task(self) -> Task[P, R]:
+    def task(self) -> Task[P, R_co]:
         """The task itself."""
         return self._task
 

@@ -1,0 +1,207 @@
+"""Calls as users write them, right and wrong, for type checkers; nothing here is run.
+
+A right one must pass. A wrong one carries `type: ignore`, which is an error itself where the call is accepted.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_type
+
+from ardiq import (
+    Ardiq,
+    BrokerError,
+    DeadLetter,
+    EnqueueContext,
+    ErrorContext,
+    ExecutionContext,
+    Job,
+    PreparedTask,
+    Retry,
+    Task,
+    TaskContext,
+    TaskError,
+    TaskInfo,
+    TaskMetrics,
+    TaskResult,
+    current_task,
+)
+
+app = Ardiq("redis://localhost", "queue", ["low", "high"], default_priority="low", concurrency=4, prefetch=None)
+Ardiq(concurrency="4")  # type: ignore[arg-type]
+Ardiq(priorities="low")  # type: ignore[arg-type]
+Ardiq(burst=1)  # type: ignore[arg-type]
+Ardiq(colour="red")  # type: ignore[call-arg]
+
+
+@app.task
+async def fetch(url: str, *, retries: int = 3) -> bytes:
+    return url.encode() * retries
+
+
+@app.task(name="sum", max_retries=5, backoff_ms=100, timeout=1.5, priority="high", unique=True)
+def add(a: int, b: int = 0) -> int:
+    return a + b
+
+
+@app.task()
+async def nothing() -> None:
+    raise Retry("later", delay_ms=5)
+
+
+app.task(max_retries="5")  # type: ignore[call-overload]
+app.task(colour="red")  # type: ignore[call-overload]
+app.task("name")  # type: ignore[call-overload]
+
+
+def is_a_task(task: Task[..., int]) -> str:
+    return task.name
+
+
+is_a_task(add)
+is_a_task(nothing)  # type: ignore[arg-type]
+
+
+async def calls() -> None:
+    # Here and now.
+    assert_type(add(1, 2), int)
+    assert_type(await fetch("x", retries=1), bytes)
+    add("1")  # type: ignore[arg-type]
+    add()  # type: ignore[call-arg]
+
+    # Onto the queue.
+    assert_type(await add.enqueue(1), Job)
+    assert_type(await add.enqueue(1, b=2), Job)
+    assert_type(await fetch.enqueue("x", retries=1), Job)
+    assert_type(await asyncio.create_task(add.enqueue(1)), Job)
+    assert_type(await asyncio.wait_for(fetch.enqueue("x"), 1), Job)
+    jobs = await asyncio.gather(add.enqueue(1), fetch.enqueue("x"))
+    assert_type(jobs, tuple[Job, Job])
+    async with asyncio.TaskGroup() as group:
+        group.create_task(nothing.enqueue())
+    await add.enqueue("1")  # type: ignore[arg-type]
+    await add.enqueue()  # type: ignore[call-arg]
+    await add.enqueue(1, 2, 3)  # type: ignore[call-arg]
+    await add.enqueue(1, c=3)  # type: ignore[call-arg]
+    await fetch.enqueue("x", 3)  # type: ignore[call-arg]
+    await fetch.enqueue("x", retries="3")  # type: ignore[arg-type]
+    await nothing.enqueue(1)  # type: ignore[call-arg]
+
+    # With options.
+    later = add.options(delay=timedelta(minutes=5), priority="low", expire=60.0, unique=False, task_id="x")
+    assert_type(await later.enqueue(1), Job)
+    await add.options(at=datetime.now(UTC), expire_ms=5).enqueue(1, 2)
+    await add.options(delay_ms=5, schedule_ms=5, unique=None).enqueue(1)
+    await later.enqueue("1")  # type: ignore[arg-type]
+    add.options(delay_ms="5")  # type: ignore[arg-type]
+    add.options(at="tomorrow")  # type: ignore[arg-type]
+    add.options(delay="5s")  # type: ignore[arg-type]
+    add.options(colour="red")  # type: ignore[call-arg]
+
+    # Many.
+    assert_type(add.prepare(1), PreparedTask)
+    assert_type(await app.enqueue_many(add.prepare(i) for i in range(3)), list[Job])
+    await app.enqueue_many([add.prepare(1), later.prepare(1), nothing.prepare()])
+    add.prepare("1")  # type: ignore[arg-type]
+    later.prepare()  # type: ignore[call-arg]
+    await app.enqueue_many([add.enqueue(1)])  # type: ignore[list-item]
+
+    # Ask and wait.
+    assert_type(await add.request(1, 2), int)
+    assert_type(await add.request(1, b=2, timeout=5), int)
+    assert_type(await fetch.request("x"), bytes)
+    assert_type(await fetch.request("x", retries=1, timeout=None), bytes)
+    assert_type(await fetch.options(priority="high").request("x"), bytes)
+    assert_type(await nothing.request(), None)
+    await add.request("1")  # type: ignore[call-overload]
+    await fetch.request()  # type: ignore[call-overload]
+    await add.request(1, timeout="5")  # type: ignore[call-overload]
+
+    # By name, unchecked.
+    assert_type(await app.send("anything", 1, a=2), Job)
+    assert_type(await app.ref("anything", priority="low", unique=True).enqueue(1, a=2), Job)
+    await app.send(5)  # type: ignore[arg-type]
+
+
+async def questions(job: Job) -> None:
+    assert_type(job.id, str)
+    assert_type(job.app, Ardiq)
+    assert_type(await job.result(), TaskResult | None)
+    assert_type(await job.result(timeout=5), TaskResult | None)
+    assert_type(await app.result(job.id, 0.5), TaskResult | None)
+    assert_type(await job.status(), str)
+    assert_type(await job.info(), TaskInfo | None)
+    assert_type(await job.abort(), bool)
+    assert_type(await app.queue_size(), int)
+    assert_type(await app.dead_letters(limit=5), list[DeadLetter])
+    assert_type(await app.dead_count(), int)
+    assert_type(await app.replay(job.id), Job | None)
+    assert_type(await app.delete_dead(job.id), bool)
+    assert_type(app.metrics(), list[TaskMetrics])
+    assert_type(app.tasks, list[str])
+    assert_type(current_task(), TaskContext | None)
+    await job.result("5")  # type: ignore[arg-type]
+    await app.status(5)  # type: ignore[arg-type]
+    app.concurrency = 5  # type: ignore[misc]
+    app.burst = True
+    result = await job.result(timeout=5)
+    if result is not None:
+        assert_type(result.success, bool)
+        assert_type(result.duration_ms, int)
+        assert_type(result.aborted, bool)
+    try:
+        await add.request(1)
+    except TaskError as error:
+        assert_type(error.result, TaskResult)
+    except BrokerError as error:
+        assert_type(error.maybe_enqueued, bool)
+
+
+@app.lifespan
+async def lifespan() -> AsyncIterator[dict[str, Any]]:
+    yield {"db": 5}
+
+
+@app.lifespan
+async def bare_lifespan() -> AsyncIterator[None]:
+    app.state.db = 5
+    yield
+
+
+@app.lifespan  # type: ignore[type-var]
+async def wrong_lifespan() -> None: ...
+
+
+@app.middleware
+async def timing(context: ExecutionContext, call_next: Callable[[], Awaitable[Any]]) -> Any:
+    assert_type(context.headers, dict[str, Any])
+    return await call_next()
+
+
+@app.middleware  # type: ignore[type-var]
+def wrong_middleware(context: ExecutionContext, call_next: Callable[[], Awaitable[Any]]) -> int:
+    return 1
+
+
+@app.on_error
+async def report(context: ErrorContext) -> None:
+    assert_type(context.exc, BaseException)
+
+
+@app.on_error
+def report_at_once(context: ErrorContext) -> None:
+    assert_type(context.will_retry, bool)
+
+
+@app.on_error  # type: ignore[type-var]
+def wrong_hook(context: int) -> None: ...
+
+
+@app.on_enqueue
+def trace(context: EnqueueContext) -> None:
+    context.headers["trace"] = context.task_id
+
+
+async def main() -> None:
+    await app.run()
+    app.stop()
