@@ -122,13 +122,13 @@ class Worker:
             if outcomes:
                 link.settle(outcomes)
                 outcomes.clear()
+            if left == 0 or monotonic() > ends:
+                return True
             if not taken:
                 taken.extend(link.take(left))
                 if not taken:
                     return False
-            while taken:
-                if left == 0 or monotonic() > ends:
-                    return True
+            while taken and left > 0 and monotonic() <= ends:
                 left -= 1
                 claim = taken.popleft()
                 attempt = (runners.get(claim[2]) or attempts.runner(claim[2]))(claim)
