@@ -537,6 +537,19 @@ async def test_the_loop_stays_alive_under_load(app: Ardiq) -> None:
     assert turns > 20
 
 
+async def test_a_full_turn_is_followed_by_another(app: Ardiq, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ardiq.worker._MOST_STARTS", 1)
+    ran = []
+
+    @app.task
+    async def number(i: int) -> None:
+        ran.append(i)
+
+    await app.enqueue_many(number.prepare(i) for i in range(50))
+    await drain(app)
+    assert sorted(ran) == list(range(50))
+
+
 async def test_burst_runs_what_is_ready_and_leaves_what_is_not(app: Ardiq) -> None:
     @app.task
     async def spawn(depth: int) -> None:
