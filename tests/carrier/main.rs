@@ -1,10 +1,12 @@
-//! Connections, dispatch and migration against a real server.
+//! Connections, dispatch, migration, the producer and the worker against a real server.
 
 mod connecting;
 mod dispatching;
 mod migrating;
+mod producing;
 mod server;
 mod tls;
+mod working;
 
 use _core::connection::Link;
 use redis::Value;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use redis::Value;
 use tokio::sync::{Mutex, Notify};
 
-use super::{Shared, lock};
+use super::{Phase, Shared, lock};
 use crate::connection::Backoff;
 use crate::dispatch::Request;
 use crate::error::Error;
@@ -105,11 +105,14 @@ impl Shared {
     /// Resolves when the worker is to stop and nothing is started.
     async fn stopped(&self) {
         loop {
-            let stopping = self.slots().phase != super::Phase::Working;
+            let stopping = {
+                let mut slots = self.slots();
+                slots.listen();
+                slots.phase != Phase::Working
+            };
             if stopping {
                 return self.settled().await;
             }
-            self.slots().listen();
             self.wake.notified().await;
         }
     }
