@@ -86,7 +86,11 @@ class Attempts:
         self._worker = worker
         self._codec = app._codec
         self._metrics = app._metrics
+        self._counters = app._metrics.counters
         self.over = False
+        # Set by the worker each time it takes tasks: asked for once a turn, not once a task.
+        self.taken_at = 0.0
+        self.is_debug = False
         self.outcomes: list[Outcome] = []
         # By token: an attempt that lost its lease may still run when the same task comes again.
         self.running: dict[int, tuple[str, asyncio.Task[None]]] = {}
@@ -125,6 +129,7 @@ class Attempts:
 
         async def attempt(claim: Claim) -> None:
             started = monotonic()
+            wait_s = self.taken_at - claim[9] / 1000
             set_context(claim)
             try:
                 if claim[5] or claim[4]:
@@ -142,7 +147,7 @@ class Attempts:
                 await self.failed(entry, claim, started, error)
                 return
             running.pop(claim[1], None)
-            succeeded(claim, started, result)
+            succeeded(claim, started, wait_s, result)
 
         return attempt
 
@@ -153,6 +158,7 @@ class Attempts:
 
         async def attempt(claim: Claim) -> None:
             started = monotonic()
+            wait_s = self.taken_at - claim[9] / 1000
             context.running.set(claim)
             try:
                 args, kwargs = self._codec.decode_call(claim[3], claim[4], claim[5], signature)
@@ -162,7 +168,7 @@ class Attempts:
                 await self.failed(entry, claim, started, error)
                 return
             self.running.pop(claim[1], None)
-            self._succeeded(claim, started, result)
+            self._succeeded(claim, started, wait_s, result)
 
         return attempt
 
@@ -196,18 +202,18 @@ class Attempts:
 
         return call
 
-    def _succeeded(self, claim: Claim, started: float, result: tuple[bytes, str]) -> None:
+    def _succeeded(self, claim: Claim, started: float, wait_s: float, result: tuple[bytes, str]) -> None:
         run_s = monotonic() - started
         data, codec = result
         details = to_json({"codec": codec}) if codec else b""
         self.outcomes.append((claim[0], claim[1], COMPLETE, int(run_s * 1000), data, details))
-        counters = self._metrics.of(claim[2], claim[7])
+        key = (claim[2], claim[7])
+        counters = self._counters.get(key) or self._metrics.of(*key)
         counters.succeeded += 1
-        counters.run.add(run_s)
-        counters.wait.add(waited(claim, run_s))
+        counters.observe(run_s, wait_s)
         if not self._worker.turn_due:
             self._worker.turn_soon()
-        if log.isEnabledFor(logging.DEBUG):
+        if self.is_debug:
             self.log_success(claim, run_s)
 
     async def failed(self, entry: Registered, claim: Claim, started: float, error: BaseException) -> None:
@@ -323,8 +329,7 @@ class Attempts:
                 counters.aborted += 1
             else:
                 counters.failed += 1
-            counters.run.add(run_s)
-            counters.wait.add(waited(claim, run_s))
+            counters.observe(run_s, waited(claim, run_s))
 
 
 def waited(claim: Claim, run_s: float) -> float:

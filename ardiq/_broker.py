@@ -8,6 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from . import _core, errors
@@ -99,6 +100,29 @@ class Broker:
                 # Not a daemon: the interpreter waits for it, no longer than a call may take.
                 threading.Thread(target=self._register, args=(core,), name="ardiq-register").start()
             return line
+
+    async def refuse_eviction(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Refuse a server that may throw away tasks; one that cannot be reached is not asked.
+
+        Raises:
+            LibraryError: its eviction policy takes keys without a time to live.
+        """
+        core, answer = self.core, loop.create_future()
+
+        def ask() -> None:
+            error: Exception | None = None
+            try:
+                core.check_eviction()
+            except Exception as raised:
+                error = raised
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(resolve, answer, error)
+
+        # The core blocks, the loop must not. Not a daemon: see `line`.
+        threading.Thread(target=ask, name="ardiq-check").start()
+        error = await answer
+        if error is not None and not isinstance(error, errors.BrokerError):
+            raise error
 
     def close(self) -> None:
         """Close all lines and the core; calls under way are lost."""
@@ -239,6 +263,12 @@ class Line:
                 self.mailbox.opened(event[1])
             else:
                 self.on_worker_event(event)
+
+
+def resolve(answer: "asyncio.Future[Any]", value: Any) -> None:
+    """Answer a future unless somebody gave it up."""
+    if not answer.done():
+        answer.set_result(value)
 
 
 def _is_embedded(url: str) -> bool:

@@ -266,6 +266,8 @@ class Codec:
             TypeError: it cannot travel.
             ValueError: it is larger than the limit.
         """
+        if value is None and not self.is_custom:
+            return b"null", ""
         if self._serializer is not None:
             data, codec = self._serialize(value, name), CUSTOM
         else:

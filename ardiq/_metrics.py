@@ -1,59 +1,69 @@
 """Counters and histograms of what this process ran, per task and lane."""
 
 from bisect import bisect_left
+from itertools import accumulate
 from threading import Lock
 
 from .models import Histogram, TaskMetrics
 
 _BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-
-
-class _Observations:
-    __slots__ = ("counts", "sum")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(_BOUNDS) + 1)
-        self.sum = 0.0
-
-    def add(self, seconds: float) -> None:
-        self.counts[bisect_left(_BOUNDS, seconds)] += 1
-        self.sum += seconds
-
-    def histogram(self) -> Histogram:
-        buckets, so_far = [], 0
-        for bound, count in zip(_BOUNDS, self.counts, strict=False):
-            so_far += count
-            buckets.append((bound, so_far))
-        return Histogram(tuple(buckets), self.sum, sum(self.counts))
+_FIRST_BOUND = _BOUNDS[0]
 
 
 class Counters:
-    """One task in one lane. Sync tasks end on several threads: they count under `lock`."""
+    """One task in one lane. Sync tasks end on several threads: they count under `Metrics.lock`."""
 
-    __slots__ = ("aborted", "failed", "retried", "run", "succeeded", "wait")
+    __slots__ = ("_run", "_run_s", "_wait", "_wait_s", "aborted", "failed", "retried", "succeeded")
 
     def __init__(self) -> None:
         self.succeeded = 0
         self.retried = 0
         self.failed = 0
         self.aborted = 0
-        self.run = _Observations()
-        self.wait = _Observations()
+        # How many fell at or under each bound and over the one before; the last is for the rest.
+        self._run = [0] * (len(_BOUNDS) + 1)
+        self._wait = [0] * (len(_BOUNDS) + 1)
+        self._run_s = 0.0
+        self._wait_s = 0.0
+
+    def observe(self, run_s: float, wait_s: float) -> None:
+        """Note how long one attempt ran and had waited; the latter by two clocks, so it may seem negative."""
+        wait_s = max(0.0, wait_s)
+        self._run_s += run_s
+        self._wait_s += wait_s
+        # Most fall into the first bucket: they need no search.
+        self._run[0 if run_s <= _FIRST_BOUND else bisect_left(_BOUNDS, run_s)] += 1
+        self._wait[0 if wait_s <= _FIRST_BOUND else bisect_left(_BOUNDS, wait_s)] += 1
+
+    @property
+    def run(self) -> Histogram:
+        """How long the attempts ran."""
+        return _histogram(self._run, self._run_s)
+
+    @property
+    def wait(self) -> Histogram:
+        """How long they had waited."""
+        return _histogram(self._wait, self._wait_s)
+
+
+def _histogram(counts: list[int], seconds: float) -> Histogram:
+    buckets = tuple(zip(_BOUNDS, accumulate(counts), strict=False))
+    return Histogram(buckets, seconds, sum(counts))
 
 
 class Metrics:
     """All counters of one app in this process."""
 
     def __init__(self) -> None:
-        self._counters: dict[tuple[str, str], Counters] = {}
+        self.counters: dict[tuple[str, str], Counters] = {}
         self.lock = Lock()
 
     def of(self, name: str, lane: str) -> Counters:
         """The counters of a task in a lane."""
         try:
-            return self._counters[name, lane]
+            return self.counters[name, lane]
         except KeyError:
-            return self._counters.setdefault((name, lane), Counters())
+            return self.counters.setdefault((name, lane), Counters())
 
     def snapshot(self) -> list[TaskMetrics]:
         """What was counted so far, by task and lane."""
@@ -65,8 +75,8 @@ class Metrics:
                 counters.retried,
                 counters.failed,
                 counters.aborted,
-                counters.run.histogram(),
-                counters.wait.histogram(),
+                counters.run,
+                counters.wait,
             )
-            for (name, lane), counters in sorted(self._counters.items())
+            for (name, lane), counters in sorted(self.counters.items())
         ]

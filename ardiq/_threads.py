@@ -12,6 +12,7 @@ from typing import Any
 
 from . import _core, context
 from ._attempts import COMPLETE, Attempts, Claim, InThread, Registered, TimedOut
+from ._broker import resolve
 from ._codec import to_json
 
 log = logging.getLogger("ardiq")
@@ -97,7 +98,7 @@ class SyncTasks:
             except BaseException as raised:
                 error = raised
             try:
-                self._loop.call_soon_threadsafe(_resolve, answer, (value, error))
+                self._loop.call_soon_threadsafe(resolve, answer, (value, error))
             except RuntimeError:  # the loop is closed: nobody waits any more
                 return
 
@@ -188,8 +189,3 @@ class SyncTasks:
         failing = self._loop.create_task(self._attempts.failed(held.entry, held.claim, held.started, error))
         self._failing.add(failing)
         failing.add_done_callback(self._failing.discard)
-
-
-def _resolve(answer: "asyncio.Future[Any]", value: Any) -> None:
-    if not answer.done():
-        answer.set_result(value)

@@ -53,6 +53,7 @@ class Ardiq:
         broker_timeout_ms: how long a call tries to reach the server before it is a `BrokerError`.
         max_lost: how many workers may die holding a task before it is taken for their killer and dead-lettered.
         payload_limit: most bytes of a task's arguments, and of its result.
+        allow_eviction: let workers use a server that may throw away tasks when its memory is full.
         prefix: first part of every key.
 
     Raises:
@@ -88,6 +89,7 @@ class Ardiq:
         broker_timeout_ms: int = 5_000,
         max_lost: int = 3,
         payload_limit: int = 16 * 1024 * 1024,
+        allow_eviction: bool = False,
         prefix: str = "ardiq",
     ) -> None:
         self._redis_url = _url(redis_url)
@@ -106,6 +108,7 @@ class Ardiq:
         self._poll_block_ms = _options.integer("poll_block_ms", poll_block_ms, least=1)
         self._result_ttl_ms = _options.integer("result_ttl_ms", result_ttl_ms)
         self._burst = _options.boolean("burst", burst)
+        self.allow_eviction = _options.boolean("allow_eviction", allow_eviction)
         self._max_lost = _options.integer("max_lost", max_lost, least=1)
         self._codec = Codec(
             _options.optional_callable("serializer", serializer),
@@ -437,16 +440,19 @@ class Ardiq:
 
         Raises:
             RuntimeError: this app runs already.
-            LibraryError: the server has another Lua library, or cannot have it.
+            LibraryError: the server has another Lua library, cannot have it, or may throw away tasks.
         """
         if self._running:
             raise RuntimeError("this app runs already")
         self._running, self._stop_asked = True, False
         try:
             async with self._lifespan_scope():
+                loop = asyncio.get_running_loop()
+                if not self.allow_eviction:
+                    await self._broker.refuse_eviction(loop)
                 if self._stop_asked:
                     return
-                self._worker = Worker(self, self._broker.line(asyncio.get_running_loop()))
+                self._worker = Worker(self, self._broker.line(loop))
                 await self._worker.run()
         finally:
             self._worker = None

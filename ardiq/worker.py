@@ -13,7 +13,7 @@ import socket
 import sys
 from collections import deque
 from math import inf
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from . import _core
@@ -128,6 +128,8 @@ class Worker:
                 taken.extend(link.take(left))
                 if not taken:
                     return False
+                attempts.taken_at = time()
+                attempts.is_debug = log.isEnabledFor(logging.DEBUG)
             while taken and left > 0 and monotonic() <= ends:
                 left -= 1
                 claim = taken.popleft()

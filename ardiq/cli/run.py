@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _work(app: "Ardiq", arguments: argparse.Namespace) -> int:
     app.burst = app.burst or arguments.burst
+    app.allow_eviction = app.allow_eviction or arguments.allow_eviction
     loop = asyncio.get_running_loop()
     stopping = False
 

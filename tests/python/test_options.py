@@ -89,6 +89,7 @@ def test_properties_give_copies() -> None:
         ({"broker_timeout_ms": 0}, ValueError, "broker_timeout_ms"),
         ({"max_lost": 0}, ValueError, "max_lost"),
         ({"payload_limit": 0}, ValueError, "payload_limit"),
+        ({"allow_eviction": None}, TypeError, "allow_eviction"),
         ({"serializer": "json"}, TypeError, "serializer"),
         ({"deserializer": 1}, TypeError, "deserializer"),
         ({"conccurrency": 1}, TypeError, "conccurrency"),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from helpers import SOON_S, Script, drain, eventually, field, is_sound, result_of, working
 
-from ardiq import Ardiq, BrokerError, embedded
+from ardiq import Ardiq, BrokerError, LibraryError, embedded
 from ardiq.embedded import Server
 
 RunScript = Callable[..., Script]
@@ -621,6 +621,19 @@ def test_importing_ardiq_loads_nothing_it_does_not_need() -> None:
     code = f"import sys, ardiq; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_a_worker_refuses_a_server_that_evicts(run_script: RunScript) -> None:
+    with Server(binary=os.environ.get("ARDIQ_TEST_SERVER"), settings={"maxmemory-policy": "allkeys-lru"}) as evicting:
+        app = Ardiq(evicting.url, burst=True)
+        with pytest.raises(LibraryError, match="allkeys-lru"):
+            await app.run()
+        allowed = Ardiq(evicting.url, allow_eviction=True)
+        job = await allowed.send("unknown")
+        async with working(allowed):
+            await eventually(lambda: field(allowed, job.id, "error"))
+        app._broker.close()
+        allowed._broker.close()
 
 
 async def test_drain_on_an_embedded_server(tmp_path: Path) -> None:
