@@ -3,16 +3,18 @@
 
 mod handshake;
 mod link;
-pub mod resp;
-mod wire;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use redis::aio::MultiplexedConnection;
 use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
-use redis::{Cmd, Value};
+use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, Value};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -21,7 +23,6 @@ use crate::error::Error;
 
 pub use handshake::Server;
 pub use link::{Attempts, Backoff, Link};
-use wire::{Stream, Wire};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -54,6 +55,9 @@ pub struct Refusal {
     pub error: Error,
     pub temporary: bool,
 }
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Connector {
     /// # Errors
@@ -109,7 +113,19 @@ impl Connector {
 
     async fn open(&self, response_timeout: Option<Duration>) -> Result<Connection, Refusal> {
         let stream = self.stream().await.map_err(|e| self.unreachable(&e.to_string()))?;
-        let wire = Wire::new(stream, response_timeout);
+        // Nothing of redis-rs' own limits and greetings: ours say more when they fail.
+        let bare = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let (multiplexed, driver) = MultiplexedConnection::new_with_config(&bare, stream, config)
+            .await
+            .map_err(|e| self.unreachable(&e.to_string()))?;
+        let (driven, gone) = watch::channel(());
+        let driver = tokio::spawn(async move {
+            driver.await;
+            drop(driven);
+        });
+        let closed = AtomicBool::new(false);
+        let wire = Wire { multiplexed, closed, gone, driver: driver.abort_handle(), response_timeout };
         let server = handshake::greet(&wire, &self.address().login).await.map_err(|error| Refusal {
             temporary: error.temporary,
             error: error.error.map_message(|what| format!("{}: {what}", self.describe())),
@@ -158,6 +174,57 @@ struct Opened {
     generation: u64,
 }
 
+/// A connection before and after its handshake.
+struct Wire {
+    multiplexed: MultiplexedConnection,
+    /// Given up by us; the driver takes a moment to end.
+    closed: AtomicBool,
+    /// Closed when the driver ended: nothing can be sent or answered any more.
+    gone: watch::Receiver<()>,
+    driver: AbortHandle,
+    response_timeout: Option<Duration>,
+}
+
+impl Wire {
+    fn is_alive(&self) -> bool {
+        !self.closed.load(Ordering::Acquire) && self.gone.has_changed().is_ok()
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.driver.abort();
+    }
+
+    /// Sends one command; an error reply is a value.
+    async fn exchange(&self, cmd: &Cmd) -> Result<Value, Error> {
+        if !self.is_alive() {
+            return Err(Error::broker("the connection is closed", false));
+        }
+        let mut multiplexed = self.multiplexed.clone();
+        let sent = multiplexed.send_packed_command(cmd);
+        let answer = match self.response_timeout {
+            None => sent.await,
+            Some(limit) => match timeout(limit, sent).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    // What comes late would be nobody's, and a peer that vanished answers nothing
+                    // at all: begin anew on another connection.
+                    self.close();
+                    return Err(Error::broker(format!("no answer within {} ms", limit.as_millis()), true));
+                }
+            },
+        };
+        answer.map_err(|e| Error::broker(format!("the connection broke: {e}"), true))
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // Otherwise a blocking command in flight would hold the connection open.
+        self.close();
+    }
+}
+
 impl Connection {
     /// What the server is.
     pub fn server(&self) -> &Server {
@@ -175,7 +242,8 @@ impl Connection {
 
     /// Resolves when the connection is gone.
     pub async fn closed(&self) {
-        self.inner.wire.closed().await;
+        let mut gone = self.inner.wire.gone.clone();
+        while gone.changed().await.is_ok() {}
     }
 
     /// Ends it, for all its clones.
@@ -186,7 +254,7 @@ impl Connection {
     /// Sends one command. Error replies come as errors; those inside arrays stay in the value.
     ///
     /// # Errors
-    /// What [`Error`] says; `maybe_sent` unless it certainly was not.
+    /// What [`Error`] says; `maybe_sent` unless the connection was known dead before.
     pub async fn query(&self, cmd: &Cmd) -> Result<Value, Error> {
         refuse_error(self.exchange(cmd).await?)
     }
@@ -196,15 +264,7 @@ impl Connection {
     /// # Errors
     /// [`Error::Broker`] only.
     pub async fn exchange(&self, cmd: &Cmd) -> Result<Value, Error> {
-        self.send(|request| cmd.write_packed_command(request)).await
-    }
-
-    /// Sends the one request that `write` appends in [`resp`]; an error reply is a value.
-    ///
-    /// # Errors
-    /// [`Error::Broker`] only.
-    pub async fn send(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Value, Error> {
-        self.inner.wire.exchange(write).await
+        self.inner.wire.exchange(cmd).await
     }
 }
 

@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use redis::{ServerError, Value};
+use redis::{Arg, Cmd, ServerError, Value};
 
-use crate::connection::{Connection, Link, refuse_error, resp};
+use crate::connection::{Connection, Link, refuse_error};
 use crate::error::Error;
 use crate::library::{Library, Script};
 use crate::protocol::Function;
@@ -27,6 +27,8 @@ struct Shared {
     /// Generation of the connection whose server was found fit.
     checked: AtomicU64,
     checking: tokio::sync::Mutex<()>,
+    /// Whether the last server had functions: the form in which requests are built.
+    form: Mutex<Form>,
     scripts: Mutex<HashMap<&'static str, Arc<Script>>>,
 }
 
@@ -39,25 +41,30 @@ enum Form {
 /// A call being built; may be sent again as it is.
 pub struct Request {
     pub function: &'static Function,
-    /// The arguments as they are sent.
-    args: Vec<u8>,
+    form: Form,
+    cmd: Cmd,
     count: usize,
+    size: usize,
 }
 
 impl Request {
     pub fn arg(&mut self, value: &[u8]) -> &mut Self {
-        resp::push(&mut self.args, value);
+        self.cmd.arg(value);
         self.count += 1;
+        self.size += value.len();
         self
     }
 
     pub fn int(&mut self, value: i64) -> &mut Self {
-        self.arg(value.to_string().as_bytes())
+        self.cmd.arg(value);
+        self.count += 1;
+        self.size += 8;
+        self
     }
 
-    /// Bytes of arguments so far, as they are sent.
+    /// Bytes of arguments so far, about.
     pub fn size(&self) -> usize {
-        self.args.len()
+        self.size
     }
 
     /// The number of arguments so far.
@@ -86,6 +93,7 @@ impl Dispatcher {
             library,
             checked: AtomicU64::new(0),
             checking: tokio::sync::Mutex::new(()),
+            form: Mutex::new(Form::Functions),
             scripts: Mutex::new(HashMap::new()),
         };
         Self { inner: Arc::new(inner) }
@@ -106,7 +114,9 @@ impl Dispatcher {
     /// [`Error::Argument`] when the protocol has no such function.
     pub fn request(&self, function: &str) -> Result<Request, Error> {
         let function = self.inner.library.protocol().function(function)?;
-        Ok(Request { function, args: Vec::with_capacity(512), count: 0 })
+        let form = *lock(&self.inner.form);
+        let cmd = self.begin(function, form, 16, 512)?;
+        Ok(Request { function, form, cmd, count: 0, size: 0 })
     }
 
     /// [`request`](Self::request), its arguments, and [`send`](Self::send) in one.
@@ -132,13 +142,8 @@ impl Dispatcher {
         loop {
             let connection = attempts.connection().await?;
             let answer = match self.check(&connection).await {
-                Ok(Form::Functions) => {
-                    connection.send(|out| self.write(out, request, "FCALL", &request.function.server_name)).await
-                }
-                Ok(Form::Scripts) => {
-                    let script = self.script(request.function)?;
-                    connection.send(|out| self.write(out, request, "EVALSHA", &script.sha1)).await
-                }
+                Ok(form) if request.form == form => connection.exchange(&request.cmd).await,
+                Ok(form) => connection.exchange(&self.rebuilt(request, form)?).await,
                 Err(Unfit::Answer(answer)) => answer,
                 Err(Unfit::Refused(error)) => return Err(error),
             };
@@ -180,6 +185,7 @@ impl Dispatcher {
         if form == Form::Functions {
             self.check_library(connection, &record).await?;
         }
+        *lock(&self.inner.form) = form;
         self.inner.checked.store(connection.generation(), Ordering::Release);
         Ok(form)
     }
@@ -252,12 +258,26 @@ impl Dispatcher {
         }
     }
 
-    fn write(&self, out: &mut Vec<u8>, request: &Request, command: &str, name: &str) {
-        resp::begin(out, 4 + request.count);
-        for head in [command, name, "1", &self.inner.base] {
-            resp::push(out, head.as_bytes());
+    /// The command up to the arguments.
+    fn begin(&self, function: &'static Function, form: Form, args: usize, bytes: usize) -> Result<Cmd, Error> {
+        let mut cmd = Cmd::with_capacity(args + 4, bytes + 64);
+        match form {
+            Form::Functions => cmd.arg(b"FCALL").arg(&function.server_name),
+            Form::Scripts => cmd.arg(b"EVALSHA").arg(&self.script(function)?.sha1),
+        };
+        cmd.arg(b"1").arg(&self.inner.base);
+        Ok(cmd)
+    }
+
+    /// The request for a server of the other kind than it was built for.
+    fn rebuilt(&self, request: &Request, form: Form) -> Result<Cmd, Error> {
+        let mut cmd = self.begin(request.function, form, request.count, request.size)?;
+        for arg in request.cmd.args_iter().skip(4) {
+            if let Arg::Simple(bytes) = arg {
+                cmd.arg(bytes);
+            }
         }
-        out.extend_from_slice(&request.args);
+        Ok(cmd)
     }
 
     fn script(&self, function: &'static Function) -> Result<Arc<Script>, Error> {

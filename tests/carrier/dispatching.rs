@@ -68,7 +68,7 @@ async fn a_request_may_be_sent_again() {
     let dispatcher = dispatcher(&server);
     let mut request = dispatcher.request("task").unwrap();
     request.arg(b"t1");
-    assert_eq!(request.count(), 1);
+    assert_eq!((request.count(), request.size()), (1, 2));
     assert_eq!(dispatcher.send(&request).await.unwrap(), Value::Array(vec![]));
     dispatcher.call("enqueue", &ONE).await.unwrap();
     assert_ne!(dispatcher.send(&request).await.unwrap(), Value::Array(vec![]));

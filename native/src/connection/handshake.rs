@@ -2,8 +2,7 @@
 
 use redis::{Cmd, RedisConnectionInfo, Value};
 
-use super::Refusal;
-use super::wire::Wire;
+use super::{Refusal, Wire};
 use crate::error::Error;
 
 /// What a server said of itself when the connection was made.
@@ -63,7 +62,7 @@ pub(super) async fn greet(wire: &Wire, login: &RedisConnectionInfo) -> Result<Se
     let version = set_info("LIB-VER", login.lib_ver());
     // All sent at once, answered in order. What a server before 7.2 says to SETINFO is of no interest.
     let (hello, select, _, _) =
-        tokio::join!(ask(wire, &hello), select(wire, login.db()), ask(wire, &name), ask(wire, &version));
+        tokio::join!(wire.exchange(&hello), select(wire, login.db()), wire.exchange(&name), wire.exchange(&version),);
     let hello = accept(hello)?;
     accept(select)?;
     Server::read(&hello).ok_or_else(|| Refusal {
@@ -75,12 +74,8 @@ pub(super) async fn greet(wire: &Wire, login: &RedisConnectionInfo) -> Result<Se
 async fn select(wire: &Wire, db: i64) -> Result<Value, Error> {
     match db {
         0 => Ok(Value::Okay),
-        db => ask(wire, redis::cmd("SELECT").arg(db)).await,
+        db => wire.exchange(redis::cmd("SELECT").arg(db)).await,
     }
-}
-
-async fn ask(wire: &Wire, cmd: &Cmd) -> Result<Value, Error> {
-    wire.exchange(|request| cmd.write_packed_command(request)).await
 }
 
 fn set_info(what: &str, value: Option<&str>) -> Cmd {
