@@ -108,22 +108,21 @@ class Producer:
         """Send one task, naming the mailbox to tell when it ends, and wait for that."""
         app, loop = self._app, get_running_loop()
         task_id, extra = await self._run_hooks(task, args, kwargs, options)
-        record = self._record(task, args, kwargs, options, task_id, extra)  # refused before anything is sent
+        task_id = self._record(task, args, kwargs, options, task_id, extra)[0]  # a wrong call is refused first
         line = self._broker.line(loop)
-        mailbox = await line.mailbox.name()
-        with line.mailbox.wish(record[0], timeout) as wished:
-            waiter = {"waiter": mailbox, "waiter_ttl_ms": wished.ttl_ms, **(extra or {})}
-            record = self._record(task, args, kwargs, options, record[0], waiter)
-            sent = Enqueued(loop=loop)
-            line.enqueue(app, record[0], record, sent)
-            await sent
-            try:
-                async with asyncio.timeout(timeout):
+        try:
+            async with asyncio.timeout(timeout):
+                mailbox = await line.mailbox.name()
+                with line.mailbox.wish(task_id, timeout) as wished:
+                    waiter = {"waiter": mailbox, "waiter_ttl_ms": wished.ttl_ms, **(extra or {})}
+                    sent = Enqueued(loop=loop)
+                    line.enqueue(app, task_id, self._record(task, args, kwargs, options, task_id, waiter), sent)
+                    await sent
                     outcome = await wished.future
-            except TimeoutError:
-                raise too_late(record[0], timeout) from None
-        if outcome is None:
-            outcome = await line.mailbox.wait(record[0], timeout)
+                if outcome is None:
+                    outcome = await line.mailbox.wait(task_id, timeout)
+        except TimeoutError:
+            raise too_late(task_id, timeout) from None
         result = app._queue.decode(outcome)
         if not result.success:
             raise TaskError(result)

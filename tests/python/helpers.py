@@ -58,6 +58,11 @@ async def eventually(condition: Callable[[], Any], seconds: float = SOON_S) -> A
         await asyncio.sleep(0.01)
 
 
+async def is_state(app: Ardiq, task_id: str, state: str) -> bool:
+    """Whether the task is in that state now."""
+    return await app.status(task_id) == state
+
+
 def field(app: Ardiq, task_id: str, name: str) -> str | None:
     """One field of a task's record, as redis-cli would show it."""
     value = app._broker.core.command(["HGET", f"ardiq:{{{app.queue_name}}}:task:{task_id}", name])

@@ -7,13 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers import SOON_S, drain, eventually, field, is_sound, result_of, working
+from helpers import SOON_S, drain, eventually, field, is_sound, is_state, result_of, working
 
 from ardiq import Ardiq, TaskError, TaskResult
-
-
-async def is_state(app: Ardiq, task_id: str, state: str) -> bool:
-    return await app.status(task_id) == state
 
 
 @pytest.fixture

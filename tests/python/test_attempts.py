@@ -1,0 +1,232 @@
+"""Attempts: retries, failures of every kind, time limits."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from helpers import SOON_S, drain, eventually, field, is_sound, is_state, result_of, working
+
+from ardiq import Ardiq, ErrorContext, Retry, current_task
+
+fast_retries: dict[str, Any] = {"max_retries": 2, "backoff_ms": 1}
+
+
+async def test_a_task_that_raises_is_tried_again(app: Ardiq) -> None:
+    tries = []
+
+    @app.task(**fast_retries)
+    async def flaky() -> str:
+        task = current_task()
+        assert task is not None
+        tries.append(task.tries)
+        if len(tries) < 3:
+            raise ConnectionError("not yet")
+        return "done"
+
+    async with working(app):
+        result = await result_of(await flaky.enqueue())
+    assert (result.success, result.value, result.tries) == (True, "done", 3)
+    assert tries == [1, 2, 3]
+    assert await app.dead_count() == 0
+    assert is_sound(app)
+
+
+async def test_out_of_tries_it_is_a_dead_letter(app: Ardiq) -> None:
+    @app.task(**fast_retries)
+    async def broken(number: int) -> None:
+        raise ValueError("no", number)
+
+    async with working(app):
+        job = await broken.enqueue(7)
+        result = await result_of(job)
+    assert (result.success, result.value, result.tries) == (False, "ValueError('no', 7)", 3)
+    letter = (await app.dead_letters())[0]
+    assert (letter.task_id, letter.fn_name, letter.args, letter.tries) == (job.id, "broken", (7,), 3)
+    assert letter.error == "ValueError('no', 7)"
+    assert "ValueError: ('no', 7)" in (field(app, job.id, "traceback") or "")
+    assert await job.status() == "complete"
+
+
+async def test_by_default_a_try_waits_for_the_square_of_its_number(app: Ardiq) -> None:
+    @app.task
+    async def broken() -> None:
+        raise ValueError
+
+    async with working(app):
+        job = await broken.enqueue()
+        await eventually(lambda: is_state(app, job.id, "scheduled"))
+        info = await job.info()
+    assert info is not None
+    assert info.tries == 1
+    assert info.scheduled_at is not None
+    assert 800 <= info.scheduled_at - info.enqueue_time <= 1000 + 1000 * SOON_S
+    assert field(app, job.id, "error") == "ValueError()"
+
+
+async def test_the_backoff_is_the_task_s_own(app: Ardiq) -> None:
+    @app.task(backoff_ms=77_000)
+    async def broken() -> None:
+        raise ValueError
+
+    @app.task
+    async def asking(delay_ms: Any) -> None:
+        raise Retry(delay_ms=delay_ms)
+
+    async with working(app):
+        jobs = [await broken.enqueue(), await asking.enqueue(88_000), await asking.enqueue(None)]
+        for job, expected in zip(jobs, (77_000, 88_000, 1000), strict=True):
+            await eventually(lambda job=job: is_state(app, job.id, "scheduled"))
+            info = await job.info()
+            assert info is not None
+            assert info.scheduled_at is not None
+            assert expected <= info.scheduled_at - info.enqueue_time < expected + 1000 * SOON_S
+
+
+async def test_retry_is_no_failure_until_it_is_the_last(app: Ardiq, caplog: pytest.LogCaptureFixture) -> None:
+    told: list[ErrorContext] = []
+    app.on_error(told.append)
+
+    @app.task(max_retries=2)
+    async def again() -> None:
+        raise Retry("rate limited", delay_ms=0)
+
+    async with working(app):
+        result = await result_of(await again.enqueue())
+    assert (result.success, result.value, result.tries) == (False, "Retry('rate limited')", 3)
+    assert [(error.tries, error.will_retry) for error in told] == [(3, False)]
+    assert [record.levelno for record in caplog.records if "retry scheduled" in record.message] == []
+
+
+async def test_no_retries_means_one_attempt(app: Ardiq) -> None:
+    @app.task(max_retries=0)
+    async def once() -> None:
+        raise Retry
+
+    await drain_one(app, await once.enqueue(), "Retry('retry requested')", tries=1)
+
+
+async def drain_one(app: Ardiq, job: Any, value: str, tries: int) -> None:
+    await drain(app)
+    result = await result_of(job)
+    assert (result.success, result.value, result.tries) == (False, value, tries)
+
+
+class Odd(BaseException): ...
+
+
+class BadRepr(Exception):
+    def __repr__(self) -> str:
+        raise RuntimeError("even that fails")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (SystemExit(3), "SystemExit(3)"),
+        (KeyboardInterrupt(), "KeyboardInterrupt()"),
+        (GeneratorExit(), "GeneratorExit()"),
+        (Odd("x"), "Odd('x')"),
+        (asyncio.CancelledError(), "CancelledError()"),
+        (StopAsyncIteration(), "StopAsyncIteration()"),
+        (StopIteration(1), "RuntimeError('coroutine raised StopIteration')"),
+        (TimeoutError("mine"), "TimeoutError('mine')"),
+        (
+            ExceptionGroup("many", [ValueError(1), TypeError(2)]),
+            "ExceptionGroup('many', [ValueError(1), TypeError(2)])",
+        ),
+        (BadRepr(), "BadRepr (its repr failed)"),
+        (ValueError("\ud800"), "ValueError('\\ud800')"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+@pytest.mark.parametrize("awaiting", [False, True])
+@pytest.mark.parametrize("timeout", [None, 60])
+async def test_whatever_is_raised_the_worker_lives(
+    app: Ardiq, error: BaseException, text: str, awaiting: bool, timeout: float | None
+) -> None:
+    @app.task(max_retries=0, timeout=timeout)
+    async def raising() -> None:
+        if awaiting:
+            await asyncio.sleep(0)
+        raise error
+
+    @app.task
+    async def fine() -> int:
+        return 1
+
+    async with working(app):
+        result = await result_of(await raising.enqueue())
+        assert (await result_of(await fine.enqueue())).value == 1
+    assert (result.success, result.value) == (False, text)
+    assert not result.aborted
+
+
+async def test_a_huge_error_text_is_cut(app: Ardiq) -> None:
+    @app.task(max_retries=0)
+    async def raising() -> None:
+        raise ValueError("x" * 1_000_000)
+
+    job = await raising.enqueue()
+    await drain(app)
+    assert 1000 < len((await result_of(job)).value) < 100_000
+    assert len(field(app, job.id, "traceback") or "") < 100_000
+
+
+async def test_a_task_that_cancels_itself_has_failed(app: Ardiq) -> None:
+    @app.task(max_retries=0)
+    async def itself() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(SOON_S)
+
+    @app.task(max_retries=1, backoff_ms=1)
+    async def swallowed() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        try:
+            await asyncio.sleep(SOON_S)
+        except asyncio.CancelledError:
+            return "swallowed"
+        return "not cancelled"
+
+    async with working(app):
+        result = await result_of(await itself.enqueue())
+        assert (result.success, result.value, result.aborted) == (False, "CancelledError()", False)
+        assert (await result_of(await swallowed.enqueue())).value == "swallowed"
+
+
+async def test_a_time_limit(app: Ardiq) -> None:
+    told: list[ErrorContext] = []
+    app.on_error(told.append)
+    cleaned = []
+
+    @app.task(timeout=0.05, max_retries=1, backoff_ms=1)
+    async def slow() -> None:
+        try:
+            await asyncio.sleep(SOON_S)
+        finally:
+            cleaned.append(1)
+
+    @app.task(timeout=0.05, max_retries=0)
+    async def own() -> None:
+        raise TimeoutError("another one")
+
+    async with working(app):
+        result = await result_of(await slow.enqueue())
+        own_result = await result_of(await own.enqueue())
+    assert (result.success, result.value, result.tries) == (False, "timed out after 0.05s", 2)
+    assert cleaned == [1, 1]
+    assert isinstance(told[0].exc, TimeoutError)
+    assert own_result.value == "TimeoutError('another one')"
+
+
+async def test_an_unknown_task_fails_through_the_normal_retries(app: Ardiq) -> None:
+    told: list[ErrorContext] = []
+    app.on_error(told.append)
+    job = await app.send("missing", 1)
+    async with working(app):
+        await eventually(lambda: is_state(app, job.id, "scheduled"))
+    assert [(error.name, type(error.exc), error.will_retry) for error in told] == [("missing", LookupError, True)]
+    assert field(app, job.id, "error") == "LookupError(\"unknown task 'missing'\")"

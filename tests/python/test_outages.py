@@ -1,0 +1,202 @@
+"""Connections that drop, servers that go away, and what callers are told."""
+
+import asyncio
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from helpers import SOON_S, eventually, field, is_sound, result_of, working
+
+from ardiq import Ardiq, BrokerError, LibraryError, embedded
+from ardiq.embedded import Server
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Ardiq]) -> Ardiq:
+    return make_app(idle_timeout_ms=1000, poll_block_ms=500)
+
+
+async def test_dropped_connections_do_not_matter(app: Ardiq) -> None:
+    ran = []
+
+    @app.task(max_retries=0)
+    async def work(number: int) -> int:
+        ran.append(number)
+        await asyncio.sleep(0.001)
+        return number
+
+    async with working(app):
+        jobs = []
+        for i in range(30):
+            jobs.append(await work.enqueue(i))
+            if i % 3 == 0:
+                app._broker.core.command(["CLIENT", "KILL", "TYPE", "normal"])
+            await asyncio.sleep(0.005)
+        results = await asyncio.gather(*(job.result(timeout=SOON_S) for job in jobs))
+    assert [result and result.value for result in results] == list(range(30))
+    assert sorted(ran) == list(range(30))
+    assert is_sound(app)
+
+
+async def test_waits_survive_a_dropped_connection(app: Ardiq) -> None:
+    @app.task
+    async def work(number: int) -> int:
+        return number
+
+    jobs = [await work.enqueue(i) for i in range(20)]
+    waiting = [asyncio.create_task(job.result(timeout=SOON_S)) for job in jobs]
+    asking = asyncio.create_task(work.request(99, timeout=SOON_S))
+    await asyncio.sleep(0.1)
+    app._broker.core.command(["CLIENT", "KILL", "TYPE", "normal"])
+    async with working(app):
+        results = await asyncio.gather(*waiting)
+        assert [result and result.value for result in results] == list(range(20))
+        assert await asking == 99
+
+
+class Outage:
+    """A server of its own that can be away for a while and keeps its data."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.url = f"redis+unix://{directory}/socket"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        binary = os.environ.get("ARDIQ_TEST_SERVER") or embedded._binary()
+        command = [binary, "--port", "0", "--unixsocket", f"{self._directory}/socket", "--dir", str(self._directory)]
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + SOON_S
+        while not embedded._answers(f"{self._directory}/socket"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture
+def outage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outage]:
+    outage = Outage(tmp_path_factory.mktemp("s"))
+    yield outage
+    outage.end()
+
+
+async def test_a_worker_outlives_an_outage(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
+    app = Ardiq(outage.url, idle_timeout_ms=1000, poll_block_ms=500)
+    started = asyncio.Event()
+    runs = []
+
+    @app.task
+    async def work(number: int) -> int:
+        runs.append(number)
+        started.set()
+        await asyncio.sleep(0.2)
+        return number
+
+    async with working(app):
+        first = await work.enqueue(1)
+        await started.wait()
+        outage.end()
+        await asyncio.sleep(0.5)  # it ends while nobody can be told
+        assert any("trying again" in record.message for record in caplog.records)
+        outage.begin()
+        second = await work.enqueue(2)
+        assert (await result_of(second)).value == 2
+        assert (await result_of(first)).value == 1
+    assert runs[0] == 1
+    assert await app.queue_size() == 0
+    app._broker.close()
+
+
+async def test_a_flushed_server_gets_its_library_back(outage: Outage) -> None:
+    app = Ardiq(outage.url, poll_block_ms=500)
+
+    @app.task
+    async def work(number: int) -> int:
+        return number
+
+    async with working(app):
+        assert await work.request(1) == 1
+        for command in (["FUNCTION", "FLUSH"], ["SCRIPT", "FLUSH"]):
+            try:
+                app._broker.core.command(command)
+            except Exception:  # an old server has no functions
+                assert command[0] == "FUNCTION"
+        assert await work.request(2, timeout=SOON_S) == 2
+    app._broker.close()
+
+
+async def test_an_unreachable_server_is_a_broker_error_in_bounded_time(tmp_path: Path) -> None:
+    app = Ardiq(f"redis+unix://{tmp_path}/nobody", broker_timeout_ms=200)
+    task = app.ref("task")
+    started = time.monotonic()
+    for call in (
+        lambda: task.enqueue(1),
+        lambda: app.enqueue_many([task.prepare(1)]),
+        lambda: task.request(1),
+        lambda: app.result("x"),
+        lambda: app.result("x", timeout=60),
+        lambda: app.status("x"),
+        lambda: app.info("x"),
+        lambda: app.abort("x"),
+        lambda: app.queue_size(),
+        lambda: app.dead_letters(),
+        lambda: app.replay("x"),
+    ):
+        with pytest.raises(BrokerError) as caught:
+            await call()
+        assert caught.value.maybe_enqueued is False
+        assert caught.value.jobs == () or caught.value.jobs == []
+    outcomes = await asyncio.gather(*(task.enqueue(i) for i in range(20)), return_exceptions=True)
+    assert all(isinstance(outcome, BrokerError) for outcome in outcomes)
+    assert len({id(outcome) for outcome in outcomes}) == 20
+    assert time.monotonic() - started < 60
+    app._broker.close()
+
+
+async def test_an_enqueue_during_an_outage_reports_what_was_accepted(outage: Outage) -> None:
+    app = Ardiq(outage.url, broker_timeout_ms=300)
+    task = app.ref("task")
+    await app.enqueue_many([task.prepare(1)])
+    outage.end()
+    with pytest.raises(BrokerError) as caught:
+        await app.enqueue_many(task.prepare(i) for i in range(1000))
+    assert list(caught.value.jobs) == []
+    outage.begin()
+    assert await app.queue_size() == 1
+    app._broker.close()
+
+
+async def test_an_enqueue_waits_for_a_short_outage(outage: Outage) -> None:
+    app = Ardiq(outage.url, broker_timeout_ms=int(SOON_S * 1000))
+    await app.send("task", 1)
+    outage.end()
+    sending = asyncio.gather(*(app.send("task", i) for i in range(50)))
+    await asyncio.sleep(0.2)
+    outage.begin()
+    jobs = await sending
+    assert len({job.id for job in jobs}) == 50
+    assert await app.queue_size() == 51
+    app._broker.close()
+
+
+async def test_a_worker_refuses_a_server_that_evicts() -> None:
+    with Server(binary=os.environ.get("ARDIQ_TEST_SERVER"), settings={"maxmemory-policy": "allkeys-lru"}) as evicting:
+        app = Ardiq(evicting.url, burst=True)
+        with pytest.raises(LibraryError, match="allkeys-lru"):
+            await app.run()
+        allowed = Ardiq(evicting.url, allow_eviction=True)
+        job = await allowed.send("unknown")
+        async with working(allowed):
+            await eventually(lambda: field(allowed, job.id, "error"))
+        app._broker.close()
+        allowed._broker.close()
