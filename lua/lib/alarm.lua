@@ -4,7 +4,8 @@ local M = {}
 -- Tasks were scheduled: one that falls due before the alarm makes a worker look again.
 function M.scheduled(b)
   if not b.first_due then return end
-  local at = tonumber(redis.call('HGET', keys.meta(b.base), 'alarm') or 0)
+  local alarm = redis.pcall('HGET', keys.meta(b.base), 'alarm')
+  local at = type(alarm) == 'string' and tonumber(alarm) or 0
   if at <= b.now or b.first_due < at then lane.wake(b.base, b.first_due_lane, 1) end
 end
 

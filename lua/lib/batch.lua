@@ -2,8 +2,8 @@
 local M = {}
 
 function M.open(base, now)
-  return { base = base, now = now, now_text = clock.text(now), back = {}, front = {}, finished = {}, removed = {},
-    refusals = {}, counters = {} }
+  return { base = base, now = now, now_text = clock.text(now), back = {}, front = {}, suspects = {}, finished = {},
+    removed = {}, refusals = {}, counters = {}, obstacles = {} }
 end
 
 function M.count(b, name, by)
@@ -14,6 +14,16 @@ end
 function M.refuse(b, id, token, reason)
   local at = #b.refusals
   b.refusals[at + 1], b.refusals[at + 2], b.refusals[at + 3] = id, token, reason
+end
+
+-- Why a key cannot be written that a move is about to write (it has another type), or nil; asked once a call.
+function M.obstacle(b, command, key)
+  local known = b.obstacles[key]
+  if known == nil then
+    known = errors.of(redis.pcall(command, key)) and errors.wrong_type(key).err or false
+    b.obstacles[key] = known
+  end
+  return known or nil
 end
 
 -- Add to a list of `lists` (name -> list), made when first needed.
@@ -30,8 +40,8 @@ function M.flush(b)
     for i = #ids, 1, -1 do reversed[#reversed + 1] = ids[i] end
     lane.push(b.base, name, reversed, 'LPUSH')
   end
-  if b.suspect_lane then lane.wake(b.base, b.suspect_lane, 1) end
-  b.back, b.front, b.suspect_lane = {}, {}, nil
+  for name, count in pairs(b.suspects) do lane.wake(b.base, name, count) end
+  b.back, b.front, b.suspects = {}, {}, {}
 end
 
 -- The one place that asks who was waiting for a task that ended.

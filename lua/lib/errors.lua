@@ -32,7 +32,7 @@ function M.of(reply)
   return type(reply) == 'table' and reply.err or nil
 end
 
--- A read that refuses the whole call when the key has another type.
+-- A command that refuses the whole call when its key has another type; nothing may be written before it.
 function M.read(command, key, ...)
   local reply = redis.pcall(command, key, ...)
   local err = M.of(reply)

@@ -57,7 +57,7 @@ function M.pop(base, lane, count)
   return live, #ids
 end
 
--- After a claim: one more worker is woken for what is left behind; an emptied lane needs no tokens.
+-- After a claim: one more worker is woken for what is left behind; an emptied lane needs no tokens and no marks.
 -- Replies 1 if ready work is left in any of the lanes.
 function M.settle_tokens(base, lanes)
   local more = 0
@@ -68,7 +68,7 @@ function M.settle_tokens(base, lanes)
         more = 1
         M.wake(base, lane, 1)
       else
-        redis.call('DEL', keys.wake(base, lane))
+        redis.call('DEL', keys.wake(base, lane), keys.tombs(base, lane))
       end
     end
   end

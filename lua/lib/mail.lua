@@ -44,7 +44,7 @@ end
 -- Register a mailbox to be told when a task ends.
 function M.await(base, id, name, ttl_ms)
   local key = keys.waiters(base, id)
-  redis.call('SADD', key, name)
+  errors.read('SADD', key, name)
   if redis.call('PTTL', key) < ttl_ms then redis.call('PEXPIRE', key, ttl_ms) end
 end
 

@@ -2,6 +2,7 @@
 local M = {}
 
 local REAP_LIMIT = 100
+local LOOK_AT = 10
 
 -- Refuse a worker that is not a member, before anything else.
 function M.require(base, worker)
@@ -17,27 +18,32 @@ end
 -- Forget a worker that holds nothing any more.
 function M.remove(base, worker)
   local row = keys.worker(base, worker)
-  local mailbox = redis.call('HGET', row, 'mailbox')
-  if mailbox then redis.call('DEL', keys.mailbox(base, mailbox)) end
+  local mailbox = redis.pcall('HGET', row, 'mailbox')
+  if type(mailbox) == 'string' then redis.call('DEL', keys.mailbox(base, mailbox)) end
   redis.call('DEL', row, keys.aborts(base, worker))
   redis.call('ZREM', keys.workers(base), worker)
 end
 
--- The ids this worker is still asked to abort.
+-- The ids this worker is asked to abort: those it holds still, and those that are settled.
 function M.aborts(base, worker)
-  local asked = redis.call('SMEMBERS', keys.aborts(base, worker))
-  if #asked == 0 then return asked end
-  local tokens, open = redis.call('HMGET', keys.running(base, worker), unpack(asked)), {}
+  local asked, open, settled = errors.read('SMEMBERS', keys.aborts(base, worker)), {}, {}
+  if #asked == 0 then return open, settled end
+  local tokens = errors.read('HMGET', keys.running(base, worker), unpack(asked))
   for i, id in ipairs(asked) do
-    if tokens[i] then open[#open + 1] = id else redis.call('SREM', keys.aborts(base, worker), id) end
+    local list = tokens[i] and open or settled
+    list[#list + 1] = id
   end
-  return open
+  return open, settled
+end
+
+-- When anybody beat last, and until when nobody is reaped.
+function M.last_beat(base)
+  return errors.read('HMGET', keys.meta(base), 'last_beat', 'reap_after')
 end
 
 -- After an outage longer than half a lease everybody gets one more lease to show a sign of life.
-local function may_reap(b, lease_ms)
+local function may_reap(b, beat, lease_ms)
   local meta = keys.meta(b.base)
-  local beat = errors.read('HMGET', meta, 'last_beat', 'reap_after')
   local reap_after = tonumber(beat[2] or 0)
   if beat[1] and b.now - beat[1] > lease_ms / 2 then
     reap_after = b.now + lease_ms
@@ -48,17 +54,20 @@ local function may_reap(b, lease_ms)
 end
 
 -- Give the tasks of a worker whose lease ran out to others: it is marked lost (and refused from then on), then
--- emptied, a bounded portion a call. Replies 1 if more is left to reap.
-function M.reap(b, lease_ms, ttl_ms, max_lost)
-  if not may_reap(b, lease_ms) then return 0 end
+-- emptied, a bounded portion a call. One whose keys are damaged is passed over. Replies whether more is left to reap.
+function M.reap(b, beat, lease_ms, ttl_ms, max_lost)
+  if not may_reap(b, beat, lease_ms) then return false end
   local workers = keys.workers(b.base)
-  local expired = redis.call('ZRANGEBYSCORE', workers, '-inf', b.now, 'LIMIT', 0, 2)
-  local worker = expired[1]
-  if not worker then return 0 end
-  redis.call('ZADD', workers, 0, worker)
-  if task.take_from(b, worker, REAP_LIMIT, ttl_ms, true, max_lost) == 1 then return 1 end
-  M.remove(b.base, worker)
-  return #expired - 1
+  local expired = redis.call('ZRANGEBYSCORE', workers, '-inf', b.now, 'LIMIT', 0, LOOK_AT)
+  for i, worker in ipairs(expired) do
+    if not batch.obstacle(b, 'HLEN', keys.running(b.base, worker)) then
+      redis.call('ZADD', workers, 0, worker)
+      local moved, left = task.take_from(b, worker, REAP_LIMIT, ttl_ms, true, max_lost)
+      if not left then M.remove(b.base, worker) end
+      if moved > 0 or not left then return left or i < #expired end
+    end
+  end
+  return false
 end
 
 return M

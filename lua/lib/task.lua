@@ -4,6 +4,13 @@ local M = {}
 
 local CLAIM = { 'state', 'name', 'args', 'kwargs', 'codec', 'headers', 'lane', 'tries', 'enqueued_at' }
 local HELD = { 'state', 'lane', 'tries', 'lost', 'abort_requested' }
+-- What a record loses with its holder, with a settled attempt, and when a dead letter starts anew.
+local HOLDER = { 'worker', 'started_at' }
+local SUSPECTED = { 'worker', 'started_at', 'lost' }
+local EARLIER_LIFE = { 'tries', 'lost', 'error', 'traceback', 'started_at', 'finished_at', 'worker', 'due_at',
+  'expires_at', 'abort_requested' }
+-- The lane of a record that somebody took its lane from.
+local DEFAULT = 'default'
 
 -- Fields of a record by name, or nil and the error text when the key holds something else.
 local function read(base, id, fields)
@@ -24,8 +31,9 @@ function M.is_finished(state)
 end
 
 -- What becomes of a record whose last write is `written`: kept for a time, for ever as a dead letter, or not at all.
-local function ended(b, id, key, written, ttl_ms)
+local function ended(b, id, key, counter, written, ttl_ms)
   if type(written) == 'table' then return errors.wrong_type(key).err end
+  batch.count(b, counter)
   b.finished[#b.finished + 1] = id
   if ttl_ms > 0 then
     redis.call('PEXPIRE', key, ttl_ms)
@@ -34,44 +42,51 @@ local function ended(b, id, key, written, ttl_ms)
   end
 end
 
--- any -> failed, aborted, expired. `fields`: more names and values to write, flat.
-local function finish(b, id, state, fields, ttl_ms)
+-- any -> failed, aborted, expired. `fields`: more names and values to write, flat; `counter`: if not the state's.
+local function finish(b, id, state, fields, ttl_ms, counter)
   local key = keys.task(b.base, id)
   local written = redis.pcall('HSET', key, 'state', state, 'finished_at', b.now_text, unpack(fields))
   if state == 'failed' and type(written) == 'number' then redis.call('ZADD', keys.dead(b.base), b.now_text, id) end
-  return ended(b, id, key, written, ttl_ms)
+  return ended(b, id, key, counter or state, written, ttl_ms)
 end
 
 -- running -> aborted.
 local function abort(b, id, ttl_ms)
-  batch.count(b, 'aborted')
   return finish(b, id, 'aborted', { 'error', 'aborted' }, ttl_ms)
 end
 
 -- queued, scheduled -> aborted. An entry of a ready list cannot be taken out of its middle: it gets a tombstone.
 function M.abort_waiting(b, id, record, ttl_ms)
   if record.state == 'scheduled' then
-    redis.call('ZREM', keys.scheduled(b.base), id)
-  elseif redis.call('ZREM', keys.suspects(b.base), id) == 0 then
-    redis.call('SADD', keys.tombs(b.base, record.lane), id)
+    errors.read('ZREM', keys.scheduled(b.base), id)
+  elseif errors.read('ZREM', keys.suspects(b.base), id) == 0 then
+    errors.read('SADD', keys.tombs(b.base, record.lane or DEFAULT), id)
   end
   return abort(b, id, ttl_ms)
 end
 
 -- running -> failed: a dead letter.
 local function bury(b, id, error_text, traceback, more_fields)
-  batch.count(b, 'failed')
+  local obstacle = batch.obstacle(b, 'ZCARD', keys.dead(b.base))
+  if obstacle then return obstacle, true end
   local fields = more_fields or {}
   fields[#fields + 1], fields[#fields + 2] = 'error', error_text
   if traceback and traceback ~= '' then fields[#fields + 1], fields[#fields + 2] = 'traceback', traceback end
   return finish(b, id, 'failed', fields, -1)
 end
 
--- running, scheduled -> queued.
-local function make_ready(b, id, lane_name, fields, lists)
+-- running, scheduled, failed -> queued, with what else to write to its record and, first, which fields to drop.
+local function make_ready(b, id, record, fields, dropped, lists)
+  local lane_name = record.lane
+  if not lane_name then
+    lane_name = DEFAULT
+    fields[#fields + 1], fields[#fields + 2] = 'lane', lane_name
+  end
+  local obstacle = batch.obstacle(b, 'LLEN', keys.ready(b.base, lane_name))
+  if obstacle then return obstacle, true end
   local key = keys.task(b.base, id)
-  local written = redis.pcall('HSET', key, 'state', 'queued', unpack(fields or {}))
-  if errors.of(written) then return errors.wrong_type(key).err end
+  if dropped then redis.call('HDEL', key, unpack(dropped)) end
+  redis.call('HSET', key, 'state', 'queued', unpack(fields))
   batch.push(lists or b.back, lane_name, id)
 end
 
@@ -105,19 +120,23 @@ function M.promote(b, limit)
   local due = redis.pcall('ZRANGEBYSCORE', scheduled, '-inf', b.now_text, 'LIMIT', 0, limit)
   if due.err then batch.refuse(b, '', '', errors.wrong_type(scheduled).err) end
   if due.err or #due == 0 then return false end
-  redis.call('ZREM', scheduled, unpack(due))
+  local gone = {}
   for _, id in ipairs(due) do
-    local record = read(b.base, id, { 'state', 'lane' })
+    local record, err, stays = read(b.base, id, { 'state', 'lane' })
     if record and record.state == 'scheduled' then
-      make_ready(b, id, record.lane)
-    else
+      err, stays = make_ready(b, id, record, {})
+    elseif record then
       batch.count(b, 'ghosts')
     end
+    if err then batch.refuse(b, id, '', err) end
+    if not stays then gone[#gone + 1] = id end
   end
-  return #due == limit
+  if #gone > 0 then redis.call('ZREM', scheduled, unpack(gone)) end
+  return #gone == limit
 end
 
--- running -> queued, aborted, failed: a worker no longer holds the task. `lost`: it died with it.
+-- running -> queued, aborted, failed: a worker no longer holds the task. `lost`: it died with it. Replies an error text
+-- or nil, and whether the task stays where it is because of a damaged key.
 local function hand_back(b, id, ttl_ms, lost, max_lost)
   local record, err = read(b.base, id, HELD)
   if err then return err end
@@ -129,20 +148,29 @@ local function hand_back(b, id, ttl_ms, lost, max_lost)
   local times = tonumber(record.lost or 0) + (lost and 1 or 0)
   local fields = { 'tries', math.max(tonumber(record.tries or 1) - 1, 0) }
   if times > 0 then fields[3], fields[4] = 'lost', times end
-  redis.call('HDEL', key, 'worker', 'started_at')
-  if record.abort_requested then return abort(b, id, ttl_ms) end
-  if lost then batch.count(b, 'lost') else batch.count(b, 'released') end
-  if lost and times > max_lost then
-    fields[2] = record.tries
-    return bury(b, id, 'poison: ' .. times .. ' workers died while holding this task', nil, fields)
+  local stays
+  if record.abort_requested then
+    redis.call('HDEL', key, 'worker', 'started_at')
+    return abort(b, id, ttl_ms)
+  elseif lost and times > max_lost then
+    fields[2] = record.tries or '0'
+    err, stays = bury(b, id, 'poison: ' .. times .. ' workers died while holding this task', nil, fields)
+    if not err then redis.call('HDEL', key, 'worker', 'started_at') end
+  elseif times >= 2 then
+    err = batch.obstacle(b, 'ZCARD', keys.suspects(b.base))
+    stays = err and true
+    if not err then
+      redis.call('HDEL', key, 'worker', 'started_at')
+      redis.call('HSET', key, 'state', 'queued', unpack(fields))
+      redis.call('ZADD', keys.suspects(b.base), b.now, id)
+      local name = record.lane or DEFAULT
+      b.suspects[name] = (b.suspects[name] or 0) + 1
+    end
+  else
+    err, stays = make_ready(b, id, record, fields, HOLDER, b.front)
   end
-  if times >= 2 then
-    redis.call('HSET', key, 'state', 'queued', unpack(fields))
-    redis.call('ZADD', keys.suspects(b.base), b.now, id)
-    b.suspect_lane = record.lane
-    return
-  end
-  return make_ready(b, id, record.lane, fields, b.front)
+  if not err then batch.count(b, lost and 'lost' or 'released') end
+  return err, stays
 end
 
 -- running -> complete.
@@ -157,78 +185,96 @@ local function complete(b, o, ttl_ms)
     written = redis.pcall('HSET', key, 'state', 'complete', 'started_at', started_at, 'finished_at', b.now_text,
       'result', o.value)
   end
-  return ended(b, o.id, key, written, ttl_ms)
+  -- All of them new fields: somebody deleted the record. Half of one must not come back.
+  if written == (o.codec and o.codec ~= '' and 5 or 4) then
+    redis.call('DEL', key)
+    batch.count(b, 'ghosts')
+    return
+  end
+  return ended(b, o.id, key, 'completed', written, ttl_ms)
 end
 
 -- running -> scheduled, queued, aborted.
-local function try_again(b, o, ttl_ms)
-  local record, err = read(b.base, o.id, HELD)
-  if err then return err end
+local function try_again(b, o, record, ttl_ms)
   if record.abort_requested then return abort(b, o.id, ttl_ms) end
-  batch.count(b, 'retried')
-  local key = keys.task(b.base, o.id)
-  redis.call('HDEL', key, 'worker', 'started_at', 'lost')
-  local fields = { 'error', o.value }
+  local fields, err, stays = { 'error', o.value }
   if o.traceback and o.traceback ~= '' then fields[3], fields[4] = 'traceback', o.traceback end
-  if (o.delay_ms or 0) <= 0 then return make_ready(b, o.id, record.lane, fields) end
-  local due_at = b.now + o.delay_ms
+  if (o.delay_ms or 0) <= 0 then
+    err, stays = make_ready(b, o.id, record, fields, SUSPECTED)
+    if not err then batch.count(b, 'retried') end
+    return err, stays
+  end
+  err = batch.obstacle(b, 'ZCARD', keys.scheduled(b.base))
+  if err then return err, true end
+  local key, due_at = keys.task(b.base, o.id), b.now + math.floor(o.delay_ms)
+  redis.call('HDEL', key, unpack(SUSPECTED))
   redis.call('HSET', key, 'state', 'scheduled', 'due_at', due_at, unpack(fields))
-  schedule(b, o.id, record.lane, due_at)
+  schedule(b, o.id, record.lane or DEFAULT, due_at)
+  batch.count(b, 'retried')
 end
 
--- One outcome of an attempt that is known to be the holder's. Replies an error text or nil.
+-- One outcome of an attempt that is known to be the holder's. Replies as `hand_back`.
 local function settle(b, o, ttl_ms)
-  if o.outcome == 'complete' then
-    batch.count(b, 'completed')
-    return complete(b, o, ttl_ms)
-  elseif o.outcome == 'retry' then
-    return try_again(b, o, ttl_ms)
+  -- The one outcome that does not look first: it is most of them.
+  if o.outcome == 'complete' then return complete(b, o, ttl_ms) end
+  if o.outcome == 'release' then return hand_back(b, o.id, ttl_ms, false) end
+  local record, err = read(b.base, o.id, HELD)
+  if err then return err end
+  if record.state ~= 'running' then
+    batch.count(b, 'ghosts')
+    return
+  end
+  if o.outcome == 'retry' then
+    return try_again(b, o, record, ttl_ms)
   elseif o.outcome == 'failed' then
     return bury(b, o.id, o.value, o.traceback, { 'started_at', b.now - o.run_ms })
-  elseif o.outcome == 'aborted' then
-    return abort(b, o.id, ttl_ms)
   end
-  return hand_back(b, o.id, ttl_ms, false)
+  return abort(b, o.id, ttl_ms)
+end
+
+-- The lease tokens that the worker holds for these outcomes; to be asked before anything is written.
+function M.tokens(base, worker, outcomes)
+  local running, ids = keys.running(base, worker), {}
+  for i = 1, #outcomes do ids[i] = outcomes[i].id end
+  if #ids == 0 then return errors.read('HLEN', running) end
+  return errors.read('HMGET', running, unpack(ids))
 end
 
 -- Settle attempts of one worker; `outcomes`: {id, token, outcome, run_ms, value, codec, traceback, delay_ms} each.
--- Those it does not hold (`stale`) and those whose record is damaged are refused.
-function M.settle(b, worker, outcomes, ttl_ms)
-  if #outcomes == 0 then return end
-  local running, ids, settled, seen = keys.running(b.base, worker), {}, {}, {}
-  for i = 1, #outcomes do ids[i] = outcomes[i].id end
-  local tokens = errors.read('HMGET', running, unpack(ids))
+-- Those it does not hold (`stale`) and those whose record or new place is damaged are refused.
+function M.settle(b, worker, outcomes, tokens, ttl_ms)
+  local settled, seen = {}, {}
   for i = 1, #outcomes do
     local o = outcomes[i]
     if tokens[i] == o.token and not seen[o.id] then
       seen[o.id] = true
-      settled[#settled + 1] = o.id
-      local err = settle(b, o, ttl_ms)
+      local err, stays = settle(b, o, ttl_ms)
       if err then batch.refuse(b, o.id, o.token, err) end
+      if not stays then settled[#settled + 1] = o.id end
     else
       batch.refuse(b, o.id, o.token, 'stale')
     end
   end
-  if #settled > 0 then redis.call('HDEL', running, unpack(settled)) end
+  if #settled > 0 then redis.call('HDEL', keys.running(b.base, worker), unpack(settled)) end
 end
 
 -- One outcome by its own transition. Replies `ok`, `stale` or, where it was asked to abort meanwhile, `aborted`.
 function M.settle_one(base, args, outcome)
   member.require(base, args.worker)
-  local b = batch.open(base, clock.now())
   outcome.id, outcome.token, outcome.run_ms = args.id, args.token, args.run_ms or 0
-  M.settle(b, args.worker, { outcome }, args.result_ttl_ms)
+  local outcomes = { outcome }
+  local tokens, b = M.tokens(base, args.worker, outcomes), batch.open(base, clock.now())
+  M.settle(b, args.worker, outcomes, tokens, args.result_ttl_ms)
   batch.close(b)
   return b.refusals[3] or b.counters.aborted and 'aborted' or 'ok'
 end
 
 -- running -> running. The wish to abort survives the worker in the record, and the worker is told.
 function M.ask_abort(base, id, worker)
+  local mailbox = worker and errors.read('HGET', keys.worker(base, worker), 'mailbox')
+  if mailbox then errors.read('SADD', keys.aborts(base, worker), id) end
   redis.call('HSET', keys.task(base, id), 'abort_requested', 1)
-  local mailbox = worker and redis.call('HGET', keys.worker(base, worker), 'mailbox')
-  if not mailbox then return end
-  redis.call('SADD', keys.aborts(base, worker), id)
-  mail.post(base, mailbox, { mail.pack('abort', id) })
+  if mailbox then mail.post(base, mailbox, { mail.pack('abort', id) }) end
 end
 
 -- queued, scheduled, failed -> none: taken out of its place already, its waiters are told that it was aborted.
@@ -238,11 +284,11 @@ function M.remove(b, id, state)
     batch.count(b, 'ghosts')
     return false
   end
-  batch.count(b, 'removed')
   if state == 'failed' then
+    batch.count(b, 'removed')
     b.removed[#b.removed + 1] = keys.task(b.base, id)
   else
-    finish(b, id, 'aborted', { 'error', 'removed' }, 0)
+    finish(b, id, 'aborted', { 'error', 'removed' }, 0, 'removed')
   end
   return true
 end
@@ -261,7 +307,6 @@ local function start(b, id, worker, ttl_ms, claims)
     return false
   end
   if r[10] and tonumber(r[10]) <= b.now then
-    batch.count(b, 'expired')
     finish(b, id, 'expired', { 'error', 'expired' }, ttl_ms)
     return false
   end
@@ -292,9 +337,17 @@ local function start_suspect(b, worker, lanes, held, ttl_ms, claims)
         redis.call('HSET', keys.worker(b.base, worker), 'suspect', id)
         return 1
       end
+    else
+      -- To the end, so that a lane which nobody serves does not hide those of others.
+      redis.call('ZADD', suspects, b.now, id)
     end
   end
   return 0
+end
+
+-- Refuse a claim while nothing is written yet: what it writes last must be writable.
+function M.check_claim(base)
+  errors.read('HGET', keys.meta(base), 'token')
 end
 
 -- queued -> running for up to `want` tasks of the lanes, in their order. `claims` ({n = 0}) is filled with flat records.
@@ -353,30 +406,27 @@ function M.claims_since(base, worker, first_token, reply)
   end
 end
 
--- running -> queued, aborted, failed for up to `limit` tasks of a worker that is gone. Replies 1 if more is left.
+-- running -> queued, aborted, failed for up to `limit` tasks of a worker that is gone. Replies how many were moved, and
+-- whether any is left. The whole hash is read: it is bounded by what one worker can hold.
 function M.take_from(b, worker, limit, ttl_ms, lost, max_lost)
-  local running = keys.running(b.base, worker)
-  local entries = redis.call('HSCAN', running, 0, 'COUNT', limit)[2]
-  local held = {}
+  local running, held, moved = keys.running(b.base, worker), {}, {}
+  local entries = redis.call('HGETALL', running)
   for i = 1, #entries, 2 do held[#held + 1] = { id = entries[i], token = tonumber(entries[i + 1]) } end
-  -- Oldest claim first, so that they stand in their old order at the front of the lane.
+  -- Each portion goes to the front of the lane, so the newest claims come first, and within it the oldest.
   table.sort(held, function(x, y) return x.token < y.token end)
-  local ids = {}
-  for i = 1, math.min(#held, limit) do
-    ids[i] = held[i].id
-    hand_back(b, ids[i], ttl_ms, lost, max_lost)
+  for i = math.max(#held - limit + 1, 1), #held do
+    local _, stays = hand_back(b, held[i].id, ttl_ms, lost, max_lost)
+    if not stays then moved[#moved + 1] = held[i].id end
   end
-  if #ids > 0 then redis.call('HDEL', running, unpack(ids)) end
-  return #held > #ids and 1 or redis.call('EXISTS', running)
+  if #moved > 0 then redis.call('HDEL', running, unpack(moved)) end
+  return #moved, #moved < #held
 end
 
 -- failed -> queued: a dead letter runs again as if new.
-function M.revive(b, id, lane_name)
+function M.revive(b, id, record)
   redis.call('ZREM', keys.dead(b.base), id)
-  redis.call('HDEL', keys.task(b.base, id), 'tries', 'lost', 'error', 'traceback', 'started_at', 'finished_at',
-    'worker', 'due_at', 'expires_at', 'abort_requested')
   batch.count(b, 'requeued')
-  return make_ready(b, id, lane_name, { 'enqueued_at', b.now })
+  make_ready(b, id, record, { 'enqueued_at', b.now_text }, EARLIER_LIFE)
 end
 
 -- A finished record makes room for a new task under its id.

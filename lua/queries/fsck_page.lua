@@ -13,18 +13,23 @@ local function is_suspect(record)
   return tonumber(record.lost or 0) >= 2
 end
 
+-- Whether a place lacks an id. One of another type lacks all.
+local function lacks(command, key, id)
+  local found = redis.pcall(command, key, id)
+  return not found or found == 0 or type(found) == 'table'
+end
+
 -- What is wrong with a record whose place can be looked up directly; nil: nothing, or it is for the ready list to say.
 local function misplaced(base, id, record)
   local state = record.state
   if state == 'scheduled' then
-    return not redis.call('ZSCORE', keys.scheduled(base), id) and 'not_in_scheduled'
+    return lacks('ZSCORE', keys.scheduled(base), id) and 'not_in_scheduled'
   elseif state == 'running' then
-    local worker = record.worker or ''
-    return redis.call('HEXISTS', keys.running(base, worker), id) == 0 and 'not_in_running'
+    return lacks('HGET', keys.running(base, record.worker or ''), id) and 'not_in_running'
   elseif state == 'failed' then
-    return not redis.call('ZSCORE', keys.dead(base), id) and 'not_in_dead'
+    return lacks('ZSCORE', keys.dead(base), id) and 'not_in_dead'
   elseif state == 'queued' then
-    return is_suspect(record) and not redis.call('ZSCORE', keys.suspects(base), id) and 'not_in_suspects'
+    return is_suspect(record) and lacks('ZSCORE', keys.suspects(base), id) and 'not_in_suspects'
   end
   return not task.is_finished(state) and 'unknown_state'
 end
@@ -38,7 +43,7 @@ local function check_key(base, key, add)
   if actual == 'none' then return end
   if actual ~= TYPES[kind] then return add('wrong_type', name, actual) end
   if (kind == 'running' or kind == 'worker' or kind == 'aborts')
-    and not redis.call('ZSCORE', keys.workers(base), rest) then
+    and lacks('ZSCORE', keys.workers(base), rest) then
     return add('no_such_worker', name, rest)
   end
   if (kind == 'mailbox' or kind == 'waiters') and redis.call('PTTL', key) == -1 then return add('no_ttl', name, '') end
@@ -70,12 +75,12 @@ end
 local function walk_ready(base, name, cursor, limit, add)
   local key = keys.ready(base, name)
   local last = tonumber(cursor) - 1
-  if last < 0 then last = redis.call('LLEN', key) - 1 end
+  if last < 0 then last = errors.read('LLEN', key) - 1 end
   if last < 0 then return '0', 0 end
   local first = math.max(last - limit + 1, 0)
-  local ids = redis.call('LRANGE', key, first, last)
+  local ids = errors.read('LRANGE', key, first, last)
   if #ids > 0 then
-    local is_tomb = redis.call('SMISMEMBER', keys.tombs(base, name), unpack(ids))
+    local is_tomb = errors.read('SMISMEMBER', keys.tombs(base, name), unpack(ids))
     for i, id in ipairs(ids) do
       if is_tomb[i] == 0 then
         check_entry(base, id, 'ready', function(r)
@@ -103,7 +108,7 @@ local SCANNED = {
 local function scan_place(base, place, of, cursor, limit, add)
   local command, width, fits = unpack(SCANNED[place])
   local key = of == '' and keys[place](base) or keys[place](base, of)
-  local page = redis.call(command, key, cursor, 'COUNT', limit)
+  local page = errors.read(command, key, cursor, 'COUNT', limit)
   for i = 1, #page[2], width do
     check_entry(base, page[2][i], place, function(record) return fits(record, of) end, add)
   end
@@ -111,7 +116,7 @@ local function scan_place(base, place, of, cursor, limit, add)
 end
 
 local function scan_workers(base, cursor, limit, add)
-  local page = redis.call('ZSCAN', keys.workers(base), cursor, 'COUNT', limit)
+  local page = errors.read('ZSCAN', keys.workers(base), cursor, 'COUNT', limit)
   for i = 1, #page[2], 2 do
     if redis.call('EXISTS', keys.worker(base, page[2][i])) == 0 then add('no_row', page[2][i], '') end
   end
@@ -126,13 +131,15 @@ local function check_task(base, id, add)
   local problem = misplaced(base, id, record)
   if problem then return add(problem, id, record.state) end
   if record.state == 'queued' and not is_suspect(record) then
-    if not redis.call('LPOS', keys.ready(base, record.lane), id) then add('not_in_ready', id, record.lane) end
-    if redis.call('SISMEMBER', keys.tombs(base, record.lane), id) == 1 then add('ghost_in_tombs', id, record.lane) end
+    local name = record.lane or ''
+    if not errors.read('LPOS', keys.ready(base, name), id) then add('not_in_ready', id, name) end
+    if errors.read('SISMEMBER', keys.tombs(base, name), id) == 1 then add('ghost_in_tombs', id, name) end
   end
 end
 
 return function(base, args)
   if args.limit < 1 or args.limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end
+  if not string.find(args.cursor, '^%d+$') then errors.raise(errors.bad_argument('cursor must be a number')) end
   local findings = {}
   local function add(kind, id, detail)
     local at = #findings

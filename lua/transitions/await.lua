@@ -1,5 +1,8 @@
 -- await: a client asks for a task's outcome, or to be told when it ends.
 return function(base, args)
+  if args.mailbox ~= '' and args.waiter_ttl_ms <= 0 then
+    errors.raise(errors.bad_argument('waiter_ttl_ms must be positive'))
+  end
   local record, err = task.read(base, args.id, mail.OUTCOME)
   if err then return { err = err } end
   if not record.state then return { 'not_found' } end

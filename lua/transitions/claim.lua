@@ -7,6 +7,8 @@ return function(base, args)
   member.require(base, worker)
   local row = keys.worker(base, worker)
   local held_suspect = errors.read('HGET', row, 'suspect')
+  errors.read('HLEN', keys.running(base, worker))
+  task.check_claim(base)
   local b = batch.open(base, clock.now())
   local claims = { n = 0 }
   local want = math.max(0, math.min(args.want, MOST))

@@ -4,6 +4,10 @@
 local WAITER_TTL_MS = 3600000
 -- A task without options.
 local PLAIN = {}
+local OPTIONS = {
+  delay_ms = 'number', due_at = 'number', expire_ms = 'number', codec = 'string', headers = 'string', call = 'string',
+  waiter = 'string', waiter_ttl_ms = 'number',
+}
 
 -- What an `options` object asks for: when the task falls due (nil: at once), and the fields it adds to the record.
 local function read_options(text, now)
@@ -11,31 +15,28 @@ local function read_options(text, now)
   if not ok or type(options) ~= 'table' then
     errors.raise(errors.bad_argument('options must be a JSON object'))
   end
-  local function take(name, kind)
-    local value = options[name]
-    if value ~= nil and type(value) ~= kind then
-      errors.raise(errors.bad_argument(name .. ' must be a ' .. kind))
+  for name, value in pairs(options) do
+    if not OPTIONS[name] then errors.raise(errors.bad_argument('unknown option ' .. name)) end
+    if type(value) ~= OPTIONS[name] then
+      errors.raise(errors.bad_argument(name .. ' must be a ' .. OPTIONS[name]))
     end
-    return value
   end
+  local waiter_ttl_ms = options.waiter_ttl_ms or WAITER_TTL_MS
+  if waiter_ttl_ms <= 0 then errors.raise(errors.bad_argument('waiter_ttl_ms must be positive')) end
   local fields = {}
   local function add(name, value)
     if value and value ~= '' then fields[#fields + 1], fields[#fields + 2] = name, value end
   end
-  local delay_ms, due_at = take('delay_ms', 'number') or 0, take('due_at', 'number')
-  local expire_ms = take('expire_ms', 'number') or 0
+  local delay_ms, due_at, expire_ms = options.delay_ms or 0, options.due_at, options.expire_ms or 0
   if delay_ms > 0 then due_at = now + delay_ms end
   due_at = due_at and due_at > now and math.floor(due_at) or nil
   add('due_at', due_at and clock.text(due_at))
   add('expires_at', expire_ms > 0 and clock.text(now + expire_ms))
-  add('codec', take('codec', 'string'))
-  add('headers', take('headers', 'string'))
-  local call = take('call', 'string')
-  add('call', call)
-  return {
-    due_at = due_at, fields = fields, call = call,
-    waiter = take('waiter', 'string'), waiter_ttl_ms = take('waiter_ttl_ms', 'number') or WAITER_TTL_MS,
-  }
+  add('codec', options.codec)
+  add('headers', options.headers)
+  add('call', options.call)
+  local waiter = options.waiter ~= '' and options.waiter or nil
+  return { due_at = due_at, fields = fields, call = options.call, waiter = waiter, waiter_ttl_ms = waiter_ttl_ms }
 end
 
 -- What is there under an id already: an answer, or nil and whether a finished record must make room.
@@ -84,6 +85,8 @@ return function(base, args)
       answers[i], replace[i] = look_up(base, t.id, plan.call)
     end
     seen[t.id], plans[i] = true, plan
+    if plan.waiter then errors.read('SCARD', keys.waiters(base, t.id)) end
+    if replace[i] then errors.read('ZCARD', keys.dead(base)) end
   end
 
   local b = batch.open(base, now)

@@ -7,6 +7,8 @@ return function(base, args)
   local mailbox = worker .. ':' .. args.generation
   local row = keys.worker(base, worker)
   local old_mailbox = errors.read('HGET', row, 'mailbox')
+  local beat = member.last_beat(base)
+  local aborts, settled = member.aborts(base, worker)
   local b = batch.open(base, clock.now())
 
   member.renew(base, worker, b.now, args.lease_ms)
@@ -15,10 +17,11 @@ return function(base, args)
     if old_mailbox then redis.call('DEL', keys.mailbox(base, old_mailbox)) end
   end
   local more = task.promote(b, PROMOTE_LIMIT) and 1 or 0
-  if member.reap(b, args.lease_ms, args.result_ttl_ms, args.max_lost) > 0 then more = 1 end
+  if member.reap(b, beat, args.lease_ms, args.result_ttl_ms, args.max_lost) then more = 1 end
+  if #settled > 0 then redis.call('SREM', keys.aborts(base, worker), unpack(settled)) end
   batch.close(b)
 
   local reply = { keys.mailbox(base, mailbox), more }
-  for i, id in ipairs(member.aborts(base, worker)) do reply[2 + i] = id end
+  for i, id in ipairs(aborts) do reply[2 + i] = id end
   return reply
 end

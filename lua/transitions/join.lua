@@ -4,7 +4,11 @@ return function(base, args)
   if worker == '' then errors.raise(errors.bad_argument('worker must not be empty')) end
   if type(args.info) ~= 'table' then errors.raise(errors.bad_argument('info must be a JSON object')) end
   local now = clock.now()
-  errors.read('ZCARD', keys.workers(base))
+  -- Reaping may have begun: from then on this identity is refused.
+  if tonumber(errors.read('ZSCORE', keys.workers(base), worker) or 1) == 0 then
+    errors.raise(errors.lease_lost(worker))
+  end
+  errors.read('HGET', keys.worker(base, worker), 'mailbox')
   errors.read('HGET', keys.meta(base), 'alarm')
   for _, name in ipairs(lanes) do lane.check(base, name) end
 

@@ -4,11 +4,13 @@ local LIMIT = 1000
 return function(base, args)
   local worker = args.worker
   if not errors.read('ZSCORE', keys.workers(base), worker) then return 0 end
+  errors.read('HLEN', keys.running(base, worker))
   local b = batch.open(base, clock.now())
   -- From here on it is refused, as a lost one is.
   redis.call('ZADD', keys.workers(base), 0, worker)
-  local more = task.take_from(b, worker, LIMIT, args.result_ttl_ms, false)
-  if more == 0 then member.remove(base, worker) end
+  local moved, left = task.take_from(b, worker, LIMIT, args.result_ttl_ms, false)
+  if not left then member.remove(base, worker) end
   batch.close(b)
-  return more
+  -- What a damaged lane does not take stays with the worker, to be reaped.
+  return left and moved > 0 and 1 or 0
 end

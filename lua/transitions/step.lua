@@ -4,17 +4,18 @@ local PROMOTE_LIMIT = 100
 -- The outcome records of the call with their details unfolded.
 local function read_outcomes(records)
   for _, o in ipairs(records) do
-    o.run_ms = tonumber(o.run_ms)
     if o.details ~= '' then
       local ok, details = pcall(cjson.decode, o.details)
       if not ok or type(details) ~= 'table' then
         errors.raise(errors.bad_argument('details must be a JSON object'))
       end
       o.codec, o.traceback, o.delay_ms = details.codec, details.traceback, details.delay_ms
+      if type(o.codec or '') ~= 'string' or type(o.traceback or '') ~= 'string' or type(o.delay_ms or 0) ~= 'number'
+      then
+        errors.raise(errors.bad_argument('in details, codec and traceback are strings, delay_ms is a number'))
+      end
     end
-    if not task.OUTCOMES[o.outcome] or not o.run_ms or type(o.delay_ms or 0) ~= 'number' then
-      errors.raise(errors.bad_argument('an outcome needs a known `outcome`, and `run_ms` and `delay_ms` in numbers'))
-    end
+    if not task.OUTCOMES[o.outcome] then errors.raise(errors.bad_argument('unknown outcome ' .. o.outcome)) end
   end
   return records
 end
@@ -34,12 +35,15 @@ return function(base, args)
   local row = keys.worker(base, worker)
   local last = errors.read('HMGET', row, 'seq', 'first_token', 'suspect')
   local last_seq = tonumber(last[1] or 0)
+  if seq < 1 then errors.raise(errors.bad_argument('seq counts from 1')) end
   if seq < last_seq then errors.raise(errors.old_step(seq, last_seq)) end
+  local tokens = task.tokens(base, worker, outcomes)
+  task.check_claim(base)
   member.renew(base, worker, now, args.lease_ms)
   if seq == last_seq then return repeat_step(base, worker, last[2] or '') end
 
   local b = batch.open(base, now)
-  task.settle(b, worker, outcomes, args.result_ttl_ms)
+  task.settle(b, worker, outcomes, tokens, args.result_ttl_ms)
   local more_due = task.promote(b, PROMOTE_LIMIT)
   batch.flush(b)
   local claims = { n = 0 }

@@ -1,0 +1,261 @@
+//! The invariants, checked from the keyspace alone and then against what the library says of itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redis::Value;
+
+use crate::keyspace::{Content, Keyspace};
+use crate::server::{BASE, Server, items, text};
+
+/// Where a task's id lies: `ready:default`, `running:w:1` …
+type Places = BTreeMap<String, Vec<String>>;
+
+/// Everything that is wrong with a queue, in sentences.
+pub fn problems(keys: &Keyspace) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut found = |what: String| problems.push(what);
+    let places = places(keys, &mut found);
+    for (id, places) in &places {
+        if keys.hash(&record(id)).is_none() {
+            found(format!("{id} lies in {} and has no record", places.join(" and ")));
+        }
+    }
+    for (id, fields) in records(keys) {
+        let places = places.get(&id).map_or(&[] as &[String], Vec::as_slice);
+        check_record(keys, &id, fields, places, &mut found);
+    }
+    let workers = keys.sorted(&key("workers"));
+    for (name, value) in &keys.0 {
+        let Some(name) = name.strip_prefix(BASE) else {
+            found(format!("key {name} does not begin with the queue's base"));
+            continue;
+        };
+        let (kind, rest) = name.split_once(':').unwrap_or((name, ""));
+        let expected = match (kind, rest) {
+            ("lanes", "") => "set",
+            ("scheduled" | "suspects" | "workers" | "dead", "") => "zset",
+            ("meta" | "stats", "") => "hash",
+            ("task" | "running" | "worker" | "stats", _) => "hash",
+            ("ready" | "wake" | "mailbox", _) => "list",
+            ("tombs" | "aborts" | "waiters", _) => "set",
+            _ => {
+                found(format!("key {name} is not in the protocol"));
+                continue;
+            }
+        };
+        if value.content.kind() != expected {
+            found(format!("{name} is a {}, not a {expected}", value.content.kind()));
+        }
+        let ends = value.expires_at.is_some();
+        match kind {
+            "mailbox" | "waiters" if !ends => found(format!("{name} has no TTL")),
+            "stats" if ends == rest.is_empty() => found(format!("{name}: TTL {ends}")),
+            "running" | "worker" | "aborts" if !workers.iter().any(|worker| worker == rest) => {
+                found(format!("{name} belongs to no worker"));
+            }
+            "task" | "mailbox" | "waiters" | "stats" => {}
+            _ if ends => found(format!("{name} has a TTL")),
+            _ => {}
+        }
+    }
+    for worker in &workers {
+        if keys.hash(&key(&format!("worker:{worker}"))).is_none() {
+            found(format!("worker {worker} has no row"));
+        }
+    }
+    problems
+}
+
+fn check_record(
+    keys: &Keyspace,
+    id: &str,
+    fields: &BTreeMap<String, String>,
+    places: &[String],
+    found: &mut dyn FnMut(String),
+) {
+    let field = |name: &str| fields.get(name).map_or("", String::as_str);
+    let state = field("state");
+    let expected = match state {
+        "queued" if places == ["suspects"] => "suspects".to_owned(),
+        "queued" => format!("ready:{}", field("lane")),
+        "scheduled" => "scheduled".to_owned(),
+        "running" => format!("running:{}", field("worker")),
+        "failed" => "dead".to_owned(),
+        "complete" | "aborted" | "expired" => String::new(),
+        _ => return found(format!("{id} is in the unknown state {state:?}")),
+    };
+    let expected: &[String] = if expected.is_empty() { &[] } else { &[expected] };
+    if places != expected {
+        found(format!("{id} is {state} but lies in {places:?}"));
+    }
+    let ends = keys.0[&record(id)].expires_at.is_some();
+    if ends && !matches!(state, "complete" | "aborted" | "expired") {
+        found(format!("{id} is {state} and its record has a TTL"));
+    }
+    let times: Vec<&str> =
+        ["enqueued_at", "started_at", "finished_at"].into_iter().filter(|time| fields.contains_key(*time)).collect();
+    let fits = match state {
+        "queued" | "scheduled" => times == ["enqueued_at"],
+        "running" => times == ["enqueued_at", "started_at"],
+        _ => times.starts_with(&["enqueued_at"]) && times.ends_with(&["finished_at"]),
+    };
+    if !fits {
+        found(format!("{id} is {state} and has {times:?}"));
+    }
+    if state != "running" && fields.contains_key("worker") && matches!(state, "queued" | "scheduled") {
+        found(format!("{id} is {state} and still names a worker"));
+    }
+}
+
+fn places(keys: &Keyspace, found: &mut dyn FnMut(String)) -> Places {
+    let mut places = Places::new();
+    for (name, value) in &keys.0 {
+        let Some(name) = name.strip_prefix(BASE) else {
+            continue;
+        };
+        let ids: Vec<&String> = match (&value.content, name.split_once(':').unwrap_or((name, ""))) {
+            (Content::Sorted(members), ("scheduled" | "suspects" | "dead", "")) => members.keys().collect(),
+            (Content::Hash(fields), ("running", _)) => fields.keys().collect(),
+            (Content::List(entries), ("ready", lane)) => live_entries(keys, lane, entries, found),
+            _ => continue,
+        };
+        for id in ids {
+            places.entry(id.clone()).or_default().push(name.to_owned());
+        }
+    }
+    places
+}
+
+/// The entries of a lane without one for each tombstone, which must be there.
+fn live_entries<'a>(
+    keys: &Keyspace,
+    lane: &str,
+    entries: &'a [String],
+    found: &mut dyn FnMut(String),
+) -> Vec<&'a String> {
+    let mut marks: BTreeSet<&String> = keys.list(&key(&format!("tombs:{lane}"))).iter().collect();
+    let live = entries.iter().filter(|id| !marks.remove(id)).collect();
+    for id in marks {
+        found(format!("the tombstone of {id} in lane {lane} has no entry"));
+    }
+    live
+}
+
+fn records(keys: &Keyspace) -> impl Iterator<Item = (String, &BTreeMap<String, String>)> {
+    keys.0.iter().filter_map(|(name, value)| match (name.strip_prefix(BASE)?.strip_prefix("task:"), &value.content) {
+        (Some(id), Content::Hash(fields)) => Some((id.to_owned(), fields)),
+        _ => None,
+    })
+}
+
+/// id → state of every task.
+pub fn states(keys: &Keyspace) -> BTreeMap<String, String> {
+    records(keys).map(|(id, fields)| (id, fields.get("state").cloned().unwrap_or_default())).collect()
+}
+
+/// A worker that may be asleep must have been woken for what a call made ready, and no more than there are.
+pub fn unheard(before: &Keyspace, after: &Keyspace) -> Vec<String> {
+    let mut unheard = Vec::new();
+    let workers = after.sorted(&key("workers")).len();
+    for name in after.0.keys().filter(|name| name.starts_with(&key("wake:"))) {
+        let tokens = after.list(name).len();
+        if tokens > before.list(name).len() && tokens > workers {
+            unheard.push(format!("{name} holds {tokens} tokens for {workers} workers"));
+        }
+    }
+    if workers == 0 {
+        return unheard;
+    }
+    for (name, value) in &after.0 {
+        let (Some(lane), Content::List(entries)) =
+            (name.strip_prefix(BASE).and_then(|name| name.strip_prefix("ready:")), &value.content)
+        else {
+            continue;
+        };
+        let known: BTreeSet<&String> = before.list(name).iter().collect();
+        let added = entries.iter().any(|id| !known.contains(id));
+        if added && after.list(&key(&format!("wake:{lane}"))).is_empty() {
+            unheard.push(format!("lane {lane} got work and no wake-up token"));
+        }
+    }
+    unheard
+}
+
+/// What `fsck_page` finds in all sections, as `kind id detail`; and whether `counts` agrees with the keyspace.
+pub fn fsck(server: &mut Server, keys: &Keyspace) -> Vec<String> {
+    let mut sections: Vec<String> =
+        ["records", "scheduled", "suspects", "dead", "workers"].iter().map(|name| (*name).to_owned()).collect();
+    for name in keys.0.keys() {
+        let name = name.strip_prefix(BASE).unwrap_or(name);
+        if ["running:", "ready:", "tombs:"].iter().any(|kind| name.starts_with(kind)) {
+            sections.push(name.to_owned());
+        }
+    }
+    let mut findings = Vec::new();
+    let mut queued = BTreeSet::new();
+    let mut entries = BTreeSet::new();
+    for section in sections {
+        let mut cursor = "0".to_owned();
+        loop {
+            let args = [section.as_bytes().to_vec(), cursor.into_bytes(), b"1000".to_vec()];
+            let page = match server.call("fsck_page", &args) {
+                Ok(page) => page,
+                Err(refusal) => {
+                    findings.push(format!("{section}: {refusal}"));
+                    break;
+                }
+            };
+            let page: Vec<String> = items(&page).iter().map(text).collect();
+            for finding in page[2..].chunks(3) {
+                match finding[0].as_str() {
+                    "queued" => drop(queued.insert((finding[1].clone(), finding[2].clone()))),
+                    "entry" => drop(entries.insert((finding[1].clone(), finding[2].clone()))),
+                    _ => findings.push(finding.join(" ").trim_end().to_owned()),
+                }
+            }
+            cursor = page[0].clone();
+            if cursor == "0" {
+                break;
+            }
+        }
+    }
+    for (id, lane) in queued.symmetric_difference(&entries) {
+        findings.push(format!("not_in_ready {id} {lane}"));
+    }
+    findings.sort();
+    findings.dedup();
+    findings
+}
+
+/// Where `counts` does not agree with the records.
+pub fn miscounted(server: &mut Server, keys: &Keyspace) -> Vec<String> {
+    let reply = match server.call("counts", &[]) {
+        Ok(Value::Array(reply)) => reply.iter().map(text).collect::<Vec<_>>(),
+        other => return vec![format!("counts: {other:?}")],
+    };
+    let states = states(keys);
+    let count = |state: &str| states.values().filter(|found| *found == state).count();
+    let expected = [
+        ("scheduled", count("scheduled")),
+        ("queued", count("queued")),
+        ("running", count("running")),
+        ("dead", count("failed")),
+        ("workers", keys.sorted(&key("workers")).len()),
+    ];
+    expected
+        .into_iter()
+        .filter(|(name, number)| {
+            let told = reply.chunks(2).find(|pair| pair[0] == *name).map(|pair| pair[1].clone());
+            told != Some(number.to_string())
+        })
+        .map(|(name, number)| format!("counts tells other than {name} {number}: {reply:?}"))
+        .collect()
+}
+
+fn key(name: &str) -> String {
+    format!("{BASE}{name}")
+}
+
+fn record(id: &str) -> String {
+    key(&format!("task:{id}"))
+}

@@ -1,0 +1,328 @@
+//! A fixture: `why` (a sentence), `given` (calls that reach the state), `when` (one call). README.md in
+//! `fixtures/` says how one is written; this reads it and turns named arguments into positions.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use _core::protocol::{Argument, Function, Protocol};
+use serde_json::{Map, Value as Json, json};
+
+use crate::server::BASE;
+
+pub struct Fixture {
+    pub why: String,
+    pub given: Vec<Step>,
+    pub when: Call,
+    /// Something other than Ardiq wrote into this queue: tasks may be out of place.
+    pub damaged: bool,
+    /// The records of the reply come in whatever order.
+    pub unordered: bool,
+    /// The repeated call is allowed to do more than the first one did: why.
+    pub repeat: Option<String>,
+}
+
+pub enum Step {
+    Call(Call),
+    /// The same call many times, `$i` being 1, 2, 3 …
+    Repeat(usize, Call),
+    /// Milliseconds to let pass.
+    Wait(u64),
+    /// A command of the server's own.
+    Redis(Vec<Json>),
+}
+
+pub struct Call {
+    pub function: &'static Function,
+    arguments: Arguments,
+    /// In place of the queue's base.
+    pub keys: Option<Vec<String>>,
+}
+
+enum Arguments {
+    Named(Map<String, Json>),
+    /// As they are, however few or many.
+    ByHand(Vec<Json>),
+}
+
+/// What placeholders stand for.
+pub struct Values {
+    /// id → its lease tokens, oldest first.
+    pub tokens: HashMap<String, Vec<String>>,
+    pub now_ms: i64,
+    pub index: usize,
+}
+
+/// A call ready to send.
+pub struct Request {
+    pub args: Vec<Vec<u8>>,
+    /// What the fixture named, for people.
+    pub shown: String,
+    /// Every duration in it: a time that the call writes is its own time and one of these.
+    pub durations: Vec<i64>,
+    /// What `$now` was.
+    pub now_ms: i64,
+}
+
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures")
+}
+
+/// `<function>/<case>` of every file below `fixtures/` that ends so.
+pub fn names(extension: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for function in std::fs::read_dir(folder()).expect("fixtures/").flatten() {
+        for file in std::fs::read_dir(function.path()).into_iter().flatten().flatten() {
+            let path = file.path();
+            if path.extension().is_some_and(|found| found == extension) {
+                let case = path.file_stem().unwrap().to_string_lossy().into_owned();
+                names.push(format!("{}/{case}", function.file_name().to_string_lossy()));
+            }
+        }
+    }
+    names.sort();
+    names
+}
+
+impl Fixture {
+    pub fn load(name: &str) -> Result<Self, String> {
+        let path = folder().join(format!("{name}.json"));
+        let text = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
+        let Json::Object(mut root) = serde_json::from_str(&text).map_err(|error| error.to_string())? else {
+            return Err("not an object".to_owned());
+        };
+        let mut take = |field: &str| root.remove(field);
+        let why = take("why").and_then(|why| why.as_str().map(str::to_owned)).ok_or("why: a sentence")?;
+        let given = match take("given") {
+            None => Vec::new(),
+            Some(Json::Array(steps)) => steps.into_iter().map(Step::parse).collect::<Result<_, _>>()?,
+            Some(_) => return Err("given: a list of calls".to_owned()),
+        };
+        let when = Call::parse(take("when").ok_or("when: a call")?)?;
+        let damaged = take("damaged").is_some_and(|flag| flag == true);
+        let unordered = take("unordered").is_some_and(|flag| flag == true);
+        let repeat = take("repeat").and_then(|text| text.as_str().map(str::to_owned));
+        if let Some(field) = root.keys().next() {
+            return Err(format!("unknown field {field:?}"));
+        }
+        if name.split('/').next() != Some(when.function.name.as_str()) {
+            return Err(format!("`when` calls {}: the file belongs into its folder", when.function.name));
+        }
+        Ok(Self { why, given, when, damaged, unordered, repeat })
+    }
+}
+
+impl Step {
+    fn parse(json: Json) -> Result<Self, String> {
+        match json[0].as_str() {
+            Some("wait") => Ok(Self::Wait(json[1].as_u64().ok_or("wait: milliseconds")?)),
+            Some("redis") => Ok(Self::Redis(json[1].as_array().cloned().ok_or("redis: a list of words")?)),
+            Some("repeat") => {
+                let times = json[1].as_u64().ok_or("repeat: how often")?;
+                Ok(Self::Repeat(times as usize, Call::parse(json[2].clone())?))
+            }
+            _ => Call::parse(json).map(Self::Call),
+        }
+    }
+}
+
+impl Call {
+    fn parse(json: Json) -> Result<Self, String> {
+        let name = json[0].as_str().ok_or_else(|| format!("not a call: {json}"))?;
+        let function = Protocol::get().function(name).map_err(|error| error.to_string())?;
+        let arguments = match &json[1] {
+            Json::Object(named) => Arguments::Named(named.clone()),
+            Json::Array(values) => Arguments::ByHand(values.clone()),
+            other => {
+                return Err(format!("{name}: neither named arguments nor a list: {other}"));
+            }
+        };
+        let keys = json[2]["keys"].as_array().map(|keys| keys.iter().map(plain).collect());
+        Ok(Self { function, arguments, keys })
+    }
+
+    /// Whether it asks for what it finishes not to be kept.
+    pub fn keeps_nothing(&self) -> bool {
+        matches!(&self.arguments, Arguments::Named(named) if named.get("result_ttl_ms") == Some(&json!(0)))
+    }
+
+    /// Whether the crate's own check of the call is to be passed by.
+    pub fn by_hand(&self) -> bool {
+        self.keys.is_some() || matches!(self.arguments, Arguments::ByHand(_))
+    }
+
+    /// # Errors
+    /// Names the argument that the protocol does not have, or that is missing.
+    pub fn resolve(&self, values: &Values) -> Result<Request, String> {
+        let mut request = Request {
+            args: Vec::new(),
+            shown: self.function.name.clone(),
+            durations: Vec::new(),
+            now_ms: values.now_ms,
+        };
+        match &self.arguments {
+            Arguments::ByHand(list) => {
+                for value in list {
+                    request.push("", &values.fill(value)?);
+                    request.shown += &format!(" {value}");
+                }
+                if let Some(keys) = &self.keys {
+                    request.shown += &format!(" keys={keys:?}");
+                }
+            }
+            Arguments::Named(named) => {
+                let mut named = named.clone();
+                for argument in &self.function.args {
+                    request.named(argument, &mut named, values, " ")?;
+                }
+                if let Some(tail) = &self.function.tail {
+                    let records = named.remove(&tail.name).unwrap_or_else(|| json!([]));
+                    for record in records.as_array().ok_or("the tail is a list of records")? {
+                        request.records(&tail.fields, record, values)?;
+                    }
+                }
+                if let Some(name) = named.keys().next() {
+                    return Err(format!("{} has no argument {name:?}", self.function.name));
+                }
+            }
+        }
+        Ok(request)
+    }
+}
+
+impl Request {
+    fn push(&mut self, name: &str, value: &Json) {
+        durations(name, value, self.now_ms, &mut self.durations);
+        self.args.push(plain(value).into_bytes());
+    }
+
+    /// One argument by its name, or what it is when nobody says.
+    fn named(
+        &mut self,
+        argument: &Argument,
+        named: &mut Map<String, Json>,
+        values: &Values,
+        space: &str,
+    ) -> Result<(), String> {
+        match named.remove(&argument.name) {
+            Some(value) => {
+                let value = values.fill(&value)?;
+                self.shown += &format!("{space}{}={}", argument.name, shortened(&plain(&value)));
+                self.push(&argument.name, &value);
+            }
+            None => self.push(&argument.name, &default(&argument.name)?),
+        }
+        Ok(())
+    }
+
+    /// A record of the tail; with `times`, as many of them.
+    fn records(&mut self, fields: &[Argument], record: &Json, values: &Values) -> Result<(), String> {
+        let mut record = record.as_object().ok_or("a record is an object")?.clone();
+        let times = record.remove("times").and_then(|times| times.as_u64());
+        let shown = self.shown.len();
+        for index in 1..=times.unwrap_or(1) as usize {
+            let index = if times.is_some() { index } else { values.index };
+            let values = Values { index, tokens: values.tokens.clone(), now_ms: values.now_ms };
+            let mut record = record.clone();
+            self.shown += "\n ";
+            for field in fields {
+                self.named(field, &mut record, &values, " ")?;
+            }
+            if let Some(name) = record.keys().next() {
+                return Err(format!("a record has no field {name:?}"));
+            }
+        }
+        if let Some(times) = times {
+            let first = self.shown[shown..].lines().nth(1).unwrap_or_default().to_owned();
+            self.shown.truncate(shown);
+            self.shown += &format!("\n{first} … {times} like it");
+        }
+        Ok(())
+    }
+}
+
+impl Values {
+    /// Placeholders replaced: `$i`, `$now+1000`, `$token:t1` (its newest lease token; `$token:t1@1` its first).
+    pub fn fill(&self, value: &Json) -> Result<Json, String> {
+        Ok(match value {
+            Json::String(text) => {
+                let text = text.replace("$i", &self.index.to_string());
+                if let Some(offset) = text.strip_prefix("$now") {
+                    let offset: i64 = if offset.is_empty() { 0 } else { offset.parse().map_err(|_| offset)? };
+                    json!(self.now_ms + offset)
+                } else if let Some(id) = text.strip_prefix("$token:") {
+                    json!(self.token(id)?)
+                } else if let Some(key) = text.strip_prefix("$key:") {
+                    json!(format!("{BASE}{key}"))
+                } else if let Some(count) = text.strip_prefix("$bytes:") {
+                    json!("x".repeat(count.parse().map_err(|_| "$bytes:<how many>")?))
+                } else {
+                    json!(text)
+                }
+            }
+            Json::Array(items) => Json::Array(items.iter().map(|item| self.fill(item)).collect::<Result<_, _>>()?),
+            Json::Object(fields) => Json::Object(
+                fields
+                    .iter()
+                    .map(|(name, value)| Ok((name.clone(), self.fill(value)?)))
+                    .collect::<Result<_, String>>()?,
+            ),
+            other => other.clone(),
+        })
+    }
+
+    fn token(&self, text: &str) -> Result<&str, String> {
+        let (id, nth) = match text.split_once('@') {
+            Some((id, nth)) => (id, nth.parse().ok()),
+            None => (text, None),
+        };
+        let tokens = self.tokens.get(id).ok_or_else(|| format!("{id} was never claimed"))?;
+        let nth = nth.unwrap_or(tokens.len());
+        tokens.get(nth - 1).map(String::as_str).ok_or_else(|| format!("{id} was claimed {} times", tokens.len()))
+    }
+}
+
+/// What an argument is when a fixture does not name it.
+fn default(name: &str) -> Result<Json, String> {
+    Ok(match name {
+        "lease_ms" => json!(10_000),
+        "result_ttl_ms" => json!(60_000),
+        "waiter_ttl_ms" => json!(30_000),
+        "lanes" => json!(["default"]),
+        "info" => json!({}),
+        "args" => json!([]),
+        "generation" => json!(1),
+        "max_lost" => json!(3),
+        "run_ms" | "delay_ms" | "offset" => json!(0),
+        "limit" => json!(100),
+        "lane" => json!("default"),
+        "name" => json!("work"),
+        "value" | "result" => json!("null"),
+        "cursor" => json!("0"),
+        "kwargs" | "options" | "codec" | "traceback" | "details" | "of" => json!(""),
+        _ => return Err(format!("{name}: the fixture must say")),
+    })
+}
+
+/// A value as it travels: text as it is, anything else as JSON.
+pub fn plain(value: &Json) -> String {
+    match value {
+        Json::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    if text.len() <= 100 { text.to_owned() } else { format!("<{} bytes>", text.len()) }
+}
+
+/// Durations, and times as the distance from now: what is named so.
+fn durations(name: &str, value: &Json, now_ms: i64, found: &mut Vec<i64>) {
+    match value {
+        // How long it ran: until now.
+        Json::Number(number) if name == "run_ms" => found.extend(number.as_i64().map(|run_ms| -run_ms)),
+        Json::Number(number) if name.ends_with("_ms") => found.extend(number.as_f64().map(|number| number as i64)),
+        Json::Number(number) if name.ends_with("_at") => found.extend(number.as_i64().map(|time| time - now_ms)),
+        Json::Object(fields) => fields.iter().for_each(|(name, value)| durations(name, value, now_ms, found)),
+        _ => {}
+    }
+}

@@ -1,0 +1,286 @@
+//! One fixture from its beginning to its end: the calls, what they changed, and what must hold afterwards.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write;
+
+use redis::Value;
+use serde_json::Value as Json;
+
+use _core::protocol::TEXT;
+
+use crate::check;
+use crate::fixture::{Call, Fixture, Request, Step, Values, plain};
+use crate::keyspace::Keyspace;
+use crate::render;
+use crate::server::{Refusal, Server, items, text};
+use crate::times::Times;
+
+/// Larger queues are checked at the end only.
+const SMALL: usize = 300;
+
+pub struct Told {
+    pub snapshot: String,
+    pub problems: Vec<String>,
+    /// From and to of each task that the call moved; `none` where there is no task.
+    pub arrows: BTreeSet<(String, String)>,
+    /// The code it was refused with.
+    pub error: Option<String>,
+}
+
+pub struct Story<'a> {
+    server: &'a mut Server,
+    tokens: HashMap<String, Vec<String>>,
+    times: Times,
+    problems: Vec<String>,
+}
+
+pub fn tell(server: &mut Server, fixture: &Fixture) -> Told {
+    loop {
+        let minute = server.now_us() / 60_000_000;
+        server.command(&["FLUSHALL"]);
+        let mut story = Story { server, tokens: HashMap::new(), times: Times::default(), problems: Vec::new() };
+        let told = story.tell(fixture);
+        story.server.command(&["CONFIG", "SET", "maxmemory", "0"]);
+        // Statistics are kept by the minute: a story that crosses into the next one is told again.
+        if server.now_us() / 60_000_000 == minute {
+            return told;
+        }
+    }
+}
+
+impl Story<'_> {
+    fn tell(&mut self, fixture: &Fixture) -> Told {
+        for (index, step) in fixture.given.iter().enumerate() {
+            let name = format!("given {}", index + 1);
+            self.step(&name, step);
+            if !fixture.damaged && self.server.size() < SMALL {
+                let keys = Keyspace::read(self.server);
+                self.check(&name, &keys);
+            }
+        }
+
+        self.pause();
+        let before = Keyspace::read(self.server);
+        let request = self.request("when", &fixture.when);
+        let reply = self.call("now", &fixture.when, &request);
+        let after = Keyspace::read(self.server);
+        let mut snapshot = format!("why: {}\ncall: {}\n", fixture.why, self.times.normalise(&request.shown));
+        let _ = writeln!(snapshot, "{}", render::reply(fixture, &reply, &self.times));
+        let _ = writeln!(snapshot, "{}", render::changes(&before, &after, &self.times));
+
+        let error = reply.as_ref().err().map(|refusal| {
+            if refusal.code == "ARDIQ_WRONG_TYPE" && !refusal.text.starts_with("key ") {
+                self.problems.push(format!("{refusal}: which key?"));
+            }
+            if !after.changed_since(&before).is_empty() {
+                self.problems.push(format!("{refusal}, but it changed {:?}", after.changed_since(&before)));
+            }
+            match refusal.code.strip_prefix("ARDIQ_") {
+                Some(code) => code.to_owned(),
+                None => {
+                    if refusal.code != "OOM" {
+                        self.problems.push(format!("{refusal}: no refusal of the library's"));
+                    }
+                    String::new()
+                }
+            }
+        });
+        let findings = check::fsck(self.server, &after);
+        if fixture.damaged {
+            let _ = writeln!(snapshot, "fsck: {}", if findings.is_empty() { "-".into() } else { findings.join(", ") });
+        } else {
+            self.check("when", &after);
+            self.problems.extend(findings.iter().map(|finding| format!("fsck: {finding}")));
+            self.problems.extend(check::miscounted(self.server, &after));
+            if error.is_none() {
+                self.problems.extend(check::unheard(&before, &after));
+            }
+        }
+        let _ = writeln!(snapshot, "{}", self.repeat(fixture, &request, &reply, &after));
+        Told {
+            snapshot: snapshot.trim_end().to_owned(),
+            problems: std::mem::take(&mut self.problems),
+            arrows: arrows(&before, &after, fixture),
+            error,
+        }
+    }
+
+    /// The very same call once more: refused or harmless, as the protocol says.
+    fn repeat(
+        &mut self,
+        fixture: &Fixture,
+        request: &Request,
+        first: &Result<Value, Refusal>,
+        before: &Keyspace,
+    ) -> String {
+        self.pause();
+        let reply = self.call("repeated", &fixture.when, request);
+        let after = Keyspace::read(self.server);
+        let changed: Vec<String> =
+            after.changed_since(before).into_iter().map(|name| render::short_name(name)).collect();
+        let shown = render::reply(fixture, &reply, &self.times);
+        if !fixture.damaged {
+            self.check("repeated", &after);
+        }
+        if let Err(problem) = self.is_harmless(fixture, first, &reply, before, &after) {
+            self.problems.push(format!("repeated: {problem}"));
+        }
+        let changed = match changed.len() {
+            0 => "unchanged".to_owned(),
+            1..=12 => changed.join(", "),
+            many => format!("{many} changed"),
+        };
+        let reason = fixture.repeat.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        format!("repeated{reason}: {}\n  keys: {changed}", shown.trim_start_matches("reply: "))
+    }
+
+    fn is_harmless(
+        &self,
+        fixture: &Fixture,
+        first: &Result<Value, Refusal>,
+        reply: &Result<Value, Refusal>,
+        before: &Keyspace,
+        after: &Keyspace,
+    ) -> Result<(), String> {
+        let protocol: Json = serde_json::from_str(TEXT).unwrap();
+        let declared = protocol["functions"][&fixture.when.function.name]["repeat"].as_str().unwrap();
+        if let Err(first) = first {
+            let changed = after.changed_since(before);
+            return match reply {
+                Err(again) if again == first && changed.is_empty() => Ok(()),
+                _ => Err(format!("refused with {first}, then answered otherwise; changed {changed:?}")),
+            };
+        }
+        let Ok(reply) = reply else {
+            return Err(format!("{reply:?}"));
+        };
+        if fixture.repeat.is_some() {
+            return Ok(());
+        }
+        if let Some(literal) = declared.strip_prefix('`').and_then(|text| text.split('`').next()) {
+            let answers: Vec<String> = items(reply).iter().map(text).collect();
+            let fits = |answer: &String| answer == literal || answer.starts_with("ARDIQ_");
+            if !answers.iter().all(fits) {
+                return Err(format!("declared {literal:?}, answered {answers:?}"));
+            }
+        }
+        if !declared.contains("further") && !declared.contains("more") && tasks(before) != tasks(after) {
+            return Err(format!("it moved tasks: {:?}", after.changed_since(before)));
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, name: &str, step: &Step) {
+        self.pause();
+        match step {
+            Step::Wait(ms) => std::thread::sleep(std::time::Duration::from_millis(*ms)),
+            Step::Redis(words) => {
+                let values = self.values(1);
+                let words: Vec<String> = words.iter().map(|word| plain(&values.fill(word).unwrap())).collect();
+                self.server.command(&words.iter().map(String::as_str).collect::<Vec<_>>());
+            }
+            Step::Call(call) => {
+                let request = self.request(name, call);
+                if let Err(refusal) = self.call(name, call, &request) {
+                    panic!("{name} ({}) was refused: {refusal}", request.shown);
+                }
+            }
+            Step::Repeat(times, call) => {
+                let from = self.server.now_us();
+                let mut durations = Vec::new();
+                let calls: Vec<_> = (1..=*times)
+                    .map(|index| {
+                        let request =
+                            call.resolve(&self.values(index)).unwrap_or_else(|error| panic!("{name}: {error}"));
+                        durations = request.durations;
+                        request.args
+                    })
+                    .collect();
+                self.server.call_all(&call.function.name, &calls);
+                let to = self.server.now_us();
+                self.times.add(name.to_owned(), from / 1000, to / 1000, &durations);
+            }
+        }
+    }
+
+    fn request(&mut self, name: &str, call: &Call) -> Request {
+        call.resolve(&self.values(1)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    fn call(&mut self, name: &str, call: &Call, request: &Request) -> Result<Value, Refusal> {
+        let reply = if call.by_hand() {
+            let keys: Vec<&str> = match &call.keys {
+                Some(keys) => keys.iter().map(String::as_str).collect(),
+                None => vec![crate::server::BASE],
+            };
+            self.server.call_by_hand(&call.function.name, &keys, &request.args)
+        } else {
+            self.server.call(&call.function.name, &request.args)
+        };
+        let to = self.server.now_us();
+        self.times.add(name.to_owned(), request.now_ms, to / 1000, &request.durations);
+        if let Ok(reply) = &reply {
+            self.remember_tokens(&call.function.name, reply);
+        }
+        reply
+    }
+
+    /// Claims of a reply: each begins with id and token, as the protocol says.
+    fn remember_tokens(&mut self, function: &str, reply: &Value) {
+        let reply: Vec<String> = items(reply).iter().map(text).collect();
+        let claims = match function {
+            "claim" => 1,
+            "step" => 3 + 3 * reply[2].parse::<usize>().unwrap_or(0),
+            _ => return,
+        };
+        for claim in reply[claims..].chunks(10) {
+            let tokens = self.tokens.entry(claim[0].clone()).or_default();
+            if tokens.last() != Some(&claim[1]) {
+                tokens.push(claim[1].clone());
+            }
+        }
+    }
+
+    fn values(&mut self, index: usize) -> Values {
+        let now_ms = self.server.now_us() / 1000;
+        Values { tokens: self.tokens.clone(), now_ms, index }
+    }
+
+    /// Lets a moment pass, so that the next call's time is no other call's.
+    fn pause(&mut self) {
+        while {
+            let now_ms = self.server.now_us() / 1000;
+            self.times.is_taken(now_ms)
+        } {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
+    fn check(&mut self, when: &str, keys: &Keyspace) {
+        self.problems.extend(check::problems(keys).into_iter().map(|problem| format!("{when}: {problem}")));
+    }
+}
+
+/// Every task's record, and the letters written: what a repeated call must leave alone.
+fn tasks(keys: &Keyspace) -> Vec<(&String, &crate::keyspace::Content)> {
+    let mine = |name: &str| name.contains("}:task:") || name.contains("}:running:") || name.contains("}:ready:");
+    keys.0.iter().filter(|(name, _)| mine(name)).map(|(name, key)| (name, &key.content)).collect()
+}
+
+fn arrows(before: &Keyspace, after: &Keyspace, fixture: &Fixture) -> BTreeSet<(String, String)> {
+    let (old, new) = (check::states(before), check::states(after));
+    let changed: BTreeSet<&String> = after.changed_since(before).into_iter().collect();
+    let mut arrows = BTreeSet::new();
+    for id in old.keys().chain(new.keys()) {
+        let key = format!("{}task:{id}", crate::server::BASE);
+        let dropped = !new.contains_key(id) && fixture.when.keeps_nothing();
+        if !changed.contains(&key) || fixture.damaged || dropped {
+            continue;
+        }
+        let state = |states: &std::collections::BTreeMap<String, String>| {
+            states.get(id).cloned().unwrap_or_else(|| "none".to_owned())
+        };
+        arrows.insert((state(&old), state(&new)));
+    }
+    arrows
+}

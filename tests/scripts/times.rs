@@ -1,0 +1,96 @@
+//! Times as a reader needs them: relative to the calls of the fixture, so that each run shows the same.
+
+/// Durations that the library chooses by itself: of statistics, mailboxes and the wish to be told.
+const OWN_DURATIONS_MS: [i64; 3] = [7_200_000, 600_000, 3_600_000];
+/// Numbers further away than this from now are no times.
+const NEAR_MS: i64 = 40 * 24 * 3_600_000;
+/// An expiry is read as the time that is left, which is a little less exact.
+const TOLERANCE_MS: i64 = 2;
+/// Between two calls, so that a time belongs to one of them.
+const MARGIN_MS: i64 = 4;
+
+#[derive(Default)]
+pub struct Times(Vec<Moment>);
+
+/// One call of the fixture: when it ran, and the durations it was given.
+struct Moment {
+    name: String,
+    from: i64,
+    to: i64,
+    offsets: Vec<i64>,
+}
+
+impl Times {
+    pub fn add(&mut self, name: String, from: i64, to: i64, durations: &[i64]) {
+        let mut offsets = vec![0];
+        offsets.extend(durations);
+        offsets.extend(OWN_DURATIONS_MS);
+        self.0.push(Moment { name, from, to, offsets });
+    }
+
+    /// Whether a call at this time could be mistaken for what an earlier one meant.
+    pub fn is_taken(&self, time: i64) -> bool {
+        self.0.iter().any(|moment| {
+            let mut meant = moment.offsets.iter().map(|offset| moment.from + offset..=moment.to + offset);
+            meant.any(|meant| (*meant.start() - MARGIN_MS..=*meant.end() + MARGIN_MS).contains(&time))
+        })
+    }
+
+    /// `<now>`, `<now+1000>`, `<given 2>` …; nothing where no call explains the time.
+    pub fn name(&self, time: i64) -> Option<String> {
+        self.find(time, 0)
+    }
+
+    pub fn expiry(&self, time: i64) -> String {
+        self.find(time, TOLERANCE_MS).unwrap_or_else(|| format!("<unexplained {time}>"))
+    }
+
+    /// A wait that the newest call answered, as the time when it is over.
+    pub fn until(&self, wait_ms: i64) -> String {
+        let (from, to) = self.0.last().map_or((0, 0), |moment| (moment.from, moment.to));
+        let over = self.find(to + wait_ms, to - from + TOLERANCE_MS);
+        format!("until {}", over.unwrap_or_else(|| format!("<unexplained {wait_ms}>")))
+    }
+
+    fn find(&self, time: i64, tolerance: i64) -> Option<String> {
+        let distance = |moment: &Moment, offset: i64| {
+            let at = time - offset;
+            (moment.from - at).max(at - moment.to).max(0)
+        };
+        // A call that took long covers times by chance.
+        let breadth = |moment: &Moment| (moment.to - moment.from) / 5;
+        // Of those that explain it as well: the newest call, and the plainest of its offsets.
+        let best = self
+            .0
+            .iter()
+            .rev()
+            .flat_map(|moment| moment.offsets.iter().map(move |offset| (moment, *offset)))
+            .min_by_key(|(moment, offset)| (distance(moment, *offset), breadth(moment)))
+            .filter(|(moment, offset)| distance(moment, *offset) <= tolerance)?;
+        Some(match best {
+            (moment, 0) => format!("<{}>", moment.name),
+            (moment, offset) => format!("<{}{offset:+}>", moment.name),
+        })
+    }
+
+    /// Every time in a text by its name.
+    pub fn normalise(&self, text: &str) -> String {
+        let newest = self.0.last().map_or(0, |moment| moment.to);
+        let mut shown = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+            let digits = rest[start..].bytes().take_while(u8::is_ascii_digit).count();
+            let end = start + digits;
+            shown.push_str(&rest[..start]);
+            let number = &rest[start..end];
+            let time =
+                (digits == 13).then(|| number.parse().unwrap_or(0)).filter(|t: &i64| (t - newest).abs() < NEAR_MS);
+            match time {
+                Some(time) => shown.push_str(&self.name(time).unwrap_or_else(|| format!("<unexplained {time}>"))),
+                None => shown.push_str(number),
+            }
+            rest = &rest[end..];
+        }
+        shown + rest
+    }
+}
