@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers import SOON_S, eventually, field, is_sound, result_of, working
 
-from ardiq import Ardiq, BrokerError, LibraryError, embedded
+from ardiq import Ardiq, ArdiqError, BrokerError, LibraryError, embedded
 from ardiq.embedded import Server
 
 
@@ -132,6 +132,20 @@ async def test_a_flushed_server_gets_its_library_back(outage: Outage) -> None:
             except Exception:  # an old server has no functions
                 assert command[0] == "FUNCTION"
         assert await work.request(2, timeout=SOON_S) == 2
+    app._broker.close()
+
+
+async def test_another_library_is_refused_in_one_line(outage: Outage) -> None:
+    app = Ardiq(outage.url, burst=True)
+    other = "#!lua name=ardiq_v1\nredis.register_function('ardiq_v1_enqueue', function() return {'queued'} end)"
+    try:
+        app._broker.core.command(["FUNCTION", "LOAD", other])
+    except ArdiqError:
+        pytest.skip("this server has no functions")
+    for call in (lambda: app.send("task"), lambda: app.ref("task").request(), lambda: app.queue_size(), app.run):
+        with pytest.raises(LibraryError, match="ardiq migrate") as caught:
+            await call()
+        assert "\n" not in str(caught.value)
     app._broker.close()
 
 
