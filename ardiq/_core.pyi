@@ -6,6 +6,8 @@ Lua decides, Rust carries, Python speaks: nothing here knows a task's state.
 from collections.abc import Sequence
 from typing import Any, final
 
+__all__ = ["PROTOCOL", "PROTOCOL_VERSION", "VERSION", "Channel", "Core", "Worker", "library", "script"]
+
 PROTOCOL: str
 """The text of `lua/protocol.json` of this build."""
 
@@ -90,9 +92,7 @@ class Channel:
     def call(self, ticket: int, function: str, args: Sequence[str | bytes | int]) -> None:
         """Call one function; answered by an event with this ticket."""
 
-    def submit(
-        self, ticket: int, function: str, record: Sequence[str | bytes], repeat: bool = True
-    ) -> None:
+    def submit(self, ticket: int, function: str, record: Sequence[str | bytes], repeat: bool = True) -> None:
         """Add one tail record of a batched function; held until `flush`.
 
         `repeat` allows sending it again when the reply was lost: right only if the
@@ -153,18 +153,14 @@ class Worker:
         """Whether it has left, failed or was abandoned."""
 
     def start(self) -> None: ...
-    def take(
-        self, limit: int
-    ) -> list[tuple[str, int, str, bytes, bytes, str, bytes, str, int, int]]:
+    def take(self, limit: int) -> list[tuple[str, int, str, bytes, bytes, str, bytes, str, int, int]]:
         """Take tasks to start now: never more than there are free slots.
 
         Each is `(id, token, name, args, kwargs, codec, headers, lane, tries,
         enqueued_at)`; `enqueued_at` in milliseconds of the server's clock.
         """
 
-    def take_thread(
-        self, timeout_ms: int
-    ) -> tuple[str, int, str, bytes, bytes, str, bytes, str, int, int] | None:
+    def take_thread(self, timeout_ms: int) -> tuple[str, int, str, bytes, bytes, str, bytes, str, int, int] | None:
         """Block, with the GIL released, for one task of `thread_tasks`.
 
         None when the time is over or the worker has ended (see `ended`).
