@@ -1,0 +1,72 @@
+"""What the keyspace of a queue says about its tasks, read as an operator would: each task must be in exactly one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+FINISHED = {"complete", "aborted", "expired"}
+
+
+def text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def read_hash(flat: list[Any]) -> dict[str, str]:
+    return {text(flat[i]): text(flat[i + 1]) for i in range(0, len(flat), 2)}
+
+
+def check_places(command: Callable[[list[Any]], Any], base: str) -> dict[str, dict[str, str]]:
+    """Read every key of the queue; raise AssertionError naming the first task that is lost, doubled or misplaced."""
+
+    def ids(*words: Any) -> list[str]:
+        return [text(value) for value in command(list(words))]
+
+    records: dict[str, dict[str, str]] = {}
+    for key in ids("KEYS", base.replace("*", "\\*") + "task:*"):
+        if record := read_hash(command(["HGETALL", key])):  # it may expire between the two commands
+            records[key[len(base) + len("task:") :]] = record
+
+    ready: dict[str, str] = {}
+    for lane in ids("SMEMBERS", base + "lanes"):
+        tombs = set(ids("SMEMBERS", f"{base}tombs:{lane}"))
+        entries = ids("LRANGE", f"{base}ready:{lane}", 0, -1)
+        assert tombs <= set(entries), f"a tombstone without an entry in lane {lane}: {tombs - set(entries)}"
+        for entry in (entry for entry in entries if entry not in tombs):
+            assert entry not in ready, f"{entry} stands twice in the ready lists"
+            ready[entry] = lane
+    running: dict[str, str] = {}
+    for worker in ids("ZRANGE", base + "workers", 0, -1):
+        for held in ids("HKEYS", f"{base}running:{worker}"):
+            assert held not in running, f"{held} is held by {running[held]} and by {worker}"
+            running[held] = worker
+    scheduled, suspects, dead = (set(ids("ZRANGE", base + name, 0, -1)) for name in ("scheduled", "suspects", "dead"))
+
+    for place in (ready, running, scheduled, suspects, dead):
+        assert set(place) <= set(records), f"entries without a record: {set(place) - set(records)}"
+    for id, record in records.items():
+        state, suspect = record["state"], int(record.get("lost", 0)) >= 2
+        found = {
+            name
+            for name, place in {
+                "ready": ready,
+                "running": running,
+                "scheduled": scheduled,
+                "suspects": suspects,
+                "dead": dead,
+            }.items()
+            if id in place
+        }
+        expected = {
+            "queued": {"suspects"} if suspect else {"ready"},
+            "scheduled": {"scheduled"},
+            "running": {"running"},
+            "failed": {"dead"},
+        }.get(state, set())
+        assert state in FINISHED or expected, f"{id}: unknown state {state}"
+        assert found == expected, f"{id} is {state} ({record}) but lies in {found or 'no place'}"
+        if state == "running":
+            assert record["worker"] == running[id], f"{id} names {record['worker']}, held by {running[id]}"
+        if found == {"ready"}:
+            assert ready[id] == record["lane"], f"{id} lies in lane {ready[id]}, its record says {record['lane']}"
+    return records
