@@ -42,6 +42,8 @@ _SETTINGS = {
     "save": "",
     # Task records stay compact up to this value length. It is the old name, which every server since 6.2 knows.
     "hash-max-ziplist-value": "512",
+    # What a worker holds is a hash of a hundred ids, which packed is searched from end to end for each of them.
+    "hash-max-ziplist-entries": "32",
     "logfile": "",
 }
 

@@ -36,7 +36,8 @@ local function ended(b, id, key, counter, written, ttl_ms)
   batch.count(b, counter)
   b.finished[#b.finished + 1] = id
   if ttl_ms > 0 then
-    redis.call('PEXPIRE', key, ttl_ms)
+    b.ttl_text = b.ttl_text or clock.text(ttl_ms)
+    redis.call('PEXPIRE', key, b.ttl_text)
   elseif ttl_ms == 0 then
     b.removed[#b.removed + 1] = key
   end

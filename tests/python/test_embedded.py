@@ -72,6 +72,7 @@ def test_it_is_private_and_gone_after_close() -> None:
         assert answers(server.url)
         assert directory.stat().st_mode & 0o077 == 0
         assert ask(server.url, "CONFIG GET hash-max-listpack-value").split()[-1] == "512"
+        assert ask(server.url, "CONFIG GET hash-max-listpack-entries").split()[-1] == "32"
     assert not answers(server.url)
     assert not directory.exists()
     server.close()
