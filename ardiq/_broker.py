@@ -192,6 +192,8 @@ class Line:
 
     def tell(self, function: str, *args: str | bytes | int) -> None:
         """Call one function and do not care for the reply."""
+        if self._closed:
+            return
         self.channel.call(next(self._tickets), function, args)
 
     def enqueue(self, app: "Ardiq", task_id: str, record: tuple[str | bytes, ...], sent: Enqueued) -> None:
