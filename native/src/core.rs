@@ -7,13 +7,13 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString};
-use redis::Value;
+use pyo3::types::{PyDict, PyList};
 use tokio::task::JoinHandle;
 
 use crate::bridge::Channel;
+use crate::bridge::convert::{from_python, to_python};
 use crate::connection::{Connector, Link, Options};
 use crate::dispatch::Dispatcher;
 use crate::error::Error;
@@ -143,10 +143,8 @@ impl Core {
     /// Calls a library function and waits for its reply.
     fn call<'py>(&self, py: Python<'py>, function: &str, args: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let mut request = self.state()?.dispatcher.request(function)?;
-        for arg in args.try_iter()? {
-            with_bytes(&arg?, |bytes| {
-                request.arg(bytes);
-            })?;
+        for arg in from_python(args)?.iter() {
+            request.arg(arg);
         }
         let reply = self.wait(py, |dispatcher| async move { dispatcher.send(&request).await })?;
         to_python(py, reply)
@@ -155,13 +153,11 @@ impl Core {
     /// Sends a raw command and waits for its answer.
     fn command<'py>(&self, py: Python<'py>, args: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let mut cmd = redis::Cmd::new();
-        for arg in args.try_iter()? {
-            with_bytes(&arg?, |bytes| {
-                cmd.arg(bytes);
-            })?;
+        for arg in from_python(args)?.iter() {
+            cmd.arg(arg);
         }
         if cmd.args_iter().len() == 0 {
-            return Err(pyo3::exceptions::PyValueError::new_err("an empty command"));
+            return Err(PyValueError::new_err("an empty command"));
         }
         let answer = self.wait(py, |dispatcher| async move { dispatcher.link().query(&cmd).await })?;
         to_python(py, answer)
@@ -227,41 +223,6 @@ pub fn library() -> (String, &'static str) {
 pub fn script(function: &str) -> PyResult<(String, String)> {
     let script = Library::get().script(function)?;
     Ok((script.source, script.sha1))
-}
-
-/// A `str`, `bytes` or `int` as the bytes to send.
-fn with_bytes(arg: &Bound<'_, PyAny>, send: impl FnOnce(&[u8])) -> PyResult<()> {
-    if let Ok(text) = arg.cast::<PyString>() {
-        send(text.to_str()?.as_bytes());
-    } else if let Ok(bytes) = arg.cast::<PyBytes>() {
-        send(bytes.as_bytes());
-    } else if arg.is_instance_of::<PyInt>() {
-        send(arg.str()?.to_str()?.as_bytes());
-    } else {
-        let kind = arg.get_type().name()?;
-        return Err(PyTypeError::new_err(format!("arguments are str, bytes or int, not {kind}")));
-    }
-    Ok(())
-}
-
-/// A reply as Python sees it: bytes, integers, lists of them, None; an error inside a list is the
-/// exception, unraised.
-pub(crate) fn to_python(py: Python<'_>, value: Value) -> PyResult<Bound<'_, PyAny>> {
-    Ok(match value {
-        Value::Nil => py.None().into_bound(py),
-        Value::Int(number) => number.into_pyobject(py)?.into_any(),
-        Value::BulkString(bytes) => PyBytes::new(py, &bytes).into_any(),
-        Value::SimpleString(text) => PyBytes::new(py, text.as_bytes()).into_any(),
-        Value::Okay => PyBytes::new(py, b"OK").into_any(),
-        Value::Array(items) => {
-            let items = items.into_iter().map(|item| to_python(py, item)).collect::<PyResult<Vec<_>>>()?;
-            PyList::new(py, items)?.into_any()
-        }
-        Value::ServerError(reply) => PyErr::from(Error::from(&reply)).into_value(py).into_bound(py).into_any(),
-        other => {
-            return Err(Error::Script(format!("an answer of a kind RESP2 does not have: {other:?}")).into());
-        }
-    })
 }
 
 fn status_to_python<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {

@@ -118,7 +118,9 @@ async fn what_is_flushed_together_leaves_together_and_in_order() {
     );
     assert_eq!(ready(&server).await, ids);
     let calls = text(&command(&server.link(), &["INFO", "commandstats"]).await);
-    let calls: u32 = calls.split("cmdstat_fcall:calls=").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
+    let called = |command| calls.split_once(&format!("cmdstat_{command}:calls=")).map(|(_, rest)| rest.to_owned());
+    let calls = called("fcall").or_else(|| called("evalsha")).unwrap();
+    let calls: u32 = calls.split(',').next().unwrap().parse().unwrap();
     assert!((4..10).contains(&calls), "{calls} calls");
 }
 
@@ -181,7 +183,7 @@ async fn a_lost_reply_is_asked_for_again_where_that_is_harmless() {
     counter.submit(2, "never", false);
     counter.flush();
     // Both were sent and are carried out later; nobody hears of it.
-    tokio::time::sleep(options().response_timeout).await;
+    tokio::time::sleep(options().response_timeout + Duration::from_millis(500)).await;
     server.resume();
     let mut answers = counter.answers(2).await;
     answers.sort_by_key(|(ticket, _)| *ticket);

@@ -80,13 +80,17 @@ fn a_script_holds_what_its_function_reaches() {
 }
 
 #[test]
-fn only_scripts_that_may_write_at_maxmemory_start_with_a_write() {
+fn scripts_treat_maxmemory_as_function_flags_would() {
     let library = library();
-    let first_write = "redis.call('DEL', KEYS[1] .. 'oom')";
-    assert!(library.script("drop").unwrap().source.contains(first_write));
-    assert!(!library.script("put").unwrap().source.contains(first_write));
-    assert!(!library.script("size").unwrap().source.contains(first_write));
-    assert!(!library.payload().contains(first_write));
+    let (write, ask) = ("redis.call('DEL', KEYS[1] .. 'oom')", "redis.pcall('SETRANGE', KEYS[1] .. 'oom', 0, '')");
+    let first = |function| {
+        let source = library.script(function).unwrap().source;
+        (source.contains(write), source.contains(ask))
+    };
+    assert_eq!(first("drop"), (true, false), "what drains is never refused");
+    assert_eq!(first("put"), (false, true), "what adds is refused before anything is written");
+    assert_eq!(first("size"), (false, false));
+    assert!(!library.payload().contains(write) && !library.payload().contains(ask));
 }
 
 #[test]

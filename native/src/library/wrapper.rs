@@ -39,12 +39,14 @@ local function json(text)
   local ok, value = pcall(cjson.decode, text)
   return ok and type(value) == 'table' and value
 end
--- Refusals and errors of commands begin with their code; anything else is a mistake in the Lua. (A `pcall` inside
--- the server turns an error raised as a table into its text, save before 7.0.)
+-- What a call that failed answers. Refusals and errors of commands begin with their code; anything else is a mistake
+-- in the Lua. A `pcall` inside the server turns an error raised as a table into its text, save before 7.0, when in
+-- turn the text of a command's error begins with a place.
 local function failed(err)
   local text = type(err) == 'table' and err.err or tostring(err)
-  if string.find(text, '^%u[%u_]+ ') then return { err = text } end
-  error(text, 0)
+  text = string.match(text, '^@user_script: ?%d+: %-?(%u[%u_]+ .*)$') or text
+  if not string.find(text, '^%u[%u_]+ ') then text = 'ERR ' .. text end
+  return { err = text }
 end"#;
 
 /// The flags a function is registered with, as a Lua table.
@@ -123,10 +125,17 @@ pub fn callback(function: &Function, form: Form) -> Result<String, Error> {
         ));
         fields.push(format!("{} = tail", checked(name, &tail.name)?));
     }
-    if form == Form::Script && function.has_flag("allow-oom") {
-        // Without function flags a script is held to `maxmemory` only until its first write: this
-        // write, of a command that memory never refuses, takes the place of the flag.
-        line("redis.call('DEL', KEYS[1] .. 'oom')".to_owned());
+    if form == Form::Script && !function.query {
+        // Without function flags, a script is held to `maxmemory` by each command until its first write.
+        line(if function.has_flag("allow-oom") {
+            // This write, of a command that memory never refuses, is that first one.
+            "redis.call('DEL', KEYS[1] .. 'oom')".to_owned()
+        } else {
+            // This one is refused at `maxmemory`, before anything else is written, and writes nothing.
+            "local full = redis.pcall('SETRANGE', KEYS[1] .. 'oom', 0, '')\n  \
+             if type(full) == 'table' then return failed(full) end"
+                .to_owned()
+        });
     }
     line(format!("local ok, reply = pcall(run, KEYS[1], {{ {} }})", fields.join(", ")));
     line("if ok then return reply end".to_owned());
