@@ -94,7 +94,7 @@ class Broker:
         with self._lock:
             for other in [other for other in self._lines if other.is_closed()]:
                 self._lines.pop(other).close()
-            line = self._lines[loop] = Line(loop, core, self._repeat)
+            line = self._lines[loop] = Line(loop, core, self._repeat, self._timeout_ms / 1000)
             if not self._known:
                 self._known = True
                 # Not a daemon: the interpreter waits for it, no longer than a call may take.
@@ -166,8 +166,9 @@ if hasattr(os, "register_at_fork"):
 class Line:
     """One event loop's calls, and what comes back: replies by ticket, mail, the worker's events."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, core: _core.Core, repeat: bool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, core: _core.Core, repeat: bool, timeout_s: float) -> None:
         self.loop = loop
+        self.timeout_s = timeout_s
         self.channel = core.channel()
         self.mailbox = Mailbox(self)
         self.on_worker_event: Callable[[tuple[Any, ...]], None] = _ignore

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._ids import new_id
+from .errors import BrokerError
 
 if TYPE_CHECKING:
     from ._broker import Line
@@ -64,15 +65,22 @@ class Mailbox:
         self._wishes: dict[str, _Wish] = {}
 
     async def name(self) -> str:
-        """The mailbox's name at the server, once it is read."""
+        """The mailbox's name at the server, once it is read.
+
+        Raises:
+            BrokerError: it cannot be, within the time that a call may take.
+        """
         if self._name is not None:
             return self._name
         if self._opening is None:
             self._opening = self._line.loop.create_future()
             self._line.channel.listen(new_id())
-        # The mailbox is opened with endless patience; a call says when the server cannot be reached.
+        # The mailbox is opened with endless patience; a call says why the server cannot be reached.
         await self.look("")
-        return await asyncio.shield(self._opening)
+        opened, _ = await asyncio.wait([self._opening], timeout=self._line.timeout_s)
+        if not opened:
+            raise BrokerError("the server answers, but takes no second connection to wait for results on")
+        return self._opening.result()
 
     async def wait(self, task_id: str, timeout: float | None) -> Outcome:
         """The outcome of a task, known or not, when it has one.

@@ -110,17 +110,17 @@ class Producer:
         task_id, extra = await self._run_hooks(task, args, kwargs, options)
         task_id = self._record(task, args, kwargs, options, task_id, extra)[0]  # a wrong call is refused first
         line = self._broker.line(loop)
+        mailbox = await line.mailbox.name()
         try:
-            async with asyncio.timeout(timeout):
-                mailbox = await line.mailbox.name()
-                with line.mailbox.wish(task_id, timeout) as wished:
-                    waiter = {"waiter": mailbox, "waiter_ttl_ms": wished.ttl_ms, **(extra or {})}
-                    sent = Enqueued(loop=loop)
-                    line.enqueue(app, task_id, self._record(task, args, kwargs, options, task_id, waiter), sent)
-                    await sent
+            with line.mailbox.wish(task_id, timeout) as wished:
+                waiter = {"waiter": mailbox, "waiter_ttl_ms": wished.ttl_ms, **(extra or {})}
+                sent = Enqueued(loop=loop)
+                line.enqueue(app, task_id, self._record(task, args, kwargs, options, task_id, waiter), sent)
+                await sent  # not timed: whoever is told of a timeout knows that the task is on the queue
+                async with asyncio.timeout(timeout):
                     outcome = await wished.future
-                if outcome is None:
-                    outcome = await line.mailbox.wait(task_id, timeout)
+            if outcome is None:
+                outcome = await line.mailbox.wait(task_id, timeout)
         except TimeoutError:
             raise too_late(task_id, timeout) from None
         result = app._queue.decode(outcome)
