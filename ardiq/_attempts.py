@@ -129,7 +129,7 @@ class Attempts:
 
         async def attempt(claim: Claim) -> None:
             started = monotonic()
-            wait_s = self.taken_at - claim[9] / 1000
+            wait_s = self.taken_at - claim[9] / 1000 if claim[8] == 1 else None
             set_context(claim)
             try:
                 if claim[5] or claim[4]:
@@ -158,7 +158,7 @@ class Attempts:
 
         async def attempt(claim: Claim) -> None:
             started = monotonic()
-            wait_s = self.taken_at - claim[9] / 1000
+            wait_s = self.taken_at - claim[9] / 1000 if claim[8] == 1 else None
             context.running.set(claim)
             try:
                 args, kwargs = self._codec.decode_call(claim[3], claim[4], claim[5], signature)
@@ -202,7 +202,7 @@ class Attempts:
 
         return call
 
-    def _succeeded(self, claim: Claim, started: float, wait_s: float, result: tuple[bytes, str]) -> None:
+    def _succeeded(self, claim: Claim, started: float, wait_s: float | None, result: tuple[bytes, str]) -> None:
         run_s = monotonic() - started
         data, codec = result
         details = to_json({"codec": codec}) if codec else b""
@@ -332,9 +332,9 @@ class Attempts:
             counters.observe(run_s, waited(claim, run_s))
 
 
-def waited(claim: Claim, run_s: float) -> float:
-    """How long a task that has just run lay ready before, in seconds; clocks may differ."""
-    return max(0.0, time() - run_s - claim[9] / 1000)
+def waited(claim: Claim, run_s: float) -> float | None:
+    """How long a task that has just run lay ready before, in seconds; unknown of further attempts."""
+    return time() - run_s - claim[9] / 1000 if claim[8] == 1 else None
 
 
 def _text(error: BaseException) -> str:

@@ -26,14 +26,14 @@ class Counters:
         self._run_s = 0.0
         self._wait_s = 0.0
 
-    def observe(self, run_s: float, wait_s: float) -> None:
-        """Note how long one attempt ran and had waited; the latter by two clocks, so it may seem negative."""
-        wait_s = max(0.0, wait_s)
-        self._run_s += run_s
-        self._wait_s += wait_s
+    def observe(self, run_s: float, wait_s: float | None) -> None:
+        """Note how long one attempt ran and, if known, had waited: by two clocks, so it may seem negative."""
         # Most fall into the first bucket: they need no search.
+        self._run_s += run_s
         self._run[0 if run_s <= _FIRST_BOUND else bisect_left(_BOUNDS, run_s)] += 1
-        self._wait[0 if wait_s <= _FIRST_BOUND else bisect_left(_BOUNDS, wait_s)] += 1
+        if wait_s is not None:
+            self._wait_s += max(0.0, wait_s)
+            self._wait[0 if wait_s <= _FIRST_BOUND else bisect_left(_BOUNDS, wait_s)] += 1
 
     @property
     def run(self) -> Histogram:

@@ -134,7 +134,7 @@ class TaskMetrics:
 
     Attributes:
         run: how long the attempts ran.
-        wait: how long tasks lay ready before they were started.
+        wait: how long tasks waited from being enqueued to their first attempt.
     """
 
     fn_name: str
