@@ -25,6 +25,11 @@ local function without_tombs(base, lane, ids)
   local tombs = keys.tombs(base, lane)
   local marked = redis.pcall('SCARD', tombs)
   if errors.of(marked) or marked == 0 then return ids end
+  if redis.call('EXISTS', keys.ready(base, lane)) == 0 then
+    -- Somebody deleted the list: marks without entries would swallow these.
+    redis.call('DEL', tombs)
+    return ids
+  end
   local rest = {}
   for _, id in ipairs(ids) do
     if redis.call('SREM', tombs, id) == 0 then rest[#rest + 1] = id end
@@ -57,7 +62,7 @@ function M.pop(base, lane, count)
   return live, #ids
 end
 
--- After a claim: one more worker is woken for what is left behind; an emptied lane needs no tokens and no marks.
+-- After a claim: one more worker is woken for what is left behind; an emptied lane needs no tokens.
 -- Replies 1 if ready work is left in any of the lanes.
 function M.settle_tokens(base, lanes)
   local more = 0
@@ -68,7 +73,7 @@ function M.settle_tokens(base, lanes)
         more = 1
         M.wake(base, lane, 1)
       else
-        redis.call('DEL', keys.wake(base, lane), keys.tombs(base, lane))
+        redis.call('DEL', keys.wake(base, lane))
       end
     end
   end

@@ -2,6 +2,7 @@
 //! the call answered and changed; what must hold after any call is asserted here for each of them.
 
 mod check;
+mod damage;
 mod fixture;
 mod keyspace;
 mod render;
@@ -26,22 +27,24 @@ const SERVERS: usize = 3;
 /// All fixtures, told once for all tests here.
 fn told() -> &'static BTreeMap<String, Told> {
     static TOLD: OnceLock<BTreeMap<String, Told>> = OnceLock::new();
-    TOLD.get_or_init(|| {
-        let names = names("json");
-        let next = AtomicUsize::new(0);
-        let tell = || {
-            let mut server = Server::start();
-            let mut told = Vec::new();
-            while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let fixture = Fixture::load(name).unwrap_or_else(|error| panic!("fixtures/{name}.json: {error}"));
-                told.push((name.clone(), story::tell(&mut server, &fixture)));
-            }
-            told
-        };
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..SERVERS).map(|_| scope.spawn(tell)).collect();
-            threads.into_iter().flat_map(|thread| thread.join().expect("a thread of fixtures")).collect()
-        })
+    TOLD.get_or_init(|| for_each_fixture(story::tell))
+}
+
+fn for_each_fixture<T: Send>(tell: impl Fn(&mut Server, &Fixture) -> T + Sync) -> BTreeMap<String, T> {
+    let names = names("json");
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut server = Server::start();
+        let mut told = Vec::new();
+        while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let fixture = Fixture::load(name).unwrap_or_else(|error| panic!("fixtures/{name}.json: {error}"));
+            told.push((name.clone(), tell(&mut server, &fixture)));
+        }
+        told
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..SERVERS).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a thread of fixtures")).collect()
     })
 }
 
@@ -99,4 +102,13 @@ fn the_fixtures_take_every_arrow_and_meet_every_error() {
         compare("errors", mine().filter_map(|told| told.error.clone()).filter(|code| !code.is_empty()).collect());
     }
     assert_none("protocol.json and the fixtures", &wrong);
+}
+
+#[test]
+fn a_key_that_somebody_overwrote_or_deleted_harms_nothing_else() {
+    let found: Vec<String> = for_each_fixture(damage::survive)
+        .iter()
+        .flat_map(|(name, found)| found.iter().map(move |problem| format!("{name}: {problem}")))
+        .collect();
+    assert_none("with a key", &found);
 }
