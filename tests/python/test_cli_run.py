@@ -19,7 +19,7 @@ JOBS = """
     import asyncio, os, signal, time
     from ardiq import Ardiq
 
-    app = Ardiq({url!r}, idle_timeout_ms=2000, poll_block_ms=500)
+    app = Ardiq({url!r}, idle_timeout_ms=30_000, poll_block_ms=500)
     number = 1
 
     @app.task
@@ -168,7 +168,7 @@ def test_a_crashed_worker_is_started_again_and_the_signal_named(project: Project
     code, errors = stop(process)
     assert code == 0, errors
     assert "killed by SIGKILL; starting it again in 1 s" in errors
-    assert set(project.workers()) <= {first}
+    assert set(project.workers()) <= {first}, errors
 
 
 def test_workers_end_when_the_process_that_keeps_them_is_killed(project: Project) -> None:
