@@ -123,7 +123,9 @@ impl Worker {
 
     /// One of the threads' tasks, if there is one to start now.
     pub fn try_take_for_thread(&self) -> Option<Claim> {
-        self.shared.slots().take_for_thread(Instant::now())
+        let (claim, wake) = self.shared.slots().take_for_thread(Instant::now());
+        self.shared.wake_if(wake);
+        claim
     }
 
     /// Blocks for one of the threads' tasks; nothing when the time is over or the worker has ended.
@@ -132,25 +134,26 @@ impl Worker {
         let mut slots = self.shared.slots();
         loop {
             let now = Instant::now();
-            let claim = slots.take_for_thread(now);
+            let (claim, wake) = slots.take_for_thread(now);
+            self.shared.wake_if(wake);
             if claim.is_some() || now >= deadline || slots.phase == Phase::Ended {
                 return claim;
             }
+            slots.waiting_threads += 1;
             let waited = self.shared.for_threads.wait_timeout(slots, deadline - now);
             slots = waited.unwrap_or_else(PoisonError::into_inner).0;
+            slots.waiting_threads -= 1;
         }
     }
 
     /// Hand in outcomes; every task that was taken needs one, also after the lease was lost.
     pub fn settle(&self, outcomes: Outcomes) {
-        let (wake, for_threads) = {
+        let (wake, threads) = {
             let mut slots = self.shared.slots();
-            (slots.settle(outcomes), slots.has_for_threads())
+            (slots.settle(outcomes), slots.threads_to_wake())
         };
         self.shared.wake_if(wake);
-        if for_threads {
-            self.shared.for_threads.notify_all();
-        }
+        self.shared.wake_threads(threads);
     }
 
     /// Claim no more, hand back what was not started, leave when all is settled.
@@ -222,6 +225,14 @@ impl Shared {
     fn wake_if(&self, wake: bool) {
         if wake {
             self.wake.notify_one();
+        }
+    }
+
+    fn wake_threads(&self, count: usize) {
+        match count {
+            0 => {}
+            1 => self.for_threads.notify_one(),
+            _ => self.for_threads.notify_all(),
         }
     }
 

@@ -55,7 +55,7 @@ impl Counter {
     }
 
     fn send(&self, chunks: Vec<Chunk>) {
-        chunks.into_iter().for_each(|chunk| self.chunks.send(chunk).ok().expect("it runs"));
+        chunks.into_iter().for_each(|chunk| assert!(self.chunks.send(chunk).is_ok(), "it runs"));
     }
 
     /// Waits for so many answers to single records, in the order they come: ticket and answer.

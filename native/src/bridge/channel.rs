@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use redis::Value;
@@ -178,19 +179,14 @@ fn declared(function: &str) -> Result<&'static Function, Error> {
 /// The tuples an event becomes.
 fn describe<'py>(py: Python<'py>, event: Event, items: &mut Vec<Bound<'py, PyTuple>>) -> PyResult<()> {
     let tuple = match event {
-        Event::Replies { tickets, values } => {
-            for (ticket, value) in tickets.into_iter().zip(values) {
-                items.push(answer(py, ticket, value)?);
-            }
-            return Ok(());
-        }
+        Event::Replies { tickets, values } => return describe_replies(py, tickets, values, items),
         Event::Failures { tickets, error } => {
             for ticket in tickets {
                 items.push(("error", ticket, exception(py, error.clone())).into_pyobject(py)?);
             }
             return Ok(());
         }
-        Event::Reply { ticket, value } => answer(py, ticket, value)?,
+        Event::Reply { ticket, value } => ("reply", ticket, to_python(py, value)?).into_pyobject(py)?,
         Event::Failure { ticket, error } => ("error", ticket, exception(py, error)).into_pyobject(py)?,
         Event::Partly { ticket, error, accepted } => {
             let values = accepted.into_iter().map(|value| to_python(py, value.unwrap_or(Value::Nil)));
@@ -216,10 +212,31 @@ fn describe<'py>(py: Python<'py>, event: Event, items: &mut Vec<Bound<'py, PyTup
     Ok(())
 }
 
-/// The answer to one call or one record; an error in the reply is an error.
-fn answer(py: Python<'_>, ticket: u64, value: Value) -> PyResult<Bound<'_, PyTuple>> {
-    let kind = if matches!(value, Value::ServerError(_)) { "error" } else { "reply" };
-    (kind, ticket, to_python(py, value)?).into_pyobject(py)
+/// One tuple a record. Most answers are the one before again.
+fn describe_replies<'py>(
+    py: Python<'py>,
+    tickets: Vec<u64>,
+    values: Vec<Value>,
+    items: &mut Vec<Bound<'py, PyTuple>>,
+) -> PyResult<()> {
+    let reply = intern!(py, "reply");
+    let mut before: Option<(Value, Bound<'py, PyAny>)> = None;
+    for (ticket, value) in tickets.into_iter().zip(values) {
+        let tuple = match &before {
+            Some((same, object)) if *same == value => (reply, ticket, object).into_pyobject(py)?,
+            _ if matches!(value, Value::ServerError(_)) => {
+                ("error", ticket, to_python(py, value)?).into_pyobject(py)?
+            }
+            _ => {
+                let object = to_python(py, value.clone())?;
+                let tuple = (reply, ticket, &object).into_pyobject(py)?;
+                before = Some((value, object));
+                tuple
+            }
+        };
+        items.push(tuple);
+    }
+    Ok(())
 }
 
 fn text(bytes: &[u8]) -> String {

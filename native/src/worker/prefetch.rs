@@ -15,7 +15,10 @@ const HORIZON: Duration = Duration::from_millis(3);
 const MEMORY: Duration = Duration::from_millis(20);
 /// How much one task counts in the averages of run time and size; one step in that of the round trip.
 const WEIGHT: f64 = 0.1;
-/// Records a step carries at most each way, so that no step keeps the server from others for long.
+/// Tasks a step claims at most, and outcomes worth waiting for where there is plenty to start: larger batches cost
+/// the server more a task, smaller ones the worker.
+pub const BATCH: usize = 100;
+/// Outcomes a step carries at most, so that it does not keep the server from others for long.
 pub const STEP_RECORDS: usize = 250;
 /// Bytes a step carries at most each way, except for a single record that is larger.
 pub const STEP_BYTES: usize = 1 << 20;
@@ -86,7 +89,7 @@ impl Prefetch {
     /// How many tasks a step may claim so that its reply stays small.
     pub fn most_claims(&self) -> usize {
         let by_size = STEP_BYTES as f64 / self.claim_bytes.max(1.0);
-        (by_size as usize).clamp(1, STEP_RECORDS)
+        (by_size as usize).clamp(1, BATCH)
     }
 }
 
@@ -144,7 +147,7 @@ mod tests {
     fn large_tasks_come_in_small_numbers() {
         let start = Instant::now();
         let mut prefetch = Prefetch::new(None, start);
-        assert_eq!(prefetch.most_claims(), STEP_RECORDS);
+        assert_eq!(prefetch.most_claims(), BATCH);
         for _ in 0..10 {
             prefetch.stepped(start, MS, 100, 100 * 512 * 1024);
         }

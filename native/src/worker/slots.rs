@@ -7,7 +7,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::prefetch::{Prefetch, STEP_BYTES, STEP_RECORDS};
+use super::prefetch::{BATCH, Prefetch, STEP_BYTES, STEP_RECORDS};
 use super::reply::{Claim, Reply};
 use crate::args::Args;
 
@@ -17,6 +17,8 @@ pub const OUTCOME_FIELDS: usize = 6;
 const HELD_TOO_LONG: Duration = Duration::from_millis(500);
 /// After a claim the next step may wait that long: the tasks just claimed may be settled with it.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// While there is plenty to start, outcomes gather that long for a full batch.
+const GATHER: Duration = Duration::from_millis(2);
 /// A due time is never waited for in steps shorter than this.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
@@ -44,6 +46,15 @@ pub enum Phase {
     Ended,
 }
 
+/// Whether the loop waits, and for what it is to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    No,
+    /// For a full batch of outcomes, or for tasks to become scarce.
+    ForBatch,
+    ForAnything,
+}
+
 /// Outcomes of started tasks.
 #[derive(Default)]
 pub struct Outcomes {
@@ -68,6 +79,8 @@ pub struct Slots {
     tasks: Queue,
     /// For the threads.
     thread_tasks_held: Queue,
+    /// Threads that wait for a task.
+    pub waiting_threads: usize,
     started: usize,
     outbox: Args,
     pub prefetch: Prefetch,
@@ -77,8 +90,10 @@ pub struct Slots {
     pub woken: bool,
     /// When to step although nothing happened.
     look_at: Option<Instant>,
-    /// The loop waits: whoever gives it something to do wakes it.
-    waiting: bool,
+    /// Whoever gives the loop what it waits for wakes it.
+    waiting: Waiting,
+    /// Until when outcomes gather.
+    gather_until: Option<Instant>,
     /// When, by this machine's clock, the server may take this worker for dead.
     lease_ends: Option<Instant>,
     /// Tasks were not handed out because the lease may be over.
@@ -98,13 +113,15 @@ impl Slots {
             thread_tasks,
             tasks: queue(),
             thread_tasks_held: queue(),
+            waiting_threads: 0,
             started: 0,
             outbox: Args::default(),
             prefetch: Prefetch::new(prefetch, now),
             more: false,
             woken: true,
             look_at: None,
-            waiting: false,
+            waiting: Waiting::No,
+            gather_until: None,
             lease_ends: None,
             withheld: false,
             stalled: false,
@@ -115,21 +132,22 @@ impl Slots {
     /// Up to `limit` tasks for the event loop to start now; whether to wake the I/O loop.
     pub fn take(&mut self, limit: usize, now: Instant) -> (Vec<Claim>, bool) {
         self.tasks.asked = now;
-        let wake = std::mem::take(&mut self.stalled) && self.wake();
+        let came_back = std::mem::take(&mut self.stalled);
         let count = limit.min(self.free(now)).min(self.tasks.claims.len());
         self.started += count;
-        (self.tasks.claims.drain(..count).collect(), wake)
+        let claims = self.tasks.claims.drain(..count).collect();
+        (claims, if came_back { self.wake() } else { self.wake_for_batch() })
     }
 
-    /// One task for a thread to start now.
-    pub fn take_for_thread(&mut self, now: Instant) -> Option<Claim> {
+    /// One task for a thread to start now; whether to wake the I/O loop.
+    pub fn take_for_thread(&mut self, now: Instant) -> (Option<Claim>, bool) {
         self.thread_tasks_held.asked = now;
         if self.free(now) == 0 {
-            return None;
+            return (None, false);
         }
-        let claim = self.thread_tasks_held.claims.pop_front()?;
-        self.started += 1;
-        Some(claim)
+        let claim = self.thread_tasks_held.claims.pop_front();
+        self.started += usize::from(claim.is_some());
+        (claim, self.wake_for_batch())
     }
 
     /// Slots that may be filled now: none while the server may have given away what is held here.
@@ -151,7 +169,7 @@ impl Slots {
         self.started = self.started.saturating_sub(count);
         self.prefetch.completed(count, outcomes.run_ms);
         self.outbox.append_all(outcomes.records);
-        self.wake()
+        self.wake_for_batch()
     }
 
     /// A task is asked to stop: if it was not started, it goes back, which carries the wish out. Whether it
@@ -182,12 +200,28 @@ impl Slots {
     }
 
     fn wake(&mut self) -> bool {
-        std::mem::take(&mut self.waiting)
+        std::mem::replace(&mut self.waiting, Waiting::No) != Waiting::No
+    }
+
+    /// As [`wake`](Self::wake), unless the loop waits for more than there is.
+    fn wake_for_batch(&mut self) -> bool {
+        let wait_on = self.waiting == Waiting::ForBatch && self.settled() < BATCH && self.is_well_supplied();
+        !wait_on && self.wake()
+    }
+
+    /// Whether so much is held, and so quickly used up, that the next step can wait for a full batch.
+    fn is_well_supplied(&self) -> bool {
+        let target = self.prefetch.target();
+        self.phase == Phase::Working && target >= BATCH && self.held() > target / 2
+    }
+
+    fn settled(&self) -> usize {
+        self.outbox.len() / OUTCOME_FIELDS
     }
 
     /// What the loop is to do now.
     pub fn next(&mut self, now: Instant) -> Next {
-        self.waiting = false;
+        self.waiting = Waiting::No;
         if self.phase == Phase::Working {
             self.release_stuck(now);
         } else {
@@ -195,18 +229,28 @@ impl Slots {
         }
         let want = self.want();
         let due = want > 0 && self.look_at.is_some_and(|at| now >= at);
-        if !self.outbox.is_empty() || self.woken || due || (want > 0 && self.more) {
+        let useful = self.settled() > 0 || (want > 0 && self.more);
+        if self.woken || due || (useful && !self.gathers(now)) {
             self.woken = false;
             self.look_at = None;
+            self.gather_until = None;
             return Next::Step { outcomes: self.outcomes(), want };
         }
         if self.phase != Phase::Working && self.started == 0 {
             return Next::Leave;
         }
-        self.waiting = true;
+        self.waiting = if self.gather_until.is_some() { Waiting::ForBatch } else { Waiting::ForAnything };
         let look_at = self.look_at.filter(|_| want > 0);
-        let until = [look_at, self.tasks.stuck_at(), self.thread_tasks_held.stuck_at()];
-        Next::Wait { until: until.into_iter().flatten().min(), block: want > 0 }
+        let until = [self.gather_until, look_at, self.tasks.stuck_at(), self.thread_tasks_held.stuck_at()];
+        Next::Wait { until: until.into_iter().flatten().min(), block: want > 0 && !self.more }
+    }
+
+    /// Whether the next step waits for a full batch of outcomes.
+    fn gathers(&mut self, now: Instant) -> bool {
+        if self.settled() >= BATCH || !self.is_well_supplied() {
+            return false;
+        }
+        now < *self.gather_until.get_or_insert(now + GATHER)
     }
 
     /// How many tasks to claim.
@@ -251,12 +295,11 @@ impl Slots {
             // Only a step that claims nothing tells when the next task falls due.
             (_, false) => Some(now + LOOK_AGAIN),
         };
-        let (before, mut for_threads) = (self.tasks.claims.len(), 0);
+        let before = self.tasks.claims.len();
         for claim in reply.claims.drain(..) {
             self.last_token = self.last_token.max(claim.token);
             if self.thread_tasks.contains(&claim.name) {
                 self.thread_tasks_held.claims.push_back(claim);
-                for_threads += 1;
             } else {
                 self.tasks.claims.push_back(claim);
             }
@@ -264,7 +307,7 @@ impl Slots {
         let nothing_held = self.held() + self.started == 0 && self.outbox.is_empty();
         News {
             tasks: before == 0 && !self.tasks.claims.is_empty(),
-            for_threads,
+            threads: self.threads_to_wake(),
             idle: claimed == 0 && !reply.more && nothing_held,
         }
     }
@@ -295,18 +338,21 @@ impl Slots {
 
     /// The loop is about to wait.
     pub fn listen(&mut self) {
-        self.waiting = true;
+        self.waiting = Waiting::ForAnything;
     }
 
-    /// Whether threads have something to take.
-    pub fn has_for_threads(&self) -> bool {
-        !self.thread_tasks_held.claims.is_empty()
+    /// How many of the waiting threads have a task to start and a slot for it.
+    pub fn threads_to_wake(&self) -> usize {
+        let free = self.concurrency.saturating_sub(self.started);
+        self.waiting_threads.min(self.thread_tasks_held.claims.len()).min(free)
     }
 
     /// Whether everything that was started has been settled; if not, settling wakes the I/O loop.
     pub fn is_quiet(&mut self) -> bool {
-        self.waiting = self.started > 0;
-        !self.waiting
+        if self.started > 0 {
+            self.listen();
+        }
+        self.started == 0
     }
 
     /// Give back what lies here and cannot be started soon: all slots are taken, or nobody comes for it.
@@ -351,8 +397,8 @@ impl Queue {
 pub struct News {
     /// The event loop has tasks where it had none.
     pub tasks: bool,
-    /// How many tasks came for the threads.
-    pub for_threads: usize,
+    /// How many of the waiting threads may go on.
+    pub threads: usize,
     /// Nothing is ready, nothing is held, everything is settled.
     pub idle: bool,
 }

@@ -106,9 +106,7 @@ impl Session {
         if news.tasks {
             shared.inbox.push(Event::Tasks);
         }
-        if news.for_threads > 0 {
-            shared.for_threads.notify_all();
-        }
+        shared.wake_threads(news.threads);
         for refusal in reply.refusals {
             let (id, token, reason) = (refusal.id, refusal.token, refusal.reason);
             shared.inbox.push(Event::Stale { id, token, reason });

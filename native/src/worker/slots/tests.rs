@@ -205,6 +205,54 @@ fn an_unstarted_task_that_is_to_stop_goes_back() {
     assert_eq!(settled(&mut slots, now), (vec!["t2 release".into()], 0));
 }
 
+/// A worker that has completed many tasks in little time and holds many more.
+fn hurrying(now: Instant) -> Slots {
+    let mut slots = working(10, 1..1, false, now);
+    slots.prefetch.completed(4000, 0);
+    slots.prefetch.stepped(now + 40 * MS, MS, 0, 0);
+    slots.poke();
+    assert!(matches!(slots.next(now), Next::Step { want: BATCH, .. }));
+    slots.accept(&mut reply(1..251, true, -1, now), now);
+    slots
+}
+
+#[test]
+fn outcomes_gather_while_there_is_plenty_to_start() {
+    let now = Instant::now();
+    let mut slots = hurrying(now);
+    slots.take(9, now);
+    slots.settle(outcomes(&[1, 2, 3]));
+    assert_eq!(slots.next(now), Next::Wait { until: Some(now + GATHER), block: false });
+    assert!(!slots.settle(outcomes(&[4])), "woken for less than a batch");
+    assert!(slots.settle(outcomes(&(5..=BATCH as i64).collect::<Vec<_>>())));
+    assert_eq!(settled(&mut slots, now).0.len(), BATCH);
+}
+
+#[test]
+fn outcomes_gather_no_longer_than_a_moment() {
+    let now = Instant::now();
+    let mut slots = hurrying(now);
+    slots.take(9, now);
+    slots.settle(outcomes(&[1]));
+    slots.next(now);
+    assert_eq!(settled(&mut slots, now + GATHER).0, ["t1 complete"]);
+}
+
+#[test]
+fn outcomes_do_not_gather_when_tasks_become_scarce() {
+    let now = Instant::now();
+    let mut slots = hurrying(now);
+    slots.next(now);
+    let mut woken = false;
+    while slots.held() > slots.prefetch.target() / 2 {
+        assert!(!woken, "woken too early");
+        slots.started = 0;
+        woken = slots.take(10, now).1;
+    }
+    assert!(woken);
+    assert!(matches!(slots.next(now), Next::Step { .. }));
+}
+
 #[test]
 fn threads_and_the_loop_share_the_slots() {
     let now = Instant::now();
@@ -212,13 +260,14 @@ fn threads_and_the_loop_share_the_slots() {
     slots.poke();
     slots.next(now);
     let claims = vec![claim(1, "threaded", now), claim(2, "task", now), claim(3, "threaded", now)];
+    slots.waiting_threads = 3;
     let news = slots.accept(&mut Reply { claims, ..reply(0..0, false, -1, now) }, now);
-    assert_eq!(news, News { tasks: true, for_threads: 2, idle: false });
-    assert_eq!(slots.take_for_thread(now).unwrap().token, 1);
+    assert_eq!(news, News { tasks: true, threads: 2, idle: false });
+    assert_eq!(slots.take_for_thread(now).0.unwrap().token, 1);
     assert_eq!(slots.take(9, now).0.len(), 1);
-    assert!(slots.take_for_thread(now).is_none());
+    assert!(slots.take_for_thread(now).0.is_none());
     slots.settle(outcomes(&[2]));
-    assert_eq!(slots.take_for_thread(now).unwrap().token, 3);
+    assert_eq!(slots.take_for_thread(now).0.unwrap().token, 3);
 }
 
 #[test]
@@ -235,7 +284,7 @@ fn idle_is_nothing_ready_nothing_held_and_all_settled() {
 #[test]
 fn a_step_is_cut_by_records_and_by_bytes() {
     let now = Instant::now();
-    let mut slots = working(STEP_RECORDS, 1..1, false, now);
+    let mut slots = working(BATCH, 1..1, false, now);
     slots.settle(outcomes(&(1..=STEP_RECORDS as i64 + 1).collect::<Vec<_>>()));
     assert_eq!(settled(&mut slots, now).0.len(), STEP_RECORDS);
     assert_eq!(settled(&mut slots, now).0.len(), 1);
