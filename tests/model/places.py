@@ -1,4 +1,4 @@
-"""What the keyspace of a queue says about its tasks, read as an operator would: each task must be in exactly one place."""
+"""The keyspace of a queue, read as an operator would: each task must be in exactly one place."""
 
 from __future__ import annotations
 

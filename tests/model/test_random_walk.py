@@ -13,9 +13,10 @@ import time
 from typing import Any
 
 import pytest
+from places import check_places, text
+
 from ardiq import ArdiqError
 from ardiq._core import Core
-from places import check_places, text
 
 LANES = ["high", "low"]
 IDS = [f"t{i}" for i in range(25)]
