@@ -143,7 +143,7 @@ local function hand_back(b, id, ttl_ms, lost, max_lost)
   if err then return err end
   if record.state ~= 'running' then
     batch.count(b, 'ghosts')
-    return
+    return 'not_found'
   end
   local key = keys.task(b.base, id)
   local times = tonumber(record.lost or 0) + (lost and 1 or 0)
@@ -190,7 +190,7 @@ local function complete(b, o, ttl_ms)
   if written == (o.codec and o.codec ~= '' and 5 or 4) then
     redis.call('DEL', key)
     batch.count(b, 'ghosts')
-    return
+    return 'not_found'
   end
   return ended(b, o.id, key, 'completed', written, ttl_ms)
 end
@@ -223,7 +223,7 @@ local function settle(b, o, ttl_ms)
   if err then return err end
   if record.state ~= 'running' then
     batch.count(b, 'ghosts')
-    return
+    return 'not_found'
   end
   if o.outcome == 'retry' then
     return try_again(b, o, record, ttl_ms)
@@ -242,7 +242,8 @@ function M.tokens(base, worker, outcomes)
 end
 
 -- Settle attempts of one worker; `outcomes`: {id, token, outcome, run_ms, value, codec, traceback, delay_ms} each.
--- Those it does not hold (`stale`) and those whose record or new place is damaged are refused.
+-- Those it does not hold (`stale`), whose record was deleted (`not_found`), and whose record or new place is damaged are
+-- refused. Replies how many it no longer holds.
 function M.settle(b, worker, outcomes, tokens, ttl_ms)
   local settled, seen = {}, {}
   for i = 1, #outcomes do
@@ -257,6 +258,7 @@ function M.settle(b, worker, outcomes, tokens, ttl_ms)
     end
   end
   if #settled > 0 then redis.call('HDEL', keys.running(b.base, worker), unpack(settled)) end
+  return #settled
 end
 
 -- One outcome by its own transition. Replies `ok`, `stale` or, where it was asked to abort meanwhile, `aborted`.
@@ -265,9 +267,10 @@ function M.settle_one(base, args, outcome)
   outcome.id, outcome.token, outcome.run_ms = args.id, args.token, args.run_ms or 0
   local outcomes = { outcome }
   local tokens, b = M.tokens(base, args.worker, outcomes), batch.open(base, clock.now())
-  M.settle(b, args.worker, outcomes, tokens, args.result_ttl_ms)
+  local settled, refusal = M.settle(b, args.worker, outcomes, tokens, args.result_ttl_ms), b.refusals[3]
   batch.close(b)
-  return b.refusals[3] or b.counters.aborted and 'aborted' or 'ok'
+  if refusal and refusal ~= 'stale' and settled == 0 then return { err = refusal } end
+  return refusal or b.counters.aborted and 'aborted' or 'ok'
 end
 
 -- running -> running. The wish to abort survives the worker in the record, and the worker is told.

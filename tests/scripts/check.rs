@@ -201,7 +201,7 @@ pub fn fsck(server: &mut Server, keys: &Keyspace) -> Vec<String> {
             let page = match server.call("fsck_page", &args) {
                 Ok(page) => page,
                 Err(refusal) => {
-                    findings.push(format!("{section}: {refusal}"));
+                    findings.push(format!("{section}: {}", refusal.code));
                     break;
                 }
             };

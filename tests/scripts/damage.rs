@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use redis::{Value, pipe};
+
 use crate::check;
 use crate::fixture::{Fixture, Step};
 use crate::keyspace::Keyspace;
@@ -32,7 +34,8 @@ pub fn survive(server: &mut Server, fixture: &Fixture) -> Vec<String> {
         return Vec::new();
     }
     let mut story = Story::begin(server, fixture);
-    let mut keys = Keyspace::read(story.server);
+    let given = Image::take(story.server);
+    let mut keys = given.keys.clone();
     let refused = story.when(fixture).is_err();
     keys.0.extend(Keyspace::read(story.server).0);
     if refused || keys.0.len() > MOST_KEYS {
@@ -41,14 +44,14 @@ pub fn survive(server: &mut Server, fixture: &Fixture) -> Vec<String> {
     let mut found = Vec::new();
     for key in one_of_each_kind(&keys) {
         for hand in [Hand::Overwrites, Hand::Deletes] {
-            found.extend(survive_one(server, fixture, &key, hand));
+            given.put_back(story.server);
+            found.extend(survive_one(&mut story, fixture, &key, hand));
         }
     }
     found
 }
 
-fn survive_one(server: &mut Server, fixture: &Fixture, key: &str, hand: Hand) -> Vec<String> {
-    let mut story = Story::begin(server, fixture);
+fn survive_one(story: &mut Story, fixture: &Fixture, key: &str, hand: Hand) -> Vec<String> {
     story.server.command(&["DEL", key]);
     if hand == Hand::Overwrites {
         story.server.command(&["SET", key, "by hand"]);
@@ -79,6 +82,35 @@ fn survive_one(server: &mut Server, fixture: &Fixture, key: &str, hand: Hand) ->
     }
     let done = if hand == Hand::Overwrites { "overwritten" } else { "deleted" };
     found.into_iter().map(|problem| format!("{} {done}: {problem}", short_name(key))).collect()
+}
+
+/// A queue as it was, to be put back instead of telling how it came about again.
+struct Image {
+    keys: Keyspace,
+    dumps: Vec<(String, Value)>,
+}
+
+impl Image {
+    fn take(server: &mut Server) -> Self {
+        let keys = Keyspace::read(server);
+        let mut dump = pipe();
+        for name in keys.0.keys() {
+            dump.cmd("DUMP").arg(name);
+        }
+        let dumps = keys.0.keys().cloned().zip(server.pipeline(&dump)).collect();
+        Self { keys, dumps }
+    }
+
+    fn put_back(&self, server: &mut Server) {
+        server.command(&["FLUSHALL"]);
+        let mut restore = pipe();
+        for (name, dump) in &self.dumps {
+            let Value::BulkString(dump) = dump else { continue };
+            let expires_at = self.keys.0[name].expires_at.unwrap_or(0);
+            restore.cmd("RESTORE").arg(name).arg(expires_at).arg(dump).arg("ABSTTL");
+        }
+        server.pipeline(&restore);
+    }
 }
 
 fn one_of_each_kind(keys: &Keyspace) -> Vec<String> {

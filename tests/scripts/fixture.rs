@@ -126,7 +126,7 @@ impl Step {
 }
 
 impl Call {
-    fn parse(json: Json) -> Result<Self, String> {
+    pub fn parse(json: Json) -> Result<Self, String> {
         let name = json[0].as_str().ok_or_else(|| format!("not a call: {json}"))?;
         let function = Protocol::get().function(name).map_err(|error| error.to_string())?;
         let arguments = match &json[1] {
@@ -282,7 +282,7 @@ impl Values {
 }
 
 /// What an argument is when a fixture does not name it.
-fn default(name: &str) -> Result<Json, String> {
+pub fn default(name: &str) -> Result<Json, String> {
     Ok(match name {
         "lease_ms" => json!(10_000),
         "result_ttl_ms" => json!(60_000),

@@ -5,6 +5,7 @@ mod check;
 mod damage;
 mod fixture;
 mod keyspace;
+mod misfits;
 mod render;
 mod server;
 mod story;
@@ -15,10 +16,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use _core::protocol::TEXT;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::fixture::{Fixture, folder, names};
-use crate::server::Server;
+use crate::server::{Server, items, text};
 use crate::story::Told;
 
 /// Fixtures spend their time waiting for leases to run out, so several run side by side.
@@ -111,4 +112,31 @@ fn a_key_that_somebody_overwrote_or_deleted_harms_nothing_else() {
         .flat_map(|(name, found)| found.iter().map(move |problem| format!("{name}: {problem}")))
         .collect();
     assert_none("with a key", &found);
+}
+
+#[test]
+fn a_call_that_does_not_fit_its_declaration_is_refused() {
+    assert_none("answered", &misfits::accepted(&mut Server::start()));
+}
+
+/// What a step costs is its number of commands: two to settle a task, two to claim one, a few for the call.
+#[test]
+fn a_step_costs_four_commands_a_task() {
+    let mut server = Server::start();
+    let mut commands = |tasks: usize| {
+        server.command(&["FLUSHALL"]);
+        server.run("enqueue", json!({"tasks": [{"id": "t$i", "times": 2 * tasks}]}));
+        server.run("join", json!({"worker": "w:1"}));
+        let claimed = server.run("step", json!({"worker": "w:1", "seq": 1, "want": tasks}));
+        let outcomes: Vec<Json> = items(&claimed)[3..]
+            .chunks(10)
+            .map(|claim| json!({"id": text(&claim[0]), "token": text(&claim[1]), "outcome": "complete"}))
+            .collect();
+        server.command(&["CONFIG", "RESETSTAT"]);
+        server.run("step", json!({"worker": "w:1", "seq": 2, "want": tasks, "outcomes": outcomes}));
+        server.commands()
+    };
+    let (one, many) = (commands(1), commands(101));
+    assert_eq!((many - one) / 100, 4, "{one} commands for one task, {many} for 101");
+    assert!(one <= 30, "{one} commands for a step of one task");
 }

@@ -61,7 +61,7 @@ fn fields(function: &Function, value: &Value, unordered: bool, times: &Times) ->
     let refusals: Vec<String> =
         refusals.chunks(refusal.len().max(1)).map(|part| record_line(&refusal, part, times)).collect();
     let width = if record.is_empty() { 1 } else { record.len() };
-    let mut records: Vec<String> = if record.is_empty() || rest.len() % width != 0 {
+    let mut records: Vec<String> = if record.is_empty() || !rest.len().is_multiple_of(width) {
         rest.iter().map(|value| shown(value, times)).collect()
     } else {
         rest.chunks(width).map(|part| record_line(&record, part, times)).collect()

@@ -1,6 +1,7 @@
 //! A private server for one thread of the tests, and the two ways to call it: through the crate, as
 //! everybody does, and by hand where the crate would refuse the call before the network.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,6 +13,9 @@ use _core::error::Error;
 use _core::library::Library;
 use _core::protocol::Protocol;
 use redis::{Cmd, Pipeline, Value, cmd};
+use serde_json::{Value as Json, json};
+
+use crate::fixture::{Call, Values};
 
 /// The queue that all fixtures use.
 pub const BASE: &str = "ardiq:{test}:";
@@ -93,6 +97,21 @@ impl Server {
         }
     }
 
+    /// A call with its arguments by name, as a fixture has them.
+    pub fn run(&mut self, function: &str, named: Json) -> Value {
+        let call = Call::parse(json!([function, named])).expect("a call");
+        let request = call.resolve(&Values { tokens: HashMap::new(), now_ms: 0, index: 1 }).expect("its arguments");
+        self.call(function, &request.args).unwrap_or_else(|refusal| panic!("{function}: {refusal}"))
+    }
+
+    /// How many commands ran inside functions since the statistics were reset.
+    pub fn commands(&mut self) -> usize {
+        let stats = text(&self.command(&["INFO", "commandstats"]));
+        let ran = stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")?.split_once(":calls="));
+        let inside = ran.filter(|(name, _)| !["fcall", "evalsha", "config|resetstat", "info"].contains(name));
+        inside.map(|(_, calls)| calls.split(',').next().unwrap_or_default().parse::<usize>().expect("calls")).sum()
+    }
+
     /// A call with whatever keys and arguments, none of them checked here.
     pub fn call_by_hand(&mut self, function: &str, keys: &[&str], args: &[Vec<u8>]) -> Result<Value, Refusal> {
         let mut call = if self.functions {
@@ -115,6 +134,9 @@ impl Server {
     }
 
     pub fn pipeline(&mut self, pipeline: &Pipeline) -> Vec<Value> {
+        if pipeline.is_empty() {
+            return Vec::new();
+        }
         pipeline.query(&mut self.connection).expect("reading the keyspace")
     }
 

@@ -64,9 +64,13 @@ impl<'a> Story<'a> {
         story
     }
 
+    /// The call itself; it may be made again from the same state.
     pub fn when(&mut self, fixture: &Fixture) -> Result<Value, Refusal> {
+        let tokens = self.tokens.clone();
         let request = self.request("when", &fixture.when);
-        self.call("now", &fixture.when, &request)
+        let reply = self.call("now", &fixture.when, &request);
+        self.tokens = tokens;
+        reply
     }
 
     fn tell(&mut self, fixture: &Fixture) -> Told {

@@ -1,0 +1,82 @@
+//! Calls that do not fit their declaration in `protocol.json`: too few, too many, of another type.
+
+use _core::protocol::{Argument, Function, Kind, Protocol};
+
+use crate::fixture;
+use crate::server::{BASE, Server};
+
+const NO_BASES: [&[&str]; 6] = [&[], &[BASE, BASE], &["ardiq:test:"], &["ardiq:{}:"], &["{test}:"], &["ardiq:{test}"]];
+const NO_INTEGERS: [&str; 6] = ["", "x", "1.5", "1e3", " 1", "9007199254740993"];
+// Fields of a record are read in a hurry.
+const NO_NUMBERS: [&str; 3] = ["", "x", "1.5"];
+const NO_JSON: [&str; 5] = ["", "x", "5", "null", "\"a\""];
+
+/// Calls that were answered otherwise than with a refusal, in sentences.
+pub fn accepted(server: &mut Server) -> Vec<String> {
+    let mut found = Vec::new();
+    for function in Protocol::get().functions() {
+        let good: Vec<String> = function.args.iter().chain(record(function)).map(|arg| fitting(&arg.name)).collect();
+        if is_misfit(server, function, &[BASE], &good) {
+            found.push(format!("{} {good:?} is refused, though it fits", function.name));
+        }
+        server.command(&["FLUSHALL"]);
+        for (keys, args) in misfits(function, &good) {
+            if !is_misfit(server, function, &keys, &args) || server.size() > 0 {
+                found.push(format!("{} {keys:?} {} arguments {:?}", function.name, args.len(), args.last()));
+            }
+        }
+    }
+    found
+}
+
+fn misfits(function: &Function, good: &[String]) -> Vec<(Vec<&'static str>, Vec<String>)> {
+    let mut misfits = Vec::new();
+    for keys in NO_BASES {
+        misfits.push((keys.to_vec(), good.to_vec()));
+    }
+    let mut with = |args: Vec<String>| misfits.push((vec![BASE], args));
+    let width = record(function).count();
+    if !good.is_empty() && width != 1 {
+        with(good[..good.len() - 1].to_vec());
+    }
+    if width != 1 {
+        with([good, &["x".to_owned()]].concat());
+    }
+    if let Some(tail) = &function.tail {
+        let (fixed, record) = good.split_at(good.len() - width);
+        let records = record.iter().cloned().cycle().take(width * (tail.max + 1));
+        with(fixed.iter().cloned().chain(records).collect());
+    }
+    for (index, argument) in function.args.iter().chain(record(function)).enumerate() {
+        let wrong: &[&str] = match argument.kind {
+            Kind::String => &[],
+            Kind::Int if index >= function.args.len() => &NO_NUMBERS,
+            Kind::Int => &NO_INTEGERS,
+            Kind::Json => &NO_JSON,
+        };
+        for value in wrong {
+            let mut args = good.to_vec();
+            args[index] = (*value).to_owned();
+            with(args);
+        }
+    }
+    misfits
+}
+
+fn is_misfit(server: &mut Server, function: &Function, keys: &[&str], args: &[String]) -> bool {
+    let args: Vec<Vec<u8>> = args.iter().map(|arg| arg.clone().into_bytes()).collect();
+    let reply = server.call_by_hand(&function.name, keys, &args);
+    let prefix = format!("{}: ", function.name);
+    reply.is_err_and(|refusal| refusal.code == "ARDIQ_BAD_ARGUMENT" && refusal.text.starts_with(&prefix))
+}
+
+fn record(function: &Function) -> impl Iterator<Item = &Argument> {
+    function.tail.iter().flat_map(|tail| &tail.fields)
+}
+
+fn fitting(argument: &str) -> String {
+    match argument {
+        "want" | "seq" => "1".to_owned(),
+        _ => fixture::default(argument).map_or_else(|_| "x".to_owned(), |value| fixture::plain(&value)),
+    }
+}
