@@ -7,6 +7,8 @@ TOOLS := $(VENV)/tools
 export CARGO_TARGET_DIR ?= $(CURDIR)/native/target
 export PYO3_PYTHON := $(BIN)/python
 export INSTA_UPDATE ?= no
+export PIP_QUIET := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 CARGO := cargo --locked --color never
 MANIFEST := --manifest-path native/Cargo.toml
 
@@ -41,8 +43,8 @@ render: $(VENV)/installed
 # The environment, and the package in it: quickly compiled for the tests, well compiled for the rest.
 $(VENV)/installed: pyproject.toml .ci/tools
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/pip install --quiet --disable-pip-version-check --group dev
+	$(BIN)/pip install --upgrade pip
+	$(BIN)/pip install --group dev
 	.ci/tools $(TOOLS)
 	touch $@
 
