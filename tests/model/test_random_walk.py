@@ -1,7 +1,7 @@
 """Random interleavings of clients and workers that die, repeat themselves and come late, on a real server: after every
 call each task is in exactly one place, and what was counted adds up.
 
-`ARDIQ_WALK_CALLS` sets how many calls a walk makes (default 1500), `ARDIQ_WALK_SEED` the first seed.
+`ARDIQ_WALK_CALLS` sets how many calls a walk makes (default 500), `ARDIQ_WALK_SEED` the first seed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ardiq._core import Core
 LANES = ["high", "low"]
 IDS = [f"t{i}" for i in range(25)]
 CLAIM_WIDTH = 10
-CALLS = int(os.environ.get("ARDIQ_WALK_CALLS", "1500"))
+CALLS = int(os.environ.get("ARDIQ_WALK_CALLS", "500"))
 FIRST_SEED = int(os.environ.get("ARDIQ_WALK_SEED", "1"))
 
 
