@@ -92,7 +92,9 @@ class Channel:
     def call(self, ticket: int, function: str, args: Sequence[str | bytes | int]) -> None:
         """Call one function; answered by an event with this ticket."""
 
-    def submit(self, ticket: int, function: str, record: Sequence[str | bytes], repeat: bool = True) -> None:
+    def submit(
+        self, ticket: int, function: str, record: tuple[str | bytes, ...] | list[str | bytes], repeat: bool = True
+    ) -> None:
         """Add one tail record of a batched function; held until `flush`.
 
         `repeat` allows sending it again when the reply was lost: right only if the

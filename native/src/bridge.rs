@@ -2,7 +2,7 @@
 //!
 //! Owns: the inbox of events and the descriptor that tells a loop to look. The rule that keeps it from
 //! losing a wake-up: the I/O thread appends, *then* signals; Python clears, *then* takes. Must not know:
-//! what a task or a function is; nothing here but [`channel`], [`worker`] and [`convert`] knows Python.
+//! what a task or a function is; only `channel`, `worker` and `convert` below know Python.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -116,7 +116,7 @@ impl Channel {
     fn submit(&self, ticket: u64, function: &str, record: &Bound<'_, PyAny>, repeat: bool) -> PyResult<()> {
         let open = self.live()?;
         let function = declared(function)?;
-        // Making arguments runs no Python code, so the lock cannot be asked for twice.
+        // Reading a tuple or a list runs no Python code, so the lock cannot be asked for twice.
         open.pending().submit(function, repeat, ticket, |args| push_all(args, record))
     }
 

@@ -25,21 +25,25 @@ pub fn push(args: &mut Args, item: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// Appends each item of a list, tuple or other iterable.
+/// Appends each item of a tuple or a list; for these, no Python code runs.
 pub fn push_all(args: &mut Args, items: &Bound<'_, PyAny>) -> PyResult<()> {
     if let Ok(items) = items.cast::<PyTuple>() {
         items.iter_borrowed().try_for_each(|item| push(args, &item))
     } else if let Ok(items) = items.cast::<PyList>() {
         items.iter().try_for_each(|item| push(args, &item))
     } else {
-        items.try_iter()?.try_for_each(|item| push(args, &item?))
+        Err(PyTypeError::new_err("arguments come as a tuple or a list"))
     }
 }
 
 /// A sequence of `str`, `bytes` and `int` as arguments.
 pub fn from_python(items: &Bound<'_, PyAny>) -> PyResult<Args> {
     let mut args = Args::default();
-    push_all(&mut args, items)?;
+    if items.is_instance_of::<PyTuple>() || items.is_instance_of::<PyList>() {
+        push_all(&mut args, items)?;
+    } else {
+        items.try_iter()?.try_for_each(|item| push(&mut args, &item?))?;
+    }
     Ok(args)
 }
 
