@@ -33,8 +33,10 @@ _LONGEST_TURN_S = 0.005
 _HALT_S = 5.0
 
 if sys.version_info >= (3, 12):
+    _EAGER = True
     _new_task = functools.partial(asyncio.Task, eager_start=True)
 else:
+    _EAGER = False
     _new_task = asyncio.Task
 
 
@@ -138,6 +140,9 @@ class Worker:
                 task = _new_task(attempt, loop=loop, context=copy_context())
                 if not task.done():
                     running[claim[1]] = (claim[0], task)
+            if not _EAGER:
+                # They take their first step when the loop comes round, and then what ended is settled at once.
+                return True
 
     def _release_taken(self, up_to: float = inf) -> None:
         for claim in [claim for claim in self._taken if claim[1] <= up_to]:
