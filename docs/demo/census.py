@@ -171,7 +171,9 @@ def report(results: dict[str, TaskResult], enqueued: float, took: float, waits: 
 
 def report_dead(letters: list[DeadLetter]) -> None:
     """What failed for good, and why."""
-    dead = Table("dead letter", "tries")
+    dead = Table()
+    dead.add_column("dead letter", min_width=30, no_wrap=True, overflow="ellipsis")
+    dead.add_column("tries", min_width=5, justify="right")
     dead.add_column("error", no_wrap=True, overflow="ellipsis")
     for letter in letters:
         dead.add_row(short(letter.args[0]), str(letter.tries), letter.error)
