@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import textwrap
 import time
 import tokenize
 from collections.abc import Iterator, Sequence
@@ -171,12 +172,10 @@ def report(results: dict[str, TaskResult], enqueued: float, took: float, waits: 
 
 def report_dead(letters: list[DeadLetter]) -> None:
     """What failed for good, and why."""
-    dead = Table()
-    dead.add_column("dead letter", min_width=30, no_wrap=True, overflow="ellipsis")
-    dead.add_column("tries", min_width=5, justify="right")
-    dead.add_column("error", no_wrap=True, overflow="ellipsis")
+    dead = Table("dead letter", "tries", "error")
     for letter in letters:
-        dead.add_row(short(letter.args[0]), str(letter.tries), letter.error)
+        error = letter.error.partition(", (")[0]  # without where in the source, which a SyntaxError adds
+        dead.add_row(short(letter.args[0]), str(letter.tries), textwrap.shorten(error, 66, placeholder="…"))
     console.print(dead if letters else "No dead letters: every file parses.")
 
 
