@@ -94,6 +94,8 @@ impl Shared {
                     self.renewed(sent);
                     return Ok(keys);
                 }
+                // A join whose reply was lost long ago: what it made is being reaped.
+                Err(error) if error.is("LEASE_LOST") => return Err(End::Lost(error.to_string())),
                 Err(error) if is_hopeless(&error) => return Err(End::Failed(error)),
                 Err(error) if first && !matches!(error, Error::Broker { .. }) => return Err(End::Failed(error)),
                 Err(error) => self.trouble(&error),
