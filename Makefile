@@ -66,7 +66,7 @@ style: $(VENV)/installed
 types: develop
 	$(CARGO) clippy $(MANIFEST) --all-targets --all-features -- -D warnings
 	$(BIN)/mypy
-	$(BIN)/mypy tests/python/typing_calls.py
+	$(BIN)/mypy tests/python/typing_calls.py docs/demo/census.py
 	$(BIN)/python -m mypy.stubtest ardiq._core
 
 rust: develop

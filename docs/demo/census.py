@@ -147,7 +147,7 @@ def report(results: dict[str, TaskResult], enqueued: float, took: float, waits: 
     figures.add_column(justify="right")
     figures.add_row("files", f"{len(results):,}")
     for name in ("lines", "tokens", "functions", "classes"):
-        figures.add_row(name, f"{sum(each[name] for each in counts.values()):,}")  # type: ignore[literal-required]
+        figures.add_row(name, f"{sum(each[name] for each in counts.values()):,}")
     figures.add_row("files that do not parse", f"{len(results) - len(counts):,}")
     figures.add_section()
     figures.add_row("enqueued in", f"{1000 * enqueued:,.0f} ms")
@@ -203,20 +203,28 @@ def report_lines(dead: str | None) -> None:
         console.print(f"{cli} -s {address} {line}", soft_wrap=True)
 
 
-async def main() -> None:
+async def census() -> None:
+    """What the workers are for."""
+    results, enqueued, took = await take_census(files())
+    letters = await app.dead_letters(limit=1000)
+    report(results, enqueued, took, await latencies())
+    report_dead(letters)
+    report_lines(letters[0].task_id if letters else None)
+
+
+def main() -> None:
     """The whole demonstration."""
     console.print("[bold]A private Valkey server, for as long as this runs[/]")
     url = embedded.url_for("embedded://")
     subprocess.run(command("migrate", url), check=True)
     with workers():
-        results, enqueued, took = await take_census(files())
-        letters = await app.dead_letters(limit=1000)
-        report(results, enqueued, took, await latencies())
-        report_dead(letters)
-        report_lines(letters[0].task_id if letters else None)
+        asyncio.run(census())
         if sys.stdin is not None and sys.stdin.isatty():
-            await asyncio.to_thread(input, "\nThe server stays up until you press Enter. ")
+            input("\nThe server stays up until you press Enter. ")
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
