@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from ardiq import Ardiq
 from ardiq.embedded import Server
 
 LONGEST_TEST_S = 120
+# A run in the background ignores Ctrl-C, and so would the programs that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 _numbers = itertools.count(1)
 
 
