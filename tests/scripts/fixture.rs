@@ -59,8 +59,9 @@ pub struct Request {
     pub shown: String,
     /// Every duration in it: a time that the call writes is its own time and one of these.
     pub durations: Vec<i64>,
-    /// What `$now` was.
-    pub now_ms: i64,
+    /// What `$now` was, where it counts.
+    pub since: Option<i64>,
+    now_ms: i64,
 }
 
 pub fn folder() -> PathBuf {
@@ -157,6 +158,7 @@ impl Call {
             args: Vec::new(),
             shown: self.function.name.clone(),
             durations: Vec::new(),
+            since: None,
             now_ms: values.now_ms,
         };
         match &self.arguments {
@@ -191,8 +193,25 @@ impl Call {
 
 impl Request {
     fn push(&mut self, name: &str, value: &Json) {
-        durations(name, value, self.now_ms, &mut self.durations);
+        self.measure(name, value);
         self.args.push(plain(value).into_bytes());
+    }
+
+    /// Durations, and times as the distance from now: what is named so.
+    fn measure(&mut self, name: &str, value: &Json) {
+        match value {
+            // How long it ran: until now.
+            Json::Number(number) if name == "run_ms" => self.durations.extend(number.as_i64().map(|run_ms| -run_ms)),
+            Json::Number(number) if name.ends_with("_ms") => {
+                self.durations.extend(number.as_f64().map(|duration| duration as i64));
+            }
+            Json::Number(number) if name.ends_with("_at") => {
+                self.since = Some(self.now_ms);
+                self.durations.extend(number.as_i64().map(|time| time - self.now_ms));
+            }
+            Json::Object(fields) => fields.iter().for_each(|(name, value)| self.measure(name, value)),
+            _ => {}
+        }
     }
 
     /// One argument by its name, or what it is when nobody says.
@@ -284,7 +303,7 @@ impl Values {
 /// What an argument is when a fixture does not name it.
 pub fn default(name: &str) -> Result<Json, String> {
     Ok(match name {
-        "lease_ms" => json!(10_000),
+        "lease_ms" => json!(100_000),
         "result_ttl_ms" => json!(60_000),
         "waiter_ttl_ms" => json!(30_000),
         "lanes" => json!(["default"]),
@@ -313,16 +332,4 @@ pub fn plain(value: &Json) -> String {
 
 fn shortened(text: &str) -> String {
     if text.len() <= 100 { text.to_owned() } else { format!("<{} bytes>", text.len()) }
-}
-
-/// Durations, and times as the distance from now: what is named so.
-fn durations(name: &str, value: &Json, now_ms: i64, found: &mut Vec<i64>) {
-    match value {
-        // How long it ran: until now.
-        Json::Number(number) if name == "run_ms" => found.extend(number.as_i64().map(|run_ms| -run_ms)),
-        Json::Number(number) if name.ends_with("_ms") => found.extend(number.as_f64().map(|number| number as i64)),
-        Json::Number(number) if name.ends_with("_at") => found.extend(number.as_i64().map(|time| time - now_ms)),
-        Json::Object(fields) => fields.iter().for_each(|(name, value)| durations(name, value, now_ms, found)),
-        _ => {}
-    }
 }

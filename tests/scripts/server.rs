@@ -67,6 +67,13 @@ impl Server {
             });
         }
         server.functions = server.try_command(&["FUNCTION", "STATS"]).is_ok();
+        if !server.functions {
+            // A script that is missing is loaded by whoever calls it, which would take the time of that call.
+            for function in Protocol::get().functions() {
+                let script = Library::get().script(&function.name).expect("a script");
+                server.command(&["SCRIPT", "LOAD", &script.source]);
+            }
+        }
         // The first call brings the library along.
         server.call("counts", &[]).expect("a first call");
         server
@@ -75,6 +82,22 @@ impl Server {
     /// A call of a function of the library, through the crate.
     pub fn call(&mut self, function: &str, args: &[Vec<u8>]) -> Result<Value, Refusal> {
         self.runtime.block_on(self.dispatcher.call(function, args)).map_err(Refusal::from)
+    }
+
+    /// The same, and when it ran: the server's clock just before and just after, whatever this process waited for.
+    pub fn call_timed(&mut self, function: &str, args: &[Vec<u8>]) -> (i64, i64, Result<Value, Refusal>) {
+        let clock = cmd("TIME");
+        let link = self.dispatcher.link().clone();
+        let (before, reply, after) = self.runtime.block_on(async {
+            // One connection carries them in this order.
+            tokio::join!(link.query(&clock), self.dispatcher.call(function, args), link.query(&clock))
+        });
+        let ms = |time: Result<Value, Error>| {
+            let time = time.expect("TIME");
+            let parts: Vec<i64> = items(&time).iter().map(|part| text(part).parse().expect("a number")).collect();
+            parts[0] * 1000 + parts[1] / 1000
+        };
+        (ms(before), ms(after), reply.map_err(Refusal::from))
     }
 
     /// Many calls of one function, sent in their order without waiting for each.

@@ -10,7 +10,11 @@ const TOLERANCE_MS: i64 = 2;
 const MARGIN_MS: i64 = 4;
 
 #[derive(Default)]
-pub struct Times(Vec<Moment>);
+pub struct Times {
+    calls: Vec<Moment>,
+    /// A call came later than it was meant to, and its time may be mistaken for another's.
+    pub clash: bool,
+}
 
 /// One call of the fixture: when it ran, and the durations it was given.
 struct Moment {
@@ -25,15 +29,19 @@ impl Times {
         let mut offsets = vec![0];
         offsets.extend(durations);
         offsets.extend(OWN_DURATIONS_MS);
-        self.0.push(Moment { name, from, to, offsets });
+        let clash = self.meant().any(|(other_from, other_to)| from <= other_to && other_from <= to);
+        self.clash |= clash;
+        self.calls.push(Moment { name, from, to, offsets });
     }
 
     /// Whether a call at this time could be mistaken for what an earlier one meant.
     pub fn is_taken(&self, time: i64) -> bool {
-        self.0.iter().any(|moment| {
-            let mut meant = moment.offsets.iter().map(|offset| moment.from + offset..=moment.to + offset);
-            meant.any(|meant| (*meant.start() - MARGIN_MS..=*meant.end() + MARGIN_MS).contains(&time))
-        })
+        self.meant().any(|(from, to)| (from - MARGIN_MS..=to + MARGIN_MS).contains(&time))
+    }
+
+    /// All the times that the calls so far may have written.
+    fn meant(&self) -> impl Iterator<Item = (i64, i64)> {
+        self.calls.iter().flat_map(|call| call.offsets.iter().map(|offset| (call.from + offset, call.to + offset)))
     }
 
     /// `<now>`, `<now+1000>`, `<given 2>` …; nothing where no call explains the time.
@@ -47,7 +55,7 @@ impl Times {
 
     /// A wait that the newest call answered, as the time when it is over.
     pub fn until(&self, wait_ms: i64) -> String {
-        let (from, to) = self.0.last().map_or((0, 0), |moment| (moment.from, moment.to));
+        let (from, to) = self.calls.last().map_or((0, 0), |moment| (moment.from, moment.to));
         let over = self.find(to + wait_ms, to - from + TOLERANCE_MS);
         format!("until {}", over.unwrap_or_else(|| format!("<unexplained {wait_ms}>")))
     }
@@ -61,7 +69,7 @@ impl Times {
         let breadth = |moment: &Moment| (moment.to - moment.from) / 5;
         // Of those that explain it as well: the newest call, and the plainest of its offsets.
         let best = self
-            .0
+            .calls
             .iter()
             .rev()
             .flat_map(|moment| moment.offsets.iter().map(move |offset| (moment, *offset)))
@@ -75,7 +83,7 @@ impl Times {
 
     /// Every time in a text by its name.
     pub fn normalise(&self, text: &str) -> String {
-        let newest = self.0.last().map_or(0, |moment| moment.to);
+        let newest = self.calls.last().map_or(0, |moment| moment.to);
         let mut shown = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
