@@ -1,38 +1,34 @@
 """The app: its options, its tasks, and everything that is asked of its queue."""
 
 import asyncio
-import inspect
 import os
 import socket
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar, overload
 
 from . import _options
 from ._attempts import DEFAULT_MAX_RETRIES, Registered
 from ._broker import Broker
 from ._codec import Codec
+from ._hooks import Hooks
 from ._ids import new_id
 from ._metrics import Metrics
 from ._producer import Producer
 from ._queue import Queue
+from ._settings import Settings
 from .job import Job
-from .models import DeadLetter, EnqueueContext, ErrorContext, ExecutionContext, State, TaskInfo, TaskMetrics, TaskResult
+from .models import DeadLetter, TaskInfo, TaskMetrics, TaskResult
 from .task import PreparedTask, Task
 from .worker import Worker
 
 P = ParamSpec("P")
 R = TypeVar("R")
-LifespanT = TypeVar("LifespanT", bound=Callable[[], AsyncIterator[Any]])
-ErrorHookT = TypeVar("ErrorHookT", bound=Callable[[ErrorContext], Any])
-EnqueueHookT = TypeVar("EnqueueHookT", bound=Callable[[EnqueueContext], Any])
-MiddlewareT = TypeVar("MiddlewareT", bound=Callable[[ExecutionContext, Callable[[], Awaitable[Any]]], Awaitable[Any]])
 
 DEFAULT_URL = "redis://localhost:6379"
 
 
-class Ardiq:
+class Ardiq(Settings, Hooks):
     """A queue and the tasks that run on it.
 
     Args:
@@ -92,6 +88,7 @@ class Ardiq:
         allow_eviction: bool = False,
         prefix: str = "ardiq",
     ) -> None:
+        super().__init__()
         self._redis_url = _url(redis_url)
         self._queue_name = _options.key_part("queue_name", queue_name)
         self._priorities = _options.lanes(priorities)
@@ -116,15 +113,10 @@ class Ardiq:
             _options.integer("payload_limit", payload_limit, least=1),
         )
         self._registry: dict[str, Registered] = {}
-        self._lifespan: Callable[[], AsyncGenerator[Any]] | None = None
-        self._error_hooks: list[Callable[[ErrorContext], Any]] = []
-        self._middleware: list[Callable[..., Awaitable[Any]]] = []
         self._metrics = Metrics()
         self._worker: Worker | None = None
         self._running = False
         self._stop_asked = False
-        self._enqueue_hooks: list[Callable[[EnqueueContext], Any]] = []
-        self.state = State()
         self._prefix = _options.key_part("prefix", prefix)
         self._broker = Broker(
             self._redis_url,
@@ -142,75 +134,6 @@ class Ardiq:
 
     def __repr__(self) -> str:
         return f"<Ardiq {self._queue_name!r}>"
-
-    @property
-    def redis_url(self) -> str:
-        """The server's URL."""
-        return self._redis_url
-
-    @property
-    def queue_name(self) -> str:
-        """The queue's name."""
-        return self._queue_name
-
-    @property
-    def prefix(self) -> str:
-        """First part of every key."""
-        return self._prefix
-
-    @property
-    def priorities(self) -> list[str]:
-        """The lanes, lowest first."""
-        return list(self._priorities)
-
-    @property
-    def default_priority(self) -> str:
-        """The lane of tasks that name none."""
-        return self._default_priority
-
-    @property
-    def worker_id(self) -> str:
-        """What people see of this worker; its identity at the server has a random part in addition."""
-        return self._worker_id
-
-    @property
-    def concurrency(self) -> int:
-        """Tasks that one worker runs at once."""
-        return self._concurrency
-
-    @property
-    def prefetch(self) -> int | None:
-        """Most tasks that one worker holds ahead; None: adapted to how long they take."""
-        return self._prefetch
-
-    @property
-    def idle_timeout_ms(self) -> int:
-        """The worker's lease."""
-        return self._idle_timeout_ms
-
-    @property
-    def poll_block_ms(self) -> int:
-        """Bound of one blocking wait for work."""
-        return self._poll_block_ms
-
-    @property
-    def result_ttl_ms(self) -> int:
-        """How long results are kept; 0: not at all, negative: for ever."""
-        return self._result_ttl_ms
-
-    @property
-    def max_lost(self) -> int:
-        """How many workers may die holding a task before it is dead-lettered as poison."""
-        return self._max_lost
-
-    @property
-    def burst(self) -> bool:
-        """Whether `run` ends when nothing is ready."""
-        return self._burst
-
-    @burst.setter
-    def burst(self, value: bool) -> None:
-        self._burst = _options.boolean("burst", value)
 
     @property
     def tasks(self) -> list[str]:
@@ -381,60 +304,6 @@ class Ardiq:
         """What this process ran so far, by task and lane."""
         return self._metrics.snapshot()
 
-    def lifespan(self, fn: LifespanT) -> LifespanT:
-        """Set up what tasks share, and tear it down: an async generator with one `yield`.
-
-        It runs around the worker loop. A mapping it yields lands on `app.state`. A second one replaces the first.
-
-        Example:
-            ```python
-            @app.lifespan
-            async def lifespan():
-                pool = await asyncpg.create_pool(DSN)
-                yield {"db": pool}
-                await pool.close()
-            ```
-        """
-        function: Callable[..., Any] = fn
-        if not inspect.isasyncgenfunction(function):
-            raise TypeError("@app.lifespan needs an async generator function with one yield")
-        self._lifespan = function
-        return fn
-
-    def middleware(self, fn: MiddlewareT) -> MiddlewareT:
-        """Wrap every attempt: an async function of an `ExecutionContext` and of what to await for the rest.
-
-        The first one registered is outermost. The task's timeout covers the task alone.
-
-        Example:
-            ```python
-            @app.middleware
-            async def timing(ctx, call_next):
-                with timer(ctx.name):
-                    return await call_next()
-            ```
-        """
-        if not (inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)):
-            raise TypeError("@app.middleware needs an async function of (ctx, call_next)")
-        self._middleware.append(fn)
-        return fn
-
-    def on_enqueue(self, fn: EnqueueHookT) -> EnqueueHookT:
-        """Call this with an `EnqueueContext` for each task that is enqueued, by any path; sync or async.
-
-        What it puts in `ctx.headers` travels with the task. One that raises fails the enqueue.
-        """
-        self._enqueue_hooks.append(_options.required_callable("@app.on_enqueue", fn))
-        return fn
-
-    def on_error(self, fn: ErrorHookT) -> ErrorHookT:
-        """Call this with an `ErrorContext` for each attempt that failed; sync or async.
-
-        Not for aborts, nor for a `Retry` that will run again. One that raises is logged and changes nothing.
-        """
-        self._error_hooks.append(_options.required_callable("@app.on_error", fn))
-        return fn
-
     async def run(self) -> None:
         """Run tasks until `stop()`; in burst mode until nothing is ready.
 
@@ -463,19 +332,6 @@ class Ardiq:
         self._stop_asked = True
         if (worker := self._worker) is not None:
             worker.stop()
-
-    @asynccontextmanager
-    async def _lifespan_scope(self) -> AsyncIterator[None]:
-        if self._lifespan is None:
-            yield
-            return
-        async with asynccontextmanager(self._lifespan)() as shared:
-            if shared is not None:
-                if not isinstance(shared, Mapping):
-                    raise TypeError(f"@app.lifespan must yield a mapping or nothing, not {type(shared).__name__}")
-                for name, value in shared.items():
-                    setattr(self.state, name, value)
-            yield
 
 
 def _url(url: str | None) -> str:

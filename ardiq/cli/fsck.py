@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .. import _core
+from .. import _core, errors
 from . import is_url, load_app, open_core, target_argument
 
 _PAGE = 500
@@ -91,7 +91,7 @@ class Check:
             yield from self._rows(f"task:{identity}")
 
     def _places(self, lanes: set[str]) -> list[str]:
-        counts = self._core.call("counts", [])
+        counts = self._call("counts", [])
         lanes |= {_text(name).partition(":")[2] for name in counts[::2] if _text(name).startswith("ready:")}
         of_lanes = [f"{place}:{lane}" for lane in sorted(lanes) for place in ("ready", "tombs")]
         return [
@@ -105,20 +105,29 @@ class Check:
 
     def _workers(self) -> Iterator[str]:
         offset = 0
-        while page := self._core.call("list", ["workers", "", offset, _PAGE])[::2]:
+        while page := self._call("list", ["workers", "", offset, _PAGE])[::2]:
             yield from map(_text, page)
             offset += len(page)
 
     def _rows(self, section: str) -> Iterator[Row]:
         cursor = "0"
         while True:
-            reply = self._core.call("fsck_page", [section, cursor, _PAGE])
+            reply = self._call("fsck_page", [section, cursor, _PAGE])
+            if not reply:
+                return
             cursor = _text(reply[0])
             self.seen += int(reply[1])
             texts = [_text(value) for value in reply[2:]]
             yield from map(Row._make, zip(texts[::3], texts[1::3], texts[2::3], strict=True))
             if cursor == "0":
                 return
+
+    def _call(self, function: str, arguments: list[Any]) -> list[Any]:
+        """The reply; empty where a key of the wrong type is in the way, which the pass over all keys reports."""
+        try:
+            return list(self._core.call(function, arguments))
+        except errors.WrongType:
+            return []
 
 
 def _queues(target: str, queue: str | None) -> Iterator[tuple[str, _core.Core]]:

@@ -9,6 +9,18 @@ function M.scheduled(b)
   if at <= b.now or b.first_due < at then lane.wake(b.base, b.first_due_lane, 1) end
 end
 
+-- A worker is gone: if the alarm was its, another is woken, and takes it when it finds nothing to do.
+function M.drop(base, worker)
+  local meta = keys.meta(base)
+  local held = redis.pcall('HGET', meta, 'alarm_worker')
+  if held ~= worker then return end
+  redis.call('HDEL', meta, 'alarm', 'alarm_worker')
+  local next_due = redis.pcall('ZRANGE', keys.scheduled(base), 0, 0)
+  if errors.of(next_due) or #next_due == 0 then return end
+  local name = redis.pcall('HGET', keys.task(base, next_due[1]), 'lane')
+  if type(name) == 'string' then lane.wake(base, name, 1) end
+end
+
 -- A worker is about to block: when it should step again because a task falls due, in ms from now; -1: another one
 -- will, or nothing is scheduled. An alarm that has passed was missed by its worker, and is given anew.
 function M.wait_ms(b, worker)

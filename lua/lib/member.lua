@@ -22,6 +22,7 @@ function M.remove(base, worker)
   if type(mailbox) == 'string' then redis.call('DEL', keys.mailbox(base, mailbox)) end
   redis.call('DEL', row, keys.aborts(base, worker))
   redis.call('ZREM', keys.workers(base), worker)
+  alarm.drop(base, worker)
 end
 
 -- The ids this worker is asked to abort: those it holds still, and those that are settled.

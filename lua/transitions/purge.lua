@@ -1,4 +1,10 @@
 -- purge: queued, scheduled, failed -> none. Remove tasks that wait, or dead letters, a bounded portion a call.
+local PLACES = {
+  suspects = { key = keys.suspects, state = 'queued' },
+  scheduled = { key = keys.scheduled, state = 'scheduled' },
+  dead = { key = keys.dead, state = 'failed' },
+}
+
 return function(base, args)
   local place, limit = args.place, args.limit
   if limit < 1 or limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end
@@ -7,15 +13,15 @@ return function(base, args)
   if place == 'queued' then
     lane.check(base, args.lane)
     ids, looked = lane.pop(base, args.lane, limit)
-  elseif place == 'scheduled' or place == 'dead' then
-    local key = place == 'dead' and keys.dead(base) or keys.scheduled(base)
+  elseif PLACES[place] then
+    local key = PLACES[place].key(base)
     ids = errors.read('ZRANGE', key, 0, limit - 1)
     looked = #ids
     if looked > 0 then redis.call('ZREM', key, unpack(ids)) end
   else
-    errors.raise(errors.bad_argument('place must be queued, scheduled or dead'))
+    errors.raise(errors.bad_argument('place must be queued, suspects, scheduled or dead'))
   end
-  local state = place == 'dead' and 'failed' or place
+  local state = PLACES[place] and PLACES[place].state or 'queued'
   local removed = 0
   for _, id in ipairs(ids) do
     if task.remove(b, id, state) then removed = removed + 1 end

@@ -211,9 +211,9 @@ async fn locked<T>(home: &Connection, work: impl Future<Output = Result<T, Error
     let mine = format!("Ardiq {PACKAGE}, process {}, since {since} ms", std::process::id());
     let key = lock_key();
     let mut set = redis::cmd("SET");
-    set.arg(&key).arg(&mine).arg("NX").arg("PX").arg(LOCK_TTL.as_millis() as u64);
+    set.arg(key).arg(&mine).arg("NX").arg("PX").arg(LOCK_TTL.as_millis() as u64);
     if home.query(&set).await? == Value::Nil {
-        let holder = home.query(redis::cmd("GET").arg(&key)).await?;
+        let holder = home.query(redis::cmd("GET").arg(key)).await?;
         return Err(Error::Library(format!(
             "another `ardiq migrate` is at work ({}); wait for it, or {} seconds should it have died",
             schema::text(&holder).unwrap_or_default(),
@@ -222,14 +222,14 @@ async fn locked<T>(home: &Connection, work: impl Future<Output = Result<T, Error
     }
     let result = work.await;
     // Should the lock have run out meanwhile, it may be another's by now.
-    let held = refuse_error(home.exchange(redis::cmd("GET").arg(&key)).await.unwrap_or(Value::Nil));
+    let held = refuse_error(home.exchange(redis::cmd("GET").arg(key)).await.unwrap_or(Value::Nil));
     if held.is_ok_and(|held| schema::text(&held).as_deref() == Some(&mine)) {
-        let _ = home.query(redis::cmd("DEL").arg(&key)).await;
+        let _ = home.query(redis::cmd("DEL").arg(key)).await;
     }
     result
 }
 
 /// Beside `ardiq:schema` in the same slot of a cluster.
-fn lock_key() -> String {
-    format!("{{{}}}:lock", schema::key())
+fn lock_key() -> &'static str {
+    Protocol::get().global_key("schema_lock")
 }

@@ -72,6 +72,20 @@ def test_an_empty_server_is_clean(server: Server, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == "clean\n"
 
 
+@pytest.mark.parametrize("place", ["scheduled", "suspects", "dead", "workers", "ready:default", "tombs:default", "lanes"])
+def test_a_place_of_the_wrong_type_does_not_hide_the_rest(
+    server: Server, core: _core.Core, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    populate(core)
+    core.command(["DEL", f"{BASE}{place}"])
+    core.command(["SET", f"{BASE}{place}", "mine"])
+    core.command(["HSET", f"{BASE}running:gone", "x", "1"])
+    code, output = check(server, capsys)
+    assert code == 1
+    assert f"default: {place}: {fsck.FINDINGS['wrong_type']} (string)" in output
+    assert f"default: running:gone: {fsck.FINDINGS['no_such_worker']}" in output
+
+
 @pytest.mark.parametrize(
     ("damage", "kind", "identity"),
     [

@@ -7,12 +7,17 @@ use std::time::{Duration, Instant};
 
 /// Tasks held ahead at most.
 const MOST: f64 = 2000.0;
-/// Tasks that run longer on average are not held ahead: another worker would start them sooner.
+/// Tasks that run longer on average are held ahead only where slots come free so often that the wait is short: another
+/// worker would start them sooner.
 const SLOW_MS: f64 = 50.0;
 /// At least so much work is held ahead, so that a step carries a full batch at high rates.
-const HORIZON: Duration = Duration::from_millis(3);
-/// How quickly the measured rate follows the real one.
-const MEMORY: Duration = Duration::from_millis(20);
+const HORIZON_S: f64 = 0.003;
+/// Tasks that started together end together: a share of their run time is held ahead, so that slots do not wait.
+const SHARE_OF_RUN: f64 = 0.2;
+const LONGEST_SHARE_S: f64 = 0.02;
+/// How quickly the measured rate follows the real one: no slower than it changes, no faster than tasks end.
+const MEMORY_S: f64 = 0.02;
+const LONGEST_MEMORY_S: f64 = 1.0;
 /// How much one task counts in the averages of run time and size; one step in that of the round trip.
 const WEIGHT: f64 = 0.1;
 /// Tasks a step claims at most, and outcomes worth waiting for where there is plenty to start: larger batches cost
@@ -65,7 +70,8 @@ impl Prefetch {
         }
         let elapsed = now.duration_since(self.since).as_secs_f64();
         if elapsed > 0.0 {
-            let share = 1.0 - (-elapsed / MEMORY.as_secs_f64()).exp();
+            let memory = (self.run_ms / 500.0).clamp(MEMORY_S, LONGEST_MEMORY_S);
+            let share = 1.0 - (-elapsed / memory).exp();
             self.rate += share * (self.completed as f64 / elapsed - self.rate);
             self.completed = 0;
             self.since = now;
@@ -79,11 +85,14 @@ impl Prefetch {
 
     /// How many tasks to hold ahead of the slots.
     pub fn target(&self) -> usize {
-        if self.run_ms > SLOW_MS || self.rate < 1.0 {
+        if self.rate < 1.0 {
             return 0;
         }
-        let horizon_s = (2.0 * self.round_trip_s).max(HORIZON.as_secs_f64());
-        (self.rate * horizon_s).ceil().min(self.cap).min(MOST) as usize
+        let share_s = (SHARE_OF_RUN * self.run_ms / 1000.0).min(LONGEST_SHARE_S);
+        let ahead = self.rate * (2.0 * self.round_trip_s).max(HORIZON_S).max(share_s);
+        // Not even one where it would wait longer than that.
+        let whole = if self.run_ms > SLOW_MS { ahead.floor() } else { ahead.ceil() };
+        whole.min(self.cap).min(MOST) as usize
     }
 
     /// How many tasks a step may claim so that its reply stays small.
@@ -103,11 +112,23 @@ mod tests {
 
     /// `steps` steps of `round_trip`, each with `completed` tasks that ran for `run_ms` each.
     fn after(cap: Option<usize>, steps: u32, round_trip: Duration, completed: usize, run_ms: i64) -> Prefetch {
+        every(round_trip, cap, steps, round_trip, completed, run_ms)
+    }
+
+    /// One such step in each `period`.
+    fn every(
+        period: Duration,
+        cap: Option<usize>,
+        steps: u32,
+        round_trip: Duration,
+        completed: usize,
+        run_ms: i64,
+    ) -> Prefetch {
         let start = Instant::now();
         let mut prefetch = Prefetch::new(cap, start);
         for step in 1..=steps {
             prefetch.completed(completed, run_ms * completed as i64);
-            prefetch.stepped(start + round_trip * step, round_trip, completed, completed * 100);
+            prefetch.stepped(start + period * step, round_trip, completed, completed * 100);
         }
         prefetch
     }
@@ -133,8 +154,15 @@ mod tests {
 
     #[test]
     fn slow_tasks_are_not_held_ahead() {
-        assert_eq!(after(None, 200, MS, 5, 60).target(), 0);
-        assert!(after(None, 200, MS, 5, 40).target() > 0);
+        assert_eq!(every(60 * MS, None, 200, MS, 1, 60).target(), 0);
+        assert_eq!(every(5000 * MS, None, 200, MS, 16, 5000).target(), 0);
+        assert!(every(40 * MS, None, 200, MS, 1, 40).target() > 0);
+    }
+
+    #[test]
+    fn slow_tasks_of_many_slots_are_held_ahead_a_short_while() {
+        let target = after(None, 2000, 2 * MS, 10, 100).target();
+        assert!((90..=100).contains(&target), "{target}");
     }
 
     #[test]

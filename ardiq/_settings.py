@@ -1,0 +1,90 @@
+"""What an app was told when it was made."""
+
+from . import _options
+
+
+class Settings:
+    """The options of an app, to be read; `Ardiq` sets them."""
+
+    _redis_url: str
+    _queue_name: str
+    _prefix: str
+    _priorities: list[str]
+    _default_priority: str
+    _worker_id: str
+    _concurrency: int
+    _prefetch: int | None
+    _idle_timeout_ms: int
+    _poll_block_ms: int
+    _result_ttl_ms: int
+    _max_lost: int
+    _burst: bool
+
+    @property
+    def redis_url(self) -> str:
+        """The server's URL."""
+        return self._redis_url
+
+    @property
+    def queue_name(self) -> str:
+        """The queue's name."""
+        return self._queue_name
+
+    @property
+    def prefix(self) -> str:
+        """First part of every key."""
+        return self._prefix
+
+    @property
+    def priorities(self) -> list[str]:
+        """The lanes, lowest first."""
+        return list(self._priorities)
+
+    @property
+    def default_priority(self) -> str:
+        """The lane of tasks that name none."""
+        return self._default_priority
+
+    @property
+    def worker_id(self) -> str:
+        """What people see of this worker; its identity at the server has a random part in addition."""
+        return self._worker_id
+
+    @property
+    def concurrency(self) -> int:
+        """Tasks that one worker runs at once."""
+        return self._concurrency
+
+    @property
+    def prefetch(self) -> int | None:
+        """Most tasks that one worker holds ahead; None: adapted to how long they take."""
+        return self._prefetch
+
+    @property
+    def idle_timeout_ms(self) -> int:
+        """The worker's lease."""
+        return self._idle_timeout_ms
+
+    @property
+    def poll_block_ms(self) -> int:
+        """Bound of one blocking wait for work."""
+        return self._poll_block_ms
+
+    @property
+    def result_ttl_ms(self) -> int:
+        """How long results are kept; 0: not at all, negative: for ever."""
+        return self._result_ttl_ms
+
+    @property
+    def max_lost(self) -> int:
+        """How many workers may die holding a task before it is dead-lettered as poison."""
+        return self._max_lost
+
+    @property
+    def burst(self) -> bool:
+        """Whether `run` ends when nothing is ready."""
+        return self._burst
+
+    @burst.setter
+    def burst(self, value: bool) -> None:
+        self._burst = _options.boolean("burst", value)
