@@ -14,11 +14,13 @@ from .errors import (
     OldStep,
     OutOfMemory,
     Retry,
+    Snooze,
     TaskError,
     WrongType,
 )
 from .job import Job
 from .models import (
+    Attempt,
     DeadLetter,
     EnqueueContext,
     ErrorContext,
@@ -35,6 +37,7 @@ from .task import PreparedTask, Task
 __all__ = [
     "Ardiq",
     "ArdiqError",
+    "Attempt",
     "BadArgument",
     "BrokerError",
     "DeadLetter",
@@ -49,6 +52,7 @@ __all__ = [
     "OutOfMemory",
     "PreparedTask",
     "Retry",
+    "Snooze",
     "State",
     "Task",
     "TaskContext",

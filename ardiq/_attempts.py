@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import context
 from ._codec import from_json, to_json
-from .errors import Retry
+from .errors import Retry, Snooze
 from .models import ErrorContext, ExecutionContext
+from .retries import RetryRules
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -27,30 +28,30 @@ Claim = tuple[str, int, str, bytes, bytes, str, bytes, str, int, int]
 # id, token, outcome, run_ms, value, details
 Outcome = tuple[str, int, str, int, bytes, bytes]
 
-COMPLETE, FAILED, RETRY, ABORTED, RELEASED = "complete", "failed", "retry", "aborted", "release"
+COMPLETE, FAILED, RETRY, SNOOZE, ABORTED, RELEASED = "complete", "failed", "retry", "snooze", "aborted", "release"
 
-DEFAULT_MAX_RETRIES = 3
+# A task without a max_age is not put off for ever.
+_LONGEST_SNOOZED_MS = 7 * 86_400_000
+
 _LONGEST_TEXT = 16_384
 
 
 class Registered:
     """A task as the worker knows it."""
 
-    __slots__ = ("backoff_ms", "fn", "is_async", "max_retries", "signature", "task", "timeout")
+    __slots__ = ("fn", "is_async", "retries", "signature", "task", "timeout")
 
     def __init__(
         self,
         task: "Task[..., Any] | None",
         fn: Callable[..., Any],
-        max_retries: int = DEFAULT_MAX_RETRIES,
-        backoff_ms: int = 0,
+        retries: RetryRules,
         timeout: float | None = None,
     ) -> None:
         self.task = task
         self.fn = fn
         self.signature = None if task is None else task._signature
-        self.max_retries = max_retries
-        self.backoff_ms = backoff_ms
+        self.retries = retries
         self.timeout = timeout
         # An instance whose class defines `async def __call__` counts, too.
         self.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
@@ -107,7 +108,7 @@ class Attempts:
             async def unknown(*args: Any, **kwargs: Any) -> None:
                 raise LookupError(f"unknown task {name!r}")
 
-            known = Registered(None, unknown)
+            known = Registered(None, unknown, RetryRules())
         return known
 
     def runner(self, name: str) -> Callable[[Claim], Coroutine[Any, Any, None]]:
@@ -242,17 +243,19 @@ class Attempts:
     def judge(self, entry: Registered, claim: Claim, run_s: float, error: BaseException) -> _Verdict:
         """What becomes of an attempt that raised, and who is to be told."""
         task_id, tries = claim[0], claim[8]
+        rules = entry.retries
+        if isinstance(error, Snooze):
+            return self._snooze(claim, rules, error)
         text = str(error) if isinstance(error, TimedOut) else _text(error)
         asked = isinstance(error, Retry)
         details: dict[str, Any] = {}
         if entry.task is not None and not asked:
             details["traceback"] = _traceback(error)
-        will_retry = tries <= entry.max_retries
+        will_retry = rules.allow(tries, error)
         if will_retry:
-            delay_ms = entry.backoff_ms or tries * tries * 1000
-            if isinstance(error, Retry) and error.delay_ms is not None:
-                delay_ms = max(0, int(error.delay_ms))
-            details["delay_ms"] = delay_ms
+            details["delay_ms"] = delay_ms = rules.delay_ms(tries, error)
+            if rules.max_age_ms:
+                details["max_age_ms"] = rules.max_age_ms
             log.log(
                 logging.INFO if asked else logging.WARNING,
                 "task retry scheduled id=%s name=%r try=%d delay_ms=%d error=%s",
@@ -268,6 +271,11 @@ class Attempts:
             hooks = ErrorContext(claim[2], task_id, error, tries, will_retry)
         outcome = RETRY if will_retry else FAILED
         return _Verdict(outcome, text.encode(errors="backslashreplace"), to_json(details), hooks)
+
+    def _snooze(self, claim: Claim, rules: RetryRules, error: Snooze) -> _Verdict:
+        log.info("task snoozed id=%s name=%r delay_ms=%d", claim[0], claim[2], error.delay_ms)
+        details = {"delay_ms": error.delay_ms, "max_age_ms": rules.max_age_ms or _LONGEST_SNOOZED_MS}
+        return _Verdict(SNOOZE, str(error).encode(errors="backslashreplace"), to_json(details), None)
 
     async def tell_hooks(self, failure: ErrorContext) -> None:
         """Run the `on_error` hooks; one that raises changes nothing."""
@@ -323,7 +331,7 @@ class Attempts:
             counters = self._metrics.of(claim[2], claim[7])
             if outcome == COMPLETE:
                 counters.succeeded += 1
-            elif outcome == RETRY:
+            elif outcome in (RETRY, SNOOZE):
                 counters.retried += 1
             elif outcome == ABORTED:
                 counters.aborted += 1

@@ -4,10 +4,11 @@ from asyncio import get_running_loop
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ._codec import from_json
 from ._mailbox import Outcome
 from ._signature import Signature
 from .job import Job
-from .models import DeadLetter, TaskInfo, TaskResult
+from .models import Attempt, DeadLetter, TaskInfo, TaskResult
 
 if TYPE_CHECKING:
     from ._broker import Line
@@ -52,6 +53,19 @@ class Queue:
             state,
             _number(record, "due_at") if state == "scheduled" else None,
         )
+
+    async def history(self, task_id: str) -> list[Attempt]:
+        entries = from_json(_text(await self._record(task_id), "history").encode() or b"[]")
+        return [
+            Attempt(
+                entry.get("try", 0),
+                entry.get("ended_at", 0),
+                entry.get("run_ms"),
+                entry.get("worker", ""),
+                entry.get("error", ""),
+            )
+            for entry in entries
+        ]
 
     async def abort(self, task_id: str) -> bool:
         answer = await self._line().call("abort", task_id, self._app.result_ttl_ms)

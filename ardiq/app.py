@@ -4,11 +4,11 @@ import asyncio
 import os
 import socket
 import weakref
-from collections.abc import Callable, Iterable
-from typing import Any, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
 
 from . import _options
-from ._attempts import DEFAULT_MAX_RETRIES, Registered
+from ._attempts import Registered
 from ._broker import Broker
 from ._codec import Codec
 from ._hooks import Hooks
@@ -18,12 +18,15 @@ from ._producer import Producer
 from ._queue import Queue
 from ._settings import Settings
 from .job import Job
-from .models import DeadLetter, TaskInfo, TaskMetrics, TaskResult
+from .models import Attempt, DeadLetter, TaskInfo, TaskMetrics, TaskResult
+from .retries import DEFAULT_MAX_RETRIES, Delay, RetryOption, RetryRules
 from .task import PreparedTask, Task
 from .worker import Worker
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+ExceptionTypes: TypeAlias = type[BaseException] | Collection[type[BaseException]]
 
 DEFAULT_URL = "redis://localhost:6379"
 
@@ -154,6 +157,10 @@ class Ardiq(Settings, Hooks):
         timeout: float | None = ...,
         priority: str | None = ...,
         unique: bool = ...,
+        retry: RetryOption | None = ...,
+        retry_on: ExceptionTypes | None = ...,
+        give_up_on: ExceptionTypes | None = ...,
+        max_age: Delay | None = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(
         self,
@@ -166,6 +173,10 @@ class Ardiq(Settings, Hooks):
         timeout: float | None = None,
         priority: str | None = None,
         unique: bool = False,
+        retry: RetryOption | None = None,
+        retry_on: ExceptionTypes | None = None,
+        give_up_on: ExceptionTypes | None = None,
+        max_age: Delay | None = None,
     ) -> Any:
         """Register a function as a task; `async def` runs on the worker's loop, `def` on a thread.
 
@@ -177,6 +188,11 @@ class Ardiq(Settings, Hooks):
             timeout: seconds after which an attempt fails; None: no limit. A thread cannot be stopped: it is given up.
             priority: its lane.
             unique: an identical call that waits or runs takes a new one's place.
+            retry: how long to pause instead of `backoff_ms`: a policy of `ardiq.retries`, a list of delays (the last
+                one repeats), or a function of the attempt's number and its exception.
+            retry_on: try again after these exceptions only; a `Retry` counts as one.
+            give_up_on: never after these.
+            max_age: fail rather than try again when it would be older than this, a timedelta or seconds.
 
         Returns:
             The `Task`, which can be called as the function and enqueued.
@@ -192,8 +208,7 @@ class Ardiq(Settings, Hooks):
         """
         if priority is not None:
             self._producer.check_lane(priority)
-        _options.integer("max_retries", max_retries, least=0)
-        _options.integer("backoff_ms", backoff_ms, least=0)
+        retries = RetryRules(max_retries, backoff_ms, retry, retry_on, give_up_on, max_age)
         _options.seconds("timeout", timeout)
         _options.boolean("unique", unique)
 
@@ -210,7 +225,7 @@ class Ardiq(Settings, Hooks):
                     f"task {task.name!r} is already registered by {getattr(other.fn, '__module__', '?')}: "
                     "rename one, or give it a name="
                 )
-            self._registry[task.name] = Registered(task, function, max_retries, backoff_ms, timeout)
+            self._registry[task.name] = Registered(task, function, retries, timeout)
             return task
 
         return register if fn is None else register(fn)
@@ -269,6 +284,10 @@ class Ardiq(Settings, Hooks):
     async def info(self, task_id: str) -> TaskInfo | None:
         """What is known of an unfinished task; None when it ended or is unknown."""
         return await self._queue.info(task_id)
+
+    async def history(self, task_id: str) -> list[Attempt]:
+        """The attempts of a task that did not succeed, oldest first: the last 20. Empty for an unknown task."""
+        return await self._queue.history(task_id)
 
     async def abort(self, task_id: str) -> bool:
         """Stop a task: at once where it waits, at its next `await` where it runs.

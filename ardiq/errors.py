@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from . import _options
+
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from .job import Job
     from .models import TaskResult
 
@@ -21,6 +25,7 @@ __all__ = [
     "OldStep",
     "OutOfMemory",
     "Retry",
+    "Snooze",
     "TaskError",
     "WrongType",
 ]
@@ -106,3 +111,25 @@ class Retry(Exception):
     def __init__(self, message: str = "retry requested", *, delay_ms: int | None = None) -> None:
         super().__init__(message)
         self.delay_ms = delay_ms
+
+
+class Snooze(Exception):
+    """Raised in a task: not yet; run it again later, without spending one of its tries.
+
+    It can be raised any number of times until the task would be older than its `max_age` (7 days where it has none),
+    counted from its enqueue: then it fails.
+
+    Args:
+        delay: for how long, a timedelta or seconds.
+        reason: what its failure says, should it grow too old.
+
+    Raises:
+        TypeError: `delay` is neither.
+        ValueError: `delay` is negative.
+    """
+
+    def __init__(self, delay: timedelta | float, reason: str = "snoozed") -> None:
+        super().__init__(reason)
+        self.delay_ms = _options.milliseconds("delay", delay)
+        if self.delay_ms < 0:
+            raise ValueError(f"delay must not be negative: {delay!r}")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .models import TaskInfo, TaskResult
+from .models import Attempt, TaskInfo, TaskResult
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -50,6 +50,10 @@ class Job:
     async def info(self) -> TaskInfo | None:
         """What is known of the task while it is unfinished, else None."""
         return await self.app.info(self.id)
+
+    async def history(self) -> list[Attempt]:
+        """The attempts that did not succeed, oldest first: the last 20."""
+        return await self.app.history(self.id)
 
     async def abort(self) -> bool:
         """Stop the task; False when it ended before or is unknown. See `Ardiq.abort`."""

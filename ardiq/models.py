@@ -119,6 +119,24 @@ class DeadLetter(NamedTuple):
     failed_at: int
 
 
+class Attempt(NamedTuple):
+    """An attempt that did not succeed.
+
+    Attributes:
+        tries: its number, from 1.
+        ended_at: when it ended, in ms since the epoch.
+        run_ms: how long it ran; None when its worker died.
+        worker: the worker's identity.
+        error: what it raised, at most 500 bytes of it.
+    """
+
+    tries: int
+    ended_at: int
+    run_ms: int | None
+    worker: str
+    error: str
+
+
 @dataclass(frozen=True, slots=True)
 class Histogram:
     """Observations in seconds. Each bucket: an upper bound, how many fell at or under it."""

@@ -3,11 +3,11 @@
 local M = {}
 
 local CLAIM = { 'state', 'name', 'args', 'kwargs', 'codec', 'headers', 'lane', 'tries', 'enqueued_at' }
-local HELD = { 'state', 'lane', 'tries', 'lost', 'abort_requested' }
+local HELD = { 'state', 'lane', 'tries', 'lost', 'abort_requested', 'worker', 'enqueued_at', 'history' }
 -- What a record loses with its holder, with a settled attempt, and when a dead letter starts anew.
 local HOLDER = { 'worker', 'started_at' }
 local SUSPECTED = { 'worker', 'started_at', 'lost' }
-local EARLIER_LIFE = { 'tries', 'lost', 'error', 'traceback', 'started_at', 'finished_at', 'worker', 'due_at',
+local EARLIER_LIFE = { 'tries', 'lost', 'error', 'traceback', 'history', 'started_at', 'finished_at', 'worker', 'due_at',
   'expires_at', 'abort_requested' }
 -- The lane of a record that somebody took its lane from.
 local DEFAULT = 'default'
@@ -24,7 +24,7 @@ end
 M.read = read
 
 -- The outcomes an attempt can be settled with.
-M.OUTCOMES = { complete = true, failed = true, retry = true, aborted = true, release = true }
+M.OUTCOMES = { complete = true, failed = true, retry = true, snooze = true, aborted = true, release = true }
 
 function M.is_finished(state)
   return state == 'complete' or state == 'failed' or state == 'aborted' or state == 'expired'
@@ -136,6 +136,11 @@ function M.promote(b, limit)
   return #gone == limit
 end
 
+-- The history of a record with the attempt that just ended.
+local function attempted(b, record, run_ms, error_text)
+  return history.add(record.history, tonumber(record.tries or 1), b.now, run_ms, record.worker, error_text)
+end
+
 -- running -> queued, aborted, failed: a worker no longer holds the task. `lost`: it died with it. Replies an error text
 -- or nil, and whether the task stays where it is because of a damaged key.
 local function hand_back(b, id, ttl_ms, lost, max_lost)
@@ -149,6 +154,9 @@ local function hand_back(b, id, ttl_ms, lost, max_lost)
   local times = tonumber(record.lost or 0) + (lost and 1 or 0)
   local fields = { 'tries', math.max(tonumber(record.tries or 1) - 1, 0) }
   if times > 0 then fields[3], fields[4] = 'lost', times end
+  if lost then
+    fields[5], fields[6] = 'history', attempted(b, record, nil, 'its worker died')
+  end
   local stays
   if record.abort_requested then
     redis.call('HDEL', key, 'worker', 'started_at')
@@ -195,23 +203,34 @@ local function complete(b, o, ttl_ms)
   return ended(b, o.id, key, 'completed', written, ttl_ms)
 end
 
--- running -> scheduled, queued, aborted.
+-- running -> scheduled, queued, aborted; failed where the next attempt would come later than `max_age_ms` allows. A
+-- snooze is no failure: it spends no try and is no part of the history.
 local function try_again(b, o, record, ttl_ms)
   if record.abort_requested then return abort(b, o.id, ttl_ms) end
-  local fields, err, stays = { 'error', o.value }
-  if o.traceback and o.traceback ~= '' then fields[3], fields[4] = 'traceback', o.traceback end
-  if (o.delay_ms or 0) <= 0 then
+  local snoozed, delay_ms = o.outcome == 'snooze', math.max(math.floor(o.delay_ms or 0), 0)
+  local fields, err, stays
+  if snoozed then
+    fields = { 'tries', math.max(tonumber(record.tries or 1) - 1, 0) }
+  else
+    fields = { 'error', o.value, 'history', attempted(b, record, o.run_ms, o.value) }
+    if o.traceback and o.traceback ~= '' then fields[5], fields[6] = 'traceback', o.traceback end
+  end
+  if (o.max_age_ms or 0) > 0 and b.now + delay_ms - tonumber(record.enqueued_at or b.now) > o.max_age_ms then
+    return bury(b, o.id, o.value .. ' (older than its max_age of ' .. clock.text(o.max_age_ms) .. ' ms)', nil, fields)
+  end
+  local counter = snoozed and 'snoozed' or 'retried'
+  if delay_ms == 0 then
     err, stays = make_ready(b, o.id, record, fields, SUSPECTED)
-    if not err then batch.count(b, 'retried') end
+    if not err then batch.count(b, counter) end
     return err, stays
   end
   err = batch.obstacle(b, 'ZCARD', keys.scheduled(b.base))
   if err then return err, true end
-  local key, due_at = keys.task(b.base, o.id), b.now + math.floor(o.delay_ms)
+  local key, due_at = keys.task(b.base, o.id), b.now + delay_ms
   redis.call('HDEL', key, unpack(SUSPECTED))
   redis.call('HSET', key, 'state', 'scheduled', 'due_at', due_at, unpack(fields))
   schedule(b, o.id, record.lane or DEFAULT, due_at)
-  batch.count(b, 'retried')
+  batch.count(b, counter)
 end
 
 -- One outcome of an attempt that is known to be the holder's. Replies as `hand_back`.
@@ -225,10 +244,11 @@ local function settle(b, o, ttl_ms)
     batch.count(b, 'ghosts')
     return 'not_found'
   end
-  if o.outcome == 'retry' then
+  if o.outcome == 'retry' or o.outcome == 'snooze' then
     return try_again(b, o, record, ttl_ms)
   elseif o.outcome == 'failed' then
-    return bury(b, o.id, o.value, o.traceback, { 'started_at', b.now - o.run_ms })
+    return bury(b, o.id, o.value, o.traceback,
+      { 'started_at', b.now - o.run_ms, 'history', attempted(b, record, o.run_ms, o.value) })
   end
   return abort(b, o.id, ttl_ms)
 end
@@ -241,7 +261,8 @@ function M.tokens(base, worker, outcomes)
   return errors.read('HMGET', running, unpack(ids))
 end
 
--- Settle attempts of one worker; `outcomes`: {id, token, outcome, run_ms, value, codec, traceback, delay_ms} each.
+-- Settle attempts of one worker; `outcomes`: {id, token, outcome, run_ms, value} each, some with codec, traceback,
+-- delay_ms, max_age_ms.
 -- Those it does not hold (`stale`), whose record was deleted (`not_found`), and whose record or new place is damaged are
 -- refused. Replies how many it no longer holds.
 function M.settle(b, worker, outcomes, tokens, ttl_ms)

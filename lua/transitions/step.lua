@@ -1,6 +1,8 @@
 -- step: queued, scheduled, running -> queued, scheduled, running, complete, failed, aborted, expired. A worker's round trip: renew the lease, settle, promote up to 100 due tasks, claim.
 local PROMOTE_LIMIT = 100
 
+local DETAILS = { codec = 'string', traceback = 'string', delay_ms = 'number', max_age_ms = 'number' }
+
 -- The outcome records of the call with their details unfolded.
 local function read_outcomes(records)
   for _, o in ipairs(records) do
@@ -9,10 +11,12 @@ local function read_outcomes(records)
       if not ok or type(details) ~= 'table' then
         errors.raise(errors.bad_argument('details must be a JSON object'))
       end
-      o.codec, o.traceback, o.delay_ms = details.codec, details.traceback, details.delay_ms
-      if type(o.codec or '') ~= 'string' or type(o.traceback or '') ~= 'string' or type(o.delay_ms or 0) ~= 'number'
-      then
-        errors.raise(errors.bad_argument('in details, codec and traceback are strings, delay_ms is a number'))
+      for name, kind in pairs(DETAILS) do
+        local value = details[name]
+        if value ~= nil and type(value) ~= kind then
+          errors.raise(errors.bad_argument('in details, ' .. name .. ' must be a ' .. kind))
+        end
+        o[name] = value
       end
     end
     if not task.OUTCOMES[o.outcome] then errors.raise(errors.bad_argument('unknown outcome ' .. o.outcome)) end

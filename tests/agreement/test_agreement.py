@@ -22,7 +22,7 @@ OWN_ERRORS = {"ArdiqError", "BrokerError", "LibraryError", "OutOfMemory", "TaskE
 # The only functions that Rust may call by itself.
 CARRIED_BY_RUST = {"join", "step", "heartbeat", "leave"}
 # Single transitions that `step` is built from: for clients in other languages, and for reading.
-FOR_OTHER_CLIENTS = {"claim", "ack", "retry", "bury", "release"}
+FOR_OTHER_CLIENTS = {"claim", "ack", "retry", "snooze", "bury", "release"}
 # Their commands come with the next issue.
 NOT_YET_IN_PYTHON = {"purge"}
 
@@ -101,7 +101,7 @@ def test_exceptions() -> None:
     }
     of_the_server = {error["exception"] for error in PROTOCOL["errors"].values()}
     assert classes - OWN_ERRORS == of_the_server
-    assert set(errors.__all__) == classes | {"Retry"}
+    assert set(errors.__all__) == classes | {"Retry", "Snooze"}
     for code, error in PROTOCOL["errors"].items():
         assert error["exception"] == "".join(word.capitalize() for word in code.split("_"))
 

@@ -72,7 +72,9 @@ def test_an_empty_server_is_clean(server: Server, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == "clean\n"
 
 
-@pytest.mark.parametrize("place", ["scheduled", "suspects", "dead", "workers", "ready:default", "tombs:default", "lanes"])
+@pytest.mark.parametrize(
+    "place", ["scheduled", "suspects", "dead", "workers", "ready:default", "tombs:default", "lanes"]
+)
 def test_a_place_of_the_wrong_type_does_not_hide_the_rest(
     server: Server, core: _core.Core, capsys: pytest.CaptureFixture[str], place: str
 ) -> None:

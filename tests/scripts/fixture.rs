@@ -311,13 +311,13 @@ pub fn default(name: &str) -> Result<Json, String> {
         "args" => json!([]),
         "generation" => json!(1),
         "max_lost" => json!(3),
-        "run_ms" | "delay_ms" | "offset" => json!(0),
+        "run_ms" | "delay_ms" | "max_age_ms" | "offset" => json!(0),
         "limit" => json!(100),
         "lane" => json!("default"),
         "name" => json!("work"),
         "value" | "result" => json!("null"),
         "cursor" => json!("0"),
-        "kwargs" | "options" | "codec" | "traceback" | "details" | "of" => json!(""),
+        "kwargs" | "options" | "codec" | "traceback" | "details" | "of" | "reason" => json!(""),
         _ => return Err(format!("{name}: the fixture must say")),
     })
 }

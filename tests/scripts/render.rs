@@ -263,7 +263,12 @@ fn abridged(parts: &[String], between: &str) -> String {
 }
 
 fn shown(value: &str, times: &Times) -> String {
-    let value = value.replace(BASE, "<base>");
+    let mut value = value.replace(BASE, "<base>");
+    if value.starts_with("[{")
+        && let Ok(json) = serde_json::from_str::<Json>(&value)
+    {
+        value = json.to_string(); // its objects in one order, whichever server wrote them
+    }
     if value.len() > 200 {
         return format!("<{} bytes>", value.len());
     }

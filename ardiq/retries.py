@@ -1,0 +1,155 @@
+"""Retry policies: how long to wait before a task that raised is tried again."""
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol, TypeAlias
+
+from . import _options
+from .errors import Retry
+
+log = logging.getLogger("ardiq")
+
+DEFAULT_MAX_RETRIES = 3
+
+Delay: TypeAlias = timedelta | float
+"""A timedelta or seconds."""
+
+
+class RetryPolicy(Protocol):
+    """Anything that tells a pause from the attempt that failed, counted from 1, and from what it raised."""
+
+    def __call__(self, tries: int, error: BaseException, /) -> Delay: ...
+
+
+RetryOption: TypeAlias = RetryPolicy | Sequence[Delay] | Callable[[int, BaseException], Delay]
+
+
+@dataclass(frozen=True, slots=True)
+class Quadratic:
+    """`unit` times the square of the number of the attempt: 1, 4, 9, 16 seconds … This is the default."""
+
+    unit: Delay = 1.0
+
+    def __call__(self, tries: int, error: BaseException) -> float:
+        return tries * tries * _seconds(self.unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """The same pause each time."""
+
+    delay: Delay
+
+    def __call__(self, tries: int, error: BaseException) -> float:
+        return _seconds(self.delay)
+
+
+@dataclass(frozen=True, slots=True)
+class ExponentialBackoff:
+    """`base`, then `factor` times as long each time, never longer than `cap`.
+
+    Attributes:
+        base: the first pause.
+        factor: how much longer each further one is.
+        cap: the longest.
+        jitter: choose a random pause between nothing and the computed one, so that tasks that failed together do not
+            come back together ("full jitter": Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog,
+            2015).
+
+    Example:
+        ```python
+        @app.task(max_retries=8, retry=ExponentialBackoff(base=0.5, cap=timedelta(minutes=10)))
+        async def call_partner(order_id: int) -> None: ...
+        ```
+    """
+
+    base: Delay = 1.0
+    factor: float = 2.0
+    cap: Delay = 3600.0
+    jitter: bool = True
+
+    def __call__(self, tries: int, error: BaseException) -> float:
+        cap = _seconds(self.cap)
+        try:
+            longest = min(cap, _seconds(self.base) * self.factor ** (tries - 1))
+        except OverflowError:
+            longest = cap
+        return random.uniform(0, longest) if self.jitter else longest  # no secret depends on it
+
+
+class RetryRules:
+    """When and how soon one task is tried again: its retry options, checked."""
+
+    __slots__ = ("_give_up_on", "_pause", "_retry_on", "max_age_ms", "max_retries")
+
+    def __init__(
+        self,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        backoff_ms: int = 0,
+        retry: Any = None,
+        retry_on: Any = None,
+        give_up_on: Any = None,
+        max_age: Any = None,
+    ) -> None:
+        self.max_retries = _options.integer("max_retries", max_retries, least=0)
+        self._pause = _policy(retry, _options.integer("backoff_ms", backoff_ms, least=0))
+        self._retry_on = _exception_types("retry_on", retry_on)
+        self._give_up_on = _exception_types("give_up_on", give_up_on)
+        self.max_age_ms = 0 if max_age is None else _options.milliseconds("max_age", max_age)
+        if max_age is not None and self.max_age_ms <= 0:
+            raise ValueError(f"max_age must be positive, not {max_age}")
+
+    def allow(self, tries: int, error: BaseException) -> bool:
+        """Whether this failure of attempt `tries` is followed by another attempt."""
+        if tries > self.max_retries:
+            return False
+        if isinstance(error, Retry):
+            return True
+        if self._give_up_on and isinstance(error, self._give_up_on):
+            return False
+        return self._retry_on is None or isinstance(error, self._retry_on)
+
+    def delay_ms(self, tries: int, error: BaseException) -> int:
+        """The pause before the next attempt. A policy that raises is logged, and the default takes its place."""
+        if isinstance(error, Retry) and error.delay_ms is not None:
+            return max(0, int(error.delay_ms))
+        try:
+            return max(0, _options.milliseconds("what a retry policy returns", self._pause(tries, error)))
+        except Exception:
+            log.exception("the retry policy failed; waiting the default time")
+            return tries * tries * 1000
+
+
+def _policy(value: Any, backoff_ms: int) -> Callable[[int, BaseException], Any]:
+    if value is None:
+        return Fixed(backoff_ms / 1000) if backoff_ms else Quadratic()
+    if backoff_ms:
+        raise ValueError("give retry or backoff_ms, not both")
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        delays = [_seconds(delay) for delay in value]
+        if not delays:
+            raise ValueError("retry must hold at least one delay")
+        return lambda tries, error: delays[min(tries, len(delays)) - 1]
+    if isinstance(value, type) or not callable(value):
+        raise TypeError(f"retry must be a policy such as Fixed(5), a list of delays or a function, not {value!r}")
+    return value  # type: ignore[no-any-return]
+
+
+def _exception_types(name: str, value: Any) -> tuple[type[BaseException], ...] | None:
+    if value is None:
+        return None
+    types = tuple(value) if isinstance(value, tuple | list | set | frozenset) else (value,)
+    for kind in types:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"{name} must be exception classes, not {kind!r}")
+    return types
+
+
+def _seconds(delay: Any) -> float:
+    milliseconds = _options.milliseconds("a delay", delay)
+    if milliseconds < 0:
+        raise ValueError(f"a delay must not be negative: {delay!r}")
+    return milliseconds / 1000

@@ -1,0 +1,24 @@
+-- The attempts of a task that did not succeed, kept in its record as a JSON array: bounded, the newest last.
+local M = {}
+
+local MOST = 20
+local LONGEST_ERROR = 500
+
+-- Not cut within a character.
+local function short(text)
+  if #text <= LONGEST_ERROR then return text end
+  return (string.gsub(string.sub(text, 1, LONGEST_ERROR), '[\192-\255][\128-\191]*$', '')) .. '...'
+end
+
+-- `history` (text or nil) with one attempt more: when it ended, how long it ran (nil: nobody knows), on which worker,
+-- with what error.
+function M.add(history, try, ended_at, run_ms, worker, error_text)
+  local ok, attempts = pcall(cjson.decode, history or '[]')
+  if not ok or type(attempts) ~= 'table' then attempts = {} end
+  attempts[#attempts + 1] =
+    { try = try, ended_at = ended_at, run_ms = run_ms, worker = worker, error = short(error_text) }
+  while #attempts > MOST do table.remove(attempts, 1) end
+  return cjson.encode(attempts)
+end
+
+return M
