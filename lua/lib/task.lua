@@ -7,8 +7,8 @@ local HELD = { 'state', 'lane', 'tries', 'lost', 'abort_requested', 'worker', 'e
 -- What a record loses with its holder, with a settled attempt, and when a dead letter starts anew.
 local HOLDER = { 'worker', 'started_at' }
 local SUSPECTED = { 'worker', 'started_at', 'lost' }
-local EARLIER_LIFE = { 'tries', 'lost', 'error', 'traceback', 'history', 'started_at', 'finished_at', 'worker', 'due_at',
-  'expires_at', 'abort_requested' }
+local EARLIER_LIFE = { 'tries', 'lost', 'error', 'traceback', 'history', 'started_at', 'finished_at', 'worker',
+  'due_at', 'expires_at', 'abort_requested' }
 -- The lane of a record that somebody took its lane from.
 local DEFAULT = 'default'
 

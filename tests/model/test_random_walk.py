@@ -111,7 +111,7 @@ class Walk:
         answer = self.random.choice(
             [
                 lambda: self.core.call("ack", [worker.identity, id, token, 1, '"value"', "", self.ttl()]),
-                lambda: self.core.call("retry", [worker.identity, id, token, 1, 10, "error", "", self.ttl()]),
+                lambda: self.core.call("retry", [worker.identity, id, token, 1, 10, 0, "error", "", self.ttl()]),
                 lambda: self.core.call("bury", [worker.identity, id, token, 1, "error", "", self.ttl()]),
                 lambda: self.core.call("release", [worker.identity, id, token, self.ttl()]),
             ]

@@ -51,7 +51,7 @@ def populate(core: _core.Core) -> None:
     (done, token), (dead, dead_token), (again, again_token), _ = claim(core, 4)
     core.call("ack", ["w", done, token, 1, "null", "", 60_000])
     core.call("bury", ["w", dead, dead_token, 1, "ValueError", "", 60_000])
-    core.call("retry", ["w", again, again_token, 1, 60_000, "ValueError", "", 60_000])
+    core.call("retry", ["w", again, again_token, 1, 60_000, 0, "ValueError", "", 60_000])
     core.call("abort", ["queued-1000", 60_000])
 
 
@@ -143,7 +143,7 @@ def test_a_queue_that_moves_meanwhile_is_clean(
                 if at % 4 == 0:
                     other.call("release", ["x", identity, token, 1000])
                 elif at % 4 == 1:
-                    other.call("retry", ["x", identity, token, 1, 0, "again", "", 1000])
+                    other.call("retry", ["x", identity, token, 1, 0, 0, "again", "", 1000])
                 else:
                     other.call("ack", ["x", identity, token, 1, "null", "", 1000])
         other.close()
