@@ -133,7 +133,7 @@ class Channel:
     def worker(self, config: dict[str, Any]) -> Worker:
         """A worker whose events arrive here.
 
-        `config`: `label` str, `info` str (JSON), `lanes` list of str, highest first,
+        `config`: `label` str, `info` str (JSON), `lanes` list of (name, weight or None, limit or None), highest first,
         `concurrency` int, `prefetch` int or None (adaptive), `lease_ms` int,
         `poll_block_ms` int, `result_ttl_ms` int, `max_lost` int, `burst` bool,
         `thread_tasks` list of str: names whose tasks go to `take_thread`.

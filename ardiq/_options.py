@@ -1,6 +1,6 @@
 """Checks of what users pass as options: a wrong one is refused by name."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -65,6 +65,19 @@ def lanes(value: Any) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError(f"priorities must not repeat a lane: {names}")
     return names
+
+
+def by_lane(name: str, value: Any, known: Collection[str]) -> dict[str, int] | None:
+    """A positive number for each of some lanes."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict of lanes and numbers, not {_kind(value)}")
+    for lane, number in value.items():
+        if lane not in known:
+            raise ValueError(f"{name} names the lane {lane!r}, which is not one of {sorted(known)}")
+        integer(f"{name}[{lane!r}]", number, least=1)
+    return dict(value) or None
 
 
 def milliseconds(name: str, duration: Any) -> int:

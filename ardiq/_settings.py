@@ -11,6 +11,8 @@ class Settings:
     _prefix: str
     _priorities: list[str]
     _default_priority: str
+    _weights: dict[str, int] | None
+    _limits: dict[str, int] | None
     _worker_id: str
     _concurrency: int
     _prefetch: int | None
@@ -44,6 +46,16 @@ class Settings:
     def default_priority(self) -> str:
         """The lane of tasks that name none."""
         return self._default_priority
+
+    @property
+    def weights(self) -> dict[str, int] | None:
+        """The lanes' shares of a worker's claims; None: strict order."""
+        return None if self._weights is None else dict(self._weights)
+
+    @property
+    def limits(self) -> dict[str, int] | None:
+        """How many tasks of a lane one worker runs at once, for lanes that have a limit."""
+        return None if self._limits is None else dict(self._limits)
 
     @property
     def worker_id(self) -> str:

@@ -41,6 +41,9 @@ class Ardiq(Settings, Hooks):
         priorities: names of its lanes, lowest first.
         worker_id: what people see of this worker; made of the host's name when None.
         default_priority: lane of tasks that name none; the middle one when None.
+        weights: shares of a worker's claims for lanes, instead of strict order; a lane that is not named has 1. What an
+            empty lane does not use goes to the others.
+        limits: how many tasks of a lane one worker runs at once.
         serializer: makes bytes of arguments and results instead of JSON or msgpack.
         deserializer: makes them back.
         concurrency: tasks that one worker runs at once.
@@ -77,6 +80,8 @@ class Ardiq(Settings, Hooks):
         worker_id: str | None = None,
         *,
         default_priority: str | None = None,
+        weights: dict[str, int] | None = None,
+        limits: dict[str, int] | None = None,
         serializer: Callable[[Any], bytes] | None = None,
         deserializer: Callable[[bytes], Any] | None = None,
         concurrency: int = 16,
@@ -101,6 +106,10 @@ class Ardiq(Settings, Hooks):
         elif default_priority not in self._lanes:
             raise ValueError(f"default_priority {default_priority!r} is not one of {self._priorities}")
         self._default_priority = default_priority
+        self._weights = _options.by_lane("weights", weights, self._lanes)
+        if self._weights is not None:
+            self._weights = {lane: self._weights.get(lane, 1) for lane in self._priorities}
+        self._limits = _options.by_lane("limits", limits, self._lanes)
         self._worker_id = _worker_id() if worker_id is None else _options.text("worker_id", worker_id)
         self._concurrency = _options.integer("concurrency", concurrency, least=1)
         self._prefetch = None if prefetch is None else _options.integer("prefetch", prefetch, least=0)

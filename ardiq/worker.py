@@ -190,6 +190,7 @@ class Worker:
 
 
 def _config(app: "Ardiq", threaded: list[str]) -> dict[str, Any]:
+    weights, limits = app.weights or {}, app.limits or {}
     info = {
         "label": app.worker_id,
         "host": socket.gethostname(),
@@ -204,7 +205,7 @@ def _config(app: "Ardiq", threaded: list[str]) -> dict[str, Any]:
     return {
         "label": app.worker_id,
         "info": to_json(info).decode(),
-        "lanes": app.priorities[::-1],
+        "lanes": [(lane, weights.get(lane), limits.get(lane)) for lane in app.priorities[::-1]],
         "concurrency": app.concurrency,
         "prefetch": app.prefetch,
         "lease_ms": app.idle_timeout_ms,

@@ -70,7 +70,8 @@ function M.settle_tokens(base, lanes)
     local left = redis.pcall('LLEN', keys.ready(base, lane))
     if not errors.of(left) then
       if left > 0 then
-        more = 1
+        -- One that is at its limit here is for others.
+        if not (lanes.most and lanes.most[lane] == 0) then more = 1 end
         M.wake(base, lane, 1)
       else
         redis.call('DEL', keys.wake(base, lane))
@@ -80,17 +81,38 @@ function M.settle_tokens(base, lanes)
   return more
 end
 
--- The lanes argument: a non-empty JSON array of strings.
+local function read_number(names, field, name, value, least)
+  if value == nil then return end
+  if type(name) ~= 'string' or type(value) ~= 'number' or value < least then
+    errors.raise(errors.bad_argument('in lanes, most must be a number from 0 and weight one from 1'))
+  end
+  names[field] = names[field] or {}
+  names[field][name] = value
+end
+
+-- The lanes argument: a non-empty JSON array, highest priority first, of lane names or objects: `lane`, its `weight` in
+-- sharing claims (for none or for all), and `most`, how many of it to claim now. Replies the names; `weights` and `most`
+-- by name are fields of the list, where given.
 function M.names(value)
   if type(value) ~= 'table' or #value == 0 then
     errors.raise(errors.bad_argument('lanes must be a JSON array of lane names, highest priority first'))
   end
-  for _, name in ipairs(value) do
+  local names, weighted = {}, 0
+  for i, entry in ipairs(value) do
+    local name = entry
+    if type(entry) == 'table' then
+      name = entry.lane
+      read_number(names, 'most', name, entry.most, 0)
+      read_number(names, 'weights', name, entry.weight, 1)
+      weighted = weighted + (entry.weight and 1 or 0)
+    end
     if type(name) ~= 'string' or name == '' then
       errors.raise(errors.bad_argument('lanes must hold non-empty strings'))
     end
+    names[i] = name
   end
-  return value
+  if weighted > 0 and weighted < #names then errors.raise(errors.bad_argument('all lanes need a weight, or none')) end
+  return names
 end
 
 return M

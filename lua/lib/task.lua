@@ -353,13 +353,14 @@ local function start_suspect(b, worker, lanes, held, ttl_ms, claims)
   if errors.of(waiting) or #waiting == 0 then return 0 end
   if held and redis.call('HEXISTS', keys.running(b.base, worker), held) == 1 then return 0 end
   local served = {}
-  for _, name in ipairs(lanes) do served[name] = true end
+  for _, name in ipairs(lanes) do served[name] = not (lanes.most and lanes.most[name] == 0) end
   for _, id in ipairs(waiting) do
     local name = redis.pcall('HGET', keys.task(b.base, id), 'lane')
     if type(name) ~= 'string' or served[name] then
       redis.call('ZREM', suspects, id)
       if start(b, id, worker, ttl_ms, claims) then
         redis.call('HSET', keys.worker(b.base, worker), 'suspect', id)
+        if lanes.most and lanes.most[name] then lanes.most[name] = lanes.most[name] - 1 end
         return 1
       end
     else
@@ -375,26 +376,40 @@ function M.check_claim(base)
   errors.read('HGET', keys.meta(base), 'token')
 end
 
--- queued -> running for up to `want` tasks of the lanes, in their order. `claims` ({n = 0}) is filled with flat records.
+-- queued -> running for up to `want` tasks of the lanes: in their order, or shared by their weights, with what the row
+-- of the worker (`row`: suspect, passes) says of earlier claims. `claims` ({n = 0}) is filled with flat records.
 -- Replies how many, the first of their tokens (they are consecutive), and 1 if ready work is left, else 0.
-function M.claim(b, worker, lanes, want, held_suspect, ttl_ms, claims)
+function M.claim(b, worker, lanes, want, row, ttl_ms, claims)
   local base, taken, first_token, capped = b.base, 0, '', 0
+  local budget, most = 4 * want + 100, lanes.most or {}
+
+  -- Up to `count` tasks of one lane; replies how many, and whether there is no more to be had.
+  local function take(name, count)
+    local got, limit = 0, math.min(count, most[name] or count)
+    while got < limit and budget > 0 do
+      local ids, looked, err = lane.pop(base, name, math.min(limit - got, budget))
+      if err then batch.refuse(b, '', '', err) end
+      if looked == 0 then break end
+      budget = budget - looked
+      for i = 1, #ids do
+        if start(b, ids[i], worker, ttl_ms, claims) then got = got + 1 end
+      end
+    end
+    if got < limit and budget <= 0 then capped = 1 end
+    if most[name] then most[name] = most[name] - got end
+    return got, got < count
+  end
+
   if want > 0 then
-    taken = start_suspect(b, worker, lanes, held_suspect, ttl_ms, claims)
-    local budget = 4 * want + 100
-    for _, name in ipairs(lanes) do
-      while taken < want do
-        if budget <= 0 then
-          capped = 1
-          break
-        end
-        local ids, looked, err = lane.pop(base, name, math.min(want - taken, budget))
-        if err then batch.refuse(b, '', '', err) end
-        if looked == 0 then break end
-        budget = budget - looked
-        for i = 1, #ids do
-          if start(b, ids[i], worker, ttl_ms, claims) then taken = taken + 1 end
-        end
+    taken = start_suspect(b, worker, lanes, row.suspect, ttl_ms, claims)
+    if lanes.weights then
+      local passes = share.read(row.passes, lanes)
+      taken = taken + share.claim(lanes, passes, want - taken, take)
+      redis.call('HSET', keys.worker(base, worker), 'passes', cjson.encode(passes))
+    else
+      for _, name in ipairs(lanes) do
+        if taken >= want then break end
+        taken = taken + take(name, want - taken)
       end
     end
   end

@@ -6,13 +6,14 @@ return function(base, args)
   local worker, lanes = args.worker, lane.names(args.lanes)
   member.require(base, worker)
   local row = keys.worker(base, worker)
-  local held_suspect = errors.read('HGET', row, 'suspect')
+  local last = errors.read('HMGET', row, 'suspect', 'passes')
   errors.read('HLEN', keys.running(base, worker))
   task.check_claim(base)
   local b = batch.open(base, clock.now())
   local claims = { n = 0 }
   local want = math.max(0, math.min(args.want, MOST))
-  local _, _, more = task.claim(b, worker, lanes, want, held_suspect, args.result_ttl_ms, claims)
+  local held = { suspect = last[1], passes = last[2] or nil }
+  local _, _, more = task.claim(b, worker, lanes, want, held, args.result_ttl_ms, claims)
   batch.close(b)
   -- A record somebody overwrote cannot be claimed: its entry is dropped, and `fsck` names the key.
   return { more, unpack(claims, 1, claims.n) }

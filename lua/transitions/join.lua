@@ -14,7 +14,8 @@ return function(base, args)
 
   local mailbox = worker .. ':' .. args.generation
   member.renew(base, worker, now, args.lease_ms)
-  redis.call('HSET', keys.worker(base, worker), 'info', cjson.encode(args.info), 'lanes', cjson.encode(lanes),
+  redis.call('HSET', keys.worker(base, worker), 'info', cjson.encode(args.info),
+    'lanes', cjson.encode({ unpack(lanes) }),
     'joined_at', now, 'mailbox', mailbox)
   redis.call('HSETNX', keys.meta(base), 'data_version', 1)
 

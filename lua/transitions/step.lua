@@ -37,7 +37,7 @@ return function(base, args)
   local outcomes = read_outcomes(args.outcomes)
   member.require(base, worker)
   local row = keys.worker(base, worker)
-  local last = errors.read('HMGET', row, 'seq', 'first_token', 'suspect')
+  local last = errors.read('HMGET', row, 'seq', 'first_token', 'suspect', 'passes')
   local last_seq = tonumber(last[1] or 0)
   if seq < 1 then errors.raise(errors.bad_argument('seq counts from 1')) end
   if seq < last_seq then errors.raise(errors.old_step(seq, last_seq)) end
@@ -50,8 +50,8 @@ return function(base, args)
   task.settle(b, worker, outcomes, tokens, args.result_ttl_ms)
   local more_due = task.promote(b, PROMOTE_LIMIT)
   batch.flush(b)
-  local claims = { n = 0 }
-  local claimed, first_token, more = task.claim(b, worker, lanes, want, last[3], args.result_ttl_ms, claims)
+  local claims, held = { n = 0 }, { suspect = last[3], passes = last[4] or nil }
+  local claimed, first_token, more = task.claim(b, worker, lanes, want, held, args.result_ttl_ms, claims)
   redis.call('HSET', row, 'seq', seq, 'first_token', first_token)
   batch.close(b)
 

@@ -6,6 +6,7 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`lanes`] | the lanes, and what their limits leave |
 //! | [`slots`] | what is held and started; what to do next |
 //! | [`prefetch`] | how much to hold ahead |
 //! | [`reply`] | the reply to a step as values |
@@ -28,6 +29,7 @@ use crate::dispatch::Dispatcher;
 use crate::error::Error;
 
 mod heartbeat;
+pub mod lanes;
 pub mod prefetch;
 pub mod reply;
 mod session;
@@ -35,6 +37,7 @@ pub mod slots;
 mod steps;
 mod wakes;
 
+use lanes::{Lane, Lanes};
 use reply::Claim;
 use session::{End, Session};
 use slots::{Outcomes, Phase, Slots};
@@ -47,7 +50,7 @@ pub struct Config {
     /// JSON object about the process, for people.
     pub info: String,
     /// Highest priority first.
-    pub lanes: Vec<String>,
+    pub lanes: Vec<Lane>,
     /// Tasks that run at once.
     pub concurrency: usize,
     /// Tasks held ahead at most; adaptive in any case.
@@ -95,7 +98,8 @@ const SAY_AGAIN: Duration = Duration::from_secs(2);
 
 impl Worker {
     pub fn new(dispatcher: Dispatcher, inbox: Arc<Inbox>, config: Config) -> Self {
-        let slots = Slots::new(config.concurrency, config.prefetch, config.thread_tasks.clone(), Instant::now());
+        let lanes = Lanes::new(config.lanes.clone());
+        let slots = Slots::new(config.concurrency, config.prefetch, config.thread_tasks.clone(), lanes, Instant::now());
         let shared = Shared {
             identity: Mutex::new(new_identity(&config.label)),
             config,

@@ -32,7 +32,7 @@ fn config() -> Config {
     Config {
         label: "w".to_owned(),
         info: "{}".to_owned(),
-        lanes: vec!["default".to_owned()],
+        lanes: vec!["default".into()],
         concurrency: 4,
         prefetch: None,
         lease: Duration::from_secs(20),

@@ -264,7 +264,7 @@ fn abridged(parts: &[String], between: &str) -> String {
 
 fn shown(value: &str, times: &Times) -> String {
     let mut value = value.replace(BASE, "<base>");
-    if value.starts_with("[{")
+    if (value.starts_with("[{") || value.starts_with("{\""))
         && let Ok(json) = serde_json::from_str::<Json>(&value)
     {
         value = json.to_string(); // its objects in one order, whichever server wrote them

@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 use super::Inbox;
 use crate::core::State;
 use crate::dispatch::Dispatcher;
+use crate::worker::lanes::Lane;
 use crate::worker::reply::Claim;
 use crate::worker::slots::{OUTCOME_FIELDS, Outcomes};
 use crate::worker::{self, Config};
@@ -200,11 +201,12 @@ fn read_outcome(outcome: &Bound<'_, PyTuple>, into: &mut Outcomes) -> PyResult<(
 fn read_config(config: &Bound<'_, PyDict>) -> PyResult<Config> {
     let item = |name: &str| config.get_item(name)?.ok_or_else(|| PyKeyError::new_err(name.to_owned()));
     let milliseconds = |name: &str| -> PyResult<Duration> { Ok(Duration::from_millis(item(name)?.extract()?)) };
+    let lanes: Vec<(String, Option<u32>, Option<usize>)> = item("lanes")?.extract()?;
     let thread_tasks: Vec<String> = item("thread_tasks")?.extract()?;
     Ok(Config {
         label: item("label")?.extract()?,
         info: item("info")?.extract()?,
-        lanes: item("lanes")?.extract()?,
+        lanes: lanes.into_iter().map(|(name, weight, limit)| Lane { name, weight, limit }).collect(),
         concurrency: item("concurrency")?.extract()?,
         prefetch: item("prefetch")?.extract()?,
         lease: milliseconds("lease_ms")?,

@@ -10,6 +10,7 @@ use std::time::Instant;
 use redis::Value;
 use tokio::sync::{Mutex, Notify};
 
+use super::lanes::Lanes;
 use super::{Phase, Shared, lock};
 use crate::connection::Backoff;
 use crate::dispatch::Request;
@@ -31,6 +32,7 @@ pub struct Session {
     /// The lanes as the JSON array that functions take.
     pub lanes: String,
     pub mailbox_key: String,
+    /// In the order of the lanes.
     pub wake_keys: Vec<String>,
     /// Counts the connections that read the mailbox.
     pub generation: AtomicI64,
@@ -46,7 +48,7 @@ impl Session {
     /// start, so it is reported rather than waited out.
     pub async fn join(shared: &Arc<Shared>, first: bool) -> Result<Self, End> {
         let identity = lock(&shared.identity).clone();
-        let lanes = serde_json::to_string(&shared.config.lanes).expect("strings are JSON");
+        let lanes = Lanes::new(shared.config.lanes.clone()).to_json();
         let mut request = shared.dispatcher.request("join").map_err(End::Failed)?;
         request
             .arg(identity.as_bytes())

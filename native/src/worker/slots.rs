@@ -7,6 +7,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::lanes::Lanes;
 use super::prefetch::{BATCH, Prefetch, STEP_BYTES, STEP_RECORDS};
 use super::reply::{Claim, Reply};
 use crate::args::Args;
@@ -28,6 +29,8 @@ pub enum Next {
     Step {
         outcomes: Args,
         want: usize,
+        /// The lanes to claim from, where that changes from step to step.
+        lanes: Option<String>,
     },
     Wait {
         until: Option<Instant>,
@@ -84,6 +87,7 @@ pub struct Slots {
     started: usize,
     outbox: Args,
     pub prefetch: Prefetch,
+    lanes: Lanes,
     /// The last step left ready work behind.
     more: bool,
     /// Something happened that a step must follow.
@@ -105,7 +109,13 @@ pub struct Slots {
 }
 
 impl Slots {
-    pub fn new(concurrency: usize, prefetch: Option<usize>, thread_tasks: HashSet<Vec<u8>>, now: Instant) -> Self {
+    pub fn new(
+        concurrency: usize,
+        prefetch: Option<usize>,
+        thread_tasks: HashSet<Vec<u8>>,
+        lanes: Lanes,
+        now: Instant,
+    ) -> Self {
         let queue = || Queue { claims: VecDeque::new(), asked: now };
         Self {
             phase: Phase::Working,
@@ -117,6 +127,7 @@ impl Slots {
             started: 0,
             outbox: Args::default(),
             prefetch: Prefetch::new(prefetch, now),
+            lanes,
             more: false,
             woken: true,
             look_at: None,
@@ -168,6 +179,12 @@ impl Slots {
         self.stalled = false;
         self.started = self.started.saturating_sub(count);
         self.prefetch.completed(count, outcomes.run_ms);
+        if self.lanes.is_limited() {
+            for token in outcomes.records.iter().skip(1).step_by(OUTCOME_FIELDS) {
+                let token = std::str::from_utf8(token).ok().and_then(|digits| digits.parse().ok());
+                token.into_iter().for_each(|token| self.lanes.gone(token));
+            }
+        }
         self.outbox.append_all(outcomes.records);
         self.wake_for_batch()
     }
@@ -178,11 +195,16 @@ impl Slots {
         let mut found = false;
         for queue in [&mut self.tasks, &mut self.thread_tasks_held] {
             if let Some(at) = queue.claims.iter().position(|claim| claim.id == id) {
-                queue.claims.remove(at).iter().for_each(|claim| release(&mut self.outbox, claim));
+                queue.claims.remove(at).iter().for_each(|claim| release(&mut self.outbox, &mut self.lanes, claim));
                 found = true;
             }
         }
         (found, found && self.wake())
+    }
+
+    /// Whether more may be claimed of each lane; nothing where no lane has a limit.
+    pub fn open_lanes(&self) -> Option<Vec<bool>> {
+        self.lanes.is_limited().then(|| self.lanes.open().collect())
     }
 
     /// Claim no more; whether to wake the I/O loop.
@@ -234,7 +256,8 @@ impl Slots {
             self.woken = false;
             self.look_at = None;
             self.gather_until = None;
-            return Next::Step { outcomes: self.outcomes(), want };
+            let lanes = self.lanes.is_limited().then(|| self.lanes.to_json());
+            return Next::Step { outcomes: self.outcomes(), want, lanes };
         }
         if self.phase != Phase::Working && self.started == 0 {
             return Next::Leave;
@@ -259,7 +282,8 @@ impl Slots {
             return 0;
         }
         let room = self.concurrency + self.prefetch.target();
-        room.saturating_sub(self.held() + self.started).min(self.prefetch.most_claims())
+        let room = room.saturating_sub(self.held() + self.started).min(self.prefetch.most_claims());
+        self.lanes.room().map_or(room, |of_lanes| room.min(of_lanes))
     }
 
     fn held(&self) -> usize {
@@ -298,6 +322,7 @@ impl Slots {
         let before = self.tasks.claims.len();
         for claim in reply.claims.drain(..) {
             self.last_token = self.last_token.max(claim.token);
+            self.lanes.claimed(&claim);
             if self.thread_tasks.contains(&claim.name) {
                 self.thread_tasks_held.claims.push_back(claim);
             } else {
@@ -326,8 +351,9 @@ impl Slots {
     /// The lease is lost: what is held belongs to others, and outcomes that wait would be refused. The highest
     /// token that is void. What was started is settled later, as stale: its token is no longer the one.
     pub fn lose(&mut self) -> i64 {
-        self.tasks.claims.clear();
-        self.thread_tasks_held.claims.clear();
+        for queue in [&mut self.tasks, &mut self.thread_tasks_held] {
+            queue.claims.drain(..).for_each(|claim| self.lanes.gone(claim.token));
+        }
         self.outbox = Args::default();
         self.lease_ends = None;
         self.more = false;
@@ -363,7 +389,7 @@ impl Slots {
             let unattended = too_long(queue.asked);
             let mut released = false;
             while (full || unattended) && queue.claims.front().is_some_and(|claim| too_long(claim.received)) {
-                queue.claims.pop_front().iter().for_each(|claim| release(&mut self.outbox, claim));
+                queue.claims.pop_front().iter().for_each(|claim| release(&mut self.outbox, &mut self.lanes, claim));
                 released = true;
             }
             (released, unattended)
@@ -380,7 +406,7 @@ impl Slots {
 
     fn release_all(&mut self) {
         for queue in [&mut self.tasks, &mut self.thread_tasks_held] {
-            queue.claims.drain(..).for_each(|claim| release(&mut self.outbox, &claim));
+            queue.claims.drain(..).for_each(|claim| release(&mut self.outbox, &mut self.lanes, &claim));
         }
     }
 }
@@ -403,7 +429,8 @@ pub struct News {
     pub idle: bool,
 }
 
-fn release(outbox: &mut Args, claim: &Claim) {
+fn release(outbox: &mut Args, lanes: &mut Lanes, claim: &Claim) {
+    lanes.gone(claim.token);
     outbox.push(&claim.id);
     outbox.push_int(claim.token);
     outbox.push("release");

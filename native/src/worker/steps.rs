@@ -23,9 +23,9 @@ impl Session {
         loop {
             let next = shared.slots().next(Instant::now());
             match next {
-                Next::Step { outcomes, want } => {
+                Next::Step { outcomes, want, lanes } => {
                     seq += 1;
-                    match self.step(seq, &outcomes, want).await {
+                    match self.step(seq, &outcomes, want, lanes.as_ref().unwrap_or(&self.lanes)).await {
                         Ok(()) => {}
                         Err(end) => return end,
                     }
@@ -48,7 +48,7 @@ impl Session {
     }
 
     /// One step, repeated under the same number until it is answered.
-    async fn step(&self, seq: i64, outcomes: &Args, want: usize) -> Result<(), End> {
+    async fn step(&self, seq: i64, outcomes: &Args, want: usize, lanes: &str) -> Result<(), End> {
         let shared = &self.shared;
         let config = &shared.config;
         let mut request = shared.dispatcher.request("step").map_err(End::Failed)?;
@@ -57,7 +57,7 @@ impl Session {
             .int(seq)
             .int(config.lease.as_millis() as i64)
             .int(config.result_ttl_ms)
-            .arg(self.lanes.as_bytes())
+            .arg(lanes.as_bytes())
             .int(want as i64);
         for field in outcomes.iter() {
             request.arg(field);

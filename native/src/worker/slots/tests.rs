@@ -39,16 +39,16 @@ fn outcomes(tokens: &[i64]) -> Outcomes {
 /// A worker that has joined and made its first step, with the tasks `tokens`.
 fn working(concurrency: usize, tokens: std::ops::Range<i64>, more: bool, now: Instant) -> Slots {
     let thread_tasks = HashSet::from([b"threaded".to_vec()]);
-    let mut slots = Slots::new(concurrency, None, thread_tasks, now);
+    let mut slots = Slots::new(concurrency, None, thread_tasks, Lanes::new(vec!["default".into()]), now);
     slots.renewed(now + LEASE);
-    assert_eq!(slots.next(now), Next::Step { outcomes: Args::default(), want: concurrency });
+    assert_eq!(slots.next(now), Next::Step { outcomes: Args::default(), want: concurrency, lanes: None });
     slots.accept(&mut reply(tokens, more, -1, now), now);
     slots
 }
 
 fn settled(slots: &mut Slots, now: Instant) -> (Vec<String>, usize) {
     match slots.next(now) {
-        Next::Step { outcomes, want } => {
+        Next::Step { outcomes, want, .. } => {
             let outcomes: Vec<_> = outcomes.iter().map(|f| String::from_utf8_lossy(f).into_owned()).collect();
             let summary = outcomes.chunks(OUTCOME_FIELDS).map(|o| format!("{} {}", o[0], o[2])).collect();
             (summary, want)

@@ -1,0 +1,135 @@
+"""Lanes that share a worker by weight, and limits on how many of a lane run at once."""
+
+import asyncio
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from helpers import SOON_S, drain, is_sound, working
+
+from ardiq import Ardiq
+
+
+@pytest.fixture
+def lanes_of(make_app: Callable[..., Ardiq]) -> Callable[..., Ardiq]:
+    return functools.partial(make_app, priorities=["low", "high"])
+
+
+@pytest.mark.parametrize("prefetch", [0, None])
+async def test_a_low_lane_gets_its_share(lanes_of: Any, prefetch: int | None) -> None:
+    app = lanes_of(weights={"high": 3}, concurrency=1, prefetch=prefetch)
+    order: list[str] = []
+
+    @app.task
+    async def note(lane: str) -> None:
+        order.append(lane)
+
+    for lane in ("high", "low"):
+        await app.enqueue_many(note.options(priority=lane).prepare(lane) for _ in range(200))
+    await drain(app)
+    assert len(order) == 400
+    # Of the first hundred a quarter is of the low lane, give or take what one step claims.
+    assert 10 <= order[:100].count("low") <= 40
+    assert set(order[300:]) == {"low"}
+    assert is_sound(app)
+
+
+async def test_strict_order_without_weights(lanes_of: Any) -> None:
+    app = lanes_of(concurrency=1, prefetch=0)
+    order: list[str] = []
+
+    @app.task
+    async def note(lane: str) -> None:
+        order.append(lane)
+
+    for lane in ("low", "high"):
+        await app.enqueue_many(note.options(priority=lane).prepare(lane) for _ in range(5))
+    await drain(app)
+    assert order == ["high"] * 5 + ["low"] * 5
+
+
+async def test_no_more_of_a_lane_run_at_once_than_its_limit(lanes_of: Any) -> None:
+    app = lanes_of(limits={"low": 2}, concurrency=8)
+    running = {"low": 0, "high": 0}
+    most = {"low": 0, "high": 0}
+
+    @app.task
+    async def work(lane: str) -> None:
+        running[lane] += 1
+        most[lane] = max(most[lane], running[lane])
+        await asyncio.sleep(0.01)
+        running[lane] -= 1
+
+    for lane in ("low", "high"):
+        await app.enqueue_many(work.options(priority=lane).prepare(lane) for _ in range(30))
+    await drain(app)
+    assert most["low"] == 2
+    assert most["high"] > 2
+    assert await app.queue_size() == 0
+    assert is_sound(app)
+
+
+async def test_a_lane_at_its_limit_waits_for_nobody_else(lanes_of: Any) -> None:
+    app = lanes_of(limits={"low": 1}, concurrency=8)
+    release = asyncio.Event()
+
+    @app.task
+    async def hold() -> None:
+        await release.wait()
+
+    @app.task
+    async def quick() -> int:
+        return 1
+
+    async with working(app), asyncio.timeout(SOON_S):
+        first = await hold.options(priority="low").enqueue()
+        while await first.status() != "running":
+            await asyncio.sleep(0.01)
+        second = await quick.options(priority="low").enqueue()
+        assert await quick.options(priority="high").request() == 1
+        assert await second.status() == "queued"
+        release.set()
+        result = await second.result(timeout=SOON_S)
+        assert result is not None
+        assert result.value == 1
+
+
+async def test_sync_tasks_keep_the_limit_too(lanes_of: Any) -> None:
+    app = lanes_of(limits={"low": 1, "high": 1}, concurrency=4)
+    running: list[int] = []
+    most: list[int] = []
+
+    @app.task
+    def work() -> None:
+        running.append(1)
+        most.append(len(running))
+        running.pop()
+
+    await app.enqueue_many(work.options(priority=lane).prepare() for lane in ("low", "high") for _ in range(50))
+    await drain(app)
+    assert len(most) == 100
+    assert max(most) <= 2
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "named"),
+    [
+        ({"weights": {"middle": 2}}, ValueError, "middle"),
+        ({"weights": {"low": 0}}, ValueError, "weights"),
+        ({"weights": [1, 2]}, TypeError, "weights"),
+        ({"limits": {"low": 0}}, ValueError, "limits"),
+        ({"limits": {"low": "two"}}, TypeError, "limits"),
+        ({"limits": {"none": 1}}, ValueError, "none"),
+    ],
+)
+def test_misuse(lanes_of: Any, options: Any, kind: type[Exception], named: str) -> None:
+    with pytest.raises(kind, match=named):
+        lanes_of(**options)
+
+
+def test_they_can_be_read(lanes_of: Any) -> None:
+    app = lanes_of(weights={"high": 3}, limits={"low": 2})
+    assert app.weights == {"low": 1, "high": 3}
+    assert app.limits == {"low": 2}
+    assert (lanes_of().weights, lanes_of().limits) == (None, None)
