@@ -7,6 +7,7 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from math import inf
+from threading import get_ident
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -99,6 +100,7 @@ class Attempts:
         self.runners: dict[str, Callable[[Claim], Coroutine[Any, Any, None]]] = {}
         self.in_thread: Callable[..., Awaitable[Any]]
         self._why_cancelled: dict[int, str] = {}
+        self._loop_thread = get_ident()
 
     def registered(self, name: str) -> Registered:
         """The task of that name; an unknown one fails with `LookupError`."""
@@ -296,6 +298,13 @@ class Attempts:
                 "task aborted id=%s name=%r try=%d duration_ms=%d", claim[0], claim[2], claim[8], int(run_s * 1000)
             )
         self._worker.turn_soon()
+
+    def is_current(self, token: int) -> bool:
+        """Whether an attempt runs and was not cancelled; asked by itself, on the loop or on a thread of its own."""
+        if token in self._why_cancelled:
+            return False
+        # One that was started eagerly is on the loop and not among the running ones yet.
+        return token in self.threads or token in self.running or get_ident() == self._loop_thread
 
     def abort(self, task_id: str) -> bool:
         """Cancel the attempts of a task as aborted; whether there are any."""

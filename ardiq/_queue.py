@@ -8,7 +8,7 @@ from ._codec import from_json
 from ._mailbox import Outcome
 from ._signature import Signature
 from .job import Job
-from .models import Attempt, DeadLetter, TaskInfo, TaskResult
+from .models import Attempt, DeadLetter, Progress, TaskInfo, TaskResult
 
 if TYPE_CHECKING:
     from ._broker import Line
@@ -66,6 +66,17 @@ class Queue:
             )
             for entry in entries
         ]
+
+    async def progress(self, task_id: str) -> Progress | None:
+        said = from_json((await self._record(task_id)).get("progress", b"") or b"null")
+        return None if said is None else Progress(said.get("fraction", 0.0), said.get("message", ""))
+
+    async def meta(self, task_id: str) -> dict[str, Any]:
+        notes: dict[str, Any] = from_json((await self._record(task_id)).get("meta", b"") or b"{}")
+        return notes
+
+    async def logs(self, task_id: str, limit: int) -> list[str]:
+        return [line.decode(errors="replace") for line in await self._line().call("log", task_id, limit)]
 
     async def abort(self, task_id: str) -> bool:
         answer = await self._line().call("abort", task_id, self._app.result_ttl_ms)

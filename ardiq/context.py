@@ -1,12 +1,18 @@
 """The task that runs here."""
 
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .models import TaskContext
 
+if TYPE_CHECKING:
+    from ._reports import Reports
+
 running: ContextVar[tuple[Any, ...] | None] = ContextVar("ardiq_current_task", default=None)
 """The claim that is being run; a `TaskContext` is only made of it for who asks."""
+
+reports: "ContextVar[Reports | None]" = ContextVar("ardiq_reports", default=None)
+"""Where the tasks of this worker tell of themselves."""
 
 
 def current_task() -> TaskContext | None:
@@ -24,4 +30,8 @@ def current_task() -> TaskContext | None:
         ```
     """
     claim = running.get()
-    return None if claim is None else TaskContext(claim[0], claim[2], claim[8])
+    if claim is None:
+        return None
+    task = TaskContext(claim[0], claim[2], claim[8])
+    task._reports, task._claim = reports.get(), claim
+    return task

@@ -1,8 +1,8 @@
 """The handle of an enqueued task."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .models import Attempt, TaskInfo, TaskResult
+from .models import Attempt, Progress, TaskInfo, TaskResult
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -50,6 +50,18 @@ class Job:
     async def info(self) -> TaskInfo | None:
         """What is known of the task while it is unfinished, else None."""
         return await self.app.info(self.id)
+
+    async def progress(self) -> Progress | None:
+        """How far the task said it is; None when it said nothing."""
+        return await self.app._queue.progress(self.id)
+
+    async def meta(self) -> dict[str, Any]:
+        """The notes it made with `current_task().note(...)`."""
+        return await self.app._queue.meta(self.id)
+
+    async def logs(self, limit: int = 1000) -> list[str]:
+        """The last lines it wrote with `current_task().log(...)`, oldest first; `limit` is at most 1,000."""
+        return await self.app._queue.logs(self.id, limit)
 
     async def history(self) -> list[Attempt]:
         """The attempts that did not succeed, oldest first: the last 20."""

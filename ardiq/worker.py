@@ -16,9 +16,10 @@ from math import inf
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
-from . import _core
+from . import _core, context
 from ._attempts import ABORTED, RELEASED, Attempts, Claim
 from ._codec import to_json
+from ._reports import Reports
 from ._threads import SyncTasks
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Worker:
         self._attempts.in_thread = self._sync_tasks.call
         self._has_threaded = bool(threaded)
         self.turn_due = False
+        self._reports = Reports(self, line, app.result_ttl_ms)
+        self._context.run(context.reports.set, self._reports)
 
     async def run(self) -> None:
         """Work until stopped; in burst mode until nothing is left.
@@ -81,12 +84,17 @@ class Worker:
             self.link.abandon()  # of no effect once it has left
             self._attempts.hand_back()
             self._sync_tasks.close()
+            self._reports.send()
 
     def stop(self) -> None:
         """Take no more; `run` ends when all that was started is settled. From any thread."""
         self._stopping = True
         self.link.stop()
         self._loop.call_soon_threadsafe(self.turn_soon)
+
+    def is_current(self, token: int) -> bool:
+        """Whether the attempt of that token is still this worker's to settle."""
+        return self._attempts.is_current(token)
 
     def is_cancelled(self) -> bool:
         """Whether the worker itself is being cancelled, and not a task of its."""

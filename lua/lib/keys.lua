@@ -13,6 +13,7 @@ function M.worker(base, worker) return base .. 'worker:' .. worker end
 function M.aborts(base, worker) return base .. 'aborts:' .. worker end
 function M.mailbox(base, name) return base .. 'mailbox:' .. name end
 function M.waiters(base, id) return base .. 'waiters:' .. id end
+function M.log(base, id) return base .. 'log:' .. id end
 function M.dead(base) return base .. 'dead' end
 function M.lanes(base) return base .. 'lanes' end
 function M.meta(base) return base .. 'meta' end

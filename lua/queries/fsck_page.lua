@@ -4,7 +4,8 @@
 
 local TYPES = {
   task = 'hash', ready = 'list', tombs = 'set', wake = 'list', scheduled = 'zset', running = 'hash', suspects = 'zset',
-  workers = 'zset', worker = 'hash', aborts = 'set', mailbox = 'list', waiters = 'set', dead = 'zset', lanes = 'set',
+  workers = 'zset', worker = 'hash', aborts = 'set', mailbox = 'list', waiters = 'set', log = 'list',
+  dead = 'zset', lanes = 'set',
   meta = 'hash', stats = 'hash',
 }
 local FIELDS = { 'state', 'lane', 'worker', 'lost' }
@@ -46,7 +47,9 @@ local function check_key(base, key, add)
     and lacks('ZSCORE', keys.workers(base), rest) then
     return add('no_such_worker', name, rest)
   end
-  if (kind == 'mailbox' or kind == 'waiters') and redis.call('PTTL', key) == -1 then return add('no_ttl', name, '') end
+  if (kind == 'mailbox' or kind == 'waiters' or kind == 'log') and redis.call('PTTL', key) == -1 then
+    return add('no_ttl', name, '')
+  end
   if kind ~= 'task' then return end
   local record = task.read(base, rest, FIELDS)
   local problem = misplaced(base, rest, record)

@@ -36,7 +36,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
             ("scheduled" | "suspects" | "workers" | "dead", "") => "zset",
             ("meta" | "stats", "") => "hash",
             ("task" | "running" | "worker" | "stats", _) => "hash",
-            ("ready" | "wake" | "mailbox", _) => "list",
+            ("ready" | "wake" | "mailbox" | "log", _) => "list",
             ("tombs" | "aborts" | "waiters", _) => "set",
             _ => {
                 found(format!("key {name} is not in the protocol"));
@@ -48,12 +48,12 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
         }
         let ends = value.expires_at.is_some();
         match kind {
-            "mailbox" | "waiters" if !ends => found(format!("{name} has no TTL")),
+            "mailbox" | "waiters" | "log" if !ends => found(format!("{name} has no TTL")),
             "stats" if ends == rest.is_empty() => found(format!("{name}: TTL {ends}")),
             "running" | "worker" | "aborts" if !workers.iter().any(|worker| worker == rest) => {
                 found(format!("{name} belongs to no worker"));
             }
-            "task" | "mailbox" | "waiters" | "stats" => {}
+            "task" | "mailbox" | "waiters" | "log" | "stats" => {}
             _ if ends => found(format!("{name} has a TTL")),
             _ => {}
         }

@@ -305,9 +305,9 @@ pub fn default(name: &str) -> Result<Json, String> {
     Ok(match name {
         "lease_ms" => json!(100_000),
         "result_ttl_ms" => json!(60_000),
-        "waiter_ttl_ms" => json!(30_000),
+        "waiter_ttl_ms" | "log_ttl_ms" => json!(30_000),
         "lanes" => json!(["default"]),
-        "info" => json!({}),
+        "info" | "meta" => json!({}),
         "args" => json!([]),
         "generation" => json!(1),
         "max_lost" => json!(3),
@@ -317,7 +317,7 @@ pub fn default(name: &str) -> Result<Json, String> {
         "name" => json!("work"),
         "value" | "result" => json!("null"),
         "cursor" => json!("0"),
-        "kwargs" | "options" | "codec" | "traceback" | "details" | "of" | "reason" => json!(""),
+        "kwargs" | "options" | "codec" | "traceback" | "details" | "of" | "reason" | "progress" => json!(""),
         _ => return Err(format!("{name}: the fixture must say")),
     })
 }

@@ -1,0 +1,84 @@
+"""What running tasks tell of themselves: progress, notes and log lines, gathered and sent now and then."""
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ._codec import to_json
+
+if TYPE_CHECKING:
+    from ._broker import Line
+    from .worker import Worker
+
+# At the server the log keeps so many; between two sends more are dropped here already.
+_MOST_LINES = 1000
+_LONGEST_LINE = 8192
+_PAUSE_S = 0.1
+_HOUR_MS, _WEEK_MS = 3_600_000, 7 * 86_400_000
+
+
+class _Report:
+    __slots__ = ("lines", "meta", "progress", "task_id")
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        self.progress = b""
+        self.meta: dict[str, Any] = {}
+        self.lines: list[str] = []
+
+
+class Reports:
+    """The reports of one worker's tasks. The first leaves at once, more of them at most every 100 ms."""
+
+    def __init__(self, worker: "Worker", line: "Line", result_ttl_ms: int) -> None:
+        self._worker = worker
+        self._line = line
+        self._log_ttl_ms = _WEEK_MS if result_ttl_ms < 0 else max(result_ttl_ms, _HOUR_MS)
+        self._lock = threading.Lock()
+        self._open: dict[int, _Report] = {}
+        self._is_due = False
+
+    def add(
+        self, claim: tuple[Any, ...], *, progress: bytes = b"", meta: dict[str, Any] | None = None, line: str = ""
+    ) -> None:
+        """Note what the task of this claim tells; from any thread."""
+        with self._lock:
+            report = self._open.get(claim[1])
+            if report is None:
+                report = self._open[claim[1]] = _Report(claim[0])
+            report.progress = progress or report.progress
+            report.meta.update(meta or {})
+            if line:
+                report.lines.append(line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + "…")
+                del report.lines[:-_MOST_LINES]
+            if self._is_due:
+                return
+            self._is_due = True
+        try:
+            self._line.loop.call_soon_threadsafe(self._send_soon)
+        except RuntimeError:  # the loop is closed, and with it the worker
+            return
+
+    def is_current(self, claim: tuple[Any, ...]) -> bool:
+        """Whether the attempt is still wanted: not aborted, timed out or given to others."""
+        return self._worker.is_current(claim[1])
+
+    def send(self) -> bool:
+        """Send what was noted; whether there was anything."""
+        with self._lock:
+            reports, self._open = self._open, {}
+        identity = self._worker.link.identity
+        for token, report in reports.items():
+            meta, lines = to_json(report.meta), [line.encode(errors="replace") for line in report.lines]
+            self._line.tell(
+                "progress", identity, report.task_id, str(token), report.progress, meta, self._log_ttl_ms, *lines
+            )
+        return bool(reports)
+
+    def _send_soon(self) -> None:
+        if self.send():
+            self._line.loop.call_later(_PAUSE_S, self._send_soon)
+        else:
+            with self._lock:
+                self._is_due = bool(self._open)
+                if self._is_due:  # it came just now
+                    self._line.loop.call_soon(self._send_soon)
