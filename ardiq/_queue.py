@@ -54,6 +54,11 @@ class Queue:
             _number(record, "due_at") if state == "scheduled" else None,
         )
 
+    async def record(self, task_id: str) -> dict[str, str]:
+        """A task's record as redis-cli would show it; empty for an unknown task."""
+        record = await self._record(task_id)
+        return {name: value.decode(errors="replace") for name, value in record.items()}
+
     async def history(self, task_id: str) -> list[Attempt]:
         entries = from_json(_text(await self._record(task_id), "history").encode() or b"[]")
         return [

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "run": "run a worker, or several",
     "migrate": "load the Lua library into the server, or look at what is loaded",
+    "status": "show what is where in a queue",
+    "purge": "remove the tasks that wait",
+    "dlq": "look at dead letters, run them again, or delete them",
+    "doctor": "check the server and the queue, and say what to do",
     "fsck": "check a queue's data against its invariants",
 }
 
@@ -102,6 +106,22 @@ def target_argument(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_URL,
         help="the server, or the app that uses it (default: ARDIQ_REDIS_URL or redis://localhost:6379)",
     )
+
+
+def app_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the positional argument that `load_app` understands."""
+    parser.add_argument("app", metavar="MODULE:ATTR", help="where the app is, such as shop.jobs:app")
+
+
+def json_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`."""
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, its columns aligned."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (header, *rows)]
 
 
 def is_url(target: str) -> bool:

@@ -23,8 +23,6 @@ OWN_ERRORS = {"ArdiqError", "BrokerError", "LibraryError", "OutOfMemory", "TaskE
 CARRIED_BY_RUST = {"join", "step", "heartbeat", "leave"}
 # Single transitions that `step` is built from: for clients in other languages, and for reading.
 FOR_OTHER_CLIENTS = {"claim", "ack", "retry", "snooze", "bury", "release"}
-# Their commands come with the next issue.
-NOT_YET_IN_PYTHON = {"purge"}
 
 
 def lua_files() -> Iterator[tuple[str, str, Path]]:
@@ -107,8 +105,7 @@ def test_exceptions() -> None:
 
 
 def test_python_calls_every_function_that_is_for_clients() -> None:
-    assert names_in_python() | CARRIED_BY_RUST | FOR_OTHER_CLIENTS | NOT_YET_IN_PYTHON == set(FUNCTIONS)
-    assert not names_in_python() & NOT_YET_IN_PYTHON
+    assert names_in_python() | CARRIED_BY_RUST | FOR_OTHER_CLIENTS == set(FUNCTIONS)
 
 
 def test_rust_names_no_other_function_and_no_key() -> None:

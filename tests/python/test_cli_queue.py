@@ -1,0 +1,210 @@
+"""`ardiq status`, `purge`, `dlq` and `doctor`: what they show of a queue, and what they refuse."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ardiq import Ardiq
+from ardiq.cli import main
+from ardiq.embedded import Server
+
+Run = Callable[..., tuple[int, str]]
+
+MODULE = """
+from ardiq import Ardiq
+
+app = Ardiq({url!r}, "jobs", priorities=["low", "default"])
+
+@app.task(max_retries=0)
+async def broken(number):
+    raise ValueError("no good")
+
+@app.task
+async def fine():
+    pass
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(binary=os.environ.get("ARDIQ_TEST_SERVER")) as server:
+        yield server
+
+
+@pytest.fixture
+def app(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ardiq]:
+    """The app of a module in the working directory."""
+    (tmp_path / "cli_jobs.py").write_text(MODULE.format(url=server.url))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("cli_jobs", None)
+    import cli_jobs  # type: ignore[import-not-found]
+
+    yield cli_jobs.app
+    cli_jobs.app._broker.close()
+
+
+@pytest.fixture
+def ardiq(app: Ardiq, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(command: str, *words: str) -> tuple[int, str]:
+        first, rest = (words[:1], words[1:]) if command == "dlq" else ((), words)
+        code = main([command, *first, "cli_jobs:app", *rest])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return run
+
+
+def enqueue(app: Ardiq, name: str, count: int, **options: Any) -> list[str]:
+    async def work() -> list[str]:
+        task = app.ref(name)
+        arguments = [7] if name == "broken" else []
+        prepared = [task.options(**options).prepare(*arguments) for _ in range(count)]
+        return [job.id for job in await app.enqueue_many(prepared)]
+
+    return asyncio.run(work())
+
+
+def drain(app: Ardiq) -> None:
+    app.burst = True
+    asyncio.run(app.run())
+
+
+def test_status_of_a_queue(app: Ardiq, ardiq: Run) -> None:
+    enqueue(app, "fine", 3)
+    drain(app)
+    enqueue(app, "fine", 700, priority="low")
+    enqueue(app, "fine", 2, delay_ms=60_000)
+    join = ["w:1", 60_000, '{"label": "w", "host": "h", "pid": 7, "concurrency": 4}', '["default"]', 1]
+    app._broker.core.call("join", join)
+    code, text = ardiq("status")
+    assert code == 0
+    assert "700 queued, 2 scheduled, 0 running, 0 dead" in text
+    assert "low      700    none" in text
+    assert "3 completed" in text
+    status = json.loads(ardiq("status", "--json")[1])
+    assert status["lanes"] == [
+        {"name": "default", "ready": 0, "workers": 1},
+        {"name": "low", "ready": 700, "workers": 0},
+    ]
+    worker = status["workers"][0]
+    assert (worker["identity"], worker["pid"], worker["held"]) == ("w:1", 7, 0)
+    assert 0 < worker["lease_left_ms"] <= 60_000
+    assert status["last_minutes"]["completed"] == 3
+
+
+def test_status_of_an_empty_queue(ardiq: Run) -> None:
+    code, text = ardiq("status")
+    assert code == 0
+    assert "0 queued" in text
+    assert "last 5 minutes: nothing" in text
+
+
+def test_purge_of_one_lane_and_of_all(app: Ardiq, ardiq: Run) -> None:
+    enqueue(app, "fine", 1200, priority="low")
+    enqueue(app, "fine", 5)
+    enqueue(app, "fine", 2, delay_ms=60_000)
+    assert ardiq("purge", "--lane", "low", "-y") == (0, "1,200 removed\n")
+    assert ardiq("purge", "-y") == (0, "5 removed\n")
+    assert ardiq("purge", "--scheduled", "-y") == (0, "2 removed\n")
+    assert asyncio.run(app.queue_size()) == 0
+
+
+def test_purge_asks_first(app: Ardiq, ardiq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    enqueue(app, "fine", 1)
+    code, text = ardiq("purge")
+    assert code == 2
+    assert "--yes" in text
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: "n")
+    assert ardiq("purge") == (1, "nothing was removed\n")
+    monkeypatch.setattr("builtins.input", lambda question: "y")
+    assert ardiq("purge") == (0, "1 removed\n")
+
+
+def test_purge_of_what_is_not_there(ardiq: Run) -> None:
+    code, text = ardiq("purge", "--lane", "none", "-y")
+    assert code == 2
+    assert "low, default" in text
+    assert ardiq("purge", "--lane", "low", "--scheduled", "-y")[0] == 2
+
+
+def test_dead_letters(app: Ardiq, ardiq: Run) -> None:
+    ids = enqueue(app, "broken", 3)
+    drain(app)
+    code, text = ardiq("dlq", "list")
+    assert code == 0
+    assert all(task_id in text for task_id in ids)
+    assert "ValueError('no good')" in text
+    assert "3 of 3 dead letters" in text
+    listed = json.loads(ardiq("dlq", "list", "--json", "--limit", "2")[1])
+    assert [letter["fn_name"] for letter in listed] == ["broken", "broken"]
+    code, text = ardiq("dlq", "show", ids[0])
+    assert code == 0
+    assert "Traceback" in text
+    assert "attempt 1:" in text
+    assert json.loads(ardiq("dlq", "show", ids[0], "--json")[1])["history"][0]["tries"] == 1
+    assert ardiq("dlq", "replay", ids[0]) == (0, "1 replayed\n")
+    assert asyncio.run(app.status(ids[0])) == "queued"
+    assert ardiq("dlq", "delete", ids[1]) == (0, "1 deleted\n")
+    code, text = ardiq("dlq", "delete", ids[1])
+    assert code == 1
+    assert ids[1] in text
+    assert ardiq("dlq", "delete", "--all", "--task", "other") == (0, "0 deleted\n")
+    assert ardiq("dlq", "delete", "--all") == (0, "1 deleted\n")
+    assert asyncio.run(app.dead_count()) == 0
+
+
+@pytest.mark.parametrize(
+    "words", [("list", "x"), ("show",), ("show", "none"), ("replay",), ("delete", "x", "--all"), ("show", "a", "b")]
+)
+def test_misuse_of_dlq(ardiq: Run, words: tuple[str, ...]) -> None:
+    code, text = ardiq("dlq", *words)
+    assert code == 2
+    assert len(text.splitlines()) == 1
+
+
+def test_doctor_finds_lanes_that_nobody_serves(app: Ardiq, ardiq: Run) -> None:
+    drain(app)
+    code, text = ardiq("doctor")
+    assert code == 0
+    assert "library: up to date" in text
+    enqueue(app, "fine", 1, priority="low")
+    code, text = ardiq("doctor")
+    assert code == 1
+    assert "problem lane low: 1 tasks are ready, and no live worker serves it" in text
+    findings = json.loads(ardiq("doctor", "--json")[1])
+    assert {finding["about"] for finding in findings} >= {"server", "library", "clock", "persistence", "lane low"}
+
+
+def test_doctor_of_a_server_that_evicts(app: Ardiq, ardiq: Run) -> None:
+    core = app._broker.core
+    core.command(["CONFIG", "SET", "maxmemory", "1gb", "maxmemory-policy", "allkeys-lru"])
+    code, text = ardiq("doctor")
+    assert code == 1
+    assert "maxmemory-policy: allkeys-lru" in text
+
+
+def test_doctor_of_a_damaged_queue(app: Ardiq, ardiq: Run) -> None:
+    app._broker.core.command(["SET", "ardiq:{jobs}:scheduled", "mine"])
+    code, text = ardiq("doctor")
+    assert code == 1
+    assert "ardiq fsck" in text
+
+
+@pytest.mark.parametrize("command", ["status", "doctor", "purge"])
+def test_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, command: str) -> None:
+    (tmp_path / "cli_away.py").write_text(
+        "from ardiq import Ardiq\napp = Ardiq('redis://127.0.0.1:1', broker_timeout_ms=100)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main([command, "cli_away:app", *(["-y"] if command == "purge" else [])]) == 1
+    captured = capsys.readouterr()
+    assert "127.0.0.1:1" in captured.out + captured.err
