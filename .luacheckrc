@@ -8,5 +8,5 @@ read_globals = {
   "assert", "cjson", "error", "ipairs", "math", "next", "pairs", "pcall", "redis", "select", "string", "table",
   "tonumber", "tostring", "type", "unpack",
   -- lua/lib
-  "alarm", "batch", "clock", "errors", "history", "keys", "lane", "mail", "member", "share", "stats", "task",
+  "alarm", "batch", "clock", "errors", "history", "keys", "lane", "mail", "member", "schedule", "share", "stats", "task",
 }

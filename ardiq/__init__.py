@@ -33,6 +33,7 @@ from .models import (
     TaskMetrics,
     TaskResult,
 )
+from .schedules import Schedule
 from .task import PreparedTask, Task
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "PreparedTask",
     "Progress",
     "Retry",
+    "Schedule",
     "Snooze",
     "State",
     "Task",

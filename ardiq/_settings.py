@@ -20,6 +20,7 @@ class Settings:
     _poll_block_ms: int
     _result_ttl_ms: int
     _max_lost: int
+    _cron_poll_s: float
     _burst: bool
 
     @property
@@ -91,6 +92,11 @@ class Settings:
     def max_lost(self) -> int:
         """How many workers may die holding a task before it is dead-lettered as poison."""
         return self._max_lost
+
+    @property
+    def cron_poll_s(self) -> float:
+        """How often a worker looks for schedules that others changed."""
+        return self._cron_poll_s
 
     @property
     def burst(self) -> bool:

@@ -4,22 +4,27 @@ import asyncio
 import os
 import socket
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import asynccontextmanager, suppress
+from datetime import tzinfo
 from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
 
 from . import _options
 from ._attempts import Registered
 from ._broker import Broker
 from ._codec import Codec
+from ._cron import Timing
 from ._hooks import Hooks
 from ._ids import new_id
 from ._metrics import Metrics
 from ._producer import Producer
 from ._queue import Queue
+from ._scheduler import Scheduler
 from ._settings import Settings
 from .job import Job
 from .models import Attempt, DeadLetter, TaskInfo, TaskMetrics, TaskResult
 from .retries import DEFAULT_MAX_RETRIES, Delay, RetryOption, RetryRules
+from .schedules import Schedules, define
 from .task import PreparedTask, Task
 from .worker import Worker
 
@@ -46,6 +51,7 @@ class Ardiq(Settings, Hooks):
         limits: how many tasks of a lane one worker runs at once.
         serializer: makes bytes of arguments and results instead of JSON or msgpack.
         deserializer: makes them back.
+        cron_poll_s: how often a worker looks at the schedules, besides waking when one falls due.
         concurrency: tasks that one worker runs at once.
         prefetch: most tasks that one worker holds ahead; None adapts it to how long they take.
         idle_timeout_ms: the worker's lease: how long it may be silent before its tasks are given to others.
@@ -84,6 +90,7 @@ class Ardiq(Settings, Hooks):
         limits: dict[str, int] | None = None,
         serializer: Callable[[Any], bytes] | None = None,
         deserializer: Callable[[bytes], Any] | None = None,
+        cron_poll_s: float = 1.0,
         concurrency: int = 16,
         prefetch: int | None = None,
         idle_timeout_ms: int = 60_000,
@@ -116,6 +123,7 @@ class Ardiq(Settings, Hooks):
         self._idle_timeout_ms = _options.integer("idle_timeout_ms", idle_timeout_ms, least=1)
         self._poll_block_ms = _options.integer("poll_block_ms", poll_block_ms, least=1)
         self._result_ttl_ms = _options.integer("result_ttl_ms", result_ttl_ms)
+        self._cron_poll_s = _options.seconds("cron_poll_s", cron_poll_s) or 1.0
         self._burst = _options.boolean("burst", burst)
         self.allow_eviction = _options.boolean("allow_eviction", allow_eviction)
         self._max_lost = _options.integer("max_lost", max_lost, least=1)
@@ -141,6 +149,8 @@ class Ardiq(Settings, Hooks):
         )
         self._producer = Producer(self)
         self._queue = Queue(self)
+        self._crons: dict[str, dict[str, Any]] = {}
+        self.schedules = Schedules(self)
         # At the latest when the interpreter ends.
         weakref.finalize(self, self._broker.close)
 
@@ -238,6 +248,59 @@ class Ardiq(Settings, Hooks):
             return task
 
         return register if fn is None else register(fn)
+
+    @property
+    def crons(self) -> list[str]:
+        """Names of the tasks that recur."""
+        return list(self._crons)
+
+    def cron(
+        self,
+        spec: str | None = None,
+        *,
+        every: Delay | None = None,
+        name: str | None = None,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        backoff_ms: int = 0,
+        timeout: float | None = None,
+        priority: str | None = None,
+        coalesce: bool = False,
+        tz: str | tzinfo | None = None,
+        missed: str = "skip",
+    ) -> Callable[[Callable[[], R]], Task[[], R]]:
+        """Register a function as a task that recurs: each occurrence runs once, however many workers there are.
+
+        Args:
+            spec: cron expression of five fields, of six with seconds first, or a nickname such as "@daily".
+            every: a period instead, a timedelta or seconds, at least 0.1; it counts from the epoch.
+            name: by what the task is known; the function's name when None.
+            max_retries: attempts after the first one that raised.
+            backoff_ms: pause before each further attempt; 0: the square of its number, in seconds.
+            timeout: seconds after which an attempt fails; None: no limit.
+            priority: its lane.
+            coalesce: pass over an occurrence while the one before is unfinished.
+            tz: zone of `spec`, an IANA name or a `ZoneInfo`; UTC when None.
+            missed: what to do about occurrences that no worker fired within a minute: "skip" them, run "once" for all
+                of them, or run "all".
+
+        Raises:
+            ValueError: neither or both of `spec` and `every`, an impossible one, or an unknown zone, lane or policy.
+
+        Example:
+            ```python
+            @app.cron("0 6 * * mon-fri", tz="Europe/Berlin")
+            async def report() -> None: ...
+            ```
+        """
+        definition = define(self, name or "", Timing(spec, every, tz), priority, coalesce, missed, "code")
+
+        def register(function: Callable[[], R]) -> Task[[], R]:
+            options: dict[str, Any] = {"max_retries": max_retries, "backoff_ms": backoff_ms, "timeout": timeout}
+            task: Task[[], R] = self.task(name=name, priority=priority, **options)(function)
+            self._crons[task.name] = {**definition, "task": task.name}
+            return task
+
+        return register
 
     def ref(self, name: str, *, priority: str | None = None, unique: bool = False) -> Task[..., Any]:
         """A task that is registered elsewhere: it can be enqueued, not called.
@@ -350,10 +413,24 @@ class Ardiq(Settings, Hooks):
                 if self._stop_asked:
                     return
                 self._worker = Worker(self, self._broker.line(loop))
-                await self._worker.run()
+                async with self._scheduling():
+                    await self._worker.run()
         finally:
             self._worker = None
             self._running = False
+
+    @asynccontextmanager
+    async def _scheduling(self) -> AsyncIterator[None]:
+        if self.burst:
+            yield
+            return
+        scheduler = asyncio.create_task(Scheduler(self).run())
+        try:
+            yield
+        finally:
+            scheduler.cancel()
+            with suppress(asyncio.CancelledError):
+                await scheduler
 
     def stop(self) -> None:
         """Let `run` end when the running tasks have ended. From any thread; without a run it does nothing."""

@@ -21,6 +21,7 @@ _COMMANDS = {
     "status": "show what is where in a queue",
     "purge": "remove the tasks that wait",
     "dlq": "look at dead letters, run them again, or delete them",
+    "schedule": "look at recurring tasks, pause, run or remove them",
     "doctor": "check the server and the queue, and say what to do",
     "fsck": "check a queue's data against its invariants",
 }

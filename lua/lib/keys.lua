@@ -15,6 +15,8 @@ function M.mailbox(base, name) return base .. 'mailbox:' .. name end
 function M.waiters(base, id) return base .. 'waiters:' .. id end
 function M.log(base, id) return base .. 'log:' .. id end
 function M.dead(base) return base .. 'dead' end
+function M.schedules(base) return base .. 'schedules' end
+function M.schedule_due(base) return base .. 'schedule_due' end
 function M.lanes(base) return base .. 'lanes' end
 function M.meta(base) return base .. 'meta' end
 function M.stats(base) return base .. 'stats' end

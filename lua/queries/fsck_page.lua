@@ -5,7 +5,7 @@
 local TYPES = {
   task = 'hash', ready = 'list', tombs = 'set', wake = 'list', scheduled = 'zset', running = 'hash', suspects = 'zset',
   workers = 'zset', worker = 'hash', aborts = 'set', mailbox = 'list', waiters = 'set', log = 'list',
-  dead = 'zset', lanes = 'set',
+  dead = 'zset', schedules = 'hash', schedule_due = 'zset', lanes = 'set',
   meta = 'hash', stats = 'hash',
 }
 local FIELDS = { 'state', 'lane', 'worker', 'lost' }
@@ -38,7 +38,7 @@ end
 -- One key of the queue: its type, whether it has an owner, and for a record its place.
 local function check_key(base, key, add)
   local name = string.sub(key, #base + 1)
-  local kind, rest = string.match(name, '^([a-z]+):?(.*)$')
+  local kind, rest = string.match(name, '^([a-z_]+):?(.*)$')
   if not TYPES[kind] then return add('unknown_key', name, '') end
   local actual = redis.call('TYPE', key).ok
   if actual == 'none' then return end

@@ -53,7 +53,7 @@ def app(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 @pytest.fixture
 def ardiq(app: Ardiq, capsys: pytest.CaptureFixture[str]) -> Run:
     def run(command: str, *words: str) -> tuple[int, str]:
-        first, rest = (words[:1], words[1:]) if command == "dlq" else ((), words)
+        first, rest = (words[:1], words[1:]) if command in ("dlq", "schedule") else ((), words)
         code = main([command, *first, "cli_jobs:app", *rest])
         captured = capsys.readouterr()
         return code, captured.out + captured.err
@@ -208,3 +208,23 @@ def test_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert main([command, "cli_away:app", *(["-y"] if command == "purge" else [])]) == 1
     captured = capsys.readouterr()
     assert "127.0.0.1:1" in captured.out + captured.err
+
+
+def test_schedules(app: Ardiq, ardiq: Run) -> None:
+    asyncio.run(app.schedules.put("nightly", "fine", "0 3 * * *", tz="Europe/Berlin"))
+    asyncio.run(app.schedules.put("often", "fine", every=90))
+    code, text = ardiq("schedule", "list")
+    assert code == 0
+    assert "0 3 * * * Europe/Berlin" in text
+    assert "every 90 s" in text
+    assert ardiq("schedule", "pause", "often") == (0, "")
+    listed = {entry["name"]: entry for entry in json.loads(ardiq("schedule", "list", "--json")[1])}
+    assert (listed["often"]["paused"], listed["nightly"]["paused"]) == (True, False)
+    assert ardiq("schedule", "resume", "often") == (0, "")
+    code, text = ardiq("schedule", "run", "often")
+    assert code == 0
+    assert asyncio.run(app.status(text.split()[1])) == "queued"
+    assert ardiq("schedule", "remove", "often") == (0, "")
+    assert ardiq("schedule", "remove", "often") == (1, "there is no schedule 'often'\n")
+    assert ardiq("schedule", "pause")[0] == 2
+    assert ardiq("schedule", "list", "often")[0] == 2

@@ -33,8 +33,8 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
         let (kind, rest) = name.split_once(':').unwrap_or((name, ""));
         let expected = match (kind, rest) {
             ("lanes", "") => "set",
-            ("scheduled" | "suspects" | "workers" | "dead", "") => "zset",
-            ("meta" | "stats", "") => "hash",
+            ("scheduled" | "suspects" | "workers" | "dead" | "schedule_due", "") => "zset",
+            ("meta" | "stats" | "schedules", "") => "hash",
             ("task" | "running" | "worker" | "stats", _) => "hash",
             ("ready" | "wake" | "mailbox" | "log", _) => "list",
             ("tombs" | "aborts" | "waiters", _) => "set",

@@ -1,0 +1,32 @@
+-- schedule_fire: none, complete, failed, aborted, expired -> queued. A worker says that an occurrence is due: it is enqueued once, and the schedule moves on to the next.
+return function(base, args)
+  local name, due_at = args.name, args.due_at
+  if args.next_due_at <= due_at then errors.raise(errors.bad_argument('next_due_at must come after due_at')) end
+  local definition, at, now = schedule.read(base, name), schedule.due_at(base, name), clock.now()
+  if not definition or not at then return { 'gone', 0, '' } end
+  if at ~= due_at then return { 'moved', at, '' } end
+  if due_at > now then return { 'early', at, '' } end
+  local id = name .. ':' .. clock.text(due_at)
+  local key = keys.task(base, id)
+  lane.check(base, definition.lane)
+  errors.read('ZCARD', keys.dead(base))
+  local record, err = task.read(base, id, { 'state' })
+  if err then return { err = err } end
+  local last = definition.coalesce and definition.last_id and task.read(base, definition.last_id, { 'state' })
+
+  redis.call('ZADD', keys.schedule_due(base), args.next_due_at, name)
+  if definition.paused then return { 'paused', args.next_due_at, '' } end
+  if args.run == 0 then return { 'skipped', args.next_due_at, '' } end
+  if last and last.state and not task.is_finished(last.state) then return { 'coalesced', args.next_due_at, '' } end
+  definition.last_id, definition.last_due_at = id, due_at
+  schedule.write(base, name, definition)
+  -- Somebody enqueued a task of that id: it stands for this occurrence.
+  if record.state and not task.is_finished(record.state) then return { 'exists', args.next_due_at, id } end
+  if record.state then task.erase(base, id) end
+  local b = batch.open(base, now)
+  task.create(b, key, { id = id, name = definition.task, lane = definition.lane, args = definition.args or '',
+    kwargs = definition.kwargs or '' }, {})
+  redis.call('SADD', keys.lanes(base), definition.lane)
+  batch.close(b)
+  return { 'fired', args.next_due_at, id }
+end
