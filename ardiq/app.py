@@ -5,7 +5,7 @@ import os
 import socket
 import weakref
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
 from . import _options
 from ._attempts import Registered
@@ -14,6 +14,7 @@ from ._codec import Codec
 from ._hooks import Hooks
 from ._ids import new_id
 from ._metrics import Metrics
+from ._processes import importable_name
 from ._producer import Producer
 from ._queue import Queue
 from ._settings import Settings
@@ -170,6 +171,7 @@ class Ardiq(Settings, Hooks):
         retry_on: ExceptionTypes | None = ...,
         give_up_on: ExceptionTypes | None = ...,
         max_age: Delay | None = ...,
+        executor: Literal["thread", "process"] = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(
         self,
@@ -186,8 +188,9 @@ class Ardiq(Settings, Hooks):
         retry_on: ExceptionTypes | None = None,
         give_up_on: ExceptionTypes | None = None,
         max_age: Delay | None = None,
+        executor: Literal["thread", "process"] = "thread",
     ) -> Any:
-        """Register a function as a task; `async def` runs on the worker's loop, `def` on a thread.
+        """Register a function as a task; `async def` runs on the worker's loop, `def` on a thread or in a process.
 
         Args:
             fn: the function, when used without parentheses.
@@ -202,6 +205,7 @@ class Ardiq(Settings, Hooks):
             retry_on: try again after these exceptions only; a `Retry` counts as one.
             give_up_on: never after these.
             max_age: fail rather than try again when it would be older than this, a timedelta or seconds.
+            executor: where a `def` runs: "thread", or "process" for a child process, which a timeout or an abort kills.
 
         Returns:
             The `Task`, which can be called as the function and enqueued.
@@ -220,6 +224,8 @@ class Ardiq(Settings, Hooks):
         retries = RetryRules(max_retries, backoff_ms, retry, retry_on, give_up_on, max_age)
         _options.seconds("timeout", timeout)
         _options.boolean("unique", unique)
+        if executor not in ("thread", "process"):
+            raise ValueError(f"executor must be 'thread' or 'process', not {executor!r}")
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             if not callable(function):
@@ -234,7 +240,15 @@ class Ardiq(Settings, Hooks):
                     f"task {task.name!r} is already registered by {getattr(other.fn, '__module__', '?')}: "
                     "rename one, or give it a name="
                 )
-            self._registry[task.name] = Registered(task, function, retries, timeout)
+            entry = Registered(task, function, retries, timeout, executor == "process")
+            if entry.in_process:
+                if entry.is_async:
+                    raise ValueError(
+                        f"task {task.name!r}: executor='process' is for `def`; an `async def` runs on the worker's "
+                        "loop and can be stopped there"
+                    )
+                importable_name(function, task.name)
+            self._registry[task.name] = entry
             return task
 
         return register if fn is None else register(fn)
