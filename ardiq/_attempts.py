@@ -352,11 +352,17 @@ class Attempts:
                 self.running[token][1].cancel()
         elif (held := self.threads.pop(token, None)) is not None:
             # A thread cannot be stopped: it is settled now, and what it returns is ignored.
+            self.abandon(held.claim, 1)
             self.settle_cancelled(held.claim, monotonic() - held.started, why)
 
     def log_success(self, claim: Claim, run_s: float) -> None:
         """Say so at debug level."""
         log.debug("task succeeded id=%s name=%r try=%d duration_ms=%d", claim[0], claim[2], claim[8], int(run_s * 1000))
+
+    def abandon(self, claim: Claim, change: int) -> None:
+        """Count a thread that runs on after its attempt was settled, or, with -1, one that has ended."""
+        with self._metrics.lock:
+            self._metrics.of(claim[2], claim[7]).abandoned_threads += change
 
     def count(self, claim: Claim, run_s: float, outcome: str) -> None:
         """Count an attempt; from any thread."""

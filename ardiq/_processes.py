@@ -189,8 +189,8 @@ def _error(module: str, path: str, text: str, traceback: str, args: list[Any], d
     """An exception like the one in the child, for retry rules and hooks to look at."""
     error: Exception
     try:
-        kind = reduce(getattr, path.split("."), importlib.import_module(module))
-        error = kind.__new__(kind, *args)  # type: ignore[attr-defined]
+        kind: Any = reduce(getattr, path.split("."), importlib.import_module(module))
+        error = kind.__new__(kind, *args)
         if not isinstance(error, Exception):
             raise TypeError(f"{path} would end more than the task")
     except Exception:

@@ -315,7 +315,8 @@ class Ardiq(Settings, Hooks):
     async def abort(self, task_id: str) -> bool:
         """Stop a task: at once where it waits, at its next `await` where it runs.
 
-        A sync task that runs is settled at once; its thread cannot be stopped and runs on unheard.
+        A sync task that runs is settled at once; its thread cannot be stopped and runs on unheard. One in a process is
+        settled when that has ended.
 
         Returns:
             False when it ended before or is unknown.

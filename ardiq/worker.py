@@ -1,7 +1,8 @@
 """The part of a worker that runs Python functions.
 
 The compiled core claims tasks, keeps the lease and hands in outcomes; here each claim becomes an attempt: an asyncio
-task for `async def`, a call on a thread or in a child process for `def`. Every claim that was taken is settled exactly once.
+task for `async def`, a call on a thread or in a child process for `def`. Every claim that was taken is settled exactly
+once.
 """
 
 import asyncio

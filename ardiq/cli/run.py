@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import embedded
@@ -166,8 +167,7 @@ class _Work:
 
 def _resident_mb() -> int:
     try:
-        with open("/proc/self/statm") as pages:
-            return int(pages.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
     except OSError:  # no Linux: the most it ever held
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most >> 20 if sys.platform == "darwin" else most >> 10

@@ -245,7 +245,7 @@ def test_what_does_not_end_within_the_drain_timeout_is_handed_back(project: Proj
     assert "what still runs after 0.3 s is handed back" in errors
     assert project.queued() == [("queued", "0")]  # no attempt was charged
     assert project.workers() == []
-    assert not os.path.exists(f"/proc/{pid}")
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_what_ends_within_the_drain_timeout_has_ended(project: Project) -> None:
