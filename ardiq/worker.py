@@ -55,6 +55,7 @@ class Worker:
         self._stopped: asyncio.Future[None] = line.loop.create_future()
         self._stopping = False
         self._taken: deque[Claim] = deque()
+        self._processes = Processes(app)
         # Sync tasks go from the core to threads without the loop, unless a middleware needs it.
         sync = [name for name, task in app._registry.items() if not (task.is_async or task.in_process)]
         threaded = [] if app._middleware else sync
@@ -62,7 +63,6 @@ class Worker:
         self._attempts = Attempts(app, self)
         self._sync_tasks = SyncTasks(self._attempts, self.link, self._context, app.concurrency)
         self._attempts.in_thread = self._sync_tasks.call
-        self._processes = Processes(app)
         self._attempts.in_process = self._processes.call
         self._has_threaded = bool(threaded)
         self.turn_due = False

@@ -35,6 +35,7 @@ _RECYCLED = 3
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _HEALTHY_AFTER_S = 60.0
 _LOOK_S = 0.5
+_STUBBORN_S = 8.0  # longer than a cancelled worker takes to leave
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -143,6 +144,12 @@ class _Work:
         self._is_over = True
         if self._main is not None:
             self._main.cancel()
+        asyncio.get_running_loop().call_later(_STUBBORN_S, self._leave)
+
+    def _leave(self) -> None:
+        _log.warning("a task does not let itself be cancelled; it runs again when the lease is over")
+        logging.shutdown()
+        os._exit(1)
 
     async def _watch(self) -> None:
         while (reason := self._is_spent()) is None:

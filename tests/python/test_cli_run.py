@@ -38,6 +38,15 @@ JOBS = """
         asyncio.run(note.fn("started"))
         time.sleep(seconds)
 
+    @app.task
+    async def deaf() -> None:
+        await note.fn("started")
+        while True:
+            try:
+                await asyncio.sleep(600)
+            except asyncio.CancelledError:
+                pass
+
     @app.task(executor="process")
     def crunch() -> None:
         asyncio.run(note.fn("started"))
@@ -246,6 +255,16 @@ def test_what_does_not_end_within_the_drain_timeout_is_handed_back(project: Proj
     assert project.queued() == [("queued", "0")]  # no attempt was charged
     assert project.workers() == []
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_task_that_ignores_its_cancellation_does_not_hold_up_the_stop(project: Project) -> None:
+    project.enqueue("deaf", "[]")
+    process = project.start("jobs:app", "--drain-timeout", "0")
+    eventually(lambda: project.notes() == ["started"])
+    code, errors = stop(process)
+    assert code == 1
+    assert "a task does not let itself be cancelled" in errors
+    assert len(project.queued()) == 1
 
 
 def test_what_ends_within_the_drain_timeout_has_ended(project: Project) -> None:
