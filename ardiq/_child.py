@@ -42,9 +42,29 @@ def main() -> None:
     for module in modules:
         with suppress(Exception):  # the task that needs it says what is wrong
             importlib.import_module(module)
-    channel.sendall(frame(["ready"]))
+    reports = _Reports(channel)
+    context.reports.set(reports)  # type: ignore[arg-type]
+    reports.send(frame(["ready"]))
     while (call := messages.get()) is not None:
-        channel.sendall(contextvars.copy_context().run(_attempt, *call))
+        reports.send(contextvars.copy_context().run(_attempt, *call))
+
+
+class _Reports:
+    """Passes on to the worker what a task tells of itself."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._lock = threading.Lock()
+
+    def send(self, data: bytes) -> None:
+        with self._lock:
+            self._channel.sendall(data)
+
+    def add(self, claim: tuple[Any, ...], **report: Any) -> None:
+        self.send(frame(["report", claim[1], report]))
+
+    def is_current(self, _: tuple[Any, ...]) -> bool:
+        return True  # a child whose task is not wanted any more is ended
 
 
 def _listen(stream: BinaryIO, messages: "queue.SimpleQueue[Any]") -> NoReturn:

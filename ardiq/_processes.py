@@ -12,6 +12,7 @@ import sys
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
+from . import context
 from ._attempts import Claim, FromChild, Registered, within
 from ._codec import from_msgpack, to_msgpack
 from .errors import ProcessDied
@@ -76,14 +77,15 @@ class _Child:
         return not self._ended.done() and not self._reader.at_eof()
 
     async def ask(self, message: Any) -> list[Any]:
-        """Its answer.
+        """Its answer; its next one when there is nothing to say.
 
         Raises:
             ProcessDied: it ended instead.
         """
         try:
-            self._writer.write(frame(message))
-            await self._writer.drain()
+            if message is not None:
+                self._writer.write(frame(message))
+                await self._writer.drain()
             size = int.from_bytes(await self._reader.readexactly(4), "big")
             answer: list[Any] = from_msgpack(await self._reader.readexactly(size))
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -129,7 +131,7 @@ class Processes:
         child = await self._take()
         try:
             request = [*importable_name(entry.fn, claim[2]), claim]
-            kind, *rest = await within(entry.timeout, child.ask(request))
+            kind, *rest = await within(entry.timeout, self._answer(child, request, claim))
         except BaseException:
             await self._stop(child)
             raise
@@ -138,6 +140,15 @@ class Processes:
             raise _error(*rest)
         data, codec = rest
         return self._app._codec.decode_result(data, codec, lambda _: entry.signature)
+
+    async def _answer(self, child: _Child, request: Any, claim: Claim) -> list[Any]:
+        reports = context.reports.get()
+        answer = await child.ask(request)
+        while answer[0] == "report":
+            if reports is not None and answer[1] == claim[1]:  # and not from a thread of an earlier task
+                reports.add(claim, **answer[2])
+            answer = await child.ask(None)
+        return answer
 
     async def close(self) -> None:
         """End all children, busy or not."""

@@ -53,6 +53,14 @@ TASKS = """
         return [list(value), blob]
 
     @once
+    def tell() -> bool:
+        task = current_task()
+        task.progress(0.5, "half")
+        task.log("a line")
+        task.note(size=3)
+        return task.cancelled()
+
+    @once
     def unfit() -> object:
         return object()
 
@@ -157,6 +165,16 @@ async def test_what_a_task_knows_and_gets_is_the_same_there(jobs: ModuleType) ->
         assert (await result_of(job)).value == [job.id, "who", 1]
         assert await jobs.echo.request((1, 2), blob=b"\xff") == [[1, 2], b"\xff"]
         assert [await jobs.paint.request(colour) for colour in ("red", "blue")] == ["none", "none"]
+
+
+async def test_what_a_task_tells_of_itself_arrives(jobs: ModuleType) -> None:
+    async with working(jobs.app):
+        job = await jobs.tell.enqueue()
+        assert (await result_of(job)).value is False
+        await eventually(job.logs)
+        assert await job.logs() == ["a line"]
+        assert await job.meta() == {"size": 3}
+        assert await job.progress() == (0.5, "half")
 
 
 async def test_middleware_and_hooks_see_the_value_and_the_error(jobs: ModuleType) -> None:
