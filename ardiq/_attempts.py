@@ -40,7 +40,7 @@ _LONGEST_TEXT = 16_384
 class Registered:
     """A task as the worker knows it."""
 
-    __slots__ = ("fn", "is_async", "retries", "signature", "task", "timeout")
+    __slots__ = ("fn", "in_process", "is_async", "retries", "signature", "task", "timeout")
 
     def __init__(
         self,
@@ -48,12 +48,14 @@ class Registered:
         fn: Callable[..., Any],
         retries: RetryRules,
         timeout: float | None = None,
+        in_process: bool = False,
     ) -> None:
         self.task = task
         self.fn = fn
         self.signature = None if task is None else task._signature
         self.retries = retries
         self.timeout = timeout
+        self.in_process = in_process
         # An instance whose class defines `async def __call__` counts, too.
         self.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
             getattr(type(fn), "__call__", None)  # noqa: B004
@@ -62,6 +64,35 @@ class Registered:
 
 class TimedOut(TimeoutError):
     """The task's own time limit; its text is the failure's."""
+
+
+class FromChild(Exception):
+    """The cause of an error that was raised in a child process: what it looked like there."""
+
+    def __init__(self, text: str, traceback: str) -> None:
+        super().__init__(text)
+        self.text = text
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return self.traceback
+
+
+async def within(timeout: float | None, work: Awaitable[Any]) -> Any:
+    """Await it, with a time limit in seconds or none.
+
+    Raises:
+        TimedOut: it took longer.
+    """
+    if timeout is None:
+        return await work
+    try:
+        async with asyncio.timeout(timeout) as limit:
+            return await work
+    except TimeoutError:
+        if limit.expired():
+            raise TimedOut(f"timed out after {timeout}s") from None
+        raise
 
 
 class InThread(NamedTuple):
@@ -99,6 +130,7 @@ class Attempts:
         self.threads: dict[int, InThread] = {}
         self.runners: dict[str, Callable[[Claim], Coroutine[Any, Any, None]]] = {}
         self.in_thread: Callable[..., Awaitable[Any]]
+        self.in_process: Callable[[Registered, Claim], Awaitable[Any]]
         self._why_cancelled: dict[int, str] = {}
         self._loop_thread = get_ident()
 
@@ -176,29 +208,21 @@ class Attempts:
         return attempt
 
     def _call(self, entry: Registered) -> Callable[[Claim, list[Any], dict[str, Any]], Awaitable[Any]]:
-        """How the function is called: on a thread, with a time limit, within the middleware."""
+        """How the function is called: on a thread or in a process, with a time limit, within the middleware."""
         fn, timeout, middleware = entry.fn, entry.timeout, list(self._app._middleware)
 
         def run(args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
             return fn(*args, **kwargs) if entry.is_async else self.in_thread(fn, args, kwargs)
 
-        async def limited(args: list[Any], kwargs: dict[str, Any]) -> Any:
-            if timeout is None:
-                return await run(args, kwargs)
-            try:
-                async with asyncio.timeout(timeout) as limit:
-                    return await run(args, kwargs)
-            except TimeoutError:
-                if limit.expired():
-                    raise TimedOut(f"timed out after {timeout}s") from None
-                raise
+        def limited(claim: Claim, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
+            return self.in_process(entry, claim) if entry.in_process else within(timeout, run(args, kwargs))
 
         def call(claim: Claim, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
             if not middleware:
-                return limited(args, kwargs)
+                return limited(claim, args, kwargs)
             headers = from_json(claim[6]) if claim[6] else {}
             execution = ExecutionContext(claim[0], claim[2], claim[8], tuple(args), kwargs, headers)
-            call_next: Callable[[], Awaitable[Any]] = functools.partial(limited, args, kwargs)
+            call_next: Callable[[], Awaitable[Any]] = functools.partial(limited, claim, args, kwargs)
             for wrap in reversed(middleware):
                 call_next = functools.partial(wrap, execution, call_next)
             return call_next()
@@ -248,11 +272,11 @@ class Attempts:
         rules = entry.retries
         if isinstance(error, Snooze):
             return self._snooze(claim, rules, error)
-        text = str(error) if isinstance(error, TimedOut) else _text(error)
+        text = str(error) if isinstance(error, TimedOut) else error_text(error)
         asked = isinstance(error, Retry)
         details: dict[str, Any] = {}
         if entry.task is not None and not asked:
-            details["traceback"] = _traceback(error)
+            details["traceback"] = error_traceback(error)
         will_retry = rules.allow(tries, error)
         if will_retry:
             details["delay_ms"] = delay_ms = rules.delay_ms(tries, error)
@@ -328,11 +352,17 @@ class Attempts:
                 self.running[token][1].cancel()
         elif (held := self.threads.pop(token, None)) is not None:
             # A thread cannot be stopped: it is settled now, and what it returns is ignored.
+            self.abandon(held.claim, 1)
             self.settle_cancelled(held.claim, monotonic() - held.started, why)
 
     def log_success(self, claim: Claim, run_s: float) -> None:
         """Say so at debug level."""
         log.debug("task succeeded id=%s name=%r try=%d duration_ms=%d", claim[0], claim[2], claim[8], int(run_s * 1000))
+
+    def abandon(self, claim: Claim, change: int) -> None:
+        """Count a thread that runs on after its attempt was settled, or, with -1, one that has ended."""
+        with self._metrics.lock:
+            self._metrics.of(claim[2], claim[7]).abandoned_threads += change
 
     def count(self, claim: Claim, run_s: float, outcome: str) -> None:
         """Count an attempt; from any thread."""
@@ -354,7 +384,10 @@ def waited(claim: Claim, run_s: float) -> float | None:
     return time() - run_s - claim[9] / 1000 if claim[8] == 1 else None
 
 
-def _text(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
+    """An exception in one bounded text."""
+    if isinstance(error.__cause__, FromChild):
+        return error.__cause__.text
     try:
         text = repr(error)
     except Exception:
@@ -362,7 +395,10 @@ def _text(error: BaseException) -> str:
     return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
 
 
-def _traceback(error: BaseException) -> str:
+def error_traceback(error: BaseException) -> str:
+    """Where it was raised, as text, bounded from above."""
+    if isinstance(error.__cause__, FromChild):
+        return error.__cause__.traceback
     try:
         frames = error.__traceback__ and error.__traceback__.tb_next  # without the worker's own frame
         text = "".join(traceback.format_exception(type(error), error, frames))

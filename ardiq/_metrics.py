@@ -13,13 +13,14 @@ _FIRST_BOUND = _BOUNDS[0]
 class Counters:
     """One task in one lane. Sync tasks end on several threads: they count under `Metrics.lock`."""
 
-    __slots__ = ("_run", "_run_s", "_wait", "_wait_s", "aborted", "failed", "retried", "succeeded")
+    __slots__ = ("_run", "_run_s", "_wait", "_wait_s", "abandoned_threads", "aborted", "failed", "retried", "succeeded")
 
     def __init__(self) -> None:
         self.succeeded = 0
         self.retried = 0
         self.failed = 0
         self.aborted = 0
+        self.abandoned_threads = 0
         # How many fell at or under each bound and over the one before; the last is for the rest.
         self._run = [0] * (len(_BOUNDS) + 1)
         self._wait = [0] * (len(_BOUNDS) + 1)
@@ -77,6 +78,7 @@ class Metrics:
                 counters.aborted,
                 counters.run,
                 counters.wait,
+                counters.abandoned_threads,
             )
             for (name, lane), counters in sorted(self.counters.items())
         ]

@@ -90,6 +90,7 @@ class SyncTasks:
         """Call a function on a thread, in the caller's context. Cancelled, the thread runs on unheard."""
         answer: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
         call = contextvars.copy_context().run
+        claim = context.running.get()
 
         def work() -> None:
             value, error = None, None
@@ -98,13 +99,23 @@ class SyncTasks:
             except BaseException as raised:
                 error = raised
             try:
-                self._loop.call_soon_threadsafe(resolve, answer, (value, error))
+                self._loop.call_soon_threadsafe(end, (value, error))
             except RuntimeError:  # the loop is closed: nobody waits any more
                 return
 
+        def end(outcome: tuple[Any, BaseException | None]) -> None:
+            resolve(answer, outcome)
+            if answer.cancelled() and claim is not None:
+                self._attempts.abandon(claim, -1)
+
         self._calls.put(work)
         self._called.grow()
-        value, error = await answer
+        try:
+            value, error = await answer
+        except asyncio.CancelledError:
+            if answer.cancelled() and claim is not None:
+                self._attempts.abandon(claim, 1)
+            raise
         if error is not None:
             raise error
         return value
@@ -142,8 +153,11 @@ class SyncTasks:
         except BaseException as error:
             if attempts.threads.pop(claim[1], None) is not None:
                 self._failed(entry, claim, started, error)
+            else:
+                attempts.abandon(claim, -1)
             return
         if attempts.threads.pop(claim[1], None) is None:
+            attempts.abandon(claim, -1)
             return
         run_s = monotonic() - started
         details = to_json({"codec": codec}) if codec else b""
@@ -180,6 +194,7 @@ class SyncTasks:
 
     def _time_out(self, held: InThread) -> None:
         limit = held.entry.timeout
+        self._attempts.abandon(held.claim, 1)
         log.warning(
             "task %r (id %s) is over its time limit of %ss; its thread cannot be stopped and is busy until it returns",
             held.claim[2], held.claim[0], limit,

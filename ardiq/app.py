@@ -7,7 +7,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import tzinfo
-from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
 from . import _options
 from ._attempts import Registered
@@ -17,6 +17,7 @@ from ._cron import Timing
 from ._hooks import Hooks
 from ._ids import new_id
 from ._metrics import Metrics
+from ._processes import importable_name
 from ._producer import Producer
 from ._queue import Queue
 from ._scheduler import Scheduler
@@ -180,6 +181,7 @@ class Ardiq(Settings, Hooks):
         retry_on: ExceptionTypes | None = ...,
         give_up_on: ExceptionTypes | None = ...,
         max_age: Delay | None = ...,
+        executor: Literal["thread", "process"] = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(
         self,
@@ -196,8 +198,9 @@ class Ardiq(Settings, Hooks):
         retry_on: ExceptionTypes | None = None,
         give_up_on: ExceptionTypes | None = None,
         max_age: Delay | None = None,
+        executor: Literal["thread", "process"] = "thread",
     ) -> Any:
-        """Register a function as a task; `async def` runs on the worker's loop, `def` on a thread.
+        """Register a function as a task; `async def` runs on the worker's loop, `def` on a thread or in a process.
 
         Args:
             fn: the function, when used without parentheses.
@@ -212,6 +215,7 @@ class Ardiq(Settings, Hooks):
             retry_on: try again after these exceptions only; a `Retry` counts as one.
             give_up_on: never after these.
             max_age: fail rather than try again when it would be older than this, a timedelta or seconds.
+            executor: where a `def` runs: "thread", or "process" for a child process, which a timeout or an abort kills.
 
         Returns:
             The `Task`, which can be called as the function and enqueued.
@@ -230,6 +234,8 @@ class Ardiq(Settings, Hooks):
         retries = RetryRules(max_retries, backoff_ms, retry, retry_on, give_up_on, max_age)
         _options.seconds("timeout", timeout)
         _options.boolean("unique", unique)
+        if executor not in ("thread", "process"):
+            raise ValueError(f"executor must be 'thread' or 'process', not {executor!r}")
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             if not callable(function):
@@ -244,7 +250,15 @@ class Ardiq(Settings, Hooks):
                     f"task {task.name!r} is already registered by {getattr(other.fn, '__module__', '?')}: "
                     "rename one, or give it a name="
                 )
-            self._registry[task.name] = Registered(task, function, retries, timeout)
+            entry = Registered(task, function, retries, timeout, executor == "process")
+            if entry.in_process:
+                if entry.is_async:
+                    raise ValueError(
+                        f"task {task.name!r}: executor='process' is for `def`; an `async def` runs on the worker's "
+                        "loop and can be stopped there"
+                    )
+                importable_name(function, task.name)
+            self._registry[task.name] = entry
             return task
 
         return register if fn is None else register(fn)
@@ -266,6 +280,7 @@ class Ardiq(Settings, Hooks):
         priority: str | None = None,
         coalesce: bool = False,
         tz: str | tzinfo | None = None,
+        executor: Literal["thread", "process"] = "thread",
         missed: str = "skip",
     ) -> Callable[[Callable[[], R]], Task[[], R]]:
         """Register a function as a task that recurs: each occurrence runs once, however many workers there are.
@@ -280,6 +295,7 @@ class Ardiq(Settings, Hooks):
             priority: its lane.
             coalesce: pass over an occurrence while the one before is unfinished.
             tz: zone of `spec`, an IANA name or a `ZoneInfo`; UTC when None.
+            executor: where a sync function runs: see `task`.
             missed: what to do about occurrences that no worker fired within a minute: "skip" them, run "once" for all
                 of them, or run "all".
 
@@ -296,7 +312,7 @@ class Ardiq(Settings, Hooks):
 
         def register(function: Callable[[], R]) -> Task[[], R]:
             options: dict[str, Any] = {"max_retries": max_retries, "backoff_ms": backoff_ms, "timeout": timeout}
-            task: Task[[], R] = self.task(name=name, priority=priority, **options)(function)
+            task: Task[[], R] = self.task(name=name, priority=priority, executor=executor, **options)(function)
             self._crons[task.name] = {**definition, "task": task.name}
             return task
 
@@ -364,7 +380,8 @@ class Ardiq(Settings, Hooks):
     async def abort(self, task_id: str) -> bool:
         """Stop a task: at once where it waits, at its next `await` where it runs.
 
-        A sync task that runs is settled at once; its thread cannot be stopped and runs on unheard.
+        A sync task that runs is settled at once; its thread cannot be stopped and runs on unheard. One in a process is
+        settled when that has ended.
 
         Returns:
             False when it ended before or is unknown.

@@ -24,6 +24,7 @@ __all__ = [
     "LibraryError",
     "OldStep",
     "OutOfMemory",
+    "ProcessDied",
     "Retry",
     "Snooze",
     "TaskError",
@@ -96,6 +97,10 @@ class TaskError(ArdiqError):
 
     def __reduce__(self) -> tuple[type[TaskError], tuple[TaskResult]]:
         return type(self), (self.result,)
+
+
+class ProcessDied(RuntimeError):
+    """The child process that ran a task (`executor="process"`) ended without an answer; the text says how."""
 
 
 class Retry(Exception):

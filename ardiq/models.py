@@ -207,6 +207,7 @@ class TaskMetrics:
     Attributes:
         run: how long the attempts ran.
         wait: how long tasks waited from being enqueued to their first attempt.
+        abandoned_threads: how many threads are busy now with attempts that timed out, were aborted or handed back.
     """
 
     fn_name: str
@@ -217,6 +218,7 @@ class TaskMetrics:
     aborted: int
     run: Histogram
     wait: Histogram
+    abandoned_threads: int
 
 
 class State(SimpleNamespace):

@@ -1,7 +1,8 @@
 """The part of a worker that runs Python functions.
 
 The compiled core claims tasks, keeps the lease and hands in outcomes; here each claim becomes an attempt: an asyncio
-task for `async def`, a call on a thread for `def`. Every claim that was taken is settled exactly once.
+task for `async def`, a call on a thread or in a child process for `def`. Every claim that was taken is settled exactly
+once.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from . import _core, context
 from ._attempts import ABORTED, RELEASED, Attempts, Claim
 from ._codec import to_json
+from ._processes import Processes
 from ._reports import Reports
 from ._threads import SyncTasks
 
@@ -53,12 +55,15 @@ class Worker:
         self._stopped: asyncio.Future[None] = line.loop.create_future()
         self._stopping = False
         self._taken: deque[Claim] = deque()
+        self._processes = Processes(app)
         # Sync tasks go from the core to threads without the loop, unless a middleware needs it.
-        threaded = [] if app._middleware else [name for name, task in app._registry.items() if not task.is_async]
+        sync = [name for name, task in app._registry.items() if not (task.is_async or task.in_process)]
+        threaded = [] if app._middleware else sync
         self.link = line.channel.worker(_config(app, threaded))
         self._attempts = Attempts(app, self)
         self._sync_tasks = SyncTasks(self._attempts, self.link, self._context, app.concurrency)
         self._attempts.in_thread = self._sync_tasks.call
+        self._attempts.in_process = self._processes.call
         self._has_threaded = bool(threaded)
         self.turn_due = False
         self._reports = Reports(self, line, app.result_ttl_ms)
@@ -84,6 +89,7 @@ class Worker:
             self.link.abandon()  # of no effect once it has left
             self._attempts.hand_back()
             self._sync_tasks.close()
+            await self._processes.close()
             self._reports.send()
 
     def stop(self) -> None:

@@ -1,21 +1,26 @@
 """Run a worker for the app that MODULE:ATTR names; the module is importable from the working directory.
 
-SIGINT (Ctrl-C) or SIGTERM stops it when the running tasks have ended, a second one at once. With --workers it starts
-that many processes, passes signals on to them, and starts a crashed one again.
+SIGINT (Ctrl-C) or SIGTERM stops it when the running tasks have ended, a second one at once; with --drain-timeout, what
+still runs then is handed back. With --workers it starts that many processes, passes signals on to them, and starts a
+crashed one again. --max-tasks, --max-age and --max-memory-mb end a worker; with --workers a new one takes its place.
 """
 
 import argparse
 import asyncio
 import contextlib
 import logging
+import math
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import embedded
+from .._processes import exit_reason
 from ..errors import LibraryError
 from . import Refusal, load_app
 
@@ -26,8 +31,11 @@ _log = logging.getLogger("ardiq")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _REFUSED = 2
+_RECYCLED = 3
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _HEALTHY_AFTER_S = 60.0
+_LOOK_S = 0.5
+_STUBBORN_S = 8.0  # longer than a cancelled worker takes to leave
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +57,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="accept a server that may evict tasks when its memory is full",
     )
+    parser.add_argument(
+        "--drain-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="wait this long for running tasks when stopping, then hand them back (default: wait for them)",
+    )
+    parser.add_argument("--max-tasks", type=_positive, metavar="N", help="end a worker after about N attempts")
+    parser.add_argument("--max-age", type=_positive, metavar="SECONDS", help="end a worker after this time")
+    parser.add_argument(
+        "--max-memory-mb", type=_positive, metavar="N", help="end a worker that holds more MiB than this"
+    )
     parser.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
 
 
@@ -57,43 +76,108 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=level, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     app = load_app(arguments.app)
     if arguments.workers == 1:
-        return asyncio.run(_work(app, arguments))
+        return asyncio.run(_Work(app, arguments).run())
     if embedded.is_embedded(app.redis_url):
         embedded.url_for(app.redis_url)  # here, so that the children share it
     return asyncio.run(_Supervisor(arguments).run())
 
 
-async def _work(app: "Ardiq", arguments: argparse.Namespace) -> int:
-    app.burst = app.burst or arguments.burst
-    app.allow_eviction = app.allow_eviction or arguments.allow_eviction
-    loop = asyncio.get_running_loop()
-    stopping = False
+class _Work:
+    """One worker in this process."""
 
-    def stop() -> None:
-        nonlocal stopping
-        if stopping:
+    def __init__(self, app: "Ardiq", arguments: argparse.Namespace) -> None:
+        app.burst = app.burst or arguments.burst
+        app.allow_eviction = app.allow_eviction or arguments.allow_eviction
+        self._app = app
+        self._arguments = arguments
+        self._started = time.monotonic()
+        self._is_draining = False
+        self._is_over = False  # the time for it
+        self._is_recycled = False
+        self._is_asked = False  # to stop, from outside
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        self._main = asyncio.current_task()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._signalled)
+        lifeline = self._arguments.lifeline
+        if lifeline is not None:
+            os.set_inheritable(lifeline, False)
+            loop.add_reader(lifeline, self._parent_ended)
+        watch = loop.create_task(self._watch())
+        try:
+            await self._app.run()
+        except LibraryError as error:
+            raise Refusal(str(error)) from None
+        except asyncio.CancelledError:
+            if not self._is_over:
+                raise
+        finally:
+            watch.cancel()
+        return _RECYCLED if self._is_recycled and lifeline is not None and not self._is_asked else 0
+
+    def _signalled(self) -> None:
+        if self._is_asked:
             _log.warning("stopped at once; what was running runs again when the lease is over")
             logging.shutdown()
             os._exit(1)
-        stopping = True
+        self._is_asked = True
         _log.info("stopping when the running tasks have ended; a second signal stops at once")
-        app.stop()
+        self._drain()
 
-    def parent_ended() -> None:
-        loop.remove_reader(arguments.lifeline)
-        if not stopping:
-            stop()
+    def _parent_ended(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._arguments.lifeline)
+        if not self._is_asked:
+            self._signalled()
 
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, stop)
-    if arguments.lifeline is not None:
-        os.set_inheritable(arguments.lifeline, False)
-        loop.add_reader(arguments.lifeline, parent_ended)
+    def _drain(self) -> None:
+        if self._is_draining:
+            return
+        self._is_draining = True
+        self._app.stop()
+        if self._arguments.drain_timeout is not None:
+            asyncio.get_running_loop().call_later(self._arguments.drain_timeout, self._hand_back)
+
+    def _hand_back(self) -> None:
+        _log.warning("what still runs after %g s is handed back", self._arguments.drain_timeout)
+        self._is_over = True
+        if self._main is not None:
+            self._main.cancel()
+        asyncio.get_running_loop().call_later(_STUBBORN_S, self._leave)
+
+    def _leave(self) -> None:
+        _log.warning("a task does not let itself be cancelled; it runs again when the lease is over")
+        logging.shutdown()
+        os._exit(1)
+
+    async def _watch(self) -> None:
+        while (reason := self._is_spent()) is None:
+            await asyncio.sleep(_LOOK_S)
+        self._is_recycled = True
+        _log.info("stopping: %s", reason)
+        self._drain()
+
+    def _is_spent(self) -> str | None:
+        limits = self._arguments
+        if limits.max_tasks is not None:
+            rows = self._app.metrics()
+            attempts = sum(row.succeeded + row.retried + row.failed + row.aborted for row in rows)
+            if attempts >= limits.max_tasks:
+                return f"{attempts} attempts (--max-tasks {limits.max_tasks})"
+        if limits.max_age is not None and time.monotonic() - self._started >= limits.max_age:
+            return f"{limits.max_age} s old (--max-age)"
+        if limits.max_memory_mb is not None and (held := _resident_mb()) > limits.max_memory_mb:
+            return f"holds {held} MiB (--max-memory-mb {limits.max_memory_mb})"
+        return None
+
+
+def _resident_mb() -> int:
     try:
-        await app.run()
-    except LibraryError as error:
-        raise Refusal(str(error)) from None
-    return 0
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+    except OSError:  # no Linux: the most it ever held
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most >> 20 if sys.platform == "darwin" else most >> 10
 
 
 class _Supervisor:
@@ -103,6 +187,9 @@ class _Supervisor:
         for name in ("burst", "verbose", "quiet", "allow_eviction"):
             if getattr(arguments, name):
                 self._command.append("--" + name.replace("_", "-"))
+        for name in ("drain_timeout", "max_tasks", "max_age", "max_memory_mb"):
+            if (value := getattr(arguments, name)) is not None:
+                self._command += ["--" + name.replace("_", "-"), str(value)]
         self._children: set[asyncio.subprocess.Process] = set()
         self._stopping = asyncio.Event()
 
@@ -129,14 +216,17 @@ class _Supervisor:
             started = time.monotonic()
             code = await self._one(lifeline)
             if self._stopping.is_set() or code in (0, _REFUSED):
-                return 0 if code == 0 else max(code, 1)
+                return 0 if code in (0, _RECYCLED) else max(code, 1)
+            if code == _RECYCLED:
+                _log.info("worker %d of %d has reached a limit; starting a new one", number, self._count)
+                continue
             if time.monotonic() - started > _HEALTHY_AFTER_S:
                 pause = _FIRST_PAUSE_S
             _log.error(
                 "worker %d of %d ended: %s; starting it again in %g s",
                 number,
                 self._count,
-                _reason(code),
+                exit_reason(code),
                 pause,
             )
             try:
@@ -170,17 +260,15 @@ def _pass_on(child: asyncio.subprocess.Process) -> None:
         child.send_signal(signal.SIGTERM)
 
 
-def _reason(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"
-
-
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
     return number
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, got {text}")
+    return seconds

@@ -32,6 +32,26 @@ JOBS = """
         await note.fn("started")
         await asyncio.sleep(seconds)
         await note.fn("finished")
+
+    @app.task
+    def blocking(seconds: float) -> None:
+        asyncio.run(note.fn("started"))
+        time.sleep(seconds)
+
+    @app.task
+    async def deaf() -> None:
+        await note.fn("started")
+        while True:
+            try:
+                await asyncio.sleep(600)
+            except asyncio.CancelledError:
+                pass
+
+    @app.task(executor="process")
+    def crunch() -> None:
+        asyncio.run(note.fn("started"))
+        while True:
+            pass
 """
 
 
@@ -61,6 +81,17 @@ class Project:
         )
         self.processes.append(process)
         return process
+
+    def queued(self) -> list[tuple[str, str]]:
+        """State and tries of the tasks that are not finished."""
+        keys = self.core.command(["KEYS", "ardiq:{default}:task:*"])
+        rows = [self.core.command(["HMGET", key, "state", "tries"]) for key in keys]
+        return [(state.decode(), (tries or b"0").decode()) for state, tries in rows]
+
+    def pids(self) -> list[int]:
+        """Who wrote the notes."""
+        path = self.directory / "notes"
+        return [int(line.split()[1]) for line in path.read_text().splitlines()] if path.exists() else []
 
     def notes(self) -> list[str]:
         path = self.directory / "notes"
@@ -167,7 +198,7 @@ def test_a_crashed_worker_is_started_again_and_the_signal_named(project: Project
     eventually(lambda: len(set(project.workers()) - {first, second}) == 1)
     code, errors = stop(process)
     assert code == 0, errors
-    assert "killed by SIGKILL; starting it again in 1 s" in errors
+    assert "killed by SIGKILL, perhaps out of memory; starting it again in 1 s" in errors
     assert set(project.workers()) <= {first}, errors
 
 
@@ -210,3 +241,75 @@ def test_no_workers_is_a_wrong_number(project: Project) -> None:
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 2
     assert "expected at least 1" in errors
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("slow", "[60]"), ("blocking", "[60]"), ("crunch", "[]")])
+def test_what_does_not_end_within_the_drain_timeout_is_handed_back(project: Project, name: str, arguments: str) -> None:
+    project.enqueue(name, arguments)
+    process = project.start("jobs:app", "--drain-timeout", "0.3")
+    eventually(lambda: project.notes() == ["started"])
+    [pid] = project.pids()
+    code, errors = stop(process)
+    assert code == 0, errors
+    assert "what still runs after 0.3 s is handed back" in errors
+    assert project.queued() == [("queued", "0")]  # no attempt was charged
+    assert project.workers() == []
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_task_that_ignores_its_cancellation_does_not_hold_up_the_stop(project: Project) -> None:
+    project.enqueue("deaf", "[]")
+    process = project.start("jobs:app", "--drain-timeout", "0")
+    eventually(lambda: project.notes() == ["started"])
+    code, errors = stop(process)
+    assert code == 1
+    assert "a task does not let itself be cancelled" in errors
+    assert len(project.queued()) == 1
+
+
+def test_what_ends_within_the_drain_timeout_has_ended(project: Project) -> None:
+    project.enqueue("slow", "[0.5]")
+    process = project.start("jobs:app", "--drain-timeout", "20")
+    eventually(lambda: project.notes() == ["started"])
+    code, errors = stop(process)
+    assert code == 0, errors
+    assert project.notes() == ["started", "finished"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [
+        (("--max-tasks", "3"), "3 attempts (--max-tasks 3)"),
+        (("--max-age", "1"), "1 s old (--max-age)"),
+        (("--max-memory-mb", "1"), "MiB (--max-memory-mb 1)"),
+    ],
+)
+def test_a_worker_that_reached_a_limit_ends_and_says_why(project: Project, limit: tuple[str, str], says: str) -> None:
+    for _ in range(3):
+        project.enqueue("note", '["x"]')
+    process = project.start("jobs:app", *limit)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    assert says in errors
+
+
+def test_a_worker_that_reached_a_limit_is_replaced_at_once(project: Project) -> None:
+    process = project.start("jobs:app", "--workers", "2", "--max-tasks", "1")
+    eventually(lambda: len(project.workers()) == 2)
+    before = set(project.workers())
+    project.enqueue("note", '["x"]')
+    eventually(lambda: len(project.workers()) == 2 and len(set(project.workers()) - before) == 1)
+    code, errors = stop(process)
+    assert code == 0, errors
+    assert "has reached a limit; starting a new one" in errors
+    assert "starting it again in" not in errors
+
+
+@pytest.mark.parametrize(
+    "words", [("--drain-timeout", "-1"), ("--drain-timeout", "nan"), ("--max-tasks", "0"), ("--max-age", "x")]
+)
+def test_a_wrong_limit_is_refused(project: Project, words: tuple[str, str]) -> None:
+    process = project.start("jobs:app", *words)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert words[0] in errors

@@ -113,6 +113,11 @@ async def test_retries(app: Ardiq) -> None:
     assert (result.value, result.tries) == (3, 3)
 
 
+def abandoned(app: Ardiq, name: str) -> int:
+    """Threads that run on for a task after it was settled."""
+    return sum(row.abandoned_threads for row in app.metrics() if row.fn_name == name)
+
+
 @pytest.mark.parametrize("with_middleware", [False, True])
 async def test_a_time_limit_settles_the_task_while_its_thread_goes_on(
     make_app: Callable[..., Ardiq], with_middleware: bool
@@ -145,11 +150,13 @@ async def test_a_time_limit_settles_the_task_while_its_thread_goes_on(
         result = await result_of(job)
         assert (result.success, result.value) == (False, "timed out after 0.1s")
         assert isinstance(told[0].exc, TimeoutError)
+        assert abandoned(app, "stuck") == 1
         jobs = [await fine.enqueue(i) for i in range(5)]
         assert [(await result_of(job)).value for job in jobs] == list(range(5))
         go_on.set()
         assert (await result_of(await fine.enqueue(9))).value == 9
         assert (await job.result()) == result
+        await eventually(lambda: abandoned(app, "stuck") == 0)
     assert is_sound(app)
 
 
@@ -177,8 +184,10 @@ async def test_an_abort_settles_it_and_what_it_returns_is_dropped(app: Ardiq, wi
         result = await result_of(job)
         assert result.aborted
         assert not ended.is_set()
+        assert abandoned(app, "work") == 1
         go_on.set()
         await eventually(ended.is_set)
+        await eventually(lambda: abandoned(app, "work") == 0)
         again = await work.enqueue()
         assert (await result_of(again)).value == "too late"
         assert (await result_of(job)).aborted

@@ -44,12 +44,18 @@ def add(a: int, b: int = 0) -> int:
     return a + b
 
 
+@app.task(executor="process", timeout=60)
+def crunch(number: int) -> int:
+    return number
+
+
 @app.task()
 async def nothing() -> None:
     raise Retry("later", delay_ms=5)
 
 
 app.task(max_retries="5")  # type: ignore[call-overload]
+app.task(executor="fiber")  # type: ignore[call-overload]
 app.task(colour="red")  # type: ignore[call-overload]
 app.task("name")  # type: ignore[call-overload]
 

@@ -1,0 +1,118 @@
+"""The child of a worker: runs sync tasks where they can be stopped. Started by `_processes` with one end of a socket.
+
+Frames go both ways: four bytes of length, then msgpack. The first one says what to import; each further one is a claim.
+"""
+
+import contextvars
+import ctypes
+import importlib
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from functools import reduce
+from types import FrameType
+from typing import Any, BinaryIO, NoReturn
+
+from . import context
+from ._attempts import Registered, error_text, error_traceback
+from ._codec import from_msgpack
+from ._processes import frame
+from .task import Task
+
+_LAST_WORDS_S = 1.0
+_stopping = False
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, _stop)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, for code that never lets go of the interpreter
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(channel.makefile("rb"), messages), daemon=True).start()
+    sys.path[:], modules, level = messages.get()
+    if level is not None:
+        logging.basicConfig(level=level, format="%(asctime)s %(process)d %(levelname)s %(message)s")
+    for module in modules:
+        with suppress(Exception):  # the task that needs it says what is wrong
+            importlib.import_module(module)
+    reports = _Reports(channel)
+    context.reports.set(reports)  # type: ignore[arg-type]
+    reports.send(frame(["ready"]))
+    while (call := messages.get()) is not None:
+        reports.send(contextvars.copy_context().run(_attempt, *call))
+
+
+class _Reports:
+    """Passes on to the worker what a task tells of itself."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._lock = threading.Lock()
+
+    def send(self, data: bytes) -> None:
+        with self._lock:
+            self._channel.sendall(data)
+
+    def add(self, claim: tuple[Any, ...], **report: Any) -> None:
+        self.send(frame(["report", claim[1], report]))
+
+    def is_current(self, _: tuple[Any, ...]) -> bool:
+        return True  # a child whose task is not wanted any more is ended
+
+
+def _listen(stream: BinaryIO, messages: "queue.SimpleQueue[Any]") -> NoReturn:
+    with suppress(OSError):
+        while head := stream.read(4):
+            messages.put(from_msgpack(stream.read(int.from_bytes(head, "big"))))
+    messages.put(None)
+    time.sleep(_LAST_WORDS_S)  # an idle child has ended by then; for a busy one nobody waits any more
+    os._exit(1)
+
+
+def _stop(number: int, _: FrameType | None) -> NoReturn:
+    global _stopping
+    _stopping = True
+    raise SystemExit(128 + number)  # so that the task's `finally` and `with` run
+
+
+def _attempt(module: str, path: str, claim: list[Any]) -> bytes:
+    context.running.set(tuple(claim))
+    try:
+        entry = _registered(module, path, claim[2])
+        assert entry.task is not None
+        codec = entry.task.app._codec
+        args, kwargs = codec.decode_call(claim[3], claim[4], claim[5], entry.signature)
+        return frame(["value", *codec.encode_result(claim[2], entry.signature, entry.fn(*args, **kwargs))])
+    except BaseException as error:
+        if _stopping:
+            raise
+        kind = type(error)
+        rest = [kind.__module__, kind.__qualname__, error_text(error), error_traceback(error)]
+        rest = [text.encode(errors="backslashreplace").decode() for text in rest]
+        delay_ms = getattr(error, "delay_ms", None)
+        try:
+            return frame(["error", *rest, list(error.args), delay_ms])
+        except Exception:  # arguments that cannot travel: the text has them
+            return frame(["error", *rest, [rest[2]], None])
+
+
+def _registered(module: str, path: str, name: str) -> Registered:
+    found = reduce(getattr, path.split("."), importlib.import_module(module))
+    entry = found.app._registry.get(name) if isinstance(found, Task) else None
+    if entry is None:
+        raise LookupError(
+            f"{module}.{path} is not task {name!r} in the child process: keep what @app.task returns under the "
+            "function's own name"
+        )
+    return entry
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Sync tasks in child processes, which a time limit or an abort can really stop."""
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from . import context
+from ._attempts import Claim, FromChild, Registered, within
+from ._codec import from_msgpack, to_msgpack
+from .errors import ProcessDied
+
+if TYPE_CHECKING:
+    from .app import Ardiq
+
+_START_S = 60.0
+_GRACE_S = 1.0
+
+
+def frame(message: Any) -> bytes:
+    """A message as it travels."""
+    data = to_msgpack(message)
+    return len(data).to_bytes(4, "big") + data
+
+
+def exit_reason(code: int) -> str:
+    """How a process ended, for people."""
+    if code >= 0:
+        return f"exit code {code}"
+    if code == -signal.SIGKILL:
+        return "killed by SIGKILL, perhaps out of memory"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def importable_name(fn: Any, name: str) -> tuple[str, str]:
+    """Module and path under which a child process finds a function.
+
+    Raises:
+        ValueError: it has none.
+    """
+    module, path = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
+    if not module or not path or "<" in path:
+        raise ValueError(
+            f"task {name!r}: executor='process' needs a function at the top level of a module, which the child process "
+            f"imports; {path or fn!r} cannot be imported"
+        )
+    return module, path
+
+
+class _Child:
+    """One child process; it runs one task at a time."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        # A process that the task forked may hold the socket open: the end of the child is what counts.
+        loop = asyncio.get_running_loop()
+        self._ended = loop.create_task(process.wait())
+        self._ended.add_done_callback(lambda _: loop.call_later(_GRACE_S, writer.transport.abort))
+
+    @property
+    def lives(self) -> bool:
+        """Whether it can take another task."""
+        return not self._ended.done() and not self._reader.at_eof()
+
+    async def ask(self, message: Any) -> list[Any]:
+        """Its answer; its next one when there is nothing to say.
+
+        Raises:
+            ProcessDied: it ended instead.
+        """
+        try:
+            if message is not None:
+                self._writer.write(frame(message))
+                await self._writer.drain()
+            size = int.from_bytes(await self._reader.readexactly(4), "big")
+            answer: list[Any] = from_msgpack(await self._reader.readexactly(size))
+        except (ConnectionError, asyncio.IncompleteReadError):
+            await asyncio.wait([self._ended], timeout=_GRACE_S)
+            if not self._ended.done():
+                raise ProcessDied("the task's child process closed its connection to the worker") from None
+            raise ProcessDied(f"the task's child process died: {exit_reason(self._ended.result())}") from None
+        return answer
+
+    async def stop(self) -> None:
+        """End it and what it started: first asked, then killed."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self._ended.done():
+                break
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, number)
+            self._writer.close()
+            await asyncio.wait([self._ended], timeout=_GRACE_S)
+        self._writer.transport.abort()
+
+
+class Processes:
+    """The child processes of one worker: started when first needed, kept for the next task."""
+
+    def __init__(self, app: "Ardiq") -> None:
+        self._app = app
+        self._modules: set[str] = set()
+        for name, entry in app._registry.items():
+            if entry.in_process:
+                module, path = importable_name(entry.fn, name)
+                if module == "__main__":
+                    raise ValueError(
+                        f"task {name!r}: executor='process' cannot import {path!r} from the program that was started: "
+                        "put the task and its app into a module of their own, and import that"
+                    )
+                self._modules.add(module)
+        self._idle: list[_Child] = []
+        self._children: set[_Child] = set()
+        self._stops: set[asyncio.Task[None]] = set()
+
+    async def call(self, entry: Registered, claim: Claim) -> Any:
+        """Run an attempt in a child; its time limit begins when the child is ready."""
+        child = await self._take()
+        try:
+            request = [*importable_name(entry.fn, claim[2]), claim]
+            kind, *rest = await within(entry.timeout, self._answer(child, request, claim))
+        except BaseException:
+            await self._stop(child)
+            raise
+        self._idle.append(child)
+        if kind == "error":
+            raise _error(*rest)
+        data, codec = rest
+        return self._app._codec.decode_result(data, codec, lambda _: entry.signature)
+
+    async def _answer(self, child: _Child, request: Any, claim: Claim) -> list[Any]:
+        reports = context.reports.get()
+        answer = await child.ask(request)
+        while answer[0] == "report":
+            if reports is not None and answer[1] == claim[1]:  # and not from a thread of an earlier task
+                reports.add(claim, **answer[2])
+            answer = await child.ask(None)
+        return answer
+
+    async def close(self) -> None:
+        """End all children, busy or not."""
+        await asyncio.gather(*(self._stop(child) for child in list(self._children)), *self._stops)
+
+    async def _take(self) -> _Child:
+        while self._idle:
+            child = self._idle.pop()
+            if child.lives:
+                return child
+            await self._stop(child)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+            try:
+                # A session of its own: Ctrl-C in the terminal is for the worker, and what a task starts ends with it.
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "ardiq._child", str(theirs.fileno())),
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except BaseException:
+                writer.transport.abort()
+                raise
+        child = _Child(process, reader, writer)
+        self._children.add(child)
+        level = logging.getLogger().level if logging.getLogger().handlers else None
+        try:
+            async with asyncio.timeout(_START_S):
+                await child.ask([sys.path, sorted(self._modules), level])
+        except BaseException as error:
+            await self._stop(child)
+            if isinstance(error, TimeoutError):
+                raise ProcessDied(f"the task's child process was not ready within {_START_S:g} s") from None
+            raise
+        return child
+
+    async def _stop(self, child: _Child) -> None:
+        # Whoever waits for it may be cancelled meanwhile; the child ends all the same.
+        self._children.discard(child)
+        stop = asyncio.get_running_loop().create_task(child.stop())
+        self._stops.add(stop)
+        stop.add_done_callback(self._stops.discard)
+        await asyncio.shield(stop)
+
+
+def _error(module: str, path: str, text: str, traceback: str, args: list[Any], delay_ms: Any) -> Exception:
+    """An exception like the one in the child, for retry rules and hooks to look at."""
+    error: Exception
+    try:
+        kind: Any = reduce(getattr, path.split("."), importlib.import_module(module))
+        error = kind.__new__(kind, *args)
+        if not isinstance(error, Exception):
+            raise TypeError(f"{path} would end more than the task")
+    except Exception:
+        error = RuntimeError(text)
+    if delay_ms is not None:
+        error.delay_ms = delay_ms  # type: ignore[attr-defined]
+    error.__cause__ = FromChild(text, traceback)
+    return error

@@ -1,0 +1,356 @@
+"""Tasks in child processes: a time limit or an abort ends the process, and whatever happens to it the worker lives."""
+
+import asyncio
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from helpers import SOON_S, Script, eventually, field, is_sound, result_of, working
+
+from ardiq import Ardiq, ErrorContext, ProcessDied
+from ardiq.embedded import Server
+
+TASKS = """
+    import os, signal, subprocess, sys, time
+    from contextvars import ContextVar
+    from pathlib import Path
+    from ardiq import Ardiq, Retry, Snooze, current_task
+
+    app = Ardiq({url!r}, queue_name={queue!r}, concurrency=2)
+    once = app.task(executor="process", max_retries=0)
+    colour = ContextVar("colour", default="none")
+
+    class Refused(Exception):
+        def __init__(self, code, reason):
+            super().__init__(code, reason)
+
+    @once
+    def pid() -> int:
+        return os.getpid()
+
+    @once
+    def who() -> list:
+        task = current_task()
+        return [task.task_id, task.name, task.tries]
+
+    @once
+    def paint(to: str) -> str:
+        before = colour.get()
+        colour.set(to)
+        return before
+
+    @once
+    def echo(value: tuple[int, ...], *, blob: bytes = b"") -> list:
+        return [list(value), blob]
+
+    @once
+    def tell() -> bool:
+        task = current_task()
+        task.progress(0.5, "half")
+        task.log("a line")
+        task.note(size=3)
+        return task.cancelled()
+
+    @once
+    def unfit() -> object:
+        return object()
+
+    @app.task(executor="process", max_retries=0, timeout=1)
+    def forever(path: str) -> None:
+        Path(path).write_text(str(os.getpid()))
+        while True:
+            pass
+
+    @once
+    def stubborn(path: str) -> None:
+        helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        Path(path).write_text(f"{{os.getpid()}} {{helper.pid}}")
+        time.sleep(600)
+
+    @once
+    def tidy(path: str) -> None:
+        try:
+            Path(path).write_text(str(os.getpid()))
+            time.sleep(600)
+        finally:
+            Path(path + ".tidied").touch()
+
+    @app.task(executor="process", max_retries=1, backoff_ms=1)
+    def die(how: str) -> int:
+        if current_task().tries == 1:
+            os._exit(3) if how == "exit" else os.kill(os.getpid(), signal.SIGKILL)
+        return current_task().tries
+
+    @once
+    def fork_and_die() -> None:
+        if os.fork():
+            os._exit(4)
+        time.sleep(20)
+
+    @once
+    def refuse() -> None:
+        raise Refused(7, "no")
+
+    @app.task(executor="process", give_up_on=Refused, max_retries=5, backoff_ms=1)
+    def give_up() -> None:
+        raise Refused(7, "no")
+
+    @app.task(executor="process", max_retries=2)
+    def again() -> int:
+        if current_task().tries < 3:
+            raise Retry("not yet", delay_ms=1)
+        return current_task().tries
+
+    @app.task(executor="process", max_retries=0)
+    def snoozed(path: str) -> str:
+        if not Path(path).exists():
+            Path(path).touch()
+            raise Snooze(0.001)
+        return "awake"
+
+    @once
+    def leave() -> None:
+        sys.exit(5)
+
+    @once
+    def hidden() -> None: ...
+    hidden = None
+"""
+
+
+@pytest.fixture
+def jobs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A module of tasks that a child can import."""
+    name = f"jobs_{time.monotonic_ns()}"
+    (tmp_path / f"{name}.py").write_text(textwrap.dedent(TASKS.format(url=server.url, queue=name)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module(name)
+    yield module
+    module.app._broker.close()
+    del sys.modules[name]
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there and no zombie that nobody waits for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_it_runs_in_a_child_that_is_kept_for_the_next_one(jobs: ModuleType) -> None:
+    async with working(jobs.app):
+        pids = {(await result_of(await jobs.pid.enqueue())).value for _ in range(3)}
+        assert len(pids) == 1
+        assert os.getpid() not in pids
+        both = await asyncio.gather(*[jobs.pid.request() for _ in range(20)])
+        assert 1 <= len(set(both) | pids) <= 2  # never more than the concurrency
+    assert not any(map(alive, pids | set(both)))
+    assert is_sound(jobs.app)
+
+
+async def test_what_a_task_knows_and_gets_is_the_same_there(jobs: ModuleType) -> None:
+    async with working(jobs.app):
+        job = await jobs.who.enqueue()
+        assert (await result_of(job)).value == [job.id, "who", 1]
+        assert await jobs.echo.request((1, 2), blob=b"\xff") == [[1, 2], b"\xff"]
+        assert [await jobs.paint.request(colour) for colour in ("red", "blue")] == ["none", "none"]
+
+
+async def test_what_a_task_tells_of_itself_arrives(jobs: ModuleType) -> None:
+    async with working(jobs.app):
+        job = await jobs.tell.enqueue()
+        assert (await result_of(job)).value is False
+        await eventually(job.logs)
+        assert await job.logs() == ["a line"]
+        assert await job.meta() == {"size": 3}
+        assert await job.progress() == (0.5, "half")
+
+
+async def test_middleware_and_hooks_see_the_value_and_the_error(jobs: ModuleType) -> None:
+    seen: list[Any] = []
+
+    @jobs.app.middleware
+    async def note(context: Any, call_next: Any) -> Any:
+        value = await call_next()
+        seen.append(value)
+        return value
+
+    @jobs.app.on_error
+    def tell(context: ErrorContext) -> None:
+        seen.append(context.exc)
+
+    async with working(jobs.app):
+        assert await jobs.echo.request((3,)) == [[3], b""]
+        job = await jobs.refuse.enqueue()
+        result = await result_of(job)
+    assert (result.success, result.value) == (False, "Refused(7, 'no')")
+    assert seen[0] == [[3], b""]
+    assert isinstance(seen[1], jobs.Refused)
+    assert seen[1].args == (7, "no")
+    assert 'raise Refused(7, "no")' in str(field(jobs.app, job.id, "traceback"))
+
+
+async def test_retries_follow_what_was_raised_there(jobs: ModuleType, tmp_path: Path) -> None:
+    async with working(jobs.app):
+        assert (await result_of(await jobs.again.enqueue())).value == 3
+        assert await jobs.snoozed.request(str(tmp_path / "snoozed")) == "awake"
+        result = await result_of(await jobs.give_up.enqueue())
+        assert (result.success, result.tries) == (False, 1)
+        result = await result_of(await jobs.leave.enqueue())
+        assert (result.success, result.value) == (False, "SystemExit(5)")
+
+
+async def test_a_result_that_cannot_travel_is_named_and_the_child_lives(jobs: ModuleType) -> None:
+    async with working(jobs.app):
+        before = await jobs.pid.request()
+        result = await result_of(await jobs.unfit.enqueue())
+        assert not result.success
+        assert "the result of task 'unfit'" in result.value
+        assert await jobs.pid.request() == before
+
+
+async def test_a_time_limit_kills_the_process(jobs: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    async with working(jobs.app):
+        result = await result_of(await jobs.forever.enqueue(str(path)))
+        assert (result.success, result.value) == (False, "timed out after 1s")
+        assert not alive(int(path.read_text()))
+        assert isinstance(await jobs.pid.request(), int)
+    assert is_sound(jobs.app)
+
+
+async def test_an_abort_kills_the_process_and_what_it_started(jobs: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "pids"
+    async with working(jobs.app):
+        job = await jobs.stubborn.enqueue(str(path))
+        pids = [int(pid) for pid in await eventually(lambda: path.exists() and path.read_text().split())]
+        assert all(map(alive, pids))
+        assert await job.abort()
+        assert (await result_of(job)).aborted
+        await eventually(lambda: not any(map(alive, pids)))
+        assert isinstance(await jobs.pid.request(), int)
+    assert is_sound(jobs.app)
+
+
+async def test_an_abort_lets_the_task_tidy_up(jobs: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    async with working(jobs.app):
+        job = await jobs.tidy.enqueue(str(path))
+        pid = int(await eventually(lambda: path.exists() and path.read_text()))
+        assert await job.abort()
+        assert (await result_of(job)).aborted
+        await eventually(lambda: not alive(pid))
+    assert (tmp_path / "pid.tidied").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "says"), [("exit", "exit code 3"), ("kill", "killed by SIGKILL, perhaps out of memory")]
+)
+async def test_a_child_that_dies_fails_the_attempt_and_says_how(jobs: ModuleType, how: str, says: str) -> None:
+    told: list[BaseException] = []
+    jobs.app.on_error(lambda context: told.append(context.exc))
+    async with working(jobs.app):
+        result = await result_of(await jobs.die.enqueue(how))
+    assert (result.success, result.value, result.tries) == (True, 2, 2)
+    [error] = told
+    assert isinstance(error, ProcessDied)
+    assert str(error) == f"the task's child process died: {says}"
+
+
+async def test_a_child_that_dies_is_noticed_while_its_fork_holds_the_socket(jobs: ModuleType) -> None:
+    async with working(jobs.app):
+        result = await result_of(await jobs.fork_and_die.enqueue())
+    assert not result.success
+    assert "exit code 4" in result.value
+
+
+async def test_a_task_that_the_child_does_not_find_says_why(jobs: ModuleType) -> None:
+    async with working(jobs.app):
+        result = await result_of(await jobs.app.send("hidden"))
+    assert not result.success
+    assert "is not task 'hidden' in the child process" in result.value
+
+
+async def test_a_cancelled_worker_hands_it_back_and_leaves_no_child(jobs: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    job = await jobs.tidy.enqueue(str(path))
+    run = asyncio.create_task(jobs.app.run())
+    pid = int(await eventually(lambda: path.exists() and path.read_text()))
+    run.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.wait_for(run, SOON_S)
+    assert not alive(pid)
+    assert await job.status() == "queued"
+    info = await job.info()
+    assert info is not None
+    assert info.tries == 0  # no attempt was charged
+    assert is_sound(jobs.app)
+
+
+def test_children_end_with_a_worker_that_is_killed(
+    jobs: ModuleType, tmp_path: Path, run_script: Callable[..., Script]
+) -> None:
+    path = tmp_path / "pid"
+    worker = run_script(f"""
+        import asyncio, {jobs.__name__} as jobs
+        async def main():
+            await jobs.forever.enqueue({str(path)!r})
+            await jobs.app.run()
+        jobs.app._registry["forever"].timeout = None
+        asyncio.run(main())
+    """)
+
+    async def watch() -> None:
+        pid = int(await eventually(lambda: path.exists() and path.read_text()))
+        assert alive(pid)
+        worker.signal(signal.SIGKILL)
+        await eventually(lambda: not alive(pid))
+
+    asyncio.run(watch())
+
+
+def test_a_wrong_executor_is_refused_where_it_is_written(app: Ardiq) -> None:
+    with pytest.raises(ValueError, match="executor must be 'thread' or 'process', not 'fiber'"):
+        app.task(executor="fiber")  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="is for `def`"):
+
+        @app.task(executor="process")
+        async def coroutine() -> None: ...
+
+    with pytest.raises(ValueError, match="top level of a module"):
+
+        @app.task(executor="process")
+        def local() -> None: ...
+
+    with pytest.raises(ValueError, match="top level of a module"):
+        app.task(executor="process", name="short")(lambda: None)
+    assert app.tasks == []
+
+
+def test_a_task_of_the_started_program_is_refused_by_its_worker(
+    server: Server, run_script: Callable[..., Script]
+) -> None:
+    script = run_script(f"""
+        import asyncio
+        from ardiq import Ardiq
+        app = Ardiq({server.url!r}, queue_name="main")
+
+        @app.task(executor="process")
+        def crunch() -> None: ...
+
+        asyncio.run(app.run())
+    """)
+    code, _, errors = script.end()
+    assert code == 1
+    assert "put the task and its app into a module of their own" in errors
