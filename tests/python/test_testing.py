@@ -1,0 +1,147 @@
+"""`ardiq.testing.inline`: tasks run where they are enqueued. No server listens at this address."""
+
+import asyncio
+import time
+
+import pytest
+
+from ardiq import Ardiq, Retry, TaskError, current_task
+from ardiq.testing import inline
+
+
+@pytest.fixture
+def lonely() -> Ardiq:
+    return Ardiq("redis://127.0.0.1:1")
+
+
+async def test_a_task_has_ended_when_enqueue_returns(lonely: Ardiq) -> None:
+    @lonely.task
+    async def add(a: int, b: int) -> int:
+        return a + b
+
+    @lonely.task
+    def shout(text: str) -> str:
+        return text.upper()
+
+    async with inline(lonely):
+        job = await add.options(delay_ms=3_600_000).enqueue(1, b=2)
+        assert (await job.result()).value == 3
+        assert await job.status() == "complete"
+        assert await job.info() is None
+        assert await shout.request("hey") == "HEY"
+        many = await lonely.enqueue_many(add.prepare(n, n) for n in range(3))
+        assert [(await each.result(timeout=1)).value for each in many] == [0, 2, 4]
+        assert (await (await lonely.send("add", 2, 2)).result()).value == 4
+        assert await lonely.queue_size() == 0
+        assert await lonely.status("nobody") == "not_found"
+        with pytest.raises(TimeoutError):
+            await lonely.result("nobody", timeout=0.02)
+
+
+async def test_retries_take_no_time_and_a_failure_is_a_dead_letter(lonely: Ardiq) -> None:
+    tries, errors, broken = [], [], True
+
+    @lonely.on_error
+    def note(failure):
+        errors.append(failure.will_retry)
+
+    @lonely.task(max_retries=2, backoff_ms=3_600_000)
+    async def flaky() -> str:
+        tries.append(current_task().tries)
+        if broken:
+            raise ValueError("no")
+        return "yes"
+
+    @lonely.task(max_retries=1)
+    async def again() -> str:
+        if current_task().tries == 1:
+            raise Retry
+        return "done"
+
+    async with inline(lonely):
+        job = await flaky.enqueue()
+        result = await job.result()
+        assert (result.success, result.tries, tries, errors) == (False, 3, [1, 2, 3], [True, True, False])
+        assert len(await job.history()) == 3
+        [letter] = await lonely.dead_letters()
+        assert (letter.task_id, letter.error, await lonely.dead_count()) == (job.id, "ValueError('no')", 1)
+        broken = False
+        assert (await (await lonely.replay(job.id)).result()).value == "yes"
+        assert not await lonely.delete_dead(job.id)
+        assert await again.request() == "done"
+        broken = True
+        with pytest.raises(TaskError):
+            await flaky.request()
+        [letter] = await lonely.dead_letters()
+        assert await lonely.delete_dead(letter.task_id)
+        assert await lonely.dead_count() == 0
+        assert await lonely.replay("nobody") is None
+
+
+async def test_hooks_lifespan_middleware_and_timeouts_act(lonely: Ardiq) -> None:
+    seen = []
+
+    @lonely.lifespan
+    async def lifespan():
+        yield {"greeting": "hi"}
+        seen.append("down")
+
+    @lonely.on_enqueue
+    async def tag(call):
+        call.headers["by"] = "test"
+
+    @lonely.middleware
+    async def wrap(ctx, call_next):
+        seen.append(ctx.headers["by"])
+        return await call_next()
+
+    @lonely.task(timeout=0.01, max_retries=0)
+    async def slow(seconds: float) -> str:
+        await asyncio.sleep(seconds)
+        return lonely.state.greeting
+
+    async with inline(lonely):
+        assert await slow.request(0) == "hi"
+        assert "timed out" in (await (await slow.enqueue(60)).result()).value
+    assert seen == ["test", "test", "down"]
+
+
+async def test_a_running_task_is_deduplicated_and_aborted(lonely: Ardiq) -> None:
+    started, runs = asyncio.Event(), []
+
+    @lonely.task(unique=True)
+    async def wait() -> None:
+        runs.append(time.monotonic())
+        started.set()
+        await asyncio.Event().wait()
+
+    async with inline(lonely):
+        first = asyncio.create_task(wait.enqueue())
+        await started.wait()
+        job = await wait.enqueue()
+        assert await job.status() == "running"
+        assert await job.abort()
+        assert await first == job
+        assert (await job.result(timeout=1)).aborted
+        assert not await job.abort()
+    assert len(runs) == 1
+
+
+async def test_misuse_is_refused(lonely: Ardiq) -> None:
+    @lonely.task(max_retries=0)
+    async def give(value: object) -> object:
+        return object()
+
+    async with inline(lonely):
+        with pytest.raises(TypeError):
+            await give.enqueue(object())
+        with pytest.raises(TypeError):
+            await give.enqueue()
+        assert not (await (await give.enqueue(1)).result()).success
+        with pytest.raises(RuntimeError, match="runs already"):
+            await lonely.run()
+        with pytest.raises(RuntimeError, match="runs already"):
+            async with inline(lonely):
+                pass
+        with pytest.raises(RuntimeError, match="another event loop"):
+            await asyncio.to_thread(asyncio.run, lonely.queue_size())
