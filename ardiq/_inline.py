@@ -61,7 +61,7 @@ class InlineLine:
         if not self._add(record):
             sent.set_result(job)
             return
-        self._start(task_id).add_done_callback(lambda _: resolve(sent, job))
+        self._start(task_id).add_done_callback(lambda run: _answer(sent, job, run))
 
     async def enqueue_many(self, records: Sequence[str | bytes]) -> list[bytes]:
         """Run many tasks, one after the other."""
@@ -161,7 +161,12 @@ class InlineLine:
         attempts.taken_at = time()
         attempt = self.loop.create_task(attempts.runner(name)(claim), context=self._context.copy())
         attempts.running[token] = (task_id, attempt)
-        await attempt
+        try:
+            await attempt
+        except asyncio.CancelledError:
+            if attempts.running.pop(token, None) is None or not attempt.cancelled():
+                raise
+            return ABORTED, 0, b"", {}  # before its first step
         ended = next(outcome for outcome in attempts.outcomes if outcome[1] == token)
         attempts.outcomes.remove(ended)
         return ended[2], ended[3], ended[4], from_json(ended[5]) if ended[5] else {}
@@ -232,6 +237,12 @@ class InlineMailbox:
         future = self._line.loop.create_future()
         future.set_result(None)  # it has ended when its enqueue is answered: ask for the outcome
         yield SimpleNamespace(ttl_ms=0, future=future)
+
+
+def _answer(sent: Enqueued, job: Job, run: "asyncio.Task[None]") -> None:
+    if not run.cancelled() and (error := run.exception()) is not None and not sent.done():
+        sent.set_exception(error)
+    resolve(sent, job)
 
 
 def _now() -> bytes:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ardiq import Ardiq, Retry, TaskError, current_task
+from ardiq import Ardiq, Retry, Snooze, TaskError, current_task
 from ardiq.testing import inline
 
 
@@ -145,3 +145,45 @@ async def test_misuse_is_refused(lonely: Ardiq) -> None:
                 pass
         with pytest.raises(RuntimeError, match="another event loop"):
             await asyncio.to_thread(asyncio.run, lonely.queue_size())
+
+
+async def test_an_abort_in_the_very_first_turn(lonely: Ardiq) -> None:
+    started: list[int] = []
+
+    @lonely.task
+    async def work() -> None:
+        started.append(1)
+        await asyncio.sleep(60)
+
+    async with inline(lonely), asyncio.timeout(5):
+        enqueued = asyncio.ensure_future(work.options(task_id="mine").enqueue())
+        for _ in range(3):
+            if await lonely.abort("mine"):
+                break
+        job = await enqueued
+        result = await job.result(timeout=1)
+        assert result is not None
+        assert result.aborted
+
+
+async def test_a_snooze_and_reports(lonely: Ardiq) -> None:
+    seen: list[int] = []
+
+    @lonely.task(max_retries=0)
+    async def later() -> str:
+        task = current_task()
+        assert task is not None
+        seen.append(task.tries)
+        task.progress(0.5, "half")
+        task.log(f"try {len(seen)}")
+        if len(seen) < 3:
+            raise Snooze(3600)
+        return "done"
+
+    async with inline(lonely):
+        job = await later.enqueue()
+        result = await job.result()
+        assert result is not None
+        assert (result.value, seen) == ("done", [1, 1, 1])
+        assert await job.logs() == ["try 1", "try 2", "try 3"]
+        assert await job.progress() == (0.5, "half")
