@@ -95,11 +95,17 @@ class Broker:
             for other in [other for other in self._lines if other.is_closed()]:
                 self._lines.pop(other).close()
             line = self._lines[loop] = Line(loop, core, self._repeat, self._timeout_ms / 1000)
-            if not self._known:
-                self._known = True
-                # Not a daemon: the interpreter waits for it, no longer than a call may take.
-                threading.Thread(target=self._register, args=(core,), name="ardiq-register").start()
-            return line
+        self.register(core)
+        return line
+
+    def register(self, core: _core.Core) -> None:
+        """Make the queue known at the server, once a process, without waiting for it."""
+        with self._lock:
+            if self._known:
+                return
+            self._known = True
+        # Not a daemon: the interpreter waits for it, no longer than a call may take.
+        threading.Thread(target=self._register, args=(core,), name="ardiq-register").start()
 
     async def refuse_eviction(self, loop: asyncio.AbstractEventLoop) -> None:
         """Refuse a server that may throw away tasks; one that cannot be reached is not asked.

@@ -35,6 +35,11 @@ class InlineBroker:
             raise RuntimeError("the app runs inline on another event loop: use it on the one that entered inline(app)")
         return self._line
 
+    @property
+    def core(self) -> Any:
+        """For blocking calls, which would wait for a task that needs their thread."""
+        raise RuntimeError("within inline(app) nothing may block: await enqueue and result, not their _sync twins")
+
     def close(self) -> None:
         """Cancel what still runs."""
         self._line.close()

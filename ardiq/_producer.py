@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from asyncio import get_running_loop
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._broker import Enqueued, refusal
@@ -18,6 +18,9 @@ from .task import PreparedTask, Task
 
 if TYPE_CHECKING:
     from .app import Ardiq
+
+# Tasks in one blocking call.
+_PORTION = 250
 
 # id, name, lane, args, kwargs, options
 Record = tuple[str, str, str, bytes, bytes, bytes]
@@ -96,6 +99,42 @@ class Producer:
                 first.jobs = [job for job, error in zip(jobs, refused, strict=True) if error is None]
             raise first
         return jobs
+
+    def enqueue_sync(self, prepared: Sequence[PreparedTask]) -> list[Job]:
+        """Send tasks from code without an event loop; blocks this thread, with the GIL released."""
+        records: list[Record] = []
+        for each in prepared:
+            if not isinstance(each, PreparedTask):
+                raise TypeError(f"enqueue_many_sync takes task.prepare(...), not {type(each).__name__}")
+            task_id, extra = self._run_hooks_sync(each)
+            records.append(self._record(each._task, each.args, each.kwargs, each._options, task_id, extra))
+        core, jobs = self._broker.core, list[Job]()
+        self._broker.register(core)
+        for at in range(0, len(records), _PORTION):
+            portion = records[at : at + _PORTION]
+            try:
+                answers = core.call("enqueue", [field for record in portion for field in record])
+            except ArdiqError as error:
+                error.jobs = jobs
+                raise
+            refused = [refusal(answer) for answer in answers]
+            jobs += [Job(self._app, record[0]) for record, why in zip(portion, refused, strict=True) if why is None]
+            first = next((why for why in refused if why is not None), None)
+            if first is not None:
+                if isinstance(first, ArdiqError):
+                    first.jobs = jobs
+                raise first
+        return jobs
+
+    def _run_hooks_sync(self, each: PreparedTask) -> tuple[str | None, dict[str, Any] | None]:
+        running = self._run_hooks(each._task, each.args, each.kwargs, each._options)
+        try:
+            running.send(None)
+        except StopIteration as ended:
+            answer: tuple[str | None, dict[str, Any] | None] = ended.value
+            return answer
+        running.close()
+        raise RuntimeError("an async @app.on_enqueue hook needs an event loop: await enqueue, or make the hook a `def`")
 
     async def request(
         self,

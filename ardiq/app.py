@@ -329,6 +329,18 @@ class Ardiq(Settings, Hooks):
         """Enqueue a task by its name alone. An unknown name fails on the worker."""
         return await self.ref(name).enqueue(*args, **kwargs)
 
+    def send_sync(self, name: str, *args: Any, **kwargs: Any) -> Job:
+        """`send` for code without an event loop; blocks this thread until the server has answered."""
+        return self.ref(name).enqueue_sync(*args, **kwargs)
+
+    def enqueue_many_sync(self, tasks: Iterable[PreparedTask]) -> list[Job]:
+        """`enqueue_many` for code without an event loop; blocks this thread until the server has answered."""
+        return self._producer.enqueue_sync(list(tasks))
+
+    def result_sync(self, task_id: str, timeout: float | None = None) -> TaskResult | None:
+        """`result` for code without an event loop: blocks this thread, and asks at most every 50 ms."""
+        return self._queue.result_sync(task_id, timeout)
+
     async def enqueue_many(self, tasks: Iterable[PreparedTask]) -> list[Job]:
         """Enqueue many calls at once.
 

@@ -43,6 +43,10 @@ class Job:
         """
         return await self.app.result(self.id, timeout=timeout)
 
+    def result_sync(self, timeout: float | None = None) -> TaskResult | None:
+        """`result` for code without an event loop: blocks this thread, and asks at most every 50 ms."""
+        return self.app.result_sync(self.id, timeout=timeout)
+
     async def status(self) -> str:
         """Where the task is: "queued", "scheduled", "running", "complete" or "not_found"."""
         return await self.app.status(self.id)

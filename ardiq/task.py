@@ -45,6 +45,20 @@ class _Enqueueable(Generic[P, R_co]):
         task = self._task
         return task.app._producer.enqueue(task, args, kwargs, self._options)
 
+    def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """`enqueue` for code without an event loop, from any thread: blocks it until the server has answered.
+
+        Within a running loop it works, too, and blocks the loop. Raises what `enqueue` raises, and `RuntimeError` where
+        an `@app.on_enqueue` hook is async.
+
+        Example:
+            ```python
+            job = send_email.enqueue_sync("a@example.com")
+            print(job.result_sync(timeout=10))
+            ```
+        """
+        return self._task.app._producer.enqueue_sync([self.prepare(*args, **kwargs)])[0]
+
     def prepare(self, *args: P.args, **kwargs: P.kwargs) -> "PreparedTask":
         """The call that `enqueue` would make, for `app.enqueue_many`."""
         return PreparedTask(self._task, args, kwargs, self._options)

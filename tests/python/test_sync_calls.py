@@ -1,0 +1,141 @@
+"""The blocking twins: the same as their awaited ones, from threads, loops, forks and scripts that end at once."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from helpers import SOON_S, drain, field, is_sound
+
+from ardiq import Ardiq, BrokerError, EnqueueContext
+from ardiq.testing import inline
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def test_the_same_record_as_the_awaited_one(app: Ardiq) -> None:
+    task = app.task(add)
+    job = task.options(priority="default").enqueue_sync(1, b=2)
+    twin = asyncio.run(as_awaited(task))
+    for name in ("name", "args", "kwargs", "lane", "state"):
+        assert field(app, job.id, name) == field(app, twin.id, name)
+    assert job.result_sync() is None
+    asyncio.run(drain(app))
+    result = job.result_sync(timeout=SOON_S)
+    assert result is not None
+    assert result.value == 3
+    assert is_sound(app)
+
+
+async def as_awaited(task: Any) -> Any:
+    return await task.enqueue(1, b=2)
+
+
+def test_many_and_by_name(app: Ardiq) -> None:
+    task = app.task(add)
+    jobs = app.enqueue_many_sync(task.prepare(number, 1) for number in range(600))
+    assert len({job.id for job in jobs}) == 600
+    assert app.enqueue_many_sync([]) == []
+    assert app.send_sync("add", 1, 2).app is app
+    assert asyncio.run(app.queue_size()) == 601
+
+
+def test_unique_calls_are_one_job(app: Ardiq) -> None:
+    task = app.task(unique=True)(add)
+    assert task.enqueue_sync(1, b=2) == task.enqueue_sync(1, b=2)
+    assert asyncio.run(app.queue_size()) == 1
+
+
+def test_from_many_threads(app: Ardiq) -> None:
+    task = app.task(add)
+    threads = [threading.Thread(target=lambda: [task.enqueue_sync(1, 2) for _ in range(50)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert asyncio.run(app.queue_size()) == 200
+
+
+async def test_within_a_running_loop(app: Ardiq) -> None:
+    task = app.task(add)
+    job = task.enqueue_sync(1, 2)
+    await drain(app)
+    result = job.result_sync()
+    assert result is not None
+    assert result.value == 3
+
+
+def test_after_a_fork(app: Ardiq) -> None:
+    task = app.task(add)
+    task.enqueue_sync(1, 2)
+    child = os.fork()
+    if child == 0:
+        try:
+            task.enqueue_sync(3, 4)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    task.enqueue_sync(5, 6)
+    assert asyncio.run(app.queue_size()) == 3
+
+
+def test_hooks_run_and_an_async_one_is_refused(app: Ardiq) -> None:
+    task = app.task(add)
+
+    @app.on_enqueue
+    def trace(context: EnqueueContext) -> None:
+        context.headers["trace"] = context.name
+
+    job = task.enqueue_sync(1, 2)
+    assert field(app, job.id, "headers") == '{"trace":"add"}'
+
+    @app.on_enqueue
+    async def later(context: EnqueueContext) -> None:
+        await asyncio.sleep(0)
+
+    with pytest.raises(RuntimeError, match=r"async @app\.on_enqueue"):
+        task.enqueue_sync(1, 2)
+    assert asyncio.run(app.queue_size()) == 1
+
+
+def test_wrong_calls_are_refused_before_anything_is_sent(app: Ardiq) -> None:
+    task = app.task(add)
+    with pytest.raises(TypeError):
+        task.enqueue_sync(1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="prepare"):
+        app.enqueue_many_sync([1])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="none"):
+        task.options(priority="none").enqueue_sync(1, 2)
+    assert asyncio.run(app.queue_size()) == 0
+
+
+def test_no_result_in_time(app: Ardiq) -> None:
+    with pytest.raises(TimeoutError, match="nobody"):
+        app.result_sync("nobody", timeout=0.02)
+
+
+def test_a_server_that_is_away() -> None:
+    app = Ardiq("redis://127.0.0.1:1", broker_timeout_ms=100)
+    with pytest.raises(BrokerError):
+        app.send_sync("add", 1, 2)
+
+
+async def test_within_inline_nothing_blocks() -> None:
+    app = Ardiq("redis://127.0.0.1:1")
+    task = app.task(add)
+    async with inline(app):
+        with pytest.raises(RuntimeError, match="await enqueue"):
+            task.enqueue_sync(1, 2)
+
+
+def test_a_script_that_ends_at_once(app: Ardiq, run_script: Callable[..., Any]) -> None:
+    script = run_script(
+        f"from ardiq import Ardiq\napp = Ardiq({app.redis_url!r}, {app.queue_name!r})\napp.send_sync('add', 1, 2)\n"
+    )
+    assert script.end()[0] == 0
+    assert asyncio.run(app.queue_size()) == 1
