@@ -5,7 +5,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ._cron import Timing
-from .errors import ArdiqError
+from .errors import ArdiqError, BrokerError, OutOfMemory
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -36,9 +36,14 @@ class Scheduler:
                     await self._declare()
                     declared = True
                 pause_s = await self._fire_due()
+            except BrokerError as error:
+                # That the server is away the worker says itself.
+                level = logging.WARNING if isinstance(error, OutOfMemory) else logging.DEBUG
+                log.log(level, "schedules: %s; trying again", error)
+                pause_s = self._app.cron_poll_s
             except ArdiqError as error:
                 log.warning("schedules: %s; trying again", error)
-                pause_s = self._app.cron_poll_s
+                pause_s = _IDLE_S
             except Exception:
                 log.exception("schedules: firing failed; trying again")
                 pause_s = _IDLE_S
