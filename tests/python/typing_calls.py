@@ -10,6 +10,7 @@ from typing import Any, assert_type
 
 from ardiq import (
     Ardiq,
+    Attempt,
     BrokerError,
     DeadLetter,
     EnqueueContext,
@@ -17,7 +18,10 @@ from ardiq import (
     ExecutionContext,
     Job,
     PreparedTask,
+    Progress,
     Retry,
+    Schedule,
+    Snooze,
     Task,
     TaskContext,
     TaskError,
@@ -26,6 +30,7 @@ from ardiq import (
     TaskResult,
     current_task,
 )
+from ardiq.retries import ExponentialBackoff
 
 app = Ardiq("redis://localhost", "queue", ["low", "high"], default_priority="low", concurrency=4, prefetch=None)
 Ardiq(concurrency="4")  # type: ignore[arg-type]
@@ -211,3 +216,44 @@ def trace(context: EnqueueContext) -> None:
 async def main() -> None:
     await app.run()
     app.stop()
+
+
+@app.task(
+    retry=ExponentialBackoff(base=0.5, cap=timedelta(minutes=5)), retry_on=OSError, give_up_on=(KeyError, ValueError)
+)
+async def partner(order: int) -> str:
+    task = current_task()
+    if task is not None:
+        task.progress(0.5, "half")
+        task.note(order=order)
+    raise Snooze(timedelta(minutes=5))
+
+
+app.task(retry=[1, timedelta(seconds=5)], max_age=timedelta(hours=1))
+app.task(retry=lambda tries, error: tries * 2.0)
+app.task(retry=5)  # type: ignore[call-overload]
+app.task(retry_on=5)  # type: ignore[call-overload]
+
+
+@app.cron("0 6 * * mon-fri", tz="Europe/Berlin", coalesce=True)
+async def nightly() -> None: ...
+
+
+app.cron(every=timedelta(minutes=5), missed="once", executor="process")
+app.cron(5)  # type: ignore[arg-type]
+Ardiq(weights={"low": 1}, limits={"low": 2}, cron_poll_s=0.5)
+Ardiq(weights=["low"])  # type: ignore[arg-type]
+
+
+def blocking() -> None:
+    assert_type(add.enqueue_sync(1, b=2), Job)
+    add.enqueue_sync("1")  # type: ignore[arg-type]
+    assert_type(app.enqueue_many_sync([add.prepare(1)]), list[Job])
+    assert_type(app.send_sync("sum", 1).result_sync(timeout=5), TaskResult | None)
+
+
+async def looking(job: Job) -> None:
+    assert_type(await job.progress(), Progress | None)
+    assert_type(await job.logs(limit=5), list[str])
+    assert_type(await job.history(), list[Attempt])
+    assert_type(await app.schedules.list(), list[Schedule])
