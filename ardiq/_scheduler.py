@@ -26,6 +26,7 @@ class Scheduler:
     def __init__(self, app: "Ardiq") -> None:
         self._app = app
         self._timings: dict[str, Timing] = {}
+        self._broken: dict[str, str] = {}
 
     async def run(self) -> None:
         """Declare what the code says, then fire what is due, until cancelled."""
@@ -67,13 +68,18 @@ class Scheduler:
         for name, due_at, definition in rows:
             try:
                 timing = self._timing(definition)
-            except (ValueError, TypeError) as error:
-                log.error("schedule %r cannot be understood: %s", name, error)
+                for _ in range(_MOST_MISSED):
+                    if due_at > now:
+                        break
+                    due_at = await self._fire(name, due_at, now, timing, definition.get("missed", "skip"))
+            except BrokerError:
+                raise
+            except (ArdiqError, ValueError, TypeError) as error:
+                # It harms no other, and is said once.
+                if self._broken.get(name) != str(error):
+                    self._broken[name] = str(error)
+                    log.error("schedule %r cannot be fired: %s", name, error)
                 continue
-            for _ in range(_MOST_MISSED):
-                if due_at > now:
-                    break
-                due_at = await self._fire(name, due_at, now, timing, definition.get("missed", "skip"))
             next_due = due_at if next_due is None else min(next_due, due_at)
         if next_due is None:
             return self._app.cron_poll_s if self._app._crons else max(self._app.cron_poll_s, _IDLE_S)

@@ -246,7 +246,8 @@ async def test_a_definition_written_by_hand_stops_nobody(app: Ardiq) -> None:
     seen: list[str] = []
     core, base = app._broker.core, f"ardiq:{{{app.queue_name}}}:"
     core.command(["HSET", f"{base}schedules", "broken", '{"task": "x", "lane": "default", "spec": "soon"}'])
-    core.command(["ZADD", f"{base}schedule_due", "1", "broken"])
+    core.command(["HSET", f"{base}schedules", "no-lane", '{"task": "x", "every_ms": 100}'])
+    core.command(["ZADD", f"{base}schedule_due", "1", "broken", "2", "no-lane"])
 
     @app.cron(every=0.1)
     async def tick() -> None:
