@@ -2,7 +2,9 @@
 return function(base, args)
   local definition = schedule.read(base, args.name)
   if not definition then return 'not_found' end
-  definition.paused = args.paused == 1 or nil
+  local paused = args.paused == 1
+  if (definition.paused or false) == paused then return 'ok' end
+  definition.paused = paused or nil
   schedule.write(base, args.name, definition)
   return 'ok'
 end
