@@ -72,6 +72,8 @@ class Scheduler:
                     if due_at > now:
                         break
                     due_at = await self._fire(name, due_at, now, timing, definition.get("missed", "skip"))
+                if due_at <= now:
+                    due_at = await self._fire(name, due_at, now, timing, "skip")
             except BrokerError:
                 raise
             except (ArdiqError, ValueError, TypeError) as error:

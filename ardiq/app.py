@@ -297,7 +297,7 @@ class Ardiq(Settings, Hooks):
             tz: zone of `spec`, an IANA name or a `ZoneInfo`; UTC when None.
             executor: where a sync function runs: see `task`.
             missed: what to do about occurrences that no worker fired within a minute: "skip" them, run "once" for all
-                of them, or run "all".
+                of them, or run "all", the oldest hundred at most.
 
         Raises:
             ValueError: neither or both of `spec` and `every`, an impossible one, or an unknown zone, lane or policy.

@@ -228,18 +228,30 @@ async def test_pause_resume_run_now_and_remove(app: Ardiq) -> None:
 
 @pytest.mark.parametrize(("missed", "expected"), [("skip", 0), ("once", 1), ("all", 3)])
 async def test_what_nobody_fired_in_time(app: Ardiq, missed: str, expected: int) -> None:
-    hour = 3_600_000
-    await app.schedules.put("hourly", "nobody", every=3600, missed=missed)
     now = int(time.time() * 1000)
-    due_at = now // hour * hour - 2 * hour
+    # A period whose newest occurrence was missed, too.
+    period = next(period for period in (3_600_000, 3_900_000, 4_700_000) if now % period > 120_000)
+    await app.schedules.put("hourly", "nobody", every=period / 1000, missed=missed)
+    due_at = now // period * period - 2 * period
     app._broker.core.command(["ZADD", f"ardiq:{{{app.queue_name}}}:schedule_due", due_at, "hourly"])
-    if now % hour < 90_000:
-        pytest.skip("the newest occurrence is not missed yet")
     from ardiq._scheduler import Scheduler
 
     await Scheduler(app)._fire_due()
     assert await app.queue_size() == expected
-    assert (await app.schedules.list())[0].next_due_at == now // hour * hour + hour
+    assert (await app.schedules.list())[0].next_due_at == now // period * period + period
+
+
+async def test_no_more_than_a_hundred_missed_ones_are_made_up_for(app: Ardiq) -> None:
+    await app.schedules.put("often", "nobody", every=1, missed="all")
+    now = int(time.time() * 1000)
+    due_at = now // 1000 * 1000 - 3_600_000
+    app._broker.core.command(["ZADD", f"ardiq:{{{app.queue_name}}}:schedule_due", due_at, "often"])
+    from ardiq._scheduler import Scheduler
+
+    scheduler = Scheduler(app)
+    await scheduler._fire_due()
+    assert await app.queue_size() == 100
+    assert (await app.schedules.list())[0].next_due_at > now
 
 
 async def test_a_definition_written_by_hand_stops_nobody(app: Ardiq) -> None:
