@@ -267,7 +267,14 @@ class Attempts:
         self._worker.turn_soon()
 
     def judge(self, entry: Registered, claim: Claim, run_s: float, error: BaseException) -> _Verdict:
-        """What becomes of an attempt that raised, and who is to be told."""
+        """What becomes of an attempt that raised, whatever it was, and who is to be told."""
+        try:
+            return self._judge(entry, claim, run_s, error)
+        except Exception:
+            log.exception("task %r raised what cannot be judged: it fails", claim[2])
+            return _Verdict(FAILED, error_text(error).encode(errors="backslashreplace"), b"", None)
+
+    def _judge(self, entry: Registered, claim: Claim, run_s: float, error: BaseException) -> _Verdict:
         task_id, tries = claim[0], claim[8]
         rules = entry.retries
         if isinstance(error, Snooze):

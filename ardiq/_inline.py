@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from . import context
-from ._attempts import ABORTED, COMPLETE, FAILED, RETRY, SNOOZE, Attempts, Claim
+from ._attempts import ABORTED, COMPLETE, FAILED, RETRY, SNOOZE, Attempts, Claim, Registered, within
 from ._broker import Enqueued, resolve
 from ._codec import from_json, to_json
 from ._mailbox import Outcome, too_late
@@ -57,8 +57,13 @@ class InlineLine:
         self._runs: set[asyncio.Task[None]] = set()
         self._attempts = Attempts(app, self)  # type: ignore[arg-type]
         self._attempts.in_thread = lambda fn, args, kwargs: asyncio.to_thread(fn, *args, **kwargs)
+        self._attempts.in_process = self._in_process
         self._context = contextvars.copy_context()
         self._context.run(context.reports.set, self)  # type: ignore[arg-type]
+
+    async def _in_process(self, entry: Registered, claim: Claim) -> Any:
+        args, kwargs = self._attempts._codec.decode_call(claim[3], claim[4], claim[5], entry.signature)
+        return await within(entry.timeout, asyncio.to_thread(entry.fn, *args, **kwargs))
 
     def enqueue(self, app: "Ardiq", task_id: str, record: Sequence[str | bytes], sent: Enqueued) -> None:
         """Run one task; `sent` becomes its job when it has ended, or at once while another of its id runs."""

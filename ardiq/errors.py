@@ -115,7 +115,10 @@ class Retry(Exception):
 
     def __init__(self, message: str = "retry requested", *, delay_ms: int | None = None) -> None:
         super().__init__(message)
-        self.delay_ms = delay_ms
+        # A wrong one is an error where it is raised, in the task.
+        if delay_ms is not None and not isinstance(delay_ms, int | float):
+            raise TypeError(f"delay_ms must be milliseconds, not {type(delay_ms).__name__}")
+        self.delay_ms = None if delay_ms is None else int(delay_ms)
 
 
 class Snooze(Exception):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._codec import to_json
+from ._codec import from_json, to_json
 
 if TYPE_CHECKING:
     from ._reports import Reports
@@ -76,14 +76,16 @@ class TaskContext(_TaskFields):
 
     def log(self, line: str) -> None:
         """Add a line to the task's log at the server, which keeps the last 1,000."""
+        if not isinstance(line, str):
+            raise TypeError(f"a line of the log is a str, not {type(line).__name__}")
         if self._reports is not None:
             self._reports.add(self._claim, line=line)
 
     def note(self, **meta: Any) -> None:
         """Add notes to the task, JSON values by name; one of the same name is replaced."""
-        to_json(meta)  # what cannot travel is an error here
+        notes = from_json(to_json(meta))  # as they are now; what cannot travel is an error here
         if self._reports is not None:
-            self._reports.add(self._claim, meta=meta)
+            self._reports.add(self._claim, meta=notes)
 
     def cancelled(self) -> bool:
         """Whether nobody wants the task's outcome any more: it was aborted, is over its time, or is run by others.

@@ -13,6 +13,7 @@ from .errors import Retry
 log = logging.getLogger("ardiq")
 
 DEFAULT_MAX_RETRIES = 3
+_LONGEST_MS = 10 * 365 * 86_400_000
 
 Delay: TypeAlias = timedelta | float
 """A timedelta or seconds."""
@@ -115,9 +116,10 @@ class RetryRules:
     def delay_ms(self, tries: int, error: BaseException) -> int:
         """The pause before the next attempt. A policy that raises is logged, and the default takes its place."""
         if isinstance(error, Retry) and error.delay_ms is not None:
-            return max(0, int(error.delay_ms))
+            return min(max(0, int(error.delay_ms)), _LONGEST_MS)
         try:
-            return max(0, _options.milliseconds("what a retry policy returns", self._pause(tries, error)))
+            pause_ms = _options.milliseconds("what a retry policy returns", self._pause(tries, error))
+            return min(max(0, pause_ms), _LONGEST_MS)
         except Exception:
             log.exception("the retry policy failed; waiting the default time")
             return tries * tries * 1000

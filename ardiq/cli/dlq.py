@@ -78,14 +78,19 @@ async def _change(app: "Ardiq", arguments: argparse.Namespace) -> int:
     if arguments.all:
         ids = [letter.task_id for letter in _of_task(await app.dead_letters(await app.dead_count()), arguments.task)]
     done, verb = 0, "replayed" if arguments.action == "replay" else "deleted"
-    for task_id in ids:
+    for task_id in dict.fromkeys(ids):
         change = app.replay if arguments.action == "replay" else app.delete_dead
-        if await change(task_id):
+        try:
+            changed = await change(task_id)
+        except ValueError as error:  # of a lane that the app no longer has
+            print(f"{task_id}: {error}")
+            continue
+        if changed:
             done += 1
         else:
             print(f"{task_id}: there is no such dead letter")
     print(f"{done:,} {verb}")
-    return 0 if done == len(ids) else 1
+    return 0 if done == len(set(ids)) else 1
 
 
 def _of_task(letters: list[DeadLetter], name: str | None) -> list[DeadLetter]:

@@ -126,14 +126,13 @@ def _lanes(core: _core.Core, base: str) -> Iterator[Finding]:
             yield Finding("problem", f"lane {lane['name']}", found, "start a worker that has it among its priorities")
     if queue["dead"]:
         yield Finding("note", "dead letters", f"{queue['dead']:,}", "look at them with `ardiq dlq list`")
-    yield Finding("ok", "workers", f"{len(queue['workers'])} alive")
+    alive = sum(worker["lease_left_ms"] > 0 for worker in queue["workers"])
+    yield Finding("ok", "workers", f"{alive} alive")
 
 
 def _setting(core: _core.Core, name: str) -> str | None:
     try:
         answer = core.command(["CONFIG", "GET", name])
-    except BrokerError:
-        raise
     except ArdiqError:
         return None  # not allowed, as with many hosted servers
     return answer[1].decode() if answer else None

@@ -152,22 +152,24 @@ class _Work:
         os._exit(1)
 
     async def _watch(self) -> None:
-        while (reason := self._is_spent()) is None:
+        reason = None
+        while reason is None:
             await asyncio.sleep(_LOOK_S)
+            reason = self._is_spent()
         self._is_recycled = True
         _log.info("stopping: %s", reason)
         self._drain()
 
     def _is_spent(self) -> str | None:
         limits = self._arguments
-        if limits.max_tasks is not None:
-            rows = self._app.metrics()
-            attempts = sum(row.succeeded + row.retried + row.failed + row.aborted for row in rows)
-            if attempts >= limits.max_tasks:
-                return f"{attempts} attempts (--max-tasks {limits.max_tasks})"
+        rows = self._app.metrics()
+        attempts = sum(row.succeeded + row.retried + row.failed + row.aborted for row in rows)
+        if limits.max_tasks is not None and attempts >= limits.max_tasks:
+            return f"{attempts} attempts (--max-tasks {limits.max_tasks})"
         if limits.max_age is not None and time.monotonic() - self._started >= limits.max_age:
             return f"{limits.max_age} s old (--max-age)"
-        if limits.max_memory_mb is not None and (held := _resident_mb()) > limits.max_memory_mb:
+        # Not before it has run a task: a limit below what a worker starts with would replace it for ever.
+        if limits.max_memory_mb is not None and attempts and (held := _resident_mb()) > limits.max_memory_mb:
             return f"holds {held} MiB (--max-memory-mb {limits.max_memory_mb})"
         return None
 

@@ -37,7 +37,7 @@ def read(core: "_core.Core", base: str) -> dict[str, Any]:
     """
     counts = pairs(core.call("counts", []))
     workers = read_workers(core, base)
-    served = [lane for worker in workers for lane in worker["lanes"]]
+    served = [lane for worker in workers if worker["lease_left_ms"] > 0 for lane in worker["lanes"]]
     ready = {name.partition(":")[2]: int(value) for name, value in counts.items() if name.startswith("ready:")}
     lanes = [
         {"name": name, "ready": ready.get(name, 0), "workers": served.count(name)} for name in sorted({*ready, *served})
@@ -112,7 +112,7 @@ def _text(status: dict[str, Any]) -> str:
             worker["identity"],
             f"{worker['host']}/{worker['pid']}",
             f"{worker['held']}/{worker['concurrency']}",
-            f"{worker['lease_left_ms'] / 1000:.0f} s",
+            f"{worker['lease_left_ms'] / 1000:.0f} s" if worker["lease_left_ms"] else "run out",
         ]
         for worker in status["workers"]
     ]

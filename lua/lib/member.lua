@@ -31,7 +31,9 @@ function M.aborts(base, worker)
   if #asked == 0 then return open, settled end
   local tokens = errors.read('HMGET', keys.running(base, worker), unpack(asked))
   for i, id in ipairs(asked) do
-    local list = tokens[i] and open or settled
+    -- A later task of the same id, which this worker may hold by now, was not asked for.
+    local wish = tokens[i] and redis.pcall('HGET', keys.task(base, id), 'abort_requested')
+    local list = wish and open or settled
     list[#list + 1] = id
   end
   return open, settled

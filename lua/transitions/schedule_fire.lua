@@ -16,7 +16,9 @@ return function(base, args)
 
   redis.call('ZADD', keys.schedule_due(base), args.next_due_at, name)
   if definition.paused then return { 'paused', args.next_due_at, '' } end
-  if args.run == 0 then return { 'skipped', args.next_due_at, '' } end
+  -- Not twice, should a change of timing have led back.
+  local is_past = definition.last_due_at and due_at <= definition.last_due_at
+  if args.run == 0 or is_past then return { 'skipped', args.next_due_at, '' } end
   if last and last.state and not task.is_finished(last.state) then return { 'coalesced', args.next_due_at, '' } end
   definition.last_id, definition.last_due_at = id, due_at
   schedule.write(base, name, definition)

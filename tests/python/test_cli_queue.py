@@ -185,7 +185,8 @@ def test_doctor_finds_lanes_that_nobody_serves(app: Ardiq, ardiq: Run) -> None:
 
 def test_doctor_of_a_server_that_evicts(app: Ardiq, ardiq: Run) -> None:
     core = app._broker.core
-    core.command(["CONFIG", "SET", "maxmemory", "1gb", "maxmemory-policy", "allkeys-lru"])
+    core.command(["CONFIG", "SET", "maxmemory", "1gb"])
+    core.command(["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
     code, text = ardiq("doctor")
     assert code == 1
     assert "maxmemory-policy: allkeys-lru" in text

@@ -146,6 +146,25 @@ def sync_later() -> None:
     raise Snooze(60)
 
 
+async def test_what_cannot_be_judged_fails(app: Ardiq) -> None:
+    class Broken(Snooze):
+        def __init__(self) -> None:
+            Exception.__init__(self, "no delay")
+
+    @app.task
+    async def broken() -> None:
+        raise Broken
+
+    @app.task(max_retries=0)
+    def wrong() -> None:
+        raise Retry(delay_ms=timedelta(seconds=5))  # type: ignore[arg-type]
+
+    async with working(app):
+        results = [await result_of(await task.enqueue()) for task in (broken, wrong, broken)]
+    assert [result.success for result in results] == [False] * 3
+    assert "delay_ms must be milliseconds" in results[1].value
+
+
 async def test_a_sync_task_snoozes_too(app: Ardiq) -> None:
     task = app.task(sync_later)
     async with working(app):

@@ -166,6 +166,16 @@ async def test_an_abort_in_the_very_first_turn(lonely: Ardiq) -> None:
         assert result.aborted
 
 
+def double(number: int) -> int:
+    return 2 * number
+
+
+async def test_a_task_for_a_child_process_runs_here(lonely: Ardiq) -> None:
+    task = lonely.task(executor="process")(double)
+    async with inline(lonely):
+        assert await task.request(4) == 8
+
+
 async def test_a_snooze_and_reports(lonely: Ardiq) -> None:
     seen: list[int] = []
 
