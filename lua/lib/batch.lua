@@ -1,6 +1,9 @@
 -- The moves of one call, and what is done once for all of them: pushes, wake-ups, telling waiters, counters.
 local M = {}
 
+-- When what a damaged key held up is tried again.
+M.STUCK_MS = 10000
+
 function M.open(base, now)
   return { base = base, now = now, now_text = clock.text(now), back = {}, front = {}, suspects = {}, finished = {},
     removed = {}, refusals = {}, counters = {}, obstacles = {} }

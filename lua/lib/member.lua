@@ -7,7 +7,7 @@ local LOOK_AT = 10
 -- Refuse a worker that is not a member, before anything else.
 function M.require(base, worker)
   local expiry = errors.read('ZSCORE', keys.workers(base), worker)
-  if not expiry or tonumber(expiry) == 0 then errors.raise(errors.lease_lost(worker)) end
+  if not expiry or tonumber(expiry) <= 0 then errors.raise(errors.lease_lost(worker)) end
 end
 
 function M.renew(base, worker, now, lease_ms)
@@ -56,21 +56,33 @@ local function may_reap(b, beat, lease_ms)
   return b.now >= reap_after
 end
 
+-- The workers to reap: first those that were being reaped, then those whose lease ran out since. One that was stuck
+-- comes after the others, and not before its time.
+local function lost(b, workers)
+  local found = redis.call('ZREVRANGEBYSCORE', workers, 0, batch.STUCK_MS - b.now, 'LIMIT', 0, LOOK_AT)
+  local expired = redis.call('ZRANGEBYSCORE', workers, '(0', b.now, 'LIMIT', 0, LOOK_AT)
+  for _, worker in ipairs(expired) do found[#found + 1] = worker end
+  return found
+end
+
 -- Give the tasks of a worker whose lease ran out to others: it is marked lost (and refused from then on), then
--- emptied, a bounded portion a call. One whose keys are damaged is passed over. Replies whether more is left to reap.
+-- emptied, a bounded portion a call. One that damaged keys keep from it is marked as stuck, by minus the time, and the
+-- next is looked at. Replies whether more is left to reap.
 function M.reap(b, beat, lease_ms, ttl_ms, max_lost)
   if not may_reap(b, beat, lease_ms) then return false end
   local workers = keys.workers(b.base)
-  local expired = redis.call('ZRANGEBYSCORE', workers, '-inf', b.now, 'LIMIT', 0, LOOK_AT)
-  for i, worker in ipairs(expired) do
+  local found = lost(b, workers)
+  for i, worker in ipairs(found) do
+    local moved, left, untried = 0, true, false
+    redis.call('ZADD', workers, 0, worker)
     if not batch.obstacle(b, 'HLEN', keys.running(b.base, worker)) then
-      redis.call('ZADD', workers, 0, worker)
-      local moved, left = task.take_from(b, worker, REAP_LIMIT, ttl_ms, true, max_lost)
-      if not left then M.remove(b.base, worker) end
-      if moved > 0 or not left then return left or i < #expired end
+      moved, left, untried = task.take_from(b, worker, REAP_LIMIT, ttl_ms, true, max_lost)
     end
+    if not left then M.remove(b.base, worker) end
+    if moved > 0 or untried or not left then return left or i < #found end
+    redis.call('ZADD', workers, clock.text(-b.now), worker)
   end
-  return false
+  return #found >= LOOK_AT
 end
 
 return M

@@ -115,13 +115,14 @@ function M.create(b, key, t, plan)
   return state
 end
 
--- scheduled -> queued for up to `limit` tasks that are due. Replies whether as many as that were.
+-- scheduled -> queued for up to `limit` tasks that are due; those whose lane is damaged are put behind the others.
+-- Replies whether as many as that were due.
 function M.promote(b, limit)
   local scheduled = keys.scheduled(b.base)
   local due = redis.pcall('ZRANGEBYSCORE', scheduled, '-inf', b.now_text, 'LIMIT', 0, limit)
   if due.err then batch.refuse(b, '', '', errors.wrong_type(scheduled).err) end
   if due.err or #due == 0 then return false end
-  local gone = {}
+  local gone, stuck = {}, {}
   for _, id in ipairs(due) do
     local record, err, stays = read(b.base, id, { 'state', 'lane' })
     if record and record.state == 'scheduled' then
@@ -130,10 +131,15 @@ function M.promote(b, limit)
       batch.count(b, 'ghosts')
     end
     if err then batch.refuse(b, id, '', err) end
-    if not stays then gone[#gone + 1] = id end
+    if stays then
+      stuck[#stuck + 1], stuck[#stuck + 2] = b.now + batch.STUCK_MS, id
+    else
+      gone[#gone + 1] = id
+    end
   end
+  if #stuck > 0 then redis.call('ZADD', scheduled, unpack(stuck)) end
   if #gone > 0 then redis.call('ZREM', scheduled, unpack(gone)) end
-  return #gone == limit
+  return #due == limit
 end
 
 -- The history of a record with the attempt that just ended.
@@ -446,20 +452,28 @@ function M.claims_since(base, worker, first_token, reply)
   end
 end
 
--- running -> queued, aborted, failed for up to `limit` tasks of a worker that is gone. Replies how many were moved, and
--- whether any is left. The whole hash is read: it is bounded by what one worker can hold.
+-- running -> queued, aborted, failed for up to `limit` tasks of a worker that is gone. Replies how many were moved,
+-- whether any is left, and whether any of those was not tried yet. The whole hash is read: it is bounded by what one
+-- worker can hold. What a damaged key keeps from a lost one goes behind the rest, with minus the time as its token.
 function M.take_from(b, worker, limit, ttl_ms, lost, max_lost)
   local running, held, moved = keys.running(b.base, worker), {}, {}
   local entries = redis.call('HGETALL', running)
   for i = 1, #entries, 2 do held[#held + 1] = { id = entries[i], token = tonumber(entries[i + 1]) } end
   -- Each portion goes to the front of the lane, so the newest claims come first, and within it the oldest.
   table.sort(held, function(x, y) return x.token < y.token end)
+  local stuck = {}
   for i = math.max(#held - limit + 1, 1), #held do
     local _, stays = hand_back(b, held[i].id, ttl_ms, lost, max_lost)
-    if not stays then moved[#moved + 1] = held[i].id end
+    if stays then
+      stuck[#stuck + 1], stuck[#stuck + 2] = held[i].id, clock.text(-b.now)
+    else
+      moved[#moved + 1] = held[i].id
+    end
   end
+  if lost and #stuck > 0 then redis.call('HSET', running, unpack(stuck)) end
   if #moved > 0 then redis.call('HDEL', running, unpack(moved)) end
-  return #moved, #moved < #held
+  local next_one = held[#held - limit]
+  return #moved, #moved < #held, next_one and next_one.token > 0
 end
 
 -- failed -> queued: a dead letter runs again as if new.

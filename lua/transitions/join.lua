@@ -5,7 +5,7 @@ return function(base, args)
   if type(args.info) ~= 'table' then errors.raise(errors.bad_argument('info must be a JSON object')) end
   local now = clock.now()
   -- Reaping may have begun: from then on this identity is refused.
-  if tonumber(errors.read('ZSCORE', keys.workers(base), worker) or 1) == 0 then
+  if tonumber(errors.read('ZSCORE', keys.workers(base), worker) or 1) <= 0 then
     errors.raise(errors.lease_lost(worker))
   end
   errors.read('HGET', keys.worker(base, worker), 'mailbox')
