@@ -6,7 +6,7 @@ M.STUCK_MS = 10000
 
 function M.open(base, now)
   return { base = base, now = now, now_text = clock.text(now), back = {}, front = {}, suspects = {}, finished = {},
-    removed = {}, refusals = {}, counters = {}, obstacles = {} }
+    removed = {}, refusals = {}, counters = {}, obstacles = {}, seen = {} }
 end
 
 function M.count(b, name, by)
@@ -37,7 +37,10 @@ end
 
 -- Make ready what was moved to `queued` so far; a step does so before it claims.
 function M.flush(b)
-  for name, ids in pairs(b.back) do lane.push(b.base, name, ids, 'RPUSH') end
+  for name, ids in pairs(b.back) do
+    lane.push(b.base, name, ids, 'RPUSH', b.seen[name])
+    b.seen[name] = nil
+  end
   for name, ids in pairs(b.front) do
     local reversed = {}
     for i = #ids, 1, -1 do reversed[#reversed + 1] = ids[i] end
@@ -52,17 +55,20 @@ local function tell_waiters(b)
   if #b.finished == 0 then return end
   local waiters = {}
   for i, id in ipairs(b.finished) do waiters[i] = keys.waiters(b.base, id) end
-  if redis.call('EXISTS', unpack(waiters)) == 0 then return end
-  local letters = {}
+  if #waiters > 1 and redis.call('EXISTS', unpack(waiters)) == 0 then return end
+  local letters, some = {}, false
   for i, id in ipairs(b.finished) do
     local names = redis.pcall('SMEMBERS', waiters[i])
-    if not errors.of(names) and #names > 0 then
+    if errors.of(names) then
+      some = true
+    elseif #names > 0 then
+      some = true
       local letter = mail.finished(id, mail.outcome(task.read(b.base, id, mail.OUTCOME)))
       for _, name in ipairs(names) do M.push(letters, name, letter) end
     end
   end
   for name, messages in pairs(letters) do mail.post(b.base, name, messages) end
-  redis.call('DEL', unpack(waiters))
+  if some then redis.call('DEL', unpack(waiters)) end
 end
 
 function M.close(b)

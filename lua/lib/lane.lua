@@ -1,19 +1,22 @@
 -- Lanes: the ready lists, the marks for entries that must be skipped, and the wake-up tokens.
 local M = {}
 
--- Refuse the call while nothing is written yet if a key of this lane has another type.
+-- Refuse the call while nothing is written yet if a key of this lane has another type. Replies what was seen: whether
+-- the lane `is_new`, how many entries are `marked`, how many wake-up `tokens` there are.
 function M.check(base, lane)
   errors.read('LLEN', keys.ready(base, lane))
-  errors.read('LLEN', keys.wake(base, lane))
-  errors.read('SCARD', keys.tombs(base, lane))
-  errors.read('SCARD', keys.lanes(base))
+  return {
+    is_new = errors.read('SISMEMBER', keys.lanes(base), lane) == 0,
+    marked = errors.read('SCARD', keys.tombs(base, lane)),
+    tokens = errors.read('LLEN', keys.wake(base, lane)),
+  }
 end
 
--- Push up to `added` wake-up tokens, never more in all than there are workers.
-function M.wake(base, lane, added)
+-- Push up to `added` wake-up tokens, never more in all than there are workers. `waiting`: how many there are, if known.
+function M.wake(base, lane, added, waiting)
   local workers = redis.pcall('ZCARD', keys.workers(base))
   if errors.of(workers) or workers == 0 then return end
-  local waiting = redis.pcall('LLEN', keys.wake(base, lane))
+  waiting = waiting or redis.pcall('LLEN', keys.wake(base, lane))
   if errors.of(waiting) then return end
   local tokens = {}
   for i = 1, math.min(added, workers - waiting) do tokens[i] = '1' end
@@ -21,9 +24,9 @@ function M.wake(base, lane, added)
 end
 
 -- An id whose tombstone still lies in the list takes that entry's place instead of a second one.
-local function without_tombs(base, lane, ids)
+local function without_tombs(base, lane, ids, marked)
   local tombs = keys.tombs(base, lane)
-  local marked = redis.pcall('SCARD', tombs)
+  marked = marked or redis.pcall('SCARD', tombs)
   if errors.of(marked) or marked == 0 then return ids end
   if redis.call('EXISTS', keys.ready(base, lane)) == 0 then
     -- Somebody deleted the list: marks without entries would swallow these.
@@ -37,11 +40,12 @@ local function without_tombs(base, lane, ids)
   return rest
 end
 
--- Make ids ready. `command`: RPUSH for the end of the lane, LPUSH for its front (last one first).
-function M.push(base, lane, ids, command)
-  local rest = without_tombs(base, lane, ids)
+-- Make ids ready. `command`: RPUSH for the end of the lane, LPUSH for its front (last one first); `seen`: what `check`
+-- replied, if nothing was pushed since.
+function M.push(base, lane, ids, command, seen)
+  local rest = without_tombs(base, lane, ids, seen and seen.marked)
   if #rest > 0 then redis.call(command, keys.ready(base, lane), unpack(rest)) end
-  M.wake(base, lane, #ids)
+  M.wake(base, lane, #ids, seen and seen.tokens)
 end
 
 -- Take up to `count` ids off the front. Replies the live ones, how many entries were looked at (0: empty), and an
@@ -63,11 +67,11 @@ function M.pop(base, lane, count)
 end
 
 -- After a claim: one more worker is woken for what is left behind; an emptied lane needs no tokens.
--- Replies 1 if ready work is left in any of the lanes.
-function M.settle_tokens(base, lanes)
+-- `is_empty`: the lanes known to be, by name. Replies 1 if ready work is left in any of the lanes.
+function M.settle_tokens(base, lanes, is_empty)
   local more = 0
   for _, lane in ipairs(lanes) do
-    local left = redis.pcall('LLEN', keys.ready(base, lane))
+    local left = is_empty[lane] and 0 or redis.pcall('LLEN', keys.ready(base, lane))
     if not errors.of(left) then
       if left > 0 then
         -- One that is at its limit here is for others.

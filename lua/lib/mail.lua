@@ -20,8 +20,9 @@ end
 -- Put messages into a mailbox. Nobody may ever read it, so it is bounded and ends by itself.
 function M.post(base, name, messages)
   local key = keys.mailbox(base, name)
-  if errors.of(redis.pcall('RPUSH', key, unpack(messages))) then return end
-  redis.call('LTRIM', key, -MOST, -1)
+  local count = redis.pcall('RPUSH', key, unpack(messages))
+  if errors.of(count) then return end
+  if count > MOST then redis.call('LTRIM', key, -MOST, -1) end
   redis.call('PEXPIRE', key, TTL_MS)
 end
 
@@ -41,11 +42,11 @@ function M.finished(id, outcome)
   return M.pack('finished', id, unpack(outcome))
 end
 
--- Register a mailbox to be told when a task ends.
-function M.await(base, id, name, ttl_ms)
+-- Register a mailbox to be told when a task ends. `is_first`: it is known that nobody waits for it.
+function M.await(base, id, name, ttl_ms, is_first)
   local key = keys.waiters(base, id)
   errors.read('SADD', key, name)
-  if redis.call('PTTL', key) < ttl_ms then redis.call('PEXPIRE', key, ttl_ms) end
+  if is_first or redis.call('PTTL', key) < ttl_ms then redis.call('PEXPIRE', key, ttl_ms) end
 end
 
 return M

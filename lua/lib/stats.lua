@@ -5,15 +5,16 @@ local MINUTE_TTL_S = 7200
 
 -- `counters`: name -> how many. A damaged statistics key costs figures, never a task, hence pcall.
 function M.add(base, now, counters)
-  local minute
+  local minute, is_new
   for name, count in pairs(counters) do
     if count ~= 0 then
       minute = minute or keys.stats_minute(base, math.floor(now / 60000))
       redis.pcall('HINCRBY', keys.stats(base), name, count)
-      redis.pcall('HINCRBY', minute, name, count)
+      -- The first of its name may be the first of its minute.
+      if redis.pcall('HINCRBY', minute, name, count) == count then is_new = true end
     end
   end
-  if minute then redis.pcall('EXPIRE', minute, MINUTE_TTL_S) end
+  if is_new then redis.pcall('EXPIRE', minute, MINUTE_TTL_S) end
 end
 
 return M

@@ -387,18 +387,22 @@ end
 -- Replies how many, the first of their tokens (they are consecutive), and 1 if ready work is left, else 0.
 function M.claim(b, worker, lanes, want, row, ttl_ms, claims)
   local base, taken, first_token, capped = b.base, 0, '', 0
-  local budget, most = 4 * want + 100, lanes.most or {}
+  local budget, most, is_empty = 4 * want + 100, lanes.most or {}, {}
 
   -- Up to `count` tasks of one lane; replies how many, and whether there is no more to be had.
   local function take(name, count)
     local got, limit = 0, math.min(count, most[name] or count)
     while got < limit and budget > 0 do
-      local ids, looked, err = lane.pop(base, name, math.min(limit - got, budget))
+      local asked = math.min(limit - got, budget)
+      local ids, looked, err = lane.pop(base, name, asked)
       if err then batch.refuse(b, '', '', err) end
-      if looked == 0 then break end
       budget = budget - looked
       for i = 1, #ids do
         if start(b, ids[i], worker, ttl_ms, claims) then got = got + 1 end
+      end
+      if looked < asked then
+        is_empty[name] = not err
+        break
       end
     end
     if got < limit and budget <= 0 then capped = 1 end
@@ -430,7 +434,7 @@ function M.claim(b, worker, lanes, want, row, ttl_ms, claims)
     redis.call('HSET', keys.running(base, worker), unpack(held))
     batch.count(b, 'claimed', taken)
   end
-  local more = lane.settle_tokens(base, lanes)
+  local more = lane.settle_tokens(base, lanes, is_empty)
   return taken, first_token, math.max(more, capped)
 end
 

@@ -51,12 +51,12 @@ local function look_up(base, id, call)
 end
 
 -- The client that enqueued wants to be told; when its repeated call finds the task finished, at once.
-local function tell_or_await(base, id, plan, answer)
+local function tell_or_await(base, id, plan, answer, is_first)
   local record = answer == 'accepted' and task.read(base, id, mail.OUTCOME)
   if record and task.is_finished(record.state) then
     mail.post(base, plan.waiter, { mail.finished(id, mail.outcome(record)) })
   else
-    mail.await(base, id, plan.waiter, plan.waiter_ttl_ms)
+    mail.await(base, id, plan.waiter, plan.waiter_ttl_ms, is_first)
   end
 end
 
@@ -71,12 +71,11 @@ return function(base, args)
     lanes[t.lane] = true
   end
   if #tasks == 0 then return {} end
-  for name in pairs(lanes) do lane.check(base, name) end
-  errors.read('ZCARD', keys.scheduled(base))
-  errors.read('HGET', keys.meta(base), 'alarm')
+  local b = batch.open(base, now)
+  for name in pairs(lanes) do b.seen[name] = lane.check(base, name) end
 
   local some_exist = redis.call('EXISTS', unpack(records)) > 0
-  local answers, plans, replace, seen = {}, {}, {}, {}
+  local answers, plans, replace, seen, is_first, some_later = {}, {}, {}, {}, {}, false
   for i, t in ipairs(tasks) do
     local plan = t.options ~= '' and read_options(t.options, now) or PLAIN
     if seen[t.id] then
@@ -85,20 +84,29 @@ return function(base, args)
       answers[i], replace[i] = look_up(base, t.id, plan.call)
     end
     seen[t.id], plans[i] = true, plan
-    if plan.waiter then errors.read('SCARD', keys.waiters(base, t.id)) end
+    some_later = some_later or plan.due_at
+    if plan.waiter then
+      -- Named twice in this call, it has one by then.
+      is_first[i] = errors.read('SCARD', keys.waiters(base, t.id)) == 0 and answers[i] ~= 'exists'
+    end
     if replace[i] then errors.read('ZCARD', keys.dead(base)) end
   end
+  if some_later then
+    errors.read('ZCARD', keys.scheduled(base))
+    errors.read('HGET', keys.meta(base), 'alarm')
+  end
 
-  local b = batch.open(base, now)
+  for name in pairs(lanes) do
+    if b.seen[name].is_new then redis.call('SADD', keys.lanes(base), name) end
+  end
   for i, t in ipairs(tasks) do
     local plan = plans[i]
     if not answers[i] then
       if replace[i] then task.erase(base, t.id) end
       answers[i] = task.create(b, records[i], t, plan)
     end
-    if plan.waiter then tell_or_await(base, t.id, plan, answers[i]) end
+    if plan.waiter then tell_or_await(base, t.id, plan, answers[i], is_first[i]) end
   end
-  for name in pairs(lanes) do redis.call('SADD', keys.lanes(base), name) end
   batch.close(b)
   return answers
 end
