@@ -23,6 +23,7 @@ from . import context
 from ._attempts import Registered, error_text, error_traceback
 from ._codec import from_msgpack
 from ._processes import frame
+from ._redirect import point
 from .task import Task
 
 _LAST_WORDS_S = 1.0
@@ -36,7 +37,7 @@ def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel.makefile("rb"), messages), daemon=True).start()
-    sys.path[:], modules, level = messages.get()
+    sys.path[:], modules, level, where = messages.get()
     if level is not None:
         logging.basicConfig(level=level, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     for module in modules:
@@ -46,7 +47,7 @@ def main() -> None:
     context.reports.set(reports)  # type: ignore[arg-type]
     reports.send(frame(["ready"]))
     while (call := messages.get()) is not None:
-        reports.send(contextvars.copy_context().run(_attempt, *call))
+        reports.send(contextvars.copy_context().run(_attempt, where, *call))
 
 
 class _Reports:
@@ -82,12 +83,14 @@ def _stop(number: int, _: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)  # so that the task's `finally` and `with` run
 
 
-def _attempt(module: str, path: str, claim: list[Any]) -> bytes:
+def _attempt(where: list[str], module: str, path: str, claim: list[Any]) -> bytes:
     context.running.set(tuple(claim))
     try:
         entry = _registered(module, path, claim[2])
         assert entry.task is not None
-        codec = entry.task.app._codec
+        app, codec = entry.task.app, entry.task.app._codec
+        if [app.redis_url, app.prefix] != where:  # the worker's was redirected, by a test
+            point(app, *where)
         args, kwargs = codec.decode_call(claim[3], claim[4], claim[5], entry.signature)
         return frame(["value", *codec.encode_result(claim[2], entry.signature, entry.fn(*args, **kwargs))])
     except BaseException as error:

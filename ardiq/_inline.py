@@ -3,37 +3,41 @@
 import asyncio
 import contextvars
 import itertools
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from . import context
-from ._attempts import ABORTED, COMPLETE, FAILED, RETRY, SNOOZE, Attempts, Claim, Registered, within
+from ._attempts import ABORTED, Attempts, Claim, Registered, within
 from ._broker import Enqueued, resolve
-from ._codec import from_json, to_json
+from ._codec import from_json
+from ._inline_library import InlineLibrary, InlineTask
+from ._inline_schedules import InlineSchedules
 from ._mailbox import Outcome, too_late
+from ._scheduler import Scheduler
 from .job import Job
 
 if TYPE_CHECKING:
+    from ._clock import Clock
     from .app import Ardiq
 
 _TOKENS = itertools.count(1)
-_OUTCOME = ("state", "tries", "enqueued_at", "started_at", "finished_at", "codec", "value")
 
 
 class InlineBroker:
     """Takes the place of an app's broker while `inline` lasts."""
 
-    def __init__(self, app: "Ardiq") -> None:
-        self._line = InlineLine(app)
+    def __init__(self, app: "Ardiq", clock: "Clock | None") -> None:
+        self.own = InlineLine(app, clock)
 
     def line(self, loop: asyncio.AbstractEventLoop) -> "InlineLine":
         """The one line; tasks run on the loop that entered `inline`, and are asked about there."""
-        if loop is not self._line.loop:
+        if loop is not self.own.loop:
             raise RuntimeError("the app runs inline on another event loop: use it on the one that entered inline(app)")
-        return self._line
+        return self.own
 
     @property
     def core(self) -> Any:
@@ -42,18 +46,21 @@ class InlineBroker:
 
     def close(self) -> None:
         """Cancel what still runs."""
-        self._line.close()
+        self.own.close()
 
 
 class InlineLine:
     """Answers what `Producer` and `Queue` ask; also the worker and the reports of its attempts."""
 
-    def __init__(self, app: "Ardiq") -> None:
+    def __init__(self, app: "Ardiq", clock: "Clock | None") -> None:
         self.loop = asyncio.get_running_loop()
         self.mailbox = InlineMailbox(self)
         self.turn_due = True  # outcomes are taken when an attempt ends, without a turn
-        self.records: dict[str, dict[str, bytes]] = {}
-        self.ended: dict[str, asyncio.Event] = {}
+        self.started: list[str] = []
+        self.library = InlineLibrary(_machine_ms if clock is None else lambda: clock.now_ms, clock is not None)
+        self.schedules = InlineSchedules(self.library)
+        self.scheduler = Scheduler(app)
+        self._functions = {**self.library.functions, **self.schedules.functions, "abort": self._abort}
         self._runs: set[asyncio.Task[None]] = set()
         self._attempts = Attempts(app, self)  # type: ignore[arg-type]
         self._attempts.in_thread = lambda fn, args, kwargs: asyncio.to_thread(fn, *args, **kwargs)
@@ -65,30 +72,38 @@ class InlineLine:
         args, kwargs = self._attempts._codec.decode_call(claim[3], claim[4], claim[5], entry.signature)
         return await within(entry.timeout, asyncio.to_thread(entry.fn, *args, **kwargs))
 
-    def enqueue(self, app: "Ardiq", task_id: str, record: Sequence[str | bytes], sent: Enqueued) -> None:
-        """Run one task; `sent` becomes its job when it has ended, or at once while another of its id runs."""
+    def enqueue(self, app: "Ardiq", task_id: str, record: Sequence[Any], sent: Enqueued) -> None:
+        """Run one task; `sent` becomes its job when it has ended, at once where it must wait or exists already."""
         job = Job(app, task_id)
-        if not self._add(record):
+        self.library.enqueue(*record)
+        if not self.library.ready:
             sent.set_result(job)
             return
-        self._start(task_id).add_done_callback(lambda run: _answer(sent, job, run))
+        self._start(self.library.ready.popleft()).add_done_callback(lambda run: _answer(sent, job, run))
 
-    async def enqueue_many(self, records: Sequence[str | bytes]) -> list[bytes]:
+    async def enqueue_many(self, records: Sequence[Any]) -> list[bytes]:
         """Run many tasks, one after the other."""
         for at in range(0, len(records), 6):
-            if self._add(records[at : at + 6]):
-                await self._start(str(records[at]))
+            self.library.enqueue(*records[at : at + 6])
+        await self._run_ready()
         return [b"queued"] * (len(records) // 6)
 
     def call(self, function: str, *args: Any) -> "asyncio.Future[Any]":
-        """Answer one function of the library."""
-        answers: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
-            "task": self._task, "counts": self._counts, "list": self._dead, "requeue": self._requeue,
-            "discard": self._discard, "abort": self._abort, "log": self._log,
-        }  # fmt: skip
-        if function not in answers:
+        """Answer one function of the library, when what it made ready has run."""
+        if function not in self._functions:
             raise NotImplementedError(f"inline(app) has no {function!r}: test it with a worker on an embedded server")
-        return asyncio.ensure_future(answers[function](*args))
+        return asyncio.ensure_future(self._call(function, *args))
+
+    def next_due_ms(self) -> int | None:
+        """When the next task or schedule falls due."""
+        tasks = [task.number("due_at") for task in self.library.tasks.values() if task.state == "scheduled"]
+        return min([*tasks, *self.schedules.due.values()], default=None)
+
+    async def run_due(self) -> None:
+        """Run the tasks that are due, one after the other, and fire the schedules."""
+        self.library.promote()
+        await self._run_ready()
+        await self.scheduler.fire_due()
 
     def turn_soon(self) -> None:
         """Of a worker: nothing waits for a turn here."""
@@ -105,72 +120,47 @@ class InlineLine:
         self, claim: tuple[Any, ...], *, progress: bytes = b"", meta: dict[str, Any] | None = None, line: str = ""
     ) -> None:
         """Of the reports: keep what a task tells of itself."""
-        record = self.records[claim[0]]
-        record["progress"] = progress or record.get("progress", b"")
-        record["meta"] = to_json({**from_json(record.get("meta", b"{}")), **(meta or {})})
-        if line:
-            record["log"] = to_json([*from_json(record.get("log", b"[]")), line][-1000:])
+        self.library.report(claim[0], progress, meta or {}, line)
 
     def close(self) -> None:
+        """Cancel what still runs."""
         self._attempts.over = True
         for run in self._runs:
             run.cancel()
 
-    def _add(self, record: Sequence[Any]) -> bool:
-        task_id, name, lane, args, kwargs, packed = record
-        ended = self.ended.get(task_id)
-        if ended is not None and not ended.is_set():
-            return False
-        options = from_json(packed) if packed else {}
-        self.ended[task_id] = asyncio.Event()
-        self.records[task_id] = {
-            "name": name.encode(), "lane": lane.encode(), "args": args, "kwargs": kwargs,
-            "codec": options.get("codec", "").encode(), "headers": options.get("headers", "").encode(),
-            "state": b"queued", "enqueued_at": _now(), "tries": b"0",
-        }  # fmt: skip
-        return True
+    async def _call(self, function: str, *args: Any) -> Any:
+        answer = self._functions[function](*args)
+        await self._run_ready()
+        return answer
 
-    def _start(self, task_id: str) -> "asyncio.Task[None]":
-        run = self.loop.create_task(self._run(task_id), context=self._context.copy())
+    async def _run_ready(self) -> None:
+        ready, self.library.ready = self.library.ready, deque()
+        for task in ready:
+            await self._start(task)
+
+    def _start(self, task: InlineTask) -> "asyncio.Task[None]":
+        run = self.loop.create_task(self._run(task), context=self._context.copy())
         self._runs.add(run)
         run.add_done_callback(self._runs.discard)
         return run
 
-    async def _run(self, task_id: str) -> None:
-        """Attempt after attempt until the task has ended; pauses pass in no time."""
-        record, tries, age_ms, history = self.records[task_id], 1, 0, list[dict[str, Any]]()
-        try:
-            while True:
-                record.update(state=b"running", tries=str(tries).encode(), started_at=_now())
-                outcome, run_ms, value, details = await self._attempt(task_id, record, tries)
-                if outcome in (RETRY, SNOOZE):
-                    age_ms += run_ms + details["delay_ms"]
-                    if details.get("max_age_ms") and age_ms > details["max_age_ms"]:
-                        outcome = FAILED
-                if outcome != COMPLETE:
-                    error = value.decode(errors="replace")
-                    entry = {"try": tries, "ended_at": int(_now()), "run_ms": run_ms, "worker": "inline"}
-                    history = [*history, {**entry, "error": error}][-20:]
-                    record["history"] = to_json(history)
-                if outcome not in (RETRY, SNOOZE):
-                    break
-                tries += outcome == RETRY
-                await asyncio.sleep(0)
-            value = b"aborted" if outcome == ABORTED else value
-            record.update(state=outcome.encode(), value=value, error=value, finished_at=_now())
-            record["result_codec"] = details.get("codec", "").encode()
-        finally:
-            self.ended[task_id].set()
+    async def _run(self, task: InlineTask) -> None:
+        """Attempt after attempt until the task has ended or must wait for its time."""
+        while self.library.claim(task):
+            self.started.append(task.id)
+            self.library.settle(task, *await self._attempt(task))
+            await asyncio.sleep(0)
 
-    async def _attempt(self, task_id: str, record: dict[str, bytes], tries: int) -> tuple[str, int, bytes, Any]:
-        token, attempts, name = next(_TOKENS), self._attempts, record["name"].decode()
+    async def _attempt(self, task: InlineTask) -> tuple[str, int, bytes, Any]:
+        token, attempts, record = next(_TOKENS), self._attempts, task.record
+        name = record["name"].decode()
         claim: Claim = (
-            task_id, token, name, record["args"], record["kwargs"], record["codec"].decode(), record["headers"],
-            record["lane"].decode(), tries, int(record["enqueued_at"]),
+            task.id, token, name, record["args"], record["kwargs"], record["codec"].decode(), record["headers"],
+            record["lane"].decode(), task.number("tries"), task.number("enqueued_at"),
         )  # fmt: skip
-        attempts.taken_at = time()
+        attempts.taken_at = self.library.now_ms() / 1000
         attempt = self.loop.create_task(attempts.runner(name)(claim), context=self._context.copy())
-        attempts.running[token] = (task_id, attempt)
+        attempts.running[token] = (task.id, attempt)
         try:
             await attempt
         except asyncio.CancelledError:
@@ -181,38 +171,8 @@ class InlineLine:
         attempts.outcomes.remove(ended)
         return ended[2], ended[3], ended[4], from_json(ended[5]) if ended[5] else {}
 
-    async def _task(self, task_id: str | bytes) -> list[Any]:
-        record = self.records.get(task_id if isinstance(task_id, str) else task_id.decode(), {})
-        return [part for field, value in record.items() for part in (field.encode(), value)]
-
-    async def _counts(self) -> list[Any]:
-        states = [record["state"] for record in self.records.values()]
-        return [b"queued", states.count(b"queued"), b"scheduled", 0, b"dead", states.count(b"failed")]
-
-    async def _dead(self, _what: str, _of: str, offset: int, limit: int) -> list[bytes]:
-        dead = [(i.encode(), r["finished_at"]) for i, r in self.records.items() if r["state"] == b"failed"]
-        return [part for letter in dead[::-1][offset : offset + limit] for part in letter]
-
-    async def _requeue(self, task_id: str) -> list[bytes]:
-        record = self.records[task_id]
-        if record["state"] != b"failed":
-            return [b"not_dead"]
-        self.ended[task_id] = asyncio.Event()
-        await self._start(task_id)
-        return [b"queued"]
-
-    async def _discard(self, task_id: str) -> list[bytes]:
-        if self.records.get(task_id, {}).get("state") != b"failed":
-            return [b"not_dead"]
-        del self.records[task_id]
-        return [b"removed"]
-
-    async def _abort(self, task_id: str, _ttl_ms: int) -> bytes:
-        return b"requested" if self._attempts.abort(task_id) else b"finished"
-
-    async def _log(self, task_id: str, limit: int) -> list[bytes]:
-        lines = from_json(self.records.get(task_id, {}).get("log", b"[]"))
-        return [line.encode() for line in lines[-limit:]]
+    def _abort(self, task_id: str, ttl_ms: int) -> bytes:
+        return b"requested" if self._attempts.abort(task_id) else self.library.abort(task_id, ttl_ms)
 
 
 class InlineMailbox:
@@ -225,12 +185,10 @@ class InlineMailbox:
         return "inline"
 
     async def look(self, task_id: str) -> Outcome | str | None:
-        record = self._line.records.get(task_id)
-        if record is None:
+        task = self._line.library.tasks.get(task_id)
+        if task is None:
             return None
-        if "finished_at" not in record or not self._line.ended[task_id].is_set():
-            return record["state"].decode()
-        return Outcome.read([{**record, "codec": record["result_codec"]}[field] for field in _OUTCOME])
+        return task.state if task.is_unfinished else task.outcome()
 
     async def wait(self, task_id: str, timeout: float | None) -> Outcome:
         try:
@@ -255,5 +213,5 @@ def _answer(sent: Enqueued, job: Job, run: "asyncio.Task[None]") -> None:
     resolve(sent, job)
 
 
-def _now() -> bytes:
-    return str(int(time() * 1000)).encode()
+def _machine_ms() -> int:
+    return int(time() * 1000)

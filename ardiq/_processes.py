@@ -177,9 +177,10 @@ class Processes:
         child = _Child(process, reader, writer)
         self._children.add(child)
         level = logging.getLogger().level if logging.getLogger().handlers else None
+        where = [self._app.redis_url, self._app.prefix]
         try:
             async with asyncio.timeout(_START_S):
-                await child.ask([sys.path, sorted(self._modules), level])
+                await child.ask([sys.path, sorted(self._modules), level, where])
         except BaseException as error:
             await self._stop(child)
             if isinstance(error, TimeoutError):

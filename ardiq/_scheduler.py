@@ -34,9 +34,9 @@ class Scheduler:
         while True:
             try:
                 if not declared:
-                    await self._declare()
+                    await self.declare()
                     declared = True
-                pause_s = await self._fire_due()
+                pause_s = await self.fire_due()
             except BrokerError as error:
                 # That the server is away the worker says itself.
                 level = logging.WARNING if isinstance(error, OutOfMemory) else logging.DEBUG
@@ -50,7 +50,7 @@ class Scheduler:
                 pause_s = _IDLE_S
             await asyncio.sleep(pause_s)
 
-    async def _declare(self) -> None:
+    async def declare(self) -> None:
         """Store the schedules of this code; those that an earlier version of it declared go."""
         schedules, crons = self._app.schedules, self._app._crons
         _, rows = await schedules.rows()
@@ -61,7 +61,7 @@ class Scheduler:
         for name, definition in crons.items():
             await schedules.store(name, definition)
 
-    async def _fire_due(self) -> float:
+    async def fire_due(self) -> float:
         """Fire what is due; seconds until there is more to look at."""
         now, rows = await self._app.schedules.rows()
         next_due = None

@@ -138,6 +138,7 @@ class Ardiq(Settings, Hooks):
         self._worker: Worker | None = None
         self._running = False
         self._stop_asked = False
+        self._fires_schedules = True
         self._prefix = _options.key_part("prefix", prefix)
         self._broker = Broker(
             self._redis_url,
@@ -450,7 +451,7 @@ class Ardiq(Settings, Hooks):
 
     @asynccontextmanager
     async def _scheduling(self) -> AsyncIterator[None]:
-        if self.burst:
+        if self.burst or not self._fires_schedules:
             yield
             return
         scheduler = asyncio.create_task(Scheduler(self).run())

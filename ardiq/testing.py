@@ -1,27 +1,31 @@
-"""Helpers for the tests of what uses Ardiq."""
+"""Helpers for the tests of what uses Ardiq; the fixtures of its pytest plugin are made of them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from ._background import BackgroundWorker, worker
+from ._clock import Clock
 from ._inline import InlineBroker
+from ._redirect import on_server
 
 if TYPE_CHECKING:
     from .app import Ardiq
 
-__all__ = ["inline"]
+__all__ = ["BackgroundWorker", "Clock", "inline", "on_server", "worker"]
 
 
 @asynccontextmanager
-async def inline(app: "Ardiq") -> AsyncIterator["Ardiq"]:
+async def inline(app: "Ardiq", *, clock: Clock | None = None) -> AsyncIterator["Ardiq"]:
     """Run the app's tasks where they are enqueued, without a server.
 
     Within the block `enqueue` returns when the task has ended. Arguments and results pass through the codec, and
-    retries, hooks, middleware and timeouts act as on a worker, but no pause is slept and a delayed task runs at once.
-    Results are forgotten when the block ends.
+    retries, hooks, middleware and timeouts act as on a worker. Results are forgotten when the block ends.
 
     Args:
         app: the app; it is to be used on this event loop alone.
+        clock: the time to go by: what has a delay, a retry too, waits until it is moved on, and schedules fire. When
+            None nothing waits: no pause is slept, a delayed task runs at once, nothing expires, no schedule fires.
 
     Raises:
         RuntimeError: the app runs already.
@@ -39,11 +43,17 @@ async def inline(app: "Ardiq") -> AsyncIterator["Ardiq"]:
     app._running = True
     try:
         async with app._lifespan_scope():
-            inlined = InlineBroker(app)  # within the lifespan: what it sets, tasks see
+            inlined = InlineBroker(app, clock)  # within the lifespan: what it sets, tasks see
+            at_clock = (app, inlined.own)
             _use(app, inlined)
             try:
+                await inlined.own.scheduler.declare()
+                if clock is not None:
+                    clock._lines.append(at_clock)
                 yield app
             finally:
+                if clock is not None and at_clock in clock._lines:
+                    clock._lines.remove(at_clock)
                 _use(app, broker)
                 inlined.close()
     finally:

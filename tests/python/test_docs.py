@@ -1,6 +1,7 @@
 """Whatever the docs tell a reader to type is typed here: every Python example, every redis-cli line."""
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -27,6 +28,12 @@ def blocks(language: str) -> Iterator[tuple[str, str]]:
     for document in DOCUMENTS:
         found = [match[2] for match in FENCE.finditer(document.read_text()) if match[1] == language]
         yield from ((f"{document.relative_to(ROOT)}-{number}", text) for number, text in enumerate(found, 1))
+
+
+def files(document: Path) -> dict[str, str]:
+    """The examples of a document that are files of one project: their first line is a comment with their name."""
+    texts = [match[2] for match in FENCE.finditer(document.read_text())]
+    return {name[1]: text for text in texts if (name := re.match(r"# (\S+\.(?:py|toml))\n", text))}
 
 
 def redis_cli_lines() -> list[str]:
@@ -65,7 +72,12 @@ def server() -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize(("name", "text"), [pytest.param(name, text, id=name) for name, text in blocks("python")])
+PROJECTS = [document for document in DOCUMENTS if files(document)]
+OF_PROJECTS = {text for document in PROJECTS for text in files(document).values()}
+PROGRAMS = [pytest.param(name, text, id=name) for name, text in blocks("python") if text not in OF_PROJECTS]
+
+
+@pytest.mark.parametrize(("name", "text"), PROGRAMS)
 def test_python_example(name: str, text: str, tmp_path: Path) -> None:
     program = text if text.startswith("import ") else PRELUDE + text
     command = [sys.executable, "-W", "error", "jobs.py"]
@@ -75,6 +87,18 @@ def test_python_example(name: str, text: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     if name == "README.md-1":
         assert "value=3" in done.stdout
+
+
+@pytest.mark.parametrize("document", PROJECTS, ids=[document.stem for document in PROJECTS])
+def test_project(document: Path, tmp_path: Path, ardiq_server: str) -> None:
+    for name, text in files(document).items():
+        (tmp_path / name).write_text(text)
+    command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:valkey", "-p", "no:asyncio"]
+    environment = {**os.environ, "ARDIQ_TEST_SERVER": ardiq_server}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("line", QUESTIONS)

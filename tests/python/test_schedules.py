@@ -236,7 +236,7 @@ async def test_what_nobody_fired_in_time(app: Ardiq, missed: str, expected: int)
     app._broker.core.command(["ZADD", f"ardiq:{{{app.queue_name}}}:schedule_due", due_at, "hourly"])
     from ardiq._scheduler import Scheduler
 
-    await Scheduler(app)._fire_due()
+    await Scheduler(app).fire_due()
     assert await app.queue_size() == expected
     assert (await app.schedules.list())[0].next_due_at == now // period * period + period
 
@@ -249,7 +249,7 @@ async def test_no_more_than_a_hundred_missed_ones_are_made_up_for(app: Ardiq) ->
     from ardiq._scheduler import Scheduler
 
     scheduler = Scheduler(app)
-    await scheduler._fire_due()
+    await scheduler.fire_due()
     assert await app.queue_size() == 100
     assert (await app.schedules.list())[0].next_due_at > now
 

@@ -31,6 +31,7 @@ from ardiq import (
     current_task,
 )
 from ardiq.retries import ExponentialBackoff
+from ardiq.testing import Clock, inline, on_server, worker
 
 app = Ardiq("redis://localhost", "queue", ["low", "high"], default_priority="low", concurrency=4, prefetch=None)
 Ardiq(concurrency="4")  # type: ignore[arg-type]
@@ -257,3 +258,19 @@ async def looking(job: Job) -> None:
     assert_type(await job.logs(limit=5), list[str])
     assert_type(await job.history(), list[Attempt])
     assert_type(await app.schedules.list(), list[Schedule])
+
+
+async def testing() -> None:
+    clock = Clock(datetime(2026, 3, 1, tzinfo=UTC))
+    async with inline(app, clock=clock) as inlined:
+        assert_type(inlined, Ardiq)
+        assert_type(await clock.advance(minutes=5), list[Job])
+        await clock.advance(timedelta(hours=1))
+        await clock.advance("1h")  # type: ignore[arg-type]
+        assert_type(await clock.advance_to(clock.now), list[Job])
+    inline(app, clock=5)  # type: ignore[arg-type]
+    with on_server(app, "embedded://") as redirected, worker(redirected, schedules=True) as running:
+        running.wait_until_idle(timeout=5)
+        running.stop()
+    with on_server(app):  # type: ignore[call-arg]
+        pass
