@@ -86,6 +86,7 @@ async def within(timeout: float | None, work: Awaitable[Any]) -> Any:
     """
     if timeout is None:
         return await work
+    context.deadline.set(time() + timeout)
     try:
         async with asyncio.timeout(timeout) as limit:
             return await work

@@ -263,7 +263,10 @@ class Line:
                     answer.set_exception(error)
             elif kind == "error":
                 answer = waiting.pop(event[1], None)
-                if answer is not None and not answer.done():
+                if answer is None:
+                    if not isinstance(event[2], errors.BrokerError):  # told, and refused
+                        log.warning("%s", event[2])
+                elif not answer.done():
                     # Calls that failed together share the error; whoever catches one may add to it.
                     answer.set_exception(copy.copy(event[2]))
             elif kind == "message":

@@ -56,6 +56,7 @@ class _Reports:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._lock = threading.Lock()
+        self._noted: tuple[Any, dict[str, bytes]] = (None, {})
 
     def send(self, data: bytes) -> None:
         with self._lock:
@@ -63,6 +64,11 @@ class _Reports:
 
     def add(self, claim: tuple[Any, ...], **report: Any) -> None:
         self.send(frame(["report", claim[1], report]))
+
+    def noted(self, claim: tuple[Any, ...]) -> dict[str, bytes]:
+        if self._noted[0] != claim[1]:
+            self._noted = (claim[1], {})
+        return self._noted[1]
 
     def is_current(self, _: tuple[Any, ...]) -> bool:
         return True  # a child whose task is not wanted any more is ended
@@ -91,6 +97,8 @@ def _attempt(where: list[str], module: str, path: str, claim: list[Any]) -> byte
         app, codec = entry.task.app, entry.task.app._codec
         if [app.redis_url, app.prefix] != where:  # the worker's was redirected, by a test
             point(app, *where)
+        if entry.timeout is not None:
+            context.deadline.set(time.time() + entry.timeout)
         args, kwargs = codec.decode_call(claim[3], claim[4], claim[5], entry.signature)
         return frame(["value", *codec.encode_result(claim[2], entry.signature, entry.fn(*args, **kwargs))])
     except BaseException as error:

@@ -158,6 +158,17 @@ def _same(sent: Any, back: Any) -> bool:
     return bool(sent == back)
 
 
+def plain_json(label: str, value: Any) -> bytes:
+    """The JSON of a value that equals it.
+
+    Raises:
+        TypeError: JSON would change it.
+    """
+    if not _MODES[""].carries(value, MISSING):
+        raise TypeError(f"{label} must be plain JSON, which a {type(value).__name__} like this one is not")
+    return to_json(value)
+
+
 class Codec:
     """The wire format of one app: the default, or the user's own serializer."""
 

@@ -62,6 +62,7 @@ class InlineLine:
         self.scheduler = Scheduler(app)
         self._functions = {**self.library.functions, **self.schedules.functions, "abort": self._abort}
         self._runs: set[asyncio.Task[None]] = set()
+        self._noted: dict[int, dict[str, bytes]] = {}
         self._attempts = Attempts(app, self)  # type: ignore[arg-type]
         self._attempts.in_thread = lambda fn, args, kwargs: asyncio.to_thread(fn, *args, **kwargs)
         self._attempts.in_process = self._in_process
@@ -116,11 +117,15 @@ class InlineLine:
         """Of the reports: whether the attempt is still wanted."""
         return self._attempts.is_current(claim[1])
 
+    def noted(self, claim: tuple[Any, ...]) -> dict[str, bytes]:
+        """Of the reports: what the attempt has noted so far."""
+        return self._noted.setdefault(claim[1], {})
+
     def add(
-        self, claim: tuple[Any, ...], *, progress: bytes = b"", meta: dict[str, Any] | None = None, line: str = ""
+        self, claim: tuple[Any, ...], *, progress: bytes = b"", notes: dict[str, bytes] | None = None, line: str = ""
     ) -> None:
         """Of the reports: keep what a task tells of itself."""
-        self.library.report(claim[0], progress, meta or {}, line)
+        self.library.report(claim[0], progress, notes or {}, line)
 
     def close(self) -> None:
         """Cancel what still runs."""
@@ -167,6 +172,8 @@ class InlineLine:
             if attempts.running.pop(token, None) is None or not attempt.cancelled():
                 raise
             return ABORTED, 0, b"", {}  # before its first step
+        finally:
+            self._noted.pop(token, None)
         ended = next(outcome for outcome in attempts.outcomes if outcome[1] == token)
         attempts.outcomes.remove(ended)
         return ended[2], ended[3], ended[4], from_json(ended[5]) if ended[5] else {}

@@ -137,11 +137,15 @@ class InlineLibrary:
                 task.skipped_ms += details["delay_ms"]
                 task.write(state="queued")
 
-    def report(self, task_id: str, progress: bytes, meta: dict[str, Any], line: str) -> None:
+    def report(self, task_id: str, progress: bytes, notes: dict[str, bytes], line: str) -> None:
         """Keep what a running task tells of itself."""
         record = self.tasks[task_id].record
         record["progress"] = progress or record.get("progress", b"")
-        record["meta"] = to_json({**from_json(record.get("meta", b"{}")), **meta})
+        for name, text in notes.items():
+            if text:
+                record[f"meta:{name}"] = text
+            else:
+                record.pop(f"meta:{name}", None)
         if line:
             record["log"] = to_json([*from_json(record.get("log", b"[]")), line][-_MOST_LINES:])
 

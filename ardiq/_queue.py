@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _FINISHED = frozenset({"complete", "failed", "aborted", "expired"})
 _PAGE = 500
+_NOTE = "meta:"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05
 
 
@@ -95,8 +96,8 @@ class Queue:
         return None if said is None else Progress(said.get("fraction", 0.0), said.get("message", ""))
 
     async def meta(self, task_id: str) -> dict[str, Any]:
-        notes: dict[str, Any] = from_json((await self._record(task_id)).get("meta", b"") or b"{}")
-        return notes
+        fields = (await self._record(task_id)).items()
+        return {name.removeprefix(_NOTE): from_json(value) for name, value in fields if name.startswith(_NOTE)}
 
     async def logs(self, task_id: str, limit: int) -> list[str]:
         return [line.decode(errors="replace") for line in await self._line().call("log", task_id, limit)]

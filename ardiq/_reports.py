@@ -3,8 +3,6 @@
 import threading
 from typing import TYPE_CHECKING, Any
 
-from ._codec import to_json
-
 if TYPE_CHECKING:
     from ._broker import Line
     from .worker import Worker
@@ -17,12 +15,12 @@ _HOUR_MS, _WEEK_MS = 3_600_000, 7 * 86_400_000
 
 
 class _Report:
-    __slots__ = ("lines", "meta", "progress", "task_id")
+    __slots__ = ("lines", "notes", "progress", "task_id")
 
     def __init__(self, task_id: str) -> None:
         self.task_id = task_id
         self.progress = b""
-        self.meta: dict[str, Any] = {}
+        self.notes: dict[str, bytes] = {}
         self.lines: list[str] = []
 
 
@@ -35,18 +33,19 @@ class Reports:
         self._log_ttl_ms = _WEEK_MS if result_ttl_ms < 0 else max(result_ttl_ms, _HOUR_MS)
         self._lock = threading.Lock()
         self._open: dict[int, _Report] = {}
+        self._noted: dict[int, dict[str, bytes]] = {}
         self._is_due = False
 
     def add(
-        self, claim: tuple[Any, ...], *, progress: bytes = b"", meta: dict[str, Any] | None = None, line: str = ""
+        self, claim: tuple[Any, ...], *, progress: bytes = b"", notes: dict[str, bytes] | None = None, line: str = ""
     ) -> None:
-        """Note what the task of this claim tells; from any thread."""
+        """Take what the task of this claim tells, a note being its JSON or nothing; from any thread."""
         with self._lock:
             report = self._open.get(claim[1])
             if report is None:
                 report = self._open[claim[1]] = _Report(claim[0])
             report.progress = progress or report.progress
-            report.meta.update(meta or {})
+            report.notes.update(notes or {})
             if line:
                 report.lines.append(line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + "…")
                 del report.lines[:-_MOST_LINES]
@@ -58,6 +57,11 @@ class Reports:
         except RuntimeError:  # the loop is closed, and with it the worker
             return
 
+    def noted(self, claim: tuple[Any, ...]) -> dict[str, bytes]:
+        """What the attempt of this claim has noted so far, to be kept by whoever notes more."""
+        with self._lock:
+            return self._noted.setdefault(claim[1], {})
+
     def is_current(self, claim: tuple[Any, ...]) -> bool:
         """Whether the attempt is still wanted: not aborted, timed out or given to others."""
         return self._worker.is_current(claim[1])
@@ -66,12 +70,16 @@ class Reports:
         """Send what was noted; whether there was anything."""
         with self._lock:
             reports, self._open = self._open, {}
+            for token in [token for token in self._noted if not self._worker.holds(token)]:
+                del self._noted[token]
         identity = self._worker.link.identity
         for token, report in reports.items():
-            meta, lines = to_json(report.meta), [line.encode(errors="replace") for line in report.lines]
-            self._line.tell(
-                "progress", identity, report.task_id, str(token), report.progress, meta, self._log_ttl_ms, *lines
-            )
+            told: list[str | bytes] = []
+            for name, text in report.notes.items():
+                told += name, text
+            for line in report.lines[-_MOST_LINES + len(report.notes) :]:
+                told += "", line.encode(errors="replace")
+            self._line.tell("progress", identity, report.task_id, str(token), report.progress, self._log_ttl_ms, *told)
         return bool(reports)
 
     def _send_soon(self) -> None:

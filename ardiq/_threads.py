@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable
 from math import inf
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from . import _core, context
@@ -143,7 +143,10 @@ class SyncTasks:
         signature = entry.signature
         context.running.set(claim)
         started = monotonic()
-        deadline = inf if entry.timeout is None else started + entry.timeout
+        deadline = inf
+        if entry.timeout is not None:
+            deadline = started + entry.timeout
+            context.deadline.set(time() + entry.timeout)
         attempts.threads[claim[1]] = InThread(entry, claim, started, deadline)
         if deadline < self._next_look:
             self._loop.call_soon_threadsafe(self._look)

@@ -14,6 +14,9 @@ running: ContextVar[tuple[Any, ...] | None] = ContextVar("ardiq_current_task", d
 reports: "ContextVar[Reports | None]" = ContextVar("ardiq_reports", default=None)
 """Where the tasks of this worker tell of themselves."""
 
+deadline: ContextVar[float | None] = ContextVar("ardiq_deadline", default=None)
+"""When the time limit of the attempt that runs here ends, in seconds since the epoch."""
+
 
 def current_task() -> TaskContext | None:
     """The task that runs here, or None outside one.
@@ -33,5 +36,5 @@ def current_task() -> TaskContext | None:
     if claim is None:
         return None
     task = TaskContext(claim[0], claim[2], claim[8])
-    task._reports, task._claim = reports.get(), claim
+    task._reports, task._claim, task._deadline = reports.get(), claim, deadline.get()
     return task

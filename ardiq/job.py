@@ -60,7 +60,7 @@ class Job:
         return await self.app._queue.progress(self.id)
 
     async def meta(self) -> dict[str, Any]:
-        """The notes it made with `current_task().note(...)`."""
+        """The notes it made with `current_task().meta[...] = ...` or `.note(...)`."""
         return await self.app._queue.meta(self.id)
 
     async def logs(self, limit: int = 1000) -> list[str]:

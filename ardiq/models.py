@@ -4,13 +4,16 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._codec import from_json, to_json
+from ._codec import to_json
+from ._notes import Notes
 
 if TYPE_CHECKING:
     from ._reports import Reports
 
 ABORTED = "aborted"
 """The `value` of a task that was aborted."""
+
+_LONGEST_MESSAGE = 1000
 
 
 class TaskResult(NamedTuple):
@@ -58,13 +61,31 @@ class TaskContext(_TaskFields):
 
     _reports: "Reports | None" = None
     _claim: tuple[Any, ...] = ()
+    _deadline: float | None = None
+
+    @property
+    def deadline(self) -> float | None:
+        """When the `timeout` of this attempt ends, as `time.time()` counts; None where it has none."""
+        return self._deadline
+
+    @property
+    def meta(self) -> Notes:
+        """The task's notes, to set, read and delete by name: `task.meta["rows"] = 7`.
+
+        A note is any JSON value, of up to 8 KiB of JSON; a task has up to 100. `job.meta()` reads them.
+
+        Raises:
+            TypeError: setting what JSON would change.
+            ValueError: setting one that is too large, or one too many.
+        """
+        return Notes(self._reports, self._claim)
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Tell how far the task is.
 
         Args:
             fraction: from 0 to 1.
-            message: for people.
+            message: for people; 1,000 characters of it are kept.
 
         Raises:
             ValueError: `fraction` is not from 0 to 1.
@@ -72,6 +93,7 @@ class TaskContext(_TaskFields):
         if not 0 <= fraction <= 1:
             raise ValueError(f"fraction must be from 0 to 1, not {fraction!r}")
         if self._reports is not None:
+            message = message[:_LONGEST_MESSAGE]
             self._reports.add(self._claim, progress=to_json({"fraction": fraction, "message": message}))
 
     def log(self, line: str) -> None:
@@ -82,10 +104,8 @@ class TaskContext(_TaskFields):
             self._reports.add(self._claim, line=line)
 
     def note(self, **meta: Any) -> None:
-        """Add notes to the task, JSON values by name; one of the same name is replaced."""
-        notes = from_json(to_json(meta))  # as they are now; what cannot travel is an error here
-        if self._reports is not None:
-            self._reports.add(self._claim, meta=notes)
+        """Add notes to the task, JSON values by name; one of the same name is replaced. As setting `meta` does."""
+        self.meta.update(meta)
 
     def cancelled(self) -> bool:
         """Whether nobody wants the task's outcome any more: it was aborted, is over its time, or is run by others.

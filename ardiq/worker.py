@@ -102,6 +102,10 @@ class Worker:
         """Whether the attempt of that token is still this worker's to settle."""
         return self._attempts.is_current(token)
 
+    def holds(self, token: int) -> bool:
+        """Whether the attempt of that token is still to be settled."""
+        return token in self._attempts.running or token in self._attempts.threads
+
     def is_cancelled(self) -> bool:
         """Whether the worker itself is being cancelled, and not a task of its."""
         return self._main is not None and self._main.cancelling() > 0

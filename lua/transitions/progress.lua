@@ -1,35 +1,66 @@
--- progress: running -> running. The attempt's holder tells how far it is: a fraction and a message, more of its notes, lines of its log.
+-- progress: running -> running. The attempt's holder tells how far it is: a fraction and a message, notes, lines of its log.
 -- What was said last may arrive just after the task has ended; then its own worker's word counts still.
-local MOST_LINES = 1000
+local MOST_LINES, MOST_NOTES, LONGEST_NAME, LONGEST_NOTE = 1000, 100, 200, 8192
+-- A note is a field of the record, so that it is what its task sent, byte for byte.
+local NOTE = 'meta:'
 
 local function is_holder(base, args, record)
   if errors.read('HGET', keys.running(base, args.worker), args.id) == args.token then return true end
   return record.worker == args.worker and task.is_finished(record.state)
 end
 
--- The notes of a record with those of `more` in their place.
-local function merged(meta, more)
-  local ok, all = pcall(cjson.decode, meta or '{}')
-  if not ok or type(all) ~= 'table' then all = {} end
-  for name, value in pairs(more) do all[name] = value end
-  return cjson.encode(all)
+-- What was told, by kind: lines of the log, notes as names and values in turn, and the notes to drop.
+local function sorted(told)
+  local lines, notes, dropped = {}, {}, {}
+  for _, entry in ipairs(told) do
+    if #entry.note > LONGEST_NAME or (entry.note ~= '' and #entry.text > LONGEST_NOTE) then
+      errors.raise(errors.bad_argument('the name of a note must have up to ' .. LONGEST_NAME .. ' bytes, the note '
+        .. LONGEST_NOTE))
+    end
+    if entry.note == '' then
+      lines[#lines + 1] = entry.text
+    elseif entry.text == '' then
+      dropped[#dropped + 1] = NOTE .. entry.note
+    else
+      notes[#notes + 1], notes[#notes + 2] = NOTE .. entry.note, entry.text
+    end
+  end
+  return lines, notes, dropped
+end
+
+-- Refuse notes that would make more of them than a record may have.
+local function check_notes(id, key, notes, dropped)
+  local names, count = {}, 0
+  for _, field in ipairs(errors.read('HKEYS', key)) do
+    if string.sub(field, 1, #NOTE) == NOTE then names[field] = true end
+  end
+  for i = 1, #notes, 2 do names[notes[i]] = true end
+  for _, field in ipairs(dropped) do names[field] = nil end
+  for _ in pairs(names) do count = count + 1 end
+  if count > MOST_NOTES then
+    errors.raise(errors.bad_argument('a task may have up to ' .. MOST_NOTES .. ' notes; with these, ' .. id
+      .. ' would have ' .. count))
+  end
 end
 
 return function(base, args)
-  local id, log = args.id, keys.log(base, args.id)
-  if type(args.meta) ~= 'table' then errors.raise(errors.bad_argument('meta must be a JSON object')) end
+  local key, log = keys.task(base, args.id), keys.log(base, args.id)
   if args.log_ttl_ms <= 0 then errors.raise(errors.bad_argument('log_ttl_ms must be positive')) end
-  local record, err = task.read(base, id, { 'state', 'worker', 'meta' })
+  if #args.progress > LONGEST_NOTE then
+    errors.raise(errors.bad_argument('progress must have up to ' .. LONGEST_NOTE .. ' bytes'))
+  end
+  local lines, notes, dropped = sorted(args.told)
+  local record, err = task.read(base, args.id, { 'state', 'worker' })
   if err then return { err = err } end
   if not record.state or not is_holder(base, args, record) then return 'stale' end
+  if #notes > 0 then check_notes(args.id, key, notes, dropped) end
   errors.read('LLEN', log)
 
-  if args.progress ~= '' then redis.call('HSET', keys.task(base, id), 'progress', args.progress) end
-  if next(args.meta) then redis.call('HSET', keys.task(base, id), 'meta', merged(record.meta, args.meta)) end
-  if #args.lines > 0 then
-    local texts = {}
-    for i, line in ipairs(args.lines) do texts[i] = line.text end
-    redis.call('RPUSH', log, unpack(texts))
+  if args.progress ~= '' then redis.call('HSET', key, 'progress', args.progress) end
+  if #notes > 0 then redis.call('HSET', key, unpack(notes)) end
+  if #dropped > 0 then redis.call('HDEL', key, unpack(dropped)) end
+  if #lines > 0 then
+    redis.call('RPUSH', log, unpack(lines))
     redis.call('LTRIM', log, -MOST_LINES, -1)
     redis.call('PEXPIRE', log, args.log_ttl_ms)
   end

@@ -57,8 +57,14 @@ TASKS = """
         task = current_task()
         task.progress(0.5, "half")
         task.log("a line")
-        task.note(size=3)
+        task.note(size=3, gone=1)
+        task.meta["sizes"] = [task.meta["size"]]
+        del task.meta["gone"]
         return task.cancelled()
+
+    @app.task(executor="process", timeout=1000)
+    def time_left() -> float:
+        return current_task().deadline - time.time()
 
     @once
     def unfit() -> object:
@@ -173,7 +179,8 @@ async def test_what_a_task_tells_of_itself_arrives(jobs: ModuleType) -> None:
         assert (await result_of(job)).value is False
         await eventually(job.logs)
         assert await job.logs() == ["a line"]
-        assert await job.meta() == {"size": 3}
+        assert await job.meta() == {"size": 3, "sizes": [3]}
+        assert 0 < await jobs.time_left.request() <= 1000
         assert await job.progress() == (0.5, "half")
 
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
-from helpers import SOON_S, eventually, is_sound, result_of, working
+from helpers import SOON_S, eventually, field, is_sound, result_of, working
 
-from ardiq import Ardiq, Progress, current_task
+from ardiq import Ardiq, ExecutionContext, Job, Progress, current_task
 
 
 async def test_everything_can_be_read_while_it_runs(app: Ardiq) -> None:
@@ -154,7 +156,160 @@ def test_a_context_of_nothing_is_silent() -> None:
     task.progress(0.5)
     task.log("x")
     task.note(a=1)
+    task.meta["a"] = 1
+    assert not task.meta
+    assert task.deadline is None
     assert not task.cancelled()
     assert task == ("id", "name", 1)
     with pytest.raises(ValueError, match="fraction"):
         task.progress(-1)
+
+
+VALUES = {
+    "none": [],
+    "empty": {},
+    "long": 12345678901234567890,
+    "digits": 0.1234567890123456789,
+    "nested": {"a": [1, {"b": None}], "ü": "é\u2028"},
+}
+
+
+async def test_notes_arrive_as_they_were_sent(app: Ardiq) -> None:
+    @app.task
+    async def note() -> None:
+        task = current_task()
+        assert task is not None
+        task.note(**VALUES)
+
+    async with working(app):
+        job = await note.enqueue()
+        await result_of(job)
+        assert await eventually(job.meta) == VALUES
+    assert field(app, job.id, "meta:none") == "[]"
+
+
+async def test_notes_are_a_mapping(app: Ardiq) -> None:
+    seen: list[object] = []
+
+    @app.task
+    async def note() -> None:
+        task = current_task()
+        assert task is not None
+        task.meta["rows"] = rows = [1]
+        rows.append(2)
+        task.note(file="a.csv", done=False)
+        again = current_task()
+        assert again is not None
+        del again.meta["done"]
+        seen.extend([dict(again.meta), len(again.meta), "done" in again.meta, repr(task.meta)])
+        seen.append(task.meta.setdefault("rows", 9))
+
+    async with working(app):
+        job = await note.enqueue()
+        await result_of(job)
+        await eventually(job.meta)
+        other = await note.enqueue()
+        await result_of(other)
+    assert seen[:5] == [{"rows": [1], "file": "a.csv"}, 2, False, "Notes({'rows': [1], 'file': 'a.csv'})", [1]]
+    assert seen[5:] == seen[:5]
+    assert await job.meta() == {"rows": [1], "file": "a.csv"}
+    assert is_sound(app)
+
+
+async def test_notes_of_an_earlier_attempt_stay_but_are_not_shown_to_the_next(app: Ardiq) -> None:
+    @app.task(max_retries=1, backoff_ms=1)
+    async def note() -> None:
+        task = current_task()
+        assert task is not None
+        task.meta[f"try {task.tries}"] = dict(task.meta)
+        if task.tries == 1:
+            await eventually(lambda: has_notes(Job(app, task.task_id), 1))
+            raise ValueError
+
+    async with working(app):
+        job = await note.enqueue()
+        await result_of(job)
+        assert await eventually(lambda: has_notes(job, 2)) == {"try 1": {}, "try 2": {}}
+
+
+async def has_notes(job: Job, count: int) -> dict[str, object] | None:
+    notes = await job.meta()
+    return notes if len(notes) == count else None
+
+
+async def test_notes_are_bounded(app: Ardiq, caplog: pytest.LogCaptureFixture) -> None:
+    errors: list[str] = []
+
+    @app.task(max_retries=1, backoff_ms=1)
+    async def note() -> None:
+        task = current_task()
+        assert task is not None
+        task.meta.update({f"{task.tries}:{number}": number for number in range(100)})
+        task.meta[f"{task.tries}:7"] = "again"
+        for name, value in [
+            ("one more", 1),
+            ("x" * 201, 1),
+            ("", 1),
+            (f"{task.tries}:1", "x" * 8191),
+            ("1", float("nan")),
+        ]:
+            try:
+                task.meta[name] = value
+            except (TypeError, ValueError) as error:
+                errors.append(str(error))
+        if task.tries == 1:
+            await eventually(lambda: has_notes(Job(app, task.task_id), 100))
+            raise ValueError
+
+    async with working(app):
+        job = await note.enqueue()
+        await result_of(job)
+        # Those of the second attempt would be 100 more: the server has the last word.
+        await eventually(lambda: "may have up to 100 notes" in caplog.text)
+    assert job.id in caplog.text
+    assert len(await job.meta()) == 100
+    assert (await job.meta())["1:7"] == "again"
+    for error, words in zip(
+        errors, ("100 notes", "201|200 bytes", "200 bytes", "8,193 bytes", "plain JSON") * 2, strict=True
+    ):
+        assert any(word in error for word in words.split("|")), error
+
+
+async def test_a_long_message_is_cut(app: Ardiq) -> None:
+    @app.task
+    async def tell() -> None:
+        task = current_task()
+        assert task is not None
+        task.progress(0.5, "é" * 5000)
+
+    async with working(app):
+        job = await tell.enqueue()
+        await result_of(job)
+        assert await eventually(job.progress) == Progress(0.5, "é" * 1000)
+
+
+@pytest.mark.parametrize("middleware", [False, True])
+@pytest.mark.parametrize("executor", ["async", "thread"])
+async def test_the_deadline_is_the_end_of_the_timeout(app: Ardiq, executor: str, middleware: bool) -> None:
+    def look() -> tuple[float | None, float]:
+        task = current_task()
+        assert task is not None
+        return task.deadline, time.time()
+
+    async def look_async() -> tuple[float | None, float]:
+        return look()
+
+    if middleware:
+
+        @app.middleware
+        async def around(context: ExecutionContext, call_next: Callable[[], Awaitable[Any]]) -> Any:
+            return await call_next()
+
+    function = look_async if executor == "async" else look
+    limited = app.task(name="limited", timeout=1000)(function)
+    free = app.task(name="free")(function)
+    before = time.time()
+    async with working(app):
+        deadline, now = (await result_of(await limited.enqueue())).value
+        assert before + 1000 <= deadline <= now + 1000
+        assert (await result_of(await free.enqueue())).value[0] is None

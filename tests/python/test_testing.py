@@ -186,6 +186,8 @@ async def test_a_snooze_and_reports(lonely: Ardiq) -> None:
         seen.append(task.tries)
         task.progress(0.5, "half")
         task.log(f"try {len(seen)}")
+        task.meta.update(tries=[*task.meta.get("tries", []), len(seen)], gone=1)
+        del task.meta["gone"]
         if len(seen) < 3:
             raise Snooze(3600)
         return "done"
@@ -197,3 +199,4 @@ async def test_a_snooze_and_reports(lonely: Ardiq) -> None:
         assert (result.value, seen) == ("done", [1, 1, 1])
         assert await job.logs() == ["try 1", "try 2", "try 3"]
         assert await job.progress() == (0.5, "half")
+        assert await job.meta() == {"tries": [3]}

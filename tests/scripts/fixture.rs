@@ -307,7 +307,7 @@ pub fn default(name: &str) -> Result<Json, String> {
         "result_ttl_ms" => json!(60_000),
         "waiter_ttl_ms" | "log_ttl_ms" => json!(30_000),
         "lanes" => json!(["default"]),
-        "info" | "meta" => json!({}),
+        "info" => json!({}),
         "args" => json!([]),
         "generation" => json!(1),
         "max_lost" => json!(3),
@@ -320,7 +320,7 @@ pub fn default(name: &str) -> Result<Json, String> {
         "name" => json!("work"),
         "value" | "result" => json!("null"),
         "cursor" => json!("0"),
-        "kwargs" | "options" | "codec" | "traceback" | "details" | "of" | "reason" | "progress" => json!(""),
+        "kwargs" | "options" | "codec" | "traceback" | "details" | "of" | "reason" | "progress" | "note" => json!(""),
         _ => return Err(format!("{name}: the fixture must say")),
     })
 }
