@@ -34,7 +34,7 @@ from .models import (
     TaskMetrics,
     TaskResult,
 )
-from .schedules import Schedule
+from .schedules import Schedule, ScheduleOutcome
 from .task import PreparedTask, Task
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "Progress",
     "Retry",
     "Schedule",
+    "ScheduleOutcome",
     "Snooze",
     "State",
     "Task",

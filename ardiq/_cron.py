@@ -16,13 +16,15 @@ _NICKNAMES = {
     "@hourly": "0 * * * *",
 }
 _SHORTEST_MS = 100
+_SECOND, _DAY = timedelta(seconds=1), timedelta(days=1)
 
 
 class Timing:
     """A cron expression in a time zone, or a period aligned to the epoch.
 
     Where a zone's clock jumps forward over a fixed time, that occurrence comes at once after the jump; where it is set
-    back, a fixed time occurs once, the first time, and a repeating one (`*/30`) in both hours.
+    back, a fixed time occurs once, the first time. Times are fixed unless the field of seconds, minutes or hours begins
+    with `*`: those repeat as time passes, in both hours where one comes twice, and not at all in one that is skipped.
 
     Raises:
         ValueError: neither or both of spec and period, or an impossible one of them, or an unknown zone.
@@ -43,10 +45,12 @@ class Timing:
             if not isinstance(spec, str):
                 raise TypeError(f"a cron expression is a str, not {type(spec).__name__}")
             self._fields = _NICKNAMES.get(spec.strip().lower(), spec)
+            fields = self._fields.split()
+            self._is_fixed = not any(field.startswith("*") for field in fields[: len(fields) - 3])
             from cronsim import CronSimError  # only apps with schedules pay for it
 
             try:
-                next(self._simulate(datetime.now(self.zone)))
+                next(self._walls(datetime.now(UTC)))
             except CronSimError as error:
                 raise ValueError(f"cron expression {spec!r}: {error}") from None
             except StopIteration:
@@ -63,13 +67,12 @@ class Timing:
         """The first occurrence after a time, both in ms since the epoch."""
         if self.every_ms is not None:
             return (time_ms // self.every_ms + 1) * self.every_ms
-        # It counts from whole seconds, and may give the very second.
-        start = datetime.fromtimestamp(time_ms // 1000, UTC).astimezone(self.zone)
-        for moment in self._simulate(start):
-            occurrence = round(moment.timestamp() * 1000)
-            if occurrence > time_ms:
-                return occurrence
-        raise ValueError(f"cron expression {self.spec!r} never comes true again")
+        # Occurrences are whole seconds.
+        start = datetime.fromtimestamp(time_ms // 1000, UTC)
+        moment = self._fixed_after(start) if self._is_fixed else self._repeating_after(start)
+        if moment is None:
+            raise ValueError(f"cron expression {self.spec!r} never comes true again")
+        return round(moment.timestamp() * 1000)
 
     def describe(self) -> dict[str, Any]:
         """The fields of a definition that say it."""
@@ -77,10 +80,54 @@ class Timing:
             return {"every_ms": self.every_ms}
         return {"spec": self.spec, **({} if self.zone is UTC else {"tz": str(self.zone)})}
 
-    def _simulate(self, start: datetime) -> Iterator[datetime]:
+    # Here a wall clock is a datetime that says UTC and means what clocks in the zone show; a moment is a real one.
+
+    def _walls(self, after: datetime) -> Iterator[datetime]:
         from cronsim import CronSim
 
-        return CronSim(self._fields, start)
+        return CronSim(self._fields, after)
+
+    def _fixed_after(self, start: datetime) -> datetime | None:
+        for wall in self._walls(start + self._offset(start)):
+            if (moment := self._first_time(wall)) > start:
+                return moment
+        return None
+
+    def _first_time(self, wall: datetime) -> datetime:
+        """When clocks show that first; where it is skipped, when it is."""
+        local = wall.replace(tzinfo=self.zone)
+        moment = local.astimezone(UTC)
+        if moment + self._offset(moment) == wall:
+            return moment
+        change = self._next_change(local.replace(fold=1).astimezone(UTC), moment)
+        return moment if change is None else change
+
+    def _repeating_after(self, start: datetime) -> datetime | None:
+        since, offset = start, self._offset(start)
+        wall = since + offset
+        while (match := next(self._walls(wall), None)) is not None:
+            change = self._next_change(since, match - offset)
+            if change is None:
+                return match - offset
+            since, offset = change, self._offset(change)
+            wall = since + offset - _SECOND  # what they show at the change itself counts
+        return None
+
+    def _offset(self, moment: datetime) -> timedelta:
+        return moment.astimezone(self.zone).utcoffset() or timedelta(0)
+
+    def _next_change(self, since: datetime, until: datetime) -> datetime | None:
+        """When clocks are set first, after one moment and not after the other."""
+        offset, left = self._offset(since), since
+        while left < until:
+            right = min(left + _DAY, until)
+            if self._offset(right) != offset:
+                while right - left > _SECOND:
+                    middle = left + (right - left) // _SECOND // 2 * _SECOND
+                    left, right = (middle, right) if self._offset(middle) == offset else (left, middle)
+                return right
+            left = right
+        return None
 
 
 def _zone(tz: Any) -> tzinfo:

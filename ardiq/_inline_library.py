@@ -57,6 +57,13 @@ class InlineTask:
         )
 
 
+def short(error: bytes) -> str:
+    """An error's text, cut to what a history keeps of it."""
+    if len(error) > _LONGEST_ERROR:
+        error = re.sub(rb"[\xc0-\xff][\x80-\xbf]*$", b"", error[:_LONGEST_ERROR]) + b"..."
+    return error.decode(errors="replace")
+
+
 class InlineLibrary:
     """Tasks in memory, and what may become of them.
 
@@ -70,6 +77,7 @@ class InlineLibrary:
         self.waits = waits
         self.tasks: dict[str, InlineTask] = {}
         self.ready: deque[InlineTask] = deque()
+        self.on_end: Callable[[InlineTask], None] = lambda _: None
         self.functions: dict[str, Callable[..., Any]] = {
             "task": self.task, "counts": self.counts, "list": self.list, "requeue": self.requeue,
             "discard": self.discard, "abort": self.abort, "log": self.log,
@@ -118,6 +126,7 @@ class InlineLibrary:
         if outcome == COMPLETE:
             task.write(state=COMPLETE, started_at=now_ms - run_ms, finished_at=now_ms, result=value)
             task.write(result_codec=details.get("codec", ""))
+            self.on_end(task)
         elif outcome == ABORTED:
             self._end(task, ABORTED, b"aborted")
         elif outcome == FAILED:
@@ -194,17 +203,14 @@ class InlineLibrary:
         return [line.encode() for line in from_json(record.get("log", b"[]"))[-limit:]]
 
     def _note(self, task: InlineTask, run_ms: int, error: bytes, details: dict[str, Any]) -> None:
-        if len(error) > _LONGEST_ERROR:
-            short = re.sub(rb"[\xc0-\xff][\x80-\xbf]*$", b"", error[:_LONGEST_ERROR]) + b"..."
-        else:
-            short = error
         attempts = from_json(task.record.get("history", b"[]"))
         entry = {"try": task.number("tries"), "ended_at": self.now_ms(), "run_ms": run_ms, "worker": "inline"}
         task.write(error=error, traceback=details.get("traceback", ""))
-        task.write(history=to_json([*attempts, {**entry, "error": short.decode(errors="replace")}][-_MOST_ATTEMPTS:]))
+        task.write(history=to_json([*attempts, {**entry, "error": short(error)}][-_MOST_ATTEMPTS:]))
 
     def _end(self, task: InlineTask, state: str, error: bytes) -> None:
         task.write(state=state, error=error, finished_at=self.now_ms())
+        self.on_end(task)
 
     def _requeue(self, task_id: str) -> bytes:
         task = self.tasks.get(task_id)

@@ -1,13 +1,15 @@
 """The rules of the Lua library about schedules, restated for `inline`; see `_inline_library`."""
 
 from collections.abc import Callable
+from hashlib import sha1
 from typing import Any
 
+from ._attempts import COMPLETE
 from ._codec import from_json, to_json
-from ._inline_library import InlineLibrary
+from ._inline_library import InlineLibrary, InlineTask, short
 
 _TIMING = ("spec", "every_ms", "tz")
-_KEPT = ("last_id", "last_due_at", "paused")
+_KEPT = ("last_id", "last_due_at", "last_outcome", "paused")
 
 
 class InlineSchedules:
@@ -15,18 +17,42 @@ class InlineSchedules:
 
     def __init__(self, library: InlineLibrary) -> None:
         self._library = library
+        library.on_end = self._tell
         self._definitions: dict[str, dict[str, Any]] = {}
+        self._waiting: dict[str, str] = {}
+        self._declared: list[str] = []
         self.due: dict[str, int] = {}
         self.functions: dict[str, Callable[..., Any]] = {
-            "schedules": self.schedules, "schedule_put": self.put, "schedule_fire": self.fire,
-            "schedule_pause": self.pause, "schedule_remove": self.remove,
+            "schedules": self.schedules, "schedules_due": self.schedules_due, "schedule_put": self.put,
+            "schedule_declare": self.declare, "schedule_fire": self.fire, "schedule_pause": self.pause,
+            "schedule_remove": self.remove,
         }  # fmt: skip
 
-    def schedules(self, offset: int, limit: int) -> list[Any]:
-        """The time, and a page of schedules in the order of when they fall due."""
-        names = sorted(self.due, key=lambda name: (self.due[name], name))[offset : offset + limit]
-        rows = [(name.encode(), self.due[name], to_json(self._definitions[name])) for name in names]
-        return [self._library.now_ms(), *(part for row in rows for part in row)]
+    def schedules(self, _cursor: bytes, _limit: int) -> list[Any]:
+        """All schedules, as one page."""
+        return [b"0", *self._rows(list(self.due))]
+
+    def schedules_due(self, offset: int, limit: int) -> list[Any]:
+        """The time, when the next schedule will be due, and a page of those that are."""
+        now_ms = self._library.now_ms()
+        due = [name for name in self._in_order() if self.due[name] <= now_ms]
+        following = min((at for at in self.due.values() if at > now_ms), default=-1)
+        return [now_ms, following, *self._rows(due[offset : offset + limit])]
+
+    def declare(self, _version: str, start: int, *records: Any) -> list[bytes]:
+        """Put what the code declares; there is one version of it."""
+        names = list(records[::3])
+        if not names and not self._declared:
+            return [b"nothing"]
+        if not start:
+            return [b"kept"]
+        gone = [name for name in self._declared if name not in names and self._is_declared(name)]
+        for name in gone:
+            self.remove(name)
+        for i, name in enumerate(names):
+            self.put(name, records[3 * i + 1], records[3 * i + 2])
+        self._declared = names
+        return [b"declared", *(name.encode() for name in gone)]
 
     def put(self, name: str, packed: bytes, next_due_at: int) -> int:
         """Make a schedule or change one; when it falls due next."""
@@ -59,7 +85,9 @@ class InlineSchedules:
         definition.update(last_id=task_id, last_due_at=due_at)
         exists = task_id in tasks and tasks[task_id].is_unfinished
         args, kwargs = definition.get("args") or "[]", definition.get("kwargs") or ""
-        self._library.enqueue(task_id, definition["task"], definition["lane"], args.encode(), kwargs.encode(), b"")
+        self._waiting[task_id] = name
+        options = to_json({"due_at": due_at + _offset(definition, task_id)})
+        self._library.enqueue(task_id, definition["task"], definition["lane"], args.encode(), kwargs.encode(), options)
         return [b"exists" if exists else b"fired", next_due_at, task_id.encode()]
 
     def pause(self, name: str, paused: int) -> bytes:
@@ -75,3 +103,26 @@ class InlineSchedules:
         """Remove a schedule."""
         self.due.pop(name, None)
         return b"not_found" if self._definitions.pop(name, None) is None else b"removed"
+
+    def _in_order(self) -> list[str]:
+        return sorted(self.due, key=lambda name: (self.due[name], name))
+
+    def _rows(self, names: list[str]) -> list[Any]:
+        return [part for name in names for part in (name.encode(), self.due[name], to_json(self._definitions[name]))]
+
+    def _is_declared(self, name: str) -> bool:
+        return self._definitions.get(name, {}).get("source") == "code"
+
+    def _tell(self, task: InlineTask) -> None:
+        definition = self._definitions.get(self._waiting.pop(task.id, ""))
+        if definition is None:
+            return
+        outcome = {"id": task.id, "state": task.state, "finished_at": task.number("finished_at")}
+        if task.state != COMPLETE:
+            outcome["error"] = short(task.record["error"])
+        definition["last_outcome"] = outcome
+
+
+def _offset(definition: dict[str, Any], task_id: str) -> int:
+    jitter_ms: int = definition.get("jitter_ms", 0)
+    return int(sha1(task_id.encode()).hexdigest()[:12], 16) % (jitter_ms + 1)

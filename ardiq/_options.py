@@ -1,5 +1,6 @@
 """Checks of what users pass as options: a wrong one is refused by name."""
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -85,6 +86,8 @@ def milliseconds(name: str, duration: Any) -> int:
     if isinstance(duration, timedelta):
         return round(duration.total_seconds() * 1000)
     if isinstance(duration, int | float) and not isinstance(duration, bool):
+        if not math.isfinite(duration):
+            raise ValueError(f"{name} must be finite, not {duration}")
         return round(duration * 1000)
     raise TypeError(f"{name} must be a timedelta or seconds, not {_kind(duration)}")
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ._cron import Timing
@@ -17,6 +19,9 @@ _GRACE_MS = 60_000
 _MOST_MISSED = 100
 # How often a worker looks that has never seen a schedule.
 _IDLE_S = 10.0
+# How often a worker says that its code runs; the library forgets it after a minute.
+_DECLARE_S = 10.0
+_PAGE, _MOST_PAGES = 500, 20
 _SHORTEST_S = 0.005
 
 
@@ -27,15 +32,15 @@ class Scheduler:
         self._app = app
         self._timings: dict[str, Timing] = {}
         self._broken: dict[str, str] = {}
+        self._declared: str | None = None
+        self._declare_at = 0.0
 
     async def run(self) -> None:
-        """Declare what the code says, then fire what is due, until cancelled."""
-        declared = False
+        """Declare what the code says, and fire what is due, until cancelled."""
         while True:
             try:
-                if not declared:
+                if monotonic() >= self._declare_at:
                     await self.declare()
-                    declared = True
                 pause_s = await self.fire_due()
             except BrokerError as error:
                 # That the server is away the worker says itself.
@@ -51,41 +56,57 @@ class Scheduler:
             await asyncio.sleep(pause_s)
 
     async def declare(self) -> None:
-        """Store the schedules of this code; those that an earlier version of it declared go."""
-        schedules, crons = self._app.schedules, self._app._crons
-        _, rows = await schedules.rows()
-        for name, _, definition in rows:
-            if definition.get("source") == "code" and name not in crons:
-                await schedules.remove(name)
-                log.info("schedule removed name=%r: no task declares it any more", name)
-        for name, definition in crons.items():
-            await schedules.store(name, definition)
+        """Store the schedules of this code, unless newer code runs; those of older code go.
+
+        It is said again and again, so that the library knows which code runs.
+        """
+        answer, gone = await self._app.schedules.declare(self._app._crons, self._declared is None)
+        for name in gone:
+            log.info("schedule removed name=%r: no task declares it any more", name)
+        if answer == "superseded" != self._declared:
+            log.info("schedules: those of newer code count, as long as it runs")
+        self._declared = answer
+        self._declare_at = inf if answer == "nothing" else monotonic() + _DECLARE_S
 
     async def fire_due(self) -> float:
         """Fire what is due; seconds until there is more to look at."""
-        now, rows = await self._app.schedules.rows()
-        next_due = None
-        for name, due_at, definition in rows:
-            try:
-                timing = self._timing(definition)
-                for _ in range(_MOST_MISSED):
-                    if due_at > now:
-                        break
-                    due_at = await self._fire(name, due_at, now, timing, definition.get("missed", "skip"))
-                if due_at <= now:
-                    due_at = await self._fire(name, due_at, now, timing, "skip")
-            except BrokerError:
-                raise
-            except (ArdiqError, ValueError, TypeError) as error:
-                # It harms no other, and is said once.
-                if self._broken.get(name) != str(error):
-                    self._broken[name] = str(error)
-                    log.error("schedule %r cannot be fired: %s", name, error)
-                continue
-            next_due = due_at if next_due is None else min(next_due, due_at)
-        if next_due is None:
+        schedules, left = self._app.schedules, 0
+        next_due: list[int] = []
+        for _ in range(_MOST_PAGES):
+            now, upcoming, rows = await schedules.due(left, _PAGE)
+            for row in rows:
+                due_at = await self._fire_one(now, *row)
+                if due_at is None:
+                    left += 1
+                else:
+                    next_due.append(due_at)
+            if len(rows) < _PAGE:
+                break
+        if upcoming is not None:
+            next_due.append(upcoming)
+        if not next_due:
             return self._app.cron_poll_s if self._app._crons else max(self._app.cron_poll_s, _IDLE_S)
-        return max(_SHORTEST_S, min(self._app.cron_poll_s, (next_due - now) / 1000))
+        return max(_SHORTEST_S, min(self._app.cron_poll_s, (min(next_due) - now) / 1000))
+
+    async def _fire_one(self, now: int, name: str, due_at: int, definition: dict[str, Any]) -> int | None:
+        """Fire all occurrences of a schedule that are due; when the next one is, or None where that cannot be told."""
+        try:
+            timing = self._timing(definition)
+            for _ in range(_MOST_MISSED):
+                if due_at > now:
+                    break
+                due_at = await self._fire(name, due_at, now, timing, definition.get("missed", "skip"))
+            if due_at <= now:
+                due_at = await self._fire(name, due_at, now, timing, "skip")
+        except BrokerError:
+            raise
+        except (ArdiqError, ValueError, TypeError) as error:
+            # It harms no other, and is said once.
+            if self._broken.get(name) != str(error):
+                self._broken[name] = str(error)
+                log.error("schedule %r cannot be fired: %s", name, error)
+            return None
+        return due_at
 
     async def _fire(self, name: str, due_at: int, now: int, timing: Timing, missed: str) -> int:
         """Fire or pass over one occurrence; when the next one is due."""

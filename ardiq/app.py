@@ -283,6 +283,7 @@ class Ardiq(Settings, Hooks):
         tz: str | tzinfo | None = None,
         executor: Literal["thread", "process"] = "thread",
         missed: str = "skip",
+        jitter: Delay = 0,
     ) -> Callable[[Callable[[], R]], Task[[], R]]:
         """Register a function as a task that recurs: each occurrence runs once, however many workers there are.
 
@@ -299,9 +300,10 @@ class Ardiq(Settings, Hooks):
             executor: where a sync function runs: see `task`.
             missed: what to do about occurrences that no worker fired within a minute: "skip" them, run "once" for all
                 of them, or run "all", the oldest hundred at most.
+            jitter: start each occurrence up to so much after its time, a timedelta or seconds.
 
         Raises:
-            ValueError: neither or both of `spec` and `every`, an impossible one, or an unknown zone, lane or policy.
+            ValueError: neither or both of `spec` and `every`, an impossible timing, or an unknown zone, lane or policy.
 
         Example:
             ```python
@@ -309,7 +311,7 @@ class Ardiq(Settings, Hooks):
             async def report() -> None: ...
             ```
         """
-        definition = define(self, name or "", Timing(spec, every, tz), priority, coalesce, missed, "code")
+        definition = define(self, name or "", Timing(spec, every, tz), priority, coalesce, missed, jitter, "code")
 
         def register(function: Callable[[], R]) -> Task[[], R]:
             options: dict[str, Any] = {"max_retries": max_retries, "backoff_ms": backoff_ms, "timeout": timeout}

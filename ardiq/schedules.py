@@ -1,10 +1,12 @@
-"""Recurring tasks: what recurs, when next, and changing it at run time."""
+"""Recurring tasks: what recurs, when next, what came of it, and changing it at run time."""
 
+import hashlib
 from asyncio import get_running_loop
 from collections.abc import Sequence
 from datetime import timedelta, tzinfo
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from . import _options
 from ._codec import from_json, to_json
 from ._cron import Timing
 
@@ -19,6 +21,22 @@ MISSED = ("skip", "once", "all")
 """What becomes of occurrences that nobody fired within a minute: nothing, one for all of them, each of them."""
 
 
+class ScheduleOutcome(NamedTuple):
+    """What an occurrence of a schedule came to.
+
+    Attributes:
+        id: of its task.
+        state: "complete", "failed", "aborted" or "expired".
+        finished_at: in ms since the epoch.
+        error: its beginning; None where it is complete.
+    """
+
+    id: str
+    state: str
+    finished_at: int
+    error: str | None
+
+
 class Schedule(NamedTuple):
     """A recurring task as the server knows it.
 
@@ -28,13 +46,15 @@ class Schedule(NamedTuple):
         spec: its cron expression; None where it has a period.
         every_ms: its period, aligned to the epoch.
         tz: the IANA name of its zone; None for UTC.
-        next_due_at: when it falls due next, in ms since the epoch.
+        next_due_at: when it falls due next, in ms since the epoch; its task starts up to `jitter_ms` later.
         last_due_at: when it did last, or None.
         last_id: id of the task that was enqueued last, or None.
         paused: whether its occurrences pass by.
         coalesce: whether an occurrence is passed over while the one before is unfinished.
         missed: one of `MISSED`.
         source: "code" for `@app.cron`, "runtime" for `app.schedules.put`.
+        jitter_ms: how far its occurrences are spread.
+        last_outcome: what the occurrence came to that ended last, or None.
     """
 
     name: str
@@ -49,6 +69,8 @@ class Schedule(NamedTuple):
     coalesce: bool
     missed: str
     source: str
+    jitter_ms: int
+    last_outcome: ScheduleOutcome | None
 
 
 class Schedules:
@@ -58,9 +80,18 @@ class Schedules:
         self._app = app
 
     async def list(self) -> list[Schedule]:
-        """All schedules, in the order of when they fall due."""
-        _, rows = await self.rows()
-        return [_schedule(*row) for row in rows]
+        """All schedules, in the order of when they fall due.
+
+        They are read in portions of about 500. Each one that exists from the beginning to the end is in the list once;
+        one that is put or removed meanwhile may be or not.
+        """
+        rows, cursor = {}, b"0"
+        while True:
+            cursor, *page = await self._call("schedules", cursor, _PAGE)
+            for name, due_at, definition in _rows(page):
+                rows[name] = _schedule(name, due_at, definition)
+            if cursor == b"0":
+                return sorted(rows.values(), key=lambda schedule: (schedule.next_due_at, schedule.name))
 
     async def put(
         self,
@@ -75,6 +106,7 @@ class Schedules:
         priority: str | None = None,
         coalesce: bool = False,
         missed: str = "skip",
+        jitter: timedelta | float = 0,
     ) -> None:
         """Make a schedule, or change the one of that name. Workers notice within ten seconds.
 
@@ -89,9 +121,10 @@ class Schedules:
             priority: its lane.
             coalesce: pass over an occurrence while the one before is unfinished.
             missed: what to do about occurrences that nobody fired in time: "skip", "once" or "all".
+            jitter: start each occurrence up to so much after its time, a timedelta or seconds.
 
         Raises:
-            ValueError: an impossible timing, an unknown zone, lane or policy.
+            ValueError: an impossible timing or jitter, an unknown zone, lane or policy.
             TypeError: an argument that JSON cannot carry.
 
         Example:
@@ -100,8 +133,10 @@ class Schedules:
             ```
         """
         call = {"args": to_json(list(args)).decode()} | ({"kwargs": to_json(kwargs).decode()} if kwargs else {})
-        definition = define(self._app, task, Timing(spec, every, tz), priority, coalesce, missed, "runtime") | call
-        await self.store(name, definition)
+        timing = Timing(spec, every, tz)
+        definition = define(self._app, task, timing, priority, coalesce, missed, jitter, "runtime") | call
+        now, _, _ = await self.due(0, 1)
+        await self._call("schedule_put", name, to_json(definition), timing.after(now))
 
     async def pause(self, name: str) -> bool:
         """Let its occurrences pass by; False when there is no such schedule."""
@@ -117,29 +152,31 @@ class Schedules:
 
     async def run_now(self, name: str) -> "Job | None":
         """Enqueue its task now, besides its times; None when there is no such schedule."""
-        _, rows = await self.rows()
-        for row_name, _, definition in rows:
-            if row_name == name:
-                args, kwargs = from_json(definition.get("args", "[]")), from_json(definition.get("kwargs", "{}"))
-                task = self._app.ref(definition["task"], priority=definition["lane"])
-                return await task.enqueue(*args, **kwargs)
-        return None
+        cursor = b"0"
+        while True:
+            cursor, *page = await self._call("schedules", cursor, _PAGE)
+            for row_name, _, definition in _rows(page):
+                if row_name == name:
+                    args, kwargs = from_json(definition.get("args", "[]")), from_json(definition.get("kwargs", "{}"))
+                    task = self._app.ref(definition["task"], priority=definition["lane"])
+                    return await task.enqueue(*args, **kwargs)
+            if cursor == b"0":
+                return None
 
-    async def rows(self) -> tuple[int, Rows]:
-        """The server's time, and name, next due time and definition of each schedule."""
-        now, size = 0, _PAGE
-        rows: Rows = []
-        while size == _PAGE:
-            page = await self._call("schedules", len(rows), _PAGE)
-            now, size = page[0], len(page) // 3
-            for i in range(1, len(page), 3):
-                rows.append((page[i].decode(), page[i + 1], from_json(page[i + 2] or b"{}")))
-        return now, rows
+    async def due(self, offset: int, limit: int) -> tuple[int, int | None, Rows]:
+        """The server's time, when the next schedule will be due, and up to `limit` that are, without the first ones."""
+        now, next_due_at, *page = await self._call("schedules_due", offset, limit)
+        return now, None if next_due_at < 0 else next_due_at, _rows(page)
 
-    async def store(self, name: str, definition: dict[str, Any]) -> None:
-        """Put a definition, first due after now."""
-        now, _ = await self.rows()
-        await self._call("schedule_put", name, to_json(definition), Timing.of(definition).after(now))
+    async def declare(self, definitions: dict[str, dict[str, Any]], is_start: bool) -> tuple[str, Sequence[str]]:
+        """Say what recurs by this code; what the library answered, and the names of schedules that went."""
+        now, _, _ = await self.due(0, 1)
+        records: list[str | bytes | int] = []
+        for name in sorted(definitions):
+            records += [name, to_json(definitions[name]), Timing.of(definitions[name]).after(now)]
+        version = hashlib.sha256(to_json(sorted(definitions.items()))).hexdigest()[:16]
+        answer, *gone = await self._call("schedule_declare", version, int(is_start), *records)
+        return answer.decode(), [name.decode() for name in gone]
 
     async def fire(self, name: str, due_at: int, next_due_at: int, run: bool) -> str:
         """Ask for one occurrence; what the library answered."""
@@ -151,7 +188,14 @@ class Schedules:
 
 
 def define(
-    app: "Ardiq", task: str, timing: Timing, priority: str | None, coalesce: bool, missed: str, source: str
+    app: "Ardiq",
+    task: str,
+    timing: Timing,
+    priority: str | None,
+    coalesce: bool,
+    missed: str,
+    jitter: timedelta | float,
+    source: str,
 ) -> dict[str, Any]:
     """A definition as the server keeps it."""
     if missed not in MISSED:
@@ -159,10 +203,26 @@ def define(
     lane = priority or app.default_priority
     app._producer.check_lane(lane)
     definition = {"task": task, "lane": lane, "source": source, "missed": missed, **timing.describe()}
-    return definition | ({"coalesce": True} if coalesce else {})
+    jitter_ms = _options.milliseconds("jitter", jitter)
+    if jitter_ms < 0:
+        raise ValueError(f"jitter must not be negative, not {jitter!r}")
+    return definition | ({"coalesce": True} if coalesce else {}) | ({"jitter_ms": jitter_ms} if jitter_ms else {})
+
+
+def _rows(page: Sequence[Any]) -> Rows:
+    """Name, due time and definition of each schedule of a reply; a definition that cannot be read is an empty one."""
+    rows: Rows = []
+    for i in range(0, len(page), 3):
+        try:
+            definition = from_json(page[i + 2].decode(errors="replace"))
+        except ValueError:
+            definition = {}
+        rows.append((page[i].decode(errors="replace"), page[i + 1], definition if isinstance(definition, dict) else {}))
+    return rows
 
 
 def _schedule(name: str, due_at: int, definition: dict[str, Any]) -> Schedule:
+    outcome = definition.get("last_outcome")
     return Schedule(
         name,
         definition.get("task", ""),
@@ -176,4 +236,6 @@ def _schedule(name: str, due_at: int, definition: dict[str, Any]) -> Schedule:
         bool(definition.get("coalesce")),
         definition.get("missed", "skip"),
         definition.get("source", "runtime"),
+        definition.get("jitter_ms", 0),
+        ScheduleOutcome._make(map(outcome.get, ScheduleOutcome._fields)) if isinstance(outcome, dict) else None,
     )

@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..schedules import Schedule
 from . import Refusal, app_argument, json_argument, load_app, table
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _list(app: "Ardiq", as_json: bool) -> int:
     schedules = await app.schedules.list()
     if as_json:
-        print(json.dumps([schedule._asdict() for schedule in schedules], indent=2))
+        print(json.dumps([_row(schedule) for schedule in schedules], indent=2))
         return 0
     rows = [
         [
@@ -50,10 +50,11 @@ async def _list(app: "Ardiq", as_json: bool) -> int:
             _timing(schedule),
             "paused" if schedule.paused else _when(schedule.next_due_at),
             _when(schedule.last_due_at) if schedule.last_due_at else "never",
+            _outcome(schedule),
         ]
         for schedule in schedules
     ]
-    print("\n".join(table(["name", "task", "timing", "next", "last"], rows)))
+    print("\n".join(table(["name", "task", "timing", "next", "last", "outcome"], rows)))
     return 0
 
 
@@ -71,10 +72,24 @@ async def _change(app: "Ardiq", action: str, name: str) -> int:
     return 0 if done else 1
 
 
+def _row(schedule: Schedule) -> dict[str, Any]:
+    outcome = schedule.last_outcome
+    return schedule._asdict() | {"last_outcome": None if outcome is None else outcome._asdict()}
+
+
 def _timing(schedule: Schedule) -> str:
+    jitter = f" + up to {schedule.jitter_ms / 1000:g} s" if schedule.jitter_ms else ""
     if schedule.every_ms is not None:
-        return f"every {schedule.every_ms / 1000:g} s"
-    return f"{schedule.spec} {schedule.tz or 'UTC'}"
+        return f"every {schedule.every_ms / 1000:g} s{jitter}"
+    return f"{schedule.spec} {schedule.tz or 'UTC'}{jitter}"
+
+
+def _outcome(schedule: Schedule) -> str:
+    outcome = schedule.last_outcome
+    if outcome is None:
+        return ""
+    error = " ".join((outcome.error or "").split())
+    return f"{outcome.state} {_when(outcome.finished_at)}" + (f": {error[:60]}" if error else "")
 
 
 def _when(milliseconds: int) -> str:

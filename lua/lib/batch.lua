@@ -63,8 +63,11 @@ local function tell_waiters(b)
       some = true
     elseif #names > 0 then
       some = true
-      local letter = mail.finished(id, mail.outcome(task.read(b.base, id, mail.OUTCOME)))
-      for _, name in ipairs(names) do M.push(letters, name, letter) end
+      local record = task.read(b.base, id, mail.OUTCOME)
+      local letter = mail.finished(id, mail.outcome(record))
+      for _, name in ipairs(names) do
+        if not schedule.tell(b.base, name, id, record) then M.push(letters, name, letter) end
+      end
     end
   end
   for name, messages in pairs(letters) do mail.post(b.base, name, messages) end

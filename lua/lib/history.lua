@@ -4,8 +4,8 @@ local M = {}
 local MOST = 20
 local LONGEST_ERROR = 500
 
--- Not cut within a character.
-local function short(text)
+-- A text cut to its bound, not within a character.
+function M.short(text)
   if #text <= LONGEST_ERROR then return text end
   return (string.gsub(string.sub(text, 1, LONGEST_ERROR), '[\192-\255][\128-\191]*$', '')) .. '...'
 end
@@ -16,7 +16,7 @@ function M.add(history, try, ended_at, run_ms, worker, error_text)
   local ok, attempts = pcall(cjson.decode, history or '[]')
   if not ok or type(attempts) ~= 'table' then attempts = {} end
   attempts[#attempts + 1] =
-    { try = try, ended_at = ended_at, run_ms = run_ms, worker = worker, error = short(error_text) }
+    { try = try, ended_at = ended_at, run_ms = run_ms, worker = worker, error = M.short(error_text) }
   while #attempts > MOST do table.remove(attempts, 1) end
   return cjson.encode(attempts)
 end

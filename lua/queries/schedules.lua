@@ -1,14 +1,13 @@
--- schedules: what recurs, a page in the order of when it falls due.
+-- schedules: what recurs, a page in no order. What is there throughout is on one of the pages, perhaps on several.
 return function(base, args)
-  local first, limit = args.offset, args.limit
-  if first < 0 or limit < 1 or limit > 1000 then
-    errors.raise(errors.bad_argument('offset must not be negative, limit from 1 to 1000'))
-  end
-  local page = errors.read('ZRANGE', keys.schedule_due(base), first, first + limit - 1, 'WITHSCORES')
-  local reply = { clock.now() }
-  for i = 1, #page, 2 do
-    local definition = errors.read('HGET', keys.schedules(base), page[i])
-    reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = page[i], tonumber(page[i + 1]), definition or ''
+  if args.limit < 1 or args.limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end
+  if not string.find(args.cursor, '^%d+$') then errors.raise(errors.bad_argument('cursor must be a number')) end
+  local page = errors.read('ZSCAN', keys.schedule_due(base), args.cursor, 'COUNT', args.limit)
+  local entries, reply = page[2], { page[1] }
+  for i = 1, #entries, 2 do
+    local definition = errors.read('HGET', keys.schedules(base), entries[i])
+    local at = #reply
+    reply[at + 1], reply[at + 2], reply[at + 3] = entries[i], tonumber(entries[i + 1]), definition or ''
   end
   return reply
 end

@@ -1,4 +1,4 @@
--- schedule_fire: none, complete, failed, aborted, expired -> queued. A worker says that an occurrence is due: it is enqueued once, and the schedule moves on to the next.
+-- schedule_fire: none, complete, failed, aborted, expired -> queued, scheduled. A worker says that an occurrence is due: it is enqueued once, and the schedule moves on to the next.
 return function(base, args)
   local name, due_at = args.name, args.due_at
   if args.next_due_at <= due_at then errors.raise(errors.bad_argument('next_due_at must come after due_at')) end
@@ -10,6 +10,9 @@ return function(base, args)
   local key = keys.task(base, id)
   lane.check(base, definition.lane)
   errors.read('ZCARD', keys.dead(base))
+  errors.read('ZCARD', keys.scheduled(base))
+  errors.read('HGET', keys.meta(base), 'alarm')
+  errors.read('SCARD', keys.waiters(base, id))
   local record, err = task.read(base, id, { 'state' })
   if err then return { err = err } end
   local last = definition.coalesce and definition.last_id and task.read(base, definition.last_id, { 'state' })
@@ -22,12 +25,14 @@ return function(base, args)
   if last and last.state and not task.is_finished(last.state) then return { 'coalesced', args.next_due_at, '' } end
   definition.last_id, definition.last_due_at = id, due_at
   schedule.write(base, name, definition)
+  schedule.await(base, name, id)
   -- Somebody enqueued a task of that id: it stands for this occurrence.
   if record.state and not task.is_finished(record.state) then return { 'exists', args.next_due_at, id } end
   if record.state then task.erase(base, id) end
-  local b = batch.open(base, now)
+  local b, plan, start_at = batch.open(base, now), {}, schedule.start_at(definition, due_at, id)
+  if start_at > now then plan = { due_at = start_at, fields = { 'due_at', clock.text(start_at) } } end
   task.create(b, key, { id = id, name = definition.task, lane = definition.lane, args = definition.args or '',
-    kwargs = definition.kwargs or '' }, {})
+    kwargs = definition.kwargs or '' }, plan)
   redis.call('SADD', keys.lanes(base), definition.lane)
   batch.close(b)
   return { 'fired', args.next_due_at, id }

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from ardiq import Ardiq
+from ardiq._scheduler import Scheduler
 from ardiq.cli import main
 from ardiq.embedded import Server
 
@@ -218,6 +220,17 @@ def test_schedules(app: Ardiq, ardiq: Run) -> None:
     assert code == 0
     assert "0 3 * * * Europe/Berlin" in text
     assert "every 90 s" in text
+    assert "outcome" in text
+    asyncio.run(app.schedules.put("often", "broken", every=90, args=[7], jitter=2.5, missed="once"))
+    app._broker.core.command(["ZADD", "ardiq:{jobs}:schedule_due", "1000", "often"])
+    asyncio.run(Scheduler(app).fire_due())
+    drain(app)
+    text = ardiq("schedule", "list")[1]
+    assert "every 90 s + up to 2.5 s" in text
+    assert re.search(r"failed \d{4}-\d\d-\d\d \S+ UTC: ValueError", text)
+    listed = {entry["name"]: entry for entry in json.loads(ardiq("schedule", "list", "--json")[1])}
+    assert listed["often"]["last_outcome"]["state"] == "failed"
+    assert listed["nightly"]["last_outcome"] is None
     assert ardiq("schedule", "pause", "often") == (0, "")
     listed = {entry["name"]: entry for entry in json.loads(ardiq("schedule", "list", "--json")[1])}
     assert (listed["often"]["paused"], listed["nightly"]["paused"]) == (True, False)

@@ -1,6 +1,7 @@
 """`inline` restates rules of the library: a scenario ends the same way inline, by a clock or not, and on a server."""
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from ardiq import Ardiq, Job, Retry, Snooze, current_task
 from ardiq.testing import Clock, inline
 
 HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 PassTime = Callable[[], Awaitable[None]]
 
 
@@ -185,7 +187,7 @@ async def schedules(app: Ardiq, pass_time: PassTime) -> list[Any]:
     async def fails(number: int = 0) -> None:
         raise ValueError(number)
 
-    call, now = app.schedules._call, (await app.schedules.rows())[0]
+    call, now = app.schedules._call, (await app.schedules.due(0, 1))[0]
     answers: list[Any] = []
 
     async def put(name: str, due_at: int, **options: Any) -> None:
@@ -216,11 +218,21 @@ async def schedules(app: Ardiq, pass_time: PassTime) -> list[Any]:
     await put("taken", now - 500)
     await fails.options(task_id=f"taken:{now - 500}", delay_ms=HOUR_MS).enqueue()
     await fire("taken", now - 500)
+    await put("spread", now - 500, jitter_ms=DAY_MS)
+    await fire("spread", now - 500)
+    spread = await app.info(task_id := f"spread:{now - 500}")
+    assert spread is not None
+    assert spread.scheduled_at is not None
+    expected = int(hashlib.sha1(task_id.encode()).hexdigest()[:12], 16) % (DAY_MS + 1)
+    answers += [spread.scheduled_at - (now - 500) == expected, await app.abort(task_id)]
     listed = [each._asdict() for each in await app.schedules.list()]
     for each in listed:
         each["next_due_at"] -= now
         each["last_due_at"] = each["last_due_at"] and each["last_due_at"] - now
         each["last_id"] = each["last_id"] and each["last_id"].split(":")[0]
+        if (outcome := each["last_outcome"]) is not None:
+            assert outcome.finished_at >= now
+            each["last_outcome"] = (outcome.id.split(":")[0], outcome.state, outcome.error)
     answers += [listed, await app.schedules.remove("plain"), await app.schedules.remove("plain")]
     assert await app.schedules.run_now("plain") is None
     return answers

@@ -1,107 +1,15 @@
-"""Recurring tasks: when they fall due, that each occurrence runs once, and changing them at run time."""
+"""Recurring tasks: that each occurrence runs once, and changing them at run time."""
 
 import asyncio
 import time
-import zoneinfo
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
-from helpers import SOON_S, eventually, is_sound, working
+from helpers import SOON_S, drain, eventually, is_sound, working
 
 from ardiq import Ardiq
-from ardiq._cron import Timing
-
-BERLIN = ZoneInfo("Europe/Berlin")
-
-
-def ms(*moment: int, zone: Any = UTC, fold: int = 0) -> int:
-    return round(datetime(*moment, tzinfo=zone, fold=fold).timestamp() * 1000)  # type: ignore[misc, arg-type]
-
-
-@pytest.mark.parametrize(
-    ("spec", "start", "expected"),
-    [
-        ("*/5 * * * *", ms(2026, 1, 1, 0, 2), ms(2026, 1, 1, 0, 5)),
-        ("*/5 * * * *", ms(2026, 1, 1, 0, 5), ms(2026, 1, 1, 0, 10)),
-        ("*/5 * * * *", ms(2026, 1, 1, 0, 5) - 1, ms(2026, 1, 1, 0, 5)),
-        ("*/10 * * * * *", ms(2026, 1, 1, 0, 0, 3), ms(2026, 1, 1, 0, 0, 10)),
-        ("@daily", ms(2026, 1, 1, 12), ms(2026, 1, 2)),
-        ("0 9 * jan mon", ms(2026, 10, 1), ms(2027, 1, 4, 9)),
-        ("0 0 29 2 *", ms(2026, 1, 1), ms(2028, 2, 29)),
-    ],
-)
-def test_cron_expressions(spec: str, start: int, expected: int) -> None:
-    assert Timing(spec, None, None).after(start) == expected
-
-
-def test_an_hour_that_is_skipped_and_one_that_repeats() -> None:
-    fixed, repeating = Timing("30 2 * * *", None, BERLIN), Timing("*/30 * * * *", None, "Europe/Berlin")
-    # 29 March 2026: from 2:00 to 3:00. The fixed time comes right after the jump.
-    assert fixed.after(ms(2026, 3, 28, 12, zone=BERLIN)) == ms(2026, 3, 29, 3, zone=BERLIN)
-    assert fixed.after(ms(2026, 3, 29, 3, zone=BERLIN)) == ms(2026, 3, 30, 2, 30, zone=BERLIN)
-    # 25 October 2026: 2:00 to 3:00 twice. A fixed time comes once, a repeating one in both hours.
-    first = fixed.after(ms(2026, 10, 24, 12, zone=BERLIN))
-    assert first == ms(2026, 10, 25, 2, 30, zone=BERLIN)
-    assert fixed.after(first) == ms(2026, 10, 26, 2, 30, zone=BERLIN)
-    at, seen = ms(2026, 10, 25, 1, 45, zone=BERLIN), []
-    for _ in range(5):
-        at = repeating.after(at)
-        seen.append((at - ms(2026, 10, 25, 0, zone=UTC)) // 60_000)
-    assert seen == [0, 30, 60, 90, 120]
-
-
-def test_over_every_change_of_every_zone_of_a_decade() -> None:
-    """Each day has one occurrence of a fixed time, and they come in order, whatever a zone does to its clock."""
-    for name in sorted(zoneinfo.available_timezones()):
-        zone = ZoneInfo(name)
-        for change in changes(zone):
-            timing = Timing("30 2 * * *", None, zone)
-            at, days = ms_of(change) - 2 * 86_400_000, []
-            for _ in range(4):
-                following = timing.after(at)
-                assert following > at
-                days.append(datetime.fromtimestamp(following / 1000, zone).date())
-                at = following
-            skipped = any(not exists(day, zone) for day in spread(days))
-            assert len(set(days)) == len(days), (name, change)
-            assert skipped or spread(days) == days, (name, change, days)
-
-
-def ms_of(moment: datetime) -> int:
-    return round(moment.timestamp() * 1000)
-
-
-def changes(zone: ZoneInfo) -> list[datetime]:
-    """The days around which the zone's offset changes, from 2020 to 2030, the first of each kind."""
-    found, seen = [], set()
-    moment, ends = datetime(2020, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC)
-    offset = moment.astimezone(zone).utcoffset()
-    while moment < ends:
-        moment += timedelta(days=5)
-        now = moment.astimezone(zone).utcoffset()
-        if now != offset and (offset, now) not in seen:
-            seen.add((offset, now))
-            found.append(moment)
-        offset = now
-    return found
-
-
-def spread(days: list[Any]) -> list[Any]:
-    return [days[0] + timedelta(days=number) for number in range((days[-1] - days[0]).days + 1)]
-
-
-def exists(day: Any, zone: ZoneInfo) -> bool:
-    noon = datetime(day.year, day.month, day.day, 12, tzinfo=zone)
-    return noon.astimezone(UTC).astimezone(zone).date() == day
-
-
-def test_a_period_is_aligned_to_the_epoch() -> None:
-    timing = Timing(None, timedelta(minutes=15), None)
-    assert timing.after(ms(2026, 1, 1, 0, 1)) == ms(2026, 1, 1, 0, 15)
-    assert Timing(None, 0.1, None).after(1_000_000_000_050) == 1_000_000_000_100
 
 
 @pytest.mark.parametrize(
@@ -120,6 +28,9 @@ def test_a_period_is_aligned_to_the_epoch() -> None:
         ({"every": 5, "tz": "UTC"}, ValueError, "tz"),
         ({"spec": "@daily", "priority": "none"}, ValueError, "none"),
         ({"spec": "@daily", "missed": "always"}, ValueError, "missed"),
+        ({"spec": "@daily", "jitter": -1}, ValueError, "jitter"),
+        ({"spec": "@daily", "jitter": float("inf")}, ValueError, "jitter"),
+        ({"spec": "@daily", "jitter": "1 min"}, TypeError, "jitter"),
     ],
 )
 def test_misuse_is_refused_at_registration(app: Ardiq, options: Any, kind: type[Exception], named: str) -> None:
@@ -171,32 +82,6 @@ async def test_it_does_not_pile_up_where_it_coalesces(app: Ardiq) -> None:
         assert await app.queue_size() == 0
         go_on.set()
         await eventually(lambda: has(started, 2))  # type: ignore[arg-type]
-
-
-async def test_a_deploy_changes_and_removes_what_code_declared(make_app: Callable[..., Ardiq]) -> None:
-    before, after = make_app(queue_name="deploy"), make_app(queue_name="deploy")
-    before.cron("0 3 * * *", name="stays")(lambda: None)
-    before.cron("0 4 * * *", name="goes")(lambda: None)
-    await before.schedules.put("by-hand", "stays", every=3600)
-    async with working(before):
-        await eventually(lambda: names_are(before, {"stays", "goes", "by-hand"}))
-    first = {schedule.name: schedule for schedule in await before.schedules.list()}
-    after.cron("0 5 * * *", name="stays", tz="Europe/Berlin")(lambda: None)
-    async with working(after):
-        await eventually(lambda: names_are(after, {"stays", "by-hand"}))
-        await eventually(lambda: is_spec(after, "stays", "0 5 * * *"))
-    changed = {schedule.name: schedule for schedule in await after.schedules.list()}
-    assert (first["stays"].tz, changed["stays"].tz) == (None, "Europe/Berlin")
-    assert changed["by-hand"] == first["by-hand"]
-    assert (changed["by-hand"].source, changed["stays"].source) == ("runtime", "code")
-
-
-async def names_are(app: Ardiq, names: set[str]) -> bool:
-    return {schedule.name for schedule in await app.schedules.list()} == names
-
-
-async def is_spec(app: Ardiq, name: str, spec: str) -> bool:
-    return any(schedule.name == name and schedule.spec == spec for schedule in await app.schedules.list())
 
 
 async def test_pause_resume_run_now_and_remove(app: Ardiq) -> None:
@@ -267,3 +152,117 @@ async def test_a_definition_written_by_hand_stops_nobody(app: Ardiq) -> None:
 
     async with working(app):
         await eventually(lambda: has(seen, 2))
+
+
+def overdue(app: Ardiq, name: str, due_at: int) -> None:
+    """Let a schedule have fallen due at a time."""
+    app._broker.core.command(["ZADD", f"ardiq:{{{app.queue_name}}}:schedule_due", due_at, name])
+
+
+async def fire(app: Ardiq) -> None:
+    from ardiq._scheduler import Scheduler
+
+    await Scheduler(app).fire_due()
+
+
+async def test_jitter_spreads_occurrences_the_same_way_everywhere(make_app: Callable[..., Ardiq]) -> None:
+    apps = [make_app(), make_app()]
+    now = int(time.time() * 1000) // 1000 * 1000
+    starts = []
+    for app in apps:
+        for number in range(20):
+            await app.schedules.put(f"s{number}", "nobody", every=3600, jitter=timedelta(days=1), missed="once")
+            overdue(app, f"s{number}", now - 1000)
+        await fire(app)
+        infos = [await app.info(f"s{number}:{now - 1000}") for number in range(20)]
+        assert all(info is not None and info.status in ("scheduled", "queued") for info in infos)
+        starts.append([info.scheduled_at for info in infos if info is not None])
+    assert starts[0] == starts[1]
+    spread = [start - now for start in starts[0] if start is not None]
+    assert len(set(spread)) > 10
+    assert all(-1000 <= delay <= 86_400_000 for delay in spread)
+    assert max(spread) - min(spread) > 3_600_000
+    schedule = (await apps[0].schedules.list())[0]
+    assert schedule.jitter_ms == 86_400_000
+    assert is_sound(apps[0])
+
+
+async def test_an_occurrence_runs_once_its_jitter_is_over(app: Ardiq) -> None:
+    seen: list[str] = []
+
+    @app.cron(every=0.2, jitter=0.1)
+    async def tick() -> None:
+        seen.append("tick")
+
+    async with working(app):
+        await eventually(lambda: has(seen, 3))
+
+
+@pytest.mark.parametrize("result_ttl_ms", [0, 60_000])
+async def test_the_last_outcome_outlives_its_record(make_app: Callable[..., Ardiq], result_ttl_ms: int) -> None:
+    app = make_app(result_ttl_ms=result_ttl_ms)
+
+    @app.task(max_retries=0)
+    async def work(fails: bool) -> None:
+        if fails:
+            raise ValueError("no\nsuch thing")
+
+    await app.schedules.put("fine", "work", every=3600, args=[False], missed="once")
+    await app.schedules.put("wrong", "work", every=3600, args=[True], missed="once")
+    await app.schedules.put("never", "work", "@yearly", args=[True])
+    now = int(time.time() * 1000)
+    for name in ("fine", "wrong"):
+        overdue(app, name, now - 1000)
+    await fire(app)
+    assert [schedule.last_outcome for schedule in await app.schedules.list()] == [None] * 3
+    await drain(app)
+    outcomes = {schedule.name: schedule.last_outcome for schedule in await app.schedules.list()}
+    fine, wrong = outcomes["fine"], outcomes["wrong"]
+    assert fine is not None
+    assert (fine.id, fine.state, fine.error) == (f"fine:{now - 1000}", "complete", None)
+    assert abs(fine.finished_at - now) < 3_600_000
+    assert wrong is not None
+    assert (wrong.state, wrong.error) == ("failed", "ValueError('no\\nsuch thing')")
+    assert outcomes["never"] is None
+    # It stays through a change of the schedule.
+    await app.schedules.put("fine", "work", every=60, args=[False])
+    assert {schedule.name: schedule.last_outcome for schedule in await app.schedules.list()} == outcomes
+    assert is_sound(app)
+
+
+async def test_a_long_list_is_whole_whatever_moves_meanwhile(app: Ardiq) -> None:
+    """Each schedule is in it once, though others fall due, come and go between its pages."""
+    core, base = app._broker.core, f"ardiq:{{{app.queue_name}}}:"
+    names = [f"s{number}" for number in range(1200)]
+    definition = '{"task": "x", "lane": "default", "every_ms": 3600000}'
+    core.command(["HSET", f"{base}schedules", *(word for name in names for word in (name, definition))])
+    core.command(["ZADD", f"{base}schedule_due", *(word for n, name in enumerate(names) for word in (n, name))])
+    schedules, pages, call = app.schedules, 0, app.schedules._call
+
+    async def moving(function: str, *args: Any) -> Any:
+        nonlocal pages
+        answer = await call(function, *args)
+        pages += 1
+        # From front to back, from back to front, and more of them.
+        core.command(["ZADD", f"{base}schedule_due", *(w for n in range(300) for w in (10_000 - n, f"s{n + 300}"))])
+        core.command(["ZADD", f"{base}schedule_due", *(w for n in range(300) for w in (-n, f"s{n + 900}"))])
+        core.command(["ZADD", f"{base}schedule_due", *(w for n in range(200) for w in (n, f"new-{pages}-{n}"))])
+        return answer
+
+    schedules._call = moving  # type: ignore[method-assign]
+    found = [schedule.name for schedule in await schedules.list()]
+    assert pages > 2
+    assert len(set(found)) == len(found)
+    assert set(names) <= set(found)
+
+
+async def test_many_that_cannot_be_fired_do_not_hide_one_that_can(app: Ardiq) -> None:
+    core, base = app._broker.core, f"ardiq:{{{app.queue_name}}}:"
+    names = [f"s{number}" for number in range(700)]
+    definition = '{"task": "x", "lane": "default", "spec": "soon"}'
+    core.command(["HSET", f"{base}schedules", *(word for name in names for word in (name, definition))])
+    core.command(["ZADD", f"{base}schedule_due", *(word for name in names for word in (1, name))])
+    await app.schedules.put("fine", "nobody", every=3600, missed="once")
+    overdue(app, "fine", 2)
+    await fire(app)
+    assert await app.queue_size() == 1

@@ -21,6 +21,7 @@ from ardiq import (
     Progress,
     Retry,
     Schedule,
+    ScheduleOutcome,
     Snooze,
     Task,
     TaskContext,
@@ -243,7 +244,8 @@ app.task(retry_on=5)  # type: ignore[call-overload]
 async def nightly() -> None: ...
 
 
-app.cron(every=timedelta(minutes=5), missed="once", executor="process")
+app.cron(every=timedelta(minutes=5), missed="once", executor="process", jitter=timedelta(seconds=30))
+app.cron("@daily", jitter="30 s")  # type: ignore[arg-type]
 app.cron(5)  # type: ignore[arg-type]
 Ardiq(weights={"low": 1}, limits={"low": 2}, cron_poll_s=0.5)
 Ardiq(weights=["low"])  # type: ignore[arg-type]
@@ -261,6 +263,8 @@ async def looking(job: Job) -> None:
     assert_type(await job.logs(limit=5), list[str])
     assert_type(await job.history(), list[Attempt])
     assert_type(await app.schedules.list(), list[Schedule])
+    assert_type((await app.schedules.list())[0].last_outcome, ScheduleOutcome | None)
+    await app.schedules.put("s", "sum", every=60, jitter=5.0)
 
 
 async def testing() -> None:

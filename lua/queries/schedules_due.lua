@@ -1,0 +1,16 @@
+-- schedules_due: which schedules are due, those that have been for longest first, and when the next one will be.
+return function(base, args)
+  if args.offset < 0 or args.limit < 1 or args.limit > 1000 then
+    errors.raise(errors.bad_argument('offset must not be negative, limit from 1 to 1000'))
+  end
+  local key, now, limit = keys.schedule_due(base), clock.now(), args.limit
+  local page = errors.read('ZRANGEBYSCORE', key, '-inf', clock.text(now), 'WITHSCORES', 'LIMIT', args.offset, limit)
+  local following = errors.read('ZRANGEBYSCORE', key, '(' .. clock.text(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  local reply = { now, tonumber(following[2] or -1) }
+  for i = 1, #page, 2 do
+    local definition = errors.read('HGET', keys.schedules(base), page[i])
+    local at = #reply
+    reply[at + 1], reply[at + 2], reply[at + 3] = page[i], tonumber(page[i + 1]), definition or ''
+  end
+  return reply
+end
