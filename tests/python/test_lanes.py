@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from helpers import SOON_S, drain, is_sound, working
 
 from ardiq import Ardiq
+from ardiq._codec import to_json
 
 
 @pytest.fixture
@@ -33,6 +35,61 @@ async def test_a_low_lane_gets_its_share(lanes_of: Any, prefetch: int | None) ->
     assert 10 <= order[:100].count("low") <= 40
     assert set(order[300:]) == {"low"}
     assert is_sound(app)
+
+
+async def claimed_lanes(app: Ardiq, lanes: list[dict[str, Any]], want: int) -> list[str]:
+    """Claim as a worker does; the lanes of what it was given, in order."""
+    line = app._broker.line(asyncio.get_running_loop())
+    reply = await line.call("claim", "w:1", to_json(lanes), want, 60_000)
+    return [lane.decode() for lane in reply[8::10]]
+
+
+async def joined(app: Ardiq, lanes: list[dict[str, Any]]) -> None:
+    line = app._broker.line(asyncio.get_running_loop())
+    await line.call("join", "w:1", 60_000, b"{}", to_json(lanes), 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_the_wait_of_a_low_lane_is_bounded(make_app: Callable[..., Ardiq], seed: int) -> None:
+    """Between two tasks of a lane the others get no more than their weights say, and one more each, however full."""
+    rng = random.Random(seed)
+    names = ["low", "middle", "high"]
+    weights = {name: rng.choice([1, 2, 3, 7, 20, 100]) for name in names}
+    app = make_app(priorities=names)
+    note = app.ref("note")
+    lanes = [{"lane": name, "weight": weights[name]} for name in reversed(names)]
+    await joined(app, lanes)
+    for name in names[1:]:
+        await app.enqueue_many(note.options(priority=name).prepare() for _ in range(1000))
+    others = sum(weights[name] / weights["low"] + 1 for name in names[1:])
+    waiting, passed_by, claimed = 0, 0, 0
+    while claimed < 900:
+        if waiting == 0 and rng.random() < 0.7:
+            waiting = rng.randint(1, 5)
+            await app.enqueue_many(note.options(priority="low").prepare() for _ in range(waiting))
+            passed_by = 0
+        for lane in await claimed_lanes(app, lanes, rng.randint(1, 30)):
+            claimed += 1
+            if lane == "low":
+                waiting, passed_by = waiting - 1, 0
+            elif waiting > 0:
+                passed_by += 1
+                assert passed_by <= others, (weights, claimed)
+
+
+async def test_the_share_of_an_idle_lane_goes_to_the_others(lanes_of: Any) -> None:
+    app = lanes_of()
+    note = app.ref("note")
+    lanes = [{"lane": "high", "weight": 9}, {"lane": "low", "weight": 1}]
+    await joined(app, lanes)
+    await app.enqueue_many(note.options(priority="low").prepare() for _ in range(100))
+    assert await claimed_lanes(app, lanes, 40) == ["low"] * 40
+    # It saved up nothing meanwhile: it gets nine in ten from now on, and no more.
+    await app.enqueue_many(note.options(priority="high").prepare() for _ in range(100))
+    assert (await claimed_lanes(app, lanes, 50)).count("high") == 45
+    # One that is at its limit leaves its share, too.
+    lanes[0]["most"] = 2
+    assert (await claimed_lanes(app, lanes, 20)).count("low") == 18
 
 
 async def test_strict_order_without_weights(lanes_of: Any) -> None:
