@@ -368,7 +368,9 @@ class Attempts:
         log.debug("task succeeded id=%s name=%r try=%d duration_ms=%d", claim[0], claim[2], claim[8], int(run_s * 1000))
 
     def abandon(self, claim: Claim, change: int) -> None:
-        """Count a thread that runs on after its attempt was settled, or, with -1, one that has ended."""
+        """Count a thread that runs on after its attempt was settled, or, with -1, one that has ended: until then it
+        takes a slot. From any thread."""
+        self._worker.link.overstay(claim[1], change > 0)
         with self._metrics.lock:
             self._metrics.of(claim[2], claim[7]).abandoned_threads += change
 

@@ -175,6 +175,12 @@ class Worker:
         `failed`, `retry`, `aborted` or `release`, `details` a JSON object or empty.
         """
 
+    def overstay(self, token: int, runs_on: bool) -> None:
+        """A thread runs on although the task of that token is settled; or it has ended.
+
+        It keeps the slot in between. Both are said once, in either order.
+        """
+
     def stop(self) -> None:
         """Claim no more, hand back what was not started, leave when all is settled."""
 

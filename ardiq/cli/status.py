@@ -51,7 +51,12 @@ def read(core: "_core.Core", base: str) -> dict[str, Any]:
 
 
 def read_workers(core: "_core.Core", base: str) -> list[dict[str, Any]]:
-    """Its workers: `identity`, `label`, `host`, `pid`, `concurrency`, `lanes`, `held` tasks, `lease_left_ms`."""
+    """Its workers.
+
+    Returns:
+        `identity`, `label`, `host`, `pid`, `concurrency`, `lanes`, `held` tasks, `left_threads` (which run on after
+        their task was settled, and take its slot) and `lease_left_ms` each.
+    """
     now_ms = server_now_ms(core)
     workers: list[dict[str, Any]] = []
     while page := core.call("list", ["workers", "", len(workers), _PAGE]):
@@ -65,6 +70,7 @@ def read_workers(core: "_core.Core", base: str) -> list[dict[str, Any]]:
                     **{key: info.get(key) for key in ("label", "host", "pid", "concurrency")},
                     "lanes": _json(row.get("lanes", ""), []),
                     "held": int(core.command(["HLEN", f"{base}running:{name}"])),
+                    "left_threads": int(row.get("left_threads", 0)),
                     "lease_left_ms": max(0, int(float(expiry)) - now_ms),
                 }
             )
@@ -111,7 +117,8 @@ def _text(status: dict[str, Any]) -> str:
         [
             worker["identity"],
             f"{worker['host']}/{worker['pid']}",
-            f"{worker['held']}/{worker['concurrency']}",
+            f"{worker['held']}/{worker['concurrency']}"
+            + (f" ({worker['left_threads']} taken by threads left behind)" if worker["left_threads"] else ""),
             f"{worker['lease_left_ms'] / 1000:.0f} s" if worker["lease_left_ms"] else "run out",
         ]
         for worker in status["workers"]

@@ -6,7 +6,8 @@ return function(base, args)
   member.require(base, worker)
   local mailbox = worker .. ':' .. args.generation
   local row = keys.worker(base, worker)
-  local old_mailbox = errors.read('HGET', row, 'mailbox')
+  local known = errors.read('HMGET', row, 'mailbox', 'left_threads')
+  local old_mailbox, left_threads = known[1], clock.text(args.left_threads)
   local beat = member.last_beat(base)
   local aborts, settled = member.aborts(base, worker)
   local b = batch.open(base, clock.now())
@@ -16,6 +17,7 @@ return function(base, args)
     redis.call('HSET', row, 'mailbox', mailbox)
     if old_mailbox then redis.call('DEL', keys.mailbox(base, old_mailbox)) end
   end
+  if left_threads ~= (known[2] or '0') then redis.call('HSET', row, 'left_threads', left_threads) end
   local more = task.promote(b, PROMOTE_LIMIT) and 1 or 0
   if member.reap(b, beat, args.lease_ms, args.result_ttl_ms, args.max_lost) then more = 1 end
   if #settled > 0 then redis.call('SREM', keys.aborts(base, worker), unpack(settled)) end

@@ -160,6 +160,19 @@ impl Worker {
         self.shared.wake_threads(threads);
     }
 
+    /// A thread runs on although its task is settled, and keeps its slot until it is said to have ended.
+    pub fn overstay(&self, token: i64, runs_on: bool) {
+        let (wake, has_tasks, threads) = {
+            let mut slots = self.shared.slots();
+            (slots.overstay(token, runs_on), slots.has_tasks(), slots.threads_to_wake())
+        };
+        self.shared.wake_if(wake);
+        self.shared.wake_threads(threads);
+        if has_tasks && !runs_on {
+            self.shared.inbox.push(Event::Tasks);
+        }
+    }
+
     /// Claim no more, hand back what was not started, leave when all is settled.
     pub fn stop(&self) {
         let wake = self.shared.slots().drain();

@@ -311,7 +311,7 @@ pub fn default(name: &str) -> Result<Json, String> {
         "args" => json!([]),
         "generation" => json!(1),
         "max_lost" => json!(3),
-        "run_ms" | "delay_ms" | "max_age_ms" | "offset" => json!(0),
+        "run_ms" | "delay_ms" | "max_age_ms" | "offset" | "left_threads" => json!(0),
         "run" | "paused" | "due_at" | "start" => json!(1),
         "version" => json!("v1"),
         "next_due_at" => json!(2),

@@ -116,6 +116,11 @@ impl Worker {
         Ok(())
     }
 
+    fn overstay(&self, token: i64, runs_on: bool) -> PyResult<()> {
+        self.live()?.worker.overstay(token, runs_on);
+        Ok(())
+    }
+
     fn stop(&self) -> PyResult<()> {
         self.live()?.worker.stop();
         Ok(())

@@ -88,7 +88,8 @@ impl Session {
             .int(config.lease.as_millis() as i64)
             .int(config.result_ttl_ms)
             .int(self.generation.load(Ordering::Relaxed))
-            .int(config.max_lost);
+            .int(config.max_lost)
+            .int(shared.slots().left_behind() as i64);
         let sent = Instant::now();
         let answer = shared.dispatcher.send(&request).await?;
         shared.renewed(sent);

@@ -4,7 +4,7 @@
 //! of the loop that needs no connection. Must not know: connections, Python, what an outcome means; the
 //! one outcome it makes itself is `release`.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::lanes::Lanes;
@@ -58,6 +58,17 @@ enum Waiting {
     ForAnything,
 }
 
+/// A thread that outlasts its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overstay {
+    /// The task has still to be settled.
+    Unsettled,
+    /// The thread takes the slot.
+    Settled,
+    /// It had ended before it was known to run on.
+    Ended,
+}
+
 /// Outcomes of started tasks.
 #[derive(Default)]
 pub struct Outcomes {
@@ -85,6 +96,8 @@ pub struct Slots {
     /// Threads that wait for a task.
     pub waiting_threads: usize,
     started: usize,
+    /// Threads that cannot be stopped and outlast their task, by its token.
+    overstaying: HashMap<i64, Overstay>,
     outbox: Args,
     pub prefetch: Prefetch,
     lanes: Lanes,
@@ -125,6 +138,7 @@ impl Slots {
             thread_tasks_held: queue(),
             waiting_threads: 0,
             started: 0,
+            overstaying: HashMap::new(),
             outbox: Args::default(),
             prefetch: Prefetch::new(prefetch, now),
             lanes,
@@ -170,7 +184,32 @@ impl Slots {
             self.withheld = true;
             return 0;
         }
-        self.concurrency.saturating_sub(self.started)
+        self.room()
+    }
+
+    /// Slots that neither a task nor a thread that was left behind takes.
+    fn room(&self) -> usize {
+        self.concurrency.saturating_sub(self.started + self.left_behind())
+    }
+
+    /// How many threads run on after their task was settled. They keep their slots.
+    pub fn left_behind(&self) -> usize {
+        self.overstaying.values().filter(|stay| **stay == Overstay::Settled).count()
+    }
+
+    /// A thread runs on although its task was, or will be, settled; or it has ended. Both are said, in either order.
+    /// Whether to wake the I/O loop.
+    pub fn overstay(&mut self, token: i64, runs_on: bool) -> bool {
+        match (self.overstaying.remove(&token), runs_on) {
+            (None, true) => self.overstaying.insert(token, Overstay::Unsettled),
+            (None, false) => self.overstaying.insert(token, Overstay::Ended),
+            (Some(Overstay::Settled), _) => {
+                self.lanes.gone(token);
+                return self.wake();
+            }
+            (Some(_), _) => None,
+        };
+        false
     }
 
     /// Tasks have ended; whether to wake the I/O loop.
@@ -179,14 +218,21 @@ impl Slots {
         self.stalled = false;
         self.started = self.started.saturating_sub(count);
         self.prefetch.completed(count, outcomes.run_ms);
-        if self.lanes.is_limited() {
+        if self.lanes.is_limited() || !self.overstaying.is_empty() {
             for token in outcomes.records.iter().skip(1).step_by(OUTCOME_FIELDS) {
                 let token = std::str::from_utf8(token).ok().and_then(|digits| digits.parse().ok());
-                token.into_iter().for_each(|token| self.lanes.gone(token));
+                token.into_iter().for_each(|token| self.settled_token(token));
             }
         }
         self.outbox.append_all(outcomes.records);
         self.wake_for_batch()
+    }
+
+    fn settled_token(&mut self, token: i64) {
+        match self.overstaying.get_mut(&token) {
+            Some(stay) if *stay == Overstay::Unsettled => *stay = Overstay::Settled,
+            _ => self.lanes.gone(token),
+        }
     }
 
     /// A task is asked to stop: if it was not started, it goes back, which carries the wish out. Whether it
@@ -281,8 +327,12 @@ impl Slots {
         if self.phase != Phase::Working || self.stalled {
             return 0;
         }
+        let left_behind = self.left_behind();
+        if left_behind >= self.concurrency {
+            return 0;
+        }
         let room = self.concurrency + self.prefetch.target();
-        let room = room.saturating_sub(self.held() + self.started).min(self.prefetch.most_claims());
+        let room = room.saturating_sub(self.held() + self.started + left_behind).min(self.prefetch.most_claims());
         self.lanes.room().map_or(room, |of_lanes| room.min(of_lanes))
     }
 
@@ -362,6 +412,11 @@ impl Slots {
         std::mem::take(&mut self.last_token)
     }
 
+    /// Whether there is something for the event loop to start.
+    pub fn has_tasks(&self) -> bool {
+        !self.tasks.claims.is_empty()
+    }
+
     /// The loop is about to wait.
     pub fn listen(&mut self) {
         self.waiting = Waiting::ForAnything;
@@ -369,8 +424,7 @@ impl Slots {
 
     /// How many of the waiting threads have a task to start and a slot for it.
     pub fn threads_to_wake(&self) -> usize {
-        let free = self.concurrency.saturating_sub(self.started);
-        self.waiting_threads.min(self.thread_tasks_held.claims.len()).min(free)
+        self.waiting_threads.min(self.thread_tasks_held.claims.len()).min(self.room())
     }
 
     /// Whether everything that was started has been settled; if not, settling wakes the I/O loop.
@@ -383,7 +437,7 @@ impl Slots {
 
     /// Give back what lies here and cannot be started soon: all slots are taken, or nobody comes for it.
     fn release_stuck(&mut self, now: Instant) {
-        let full = self.started >= self.concurrency;
+        let full = self.room() == 0;
         let mut stuck = |queue: &mut Queue| {
             let too_long = |at: Instant| now.duration_since(at) >= HELD_TOO_LONG;
             let unattended = too_long(queue.asked);

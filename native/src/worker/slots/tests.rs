@@ -298,3 +298,47 @@ fn a_step_is_cut_by_records_and_by_bytes() {
     assert_eq!(settled(&mut slots, now).0.len(), 2);
     assert_eq!(settled(&mut slots, now).0.len(), 1);
 }
+
+#[test]
+fn a_thread_that_outlasts_its_task_keeps_its_slot() {
+    let now = Instant::now();
+    let mut slots = working(2, 1..3, false, now);
+    slots.take(2, now);
+    slots.overstay(1, true);
+    assert_eq!(slots.left_behind(), 0, "its task takes the slot as long as it is not settled");
+    slots.settle(outcomes(&[1]));
+    assert_eq!(slots.left_behind(), 1);
+    assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 0));
+    slots.accept(&mut reply(3..4, false, -1, now), now);
+    assert!(slots.take(2, now).0.is_empty());
+    slots.next(now);
+    assert!(slots.overstay(1, false), "the loop is not told of the free slot");
+    assert_eq!(slots.take(2, now).0.len(), 1);
+    assert_eq!(slots.left_behind(), 0);
+}
+
+#[test]
+fn a_thread_that_ended_before_it_was_known_to_outlast_its_task_keeps_nothing() {
+    let now = Instant::now();
+    let mut slots = working(1, 1..2, false, now);
+    slots.take(1, now);
+    slots.overstay(1, false);
+    slots.overstay(1, true);
+    slots.settle(outcomes(&[1]));
+    assert_eq!(slots.left_behind(), 0);
+    assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 1));
+}
+
+#[test]
+fn where_threads_left_behind_take_all_slots_nothing_is_claimed() {
+    let now = Instant::now();
+    let mut slots = working(1, 1..2, false, now);
+    slots.take(1, now);
+    slots.overstay(1, true);
+    slots.settle(outcomes(&[1]));
+    assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 0));
+    slots.accept(&mut reply(2..2, true, -1, now), now);
+    assert_eq!(slots.next(now), Next::Wait { until: None, block: false });
+    assert!(slots.drain());
+    assert_eq!(slots.next(now), Next::Leave, "leaving does not wait for it");
+}

@@ -1,0 +1,137 @@
+"""Threads that run on after their task was settled take its slot until they end: no limit is exceeded."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from helpers import SOON_S, eventually, is_sound, result_of, working
+
+from ardiq import Ardiq
+from ardiq.cli.status import read_workers
+
+
+def left_threads(app: Ardiq) -> int:
+    """As `ardiq status` tells it."""
+    return sum(row["left_threads"] for row in read_workers(app._broker.core, f"ardiq:{{{app.queue_name}}}:"))
+
+
+@pytest.fixture
+def go_on() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.mark.parametrize("with_middleware", [False, True])
+@pytest.mark.parametrize("how", ["timeout", "abort"])
+async def test_the_concurrency_is_not_exceeded(
+    make_app: Callable[..., Ardiq], go_on: threading.Event, with_middleware: bool, how: str
+) -> None:
+    app = make_app(concurrency=2)
+    running, most = 0, 0
+    both = asyncio.Barrier(2)
+
+    @app.task(timeout=0.1 if how == "timeout" else None, max_retries=0)
+    def stuck() -> None:
+        go_on.wait(SOON_S)
+
+    @app.task
+    async def probe() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+
+    @app.task
+    async def meet() -> None:
+        await both.wait()
+
+    if with_middleware:
+
+        @app.middleware
+        async def through(context: Any, call_next: Any) -> Any:
+            return await call_next()
+
+    async with working(app), asyncio.timeout(SOON_S):
+        job = await stuck.enqueue()
+        if how == "abort":
+            while await job.status() != "running":
+                await asyncio.sleep(0.01)
+            await job.abort()
+        await result_of(job)
+        for each in await app.enqueue_many(probe.prepare() for _ in range(20)):
+            await result_of(each)
+        assert most == 1
+        await eventually(lambda: left_threads(app) == 1)
+        go_on.set()
+        for each in await app.enqueue_many([meet.prepare(), meet.prepare()]):
+            await result_of(each)
+        await eventually(lambda: left_threads(app) == 0)
+    assert is_sound(app)
+
+
+async def test_a_worker_whose_slots_they_all_take_leaves_the_work_to_others(
+    make_app: Callable[..., Ardiq], go_on: threading.Event
+) -> None:
+    app, other = (make_app(concurrency=1, queue_name="all-taken") for _ in range(2))
+
+    @app.task(timeout=0.1, max_retries=0)
+    def stuck() -> None:
+        go_on.wait(SOON_S)
+
+    async def mine() -> str:
+        return "first"
+
+    async def theirs() -> str:
+        return "other"
+
+    app.task(name="whose")(mine)
+    other.task(name="whose")(theirs)
+    async with working(app):
+        await result_of(await stuck.enqueue())
+        await eventually(lambda: left_threads(app) == 1)
+        jobs = await app.enqueue_many(app.ref("whose").prepare() for _ in range(5))
+        async with working(other):
+            assert {(await result_of(job)).value for job in jobs} == {"other"}
+        go_on.set()
+        assert (await result_of(await app.ref("whose").enqueue())).value == "first"
+
+
+async def test_they_count_against_the_limit_of_their_lane(
+    make_app: Callable[..., Ardiq], go_on: threading.Event
+) -> None:
+    app = make_app(priorities=["low", "high"], limits={"low": 1}, concurrency=4)
+    seen: list[str] = []
+
+    @app.task(timeout=0.1, max_retries=0, priority="low")
+    def stuck() -> None:
+        go_on.wait(SOON_S)
+
+    @app.task
+    async def note(lane: str) -> None:
+        seen.append(lane)
+
+    async with working(app):
+        await result_of(await stuck.enqueue())
+        low = await note.options(priority="low").enqueue("low")
+        for job in await app.enqueue_many(note.options(priority="high").prepare("high") for _ in range(20)):
+            await result_of(job)
+        assert "low" not in seen
+        go_on.set()
+        await result_of(low)
+    assert is_sound(app)
+
+
+async def test_a_worker_stops_without_waiting_for_them(make_app: Callable[..., Ardiq], go_on: threading.Event) -> None:
+    app = make_app(concurrency=1)
+
+    @app.task(timeout=0.1, max_retries=0)
+    def stuck() -> None:
+        go_on.wait(SOON_S)
+
+    async with working(app):
+        await result_of(await stuck.enqueue())
+    assert not go_on.is_set()
+    go_on.set()
+    assert is_sound(app)
