@@ -12,6 +12,16 @@ function M.check(base, lane)
   }
 end
 
+local function misfit(command, key)
+  return errors.of(redis.pcall(command, key)) and errors.wrong_type(key)
+end
+
+-- The error of a lane one of whose keys has another type, or nil.
+function M.damage(base, lane)
+  return misfit('LLEN', keys.ready(base, lane)) or misfit('LLEN', keys.wake(base, lane))
+    or misfit('SCARD', keys.tombs(base, lane)) or misfit('SCARD', keys.lanes(base))
+end
+
 -- Push up to `added` wake-up tokens, never more in all than there are workers. `waiting`: how many there are, if known.
 function M.wake(base, lane, added, waiting)
   local workers = redis.pcall('ZCARD', keys.workers(base))

@@ -480,11 +480,18 @@ function M.take_from(b, worker, limit, ttl_ms, lost, max_lost)
   return #moved, #moved < #held, next_one and next_one.token > 0
 end
 
--- failed -> queued: a dead letter runs again as if new.
-function M.revive(b, id, record)
+-- failed -> queued: a dead letter runs again as if new; `call`: with these args, kwargs and codec instead of its own.
+function M.revive(b, id, record, call)
+  local fields = { 'enqueued_at', b.now_text }
   redis.call('ZREM', keys.dead(b.base), id)
+  if call then
+    redis.call('HDEL', keys.task(b.base, id), 'kwargs', 'codec')
+    for _, name in ipairs({ 'args', 'kwargs', 'codec' }) do
+      if call[name] ~= '' then fields[#fields + 1], fields[#fields + 2] = name, call[name] end
+    end
+  end
   batch.count(b, 'requeued')
-  make_ready(b, id, record, { 'enqueued_at', b.now_text }, EARLIER_LIFE)
+  make_ready(b, id, record, fields, EARLIER_LIFE)
 end
 
 -- A finished record makes room for a new task under its id.

@@ -1,12 +1,19 @@
 -- requeue: failed -> queued. Dead letters run again: same id and arguments, a fresh retry budget.
 return function(base, args)
-  local b, answers, records = batch.open(base, clock.now()), {}, {}
+  local b, answers, records, damaged = batch.open(base, clock.now()), {}, {}, {}
   errors.read('ZCARD', keys.dead(base))
   for i, t in ipairs(args.tasks) do
     local record, err = task.read(base, t.id, { 'state', 'lane' })
-    answers[i] = err or (record.state == 'failed' and 'queued' or 'not_dead')
     records[i] = record
-    if answers[i] == 'queued' then lane.check(base, record.lane or 'default') end
+    if err then
+      answers[i] = err
+    elseif record.state ~= 'failed' then
+      answers[i] = 'not_dead'
+    else
+      local name = record.lane or 'default'
+      if damaged[name] == nil then damaged[name] = lane.damage(base, name) or false end
+      answers[i] = damaged[name] and damaged[name].err or 'queued'
+    end
   end
   for i, t in ipairs(args.tasks) do
     if answers[i] == 'queued' then

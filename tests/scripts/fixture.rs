@@ -317,11 +317,15 @@ pub fn default(name: &str) -> Result<Json, String> {
         "next_due_at" => json!(2),
         "definition" => json!({"task": "work", "lane": "default"}),
         "limit" => json!(100),
+        "ttl_ms" => json!(0),
+        "most" => json!(-1),
         "lane" => json!("default"),
         "name" => json!("work"),
         "value" | "result" => json!("null"),
         "cursor" => json!("0"),
-        "kwargs" | "options" | "codec" | "traceback" | "details" | "of" | "reason" | "progress" | "note" => json!(""),
+        "since_at" | "before_at" => json!(0),
+        "kwargs" | "options" | "codec" | "traceback" | "details" | "of" | "reason" | "progress" | "note" | "task"
+        | "error" => json!(""),
         _ => return Err(format!("{name}: the fixture must say")),
     })
 }

@@ -1,0 +1,12 @@
+-- amend: failed -> queued. A dead letter runs again with other arguments: same id, a fresh retry budget.
+return function(base, args)
+  errors.read('ZCARD', keys.dead(base))
+  local record, err = task.read(base, args.id, { 'state', 'lane' })
+  if err then return { err = err } end
+  if record.state ~= 'failed' then return 'not_dead' end
+  lane.check(base, record.lane or 'default')
+  local b = batch.open(base, clock.now())
+  task.revive(b, args.id, record, args)
+  batch.close(b)
+  return 'queued'
+end
