@@ -23,6 +23,7 @@ from .job import Job
 from .models import (
     Attempt,
     DeadLetter,
+    DeadRecord,
     EnqueueContext,
     ErrorContext,
     ExecutionContext,
@@ -33,6 +34,7 @@ from .models import (
     TaskInfo,
     TaskMetrics,
     TaskResult,
+    Unreadable,
 )
 from .schedules import Schedule, ScheduleOutcome
 from .task import PreparedTask, Task
@@ -44,6 +46,7 @@ __all__ = [
     "BadArgument",
     "BrokerError",
     "DeadLetter",
+    "DeadRecord",
     "EnqueueContext",
     "ErrorContext",
     "ExecutionContext",
@@ -67,6 +70,7 @@ __all__ = [
     "TaskInfo",
     "TaskMetrics",
     "TaskResult",
+    "Unreadable",
     "WrongType",
     "current_task",
 ]

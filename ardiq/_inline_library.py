@@ -6,6 +6,7 @@ tests/python/test_inline_agreement.py compares them with the library itself.
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 from ._attempts import ABORTED, COMPLETE, FAILED, SNOOZE
@@ -79,8 +80,8 @@ class InlineLibrary:
         self.ready: deque[InlineTask] = deque()
         self.on_end: Callable[[InlineTask], None] = lambda _: None
         self.functions: dict[str, Callable[..., Any]] = {
-            "task": self.task, "counts": self.counts, "list": self.list, "requeue": self.requeue,
-            "discard": self.discard, "abort": self.abort, "log": self.log,
+            "task": self.task, "counts": self.counts, "dead_letters": self.dead_letters, "requeue": self.requeue,
+            "amend": self.amend, "discard": self.discard, "purge": self.purge, "abort": self.abort, "log": self.log,
         }  # fmt: skip
 
     def enqueue(self, task_id: str, name: str, lane: str, args: bytes, kwargs: bytes, packed: bytes) -> None:
@@ -170,22 +171,42 @@ class InlineLibrary:
         places = {"queued": "queued", "scheduled": "scheduled", "running": "running", "dead": FAILED}
         return [part for place, state in places.items() for part in (place.encode(), states.count(state))]
 
-    def list(self, place: str, _of: str, offset: int, limit: int) -> Sequence[bytes]:
-        """The dead letters, newest first."""
-        if place != "dead":
-            raise NotImplementedError(f"inline(app) has no list of what is {place!r}")
-        dead = [task for task in self.tasks.values() if task.state == FAILED]
-        dead.sort(key=lambda task: task.number("finished_at"))
-        page = dead[::-1][offset : offset + limit]
-        return [part for task in page for part in (task.id.encode(), task.record["finished_at"])]
+    def dead_letters(self, name: str, error: str, since_at: int, before_at: int, _limit: int) -> Sequence[bytes]:
+        """Those that fit, newest first, all on one page."""
+        now_ms, dead = self.now_ms(), [task for task in self.tasks.values() if task.state == FAILED]
+        since_at, before_at = (at + now_ms if at < 0 else at for at in (since_at, before_at))
+        found = [
+            task
+            for task in dead
+            if (not name or task.record["name"] == name.encode())
+            and error.lower() in task.record["error"].decode(errors="replace").lower()
+            and since_at <= task.number("finished_at") < (before_at or inf)
+        ]
+        found.sort(key=lambda task: task.number("finished_at"))
+        rows = [(task.id.encode(), *(task.record[at] for at in ("finished_at", "name", "lane"))) for task in found]
+        return [b"0", *(part for row in rows[::-1] for part in row)]
 
     def requeue(self, *task_ids: str) -> Sequence[bytes]:
         """failed -> queued: as if new."""
         return [self._requeue(task_id) for task_id in task_ids]
 
+    def amend(self, task_id: str, args: bytes, kwargs: bytes, codec: str) -> bytes:
+        """failed -> queued: with other arguments."""
+        answer = self._requeue(task_id)
+        if answer == b"queued":
+            self.tasks[task_id].write(args=args, kwargs=kwargs, codec=codec)
+        return answer
+
     def discard(self, *task_ids: str) -> Sequence[bytes]:
         """failed -> none."""
         return [self._discard(task_id) for task_id in task_ids]
+
+    def purge(self, place: str, _lane: str, _limit: int) -> Sequence[int]:
+        """failed -> none, for all."""
+        if place != "dead":
+            raise NotImplementedError(f"inline(app) purges no tasks that are {place!r}")
+        dead = [task.id for task in self.tasks.values() if task.state == FAILED]
+        return [len(self.discard(*dead)), 0]
 
     def abort(self, task_id: str, _ttl_ms: int) -> bytes:
         """queued, scheduled -> aborted; one that runs is for the line to stop."""

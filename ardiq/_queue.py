@@ -1,4 +1,4 @@
-"""Asking about tasks: results, states, dead letters."""
+"""Asking about tasks: results, states, what they tell of themselves."""
 
 from asyncio import get_running_loop
 from collections.abc import Sequence
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ._codec import from_json
 from ._mailbox import Outcome, too_late
 from ._signature import Signature
-from .job import Job
-from .models import Attempt, DeadLetter, Progress, TaskInfo, TaskResult
+from .models import Attempt, Progress, TaskInfo, TaskResult
 
 if TYPE_CHECKING:
     from ._broker import Line
@@ -58,19 +57,19 @@ class Queue:
 
     async def info(self, task_id: str) -> TaskInfo | None:
         record = await self._record(task_id)
-        state = _text(record, "state")
+        state = text_of(record, "state")
         if not state or state in _FINISHED:
             return None
-        args, kwargs = self._arguments(record)
+        args, kwargs = self.arguments(record)
         return TaskInfo(
             task_id,
-            _text(record, "name"),
+            text_of(record, "name"),
             args,
             kwargs,
-            _number(record, "enqueued_at"),
-            _number(record, "tries"),
+            number_of(record, "enqueued_at"),
+            number_of(record, "tries"),
             state,
-            _number(record, "due_at") if state == "scheduled" else None,
+            number_of(record, "due_at") if state == "scheduled" else None,
         )
 
     async def record(self, task_id: str) -> dict[str, str]:
@@ -79,7 +78,7 @@ class Queue:
         return {name: value.decode(errors="replace") for name, value in record.items()}
 
     async def history(self, task_id: str) -> list[Attempt]:
-        entries = from_json(_text(await self._record(task_id), "history").encode() or b"[]")
+        entries = from_json(text_of(await self._record(task_id), "history").encode() or b"[]")
         return [
             Attempt(
                 entry.get("try", 0),
@@ -110,36 +109,6 @@ class Queue:
         counts = await self._counts()
         return counts["queued"] + counts["scheduled"]
 
-    async def dead_letters(self, limit: int) -> list[DeadLetter]:
-        line, letters, offset = self._line(), list[DeadLetter](), 0
-        while offset < limit:
-            page = await line.call("list", "dead", "", offset, min(_PAGE, limit - offset))
-            if not page:
-                break
-            offset += len(page) // 2
-            # Asked for all at once: they travel together.
-            records = [(page[i].decode(), page[i + 1], line.call("task", page[i])) for i in range(0, len(page), 2)]
-            for task_id, failed_at, answer in records:
-                record = _fields(await answer)
-                if _text(record, "state") == "failed":  # else somebody was faster
-                    letters.append(self._dead_letter(task_id, int(failed_at), record))
-        return letters
-
-    async def dead_count(self) -> int:
-        return (await self._counts())["dead"]
-
-    async def replay(self, task_id: str) -> Job | None:
-        record = await self._record(task_id)
-        if _text(record, "state") != "failed":
-            return None
-        self._app._producer.check_lane(_text(record, "lane"))  # nobody would take it
-        answer = await self._line().call("requeue", task_id)
-        return Job(self._app, task_id) if answer[0] == b"queued" else None
-
-    async def delete_dead(self, task_id: str) -> bool:
-        answer = await self._line().call("discard", task_id)
-        return bool(answer[0] == b"removed")
-
     def decode(self, outcome: Outcome) -> TaskResult:
         """An outcome as callers see it."""
         success = outcome.state == "complete"
@@ -161,32 +130,19 @@ class Queue:
         return self._app._broker.line(get_running_loop())
 
     async def _record(self, task_id: str) -> dict[str, bytes]:
-        return _fields(await self._line().call("task", task_id))
+        return fields_of(await self._line().call("task", task_id))
 
     async def _counts(self) -> dict[str, int]:
         answer = await self._line().call("counts")
         return {answer[i].decode(): int(answer[i + 1]) for i in range(0, len(answer), 2)}
 
-    def _dead_letter(self, task_id: str, failed_at: int, record: dict[str, bytes]) -> DeadLetter:
-        args, kwargs = self._arguments(record)
-        return DeadLetter(
-            task_id,
-            _text(record, "name"),
-            args,
-            kwargs,
-            _text(record, "lane"),
-            _text(record, "error"),
-            _number(record, "tries"),
-            _number(record, "enqueued_at"),
-            failed_at,
-        )
-
-    def _arguments(self, record: dict[str, bytes]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self, record: dict[str, bytes]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A record's positional and keyword arguments, as the task is called with them."""
         args, kwargs = self._app._codec.decode_call(
             record.get("args", b"[]"),
             record.get("kwargs", b""),
-            _text(record, "codec"),
-            self._signature_of(_text(record, "name")),
+            text_of(record, "codec"),
+            self._signature_of(text_of(record, "name")),
         )
         return tuple(args), kwargs
 
@@ -195,13 +151,19 @@ class Queue:
         return None if entry is None else entry.signature
 
 
-def _fields(answer: Sequence[Any]) -> dict[str, bytes]:
+def fields_of(answer: Sequence[Any]) -> dict[str, bytes]:
+    """A record from field and value in turn."""
     return {answer[i].decode(): answer[i + 1] for i in range(0, len(answer), 2)}
 
 
-def _text(record: dict[str, bytes], field: str) -> str:
+def text_of(record: dict[str, bytes], field: str) -> str:
+    """A field as text, empty where there is none."""
     return record.get(field, b"").decode(errors="replace")
 
 
-def _number(record: dict[str, bytes], field: str) -> int:
-    return int(record.get(field) or 0)
+def number_of(record: dict[str, bytes], field: str) -> int:
+    """A field as a number; 0 where there is none, or somebody wrote something else."""
+    try:
+        return int(record.get(field) or 0)
+    except ValueError:
+        return 0

@@ -20,6 +20,8 @@ class Settings:
     _poll_block_ms: int
     _result_ttl_ms: int
     _max_lost: int
+    _dead_ttl_ms: int | None
+    _dead_limit: int | None
     _cron_poll_s: float
     _burst: bool
 
@@ -92,6 +94,16 @@ class Settings:
     def max_lost(self) -> int:
         """How many workers may die holding a task before it is dead-lettered as poison."""
         return self._max_lost
+
+    @property
+    def dead_ttl_ms(self) -> int | None:
+        """How long dead letters are kept; None: until somebody deletes them."""
+        return self._dead_ttl_ms
+
+    @property
+    def dead_limit(self) -> int | None:
+        """How many of the newest dead letters are kept; None: all."""
+        return self._dead_limit
 
     @property
     def cron_poll_s(self) -> float:

@@ -20,8 +20,10 @@ from ._metrics import Metrics
 from ._processes import importable_name
 from ._producer import Producer
 from ._queue import Queue
+from ._retention import retain
 from ._scheduler import Scheduler
 from ._settings import Settings
+from .dead import DeadLetters
 from .job import Job
 from .models import Attempt, DeadLetter, TaskInfo, TaskMetrics, TaskResult
 from .retries import DEFAULT_MAX_RETRIES, Delay, RetryOption, RetryRules
@@ -61,6 +63,8 @@ class Ardiq(Settings, Hooks):
         burst: let `run` end when nothing is ready.
         broker_timeout_ms: how long a call tries to reach the server before it is a `BrokerError`.
         max_lost: how many workers may die holding a task before it is taken for their killer and dead-lettered.
+        dead_ttl_ms: how long dead letters are kept; None: until somebody deletes them.
+        dead_limit: how many of the newest dead letters are kept; None: all.
         payload_limit: most bytes of a task's arguments, and of its result.
         allow_eviction: let workers use a server that may throw away tasks when its memory is full.
         prefix: first part of every key.
@@ -100,6 +104,8 @@ class Ardiq(Settings, Hooks):
         burst: bool = False,
         broker_timeout_ms: int = 5_000,
         max_lost: int = 3,
+        dead_ttl_ms: int | None = None,
+        dead_limit: int | None = None,
         payload_limit: int = 16 * 1024 * 1024,
         allow_eviction: bool = False,
         prefix: str = "ardiq",
@@ -128,6 +134,8 @@ class Ardiq(Settings, Hooks):
         self._burst = _options.boolean("burst", burst)
         self.allow_eviction = _options.boolean("allow_eviction", allow_eviction)
         self._max_lost = _options.integer("max_lost", max_lost, least=1)
+        self._dead_ttl_ms = None if dead_ttl_ms is None else _options.integer("dead_ttl_ms", dead_ttl_ms, least=1)
+        self._dead_limit = None if dead_limit is None else _options.integer("dead_limit", dead_limit, least=0)
         self._codec = Codec(
             _options.optional_callable("serializer", serializer),
             _options.optional_callable("deserializer", deserializer),
@@ -153,6 +161,7 @@ class Ardiq(Settings, Hooks):
         self._queue = Queue(self)
         self._crons: dict[str, dict[str, Any]] = {}
         self.schedules = Schedules(self)
+        self.dead = DeadLetters(self)
         # At the latest when the interpreter ends.
         weakref.finalize(self, self._broker.close)
 
@@ -408,20 +417,20 @@ class Ardiq(Settings, Hooks):
         return await self._queue.size()
 
     async def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
-        """Tasks that failed for good, newest first. They stay until replayed or deleted."""
-        return await self._queue.dead_letters(limit)
+        """Tasks that failed for good, newest first. See `app.dead`."""
+        return await self.dead.list(limit=limit)
 
     async def dead_count(self) -> int:
         """How many dead letters there are."""
-        return await self._queue.dead_count()
+        return await self.dead.count()
 
     async def replay(self, task_id: str) -> Job | None:
         """Run a dead letter again: same id and arguments, new retries. None when there is none of that id."""
-        return await self._queue.replay(task_id)
+        return Job(self, task_id) if await self.dead.requeue(task_id) else None
 
     async def delete_dead(self, task_id: str) -> bool:
         """Delete a dead letter; False when there is none of that id."""
-        return await self._queue.delete_dead(task_id)
+        return bool(await self.dead.delete(task_id))
 
     def metrics(self) -> list[TaskMetrics]:
         """What this process ran so far, by task and lane."""
@@ -445,24 +454,27 @@ class Ardiq(Settings, Hooks):
                 if self._stop_asked:
                     return
                 self._worker = Worker(self, self._broker.line(loop))
-                async with self._scheduling():
+                async with self._housekeeping():
                     await self._worker.run()
         finally:
             self._worker = None
             self._running = False
 
     @asynccontextmanager
-    async def _scheduling(self) -> AsyncIterator[None]:
-        if self.burst or not self._fires_schedules:
-            yield
-            return
-        scheduler = asyncio.create_task(Scheduler(self).run())
+    async def _housekeeping(self) -> AsyncIterator[None]:
+        """What a worker does besides its tasks."""
+        chores = []
+        if self._fires_schedules and not self.burst:
+            chores.append(asyncio.create_task(Scheduler(self).run()))
+        if self._dead_ttl_ms is not None or self._dead_limit is not None:
+            chores.append(asyncio.create_task(retain(self)))
         try:
             yield
         finally:
-            scheduler.cancel()
-            with suppress(asyncio.CancelledError):
-                await scheduler
+            for chore in chores:
+                chore.cancel()
+                with suppress(asyncio.CancelledError):
+                    await chore
 
     def stop(self) -> None:
         """Let `run` end when the running tasks have ended. From any thread; without a run it does nothing."""

@@ -178,10 +178,18 @@ class TaskInfo(NamedTuple):
     scheduled_at: int | None = None
 
 
+class Unreadable(NamedTuple):
+    """Stands for arguments that cannot be read: `raw` as they are stored, and why."""
+
+    raw: bytes
+    reason: str
+
+
 class DeadLetter(NamedTuple):
     """A task that failed for good and is kept until replayed or deleted.
 
-    `error` is what its result says; times are in ms since the epoch.
+    `error` is what its result says; times are in ms since the epoch. Where its arguments cannot be read, because their
+    codec is unknown here or somebody changed them, `args` is one `Unreadable`.
     """
 
     task_id: str
@@ -211,6 +219,20 @@ class Attempt(NamedTuple):
     run_ms: int | None
     worker: str
     error: str
+
+
+class DeadRecord(NamedTuple):
+    """All there is to know of a dead letter.
+
+    Attributes:
+        letter: the dead letter.
+        traceback: of its last attempt; empty when its worker died.
+        history: its attempts, oldest first, the last 20.
+    """
+
+    letter: DeadLetter
+    traceback: str
+    history: list[Attempt]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,54 +4,74 @@ ardiq dlq list MODULE:ATTR            the newest first
 ardiq dlq show MODULE:ATTR ID         one, with its traceback and its attempts
 ardiq dlq replay MODULE:ATTR ID …     run them again: same id and arguments, new retries
 ardiq dlq delete MODULE:ATTR ID …     delete them unrun
+
+list, and replay and delete with --all, choose by --task, --error, --since and --until. A time is so long ago (30s, 5m,
+2h, 7d) or a moment such as 2026-03-01T09:00 (UTC where it names no zone).
 """
 
 import argparse
 import asyncio
 import json
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from ..models import DeadLetter
+from .._dead import Pace
+from ..dead import DEFAULT_RATE
 from . import Refusal, app_argument, json_argument, load_app, table
 
 if TYPE_CHECKING:
     from ..app import Ardiq
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=["list", "show", "replay", "delete"], metavar="list|show|replay|delete")
     app_argument(parser)
     parser.add_argument("ids", nargs="*", metavar="ID", help="the dead letters to show, replay or delete")
-    parser.add_argument("--all", action="store_true", help="replay or delete all there are")
+    parser.add_argument("--all", action="store_true", help="replay or delete all that the filters choose")
+    parser.add_argument("--task", metavar="NAME", help="of this task only")
+    parser.add_argument("--error", metavar="TEXT", help="with this text within their error, whatever its case")
+    parser.add_argument("--since", type=_moment, metavar="TIME", help="that failed at this time or later")
+    parser.add_argument("--until", type=_moment, metavar="TIME", help="that failed before this time")
     parser.add_argument("--limit", type=int, default=100, metavar="N", help="list so many at most (default: 100)")
-    parser.add_argument("--task", metavar="NAME", help="list, replay or delete those of this task only")
+    parser.add_argument("--offset", type=int, default=0, metavar="N", help="list without so many of the newest")
+    rate = f"replay so many a second at most; 0: as fast as it goes (default: {DEFAULT_RATE:g})"
+    parser.add_argument("--rate", type=float, default=DEFAULT_RATE, metavar="N", help=rate)
+    parser.add_argument("--args", type=_json, metavar="JSON", help="replay with this array of arguments, or object of")
+    parser.add_argument("--kwargs", type=_json, metavar="JSON", help="keyword arguments, in place of what they had")
     json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    action, chosen = arguments.action, bool(arguments.ids)
+    if action == "list" and (chosen or arguments.all):
+        raise Refusal("list takes no ids and no --all; show, replay and delete do")
+    if action == "show" and len(arguments.ids) != 1:
+        raise Refusal("show takes one id")
+    if action in ("replay", "delete") and chosen == arguments.all:
+        raise Refusal(f"{action} takes ids, or --all")
+    if action == "show" or chosen:
+        given = [f"--{name}" for name, value in _filters(arguments).items() if value is not None]
+        if given:
+            raise Refusal(f"{given[0]} does not go with ids")
+    if action != "replay" and (arguments.args is not None or arguments.kwargs is not None):
+        raise Refusal("--args and --kwargs are for replay")
+    if arguments.rate < 0:
+        raise Refusal("--rate must not be negative")
     app = load_app(arguments.app)
-    if arguments.action == "list":
-        if arguments.ids or arguments.all:
-            raise Refusal("list takes no ids and no --all; show, replay and delete do")
-        return asyncio.run(_list(app, arguments))
-    if arguments.action == "show":
-        if len(arguments.ids) != 1:
-            raise Refusal("show takes one id")
-        return asyncio.run(_show(app, arguments))
-    if bool(arguments.ids) == arguments.all:
-        raise Refusal(f"{arguments.action} takes ids, or --all")
-    return asyncio.run(_change(app, arguments))
+    return asyncio.run({"list": _list, "show": _show, "replay": _replay, "delete": _delete}[action](app, arguments))
 
 
 async def _list(app: "Ardiq", arguments: argparse.Namespace) -> int:
-    letters = _of_task(await app.dead_letters(arguments.limit), arguments.task)
+    letters = await app.dead.list(**_filters(arguments), limit=arguments.limit, offset=arguments.offset)
     if arguments.json:
         print(json.dumps([letter._asdict() for letter in letters], indent=2, default=repr))
         return 0
     rows = [[letter.task_id, letter.fn_name, _when(letter.failed_at), _short(letter.error)] for letter in letters]
     print("\n".join(table(["id", "task", "failed at", "error"], rows)))
-    print(f"{len(letters):,} of {await app.dead_count():,} dead letters")
+    print(f"{len(letters):,} of {await app.dead.count():,} dead letters")
     return 0
 
 
@@ -73,28 +93,77 @@ async def _show(app: "Ardiq", arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _change(app: "Ardiq", arguments: argparse.Namespace) -> int:
-    ids = arguments.ids
+async def _replay(app: "Ardiq", arguments: argparse.Namespace) -> int:
+    args, kwargs = arguments.args, arguments.kwargs
+    if isinstance(args, dict) and kwargs is None:
+        args, kwargs = None, args
+    if not isinstance(args, list | None) or not isinstance(kwargs, dict | None):
+        raise Refusal("--args is a JSON array, or an object for keyword arguments; --kwargs is an object")
+    if arguments.all and arguments.task is None and (args is not None or kwargs is not None):
+        raise Refusal("--args and --kwargs are for one task: give ids, or --task with --all")
+    options: dict[str, Any] = {"args": args, "kwargs": kwargs, "rate": arguments.rate or None}
+    try:
+        if arguments.all:
+            return _done(await app.dead.requeue(**_chosen(arguments), **options), "replayed", arguments)
+        if args is not None or kwargs is not None:
+            done = await app.dead.requeue(arguments.ids, **options)
+            return _done(done, "replayed", arguments, set(arguments.ids))
+        return await _one_by_one(app.dead.requeue, "replayed", arguments, Pace(options["rate"]))
+    except TypeError as error:  # the arguments do not fit the task
+        raise Refusal(str(error)) from None
+
+
+async def _delete(app: "Ardiq", arguments: argparse.Namespace) -> int:
     if arguments.all:
-        ids = [letter.task_id for letter in _of_task(await app.dead_letters(await app.dead_count()), arguments.task)]
-    done, verb = 0, "replayed" if arguments.action == "replay" else "deleted"
-    for task_id in dict.fromkeys(ids):
-        change = app.replay if arguments.action == "replay" else app.delete_dead
+        return _done(await app.dead.purge(**_filters(arguments)), "deleted", arguments)
+    return await _one_by_one(app.dead.delete, "deleted", arguments, Pace(None))
+
+
+async def _one_by_one(change: Any, verb: str, arguments: argparse.Namespace, pace: Pace) -> int:
+    """Each id by itself, so that what is wrong with one is said of it and holds up no other."""
+    ids, done = dict.fromkeys(arguments.ids), 0
+    for task_id in ids:
+        await pace.wait(1)
         try:
             changed = await change(task_id)
         except ValueError as error:  # of a lane that the app no longer has
             print(f"{task_id}: {error}")
             continue
-        if changed:
-            done += 1
-        else:
+        done += changed
+        if not changed:
             print(f"{task_id}: there is no such dead letter")
-    print(f"{done:,} {verb}")
-    return 0 if done == len(set(ids)) else 1
+    return _done(done, verb, arguments, set(ids))
 
 
-def _of_task(letters: list[DeadLetter], name: str | None) -> list[DeadLetter]:
-    return [letter for letter in letters if name in (None, letter.fn_name)]
+def _done(count: int, verb: str, arguments: argparse.Namespace, ids: set[str] | None = None) -> int:
+    print(json.dumps({verb: count}) if arguments.json else f"{count:,} {verb}")
+    return 0 if ids is None or count == len(ids) else 1
+
+
+def _filters(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in ("task", "error", "since", "until")}
+
+
+def _chosen(arguments: argparse.Namespace) -> dict[str, Any]:
+    filters = _filters(arguments)
+    return filters if any(value is not None for value in filters.values()) else {"all": True}
+
+
+def _moment(text: str) -> datetime | timedelta:
+    if ago := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
+        return timedelta(**{_UNITS[ago[2]]: float(ago[1])})
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time, such as 2h or 2026-03-01T09:00") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
 
 
 def _when(milliseconds: int) -> str:

@@ -163,8 +163,40 @@ def test_dead_letters(app: Ardiq, ardiq: Run) -> None:
     assert asyncio.run(app.dead_count()) == 0
 
 
+def test_dead_letters_by_filters(app: Ardiq, ardiq: Run) -> None:
+    ids = enqueue(app, "broken", 3)
+    drain(app)
+    damaged = f"ardiq:{{jobs}}:task:{ids[0]}"
+    app._broker.core.command(["HSET", damaged, "args", "[7"])
+    assert "3 of 3 dead letters" in ardiq("dlq", "list", "--task", "broken", "--error", "NO GOOD", "--since", "1h")[1]
+    assert "0 of 3 dead letters" in ardiq("dlq", "list", "--until", "7d")[1]
+    assert "0 of 3 dead letters" in ardiq("dlq", "list", "--since", "2100-01-01")[1]
+    assert "2 of 3 dead letters" in ardiq("dlq", "list", "--offset", "1")[1]
+    assert ids[0] in json.dumps(json.loads(ardiq("dlq", "list", "--json", "--until", "2100-01-01T00:00+02:00")[1]))
+    assert ardiq("dlq", "replay", "--all", "--error", "other") == (0, "0 replayed\n")
+    assert ardiq("dlq", "replay", ids[0], "--args", "[8]") == (0, "1 replayed\n")
+    code, text = ardiq("dlq", "replay", ids[0], "--args", "[8]")
+    assert (code, text) == (1, "0 replayed\n")
+    assert app._broker.core.command(["HGET", damaged, "args"]) == b"[8]"
+    assert ardiq("dlq", "replay", "--all", "--task", "broken", "--args", '{"number": 9}', "--rate", "0", "--json") == (
+        0,
+        '{"replayed": 2}\n',
+    )
+    drain(app)
+    assert ardiq("dlq", "delete", "--all", "--since", "5m") == (0, "3 deleted\n")
+
+
 @pytest.mark.parametrize(
-    "words", [("list", "x"), ("show",), ("show", "none"), ("replay",), ("delete", "x", "--all"), ("show", "a", "b")]
+    "words",
+    [
+        *(("list", "x"), ("show",), ("show", "none"), ("replay",), ("delete", "x", "--all"), ("show", "a", "b")),
+        *(
+            ("delete", "x", "--task", "broken"),
+            ("delete", "--all", "--args", "[]"),
+            ("replay", "--all", "--rate", "-1"),
+        ),
+        *(("replay", "x", "--args", "7"), ("replay", "--all", "--args", "[7]")),
+    ],
 )
 def test_misuse_of_dlq(ardiq: Run, words: tuple[str, ...]) -> None:
     code, text = ardiq("dlq", *words)

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -98,6 +99,45 @@ async def dead_letters(app: Ardiq, pass_time: PassTime) -> list[Any]:
     await pass_time()
     await told(job)
     return before + after + [await app.delete_dead(job.id), await job.status(), *await letters(app)]
+
+
+async def found_dead(app: Ardiq, pass_time: PassTime) -> list[Any]:
+    broken = True
+
+    @app.task(max_retries=0)
+    async def work(number: int) -> int:
+        if broken:
+            raise ValueError(number)
+        return number
+
+    @app.task(max_retries=0)
+    async def other() -> None:
+        raise KeyError("Nobody")
+
+    answers: list[Any] = []
+    jobs = [await work.enqueue(number) for number in range(4)] + [await other.enqueue()]
+    await pass_time()
+    dead, hour = app.dead, timedelta(hours=1)
+    chosen: list[dict[str, Any]] = [
+        {},
+        {"task": "work"},
+        {"error": "NOBODY"},
+        {"since": hour},
+        {"until": hour},
+        {"limit": 0},
+    ]
+    for filters in chosen:
+        answers.append(sorted(letter.error for letter in await dead.list(**filters)))
+    record = await dead.show(jobs[0].id)
+    assert record is not None
+    answers += [record.letter[1:7], [attempt.error for attempt in record.history], await dead.show("nobody")]
+    broken = False
+    answers += [await dead.requeue(jobs[0].id), await dead.requeue([jobs[0].id, "nobody"])]
+    answers += [await dead.requeue(jobs[1].id, args=[11]), await dead.requeue(jobs[1].id, args=[12])]
+    answers += [await dead.delete(jobs[2].id), await dead.requeue(error="valueerror")]
+    await pass_time()
+    answers += [(await told(jobs[i]))[2] for i in (0, 1, 3)]
+    return [*answers, await dead.purge(task="work"), await dead.purge(), await dead.count()]
 
 
 async def codecs(app: Ardiq, pass_time: PassTime) -> list[Any]:
@@ -244,7 +284,7 @@ def ardiq_json(value: Any) -> bytes:
     return to_json(value)
 
 
-ALWAYS = [retries, asked_for, too_old, dead_letters, codecs, reports, aborts]
+ALWAYS = [retries, asked_for, too_old, dead_letters, found_dead, codecs, reports, aborts]
 # Without a clock nothing waits and nothing expires.
 BY_THE_CLOCK = [*ALWAYS, waiting, expiry, schedules]
 CASES = [

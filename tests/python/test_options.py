@@ -20,6 +20,8 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert app.idle_timeout_ms == 60_000
     assert app.poll_block_ms == 5_000
     assert app.result_ttl_ms == 300_000
+    assert app.dead_ttl_ms is None
+    assert app.dead_limit is None
     assert app.burst is False
     assert app.tasks == []
     assert app.worker_id
@@ -88,6 +90,9 @@ def test_properties_give_copies() -> None:
         ({"burst": 1}, TypeError, "burst"),
         ({"broker_timeout_ms": 0}, ValueError, "broker_timeout_ms"),
         ({"max_lost": 0}, ValueError, "max_lost"),
+        ({"dead_ttl_ms": 0}, ValueError, "dead_ttl_ms"),
+        ({"dead_limit": -1}, ValueError, "dead_limit"),
+        ({"dead_limit": "7"}, TypeError, "dead_limit"),
         ({"payload_limit": 0}, ValueError, "payload_limit"),
         ({"allow_eviction": None}, TypeError, "allow_eviction"),
         ({"serializer": "json"}, TypeError, "serializer"),

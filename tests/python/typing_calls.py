@@ -13,6 +13,7 @@ from ardiq import (
     Attempt,
     BrokerError,
     DeadLetter,
+    DeadRecord,
     EnqueueContext,
     ErrorContext,
     ExecutionContext,
@@ -150,6 +151,15 @@ async def questions(job: Job) -> None:
     assert_type(await app.dead_count(), int)
     assert_type(await app.replay(job.id), Job | None)
     assert_type(await app.delete_dead(job.id), bool)
+    assert_type(await app.dead.list(task="add", error="no", since=timedelta(hours=1)), list[DeadLetter])
+    assert_type(await app.dead.show(job.id), DeadRecord | None)
+    assert_type(await app.dead.requeue(job.id, args=[1, 2]), int)
+    assert_type(await app.dead.requeue([job.id], rate=None), int)
+    assert_type(await app.dead.requeue(all=True) + await app.dead.requeue(task="add", rate=5), int)
+    assert_type(await app.dead.delete([job.id]) + await app.dead.purge(task="add"), int)
+    await app.dead.requeue(7)  # type: ignore[arg-type]
+    await app.dead.requeue(since=3600)  # type: ignore[arg-type]
+    await app.dead.purge(job.id)  # type: ignore[call-arg]
     assert_type(app.metrics(), list[TaskMetrics])
     assert_type(app.tasks, list[str])
     assert_type(current_task(), TaskContext | None)

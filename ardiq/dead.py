@@ -1,0 +1,317 @@
+"""Dead letters: tasks that failed for good. They stay until somebody runs them again or deletes them."""
+
+import asyncio
+import logging
+from asyncio import get_running_loop
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from . import _options
+from ._broker import refusal
+from ._dead import Filter, Moment, Pace, Row, ids_of
+from ._queue import fields_of, number_of, text_of
+from .errors import ArdiqError, BrokerError, WrongType
+from .models import DeadLetter, DeadRecord, Unreadable
+
+if TYPE_CHECKING:
+    from ._broker import Line
+    from .app import Ardiq
+
+log = logging.getLogger("ardiq")
+
+# Within the class `list` is a method.
+Letters: TypeAlias = list[DeadLetter]
+Rows: TypeAlias = list[Row]
+Ids: TypeAlias = list[str]
+Call: TypeAlias = tuple[list[Any], dict[str, Any]]
+Change: TypeAlias = tuple[bytes, bytes, str]
+Changes: TypeAlias = list[Change]
+
+_PAGE = 500
+DEFAULT_RATE = 1000.0
+
+
+class DeadLetters:
+    """The dead letters of one app's queue, as `app.dead`.
+
+    Several methods choose by the same filters, of which each that is given must fit: `task`, a task's name; `error`, a
+    text within the error's, whatever its case; `since` and `until`, when it failed, from the first up to but without
+    the second: a datetime with a time zone, or a timedelta for so long ago by the server's clock.
+    """
+
+    def __init__(self, app: "Ardiq") -> None:
+        self._app = app
+
+    async def count(self) -> int:
+        """How many there are."""
+        answer = await self._line().call("counts")
+        return int(answer[answer.index(b"dead") + 1])
+
+    async def list(
+        self,
+        *,
+        task: str | None = None,
+        error: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> Letters:
+        """Those that the filters choose, newest first.
+
+        Args:
+            task: see the class, as for `error`, `since` and `until`.
+            error: likewise.
+            since: likewise.
+            until: likewise.
+            limit: how many at most.
+            offset: how many of the newest to pass over.
+
+        Raises:
+            ValueError: a filter or a number that is impossible.
+
+        Example:
+            ```python
+            for letter in await app.dead.list(task="charge", error="timeout", since=timedelta(hours=1)):
+                print(letter.task_id, letter.error)
+            ```
+        """
+        rows: Rows = []
+        first, limit = _options.integer("offset", offset, least=0), _options.integer("limit", limit, least=0)
+        which, wanted = Filter.of(task, error, since, until), first + limit
+        if limit > 0:
+            async for page in self._pages(which, _PAGE if task or error else min(_PAGE, wanted)):
+                rows += page
+                if len(rows) >= wanted:
+                    break
+        letters: Letters = []
+        rows = rows[first:wanted]
+        for at in range(0, len(rows), _PAGE):
+            letters += await self._letters(rows[at : at + _PAGE])
+        return letters
+
+    async def show(self, task_id: str) -> DeadRecord | None:
+        """One with its traceback and its attempts; None when there is none of that id."""
+        record = fields_of(await self._line().call("task", task_id))
+        if text_of(record, "state") != "failed":
+            return None
+        row = Row(task_id, number_of(record, "finished_at"), text_of(record, "name"), text_of(record, "lane"))
+        history = await self._app.history(task_id)
+        return DeadRecord(self._letter(row, record), text_of(record, "traceback"), history)
+
+    async def requeue(
+        self,
+        ids: str | Iterable[str] | None = None,
+        *,
+        all: bool = False,
+        task: str | None = None,
+        error: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        rate: float | None = DEFAULT_RATE,
+    ) -> int:
+        """Run dead letters again, each under its id, with the same arguments and a fresh budget of tries.
+
+        Repeated, it does nothing to those that wait or run again. With filters or `all` those that fail meanwhile are
+        not taken up again, and those of lanes that this app does not have stay, which is logged.
+
+        Args:
+            ids: an id or several; else give filters (see the class), or `all`.
+            all: all there are.
+            task: a filter.
+            error: a filter.
+            since: a filter.
+            until: a filter.
+            args: with `ids` or `task`: positional arguments to run them with instead of theirs.
+            kwargs: keyword arguments likewise; of `args` and `kwargs` the one that is not given is empty.
+            rate: how many a second at most; None: as many as the server takes.
+
+        Returns:
+            How many were put on the queue.
+
+        Raises:
+            ValueError: nothing was chosen, or something in two ways; an id is of a lane that this app does not have.
+            TypeError: the new arguments do not fit the task, or cannot travel.
+
+        Example:
+            ```python
+            await app.dead.requeue(task="charge", error="timeout", rate=10)
+            ```
+        """
+        which = self._which(ids, all, Filter.of(task, error, since, until))
+        call = None if args is None and kwargs is None else (list(args or ()), dict(kwargs or {}))
+        if call is not None and ids is None and task is None:
+            raise ValueError("new arguments are for one task: give ids or task=")
+        pace, done, is_known = Pace(rate), 0, isinstance(which, list)
+        async for page in self._pages_of(which):
+            rows = self._of_served_lanes(page, is_known)
+            changes = None if call is None else self._changes(rows, call)  # a wrong one is refused before any is sent
+            for at in range(0, len(rows), pace.portion):
+                portion = slice(at, at + pace.portion)
+                await pace.wait(len(rows[portion]))
+                done += await self._requeue(rows[portion], None if changes is None else changes[portion], is_known)
+        return done
+
+    async def delete(self, ids: str | Iterable[str]) -> int:
+        """Delete dead letters unrun.
+
+        Args:
+            ids: an id or several.
+
+        Returns:
+            How many there were of them.
+        """
+        removed, chosen = 0, ids_of(ids)
+        for at in range(0, len(chosen), _PAGE):
+            removed += await self._discard(chosen[at : at + _PAGE], True)
+        return removed
+
+    async def purge(
+        self,
+        *,
+        task: str | None = None,
+        error: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+    ) -> int:
+        """Delete those that the filters choose; without a filter all there are.
+
+        Args:
+            task: see the class, as for `error`, `since` and `until`.
+            error: likewise.
+            since: likewise.
+            until: likewise.
+
+        Returns:
+            How many were deleted.
+        """
+        which, removed, more = Filter.of(task, error, since, until), 0, True
+        if any(which):
+            async for page in self._pages(which, _PAGE):
+                removed += await self._discard([row.task_id for row in page], False)
+            return removed
+        while more:
+            count, more = await self._line().call("purge", "dead", "", _PAGE)
+            removed += count
+        return removed
+
+    def _line(self) -> "Line":
+        return self._app._broker.line(get_running_loop())
+
+    def _which(self, ids: str | Iterable[str] | None, all: bool, which: Filter) -> Ids | Filter:
+        if (ids is not None) + _options.boolean("all", all) + any(which) != 1:
+            raise ValueError("say which dead letters: give ids, all=True, or filters")
+        return which if ids is None else ids_of(ids)
+
+    async def _pages_of(self, which: Ids | Filter) -> AsyncIterator[Rows]:
+        if isinstance(which, Filter):
+            async for page in self._pages(which, _PAGE):
+                yield page
+            return
+        for at in range(0, len(which), _PAGE):
+            ids = which[at : at + _PAGE]
+            records = map(fields_of, await asyncio.gather(*(self._line().call("task", task_id) for task_id in ids)))
+            yield [
+                Row(task_id, 0, text_of(record, "name"), text_of(record, "lane"))
+                for task_id, record in zip(ids, records, strict=True)
+                if text_of(record, "state") == "failed"
+            ]
+
+    async def _pages(self, which: Filter, size: int) -> AsyncIterator[Rows]:
+        """Page after page from the newest on; each begins where the one before ended, whatever was removed."""
+        while True:
+            answer = await self._line().call("dead_letters", *which, size)
+            yield Row.read(answer)
+            next_before_at = int(answer[0])
+            if next_before_at == 0:
+                return
+            which = which._replace(before_at=next_before_at)
+
+    async def _letters(self, rows: Rows) -> Letters:
+        # Asked for all at once: they travel together.
+        asked = [self._line().call("task", row.task_id) for row in rows]
+        letters: Letters = []
+        for row, answer in zip(rows, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            if isinstance(answer, WrongType):
+                unreadable = Unreadable(b"", str(answer))
+                letters.append(DeadLetter(row.task_id, "", (unreadable,), {}, "", str(answer), 0, 0, row.failed_at))
+            elif isinstance(answer, BaseException):
+                raise answer
+            elif text_of(record := fields_of(answer), "state") == "failed":  # else somebody was faster
+                letters.append(self._letter(row, record))
+        return letters
+
+    def _letter(self, row: Row, record: dict[str, bytes]) -> DeadLetter:
+        args: tuple[Any, ...]
+        try:
+            args, kwargs = self._app._queue.arguments(record)
+        except Exception as error:  # of the user's deserializer too
+            args, kwargs = (Unreadable(record.get("args", b""), f"{type(error).__name__}: {error}"),), {}
+        return DeadLetter(
+            row.task_id,
+            text_of(record, "name"),
+            args,
+            kwargs,
+            text_of(record, "lane"),
+            text_of(record, "error"),
+            number_of(record, "tries"),
+            number_of(record, "enqueued_at"),
+            row.failed_at,
+        )
+
+    def _of_served_lanes(self, rows: Rows, is_known: bool) -> Rows:
+        """Without those that nobody would take; where they were asked for by their ids, that is an error."""
+        served, left = Rows(), dict[str, str]()
+        for row in rows:
+            try:
+                self._app._producer.check_lane(row.lane or None)
+                served.append(row)
+            except ValueError as error:
+                if is_known:
+                    raise
+                left[row.lane] = str(error)
+        for why in left.values():
+            log.warning("dead letters were left: %s", why)
+        return served
+
+    def _changes(self, rows: Rows, call: Call) -> Changes:
+        """The new arguments of each, as they travel."""
+        changes = Changes()
+        for row in rows:
+            entry = self._app._registry.get(row.name)
+            signature = None if entry is None else entry.signature
+            if signature is not None:
+                signature.check(*call)
+            changes.append(self._app._codec.encode_call(row.name, signature, *call))
+        return changes
+
+    async def _requeue(self, rows: Rows, changes: Changes | None, is_known: bool) -> int:
+        line = self._line()
+        answers: Sequence[Any]
+        if changes is None:
+            answers = await line.call("requeue", *(row.task_id for row in rows))
+        else:
+            asked = [line.call("amend", row.task_id, *change) for row, change in zip(rows, changes, strict=True)]
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+        _say_or_raise([row.task_id for row in rows], answers, is_known)
+        return sum(answer == b"queued" for answer in answers)
+
+    async def _discard(self, ids: Ids, is_known: bool) -> int:
+        if not ids:
+            return 0
+        answers = await self._line().call("discard", *ids)
+        _say_or_raise(ids, answers, is_known)
+        return sum(answer == b"removed" for answer in answers)
+
+
+def _say_or_raise(ids: Ids, answers: Sequence[Any], is_known: bool) -> None:
+    """Those that were refused: an error where they were asked for by their ids, else they are left and that is said."""
+    for task_id, answer in zip(ids, answers, strict=True):
+        error = answer if isinstance(answer, BaseException) else refusal(answer)
+        if error is None:
+            continue
+        if is_known or isinstance(error, BrokerError) or not isinstance(error, ArdiqError):
+            raise error
+        log.warning("dead letter %r was left: %s", task_id, error)
