@@ -19,6 +19,7 @@ from .errors import (
     TaskError,
     WrongType,
 )
+from .executors import Process
 from .job import Job
 from .models import (
     Attempt,
@@ -57,6 +58,7 @@ __all__ = [
     "OldStep",
     "OutOfMemory",
     "PreparedTask",
+    "Process",
     "ProcessDied",
     "Progress",
     "Retry",

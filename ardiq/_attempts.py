@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import context
 from ._codec import from_json, to_json
 from .errors import Retry, Snooze
+from .executors import Process
 from .models import ErrorContext, ExecutionContext
 from .retries import RetryRules
 
@@ -40,7 +41,7 @@ _LONGEST_TEXT = 16_384
 class Registered:
     """A task as the worker knows it."""
 
-    __slots__ = ("fn", "in_process", "is_async", "retries", "signature", "task", "timeout")
+    __slots__ = ("fn", "is_async", "process", "retries", "signature", "task", "timeout")
 
     def __init__(
         self,
@@ -48,14 +49,14 @@ class Registered:
         fn: Callable[..., Any],
         retries: RetryRules,
         timeout: float | None = None,
-        in_process: bool = False,
+        process: Process | None = None,
     ) -> None:
         self.task = task
         self.fn = fn
         self.signature = None if task is None else task._signature
         self.retries = retries
         self.timeout = timeout
-        self.in_process = in_process
+        self.process = process
         # An instance whose class defines `async def __call__` counts, too.
         self.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
             getattr(type(fn), "__call__", None)  # noqa: B004
@@ -216,7 +217,7 @@ class Attempts:
             return fn(*args, **kwargs) if entry.is_async else self.in_thread(fn, args, kwargs)
 
         def limited(claim: Claim, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
-            return self.in_process(entry, claim) if entry.in_process else within(timeout, run(args, kwargs))
+            return self.in_process(entry, claim) if entry.process else within(timeout, run(args, kwargs))
 
         def call(claim: Claim, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
             if not middleware:

@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import queue
+import resource
 import signal
 import socket
 import sys
@@ -28,6 +29,7 @@ from .task import Task
 
 _LAST_WORDS_S = 1.0
 _stopping = False
+_memory_limits = resource.getrlimit(resource.RLIMIT_DATA)
 
 
 def main() -> None:
@@ -89,9 +91,11 @@ def _stop(number: int, _: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)  # so that the task's `finally` and `with` run
 
 
-def _attempt(where: list[str], module: str, path: str, claim: list[Any]) -> bytes:
+def _attempt(where: list[str], module: str, path: str, claim: list[Any], max_memory_mb: int | None) -> bytes:
     context.running.set(tuple(claim))
+    kind = "error"
     try:
+        _limit_memory(max_memory_mb)
         entry = _registered(module, path, claim[2])
         assert entry.task is not None
         app, codec = entry.task.app, entry.task.app._codec
@@ -100,18 +104,38 @@ def _attempt(where: list[str], module: str, path: str, claim: list[Any]) -> byte
         if entry.timeout is not None:
             context.deadline.set(time.time() + entry.timeout)
         args, kwargs = codec.decode_call(claim[3], claim[4], claim[5], entry.signature)
-        return frame(["value", *codec.encode_result(claim[2], entry.signature, entry.fn(*args, **kwargs))])
+        value = codec.encode_result(claim[2], entry.signature, entry.fn(*args, **kwargs))
+        _limit_memory(None)
+        return frame(["value", *value])
     except BaseException as error:
         if _stopping:
             raise
-        kind = type(error)
-        rest = [kind.__module__, kind.__qualname__, error_text(error), error_traceback(error)]
-        rest = [text.encode(errors="backslashreplace").decode() for text in rest]
-        delay_ms = getattr(error, "delay_ms", None)
-        try:
-            return frame(["error", *rest, list(error.args), delay_ms])
-        except Exception:  # arguments that cannot travel: the text has them
-            return frame(["error", *rest, [rest[2]], None])
+        _limit_memory(None)
+        failure = error
+        if max_memory_mb is not None and isinstance(error, MemoryError):
+            kind = "spent"  # what it holds may never be free again
+            text = f"the task needed more than its memory limit of {max_memory_mb} MiB"
+            failure = MemoryError(text).with_traceback(error.__traceback__)
+        return _failure(kind, failure)
+
+
+def _failure(kind: str, error: BaseException) -> bytes:
+    raised = type(error)
+    rest = [raised.__module__, raised.__qualname__, error_text(error), error_traceback(error)]
+    rest = [text.encode(errors="backslashreplace").decode() for text in rest]
+    delay_ms = getattr(error, "delay_ms", None)
+    try:
+        return frame([kind, *rest, list(error.args), delay_ms])
+    except Exception:  # arguments that cannot travel: the text has them
+        return frame([kind, *rest, [rest[2]], None])
+
+
+def _limit_memory(max_memory_mb: int | None) -> None:
+    """Let allocations fail beyond so many MiB of data: of the heap and of private mappings, whoever asks for them."""
+    soft, hard = _memory_limits
+    if max_memory_mb is not None:
+        soft = max_memory_mb << 20 if hard == resource.RLIM_INFINITY else min(max_memory_mb << 20, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _registered(module: str, path: str, name: str) -> Registered:

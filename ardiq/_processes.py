@@ -114,7 +114,7 @@ class Processes:
         self._app = app
         self._modules: set[str] = set()
         for name, entry in app._registry.items():
-            if entry.in_process:
+            if entry.process is not None:
                 module, path = importable_name(entry.fn, name)
                 if module == "__main__":
                     raise ValueError(
@@ -128,15 +128,25 @@ class Processes:
 
     async def call(self, entry: Registered, claim: Claim) -> Any:
         """Run an attempt in a child; its time limit begins when the child is ready."""
-        child = await self._take()
+        assert entry.process is not None
+        max_memory_mb, fresh = entry.process.max_memory_mb, entry.process.fresh
+        child = await (self._start() if fresh else self._take())
         try:
-            request = [*importable_name(entry.fn, claim[2]), claim]
+            request = [*importable_name(entry.fn, claim[2]), claim, max_memory_mb]
             kind, *rest = await within(entry.timeout, self._answer(child, request, claim))
+        except ProcessDied as error:
+            await self._stop(child)
+            if max_memory_mb is None:
+                raise
+            raise ProcessDied(f"{error}, perhaps at its memory limit of {max_memory_mb} MiB") from None
         except BaseException:
             await self._stop(child)
             raise
-        self._idle.append(child)
-        if kind == "error":
+        if fresh or kind == "spent":
+            await self._stop(child)
+        else:
+            self._idle.append(child)
+        if kind != "value":
             raise _error(*rest)
         data, codec = rest
         return self._app._codec.decode_result(data, codec, lambda _: entry.signature)
@@ -160,6 +170,12 @@ class Processes:
             if child.lives:
                 return child
             await self._stop(child)
+        return await self._start()
+
+    async def _start(self) -> _Child:
+        # No more children than tasks run at once: one that waits makes room for one that is to be fresh.
+        if self._idle and len(self._children) >= self._app.concurrency:
+            await self._stop(self._idle.pop(0))
         ours, theirs = socket.socketpair()
         with theirs:
             reader, writer = await asyncio.open_unix_connection(sock=ours)

@@ -7,9 +7,9 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import tzinfo
-from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, overload
+from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
 
-from . import _options
+from . import _options, executors
 from ._attempts import Registered
 from ._broker import Broker
 from ._codec import Codec
@@ -24,6 +24,7 @@ from ._retention import retain
 from ._scheduler import Scheduler
 from ._settings import Settings
 from .dead import DeadLetters
+from .executors import Executor
 from .job import Job
 from .models import Attempt, DeadLetter, TaskInfo, TaskMetrics, TaskResult
 from .retries import DEFAULT_MAX_RETRIES, Delay, RetryOption, RetryRules
@@ -191,7 +192,7 @@ class Ardiq(Settings, Hooks):
         retry_on: ExceptionTypes | None = ...,
         give_up_on: ExceptionTypes | None = ...,
         max_age: Delay | None = ...,
-        executor: Literal["thread", "process"] = ...,
+        executor: Executor = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(
         self,
@@ -208,7 +209,7 @@ class Ardiq(Settings, Hooks):
         retry_on: ExceptionTypes | None = None,
         give_up_on: ExceptionTypes | None = None,
         max_age: Delay | None = None,
-        executor: Literal["thread", "process"] = "thread",
+        executor: Executor = "thread",
     ) -> Any:
         """Register a function as a task; `async def` runs on the worker's loop, `def` on a thread or in a process.
 
@@ -225,7 +226,8 @@ class Ardiq(Settings, Hooks):
             retry_on: try again after these exceptions only; a `Retry` counts as one.
             give_up_on: never after these.
             max_age: fail rather than try again when it would be older than this, a timedelta or seconds.
-            executor: where a `def` runs: "thread", or "process" for a child process, which a timeout or an abort kills.
+            executor: where a `def` runs: "thread", or "process" for a child process, which a timeout or an abort kills,
+                or an `ardiq.Process` with options.
 
         Returns:
             The `Task`, which can be called as the function and enqueued.
@@ -244,8 +246,7 @@ class Ardiq(Settings, Hooks):
         retries = RetryRules(max_retries, backoff_ms, retry, retry_on, give_up_on, max_age)
         _options.seconds("timeout", timeout)
         _options.boolean("unique", unique)
-        if executor not in ("thread", "process"):
-            raise ValueError(f"executor must be 'thread' or 'process', not {executor!r}")
+        process = executors.read(executor)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             if not callable(function):
@@ -260,8 +261,8 @@ class Ardiq(Settings, Hooks):
                     f"task {task.name!r} is already registered by {getattr(other.fn, '__module__', '?')}: "
                     "rename one, or give it a name="
                 )
-            entry = Registered(task, function, retries, timeout, executor == "process")
-            if entry.in_process:
+            entry = Registered(task, function, retries, timeout, process)
+            if process is not None:
                 if entry.is_async:
                     raise ValueError(
                         f"task {task.name!r}: executor='process' is for `def`; an `async def` runs on the worker's "
@@ -290,7 +291,7 @@ class Ardiq(Settings, Hooks):
         priority: str | None = None,
         coalesce: bool = False,
         tz: str | tzinfo | None = None,
-        executor: Literal["thread", "process"] = "thread",
+        executor: Executor = "thread",
         missed: str = "skip",
         jitter: Delay = 0,
     ) -> Callable[[Callable[[], R]], Task[[], R]]:

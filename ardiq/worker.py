@@ -57,7 +57,7 @@ class Worker:
         self._taken: deque[Claim] = deque()
         self._processes = Processes(app)
         # Sync tasks go from the core to threads without the loop, unless a middleware needs it.
-        sync = [name for name, task in app._registry.items() if not (task.is_async or task.in_process)]
+        sync = [name for name, task in app._registry.items() if not (task.is_async or task.process)]
         threaded = [] if app._middleware else sync
         self.link = line.channel.worker(_config(app, threaded))
         self._attempts = Attempts(app, self)

@@ -74,6 +74,14 @@ def is_sound(app: Ardiq) -> bool:
     return main(["fsck", app._broker._url, "--queue", app.queue_name]) == 0
 
 
+def alive(pid: int) -> bool:
+    """Whether the process is there and no zombie that nobody waits for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 class Script:
     """A Python program in a process of its own."""
 

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from helpers import SOON_S, Script, eventually, field, is_sound, result_of, working
+from helpers import SOON_S, Script, alive, eventually, field, is_sound, result_of, working
 
 from ardiq import Ardiq, ErrorContext, ProcessDied
 from ardiq.embedded import Server
@@ -144,14 +144,6 @@ def jobs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     yield module
     module.app._broker.close()
     del sys.modules[name]
-
-
-def alive(pid: int) -> bool:
-    """Whether the process is there and no zombie that nobody waits for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 async def test_it_runs_in_a_child_that_is_kept_for_the_next_one(jobs: ModuleType) -> None:
@@ -328,7 +320,7 @@ def test_children_end_with_a_worker_that_is_killed(
 
 
 def test_a_wrong_executor_is_refused_where_it_is_written(app: Ardiq) -> None:
-    with pytest.raises(ValueError, match="executor must be 'thread' or 'process', not 'fiber'"):
+    with pytest.raises(ValueError, match="executor must be 'thread', 'process' or a Process, not 'fiber'"):
         app.task(executor="fiber")  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="is for `def`"):
 

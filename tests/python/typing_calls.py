@@ -19,6 +19,7 @@ from ardiq import (
     ExecutionContext,
     Job,
     PreparedTask,
+    Process,
     Progress,
     Retry,
     Schedule,
@@ -64,6 +65,9 @@ async def nothing() -> None:
 
 app.task(max_retries="5")  # type: ignore[call-overload]
 app.task(executor="fiber")  # type: ignore[call-overload]
+app.task(executor=Process(max_memory_mb=512, fresh=True))
+app.cron("@daily", executor=Process(fresh=True))
+Process(max_memory_mb="1 GB")  # type: ignore[arg-type]
 app.task(colour="red")  # type: ignore[call-overload]
 app.task("name")  # type: ignore[call-overload]
 
