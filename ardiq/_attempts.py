@@ -128,7 +128,7 @@ class Attempts:
         self.is_debug = False
         self.outcomes: list[Outcome] = []
         # By token: an attempt that lost its lease may still run when the same task comes again.
-        self.running: dict[int, tuple[str, asyncio.Task[None]]] = {}
+        self.running: dict[int, asyncio.Task[None]] = {}
         self.threads: dict[int, InThread] = {}
         self.runners: dict[str, Callable[[Claim], Coroutine[Any, Any, None]]] = {}
         self.in_thread: Callable[..., Awaitable[Any]]
@@ -339,13 +339,12 @@ class Attempts:
         # One that was started eagerly is on the loop and not among the running ones yet.
         return token in self.threads or token in self.running or get_ident() == self._loop_thread
 
-    def abort(self, task_id: str) -> bool:
-        """Cancel the attempts of a task as aborted; whether there are any."""
-        tokens = [token for token, (running_id, _) in self.running.items() if running_id == task_id]
-        tokens += [token for token, held in list(self.threads.items()) if held.claim[0] == task_id]
-        for token in tokens:
-            self._cancel(token, ABORTED)
-        return bool(tokens)
+    def abort(self, token: int) -> bool:
+        """Cancel the attempt of that token as aborted; whether there is one."""
+        if token not in self.running and token not in self.threads:
+            return False
+        self._cancel(token, ABORTED)
+        return True
 
     def hand_back(self, up_to: float = inf) -> None:
         """Cancel every attempt whose token is not above this one; others will run those tasks."""
@@ -358,7 +357,7 @@ class Attempts:
             # It is asked for until it is settled: a second cancellation would cut the task's clean-up short.
             if token not in self._why_cancelled:
                 self._why_cancelled[token] = why
-                self.running[token][1].cancel()
+                self.running[token].cancel()
         elif (held := self.threads.pop(token, None)) is not None:
             # A thread cannot be stopped: it is settled now, and what it returns is ignored.
             self.abandon(held.claim, 1)

@@ -75,7 +75,7 @@ class Channel:
       waits must ask again under this name
     - `("tasks",)`: `Worker.take` has something. Sent once; whoever took less than there
       was takes again when slots are free
-    - `("abort", id)`: the task is asked to stop; repeated until it is settled
+    - `("abort", token)`: the task of that token is asked to stop; repeated until it is settled
     - `("stale", id, token, reason)`: the outcome was refused; nothing changed
     - `("lost", message, up_to)`: the lease was lost: no task whose token is `up_to` or less
       can be committed any more (each must be settled all the same, which frees its slot);

@@ -63,6 +63,7 @@ class InlineLine:
         self._functions = {**self.library.functions, **self.schedules.functions, "abort": self._abort}
         self._runs: set[asyncio.Task[None]] = set()
         self._noted: dict[int, dict[str, bytes]] = {}
+        self._tokens: dict[str, int] = {}  # of what runs
         self._attempts = Attempts(app, self)  # type: ignore[arg-type]
         self._attempts.in_thread = lambda fn, args, kwargs: asyncio.to_thread(fn, *args, **kwargs)
         self._attempts.in_process = self._in_process
@@ -165,7 +166,8 @@ class InlineLine:
         )  # fmt: skip
         attempts.taken_at = self.library.now_ms() / 1000
         attempt = self.loop.create_task(attempts.runner(name)(claim), context=self._context.copy())
-        attempts.running[token] = (task.id, attempt)
+        attempts.running[token] = attempt
+        self._tokens[task.id] = token
         try:
             await attempt
         except asyncio.CancelledError:
@@ -173,13 +175,17 @@ class InlineLine:
                 raise
             return ABORTED, 0, b"", {}  # before its first step
         finally:
+            del self._tokens[task.id]
             self._noted.pop(token, None)
         ended = next(outcome for outcome in attempts.outcomes if outcome[1] == token)
         attempts.outcomes.remove(ended)
         return ended[2], ended[3], ended[4], from_json(ended[5]) if ended[5] else {}
 
     def _abort(self, task_id: str, ttl_ms: int) -> bytes:
-        return b"requested" if self._attempts.abort(task_id) else self.library.abort(task_id, ttl_ms)
+        token = self._tokens.get(task_id)
+        if token is not None and self._attempts.abort(token):
+            return b"requested"
+        return self.library.abort(task_id, ttl_ms)
 
 
 class InlineMailbox:

@@ -157,7 +157,7 @@ class Worker:
                 attempt = (runners.get(claim[2]) or attempts.runner(claim[2]))(claim)
                 task = _new_task(attempt, loop=loop, context=copy_context())
                 if not task.done():
-                    running[claim[1]] = (claim[0], task)
+                    running[claim[1]] = task
             if not _EAGER:
                 # They take their first step when the loop comes round, and then what ended is settled at once.
                 return True
@@ -190,9 +190,9 @@ class Worker:
         elif kind == "worker" and not self._stopped.done():
             self._stopped.set_result(None)
 
-    def _abort(self, task_id: str) -> None:
-        if not self._attempts.abort(task_id):
-            for claim in [claim for claim in self._taken if claim[0] == task_id]:
+    def _abort(self, token: int) -> None:
+        if not self._attempts.abort(token):
+            for claim in [claim for claim in self._taken if claim[1] == token]:
                 self._taken.remove(claim)
                 self._attempts.settle_cancelled(claim, 0.0, ABORTED)
 

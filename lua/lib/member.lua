@@ -25,7 +25,7 @@ function M.remove(base, worker)
   alarm.drop(base, worker)
 end
 
--- The ids this worker is asked to abort: those it holds still, and those that are settled.
+-- What this worker is asked to abort: id and token in turn of what it holds still, and the ids that are settled.
 function M.aborts(base, worker)
   local asked, open, settled = errors.read('SMEMBERS', keys.aborts(base, worker)), {}, {}
   if #asked == 0 then return open, settled end
@@ -33,8 +33,11 @@ function M.aborts(base, worker)
   for i, id in ipairs(asked) do
     -- A later task of the same id, which this worker may hold by now, was not asked for.
     local wish = tokens[i] and redis.pcall('HGET', keys.task(base, id), 'abort_requested')
-    local list = wish and open or settled
-    list[#list + 1] = id
+    if wish then
+      open[#open + 1], open[#open + 2] = id, tokens[i]
+    else
+      settled[#settled + 1] = id
+    end
   end
   return open, settled
 end

@@ -300,12 +300,14 @@ function M.settle_one(base, args, outcome)
   return refusal or b.counters.aborted and 'aborted' or 'ok'
 end
 
--- running -> running. The wish to abort survives the worker in the record, and the worker is told.
+-- running -> running. The wish to abort survives the worker in the record, and the worker is told: by token, since by
+-- the time it hears of it a later task may have the id.
 function M.ask_abort(base, id, worker)
   local mailbox = worker and errors.read('HGET', keys.worker(base, worker), 'mailbox')
-  if mailbox then errors.read('SADD', keys.aborts(base, worker), id) end
+  local token = mailbox and errors.read('HGET', keys.running(base, worker), id)
+  if token then errors.read('SADD', keys.aborts(base, worker), id) end
   redis.call('HSET', keys.task(base, id), 'abort_requested', 1)
-  if mailbox then mail.post(base, mailbox, { mail.pack('abort', id) }) end
+  if token then mail.post(base, mailbox, { mail.pack('abort', id, token) }) end
 end
 
 -- queued, scheduled, failed -> none: taken out of its place already, its waiters are told that it was aborted.

@@ -24,6 +24,6 @@ return function(base, args)
   batch.close(b)
 
   local reply = { keys.mailbox(base, mailbox), more }
-  for i, id in ipairs(aborts) do reply[2 + i] = id end
+  for i = 1, #aborts do reply[2 + i] = aborts[i] end
   return reply
 end

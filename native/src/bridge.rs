@@ -51,8 +51,8 @@ pub enum Event {
     Listening(String),
     /// There are tasks to take.
     Tasks,
-    /// A task is asked to stop.
-    Abort(Vec<u8>),
+    /// The attempt of that token is asked to stop.
+    Abort(i64),
     /// An outcome was refused.
     Stale { id: Vec<u8>, token: i64, reason: Vec<u8> },
     /// The worker's lease is lost: nothing whose token is `up_to` or less can be committed any more.

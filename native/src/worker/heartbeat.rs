@@ -95,12 +95,12 @@ impl Session {
         shared.renewed(sent);
         let malformed = || Error::Script("heartbeat: the reply is not laid out as the protocol says".to_owned());
         let Value::Array(values) = answer else { return Err(malformed()) };
-        let [Value::BulkString(mailbox_key), Value::Int(more), ids @ ..] = values.as_slice() else {
+        let [Value::BulkString(mailbox_key), Value::Int(more), tasks @ ..] = values.as_slice() else {
             return Err(malformed());
         };
-        for id in ids {
-            if let Value::BulkString(id) = id {
-                self.abort(id);
+        for task in tasks.chunks_exact(2) {
+            if let Value::BulkString(token) = &task[1] {
+                self.abort(token);
             }
         }
         Ok(Pulse { mailbox_key: String::from_utf8_lossy(mailbox_key).into_owned(), more: *more != 0 })
@@ -108,16 +108,17 @@ impl Session {
 
     fn deliver(&self, message: &[u8]) {
         match mailbox::split(message).as_deref() {
-            Some([kind, id]) if kind == b"abort" => self.abort(id),
+            Some([kind, _, token]) if kind == b"abort" => self.abort(token),
             _ => self.shared.inbox.log(Level::Warning, "a message in the mailbox makes no sense and was dropped"),
         }
     }
 
-    fn abort(&self, id: &[u8]) {
-        let (handed_back, wake) = self.shared.slots().abort(id);
+    fn abort(&self, token: &[u8]) {
+        let Some(token) = std::str::from_utf8(token).ok().and_then(|digits| digits.parse().ok()) else { return };
+        let (handed_back, wake) = self.shared.slots().abort(token);
         self.shared.wake_if(wake);
         if !handed_back {
-            self.shared.inbox.push(Event::Abort(id.to_vec()));
+            self.shared.inbox.push(Event::Abort(token));
         }
     }
 }

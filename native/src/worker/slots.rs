@@ -235,12 +235,12 @@ impl Slots {
         }
     }
 
-    /// A task is asked to stop: if it was not started, it goes back, which carries the wish out. Whether it
-    /// was one of those, and whether to wake the I/O loop.
-    pub fn abort(&mut self, id: &[u8]) -> (bool, bool) {
+    /// The task of that token is asked to stop: if it was not started, it goes back, which carries the wish out.
+    /// Whether it was one of those, and whether to wake the I/O loop.
+    pub fn abort(&mut self, token: i64) -> (bool, bool) {
         let mut found = false;
         for queue in [&mut self.tasks, &mut self.thread_tasks_held] {
-            if let Some(at) = queue.claims.iter().position(|claim| claim.id == id) {
+            if let Some(at) = queue.claims.iter().position(|claim| claim.token == token) {
                 queue.claims.remove(at).iter().for_each(|claim| release(&mut self.outbox, &mut self.lanes, claim));
                 found = true;
             }

@@ -200,8 +200,8 @@ fn an_unstarted_task_that_is_to_stop_goes_back() {
     let mut slots = working(1, 1..3, false, now);
     slots.take(1, now);
     slots.next(now);
-    assert_eq!(slots.abort(b"t1"), (false, false));
-    assert_eq!(slots.abort(b"t2"), (true, true));
+    assert_eq!(slots.abort(1), (false, false));
+    assert_eq!(slots.abort(2), (true, true));
     assert_eq!(settled(&mut slots, now), (vec!["t2 release".into()], 0));
 }
 
