@@ -375,3 +375,60 @@ async fn what_is_wrong_from_the_start_is_an_error() {
         .await;
     assert!(desk.worker.has_ended());
 }
+
+#[tokio::test]
+async fn who_leaves_while_it_blocks_takes_no_token_along() {
+    let server = Server::start();
+    let calls = dispatcher(&server);
+    // A token that is lost would be missed for longer than the test waits.
+    let patient = || Config { concurrency: 1, poll_block: Duration::from_secs(60), ..config() };
+    let mut stays = Desk::open(&server, patient());
+    for round in 0..60 {
+        // Blocked clients are served first come, first served: the one that leaves came first.
+        let mut leaves = Desk::open(&server, patient());
+        blocked(&server, 2).await;
+        let id = format!("warm{round}");
+        enqueue_one(&calls, &id).await;
+        while !(stays.runs.contains_key(&id) || leaves.runs.contains_key(&id)) {
+            stays.turn().await;
+            leaves.turn().await;
+        }
+        stays.settle_all();
+        leaves.settle_all();
+        blocked(&server, 2).await;
+
+        let id = format!("t{round}");
+        tokio::join!(async { leaves.worker.stop() }, async {
+            tokio::time::sleep(Duration::from_micros(30 * round)).await;
+            enqueue_one(&calls, &id).await;
+        });
+        let start = Instant::now();
+        while !(stays.runs.contains_key(&id) || leaves.runs.contains_key(&id)) {
+            assert!(start.elapsed() < Duration::from_secs(20), "round {round}: nobody was woken");
+            stays.turn().await;
+            leaves.turn().await;
+        }
+        leaves.settle_all();
+        stays.settle_all();
+        leaves.until("the worker to stop", |desk| desk.worker.has_ended()).await;
+    }
+}
+
+async fn enqueue_one(calls: &Dispatcher, id: &str) {
+    calls.call("enqueue", &[id, "task", "default", "[]", "", ""]).await.unwrap();
+}
+
+/// Waits until so many workers block on the wake lists, besides those that block on their mailboxes.
+async fn blocked(server: &Server, workers: usize) {
+    let link = server.link();
+    let start = Instant::now();
+    loop {
+        let clients = text(&command(&link, &["CLIENT", "LIST"]).await);
+        let blocked = clients.lines().filter(|line| line.contains("cmd=blpop") && line.contains("flags=b")).count();
+        if blocked == 2 * workers {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "they do not block:\n{clients}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

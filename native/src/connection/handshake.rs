@@ -12,6 +12,8 @@ pub struct Server {
     pub name: String,
     pub version: (u32, u32, u32),
     pub cluster: bool,
+    /// What it calls this connection.
+    pub client_id: i64,
 }
 
 impl Server {
@@ -34,13 +36,14 @@ impl Server {
     /// From the answer to `HELLO`: names and values in turn.
     fn read(answer: &Value) -> Option<Self> {
         let Value::Array(items) = answer else { return None };
-        let field = |name: &str| {
-            items.chunks_exact(2).find(|pair| text(&pair[0]) == Some(name)).and_then(|pair| text(&pair[1]))
-        };
+        let value = |name: &str| items.chunks_exact(2).find(|pair| text(&pair[0]) == Some(name)).map(|pair| &pair[1]);
+        let field = |name: &str| value(name).and_then(text);
+        let Some(Value::Int(client_id)) = value("id") else { return None };
         Some(Self {
             name: field("server")?.to_owned(),
             version: version(field("version")?)?,
             cluster: field("mode") == Some("cluster"),
+            client_id: *client_id,
         })
     }
 }

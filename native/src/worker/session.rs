@@ -41,6 +41,8 @@ pub struct Session {
     /// Asks for blocking on the wake lists; `blocked` is set from then until it ends.
     pub block: Notify,
     pub blocked: AtomicBool,
+    /// The connection that blocks, as the server calls it; 0: none does.
+    pub blocking_client: AtomicI64,
 }
 
 impl Session {
@@ -71,6 +73,7 @@ impl Session {
             beating: Mutex::new(()),
             block: Notify::new(),
             blocked: AtomicBool::new(false),
+            blocking_client: AtomicI64::new(0),
         })
     }
 

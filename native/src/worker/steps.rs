@@ -19,7 +19,7 @@ use crate::error::Error;
 impl Session {
     pub async fn steps(&self) -> End {
         let shared = &self.shared;
-        let mut seq = 0;
+        let (mut seq, mut unblocked) = (0, false);
         loop {
             let next = shared.slots().next(Instant::now());
             match next {
@@ -41,6 +41,10 @@ impl Session {
                         }
                         None => woken.await,
                     }
+                }
+                Next::Leave if self.blocked.load(Ordering::Relaxed) && !unblocked => {
+                    unblocked = true;
+                    self.unblock().await;
                 }
                 Next::Leave => return self.leave().await,
             }

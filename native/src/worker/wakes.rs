@@ -10,6 +10,9 @@ use super::session::{End, Session};
 use crate::connection::{Backoff, Connection};
 use crate::mailbox::block_on;
 
+/// How long whoever leaves tries to end its block, and how often.
+const UNBLOCK_PATIENCE: Duration = Duration::from_secs(1);
+const UNBLOCK_AGAIN: Duration = Duration::from_millis(5);
 /// While a lane is at its limit its wake list is left out; it may be wanted again soon.
 const LIMITED_BLOCK: Duration = Duration::from_millis(50);
 
@@ -24,6 +27,27 @@ impl Session {
             }
             _ => (self.wake_keys.clone(), longest),
         }
+    }
+
+    /// Ends the block, so that no token goes to a worker that leaves. One that it was given just before is passed on by
+    /// the step that follows. Where the server does not allow it, a token may be lost: the task it stood for waits until
+    /// another worker looks by itself, `poll_block` at the most.
+    pub async fn unblock(&self) {
+        let unblocked = async {
+            while self.blocked.load(Ordering::Relaxed) {
+                let client_id = self.blocking_client.load(Ordering::Relaxed);
+                if client_id != 0 {
+                    let mut command = redis::cmd("CLIENT");
+                    command.arg("UNBLOCK").arg(client_id);
+                    if self.shared.dispatcher.link().query(&command).await.is_err() {
+                        return;
+                    }
+                }
+                // The block may not have reached the server yet.
+                tokio::time::sleep(UNBLOCK_AGAIN).await;
+            }
+        };
+        let _ = tokio::time::timeout(UNBLOCK_PATIENCE, unblocked).await;
     }
 
     /// Blocks whenever it is asked to, for ever. However that ends, a step follows: a token that this worker
@@ -42,11 +66,14 @@ impl Session {
                 };
                 let (keys, longest) = self.wanted();
                 if !keys.is_empty() {
+                    self.blocking_client.store(live.server().client_id, Ordering::Relaxed);
                     block_on(&live, &keys, longest).await?;
                 }
                 Ok(live)
             };
-            match blocking.await {
+            let ended = blocking.await;
+            self.blocking_client.store(0, Ordering::Relaxed);
+            match ended {
                 Ok(live) => {
                     backoff.reset();
                     connection = Some(live);
