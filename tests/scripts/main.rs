@@ -23,7 +23,7 @@ use crate::server::{Server, items, text};
 use crate::story::Told;
 
 /// Fixtures spend their time waiting for leases to run out, so several run side by side.
-const SERVERS: usize = 3;
+const SERVERS: usize = 4;
 
 /// All fixtures, told once for all tests here.
 fn told() -> &'static BTreeMap<String, Told> {
