@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.options import OPTIONS
 from bench.programs import Process, Programs, running
 from bench.server import Server
 
@@ -164,6 +165,19 @@ def claim_scheduled(setting: Setting) -> Samples:
     yield Sample("claim_scheduled_ratio", steps[1] / steps[0], "times", 1.0)
 
 
+def option(setting: Setting, name: str) -> Samples:
+    """Tasks with one option, beside as many without."""
+    server, programs, n, rates = setting.server, setting.programs, 20_000, []
+    for used in ("", name):
+        server.clear()
+        figures = programs.producer("enqueue_option", used, n=n)
+        with programs.worker(option=used) as worker:
+            run = _drained(setting, worker, n)
+        rates.append((n / figures["seconds"], run.rate))
+    yield Sample(f"enqueue_with_{name}", rates[1][0], "tasks/s", rates[0][0])
+    yield Sample(f"dispatch_with_{name}", rates[1][1], "tasks/s", rates[0][1])
+
+
 def redis_call(setting: Setting) -> Samples:
     """The yardstick of this machine and server."""
     yield Sample("redis_call", setting.server.redis_call_us(), "µs")
@@ -189,5 +203,9 @@ MEASURES: list[tuple[str, Callable[[Setting], Samples]]] = [
     ("pss_idle", idle_memory),
     ("sleep_c500", naps),
     ("claim_scheduled_ratio", claim_scheduled),
+    *(
+        (f"enqueue_with_{name} dispatch_with_{name}", lambda setting, name=name: option(setting, name))
+        for name in OPTIONS
+    ),
 ]
 """Names of the figures that a measure gives, and the measure."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from bench import options
 from bench.jobs import app, clock, nap, noop, noop_thread, payload
 
 Figures = dict[str, Any]
@@ -42,6 +43,13 @@ async def enqueue_many(n: int = 20_000, task: str = "noop", size: int = 0) -> Fi
     usage = Usage()
     jobs = await app.enqueue_many(prepare() for _ in range(n))
     assert len(jobs) == n
+    return usage.figures(n)
+
+
+async def enqueue_option(n: int = 20_000) -> Figures:
+    """One call with all tasks, each with the option that BENCH_OPTION names."""
+    usage = Usage()
+    await options.app.enqueue_many(options.prepare(number) for number in range(n))
     return usage.figures(n)
 
 
@@ -94,14 +102,14 @@ def percentiles(samples: list[int]) -> dict[str, float]:
     return {f"p{share}": samples[(len(samples) - 1) * share // 100] / 1000 for share in (50, 95, 99)}
 
 
-async def _main(measure: str, options: dict[str, Any]) -> Figures:
-    await app.queue_size()  # connects, and loads the library
-    figures: Figures = await globals()[measure](**options)
+async def _main(measure: str, arguments: dict[str, Any]) -> Figures:
+    await (options.app if measure == "enqueue_option" else app).queue_size()  # connects, and loads the library
+    figures: Figures = await globals()[measure](**arguments)
     figures["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return figures
 
 
 if __name__ == "__main__":
     pairs = (word.split("=", 1) for word in sys.argv[2:])
-    options = {name: int(value) if value.isdecimal() else value for name, value in pairs}
-    print(json.dumps(asyncio.run(_main(sys.argv[1], options))))
+    arguments = {name: int(value) if value.isdecimal() else value for name, value in pairs}
+    print(json.dumps(asyncio.run(_main(sys.argv[1], arguments))))

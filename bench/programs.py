@@ -87,9 +87,10 @@ class Programs:
         """A measure of the floor."""
         return _measure([str(self._floor), self._server.url, measure], options)
 
-    def producer(self, measure: str, **options: int | str) -> dict[str, Any]:
-        """The same by a Python program."""
-        return _measure([sys.executable, "-m", "bench.producer", measure], options, ARDIQ_REDIS_URL=self._server.url)
+    def producer(self, measure: str, option: str = "", **options: int | str) -> dict[str, Any]:
+        """The same by a Python program. `option`: of the tasks, see `bench.options`."""
+        command = [sys.executable, "-m", "bench.producer", measure]
+        return _measure(command, options, ARDIQ_REDIS_URL=self._server.url, BENCH_OPTION=option)
 
     @contextmanager
     def floor_worker(self) -> Iterator[Process]:
@@ -99,12 +100,13 @@ class Programs:
             yield process
 
     @contextmanager
-    def worker(self, concurrency: int | None = None) -> Iterator[Process]:
-        """`ardiq run` as its own process; it has joined and may be at work."""
-        environment = {"ARDIQ_REDIS_URL": self._server.url}
+    def worker(self, concurrency: int | None = None, option: str | None = None) -> Iterator[Process]:
+        """`ardiq run` as its own process; it has joined and may be at work. `option`: see `bench.options`."""
+        environment = {"ARDIQ_REDIS_URL": self._server.url, "BENCH_OPTION": option or ""}
         if concurrency is not None:
             environment["BENCH_CONCURRENCY"] = str(concurrency)
-        with running([sys.executable, "-m", "ardiq", "run", "bench.jobs:app"], **environment) as process:
+        app = "bench.jobs:app" if option is None else "bench.options:app"
+        with running([sys.executable, "-m", "ardiq", "run", app], **environment) as process:
             self._joined(process)
             yield process
 

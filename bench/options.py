@@ -1,0 +1,71 @@
+"""The app that shows what each option costs: the tasks do nothing, the app has the option that BENCH_OPTION names."""
+
+import os
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from ardiq import Ardiq, EnqueueContext, ExecutionContext
+from ardiq.retries import ExponentialBackoff
+from ardiq.task import PreparedTask
+
+_OF_APP: dict[str, dict[str, Any]] = {
+    "weights": {"priorities": ["low", "default", "high"], "weights": {"high": 5, "default": 3}},
+    "limits": {"priorities": ["low", "default", "high"], "limits": {"high": 50, "low": 50}},
+    "lanes": {"priorities": ["low", "default", "high"]},
+}
+_option = os.environ.get("BENCH_OPTION", "")
+
+app = Ardiq(queue_name="bench", concurrency=100, **_OF_APP.get(_option, {}))
+
+if _option == "middleware":
+
+    @app.middleware
+    async def pass_on(ctx: ExecutionContext, call_next: Callable[[], Awaitable[Any]]) -> Any:
+        return await call_next()
+
+
+if _option == "on_enqueue":
+
+    @app.on_enqueue
+    def add_header(ctx: EnqueueContext) -> None:
+        ctx.headers["trace"] = "0123456789abcdef"
+
+
+@app.task
+async def plain() -> None: ...
+
+
+@app.task
+async def argument(number: int) -> None: ...
+
+
+@app.task
+async def moment(at: datetime) -> None: ...
+
+
+@app.task(timeout=30)
+async def timeout() -> None: ...
+
+
+@app.task(max_retries=5, retry=ExponentialBackoff(1), give_up_on=ValueError, max_age=timedelta(hours=1))
+async def retries() -> None: ...
+
+
+_NOW = datetime.now().astimezone()
+_BY_OPTION: dict[str, Callable[[int], PreparedTask]] = {
+    "argument": lambda _: argument.prepare(7),
+    "datetime": lambda _: moment.prepare(_NOW),
+    "timeout": lambda _: timeout.prepare(),
+    "retries": lambda _: retries.prepare(),
+    "unique": lambda n: argument.options(unique=True).prepare(n),
+    "task_id": lambda n: plain.options(task_id=f"task-{n}").prepare(),
+    "expire": lambda _: plain.options(expire=timedelta(hours=1)).prepare(),
+    "delay": lambda _: plain.options(delay_ms=1).prepare(),
+}
+OPTIONS = [*_BY_OPTION, "middleware", "on_enqueue", *_OF_APP]
+
+
+def prepare(n: int) -> PreparedTask:
+    """The n-th task with the option; a plain one where the option is the app's, or none."""
+    return _BY_OPTION.get(_option, lambda _: plain.prepare())(n)
