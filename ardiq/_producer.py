@@ -69,23 +69,25 @@ class Producer:
         """Send many tasks at once; nothing is sent if one of them is wrong."""
         prepared = list(tasks)
         for each in prepared:
-            if not isinstance(each, PreparedTask):
-                raise TypeError(f"enqueue_many takes task.prepare(...), not {type(each).__name__}")
+            held_back(each, "enqueue_many")
             self.check_lane(each._options.priority or each._task.priority)
-        app, hooked = self._app, bool(self._app._enqueue_hooks)
-        records: list[str | bytes] = []
-        jobs: list[Job] = []
+        hooked = bool(self._app._enqueue_hooks)
+        records: list[Record] = []
         for each in prepared:
             task_id, extra = None, None
             if hooked:
                 task_id, extra = await self._run_hooks(each._task, each.args, each.kwargs, each._options)
-            record = self._record(each._task, each.args, each.kwargs, each._options, task_id, extra)
-            records += record
-            jobs.append(Job(app, record[0]))
+            records.append(self._record(each._task, each.args, each.kwargs, each._options, task_id, extra))
+        return await self.send(records)
+
+    async def send(self, records: Sequence[Record]) -> list[Job]:
+        """Send records in one go."""
+        jobs = [Job(self._app, record[0]) for record in records]
         if not jobs:
             return jobs
+        fields = [field for record in records for field in record]
         try:
-            answers = await self._broker.line(get_running_loop()).enqueue_many(records)
+            answers = await self._broker.line(get_running_loop()).enqueue_many(fields)
         except ArdiqError as error:
             accepted = getattr(error, "accepted", [None] * len(jobs))
             error.jobs = [
@@ -102,12 +104,15 @@ class Producer:
 
     def enqueue_sync(self, prepared: Sequence[PreparedTask]) -> list[Job]:
         """Send tasks from code without an event loop; blocks this thread, with the GIL released."""
-        records: list[Record] = []
-        for each in prepared:
-            if not isinstance(each, PreparedTask):
-                raise TypeError(f"enqueue_many_sync takes task.prepare(...), not {type(each).__name__}")
-            task_id, extra = self._run_hooks_sync(each)
-            records.append(self._record(each._task, each.args, each.kwargs, each._options, task_id, extra))
+        return self.send_sync([self.record_sync(held_back(each, "enqueue_many_sync")) for each in prepared])
+
+    def record_sync(self, call: PreparedTask) -> Record:
+        """The record of one call, its hooks run; what is wrong with it is said here."""
+        task_id, extra = self._run_hooks_sync(call)
+        return self._record(call._task, call.args, call.kwargs, call._options, task_id, extra)
+
+    def send_sync(self, records: Sequence[Record]) -> list[Job]:
+        """Send records; blocks this thread, with the GIL released."""
         core, jobs = self._broker.core, list[Job]()
         self._broker.register(core)
         for at in range(0, len(records), _PORTION):
@@ -125,6 +130,19 @@ class Producer:
                     first.jobs = jobs
                 raise first
         return jobs
+
+    def request_sync(self, call: PreparedTask, timeout: float | None) -> Any:
+        """Send one task and block this thread until it has ended."""
+        if self._app.result_ttl_ms == 0:
+            raise ValueError(
+                f"request_sync asks for the result again and again, and this app keeps none (result_ttl_ms=0): "
+                f"await {call.name}.request(...), or keep results"
+            )
+        job = self.enqueue_sync([call])[0]
+        result = self._app._queue.wait_sync(job.id, timeout)
+        if not result.success:
+            raise TaskError(result)
+        return result.value
 
     def _run_hooks_sync(self, each: PreparedTask) -> tuple[str | None, dict[str, Any] | None]:
         running = self._run_hooks(each._task, each.args, each.kwargs, each._options)
@@ -245,3 +263,14 @@ class Producer:
             if survey(({name: headers[name]},)):
                 raise TypeError(f"header {name!r} of task {task.name!r} must be plain JSON under a string name")
         return task_id, {"headers": to_json(headers).decode()}
+
+
+def held_back(call: Any, taker: str) -> PreparedTask:
+    """The call, if it is one.
+
+    Raises:
+        TypeError: it is something else than `task.prepare(...)` gives.
+    """
+    if not isinstance(call, PreparedTask):
+        raise TypeError(f"{taker} takes task.prepare(...), not {type(call).__name__}")
+    return call

@@ -2,6 +2,7 @@
 
 from asyncio import get_running_loop
 from collections.abc import Sequence
+from math import inf
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
@@ -34,20 +35,24 @@ class Queue:
         return self.decode(found) if isinstance(found, Outcome) else None
 
     def result_sync(self, task_id: str, timeout: float | None) -> TaskResult | None:
-        """As `result`, blocking this thread: asks again and again, at most every 50 ms."""
-        core, pause_s = self._app._broker.core, _FIRST_PAUSE_S
-        deadline = None if timeout is None else monotonic() + timeout
+        """As `result`, blocking this thread."""
+        return self._look_sync(task_id) if timeout is None else self.wait_sync(task_id, timeout)
+
+    def wait_sync(self, task_id: str, timeout: float | None) -> TaskResult:
+        """Block this thread until the task has ended: asks again and again, at most every 50 ms. None: for ever."""
+        pause_s, deadline = _FIRST_PAUSE_S, inf if timeout is None else monotonic() + timeout
         while True:
-            answer = core.call("await", [task_id, "", 0])
-            if answer[0] == b"finished":
-                return self.decode(Outcome.read(answer[1:]))
-            if deadline is None:
-                return None
+            if (result := self._look_sync(task_id)) is not None:
+                return result
             left_s = deadline - monotonic()
             if left_s <= 0:
                 raise too_late(task_id, timeout)
             sleep(min(pause_s, left_s))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _look_sync(self, task_id: str) -> TaskResult | None:
+        answer = self._app._broker.core.call("await", [task_id, "", 0])
+        return self.decode(Outcome.read(answer[1:])) if answer[0] == b"finished" else None
 
     async def status(self, task_id: str) -> str:
         found = await self._line().mailbox.look(task_id)

@@ -95,6 +95,30 @@ class _Enqueueable(Generic[P, R_co]):
         task, timeout = self._task, kwargs.pop("timeout", REQUEST_TIMEOUT_S)
         return task.app._producer.request(task, args, kwargs, self._options, timeout)
 
+    @overload
+    def request_sync(self: "_Enqueueable[P, Coroutine[Any, Any, T]]", *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    def request_sync(
+        self: "_Enqueueable[P, Coroutine[Any, Any, T]]", *args: Any, timeout: float | None, **kwargs: Any
+    ) -> T: ...
+    @overload
+    def request_sync(self: "_Enqueueable[P, T]", *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    def request_sync(self: "_Enqueueable[P, T]", *args: Any, timeout: float | None, **kwargs: Any) -> T: ...
+    def request_sync(self, *args: Any, **kwargs: Any) -> Any:
+        """`request` for code without an event loop, from any thread: blocks it until the task has ended.
+
+        Takes, returns and raises what `request` does, and `ValueError` where the app keeps no results. It asks for the
+        result again and again, at most every 50 ms.
+
+        Example:
+            ```python
+            total = add.request_sync(1, 2, timeout=5)
+            ```
+        """
+        task, timeout = self._task, kwargs.pop("timeout", REQUEST_TIMEOUT_S)
+        return task.app._producer.request_sync(PreparedTask(task, args, kwargs, self._options), timeout)
+
 
 class Task(_Enqueueable[P, R_co]):
     """A registered task. Calling it runs the function here and now; `enqueue` sends it to a worker.

@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
 from ardiq import (
     Ardiq,
     Attempt,
@@ -33,7 +36,9 @@ from ardiq import (
     TaskResult,
     current_task,
 )
+from ardiq.django import enqueue_on_commit as django_commit
 from ardiq.retries import ExponentialBackoff
+from ardiq.sqlalchemy import enqueue_on_commit as session_commit
 from ardiq.testing import Clock, inline, on_server, worker
 
 app = Ardiq("redis://localhost", "queue", ["low", "high"], default_priority="low", concurrency=4, prefetch=None)
@@ -268,6 +273,17 @@ Ardiq(weights=["low"])  # type: ignore[arg-type]
 def blocking() -> None:
     assert_type(add.enqueue_sync(1, b=2), Job)
     add.enqueue_sync("1")  # type: ignore[arg-type]
+    assert_type(add.request_sync(1, b=2), int)
+    assert_type(fetch.request_sync("x", timeout=5), bytes)
+    add.request_sync("1")  # type: ignore[call-overload]
+    assert_type(django_commit(add.prepare(1), using="other", robust=True), Job)
+    django_commit(add)  # type: ignore[arg-type]
+    with Session() as session:
+        assert_type(session_commit(session, add.prepare(1)), Job)
+        session_commit(scoped_session(sessionmaker()), add.prepare(1))
+        session_commit(AsyncSession(), add.prepare(1))
+        session_commit(session, add)  # type: ignore[arg-type]
+        session_commit(5, add.prepare(1))  # type: ignore[arg-type]
     assert_type(app.enqueue_many_sync([add.prepare(1)]), list[Job])
     assert_type(app.send_sync("sum", 1).result_sync(timeout=5), TaskResult | None)
 

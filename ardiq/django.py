@@ -1,0 +1,44 @@
+"""Django: tasks that are enqueued when the transaction is committed."""
+
+from django.db import transaction  # type: ignore[import-untyped]
+
+from ._producer import held_back
+from .job import Job
+from .task import PreparedTask
+
+__all__ = ["enqueue_on_commit"]
+
+
+def enqueue_on_commit(call: PreparedTask, *, using: str | None = None, robust: bool = False) -> Job:
+    """Enqueue a call when the current transaction is committed; not at all when it, or its savepoint, is rolled back.
+
+    Outside a transaction it is enqueued at once. Should the process die between the commit and this, it is lost.
+
+    Args:
+        call: what `task.prepare(...)` gives; checked and packed now, so later changes to its arguments do not count.
+        using: alias of the database; the default one when None.
+        robust: log an error of the server instead of raising it where the transaction ends, as `transaction.on_commit`.
+
+    Returns:
+        Its job: the id may be stored in the same transaction.
+
+    Raises:
+        TypeError: the arguments do not fit the function, or one cannot travel.
+        ValueError: an unknown lane, or more data than `payload_limit`.
+
+    Example:
+        ```python
+        with transaction.atomic():
+            order = Order.objects.create(...)
+            order.job_id = enqueue_on_commit(send_invoice.prepare(order.pk)).id
+            order.save()
+        ```
+    """
+    app = held_back(call, "enqueue_on_commit")._task.app
+    record = app._producer.record_sync(call)
+
+    def enqueue() -> None:  # by its name Django tells of an error
+        app._producer.send_sync([record])
+
+    transaction.on_commit(enqueue, using=using, robust=robust)
+    return Job(app, record[0])

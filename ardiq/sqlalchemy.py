@@ -1,0 +1,109 @@
+"""SQLAlchemy: tasks that are enqueued when the session is committed."""
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sqlalchemy import event
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session
+
+from ._producer import Producer, Record, held_back
+from .errors import ArdiqError
+from .job import Job
+from .task import PreparedTask
+
+if TYPE_CHECKING:  # it needs greenlet, which those without async sessions may not have
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+
+__all__ = ["enqueue_on_commit"]
+
+AnySession: TypeAlias = "Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]"
+
+_INFO = "ardiq.enqueue_on_commit"
+
+
+def enqueue_on_commit(session: AnySession, call: PreparedTask) -> Job:
+    """Enqueue a call when the session is committed; not at all when it, or the savepoint, is rolled back or closed.
+
+    What one transaction enqueues leaves together. Should the process die between the commit and this, it is lost. An
+    error of the server is raised where the session is committed; its data is committed then.
+
+    Args:
+        session: it begins a transaction if there is none, as any use of it does. An `AsyncSession` does not block the
+            event loop.
+        call: what `task.prepare(...)` gives; checked and packed now, so later changes to its arguments do not count.
+
+    Returns:
+        Its job: the id may be stored in the same transaction.
+
+    Raises:
+        TypeError: the arguments do not fit the function, or one cannot travel.
+        ValueError: an unknown lane, or more data than `payload_limit`.
+
+    Example:
+        ```python
+        with Session(engine) as session:
+            order = Order(...)
+            session.add(order)
+            session.flush()
+            order.job_id = enqueue_on_commit(session, send_invoice.prepare(order.id)).id
+            session.commit()
+        ```
+    """
+    own: Any = session
+    if hasattr(own, "registry"):  # scoped: the session of this scope
+        own = own()
+    sync_session = getattr(own, "sync_session", own)
+    if not isinstance(sync_session, Session):
+        raise TypeError(f"enqueue_on_commit takes a session of SQLAlchemy, not {type(session).__name__}")
+    producer = held_back(call, "enqueue_on_commit")._task.app._producer
+    record = producer.record_sync(call)
+    pending = sync_session.info.get(_INFO)
+    if pending is None:
+        pending = sync_session.info[_INFO] = _Pending()
+        event.listen(sync_session, "after_commit", pending.committed)
+        event.listen(sync_session, "after_transaction_end", pending.ended)
+    pending.is_async = pending.is_async or sync_session is not own
+    where = sync_session.get_nested_transaction() or sync_session.get_transaction() or sync_session.begin()
+    pending.calls.append((where, producer, record))
+    return Job(call._task.app, record[0])
+
+
+class _Pending:
+    """What one session has to enqueue, each call with the innermost transaction that it belongs to."""
+
+    def __init__(self) -> None:
+        self.is_async = False
+        self.calls: list[tuple[SessionTransaction, Producer, Record]] = []
+        self._due: list[tuple[Producer, Record]] = []
+
+    def committed(self, session: Session) -> None:
+        """Of a savepoint: from now on its calls belong to the transaction around it. Of the outermost: they are due."""
+        savepoint = session.get_nested_transaction()
+        if savepoint is None:
+            self._due += [(producer, record) for _, producer, record in self.calls]
+            self.calls.clear()
+            return
+        around = savepoint.parent
+        assert around is not None
+        self.calls = [(around if where is savepoint else where, *call) for where, *call in self.calls]  # type: ignore[misc]
+
+    def ended(self, _: Session, transaction: SessionTransaction) -> None:
+        """What is still with a transaction that has ended was not committed. What is due leaves when all is done."""
+        self.calls = [call for call in self.calls if call[0] is not transaction]
+        if transaction.parent is not None:
+            return
+        due, self._due = self._due, []
+        for producer, calls in groupby(due, key=lambda each: each[0]):
+            records = [record for _, record in calls]
+            try:
+                if self.is_async:
+                    from sqlalchemy.util import await_only
+
+                    await_only(producer.send(records))
+                else:
+                    producer.send_sync(records)
+            except ArdiqError as error:
+                error.add_note(
+                    "the session is committed; what it wanted to enqueue is not on the queue, or not all of it"
+                )
+                raise
