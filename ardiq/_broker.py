@@ -56,12 +56,12 @@ class Enqueued(asyncio.Future[Job], Coroutine[Any, Any, Job]):
 class Broker:
     """The core of one app and its lines, one for each live event loop."""
 
-    def __init__(self, url: str, base: str, registry: str, queue: str, repeat: bool, timeout_ms: int) -> None:
+    def __init__(self, url: str, base: str, registry: str, queue: str, result_ttl_ms: int, timeout_ms: int) -> None:
         self._url = url
         self._base = base
         self._registry = registry
         self._queue = queue
-        self._repeat = repeat
+        self._result_ttl_ms = result_ttl_ms
         self._timeout_ms = timeout_ms
         self._lock = threading.Lock()
         self._core: _core.Core | None = None
@@ -94,7 +94,7 @@ class Broker:
         with self._lock:
             for other in [other for other in self._lines if other.is_closed()]:
                 self._lines.pop(other).close()
-            line = self._lines[loop] = Line(loop, core, self._repeat, self._timeout_ms / 1000)
+            line = self._lines[loop] = Line(loop, core, self._result_ttl_ms, self._timeout_ms / 1000)
         self.register(core)
         return line
 
@@ -172,13 +172,15 @@ if hasattr(os, "register_at_fork"):
 class Line:
     """One event loop's calls, and what comes back: replies by ticket, mail, the worker's events."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, core: _core.Core, repeat: bool, timeout_s: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, core: _core.Core, result_ttl_ms: int, timeout_s: float) -> None:
         self.loop = loop
         self.timeout_s = timeout_s
         self.channel = core.channel()
         self.mailbox = Mailbox(self)
         self.on_worker_event: Callable[[tuple[Any, ...]], None] = _ignore
-        self._repeat = repeat
+        self.result_ttl_ms = result_ttl_ms
+        # With the record gone at once, a repeated enqueue could not be told from a new one.
+        self._repeat = result_ttl_ms != 0
         self._tickets: Iterator[int] = itertools.count(1)
         self._open: dict[int, asyncio.Future[Any]] = {}
         self._submitted = 0

@@ -16,6 +16,7 @@ from ._mailbox import Outcome
 _MOST_ATTEMPTS = 20
 _LONGEST_ERROR = 500
 _MOST_LINES = 1000
+_LEFT_BY_DISCARD = ("name", "lane", "tries", "enqueued_at", "started_at", "finished_at", "error")
 _KEPT_BY_REQUEUE = ("name", "lane", "args", "kwargs", "codec", "headers")
 
 
@@ -197,16 +198,16 @@ class InlineLibrary:
             self.tasks[task_id].write(args=args, kwargs=kwargs, codec=codec)
         return answer
 
-    def discard(self, *task_ids: str) -> Sequence[bytes]:
-        """failed -> none."""
+    def discard(self, _ttl_ms: int, *task_ids: str) -> Sequence[bytes]:
+        """failed -> discarded: what it failed with is kept."""
         return [self._discard(task_id) for task_id in task_ids]
 
-    def purge(self, place: str, _lane: str, _limit: int) -> Sequence[int]:
-        """failed -> none, for all."""
+    def purge(self, place: str, _lane: str, _limit: int, ttl_ms: int) -> Sequence[int]:
+        """failed -> discarded, for all."""
         if place != "dead":
             raise NotImplementedError(f"inline(app) purges no tasks that are {place!r}")
         dead = [task.id for task in self.tasks.values() if task.state == FAILED]
-        return [len(self.discard(*dead)), 0]
+        return [len(self.discard(ttl_ms, *dead)), 0]
 
     def abort(self, task_id: str, _ttl_ms: int) -> bytes:
         """queued, scheduled -> aborted; one that runs is for the line to stop."""
@@ -243,7 +244,9 @@ class InlineLibrary:
         return b"queued"
 
     def _discard(self, task_id: str) -> bytes:
-        if task_id not in self.tasks or self.tasks[task_id].state != FAILED:
+        task = self.tasks.get(task_id)
+        if task is None or task.state != FAILED:
             return b"not_dead"
-        del self.tasks[task_id]
+        task.record = {name: task.record[name] for name in _LEFT_BY_DISCARD if name in task.record}
+        task.write(state="discarded")
         return b"removed"

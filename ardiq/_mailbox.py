@@ -99,7 +99,9 @@ class Mailbox:
                 while True:
                     mailbox = await self.name()
                     with self.wish(task_id, timeout) as wished:
-                        answer = await self._line.call("await", task_id, mailbox, wished.ttl_ms)
+                        answer = await self._line.call(
+                            "await", task_id, mailbox, wished.ttl_ms, self._line.result_ttl_ms
+                        )
                         if answer[0] == b"finished":
                             return Outcome.read(answer[1:])
                         if answer[0] == b"waiting":
@@ -115,7 +117,7 @@ class Mailbox:
 
     async def look(self, task_id: str) -> Outcome | str | None:
         """The outcome of a task now, else its state, or None when it is unknown."""
-        answer = await self._line.call("await", task_id, "", 0)
+        answer = await self._line.call("await", task_id, "", 0, self._line.result_ttl_ms)
         if answer[0] == b"finished":
             return Outcome.read(answer[1:])
         return answer[1].decode() if answer[0] == b"waiting" else None
@@ -145,7 +147,7 @@ class Mailbox:
             return
         for task_id, wish in self._wishes.items():
             ttl_ms = max(0, int((wish.until - self._line.loop.time()) * 1000)) + _MARGIN_MS
-            asked = self._line.call("await", task_id, name, ttl_ms)
+            asked = self._line.call("await", task_id, name, ttl_ms, self._line.result_ttl_ms)
             asked.add_done_callback(lambda answer, task_id=task_id: self._asked_again(task_id, answer))  # type: ignore[misc]
 
     def _asked_again(self, task_id: str, answer: asyncio.Future[Any]) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ._broker import Line
     from .app import Ardiq
 
-_FINISHED = frozenset({"complete", "failed", "aborted", "expired"})
+_FINISHED = frozenset({"complete", "failed", "aborted", "expired", "discarded"})
 _PAGE = 500
 _NOTE = "meta:"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05
@@ -51,7 +51,7 @@ class Queue:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _look_sync(self, task_id: str) -> TaskResult | None:
-        answer = self._app._broker.core.call("await", [task_id, "", 0])
+        answer = self._app._broker.core.call("await", [task_id, "", 0, self._app.result_ttl_ms])
         return self.decode(Outcome.read(answer[1:])) if answer[0] == b"finished" else None
 
     async def status(self, task_id: str) -> str:

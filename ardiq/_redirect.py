@@ -70,7 +70,7 @@ def point(app: "Ardiq", url: str, prefix: str) -> None:
         base=f"{prefix}:{{{app.queue_name}}}:",
         registry=f"{prefix}:queues",
         queue=app.queue_name,
-        repeat=other._repeat,
+        result_ttl_ms=other._result_ttl_ms,
         timeout_ms=other._timeout_ms,
     )
     app._broker._known = True  # a queue for a while is not for the list of queues

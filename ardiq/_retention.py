@@ -24,7 +24,7 @@ async def retain(app: "Ardiq") -> None:
         try:
             more = True
             while more:
-                _, more = await line.call("trim", ttl_ms, most, _PORTION)
+                _, more = await line.call("trim", ttl_ms, most, _PORTION, app.result_ttl_ms)
         except BrokerError as error:
             log.debug("dead letters are not trimmed: %s", error)  # the worker says that the server is away
         except ArdiqError as error:

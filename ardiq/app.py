@@ -154,8 +154,7 @@ class Ardiq(Settings, Hooks):
             base=f"{prefix}:{{{queue_name}}}:",
             registry=f"{prefix}:queues",
             queue=queue_name,
-            # With the record gone at once, a repeated enqueue could not be told from a new one.
-            repeat=result_ttl_ms != 0,
+            result_ttl_ms=result_ttl_ms,
             timeout_ms=_options.integer("broker_timeout_ms", broker_timeout_ms, least=1),
         )
         self._producer = Producer(self)

@@ -193,7 +193,7 @@ class DeadLetters:
                 removed += await self._discard([row.task_id for row in page], False)
             return removed
         while more:
-            count, more = await self._line().call("purge", "dead", "", _PAGE)
+            count, more = await self._line().call("purge", "dead", "", _PAGE, self._app.result_ttl_ms)
             removed += count
         return removed
 
@@ -301,7 +301,7 @@ class DeadLetters:
     async def _discard(self, ids: Ids, is_known: bool) -> int:
         if not ids:
             return 0
-        answers = await self._line().call("discard", *ids)
+        answers = await self._line().call("discard", self._app.result_ttl_ms, *ids)
         _say_or_raise(ids, answers, is_known)
         return sum(answer == b"removed" for answer in answers)
 

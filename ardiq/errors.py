@@ -85,7 +85,7 @@ class WrongType(ArdiqError):
 
 
 class TaskError(ArdiqError):
-    """The task that was waited for failed, was aborted, or expired.
+    """The task that was waited for failed, was aborted or discarded, or expired.
 
     Attributes:
         result: how it ended; its `value` is the message.

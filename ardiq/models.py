@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 ABORTED = "aborted"
 """The `value` of a task that was aborted."""
+EXPIRED = "expired"
+"""The `value` of a task that was not started in time."""
+DISCARDED = "discarded"
+"""The `value` of a task that somebody removed before it ran."""
 
 _LONGEST_MESSAGE = 1000
 
@@ -21,7 +25,7 @@ class TaskResult(NamedTuple):
 
     Attributes:
         success: it ran to its end.
-        value: what it returned; else the error's text, "aborted" or "expired".
+        value: what it returned; else the error's text, `ABORTED`, `EXPIRED` or `DISCARDED`.
         tries: attempts it took.
         enqueue_time: when it was enqueued, in ms since the epoch.
         start: when its last attempt started, in ms since the epoch.
@@ -44,6 +48,16 @@ class TaskResult(NamedTuple):
     def aborted(self) -> bool:
         """Whether it was aborted instead of failing on its own."""
         return not self.success and self.value == ABORTED
+
+    @property
+    def expired(self) -> bool:
+        """Whether it was not started before it expired."""
+        return not self.success and self.value == EXPIRED
+
+    @property
+    def discarded(self) -> bool:
+        """Whether somebody removed it before it ran. A dead letter that is deleted keeps what it failed with."""
+        return not self.success and self.value == DISCARDED
 
 
 class _TaskFields(NamedTuple):

@@ -26,7 +26,7 @@ class ScheduleOutcome(NamedTuple):
 
     Attributes:
         id: of its task.
-        state: "complete", "failed", "aborted" or "expired".
+        state: "complete", "failed", "aborted", "expired" or "discarded".
         finished_at: in ms since the epoch.
         error: its beginning; None where it is complete.
     """

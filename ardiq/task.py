@@ -89,7 +89,7 @@ class _Enqueueable(Generic[P, R_co]):
             What the task returned.
 
         Raises:
-            TaskError: the task failed, was aborted or expired; its `result` tells more.
+            TaskError: the task failed, was aborted or discarded, or expired; its `result` tells more.
             TimeoutError: it did not end in time. It is still on the queue.
         """
         task, timeout = self._task, kwargs.pop("timeout", REQUEST_TIMEOUT_S)

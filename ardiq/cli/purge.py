@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     for place, lane in places:
         more = True
         while more:
-            count, more = core.call("purge", [place, lane, _PORTION])
+            count, more = core.call("purge", [place, lane, _PORTION, app.result_ttl_ms])
             removed += count
     print(f"{removed:,} removed")
     return 0

@@ -9,6 +9,8 @@ local HOLDER = { 'worker', 'started_at' }
 local SUSPECTED = { 'worker', 'started_at', 'lost' }
 local EARLIER_LIFE = { 'tries', 'lost', 'error', 'traceback', 'history', 'started_at', 'finished_at', 'worker',
   'due_at', 'expires_at', 'abort_requested' }
+-- What is left of a record that was discarded.
+local OUTLIVES = { 'state', 'name', 'lane', 'call', 'tries', 'enqueued_at', 'started_at', 'finished_at', 'error' }
 -- The lane of a record that somebody took its lane from.
 local DEFAULT = 'default'
 
@@ -27,7 +29,7 @@ M.read = read
 M.OUTCOMES = { complete = true, failed = true, retry = true, snooze = true, aborted = true, release = true }
 
 function M.is_finished(state)
-  return state == 'complete' or state == 'failed' or state == 'aborted' or state == 'expired'
+  return state == 'complete' or state == 'failed' or state == 'aborted' or state == 'expired' or state == 'discarded'
 end
 
 -- What becomes of a record whose last write is `written`: kept for a time, for ever as a dead letter, or not at all.
@@ -43,12 +45,12 @@ local function ended(b, id, key, counter, written, ttl_ms)
   end
 end
 
--- any -> failed, aborted, expired. `fields`: more names and values to write, flat; `counter`: if not the state's.
-local function finish(b, id, state, fields, ttl_ms, counter)
+-- any -> failed, aborted, expired, discarded. `fields`: more names and values to write, flat.
+local function finish(b, id, state, fields, ttl_ms)
   local key = keys.task(b.base, id)
   local written = redis.pcall('HSET', key, 'state', state, 'finished_at', b.now_text, unpack(fields))
   if state == 'failed' and type(written) == 'number' then redis.call('ZADD', keys.dead(b.base), b.now_text, id) end
-  return ended(b, id, key, counter or state, written, ttl_ms)
+  return ended(b, id, key, state, written, ttl_ms)
 end
 
 -- running -> aborted.
@@ -56,14 +58,28 @@ local function abort(b, id, ttl_ms)
   return finish(b, id, 'aborted', { 'error', 'aborted' }, ttl_ms)
 end
 
--- queued, scheduled -> aborted. An entry of a ready list cannot be taken out of its middle: it gets a tombstone.
-function M.abort_waiting(b, id, record, ttl_ms)
+-- Out of the place of a task that waits. An entry of a ready list cannot be taken out of its middle: it gets a tombstone.
+local function take_out(b, id, record)
   if record.state == 'scheduled' then
     errors.read('ZREM', keys.scheduled(b.base), id)
   elseif errors.read('ZREM', keys.suspects(b.base), id) == 0 then
     errors.read('SADD', keys.tombs(b.base, record.lane or DEFAULT), id)
   end
+end
+
+-- queued, scheduled -> aborted.
+function M.abort_waiting(b, id, record, ttl_ms)
+  take_out(b, id, record)
   return abort(b, id, ttl_ms)
+end
+
+-- queued, scheduled -> expired, for a task that somebody asks about before a worker comes upon it. Replies whether.
+function M.expire_waiting(b, id, record, ttl_ms)
+  local is_waiting = record.state == 'queued' or record.state == 'scheduled'
+  if not (is_waiting and (tonumber(record.expires_at) or math.huge) <= b.now) then return false end
+  take_out(b, id, record)
+  finish(b, id, 'expired', { 'error', 'expired' }, ttl_ms)
+  return true
 end
 
 -- running -> failed: a dead letter.
@@ -310,19 +326,22 @@ function M.ask_abort(base, id, worker)
   if token then mail.post(base, mailbox, { mail.pack('abort', id, token) }) end
 end
 
--- queued, scheduled, failed -> none: taken out of its place already, its waiters are told that it was aborted.
-function M.remove(b, id, state)
-  local record = read(b.base, id, { 'state' })
+-- queued, scheduled, failed -> discarded: taken out of its place already. The record shrinks to its outcome, which for a
+-- dead letter stays what it was, and is kept as long as a result.
+function M.discard(b, id, state, ttl_ms)
+  local record = read(b.base, id, OUTLIVES)
   if not record or record.state ~= state then
     batch.count(b, 'ghosts')
     return false
   end
-  if state == 'failed' then
-    batch.count(b, 'removed')
-    b.removed[#b.removed + 1] = keys.task(b.base, id)
-  else
-    finish(b, id, 'aborted', { 'error', 'removed' }, 0, 'removed')
+  record.state, record.error = 'discarded', state == 'failed' and record.error or 'discarded'
+  record.finished_at = state == 'failed' and record.finished_at or b.now_text
+  local key, fields = keys.task(b.base, id), {}
+  for _, name in ipairs(OUTLIVES) do
+    if record[name] then fields[#fields + 1], fields[#fields + 2] = name, record[name] end
   end
+  redis.call('DEL', key)
+  ended(b, id, key, 'discarded', redis.call('HSET', key, unpack(fields)), ttl_ms)
   return true
 end
 

@@ -1,4 +1,4 @@
--- discard: failed -> none. Dead letters are deleted unrun.
+-- discard: failed -> discarded. Dead letters are given up: what they failed with can be asked for as long as a result.
 return function(base, args)
   local b, answers = batch.open(base, clock.now()), {}
   errors.read('ZCARD', keys.dead(base))
@@ -7,8 +7,8 @@ return function(base, args)
     if err then
       answers[i] = err
     elseif record.state == 'failed' then
-      task.erase(base, t.id)
-      batch.count(b, 'removed')
+      redis.call('ZREM', keys.dead(base), t.id)
+      task.discard(b, t.id, 'failed', args.result_ttl_ms)
       answers[i] = 'removed'
     else
       answers[i] = 'not_dead'

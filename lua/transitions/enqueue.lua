@@ -1,4 +1,4 @@
--- enqueue: none, complete, failed, aborted, expired -> queued, scheduled. A client adds tasks; an id already waiting or running is left as it is.
+-- enqueue: none, complete, failed, aborted, expired, discarded -> queued, scheduled. A client adds tasks; an id already waiting or running is left as it is.
 -- Everything is read and refused before the first write, so a refused batch leaves nothing behind.
 
 local WAITER_TTL_MS = 3600000

@@ -1,4 +1,4 @@
--- purge: queued, scheduled, failed -> none. Remove tasks that wait, or dead letters, a bounded portion a call.
+-- purge: queued, scheduled, failed -> discarded. Discard tasks that wait, or dead letters, a bounded portion a call.
 local PLACES = {
   suspects = { key = keys.suspects, state = 'queued' },
   scheduled = { key = keys.scheduled, state = 'scheduled' },
@@ -24,7 +24,7 @@ return function(base, args)
   local state = PLACES[place] and PLACES[place].state or 'queued'
   local removed = 0
   for _, id in ipairs(ids) do
-    if task.remove(b, id, state) then removed = removed + 1 end
+    if task.discard(b, id, state, args.result_ttl_ms) then removed = removed + 1 end
   end
   batch.close(b)
   return { removed, looked == limit and 1 or 0 }

@@ -1,4 +1,4 @@
--- schedule_fire: none, complete, failed, aborted, expired -> queued, scheduled. A worker says that an occurrence is due: it is enqueued once, and the schedule moves on to the next.
+-- schedule_fire: none, complete, failed, aborted, expired, discarded -> queued, scheduled. A worker says that an occurrence is due: it is enqueued once, and the schedule moves on to the next.
 return function(base, args)
   local name, due_at = args.name, args.due_at
   if args.next_due_at <= due_at then errors.raise(errors.bad_argument('next_due_at must come after due_at')) end

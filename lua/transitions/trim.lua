@@ -1,4 +1,4 @@
--- trim: failed -> none. Dead letters beyond an age or a number are deleted, the oldest first, a bounded portion a call.
+-- trim: failed -> discarded. Dead letters beyond an age or a number are discarded, the oldest first, a bounded portion a call.
 return function(base, args)
   local limit = args.limit
   if limit < 1 or limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end
@@ -12,7 +12,7 @@ return function(base, args)
   redis.call('ZREM', dead, unpack(ids))
   local removed = 0
   for _, id in ipairs(ids) do
-    if task.remove(b, id, 'failed') then removed = removed + 1 end
+    if task.discard(b, id, 'failed', args.result_ttl_ms) then removed = removed + 1 end
   end
   batch.close(b)
   return { removed, count > limit and 1 or 0 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-FINISHED = {"complete", "aborted", "expired"}
+FINISHED = {"complete", "aborted", "expired", "discarded"}
 
 
 def text(value: Any) -> str:

@@ -129,13 +129,16 @@ class Walk:
             [
                 lambda: self.core.call("abort", [id, self.ttl()]),
                 lambda: self.core.call("abort", [id, self.ttl()]),
-                lambda: self.core.call("await", [id, "client:1", 1000]),
+                lambda: self.core.call("await", [id, "client:1", 1000, self.ttl()]),
                 lambda: self.core.call("forget", [id, "client:1"]),
                 lambda: self.core.call("requeue", self.random.sample(IDS, 3)),
-                lambda: self.core.call("discard", self.random.sample(IDS, 2)),
+                lambda: self.core.call("discard", [self.ttl(), *self.random.sample(IDS, 2)]),
                 lambda: self.core.call(
-                    "purge", [self.random.choice(["queued", "scheduled", "dead"]), self.random.choice(LANES), 2]
+                    "purge",
+                    [self.random.choice(["queued", "scheduled", "dead"]), self.random.choice(LANES), 2, self.ttl()],
                 ),
+                lambda: self.core.call("trim", [0, 1, 2, self.ttl()]),
+                lambda: self.core.call("amend", [id, "[7]", "", ""]),
             ]
         )()
 

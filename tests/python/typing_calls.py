@@ -181,6 +181,7 @@ async def questions(job: Job) -> None:
         assert_type(result.success, bool)
         assert_type(result.duration_ms, int)
         assert_type(result.aborted, bool)
+        assert_type(result.expired or result.discarded, bool)
     try:
         await add.request(1)
     except TaskError as error:

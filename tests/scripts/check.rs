@@ -81,7 +81,7 @@ fn check_record(
         "scheduled" => "scheduled".to_owned(),
         "running" => format!("running:{}", field("worker")),
         "failed" => "dead".to_owned(),
-        "complete" | "aborted" | "expired" => String::new(),
+        "complete" | "aborted" | "expired" | "discarded" => String::new(),
         _ => return found(format!("{id} is in the unknown state {state:?}")),
     };
     let expected: &[String] = if expected.is_empty() { &[] } else { &[expected] };
@@ -89,7 +89,7 @@ fn check_record(
         found(format!("{id} is {state} but lies in {places:?}"));
     }
     let ends = keys.0[&record(id)].expires_at.is_some();
-    if ends && !matches!(state, "complete" | "aborted" | "expired") {
+    if ends && !matches!(state, "complete" | "aborted" | "expired" | "discarded") {
         found(format!("{id} is {state} and its record has a TTL"));
     }
     let times: Vec<&str> =
