@@ -84,4 +84,4 @@ def _bound(name: str, moment: Moment | None) -> int:
         if moment <= timedelta(0):
             raise ValueError(f"{name} as a timedelta is so long ago: it must be positive, not {moment}")
         return -max(1, _options.milliseconds(name, moment))
-    return _options.epoch_milliseconds(name, moment)
+    return max(1, _options.epoch_milliseconds(name, moment))

@@ -83,7 +83,10 @@ class Queue:
         return {name: value.decode(errors="replace") for name, value in record.items()}
 
     async def history(self, task_id: str) -> list[Attempt]:
-        entries = from_json(text_of(await self._record(task_id), "history").encode() or b"[]")
+        try:
+            entries = from_json(text_of(await self._record(task_id), "history").encode() or b"[]")
+        except ValueError:  # somebody wrote into the record
+            entries = []
         return [
             Attempt(
                 entry.get("try", 0),
@@ -93,6 +96,7 @@ class Queue:
                 entry.get("error", ""),
             )
             for entry in entries
+            if isinstance(entry, dict)
         ]
 
     async def progress(self, task_id: str) -> Progress | None:

@@ -58,8 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise Refusal(f"{given[0]} does not go with ids")
     if action != "replay" and (arguments.args is not None or arguments.kwargs is not None):
         raise Refusal("--args and --kwargs are for replay")
-    if arguments.rate < 0:
-        raise Refusal("--rate must not be negative")
+    for name in ("limit", "offset", "rate"):
+        if getattr(arguments, name) < 0:
+            raise Refusal(f"--{name} must not be negative")
     app = load_app(arguments.app)
     return asyncio.run({"list": _list, "show": _show, "replay": _replay, "delete": _delete}[action](app, arguments))
 
@@ -150,11 +151,11 @@ def _chosen(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _moment(text: str) -> datetime | timedelta:
-    if ago := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
-        return timedelta(**{_UNITS[ago[2]]: float(ago[1])})
     try:
+        if ago := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
+            return timedelta(**{_UNITS[ago[2]]: float(ago[1])})
         moment = datetime.fromisoformat(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is no time, such as 2h or 2026-03-01T09:00") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

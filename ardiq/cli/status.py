@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _MINUTES = 5
 _PAGE = 1000
-_RATES = ("enqueued", "completed", "failed", "retried", "aborted", "expired", "lost")
+_RATES = ("enqueued", "completed", "failed", "retried", "aborted", "expired", "discarded", "lost")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -195,6 +195,7 @@ def test_dead_letters_by_filters(app: Ardiq, ardiq: Run) -> None:
             ("delete", "--all", "--args", "[]"),
             ("replay", "--all", "--rate", "-1"),
         ),
+        *(("list", "--limit", "-1"), ("replay", "x", "--kwargs", "[]")),
         *(("replay", "x", "--args", "7"), ("replay", "--all", "--args", "[7]")),
     ],
 )
@@ -202,6 +203,16 @@ def test_misuse_of_dlq(ardiq: Run, words: tuple[str, ...]) -> None:
     code, text = ardiq("dlq", *words)
     assert code == 2
     assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words", [("list", "--since", "soon"), ("list", "--until", "9999999999999d"), ("replay", "x", "--args", "[7")]
+)
+def test_what_dlq_cannot_read(ardiq: Run, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        ardiq("dlq", *words)
+    assert ended.value.code == 2
+    assert words[-1] in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_doctor_finds_lanes_that_nobody_serves(app: Ardiq, ardiq: Run) -> None:

@@ -72,6 +72,8 @@ async def test_the_filters(app: Ardiq) -> None:
     assert numbers(await dead.list(until=moment)) == [2, 1]
     assert numbers(await dead.list(since=timedelta(hours=1))) == [14, 3, 2, 1]
     assert numbers(await dead.list(until=timedelta(hours=1))) == []
+    assert numbers(await dead.list(since=datetime(1960, 1, 1, tzinfo=UTC))) == [14, 3, 2, 1]
+    assert numbers(await dead.list(until=datetime(1960, 1, 1, tzinfo=UTC))) == []
 
 
 async def test_one_in_full(app: Ardiq) -> None:
@@ -94,6 +96,10 @@ async def test_one_that_cannot_be_read_harms_only_itself(app: Ardiq) -> None:
     command(app, "SET", f"task:{jobs[3].id}", "by hand")
     letters = await app.dead_letters()
     assert [letter.task_id for letter in letters] == [job.id for job in reversed(jobs)]
+    command(app, "HSET", f"task:{jobs[1].id}", "history", "[7")
+    record = await app.dead.show(jobs[1].id)
+    assert record is not None
+    assert (record.letter.error, record.history) == ("ValueError(2)", [])
     by_hand, newer, damaged, fine = letters
     assert fine.args == (1,)
     assert isinstance(damaged.args[0], Unreadable)
