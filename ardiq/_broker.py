@@ -62,6 +62,8 @@ class Broker:
         self._registry = registry
         self._queue = queue
         self._result_ttl_ms = result_ttl_ms
+        # With the record gone at once, a repeated enqueue could not be told from a new one.
+        self.repeat = result_ttl_ms != 0
         self._timeout_ms = timeout_ms
         self._lock = threading.Lock()
         self._core: _core.Core | None = None
@@ -94,7 +96,7 @@ class Broker:
         with self._lock:
             for other in [other for other in self._lines if other.is_closed()]:
                 self._lines.pop(other).close()
-            line = self._lines[loop] = Line(loop, core, self._result_ttl_ms, self._timeout_ms / 1000)
+            line = self._lines[loop] = Line(self, loop, core)
         self.register(core)
         return line
 
@@ -172,15 +174,14 @@ if hasattr(os, "register_at_fork"):
 class Line:
     """One event loop's calls, and what comes back: replies by ticket, mail, the worker's events."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, core: _core.Core, result_ttl_ms: int, timeout_s: float) -> None:
+    def __init__(self, broker: Broker, loop: asyncio.AbstractEventLoop, core: _core.Core) -> None:
         self.loop = loop
-        self.timeout_s = timeout_s
+        self.timeout_s = broker._timeout_ms / 1000
         self.channel = core.channel()
         self.mailbox = Mailbox(self)
         self.on_worker_event: Callable[[tuple[Any, ...]], None] = _ignore
-        self.result_ttl_ms = result_ttl_ms
-        # With the record gone at once, a repeated enqueue could not be told from a new one.
-        self._repeat = result_ttl_ms != 0
+        self.result_ttl_ms = broker._result_ttl_ms
+        self._repeat = broker.repeat
         self._tickets: Iterator[int] = itertools.count(1)
         self._open: dict[int, asyncio.Future[Any]] = {}
         self._submitted = 0

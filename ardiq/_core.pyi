@@ -36,8 +36,11 @@ class Core:
         broker_timeout_ms: int = 5000,
         response_timeout_ms: int = 10000,
     ) -> Core: ...
-    def call(self, function: str, args: Sequence[str | bytes | int]) -> Any:
-        """Call one function and block, with the GIL released, until it is answered."""
+    def call(self, function: str, args: Sequence[str | bytes | int], repeat: bool = False) -> Any:
+        """Call one function and block, with the GIL released, until it is answered.
+
+        `repeat` allows sending it again when the reply was lost: see `Channel.submit`.
+        """
 
     def command(self, args: Sequence[str | bytes | int]) -> Any:
         """Send one raw command and block, with the GIL released, until it is answered."""

@@ -118,7 +118,7 @@ class Producer:
         for at in range(0, len(records), _PORTION):
             portion = records[at : at + _PORTION]
             try:
-                answers = core.call("enqueue", [field for record in portion for field in record])
+                answers = core.call("enqueue", [field for record in portion for field in record], self._broker.repeat)
             except ArdiqError as error:
                 error.jobs = jobs
                 raise

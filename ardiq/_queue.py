@@ -51,7 +51,7 @@ class Queue:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _look_sync(self, task_id: str) -> TaskResult | None:
-        answer = self._app._broker.core.call("await", [task_id, "", 0, self._app.result_ttl_ms])
+        answer = self._app._broker.core.call("await", [task_id, "", 0, self._app.result_ttl_ms], True)
         return self.decode(Outcome.read(answer[1:])) if answer[0] == b"finished" else None
 
     async def status(self, task_id: str) -> str:

@@ -140,13 +140,23 @@ impl Core {
         Ok(Self { connector: Connector::new(url, options)?, base, state: Mutex::new(None) })
     }
 
-    /// Calls a library function and waits for its reply.
-    fn call<'py>(&self, py: Python<'py>, function: &str, args: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    /// Calls a library function and waits for its reply. `repeat`: ask again when the reply is lost.
+    #[pyo3(signature = (function, args, repeat = false))]
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        function: &str,
+        args: &Bound<'py, PyAny>,
+        repeat: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let mut request = self.state()?.dispatcher.request(function)?;
         for arg in from_python(args)?.iter() {
             request.arg(arg);
         }
-        let reply = self.wait(py, |dispatcher| async move { dispatcher.send(&request).await })?;
+        let send = |dispatcher: Dispatcher| async move {
+            if repeat { dispatcher.send_until_answered(&request).await } else { dispatcher.send(&request).await }
+        };
+        let reply = self.wait(py, send)?;
         to_python(py, reply)
     }
 

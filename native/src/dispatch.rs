@@ -5,10 +5,11 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use redis::{Arg, Cmd, ServerError, Value};
 
-use crate::connection::{Connection, Link, refuse_error};
+use crate::connection::{Backoff, Connection, Link, refuse_error};
 use crate::error::Error;
 use crate::library::{Library, Script};
 use crate::protocol::Function;
@@ -161,6 +162,29 @@ impl Dispatcher {
             }
             if !attempts.again(&connection, &answer).await {
                 return self.conclude(request, answer);
+            }
+        }
+    }
+
+    /// As [`send`](Self::send), for a call that may be repeated: a lost reply is asked for again, for as long as one may
+    /// wait for the server.
+    ///
+    /// # Errors
+    /// As that.
+    pub async fn send_until_answered(&self, request: &Request) -> Result<Value, Error> {
+        let patience = self.inner.link.connector().options().broker_timeout;
+        let mut backoff = Backoff::default();
+        let mut lost_since: Option<Instant> = None;
+        loop {
+            match self.send(request).await {
+                Err(error) if error.maybe_sent() => {
+                    if lost_since.get_or_insert_with(Instant::now).elapsed() >= patience {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(backoff.pause()).await;
+                }
+                Err(Error::Broker { message, .. }) => return Err(Error::broker(message, lost_since.is_some())),
+                answer => return answer,
             }
         }
     }

@@ -13,7 +13,6 @@ use tokio::task::JoinSet;
 
 use crate::args::Args;
 use crate::bridge::{Event, Inbox};
-use crate::connection::Backoff;
 use crate::dispatch::Dispatcher;
 use crate::error::Error;
 use crate::protocol::{Function, Tail};
@@ -216,34 +215,17 @@ impl Chunk {
         }
     }
 
-    /// One value a record. A lost reply is asked for again, for as long as one may wait for the server.
+    /// One value a record.
     async fn send(&self, dispatcher: &Dispatcher) -> Result<Vec<Value>, Error> {
-        let patience = dispatcher.link().connector().options().broker_timeout;
         let mut request = dispatcher.request(&self.function.name)?;
         for field in self.records.iter() {
             request.arg(field);
         }
-        let mut backoff = Backoff::default();
-        let mut lost_since: Option<Instant> = None;
-        loop {
-            match dispatcher.send(&request).await {
-                Ok(Value::Array(values)) if values.len() == self.count() => return Ok(values),
-                Ok(_) => {
-                    let what = format!("{}: the reply has not one answer a record", self.function.name);
-                    return Err(Error::Script(what));
-                }
-                Err(error) if error.maybe_sent() => {
-                    let since = *lost_since.get_or_insert_with(Instant::now);
-                    if !self.repeat || since.elapsed() >= patience {
-                        return Err(error);
-                    }
-                    tokio::time::sleep(backoff.pause()).await;
-                }
-                Err(Error::Broker { message, .. }) => {
-                    return Err(Error::broker(message, lost_since.is_some()));
-                }
-                Err(error) => return Err(error),
-            }
+        let answer =
+            if self.repeat { dispatcher.send_until_answered(&request).await } else { dispatcher.send(&request).await };
+        match answer? {
+            Value::Array(values) if values.len() == self.count() => Ok(values),
+            _ => Err(Error::Script(format!("{}: the reply has not one answer a record", self.function.name))),
         }
     }
 

@@ -139,3 +139,23 @@ def test_a_script_that_ends_at_once(app: Ardiq, run_script: Callable[..., Any]) 
     )
     assert script.end()[0] == 0
     assert asyncio.run(app.queue_size()) == 1
+
+
+def test_dropped_connections_do_not_matter(make_app: Callable[..., Ardiq], app: Ardiq) -> None:
+    task, other = app.task(add), make_app()
+    done = threading.Event()
+
+    def drop() -> None:
+        while not done.wait(0.006):
+            other._broker.core.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+
+    dropping = threading.Thread(target=drop)
+    dropping.start()
+    try:
+        jobs = [task.enqueue_sync(number, 1) for number in range(200)]
+        assert [job.result_sync() for job in jobs[:50]] == [None] * 50
+    finally:
+        done.set()
+        dropping.join()
+    assert asyncio.run(app.queue_size()) == 200
+    assert is_sound(app)
