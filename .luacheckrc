@@ -5,8 +5,9 @@ max_comment_line_length = false -- the first line of a transition is one sentenc
 exclude_files = { "lua/releases" }
 read_globals = {
   -- what Redis offers
-  "assert", "cjson", "error", "ipairs", "math", "next", "pairs", "pcall", "redis", "select", "string", "table",
+  "assert", "cjson", "cmsgpack", "error", "ipairs", "math", "next", "pairs", "pcall", "redis", "select", "string", "table",
   "tonumber", "tostring", "type", "unpack",
   -- lua/lib
-  "alarm", "batch", "clock", "errors", "history", "keys", "lane", "mail", "member", "schedule", "share", "stats", "task",
+  "alarm", "batch", "clock", "errors", "history", "keys", "lane", "mail", "member", "pause", "payload", "schedule",
+  "share", "stats", "task",
 }

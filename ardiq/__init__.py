@@ -37,6 +37,7 @@ from .models import (
     TaskResult,
     Unreadable,
 )
+from .pauses import Pause
 from .schedules import Schedule, ScheduleOutcome
 from .task import PreparedTask, Task
 
@@ -57,6 +58,7 @@ __all__ = [
     "LibraryError",
     "OldStep",
     "OutOfMemory",
+    "Pause",
     "PreparedTask",
     "Process",
     "ProcessDied",

@@ -169,7 +169,8 @@ class InlineLibrary:
     def counts(self) -> list[Any]:
         """How many tasks are where."""
         states = [task.state for task in self.tasks.values()]
-        places = {"queued": "queued", "scheduled": "scheduled", "running": "running", "dead": FAILED}
+        places = {"queued": "queued", "scheduled": "scheduled", "held": "held", "running": "running"}
+        places["dead"] = FAILED
         return [part for place, state in places.items() for part in (place.encode(), states.count(state))]
 
     def dead_letters(self, name: str, error: str, since_at: int, before_at: int, _limit: int) -> Sequence[bytes]:

@@ -116,7 +116,7 @@ class Queue:
 
     async def size(self) -> int:
         counts = await self._counts()
-        return counts["queued"] + counts["scheduled"]
+        return counts["queued"] + counts["scheduled"] + counts["held"]
 
     def decode(self, outcome: Outcome) -> TaskResult:
         """An outcome as callers see it."""

@@ -75,6 +75,19 @@ class Signature:
             name = names[i] if i < len(names) else rest
             yield name or f"{i + 1}", self._resolved().get(name, MISSING)
 
+    def position(self, name: str) -> int | None:
+        """Where a parameter is passed by position, from 0; None where it cannot be."""
+        for at, parameter in enumerate(self._inspected().parameters.values()):
+            if parameter.name == name:
+                by_position = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+                return at if by_position else None
+        return None
+
+    def accepts(self, name: str) -> bool:
+        """Whether a call can have an argument of that name."""
+        parameters = self._inspected().parameters
+        return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
     def hint(self, keyword: str) -> Any:
         """The annotation of a keyword argument, or `MISSING`."""
         parameters = self._inspected().parameters

@@ -27,6 +27,7 @@ from .dead import DeadLetters
 from .executors import Executor
 from .job import Job
 from .models import Attempt, DeadLetter, TaskInfo, TaskMetrics, TaskResult
+from .pauses import Pausing
 from .retries import DEFAULT_MAX_RETRIES, Delay, RetryOption, RetryRules
 from .schedules import Schedules, define
 from .task import PreparedTask, Task
@@ -40,7 +41,7 @@ ExceptionTypes: TypeAlias = type[BaseException] | Collection[type[BaseException]
 DEFAULT_URL = "redis://localhost:6379"
 
 
-class Ardiq(Settings, Hooks):
+class Ardiq(Settings, Hooks, Pausing):
     """A queue and the tasks that run on it.
 
     Args:
@@ -390,7 +391,7 @@ class Ardiq(Settings, Hooks):
         return await self._queue.result(task_id, timeout)
 
     async def status(self, task_id: str) -> str:
-        """Where a task is: "queued", "scheduled", "running", "complete" or "not_found"."""
+        """Where a task is: "queued", "scheduled", "held" by a pause, "running", "complete" or "not_found"."""
         return await self._queue.status(task_id)
 
     async def info(self, task_id: str) -> TaskInfo | None:
@@ -413,7 +414,7 @@ class Ardiq(Settings, Hooks):
         return await self._queue.abort(task_id)
 
     async def queue_size(self) -> int:
-        """How many tasks wait, scheduled ones included."""
+        """How many tasks wait, scheduled and held ones included."""
         return await self._queue.size()
 
     async def dead_letters(self, limit: int = 100) -> list[DeadLetter]:

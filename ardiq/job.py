@@ -48,7 +48,7 @@ class Job:
         return self.app.result_sync(self.id, timeout=timeout)
 
     async def status(self) -> str:
-        """Where the task is: "queued", "scheduled", "running", "complete" or "not_found"."""
+        """Where the task is: "queued", "scheduled", "held" by a pause, "running", "complete" or "not_found"."""
         return await self.app.status(self.id)
 
     async def info(self) -> TaskInfo | None:

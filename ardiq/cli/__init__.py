@@ -19,6 +19,8 @@ _COMMANDS = {
     "run": "run a worker, or several",
     "migrate": "load the Lua library into the server, or look at what is loaded",
     "status": "show what is where in a queue",
+    "pause": "let no more tasks start: of a queue, of a name, or with an argument of a value",
+    "resume": "end a pause",
     "purge": "remove the tasks that wait",
     "dlq": "look at dead letters, run them again, or delete them",
     "schedule": "look at recurring tasks, pause, run or remove them",

@@ -16,21 +16,25 @@ _PAGE = 500
 
 FINDINGS = {
     "ghost_in_dead": "listed as a dead letter, but has not failed",
+    "ghost_in_held": "held by a pause that its record does not name",
     "ghost_in_ready": "in a ready list, but not queued in that lane",
     "ghost_in_running": "held by a worker, but not running there",
     "ghost_in_scheduled": "in the schedule, but not scheduled",
     "ghost_in_suspects": "among the suspects, but not one of them",
     "ghost_in_tombs": "queued, but marked to be skipped",
     "no_row": "a worker without its row",
+    "no_such_pause": "tasks held by a pause that is gone; resume it",
     "no_such_worker": "belongs to a worker that does not exist",
     "no_ttl": "would stay for ever: it has no time to live",
     "not_in_dead": "failed, but not among the dead letters",
+    "not_in_held": "held, but not by the pause it names",
     "not_in_ready": "queued, but in no ready list",
     "not_in_running": "running, but held by no worker",
     "not_in_scheduled": "scheduled, but not in the schedule",
     "not_in_suspects": "lost with its worker more than once, but not among the suspects",
     "unknown_key": "a key that Ardiq does not know",
     "unknown_state": "a state that Ardiq does not know",
+    "unseen_pauses": "workers do not know of them; pause one of them again",
     "wrong_type": "a key of the wrong type: something else wrote it",
 }
 
@@ -92,7 +96,8 @@ class Check:
 
     def _places(self, lanes: set[str]) -> list[str]:
         counts = self._call("counts", [])
-        lanes |= {_text(name).partition(":")[2] for name in counts[::2] if _text(name).startswith("ready:")}
+        names = list(map(_text, counts[::2]))
+        lanes |= {name.partition(":")[2] for name in names if name.startswith("ready:")}
         of_lanes = [f"{place}:{lane}" for lane in sorted(lanes) for place in ("ready", "tombs")]
         return [
             "scheduled",
@@ -100,6 +105,7 @@ class Check:
             "dead",
             "workers",
             *of_lanes,
+            *(name for name in names if name.startswith("held:")),
             *(f"running:{worker}" for worker in self._workers()),
         ]
 

@@ -31,8 +31,10 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.lane:
         places = [("queued", arguments.lane)]
     else:
-        seen = [name.decode()[6:] for name in core.call("counts", [])[::2] if name.startswith(b"ready:")]
-        places = [*(("queued", lane) for lane in sorted({*seen, *app.priorities})), ("suspects", "")]
+        counted = [name.decode().partition(":") for name in core.call("counts", [])[::2]]
+        lanes = {lane for place, _, lane in counted if place == "ready" and lane}
+        places = [("queued", lane) for lane in sorted({*lanes, *app.priorities})]
+        places += [("suspects", ""), *(("held", pause) for place, _, pause in counted if place == "held" and pause)]
     removed = 0
     for place, lane in places:
         more = True

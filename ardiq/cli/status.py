@@ -5,6 +5,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from ..pauses import read_pauses
 from . import app_argument, json_argument, load_app, table
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ def read(core: "_core.Core", base: str) -> dict[str, Any]:
     """The state of one queue as plain data.
 
     Returns:
-        `scheduled`, `queued`, `running`, `suspects`, `dead`: numbers of tasks; `lanes`: `name`, `ready`, how many
-        `workers` serve it; `workers`: see `read_workers`; `last_minutes`: counters of this minute and four before.
+        `scheduled`, `queued`, `running`, `held`, `suspects`, `dead`: numbers of tasks; `pauses`: see `Pause`;
+        `lanes`: `name`, `ready`, how many `workers` serve it;
+        `workers`: see `read_workers`; `last_minutes`: counters of this minute and four before.
     """
     counts = pairs(core.call("counts", []))
     workers = read_workers(core, base)
@@ -43,7 +45,8 @@ def read(core: "_core.Core", base: str) -> dict[str, Any]:
         {"name": name, "ready": ready.get(name, 0), "workers": served.count(name)} for name in sorted({*ready, *served})
     ]
     return {
-        **{name: int(counts[name]) for name in ("scheduled", "queued", "running", "suspects", "dead")},
+        **{name: int(counts[name]) for name in ("scheduled", "queued", "running", "held", "suspects", "dead")},
+        "pauses": [pause._asdict() for pause in read_pauses(core.call("pauses", []))],
         "lanes": lanes,
         "workers": workers,
         "last_minutes": _rates(core, base),
@@ -99,6 +102,12 @@ def _rates(core: "_core.Core", base: str) -> dict[str, int]:
     return totals
 
 
+def _pause(pause: dict[str, Any]) -> list[str]:
+    name = "the whole queue" if pause["id"] == "*()" else pause["id"]
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(pause["paused_at"] / 1000))
+    return [name, f"{pause['held']:,}", "ended, on the way back" if pause["resuming"] else since]
+
+
 def _json(text: str, otherwise: Any) -> Any:
     try:
         return json.loads(text)
@@ -111,6 +120,8 @@ def _text(status: dict[str, Any]) -> str:
     lines.append(", ".join(f"{status[name]:,} {name}" for name in ("queued", "scheduled", "running", "dead")))
     if status["suspects"]:
         lines.append(f"{status['suspects']:,} of the queued ones are suspected of killing their worker")
+    if status["pauses"]:
+        lines += ["", *table(["paused", "held", "since"], [_pause(pause) for pause in status["pauses"]])]
     lanes = [[lane["name"], f"{lane['ready']:,}", str(lane["workers"] or "none")] for lane in status["lanes"]]
     lines += ["", *table(["lane", "ready", "workers"], lanes)]
     workers = [

@@ -5,8 +5,8 @@ local M = {}
 M.STUCK_MS = 10000
 
 function M.open(base, now)
-  return { base = base, now = now, now_text = clock.text(now), back = {}, front = {}, suspects = {}, finished = {},
-    removed = {}, refusals = {}, counters = {}, obstacles = {}, seen = {} }
+  return { base = base, now = now, now_text = clock.text(now), back = {}, front = {}, suspects = {}, held = {},
+    finished = {}, removed = {}, refusals = {}, counters = {}, obstacles = {}, seen = {} }
 end
 
 function M.count(b, name, by)
@@ -47,7 +47,8 @@ function M.flush(b)
     lane.push(b.base, name, reversed, 'LPUSH')
   end
   for name, count in pairs(b.suspects) do lane.wake(b.base, name, count) end
-  b.back, b.front, b.suspects = {}, {}, {}
+  for id, ids in pairs(b.held) do pause.hold(b.base, id, ids) end
+  b.back, b.front, b.suspects, b.held = {}, {}, {}, {}
 end
 
 -- The one place that asks who was waiting for a task that ended.

@@ -7,6 +7,7 @@ function M.tombs(base, lane) return base .. 'tombs:' .. lane end
 function M.wake(base, lane) return base .. 'wake:' .. lane end
 function M.scheduled(base) return base .. 'scheduled' end
 function M.running(base, worker) return base .. 'running:' .. worker end
+function M.held(base, id) return base .. 'held:' .. id end
 function M.suspects(base) return base .. 'suspects' end
 function M.workers(base) return base .. 'workers' end
 function M.worker(base, worker) return base .. 'worker:' .. worker end
@@ -15,6 +16,7 @@ function M.mailbox(base, name) return base .. 'mailbox:' .. name end
 function M.waiters(base, id) return base .. 'waiters:' .. id end
 function M.log(base, id) return base .. 'log:' .. id end
 function M.dead(base) return base .. 'dead' end
+function M.pauses(base) return base .. 'pauses' end
 function M.schedules(base) return base .. 'schedules' end
 function M.schedule_due(base) return base .. 'schedule_due' end
 function M.lanes(base) return base .. 'lanes' end

@@ -42,9 +42,9 @@ function M.aborts(base, worker)
   return open, settled
 end
 
--- When anybody beat last, and until when nobody is reaped.
+-- When anybody beat last, until when nobody is reaped, and what is paused.
 function M.last_beat(base)
-  return errors.read('HMGET', keys.meta(base), 'last_beat', 'reap_after')
+  return errors.read('HMGET', keys.meta(base), 'last_beat', 'reap_after', 'paused')
 end
 
 -- After an outage longer than half a lease everybody gets one more lease to show a sign of life.

@@ -62,20 +62,23 @@ end
 local function take_out(b, id, record)
   if record.state == 'scheduled' then
     errors.read('ZREM', keys.scheduled(b.base), id)
+  elseif record.state == 'held' then
+    errors.read('ZREM', keys.held(b.base, record.held_by or ''), id)
+    redis.call('HDEL', keys.task(b.base, id), 'held_by')
   elseif errors.read('ZREM', keys.suspects(b.base), id) == 0 then
     errors.read('SADD', keys.tombs(b.base, record.lane or DEFAULT), id)
   end
 end
 
--- queued, scheduled -> aborted.
+-- queued, scheduled, held -> aborted.
 function M.abort_waiting(b, id, record, ttl_ms)
   take_out(b, id, record)
   return abort(b, id, ttl_ms)
 end
 
--- queued, scheduled -> expired, for a task that somebody asks about before a worker comes upon it. Replies whether.
+-- queued, scheduled, held -> expired, for a task that somebody asks about before a worker comes upon it. Replies whether.
 function M.expire_waiting(b, id, record, ttl_ms)
-  local is_waiting = record.state == 'queued' or record.state == 'scheduled'
+  local is_waiting = record.state == 'queued' or record.state == 'scheduled' or record.state == 'held'
   if not (is_waiting and (tonumber(record.expires_at) or math.huge) <= b.now) then return false end
   take_out(b, id, record)
   finish(b, id, 'expired', { 'error', 'expired' }, ttl_ms)
@@ -92,7 +95,7 @@ local function bury(b, id, error_text, traceback, more_fields)
   return finish(b, id, 'failed', fields, -1)
 end
 
--- running, scheduled, failed -> queued, with what else to write to its record and, first, which fields to drop.
+-- running, scheduled, held, failed -> queued, with what else to write to its record and, first, which fields to drop.
 local function make_ready(b, id, record, fields, dropped, lists)
   local lane_name = record.lane
   if not lane_name then
@@ -326,7 +329,7 @@ function M.ask_abort(base, id, worker)
   if token then mail.post(base, mailbox, { mail.pack('abort', id, token) }) end
 end
 
--- queued, scheduled, failed -> discarded: taken out of its place already. The record shrinks to its outcome, which for a
+-- queued, scheduled, held, failed -> discarded: taken out of its place already. The record shrinks to its outcome, which for a
 -- dead letter stays what it was, and is kept as long as a result.
 function M.discard(b, id, state, ttl_ms)
   local record = read(b.base, id, OUTLIVES)
@@ -345,7 +348,43 @@ function M.discard(b, id, state, ttl_ms)
   return true
 end
 
--- queued -> running, expired for one id. Appends a claim (its token still open) to `claims` and replies whether it did.
+-- queued -> held under a pause, where it is not looked at again until that ends.
+local function hold(b, id, key, lane_name, pause_id)
+  local obstacle = batch.obstacle(b, 'ZCARD', keys.held(b.base, pause_id))
+  if not obstacle then
+    redis.call('HSET', key, 'state', 'held', 'held_by', pause_id)
+    batch.push(b.held, pause_id, id)
+    return batch.count(b, 'held')
+  end
+  -- Where it cannot be held it goes to the end of its lane, and nobody is woken for it.
+  if not b.is_stuck then batch.refuse(b, id, '', obstacle) end
+  b.is_stuck = true
+  redis.pcall('RPUSH', keys.ready(b.base, lane_name or DEFAULT), id)
+end
+
+-- held -> queued for up to `limit` tasks of a pause, to the front of their lanes: each portion in its order, the last
+-- ones first, so that all lie in their order when the last portion is through. Replies how many were moved, and whether
+-- any is left.
+function M.give_back(b, pause_id, limit)
+  local place, moved = keys.held(b.base, pause_id), {}
+  local ids = redis.pcall('ZREVRANGE', place, 0, limit - 1)
+  if errors.of(ids) then return 0, true end
+  for i = #ids, 1, -1 do
+    local id = ids[i]
+    local record, err, stays = read(b.base, id, { 'state', 'lane', 'held_by' })
+    if record and record.state == 'held' and record.held_by == pause_id then
+      err, stays = make_ready(b, id, record, {}, { 'held_by' }, b.front)
+    elseif record then
+      batch.count(b, 'ghosts')
+    end
+    if err then batch.refuse(b, id, '', err) end
+    if not stays then moved[#moved + 1] = id end
+  end
+  if #moved > 0 then redis.call('ZREM', place, unpack(moved)) end
+  return #moved, redis.call('EXISTS', place) == 1
+end
+
+-- queued -> running, expired, held for one id. Appends a claim (its token still open) to `claims` and replies whether it did.
 local function start(b, id, worker, ttl_ms, claims)
   local key = keys.task(b.base, id)
   local r = redis.pcall('HMGET', key, 'state', 'name', 'args', 'lane', 'enqueued_at', 'tries', 'kwargs', 'codec',
@@ -362,6 +401,15 @@ local function start(b, id, worker, ttl_ms, claims)
     finish(b, id, 'expired', { 'error', 'expired' }, ttl_ms)
     return false
   end
+  -- The one place that asks whether a task may start now.
+  if b.pauses then
+    local pause_id, unreadable = pause.match(b.pauses, r[2], r[3], r[7], r[8])
+    if unreadable then batch.count(b, 'unreadable') end
+    if pause_id then
+      hold(b, id, key, r[4], pause_id)
+      return false
+    end
+  end
   local tries = r[6] and clock.text(r[6] + 1) or '1'
   redis.call('HSET', key, 'state', 'running', 'worker', worker, 'started_at', b.now_text, 'tries', tries)
   local n = claims.n
@@ -370,6 +418,12 @@ local function start(b, id, worker, ttl_ms, claims)
   claims[n + 9], claims[n + 10] = tries, r[5] or '0'
   claims.n = n + 10
   return true
+end
+
+-- Whether a suspect falls under a pause. It stays where it is, so that it is a suspect still when that ends.
+local function is_paused(b, id)
+  local record = b.pauses and read(b.base, id, { 'name', 'args', 'kwargs', 'codec' })
+  return record and pause.match(b.pauses, record.name, record.args, record.kwargs, record.codec)
 end
 
 -- A task that killed workers before is handed out alone among its like, so that the guilty one shows itself.
@@ -383,7 +437,7 @@ local function start_suspect(b, worker, lanes, held, ttl_ms, claims)
   for _, name in ipairs(lanes) do served[name] = not (lanes.most and lanes.most[name] == 0) end
   for _, id in ipairs(waiting) do
     local name = redis.pcall('HGET', keys.task(b.base, id), 'lane')
-    if type(name) ~= 'string' or served[name] then
+    if type(name) ~= 'string' or served[name] and not is_paused(b, id) then
       redis.call('ZREM', suspects, id)
       if start(b, id, worker, ttl_ms, claims) then
         redis.call('HSET', keys.worker(b.base, worker), 'suspect', id)
@@ -391,16 +445,16 @@ local function start_suspect(b, worker, lanes, held, ttl_ms, claims)
         return 1
       end
     else
-      -- To the end, so that a lane which nobody serves does not hide those of others.
+      -- To the end, so that those which nobody may take do not hide the others.
       redis.call('ZADD', suspects, b.now, id)
     end
   end
   return 0
 end
 
--- Refuse a claim while nothing is written yet: what it writes last must be writable.
+-- Refuse a claim while nothing is written yet: what it writes last must be writable. Replies what is paused, or nil.
 function M.check_claim(base)
-  errors.read('HGET', keys.meta(base), 'token')
+  return pause.load(base, errors.read('HMGET', keys.meta(base), 'token', 'paused')[2])
 end
 
 -- queued -> running for up to `want` tasks of the lanes: in their order, or shared by their weights, with what the row
@@ -408,6 +462,7 @@ end
 -- Replies how many, the first of their tokens (they are consecutive), and 1 if ready work is left, else 0.
 function M.claim(b, worker, lanes, want, row, ttl_ms, claims)
   local base, taken, first_token, capped = b.base, 0, '', 0
+  if b.pauses and b.pauses.whole then return 0, '', 0 end
   local budget, most, is_empty = 4 * want + 100, lanes.most or {}, {}
 
   -- Up to `count` tasks of one lane; replies how many, and whether there is no more to be had.
@@ -422,7 +477,7 @@ function M.claim(b, worker, lanes, want, row, ttl_ms, claims)
         if start(b, ids[i], worker, ttl_ms, claims) then got = got + 1 end
       end
       if looked < asked then
-        is_empty[name] = not err
+        is_empty[name] = not err and not b.is_stuck
         break
       end
     end
@@ -455,6 +510,7 @@ function M.claim(b, worker, lanes, want, row, ttl_ms, claims)
     redis.call('HSET', keys.running(base, worker), unpack(held))
     batch.count(b, 'claimed', taken)
   end
+  if taken == 0 and b.is_stuck then return 0, '', 0 end
   local more = lane.settle_tokens(base, lanes, is_empty)
   return taken, first_token, math.max(more, capped)
 end

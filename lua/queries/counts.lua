@@ -14,10 +14,17 @@ return function(base)
     queued = queued + live
     ready[#ready + 1], ready[#ready + 2] = 'ready:' .. name, live
   end
+  local held, of_pauses = 0, {}
+  for _, id in ipairs(errors.read('HKEYS', keys.pauses(base))) do
+    local count = errors.read('ZCARD', keys.held(base, id))
+    held = held + count
+    if count > 0 then of_pauses[#of_pauses + 1], of_pauses[#of_pauses + 2] = 'held:' .. id, count end
+  end
   local reply = {
     'scheduled', errors.read('ZCARD', keys.scheduled(base)), 'queued', queued, 'running', running,
-    'suspects', suspects, 'dead', errors.read('ZCARD', keys.dead(base)), 'workers', #workers,
+    'held', held, 'suspects', suspects, 'dead', errors.read('ZCARD', keys.dead(base)), 'workers', #workers,
   }
   for i = 1, #ready do reply[#reply + 1] = ready[i] end
+  for i = 1, #of_pauses do reply[#reply + 1] = of_pauses[i] end
   return reply
 end

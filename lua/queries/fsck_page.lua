@@ -3,12 +3,12 @@
 -- by walking both (`queued` and `entry` rows), and to confirm with the section `task:<id>`.
 
 local TYPES = {
-  task = 'hash', ready = 'list', tombs = 'set', wake = 'list', scheduled = 'zset', running = 'hash', suspects = 'zset',
-  workers = 'zset', worker = 'hash', aborts = 'set', mailbox = 'list', waiters = 'set', log = 'list',
-  dead = 'zset', schedules = 'hash', schedule_due = 'zset', lanes = 'set',
+  task = 'hash', ready = 'list', tombs = 'set', wake = 'list', scheduled = 'zset', running = 'hash', held = 'zset',
+  suspects = 'zset', workers = 'zset', worker = 'hash', aborts = 'set', mailbox = 'list', waiters = 'set',
+  log = 'list', dead = 'zset', pauses = 'hash', schedules = 'hash', schedule_due = 'zset', lanes = 'set',
   meta = 'hash', stats = 'hash',
 }
-local FIELDS = { 'state', 'lane', 'worker', 'lost' }
+local FIELDS = { 'state', 'lane', 'worker', 'lost', 'held_by' }
 
 local function is_suspect(record)
   return tonumber(record.lost or 0) >= 2
@@ -27,6 +27,8 @@ local function misplaced(base, id, record)
     return lacks('ZSCORE', keys.scheduled(base), id) and 'not_in_scheduled'
   elseif state == 'running' then
     return lacks('HGET', keys.running(base, record.worker or ''), id) and 'not_in_running'
+  elseif state == 'held' then
+    return lacks('ZSCORE', keys.held(base, record.held_by or ''), id) and 'not_in_held'
   elseif state == 'failed' then
     return lacks('ZSCORE', keys.dead(base), id) and 'not_in_dead'
   elseif state == 'queued' then
@@ -47,6 +49,8 @@ local function check_key(base, key, add)
     and lacks('ZSCORE', keys.workers(base), rest) then
     return add('no_such_worker', name, rest)
   end
+  if kind == 'held' and lacks('HEXISTS', keys.pauses(base), rest) then return add('no_such_pause', name, '') end
+  if kind == 'pauses' and lacks('HEXISTS', keys.meta(base), 'paused') then return add('unseen_pauses', name, '') end
   if (kind == 'mailbox' or kind == 'waiters' or kind == 'log') and redis.call('PTTL', key) == -1 then
     return add('no_ttl', name, '')
   end
@@ -100,6 +104,7 @@ local function fits_suspects(record) return record.state == 'queued' and is_susp
 local SCANNED = {
   scheduled = { 'ZSCAN', 2, function(record) return record.state == 'scheduled' end },
   dead = { 'ZSCAN', 2, function(record) return record.state == 'failed' end },
+  held = { 'ZSCAN', 2, function(record, id) return record.state == 'held' and record.held_by == id end },
   suspects = { 'ZSCAN', 2, fits_suspects },
   running = { 'HSCAN', 2, function(record, worker) return record.state == 'running' and record.worker == worker end },
   -- A mark on a task that is queued in this lane would have it skipped.

@@ -1,7 +1,7 @@
--- abort: scheduled, queued, running -> aborted, running. Anybody stops a task: at once where it waits, by request where it runs.
+-- abort: scheduled, queued, held, running -> aborted, running. Anybody stops a task: at once where it waits, by request where it runs.
 return function(base, args)
   local id = args.id
-  local record, err = task.read(base, id, { 'state', 'lane', 'worker' })
+  local record, err = task.read(base, id, { 'state', 'lane', 'worker', 'held_by' })
   if err then return { err = err } end
   if not record.state then return 'not_found' end
   if task.is_finished(record.state) then return 'finished' end

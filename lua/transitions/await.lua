@@ -1,7 +1,7 @@
--- await: queued, scheduled -> expired. A client asks for a task's outcome, or to be told when it ends. One that was not started in time has expired.
+-- await: queued, scheduled, held -> expired. A client asks for a task's outcome, or to be told when it ends. One that was not started in time has expired.
 -- `mail.OUTCOME`, and what tells whether it has expired.
 local ASKED = { 'state', 'tries', 'enqueued_at', 'started_at', 'finished_at', 'result_codec', 'result', 'error', 'lane',
-  'expires_at' }
+  'expires_at', 'held_by' }
 
 return function(base, args)
   local id = args.id

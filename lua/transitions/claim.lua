@@ -1,4 +1,4 @@
--- claim: queued -> running, expired. A worker takes tasks that are ready; each comes with a lease token.
+-- claim: queued -> running, expired, held. A worker takes tasks that are ready; each comes with a lease token.
 -- `unpack` is bounded by Lua's stack.
 local MOST = 500
 
@@ -8,8 +8,9 @@ return function(base, args)
   local row = keys.worker(base, worker)
   local last = errors.read('HMGET', row, 'suspect', 'passes')
   errors.read('HLEN', keys.running(base, worker))
-  task.check_claim(base)
+  local pauses = task.check_claim(base)
   local b = batch.open(base, clock.now())
+  b.pauses = pauses
   local claims = { n = 0 }
   local want = math.max(0, math.min(args.want, MOST))
   local held = { suspect = last[1], passes = last[2] or nil }

@@ -1,5 +1,6 @@
--- heartbeat: scheduled, running -> queued, failed, aborted. A worker renews its lease; promotes due tasks and reaps dead workers, a bounded portion a call.
+-- heartbeat: scheduled, held, running -> queued, failed, aborted. A worker renews its lease; promotes due tasks, gives back held ones and reaps dead workers, a bounded portion a call.
 local PROMOTE_LIMIT = 100
+local GIVE_BACK_LIMIT = 500
 
 return function(base, args)
   local worker = args.worker
@@ -20,6 +21,7 @@ return function(base, args)
   if left_threads ~= (known[2] or '0') then redis.call('HSET', row, 'left_threads', left_threads) end
   local more = task.promote(b, PROMOTE_LIMIT) and 1 or 0
   if member.reap(b, beat, args.lease_ms, args.result_ttl_ms, args.max_lost) then more = 1 end
+  if beat[3] and pause.go_on(b, GIVE_BACK_LIMIT) then more = 1 end
   if #settled > 0 then redis.call('SREM', keys.aborts(base, worker), unpack(settled)) end
   batch.close(b)
 

@@ -1,5 +1,6 @@
--- purge: queued, scheduled, failed -> discarded. Discard tasks that wait, or dead letters, a bounded portion a call.
+-- purge: queued, scheduled, held, failed -> discarded. Discard tasks that wait, or dead letters, a bounded portion a call.
 local PLACES = {
+  held = { key = keys.held, state = 'held' },
   suspects = { key = keys.suspects, state = 'queued' },
   scheduled = { key = keys.scheduled, state = 'scheduled' },
   dead = { key = keys.dead, state = 'failed' },
@@ -11,15 +12,15 @@ return function(base, args)
   local b = batch.open(base, clock.now())
   local ids, looked
   if place == 'queued' then
-    lane.check(base, args.lane)
-    ids, looked = lane.pop(base, args.lane, limit)
+    lane.check(base, args.of)
+    ids, looked = lane.pop(base, args.of, limit)
   elseif PLACES[place] then
-    local key = PLACES[place].key(base)
+    local key = PLACES[place].key(base, args.of)
     ids = errors.read('ZRANGE', key, 0, limit - 1)
     looked = #ids
     if looked > 0 then redis.call('ZREM', key, unpack(ids)) end
   else
-    errors.raise(errors.bad_argument('place must be queued, suspects, scheduled or dead'))
+    errors.raise(errors.bad_argument('place must be queued, held, suspects, scheduled or dead'))
   end
   local state = PLACES[place] and PLACES[place].state or 'queued'
   local removed = 0

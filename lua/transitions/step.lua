@@ -1,4 +1,4 @@
--- step: queued, scheduled, running -> queued, scheduled, running, complete, failed, aborted, expired. A worker's round trip: renew the lease, settle, promote up to 100 due tasks, claim.
+-- step: queued, scheduled, running -> queued, scheduled, running, complete, failed, aborted, expired, held. A worker's round trip: renew the lease, settle, promote up to 100 due tasks, claim.
 local PROMOTE_LIMIT = 100
 
 local DETAILS = { codec = 'string', traceback = 'string', delay_ms = 'number', max_age_ms = 'number' }
@@ -42,11 +42,12 @@ return function(base, args)
   if seq < 1 then errors.raise(errors.bad_argument('seq counts from 1')) end
   if seq < last_seq then errors.raise(errors.old_step(seq, last_seq)) end
   local tokens = task.tokens(base, worker, outcomes)
-  task.check_claim(base)
+  local pauses = task.check_claim(base)
   member.renew(base, worker, now, args.lease_ms)
   if seq == last_seq then return repeat_step(base, worker, last[2] or '') end
 
   local b = batch.open(base, now)
+  b.pauses = pauses
   task.settle(b, worker, outcomes, tokens, args.result_ttl_ms)
   local more_due = task.promote(b, PROMOTE_LIMIT)
   batch.flush(b)

@@ -52,9 +52,14 @@ def check_places(command: Callable[[list[Any]], Any], base: str) -> dict[str, di
         for held in read_hash(keys.get(f"running:{worker}", [])):
             assert held not in running, f"{held} is held by {running[held]} and by {worker}"
             running[held] = worker
+    held: dict[str, str] = {}
+    for name in keys:
+        for entry in ids(name) if name.startswith("held:") else []:
+            assert entry not in held, f"{entry} is held twice"
+            held[entry] = name.removeprefix("held:")
     scheduled, suspects, dead = set(ids("scheduled")), set(ids("suspects")), set(ids("dead"))
 
-    for place in (ready, running, scheduled, suspects, dead):
+    for place in (ready, running, scheduled, held, suspects, dead):
         assert set(place) <= set(records), f"entries without a record: {set(place) - set(records)}"
     for id, record in records.items():
         state, suspect = record["state"], int(record.get("lost", 0)) >= 2
@@ -64,6 +69,7 @@ def check_places(command: Callable[[list[Any]], Any], base: str) -> dict[str, di
                 "ready": ready,
                 "running": running,
                 "scheduled": scheduled,
+                "held": held,
                 "suspects": suspects,
                 "dead": dead,
             }.items()
@@ -72,6 +78,7 @@ def check_places(command: Callable[[list[Any]], Any], base: str) -> dict[str, di
         expected = {
             "queued": {"suspects"} if suspect else {"ready"},
             "scheduled": {"scheduled"},
+            "held": {"held"},
             "running": {"running"},
             "failed": {"dead"},
         }.get(state, set())
@@ -79,6 +86,7 @@ def check_places(command: Callable[[list[Any]], Any], base: str) -> dict[str, di
         assert found == expected, f"{id} is {state} ({record}) but lies in {found or 'no place'}"
         if state == "running":
             assert record["worker"] == running[id], f"{id} names {record['worker']}, held by {running[id]}"
+        assert record.get("held_by") == held.get(id), f"{id} is held under {held.get(id)}, not {record.get('held_by')}"
         if found == {"ready"}:
             assert ready[id] == record["lane"], f"{id} lies in lane {ready[id]}, its record says {record['lane']}"
     return records

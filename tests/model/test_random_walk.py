@@ -20,6 +20,7 @@ from ardiq._core import Core
 
 LANES = ["high", "low"]
 IDS = [f"t{i}" for i in range(25)]
+NAMES = ["bill", "send"]
 CLAIM_WIDTH = 10
 CALLS = int(os.environ.get("ARDIQ_WALK_CALLS", "500"))
 FIRST_SEED = int(os.environ.get("ARDIQ_WALK_SEED", "1"))
@@ -56,7 +57,8 @@ class Walk:
                 options["call"] = str(self.random.randint(0, 3))
             if self.random.random() < 0.3:
                 options["waiter"] = "client:1"
-            flat += [self.random.choice(IDS), "name", self.random.choice(LANES), "[]", self.random.choice(["", "{}"])]
+            flat += [self.random.choice(IDS), self.random.choice(NAMES), self.random.choice(LANES)]
+            flat += [self.random.choice(["[]", "[1]"]), self.random.choice(["", "{}", '{"of": 1}'])]
             flat += [json.dumps(options) if options else ""]
         self.core.call("enqueue", flat)
 
@@ -139,8 +141,16 @@ class Walk:
                 ),
                 lambda: self.core.call("trim", [0, 1, 2, self.ttl()]),
                 lambda: self.core.call("amend", [id, "[7]", "", ""]),
+                lambda: self.core.call("purge", ["held", self.random.choice(["bill()", "*(of=1)"]), 2, self.ttl()]),
             ]
         )()
+
+    def pauses(self) -> None:
+        rule = self.random.choice([["", "", ""], ["bill", "", ""], ["send", "of", "1"], ["*", "of", "1"]])
+        if self.random.random() < 0.4:
+            self.core.call("pause", [*rule, json.dumps({self.random.choice(NAMES): 0})])
+        else:
+            self.core.call("resume", [*rule, self.random.randint(1, 3)])
 
     def no_grace(self) -> None:
         self.core.command(["HSET", self.base + "meta", "reap_after", 0])
@@ -151,12 +161,12 @@ class Walk:
             ["enqueue"] * 6
             + ["join"] * 2
             + ["step"] * 6
-            + ["settle_one", "heartbeat", "heartbeat", "client", "client"]
+            + ["settle_one", "heartbeat", "heartbeat", "client", "client", "pauses", "pauses"]
             + ["die", "leave", "no_grace", "sleep"]
         )
         if name == "sleep":
             time.sleep(0.01)
-        elif self.workers or name in ("enqueue", "join", "client", "no_grace"):
+        elif self.workers or name in ("enqueue", "join", "client", "pauses", "no_grace"):
             try:
                 getattr(self, name)()
             except ArdiqError as error:
@@ -172,6 +182,7 @@ class Walk:
     def findings(self) -> list[tuple[str, ...]]:
         sections = ["records", "scheduled", "suspects", "dead", "workers"]
         sections += [f"{place}:{lane}" for lane in LANES for place in ("ready", "tombs")]
+        sections += [f"held:{text(pause)}" for pause in self.core.call("pauses", [])[::3]]
         sections += [f"running:{text(w)}" for w in self.core.command(["ZRANGE", self.base + "workers", 0, -1])]
         rows: list[tuple[str, ...]] = []
         for section in sections:

@@ -21,6 +21,7 @@ from ardiq import (
     ErrorContext,
     ExecutionContext,
     Job,
+    Pause,
     PreparedTask,
     Process,
     Progress,
@@ -293,6 +294,14 @@ async def looking(job: Job) -> None:
     assert_type(await job.progress(), Progress | None)
     assert_type(await job.logs(limit=5), list[str])
     assert_type(await job.history(), list[Attempt])
+    assert_type(await app.pauses(), list[Pause])
+    await app.pause()
+    await app.pause(add)
+    await app.pause("sum", argument={0: 42})
+    await app.pause(argument={"a": 42})
+    await app.pause(argument="a")  # type: ignore[arg-type]
+    await app.pause(add, {"a": 42})  # type: ignore[call-arg]
+    assert_type(await app.resume(add, argument={"a": 42}), bool)
     assert_type(await app.schedules.list(), list[Schedule])
     assert_type((await app.schedules.list())[0].last_outcome, ScheduleOutcome | None)
     await app.schedules.put("s", "sum", every=60, jitter=5.0)

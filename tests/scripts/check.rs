@@ -34,7 +34,8 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
         let expected = match (kind, rest) {
             ("lanes", "") => "set",
             ("scheduled" | "suspects" | "workers" | "dead" | "schedule_due", "") => "zset",
-            ("meta" | "stats" | "schedules", "") => "hash",
+            ("meta" | "stats" | "schedules" | "pauses", "") => "hash",
+            ("held", _) => "zset",
             ("task" | "running" | "worker" | "stats", _) => "hash",
             ("ready" | "wake" | "mailbox" | "log", _) => "list",
             ("tombs" | "aborts" | "waiters", _) => "set",
@@ -79,6 +80,7 @@ fn check_record(
         "queued" if places == ["suspects"] => "suspects".to_owned(),
         "queued" => format!("ready:{}", field("lane")),
         "scheduled" => "scheduled".to_owned(),
+        "held" => format!("held:{}", field("held_by")),
         "running" => format!("running:{}", field("worker")),
         "failed" => "dead".to_owned(),
         "complete" | "aborted" | "expired" | "discarded" => String::new(),
@@ -95,14 +97,17 @@ fn check_record(
     let times: Vec<&str> =
         ["enqueued_at", "started_at", "finished_at"].into_iter().filter(|time| fields.contains_key(*time)).collect();
     let fits = match state {
-        "queued" | "scheduled" => times == ["enqueued_at"],
+        "queued" | "scheduled" | "held" => times == ["enqueued_at"],
         "running" => times == ["enqueued_at", "started_at"],
         _ => times.starts_with(&["enqueued_at"]) && times.ends_with(&["finished_at"]),
     };
     if !fits {
         found(format!("{id} is {state} and has {times:?}"));
     }
-    if state != "running" && fields.contains_key("worker") && matches!(state, "queued" | "scheduled") {
+    if (state == "held") != fields.contains_key("held_by") {
+        found(format!("{id} is {state} and held by {:?}", field("held_by")));
+    }
+    if state != "running" && fields.contains_key("worker") && matches!(state, "queued" | "scheduled" | "held") {
         found(format!("{id} is {state} and still names a worker"));
     }
 }
@@ -115,6 +120,7 @@ fn places(keys: &Keyspace, found: &mut dyn FnMut(String)) -> Places {
         };
         let ids: Vec<&String> = match (&value.content, name.split_once(':').unwrap_or((name, ""))) {
             (Content::Sorted(members), ("scheduled" | "suspects" | "dead", "")) => members.keys().collect(),
+            (Content::Sorted(members), ("held", _)) => members.keys().collect(),
             (Content::Hash(fields), ("running", _)) => fields.keys().collect(),
             (Content::List(entries), ("ready", lane)) => live_entries(keys, lane, entries, found),
             _ => continue,
@@ -163,7 +169,8 @@ pub fn unheard(before: &Keyspace, after: &Keyspace) -> Vec<String> {
             unheard.push(format!("{name} holds {tokens} tokens for {workers} workers"));
         }
     }
-    if workers == 0 {
+    let paused = after.hash(&key("meta")).and_then(|meta| meta.get("paused"));
+    if workers == 0 || paused.is_some_and(|what| what == "queue") {
         return unheard;
     }
     for (name, value) in &after.0 {
@@ -187,7 +194,7 @@ pub fn fsck(server: &mut Server, keys: &Keyspace) -> Vec<String> {
         ["records", "scheduled", "suspects", "dead", "workers"].iter().map(|name| (*name).to_owned()).collect();
     for name in keys.0.keys() {
         let name = name.strip_prefix(BASE).unwrap_or(name);
-        if ["running:", "ready:", "tombs:"].iter().any(|kind| name.starts_with(kind)) {
+        if ["running:", "ready:", "tombs:", "held:"].iter().any(|kind| name.starts_with(kind)) {
             sections.push(name.to_owned());
         }
     }
@@ -239,6 +246,7 @@ pub fn miscounted(server: &mut Server, keys: &Keyspace) -> Vec<String> {
         ("scheduled", count("scheduled")),
         ("queued", count("queued")),
         ("running", count("running")),
+        ("held", count("held")),
         ("dead", count("failed")),
         ("workers", keys.sorted(&key("workers")).len()),
     ];

@@ -307,7 +307,7 @@ pub fn default(name: &str) -> Result<Json, String> {
         "result_ttl_ms" => json!(60_000),
         "waiter_ttl_ms" | "log_ttl_ms" => json!(30_000),
         "lanes" => json!(["default"]),
-        "info" => json!({}),
+        "info" | "positions" => json!({}),
         "args" => json!([]),
         "generation" => json!(1),
         "max_lost" => json!(3),
@@ -325,7 +325,7 @@ pub fn default(name: &str) -> Result<Json, String> {
         "cursor" => json!("0"),
         "since_at" | "before_at" => json!(0),
         "kwargs" | "options" | "codec" | "traceback" | "details" | "of" | "reason" | "progress" | "note" | "task"
-        | "error" => json!(""),
+        | "error" | "argument" => json!(""),
         _ => return Err(format!("{name}: the fixture must say")),
     })
 }

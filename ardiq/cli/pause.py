@@ -1,0 +1,58 @@
+"""Let no more tasks of an app's queue start: any, those of a name, or those with an argument of a value.
+
+ardiq pause MODULE:ATTR                              the whole queue
+ardiq pause MODULE:ATTR --task send                  tasks of a name
+ardiq pause MODULE:ATTR --arg customer_id=42         any task with that argument; a text has its quotes: 'plan="free"'
+ardiq pause MODULE:ATTR --task send --arg 0=42       by its position
+
+It holds at once and for all workers, until `ardiq resume` with the same words; `ardiq status` shows it. Nothing is
+lost.
+"""
+
+import argparse
+import asyncio
+import json
+from typing import Any
+
+from . import Refusal, app_argument, load_app
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    app_argument(parser)
+    parser.add_argument("--task", metavar="NAME", help="tasks of this name only")
+    parser.add_argument(
+        "--arg",
+        metavar="NAME=JSON",
+        help="those with this argument only: name or position, and a text, integer, boolean",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    app = load_app(arguments.app)
+    argument = read_argument(arguments.arg)
+    asyncio.run(app.pause(arguments.task, argument=argument))
+    print(f"paused {what(app.queue_name, arguments)}")
+    return 0
+
+
+def read_argument(text: str | None) -> dict[Any, Any] | None:
+    """What `--arg` says, as `app.pause` takes it.
+
+    Raises:
+        Refusal: it is not a name or a position, an equals sign and JSON.
+    """
+    if text is None:
+        return None
+    name, is_pair, value = text.partition("=")
+    if not name or not is_pair:
+        raise Refusal(f"--arg {text!r} is not NAME=JSON, such as customer_id=42")
+    try:
+        return {int(name) if name.isdecimal() else name: json.loads(value)}
+    except ValueError:
+        raise Refusal(f"{value!r} is not JSON; a text needs its quotes: --arg '{name}={json.dumps(value)}'") from None
+
+
+def what(queue: str, arguments: argparse.Namespace) -> str:
+    """The pause for people."""
+    tasks = f"task {arguments.task!r}" if arguments.task else "all tasks" if arguments.arg else f"queue {queue!r}"
+    return f"{tasks} with {arguments.arg}" if arguments.arg else tasks

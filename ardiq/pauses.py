@@ -1,0 +1,151 @@
+"""Pausing: what must not start for now, by queue, by task name, or by an argument's value."""
+
+from asyncio import get_running_loop
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from ._codec import from_json, to_json
+from .task import Task
+
+if TYPE_CHECKING:
+    from ._attempts import Registered
+    from ._broker import Broker
+    from ._codec import Codec
+
+Argument: TypeAlias = Mapping[str, Any] | Mapping[int, Any]
+
+_PORTION = 1000
+
+
+class Pause(NamedTuple):
+    """Something that is paused.
+
+    Attributes:
+        id: what `redis-cli` shows: `send()`, `send(customer=42)`, `*(customer=42)`, or `*()` for the whole queue.
+        task: only tasks of this name; None: any.
+        argument: only those with this argument, by its name or position; None: whatever the arguments.
+        value: of that argument.
+        paused_at: since when, in ms since the epoch.
+        held: how many tasks a worker met and set aside.
+        resuming: it was ended, and the tasks it held are on their way back.
+    """
+
+    id: str
+    task: str | None
+    argument: str | int | None
+    value: str | int | bool | None
+    paused_at: int
+    held: int
+    resuming: bool
+
+
+class Pausing:
+    """What an app pauses; a part of `Ardiq`."""
+
+    _registry: "dict[str, Registered]"
+    _codec: "Codec"
+    _broker: "Broker"
+
+    async def pause(self, task: Task[..., Any] | str | None = None, *, argument: Argument | None = None) -> None:
+        """Let no more tasks start: of the whole queue, of one name, or with one argument of one value.
+
+        It holds at once and for all workers, until `resume`. What a worker has taken already still runs. Nothing is
+        lost: what waits goes on waiting, and more can be enqueued.
+
+        Args:
+            task: a task or its name; None: any.
+            argument: one argument and the value that it must have, such as `{"customer_id": 42}`: a string, an
+                integer, a boolean, or what travels as one of these (a UUID, an enum). A name finds it as a keyword, and
+                by position in the tasks that this app knows; a number is a position from 0. An argument that a call
+                leaves to its default is not found.
+
+        Raises:
+            ValueError: not exactly one argument, a value that cannot be looked for, a parameter that the task does not
+                have, or arguments that travel by the app's own serializer, which the server cannot read.
+            BadArgument: the queue has 500 pauses already.
+
+        Example:
+            ```python
+            await app.pause(argument={"customer_id": 42})
+            ```
+        """
+        rule, positions = self._pause(task, argument)
+        await self._ask("pause", *rule, to_json(positions))
+
+    async def resume(self, task: Task[..., Any] | str | None = None, *, argument: Argument | None = None) -> bool:
+        """End the pause that was made with the same arguments, and give back what it held, in its order.
+
+        Returns:
+            False when there is no such pause.
+        """
+        rule, _ = self._pause(task, argument, lenient=True)
+        found, more = False, 1
+        while more:
+            answer, _, more = await self._ask("resume", *rule, _PORTION)
+            found = found or answer == b"resumed"
+        return found
+
+    async def pauses(self) -> list[Pause]:
+        """What is paused, the oldest first."""
+        return read_pauses(await self._ask("pauses"))
+
+    def _pause(
+        self, task: Task[..., Any] | str | None, argument: Argument | None, *, lenient: bool = False
+    ) -> tuple[tuple[str, str, bytes], dict[str, int]]:
+        """What names a pause to the library, and where its argument is passed by position."""
+        name: Any = task.name if isinstance(task, Task) else "" if task is None else task
+        if not isinstance(name, str) or (not name and task is not None):
+            raise TypeError(f"task must be a task or its name, not {task!r}")
+        if argument is None:
+            return (name, "", b""), {}
+        if len(argument) != 1:
+            raise ValueError(f"argument must be one argument and its value, as {{'customer_id': 42}}, not {argument!r}")
+        if self._codec.is_custom:
+            raise ValueError("this app's arguments travel by its own serializer: pause by task instead")
+        key: Any
+        ((key, value),) = argument.items()
+        if not (key.isidentifier() if isinstance(key, str) else key >= 0):
+            raise ValueError(f"an argument is the name of a parameter, or a position from 0, not {key!r}")
+        text = to_json(value)
+        if not isinstance(from_json(text), str | int):  # a bool is an int
+            raise ValueError(f"only a string, an integer or a boolean can be looked for, not {value!r}")
+        positions = {} if isinstance(key, int) else dict(self._positions(name, key, lenient))
+        return (name, str(key), text), positions
+
+    def _positions(self, task: str, parameter: str, lenient: bool) -> Iterator[tuple[str, int]]:
+        """Where the tasks that this app knows take it by position; `task`: empty for any."""
+        known = {
+            name: entry.signature
+            for name, entry in self._registry.items()
+            if task in ("", name) and entry.signature is not None
+        }
+        if known and not lenient and not any(signature.accepts(parameter) for signature in known.values()):
+            whose = f"task {task!r} does not have" if task else "no task of this app has"
+            raise ValueError(f"{whose} a parameter {parameter!r}")
+        for name, signature in known.items():
+            position = signature.position(parameter)
+            if position is not None:
+                yield name, position
+
+    async def _ask(self, function: str, *args: str | bytes | int) -> Any:
+        return await self._broker.line(get_running_loop()).call(function, *args)
+
+
+def read_pauses(answer: list[Any]) -> list[Pause]:
+    """The reply of the query `pauses`."""
+    pauses = []
+    for pause_id, definition, held in zip(answer[::3], answer[1::3], answer[2::3], strict=True):
+        rule = from_json(definition)
+        argument = rule.get("argument")
+        pauses.append(
+            Pause(
+                pause_id.decode(),
+                rule.get("task"),
+                int(argument) if argument is not None and argument.isdecimal() else argument,
+                None if argument is None else from_json(rule["value"].encode()),
+                int(rule.get("paused_at", 0)),
+                held,
+                bool(rule.get("resuming")),
+            )
+        )
+    return sorted(pauses, key=lambda pause: (pause.paused_at, pause.id))
