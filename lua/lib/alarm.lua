@@ -9,9 +9,10 @@ function M.scheduled(b)
   if at <= b.now or b.first_due < at then lane.wake(b.base, b.first_due_lane, 1) end
 end
 
--- A worker is gone: if the alarm was its, another is woken, and takes it when it finds nothing to do.
+-- A worker is gone or has no slot left: if the alarm was its, another is woken, and takes it when it finds nothing to do.
 function M.drop(base, worker)
   local meta = keys.meta(base)
+  redis.pcall('HDEL', keys.worker(base, worker), 'alarm')
   local held = redis.pcall('HGET', meta, 'alarm_worker')
   if held ~= worker then return end
   redis.call('HDEL', meta, 'alarm', 'alarm_worker')
@@ -30,7 +31,10 @@ function M.wait_ms(b, worker)
   local alarm = redis.call('HMGET', meta, 'alarm', 'alarm_worker')
   local at = tonumber(alarm[1] or 0)
   if alarm[2] ~= worker and at > b.now and at <= due_at then return -1 end
-  redis.call('HSET', meta, 'alarm', due_at, 'alarm_worker', worker)
+  if alarm[2] ~= worker or at ~= due_at then
+    redis.call('HSET', meta, 'alarm', due_at, 'alarm_worker', worker)
+    redis.call('HSET', keys.worker(b.base, worker), 'alarm', due_at)
+  end
   return math.max(due_at - b.now, 0)
 end
 

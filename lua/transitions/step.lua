@@ -37,7 +37,7 @@ return function(base, args)
   local outcomes = read_outcomes(args.outcomes)
   member.require(base, worker)
   local row = keys.worker(base, worker)
-  local last = errors.read('HMGET', row, 'seq', 'first_token', 'suspect', 'passes')
+  local last = errors.read('HMGET', row, 'seq', 'first_token', 'suspect', 'passes', 'alarm')
   local last_seq = tonumber(last[1] or 0)
   if seq < 1 then errors.raise(errors.bad_argument('seq counts from 1')) end
   if seq < last_seq then errors.raise(errors.old_step(seq, last_seq)) end
@@ -58,7 +58,12 @@ return function(base, args)
 
   if more_due then more = 1 end
   local wait_ms = -1
-  if want > 0 and claimed == 0 and more == 0 then wait_ms = alarm.wait_ms(b, worker) end
+  if claimed == want then
+    -- It has no room for what falls due: the alarm is for one that has.
+    if last[5] then alarm.drop(base, worker) end
+  elseif claimed == 0 and more == 0 then
+    wait_ms = alarm.wait_ms(b, worker)
+  end
   local refusals = b.refusals
   local reply = { more, wait_ms, #refusals / 3 }
   for i = 1, #refusals do reply[3 + i] = refusals[i] end
