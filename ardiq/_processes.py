@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import context
 from ._attempts import Claim, FromChild, Registered, within
 from ._codec import from_msgpack, to_msgpack
+from ._memory import oom_kills
 from .errors import ProcessDied
 
 if TYPE_CHECKING:
@@ -30,12 +31,15 @@ def frame(message: Any) -> bytes:
     return len(data).to_bytes(4, "big") + data
 
 
-def exit_reason(code: int) -> str:
-    """How a process ended, for people."""
+def exit_reason(code: int, oom_kills_before: int | None) -> str:
+    """How a process ended, for people; `oom_kills_before`: what `oom_kills` said while it lived."""
     if code >= 0:
         return f"exit code {code}"
     if code == -signal.SIGKILL:
-        return "killed by SIGKILL, perhaps out of memory"
+        now = oom_kills()
+        if now is None or oom_kills_before is None:
+            return "killed by SIGKILL, perhaps out of memory"
+        return "killed by SIGKILL, out of memory" if now > oom_kills_before else "killed by SIGKILL"
     try:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
@@ -64,6 +68,7 @@ class _Child:
         self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self._process = process
+        self._oom_kills = oom_kills()
         self._reader = reader
         self._writer = writer
         # A process that the task forked may hold the socket open: the end of the child is what counts.
@@ -92,7 +97,8 @@ class _Child:
             await asyncio.wait([self._ended], timeout=_GRACE_S)
             if not self._ended.done():
                 raise ProcessDied("the task's child process closed its connection to the worker") from None
-            raise ProcessDied(f"the task's child process died: {exit_reason(self._ended.result())}") from None
+            reason = exit_reason(self._ended.result(), self._oom_kills)
+            raise ProcessDied(f"the task's child process died: {reason}") from None
         return answer
 
     async def stop(self) -> None:

@@ -11,15 +11,16 @@ import contextlib
 import logging
 import math
 import os
-import resource
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import embedded
+from .._memory import oom_kills, resident_mb
 from .._processes import exit_reason
 from ..errors import LibraryError
 from . import Refusal, load_app
@@ -36,6 +37,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _HEALTHY_AFTER_S = 60.0
 _LOOK_S = 0.5
 _STUBBORN_S = 8.0  # longer than a cancelled worker takes to leave
+_DEAF_S = _STUBBORN_S + 2.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +68,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tasks", type=_positive, metavar="N", help="end a worker after about N attempts")
     parser.add_argument("--max-age", type=_positive, metavar="SECONDS", help="end a worker after this time")
     parser.add_argument(
-        "--max-memory-mb", type=_positive, metavar="N", help="end a worker that holds more MiB than this"
+        "--max-memory-mb",
+        type=_positive,
+        metavar="N",
+        help="end a worker that holds more MiB than this, with its child processes",
     )
     parser.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
 
@@ -95,12 +100,16 @@ class _Work:
         self._is_over = False  # the time for it
         self._is_recycled = False
         self._is_asked = False  # to stop, from outside
+        self._drains: queue.SimpleQueue[None] = queue.SimpleQueue()  # a signal may interrupt whoever puts into it
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         self._main = asyncio.current_task()
         for number in _SIGNALS:
-            loop.add_signal_handler(number, self._signalled)
+            # Not the loop's own handlers: a task may hold up the loop.
+            signal.signal(number, lambda *_: self._signalled(loop))
+        if self._arguments.drain_timeout is not None:
+            threading.Thread(target=self._end_in_time, daemon=True).start()
         lifeline = self._arguments.lifeline
         if lifeline is not None:
             os.set_inheritable(lifeline, False)
@@ -117,24 +126,28 @@ class _Work:
             watch.cancel()
         return _RECYCLED if self._is_recycled and lifeline is not None and not self._is_asked else 0
 
-    def _signalled(self) -> None:
+    def _signalled(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._is_asked:
-            _log.warning("stopped at once; what was running runs again when the lease is over")
-            logging.shutdown()
-            os._exit(1)
+            self._end_at_once("stopped at once; what was running runs again when the lease is over")
         self._is_asked = True
-        _log.info("stopping when the running tasks have ended; a second signal stops at once")
-        self._drain()
+        self._drains.put(None)
+        loop.call_soon_threadsafe(self._stop)
 
     def _parent_ended(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._arguments.lifeline)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._arguments.lifeline)
         if not self._is_asked:
-            self._signalled()
+            self._signalled(loop)
+
+    def _stop(self) -> None:
+        _log.info("stopping when the running tasks have ended; a second signal stops at once")
+        self._drain()
 
     def _drain(self) -> None:
         if self._is_draining:
             return
         self._is_draining = True
+        self._drains.put(None)
         self._app.stop()
         if self._arguments.drain_timeout is not None:
             asyncio.get_running_loop().call_later(self._arguments.drain_timeout, self._hand_back)
@@ -144,10 +157,16 @@ class _Work:
         self._is_over = True
         if self._main is not None:
             self._main.cancel()
-        asyncio.get_running_loop().call_later(_STUBBORN_S, self._leave)
 
-    def _leave(self) -> None:
-        _log.warning("a task does not let itself be cancelled; it runs again when the lease is over")
+    def _end_in_time(self) -> None:
+        """On a thread: end even if the loop is held up or a task ignores that it is cancelled."""
+        self._drains.get()
+        time.sleep(self._arguments.drain_timeout + _STUBBORN_S)
+        why = "a task does not let itself be cancelled" if self._is_over else "a task holds up the event loop"
+        self._end_at_once(f"{why}; what was running runs again when the lease is over")
+
+    def _end_at_once(self, why: str) -> None:
+        _log.warning(why)
         logging.shutdown()
         os._exit(1)
 
@@ -169,22 +188,15 @@ class _Work:
         if limits.max_age is not None and time.monotonic() - self._started >= limits.max_age:
             return f"{limits.max_age} s old (--max-age)"
         # Not before it has run a task: a limit below what a worker starts with would replace it for ever.
-        if limits.max_memory_mb is not None and attempts and (held := _resident_mb()) > limits.max_memory_mb:
+        if limits.max_memory_mb is not None and attempts and (held := resident_mb()) > limits.max_memory_mb:
             return f"holds {held} MiB (--max-memory-mb {limits.max_memory_mb})"
         return None
-
-
-def _resident_mb() -> int:
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
-    except OSError:  # no Linux: the most it ever held
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most >> 20 if sys.platform == "darwin" else most >> 10
 
 
 class _Supervisor:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._count: int = arguments.workers
+        self._drain_timeout: float | None = arguments.drain_timeout
         self._command = [sys.executable, "-m", "ardiq", "run", arguments.app]
         for name in ("burst", "verbose", "quiet", "allow_eviction"):
             if getattr(arguments, name):
@@ -208,14 +220,23 @@ class _Supervisor:
             os.close(held)
 
     def _stop(self) -> None:
-        self._stopping.set()
         for child in self._children:
             _pass_on(child)
+        if not self._stopping.is_set() and self._drain_timeout is not None:
+            # One that holds on to the interpreter does not even hear the signal.
+            asyncio.get_running_loop().call_later(self._drain_timeout + _DEAF_S, self._kill)
+        self._stopping.set()
+
+    def _kill(self) -> None:
+        for child in self._children:
+            _log.warning("worker process %d does not stop: killed", child.pid)
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
 
     async def _keep(self, number: int, lifeline: int) -> int:
         pause = _FIRST_PAUSE_S
         while True:
-            started = time.monotonic()
+            started, kills = time.monotonic(), oom_kills()
             code = await self._one(lifeline)
             if self._stopping.is_set() or code in (0, _REFUSED):
                 return 0 if code in (0, _RECYCLED) else max(code, 1)
@@ -228,7 +249,7 @@ class _Supervisor:
                 "worker %d of %d ended: %s; starting it again in %g s",
                 number,
                 self._count,
-                exit_reason(code),
+                exit_reason(code, kills),
                 pause,
             )
             try:
