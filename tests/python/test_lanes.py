@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -190,3 +191,40 @@ def test_they_can_be_read(lanes_of: Any) -> None:
     assert app.weights == {"low": 1, "high": 3}
     assert app.limits == {"low": 2}
     assert (lanes_of().weights, lanes_of().limits) == (None, None)
+
+
+def blocks(app: Ardiq) -> int:
+    """How often anybody has begun to block at the server."""
+    found = re.search(rb"cmdstat_blpop:calls=(\d+)", app._broker.core.command(["INFO", "commandstats"]))
+    return int(found[1]) if found else 0
+
+
+async def test_a_worker_is_at_rest_while_a_lane_is_at_its_limit(make_app: Callable[..., Ardiq]) -> None:
+    """And yet hears of what comes to that lane when there is room again, long before its block would end."""
+    app = make_app(priorities=["low", "high"], limits={"low": 1}, concurrency=4, poll_block_ms=60_000)
+    started, release = asyncio.Event(), asyncio.Event()
+
+    @app.task
+    async def hold() -> None:
+        started.set()
+        await release.wait()
+
+    @app.task
+    async def quick() -> int:
+        return 1
+
+    async with working(app), asyncio.timeout(SOON_S):
+        for _ in range(3):
+            first = await hold.options(priority="low").enqueue()
+            await started.wait()
+            await asyncio.sleep(0.2)
+            before = blocks(app)
+            await asyncio.sleep(0.5)
+            assert blocks(app) - before <= 2
+            assert await quick.options(priority="high").request() == 1
+            release.set()
+            await first.result(timeout=SOON_S)
+            await asyncio.sleep(0.2)
+            assert await quick.options(priority="low").request() == 1
+            started.clear()
+            release.clear()

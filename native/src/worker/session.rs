@@ -43,6 +43,10 @@ pub struct Session {
     pub blocked: AtomicBool,
     /// The connection that blocks, as the server calls it; 0: none does.
     pub blocking_client: AtomicI64,
+    /// Whether more was to be claimed of each lane when the block began; empty where no lane has a limit.
+    pub blocked_on: std::sync::Mutex<Vec<bool>>,
+    /// Whether the server lets a block be ended, as far as is known.
+    pub can_unblock: AtomicBool,
 }
 
 impl Session {
@@ -74,6 +78,8 @@ impl Session {
             block: Notify::new(),
             blocked: AtomicBool::new(false),
             blocking_client: AtomicI64::new(0),
+            blocked_on: std::sync::Mutex::default(),
+            can_unblock: AtomicBool::new(true),
         })
     }
 

@@ -33,6 +33,9 @@ impl Session {
                 Next::Wait { until, block } => {
                     if block && !self.blocked.swap(true, Ordering::Relaxed) {
                         self.block.notify_one();
+                    } else if block && self.is_outdated() {
+                        // What happens meanwhile is heard below.
+                        self.unblock().await;
                     }
                     let woken = shared.wake.notified();
                     match until {

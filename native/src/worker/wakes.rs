@@ -6,31 +6,45 @@ use std::sync::atomic::Ordering;
 
 use std::time::Duration;
 
+use super::lock;
 use super::session::{End, Session};
 use crate::connection::{Backoff, Connection};
+use crate::error::Error;
 use crate::mailbox::block_on;
 
 /// How long whoever leaves tries to end its block, and how often.
 const UNBLOCK_PATIENCE: Duration = Duration::from_secs(1);
 const UNBLOCK_AGAIN: Duration = Duration::from_millis(5);
-/// While a lane is at its limit its wake list is left out; it may be wanted again soon.
+/// While a lane is at its limit its wake list is left out. Where the server does not let such a block be ended when the
+/// lane is wanted again, it is a short one.
 const LIMITED_BLOCK: Duration = Duration::from_millis(50);
 
 impl Session {
     /// The wake lists of the lanes that more may be claimed of, and how long to block on them.
     fn wanted(&self) -> (Vec<String>, Duration) {
         let longest = self.shared.config.poll_block;
-        match self.shared.slots().open_lanes() {
-            Some(open) if open.contains(&false) => {
-                let wanted = self.wake_keys.iter().zip(open).filter(|(_, open)| *open);
-                (wanted.map(|(key, _)| key.clone()).collect(), longest.min(LIMITED_BLOCK))
-            }
-            _ => (self.wake_keys.clone(), longest),
+        let open = self.shared.slots().open_lanes().unwrap_or_default();
+        let is_partial = open.contains(&false);
+        lock(&self.blocked_on).clone_from(&open);
+        if !is_partial {
+            return (self.wake_keys.clone(), longest);
         }
+        let wanted = self.wake_keys.iter().zip(open).filter(|(_, open)| *open);
+        let can_end = self.can_unblock.load(Ordering::Relaxed);
+        (wanted.map(|(key, _)| key.clone()).collect(), if can_end { longest } else { longest.min(LIMITED_BLOCK) })
     }
 
-    /// Ends the block, so that no token goes to a worker that leaves. One that it was given just before is passed on by
-    /// the step that follows. Where the server does not allow it, a token may be lost: the task it stood for waits until
+    /// Whether a lane is wanted that the block leaves out, because it was at its limit then, and it can be ended.
+    pub fn is_outdated(&self) -> bool {
+        if !self.can_unblock.load(Ordering::Relaxed) {
+            return false;
+        }
+        let Some(open) = self.shared.slots().open_lanes() else { return false };
+        lock(&self.blocked_on).iter().zip(open).any(|(before, now)| now && !before)
+    }
+
+    /// Ends the block: so that it is begun anew on other lists, or no token goes to a worker that leaves. One that it was
+    /// given just before is passed on by the step that follows. Where the server does not allow it, a token may be lost: the task it stood for waits until
     /// another worker looks by itself, `poll_block` at the most.
     pub async fn unblock(&self) {
         let unblocked = async {
@@ -39,7 +53,11 @@ impl Session {
                 if client_id != 0 {
                     let mut command = redis::cmd("CLIENT");
                     command.arg("UNBLOCK").arg(client_id);
-                    if self.shared.dispatcher.link().query(&command).await.is_err() {
+                    if let Err(error) = self.shared.dispatcher.link().query(&command).await {
+                        // The server is there, and refuses.
+                        if !matches!(error, Error::Broker { .. }) {
+                            self.can_unblock.store(false, Ordering::Relaxed);
+                        }
                         return;
                     }
                 }
