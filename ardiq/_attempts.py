@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import context
 from ._codec import from_json, to_json
-from .errors import Retry, Snooze
+from .errors import InvalidArguments, Retry, Snooze
 from .executors import Process
 from .models import ErrorContext, ExecutionContext
 from .retries import RetryRules
@@ -162,7 +162,9 @@ class Attempts:
         # The hot path. It differs from `_runner_with` in nothing but the calls it saves.
         fn, signature, running = entry.fn, entry.signature, self.running
         set_context, succeeded = context.running.set, self._succeeded
-        decode, encode = self._codec.decode_call, self._codec.encode_result
+        codec = self._codec
+        decode, receive, encode = codec.receive_call, codec.receiver(signature), codec.encode_result
+        takes_none = signature is None or signature.takes(())
 
         async def attempt(claim: Claim) -> None:
             started = monotonic()
@@ -172,13 +174,10 @@ class Attempts:
                 if claim[5] or claim[4]:
                     args, kwargs = decode(claim[3], claim[4], claim[5], signature)
                     value = await fn(*args, **kwargs)
-                elif claim[3] == b"[]":
+                elif claim[3] == b"[]" and takes_none:
                     value = await fn()
                 else:
-                    args = from_json(claim[3])
-                    if type(args) is not list:
-                        raise ValueError("the stored arguments are not a list")
-                    value = await fn(*args)
+                    value = await fn(*receive(claim[3]))
                 result = encode(claim[2], signature, value)
             except BaseException as error:
                 await self.failed(entry, claim, started, error)
@@ -198,7 +197,7 @@ class Attempts:
             wait_s = self.taken_at - claim[9] / 1000 if claim[8] == 1 else None
             context.running.set(claim)
             try:
-                args, kwargs = self._codec.decode_call(claim[3], claim[4], claim[5], signature)
+                args, kwargs = self._codec.receive_call(claim[3], claim[4], claim[5], signature)
                 value = await call(claim, args, kwargs)
                 result = self._codec.encode_result(claim[2], signature, value)
             except BaseException as error:
@@ -286,7 +285,7 @@ class Attempts:
         details: dict[str, Any] = {}
         if entry.task is not None and not asked:
             details["traceback"] = error_traceback(error)
-        will_retry = rules.allow(tries, error)
+        will_retry = not isinstance(error, InvalidArguments) and rules.allow(tries, error)
         if will_retry:
             details["delay_ms"] = delay_ms = rules.delay_ms(tries, error)
             if rules.max_age_ms:

@@ -16,7 +16,7 @@ from ._mailbox import Mailbox
 from .job import Job
 
 if TYPE_CHECKING:
-    from .app import Ardiq
+    pass
 
 log = logging.getLogger("ardiq")
 
@@ -206,11 +206,11 @@ class Line:
             return
         self.channel.call(next(self._tickets), function, args)
 
-    def enqueue(self, app: "Ardiq", task_id: str, record: tuple[str | bytes, ...], sent: Enqueued) -> None:
+    def enqueue(self, job: Job, record: tuple[str | bytes, ...], sent: Enqueued) -> None:
         """Send one task with all others of this turn; `sent` becomes its job."""
         ticket = next(self._tickets)
         self.channel.submit(ticket, "enqueue", record, self._repeat)
-        sent.job = Job(app, task_id)
+        sent.job = job
         self._open[ticket] = sent
         self._submitted += 1
         if self._submitted == 1:

@@ -103,7 +103,7 @@ def _attempt(where: list[str], module: str, path: str, claim: list[Any], max_mem
             point(app, *where)
         if entry.timeout is not None:
             context.deadline.set(time.time() + entry.timeout)
-        args, kwargs = codec.decode_call(claim[3], claim[4], claim[5], entry.signature)
+        args, kwargs = codec.receive_call(claim[3], claim[4], claim[5], entry.signature)
         value = codec.encode_result(claim[2], entry.signature, entry.fn(*args, **kwargs))
         _limit_memory(None)
         return frame(["value", *value])

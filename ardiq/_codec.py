@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from ._signature import MISSING, Signature
+from . import _conversion
+from ._signature import MISSING, Signature, invalid
 
 CUSTOM = "custom"
 TYPED = "json+types"
@@ -66,6 +67,9 @@ def _base_value(value: Any) -> Any:
         return int.__index__(value)
     if isinstance(value, float):
         return float.__float__(value)
+    plain = _conversion.to_plain(value)
+    if plain is not value:
+        return plain
     raise TypeError(f"a {type(value).__name__} cannot travel")
 
 
@@ -109,7 +113,7 @@ class _Mode:
         try:
             back = self.decode(self.encode(value))
             if self.typed and hint is not MISSING:
-                back = msgspec.convert(back, hint, str_keys=self.str_keys)
+                back = _conversion.convert(back, hint, self.str_keys)
             return _same(value, back)
         except Exception:
             return False
@@ -118,9 +122,9 @@ class _Mode:
         if hint is MISSING:
             return value
         try:
-            return msgspec.convert(value, hint, str_keys=self.str_keys)
+            return _conversion.convert(value, hint, self.str_keys)
         except msgspec.ValidationError as error:
-            raise TypeError(f"{label} does not fit its annotation: {error}") from None
+            raise TypeError(f"{label} does not fit its annotation: {_conversion.why_not(error)}") from None
 
 
 _MODES = {
@@ -246,7 +250,7 @@ class Codec:
     def decode_call(
         self, args: bytes, kwargs: bytes, codec: str, signature: Signature | None
     ) -> tuple[list[Any], dict[str, Any]]:
-        """The other way round. Without a signature, typed values stay as JSON has them.
+        """The other way round, to look at. Without a signature, typed values stay as JSON has them.
 
         Raises:
             TypeError: an argument does not fit its annotation.
@@ -269,6 +273,46 @@ class Codec:
         if not isinstance(a, list | tuple) or not isinstance(k, dict):
             raise ValueError("the stored arguments are not a list and a mapping")
         return list(a), k
+
+    def receive_call(
+        self, args: bytes, kwargs: bytes, codec: str, signature: Signature | None
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The other way round, to call the function with: each argument as its annotation wants it, whoever sent it.
+        What an own serializer carries is as that made it.
+
+        Raises:
+            InvalidArguments: they cannot be read, or do not fit.
+            ValueError: an unknown codec.
+        """
+        if not codec and not kwargs and signature is not None and (read := signature.reader) is not None:
+            try:
+                return list(read(args)), {}
+            except msgspec.DecodeError:
+                pass  # explained below
+        mode = None if codec == CUSTOM else self._mode(codec)
+        try:
+            a, k = self.decode_call(args, kwargs, codec, None)
+        except ValueError as error:
+            if mode is None:
+                raise
+            raise invalid(f"the stored arguments cannot be read: {error}") from None
+        if signature is None:
+            return a, k
+        return signature.convert(a, k, mode.str_keys if mode else None)
+
+    def receiver(self, signature: Signature | None) -> Callable[[bytes], Sequence[Any]]:
+        """`receive_call` for what most calls have: positional arguments in JSON."""
+        read = None if signature is None else signature.reader
+
+        def receive(args: bytes) -> Sequence[Any]:
+            if read is not None:
+                try:
+                    return read(args)
+                except msgspec.DecodeError:
+                    pass  # explained below
+            return self.receive_call(args, b"", "", signature)[0]
+
+        return receive
 
     def encode_result(self, name: str, signature: Signature | None, value: Any) -> tuple[bytes, str]:
         """A task's result to its bytes and codec.
@@ -302,21 +346,32 @@ class Codec:
             raise self._too_large(f"the result of task {name!r} is", len(data))
         return data, codec
 
-    def decode_result(self, data: bytes, codec: str, signature_of: Callable[[str], Signature | None]) -> Any:
-        """A result from its bytes; `signature_of` finds the task that returned it.
+    def decode_result(
+        self,
+        data: bytes,
+        codec: str,
+        signature_of: Callable[[str], Signature | None],
+        signature: Signature | None = None,
+    ) -> Any:
+        """A result from its bytes; `signature_of` finds the task that returned it, where `signature` is not given.
 
         Where that task is unknown, a typed result is the plain data that JSON has of it.
+
+        Raises:
+            TypeError: it does not fit the annotation.
         """
-        if not codec:
+        if not codec and signature is None:
             return from_json(data) if data else None
         if codec == CUSTOM:
             return self._deserialize(data)
         codec, _, name = codec.partition(":")
         mode = self._mode(codec)
-        value = mode.decode(data)
-        if not mode.typed:
-            return value
-        signature = signature_of(name)
+        value = mode.decode(data) if data else None
+        if signature is None:
+            if not mode.typed:
+                return value
+            signature = signature_of(name)
+        name = name or (signature.name if signature else "")
         return value if signature is None else mode.restore(value, signature.returns, f"the result of task {name!r}")
 
     def canonical(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:

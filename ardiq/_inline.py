@@ -71,12 +71,11 @@ class InlineLine:
         self._context.run(context.reports.set, self)  # type: ignore[arg-type]
 
     async def _in_process(self, entry: Registered, claim: Claim) -> Any:
-        args, kwargs = self._attempts._codec.decode_call(claim[3], claim[4], claim[5], entry.signature)
+        args, kwargs = self._attempts._codec.receive_call(claim[3], claim[4], claim[5], entry.signature)
         return await within(entry.timeout, asyncio.to_thread(entry.fn, *args, **kwargs))
 
-    def enqueue(self, app: "Ardiq", task_id: str, record: Sequence[Any], sent: Enqueued) -> None:
+    def enqueue(self, job: Job, record: Sequence[Any], sent: Enqueued) -> None:
         """Run one task; `sent` becomes its job when it has ended, at once where it must wait or exists already."""
-        job = Job(app, task_id)
         self.library.enqueue(*record)
         if not self.library.ready:
             sent.set_result(job)

@@ -50,7 +50,7 @@ class Producer:
         sent = Enqueued(loop=loop)
         try:
             record = self._record(task, args, kwargs, options)
-            self._broker.line(loop).enqueue(self._app, record[0], record, sent)
+            self._broker.line(loop).enqueue(Job(self._app, record[0], task._signature), record, sent)
         except Exception as error:
             sent.set_exception(error)
         return sent
@@ -62,7 +62,7 @@ class Producer:
         loop = get_running_loop()
         sent = Enqueued(loop=loop)
         record = self._record(task, args, kwargs, options, task_id, extra)
-        self._broker.line(loop).enqueue(self._app, record[0], record, sent)
+        self._broker.line(loop).enqueue(Job(self._app, record[0], task._signature), record, sent)
         return await sent
 
     async def enqueue_many(self, tasks: Iterable[PreparedTask]) -> list[Job]:
@@ -78,7 +78,7 @@ class Producer:
             if hooked:
                 task_id, extra = await self._run_hooks(each._task, each.args, each.kwargs, each._options)
             records.append(self._record(each._task, each.args, each.kwargs, each._options, task_id, extra))
-        return await self.send(records)
+        return _typed(await self.send(records), prepared)
 
     async def send(self, records: Sequence[Record]) -> list[Job]:
         """Send records in one go."""
@@ -104,7 +104,8 @@ class Producer:
 
     def enqueue_sync(self, prepared: Sequence[PreparedTask]) -> list[Job]:
         """Send tasks from code without an event loop; blocks this thread, with the GIL released."""
-        return self.send_sync([self.record_sync(held_back(each, "enqueue_many_sync")) for each in prepared])
+        records = [self.record_sync(held_back(each, "enqueue_many_sync")) for each in prepared]
+        return _typed(self.send_sync(records), prepared)
 
     def record_sync(self, call: PreparedTask) -> Record:
         """The record of one call, its hooks run; what is wrong with it is said here."""
@@ -139,7 +140,7 @@ class Producer:
                 f"await {call.name}.request(...), or keep results"
             )
         job = self.enqueue_sync([call])[0]
-        result = self._app._queue.wait_sync(job.id, timeout)
+        result = self._app._queue.wait_sync(job.id, timeout, call._task._signature)
         if not result.success:
             raise TaskError(result)
         return result.value
@@ -172,7 +173,7 @@ class Producer:
             with line.mailbox.wish(task_id, timeout) as wished:
                 waiter = {"waiter": mailbox, "waiter_ttl_ms": wished.ttl_ms, **(extra or {})}
                 sent = Enqueued(loop=loop)
-                line.enqueue(app, task_id, self._record(task, args, kwargs, options, task_id, waiter), sent)
+                line.enqueue(Job(app, task_id), self._record(task, args, kwargs, options, task_id, waiter), sent)
                 await sent  # not timed: whoever is told of a timeout knows that the task is on the queue
                 async with asyncio.timeout(timeout):
                     outcome = await wished.future
@@ -180,7 +181,7 @@ class Producer:
                 outcome = await line.mailbox.wait(task_id, timeout)
         except TimeoutError:
             raise too_late(task_id, timeout) from None
-        result = app._queue.decode(outcome)
+        result = app._queue.decode(outcome, task._signature)
         if not result.success:
             raise TaskError(result)
         return result.value
@@ -274,3 +275,10 @@ def held_back(call: Any, taker: str) -> PreparedTask:
     if not isinstance(call, PreparedTask):
         raise TypeError(f"{taker} takes task.prepare(...), not {type(call).__name__}")
     return call
+
+
+def _typed(jobs: list[Job], calls: Sequence[PreparedTask]) -> list[Job]:
+    """The jobs of calls, which know the types of their results."""
+    for job, call in zip(jobs, calls, strict=True):
+        job._signature = call._task._signature
+    return jobs

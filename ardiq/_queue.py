@@ -27,22 +27,24 @@ class Queue:
     def __init__(self, app: "Ardiq") -> None:
         self._app = app
 
-    async def result(self, task_id: str, timeout: float | None) -> TaskResult | None:
+    async def result(
+        self, task_id: str, timeout: float | None, signature: Signature | None = None
+    ) -> TaskResult | None:
         mailbox = self._line().mailbox
         if timeout is not None:
-            return self.decode(await mailbox.wait(task_id, timeout))
+            return self.decode(await mailbox.wait(task_id, timeout), signature)
         found = await mailbox.look(task_id)
-        return self.decode(found) if isinstance(found, Outcome) else None
+        return self.decode(found, signature) if isinstance(found, Outcome) else None
 
-    def result_sync(self, task_id: str, timeout: float | None) -> TaskResult | None:
+    def result_sync(self, task_id: str, timeout: float | None, signature: Signature | None = None) -> TaskResult | None:
         """As `result`, blocking this thread."""
-        return self._look_sync(task_id) if timeout is None else self.wait_sync(task_id, timeout)
+        return self._look_sync(task_id, signature) if timeout is None else self.wait_sync(task_id, timeout, signature)
 
-    def wait_sync(self, task_id: str, timeout: float | None) -> TaskResult:
+    def wait_sync(self, task_id: str, timeout: float | None, signature: Signature | None = None) -> TaskResult:
         """Block this thread until the task has ended: asks again and again, at most every 50 ms. None: for ever."""
         pause_s, deadline = _FIRST_PAUSE_S, inf if timeout is None else monotonic() + timeout
         while True:
-            if (result := self._look_sync(task_id)) is not None:
+            if (result := self._look_sync(task_id, signature)) is not None:
                 return result
             left_s = deadline - monotonic()
             if left_s <= 0:
@@ -50,9 +52,9 @@ class Queue:
             sleep(min(pause_s, left_s))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    def _look_sync(self, task_id: str) -> TaskResult | None:
+    def _look_sync(self, task_id: str, signature: Signature | None) -> TaskResult | None:
         answer = self._app._broker.core.call("await", [task_id, "", 0, self._app.result_ttl_ms], True)
-        return self.decode(Outcome.read(answer[1:])) if answer[0] == b"finished" else None
+        return self.decode(Outcome.read(answer[1:]), signature) if answer[0] == b"finished" else None
 
     async def status(self, task_id: str) -> str:
         found = await self._line().mailbox.look(task_id)
@@ -118,12 +120,12 @@ class Queue:
         counts = await self._counts()
         return counts["queued"] + counts["scheduled"] + counts["held"]
 
-    def decode(self, outcome: Outcome) -> TaskResult:
-        """An outcome as callers see it."""
+    def decode(self, outcome: Outcome, signature: Signature | None = None) -> TaskResult:
+        """An outcome as callers see it; with the signature of its task, its value is of the type that says."""
         success = outcome.state == "complete"
         value: Any
         if success:
-            value = self._app._codec.decode_result(outcome.value, outcome.codec, self._signature_of)
+            value = self._app._codec.decode_result(outcome.value, outcome.codec, self._signature_of, signature)
         else:
             value = outcome.value.decode(errors="replace")
         return TaskResult(

@@ -1,11 +1,14 @@
 """What a task's function takes and returns: checks calls cheaply, knows the annotations."""
 
 import inspect
+import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+
+from . import _conversion
 
 
 class _Missing:
@@ -22,14 +25,16 @@ _MOST_SHAPES = 1000
 class Signature:
     """One function's parameters and annotations, looked up when first needed."""
 
-    __slots__ = ("_fits", "_fn", "_hints", "_name", "_parameters", "_signature", "_wants_tuples")
+    __slots__ = ("_fits", "_fn", "_hints", "_reader", "_rows", "_signature", "_wants_tuples", "name")
 
     def __init__(self, name: str, fn: Callable[..., Any]) -> None:
-        self._name = name
+        self.name = name
         self._fn = fn
         self._fits: set[Any] = set()
         self._signature: inspect.Signature | None = None
         self._hints: dict[str, Any] | None = None
+        self._reader: Any = MISSING
+        self._rows: dict[tuple[Any, ...], Any] = {}
         self._wants_tuples: bool | None = None
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -45,9 +50,58 @@ class Signature:
         try:
             self._inspected().bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"task {self._name!r}: {error}") from None
+            raise TypeError(f"task {self.name!r}: {error}") from None
         if len(self._fits) < _MOST_SHAPES:
             self._fits.add(shape)
+
+    def takes(self, args: Sequence[Any]) -> bool:
+        """Whether the function can be called with these arguments alone."""
+        try:
+            self.check(args, {})
+        except TypeError:
+            return False
+        return True
+
+    def convert(
+        self, args: list[Any], kwargs: dict[str, Any], from_json: bool | None
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of a call that has arrived, each as its annotation wants it.
+
+        Args:
+            args: plain data, as are the values of `kwargs`.
+            from_json: whether JSON carried it, where keys are text; None: it is no plain data and stays as it is.
+
+        Raises:
+            InvalidArguments: it does not fit the function, or an argument its annotation.
+        """
+        try:
+            self.check(args, kwargs)
+        except TypeError as error:
+            raise invalid(str(error)) from None
+        row = None if from_json is None else self._row(len(args), tuple(kwargs))
+        if row is None or from_json is None:
+            return args, kwargs
+        try:
+            values = _conversion.convert([*args, *kwargs.values()], row, from_json)
+        except msgspec.ValidationError:
+            for (label, hint), value in zip(self._labelled(len(args), kwargs), [*args, *kwargs.values()], strict=True):
+                try:
+                    if hint is not MISSING:
+                        _conversion.convert(value, hint, from_json)
+                except msgspec.ValidationError as error:
+                    why = _conversion.why_not(error)
+                    raise invalid(f"argument {label!r} does not fit its annotation: {why}") from None
+            raise
+        return list(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
+
+    @property
+    def reader(self) -> Callable[[bytes], Sequence[Any]] | None:
+        """Reads a JSON array of positional arguments, converted, as fast as it would be read alone; None for functions
+        that need more. What it raises, `convert` explains.
+        """
+        if self._reader is MISSING:
+            self._reader = self._make_reader()
+        return self._reader  # type: ignore[no-any-return]
 
     @property
     def wants_tuples(self) -> bool:
@@ -59,8 +113,11 @@ class Signature:
 
     @property
     def returns(self) -> Any:
-        """The annotation of the result, or `MISSING`."""
-        return self._resolved().get("return", MISSING)
+        """The annotation of the result, or `MISSING`. One that promises nothing forbids nothing: a middleware may
+        return something else.
+        """
+        hint = self._resolved().get("return", MISSING)
+        return MISSING if hint is types.NoneType else hint
 
     def positional(self, count: int) -> Iterator[tuple[str, Any]]:
         """Name and annotation of each of the first `count` positional arguments."""
@@ -96,6 +153,49 @@ class Signature:
             keyword = next((p.name for p in parameters.values() if p.kind is p.VAR_KEYWORD), "")
         return self._resolved().get(keyword, MISSING)
 
+    def _make_reader(self) -> Callable[[bytes], Sequence[Any]] | None:
+        hints: list[Any] = []
+        optional = 0
+        kind: Any = None
+        for parameter in self._inspected().parameters.values():
+            hint: Any = self._resolved().get(parameter.name, Any)
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                hints.append(hint)
+                optional += parameter.default is not parameter.empty
+            elif parameter.kind is parameter.VAR_POSITIONAL:
+                if hints:
+                    return None
+                kind = types.GenericAlias(list, (hint,))
+            elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+                return None
+        decode, absent = _conversion.decoder(kind or _conversion.row_type(hints, optional)), _conversion.ABSENT
+        if not optional:
+            return decode
+
+        def read(data: bytes) -> Sequence[Any]:
+            row: Sequence[Any] = decode(data)
+            return row if row[-1] is not absent else [value for value in row if value is not absent]
+
+        return read
+
+    def _labelled(self, count: int, keywords: Iterable[str]) -> list[tuple[str, Any]]:
+        return [*self.positional(count), *((keyword, self.hint(keyword)) for keyword in keywords)]
+
+    def _row(self, count: int, keywords: tuple[str, ...]) -> Any:
+        """The type of a row of so many arguments and these keywords, or None where there is nothing to convert."""
+        shape = (count, *keywords)
+        try:
+            return self._rows[shape]
+        except KeyError:
+            pass
+        hints = [hint for _, hint in self._labelled(count, keywords)]
+        row = None
+        if any(hint is not MISSING for hint in hints):
+            row = _conversion.row_type([Any if hint is MISSING else hint for hint in hints])
+        if len(self._rows) < _MOST_SHAPES:
+            self._rows[shape] = row
+        return row
+
     def _inspected(self) -> inspect.Signature:
         if self._signature is None:
             try:
@@ -106,8 +206,23 @@ class Signature:
 
     def _resolved(self) -> dict[str, Any]:
         if self._hints is None:
-            self._hints = {name: hint for name, hint in _hints_of(self._fn).items() if _can_convert(hint)}
+            hints = {name: _conversion.convertible(hint) for name, hint in self._written().items()}
+            self._hints = {name: hint for name, hint in hints.items() if hint is not None}
         return self._hints
+
+    def _written(self) -> dict[str, Any]:
+        hints = _hints_of(self._fn)
+        for parameter in self._inspected().parameters.values():
+            if parameter.default is None and parameter.name in hints:
+                hints[parameter.name] = typing.Optional[hints[parameter.name]]  # noqa: UP045
+        return hints
+
+
+def invalid(why: str) -> Exception:
+    """An `InvalidArguments`."""
+    from .errors import InvalidArguments
+
+    return InvalidArguments(why)
 
 
 def _anything(*args: Any, **kwargs: Any) -> None: ...
@@ -131,16 +246,6 @@ def _hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
             except Exception:
                 continue
         return hints
-
-
-def _can_convert(hint: Any) -> bool:
-    if hint is Any or isinstance(hint, typing.TypeVar):
-        return False
-    try:
-        msgspec.json.Decoder(hint)
-    except Exception:
-        return False
-    return True
 
 
 def _mentions_tuple(hint: Any) -> bool:

@@ -346,7 +346,7 @@ class Ardiq(Settings, Hooks, Pausing):
         """`send` for code without an event loop; blocks this thread until the server has answered."""
         return self.ref(name).enqueue_sync(*args, **kwargs)
 
-    def enqueue_many_sync(self, tasks: Iterable[PreparedTask]) -> list[Job]:
+    def enqueue_many_sync(self, tasks: Iterable[PreparedTask[R]]) -> list[Job[R]]:
         """`enqueue_many` for code without an event loop; blocks this thread until the server has answered."""
         return self._producer.enqueue_sync(list(tasks))
 
@@ -354,7 +354,7 @@ class Ardiq(Settings, Hooks, Pausing):
         """`result` for code without an event loop: blocks this thread, and asks at most every 50 ms."""
         return self._queue.result_sync(task_id, timeout)
 
-    async def enqueue_many(self, tasks: Iterable[PreparedTask]) -> list[Job]:
+    async def enqueue_many(self, tasks: Iterable[PreparedTask[R]]) -> list[Job[R]]:
         """Enqueue many calls at once.
 
         Args:

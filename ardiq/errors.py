@@ -99,6 +99,13 @@ class TaskError(ArdiqError):
         return type(self), (self.result,)
 
 
+class InvalidArguments(TypeError):
+    """The arguments of a task do not fit its function or its annotations: it fails at once, without another try.
+
+    Raised by the worker before the function is called; a task may raise it, too.
+    """
+
+
 class ProcessDied(RuntimeError):
     """The child process that ran a task (`executor="process"`) ended without an answer; the text says how."""
 

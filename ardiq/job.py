@@ -1,22 +1,28 @@
 """The handle of an enqueued task."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
+from ._typing import R_co
 from .models import Attempt, Progress, TaskInfo, TaskResult
 
 if TYPE_CHECKING:
+    from ._signature import Signature
     from .app import Ardiq
 
 
-class Job:
-    """An enqueued task: its app and its id."""
+class Job(Generic[R_co]):
+    """An enqueued task: its app and its id.
+
+    The job of a task whose function returns an `R` is a `Job[R]`: its result is one. Of any other it is as it travels.
+    """
 
     __match_args__ = ("app", "id")
-    __slots__ = ("app", "id")
+    __slots__ = ("_signature", "app", "id")
 
-    def __init__(self, app: "Ardiq", id: str) -> None:
+    def __init__(self, app: "Ardiq", id: str, _signature: "Signature | None" = None) -> None:
         self.app = app
         self.id = id
+        self._signature = _signature
 
     def __repr__(self) -> str:
         return f"Job(app={self.app!r}, id={self.id!r})"
@@ -29,7 +35,7 @@ class Job:
     def __hash__(self) -> int:
         return hash((id(self.app), self.id))
 
-    async def result(self, timeout: float | None = None) -> TaskResult | None:
+    async def result(self, timeout: float | None = None) -> TaskResult[R_co] | None:
         """How the task ended.
 
         Args:
@@ -40,12 +46,13 @@ class Job:
 
         Raises:
             TimeoutError: it did not end in time.
+            TypeError: the task returned what its annotation does not say.
         """
-        return await self.app.result(self.id, timeout=timeout)
+        return await self.app._queue.result(self.id, timeout, self._signature)
 
-    def result_sync(self, timeout: float | None = None) -> TaskResult | None:
+    def result_sync(self, timeout: float | None = None) -> TaskResult[R_co] | None:
         """`result` for code without an event loop: blocks this thread, and asks at most every 50 ms."""
-        return self.app.result_sync(self.id, timeout=timeout)
+        return self.app._queue.result_sync(self.id, timeout, self._signature)
 
     async def status(self) -> str:
         """Where the task is: "queued", "scheduled", "held" by a pause, "running", "complete" or "not_found"."""

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from ._codec import to_json
 from ._notes import Notes
+from ._typing import R_co
 
 if TYPE_CHECKING:
     from ._reports import Reports
@@ -20,12 +21,12 @@ DISCARDED = "discarded"
 _LONGEST_MESSAGE = 1000
 
 
-class TaskResult(NamedTuple):
+class TaskResult(NamedTuple, Generic[R_co]):
     """How a task ended.
 
     Attributes:
         success: it ran to its end.
-        value: what it returned; else the error's text, `ABORTED`, `EXPIRED` or `DISCARDED`.
+        value: what it returned; else, whatever its type says, the error's text, `ABORTED`, `EXPIRED` or `DISCARDED`.
         tries: attempts it took.
         enqueue_time: when it was enqueued, in ms since the epoch.
         start: when its last attempt started, in ms since the epoch.
@@ -33,7 +34,7 @@ class TaskResult(NamedTuple):
     """
 
     success: bool
-    value: Any
+    value: R_co
     tries: int
     enqueue_time: int = 0
     start: int = 0

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from ._options import NO_OPTIONS, CallOptions
 from ._signature import Signature
+from ._typing import R_co as Returned
 from .job import Job
 
 if TYPE_CHECKING:
+    from ._typing import EnqueueMethod, EnqueueSyncMethod, PrepareMethod
     from .app import Ardiq
 
 P = ParamSpec("P")
@@ -26,42 +28,49 @@ class _Enqueueable(Generic[P, R_co]):
     _task: "Task[P, R_co]"
     _options: CallOptions
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Job]:
-        """Put this call on the queue.
+    if TYPE_CHECKING:
+        enqueue = EnqueueMethod()
+        enqueue_sync = EnqueueSyncMethod()
+        prepare = PrepareMethod()
 
-        Returns:
-            The job, when awaited. Calls made within one turn of the event loop leave together.
+    else:
 
-        Raises:
-            TypeError: the arguments do not fit the function, or one cannot travel.
-            ValueError: an unknown lane, or more data than `payload_limit`.
-            BrokerError: the server cannot be reached.
+        def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Job]:
+            """Put this call on the queue.
 
-        Example:
-            ```python
-            job = await send_email.enqueue("a@example.com", subject="Hello")
-            ```
-        """
-        task = self._task
-        return task.app._producer.enqueue(task, args, kwargs, self._options)
+            Returns:
+                The job, when awaited. Calls made within one turn of the event loop leave together.
 
-    def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job:
-        """`enqueue` for code without an event loop, from any thread: blocks it until the server has answered.
+            Raises:
+                TypeError: the arguments do not fit the function, or one cannot travel.
+                ValueError: an unknown lane, or more data than `payload_limit`.
+                BrokerError: the server cannot be reached.
 
-        Within a running loop it works, too, and blocks the loop. Raises what `enqueue` raises, and `RuntimeError` where
-        an `@app.on_enqueue` hook is async.
+            Example:
+                ```python
+                job = await send_email.enqueue("a@example.com", subject="Hello")
+                ```
+            """
+            task = self._task
+            return task.app._producer.enqueue(task, args, kwargs, self._options)
 
-        Example:
-            ```python
-            job = send_email.enqueue_sync("a@example.com")
-            print(job.result_sync(timeout=10))
-            ```
-        """
-        return self._task.app._producer.enqueue_sync([self.prepare(*args, **kwargs)])[0]
+        def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+            """`enqueue` for code without an event loop, from any thread: blocks it until the server has answered.
 
-    def prepare(self, *args: P.args, **kwargs: P.kwargs) -> "PreparedTask":
-        """The call that `enqueue` would make, for `app.enqueue_many`."""
-        return PreparedTask(self._task, args, kwargs, self._options)
+            Within a running loop it works, too, and blocks the loop. Raises what `enqueue` raises, and `RuntimeError`
+            where an `@app.on_enqueue` hook is async.
+
+            Example:
+                ```python
+                job = send_email.enqueue_sync("a@example.com")
+                print(job.result_sync(timeout=10))
+                ```
+            """
+            return self._task.app._producer.enqueue_sync([self.prepare(*args, **kwargs)])[0]
+
+        def prepare(self, *args: P.args, **kwargs: P.kwargs) -> "PreparedTask":
+            """The call that `enqueue` would make, for `app.enqueue_many`."""
+            return PreparedTask(self._task, args, kwargs, self._options)
 
     @overload
     def request(
@@ -216,7 +225,7 @@ class BoundTask(_Enqueueable[P, R_co]):
         return self._task
 
 
-class PreparedTask:
+class PreparedTask(Generic[Returned]):
     """A call held back, so that `app.enqueue_many` can send many at once."""
 
     __slots__ = ("_options", "_task", "args", "kwargs")

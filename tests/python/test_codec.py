@@ -266,18 +266,6 @@ async def test_a_class_without_equality_is_compared_by_what_it_holds(app: Ardiq)
     assert (await result_of(job)).value == 5
 
 
-async def test_an_annotation_does_not_change_what_json_carries(app: Ardiq) -> None:
-    """A string for a date is a mistake of the caller's, who is told by the type checker; it arrives as sent."""
-
-    @app.task
-    async def note(when: date, how_many: float, plain: tuple[int, int]) -> list[Any]:
-        return [when, how_many, plain]
-
-    job = await note.enqueue("2024-01-01", 3, [1, 2])  # type: ignore[arg-type]
-    await drain(app)
-    assert (await result_of(job)).value == ["2024-01-01", 3, [1, 2]]
-
-
 async def test_bytes_beside_what_needs_an_annotation(app: Ardiq) -> None:
     @app.task
     async def note(data: Any, when: date) -> Any:

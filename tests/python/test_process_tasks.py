@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +24,7 @@ from ardiq.embedded import Server
 TASKS = """
     import os, signal, subprocess, sys, time
     from contextvars import ContextVar
+    from decimal import Decimal
     from pathlib import Path
     from ardiq import Ardiq, Retry, Snooze, current_task
 
@@ -52,6 +54,10 @@ TASKS = """
     @once
     def echo(value: tuple[int, ...], *, blob: bytes = b"") -> list:
         return [list(value), blob]
+
+    @app.task(executor="process", max_retries=5)
+    def half(amount: Decimal) -> Decimal:
+        return amount / 2
 
     @once
     def tell() -> bool:
@@ -164,6 +170,16 @@ async def test_what_a_task_knows_and_gets_is_the_same_there(jobs: ModuleType) ->
         assert (await result_of(job)).value == [job.id, "who", 1]
         assert await jobs.echo.request((1, 2), blob=b"\xff") == [[1, 2], b"\xff"]
         assert [await jobs.paint.request(colour) for colour in ("red", "blue")] == ["none", "none"]
+
+
+async def test_arguments_and_results_are_of_their_types(jobs: ModuleType) -> None:
+    async with working(jobs.app):
+        assert await jobs.half.request(Decimal("1.5")) == Decimal("0.75")
+        for sent, success in [("3", True), ("three", False)]:
+            job = await jobs.app.send("half", sent)
+            result = await result_of(job)
+            assert (result.success, result.tries) == (success, 1)
+        assert "argument 'amount' does not fit its annotation" in result.value
 
 
 async def test_what_a_task_tells_of_itself_arrives(jobs: ModuleType) -> None:

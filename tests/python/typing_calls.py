@@ -94,13 +94,13 @@ async def calls() -> None:
     add()  # type: ignore[call-arg]
 
     # Onto the queue.
-    assert_type(await add.enqueue(1), Job)
-    assert_type(await add.enqueue(1, b=2), Job)
-    assert_type(await fetch.enqueue("x", retries=1), Job)
-    assert_type(await asyncio.create_task(add.enqueue(1)), Job)
-    assert_type(await asyncio.wait_for(fetch.enqueue("x"), 1), Job)
+    assert_type(await add.enqueue(1), Job[int])
+    assert_type(await add.enqueue(1, b=2), Job[int])
+    assert_type(await fetch.enqueue("x", retries=1), Job[bytes])
+    assert_type(await asyncio.create_task(add.enqueue(1)), Job[int])
+    assert_type(await asyncio.wait_for(fetch.enqueue("x"), 1), Job[bytes])
     jobs = await asyncio.gather(add.enqueue(1), fetch.enqueue("x"))
-    assert_type(jobs, tuple[Job, Job])
+    assert_type(jobs, tuple[Job[int], Job[bytes]])
     async with asyncio.TaskGroup() as group:
         group.create_task(nothing.enqueue())
     await add.enqueue("1")  # type: ignore[arg-type]
@@ -113,7 +113,7 @@ async def calls() -> None:
 
     # With options.
     later = add.options(delay=timedelta(minutes=5), priority="low", expire=60.0, unique=False, task_id="x")
-    assert_type(await later.enqueue(1), Job)
+    assert_type(await later.enqueue(1), Job[int])
     await add.options(at=datetime.now(UTC), expire_ms=5).enqueue(1, 2)
     await add.options(delay_ms=5, schedule_ms=5, unique=None).enqueue(1)
     await later.enqueue("1")  # type: ignore[arg-type]
@@ -123,12 +123,12 @@ async def calls() -> None:
     add.options(colour="red")  # type: ignore[call-arg]
 
     # Many.
-    assert_type(add.prepare(1), PreparedTask)
-    assert_type(await app.enqueue_many(add.prepare(i) for i in range(3)), list[Job])
+    assert_type(add.prepare(1), PreparedTask[int])
+    assert_type(await app.enqueue_many(add.prepare(i) for i in range(3)), list[Job[int]])
     await app.enqueue_many([add.prepare(1), later.prepare(1), nothing.prepare()])
     add.prepare("1")  # type: ignore[arg-type]
     later.prepare()  # type: ignore[call-arg]
-    await app.enqueue_many([add.enqueue(1)])  # type: ignore[list-item]
+    await app.enqueue_many([add.enqueue(1)])  # type: ignore[arg-type]
 
     # Ask and wait.
     assert_type(await add.request(1, 2), int)
@@ -273,7 +273,7 @@ Ardiq(weights=["low"])  # type: ignore[arg-type]
 
 
 def blocking() -> None:
-    assert_type(add.enqueue_sync(1, b=2), Job)
+    assert_type(add.enqueue_sync(1, b=2), Job[int])
     add.enqueue_sync("1")  # type: ignore[arg-type]
     assert_type(add.request_sync(1, b=2), int)
     assert_type(fetch.request_sync("x", timeout=5), bytes)
@@ -286,7 +286,7 @@ def blocking() -> None:
         session_commit(AsyncSession(), add.prepare(1))
         session_commit(session, add)  # type: ignore[arg-type]
         session_commit(5, add.prepare(1))  # type: ignore[arg-type]
-    assert_type(app.enqueue_many_sync([add.prepare(1)]), list[Job])
+    assert_type(app.enqueue_many_sync([add.prepare(1)]), list[Job[int]])
     assert_type(app.send_sync("sum", 1).result_sync(timeout=5), TaskResult | None)
 
 
@@ -321,3 +321,25 @@ async def testing() -> None:
         running.stop()
     with on_server(app):  # type: ignore[call-arg]
         pass
+
+
+async def typed_results(untyped: Job) -> None:
+    job = await fetch.enqueue("x")
+    result = await job.result(timeout=5)
+    assert result is not None
+    assert_type(result, TaskResult[bytes])
+    assert_type(result.value, bytes)
+    now = job.result_sync()
+    if now is not None:
+        assert_type(now.value, bytes)
+    kept: Job = job  # of whatever its task returns
+    numbers: Job[int] = await add.enqueue(1)
+    wrong: Job[int] = job  # type: ignore[assignment]
+    any_result = await untyped.result(timeout=5)
+    if any_result is not None:
+        assert_type(any_result.value, Any)
+    mixed = await app.enqueue_many([add.prepare(1), fetch.prepare("x"), app.ref("anything").prepare()])
+    print(kept, numbers, wrong, mixed)
+
+
+def keep(jobs: dict[str, Job], results: list[TaskResult], calls: list[PreparedTask]) -> None: ...
