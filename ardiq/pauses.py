@@ -135,7 +135,7 @@ def read_pauses(answer: list[Any]) -> list[Pause]:
     """The reply of the query `pauses`."""
     pauses = []
     for pause_id, definition, held in zip(answer[::3], answer[1::3], answer[2::3], strict=True):
-        rule = from_json(definition)
+        rule = _definition(definition)
         argument = rule.get("argument")
         pauses.append(
             Pause(
@@ -149,3 +149,14 @@ def read_pauses(answer: list[Any]) -> list[Pause]:
             )
         )
     return sorted(pauses, key=lambda pause: (pause.paused_at, pause.id))
+
+
+def _definition(text: bytes) -> dict[str, Any]:
+    """A pause as it is kept; empty for one that somebody wrote by hand and that makes no sense, which stops nothing."""
+    try:
+        rule = from_json(text)
+        if rule.get("argument") is not None:
+            from_json(rule["value"].encode()), rule["argument"].isdecimal()
+        return dict(rule)
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return {}

@@ -35,6 +35,21 @@ function M.push(lists, name, item)
   if list then list[#list + 1] = item else lists[name] = { item } end
 end
 
+-- Put ids behind those that are held under a pause already.
+local function hold(base, id, held)
+  local key = keys.held(base, id)
+  local last = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
+  local score, members = tonumber(last[2] or 0), {}
+  for i, member_id in ipairs(held) do
+    members[#members + 1], members[#members + 2] = clock.text(score + i), member_id
+    -- `unpack` is bounded by Lua's stack.
+    if #members == 1000 or i == #held then
+      redis.call('ZADD', key, unpack(members))
+      members = {}
+    end
+  end
+end
+
 -- Make ready what was moved to `queued` so far; a step does so before it claims.
 function M.flush(b)
   for name, ids in pairs(b.back) do
@@ -47,7 +62,7 @@ function M.flush(b)
     lane.push(b.base, name, reversed, 'LPUSH')
   end
   for name, count in pairs(b.suspects) do lane.wake(b.base, name, count) end
-  for id, ids in pairs(b.held) do pause.hold(b.base, id, ids) end
+  for id, ids in pairs(b.held) do hold(b.base, id, ids) end
   b.back, b.front, b.suspects, b.held = {}, {}, {}, {}
 end
 

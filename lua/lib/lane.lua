@@ -50,17 +50,6 @@ local function without_tombs(base, lane, ids, marked)
   return rest
 end
 
--- Something may start again: wake workers for all that is ready.
-function M.wake_all(base)
-  local suspects = redis.pcall('ZCARD', keys.suspects(base))
-  suspects = errors.of(suspects) and 0 or suspects
-  local lanes = redis.pcall('SMEMBERS', keys.lanes(base))
-  for _, lane in ipairs(errors.of(lanes) and {} or lanes) do
-    local ready = redis.pcall('LLEN', keys.ready(base, lane))
-    M.wake(base, lane, suspects + (errors.of(ready) and 0 or ready))
-  end
-end
-
 -- Make ids ready. `command`: RPUSH for the end of the lane, LPUSH for its front (last one first); `seen`: what `check`
 -- replied, if nothing was pushed since.
 function M.push(base, lane, ids, command, seen)

@@ -1,118 +1,42 @@
--- Pauses: what must not start, and which of them a task falls under. Each has an id that people can read:
--- `send()` for a task's name, `send(customer=42)` for one with an argument of a value, `*` for any name, `*()` for the
--- whole queue.
+-- What must not start, and which pause a task falls under.
 local M = {}
 
-local ANY = '*'
-local WHOLE = '*()'
--- A claim reads them all.
-local MOST = 500
-
+-- In place of a task's name: any.
+M.ANY = '*'
 -- The field `paused` of `meta` says what there is, so that a claim need not look where nothing is paused.
-local QUEUE, TASKS = 'queue', 'tasks'
+M.QUEUE, M.TASKS = 'queue', 'tasks'
 
-local function bad(what) errors.raise(errors.bad_argument(what)) end
-
--- The pause that a call names: its id, and its definition as it is kept.
-function M.named(args)
-  local name, argument, value = args.task ~= '' and args.task or ANY, args.argument, args.value
-  local rule = { task = name ~= ANY and name or nil }
-  if argument == '' then return name .. '()', rule end
-  if not string.find(argument, '^[%w_\128-\255]+$') then
-    bad('argument must be the name of a parameter, or a position from 0')
-  end
-  local ok, list = pcall(cjson.decode, '[' .. value .. ']')
-  local is_text = ok and #list == 1 and type(list[1]) == 'string' and string.find(value, '^".*"$')
-  if not is_text and not string.find(value, '^%-?%d+$') and value ~= 'true' and value ~= 'false' then
-    bad('value must be the JSON of a string, an integer or a boolean')
-  end
-  if #value > payload.LONGEST then bad('value must not be longer than ' .. payload.LONGEST .. ' bytes') end
-  rule.argument, rule.value = argument, value
-  return name .. '(' .. argument .. '=' .. value .. ')', rule
-end
-
--- The definition under an id, or nil.
-function M.read(base, id)
-  local text = errors.read('HGET', keys.pauses(base), id)
-  local ok, rule = pcall(cjson.decode, text or '')
-  return ok and type(rule) == 'table' and rule or nil
-end
-
-local function tell_claims(base)
-  local flag
-  if redis.call('HEXISTS', keys.pauses(base), WHOLE) == 1 then
-    flag = QUEUE
-  elseif redis.call('EXISTS', keys.pauses(base)) == 1 then
-    flag = TASKS
-  end
-  if flag then
-    redis.call('HSET', keys.meta(base), 'paused', flag)
-  else
-    redis.call('HDEL', keys.meta(base), 'paused')
-  end
-end
-
--- Refuse the call while nothing is written yet.
-function M.check(base, id, is_new)
-  errors.read('HGET', keys.meta(base), 'paused')
-  errors.read('ZCARD', keys.held(base, id))
-  if is_new and errors.read('HLEN', keys.pauses(base)) >= MOST then
-    bad('there are ' .. MOST .. ' pauses already: resume some, or pause by task name')
-  end
-end
-
--- What did not change is left alone: its text may have another order of fields.
-function M.write(base, id, rule, changed)
-  if changed then redis.call('HSET', keys.pauses(base), id, cjson.encode(rule)) end
-  tell_claims(base)
-end
-
-function M.forget(base, id)
-  redis.call('HDEL', keys.pauses(base), id)
-  tell_claims(base)
-end
-
--- Add positions (task name -> position) that `rule` does not know yet. Replies whether there were any.
-function M.learn(rule, positions)
-  local known, learned = rule.positions or {}, false
-  for name, position in pairs(positions or {}) do
-    learned = learned or not known[name]
-    known[name] = known[name] or position
-  end
-  rule.positions = next(known) and known or nil
-  return learned
-end
-
--- Rules by argument come as shapes: the name or position, and ids of the pauses by value.
-local function add_shape(shapes, id, rule)
-  local shape
-  for _, known in ipairs(shapes) do shape = shape or known.argument == rule.argument and known end
-  if not shape then
-    local position = tonumber(rule.argument)
-    shape = { argument = rule.argument, position = position, name = not position and rule.argument or nil, ids = {} }
-    shapes[#shapes + 1] = shape
-  end
-  shape.ids[payload.canonical(rule.value)] = id
-  M.learn(shape, rule.positions)
-end
-
--- What a claim must know of the pauses, where the flag in `meta` says that there are any.
+-- What a claim must know of the pauses, where the flag in `meta` says that there are any. Those by argument come as
+-- shapes: its name or position, where tasks take it by position, and ids of the pauses by value.
 function M.load(base, flag)
   if not flag then return nil end
-  if flag == QUEUE then return { whole = true } end
-  local rules = { names = {}, shapes = {} }
+  if flag == M.QUEUE then return { whole = true } end
+  local rules, known, canonical = { names = {}, shapes = {} }, {}, nil
+
+  local function add(id, text)
+    local rule = cjson.decode(text)
+    if rule.resuming then return end
+    local name, argument = rule.task or M.ANY, rule.argument
+    if not argument then
+      rules.names[name] = id
+      return
+    end
+    if not canonical then rules.find, canonical = payload.reader() end
+    local shape = known[name .. '(' .. argument]
+    if not shape then
+      local position = tonumber(argument)
+      shape = { position = position, name = not position and argument or nil, positions = {}, ids = {} }
+      known[name .. '(' .. argument] = shape
+      batch.push(rules.shapes, name, shape)
+    end
+    shape.ids[canonical(rule.value)] = id
+    for task_name, position in pairs(rule.positions or {}) do shape.positions[task_name] = position end
+  end
+
   local entries = errors.read('HGETALL', keys.pauses(base))
   for i = 1, #entries, 2 do
-    local ok, rule = pcall(cjson.decode, entries[i + 1])
-    if ok and type(rule) == 'table' and not rule.resuming then
-      local name = rule.task or ANY
-      if rule.argument then
-        rules.shapes[name] = rules.shapes[name] or {}
-        add_shape(rules.shapes[name], entries[i], rule)
-      else
-        rules.names[name] = entries[i]
-      end
-    end
+    -- One that somebody wrote by hand and that makes no sense is passed over.
+    pcall(add, entries[i], entries[i + 1])
   end
   return rules
 end
@@ -121,45 +45,15 @@ end
 function M.match(rules, name, args, kwargs, codec)
   if rules.names[name] then return rules.names[name] end
   local unreadable = false
-  for _, of in ipairs({ name, ANY }) do
+  for _, of in ipairs({ name, M.ANY }) do
     for _, shape in ipairs(rules.shapes[of] or {}) do
-      local position = shape.position or shape.positions and shape.positions[name]
-      local ok, value = payload.find(args, kwargs, codec, position, shape.name)
+      local position = shape.position or shape.positions[name]
+      local ok, value = rules.find(args, kwargs, codec, position, shape.name)
       if not ok then unreadable = true end
       if ok and value and shape.ids[value] then return shape.ids[value] end
     end
   end
   return nil, unreadable
-end
-
--- Put ids behind those that are held under a pause already.
-function M.hold(base, id, held)
-  local key = keys.held(base, id)
-  local last = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
-  local score, members = tonumber(last[2] or 0), {}
-  for i, member_id in ipairs(held) do
-    members[#members + 1], members[#members + 2] = clock.text(score + i), member_id
-    -- `unpack` is bounded by Lua's stack.
-    if #members == 1000 or i == #held then
-      redis.call('ZADD', key, unpack(members))
-      members = {}
-    end
-  end
-end
-
--- Go on with pauses whose end was asked for, should its caller be gone. Replies whether there may be more to do.
-function M.go_on(b, limit)
-  local entries = redis.pcall('HGETALL', keys.pauses(b.base))
-  if errors.of(entries) then return false end
-  for i = 1, #entries, 2 do
-    local ok, rule = pcall(cjson.decode, entries[i + 1])
-    if ok and type(rule) == 'table' and rule.resuming then
-      local moved, left = task.give_back(b, entries[i], limit)
-      if not left then M.forget(b.base, entries[i]) end
-      if moved > 0 or not left then return true end
-    end
-  end
-  return false
 end
 
 return M

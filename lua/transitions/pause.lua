@@ -1,15 +1,15 @@
 -- pause: somebody says what must not start: any task of the queue, those of a name, or those with an argument of a value.
 return function(base, args)
-  local id, rule = pause.named(args)
+  local id, rule = pauses.named(args)
   for _, position in pairs(args.positions) do
     if type(position) ~= 'number' or position < 0 then
       errors.raise(errors.bad_argument('a position is a number from 0'))
     end
   end
-  local before = pause.read(base, id)
-  pause.check(base, id, not before)
+  local before = pauses.read(base, id)
+  pauses.check(base, id, not before)
   if before and not before.resuming then rule = before else rule.paused_at = clock.now() end
-  local learned = rule.argument and pause.learn(rule, args.positions)
-  pause.write(base, id, rule, rule ~= before or learned)
+  local learned = rule.argument and pauses.learn(rule, args.positions)
+  pauses.write(base, id, rule, rule ~= before or learned)
   return 'paused'
 end

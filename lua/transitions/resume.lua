@@ -1,20 +1,20 @@
 -- resume: held -> queued. A pause ends; what was held under it goes back to the front of its lane, a bounded portion a call.
 return function(base, args)
-  local limit, id, named = args.limit, pause.named(args)
+  local limit, id, named = args.limit, pauses.named(args)
   if limit < 1 or limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end
-  local rule = pause.read(base, id)
-  pause.check(base, id)
+  local rule = pauses.read(base, id)
+  pauses.check(base, id)
   if not rule and redis.call('EXISTS', keys.held(base, id)) == 0 then return { 'not_paused', 0, 0 } end
   local b = batch.open(base, clock.now())
   local moved, left = task.give_back(b, id, limit)
   if left then
     rule = rule or named
     rule.resuming = true
-    pause.write(base, id, rule, true)
+    pauses.write(base, id, rule, true)
   else
-    pause.forget(base, id)
+    pauses.forget(base, id)
   end
   batch.close(b)
-  lane.wake_all(base)
+  pauses.wake_all(base)
   return { 'resumed', moved, left and moved > 0 and 1 or 0 }
 end

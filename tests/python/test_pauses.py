@@ -359,5 +359,6 @@ def test_the_command_line(jobs: Ardiq, capsys: pytest.CaptureFixture[str]) -> No
 def test_a_pause_can_be_made_by_hand(jobs: Ardiq) -> None:
     core = jobs._broker.core
     core.call("pause", ["*", "0", "42", "{}"])
-    assert asyncio.run(jobs.pauses())[0].id == "*(0=42)"
+    core.command(["HSET", "ardiq:{jobs}:pauses", "nonsense", "{", "more", '{"argument": "a"}'])
+    assert [pause.id for pause in asyncio.run(jobs.pauses())] == ["more", "nonsense", "*(0=42)"]
     assert core.command(["HGET", "ardiq:{jobs}:meta", "paused"]) == b"tasks"
