@@ -12,6 +12,7 @@ lost.
 import argparse
 import asyncio
 import json
+import sys
 from typing import Any
 
 from . import Refusal, app_argument, load_app
@@ -32,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     argument = read_argument(arguments.arg)
     asyncio.run(app.pause(arguments.task, argument=argument))
     print(f"paused {what(app.queue_name, arguments)}")
+    if arguments.task and arguments.task not in app.tasks:
+        print(f"(this app has no task {arguments.task!r}; it has {', '.join(app.tasks) or 'none'})", file=sys.stderr)
     return 0
 
 

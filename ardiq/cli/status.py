@@ -118,6 +118,8 @@ def _json(text: str, otherwise: Any) -> Any:
 def _text(status: dict[str, Any]) -> str:
     lines = [f"queue {status['queue']} at {time.strftime('%H:%M:%S')}"]
     lines.append(", ".join(f"{status[name]:,} {name}" for name in ("queued", "scheduled", "running", "dead")))
+    if status["held"]:
+        lines.append(f"{status['held']:,} held by a pause")
     if status["suspects"]:
         lines.append(f"{status['suspects']:,} of the queued ones are suspected of killing their worker")
     if status["pauses"]:

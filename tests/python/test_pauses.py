@@ -335,6 +335,7 @@ def test_the_command_line(jobs: Ardiq, capsys: pytest.CaptureFixture[str]) -> No
     asyncio.run(jobs.run())
     code, text = ardiq("status")
     assert code == 0
+    assert "2 held by a pause" in text
     assert "send(customer_id=42)  1     20" in text
     assert '*(plan="free")        1     20' in text
     status = json.loads(ardiq("status", "--json")[1])
@@ -345,6 +346,7 @@ def test_the_command_line(jobs: Ardiq, capsys: pytest.CaptureFixture[str]) -> No
     code, text = ardiq("resume", "--task", "send")
     assert code == 1
     assert "no such pause: task 'send'" in text
+    assert ardiq("pause", "--task", "sned") == (0, "paused task 'sned'\n(this app has no task 'sned'; it has send)\n")
     code, text = ardiq("pause", "--arg", "plan=free")
     assert code == 2
     assert "--arg 'plan=\"free\"'" in text
