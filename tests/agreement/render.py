@@ -1,4 +1,4 @@
-"""Renders the tables of lua/README.md from lua/protocol.json.
+"""Renders the tables of lua/README.md and docs/storage.md from lua/protocol.json.
 
 With `--write` it puts them between the markers `<!-- rendered: NAME -->` and `<!-- /rendered -->`; without, it only
 says, by its exit code, whether they are up to date.
@@ -11,8 +11,19 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "lua/README.md"
+DOCUMENTS = (ROOT / "lua/README.md", ROOT / "docs/storage.md")
 PROTOCOL: dict[str, Any] = json.loads((ROOT / "lua/protocol.json").read_text())
+OWNERS = {
+    "record": "a time to live once it has finished, unless it is a dead letter; until then it is listed in exactly one "
+    "place, from where it goes on",
+    "members": "its members: it is gone when it is empty, and each of them stands for a record, work or a worker",
+    "worker": "its worker: it is deleted when that leaves or, after its lease, is reaped by another one",
+    "pause": "its pause, when that is ended: the tasks go on",
+    "schedule": "each schedule, until it is removed",
+    "ttl": "a time to live",
+    "queue": "the queue: one of each, bounded, for ever",
+}
+"""What takes away the keys of each `owner`, as the protocol names it."""
 FOLDERS = {"transition": "transitions", "query": "queries"}
 
 
@@ -70,6 +81,10 @@ def _calls() -> str:
 def tables() -> dict[str, str]:
     """Every table by its name."""
     keys = [(f"`{key['pattern']}`", key["type"], key["holds"], key["until"]) for key in PROTOCOL["keys"].values()]
+    owners = [
+        (", ".join(f"`{key['pattern']}`" for key in PROTOCOL["keys"].values() if key["owner"] == owner), text)
+        for owner, text in OWNERS.items()
+    ]
     shared = [(f"`{key['key']}`", key["type"], key["holds"]) for key in PROTOCOL["global_keys"].values()]
     errors = [
         (f"`ARDIQ_{code}`", f"`{error['exception']}`", error["when"], error["remedy"])
@@ -80,6 +95,7 @@ def tables() -> dict[str, str]:
             ("state", "means"),
             *((f"`{state}`", means) for state, means in PROTOCOL["states"].items()),
         ),
+        "owners": _table(("keys", "taken away by"), *owners),
         "keys": _table(("key", "type", "holds", "kept until"), *keys),
         "global keys": _table(("key", "type", "holds"), *shared),
         "functions": _functions(),
@@ -96,11 +112,12 @@ def rendered(text: str) -> str:
 
 
 def main() -> int:
-    text = README.read_text()
+    stale = [path for path in DOCUMENTS if rendered(path.read_text()) != path.read_text()]
     if "--write" in sys.argv[1:]:
-        README.write_text(rendered(text))
+        for path in stale:
+            path.write_text(rendered(path.read_text()))
         return 0
-    return int(rendered(text) != text)
+    return len(stale)
 
 
 if __name__ == "__main__":

@@ -126,10 +126,15 @@ def test_fsck_can_explain_every_finding() -> None:
     assert found - {"queued", "entry"} == set(fsck.FINDINGS)
 
 
-def test_tables_of_the_lua_readme() -> None:
-    text = render.README.read_text()
-    assert set(re.findall(r"<!-- rendered: (.+?) -->", text)) == set(render.tables())
-    assert render.rendered(text) == text, "run: make render"
+def test_rendered_tables() -> None:
+    texts = [path.read_text() for path in render.DOCUMENTS]
+    assert {name for text in texts for name in re.findall(r"<!-- rendered: (.+?) -->", text)} == set(render.tables())
+    for text in texts:
+        assert render.rendered(text) == text, "run: make render"
+
+
+def test_every_key_has_an_owner() -> None:
+    assert {key["owner"] for key in PROTOCOL["keys"].values()} == set(render.OWNERS)
 
 
 def test_every_function_has_fixtures() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Script
+from helpers import Script, leftovers
 
 from ardiq import Ardiq
 from ardiq.embedded import Server
@@ -44,8 +44,8 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def make_app(server: Server) -> Iterator[Callable[..., Ardiq]]:
-    """Makes apps with a queue of their own, unless told which."""
+def make_app(server: Server, request: pytest.FixtureRequest) -> Iterator[Callable[..., Ardiq]]:
+    """Makes apps with a queue of their own, unless told which. After the test no key may be without an owner."""
     apps: list[Ardiq] = []
 
     def make(**options: Any) -> Ardiq:
@@ -56,6 +56,10 @@ def make_app(server: Server) -> Iterator[Callable[..., Ardiq]]:
     yield make
     for app in apps:
         app._broker.close()
+    if request.node.get_closest_marker("damages_keys") is None:
+        queues = {app._broker._base: app.result_ttl_ms < 0 for app in apps if app.redis_url == server.url}
+        left = [key for base, for_ever in queues.items() for key in leftovers(server, base, for_ever)]
+        assert left == [], "keys that nobody would ever take away"
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What the tests of the Python API share."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -12,8 +13,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from ardiq import Ardiq, Job, TaskResult
+from ardiq import Ardiq, Job, TaskResult, _core
 from ardiq.cli import main
+from ardiq.embedded import Server
 
 SOON_S = 20.0
 """Far longer than anything here takes on a busy machine; only a failure waits so long."""
@@ -67,6 +69,19 @@ def field(app: Ardiq, task_id: str, name: str) -> str | None:
     """One field of a task's record, as redis-cli would show it."""
     value = app._broker.core.command(["HGET", f"ardiq:{{{app.queue_name}}}:task:{task_id}", name])
     return None if value is None else value.decode()
+
+
+def leftovers(server: Server, base: str, for_ever: bool) -> list[str]:
+    """The keys of a queue that have neither an owner nor a time to live, and why; the queue is deleted.
+
+    `for_ever`: it keeps finished records without a time to live.
+    """
+    core = _core.Core(server.url, base)
+    owners = {name: key["owner"] for name, key in json.loads(_core.PROTOCOL)["keys"].items()}
+    script = Path(__file__).with_name("leftovers.lua").read_text()
+    found = core.command(["EVAL", script, 1, base, json.dumps(owners), int(for_ever)])
+    core.close()
+    return [line.decode() for line in found]
 
 
 def is_sound(app: Ardiq) -> bool:

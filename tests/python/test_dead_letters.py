@@ -87,6 +87,7 @@ async def test_one_in_full(app: Ardiq) -> None:
     assert await app.dead.show("unknown") is None
 
 
+@pytest.mark.damages_keys
 async def test_one_that_cannot_be_read_harms_only_itself(app: Ardiq) -> None:
     failing(app)
     jobs = await die(app, "mail", 1, 2, 3, 4)
@@ -203,6 +204,7 @@ async def test_those_of_a_lane_that_nobody_serves_are_left(
     assert await is_state(other, new.id, "queued")
 
 
+@pytest.mark.damages_keys
 async def test_those_of_a_damaged_lane_hold_up_no_others(
     make_app: Callable[..., Ardiq], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -264,6 +266,7 @@ async def keeps(app: Ardiq, count: int) -> bool:
     return await app.dead.count() == count
 
 
+@pytest.mark.damages_keys
 async def test_a_damaged_key_does_not_end_the_worker(
     make_app: Callable[..., Ardiq], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,6 +1,7 @@
 """Whatever the docs tell a reader to type is typed here: every Python example, every redis-cli line."""
 
 import importlib.util
+import itertools
 import os
 import re
 import shutil
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ardiq import _core
+from ardiq import Ardiq, _core
+from ardiq.cli import main
 from ardiq.embedded import Server
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +124,63 @@ def test_the_library_is_loaded_and_driven_by_hand(tmp_path: Path) -> None:
         assert run_line(abort, server) == "finished"
         assert run_line(enqueue.replace("my-id", "other"), server) == "queued"
         assert run_line(abort.replace("my-id", "other"), server) == "aborted"
+
+
+@pytest.mark.parametrize(("column", "settings"), [(0, {}), (1, {"hash-max-ziplist-value": "64"})])
+async def test_records_are_as_large_as_told(column: int, settings: dict[str, str]) -> None:
+    text = (ROOT / "docs/storage.md").read_text()
+    rows = re.findall(r"^\| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    assert len(rows) == 3
+    with Server(settings=settings) as server:
+        app = Ardiq(server.url, burst=True)
+
+        @app.task
+        async def echo(text: str) -> str:
+            return text
+
+        def used() -> int:
+            return int(app._broker.core.command(["INFO", "memory"]).decode().split("used_memory:")[1].split()[0])
+
+        async def grown(size: int) -> float:
+            before = used()
+            await app.enqueue_many(echo.prepare("x" * size) for _ in range(3000))
+            await app.run()
+            return (used() - before) / 3000
+
+        await grown(2000)  # with the buffers of the connections
+        for size, *told in [[int(cell.replace(",", "")) for cell in row] for row in rows]:
+            assert abs(await grown(size) / told[column] - 1) < 0.25, size
+        app._broker.close()
+
+
+COMMANDS = sorted({
+    match[1] for document in DOCUMENTS for match in re.finditer(r"`(ardiq [a-z][^`]*)`", document.read_text())
+})  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_is_named_exists(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word.replace("\\", "").split("|")[0] for word in command.split()[1:]]
+    verbs = list(itertools.takewhile(str.isalpha, words[:2]))
+    while verbs:
+        with pytest.raises(SystemExit) as ended:
+            main([*verbs, "--help"])
+        if ended.value.code == 0:
+            break
+        verbs.pop()  # not a verb, but what it is about
+    assert verbs, capsys.readouterr().err
+    text = capsys.readouterr().out
+    for option in [word for word in words if word.startswith("-")]:
+        assert option in text
+
+
+def test_every_guide_is_in_the_index() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    linked = set(re.findall(r"\]\((\S+?\.(?:md|py))(?:#\S+)?\)", index))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"} <= linked
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document}: {target}"
 
 
 def test_the_demo_counts_the_standard_library() -> None:

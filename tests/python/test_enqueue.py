@@ -359,6 +359,7 @@ def test_a_prepared_call_tells_what_it_is(add: Any) -> None:
     assert (plain.task_id, plain.priority, plain.delay_ms, plain.unique) == (None, None, 0, False)
 
 
+@pytest.mark.damages_keys
 async def test_a_key_of_another_type_harms_one_call_only(app: Ardiq, add: Any) -> None:
     app._broker.core.command(["SET", f"ardiq:{{{app.queue_name}}}:task:broken", "by hand"])
     with pytest.raises(WrongType, match="broken"):

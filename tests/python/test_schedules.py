@@ -230,6 +230,7 @@ async def test_the_last_outcome_outlives_its_record(make_app: Callable[..., Ardi
     assert is_sound(app)
 
 
+@pytest.mark.damages_keys
 async def test_a_long_list_is_whole_whatever_moves_meanwhile(app: Ardiq) -> None:
     """Each schedule is in it once, though others fall due, come and go between its pages."""
     core, base = app._broker.core, f"ardiq:{{{app.queue_name}}}:"

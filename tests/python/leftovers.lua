@@ -1,0 +1,84 @@
+-- Keys of one queue that nobody would ever take away: no owner, no time to live. Then the queue is deleted.
+-- KEYS: the queue's base. ARGV: kind of key -> owner as JSON; 1 where finished records are kept for ever.
+local base, owners, for_ever = KEYS[1], cjson.decode(ARGV[1]), ARGV[2] == '1'
+local found, ready, all = {}, {}, {}
+
+local function lacks(command, key, member) return not redis.call(command, key, member) end
+
+-- Whether the ready list of a lane holds an id.
+local function is_ready(lane, id)
+  if not ready[lane] then
+    ready[lane] = {}
+    for _, entry in ipairs(redis.call('LRANGE', base .. 'ready:' .. lane, 0, -1)) do ready[lane][entry] = true end
+  end
+  return ready[lane][id]
+end
+
+local CHECKS = {
+  ttl = function(key) return redis.call('PTTL', key) == -1 and 'has no time to live' end,
+  worker = function(_, worker) return lacks('ZSCORE', base .. 'workers', worker) and 'its worker is gone' end,
+  queue = function() return false end,
+  record = function(key, id)
+    local record = redis.call('HMGET', key, 'state', 'lane', 'worker', 'held_by')
+    local state, lane, worker, held_by = unpack(record)
+    if state == 'queued' then
+      return not is_ready(lane, id) and lacks('ZSCORE', base .. 'suspects', id) and 'is queued nowhere'
+    elseif state == 'running' then
+      return lacks('HGET', base .. 'running:' .. worker, id) and 'no worker holds it'
+    elseif state == 'held' then
+      return lacks('ZSCORE', base .. 'held:' .. held_by, id) and 'no pause holds it'
+    elseif state == 'scheduled' then
+      return lacks('ZSCORE', base .. 'scheduled', id) and 'is not scheduled'
+    elseif state == 'failed' then
+      return lacks('ZSCORE', base .. 'dead', id) and 'is no dead letter'
+    end
+    return not state and 'has no state' or not for_ever and redis.call('PTTL', key) == -1 and 'has no time to live'
+  end,
+  -- What is gone when it is empty: each member must have something to stand for.
+  members = function(key, lane, kind)
+    if kind == 'tombs' then return redis.call('EXISTS', base .. 'ready:' .. lane) == 0 and 'marks no entry' end
+    if kind == 'wake' then
+      local work = redis.call('EXISTS', base .. 'ready:' .. lane, base .. 'suspects', base .. 'scheduled')
+      return work == 0 and 'there is no work to wake anybody for'
+    end
+    local list = kind == 'ready'
+    local other = kind == 'workers' and 'worker:' or 'task:'
+    for _, member in ipairs(redis.call(list and 'LRANGE' or 'ZRANGE', key, 0, -1)) do
+      local is_tomb = list and redis.call('SISMEMBER', base .. 'tombs:' .. lane, member) == 1
+      if not is_tomb and redis.call('EXISTS', base .. other .. member) == 0 then return member .. ' is nothing' end
+    end
+    return false
+  end,
+  pause = function(_, pause, kind)
+    if kind == 'pauses' then return lacks('HGET', base .. 'meta', 'paused') and 'no claim looks at it' end
+    return lacks('HGET', base .. 'pauses', pause) and 'its pause has ended'
+  end,
+  schedule = function(key, _, kind)
+    local names = redis.call(kind == 'schedules' and 'HKEYS' or 'ZRANGE', key, unpack(kind == 'schedules' and {} or { 0, -1 }))
+    for _, name in ipairs(names) do
+      local command, other = 'HGET', base .. 'schedules'
+      if kind == 'schedules' then command, other = 'ZSCORE', base .. 'schedule_due' end
+      if lacks(command, other, name) then return name .. ' is half a schedule' end
+    end
+    return false
+  end,
+}
+
+local cursor = '0'
+repeat
+  local pattern = string.gsub(base, '[%[%]%*%?\\]', '\\%0') .. '*'
+  local page = redis.call('SCAN', cursor, 'MATCH', pattern, 'COUNT', 1000)
+  cursor = page[1]
+  for _, key in ipairs(page[2]) do all[key] = true end
+until cursor == '0'
+for key in pairs(all) do
+  local kind, rest = string.match(string.sub(key, #base + 1), '^([a-z_]+):?(.*)$')
+  if kind == 'stats' and rest ~= '' then kind = 'stats_minute' end
+  local check = CHECKS[owners[kind] or '']
+  local why
+  if check then why = check(key, rest, kind) else why = 'is of no kind that the protocol names' end
+  if why then found[#found + 1] = key .. ' ' .. why end
+end
+for key in pairs(all) do redis.call('UNLINK', key) end
+table.sort(found)
+return found

@@ -1,0 +1,61 @@
+"""What looks for keys without an owner after each test finds them: each kind of key, left as it must not be."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from helpers import leftovers
+
+from ardiq import Ardiq, _core
+from ardiq.embedded import Server
+
+LEFT = [
+    (("HSET", "task:a", "state", "queued", "lane", "default"), "is queued nowhere"),
+    (("HSET", "task:a", "state", "running", "worker", "w"), "no worker holds it"),
+    (("HSET", "task:a", "state", "held", "held_by", "send()"), "no pause holds it"),
+    (("HSET", "task:a", "state", "scheduled"), "is not scheduled"),
+    (("HSET", "task:a", "state", "failed"), "is no dead letter"),
+    (("HSET", "task:a", "state", "complete"), "has no time to live"),
+    (("HSET", "task:a", "name", "x"), "has no state"),
+    (("RPUSH", "ready:default", "a"), "a is nothing"),
+    (("SADD", "tombs:default", "a"), "marks no entry"),
+    (("RPUSH", "wake:default", "1"), "there is no work to wake anybody for"),
+    (("ZADD", "scheduled", "1", "a"), "a is nothing"),
+    (("HSET", "running:w", "a", "1"), "its worker is gone"),
+    (("ZADD", "held:send()", "1", "a"), "its pause has ended"),
+    (("HSET", "pauses", "send()", "{}"), "no claim looks at it"),
+    (("ZADD", "suspects", "1", "a"), "a is nothing"),
+    (("ZADD", "workers", "1", "w"), "w is nothing"),
+    (("HSET", "worker:w", "info", "{}"), "its worker is gone"),
+    (("SADD", "aborts:w", "a"), "its worker is gone"),
+    (("RPUSH", "mailbox:m", "x"), "has no time to live"),
+    (("SADD", "waiters:a", "m"), "has no time to live"),
+    (("RPUSH", "log:a", "x"), "has no time to live"),
+    (("ZADD", "dead", "1", "a"), "a is nothing"),
+    (("HSET", "schedules", "s", "{}"), "s is half a schedule"),
+    (("ZADD", "schedule_due", "1", "s"), "s is half a schedule"),
+    (("HSET", "stats:1", "enqueued", "1"), "has no time to live"),
+    (("SET", "other", "1"), "is of no kind that the protocol names"),
+]
+
+
+@pytest.mark.parametrize(("command", "why"), LEFT, ids=[" ".join(command[:2]) for command, _ in LEFT])
+def test_it_is_found_and_deleted(command: tuple[str, ...], why: str, app: Ardiq, server: Server) -> None:
+    core, base = app._broker.core, app._broker._base
+    verb, key, *rest = command
+    core.command([verb, base + key, *rest])
+    assert leftovers(server, base, for_ever=False) == [f"{base}{key} {why}"]
+    assert leftovers(server, base, for_ever=False) == []
+
+
+def test_no_kind_of_key_is_forgotten() -> None:
+    kinds = json.loads(_core.PROTOCOL)["keys"]
+    looked_at = {command[1].partition(":")[0] for command, _ in LEFT} | {"stats_minute"}
+    assert {name for name, key in kinds.items() if key["owner"] != "queue"} <= looked_at
+
+
+def test_what_is_kept_for_ever_is_no_leftover(make_app: Callable[..., Ardiq], server: Server) -> None:
+    app = make_app(result_ttl_ms=-1)
+    base = app._broker._base
+    app._broker.core.command(["HSET", f"{base}task:a", "state", "complete"])
+    assert leftovers(server, base, for_ever=True) == []
