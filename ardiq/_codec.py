@@ -176,7 +176,7 @@ def plain_json(label: str, value: Any) -> bytes:
 class Codec:
     """The wire format of one app: the default, or the user's own serializer."""
 
-    __slots__ = ("_deserializer", "_limit", "_serializer", "is_custom")
+    __slots__ = ("_limit", "deserializer", "is_custom", "serializer")
 
     def __init__(
         self,
@@ -184,8 +184,8 @@ class Codec:
         deserializer: Callable[[bytes], Any] | None,
         limit: int,
     ) -> None:
-        self._serializer = serializer
-        self._deserializer = deserializer
+        self.serializer = serializer
+        self.deserializer = deserializer
         self._limit = limit
         self.is_custom = serializer is not None
 
@@ -199,7 +199,7 @@ class Codec:
             ValueError: they are larger than the limit.
         """
         codec = ""
-        if self._serializer is not None:
+        if self.serializer is not None:
             codec = CUSTOM
             a = self._serialize(list(args), name)
             k = self._serialize(kwargs, name) if kwargs else b""
@@ -323,7 +323,7 @@ class Codec:
         """
         if value is None and not self.is_custom:
             return b"null", ""
-        if self._serializer is not None:
+        if self.serializer is not None:
             data, codec = self._serialize(value, name), CUSTOM
         else:
             values, hint = (value,), MISSING
@@ -377,7 +377,7 @@ class Codec:
     def canonical(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         """The same bytes for the same call in every process, whatever the order of keywords."""
         call = [name, list(args), dict(sorted(kwargs.items()))]
-        if self._serializer is not None:
+        if self.serializer is not None:
             return self._serialize(call, name)
         if survey(call) & _MSGPACK:
             return to_msgpack(call)
@@ -387,16 +387,16 @@ class Codec:
             return to_json(call)
 
     def _serialize(self, value: Any, name: str) -> bytes:
-        assert self._serializer is not None
-        data = self._serializer(value)
+        assert self.serializer is not None
+        data = self.serializer(value)
         if not isinstance(data, bytes):
             raise TypeError(f"the serializer must return bytes, not {type(data).__name__} (task {name!r})")
         return data
 
     def _deserialize(self, data: bytes) -> Any:
-        if self._deserializer is None:
+        if self.deserializer is None:
             raise ValueError("written by a custom serializer, and this app has no deserializer")
-        return self._deserializer(data)
+        return self.deserializer(data)
 
     def _mode(self, codec: str) -> _Mode:
         try:

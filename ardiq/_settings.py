@@ -1,6 +1,10 @@
 """What an app was told when it was made."""
 
+from collections.abc import Callable
+from typing import Any
+
 from . import _options
+from ._codec import Codec
 
 
 class Settings:
@@ -14,6 +18,7 @@ class Settings:
     _weights: dict[str, int] | None
     _limits: dict[str, int] | None
     _worker_id: str
+    _codec: Codec
     _concurrency: int
     _prefetch: int | None
     _idle_timeout_ms: int
@@ -64,6 +69,16 @@ class Settings:
     def worker_id(self) -> str:
         """What people see of this worker; its identity at the server has a random part in addition."""
         return self._worker_id
+
+    @property
+    def serializer(self) -> Callable[[Any], bytes] | None:
+        """What makes bytes of arguments and results; None: JSON, or msgpack where that would change them."""
+        return self._codec.serializer
+
+    @property
+    def deserializer(self) -> Callable[[bytes], Any] | None:
+        """What makes them back."""
+        return self._codec.deserializer
 
     @property
     def concurrency(self) -> int:
