@@ -461,7 +461,7 @@ end
 -- of the worker (`row`: suspect, passes) says of earlier claims. `claims` ({n = 0}) is filled with flat records.
 -- Replies how many, the first of their tokens (they are consecutive), and 1 if ready work is left, else 0.
 function M.claim(b, worker, lanes, want, row, ttl_ms, claims)
-  local base, taken, first_token, capped = b.base, 0, '', 0
+  local base, taken, first_token = b.base, 0, ''
   if b.pauses and b.pauses.whole then return 0, '', 0 end
   local budget, most, is_empty = 4 * want + 100, lanes.most or {}, {}
 
@@ -481,7 +481,6 @@ function M.claim(b, worker, lanes, want, row, ttl_ms, claims)
         break
       end
     end
-    if got < limit and budget <= 0 then capped = 1 end
     if most[name] then most[name] = most[name] - got end
     return got, got < count
   end
@@ -511,8 +510,7 @@ function M.claim(b, worker, lanes, want, row, ttl_ms, claims)
     batch.count(b, 'claimed', taken)
   end
   if taken == 0 and b.is_stuck then return 0, '', 0 end
-  local more = lane.settle_tokens(base, lanes, is_empty)
-  return taken, first_token, math.max(more, capped)
+  return taken, first_token, lane.settle_tokens(base, lanes, is_empty)
 end
 
 -- The claims of an earlier step again, after its reply was lost: what the worker holds from `first_token` on.

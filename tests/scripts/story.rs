@@ -203,6 +203,11 @@ impl<'a> Story<'a> {
             Step::Wait(ms) => std::thread::sleep(std::time::Duration::from_millis(*ms)),
             Step::Redis(words) => {
                 let values = self.values(1);
+                let durations: Vec<i64> =
+                    words.iter().filter_map(|word| word.as_str()?.strip_prefix("$now")?.parse().ok()).collect();
+                if !durations.is_empty() {
+                    self.times.add(name.to_owned(), values.now_ms, values.now_ms, &durations);
+                }
                 let words: Vec<String> = words.iter().map(|word| plain(&values.fill(word).unwrap())).collect();
                 self.server.command(&words.iter().map(String::as_str).collect::<Vec<_>>());
             }
