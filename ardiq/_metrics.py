@@ -36,6 +36,11 @@ class Counters:
             self._wait_s += max(0.0, wait_s)
             self._wait[0 if wait_s <= _FIRST_BOUND else bisect_left(_BOUNDS, wait_s)] += 1
 
+    def totals(self) -> list[int]:
+        """Succeeded, failed, retried, aborted; ms they ran; how many were first attempts, ms these had waited."""
+        run_ms, wait_ms = int(self._run_s * 1000), int(self._wait_s * 1000)
+        return [self.succeeded, self.failed, self.retried, self.aborted, run_ms, sum(self._wait), wait_ms]
+
     @property
     def run(self) -> Histogram:
         """How long the attempts ran."""

@@ -22,6 +22,7 @@ from ._attempts import ABORTED, RELEASED, Attempts, Claim
 from ._codec import to_json
 from ._processes import Processes
 from ._reports import Reports
+from ._tally import Tally
 from ._threads import SyncTasks
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Worker:
         self._has_threaded = bool(threaded)
         self.turn_due = False
         self._reports = Reports(self, line, app.result_ttl_ms)
+        self._tally = Tally(app, line)
         self._context.run(context.reports.set, self._reports)
 
     async def run(self) -> None:
@@ -78,13 +80,16 @@ class Worker:
         self.link.start()
         if self._has_threaded:
             self._sync_tasks.start()
+        self._tally.start()
         try:
             await asyncio.shield(self._stopped)
+            await self._tally.close()
         except asyncio.CancelledError:
             await self._halt()
             raise
         finally:
             self._attempts.over = True
+            self._tally.stop()
             self._line.on_worker_event = _ignore
             self.link.abandon()  # of no effect once it has left
             self._attempts.hand_back()

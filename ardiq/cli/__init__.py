@@ -3,13 +3,17 @@
 import argparse
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ArdiqError
+from ._output import table
+
+__all__ = ["build_parser", "load_app", "main", "table"]
 
 if TYPE_CHECKING:
     from .. import _core
@@ -19,6 +23,9 @@ _COMMANDS = {
     "run": "run a worker, or several",
     "migrate": "load the Lua library into the server, or look at what is loaded",
     "status": "show what is where in a queue",
+    "top": "show what runs, and which tasks take most",
+    "task": "look at one task, stop it, or run it again",
+    "enqueue": "enqueue a call of a task",
     "pause": "let no more tasks start: of a queue, of a name, or with an argument of a value",
     "resume": "end a pause",
     "purge": "remove the tasks that wait",
@@ -26,9 +33,10 @@ _COMMANDS = {
     "schedule": "look at recurring tasks, pause, run or remove them",
     "doctor": "check the server and the queue, and say what to do",
     "fsck": "check a queue's data against its invariants",
+    "completion": "print a script that completes `ardiq` in your shell",
 }
 
-
+_UNITS_MS = {"ms": 1, "": 1000, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 DEFAULT_URL = os.environ.get("ARDIQ_REDIS_URL", "redis://localhost:6379")
 
 
@@ -39,21 +47,10 @@ class Refusal(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code.
 
-    0: done; 1: it failed, or `--check` and `fsck` found something; 2: it was asked for in a wrong way.
+    0: done; 1: it failed, or what was asked for is not there, or a check found something; 2: it was asked for in a
+    wrong way; 3: `--wait` ran out; 130: interrupted.
     """
-    parser = argparse.ArgumentParser(prog="ardiq", description="A distributed task queue on Redis or Valkey.")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, text in _COMMANDS.items():
-        module = importlib.import_module(f".{name}", __name__)
-        command = commands.add_parser(
-            name,
-            help=text,
-            description=module.__doc__,
-            formatter_class=argparse.RawTextHelpFormatter,
-        )
-        module.configure(command)
-        command.set_defaults(run=module.run)
-    parsed = parser.parse_args(arguments)
+    parsed = build_parser().parse_args(arguments)
     try:
         code = int(parsed.run(parsed))
         sys.stdout.flush()
@@ -67,6 +64,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `ardiq fsck … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(prog="ardiq", description="A distributed task queue on Redis or Valkey.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, text in _COMMANDS.items():
+        module = importlib.import_module(f".{name}", __name__)
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=module.__doc__,
+            formatter_class=argparse.RawTextHelpFormatter,
+        )
+        module.configure(command)
+        command.set_defaults(run=module.run)
+    return parser
 
 
 def load_app(target: str) -> "Ardiq":
@@ -121,10 +135,46 @@ def json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table, its columns aligned."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (header, *rows)]
+def watch_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--watch`, whose value is in seconds, or None."""
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        const=2.0,
+        type=lambda value: duration_ms(value) / 1000,
+        metavar="TIME",
+        help="show it anew every so often, until Ctrl-C (default: 2s)",
+    )
+
+
+def duration_ms(value: str) -> int:
+    """A duration as typed: seconds, or a number with one of the units ms, s, m, h, d.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none, or not positive.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|[smhd]?)", value.strip())
+    milliseconds = int(float(found[1]) * _UNITS_MS[found[2]]) if found else 0
+    if milliseconds <= 0:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a duration, such as 90, 500ms, 5m or 2h")
+    return milliseconds
+
+
+def json_value(value: str, kind: type[list[Any]] | type[dict[str, Any]], option: str) -> Any:
+    """The array or object that an option was given as JSON.
+
+    Raises:
+        Refusal: it is none.
+    """
+    from .._codec import from_json
+
+    try:
+        found = from_json(value.encode())
+    except ValueError as error:
+        raise Refusal(f"{option} is not JSON: {error}") from None
+    if not isinstance(found, kind):
+        raise Refusal(f"{option} must be a JSON {'array' if kind is list else 'object'}, not {value}")
+    return found
 
 
 def is_url(target: str) -> bool:

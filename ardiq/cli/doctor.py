@@ -1,24 +1,35 @@
-"""Check the server and the queue of an app, and say what to do about it. Exit code 1 when something is wrong."""
+"""Check the server and the queue of an app, and say what to do about each finding.
+
+Exit code 1 when something is wrong. The keys of a large queue are looked at for a third of a second; `--all` looks at
+every one, as `ardiq fsck` does. `--repair` does so and mends what is out of place, while workers go on.
+"""
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _core
 from ..errors import ArdiqError, BrokerError
-from . import app_argument, json_argument, load_app, status
+from . import _repair, app_argument, json_argument, load_app
+from ._output import Styled, age, print_json, show
+from ._state import State, server_now_ms
+from .fsck import Check, describe
 
 if TYPE_CHECKING:
     from ..app import Ardiq
 
 _MOST_SKEW_MS = 2_000
 _LISTPACK_BYTES = 512
+_OVERDUE_MS = 10_000
+_NEARLY_FULL = 0.9
+_LOOK_S = 0.3
+_MOST_SHOWN = 20
+_STYLES = {"ok": "green", "note": "yellow", "problem": "bold red", "mended": "cyan"}
 
 
 class Finding(NamedTuple):
-    """`level`: "ok", "note" (could be better) or "problem"; `remedy`: what to do, empty for ok."""
+    """`level`: "ok", "note" (could be better), "problem" or "mended"; `remedy`: what to do, empty for ok."""
 
     level: str
     about: str
@@ -28,27 +39,31 @@ class Finding(NamedTuple):
 
 def configure(parser: argparse.ArgumentParser) -> None:
     app_argument(parser)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--all", action="store_true", help="look at every key, however long it takes")
+    which.add_argument("--repair", action="store_true", help="likewise, and mend what is out of place")
     json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    findings = list(examine(load_app(arguments.app)))
+    app = load_app(arguments.app)
+    findings = list(examine(app, look_s=float("inf") if arguments.all else _LOOK_S, repair=arguments.repair))
     if arguments.json:
-        print(json.dumps([finding._asdict() for finding in findings], indent=2))
+        print_json([finding._asdict() for finding in findings])
     else:
         for finding in findings:
-            print(f"{finding.level:8}{finding.about}: {finding.found}")
+            show(Styled(f"{finding.level:8}{finding.about}: {finding.found}", _STYLES[finding.level]))
             if finding.remedy:
-                print(f"{'':8}  {finding.remedy}")
+                show(f"{'':10}{finding.remedy}")
     return 1 if any(finding.level == "problem" for finding in findings) else 0
 
 
-def examine(app: "Ardiq") -> Iterator[Finding]:
-    """Every check of the app's server and queue."""
+def examine(app: "Ardiq", look_s: float = _LOOK_S, repair: bool = False) -> Iterator[Finding]:
+    """Every check of the app's server and queue; its keys are looked at for `look_s` seconds, or mended."""
     core = app._broker.core
     try:
         before = time.time()
-        server_ms = status.server_now_ms(core)
+        server_ms = server_now_ms(core)
     except BrokerError as error:
         remedy = "check redis_url and ARDIQ_REDIS_URL, whether the server runs, and who may reach it"
         yield Finding("problem", "server", str(error), remedy)
@@ -57,9 +72,10 @@ def examine(app: "Ardiq") -> Iterator[Finding]:
     yield from _library(core)
     yield _clock(skew_ms)
     yield from _memory(core)
-    yield _persistence(core)
+    yield from _persistence(core)
     try:
-        yield from _lanes(core, f"{app.prefix}:{{{app.queue_name}}}:")
+        yield from _queue(State(app))
+        yield from _mended(core, app.result_ttl_ms) if repair else _keys(core, look_s)
     except ArdiqError as error:
         yield Finding("problem", "queue", str(error), "`ardiq fsck` names every damaged key")
 
@@ -84,13 +100,20 @@ def _clock(skew_ms: int) -> Finding:
 
 
 def _memory(core: _core.Core) -> Iterator[Finding]:
-    policy = _setting(core, "maxmemory-policy")
+    policy, most = _setting(core, "maxmemory-policy"), int(_setting(core, "maxmemory") or 0)
     if policy is None:
         yield Finding("note", "maxmemory-policy", "CONFIG GET is not allowed here", "make sure that it is noeviction")
-    elif policy.startswith("allkeys") and _setting(core, "maxmemory") not in (None, "0"):
+    elif policy.startswith("allkeys") and most:
         yield Finding("problem", "maxmemory-policy", f"{policy}: tasks may be thrown away", "set it to noeviction")
+    elif policy != "noeviction" and most:
+        remedy = "set it to noeviction: results and logs may be thrown away before their time"
+        yield Finding("note", "maxmemory-policy", policy, remedy)
     else:
         yield Finding("ok", "maxmemory-policy", policy)
+    used = int(_info(core, "memory").get("used_memory", 0))
+    if most and used > most * _NEARLY_FULL:
+        remedy = "raise maxmemory, start workers, or shorten result_ttl_ms: when it is full, nothing more is enqueued"
+        yield Finding("problem", "memory", f"{used / most:.0%} of maxmemory are in use", remedy)
     for name in ("hash-max-listpack-value", "hash-max-ziplist-value"):
         value = _setting(core, name)
         if value is not None:
@@ -102,32 +125,79 @@ def _memory(core: _core.Core) -> Iterator[Finding]:
             return
 
 
-def _persistence(core: _core.Core) -> Finding:
+def _persistence(core: _core.Core) -> Iterator[Finding]:
     append, save = _setting(core, "appendonly"), _setting(core, "save")
     if append is None:
-        return Finding("note", "persistence", "CONFIG GET is not allowed here", "make sure that appendonly is on")
-    if append == "yes":
-        return Finding("ok", "persistence", "append-only file")
-    if save:
-        return Finding(
-            "note",
-            "persistence",
-            f"snapshots only (save {save})",
-            "set appendonly yes: a crash loses what came after the last",
-        )
-    return Finding("note", "persistence", "none", "a restart of the server loses every task: set appendonly yes")
+        yield Finding("note", "persistence", "CONFIG GET is not allowed here", "make sure that appendonly is on")
+    elif append == "yes":
+        yield Finding("ok", "persistence", "append-only file")
+    elif save:
+        remedy = "set appendonly yes: a crash loses what came after the last"
+        yield Finding("note", "persistence", f"snapshots only (save {save})", remedy)
+    else:
+        remedy = "a restart of the server loses every task: set appendonly yes"
+        yield Finding("note", "persistence", "none", remedy)
+    written = _info(core, "persistence")
+    for name in ("aof_last_write_status", "rdb_last_bgsave_status"):
+        if written.get(name, "ok") != "ok":
+            remedy = "see the server's log; most often its disk is full or it may not write there"
+            yield Finding("problem", "persistence", f"{name} is {written[name]}", remedy)
 
 
-def _lanes(core: _core.Core, base: str) -> Iterator[Finding]:
-    queue = status.read(core, base)
-    for lane in queue["lanes"]:
+def _queue(state: State) -> Iterator[Finding]:
+    counts, workers = state.counts(), state.workers()
+    for lane in state.lanes(counts, workers):
         if lane["ready"] and not lane["workers"]:
             found = f"{lane['ready']:,} tasks are ready, and no live worker serves it"
             yield Finding("problem", f"lane {lane['name']}", found, "start a worker that has it among its priorities")
-    if queue["dead"]:
-        yield Finding("note", "dead letters", f"{queue['dead']:,}", "look at them with `ardiq dlq list`")
-    alive = sum(worker["lease_left_ms"] > 0 for worker in queue["workers"])
+    due_ms = state.next_due_ms()
+    if due_ms is not None and due_ms < -_OVERDUE_MS:
+        found = f"the next one is overdue by {age(-due_ms)}"
+        yield Finding("problem", "scheduled tasks", found, "start a worker: workers make due tasks ready")
+    if counts["dead"]:
+        yield Finding("note", "dead letters", f"{counts['dead']:,}", "look at them with `ardiq dlq list`")
+    if counts["suspects"]:
+        remedy = "see their attempts with `ardiq task show`; abort those that you know to be guilty"
+        yield Finding("note", "suspects", f"{counts['suspects']:,} tasks were lost with two or more workers", remedy)
+    alive = sum(worker["lease_left_ms"] > 0 for worker in workers)
     yield Finding("ok", "workers", f"{alive} alive")
+    gone = [worker["held"] for worker in workers if not worker["lease_left_ms"]]
+    if gone:
+        found = f"the leases of {len(gone)} ran out; {sum(gone):,} tasks lie with them"
+        remedy = "a live worker gives them to others within a second or two" if alive else "start a worker"
+        yield Finding("note" if alive or not sum(gone) else "problem", "lost workers", found, remedy)
+
+
+def _keys(core: _core.Core, look_s: float) -> Iterator[Finding]:
+    check = Check(core, look_s)
+    for number, row in enumerate(check.findings(), 1):
+        if number > _MOST_SHOWN:
+            yield Finding("note", "keys", f"more than {_MOST_SHOWN} findings", "`ardiq fsck` shows all of them")
+            break
+        if row.kind in _repair.MENDED_BY:
+            remedy = f"`ardiq doctor --repair` {_repair.MENDED_BY[row.kind]}"
+            yield Finding("problem", "keys", describe(row), remedy)
+        else:
+            level = "note" if row.kind in ("ghost_in_ready", "unknown_key") else "problem"
+            yield Finding(level, "keys", describe(row), _repair.BY_HAND[row.kind])
+    if check.complete:
+        yield Finding("ok", "keys", f"{check.seen:,} entries looked at")
+    else:
+        found = f"only {check.seen:,} entries looked at in {look_s:g} s"
+        yield Finding("ok", "keys", f"{found}; `--all` looks at every one")
+
+
+def _mended(core: _core.Core, result_ttl_ms: int) -> Iterator[Finding]:
+    count = 0
+    for row, answer in _repair.mend(core, result_ttl_ms):
+        count += answer == "mended"
+        if answer == "mended":
+            yield Finding("mended", "keys", describe(row))
+        elif answer == "by_hand":
+            level = "note" if row.kind in ("ghost_in_ready", "unknown_key") else "problem"
+            remedy = _repair.BY_HAND.get(row.kind, "a key of the wrong type is in its way: `ardiq fsck` names it")
+            yield Finding(level, "keys", describe(row), remedy)
+    yield Finding("ok", "keys", f"{count:,} mended" if count else "nothing to mend")
 
 
 def _setting(core: _core.Core, name: str) -> str | None:
@@ -136,3 +206,12 @@ def _setting(core: _core.Core, name: str) -> str | None:
     except ArdiqError:
         return None  # not allowed, as with many hosted servers
     return answer[1].decode() if answer else None
+
+
+def _info(core: _core.Core, section: str) -> dict[str, str]:
+    try:
+        answer = core.command(["INFO", section])
+    except ArdiqError:
+        return {}
+    lines = (line.partition(":") for line in answer.decode(errors="replace").splitlines())
+    return {name: value for name, _, value in lines}

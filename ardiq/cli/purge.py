@@ -3,9 +3,10 @@
 import argparse
 import sys
 
-from . import Refusal, app_argument, load_app
+from . import Refusal, app_argument, json_argument, load_app
+from ._output import print_json, show
 
-_PORTION = 500
+_PORTION = 250
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -13,6 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lane", metavar="LANE", help="of this lane only (default: all lanes)")
     parser.add_argument("--scheduled", action="store_true", help="those that are scheduled for later, instead")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,7 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
         while more:
             count, more = core.call("purge", [place, lane, _PORTION, app.result_ttl_ms])
             removed += count
-    print(f"{removed:,} removed")
+    if arguments.json:
+        print_json({"removed": removed})
+    else:
+        show(f"{removed:,} removed")
     return 0
 
 

@@ -1,96 +1,198 @@
 """Look at the recurring tasks of an app's queue, or change them.
 
-ardiq schedule list MODULE:ATTR           what recurs, the next to fall due first
-ardiq schedule pause MODULE:ATTR NAME     let its occurrences pass by
-ardiq schedule resume MODULE:ATTR NAME    let it go on
-ardiq schedule run MODULE:ATTR NAME       enqueue its task now, besides its times
-ardiq schedule remove MODULE:ATTR NAME    remove it; one declared in code returns with the next worker
+ardiq schedule list MODULE:ATTR              what recurs, the next to fall due first
+ardiq schedule show MODULE:ATTR NAME         one, with the outcome of its last run
+ardiq schedule put MODULE:ATTR NAME TASK …   make one, or change the one of that name
+ardiq schedule pause MODULE:ATTR NAME        let its occurrences pass by
+ardiq schedule resume MODULE:ATTR NAME       let it go on
+ardiq schedule run MODULE:ATTR NAME          enqueue its task now, besides its times
+ardiq schedule remove MODULE:ATTR NAME       remove it; one declared in code returns with the next worker
 """
 
 import argparse
 import asyncio
-import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ..schedules import Schedule
-from . import Refusal, app_argument, json_argument, load_app, table
+from ..schedules import MISSED, Schedule
+from . import Refusal, app_argument, duration_ms, json_argument, json_value, load_app
+from ._output import Part, Styled, Table, age, moment, print_json, short, show
+from ._state import State
 
 if TYPE_CHECKING:
     from ..app import Ardiq
 
-_ACTIONS = ("list", "pause", "resume", "run", "remove")
+_ACTIONS = {
+    "list": "what recurs, the next to fall due first",
+    "show": "one of them, with the outcome of its last run",
+    "put": "make one, or change the one of that name",
+    "pause": "let its occurrences pass by",
+    "resume": "let it go on",
+    "run": "enqueue its task now, besides its times",
+    "remove": "remove it; one declared in code returns with the next worker",
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=_ACTIONS, metavar="|".join(_ACTIONS))
-    app_argument(parser)
-    parser.add_argument("name", nargs="?", metavar="NAME", help="the schedule")
-    json_argument(parser)
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    for action, what in _ACTIONS.items():
+        chosen = actions.add_parser(action, help=what, description=f"{what[0].upper()}{what[1:]}.")
+        app_argument(chosen)
+        if action != "list":
+            chosen.add_argument("name", metavar="NAME", help="the schedule")
+        if action == "put":
+            _configure_put(chosen)
+        json_argument(chosen)
+        chosen.set_defaults(action=action)
+
+
+def _configure_put(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", metavar="TASK", help="the task it enqueues")
+    parser.add_argument("spec", nargs="?", metavar="SPEC", help="cron expression, such as '0 6 * * mon-fri' or @daily")
+    parser.add_argument("--every", type=duration_ms, metavar="TIME", help="a period instead: 90, 5m, 2h")
+    parser.add_argument("--tz", metavar="ZONE", help="zone of SPEC, such as Europe/Berlin (default: UTC)")
+    parser.add_argument("--args", default="[]", metavar="JSON", help="positional arguments of the task")
+    parser.add_argument("--kwargs", default="{}", metavar="JSON", help="keyword arguments of the task")
+    parser.add_argument("--priority", metavar="LANE", help="its lane")
+    parser.add_argument(
+        "--jitter", type=duration_ms, default=0, metavar="TIME", help="start up to so much after its time"
+    )
+    parser.add_argument("--coalesce", action="store_true", help="pass over one while the last is unfinished")
+    parser.add_argument("--missed", choices=MISSED, default="skip", help="what nobody fired in time (default: skip)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if (arguments.action == "list") == bool(arguments.name):
-        raise Refusal("list takes no name; the other actions take one")
     app = load_app(arguments.app)
     if arguments.action == "list":
         return asyncio.run(_list(app, arguments.json))
-    return asyncio.run(_change(app, arguments.action, arguments.name))
+    if arguments.action == "show":
+        return asyncio.run(_show(app, arguments.name, arguments.json))
+    if arguments.action == "put":
+        return asyncio.run(_put(app, arguments))
+    return asyncio.run(_change(app, arguments.action, arguments.name, arguments.json))
 
 
 async def _list(app: "Ardiq", as_json: bool) -> int:
-    schedules = await app.schedules.list()
+    found = [_described(schedule) for schedule in await app.schedules.list()]
     if as_json:
-        print(json.dumps([_row(schedule) for schedule in schedules], indent=2))
+        print_json(found)
         return 0
+    now_ms = State(app).now_ms()
     rows = [
         [
-            schedule.name,
-            schedule.task,
+            schedule["name"],
+            schedule["task"],
             _timing(schedule),
-            "paused" if schedule.paused else _when(schedule.next_due_at),
-            _when(schedule.last_due_at) if schedule.last_due_at else "never",
+            _next(schedule, now_ms),
+            _last(schedule),
             _outcome(schedule),
         ]
-        for schedule in schedules
+        for schedule in found
     ]
-    print("\n".join(table(["name", "task", "timing", "next", "last", "outcome"], rows)))
+    show(Table(["name", "task", "timing", "next", "last", "outcome"], rows))
     return 0
 
 
-async def _change(app: "Ardiq", action: str, name: str) -> int:
+async def _show(app: "Ardiq", name: str, as_json: bool) -> int:
+    for schedule in await app.schedules.list():
+        if schedule.name == name:
+            described = _described(schedule)
+            if as_json:
+                print_json(described)
+            else:
+                show(*_draw(described, State(app).now_ms()))
+            return 0
+    return _missing(name, as_json)
+
+
+async def _put(app: "Ardiq", arguments: argparse.Namespace) -> int:
+    args, kwargs = json_value(arguments.args, list, "--args"), json_value(arguments.kwargs, dict, "--kwargs")
+    try:
+        await app.schedules.put(
+            arguments.name,
+            arguments.task,
+            arguments.spec,
+            every=None if arguments.every is None else arguments.every / 1000,
+            tz=arguments.tz,
+            args=args,
+            kwargs=kwargs,
+            priority=arguments.priority,
+            coalesce=arguments.coalesce,
+            missed=arguments.missed,
+            jitter=arguments.jitter / 1000,
+        )
+    except ValueError as error:
+        raise Refusal(str(error)) from None
+    return await _show(app, arguments.name, arguments.json)
+
+
+async def _change(app: "Ardiq", action: str, name: str, as_json: bool) -> int:
     schedules = app.schedules
+    told: dict[str, Any] = {"name": name, "done": True}
     if action == "run":
         job = await schedules.run_now(name)
-        done = job is not None
+        told["done"] = job is not None
         if job is not None:
-            print(f"enqueued {job.id}")
+            told["id"] = job.id
     else:
-        done = await {"pause": schedules.pause, "resume": schedules.resume, "remove": schedules.remove}[action](name)
-    if not done:
-        print(f"there is no schedule {name!r}")
-    return 0 if done else 1
+        change = {"pause": schedules.pause, "resume": schedules.resume, "remove": schedules.remove}[action]
+        told["done"] = await change(name)
+    if not told["done"]:
+        return _missing(name, as_json)
+    if as_json:
+        print_json(told)
+    elif "id" in told:
+        show(f"enqueued {told['id']}")
+    return 0
 
 
-def _row(schedule: Schedule) -> dict[str, Any]:
+def _missing(name: str, as_json: bool) -> int:
+    if as_json:
+        print_json({"name": name, "done": False})
+    else:
+        show(f"there is no schedule {name!r}")
+    return 1
+
+
+def _described(schedule: Schedule) -> dict[str, Any]:
     outcome = schedule.last_outcome
     return schedule._asdict() | {"last_outcome": None if outcome is None else outcome._asdict()}
 
 
-def _timing(schedule: Schedule) -> str:
-    jitter = f" + up to {schedule.jitter_ms / 1000:g} s" if schedule.jitter_ms else ""
-    if schedule.every_ms is not None:
-        return f"every {schedule.every_ms / 1000:g} s{jitter}"
-    return f"{schedule.spec} {schedule.tz or 'UTC'}{jitter}"
+def _draw(schedule: dict[str, Any], now_ms: int) -> list[Part]:
+    coalesce = "coalesced" if schedule["coalesce"] else "not coalesced"
+    last = f"last due {_last(schedule)}" + (f" as {schedule['last_id']}" if schedule["last_id"] else "")
+    return [
+        Styled(schedule["name"], "bold"),
+        f"task {schedule['task']}, {_timing(schedule)}, {_next(schedule, now_ms)}",
+        f"missed ones: {schedule['missed']}; {coalesce}; from {schedule['source']}",
+        last,
+        f"last outcome {_outcome(schedule) or 'none yet'}",
+    ]
 
 
-def _outcome(schedule: Schedule) -> str:
-    outcome = schedule.last_outcome
+def _timing(schedule: dict[str, Any]) -> str:
+    jitter = f" + up to {schedule['jitter_ms'] / 1000:g} s" if schedule["jitter_ms"] else ""
+    if schedule["every_ms"] is not None:
+        return f"every {schedule['every_ms'] / 1000:g} s{jitter}"
+    return f"{schedule['spec']} {schedule['tz'] or 'UTC'}{jitter}"
+
+
+def _next(schedule: dict[str, Any], now_ms: int) -> str:
+    if schedule["paused"]:
+        return Styled("paused", "yellow")
+    left_ms = schedule["next_due_at"] - now_ms
+    left = f"in {age(left_ms)}" if left_ms >= 0 else f"overdue by {age(-left_ms)}"
+    return f"{moment(schedule['next_due_at'])} ({left})"
+
+
+def _last(schedule: dict[str, Any]) -> str:
+    return moment(schedule["last_due_at"]) if schedule["last_due_at"] else "never"
+
+
+def _outcome(schedule: dict[str, Any]) -> str:
+    outcome = schedule["last_outcome"]
     if outcome is None:
         return ""
-    error = " ".join((outcome.error or "").split())
-    return f"{outcome.state} {_when(outcome.finished_at)}" + (f": {error[:60]}" if error else "")
-
-
-def _when(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    error = short(outcome["error"] or "", 60)
+    told = f"{outcome['state']} {moment(outcome['finished_at'])}" + (f": {error}" if error else "")
+    return Styled(told, "" if outcome["state"] == "complete" else "red")

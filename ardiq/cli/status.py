@@ -1,142 +1,129 @@
-"""Show what is where in an app's queue: lanes, workers, what runs, and how much was done of late."""
+"""Show what is where in an app's queue: lanes, workers, what runs, what recurs, and how much was done of late."""
 
 import argparse
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
 from ..pauses import read_pauses
-from . import app_argument, json_argument, load_app, table
+from . import app_argument, json_argument, load_app, watch_argument
+from ._output import Part, Styled, Table, age, moment, present
+from ._state import MINUTES, State, last_minutes
 
 if TYPE_CHECKING:
-    from .. import _core
+    from ..app import Ardiq
 
-_MINUTES = 5
-_PAGE = 1000
-_RATES = ("enqueued", "completed", "failed", "retried", "aborted", "expired", "discarded", "lost")
+_MOST_RUNNING = 10
+_MOST_SCHEDULES = 10
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     app_argument(parser)
+    watch_argument(parser)
     json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     app = load_app(arguments.app)
-    status = read(app._broker.core, f"{app.prefix}:{{{app.queue_name}}}:")
-    status = {"queue": app.queue_name, **status}
-    print(json.dumps(status, indent=2) if arguments.json else _text(status))
+    present(lambda: read(app), _draw, as_json=arguments.json, every_s=arguments.watch)
     return 0
 
 
-def read(core: "_core.Core", base: str) -> dict[str, Any]:
-    """The state of one queue as plain data.
-
-    Returns:
-        `scheduled`, `queued`, `running`, `held`, `suspects`, `dead`: numbers of tasks; `pauses`: see `Pause`;
-        `lanes`: `name`, `ready`, how many `workers` serve it;
-        `workers`: see `read_workers`; `last_minutes`: counters of this minute and four before.
-    """
-    counts = pairs(core.call("counts", []))
-    workers = read_workers(core, base)
-    served = [lane for worker in workers if worker["lease_left_ms"] > 0 for lane in worker["lanes"]]
-    ready = {name.partition(":")[2]: int(value) for name, value in counts.items() if name.startswith("ready:")}
-    lanes = [
-        {"name": name, "ready": ready.get(name, 0), "workers": served.count(name)} for name in sorted({*ready, *served})
-    ]
+def read(app: "Ardiq") -> dict[str, Any]:
+    """The state of the app's queue as `--json` shows it; times are in ms, `State` says what the lists hold."""
+    state = State(app)
+    counts, workers, minutes = state.counts(), state.workers(), state.minutes()
     return {
-        **{name: int(counts[name]) for name in ("scheduled", "queued", "running", "held", "suspects", "dead")},
-        "pauses": [pause._asdict() for pause in read_pauses(core.call("pauses", []))],
-        "lanes": lanes,
+        "queue": app.queue_name,
+        **{name: counts[name] for name in ("scheduled", "queued", "running", "held", "suspects", "dead")},
+        "pauses": [pause._asdict() for pause in read_pauses(state.core.call("pauses", []))],
+        "next_due_ms": state.next_due_ms(),
+        "lanes": state.lanes(counts, workers),
         "workers": workers,
-        "last_minutes": _rates(core, base),
+        "longest_running": state.running(workers, _MOST_RUNNING),
+        "schedules": state.schedules(),
+        "last_minutes": last_minutes(minutes),
+        "minutes": minutes,
     }
 
 
-def read_workers(core: "_core.Core", base: str) -> list[dict[str, Any]]:
-    """Its workers.
-
-    Returns:
-        `identity`, `label`, `host`, `pid`, `concurrency`, `lanes`, `held` tasks, `left_threads` (which run on after
-        their task was settled, and take its slot) and `lease_left_ms` each.
-    """
-    now_ms = server_now_ms(core)
-    workers: list[dict[str, Any]] = []
-    while page := core.call("list", ["workers", "", len(workers), _PAGE]):
-        for identity, expiry in zip(page[::2], page[1::2], strict=True):
-            name = identity.decode(errors="replace")
-            row = pairs(core.command(["HGETALL", f"{base}worker:{name}"]))
-            info = _json(row.get("info", ""), {})
-            workers.append(
-                {
-                    "identity": name,
-                    **{key: info.get(key) for key in ("label", "host", "pid", "concurrency")},
-                    "lanes": _json(row.get("lanes", ""), []),
-                    "held": int(core.command(["HLEN", f"{base}running:{name}"])),
-                    "left_threads": int(row.get("left_threads", 0)),
-                    "lease_left_ms": max(0, int(float(expiry)) - now_ms),
-                }
-            )
-    return workers
-
-
-def server_now_ms(core: "_core.Core") -> int:
-    """The server's clock."""
-    seconds, microseconds = core.command(["TIME"])
-    return int(seconds) * 1000 + int(microseconds) // 1000
-
-
-def pairs(answer: list[Any]) -> dict[str, str]:
-    """A flat reply of names and values."""
-    texts = [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in answer]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
+def _draw(status: dict[str, Any]) -> list[Part]:
+    parts: list[Part] = [Styled(f"queue {status['queue']} at {time.strftime('%H:%M:%S')}", "bold")]
+    parts.append(", ".join(f"{status[name]:,} {name}" for name in ("queued", "scheduled", "running", "dead")))
+    if status["held"]:
+        parts.append(Styled(f"{status['held']:,} held by a pause", "yellow"))
+    if status["suspects"]:
+        note = f"{status['suspects']:,} of the queued ones are suspected of killing their worker"
+        parts.append(Styled(note, "yellow"))
+    if status["pauses"]:
+        parts.append(Table(["paused", "held", "since"], [_pause(pause) for pause in status["pauses"]], "paused"))
+    if (due_ms := status["next_due_ms"]) is not None:
+        when = f"falls due in {age(due_ms)}" if due_ms >= 0 else f"is overdue by {age(-due_ms)}"
+        parts.append(f"the next scheduled one {when}")
+    parts.append(Table(["lane", "ready", "oldest", "workers"], [_lane(lane) for lane in status["lanes"]], "lanes"))
+    if status["workers"]:
+        header = ["worker", "host/pid", "held/slots", "lease left"]
+        parts.append(Table(header, [_worker(worker) for worker in status["workers"]], "workers"))
+    if status["longest_running"]:
+        parts.append(running_table(status["longest_running"]))
+    if status["schedules"]:
+        rows = [_schedule(schedule) for schedule in status["schedules"][:_MOST_SCHEDULES]]
+        parts.append(Table(["schedule", "task", "next"], rows, f"{len(status['schedules']):,} schedules"))
+    counters = [name for name, number in status["last_minutes"].items() if number]
+    if counters:
+        rows = [
+            [time.strftime("%H:%M", time.localtime(minute["at"] / 1000)), *(f"{minute[name]:,}" for name in counters)]
+            for minute in status["minutes"]
+        ]
+        parts.append(Table(["minute", *counters], rows, "by minute"))
+    counted = ", ".join(f"{status['last_minutes'][name]:,} {name}" for name in counters)
+    parts.append(f"last {MINUTES} minutes: {counted or 'nothing'}")
+    return parts
 
 
-def _rates(core: "_core.Core", base: str) -> dict[str, int]:
-    minute = server_now_ms(core) // 60_000
-    totals = dict.fromkeys(_RATES, 0)
-    for number in range(minute - _MINUTES + 1, minute + 1):
-        counted = pairs(core.command(["HGETALL", f"{base}stats:{number}"]))
-        for name in _RATES:
-            totals[name] += int(counted.get(name, 0))
-    return totals
+def running_table(tasks: list[dict[str, Any]]) -> Table:
+    """What runs, as `State.running` answers it."""
+    rows = [
+        [task["id"], task["name"], task["lane"], task["worker"], str(task["tries"]), age(task["for_ms"]), _done(task)]
+        for task in tasks
+    ]
+    return Table(["running", "task", "lane", "worker", "try", "for", "progress"], rows, "longest running")
 
 
 def _pause(pause: dict[str, Any]) -> list[str]:
     name = "the whole queue" if pause["id"] == "*()" else pause["id"]
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(pause["paused_at"] / 1000))
-    return [name, f"{pause['held']:,}", "ended, on the way back" if pause["resuming"] else since]
+    return [name, f"{pause['held']:,}", "ended, on the way back" if pause["resuming"] else moment(pause["paused_at"])]
 
 
-def _json(text: str, otherwise: Any) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return otherwise
+def _lane(lane: dict[str, Any]) -> list[str]:
+    oldest = "" if lane["oldest_ms"] is None else age(lane["oldest_ms"])
+    nobody = Styled("none", "red" if lane["ready"] else "")
+    return [lane["name"], f"{lane['ready']:,}", oldest, str(lane["workers"]) if lane["workers"] else nobody]
 
 
-def _text(status: dict[str, Any]) -> str:
-    lines = [f"queue {status['queue']} at {time.strftime('%H:%M:%S')}"]
-    lines.append(", ".join(f"{status[name]:,} {name}" for name in ("queued", "scheduled", "running", "dead")))
-    if status["held"]:
-        lines.append(f"{status['held']:,} held by a pause")
-    if status["suspects"]:
-        lines.append(f"{status['suspects']:,} of the queued ones are suspected of killing their worker")
-    if status["pauses"]:
-        lines += ["", *table(["paused", "held", "since"], [_pause(pause) for pause in status["pauses"]])]
-    lanes = [[lane["name"], f"{lane['ready']:,}", str(lane["workers"] or "none")] for lane in status["lanes"]]
-    lines += ["", *table(["lane", "ready", "workers"], lanes)]
-    workers = [
-        [
-            worker["identity"],
-            f"{worker['host']}/{worker['pid']}",
-            f"{worker['held']}/{worker['concurrency']}"
-            + (f" ({worker['left_threads']} taken by threads left behind)" if worker["left_threads"] else ""),
-            f"{worker['lease_left_ms'] / 1000:.0f} s" if worker["lease_left_ms"] else "run out",
-        ]
-        for worker in status["workers"]
+def _worker(worker: dict[str, Any]) -> list[str]:
+    left_ms = worker["lease_left_ms"]
+    lease = age(left_ms) if left_ms else Styled("run out", "red")
+    return [
+        worker["identity"],
+        f"{worker['host']}/{worker['pid']}",
+        f"{worker['held']}/{worker['concurrency']}"
+        + (f" ({worker['left_threads']} taken by threads left behind)" if worker["left_threads"] else ""),
+        lease,
     ]
-    lines += ["", *table(["worker", "host/pid", "held/slots", "lease left"], workers)]
-    counted = ", ".join(f"{number:,} {name}" for name, number in status["last_minutes"].items() if number)
-    lines += ["", f"last {_MINUTES} minutes: {counted or 'nothing'}"]
-    return "\n".join(lines)
+
+
+def _schedule(schedule: dict[str, Any]) -> list[str]:
+    if schedule["paused"]:
+        due: str = Styled("paused", "yellow")
+    elif schedule["due_in_ms"] < 0:
+        due = f"overdue by {age(-schedule['due_in_ms'])}"
+    else:
+        due = f"in {age(schedule['due_in_ms'])}"
+    return [schedule["name"], str(schedule["task"]), due]
+
+
+def _done(task: dict[str, Any]) -> str:
+    said = task["progress"]
+    if not said:
+        return ""
+    return f"{said.get('fraction', 0):.0%} {said.get('message', '')}".strip()

@@ -23,5 +23,6 @@ function M.lanes(base) return base .. 'lanes' end
 function M.meta(base) return base .. 'meta' end
 function M.stats(base) return base .. 'stats' end
 function M.stats_minute(base, minute) return base .. 'stats:' .. minute end
+function M.task_stats(base, minute) return base .. 'task_stats:' .. minute end
 
 return M

@@ -42,6 +42,14 @@ function M.aborts(base, worker)
   return open, settled
 end
 
+-- What a worker holds, the oldest claim first; the hash has no order of its own.
+function M.claims(base, worker)
+  local entries, held = errors.read('HGETALL', keys.running(base, worker)), {}
+  for i = 1, #entries, 2 do held[#held + 1] = { id = entries[i], token = tonumber(entries[i + 1]) } end
+  table.sort(held, function(x, y) return x.token < y.token end)
+  return held
+end
+
 -- When anybody beat last, until when nobody is reaped, and what is paused.
 function M.last_beat(base)
   return errors.read('HMGET', keys.meta(base), 'last_beat', 'reap_after', 'paused')

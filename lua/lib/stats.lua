@@ -1,7 +1,7 @@
 -- Counters of a queue: in total, and per minute for two hours. Written once a call, whatever its size.
 local M = {}
 
-local MINUTE_TTL_S = 7200
+M.MINUTE_TTL_S = 7200
 
 -- `counters`: name -> how many. A damaged statistics key costs figures, never a task, hence pcall.
 function M.add(base, now, counters)
@@ -14,7 +14,7 @@ function M.add(base, now, counters)
       if redis.pcall('HINCRBY', minute, name, count) == count then is_new = true end
     end
   end
-  if is_new then redis.pcall('EXPIRE', minute, MINUTE_TTL_S) end
+  if is_new then redis.pcall('EXPIRE', minute, M.MINUTE_TTL_S) end
 end
 
 return M

@@ -555,6 +555,27 @@ function M.take_from(b, worker, limit, ttl_ms, lost, max_lost)
   return #moved, #moved < #held, next_one and next_one.token > 0
 end
 
+-- Whatever its record says of where it is, its place does not know it: it is put there, and what runs nowhere is queued
+-- again (what a pause should hold, too: it will be held), aborted where that was asked for. Replies an error text when the place is damaged.
+function M.put_in_place(b, id, ttl_ms)
+  local record, err = read(b.base, id, { 'state', 'lane', 'lost', 'due_at', 'finished_at' })
+  if err then return err end
+  if record.state == 'running' then return (hand_back(b, id, ttl_ms, false)) end
+  if record.state == 'held' then return (make_ready(b, id, record, {}, { 'held_by' }, b.front)) end
+  local key = record.state == 'scheduled' and keys.scheduled or record.state == 'failed' and keys.dead
+    or place.FITS.suspects(record) and keys.suspects
+  if not key then return 'by_hand' end
+  err = batch.obstacle(b, 'ZCARD', key(b.base))
+  if err then return err end
+  local lane_name = record.lane or DEFAULT
+  if record.state == 'scheduled' then
+    schedule(b, id, lane_name, tonumber(record.due_at or b.now))
+  else
+    redis.call('ZADD', key(b.base), record.finished_at or b.now_text, id)
+    if record.state == 'queued' then b.suspects[lane_name] = (b.suspects[lane_name] or 0) + 1 end
+  end
+end
+
 -- failed -> queued: a dead letter runs again as if new; `call`: with these args, kwargs and codec instead of its own.
 function M.revive(b, id, record, call)
   local fields = { 'enqueued_at', b.now_text }

@@ -2,64 +2,28 @@
 -- Places are compared with records here; whether a queued record lies in its ready list is for the caller to find out
 -- by walking both (`queued` and `entry` rows), and to confirm with the section `task:<id>`.
 
-local TYPES = {
-  task = 'hash', ready = 'list', tombs = 'set', wake = 'list', scheduled = 'zset', running = 'hash', held = 'zset',
-  suspects = 'zset', workers = 'zset', worker = 'hash', aborts = 'set', mailbox = 'list', waiters = 'set',
-  log = 'list', dead = 'zset', pauses = 'hash', schedules = 'hash', schedule_due = 'zset', lanes = 'set',
-  meta = 'hash', stats = 'hash',
-}
-local FIELDS = { 'state', 'lane', 'worker', 'lost', 'held_by' }
-
-local function is_suspect(record)
-  return tonumber(record.lost or 0) >= 2
-end
-
--- Whether a place lacks an id. One of another type lacks all.
-local function lacks(command, key, id)
-  local found = redis.pcall(command, key, id)
-  return not found or found == 0 or type(found) == 'table'
-end
-
--- What is wrong with a record whose place can be looked up directly; nil: nothing, or it is for the ready list to say.
-local function misplaced(base, id, record)
-  local state = record.state
-  if state == 'scheduled' then
-    return lacks('ZSCORE', keys.scheduled(base), id) and 'not_in_scheduled'
-  elseif state == 'running' then
-    return lacks('HGET', keys.running(base, record.worker or ''), id) and 'not_in_running'
-  elseif state == 'held' then
-    return lacks('ZSCORE', keys.held(base, record.held_by or ''), id) and 'not_in_held'
-  elseif state == 'failed' then
-    return lacks('ZSCORE', keys.dead(base), id) and 'not_in_dead'
-  elseif state == 'queued' then
-    return is_suspect(record) and lacks('ZSCORE', keys.suspects(base), id) and 'not_in_suspects'
-  end
-  return not task.is_finished(state) and 'unknown_state'
-end
-
 -- One key of the queue: its type, whether it has an owner, and for a record its place.
 local function check_key(base, key, add)
   local name = string.sub(key, #base + 1)
   local kind, rest = string.match(name, '^([a-z_]+):?(.*)$')
-  if not TYPES[kind] then return add('unknown_key', name, '') end
+  if not place.TYPES[kind] then return add('unknown_key', name, '') end
   local actual = redis.call('TYPE', key).ok
   if actual == 'none' then return end
-  if actual ~= TYPES[kind] then return add('wrong_type', name, actual) end
-  if (kind == 'running' or kind == 'worker' or kind == 'aborts')
-    and lacks('ZSCORE', keys.workers(base), rest) then
+  if actual ~= place.TYPES[kind] then return add('wrong_type', name, actual) end
+  if place.OF_WORKERS[kind] and place.lacks('ZSCORE', keys.workers(base), rest) then
     return add('no_such_worker', name, rest)
   end
-  if kind == 'held' and lacks('HEXISTS', keys.pauses(base), rest) then return add('no_such_pause', name, '') end
-  if kind == 'pauses' and lacks('HEXISTS', keys.meta(base), 'paused') then return add('unseen_pauses', name, '') end
-  if (kind == 'mailbox' or kind == 'waiters' or kind == 'log') and redis.call('PTTL', key) == -1 then
-    return add('no_ttl', name, '')
+  if kind == 'held' and place.lacks('HEXISTS', keys.pauses(base), rest) then return add('no_such_pause', name, '') end
+  if kind == 'pauses' and place.lacks('HEXISTS', keys.meta(base), 'paused') then
+    return add('unseen_pauses', name, '')
   end
+  if place.WITH_TTL[kind] and redis.call('PTTL', key) == -1 then return add('no_ttl', name, '') end
   if kind ~= 'task' then return end
-  local record = task.read(base, rest, FIELDS)
-  local problem = misplaced(base, rest, record)
+  local record = task.read(base, rest, place.FIELDS)
+  local problem = place.misplaced(base, rest, record)
   if problem then
     add(problem, rest, record.state or '')
-  elseif record.state == 'queued' and not is_suspect(record) then
+  elseif record.state == 'queued' and not place.is_suspect(record) then
     add('queued', rest, record.lane or '')
   end
 end
@@ -72,10 +36,12 @@ local function scan_keys(base, cursor, limit, add)
 end
 
 -- An entry of a place must belong to a record that names this place.
-local function check_entry(base, id, place, fits, add)
-  local record, err = task.read(base, id, FIELDS)
+local function check_entry(base, id, kind, of, add)
+  local record, err = task.read(base, id, place.FIELDS)
   if err then return add('wrong_type', 'task:' .. id, '') end
-  if not fits(record) then add('ghost_in_' .. place, id, record.state or 'no record') end
+  if not place.FITS[kind](record, of) then
+    add('ghost_in_' .. kind, id, of ~= '' and of or record.state or 'no record')
+  end
 end
 
 -- From the end towards the front: what is taken off the front meanwhile cannot hide an entry.
@@ -90,9 +56,7 @@ local function walk_ready(base, name, cursor, limit, add)
     local is_tomb = errors.read('SMISMEMBER', keys.tombs(base, name), unpack(ids))
     for i, id in ipairs(ids) do
       if is_tomb[i] == 0 then
-        check_entry(base, id, 'ready', function(r)
-          return r.state == 'queued' and r.lane == name and not is_suspect(r)
-        end, add)
+        check_entry(base, id, 'ready', name, add)
         add('entry', id, name)
       end
     end
@@ -100,47 +64,41 @@ local function walk_ready(base, name, cursor, limit, add)
   return tostring(first), #ids
 end
 
-local function fits_suspects(record) return record.state == 'queued' and is_suspect(record) end
-local SCANNED = {
-  scheduled = { 'ZSCAN', 2, function(record) return record.state == 'scheduled' end },
-  dead = { 'ZSCAN', 2, function(record) return record.state == 'failed' end },
-  held = { 'ZSCAN', 2, function(record, id) return record.state == 'held' and record.held_by == id end },
-  suspects = { 'ZSCAN', 2, fits_suspects },
-  running = { 'HSCAN', 2, function(record, worker) return record.state == 'running' and record.worker == worker end },
-  -- A mark on a task that is queued in this lane would have it skipped.
-  tombs = { 'SSCAN', 1, function(record, name)
-    return record.state ~= 'queued' or record.lane ~= name or is_suspect(record)
-  end },
+-- How the other places are walked, and how many values an entry has.
+local SCANS = {
+  scheduled = { 'ZSCAN', 2 }, dead = { 'ZSCAN', 2 }, suspects = { 'ZSCAN', 2 }, running = { 'HSCAN', 2 },
+  held = { 'ZSCAN', 2 }, tombs = { 'SSCAN', 1 },
 }
 
-local function scan_place(base, place, of, cursor, limit, add)
-  local command, width, fits = unpack(SCANNED[place])
-  local key = of == '' and keys[place](base) or keys[place](base, of)
+local function scan_place(base, kind, of, cursor, limit, add)
+  local command, width = unpack(SCANS[kind])
+  local key = of == '' and keys[kind](base) or keys[kind](base, of)
   local page = errors.read(command, key, cursor, 'COUNT', limit)
-  for i = 1, #page[2], width do
-    check_entry(base, page[2][i], place, function(record) return fits(record, of) end, add)
-  end
+  for i = 1, #page[2], width do check_entry(base, page[2][i], kind, of, add) end
   return page[1], #page[2] / width
 end
 
+-- A lost worker is on its way out and needs no row.
 local function scan_workers(base, cursor, limit, add)
   local page = errors.read('ZSCAN', keys.workers(base), cursor, 'COUNT', limit)
   for i = 1, #page[2], 2 do
-    if redis.call('EXISTS', keys.worker(base, page[2][i])) == 0 then add('no_row', page[2][i], '') end
+    local worker, expiry = page[2][i], tonumber(page[2][i + 1])
+    if expiry > 0 and redis.call('EXISTS', keys.worker(base, worker)) == 0 then add('no_row', worker, '') end
   end
   return page[1], #page[2] / 2
 end
 
--- One task, whole and at once: the confirmation of what the pages suspected.
+-- One task, whole and at once: the confirmation of what the pages suspected. In a long ready list only the ends are
+-- searched, where everything lies that moved of late.
 local function check_task(base, id, add)
-  local record, err = task.read(base, id, FIELDS)
+  local record, err = task.read(base, id, place.FIELDS)
   if err then return add('wrong_type', 'task:' .. id, '') end
   if not record.state then return end
-  local problem = misplaced(base, id, record)
+  local problem = place.misplaced(base, id, record)
   if problem then return add(problem, id, record.state) end
-  if record.state == 'queued' and not is_suspect(record) then
+  if record.state == 'queued' and not place.is_suspect(record) then
     local name = record.lane or ''
-    if not errors.read('LPOS', keys.ready(base, name), id) then add('not_in_ready', id, name) end
+    if not place.is_near_an_end(base, name, id) then add('not_in_ready', id, name) end
     if errors.read('SISMEMBER', keys.tombs(base, name), id) == 1 then add('ghost_in_tombs', id, name) end
   end
 end
@@ -163,7 +121,7 @@ return function(base, args)
     cursor, seen = scan_workers(base, args.cursor, args.limit, add)
   elseif section == 'task' then
     check_task(base, of, add)
-  elseif SCANNED[section] then
+  elseif SCANS[section] then
     cursor, seen = scan_place(base, section, of, args.cursor, args.limit, add)
   else
     errors.raise(errors.bad_argument('unknown section ' .. args.section))

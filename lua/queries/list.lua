@@ -13,13 +13,10 @@ local function ready_page(base, lane_name, first, last)
   return page
 end
 
--- A hash has no order of its own: the held tasks, oldest claim first.
 local function running_page(base, worker, first, last)
-  local held, claims, page = errors.read('HGETALL', keys.running(base, worker)), {}, {}
-  for i = 1, #held, 2 do claims[#claims + 1] = { id = held[i], token = tonumber(held[i + 1]) } end
-  table.sort(claims, function(a, b) return a.token < b.token end)
-  for i = first + 1, math.min(last + 1, #claims) do
-    page[#page + 1], page[#page + 2] = claims[i].id, claims[i].token
+  local held, page = member.claims(base, worker), {}
+  for i = first + 1, math.min(last + 1, #held) do
+    page[#page + 1], page[#page + 2] = held[i].id, held[i].token
   end
   return page
 end

@@ -9,12 +9,12 @@ import pytest
 from helpers import SOON_S, eventually, is_sound, result_of, working
 
 from ardiq import Ardiq
-from ardiq.cli.status import read_workers
+from ardiq.cli._state import State
 
 
 def left_threads(app: Ardiq) -> int:
     """As `ardiq status` tells it."""
-    return sum(row["left_threads"] for row in read_workers(app._broker.core, f"ardiq:{{{app.queue_name}}}:"))
+    return sum(row["left_threads"] for row in State(app).workers())
 
 
 @pytest.fixture

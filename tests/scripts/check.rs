@@ -36,7 +36,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
             ("scheduled" | "suspects" | "workers" | "dead" | "schedule_due", "") => "zset",
             ("meta" | "stats" | "schedules" | "pauses", "") => "hash",
             ("held", _) => "zset",
-            ("task" | "running" | "worker" | "stats", _) => "hash",
+            ("task" | "running" | "worker" | "stats" | "task_stats", _) => "hash",
             ("ready" | "wake" | "mailbox" | "log", _) => "list",
             ("tombs" | "aborts" | "waiters", _) => "set",
             _ => {
@@ -54,7 +54,8 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
             "running" | "worker" | "aborts" if !workers.iter().any(|worker| worker == rest) => {
                 found(format!("{name} belongs to no worker"));
             }
-            "task" | "mailbox" | "waiters" | "log" | "stats" => {}
+            "task_stats" if !ends => found(format!("{name} has no TTL")),
+            "task" | "mailbox" | "waiters" | "log" | "stats" | "task_stats" => {}
             _ if ends => found(format!("{name} has a TTL")),
             _ => {}
         }

@@ -314,6 +314,7 @@ pub fn default(name: &str) -> Result<Json, String> {
         "run_ms" | "delay_ms" | "max_age_ms" | "offset" | "left_threads" => json!(0),
         "run" | "paused" | "due_at" | "start" => json!(1),
         "version" => json!("v1"),
+        "completed" | "failed" | "retried" | "aborted" | "waits" | "wait_ms" | "minutes_ago" => json!(0),
         "next_due_at" => json!(2),
         "definition" => json!({"task": "work", "lane": "default"}),
         "limit" => json!(100),
@@ -325,7 +326,7 @@ pub fn default(name: &str) -> Result<Json, String> {
         "cursor" => json!("0"),
         "since_at" | "before_at" => json!(0),
         "kwargs" | "options" | "codec" | "traceback" | "details" | "of" | "reason" | "progress" | "note" | "task"
-        | "error" | "argument" => json!(""),
+        | "error" | "argument" | "detail" => json!(""),
         _ => return Err(format!("{name}: the fixture must say")),
     })
 }

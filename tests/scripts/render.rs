@@ -165,9 +165,9 @@ fn counted(before: &Keyspace, after: &Keyspace) -> Option<String> {
 /// The minute in a key's name is when the test ran.
 pub fn short_name(name: &str) -> String {
     let name = name.strip_prefix(BASE).unwrap_or(name);
-    match name.strip_prefix("stats:") {
-        Some(_) => "stats:<minute>".to_owned(),
-        None => name.to_owned(),
+    match name.split_once(':') {
+        Some((kind @ ("stats" | "task_stats"), _)) => format!("{kind}:<minute>"),
+        _ => name.to_owned(),
     }
 }
 

@@ -307,7 +307,9 @@ fn arrows(before: &Keyspace, after: &Keyspace, fixture: &Fixture) -> BTreeSet<(S
     for id in old.keys().chain(new.keys()) {
         let key = format!("{}task:{id}", crate::server::BASE);
         let dropped = !new.contains_key(id) && fixture.when.keeps_nothing();
-        if !changed.contains(&key) || fixture.damaged || dropped {
+        // What is damaged is in no place to move from, except to be repaired.
+        let damaged = fixture.damaged && fixture.when.function.name != "repair";
+        if !changed.contains(&key) || damaged || dropped {
             continue;
         }
         let state = |states: &std::collections::BTreeMap<String, String>| {

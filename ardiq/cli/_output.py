@@ -1,0 +1,192 @@
+"""How commands show things: by rich on a terminal where it is installed, plain elsewhere, as JSON for programs."""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeAlias
+
+from ..errors import ArdiqError
+
+
+class Styled(str):
+    """A text that a terminal shows in a style of rich's, such as "bold red"."""
+
+    __slots__ = ("style",)
+
+    style: str
+
+    def __new__(cls, text: str, style: str) -> "Styled":
+        made = super().__new__(cls, text)
+        made.style = style
+        return made
+
+
+class Table(NamedTuple):
+    """Rows under a header; `title` is for terminals."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+
+
+Part: TypeAlias = str | Table
+
+
+def show(*parts: Part) -> None:
+    """Print lines and tables, the way that suits where they go."""
+    console = _console()
+    if console is None:
+        print(_plain(parts))
+    else:
+        console.print(*map(_rich, parts), sep="\n")
+
+
+def present(
+    read: Callable[[], Any], draw: Callable[[Any], Sequence[Part]], *, as_json: bool, every_s: float | None = None
+) -> None:
+    """Show what `read` answers, as JSON or as `draw` lays it out: once, or every so many seconds until Ctrl-C.
+
+    What is repeated is redrawn in place on a terminal, else printed one after the other, JSON in a line each. A server
+    that goes away meanwhile is waited for.
+    """
+    if every_s is None:
+        state = read()
+        if as_json:
+            print_json(state)
+        else:
+            show(*draw(state))
+        return
+    with suppress(KeyboardInterrupt), _lines() if as_json else _screen() as put:
+        while True:
+            try:
+                state = read()
+                put([json.dumps(state)] if as_json else draw(state))
+            except ArdiqError as error:
+                put([json.dumps({"error": str(error)}) if as_json else Styled(str(error), "red")])
+            time.sleep(every_s)
+
+
+def print_json(value: Any) -> None:
+    """Print a value for programs; what JSON has no word for as its repr."""
+    print(json.dumps(value, indent=2, default=repr))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a plain table, its columns aligned."""
+    cells = [[printable(cell).replace("\n", " ") for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+
+
+def printable(text: str) -> str:
+    """The text without what would make a terminal do things: ids, names and errors are anybody's."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text)
+
+
+def short(text: str, most: int = 80) -> str:
+    """The text in one line of at most so many letters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def age(milliseconds: float) -> str:
+    """A duration for people: `850 ms`, `12 s`, `3 m 20 s`, `2 h 5 m`, `4 d 3 h`."""
+    if milliseconds < 1000:
+        return f"{milliseconds:.0f} ms"
+    seconds = int(milliseconds / 1000)
+    for size, unit, small, small_unit in ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if seconds >= size:
+            rest = seconds % size // small
+            return f"{seconds // size} {unit}" + (f" {rest} {small_unit}" if rest else "")
+    return f"{seconds} s"
+
+
+def moment(milliseconds: float) -> str:
+    """A time in ms since the epoch, for people."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _plain(parts: Sequence[Part]) -> str:
+    lines: list[str] = []
+    for part in parts:
+        if isinstance(part, Table):
+            lines += [*([""] if lines else []), *table(part.header, part.rows), ""]
+        else:
+            lines.append(printable(part))
+    return "\n".join(lines).strip("\n")
+
+
+def _console() -> Any:
+    """A rich console where output goes to a terminal and rich is installed, else None."""
+    if not sys.stdout.isatty():
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console(highlight=False)
+
+
+def _rich(part: Part) -> Any:
+    from rich import box
+    from rich.table import Table as RichTable
+
+    if not isinstance(part, Table):
+        return _rich_text(part)
+    shown = RichTable(title=part.title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for at, name in enumerate(part.header):
+        numeric = all(row[at][:1].isdigit() for row in part.rows)
+        shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in part.rows:
+        shown.add_row(*map(_rich_text, row))
+    return shown
+
+
+def _rich_text(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(printable(text), style=text.style if isinstance(text, Styled) else "")
+
+
+Put: TypeAlias = Callable[[Sequence[Part]], None]
+
+
+@contextmanager
+def _lines() -> Iterator[Put]:
+    """Prints, one after the other."""
+
+    def put(parts: Sequence[Part]) -> None:
+        print(_plain(parts), flush=True)
+
+    yield put
+
+
+@contextmanager
+def _screen() -> Iterator[Put]:
+    """Draws over what was drawn before, on a terminal; gives it back as it was."""
+    console = _console()
+    if console is not None:
+        from rich.console import Group
+        from rich.live import Live
+
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            yield lambda parts: live.update(Group(*map(_rich, parts)), refresh=True)
+    elif sys.stdout.isatty():
+        print("\x1b[?1049h", end="")
+        try:
+            yield _redraw
+        finally:
+            print("\x1b[?1049l", end="", flush=True)
+    else:
+        with _lines() as put:
+            yield lambda parts: put([*parts, ""])
+
+
+def _redraw(parts: Sequence[Part]) -> None:
+    width, height = shutil.get_terminal_size()
+    lines = [line[:width] for line in _plain(parts).splitlines()[: height - 1]]
+    print("\x1b[H\x1b[2J" + "\n".join(lines), end="", flush=True)

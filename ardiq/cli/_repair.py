@@ -1,0 +1,70 @@
+"""Mending what `fsck` found: who does it, and how; nothing is decided here."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from .fsck import Check, Row
+
+if TYPE_CHECKING:
+    from .. import _core
+
+_PORTION = 20  # findings a call, as `lua/protocol.json` has it
+_PASSES = 5
+
+MENDED_BY = {
+    "ghost_in_dead": "drops the entry",
+    "ghost_in_held": "drops the entry, and makes the task ready again where it is in no lane",
+    "ghost_in_running": "drops the entry, and makes the task ready again where nobody holds it",
+    "ghost_in_scheduled": "drops the entry",
+    "ghost_in_suspects": "drops the entry, and makes the task ready again where it is in no lane",
+    "ghost_in_tombs": "drops the mark",
+    "no_row": "marks the worker as lost: others are given its tasks",
+    "no_such_worker": "removes the key; where tasks are left in it, others are given them",
+    "no_ttl": "gives the key an hour to live",
+    "not_in_dead": "lists it among the dead letters again",
+    "not_in_held": "makes it ready again; its pause holds it when a worker meets it",
+    "not_in_ready": "makes it ready again",
+    "not_in_running": "makes it ready again; no try is charged",
+    "not_in_scheduled": "schedules it again, for when it was due",
+    "not_in_suspects": "lists it among the suspects again",
+}
+"""What `ardiq doctor --repair` does about each finding."""
+
+BY_HAND = {
+    "ghost_in_ready": "nothing needs to be done: a worker drops the entry when it gets there",
+    "no_such_pause": "end that pause once more with `ardiq resume`: its tasks are ready then",
+    "unknown_key": "find out who wrote it, then delete or rename it with redis-cli",
+    "unknown_state": "look at it with `ardiq task show`; set its field `state` right, or delete the record",
+    "unseen_pauses": "pause one of them again with `ardiq pause`",
+    "wrong_type": "look at it with redis-cli, then delete or rename it",
+}
+"""What a person is to do about the others."""
+
+
+def mend(core: "_core.Core", result_ttl_ms: int) -> Iterator[tuple[Row, str]]:
+    """Check a queue and have mended what is wrong, until nothing is, or no more can be mended.
+
+    Each finding is checked again, atomically, by the call that mends it; so workers may go on meanwhile.
+
+    Returns:
+        Every finding with what became of it: "mended", "sound" (nothing was wrong by then) or "by_hand".
+    """
+    left: set[Row] = set()
+    for _ in range(_PASSES):
+        findings, mended = list(Check(core).findings()), False
+        for row, answer in _repair(core, findings, result_ttl_ms):
+            mended = mended or answer == "mended"
+            if answer != "by_hand":
+                yield row, answer
+            elif row not in left:
+                left.add(row)
+                yield row, answer
+        if not mended:
+            return
+
+
+def _repair(core: "_core.Core", findings: Sequence[Row], result_ttl_ms: int) -> Iterable[tuple[Row, str]]:
+    for first in range(0, len(findings), _PORTION):
+        portion = findings[first : first + _PORTION]
+        answers = core.call("repair", [result_ttl_ms, *(part for row in portion for part in row)])
+        yield from zip(portion, (answer.decode() for answer in answers), strict=True)

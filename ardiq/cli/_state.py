@@ -1,0 +1,180 @@
+"""What commands read of a queue: bounded, and without keeping the server from its work."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .. import _core
+    from ..app import Ardiq
+
+MINUTES = 5
+_PAGE = 500
+_LOOK_AT = 10
+_COUNTERS = ("enqueued", "completed", "failed", "retried", "aborted", "expired", "discarded", "lost")
+_FIGURES = ("completed", "failed", "retried", "aborted", "run_ms", "waits", "wait_ms")
+
+
+class State:
+    """The state of one app's queue, as plain data."""
+
+    def __init__(self, app: "Ardiq") -> None:
+        self.core: _core.Core = app._broker.core
+        self.base = f"{app.prefix}:{{{app.queue_name}}}:"
+
+    def counts(self) -> dict[str, int]:
+        """Numbers of tasks: `scheduled`, `queued`, `running`, `suspects`, `dead`, `ready:<lane>` …"""
+        return {name: int(number) for name, number in pairs(self.core.call("counts", [])).items()}
+
+    def lanes(self, counts: dict[str, int], workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Each lane: `name`, how many are `ready`, for how long the next has been (`oldest_ms`), its live `workers`."""
+        ready = {name.partition(":")[2]: number for name, number in counts.items() if name.startswith("ready:")}
+        served = [lane for worker in workers if worker["lease_left_ms"] > 0 for lane in worker["lanes"]]
+        now_ms = self.now_ms()
+        return [
+            {
+                "name": name,
+                "ready": ready.get(name, 0),
+                "oldest_ms": self._oldest_ms(name, now_ms) if ready.get(name) else None,
+                "workers": served.count(name),
+            }
+            for name in sorted({*ready, *served})
+        ]
+
+    def next_due_ms(self) -> int | None:
+        """How long until the next scheduled task falls due; negative when it is overdue, None when there is none."""
+        first = self.core.call("list", ["scheduled", "", 0, 1])
+        return int(float(first[1])) - self.now_ms() if first else None
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Its workers.
+
+        Returns:
+            `identity`, `label`, `host`, `pid`, `concurrency`, `lanes`, `held` tasks, `left_threads` (which run on after
+            their task was settled, and take its slot) and `lease_left_ms` each.
+        """
+        now_ms = self.now_ms()
+        workers: list[dict[str, Any]] = []
+        while page := self.core.call("list", ["workers", "", len(workers), _PAGE]):
+            for identity, expiry in zip(page[::2], page[1::2], strict=True):
+                name = text(identity)
+                row = pairs(self.core.command(["HGETALL", f"{self.base}worker:{name}"]))
+                info = parsed(row.get("info", ""), {})
+                workers.append(
+                    {
+                        "identity": name,
+                        **{key: info.get(key) for key in ("label", "host", "pid", "concurrency")},
+                        "lanes": parsed(row.get("lanes", ""), []),
+                        "held": int(self.core.command(["HLEN", f"{self.base}running:{name}"])),
+                        "left_threads": int(row.get("left_threads", 0)),
+                        "lease_left_ms": max(0, int(float(expiry)) - now_ms),
+                    }
+                )
+        return workers
+
+    def running(self, workers: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+        """What runs, the longest first: `id`, `name`, `lane`, `worker`, `tries`, `for_ms`, `progress`.
+
+        Of what a worker holds, as many as it has slots, the oldest claims: the others wait in it. `for_ms` counts from
+        the claim.
+        """
+        found: list[dict[str, Any]] = []
+        for worker in workers:
+            if worker["held"]:
+                slots = min(worker["concurrency"] or most, most, _PAGE)
+                reply = [text(value) for value in self.core.call("claims", [worker["identity"], 0, slots])]
+                found += [_held(reply[at : at + 6], worker, int(reply[0])) for at in range(1, len(reply), 6)]
+        return sorted(found, key=lambda task: -task["for_ms"])[:most]
+
+    def schedules(self) -> list[dict[str, Any]]:
+        """What recurs, the next to fall due first: `name`, `task`, `due_in_ms`, `paused`."""
+        found, cursor, now_ms = dict[str, dict[str, Any]](), "0", self.now_ms()
+        while True:
+            cursor, *fields = map(text, self.core.call("schedules", [cursor, _PAGE]))
+            for name, due_at, definition in zip(fields[::3], fields[1::3], fields[2::3], strict=True):
+                what = parsed(definition, {})
+                due = {"due_in_ms": int(due_at) - now_ms, "paused": bool(what.get("paused"))}
+                found[name] = {"name": name, "task": what.get("task"), **due}
+            if cursor == "0":
+                return sorted(found.values(), key=lambda schedule: (schedule["due_in_ms"], schedule["name"]))
+
+    def minutes(self) -> list[dict[str, Any]]:
+        """What was counted in each of the last five minutes, the newest first; `at` is when it began, in ms."""
+        last = self.now_ms() // 60_000
+        found = []
+        for minute in range(last, last - MINUTES, -1):
+            counted = pairs(self.core.command(["HGETALL", f"{self.base}stats:{minute}"]))
+            found.append({"at": minute * 60_000, **{name: int(counted.get(name, 0)) for name in _COUNTERS}})
+        return found
+
+    def task_stats(self) -> list[dict[str, Any]]:
+        """How often each task ran in the last five minutes: `name`, `runs`, by outcome, `run_ms` in all.
+
+        `waits` of the runs were first attempts, and had waited `wait_ms` in all.
+        """
+        totals: dict[str, dict[str, int]] = {}
+        for minutes_ago in range(MINUTES):
+            for field, number in pairs(self.core.call("task_stats", [minutes_ago])).items():
+                figure, _, name = field.partition(":")
+                if figure in _FIGURES:
+                    totals.setdefault(name, dict.fromkeys(_FIGURES, 0))[figure] += int(number)
+        return [
+            {"name": name, "runs": sum(figures[outcome] for outcome in _FIGURES[:4]), **figures}
+            for name, figures in totals.items()
+        ]
+
+    def now_ms(self) -> int:
+        """The server's clock."""
+        return server_now_ms(self.core)
+
+    def _oldest_ms(self, lane: str, now_ms: int) -> int | None:
+        """How long the next task of a lane has been waiting, since it was enqueued or fell due."""
+        page = self.core.call("list", ["queued", lane, 0, _LOOK_AT])
+        if not page:  # they were taken meanwhile, or are marked to be skipped
+            return None
+        times = self.core.command(["HMGET", f"{self.base}task:{text(page[0])}", "enqueued_at", "due_at"])
+        since = max(int(time) for time in (*times, 0) if time is not None)
+        return max(0, now_ms - since) if since else None
+
+
+def last_minutes(minutes: list[dict[str, Any]]) -> dict[str, int]:
+    """What `State.minutes` counted, in all."""
+    return {name: sum(minute[name] for minute in minutes) for name in _COUNTERS}
+
+
+def server_now_ms(core: "_core.Core") -> int:
+    """The server's clock."""
+    seconds, microseconds = core.command(["TIME"])
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+def pairs(answer: list[Any]) -> dict[str, str]:
+    """A flat reply of names and values."""
+    texts = [text(value) for value in answer]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def text(value: Any) -> str:
+    """A value of a reply as text."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def parsed(value: str, otherwise: Any) -> Any:
+    """What a JSON text says, or something else where it is none of that type."""
+    try:
+        found = json.loads(value)
+    except ValueError:
+        return otherwise
+    return found if isinstance(found, type(otherwise)) else otherwise
+
+
+def _held(row: list[str], worker: dict[str, Any], now_ms: int) -> dict[str, Any]:
+    task_id, name, lane, tries, started_at, progress = row
+    return {
+        "id": task_id,
+        "name": name,
+        "lane": lane,
+        "worker": worker["identity"],
+        "tries": int(tries or 0),
+        "for_ms": max(0, now_ms - int(started_at or now_ms)),
+        "progress": parsed(progress, {}) or None,
+    }

@@ -1,0 +1,215 @@
+"""Look at one task of an app's queue, stop it, or run it again."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from .._codec import from_json
+from ..models import Progress
+from . import app_argument, json_argument, load_app
+from ._output import Part, Styled, Table, age, moment, print_json, short, show
+from ._state import State, pairs, parsed, text
+
+if TYPE_CHECKING:
+    from ..app import Ardiq
+
+_LOOK_AT = 10_000
+_LINES = 20
+_STYLES = {
+    "failed": "red",
+    "complete": "green",
+    "running": "cyan",
+    "aborted": "yellow",
+    "expired": "yellow",
+    "discarded": "yellow",
+}
+_TIMES = ("enqueued_at", "due_at", "expires_at", "started_at", "finished_at")
+_NUMBERS = (*_TIMES, "tries", "lost")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    for name, action, what in (
+        ("show", _show, "its record, where it lies, its attempts, what it raised and what it logged"),
+        ("abort", _abort, "stop it: at once where it waits, at its next await where it runs"),
+        ("retry", _retry, "run a dead letter again: same id and arguments, new retries"),
+    ):
+        chosen = actions.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+        app_argument(chosen)
+        chosen.add_argument("id", metavar="ID", help="the task's id")
+        json_argument(chosen)
+        chosen.set_defaults(action=action)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return int(arguments.action(load_app(arguments.app), arguments.id, arguments.json))
+
+
+def _show(app: "Ardiq", task_id: str, as_json: bool) -> int:
+    task = read(app, task_id)
+    if task is None:
+        return _missing(task_id, as_json)
+    if as_json:
+        print_json(task)
+    else:
+        show(*_draw(task))
+    return 0
+
+
+def _abort(app: "Ardiq", task_id: str, as_json: bool) -> int:
+    answer = text(app._broker.core.call("abort", [task_id, app.result_ttl_ms]))
+    if as_json:
+        print_json({"id": task_id, "answer": answer})
+    else:
+        said = {
+            "aborted": "aborted",
+            "requested": "it runs; its worker was asked to stop it",
+            "finished": "it has ended already",
+            "not_found": "there is no such task",
+        }
+        show(f"{task_id}: {said.get(answer, answer)}")
+    return 0 if answer in ("aborted", "requested") else 1
+
+
+def _retry(app: "Ardiq", task_id: str, as_json: bool) -> int:
+    core = app._broker.core
+    record = pairs(core.call("task", [task_id]))
+    state = record.get("state", "not_found")
+    if state == "failed":
+        app._producer.check_lane(record.get("lane", ""))  # nobody would take it
+        state = text(core.call("requeue", [task_id])[0])
+    done = state == "queued" and record.get("state") == "failed"
+    if as_json:
+        print_json({"id": task_id, "answer": "queued" if done else "not_dead", "state": state})
+    elif done:
+        show(f"{task_id}: queued again")
+    elif state == "not_found":
+        return _missing(task_id, as_json)
+    else:
+        show(f"{task_id}: it is {state.replace('_', ' ')}; only dead letters can be run again")
+    return 0 if done else 1
+
+
+def _missing(task_id: str, as_json: bool) -> int:
+    if as_json:
+        print_json({"id": task_id, "state": "not_found"})
+    else:
+        show(f"{task_id}: there is no such task: it was never enqueued, or its record is gone (result_ttl_ms)")
+    return 1
+
+
+def read(app: "Ardiq", task_id: str) -> dict[str, Any] | None:
+    """Everything the server knows of a task, as `--json` shows it; None when that is nothing."""
+    state = State(app)
+    record = pairs(state.core.call("task", [task_id]))
+    if not record:
+        return None
+    fields = {name: int(value) if name in _NUMBERS and value.isdigit() else value for name, value in record.items()}
+    for name in ("args", "kwargs", "result", "progress", "meta", "history", "headers"):
+        if name in fields and not record.get("result_codec" if name == "result" else "codec"):
+            fields[name] = _decoded(record[name])
+    ttl_ms = int(state.core.command(["PTTL", f"{state.base}task:{task_id}"]))
+    return {
+        "id": task_id,
+        **fields,
+        "place": _place(state, task_id, record),
+        "gone_in_ms": ttl_ms if ttl_ms >= 0 else None,
+        "history": parsed(record.get("history", "[]"), []),
+        "log": [text(line) for line in state.core.call("log", [task_id, 1000])],
+    }
+
+
+def _place(state: State, task_id: str, record: dict[str, str]) -> dict[str, Any]:
+    """Where it lies: `key`; in a lane its `position`, of how many entries, None beyond the first ten thousand."""
+    lane, now_ms = record.get("lane", ""), state.now_ms()
+    found = record.get("state")
+    if found == "queued" and int(record.get("lost", 0)) < 2:
+        key = f"{state.base}ready:{lane}"
+        position = state.core.command(["LPOS", key, task_id, "MAXLEN", str(_LOOK_AT)])
+        return {"key": f"ready:{lane}", "position": position, "of": int(state.core.command(["LLEN", key]))}
+    if found == "queued":
+        return {"key": "suspects"}
+    if found == "held":
+        return {"key": f"held:{record.get('held_by', '')}"}
+    if found == "scheduled":
+        return {"key": "scheduled", "due_in_ms": int(record.get("due_at", now_ms)) - now_ms}
+    if found == "running":
+        since = int(record.get("started_at", now_ms))
+        return {"key": f"running:{record.get('worker', '')}", "for_ms": now_ms - since}
+    return {"key": "dead" if found == "failed" else None}
+
+
+def _decoded(value: str) -> Any:
+    try:
+        return from_json(value.encode())
+    except ValueError:
+        return value
+
+
+def _draw(task: dict[str, Any]) -> list[Part]:
+    state = task.get("state", "of no state")
+    parts: list[Part] = [
+        Styled(f"{task['id']}: {task.get('name', '')}", "bold"),
+        Styled(f"{state}, {_where(task)}", _STYLES.get(state, "")),
+        _call(task),
+        f"lane {task.get('lane', '')}, tries {task.get('tries', 0)}"
+        + (f", lost with {task['lost']} workers" if task.get("lost") else "")
+        + (", to be aborted" if task.get("abort_requested") else ""),
+    ]
+    parts += [f"{name.partition('_')[0]} {moment(task[name])}" for name in _TIMES if task.get(name)]
+    if task.get("progress"):
+        progress = Progress(task["progress"].get("fraction", 0.0), task["progress"].get("message", ""))
+        parts.append(f"progress {progress.fraction:.0%} {progress.message}".rstrip())
+    parts += [f"{name} {task[name]}" for name in ("meta", "headers") if task.get(name)]
+    if "result" in task and task.get("result_codec"):
+        parts.append(f"result ({task['result_codec']}, {len(task['result']):,} letters)")
+    elif "result" in task:
+        parts.append(f"result {short(repr(task['result']), 1000)}")
+    if "error" in task:
+        parts.append(Styled(f"error {task['error']}", "red"))
+    if task["history"]:
+        rows = [_attempt(attempt) for attempt in task["history"]]
+        parts.append(Table(["attempt", "ended", "ran", "worker", "error"], rows, "attempts that did not succeed"))
+    if task.get("traceback"):
+        parts.append(task["traceback"].rstrip())
+    if task["log"]:
+        parts.append(f"log, the last {min(_LINES, len(task['log']))} of {len(task['log']):,} lines:")
+        parts += [f"  {line}" for line in task["log"][-_LINES:]]
+    return parts
+
+
+def _where(task: dict[str, Any]) -> str:
+    place = task["place"]
+    if "position" in place:
+        at = f"number {place['position'] + 1:,}" if place["position"] is not None else f"beyond number {_LOOK_AT:,}"
+        return f"{at} of {place['of']:,} in its lane"
+    if "due_in_ms" in place:
+        due_ms = place["due_in_ms"]
+        return f"due in {age(due_ms)}" if due_ms >= 0 else f"overdue by {age(-due_ms)}"
+    if "for_ms" in place:
+        return f"for {age(place['for_ms'])} held by {task.get('worker', 'nobody')}"
+    if task.get("state") == "held":
+        return f"held by the pause {task.get('held_by', '')}"
+    if place["key"] == "suspects":
+        return "among the suspects: it was lost with its worker twice or more"
+    if place["key"] == "dead":
+        return "a dead letter, kept until it is run again or deleted"
+    return "kept for ever" if task["gone_in_ms"] is None else f"kept for {age(task['gone_in_ms'])} more"
+
+
+def _call(task: dict[str, Any]) -> str:
+    args, kwargs = task.get("args", []), task.get("kwargs", {})
+    if not (isinstance(args, list) and isinstance(kwargs, dict)):
+        return f"arguments in the codec {task.get('codec', 'JSON')}"
+    words = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
+    return short(f"{task.get('name', '')}({', '.join(words)})", 1000)
+
+
+def _attempt(attempt: dict[str, Any]) -> list[str]:
+    ran = attempt.get("run_ms")
+    return [
+        str(attempt.get("try", "")),
+        moment(attempt.get("ended_at", 0)),
+        "its worker died" if ran is None else age(ran),
+        str(attempt.get("worker", "")),
+        short(str(attempt.get("error", ""))),
+    ]

@@ -1,0 +1,97 @@
+"""Show what runs in an app's queue now, the longest first, and which tasks took most of the last five minutes.
+
+On a terminal it is redrawn until Ctrl-C. Workers tell every five seconds how often their tasks ran; `for` counts from
+when a worker took the task, `mean` and `waited` are of one attempt.
+"""
+
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from . import app_argument, duration_ms, json_argument, load_app
+from ._output import Part, Styled, Table, age, present
+from ._state import MINUTES, State, last_minutes
+from .status import running_table
+
+if TYPE_CHECKING:
+    from ..app import Ardiq
+
+_ORDERS = {
+    "time": ("run_ms", "most time in all"),
+    "runs": ("runs", "most often"),
+    "slow": ("mean_ms", "slowest"),
+    "failed": ("failed", "most failures"),
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    app_argument(parser)
+    parser.add_argument("--once", action="store_true", help="show it once; as it is where the output is no terminal")
+    parser.add_argument("--every", type=duration_ms, default=2000, metavar="TIME", help="redraw so often (default: 2s)")
+    parser.add_argument("--sort", choices=_ORDERS, default="time", help="order of the tasks (default: time)")
+    parser.add_argument("-n", "--limit", type=int, default=20, metavar="N", help="so many of each (default: 20)")
+    json_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    app = load_app(arguments.app)
+    once = arguments.once or arguments.json or not sys.stdout.isatty()
+    present(
+        lambda: _read(app, arguments.sort, max(1, arguments.limit)),
+        _draw,
+        as_json=arguments.json,
+        every_s=None if once else arguments.every / 1000,
+    )
+    return 0
+
+
+def _read(app: "Ardiq", order: str, most: int) -> dict[str, Any]:
+    state = State(app)
+    counts, workers = state.counts(), state.workers()
+    tasks = [{**task, **_means(task)} for task in state.task_stats()]
+    tasks.sort(key=lambda task: (-task[_ORDERS[order][0]], task["name"]))
+    return {
+        "queue": app.queue_name,
+        **{name: counts[name] for name in ("queued", "scheduled", "running", "dead")},
+        "workers": sum(worker["lease_left_ms"] > 0 for worker in workers),
+        "slots": sum(worker["concurrency"] or 0 for worker in workers if worker["lease_left_ms"] > 0),
+        "longest_running": state.running(workers, most),
+        "order": order,
+        "tasks": tasks[:most],
+        "last_minutes": last_minutes(state.minutes()),
+    }
+
+
+def _means(task: dict[str, Any]) -> dict[str, float]:
+    return {
+        "mean_ms": round(task["run_ms"] / max(1, task["runs"]), 1),
+        "mean_wait_ms": round(task["wait_ms"] / max(1, task["waits"]), 1),
+    }
+
+
+def _draw(top: dict[str, Any]) -> list[Part]:
+    counted = ", ".join(f"{top[name]:,} {name}" for name in ("queued", "scheduled", "running", "dead"))
+    parts: list[Part] = [
+        Styled(f"queue {top['queue']} at {time.strftime('%H:%M:%S')}", "bold"),
+        f"{counted}; {top['workers']:,} workers with {top['slots']:,} slots",
+    ]
+    parts.append(running_table(top["longest_running"]) if top["longest_running"] else "nothing runs")
+    if top["tasks"]:
+        rows = [
+            [
+                task["name"],
+                f"{task['runs']:,}",
+                f"{task['failed']:,}",
+                f"{task['retried']:,}",
+                age(task["mean_ms"]),
+                age(task["mean_wait_ms"]),
+                age(task["run_ms"]),
+            ]
+            for task in top["tasks"]
+        ]
+        header = ["task", "runs", "failed", "retried", "mean", "waited", "in all"]
+        parts.append(Table(header, rows, f"last {MINUTES} minutes, {_ORDERS[top['order']][1]} first"))
+    else:
+        parts.append(f"nothing ran in the last {MINUTES} minutes")
+    return parts

@@ -1,0 +1,69 @@
+-- Where a task must lie, by its record: what fsck compares, and repair goes by.
+local M = {}
+
+-- Fields that say where a task belongs.
+M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'held_by' }
+
+-- The type of every key, by the first part of its name.
+M.TYPES = {
+  task = 'hash', ready = 'list', tombs = 'set', wake = 'list', scheduled = 'zset', running = 'hash', held = 'zset',
+  suspects = 'zset', workers = 'zset', worker = 'hash', aborts = 'set', mailbox = 'list', waiters = 'set', log = 'list',
+  dead = 'zset', pauses = 'hash', schedules = 'hash', schedule_due = 'zset', lanes = 'set',
+  meta = 'hash', stats = 'hash', task_stats = 'hash',
+}
+-- Keys that belong to one worker, and those that must end by themselves.
+M.OF_WORKERS = { running = true, worker = true, aborts = true }
+M.WITH_TTL = { mailbox = true, waiters = true, log = true }
+
+-- How far into a ready list an id is looked for, from either end: a search of the whole would block the server.
+local WINDOW = 5000
+
+function M.is_suspect(record)
+  return tonumber(record.lost or 0) >= 2
+end
+
+-- Whether a place lacks an id. One of another type lacks all.
+function M.lacks(command, key, id)
+  local found = redis.pcall(command, key, id)
+  return not found or found == 0 or type(found) == 'table'
+end
+
+-- What is wrong with a record whose place can be looked up directly; nil: nothing, or it is for the ready list to say.
+function M.misplaced(base, id, record)
+  local state = record.state
+  if state == 'scheduled' then
+    return M.lacks('ZSCORE', keys.scheduled(base), id) and 'not_in_scheduled'
+  elseif state == 'running' then
+    return M.lacks('HGET', keys.running(base, record.worker or ''), id) and 'not_in_running'
+  elseif state == 'held' then
+    return M.lacks('ZSCORE', keys.held(base, record.held_by or ''), id) and 'not_in_held'
+  elseif state == 'failed' then
+    return M.lacks('ZSCORE', keys.dead(base), id) and 'not_in_dead'
+  elseif state == 'queued' then
+    return M.is_suspect(record) and M.lacks('ZSCORE', keys.suspects(base), id) and 'not_in_suspects'
+  end
+  return not task.is_finished(state) and 'unknown_state'
+end
+
+-- Whether an id lies near either end of a ready list. In a longer one it may lie in between.
+function M.is_near_an_end(base, lane_name, id)
+  local key = keys.ready(base, lane_name)
+  return (errors.read('LPOS', key, id, 'MAXLEN', WINDOW) or errors.read('LPOS', key, id, 'RANK', -1, 'MAXLEN', WINDOW))
+    and true or false
+end
+
+local function fits_suspects(record) return record.state == 'queued' and M.is_suspect(record) end
+
+-- Whether an entry of a place (`of`: its lane or worker) belongs there, by the entry's record.
+M.FITS = {
+  ready = function(record, of) return record.state == 'queued' and record.lane == of and not M.is_suspect(record) end,
+  scheduled = function(record) return record.state == 'scheduled' end,
+  dead = function(record) return record.state == 'failed' end,
+  suspects = fits_suspects,
+  held = function(record, of) return record.state == 'held' and record.held_by == of end,
+  running = function(record, of) return record.state == 'running' and record.worker == of end,
+  -- A mark on a task that is queued in this lane would have it skipped.
+  tombs = function(record, of) return record.state ~= 'queued' or record.lane ~= of or M.is_suspect(record) end,
+}
+
+return M

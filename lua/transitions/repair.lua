@@ -1,0 +1,94 @@
+-- repair: running, held -> queued, aborted. Somebody has what fsck found mended; each finding is checked again first, and what is sound by now is left alone.
+local TTL_MS = 3600000
+
+-- The name of a key in parts, `log:t1`.
+local function parts(name) return string.match(name, '^([a-z_]+):(.*)$') end
+
+-- How each kind is mended: it is given the batch, the finding and the task's record, and replies nil for done, else why
+-- it was not.
+local MEND = {}
+
+-- A task that its own record says to be somewhere, and is not.
+local function put_back(b, finding, record, ttl_ms)
+  if place.misplaced(b.base, finding.id, record) ~= finding.kind then return 'sound' end
+  return task.put_in_place(b, finding.id, ttl_ms) and 'by_hand' or nil
+end
+
+MEND.not_in_scheduled, MEND.not_in_running = put_back, put_back
+MEND.not_in_dead, MEND.not_in_suspects, MEND.not_in_held = put_back, put_back, put_back
+
+-- Ready again, unless it is seen to lie there. In the middle of a long list it may lie unseen: a second entry is
+-- harmless, for a claim passes over what is not queued.
+local function make_ready(b, id, record)
+  if not place.FITS.ready(record, record.lane or '') then return 'sound' end
+  if batch.obstacle(b, 'LLEN', keys.ready(b.base, record.lane)) then return 'by_hand' end
+  if place.is_near_an_end(b.base, record.lane, id) then return 'sound' end
+  batch.push(b.back, record.lane, id)
+end
+
+function MEND.not_in_ready(b, finding, record) return make_ready(b, finding.id, record) end
+
+-- An entry whose record says otherwise is dropped, and the task put where its record says, should it be nowhere else.
+-- In a ready list an entry stays: a claim drops it when it gets there.
+local function drop_ghosts(kind, command)
+  MEND['ghost_in_' .. kind] = function(b, finding, record, ttl_ms)
+    local id, of = finding.id, finding.detail
+    if place.FITS[kind](record, of) then return 'sound' end
+    local dropped = redis.pcall(command, keys[kind](b.base, of), id)
+    if errors.of(dropped) then return 'by_hand' end
+    if dropped == 0 then return 'sound' end
+    if record.state and place.misplaced(b.base, id, record) then
+      task.put_in_place(b, id, ttl_ms)
+    else
+      make_ready(b, id, record)
+    end
+  end
+end
+
+drop_ghosts('scheduled', 'ZREM')
+drop_ghosts('dead', 'ZREM')
+drop_ghosts('suspects', 'ZREM')
+drop_ghosts('held', 'ZREM')
+drop_ghosts('running', 'HDEL')
+drop_ghosts('tombs', 'SREM')
+
+-- A worker without its row is refused from now on, and what it holds is given to others.
+function MEND.no_row(b, finding)
+  local expiry = redis.pcall('ZSCORE', keys.workers(b.base), finding.id)
+  if errors.of(expiry) then return 'by_hand' end
+  if not expiry or tonumber(expiry) <= 0 then return 'sound' end
+  if redis.call('EXISTS', keys.worker(b.base, finding.id)) == 1 then return 'sound' end
+  redis.call('ZADD', keys.workers(b.base), 0, finding.id)
+end
+
+-- What a worker left behind: if tasks are among it, as if it had just been lost, so that others reap it.
+function MEND.no_such_worker(b, finding)
+  local kind, worker = parts(finding.id)
+  if not place.OF_WORKERS[kind] or redis.call('EXISTS', keys[kind](b.base, worker)) == 0 then return 'sound' end
+  if batch.obstacle(b, 'ZCARD', keys.workers(b.base)) then return 'by_hand' end
+  if redis.call('ZSCORE', keys.workers(b.base), worker) then return 'sound' end
+  if redis.call('EXISTS', keys.running(b.base, worker)) == 1 then
+    redis.call('ZADD', keys.workers(b.base), 0, worker)
+  else
+    member.remove(b.base, worker)
+  end
+end
+
+function MEND.no_ttl(b, finding)
+  local kind, rest = parts(finding.id)
+  if not place.WITH_TTL[kind] then return 'sound' end
+  local key = keys[kind](b.base, rest)
+  if redis.call('PTTL', key) ~= -1 then return 'sound' end
+  redis.call('PEXPIRE', key, TTL_MS)
+end
+
+return function(base, args)
+  local b, answers = batch.open(base, clock.now()), {}
+  for i, finding in ipairs(args.findings) do
+    local mend = MEND[finding.kind]
+    local record, err = task.read(base, finding.id, place.FIELDS)
+    answers[i] = (not mend or err) and 'by_hand' or mend(b, finding, record, args.result_ttl_ms) or 'mended'
+  end
+  batch.close(b)
+  return answers
+end
