@@ -57,7 +57,7 @@ def test_from_many_threads(app: Ardiq) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert asyncio.run(app.queue_size()) == 200
+    assert asyncio.run(app.queue_size()) == 500
 
 
 async def test_within_a_running_loop(app: Ardiq) -> None:
@@ -146,16 +146,16 @@ def test_dropped_connections_do_not_matter(make_app: Callable[..., Ardiq], app: 
     done = threading.Event()
 
     def drop() -> None:
-        while not done.wait(0.006):
+        while not done.wait(0.03):
             other._broker.core.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
 
     dropping = threading.Thread(target=drop)
     dropping.start()
     try:
-        jobs = [task.enqueue_sync(number, 1) for number in range(200)]
+        jobs = [task.enqueue_sync(number, 1) for number in range(500)]
         assert [job.result_sync() for job in jobs[:50]] == [None] * 50
     finally:
         done.set()
         dropping.join()
-    assert asyncio.run(app.queue_size()) == 200
+    assert asyncio.run(app.queue_size()) == 500
     assert is_sound(app)
