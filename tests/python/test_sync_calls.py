@@ -57,7 +57,7 @@ def test_from_many_threads(app: Ardiq) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert asyncio.run(app.queue_size()) == 500
+    assert asyncio.run(app.queue_size()) == 200
 
 
 async def test_within_a_running_loop(app: Ardiq) -> None:
