@@ -261,8 +261,8 @@ class Attempts:
                 self.settle_cancelled(claim, run_s, why)
                 return
         verdict = self.judge(entry, claim, run_s, error)
-        if verdict.hooks is not None:
-            await self.tell_hooks(verdict.hooks)
+        if self.has_last_words(claim, verdict):
+            await self.last_words(claim, verdict)
         self.outcomes.append((claim[0], claim[1], verdict.outcome, int(run_s * 1000), verdict.value, verdict.details))
         self.count(claim, run_s, verdict.outcome)
         self._worker.turn_soon()
@@ -311,7 +311,20 @@ class Attempts:
         details = {"delay_ms": error.delay_ms, "max_age_ms": rules.max_age_ms or _LONGEST_SNOOZED_MS}
         return _Verdict(SNOOZE, str(error).encode(errors="backslashreplace"), to_json(details), None)
 
-    async def tell_hooks(self, failure: ErrorContext) -> None:
+    def has_last_words(self, claim: Claim, verdict: _Verdict) -> bool:
+        """Whether `last_words` has anything to do; from any thread."""
+        return verdict.hooks is not None or self._worker.has_told(claim[1])
+
+    async def last_words(self, claim: Claim, verdict: _Verdict) -> None:
+        """What comes before the outcome: the hooks, and what the task told, which nobody takes from an attempt that is
+        not the last one any more.
+        """
+        if verdict.hooks is not None:
+            await self._tell_hooks(verdict.hooks)
+        if verdict.outcome in (RETRY, SNOOZE):
+            await self._worker.reports_arrive(claim[1])
+
+    async def _tell_hooks(self, failure: ErrorContext) -> None:
         """Run the `on_error` hooks; one that raises changes nothing."""
         for hook in self._app._error_hooks:
             try:

@@ -185,7 +185,7 @@ class Line:
         self._tickets: Iterator[int] = itertools.count(1)
         self._open: dict[int, asyncio.Future[Any]] = {}
         self._submitted = 0
-        self._closed = False
+        self.closed = False
         self._watcher: _Watcher | None = None
         try:
             loop.add_reader(self.channel.fileno(), self._receive)
@@ -202,7 +202,7 @@ class Line:
 
     def tell(self, function: str, *args: str | bytes | int) -> None:
         """Call one function and do not care for the reply."""
-        if self._closed:
+        if self.closed:
             return
         self.channel.call(next(self._tickets), function, args)
 
@@ -228,7 +228,7 @@ class Line:
 
     def close(self) -> None:
         """Stop reading, close the channel and let go of it; from any thread."""
-        self._closed = True
+        self.closed = True
         channel = self.channel
         del self.channel
         if self._watcher is not None:
@@ -242,13 +242,13 @@ class Line:
             channel.close()
 
     def _flush(self) -> None:
-        if self._closed:
+        if self.closed:
             return
         self._submitted = 0
         self.channel.flush()
 
     def _receive(self) -> None:
-        if self._closed:
+        if self.closed:
             return
         waiting = self._open
         for event in self.channel.take():

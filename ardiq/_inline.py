@@ -109,6 +109,13 @@ class InlineLine:
     def turn_soon(self) -> None:
         """Of a worker: nothing waits for a turn here."""
 
+    def has_told(self, token: int) -> bool:
+        """Of a worker: what a task tells has arrived at once."""
+        return False
+
+    async def reports_arrive(self, token: int) -> None:
+        """Of a worker: likewise."""
+
     def is_cancelled(self) -> bool:
         """Of a worker: it is never handing tasks back."""
         return False

@@ -1,11 +1,17 @@
 """What running tasks tell of themselves: progress, notes and log lines, gathered and sent now and then."""
 
+import asyncio
+import logging
 import threading
 from typing import TYPE_CHECKING, Any
+
+from .errors import BrokerError
 
 if TYPE_CHECKING:
     from ._broker import Line
     from .worker import Worker
+
+log = logging.getLogger("ardiq")
 
 # At the server the log keeps so many; between two sends more are dropped here already.
 _MOST_LINES = 1000
@@ -34,6 +40,7 @@ class Reports:
         self._lock = threading.Lock()
         self._open: dict[int, _Report] = {}
         self._noted: dict[int, dict[str, bytes]] = {}
+        self._under_way: dict[int, set[asyncio.Future[Any]]] = {}
         self._is_due = False
 
     def add(
@@ -66,21 +73,55 @@ class Reports:
         """Whether the attempt is still wanted: not aborted, timed out or given to others."""
         return self._worker.is_current(claim[1])
 
+    def has_told(self, token: int) -> bool:
+        """Whether anything that the attempt told may not have arrived yet; from any thread."""
+        with self._lock:
+            return token in self._open or token in self._under_way
+
+    async def arrive(self, token: int) -> None:
+        """Send what the attempt told, and wait until the server has it, or cannot be told."""
+        with self._lock:
+            report = self._open.pop(token, None)
+            if report is not None:
+                self._send(token, report)
+            under_way = list(self._under_way.get(token, ()))
+        if under_way:
+            await asyncio.wait(under_way)
+
     def send(self) -> bool:
         """Send what was noted; whether there was anything."""
         with self._lock:
             reports, self._open = self._open, {}
             for token in [token for token in self._noted if not self._worker.holds(token)]:
                 del self._noted[token]
-        identity = self._worker.link.identity
-        for token, report in reports.items():
-            told: list[str | bytes] = []
-            for name, text in report.notes.items():
-                told += name, text
-            for line in report.lines[-_MOST_LINES + len(report.notes) :]:
-                told += "", line.encode(errors="replace")
-            self._line.tell("progress", identity, report.task_id, str(token), report.progress, self._log_ttl_ms, *told)
+            for token, report in reports.items():
+                self._send(token, report)
         return bool(reports)
+
+    def _send(self, token: int, report: _Report) -> None:
+        if self._line.closed:
+            return
+        told: list[str | bytes] = []
+        for name, text in report.notes.items():
+            told += name, text
+        for line in report.lines[-_MOST_LINES + len(report.notes) :]:
+            told += "", line.encode(errors="replace")
+        identity = self._worker.link.identity
+        answer = self._line.call(
+            "progress", identity, report.task_id, str(token), report.progress, self._log_ttl_ms, *told
+        )
+        self._under_way.setdefault(token, set()).add(answer)
+        answer.add_done_callback(lambda answer: self._answered(token, answer))
+
+    def _answered(self, token: int, answer: asyncio.Future[Any]) -> None:
+        with self._lock:
+            under_way = self._under_way[token]
+            under_way.discard(answer)
+            if not under_way:
+                del self._under_way[token]
+        error = None if answer.cancelled() else answer.exception()
+        if error is not None and not isinstance(error, BrokerError):  # that the server is away the worker says
+            log.warning("%s", error)
 
     def _send_soon(self) -> None:
         if self.send():

@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from math import inf
 from time import monotonic, time
 from typing import Any
@@ -172,11 +173,13 @@ class SyncTasks:
     def _failed(self, entry: Registered, claim: Claim, started: float, error: BaseException) -> None:
         run_s = monotonic() - started
         verdict = self._attempts.judge(entry, claim, run_s, error)
-        if verdict.hooks is not None:
+        if self._attempts.has_last_words(claim, verdict):
+            last_words = self._attempts.last_words(claim, verdict)
             try:
-                asyncio.run_coroutine_threadsafe(self._attempts.tell_hooks(verdict.hooks), self._loop).result()
-            except RuntimeError:
-                return  # the loop is closed, and with it the worker
+                asyncio.run_coroutine_threadsafe(last_words, self._loop).result()
+            except (RuntimeError, CancelledError):
+                last_words.close()  # the loop is closed or about to be, and with it the worker
+                return
         self._link.settle([(claim[0], claim[1], verdict.outcome, int(run_s * 1000), verdict.value, verdict.details)])
         self._attempts.count(claim, run_s, verdict.outcome)
 

@@ -111,6 +111,14 @@ class Worker:
         """Whether the attempt of that token is still to be settled."""
         return token in self._attempts.running or token in self._attempts.threads
 
+    def has_told(self, token: int) -> bool:
+        """Whether the attempt of that token told something that may not have arrived yet. From any thread."""
+        return self._reports.has_told(token)
+
+    async def reports_arrive(self, token: int) -> None:
+        """Until the server has what the attempt of that token told."""
+        await self._reports.arrive(token)
+
     def is_cancelled(self) -> bool:
         """Whether the worker itself is being cancelled, and not a task of its."""
         return self._main is not None and self._main.cancelling() > 0

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from helpers import SOON_S, Script, alive, eventually, field, is_sound, result_of, working
 
-from ardiq import Ardiq, ErrorContext, ProcessDied
+from ardiq import Ardiq, ErrorContext, Job, ProcessDied
 from ardiq.embedded import Server
 
 TASKS = """
@@ -68,6 +68,16 @@ TASKS = """
         task.meta["sizes"] = [task.meta["size"]]
         del task.meta["gone"]
         return task.cancelled()
+
+    @app.task(executor="process", max_retries=3, backoff_ms=1)
+    def tell_and_fail() -> int:
+        task = current_task()
+        if task.tries == 4:
+            return task.tries
+        task.log(f"began {{task.tries}}")
+        task.log(f"failed {{task.tries}}")
+        task.meta[str(task.tries)] = True
+        raise ValueError
 
     @app.task(executor="process", timeout=1000)
     def time_left() -> float:
@@ -186,11 +196,23 @@ async def test_what_a_task_tells_of_itself_arrives(jobs: ModuleType) -> None:
     async with working(jobs.app):
         job = await jobs.tell.enqueue()
         assert (await result_of(job)).value is False
-        await eventually(job.logs)
-        assert await job.logs() == ["a line"]
-        assert await job.meta() == {"size": 3, "sizes": [3]}
-        assert 0 < await jobs.time_left.request() <= 1000
+        # What was said last arrives after the end, and not in one piece.
+        await eventually(lambda: has_told(job, ["a line"], {"size": 3, "sizes": [3]}))
         assert await job.progress() == (0.5, "half")
+        assert 0 < await jobs.time_left.request() <= 1000
+
+
+async def has_told(job: Job[Any], lines: list[str], notes: dict[str, Any]) -> bool:
+    return await job.logs() == lines and await job.meta() == notes
+
+
+async def test_what_it_tells_just_before_a_retry_arrives(jobs: ModuleType) -> None:
+    async with working(jobs.app):
+        job = await jobs.tell_and_fail.enqueue()
+        assert (await result_of(job)).value == 4
+    lines = [f"{word} {tries}" for tries in (1, 2, 3) for word in ("began", "failed")]
+    assert await job.logs() == lines
+    assert await job.meta() == {"1": True, "2": True, "3": True}
 
 
 async def test_middleware_and_hooks_see_the_value_and_the_error(jobs: ModuleType) -> None:

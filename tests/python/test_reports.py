@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from helpers import SOON_S, eventually, field, is_sound, result_of, working
 
-from ardiq import Ardiq, ExecutionContext, Job, Progress, current_task
+from ardiq import Ardiq, ExecutionContext, Job, Progress, Snooze, current_task
 
 
 async def test_everything_can_be_read_while_it_runs(app: Ardiq) -> None:
@@ -83,6 +83,37 @@ async def test_what_a_stopping_worker_was_told_is_sent(app: Ardiq) -> None:
     job = await work.enqueue()
     await app.run()
     await eventually(lambda: has_logged(app, job.id, 5))
+
+
+@pytest.mark.parametrize("executor", ["async", "thread"])
+@pytest.mark.parametrize("again", [ValueError("again"), Snooze(0.001)], ids=["retry", "snooze"])
+async def test_what_a_task_tells_just_before_it_is_to_run_again_arrives(
+    app: Ardiq, executor: str, again: Exception
+) -> None:
+    runs: list[int] = []
+
+    def tell() -> None:
+        task = current_task()
+        assert task is not None
+        runs.append(len(runs) + 1)
+        if runs[-1] == 4:
+            return
+        for word in ("began", "failed"):
+            task.log(f"{word} {runs[-1]}")
+        task.meta[str(runs[-1])] = True
+        raise again
+
+    async def tell_async() -> None:
+        tell()
+
+    task = app.task(name="tell", max_retries=3, backoff_ms=1)(tell_async if executor == "async" else tell)
+    async with working(app):
+        job = await task.enqueue()
+        await result_of(job)
+    # Without waiting for it: what the first attempts told had arrived before the last one began.
+    assert await job.logs() == [f"{word} {run}" for run in (1, 2, 3) for word in ("began", "failed")]
+    assert await job.meta() == {"1": True, "2": True, "3": True}
+    assert is_sound(app)
 
 
 async def test_an_aborted_thread_can_notice(app: Ardiq) -> None:
