@@ -301,8 +301,10 @@ class Codec:
         return signature.convert(a, k, mode.str_keys if mode else None)
 
     def receiver(self, signature: Signature | None) -> Callable[[bytes], Sequence[Any]]:
-        """`receive_call` for what most calls have: positional arguments in JSON."""
-        read = None if signature is None else signature.reader
+        """`receive_call` for what most calls have: positional arguments in JSON. What was left out may be there as its
+        default.
+        """
+        read = None if signature is None else signature.call_reader
 
         def receive(args: bytes) -> Sequence[Any]:
             if read is not None:

@@ -66,11 +66,11 @@ def why_not(error: msgspec.ValidationError) -> str:
     return str(error).replace("bool | int | float", "float").replace("bool | int", "int")
 
 
-def row_type(hints: Sequence[Any], optional: int = 0) -> Any:
-    """A type of rows with these columns, the last of which may be absent; it is looked at once and then known."""
+def row_type(hints: Sequence[Any], defaults: Sequence[Any] = ()) -> Any:
+    """A type of rows with these columns, the last of which have defaults; it is looked at once and then known."""
     names = [f"a{number}" for number in range(len(hints))]
     make: Any = namedtuple
-    row = make("Row", names, defaults=[ABSENT] * optional)
+    row = make("Row", names, defaults=defaults)
     row.__annotations__ = dict(zip(names, hints, strict=True))
     return row
 

@@ -4,7 +4,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -19,13 +19,15 @@ class _Missing:
 MISSING: Final = _Missing()
 """No annotation, or one that values cannot be converted to."""
 
+Reader: TypeAlias = Callable[[bytes], Sequence[Any]]
+
 _MOST_SHAPES = 1000
 
 
 class Signature:
     """One function's parameters and annotations, looked up when first needed."""
 
-    __slots__ = ("_fits", "_fn", "_hints", "_reader", "_rows", "_signature", "_wants_tuples", "name")
+    __slots__ = ("_fits", "_fn", "_hints", "_readers", "_rows", "_signature", "_wants_tuples", "name")
 
     def __init__(self, name: str, fn: Callable[..., Any]) -> None:
         self.name = name
@@ -33,7 +35,7 @@ class Signature:
         self._fits: set[Any] = set()
         self._signature: inspect.Signature | None = None
         self._hints: dict[str, Any] | None = None
-        self._reader: Any = MISSING
+        self._readers: tuple[Reader | None, Reader | None] | None = None
         self._rows: dict[tuple[Any, ...], Any] = {}
         self._wants_tuples: bool | None = None
 
@@ -95,13 +97,20 @@ class Signature:
         return list(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
 
     @property
-    def reader(self) -> Callable[[bytes], Sequence[Any]] | None:
+    def reader(self) -> Reader | None:
         """Reads a JSON array of positional arguments, converted, as fast as it would be read alone; None for functions
         that need more. What it raises, `convert` explains.
         """
-        if self._reader is MISSING:
-            self._reader = self._make_reader()
-        return self._reader  # type: ignore[no-any-return]
+        if self._readers is None:
+            self._readers = self._make_readers()
+        return self._readers[0]
+
+    @property
+    def call_reader(self) -> Reader | None:
+        """As `reader`, for who only calls the function: arguments that were left out may be there as their defaults."""
+        if self._readers is None:
+            self._readers = self._make_readers()
+        return self._readers[1]
 
     @property
     def wants_tuples(self) -> bool:
@@ -153,30 +162,35 @@ class Signature:
             keyword = next((p.name for p in parameters.values() if p.kind is p.VAR_KEYWORD), "")
         return self._resolved().get(keyword, MISSING)
 
-    def _make_reader(self) -> Callable[[bytes], Sequence[Any]] | None:
+    def _make_readers(self) -> tuple[Reader | None, Reader | None]:
         hints: list[Any] = []
-        optional = 0
+        defaults: list[Any] = []
         kind: Any = None
         for parameter in self._inspected().parameters.values():
             hint: Any = self._resolved().get(parameter.name, Any)
             if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
                 hints.append(hint)
-                optional += parameter.default is not parameter.empty
+                if parameter.default is not parameter.empty:
+                    defaults.append(parameter.default)
             elif parameter.kind is parameter.VAR_POSITIONAL:
                 if hints:
-                    return None
+                    return None, None
                 kind = types.GenericAlias(list, (hint,))
             elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
-                return None
-        decode, absent = _conversion.decoder(kind or _conversion.row_type(hints, optional)), _conversion.ABSENT
-        if not optional:
-            return decode
+                return None, None
+        absent = _conversion.ABSENT
+        decode = _conversion.decoder(kind or _conversion.row_type(hints, [absent] * len(defaults)))
+        if not defaults:
+            return decode, decode
 
         def read(data: bytes) -> Sequence[Any]:
             row: Sequence[Any] = decode(data)
             return row if row[-1] is not absent else [value for value in row if value is not absent]
 
-        return read
+        # What wraps a function may tell an argument that was left out from one that is the default.
+        if type(self._fn) is not types.FunctionType or self._fn.__dict__.keys() & {"__wrapped__", "__signature__"}:
+            return read, read
+        return read, _conversion.decoder(_conversion.row_type(hints, defaults))
 
     def _labelled(self, count: int, keywords: Iterable[str]) -> list[tuple[str, Any]]:
         return [*self.positional(count), *((keyword, self.hint(keyword)) for keyword in keywords)]

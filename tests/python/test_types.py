@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -378,3 +379,49 @@ async def test_an_own_serializer_is_left_alone(make_app: Callable[..., Ardiq]) -
     assert seen == ["five"]
     assert (await result_of(job)).value == "five"
     assert (await result_of(missing)).tries == 1
+
+
+async def test_what_a_call_leaves_out_is_the_function_s_own_default(app: Ardiq) -> None:
+    marker, seen = object(), list[Any]()
+
+    @app.task
+    async def plain(a: int, b: int = marker, c: list[int] = []) -> None:  # type: ignore[assignment]  # noqa: B006
+        seen.append((a, b is marker, c))
+
+    def fills(fn: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(fn)
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return await fn(*args, **kwargs, session="open")
+
+        return wrapper
+
+    @app.task
+    @fills
+    async def wrapped(a: int, session: str = "none") -> None:
+        seen.append((a, session))
+
+    async with working(app):
+        for call in (plain.prepare(1), plain.prepare(1, 2), wrapped.prepare(1)):
+            (job,) = await app.enqueue_many([call])
+            assert (await result_of(job)).success
+    assert seen == [(1, True, []), (1, False, []), (1, "open")]
+    with pytest.raises(InvalidArguments, match="'b' does not fit"):
+        app._codec.receiver(plain._signature)(b'[1,"x"]')
+
+
+async def test_middleware_sees_the_arguments_as_they_were_sent(app: Ardiq) -> None:
+    seen: list[Any] = []
+
+    @app.middleware
+    async def look(context: ExecutionContext, call_next: Callable[[], Awaitable[Any]]) -> Any:
+        seen.append(context.args)
+        return await call_next()
+
+    @app.task
+    async def add(a: int, b: int = 1) -> int:
+        return a + b
+
+    async with working(app):
+        assert await add.request(1) == 2
+        assert await add.request(1, 2) == 3
+    assert seen == [(1,), (1, 2)]
