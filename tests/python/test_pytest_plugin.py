@@ -91,15 +91,18 @@ def test_sync_tests(run_pytest: Runs) -> None:
             assert shop.app.result_sync(result.value, timeout=20).value == "Hello, Ada"
 
         def test_idle_in_vain(ardiq_app, ardiq_worker):
-            import time
+            import threading
+
+            go_on = threading.Event()
 
             @ardiq_app.task(name="slow")
             def slow():
-                time.sleep(0.3)
+                go_on.wait(20)
 
             slow.enqueue_sync()
             with pytest.raises(TimeoutError, match="queue 'shop' are still ready and"):
                 ardiq_worker.wait_until_idle(timeout=0.01)
+            go_on.set()
 
         def test_what_was_registered_in_a_test_is_forgotten(ardiq_app):
             assert "slow" not in ardiq_app.tasks and "greet" in ardiq_app.tasks

@@ -25,8 +25,8 @@ pub enum Step {
     Call(Call),
     /// The same call many times, `$i` being 1, 2, 3 …
     Repeat(usize, Call),
-    /// Milliseconds to let pass.
-    Wait(u64),
+    /// Milliseconds that pass, though nobody waits for them.
+    Wait(i64),
     /// A command of the server's own.
     Redis(Vec<Json>),
 }
@@ -115,7 +115,7 @@ impl Fixture {
 impl Step {
     fn parse(json: Json) -> Result<Self, String> {
         match json[0].as_str() {
-            Some("wait") => Ok(Self::Wait(json[1].as_u64().ok_or("wait: milliseconds")?)),
+            Some("wait") => Ok(Self::Wait(json[1].as_i64().ok_or("wait: milliseconds")?)),
             Some("redis") => Ok(Self::Redis(json[1].as_array().cloned().ok_or("redis: a list of words")?)),
             Some("repeat") => {
                 let times = json[1].as_u64().ok_or("repeat: how often")?;

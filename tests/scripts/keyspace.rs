@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use redis::{Value, pipe};
 
 use crate::server::{Server, items, text};
+use crate::times;
 
 /// How far two readings of the same expiry may lie apart: they are told relative to the clock.
 const EXPIRY_TOLERANCE_MS: i64 = 3;
@@ -99,26 +100,86 @@ impl Keyspace {
 /// When each key ends by itself; 0: it has.
 fn expiries(server: &mut Server, names: &[String]) -> Vec<Option<i64>> {
     let number = |value: &Value| text(value).parse::<i64>().expect("a number");
-    let mut reads = pipe();
     if server.is_modern() {
+        let mut reads = pipe();
         for name in names {
             reads.cmd("PEXPIRETIME").arg(name);
         }
         return server.pipeline(&reads).iter().map(|time| Some(number(time)).filter(|time| *time >= 0)).collect();
     }
-    // The time that is left, read beside the clock.
-    for name in names {
-        reads.cmd("TIME").cmd("PTTL").arg(name);
-    }
-    let expiry = |read: &[Value]| {
-        let clock: Vec<i64> = items(&read[0]).iter().map(number).collect();
-        match number(&read[1]) {
-            -2 => Some(0),
-            -1 => None,
-            left => Some(clock[0] * 1000 + clock[1] / 1000 + left),
-        }
+    let clock = |time: &Value| {
+        let parts: Vec<i64> = items(time).iter().map(number).collect();
+        parts[0] * 1000 + parts[1] / 1000
     };
-    server.pipeline(&reads).chunks(2).map(expiry).collect()
+    // The time that is left, between two looks at the clock: once more where the server was held up meanwhile.
+    let mut found = vec![None; names.len()];
+    let mut unclear: Vec<usize> = (0..names.len()).collect();
+    while !unclear.is_empty() {
+        let mut reads = pipe();
+        for index in &unclear {
+            reads.cmd("TIME").cmd("PTTL").arg(&names[*index]).cmd("TIME");
+        }
+        let read = server.pipeline(&reads);
+        let mut answers = read.chunks(3);
+        unclear.retain(|index| {
+            let answer = answers.next().expect("an answer for each");
+            let (before, left, after) = (clock(&answer[0]), number(&answer[1]), clock(&answer[2]));
+            found[*index] = match left {
+                -2 => Some(0),
+                -1 => None,
+                left => Some(before + left),
+            };
+            left >= 0 && after > before + 1
+        });
+    }
+    found
+}
+
+/// Lets time pass without waiting for it: every time that the server holds becomes earlier by as much, and what ends
+/// by itself meanwhile is gone.
+pub fn age(server: &mut Server, ms: i64) {
+    let now_ms = server.now_us() / 1000;
+    let earlier = |value: &String| {
+        let aged = times::replace(value, now_ms, |time| (time - ms).to_string());
+        (aged != *value).then_some(aged)
+    };
+    let mut writes = pipe();
+    for (name, key) in Keyspace::read(server).0 {
+        match &key.content {
+            Content::String(value) => {
+                if let Some(value) = earlier(value) {
+                    writes.cmd("SET").arg(&name).arg(value).arg("KEEPTTL");
+                }
+            }
+            Content::List(list) => {
+                for (index, value) in list.iter().enumerate() {
+                    if let Some(value) = earlier(value) {
+                        writes.cmd("LSET").arg(&name).arg(index).arg(value);
+                    }
+                }
+            }
+            // No set of the library's holds times.
+            Content::Set(_) => {}
+            Content::Hash(fields) => {
+                for (field, value) in fields {
+                    if let Some(value) = earlier(value) {
+                        writes.cmd("HSET").arg(&name).arg(field).arg(value);
+                    }
+                }
+            }
+            Content::Sorted(members) => {
+                for (member, score) in members {
+                    if let Some(score) = earlier(score) {
+                        writes.cmd("ZADD").arg(&name).arg(score).arg(member);
+                    }
+                }
+            }
+        }
+        if let Some(time) = key.expires_at {
+            writes.cmd("PEXPIREAT").arg(&name).arg(time - ms);
+        }
+    }
+    server.pipeline(&writes);
 }
 
 impl Key {

@@ -22,7 +22,7 @@ use crate::fixture::{Fixture, folder, names};
 use crate::server::{Server, items, text};
 use crate::story::Told;
 
-/// Fixtures spend their time waiting for leases to run out, so several run side by side.
+/// So many fixtures run side by side.
 const SERVERS: usize = 4;
 
 /// All fixtures, told once for all tests here.

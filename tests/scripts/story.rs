@@ -10,7 +10,7 @@ use _core::protocol::TEXT;
 
 use crate::check;
 use crate::fixture::{Call, Fixture, Request, Step, Values, plain};
-use crate::keyspace::Keyspace;
+use crate::keyspace::{self, Keyspace};
 use crate::render;
 use crate::server::{Refusal, Server, items, text};
 use crate::times::Times;
@@ -200,7 +200,10 @@ impl<'a> Story<'a> {
     fn step(&mut self, name: &str, step: &Step) {
         self.pause();
         match step {
-            Step::Wait(ms) => std::thread::sleep(std::time::Duration::from_millis(*ms)),
+            Step::Wait(ms) => {
+                keyspace::age(self.server, *ms);
+                self.times.pass(*ms);
+            }
             Step::Redis(words) => {
                 let values = self.values(1);
                 let durations: Vec<i64> =

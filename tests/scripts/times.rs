@@ -35,6 +35,14 @@ impl Times {
         self.calls.push(Moment { name, from, to, offsets });
     }
 
+    /// Time passed: all that was lies further back.
+    pub fn pass(&mut self, ms: i64) {
+        for call in &mut self.calls {
+            call.from -= ms;
+            call.to -= ms;
+        }
+    }
+
     /// Whether a call at this time could be mistaken for what an earlier one meant.
     pub fn is_taken(&self, time: i64) -> bool {
         self.meant().any(|(from, to)| (from - MARGIN_MS..=to + MARGIN_MS).contains(&time))
@@ -85,21 +93,25 @@ impl Times {
     /// Every time in a text by its name.
     pub fn normalise(&self, text: &str) -> String {
         let newest = self.calls.last().map_or(0, |moment| moment.to);
-        let mut shown = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
-            let digits = rest[start..].bytes().take_while(u8::is_ascii_digit).count();
-            let end = start + digits;
-            shown.push_str(&rest[..start]);
-            let number = &rest[start..end];
-            let time =
-                (digits == 13).then(|| number.parse().unwrap_or(0)).filter(|t: &i64| (t - newest).abs() < NEAR_MS);
-            match time {
-                Some(time) => shown.push_str(&self.name(time).unwrap_or_else(|| format!("<unexplained {time}>"))),
-                None => shown.push_str(number),
-            }
-            rest = &rest[end..];
-        }
-        shown + rest
+        replace(text, newest, |time| self.name(time).unwrap_or_else(|| format!("<unexplained {time}>")))
     }
+}
+
+/// A text with something else for every time in it.
+pub fn replace(text: &str, now_ms: i64, mut shown: impl FnMut(i64) -> String) -> String {
+    let mut replaced = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let digits = rest[start..].bytes().take_while(u8::is_ascii_digit).count();
+        let end = start + digits;
+        replaced.push_str(&rest[..start]);
+        let number = &rest[start..end];
+        let time = (digits == 13).then(|| number.parse().unwrap_or(0)).filter(|t: &i64| (t - now_ms).abs() < NEAR_MS);
+        match time {
+            Some(time) => replaced.push_str(&shown(time)),
+            None => replaced.push_str(number),
+        }
+        rest = &rest[end..];
+    }
+    replaced + rest
 }
