@@ -79,11 +79,10 @@ class Pausing:
             False when there is no such pause.
         """
         rule, _ = self._pause(task, argument, lenient=True)
-        found, more = False, 1
+        answer, _, more = await self._ask("resume", *rule, _PORTION, 0)
         while more:
-            answer, _, more = await self._ask("resume", *rule, _PORTION)
-            found = found or answer == b"resumed"
-        return found
+            _, _, more = await self._ask("resume", *rule, _PORTION, 1)
+        return bool(answer == b"resumed")
 
     async def pauses(self) -> list[Pause]:
         """What is paused, the oldest first."""

@@ -4,7 +4,9 @@ return function(base, args)
   if limit < 1 or limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end
   local rule = pauses.read(base, id)
   pauses.check(base, id)
-  if not rule and redis.call('EXISTS', keys.held(base, id)) == 0 then return { 'not_paused', 0, 0 } end
+  -- One that was made anew meanwhile is not the one whose end was begun.
+  local is_over = args.go_on == 1 and not (rule and rule.resuming)
+  if is_over or not rule and redis.call('EXISTS', keys.held(base, id)) == 0 then return { 'not_paused', 0, 0 } end
   local b = batch.open(base, clock.now())
   local moved, left = task.give_back(b, id, limit)
   if left then

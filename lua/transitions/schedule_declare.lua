@@ -19,9 +19,11 @@ local function seen(text, version, now)
       versions[#versions + 1] = entry
     end
   end
+  -- Those that were seen last are kept: forgotten while it runs, one would come back as the newest.
+  table.sort(versions, function(x, y) return x[3] > y[3] end)
+  while #versions >= MOST do table.remove(versions) end
   versions[#versions + 1] = own
   table.sort(versions, function(x, y) return x[2] < y[2] or x[2] == y[2] and x[1] < y[1] end)
-  while #versions > MOST do table.remove(versions, 1) end
   return versions
 end
 

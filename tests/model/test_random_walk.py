@@ -150,7 +150,7 @@ class Walk:
         if self.random.random() < 0.4:
             self.core.call("pause", [*rule, json.dumps({self.random.choice(NAMES): 0})])
         else:
-            self.core.call("resume", [*rule, self.random.randint(1, 3)])
+            self.core.call("resume", [*rule, self.random.randint(1, 3), self.random.randint(0, 1)])
 
     def no_grace(self) -> None:
         self.core.command(["HSET", self.base + "meta", "reap_after", 0])

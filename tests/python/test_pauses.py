@@ -194,7 +194,7 @@ async def test_workers_go_on_with_what_a_dead_client_left(app: Ardiq) -> None:
     for number in range(5):
         await send.enqueue(number)
     await drain(app)
-    app._broker.core.call("resume", ["send", "", "", 2])
+    app._broker.core.call("resume", ["send", "", "", 2, 0])
     assert [pause.resuming for pause in await app.pauses()] == [True]
     app.burst = False
     async with working(app):

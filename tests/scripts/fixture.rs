@@ -311,7 +311,7 @@ pub fn default(name: &str) -> Result<Json, String> {
         "args" => json!([]),
         "generation" => json!(1),
         "max_lost" => json!(3),
-        "run_ms" | "delay_ms" | "max_age_ms" | "offset" | "left_threads" => json!(0),
+        "run_ms" | "delay_ms" | "max_age_ms" | "offset" | "left_threads" | "go_on" => json!(0),
         "run" | "paused" | "due_at" | "start" => json!(1),
         "version" => json!("v1"),
         "completed" | "failed" | "retried" | "aborted" | "waits" | "wait_ms" | "minutes_ago" => json!(0),
