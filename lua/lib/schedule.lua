@@ -21,6 +21,16 @@ function M.read(base, name)
   return decode(errors.read('HGET', keys.schedules(base), name))
 end
 
+-- Append name, due time and definition of each schedule to a reply; `entries`: name and due time in turn.
+function M.describe(base, entries, reply)
+  for i = 1, #entries, 2 do
+    local definition = errors.read('HGET', keys.schedules(base), entries[i])
+    local at = #reply
+    reply[at + 1], reply[at + 2], reply[at + 3] = entries[i], tonumber(entries[i + 1]), definition or ''
+  end
+  return reply
+end
+
 function M.write(base, name, definition)
   redis.call('HSET', keys.schedules(base), name, cjson.encode(definition))
 end

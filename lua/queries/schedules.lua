@@ -3,11 +3,5 @@ return function(base, args)
   if args.limit < 1 or args.limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end
   if not string.find(args.cursor, '^%d+$') then errors.raise(errors.bad_argument('cursor must be a number')) end
   local page = errors.read('ZSCAN', keys.schedule_due(base), args.cursor, 'COUNT', args.limit)
-  local entries, reply = page[2], { page[1] }
-  for i = 1, #entries, 2 do
-    local definition = errors.read('HGET', keys.schedules(base), entries[i])
-    local at = #reply
-    reply[at + 1], reply[at + 2], reply[at + 3] = entries[i], tonumber(entries[i + 1]), definition or ''
-  end
-  return reply
+  return schedule.describe(base, page[2], { page[1] })
 end

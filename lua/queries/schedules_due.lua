@@ -6,11 +6,5 @@ return function(base, args)
   local key, now, limit = keys.schedule_due(base), clock.now(), args.limit
   local page = errors.read('ZRANGEBYSCORE', key, '-inf', clock.text(now), 'WITHSCORES', 'LIMIT', args.offset, limit)
   local following = errors.read('ZRANGEBYSCORE', key, '(' .. clock.text(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  local reply = { now, tonumber(following[2] or -1) }
-  for i = 1, #page, 2 do
-    local definition = errors.read('HGET', keys.schedules(base), page[i])
-    local at = #reply
-    reply[at + 1], reply[at + 2], reply[at + 3] = page[i], tonumber(page[i + 1]), definition or ''
-  end
-  return reply
+  return schedule.describe(base, page, { now, tonumber(following[2] or -1) })
 end

@@ -1,6 +1,7 @@
 """What the tests of the Python API share."""
 
 import asyncio
+import importlib
 import json
 import os
 import signal
@@ -8,10 +9,13 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+import pytest
 
 from ardiq import Ardiq, Job, TaskResult, _core
 from ardiq.cli import main
@@ -95,6 +99,18 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def task_module(source: str, server: Server, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A module of tasks that a child can import; `source` has the places `url` and `queue`."""
+    name = f"jobs_{time.monotonic_ns()}"
+    (directory / f"{name}.py").write_text(textwrap.dedent(source.format(url=server.url, queue=name)))
+    monkeypatch.syspath_prepend(str(directory))
+    module = importlib.import_module(name)
+    yield module
+    module.app._broker.close()
+    del sys.modules[name]
 
 
 class Script:

@@ -1,18 +1,14 @@
 """What a task in a child process may ask for, and that children run side by side."""
 
 import asyncio
-import importlib
 import os
-import sys
-import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from helpers import SOON_S, alive, is_sound, result_of, working
+from helpers import SOON_S, alive, is_sound, result_of, task_module, working
 
 from ardiq import Ardiq, Process
 from ardiq.embedded import Server
@@ -74,13 +70,8 @@ TASKS = """
 @pytest.fixture
 def jobs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """A module of tasks that a child can import."""
-    name = f"jobs_{time.monotonic_ns()}"
-    (tmp_path / f"{name}.py").write_text(textwrap.dedent(TASKS.format(url=server.url, queue=name)))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    module = importlib.import_module(name)
-    yield module
-    module.app._broker.close()
-    del sys.modules[name]
+    with task_module(TASKS, server, tmp_path, monkeypatch) as module:
+        yield module
 
 
 async def test_a_fresh_child_ends_with_its_attempt(jobs: ModuleType) -> None:

@@ -2,13 +2,9 @@
 
 import asyncio
 import contextlib
-import importlib
 import os
 import re
 import signal
-import sys
-import textwrap
-import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from helpers import SOON_S, Script, alive, eventually, field, is_sound, result_of, working
+from helpers import SOON_S, Script, alive, eventually, field, is_sound, result_of, task_module, working
 
 from ardiq import Ardiq, ErrorContext, Job, ProcessDied
 from ardiq.embedded import Server
@@ -154,13 +150,8 @@ TASKS = """
 @pytest.fixture
 def jobs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """A module of tasks that a child can import."""
-    name = f"jobs_{time.monotonic_ns()}"
-    (tmp_path / f"{name}.py").write_text(textwrap.dedent(TASKS.format(url=server.url, queue=name)))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    module = importlib.import_module(name)
-    yield module
-    module.app._broker.close()
-    del sys.modules[name]
+    with task_module(TASKS, server, tmp_path, monkeypatch) as module:
+        yield module
 
 
 async def test_it_runs_in_a_child_that_is_kept_for_the_next_one(jobs: ModuleType) -> None:
