@@ -129,7 +129,9 @@ class Broker:
         # The core blocks, the loop must not. Not a daemon: see `line`.
         threading.Thread(target=ask, name="ardiq-check").start()
         error = await answer
-        if error is not None and not isinstance(error, errors.BrokerError):
+        if isinstance(error, errors.BrokerError):
+            log.warning("%s; trying again", error)
+        elif error is not None:
             raise error
 
     def close(self) -> None:

@@ -76,6 +76,7 @@ class Channel:
     - `("message", fields)`: a message from the mailbox, a list of bytes
     - `("listening", mailbox)`: the mailbox's full name, after every (re)connect; whoever
       waits must ask again under this name
+    - `("joined", identity)`: the worker has entered the queue, at its start and after each lost lease
     - `("tasks",)`: `Worker.take` has something. Sent once; whoever took less than there
       was takes again when slots are free
     - `("abort", token)`: the task of that token is asked to stop; repeated until it is settled

@@ -35,6 +35,7 @@ log = logging.getLogger("ardiq")
 _MOST_STARTS = 256
 _LONGEST_TURN_S = 0.005
 _HALT_S = 5.0
+_MOST_NAMED = 10
 
 if sys.version_info >= (3, 12):
     _EAGER = True
@@ -66,6 +67,7 @@ class Worker:
         self._attempts.in_thread = self._sync_tasks.call
         self._attempts.in_process = self._processes.call
         self._has_threaded = bool(threaded)
+        self._what = _described(app)
         self.turn_due = False
         self._reports = Reports(self, line, app.result_ttl_ms)
         self._tally = Tally(app, line)
@@ -191,6 +193,8 @@ class Worker:
             log.log(event[1], "%s", event[2])
         elif kind == "stale":
             log.warning("task outcome refused id=%s reason=%s: somebody else has the task", event[1], event[3])
+        elif kind == "joined":
+            log.info("ready: worker %s, %s", event[1], self._what)
         elif kind == "lost":
             log.warning("%s", event[1])
             self._release_taken(event[2])
@@ -218,6 +222,16 @@ class Worker:
         self._attempts.hand_back()
         self.stop()
         await asyncio.wait([self._stopped], timeout=_HALT_S)
+
+
+def _described(app: "Ardiq") -> str:
+    """What a worker of that app does, for people."""
+    tasks = app.tasks
+    named = ", ".join(tasks[:_MOST_NAMED]) + (", …" if len(tasks) > _MOST_NAMED else "")
+    return (
+        f"queue {app.queue_name!r}, {app.concurrency} at once, {len(tasks)} task{'' if len(tasks) == 1 else 's'}"
+        f"{': ' if tasks else ''}{named}"
+    )
 
 
 def _config(app: "Ardiq", threaded: list[str]) -> dict[str, Any]:

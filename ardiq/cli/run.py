@@ -116,6 +116,7 @@ class _Work:
             loop.add_reader(lifeline, self._parent_ended)
         watch = loop.create_task(self._watch())
         try:
+            _log.info("connecting to %s", self._app._broker.core.url)
             await self._app.run()
         except LibraryError as error:
             raise Refusal(str(error)) from None

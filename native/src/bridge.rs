@@ -49,6 +49,8 @@ pub enum Event {
     Message(Vec<Vec<u8>>),
     /// The mailbox is read (anew), under this name.
     Listening(String),
+    /// The worker has entered the queue, under this identity.
+    Joined(String),
     /// There are tasks to take.
     Tasks,
     /// The attempt of that token is asked to stop.

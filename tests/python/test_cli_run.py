@@ -174,6 +174,25 @@ def test_a_module_that_fails_shows_where(project: Project) -> None:
     assert errors.splitlines()[-1].startswith("ardiq: importing 'broken' failed: ModuleNotFoundError")
 
 
+def test_it_says_what_it_connects_to_and_when_it_is_ready(project: Project) -> None:
+    process = project.start("jobs:app")
+    assert process.stderr is not None
+    assert process.stderr.readline().endswith(f"connecting to {project.core.url}\n")
+    ready = r"ready: worker \S+:[0-9a-f]{12}, queue 'default', 16 at once, 8 tasks: note, slow, "
+    assert re.search(ready, process.stderr.readline())
+
+
+def test_it_says_at_once_where_a_server_should_be(project: Project) -> None:
+    project.write("away.py", "from ardiq import Ardiq\napp = Ardiq('redis://:secret@127.0.0.1:1')\n")
+    process = project.start("away:app")
+    assert process.stderr is not None
+    assert "connecting to redis://" in process.stderr.readline()
+    assert "cannot reach redis://" in process.stderr.readline()
+    code, errors = stop(process)
+    assert code == 0
+    assert "secret" not in errors
+
+
 def test_burst_ends_when_nothing_is_ready(project: Project) -> None:
     for number in range(20):
         project.enqueue("note", f'["{number}"]')

@@ -199,6 +199,7 @@ fn describe<'py>(py: Python<'py>, event: Event, items: &mut Vec<Bound<'py, PyTup
             ("message", fields).into_pyobject(py)?
         }
         Event::Listening(mailbox) => ("listening", mailbox).into_pyobject(py)?,
+        Event::Joined(identity) => ("joined", identity).into_pyobject(py)?,
         Event::Tasks => ("tasks",).into_pyobject(py)?,
         Event::Abort(token) => ("abort", token).into_pyobject(py)?,
         Event::Stale { id, token, reason } => ("stale", text(&id), token, text(&reason)).into_pyobject(py)?,

@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, Notify};
 
 use super::lanes::Lanes;
 use super::{Phase, Shared, lock};
+use crate::bridge::Event;
 use crate::connection::Backoff;
 use crate::dispatch::Request;
 use crate::error::Error;
@@ -66,6 +67,7 @@ impl Session {
             keys = shared.enter(&request, first) => keys?,
             () = shared.stopped() => return Err(End::Left),
         };
+        shared.inbox.push(Event::Joined(identity.clone()));
         let mailbox_key = keys.remove(0);
         Ok(Self {
             shared: shared.clone(),
