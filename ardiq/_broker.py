@@ -69,8 +69,13 @@ class Broker:
         self._core: _core.Core | None = None
         self._lines: dict[asyncio.AbstractEventLoop, Line] = {}
         self._known = False
+        # A wrong URL is refused now, a server is not asked yet.
         if not _is_embedded(url):
-            self._core = self._open(url)  # a wrong URL is refused now, a server is not asked yet
+            self._core = self._open(url)
+        else:
+            from .embedded import data_path
+
+            data_path(url)
         _brokers.add(self)
 
     @property

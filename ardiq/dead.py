@@ -133,7 +133,7 @@ class DeadLetters:
 
         Raises:
             ValueError: nothing was chosen, or something in two ways; an id is of a lane that this app does not have.
-            TypeError: the new arguments do not fit the task, or cannot travel.
+            TypeError: the new arguments do not fit the task or its annotations, or cannot travel.
 
         Example:
             ```python
@@ -284,7 +284,10 @@ class DeadLetters:
             signature = None if entry is None else entry.signature
             if signature is not None:
                 signature.check(*call)
-            changes.append(self._app._codec.encode_call(row.name, signature, *call))
+            change = self._app._codec.encode_call(row.name, signature, *call)
+            if signature is not None and not self._app._codec.is_custom:
+                self._app._codec.receive_call(*change, signature)  # as its worker will
+            changes.append(change)
         return changes
 
     async def _requeue(self, rows: Rows, changes: Changes | None, is_known: bool) -> int:

@@ -53,6 +53,18 @@ def is_embedded(url: str) -> bool:
     return url.startswith(f"{_SCHEME}:")
 
 
+def data_path(url: str) -> Path | None:
+    """Where the embedded server that `url` names keeps its data; None: nowhere.
+
+    Raises:
+        ValueError: `url` is neither `embedded://` nor `embedded:///absolute/path`.
+    """
+    parts = urlsplit(url)
+    if not url.startswith(f"{_SCHEME}://") or parts.netloc or parts.query or parts.fragment:
+        raise ValueError(f"{url!r}: expected 'embedded://' or 'embedded:///absolute/path'")
+    return Path(unquote(parts.path)).resolve() if parts.path.strip("/") else None
+
+
 def url_for(url: str) -> str:
     """Start, or find, the embedded server that `url` names.
 
@@ -67,10 +79,7 @@ def url_for(url: str) -> str:
         ArdiqError: the `embedded` extra is not installed.
         BrokerError: the server did not start; the message ends with its own last words.
     """
-    parts = urlsplit(url)
-    if parts.scheme != _SCHEME or parts.netloc or parts.query or parts.fragment:
-        raise ValueError(f"{url!r}: expected 'embedded://' or 'embedded:///absolute/path'")
-    path = Path(unquote(parts.path)).resolve() if parts.path.strip("/") else None
+    path = data_path(url)
     with _starting:
         if path not in _servers:
             inherited = os.environ.get(_ENVIRONMENT)
@@ -113,8 +122,12 @@ class Server:
             _private.add(self)
         else:
             data = Path(path).resolve()
-            data.mkdir(parents=True, exist_ok=True)
             self._users = data / "users.lock"
+            try:
+                data.mkdir(parents=True, exist_ok=True)
+                self._users.touch(0o600)
+            except OSError as error:
+                raise BrokerError(f"the embedded server cannot keep its data in {data}: {error.strerror}") from None
             with _locked(data / "start.lock"):
                 self._lock = _lock(self._users, fcntl.LOCK_SH)  # waits while the one before is being stopped
                 address = data / "socket"

@@ -3,17 +3,17 @@
 import argparse
 import importlib
 import os
-import re
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 from ..errors import ArdiqError
-from ._output import table
+from ._arguments import Parser, Refusal, refusing
 
-__all__ = ["build_parser", "load_app", "main", "table"]
+__all__ = ["Refusal", "build_parser", "load_app", "main"]
 
 if TYPE_CHECKING:
     from .. import _core
@@ -36,39 +36,32 @@ _COMMANDS = {
     "completion": "print a script that completes `ardiq` in your shell",
 }
 
-_UNITS_MS = {"ms": 1, "": 1000, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-DEFAULT_URL = os.environ.get("ARDIQ_REDIS_URL", "redis://localhost:6379")
-
-
-class Refusal(Exception):
-    """What was asked for cannot be done; the message is one line for a person. Exit code 2."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code.
 
-    0: done; 1: it failed, or what was asked for is not there, or a check found something; 2: it was asked for in a
-    wrong way; 3: `--wait` ran out; 130: interrupted.
+    0: done; 1: it failed, or what was asked for is not there, or a check found something; 2: what was asked for makes
+    no sense, and nothing was done; 3: `--wait` ran out; 130: interrupted.
     """
-    parsed = build_parser().parse_args(arguments)
     try:
+        parsed = build_parser().parse_args(arguments)
         code = int(parsed.run(parsed))
         sys.stdout.flush()
         return code
     except Refusal as refusal:
-        return _say(refusal, 2)
-    except (ArdiqError, ValueError) as error:
-        return _say(error, 1)
-    except KeyboardInterrupt:
-        return 130
+        return _say(str(refusal), 2)
     except BrokenPipeError:  # `ardiq fsck … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ArdiqError as error:
+        return _say(str(error), 1)
+    except KeyboardInterrupt:
+        return 130
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(prog="ardiq", description="A distributed task queue on Redis or Valkey.")
+    parser = Parser(prog="ardiq", description="A distributed task queue on Redis or Valkey.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, text in _COMMANDS.items():
         module = importlib.import_module(f".{name}", __name__)
@@ -110,71 +103,9 @@ def load_app(target: str) -> "Ardiq":
             raise Refusal(f"module {module_name!r} has no {attribute!r}")
         app = getattr(app, name)
     if not isinstance(app, Ardiq):
-        raise Refusal(f"{target!r} is a {type(app).__name__}, not an Ardiq app")
+        kind = type(app).__name__
+        raise Refusal(f"{target!r} is {'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}, not an Ardiq app")
     return app
-
-
-def target_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the positional argument that `server_url` and `load_app` understand."""
-    parser.add_argument(
-        "target",
-        metavar="URL|MODULE:ATTR",
-        nargs="?",
-        default=DEFAULT_URL,
-        help="the server, or the app that uses it (default: ARDIQ_REDIS_URL or redis://localhost:6379)",
-    )
-
-
-def app_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the positional argument that `load_app` understands."""
-    parser.add_argument("app", metavar="MODULE:ATTR", help="where the app is, such as shop.jobs:app")
-
-
-def json_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `--json`."""
-    parser.add_argument("--json", action="store_true", help="for programs")
-
-
-def watch_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `--watch`, whose value is in seconds, or None."""
-    parser.add_argument(
-        "--watch",
-        nargs="?",
-        const=2.0,
-        type=lambda value: duration_ms(value) / 1000,
-        metavar="TIME",
-        help="show it anew every so often, until Ctrl-C (default: 2s)",
-    )
-
-
-def duration_ms(value: str) -> int:
-    """A duration as typed: seconds, or a number with one of the units ms, s, m, h, d.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none, or not positive.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|[smhd]?)", value.strip())
-    milliseconds = int(float(found[1]) * _UNITS_MS[found[2]]) if found else 0
-    if milliseconds <= 0:
-        raise argparse.ArgumentTypeError(f"{value!r} is not a duration, such as 90, 500ms, 5m or 2h")
-    return milliseconds
-
-
-def json_value(value: str, kind: type[list[Any]] | type[dict[str, Any]], option: str) -> Any:
-    """The array or object that an option was given as JSON.
-
-    Raises:
-        Refusal: it is none.
-    """
-    from .._codec import from_json
-
-    try:
-        found = from_json(value.encode())
-    except ValueError as error:
-        raise Refusal(f"{option} is not JSON: {error}") from None
-    if not isinstance(found, kind):
-        raise Refusal(f"{option} must be a JSON {'array' if kind is list else 'object'}, not {value}")
-    return found
 
 
 def is_url(target: str) -> bool:
@@ -183,19 +114,39 @@ def is_url(target: str) -> bool:
 
 
 def open_core(url: str, queue: str = "default", prefix: str = "ardiq") -> "_core.Core":
-    """The connection to one queue of the server at `url`, an embedded one included."""
+    """The connection to one queue of the server at `url`, an embedded one included.
+
+    Raises:
+        Refusal: that is no URL of a server.
+    """
     from .. import _core, embedded
 
-    if embedded.is_embedded(url):
-        url = embedded.url_for(url)
-    return _core.Core(url, f"{prefix}:{{{queue}}}:")
+    with refusing():
+        if embedded.is_embedded(url):
+            url = embedded.url_for(url)
+        return _core.Core(url, f"{prefix}:{{{queue}}}:")
 
 
 def _broken(module_name: str, error: Exception) -> Refusal:
-    traceback.print_exception(error)
+    """What to say of a module that cannot be imported; shows how it came to that, unless Ardiq refused a word."""
+    frames = _without(error.__traceback__, __file__, importlib.__file__, "<frozen importlib")
+    steps = traceback.extract_tb(frames)
+    ours = str(Path(__file__).parent.parent)
+    theirs = [step for step in steps if not step.filename.startswith(ours)]
+    if isinstance(error, TypeError | ValueError) and theirs and steps[-1] is not theirs[-1]:
+        return Refusal(f"{theirs[-1].filename}, line {theirs[-1].lineno}: {error}")
+    traceback.print_exception(type(error), error, frames)
     return Refusal(f"importing {module_name!r} failed: {type(error).__name__}: {error}")
 
 
-def _say(error: Exception, code: int) -> int:
+def _without(frames: TracebackType | None, *files: str) -> TracebackType | None:
+    """A traceback without its first frames, as long as they are of these files."""
+    found = frames
+    while found is not None and found.tb_frame.f_code.co_filename.startswith(files):
+        found = found.tb_next
+    return found or frames
+
+
+def _say(error: str, code: int) -> int:
     print(f"ardiq: {error}", file=sys.stderr)
     return code

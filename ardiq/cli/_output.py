@@ -93,6 +93,11 @@ def short(text: str, most: int = 80) -> str:
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
+def many(count: int, what: str, whats: str = "") -> str:
+    """So many of something: `1 task`, `1,200 tasks`."""
+    return f"{count:,} {what if count == 1 else whats or what + 's'}"
+
+
 def age(milliseconds: float) -> str:
     """A duration for people: `850 ms`, `12 s`, `3 m 20 s`, `2 h 5 m`, `4 d 3 h`."""
     if milliseconds < 1000:
@@ -107,14 +112,17 @@ def age(milliseconds: float) -> str:
 
 def moment(milliseconds: float) -> str:
     """A time in ms since the epoch, for people."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):  # beyond what a calendar has
+        return f"{milliseconds:.0f} ms"
 
 
 def _plain(parts: Sequence[Part]) -> str:
     lines: list[str] = []
     for part in parts:
         if isinstance(part, Table):
-            lines += [*([""] if lines else []), *table(part.header, part.rows), ""]
+            lines += [*([""] if lines and lines[-1] else []), *table(part.header, part.rows), ""]
         else:
             lines.append(printable(part))
     return "\n".join(lines).strip("\n")

@@ -7,7 +7,8 @@ fish: ardiq completion fish > ~/.config/fish/completions/ardiq.fish
 
 import argparse
 
-from . import Refusal, build_parser
+from ..errors import ArdiqError
+from . import build_parser
 
 _SHELLS = ("bash", "zsh", "fish")
 
@@ -20,6 +21,6 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         import shtab
     except ImportError:
-        raise Refusal("the script is made by shtab, which is not installed: pip install 'ardiq[cli]'") from None
+        raise ArdiqError("the script is made by shtab, which is not installed: pip install 'ardiq[cli]'") from None
     print(shtab.complete(build_parser(), arguments.shell))
     return 0

@@ -12,27 +12,33 @@ list, and replay and delete with --all, choose by --task, --error, --since and -
 import argparse
 import asyncio
 import json
+import math
 import re
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from .._dead import Pace
 from ..dead import DEFAULT_RATE
-from . import Refusal, app_argument, json_argument, load_app, table
+from ..errors import ArdiqError, BrokerError
+from . import load_app
+from ._arguments import Refusal, app_argument, check_call, json_argument, word
+from ._output import Part, Styled, Table, age, moment, print_json, short, show
 
 if TYPE_CHECKING:
     from ..app import Ardiq
 
+_MISSING = "there is no such dead letter"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=["list", "show", "replay", "delete"], metavar="list|show|replay|delete")
     app_argument(parser)
-    parser.add_argument("ids", nargs="*", metavar="ID", help="the dead letters to show, replay or delete")
+    parser.add_argument("ids", nargs="*", type=word, metavar="ID", help="the dead letters to show, replay or delete")
     parser.add_argument("--all", action="store_true", help="replay or delete all that the filters choose")
-    parser.add_argument("--task", metavar="NAME", help="of this task only")
-    parser.add_argument("--error", metavar="TEXT", help="with this text within their error, whatever its case")
+    parser.add_argument("--task", type=word, metavar="NAME", help="of this task only")
+    parser.add_argument("--error", type=word, metavar="TEXT", help="with this text in their error, whatever its case")
     parser.add_argument("--since", type=_moment, metavar="TIME", help="that failed at this time or later")
     parser.add_argument("--until", type=_moment, metavar="TIME", help="that failed before this time")
     parser.add_argument("--limit", type=int, default=100, metavar="N", help="list so many at most (default: 100)")
@@ -59,8 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     if action != "replay" and (arguments.args is not None or arguments.kwargs is not None):
         raise Refusal("--args and --kwargs are for replay")
     for name in ("limit", "offset", "rate"):
-        if getattr(arguments, name) < 0:
-            raise Refusal(f"--{name} must not be negative")
+        if not 0 <= getattr(arguments, name) < math.inf:
+            raise Refusal(f"--{name} must be 0 or more, not {getattr(arguments, name)}")
     app = load_app(arguments.app)
     return asyncio.run({"list": _list, "show": _show, "replay": _replay, "delete": _delete}[action](app, arguments))
 
@@ -68,29 +74,35 @@ def run(arguments: argparse.Namespace) -> int:
 async def _list(app: "Ardiq", arguments: argparse.Namespace) -> int:
     letters = await app.dead.list(**_filters(arguments), limit=arguments.limit, offset=arguments.offset)
     if arguments.json:
-        print(json.dumps([letter._asdict() for letter in letters], indent=2, default=repr))
+        print_json([letter._asdict() for letter in letters])
         return 0
-    rows = [[letter.task_id, letter.fn_name, _when(letter.failed_at), _short(letter.error)] for letter in letters]
-    print("\n".join(table(["id", "task", "failed at", "error"], rows)))
-    print(f"{len(letters):,} of {await app.dead.count():,} dead letters")
+    rows = [[letter.task_id, letter.fn_name, moment(letter.failed_at), short(letter.error)] for letter in letters]
+    count = f"{len(letters):,} of {await app.dead.count():,} dead letters"
+    show(Table(["id", "task", "failed at", "error"], rows), count)
     return 0
 
 
 async def _show(app: "Ardiq", arguments: argparse.Namespace) -> int:
-    record = await app._queue.record(arguments.ids[0])
+    task_id = arguments.ids[0]
+    record = await app._queue.record(task_id)
     if record.get("state") != "failed":
-        raise Refusal(f"there is no dead letter {arguments.ids[0]!r}")
-    history = [attempt._asdict() for attempt in await app.history(arguments.ids[0])]
+        if arguments.json:
+            print_json({"id": task_id, "state": record.get("state", "not_found")})
+        else:
+            show(f"{task_id}: {_MISSING}")
+        return 1
+    history = [attempt._asdict() for attempt in await app.history(task_id)]
     if arguments.json:
-        print(json.dumps({**record, "history": history}, indent=2))
+        print_json({**record, "history": history})
         return 0
-    shown = ("name", "lane", "args", "kwargs", "tries", "error")
-    print("\n".join(f"{name}: {record[name]}" for name in shown if name in record))
+    shown = ("name", "lane", "args", "kwargs", "tries")
+    parts: list[Part] = [f"{name}: {record[name]}" for name in shown if name in record]
+    parts.append(Styled(f"error: {record.get('error', '')}", "red"))
     for attempt in history:
-        ran = "its worker died" if attempt["run_ms"] is None else f"ran {attempt['run_ms']} ms"
-        print(f"attempt {attempt['tries']}: {_when(attempt['ended_at'])}, {ran} on {attempt['worker']}")
-        print(f"  {_short(attempt['error'])}")
-    print(record.get("traceback", "").rstrip())
+        ran = "its worker died" if attempt["run_ms"] is None else f"ran {age(attempt['run_ms'])}"
+        parts.append(f"attempt {attempt['tries']}: {moment(attempt['ended_at'])}, {ran} on {attempt['worker']}")
+        parts.append(f"  {short(attempt['error'])}")
+    show(*parts, record.get("traceback", "").rstrip())
     return 0
 
 
@@ -107,11 +119,19 @@ async def _replay(app: "Ardiq", arguments: argparse.Namespace) -> int:
         if arguments.all:
             return _done(await app.dead.requeue(**_chosen(arguments), **options), "replayed", arguments)
         if args is not None or kwargs is not None:
-            done = await app.dead.requeue(arguments.ids, **options)
-            return _done(done, "replayed", arguments, set(arguments.ids))
-        return await _one_by_one(app.dead.requeue, "replayed", arguments, Pace(options["rate"]))
+            await _check(app, arguments.ids, args or [], kwargs or {})
+        pace, one = Pace(options.pop("rate")), {**options, "rate": None}
+        return await _one_by_one(lambda task_id: app.dead.requeue(task_id, **one), "replayed", arguments, pace)
     except TypeError as error:  # the arguments do not fit the task
         raise Refusal(str(error)) from None
+
+
+async def _check(app: "Ardiq", ids: list[str], args: list[Any], kwargs: dict[str, Any]) -> None:
+    """Refuse arguments that do not fit the task of one of them, before any is replayed."""
+    for task_id in ids:
+        record = await app._queue.record(task_id)
+        if record.get("state") == "failed":
+            check_call(app, record.get("name", ""), args, kwargs)
 
 
 async def _delete(app: "Ardiq", arguments: argparse.Namespace) -> int:
@@ -120,25 +140,33 @@ async def _delete(app: "Ardiq", arguments: argparse.Namespace) -> int:
     return await _one_by_one(app.dead.delete, "deleted", arguments, Pace(None))
 
 
-async def _one_by_one(change: Any, verb: str, arguments: argparse.Namespace, pace: Pace) -> int:
+async def _one_by_one(
+    change: Callable[[str], Awaitable[int]], verb: str, arguments: argparse.Namespace, pace: Pace
+) -> int:
     """Each id by itself, so that what is wrong with one is said of it and holds up no other."""
-    ids, done = dict.fromkeys(arguments.ids), 0
-    for task_id in ids:
+    done, left = 0, dict[str, str]()
+    for task_id in dict.fromkeys(arguments.ids):
         await pace.wait(1)
         try:
             changed = await change(task_id)
-        except ValueError as error:  # of a lane that the app no longer has
-            print(f"{task_id}: {error}")
+        except BrokerError:
+            raise
+        except (ValueError, ArdiqError) as error:  # of a lane that the app no longer has, or of a damaged record
+            left[task_id] = str(error)
             continue
         done += changed
         if not changed:
-            print(f"{task_id}: there is no such dead letter")
-    return _done(done, verb, arguments, set(ids))
+            left[task_id] = _MISSING
+    return _done(done, verb, arguments, left)
 
 
-def _done(count: int, verb: str, arguments: argparse.Namespace, ids: set[str] | None = None) -> int:
-    print(json.dumps({verb: count}) if arguments.json else f"{count:,} {verb}")
-    return 0 if ids is None or count == len(ids) else 1
+def _done(count: int, verb: str, arguments: argparse.Namespace, left: dict[str, str] | None = None) -> int:
+    """Say what was done, and of each id that was left, why."""
+    if arguments.json:
+        print_json({verb: count} | ({} if left is None else {"left": left}))
+    else:
+        show(*(f"{task_id}: {why}" for task_id, why in (left or {}).items()), f"{count:,} {verb}")
+    return 1 if left else 0
 
 
 def _filters(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -165,12 +193,3 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
-
-
-def _when(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _short(text: Any) -> str:
-    line = " ".join(str(text).split())
-    return line if len(line) <= 80 else line[:79] + "…"

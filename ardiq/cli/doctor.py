@@ -5,14 +5,18 @@ every one, as `ardiq fsck` does. `--repair` does so and mends what is out of pla
 """
 
 import argparse
+import json
+import shlex
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _core
 from ..errors import ArdiqError, BrokerError
-from . import _repair, app_argument, json_argument, load_app
-from ._output import Styled, age, print_json, show
+from ..pauses import Pause, read_pauses
+from . import _repair, load_app
+from ._arguments import app_argument, json_argument
+from ._output import Styled, age, many, moment, print_json, show
 from ._state import State, server_now_ms
 from .fsck import Check, describe
 
@@ -146,9 +150,10 @@ def _persistence(core: _core.Core) -> Iterator[Finding]:
 
 def _queue(state: State) -> Iterator[Finding]:
     counts, workers = state.counts(), state.workers()
+    yield from map(_paused, read_pauses(state.core.call("pauses", [])))
     for lane in state.lanes(counts, workers):
         if lane["ready"] and not lane["workers"]:
-            found = f"{lane['ready']:,} tasks are ready, and no live worker serves it"
+            found = f"{many(lane['ready'], 'task is', 'tasks are')} ready, and no live worker serves it"
             yield Finding("problem", f"lane {lane['name']}", found, "start a worker that has it among its priorities")
     due_ms = state.next_due_ms()
     if due_ms is not None and due_ms < -_OVERDUE_MS:
@@ -158,14 +163,27 @@ def _queue(state: State) -> Iterator[Finding]:
         yield Finding("note", "dead letters", f"{counts['dead']:,}", "look at them with `ardiq dlq list`")
     if counts["suspects"]:
         remedy = "see their attempts with `ardiq task show`; abort those that you know to be guilty"
-        yield Finding("note", "suspects", f"{counts['suspects']:,} tasks were lost with two or more workers", remedy)
+        yield Finding("note", "suspects", f"{many(counts['suspects'], 'task')}, lost with two or more workers", remedy)
     alive = sum(worker["lease_left_ms"] > 0 for worker in workers)
     yield Finding("ok", "workers", f"{alive} alive")
     gone = [worker["held"] for worker in workers if not worker["lease_left_ms"]]
     if gone:
-        found = f"the leases of {len(gone)} ran out; {sum(gone):,} tasks lie with them"
+        found = f"{many(len(gone), 'lease')} ran out; {many(sum(gone), 'task lies', 'tasks lie')} with them"
         remedy = "a live worker gives them to others within a second or two" if alive else "start a worker"
         yield Finding("note" if alive or not sum(gone) else "problem", "lost workers", found, remedy)
+
+
+def _paused(pause: Pause) -> Finding:
+    words = [] if pause.task is None else ["--task", pause.task]
+    if pause.argument is not None:
+        words += ["--arg", f"{pause.argument}={json.dumps(pause.value, ensure_ascii=False)}"]
+    about = "queue" if not words else f"tasks of {pause.id}"
+    if pause.resuming:
+        found, remedy = "the pause was ended, and what it held is not all back", "to finish that"
+    else:
+        held = f"; {many(pause.held, 'task is', 'tasks are')} held" if pause.held else ""
+        found, remedy = f"paused since {moment(pause.paused_at)}: none of it starts{held}", "to let it go on"
+    return Finding("note", about, found, f"{remedy}: `{shlex.join(['ardiq', 'resume', 'MODULE:ATTR', *words])}`")
 
 
 def _keys(core: _core.Core, look_s: float) -> Iterator[Finding]:
@@ -181,9 +199,9 @@ def _keys(core: _core.Core, look_s: float) -> Iterator[Finding]:
             level = "note" if row.kind in ("ghost_in_ready", "unknown_key") else "problem"
             yield Finding(level, "keys", describe(row), _repair.BY_HAND[row.kind])
     if check.complete:
-        yield Finding("ok", "keys", f"{check.seen:,} entries looked at")
+        yield Finding("ok", "keys", f"{many(check.seen, 'entry', 'entries')} looked at")
     else:
-        found = f"only {check.seen:,} entries looked at in {look_s:g} s"
+        found = f"only {many(check.seen, 'entry', 'entries')} looked at in {look_s:g} s"
         yield Finding("ok", "keys", f"{found}; `--all` looks at every one")
 
 

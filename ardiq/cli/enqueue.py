@@ -4,7 +4,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from . import Refusal, app_argument, duration_ms, json_argument, json_value, load_app
+from . import load_app
+from ._arguments import Refusal, app_argument, check_call, duration_ms, json_argument, json_value, unknown_task, word
 from ._output import age, print_json, show
 
 if TYPE_CHECKING:
@@ -16,13 +17,15 @@ _TIME_RAN_OUT = 3
 
 def configure(parser: argparse.ArgumentParser) -> None:
     app_argument(parser)
-    parser.add_argument("name", metavar="NAME", help="the task")
+    parser.add_argument("name", type=word, metavar="NAME", help="the task")
     parser.add_argument("--args", default="[]", metavar="JSON", help="positional arguments, such as '[1, \"two\"]'")
     parser.add_argument("--kwargs", default="{}", metavar="JSON", help="keyword arguments, such as '{\"size\": 3}'")
     parser.add_argument("--priority", metavar="LANE", help="its lane (default: the task's)")
     parser.add_argument("--delay", type=duration_ms, default=0, metavar="TIME", help="start it so much later: 90, 5m")
-    parser.add_argument("--id", metavar="ID", help="an id of your own: none is added while it waits or runs")
-    parser.add_argument("--wait", type=float, metavar="SECONDS", help="wait for its outcome; exit code 3: none in time")
+    parser.add_argument("--id", type=word, metavar="ID", help="an id of your own: none is added while it waits or runs")
+    parser.add_argument(
+        "--wait", type=duration_ms, metavar="TIME", help="wait so long for its outcome; exit code 3: none"
+    )
     parser.add_argument("--unknown", action="store_true", help="even if the app has no task of that name")
     json_argument(parser)
 
@@ -31,10 +34,10 @@ def run(arguments: argparse.Namespace) -> int:
     args, kwargs = json_value(arguments.args, list, "--args"), json_value(arguments.kwargs, dict, "--kwargs")
     app = load_app(arguments.app)
     if arguments.name not in app.tasks and not arguments.unknown:
-        known = ", ".join(sorted(app.tasks)) or "none"
-        raise Refusal(f"{arguments.app} has no task {arguments.name!r}, but {known}; see --unknown")
+        raise Refusal(unknown_task(arguments.app, app, arguments.name))
     if arguments.priority is not None and arguments.priority not in app.priorities:
         raise Refusal(f"there is no lane {arguments.priority!r}; there are {', '.join(app.priorities)}")
+    check_call(app, arguments.name, args, kwargs)
     entry = app._registry.get(arguments.name)
     task = (entry and entry.task) or app.ref(arguments.name)
     options = {"task_id": arguments.id, "priority": arguments.priority, "delay_ms": arguments.delay}
@@ -46,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             show(job.id)
         return 0
     try:
-        result = job.result_sync(timeout=arguments.wait)
+        result = job.result_sync(timeout=arguments.wait / 1000)
     except TimeoutError:
         result = None
     _tell(app, job.id, result, arguments)
@@ -58,7 +61,7 @@ def _tell(app: "Ardiq", task_id: str, result: "TaskResult | None", arguments: ar
         told = {} if result is None else {**result._asdict(), "duration_ms": result.duration_ms}
         print_json({"id": task_id, "ended": result is not None, **told})
     elif result is None:
-        show(f"{task_id} has not ended in {age(arguments.wait * 1000)}; it goes on")
+        show(f"{task_id} has not ended in {age(arguments.wait)}; it goes on")
     elif result.success:
         show(json.dumps(result.value, default=repr))
     else:

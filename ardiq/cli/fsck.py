@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .. import _core, errors
-from . import is_url, json_argument, load_app, open_core, target_argument
-from ._output import print_json, printable
+from .. import _core, _options, errors
+from . import is_url, load_app, open_core
+from ._arguments import json_argument, refusing, target_argument
+from ._output import many, print_json, printable
 
 # Bounds for how long one call keeps the server from others: about 2 ms.
 _PAGE = 200
@@ -62,21 +63,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.queue is not None:
+        with refusing():
+            _options.key_part("--queue", arguments.queue)
     found, seen = [], {}
-    for name, core in _queues(arguments.target, arguments.queue):
+    for name, core, registry in _queues(arguments.target, arguments.queue):
         started = time.monotonic()
         check = Check(core)
         for row in check.findings():
             found.append({"queue": name, **row._asdict(), "means": FINDINGS.get(row.kind, row.kind)})
             if not arguments.json:
                 print(f"{name}: {describe(row)}")
+        if arguments.queue and not check.seen and not core.command(["SISMEMBER", registry, name]):
+            raise errors.ArdiqError(f"there is no queue {name!r} on this server")
         seen[name] = check.seen
         if not arguments.json:
-            print(f"{name}: {check.seen:,} entries looked at in {time.monotonic() - started:.1f} s")
+            print(f"{name}: {many(check.seen, 'entry', 'entries')} looked at in {time.monotonic() - started:.1f} s")
     if arguments.json:
         print_json({"findings": found, "looked_at": seen})
     else:
-        print(f"{len(found):,} findings; `ardiq doctor` says what to do" if found else "clean")
+        print(f"{many(len(found), 'finding')}; `ardiq doctor` says what to do" if found else "clean")
     return 1 if found else 0
 
 
@@ -182,14 +188,16 @@ class Check:
             return []
 
 
-def _queues(target: str, queue: str | None) -> Iterator[tuple[str, _core.Core]]:
+def _queues(target: str, queue: str | None) -> Iterator[tuple[str, _core.Core, str]]:
+    """Name, connection and registry of each queue to check."""
     if not is_url(target):
         app = load_app(target)
         name = queue or app.queue_name
-        yield name, open_core(app.redis_url, name, app.prefix)
+        yield name, open_core(app.redis_url, name, app.prefix), f"{app.prefix}:queues"
         return
-    known = [queue] if queue else sorted(map(_text, open_core(target).command(["SMEMBERS", "ardiq:queues"])))
-    yield from ((name, open_core(target, name)) for name in known)
+    registry = "ardiq:queues"
+    known = [queue] if queue else sorted(map(_text, open_core(target).command(["SMEMBERS", registry])))
+    yield from ((name, open_core(target, name), registry) for name in known)
 
 
 def _text(value: Any) -> str:

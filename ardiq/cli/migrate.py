@@ -10,16 +10,17 @@ Without a server named, it is that of ARDIQ_REDIS_URL, else redis://localhost:63
 import argparse
 import shlex
 import sys
-from datetime import UTC, datetime
 from typing import Any
 
 from .. import _core
-from . import DEFAULT_URL, Refusal, is_url, load_app, open_core
+from . import is_url, load_app, open_core
+from ._arguments import DEFAULT_URL, Refusal, json_argument
+from ._output import moment, print_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
-        "ardiq migrate [-h] [status|show] [URL|MODULE:ATTR] [--check | --dry-run | --to N | --prune] [--force]"
+        "ardiq migrate [-h] [status|show] [URL|MODULE:ATTR] [--check | --dry-run | --to N | --prune] [--force] [--json]"
     )
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     way = parser.add_mutually_exclusive_group()
@@ -28,51 +29,76 @@ def configure(parser: argparse.ArgumentParser) -> None:
     way.add_argument("--to", type=int, metavar="N", help="go to this version of the library, back too")
     way.add_argument("--prune", action="store_true", help="drop older libraries that no live worker uses")
     parser.add_argument("--force", action="store_true", help="even if the server evicts tasks or has a newer library")
+    json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    action, target = _understand(arguments.words)
+    action, target = _understand(arguments)
     if action == "show":
         sys.stdout.write(_core.library()[0])
         return 0
     core = open_core(target if is_url(target) else load_app(target).redis_url)
     status = core.migrate_status()
     if action == "status":
-        _print_status(status)
+        if arguments.json:
+            print_json(status)
+        else:
+            _print_status(status)
         return 0
-    print(f"server: {status['server']}")
+    told: dict[str, Any] = {"server": status["server"]}
+    say = _nothing if arguments.json else print
+    say(f"server: {status['server']}")
     if arguments.prune:
-        print("\n".join(core.migrate_prune()) or "nothing to prune")
-        return 0
-    if arguments.to is None:
-        _print_plan(status)
-    if arguments.check or arguments.dry_run:
-        return 1 if status["pending"] and arguments.check else 0
-    for line in core.migrate_apply(to=arguments.to, force=arguments.force):
-        print(f"done: {line}")
-    return 0
+        told["done"] = core.migrate_prune()
+        say("\n".join(told["done"]) or "nothing to prune")
+    else:
+        if arguments.to is None:
+            told["pending"] = status["pending"]
+            say("\n".join(_plan(status)))
+        told["done"] = []
+        if not (arguments.check or arguments.dry_run):
+            told["done"] = core.migrate_apply(to=arguments.to, force=arguments.force)
+            for line in told["done"]:
+                say(f"done: {line}")
+    if arguments.json:
+        print_json(told)
+    return int(arguments.check and bool(status["pending"]))
 
 
-def _understand(words: list[str]) -> tuple[str, str]:
+def _nothing(line: str) -> None:
+    """Programs are told once, at the end."""
+
+
+def _understand(arguments: argparse.Namespace) -> tuple[str, str]:
+    """What to do, and with which server or app."""
+    words: list[str] = arguments.words
     action = words[0] if words and words[0] in ("status", "show") else ""
     rest = words[1:] if action else words
     if len(rest) > 1:
         raise Refusal(f"one server or app at a time, not {shlex.join(rest)}")
+    if action:
+        ways = ("check", "dry_run", "prune", "force", *(("json",) if action == "show" else ()))
+        given = [name for name in ways if getattr(arguments, name)] + (["to"] if arguments.to is not None else [])
+        if given:
+            raise Refusal(f"--{given[0].replace('_', '-')} does not go with {action}")
+    if action == "show" and rest:
+        raise Refusal("show prints the library of this Ardiq: it takes no server")
+    if arguments.to is not None and not 1 <= arguments.to <= _core.PROTOCOL_VERSION:
+        raise Refusal(f"this Ardiq {_core.VERSION} knows versions 1 to {_core.PROTOCOL_VERSION}, not {arguments.to}")
     return action, rest[0] if rest else DEFAULT_URL
 
 
-def _print_plan(status: dict[str, Any]) -> None:
-    for line in status["pending"]:
-        print(f"plan: {line}")
-    if not status["pending"]:
-        print("plan: nothing is pending" + ("" if status["functions"] else "; scripts are loaded when first used"))
+def _plan(status: dict[str, Any]) -> list[str]:
+    if status["pending"]:
+        return [f"plan: {line}" for line in status["pending"]]
+    return ["plan: nothing is pending" + ("" if status["functions"] else "; scripts are loaded when first used")]
 
 
 def _print_status(status: dict[str, Any]) -> None:
     print(f"server: {status['server']}{'' if status['functions'] else ', without functions: scripts instead'}")
     print(f"maxmemory-policy: {status['maxmemory_policy'] or 'not to be seen'}")
     for library in status["installed"]:
-        by = f", loaded {_when(library['loaded_at'])} by Ardiq {library['package']}" if library["loaded_at"] else ""
+        by = f", loaded {moment(library['loaded_at'])} by Ardiq {library['package']}" if library["loaded_at"] else ""
         print(f"ardiq_v{library['version']}: {library['state']}, SHA1 {library['sha1']}{by}")
     if status["data_version"] is not None:
         print(f"data: version {status['data_version']}")
@@ -80,8 +106,4 @@ def _print_status(status: dict[str, Any]) -> None:
         print(f"interrupted: {status['dirty']}")
     if status["lock"]:
         print(f"migrating right now: {status['lock']}")
-    _print_plan(status)
-
-
-def _when(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    print("\n".join(_plan(status)))

@@ -15,24 +15,31 @@ import json
 import sys
 from typing import Any
 
-from . import Refusal, app_argument, load_app
+from . import load_app
+from ._arguments import Refusal, app_argument, json_argument, refusing, word
+from ._output import print_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     app_argument(parser)
-    parser.add_argument("--task", metavar="NAME", help="tasks of this name only")
+    parser.add_argument("--task", type=word, metavar="NAME", help="tasks of this name only")
     parser.add_argument(
         "--arg",
         metavar="NAME=JSON",
         help="those with this argument only: name or position, and a text, integer, boolean",
     )
+    json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     app = load_app(arguments.app)
     argument = read_argument(arguments.arg)
-    asyncio.run(app.pause(arguments.task, argument=argument))
-    print(f"paused {what(app.queue_name, arguments)}")
+    with refusing():
+        asyncio.run(app.pause(arguments.task, argument=argument))
+    if arguments.json:
+        print_json(told(app.queue_name, arguments.task, argument, True))
+    else:
+        print(f"paused {what(app.queue_name, arguments)}")
     if arguments.task and arguments.task not in app.tasks:
         print(f"(this app has no task {arguments.task!r}; it has {', '.join(app.tasks) or 'none'})", file=sys.stderr)
     return 0
@@ -53,6 +60,12 @@ def read_argument(text: str | None) -> dict[Any, Any] | None:
         return {int(name) if name.isdecimal() else name: json.loads(value)}
     except ValueError:
         raise Refusal(f"{value!r} is not JSON; a text needs its quotes: --arg '{name}={json.dumps(value)}'") from None
+
+
+def told(queue: str, task: str | None, argument: dict[Any, Any] | None, done: bool) -> dict[str, Any]:
+    """The pause for programs, and whether there was something to do."""
+    [(name, value)] = (argument or {None: None}).items()
+    return {"queue": queue, "task": task, "argument": name, "value": value, "done": done}
 
 
 def what(queue: str, arguments: argparse.Namespace) -> str:

@@ -2,9 +2,15 @@
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
-from . import Refusal, app_argument, json_argument, load_app
+from ..errors import ArdiqError
+from . import load_app
+from ._arguments import Refusal, app_argument, json_argument, word
 from ._output import print_json, show
+
+if TYPE_CHECKING:
+    from ..app import Ardiq
 
 # One call keeps the server from others for about a millisecond.
 _PORTION = 100
@@ -12,7 +18,7 @@ _PORTION = 100
 
 def configure(parser: argparse.ArgumentParser) -> None:
     app_argument(parser)
-    parser.add_argument("--lane", metavar="LANE", help="of this lane only (default: all lanes)")
+    parser.add_argument("--lane", type=word, metavar="LANE", help="of this lane only (default: all lanes)")
     parser.add_argument("--scheduled", action="store_true", help="those that are scheduled for later, instead")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     json_argument(parser)
@@ -22,36 +28,49 @@ def run(arguments: argparse.Namespace) -> int:
     app = load_app(arguments.app)
     if arguments.scheduled and arguments.lane:
         raise Refusal("give --lane or --scheduled, not both: what is scheduled lies in no lane yet")
-    if arguments.lane is not None and arguments.lane not in app.priorities:
-        raise Refusal(f"there is no lane {arguments.lane!r}; there are {', '.join(app.priorities)}")
+    places = _places(app, arguments)
     what = "scheduled tasks" if arguments.scheduled else f"queued tasks of lane {arguments.lane or 'any'}"
     if not arguments.yes and not _agreed(f"remove all {what} of queue {app.queue_name!r}? [y/N] "):
-        print("nothing was removed")
+        _tell(0, arguments, "nothing was removed")
         return 1
-    core = app._broker.core
-    if arguments.scheduled:
-        places = [("scheduled", "")]
-    elif arguments.lane:
-        places = [("queued", arguments.lane)]
-    else:
-        counted = [name.decode().partition(":") for name in core.call("counts", [])[::2]]
-        lanes = {lane for place, _, lane in counted if place == "ready" and lane}
-        places = [("queued", lane) for lane in sorted({*lanes, *app.priorities})]
-        places += [("suspects", ""), *(("held", pause) for place, _, pause in counted if place == "held" and pause)]
     removed = 0
     for place, lane in places:
         more = True
         while more:
-            count, more = core.call("purge", [place, lane, _PORTION, app.result_ttl_ms])
+            count, more = app._broker.core.call("purge", [place, lane, _PORTION, app.result_ttl_ms])
             removed += count
+    _tell(removed, arguments, f"{removed:,} removed")
+    return 0
+
+
+def _places(app: "Ardiq", arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    """Where to remove from, as the library takes it.
+
+    Raises:
+        ArdiqError: neither the app nor the queue has the lane.
+    """
+    if arguments.scheduled:
+        return [("scheduled", "")]
+    counted = [name.decode(errors="replace").partition(":") for name in app._broker.core.call("counts", [])[::2]]
+    lanes = sorted({lane for place, _, lane in counted if place == "ready" and lane} | {*app.priorities})
+    if arguments.lane is None:
+        held = [("held", pause) for place, _, pause in counted if place == "held" and pause]
+        return [*(("queued", lane) for lane in lanes), ("suspects", ""), *held]
+    if arguments.lane not in lanes:
+        raise ArdiqError(f"there is no lane {arguments.lane!r}; there are {', '.join(lanes)}")
+    return [("queued", arguments.lane)]
+
+
+def _tell(removed: int, arguments: argparse.Namespace, line: str) -> None:
     if arguments.json:
         print_json({"removed": removed})
     else:
-        show(f"{removed:,} removed")
-    return 0
+        show(line)
 
 
 def _agreed(question: str) -> bool:
     if not sys.stdin.isatty():
         raise Refusal("nobody can be asked here: say --yes")
-    return input(question).strip().lower() in ("y", "yes")
+    # Not `input`: what is asked is no part of the output, and an end of file is a no.
+    print(question, end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

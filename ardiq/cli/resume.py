@@ -9,14 +9,21 @@ import argparse
 import asyncio
 
 from . import load_app
-from .pause import configure, read_argument, what
+from ._arguments import refusing
+from ._output import print_json
+from .pause import configure, read_argument, told, what
 
 __all__ = ["configure", "run"]
 
 
 def run(arguments: argparse.Namespace) -> int:
     app = load_app(arguments.app)
-    found = asyncio.run(app.resume(arguments.task, argument=read_argument(arguments.arg)))
+    argument = read_argument(arguments.arg)
+    with refusing():
+        found = asyncio.run(app.resume(arguments.task, argument=argument))
     text = what(app.queue_name, arguments)
-    print(f"resumed {text}" if found else f"no such pause: {text}; `ardiq status` lists them")
+    if arguments.json:
+        print_json(told(app.queue_name, arguments.task, argument, found))
+    else:
+        print(f"resumed {text}" if found else f"no such pause: {text}; `ardiq status` lists them")
     return 0 if found else 1

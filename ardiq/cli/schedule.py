@@ -14,7 +14,18 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ..schedules import MISSED, Schedule
-from . import Refusal, app_argument, duration_ms, json_argument, json_value, load_app
+from . import load_app
+from ._arguments import (
+    Refusal,
+    app_argument,
+    check_call,
+    duration_ms,
+    json_argument,
+    json_value,
+    refusing,
+    unknown_task,
+    word,
+)
 from ._output import Part, Styled, Table, age, moment, print_json, short, show
 from ._state import State
 
@@ -32,13 +43,16 @@ _ACTIONS = {
 }
 
 
+_DONE = {"pause": "paused", "resume": "goes on", "remove": "removed"}
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     for action, what in _ACTIONS.items():
         chosen = actions.add_parser(action, help=what, description=f"{what[0].upper()}{what[1:]}.")
         app_argument(chosen)
         if action != "list":
-            chosen.add_argument("name", metavar="NAME", help="the schedule")
+            chosen.add_argument("name", type=word, metavar="NAME", help="the schedule")
         if action == "put":
             _configure_put(chosen)
         json_argument(chosen)
@@ -46,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _configure_put(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("task", metavar="TASK", help="the task it enqueues")
+    parser.add_argument("task", type=word, metavar="TASK", help="the task it enqueues")
     parser.add_argument("spec", nargs="?", metavar="SPEC", help="cron expression, such as '0 6 * * mon-fri' or @daily")
     parser.add_argument("--every", type=duration_ms, metavar="TIME", help="a period instead: 90, 5m, 2h")
     parser.add_argument("--tz", metavar="ZONE", help="zone of SPEC, such as Europe/Berlin (default: UTC)")
@@ -57,6 +71,7 @@ def _configure_put(parser: argparse.ArgumentParser) -> None:
         "--jitter", type=duration_ms, default=0, metavar="TIME", help="start up to so much after its time"
     )
     parser.add_argument("--coalesce", action="store_true", help="pass over one while the last is unfinished")
+    parser.add_argument("--unknown", action="store_true", help="even if the app has no task of that name")
     parser.add_argument("--missed", choices=MISSED, default="skip", help="what nobody fired in time (default: skip)")
 
 
@@ -106,7 +121,10 @@ async def _show(app: "Ardiq", name: str, as_json: bool) -> int:
 
 async def _put(app: "Ardiq", arguments: argparse.Namespace) -> int:
     args, kwargs = json_value(arguments.args, list, "--args"), json_value(arguments.kwargs, dict, "--kwargs")
-    try:
+    if arguments.task not in app.tasks and not arguments.unknown:
+        raise Refusal(unknown_task(arguments.app, app, arguments.task))
+    check_call(app, arguments.task, args, kwargs)
+    with refusing():
         await app.schedules.put(
             arguments.name,
             arguments.task,
@@ -120,8 +138,6 @@ async def _put(app: "Ardiq", arguments: argparse.Namespace) -> int:
             missed=arguments.missed,
             jitter=arguments.jitter / 1000,
         )
-    except ValueError as error:
-        raise Refusal(str(error)) from None
     return await _show(app, arguments.name, arguments.json)
 
 
@@ -140,8 +156,8 @@ async def _change(app: "Ardiq", action: str, name: str, as_json: bool) -> int:
         return _missing(name, as_json)
     if as_json:
         print_json(told)
-    elif "id" in told:
-        show(f"enqueued {told['id']}")
+    else:
+        show(f"enqueued {told['id']}" if "id" in told else f"{name}: {_DONE[action]}")
     return 0
 
 

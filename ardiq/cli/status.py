@@ -5,8 +5,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..pauses import read_pauses
-from . import app_argument, json_argument, load_app, watch_argument
-from ._output import Part, Styled, Table, age, moment, present
+from . import load_app
+from ._arguments import app_argument, json_argument, watch_argument
+from ._output import Part, Styled, Table, age, many, moment, present
 from ._state import MINUTES, State, last_minutes
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def _draw(status: dict[str, Any]) -> list[Part]:
     if status["held"]:
         parts.append(Styled(f"{status['held']:,} held by a pause", "yellow"))
     if status["suspects"]:
-        note = f"{status['suspects']:,} of the queued ones are suspected of killing their worker"
+        few = many(status["suspects"], "of the queued ones is", "of the queued ones are")
+        note = f"{few} suspected of killing their worker"
         parts.append(Styled(note, "yellow"))
     if status["pauses"]:
         parts.append(Table(["paused", "held", "since"], [_pause(pause) for pause in status["pauses"]], "paused"))
@@ -67,7 +69,7 @@ def _draw(status: dict[str, Any]) -> list[Part]:
         parts.append(running_table(status["longest_running"]))
     if status["schedules"]:
         rows = [_schedule(schedule) for schedule in status["schedules"][:_MOST_SCHEDULES]]
-        parts.append(Table(["schedule", "task", "next"], rows, f"{len(status['schedules']):,} schedules"))
+        parts.append(Table(["schedule", "task", "next"], rows, many(len(status["schedules"]), "schedule")))
     counters = [name for name, number in status["last_minutes"].items() if number]
     if counters:
         rows = [

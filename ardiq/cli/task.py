@@ -4,9 +4,11 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from .._codec import from_json
+from ..errors import ArdiqError
 from ..models import Progress
-from . import app_argument, json_argument, load_app
-from ._output import Part, Styled, Table, age, moment, print_json, short, show
+from . import load_app
+from ._arguments import app_argument, json_argument, word
+from ._output import Part, Styled, Table, age, many, moment, print_json, short, show
 from ._state import State, pairs, parsed, text
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     ):
         chosen = actions.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
         app_argument(chosen)
-        chosen.add_argument("id", metavar="ID", help="the task's id")
+        chosen.add_argument("id", type=word, metavar="ID", help="the task's id")
         json_argument(chosen)
         chosen.set_defaults(action=action)
 
@@ -75,7 +77,10 @@ def _retry(app: "Ardiq", task_id: str, as_json: bool) -> int:
     record = pairs(core.call("task", [task_id]))
     state = record.get("state", "not_found")
     if state == "failed":
-        app._producer.check_lane(record.get("lane", ""))  # nobody would take it
+        try:
+            app._producer.check_lane(record.get("lane", ""))  # nobody would take it
+        except ValueError as error:
+            raise ArdiqError(f"{task_id}: {error}") from None
         state = text(core.call("requeue", [task_id])[0])
     done = state == "queued" and record.get("state") == "failed"
     if as_json:
@@ -152,7 +157,7 @@ def _draw(task: dict[str, Any]) -> list[Part]:
         Styled(f"{state}, {_where(task)}", _STYLES.get(state, "")),
         _call(task),
         f"lane {task.get('lane', '')}, tries {task.get('tries', 0)}"
-        + (f", lost with {task['lost']} workers" if task.get("lost") else "")
+        + (f", lost with {many(task['lost'], 'worker')}" if task.get("lost") else "")
         + (", to be aborted" if task.get("abort_requested") else ""),
     ]
     parts += [f"{name.partition('_')[0]} {moment(task[name])}" for name in _TIMES if task.get(name)]
@@ -172,7 +177,7 @@ def _draw(task: dict[str, Any]) -> list[Part]:
     if task.get("traceback"):
         parts.append(task["traceback"].rstrip())
     if task["log"]:
-        parts.append(f"log, the last {min(_LINES, len(task['log']))} of {len(task['log']):,} lines:")
+        parts.append(f"log, the last {min(_LINES, len(task['log']))} of {many(len(task['log']), 'line')}:")
         parts += [f"  {line}" for line in task["log"][-_LINES:]]
     return parts
 

@@ -9,8 +9,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import app_argument, duration_ms, json_argument, load_app
-from ._output import Part, Styled, Table, age, present
+from . import load_app
+from ._arguments import app_argument, duration_ms, json_argument, positive
+from ._output import Part, Styled, Table, age, many, present
 from ._state import MINUTES, State, last_minutes
 from .status import running_table
 
@@ -30,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--once", action="store_true", help="show it once; as it is where the output is no terminal")
     parser.add_argument("--every", type=duration_ms, default=2000, metavar="TIME", help="redraw so often (default: 2s)")
     parser.add_argument("--sort", choices=_ORDERS, default="time", help="order of the tasks (default: time)")
-    parser.add_argument("-n", "--limit", type=int, default=20, metavar="N", help="so many of each (default: 20)")
+    parser.add_argument("-n", "--limit", type=positive, default=20, metavar="N", help="so many of each (default: 20)")
     json_argument(parser)
 
 
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     app = load_app(arguments.app)
     once = arguments.once or arguments.json or not sys.stdout.isatty()
     present(
-        lambda: _read(app, arguments.sort, max(1, arguments.limit)),
+        lambda: _read(app, arguments.sort, arguments.limit),
         _draw,
         as_json=arguments.json,
         every_s=None if once else arguments.every / 1000,
@@ -74,7 +75,7 @@ def _draw(top: dict[str, Any]) -> list[Part]:
     counted = ", ".join(f"{top[name]:,} {name}" for name in ("queued", "scheduled", "running", "dead"))
     parts: list[Part] = [
         Styled(f"queue {top['queue']} at {time.strftime('%H:%M:%S')}", "bold"),
-        f"{counted}; {top['workers']:,} workers with {top['slots']:,} slots",
+        f"{counted}; {many(top['workers'], 'worker')} with {many(top['slots'], 'slot')}",
     ]
     parts.append(running_table(top["longest_running"]) if top["longest_running"] else "nothing runs")
     if top["tasks"]:

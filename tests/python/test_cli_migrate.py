@@ -131,9 +131,10 @@ def test_prune_has_nothing_to_do(migrate: Ardiq) -> None:
 
 
 def test_a_version_that_does_not_exist(migrate: Ardiq) -> None:
-    code, output = migrate("--to", "7")
-    assert code == 1
-    assert "not 7" in output.splitlines()[-1]
+    for version in ("7", "0"):
+        code, output = migrate("--to", version)
+        assert code == 2
+        assert output == f"ardiq: this Ardiq {_core.VERSION} knows versions 1 to 1, not {version}\n"
 
 
 def test_two_servers_at_once_are_refused(migrate: Ardiq) -> None:

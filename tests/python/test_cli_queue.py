@@ -1,9 +1,11 @@
 """`ardiq status`, `purge`, `dlq` and `doctor`: what they show of a queue, and what they refuse."""
 
 import asyncio
+import io
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,17 +125,19 @@ def test_purge_asks_first(app: Ardiq, ardiq: Run, monkeypatch: pytest.MonkeyPatc
     code, text = ardiq("purge")
     assert code == 2
     assert "--yes" in text
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", lambda question: "n")
-    assert ardiq("purge") == (1, "nothing was removed\n")
-    monkeypatch.setattr("builtins.input", lambda question: "y")
-    assert ardiq("purge") == (0, "1 removed\n")
+    answers = io.StringIO("n\ny\n")
+    monkeypatch.setattr("sys.stdin", answers)
+    monkeypatch.setattr(answers, "isatty", lambda: True, raising=False)
+    question = "remove all queued tasks of lane any of queue 'jobs'? [y/N] "
+    assert ardiq("purge") == (1, "nothing was removed\n" + question)
+    assert ardiq("purge") == (0, "1 removed\n" + question)
+    assert ardiq("purge")[0] == 1  # nobody answers any more
 
 
 def test_purge_of_what_is_not_there(ardiq: Run) -> None:
     code, text = ardiq("purge", "--lane", "none", "-y")
-    assert code == 2
-    assert "low, default" in text
+    assert code == 1
+    assert "default, low" in text
     assert ardiq("purge", "--lane", "low", "--scheduled", "-y")[0] == 2
 
 
@@ -176,11 +180,11 @@ def test_dead_letters_by_filters(app: Ardiq, ardiq: Run) -> None:
     assert ardiq("dlq", "replay", "--all", "--error", "other") == (0, "0 replayed\n")
     assert ardiq("dlq", "replay", ids[0], "--args", "[8]") == (0, "1 replayed\n")
     code, text = ardiq("dlq", "replay", ids[0], "--args", "[8]")
-    assert (code, text) == (1, "0 replayed\n")
+    assert (code, text) == (1, f"{ids[0]}: there is no such dead letter\n0 replayed\n")
     assert app._broker.core.command(["HGET", damaged, "args"]) == b"[8]"
     assert ardiq("dlq", "replay", "--all", "--task", "broken", "--args", '{"number": 9}', "--rate", "0", "--json") == (
         0,
-        '{"replayed": 2}\n',
+        '{\n  "replayed": 2\n}\n',
     )
     drain(app)
     assert ardiq("dlq", "delete", "--all", "--since", "5m") == (0, "3 deleted\n")
@@ -189,7 +193,7 @@ def test_dead_letters_by_filters(app: Ardiq, ardiq: Run) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        *(("list", "x"), ("show",), ("show", "none"), ("replay",), ("delete", "x", "--all"), ("show", "a", "b")),
+        *(("list", "x"), ("show",), ("replay",), ("delete", "x", "--all"), ("show", "a", "b")),
         *(
             ("delete", "x", "--task", "broken"),
             ("delete", "--all", "--args", "[]"),
@@ -223,9 +227,25 @@ def test_doctor_finds_lanes_that_nobody_serves(app: Ardiq, ardiq: Run) -> None:
     enqueue(app, "fine", 1, priority="low")
     code, text = ardiq("doctor")
     assert code == 1
-    assert "problem lane low: 1 tasks are ready, and no live worker serves it" in text
+    assert "problem lane low: 1 task is ready, and no live worker serves it" in text
     findings = json.loads(ardiq("doctor", "--json")[1])
     assert {finding["about"] for finding in findings} >= {"server", "library", "clock", "persistence", "lane low"}
+
+
+def test_doctor_tells_of_pauses(app: Ardiq, ardiq: Run) -> None:
+    async def pause() -> None:
+        await app.pause()
+        await app.pause("broken", argument={"number": "it's"})
+
+    asyncio.run(pause())
+    code, text = ardiq("doctor")
+    assert code == 0
+    assert re.search("note    queue: paused since 2.*: none of it starts\n +.*`ardiq resume MODULE:ATTR`", text)
+    found = re.search("note    tasks of broken\\(.*\\): paused since 2.*: none of it starts\n +.*: `(.*)`", text)
+    assert found
+    _, command, _, *words = shlex.split(found[1])
+    assert ardiq(command, *words) == (0, "resumed task 'broken' with number=\"it's\"\n")
+    assert "tasks of broken" not in ardiq("doctor")[1]
 
 
 def test_doctor_of_a_server_that_evicts(app: Ardiq, ardiq: Run) -> None:
@@ -274,14 +294,14 @@ def test_schedules(app: Ardiq, ardiq: Run) -> None:
     listed = {entry["name"]: entry for entry in json.loads(ardiq("schedule", "list", "--json")[1])}
     assert listed["often"]["last_outcome"]["state"] == "failed"
     assert listed["nightly"]["last_outcome"] is None
-    assert ardiq("schedule", "pause", "often") == (0, "")
+    assert ardiq("schedule", "pause", "often") == (0, "often: paused\n")
     listed = {entry["name"]: entry for entry in json.loads(ardiq("schedule", "list", "--json")[1])}
     assert (listed["often"]["paused"], listed["nightly"]["paused"]) == (True, False)
-    assert ardiq("schedule", "resume", "often") == (0, "")
+    assert ardiq("schedule", "resume", "often") == (0, "often: goes on\n")
     code, text = ardiq("schedule", "run", "often")
     assert code == 0
     assert asyncio.run(app.status(text.split()[1])) == "queued"
-    assert ardiq("schedule", "remove", "often") == (0, "")
+    assert ardiq("schedule", "remove", "often") == (0, "often: removed\n")
     assert ardiq("schedule", "remove", "often") == (1, "there is no schedule 'often'\n")
     for words in (("pause",), ("list", "often")):
         with pytest.raises(SystemExit, match="2"):

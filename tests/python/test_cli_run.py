@@ -154,7 +154,7 @@ def stop(process: "subprocess.Popen[str]", number: int = signal.SIGTERM) -> tupl
         ("jobs.py:app", "there is no module 'jobs.py'"),
         ("nowhere:app", "there is no module 'nowhere'"),
         ("jobs:missing", "module 'jobs' has no 'missing'"),
-        ("jobs:number", "'jobs:number' is a int, not an Ardiq app"),
+        ("jobs:number", "'jobs:number' is an int, not an Ardiq app"),
     ],
 )
 def test_a_wrong_name_is_one_line_and_exit_code_2(project: Project, target: str, says: str) -> None:

@@ -354,7 +354,7 @@ def test_the_command_line(jobs: Ardiq, capsys: pytest.CaptureFixture[str]) -> No
     assert code == 2
     assert "is not NAME=JSON" in text
     code, text = ardiq("pause", "--arg", "plam=1")
-    assert code == 1
+    assert code == 2
     assert "no task of this app has a parameter 'plam'" in text
 
 

@@ -1,0 +1,215 @@
+"""What is typed: words in any order, words that make no sense (exit code 2), answers that are no (1), `--json`."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import drain
+
+from ardiq import Ardiq
+from ardiq.cli import main
+
+MODULE = f"{__name__}:words_app"
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def app(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> Ardiq:
+    app: Ardiq = make_app(priorities=["low", "default"])
+
+    @app.task(max_retries=0)
+    async def add(a: int, b: int = 0) -> int:
+        raise ValueError(a + b)
+
+    @app.task
+    async def nothing() -> None: ...
+
+    monkeypatch.setattr(sys.modules[__name__], "words_app", app, raising=False)
+    return app
+
+
+@pytest.fixture
+def ardiq(app: Ardiq, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*words: str) -> tuple[int, str]:
+        try:
+            code = main(words)
+        except SystemExit as end:
+            code = int(str(end.code))
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return run
+
+
+def dead_letter(app: Ardiq, task_id: str) -> None:
+    async def work() -> None:
+        await app.ref("add").options(task_id=task_id).enqueue(1)
+        await drain(app)
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("migrate http://x", 'unknown scheme "http"'),
+        ("migrate redis://localhost:99999", "invalid port number"),
+        ("migrate embedded://x", "expected 'embedded://' or 'embedded:///absolute/path'"),
+        ("migrate --to 9", "knows versions 1 to"),
+        ("migrate --to 0", "knows versions 1 to"),
+        ("migrate status --prune", "--prune does not go with status"),
+        ("migrate show --json", "--json does not go with show"),
+        ("migrate show APP", "it takes no server"),
+        ("fsck foo://x", 'unknown scheme "foo"'),
+        ("fsck APP --queue a}b", "--queue 'a}b' must not contain braces"),
+        ("fsck APP --queue ", "--queue must not be empty"),
+        ("dlq replay APP --all --rate nan", "--rate must be 0 or more, not nan"),
+        ("dlq replay APP --all --rate inf", "--rate must be 0 or more, not inf"),
+        ("dlq list APP --task ", "--task: it must not be empty"),
+        ("dlq list APP --error \n", "--error: '\\n' has control characters"),
+        ("dlq show APP ", "ID: it must not be empty"),
+        ("pause APP --arg a=1.5", "only a string, an integer or a boolean can be looked for, not 1.5"),
+        ("pause APP --task add --arg zz=42", "task 'add' does not have a parameter 'zz'"),
+        ("pause APP --task ", "--task: it must not be empty"),
+        ("resume APP --arg a=1.5", "only a string, an integer or a boolean can be looked for, not 1.5"),
+        ("enqueue APP nosuch", "has no task 'nosuch', but add, nothing; see --unknown"),
+        ("enqueue APP add", "task 'add': missing a required argument: 'a'"),
+        ("enqueue APP add --args [1,2,3]", "task 'add': too many positional arguments"),
+        ('enqueue APP add --args ["x"]', "argument 'a' does not fit its annotation: Expected `int`, got `str`"),
+        ('enqueue APP add --kwargs {"a":1,"b":[]}', "argument 'b' does not fit its annotation"),
+        ("enqueue APP nothing --id ", "--id: it must not be empty"),
+        ("enqueue APP nothing --id a\nb", "--id: 'a\\nb' has control characters"),
+        ("enqueue APP nothing --wait nan", "'nan' is not a duration"),
+        ("enqueue APP nothing --wait -1", "'-1' is not a duration"),
+        ("enqueue APP nothing --delay 99999999999d", "'99999999999d' is not a duration"),
+        ("schedule put APP s nosuch --every 5m", "has no task 'nosuch', but add, nothing; see --unknown"),
+        ("schedule put APP s add --every 5m", "task 'add': missing a required argument: 'a'"),
+        ('schedule put APP s add --every 5m --args ["x"]', "argument 'a' does not fit its annotation"),
+        ("schedule put APP s nothing --every 10ms", "every must be at least 100 ms"),
+        ("schedule pause APP ", "NAME: it must not be empty"),
+        ("task show APP ", "ID: it must not be empty"),
+        ("top APP -n 0", "expected a whole number, at least 1, got '0'"),
+    ],
+)
+def test_what_makes_no_sense(app: Ardiq, ardiq: Run, command: str, says: str) -> None:
+    code, text = ardiq(*(MODULE if word == "APP" else word for word in command.split(" ")))
+    assert code == 2
+    assert says in text.splitlines()[-1]
+    assert "Traceback" not in text
+    assert asyncio.run(app.queue_size()) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("task show APP none", "there is no such task"),
+        ("dlq show APP none", "none: there is no such dead letter"),
+        ("schedule show APP none", "there is no schedule 'none'"),
+        ("resume APP --task none", "no such pause: task 'none'"),
+        ("purge APP -y --lane none", "there is no lane 'none'; there are default, low"),
+        ("fsck APP --queue none", "there is no queue 'none' on this server"),
+        ("fsck embedded:///dev/null/x", "cannot keep its data in /dev/null/x: Not a directory"),
+        ("dlq replay APP none other", "none: there is no such dead letter\nother: there is no such dead letter"),
+        ("dlq replay APP none other --args [7]", "none: there is no such dead letter\nother: there is no such dead"),
+    ],
+)
+def test_what_is_not_there(ardiq: Run, command: str, says: str) -> None:
+    code, text = ardiq(*(MODULE if word == "APP" else word for word in command.split(" ")))
+    assert code == 1
+    assert says in text
+
+
+def test_options_stand_anywhere(ardiq: Run, server: Any) -> None:
+    assert ardiq("enqueue", "--id", "mine", MODULE, "--args", "[1]", "add", "--kwargs", '{"b": 2}') == (0, "mine\n")
+    assert ardiq("schedule", "put", MODULE, "s", "nothing", "--tz", "Europe/Berlin", "0 6 * * *")[0] == 0
+    assert ardiq("migrate", "--check", "status", server.url)[0] == 2
+    assert ardiq("migrate", "--dry-run", MODULE)[0] == 0
+    assert json.loads(ardiq("migrate", "status", "--json", server.url)[1])["server"]
+    code, text = ardiq("dlq", "delete", MODULE, "--json", "a", "b")
+    assert (code, sorted(json.loads(text)["left"])) == (1, ["a", "b"])
+    assert ardiq("task", "show", MODULE, "--", "-x")[0] == 1
+    assert ardiq("task", "show", MODULE, "a", "b")[0] == 2
+
+
+def test_new_arguments_are_those_of_the_task(app: Ardiq, ardiq: Run) -> None:
+    dead_letter(app, "first")
+    dead_letter(app, "second")
+    for args in ('["x"]', "[1, 2, 3]"):
+        code, text = ardiq("dlq", "replay", MODULE, "first", "second", "--args", args)
+        assert (code, text.count("\n")) == (2, 1)
+        code, text = ardiq("dlq", "replay", MODULE, "--all", "--task", "add", "--args", args)
+        assert (code, text.count("\n")) == (2, 1)
+    assert asyncio.run(app.dead_count()) == 2
+    code, text = ardiq("dlq", "replay", MODULE, "first", "none", "--args", "[7]", "--json")
+    assert code == 1
+    assert json.loads(text) == {"replayed": 1, "left": {"none": "there is no such dead letter"}}
+
+
+def test_pauses_for_programs(app: Ardiq, ardiq: Run) -> None:
+    told = {"queue": app.queue_name, "task": "add", "argument": "a", "value": 4, "done": True}
+    words = (MODULE, "--task", "add", "--arg", "a=4", "--json")
+    assert (code_and_json := ardiq("pause", *words))[0] == 0
+    assert json.loads(code_and_json[1]) == told
+    assert json.loads(ardiq("resume", *words)[1]) == told
+    code, text = ardiq("resume", *words)
+    assert (code, json.loads(text)) == (1, told | {"done": False})
+    assert json.loads(ardiq("pause", MODULE, "--json")[1]) == told | {"task": None, "argument": None, "value": None}
+    assert ardiq("resume", MODULE)[0] == 0
+
+
+def test_migrate_for_programs(ardiq: Run, server: Any) -> None:
+    status = json.loads(ardiq("migrate", "status", server.url, "--json")[1])
+    assert {"installed", "pending", "data_version", "maxmemory_policy"} <= set(status)
+    ardiq("migrate", server.url)
+    told = json.loads(ardiq("migrate", server.url, "--json")[1])
+    assert told == {"server": status["server"], "pending": [], "done": []}
+    assert json.loads(ardiq("migrate", server.url, "--prune", "--json")[1])["done"] == []
+
+
+def test_a_lane_of_the_queue_that_the_app_does_not_have(app: Ardiq, make_app: Any, ardiq: Run) -> None:
+    other: Ardiq = make_app(queue_name=app.queue_name, priorities=["bulk"])
+    asyncio.run(other.send("nothing"))
+    assert "bulk" in ardiq("status", MODULE)[1]
+    assert ardiq("purge", MODULE, "--lane", "bulk", "-y") == (0, "1 removed\n")
+
+
+def test_tables_have_one_blank_line_between_them(app: Ardiq, ardiq: Run) -> None:
+    ardiq("pause", MODULE)
+    ardiq("enqueue", MODULE, "nothing")
+    ardiq("schedule", "put", MODULE, "s", "nothing", "--every", "5m")
+    text = ardiq("status", MODULE)[1]
+    assert "\n\n" in text
+    assert "\n\n\n" not in text
+    ardiq("resume", MODULE)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://x", 'shop.py, line 2: redis_url: http://x/: unknown scheme "http"'),
+        ("embedded://x", "shop.py, line 2: 'embedded://x': expected 'embedded://'"),
+        ("embedded:x", "shop.py, line 2: 'embedded:x': expected 'embedded://'"),
+    ],
+)
+def test_what_ardiq_refuses_in_a_module_is_one_line(tmp_path: Path, url: str, says: str) -> None:
+    (tmp_path / "shop.py").write_text(f"from ardiq import Ardiq\napp = Ardiq({url!r})\n")
+    command = [sys.executable, "-m", "ardiq", "status", "shop:app"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert says in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_what_a_module_gets_wrong_is_shown_from_its_first_line_on(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("def price():\n    return int('x')\nprice()\n")
+    command = [sys.executable, "-m", "ardiq", "status", "shop:app"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[0] == "Traceback (most recent call last):"
+    assert 'shop.py", line 3' in ended.stderr.splitlines()[1]
+    assert ended.stderr.splitlines()[-1].startswith("ardiq: importing 'shop' failed: ValueError: invalid literal")
