@@ -81,7 +81,7 @@ class BackgroundWorker:
     def _start(self) -> None:
         self._thread.start()
         deadline = monotonic() + _START_S
-        while self.app._worker is None and self._thread.is_alive():
+        while not self.app._workers and self._thread.is_alive():
             if monotonic() > deadline:
                 self.stop(0)
                 raise RuntimeError(f"the worker was not ready within {_START_S:g} s: does its lifespan wait?")

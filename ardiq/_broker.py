@@ -16,7 +16,7 @@ from ._mailbox import Mailbox
 from .job import Job
 
 if TYPE_CHECKING:
-    pass
+    from .app import Ardiq
 
 log = logging.getLogger("ardiq")
 
@@ -69,6 +69,7 @@ class Broker:
         self._core: _core.Core | None = None
         self._lines: dict[asyncio.AbstractEventLoop, Line] = {}
         self._known = False
+        self.is_listed = True  # in the list of queues
         # A wrong URL is refused now, a server is not asked yet.
         if not _is_embedded(url):
             self._core = self._open(url)
@@ -77,6 +78,19 @@ class Broker:
 
             data_path(url)
         _brokers.add(self)
+
+    def sibling(self, app: "Ardiq") -> "Broker":
+        """One for another queue of the same server, or for another server: what this app says."""
+        other = Broker(
+            app.redis_url,
+            base=f"{app.prefix}:{{{app.queue_name}}}:",
+            registry=f"{app.prefix}:queues",
+            queue=app.queue_name,
+            result_ttl_ms=self._result_ttl_ms,
+            timeout_ms=self._timeout_ms,
+        )
+        other.is_listed = self.is_listed
+        return other
 
     @property
     def core(self) -> _core.Core:
@@ -108,7 +122,7 @@ class Broker:
     def register(self, core: _core.Core) -> None:
         """Make the queue known at the server, once a process, without waiting for it."""
         with self._lock:
-            if self._known:
+            if self._known or not self.is_listed:
                 return
             self._known = True
         # Not a daemon: the interpreter waits for it, no longer than a call may take.

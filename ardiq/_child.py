@@ -49,13 +49,15 @@ def main() -> None:
     context.reports.set(reports)  # type: ignore[arg-type]
     reports.send(frame(["ready"]))
     while (call := messages.get()) is not None:
-        reports.send(contextvars.copy_context().run(_attempt, where, *call))
+        reports.queue = call[0]
+        reports.send(contextvars.copy_context().run(_attempt, where, *call[1:]))
 
 
 class _Reports:
     """Passes on to the worker what a task tells of itself."""
 
     def __init__(self, channel: socket.socket) -> None:
+        self.queue = ""
         self._channel = channel
         self._lock = threading.Lock()
         self._noted: tuple[Any, dict[str, bytes]] = (None, {})

@@ -6,7 +6,7 @@ Lua decides, Rust carries, Python speaks: nothing here knows a task's state.
 from collections.abc import Sequence
 from typing import Any, final
 
-__all__ = ["PROTOCOL", "PROTOCOL_VERSION", "VERSION", "Channel", "Core", "Worker", "library", "script"]
+__all__ = ["PROTOCOL", "PROTOCOL_VERSION", "VERSION", "Channel", "Core", "Pool", "Worker", "library", "script"]
 
 PROTOCOL: str
 """The text of `lua/protocol.json` of this build."""
@@ -140,11 +140,18 @@ class Channel:
         `config`: `label` str, `info` str (JSON), `lanes` list of (name, weight or None, limit or None), highest first,
         `concurrency` int, `prefetch` int or None (adaptive), `lease_ms` int,
         `poll_block_ms` int, `result_ttl_ms` int, `max_lost` int, `burst` bool,
-        `thread_tasks` list of str: names whose tasks go to `take_thread`.
+        `thread_tasks` list of str: names whose tasks go to `take_thread`,
+        `seat` (pool, place in it) or None: where several queues share the slots.
         """
 
     def close(self) -> None:
         """Drop what waits, stop listening, wake whoever waits."""
+
+@final
+class Pool:
+    """The slots that the queues of one process share: each is sure of its share, and one at least."""
+
+    def __new__(cls, concurrency: int, shares: list[int]) -> Pool: ...
 
 @final
 class Worker:

@@ -32,6 +32,16 @@ class InlineBroker:
 
     def __init__(self, app: "Ardiq", clock: "Clock | None") -> None:
         self.own = InlineLine(app, clock)
+        self._clock = clock
+        self._siblings: list[tuple[Ardiq, InlineBroker]] = []
+
+    def sibling(self, app: "Ardiq") -> "InlineBroker":
+        """One for another queue of the app."""
+        other = InlineBroker(app, self._clock)
+        self._siblings.append((app, other))
+        if self._clock is not None:
+            self._clock._lines.append((app, other.own))
+        return other
 
     def line(self, loop: asyncio.AbstractEventLoop) -> "InlineLine":
         """The one line; tasks run on the loop that entered `inline`, and are asked about there."""
@@ -46,6 +56,10 @@ class InlineBroker:
 
     def close(self) -> None:
         """Cancel what still runs."""
+        for app, other in self._siblings:
+            if self._clock is not None and (app, other.own) in self._clock._lines:
+                self._clock._lines.remove((app, other.own))
+            other.close()
         self.own.close()
 
 
@@ -54,6 +68,7 @@ class InlineLine:
 
     def __init__(self, app: "Ardiq", clock: "Clock | None") -> None:
         self.loop = asyncio.get_running_loop()
+        self.queue = app.queue_name
         self.mailbox = InlineMailbox(self)
         self.turn_due = True  # outcomes are taken when an attempt ends, without a turn
         self.started: list[str] = []

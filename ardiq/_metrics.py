@@ -1,6 +1,7 @@
 """Counters and histograms of what this process ran, per task and lane."""
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from itertools import accumulate
 from threading import Lock
 
@@ -35,6 +36,13 @@ class Counters:
         if wait_s is not None:
             self._wait_s += max(0.0, wait_s)
             self._wait[0 if wait_s <= _FIRST_BOUND else bisect_left(_BOUNDS, wait_s)] += 1
+
+    def add(self, other: "Counters") -> None:
+        """Count what another one counted, too."""
+        for name in ("succeeded", "retried", "failed", "aborted", "abandoned_threads", "_run_s", "_wait_s"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self._run = [a + b for a, b in zip(self._run, other._run, strict=True)]
+        self._wait = [a + b for a, b in zip(self._wait, other._wait, strict=True)]
 
     def totals(self) -> list[int]:
         """Succeeded, failed, retried, aborted; ms they ran; how many were first attempts, ms these had waited."""
@@ -71,19 +79,24 @@ class Metrics:
         except KeyError:
             return self.counters.setdefault((name, lane), Counters())
 
-    def snapshot(self) -> list[TaskMetrics]:
-        """What was counted so far, by task and lane."""
-        return [
-            TaskMetrics(
-                name,
-                lane,
-                counters.succeeded,
-                counters.retried,
-                counters.failed,
-                counters.aborted,
-                counters.run,
-                counters.wait,
-                counters.abandoned_threads,
-            )
-            for (name, lane), counters in sorted(self.counters.items())
-        ]
+
+def snapshot(of: Iterable[Metrics]) -> list[TaskMetrics]:
+    """What was counted so far, by task and lane."""
+    sums: dict[tuple[str, str], Counters] = {}
+    for metrics in of:
+        for key, counters in list(metrics.counters.items()):
+            sums.setdefault(key, Counters()).add(counters)
+    return [
+        TaskMetrics(
+            name,
+            lane,
+            counters.succeeded,
+            counters.retried,
+            counters.failed,
+            counters.aborted,
+            counters.run,
+            counters.wait,
+            counters.abandoned_threads,
+        )
+        for (name, lane), counters in sorted(sums.items())
+    ]

@@ -138,7 +138,9 @@ class Processes:
         max_memory_mb, fresh = entry.process.max_memory_mb, entry.process.fresh
         child = await (self._start() if fresh else self._take())
         try:
-            request = [*importable_name(entry.fn, claim[2]), claim, max_memory_mb]
+            reports = context.reports.get()
+            queue = "" if reports is None else reports.queue
+            request = [queue, *importable_name(entry.fn, claim[2]), claim, max_memory_mb]
             kind, *rest = await within(entry.timeout, self._answer(child, request, claim))
         except ProcessDied as error:
             await self._stop(child)

@@ -69,7 +69,7 @@ class Producer:
         """Send many tasks at once; nothing is sent if one of them is wrong."""
         prepared = list(tasks)
         for each in prepared:
-            held_back(each, "enqueue_many")
+            self._own(each, "enqueue_many")
             self.check_lane(each._options.priority or each._task.priority)
         hooked = bool(self._app._enqueue_hooks)
         records: list[Record] = []
@@ -104,8 +104,18 @@ class Producer:
 
     def enqueue_sync(self, prepared: Sequence[PreparedTask]) -> list[Job]:
         """Send tasks from code without an event loop; blocks this thread, with the GIL released."""
-        records = [self.record_sync(held_back(each, "enqueue_many_sync")) for each in prepared]
+        records = [self.record_sync(self._own(each, "enqueue_many_sync")) for each in prepared]
         return _typed(self.send_sync(records), prepared)
+
+    def _own(self, call: Any, taker: str) -> PreparedTask:
+        prepared = held_back(call, taker)
+        app = prepared._task.app
+        if app is not self._app and app is not app._root:
+            raise ValueError(
+                f"{taker} on queue {self._app.queue_name!r} got a call for queue {app.queue_name!r}: "
+                f"give it to app.queue({app.queue_name!r}).{taker}"
+            )
+        return prepared
 
     def record_sync(self, call: PreparedTask) -> Record:
         """The record of one call, its hooks run; what is wrong with it is said here."""

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from . import _core
-from ._broker import Broker
 from ._ids import new_id
 from ._metrics import Metrics
 from .models import State
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from .app import Ardiq
 
 _REGISTERED = ("_registry", "_crons", "_middleware", "_error_hooks", "_enqueue_hooks")
-_KEPT = ("_redis_url", "_prefix", "_broker", "_metrics", "_lifespan", "_burst", "state", *_REGISTERED)
+_KEPT = ("_redis_url", "_prefix", "_broker", "_metrics", "_lifespan", "_burst", "_others", "state", *_REGISTERED)
 _PAGE = 500
 
 
@@ -47,10 +46,12 @@ def on_server(app: "Ardiq", url: str, *, prefix: str | None = None) -> Iterator[
         point(app, url, prefix)
         for name in _REGISTERED:
             setattr(app, name, kept[name].copy())
-        app._metrics, app.state = Metrics(), State()
+        app._metrics, app.state, app._others = Metrics(), State(), {}
         yield app
     finally:
         broker = app._broker
+        for other in app._others.values():
+            other._broker.close()
         for name, value in kept.items():
             setattr(app, name, value)
         app._producer._broker = app._broker
@@ -64,17 +65,9 @@ def on_server(app: "Ardiq", url: str, *, prefix: str | None = None) -> Iterator[
 
 def point(app: "Ardiq", url: str, prefix: str) -> None:
     """Give an app another server and prefix, for good."""
-    other = app._broker
-    app._broker = app._producer._broker = Broker(
-        url,
-        base=f"{prefix}:{{{app.queue_name}}}:",
-        registry=f"{prefix}:queues",
-        queue=app.queue_name,
-        result_ttl_ms=other._result_ttl_ms,
-        timeout_ms=other._timeout_ms,
-    )
-    app._broker._known = True  # a queue for a while is not for the list of queues
     app._redis_url, app._prefix = url, prefix
+    app._broker = app._producer._broker = app._broker.sibling(app)
+    app._broker.is_listed = False  # a queue for a while is not for the list of queues
 
 
 def _delete(core: _core.Core, prefix: str) -> None:

@@ -9,6 +9,7 @@ from .errors import BrokerError
 
 if TYPE_CHECKING:
     from ._broker import Line
+    from .app import Ardiq
     from .worker import Worker
 
 log = logging.getLogger("ardiq")
@@ -33,10 +34,11 @@ class _Report:
 class Reports:
     """The reports of one worker's tasks. The first leaves at once, more of them at most every 100 ms."""
 
-    def __init__(self, worker: "Worker", line: "Line", result_ttl_ms: int) -> None:
+    def __init__(self, worker: "Worker", line: "Line", app: "Ardiq") -> None:
+        self.queue = app.queue_name
         self._worker = worker
         self._line = line
-        self._log_ttl_ms = _WEEK_MS if result_ttl_ms < 0 else max(result_ttl_ms, _HOUR_MS)
+        self._log_ttl_ms = _WEEK_MS if app.result_ttl_ms < 0 else max(app.result_ttl_ms, _HOUR_MS)
         self._lock = threading.Lock()
         self._open: dict[int, _Report] = {}
         self._noted: dict[int, dict[str, bytes]] = {}

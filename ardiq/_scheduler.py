@@ -28,12 +28,12 @@ _SHORTEST_S = 0.005
 class Scheduler:
     """Fires the schedules of one app's queue, together with the schedulers of all other workers."""
 
-    def __init__(self, app: "Ardiq") -> None:
+    def __init__(self, app: "Ardiq", declares: bool = True) -> None:
         self._app = app
         self._timings: dict[str, Timing] = {}
         self._broken: dict[str, str] = {}
         self._declared: str | None = None
-        self._declare_at = 0.0
+        self._declare_at = 0.0 if declares else inf
 
     async def run(self) -> None:
         """Declare what the code says, and fire what is due, until cancelled."""

@@ -29,6 +29,7 @@ class Settings:
     _dead_limit: int | None
     _cron_poll_s: float
     _burst: bool
+    _root: "Settings"
 
     @property
     def redis_url(self) -> str:
@@ -128,8 +129,8 @@ class Settings:
     @property
     def burst(self) -> bool:
         """Whether `run` ends when nothing is ready."""
-        return self._burst
+        return self._root._burst
 
     @burst.setter
     def burst(self, value: bool) -> None:
-        self._burst = _options.boolean("burst", value)
+        self._root._burst = _options.boolean("burst", value)

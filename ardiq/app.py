@@ -1,11 +1,9 @@
 """The app: its options, its tasks, and everything that is asked of its queue."""
 
-import asyncio
 import os
 import socket
 import weakref
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Collection, Iterable
 from datetime import tzinfo
 from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
 
@@ -16,12 +14,11 @@ from ._codec import Codec
 from ._cron import Timing
 from ._hooks import Hooks
 from ._ids import new_id
-from ._metrics import Metrics
+from ._metrics import Metrics, snapshot
 from ._processes import importable_name
 from ._producer import Producer
 from ._queue import Queue
-from ._retention import retain
-from ._scheduler import Scheduler
+from ._queues import Queues, on_queue, read_shares, serve
 from ._settings import Settings
 from .dead import DeadLetters
 from .executors import Executor
@@ -145,7 +142,9 @@ class Ardiq(Settings, Hooks, Pausing):
         )
         self._registry: dict[str, Registered] = {}
         self._metrics = Metrics()
-        self._worker: Worker | None = None
+        self._workers: list[Worker] = []
+        self._root: Ardiq = self
+        self._others: dict[str, Ardiq] = {}
         self._running = False
         self._stop_asked = False
         self._fires_schedules = True
@@ -331,6 +330,31 @@ class Ardiq(Settings, Hooks, Pausing):
 
         return register
 
+    def queue(self, name: str) -> "Ardiq":
+        """This app on another queue of its server, made once: the same tasks, options and hooks.
+
+        What it sends goes there, and what is asked of it is asked there. `run` takes the names of several queues.
+
+        Args:
+            name: the queue; that of the app gives the app itself.
+
+        Raises:
+            ValueError: an impossible name.
+
+        Example:
+            ```python
+            reports = app.queue("reports")
+            job = await reports.send("build", month="2026-11")
+            print(await reports.queue_size())
+            ```
+        """
+        root = self._root
+        if name == root._queue_name:
+            return root
+        if name not in root._others:
+            root._others[name] = on_queue(root, name)
+        return root._others[name]
+
     def ref(self, name: str, *, priority: str | None = None, unique: bool = False) -> Task[..., Any]:
         """A task that is registered elsewhere: it can be enqueued, not called.
 
@@ -434,53 +458,39 @@ class Ardiq(Settings, Hooks, Pausing):
         return bool(await self.dead.delete(task_id))
 
     def metrics(self) -> list[TaskMetrics]:
-        """What this process ran so far, by task and lane."""
-        return self._metrics.snapshot()
+        """What this process ran so far, by task and lane; of all queues, unless it is asked of `app.queue(name)`."""
+        others = self._others.values() if self is self._root else ()
+        return snapshot([self._metrics, *(other._metrics for other in others)])
 
-    async def run(self) -> None:
+    async def run(self, queues: Queues | None = None) -> None:
         """Run tasks until `stop()`; in burst mode until nothing is ready.
+
+        Args:
+            queues: the queues to work for: names, or a dict of names and shares of the slots; None: the app's own.
+                A queue is sure of its share, and what it does not need goes to the others.
 
         Raises:
             RuntimeError: this app runs already.
+            ValueError: an impossible name or share, or more queues than slots.
             LibraryError: the server has another Lua library, cannot have it, or may throw away tasks.
         """
+        if self is not self._root:
+            return await self._root.run([self._queue_name] if queues is None else queues)
+        shares = read_shares(self, queues)
         if self._running:
             raise RuntimeError("this app runs already")
         self._running, self._stop_asked = True, False
         try:
             async with self._lifespan_scope():
-                loop = asyncio.get_running_loop()
-                if not self.allow_eviction:
-                    await self._broker.refuse_eviction(loop)
-                if self._stop_asked:
-                    return
-                self._worker = Worker(self, self._broker.line(loop))
-                async with self._housekeeping():
-                    await self._worker.run()
+                await serve(self, shares)
         finally:
-            self._worker = None
+            self._workers = []
             self._running = False
-
-    @asynccontextmanager
-    async def _housekeeping(self) -> AsyncIterator[None]:
-        """What a worker does besides its tasks."""
-        chores = []
-        if self._fires_schedules and not self.burst:
-            chores.append(asyncio.create_task(Scheduler(self).run()))
-        if self._dead_ttl_ms is not None or self._dead_limit is not None:
-            chores.append(asyncio.create_task(retain(self)))
-        try:
-            yield
-        finally:
-            for chore in chores:
-                chore.cancel()
-                with suppress(asyncio.CancelledError):
-                    await chore
 
     def stop(self) -> None:
         """Let `run` end when the running tasks have ended. From any thread; without a run it does nothing."""
-        self._stop_asked = True
-        if (worker := self._worker) is not None:
+        self._root._stop_asked = True
+        for worker in self._root._workers:
             worker.stop()
 
 

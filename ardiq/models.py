@@ -79,6 +79,11 @@ class TaskContext(_TaskFields):
     _deadline: float | None = None
 
     @property
+    def queue(self) -> str:
+        """The queue that the task was on."""
+        return "" if self._reports is None else self._reports.queue
+
+    @property
     def deadline(self) -> float | None:
         """When the `timeout` of this attempt ends, as `time.time()` counts; None where it has none."""
         return self._deadline

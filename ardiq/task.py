@@ -1,5 +1,6 @@
 """Tasks: what `@app.task` makes of a function, and the ways to enqueue it."""
 
+import copy
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
@@ -175,6 +176,7 @@ class Task(_Enqueueable[P, R_co]):
         delay: timedelta | float | None = None,
         at: datetime | None = None,
         expire: timedelta | float | None = None,
+        queue: str | None = None,
     ) -> "BoundTask[P, R_co]":
         """The task with other options for the calls made through it.
 
@@ -188,12 +190,15 @@ class Task(_Enqueueable[P, R_co]):
             delay: `delay_ms` as a timedelta or in seconds.
             at: `schedule_ms` as a datetime with a time zone.
             expire: `expire_ms` as a timedelta or in seconds.
+            queue: another queue of the app's server, which a worker must work for: see `Ardiq.queue`.
 
         Example:
             ```python
             await report.options(delay=timedelta(minutes=5), priority="low").enqueue(7)
             ```
         """
+        if queue is not None:
+            self.app.queue(queue)  # an impossible name is refused here
         return BoundTask(
             self,
             CallOptions(
@@ -207,22 +212,33 @@ class Task(_Enqueueable[P, R_co]):
                 at=at,
                 expire=expire,
             ),
+            queue,
         )
+
+    def _on(self, app: "Ardiq") -> "Task[P, R_co]":
+        """The task as another app sends it, which is this one on another queue."""
+        other = copy.copy(self)
+        other.app, other._task = app, other
+        return other
 
 
 class BoundTask(_Enqueueable[P, R_co]):
     """A task with options for its calls, as `task.options(...)` gives it."""
 
-    __slots__ = ("_options", "_task")
+    __slots__ = ("_options", "_queue", "task")
 
-    def __init__(self, task: Task[P, R_co], options: CallOptions) -> None:
-        self._task = task
+    task: Task[P, R_co]
+    """The task itself."""
+
+    def __init__(self, task: Task[P, R_co], options: CallOptions, queue: str | None = None) -> None:
+        self.task = task
         self._options = options
+        self._queue = queue
 
     @property
-    def task(self) -> Task[P, R_co]:
-        """The task itself."""
-        return self._task
+    def _task(self) -> Task[P, R_co]:  # type: ignore[override]
+        # Not before it is used: in a test the app may be on another server by then.
+        return self.task if self._queue is None else self.task._on(self.task.app.queue(self._queue))
 
 
 class PreparedTask(Generic[Returned]):

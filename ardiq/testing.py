@@ -39,13 +39,14 @@ async def inline(app: "Ardiq", *, clock: Clock | None = None) -> AsyncIterator["
     """
     if app._running:
         raise RuntimeError("this app runs already: inline(app) takes the place of its worker")
-    broker = app._broker
+    broker, others = app._broker, app._others
     app._running = True
     try:
         async with app._lifespan_scope():
             inlined = InlineBroker(app, clock)  # within the lifespan: what it sets, tasks see
             at_clock = (app, inlined.own)
             _use(app, inlined)
+            app._others = {}
             try:
                 await inlined.own.scheduler.declare()
                 if clock is not None:
@@ -55,6 +56,7 @@ async def inline(app: "Ardiq", *, clock: Clock | None = None) -> AsyncIterator["
                 if clock is not None and at_clock in clock._lines:
                     clock._lines.remove(at_clock)
                 _use(app, broker)
+                app._others = others
                 inlined.close()
     finally:
         app._running = False

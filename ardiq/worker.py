@@ -48,28 +48,29 @@ else:
 class Worker:
     """One run of the worker loop on one event loop."""
 
-    def __init__(self, app: "Ardiq", line: "Line") -> None:
+    def __init__(
+        self, app: "Ardiq", line: "Line", processes: Processes, seat: tuple[_core.Pool, int] | None = None
+    ) -> None:
         self._line = line
         self._loop = line.loop
         # What the lifespan set is visible to every task, what one task sets to no other.
         self._context = contextvars.copy_context()
-        self._main = asyncio.current_task()
+        self._main: asyncio.Task[Any] | None = None
         self._stopped: asyncio.Future[None] = line.loop.create_future()
         self._stopping = False
         self._taken: deque[Claim] = deque()
-        self._processes = Processes(app)
         # Sync tasks go from the core to threads without the loop, unless a middleware needs it.
         sync = [name for name, task in app._registry.items() if not (task.is_async or task.process)]
         threaded = [] if app._middleware else sync
-        self.link = line.channel.worker(_config(app, threaded))
+        self.link = line.channel.worker(_config(app, threaded, seat))
         self._attempts = Attempts(app, self)
         self._sync_tasks = SyncTasks(self._attempts, self.link, self._context, app.concurrency)
         self._attempts.in_thread = self._sync_tasks.call
-        self._attempts.in_process = self._processes.call
+        self._attempts.in_process = processes.call
         self._has_threaded = bool(threaded)
         self._what = _described(app)
         self.turn_due = False
-        self._reports = Reports(self, line, app.result_ttl_ms)
+        self._reports = Reports(self, line, app)
         self._tally = Tally(app, line)
         self._context.run(context.reports.set, self._reports)
 
@@ -78,6 +79,7 @@ class Worker:
 
         Cancelled, it cancels what runs and hands it back.
         """
+        self._main = asyncio.current_task()
         self._line.on_worker_event = self._on_event
         self.link.start()
         if self._has_threaded:
@@ -96,7 +98,6 @@ class Worker:
             self.link.abandon()  # of no effect once it has left
             self._attempts.hand_back()
             self._sync_tasks.close()
-            await self._processes.close()
             self._reports.send()
 
     def stop(self) -> None:
@@ -234,7 +235,7 @@ def _described(app: "Ardiq") -> str:
     )
 
 
-def _config(app: "Ardiq", threaded: list[str]) -> dict[str, Any]:
+def _config(app: "Ardiq", threaded: list[str], seat: tuple[_core.Pool, int] | None) -> dict[str, Any]:
     weights, limits = app.weights or {}, app.limits or {}
     info = {
         "label": app.worker_id,
@@ -259,6 +260,7 @@ def _config(app: "Ardiq", threaded: list[str]) -> dict[str, Any]:
         "max_lost": app.max_lost,
         "burst": app.burst,
         "thread_tasks": threaded,
+        "seat": seat,
     }
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from .. import embedded
 from .._memory import oom_kills, resident_mb
 from .._processes import exit_reason
+from .._queues import read_shares
 from ..errors import LibraryError
 from . import Refusal, load_app
 
@@ -50,6 +51,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="number of worker processes (default: 1)",
+    )
+    parser.add_argument(
+        "--queue",
+        type=_queue,
+        action="append",
+        dest="queues",
+        metavar="NAME[=SHARE]",
+        help="work for this queue instead of the app's own; repeated: for several, which share the slots",
     )
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help="log every step")
@@ -80,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     level = logging.DEBUG if arguments.verbose else logging.WARNING if arguments.quiet else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     app = load_app(arguments.app)
+    read_queues(app, arguments.queues)
     if arguments.workers == 1:
         return asyncio.run(_Work(app, arguments).run())
     if embedded.is_embedded(app.redis_url):
@@ -94,6 +104,7 @@ class _Work:
         app.burst = app.burst or arguments.burst
         app.allow_eviction = app.allow_eviction or arguments.allow_eviction
         self._app = app
+        self._queues = read_queues(app, arguments.queues)
         self._arguments = arguments
         self._started = time.monotonic()
         self._is_draining = False
@@ -117,7 +128,7 @@ class _Work:
         watch = loop.create_task(self._watch())
         try:
             _log.info("connecting to %s", self._app._broker.core.url)
-            await self._app.run()
+            await self._app.run(self._queues)
         except LibraryError as error:
             raise Refusal(str(error)) from None
         except asyncio.CancelledError:
@@ -205,6 +216,8 @@ class _Supervisor:
         for name in ("drain_timeout", "max_tasks", "max_age", "max_memory_mb"):
             if (value := getattr(arguments, name)) is not None:
                 self._command += ["--" + name.replace("_", "-"), str(value)]
+        for name, share in arguments.queues or ():
+            self._command += ["--queue", f"{name}={share}"]
         self._children: set[asyncio.subprocess.Process] = set()
         self._stopping = asyncio.Event()
 
@@ -282,6 +295,23 @@ class _Supervisor:
 def _pass_on(child: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         child.send_signal(signal.SIGTERM)
+
+
+def read_queues(app: "Ardiq", queues: list[tuple[str, int]] | None) -> dict[str, int] | None:
+    """What `run` is told of queues, checked before anything is started."""
+    if queues is None:
+        return None
+    if len({name for name, _ in queues}) < len(queues):
+        raise Refusal("--queue names a queue twice")
+    try:
+        return read_shares(app, dict(queues))
+    except ValueError as error:
+        raise Refusal(f"--queue: {error}") from None
+
+
+def _queue(text: str) -> tuple[str, int]:
+    name, equals, share = text.rpartition("=")
+    return (name, _positive(share)) if equals else (text, 1)
 
 
 def _positive(text: str) -> int:

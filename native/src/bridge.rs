@@ -22,7 +22,7 @@ mod worker;
 #[cfg(feature = "python")]
 pub use channel::Channel;
 #[cfg(feature = "python")]
-pub use worker::Worker;
+pub use worker::{Pool, Worker};
 
 /// Levels of a log line, as Python's `logging` counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -43,7 +43,7 @@ pub mod core;
 #[pyo3::pymodule]
 mod _core {
     #[pymodule_export]
-    use crate::bridge::{Channel, Worker};
+    use crate::bridge::{Channel, Pool, Worker};
     #[pymodule_export]
     use crate::core::{Core, library, script};
     #[pymodule_export]

@@ -7,6 +7,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`lanes`] | the lanes, and what their limits leave |
+//! | [`pool`] | the slots that the queues of one process share |
 //! | [`slots`] | what is held and started; what to do next |
 //! | [`prefetch`] | how much to hold ahead |
 //! | [`reply`] | the reply to a step as values |
@@ -30,6 +31,7 @@ use crate::error::Error;
 
 mod heartbeat;
 pub mod lanes;
+pub mod pool;
 pub mod prefetch;
 pub mod reply;
 mod session;
@@ -38,6 +40,7 @@ mod steps;
 mod wakes;
 
 use lanes::{Lane, Lanes};
+use pool::{Neighbour, Seat};
 use reply::Claim;
 use session::{End, Session};
 use slots::{Outcomes, Phase, Slots};
@@ -65,6 +68,8 @@ pub struct Config {
     pub burst: bool,
     /// Names of the tasks that threads take.
     pub thread_tasks: HashSet<Vec<u8>>,
+    /// Its place, where other queues of this process share the slots.
+    pub seat: Option<Seat>,
 }
 
 /// One worker. Cheap to clone; all clones are the same worker.
@@ -99,7 +104,8 @@ const SAY_AGAIN: Duration = Duration::from_secs(2);
 impl Worker {
     pub fn new(dispatcher: Dispatcher, inbox: Arc<Inbox>, config: Config) -> Self {
         let lanes = Lanes::new(config.lanes.clone());
-        let slots = Slots::new(config.concurrency, config.prefetch, config.thread_tasks.clone(), lanes, Instant::now());
+        let (names, seat) = (config.thread_tasks.clone(), config.seat.clone());
+        let slots = Slots::new(config.concurrency, config.prefetch, names, lanes, seat, Instant::now());
         let shared = Shared {
             identity: Mutex::new(new_identity(&config.label)),
             config,
@@ -110,7 +116,12 @@ impl Worker {
             for_threads: Condvar::new(),
             outage: Mutex::default(),
         };
-        Self { shared: Arc::new(shared) }
+        let shared = Arc::new(shared);
+        if let Some(seat) = &shared.config.seat {
+            let neighbour: Arc<dyn Neighbour> = shared.clone();
+            seat.join(Arc::downgrade(&neighbour));
+        }
+        Self { shared }
     }
 
     /// `<label>:<random>`.
@@ -164,7 +175,9 @@ impl Worker {
     pub fn overstay(&self, token: i64, runs_on: bool) {
         let (wake, has_tasks, threads) = {
             let mut slots = self.shared.slots();
-            (slots.overstay(token, runs_on), slots.has_tasks(), slots.threads_to_wake())
+            let wake = slots.overstay(token, runs_on);
+            slots.tell();
+            (wake, slots.has_tasks(), slots.threads_to_wake())
         };
         self.shared.wake_if(wake);
         self.shared.wake_threads(threads);
@@ -181,7 +194,11 @@ impl Worker {
 
     /// No more tasks, no more waiting. Whoever runs [`run`](Self::run) drops it.
     pub fn end(&self) {
-        self.shared.slots().phase = Phase::Ended;
+        {
+            let mut slots = self.shared.slots();
+            slots.phase = Phase::Ended;
+            slots.tell();
+        }
         self.shared.for_threads.notify_all();
     }
 
@@ -234,6 +251,21 @@ impl Worker {
     }
 }
 
+impl Neighbour for Shared {
+    fn room(&self) {
+        self.wake.notify_one();
+    }
+
+    fn look(&self) {
+        let wake = self.slots().poke();
+        self.wake_if(wake);
+    }
+
+    fn idle(&self) {
+        self.inbox.push(Event::Idle);
+    }
+}
+
 impl Shared {
     fn slots(&self) -> MutexGuard<'_, Slots> {
         lock(&self.slots)
@@ -250,6 +282,20 @@ impl Shared {
             0 => {}
             1 => self.for_threads.notify_one(),
             _ => self.for_threads.notify_all(),
+        }
+    }
+
+    /// What could not be started, because the slots were others', may be by now.
+    fn offer(&self) {
+        if self.config.seat.is_some() {
+            let (tasks, threads) = {
+                let mut slots = self.slots();
+                (slots.has_room_again(), slots.threads_to_wake())
+            };
+            if tasks {
+                self.inbox.push(Event::Tasks);
+            }
+            self.wake_threads(threads);
         }
     }
 

@@ -41,6 +41,7 @@ fn config() -> Config {
         max_lost: 3,
         burst: false,
         thread_tasks: HashSet::from([b"threaded".to_vec()]),
+        seat: None,
     }
 }
 

@@ -54,6 +54,7 @@ def make_app(server: Server, request: pytest.FixtureRequest) -> Iterator[Callabl
         return apps[-1]
 
     yield make
+    apps += [other for app in apps for other in app._others.values()]
     for app in apps:
         app._broker.close()
     if request.node.get_closest_marker("damages_keys") is None:

@@ -117,6 +117,8 @@ async def calls() -> None:
     await add.options(at=datetime.now(UTC), expire_ms=5).enqueue(1, 2)
     await add.options(delay_ms=5, schedule_ms=5, unique=None).enqueue(1)
     await later.enqueue("1")  # type: ignore[arg-type]
+    assert_type(await add.options(queue="emails").enqueue(1), Job[int])
+    assert_type(app.queue("emails"), Ardiq)
     add.options(delay_ms="5")  # type: ignore[arg-type]
     add.options(at="tomorrow")  # type: ignore[arg-type]
     add.options(delay="5s")  # type: ignore[arg-type]
@@ -234,6 +236,12 @@ def wrong_hook(context: int) -> None: ...
 @app.on_enqueue
 def trace(context: EnqueueContext) -> None:
     context.headers["trace"] = context.task_id
+
+
+async def several_queues() -> None:
+    await app.run(["emails", "reports"])
+    await app.run({"emails": 3})
+    await app.run(7)  # type: ignore[arg-type]
 
 
 async def main() -> None:

@@ -7,7 +7,7 @@ use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyIndexError, PyKeyError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use tokio::task::AbortHandle;
@@ -16,6 +16,7 @@ use super::Inbox;
 use crate::core::State;
 use crate::dispatch::Dispatcher;
 use crate::worker::lanes::Lane;
+use crate::worker::pool;
 use crate::worker::reply::Claim;
 use crate::worker::slots::{OUTCOME_FIELDS, Outcomes};
 use crate::worker::{self, Config};
@@ -133,6 +134,23 @@ impl Worker {
     }
 }
 
+/// The slots that the queues of one process share.
+#[pyclass(frozen, module = "ardiq._core")]
+pub struct Pool {
+    pool: Arc<pool::Pool>,
+}
+
+#[pymethods]
+impl Pool {
+    #[new]
+    fn new(concurrency: usize, shares: Vec<usize>) -> PyResult<Self> {
+        if concurrency < shares.len() || shares.contains(&0) {
+            return Err(PyValueError::new_err("a queue needs a share and a slot at least"));
+        }
+        Ok(Self { pool: pool::Pool::new(concurrency, &shares) })
+    }
+}
+
 /// The strings of the task before, which the next one mostly has too.
 #[derive(Default)]
 struct Repeated<'py> {
@@ -208,6 +226,9 @@ fn read_config(config: &Bound<'_, PyDict>) -> PyResult<Config> {
     let milliseconds = |name: &str| -> PyResult<Duration> { Ok(Duration::from_millis(item(name)?.extract()?)) };
     let lanes: Vec<(String, Option<u32>, Option<usize>)> = item("lanes")?.extract()?;
     let thread_tasks: Vec<String> = item("thread_tasks")?.extract()?;
+    let seat: Option<(Bound<'_, Pool>, usize)> = item("seat")?.extract()?;
+    let no_seat = || PyIndexError::new_err("the pool has no such seat");
+    let seat = seat.map(|(pool, at)| pool.get().pool.seat(at).ok_or_else(no_seat)).transpose()?;
     Ok(Config {
         label: item("label")?.extract()?,
         info: item("info")?.extract()?,
@@ -220,5 +241,6 @@ fn read_config(config: &Bound<'_, PyDict>) -> PyResult<Config> {
         max_lost: item("max_lost")?.extract()?,
         burst: item("burst")?.extract()?,
         thread_tasks: thread_tasks.into_iter().map(String::into_bytes).collect(),
+        seat,
     })
 }

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::lanes::Lanes;
+use super::pool::Seat;
 use super::prefetch::{BATCH, Prefetch, STEP_BYTES, STEP_RECORDS};
 use super::reply::{Claim, Reply};
 use crate::args::Args;
@@ -88,6 +89,10 @@ struct Queue {
 pub struct Slots {
     pub phase: Phase,
     concurrency: usize,
+    /// Where other queues of this process share the slots.
+    seat: Option<Seat>,
+    /// Tasks could not be started because the slots are others'.
+    starved: bool,
     thread_tasks: HashSet<Vec<u8>>,
     /// For the event loop.
     tasks: Queue,
@@ -127,12 +132,15 @@ impl Slots {
         prefetch: Option<usize>,
         thread_tasks: HashSet<Vec<u8>>,
         lanes: Lanes,
+        seat: Option<Seat>,
         now: Instant,
     ) -> Self {
         let queue = || Queue { claims: VecDeque::new(), asked: now };
         Self {
             phase: Phase::Working,
             concurrency,
+            seat,
+            starved: false,
             thread_tasks,
             tasks: queue(),
             thread_tasks_held: queue(),
@@ -158,8 +166,8 @@ impl Slots {
     pub fn take(&mut self, limit: usize, now: Instant) -> (Vec<Claim>, bool) {
         self.tasks.asked = now;
         let came_back = std::mem::take(&mut self.stalled);
-        let count = limit.min(self.free(now)).min(self.tasks.claims.len());
-        self.started += count;
+        let wanted = limit.min(self.tasks.claims.len());
+        let count = self.start(wanted, now);
         let claims = self.tasks.claims.drain(..count).collect();
         (claims, if came_back { self.wake() } else { self.wake_for_batch() })
     }
@@ -167,12 +175,47 @@ impl Slots {
     /// One task for a thread to start now; whether to wake the I/O loop.
     pub fn take_for_thread(&mut self, now: Instant) -> (Option<Claim>, bool) {
         self.thread_tasks_held.asked = now;
-        if self.free(now) == 0 {
+        let wanted = self.thread_tasks_held.claims.len().min(1);
+        if self.start(wanted, now) == 0 {
             return (None, false);
         }
-        let claim = self.thread_tasks_held.claims.pop_front();
-        self.started += usize::from(claim.is_some());
-        (claim, self.wake_for_batch())
+        (self.thread_tasks_held.claims.pop_front(), self.wake_for_batch())
+    }
+
+    /// Fills up to `wanted` slots; how many.
+    fn start(&mut self, wanted: usize, now: Instant) -> usize {
+        let mut count = wanted.min(self.free(now));
+        if let Some(seat) = &self.seat {
+            count = seat.take(count);
+            self.starved |= count < wanted;
+        }
+        self.started += count;
+        count
+    }
+
+    /// Tells the other queues of this process what this one uses and could use.
+    pub fn tell(&self) {
+        if let Some(seat) = &self.seat {
+            let used = self.started + self.left_behind();
+            match self.phase {
+                Phase::Working if self.more => seat.tell(used, usize::MAX),
+                Phase::Working => seat.tell(used, used + self.held()),
+                Phase::Draining => seat.tell(used, used),
+                Phase::Ended => seat.tell(0, 0),
+            }
+        }
+    }
+
+    /// Whether the event loop may start tasks that it could not, because the slots were others'.
+    pub fn has_room_again(&mut self) -> bool {
+        let has_room = self.starved && self.room() > 0;
+        self.starved &= !has_room;
+        has_room && self.has_tasks()
+    }
+
+    /// Whether to look for work although there is no room for it: others must know of it to leave some.
+    fn is_owed(&self) -> bool {
+        self.phase == Phase::Working && !self.stalled && self.seat.as_ref().is_some_and(Seat::is_owed)
     }
 
     /// Slots that may be filled now: none while the server may have given away what is held here.
@@ -187,9 +230,10 @@ impl Slots {
         self.room()
     }
 
-    /// Slots that neither a task nor a thread that was left behind takes.
+    /// Slots that neither a task nor a thread that was left behind takes, nor another queue of this process.
     fn room(&self) -> usize {
-        self.concurrency.saturating_sub(self.started + self.left_behind())
+        let own = self.concurrency.saturating_sub(self.started + self.left_behind());
+        self.seat.as_ref().map_or(own, |seat| own.min(seat.room()))
     }
 
     /// How many threads run on after their task was settled. They keep their slots.
@@ -225,6 +269,8 @@ impl Slots {
             }
         }
         self.outbox.append_all(outcomes.records);
+        self.seat.iter().for_each(Seat::busy);
+        self.tell();
         self.wake_for_batch()
     }
 
@@ -295,6 +341,7 @@ impl Slots {
         } else {
             self.release_all();
         }
+        self.tell();
         let want = self.want();
         let due = want > 0 && self.look_at.is_some_and(|at| now >= at);
         let useful = self.settled() > 0 || (want > 0 && self.more);
@@ -311,7 +358,7 @@ impl Slots {
         self.waiting = if self.gather_until.is_some() { Waiting::ForBatch } else { Waiting::ForAnything };
         let look_at = self.look_at.filter(|_| want > 0);
         let until = [self.gather_until, look_at, self.tasks.stuck_at(), self.thread_tasks_held.stuck_at()];
-        Next::Wait { until: until.into_iter().flatten().min(), block: want > 0 && !self.more }
+        Next::Wait { until: until.into_iter().flatten().min(), block: (want > 0 || self.is_owed()) && !self.more }
     }
 
     /// Whether the next step waits for a full batch of outcomes.
@@ -332,7 +379,10 @@ impl Slots {
             return 0;
         }
         let room = self.concurrency + self.prefetch.target();
-        let room = room.saturating_sub(self.held() + self.started + left_behind).min(self.prefetch.most_claims());
+        let mut room = room.saturating_sub(self.held() + self.started + left_behind).min(self.prefetch.most_claims());
+        if let Some(seat) = &self.seat {
+            room = room.min((seat.room() + self.prefetch.target()).saturating_sub(self.held()));
+        }
         self.lanes.room().map_or(room, |of_lanes| room.min(of_lanes))
     }
 
@@ -379,6 +429,7 @@ impl Slots {
                 self.tasks.claims.push_back(claim);
             }
         }
+        self.tell();
         let nothing_held = self.held() + self.started == 0 && self.outbox.is_empty();
         News {
             tasks: before == 0 && !self.tasks.claims.is_empty(),
@@ -409,6 +460,7 @@ impl Slots {
         self.more = false;
         self.woken = true;
         self.look_at = None;
+        self.tell();
         std::mem::take(&mut self.last_token)
     }
 

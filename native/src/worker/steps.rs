@@ -21,6 +21,7 @@ impl Session {
         let shared = &self.shared;
         let (mut seq, mut unblocked) = (0, false);
         loop {
+            shared.offer();
             let next = shared.slots().next(Instant::now());
             match next {
                 Next::Step { outcomes, want, lanes } => {
@@ -118,8 +119,11 @@ impl Session {
             let (id, token, reason) = (refusal.id, refusal.token, refusal.reason);
             shared.inbox.push(Event::Stale { id, token, reason });
         }
-        if news.idle && shared.config.burst {
-            shared.inbox.push(Event::Idle);
+        match &shared.config.seat {
+            Some(seat) if count > 0 => seat.busy(),
+            Some(seat) if news.idle && shared.config.burst => seat.idle(sent),
+            None if news.idle && shared.config.burst => shared.inbox.push(Event::Idle),
+            _ => {}
         }
     }
 

@@ -39,7 +39,7 @@ fn outcomes(tokens: &[i64]) -> Outcomes {
 /// A worker that has joined and made its first step, with the tasks `tokens`.
 fn working(concurrency: usize, tokens: std::ops::Range<i64>, more: bool, now: Instant) -> Slots {
     let thread_tasks = HashSet::from([b"threaded".to_vec()]);
-    let mut slots = Slots::new(concurrency, None, thread_tasks, Lanes::new(vec!["default".into()]), now);
+    let mut slots = Slots::new(concurrency, None, thread_tasks, Lanes::new(vec!["default".into()]), None, now);
     slots.renewed(now + LEASE);
     assert_eq!(slots.next(now), Next::Step { outcomes: Args::default(), want: concurrency, lanes: None });
     slots.accept(&mut reply(tokens, more, -1, now), now);

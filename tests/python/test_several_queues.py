@@ -1,0 +1,380 @@
+"""One app on several queues, and one worker process that serves them with shares of its slots."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import SOON_S, eventually, is_sound, result_of
+
+from ardiq import Ardiq, current_task
+from ardiq.embedded import Server
+from ardiq.testing import Clock, inline, on_server
+
+QUEUES = ["emails", "reports"]
+
+
+def whereabouts() -> str:
+    task = current_task()
+    return task.queue if task is not None else "nowhere"
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Ardiq]) -> Ardiq:
+    app = make_app(concurrency=4)
+    app.queue("emails"), app.queue("reports")
+    return app
+
+
+def named(app: Ardiq, *shares: int) -> dict[str, int]:
+    return dict(zip(QUEUES, shares, strict=True))
+
+
+async def drain(app: Ardiq, queues: Any) -> None:
+    app.burst = True
+    async with asyncio.timeout(SOON_S):
+        await app.run(queues)
+
+
+async def stopped(app: Ardiq, run: "asyncio.Task[None]") -> None:
+    app.stop()
+    async with asyncio.timeout(SOON_S):
+        await run
+
+
+async def test_an_app_on_another_queue_shares_its_tasks_and_nothing_else(app: Ardiq) -> None:
+    @app.task
+    async def add(a: int, b: int) -> int:
+        return a + b
+
+    emails = app.queue("emails")
+    assert emails is app.queue("emails") is app.queue("reports").queue("emails")
+    assert emails.queue(app.queue_name) is app
+    assert (emails.queue_name, emails.tasks, emails.crons) == ("emails", ["add"], [])
+    by_option = await add.options(queue="emails").enqueue(1, 2)
+    by_name = await emails.send("add", 3, 4)
+    many = await emails.enqueue_many([add.prepare(5, 6), add.options(queue="emails").prepare(7, 8)])
+    assert [await job.status() for job in (by_option, by_name, *many)] == ["queued"] * 4
+    assert (await app.queue_size(), await emails.queue_size()) == (0, 4)
+    assert by_option.app is emails
+    await drain(emails, None)
+    assert [(await result_of(job)).value for job in (by_option, by_name, *many)] == [3, 7, 11, 15]
+    assert await app.status(by_option.id) == "not_found"
+    assert is_sound(emails)
+
+
+async def test_blocking_calls_and_requests_go_to_the_queue_they_name(app: Ardiq) -> None:
+    @app.task
+    def where() -> str:
+        return whereabouts()
+
+    job = await asyncio.to_thread(where.options(queue="reports").enqueue_sync)
+    run = asyncio.create_task(app.run(QUEUES))
+    try:
+        assert (await result_of(job)).value == "reports"
+        assert await where.options(queue="emails").request(timeout=SOON_S) == "emails"
+    finally:
+        await stopped(app, run)
+
+
+async def test_a_batch_for_one_queue_takes_no_call_for_another(app: Ardiq) -> None:
+    task = app.ref("any")
+    calls = [task.prepare(), task.options(queue="emails").prepare()]
+    for other in (app, app.queue("reports")):
+        with pytest.raises(ValueError, match=r"got a call for queue 'emails': give it to app\.queue\('emails'\)"):
+            await other.enqueue_many(calls)
+        with pytest.raises(ValueError, match="got a call for queue 'emails'"):
+            other.enqueue_many_sync(calls)
+        assert await other.queue_size() == 0
+
+
+async def test_a_task_knows_its_queue_wherever_it_runs(app: Ardiq) -> None:
+    @app.task(name="async")
+    async def in_loop() -> str:
+        return whereabouts()
+
+    @app.task(name="sync")
+    def in_thread() -> str:
+        return whereabouts()
+
+    names = ["async", "sync"]
+    jobs = [(queue, await app.queue(queue).send(name)) for queue in QUEUES for name in names]
+    await drain(app, QUEUES)
+    assert [((await result_of(job)).value, queue) for queue, job in jobs] == [
+        (queue, queue) for queue in QUEUES for _ in names
+    ]
+    assert whereabouts() == "nowhere"
+
+
+async def test_shares_hold_while_both_are_full_and_none_is_left_unused(app: Ardiq) -> None:
+    running: Counter[str] = Counter()
+    together: list[tuple[int, int]] = []
+
+    @app.task
+    async def work() -> None:
+        queue = whereabouts()
+        running[queue] += 1
+        together.append((running["emails"], running["reports"]))
+        await asyncio.sleep(0.01)
+        running[queue] -= 1
+
+    for queue in QUEUES:
+        await app.queue(queue).enqueue_many(work.prepare() for _ in range(150))
+    await drain(app, named(app, 3, 1))
+    assert len(together) == 300
+    assert max(emails + reports for emails, reports in together) == 4, "no more run than there are slots"
+    # Emails have three quarters and are done first; what they do not need any more goes to the reports.
+    assert max(reports for _, reports in together) == 4
+    both_full = together[40:140]
+    assert [max(running) for running in zip(*both_full, strict=True)] == [3, 1]
+
+
+async def test_an_idle_queue_gets_its_slot_when_one_is_free(app: Ardiq) -> None:
+    """The other one took all slots with long tasks, and has more of them: the next slot is not for those."""
+    go_on: dict[str, asyncio.Event] = {str(number): asyncio.Event() for number in range(20)}
+    started: list[str] = []
+
+    @app.task
+    async def long(number: str) -> None:
+        started.append(number)
+        await go_on[number].wait()
+
+    @app.task
+    async def short() -> None:
+        started.append("short")
+
+    run = asyncio.create_task(app.run(QUEUES))
+    try:
+        await app.queue("emails").enqueue_many(long.prepare(number) for number in go_on)
+        await eventually(lambda: len(started) == 4)
+        job = await app.queue("reports").send("short")
+        await asyncio.sleep(0.1)
+        assert started == ["0", "1", "2", "3"]
+        go_on["0"].set()
+        await result_of(job)
+        assert started[4] == "short"
+        await eventually(lambda: len(started) == 6)  # and the slot goes back
+    finally:
+        for event in go_on.values():
+            event.set()
+        await stopped(app, run)
+
+
+async def test_sync_tasks_of_several_queues_share_the_slots(app: Ardiq) -> None:
+    running: Counter[str] = Counter()
+    most: list[int] = []
+
+    @app.task
+    def work() -> None:
+        import time
+
+        queue = whereabouts()
+        running[queue] += 1
+        most.append(running.total())
+        time.sleep(0.005)
+        running[queue] -= 1
+
+    for queue in QUEUES:
+        await app.queue(queue).enqueue_many(work.prepare() for _ in range(60))
+    await drain(app, QUEUES)
+    assert len(most) == 120
+    assert max(most) <= 4
+
+
+@pytest.mark.parametrize("hops", [1, 7])
+async def test_burst_ends_when_no_queue_has_anything_left(app: Ardiq, hops: int) -> None:
+    """A task of one queue leaves work for the other, which was idle by then, and so on."""
+    seen: list[str] = []
+
+    @app.task
+    async def pass_on(left: int) -> None:
+        seen.append(whereabouts())
+        if left:
+            await asyncio.sleep(0.02)
+            other = QUEUES[whereabouts() == "emails"]
+            await pass_on.options(queue=other).enqueue(left - 1)
+
+    await pass_on.options(queue="emails").enqueue(hops)
+    await drain(app, QUEUES)
+    assert seen == [QUEUES[number % 2] for number in range(hops + 1)]
+
+
+async def test_counts_are_kept_by_queue_and_in_all(app: Ardiq) -> None:
+    @app.task
+    async def work() -> None: ...
+
+    await app.queue("emails").send("work")
+    await app.queue("reports").enqueue_many([work.prepare(), work.prepare()])
+    await drain(app, QUEUES)
+    assert [row.succeeded for row in app.metrics()] == [3]
+    assert [app.queue(queue).metrics()[0].succeeded for queue in QUEUES] == [1, 2]
+    assert app.metrics()[0].run.count == 3
+
+
+async def test_schedules_of_each_queue_fire_and_the_apps_own_stay_in_its_queue(app: Ardiq) -> None:
+    seen: Counter[str] = Counter()
+
+    @app.task
+    async def tick() -> None:
+        seen[whereabouts()] += 1
+
+    @app.cron(every=0.1)
+    async def own() -> None:
+        seen[f"own {whereabouts()}"] += 1
+
+    await app.queue("emails").schedules.put("tick", "tick", every=0.1)
+    run = asyncio.create_task(app.run([app.queue_name, "emails"]))
+    try:
+        await eventually(lambda: seen["emails"] > 1 and seen[f"own {app.queue_name}"] > 1)
+    finally:
+        await stopped(app, run)
+    assert set(seen) == {"emails", f"own {app.queue_name}"}
+    assert [schedule.name for schedule in await app.queue("emails").schedules.list()] == ["tick"]
+
+
+async def test_when_the_run_is_cancelled_every_queue_gets_its_tasks_back(app: Ardiq) -> None:
+    started: list[str] = []
+
+    @app.task
+    async def long() -> None:
+        started.append(whereabouts())
+        await asyncio.sleep(600)
+
+    jobs = [await app.queue(queue).send("long") for queue in QUEUES]
+    run = asyncio.create_task(app.run(QUEUES))
+    await eventually(lambda: len(started) == 2)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert [await job.status() for job in jobs] == ["queued", "queued"]
+    infos = [await job.info() for job in jobs]
+    assert [info and info.tries for info in infos] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("queues", "error", "says"),
+    [
+        ("emails", TypeError, "queues must be names or a dict of names and shares, not str"),
+        (7, TypeError, "queues must be names or a dict of names and shares, not int"),
+        ([], ValueError, "queues must name at least one queue"),
+        (["a", "a"], ValueError, r"queues must not repeat a queue: \['a', 'a'\]"),
+        (["a}"], ValueError, "must not contain braces"),
+        ({"a": 0}, ValueError, r"queues\['a'\] must be at least 1"),
+        ({"a": 1.5}, TypeError, r"queues\['a'\] must be an int"),
+        (list("abcde"), ValueError, "5 queues need as many slots at least, and concurrency is 4"),
+    ],
+)
+async def test_impossible_queues_are_refused(app: Ardiq, queues: Any, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        await app.run(queues)
+    assert not app._running
+
+
+def test_an_impossible_name_is_refused(app: Ardiq) -> None:
+    for name in ("", "a{b", "a\nb"):
+        with pytest.raises(ValueError, match="queue_name"):
+            app.queue(name)
+        with pytest.raises(ValueError, match="queue_name"):
+            app.ref("any").options(queue=name)
+    with pytest.raises(TypeError, match="queue_name must be a str"):
+        app.queue(7)  # type: ignore[arg-type]
+
+
+async def test_inline_and_virtual_time_know_queues() -> None:
+    lonely = Ardiq("redis://localhost:1")
+    seen: list[str] = []
+
+    @lonely.task
+    async def note() -> None:
+        seen.append(whereabouts())
+
+    elsewhere = note.options(queue="emails")
+    async with inline(lonely):
+        await elsewhere.enqueue()
+        await note.enqueue()
+    clock = Clock()
+    async with inline(lonely, clock=clock):
+        await note.options(queue="emails", delay=60).enqueue()
+        await clock.advance(59)
+        assert seen == ["emails", "default"]
+        await clock.advance(2)
+    assert seen == ["emails", "default", "emails"]
+
+
+def test_another_server_is_another_server_for_all_queues(app: Ardiq, server: Server) -> None:
+    note = app.ref("note").options(queue="emails")
+    with on_server(app, server.url, prefix="elsewhere"):
+        job = note.enqueue_sync()
+        assert app.queue("emails")._broker.core.command(["EXISTS", f"elsewhere:{{emails}}:task:{job.id}"]) == 1
+    assert app.queue("emails")._broker.core.command(["KEYS", "elsewhere:*"]) == []
+    assert app.queue("emails").prefix == "ardiq"
+
+
+JOBS = """
+    from ardiq import Ardiq, current_task
+    app = Ardiq({url!r}, concurrency=2)
+
+    @app.task
+    async def note() -> None:
+        with open("notes", "a") as notes:
+            notes.write(current_task().queue + "\\n")
+
+    @app.task(executor="process")
+    def note_in_process() -> None:
+        with open("notes", "a") as notes:
+            notes.write(current_task().queue + " in a process\\n")
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path, server: Server) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    (tmp_path / "jobs.py").write_text(textwrap.dedent(JOBS.format(url=server.url)))
+
+    def run(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "ardiq", "run", "jobs:app", "--burst", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=SOON_S,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_the_command_line_names_queues_and_shares(
+    make_app: Callable[..., Ardiq], run: Any, tmp_path: Path, workers: str
+) -> None:
+    app = make_app()
+    for queue in QUEUES:
+        await app.queue(queue).send("note")
+        await app.queue(queue).send("note_in_process")
+    done = await asyncio.to_thread(run, "--queue", "emails=3", "--queue", "reports", "--workers", workers)
+    assert done.returncode == 0, done.stderr
+    notes = (tmp_path / "notes").read_text().splitlines()
+    assert sorted(notes) == [note for queue in QUEUES for note in (queue, f"{queue} in a process")]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--queue", "a=0"], "expected a whole number, at least 1, got '0'"),
+        (["--queue", "a", "--queue", "a=2"], "--queue names a queue twice"),
+        (["--queue", "a}"], "--queue: each of queues 'a}' must not contain braces"),
+        (["--queue", ""], "--queue: each of queues must not be empty"),
+        (["--queue", "a", "--queue", "b", "--queue", "c"], "--queue: 3 queues need as many slots at least"),
+    ],
+)
+def test_the_command_line_refuses_impossible_queues(run: Any, words: list[str], says: str) -> None:
+    done = run(*words)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
