@@ -253,7 +253,7 @@ class _Supervisor:
             started, kills = time.monotonic(), oom_kills()
             code = await self._one(lifeline)
             if self._stopping.is_set() or code in (0, _REFUSED):
-                return 0 if code in (0, _RECYCLED) else max(code, 1)
+                return 0 if code in (0, _RECYCLED, -signal.SIGTERM) else max(code, 1)
             if code == _RECYCLED:
                 _log.info("worker %d of %d has reached a limit; starting a new one", number, self._count)
                 continue

@@ -4,10 +4,15 @@ The first half is what a user of Ardiq writes: an app and a task. The second hal
 worker processes, enqueues the files, and shows what came of it.
 """
 
+import os
+import signal
+
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
 import ast
 import asyncio
 import io
-import os
 import shlex
 import shutil
 import subprocess
@@ -216,7 +221,7 @@ def main() -> None:
     """The whole demonstration."""
     console.print("[bold]A private Valkey server, for as long as this runs[/]")
     url = embedded.url_for("embedded://")
-    subprocess.run(command("migrate", url), check=True)
+    subprocess.run(command("migrate", url), check=True, process_group=0)  # Ctrl-C is for this process alone
     with workers():
         asyncio.run(census())
         if sys.stdin is not None and sys.stdin.isatty():
@@ -225,6 +230,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
     except KeyboardInterrupt:
         raise SystemExit(130) from None

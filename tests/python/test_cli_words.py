@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -213,3 +214,13 @@ def test_what_a_module_gets_wrong_is_shown_from_its_first_line_on(tmp_path: Path
     assert ended.stderr.splitlines()[0] == "Traceback (most recent call last):"
     assert 'shop.py", line 3' in ended.stderr.splitlines()[1]
     assert ended.stderr.splitlines()[-1].startswith("ardiq: importing 'shop' failed: ValueError: invalid literal")
+
+
+def test_ctrl_c_while_the_demonstration_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "rich").mkdir()
+    (tmp_path / "rich" / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    census = Path(__file__).parents[2] / "docs" / "demo" / "census.py"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, str(census)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
