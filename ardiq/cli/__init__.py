@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done; 1: it failed, or what was asked for is not there, or a check found something; 2: what was asked for makes
     no sense, and nothing was done; 3: `--wait` ran out; 130: interrupted.
     """
+    _open_streams()
     try:
         parsed = build_parser().parse_args(arguments)
         code = int(parsed.run(parsed))
@@ -145,6 +146,13 @@ def _without(frames: TracebackType | None, *files: str) -> TracebackType | None:
     while found is not None and found.tb_frame.f_code.co_filename.startswith(files):
         found = found.tb_next
     return found or frames
+
+
+def _open_streams() -> None:
+    """Give a process that was started without one, as by `>&-`, somewhere to write to and read from."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
 
 
 def _say(error: str, code: int) -> int:

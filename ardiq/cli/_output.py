@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ..errors import ArdiqError
 
+_SQUEEZED = 1.2  # how much wider than the terminal a table may be and still be drawn as one
+
 
 class Styled(str):
     """A text that a terminal shows in a style of rich's, such as "bold red"."""
@@ -42,7 +44,7 @@ def show(*parts: Part) -> None:
     if console is None:
         print(_plain(parts))
     else:
-        console.print(*map(_rich, parts), sep="\n")
+        console.print(*(_rich(part, console.width) for part in parts), sep="\n")
 
 
 def present(
@@ -139,12 +141,15 @@ def _console() -> Any:
     return Console(highlight=False)
 
 
-def _rich(part: Part) -> Any:
+def _rich(part: Part, width: int) -> Any:
     from rich import box
     from rich.table import Table as RichTable
 
     if not isinstance(part, Table):
         return _rich_text(part)
+    lines = table(part.header, part.rows)
+    if max(map(len, lines)) > _SQUEEZED * width:  # columns of a few letters cannot be read, nor an id copied
+        return _rich_text("\n".join(("", *lines, "")))
     shown = RichTable(title=part.title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for at, name in enumerate(part.header):
         numeric = all(row[at][:1].isdigit() for row in part.rows)
@@ -182,7 +187,7 @@ def _screen() -> Iterator[Put]:
         from rich.live import Live
 
         with Live(console=console, screen=True, auto_refresh=False) as live:
-            yield lambda parts: live.update(Group(*map(_rich, parts)), refresh=True)
+            yield lambda parts: live.update(Group(*(_rich(part, console.width) for part in parts)), refresh=True)
     elif sys.stdout.isatty():
         print("\x1b[?1049h", end="")
         try:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING
 
 from . import load_app
@@ -52,6 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
         result = job.result_sync(timeout=arguments.wait / 1000)
     except TimeoutError:
         result = None
+    except KeyboardInterrupt:
+        print(f"{job.id} goes on", file=sys.stderr)
+        raise
     _tell(app, job.id, result, arguments)
     return _TIME_RAN_OUT if result is None else 0 if result.success else 1
 

@@ -13,7 +13,7 @@ import pytest
 from helpers import drain
 
 from ardiq import Ardiq
-from ardiq.cli import main
+from ardiq.cli import _output, main
 
 MODULE = f"{__name__}:words_app"
 Run = Callable[..., tuple[int, str]]
@@ -224,3 +224,33 @@ def test_ctrl_c_while_the_demonstration_is_imported(tmp_path: Path) -> None:
     command = [sys.executable, str(census)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
+def test_a_narrow_terminal_gets_ids_in_one_piece(
+    ardiq: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich import console
+
+    table = _output.Table(["id", "task", "error"], [["a" * 20, "send", "ValueError('no good')"]])
+    for width, is_table in ((120, True), (45, True), (38, False)):
+        monkeypatch.setattr(_output, "_console", lambda width=width: console.Console(width=width, highlight=False))
+        _output.show(table)
+        shown = capsys.readouterr().out
+        assert ("──" in shown) is is_table
+        assert "a" * 20 in shown or is_table
+
+
+def test_without_streams(app: Ardiq, server: Any, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(f"from ardiq import Ardiq\napp = Ardiq({server.url!r})\n")
+    for words in ("status shop:app", "top shop:app", "dlq list shop:app", "purge shop:app -y", "task show shop:app x"):
+        script = f"exec {sys.executable} -m ardiq {words} <&- >&- 2>&-"
+        ended = subprocess.run(["sh", "-c", script], cwd=tmp_path, check=False)
+        assert ended.returncode == int(words.startswith("task"))
+
+
+def test_ctrl_c_while_waiting_tells_of_which_task(ardiq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ardiq.job.Job.result_sync", lambda *_, **__: interrupted())
+    assert ardiq("enqueue", MODULE, "nothing", "--id", "mine", "--wait", "5m") == (130, "mine goes on\n")
