@@ -77,11 +77,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def load_app(target: str) -> "Ardiq":
-    """The app that `MODULE:ATTR` names, imported with the working directory on the path.
+def load_app(target: str, queue: str | None = None) -> "Ardiq":
+    """The app that `MODULE:ATTR` names, imported with the working directory on the path; on a queue, or on its own.
 
     Raises:
-        Refusal: `target` is malformed, there is no such module or attribute, or it is not an `Ardiq`.
+        Refusal: `target` is malformed, there is no such module or attribute, it is not an `Ardiq`, or no queue can have
+            that name.
     """
     from ..app import Ardiq
 
@@ -106,7 +107,8 @@ def load_app(target: str) -> "Ardiq":
     if not isinstance(app, Ardiq):
         kind = type(app).__name__
         raise Refusal(f"{target!r} is {'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}, not an Ardiq app")
-    return app
+    with refusing():
+        return app if queue is None else app.queue(queue)
 
 
 def is_url(target: str) -> bool:

@@ -61,8 +61,9 @@ def target_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def app_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the positional argument that `load_app` understands."""
+    """Add what `load_app` understands: where the app is, and which of its queues is meant."""
     parser.add_argument("app", metavar="MODULE:ATTR", help="where the app is, such as shop.jobs:app")
+    parser.add_argument("--queue", metavar="NAME", help="the queue to look at instead of the app's own")
 
 
 def json_argument(parser: argparse.ArgumentParser) -> None:

@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("limit", "offset", "rate"):
         if not 0 <= getattr(arguments, name) < math.inf:
             raise Refusal(f"--{name} must be 0 or more, not {getattr(arguments, name)}")
-    app = load_app(arguments.app)
+    app = load_app(arguments.app, arguments.queue)
     return asyncio.run({"list": _list, "show": _show, "replay": _replay, "delete": _delete}[action](app, arguments))
 
 

@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    app = load_app(arguments.app)
+    app = load_app(arguments.app, arguments.queue)
     findings = list(examine(app, look_s=float("inf") if arguments.all else _LOOK_S, repair=arguments.repair))
     if arguments.json:
         print_json([finding._asdict() for finding in findings])

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     args, kwargs = json_value(arguments.args, list, "--args"), json_value(arguments.kwargs, dict, "--kwargs")
-    app = load_app(arguments.app)
+    app = load_app(arguments.app, arguments.queue)
     if arguments.name not in app.tasks and not arguments.unknown:
         raise Refusal(unknown_task(arguments.app, app, arguments.name))
     if arguments.priority is not None and arguments.priority not in app.priorities:
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     entry = app._registry.get(arguments.name)
     task = (entry and entry.task) or app.ref(arguments.name)
     options = {"task_id": arguments.id, "priority": arguments.priority, "delay_ms": arguments.delay}
-    job = task.options(**options).enqueue_sync(*args, **kwargs)
+    job = task.options(**options, queue=arguments.queue).enqueue_sync(*args, **kwargs)
     if arguments.wait is None:
         if arguments.json:
             print_json({"id": job.id})

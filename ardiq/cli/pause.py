@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    app = load_app(arguments.app)
+    app = load_app(arguments.app, arguments.queue)
     argument = read_argument(arguments.arg)
     with refusing():
         asyncio.run(app.pause(arguments.task, argument=argument))

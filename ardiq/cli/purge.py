@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    app = load_app(arguments.app)
+    app = load_app(arguments.app, arguments.queue)
     if arguments.scheduled and arguments.lane:
         raise Refusal("give --lane or --scheduled, not both: what is scheduled lies in no lane yet")
     places = _places(app, arguments)

@@ -17,7 +17,7 @@ __all__ = ["configure", "run"]
 
 
 def run(arguments: argparse.Namespace) -> int:
-    app = load_app(arguments.app)
+    app = load_app(arguments.app, arguments.queue)
     argument = read_argument(arguments.arg)
     with refusing():
         found = asyncio.run(app.resume(arguments.task, argument=argument))

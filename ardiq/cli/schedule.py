@@ -76,7 +76,7 @@ def _configure_put(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    app = load_app(arguments.app)
+    app = load_app(arguments.app, arguments.queue)
     if arguments.action == "list":
         return asyncio.run(_list(app, arguments.json))
     if arguments.action == "show":

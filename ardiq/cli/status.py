@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    app = load_app(arguments.app)
+    app = load_app(arguments.app, arguments.queue)
     present(lambda: read(app), _draw, as_json=arguments.json, every_s=arguments.watch)
     return 0
 

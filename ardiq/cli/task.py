@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    return int(arguments.action(load_app(arguments.app), arguments.id, arguments.json))
+    return int(arguments.action(load_app(arguments.app, arguments.queue), arguments.id, arguments.json))
 
 
 def _show(app: "Ardiq", task_id: str, as_json: bool) -> int:

@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    app = load_app(arguments.app)
+    app = load_app(arguments.app, arguments.queue)
     once = arguments.once or arguments.json or not sys.stdout.isatty()
     present(
         lambda: _read(app, arguments.sort, arguments.limit),

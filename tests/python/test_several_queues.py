@@ -1,6 +1,7 @@
 """One app on several queues, and one worker process that serves them with shares of its slots."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -316,6 +317,7 @@ def test_another_server_is_another_server_for_all_queues(app: Ardiq, server: Ser
     assert app.queue("emails").prefix == "ardiq"
 
 
+BURST = ["run", "jobs:app", "--burst"]
 JOBS = """
     from ardiq import Ardiq, current_task
     app = Ardiq({url!r}, concurrency=2)
@@ -338,7 +340,7 @@ def run(tmp_path: Path, server: Server) -> Callable[..., "subprocess.CompletedPr
 
     def run(*words: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-m", "ardiq", "run", "jobs:app", "--burst", *words],
+            [sys.executable, "-m", "ardiq", *words],
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -357,7 +359,7 @@ async def test_the_command_line_names_queues_and_shares(
     for queue in QUEUES:
         await app.queue(queue).send("note")
         await app.queue(queue).send("note_in_process")
-    done = await asyncio.to_thread(run, "--queue", "emails=3", "--queue", "reports", "--workers", workers)
+    done = await asyncio.to_thread(run, *BURST, "--queue", "emails=3", "--queue", "reports", "--workers", workers)
     assert done.returncode == 0, done.stderr
     notes = (tmp_path / "notes").read_text().splitlines()
     assert sorted(notes) == [note for queue in QUEUES for note in (queue, f"{queue} in a process")]
@@ -374,7 +376,24 @@ async def test_the_command_line_names_queues_and_shares(
     ],
 )
 def test_the_command_line_refuses_impossible_queues(run: Any, words: list[str], says: str) -> None:
-    done = run(*words)
+    done = run(*BURST, *words)
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_other_commands_look_at_the_queue_they_are_told(app: Ardiq, run: Any) -> None:
+    def queued(*words: str) -> int:
+        done = run("status", "jobs:app", "--json", *words)
+        assert done.returncode == 0, done.stderr
+        return int(json.loads(done.stdout)["queued"])
+
+    before = queued()
+    assert run("enqueue", "jobs:app", "note", "--queue", "emails").returncode == 0
+    assert (queued("--queue", "emails"), queued()) == (1, before)
+    assert run("purge", "jobs:app", "-y", "--queue", "emails").stdout == "1 removed\n"
+    assert queued("--queue", "emails") == 0
+    for command in ("status", "top", "doctor", "purge"):
+        done = run(command, "jobs:app", "--queue", "a}")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("ardiq: queue_name 'a}' must not contain braces")
