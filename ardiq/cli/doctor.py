@@ -78,7 +78,7 @@ def examine(app: "Ardiq", look_s: float = _LOOK_S, repair: bool = False) -> Iter
     yield from _memory(core)
     yield from _persistence(core)
     try:
-        yield from _queue(State(app))
+        yield from _queue(State(app), [] if app is app._root else ["--queue", app.queue_name])
         yield from _mended(core, app.result_ttl_ms) if repair else _keys(core, look_s)
     except ArdiqError as error:
         yield Finding("problem", "queue", str(error), "`ardiq fsck` names every damaged key")
@@ -148,9 +148,10 @@ def _persistence(core: _core.Core) -> Iterator[Finding]:
             yield Finding("problem", "persistence", f"{name} is {written[name]}", remedy)
 
 
-def _queue(state: State) -> Iterator[Finding]:
+def _queue(state: State, words: list[str]) -> Iterator[Finding]:
     counts, workers = state.counts(), state.workers()
-    yield from map(_paused, read_pauses(state.core.call("pauses", [])))
+    for pause in read_pauses(state.core.call("pauses", [])):
+        yield _paused(pause, words)
     for lane in state.lanes(counts, workers):
         if lane["ready"] and not lane["workers"]:
             found = f"{many(lane['ready'], 'task is', 'tasks are')} ready, and no live worker serves it"
@@ -173,7 +174,7 @@ def _queue(state: State) -> Iterator[Finding]:
         yield Finding("note" if alive or not sum(gone) else "problem", "lost workers", found, remedy)
 
 
-def _paused(pause: Pause) -> Finding:
+def _paused(pause: Pause, queue: list[str]) -> Finding:
     words = [] if pause.task is None else ["--task", pause.task]
     if pause.argument is not None:
         words += ["--arg", f"{pause.argument}={json.dumps(pause.value, ensure_ascii=False)}"]
@@ -183,7 +184,9 @@ def _paused(pause: Pause) -> Finding:
     else:
         held = f"; {many(pause.held, 'task is', 'tasks are')} held" if pause.held else ""
         found, remedy = f"paused since {moment(pause.paused_at)}: none of it starts{held}", "to let it go on"
-    return Finding("note", about, found, f"{remedy}: `{shlex.join(['ardiq', 'resume', 'MODULE:ATTR', *words])}`")
+    return Finding(
+        "note", about, found, f"{remedy}: `{shlex.join(['ardiq', 'resume', 'MODULE:ATTR', *queue, *words])}`"
+    )
 
 
 def _keys(core: _core.Core, look_s: float) -> Iterator[Finding]:

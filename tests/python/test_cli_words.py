@@ -179,6 +179,23 @@ def test_a_lane_of_the_queue_that_the_app_does_not_have(app: Ardiq, make_app: An
     assert ardiq("purge", MODULE, "--lane", "bulk", "-y") == (0, "1 removed\n")
 
 
+def test_another_queue_of_the_app(app: Ardiq, make_app: Any, ardiq: Run) -> None:
+    other: Ardiq = make_app(priorities=["low", "default"])
+    words = (MODULE, "--queue", other.queue_name)
+    assert ardiq("enqueue", *words, "nothing", "--id", "there") == (0, "there\n")
+    assert asyncio.run(other.status("there")) == "queued"
+    assert asyncio.run(app.queue_size()) == 0
+    assert json.loads(ardiq("status", *words, "--json")[1])["queued"] == 1
+    assert ardiq("task", "show", *words, "there")[0] == 0
+    assert ardiq("pause", *words) == (0, f"paused queue {other.queue_name!r}\n")
+    assert f"`ardiq resume MODULE:ATTR --queue {other.queue_name}`" in ardiq("doctor", *words)[1]
+    assert ardiq("resume", *words)[0] == 0
+    assert ardiq("purge", *words, "-y") == (0, "1 removed\n")
+    for queue in ("", "a}b"):
+        code, text = ardiq("status", MODULE, "--queue", queue)
+        assert (code, text.count("\n")) == (2, 1)
+
+
 def test_tables_have_one_blank_line_between_them(app: Ardiq, ardiq: Run) -> None:
     ardiq("pause", MODULE)
     ardiq("enqueue", MODULE, "nothing")
