@@ -87,7 +87,7 @@ function M.reap(b, beat, lease_ms, ttl_ms, max_lost)
     local moved, left, untried = 0, true, false
     redis.call('ZADD', workers, 0, worker)
     if not batch.obstacle(b, 'HLEN', keys.running(b.base, worker)) then
-      moved, left, untried = task.take_from(b, worker, REAP_LIMIT, ttl_ms, true, max_lost)
+      moved, left, untried = attempt.take_from(b, worker, REAP_LIMIT, ttl_ms, true, max_lost)
     end
     if not left then M.remove(b.base, worker) end
     if moved > 0 or untried or not left then return left or i < #found end

@@ -6,7 +6,7 @@ return function(base, args)
   if not record.state then return 'not_found' end
   if task.is_finished(record.state) then return 'finished' end
   if record.state == 'running' then
-    task.ask_abort(base, id, record.worker)
+    attempt.ask_abort(base, id, record.worker)
     return 'requested'
   end
   local b = batch.open(base, clock.now())

@@ -1,4 +1,4 @@
 -- ack: running -> complete. The attempt's holder finishes the task with a result; a stale attempt changes nothing.
 return function(base, args)
-  return task.settle_one(base, args, { outcome = 'complete', value = args.result, codec = args.codec })
+  return attempt.settle_one(base, args, { outcome = 'complete', value = args.result, codec = args.codec })
 end

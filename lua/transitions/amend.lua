@@ -4,7 +4,7 @@ return function(base, args)
   local record, err = task.read(base, args.id, { 'state', 'lane' })
   if err then return { err = err } end
   if record.state ~= 'failed' then return 'not_dead' end
-  lane.check(base, record.lane or 'default')
+  lane.check(base, record.lane or task.DEFAULT_LANE)
   local b = batch.open(base, clock.now())
   task.revive(b, args.id, record, args)
   batch.close(b)

@@ -1,4 +1,4 @@
 -- bury: running -> failed. The attempt's holder gives up: the task fails and is kept as a dead letter.
 return function(base, args)
-  return task.settle_one(base, args, { outcome = 'failed', value = args.error, traceback = args.traceback })
+  return attempt.settle_one(base, args, { outcome = 'failed', value = args.error, traceback = args.traceback })
 end

@@ -8,13 +8,13 @@ return function(base, args)
   local row = keys.worker(base, worker)
   local last = errors.read('HMGET', row, 'suspect', 'passes')
   errors.read('HLEN', keys.running(base, worker))
-  local pauses = task.check_claim(base)
+  local pauses = claim.check(base)
   local b = batch.open(base, clock.now())
   b.pauses = pauses
   local claims = { n = 0 }
   local want = math.max(0, math.min(args.want, MOST))
   local held = { suspect = last[1], passes = last[2] or nil }
-  local _, _, more = task.claim(b, worker, lanes, want, held, args.result_ttl_ms, claims)
+  local _, _, more = claim.take(b, worker, lanes, want, held, args.result_ttl_ms, claims)
   batch.close(b)
   -- A record somebody overwrote cannot be claimed: its entry is dropped, and `fsck` names the key.
   return { more, unpack(claims, 1, claims.n) }

@@ -8,7 +8,7 @@ return function(base, args)
   local b = batch.open(base, clock.now())
   -- From here on it is refused, as a lost one is.
   redis.call('ZADD', keys.workers(base), 0, worker)
-  local moved, left = task.take_from(b, worker, LIMIT, args.result_ttl_ms, false)
+  local moved, left = attempt.take_from(b, worker, LIMIT, args.result_ttl_ms, false)
   if not left then member.remove(base, worker) end
   batch.close(b)
   -- What a damaged lane does not take stays with the worker, to be reaped.

@@ -1,4 +1,4 @@
 -- release: running -> queued, aborted. The holder hands a task back unstarted, to the front of its lane; no try is charged.
 return function(base, args)
-  return task.settle_one(base, args, { outcome = 'release' })
+  return attempt.settle_one(base, args, { outcome = 'release' })
 end

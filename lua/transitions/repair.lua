@@ -8,10 +8,32 @@ local function parts(name) return string.match(name, '^([a-z_]+):(.*)$') end
 -- it was not.
 local MEND = {}
 
+-- Whatever its record says of where it is, its place does not know it: it is put there, and what runs nowhere is queued
+-- again (what a pause should hold, too: it will be held), aborted where that was asked for. Replies an error text when
+-- the place is damaged.
+local function put_in_place(b, id, ttl_ms)
+  local record, err = task.read(b.base, id, { 'state', 'lane', 'lost', 'due_at', 'finished_at' })
+  if err then return err end
+  if record.state == 'running' then return (attempt.hand_back(b, id, ttl_ms, false)) end
+  if record.state == 'held' then return (task.make_ready(b, id, record, {}, { 'held_by' }, b.front)) end
+  local key = record.state == 'scheduled' and keys.scheduled or record.state == 'failed' and keys.dead
+    or place.FITS.suspects(record) and keys.suspects
+  if not key then return 'by_hand' end
+  err = batch.obstacle(b, 'ZCARD', key(b.base))
+  if err then return err end
+  local lane_name = record.lane or task.DEFAULT_LANE
+  if record.state == 'scheduled' then
+    task.schedule(b, id, lane_name, tonumber(record.due_at or b.now))
+  else
+    redis.call('ZADD', key(b.base), record.finished_at or b.now_text, id)
+    if record.state == 'queued' then b.suspects[lane_name] = (b.suspects[lane_name] or 0) + 1 end
+  end
+end
+
 -- A task that its own record says to be somewhere, and is not.
 local function put_back(b, finding, record, ttl_ms)
   if place.misplaced(b.base, finding.id, record) ~= finding.kind then return 'sound' end
-  return task.put_in_place(b, finding.id, ttl_ms) and 'by_hand' or nil
+  return put_in_place(b, finding.id, ttl_ms) and 'by_hand' or nil
 end
 
 MEND.not_in_scheduled, MEND.not_in_running = put_back, put_back
@@ -38,7 +60,7 @@ local function drop_ghosts(kind, command)
     if errors.of(dropped) then return 'by_hand' end
     if dropped == 0 then return 'sound' end
     if record.state and place.misplaced(b.base, id, record) then
-      task.put_in_place(b, id, ttl_ms)
+      put_in_place(b, id, ttl_ms)
     else
       make_ready(b, id, record)
     end

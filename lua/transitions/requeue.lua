@@ -10,7 +10,7 @@ return function(base, args)
     elseif record.state ~= 'failed' then
       answers[i] = 'not_dead'
     else
-      local name = record.lane or 'default'
+      local name = record.lane or task.DEFAULT_LANE
       if damaged[name] == nil then damaged[name] = lane.damage(base, name) or false end
       answers[i] = damaged[name] and damaged[name].err or 'queued'
     end

@@ -19,7 +19,7 @@ local function read_outcomes(records)
         o[name] = value
       end
     end
-    if not task.OUTCOMES[o.outcome] then errors.raise(errors.bad_argument('unknown outcome ' .. o.outcome)) end
+    if not attempt.OUTCOMES[o.outcome] then errors.raise(errors.bad_argument('unknown outcome ' .. o.outcome)) end
   end
   return records
 end
@@ -27,7 +27,7 @@ end
 -- The same step again, after its reply was lost: nothing happens twice, its claims are answered again.
 local function repeat_step(base, worker, first_token)
   local reply = { 1, -1, 0 }
-  if first_token ~= '' then task.claims_since(base, worker, tonumber(first_token), reply) end
+  if first_token ~= '' then claim.since(base, worker, tonumber(first_token), reply) end
   return reply
 end
 
@@ -41,18 +41,18 @@ return function(base, args)
   local last_seq = tonumber(last[1] or 0)
   if seq < 1 then errors.raise(errors.bad_argument('seq counts from 1')) end
   if seq < last_seq then errors.raise(errors.old_step(seq, last_seq)) end
-  local tokens = task.tokens(base, worker, outcomes)
-  local pauses = task.check_claim(base)
+  local tokens = attempt.tokens(base, worker, outcomes)
+  local pauses = claim.check(base)
   member.renew(base, worker, now, args.lease_ms)
   if seq == last_seq then return repeat_step(base, worker, last[2] or '') end
 
   local b = batch.open(base, now)
   b.pauses = pauses
-  task.settle(b, worker, outcomes, tokens, args.result_ttl_ms)
+  attempt.settle(b, worker, outcomes, tokens, args.result_ttl_ms)
   local more_due = task.promote(b, PROMOTE_LIMIT)
   batch.flush(b)
   local claims, held = { n = 0 }, { suspect = last[3], passes = last[4] or nil }
-  local claimed, first_token, more = task.claim(b, worker, lanes, want, held, args.result_ttl_ms, claims)
+  local claimed, first_token, more = claim.take(b, worker, lanes, want, held, args.result_ttl_ms, claims)
   redis.call('HSET', row, 'seq', seq, 'first_token', first_token)
   batch.close(b)
 

@@ -1,0 +1,219 @@
+-- How an attempt ends: a worker settles what it holds, hands it back, or is gone.
+local M = {}
+
+local HELD = { 'state', 'lane', 'tries', 'lost', 'abort_requested', 'worker', 'enqueued_at', 'history' }
+-- What a record loses with its holder, and with a settled attempt.
+local HOLDER = { 'worker', 'started_at' }
+local SUSPECTED = { 'worker', 'started_at', 'lost' }
+
+-- The outcomes an attempt can be settled with.
+M.OUTCOMES = { complete = true, failed = true, retry = true, snooze = true, aborted = true, release = true }
+
+-- running -> aborted.
+local function abort(b, id, ttl_ms)
+  return task.finish(b, id, 'aborted', { 'error', 'aborted' }, ttl_ms)
+end
+
+-- The history of a record with the attempt that just ended.
+local function attempted(b, record, run_ms, error_text)
+  return history.add(record.history, tonumber(record.tries or 1), b.now, run_ms, record.worker, error_text)
+end
+
+-- running -> failed: a dead letter.
+local function bury(b, id, error_text, traceback, more_fields)
+  local obstacle = batch.obstacle(b, 'ZCARD', keys.dead(b.base))
+  if obstacle then return obstacle, true end
+  local fields = more_fields or {}
+  fields[#fields + 1], fields[#fields + 2] = 'error', error_text
+  if traceback and traceback ~= '' then fields[#fields + 1], fields[#fields + 2] = 'traceback', traceback end
+  return task.finish(b, id, 'failed', fields, -1)
+end
+
+-- running -> queued, aborted, failed: a worker no longer holds the task. `lost`: it died with it. Replies an error text
+-- or nil, and whether the task stays where it is because of a damaged key.
+function M.hand_back(b, id, ttl_ms, lost, max_lost)
+  local record, err = task.read(b.base, id, HELD)
+  if err then return err end
+  if record.state ~= 'running' then
+    batch.count(b, 'ghosts')
+    return 'not_found'
+  end
+  local key = keys.task(b.base, id)
+  local times = tonumber(record.lost or 0) + (lost and 1 or 0)
+  local fields = { 'tries', math.max(tonumber(record.tries or 1) - 1, 0) }
+  if times > 0 then fields[3], fields[4] = 'lost', times end
+  if lost then
+    fields[5], fields[6] = 'history', attempted(b, record, nil, 'its worker died')
+  end
+  local stays
+  if record.abort_requested then
+    redis.call('HDEL', key, 'worker', 'started_at')
+    return abort(b, id, ttl_ms)
+  elseif lost and times > max_lost then
+    fields[2] = record.tries or '0'
+    err, stays = bury(b, id, 'poison: ' .. times .. ' workers died while holding this task', nil, fields)
+    if not err then redis.call('HDEL', key, 'worker', 'started_at') end
+  elseif times >= 2 then
+    err = batch.obstacle(b, 'ZCARD', keys.suspects(b.base))
+    stays = err and true
+    if not err then
+      redis.call('HDEL', key, 'worker', 'started_at')
+      redis.call('HSET', key, 'state', 'queued', unpack(fields))
+      redis.call('ZADD', keys.suspects(b.base), b.now, id)
+      local name = record.lane or task.DEFAULT_LANE
+      b.suspects[name] = (b.suspects[name] or 0) + 1
+    end
+  else
+    err, stays = task.make_ready(b, id, record, fields, HOLDER, b.front)
+  end
+  if not err then batch.count(b, lost and 'lost' or 'released') end
+  return err, stays
+end
+
+-- running -> complete.
+local function complete(b, o, ttl_ms)
+  local key = keys.task(b.base, o.id)
+  local started_at = o.run_ms == 0 and b.now_text or clock.text(b.now - o.run_ms)
+  local written
+  if o.codec and o.codec ~= '' then
+    written = redis.pcall('HSET', key, 'state', 'complete', 'started_at', started_at, 'finished_at', b.now_text,
+      'result', o.value, 'result_codec', o.codec)
+  else
+    written = redis.pcall('HSET', key, 'state', 'complete', 'started_at', started_at, 'finished_at', b.now_text,
+      'result', o.value)
+  end
+  -- All of them new fields: somebody deleted the record. Half of one must not come back.
+  if written == (o.codec and o.codec ~= '' and 5 or 4) then
+    redis.call('DEL', key)
+    batch.count(b, 'ghosts')
+    return 'not_found'
+  end
+  return task.ended(b, o.id, key, 'completed', written, ttl_ms)
+end
+
+-- running -> scheduled, queued, aborted; failed where the next attempt would come later than `max_age_ms` allows. A
+-- snooze is no failure: it spends no try and is no part of the history.
+local function try_again(b, o, record, ttl_ms)
+  if record.abort_requested then return abort(b, o.id, ttl_ms) end
+  local snoozed, delay_ms = o.outcome == 'snooze', math.max(math.floor(o.delay_ms or 0), 0)
+  local fields, err, stays
+  if snoozed then
+    fields = { 'tries', math.max(tonumber(record.tries or 1) - 1, 0) }
+  else
+    fields = { 'error', o.value, 'history', attempted(b, record, o.run_ms, o.value) }
+    if o.traceback and o.traceback ~= '' then fields[5], fields[6] = 'traceback', o.traceback end
+  end
+  if (o.max_age_ms or 0) > 0 and b.now + delay_ms - tonumber(record.enqueued_at or b.now) > o.max_age_ms then
+    return bury(b, o.id, o.value .. ' (older than its max_age of ' .. clock.text(o.max_age_ms) .. ' ms)', nil, fields)
+  end
+  local counter = snoozed and 'snoozed' or 'retried'
+  if delay_ms == 0 then
+    err, stays = task.make_ready(b, o.id, record, fields, SUSPECTED)
+    if not err then batch.count(b, counter) end
+    return err, stays
+  end
+  err = batch.obstacle(b, 'ZCARD', keys.scheduled(b.base))
+  if err then return err, true end
+  local key, due_at = keys.task(b.base, o.id), b.now + delay_ms
+  redis.call('HDEL', key, unpack(SUSPECTED))
+  redis.call('HSET', key, 'state', 'scheduled', 'due_at', due_at, unpack(fields))
+  task.schedule(b, o.id, record.lane or task.DEFAULT_LANE, due_at)
+  batch.count(b, counter)
+end
+
+-- One outcome of an attempt that is known to be the holder's. Replies as `hand_back`.
+local function settle(b, o, ttl_ms)
+  -- The one outcome that does not look first: it is most of them.
+  if o.outcome == 'complete' then return complete(b, o, ttl_ms) end
+  if o.outcome == 'release' then return M.hand_back(b, o.id, ttl_ms, false) end
+  local record, err = task.read(b.base, o.id, HELD)
+  if err then return err end
+  if record.state ~= 'running' then
+    batch.count(b, 'ghosts')
+    return 'not_found'
+  end
+  if o.outcome == 'retry' or o.outcome == 'snooze' then
+    return try_again(b, o, record, ttl_ms)
+  elseif o.outcome == 'failed' then
+    return bury(b, o.id, o.value, o.traceback,
+      { 'started_at', b.now - o.run_ms, 'history', attempted(b, record, o.run_ms, o.value) })
+  end
+  return abort(b, o.id, ttl_ms)
+end
+
+-- The lease tokens that the worker holds for these outcomes; to be asked before anything is written.
+function M.tokens(base, worker, outcomes)
+  local running, ids = keys.running(base, worker), {}
+  for i = 1, #outcomes do ids[i] = outcomes[i].id end
+  if #ids == 0 then return errors.read('HLEN', running) end
+  return errors.read('HMGET', running, unpack(ids))
+end
+
+-- Settle attempts of one worker; `outcomes`: {id, token, outcome, run_ms, value} each, some with codec, traceback,
+-- delay_ms, max_age_ms.
+-- Those it does not hold (`stale`), whose record was deleted (`not_found`), and whose record or new place is damaged are
+-- refused. Replies how many it no longer holds.
+function M.settle(b, worker, outcomes, tokens, ttl_ms)
+  local settled, seen = {}, {}
+  for i = 1, #outcomes do
+    local o = outcomes[i]
+    if tokens[i] == o.token and not seen[o.id] then
+      seen[o.id] = true
+      local err, stays = settle(b, o, ttl_ms)
+      if err then batch.refuse(b, o.id, o.token, err) end
+      if not stays then settled[#settled + 1] = o.id end
+    else
+      batch.refuse(b, o.id, o.token, 'stale')
+    end
+  end
+  if #settled > 0 then redis.call('HDEL', keys.running(b.base, worker), unpack(settled)) end
+  return #settled
+end
+
+-- One outcome by its own transition. Replies `ok`, `stale` or, where it was asked to abort meanwhile, `aborted`.
+function M.settle_one(base, args, outcome)
+  member.require(base, args.worker)
+  outcome.id, outcome.token, outcome.run_ms = args.id, args.token, args.run_ms or 0
+  local outcomes = { outcome }
+  local tokens, b = M.tokens(base, args.worker, outcomes), batch.open(base, clock.now())
+  local settled, refusal = M.settle(b, args.worker, outcomes, tokens, args.result_ttl_ms), b.refusals[3]
+  batch.close(b)
+  if refusal and refusal ~= 'stale' and settled == 0 then return { err = refusal } end
+  return refusal or b.counters.aborted and 'aborted' or 'ok'
+end
+
+-- running -> running. The wish to abort survives the worker in the record, and the worker is told: by token, since by
+-- the time it hears of it a later task may have the id.
+function M.ask_abort(base, id, worker)
+  local mailbox = worker and errors.read('HGET', keys.worker(base, worker), 'mailbox')
+  local token = mailbox and errors.read('HGET', keys.running(base, worker), id)
+  if token then errors.read('SADD', keys.aborts(base, worker), id) end
+  redis.call('HSET', keys.task(base, id), 'abort_requested', 1)
+  if token then mail.post(base, mailbox, { mail.pack('abort', id, token) }) end
+end
+
+-- running -> queued, aborted, failed for up to `limit` tasks of a worker that is gone. Replies how many were moved,
+-- whether any is left, and whether any of those was not tried yet. The whole hash is read: it is bounded by what one
+-- worker can hold. What a damaged key keeps from a lost one goes behind the rest, with minus the time as its token.
+function M.take_from(b, worker, limit, ttl_ms, lost, max_lost)
+  local running, held, moved = keys.running(b.base, worker), {}, {}
+  local entries = redis.call('HGETALL', running)
+  for i = 1, #entries, 2 do held[#held + 1] = { id = entries[i], token = tonumber(entries[i + 1]) } end
+  -- Each portion goes to the front of the lane, so the newest claims come first, and within it the oldest.
+  table.sort(held, function(x, y) return x.token < y.token end)
+  local stuck = {}
+  for i = math.max(#held - limit + 1, 1), #held do
+    local _, stays = M.hand_back(b, held[i].id, ttl_ms, lost, max_lost)
+    if stays then
+      stuck[#stuck + 1], stuck[#stuck + 2] = held[i].id, clock.text(-b.now)
+    else
+      moved[#moved + 1] = held[i].id
+    end
+  end
+  if lost and #stuck > 0 then redis.call('HSET', running, unpack(stuck)) end
+  if #moved > 0 then redis.call('HDEL', running, unpack(moved)) end
+  local next_one = held[#held - limit]
+  return #moved, #moved < #held, next_one and next_one.token > 0
+end
+
+return M
