@@ -1,5 +1,5 @@
 """`python -m ardiq` is the `ardiq` command."""
 
-from .cli import main
+from .cli import program
 
-raise SystemExit(main())
+program()

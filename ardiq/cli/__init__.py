@@ -6,19 +6,21 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import ArdiqError
 from ._arguments import Parser, Refusal, refusing
 
-__all__ = ["Refusal", "build_parser", "load_app", "main"]
+__all__ = ["Refusal", "build_parser", "load_app", "main", "program"]
 
 if TYPE_CHECKING:
     from .. import _core
     from ..app import Ardiq
 
+_INTERRUPTED = 130
 _COMMANDS = {
     "run": "run a worker, or several",
     "migrate": "load the Lua library into the server, or look at what is loaded",
@@ -57,7 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ArdiqError as error:
         return _say(str(error), 1)
     except KeyboardInterrupt:
-        return 130
+        return _INTERRUPTED
+
+
+def program() -> NoReturn:
+    """The `ardiq` command."""
+    code = main()
+    if code == _INTERRUPTED:
+        # Not `sys.exit`, which waits for threads that may still be trying to reach a server.
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def build_parser() -> argparse.ArgumentParser:

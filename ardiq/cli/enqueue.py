@@ -5,6 +5,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from ..errors import BrokerError
 from . import load_app
 from ._arguments import Refusal, app_argument, check_call, duration_ms, json_argument, json_value, unknown_task, word
 from ._output import age, print_json, show
@@ -56,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"{job.id} goes on", file=sys.stderr)
         raise
+    except BrokerError as error:
+        raise BrokerError(f"{job.id} is enqueued, but cannot be waited for: {error}") from None
     _tell(app, job.id, result, arguments)
     return _TIME_RAN_OUT if result is None else 0 if result.success else 1
 

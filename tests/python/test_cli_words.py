@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 from helpers import drain
 
-from ardiq import Ardiq
+from ardiq import Ardiq, BrokerError
 from ardiq.cli import _output, main
 
 MODULE = f"{__name__}:words_app"
@@ -271,3 +273,29 @@ def test_ctrl_c_while_waiting_tells_of_which_task(ardiq: Run, monkeypatch: pytes
 
     monkeypatch.setattr("ardiq.job.Job.result_sync", lambda *_, **__: interrupted())
     assert ardiq("enqueue", MODULE, "nothing", "--id", "mine", "--wait", "5m") == (130, "mine goes on\n")
+
+
+def test_a_server_that_goes_away_while_waiting(ardiq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise BrokerError("cannot reach it")
+
+    monkeypatch.setattr("ardiq.job.Job.result_sync", away)
+    code, text = ardiq("enqueue", MODULE, "nothing", "--id", "mine", "--wait", "5m")
+    assert (code, text) == (1, "ardiq: mine is enqueued, but cannot be waited for: cannot reach it\n")
+
+
+def test_ctrl_c_does_not_wait_for_a_server_that_is_away(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        module = f"from ardiq import Ardiq\napp = Ardiq({url!r}, broker_timeout_ms=600_000)\n"
+        (tmp_path / "shop.py").write_text(module)
+        command = [sys.executable, "-m", "ardiq", "dlq", "list", "shop:app"]
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        try:
+            silent.accept()[0].close()
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60) == (None, "")
+            assert process.returncode == 130
+        finally:
+            process.kill()
+            process.wait()
