@@ -8,6 +8,7 @@ from .context import current_task
 from .errors import (
     ArdiqError,
     BadArgument,
+    BadSignature,
     BrokerError,
     InvalidArguments,
     LeaseLost,
@@ -47,6 +48,7 @@ __all__ = [
     "ArdiqError",
     "Attempt",
     "BadArgument",
+    "BadSignature",
     "BrokerError",
     "DeadLetter",
     "DeadRecord",

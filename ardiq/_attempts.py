@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import context
 from ._codec import from_json, to_json
-from .errors import InvalidArguments, Retry, Snooze
+from ._signing import without_signature
+from .errors import BadSignature, InvalidArguments, Retry, Snooze
 from .executors import Process
 from .models import ErrorContext, ExecutionContext
 from .retries import RetryRules
@@ -120,6 +121,7 @@ class Attempts:
         self._app = app
         self._worker = worker
         self._codec = app._codec
+        self._signer = app._signer
         self._metrics = app._metrics
         self._counters = app._metrics.counters
         self.over = False
@@ -150,7 +152,7 @@ class Attempts:
     def runner(self, name: str) -> Callable[[Claim], Coroutine[Any, Any, None]]:
         """What makes an attempt of a claim; made once for each task."""
         entry = self.registered(name)
-        if entry.is_async and entry.timeout is None and not self._app._middleware:
+        if entry.is_async and entry.timeout is None and not self._app._middleware and self._signer is None:
             runner = self._plain_runner(entry)
         else:
             runner = self._runner_with(entry, self._call(entry))
@@ -197,6 +199,7 @@ class Attempts:
             wait_s = self.taken_at - claim[9] / 1000 if claim[8] == 1 else None
             context.running.set(claim)
             try:
+                self.check(claim)
                 args, kwargs = self._codec.receive_call(claim[3], claim[4], claim[5], signature)
                 value = await call(claim, args, kwargs)
                 result = self._codec.encode_result(claim[2], signature, value)
@@ -207,6 +210,15 @@ class Attempts:
             self._succeeded(claim, started, wait_s, result)
 
         return attempt
+
+    def check(self, claim: Claim) -> None:
+        """Refuse a call that no producer with the app's key made; from any thread.
+
+        Raises:
+            BadSignature: it is one.
+        """
+        if self._signer is not None:
+            self._signer.check(self._app.queue_name, *claim[2:7])
 
     def _call(self, entry: Registered) -> Callable[[Claim, list[Any], dict[str, Any]], Awaitable[Any]]:
         """How the function is called: on a thread or in a process, with a time limit, within the middleware."""
@@ -221,7 +233,7 @@ class Attempts:
         def call(claim: Claim, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
             if not middleware:
                 return limited(claim, args, kwargs)
-            headers = from_json(claim[6]) if claim[6] else {}
+            headers = without_signature(from_json(claim[6])) if claim[6] else {}
             execution = ExecutionContext(claim[0], claim[2], claim[8], tuple(args), kwargs, headers)
             call_next: Callable[[], Awaitable[Any]] = functools.partial(limited, claim, args, kwargs)
             for wrap in reversed(middleware):
@@ -285,7 +297,7 @@ class Attempts:
         details: dict[str, Any] = {}
         if entry.task is not None and not asked:
             details["traceback"] = error_traceback(error)
-        will_retry = not isinstance(error, InvalidArguments) and rules.allow(tries, error)
+        will_retry = not isinstance(error, InvalidArguments | BadSignature) and rules.allow(tries, error)
         if will_retry:
             details["delay_ms"] = delay_ms = rules.delay_ms(tries, error)
             if rules.max_age_ms:

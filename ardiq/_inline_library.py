@@ -192,11 +192,13 @@ class InlineLibrary:
         """failed -> queued: as if new."""
         return [self._requeue(task_id) for task_id in task_ids]
 
-    def amend(self, task_id: str, args: bytes, kwargs: bytes, codec: str) -> bytes:
+    def amend(self, task_id: str, args: bytes, kwargs: bytes, codec: str, headers: str) -> bytes:
         """failed -> queued: with other arguments."""
         answer = self._requeue(task_id)
         if answer == b"queued":
             self.tasks[task_id].write(args=args, kwargs=kwargs, codec=codec)
+            if headers:
+                self.tasks[task_id].write(headers=headers)
         return answer
 
     def discard(self, _ttl_ms: int, *task_ids: str) -> Sequence[bytes]:

@@ -86,7 +86,8 @@ class InlineSchedules:
         exists = task_id in tasks and tasks[task_id].is_unfinished
         args, kwargs = definition.get("args") or "[]", definition.get("kwargs") or ""
         self._waiting[task_id] = name
-        options = to_json({"due_at": due_at + _offset(definition, task_id)})
+        fields = {"headers": definition["headers"]} if "headers" in definition else {}
+        options = to_json({"due_at": due_at + _offset(definition, task_id), **fields})
         self._library.enqueue(task_id, definition["task"], definition["lane"], args.encode(), kwargs.encode(), options)
         return [b"exists" if exists else b"fired", next_due_at, task_id.encode()]
 

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._broker import Enqueued, refusal
-from ._codec import survey, to_json
+from ._codec import from_json, survey, to_json
 from ._ids import new_id
 from ._mailbox import too_late
 from ._options import NO_OPTIONS, CallOptions
@@ -33,6 +33,7 @@ class Producer:
         self._app = app
         self._broker = app._broker
         self._codec = app._codec
+        self._signer = app._signer
         self._lanes = app._lanes
         self._default_lane = app.default_priority
         self._of_codec: dict[str, bytes] = {"": b""}
@@ -211,7 +212,8 @@ class Producer:
         if signature is not None:
             signature.check(args, kwargs)
         packed_args, packed_kwargs, codec = self._codec.encode_call(task.name, signature, args, kwargs)
-        if options is NO_OPTIONS and extra is None and not task.unique:
+        signer = self._signer
+        if options is NO_OPTIONS and extra is None and not task.unique and signer is None:
             packed = self._of_codec.get(codec)
             if packed is None:
                 packed = self._of_codec[codec] = to_json({"codec": codec})
@@ -221,6 +223,10 @@ class Producer:
             fields["codec"] = codec
         if extra:
             fields.update(extra)
+        if signer is not None:
+            headers = from_json(fields.get("headers", "{}").encode())
+            call = (task.name, packed_args, packed_kwargs, codec)
+            fields["headers"] = signer.sign(self._app.queue_name, *call, headers)
         chosen = self._chosen_id(task, args, kwargs, options)
         if chosen is not None:
             # Tells a repeat of this very call from another one under the same id.

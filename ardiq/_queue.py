@@ -148,14 +148,22 @@ class Queue:
         return {answer[i].decode(): int(answer[i + 1]) for i in range(0, len(answer), 2)}
 
     def arguments(self, record: dict[str, bytes]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """A record's positional and keyword arguments, as the task is called with them."""
-        args, kwargs = self._app._codec.decode_call(
+        """A record's positional and keyword arguments, as the task is called with them.
+
+        Raises:
+            BadSignature: the app's own deserializer is not shown what no producer with the key made.
+        """
+        if self._app._signer is not None and self._app._codec.is_custom:
+            args, kwargs, headers = (record.get(field, b"") for field in ("args", "kwargs", "headers"))
+            name, codec = text_of(record, "name"), text_of(record, "codec")
+            self._app._signer.check(self._app.queue_name, name, args, kwargs, codec, headers)
+        positional, by_name = self._app._codec.decode_call(
             record.get("args", b"[]"),
             record.get("kwargs", b""),
             text_of(record, "codec"),
             self._signature_of(text_of(record, "name")),
         )
-        return tuple(args), kwargs
+        return tuple(positional), by_name
 
     def _signature_of(self, name: str) -> Signature | None:
         entry = self._app._registry.get(name)

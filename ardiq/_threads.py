@@ -152,6 +152,7 @@ class SyncTasks:
         if deadline < self._next_look:
             self._loop.call_soon_threadsafe(self._look)
         try:
+            attempts.check(claim)
             args, kwargs = attempts._codec.receive_call(claim[3], claim[4], claim[5], signature)
             data, codec = attempts._codec.encode_result(claim[2], signature, entry.fn(*args, **kwargs))
         except BaseException as error:

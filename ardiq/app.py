@@ -20,6 +20,7 @@ from ._producer import Producer
 from ._queue import Queue
 from ._queues import Queues, on_queue, read_shares, serve
 from ._settings import Settings
+from ._signing import Signer, SigningKey, read_keys
 from .dead import DeadLetters
 from .executors import Executor
 from .job import Job
@@ -65,6 +66,9 @@ class Ardiq(Settings, Hooks, Pausing):
         dead_ttl_ms: how long dead letters are kept; None: until somebody deletes them.
         dead_limit: how many of the newest dead letters are kept; None: all.
         payload_limit: most bytes of a task's arguments, and of its result.
+        signing_key: lets workers run only what was enqueued with it: a text or bytes of at least 16 bytes. Of several,
+            the first one signs, and what any of them signed is taken.
+        takes_unsigned: let them run what has no signature, too, while not all producers have a key.
         allow_eviction: let workers use a server that may throw away tasks when its memory is full.
         prefix: first part of every key.
 
@@ -105,6 +109,8 @@ class Ardiq(Settings, Hooks, Pausing):
         max_lost: int = 3,
         dead_ttl_ms: int | None = None,
         dead_limit: int | None = None,
+        signing_key: SigningKey | None = None,
+        takes_unsigned: bool = False,
         payload_limit: int = 16 * 1024 * 1024,
         allow_eviction: bool = False,
         prefix: str = "ardiq",
@@ -140,6 +146,7 @@ class Ardiq(Settings, Hooks, Pausing):
             _options.optional_callable("deserializer", deserializer),
             _options.integer("payload_limit", payload_limit, least=1),
         )
+        self._signer = None if signing_key is None else Signer(read_keys(signing_key), takes_unsigned)
         self._registry: dict[str, Registered] = {}
         self._metrics = Metrics()
         self._workers: list[Worker] = []

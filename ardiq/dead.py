@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import _options
 from ._broker import refusal
+from ._codec import from_json
 from ._dead import Filter, Moment, Pace, Row, ids_of
 from ._queue import fields_of, number_of, text_of
+from ._signing import without_signature
 from .errors import ArdiqError, BrokerError, WrongType
 from .models import DeadLetter, DeadRecord, Unreadable
 
@@ -24,7 +26,7 @@ Letters: TypeAlias = list[DeadLetter]
 Rows: TypeAlias = list[Row]
 Ids: TypeAlias = list[str]
 Call: TypeAlias = tuple[list[Any], dict[str, Any]]
-Change: TypeAlias = tuple[bytes, bytes, str]
+Change: TypeAlias = tuple[bytes, bytes, str, str]  # args, kwargs, codec, headers
 Changes: TypeAlias = list[Change]
 
 _PAGE = 500
@@ -147,7 +149,8 @@ class DeadLetters:
         pace, done, is_known = Pace(rate), 0, isinstance(which, list)
         async for page in self._pages_of(which):
             rows = self._of_served_lanes(page, is_known)
-            changes = None if call is None else self._changes(rows, call)  # a wrong one is refused before any is sent
+            # A wrong one is refused before any is sent.
+            changes = None if call is None else await self._signed(rows, self._changes(rows, call))
             for at in range(0, len(rows), pace.portion):
                 portion = slice(at, at + pace.portion)
                 await pace.wait(len(rows[portion]))
@@ -287,8 +290,20 @@ class DeadLetters:
             change = self._app._codec.encode_call(row.name, signature, *call)
             if signature is not None and not self._app._codec.is_custom:
                 self._app._codec.receive_call(*change, signature)  # as its worker will
-            changes.append(change)
+            changes.append((*change, ""))
         return changes
+
+    async def _signed(self, rows: Rows, changes: Changes) -> Changes:
+        """Changes with a new signature, where the app signs; their other headers stay."""
+        signer, queue = self._app._signer, self._app.queue_name
+        if signer is None:
+            return changes
+        signed = Changes()
+        for row, (args, kwargs, codec, _) in zip(rows, changes, strict=True):
+            record = fields_of(await self._line().call("task", row.task_id))
+            headers = without_signature(from_json(record.get("headers") or b"{}"))
+            signed.append((args, kwargs, codec, signer.sign(queue, row.name, args, kwargs, codec, headers)))
+        return signed
 
     async def _requeue(self, rows: Rows, changes: Changes | None, is_known: bool) -> int:
         line = self._line()

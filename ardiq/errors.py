@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArdiqError",
     "BadArgument",
+    "BadSignature",
     "BrokerError",
     "LeaseLost",
     "LibraryError",
@@ -104,6 +105,10 @@ class InvalidArguments(TypeError):
 
     Raised by the worker before the function is called; a task may raise it, too.
     """
+
+
+class BadSignature(ArdiqError):
+    """A task was not enqueued with a `signing_key` of the worker, or changed since: it fails at once, unrun."""
 
 
 class ProcessDied(RuntimeError):

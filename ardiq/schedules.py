@@ -136,7 +136,7 @@ class Schedules:
         timing = Timing(spec, every, tz)
         definition = define(self._app, task, timing, priority, coalesce, missed, jitter, "runtime") | call
         now, _, _ = await self.due(0, 1)
-        await self._call("schedule_put", name, to_json(definition), timing.after(now))
+        await self._call("schedule_put", name, to_json(self._signed(definition)), timing.after(now))
 
     async def pause(self, name: str) -> bool:
         """Let its occurrences pass by; False when there is no such schedule."""
@@ -170,6 +170,7 @@ class Schedules:
 
     async def declare(self, definitions: dict[str, dict[str, Any]], is_start: bool) -> tuple[str, Sequence[str]]:
         """Say what recurs by this code; what the library answered, and the names of schedules that went."""
+        definitions = {name: self._signed(definition) for name, definition in definitions.items()}
         now, _, _ = await self.due(0, 1)
         records: list[str | bytes | int] = []
         for name in sorted(definitions):
@@ -182,6 +183,14 @@ class Schedules:
         """Ask for one occurrence; what the library answered."""
         answer = await self._call("schedule_fire", name, due_at, next_due_at, int(run))
         return str(answer[0].decode())
+
+    def _signed(self, definition: dict[str, Any]) -> dict[str, Any]:
+        """A definition as its tasks are to travel."""
+        signer = self._app._signer
+        if signer is None:
+            return definition
+        args, kwargs = (definition.get(field, "").encode() for field in ("args", "kwargs"))
+        return definition | {"headers": signer.sign(self._app.queue_name, definition["task"], args, kwargs, "", {})}
 
     async def _call(self, function: str, *args: str | bytes | int) -> Any:
         return await self._app._broker.line(get_running_loop()).call(function, *args)

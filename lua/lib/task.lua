@@ -186,7 +186,7 @@ function M.revive(b, id, record, call)
   redis.call('ZREM', keys.dead(b.base), id)
   if call then
     redis.call('HDEL', keys.task(b.base, id), 'kwargs', 'codec')
-    for _, name in ipairs({ 'args', 'kwargs', 'codec' }) do
+    for _, name in ipairs({ 'args', 'kwargs', 'codec', 'headers' }) do
       if call[name] ~= '' then fields[#fields + 1], fields[#fields + 2] = name, call[name] end
     end
   end

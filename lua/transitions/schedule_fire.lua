@@ -29,8 +29,11 @@ return function(base, args)
   -- Somebody enqueued a task of that id: it stands for this occurrence.
   if record.state and not task.is_finished(record.state) then return { 'exists', args.next_due_at, id } end
   if record.state then task.erase(base, id) end
-  local b, plan, start_at = batch.open(base, now), {}, schedule.start_at(definition, due_at, id)
-  if start_at > now then plan = { due_at = start_at, fields = { 'due_at', clock.text(start_at) } } end
+  local b, plan, start_at = batch.open(base, now), { fields = {} }, schedule.start_at(definition, due_at, id)
+  if definition.headers then plan.fields = { 'headers', definition.headers } end
+  if start_at > now then
+    plan.due_at, plan.fields[#plan.fields + 1], plan.fields[#plan.fields + 2] = start_at, 'due_at', clock.text(start_at)
+  end
   task.create(b, key, { id = id, name = definition.task, lane = definition.lane, args = definition.args or '',
     kwargs = definition.kwargs or '' }, plan)
   redis.call('SADD', keys.lanes(base), definition.lane)

@@ -140,7 +140,7 @@ class Walk:
                     [self.random.choice(["queued", "scheduled", "dead"]), self.random.choice(LANES), 2, self.ttl()],
                 ),
                 lambda: self.core.call("trim", [0, 1, 2, self.ttl()]),
-                lambda: self.core.call("amend", [id, "[7]", "", ""]),
+                lambda: self.core.call("amend", [id, "[7]", "", "", ""]),
                 lambda: self.core.call("purge", ["held", self.random.choice(["bill()", "*(of=1)"]), 2, self.ttl()]),
             ]
         )()

@@ -325,8 +325,8 @@ pub fn default(name: &str) -> Result<Json, String> {
         "value" | "result" => json!("null"),
         "cursor" => json!("0"),
         "since_at" | "before_at" => json!(0),
-        "kwargs" | "options" | "codec" | "traceback" | "details" | "of" | "reason" | "progress" | "note" | "task"
-        | "error" | "argument" | "detail" => json!(""),
+        "kwargs" | "options" | "codec" | "headers" | "traceback" | "details" | "of" | "reason" | "progress"
+        | "note" | "task" | "error" | "argument" | "detail" => json!(""),
         _ => return Err(format!("{name}: the fixture must say")),
     })
 }
