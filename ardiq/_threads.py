@@ -31,6 +31,7 @@ class _Pool:
         self._name = name
         self._lock = threading.Lock()
         self._idle = 0
+        self._busy: set[threading.Thread] = set()
         self.threads: list[threading.Thread] = []
 
     def grow(self) -> None:
@@ -47,12 +48,21 @@ class _Pool:
         """Said by a thread that has got work."""
         with self._lock:
             self._idle -= 1
+            self._busy.add(threading.current_thread())
         self.grow()
 
     def idle(self) -> None:
         """Said by a thread that looks for work again."""
         with self._lock:
             self._idle += 1
+            self._busy.discard(threading.current_thread())
+
+    def join(self, deadline: float) -> None:
+        """Wait for the threads that have no work, which were told to end: a moment."""
+        with self._lock:
+            ending = [thread for thread in self.threads if thread not in self._busy]
+        for thread in ending:
+            thread.join(max(0.0, deadline - monotonic()))
 
 
 class SyncTasks:
@@ -84,8 +94,8 @@ class SyncTasks:
         for _ in self._called.threads:
             self._calls.put(None)
         deadline = monotonic() + _JOIN_S
-        for thread in self._direct.threads + self._called.threads:
-            thread.join(max(0.0, deadline - monotonic()))
+        for pool in (self._direct, self._called):
+            pool.join(deadline)
 
     async def call(self, fn: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Call a function on a thread, in the caller's context. Cancelled, the thread runs on unheard."""
@@ -96,7 +106,8 @@ class SyncTasks:
         def work() -> None:
             value, error = None, None
             try:
-                value = call(fn, *args, **kwargs)
+                if not answer.cancelled():  # or nobody has waited long enough for a thread to be free
+                    value = call(fn, *args, **kwargs)
             except BaseException as raised:
                 error = raised
             try:

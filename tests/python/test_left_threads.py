@@ -1,6 +1,7 @@
 """Threads that run on after their task was settled take its slot until they end: no limit is exceeded."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -30,9 +31,11 @@ async def test_the_concurrency_is_not_exceeded(
     app = make_app(concurrency=2)
     running, most = 0, 0
     both = asyncio.Barrier(2)
+    begun = threading.Event()
 
     @app.task(timeout=0.1 if how == "timeout" else None, max_retries=0)
     def stuck() -> None:
+        begun.set()
         go_on.wait(SOON_S)
 
     @app.task
@@ -54,12 +57,12 @@ async def test_the_concurrency_is_not_exceeded(
             return await call_next()
 
     async with working(app), asyncio.timeout(SOON_S):
-        job = await stuck.enqueue()
-        if how == "abort":
-            while await job.status() != "running":
-                await asyncio.sleep(0.01)
-            await job.abort()
-        await result_of(job)
+        while not begun.is_set():  # on a busy machine the time may be over before a thread has begun
+            job = await stuck.enqueue()
+            if how == "abort":
+                await eventually(begun.is_set)
+                await job.abort()
+            await result_of(job)
         for each in await app.enqueue_many(probe.prepare() for _ in range(20)):
             await result_of(each)
         assert most == 1
@@ -135,3 +138,87 @@ async def test_a_worker_stops_without_waiting_for_them(make_app: Callable[..., A
     assert not go_on.is_set()
     go_on.set()
     assert is_sound(app)
+
+
+@pytest.mark.parametrize("calls", [2, 3])
+async def test_each_thread_that_a_middleware_left_behind_keeps_a_slot(
+    make_app: Callable[..., Ardiq], go_on: threading.Event, calls: int
+) -> None:
+    app = make_app(concurrency=calls + 2)
+    begun: list[int] = []
+
+    @app.task(timeout=0.1, max_retries=0)
+    def stuck() -> None:
+        begun.append(1)
+        go_on.wait(SOON_S)
+
+    @app.task
+    async def probe() -> str:
+        return "ran"
+
+    @app.middleware
+    async def again(context: Any, call_next: Any) -> Any:
+        if context.name == probe.name:
+            return await call_next()
+        while len(begun) < calls:
+            with contextlib.suppress(TimeoutError):
+                await call_next()
+        raise TimeoutError("all calls took too long")
+
+    async with working(app), asyncio.timeout(SOON_S):
+        assert not (await result_of(await stuck.enqueue())).success
+        await eventually(lambda: left_threads(app) == len(begun) >= calls)
+        assert (await result_of(await probe.enqueue())).value == "ran"
+        go_on.set()
+        await eventually(lambda: left_threads(app) == 0)
+    assert is_sound(app)
+
+
+async def test_a_call_that_is_over_before_a_thread_was_free_is_not_made(
+    make_app: Callable[..., Ardiq], go_on: threading.Event
+) -> None:
+    app = make_app(concurrency=1)
+    begun = 0
+
+    @app.task(timeout=0.1, max_retries=0)
+    def stuck() -> None:
+        nonlocal begun
+        begun += 1
+        go_on.wait(SOON_S)
+
+    @app.task
+    def probe() -> str:
+        return "ran"
+
+    @app.middleware
+    async def again(context: Any, call_next: Any) -> Any:
+        if context.name == stuck.name:
+            while not begun:
+                with contextlib.suppress(TimeoutError):
+                    await call_next()
+        return await call_next()  # where that is stuck's, the one thread is busy
+
+    async with working(app), asyncio.timeout(SOON_S):
+        await result_of(await stuck.enqueue())
+        go_on.set()
+        assert (await result_of(await probe.enqueue())).value == "ran"
+        await eventually(lambda: left_threads(app) == 0)
+    assert begun == 1
+    assert is_sound(app)
+
+
+async def test_a_worker_that_ends_joins_no_thread_that_is_busy(
+    make_app: Callable[..., Ardiq], go_on: threading.Event
+) -> None:
+    app = make_app(concurrency=2)
+    joined: list[Any] = []
+
+    @app.task(timeout=0.1, max_retries=0)
+    def stuck() -> None:
+        threading.current_thread().join = joined.append  # type: ignore[method-assign,assignment]
+        go_on.wait(SOON_S)
+
+    async with working(app):
+        await result_of(await stuck.enqueue())
+    assert joined == []
+    go_on.set()

@@ -59,15 +59,13 @@ enum Waiting {
     ForAnything,
 }
 
-/// A thread that outlasts its task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Overstay {
-    /// The task has still to be settled.
-    Unsettled,
-    /// The thread takes the slot.
-    Settled,
-    /// It had ended before it was known to run on.
-    Ended,
+/// The threads that outlast the task of one token: several, where a middleware called it again.
+#[derive(Default)]
+struct Overstay {
+    /// Below 0: one had ended before it was known to run on.
+    threads: isize,
+    /// Whether the task itself is settled.
+    settled: bool,
 }
 
 /// Outcomes of started tasks.
@@ -236,24 +234,23 @@ impl Slots {
         self.seat.as_ref().map_or(own, |seat| own.min(seat.room()))
     }
 
-    /// How many threads run on after their task was settled. They keep their slots.
+    /// How many threads run on although nobody waits for them. Each keeps a slot.
     pub fn left_behind(&self) -> usize {
-        self.overstaying.values().filter(|stay| **stay == Overstay::Settled).count()
+        self.overstaying.values().map(|stay| usize::try_from(stay.threads).unwrap_or(0)).sum()
     }
 
     /// A thread runs on although its task was, or will be, settled; or it has ended. Both are said, in either order.
     /// Whether to wake the I/O loop.
     pub fn overstay(&mut self, token: i64, runs_on: bool) -> bool {
-        match (self.overstaying.remove(&token), runs_on) {
-            (None, true) => self.overstaying.insert(token, Overstay::Unsettled),
-            (None, false) => self.overstaying.insert(token, Overstay::Ended),
-            (Some(Overstay::Settled), _) => {
+        let stay = self.overstaying.entry(token).or_default();
+        stay.threads += if runs_on { 1 } else { -1 };
+        if stay.threads == 0 {
+            if stay.settled {
                 self.lanes.gone(token);
-                return self.wake();
             }
-            (Some(_), _) => None,
-        };
-        false
+            self.overstaying.remove(&token);
+        }
+        !runs_on && self.wake()
     }
 
     /// Tasks have ended; whether to wake the I/O loop.
@@ -276,8 +273,8 @@ impl Slots {
 
     fn settled_token(&mut self, token: i64) {
         match self.overstaying.get_mut(&token) {
-            Some(stay) if *stay == Overstay::Unsettled => *stay = Overstay::Settled,
-            _ => self.lanes.gone(token),
+            Some(stay) => stay.settled = true,
+            None => self.lanes.gone(token),
         }
     }
 

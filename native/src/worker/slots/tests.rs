@@ -305,7 +305,6 @@ fn a_thread_that_outlasts_its_task_keeps_its_slot() {
     let mut slots = working(2, 1..3, false, now);
     slots.take(2, now);
     slots.overstay(1, true);
-    assert_eq!(slots.left_behind(), 0, "its task takes the slot as long as it is not settled");
     slots.settle(outcomes(&[1]));
     assert_eq!(slots.left_behind(), 1);
     assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 0));
@@ -327,6 +326,41 @@ fn a_thread_that_ended_before_it_was_known_to_outlast_its_task_keeps_nothing() {
     slots.settle(outcomes(&[1]));
     assert_eq!(slots.left_behind(), 0);
     assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 1));
+}
+
+#[test]
+fn each_thread_that_one_task_leaves_behind_takes_a_slot() {
+    let now = Instant::now();
+    let mut slots = working(3, 1..2, false, now);
+    slots.take(1, now);
+    slots.overstay(1, true);
+    slots.overstay(1, true);
+    assert_eq!(slots.left_behind(), 2);
+    slots.settle(outcomes(&[1]));
+    assert_eq!(slots.left_behind(), 2);
+    assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 1));
+    slots.overstay(1, false);
+    assert_eq!(slots.left_behind(), 1);
+    slots.overstay(1, false);
+    assert_eq!(slots.left_behind(), 0);
+    assert!(slots.overstaying.is_empty());
+}
+
+#[test]
+fn a_lane_is_held_until_the_last_thread_that_its_task_left_behind_has_ended() {
+    let now = Instant::now();
+    let lane = crate::worker::lanes::Lane { name: "default".into(), weight: None, limit: Some(1) };
+    let mut slots = Slots::new(4, None, HashSet::new(), Lanes::new(vec![lane]), None, now);
+    slots.renewed(now + LEASE);
+    slots.accept(&mut reply(1..2, false, -1, now), now);
+    slots.take(1, now);
+    slots.overstay(1, true);
+    slots.overstay(1, true);
+    slots.settle(outcomes(&[1]));
+    slots.overstay(1, false);
+    assert_eq!(slots.open_lanes(), Some(vec![false]));
+    slots.overstay(1, false);
+    assert_eq!(slots.open_lanes(), Some(vec![true]));
 }
 
 #[test]
