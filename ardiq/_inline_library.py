@@ -80,6 +80,7 @@ class InlineLibrary:
         self.tasks: dict[str, InlineTask] = {}
         self.ready: deque[InlineTask] = deque()
         self.on_end: Callable[[InlineTask], None] = lambda _: None
+        self.waiters: dict[str, str] = {}  # task id -> who is told, of those that are no mailbox
         self.functions: dict[str, Callable[..., Any]] = {
             "task": self.task, "counts": self.counts, "dead_letters": self.dead_letters, "requeue": self.requeue,
             "amend": self.amend, "discard": self.discard, "purge": self.purge, "abort": self.abort, "log": self.log,
@@ -94,6 +95,8 @@ class InlineLibrary:
         task = self.tasks[task_id] = InlineTask(task_id, {"args": args, "kwargs": kwargs})
         task.write(name=name, lane=lane, codec=options.get("codec", ""), headers=options.get("headers", ""))
         task.write(state="queued", tries=0, enqueued_at=now_ms)
+        if "waiter" in options:
+            self.waiters[task_id] = options["waiter"]
         due_at = now_ms + options["delay_ms"] if "delay_ms" in options else options.get("due_at", 0)
         if self.waits and "expire_ms" in options:
             task.write(expires_at=now_ms + options["expire_ms"])

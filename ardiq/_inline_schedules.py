@@ -9,6 +9,7 @@ from ._codec import from_json, to_json
 from ._inline_library import InlineLibrary, InlineTask, short
 
 _TIMING = ("spec", "every_ms", "tz")
+_WAITER = "schedule:"
 _KEPT = ("last_id", "last_due_at", "last_outcome", "paused")
 
 
@@ -19,7 +20,6 @@ class InlineSchedules:
         self._library = library
         library.on_end = self._tell
         self._definitions: dict[str, dict[str, Any]] = {}
-        self._waiting: dict[str, str] = {}
         self._declared: list[str] = []
         self.due: dict[str, int] = {}
         self.functions: dict[str, Callable[..., Any]] = {
@@ -85,7 +85,7 @@ class InlineSchedules:
         definition.update(last_id=task_id, last_due_at=due_at)
         exists = task_id in tasks and tasks[task_id].is_unfinished
         args, kwargs = definition.get("args") or "[]", definition.get("kwargs") or ""
-        self._waiting[task_id] = name
+        self._library.waiters[task_id] = _WAITER + name
         fields = {"headers": definition["headers"]} if "headers" in definition else {}
         options = to_json({"due_at": due_at + _offset(definition, task_id), **fields})
         self._library.enqueue(task_id, definition["task"], definition["lane"], args.encode(), kwargs.encode(), options)
@@ -115,7 +115,8 @@ class InlineSchedules:
         return self._definitions.get(name, {}).get("source") == "code"
 
     def _tell(self, task: InlineTask) -> None:
-        definition = self._definitions.get(self._waiting.pop(task.id, ""))
+        waiter = self._library.waiters.pop(task.id, "")
+        definition = self._definitions.get(waiter.removeprefix(_WAITER)) if waiter.startswith(_WAITER) else None
         if definition is None:
             return
         outcome = {"id": task.id, "state": task.state, "finished_at": task.number("finished_at")}

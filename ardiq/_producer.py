@@ -45,9 +45,9 @@ class Producer:
         try:
             loop = get_running_loop()
         except RuntimeError:  # called to be run later, as in asyncio.run(task.enqueue())
-            return self._enqueue_later(task, args, kwargs, options)
+            return self.enqueue_later(task, args, kwargs, options)
         if self._app._enqueue_hooks:
-            return self._enqueue_later(task, args, kwargs, options)
+            return self.enqueue_later(task, args, kwargs, options)
         sent = Enqueued(loop=loop)
         try:
             record = self._record(task, args, kwargs, options)
@@ -56,10 +56,18 @@ class Producer:
             sent.set_exception(error)
         return sent
 
-    async def _enqueue_later(
-        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    async def enqueue_later(
+        self,
+        task: Task[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+        waiter: dict[str, Any] | None = None,
     ) -> Job:
+        """`enqueue` as a coroutine, with whom to tell when the task ends: `waiter` and `waiter_ttl_ms`, as options."""
         task_id, extra = await self._run_hooks(task, args, kwargs, options)
+        if waiter:
+            extra = {**waiter, **(extra or {})}
         loop = get_running_loop()
         sent = Enqueued(loop=loop)
         record = self._record(task, args, kwargs, options, task_id, extra)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from . import _options
 from ._codec import from_json, to_json
 from ._cron import Timing
+from ._options import NO_OPTIONS
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
 Rows: TypeAlias = list[tuple[str, int, dict[str, Any]]]
 
 _PAGE = 500
+# For how long a schedule waits to be told what its task came to, as `lua/lib/schedule.lua` has it.
+_OUTCOME_WAIT_MS = 7 * 24 * 3_600_000
 MISSED = ("skip", "once", "all")
 """What becomes of occurrences that nobody fired within a minute: nothing, one for all of them, each of them."""
 
 
 class ScheduleOutcome(NamedTuple):
-    """What an occurrence of a schedule came to.
+    """What a run of a schedule came to.
 
     Attributes:
         id: of its task.
@@ -54,7 +57,7 @@ class Schedule(NamedTuple):
         missed: one of `MISSED`.
         source: "code" for `@app.cron`, "runtime" for `app.schedules.put`.
         jitter_ms: how far its occurrences are spread.
-        last_outcome: what the occurrence came to that ended last, or None.
+        last_outcome: what the run came to that ended last, an occurrence's or one of `run_now`, or None.
     """
 
     name: str
@@ -151,7 +154,11 @@ class Schedules:
         return bool(await self._call("schedule_remove", name) == b"removed")
 
     async def run_now(self, name: str) -> "Job | None":
-        """Enqueue its task now, besides its times; None when there is no such schedule."""
+        """Enqueue its task now, besides its times; None when there is no such schedule.
+
+        What it comes to is the schedule's `last_outcome`; its `last_id` and `last_due_at` stay those of its own times.
+        """
+        waiter = {"waiter": f"schedule:{name}", "waiter_ttl_ms": _OUTCOME_WAIT_MS}
         cursor = b"0"
         while True:
             cursor, *page = await self._call("schedules", cursor, _PAGE)
@@ -159,7 +166,7 @@ class Schedules:
                 if row_name == name:
                     args, kwargs = from_json(definition.get("args", "[]")), from_json(definition.get("kwargs", "{}"))
                     task = self._app.ref(definition["task"], priority=definition["lane"])
-                    return await task.enqueue(*args, **kwargs)
+                    return await self._app._producer.enqueue_later(task, tuple(args), kwargs, NO_OPTIONS, waiter)
             if cursor == b"0":
                 return None
 

@@ -15,6 +15,7 @@ MENDED_BY = {
     "ghost_in_dead": "drops the entry",
     "ghost_in_held": "drops the entry, and makes the task ready again where it is in no lane",
     "ghost_in_running": "drops the entry, and makes the task ready again where nobody holds it",
+    "ghost_in_schedule_due": "drops the time",
     "ghost_in_scheduled": "drops the entry",
     "ghost_in_suspects": "drops the entry, and makes the task ready again where it is in no lane",
     "ghost_in_tombs": "drops the mark",
@@ -33,6 +34,7 @@ MENDED_BY = {
 BY_HAND = {
     "ghost_in_ready": "nothing needs to be done: a worker drops the entry when it gets there",
     "no_such_pause": "end that pause once more with `ardiq resume`: its tasks are ready then",
+    "not_in_schedule_due": "put it again with `ardiq schedule put`; one declared in code: restart a worker",
     "unknown_key": "find out who wrote it, then delete or rename it with redis-cli",
     "unknown_state": "look at it with `ardiq task show`; set its field `state` right, or delete the record",
     "unseen_pauses": "pause one of them again with `ardiq pause`",

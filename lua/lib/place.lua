@@ -11,9 +11,11 @@ M.TYPES = {
   dead = 'zset', pauses = 'hash', schedules = 'hash', schedule_due = 'zset', lanes = 'set',
   meta = 'hash', stats = 'hash', task_stats = 'hash',
 }
--- Keys that belong to one worker, and those that must end by themselves.
+-- Keys that belong to one worker; and those that must end by themselves, by what keys.lua calls them.
 M.OF_WORKERS = { running = true, worker = true, aborts = true }
-M.WITH_TTL = { mailbox = true, waiters = true, log = true }
+M.WITH_TTL = {
+  mailbox = 'mailbox', waiters = 'waiters', log = 'log', stats = 'stats_minute', task_stats = 'task_stats',
+}
 
 -- How far into a ready list an id is looked for, from either end: a search of the whole would block the server.
 local WINDOW = 5000

@@ -3,9 +3,11 @@
 -- need not be done for each.
 local M = {}
 
--- What a record loses when a dead letter starts anew.
+-- What a record loses when a dead letter starts anew, its notes besides.
 local EARLIER_LIFE = { 'tries', 'lost', 'error', 'traceback', 'history', 'started_at', 'finished_at', 'worker',
-  'due_at', 'expires_at', 'abort_requested' }
+  'due_at', 'expires_at', 'abort_requested', 'progress' }
+-- A note is a field of the record, so that it is what its task sent, byte for byte.
+local NOTE = 'meta:'
 -- What is left of a record that was discarded.
 local OUTLIVES = { 'state', 'name', 'lane', 'call', 'tries', 'enqueued_at', 'started_at', 'finished_at', 'error' }
 -- The lane of a record that somebody took its lane from.
@@ -180,9 +182,21 @@ function M.discard(b, id, state, ttl_ms)
   return true
 end
 
+function M.note_field(name) return NOTE .. name end
+
+-- The fields of a record that are notes.
+function M.note_fields(base, id)
+  local found = {}
+  for _, field in ipairs(errors.read('HKEYS', keys.task(base, id))) do
+    if string.sub(field, 1, #NOTE) == NOTE then found[#found + 1] = field end
+  end
+  return found
+end
+
 -- failed -> queued: a dead letter runs again as if new; `call`: with these args, kwargs and codec instead of its own.
 function M.revive(b, id, record, call)
-  local fields = { 'enqueued_at', b.now_text }
+  local fields, dropped = { 'enqueued_at', b.now_text }, M.note_fields(b.base, id)
+  for _, name in ipairs(EARLIER_LIFE) do dropped[#dropped + 1] = name end
   redis.call('ZREM', keys.dead(b.base), id)
   if call then
     redis.call('HDEL', keys.task(b.base, id), 'kwargs', 'codec')
@@ -191,7 +205,7 @@ function M.revive(b, id, record, call)
     end
   end
   batch.count(b, 'requeued')
-  M.make_ready(b, id, record, fields, EARLIER_LIFE)
+  M.make_ready(b, id, record, fields, dropped)
 end
 
 -- A finished record makes room for a new task under its id.

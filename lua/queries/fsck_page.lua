@@ -17,7 +17,7 @@ local function check_key(base, key, add)
   if kind == 'pauses' and place.lacks('HEXISTS', keys.meta(base), 'paused') then
     return add('unseen_pauses', name, '')
   end
-  if place.WITH_TTL[kind] and redis.call('PTTL', key) == -1 then return add('no_ttl', name, '') end
+  if rest ~= '' and place.WITH_TTL[kind] and redis.call('PTTL', key) == -1 then return add('no_ttl', name, '') end
   if kind ~= 'task' then return end
   local record = task.read(base, rest, place.FIELDS)
   local problem = place.misplaced(base, rest, record)
@@ -88,6 +88,21 @@ local function scan_workers(base, cursor, limit, add)
   return page[1], #page[2] / 2
 end
 
+-- Schedules and the times when they fall due next, each of which must have the other.
+local HALVES = {
+  schedules = { scan = 'HSCAN', look_up = 'ZSCORE', other = 'schedule_due', finding = 'not_in_schedule_due' },
+  schedule_due = { scan = 'ZSCAN', look_up = 'HEXISTS', other = 'schedules', finding = 'ghost_in_schedule_due' },
+}
+
+local function scan_schedules(base, section, cursor, limit, add)
+  local half = HALVES[section]
+  local page = errors.read(half.scan, keys[section](base), cursor, 'COUNT', limit)
+  for i = 1, #page[2], 2 do
+    if place.lacks(half.look_up, keys[half.other](base), page[2][i]) then add(half.finding, page[2][i], '') end
+  end
+  return page[1], #page[2] / 2
+end
+
 -- One task, whole and at once: the confirmation of what the pages suspected. In a long ready list only the ends are
 -- searched, where everything lies that moved of late.
 local function check_task(base, id, add)
@@ -111,7 +126,7 @@ return function(base, args)
     local at = #findings
     findings[at + 1], findings[at + 2], findings[at + 3] = kind, id, detail
   end
-  local section, of = string.match(args.section, '^([a-z]+):?(.*)$')
+  local section, of = string.match(args.section, '^([a-z_]+):?(.*)$')
   local cursor, seen = '0', 1
   if section == 'records' then
     cursor, seen = scan_keys(base, args.cursor, args.limit, add)
@@ -121,6 +136,8 @@ return function(base, args)
     cursor, seen = scan_workers(base, args.cursor, args.limit, add)
   elseif section == 'task' then
     check_task(base, of, add)
+  elseif HALVES[section] then
+    cursor, seen = scan_schedules(base, section, args.cursor, args.limit, add)
   elseif SCANS[section] then
     cursor, seen = scan_place(base, section, of, args.cursor, args.limit, add)
   else

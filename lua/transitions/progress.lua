@@ -1,8 +1,6 @@
 -- progress: running -> running. The attempt's holder tells how far it is: a fraction and a message, notes, lines of its log.
 -- What was said last may arrive just after the task has ended; then its own worker's word counts still.
 local MOST_LINES, MOST_NOTES, LONGEST_NAME, LONGEST_NOTE = 1000, 100, 200, 8192
--- A note is a field of the record, so that it is what its task sent, byte for byte.
-local NOTE = 'meta:'
 
 local function is_holder(base, args, record)
   if errors.read('HGET', keys.running(base, args.worker), args.id) == args.token then return true end
@@ -20,20 +18,18 @@ local function sorted(told)
     if entry.note == '' then
       lines[#lines + 1] = entry.text
     elseif entry.text == '' then
-      dropped[#dropped + 1] = NOTE .. entry.note
+      dropped[#dropped + 1] = task.note_field(entry.note)
     else
-      notes[#notes + 1], notes[#notes + 2] = NOTE .. entry.note, entry.text
+      notes[#notes + 1], notes[#notes + 2] = task.note_field(entry.note), entry.text
     end
   end
   return lines, notes, dropped
 end
 
 -- Refuse notes that would make more of them than a record may have.
-local function check_notes(id, key, notes, dropped)
+local function check_notes(base, id, notes, dropped)
   local names, count = {}, 0
-  for _, field in ipairs(errors.read('HKEYS', key)) do
-    if string.sub(field, 1, #NOTE) == NOTE then names[field] = true end
-  end
+  for _, field in ipairs(task.note_fields(base, id)) do names[field] = true end
   for i = 1, #notes, 2 do names[notes[i]] = true end
   for _, field in ipairs(dropped) do names[field] = nil end
   for _ in pairs(names) do count = count + 1 end
@@ -53,7 +49,7 @@ return function(base, args)
   local record, err = task.read(base, args.id, { 'state', 'worker' })
   if err then return { err = err } end
   if not record.state or not is_holder(base, args, record) then return 'stale' end
-  if #notes > 0 then check_notes(args.id, key, notes, dropped) end
+  if #notes > 0 then check_notes(base, args.id, notes, dropped) end
   errors.read('LLEN', log)
 
   if args.progress ~= '' then redis.call('HSET', key, 'progress', args.progress) end

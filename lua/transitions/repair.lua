@@ -74,6 +74,15 @@ drop_ghosts('held', 'ZREM')
 drop_ghosts('running', 'HDEL')
 drop_ghosts('tombs', 'SREM')
 
+-- A time without its schedule. One without its time is for a person: when it falls due only clients can tell.
+function MEND.ghost_in_schedule_due(b, finding)
+  if batch.obstacle(b, 'HLEN', keys.schedules(b.base)) then return 'by_hand' end
+  if not place.lacks('HEXISTS', keys.schedules(b.base), finding.id) then return 'sound' end
+  local dropped = redis.pcall('ZREM', keys.schedule_due(b.base), finding.id)
+  if errors.of(dropped) then return 'by_hand' end
+  return dropped == 0 and 'sound' or nil
+end
+
 -- A worker without its row is refused from now on, and what it holds is given to others.
 function MEND.no_row(b, finding)
   local expiry = redis.pcall('ZSCORE', keys.workers(b.base), finding.id)
@@ -99,7 +108,7 @@ end
 function MEND.no_ttl(b, finding)
   local kind, rest = parts(finding.id)
   if not place.WITH_TTL[kind] then return 'sound' end
-  local key = keys[kind](b.base, rest)
+  local key = keys[place.WITH_TTL[kind]](b.base, rest)
   if redis.call('PTTL', key) ~= -1 then return 'sound' end
   redis.call('PEXPIRE', key, TTL_MS)
 end

@@ -8,14 +8,35 @@ local function decode(text)
   return ok and type(value) == 'table' and value or nil
 end
 
--- The versions known, in the order in which they came: {version, when first, when last} each. This one was seen now.
-local function seen(text, version, now)
-  local versions, own = {}, { version, now, now }
+-- The versions stored, {version, when first, when last} each.
+local function read_seen(text)
+  local versions = {}
   for _, entry in ipairs(decode(text) or {}) do
-    local is_whole = type(entry) == 'table' and tonumber(entry[2]) and tonumber(entry[3])
-    if is_whole and entry[1] == version then
+    if type(entry) == 'table' and tonumber(entry[2]) and tonumber(entry[3]) then
+      versions[#versions + 1] = { tostring(entry[1]), tonumber(entry[2]), tonumber(entry[3]) }
+    end
+  end
+  return versions
+end
+
+-- While the server could not be reached nobody could give a sign of life: what ran when that began is taken to run
+-- still, or the first worker that is back would take the others for gone.
+local function after_silence(versions, now)
+  local last = 0
+  for _, entry in ipairs(versions) do last = math.max(last, entry[3]) end
+  if now - last <= RUNS_MS / 2 then return end
+  for _, entry in ipairs(versions) do
+    if last - entry[3] <= RUNS_MS then entry[3] = now end
+  end
+end
+
+-- The versions known, in the order in which they came. This one was seen now.
+local function seen(known, version, now)
+  local versions, own = {}, { version, now, now }
+  for _, entry in ipairs(known) do
+    if entry[1] == version then
       own[2] = entry[2]
-    elseif is_whole and now - entry[3] <= KNOWN_MS then
+    elseif now - entry[3] <= KNOWN_MS then
       versions[#versions + 1] = entry
     end
   end
@@ -40,7 +61,10 @@ return function(base, args)
   if #declared == 0 and not known[1] then return { 'nothing' } end
 
   local names = decode(known[2] or nil) or {}
-  local versions, last = seen(known[3] or nil, args.version, now), nil
+  local known_versions = read_seen(known[3] or nil)
+  -- A worker that starts may be the first after all were stopped: what ran before counts no more.
+  if args.start == 0 then after_silence(known_versions, now) end
+  local versions, last = seen(known_versions, args.version, now), nil
   for _, entry in ipairs(versions) do
     if now - entry[3] <= RUNS_MS then last = entry[1] end
   end

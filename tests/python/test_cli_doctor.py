@@ -16,6 +16,7 @@ DAMAGES = {
     "ghost_in_tombs": ["SADD", f"{BASE}tombs:default", "queued-700"],
     "not_in_scheduled": ["ZREM", f"{BASE}scheduled", "later"],
     "ghost_in_scheduled": ["ZADD", f"{BASE}scheduled", "1", "queued-700"],
+    "ghost_in_schedule_due": ["ZADD", f"{BASE}schedule_due", "1", "nightly"],
     "not_in_running": ["HDEL", f"{BASE}running:w", "queued-3"],
     "ghost_in_running": ["HSET", f"{BASE}running:w", "queued-700", "1"],
     "not_in_dead": ["ZREM", f"{BASE}dead", "queued-1"],

@@ -97,6 +97,8 @@ def test_a_place_of_the_wrong_type_does_not_hide_the_rest(
         (["SADD", f"{BASE}tombs:default", "queued-700"], "ghost_in_tombs", "queued-700"),
         (["ZREM", f"{BASE}scheduled", "later"], "not_in_scheduled", "later"),
         (["ZADD", f"{BASE}scheduled", "1", "queued-700"], "ghost_in_scheduled", "queued-700"),
+        (["ZADD", f"{BASE}schedule_due", "1", "nightly"], "ghost_in_schedule_due", "nightly"),
+        (["HSET", f"{BASE}schedules", "nightly", "{}"], "not_in_schedule_due", "nightly"),
         (["HDEL", f"{BASE}running:w", "queued-3"], "not_in_running", "queued-3"),
         (["HSET", f"{BASE}running:w", "queued-700", "1"], "ghost_in_running", "queued-700"),
         (["ZREM", f"{BASE}dead", "queued-1"], "not_in_dead", "queued-1"),
@@ -109,6 +111,7 @@ def test_a_place_of_the_wrong_type_does_not_hide_the_rest(
         (["SET", f"{BASE}mine", "1"], "unknown_key", "mine"),
         (["SET", f"{BASE}task:mine", "1"], "wrong_type", "task:mine"),
         (["SADD", f"{BASE}waiters:later", "m"], "no_ttl", "waiters:later"),
+        (["HSET", f"{BASE}stats:1", "enqueued", "1"], "no_ttl", "stats:1"),
     ],
 )
 def test_damage_is_found(

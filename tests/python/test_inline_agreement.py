@@ -265,6 +265,11 @@ async def schedules(app: Ardiq, pass_time: PassTime) -> list[Any]:
     assert spread.scheduled_at is not None
     expected = int(hashlib.sha1(task_id.encode()).hexdigest()[:12], 16) % (DAY_MS + 1)
     answers += [spread.scheduled_at - (now - 500) == expected, await app.abort(task_id)]
+    await put("by-hand", now + HOUR_MS)
+    job = await app.schedules.run_now("by-hand")
+    assert job is not None
+    await eventually(lambda: is_state(app, job.id, "scheduled"))
+    answers.append(await job.abort())
     listed = [each._asdict() for each in await app.schedules.list()]
     for each in listed:
         each["next_due_at"] -= now
@@ -272,7 +277,7 @@ async def schedules(app: Ardiq, pass_time: PassTime) -> list[Any]:
         each["last_id"] = each["last_id"] and each["last_id"].split(":")[0]
         if (outcome := each["last_outcome"]) is not None:
             assert outcome.finished_at >= now
-            each["last_outcome"] = (outcome.id.split(":")[0], outcome.state, outcome.error)
+            each["last_outcome"] = (outcome.id.replace(job.id, "NOW").split(":")[0], outcome.state, outcome.error)
     answers += [listed, await app.schedules.remove("plain"), await app.schedules.remove("plain")]
     assert await app.schedules.run_now("plain") is None
     return answers

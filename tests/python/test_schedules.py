@@ -104,6 +104,10 @@ async def test_pause_resume_run_now_and_remove(app: Ardiq) -> None:
         assert job is not None
         assert await job.result(timeout=SOON_S)
     assert seen == [14]
+    schedule = (await app.schedules.list())[0]
+    assert schedule.last_outcome is not None
+    assert (schedule.last_outcome.id, schedule.last_outcome.state) == (job.id, "complete")
+    assert (schedule.last_id, schedule.last_due_at) == (None, None)
     assert await app.schedules.remove("notes")
     for call in (app.schedules.pause, app.schedules.resume, app.schedules.remove):
         assert not await call("notes")

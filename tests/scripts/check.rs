@@ -192,7 +192,9 @@ pub fn unheard(before: &Keyspace, after: &Keyspace) -> Vec<String> {
 /// What `fsck_page` finds in all sections, as `kind id detail`; and whether `counts` agrees with the keyspace.
 pub fn fsck(server: &mut Server, keys: &Keyspace) -> Vec<String> {
     let mut sections: Vec<String> =
-        ["records", "scheduled", "suspects", "dead", "workers"].iter().map(|name| (*name).to_owned()).collect();
+        ["records", "scheduled", "suspects", "dead", "workers", "schedules", "schedule_due"]
+            .map(str::to_owned)
+            .to_vec();
     for name in keys.0.keys() {
         let name = name.strip_prefix(BASE).unwrap_or(name);
         if ["running:", "ready:", "tombs:", "held:"].iter().any(|kind| name.starts_with(kind)) {
