@@ -10,6 +10,7 @@ from . import _options
 from ._codec import from_json, to_json
 from ._cron import Timing
 from ._options import NO_OPTIONS
+from .errors import ArdiqError
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -157,6 +158,9 @@ class Schedules:
         """Enqueue its task now, besides its times; None when there is no such schedule.
 
         What it comes to is the schedule's `last_outcome`; its `last_id` and `last_due_at` stay those of its own times.
+
+        Raises:
+            ArdiqError: somebody wrote into its definition, which makes no sense any more.
         """
         waiter = {"waiter": f"schedule:{name}", "waiter_ttl_ms": _OUTCOME_WAIT_MS}
         cursor = b"0"
@@ -164,9 +168,13 @@ class Schedules:
             cursor, *page = await self._call("schedules", cursor, _PAGE)
             for row_name, _, definition in _rows(page):
                 if row_name == name:
-                    args, kwargs = from_json(definition.get("args", "[]")), from_json(definition.get("kwargs", "{}"))
-                    task = self._app.ref(definition["task"], priority=definition["lane"])
-                    return await self._app._producer.enqueue_later(task, tuple(args), kwargs, NO_OPTIONS, waiter)
+                    try:
+                        args = tuple(from_json(definition.get("args", "[]")))
+                        kwargs = from_json(definition.get("kwargs", "{}"))
+                        task = self._app.ref(definition["task"], priority=definition["lane"])
+                    except (KeyError, ValueError, TypeError):
+                        raise ArdiqError(f"schedule {name!r} makes no sense: put it anew, or remove it") from None
+                    return await self._app._producer.enqueue_later(task, args, kwargs, NO_OPTIONS, waiter)
             if cursor == b"0":
                 return None
 

@@ -23,11 +23,11 @@ class State:
 
     def counts(self) -> dict[str, int]:
         """Numbers of tasks: `scheduled`, `queued`, `running`, `suspects`, `dead`, `ready:<lane>` …"""
-        return {name: int(number) for name, number in pairs(self.core.call("counts", [])).items()}
+        return {name: number(count) for name, count in pairs(self.core.call("counts", [])).items()}
 
     def lanes(self, counts: dict[str, int], workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Each lane: `name`, how many are `ready`, for how long the next has been (`oldest_ms`), its live `workers`."""
-        ready = {name.partition(":")[2]: number for name, number in counts.items() if name.startswith("ready:")}
+        ready = {name.partition(":")[2]: count for name, count in counts.items() if name.startswith("ready:")}
         served = [lane for worker in workers if worker["lease_left_ms"] > 0 for lane in worker["lanes"]]
         now_ms = self.now_ms()
         return [
@@ -43,7 +43,7 @@ class State:
     def next_due_ms(self) -> int | None:
         """How long until the next scheduled task falls due; negative when it is overdue, None when there is none."""
         first = self.core.call("list", ["scheduled", "", 0, 1])
-        return int(float(first[1])) - self.now_ms() if first else None
+        return number(first[1]) - self.now_ms() if first else None
 
     def workers(self) -> list[dict[str, Any]]:
         """Its workers.
@@ -62,11 +62,12 @@ class State:
                 workers.append(
                     {
                         "identity": name,
-                        **{key: info.get(key) for key in ("label", "host", "pid", "concurrency")},
-                        "lanes": parsed(row.get("lanes", ""), []),
+                        **{key: info.get(key) for key in ("label", "host", "pid")},
+                        "concurrency": number(info.get("concurrency")) or None,
+                        "lanes": list(map(str, parsed(row.get("lanes", ""), []))),
                         "held": int(self.core.command(["HLEN", f"{self.base}running:{name}"])),
-                        "left_threads": int(row.get("left_threads", 0)),
-                        "lease_left_ms": max(0, int(float(expiry)) - now_ms),
+                        "left_threads": number(row.get("left_threads")),
+                        "lease_left_ms": max(0, number(expiry) - now_ms),
                     }
                 )
         return workers
@@ -92,7 +93,7 @@ class State:
             cursor, *fields = map(text, self.core.call("schedules", [cursor, _PAGE]))
             for name, due_at, definition in zip(fields[::3], fields[1::3], fields[2::3], strict=True):
                 what = parsed(definition, {})
-                due = {"due_in_ms": int(due_at) - now_ms, "paused": bool(what.get("paused"))}
+                due = {"due_in_ms": number(due_at) - now_ms, "paused": bool(what.get("paused"))}
                 found[name] = {"name": name, "task": what.get("task"), **due}
             if cursor == "0":
                 return sorted(found.values(), key=lambda schedule: (schedule["due_in_ms"], schedule["name"]))
@@ -103,7 +104,7 @@ class State:
         found = []
         for minute in range(last, last - MINUTES, -1):
             counted = pairs(self.core.command(["HGETALL", f"{self.base}stats:{minute}"]))
-            found.append({"at": minute * 60_000, **{name: int(counted.get(name, 0)) for name in _COUNTERS}})
+            found.append({"at": minute * 60_000, **{name: number(counted.get(name)) for name in _COUNTERS}})
         return found
 
     def task_stats(self) -> list[dict[str, Any]]:
@@ -113,10 +114,10 @@ class State:
         """
         totals: dict[str, dict[str, int]] = {}
         for minutes_ago in range(MINUTES):
-            for field, number in pairs(self.core.call("task_stats", [minutes_ago])).items():
+            for field, count in pairs(self.core.call("task_stats", [minutes_ago])).items():
                 figure, _, name = field.partition(":")
                 if figure in _FIGURES:
-                    totals.setdefault(name, dict.fromkeys(_FIGURES, 0))[figure] += int(number)
+                    totals.setdefault(name, dict.fromkeys(_FIGURES, 0))[figure] += number(count)
         return [
             {"name": name, "runs": sum(figures[outcome] for outcome in _FIGURES[:4]), **figures}
             for name, figures in totals.items()
@@ -132,7 +133,7 @@ class State:
         if not page:  # they were taken meanwhile, or are marked to be skipped
             return None
         times = self.core.command(["HMGET", f"{self.base}task:{text(page[0])}", "enqueued_at", "due_at"])
-        since = max(int(time) for time in (*times, 0) if time is not None)
+        since = max(map(number, times))
         return max(0, now_ms - since) if since else None
 
 
@@ -158,6 +159,21 @@ def text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
+def number(value: Any, otherwise: int = 0) -> int:
+    """A number of a reply, or something else where it is none: records can be written by hand."""
+    try:
+        return int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return otherwise
+
+
+def done(progress: dict[str, Any]) -> str:
+    """How far a task is, as it told."""
+    fraction = progress.get("fraction")
+    told = fraction if isinstance(fraction, int | float) else 0
+    return f"{told:.0%} {progress.get('message', '')}".strip()
+
+
 def parsed(value: str, otherwise: Any) -> Any:
     """What a JSON text says, or something else where it is none of that type."""
     try:
@@ -174,7 +190,7 @@ def _held(row: list[str], worker: dict[str, Any], now_ms: int) -> dict[str, Any]
         "name": name,
         "lane": lane,
         "worker": worker["identity"],
-        "tries": int(tries or 0),
-        "for_ms": max(0, now_ms - int(started_at or now_ms)),
+        "tries": number(tries),
+        "for_ms": max(0, now_ms - number(started_at, now_ms)),
         "progress": parsed(progress, {}) or None,
     }

@@ -35,7 +35,8 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=["list", "show", "replay", "delete"], metavar="list|show|replay|delete")
     app_argument(parser)
-    parser.add_argument("ids", nargs="*", type=word, metavar="ID", help="the dead letters to show, replay or delete")
+    which = "the dead letters to show, replay or delete"
+    parser.add_argument("ids", nargs="*", type=word, default=[], metavar="ID", help=which)
     parser.add_argument("--all", action="store_true", help="replay or delete all that the filters choose")
     parser.add_argument("--task", type=word, metavar="NAME", help="of this task only")
     parser.add_argument("--error", type=word, metavar="TEXT", help="with this text in their error, whatever its case")

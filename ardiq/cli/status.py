@@ -8,7 +8,7 @@ from ..pauses import read_pauses
 from . import load_app
 from ._arguments import app_argument, json_argument, watch_argument
 from ._output import Part, Styled, Table, age, many, moment, present
-from ._state import MINUTES, State, last_minutes
+from ._state import MINUTES, State, done, last_minutes
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -85,7 +85,15 @@ def _draw(status: dict[str, Any]) -> list[Part]:
 def running_table(tasks: list[dict[str, Any]]) -> Table:
     """What runs, as `State.running` answers it."""
     rows = [
-        [task["id"], task["name"], task["lane"], task["worker"], str(task["tries"]), age(task["for_ms"]), _done(task)]
+        [
+            task["id"],
+            task["name"],
+            task["lane"],
+            task["worker"],
+            str(task["tries"]),
+            age(task["for_ms"]),
+            done(task["progress"]) if task["progress"] else "",
+        ]
         for task in tasks
     ]
     return Table(["running", "task", "lane", "worker", "try", "for", "progress"], rows, "longest running")
@@ -122,10 +130,3 @@ def _schedule(schedule: dict[str, Any]) -> list[str]:
     else:
         due = f"in {age(schedule['due_in_ms'])}"
     return [schedule["name"], str(schedule["task"]), due]
-
-
-def _done(task: dict[str, Any]) -> str:
-    said = task["progress"]
-    if not said:
-        return ""
-    return f"{said.get('fraction', 0):.0%} {said.get('message', '')}".strip()

@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from .._codec import from_json
 from ..errors import ArdiqError
-from ..models import Progress
 from . import load_app
 from ._arguments import app_argument, json_argument, word
 from ._output import Part, Styled, Table, age, many, moment, print_json, short, show
-from ._state import State, pairs, parsed, text
+from ._state import State, done, number, pairs, parsed, text
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -118,7 +117,7 @@ def read(app: "Ardiq", task_id: str) -> dict[str, Any] | None:
         **fields,
         "place": _place(state, task_id, record),
         "gone_in_ms": ttl_ms if ttl_ms >= 0 else None,
-        "history": parsed(record.get("history", "[]"), []),
+        "history": [attempt for attempt in parsed(record.get("history", ""), []) if isinstance(attempt, dict)],
         "log": [text(line) for line in state.core.call("log", [task_id, 1000])],
     }
 
@@ -127,7 +126,7 @@ def _place(state: State, task_id: str, record: dict[str, str]) -> dict[str, Any]
     """Where it lies: `key`; in a lane its `position`, of how many entries, None beyond the first ten thousand."""
     lane, now_ms = record.get("lane", ""), state.now_ms()
     found = record.get("state")
-    if found == "queued" and int(record.get("lost", 0)) < 2:
+    if found == "queued" and number(record.get("lost")) < 2:
         key = f"{state.base}ready:{lane}"
         position = state.core.command(["LPOS", key, task_id, "MAXLEN", str(_LOOK_AT)])
         return {"key": f"ready:{lane}", "position": position, "of": int(state.core.command(["LLEN", key]))}
@@ -136,9 +135,9 @@ def _place(state: State, task_id: str, record: dict[str, str]) -> dict[str, Any]
     if found == "held":
         return {"key": f"held:{record.get('held_by', '')}"}
     if found == "scheduled":
-        return {"key": "scheduled", "due_in_ms": int(record.get("due_at", now_ms)) - now_ms}
+        return {"key": "scheduled", "due_in_ms": number(record.get("due_at"), now_ms) - now_ms}
     if found == "running":
-        since = int(record.get("started_at", now_ms))
+        since = number(record.get("started_at"), now_ms)
         return {"key": f"running:{record.get('worker', '')}", "for_ms": now_ms - since}
     return {"key": "dead" if found == "failed" else None}
 
@@ -157,13 +156,12 @@ def _draw(task: dict[str, Any]) -> list[Part]:
         Styled(f"{state}, {_where(task)}", _STYLES.get(state, "")),
         _call(task),
         f"lane {task.get('lane', '')}, tries {task.get('tries', 0)}"
-        + (f", lost with {many(task['lost'], 'worker')}" if task.get("lost") else "")
+        + (f", lost with {many(number(task['lost']), 'worker')}" if task.get("lost") else "")
         + (", to be aborted" if task.get("abort_requested") else ""),
     ]
-    parts += [f"{name.partition('_')[0]} {moment(task[name])}" for name in _TIMES if task.get(name)]
-    if task.get("progress"):
-        progress = Progress(task["progress"].get("fraction", 0.0), task["progress"].get("message", ""))
-        parts.append(f"progress {progress.fraction:.0%} {progress.message}".rstrip())
+    parts += [f"{name.partition('_')[0]} {moment(number(task[name]))}" for name in _TIMES if task.get(name)]
+    if isinstance(task.get("progress"), dict):
+        parts.append(f"progress {done(task['progress'])}")
     parts += [f"{name} {task[name]}" for name in ("meta", "headers") if task.get(name)]
     if "result" in task and task.get("result_codec"):
         parts.append(f"result ({task['result_codec']}, {len(task['result']):,} letters)")
@@ -213,8 +211,8 @@ def _attempt(attempt: dict[str, Any]) -> list[str]:
     ran = attempt.get("run_ms")
     return [
         str(attempt.get("try", "")),
-        moment(attempt.get("ended_at", 0)),
-        "its worker died" if ran is None else age(ran),
+        moment(number(attempt.get("ended_at"))),
+        "its worker died" if ran is None else age(number(ran)),
         str(attempt.get("worker", "")),
         short(str(attempt.get("error", ""))),
     ]

@@ -299,3 +299,44 @@ def test_ctrl_c_does_not_wait_for_a_server_that_is_away(tmp_path: Path) -> None:
         finally:
             process.kill()
             process.wait()
+
+
+@pytest.mark.damages_keys
+def test_what_somebody_wrote_by_hand_is_shown_as_well_as_it_goes(app: Ardiq, ardiq: Run) -> None:
+    core, base = app._broker.core, f"ardiq:{{{app.queue_name}}}:"
+
+    def write(key: str, *fields: str) -> None:
+        core.command(["HSET", base + key, *(part for field in fields for part in (field, 'x{"'))])
+
+    dead_letter(app, "dead")
+    asyncio.run(app.ref("add").options(task_id="held").enqueue(1))
+    asyncio.run(app.ref("nothing").options(task_id="later", delay_ms=60_000).enqueue())
+    asyncio.run(app.pause("nothing"))
+    asyncio.run(app.schedules.put("s", "nothing", every=60))
+    core.call("join", ["w:1", 60_000, "{}", '["default"]', 1])
+    core.call("claim", ["w:1", '["default"]', 1, 60_000])
+    numbers = ("tries", "lost", "enqueued_at", "due_at", "started_at", "finished_at", "expires_at")
+    for task_id in ("dead", "held", "later"):
+        write(f"task:{task_id}", *numbers, "args", "kwargs", "result", "progress", "history", "meta", "headers")
+    core.command(["HSET", f"{base}task:held", "progress", '{"fraction": "x", "message": []}', "history", "[7]"])
+    write("worker:w:1", "info", "lanes", "left_threads")
+    write("pauses", "nothing()")
+    write("schedules", "s")
+    minute = int(core.command(["TIME"])[0]) // 60
+    write(f"stats:{minute}", "completed")
+    write(f"task_stats:{minute}", "run_ms:add")
+    for command in ("status", "top", "doctor", "fsck", "schedule list", "schedule show s", "dlq list", "dlq show dead"):
+        for words in ((), ("--json",)):
+            first, *rest = command.split()
+            action = [rest.pop(0)] if first in ("schedule", "dlq") else []
+            code, text = ardiq(first, *action, MODULE, *rest, *words)
+            assert code in (0, 1), text
+    for task_id in ("dead", "held", "later"):
+        for words in ((), ("--json",)):
+            code, text = ardiq("task", "show", MODULE, task_id, *words)
+            assert (code, task_id in text) == (0, True)
+    assert ardiq("schedule", "run", MODULE, "s") == (
+        1,
+        "ardiq: schedule 's' makes no sense: put it anew, or remove it\n",
+    )
+    assert ardiq("task", "abort", MODULE, "later")[0] == 0
