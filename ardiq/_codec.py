@@ -284,9 +284,19 @@ class Codec:
             InvalidArguments: they cannot be read, or do not fit.
             ValueError: an unknown codec.
         """
-        if not codec and not kwargs and signature is not None and (read := signature.reader) is not None:
+        if (not codec or codec == TYPED) and signature is not None:
             try:
-                return list(read(args)), {}
+                if not kwargs and (read := signature.reader) is not None:
+                    return list(read(args)), {}
+                a = _decode_json_strict(args)
+                k = _decode_json_strict(kwargs) if kwargs else {}
+                # Read once for the shape of the call, and again by the types of that shape.
+                if type(a) is list and type(k) is dict and (readers := signature.readers_of(a, k)) is not None:
+                    read, read_keywords = readers
+                    return (
+                        a if read is None else list(read(args)),
+                        k if read_keywords is None else read_keywords(kwargs),
+                    )
             except msgspec.DecodeError:
                 pass  # explained below
         mode = None if codec == CUSTOM else self._mode(codec)

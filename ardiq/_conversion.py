@@ -5,7 +5,7 @@ import sys
 import types
 import typing
 from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -73,6 +73,12 @@ def row_type(hints: Sequence[Any], defaults: Sequence[Any] = ()) -> Any:
     row = make("Row", names, defaults=defaults)
     row.__annotations__ = dict(zip(names, hints, strict=True))
     return row
+
+
+def object_type(names: Iterable[str], hints: Iterable[Any]) -> Any:
+    """A type of objects with exactly these names."""
+    make: Any = typing.TypedDict
+    return make("Object", dict(zip(names, hints, strict=True)))
 
 
 def from_plain(kind: Any, value: Any) -> Any:

@@ -20,14 +20,16 @@ MISSING: Final = _Missing()
 """No annotation, or one that values cannot be converted to."""
 
 Reader: TypeAlias = Callable[[bytes], Sequence[Any]]
+KeywordReader: TypeAlias = Callable[[bytes], dict[str, Any]]
 
-_MOST_SHAPES = 1000
+# Of one function's calls, so many are known, none of them longer.
+_MOST_SHAPES, _LONGEST_SHAPE = 1000, 100
 
 
 class Signature:
     """One function's parameters and annotations, looked up when first needed."""
 
-    __slots__ = ("_fits", "_fn", "_hints", "_readers", "_rows", "_signature", "_wants_tuples", "name")
+    __slots__ = ("_fits", "_fn", "_hints", "_readers", "_readers_of", "_signature", "_wants_tuples", "name")
 
     def __init__(self, name: str, fn: Callable[..., Any]) -> None:
         self.name = name
@@ -36,7 +38,7 @@ class Signature:
         self._signature: inspect.Signature | None = None
         self._hints: dict[str, Any] | None = None
         self._readers: tuple[Reader | None, Reader | None] | None = None
-        self._rows: dict[tuple[Any, ...], Any] = {}
+        self._readers_of: dict[tuple[Any, ...], tuple[Reader | None, KeywordReader | None]] = {}
         self._wants_tuples: bool | None = None
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -80,21 +82,16 @@ class Signature:
             self.check(args, kwargs)
         except TypeError as error:
             raise invalid(str(error)) from None
-        row = None if from_json is None else self._row(len(args), tuple(kwargs))
-        if row is None or from_json is None:
+        if from_json is None:
             return args, kwargs
-        try:
-            values = _conversion.convert([*args, *kwargs.values()], row, from_json)
-        except msgspec.ValidationError:
-            for (label, hint), value in zip(self._labelled(len(args), kwargs), [*args, *kwargs.values()], strict=True):
-                try:
-                    if hint is not MISSING:
-                        _conversion.convert(value, hint, from_json)
-                except msgspec.ValidationError as error:
-                    why = _conversion.why_not(error)
-                    raise invalid(f"argument {label!r} does not fit its annotation: {why}") from None
-            raise
-        return list(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
+        values = []
+        for (label, hint), value in zip(self._labelled(len(args), kwargs), [*args, *kwargs.values()], strict=True):
+            try:
+                values.append(value if hint is MISSING else _conversion.convert(value, hint, from_json))
+            except msgspec.ValidationError as error:
+                why = _conversion.why_not(error)
+                raise invalid(f"argument {label!r} does not fit its annotation: {why}") from None
+        return values[: len(args)], dict(zip(kwargs, values[len(args) :], strict=True))
 
     @property
     def reader(self) -> Reader | None:
@@ -111,6 +108,33 @@ class Signature:
         if self._readers is None:
             self._readers = self._make_readers()
         return self._readers[1]
+
+    def readers_of(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Reader | None, KeywordReader | None] | None:
+        """What reads the JSON array and the JSON object of a call of this shape, converted; None for one in which there
+        is nothing to convert. None for both where the call does not fit, or is too long to be worth it.
+        """
+        shape = (len(args), *kwargs)
+        try:
+            return self._readers_of[shape]
+        except KeyError:
+            pass
+        if len(args) + len(kwargs) > _LONGEST_SHAPE or len(self._readers_of) >= _MOST_SHAPES:
+            return None
+        try:
+            self.check(args, kwargs)
+        except TypeError:
+            return None
+        row = [hint for _, hint in self.positional(len(args))]
+        columns = {keyword: self.hint(keyword) for keyword in kwargs}
+        readers = self._readers_of[shape] = (
+            None if _all_missing(row) else _conversion.decoder(_conversion.row_type(_or_any(row))),
+            None
+            if _all_missing(columns.values())
+            else _conversion.decoder(_conversion.object_type(columns, _or_any(columns.values()))),
+        )
+        return readers
 
     @property
     def wants_tuples(self) -> bool:
@@ -195,21 +219,6 @@ class Signature:
     def _labelled(self, count: int, keywords: Iterable[str]) -> list[tuple[str, Any]]:
         return [*self.positional(count), *((keyword, self.hint(keyword)) for keyword in keywords)]
 
-    def _row(self, count: int, keywords: tuple[str, ...]) -> Any:
-        """The type of a row of so many arguments and these keywords, or None where there is nothing to convert."""
-        shape = (count, *keywords)
-        try:
-            return self._rows[shape]
-        except KeyError:
-            pass
-        hints = [hint for _, hint in self._labelled(count, keywords)]
-        row = None
-        if any(hint is not MISSING for hint in hints):
-            row = _conversion.row_type([Any if hint is MISSING else hint for hint in hints])
-        if len(self._rows) < _MOST_SHAPES:
-            self._rows[shape] = row
-        return row
-
     def _inspected(self) -> inspect.Signature:
         if self._signature is None:
             try:
@@ -230,6 +239,14 @@ class Signature:
             if parameter.default is None and parameter.name in hints:
                 hints[parameter.name] = typing.Optional[hints[parameter.name]]  # noqa: UP045
         return hints
+
+
+def _all_missing(hints: Iterable[Any]) -> bool:
+    return all(hint is MISSING for hint in hints)
+
+
+def _or_any(hints: Iterable[Any]) -> list[Any]:
+    return [Any if hint is MISSING else hint for hint in hints]
 
 
 def invalid(why: str) -> Exception:

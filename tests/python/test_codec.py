@@ -17,7 +17,10 @@ import msgspec
 import pytest
 from helpers import drain, field, result_of
 
-from ardiq import Ardiq
+from ardiq import Ardiq, _conversion
+from ardiq._codec import Codec, to_json
+from ardiq._signature import Signature
+from ardiq.errors import InvalidArguments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as OnlyForTypeCheckers
@@ -451,3 +454,58 @@ async def test_an_unknown_codec_fails_the_task(app: Ardiq) -> None:
     result = await app.result("future")
     assert result is not None
     assert "unknown codec 'cbor'" in result.value
+
+
+def _keywords(a: int, b: str, c: float = 1.0, *, day: date | None = None) -> None: ...
+
+
+def _rest(first: int, *rest: date) -> None: ...
+
+
+def _any_keyword(first: int, /, **more: date) -> None: ...
+
+
+def _untyped(first, *rest, **more) -> None: ...  # type: ignore[no-untyped-def]
+
+
+@pytest.mark.parametrize(
+    ("fn", "args", "kwargs"),
+    [
+        (_keywords, b'[1,"x"]', b""),
+        (_keywords, b"[1]", b'{"b":"x"}'),
+        (_keywords, b"[]", b'{"day":"2026-01-02","a":1,"b":"x","c":2}'),
+        (_rest, b"[1]", b""),
+        (_rest, b'[1,"2026-01-02","2026-01-03"]', b""),
+        (_any_keyword, b"[1]", b'{"first":"2026-01-02","not-a-name":"2026-01-03"}'),
+        (_untyped, b'[1,[2],{"x":3}]', b'{"y":[4]}'),
+    ],
+)
+@pytest.mark.parametrize("codec", ["", "json+types"])
+def test_calls_of_any_shape_are_read_by_type_at_once(
+    monkeypatch: pytest.MonkeyPatch, fn: Callable[..., None], args: bytes, kwargs: bytes, codec: str
+) -> None:
+    reading, signature = Codec(None, None, 1000), Signature("task", fn)
+    expected = signature.convert(*reading.decode_call(args, kwargs, "", None), True)
+    monkeypatch.setattr(_conversion, "convert", None)  # one argument after the other is many times slower
+    for _ in range(2):
+        assert reading.receive_call(args, kwargs, codec, signature) == expected
+
+
+def test_no_more_shapes_of_calls_are_known_than_some() -> None:
+    reading, signature = Codec(None, None, 1000), Signature("task", _any_keyword)
+    for number in range(2000):
+        name = f"k{number}"
+        args, kwargs = reading.receive_call(b"[1]", to_json({name: "2026-01-02"}), "", signature)
+        assert (args, kwargs) == ([1], {name: date(2026, 1, 2)})
+    assert len(signature._readers_of) == 1000
+    long = Signature("task", _rest)
+    args, _ = reading.receive_call(to_json([1] + ["2026-01-02"] * 1000), b"", "", long)
+    assert args == [1] + [date(2026, 1, 2)] * 1000
+    assert not long._readers_of
+
+
+def test_an_argument_of_a_long_call_that_does_not_fit_is_named() -> None:
+    reading, signature = Codec(None, None, 1000), Signature("task", _any_keyword)
+    kwargs = {f"k{number}": "2026-01-02" for number in range(200)} | {"k150": "never"}
+    with pytest.raises(InvalidArguments, match="argument 'k150' does not fit"):
+        reading.receive_call(b"[1]", to_json(kwargs), "", signature)
