@@ -39,7 +39,8 @@ class Core:
     def call(self, function: str, args: Sequence[str | bytes | int], repeat: bool = False) -> Any:
         """Call one function and block, with the GIL released, until it is answered.
 
-        `repeat` allows sending it again when the reply was lost: see `Channel.submit`.
+        It is sent again when the reply was lost if the protocol calls it idempotent; `repeat` allows it for another,
+        see `Channel.submit`.
         """
 
     def command(self, args: Sequence[str | bytes | int]) -> Any:
@@ -94,7 +95,10 @@ class Channel:
         """The descriptor to watch for reading."""
 
     def call(self, ticket: int, function: str, args: Sequence[str | bytes | int]) -> None:
-        """Call one function; answered by an event with this ticket."""
+        """Call one function; answered by an event with this ticket.
+
+        It is sent again when the reply was lost if the protocol calls it idempotent.
+        """
 
     def submit(
         self, ticket: int, function: str, record: tuple[str | bytes, ...] | list[str | bytes], repeat: bool = True

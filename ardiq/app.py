@@ -43,8 +43,9 @@ class Ardiq(Settings, Hooks, Pausing):
     """A queue and the tasks that run on it.
 
     Args:
-        redis_url: the server: `redis://`, `rediss://`, `unix://`, or `embedded://` for a private one. Default:
-            the environment's `ARDIQ_REDIS_URL`, else `redis://localhost:6379`.
+        redis_url: the server: `redis://`, `redis+cluster://`, `redis+sentinel://`, `rediss…://` for TLS, `unix://`, or
+            `embedded://` for a private one. Default: the environment's `ARDIQ_REDIS_URL`, else
+            `redis://localhost:6379`.
         queue_name: the queue; every name is a queue of its own.
         priorities: names of its lanes, lowest first.
         worker_id: what people see of this worker; made of the host's name when None.

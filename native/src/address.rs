@@ -1,26 +1,42 @@
 //! What a server's URL says: where it is, who we are there, how the line is secured.
 //! Opens nothing but the certificate files it names.
 
+mod options;
+
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use redis::{IntoConnectionInfo, RedisConnectionInfo};
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 use url::Url;
 
 use crate::error::Error;
+use options::Query;
+
+const SENTINEL_PORT: u16 = 26379;
 
 #[derive(Clone)]
 pub struct Address {
-    pub place: Place,
+    pub kind: Kind,
+    /// Where to begin: the server, nodes of the cluster, or the Sentinels.
+    pub places: Vec<Place>,
     /// User, password and database.
     pub login: RedisConnectionInfo,
     /// The URL without its password, for messages.
     pub shown: String,
+}
+
+/// What is at the places.
+#[derive(Clone)]
+pub enum Kind {
+    /// A server; should it be of a cluster, then as with that.
+    Server,
+    /// Nodes of a cluster.
+    Cluster,
+    /// Sentinels, who know where the primary of a service is.
+    Sentinel { service: String, login: RedisConnectionInfo },
 }
 
 #[derive(Clone)]
@@ -30,235 +46,187 @@ pub enum Place {
     Unix(PathBuf),
 }
 
-/// Options of the URL's query.
-#[derive(Default)]
-struct Query {
-    user: Option<String>,
-    password: Option<String>,
-    db: Option<i64>,
-    ca_certs: Option<PathBuf>,
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
-    unverified: bool,
-}
-
 impl Address {
     /// # Errors
     /// [`Error::Argument`] that names the part which cannot be used, never the password.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let mut url = Url::parse(text).map_err(|e| invalid(format!("not a URL: {e}")))?;
+        let (first, others) = hosts(text);
+        let mut url = Url::parse(&first).map_err(|e| invalid(format!("not a URL: {e}")))?;
         let query = Query::parse(&url)?;
-        let shown = shown(&url);
+        let shown = shown(&url, &others);
         let at = |what: String| invalid(format!("{shown}: {what}"));
-        match url.scheme() {
-            "unix" | "redis+unix" | "valkey+unix" => {
-                let path = url.to_file_path().map_err(|()| at("no path to a socket".to_owned()))?;
-                Ok(Self { place: Place::Unix(path), login: query.login(RedisConnectionInfo::default()), shown })
-            }
-            scheme @ ("redis" | "valkey" | "rediss" | "valkeys") => {
-                let secure = scheme == "rediss" || scheme == "valkeys";
-                // TLS is set up here; redis-rs reads the rest of the URL.
-                url.set_fragment(None);
-                url.set_query(None);
-                url.set_scheme("redis").expect("both schemes are of one kind");
-                let info = url.into_connection_info().map_err(|e| at(e.to_string()))?;
-                let redis::ConnectionAddr::Tcp(host, port) = info.addr().clone() else {
-                    return Err(at("no host".to_owned()));
-                };
-                let place = if secure {
-                    let name = ServerName::try_from(host.clone())
-                        .map_err(|_| at(format!("{host:?} is no name a certificate could have")))?;
-                    Place::Tls { name, config: Arc::new(query.tls().map_err(at)?), host, port }
-                } else {
-                    Place::Tcp { host, port }
-                };
-                Ok(Self { place, login: query.login(info.redis_settings().clone()), shown })
-            }
-            scheme => Err(at(format!(
-                "unknown scheme {scheme:?}; known are redis://, rediss:// (TLS) and unix:// (a socket's path)"
-            ))),
+        let scheme = url.scheme().to_owned();
+        let (transport, form) = scheme.split_once('+').unwrap_or((&scheme, ""));
+        if matches!(scheme.as_str(), "unix" | "redis+unix" | "valkey+unix") {
+            let path = url.to_file_path().map_err(|()| at("no path to a socket".to_owned()))?;
+            let login = query.login(RedisConnectionInfo::default());
+            return Ok(Self { kind: Kind::Server, places: vec![Place::Unix(path)], login, shown });
         }
+        let secure = match transport {
+            "redis" | "valkey" => false,
+            "rediss" | "valkeys" => true,
+            _ => return Err(at(unknown(&scheme))),
+        };
+        let kind = match form {
+            "" => Kind::Server,
+            "cluster" => Kind::Cluster,
+            "sentinel" => {
+                let service = take_service(&mut url);
+                let service =
+                    service.ok_or_else(|| at("which service? redis+sentinel://HOST:PORT/SERVICE".to_owned()))?;
+                url.port().is_none().then(|| url.set_port(Some(SENTINEL_PORT)));
+                Kind::Sentinel { service, login: query.sentinel_login() }
+            }
+            _ => return Err(at(unknown(&scheme))),
+        };
+        if query.names_sentinels() && !matches!(kind, Kind::Sentinel { .. }) {
+            return Err(at("sentinel_username and sentinel_password go with redis+sentinel://".to_owned()));
+        }
+        if !others.is_empty() && matches!(kind, Kind::Server) {
+            return Err(at("several hosts: write redis+cluster:// or redis+sentinel://".to_owned()));
+        }
+        // TLS is set up here; redis-rs reads the rest of the URL.
+        url.set_fragment(None);
+        url.set_query(None);
+        // Between two schemes that are not the web's, a URL is free to change.
+        url.set_scheme("redis").map_err(|()| at("no host".to_owned()))?;
+        let info = url.into_connection_info().map_err(|e| at(e.to_string()))?;
+        let redis::ConnectionAddr::Tcp(host, port) = info.addr().clone() else {
+            return Err(at("no host".to_owned()));
+        };
+        let first = if secure {
+            Place::Tls { name: name_of(&host).map_err(at)?, config: Arc::new(query.tls().map_err(at)?), host, port }
+        } else {
+            Place::Tcp { host, port }
+        };
+        let port = if matches!(kind, Kind::Sentinel { .. }) { SENTINEL_PORT } else { 6379 };
+        let mut places = vec![first.clone()];
+        for other in others {
+            let (host, port) = host_and_port(&other, port).map_err(at)?;
+            places.push(first.at(&host, port)?);
+        }
+        Ok(Self { kind, places, login: query.login(info.redis_settings().clone()), shown })
+    }
+
+    /// The one server at a place that this address led to: same login.
+    pub fn only(&self, place: Place) -> Self {
+        let secure = matches!(place, Place::Tls { .. });
+        let shown = format!("{}://{place}", if secure { "rediss" } else { "redis" });
+        Self { kind: Kind::Server, places: vec![place], login: self.login.clone(), shown }
     }
 }
 
-impl Address {
-    /// Another node of the same cluster: same login, same TLS.
+impl Place {
+    /// Another server's, reached with the same TLS. No host: the same one.
     ///
     /// # Errors
     /// [`Error::Argument`] when no certificate could have that name.
     pub fn at(&self, host: &str, port: u16) -> Result<Self, Error> {
-        let (mut address, host) = (self.clone(), host.to_owned());
-        address.place = match &self.place {
-            Place::Tls { config, .. } => {
-                let name = ServerName::try_from(host.clone())
-                    .map_err(|_| invalid(format!("{host:?} is no name a certificate could have")))?;
-                Place::Tls { name, config: config.clone(), host, port }
+        Ok(match self {
+            Self::Tls { host: own, config, .. } => {
+                let host = if host.is_empty() { own } else { host }.to_owned();
+                Self::Tls { name: name_of(&host).map_err(invalid)?, config: config.clone(), host, port }
             }
-            _ => Place::Tcp { host, port },
-        };
-        address.shown = match &address.place {
-            Place::Tls { host, port, .. } => format!("rediss://{host}:{port}"),
-            Place::Tcp { host, port } => format!("redis://{host}:{port}"),
-            Place::Unix(path) => format!("unix://{}", path.display()),
-        };
-        Ok(address)
+            Self::Tcp { host: own, .. } => {
+                Self::Tcp { host: if host.is_empty() { own } else { host }.to_owned(), port }
+            }
+            Self::Unix(_) => Self::Tcp { host: if host.is_empty() { "localhost" } else { host }.to_owned(), port },
+        })
     }
 }
 
-impl Query {
-    fn parse(url: &Url) -> Result<Self, Error> {
-        let mut query = Self::default();
-        for (name, value) in url.query_pairs() {
-            let value = value.into_owned();
-            match name.as_ref() {
-                "user" | "username" => query.user = Some(value),
-                "pass" | "password" => query.password = Some(value),
-                "db" => {
-                    let db = value.parse().map_err(|_| invalid(format!("db={value:?} is no database number")))?;
-                    query.db = Some(db);
-                }
-                "ssl_ca_certs" => query.ca_certs = Some(value.into()),
-                "ssl_certfile" => query.certificate = Some(value.into()),
-                "ssl_keyfile" => query.key = Some(value.into()),
-                "ssl_cert_reqs" => match value.as_str() {
-                    "required" => query.unverified = false,
-                    "none" => query.unverified = true,
-                    _ => {
-                        return Err(invalid(format!("ssl_cert_reqs={value:?} is neither required nor none")));
-                    }
-                },
-                // Clients disagree about it, and answers are the same for what is asked here.
-                "protocol" => {}
-                other => {
-                    return Err(invalid(format!(
-                        "unknown option {other:?}; known are db, username, password, ssl_ca_certs, \
-                         ssl_certfile, ssl_keyfile, ssl_cert_reqs"
-                    )));
-                }
-            }
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Tcp { host, port } | Self::Tls { host, port, .. },
+                Self::Tcp { host: other_host, port: other_port } | Self::Tls { host: other_host, port: other_port, .. },
+            ) => host == other_host && port == other_port,
+            (Self::Unix(path), Self::Unix(other)) => path == other,
+            _ => false,
         }
-        query.unverified |= url.fragment() == Some("insecure");
-        Ok(query)
-    }
-
-    fn login(&self, mut login: RedisConnectionInfo) -> RedisConnectionInfo {
-        if let Some(user) = &self.user {
-            login = login.set_username(user);
-        }
-        if let Some(password) = &self.password {
-            login = login.set_password(password);
-        }
-        if let Some(db) = self.db {
-            login = login.set_db(db);
-        }
-        login.set_lib_name("ardiq", env!("CARGO_PKG_VERSION"))
-    }
-
-    fn tls(&self) -> Result<ClientConfig, String> {
-        let provider = Arc::new(ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| e.to_string())?;
-        let builder = if self.unverified {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
-        } else {
-            builder.with_root_certificates(self.roots()?)
-        };
-        match (&self.certificate, &self.key) {
-            (None, None) => Ok(builder.with_no_client_auth()),
-            (Some(certificate), key) => {
-                // One file may hold both.
-                let key = key.as_ref().unwrap_or(certificate);
-                let chain = certificates(certificate)?;
-                let secret = PrivateKeyDer::from_pem_file(key)
-                    .map_err(|e| format!("no private key in {}: {e}", key.display()))?;
-                builder
-                    .with_client_auth_cert(chain, secret)
-                    .map_err(|e| format!("certificate {} and key {}: {e}", certificate.display(), key.display()))
-            }
-            (None, Some(_)) => Err("ssl_keyfile without ssl_certfile".to_owned()),
-        }
-    }
-
-    /// Whom to trust: the named authorities alone, else those of the system.
-    fn roots(&self) -> Result<RootCertStore, String> {
-        let mut roots = RootCertStore::empty();
-        if let Some(path) = &self.ca_certs {
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|e| format!("{}: {e}", path.display()))?;
-            }
-            return Ok(roots);
-        }
-        let native = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(native.certs);
-        if roots.is_empty() {
-            return Err("this system has no certificate authorities; name a file with ssl_ca_certs".to_owned());
-        }
-        Ok(roots)
     }
 }
 
-fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, String> {
-    let unreadable = |e| format!("no certificate in {}: {e}", path.display());
-    let found = CertificateDer::pem_file_iter(path).map_err(unreadable)?;
-    let found: Vec<_> = found.collect::<Result<_, _>>().map_err(unreadable)?;
-    if found.is_empty() {
-        return Err(format!("no certificate in {}", path.display()));
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } | Self::Tls { host, port, .. } if host.contains(':') => {
+                write!(f, "[{host}]:{port}")
+            }
+            Self::Tcp { host, port } | Self::Tls { host, port, .. } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
     }
-    Ok(found)
 }
 
-fn shown(url: &Url) -> String {
+/// The URL with the first of its hosts alone, and the other hosts: a URL proper has one.
+fn hosts(text: &str) -> (String, Vec<String>) {
+    let Some((scheme, rest)) = text.split_once("://") else { return (text.to_owned(), Vec::new()) };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(end);
+    let (user, hosts) = authority
+        .rsplit_once('@')
+        .map_or(("", authority), |(_, hosts)| authority.split_at(authority.len() - hosts.len()));
+    let mut hosts = hosts.split(',');
+    let first = hosts.next().unwrap_or_default();
+    (format!("{scheme}://{user}{first}{tail}"), hosts.map(str::to_owned).collect())
+}
+
+fn host_and_port(text: &str, port: u16) -> Result<(String, u16), String> {
+    let parsed = Url::parse(&format!("redis://{text}")).map_err(|e| format!("{text:?} is no host and port: {e}"))?;
+    match parsed.host_str() {
+        // An address of IPv6 stands in brackets, which are not part of it.
+        Some(host) if !host.is_empty() && parsed.path().is_empty() => {
+            Ok((host.trim_matches(['[', ']']).to_owned(), parsed.port().unwrap_or(port)))
+        }
+        _ => Err(format!("{text:?} is no host and port")),
+    }
+}
+
+/// Takes the service out of `/service/db`.
+fn take_service(url: &mut Url) -> Option<String> {
+    let path = url.path().trim_start_matches('/').to_owned();
+    let (service, db) = path.split_once('/').unwrap_or((&path, ""));
+    url.set_path(db);
+    let service = percent_decoded(service);
+    (!service.is_empty()).then_some(service)
+}
+
+/// By the only decoder at hand: that of a query.
+fn percent_decoded(text: &str) -> String {
+    let pair = format!("x={}", text.replace('+', "%2B"));
+    url::form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+}
+
+fn name_of(host: &str) -> Result<ServerName<'static>, String> {
+    ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is no name a certificate could have"))
+}
+
+fn unknown(scheme: &str) -> String {
+    format!(
+        "unknown scheme {scheme:?}; known are redis://, rediss:// (TLS), unix:// (a socket's path), redis+cluster:// and \
+         redis+sentinel:// (rediss+… with TLS)"
+    )
+}
+
+fn shown(url: &Url, others: &[String]) -> String {
     let mut shown = url.clone();
     // Neither fails where there is a host; where there is none, there is no user either.
     let _ = shown.set_password(None);
     let _ = shown.set_username("");
     shown.set_query(None);
     shown.set_fragment(None);
-    shown.into()
+    let text = String::from(shown);
+    if others.is_empty() {
+        return text;
+    }
+    let path = text.len() - url.path().len();
+    format!("{},{}{}", &text[..path], others.join(","), &text[path..])
 }
 
 fn invalid(what: String) -> Error {
     Error::Argument(format!("redis_url: {what}"))
-}
-
-/// For `ssl_cert_reqs=none`: the line is encrypted, whoever is at its other end.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, tokio_rustls::rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, tokio_rustls::rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, tokio_rustls::rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]
@@ -274,8 +242,9 @@ mod tests {
 
     fn tcp(url: &str) -> (String, u16, i64) {
         let address = Address::parse(url).unwrap_or_else(|e| panic!("{e}"));
-        match address.place {
-            Place::Tcp { host, port } => (host, port, address.login.db()),
+        let db = address.login.db();
+        match address.places.into_iter().next().unwrap() {
+            Place::Tcp { host, port } => (host, port, db),
             _ => panic!("{url} is not plain TCP"),
         }
     }
@@ -302,15 +271,52 @@ mod tests {
     #[test]
     fn sockets() {
         let address = Address::parse("unix:///run/my%20redis.sock?db=1&password=p").unwrap();
-        assert!(matches!(&address.place, Place::Unix(path) if path == &PathBuf::from("/run/my redis.sock")));
+        assert!(matches!(&address.places[0], Place::Unix(path) if path == &PathBuf::from("/run/my redis.sock")));
         assert_eq!((address.login.db(), address.login.password()), (1, Some("p")));
-        assert!(matches!(Address::parse("redis+unix:///s").unwrap().place, Place::Unix(_)));
+        assert!(matches!(Address::parse("redis+unix:///s").unwrap().places[0], Place::Unix(_)));
+    }
+
+    fn places(url: &str) -> Vec<String> {
+        Address::parse(url).unwrap_or_else(|e| panic!("{e}")).places.iter().map(Place::to_string).collect()
+    }
+
+    #[test]
+    fn clusters() {
+        let address = Address::parse("redis+cluster://me:p,@a:7000,b,[::1]:7002?password=q").unwrap();
+        assert!(matches!(address.kind, Kind::Cluster));
+        assert_eq!((address.login.username(), address.login.password()), (Some("me"), Some("q")));
+        assert_eq!(address.shown, "redis+cluster://a:7000,b,[::1]:7002");
+        assert_eq!(places("valkey+cluster://a,b:1,[::1]:7002"), ["a:6379", "b:1", "[::1]:7002"]);
+        assert!(refused("redis://a,b:1").contains("redis+cluster://"));
+        assert!(refused("redis+cluster://a,b:x").contains("\"b:x\""));
+        assert!(refused("redis+cluster://a,").contains("\"\""));
+        assert!(refused("redis+ring://a").contains("\"redis+ring\""));
+    }
+
+    #[test]
+    fn sentinels() {
+        let address = Address::parse("redis+sentinel://:p@a,b:1/my%2Fmain/3?sentinel_password=s").unwrap();
+        let Kind::Sentinel { service, login } = address.kind else { panic!("not a Sentinel") };
+        assert_eq!((service.as_str(), login.password(), login.db()), ("my/main", Some("s"), 0));
+        assert_eq!((address.login.password(), address.login.db()), (Some("p"), 3));
+        assert_eq!(address.shown, "redis+sentinel://a,b:1/my%2Fmain/3");
+        assert_eq!(places("redis+sentinel://a,b:1/main"), ["a:26379", "b:1"]);
+        assert!(refused("redis+sentinel://a,b").contains("which service"));
+        assert!(refused("redis+sentinel://a/main/x").contains("database"));
+        assert!(refused("redis://a?sentinel_password=p").contains("redis+sentinel://"));
+    }
+
+    #[test]
+    fn the_tls_of_all_places_is_one() {
+        let address = Address::parse("rediss+cluster://a,b:1?ssl_cert_reqs=none").unwrap();
+        assert!(address.places.iter().all(|place| matches!(place, Place::Tls { .. })));
+        assert_eq!(address.only(address.places[1].at("", 2).unwrap()).shown, "rediss://b:2");
     }
 
     #[test]
     fn certificates_must_exist() {
-        assert!(matches!(Address::parse("rediss://h?ssl_cert_reqs=none").unwrap().place, Place::Tls { .. }));
-        assert!(matches!(Address::parse("rediss://h#insecure").unwrap().place, Place::Tls { .. }));
+        assert!(matches!(Address::parse("rediss://h?ssl_cert_reqs=none").unwrap().places[0], Place::Tls { .. }));
+        assert!(matches!(Address::parse("rediss://h#insecure").unwrap().places[0], Place::Tls { .. }));
         let missing = refused("rediss://h?ssl_ca_certs=/no/such.pem");
         assert!(missing.contains("/no/such.pem"), "{missing}");
         assert!(refused("rediss://h?ssl_keyfile=/k&ssl_cert_reqs=none").contains("ssl_certfile"));

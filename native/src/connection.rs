@@ -1,11 +1,20 @@
 //! From an address to connections: the shared one that reconnects, the dedicated one for blocking
-//! commands. Knows no key, no function and no library.
+//! commands. Knows no function and no library.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `handshake` | the first exchange with a server |
+//! | `route` | which of several servers is the primary |
+//! | [`cluster`] | what a cluster says of its nodes |
+//! | `link` | the shared connection, made again when it broke |
 
+pub mod cluster;
 mod handshake;
 mod link;
+mod route;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -18,11 +27,12 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::address::{Address, Place};
+use crate::address::{Address, Kind, Place};
 use crate::error::Error;
 
 pub use handshake::Server;
 pub use link::{Attempts, Backoff, Link};
+use route::Route;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -44,10 +54,16 @@ impl Default for Options {
     }
 }
 
-/// Makes connections to one server. Cheap to clone.
+/// Makes connections to one server, or to the primary among several. Cheap to clone.
 #[derive(Clone)]
 pub struct Connector {
-    inner: Arc<(Address, Options)>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    address: Address,
+    options: Options,
+    route: Route,
 }
 
 /// Why an attempt failed, and whether another may go better.
@@ -63,19 +79,27 @@ impl Connector {
     /// # Errors
     /// [`Error::Argument`] for a URL or certificate that cannot be used.
     pub fn new(url: &str, options: Options) -> Result<Self, Error> {
-        Ok(Self { inner: Arc::new((Address::parse(url)?, options)) })
+        Ok(Self::to(Address::parse(url)?, options, None))
     }
 
-    /// To another node of the same cluster.
-    ///
-    /// # Errors
-    /// As [`Address::at`].
-    pub fn at(&self, host: &str, port: u16) -> Result<Self, Error> {
-        Ok(Self { inner: Arc::new((self.address().at(host, port)?, *self.options())) })
+    /// The same; of a cluster, to the node that holds `key`.
+    #[must_use]
+    pub fn for_key(&self, key: &str) -> Self {
+        Self::to(self.address().clone(), *self.options(), Some(key.to_owned()))
+    }
+
+    /// To the server at `place` and no other.
+    #[must_use]
+    pub fn only(&self, place: Place) -> Self {
+        Self::to(self.address().only(place), *self.options(), None)
+    }
+
+    fn to(address: Address, options: Options, key: Option<String>) -> Self {
+        Self { inner: Arc::new(Inner { address, options, route: Route::new(key) }) }
     }
 
     pub fn options(&self) -> &Options {
-        &self.inner.1
+        &self.inner.options
     }
 
     /// The URL without its password, for messages.
@@ -100,25 +124,31 @@ impl Connector {
     }
 
     fn address(&self) -> &Address {
-        &self.inner.0
+        &self.inner.address
     }
 
     async fn attempt(&self, response_timeout: Option<Duration>) -> Result<Connection, Refusal> {
         let limit = self.options().connect_timeout;
-        match timeout(limit, self.open(response_timeout)).await {
-            Ok(opened) => opened,
+        match timeout(limit, self.primary(response_timeout)).await {
+            Ok(found) => found,
             Err(_) => Err(self.unreachable(&format!("no connection within {} ms", limit.as_millis()))),
         }
     }
 
-    async fn open(&self, response_timeout: Option<Duration>) -> Result<Connection, Refusal> {
-        let stream = self.stream().await.map_err(|e| self.unreachable(&e.to_string()))?;
+    /// A connection to the server at `place`, whatever it is.
+    async fn open(
+        &self,
+        place: &Place,
+        login: &RedisConnectionInfo,
+        response_timeout: Option<Duration>,
+    ) -> Result<Connection, Refusal> {
+        let stream = stream(place).await.map_err(|e| self.unreachable(&e.to_string()).at(place, self))?;
         // Nothing of redis-rs' own limits and greetings: ours say more when they fail.
         let bare = RedisConnectionInfo::default().set_skip_set_lib_name();
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let (multiplexed, driver) = MultiplexedConnection::new_with_config(&bare, stream, config)
             .await
-            .map_err(|e| self.unreachable(&e.to_string()))?;
+            .map_err(|e| self.unreachable(&e.to_string()).at(place, self))?;
         let (driven, gone) = watch::channel(());
         let driver = tokio::spawn(async move {
             driver.await;
@@ -126,28 +156,47 @@ impl Connector {
         });
         let closed = AtomicBool::new(false);
         let wire = Wire { multiplexed, closed, gone, driver: driver.abort_handle(), response_timeout };
-        let server = handshake::greet(&wire, &self.address().login).await.map_err(|error| Refusal {
-            temporary: error.temporary,
-            error: error.error.map_message(|what| format!("{}: {what}", self.describe())),
+        let server = handshake::greet(&wire, login).await.map_err(|error| {
+            let told = error.error.map_message(|what| format!("{}: {what}", self.describe()));
+            Refusal { temporary: error.temporary, error: told }.at(place, self)
         })?;
         static GENERATIONS: AtomicU64 = AtomicU64::new(1);
         let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
-        Ok(Connection { inner: Arc::new(Opened { wire, server, generation }) })
-    }
-
-    async fn stream(&self) -> std::io::Result<Box<dyn Stream>> {
-        match &self.address().place {
-            Place::Tcp { host, port } => Ok(Box::new(tcp(host, *port).await?)),
-            Place::Tls { host, port, name, config } => {
-                let stream = tcp(host, *port).await?;
-                Ok(Box::new(TlsConnector::from(config.clone()).connect(name.clone(), stream).await?))
-            }
-            Place::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-        }
+        let opened = Opened { wire, server, generation, place: place.clone(), node: OnceLock::new() };
+        Ok(Connection { inner: Arc::new(opened) })
     }
 
     fn unreachable(&self, why: &str) -> Refusal {
         Refusal { error: Error::broker(format!("cannot reach {}: {why}", self.describe()), false), temporary: true }
+    }
+}
+
+impl Refusal {
+    /// Says which of several servers it was.
+    fn at(mut self, place: &Place, connector: &Connector) -> Self {
+        if connector.address().places.len() > 1 || !matches!(connector.address().kind, Kind::Server) {
+            self.error = self.error.map_message(|what| format!("{what} (at {place})"));
+        }
+        self
+    }
+
+    fn passing(what: String) -> Self {
+        Self { error: Error::broker(what, false), temporary: true }
+    }
+
+    fn lasting(error: Error) -> Self {
+        Self { error, temporary: false }
+    }
+}
+
+async fn stream(place: &Place) -> std::io::Result<Box<dyn Stream>> {
+    match place {
+        Place::Tcp { host, port } => Ok(Box::new(tcp(host, *port).await?)),
+        Place::Tls { host, port, name, config } => {
+            let stream = tcp(host, *port).await?;
+            Ok(Box::new(TlsConnector::from(config.clone()).connect(name.clone(), stream).await?))
+        }
+        Place::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
     }
 }
 
@@ -172,6 +221,16 @@ struct Opened {
     wire: Wire,
     server: Server,
     generation: u64,
+    place: Place,
+    node: OnceLock<Node>,
+}
+
+/// Which of several servers a connection leads to.
+struct Node {
+    /// Its name: a cluster's id for it, else where it is.
+    id: String,
+    /// The slot of a cluster that led there.
+    slot: Option<i64>,
 }
 
 /// A connection before and after its handshake.
@@ -191,8 +250,12 @@ impl Wire {
     }
 
     fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.retire();
         self.driver.abort();
+    }
+
+    fn retire(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     /// Sends one command; an error reply is a value.
@@ -244,6 +307,26 @@ impl Connection {
     pub async fn closed(&self) {
         let mut gone = self.inner.wire.gone.clone();
         while gone.changed().await.is_ok() {}
+    }
+
+    /// Takes no further command; answers under way still come.
+    pub fn retire(&self) {
+        self.inner.wire.retire();
+    }
+
+    /// Where it leads.
+    pub fn place(&self) -> &Place {
+        &self.inner.place
+    }
+
+    /// The slot that led here, where the key of the connector decided between the nodes of a cluster.
+    pub fn slot(&self) -> Option<i64> {
+        self.inner.node.get()?.slot
+    }
+
+    /// Whether it leads to one of several servers that may take its place.
+    pub fn is_routed(&self) -> bool {
+        self.inner.node.get().is_some()
     }
 
     /// Ends it, for all its clones.

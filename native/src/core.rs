@@ -137,7 +137,8 @@ impl Core {
         };
         // Composed here, while no other thread can fork: a child must not find it half done.
         Library::get();
-        Ok(Self { connector: Connector::new(url, options)?, base, state: Mutex::new(None) })
+        let connector = Connector::new(url, options)?.for_key(&base);
+        Ok(Self { connector, base, state: Mutex::new(None) })
     }
 
     /// Calls a library function and waits for its reply. `repeat`: ask again when the reply is lost.
@@ -153,10 +154,7 @@ impl Core {
         for arg in from_python(args)?.iter() {
             request.arg(arg);
         }
-        let send = |dispatcher: Dispatcher| async move {
-            if repeat { dispatcher.send_until_answered(&request).await } else { dispatcher.send(&request).await }
-        };
-        let reply = self.wait(py, send)?;
+        let reply = self.wait(py, |dispatcher| async move { dispatcher.deliver(&request, repeat).await })?;
         to_python(py, reply)
     }
 

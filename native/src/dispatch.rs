@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use redis::{Arg, Cmd, ServerError, Value};
 
+use crate::connection::cluster::Moved;
 use crate::connection::{Backoff, Connection, Link, refuse_error};
 use crate::error::Error;
 use crate::library::{Library, Script};
@@ -120,7 +121,7 @@ impl Dispatcher {
         Ok(Request { function, form, cmd, count: 0, size: 0 })
     }
 
-    /// [`request`](Self::request), its arguments, and [`send`](Self::send) in one.
+    /// [`request`](Self::request), its arguments, and [`deliver`](Self::deliver) in one.
     ///
     /// # Errors
     /// As those.
@@ -129,7 +130,20 @@ impl Dispatcher {
         for arg in args {
             request.arg(arg.as_ref());
         }
-        self.send(&request).await
+        self.deliver(&request, false).await
+    }
+
+    /// Sends a call, again where its reply is lost and the protocol says that this is harmless; or where the caller knows
+    /// (`repeat`).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn deliver(&self, request: &Request, repeat: bool) -> Result<Value, Error> {
+        if repeat || request.function.idempotent {
+            self.send_until_answered(request).await
+        } else {
+            self.send(request).await
+        }
     }
 
     /// Repeats nothing that may have been carried out.
@@ -201,8 +215,10 @@ impl Dispatcher {
         }
         connection.server().require().map_err(Unfit::Refused)?;
         let record = match connection.exchange(&schema::read_command()).await {
-            // Of no concern to who may not see it; on a cluster it may lie on another node.
-            Ok(Value::ServerError(reply)) if matches!(reply.code(), "NOPERM" | "MOVED") => Record::default(),
+            // Of no concern to who may not see it.
+            Ok(Value::ServerError(reply)) if reply.code() == "NOPERM" => Record::default(),
+            // It lies on another node of the cluster, which may be down: then this one's library has to do.
+            Ok(Value::ServerError(reply)) if reply.code() == "MOVED" => self.record_elsewhere(&reply, connection).await,
             answer => Record::read(&settled(answer)?),
         };
         record.check().map_err(Unfit::Refused)?;
@@ -212,6 +228,15 @@ impl Dispatcher {
         *lock(&self.inner.form) = form;
         self.inner.checked.store(connection.generation(), Ordering::Release);
         Ok(form)
+    }
+
+    async fn record_elsewhere(&self, reply: &ServerError, connection: &Connection) -> Record {
+        let read = async {
+            let place = Moved::read(reply)?.from(connection).ok()?;
+            let node = self.inner.link.connector().only(place).connect().await.ok()?;
+            Record::fetch(&node).await.ok()
+        };
+        read.await.unwrap_or_default()
     }
 
     async fn check_library(&self, connection: &Connection, record: &Record) -> Result<(), Unfit> {
@@ -262,7 +287,9 @@ impl Dispatcher {
         match schema::load(connection, &library.payload(), false).await {
             Ok(()) => {
                 // Only for people to read: what the server holds counts.
-                let _ = schema::record(connection, protocol.version, library.sha1()).await;
+                if let Ok(home) = self.inner.link.holding(schema::key()).await {
+                    let _ = schema::record(&home, protocol.version, library.sha1()).await;
+                }
                 Ok(())
             }
             Err(Error::Library(message)) if message.contains("already exists") => {

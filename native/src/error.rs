@@ -82,9 +82,11 @@ impl Error {
             "NOREPLICAS" => {
                 refused(format!("the server refuses writes for want of replicas; see min-replicas-to-write ({detail})"))
             }
-            "MOVED" | "ASK" => {
-                refused(format!("another node of the cluster holds this queue; connect to that node ({code} {detail})"))
-            }
+            "MOVED" => refused(format!("another node of the cluster holds this queue's slot now ({code} {detail})")),
+            "ASK" => refused(format!(
+                "the cluster is moving this queue's slot to another node and is not through yet ({code} {detail})"
+            )),
+            "UNBLOCKED" => refused(format!("the server is not the primary any more ({code} {detail})")),
             "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "CROSSSLOT" => {
                 refused(format!("the server cannot serve this now ({code} {detail})"))
             }
@@ -97,6 +99,11 @@ impl Error {
             },
         }
     }
+}
+
+/// The code of an error reply, also of one that a server before 7.0 wrapped.
+pub fn code(reply: &ServerError) -> &str {
+    reply.details().and_then(raised_in_script).map_or_else(|| reply.code(), |(code, _)| code)
 }
 
 /// Servers before 7.0 wrap what a command inside a script answered:
@@ -198,7 +205,7 @@ mod tests {
     #[test]
     fn memory_and_access_are_told_apart() {
         assert!(matches!(Error::from_reply("OOM", "command not allowed"), Error::OutOfMemory(_)));
-        for code in ["NOAUTH", "WRONGPASS", "NOPERM", "READONLY", "LOADING", "MISCONF", "MOVED", "BUSY"] {
+        for code in ["NOAUTH", "WRONGPASS", "NOPERM", "READONLY", "LOADING", "MISCONF", "MOVED", "BUSY", "UNBLOCKED"] {
             let error = Error::from_reply(code, "as the server says");
             assert!(matches!(error, Error::Broker { maybe_sent: false, .. }), "{code}");
             assert!(error.to_string().contains("as the server says"), "{error}");

@@ -221,9 +221,7 @@ impl Chunk {
         for field in self.records.iter() {
             request.arg(field);
         }
-        let answer =
-            if self.repeat { dispatcher.send_until_answered(&request).await } else { dispatcher.send(&request).await };
-        match answer? {
+        match dispatcher.deliver(&request, self.repeat).await? {
             Value::Array(values) if values.len() == self.count() => Ok(values),
             _ => Err(Error::Script(format!("{}: the reply has not one answer a record", self.function.name))),
         }

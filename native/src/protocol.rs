@@ -30,6 +30,9 @@ pub struct Function {
     pub server_name: String,
     /// Changes nothing.
     pub query: bool,
+    /// Sent twice it does what it would have done once, and its answer is still true: so it may be sent again when a reply
+    /// was lost.
+    pub idempotent: bool,
     pub args: Vec<Argument>,
     pub tail: Option<Tail>,
     /// Flags it is registered with.
@@ -161,8 +164,9 @@ impl Function {
             "query" => true,
             other => return Err(format!("unknown kind {other:?}")),
         };
+        let idempotent = query || entry["idempotent"].as_bool().ok_or("idempotent: neither true nor false")?;
         let server_name = format!("{library}_{name}");
-        Ok(Self { name: name.to_owned(), server_name, query, args, tail, flags })
+        Ok(Self { name: name.to_owned(), server_name, query, idempotent, args, tail, flags })
     }
 
     /// The folder of `lua/` its file lies in.

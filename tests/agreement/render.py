@@ -60,10 +60,11 @@ def _functions() -> str:
             *(", ".join(function[side]) for side in ("from", "to")),
             function["summary"],
             function["repeat"],
+            "yes" if function.get("idempotent", function["kind"] == "query") else "no",
         )
         for name, function in PROTOCOL["functions"].items()
     ]
-    return _table(("function", "from", "to", "does", "when repeated"), *rows)
+    return _table(("function", "from", "to", "does", "when repeated", "idempotent"), *rows)
 
 
 def _calls() -> str:

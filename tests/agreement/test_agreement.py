@@ -134,6 +134,13 @@ def test_rendered_tables() -> None:
         assert render.rendered(text) == text, "run: make render"
 
 
+def test_every_transition_says_whether_a_repeat_is_harmless() -> None:
+    for name, function in FUNCTIONS.items():
+        if function["kind"] == "transition":
+            harmless = function["repeat"].startswith("harmless") and "not so" not in function["repeat"]
+            assert function["idempotent"] is harmless, name
+
+
 def test_every_key_has_an_owner() -> None:
     assert {key["owner"] for key in PROTOCOL["keys"].values()} == set(render.OWNERS)
 

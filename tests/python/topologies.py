@@ -58,6 +58,7 @@ class Node:
         lines = [f"{name} {value or chr(34) * 2}" for name, value in settings.items()]
         self.config.write_text("\n".join([f"port {port}", f"bind {HOST}", f"dir {directory}", *lines, ""]))
         self._sentinel = sentinel
+        self._password = settings.get("requirepass")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -107,6 +108,9 @@ class Node:
             OSError: it does not answer.
         """
         with socket.create_connection((HOST, self.port), timeout) as connection, connection.makefile("rb") as answer:
+            if self._password is not None:
+                connection.sendall(f"AUTH {self._password}\r\n".encode())
+                _read(answer)
             parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
             sent = b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
             connection.sendall(b"*%d\r\n%b" % (len(parts), sent))
@@ -185,10 +189,18 @@ class Cluster(Servers):
 
         What a clumsy failover loses comes about with `primary_of(key).kill()` or `.freeze()`.
         """
+        until(self.is_ok, "the cluster to be whole", self.nodes)
         promoted = self.replicas_of(key)[0]
-        until(lambda: "master_link_status:up" in promoted.command("INFO", "replication"), "a replica in step")
-        promoted.command("CLUSTER", "FAILOVER")
-        until(promoted.is_primary, "the replica's promotion")
+        begun = 0.0
+
+        def is_promoted() -> bool:
+            nonlocal begun
+            if time.monotonic() - begun > 6:  # the servers gave up after five seconds
+                begun = time.monotonic()
+                promoted.command("CLUSTER", "FAILOVER")
+            return promoted.is_primary()
+
+        until(is_promoted, "the replica's promotion", self.nodes)
         return promoted
 
     def begin_move(self, slot: int, target: Node) -> Node:
@@ -224,14 +236,10 @@ class Cluster(Servers):
         self.end_move(slot, target)
 
     def is_ok(self) -> bool:
-        """Whether every node that runs serves, and every replica among them is in step."""
+        """Whether every node that runs serves, they agree who does what, and every replica is in step."""
         running = [node for node in self.nodes if node.running]
-        try:
-            return all("cluster_state:ok" in node.command("CLUSTER", "INFO", timeout=1) for node in running) and all(
-                _in_step(node) for node in running
-            )
-        except (OSError, Refused):
-            return False
+        serving = all("cluster_state:ok" in node.command("CLUSTER", "INFO", timeout=1) for node in running)
+        return serving and all(map(_in_step, running)) and len(set(map(_view, running))) == 1
 
 
 class Sentinels(Servers):
@@ -263,6 +271,15 @@ class Sentinels(Servers):
         port = int(answering.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)[1])
         return next(node for node in self.nodes if node.port == port)
 
+    def primary_after(self, gone: Node) -> Node:
+        """The primary that was promoted since `gone` was it; waits for it."""
+        until(
+            lambda: self.primary() is not gone and self.primary().is_primary(),
+            "a replica's promotion",
+            [*self.nodes, *self.sentinels],
+        )
+        return self.primary()
+
     def replicas(self) -> list[Node]:
         """All others."""
         primary = self.primary()
@@ -271,17 +288,26 @@ class Sentinels(Servers):
     def failover(self) -> Node:
         """Have the Sentinels promote a replica while the primary is well. The new primary.
 
-        What a failure does comes about with `primary().kill()` or `.freeze()`, and `until` the primary is another.
+        What a failure does comes about with `gone.kill()` or `.freeze()`, and `primary_after(gone)`.
         """
         before = self.primary()
         until(lambda: _accepted(self.sentinels[0], "SENTINEL", "FAILOVER", self.service), "a failover to begin")
-        until(lambda: self.primary() is not before and self.primary().is_primary(), "the replica's promotion")
-        return self.primary()
+        return self.primary_after(before)
+
+    def rejoin(self, node: Node) -> None:
+        """Have a primary of before, started again where it was killed, follow the one of now.
+
+        The Sentinels would see to it, too, some ten seconds later.
+        """
+        node.start()
+        until(node.answers, "a server that was killed", [node])
+        node.command("REPLICAOF", HOST, self.primary().port)
+        until(self.is_ok, "the Sentinels to agree", [*self.nodes, *self.sentinels])
 
     def is_ok(self) -> bool:
-        """Whether the Sentinels that run could fail over now: they know each other, the primary and a replica."""
+        """Whether the Sentinels that run could fail over now: they know each other, and all servers are in step."""
         running = [node for node in self.sentinels if node.running]
-        return all(
+        return all(node.answers() and _in_step(node) for node in self.nodes if node.running) and all(
             node.answers()
             and _accepted(node, "SENTINEL", "CKQUORUM", self.service)
             and all("down" not in _pairs(state)["flags"] for state in self._known(node))
@@ -299,7 +325,7 @@ def cluster(
     primaries: int = 3,
     replicas: int = 1,
     *,
-    node_timeout_ms: int = 1000,
+    node_timeout_ms: int = 1500,
     settings: dict[str, str] | None = None,
 ) -> Iterator[Cluster]:
     """A running cluster whose slots are shared evenly; its nodes end with the block.
@@ -341,7 +367,7 @@ def sentinel(
     sentinels: int = 3,
     *,
     service: str = "main",
-    down_after_ms: int = 500,
+    down_after_ms: int = 1000,
     settings: dict[str, str] | None = None,
     sentinel_settings: dict[str, str] | None = None,
 ) -> Iterator[Sentinels]:
@@ -361,9 +387,8 @@ def sentinel(
         follow = {"replicaof": f"{HOST} {first}"}
         nodes = [Node(directory / str(first), first, options)]
         nodes += [Node(directory / str(port), port, {**options, **follow}) for port in others[:replicas]]
-        watch = [
-            Node(directory / str(port), port, sentinel_settings or {}, sentinel=True) for port in others[replicas:]
-        ]
+        own = sentinel_settings or {}
+        watch = [Node(directory / str(port), port, own, sentinel=True) for port in others[replicas:]]
         for node in watch:
             lines = [
                 f"sentinel myid {node.id}",
@@ -373,6 +398,10 @@ def sentinel(
                 *(f"sentinel known-replica {service} {HOST} {port}" for port in others[:replicas]),
                 *(f"sentinel known-sentinel {service} {HOST} {n.port} {n.id}" for n in watch if n is not node),
             ]
+            if "requirepass" in options:
+                lines.append(f"sentinel auth-pass {service} {options['requirepass']}")
+            if "requirepass" in own:
+                lines.append(f"sentinel sentinel-pass {own['requirepass']}")
             with node.config.open("a") as config:
                 config.write("\n".join([*lines, ""]))
         servers = Sentinels(nodes, watch, service)
@@ -389,13 +418,24 @@ def sentinel(
 
 
 def until(condition: Callable[[], Any], what: str, nodes: Sequence[Node] = (), seconds: float = START_S) -> None:
-    """Wait for a condition; the servers' own words are shown if it does not come about."""
+    """Wait for a condition; one that meets a server which does not answer is not met.
+
+    Raises:
+        AssertionError: it did not come about; with the servers' own words.
+    """
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not _holds(condition):
         if time.monotonic() > deadline:
             logs = "\n".join(f"--- {node.name}\n{node.log()[-2000:]}" for node in nodes)
             raise AssertionError(f"waited in vain for {what}\n{logs}")
         time.sleep(0.02)
+
+
+def _holds(condition: Callable[[], Any]) -> bool:
+    try:
+        return bool(condition())
+    except (OSError, Refused):
+        return False
 
 
 _SETTINGS = {
@@ -426,7 +466,13 @@ def _cluster_line(nodes: list[Node], index: int, primaries: int, reader: Node) -
 
 def _in_step(node: Node) -> bool:
     role = node.command("ROLE", timeout=1)
-    return bool(role[0] == "master" or role[3] == "connected")
+    return bool(role[0] == "master" or (role[0] == "slave" and role[3] == "connected"))
+
+
+def _view(node: Node) -> str:
+    """Who does what in the cluster, as one of its nodes sees it."""
+    seen = node.command("CLUSTER", "SLOTS", timeout=1)
+    return str(sorted((first, owner[1], sorted(other[1] for other in others)) for first, _, owner, *others in seen))
 
 
 def _pairs(answer: list[str]) -> dict[str, str]:

@@ -104,7 +104,7 @@ impl Channel {
         }
         let inbox = open.inbox.clone();
         open.state.runtime.spawn(async move {
-            inbox.push(match dispatcher.send(&request).await {
+            inbox.push(match dispatcher.deliver(&request, false).await {
                 Ok(value) => Event::Reply { ticket, value },
                 Err(error) => Event::Failure { ticket, error },
             });

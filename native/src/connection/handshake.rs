@@ -12,6 +12,8 @@ pub struct Server {
     pub name: String,
     pub version: (u32, u32, u32),
     pub cluster: bool,
+    /// Whether it takes writes, or did then.
+    pub primary: bool,
     /// What it calls this connection.
     pub client_id: i64,
 }
@@ -43,6 +45,7 @@ impl Server {
             name: field("server")?.to_owned(),
             version: version(field("version")?)?,
             cluster: field("mode") == Some("cluster"),
+            primary: field("role") != Some("replica"),
             client_id: *client_id,
         })
     }

@@ -1,14 +1,19 @@
 //! The shared connection of a `Core`: made when first used, made again when it broke.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::{Cmd, Value};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::cluster::{Moved, View};
 use super::{Connection, Connector, refuse_error};
-use crate::error::Error;
+use crate::error::{Error, code};
+
+/// How often it is made sure that a primary which others may take the place of still answers, and how long it has.
+const PULSE: Duration = Duration::from_secs(1);
 
 /// The shared connection: connects when first used, and again, with backoff, when it broke. Cheap
 /// to clone.
@@ -23,6 +28,7 @@ struct Shared {
     /// Held by the one that connects; the others wait for what it gets.
     connecting: tokio::sync::Mutex<Backoff>,
     last_error: Mutex<Option<Error>>,
+    watched: AtomicBool,
 }
 
 impl Link {
@@ -32,6 +38,7 @@ impl Link {
             current: Mutex::new(None),
             connecting: tokio::sync::Mutex::new(Backoff::default()),
             last_error: Mutex::new(None),
+            watched: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -57,7 +64,20 @@ impl Link {
         let mut attempts = self.attempts();
         loop {
             let connection = attempts.connection().await?;
-            let answer = connection.exchange(cmd).await;
+            let answer = match connection.exchange(cmd).await {
+                Ok(Value::ServerError(reply)) => match Moved::read(&reply) {
+                    // A key of another slot than this connection is for.
+                    Some(moved) if connection.slot() != Some(moved.slot) => {
+                        let node = self.connector().only(moved.from(&connection)?);
+                        match node.connect().await {
+                            Ok(elsewhere) => elsewhere.exchange(cmd).await,
+                            Err(_) => Ok(Value::ServerError(reply)),
+                        }
+                    }
+                    _ => Ok(Value::ServerError(reply)),
+                },
+                answer => answer,
+            };
             if !attempts.again(&connection, &answer).await {
                 return refuse_error(answer?);
             }
@@ -86,6 +106,9 @@ impl Link {
                     backoff.reset();
                     *lock(&self.inner.last_error) = None;
                     *lock(&self.inner.current) = Some(connection.clone());
+                    if connection.is_routed() {
+                        self.watch();
+                    }
                     return Ok(connection);
                 }
                 Err(refusal) => refusal,
@@ -97,6 +120,48 @@ impl Link {
             }
             tokio::time::sleep_until(next).await;
         }
+    }
+
+    /// The server, or the node of the cluster, that holds `key`.
+    ///
+    /// # Errors
+    /// As [`connection`](Self::connection).
+    pub async fn holding(&self, key: &str) -> Result<Connection, Error> {
+        let connection = self.connection().await?;
+        if !connection.server().cluster {
+            return Ok(connection);
+        }
+        let view = View::ask(&connection, key).await?;
+        match view.owner() {
+            Some(owner) if owner.id != view.asked => self.connector().only(owner.place.clone()).connect().await,
+            _ => Ok(connection),
+        }
+    }
+
+    /// Looks for another primary whenever the one connected to does not answer: a machine that vanished closes no
+    /// connection. Ends with the link.
+    fn watch(&self) {
+        if self.inner.watched.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let link = Arc::downgrade(&self.inner);
+        tokio::spawn(async move {
+            loop {
+                sleep(PULSE).await;
+                let Some(inner) = link.upgrade() else { return };
+                let link = Self { inner };
+                let Ok(connection) = link.connection().await else { continue };
+                if timeout(PULSE, connection.exchange(&redis::cmd("PING"))).await.is_ok() {
+                    continue;
+                }
+                let response_timeout = link.connector().options().response_timeout;
+                if let Ok(found) = link.connector().attempt(Some(response_timeout)).await
+                    && !connection.is_alive()
+                {
+                    *lock(&link.inner.current) = Some(found);
+                }
+            }
+        });
     }
 
     /// For those who waited in vain for another's attempts.
@@ -134,10 +199,23 @@ impl Attempts<'_> {
         match answer {
             Err(Error::Broker { maybe_sent: false, .. }) => Instant::now() < self.deadline(),
             Ok(Value::ServerError(reply)) => {
-                match reply.code() {
-                    // A failover: the name may lead to the new primary by now.
-                    "READONLY" => connection.close(),
-                    "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" => {}
+                match code(reply) {
+                    // A failover: others know the new primary, or the name leads there by now.
+                    "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" => {
+                        self.link.connector().doubt();
+                        connection.retire();
+                    }
+                    "MOVED" => {
+                        if let Some(moved) = Moved::read(reply).filter(|moved| connection.slot() == Some(moved.slot))
+                            && let Ok(place) = moved.from(connection)
+                        {
+                            self.link.connector().expect(place);
+                        }
+                        connection.retire();
+                    }
+                    // While a slot is on the move its keys are on two nodes, and what is not whole must not be worked
+                    // with: `ASK` is waited out, not followed.
+                    "ASK" | "LOADING" | "BUSY" | "TRYAGAIN" => {}
                     _ => return false,
                 }
                 let pause = self.backoff.pause();
@@ -157,7 +235,7 @@ impl Attempts<'_> {
     }
 }
 
-/// Growing pauses between attempts: 50 ms to 2 s, with jitter, so that a fleet does not come back
+/// Growing pauses between attempts: 50 ms to 1 s, with jitter, so that a fleet does not come back
 /// in step.
 #[derive(Debug, Default)]
 pub struct Backoff {
@@ -167,7 +245,7 @@ pub struct Backoff {
 impl Backoff {
     /// How long to pause before the next attempt.
     pub fn pause(&mut self) -> Duration {
-        let full = 50_u64.saturating_mul(1 << self.failures.min(16)).min(2000);
+        let full = 50_u64.saturating_mul(1 << self.failures.min(16)).min(1000);
         self.failures = self.failures.saturating_add(1);
         // Each `RandomState` is seeded anew: randomness enough for this, without another crate.
         let jitter = RandomState::new().hash_one(self.failures) % (full / 2 + 1);
@@ -188,15 +266,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_two_seconds() {
+    fn pauses_grow_to_a_second() {
         let mut backoff = Backoff::default();
         let first = backoff.pause();
         assert!((25..=50).contains(&(first.as_millis() as u64)), "{first:?}");
         for _ in 0..40 {
             let pause = backoff.pause();
-            assert!(pause <= Duration::from_secs(2), "{pause:?}");
+            assert!(pause <= Duration::from_secs(1), "{pause:?}");
         }
-        assert!(backoff.pause() >= Duration::from_secs(1));
+        assert!(backoff.pause() >= Duration::from_millis(500));
         backoff.reset();
         assert!(backoff.pause() <= Duration::from_millis(50));
     }

@@ -4,11 +4,11 @@ const PROTOCOL: &str = r#"{
   "version": 3, "library": "demo_v3", "prefix": "demo",
   "keys": {}, "global_keys": {}, "errors": {},
   "functions": {
-    "put": {"kind": "transition", "flags": [],
+    "put": {"kind": "transition", "idempotent": false, "flags": [],
       "args": [{"name": "limit", "type": "int"}, {"name": "lanes", "type": "json"}],
       "tail": {"name": "items", "max": 5, "record": [
         {"name": "id", "type": "string"}, {"name": "size", "type": "int"}]}},
-    "drop": {"kind": "transition", "flags": ["allow-oom"], "args": [{"name": "id", "type": "string"}]},
+    "drop": {"kind": "transition", "idempotent": false, "flags": ["allow-oom"], "args": [{"name": "id", "type": "string"}]},
     "size": {"kind": "query", "flags": ["no-writes"], "args": []}
   }
 }"#;

@@ -3,6 +3,7 @@
 use redis::{Cmd, Value};
 use serde_json::Value as Json;
 
+use crate::connection::cluster::View;
 use crate::connection::{Connection, Link, refuse_error};
 use crate::error::Error;
 use crate::protocol::Protocol;
@@ -28,40 +29,35 @@ impl InUse {
     }
 }
 
-struct Primary {
-    host: String,
-    port: u16,
-    slots: Vec<(i64, i64)>,
-}
-
 impl Nodes {
     /// # Errors
     /// As [`Link::query`]; [`Error::Library`] for a server too old.
     pub async fn open(link: &Link) -> Result<Self, Error> {
         let first = link.connection().await?;
-        let mut primaries = Vec::new();
-        if first.server().cluster {
-            primaries = read_slots(&first.query(redis::cmd("CLUSTER").arg("SLOTS")).await?);
-        }
-        let nodes = if primaries.len() < 2 {
-            Self { nodes: vec![(first, None)], home: 0 }
+        let nodes = if first.server().cluster {
+            Self::of_cluster(link, first).await?
         } else {
-            let slot = match first.query(redis::cmd("CLUSTER").arg("KEYSLOT").arg(schema::key())).await? {
-                Value::Int(slot) => slot,
-                _ => 0,
-            };
-            let home = primaries.iter().position(|primary| primary.holds(slot)).unwrap_or(0);
-            let mut nodes = Vec::new();
-            for primary in primaries {
-                let connector = link.connector().at(&primary.host, primary.port)?;
-                nodes.push((connector.connect().await?, Some(format!("{}:{}", primary.host, primary.port))));
-            }
-            Self { nodes, home }
+            Self { nodes: vec![(first, None)], home: 0 }
         };
         for (node, _) in &nodes.nodes {
             node.server().require()?;
         }
         Ok(nodes)
+    }
+
+    async fn of_cluster(link: &Link, first: Connection) -> Result<Self, Error> {
+        let view = View::ask(&first, schema::key()).await?;
+        if let [_] = view.shards.as_slice() {
+            return Ok(Self { nodes: vec![(first, None)], home: 0 });
+        }
+        let owner = view.owner().map(|owner| &owner.id);
+        let home = view.shards.iter().position(|shard| Some(&shard.id) == owner).unwrap_or(0);
+        let mut nodes = Vec::new();
+        for shard in &view.shards {
+            let node = link.connector().only(shard.place.clone());
+            nodes.push((node.connect().await?, Some(shard.place.to_string())));
+        }
+        Ok(Self { nodes, home })
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Connection> {
@@ -121,50 +117,5 @@ impl Nodes {
             Value::Array(items) => Ok(items.iter().filter_map(schema::text).collect()),
             _ => Ok(Vec::new()),
         }
-    }
-}
-
-impl Primary {
-    fn holds(&self, slot: i64) -> bool {
-        self.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot))
-    }
-}
-
-/// From the answer to `CLUSTER SLOTS`: ranges, each with its primary and then replicas.
-fn read_slots(answer: &Value) -> Vec<Primary> {
-    let Value::Array(ranges) = answer else { return Vec::new() };
-    let mut primaries: Vec<Primary> = Vec::new();
-    for range in ranges {
-        let Value::Array(range) = range else { continue };
-        let [Value::Int(first), Value::Int(last), Value::Array(node), ..] = range.as_slice() else {
-            continue;
-        };
-        let [host, Value::Int(port), ..] = node.as_slice() else { continue };
-        let (host, port) = (schema::text(host).unwrap_or_default(), *port as u16);
-        match primaries.iter_mut().find(|primary| primary.host == host && primary.port == port) {
-            Some(primary) => primary.slots.push((*first, *last)),
-            None => primaries.push(Primary { host, port, slots: vec![(*first, *last)] }),
-        }
-    }
-    primaries
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn primaries_are_read_once_each() {
-        let node = |host: &str, port| {
-            Value::Array(vec![Value::BulkString(host.as_bytes().to_vec()), Value::Int(port), Value::Nil])
-        };
-        let range = |first, last, port| {
-            Value::Array(vec![Value::Int(first), Value::Int(last), node("10.0.0.1", port), node("10.0.0.2", port)])
-        };
-        let answer = Value::Array(vec![range(0, 100, 1), range(101, 200, 2), range(201, 300, 1)]);
-        let primaries = read_slots(&answer);
-        let seen: Vec<_> = primaries.iter().map(|p| (p.host.as_str(), p.port, p.slots.len())).collect();
-        assert_eq!(seen, [("10.0.0.1", 1, 2), ("10.0.0.1", 2, 1)]);
-        assert!(primaries[0].holds(250) && !primaries[0].holds(150) && primaries[1].holds(101));
     }
 }

@@ -1,0 +1,173 @@
+"""A Redis Cluster: each queue in its slot, nodes that die, slots that move."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import pytest
+from helpers import SOON_S, drain, eventually, leftovers, result_of, working
+from streams import Stream, offset
+from topologies import Cluster, Node, cluster, until
+
+from ardiq import Ardiq, BrokerError
+from ardiq.cli import main
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Cluster]:
+    with cluster(primaries=3, replicas=1) as servers:
+        yield servers
+
+
+@pytest.fixture
+def make_app(servers: Cluster, make_app: Callable[..., Ardiq]) -> Iterator[Callable[..., Ardiq]]:
+    apps: list[Ardiq] = []
+
+    def make(**options: object) -> Ardiq:
+        apps.append(make_app(**{"redis_url": servers.url, "poll_block_ms": 1000, **options}))
+        return apps[-1]
+
+    yield make
+    until(servers.is_ok, "the cluster to be whole again", servers.nodes)
+    for app in apps:
+        app._broker.close()
+        assert leftovers(servers, app._broker._base, for_ever=False) == []
+
+
+async def test_queues_lie_on_all_primaries(servers: Cluster, make_app: Callable[..., Ardiq]) -> None:
+    primaries = {primary.name for primary, _ in servers.slots().values()}
+    names = (f"on{number}" for number in range(1000))
+    queues: dict[str, str] = {}
+    while len(queues) < len(primaries):
+        name = next(names)
+        queues.setdefault(servers.primary_of(f"ardiq:{{{name}}}:").name, name)
+    # Whichever node is asked first.
+    for url in (servers.url, servers.nodes[0].url, servers.nodes[-1].url):
+        for name in queues.values():
+            app = make_app(redis_url=url, queue_name=name)
+
+            @app.task
+            async def work(number: int) -> int:
+                return number
+
+            async with working(app):
+                assert await work.request(1, timeout=SOON_S) == 1
+                assert (await result_of(await work.enqueue(2))).value == 2
+                jobs = await app.enqueue_many(work.prepare(i) for i in range(300))
+                assert [(await result_of(job)).value for job in jobs] == list(range(300))
+    # All of them are in the registry, which lies on one of the nodes.
+    assert main(["fsck", servers.nodes[0].url]) == 0
+
+
+def test_migrate_loads_on_every_primary(servers: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    primaries = [primary for primary, _ in servers.slots().values()]
+    functions = "FUNCTION" in str(primaries[0].command("COMMAND", "INFO", "FUNCTION")).upper()
+    if functions:
+        for primary in primaries:
+            primary.command("FUNCTION", "FLUSH")
+    assert main(["migrate", servers.nodes[0].url, "--check"]) == (1 if functions else 0)
+    assert main(["migrate", servers.url]) == 0
+    done = [line for line in capsys.readouterr().out.splitlines() if line.startswith("done: ")]
+    assert sorted(done) == sorted(f"done: load ardiq_v1 on {primary.name}" for primary in primaries if functions)
+    assert main(["migrate", servers.nodes[-1].url, "--check"]) == 0
+    servers.slots()
+    assert servers.primary_of("ardiq:schema").command("HGET", "ardiq:schema", "data") == "1"
+
+
+async def test_a_failover_in_good_order_loses_nothing(servers: Cluster, make_app: Callable[..., Ardiq]) -> None:
+    app = make_app()
+    stream = Stream(app)
+    async with working(app), stream.flowing():
+        for _ in range(2):
+            await asyncio.to_thread(servers.failover, app._broker._base)
+            await stream.proceeds()
+
+
+async def test_a_slot_moves_while_its_queue_works(servers: Cluster, make_app: Callable[..., Ardiq]) -> None:
+    app = make_app()
+    slot, stream = servers.slot_of(app._broker._base), Stream(app)
+    source = servers.primary_of(app._broker._base)
+    async with working(app), stream.flowing():
+        for target in [*_others(servers, source), source]:
+            await asyncio.to_thread(servers.move, slot, target)
+            await stream.proceeds()
+
+
+async def test_half_a_queue_is_not_worked_with(servers: Cluster, make_app: Callable[..., Ardiq]) -> None:
+    app = make_app()
+    impatient = make_app(queue_name=app.queue_name, broker_timeout_ms=300)
+    stream = Stream(app)
+    task = impatient.ref("work")
+    jobs = await impatient.enqueue_many(task.prepare(i) for i in range(30))
+    slot = servers.slot_of(app._broker._base)
+    target = _others(servers, servers.primary_of(app._broker._base))[0]
+    source = servers.begin_move(slot, target)
+    for _ in range(3):
+        with pytest.raises(BrokerError, match="moving this queue's slot") as refused:
+            await task.enqueue(30)
+        assert not refused.value.maybe_enqueued
+        moved = servers.move_keys(slot, source, target, most=10)
+        assert moved == 10
+    # Nothing was made on either side meanwhile.
+    held = [int(node.command("CLUSTER", "COUNTKEYSINSLOT", slot)) for node in (source, target)]
+    assert held[1] == 30
+    async with working(app):
+        await asyncio.to_thread(servers.move_keys, slot, source, target)
+        servers.end_move(slot, target)
+        assert [(await result_of(job)).value for job in jobs] == list(range(30))
+    assert sorted(stream.ran) == list(range(30))
+    await asyncio.to_thread(servers.move, slot, source)
+    assert await impatient.queue_size() == 0
+
+
+@pytest.mark.parametrize("way", ["kill", "freeze"])
+async def test_a_primary_that_is_gone(servers: Cluster, make_app: Callable[..., Ardiq], way: str) -> None:
+    app = make_app()
+    stream = Stream(app)
+
+    async with working(app):
+        async with stream.flowing():
+            pass
+        # What its replica had not received would be lost by nature.
+        gone, replica = servers.primary_of(app._broker._base), servers.replicas_of(app._broker._base)[0]
+        await eventually(lambda: offset(gone) == offset(replica))
+        getattr(gone, way)()
+        await asyncio.to_thread(until, replica.is_primary, "the replica's promotion", servers.nodes)
+        async with stream.flowing():
+            pass
+        if way == "kill":
+            gone.start()
+        else:
+            gone.thaw()
+        await eventually(lambda: not gone.is_primary())
+
+
+async def test_a_queue_whose_shard_is_down_says_so(make_app: Callable[..., Ardiq]) -> None:
+    with cluster(primaries=3, replicas=0) as servers:
+        app = make_app(redis_url=servers.url, broker_timeout_ms=500)
+        task = app.ref("work")
+        await task.enqueue(1)
+        primary = servers.primary_of(app._broker._base)
+        primary.kill()
+        with pytest.raises(BrokerError, match=primary.name):
+            await task.enqueue(2)
+        primary.start()
+        until(servers.is_ok, "the cluster to serve")
+        await make_app(redis_url=servers.url).ref("work").enqueue(3)
+
+
+async def test_a_cluster_of_one(make_app: Callable[..., Ardiq]) -> None:
+    with cluster(primaries=1, replicas=0) as alone:
+        assert main(["migrate", alone.url]) == 0
+        app = make_app(redis_url=alone.url)
+
+        @app.task
+        async def work() -> int:
+            return 1
+
+        job = await work.enqueue()
+        await drain(app)
+        assert (await result_of(job)).value == 1
+
+
+def _others(servers: Cluster, primary: Node) -> list[Node]:
+    return [other for other, _ in servers.slots().values() if other is not primary]

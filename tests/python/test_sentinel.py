@@ -1,0 +1,81 @@
+"""A primary that Sentinels watch: it is found, and its successor too."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+from helpers import eventually, working
+from streams import Stream, offset
+from topologies import Sentinels, sentinel
+
+from ardiq import Ardiq, BrokerError, LibraryError
+from ardiq.cli import main
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Sentinels]:
+    with sentinel(replicas=1, sentinels=3) as servers:
+        yield servers
+
+
+async def test_what_an_app_is_told_when_the_url_is_wrong(servers: Sentinels, make_app: Callable[..., Ardiq]) -> None:
+    primary, watching = servers.primary(), ",".join(node.name for node in servers.sentinels)
+    for url, message in (
+        (f"redis+sentinel://{watching}/other", 'knows no service "other"'),
+        (f"redis+sentinel://{primary.name}/{servers.service}", "the Sentinel at .*unknown command"),
+    ):
+        with pytest.raises(BrokerError, match=message) as caught:
+            await make_app(redis_url=url).ref("work").enqueue(1)
+        assert not caught.value.maybe_enqueued
+    with pytest.raises(LibraryError, match="no node of a cluster"):
+        await make_app(redis_url=f"redis+cluster://{primary.name}").ref("work").enqueue(1)
+    with pytest.raises(ValueError, match="which service"):
+        make_app(redis_url=f"redis+sentinel://{watching}")
+
+
+async def test_one_sentinel_that_answers_is_enough(servers: Sentinels, make_app: Callable[..., Ardiq]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        gone, frozen = "127.0.0.1:1", f"127.0.0.1:{silent.getsockname()[1]}"
+        url = f"redis+sentinel://{gone},{frozen},{servers.sentinels[0].name}/{servers.service}/3"
+        app = make_app(redis_url=url)
+        await app.ref("work").enqueue(1)
+        assert await app.queue_size() == 1
+        # In the database that the URL names.
+        assert "db0" not in servers.primary().command("INFO", "keyspace")
+
+
+@pytest.mark.parametrize("way", ["in good order", "kill", "freeze"])
+async def test_the_new_primary_is_followed(servers: Sentinels, make_app: Callable[..., Ardiq], way: str) -> None:
+    app = make_app(redis_url=servers.url, poll_block_ms=1000)
+    stream = Stream(app)
+    primary, replica = servers.primary(), servers.replicas()[0]
+    async with working(app):
+        async with stream.flowing():
+            pass
+        # What the replica had not received would be lost by nature.
+        await eventually(lambda: offset(primary) == offset(replica))
+        if way == "in good order":
+            await asyncio.to_thread(servers.failover)
+        else:
+            getattr(primary, way)()
+            await asyncio.to_thread(servers.primary_after, primary)
+        async with stream.flowing():
+            pass
+        if way == "freeze":
+            primary.thaw()
+    await asyncio.to_thread(servers.rejoin, primary)
+    assert main(["fsck", servers.url, "--queue", app.queue_name]) == 0
+
+
+async def test_sentinels_and_servers_have_passwords_of_their_own(make_app: Callable[..., Ardiq]) -> None:
+    secret = {"requirepass": "server", "masterauth": "server"}
+    with sentinel(settings=secret, sentinel_settings={"requirepass": "sentinel"}) as servers:
+        watching, service = servers.url.removeprefix("redis+sentinel://").split("/")
+        app = make_app(redis_url=f"redis+sentinel://:server@{watching}/{service}?sentinel_password=sentinel")
+        job = await app.ref("work").enqueue(1)
+        assert await job.status() == "queued"
+        for login, options in ((":server@", ""), ("", "?sentinel_password=sentinel")):
+            half = make_app(redis_url=f"redis+sentinel://{login}{watching}/{service}{options}")
+            with pytest.raises(BrokerError, match="wants a password"):
+                await half.ref("work").enqueue(1)
