@@ -285,12 +285,13 @@ impl Shared {
         }
     }
 
-    /// What could not be started, because the slots were others', may be by now.
+    /// What could not be started, because threads or other queues had the slots, may be by now. An event loop that has
+    /// all slots to itself knows.
     fn offer(&self) {
-        if self.config.seat.is_some() {
+        if self.config.seat.is_some() || !self.config.thread_tasks.is_empty() {
             let (tasks, threads) = {
                 let mut slots = self.slots();
-                (slots.has_room_again(), slots.threads_to_wake())
+                (slots.calls_loop(), slots.threads_to_wake())
             };
             if tasks {
                 self.inbox.push(Event::Tasks);

@@ -50,6 +50,28 @@ async def test_threads_are_started_when_needed(make_app: Callable[..., Ardiq]) -
     assert len(names) <= 2
 
 
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_tasks_on_the_loop_get_the_slots_that_threads_give_back(
+    make_app: Callable[..., Ardiq], concurrency: int
+) -> None:
+    app = make_app(concurrency=concurrency)
+    ended: list[str] = []
+
+    @app.task
+    def in_thread() -> None:
+        time.sleep(0.01)
+        ended.append("in_thread")
+
+    @app.task
+    async def in_loop() -> None:
+        await asyncio.sleep(0.01)
+        ended.append("in_loop")
+
+    await app.enqueue_many(task.prepare() for _ in range(25) for task in (in_thread, in_loop, in_loop, in_thread))
+    async with working(app):
+        await eventually(lambda: len(ended) == 100)
+
+
 async def test_never_more_threads_than_concurrency(make_app: Callable[..., Ardiq]) -> None:
     app = make_app(concurrency=3)
     lock = threading.Lock()

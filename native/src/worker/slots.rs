@@ -89,7 +89,7 @@ pub struct Slots {
     concurrency: usize,
     /// Where other queues of this process share the slots.
     seat: Option<Seat>,
-    /// Tasks could not be started because the slots are others'.
+    /// The event loop left tasks here for want of slots, or does not come for them.
     starved: bool,
     thread_tasks: HashSet<Vec<u8>>,
     /// For the event loop.
@@ -166,6 +166,7 @@ impl Slots {
         let came_back = std::mem::take(&mut self.stalled);
         let wanted = limit.min(self.tasks.claims.len());
         let count = self.start(wanted, now);
+        self.starved = count < wanted;
         let claims = self.tasks.claims.drain(..count).collect();
         (claims, if came_back { self.wake() } else { self.wake_for_batch() })
     }
@@ -185,7 +186,6 @@ impl Slots {
         let mut count = wanted.min(self.free(now));
         if let Some(seat) = &self.seat {
             count = seat.take(count);
-            self.starved |= count < wanted;
         }
         self.started += count;
         count
@@ -204,11 +204,12 @@ impl Slots {
         }
     }
 
-    /// Whether the event loop may start tasks that it could not, because the slots were others'.
-    pub fn has_room_again(&mut self) -> bool {
-        let has_room = self.starved && self.room() > 0;
-        self.starved &= !has_room;
-        has_room && self.has_tasks()
+    /// Whether to call the event loop: for tasks that it left here and may start now, because a thread or another queue
+    /// of this process gave a slot back, or because it did not come.
+    pub fn calls_loop(&mut self) -> bool {
+        let calls = self.starved && self.room() > 0;
+        self.starved &= !calls;
+        calls && (self.has_tasks() || self.stalled)
     }
 
     /// Whether to look for work although there is no room for it: others must know of it to leave some.
@@ -503,7 +504,7 @@ impl Slots {
             self.prefetch.reset();
         }
         if from_loop && loop_unattended && !full {
-            self.stalled = true;
+            (self.stalled, self.starved) = (true, true);
         }
     }
 

@@ -145,6 +145,16 @@ fn tasks_nobody_comes_for_go_back_and_none_are_claimed_until_somebody_does() {
 }
 
 #[test]
+fn an_event_loop_that_does_not_come_is_called_once() {
+    let now = Instant::now();
+    let mut slots = working(4, 1..3, false, now);
+    assert!(!slots.calls_loop(), "it was told of them");
+    settled(&mut slots, now + HELD_TOO_LONG);
+    assert!(slots.calls_loop());
+    assert!(!slots.calls_loop());
+}
+
+#[test]
 fn tasks_that_are_about_to_be_taken_stay() {
     let now = Instant::now();
     let mut slots = working(4, 1..4, false, now);
@@ -268,6 +278,25 @@ fn threads_and_the_loop_share_the_slots() {
     assert!(slots.take_for_thread(now).0.is_none());
     slots.settle(outcomes(&[2]));
     assert_eq!(slots.take_for_thread(now).0.unwrap().token, 3);
+}
+
+#[test]
+fn the_event_loop_is_called_when_a_thread_gives_a_slot_back() {
+    let now = Instant::now();
+    let mut slots = working(1, 1..1, false, now);
+    slots.poke();
+    slots.next(now);
+    let claims = vec![claim(1, "threaded", now), claim(2, "task", now)];
+    slots.accept(&mut Reply { claims, ..reply(0..0, false, -1, now) }, now);
+    assert!(slots.take_for_thread(now).0.is_some());
+    assert!(slots.take(9, now).0.is_empty());
+    assert!(!slots.calls_loop(), "there is no slot yet");
+    slots.settle(outcomes(&[1]));
+    assert!(slots.calls_loop());
+    assert!(!slots.calls_loop());
+    assert_eq!(slots.take(9, now).0.len(), 1);
+    slots.settle(outcomes(&[2]));
+    assert!(!slots.calls_loop(), "it left nothing");
 }
 
 #[test]
