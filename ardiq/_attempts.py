@@ -32,6 +32,8 @@ Claim = tuple[str, int, str, bytes, bytes, str, bytes, str, int, int]
 Outcome = tuple[str, int, str, int, bytes, bytes]
 
 COMPLETE, FAILED, RETRY, SNOOZE, ABORTED, RELEASED = "complete", "failed", "retry", "snooze", "aborted", "release"
+# The task runs again.
+_GOES_ON = frozenset((RETRY, SNOOZE, RELEASED))
 
 # A task without a max_age is not put off for ever.
 _LONGEST_SNOOZED_MS = 7 * 86_400_000
@@ -136,6 +138,9 @@ class Attempts:
         self.in_thread: Callable[..., Awaitable[Any]]
         self.in_process: Callable[[Registered, Claim], Awaitable[Any]]
         self._why_cancelled: dict[int, str] = {}
+        self._telling: set[asyncio.Task[None]] = set()
+        # Where a record goes with its task's end, nothing can be told after it.
+        self._ends_at_once = app.result_ttl_ms == 0
         self._loop_thread = get_ident()
 
     def registered(self, name: str) -> Registered:
@@ -167,6 +172,7 @@ class Attempts:
         codec = self._codec
         decode, receive, encode = codec.receive_call, codec.receiver(signature), codec.encode_result
         takes_none = signature is None or signature.takes(())
+        ends_at_once = self._ends_at_once
 
         async def attempt(claim: Claim) -> None:
             started = monotonic()
@@ -181,6 +187,8 @@ class Attempts:
                 else:
                     value = await fn(*receive(claim[3]))
                 result = encode(claim[2], signature, value)
+                if ends_at_once and self.must_tell(claim, COMPLETE):
+                    await self._worker.reports_arrive(claim[1])
             except BaseException as error:
                 await self.failed(entry, claim, started, error)
                 return
@@ -203,6 +211,8 @@ class Attempts:
                 args, kwargs = self._codec.receive_call(claim[3], claim[4], claim[5], signature)
                 value = await call(claim, args, kwargs)
                 result = self._codec.encode_result(claim[2], signature, value)
+                if self.must_tell(claim, COMPLETE):
+                    await self._worker.reports_arrive(claim[1])
             except BaseException as error:
                 await self.failed(entry, claim, started, error)
                 return
@@ -270,6 +280,8 @@ class Attempts:
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
             if why is not None:
+                if self.must_tell(claim, why):
+                    await self._worker.reports_arrive(claim[1])
                 self.settle_cancelled(claim, run_s, why)
                 return
         verdict = self.judge(entry, claim, run_s, error)
@@ -325,15 +337,19 @@ class Attempts:
 
     def has_last_words(self, claim: Claim, verdict: _Verdict) -> bool:
         """Whether `last_words` has anything to do; from any thread."""
-        return verdict.hooks is not None or self._worker.has_told(claim[1])
+        return verdict.hooks is not None or self.must_tell(claim, verdict.outcome)
+
+    def must_tell(self, claim: Claim, outcome: str) -> bool:
+        """Whether what the attempt told has to arrive before it is settled: nobody takes it from an attempt that is not
+        the last one any more, nor for a record that is gone. From any thread.
+        """
+        return (self._ends_at_once or outcome in _GOES_ON) and self._worker.has_told(claim[1])
 
     async def last_words(self, claim: Claim, verdict: _Verdict) -> None:
-        """What comes before the outcome: the hooks, and what the task told, which nobody takes from an attempt that is
-        not the last one any more.
-        """
+        """What comes before the outcome: the hooks, and what the task told."""
         if verdict.hooks is not None:
             await self._tell_hooks(verdict.hooks)
-        if verdict.outcome in (RETRY, SNOOZE):
+        if self.must_tell(claim, verdict.outcome):
             await self._worker.reports_arrive(claim[1])
 
     async def _tell_hooks(self, failure: ErrorContext) -> None:
@@ -385,7 +401,17 @@ class Attempts:
         elif (held := self.threads.pop(token, None)) is not None:
             # A thread cannot be stopped: it is settled now, and what it returns is ignored.
             self.abandon(held.claim, 1)
-            self.settle_cancelled(held.claim, monotonic() - held.started, why)
+            run_s = monotonic() - held.started
+            if self.over or not self.must_tell(held.claim, why):
+                self.settle_cancelled(held.claim, run_s, why)
+                return
+            telling = asyncio.get_running_loop().create_task(self._settle_told(held.claim, run_s, why))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
+
+    async def _settle_told(self, claim: Claim, run_s: float, why: str) -> None:
+        await self._worker.reports_arrive(claim[1])
+        self.settle_cancelled(claim, run_s, why)
 
     def log_success(self, claim: Claim, run_s: float) -> None:
         """Say so at debug level."""

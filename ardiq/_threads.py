@@ -5,7 +5,7 @@ import contextvars
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from math import inf
 from time import monotonic, time
@@ -176,6 +176,8 @@ class SyncTasks:
             attempts.abandon(claim, -1)
             return
         run_s = monotonic() - started
+        if attempts.must_tell(claim, COMPLETE) and not self._wait(attempts._worker.reports_arrive(claim[1])):
+            return
         details = to_json({"codec": codec}) if codec else b""
         self._link.settle([(claim[0], claim[1], COMPLETE, int(run_s * 1000), data, details)])
         attempts.count(claim, run_s, COMPLETE)
@@ -185,15 +187,20 @@ class SyncTasks:
     def _failed(self, entry: Registered, claim: Claim, started: float, error: BaseException) -> None:
         run_s = monotonic() - started
         verdict = self._attempts.judge(entry, claim, run_s, error)
-        if self._attempts.has_last_words(claim, verdict):
-            last_words = self._attempts.last_words(claim, verdict)
-            try:
-                asyncio.run_coroutine_threadsafe(last_words, self._loop).result()
-            except (RuntimeError, CancelledError):
-                last_words.close()  # the loop is closed or about to be, and with it the worker
-                return
+        has_last_words = self._attempts.has_last_words(claim, verdict)
+        if has_last_words and not self._wait(self._attempts.last_words(claim, verdict)):
+            return
         self._link.settle([(claim[0], claim[1], verdict.outcome, int(run_s * 1000), verdict.value, verdict.details)])
         self._attempts.count(claim, run_s, verdict.outcome)
+
+    def _wait(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Have the loop do it; whether it did."""
+        try:
+            asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        except (RuntimeError, CancelledError):
+            work.close()  # the loop is closed or about to be, and with it the worker
+            return False
+        return True
 
     def _look(self) -> None:
         """Settle what is over its time limit, and look again at the next deadline."""

@@ -1,6 +1,7 @@
 """What tasks tell of themselves: progress, notes, log lines, and whether they are still wanted."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -113,6 +114,77 @@ async def test_what_a_task_tells_just_before_it_is_to_run_again_arrives(
     # Without waiting for it: what the first attempts told had arrived before the last one began.
     assert await job.logs() == [f"{word} {run}" for run in (1, 2, 3) for word in ("began", "failed")]
     assert await job.meta() == {"1": True, "2": True, "3": True}
+    assert is_sound(app)
+
+
+@pytest.mark.parametrize("how", ["async", "thread", "middleware"])
+async def test_what_a_task_tells_last_arrives_where_its_record_goes_with_its_end(
+    make_app: Callable[..., Ardiq], how: str
+) -> None:
+    app = make_app(result_ttl_ms=0)
+
+    def tell() -> None:
+        task = current_task()
+        assert task is not None
+        task.log("began")
+        task.log("ended")
+
+    async def tell_async() -> None:
+        tell()
+
+    if how == "middleware":
+
+        @app.middleware
+        async def through(context: ExecutionContext, call_next: Callable[[], Awaitable[Any]]) -> Any:
+            return await call_next()
+
+    job = await app.task(name="tell")(tell if how == "thread" else tell_async).enqueue()
+    app.burst = True
+    await app.run()
+    assert await job.logs() == ["began", "ended"]
+    assert await job.status() == "not_found"
+
+
+@pytest.mark.parametrize("executor", ["async", "thread"])
+@pytest.mark.parametrize("result_ttl_ms", [300_000, 0])
+async def test_what_an_attempt_tells_before_it_is_handed_back_arrives(
+    make_app: Callable[..., Ardiq], executor: str, result_ttl_ms: int
+) -> None:
+    app = make_app(result_ttl_ms=result_ttl_ms)
+    told, loop, go_on = asyncio.Event(), asyncio.get_running_loop(), threading.Event()
+
+    def tell(word: str) -> None:
+        task = current_task()
+        assert task is not None
+        task.log(word)
+
+    async def work_async() -> None:
+        tell("began")
+        while not await has_logged(app, job.id, 1):
+            await asyncio.sleep(0.01)
+        told.set()
+        try:
+            await asyncio.sleep(SOON_S)
+        finally:
+            tell("was interrupted")
+
+    def work() -> None:
+        tell("began")
+        while not asyncio.run_coroutine_threadsafe(has_logged(app, job.id, 1), loop).result():
+            time.sleep(0.01)
+        tell("was interrupted")
+        loop.call_soon_threadsafe(told.set)
+        go_on.wait(SOON_S)
+
+    job = await app.task(name="work")(work_async if executor == "async" else work).enqueue()
+    run = asyncio.create_task(app.run())
+    async with asyncio.timeout(SOON_S):
+        await told.wait()
+        run.cancel()
+        await asyncio.wait([run])
+    go_on.set()
+    assert await job.status() == "queued"
+    assert await job.logs() == ["began", "was interrupted"]
     assert is_sound(app)
 
 
