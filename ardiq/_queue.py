@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ._codec import from_json
 from ._mailbox import Outcome, too_late
 from ._signature import Signature
+from ._signing import Signer
 from .models import Attempt, Progress, TaskInfo, TaskResult
 
 if TYPE_CHECKING:
@@ -154,9 +155,7 @@ class Queue:
             BadSignature: the app's own deserializer is not shown what no producer with the key made.
         """
         if self._app._signer is not None and self._app._codec.is_custom:
-            args, kwargs, headers = (record.get(field, b"") for field in ("args", "kwargs", "headers"))
-            name, codec = text_of(record, "name"), text_of(record, "codec")
-            self._app._signer.check(self._app.queue_name, name, args, kwargs, codec, headers)
+            self.check(self._app._signer, record)
         positional, by_name = self._app._codec.decode_call(
             record.get("args", b"[]"),
             record.get("kwargs", b""),
@@ -164,6 +163,16 @@ class Queue:
             self._signature_of(text_of(record, "name")),
         )
         return tuple(positional), by_name
+
+    def check(self, signer: Signer, record: dict[str, bytes]) -> dict[str, Any]:
+        """The headers of a record that a producer with the app's key made.
+
+        Raises:
+            BadSignature: it is none.
+        """
+        args, kwargs, headers = (record.get(field, b"") for field in ("args", "kwargs", "headers"))
+        name, codec = text_of(record, "name"), text_of(record, "codec")
+        return signer.check(self._app.queue_name, name, args, kwargs, codec, headers)
 
     def _signature_of(self, name: str) -> Signature | None:
         entry = self._app._registry.get(name)

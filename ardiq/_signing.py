@@ -38,8 +38,11 @@ class Signer:
         message = _message(queue, name, args, kwargs, codec, headers)
         return to_json({_HEADER: _signature(self._keys[0], message), **headers}).decode()
 
-    def check(self, queue: str, name: str, args: bytes, kwargs: bytes, codec: str, packed: bytes) -> None:
+    def check(self, queue: str, name: str, args: bytes, kwargs: bytes, codec: str, packed: bytes) -> dict[str, Any]:
         """Take a call or not; nothing of it was read before. `packed`: its headers as they travel.
+
+        Returns:
+            Its headers without the signature.
 
         Raises:
             BadSignature: it was not enqueued with a key of this app, or changed since.
@@ -48,15 +51,16 @@ class Signer:
             headers = from_json(packed) if packed else {}
             given = headers.pop(_HEADER, None)
             message = _message(queue, name, args, kwargs, codec, headers)
-        except (ValueError, AttributeError, TypeError):
+        except (ValueError, AttributeError, TypeError, RecursionError):
             raise BadSignature(f"the headers of this call of {name!r} are not what a producer writes") from None
         if given is None and self._takes_unsigned:
-            return
+            return without_signature(headers)
         if not isinstance(given, str):
             raise BadSignature(f"this call of {name!r} has no signature, and the worker has a signing_key")
         expected = [_signature(key, message).encode() for key in self._keys]
         if not any(hmac.compare_digest(each, given.encode(errors="replace")) for each in expected):
             raise BadSignature(f"this call of {name!r} was signed with another key, or changed since it was enqueued")
+        return without_signature(headers)
 
 
 def without_signature(headers: dict[str, Any]) -> dict[str, Any]:

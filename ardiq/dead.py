@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import _options
 from ._broker import refusal
-from ._codec import from_json
 from ._dead import Filter, Moment, Pace, Row, ids_of
 from ._queue import fields_of, number_of, text_of
-from ._signing import without_signature
-from .errors import ArdiqError, BrokerError, WrongType
+from .errors import ArdiqError, BadSignature, BrokerError, WrongType
 from .models import DeadLetter, DeadRecord, Unreadable
 
 if TYPE_CHECKING:
@@ -136,6 +134,7 @@ class DeadLetters:
         Raises:
             ValueError: nothing was chosen, or something in two ways; an id is of a lane that this app does not have.
             TypeError: the new arguments do not fit the task or its annotations, or cannot travel.
+            BadSignature: there are new arguments, and one that `ids` names was not signed with a key of this app.
 
         Example:
             ```python
@@ -149,8 +148,9 @@ class DeadLetters:
         pace, done, is_known = Pace(rate), 0, isinstance(which, list)
         async for page in self._pages_of(which):
             rows = self._of_served_lanes(page, is_known)
-            # A wrong one is refused before any is sent.
-            changes = None if call is None else await self._signed(rows, self._changes(rows, call))
+            changes = None
+            if call is not None:  # a wrong one is refused before any is sent
+                rows, changes = await self._signed(rows, self._changes(rows, call), is_known)
             for at in range(0, len(rows), pace.portion):
                 portion = slice(at, at + pace.portion)
                 await pace.wait(len(rows[portion]))
@@ -293,17 +293,27 @@ class DeadLetters:
             changes.append((*change, ""))
         return changes
 
-    async def _signed(self, rows: Rows, changes: Changes) -> Changes:
-        """Changes with a new signature, where the app signs; their other headers stay."""
+    async def _signed(self, rows: Rows, changes: Changes, is_known: bool) -> tuple[Rows, Changes]:
+        """Changes with a new signature, where the app signs, of those whose old one is good: their names and other
+        headers stay, and are not to be vouched for when somebody else wrote them.
+        """
         signer, queue = self._app._signer, self._app.queue_name
         if signer is None:
-            return changes
-        signed = Changes()
+            return rows, changes
+        kept, signed = Rows(), Changes()
         for row, (args, kwargs, codec, _) in zip(rows, changes, strict=True):
             record = fields_of(await self._line().call("task", row.task_id))
-            headers = without_signature(from_json(record.get("headers") or b"{}"))
-            signed.append((args, kwargs, codec, signer.sign(queue, row.name, args, kwargs, codec, headers)))
-        return signed
+            try:
+                headers = self._app._queue.check(signer, record)
+            except BadSignature as error:
+                if is_known:
+                    raise BadSignature(f"dead letter {row.task_id!r}: {error}; enqueue the task anew") from None
+                log.warning("dead letter %r was left: %s", row.task_id, error)
+                continue
+            kept.append(row)
+            name = text_of(record, "name")
+            signed.append((args, kwargs, codec, signer.sign(queue, name, args, kwargs, codec, headers)))
+        return kept, signed
 
     async def _requeue(self, rows: Rows, changes: Changes | None, is_known: bool) -> int:
         line = self._line()

@@ -10,7 +10,7 @@ from . import _options
 from ._codec import from_json, to_json
 from ._cron import Timing
 from ._options import NO_OPTIONS
-from .errors import ArdiqError
+from .errors import ArdiqError, BadSignature
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -161,6 +161,7 @@ class Schedules:
 
         Raises:
             ArdiqError: somebody wrote into its definition, which makes no sense any more.
+            BadSignature: the app has a `signing_key`, and the schedule was not put with it.
         """
         waiter = {"waiter": f"schedule:{name}", "waiter_ttl_ms": _OUTCOME_WAIT_MS}
         cursor = b"0"
@@ -169,10 +170,11 @@ class Schedules:
             for row_name, _, definition in _rows(page):
                 if row_name == name:
                     try:
+                        self._check(name, definition)
                         args = tuple(from_json(definition.get("args", "[]")))
                         kwargs = from_json(definition.get("kwargs", "{}"))
                         task = self._app.ref(definition["task"], priority=definition["lane"])
-                    except (KeyError, ValueError, TypeError):
+                    except (KeyError, ValueError, TypeError, AttributeError):
                         raise ArdiqError(f"schedule {name!r} makes no sense: put it anew, or remove it") from None
                     return await self._app._producer.enqueue_later(task, args, kwargs, NO_OPTIONS, waiter)
             if cursor == b"0":
@@ -206,6 +208,16 @@ class Schedules:
             return definition
         args, kwargs = (definition.get(field, "").encode() for field in ("args", "kwargs"))
         return definition | {"headers": signer.sign(self._app.queue_name, definition["task"], args, kwargs, "", {})}
+
+    def _check(self, name: str, definition: dict[str, Any]) -> None:
+        """Refuse one that no app with the key put: what is enqueued for it is to be signed."""
+        if self._app._signer is None:
+            return
+        args, kwargs, headers = (definition.get(field, "").encode() for field in ("args", "kwargs", "headers"))
+        try:
+            self._app._signer.check(self._app.queue_name, definition["task"], args, kwargs, "", headers)
+        except BadSignature as error:
+            raise BadSignature(f"schedule {name!r}: {error}; put it anew") from None
 
     async def _call(self, function: str, *args: str | bytes | int) -> Any:
         return await self._app._broker.line(get_running_loop()).call(function, *args)

@@ -101,6 +101,7 @@ async def test_what_was_not_signed_with_the_key_is_dead_lettered_unrun(
         ("headers", "7"),
         ("headers", "nonsense \x00"),
         ("headers", ""),
+        ("headers", "[" * 100_000),
     ],
 )
 async def test_a_record_that_was_changed_is_dead_lettered_unrun(
@@ -234,6 +235,47 @@ async def test_a_dead_letter_runs_again_with_other_arguments_and_its_headers(mak
     await drain(app)
     assert (await result_of(job)).value == 0.5
     assert seen == [({"trace": "one"}, 0), ({"trace": "one"}, 2)]
+
+
+async def test_a_schedule_that_was_not_signed_is_not_signed_when_it_is_run_now(make_app: Callable[..., Ardiq]) -> None:
+    app = make_app(signing_key=KEY)
+    forger = make_app(queue_name=app.queue_name)
+    await forger.schedules.put("theirs", "note", every=3600, args=[1])
+    await app.schedules.put("changed", "note", every=3600, args=[1])
+    key = f"{app._broker._base}schedules"
+    core = app._broker.core
+    core.command(["HSET", key, "changed", core.command(["HGET", key, "changed"]).replace(b"[1]", b"[2]")])
+    for name in ("theirs", "changed"):
+        with pytest.raises(BadSignature, match=f"schedule '{name}': this call of 'note' .*; put it anew"):
+            await app.schedules.run_now(name)
+    assert await app.queue_size() == 0
+
+
+async def test_a_dead_letter_that_was_not_signed_is_not_signed_when_its_arguments_change(
+    make_app: Callable[..., Ardiq], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its name and its other headers would stay, and somebody else may have written them."""
+    app = make_app(signing_key=KEY)
+    forger = make_app(queue_name=app.queue_name)
+
+    @app.task(max_retries=0)
+    async def divide(by: int) -> float:
+        return 1 / by
+
+    theirs = await forger.send("divide", 1)
+    ours = await app.send("divide", 0)
+    changed = await app.send("divide", 0)
+    await drain(app)
+    app._broker.core.command(["HSET", f"{app._broker._base}task:{changed.id}", "headers", '{"user":"admin"}'])
+    for job in (theirs, changed):
+        with pytest.raises(BadSignature, match=f"dead letter '{job.id}': .* has no signature.*; enqueue the task anew"):
+            await app.dead.requeue(job.id, args=[2])
+    with caplog.at_level("WARNING", "ardiq"):
+        assert await app.dead.requeue(task="divide", args=[2]) == 1
+    assert sum("was left" in line for line in caplog.messages) == 2
+    await drain(app)
+    assert (await result_of(ours)).value == 0.5
+    assert await app.dead_count() == 2
 
 
 async def test_an_own_deserializer_is_shown_nothing_unsigned(make_app: Callable[..., Ardiq]) -> None:
