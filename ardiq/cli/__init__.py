@@ -11,13 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
+from .. import _core
 from ..errors import ArdiqError
 from ._arguments import Parser, Refusal, refusing
 
 __all__ = ["Refusal", "build_parser", "load_app", "main", "program"]
 
 if TYPE_CHECKING:
-    from .. import _core
     from ..app import Ardiq
 
 _INTERRUPTED = 130
@@ -76,6 +76,8 @@ def program() -> NoReturn:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = Parser(prog="ardiq", description="A distributed task queue on Redis or Valkey.")
+    version = f"Ardiq {_core.VERSION}, version {_core.PROTOCOL_VERSION} of the library"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, text in _COMMANDS.items():
         module = importlib.import_module(f".{name}", __name__)
@@ -129,13 +131,13 @@ def is_url(target: str) -> bool:
     return "://" in target
 
 
-def open_core(url: str, queue: str = "default", prefix: str = "ardiq") -> "_core.Core":
+def open_core(url: str, queue: str = "default", prefix: str = "ardiq") -> _core.Core:
     """The connection to one queue of the server at `url`, an embedded one included.
 
     Raises:
         Refusal: that is no URL of a server.
     """
-    from .. import _core, embedded
+    from .. import embedded
 
     with refusing():
         if embedded.is_embedded(url):

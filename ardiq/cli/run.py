@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import math
 import os
 import queue
 import signal
@@ -25,6 +24,7 @@ from .._processes import exit_reason
 from .._queues import read_shares
 from ..errors import LibraryError
 from . import Refusal, load_app
+from ._arguments import duration_ms
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -70,12 +70,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--drain-timeout",
-        type=_seconds,
-        metavar="SECONDS",
+        type=_seconds_or_none_at_all,
+        metavar="TIME",
         help="wait this long for running tasks when stopping, then hand them back (default: wait for them)",
     )
     parser.add_argument("--max-tasks", type=_positive, metavar="N", help="end a worker after about N attempts")
-    parser.add_argument("--max-age", type=_positive, metavar="SECONDS", help="end a worker after this time")
+    parser.add_argument("--max-age", type=_seconds, metavar="TIME", help="end a worker after this time")
     parser.add_argument(
         "--max-memory-mb",
         type=_positive,
@@ -198,7 +198,7 @@ class _Work:
         if limits.max_tasks is not None and attempts >= limits.max_tasks:
             return f"{attempts} attempts (--max-tasks {limits.max_tasks})"
         if limits.max_age is not None and time.monotonic() - self._started >= limits.max_age:
-            return f"{limits.max_age} s old (--max-age)"
+            return f"{limits.max_age:g} s old (--max-age)"
         # Not before it has run a task: a limit below what a worker starts with would replace it for ever.
         if limits.max_memory_mb is not None and attempts and (held := resident_mb()) > limits.max_memory_mb:
             return f"holds {held} MiB (--max-memory-mb {limits.max_memory_mb})"
@@ -321,10 +321,8 @@ def _positive(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, got {text!r}")
-    return seconds
+    return duration_ms(text) / 1000
+
+
+def _seconds_or_none_at_all(text: str) -> float:
+    return 0.0 if text in ("0", "0.0") else _seconds(text)

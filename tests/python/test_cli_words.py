@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from helpers import drain
 
-from ardiq import Ardiq, BrokerError
+from ardiq import Ardiq, BrokerError, _core
 from ardiq.cli import _output, main
 
 MODULE = f"{__name__}:words_app"
@@ -340,3 +340,7 @@ def test_what_somebody_wrote_by_hand_is_shown_as_well_as_it_goes(app: Ardiq, ard
         "ardiq: schedule 's' makes no sense: put it anew, or remove it\n",
     )
     assert ardiq("task", "abort", MODULE, "later")[0] == 0
+
+
+def test_the_version(ardiq: Run) -> None:
+    assert ardiq("--version") == (0, f"Ardiq {_core.VERSION}, version {_core.PROTOCOL_VERSION} of the library\n")
