@@ -1,5 +1,6 @@
 """`ardiq run`: what it says to a wrong name, how it stops, and how several workers are kept running."""
 
+import contextlib
 import os
 import re
 import signal
@@ -126,7 +127,12 @@ def project(tmp_path: Path) -> Iterator[Project]:
         yield project
         for process in project.processes:
             if process.poll() is None:
+                # A child that holds on to the interpreter outlives it, and keeps its standard error open.
+                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
                 process.kill()
+                for child in children:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(child), signal.SIGKILL)
             process.communicate()
         project.core.close()
 
