@@ -15,6 +15,7 @@ from ._attempts import ABORTED, Attempts, Claim, Registered, within
 from ._broker import Enqueued, resolve
 from ._codec import from_json
 from ._inline_library import InlineLibrary, InlineTask
+from ._inline_pauses import InlinePauses
 from ._inline_schedules import InlineSchedules
 from ._mailbox import Outcome, too_late
 from ._scheduler import Scheduler
@@ -75,7 +76,10 @@ class InlineLine:
         self.library = InlineLibrary(_machine_ms if clock is None else lambda: clock.now_ms, clock is not None)
         self.schedules = InlineSchedules(self.library)
         self.scheduler = Scheduler(app)
-        self._functions = {**self.library.functions, **self.schedules.functions, "abort": self._abort}
+        pauses = InlinePauses(self.library, lambda a, k, codec: app._codec.decode_call(a, k, codec, None))
+        self._functions = {
+            **self.library.functions, **self.schedules.functions, **pauses.functions, "abort": self._abort,
+        }  # fmt: skip
         self._runs: set[asyncio.Task[None]] = set()
         self._noted: dict[int, dict[str, bytes]] = {}
         self._tokens: dict[str, int] = {}  # of what runs

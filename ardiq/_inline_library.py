@@ -34,7 +34,7 @@ class InlineTask:
 
     @property
     def is_unfinished(self) -> bool:
-        return self.state in ("queued", "scheduled", "running")
+        return self.state in ("queued", "scheduled", "held", "running")
 
     def number(self, field: str) -> int:
         """A field as a number, 0 where there is none."""
@@ -80,6 +80,7 @@ class InlineLibrary:
         self.tasks: dict[str, InlineTask] = {}
         self.ready: deque[InlineTask] = deque()
         self.on_end: Callable[[InlineTask], None] = lambda _: None
+        self.stops: Callable[[InlineTask], bool] = lambda _: False
         self.waiters: dict[str, str] = {}  # task id -> who is told, of those that are no mailbox
         self.functions: dict[str, Callable[..., Any]] = {
             "task": self.task, "counts": self.counts, "dead_letters": self.dead_letters, "requeue": self.requeue,
@@ -115,12 +116,14 @@ class InlineLibrary:
                 self.ready.append(task)
 
     def claim(self, task: InlineTask) -> bool:
-        """queued -> running, expired; whether it is to be run."""
+        """queued -> running, expired, held; whether it is to be run."""
         now_ms = self.now_ms()
         if task.state != "queued" or self.tasks.get(task.id) is not task:
             return False
         if 0 < task.number("expires_at") <= now_ms:
             self._end(task, "expired", b"expired")
+            return False
+        if self.stops(task):
             return False
         task.write(state="running", started_at=now_ms, tries=task.number("tries") + 1)
         return True
@@ -216,11 +219,11 @@ class InlineLibrary:
         return [len(self.discard(ttl_ms, *dead)), 0]
 
     def abort(self, task_id: str, _ttl_ms: int) -> bytes:
-        """queued, scheduled -> aborted; one that runs is for the line to stop."""
+        """queued, scheduled, held -> aborted; one that runs is for the line to stop."""
         task = self.tasks.get(task_id)
         if task is None:
             return b"not_found"
-        if task.state not in ("queued", "scheduled"):
+        if task.state not in ("queued", "scheduled", "held"):
             return b"finished"
         self._end(task, ABORTED, b"aborted")
         return b"aborted"

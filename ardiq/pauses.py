@@ -72,6 +72,11 @@ class Pausing:
         rule, positions = self._pause(task, argument)
         await self._ask("pause", *rule, to_json(positions))
 
+    def pause_sync(self, task: Task[..., Any] | str | None = None, *, argument: Argument | None = None) -> None:
+        """`pause` for code without an event loop; blocks this thread until the server has answered."""
+        rule, positions = self._pause(task, argument)
+        self._ask_sync("pause", *rule, to_json(positions))
+
     async def resume(self, task: Task[..., Any] | str | None = None, *, argument: Argument | None = None) -> bool:
         """End the pause that was made with the same arguments, and give back what it held, in its order.
 
@@ -84,9 +89,21 @@ class Pausing:
             _, _, more = await self._ask("resume", *rule, _PORTION, 1)
         return bool(answer == b"resumed")
 
+    def resume_sync(self, task: Task[..., Any] | str | None = None, *, argument: Argument | None = None) -> bool:
+        """`resume` for code without an event loop; blocks this thread until all is given back."""
+        rule, _ = self._pause(task, argument, lenient=True)
+        answer, _, more = self._ask_sync("resume", *rule, _PORTION, 0)
+        while more:
+            _, _, more = self._ask_sync("resume", *rule, _PORTION, 1)
+        return bool(answer == b"resumed")
+
     async def pauses(self) -> list[Pause]:
         """What is paused, the oldest first."""
         return read_pauses(await self._ask("pauses"))
+
+    def pauses_sync(self) -> list[Pause]:
+        """`pauses` for code without an event loop; blocks this thread until the server has answered."""
+        return read_pauses(self._ask_sync("pauses"))
 
     def _pause(
         self, task: Task[..., Any] | str | None, argument: Argument | None, *, lenient: bool = False
@@ -128,6 +145,9 @@ class Pausing:
 
     async def _ask(self, function: str, *args: str | bytes | int) -> Any:
         return await self._broker.line(get_running_loop()).call(function, *args)
+
+    def _ask_sync(self, function: str, *args: str | bytes | int) -> Any:
+        return self._broker.core.call(function, args)
 
 
 def read_pauses(answer: list[Any]) -> list[Pause]:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -222,6 +222,61 @@ async def expiry(app: Ardiq, pass_time: PassTime) -> list[Any]:
     return [await told(job) for job in jobs]
 
 
+async def pauses(app: Ardiq, pass_time: PassTime) -> list[Any]:
+    @app.task
+    async def send(customer: int | str, text: str = "") -> list[Any]:
+        return [customer, text]
+
+    @app.task
+    async def bill(amount: int, customer: int, day: date | None = None) -> int:
+        return amount
+
+    @app.task
+    async def other() -> None: ...
+
+    async def paused() -> list[Any]:
+        return sorted(
+            (pause.id, pause.task or "", str(pause.argument), str(pause.value), pause.held)
+            for pause in await app.pauses()
+        )
+
+    for task, argument in [
+        (None, {"customer": 42}),
+        ("bill", {"amount": 3}),
+        (bill, {2: "2026-01-02"}),
+        (send, {1: "x"}),
+    ]:
+        await app.pause(task, argument=argument)  # type: ignore[arg-type]
+    await app.pause("other")
+    await app.pause("other")
+    jobs = {
+        await send.enqueue(42): "held",
+        await send.enqueue(customer=42): "held",
+        await send.enqueue(1, "x"): "held",
+        await send.enqueue(1, "y"): "complete",
+        await send.enqueue("42", text="x"): "complete",
+        await bill.enqueue(5, 42): "held",
+        await bill.enqueue(3, customer=42): "held",
+        await bill.enqueue(5, 43, date(2026, 1, 2)): "held",
+        await bill.enqueue(5, 43): "complete",
+        await app.send("other"): "held",
+    }
+    for job, state in jobs.items():
+        await eventually(lambda job=job, state=state: is_state(app, job.id, state))  # type: ignore[misc]
+    first, *others, last = jobs
+    answers = [await paused(), await first.abort(), await app.queue_size(), await paused()]
+    answers.append([await app.resume(send), await app.resume("other"), await app.resume("other")])
+    answers.append([await told(last), await paused()])
+    for pause in await app.pauses():
+        assert pause.argument is not None
+        answers.append(await app.resume(pause.task, argument={pause.argument: pause.value}))  # type: ignore[misc]
+    answers += [await told(job) for job in (first, *others)]
+    await app.pause()
+    job = await send.enqueue(7)
+    answers += [await job.status(), await paused(), await app.resume(), await told(job), await app.resume()]
+    return answers
+
+
 async def schedules(app: Ardiq, pass_time: PassTime) -> list[Any]:
     @app.task(retry=[3600], max_retries=1)
     async def fails(number: int = 0) -> None:
@@ -289,7 +344,7 @@ def ardiq_json(value: Any) -> bytes:
     return to_json(value)
 
 
-ALWAYS = [retries, asked_for, too_old, dead_letters, found_dead, codecs, reports, aborts]
+ALWAYS = [retries, asked_for, too_old, dead_letters, found_dead, codecs, reports, aborts, pauses]
 # Without a clock nothing waits and nothing expires.
 BY_THE_CLOCK = [*ALWAYS, waiting, expiry, schedules]
 CASES = [

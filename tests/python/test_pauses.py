@@ -364,3 +364,27 @@ def test_a_pause_can_be_made_by_hand(jobs: Ardiq) -> None:
     core.command(["HSET", "ardiq:{jobs}:pauses", "nonsense", "{", "more", '{"argument": "a"}'])
     assert [pause.id for pause in asyncio.run(jobs.pauses())] == ["more", "nonsense", "*(0=42)"]
     assert core.command(["HGET", "ardiq:{jobs}:meta", "paused"]) == b"tasks"
+
+
+async def test_the_blocking_twins(app: Ardiq) -> None:
+    ran, send, _ = tasks(app)
+    app.pause_sync(send)
+    await asyncio.to_thread(app.pause_sync, argument={"customer": 42})
+    with pytest.raises(ValueError, match="does not have a parameter 'other'"):
+        app.pause_sync(send, argument={"other": 1})
+    assert [pause.id for pause in app.pauses_sync()] == [pause.id for pause in await app.pauses()]
+    assert {(pause.task, pause.argument, pause.value) for pause in app.pauses_sync()} == {
+        ("send", None, None),
+        (None, "customer", 42),
+    }
+    jobs = await app.enqueue_many(send.prepare(number) for number in range(1500))  # more than one call gives back
+    async with working(app):
+        await eventually(lambda: app.pauses_sync()[0].held + app.pauses_sync()[1].held == 1500)
+        assert app.resume_sync(send)
+        assert not app.resume_sync(send)
+        assert app.resume_sync(argument={"customer": 42})
+        assert app.pauses_sync() == []
+        for job in jobs:
+            await result_of(job)
+    assert len(ran) == 1500
+    assert is_sound(app)

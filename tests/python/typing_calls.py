@@ -307,6 +307,10 @@ async def looking(job: Job) -> None:
     await app.pause(add)
     await app.pause("sum", argument={0: 42})
     await app.pause(argument={"a": 42})
+    assert_type(app.pauses_sync(), list[Pause])
+    app.pause_sync(add, argument={"a": 42})
+    assert_type(app.resume_sync("sum", argument={0: 42}), bool)
+    app.resume_sync(argument="a")  # type: ignore[arg-type]
     await app.pause(argument="a")  # type: ignore[arg-type]
     await app.pause(add, {"a": 42})  # type: ignore[call-arg]
     assert_type(await app.resume(add, argument={"a": 42}), bool)
