@@ -6,7 +6,18 @@ Lua decides, Rust carries, Python speaks: nothing here knows a task's state.
 from collections.abc import Sequence
 from typing import Any, final
 
-__all__ = ["PROTOCOL", "PROTOCOL_VERSION", "VERSION", "Channel", "Core", "Pool", "Worker", "library", "script"]
+__all__ = [
+    "PROTOCOL",
+    "PROTOCOL_VERSION",
+    "VERSION",
+    "Channel",
+    "Core",
+    "Pool",
+    "Worker",
+    "commands",
+    "library",
+    "script",
+]
 
 PROTOCOL: str
 """The text of `lua/protocol.json` of this build."""
@@ -22,6 +33,9 @@ def library() -> tuple[str, str]:
 
 def script(function: str) -> tuple[str, str]:
     """One function as an EVAL script, for servers without Functions: source and SHA1."""
+
+def commands(function: str) -> list[str]:
+    """The words in capitals of one function: the commands of the server that it may call are among them."""
 
 @final
 class Core:

@@ -3,6 +3,7 @@
   ardiq migrate [URL|MODULE:ATTR]           load what is missing
   ardiq migrate status [URL|MODULE:ATTR]    what is installed, missing, different or newer
   ardiq migrate show                        print the library, for `redis-cli -x FUNCTION LOAD`
+  ardiq migrate --acl [URL|MODULE:ATTR]     print the users a server needs, with no more rights than they need
 
 Without a server named, it is that of ARDIQ_REDIS_URL, else redis://localhost:6379.
 """
@@ -13,7 +14,7 @@ import sys
 from typing import Any
 
 from .. import _core
-from . import is_url, load_app, open_core
+from . import _acl, is_url, load_app, open_core
 from ._arguments import DEFAULT_URL, Refusal, json_argument
 from ._output import moment, print_json
 
@@ -21,6 +22,7 @@ from ._output import moment, print_json
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "ardiq migrate [-h] [status|show] [URL|MODULE:ATTR] [--check | --dry-run | --to N | --prune] [--force] [--json]"
+        "\n       ardiq migrate --acl [URL|MODULE:ATTR] [--queue NAME]…"
     )
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     way = parser.add_mutually_exclusive_group()
@@ -28,6 +30,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     way.add_argument("--dry-run", action="store_true", help="change nothing; show the plan")
     way.add_argument("--to", type=int, metavar="N", help="go to this version of the library, back too")
     way.add_argument("--prune", action="store_true", help="drop older libraries that no live worker uses")
+    way.add_argument(
+        "--acl", action="store_true", help="print users for producers, workers and operators; change nothing"
+    )
+    parser.add_argument(
+        "--queue", action="append", default=[], metavar="NAME", help="--acl: only this queue; may be given again"
+    )
     parser.add_argument("--force", action="store_true", help="even if the server evicts tasks or has a newer library")
     json_argument(parser)
 
@@ -37,7 +45,12 @@ def run(arguments: argparse.Namespace) -> int:
     if action == "show":
         sys.stdout.write(_core.library()[0])
         return 0
-    core = open_core(target if is_url(target) else load_app(target).redis_url)
+    app = None if is_url(target) else load_app(target)
+    core = open_core(app.redis_url if app else target)
+    if arguments.acl:
+        lines = _acl.lines(core, app.prefix if app else "ardiq", arguments.queue)
+        print_json(lines) if arguments.json else print("\n".join(lines))
+        return 0
     status = core.migrate_status()
     if action == "status":
         if arguments.json:
@@ -77,10 +90,14 @@ def _understand(arguments: argparse.Namespace) -> tuple[str, str]:
     if len(rest) > 1:
         raise Refusal(f"one server or app at a time, not {shlex.join(rest)}")
     if action:
-        ways = ("check", "dry_run", "prune", "force", *(("json",) if action == "show" else ()))
+        ways = ("check", "dry_run", "prune", "acl", "force", *(("json",) if action == "show" else ()))
         given = [name for name in ways if getattr(arguments, name)] + (["to"] if arguments.to is not None else [])
         if given:
             raise Refusal(f"--{given[0].replace('_', '-')} does not go with {action}")
+    if arguments.acl and arguments.force:
+        raise Refusal("--force does not go with --acl: it changes nothing")
+    if arguments.queue and not arguments.acl:
+        raise Refusal("--queue goes with --acl: a library is for all queues")
     if action == "show" and rest:
         raise Refusal("show prints the library of this Ardiq: it takes no server")
     if arguments.to is not None and not 1 <= arguments.to <= _core.PROTOCOL_VERSION:

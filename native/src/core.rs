@@ -233,6 +233,12 @@ pub fn script(function: &str) -> PyResult<(String, String)> {
     Ok((script.source, script.sha1))
 }
 
+/// The words in capitals of one function: the commands of the server that it may call are among them.
+#[pyfunction]
+pub fn commands(function: &str) -> PyResult<Vec<String>> {
+    Ok(Library::get().commands(function)?)
+}
+
 fn status_to_python<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
     let installed = PyList::empty(py);
     for library in &status.installed {

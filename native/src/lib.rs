@@ -45,7 +45,7 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::{Channel, Pool, Worker};
     #[pymodule_export]
-    use crate::core::{Core, library, script};
+    use crate::core::{Core, commands, library, script};
     #[pymodule_export]
     const PROTOCOL: &str = crate::protocol::TEXT;
     #[pymodule_export]

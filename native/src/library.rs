@@ -98,6 +98,19 @@ impl Library {
         self.functions.iter().map(|(function, _)| *function)
     }
 
+    /// Commands of the server that a function may call, and a few words in capitals that are none.
+    ///
+    /// # Errors
+    /// As [`script`](Self::script).
+    pub fn commands(&self, name: &str) -> Result<Vec<String>, Error> {
+        let script = self.script(name)?.source;
+        let is_command = |word: &&str| word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase());
+        let mut commands: Vec<String> = script.split('\'').filter(is_command).map(str::to_owned).collect();
+        commands.sort();
+        commands.dedup();
+        Ok(commands)
+    }
+
     /// One function alone, with the libraries it reaches: a script as large as the whole library
     /// costs several times as much on every call.
     ///

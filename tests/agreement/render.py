@@ -71,10 +71,11 @@ def _calls() -> str:
     parts = []
     for name, function in PROTOCOL["functions"].items():
         fields = [*function["args"], *function.get("tail", {}).get("record", [])]
-        reply = function["reply"]
+        reply, callers = function["reply"], " and ".join(f"{caller}s" for caller in function["callers"])
         lines = [f"#### {name}", "", "```", call(name, function), "```"]
         lines += [f"- `{field['name']}` ({field['type']}): {field['about']}" for field in fields]
         lines.append(f"- replies {reply['about']}" + (f": `{' '.join(reply['record'])}`" if "record" in reply else ""))
+        lines.append(f"- for {callers}" if callers != "producers" else "- for everybody")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 

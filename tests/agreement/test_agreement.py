@@ -11,7 +11,7 @@ import pytest
 import render
 
 from ardiq import _core, errors
-from ardiq.cli import fsck
+from ardiq.cli import _acl, fsck
 
 ROOT = render.ROOT
 PROTOCOL = render.PROTOCOL
@@ -139,6 +139,14 @@ def test_every_transition_says_whether_a_repeat_is_harmless() -> None:
         if function["kind"] == "transition":
             harmless = function["repeat"].startswith("harmless") and "not so" not in function["repeat"]
             assert function["idempotent"] is harmless, name
+
+
+def test_callers_are_those_whom_acl_makes_users_for() -> None:
+    for name, function in FUNCTIONS.items():
+        assert function["callers"], name
+        assert set(function["callers"]) <= set(_acl.ROLES), name
+        if name in CARRIED_BY_RUST | FOR_OTHER_CLIENTS:
+            assert function["callers"] == ["worker"], name
 
 
 def test_every_key_has_an_owner() -> None:

@@ -1,0 +1,96 @@
+"""The users of a server: who may do what, no more than each needs."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from .. import _core
+from ._state import pairs
+
+_FUNCTIONS: dict[str, dict[str, Any]] = json.loads(_core.PROTOCOL)["functions"]
+_GLOBAL: dict[str, str] = {name: entry["key"] for name, entry in json.loads(_core.PROTOCOL)["global_keys"].items()}
+
+_EVERYBODY = ("ping", "select", "client|setinfo", "blpop", "lpop", "sadd", "hgetall", "wait")
+_WORKERS = ("client|unblock", "info")
+# What the command line and `ardiq migrate` send beside the functions.
+_OPERATORS = (
+    *("info", "config|get", "time", "get", "set", "del", "smembers", "zrange"),
+    *("hget", "hmget", "hlen", "hset", "hsetnx", "hdel", "llen", "lpos", "pttl"),
+)
+
+
+class _Role(NamedTuple):
+    does: str
+    also: Sequence[str]
+    loads: bool
+
+
+ROLES = {
+    "producer": _Role("enqueues, waits for results, aborts", (), loads=False),
+    "worker": _Role("the same, and runs tasks", _WORKERS, loads=False),
+    "operator": _Role("the command line, `ardiq migrate` included", _OPERATORS, loads=True),
+}
+"""Who there is; for each a user `ardiq-<role>`."""
+
+
+def lines(core: _core.Core, prefix: str, queues: Sequence[str]) -> list[str]:
+    """The commands that make the users on a server of this kind.
+
+    Args:
+        core: a connection to the server, as somebody who may ask it about its commands.
+        prefix: first part of every key.
+        queues: the queues that producers and workers may touch; none: every one.
+    """
+    about = pairs(core.command(["HELLO"]))
+    server = _Server(core, about)
+    return [server.line(role, prefix, queues) for role in ROLES]
+
+
+class _Server:
+    def __init__(self, core: _core.Core, about: dict[str, str]) -> None:
+        self._core = core
+        self._version = tuple(int(number) for number in re.findall(r"\d+", about["version"])[:2])
+        self._is_cluster = about["mode"] == "cluster"
+
+    def line(self, role: str, prefix: str, queues: Sequence[str]) -> str:
+        keys = [f"~{_escaped(prefix)}:{{{_escaped(queue)}}}:*" for queue in queues] or [f"~{_escaped(prefix)}:{{*}}:*"]
+        rules = ["reset", "on", f">{role.upper()}_PASSWORD"]
+        if role == "operator":
+            # What is beside the queues bears this name whatever the prefix.
+            shared = (f"~{_GLOBAL[name]}" for name in ("queues", "schema", "schema_lock"))
+            keys = list(dict.fromkeys([f"~{_escaped(prefix)}:{{*}}:*", f"~{_escaped(prefix)}:queues", *shared]))
+        else:
+            keys += [self._only("W", f"{_escaped(prefix)}:queues"), self._only("R", _GLOBAL["schema"])]
+        commands = self._known(self._commands(role))
+        return " ".join(["ACL SETUSER", f"ardiq-{role}", *rules, *keys, *(f"+{command}" for command in commands)])
+
+    def _commands(self, role: str) -> list[str]:
+        called = [name for name, function in _FUNCTIONS.items() if {role, "producer"} & set(function["callers"])]
+        inside = sorted({command.lower() for name in called for command in _core.commands(name)})
+        does = ROLES[role]
+        if self._has_functions:
+            dispatch = ["fcall", "function|list", *(["fcall_ro", "function|load", "function|delete"] * does.loads)]
+        else:
+            dispatch = ["evalsha", "script|load"]
+        cluster = ["cluster|slots", "cluster|keyslot", "cluster|myid"] * self._is_cluster
+        return list(dict.fromkeys([*dispatch, *_EVERYBODY, *does.also, *cluster, *inside]))
+
+    @property
+    def _has_functions(self) -> bool:
+        return self._version >= (7, 0)
+
+    def _only(self, right: str, key: str) -> str:
+        """A key that may only be read or written, where the server tells the two apart."""
+        return f"%{right}~{key}" if self._has_functions else f"~{key}"
+
+    def _known(self, commands: list[str]) -> list[str]:
+        """Those that the server has; one that knows no subcommands by name has those of its time."""
+        asked = commands if self._has_functions else [command.partition("|")[0] for command in commands]
+        answers = self._core.command(["COMMAND", "INFO", *asked])
+        return [command for command, answer in zip(commands, answers, strict=True) if answer]
+
+
+def _escaped(pattern: str) -> str:
+    """A name as the pattern that fits it alone."""
+    return re.sub(r"([\\*?\[\]])", r"\\\1", pattern)

@@ -1,0 +1,170 @@
+"""`ardiq migrate --acl`: producers, workers and operators with no more rights than they need."""
+
+import asyncio
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import pytest
+from helpers import SOON_S, eventually, result_of, working
+
+from ardiq import Ardiq, ArdiqError, BrokerError, LibraryError, Retry, _core, current_task
+from ardiq.cli import main
+from ardiq.embedded import Server
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(binary=os.environ.get("ARDIQ_TEST_SERVER")) as server:
+        yield server
+
+
+@pytest.fixture
+def admin(server: Server) -> Iterator[_core.Core]:
+    core = _core.Core(server.url, "ardiq:{admin}:")
+    yield core
+    core.close()
+
+
+@pytest.fixture
+def url(server: Server, admin: _core.Core, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Makes the users that the command prints; the URL of one of them."""
+    made = set()
+
+    def of(role: str, *options: str) -> str:
+        if options not in made:
+            made.add(options)
+            capsys.readouterr()
+            assert main(["migrate", server.url, "--acl", *options]) == 0
+            for line in capsys.readouterr().out.splitlines():
+                admin.command(shlex.split(line))
+        return f"{server.url}?username=ardiq-{role}&password={role.upper()}_PASSWORD"
+
+    return of
+
+
+def denied(admin: _core.Core) -> list[str]:
+    """What users were refused, as the server noted it."""
+    rows = (dict(zip(row[::2], row[1::2], strict=True)) for row in admin.command(["ACL", "LOG"]))
+    return [f"{row[b'username'].decode()}: {row[b'object'].decode()}" for row in rows]
+
+
+async def test_each_can_do_all_that_it_is_for(
+    url: Callable[..., str], make_app: Callable[..., Ardiq], admin: _core.Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["migrate", url("operator")]) == 0
+    options = {"queue_name": "jobs", "priorities": ["low", "high"], "limits": {"low": 1}}
+    running = make_app(redis_url=url("worker"), dead_limit=1000, **options)
+    sending = make_app(redis_url=url("producer"), **options)
+    let_go, runs = asyncio.Event(), []
+
+    @running.task(name="work", max_retries=1)
+    async def work(how: str) -> str:
+        task = current_task()
+        assert task is not None
+        task.progress(0.5, "half")
+        task.log("a line")
+        runs.append(how)
+        match how:
+            case "fail":
+                raise ValueError("no")
+            case "again" if task.tries == 1:
+                raise Retry(delay_ms=1)
+            case "wait":
+                await let_go.wait()
+            case "more":
+                await running.ref("work").enqueue("from a task")
+        return how
+
+    @running.task(name="in_thread")
+    def in_thread() -> int:
+        return 1
+
+    @running.cron(every=0.1)
+    async def recurring() -> None:
+        pass
+
+    task = sending.ref("work")
+    async with working(running):
+        assert await task.request("asked", timeout=SOON_S) == "asked"
+        assert await sending.ref("in_thread").request(timeout=SOON_S) == 1
+        waits = await task.options(priority="low").enqueue("wait")
+        await eventually(lambda: "wait" in runs)
+        # The lane is at its limit: the worker's block is ended when it is free again.
+        next_one = await task.options(priority="low").enqueue("next")
+        assert await waits.status() == "running"
+        let_go.set()
+        assert (await result_of(next_one)).value == "next"
+        jobs = await sending.enqueue_many(task.prepare(how) for how in ("again", "more", "fail"))
+        assert [(await result_of(job)).success for job in jobs[:2]] == [True, True]
+        later = await task.options(delay_ms=600_000).enqueue("later")
+        assert await later.abort()
+        assert await later.info() is None or (await later.status()) == "complete"
+        await eventually(lambda: "from a task" in runs)
+        await eventually(sending.dead_count)
+    operator = make_app(redis_url=url("operator"), **options)
+    module = ModuleType("operated")
+    module.app = operator  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for line in (
+        "status APP",
+        "status APP --json",
+        "doctor APP",
+        "doctor APP --repair",
+        "fsck APP",
+        "enqueue APP work --unknown --args '[\"later\"]'",
+        f"task show APP {next_one.id}",
+        "schedule list APP",
+        "pause APP --task work",
+        "resume APP --task work",
+        "dlq list APP",
+        "purge APP --yes",
+        "migrate status APP",
+        "migrate APP --check",
+        "migrate APP --prune",
+    ):
+        words = shlex.split(line.replace("APP", "operated:app"))
+        code = await asyncio.to_thread(main, words)
+        assert code == 0 or (code == 1 and words[0] == "doctor"), line  # 1: it found something
+    assert await operator.dead_count() == 1
+    await operator.pause("work")
+    assert await operator.pauses()
+    await operator.resume("work")
+    assert await operator.dead.requeue((await operator.dead_letters())[0].task_id)
+    assert [row.name for row in await operator.schedules.list()] == ["recurring"]
+    assert denied(admin) == []
+
+
+async def test_none_can_do_more(url: Callable[..., str], make_app: Callable[..., Ardiq], admin: _core.Core) -> None:
+    assert main(["migrate", url("operator")]) == 0
+    admin.command(["SET", "elsewhere", "x"])
+    for role in ("producer", "worker", "operator"):
+        app = make_app(redis_url=url(role, "--queue", "mine"), queue_name="mine")
+        await app.ref("work").enqueue()
+        for command in (["GET", "elsewhere"], ["DEL", "elsewhere"], ["FLUSHALL"], ["KEYS", "*"], ["ACL", "LIST"]):
+            with pytest.raises(BrokerError, match="may not do this"):
+                app._broker.core.command(command)
+        if role != "operator":
+            with pytest.raises(BrokerError, match="may not do this"):
+                await make_app(redis_url=url(role, "--queue", "mine"), queue_name="others").ref("work").enqueue()
+
+
+async def test_a_library_that_is_missing_is_not_loaded_by_everybody(
+    url: Callable[..., str], make_app: Callable[..., Ardiq], admin: _core.Core
+) -> None:
+    app = make_app(redis_url=url("producer"))
+    try:
+        admin.command(["FUNCTION", "FLUSH"])
+    except ArdiqError:
+        await app.ref("work").enqueue()  # scripts are loaded by whoever calls them
+        return
+    with pytest.raises(LibraryError, match="ardiq migrate"):
+        await app.ref("work").enqueue()
+
+
+def test_what_makes_no_sense_is_refused(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([server.url, "--queue", "x"], [server.url, "--acl", "--force"], ["status", server.url, "--acl"]):
+        assert main(["migrate", *words]) == 2
+    assert "--queue goes with --acl" in capsys.readouterr().err
