@@ -273,32 +273,35 @@ class Line:
             return
         waiting = self._open
         for event in self.channel.take():
-            kind = event[0]
-            if kind == "reply":
-                answer = waiting.pop(event[1], None)
-                if answer is None or answer.done():
-                    continue
-                value = event[2]
-                if type(answer) is not Enqueued:
-                    answer.set_result(value)
-                elif (error := refusal(value)) is None:
-                    answer.set_result(answer.job)
+            try:
+                kind = event[0]
+                if kind == "reply":
+                    answer = waiting.pop(event[1], None)
+                    if answer is None or answer.done():
+                        continue
+                    value = event[2]
+                    if type(answer) is not Enqueued:
+                        answer.set_result(value)
+                    elif (error := refusal(value)) is None:
+                        answer.set_result(answer.job)
+                    else:
+                        answer.set_exception(error)
+                elif kind == "error":
+                    answer = waiting.pop(event[1], None)
+                    if answer is None:
+                        if not isinstance(event[2], errors.BrokerError):  # told, and refused
+                            log.warning("%s", event[2])
+                    elif not answer.done():
+                        # Calls that failed together share the error; whoever catches one may add to it.
+                        answer.set_exception(copy.copy(event[2]))
+                elif kind == "message":
+                    self.mailbox.receive(event[1])
+                elif kind == "listening":
+                    self.mailbox.opened(event[1])
                 else:
-                    answer.set_exception(error)
-            elif kind == "error":
-                answer = waiting.pop(event[1], None)
-                if answer is None:
-                    if not isinstance(event[2], errors.BrokerError):  # told, and refused
-                        log.warning("%s", event[2])
-                elif not answer.done():
-                    # Calls that failed together share the error; whoever catches one may add to it.
-                    answer.set_exception(copy.copy(event[2]))
-            elif kind == "message":
-                self.mailbox.receive(event[1])
-            elif kind == "listening":
-                self.mailbox.opened(event[1])
-            else:
-                self.on_worker_event(event)
+                    self.on_worker_event(event)
+            except Exception:  # of one event: the others must not be lost with it
+                log.exception("an event of the server cannot be handled: %r", event[:2])
 
 
 def resolve(answer: "asyncio.Future[Any]", value: Any) -> None:

@@ -94,6 +94,8 @@ def from_json(data: bytes) -> Any:
         return _decode_json_strict(data)
     except msgspec.DecodeError:
         return json.loads(data)  # msgspec refuses lone surrogates
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
 
 
 class _Mode:
@@ -414,7 +416,7 @@ class Codec:
         try:
             return _MODES[codec]
         except KeyError:
-            raise ValueError(f"unknown codec {codec!r}: written by a newer version?") from None
+            raise ValueError(f"unknown codec {codec[:40]!r}: written by a newer version?") from None
 
     def _too_large(self, what: str, size: int) -> ValueError:
         return ValueError(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 FOREVER_MS = 30 * 24 * 3600 * 1000
 _MARGIN_MS = 10_000
+_LENGTHS = (2, 9)  # of a message without and with an outcome
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.02, 0.5
 
 
@@ -30,14 +31,22 @@ class Outcome(NamedTuple):
     def read(cls, fields: Sequence[Any]) -> "Outcome":
         state, tries, enqueued_at, started_at, finished_at, codec, value = fields
         return cls(
-            state.decode(),
-            int(tries),
-            int(enqueued_at),
-            int(started_at),
-            int(finished_at),
-            codec.decode(),
+            state.decode(errors="replace"),
+            _number(tries),
+            _number(enqueued_at),
+            _number(started_at),
+            _number(finished_at),
+            codec.decode(errors="replace"),
             value if isinstance(value, bytes) else str(value).encode(),
         )
+
+
+def _number(text: bytes | int) -> int:
+    """0 where somebody wrote something else into the record."""
+    try:
+        return int(text)
+    except ValueError:
+        return 0
 
 
 def too_late(task_id: str, timeout: float | None) -> TimeoutError:
@@ -128,12 +137,12 @@ class Mailbox:
 
     def receive(self, fields: Sequence[bytes]) -> None:
         """A message: `finished`, the task's id and mostly its outcome."""
-        if fields[0] != b"finished":
-            return
-        wish = self._wishes.pop(fields[1].decode(), None)
-        if wish is None:
+        if len(fields) not in _LENGTHS or fields[0] != b"finished":
             return
         outcome = Outcome.read(fields[2:]) if len(fields) > 2 else None
+        wish = self._wishes.pop(fields[1].decode(errors="replace"), None)
+        if wish is None:
+            return
         for waiter in wish.waiters:
             if not waiter.done():
                 waiter.set_result(outcome)

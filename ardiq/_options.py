@@ -7,6 +7,9 @@ from typing import Any
 
 from ._codec import to_json
 
+# A part of keys, of which each call names a dozen.
+_LONGEST_TEXT = 1000
+
 
 def integer(name: str, value: Any, *, least: int | None = None) -> int:
     """An int, at least that large."""
@@ -41,6 +44,8 @@ def text(name: str, value: Any) -> str:
         raise TypeError(f"{name} must be a str, not {_kind(value)}")
     if not value:
         raise ValueError(f"{name} must not be empty")
+    if len(value) > _LONGEST_TEXT:
+        raise ValueError(f"{name} must have at most {_LONGEST_TEXT:,} characters, not {len(value):,}")
     if not value.isprintable():
         raise ValueError(f"{name} {value!r} must not contain control characters")
     return value

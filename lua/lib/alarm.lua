@@ -5,7 +5,7 @@ local M = {}
 function M.scheduled(b)
   if not b.first_due then return end
   local alarm = redis.pcall('HGET', keys.meta(b.base), 'alarm')
-  local at = type(alarm) == 'string' and tonumber(alarm) or 0
+  local at = type(alarm) == 'string' and number.of(alarm) or 0
   if at <= b.now or b.first_due < at then lane.wake(b.base, b.first_due_lane, 1) end
 end
 
@@ -29,7 +29,7 @@ function M.wait_ms(b, worker)
   if errors.of(next_due) or #next_due == 0 then return -1 end
   local meta, due_at = keys.meta(b.base), tonumber(next_due[2])
   local alarm = redis.call('HMGET', meta, 'alarm', 'alarm_worker')
-  local at = tonumber(alarm[1] or 0)
+  local at = number.of(alarm[1], 0)
   if alarm[2] ~= worker and at > b.now and at <= due_at then return -1 end
   if alarm[2] ~= worker or at ~= due_at then
     redis.call('HSET', meta, 'alarm', due_at, 'alarm_worker', worker)

@@ -16,7 +16,7 @@ end
 
 -- The history of a record with the attempt that just ended.
 local function attempted(b, record, run_ms, error_text)
-  return history.add(record.history, tonumber(record.tries or 1), b.now, run_ms, record.worker, error_text)
+  return history.add(record.history, number.of(record.tries, 1), b.now, run_ms, record.worker, error_text)
 end
 
 -- running -> failed: a dead letter.
@@ -39,8 +39,8 @@ function M.hand_back(b, id, ttl_ms, lost, max_lost)
     return 'not_found'
   end
   local key = keys.task(b.base, id)
-  local times = tonumber(record.lost or 0) + (lost and 1 or 0)
-  local fields = { 'tries', math.max(tonumber(record.tries or 1) - 1, 0) }
+  local times = number.of(record.lost, 0) + (lost and 1 or 0)
+  local fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0) }
   if times > 0 then fields[3], fields[4] = 'lost', times end
   if lost then
     fields[5], fields[6] = 'history', attempted(b, record, nil, 'its worker died')
@@ -50,7 +50,7 @@ function M.hand_back(b, id, ttl_ms, lost, max_lost)
     redis.call('HDEL', key, 'worker', 'started_at')
     return abort(b, id, ttl_ms)
   elseif lost and times > max_lost then
-    fields[2] = record.tries or '0'
+    fields[2] = number.of(record.tries, 0)
     err, stays = bury(b, id, 'poison: ' .. times .. ' workers died while holding this task', nil, fields)
     if not err then redis.call('HDEL', key, 'worker', 'started_at') end
   elseif times >= 2 then
@@ -98,12 +98,12 @@ local function try_again(b, o, record, ttl_ms)
   local snoozed, delay_ms = o.outcome == 'snooze', math.max(math.floor(o.delay_ms or 0), 0)
   local fields, err, stays
   if snoozed then
-    fields = { 'tries', math.max(tonumber(record.tries or 1) - 1, 0) }
+    fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0) }
   else
     fields = { 'error', o.value, 'history', attempted(b, record, o.run_ms, o.value) }
     if o.traceback and o.traceback ~= '' then fields[5], fields[6] = 'traceback', o.traceback end
   end
-  if (o.max_age_ms or 0) > 0 and b.now + delay_ms - tonumber(record.enqueued_at or b.now) > o.max_age_ms then
+  if (o.max_age_ms or 0) > 0 and b.now + delay_ms - number.of(record.enqueued_at, b.now) > o.max_age_ms then
     return bury(b, o.id, o.value .. ' (older than its max_age of ' .. clock.text(o.max_age_ms) .. ' ms)', nil, fields)
   end
   local counter = snoozed and 'snoozed' or 'retried'
@@ -198,7 +198,7 @@ end
 function M.take_from(b, worker, limit, ttl_ms, lost, max_lost)
   local running, held, moved = keys.running(b.base, worker), {}, {}
   local entries = redis.call('HGETALL', running)
-  for i = 1, #entries, 2 do held[#held + 1] = { id = entries[i], token = tonumber(entries[i + 1]) } end
+  for i = 1, #entries, 2 do held[#held + 1] = { id = entries[i], token = number.of(entries[i + 1], 0) } end
   -- Each portion goes to the front of the lane, so the newest claims come first, and within it the oldest.
   table.sort(held, function(x, y) return x.token < y.token end)
   local stuck = {}

@@ -31,7 +31,7 @@ local function start(b, id, worker, ttl_ms, claims)
     batch.count(b, 'ghosts')
     return false
   end
-  if r[10] and tonumber(r[10]) <= b.now then
+  if r[10] and number.of(r[10], b.now + 1) <= b.now then
     task.finish(b, id, 'expired', { 'error', 'expired' }, ttl_ms)
     return false
   end
@@ -44,7 +44,7 @@ local function start(b, id, worker, ttl_ms, claims)
       return false
     end
   end
-  local tries = r[6] and clock.text(r[6] + 1) or '1'
+  local tries = r[6] and clock.text(number.of(r[6], 0) + 1) or '1'
   redis.call('HSET', key, 'state', 'running', 'worker', worker, 'started_at', b.now_text, 'tries', tries)
   local n = claims.n
   claims[n + 1], claims[n + 3], claims[n + 4], claims[n + 5] = id, r[2] or '', r[3] or '', r[7] or ''
@@ -88,7 +88,9 @@ end
 
 -- Refuse a claim while nothing is written yet: what it writes last must be writable. Replies what is paused, or nil.
 function M.check(base)
-  return pause.load(base, errors.read('HMGET', keys.meta(base), 'token', 'paused')[2])
+  local meta = errors.read('HMGET', keys.meta(base), 'token', 'paused')
+  if meta[1] and not number.of(meta[1]) then errors.raise(errors.wrong_type(keys.meta(base))) end
+  return pause.load(base, meta[2])
 end
 
 -- queued -> running for up to `want` tasks of the lanes: in their order, or shared by their weights, with what the row
@@ -151,7 +153,7 @@ end
 function M.since(base, worker, first_token, reply)
   local held, found = redis.call('HGETALL', keys.running(base, worker)), {}
   for i = 1, #held, 2 do
-    local token = tonumber(held[i + 1])
+    local token = number.of(held[i + 1], 0)
     if token >= first_token then found[#found + 1] = { id = held[i], token = token } end
   end
   table.sort(found, function(x, y) return x.token < y.token end)

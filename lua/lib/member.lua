@@ -45,7 +45,7 @@ end
 -- What a worker holds, the oldest claim first; the hash has no order of its own.
 function M.claims(base, worker)
   local entries, held = errors.read('HGETALL', keys.running(base, worker)), {}
-  for i = 1, #entries, 2 do held[#held + 1] = { id = entries[i], token = tonumber(entries[i + 1]) } end
+  for i = 1, #entries, 2 do held[#held + 1] = { id = entries[i], token = number.of(entries[i + 1], 0) } end
   table.sort(held, function(x, y) return x.token < y.token end)
   return held
 end
@@ -58,8 +58,8 @@ end
 -- After an outage longer than half a lease everybody gets one more lease to show a sign of life.
 local function may_reap(b, beat, lease_ms)
   local meta = keys.meta(b.base)
-  local reap_after = tonumber(beat[2] or 0)
-  if beat[1] and b.now - beat[1] > lease_ms / 2 then
+  local reap_after = number.of(beat[2], 0)
+  if b.now - number.of(beat[1], b.now) > lease_ms / 2 then
     reap_after = b.now + lease_ms
     redis.call('HSET', meta, 'reap_after', reap_after)
   end

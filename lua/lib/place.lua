@@ -21,7 +21,7 @@ M.WITH_TTL = {
 local WINDOW = 5000
 
 function M.is_suspect(record)
-  return tonumber(record.lost or 0) >= 2
+  return number.of(record.lost, 0) >= 2
 end
 
 -- Whether a place lacks an id. One of another type lacks all.

@@ -15,7 +15,7 @@ function M.read(text, lanes)
   local ok, passes = pcall(cjson.decode, text or '{}')
   if not ok or type(passes) ~= 'table' then passes = {} end
   local known = {}
-  for _, name in ipairs(lanes) do known[name] = tonumber(passes[name]) or 0 end
+  for _, name in ipairs(lanes) do known[name] = number.of(passes[name], 0) end
   return known
 end
 

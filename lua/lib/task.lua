@@ -69,7 +69,7 @@ end
 -- queued, scheduled, held -> expired, for a task that somebody asks about before a worker comes upon it. Replies whether.
 function M.expire_waiting(b, id, record, ttl_ms)
   local is_waiting = record.state == 'queued' or record.state == 'scheduled' or record.state == 'held'
-  if not (is_waiting and (tonumber(record.expires_at) or math.huge) <= b.now) then return false end
+  if not (is_waiting and number.of(record.expires_at, math.huge) <= b.now) then return false end
   take_out(b, id, record)
   M.finish(b, id, 'expired', { 'error', 'expired' }, ttl_ms)
   return true

@@ -23,7 +23,7 @@ local function put_in_place(b, id, ttl_ms)
   if err then return err end
   local lane_name = record.lane or task.DEFAULT_LANE
   if record.state == 'scheduled' then
-    task.schedule(b, id, lane_name, tonumber(record.due_at or b.now))
+    task.schedule(b, id, lane_name, number.of(record.due_at, b.now))
   else
     redis.call('ZADD', key(b.base), record.finished_at or b.now_text, id)
     if record.state == 'queued' then b.suspects[lane_name] = (b.suspects[lane_name] or 0) + 1 end

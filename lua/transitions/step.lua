@@ -27,7 +27,7 @@ end
 -- The same step again, after its reply was lost: nothing happens twice, its claims are answered again.
 local function repeat_step(base, worker, first_token)
   local reply = { 1, -1, 0 }
-  if first_token ~= '' then claim.since(base, worker, tonumber(first_token), reply) end
+  if first_token ~= '' then claim.since(base, worker, number.of(first_token, 0), reply) end
   return reply
 end
 
@@ -38,7 +38,7 @@ return function(base, args)
   member.require(base, worker)
   local row = keys.worker(base, worker)
   local last = errors.read('HMGET', row, 'seq', 'first_token', 'suspect', 'passes', 'alarm')
-  local last_seq = tonumber(last[1] or 0)
+  local last_seq = number.of(last[1], 0)
   if seq < 1 then errors.raise(errors.bad_argument('seq counts from 1')) end
   if seq < last_seq then errors.raise(errors.old_step(seq, last_seq)) end
   local tokens = attempt.tokens(base, worker, outcomes)

@@ -1,5 +1,5 @@
 //! What a call does where somebody wrote into the queue by hand: each fixture is told again with one of its keys
-//! overwritten or deleted before its last call.
+//! overwritten or deleted, or a field of it written, before its last call.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,17 +7,22 @@ use redis::{Value, pipe};
 
 use crate::check;
 use crate::fixture::{Fixture, Step};
-use crate::keyspace::Keyspace;
+use crate::keyspace::{Content, Keyspace};
 use crate::render::short_name;
 use crate::server::Server;
 use crate::story::Story;
 
 const MOST_KEYS: usize = 20;
+const MOST_FIELDS: usize = 12;
+/// Fields that say where a task lies.
+const PLACE: [&str; 2] = ["lane", "held_by"];
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Hand {
     Overwrites,
     Deletes,
+    /// Into one field of a hash.
+    Writes(String),
 }
 
 /// What went wrong, in sentences.
@@ -37,19 +42,24 @@ pub fn survive(server: &mut Server, fixture: &Fixture) -> Vec<String> {
     }
     let mut found = Vec::new();
     for key in one_of_each_kind(&keys) {
-        for hand in [Hand::Overwrites, Hand::Deletes] {
+        let mut hands = vec![Hand::Overwrites, Hand::Deletes];
+        if let Some(Content::Hash(fields)) = given.keys.0.get(&key).map(|entry| &entry.content) {
+            hands.extend(fields.keys().take(MOST_FIELDS).cloned().map(Hand::Writes));
+        }
+        for hand in hands {
             given.put_back(story.server);
-            found.extend(survive_one(&mut story, fixture, &key, hand));
+            found.extend(survive_one(&mut story, fixture, &key, &hand));
         }
     }
     found
 }
 
-fn survive_one(story: &mut Story, fixture: &Fixture, key: &str, hand: Hand) -> Vec<String> {
-    story.server.command(&["DEL", key]);
-    if hand == Hand::Overwrites {
-        story.server.command(&["SET", key, "by hand"]);
-    }
+fn survive_one(story: &mut Story, fixture: &Fixture, key: &str, hand: &Hand) -> Vec<String> {
+    match hand {
+        Hand::Overwrites => story.server.command(&["SET", key, "by hand"]),
+        Hand::Deletes => story.server.command(&["DEL", key]),
+        Hand::Writes(field) => story.server.command(&["HSET", key, field, "by hand"]),
+    };
     let before = Keyspace::read(story.server);
     let reply = story.when(fixture);
     let after = Keyspace::read(story.server);
@@ -59,11 +69,14 @@ fn survive_one(story: &mut Story, fixture: &Fixture, key: &str, hand: Hand) -> V
     found.extend(check::problems(&after).into_iter().filter(|problem| {
         // An entry too many is dropped by the claim that meets it; who belongs to whom nobody knows without `workers`.
         let harmless = problem.contains("lies in [\"") || short_name(key) == "workers" && problem.contains("worker");
-        !harmless && !known.contains(problem)
+        // Where a task lies is said by its record: written there, it is misplaced, which `repair` mends.
+        let misplaced =
+            matches!(hand, Hand::Writes(field) if PLACE.contains(&field.as_str())) && problem.contains("lies in");
+        !harmless && !misplaced && !known.contains(problem)
     }));
     if let Err(refusal) = reply {
         let allowed = match hand {
-            Hand::Overwrites => "ARDIQ_WRONG_TYPE",
+            Hand::Overwrites | Hand::Writes(_) => "ARDIQ_WRONG_TYPE",
             Hand::Deletes => "ARDIQ_LEASE_LOST",
         };
         if refusal.code != allowed || refusal.text.starts_with("a key ") {
@@ -74,7 +87,11 @@ fn survive_one(story: &mut Story, fixture: &Fixture, key: &str, hand: Hand) -> V
             found.push(format!("refused with {refusal}, but it changed {changed:?}"));
         }
     }
-    let done = if hand == Hand::Overwrites { "overwritten" } else { "deleted" };
+    let done = match hand {
+        Hand::Overwrites => "overwritten".to_owned(),
+        Hand::Deletes => "deleted".to_owned(),
+        Hand::Writes(field) => format!("with another {field}"),
+    };
     found.into_iter().map(|problem| format!("{} {done}: {problem}", short_name(key))).collect()
 }
 

@@ -101,6 +101,17 @@ impl Fields {
         }
     }
 
+    /// A number that stands in the record, where somebody may have written something else: 0 then.
+    fn int_by_hand(&mut self) -> Option<i64> {
+        Some(match self.0.next()? {
+            Value::Int(number) => number,
+            Value::BulkString(digits) => {
+                std::str::from_utf8(&digits).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+            }
+            _ => return None,
+        })
+    }
+
     fn claim(&mut self, received: Instant) -> Option<Claim> {
         Some(Claim {
             id: self.bytes()?,
@@ -111,8 +122,8 @@ impl Fields {
             codec: self.bytes()?,
             headers: self.bytes()?,
             lane: self.bytes()?,
-            tries: self.int()?,
-            enqueued_at: self.int()?,
+            tries: self.int_by_hand()?,
+            enqueued_at: self.int_by_hand()?,
             received,
         })
     }
