@@ -238,8 +238,10 @@ impl Worker {
                 }
                 End::Lost(why) => {
                     let up_to = shared.slots().lose();
-                    *lock(&shared.identity) = new_identity(&shared.config.label);
-                    shared.inbox.push(Event::Lost { message: why, up_to });
+                    let next = new_identity(&shared.config.label);
+                    let identity = std::mem::replace(&mut *lock(&shared.identity), next);
+                    let message = lost(&why, &identity, shared.config.lease);
+                    shared.inbox.push(Event::Lost { message, up_to });
                 }
             }
             if shared.slots().phase != Phase::Working {
@@ -330,6 +332,16 @@ impl Shared {
             self.inbox.log(level, format!("{error}; trying again"));
         }
     }
+}
+
+/// What becomes of a worker whose identity is void, for people.
+fn lost(why: &Error, identity: &str, lease: Duration) -> String {
+    let why = if why.is("LEASE_LOST") {
+        format!("it was silent for longer than {} ms, or the server lost its data", lease.as_millis())
+    } else {
+        why.to_string()
+    };
+    format!("worker {identity} lost its lease: {why}. What it held is given to others; it joins anew")
 }
 
 /// New for each process and after each lost lease, so that nobody renews a dead worker's lease.

@@ -35,7 +35,7 @@ impl Session {
                 match self.beat().await {
                     Ok(pulse) if pulse.more => {}
                     Ok(_) => break,
-                    Err(error) if error.is("LEASE_LOST") => return End::Lost(error.to_string()),
+                    Err(error) if error.is("LEASE_LOST") => return End::Lost(error),
                     Err(error) if is_hopeless(&error) => return End::Failed(error),
                     Err(error) => {
                         self.shared.trouble(&error);
@@ -71,7 +71,7 @@ impl Session {
                 tokio::time::sleep(backoff.pause()).await;
                 match self.beat().await {
                     Ok(pulse) => break pulse.mailbox_key,
-                    Err(error) if error.is("LEASE_LOST") => return End::Lost(error.to_string()),
+                    Err(error) if error.is("LEASE_LOST") => return End::Lost(error),
                     Err(error) => shared.trouble(&error),
                 }
             };

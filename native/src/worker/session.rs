@@ -22,7 +22,7 @@ pub enum End {
     /// It has left, everything is settled.
     Left,
     /// The lease is lost, for this reason.
-    Lost(String),
+    Lost(Error),
     /// There is no use in trying again.
     Failed(Error),
 }
@@ -108,7 +108,7 @@ impl Shared {
                     return Ok(keys);
                 }
                 // A join whose reply was lost long ago: what it made is being reaped.
-                Err(error) if error.is("LEASE_LOST") => return Err(End::Lost(error.to_string())),
+                Err(error) if error.is("LEASE_LOST") => return Err(End::Lost(error)),
                 Err(error) if is_hopeless(&error) => return Err(End::Failed(error)),
                 Err(error) if first && !matches!(error, Error::Broker { .. }) => return Err(End::Failed(error)),
                 Err(error) => self.trouble(&error),

@@ -82,7 +82,7 @@ impl Session {
                     return Ok(());
                 }
                 Err(error) if error.is("LEASE_LOST") || error.is("OLD_STEP") => {
-                    return Err(End::Lost(error.to_string()));
+                    return Err(End::Lost(error));
                 }
                 Err(error) if is_hopeless(&error) => return Err(End::Failed(error)),
                 Err(error) => {
