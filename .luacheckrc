@@ -9,5 +9,5 @@ read_globals = {
   "tonumber", "tostring", "type", "unpack",
   -- lua/lib
   "alarm", "attempt", "batch", "claim", "clock", "errors", "history", "keys", "lane", "mail", "member", "number", "pause",
-  "pauses", "payload", "place", "schedule", "share", "stats", "task",
+  "pauses", "payload", "place", "schedule", "share", "stats", "task", "waiters",
 }

@@ -42,6 +42,7 @@ from .models import (
 from .pauses import Pause
 from .schedules import Schedule, ScheduleOutcome
 from .task import PreparedTask, Task
+from .watching import TaskUpdate
 
 __all__ = [
     "Ardiq",
@@ -78,6 +79,7 @@ __all__ = [
     "TaskInfo",
     "TaskMetrics",
     "TaskResult",
+    "TaskUpdate",
     "Unreadable",
     "WrongType",
     "current_task",

@@ -7,12 +7,13 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from . import _core, errors
-from ._mailbox import Mailbox
+from ._mailbox import Mailbox, Outcome
+from ._watch import Change, Watch
 from .job import Job
 
 if TYPE_CHECKING:
@@ -226,6 +227,10 @@ class Line:
         if self.closed:
             return
         self.channel.call(next(self._tickets), function, args)
+
+    def watch(self, task_id: str, timeout: float | None) -> AsyncGenerator[Change | Outcome | None, None]:
+        """Each change of a task from now on; see `Watch.changes`."""
+        return Watch().changes(self.mailbox, task_id, timeout)
 
     def enqueue(self, job: Job, record: tuple[str | bytes, ...], sent: Enqueued) -> None:
         """Send one task with all others of this turn; `sent` becomes its job."""

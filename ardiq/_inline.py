@@ -4,8 +4,9 @@ import asyncio
 import contextvars
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from time import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from ._inline_pauses import InlinePauses
 from ._inline_schedules import InlineSchedules
 from ._mailbox import Outcome, too_late
 from ._scheduler import Scheduler
+from ._watch import Change
 from .job import Job
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from .app import Ardiq
 
 _TOKENS = itertools.count(1)
+_LOOK_S = 0.005
 
 
 class InlineBroker:
@@ -113,6 +116,22 @@ class InlineLine:
         if function not in self._functions:
             raise NotImplementedError(f"inline(app) has no {function!r}: test it with a worker on an embedded server")
         return asyncio.ensure_future(self._call(function, *args))
+
+    async def watch(self, task_id: str, timeout: float | None) -> AsyncGenerator[Change | Outcome | None, None]:
+        """Each change of a task from now on, looked for in memory; see `Watch.changes`."""
+        deadline = inf if timeout is None else self.loop.time() + timeout
+        last, told = None, None
+        while (task := self.library.tasks.get(task_id)) is not None and task.is_unfinished:
+            change = Change(task.state, task.number("tries"), task.record.get("progress", b""))
+            told = len(task.told) if told is None else told
+            if change != last or task.told[told:]:
+                last, news, told = change, tuple(task.told[told:]), len(task.told)
+                yield change._replace(told=news)
+            elif self.loop.time() >= deadline:
+                raise too_late(task_id, timeout)
+            else:
+                await asyncio.sleep(_LOOK_S)
+        yield None if task is None else task.outcome()
 
     def next_due_ms(self) -> int | None:
         """When the next task or schedule falls due."""
@@ -233,7 +252,7 @@ class InlineMailbox:
             async with asyncio.timeout(timeout):
                 # An unknown task may be enqueued yet.
                 while not isinstance(found := await self.look(task_id), Outcome):
-                    await asyncio.sleep(0.005)
+                    await asyncio.sleep(_LOOK_S)
                 return found
         except TimeoutError:
             raise too_late(task_id, timeout) from None

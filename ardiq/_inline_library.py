@@ -21,12 +21,13 @@ _KEPT_BY_REQUEUE = ("name", "lane", "args", "kwargs", "codec", "headers")
 
 
 class InlineTask:
-    """A task: its record as the server would have it, and how long it was not made to wait."""
+    """A task: its record as the server would have it, how long it was not made to wait, and its notes and lines."""
 
     def __init__(self, task_id: str, record: dict[str, bytes]) -> None:
         self.id = task_id
         self.record = record
         self.skipped_ms = 0
+        self.told: list[tuple[str, bytes]] = []
 
     @property
     def state(self) -> str:
@@ -157,6 +158,7 @@ class InlineLibrary:
     def report(self, task_id: str, progress: bytes, notes: dict[str, bytes], line: str) -> None:
         """Keep what a running task tells of itself."""
         record = self.tasks[task_id].record
+        self.tasks[task_id].told += [*notes.items(), *([("", line.encode())] if line else [])]
         record["progress"] = progress or record.get("progress", b"")
         for name, text in notes.items():
             if text:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ._ids import new_id
 from .errors import BrokerError
@@ -54,10 +54,21 @@ def too_late(task_id: str, timeout: float | None) -> TimeoutError:
     return TimeoutError(f"no result for {task_id!r} within {timeout}s")
 
 
+class Watcher(Protocol):
+    """Who wants to hear of a task before it ends."""
+
+    def hear(self, fields: Sequence[bytes], /) -> None:
+        """The task has changed: state, tries, progress, and notes and lines that it told."""
+
+    def ask_again(self) -> None:
+        """The mailbox has another name now: the server is to be told."""
+
+
 class _Wish(NamedTuple):
     """Everybody here who waits for one task; None as its outcome says only that it ended."""
 
     waiters: list[asyncio.Future[Outcome | None]]
+    watchers: list[Watcher]
     until: float
 
 
@@ -131,12 +142,17 @@ class Mailbox:
             return Outcome.read(answer[1:])
         return answer[1].decode() if answer[0] == b"waiting" else None
 
-    def wish(self, task_id: str, timeout: float | None) -> "_Wished":
+    def wish(self, task_id: str, timeout: float | None, watcher: Watcher | None = None) -> "_Wished":
         """A `with` block during which the mailbox is listened to for this task."""
-        return _Wished(self, task_id, timeout)
+        return _Wished(self, task_id, timeout, watcher)
 
     def receive(self, fields: Sequence[bytes]) -> None:
-        """A message: `finished`, the task's id and mostly its outcome."""
+        """A message: `finished`, the task's id and mostly its outcome; or `changed`, its id and how it is."""
+        if len(fields) >= 5 and fields[0] == b"changed":
+            watched = self._wishes.get(fields[1].decode(errors="replace"))
+            for watcher in watched.watchers if watched is not None else ():
+                watcher.hear(fields[2:])
+            return
         if len(fields) not in _LENGTHS or fields[0] != b"finished":
             return
         outcome = Outcome.read(fields[2:]) if len(fields) > 2 else None
@@ -155,6 +171,8 @@ class Mailbox:
         if first:
             return
         for task_id, wish in self._wishes.items():
+            for watcher in wish.watchers:
+                watcher.ask_again()
             ttl_ms = max(0, int((wish.until - self._line.loop.time()) * 1000)) + _MARGIN_MS
             asked = self._line.call("await", task_id, name, ttl_ms, self._line.result_ttl_ms)
             asked.add_done_callback(lambda answer, task_id=task_id: self._asked_again(task_id, answer))  # type: ignore[misc]
@@ -175,17 +193,21 @@ class Mailbox:
             else:
                 waiter.set_result(None)
 
-    def _add(self, task_id: str, future: "asyncio.Future[Outcome | None]", until: float) -> None:
-        wish = self._wishes.get(task_id)
-        waiters = [] if wish is None else wish.waiters
-        waiters.append(future)
-        self._wishes[task_id] = _Wish(waiters, until if wish is None else max(until, wish.until))
+    def _add(self, wished: "_Wished") -> None:
+        wish = self._wishes.get(wished.task_id) or _Wish([], [], 0)
+        wish.waiters.append(wished.future)
+        if wished.watcher is not None:
+            wish.watchers.append(wished.watcher)
+        self._wishes[wished.task_id] = wish._replace(until=max(wished.until, wish.until))
 
-    def _remove(self, task_id: str, future: "asyncio.Future[Outcome | None]") -> None:
+    def _remove(self, wished: "_Wished") -> None:
+        task_id = wished.task_id
         wish = self._wishes.get(task_id)
-        if wish is None or future not in wish.waiters:
+        if wish is None or wished.future not in wish.waiters:
             return
-        wish.waiters.remove(future)
+        wish.waiters.remove(wished.future)
+        if wished.watcher is not None:
+            wish.watchers.remove(wished.watcher)
         if not wish.waiters:
             del self._wishes[task_id]
             if self._name is not None:
@@ -195,18 +217,19 @@ class Mailbox:
 class _Wished:
     """Registered while its `with` block lasts; the server is told when the wish ends unfulfilled."""
 
-    def __init__(self, mailbox: Mailbox, task_id: str, timeout: float | None) -> None:
+    def __init__(self, mailbox: Mailbox, task_id: str, timeout: float | None, watcher: Watcher | None) -> None:
         self._mailbox = mailbox
-        self._task_id = task_id
+        self.task_id = task_id
+        self.watcher = watcher
         loop = mailbox._line.loop
         wait_ms = FOREVER_MS if timeout is None else max(0, int(timeout * 1000))
         self.ttl_ms = wait_ms + _MARGIN_MS
-        self._until = loop.time() + wait_ms / 1000
+        self.until = loop.time() + wait_ms / 1000
         self.future: asyncio.Future[Outcome | None] = loop.create_future()
 
     def __enter__(self) -> "_Wished":
-        self._mailbox._add(self._task_id, self.future, self._until)
+        self._mailbox._add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._mailbox._remove(self._task_id, self.future)
+        self._mailbox._remove(self)

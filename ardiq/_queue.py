@@ -11,6 +11,7 @@ from ._mailbox import Outcome, too_late
 from ._signature import Signature
 from ._signing import Signer
 from .models import Attempt, Progress, TaskInfo, TaskResult
+from .watching import read_progress
 
 if TYPE_CHECKING:
     from ._broker import Line
@@ -103,8 +104,7 @@ class Queue:
         ]
 
     async def progress(self, task_id: str) -> Progress | None:
-        said = from_json((await self._record(task_id)).get("progress", b"") or b"null")
-        return None if said is None else Progress(said.get("fraction", 0.0), said.get("message", ""))
+        return read_progress((await self._record(task_id)).get("progress", b""))
 
     async def meta(self, task_id: str) -> dict[str, Any]:
         fields = (await self._record(task_id)).items()

@@ -29,6 +29,7 @@ from .pauses import Pausing
 from .retries import DEFAULT_MAX_RETRIES, Delay, RetryOption, RetryRules
 from .schedules import Schedules, define
 from .task import PreparedTask, Task
+from .watching import Watching
 from .worker import Worker
 
 P = ParamSpec("P")
@@ -39,7 +40,7 @@ ExceptionTypes: TypeAlias = type[BaseException] | Collection[type[BaseException]
 DEFAULT_URL = "redis://localhost:6379"
 
 
-class Ardiq(Settings, Hooks, Pausing):
+class Ardiq(Settings, Hooks, Pausing, Watching):
     """A queue and the tasks that run on it.
 
     Args:

@@ -1,9 +1,11 @@
 """The handle of an enqueued task."""
 
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Generic
 
 from ._typing import R_co
 from .models import Attempt, Progress, TaskInfo, TaskResult
+from .watching import TaskUpdate, watch
 
 if TYPE_CHECKING:
     from ._signature import Signature
@@ -73,6 +75,29 @@ class Job(Generic[R_co]):
     async def logs(self, limit: int = 1000) -> list[str]:
         """The last lines it wrote with `current_task().log(...)`, oldest first; `limit` is at most 1,000."""
         return await self.app._queue.logs(self.id, limit)
+
+    def watch(self, timeout: float | None = None) -> AsyncGenerator[TaskUpdate[R_co], None]:
+        """Each change of the task, as the server tells it, until it has ended: `async for update in job.watch()`.
+
+        The first update says how the task is now; the last one is "complete", with its result, or "not_found" where
+        the task is unknown. A reader slower than the task is not told each progress, but the latest. What happens while
+        the connection is lost may be missing, except how the task is: `job.logs()` and `job.meta()` have all there is.
+
+        Args:
+            timeout: seconds to watch; None: until it has ended.
+
+        Raises:
+            TimeoutError: it did not end in time.
+            BrokerError: the server cannot be reached.
+            TypeError: the task returned what its annotation does not say.
+
+        Example:
+            ```python
+            async for update in job.watch(timeout=60):
+                print(update.status, update.progress)
+            ```
+        """
+        return watch(self.app, self.id, timeout, self._signature)
 
     async def history(self) -> list[Attempt]:
         """The attempts that did not succeed, oldest first: the last 20."""

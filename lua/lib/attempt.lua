@@ -1,7 +1,8 @@
 -- How an attempt ends: a worker settles what it holds, hands it back, or is gone.
 local M = {}
 
-local HELD = { 'state', 'lane', 'tries', 'lost', 'abort_requested', 'worker', 'enqueued_at', 'history' }
+local HELD = { 'state', 'lane', 'tries', 'lost', 'abort_requested', 'worker', 'enqueued_at', 'history',
+  'watched_until' }
 -- What a record loses with its holder, and with a settled attempt.
 local HOLDER = { 'worker', 'started_at' }
 local SUSPECTED = { 'worker', 'started_at', 'lost' }
@@ -62,6 +63,7 @@ function M.hand_back(b, id, ttl_ms, lost, max_lost)
       redis.call('ZADD', keys.suspects(b.base), b.now, id)
       local name = record.lane or task.DEFAULT_LANE
       b.suspects[name] = (b.suspects[name] or 0) + 1
+      waiters.changed(b.base, b.now, id, record.watched_until)
     end
   else
     err, stays = task.make_ready(b, id, record, fields, HOLDER, b.front)
@@ -118,6 +120,7 @@ local function try_again(b, o, record, ttl_ms)
   redis.call('HDEL', key, unpack(SUSPECTED))
   redis.call('HSET', key, 'state', 'scheduled', 'due_at', due_at, unpack(fields))
   task.schedule(b, o.id, record.lane or task.DEFAULT_LANE, due_at)
+  waiters.changed(b.base, b.now, o.id, record.watched_until)
   batch.count(b, counter)
 end
 

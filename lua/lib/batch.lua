@@ -69,12 +69,12 @@ end
 -- The one place that asks who was waiting for a task that ended.
 local function tell_waiters(b)
   if #b.finished == 0 then return end
-  local waiters = {}
-  for i, id in ipairs(b.finished) do waiters[i] = keys.waiters(b.base, id) end
-  if #waiters > 1 and redis.call('EXISTS', unpack(waiters)) == 0 then return end
+  local places = {}
+  for i, id in ipairs(b.finished) do places[i] = keys.waiters(b.base, id) end
+  if #places > 1 and redis.call('EXISTS', unpack(places)) == 0 then return end
   local letters, some = {}, false
   for i, id in ipairs(b.finished) do
-    local names = redis.pcall('SMEMBERS', waiters[i])
+    local names = redis.pcall('SMEMBERS', places[i])
     if errors.of(names) then
       some = true
     elseif #names > 0 then
@@ -87,7 +87,7 @@ local function tell_waiters(b)
     end
   end
   for name, messages in pairs(letters) do mail.post(b.base, name, messages) end
-  if some then redis.call('DEL', unpack(waiters)) end
+  if some then redis.call('DEL', unpack(places)) end
 end
 
 function M.close(b)

@@ -5,11 +5,12 @@ local M = {}
 local CLAIM = { 'state', 'name', 'args', 'kwargs', 'codec', 'headers', 'lane', 'tries', 'enqueued_at' }
 
 -- queued -> held under a pause, where it is not looked at again until that ends.
-local function hold(b, id, key, lane_name, pause_id)
+local function hold(b, id, key, lane_name, pause_id, watched_until)
   local obstacle = batch.obstacle(b, 'ZCARD', keys.held(b.base, pause_id))
   if not obstacle then
     redis.call('HSET', key, 'state', 'held', 'held_by', pause_id)
     batch.push(b.held, pause_id, id)
+    waiters.changed(b.base, b.now, id, watched_until)
     return batch.count(b, 'held')
   end
   -- Where it cannot be held it goes to the end of its lane, and nobody is woken for it.
@@ -22,7 +23,7 @@ end
 local function start(b, id, worker, ttl_ms, claims)
   local key = keys.task(b.base, id)
   local r = redis.pcall('HMGET', key, 'state', 'name', 'args', 'lane', 'enqueued_at', 'tries', 'kwargs', 'codec',
-    'headers', 'expires_at')
+    'headers', 'expires_at', 'watched_until')
   if r.err then
     batch.refuse(b, id, '', errors.wrong_type(key).err)
     return false
@@ -40,12 +41,13 @@ local function start(b, id, worker, ttl_ms, claims)
     local pause_id, unreadable = pause.match(b.pauses, r[2], r[3], r[7], r[8])
     if unreadable then batch.count(b, 'unreadable') end
     if pause_id then
-      hold(b, id, key, r[4], pause_id)
+      hold(b, id, key, r[4], pause_id, r[11])
       return false
     end
   end
   local tries = r[6] and clock.text(number.of(r[6], 0) + 1) or '1'
   redis.call('HSET', key, 'state', 'running', 'worker', worker, 'started_at', b.now_text, 'tries', tries)
+  waiters.changed(b.base, b.now, id, r[11])
   local n = claims.n
   claims[n + 1], claims[n + 3], claims[n + 4], claims[n + 5] = id, r[2] or '', r[3] or '', r[7] or ''
   claims[n + 6], claims[n + 7], claims[n + 8] = r[8] or '', r[9] or '', r[4] or ''

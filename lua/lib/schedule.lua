@@ -105,10 +105,13 @@ function M.await(base, name, id)
   mail.await(base, id, as_waiter(name), WAIT_MS)
 end
 
+-- The schedule that a waiter stands for, or nil: it is a mailbox.
+function M.of_waiter(waiter) return string.match(waiter, '^schedule:(.*)$') end
+
 -- What the task `id` came to, if the waiter is a schedule. Replies whether it is. Called when a settle is under way:
 -- it refuses nothing.
 function M.tell(base, waiter, id, record)
-  local name = string.match(waiter, '^schedule:(.*)$')
+  local name = M.of_waiter(waiter)
   if not name then return false end
   local text = redis.pcall('HGET', keys.schedules(base), name)
   local definition = not errors.of(text) and decode(text or nil)

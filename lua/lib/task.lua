@@ -88,6 +88,7 @@ function M.make_ready(b, id, record, fields, dropped, lists)
   if dropped then redis.call('HDEL', key, unpack(dropped)) end
   redis.call('HSET', key, 'state', 'queued', unpack(fields))
   batch.push(lists or b.back, lane_name, id)
+  waiters.changed(b.base, b.now, id, record.watched_until)
 end
 
 -- none, running -> scheduled.
@@ -123,7 +124,7 @@ function M.promote(b, limit)
   if due.err or #due == 0 then return false end
   local gone, stuck = {}, {}
   for _, id in ipairs(due) do
-    local record, err, stays = M.read(b.base, id, { 'state', 'lane' })
+    local record, err, stays = M.read(b.base, id, { 'state', 'lane', 'watched_until' })
     if record and record.state == 'scheduled' then
       err, stays = M.make_ready(b, id, record, {})
     elseif record then
@@ -150,7 +151,7 @@ function M.give_back(b, pause_id, limit)
   if errors.of(ids) then return 0, true end
   for i = #ids, 1, -1 do
     local id = ids[i]
-    local record, err, stays = M.read(b.base, id, { 'state', 'lane', 'held_by' })
+    local record, err, stays = M.read(b.base, id, { 'state', 'lane', 'held_by', 'watched_until' })
     if record and record.state == 'held' and record.held_by == pause_id then
       err, stays = M.make_ready(b, id, record, {}, { 'held_by' }, b.front)
     elseif record then

@@ -46,7 +46,7 @@ return function(base, args)
     errors.raise(errors.bad_argument('progress must have up to ' .. LONGEST_NOTE .. ' bytes'))
   end
   local lines, notes, dropped = sorted(args.told)
-  local record, err = task.read(base, args.id, { 'state', 'worker' })
+  local record, err = task.read(base, args.id, { 'state', 'worker', 'watched_until' })
   if err then return { err = err } end
   if not record.state or not is_holder(base, args, record) then return 'stale' end
   if #notes > 0 then check_notes(base, args.id, notes, dropped) end
@@ -59,6 +59,9 @@ return function(base, args)
     redis.call('RPUSH', log, unpack(lines))
     redis.call('LTRIM', log, -MOST_LINES, -1)
     redis.call('PEXPIRE', log, args.log_ttl_ms)
+  end
+  if record.watched_until and record.state == 'running' then
+    waiters.changed(base, clock.now(), args.id, record.watched_until, args.told)
   end
   return 'ok'
 end

@@ -12,7 +12,8 @@ local MEND = {}
 -- again (what a pause should hold, too: it will be held), aborted where that was asked for. Replies an error text when
 -- the place is damaged.
 local function put_in_place(b, id, ttl_ms)
-  local record, err = task.read(b.base, id, { 'state', 'lane', 'lost', 'due_at', 'finished_at' })
+  local record, err = task.read(b.base, id, { 'state', 'lane', 'lost', 'due_at', 'finished_at',
+    'watched_until' })
   if err then return err end
   if record.state == 'running' then return (attempt.hand_back(b, id, ttl_ms, false)) end
   if record.state == 'held' then return (task.make_ready(b, id, record, {}, { 'held_by' }, b.front)) end

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
+use tokio::sync::oneshot;
 
 use crate::bridge::{Event, Inbox, Level};
 use crate::connection::{Backoff, Connection};
@@ -42,15 +43,19 @@ pub async fn read(connection: &Connection, key: &str, block: Duration, deliver: 
     take_batch.arg("LPOP").arg(key).arg(BATCH);
     let keys = [key.to_owned()];
     loop {
-        // Both are sent at once: what has gathered comes without a round trip of its own.
+        // Both are sent at once: what has gathered comes without a round trip of its own. It is delivered first.
+        let (delivered, is_delivered) = oneshot::channel();
         let gathered = async {
             if let Value::Array(messages) = connection.query(&take_batch).await? {
                 messages.iter().filter_map(bytes).for_each(&deliver);
             }
+            let _ = delivered.send(());
             Ok(())
         };
         let next = async {
-            if let Value::Array(answer) = block_on(connection, &keys, block).await? {
+            let answer = block_on(connection, &keys, block).await?;
+            let _ = is_delivered.await;
+            if let Value::Array(answer) = answer {
                 answer.get(1).and_then(bytes).into_iter().for_each(&deliver);
             }
             Ok(())

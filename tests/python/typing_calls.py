@@ -35,6 +35,7 @@ from ardiq import (
     TaskInfo,
     TaskMetrics,
     TaskResult,
+    TaskUpdate,
     current_task,
 )
 from ardiq.django import enqueue_on_commit as django_commit
@@ -301,6 +302,16 @@ def blocking() -> None:
 async def looking(job: Job) -> None:
     assert_type(await job.progress(), Progress | None)
     assert_type(await job.logs(limit=5), list[str])
+    async for update in job.watch(timeout=5):
+        assert_type(update, TaskUpdate)
+        assert_type(update.progress, Progress | None)
+    async for ended in Job[int](app, "id").watch():
+        assert_type(ended, TaskUpdate[int])
+        assert_type(ended.result, TaskResult[int] | None)
+    assert_type(await anext(app.watch("id", timeout=5)), TaskUpdate)
+    job.watch(timeout="5")  # type: ignore[arg-type]
+    app.watch(5)  # type: ignore[arg-type]
+    await job.watch()  # type: ignore[misc]
     assert_type(await job.history(), list[Attempt])
     assert_type(await app.pauses(), list[Pause])
     await app.pause()

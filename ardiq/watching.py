@@ -1,0 +1,74 @@
+"""Watching a task until it has ended."""
+
+from asyncio import get_running_loop
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
+
+from ._codec import from_json
+from ._mailbox import Outcome
+from ._typing import R_co
+from .models import Progress, TaskResult
+
+if TYPE_CHECKING:
+    from ._broker import Broker
+    from ._queue import Queue
+    from ._signature import Signature
+    from ._watch import Change
+
+
+class TaskUpdate(NamedTuple, Generic[R_co]):
+    """How a task is while it is watched.
+
+    Attributes:
+        status: as `job.status()` says: "queued", "scheduled", "held", "running"; last "complete" or "not_found".
+        tries: attempts so far, the one that runs included.
+        progress: how far it said it is; None when it said nothing.
+        notes: those it made since the last update, by name; None for one that it deleted.
+        lines: those it wrote to its log since the last update.
+        result: how it ended, once it is "complete".
+    """
+
+    status: str
+    tries: int = 0
+    progress: Progress | None = None
+    notes: dict[str, Any] = {}  # noqa: RUF012
+    lines: tuple[str, ...] = ()
+    result: TaskResult[R_co] | None = None
+
+
+class Watching:
+    """Watching an app's tasks; a part of `Ardiq`."""
+
+    _broker: "Broker"
+    _queue: "Queue"
+
+    def watch(self, task_id: str, timeout: float | None = None) -> AsyncGenerator[TaskUpdate, None]:
+        """As `job.watch()`, for any task of this queue by its id."""
+        return watch(self, task_id, timeout, None)
+
+
+async def watch(
+    app: Watching, task_id: str, timeout: float | None, signature: "Signature | None"
+) -> AsyncGenerator[TaskUpdate, None]:
+    """See `Job.watch`."""
+    progress, tries = None, 0
+    async for seen in app._broker.line(get_running_loop()).watch(task_id, timeout):
+        if seen is None:
+            yield TaskUpdate("not_found", tries, progress)
+        elif isinstance(seen, Outcome):
+            yield TaskUpdate("complete", seen.tries, progress, result=app._queue.decode(seen, signature))
+        else:
+            tries, progress = seen.tries, read_progress(seen.progress)
+            yield _update(seen, progress)
+
+
+def _update(change: "Change", progress: Progress | None) -> TaskUpdate:
+    notes = {name: from_json(text) if text else None for name, text in change.told if name}
+    lines = tuple(text.decode(errors="replace") for name, text in change.told if not name)
+    return TaskUpdate(change.state, change.tries, progress, notes, lines)
+
+
+def read_progress(said: bytes) -> Progress | None:
+    """What a record's `progress` says."""
+    fields = from_json(said or b"null")
+    return None if fields is None else Progress(fields.get("fraction", 0.0), fields.get("message", ""))

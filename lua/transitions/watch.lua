@@ -1,0 +1,15 @@
+-- watch: queued, scheduled, held, running -> queued, scheduled, held, running, expired. A client asks for a task's outcome, or to be told of each change until it ends. One that was not started in time has expired.
+-- How it is now comes by mail, too: so it is in order with what follows.
+return function(base, args)
+  if args.mailbox == '' then errors.raise(errors.bad_argument('mailbox must not be empty')) end
+  local id = args.id
+  local record, answer = waiters.ask(base, args.id, args.mailbox, args.waiter_ttl_ms, args.result_ttl_ms)
+  if not record then return answer end
+  mail.await(base, id, args.mailbox, args.waiter_ttl_ms)
+  local watched_until = clock.now() + args.waiter_ttl_ms
+  if (tonumber(record.watched_until) or 0) < watched_until then
+    redis.call('HSET', keys.task(base, id), 'watched_until', watched_until)
+  end
+  mail.post(base, args.mailbox, { waiters.message(id, record) })
+  return { 'waiting', record.state }
+end

@@ -1,0 +1,230 @@
+"""Watching a task: each change as the server tells it, until it has ended."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from helpers import SOON_S, drain, eventually, field, is_sound, result_of, working
+
+from ardiq import Ardiq, Job, Progress, TaskUpdate, current_task
+from ardiq.testing import inline
+
+
+async def states(watching: AsyncGenerator[TaskUpdate[Any], None]) -> list[str]:
+    """What is told, each status that follows another."""
+    seen: list[str] = []
+    async for update in watching:
+        if seen[-1:] != [update.status]:
+            seen.append(update.status)
+    return seen
+
+
+def key(app: Ardiq, name: str) -> str:
+    return f"ardiq:{{{app.queue_name}}}:{name}"
+
+
+def watchers(app: Ardiq, task_id: str) -> set[bytes]:
+    """The mailboxes that are told."""
+    return set(app._broker.core.command(["SMEMBERS", key(app, f"waiters:{task_id}")]))
+
+
+async def test_each_state_is_told_and_last_how_it_ended(app: Ardiq) -> None:
+    @app.task(retry=[0.01])
+    async def work() -> int:
+        task = current_task()
+        assert task is not None
+        if task.tries == 1:
+            raise ValueError("no")
+        return 7
+
+    job = await work.enqueue()
+    updates: list[TaskUpdate[int]] = []
+
+    async def watch() -> None:
+        async for update in job.watch(SOON_S):
+            updates.append(update)
+
+    watching = asyncio.create_task(watch())
+    await eventually(lambda: updates)
+    async with working(app):
+        await watching
+    told = [(update.status, update.tries) for update in updates]
+    assert told == [
+        ("queued", 0), ("running", 1), ("scheduled", 1), ("queued", 1), ("running", 2), ("complete", 2),
+    ]  # fmt: skip
+    assert [update.result for update in updates[:-1]] == [None] * 5
+    assert updates[-1].result == await result_of(job)
+    assert updates[-1].result is not None
+    assert updates[-1].result.value == 7
+    assert is_sound(app)
+
+
+async def test_what_a_task_tells_arrives_while_it_runs(app: Ardiq) -> None:
+    go_on = asyncio.Event()
+
+    @app.task
+    async def work() -> None:
+        task = current_task()
+        assert task is not None
+        task.progress(0.5, "half")
+        task.note(rows=7)
+        task.log("one")
+        await go_on.wait()
+        task.log("two")
+        task.progress(1)
+        del task.meta["rows"]
+        await asyncio.sleep(0.3)  # what is told just before the end may come after it
+
+    job = await work.enqueue()
+    lines: list[str] = []
+    notes: list[dict[str, Any]] = []
+    seen: list[Progress | None] = []
+    watching = job.watch(SOON_S)
+    assert await anext(watching) == TaskUpdate("queued")
+    async with working(app):
+        async for update in watching:
+            lines += update.lines
+            notes += [update.notes] if update.notes else []
+            seen.append(update.progress)
+            if lines and notes:
+                go_on.set()
+    assert lines == ["one", "two"]
+    assert notes == [{"rows": 7}, {"rows": None}]
+    assert Progress(0.5, "half") in seen
+    assert seen[-1] == Progress(1, "")
+
+
+async def test_a_task_that_has_ended_is_told_once(app: Ardiq) -> None:
+    @app.task
+    async def work() -> int:
+        return 7
+
+    job = await work.enqueue()
+    await drain(app)
+    updates = [update async for update in job.watch()]
+    assert updates == [TaskUpdate("complete", 1, result=await result_of(job))]
+
+
+async def test_an_unknown_task_ends_the_watch(app: Ardiq) -> None:
+    assert [update async for update in app.watch("nobody")] == [TaskUpdate("not_found")]
+    assert await Job(app, "nobody").status() == "not_found"
+
+
+async def test_a_task_that_ends_without_running(app: Ardiq) -> None:
+    aborted, purged, expired = [await app.send("work") for _ in range(3)]
+    watching = [asyncio.create_task(states(app.watch(job.id, SOON_S))) for job in (aborted, purged, expired)]
+    for job in (aborted, purged, expired):
+        await eventually(lambda job=job: watchers(app, job.id))
+    await aborted.abort()
+    app._broker.core.call("purge", ["queued", "default", 10, 60_000])
+    app._broker.core.command(["HSET", key(app, f"task:{expired.id}"), "expires_at", "1"])
+    assert await asyncio.gather(*watching) == [["queued", "complete"]] * 3
+
+
+async def test_a_watch_is_over_in_time(app: Ardiq) -> None:
+    job = await app.send("work")
+    with pytest.raises(TimeoutError, match=job.id):
+        await states(job.watch(0.05))
+    await eventually(lambda: not watchers(app, job.id))
+
+
+async def test_who_stops_watching_is_forgotten_and_who_waits_is_not(app: Ardiq) -> None:
+    @app.task
+    async def work() -> int:
+        return 7
+
+    job = await work.enqueue()
+    waiting = asyncio.create_task(job.result(SOON_S))
+    others = asyncio.create_task(states(job.watch(SOON_S)))
+    watching = job.watch()
+    assert (await anext(watching)).status == "queued"
+    await watching.aclose()
+    async with working(app):
+        assert await others == ["queued", "running", "complete"]
+        assert (await waiting).value == 7  # type: ignore[union-attr]
+    assert is_sound(app)
+
+
+async def test_a_lost_connection_does_not_end_a_watch(app: Ardiq) -> None:
+    @app.task
+    async def work() -> int:
+        return 7
+
+    job = await work.enqueue()
+    updates: list[str] = []
+
+    async def watch() -> None:
+        async for update in job.watch(SOON_S):
+            updates.append(update.status)
+
+    watching = asyncio.create_task(watch())
+    await eventually(lambda: updates)
+    for _ in range(3):
+        before = watchers(app, job.id)
+        app._broker.core.command(["CLIENT", "KILL", "TYPE", "normal"])
+        await eventually(lambda before=before: watchers(app, job.id) != before)
+    async with working(app):
+        await watching
+    assert updates == ["queued", "running", "complete"]
+
+
+async def test_a_slow_reader_hears_the_latest_and_all_lines(app: Ardiq) -> None:
+    @app.task
+    async def work() -> None:
+        task = current_task()
+        assert task is not None
+        for number in range(1, 21):
+            task.progress(number / 20)
+            task.log(str(number))
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.3)
+
+    job = await work.enqueue()
+    watching = job.watch(SOON_S)
+    await anext(watching)
+    async with working(app):
+        await result_of(job)
+        updates = [update async for update in watching]
+    assert [update.status for update in updates] == ["running", "complete"]
+    assert updates[0].lines == tuple(str(number) for number in range(1, 21))
+    assert updates[0].progress == Progress(1, "")
+
+
+async def test_nobody_watches_nothing_is_written(app: Ardiq) -> None:
+    @app.task
+    async def work() -> None:
+        pass
+
+    job = await work.enqueue()
+    await drain(app)
+    assert field(app, job.id, "watched_until") is None
+
+
+async def test_inline(app: Ardiq) -> None:
+    go_on = asyncio.Event()
+
+    @app.task
+    async def work() -> int:
+        task = current_task()
+        assert task is not None
+        task.log("one")
+        await go_on.wait()
+        task.log("two")
+        task.progress(1)
+        await asyncio.sleep(0.05)
+        return 7
+
+    async with inline(app):
+        sending = asyncio.ensure_future(work.enqueue())
+        await asyncio.sleep(0.01)
+        (task_id,) = app._broker.line(asyncio.get_running_loop()).library.tasks  # type: ignore[attr-defined]
+        watching = app.watch(task_id, SOON_S)
+        assert await anext(watching) == TaskUpdate("running", 1)
+        go_on.set()
+        updates = [update async for update in watching]
+        assert updates[0].lines == ("two",)
+        assert updates[-1].status == "complete"
+        assert updates[-1].progress == Progress(1, "")
+        assert await sending
+        assert [update.status async for update in app.watch("nobody")] == ["not_found"]
