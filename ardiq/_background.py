@@ -81,7 +81,7 @@ class BackgroundWorker:
     def _start(self) -> None:
         self._thread.start()
         deadline = monotonic() + _START_S
-        while not self.app._workers and self._thread.is_alive():
+        while not self.app._root._workers and self._thread.is_alive():
             if monotonic() > deadline:
                 self.stop(0)
                 raise RuntimeError(f"the worker was not ready within {_START_S:g} s: does its lifespan wait?")
@@ -128,9 +128,10 @@ def worker(app: "Ardiq", *, schedules: bool = False) -> Iterator[BackgroundWorke
             assert greet.request_sync("Ada") == "Hello, Ada"
         ```
     """
-    if app._running:
+    root = app._root
+    if root._running:
         raise RuntimeError("this app runs already")
-    burst, app._burst, app._fires_schedules = app._burst, False, schedules
+    burst, root._burst, root._fires_schedules = root._burst, False, schedules
     running = BackgroundWorker(app)
     try:
         running._start()
@@ -139,4 +140,4 @@ def worker(app: "Ardiq", *, schedules: bool = False) -> Iterator[BackgroundWorke
         finally:
             running.stop()
     finally:
-        app._burst, app._fires_schedules = burst, True
+        root._burst, root._fires_schedules = burst, True

@@ -17,6 +17,8 @@ MiddlewareT = TypeVar("MiddlewareT", bound=Callable[[ExecutionContext, Callable[
 class Hooks:
     """The hooks of an app, and the state they set up."""
 
+    _root: "Hooks"
+
     def __init__(self) -> None:
         self._lifespan: Callable[[], AsyncGenerator[Any]] | None = None
         self._error_hooks: list[Callable[[ErrorContext], Any]] = []
@@ -41,7 +43,7 @@ class Hooks:
         function: Callable[..., Any] = fn
         if not inspect.isasyncgenfunction(function):
             raise TypeError("@app.lifespan needs an async generator function with one yield")
-        self._lifespan = function
+        self._root._lifespan = function
         return fn
 
     def middleware(self, fn: MiddlewareT) -> MiddlewareT:

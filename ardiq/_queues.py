@@ -62,8 +62,6 @@ async def serve(app: "Ardiq", shares: dict[str, int]) -> None:
     apps = [app.queue(name) for name in shares]
     if not app.allow_eviction:
         await apps[0]._broker.refuse_eviction(loop)
-    if app._stop_asked:
-        return
     pool = _core.Pool(app.concurrency, list(shares.values())) if len(apps) > 1 else None
     async with AsyncExitStack() as stack:
         processes = Processes(app)
@@ -72,6 +70,8 @@ async def serve(app: "Ardiq", shares: dict[str, int]) -> None:
             Worker(each, each._broker.line(loop), processes, None if pool is None else (pool, at))
             for at, each in enumerate(apps)
         ]
+        if app._stop_asked:  # before there was a worker to tell
+            app.stop()
         for each in apps:
             await stack.enter_async_context(_housekeeping(each, declares=each is app))
         await _run_all(app._workers)

@@ -12,8 +12,9 @@ from .models import State
 if TYPE_CHECKING:
     from .app import Ardiq
 
-_REGISTERED = ("_registry", "_crons", "_middleware", "_error_hooks", "_enqueue_hooks")
-_KEPT = ("_redis_url", "_prefix", "_broker", "_metrics", "_lifespan", "_burst", "_others", "state", *_REGISTERED)
+_REGISTERED = ("_registry", "_middleware", "_error_hooks", "_enqueue_hooks")  # of all queues alike
+_OWN = ("_redis_url", "_prefix", "_broker", "_metrics", "_crons", "_lifespan", "_burst", "_others", "state")
+_KEPT = (*_OWN, *_REGISTERED)
 _PAGE = 500
 
 
@@ -21,8 +22,8 @@ _PAGE = 500
 def on_server(app: "Ardiq", url: str, *, prefix: str | None = None) -> Iterator["Ardiq"]:
     """Let an app use another server while the `with` block lasts.
 
-    It is the same object, so whatever imported it or its tasks uses that server, too. Its queue begins empty, and is
-    deleted at the end. Tasks and hooks that are registered within the block are forgotten with it.
+    It is the same object, so whatever imported it or its tasks uses that server, too, on all its queues. These begin
+    empty, and are deleted at the end. Tasks and hooks that are registered within the block are forgotten with it.
 
     Args:
         app: the app; it must not run.
@@ -38,36 +39,45 @@ def on_server(app: "Ardiq", url: str, *, prefix: str | None = None) -> Iterator[
             job = greet.enqueue_sync("Ada")
         ```
     """
-    if app._running:
+    root = app._root
+    if root._running:
         raise RuntimeError("this app runs: stop its worker before it is given another server")
     prefix = prefix or f"test-{new_id()}"
-    kept = {name: getattr(app, name) for name in _KEPT}
+    family = queues_of(root)
+    kept = [(each, {name: getattr(each, name) for name in _KEPT}) for each in family]
     try:
-        point(app, url, prefix)
-        for name in _REGISTERED:
-            setattr(app, name, kept[name].copy())
-        app._metrics, app.state, app._others = Metrics(), State(), {}
+        point(root, url, prefix)
+        shared = {name: getattr(root, name).copy() for name in _REGISTERED}
+        shared |= {"state": State(), "_others": root._others.copy()}
+        for each in family:
+            vars(each).update(shared, _crons=each._crons.copy(), _metrics=Metrics())
         yield app
     finally:
-        broker = app._broker
-        for other in app._others.values():
-            other._broker.close()
-        for name, value in kept.items():
-            setattr(app, name, value)
-        app._producer._broker = app._broker
-        if broker is not app._broker:
-            broker.close()  # first: what is under way must not come after the deletion
+        borrowed = [(each, each._broker) for each in queues_of(root)]
+        for each, attributes in kept:
+            vars(each).update(attributes)
+            each._producer._broker = each._broker
+        lent = [broker for each, broker in borrowed if broker is not each._broker or each not in family]
+        for broker in lent:  # first: what is under way must not come after the deletion
+            broker.close()
+        if lent:
             try:
-                _delete(broker.core, prefix)
+                _delete(lent[0].core, prefix)
             finally:
-                broker.close()
+                lent[0].close()
+
+
+def queues_of(app: "Ardiq") -> list["Ardiq"]:
+    """An app, and what it is on other queues."""
+    return [app._root, *app._root._others.values()]
 
 
 def point(app: "Ardiq", url: str, prefix: str) -> None:
-    """Give an app another server and prefix, for good."""
-    app._redis_url, app._prefix = url, prefix
-    app._broker = app._producer._broker = app._broker.sibling(app)
-    app._broker.is_listed = False  # a queue for a while is not for the list of queues
+    """Give an app another server and prefix on all its queues, for good."""
+    for each in queues_of(app):
+        each._redis_url, each._prefix = url, prefix
+        each._broker = each._producer._broker = each._broker.sibling(each)
+        each._broker.is_listed = False  # a queue for a while is not for the list of queues
 
 
 def _delete(core: _core.Core, prefix: str) -> None:

@@ -322,6 +322,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
 
         Raises:
             ValueError: neither or both of `spec` and `every`, an impossible timing, or an unknown zone, lane or policy.
+            RuntimeError: this is `app.queue(name)`: what code declares belongs to the app's own queue.
 
         Example:
             ```python
@@ -329,6 +330,8 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             async def report() -> None: ...
             ```
         """
+        if self is not self._root:
+            raise RuntimeError(f"@cron is for the app's own queue; on {self.queue_name!r} use schedules.put")
         definition = define(self, name or "", Timing(spec, every, tz), priority, coalesce, missed, jitter, "code")
 
         def register(function: Callable[[], R]) -> Task[[], R]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ._background import BackgroundWorker, worker
 from ._clock import Clock
 from ._inline import InlineBroker
-from ._redirect import on_server
+from ._redirect import on_server, queues_of
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -37,16 +37,19 @@ async def inline(app: "Ardiq", *, clock: Clock | None = None) -> AsyncIterator["
             assert (await job.result()).value == "Hello, Ada"
         ```
     """
-    if app._running:
+    root = app._root
+    if root._running:
         raise RuntimeError("this app runs already: inline(app) takes the place of its worker")
-    broker, others = app._broker, app._others
-    app._running = True
+    brokers, others = [(each, each._broker) for each in queues_of(root)], root._others
+    root._running = True
     try:
-        async with app._lifespan_scope():
-            inlined = InlineBroker(app, clock)  # within the lifespan: what it sets, tasks see
-            at_clock = (app, inlined.own)
-            _use(app, inlined)
-            app._others = {}
+        async with root._lifespan_scope():
+            inlined = InlineBroker(root, clock)  # within the lifespan: what it sets, tasks see
+            at_clock = (root, inlined.own)
+            _use(root, inlined)
+            root._others = others.copy()
+            for other in others.values():
+                _use(other, inlined.sibling(other))
             try:
                 await inlined.own.scheduler.declare()
                 if clock is not None:
@@ -55,11 +58,12 @@ async def inline(app: "Ardiq", *, clock: Clock | None = None) -> AsyncIterator["
             finally:
                 if clock is not None and at_clock in clock._lines:
                     clock._lines.remove(at_clock)
-                _use(app, broker)
-                app._others = others
+                for each, broker in brokers:
+                    _use(each, broker)
+                root._others = others
                 inlined.close()
     finally:
-        app._running = False
+        root._running = False
 
 
 def _use(app: "Ardiq", broker: Any) -> None:

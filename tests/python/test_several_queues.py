@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from helpers import SOON_S, eventually, is_sound, result_of
 
-from ardiq import Ardiq, current_task
+from ardiq import Ardiq, BrokerError, current_task
 from ardiq.embedded import Server
-from ardiq.testing import Clock, inline, on_server
+from ardiq.testing import Clock, inline, on_server, worker
 
 QUEUES = ["emails", "reports"]
 
@@ -287,8 +287,37 @@ def test_an_impossible_name_is_refused(app: Ardiq) -> None:
         app.queue(7)  # type: ignore[arg-type]
 
 
+async def test_what_is_hung_into_an_app_on_another_queue_is_the_apps(app: Ardiq) -> None:
+    emails, seen = app.queue("emails"), list[Any]()
+
+    @emails.lifespan
+    async def shared() -> Any:
+        yield {"color": "green"}
+
+    @emails.task
+    async def look() -> None:
+        seen.append((whereabouts(), app.state.color))
+
+    assert (await look.enqueue()).app is emails
+    await drain(app, QUEUES)
+    assert seen == [("emails", "green")]
+    with pytest.raises(RuntimeError, match="@cron is for the app's own queue; on 'emails' use"):
+        emails.cron(every=1)
+
+
+async def test_a_stop_before_there_are_workers_is_heard(app: Ardiq) -> None:
+    @app.lifespan
+    async def hasty() -> Any:
+        app.stop()
+        yield
+
+    async with asyncio.timeout(SOON_S):
+        await app.run(QUEUES)
+
+
 async def test_inline_and_virtual_time_know_queues() -> None:
     lonely = Ardiq("redis://localhost:1")
+    emails = lonely.queue("emails")
     seen: list[str] = []
 
     @lonely.task
@@ -299,22 +328,42 @@ async def test_inline_and_virtual_time_know_queues() -> None:
     async with inline(lonely):
         await elsewhere.enqueue()
         await note.enqueue()
+        await emails.send("note")
+    async with inline(emails):
+        await note.enqueue()
     clock = Clock()
     async with inline(lonely, clock=clock):
         await note.options(queue="emails", delay=60).enqueue()
         await clock.advance(59)
-        assert seen == ["emails", "default"]
+        before = ["emails", "default", "emails", "default"]
+        assert seen == before
         await clock.advance(2)
-    assert seen == ["emails", "default", "emails"]
+    assert seen == [*before, "emails"]
+    with pytest.raises(BrokerError):
+        await emails.send("note")
 
 
 def test_another_server_is_another_server_for_all_queues(app: Ardiq, server: Server) -> None:
+    emails = app.queue("emails")
     note = app.ref("note").options(queue="emails")
-    with on_server(app, server.url, prefix="elsewhere"):
-        job = note.enqueue_sync()
-        assert app.queue("emails")._broker.core.command(["EXISTS", f"elsewhere:{{emails}}:task:{job.id}"]) == 1
-    assert app.queue("emails")._broker.core.command(["KEYS", "elsewhere:*"]) == []
-    assert app.queue("emails").prefix == "ardiq"
+    for asked in (app, emails):
+        with on_server(asked, server.url, prefix="elsewhere"):
+            for job in (note.enqueue_sync(), emails.send_sync("note"), app.queue("new").send_sync("note")):
+                key = f"elsewhere:{{{job.app.queue_name}}}:task:{job.id}"
+                assert job.app._broker.core.command(["EXISTS", key]) == 1
+        assert app.queue("emails") is emails
+        assert emails._broker.core.command(["KEYS", "elsewhere:*"]) == []
+        assert (app.prefix, emails.prefix, list(app._others)) == ("ardiq", "ardiq", QUEUES)
+
+
+def test_a_worker_in_the_background_serves_another_queue(app: Ardiq, server: Server) -> None:
+    @app.task
+    def where() -> str:
+        return whereabouts()
+
+    emails = app.queue("emails")
+    with on_server(app, server.url), worker(emails):
+        assert where.options(queue="emails").request_sync(timeout=SOON_S) == "emails"
 
 
 BURST = ["run", "jobs:app", "--burst"]
