@@ -12,6 +12,8 @@ __all__ = [
     "VERSION",
     "Channel",
     "Core",
+    "Health",
+    "LoopWatch",
     "Pool",
     "Worker",
     "commands",
@@ -59,6 +61,12 @@ class Core:
 
     def command(self, args: Sequence[str | bytes | int]) -> Any:
         """Send one raw command and block, with the GIL released, until it is answered."""
+
+    def health(self, host: str, port: int) -> Health:
+        """Answer probes and metrics there over HTTP; port 0: the system chooses one.
+
+        Raises `OSError` where it cannot listen.
+        """
 
     def channel(self) -> Channel:
         """A new channel for one event loop."""
@@ -159,11 +167,46 @@ class Channel:
         `concurrency` int, `prefetch` int or None (adaptive), `lease_ms` int,
         `poll_block_ms` int, `result_ttl_ms` int, `max_lost` int, `burst` bool,
         `thread_tasks` list of str: names whose tasks go to `take_thread`,
-        `seat` (pool, place in it) or None: where several queues share the slots.
+        `seat` (pool, place in it) or None: where several queues share the slots,
+        `health` (who answers for it, queue, names of tasks) or None, `loop_watch` of its event loop or None.
+        """
+
+    def watch_loop(self, after_ms: int, most_ms: int | None = None) -> LoopWatch:
+        """Look whether the loop that takes the events turns: when it has not for `after_ms`, it is stalled.
+
+        After `most_ms` of that the process ends at once, with exit code 4.
         """
 
     def close(self) -> None:
         """Drop what waits, stop listening, wake whoever waits."""
+
+@final
+class Health:
+    """Probes and metrics over HTTP for as long as it lives, from the I/O thread: also while Python is stuck."""
+
+    @property
+    def address(self) -> str:
+        """Where it listens, `host:port`."""
+
+    def close(self) -> None:
+        """Listen no more."""
+
+@final
+class LoopWatch:
+    """Looks whether an event loop turns, for as long as it lives."""
+
+    def wait(self, timeout_ms: int) -> float | None:
+        """Block, with the GIL released, until a stall begins; its seconds so far.
+
+        None when the time is over or it has ended.
+        """
+
+    @property
+    def ended(self) -> bool:
+        """Whether it looks no more."""
+
+    def close(self) -> None:
+        """Look no more, and wake who waits."""
 
 @final
 class Pool:

@@ -14,6 +14,7 @@ from ._producer import Producer
 from ._queue import Queue
 from ._retention import retain
 from ._scheduler import Scheduler
+from ._stalls import StallWatch
 from .dead import DeadLetters
 from .schedules import Schedules
 from .worker import Worker
@@ -66,8 +67,11 @@ async def serve(app: "Ardiq", shares: dict[str, int]) -> None:
     async with AsyncExitStack() as stack:
         processes = Processes(app)
         stack.push_async_callback(processes.close)
+        watch = StallWatch.of(app, apps[0]._broker.line(loop))
+        if watch is not None:
+            stack.callback(watch.close)
         app._workers = [
-            Worker(each, each._broker.line(loop), processes, None if pool is None else (pool, at))
+            Worker(each, each._broker.line(loop), processes, None if pool is None else (pool, at), watch)
             for at, each in enumerate(apps)
         ]
         if app._stop_asked:  # before there was a worker to tell

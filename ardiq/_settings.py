@@ -27,6 +27,7 @@ class Settings:
     _max_lost: int
     _dead_ttl_ms: int | None
     _dead_limit: int | None
+    _stall_after: float | None
     _cron_poll_s: float
     _burst: bool
     _root: "Settings"
@@ -120,6 +121,11 @@ class Settings:
     def dead_limit(self) -> int | None:
         """How many of the newest dead letters are kept; None: all."""
         return self._dead_limit
+
+    @property
+    def stall_after(self) -> float | None:
+        """After how many seconds without a turn a worker's event loop is called stalled; None: never."""
+        return self._stall_after
 
     @property
     def cron_poll_s(self) -> float:

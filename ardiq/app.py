@@ -11,6 +11,7 @@ from . import _options, executors
 from ._attempts import Registered
 from ._broker import Broker
 from ._codec import Codec
+from ._core import Health
 from ._cron import Timing
 from ._hooks import Hooks
 from ._ids import new_id
@@ -71,6 +72,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         signing_key: lets workers run only what was enqueued with it: a text or bytes of at least 16 bytes. Of several,
             the first one signs, and what any of them signed is taken.
         takes_unsigned: let them run what has no signature, too, while not all producers have a key.
+        stall_after: after how many seconds without a turn a worker's event loop is called stalled; None: never.
         allow_eviction: let workers use a server that may throw away tasks when its memory is full.
         prefix: first part of every key.
 
@@ -114,6 +116,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         signing_key: SigningKey | None = None,
         takes_unsigned: bool = False,
         payload_limit: int = 16 * 1024 * 1024,
+        stall_after: float | None = 5.0,
         allow_eviction: bool = False,
         prefix: str = "ardiq",
     ) -> None:
@@ -151,6 +154,9 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         self._signer = None if signing_key is None else Signer(read_keys(signing_key), takes_unsigned)
         self._registry: dict[str, Registered] = {}
         self._metrics = Metrics()
+        self._stall_after = _options.seconds("stall_after", stall_after)
+        self._replace_stalled: float | None = None
+        self._health: Health | None = None
         self._workers: list[Worker] = []
         self._root: Ardiq = self
         self._others: dict[str, Ardiq] = {}

@@ -22,6 +22,7 @@ from ._attempts import ABORTED, RELEASED, Attempts, Claim
 from ._codec import to_json
 from ._processes import Processes
 from ._reports import Reports
+from ._stalls import StallWatch
 from ._tally import Tally
 from ._threads import SyncTasks
 
@@ -49,7 +50,12 @@ class Worker:
     """One run of the worker loop on one event loop."""
 
     def __init__(
-        self, app: "Ardiq", line: "Line", processes: Processes, seat: tuple[_core.Pool, int] | None = None
+        self,
+        app: "Ardiq",
+        line: "Line",
+        processes: Processes,
+        seat: tuple[_core.Pool, int] | None = None,
+        watch: StallWatch | None = None,
     ) -> None:
         self._line = line
         self._loop = line.loop
@@ -62,7 +68,7 @@ class Worker:
         # Sync tasks go from the core to threads without the loop, unless a middleware needs it.
         sync = [name for name, task in app._registry.items() if not (task.is_async or task.process)]
         threaded = [] if app._middleware else sync
-        self.link = line.channel.worker(_config(app, threaded, seat))
+        self.link = line.channel.worker(_config(app, threaded, seat, watch))
         self._attempts = Attempts(app, self)
         self._sync_tasks = SyncTasks(self._attempts, self.link, self._context, app.concurrency)
         self._attempts.in_thread = self._sync_tasks.call
@@ -235,8 +241,11 @@ def _described(app: "Ardiq") -> str:
     )
 
 
-def _config(app: "Ardiq", threaded: list[str], seat: tuple[_core.Pool, int] | None) -> dict[str, Any]:
+def _config(
+    app: "Ardiq", threaded: list[str], seat: tuple[_core.Pool, int] | None, watch: StallWatch | None
+) -> dict[str, Any]:
     weights, limits = app.weights or {}, app.limits or {}
+    health = app._root._health
     info = {
         "label": app.worker_id,
         "host": socket.gethostname(),
@@ -261,6 +270,8 @@ def _config(app: "Ardiq", threaded: list[str], seat: tuple[_core.Pool, int] | No
         "burst": app.burst,
         "thread_tasks": threaded,
         "seat": seat,
+        "health": None if health is None else (health, app.queue_name, app.tasks),
+        "loop_watch": None if watch is None else watch.core,
     }
 
 

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
 
 MINUTES = 5
 _PAGE = 500
-_LOOK_AT = 10
 _COUNTERS = ("enqueued", "completed", "failed", "retried", "aborted", "expired", "discarded", "lost")
 _FIGURES = ("completed", "failed", "retried", "aborted", "run_ms", "waits", "wait_ms")
 
@@ -29,16 +28,21 @@ class State:
         """Each lane: `name`, how many are `ready`, for how long the next has been (`oldest_ms`), its live `workers`."""
         ready = {name.partition(":")[2]: count for name, count in counts.items() if name.startswith("ready:")}
         served = [lane for worker in workers if worker["lease_left_ms"] > 0 for lane in worker["lanes"]]
-        now_ms = self.now_ms()
+        ages = self.ages_ms()
         return [
             {
                 "name": name,
                 "ready": ready.get(name, 0),
-                "oldest_ms": self._oldest_ms(name, now_ms) if ready.get(name) else None,
+                "oldest_ms": ages.get(name),
                 "workers": served.count(name),
             }
             for name in sorted({*ready, *served})
         ]
+
+    def ages_ms(self) -> dict[str, int]:
+        """For how long the next task of each lane has been ready, since it was enqueued or fell due."""
+        now, *rest = map(text, self.core.call("ages", []))
+        return {lane: max(0, number(now) - number(since)) for lane, since in zip(rest[::2], rest[1::2], strict=True)}
 
     def next_due_ms(self) -> int | None:
         """How long until the next scheduled task falls due; negative when it is overdue, None when there is none."""
@@ -50,7 +54,8 @@ class State:
 
         Returns:
             `identity`, `label`, `host`, `pid`, `concurrency`, `lanes`, `held` tasks, `left_threads` (which run on after
-            their task was settled, and take its slot) and `lease_left_ms` each.
+            their task was settled, and take its slot), `stalled_ms` (for how long its event loop has not turned, 0
+            while it does) and `lease_left_ms` each.
         """
         now_ms = self.now_ms()
         workers: list[dict[str, Any]] = []
@@ -67,6 +72,7 @@ class State:
                         "lanes": list(map(str, parsed(row.get("lanes", ""), []))),
                         "held": int(self.core.command(["HLEN", f"{self.base}running:{name}"])),
                         "left_threads": number(row.get("left_threads")),
+                        "stalled_ms": max(0, now_ms - since) if (since := number(row.get("stalled_since"))) else 0,
                         "lease_left_ms": max(0, number(expiry) - now_ms),
                     }
                 )
@@ -126,15 +132,6 @@ class State:
     def now_ms(self) -> int:
         """The server's clock."""
         return server_now_ms(self.core)
-
-    def _oldest_ms(self, lane: str, now_ms: int) -> int | None:
-        """How long the next task of a lane has been waiting, since it was enqueued or fell due."""
-        page = self.core.call("list", ["queued", lane, 0, _LOOK_AT])
-        if not page:  # they were taken meanwhile, or are marked to be skipped
-            return None
-        times = self.core.command(["HMGET", f"{self.base}task:{text(page[0])}", "enqueued_at", "due_at"])
-        since = max(map(number, times))
-        return max(0, now_ms - since) if since else None
 
 
 def last_minutes(minutes: list[dict[str, Any]]) -> dict[str, int]:

@@ -2,7 +2,8 @@
 
 SIGINT (Ctrl-C) or SIGTERM stops it when the running tasks have ended, a second one at once; with --drain-timeout, what
 still runs then is handed back. With --workers it starts that many processes, passes signals on to them, and starts a
-crashed one again. --max-tasks, --max-age and --max-memory-mb end a worker; with --workers a new one takes its place.
+crashed one again. --max-tasks, --max-age, --max-memory-mb and --replace-stalled end a worker; with --workers a new one
+takes its place.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from .._queues import read_shares
 from ..errors import LibraryError
 from . import Refusal, load_app
 from ._arguments import duration_ms
+from ._health import check_ports, listen, read_place
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -34,6 +36,8 @@ _log = logging.getLogger("ardiq")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _REFUSED = 2
 _RECYCLED = 3
+_STALLED = 4  # see native/src/stalls.rs
+_REPLACED = {_RECYCLED: "reached a limit", _STALLED: "ended: its event loop was stalled"}
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _HEALTHY_AFTER_S = 60.0
 _LOOK_S = 0.5
@@ -82,6 +86,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="end a worker that holds more MiB than this, with its child processes",
     )
+    parser.add_argument(
+        "--replace-stalled",
+        type=_seconds,
+        metavar="TIME",
+        help="end a worker whose event loop has not turned for this time",
+    )
+    parser.add_argument(
+        "--health",
+        type=read_place,
+        metavar="HOST:PORT",
+        help="answer /live, /ready and /metrics there; with --workers, each has a port of its own: PORT, PORT+1 …",
+    )
     parser.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
 
 
@@ -90,6 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=level, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     app = load_app(arguments.app)
     read_queues(app, arguments.queues)
+    check_ports(arguments.health, arguments.workers)
     if arguments.workers == 1:
         return asyncio.run(_Work(app, arguments).run())
     if embedded.is_embedded(app.redis_url):
@@ -103,6 +120,7 @@ class _Work:
     def __init__(self, app: "Ardiq", arguments: argparse.Namespace) -> None:
         app.burst = app.burst or arguments.burst
         app.allow_eviction = app.allow_eviction or arguments.allow_eviction
+        app._replace_stalled = arguments.replace_stalled
         self._app = app
         self._queues = read_queues(app, arguments.queues)
         self._arguments = arguments
@@ -127,6 +145,9 @@ class _Work:
             loop.add_reader(lifeline, self._parent_ended)
         watch = loop.create_task(self._watch())
         try:
+            if self._arguments.health is not None:
+                self._app._health = health = listen(self._app, self._arguments.health)
+                _log.info("health: http://%s/live, /ready and /metrics", health.address)
             _log.info("connecting to %s", self._app._broker.core.url)
             await self._app.run(self._queues)
         except LibraryError as error:
@@ -213,11 +234,12 @@ class _Supervisor:
         for name in ("burst", "verbose", "quiet", "allow_eviction"):
             if getattr(arguments, name):
                 self._command.append("--" + name.replace("_", "-"))
-        for name in ("drain_timeout", "max_tasks", "max_age", "max_memory_mb"):
+        for name in ("drain_timeout", "max_tasks", "max_age", "max_memory_mb", "replace_stalled"):
             if (value := getattr(arguments, name)) is not None:
                 self._command += ["--" + name.replace("_", "-"), str(value)]
         for name, share in arguments.queues or ():
             self._command += ["--queue", f"{name}={share}"]
+        self._health = arguments.health
         self._children: set[asyncio.subprocess.Process] = set()
         self._stopping = asyncio.Event()
 
@@ -251,11 +273,11 @@ class _Supervisor:
         pause = _FIRST_PAUSE_S
         while True:
             started, kills = time.monotonic(), oom_kills()
-            code = await self._one(lifeline)
+            code = await self._one(number, lifeline)
             if self._stopping.is_set() or code in (0, _REFUSED):
                 return 0 if code in (0, _RECYCLED, -signal.SIGTERM) else max(code, 1)
-            if code == _RECYCLED:
-                _log.info("worker %d of %d has reached a limit; starting a new one", number, self._count)
+            if code in _REPLACED:
+                _log.info("worker %d of %d has %s; starting a new one", number, self._count, _REPLACED[code])
                 continue
             if time.monotonic() - started > _HEALTHY_AFTER_S:
                 pause = _FIRST_PAUSE_S
@@ -273,10 +295,12 @@ class _Supervisor:
             except TimeoutError:
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
 
-    async def _one(self, lifeline: int) -> int:
+    async def _one(self, number: int, lifeline: int) -> int:
+        health = [] if self._health is None else ["--health", str(self._health.of_worker(number))]
         # A process group of its own: Ctrl-C in the terminal reaches this process alone, which passes it on once.
         child = await asyncio.create_subprocess_exec(
             *self._command,
+            *health,
             "--lifeline",
             str(lifeline),
             pass_fds=[lifeline],

@@ -113,6 +113,8 @@ def _lane(lane: dict[str, Any]) -> list[str]:
 def _worker(worker: dict[str, Any]) -> list[str]:
     left_ms = worker["lease_left_ms"]
     lease = age(left_ms) if left_ms else Styled("run out", "red")
+    if worker["stalled_ms"]:
+        lease = Styled(f"{lease}, event loop stalled for {age(worker['stalled_ms'])}", "red")
     return [
         worker["identity"],
         f"{worker['host']}/{worker['pid']}",

@@ -7,7 +7,7 @@ return function(base, args)
   member.require(base, worker)
   local mailbox = worker .. ':' .. args.generation
   local row = keys.worker(base, worker)
-  local known = errors.read('HMGET', row, 'mailbox', 'left_threads')
+  local known = errors.read('HMGET', row, 'mailbox', 'left_threads', 'stalled_since')
   local old_mailbox, left_threads = known[1], clock.text(args.left_threads)
   local beat = member.last_beat(base)
   local aborts, settled = member.aborts(base, worker)
@@ -17,6 +17,11 @@ return function(base, args)
   if old_mailbox ~= mailbox then
     redis.call('HSET', row, 'mailbox', mailbox)
     if old_mailbox then redis.call('DEL', keys.mailbox(base, old_mailbox)) end
+  end
+  if args.stalled_ms > 0 then
+    if not known[3] then redis.call('HSET', row, 'stalled_since', clock.text(b.now - args.stalled_ms)) end
+  elseif known[3] then
+    redis.call('HDEL', row, 'stalled_since')
   end
   if left_threads ~= (known[2] or '0') then redis.call('HSET', row, 'left_threads', left_threads) end
   local more = task.promote(b, PROMOTE_LIMIT) and 1 or 0

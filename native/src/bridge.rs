@@ -5,6 +5,7 @@
 //! what a task or a function is; only `channel`, `worker` and `convert` below know Python.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,10 +18,14 @@ mod channel;
 #[cfg(feature = "python")]
 pub(crate) mod convert;
 #[cfg(feature = "python")]
+mod watch;
+#[cfg(feature = "python")]
 mod worker;
 
 #[cfg(feature = "python")]
 pub use channel::Channel;
+#[cfg(feature = "python")]
+pub use watch::{Health, LoopWatch};
 #[cfg(feature = "python")]
 pub use worker::{Pool, Worker};
 
@@ -73,13 +78,15 @@ pub enum Event {
 pub struct Inbox {
     events: Mutex<Vec<Event>>,
     signal: Signal,
+    /// How often somebody came for the events.
+    turns: AtomicU64,
 }
 
 impl Inbox {
     /// # Errors
     /// When the process is out of descriptors.
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { events: Mutex::default(), signal: Signal::new()? })
+        Ok(Self { events: Mutex::default(), signal: Signal::new()?, turns: AtomicU64::new(0) })
     }
 
     pub fn push(&self, event: Event) {
@@ -101,6 +108,7 @@ impl Inbox {
 
     /// Everything that happened since the last time.
     pub fn take(&self) -> Vec<Event> {
+        self.turns.fetch_add(1, Ordering::Relaxed);
         self.signal.clear();
         std::mem::take(&mut *self.lock())
     }
@@ -113,6 +121,11 @@ impl Inbox {
     /// The descriptor to watch for reading.
     pub fn fileno(&self) -> RawFd {
         self.signal.descriptor.as_raw_fd()
+    }
+
+    /// How often somebody came for the events: it grows soon after [`wake`](Self::wake) while the loop turns.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
     }
 
     /// Wakes whoever waits, with or without an event.

@@ -54,6 +54,16 @@ impl Default for Options {
     }
 }
 
+/// The number of the next connection.
+static GENERATIONS: AtomicU64 = AtomicU64::new(1);
+/// Connections that are open.
+static OPEN: AtomicU64 = AtomicU64::new(0);
+
+/// Connections of this process to any server: how many are open, and how many were made so far.
+pub fn counted() -> (u64, u64) {
+    (OPEN.load(Ordering::Relaxed), GENERATIONS.load(Ordering::Relaxed) - 1)
+}
+
 /// Makes connections to one server, or to the primary among several. Cheap to clone.
 #[derive(Clone)]
 pub struct Connector {
@@ -155,12 +165,12 @@ impl Connector {
             drop(driven);
         });
         let closed = AtomicBool::new(false);
+        OPEN.fetch_add(1, Ordering::Relaxed);
         let wire = Wire { multiplexed, closed, gone, driver: driver.abort_handle(), response_timeout };
         let server = handshake::greet(&wire, login).await.map_err(|error| {
             let told = error.error.map_message(|what| format!("{}: {what}", self.describe()));
             Refusal { temporary: error.temporary, error: told }.at(place, self)
         })?;
-        static GENERATIONS: AtomicU64 = AtomicU64::new(1);
         let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
         let opened = Opened { wire, server, generation, place: place.clone(), node: OnceLock::new() };
         Ok(Connection { inner: Arc::new(opened) })
@@ -285,6 +295,7 @@ impl Drop for Wire {
     fn drop(&mut self) {
         // Otherwise a blocking command in flight would hold the connection open.
         self.close();
+        OPEN.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

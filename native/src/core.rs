@@ -12,8 +12,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use tokio::task::JoinHandle;
 
-use crate::bridge::Channel;
 use crate::bridge::convert::{from_python, to_python};
+use crate::bridge::{Channel, Health};
 use crate::connection::{Connector, Link, Options};
 use crate::dispatch::Dispatcher;
 use crate::error::Error;
@@ -173,6 +173,10 @@ impl Core {
 
     fn channel(slf: &Bound<'_, Self>) -> PyResult<Channel> {
         Channel::open(slf)
+    }
+
+    fn health(&self, host: &str, port: u16) -> PyResult<Health> {
+        Health::start(self.state()?, host, port)
     }
 
     /// The server's URL without its password.

@@ -17,6 +17,9 @@
 //! | [`mailbox`] | reading a mailbox |
 //! | [`producer`] | batching of enqueues |
 //! | [`worker`] | the worker's I/O loop |
+//! | [`observer`] | what a worker does, counted |
+//! | [`stalls`] | event loops that do not turn |
+//! | [`health`] | probes and metrics over HTTP |
 //!
 //! Without the feature `python` the crate is plain Rust: tests and the bench floor use it so.
 
@@ -32,8 +35,11 @@ pub mod schema;
 
 pub mod args;
 pub mod bridge;
+pub mod health;
 pub mod mailbox;
+pub mod observer;
 pub mod producer;
+pub mod stalls;
 pub mod worker;
 
 #[cfg(feature = "python")]
@@ -43,7 +49,7 @@ pub mod core;
 #[pyo3::pymodule]
 mod _core {
     #[pymodule_export]
-    use crate::bridge::{Channel, Pool, Worker};
+    use crate::bridge::{Channel, Health, LoopWatch, Pool, Worker};
     #[pymodule_export]
     use crate::core::{Core, commands, library, script};
     #[pymodule_export]

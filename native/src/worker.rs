@@ -13,6 +13,7 @@
 //! | [`reply`] | the reply to a step as values |
 //! | [`session`] | one identity: join, then everything at once until it ends |
 //! | `steps` | one step after the other |
+//! | [`figures`] | what it is doing, for those who watch it |
 //! | `heartbeat` | the lease, and the mailbox |
 //! | `wakes` | blocking on the wake lists |
 
@@ -28,7 +29,10 @@ use tokio::task::JoinSet;
 use crate::bridge::{Event, Inbox, Level};
 use crate::dispatch::Dispatcher;
 use crate::error::Error;
+use crate::observer::Observer;
+use crate::stalls::Stall;
 
+pub mod figures;
 mod heartbeat;
 pub mod lanes;
 pub mod pool;
@@ -70,6 +74,10 @@ pub struct Config {
     pub thread_tasks: HashSet<Vec<u8>>,
     /// Its place, where other queues of this process share the slots.
     pub seat: Option<Seat>,
+    /// Who counts what it does, where somebody wants to know.
+    pub observer: Option<Arc<Observer>>,
+    /// The event loop that starts its tasks, where somebody watches it.
+    pub stall: Option<Arc<Stall>>,
 }
 
 /// One worker. Cheap to clone; all clones are the same worker.
@@ -133,6 +141,7 @@ impl Worker {
     pub fn take(&self, limit: usize) -> Vec<Claim> {
         let (claims, wake) = self.shared.slots().take(limit, Instant::now());
         self.shared.wake_if(wake);
+        self.shared.observe(|observer| observer.started(&claims));
         claims
     }
 
@@ -140,6 +149,7 @@ impl Worker {
     pub fn try_take_for_thread(&self) -> Option<Claim> {
         let (claim, wake) = self.shared.slots().take_for_thread(Instant::now());
         self.shared.wake_if(wake);
+        self.shared.observe(|observer| observer.started(claim.as_slice()));
         claim
     }
 
@@ -152,6 +162,7 @@ impl Worker {
             let (claim, wake) = slots.take_for_thread(now);
             self.shared.wake_if(wake);
             if claim.is_some() || now >= deadline || slots.phase == Phase::Ended {
+                self.shared.observe(|observer| observer.started(claim.as_slice()));
                 return claim;
             }
             slots.waiting_threads += 1;
@@ -163,6 +174,7 @@ impl Worker {
 
     /// Hand in outcomes; every task that was taken needs one, also after the lease was lost.
     pub fn settle(&self, outcomes: Outcomes) {
+        self.shared.observe(|observer| observer.settled(&outcomes.records));
         let (wake, threads) = {
             let mut slots = self.shared.slots();
             (slots.settle(outcomes), slots.threads_to_wake())
@@ -238,6 +250,7 @@ impl Worker {
                 }
                 End::Lost(why) => {
                     let up_to = shared.slots().lose();
+                    shared.observe(Observer::lease_lost);
                     let next = new_identity(&shared.config.label);
                     let identity = std::mem::replace(&mut *lock(&shared.identity), next);
                     let message = lost(&why, &identity, shared.config.lease);
@@ -271,6 +284,12 @@ impl Neighbour for Shared {
 impl Shared {
     fn slots(&self) -> MutexGuard<'_, Slots> {
         lock(&self.slots)
+    }
+
+    fn observe(&self, tell: impl FnOnce(&Observer)) {
+        if let Some(observer) = &self.config.observer {
+            tell(observer);
+        }
     }
 
     fn wake_if(&self, wake: bool) {

@@ -21,6 +21,8 @@ FUNCTIONS = PROTOCOL["functions"]
 OWN_ERRORS = {"ArdiqError", "BadSignature", "BrokerError", "LibraryError", "OutOfMemory", "TaskError"}
 # The only functions that Rust may call by itself.
 CARRIED_BY_RUST = {"join", "step", "heartbeat", "leave"}
+# The queries that it makes for its metrics, which must be told while Python is stuck.
+ASKED_BY_RUST = {"health/queue.rs": {"counts", "ages"}}
 # Single transitions that `step` is built from: for clients in other languages, and for reading.
 FOR_OTHER_CLIENTS = {"claim", "ack", "retry", "snooze", "bury", "release"}
 
@@ -114,7 +116,8 @@ def test_rust_names_no_other_function_and_no_key() -> None:
         source = path.read_text().partition("#[cfg(test)]")[0]
         source = re.sub(r"//.*", "", source)
         called = set(re.findall(r'\b(?:call|request)\(\s*"(\w+)"', source))
-        assert called <= CARRIED_BY_RUST, path
+        asked = ASKED_BY_RUST.get(path.relative_to(ROOT / "native/src").as_posix(), set())
+        assert called <= CARRIED_BY_RUST | asked, path
         assert not {word for word in re.findall(r'"(\w+):', source) if word in keys}, path
 
 

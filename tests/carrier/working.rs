@@ -42,6 +42,8 @@ fn config() -> Config {
         burst: false,
         thread_tasks: HashSet::from([b"threaded".to_vec()]),
         seat: None,
+        observer: None,
+        stall: None,
     }
 }
 

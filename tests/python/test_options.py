@@ -22,6 +22,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert app.result_ttl_ms == 300_000
     assert app.dead_ttl_ms is None
     assert app.dead_limit is None
+    assert app.stall_after == 5.0
     assert app.burst is False
     assert app.tasks == []
     assert app.worker_id
@@ -94,6 +95,8 @@ def test_properties_give_copies() -> None:
         ({"dead_limit": -1}, ValueError, "dead_limit"),
         ({"dead_limit": "7"}, TypeError, "dead_limit"),
         ({"payload_limit": 0}, ValueError, "payload_limit"),
+        ({"stall_after": 0}, ValueError, "stall_after"),
+        ({"stall_after": "5"}, TypeError, "stall_after"),
         ({"allow_eviction": None}, TypeError, "allow_eviction"),
         ({"serializer": "json"}, TypeError, "serializer"),
         ({"deserializer": 1}, TypeError, "deserializer"),

@@ -200,8 +200,10 @@ impl Request {
     /// Durations, and times as the distance from now: what is named so.
     fn measure(&mut self, name: &str, value: &Json) {
         match value {
-            // How long it ran: until now.
-            Json::Number(number) if name == "run_ms" => self.durations.extend(number.as_i64().map(|run_ms| -run_ms)),
+            // For how long: until now.
+            Json::Number(number) if matches!(name, "run_ms" | "stalled_ms") => {
+                self.durations.extend(number.as_i64().map(|past_ms| -past_ms));
+            }
             Json::Number(number) if name.ends_with("_ms") => {
                 self.durations.extend(number.as_f64().map(|duration| duration as i64));
             }
@@ -311,7 +313,7 @@ pub fn default(name: &str) -> Result<Json, String> {
         "args" => json!([]),
         "generation" => json!(1),
         "max_lost" => json!(3),
-        "run_ms" | "delay_ms" | "max_age_ms" | "offset" | "left_threads" | "go_on" => json!(0),
+        "run_ms" | "delay_ms" | "max_age_ms" | "offset" | "left_threads" | "stalled_ms" | "go_on" => json!(0),
         "run" | "paused" | "due_at" | "start" => json!(1),
         "version" => json!("v1"),
         "completed" | "failed" | "retried" | "aborted" | "waits" | "wait_ms" | "minutes_ago" => json!(0),

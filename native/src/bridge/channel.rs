@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 
 use super::convert::{exception, from_python, push_all, to_python};
-use super::{Event, Inbox, Worker};
+use super::{Event, Inbox, LoopWatch, Worker};
 use crate::core::{Core, State};
 use crate::dispatch::Dispatcher;
 use crate::error::Error;
@@ -163,6 +163,12 @@ impl Channel {
     fn worker(&self, config: &Bound<'_, PyDict>) -> PyResult<Worker> {
         let open = self.live()?;
         Worker::new(open.state.clone(), open.inbox.clone(), config)
+    }
+
+    #[pyo3(signature = (after_ms, most_ms = None))]
+    fn watch_loop(&self, after_ms: u64, most_ms: Option<u64>) -> PyResult<LoopWatch> {
+        let open = self.live()?;
+        Ok(LoopWatch::start(open.state.clone(), open.inbox.clone(), after_ms, most_ms))
     }
 
     fn close(&self) {

@@ -13,6 +13,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use tokio::task::AbortHandle;
 
 use super::Inbox;
+use super::watch::{Health, LoopWatch, observer};
 use crate::core::State;
 use crate::dispatch::Dispatcher;
 use crate::worker::lanes::Lane;
@@ -36,7 +37,16 @@ struct Open {
 
 impl Worker {
     pub(super) fn new(state: Arc<State>, inbox: Arc<Inbox>, config: &Bound<'_, PyDict>) -> PyResult<Self> {
-        let worker = worker::Worker::new(Dispatcher::clone(&state.dispatcher), inbox, read_config(config)?);
+        let health: Option<(Bound<'_, Health>, String, Vec<String>)> = item(config, "health")?.extract()?;
+        let mut read = read_config(config)?;
+        let watcher = health.map(|(health, queue, tasks)| {
+            read.observer = Some(observer(tasks));
+            (health, queue)
+        });
+        let worker = worker::Worker::new(Dispatcher::clone(&state.dispatcher), inbox, read);
+        if let Some((health, queue)) = watcher {
+            health.get().watch(queue, worker.clone());
+        }
         Ok(Self { open: ManuallyDrop::new(Open { state, worker, running: Mutex::default() }) })
     }
 
@@ -221,12 +231,17 @@ fn read_outcome(outcome: &Bound<'_, PyTuple>, into: &mut Outcomes) -> PyResult<(
     Ok(())
 }
 
+fn item<'py>(config: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    config.get_item(name)?.ok_or_else(|| PyKeyError::new_err(name.to_owned()))
+}
+
 fn read_config(config: &Bound<'_, PyDict>) -> PyResult<Config> {
-    let item = |name: &str| config.get_item(name)?.ok_or_else(|| PyKeyError::new_err(name.to_owned()));
+    let item = |name: &str| item(config, name);
     let milliseconds = |name: &str| -> PyResult<Duration> { Ok(Duration::from_millis(item(name)?.extract()?)) };
     let lanes: Vec<(String, Option<u32>, Option<usize>)> = item("lanes")?.extract()?;
     let thread_tasks: Vec<String> = item("thread_tasks")?.extract()?;
     let seat: Option<(Bound<'_, Pool>, usize)> = item("seat")?.extract()?;
+    let watch: Option<Bound<'_, LoopWatch>> = item("loop_watch")?.extract()?;
     let no_seat = || PyIndexError::new_err("the pool has no such seat");
     let seat = seat.map(|(pool, at)| pool.get().pool.seat(at).ok_or_else(no_seat)).transpose()?;
     Ok(Config {
@@ -242,5 +257,7 @@ fn read_config(config: &Bound<'_, PyDict>) -> PyResult<Config> {
         burst: item("burst")?.extract()?,
         thread_tasks: thread_tasks.into_iter().map(String::into_bytes).collect(),
         seat,
+        observer: None,
+        stall: watch.map(|watch| watch.get().stall()),
     })
 }

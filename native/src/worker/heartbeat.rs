@@ -89,7 +89,8 @@ impl Session {
             .int(config.result_ttl_ms)
             .int(self.generation.load(Ordering::Relaxed))
             .int(config.max_lost)
-            .int(shared.slots().left_behind() as i64);
+            .int(shared.slots().left_behind() as i64)
+            .int(config.stall.as_ref().map_or(0, |stall| stall.stalled().as_millis() as i64));
         let sent = Instant::now();
         let answer = shared.dispatcher.send(&request).await?;
         shared.renewed(sent);

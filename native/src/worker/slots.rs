@@ -384,7 +384,7 @@ impl Slots {
         self.lanes.room().map_or(room, |of_lanes| room.min(of_lanes))
     }
 
-    fn held(&self) -> usize {
+    pub fn held(&self) -> usize {
         self.tasks.claims.len() + self.thread_tasks_held.claims.len()
     }
 
@@ -440,6 +440,16 @@ impl Slots {
     pub fn renewed(&mut self, until: Instant) -> bool {
         self.lease_ends = Some(self.lease_ends.map_or(until, |end| end.max(until)));
         std::mem::take(&mut self.withheld) && self.held() > 0
+    }
+
+    /// Tasks that were started and are not settled.
+    pub fn started(&self) -> usize {
+        self.started
+    }
+
+    /// When, by this machine's clock, the server may take this worker for dead; nothing where it has no lease.
+    pub fn lease_ends(&self) -> Option<Instant> {
+        self.lease_ends
     }
 
     /// Whether the server may have taken this worker for dead.

@@ -117,6 +117,7 @@ impl Session {
         shared.wake_threads(news.threads);
         for refusal in reply.refusals {
             let (id, token, reason) = (refusal.id, refusal.token, refusal.reason);
+            shared.observe(|observer| observer.refused(&reason));
             shared.inbox.push(Event::Stale { id, token, reason });
         }
         match &shared.config.seat {

@@ -1,0 +1,69 @@
+"""An event loop that does not turn: the core notices, a thread here looks what holds it and says so in the log."""
+
+import asyncio
+import logging
+import sys
+import threading
+import traceback
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from . import _attempts
+
+if TYPE_CHECKING:
+    from . import _core
+    from ._broker import Line
+    from .app import Ardiq
+
+log = logging.getLogger("ardiq")
+
+_WAIT_MS = 10_000
+_MOST_FRAMES = 50
+
+
+class StallWatch:
+    """Watches the event loop that it is made on, for the workers on it."""
+
+    @classmethod
+    def of(cls, app: "Ardiq", line: "Line") -> "StallWatch | None":
+        """One as the app's options say, or None where they say none."""
+        limits = [limit for limit in (app.stall_after, app._replace_stalled) if limit is not None]
+        return cls(line, min(limits), app._replace_stalled) if limits else None
+
+    def __init__(self, line: "Line", stall_after: float, replace_after: float | None) -> None:
+        most_ms = None if replace_after is None else _milliseconds(replace_after)
+        self.core: _core.LoopWatch = line.channel.watch_loop(_milliseconds(stall_after), most_ms)
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._thread = threading.Thread(target=self._watch, name="ardiq-stalls", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Watch no more."""
+        self.core.close()
+
+    def _watch(self) -> None:
+        while not self.core.ended:
+            stalled_s = self.core.wait(_WAIT_MS)
+            if stalled_s is not None:
+                self._report(stalled_s)
+
+    def _report(self, stalled_s: float) -> None:
+        frame = sys._current_frames().get(self._loop_thread)
+        if frame is None:  # its thread has ended
+            return
+        stack = "".join(traceback.format_stack(frame, limit=-_MOST_FRAMES)).rstrip()
+        log.warning("the event loop has not turned for %.1f s; %s holds it:\n%s", stalled_s, _holder(frame), stack)
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, int(seconds * 1000))
+
+
+def _holder(frame: FrameType | None) -> str:
+    """Whose code it is: the task's, where it is one's."""
+    while frame is not None:
+        if frame.f_code.co_filename == _attempts.__file__ and (claim := frame.f_locals.get("claim")) is not None:
+            return f"task {claim[2]!r} (id {claim[0]})"
+        frame = frame.f_back
+    return "something that is no task"

@@ -1,0 +1,133 @@
+"""An event loop that does not turn is told of, with what holds it, and replaced where that is asked for."""
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fleet import Fleet, soon
+from helpers import SOON_S, eventually, is_sound, result_of, working
+
+from ardiq import Ardiq
+from ardiq.embedded import Server
+
+JOBS = """
+    @app.task
+    async def block() -> None:
+        note("started")
+        os.read(open_gate("gate"), 1)
+
+    @app.task
+    async def add(a: int, b: int) -> int:
+        return a + b
+"""
+
+
+@pytest.fixture
+def make_fleet(tmp_path: Path, server: Server, make_app: Callable[..., Ardiq]) -> Iterator[Callable[..., Fleet]]:
+    fleets: list[Fleet] = []
+
+    def make(**options: Any) -> Fleet:
+        fleets.append(Fleet(tmp_path, make_app(), server.url, JOBS, **options))
+        return fleets[-1]
+
+    yield make
+    for fleet in fleets:
+        fleet.end()
+
+
+def said(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if words in record.getMessage()]
+
+
+async def test_the_log_says_which_task_holds_the_loop_and_where(
+    make_app: Callable[..., Ardiq], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(stall_after=0.1)
+    deadline = time.monotonic() + SOON_S
+
+    @app.task
+    async def hog() -> None:
+        while not said(caplog, "has not turned for") and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    @app.task(timeout=60)
+    async def idle() -> None:
+        await asyncio.sleep(0)
+
+    async with working(app):
+        assert (await result_of(await idle.enqueue())).success
+        job = await hog.enqueue()
+        await result_of(job)
+        await eventually(lambda: said(caplog, "the event loop turns again, after about"))
+    (line,) = [line for line in said(caplog, "has not turned for") if job.id in line]
+    assert re.match(rf"the event loop has not turned for \d+\.\d s; task 'hog' \(id {job.id}\) holds it:\n", line)
+    assert "in hog" in line
+    assert "time.sleep(0.01)" in line
+
+
+async def test_what_is_no_task_is_told_too(make_app: Callable[..., Ardiq], caplog: pytest.LogCaptureFixture) -> None:
+    app = make_app(stall_after=0.1)
+    async with working(app):
+        await eventually(lambda: app._workers)
+        deadline = time.monotonic() + SOON_S
+        while not said(caplog, "something that is no task holds it") and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert said(caplog, "something that is no task holds it")
+
+
+async def test_nobody_looks_where_nobody_asked(make_app: Callable[..., Ardiq]) -> None:
+    def watchers() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "ardiq-stalls"]
+
+    before = len(watchers())
+    app = make_app(stall_after=None)
+    async with working(app):
+        await eventually(lambda: app._workers)
+        assert len(watchers()) == before
+    app = make_app()
+    async with working(app):
+        await eventually(lambda: len(watchers()) > before)
+    await eventually(lambda: len(watchers()) == before)
+
+
+def test_status_shows_it_at_the_worker(make_fleet: Callable[..., Fleet]) -> None:
+    fleet = make_fleet(stall_after=0.2, idle_timeout_ms=2_000)
+    gate = fleet.gate()
+    fleet.start()
+    fleet.app.ref("block").enqueue_sync()
+    (worker,) = soon(lambda: [row for row in fleet.workers() if row["stalled_ms"] > 0])
+    assert worker["lease_left_ms"] > 0, "the lease is kept"
+    fleet.open(gate)
+    soon(lambda: fleet.workers()[0]["stalled_ms"] == 0)
+    assert fleet.app.ref("add").enqueue_sync(1, 2).result_sync(timeout=SOON_S).value == 3
+
+
+def test_a_stalled_worker_is_replaced_where_that_is_asked_for(make_fleet: Callable[..., Fleet]) -> None:
+    fleet = make_fleet(stall_after=0.2, idle_timeout_ms=1_000, max_lost=1)
+    fleet.gate()
+    fleet.start("--workers", "2", "--replace-stalled", "1")
+    job = fleet.app.ref("block").enqueue_sync()
+    result = job.result_sync(timeout=2 * SOON_S)
+    assert result is not None
+    assert not result.success
+    assert result.value == "poison: 2 workers died while holding this task"
+    assert fleet.notes().count("started") == 2, "a worker more than max_lost"
+    log = fleet.log()
+    assert log.count("has ended: its event loop was stalled; starting a new one") == 2
+    assert "task 'block'" in log, "it was said before what holds it"
+    assert fleet.app.ref("add").enqueue_sync(1, 2).result_sync(timeout=SOON_S).value == 3
+    assert is_sound(fleet.app)
+
+
+def test_one_worker_alone_ends_with_an_exit_code_of_its_own(make_fleet: Callable[..., Fleet]) -> None:
+    fleet = make_fleet(stall_after=None)
+    fleet.gate()
+    process = fleet.start("--replace-stalled", "1")
+    fleet.app.ref("block").enqueue_sync()
+    assert process.wait(SOON_S) == 4
+    assert "this worker ends, and what it held runs again when its lease is over" in fleet.log()
