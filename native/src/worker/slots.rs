@@ -341,7 +341,8 @@ impl Slots {
         }
         self.tell();
         let want = self.want();
-        let due = want > 0 && self.look_at.is_some_and(|at| now >= at);
+        let looks = want > 0 || self.is_owed();
+        let due = looks && self.look_at.is_some_and(|at| now >= at);
         let useful = self.settled() > 0 || (want > 0 && self.more);
         if self.woken || due || (useful && !self.gathers(now)) {
             self.woken = false;
@@ -354,9 +355,9 @@ impl Slots {
             return Next::Leave;
         }
         self.waiting = if self.gather_until.is_some() { Waiting::ForBatch } else { Waiting::ForAnything };
-        let look_at = self.look_at.filter(|_| want > 0);
+        let look_at = self.look_at.filter(|_| looks);
         let until = [self.gather_until, look_at, self.tasks.stuck_at(), self.thread_tasks_held.stuck_at()];
-        Next::Wait { until: until.into_iter().flatten().min(), block: (want > 0 || self.is_owed()) && !self.more }
+        Next::Wait { until: until.into_iter().flatten().min(), block: looks && !self.more }
     }
 
     /// Whether the next step waits for a full batch of outcomes.

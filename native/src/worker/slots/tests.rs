@@ -1,3 +1,4 @@
+use super::super::pool::Pool;
 use super::*;
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -109,6 +110,25 @@ fn the_due_time_is_waited_for() {
     slots.accept(&mut reply(1..1, false, 250, now), now);
     assert_eq!(slots.next(now), Next::Wait { until: Some(now + 250 * MS), block: true });
     assert_eq!(settled(&mut slots, now + 250 * MS), (vec![], 1));
+}
+
+#[test]
+fn a_queue_that_is_owed_slots_looks_for_work_while_others_have_them() {
+    let now = Instant::now();
+    let pool = Pool::new(2, &[1, 1]);
+    let other = pool.seat(1).unwrap();
+    assert_eq!(other.take(2), 2);
+    let lanes = Lanes::new(vec!["default".into()]);
+    let mut slots = Slots::new(2, None, HashSet::new(), lanes, pool.seat(0), now);
+    assert_eq!(settled(&mut slots, now), (vec![], 0));
+    slots.accept(&mut reply(1..1, false, 100, now), now);
+    assert_eq!(slots.next(now), Next::Wait { until: Some(now + 100 * MS), block: true });
+    assert_eq!(settled(&mut slots, now + 100 * MS), (vec![], 0));
+    slots.accept(&mut reply(1..1, true, -1, now), now);
+    assert_eq!(slots.next(now), Next::Wait { until: None, block: false });
+    other.tell(1, usize::MAX);
+    assert_eq!(other.room(), 0, "the slot is the one that was asked for");
+    assert_eq!(settled(&mut slots, now), (vec![], 1));
 }
 
 #[test]
