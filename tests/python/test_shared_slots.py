@@ -1,4 +1,4 @@
-"""Seeded runs of one worker on several queues: whatever comes, no slot is taken twice and none stays unused for good."""
+"""Seeded runs of one worker on several queues: whatever comes, no slot is taken twice, and none is forgotten."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ class Run:
         # A wake-up that was lost would not be made up for within the test.
         options: dict[str, Any] = {"poll_block_ms": 600_000, "prefetch": rng.choice([None, None, 0, 3])}
         count = rng.choice([1, 2, 3, 3])
-        self.app = make_app(concurrency=rng.randint(count, 8), **options)
+        self.app = make_app(concurrency=count + rng.choice([0, 0, 1, 5]), **options)
         self.queues = [f"{self.app.queue_name}-{number}" for number in range(count)]
         self.shares = {queue: rng.choice([1, 2, 5, 20]) for queue in self.queues}
         self.lock = threading.Lock()
