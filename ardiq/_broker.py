@@ -57,7 +57,17 @@ class Enqueued(asyncio.Future[Job], Coroutine[Any, Any, Job]):
 class Broker:
     """The core of one app and its lines, one for each live event loop."""
 
-    def __init__(self, url: str, base: str, registry: str, queue: str, result_ttl_ms: int, timeout_ms: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        base: str,
+        registry: str,
+        queue: str,
+        result_ttl_ms: int,
+        timeout_ms: int,
+        *,
+        is_replicated: bool = False,
+    ) -> None:
         self._url = url
         self._base = base
         self._registry = registry
@@ -66,6 +76,7 @@ class Broker:
         # With the record gone at once, a repeated enqueue could not be told from a new one.
         self.repeat = result_ttl_ms != 0
         self._timeout_ms = timeout_ms
+        self._is_replicated = is_replicated
         self._lock = threading.Lock()
         self._core: _core.Core | None = None
         self._lines: dict[asyncio.AbstractEventLoop, Line] = {}
@@ -89,6 +100,7 @@ class Broker:
             queue=app.queue_name,
             result_ttl_ms=self._result_ttl_ms,
             timeout_ms=self._timeout_ms,
+            is_replicated=self._is_replicated,
         )
         other.is_listed = self.is_listed
         return other
@@ -174,7 +186,7 @@ class Broker:
             self._core.after_fork()
 
     def _open(self, url: str) -> _core.Core:
-        return _core.Core(url, self._base, broker_timeout_ms=self._timeout_ms)
+        return _core.Core(url, self._base, broker_timeout_ms=self._timeout_ms, replicated=self._is_replicated)
 
     def _register(self, core: _core.Core) -> None:
         try:

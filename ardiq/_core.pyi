@@ -51,7 +51,10 @@ class Core:
         connect_timeout_ms: int = 2000,
         broker_timeout_ms: int = 5000,
         response_timeout_ms: int = 10000,
-    ) -> Core: ...
+        replicated: bool = False,
+    ) -> Core:
+        """`replicated`: what the protocol calls durable counts as done when a replica has it."""
+
     def call(self, function: str, args: Sequence[str | bytes | int], repeat: bool = False) -> Any:
         """Call one function and block, with the GIL released, until it is answered.
 

@@ -3,12 +3,20 @@
 import math
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from ._codec import to_json
 
 # A part of keys, of which each call names a dozen.
 _LONGEST_TEXT = 1000
+Durability: TypeAlias = Literal["primary", "replicated"]
+
+
+def durability(value: Any) -> Durability:
+    """Who must have a task for it to count as accepted."""
+    if value not in ("primary", "replicated"):
+        raise ValueError(f"durability must be 'primary' or 'replicated', not {value!r}")
+    return "replicated" if value == "replicated" else "primary"
 
 
 def integer(name: str, value: Any, *, least: int | None = None) -> int:

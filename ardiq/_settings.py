@@ -23,6 +23,7 @@ class Settings:
     _prefetch: int | None
     _idle_timeout_ms: int
     _poll_block_ms: int
+    _durability: _options.Durability
     _result_ttl_ms: int
     _max_lost: int
     _dead_ttl_ms: int | None
@@ -96,6 +97,11 @@ class Settings:
     def idle_timeout_ms(self) -> int:
         """The worker's lease."""
         return self._idle_timeout_ms
+
+    @property
+    def durability(self) -> _options.Durability:
+        """When a task counts as accepted."""
+        return self._durability
 
     @property
     def poll_block_ms(self) -> int:

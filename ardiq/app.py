@@ -65,6 +65,8 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         result_ttl_ms: how long results are kept; 0: not at all, negative: for ever.
         burst: let `run` end when nothing is ready.
         broker_timeout_ms: how long a call tries to reach the server before it is a `BrokerError`.
+        durability: when a task counts as accepted: "primary", as soon as the server has it; "replicated", when one of
+            its replicas has it, too, else after `broker_timeout_ms` it is a `BrokerError` with `maybe_enqueued`.
         max_lost: how many workers may die holding a task before it is taken for their killer and dead-lettered.
         dead_ttl_ms: how long dead letters are kept; None: until somebody deletes them.
         dead_limit: how many of the newest dead letters are kept; None: all.
@@ -110,6 +112,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         result_ttl_ms: int = 300_000,
         burst: bool = False,
         broker_timeout_ms: int = 5_000,
+        durability: _options.Durability = "primary",
         max_lost: int = 3,
         dead_ttl_ms: int | None = None,
         dead_limit: int | None = None,
@@ -163,6 +166,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         self._running = False
         self._stop_asked = False
         self._fires_schedules = True
+        self._durability = _options.durability(durability)
         self._prefix = _options.key_part("prefix", prefix)
         self._broker = Broker(
             self._redis_url,
@@ -171,6 +175,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             queue=queue_name,
             result_ttl_ms=result_ttl_ms,
             timeout_ms=_options.integer("broker_timeout_ms", broker_timeout_ms, least=1),
+            is_replicated=self._durability == "replicated",
         )
         self._producer = Producer(self)
         self._queue = Queue(self)

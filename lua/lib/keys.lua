@@ -22,6 +22,7 @@ function M.schedule_due(base) return base .. 'schedule_due' end
 function M.lanes(base) return base .. 'lanes' end
 function M.meta(base) return base .. 'meta' end
 function M.stats(base) return base .. 'stats' end
+function M.replicated(base) return base .. 'replicated' end
 function M.stats_minute(base, minute) return base .. 'stats:' .. minute end
 function M.task_stats(base, minute) return base .. 'task_stats:' .. minute end
 

@@ -30,6 +30,7 @@ const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 pub struct Core {
     connector: Connector,
     base: String,
+    replicated: bool,
     // Taken only by threads attached to Python and never across a wait: a thread that forks is
     // attached too, so the child never finds it locked.
     state: Mutex<Option<Arc<State>>>,
@@ -66,9 +67,11 @@ impl Core {
             return Ok(state.clone());
         }
         let link = Link::new(self.connector.clone());
+        let dispatcher = Dispatcher::new(link, &self.base);
+        let dispatcher = if self.replicated { dispatcher.replicated() } else { dispatcher };
         let started = Arc::new(State {
             runtime: ManuallyDrop::new(Runtime::start()?),
-            dispatcher: ManuallyDrop::new(Dispatcher::new(link, &self.base)),
+            dispatcher: ManuallyDrop::new(dispatcher),
         });
         *state = Some(started.clone());
         Ok(started)
@@ -122,13 +125,14 @@ impl Core {
 #[pymethods]
 impl Core {
     #[new]
-    #[pyo3(signature = (url, base, *, connect_timeout_ms = 2000, broker_timeout_ms = 5000, response_timeout_ms = 10000))]
+    #[pyo3(signature = (url, base, *, connect_timeout_ms = 2000, broker_timeout_ms = 5000, response_timeout_ms = 10000, replicated = false))]
     fn new(
         url: &str,
         base: String,
         connect_timeout_ms: u64,
         broker_timeout_ms: u64,
         response_timeout_ms: u64,
+        replicated: bool,
     ) -> PyResult<Self> {
         let options = Options {
             connect_timeout: Duration::from_millis(connect_timeout_ms),
@@ -138,7 +142,7 @@ impl Core {
         // Composed here, while no other thread can fork: a child must not find it half done.
         Library::get();
         let connector = Connector::new(url, options)?.for_key(&base);
-        Ok(Self { connector, base, state: Mutex::new(None) })
+        Ok(Self { connector, base, replicated, state: Mutex::new(None) })
     }
 
     /// Calls a library function and waits for its reply. `repeat`: ask again when the reply is lost.

@@ -2,19 +2,21 @@
 //! the library where it is missing; refuses another one. The only place that knows the difference.
 //! Knows no function by name.
 
+mod fitness;
+mod replicated;
+
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use redis::{Arg, Cmd, ServerError, Value};
+use redis::{Arg, Cmd, Value};
 
-use crate::connection::cluster::Moved;
 use crate::connection::{Backoff, Connection, Link, refuse_error};
 use crate::error::Error;
 use crate::library::{Library, Script};
 use crate::protocol::Function;
-use crate::schema::{self, Record};
+use fitness::{Unfit, is_missing};
 
 /// Calls functions on one queue. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +34,8 @@ struct Shared {
     /// Whether the last server had functions: the form in which requests are built.
     form: Mutex<Form>,
     scripts: Mutex<HashMap<&'static str, Arc<Script>>>,
+    /// Where a replica must have what is durable: the way on which that is waited for.
+    confirming: Option<Dispatcher>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,12 +79,6 @@ impl Request {
     }
 }
 
-/// Why a server could not be checked: what it or the line answered, or what was found.
-enum Unfit {
-    Answer(Result<Value, Error>),
-    Refused(Error),
-}
-
 impl Dispatcher {
     /// `base` is the queue's base key, `ardiq:{name}:`.
     pub fn new(link: Link, base: &str) -> Self {
@@ -97,6 +95,7 @@ impl Dispatcher {
             checking: tokio::sync::Mutex::new(()),
             form: Mutex::new(Form::Functions),
             scripts: Mutex::new(HashMap::new()),
+            confirming: None,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -139,10 +138,11 @@ impl Dispatcher {
     /// # Errors
     /// As [`send`](Self::send).
     pub async fn deliver(&self, request: &Request, repeat: bool) -> Result<Value, Error> {
-        if repeat || request.function.idempotent {
-            self.send_until_answered(request).await
-        } else {
-            self.send(request).await
+        let repeat = repeat || request.function.idempotent;
+        match &self.inner.confirming {
+            Some(confirming) if request.function.durable => confirming.send_confirmed(request, repeat).await,
+            _ if repeat => self.send_until_answered(request).await.map(|(value, _)| value),
+            _ => self.send(request).await,
         }
     }
 
@@ -151,6 +151,11 @@ impl Dispatcher {
     /// # Errors
     /// What [`Error`] says. Errors of single records stay in the reply as `Value::ServerError`.
     pub async fn send(&self, request: &Request) -> Result<Value, Error> {
+        self.exchange(request).await.map(|(value, _)| value)
+    }
+
+    /// The same, and the connection that was answered on.
+    async fn exchange(&self, request: &Request) -> Result<(Value, Connection), Error> {
         request.function.check(request.count)?;
         let mut attempts = self.inner.link.attempts();
         let mut loads = 0;
@@ -171,11 +176,11 @@ impl Dispatcher {
                     Ok(()) => continue,
                     Err(Unfit::Refused(error)) => return Err(error),
                     Err(Unfit::Answer(answer)) if attempts.again(&connection, &answer).await => continue,
-                    Err(Unfit::Answer(answer)) => return self.conclude(request, answer),
+                    Err(Unfit::Answer(answer)) => return Ok((self.conclude(request, answer)?, connection)),
                 }
             }
             if !attempts.again(&connection, &answer).await {
-                return self.conclude(request, answer);
+                return Ok((self.conclude(request, answer)?, connection));
             }
         }
     }
@@ -185,12 +190,12 @@ impl Dispatcher {
     ///
     /// # Errors
     /// As that.
-    pub async fn send_until_answered(&self, request: &Request) -> Result<Value, Error> {
+    async fn send_until_answered(&self, request: &Request) -> Result<(Value, Connection), Error> {
         let patience = self.inner.link.connector().options().broker_timeout;
         let mut backoff = Backoff::default();
         let mut lost_since: Option<Instant> = None;
         loop {
-            match self.send(request).await {
+            match self.exchange(request).await {
                 Err(error) if error.maybe_sent() => {
                     if lost_since.get_or_insert_with(Instant::now).elapsed() >= patience {
                         return Err(error);
@@ -200,112 +205,6 @@ impl Dispatcher {
                 Err(Error::Broker { message, .. }) => return Err(Error::broker(message, lost_since.is_some())),
                 answer => return answer,
             }
-        }
-    }
-
-    /// How this server is called, having made sure once a connection that it is fit.
-    async fn check(&self, connection: &Connection) -> Result<Form, Unfit> {
-        let form = if connection.server().has_functions() { Form::Functions } else { Form::Scripts };
-        if self.inner.checked.load(Ordering::Acquire) == connection.generation() {
-            return Ok(form);
-        }
-        let _one_at_a_time = self.inner.checking.lock().await;
-        if self.inner.checked.load(Ordering::Acquire) == connection.generation() {
-            return Ok(form);
-        }
-        connection.server().require().map_err(Unfit::Refused)?;
-        let record = match connection.exchange(&schema::read_command()).await {
-            // Of no concern to who may not see it.
-            Ok(Value::ServerError(reply)) if reply.code() == "NOPERM" => Record::default(),
-            // It lies on another node of the cluster, which may be down: then this one's library has to do.
-            Ok(Value::ServerError(reply)) if reply.code() == "MOVED" => self.record_elsewhere(&reply, connection).await,
-            answer => Record::read(&settled(answer)?),
-        };
-        record.check().map_err(Unfit::Refused)?;
-        if form == Form::Functions {
-            self.check_library(connection, &record).await?;
-        }
-        *lock(&self.inner.form) = form;
-        self.inner.checked.store(connection.generation(), Ordering::Release);
-        Ok(form)
-    }
-
-    async fn record_elsewhere(&self, reply: &ServerError, connection: &Connection) -> Record {
-        let read = async {
-            let place = Moved::read(reply)?.from(connection).ok()?;
-            let node = self.inner.link.connector().only(place).connect().await.ok()?;
-            Record::fetch(&node).await.ok()
-        };
-        read.await.unwrap_or_default()
-    }
-
-    async fn check_library(&self, connection: &Connection, record: &Record) -> Result<(), Unfit> {
-        let protocol = self.inner.library.protocol();
-        let found = match connection.exchange(&schema::list_command(&protocol.library)).await {
-            Ok(Value::ServerError(reply)) if reply.code() == "NOPERM" => {
-                // The record is all there is to go by.
-                record.of(protocol.version, "sha1").map(str::to_owned)
-            }
-            answer => {
-                let installed = schema::read_list(&settled(answer)?);
-                match installed.into_iter().find(|library| library.version == protocol.version) {
-                    Some(library) => Some(library.sha1),
-                    None => return self.load_library(connection).await,
-                }
-            }
-        };
-        match found {
-            Some(sha1) if sha1 != self.inner.library.sha1() => Err(Unfit::Refused(self.different(&sha1))),
-            _ => Ok(()),
-        }
-    }
-
-    fn different(&self, found: &str) -> Error {
-        let name = &self.inner.library.protocol().library;
-        Error::Library(format!(
-            "the server's library {name} is not this build's (checksum {}…, not {}…): run `ardiq migrate`, or \
-             install the Ardiq that loaded it",
-            &found[..8.min(found.len())],
-            &self.inner.library.sha1()[..8]
-        ))
-    }
-
-    /// A server that lost its library (fresh, flushed, failed over) must not stop a fleet: whoever
-    /// notices first loads it.
-    async fn load(&self, connection: &Connection, function: &'static Function) -> Result<(), Unfit> {
-        if connection.server().has_functions() {
-            return self.load_library(connection).await;
-        }
-        let script = self.script(function).map_err(Unfit::Refused)?;
-        let answer = connection.exchange(redis::cmd("SCRIPT").arg("LOAD").arg(&script.source)).await;
-        settled(answer).map(drop)
-    }
-
-    async fn load_library(&self, connection: &Connection) -> Result<(), Unfit> {
-        let library = self.inner.library;
-        let protocol = library.protocol();
-        match schema::load(connection, &library.payload(), false).await {
-            Ok(()) => {
-                // Only for people to read: what the server holds counts.
-                if let Ok(home) = self.inner.link.holding(schema::key()).await {
-                    let _ = schema::record(&home, protocol.version, library.sha1()).await;
-                }
-                Ok(())
-            }
-            Err(Error::Library(message)) if message.contains("already exists") => {
-                // Another process was faster.
-                let answer = connection.exchange(&schema::list_command(&protocol.library)).await;
-                match schema::read_list(&settled(answer)?).first() {
-                    Some(found) if found.sha1 != library.sha1() => Err(Unfit::Refused(self.different(&found.sha1))),
-                    _ => Ok(()),
-                }
-            }
-            Err(Error::Broker { message, maybe_sent: true }) => Err(Unfit::Answer(Err(Error::broker(message, false)))),
-            Err(Error::Broker { message, .. }) => Err(Unfit::Refused(Error::Library(format!(
-                "the server lacks the library {} and it cannot be loaded from here: run `ardiq migrate` ({message})",
-                protocol.library
-            )))),
-            Err(error) => Err(Unfit::Refused(error)),
         }
     }
 
@@ -348,19 +247,6 @@ impl Dispatcher {
             })
         })
     }
-}
-
-/// An answer to a question that precedes the caller's request, which has not been sent yet.
-fn settled(answer: Result<Value, Error>) -> Result<Value, Unfit> {
-    match answer {
-        Ok(Value::ServerError(reply)) => Err(Unfit::Answer(Ok(Value::ServerError(reply)))),
-        Ok(value) => Ok(value),
-        Err(error) => Err(Unfit::Answer(Err(Error::broker(error.to_string(), false)))),
-    }
-}
-
-fn is_missing(reply: &ServerError) -> bool {
-    reply.code() == "NOSCRIPT" || reply.details().is_some_and(|text| text.starts_with("Function not found"))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -33,6 +33,8 @@ pub struct Function {
     /// Sent twice it does what it would have done once, and its answer is still true: so it may be sent again when a reply
     /// was lost.
     pub idempotent: bool,
+    /// Adds what must not be lost: a replica has to have it where that is asked for.
+    pub durable: bool,
     pub args: Vec<Argument>,
     pub tail: Option<Tail>,
     /// Flags it is registered with.
@@ -165,8 +167,9 @@ impl Function {
             other => return Err(format!("unknown kind {other:?}")),
         };
         let idempotent = query || entry["idempotent"].as_bool().ok_or("idempotent: neither true nor false")?;
+        let durable = entry["durable"].as_bool().unwrap_or(false);
         let server_name = format!("{library}_{name}");
-        Ok(Self { name: name.to_owned(), server_name, query, idempotent, args, tail, flags })
+        Ok(Self { name: name.to_owned(), server_name, query, idempotent, durable, args, tail, flags })
     }
 
     /// The folder of `lua/` its file lies in.

@@ -1,11 +1,13 @@
 """A primary that Sentinels watch: it is found, and its successor too."""
 
 import asyncio
+import itertools
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
-from helpers import eventually, working
+from helpers import drain, eventually, working
 from streams import Stream, offset
 from topologies import Sentinels, sentinel
 
@@ -65,6 +67,40 @@ async def test_the_new_primary_is_followed(servers: Sentinels, make_app: Callabl
         if way == "freeze":
             primary.thaw()
     await asyncio.to_thread(servers.rejoin, primary)
+    assert main(["fsck", servers.url, "--queue", app.queue_name]) == 0
+
+
+async def test_what_a_replica_had_confirmed_survives_its_primary(
+    servers: Sentinels, make_app: Callable[..., Ardiq]
+) -> None:
+    app = make_app(redis_url=servers.url, durability="replicated")
+    ran, accepted = set(), []
+
+    @app.task
+    async def work(number: int) -> None:
+        ran.add(number)
+
+    async def produce(first: int) -> None:
+        for number in itertools.count(first, 4):
+            if ended.is_set():
+                return
+            with suppress(BrokerError):  # it says so: not accepted, or perhaps
+                await work.enqueue(number)
+                accepted.append(number)
+
+    ended, primary = asyncio.Event(), servers.primary()
+    producers = [asyncio.create_task(produce(first)) for first in range(4)]
+    await eventually(lambda: len(accepted) >= 100)
+    primary.kill()
+    await asyncio.to_thread(servers.primary_after, primary)
+    # Without a replica nothing would be accepted any more.
+    await asyncio.to_thread(servers.rejoin, primary)
+    enough = len(accepted) + 100
+    await eventually(lambda: len(accepted) >= enough)
+    ended.set()
+    await asyncio.gather(*producers)
+    await drain(app)
+    assert set(accepted) <= ran
     assert main(["fsck", servers.url, "--queue", app.queue_name]) == 0
 
 

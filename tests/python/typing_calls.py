@@ -47,6 +47,8 @@ app = Ardiq("redis://localhost", "queue", ["low", "high"], default_priority="low
 Ardiq(concurrency="4")  # type: ignore[arg-type]
 Ardiq(priorities="low")  # type: ignore[arg-type]
 Ardiq(burst=1)  # type: ignore[arg-type]
+Ardiq(durability="replicated")
+Ardiq(durability="eternal")  # type: ignore[arg-type]
 Ardiq(colour="red")  # type: ignore[call-arg]
 
 

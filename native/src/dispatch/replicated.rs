@@ -1,0 +1,81 @@
+//! What is durable counts as done when a replica has it: one `WAIT` behind a call.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redis::Value;
+
+use super::{Dispatcher, Request};
+use crate::connection::{Backoff, Connection, Link};
+use crate::error::Error;
+use crate::protocol::Protocol;
+
+/// How long the key lives that there is a write to wait for.
+const WRITE_TTL_MS: u64 = 1000;
+
+impl Dispatcher {
+    /// The same, but what is durable waits for a replica.
+    #[must_use]
+    pub fn replicated(self) -> Self {
+        // `WAIT` holds up what follows on its connection, hence one of its own.
+        let link = Link::new(self.inner.link.connector().clone());
+        let confirming = Self::with_library(link, &self.inner.base, self.inner.library);
+        let inner = Arc::into_inner(self.inner).expect("nobody uses it yet");
+        Self { inner: Arc::new(super::Shared { confirming: Some(confirming), ..inner }) }
+    }
+
+    /// Sends a call and waits until a replica has what it wrote.
+    ///
+    /// # Errors
+    /// As [`deliver`](Self::deliver); `maybe_sent` where it was carried out and no replica confirmed in time.
+    pub(super) async fn send_confirmed(&self, request: &Request, repeat: bool) -> Result<Value, Error> {
+        let patience = self.inner.link.connector().options().broker_timeout;
+        let (since, mut backoff) = (Instant::now(), Backoff::default());
+        loop {
+            let (value, connection) =
+                if repeat { self.send_until_answered(request).await? } else { self.exchange(request).await? };
+            let within = self.within();
+            match self.replicas(&connection, within).await {
+                Ok(0) => {
+                    return Err(Error::broker(
+                        format!(
+                            "carried out, but no replica confirmed it within {} ms: should the primary fail now, it may \
+                             be lost; see `INFO replication` of the server",
+                            within.as_millis()
+                        ),
+                        true,
+                    ));
+                }
+                Ok(_) => return Ok(value),
+                // Whether another primary has it, it says when it is asked again.
+                Err(_) if repeat && since.elapsed() < patience => tokio::time::sleep(backoff.pause()).await,
+                Err(error) => {
+                    let what = format!("carried out, but whether a replica has it is not known: {error}");
+                    return Err(Error::broker(what, true));
+                }
+            }
+        }
+    }
+
+    /// How many replicas have all that was written before on this connection, and all that it has seen.
+    async fn replicas(&self, connection: &Connection, within: Duration) -> Result<i64, Error> {
+        // `WAIT` waits for the connection's own last write, and a call that finds its work done writes nothing.
+        let key = Protocol::get().key("replicated", &self.inner.base, "");
+        let (mut write, mut wait) = (redis::cmd("SET"), redis::cmd("WAIT"));
+        write.arg(key).arg("").arg("PX").arg(WRITE_TTL_MS);
+        wait.arg(1).arg(within.as_millis() as u64);
+        // Sent at once, carried out in this order.
+        let (written, replicas) = tokio::join!(connection.query(&write), connection.query(&wait));
+        written?;
+        match replicas? {
+            Value::Int(replicas) => Ok(replicas),
+            _ => Err(Error::Script("WAIT: the answer is no number".to_owned())),
+        }
+    }
+
+    fn within(&self) -> Duration {
+        let options = self.inner.link.connector().options();
+        // Else a lack of replicas would be taken for a server that does not answer.
+        options.broker_timeout.min(options.response_timeout / 2)
+    }
+}
