@@ -23,13 +23,15 @@ PYTEST := $(BIN)/pytest --numprocesses 4 --dist worksteal
 # What depends on the kind of server.
 SUITE := tests/python tests/model --ignore=tests/python/test_docs.py --ignore=tests/python/test_embedded.py
 
-.PHONY: demo test check bench fmt render style types rust python servers packages develop release clean
+SEED ?= 1
+
+.PHONY: demo test check bench chaos small-chaos fmt render style types rust python servers packages develop release clean
 .NOTPARALLEL:
 
 demo: release
 	@cd docs/demo && PATH="$(BIN):$$PATH" $(BIN)/python census.py
 
-test: develop style types rust packages servers python
+test: develop style types rust packages servers python small-chaos
 check: test
 
 bench: release
@@ -84,6 +86,13 @@ python: develop
 servers: develop
 	ARDIQ_TEST_SERVER=$(REDIS_6) $(PYTEST) $(SUITE)
 	$(call with_redis_7,$(PYTEST) $(SUITE))
+
+# Workers and producers under a seeded script of faults, on every topology: a quarter of an hour.
+chaos: develop
+	$(BIN)/python -m tests.chaos --seed $(SEED) $(CHAOS)
+
+small-chaos: develop
+	$(BIN)/python -m tests.chaos --topology valkey --tasks 3000 --faults 20 --pace 0.4 --skip "two versions"
 
 packages: $(VENV)/installed
 	.ci/packages $(BIN)/python

@@ -23,6 +23,7 @@ log = logging.getLogger("ardiq")
 
 # Submitted calls leave when the loop's turn ends, or sooner when there are enough for a call of their own.
 _FLUSH_AT = 250
+_SHORTEST_RESPONSE_MS, _LONGEST_RESPONSE_MS = 2_000, 10_000
 _CLOSE_MS = 1000
 
 _brokers: "weakref.WeakSet[Broker]" = weakref.WeakSet()
@@ -65,6 +66,7 @@ class Broker:
         queue: str,
         result_ttl_ms: int,
         timeout_ms: int,
+        lease_ms: int,
         *,
         is_replicated: bool = False,
     ) -> None:
@@ -77,6 +79,7 @@ class Broker:
         self.repeat = result_ttl_ms != 0
         self._timeout_ms = timeout_ms
         self._is_replicated = is_replicated
+        self._lease_ms = lease_ms
         self._lock = threading.Lock()
         self._core: _core.Core | None = None
         self._lines: dict[asyncio.AbstractEventLoop, Line] = {}
@@ -101,6 +104,7 @@ class Broker:
             result_ttl_ms=self._result_ttl_ms,
             timeout_ms=self._timeout_ms,
             is_replicated=self._is_replicated,
+            lease_ms=self._lease_ms,
         )
         other.is_listed = self.is_listed
         return other
@@ -186,7 +190,15 @@ class Broker:
             self._core.after_fork()
 
     def _open(self, url: str) -> _core.Core:
-        return _core.Core(url, self._base, broker_timeout_ms=self._timeout_ms, replicated=self._is_replicated)
+        # An answer that takes longer than the lease comes too late; the connection may be half-open.
+        response_ms = min(_LONGEST_RESPONSE_MS, max(_SHORTEST_RESPONSE_MS, self._lease_ms))
+        return _core.Core(
+            url,
+            self._base,
+            broker_timeout_ms=self._timeout_ms,
+            response_timeout_ms=response_ms,
+            replicated=self._is_replicated,
+        )
 
     def _register(self, core: _core.Core) -> None:
         try:

@@ -176,6 +176,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             result_ttl_ms=result_ttl_ms,
             timeout_ms=_options.integer("broker_timeout_ms", broker_timeout_ms, least=1),
             is_replicated=self._durability == "replicated",
+            lease_ms=self._idle_timeout_ms,
         )
         self._producer = Producer(self)
         self._queue = Queue(self)

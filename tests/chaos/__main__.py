@@ -1,0 +1,102 @@
+"""Run it: see the package."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from . import ledger, plan, records, report
+from .faults import Injector
+from .fleet import Fleet
+from .jobs import QUEUE
+from .site import ROOT, Site, binary, site
+from .verdict import Evidence, Verdict, judge
+
+_IDLE_S = 90.0
+_FAULT_S = 3.0
+"""About how long a fault takes, with the pause before it."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="decides the script of faults")
+    parser.add_argument(
+        "--topology", choices=plan.KINDS, action="append", help="repeat for several (default: all, one after the other)"
+    )
+    parser.add_argument("--tasks", type=int, default=50_000, help="at least so many, for each topology")
+    parser.add_argument("--faults", type=int, default=50, help="for each topology")
+    parser.add_argument("--pace", type=float, default=1.0, help="multiplies how long faults and pauses last")
+    parser.add_argument("--skip", action="append", default=[], metavar="FAULT", help="leave a kind of fault out")
+    parser.add_argument("--keep", action="store_true", help="keep the logs and ledgers, and say where")
+    arguments = parser.parse_args()
+    verdicts: dict[str, Verdict] = {}
+    for topology in arguments.topology or plan.KINDS:
+        faults = plan.script(arguments.seed, topology, arguments.faults, tuple(arguments.skip), arguments.pace)
+        print(f"{topology}: {len(faults)} faults, script {plan.digest(faults)}, seed {arguments.seed}", flush=True)
+        directory = Path(tempfile.mkdtemp(prefix="ardiq-chaos-"))
+        try:
+            verdicts[topology] = run(topology, faults, arguments.tasks, arguments.seed, directory)
+        finally:
+            if arguments.keep:
+                print(f"logs and ledgers are in {directory}")
+            else:
+                shutil.rmtree(directory)
+        for line in report.wrongs(verdicts[topology]):
+            print(line, flush=True)
+    print(report.table(verdicts))
+    return 0 if all(verdict.good for verdict in verdicts.values()) else 1
+
+
+def run(topology: str, faults: list[plan.Fault], tasks: int, seed: int, directory: Path) -> Verdict:
+    """One topology: faults while the fleet works, then peace, then the verdict."""
+    if (server := binary(topology)) is not None:
+        os.environ["ARDIQ_TEST_SERVER"] = server
+    else:
+        os.environ.pop("ARDIQ_TEST_SERVER", None)
+    ledgers = directory / "ledgers"
+    environment = {"CHAOS_LEDGERS": str(ledgers)}
+    rate = tasks / (len(faults) * _FAULT_S)
+    with site(topology, directory) as servers:
+        fleet = Fleet(directory, environment, servers.urls, rate, seed)
+        injector = Injector(servers, fleet, directory)
+        try:
+            fleet.start()
+            while not any(ledger.read(ledgers, "runs")):
+                injector.sleep(0.1)
+            for number, fault in enumerate(faults, 1):
+                injector.sleep(fault.pause_s)
+                event = injector.inject(fault)
+                print(f"  {number:3} {fault.kind:24} {event.ended - event.began:6.2f} s", flush=True)
+            while sum(words[0] in ("acked", "safe") for _, words in ledger.read(ledgers, "sent")) < tasks:
+                injector.sleep(1.0)
+            fleet.stop_producing()
+            until_idle(servers, injector)
+            fleet.stop_working()
+            evidence = Evidence(ledgers, servers, injector.events, fleet, injector.before_loss)
+            return judge(evidence, fleet, fsck(servers))
+        finally:
+            fleet.kill()
+
+
+def until_idle(servers: Site, injector: Injector) -> None:
+    """Until every task is finished, or nothing moves any more: what is left then is lost."""
+    deadline = time.monotonic() + _IDLE_S
+    while (waiting := records.waiting(servers.primary())) and time.monotonic() < deadline:
+        injector.sleep(0.2)
+    if waiting:
+        print(f"  not idle: {', '.join(waiting)}")
+
+
+def fsck(servers: Site) -> str:
+    """What `ardiq fsck` finds wrong."""
+    command = [sys.executable, "-m", "ardiq", "fsck", servers.url, "--queue", QUEUE]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    sys.exit(main())

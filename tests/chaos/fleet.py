@@ -1,0 +1,161 @@
+"""The processes of a run: `ardiq run` workers and producers, started again when they end, as a process manager does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import clocks
+from .plan import PRODUCERS, WORKERS
+
+ROOT = Path(__file__).parents[2]
+_NUMBERS_EACH = 10_000_000
+_STUCK_S = 40.0
+
+
+@dataclass
+class Ended:
+    """How a process ended."""
+
+    pid: int
+    code: int
+    at: float
+    asked: bool
+    """By a fault, or by us."""
+
+
+class Member:
+    """One place in the fleet, and the process that fills it."""
+
+    def __init__(self, name: str, directory: Path, environment: dict[str, str]) -> None:
+        self.name = name
+        self.log = directory / f"{name}.log"
+        self.environment = environment
+        self.arguments: list[str] = []
+        self.asked = False
+        self.ended: list[Ended] = []
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    def start(self) -> None:
+        self.asked = False
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-X", "faulthandler", "-m", *self.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **self.environment},
+            )
+
+    def signal(self, number: signal.Signals) -> None:
+        """What ends it is noted as asked for."""
+        self.asked = self.asked or number in (signal.SIGKILL, signal.SIGTERM)
+        os.kill(self.pid, number)
+
+    def look(self) -> bool:
+        """Whether it has ended since."""
+        if self._process is None or (code := self._process.poll()) is None:
+            return False
+        self.ended.append(Ended(self.pid, code, time.monotonic(), self.asked))
+        self._process = None
+        return True
+
+    def wait(self) -> None:
+        """Until it has ended; one that does not shows where it hangs."""
+        assert self._process is not None
+        try:
+            self._process.wait(_STUCK_S)
+        except subprocess.TimeoutExpired:
+            self.asked = False
+            self._process.send_signal(signal.SIGABRT)
+            self._process.wait()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+class Fleet:
+    """All workers and producers.
+
+    Args:
+        directory: for logs and clocks.
+        environment: what all of them get.
+        urls: of the server; the members take turns with them.
+        rate: tasks a second that the producers enqueue together.
+        seed: what the producers do.
+    """
+
+    def __init__(self, directory: Path, environment: dict[str, str], urls: list[str], rate: float, seed: int) -> None:
+        self._library = clocks.preload(directory)
+        self.clocks = [clocks.Clock(directory, str(index)) for index in range(WORKERS)]
+        self.workers: list[Member] = []
+        self.producers: list[Member] = []
+        self._rate, self._seed, self._generation = rate / PRODUCERS, seed, 0
+        for index in range(WORKERS):
+            own = {"CHAOS_URL": urls[index % len(urls)], **self.clocks[index].environment(self._library)}
+            self.workers.append(Member(f"worker{index}", directory, {**environment, **own}))
+        for index in range(PRODUCERS):
+            own = {"CHAOS_URL": urls[index % len(urls)]}
+            self.producers.append(Member(f"producer{index}", directory, {**environment, **own}))
+        for worker in self.workers:
+            worker.arguments = ["ardiq", "run", "tests.chaos.jobs:app"]
+
+    def start(self) -> None:
+        for worker in self.workers:
+            worker.start()
+        for producer in self.producers:
+            self.produce(producer)
+
+    def produce(self, producer: Member) -> None:
+        """Start it with numbers that nobody had before."""
+        self._generation += 1
+        first = self._generation * _NUMBERS_EACH
+        producer.arguments = ["tests.chaos.produce", str(first), str(self._rate), str(self._seed + self._generation)]
+        producer.start()
+
+    def tend(self) -> None:
+        """Start again what has ended."""
+        for worker in self.workers:
+            if worker.look():
+                worker.start()
+        for producer in self.producers:
+            if producer.look():
+                self.produce(producer)
+
+    def stop_producing(self) -> None:
+        for producer in self.producers:
+            if producer.running:
+                producer.signal(signal.SIGTERM)
+        self._see_off(self.producers)
+
+    def stop_working(self) -> None:
+        for worker in self.workers:
+            if worker.running:
+                worker.signal(signal.SIGTERM)
+        self._see_off(self.workers)
+
+    def _see_off(self, members: list[Member]) -> None:
+        for member in members:
+            if member.running:
+                member.wait()
+                member.look()
+
+    def kill(self) -> None:
+        for member in (*self.workers, *self.producers):
+            member.kill()

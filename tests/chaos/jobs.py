@@ -1,0 +1,82 @@
+"""The app that the workers and producers of a run share, and its tasks: each notes that it ran.
+
+What a task returns names the one execution that returned it, so a result that changed shows.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import count
+from pathlib import Path
+
+from ardiq import Ardiq, current_task
+
+from .ledger import Ledger
+
+LEASE_MS = 2000
+QUEUE = "chaos"
+BASE = f"ardiq:{{{QUEUE}}}:"
+
+app = Ardiq(
+    os.environ.get("CHAOS_URL"),
+    QUEUE,
+    idle_timeout_ms=LEASE_MS,
+    poll_block_ms=1000,
+    result_ttl_ms=-1,
+    concurrency=16,
+)
+_executions = count(1)
+
+
+@cache
+def ledger(kind: str) -> Ledger:
+    """This process's; it is made when first used."""
+    return Ledger(Path(os.environ["CHAOS_LEDGERS"]), kind)
+
+
+@contextmanager
+def execution(number: int) -> Iterator[str]:
+    task = current_task()
+    assert task is not None
+    stamp = f"{os.getpid()}.{next(_executions)}"
+    ledger("runs").write("start", number, task.tries, stamp)
+    yield stamp
+    ledger("runs").write("end", number, stamp)
+
+
+@app.task(max_retries=0)
+async def quick(number: int) -> str:
+    with execution(number) as stamp:
+        return stamp
+
+
+@app.task(max_retries=0)
+async def slow(number: int, seconds: float) -> str:
+    with execution(number) as stamp:
+        await asyncio.sleep(seconds)
+        return stamp
+
+
+@app.task(max_retries=0)
+def threaded(number: int, seconds: float) -> str:
+    with execution(number) as stamp:
+        time.sleep(seconds)
+        return stamp
+
+
+@app.task(max_retries=2, backoff_ms=50)
+async def flaky(number: int) -> str:
+    with execution(number) as stamp:
+        task = current_task()
+        if task is not None and task.tries == 1:
+            raise RuntimeError("not yet")
+        return stamp
+
+
+@app.task(max_retries=1, backoff_ms=50)
+async def hopeless(number: int) -> str:
+    with execution(number) as stamp:
+        raise RuntimeError(stamp)

@@ -1,0 +1,59 @@
+"""A verdict as people read it."""
+
+from collections.abc import Iterator
+
+from .jobs import LEASE_MS
+from .verdict import Verdict
+
+_SHOWN = 8
+
+
+def wrongs(verdict: Verdict) -> Iterator[str]:
+    """A line for each thing that must not be."""
+    for what, cases in verdict.wrong.items():
+        if cases:
+            more = f" … {len(cases) - _SHOWN} more" if len(cases) > _SHOWN else ""
+            yield f"  WRONG: {what}: {len(cases)}: {', '.join(map(str, cases[:_SHOWN]))}{more}"
+
+
+def table(verdicts: dict[str, Verdict]) -> str:
+    """All of it, in Markdown: a column for each topology."""
+    every = list(verdicts.values())
+    lines = [_row("", *verdicts), _row("---", *("---:" for _ in every))]
+
+    def row(name: str, cells: list[object]) -> None:
+        lines.append(_row(name, *(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells)))
+
+    row("faults injected", [sum(v.faults.values()) for v in every])
+    row("tasks acknowledged", [v.acknowledged for v in every])
+    row("executions", [v.executions for v in every])
+    for what in every[0].wrong:
+        row(f"**{what}**", [len(v.wrong[what]) for v in every])
+    row("gone by the nature of a fault", [v.lost_by_nature for v in every])
+    row(
+        '… of those enqueued with `durability="replicated"`',
+        [f"0 of {v.replicated:,}" if v.replicated else "-" for v in every],
+    )
+    row("results seen by their producers", [v.seen for v in every])
+    row("result gone, and another one later, by the nature of a fault", [v.changed_by_nature for v in every])
+    row("calls that said: may have been enqueued", [v.maybe for v in every])
+    row("… and were", [v.maybe_ran for v in every])
+    row("calls that said: was not enqueued", [v.refused for v in every])
+    row("dead letters after their workers died", [v.poisoned for v in every])
+    row("executed more than once", [sum(v.repeated.values()) for v in every])
+    for cause in sorted({cause for v in every for cause in v.repeated}):
+        row(f"… {cause}", [v.repeated[cause] for v in every])
+    bound = LEASE_MS / 1000 + 1
+    row(f"worker killed: its tasks ran again within (bound {bound:g} s)", [f"{v.rerun_s:.2f} s" for v in every])
+    kinds = list(dict.fromkeys(kind for v in every for kind in v.faults))
+    lines += ["", _row("fault", *(f"{name}: times, longest silence" for name in verdicts), "work resumed within")]
+    lines.append(_row("---", *("---:" for _ in range(len(every) + 1))))
+    for kind in sorted(kinds):
+        cells = [f"{v.faults[kind]} x {v.silence[kind]:.2f} s" if v.faults[kind] else "-" for v in every]
+        resumed = [v.resumed[kind] for v in every if kind in v.resumed]
+        lines.append(_row(kind, *cells, f"{max(resumed):.2f} s" if resumed else "-"))
+    return "\n".join(lines)
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,203 @@
+"""What a run proved: the ledgers of all processes against what the server holds in the end."""
+
+import itertools
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import ledger
+from .faults import Event
+from .fleet import Ended, Fleet
+from .records import Record, Snapshot, snapshot
+from .site import Site
+
+_LAG_S = 2.0
+"""What was acknowledged so long before a primary was lost may not have reached its replica."""
+
+
+@dataclass
+class Execution:
+    pid: int
+    began: float
+    stamp: str
+    ended: float | None = None
+
+
+@dataclass
+class Verdict:
+    """The figures of one run. `wrong`: what must be empty."""
+
+    acknowledged: int = 0
+    finished: int = 0
+    executions: int = 0
+    wrong: dict[str, list[object]] = field(default_factory=dict)
+    lost_by_nature: int = 0
+    changed_by_nature: int = 0
+    replicated: int = 0
+    maybe: int = 0
+    maybe_ran: int = 0
+    refused: int = 0
+    seen: int = 0
+    repeated: Counter[str] = field(default_factory=Counter)
+    poisoned: int = 0
+    silence: dict[str, float] = field(default_factory=dict)
+    resumed: dict[str, float] = field(default_factory=dict)
+    faults: Counter[str] = field(default_factory=Counter)
+    rerun_s: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        return not any(self.wrong.values())
+
+
+class Evidence:
+    """All that was noted, and the server's last word."""
+
+    def __init__(
+        self, ledgers: Path, site: Site, events: list[Event], fleet: Fleet, before_loss: list[Snapshot]
+    ) -> None:
+        self.events = events
+        self.snapshots = [*before_loss, snapshot(site.primary())]
+        self.executions: dict[tuple[int, int], list[Execution]] = defaultdict(list)
+        by_stamp: dict[str, Execution] = {}
+        for pid, words in ledger.read(ledgers, "runs"):
+            if words[0] == "start":
+                _, number, tries, stamp, at = words
+                by_stamp[stamp] = Execution(pid, float(at), stamp)
+                self.executions[int(number), int(tries)].append(by_stamp[stamp])
+            else:
+                by_stamp[words[2]].ended = float(words[3])
+        self.stamps = by_stamp
+        self.ran: dict[int, float] = {}
+        """Number → when it last began."""
+        for (number, _), executions in self.executions.items():
+            self.ran[number] = max(self.ran.get(number, 0.0), *(each.began for each in executions))
+        self.starts = sorted(each.began for each in by_stamp.values())
+        self.acked: dict[int, float] = {}
+        self.replicated: set[int] = set()
+        self.saw: list[tuple[int, str, float]] = []
+        self.maybe: set[int] = set()
+        self.refused: set[int] = set()
+        self.errors: list[str] = []
+        for _, words in ledger.read(ledgers, "sent"):
+            kind, sent, when = words[0], int(words[1]), float(words[-1])
+            if kind in ("acked", "safe"):
+                self.acked[sent] = when
+                if kind == "safe":
+                    self.replicated.add(sent)
+            elif kind == "saw":
+                self.saw.append((sent, words[2], when))
+            elif kind == "error":
+                self.errors.append(words[2])
+            else:
+                (self.maybe if kind == "maybe" else self.refused).add(sent)
+        members = (*fleet.workers, *fleet.producers)
+        self.deaths: dict[int, Ended] = {ended.pid: ended for member in members for ended in member.ended}
+
+    def may_be_gone(self, at: float) -> bool:
+        """Whether what was acknowledged then may be gone by the nature of a fault that came after."""
+        return any(
+            event.loses and at <= event.ended and (event.loses_all or at >= event.began - _LAG_S)
+            for event in self.events
+        )
+
+    def why_again(self, first: Execution, second: Execution) -> str:
+        """Why a task was executed a second time at the same try."""
+        death = self.deaths.get(first.pid)
+        if death is not None and first.began <= death.at <= second.began + 0.5 and death.code != 0:
+            return "its worker was killed"
+        between = [event for event in self.events if event.began <= second.began and event.ended >= first.began - 0.5]
+        for event in between:
+            if event.pid == first.pid and event.kind == "worker frozen":
+                return "its worker was silent for longer than its lease"
+        for event in between:
+            if event.loses:
+                return f"the server lost its claim or outcome: {event.kind}"
+        for event in between:
+            if event.pid is None:
+                return f"its worker was cut off for longer than its lease: {event.kind}"
+        for event in self.events:  # the half-open connections of before
+            if event.kind == "network half-open" and event.began <= second.began <= event.ended + 15:
+                return f"its worker was cut off for longer than its lease: {event.kind}"
+        return "its worker was silent for longer than its lease, without a fault"
+
+
+def judge(evidence: Evidence, fleet: Fleet, fsck: str) -> Verdict:
+    it, verdict = evidence, Verdict()
+    verdict.acknowledged, verdict.executions = len(it.acked), len(it.starts)
+    verdict.refused, verdict.maybe, verdict.seen = len(it.refused), len(it.maybe), len(it.saw)
+    verdict.maybe_ran = sum(number in it.ran for number in it.maybe)
+    verdict.replicated = len(it.replicated)
+    finished: dict[int, Record] = {}
+    for taken in it.snapshots:
+        finished |= taken.finished
+    last = it.snapshots[-1].records
+    verdict.finished = len(finished)
+    verdict.poisoned = sum(record.state == "failed" and record.lost > 0 for record in finished.values())
+
+    gone = [number for number in it.acked if number not in finished]
+    by_nature = {n for n in gone if n not in last and it.may_be_gone(it.acked[n]) and n not in it.replicated}
+    verdict.lost_by_nature = len(by_nature)
+    wrong = verdict.wrong
+    wrong["lost"] = [number for number in gone if number not in by_nature]
+    wrong["committed twice"] = []
+    for number, value, at in it.saw:
+        record = finished.get(number)
+        if record is None or record.result == f'"{value}"':
+            if record is not None and it.ran.get(number, 0.0) > at and not it.may_be_gone(at):
+                wrong["committed twice"].append((number, "ran after its result was seen"))
+            continue
+        if it.may_be_gone(at):
+            verdict.changed_by_nature += 1
+        else:
+            wrong["committed twice"].append((number, f"{value} was seen, {record.result} is there"))
+    for taken in it.snapshots:
+        if taken.settled != len(taken.finished):
+            wrong["committed twice"].append(f"{taken.settled} settled, {len(taken.finished)} finished")
+    wrong["enqueued twice"] = [twice for taken in it.snapshots for twice in taken.doubled]
+    wrong["refused, and yet it ran"] = [number for number in it.refused if number in it.ran]
+    wrong["finished, but nobody ran it"] = [
+        number
+        for number, record in finished.items()
+        if record.state == "complete" and record.result.strip('"') not in it.stamps
+    ]
+    wrong["failed call that no fault explains"] = list(it.errors)
+    wrong["process that ended by itself"] = [
+        (member.name, ended.code)
+        for member in (*fleet.workers, *fleet.producers)
+        for ended in member.ended
+        if not ended.asked or ended.code not in (0, -9, -15)
+    ]
+    wrong["traceback in a log"] = [
+        member.name for member in (*fleet.workers, *fleet.producers) if _has_traceback(member.log)
+    ]
+    wrong["fsck"] = [] if not fsck else [fsck]
+
+    for executions in it.executions.values():
+        executions.sort(key=lambda each: each.began)
+        for first, second in itertools.pairwise(executions):
+            verdict.repeated[it.why_again(first, second)] += 1
+    _times(it, verdict)
+    return verdict
+
+
+def _times(it: Evidence, verdict: Verdict) -> None:
+    for index, event in enumerate(it.events):
+        verdict.faults[event.kind] += 1
+        until = it.events[index + 1].began if index + 1 < len(it.events) else it.starts[-1]
+        during = [at for at in it.starts if event.began - 0.5 <= at <= until]
+        gap = max((b - a for a, b in itertools.pairwise(during)), default=until - event.began)
+        verdict.silence[event.kind] = max(verdict.silence.get(event.kind, 0.0), gap)
+        if event.serves_at is not None:
+            after = next((at - event.serves_at for at in it.starts if at >= event.serves_at), None)
+            if after is not None:
+                verdict.resumed[event.kind] = max(verdict.resumed.get(event.kind, 0.0), after)
+        if event.kind == "worker killed":
+            for executions in it.executions.values():
+                # Those lost for the first time: a task lost twice is a suspect, and suspects run one at a time.
+                if len(executions) > 1 and executions[0].pid == event.pid and executions[0].ended is None:
+                    verdict.rerun_s = max(verdict.rerun_s, executions[1].began - event.began)
+
+
+def _has_traceback(log: Path) -> bool:
+    return "Traceback" in log.read_text(errors="replace").replace("RuntimeError: not yet", "")
