@@ -154,6 +154,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             _options.optional_callable("deserializer", deserializer),
             _options.integer("payload_limit", payload_limit, least=1),
         )
+        takes_unsigned = _options.boolean("takes_unsigned", takes_unsigned)
         self._signer = None if signing_key is None else Signer(read_keys(signing_key), takes_unsigned)
         self._registry: dict[str, Registered] = {}
         self._metrics = Metrics()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from helpers import SOON_S, eventually, is_sound, result_of
 
-from ardiq import Ardiq, BrokerError, current_task
+from ardiq import Ardiq, BrokerError, WrongType, current_task
 from ardiq.embedded import Server
 from ardiq.testing import Clock, inline, on_server, worker
 
@@ -256,6 +256,26 @@ async def test_when_the_run_is_cancelled_every_queue_gets_its_tasks_back(app: Ar
     assert [await job.status() for job in jobs] == ["queued", "queued"]
     infos = [await job.info() for job in jobs]
     assert [info and info.tries for info in infos] == [0, 0]
+
+
+async def test_a_queue_that_cannot_be_served_ends_the_run_and_the_others_get_their_tasks_back(app: Ardiq) -> None:
+    @app.task
+    async def long() -> None:
+        await asyncio.sleep(600)
+
+    emails, reports = map(app.queue, QUEUES)
+    job = await emails.send("long")
+    key = f"{reports._broker._base}workers"
+    reports._broker.core.command(["SET", key, "something else"])
+    try:
+        with pytest.raises(WrongType, match=key):
+            async with asyncio.timeout(SOON_S):
+                await app.run(QUEUES)
+    finally:
+        reports._broker.core.command(["DEL", key])
+    info = await job.info()
+    assert info is not None
+    assert (info.status, info.tries) == ("queued", 0)
 
 
 @pytest.mark.parametrize(

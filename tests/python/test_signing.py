@@ -329,6 +329,11 @@ def test_impossible_keys_are_refused(key: Any, error: type[Exception], says: str
     assert "short" not in str(refused.value)
 
 
+def test_whether_unsigned_calls_are_taken_is_said_clearly() -> None:
+    with pytest.raises(TypeError, match="takes_unsigned must be a bool"):
+        Ardiq("redis://localhost:1", signing_key=KEY, takes_unsigned="no")  # type: ignore[arg-type]
+
+
 def test_a_key_is_not_shown() -> None:
     app = Ardiq("redis://localhost:1", signing_key=KEY)
     assert KEY not in repr(app)
