@@ -16,30 +16,6 @@ from ardiq.embedded import Server
 RunScript = Callable[..., Script]
 
 
-@pytest.mark.parametrize("ending", ["pass", "sys.exit(0)", "raise SystemExit", "gc.collect()", "del app, task"])
-def test_a_short_producer_ends_cleanly(
-    make_app: Callable[..., Ardiq], server: Server, run_script: RunScript, ending: str
-) -> None:
-    app = make_app()
-    source = f"""
-        import asyncio, gc, sys
-        from ardiq import Ardiq
-        app = Ardiq({server.url!r}, {app.queue_name!r})
-        task = app.ref("task")
-        async def main():
-            await asyncio.gather(*(task.enqueue(i) for i in range(100)))
-            task.enqueue(100)
-            await asyncio.sleep(0)
-        asyncio.run(main())
-        {ending}
-        """
-    scripts = [run_script(source) for _ in range(5)]
-    for script in scripts:
-        code, _, errors = script.end()
-        assert (code, errors) == (0, "")
-    assert asyncio.run(app.queue_size()) >= 500
-
-
 def test_a_producer_without_a_server_ends(run_script: RunScript, tmp_path: Path) -> None:
     script = run_script(f"""
         import asyncio

@@ -1,11 +1,10 @@
 """Workers as processes: killed, stopped, interrupted."""
 
-import asyncio
 import signal
 from collections.abc import Callable
 
 import pytest
-from helpers import SOON_S, Script, eventually, field, is_sound, result_of
+from helpers import Script, field, is_sound, result_of
 
 from ardiq import Ardiq
 from ardiq.embedded import Server
@@ -17,7 +16,7 @@ WORKER = """
     import asyncio, os, sys, time
     from ardiq import Ardiq, current_task
 
-    app = Ardiq(sys.argv[1], sys.argv[2], idle_timeout_ms=1000, poll_block_ms=500, concurrency=4, max_lost=2)
+    app = Ardiq(sys.argv[1], sys.argv[2], idle_timeout_ms=1000, poll_block_ms=500, concurrency=4)
 
     @app.task
     async def hold(seconds):
@@ -36,10 +35,6 @@ WORKER = """
         print("holding", current_task().task_id, flush=True)
         time.sleep(seconds)
         return os.getpid()
-
-    @app.task
-    async def suicide():
-        os.kill(os.getpid(), 9)
 
     @app.task
     async def quick(number):
@@ -87,42 +82,6 @@ async def test_a_killed_worker_s_task_runs_on_another(
         assert (await result_of(each)).value == i
     assert await job.status() == "running"
     assert await app.queue_size() == 0
-    assert is_sound(app)
-
-
-async def test_a_worker_that_slept_past_its_lease_cannot_finish(app: Ardiq, start_worker: Callable[[], Script]) -> None:
-    first = start_worker()
-    job = await app.send("block", 0.5)
-    assert first.line() == f"holding {job.id}"
-    first.signal(signal.SIGSTOP)
-    second = start_worker()
-    assert second.line() == f"holding {job.id}"
-    result = await result_of(job)
-    assert result.value == second.process.pid
-    first.signal(signal.SIGCONT)
-    again = await app.send("hold", 0.01)  # both work again
-    assert (await result_of(again)).success
-    await eventually(lambda: len(app._broker.core.call("list", ["workers", "", 0, 10])) == 4)  # id and expiry each
-    assert await job.result() == result
-    first.signal(signal.SIGTERM)
-    code, _, errors = first.end()
-    assert code == 0, errors
-    assert is_sound(app)
-
-
-async def test_a_task_that_kills_its_workers_is_buried(app: Ardiq, run_script: RunScript, server: Server) -> None:
-    poison = await app.send("suicide")
-    innocent = [await app.send("quick", i) for i in range(20)]
-    for _ in range(3):
-        worker = run_script(WORKER, server.url, app.queue_name)
-        await asyncio.to_thread(worker.process.wait, SOON_S)
-    run_script(WORKER, server.url, app.queue_name)
-    result = await result_of(poison)
-    assert not result.success
-    assert "poison" in result.value
-    for i, job in enumerate(innocent):
-        assert (await result_of(job)).value == i
-    assert [letter.task_id for letter in await app.dead_letters()] == [poison.id]
     assert is_sound(app)
 
 
