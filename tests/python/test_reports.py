@@ -35,6 +35,14 @@ async def test_everything_can_be_read_while_it_runs(app: Ardiq) -> None:
         assert await job.progress() == Progress(0.4, "half of it")
         assert await job.meta() == {"rows": 8, "file": "a.csv"}
         assert await job.logs() == ["opened", "wrote"]
+        # As redis-cli shows it.
+        assert [field(app, job.id, name) for name in ("progress", "meta:rows", "meta:file")] == [
+            '{"fraction":0.4,"message":"half of it"}',
+            "8",
+            '"a.csv"',
+        ]
+        lines = app._broker.core.command(["LRANGE", f"ardiq:{{{app.queue_name}}}:log:{job.id}", 0, -1])
+        assert [line.rpartition(b" ")[2] for line in lines] == [b"opened", b"wrote"]
         go_on.set()
         await result_of(job)
         # What was said last arrives after the end.
