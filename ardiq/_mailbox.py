@@ -165,14 +165,16 @@ class Mailbox:
 
     def opened(self, name: str) -> None:
         """The mailbox is read (anew), under this name."""
-        first, self._name = self._name is None, name
+        earlier, self._name = self._name, name
         if self._opening is not None and not self._opening.done():
             self._opening.set_result(name)
-        if first:
+        if earlier is None:
             return
         for task_id, wish in self._wishes.items():
             for watcher in wish.watchers:
                 watcher.ask_again()
+            if wish.watchers:  # else every change would be told to a mailbox that nobody reads
+                self._line.tell("forget", task_id, earlier)
             ttl_ms = max(0, int((wish.until - self._line.loop.time()) * 1000)) + _MARGIN_MS
             asked = self._line.call("await", task_id, name, ttl_ms, self._line.result_ttl_ms)
             asked.add_done_callback(lambda answer, task_id=task_id: self._asked_again(task_id, answer))  # type: ignore[misc]

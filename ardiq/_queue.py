@@ -11,7 +11,7 @@ from ._mailbox import Outcome, too_late
 from ._signature import Signature
 from ._signing import Signer
 from .models import Attempt, Progress, TaskInfo, TaskResult
-from .watching import read_progress
+from .watching import read_note, read_progress
 
 if TYPE_CHECKING:
     from ._broker import Line
@@ -108,7 +108,7 @@ class Queue:
 
     async def meta(self, task_id: str) -> dict[str, Any]:
         fields = (await self._record(task_id)).items()
-        return {name.removeprefix(_NOTE): from_json(value) for name, value in fields if name.startswith(_NOTE)}
+        return {name.removeprefix(_NOTE): read_note(value) for name, value in fields if name.startswith(_NOTE)}
 
     async def logs(self, task_id: str, limit: int) -> list[str]:
         return [line.decode(errors="replace") for line in await self._line().call("log", task_id, limit)]

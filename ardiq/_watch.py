@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # A watch that is not asked for again ends at the server after the one; it is asked for again after the other.
 _WATCH_S, _ASK_AGAIN_S = 120.0, 60.0
+# By then the mail has come that is on its way.
+_MAIL_S = 1.0
 _MOST_CHANGES = 100
 _MOST_TOLD = 1000
 
@@ -75,13 +77,19 @@ class Watch:
         while True:
             with mailbox.wish(task_id, _WATCH_S, self) as wished:
                 wished.future.add_done_callback(lambda _: self._news.set())
-                self._ask_at, answer = 0.0, [b"waiting"]
+                self._ask_at, answer, told = 0.0, [b"waiting"], ""
                 while not wished.future.done():
                     self._news.clear()
                     if now() >= self._ask_at:
                         self._ask_at = now() + _ASK_AGAIN_S
                         name = await mailbox.name()
                         answer = await line.call("watch", task_id, name, wished.ttl_ms, line.result_ttl_ms)
+                        if answer[0] == b"waiting":
+                            told = name
+                        elif name == told:
+                            # How it ended is on its way, behind what it told before, and perhaps nowhere else any more.
+                            answer, told = [b"waiting"], ""
+                            self._ask_at = min(self._ask_at, now() + _MAIL_S)
                     while (change := self._next()) is not None:
                         yield change
                     if answer[0] != b"waiting":

@@ -63,12 +63,23 @@ async def watch(
 
 
 def _update(change: "Change", progress: Progress | None) -> TaskUpdate:
-    notes = {name: from_json(text) if text else None for name, text in change.told if name}
+    notes = {name: read_note(text) if text else None for name, text in change.told if name}
     lines = tuple(text.decode(errors="replace") for name, text in change.told if not name)
     return TaskUpdate(change.state, change.tries, progress, notes, lines)
 
 
 def read_progress(said: bytes) -> Progress | None:
-    """What a record's `progress` says."""
-    fields = from_json(said or b"null")
-    return None if fields is None else Progress(fields.get("fraction", 0.0), fields.get("message", ""))
+    """What a record's `progress` says; None where somebody wrote something else into it."""
+    try:
+        fields = from_json(said or b"null")
+    except ValueError:
+        return None
+    return Progress(fields.get("fraction", 0.0), fields.get("message", "")) if isinstance(fields, dict) else None
+
+
+def read_note(text: bytes) -> Any:
+    """A note's value; the text itself where somebody wrote it by hand."""
+    try:
+        return from_json(text)
+    except ValueError:
+        return text.decode(errors="replace")

@@ -80,7 +80,7 @@ local function tell_waiters(b)
     elseif #names > 0 then
       some = true
       local record = task.read(b.base, id, mail.OUTCOME)
-      local letter = mail.finished(id, mail.outcome(record))
+      local letter = mail.finished(id, mail.outcome(record), #b.removed > 0)
       for _, name in ipairs(names) do
         if not schedule.tell(b.base, name, id, record) then M.push(letters, name, letter) end
       end

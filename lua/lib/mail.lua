@@ -36,9 +36,9 @@ function M.outcome(record)
   }
 end
 
--- What a waiter is told; beyond 64 KiB only that it ended, and it asks for the rest.
-function M.finished(id, outcome)
-  if #outcome[7] > LARGEST_OUTCOME then return M.pack('finished', id) end
+-- What a waiter is told; beyond 64 KiB only that it ended, and it asks for the rest, unless nothing of it is kept.
+function M.finished(id, outcome, is_gone)
+  if #outcome[7] > LARGEST_OUTCOME and not is_gone then return M.pack('finished', id) end
   return M.pack('finished', id, unpack(outcome))
 end
 

@@ -1,6 +1,6 @@
 //! Batching and the mailbox against a real server.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use _core::args::Args;
@@ -11,6 +11,7 @@ use _core::mailbox;
 use _core::producer::{self, Chunk, Pending};
 use _core::protocol::{Function, Protocol};
 use redis::Value;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::server::{Server, options};
@@ -232,4 +233,29 @@ async fn each_connection_reads_a_mailbox_of_its_own() {
         command(&server.link(), &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
     }
     listening.abort();
+}
+
+#[tokio::test]
+async fn a_mailbox_is_delivered_in_order() {
+    const MESSAGES: usize = 2000;
+    let server = Server::start();
+    let link = server.link();
+    let numbers: Vec<String> = (0..MESSAGES).map(|number| number.to_string()).collect();
+    let words: Vec<&str> = ["RPUSH", "mailbox"].into_iter().chain(numbers.iter().map(String::as_str)).collect();
+    command(&link, &words).await;
+    let connection = server.link().connector().dedicated().await.unwrap();
+    let delivered = Mutex::new(Vec::new());
+    let all = Notify::new();
+    let deliver = |message: &[u8]| {
+        let mut delivered = delivered.lock().unwrap();
+        delivered.push(String::from_utf8(message.to_vec()).unwrap());
+        if delivered.len() == MESSAGES {
+            all.notify_one();
+        }
+    };
+    tokio::select! {
+        () = all.notified() => {}
+        error = mailbox::read(&connection, "mailbox", Duration::from_secs(10), deliver) => panic!("{error}"),
+    }
+    assert_eq!(*delivered.lock().unwrap(), numbers);
 }

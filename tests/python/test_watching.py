@@ -1,11 +1,11 @@
 """Watching a task: each change as the server tells it, until it has ended."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
-from helpers import SOON_S, drain, eventually, field, is_sound, result_of, working
+from helpers import SOON_S, drain, eventually, field, is_sound, is_state, result_of, working
 
 from ardiq import Ardiq, Job, Progress, TaskUpdate, current_task
 from ardiq.testing import inline
@@ -163,10 +163,65 @@ async def test_a_lost_connection_does_not_end_a_watch(app: Ardiq) -> None:
     for _ in range(3):
         before = watchers(app, job.id)
         app._broker.core.command(["CLIENT", "KILL", "TYPE", "normal"])
-        await eventually(lambda before=before: watchers(app, job.id) != before)
+        # One mailbox, the new one: nothing is sent to those that nobody reads any more.
+        await eventually(lambda before=before: len(now := watchers(app, job.id)) == 1 and now != before)
     async with working(app):
         await watching
     assert updates == ["queued", "running", "complete"]
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+async def test_how_it_ended_is_told_where_results_are_not_kept(make_app: Callable[..., Ardiq], size: int) -> None:
+    app = make_app(result_ttl_ms=0)
+
+    @app.task
+    async def work() -> str:
+        return "x" * size
+
+    job = await work.enqueue()
+    waiting = asyncio.create_task(job.result(SOON_S))
+    watching = job.watch(SOON_S)
+    assert (await anext(watching)).status == "queued"
+    # The mail is late: a question asked meanwhile is answered that the task is unknown.
+    mailbox, loop = app._broker.line(asyncio.get_running_loop()).mailbox, asyncio.get_running_loop()
+    receive, held = mailbox.receive, asyncio.Event()
+
+    def receive_later(fields: Any) -> None:
+        held.set()
+        loop.call_later(0.2, receive, fields)
+
+    mailbox.receive = receive_later  # type: ignore[method-assign]
+    async with working(app):
+        await held.wait()
+        await eventually(lambda: is_state(app, job.id, "not_found"))
+        mailbox._wishes[job.id].watchers[0].ask_again()
+        *_, last = [update async for update in watching]
+        assert last.status == "complete"
+        assert last.result is not None
+        assert last.result.value == "x" * size
+        assert await waiting == last.result
+
+
+async def test_a_task_that_is_gone_ends_the_watch(app: Ardiq) -> None:
+    job = await app.send("work")
+    watching = job.watch(SOON_S)
+    assert (await anext(watching)).status == "queued"
+    app._broker.core.command(["DEL", key(app, f"task:{job.id}"), key(app, "ready:default")])
+    app._broker.line(asyncio.get_running_loop()).mailbox._wishes[job.id].watchers[0].ask_again()
+    assert [update.status async for update in watching] == ["not_found"]
+
+
+async def test_what_somebody_wrote_into_the_record_is_borne(app: Ardiq) -> None:
+    job = await app.send("work")
+    record = key(app, f"task:{job.id}")
+    app._broker.core.command(["HSET", record, "progress", "half", "meta:rows", "many", "tries", "x"])
+    watching = job.watch(SOON_S)
+    assert await anext(watching) == TaskUpdate("queued")
+    await watching.aclose()
+    assert await job.progress() is None
+    assert await job.meta() == {"rows": "many"}
+    app._broker.core.command(["HSET", record, "progress", "7"])
+    assert await job.progress() is None
 
 
 async def test_a_slow_reader_hears_the_latest_and_all_lines(app: Ardiq) -> None:
