@@ -25,7 +25,7 @@ SUITE := tests/python tests/model --ignore=tests/python/test_docs.py --ignore=te
 
 SEED ?= 1
 
-.PHONY: demo test check bench chaos small-chaos fmt render style types rust python servers packages develop release clean
+.PHONY: demo test check bench chaos small-chaos soak fmt render style types rust python servers packages develop release clean
 .NOTPARALLEL:
 
 demo: release
@@ -93,6 +93,11 @@ chaos: develop
 
 small-chaos: develop
 	$(BIN)/python -m tests.chaos --topology valkey --tasks 3000 --faults 20 --pace 0.4 --skip "two versions"
+
+# Random calls on a server and on the model of the protocol.
+soak: export SOAK_SECONDS ?= 600
+soak: develop
+	SOAK_SEED=$(SEED) $(BIN)/pytest tests/model
 
 packages: $(VENV)/installed
 	.ci/packages $(BIN)/python

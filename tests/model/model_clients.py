@@ -1,0 +1,211 @@
+"""What clients and operators may ask for: enqueue, abort, wait, dead letters, purge, pauses, schedules."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from model_queue import FINISHED, WAITING, Pause, Queue, Schedule, Task
+
+DEAD_PLACES = {"held": "held", "suspects": "queued", "scheduled": "scheduled", "dead": "failed"}
+TIMING = ("spec", "every_ms", "tz")
+
+
+class Clients(Queue):
+    def enqueue(self, tasks: list[dict[str, Any]]) -> list[str]:
+        before = {id: task.call for id, task in self.tasks.items()}
+        unfinished = {id for id in before if self.is_unfinished(id)}
+        answers: list[str] = []
+        seen: set[str] = set()
+        for each in tasks:
+            id, options = each["id"], each.get("options", {})
+            call = options.get("call", "")
+            if id in seen:
+                answer = "exists"
+            elif id in before and before[id] == call:
+                answer = "accepted"
+            elif id in unfinished:
+                answer = "exists"
+            else:
+                more: dict[str, Any] = {"call": call}
+                if "delay_ms" in options:
+                    more["due_at"] = self.now + options["delay_ms"]
+                if "expire_ms" in options:
+                    more["expires_at"] = self.now + options["expire_ms"]
+                answer = self.create(id, each["name"], each["lane"], each["args"], each["kwargs"] or {}, **more)
+            seen.add(id)
+            answers.append(answer)
+            if "waiter" in options:
+                if answer == "accepted" and not self.is_unfinished(id):
+                    self.mail.append((options["waiter"], "finished", id, self.tasks[id].state))
+                else:
+                    self.waiters.setdefault(id, set()).add(options["waiter"])
+        return answers
+
+    def abort(self, id: str, result_ttl_ms: int) -> str:
+        task = self.tasks.get(id)
+        if task is None:
+            return "not_found"
+        if task.state in FINISHED:
+            return "finished"
+        if task.state == "running":
+            task.abort_requested = True
+            token = self.workers[task.worker].running[id]
+            self.mail.append((f"{task.worker}:1", "abort", id, str(token)))
+            return "requested"
+        self.take_out(task)
+        self.end(task, "aborted", result_ttl_ms)
+        return "aborted"
+
+    def await_(self, id: str, mailbox: str, result_ttl_ms: int) -> list[str]:
+        task = self.tasks.get(id)
+        if task is None:
+            return ["not_found"]
+        if task.state in WAITING and task.expires_at <= self.now:
+            self.take_out(task)
+            self.end(task, "expired", result_ttl_ms)
+        if task.state in FINISHED:
+            return ["finished", task.state]
+        self.waiters.setdefault(id, set()).add(mailbox)
+        return ["waiting", task.state]
+
+    def forget(self, id: str, mailbox: str) -> int:
+        names = self.waiters.get(id, set())
+        was_there = mailbox in names
+        names.discard(mailbox)
+        return int(was_there)
+
+    # Dead letters.
+
+    def requeue(self, tasks: list[dict[str, str]]) -> list[str]:
+        return [self._revive(each["id"]) for each in tasks]
+
+    def amend(self, id: str, args: list[Any]) -> str:
+        answer = self._revive(id)
+        if answer == "queued":
+            self.tasks[id].args, self.tasks[id].kwargs = args, {}
+        return answer
+
+    def _revive(self, id: str) -> str:
+        task = self.tasks.get(id)
+        if task is None or task.state != "failed":
+            return "not_dead"
+        del self.dead[id]
+        fresh = Task(id, task.name, task.lane, task.args, task.kwargs, self.now, task.call)
+        self.tasks[id] = fresh
+        self.counters["requeued"] += 1
+        self.make_ready(fresh)
+        return "queued"
+
+    def discard(self, tasks: list[dict[str, str]], result_ttl_ms: int) -> list[str]:
+        answers = []
+        for each in tasks:
+            is_dead = self.dead.pop(each["id"], None) is not None
+            if is_dead:
+                self._discard(each["id"], result_ttl_ms)
+            answers.append("removed" if is_dead else "not_dead")
+        return answers
+
+    def _discard(self, id: str, ttl_ms: int) -> None:
+        task = self.tasks[id]
+        task.lost, task.abort_requested = 0, False
+        self.end(task, "discarded", ttl_ms)
+
+    def trim(self, ttl_ms: int, most: int, limit: int, result_ttl_ms: int) -> list[int]:
+        by_age = sorted((at, id) for id, at in self.dead.items())
+        too_old = sum(at <= self.now - ttl_ms for at, _ in by_age) if ttl_ms > 0 else 0
+        count = max(len(by_age) - most if most >= 0 else 0, too_old, 0)
+        for _, id in by_age[: min(count, limit)]:
+            del self.dead[id]
+            self._discard(id, result_ttl_ms)
+        return [min(count, limit), int(count > limit)]
+
+    def purge(self, place: str, of: str, limit: int, result_ttl_ms: int) -> list[int]:
+        if place == "queued":
+            ids, looked = self.pop(of, limit)
+        elif place == "held":
+            entries = self.held.get(of, [])
+            ids, entries[:] = entries[:limit], entries[limit:]
+            looked = len(ids)
+        else:
+            entries_at: dict[str, int] = getattr(self, place)
+            ids = [id for _, id in sorted((at, id) for id, at in entries_at.items())[:limit]]
+            looked = len(ids)
+            for id in ids:
+                del entries_at[id]
+        for id in ids:
+            self._discard(id, result_ttl_ms)
+        return [len(ids), int(looked == limit)]
+
+    # Pauses.
+
+    def pause(self, task: str, argument: str, value: Any, positions: dict[str, int]) -> str:
+        id = _pause_id(task, argument, value)
+        before = self.pauses.get(id)
+        if before is None or before.resuming:
+            before = self.pauses[id] = Pause(task, argument, value, {})
+        if argument:
+            before.positions = {**positions, **before.positions}
+        return "paused"
+
+    def resume(self, task: str, argument: str, value: Any, limit: int, go_on: int) -> list[Any]:
+        id = _pause_id(task, argument, value)
+        rule = self.pauses.get(id)
+        if go_on and not (rule and rule.resuming):
+            return ["not_paused", 0, 0]
+        if rule is None and not self.held.get(id):
+            return ["not_paused", 0, 0]
+        moved = self.give_back(id, limit)
+        left = bool(self.held.get(id))
+        if left:
+            rule = rule or Pause(task, argument, value, {})
+            rule.resuming, self.pauses[id] = True, rule
+        else:
+            self.pauses.pop(id, None)
+        return ["resumed", moved, int(left)]
+
+    # Schedules.
+
+    def schedule_put(self, name: str, definition: dict[str, Any], next_due_at: int) -> int:
+        before = self.schedules.get(name)
+        if before is None:
+            self.schedules[name] = Schedule(definition, next_due_at)
+        else:
+            if any(before.definition.get(each) != definition.get(each) for each in TIMING):
+                before.due_at = next_due_at
+            before.definition = definition
+        return self.schedules[name].due_at
+
+    def schedule_pause(self, name: str, paused: int) -> str:
+        if name not in self.schedules:
+            return "not_found"
+        self.schedules[name].paused = bool(paused)
+        return "ok"
+
+    def schedule_remove(self, name: str) -> str:
+        return "not_found" if self.schedules.pop(name, None) is None else "removed"
+
+    def schedule_fire(self, name: str, due_at: int, next_due_at: int, run: int) -> list[Any]:
+        schedule = self.schedules.get(name)
+        if schedule is None:
+            return ["gone", 0, ""]
+        if schedule.due_at != due_at:
+            return ["moved", schedule.due_at, ""]
+        schedule.due_at = next_due_at
+        if schedule.paused:
+            return ["paused", next_due_at, ""]
+        if not run or due_at <= schedule.last_due_at:
+            return ["skipped", next_due_at, ""]
+        if schedule.definition.get("coalesce") and self.is_unfinished(schedule.last_id):
+            return ["coalesced", next_due_at, ""]
+        id = f"{name}:{due_at}"
+        schedule.last_id, schedule.last_due_at = id, due_at
+        self.waiters.setdefault(id, set()).add(f"schedule:{name}")
+        if self.is_unfinished(id):
+            return ["exists", next_due_at, id]
+        self.create(id, schedule.definition["task"], schedule.definition["lane"], [], {})
+        return ["fired", next_due_at, id]
+
+
+def _pause_id(task: str, argument: str, value: Any) -> str:
+    return f"{task or '*'}({argument}={json.dumps(value)})" if argument else f"{task or '*'}()"

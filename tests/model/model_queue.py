@@ -1,0 +1,220 @@
+"""The protocol restated: which task is where after each call, in plain Python. No Redis here, and no look at the Lua.
+
+A `Queue` is given the calls that a server is given and answers what a server should. It says more than the protocol
+does only where users rely on it: the order of a lane, and the front of it for what was handed back. Its clock stands
+still but for a millisecond a call and what `pass_time` adds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+FINISHED = ("complete", "failed", "aborted", "expired", "discarded")
+WAITING = ("queued", "scheduled", "held")
+
+
+class Refused(Exception):
+    """An error reply: its code."""
+
+
+@dataclass
+class Task:
+    id: str
+    name: str
+    lane: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    enqueued_at: int
+    call: str = ""
+    state: str = "queued"
+    expires_at: float = math.inf
+    tries: int = 0
+    lost: int = 0
+    worker: str = ""
+    held_by: str = ""
+    abort_requested: bool = False
+    gone_at: float = math.inf
+
+
+@dataclass
+class Worker:
+    lease_until: int
+    running: dict[str, int] = field(default_factory=dict)
+    seq: int = 0
+    first_token: int | None = None
+    suspect: str = ""
+
+
+@dataclass
+class Pause:
+    task: str
+    argument: str
+    value: Any
+    positions: dict[str, int]
+    resuming: bool = False
+
+
+@dataclass
+class Schedule:
+    definition: dict[str, Any]
+    due_at: int
+    paused: bool = False
+    last_id: str = ""
+    last_due_at: int = -1
+    last_outcome: str = ""
+
+
+class Queue:
+    """Every place of a queue, and the moves between them that calls are made of."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.tasks: dict[str, Task] = {}
+        self.lanes: list[str] = []
+        self.ready: dict[str, list[str]] = {}
+        self.marked: dict[str, set[str]] = {}
+        self.scheduled: dict[str, int] = {}
+        self.suspects: dict[str, int] = {}
+        self.dead: dict[str, int] = {}
+        self.held: dict[str, list[str]] = {}
+        self.pauses: dict[str, Pause] = {}
+        self.workers: dict[str, Worker] = {}
+        self.schedules: dict[str, Schedule] = {}
+        self.waiters: dict[str, set[str]] = {}
+        self.mail: list[tuple[str, ...]] = []
+        self.counters: Counter[str] = Counter()
+        self.token = 0
+        self.last_beat: int | None = None
+        self.reap_after = 0
+        self.removed = 0
+        self._back: list[str] = []
+        self._front: list[str] = []
+
+    def call(self, function: str, **arguments: Any) -> Any:
+        """What the server should answer; `Refused` where it should refuse."""
+        self.now += 1
+        self.forget_what_is_over()
+        try:
+            return getattr(self, function)(**arguments)
+        finally:
+            self.flush()
+
+    def pass_time(self, ms: int) -> None:
+        self.now += ms
+        self.forget_what_is_over()
+
+    def forget_what_is_over(self) -> None:
+        for task in [task for task in self.tasks.values() if task.gone_at <= self.now]:
+            self.remove(task)
+
+    # Becoming ready, in the order in which it happened in a call; what is handed back goes to the front.
+
+    def make_ready(self, task: Task, front: bool = False) -> None:
+        task.state, task.held_by, task.worker = "queued", "", ""
+        (self._front if front else self._back).append(task.id)
+
+    def flush(self) -> None:
+        back, front = self._back, self._front
+        self._back, self._front = [], []
+        for ids, at_front in ((back, False), (front, True)):
+            for lane in {self.tasks[id].lane for id in ids}:
+                self._push(lane, [id for id in ids if self.tasks[id].lane == lane], at_front)
+
+    def _push(self, lane: str, ids: list[str], at_front: bool) -> None:
+        # One that lies there still, marked, takes that place instead of a second one.
+        new = [id for id in ids if id not in self.marked.get(lane, ())]
+        self.marked.get(lane, set()).difference_update(ids)
+        entries = self.ready.setdefault(lane, [])
+        entries[:] = new + entries if at_front else entries + new
+
+    def pop(self, lane: str, count: int) -> tuple[list[str], int]:
+        """Up to `count` entries off the front of a lane: those that count, and how many there were."""
+        entries, marked = self.ready.get(lane, []), self.marked.get(lane, set())
+        taken, entries[:] = entries[:count], entries[count:]
+        skipped = marked & set(taken)
+        marked -= skipped
+        return [id for id in taken if id not in skipped], len(taken)
+
+    # Ends.
+
+    def end(self, task: Task, state: str, ttl_ms: int) -> None:
+        task.state, task.held_by = state, ""
+        self.counters["completed" if state == "complete" else state] += 1
+        if state == "failed":
+            self.dead[task.id] = self.now
+            ttl_ms = -1
+        self._tell_waiters(task)
+        if ttl_ms == 0:
+            self.remove(task)
+        elif ttl_ms > 0:
+            task.gone_at = self.now + ttl_ms
+
+    def remove(self, task: Task) -> None:
+        del self.tasks[task.id]
+        self.removed += 1
+
+    def take_out(self, task: Task) -> None:
+        """Out of the place of a task that waits."""
+        if task.state == "scheduled":
+            del self.scheduled[task.id]
+        elif task.state == "held":
+            self.held[task.held_by].remove(task.id)
+        elif task.id in self.suspects:
+            del self.suspects[task.id]
+        else:
+            self.marked.setdefault(task.lane, set()).add(task.id)
+
+    def expire_if_late(self, task: Task, ttl_ms: int) -> bool:
+        if task.expires_at > self.now:
+            return False
+        self.end(task, "expired", ttl_ms)
+        return True
+
+    def _tell_waiters(self, task: Task) -> None:
+        for name in sorted(self.waiters.pop(task.id, ())):
+            if name.startswith("schedule:"):
+                schedule = self.schedules.get(name.removeprefix("schedule:"))
+                if schedule is not None:
+                    schedule.last_outcome = task.state
+            else:
+                self.mail.append((name, "finished", task.id, task.state))
+
+    # What several kinds of calls do.
+
+    def promote(self) -> bool:
+        due = sorted((at, id) for id, at in self.scheduled.items() if at <= self.now)[:100]
+        for _, id in due:
+            del self.scheduled[id]
+            self.make_ready(self.tasks[id])
+        return len(due) == 100
+
+    def create(self, id: str, name: str, lane: str, args: list[Any], kwargs: dict[str, Any], **more: Any) -> str:
+        """A new task under an id whose finished record, if any, makes room."""
+        if id in self.tasks:
+            self.dead.pop(id, None)
+            self.remove(self.tasks[id])
+        due_at = more.pop("due_at", 0)
+        task = self.tasks[id] = Task(id, name, lane, args, kwargs, self.now, **more)
+        self.counters["enqueued"] += 1
+        if lane not in self.lanes:
+            self.lanes.append(lane)
+        if due_at > self.now:
+            task.state, self.scheduled[id] = "scheduled", due_at
+        else:
+            self.make_ready(task)
+        return task.state
+
+    def give_back(self, pause_id: str, limit: int) -> int:
+        """What is held goes back to the front of its lane, the last of it first. How many went."""
+        entries = self.held.get(pause_id, [])
+        moved = entries[-limit:]
+        entries[:] = entries[: len(entries) - len(moved)]
+        for id in moved:
+            self.make_ready(self.tasks[id], front=True)
+        return len(moved)
+
+    def is_unfinished(self, id: str) -> bool:
+        return id in self.tasks and self.tasks[id].state not in FINISHED

@@ -1,0 +1,239 @@
+"""What workers do: join, step, claim, settle, heartbeat, leave, or nothing any more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from model_clients import Clients
+from model_queue import Pause, Refused, Task, Worker
+
+Claim = tuple[str, int, int]
+"""Id, lease token, number of the attempt."""
+
+
+class Model(Clients):
+    """The whole protocol; see `model_queue`."""
+
+    def join(self, worker: str, lease_ms: int, lanes: list[str]) -> None:
+        known = self.workers.setdefault(worker, Worker(0))
+        known.lease_until = self.now + lease_ms
+
+    def leave(self, worker: str, result_ttl_ms: int) -> int:
+        if worker in self.workers:
+            self._take_from(worker, result_ttl_ms, None)
+        return 0
+
+    def _member(self, worker: str) -> Worker:
+        if worker not in self.workers:
+            raise Refused("LeaseLost")
+        return self.workers[worker]
+
+    def step(
+        self,
+        worker: str,
+        seq: int,
+        lease_ms: int,
+        result_ttl_ms: int,
+        lanes: list[Any],
+        want: int,
+        outcomes: list[dict[str, Any]],
+    ) -> dict[str, Any]:
+        member = self._member(worker)
+        if seq < member.seq:
+            raise Refused("OldStep")
+        member.lease_until = self.now + lease_ms
+        if seq == member.seq:
+            return {"refusals": [], "claims": self._claims_since(member)}
+        refusals = self._settle(worker, outcomes, result_ttl_ms)
+        self.promote()
+        self.flush()
+        claims = self._claim(worker, lanes, want, result_ttl_ms)
+        member.seq, member.first_token = seq, claims[0][1] if claims else None
+        return {"refusals": refusals, "claims": claims}
+
+    def _claims_since(self, member: Worker) -> list[Claim]:
+        if member.first_token is None:
+            return []
+        by_token = sorted((token, id) for id, token in member.running.items() if token >= member.first_token)
+        return [(id, token, self.tasks[id].tries) for token, id in by_token]
+
+    # Claims.
+
+    def claim(self, worker: str, lanes: list[Any], want: int, result_ttl_ms: int) -> list[Claim]:
+        self._member(worker)
+        return self._claim(worker, lanes, want, result_ttl_ms)
+
+    def _claim(self, worker: str, lanes: list[Any], want: int, ttl_ms: int) -> list[Claim]:
+        if "*()" in self.pauses or want <= 0:
+            return []
+        served = [lane["lane"] if isinstance(lane, dict) else lane for lane in lanes]
+        room = {lane["lane"]: lane["most"] for lane in lanes if isinstance(lane, dict)}
+        started = self._start_suspect(worker, served, room, ttl_ms)
+        for lane in served:
+            limit = min(want - len(started), room.get(lane, want))
+            while limit > 0:
+                ids, looked = self.pop(lane, limit)
+                got = [id for id in ids if self._start(id, worker, ttl_ms)]
+                started += got
+                if looked < limit:
+                    break
+                limit -= len(got)
+        claims = []
+        for id in started:
+            self.token += 1
+            self.workers[worker].running[id] = self.token
+            claims.append((id, self.token, self.tasks[id].tries))
+        self.counters["claimed"] += len(claims)
+        return claims
+
+    def _start(self, id: str, worker: str, ttl_ms: int) -> bool:
+        task = self.tasks[id]
+        if self.expire_if_late(task, ttl_ms):
+            return False
+        pause_id = self._pause_of(task)
+        if pause_id:
+            task.state, task.held_by = "held", pause_id
+            self.held.setdefault(pause_id, []).append(id)
+            self.counters["held"] += 1
+            return False
+        task.state, task.worker, task.tries = "running", worker, task.tries + 1
+        return True
+
+    def _start_suspect(self, worker: str, served: list[str], room: dict[str, int], ttl_ms: int) -> list[str]:
+        """One suspect at most, and none while the worker has the one it got last."""
+        if self.workers[worker].suspect in self.workers[worker].running:
+            return []
+        open_lanes = {lane for lane in served if room.get(lane) != 0}
+        for _, id in sorted((at, id) for id, at in self.suspects.items())[:8]:
+            task = self.tasks[id]
+            if task.lane not in open_lanes or self._pause_of(task):
+                self.suspects[id] = self.now
+                continue
+            del self.suspects[id]
+            if self._start(id, worker, ttl_ms):
+                self.workers[worker].suspect = id
+                if task.lane in room:
+                    room[task.lane] -= 1
+                return [id]
+        return []
+
+    def _pause_of(self, task: Task) -> str:
+        def fits(pause: Pause) -> bool:
+            if pause.resuming or pause.task not in (task.name, "*"):
+                return False
+            if not pause.argument:
+                return True
+            position = pause.positions.get(task.name)
+            if position is not None and position < len(task.args):
+                return bool(task.args[position] == pause.value)
+            return bool(task.kwargs.get(pause.argument) == pause.value)
+
+        fitting = [id for id, pause in self.pauses.items() if fits(pause)]
+        # That of the task before that of its argument, before that of anybody's.
+        order = {f"{task.name}()": 0, **{id: 2 for id in fitting if id.startswith("*")}}
+        return min(fitting, key=lambda id: order.get(id, 1), default="")
+
+    # Settling.
+
+    def ack(self, worker: str, id: str, token: int, result_ttl_ms: int) -> str:
+        return self._settle_one(worker, {"id": id, "token": token, "outcome": "complete"}, result_ttl_ms)
+
+    def bury(self, worker: str, id: str, token: int, result_ttl_ms: int) -> str:
+        return self._settle_one(worker, {"id": id, "token": token, "outcome": "failed"}, result_ttl_ms)
+
+    def release(self, worker: str, id: str, token: int, result_ttl_ms: int) -> str:
+        return self._settle_one(worker, {"id": id, "token": token, "outcome": "release"}, result_ttl_ms)
+
+    def retry(self, worker: str, id: str, token: int, result_ttl_ms: int, **details: int) -> str:
+        outcome = {"id": id, "token": token, "outcome": "retry", "details": details}
+        return self._settle_one(worker, outcome, result_ttl_ms)
+
+    def snooze(self, worker: str, id: str, token: int, result_ttl_ms: int, **details: int) -> str:
+        outcome = {"id": id, "token": token, "outcome": "snooze", "details": details}
+        return self._settle_one(worker, outcome, result_ttl_ms)
+
+    def _settle_one(self, worker: str, outcome: dict[str, Any], ttl_ms: int) -> str:
+        self._member(worker)
+        aborted = self.counters["aborted"]
+        if self._settle(worker, [outcome], ttl_ms):
+            return "stale"
+        return "aborted" if self.counters["aborted"] > aborted else "ok"
+
+    def _settle(self, worker: str, outcomes: list[dict[str, Any]], ttl_ms: int) -> list[tuple[str, int, str]]:
+        """The outcomes that are refused."""
+        running, refusals = self.workers[worker].running, []
+        for each in outcomes:
+            id, token = each["id"], each["token"]
+            if running.get(id) != token:
+                refusals.append((id, token, "stale"))
+                continue
+            del running[id]
+            task, outcome = self.tasks[id], each["outcome"]
+            if outcome == "release":
+                self._hand_back(task, ttl_ms, None)
+            elif outcome in ("retry", "snooze"):
+                self._try_again(task, outcome, ttl_ms, **each.get("details", {}))
+            else:
+                self.end(task, outcome, ttl_ms)
+        return refusals
+
+    def _try_again(self, task: Task, outcome: str, ttl_ms: int, delay_ms: int = 0, max_age_ms: int = 0) -> None:
+        due_at = self.now + delay_ms
+        if task.abort_requested:
+            self.end(task, "aborted", ttl_ms)
+            return
+        if outcome == "snooze":
+            task.tries -= 1
+        if 0 < max_age_ms < due_at - task.enqueued_at:
+            self.end(task, "failed", ttl_ms)
+            return
+        task.lost, task.worker = 0, ""
+        self.counters["snoozed" if outcome == "snooze" else "retried"] += 1
+        if delay_ms > 0:
+            task.state, self.scheduled[task.id] = "scheduled", due_at
+        else:
+            self.make_ready(task)
+
+    def _hand_back(self, task: Task, ttl_ms: int, max_lost: int | None) -> None:
+        """A worker no longer holds it, nor has it settled it. `max_lost`: the worker is lost."""
+        if task.abort_requested:
+            self.end(task, "aborted", ttl_ms)
+            return
+        self.counters["released" if max_lost is None else "lost"] += 1
+        task.lost += max_lost is not None
+        if max_lost is not None and task.lost > max_lost:
+            self.end(task, "failed", ttl_ms)
+            return
+        task.tries -= 1
+        if task.lost >= 2:
+            task.state, task.worker, self.suspects[task.id] = "queued", "", self.now
+        else:
+            self.make_ready(task, front=True)
+
+    # Signs of life.
+
+    def heartbeat(self, worker: str, lease_ms: int, result_ttl_ms: int, max_lost: int) -> list[tuple[str, int]]:
+        member = self._member(worker)
+        held = sorted((id, token) for id, token in member.running.items() if self.tasks[id].abort_requested)
+        member.lease_until = self.now + lease_ms
+        self.promote()
+        self._reap(lease_ms, result_ttl_ms, max_lost)
+        for id, pause in list(self.pauses.items()):
+            if pause.resuming:
+                self.give_back(id, 500)
+                del self.pauses[id]
+                break
+        return held
+
+    def _reap(self, lease_ms: int, ttl_ms: int, max_lost: int) -> None:
+        """One worker whose lease is over; none for a while after nobody beat."""
+        if self.last_beat is not None and self.now - self.last_beat > lease_ms / 2:
+            self.reap_after = self.now + lease_ms
+        self.last_beat = self.now
+        over = sorted((member.lease_until, name) for name, member in self.workers.items())
+        if self.now >= self.reap_after and over[0][0] <= self.now:
+            self._take_from(over[0][1], ttl_ms, max_lost)
+
+    def _take_from(self, worker: str, ttl_ms: int, max_lost: int | None) -> None:
+        for _, id in sorted((token, id) for id, token in self.workers.pop(worker).running.items()):
+            self._hand_back(self.tasks[id], ttl_ms, max_lost)

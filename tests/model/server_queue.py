@@ -1,0 +1,267 @@
+"""The same queue on a real server: calls by their names, what they leave behind, and time that nobody waits for."""
+
+from __future__ import annotations
+
+import json
+import time
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from model_queue import FINISHED, Refused, Task
+from model_workers import Model
+
+from ardiq import ArdiqError
+from ardiq._core import Core
+
+PROTOCOL = json.loads((Path(__file__).parents[2] / "lua" / "protocol.json").read_text())
+CLAIM_WIDTH = 10
+DEFAULTS = {
+    "info": {}, "generation": 1, "left_threads": 0, "run_ms": 0, "delay_ms": 0, "max_age_ms": 0, "result": "null",
+    "value": "null", "error": "no", "reason": "later", "traceback": "", "codec": "", "details": "", "kwargs": "",
+    "headers": "", "options": "", "waiter_ttl_ms": 1_000_000_000,
+}  # fmt: skip
+
+# Every key of the queue at one moment: name, content with scores, time to live. Messages are taken out.
+SNAPSHOT = """
+if redis.replicate_commands then redis.replicate_commands() end
+local dump = {}
+for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
+  local name, kind, content = string.sub(key, #ARGV[1] + 1), redis.call('TYPE', key).ok, nil
+  if kind == 'list' then content = redis.call('LRANGE', key, 0, -1)
+  elseif kind == 'zset' then content = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+  elseif kind == 'hash' then content = redis.call('HGETALL', key)
+  elseif kind == 'set' then content = redis.call('SMEMBERS', key) end
+  dump[#dump + 1] = { name, content or {}, redis.call('PTTL', key) }
+  if string.sub(name, 1, 8) == 'mailbox:' then redis.call('DEL', key) end
+end
+return dump
+"""
+
+# All times that the queue holds become earlier, so that time passes at once. Not those within an id: `nightly:1000`.
+AGE = """
+if redis.replicate_commands then redis.replicate_commands() end
+local clock, by = redis.call('TIME'), tonumber(ARGV[2])
+local now = clock[1] * 1000
+local function aged(text)
+  return (string.gsub(text, '()(%d+)', function(at, digits)
+    local time = #digits == 13 and tonumber(digits)
+    local is_time = time and math.abs(time - now) < 3456000000 and not string.find(string.sub(text, 1, at - 1), '%w:$')
+    return is_time and string.format('%.0f', time - by) or nil
+  end))
+end
+for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
+  local kind, ttl = redis.call('TYPE', key).ok, redis.call('PTTL', key)
+  if kind == 'hash' then
+    local fields = redis.call('HGETALL', key)
+    for i = 1, #fields, 2 do
+      local value = aged(fields[i + 1])
+      if value ~= fields[i + 1] then redis.call('HSET', key, fields[i], value) end
+    end
+  elseif kind == 'zset' then
+    local members = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+    for i = 1, #members, 2 do redis.call('ZADD', key, aged(members[i + 1]), members[i]) end
+  end
+  if ttl > 0 then
+    if ttl > by then redis.call('PEXPIRE', key, string.format('%.0f', ttl - by)) else redis.call('DEL', key) end
+  end
+end
+"""
+
+
+def text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def pairs(flat: list[str]) -> dict[str, str]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+class ServerQueue:
+    """One queue on the server, and the calls made so far, as a fixture has them."""
+
+    def __init__(self, core: Core, base: str) -> None:
+        self.core, self.base = core, base
+        self.steps: list[list[Any]] = []
+        self._tokens: dict[str, list[int]] = {}
+        self._last_ms = 0
+
+    def call(self, function: str, **arguments: Any) -> Any:
+        """The reply in the words of the model; `Refused` where the server refuses."""
+        name = function.rstrip("_")
+        # No two calls share a millisecond: their order is told by it.
+        while int(time.time() * 1000) <= self._last_ms:
+            time.sleep(0.0002)
+        step = [name, self._named(arguments)]
+        try:
+            reply = self.core.call(name, list(self._flat(name, arguments)))
+        except ArdiqError as error:
+            self.steps.append(["refused", step])
+            raise Refused(type(error).__name__) from None
+        finally:
+            self._last_ms = int(time.time() * 1000)
+        self.steps.append(step)
+        return self._told(name, reply)
+
+    def pass_time(self, ms: int) -> None:
+        self.core.command(["EVAL", AGE, 0, self.base, ms])
+        self.steps.append(["wait", ms])
+
+    def _flat(self, name: str, arguments: dict[str, Any]) -> Any:
+        function = PROTOCOL["functions"][name]
+        for argument in function["args"]:
+            yield plain(arguments.get(argument["name"], DEFAULTS.get(argument["name"])))
+        if "tail" in function:
+            for record in arguments[function["tail"]["name"]]:
+                for argument in function["tail"]["record"]:
+                    yield plain(record.get(argument["name"], DEFAULTS.get(argument["name"])))
+
+    def _told(self, name: str, reply: Any) -> Any:
+        if not isinstance(reply, list):
+            return None if name == "join" else reply if isinstance(reply, int) else text(reply)
+        if name in ("step", "claim"):
+            return self._claims(name, [text(value) for value in reply])
+        flat = [value if isinstance(value, int) else text(value) for value in reply]
+        if name == "join":
+            return None
+        if name == "await":
+            return flat[:2]
+        if name == "heartbeat":
+            return sorted((id, int(token)) for id, token in pairs(flat[2:]).items())
+        return flat
+
+    def _claims(self, name: str, flat: list[str]) -> Any:
+        at = 1 if name == "claim" else 3 + 3 * int(flat[2])
+        claims = [(flat[i], int(flat[i + 1]), int(flat[i + 8])) for i in range(at, len(flat), CLAIM_WIDTH)]
+        for id, token, _ in claims:
+            known = self._tokens.setdefault(id, [])
+            if known[-1:] != [token]:
+                known.append(token)
+        if name == "claim":
+            return claims
+        refusals = [(flat[i], int(flat[i + 1]), flat[i + 2]) for i in range(3, at, 3)]
+        return {"refusals": refusals, "claims": claims}
+
+    # The calls so far, to be kept.
+
+    def fixture(self, why: str) -> str:
+        """The newest call and what led to it, as a file below `fixtures/`."""
+        given = [step for step in self.steps[:-1] if step[0] != "refused"]
+        when = self.steps[-1][1] if self.steps[-1][0] == "refused" else self.steps[-1]
+        lines = ",\n".join(f"    {json.dumps(step)}" for step in given)
+        return f'{{\n  "why": {json.dumps(why)},\n  "given": [\n{lines}\n  ],\n  "when": {json.dumps(when)}\n}}'
+
+    def _named(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        def named(record: dict[str, Any]) -> dict[str, Any]:
+            token = record.get("token")
+            known = self._tokens.get(record.get("id", ""), [])
+            if token in known:
+                newest = known[-1] == token
+                record = {
+                    **record,
+                    "token": f"$token:{record['id']}" + ("" if newest else f"@{known.index(token) + 1}"),
+                }
+            return {name: [named(each) for each in value] if name in TAILS else value for name, value in record.items()}
+
+        return named(arguments)
+
+    # What is there.
+
+    def view(self) -> dict[str, Any]:
+        """The queue's keys in the words of `view_of`."""
+        keys: dict[str, list[str]] = {}
+        ttls: dict[str, int] = {}
+        for name, content, ttl in self.core.command(["EVAL", SNAPSHOT, 0, self.base]):
+            keys[text(name)], ttls[text(name)] = [text(value) for value in content], int(ttl)
+
+        def of(kind: str) -> dict[str, list[str]]:
+            return {name.partition(":")[2]: keys[name] for name in keys if name.partition(":")[0] == kind}
+
+        definitions = {name: json.loads(value) for name, value in pairs(keys.get("schedules", [])).items()}
+        due = pairs(keys.get("schedule_due", []))
+        return {
+            "tasks": {id: _record(pairs(flat), ttls[f"task:{id}"] != -1) for id, flat in of("task").items()},
+            "ready": of("ready"),
+            "marked": {lane: set(ids) for lane, ids in of("tombs").items()},
+            "scheduled": keys.get("scheduled", [])[::2],
+            "suspects": keys.get("suspects", [])[::2],
+            "dead": keys.get("dead", [])[::2],
+            "held": {id: flat[::2] for id, flat in of("held").items()},
+            "workers": {
+                name: {id: int(token) for id, token in pairs(keys.get(f"running:{name}", [])).items()}
+                for name in keys.get("workers", [])[::2]
+            },
+            "pauses": {id: "resuming" in json.loads(rule) for id, rule in pairs(keys.get("pauses", [])).items()},
+            "schedules": {
+                name: (
+                    int(due[name]),
+                    "paused" in each,
+                    each.get("last_id", ""),
+                    each.get("last_outcome", {}).get("state", ""),
+                )
+                for name, each in definitions.items()
+            },
+            "wake": of("wake"),
+            "waiters": {id: set(names) for id, names in of("waiters").items()},
+            "mail": sorted((box, *_parts(letter)[:3]) for box, letters in of("mailbox").items() for letter in letters),
+            "counters": {name: int(count) for name, count in pairs(keys.get("stats", [])).items()},
+        }
+
+
+TAILS = {function["tail"]["name"] for function in PROTOCOL["functions"].values() if "tail" in function}
+
+
+def _record(fields: dict[str, str], ends: bool) -> tuple[Any, ...]:
+    worker = fields.get("worker", "") if fields["state"] == "running" else ""
+    numbers = tuple(int(fields.get(name, 0)) for name in ("tries", "lost", "abort_requested"))
+    expires = fields["state"] not in FINISHED and "expires_at" in fields
+    return (fields["name"], fields["state"], fields["lane"], worker, fields.get("held_by", ""), *numbers, expires, ends)
+
+
+def _record_of(task: Task) -> tuple[Any, ...]:
+    worker = task.worker if task.state == "running" else ""
+    numbers = (task.tries, task.lost, int(task.abort_requested))
+    expires = task.state not in FINISHED and task.expires_at != inf
+    return (task.name, task.state, task.lane, worker, task.held_by, *numbers, expires, task.gone_at != inf)
+
+
+def _parts(letter: str) -> list[str]:
+    """A run of netstrings."""
+    parts = []
+    while letter:
+        length, _, rest = letter.partition(":")
+        parts.append(rest[: int(length)])
+        letter = rest[int(length) + 1 :]
+    return parts
+
+
+def view_of(model: Model) -> dict[str, Any]:
+    """Where the model has everything."""
+
+    def in_order(entries: dict[str, int]) -> list[str]:
+        return sorted(entries, key=lambda id: (entries[id], id))
+
+    def some(entries: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in entries.items() if value}
+
+    return {
+        "tasks": {id: _record_of(task) for id, task in model.tasks.items()},
+        "ready": some(model.ready),
+        "marked": some(model.marked),
+        "scheduled": in_order(model.scheduled),
+        "suspects": in_order(model.suspects),
+        "dead": in_order(model.dead),
+        "held": some(model.held),
+        "workers": {name: dict(worker.running) for name, worker in model.workers.items()},
+        "pauses": {id: pause.resuming for id, pause in model.pauses.items()},
+        "schedules": {
+            name: (each.due_at, each.paused, each.last_id, each.last_outcome) for name, each in model.schedules.items()
+        },
+        "waiters": some(model.waiters),
+        "mail": sorted(letter[:4] for letter in model.mail),
+        "counters": some(model.counters),
+    }

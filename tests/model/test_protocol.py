@@ -1,0 +1,254 @@
+"""Random interleavings of clients and workers, on the model and on a real server at once.
+
+After each call both have answered the same and have every task in the same place, with the same tries; what was
+enqueued is there or was removed; `fsck` finds nothing. Any call may be the last of its maker, and any reply may be
+lost, so that the same call comes again. A failure is shrunk, and told as a fixture to keep.
+
+`make soak SOAK_SECONDS=600 SEED=7` goes on for as long as that, from that seed on; else it takes about ten seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from itertools import count
+from typing import Any
+
+from both_queues import LANES, LONG, SHORT, BothQueues
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+
+from ardiq._core import Core
+
+SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
+LEAST_S = 10
+FIRST_SEED = int(os.environ.get("SOAK_SEED", "1"))
+SETTINGS = settings(
+    max_examples=10, stateful_step_count=60, deadline=None, database=None, print_blob=False, report_multiple_bugs=False,
+    phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+
+SCHEDULES = ["hourly", "nightly"]
+IDS = [*"abcdefghij", "hourly:1000", "nightly:1000"]
+KEEP = st.sampled_from([SHORT, 0, -1])
+LEASE = st.sampled_from([SHORT, LONG])
+LATER = st.sampled_from([0, 500_000, SHORT])
+ID, LANE, NUMBER = st.sampled_from(IDS), st.sampled_from(LANES), st.integers(0, 7)
+SERVED: Any = st.sampled_from([
+    LANES, LANES[::-1], LANES[:1], LANES[1:], [{"lane": "high", "most": 0}, {"lane": "low", "most": 1}],
+])  # fmt: skip
+WAITING_MS = 1_000_000_000
+
+
+def _with_time_to_wait(task: dict[str, Any]) -> dict[str, Any]:
+    more = {"waiter_ttl_ms": WAITING_MS} if "waiter" in task["options"] else {}
+    return {**task, "options": {**task["options"], **more}}
+
+
+TASK = st.fixed_dictionaries(
+    {
+        "id": ID,
+        "name": st.sampled_from(["bill", "send"]),
+        "lane": LANE,
+        "args": st.sampled_from([[], [1], [2]]),
+        "kwargs": st.sampled_from(["", {"of": 1}, {"of": 2}]),
+        "options": st.fixed_dictionaries(
+            {},
+            optional={
+                "delay_ms": st.sampled_from([500_000, SHORT]),
+                "expire_ms": st.sampled_from([500_000, SHORT]),
+                "call": st.sampled_from(["1", "2"]),
+                "waiter": st.sampled_from(["client:1", "client:2"]),
+            },
+        ),
+    }
+).map(_with_time_to_wait)
+OUTCOMES = st.lists(
+    st.tuples(
+        NUMBER,
+        st.sampled_from(["complete", "failed", "retry", "snooze", "aborted", "release"]),
+        st.fixed_dictionaries({}, optional={"delay_ms": LATER, "max_age_ms": st.sampled_from([SHORT, LONG])}),
+    ),
+    max_size=4,
+)
+RULE = st.sampled_from([
+    {"task": "", "argument": "", "value": None}, {"task": "bill", "argument": "", "value": None},
+    {"task": "send", "argument": "of", "value": 1}, {"task": "*", "argument": "of", "value": 1},
+])  # fmt: skip
+# The reply is lost: the call is made again.
+AGAIN = st.booleans()
+
+
+class Protocol(BothQueues):
+    # Clients.
+
+    @rule(tasks=st.lists(TASK, min_size=1, max_size=5), again=AGAIN)
+    def enqueue(self, tasks: list[dict[str, Any]], again: bool) -> None:
+        self.both("enqueue", again, tasks=tasks)
+
+    @rule(ids=st.lists(ID, min_size=2, max_size=8, unique=True), lane=LANE)
+    def enqueue_many(self, ids: list[str], lane: str) -> None:
+        task = {"name": "send", "lane": lane, "args": [1], "kwargs": "", "options": {}}
+        self.both("enqueue", tasks=[{**task, "id": id} for id in ids])
+
+    @rule(what=st.sampled_from(["abort", "abort", "await_", "forget"]), id=ID, at=NUMBER, ttl=KEEP, again=AGAIN)
+    def one_task(self, what: str, id: str, at: int, ttl: int, again: bool) -> None:
+        ids = [id, *(task.id for task in self.model.tasks.values() if task.state == "running")]
+        id = ids[at % len(ids)]
+        more: dict[str, Any] = {} if what == "abort" else {"mailbox": "client:1"}
+        if what != "forget":
+            more["result_ttl_ms"] = ttl
+        self.both(what, again, id=id, **more)
+
+    @rule(what=st.sampled_from(["requeue", "amend", "discard"]), at=st.lists(NUMBER, min_size=1, max_size=3), ttl=KEEP)
+    def dead_letters(self, what: str, at: list[int], ttl: int) -> None:
+        ids = [*self.model.dead, "a", "b"]
+        tasks = [{"id": ids[each % len(ids)]} for each in at]
+        if what == "amend":
+            self.both("amend", again=True, **tasks[0], args=[1])
+        else:
+            self.both(what, again=True, tasks=tasks, **({"result_ttl_ms": ttl} if what == "discard" else {}))
+
+    @rule(
+        place=st.sampled_from(["queued", "scheduled", "suspects", "held", "dead", "trim"]), lane=LANE, ttl=KEEP,
+        age=st.sampled_from([0, SHORT]), most=st.sampled_from([-1, 1]),
+    )  # fmt: skip
+    def purge(self, place: str, lane: str, ttl: int, age: int, most: int) -> None:
+        if place == "trim":
+            self.both("trim", ttl_ms=age, most=most, limit=2, result_ttl_ms=ttl)
+        else:
+            of = {"queued": lane, "held": "send(of=1)"}.get(place, "")
+            self.both("purge", place=place, of=of, limit=2, result_ttl_ms=ttl)
+
+    @rule(
+        what=st.sampled_from(["pause", "resume"]), which=RULE, positions=st.sampled_from([{}, {"send": 0}]),
+        limit=st.integers(1, 3), go_on=st.integers(0, 1), again=AGAIN,
+    )  # fmt: skip
+    def pauses(
+        self, what: str, which: dict[str, Any], positions: dict[str, int], limit: int, go_on: int, again: bool
+    ) -> None:
+        more = {"positions": positions} if what == "pause" else {"limit": limit, "go_on": go_on}
+        self.both(what, again, **which, **more)
+
+    @rule(
+        what=st.sampled_from(["put", "fire", "fire", "late", "passed", "pause", "go_on", "remove"]),
+        name=st.sampled_from(SCHEDULES), lane=LANE, coalesce=st.booleans(), every=st.sampled_from([1, 2]), again=AGAIN,
+    )  # fmt: skip
+    def schedule(self, what: str, name: str, lane: str, coalesce: bool, every: int, again: bool) -> None:
+        known = self.model.schedules.get(name)
+        due_at = known.due_at if known and what != "late" else 1000
+        if what == "put":
+            definition = {"task": "send", "lane": lane, "every_ms": every * 1000, "coalesce": coalesce}
+            self.both("schedule_put", again, name=name, definition=definition, next_due_at=1000)
+        elif what == "remove":
+            self.both("schedule_remove", name=name)
+        elif what in ("pause", "go_on"):
+            self.both("schedule_pause", name=name, paused=int(what == "pause"))
+        else:
+            run = int(what != "passed")
+            self.both("schedule_fire", again, name=name, due_at=due_at, next_due_at=due_at + 1000, run=run)
+
+    # Workers. One that is not called any more has died.
+
+    @precondition(lambda self: len(self.model.workers) < 4)
+    @rule(lease=LEASE, again=AGAIN)
+    def join(self, lease: int, again: bool) -> None:
+        self.enter(lease, again)
+
+    @rule(
+        worker=NUMBER, outcomes=OUTCOMES, lease=LEASE, ttl=KEEP, lanes=SERVED, want=st.integers(0, 5),
+        seq=st.sampled_from([1, 1, 1, 0, -1]), again=AGAIN,
+    )  # fmt: skip
+    def step(
+        self, worker: int, outcomes: Any, lease: int, ttl: int, lanes: Any, want: int, seq: int, again: bool
+    ) -> None:
+        name = self.worker(worker)
+        number = max(self.seqs.get(name, 0) + seq, 1)
+        self.seqs[name] = max(self.seqs.get(name, 0), number)
+        records = []
+        for at, outcome, details in outcomes:
+            id, token = self.held(name, at)
+            record = {"id": id, "token": token, "outcome": outcome}
+            if outcome in ("retry", "snooze"):
+                record["details"] = details
+            records.append(record)
+        self.both(
+            "step", again, worker=name, seq=number, lease_ms=lease, result_ttl_ms=ttl, lanes=lanes, want=want,
+            outcomes=records,
+        )  # fmt: skip
+
+    @rule(worker=NUMBER, lanes=SERVED, want=st.integers(1, 4), ttl=KEEP)
+    def claim(self, worker: int, lanes: Any, want: int, ttl: int) -> None:
+        self.both("claim", worker=self.worker(worker), lanes=lanes, want=want, result_ttl_ms=ttl)
+
+    @rule(
+        worker=NUMBER, at=NUMBER, how=st.sampled_from(["ack", "bury", "release", "retry", "snooze"]), ttl=KEEP,
+        delay=LATER, max_age=st.sampled_from([0, SHORT]), again=AGAIN,
+    )  # fmt: skip
+    def settle(self, worker: int, at: int, how: str, ttl: int, delay: int, max_age: int, again: bool) -> None:
+        name = self.worker(worker)
+        id, token = self.held(name, at)
+        details = {"delay_ms": delay, "max_age_ms": max_age} if how in ("retry", "snooze") else {}
+        self.both(how, again, worker=name, id=id, token=token, result_ttl_ms=ttl, **details)
+
+    @rule(worker=NUMBER, lease=LEASE, ttl=KEEP, max_lost=st.sampled_from([1, 3]), again=AGAIN)
+    def heartbeat(self, worker: int, lease: int, ttl: int, max_lost: int, again: bool) -> None:
+        name = self.worker(worker)
+        self.both("heartbeat", again, worker=name, lease_ms=lease, result_ttl_ms=ttl, max_lost=max_lost)
+
+    @rule(worker=NUMBER, ttl=KEEP, again=AGAIN)
+    def leave(self, worker: int, ttl: int, again: bool) -> None:
+        self.both("leave", again, worker=self.worker(worker), result_ttl_ms=ttl)
+
+    @rule(ttl=KEEP, max_lost=st.sampled_from([1, 3]), want=st.integers(0, 3))
+    def lose_the_others(self, ttl: int, max_lost: int, want: int) -> None:
+        """Leases end while one worker lives: it beats, and claims what the others leave."""
+        if len(self.model.workers) < 4:
+            self.enter(LONG)
+        name = next(reversed(self.model.workers))
+        for ms in (0, 2_000_000, 2_000_000):
+            if ms:
+                self.pass_time(ms)
+            self.both("heartbeat", worker=name, lease_ms=LONG, result_ttl_ms=ttl, max_lost=max_lost)
+        self.both("claim", worker=name, lanes=LANES, want=want, result_ttl_ms=ttl)
+
+    @rule(
+        worker=NUMBER,
+        outcome=st.sampled_from(["complete", "complete", "failed", "retry"]),
+        ttl=KEEP,
+        want=st.integers(1, 8),
+    )
+    def work(self, worker: int, outcome: str, ttl: int, want: int) -> None:
+        """A worker's usual day: it settles all it holds and takes more."""
+        name = self.worker(worker % max(len(self.model.workers), 1))
+        claims = [self.held(name, at) for at in range(len(self.model.workers[name].running))]
+        self.seqs[name] = self.seqs.get(name, 0) + 1
+        records = [{"id": id, "token": token, "outcome": outcome} for id, token in claims]
+        self.both(
+            "step", again=True, worker=name, seq=self.seqs[name], lease_ms=SHORT, result_ttl_ms=ttl, lanes=LANES,
+            want=want, outcomes=records,
+        )  # fmt: skip
+
+    @rule(ms=st.sampled_from([1_000_000, 2_000_000, 6_000_000]))
+    def pass_time(self, ms: int) -> None:
+        self.model.pass_time(ms)
+        self.server.pass_time(ms)
+        self.check("time passed")
+
+    # What matters most comes up more often.
+    work_again, step_again, enqueue_again, client_again = work, step, enqueue, one_task
+
+
+def test_the_server_does_what_the_model_does(server_url: str) -> None:
+    Protocol.core = Core(server_url, Protocol.base)
+    until = time.monotonic() + max(SOAK_SECONDS, LEAST_S)
+    for number in count(FIRST_SEED):
+        try:
+            run_state_machine_as_test(seed(number)(Protocol), settings=SETTINGS)
+        except AssertionError as error:
+            error.add_note(f"make soak SEED={number} finds it again")
+            raise
+        if time.monotonic() >= until:
+            break
+    Protocol.core.close()
