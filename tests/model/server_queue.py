@@ -17,8 +17,8 @@ from ardiq._core import Core
 PROTOCOL = json.loads((Path(__file__).parents[2] / "lua" / "protocol.json").read_text())
 CLAIM_WIDTH = 10
 DEFAULTS = {
-    "info": {}, "generation": 1, "left_threads": 0, "run_ms": 0, "delay_ms": 0, "max_age_ms": 0, "result": "null",
-    "value": "null", "error": "no", "reason": "later", "traceback": "", "codec": "", "details": "", "kwargs": "",
+    "info": {}, "generation": 1, "left_threads": 0, "stalled_ms": 0, "run_ms": 0, "delay_ms": 0, "max_age_ms": 0,
+    "result": "null", "value": "null", "error": "no", "reason": "later", "traceback": "", "codec": "", "details": "", "kwargs": "",
     "headers": "", "options": "", "waiter_ttl_ms": 1_000_000_000,
 }  # fmt: skip
 
@@ -77,6 +77,10 @@ def plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _value(arguments: dict[str, Any], name: str) -> str:
+    return plain(arguments[name] if name in arguments else DEFAULTS[name])
+
+
 def pairs(flat: list[str]) -> dict[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
@@ -114,11 +118,11 @@ class ServerQueue:
     def _flat(self, name: str, arguments: dict[str, Any]) -> Any:
         function = PROTOCOL["functions"][name]
         for argument in function["args"]:
-            yield plain(arguments.get(argument["name"], DEFAULTS.get(argument["name"])))
+            yield _value(arguments, argument["name"])
         if "tail" in function:
             for record in arguments[function["tail"]["name"]]:
                 for argument in function["tail"]["record"]:
-                    yield plain(record.get(argument["name"], DEFAULTS.get(argument["name"])))
+                    yield _value(record, argument["name"])
 
     def _told(self, name: str, reply: Any) -> Any:
         if not isinstance(reply, list):

@@ -131,6 +131,14 @@ class Protocol(BothQueues):
         more = {"positions": positions} if what == "pause" else {"limit": limit, "go_on": go_on}
         self.both(what, again, **which, **more)
 
+    @rule(which=RULE, worker=NUMBER, limit=st.integers(1, 2), ttl=KEEP)
+    def pause_for_a_while(self, which: dict[str, Any], worker: int, limit: int, ttl: int) -> None:
+        """What would be claimed is held, and given back a little at a time."""
+        self.both("pause", **which, positions={"send": 0})
+        for _ in range(2):
+            self.both("claim", worker=self.worker(worker), lanes=LANES, want=5, result_ttl_ms=ttl)
+            self.both("resume", **which, limit=limit, go_on=0)
+
     @rule(
         what=st.sampled_from(["put", "fire", "fire", "late", "passed", "pause", "go_on", "remove"]),
         name=st.sampled_from(SCHEDULES), lane=LANE, coalesce=st.booleans(), every=st.sampled_from([1, 2]), again=AGAIN,
