@@ -18,8 +18,8 @@ PROTOCOL = json.loads((Path(__file__).parents[2] / "lua" / "protocol.json").read
 CLAIM_WIDTH = 10
 DEFAULTS = {
     "info": {}, "generation": 1, "left_threads": 0, "stalled_ms": 0, "run_ms": 0, "delay_ms": 0, "max_age_ms": 0,
-    "result": "null", "value": "null", "error": "no", "reason": "later", "traceback": "", "codec": "", "details": "", "kwargs": "",
-    "headers": "", "options": "", "waiter_ttl_ms": 1_000_000_000,
+    "result": "null", "value": "null", "error": "no", "reason": "later", "traceback": "", "codec": "", "details": "",
+    "kwargs": "", "headers": "", "options": "", "waiter_ttl_ms": 1_000_000_000,
 }  # fmt: skip
 
 # Every key of the queue at one moment: name, content with scores, time to live. Messages are taken out.
