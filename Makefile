@@ -25,7 +25,8 @@ SUITE := tests/python tests/model --ignore=tests/python/test_docs.py --ignore=te
 
 SEED ?= 1
 
-.PHONY: demo test check bench chaos small-chaos soak fmt render style types rust python servers packages develop release clean
+.PHONY: demo test check bench leaks chaos small-chaos soak fmt render style types rust python servers packages develop
+.PHONY: release clean
 .NOTPARALLEL:
 
 demo: release
@@ -98,6 +99,10 @@ small-chaos: develop
 soak: export SOAK_SECONDS ?= 600
 soak: develop
 	SOAK_SEED=$(SEED) $(BIN)/pytest tests/model
+
+# Ten million: make leaks TASKS=10000000.
+leaks: release
+	$(BIN)/python -m bench.leaks --tasks $(or $(TASKS),1000000)
 
 packages: $(VENV)/installed
 	.ci/packages $(BIN)/python

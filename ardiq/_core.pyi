@@ -194,6 +194,9 @@ class Health:
     def close(self) -> None:
         """Listen no more."""
 
+    def after_fork(self) -> None:
+        """In the child of a fork, once: leave the port to the parent."""
+
 @final
 class LoopWatch:
     """Looks whether an event loop turns, for as long as it lives."""

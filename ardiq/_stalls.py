@@ -19,6 +19,7 @@ log = logging.getLogger("ardiq")
 
 _WAIT_MS = 10_000
 _MOST_FRAMES = 50
+_JOIN_S = 0.5
 
 
 class StallWatch:
@@ -41,6 +42,8 @@ class StallWatch:
     def close(self) -> None:
         """Watch no more."""
         self.core.close()
+        # It must not come back into an interpreter that ends.
+        self._thread.join(_JOIN_S)
 
     def _watch(self) -> None:
         while not self.core.ended:

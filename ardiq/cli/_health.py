@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _core
@@ -49,7 +50,7 @@ def check_ports(place: Place | None, workers: int) -> None:
 def listen(app: "Ardiq", place: Place) -> _core.Health:
     """Answer there from now on."""
     try:
-        return app._broker.core.health(place.host, place.port)
+        health = app._broker.core.health(place.host, place.port)
     except OSError as error:
         why = error.strerror or str(error)
         if error.errno == errno.EADDRINUSE:
@@ -59,3 +60,6 @@ def listen(app: "Ardiq", place: Place) -> _core.Health:
         elif error.errno == errno.EADDRNOTAVAIL:
             why = "this machine does not have that address"
         raise Refusal(f"--health {place}: {why}") from None
+    # A process that a task forks may outlive the worker, whose successor needs the port.
+    os.register_at_fork(after_in_child=health.after_fork)
+    return health

@@ -123,6 +123,8 @@ impl Observer {
         let mut counts = self.counts();
         counts.seen.leases_lost += 1;
         counts.seen.attempts_lost += counts.open.len() as u64;
+        // However they end, it is not theirs to tell any more.
+        counts.open.clear();
     }
 
     /// An outcome was refused.
@@ -224,8 +226,11 @@ mod tests {
         observer.started(&[claim(1, "work", 1), claim(2, "work", 1)]);
         observer.settled(&outcome(1, "complete", 1));
         observer.lease_lost();
+        observer.settled(&outcome(2, "complete", 1));
+        observer.lease_lost();
         observer.refused(b"stale");
         let seen = observer.seen();
-        assert_eq!((seen.leases_lost, seen.attempts_lost, seen.refused["stale"]), (1, 1, 1));
+        assert_eq!((seen.leases_lost, seen.attempts_lost, seen.refused["stale"]), (2, 1, 1));
+        assert_eq!(seen.series[0].outcomes["complete"], 1);
     }
 }

@@ -83,7 +83,8 @@ impl Stall {
         self.stalled_ms.store((silent.as_millis() as u64).max(1), Ordering::Relaxed);
         let mut news = self.news();
         if !news.is_stalled {
-            *news = News { is_stalled: true, ..*news };
+            // Who was told of the one before may say so only now.
+            (news.is_stalled, news.is_seen) = (true, false);
             self.stalls.fetch_add(1, Ordering::Relaxed);
             self.changed.notify_all();
         } else if !news.is_seen && silent >= after + PATIENCE && !self.is_held.swap(true, Ordering::Relaxed) {

@@ -49,6 +49,9 @@ Ardiq(priorities="low")  # type: ignore[arg-type]
 Ardiq(burst=1)  # type: ignore[arg-type]
 Ardiq(durability="replicated")
 Ardiq(durability="eternal")  # type: ignore[arg-type]
+Ardiq(stall_after=2.5)
+Ardiq(stall_after=None)
+Ardiq(stall_after="5")  # type: ignore[arg-type]
 Ardiq(colour="red")  # type: ignore[call-arg]
 
 

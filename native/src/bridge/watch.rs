@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,16 +56,18 @@ impl Drop for Running {
 pub struct Health {
     running: Running,
     address: SocketAddr,
+    descriptor: RawFd,
     health: ManuallyDrop<Arc<health::Health>>,
 }
 
 impl Health {
     pub(crate) fn start(state: Arc<State>, host: &str, port: u16) -> PyResult<Self> {
         let (listener, address) = health::bind(host, port).map_err(os_error)?;
+        let descriptor = listener.as_raw_fd();
         let health = Arc::<health::Health>::default();
         let task = state.runtime.spawn(health::serve(listener, health.clone()));
         let running = Running::new(state, task.abort_handle());
-        Ok(Self { running, address, health: ManuallyDrop::new(health) })
+        Ok(Self { running, address, descriptor, health: ManuallyDrop::new(health) })
     }
 
     pub(super) fn watch(&self, queue: String, worker: Worker) {
@@ -91,6 +94,14 @@ impl Health {
 
     fn close(&self) {
         self.running.end();
+    }
+
+    /// In a forked child: leaves the port to the parent and who comes after it.
+    fn after_fork(&self) {
+        if !self.running.is_mine() {
+            // SAFETY: nothing in this process knows of it: its owner is a copy that nobody touches.
+            unsafe { libc::close(self.descriptor) };
+        }
     }
 }
 
