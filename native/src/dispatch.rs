@@ -200,7 +200,7 @@ impl Dispatcher {
                     if lost_since.get_or_insert_with(Instant::now).elapsed() >= patience {
                         return Err(error);
                     }
-                    tokio::time::sleep(backoff.pause()).await;
+                    self.inner.link.pause(&mut backoff).await;
                 }
                 Err(Error::Broker { message, .. }) => return Err(Error::broker(message, lost_since.is_some())),
                 answer => return answer,

@@ -88,7 +88,7 @@ pub async fn listen(dispatcher: Dispatcher, inbox: Arc<Inbox>, name: String) {
             Err(error) => error,
         };
         inbox.log(Level::Warning, format!("waiting for results was interrupted: {error}; trying again"));
-        tokio::time::sleep(backoff.pause()).await;
+        dispatcher.link().pause(&mut backoff).await;
     }
 }
 

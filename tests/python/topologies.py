@@ -394,7 +394,7 @@ def sentinel(
                 f"sentinel myid {node.id}",
                 f"sentinel monitor {service} {HOST} {first} {sentinels // 2 + 1}",
                 f"sentinel down-after-milliseconds {service} {down_after_ms}",
-                f"sentinel failover-timeout {service} 3000",
+                f"sentinel failover-timeout {service} 1500",
                 *(f"sentinel known-replica {service} {HOST} {port}" for port in others[:replicas]),
                 *(f"sentinel known-sentinel {service} {HOST} {n.port} {n.id}" for n in watch if n is not node),
             ]

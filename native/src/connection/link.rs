@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::{Cmd, Value};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::cluster::{Moved, View};
@@ -29,6 +30,8 @@ struct Shared {
     connecting: tokio::sync::Mutex<Backoff>,
     last_error: Mutex<Option<Error>>,
     watched: AtomicBool,
+    /// Tells those who pause that a connection was made.
+    made: Notify,
 }
 
 impl Link {
@@ -39,6 +42,7 @@ impl Link {
             connecting: tokio::sync::Mutex::new(Backoff::default()),
             last_error: Mutex::new(None),
             watched: AtomicBool::new(false),
+            made: Notify::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -84,6 +88,14 @@ impl Link {
         }
     }
 
+    /// Pauses before another attempt at something that failed: no longer than it takes anybody to reach the server.
+    pub async fn pause(&self, backoff: &mut Backoff) {
+        tokio::select! {
+            () = sleep(backoff.pause()) => {}
+            () = self.inner.made.notified() => {}
+        }
+    }
+
     /// What one call may spend on getting its command through: the broker timeout.
     pub fn attempts(&self) -> Attempts<'_> {
         Attempts { link: self, deadline: None, backoff: Backoff::default() }
@@ -106,6 +118,7 @@ impl Link {
                     backoff.reset();
                     *lock(&self.inner.last_error) = None;
                     *lock(&self.inner.current) = Some(connection.clone());
+                    self.inner.made.notify_waiters();
                     if connection.is_routed() {
                         self.watch();
                     }

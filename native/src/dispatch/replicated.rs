@@ -31,9 +31,14 @@ impl Dispatcher {
     pub(super) async fn send_confirmed(&self, request: &Request, repeat: bool) -> Result<Value, Error> {
         let patience = self.inner.link.connector().options().broker_timeout;
         let (since, mut backoff) = (Instant::now(), Backoff::default());
+        let mut carried_out = false;
         loop {
-            let (value, connection) =
-                if repeat { self.send_until_answered(request).await? } else { self.exchange(request).await? };
+            let answer = if repeat { self.send_until_answered(request).await } else { self.exchange(request).await };
+            let (value, connection) = match answer {
+                Err(Error::Broker { message, .. }) if carried_out => return Err(Error::broker(message, true)),
+                answer => answer?,
+            };
+            carried_out = true;
             let within = self.within();
             match self.replicas(&connection, within).await {
                 Ok(0) => {

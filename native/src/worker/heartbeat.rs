@@ -68,7 +68,7 @@ impl Session {
             }
             self.generation.fetch_add(1, Ordering::Relaxed);
             key = loop {
-                tokio::time::sleep(backoff.pause()).await;
+                shared.dispatcher.link().pause(&mut backoff).await;
                 match self.beat().await {
                     Ok(pulse) => break pulse.mailbox_key,
                     Err(error) if error.is("LEASE_LOST") => return End::Lost(error),

@@ -113,7 +113,7 @@ impl Shared {
                 Err(error) if first && !matches!(error, Error::Broker { .. }) => return Err(End::Failed(error)),
                 Err(error) => self.trouble(&error),
             }
-            tokio::time::sleep(backoff.pause()).await;
+            self.dispatcher.link().pause(&mut backoff).await;
         }
     }
 

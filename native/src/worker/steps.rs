@@ -91,7 +91,7 @@ impl Session {
                         shared.inbox.log(Level::Error, "the last outcomes could not be handed in");
                         return Err(End::Left);
                     }
-                    tokio::time::sleep(backoff.pause()).await;
+                    shared.dispatcher.link().pause(&mut backoff).await;
                 }
             }
         }

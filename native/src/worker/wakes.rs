@@ -98,7 +98,7 @@ impl Session {
                 }
                 Err(error) => {
                     shared.trouble(&error);
-                    tokio::time::sleep(backoff.pause()).await;
+                    shared.dispatcher.link().pause(&mut backoff).await;
                 }
             }
             self.blocked.store(false, Ordering::Relaxed);
