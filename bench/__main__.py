@@ -8,7 +8,6 @@ import platform
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,9 +30,10 @@ def main() -> None:
         (names, take) for names, take in MEASURES if not arguments.only or set(names.split()) & set(arguments.only)
     ]
     floor = build_floor()
-    with _starter(arguments)() as server:
+    with start_server(arguments) as server:
         tasks = arguments.tasks or (20_000 if arguments.quick else 200_000)
-        setting = Setting(server, Programs(server, floor), tasks, arguments.quick, _starter(arguments), floor)
+        programs = Programs(server, floor)
+        setting = Setting(server, programs, tasks, arguments.quick, lambda: start_server(arguments), floor)
         machine = _machine(server, arguments)
         samples: dict[str, list[Sample]] = defaultdict(list)
         try:
@@ -66,13 +66,14 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _starter(arguments: argparse.Namespace) -> Callable[[], Server]:
+def start_server(arguments: argparse.Namespace) -> Server:
+    """The server that the options `--server` and `--tcp` ask for."""
     binary, settings = arguments.server, {"save": ""}
     if binary is None:
         # Asked of another process: this one shares no page of the package with the worker it measures.
         ask = "import json; from ardiq import embedded; print(json.dumps([embedded._binary(), embedded._SETTINGS]))"
         binary, settings = json.loads(subprocess.check_output([sys.executable, "-c", ask], cwd=ROOT))
-    return lambda: Server(binary, settings, tcp=arguments.tcp)
+    return Server(binary, settings, tcp=arguments.tcp)
 
 
 def _figure(samples: list[Sample]) -> dict[str, Any]:

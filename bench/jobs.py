@@ -31,6 +31,12 @@ async def clock() -> int:
     return time.monotonic_ns()
 
 
+@app.task(max_retries=0)
+async def fail() -> None:
+    """One that becomes a dead letter."""
+    raise ValueError("no")
+
+
 @app.task
 async def payload(text: str) -> None:
     """A task with an argument of a certain size."""

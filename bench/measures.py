@@ -161,7 +161,7 @@ def claim_scheduled(setting: Setting) -> Samples:
         programs.floor("enqueue_many", n=n)
         server.reset_calls()
         programs.floor("drain")
-        steps.append(server.call_us("fcall"))
+        steps.append(server.call_us("fcall", "evalsha"))
     yield Sample("claim_scheduled_ratio", steps[1] / steps[0], "times", 1.0)
 
 

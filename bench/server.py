@@ -107,10 +107,11 @@ class Server:
         """How many workers are members."""
         return int(self.command("ZCARD", f"{BASE}workers"))
 
-    def call_us(self, command: str) -> float:
-        """Mean time of one call of a command since `reset_calls`."""
-        stats = dict(pair.split("=") for pair in self.info("commandstats")[f"cmdstat_{command}"].split(","))
-        return float(stats["usec_per_call"])
+    def call_us(self, *commands: str) -> float:
+        """Mean time of one call, since `reset_calls`, of the first of these commands that was called."""
+        calls = self.info("commandstats")
+        called = next(calls[key] for command in commands if (key := f"cmdstat_{command}") in calls)
+        return float(dict(pair.split("=") for pair in called.split(","))["usec_per_call"])
 
     def reset_calls(self) -> None:
         """Count calls from now on."""
