@@ -22,6 +22,7 @@ _IDLE_S = 10.0
 # How often a worker says that its code runs; the library forgets it after a minute.
 _DECLARE_S = 10.0
 _PAGE, _MOST_PAGES = 500, 20
+_MOST_TIMINGS = 1000
 _SHORTEST_S = 0.005
 
 
@@ -70,42 +71,41 @@ class Scheduler:
 
     async def fire_due(self) -> float:
         """Fire what is due; seconds until there is more to look at."""
-        schedules, left = self._app.schedules, 0
+        schedules = self._app.schedules
         next_due: list[int] = []
+        broken: dict[str, str] = {}
         for _ in range(_MOST_PAGES):
-            now, upcoming, rows = await schedules.due(left, _PAGE)
-            for row in rows:
-                due_at = await self._fire_one(now, *row)
-                if due_at is None:
-                    left += 1
-                else:
-                    next_due.append(due_at)
+            now, upcoming, rows = await schedules.due(len(broken), _PAGE)
+            asked_at = monotonic()
+            for name, due_at, definition in rows:
+                try:
+                    next_due.append(await self._fire_one(now, name, due_at, definition))
+                except BrokerError:
+                    raise
+                except (ArdiqError, ValueError, TypeError, OverflowError) as error:
+                    # It harms no other, and is said once.
+                    broken[name] = str(error)
+                    if self._broken.get(name) != broken[name]:
+                        log.error("schedule %r cannot be fired: %s", name, error)
             if len(rows) < _PAGE:
                 break
+        self._broken = broken
         if upcoming is not None:
             next_due.append(upcoming)
         if not next_due:
             return self._app.cron_poll_s if self._app._crons else max(self._app.cron_poll_s, _IDLE_S)
-        return max(_SHORTEST_S, min(self._app.cron_poll_s, (min(next_due) - now) / 1000))
+        left_s = (min(next_due) - now) / 1000 - (monotonic() - asked_at)
+        return max(_SHORTEST_S, min(self._app.cron_poll_s, left_s))
 
-    async def _fire_one(self, now: int, name: str, due_at: int, definition: dict[str, Any]) -> int | None:
-        """Fire all occurrences of a schedule that are due; when the next one is, or None where that cannot be told."""
-        try:
-            timing = self._timing(definition)
-            for _ in range(_MOST_MISSED):
-                if due_at > now:
-                    break
-                due_at = await self._fire(name, due_at, now, timing, definition.get("missed", "skip"))
-            if due_at <= now:
-                due_at = await self._fire(name, due_at, now, timing, "skip")
-        except BrokerError:
-            raise
-        except (ArdiqError, ValueError, TypeError) as error:
-            # It harms no other, and is said once.
-            if self._broken.get(name) != str(error):
-                self._broken[name] = str(error)
-                log.error("schedule %r cannot be fired: %s", name, error)
-            return None
+    async def _fire_one(self, now: int, name: str, due_at: int, definition: dict[str, Any]) -> int:
+        """Fire all occurrences of a schedule that are due; when the next one is."""
+        timing = self._timing(definition)
+        for _ in range(_MOST_MISSED):
+            if due_at > now:
+                return due_at
+            due_at = await self._fire(name, due_at, now, timing, definition.get("missed", "skip"))
+        if due_at <= now:
+            due_at = await self._fire(name, due_at, now, timing, "skip")
         return due_at
 
     async def _fire(self, name: str, due_at: int, now: int, timing: Timing, missed: str) -> int:
@@ -123,5 +123,7 @@ class Scheduler:
         key = repr([definition.get(field) for field in ("spec", "every_ms", "tz")])
         timing = self._timings.get(key)
         if timing is None:
+            if len(self._timings) >= _MOST_TIMINGS:
+                self._timings.clear()  # schedules come and go, a worker stays
             timing = self._timings[key] = Timing.of(definition)
         return timing

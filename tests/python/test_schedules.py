@@ -261,6 +261,50 @@ async def test_a_long_list_is_whole_whatever_moves_meanwhile(app: Ardiq) -> None
     assert set(names) <= set(found)
 
 
+@pytest.mark.parametrize(
+    ("definition", "due_at"),
+    [
+        ('{"task": "x", "lane": "default", "spec": "soon"}', "1"),
+        ('{"task": "x", "lane": "default", "spec": ["* * * * *"]}', "1"),
+        ('{"task": "x", "lane": "default", "every_ms": 1e300}', "1"),
+        ('{"task": "x", "lane": "default", "every_ms": 1000, "tz": "Nowhere"}', "1"),
+        ('{"task": "x", "lane": "default", "spec": "* * * * *", "missed": "all"}', "-1e18"),
+        ('{"task": "x", "lane": "default", "spec": "* * * * *", "missed": "all"}', "-inf"),
+        ("7", "1"),
+    ],
+)
+async def test_one_that_cannot_be_fired_is_told_of_once_and_again_when_it_breaks_again(
+    app: Ardiq, caplog: pytest.LogCaptureFixture, definition: str, due_at: str
+) -> None:
+    from ardiq._scheduler import Scheduler
+
+    scheduler, core, base = Scheduler(app), app._broker.core, f"ardiq:{{{app.queue_name}}}:"
+
+    async def told_of() -> int:
+        caplog.clear()
+        await scheduler.fire_due()
+        return sum("schedule 'odd' cannot be fired" in line.getMessage() for line in caplog.records)
+
+    await app.schedules.put("fine", "nobody", every=3600, missed="once")
+    for _ in range(2):
+        core.command(["HSET", f"{base}schedules", "odd", definition])
+        core.command(["ZADD", f"{base}schedule_due", due_at, "odd"])
+        overdue(app, "fine", 2)
+        assert [await told_of(), await told_of()] == [1, 0]
+        await app.schedules.remove("odd")
+        assert await told_of() == 0
+    assert await app.queue_size() == 1  # the second time it is no new occurrence
+
+
+async def test_timings_are_not_gathered_for_ever(app: Ardiq) -> None:
+    from ardiq._scheduler import Scheduler
+
+    scheduler = Scheduler(app)
+    for number in range(2500):
+        assert scheduler._timing({"every_ms": 1000 + number}).every_ms == 1000 + number
+    assert len(scheduler._timings) <= 1000
+
+
 async def test_many_that_cannot_be_fired_do_not_hide_one_that_can(app: Ardiq) -> None:
     core, base = app._broker.core, f"ardiq:{{{app.queue_name}}}:"
     names = [f"s{number}" for number in range(700)]
