@@ -25,6 +25,7 @@ _DEAD, _SCHEDULES = 1_000, 500
 _LATER_S = 86_400
 # Less is no obstacle to anybody.
 _SLOW_US = 200
+_ENTRIES = 100_000
 _COMMANDS = [
     f"status {_APP}",
     f"top {_APP} --once",
@@ -69,7 +70,8 @@ def main() -> None:
     parser.add_argument("--tcp", action="store_true", help="loopback TCP instead of a unix socket")
     arguments = parser.parse_args()
     with start_server(arguments) as server:
-        server.command("CONFIG", "SET", "slowlog-log-slower-than", _SLOW_US, "slowlog-max-len", 100_000)
+        server.command("CONFIG", "SET", "slowlog-log-slower-than", _SLOW_US)
+        server.command("CONFIG", "SET", "slowlog-max-len", _ENTRIES)
         os.environ["ARDIQ_REDIS_URL"] = server.url
         empty = {command: _median(server, command, arguments.repeat) for command in _COMMANDS}
         server.clear()
@@ -110,7 +112,7 @@ def _run(server: Server, command: str) -> Took:
     seconds = time.perf_counter() - started
     if done.returncode > 1:
         raise SystemExit(f"ardiq {command} failed:\n{done.stdout.decode()}")
-    entries = server.command("SLOWLOG", "GET", -1)
+    entries = server.command("SLOWLOG", "GET", _ENTRIES)
     # The client's words are those of the command: FCALL and the function's name, mostly.
     longest = max(entries, key=lambda entry: entry[2], default=(0, 0, 0, []))
     words = [word.replace(BASE, "") for word in longest[3][:2]]
