@@ -28,8 +28,10 @@ class StallWatch:
     @classmethod
     def of(cls, app: "Ardiq", line: "Line") -> "StallWatch | None":
         """One as the app's options say, or None where they say none."""
-        limits = [limit for limit in (app.stall_after, app._replace_stalled) if limit is not None]
-        return cls(line, min(limits), app._replace_stalled) if limits else None
+        most = app._replace_stalled
+        # What holds the loop is to be in the log before the process ends.
+        limits = [limit for limit in (app.stall_after, most and most / 2) if limit is not None]
+        return cls(line, min(limits), most) if limits else None
 
     def __init__(self, line: "Line", stall_after: float, replace_after: float | None) -> None:
         most_ms = None if replace_after is None else _milliseconds(replace_after)

@@ -167,6 +167,10 @@ def _queue(state: State, words: list[str]) -> Iterator[Finding]:
         yield Finding("note", "suspects", f"{many(counts['suspects'], 'task')}, lost with two or more workers", remedy)
     alive = sum(worker["lease_left_ms"] > 0 for worker in workers)
     yield Finding("ok", "workers", f"{alive} alive")
+    for worker in workers:
+        if worker["stalled_ms"]:
+            found = f"{worker['identity']} (process {worker['pid']}) has not turned for {age(worker['stalled_ms'])}"
+            yield Finding("problem", "event loop", found, "its log tells what holds it; `def` tasks run on threads")
     gone = [worker["held"] for worker in workers if not worker["lease_left_ms"]]
     if gone:
         found = f"{many(len(gone), 'lease')} ran out; {many(sum(gone), 'task lies', 'tasks lie')} with them"

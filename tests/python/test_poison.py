@@ -72,6 +72,26 @@ JOBS = """
         while True:
             pass
 
+    @app.task(max_retries=0, timeout=0.3)
+    def thread_spin():
+        while not os.path.exists("enough"):
+            pass
+
+    def hold_on():
+        sum(range(10**12))  # never lets go of the interpreter
+
+    @app.task
+    async def async_hold():
+        hold_on()
+
+    @app.task
+    def thread_hold():
+        hold_on()
+
+    @app.task(max_retries=0, timeout=0.3, executor="process")
+    def process_hold():
+        hold_on()
+
     @app.task
     async def async_block():
         note("blocks")
@@ -158,9 +178,22 @@ async def test_a_deadlock_ends_with_its_time_limit(fleet: Fleet, executor: str) 
     assert await asyncio.to_thread(worker.wait, SOON_S) == 0, "a thread that was left behind holds up no end"
 
 
-async def test_what_spins_for_ever_in_a_process_is_killed_at_its_time_limit(fleet: Fleet) -> None:
+@pytest.mark.parametrize("task", ["thread_spin", "process_spin", "process_hold"])
+async def test_what_computes_for_ever_fails_at_its_time_limit(fleet: Fleet, task: str) -> None:
     fleet.start()
-    assert (await outcome(fleet, "process_spin")).value == "timed out after 0.3s"
+    assert (await outcome(fleet, task)).value == "timed out after 0.3s"
+    await still_works(fleet)
+
+
+@pytest.mark.parametrize("executor", ["async", "thread"])
+async def test_what_holds_on_to_the_interpreter_for_ever_is_lost_with_its_worker(fleet: Fleet, executor: str) -> None:
+    job = await fleet.app.send(f"{executor}_hold")
+    for _ in range(2):
+        worker = fleet.start("--replace-stalled", "2")
+        assert await asyncio.to_thread(worker.wait, SOON_S) == 4
+    assert fleet.log().count("nothing of Python has run for") == 2
+    fleet.start()
+    assert (await result_of(job)).value == "poison: 2 workers died while holding this task"
     await still_works(fleet)
 
 

@@ -13,6 +13,7 @@ from fleet import Fleet, soon
 from helpers import SOON_S, eventually, is_sound, result_of, working
 
 from ardiq import Ardiq
+from ardiq.cli import main
 from ardiq.embedded import Server
 
 JOBS = """
@@ -95,12 +96,17 @@ async def test_nobody_looks_where_nobody_asked(make_app: Callable[..., Ardiq]) -
     await eventually(lambda: len(watchers()) == before)
 
 
-def test_status_shows_it_at_the_worker(make_fleet: Callable[..., Fleet]) -> None:
+def test_status_and_doctor_show_it(
+    make_fleet: Callable[..., Fleet], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     fleet = make_fleet(stall_after=0.2)
     gate = fleet.gate()
     fleet.start()
     fleet.app.ref("block").enqueue_sync()
     soon(lambda: any(row["stalled_ms"] for row in fleet.workers()))
+    monkeypatch.chdir(fleet.directory)
+    main(["doctor", "jobs:app"])
+    assert re.search(r"event loop.*has not turned for", capsys.readouterr().out, re.DOTALL)
     fleet.open(gate)
     soon(lambda: not any(row["stalled_ms"] for row in fleet.workers()))
     assert fleet.app.ref("add").enqueue_sync(1, 2).result_sync(timeout=SOON_S).value == 3
