@@ -9,13 +9,19 @@ function M.bad_argument(what)
   return refusal('BAD_ARGUMENT', what)
 end
 
-function M.lease_lost(worker)
-  return refusal('LEASE_LOST', 'worker ' .. worker .. ' is not a member of this queue: its lease ran out or it never'
-    .. ' joined. Drop what was not started and join under a new identity.')
+function M.lease_lost(worker, why)
+  why = why or 'is not a member of this queue: its lease ran out or it never joined'
+  return refusal('LEASE_LOST', 'worker ' .. worker .. ' ' .. why .. '. Drop what was not started and join under a new'
+    .. ' identity.')
 end
 
 function M.old_step(seq, last)
   return refusal('OLD_STEP', 'step ' .. seq .. ' came after step ' .. last .. ' was answered; nothing was changed')
+end
+
+function M.lost_steps(worker, seq, last)
+  return M.lease_lost(worker, 'calls step ' .. seq .. ' after step ' .. last .. ': the server lost what was between, as'
+    .. ' a failover may do')
 end
 
 function M.wrong_type(key)

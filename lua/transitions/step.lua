@@ -41,6 +41,7 @@ return function(base, args)
   local last_seq = number.of(last[1], 0)
   if seq < 1 then errors.raise(errors.bad_argument('seq counts from 1')) end
   if seq < last_seq then errors.raise(errors.old_step(seq, last_seq)) end
+  if seq > last_seq + 1 then errors.raise(errors.lost_steps(worker, seq, last_seq)) end
   local tokens = attempt.tokens(base, worker, outcomes)
   local pauses = claim.check(base)
   member.renew(base, worker, now, args.lease_ms)

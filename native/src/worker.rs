@@ -255,6 +255,8 @@ impl Worker {
                     let identity = std::mem::replace(&mut *lock(&shared.identity), next);
                     let message = lost(&why, &identity, shared.config.lease);
                     shared.inbox.push(Event::Lost { message, up_to });
+                    // A server that lost steps may still count it as a member that holds tasks.
+                    shared.leave(&identity).await;
                 }
             }
             if shared.slots().phase != Phase::Working {
@@ -356,7 +358,7 @@ impl Shared {
 /// What becomes of a worker whose identity is void, for people.
 fn lost(why: &Error, identity: &str, lease: Duration) -> String {
     let why = if why.is("LEASE_LOST") {
-        format!("it was silent for longer than {} ms, or the server lost its data", lease.as_millis())
+        format!("it was silent for longer than {} ms, or the server lost data", lease.as_millis())
     } else {
         why.to_string()
     };

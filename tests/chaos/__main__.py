@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--skip", action="append", default=[], metavar="FAULT", help="leave a kind of fault out")
     parser.add_argument("--keep", action="store_true", help="keep the logs and ledgers, and say where")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that what was started is ended
     verdicts: dict[str, Verdict] = {}
     for topology in arguments.topology or plan.KINDS:
         faults = plan.script(arguments.seed, topology, arguments.faults, tuple(arguments.skip), arguments.pace)
@@ -61,7 +63,7 @@ def run(topology: str, faults: list[plan.Fault], tasks: int, seed: int, director
     environment = {"CHAOS_LEDGERS": str(ledgers)}
     rate = tasks / (len(faults) * _FAULT_S)
     with site(topology, directory) as servers:
-        fleet = Fleet(directory, environment, servers.urls, rate, seed)
+        fleet = Fleet(directory, environment, servers.urls, rate, seed, replicated=servers.proxy is None)
         injector = Injector(servers, fleet, directory)
         try:
             fleet.start()

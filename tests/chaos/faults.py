@@ -231,17 +231,19 @@ class Injector:
     # Failovers.
 
     def _failover_in_order(self, fault: Fault, event: Event) -> None:
-        servers = self._site.servers
+        servers, before = self._site.servers, self._site.primary()
         if isinstance(servers, Cluster):
             servers.failover(BASE)
         elif isinstance(servers, Sentinels):
-            event.loses = True  # Sentinels do not wait for the replica
+            event.loses = True  # what the primary of before takes until it is told
             servers.failover()
-        event.serves_at = event.ended = self._site.wait_until_it_serves()
+        event.serves_at = self._site.wait_until_it_serves()
+        until(lambda: _follows(before), "the primary of before to follow", self._site.nodes)
+        event.ended = time.monotonic()
         self.sleep(1.0)
 
     def _primary_killed(self, fault: Fault, event: Event) -> None:
-        self._replaced(event, Node.kill, Node.start)
+        self._replaced(event, Node.kill, self._rejoin)
 
     def _primary_frozen(self, fault: Fault, event: Event) -> None:
         self._replaced(event, Node.freeze, Node.thaw)
@@ -258,6 +260,13 @@ class Injector:
         begin_again(before)
         until(lambda: _follows(before), "the primary of before to follow", self._site.nodes)
         event.ended = time.monotonic()
+
+    def _rejoin(self, node: Node) -> None:
+        servers = self._site.servers
+        if isinstance(servers, Sentinels):
+            servers.rejoin(node)
+        else:
+            node.start()
 
     def _has_other_primary(self, before: Node) -> bool:
         with contextlib.suppress(OSError, Refused, StopIteration):

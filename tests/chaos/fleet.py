@@ -99,9 +99,12 @@ class Fleet:
         urls: of the server; the members take turns with them.
         rate: tasks a second that the producers enqueue together.
         seed: what the producers do.
+        replicated: whether every other producer waits for a replica.
     """
 
-    def __init__(self, directory: Path, environment: dict[str, str], urls: list[str], rate: float, seed: int) -> None:
+    def __init__(
+        self, directory: Path, environment: dict[str, str], urls: list[str], rate: float, seed: int, replicated: bool
+    ) -> None:
         self._library = clocks.preload(directory)
         self.clocks = [clocks.Clock(directory, str(index)) for index in range(WORKERS)]
         self.workers: list[Member] = []
@@ -112,6 +115,8 @@ class Fleet:
             self.workers.append(Member(f"worker{index}", directory, {**environment, **own}))
         for index in range(PRODUCERS):
             own = {"CHAOS_URL": urls[index % len(urls)]}
+            if replicated and index % 2 == 0:
+                own["CHAOS_REPLICATED"] = "1"
             self.producers.append(Member(f"producer{index}", directory, {**environment, **own}))
         for worker in self.workers:
             worker.arguments = ["ardiq", "run", "tests.chaos.jobs:app"]

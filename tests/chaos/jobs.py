@@ -27,6 +27,7 @@ app = Ardiq(
     poll_block_ms=1000,
     result_ttl_ms=-1,
     concurrency=16,
+    durability="replicated" if os.environ.get("CHAOS_REPLICATED") else "primary",
 )
 _executions = count(1)
 

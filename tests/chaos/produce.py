@@ -1,7 +1,8 @@
 """A producer process: `python -m tests.chaos.produce FIRST RATE SEED` enqueues until SIGTERM, by every public way.
 
-It notes what was acknowledged (`acked`), what was refused and so must never run (`refused`), what may have been
-enqueued (`maybe`), which results it saw (`saw`), and errors that no fault explains (`error`).
+It notes what was acknowledged (`acked`, or `safe` with `durability="replicated"`), what was refused and so must never
+run (`refused`), what may have been enqueued (`maybe`), which results it saw (`saw`), and errors that no fault explains
+(`error`).
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from . import jobs
 
 _WATCHED = 0.15
 _WAIT_S = 20.0
+_ACKED = "safe" if jobs.app.durability == "replicated" else "acked"
 
 
 class Producer:
@@ -120,7 +122,7 @@ class Producer:
             self._notes.write("saw", number, value)
 
     def _accepted(self, number: int, job: Job[Any], sent: float) -> None:
-        self._notes.write("acked", number, job.id, f"{sent:.4f}")
+        self._notes.write(_ACKED, number, job.id, f"{sent:.4f}")
         if self._random.random() < _WATCHED:
             self._keep(self._watch(number, job))
 

@@ -28,7 +28,6 @@ class BothQueues(RuleBasedStateMachine):
         self.core.command(["FLUSHALL"])
         self.model, self.server = Model(), ServerQueue(self.core, self.base)
         self.names: list[str] = []
-        self.seqs: dict[str, int] = {}
         self.tokens: list[tuple[str, int]] = []
         self.joined = 0
 
@@ -47,6 +46,11 @@ class BothQueues(RuleBasedStateMachine):
         gone = [name for name in self.names if name not in self.model.workers]
         names = [*self.model.workers, *gone[-2:]]
         return names[number % len(names)]
+
+    def last_step(self, worker: str) -> int:
+        """The number of the worker's last step; 0 where there was none."""
+        member = self.model.workers.get(worker)
+        return member.seq if member else 0
 
     def held(self, worker: str, number: int) -> tuple[str, int]:
         """A claim: what the worker holds first, then earlier ones, of the same tasks and of others."""

@@ -41,6 +41,8 @@ class Model(Clients):
         member = self._member(worker)
         if seq < member.seq:
             raise Refused("OldStep")
+        if seq > member.seq + 1:
+            raise Refused("LeaseLost")
         member.lease_until = self.now + lease_ms
         if seq == member.seq:
             return {"refusals": [], "claims": self._claims_since(member)}

@@ -117,6 +117,34 @@ async def test_a_worker_outlives_an_outage(outage: Outage, caplog: pytest.LogCap
     app._broker.close()
 
 
+async def test_what_a_failover_took_back_runs_again(app: Ardiq, caplog: pytest.LogCaptureFixture) -> None:
+    """The server has the worker's last steps no more: a task that it finished is held by it again."""
+    ran = []
+
+    @app.task
+    async def work(number: int) -> int:
+        ran.append(number)
+        return number
+
+    core, base = app._broker.core, app._broker._base
+    async with working(app):
+        first = await work.enqueue(1)
+        await result_of(first)
+        worker = core.command(["ZRANGE", f"{base}workers", 0, 0])[0].decode()
+        # In one call, so that no step comes in between.
+        take_back = """
+        redis.call('HSET', KEYS[1] .. 'task:' .. ARGV[1], 'state', 'running')
+        redis.call('PERSIST', KEYS[1] .. 'task:' .. ARGV[1])
+        redis.call('HSET', KEYS[1] .. 'running:' .. ARGV[2], ARGV[1], 1)
+        redis.call('HINCRBY', KEYS[1] .. 'worker:' .. ARGV[2], 'seq', -1)
+        """
+        core.command(["EVAL", take_back, 1, base, first.id, worker])
+        await eventually(lambda: ran == [1, 1])
+        assert (await result_of(first)).value == 1
+    assert any("lost its lease" in record.message for record in caplog.records)
+    assert is_sound(app)
+
+
 async def test_a_flushed_server_gets_its_library_back(outage: Outage) -> None:
     app = Ardiq(outage.url, poll_block_ms=500)
 

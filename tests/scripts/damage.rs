@@ -76,6 +76,8 @@ fn survive_one(story: &mut Story, fixture: &Fixture, key: &str, hand: &Hand) -> 
     }));
     if let Err(refusal) = reply {
         let allowed = match hand {
+            // As if the server had lost the worker's last steps: it joins anew.
+            Hand::Writes(field) if field == "seq" => "ARDIQ_LEASE_LOST",
             Hand::Overwrites | Hand::Writes(_) => "ARDIQ_WRONG_TYPE",
             Hand::Deletes => "ARDIQ_LEASE_LOST",
         };

@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use redis::Value;
 
+use super::Shared;
 use super::reply::Reply;
 use super::session::{End, Session, is_hopeless};
 use super::slots::{Next, Phase};
 use crate::args::Args;
 use crate::bridge::{Event, Level};
 use crate::connection::Backoff;
-use crate::error::Error;
 
 impl Session {
     pub async fn steps(&self) -> End {
@@ -128,25 +128,25 @@ impl Session {
         }
     }
 
-    /// Leaves; what it may still hold, in the server's eyes, is handed back.
     async fn leave(&self) -> End {
-        let shared = &self.shared;
-        let identity = self.identity.as_bytes();
-        let ttl = shared.config.result_ttl_ms.to_string();
+        self.shared.leave(&self.identity).await;
+        End::Left
+    }
+}
+
+impl Shared {
+    /// Leaves; what the identity may still hold, in the server's eyes, is handed back.
+    pub(super) async fn leave(&self, identity: &str) {
+        let ttl = self.config.result_ttl_ms.to_string();
         loop {
-            match shared.dispatcher.call("leave", &[identity, ttl.as_bytes()]).await {
+            match self.dispatcher.call("leave", &[identity, &ttl]).await {
                 Ok(Value::Int(1)) => {}
-                Ok(_) => return End::Left,
+                Ok(_) => return,
                 Err(error) => {
-                    self.farewell_failed(&error);
-                    return End::Left;
+                    let line = format!("could not leave: {error}; the lease runs out by itself");
+                    return self.inbox.log(Level::Warning, line);
                 }
             }
         }
-    }
-
-    fn farewell_failed(&self, error: &Error) {
-        let line = format!("could not leave: {error}; the lease runs out by itself");
-        self.shared.inbox.log(Level::Warning, line);
     }
 }
