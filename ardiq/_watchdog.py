@@ -18,7 +18,12 @@ def main() -> None:
     os.setsid()  # Ctrl-C in the user's terminal is not meant for the server
     if os.fork():
         return  # who started us waits for this, and has no child to care about afterwards
-    server = subprocess.Popen(command, preexec_fn=_end_with_parent)
+    try:
+        server = subprocess.Popen(command, preexec_fn=_end_with_parent)
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr, flush=True)
+        shutil.rmtree(runtime, ignore_errors=True)
+        os._exit(1)
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     threading.Thread(target=_stop_when_unused, args=(lock, server), daemon=True).start()
     server.wait()

@@ -1,6 +1,7 @@
 """The embedded server: who starts it, who shares it, and that it ends with its last user however that ends."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -192,3 +193,15 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 def test_a_server_that_does_not_start_says_why() -> None:
     with pytest.raises(BrokerError, match="argument must be a memory value"):
         Server(settings={"maxmemory": "plenty"})
+
+
+@pytest.mark.parametrize(("binary", "why"), [("/no/such/server", "No such file"), ("/etc/passwd", "Permission denied")])
+def test_a_server_that_is_no_program_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, binary: str, why: str) -> None:
+    monkeypatch.setattr(embedded, "_START_TIMEOUT_S", 3600)
+    with pytest.raises(BrokerError, match=f"did not start: {binary}: {why}"):
+        Server(binary=binary)
+
+
+def test_a_server_that_ends_at_once_says_nothing() -> None:
+    with pytest.raises(BrokerError, match="did not start: it said nothing"):
+        Server(binary=shutil.which("true"))
