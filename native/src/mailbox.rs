@@ -23,6 +23,8 @@ const CLIENT_BLOCK: Duration = Duration::from_secs(10);
 pub const GRACE: Duration = Duration::from_secs(5);
 /// A connection that lived shorter did not end the trouble before it.
 const STABLE: Duration = Duration::from_secs(2);
+/// Pause between two lines about the same outage.
+const SAY_AGAIN: Duration = Duration::from_secs(2);
 
 /// Blocks until one of the lists in `keys` has something, for up to `block`.
 ///
@@ -71,6 +73,7 @@ pub async fn read(connection: &Connection, key: &str, block: Duration, deliver: 
 pub async fn listen(dispatcher: Dispatcher, inbox: Arc<Inbox>, name: String) {
     let mut backoff = Backoff::default();
     let mut generation = 0u64;
+    let mut said_at: Option<Instant> = None;
     loop {
         let error = match dispatcher.link().connector().dedicated().await {
             Ok(connection) => {
@@ -87,7 +90,10 @@ pub async fn listen(dispatcher: Dispatcher, inbox: Arc<Inbox>, name: String) {
             }
             Err(error) => error,
         };
-        inbox.log(Level::Warning, format!("waiting for results was interrupted: {error}; trying again"));
+        if said_at.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
+            said_at = Some(Instant::now());
+            inbox.log(Level::Warning, format!("waiting for results was interrupted: {error}; trying again"));
+        }
         dispatcher.link().pause(&mut backoff).await;
     }
 }

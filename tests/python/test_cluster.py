@@ -1,6 +1,7 @@
 """A Redis Cluster: each queue in its slot, nodes that die, slots that move."""
 
 import asyncio
+import shlex
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -117,6 +118,28 @@ async def test_half_a_queue_is_not_worked_with(servers: Cluster, make_app: Calla
     assert sorted(stream.ran) == list(range(30))
     await asyncio.to_thread(servers.move, slot, source)
     assert await impatient.queue_size() == 0
+
+
+async def test_users_with_no_more_rights_than_they_need(
+    servers: Cluster, make_app: Callable[..., Ardiq], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["migrate", servers.url, "--acl"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for node in servers.nodes:
+        node.command("ACL", "LOG", "RESET")
+        for line in lines:
+            node.command(*shlex.split(line))
+
+    def url(role: str) -> str:
+        return servers.url.replace("://", f"://ardiq-{role}:{role.upper()}_PASSWORD@")
+
+    assert main(["migrate", url("operator")]) == 0
+    app = make_app(redis_url=url("worker"))
+    stream = Stream(app)
+    async with working(app), stream.flowing():
+        await asyncio.to_thread(servers.failover, app._broker._base)
+    await make_app(redis_url=url("producer"), queue_name=app.queue_name).queue_size()
+    assert [node.command("ACL", "LOG") for node in servers.nodes] == [[]] * len(servers.nodes)
 
 
 @pytest.mark.parametrize("way", ["kill", "freeze"])
