@@ -74,6 +74,8 @@ class Watch:
         """
         line, now = mailbox._line, mailbox._line.loop.time
         deadline = inf if timeout is None else now() + timeout
+        # With no time at all it is asked once, nevertheless.
+        patience = deadline if timeout is not None and timeout > 0 else None
         while True:
             with mailbox.wish(task_id, _WATCH_S, self) as wished:
                 wished.future.add_done_callback(lambda _: self._news.set())
@@ -82,8 +84,12 @@ class Watch:
                     self._news.clear()
                     if now() >= self._ask_at:
                         self._ask_at = now() + _ASK_AGAIN_S
-                        name = await mailbox.name()
-                        answer = await line.call("watch", task_id, name, wished.ttl_ms, line.result_ttl_ms)
+                        try:
+                            async with asyncio.timeout_at(patience):
+                                name = await mailbox.name()
+                                answer = await line.call("watch", task_id, name, wished.ttl_ms, line.result_ttl_ms)
+                        except TimeoutError:
+                            raise too_late(task_id, timeout) from None
                         if answer[0] == b"waiting":
                             told = name
                         elif name == told:

@@ -129,6 +129,20 @@ async def test_a_watch_is_over_in_time(app: Ardiq) -> None:
     await eventually(lambda: not watchers(app, job.id))
 
 
+async def test_a_watch_is_over_in_time_without_a_server(make_app: Callable[..., Ardiq]) -> None:
+    nowhere = make_app(redis_url="redis://127.0.0.1:1")
+    with pytest.raises(TimeoutError, match="no result for 'some-task' within"):
+        await states(nowhere.watch("some-task", 0.05))
+
+
+async def test_with_no_time_it_is_asked_once(app: Ardiq) -> None:
+    job = await app.send("work")
+    with pytest.raises(TimeoutError, match=job.id):
+        await states(job.watch(0))
+    await job.abort()
+    assert await states(job.watch(0)) == ["complete"]
+
+
 async def test_who_stops_watching_is_forgotten_and_who_waits_is_not(app: Ardiq) -> None:
     @app.task
     async def work() -> int:
