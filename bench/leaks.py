@@ -1,8 +1,8 @@
 """Run millions of tasks through one worker and see whether it, its producer or the server grows.
 
 Memory, descriptors, threads and connections are looked at a hundred times on the way; every tenth time all connections
-are dropped. Exit code 1 when something grew: memory by more than 4 MiB from the second quarter to the last, or
-descriptors, threads or connections at all.
+are dropped. Exit code 1 when something grew: memory by more than 4 MiB from the second quarter to the last, descriptors
+or connections at all, threads beyond what the concurrency allows.
 """
 
 import argparse
@@ -23,13 +23,16 @@ from ardiq.embedded import Server
 
 _URL = os.environ.get("ARDIQ_REDIS_URL", "redis://localhost")
 _LOOKS = 100
+_CONCURRENCY = 20
+# The interpreter's own, the core's two, those that watch, those that read from child processes.
+_OTHER_THREADS = 10
 _DROP_EVERY = 10
 _BATCH = 1000
 _AHEAD = 20
 _GROWTH_KB = 4096
 _SETTLE_S = 3.0
 
-app = Ardiq(_URL, "leaks", concurrency=100, result_ttl_ms=500, dead_limit=100, priorities=["low", "high"])
+app = Ardiq(_URL, "leaks", concurrency=_CONCURRENCY, result_ttl_ms=500, dead_limit=100, priorities=["low", "high"])
 
 
 @app.task
@@ -157,7 +160,10 @@ def verdict(looks: list[Look]) -> list[str]:
         before, after = (max(getattr(look, name) for look in part) for part in (early, late))
         if after > before + _GROWTH_KB:
             grown.append(f"{name} from {before:,} to {after:,}")
-    for name in ("descriptors", "threads", "connections"):
+    threads = max(look.threads for look in looks)
+    if threads > _CONCURRENCY + _OTHER_THREADS:
+        grown.append(f"threads to {threads}")
+    for name in ("descriptors", "connections"):
         before, after = (max(getattr(look, name) for look in part) for part in (early, late))
         if after > before + 2:  # two connections may just be made anew
             grown.append(f"{name} from {before} to {after}")
