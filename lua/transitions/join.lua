@@ -2,7 +2,6 @@
 return function(base, args)
   local lanes, worker = lane.names(args.lanes), args.worker
   if worker == '' then errors.raise(errors.bad_argument('worker must not be empty')) end
-  if type(args.info) ~= 'table' then errors.raise(errors.bad_argument('info must be a JSON object')) end
   local now = clock.now()
   -- Reaping may have begun: from then on this identity is refused.
   if tonumber(errors.read('ZSCORE', keys.workers(base), worker) or 1) <= 0 then

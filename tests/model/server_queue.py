@@ -154,7 +154,12 @@ class ServerQueue:
 
     def fixture(self, why: str) -> str:
         """The newest call and what led to it, as a file below `fixtures/`."""
-        given = [step for step in self.steps[:-1] if step[0] != "refused"]
+        given: list[list[Any]] = []
+        for step in self.steps[:-1]:
+            if step[0] == "wait" and given and given[-1][0] == "wait":
+                given[-1] = ["wait", given[-1][1] + step[1]]
+            elif step[0] != "refused" and (given or step[0] != "wait"):
+                given.append(step)
         when = self.steps[-1][1] if self.steps[-1][0] == "refused" else self.steps[-1]
         lines = ",\n".join(f"    {json.dumps(step)}" for step in given)
         return f'{{\n  "why": {json.dumps(why)},\n  "given": [\n{lines}\n  ],\n  "when": {json.dumps(when)}\n}}'

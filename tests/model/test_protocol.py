@@ -87,9 +87,10 @@ class Protocol(BothQueues):
     def enqueue(self, tasks: list[dict[str, Any]], again: bool) -> None:
         self.both("enqueue", again, tasks=tasks)
 
-    @rule(ids=st.lists(ID, min_size=2, max_size=8, unique=True), lane=LANE)
-    def enqueue_many(self, ids: list[str], lane: str) -> None:
-        task = {"name": "send", "lane": lane, "args": [1], "kwargs": "", "options": {}}
+    @rule(ids=st.lists(ID, min_size=2, max_size=8, unique=True), lane=LANE, expire=st.sampled_from([0, LONG]))
+    def enqueue_many(self, ids: list[str], lane: str, expire: int) -> None:
+        options = {"expire_ms": expire} if expire else {}
+        task = {"name": "send", "lane": lane, "args": [1], "kwargs": "", "options": options}
         self.both("enqueue", tasks=[{**task, "id": id} for id in ids])
 
     @rule(what=st.sampled_from(["abort", "abort", "await_", "forget"]), id=ID, at=NUMBER, ttl=KEEP, again=AGAIN)
@@ -149,6 +150,8 @@ class Protocol(BothQueues):
         if what == "put":
             definition = {"task": "send", "lane": lane, "every_ms": every * 1000, "coalesce": coalesce}
             self.both("schedule_put", again, name=name, definition=definition, next_due_at=1000)
+            due_at = self.model.schedules[name].due_at
+            self.both("schedule_fire", name=name, due_at=due_at, next_due_at=due_at + 1000, run=1)
         elif what == "remove":
             self.both("schedule_remove", name=name)
         elif what in ("pause", "go_on"):
@@ -243,7 +246,7 @@ class Protocol(BothQueues):
         self.check("time passed")
 
     # What matters most comes up more often.
-    work_again, step_again, enqueue_again, client_again = work, step, enqueue, one_task
+    work_again, step_again, enqueue_again, client_again, operator_again = work, step, enqueue, one_task, dead_letters
 
 
 def test_the_server_does_what_the_model_does(server_url: str) -> None:
