@@ -8,7 +8,7 @@ import traceback
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from . import _attempts
+from . import _attempts, _threads
 
 if TYPE_CHECKING:
     from . import _core
@@ -20,6 +20,7 @@ log = logging.getLogger("ardiq")
 _WAIT_MS = 10_000
 _MOST_FRAMES = 50
 _JOIN_S = 0.5
+_RUN_TASKS = (_attempts.__file__, _threads.__file__)
 
 
 class StallWatch:
@@ -54,21 +55,33 @@ class StallWatch:
                 self._report(stalled_s)
 
     def _report(self, stalled_s: float) -> None:
-        frame = sys._current_frames().get(self._loop_thread)
+        frames = sys._current_frames()
+        frame = frames.pop(self._loop_thread, None)
         if frame is None:  # its thread has ended
             return
-        stack = "".join(traceback.format_stack(frame, limit=-_MOST_FRAMES)).rstrip()
-        log.warning("the event loop has not turned for %.1f s; %s holds it:\n%s", stalled_s, _holder(frame), stack)
+        holder = _task(frame)
+        if holder is None:
+            # It may wait for the interpreter, which a task on a thread holds on to.
+            others = sorted(filter(None, map(_task, frames.values())))
+            holder = "something that is no task" + (f" (on threads: {', '.join(others)})" if others else "")
+        stack = "".join(_own_part(traceback.extract_stack(frame)).format()).rstrip()
+        log.warning("the event loop has not turned for %.1f s; %s holds it:\n%s", stalled_s, holder, stack)
 
 
 def _milliseconds(seconds: float) -> int:
     return max(1, int(seconds * 1000))
 
 
-def _holder(frame: FrameType | None) -> str:
-    """Whose code it is: the task's, where it is one's."""
+def _own_part(stack: traceback.StackSummary) -> traceback.StackSummary:
+    """What a task called, without what called the task; no more than the last frames."""
+    ours = max((at for at, entry in enumerate(stack) if entry.filename in _RUN_TASKS), default=-1)
+    return traceback.StackSummary.from_list((stack[ours + 1 :] or stack)[-_MOST_FRAMES:])
+
+
+def _task(frame: FrameType | None) -> str | None:
+    """Whose code it is, where it is a task's."""
     while frame is not None:
-        if frame.f_code.co_filename == _attempts.__file__ and (claim := frame.f_locals.get("claim")) is not None:
+        if frame.f_code.co_filename in _RUN_TASKS and (claim := frame.f_locals.get("claim")) is not None:
             return f"task {claim[2]!r} (id {claim[0]})"
         frame = frame.f_back
-    return "something that is no task"
+    return None

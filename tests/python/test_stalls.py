@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fleet import Fleet, soon
-from helpers import SOON_S, eventually, is_sound, result_of, working
+from helpers import SOON_S, eventually, is_sound, is_state, result_of, working
 
 from ardiq import Ardiq
 from ardiq.cli import main
@@ -69,16 +69,27 @@ async def test_the_log_says_which_task_holds_the_loop_and_where(
     assert re.match(rf"the event loop has not turned for \d+\.\d s; task 'hog' \(id {job.id}\) holds it:\n", line)
     assert "in hog" in line
     assert "time.sleep(0.01)" in line
+    assert "run_until_complete" not in line, "what called the task is of no use"
 
 
 async def test_what_is_no_task_is_told_too(make_app: Callable[..., Ardiq], caplog: pytest.LogCaptureFixture) -> None:
     app = make_app(stall_after=0.1)
+    go_on = threading.Event()
+
+    @app.task
+    def wait() -> None:
+        go_on.wait(SOON_S)
+
+    job = await wait.enqueue()
     async with working(app):
-        await eventually(lambda: app._workers)
+        await eventually(lambda: is_state(app, job.id, "running"))
+        await eventually(lambda: app._workers[0]._attempts.threads)
         deadline = time.monotonic() + SOON_S
-        while not said(caplog, "something that is no task holds it") and time.monotonic() < deadline:
+        while not said(caplog, "something that is no task") and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert said(caplog, "something that is no task holds it")
+        go_on.set()
+    (line,) = said(caplog, f"something that is no task (on threads: task 'wait' (id {job.id})) holds it")
+    assert "test_what_is_no_task_is_told_too" in line
 
 
 async def test_nobody_looks_where_nobody_asked(make_app: Callable[..., Ardiq]) -> None:
