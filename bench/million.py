@@ -56,9 +56,9 @@ class Took(NamedTuple):
     """One run of a command."""
 
     seconds: float
-    code: int
     longest_us: int
     longest: str
+    said: str
 
 
 def main() -> None:
@@ -82,7 +82,9 @@ def main() -> None:
         for command in _COMMANDS:
             _show(command, _median(server, command, arguments.repeat), empty[command])
         for command in _WHOLE if arguments.whole else ():
-            _show(command, _run(server, command))
+            took = _run(server, command)
+            _show(command, took)
+            print(f"    {took.said}")
 
 
 async def _fill(n: int) -> None:
@@ -116,7 +118,8 @@ def _run(server: Server, command: str) -> Took:
     # The client's words are those of the command: FCALL and the function's name, mostly.
     longest = max(entries, key=lambda entry: entry[2], default=(0, 0, 0, []))
     words = [word.replace(BASE, "") for word in longest[3][:2]]
-    return Took(seconds, done.returncode, longest[2], " ".join(words))
+    *_, said = done.stdout.decode().splitlines() or [""]
+    return Took(seconds, longest[2], " ".join(words), said)
 
 
 def _median(server: Server, command: str, repeat: int) -> Took:
