@@ -109,7 +109,7 @@ impl Connector {
     async fn first(&self, places: Vec<Place>, response_timeout: Option<Duration>) -> Result<Connection, Refusal> {
         let (mut asked, mut refused) = (0, 0);
         let mut under_way = JoinSet::new();
-        let mut reason: Option<Refusal> = None;
+        let (mut reason, mut passes) = (None::<Refusal>, false);
         while refused < places.len() {
             // Round and round: who said the wrong thing a while ago may know better by now.
             under_way.spawn(self.clone().ask(places[asked % places.len()].clone(), response_timeout));
@@ -119,7 +119,9 @@ impl Connector {
                     Ok(connection) => return Ok(connection),
                     Err(refusal) => {
                         refused += 1;
-                        // What does not pass by itself tells most.
+                        passes |= refusal.temporary;
+                        // What does not pass by itself tells most; but one that is wrong must not speak for those that
+                        // are away.
                         if reason.as_ref().is_none_or(|reason| reason.temporary) {
                             reason = Some(refusal);
                         }
@@ -128,7 +130,8 @@ impl Connector {
                 () = sleep(HEAD_START) => {}
             }
         }
-        Err(reason.unwrap_or_else(|| self.unreachable("no server to ask")))
+        let reason = reason.unwrap_or_else(|| self.unreachable("no server to ask"));
+        Err(Refusal { temporary: reason.temporary || passes, ..reason })
     }
 
     async fn ask(self, place: Place, response_timeout: Option<Duration>) -> Result<Connection, Refusal> {
