@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from helpers import drain, eventually, is_sound, result_of, working
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ardiq import Ardiq, BadSignature, ErrorContext, ExecutionContext, Job
@@ -350,6 +350,8 @@ HEADERS = st.dictionaries(
 )
 
 
+# However slow the machine is.
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(PARTS, HEADERS, st.data())
 def test_no_part_of_a_call_can_be_changed(parts: Any, headers: Any, data: st.DataObject) -> None:
     signer = Signer([KEY.encode()], takes_unsigned=True)
