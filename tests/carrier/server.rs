@@ -127,13 +127,13 @@ fn children(folder: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-/// Below those that clients are given, so that a cluster's own port, 10,000 above, exists. Never the same twice: tests run side by side, and a
-/// server that is killed for a while must find its port again.
+/// Below those that clients are given, and so is a cluster's own port, 10,000 above. Never the same twice: tests run
+/// side by side, and a server that is killed for a while must find its port again.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let first = std::process::id().wrapping_mul(97);
     (0..1000)
-        .map(|_| first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000 + 20_000)
+        .map(|_| first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000 + 12_000)
         .filter_map(|port| u16::try_from(port).ok())
         .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("a free port")
