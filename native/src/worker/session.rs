@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use redis::Value;
 use tokio::sync::{Mutex, Notify};
@@ -16,6 +16,9 @@ use crate::bridge::Event;
 use crate::connection::Backoff;
 use crate::dispatch::Request;
 use crate::error::Error;
+
+/// Who is to stop before it has entered waits no longer for the server.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How a session ends.
 pub enum End {
@@ -65,7 +68,11 @@ impl Session {
             .int(1);
         let mut keys = tokio::select! {
             keys = shared.enter(&request, first) => keys?,
-            () = shared.stopped() => return Err(End::Left),
+            () = shared.stopped() => {
+                // It may have entered all the same: the reply was not waited for.
+                let _ = tokio::time::timeout(FAREWELL, shared.leave(&identity)).await;
+                return Err(End::Left);
+            }
         };
         shared.inbox.push(Event::Joined(identity.clone()));
         let mailbox_key = keys.remove(0);
