@@ -20,6 +20,7 @@ from .site import Site, terminate, wipe
 
 _PAST_LEASE_S = LEASE_MS / 1000 * 1.5
 _LOAD_DELAY_US = 500
+_PATIENCE_S = 120.0
 
 
 @dataclass
@@ -238,12 +239,12 @@ class Injector:
             event.loses = True  # what the primary of before takes until it is told
             servers.failover()
         event.serves_at = self._site.wait_until_it_serves()
-        until(lambda: _follows(before), "the primary of before to follow", self._site.nodes)
+        self._follow(before)
         event.ended = time.monotonic()
         self.sleep(1.0)
 
     def _primary_killed(self, fault: Fault, event: Event) -> None:
-        self._replaced(event, Node.kill, self._rejoin)
+        self._replaced(event, Node.kill, Node.start)
 
     def _primary_frozen(self, fault: Fault, event: Event) -> None:
         self._replaced(event, Node.freeze, Node.thaw)
@@ -258,15 +259,16 @@ class Injector:
         event.serves_at = self._site.wait_until_it_serves()
         self.sleep(1.5)
         begin_again(before)
-        until(lambda: _follows(before), "the primary of before to follow", self._site.nodes)
+        self._follow(before)
         event.ended = time.monotonic()
 
-    def _rejoin(self, node: Node) -> None:
+    def _follow(self, before: Node) -> None:
+        """Until the primary of before follows the one of now. Sentinels would tell it, too, some ten seconds later."""
         servers = self._site.servers
+        until(before.answers, "the primary of before", [before], _PATIENCE_S)
         if isinstance(servers, Sentinels):
-            servers.rejoin(node)
-        else:
-            node.start()
+            before.command("REPLICAOF", "127.0.0.1", servers.primary().port)
+        until(lambda: _follows(before), "the primary of before to follow", self._site.nodes, _PATIENCE_S)
 
     def _has_other_primary(self, before: Node) -> bool:
         with contextlib.suppress(OSError, Refused, StopIteration):

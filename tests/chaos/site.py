@@ -9,11 +9,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..python.topologies import Cluster, Node, Refused, Sentinels, cluster, sentinel, until
+from ..python.proxy import Proxy
+from ..python.topologies import Cluster, Node, Refused, Sentinels, cluster, free_port, sentinel, until
 from .jobs import BASE
-from .proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
+_PATIENCE_S = 120.0
 SETTINGS = {
     "appendonly": "yes",
     "appendfsync": "always",
@@ -66,13 +67,13 @@ class Site:
 
     def wait_until_it_serves(self) -> float:
         """When it did."""
-        until(self.serves, "the queue to be served", self.nodes)
+        until(self.serves, "the queue to be served", self.nodes, _PATIENCE_S)
         return time.monotonic()
 
     def wait_until_well(self) -> None:
         """Also ready for the next failover."""
         if not isinstance(self.servers, Node):
-            until(self.servers.is_ok, "every server to be well", self.nodes)
+            until(self.servers.is_ok, "every server to be well", self.nodes, _PATIENCE_S)
 
 
 def terminate(node: Node) -> None:
@@ -99,7 +100,7 @@ def site(topology: str, directory: Path) -> Iterator[Site]:
         if topology == "cluster":
             yield Site(stack.enter_context(cluster(settings=SETTINGS)))
         elif topology == "sentinel":
-            yield Site(stack.enter_context(sentinel(replicas=2, settings=SETTINGS)))
+            yield Site(stack.enter_context(sentinel(replicas=1, settings=SETTINGS)))
         else:
             node = Node(directory / "server", free_port(), SETTINGS)
             stack.callback(node.kill)
@@ -108,12 +109,6 @@ def site(topology: str, directory: Path) -> Iterator[Site]:
             proxy = Proxy(node.port)
             stack.callback(proxy.close)
             yield Site(node, proxy)
-
-
-def free_port() -> int:
-    from ..python.topologies import _ports
-
-    return _ports(1)[0]
 
 
 def binary(topology: str) -> str | None:

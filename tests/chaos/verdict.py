@@ -186,6 +186,7 @@ def _times(it: Evidence, verdict: Verdict) -> None:
         verdict.faults[event.kind] += 1
         until = it.events[index + 1].began if index + 1 < len(it.events) else it.starts[-1]
         during = [at for at in it.starts if event.began - 0.5 <= at <= until]
+        during += [at for at in it.starts if at > until][:1]
         gap = max((b - a for a, b in itertools.pairwise(during)), default=until - event.began)
         verdict.silence[event.kind] = max(verdict.silence.get(event.kind, 0.0), gap)
         if event.serves_at is not None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from helpers import SOON_S, eventually, field, is_sound, result_of, working
+from proxy import Proxy
+from topologies import Node, free_port
 
 from ardiq import Ardiq, ArdiqError, BrokerError, LibraryError, embedded
 from ardiq.embedded import Server
@@ -115,6 +117,37 @@ async def test_a_worker_outlives_an_outage(outage: Outage, caplog: pytest.LogCap
     assert runs[0] == 1
     assert await app.queue_size() == 0
     app._broker.close()
+
+
+async def test_a_half_open_connection_is_given_up_when_the_lease_would_be_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = Node(tmp_path / "server", free_port(), {"save": ""})
+    node.start()
+    proxy = Proxy(node.port)
+    app = Ardiq(f"redis://127.0.0.1:{proxy.port}", idle_timeout_ms=2000, poll_block_ms=500)
+
+    ran = []
+
+    @app.task
+    async def work(number: int) -> None:
+        ran.append(number)
+
+    try:
+        async with working(app):
+            await work.enqueue(1)
+            await eventually(lambda: ran == [1])
+            proxy.swallow()
+            proxy.heal()  # new connections pass
+            await work.enqueue(2)
+            await eventually(lambda: ran == [1, 2])
+        # Blocking ones are given up later: 5 s after they should have been answered.
+        first = next(record.message for record in caplog.records if record.levelname == "WARNING")
+        assert "blocking" not in first
+    finally:
+        app._broker.close()
+        proxy.close()
+        node.kill()
 
 
 async def test_what_a_failover_took_back_runs_again(app: Ardiq, caplog: pytest.LogCaptureFixture) -> None:

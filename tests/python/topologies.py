@@ -506,6 +506,11 @@ def _ports(count: int) -> list[int]:
     return found
 
 
+def free_port() -> int:
+    """One that nobody listens on."""
+    return _ports(1)[0]
+
+
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         try:

@@ -68,9 +68,17 @@ class Proxy:
         self._do(truncate)
 
     def close(self) -> None:
-        self._do(lambda: (self._server.close(), [pair.cut() for pair in self._pairs]))
+        asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
+
+    async def _shut(self) -> None:
+        self._server.close()
+        if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     def _do(self, action: Callable[[], object]) -> None:
         done = threading.Event()
@@ -84,9 +92,10 @@ class Proxy:
             back, forth = await asyncio.open_connection("127.0.0.1", self._target)
             pair.writers.append(forth)
             pumps = [self._pump(pair, reader, forth, False), self._pump(pair, back, writer, True)]
-            await asyncio.wait([asyncio.ensure_future(pump) for pump in pumps], return_when=asyncio.FIRST_COMPLETED)
-        except OSError:
-            pass  # the server is not there
+            tasks = [asyncio.ensure_future(pump) for pump in pumps]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        except (OSError, asyncio.CancelledError):
+            pass  # the server is not there, or the proxy is closed
         finally:
             pair.cut()
             self._pairs.discard(pair)
