@@ -257,7 +257,7 @@ class _Supervisor:
 
     def _stop(self) -> None:
         for child in self._children:
-            _pass_on(child)
+            _send(child, signal.SIGTERM)
         if not self._stopping.is_set() and self._drain_timeout is not None:
             # One that holds on to the interpreter does not even hear the signal.
             asyncio.get_running_loop().call_later(self._drain_timeout + _DEAF_S, self._kill)
@@ -266,8 +266,7 @@ class _Supervisor:
     def _kill(self) -> None:
         for child in self._children:
             _log.warning("worker process %d does not stop: killed", child.pid)
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
+            _send(child, signal.SIGKILL)
 
     async def _keep(self, number: int, lifeline: int) -> int:
         pause = _FIRST_PAUSE_S
@@ -309,16 +308,20 @@ class _Supervisor:
         )
         self._children.add(child)
         if self._stopping.is_set():
-            _pass_on(child)
+            _send(child, signal.SIGTERM)
         try:
             return await child.wait()
         finally:
             self._children.discard(child)
 
 
-def _pass_on(child: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        child.send_signal(signal.SIGTERM)
+def _send(child: asyncio.subprocess.Process, number: int) -> None:
+    """A signal, unless it has ended. Its own `send_signal` may take the exit code of one that just did, and asyncio then
+    makes one up (255; https://github.com/python/cpython/issues/87744).
+    """
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, number)
 
 
 def read_queues(app: "Ardiq", queues: list[tuple[str, int]] | None) -> dict[str, int] | None:
