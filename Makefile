@@ -93,7 +93,7 @@ chaos: develop
 	$(BIN)/python -m tests.chaos --seed $(SEED) $(CHAOS)
 
 small-chaos: develop
-	$(BIN)/python -m tests.chaos --topology valkey --tasks 3000 --faults 20 --pace 0.4 --skip "two versions"
+	$(BIN)/python -m tests.chaos --topology valkey --tasks 2000 --faults 20 --pace 0.4 --skip "two versions"
 
 # Random calls on a server and on the model of the protocol.
 soak: export SOAK_SECONDS ?= 600

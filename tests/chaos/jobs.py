@@ -5,10 +5,10 @@ What a task returns names the one execution that returned it, so a result that c
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -30,12 +30,16 @@ app = Ardiq(
     durability="replicated" if os.environ.get("CHAOS_REPLICATED") else "primary",
 )
 _executions = count(1)
+_ledgers: dict[str, Ledger] = {}
+_lock = threading.Lock()
 
 
-@cache
 def ledger(kind: str) -> Ledger:
-    """This process's; it is made when first used."""
-    return Ledger(Path(os.environ["CHAOS_LEDGERS"]), kind)
+    """This process's, made when first used: one, whichever thread asks first."""
+    with _lock:
+        if kind not in _ledgers:
+            _ledgers[kind] = Ledger(Path(os.environ["CHAOS_LEDGERS"]), kind)
+        return _ledgers[kind]
 
 
 @contextmanager

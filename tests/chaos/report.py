@@ -49,7 +49,7 @@ def table(verdicts: dict[str, Verdict]) -> str:
     lines += ["", _row("fault", *(f"{name}: times, longest silence" for name in verdicts), "work resumed within")]
     lines.append(_row("---", *("---:" for _ in range(len(every) + 1))))
     for kind in sorted(kinds):
-        cells = [f"{v.faults[kind]} x {v.silence[kind]:.2f} s" if v.faults[kind] else "-" for v in every]
+        cells = [f"{v.faults[kind]} x {v.silence.get(kind, 0.0):.2f} s" if v.faults[kind] else "-" for v in every]
         resumed = [v.resumed[kind] for v in every if kind in v.resumed]
         lines.append(_row(kind, *cells, f"{max(resumed):.2f} s" if resumed else "-"))
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """What a run proved: the ledgers of all processes against what the server holds in the end."""
 
+import bisect
 import itertools
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -182,13 +183,14 @@ def judge(evidence: Evidence, fleet: Fleet, fsck: str) -> Verdict:
 
 
 def _times(it: Evidence, verdict: Verdict) -> None:
-    for index, event in enumerate(it.events):
+    begun = [event.began for event in it.events]
+    for before, after in itertools.pairwise(it.starts):
+        # A silence is the fault's within which its middle lies.
+        if index := bisect.bisect(begun, (before + after) / 2):
+            kind = it.events[index - 1].kind
+            verdict.silence[kind] = max(verdict.silence.get(kind, 0.0), after - before)
+    for event in it.events:
         verdict.faults[event.kind] += 1
-        until = it.events[index + 1].began if index + 1 < len(it.events) else it.starts[-1]
-        during = [at for at in it.starts if event.began - 0.5 <= at <= until]
-        during += [at for at in it.starts if at > until][:1]
-        gap = max((b - a for a, b in itertools.pairwise(during)), default=until - event.began)
-        verdict.silence[event.kind] = max(verdict.silence.get(event.kind, 0.0), gap)
         if event.serves_at is not None:
             after = next((at - event.serves_at for at in it.starts if at >= event.serves_at), None)
             if after is not None:
