@@ -316,8 +316,8 @@ class _Supervisor:
 
 
 def _send(child: asyncio.subprocess.Process, number: int) -> None:
-    """A signal, unless it has ended. Its own `send_signal` may take the exit code of one that just did, and asyncio then
-    makes one up (255; https://github.com/python/cpython/issues/87744).
+    """A signal, unless it has ended. Its own `send_signal` may take the exit code of one that just did, and asyncio
+    then makes one up (255; https://github.com/python/cpython/issues/87744).
     """
     if child.returncode is None:
         with contextlib.suppress(ProcessLookupError):
