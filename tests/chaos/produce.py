@@ -19,7 +19,7 @@ from ardiq.task import PreparedTask, Task
 from . import jobs
 
 _WATCHED = 0.15
-_WAIT_S = 20.0
+_WAIT_S, _LAST_WAIT_S = 20.0, 3.0
 _ACKED = "safe" if jobs.app.durability == "replicated" else "acked"
 
 
@@ -36,7 +36,7 @@ class Producer:
         # Batches at a pace of their own, so that single tasks come all the time.
         await asyncio.gather(self._paced(ways, [30, 2, 3, 10], 0.6), self._paced([self._many], [1], 0.4))
         if self._open:
-            await asyncio.wait(self._open)
+            await asyncio.wait(self._open, timeout=_LAST_WAIT_S)
 
     async def _paced(self, ways: list[Callable[[], Awaitable[None]]], weights: list[int], share: float) -> None:
         started, sent = time.monotonic(), 0
