@@ -249,9 +249,9 @@ impl Batch {
                     *place = Some(value);
                 }
             }
-            Err(error) => {
-                self.error.get_or_insert(error);
-            }
+            // One that may have been enqueued counts more than others that were not.
+            Err(error) if error.maybe_sent() || self.error.is_none() => self.error = Some(error),
+            Err(_) => {}
         }
         self.open_chunks -= 1;
         if self.open_chunks > 0 {
@@ -276,4 +276,20 @@ fn wrong_width(function: &Function, width: usize) -> Error {
 
 fn lock(batch: &Mutex<Batch>) -> std::sync::MutexGuard<'_, Batch> {
     batch.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_failures_the_one_that_may_have_been_carried_out_is_told() {
+        for order in [[false, true], [true, false]] {
+            let mut batch = Batch { ticket: 1, values: vec![None; 2], open_chunks: 2, error: None };
+            let mut fail = |at: usize| batch.answer(at, Err(Error::broker("gone", order[at])));
+            assert!(fail(0).is_none());
+            let Some(Event::Partly { error, .. }) = fail(1) else { panic!("not told") };
+            assert!(error.maybe_sent(), "{order:?}");
+        }
+    }
 }
