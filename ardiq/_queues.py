@@ -46,7 +46,7 @@ def read_shares(app: "Ardiq", queues: Queues | None) -> dict[str, int]:
         return {app.queue_name: 1}
     if isinstance(queues, str | bytes) or not isinstance(queues, Iterable):
         raise TypeError(f"queues must be names or a dict of names and shares, not {type(queues).__name__}")
-    names = [_options.key_part("each of queues", name) for name in queues]
+    names = [_options.key_part("queue name", name) for name in queues]
     if not names:
         raise ValueError("queues must name at least one queue")
     if len(set(names)) < len(names):

@@ -328,8 +328,10 @@ def read_queues(app: "Ardiq", queues: list[tuple[str, int]] | None) -> dict[str,
     """What `run` is told of queues, checked before anything is started."""
     if queues is None:
         return None
-    if len({name for name, _ in queues}) < len(queues):
-        raise Refusal("--queue names a queue twice")
+    names = [name for name, _ in queues]
+    for name in names:
+        if names.count(name) > 1:
+            raise Refusal(f"--queue names {name!r} twice")
     try:
         return read_shares(app, dict(queues))
     except ValueError as error:

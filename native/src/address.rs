@@ -51,7 +51,8 @@ impl Address {
     /// [`Error::Argument`] that names the part which cannot be used, never the password.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let (first, others) = hosts(text);
-        let mut url = Url::parse(&first).map_err(|e| invalid(format!("not a URL: {e}")))?;
+        let mut url =
+            Url::parse(&first).map_err(|e| invalid(format!("not a URL, such as redis://localhost:6379: {e}")))?;
         let query = Query::parse(&url)?;
         let shown = shown(&url, &others);
         let at = |what: String| invalid(format!("{shown}: {what}"));

@@ -5,6 +5,11 @@ use std::fmt;
 
 use redis::ServerError;
 
+const FORBIDDEN: &str =
+    "the server's user may not do this; `ACL SETUSER` grants commands and keys, `ardiq migrate --acl` tells which";
+/// The same of a command inside a function, since Redis 7.0 and before.
+const IN_FUNCTION: [&str; 2] = ["ACL failure in script", "The user executing the script can't run"];
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// The server is unreachable, refuses, or dropped the connection.
@@ -68,9 +73,7 @@ impl Error {
             },
             "NOAUTH" => refused(format!("the server wants a password; put it in the URL ({detail})")),
             "WRONGPASS" => refused(format!("the server does not accept the user or password of the URL ({detail})")),
-            "NOPERM" => {
-                refused(format!("the server's user may not do this; `ACL SETUSER` grants commands and keys ({detail})"))
-            }
+            "NOPERM" => refused(format!("{FORBIDDEN} ({detail})")),
             "READONLY" => refused(format!("the server is a read-only replica; connect to the primary ({detail})")),
             "LOADING" => refused(format!("the server is still loading its data; wait until it is up ({detail})")),
             "BUSY" => refused(format!(
@@ -94,6 +97,10 @@ impl Error {
                 Some(code) => Self::Server { code: code.to_owned(), message: detail.to_owned() },
                 None => match raised_in_script(detail) {
                     Some((code, detail)) => Self::from_reply(code, detail),
+                    // Raised in the middle of a function: what it wrote before stays.
+                    None if IN_FUNCTION.iter().any(|said| detail.contains(said)) => {
+                        Self::Script(format!("{FORBIDDEN} ({detail})"))
+                    }
                     None => Self::Script(format!("{code} {detail}").trim_end().to_owned()),
                 },
             },
@@ -210,6 +217,12 @@ mod tests {
             assert!(matches!(error, Error::Broker { maybe_sent: false, .. }), "{code}");
             assert!(error.to_string().contains("as the server says"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_right_that_is_missing_inside_a_function_has_the_remedy() {
+        let error = Error::from_reply("ERR", "ACL failure in script: User p has no permissions to run 'hsetnx'");
+        assert!(matches!(error, Error::Script(_)) && error.to_string().contains("ACL SETUSER"), "{error}");
     }
 
     #[test]

@@ -151,6 +151,14 @@ async def test_none_can_do_more(url: Callable[..., str], make_app: Callable[...,
                 await make_app(redis_url=url(role, "--queue", "mine"), queue_name="others").ref("work").enqueue()
 
 
+async def test_a_producer_that_runs_tasks_is_told_what_to_do(
+    url: Callable[..., str], make_app: Callable[..., Ardiq]
+) -> None:
+    assert main(["migrate", url("operator")]) == 0
+    with pytest.raises(ArdiqError, match="ardiq migrate --acl"):
+        await make_app(redis_url=url("producer"), burst=True).run()
+
+
 async def test_a_library_that_is_missing_is_not_loaded_by_everybody(
     url: Callable[..., str], make_app: Callable[..., Ardiq], admin: _core.Core
 ) -> None:
@@ -168,3 +176,5 @@ def test_what_makes_no_sense_is_refused(server: Server, capsys: pytest.CaptureFi
     for words in ([server.url, "--queue", "x"], [server.url, "--acl", "--force"], ["status", server.url, "--acl"]):
         assert main(["migrate", *words]) == 2
     assert "--queue goes with --acl" in capsys.readouterr().err
+    assert main(["migrate", server.url, "--acl", "--queue", "a{b"]) == 2
+    assert "--queue: queue name 'a{b' must not contain braces" in capsys.readouterr().err

@@ -438,9 +438,9 @@ async def test_the_command_line_names_queues_and_shares(
     ("words", "says"),
     [
         (["--queue", "a=0"], "expected a whole number, at least 1, got '0'"),
-        (["--queue", "a", "--queue", "a=2"], "--queue names a queue twice"),
-        (["--queue", "a}"], "--queue: each of queues 'a}' must not contain braces"),
-        (["--queue", ""], "--queue: each of queues must not be empty"),
+        (["--queue", "a", "--queue", "a=2"], "--queue names 'a' twice"),
+        (["--queue", "a}"], "--queue: queue name 'a}' must not contain braces"),
+        (["--queue", ""], "--queue: queue name must not be empty"),
         (["--queue", "a", "--queue", "b", "--queue", "c"], "--queue: 3 queues need as many slots at least"),
     ],
 )

@@ -22,7 +22,7 @@ pub async fn render(watched: &[Watched]) -> String {
         let (stalls, held) = stall.counted();
         let help = "Times the event loop did not turn for stall_after or longer.";
         text.counter("loop_stalls_total", help, &[], stalls);
-        let help = "Of these, times when something held on to the interpreter itself.";
+        let help = "Stalls of the event loop in which something held on to the interpreter itself.";
         text.counter("interpreter_held_total", help, &[], held);
         let help = "For how long the event loop has not turned; 0 while it does.";
         text.gauge("loop_stalled_seconds", help, &[], stall.stalled().as_secs_f64());
