@@ -5,7 +5,7 @@ local M = {}
 function M.scheduled(b)
   if not b.first_due then return end
   local alarm = redis.pcall('HGET', keys.meta(b.base), 'alarm')
-  local at = type(alarm) == 'string' and number.of(alarm) or 0
+  local at = number.of(alarm, 0)
   if at <= b.now or b.first_due < at then lane.wake(b.base, b.first_due_lane, 1) end
 end
 

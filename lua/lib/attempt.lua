@@ -199,12 +199,8 @@ end
 -- whether any is left, and whether any of those was not tried yet. The whole hash is read: it is bounded by what one
 -- worker can hold. What a damaged key keeps from a lost one goes behind the rest, with minus the time as its token.
 function M.take_from(b, worker, limit, ttl_ms, lost, max_lost)
-  local running, held, moved = keys.running(b.base, worker), {}, {}
-  local entries = redis.call('HGETALL', running)
-  for i = 1, #entries, 2 do held[#held + 1] = { id = entries[i], token = number.of(entries[i + 1], 0) } end
   -- Each portion goes to the front of the lane, so the newest claims come first, and within it the oldest.
-  table.sort(held, function(x, y) return x.token < y.token end)
-  local stuck = {}
+  local running, held, moved, stuck = keys.running(b.base, worker), member.claims(b.base, worker), {}, {}
   for i = math.max(#held - limit + 1, 1), #held do
     local _, stays = M.hand_back(b, held[i].id, ttl_ms, lost, max_lost)
     if stays then

@@ -153,14 +153,8 @@ end
 
 -- The claims of an earlier step again, after its reply was lost: what the worker holds from `first_token` on.
 function M.since(base, worker, first_token, reply)
-  local held, found = redis.call('HGETALL', keys.running(base, worker)), {}
-  for i = 1, #held, 2 do
-    local token = number.of(held[i + 1], 0)
-    if token >= first_token then found[#found + 1] = { id = held[i], token = token } end
-  end
-  table.sort(found, function(x, y) return x.token < y.token end)
-  for _, one in ipairs(found) do
-    local r = task.read(base, one.id, CLAIM)
+  for _, one in ipairs(member.claims(base, worker)) do
+    local r = one.token >= first_token and task.read(base, one.id, CLAIM)
     if r and r.state == 'running' then
       local at = #reply
       reply[at + 1], reply[at + 2] = one.id, clock.text(one.token)

@@ -37,7 +37,7 @@ end
 
 -- A task that has not ended has changed: whoever waits for it hears of it, if it is watched.
 function M.changed(base, now, id, watched_until, told)
-  if not watched_until or (tonumber(watched_until) or 0) <= now then return end
+  if not watched_until or number.of(watched_until, 0) <= now then return end
   local names = redis.pcall('SMEMBERS', keys.waiters(base, id))
   if errors.of(names) or #names == 0 then return end
   local record = task.read(base, id, SHOWN)

@@ -18,7 +18,7 @@ return function(base)
   for _, name in ipairs(lanes) do
     local id = first(base, name)
     local record = id and task.read(base, id, { 'enqueued_at', 'due_at' }) or {}
-    local since = math.max(tonumber(record.enqueued_at) or 0, tonumber(record.due_at) or 0)
+    local since = math.max(number.of(record.enqueued_at, 0), number.of(record.due_at, 0))
     if since > 0 then reply[#reply + 1], reply[#reply + 2] = name, since end
   end
   return reply
