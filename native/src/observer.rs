@@ -165,24 +165,10 @@ fn count(counters: &mut BTreeMap<String, u64>, what: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     fn claim(token: i64, name: &str, tries: i64) -> Claim {
-        Claim {
-            id: b"t".into(),
-            token,
-            name: name.into(),
-            args: b"[]".into(),
-            kwargs: Vec::new(),
-            codec: Vec::new(),
-            headers: Vec::new(),
-            lane: b"default".into(),
-            tries,
-            enqueued_at: 0,
-            received: Instant::now(),
-        }
+        Claim { tries, ..Claim::example(token, name) }
     }
 
     fn outcome(token: i64, kind: &str, run_ms: i64) -> Args {

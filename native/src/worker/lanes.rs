@@ -101,24 +101,10 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     fn claim(token: i64, lane: &str) -> Claim {
-        Claim {
-            id: b"t".into(),
-            token,
-            name: b"work".into(),
-            args: b"[]".into(),
-            kwargs: Vec::new(),
-            codec: Vec::new(),
-            headers: Vec::new(),
-            lane: lane.into(),
-            tries: 1,
-            enqueued_at: 0,
-            received: Instant::now(),
-        }
+        Claim { lane: lane.into(), ..Claim::example(token, "work") }
     }
 
     #[test]

@@ -27,6 +27,26 @@ pub struct Claim {
     pub received: Instant,
 }
 
+#[cfg(test)]
+impl Claim {
+    /// The first attempt of a task of that name, in the lane `default`.
+    pub fn example(token: i64, name: &str) -> Self {
+        Self {
+            id: format!("t{token}").into_bytes(),
+            token,
+            name: name.into(),
+            args: b"[]".into(),
+            kwargs: Vec::new(),
+            codec: Vec::new(),
+            headers: Vec::new(),
+            lane: b"default".into(),
+            tries: 1,
+            enqueued_at: 0,
+            received: Instant::now(),
+        }
+    }
+}
+
 /// An outcome that was not accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refusal {

@@ -5,19 +5,7 @@ const LEASE: Duration = Duration::from_secs(60);
 const MS: Duration = Duration::from_millis(1);
 
 fn claim(token: i64, name: &str, now: Instant) -> Claim {
-    Claim {
-        id: format!("t{token}").into_bytes(),
-        token,
-        name: name.into(),
-        args: b"[]".into(),
-        kwargs: Vec::new(),
-        codec: Vec::new(),
-        headers: Vec::new(),
-        lane: b"default".into(),
-        tries: 1,
-        enqueued_at: 0,
-        received: now,
-    }
+    Claim { received: now, ..Claim::example(token, name) }
 }
 
 fn reply(tokens: std::ops::Range<i64>, more: bool, wait_ms: i64, now: Instant) -> Reply {
