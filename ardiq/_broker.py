@@ -58,54 +58,35 @@ class Enqueued(asyncio.Future[Job], Coroutine[Any, Any, Job]):
 class Broker:
     """The core of one app and its lines, one for each live event loop."""
 
-    def __init__(
-        self,
-        url: str,
-        base: str,
-        registry: str,
-        queue: str,
-        result_ttl_ms: int,
-        timeout_ms: int,
-        lease_ms: int,
-        *,
-        is_replicated: bool = False,
-    ) -> None:
-        self._url = url
-        self._base = base
-        self._registry = registry
-        self._queue = queue
-        self._result_ttl_ms = result_ttl_ms
+    def __init__(self, app: "Ardiq", timeout_ms: int) -> None:
+        # Not kept: the app closes this when it goes.
+        self._url = app.redis_url
+        self._base = f"{app.prefix}:{{{app.queue_name}}}:"
+        self._registry = f"{app.prefix}:queues"
+        self._queue = app.queue_name
+        self._result_ttl_ms = app.result_ttl_ms
         # With the record gone at once, a repeated enqueue could not be told from a new one.
-        self.repeat = result_ttl_ms != 0
+        self.repeat = app.result_ttl_ms != 0
         self._timeout_ms = timeout_ms
-        self._is_replicated = is_replicated
-        self._lease_ms = lease_ms
+        self._is_replicated = app.durability == "replicated"
+        self._lease_ms = app.idle_timeout_ms
         self._lock = threading.Lock()
         self._core: _core.Core | None = None
         self._lines: dict[asyncio.AbstractEventLoop, Line] = {}
         self._known = False
         self.is_listed = True  # in the list of queues
         # A wrong URL is refused now, a server is not asked yet.
-        if not _is_embedded(url):
-            self._core = self._open(url)
+        if not _is_embedded(self._url):
+            self._core = self._open(self._url)
         else:
             from .embedded import data_path
 
-            data_path(url)
+            data_path(self._url)
         _brokers.add(self)
 
     def sibling(self, app: "Ardiq") -> "Broker":
         """One for another queue of the same server, or for another server: what this app says."""
-        other = Broker(
-            app.redis_url,
-            base=f"{app.prefix}:{{{app.queue_name}}}:",
-            registry=f"{app.prefix}:queues",
-            queue=app.queue_name,
-            result_ttl_ms=self._result_ttl_ms,
-            timeout_ms=self._timeout_ms,
-            is_replicated=self._is_replicated,
-            lease_ms=self._lease_ms,
-        )
+        other = Broker(app, self._timeout_ms)
         other.is_listed = self.is_listed
         return other
 

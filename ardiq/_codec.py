@@ -276,6 +276,22 @@ class Codec:
             raise ValueError("the stored arguments are not a list and a mapping")
         return list(a), k
 
+    def encode_fitting(
+        self, name: str, signature: Signature | None, args: list[Any], kwargs: dict[str, Any]
+    ) -> tuple[bytes, bytes, str]:
+        """As `encode_call`, for who must know now that the task's worker will take it.
+
+        Raises:
+            TypeError: the arguments do not fit the function, or one its annotation.
+            ValueError: as `encode_call`.
+        """
+        if signature is not None:
+            signature.check(args, kwargs)
+        call = self.encode_call(name, signature, args, kwargs)
+        if signature is not None and not self.is_custom:
+            self.receive_call(*call, signature)
+        return call
+
     def receive_call(
         self, args: bytes, kwargs: bytes, codec: str, signature: Signature | None
     ) -> tuple[list[Any], dict[str, Any]]:

@@ -32,17 +32,17 @@ class Outcome(NamedTuple):
         state, tries, enqueued_at, started_at, finished_at, codec, value = fields
         return cls(
             state.decode(errors="replace"),
-            _number(tries),
-            _number(enqueued_at),
-            _number(started_at),
-            _number(finished_at),
+            number(tries),
+            number(enqueued_at),
+            number(started_at),
+            number(finished_at),
             codec.decode(errors="replace"),
             value if isinstance(value, bytes) else str(value).encode(),
         )
 
 
-def _number(text: bytes | int) -> int:
-    """0 where somebody wrote something else into the record."""
+def number(text: bytes | int) -> int:
+    """A number of a record; 0 where there is none, or somebody wrote something else."""
     try:
         return int(text)
     except ValueError:

@@ -7,7 +7,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from ._codec import from_json
-from ._mailbox import Outcome, too_late
+from ._mailbox import Outcome, number, too_late
 from ._signature import Signature
 from ._signing import Signer
 from .models import Attempt, Progress, TaskInfo, TaskResult
@@ -191,7 +191,4 @@ def text_of(record: dict[str, bytes], field: str) -> str:
 
 def number_of(record: dict[str, bytes], field: str) -> int:
     """A field as a number; 0 where there is none, or somebody wrote something else."""
-    try:
-        return int(record.get(field) or 0)
-    except ValueError:
-        return 0
+    return number(record.get(field, b""))

@@ -169,16 +169,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         self._fires_schedules = True
         self._durability = _options.durability(durability)
         self._prefix = _options.key_part("prefix", prefix)
-        self._broker = Broker(
-            self._redis_url,
-            base=f"{prefix}:{{{queue_name}}}:",
-            registry=f"{prefix}:queues",
-            queue=queue_name,
-            result_ttl_ms=result_ttl_ms,
-            timeout_ms=_options.integer("broker_timeout_ms", broker_timeout_ms, least=1),
-            is_replicated=self._durability == "replicated",
-            lease_ms=self._idle_timeout_ms,
-        )
+        self._broker = Broker(self, _options.integer("broker_timeout_ms", broker_timeout_ms, least=1))
         self._producer = Producer(self)
         self._queue = Queue(self)
         self._crons: dict[str, dict[str, Any]] = {}

@@ -285,12 +285,7 @@ class DeadLetters:
         for row in rows:
             entry = self._app._registry.get(row.name)
             signature = None if entry is None else entry.signature
-            if signature is not None:
-                signature.check(*call)
-            change = self._app._codec.encode_call(row.name, signature, *call)
-            if signature is not None and not self._app._codec.is_custom:
-                self._app._codec.receive_call(*change, signature)  # as its worker will
-            changes.append((*change, ""))
+            changes.append((*self._app._codec.encode_fitting(row.name, signature, *call), ""))
         return changes
 
     async def _signed(self, rows: Rows, changes: Changes, is_known: bool) -> tuple[Rows, Changes]:

@@ -21,8 +21,8 @@ class Refusal(Exception):
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
-    """What Ardiq finds impossible in here is what was asked for.
+def refusing(option: str = "") -> Iterator[None]:
+    """What Ardiq finds impossible in here is what was asked for, by an option if it is named.
 
     Raises:
         Refusal: for a `ValueError` or a `TypeError`.
@@ -30,7 +30,7 @@ def refusing() -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        raise Refusal(str(error)) from None
+        raise Refusal(f"{option}: {error}" if option else str(error)) from None
 
 
 class Parser(argparse.ArgumentParser):
@@ -146,10 +146,7 @@ def check_call(app: "Ardiq", name: str, args: list[Any], kwargs: dict[str, Any])
     entry = app._registry.get(name)
     if entry is not None and entry.signature is not None:
         with refusing():
-            entry.signature.check(args, kwargs)
-            travelling = app._codec.encode_call(name, entry.signature, args, kwargs)
-            if not app._codec.is_custom:
-                app._codec.receive_call(*travelling, entry.signature)
+            app._codec.encode_fitting(name, entry.signature, args, kwargs)
 
 
 def unknown_task(target: str, app: "Ardiq", name: str) -> str:

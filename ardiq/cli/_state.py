@@ -18,7 +18,7 @@ class State:
 
     def __init__(self, app: "Ardiq") -> None:
         self.core: _core.Core = app._broker.core
-        self.base = f"{app.prefix}:{{{app.queue_name}}}:"
+        self.base = app._broker._base
 
     def counts(self) -> dict[str, int]:
         """Numbers of tasks: `scheduled`, `queued`, `running`, `suspects`, `dead`, `ready:<lane>` …"""

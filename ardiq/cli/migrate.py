@@ -15,7 +15,7 @@ from typing import Any
 
 from .. import _core, _options
 from . import _acl, is_url, load_app, open_core
-from ._arguments import DEFAULT_URL, Refusal, json_argument
+from ._arguments import DEFAULT_URL, Refusal, json_argument, refusing
 from ._output import moment, print_json
 
 
@@ -99,10 +99,8 @@ def _understand(arguments: argparse.Namespace) -> tuple[str, str]:
     if arguments.queue and not arguments.acl:
         raise Refusal("--queue goes with --acl: a library is for all queues")
     for name in arguments.queue:
-        try:
+        with refusing("--queue"):
             _options.key_part("queue name", name)
-        except ValueError as error:
-            raise Refusal(f"--queue: {error}") from None
     if action == "show" and rest:
         raise Refusal("show prints the library of this Ardiq: it takes no server")
     if arguments.to is not None and not 1 <= arguments.to <= _core.PROTOCOL_VERSION:

@@ -25,7 +25,7 @@ from .._processes import exit_reason
 from .._queues import read_shares
 from ..errors import LibraryError
 from . import Refusal, load_app
-from ._arguments import duration_ms
+from ._arguments import duration_ms, positive, refusing
 from ._health import check_ports, listen, read_place
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-w",
         "--workers",
-        type=_positive,
+        type=positive,
         default=1,
         metavar="N",
         help="number of worker processes (default: 1)",
@@ -78,11 +78,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="wait this long for running tasks when stopping, then hand them back (default: wait for them)",
     )
-    parser.add_argument("--max-tasks", type=_positive, metavar="N", help="end a worker after about N attempts")
+    parser.add_argument("--max-tasks", type=positive, metavar="N", help="end a worker after about N attempts")
     parser.add_argument("--max-age", type=_seconds, metavar="TIME", help="end a worker after this time")
     parser.add_argument(
         "--max-memory-mb",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="end a worker that holds more MiB than this, with its child processes",
     )
@@ -332,21 +332,13 @@ def read_queues(app: "Ardiq", queues: list[tuple[str, int]] | None) -> dict[str,
     for name in names:
         if names.count(name) > 1:
             raise Refusal(f"--queue names {name!r} twice")
-    try:
+    with refusing("--queue"):
         return read_shares(app, dict(queues))
-    except ValueError as error:
-        raise Refusal(f"--queue: {error}") from None
 
 
 def _queue(text: str) -> tuple[str, int]:
     name, equals, share = text.rpartition("=")
-    return (name, _positive(share)) if equals else (text, 1)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number, at least 1, got {text!r}")
-    return int(text)
+    return (name, positive(share)) if equals else (text, 1)
 
 
 def _seconds(text: str) -> float:
