@@ -15,8 +15,8 @@ from . import is_url, load_app, open_core
 from ._arguments import json_argument, refusing, target_argument
 from ._output import many, print_json, printable
 
-# Bounds for how long one call keeps the server from others: about 2 ms.
-_PAGE = 200
+# Bounds for how long one call keeps the server from others: about 1 ms.
+_PAGE = 100
 
 FINDINGS = {
     "ghost_in_dead": "listed as a dead letter, but has not failed",
