@@ -8,41 +8,29 @@ takes its place.
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import queue
 import signal
-import subprocess
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING
 
 from .. import embedded
-from .._memory import oom_kills, resident_mb
-from .._processes import exit_reason
+from .._memory import resident_mb
 from .._queues import read_shares
 from ..errors import LibraryError
 from . import Refusal, load_app
 from ._arguments import duration_ms, positive, refusing
 from ._health import check_ports, listen, read_place
+from ._supervisor import RECYCLED, SIGNALS, STUBBORN_S, Supervisor, end_in_order
 
 if TYPE_CHECKING:
     from ..app import Ardiq
 
 _log = logging.getLogger("ardiq")
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_REFUSED = 2
-_RECYCLED = 3
-_STALLED = 4  # see native/src/stalls.rs
-_REPLACED = {_RECYCLED: "reached a limit", _STALLED: "ended: its event loop was stalled"}
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
-_HEALTHY_AFTER_S = 60.0
 _LOOK_S = 0.5
-_STUBBORN_S = 8.0  # longer than a cancelled worker takes to leave
-_DEAF_S = _STUBBORN_S + 2.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -104,6 +92,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     level = logging.DEBUG if arguments.verbose else logging.WARNING if arguments.quiet else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(process)d %(levelname)s %(message)s")
+    if arguments.lifeline is not None:
+        end_in_order(arguments.lifeline)
     app = load_app(arguments.app)
     read_queues(app, arguments.queues)
     check_ports(arguments.health, arguments.workers)
@@ -111,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
         return asyncio.run(_Work(app, arguments).run())
     if embedded.is_embedded(app.redis_url):
         embedded.url_for(app.redis_url)  # here, so that the children share it
-    return asyncio.run(_Supervisor(arguments).run())
+    return asyncio.run(Supervisor(arguments).run())
 
 
 class _Work:
@@ -134,14 +124,13 @@ class _Work:
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         self._main = asyncio.current_task()
-        for number in _SIGNALS:
+        for number in SIGNALS:
             # Not the loop's own handlers: a task may hold up the loop.
             signal.signal(number, lambda *_: self._signalled(loop))
         if self._arguments.drain_timeout is not None:
             threading.Thread(target=self._end_in_time, daemon=True).start()
         lifeline = self._arguments.lifeline
         if lifeline is not None:
-            os.set_inheritable(lifeline, False)
             loop.add_reader(lifeline, self._parent_ended)
         watch = loop.create_task(self._watch())
         try:
@@ -157,7 +146,7 @@ class _Work:
                 raise
         finally:
             watch.cancel()
-        return _RECYCLED if self._is_recycled and lifeline is not None and not self._is_asked else 0
+        return RECYCLED if self._is_recycled and lifeline is not None and not self._is_asked else 0
 
     def _signalled(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._is_asked:
@@ -194,7 +183,7 @@ class _Work:
     def _end_in_time(self) -> None:
         """On a thread: end even if the loop is held up or a task ignores that it is cancelled."""
         self._drains.get()
-        time.sleep(self._arguments.drain_timeout + _STUBBORN_S)
+        time.sleep(self._arguments.drain_timeout + STUBBORN_S)
         why = "a task does not let itself be cancelled" if self._is_over else "a task holds up the event loop"
         self._end_at_once(f"{why}; what was running runs again when the lease is over")
 
@@ -224,104 +213,6 @@ class _Work:
         if limits.max_memory_mb is not None and attempts and (held := resident_mb()) > limits.max_memory_mb:
             return f"holds {held} MiB (--max-memory-mb {limits.max_memory_mb})"
         return None
-
-
-class _Supervisor:
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self._count: int = arguments.workers
-        self._drain_timeout: float | None = arguments.drain_timeout
-        self._command = [sys.executable, "-m", "ardiq", "run", arguments.app]
-        for name in ("burst", "verbose", "quiet", "allow_eviction"):
-            if getattr(arguments, name):
-                self._command.append("--" + name.replace("_", "-"))
-        for name in ("drain_timeout", "max_tasks", "max_age", "max_memory_mb", "replace_stalled"):
-            if (value := getattr(arguments, name)) is not None:
-                self._command += ["--" + name.replace("_", "-"), str(value)]
-        for name, share in arguments.queues or ():
-            self._command += ["--queue", f"{name}={share}"]
-        self._health = arguments.health
-        self._children: set[asyncio.subprocess.Process] = set()
-        self._stopping = asyncio.Event()
-
-    async def run(self) -> int:
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self._stop)
-        # The children watch the reading end: it tells them when this process is gone, however it went.
-        lifeline, held = os.pipe()
-        try:
-            return max(await asyncio.gather(*(self._keep(number, lifeline) for number in range(1, self._count + 1))))
-        finally:
-            os.close(lifeline)
-            os.close(held)
-
-    def _stop(self) -> None:
-        for child in self._children:
-            _send(child, signal.SIGTERM)
-        if not self._stopping.is_set() and self._drain_timeout is not None:
-            # One that holds on to the interpreter does not even hear the signal.
-            asyncio.get_running_loop().call_later(self._drain_timeout + _DEAF_S, self._kill)
-        self._stopping.set()
-
-    def _kill(self) -> None:
-        for child in self._children:
-            _log.warning("worker process %d does not stop: killed", child.pid)
-            _send(child, signal.SIGKILL)
-
-    async def _keep(self, number: int, lifeline: int) -> int:
-        pause = _FIRST_PAUSE_S
-        while True:
-            started, kills = time.monotonic(), oom_kills()
-            code = await self._one(number, lifeline)
-            if self._stopping.is_set() or code in (0, _REFUSED):
-                return 0 if code in (0, _RECYCLED, -signal.SIGTERM) else max(code, 1)
-            if code in _REPLACED:
-                _log.info("worker %d of %d has %s; starting a new one", number, self._count, _REPLACED[code])
-                continue
-            if time.monotonic() - started > _HEALTHY_AFTER_S:
-                pause = _FIRST_PAUSE_S
-            _log.error(
-                "worker %d of %d ended: %s; starting it again in %g s",
-                number,
-                self._count,
-                exit_reason(code, kills),
-                pause,
-            )
-            try:
-                async with asyncio.timeout(pause):
-                    await self._stopping.wait()
-                return 1
-            except TimeoutError:
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
-
-    async def _one(self, number: int, lifeline: int) -> int:
-        health = [] if self._health is None else ["--health", str(self._health.of_worker(number))]
-        # A process group of its own: Ctrl-C in the terminal reaches this process alone, which passes it on once.
-        child = await asyncio.create_subprocess_exec(
-            *self._command,
-            *health,
-            "--lifeline",
-            str(lifeline),
-            pass_fds=[lifeline],
-            stdin=subprocess.DEVNULL,
-            process_group=0,
-        )
-        self._children.add(child)
-        if self._stopping.is_set():
-            _send(child, signal.SIGTERM)
-        try:
-            return await child.wait()
-        finally:
-            self._children.discard(child)
-
-
-def _send(child: asyncio.subprocess.Process, number: int) -> None:
-    """A signal, unless it has ended. Its own `send_signal` may take the exit code of one that just did, and asyncio
-    then makes one up (255; https://github.com/python/cpython/issues/87744).
-    """
-    if child.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child.pid, number)
 
 
 def read_queues(app: "Ardiq", queues: list[tuple[str, int]] | None) -> dict[str, int] | None:

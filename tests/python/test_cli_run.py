@@ -49,6 +49,10 @@ JOBS = """
                 pass
 
     @app.task
+    async def leave(code: int) -> None:
+        os._exit(code)
+
+    @app.task
     async def hog() -> None:
         await note.fn("started")
         time.sleep(600)
@@ -184,7 +188,7 @@ def test_it_says_what_it_connects_to_and_when_it_is_ready(project: Project) -> N
     process = project.start("jobs:app")
     assert process.stderr is not None
     assert process.stderr.readline().endswith(f"connecting to {project.core.url}\n")
-    ready = r"ready: worker \S+:[0-9a-f]{12}, queue 'default', 16 at once, 8 tasks: note, slow, "
+    ready = r"ready: worker \S+:[0-9a-f]{12}, queue 'default', 16 at once, 9 tasks: note, slow, "
     assert re.search(ready, process.stderr.readline())
 
 
@@ -241,6 +245,18 @@ def test_a_crashed_worker_is_started_again_and_the_signal_named(project: Project
     # Where the control group counts what the kernel kills for want of memory, it was not that.
     assert re.search("killed by SIGKILL(, perhaps out of memory)?; starting it again in 1 s", errors)
     assert set(project.workers()) <= {first}, errors
+
+
+@pytest.mark.parametrize("number", [0, 2, 3])
+def test_a_task_that_exits_has_crashed_its_worker_whatever_the_code(project: Project, number: int) -> None:
+    process = project.start("jobs:app", "--workers", "2")
+    eventually(lambda: len(project.workers()) == 2)
+    first = set(project.workers())
+    project.enqueue("leave", f"[{number}]")
+    eventually(lambda: len(set(project.workers()) - first) == 1)
+    code, errors = stop(process)
+    assert code == 0, errors
+    assert f"ended: exit code {number}; starting it again in 1 s" in errors
 
 
 def test_workers_end_when_the_process_that_keeps_them_is_killed(project: Project) -> None:

@@ -1,0 +1,141 @@
+"""Several worker processes, kept running."""
+
+import argparse
+import asyncio
+import atexit
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from .._memory import oom_kills
+from .._processes import exit_reason
+
+_log = logging.getLogger("ardiq")
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+RECYCLED = 3
+STUBBORN_S = 8.0  # longer than a cancelled worker takes to leave
+_REFUSED = 2
+_STALLED = 4  # see native/src/stalls.rs
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_HEALTHY_AFTER_S = 60.0
+_DEAF_S = STUBBORN_S + 2.0
+_IN_ORDER = b"."
+
+
+class Supervisor:
+    """Starts worker processes, passes signals on to them, and starts a crashed one again."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._count: int = arguments.workers
+        self._drain_timeout: float | None = arguments.drain_timeout
+        self._command = [sys.executable, "-m", "ardiq", "run", arguments.app]
+        for name in ("burst", "verbose", "quiet", "allow_eviction"):
+            if getattr(arguments, name):
+                self._command.append("--" + name.replace("_", "-"))
+        for name in ("drain_timeout", "max_tasks", "max_age", "max_memory_mb", "replace_stalled"):
+            if (value := getattr(arguments, name)) is not None:
+                self._command += ["--" + name.replace("_", "-"), str(value)]
+        for name, share in arguments.queues or ():
+            self._command += ["--queue", f"{name}={share}"]
+        self._health = arguments.health
+        self._children: set[asyncio.subprocess.Process] = set()
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._stop)
+        return max(await asyncio.gather(*(self._keep(number) for number in range(1, self._count + 1))))
+
+    def _stop(self) -> None:
+        for child in self._children:
+            _send(child, signal.SIGTERM)
+        if not self._stopping.is_set() and self._drain_timeout is not None:
+            # One that holds on to the interpreter does not even hear the signal.
+            asyncio.get_running_loop().call_later(self._drain_timeout + _DEAF_S, self._kill)
+        self._stopping.set()
+
+    def _kill(self) -> None:
+        for child in self._children:
+            _log.warning("worker process %d does not stop: killed", child.pid)
+            _send(child, signal.SIGKILL)
+
+    async def _keep(self, number: int) -> int:
+        pause = _FIRST_PAUSE_S
+        while True:
+            started, kills = time.monotonic(), oom_kills()
+            code, is_in_order = await self._one(number)
+            if self._stopping.is_set():
+                return 0 if code in (0, RECYCLED, -signal.SIGTERM) else max(code, 1)
+            if is_in_order and code in (0, _REFUSED):
+                return code
+            if is_in_order and code == RECYCLED:
+                _log.info("worker %d of %d has reached a limit; starting a new one", number, self._count)
+                continue
+            if time.monotonic() - started > _HEALTHY_AFTER_S:
+                pause = _FIRST_PAUSE_S
+            why = "its event loop was stalled" if code == _STALLED else exit_reason(code, kills)
+            _log.error("worker %d of %d ended: %s; starting it again in %g s", number, self._count, why, pause)
+            try:
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
+                return 1
+            except TimeoutError:
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    async def _one(self, number: int) -> tuple[int, bool]:
+        """The exit code of a worker process, and whether its interpreter ended in order (see `end_in_order`)."""
+        health = [] if self._health is None else ["--health", str(self._health.of_worker(number))]
+        ours, lifeline = socket.socketpair()
+        with ours:
+            with lifeline:
+                # A process group of its own: Ctrl-C in the terminal reaches this process alone, who passes it on once.
+                child = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    *health,
+                    "--lifeline",
+                    str(lifeline.fileno()),
+                    pass_fds=[lifeline.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    process_group=0,
+                )
+            self._children.add(child)
+            if self._stopping.is_set():
+                _send(child, signal.SIGTERM)
+            try:
+                code = await child.wait()
+            finally:
+                self._children.discard(child)
+            ours.setblocking(False)
+            with contextlib.suppress(BlockingIOError):  # a child of the child may hold its end
+                return code, ours.recv(1) == _IN_ORDER
+            return code, False
+
+
+def end_in_order(lifeline: int) -> None:
+    """Have the process that started this one told when the interpreter ends in order, whatever the exit code.
+
+    `os._exit(0)` in a task is no such end. When the other end of the lifeline is closed, that process is gone.
+    """
+    os.set_inheritable(lifeline, False)
+    atexit.register(_say_in_order, lifeline)
+
+
+def _say_in_order(lifeline: int) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        os.write(lifeline, _IN_ORDER)
+
+
+def _send(child: asyncio.subprocess.Process, number: int) -> None:
+    """A signal, unless it has ended. Its own `send_signal` may take the exit code of one that just did, and asyncio
+    then makes one up (255; https://github.com/python/cpython/issues/87744).
+    """
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, number)
