@@ -78,6 +78,15 @@ class Core:
     def url(self) -> str:
         """The server's URL, without its password."""
 
+    def server(self) -> tuple[str, str]:
+        """What the server is and where, such as `("Redis 7.0.15", "localhost:6379")`."""
+
+    def primaries(self) -> list[tuple[str, bool, Core]]:
+        """The primaries of a cluster, that of the queue first; none where there is no cluster.
+
+        Where each is, whether it holds the queue, and a core for it alone, to be closed.
+        """
+
     def check_eviction(self) -> None:
         """Refuse, with `LibraryError`, a server whose eviction policy could throw away tasks."""
 

@@ -1,5 +1,7 @@
 """Check the server and the queue of an app, and say what to do about each finding.
 
+Of a cluster, every primary is checked, the one that holds the queue first; with Sentinels, the primary they name.
+
 Exit code 1 when something is wrong. The keys of a large queue are looked at for a third of a second; `--all` looks at
 every one, as `ardiq fsck` does. `--repair` does so and mends what is out of place, while workers go on.
 """
@@ -8,11 +10,11 @@ import argparse
 import json
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _core
-from ..errors import ArdiqError, BrokerError
+from ..errors import ArdiqError, BrokerError, LibraryError
 from ..pauses import Pause, read_pauses
 from . import _repair, load_app
 from ._arguments import app_argument, json_argument
@@ -29,16 +31,21 @@ _OVERDUE_MS = 10_000
 _NEARLY_FULL = 0.9
 _LOOK_S = 0.3
 _MOST_SHOWN = 20
+_AWAY = "check redis_url and ARDIQ_REDIS_URL, whether the server runs, and who may reach it"
 _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red", "mended": "cyan"}
 
 
 class Finding(NamedTuple):
-    """`level`: "ok", "note" (could be better), "problem" or "mended"; `remedy`: what to do, empty for ok."""
+    """`level`: "ok", "note" (could be better), "problem" or "mended"; `remedy`: what to do, empty for ok.
+
+    `at`: which primary of a cluster; empty where there is one server, or for what concerns the queue or all of them.
+    """
 
     level: str
     about: str
     found: str
     remedy: str = ""
+    at: str = ""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         print_json([finding._asdict() for finding in findings])
     else:
         for finding in findings:
-            show(Styled(f"{finding.level:8}{finding.about}: {finding.found}", _STYLES[finding.level]))
+            about = f"{finding.about} at {finding.at}" if finding.at else finding.about
+            show(Styled(f"{finding.level:8}{about}: {finding.found}", _STYLES[finding.level]))
             if finding.remedy:
                 show(f"{'':10}{finding.remedy}")
     return 1 if any(finding.level == "problem" for finding in findings) else 0
@@ -66,33 +74,85 @@ def examine(app: "Ardiq", look_s: float = _LOOK_S, repair: bool = False) -> Iter
     """Every check of the app's server and queue; its keys are looked at for `look_s` seconds, or mended."""
     core = app._broker.core
     try:
+        nodes = core.primaries()
+        if not nodes:
+            yield from _server(core)
+    except BrokerError as error:
+        yield Finding("problem", "server", str(error), _AWAY)
+        return
+    away = yield from _primaries(nodes)
+    try:
+        yield from _library(core, len(nodes), away)
         before = time.time()
         server_ms = server_now_ms(core)
-    except BrokerError as error:
-        remedy = "check redis_url and ARDIQ_REDIS_URL, whether the server runs, and who may reach it"
-        yield Finding("problem", "server", str(error), remedy)
-        return
-    skew_ms = int(server_ms - (before + time.time()) * 500)
-    yield from _library(core)
-    yield _clock(skew_ms)
-    yield from _memory(core)
-    yield from _persistence(core)
-    try:
+        yield _clock(int(server_ms - (before + time.time()) * 500))
+        yield from _replicas(core, app.durability == "replicated", bool(nodes))
         yield from _queue(State(app), [] if app is app._root else ["--queue", app.queue_name])
         yield from _mended(core, app.result_ttl_ms) if repair else _keys(core, look_s)
+    except BrokerError as error:
+        yield Finding("problem", "queue", str(error), _AWAY)
     except ArdiqError as error:
         yield Finding("problem", "queue", str(error), "`ardiq fsck` names every damaged key")
 
 
-def _library(core: _core.Core) -> Iterator[Finding]:
-    state = core.migrate_status()
-    yield Finding("ok", "server", state["server"])
+def _primaries(nodes: list[tuple[str, bool, _core.Core]]) -> Generator[Finding, None, int]:
+    """What there is to say of each primary of a cluster; how many cannot be reached."""
+    away = 0
+    for at, holds_queue, node in nodes:
+        try:
+            for finding in _server(node, holds_queue):
+                yield finding._replace(at=at)
+        except BrokerError as error:
+            away += 1
+            yield Finding("problem", "server", str(error), _AWAY, at)
+        finally:
+            node.close()
+    return away
+
+
+def _server(core: _core.Core, holds_queue: bool = False) -> Iterator[Finding]:
+    found, at = core.server()
+    if "+sentinel://" in core.url:
+        found += f" at {at}, the primary that the Sentinels name"
+    elif holds_queue:
+        found += ", holds the queue"
+    yield Finding("ok", "server", found)
+    yield from _memory(core)
+    yield from _persistence(core)
+
+
+def _library(core: _core.Core, primaries: int, away: int) -> Iterator[Finding]:
+    if away:
+        yield Finding("note", "library", "not looked at while a primary is away", "run `ardiq migrate` when it is back")
+        return
+    try:
+        state = core.migrate_status()
+    except LibraryError as error:
+        yield Finding("problem", "library", str(error))
+        return
     if state["dirty"]:
         yield Finding("problem", "library", f"a migration was interrupted: {state['dirty']}", "run `ardiq migrate`")
     elif state["pending"]:
         yield Finding("note", "library", "; ".join(state["pending"]), "run `ardiq migrate`, or leave it to a worker")
     else:
-        yield Finding("ok", "library", "up to date")
+        yield Finding("ok", "library", f"up to date on {primaries} primaries" if primaries > 1 else "up to date")
+
+
+def _replicas(core: _core.Core, wanted: bool, is_cluster: bool) -> Iterator[Finding]:
+    info = _info(core, "replication")
+    online = sum(name.startswith("slave") and "state=online" in value for name, value in info.items())
+    if online:
+        yield Finding("ok", "replicas", f"{many(online, 'is', 'are')} connected")
+    elif wanted and not info:
+        remedy = 'make sure that one is connected: durability="replicated" wants it'
+        yield Finding("note", "replicas", "INFO is not allowed here", remedy)
+    elif wanted:
+        found = 'none is connected, and the app wants durability="replicated": each enqueue will fail'
+        remedy = "start a replica, or see in the log of one why it is not connected; `INFO replication` shows them"
+        yield Finding("problem", "replicas", found, remedy)
+    elif info and (is_cluster or "+sentinel://" in core.url):
+        remedy = "start one: nothing takes the place of this primary when it fails"
+        yield Finding("note", "replicas", "none is connected", remedy)
 
 
 def _clock(skew_ms: int) -> Finding:

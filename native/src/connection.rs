@@ -98,6 +98,12 @@ impl Connector {
         Self::to(self.address().clone(), *self.options(), Some(key.to_owned()))
     }
 
+    /// The same; of a cluster, to whichever node answers first.
+    #[must_use]
+    pub fn anywhere(&self) -> Self {
+        Self::to(self.address().clone(), *self.options(), None)
+    }
+
     /// To the server at `place` and no other.
     #[must_use]
     pub fn only(&self, place: Place) -> Self {

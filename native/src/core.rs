@@ -12,8 +12,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use tokio::task::JoinHandle;
 
+use crate::address::Place;
 use crate::bridge::convert::{from_python, to_python};
 use crate::bridge::{Channel, Health};
+use crate::connection::cluster::View;
 use crate::connection::{Connector, Link, Options};
 use crate::dispatch::Dispatcher;
 use crate::error::Error;
@@ -187,6 +189,37 @@ impl Core {
     #[getter]
     fn url(&self) -> &str {
         self.connector.describe()
+    }
+
+    /// What the server is and where, such as `("Redis 7.0.15", "localhost:6379")`.
+    fn server(&self, py: Python<'_>) -> PyResult<(String, String)> {
+        self.wait(py, |dispatcher| async move {
+            let connection = dispatcher.link().connection().await?;
+            Ok((connection.server().to_string(), connection.place().to_string()))
+        })
+    }
+
+    /// Where each primary of a cluster is, whether it holds the queue, and a core for it alone.
+    fn primaries(&self, py: Python<'_>) -> PyResult<Vec<(String, bool, Self)>> {
+        let (connector, base) = (self.connector.anywhere(), self.base.clone());
+        let places = self.wait(py, |_| async move {
+            let node = connector.connect().await?;
+            if !node.server().cluster {
+                return Ok(Vec::new());
+            }
+            let view = View::ask(&node, &base).await?;
+            let owner = view.owner().map(|owner| &owner.id);
+            let places = view.shards.iter().map(|shard| (shard.place.clone(), Some(&shard.id) == owner));
+            let mut places: Vec<_> = places.collect();
+            places.sort_by_key(|(_, holds_queue)| !holds_queue);
+            Ok(places)
+        })?;
+        let primary = |(place, holds_queue): (Place, bool)| {
+            let (at, connector) = (place.to_string(), self.connector.only(place));
+            let core = Self { connector, base: self.base.clone(), replicated: false, state: Mutex::new(None) };
+            (at, holds_queue, core)
+        };
+        Ok(places.into_iter().map(primary).collect())
     }
 
     /// Refuses, with `LibraryError`, a server whose eviction policy could throw away tasks.

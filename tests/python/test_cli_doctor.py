@@ -1,14 +1,19 @@
-"""`ardiq doctor --repair`: everything that `fsck` can find is mended, or left to a person who is told what to do."""
+"""`ardiq doctor`: every server of a topology is looked at, and what is out of place is mended or left to a person."""
 
 import json
+import re
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from test_cli_fsck import BASE, claim, core, enqueue, join, populate, server  # noqa: F401
+from topologies import cluster, sentinel, until
 
 from ardiq import _core
-from ardiq.cli import _repair, fsck
+from ardiq.cli import _repair, fsck, main
 from ardiq.cli.fsck import Check
 
 DAMAGES = {
@@ -95,14 +100,10 @@ def module(core: _core.Core, tmp_path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield "doctor_jobs:app"
-    import sys
-
     sys.modules.pop("doctor_jobs").app._broker.close()
 
 
 def test_doctor_repairs(core: _core.Core, module: str, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
-    from ardiq.cli import main
-
     populate(core)
     core.command(DAMAGES["not_in_scheduled"])
     core.command(["SET", f"{BASE}mine", "1"])
@@ -123,3 +124,88 @@ def test_a_look_that_is_cut_short_says_so(core: _core.Core) -> None:  # noqa: F8
     check = Check(core, most_s=0)
     assert list(check.findings()) == []
     assert not check.complete
+
+
+Doctor = Callable[..., tuple[int, str, list[dict[str, Any]]]]
+
+
+@pytest.fixture
+def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Doctor]:
+    """What it says of an app: exit code, text, findings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names: list[str] = []
+
+    def run(url: str, **options: object) -> tuple[int, str, list[dict[str, Any]]]:
+        names.append(f"doctor_topology_{len(names)}")
+        given = {"broker_timeout_ms": 500, **options}
+        (tmp_path / f"{names[-1]}.py").write_text(f"from ardiq import Ardiq\napp = Ardiq({url!r}, **{given!r})\n")
+        code = main(["doctor", f"{names[-1]}:app"])
+        text = capsys.readouterr().out
+        main(["doctor", f"{names[-1]}:app", "--json"])
+        return code, text, json.loads(capsys.readouterr().out)
+
+    yield run
+    for name in names:
+        sys.modules.pop(name).app._broker.close()
+
+
+def test_every_primary_of_a_cluster_is_looked_at(doctor: Doctor) -> None:
+    with cluster(primaries=3, replicas=0, settings={"cluster-require-full-coverage": "no"}) as servers:
+        mine = servers.primary_of(BASE)
+        evicting, gone = (node for node in servers.nodes if node is not mine)
+        for url in (servers.url, evicting.url):
+            code, text, findings = doctor(url)
+            assert code == 0, text
+            for about in ("server", "maxmemory-policy", "persistence"):
+                seen = [finding["at"] for finding in findings if finding["about"] == about]
+                assert seen[0] == mine.name
+                assert sorted(seen) == sorted(node.name for node in servers.nodes)
+            assert text.count("holds the queue") == 1
+            assert "note    replicas: none is connected\n" in text
+        with_functions = int(mine.command("INFO", "server").partition("_version:")[2].partition(".")[0]) >= 7
+        if with_functions:
+            # The calls of the first look have loaded it where the queue is.
+            (pending,) = (finding["found"] for finding in findings if finding["about"] == "library")
+            assert [node.name in pending for node in (mine, evicting, gone)] == [False, True, True]
+        assert main(["migrate", servers.url]) == 0
+        assert "ok      library: up to date on 3 primaries\n" in doctor(servers.url)[1]
+
+        evicting.command("CONFIG", "SET", "maxmemory", "1gb")
+        evicting.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        gone.kill()
+        code, text, findings = doctor(servers.url)
+        assert code == 1
+        problems = {(finding["about"], finding["at"]) for finding in findings if finding["level"] == "problem"}
+        assert problems == {("maxmemory-policy", evicting.name), ("server", gone.name)}
+        assert f"problem server at {gone.name}: cannot reach" in text
+        assert "ok      keys: 0 entries looked at" in text
+
+        mine.kill()
+        code, text, findings = doctor(servers.url)
+        assert code == 1
+        assert f"problem server at {mine.name}: cannot reach" in text
+        assert f"ok      persistence at {evicting.name}" in text or f"note    persistence at {evicting.name}" in text
+
+
+def test_what_is_durable_only_with_a_replica(doctor: Doctor) -> None:
+    with sentinel(replicas=1, sentinels=1) as servers:
+        primary, replica = servers.primary(), servers.replicas()[0]
+        code, text, _ = doctor(servers.url, durability="replicated")
+        assert code == 0
+        assert re.search(f"ok      server: \\w+ [\\d.]+ at {primary.name}, the primary that the Sentinels name\n", text)
+        assert "ok      replicas: 1 is connected\n" in text
+        replica.kill()
+        until(lambda: "connected_slaves:0" in primary.command("INFO", "replication"), "the replica to be gone")
+        code, text, _ = doctor(servers.url, durability="replicated")
+        assert code == 1
+        assert "problem replicas: none is connected" in text
+        assert "each enqueue will fail" in text
+        # Nobody counts on it here.
+        code, text, _ = doctor(servers.url)
+        assert code == 0
+        assert "note    replicas: none is connected\n" in text
+        code, text, _ = doctor(primary.url, durability="replicated")
+        assert code == 1
+        assert "problem replicas" in text
+        assert "replicas" not in doctor(primary.url)[1]
