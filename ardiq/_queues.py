@@ -78,17 +78,25 @@ async def serve(app: "Ardiq", shares: dict[str, int]) -> None:
             app.stop()
         for each in apps:
             await stack.enter_async_context(_housekeeping(each, declares=each is app))
-        await _run_all(app._workers)
+        await _run_all(app)
 
 
-async def _run_all(workers: list[Worker]) -> None:
+async def _run_all(app: "Ardiq") -> None:
     """Until all have ended; where one fails the others hand back what they run."""
-    if len(workers) == 1:
-        return await workers[0].run()
+    if len(app._workers) == 1:
+        return await app._workers[0].run()
+
+    async def run(worker: Worker) -> None:
+        try:
+            await worker.run()
+        except Exception:
+            app._on_cancelled = None  # the group is about to cancel the others
+            raise
+
     try:
         async with asyncio.TaskGroup() as group:
-            for worker in workers:
-                group.create_task(worker.run())
+            for worker in app._workers:
+                group.create_task(run(worker))
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
 

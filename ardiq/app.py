@@ -160,6 +160,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         self._metrics = Metrics()
         self._stall_after = _options.seconds("stall_after", stall_after)
         self._replace_stalled: float | None = None
+        self._on_cancelled: Callable[[], None] | None = None  # a worker was, and nobody here did it
         self._health: Health | None = None
         self._workers: list[Worker] = []
         self._root: Ardiq = self

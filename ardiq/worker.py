@@ -57,6 +57,7 @@ class Worker:
         seat: tuple[_core.Pool, int] | None = None,
         watch: StallWatch | None = None,
     ) -> None:
+        self._root = app._root
         self._line = line
         self._loop = line.loop
         # What the lifespan set is visible to every task, what one task sets to no other.
@@ -95,6 +96,7 @@ class Worker:
             await asyncio.shield(self._stopped)
             await self._tally.close()
         except asyncio.CancelledError:
+            self.is_cancelled()
             await self._halt()
             raise
         finally:
@@ -129,8 +131,15 @@ class Worker:
         await self._reports.arrive(token)
 
     def is_cancelled(self) -> bool:
-        """Whether the worker itself is being cancelled, and not a task of its."""
-        return self._main is not None and self._main.cancelling() > 0
+        """Whether the worker itself is being cancelled, and not a task of its.
+
+        It does not return where that can only be the work of a task.
+        """
+        if self._main is None or self._main.cancelling() == 0:
+            return False
+        if (crash := self._root._on_cancelled) is not None:
+            crash()
+        return True
 
     def turn_soon(self) -> None:
         """Settle what ended and start what is there when the loop comes round."""

@@ -18,9 +18,9 @@ from .._processes import exit_reason
 _log = logging.getLogger("ardiq")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+REFUSED = 2
 RECYCLED = 3
 STUBBORN_S = 8.0  # longer than a cancelled worker takes to leave
-_REFUSED = 2
 _STALLED = 4  # see native/src/stalls.rs
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _HEALTHY_AFTER_S = 60.0
@@ -73,7 +73,7 @@ class Supervisor:
             code, is_in_order = await self._one(number)
             if self._stopping.is_set():
                 return 0 if code in (0, RECYCLED, -signal.SIGTERM) else max(code, 1)
-            if is_in_order and code in (0, _REFUSED):
+            if is_in_order and code in (0, REFUSED):
                 return code
             if is_in_order and code == RECYCLED:
                 _log.info("worker %d of %d has reached a limit; starting a new one", number, self._count)
@@ -124,10 +124,11 @@ def end_in_order(lifeline: int) -> None:
     `os._exit(0)` in a task is no such end. When the other end of the lifeline is closed, that process is gone.
     """
     os.set_inheritable(lifeline, False)
-    atexit.register(_say_in_order, lifeline)
+    atexit.register(say_in_order, lifeline)
 
 
-def _say_in_order(lifeline: int) -> None:
+def say_in_order(lifeline: int) -> None:
+    """See `end_in_order`."""
     with contextlib.suppress(BrokenPipeError):
         os.write(lifeline, _IN_ORDER)
 

@@ -23,7 +23,7 @@ from ..errors import LibraryError
 from . import Refusal, load_app
 from ._arguments import duration_ms, positive, refusing
 from ._health import check_ports, listen, read_place
-from ._supervisor import RECYCLED, SIGNALS, STUBBORN_S, Supervisor, end_in_order
+from ._supervisor import RECYCLED, REFUSED, SIGNALS, STUBBORN_S, Supervisor, end_in_order, say_in_order
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -111,6 +111,7 @@ class _Work:
         app.burst = app.burst or arguments.burst
         app.allow_eviction = app.allow_eviction or arguments.allow_eviction
         app._replace_stalled = arguments.replace_stalled
+        app._on_cancelled = self._cancelled
         self._app = app
         self._queues = read_queues(app, arguments.queues)
         self._arguments = arguments
@@ -119,6 +120,7 @@ class _Work:
         self._is_over = False  # the time for it
         self._is_recycled = False
         self._is_asked = False  # to stop, from outside
+        self._has_ended = False
         self._drains: queue.SimpleQueue[None] = queue.SimpleQueue()  # a signal may interrupt whoever puts into it
 
     async def run(self) -> int:
@@ -133,20 +135,26 @@ class _Work:
         if lifeline is not None:
             loop.add_reader(lifeline, self._parent_ended)
         watch = loop.create_task(self._watch())
+        code = 1
         try:
             if self._arguments.health is not None:
                 self._app._health = health = listen(self._app, self._arguments.health)
                 _log.info("health: http://%s/live, /ready and /metrics", health.address)
             _log.info("connecting to %s", self._app._broker.core.url)
-            await self._app.run(self._queues)
+            try:
+                await self._app.run(self._queues)
+            except asyncio.CancelledError:
+                if not self._is_over:
+                    raise
+            code = RECYCLED if self._is_recycled and lifeline is not None and not self._is_asked else 0
         except LibraryError as error:
+            code = REFUSED
             raise Refusal(str(error)) from None
-        except asyncio.CancelledError:
-            if not self._is_over:
-                raise
         finally:
             watch.cancel()
-        return RECYCLED if self._is_recycled and lifeline is not None and not self._is_asked else 0
+            self._has_ended = True
+            threading.Thread(target=self._end_after_all, args=(code,), daemon=True).start()
+        return code
 
     def _signalled(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._is_asked:
@@ -177,20 +185,36 @@ class _Work:
     def _hand_back(self) -> None:
         _log.warning("what still runs after %g s is handed back", self._arguments.drain_timeout)
         self._is_over = True
+        self._app._on_cancelled = None
         if self._main is not None:
             self._main.cancel()
+
+    def _cancelled(self) -> None:
+        # A task that cancels whatever there is: were it handed back, it would end one worker after another.
+        self._end_at_once("a task cancelled the worker; what was running runs again when the lease is over")
 
     def _end_in_time(self) -> None:
         """On a thread: end even if the loop is held up or a task ignores that it is cancelled."""
         self._drains.get()
         time.sleep(self._arguments.drain_timeout + STUBBORN_S)
-        why = "a task does not let itself be cancelled" if self._is_over else "a task holds up the event loop"
-        self._end_at_once(f"{why}; what was running runs again when the lease is over")
+        if not self._has_ended:
+            self._end_at_once("a task holds up the event loop; what was running runs again when the lease is over")
 
-    def _end_at_once(self, why: str) -> None:
+    def _end_after_all(self, code: int) -> None:
+        """On a thread: end even if Python waits for what tasks left, such as threads of `asyncio.to_thread`."""
+        time.sleep(STUBBORN_S)
+        main = threading.main_thread()
+        left = [thread.name for thread in threading.enumerate() if not thread.daemon and thread is not main]
+        if not left:
+            self._end_at_once("a task does not let itself be cancelled")
+        if self._arguments.lifeline is not None:
+            say_in_order(self._arguments.lifeline)
+        self._end_at_once(f"ended without waiting for threads that tasks left behind: {', '.join(left)}", code)
+
+    def _end_at_once(self, why: str, code: int = 1) -> None:
         _log.warning(why)
         logging.shutdown()
-        os._exit(1)
+        os._exit(code)
 
     async def _watch(self) -> None:
         reason = None

@@ -17,7 +17,7 @@ from ardiq import _core
 from ardiq.embedded import Server
 
 JOBS = """
-    import asyncio, os, signal, time
+    import asyncio, os, signal, threading, time
     from ardiq import Ardiq
 
     app = Ardiq({url!r}, idle_timeout_ms=30_000, poll_block_ms=500)
@@ -51,6 +51,12 @@ JOBS = """
     @app.task
     async def leave(code: int) -> None:
         os._exit(code)
+
+    @app.task
+    async def leave_threads() -> None:
+        threading.Thread(target=time.sleep, args=[600], name="immortal").start()
+        asyncio.get_running_loop().run_in_executor(None, time.sleep, 600)
+        await note.fn("started")
 
     @app.task
     async def hog() -> None:
@@ -188,7 +194,7 @@ def test_it_says_what_it_connects_to_and_when_it_is_ready(project: Project) -> N
     process = project.start("jobs:app")
     assert process.stderr is not None
     assert process.stderr.readline().endswith(f"connecting to {project.core.url}\n")
-    ready = r"ready: worker \S+:[0-9a-f]{12}, queue 'default', 16 at once, 9 tasks: note, slow, "
+    ready = r"ready: worker \S+:[0-9a-f]{12}, queue 'default', 16 at once, 10 tasks: note, slow, "
     assert re.search(ready, process.stderr.readline())
 
 
@@ -312,6 +318,25 @@ def test_what_does_not_end_within_the_drain_timeout_is_handed_back(project: Proj
     assert project.queued() == [("queued", "0")]  # no attempt was charged
     assert project.workers() == []
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_threads_that_tasks_left_behind_do_not_hold_up_the_end(project: Project) -> None:
+    alone = project.start("jobs:app")
+    project.enqueue("leave_threads", "[]")
+    eventually(lambda: project.notes() == ["started"])
+    alone.send_signal(signal.SIGTERM)
+    kept = project.start("jobs:app", "--workers", "2", "--max-tasks", "1")
+    project.enqueue("leave_threads", "[]")
+    eventually(lambda: project.notes() == ["started", "started"])
+    project.enqueue("note", '["next"]')
+    _, errors = alone.communicate(timeout=30)
+    assert alone.returncode == 0
+    assert re.search("ended without waiting for threads that tasks left behind: .*immortal", errors)
+    eventually(lambda: project.notes() == ["started", "started", "next"])
+    time.sleep(1)
+    code, errors = stop(kept)
+    assert code == 0
+    assert "starting it again" not in errors, "each ended in order"
 
 
 def test_nothing_holds_up_the_stop(project: Project) -> None:

@@ -50,6 +50,17 @@ JOBS = """
         for body in bodies(executor):
             register(executor, body)
 
+    @app.task(max_retries=0)
+    async def async_cancel_everything():
+        for task in asyncio.all_tasks():
+            task.cancel()
+        await asyncio.sleep(60)
+
+    @app.task(max_retries=0)
+    async def async_close_descriptors():
+        os.closerange(3, 1000)
+        await asyncio.sleep(60)
+
     @app.task(max_retries=0, timeout=0.3)
     def thread_deadlock():
         note(f"deadlocked {os.getpid()}")
@@ -126,13 +137,23 @@ async def ends_by_itself(fleet: Fleet) -> int:
     return await asyncio.to_thread(fleet.start().wait, SOON_S)
 
 
-@pytest.mark.parametrize("executor", ["async", "thread"])
-@pytest.mark.parametrize(("what", "code"), [("kill", -signal.SIGKILL), ("leave", 3), ("crash", -signal.SIGSEGV)])
+ENDS_ITS_WORKER = [
+    *((f"{executor}_kill", -signal.SIGKILL) for executor in ["async", "thread"]),
+    *((f"{executor}_leave", 3) for executor in ["async", "thread"]),
+    *((f"{executor}_crash", -signal.SIGSEGV) for executor in ["async", "thread"]),
+    ("async_cancel_everything", 1),
+    ("async_close_descriptors", None),  # 1, or SIGABRT
+]
+
+
+@pytest.mark.parametrize(("name", "code"), ENDS_ITS_WORKER)
 async def test_what_ends_its_worker_is_buried_when_it_ended_max_lost_and_one(
-    fleet: Fleet, executor: str, what: str, code: int
+    fleet: Fleet, name: str, code: int | None
 ) -> None:
-    job = await fleet.app.send(f"{executor}_{what}")
-    assert [await ends_by_itself(fleet) for _ in range(2)] == [code, code]
+    job = await fleet.app.send(name)
+    for _ in range(2):
+        ended = await ends_by_itself(fleet)
+        assert ended == code if code is not None else ended != 0
     fleet.start()
     result = await result_of(job)
     assert (result.success, result.value) == (False, "poison: 2 workers died while holding this task")
