@@ -24,8 +24,9 @@ from ardiq.embedded import Server
 _URL = os.environ.get("ARDIQ_REDIS_URL", "redis://localhost")
 _LOOKS = 100
 _CONCURRENCY = 20
-# The interpreter's own, the core's two, those that watch, those that read from child processes.
-_OTHER_THREADS = 10
+# One for each slot; one that waits for each child process, of which there is no more than one for each slot, too (before
+# Python 3.12); the interpreter's own, the core's, that which looks for stalls, the rest for good measure.
+_THREADS = 2 * _CONCURRENCY + 5
 _DROP_EVERY = 10
 _BATCH = 1000
 _AHEAD = 20
@@ -161,7 +162,7 @@ def verdict(looks: list[Look]) -> list[str]:
         if after > before + _GROWTH_KB:
             grown.append(f"{name} from {before:,} to {after:,}")
     threads = max(look.threads for look in looks)
-    if threads > _CONCURRENCY + _OTHER_THREADS:
+    if threads > _THREADS:
         grown.append(f"threads to {threads}")
     for name in ("descriptors", "connections"):
         before, after = (max(getattr(look, name) for look in part) for part in (early, late))
