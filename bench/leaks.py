@@ -24,8 +24,8 @@ from ardiq.embedded import Server
 _URL = os.environ.get("ARDIQ_REDIS_URL", "redis://localhost")
 _LOOKS = 100
 _CONCURRENCY = 20
-# One for each slot; one that waits for each child process, of which there is no more than one for each slot, too (before
-# Python 3.12); the interpreter's own, the core's, that which looks for stalls, the rest for good measure.
+# One for each slot; before Python 3.12 one that waits for each child process, of which a slot has one at most; the
+# interpreter's own, the core's, that which looks for stalls; the rest for good measure.
 _THREADS = 2 * _CONCURRENCY + 5
 _DROP_EVERY = 10
 _BATCH = 1000
