@@ -115,7 +115,7 @@ class Channel:
     - `("tasks",)`: `Worker.take` has something. Sent once; whoever took less than there
       was takes again when slots are free
     - `("abort", token)`: the task of that token is asked to stop; repeated until it is settled
-    - `("stale", id, token, reason)`: the outcome was refused; nothing changed
+    - `("stale", id, reason)`: the outcome was refused; nothing changed
     - `("lost", message, up_to)`: the lease was lost: no task whose token is `up_to` or less
       can be committed any more (each must be settled all the same, which frees its slot);
       the worker joins anew by itself
@@ -234,10 +234,6 @@ class Worker:
     """The I/O loop of one worker process: join, step, heartbeat, leave, off the GIL."""
 
     @property
-    def identity(self) -> str:
-        """`<label>:<random>`; a new one after each lost lease."""
-
-    @property
     def ended(self) -> bool:
         """Whether it has left, failed or was abandoned."""
 
@@ -246,7 +242,9 @@ class Worker:
         """Take tasks to start now: never more than there are free slots.
 
         Each is `(id, token, name, args, kwargs, codec, headers, lane, tries,
-        enqueued_at)`; `enqueued_at` in milliseconds of the server's clock.
+        enqueued_at)`; `enqueued_at` in milliseconds of the server's clock. A `token` comes
+        once in a worker's life and is for its own use: the server has another one, which
+        it may give out again when it lost its data (see `holder`).
         """
 
     def take_thread(self, timeout_ms: int) -> tuple[str, int, str, bytes, bytes, str, bytes, str, int, int] | None:
@@ -260,6 +258,12 @@ class Worker:
 
         Each is `(id, token, outcome, run_ms, value, details)`; `outcome` is `complete`,
         `failed`, `retry`, `aborted` or `release`, `details` a JSON object or empty.
+        """
+
+    def holder(self, token: int) -> tuple[str, int]:
+        """Under which identity and lease token the server knows the attempt of that token.
+
+        After a lost lease it knows it under none: 0 is the token of no attempt.
         """
 
     def overstay(self, token: int, runs_on: bool) -> None:

@@ -108,9 +108,9 @@ class Reports:
             told += name, text
         for line in report.lines[-_MOST_LINES + len(report.notes) :]:
             told += "", line.encode(errors="replace")
-        identity = self._worker.link.identity
+        identity, lease_token = self._worker.link.holder(token)
         answer = self._line.call(
-            "progress", identity, report.task_id, str(token), report.progress, self._log_ttl_ms, *told
+            "progress", identity, report.task_id, str(lease_token), report.progress, self._log_ttl_ms, *told
         )
         self._under_way.setdefault(token, set()).add(answer)
         answer.add_done_callback(lambda answer: self._answered(token, answer))

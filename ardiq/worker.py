@@ -208,7 +208,7 @@ class Worker:
         elif kind == "log":
             log.log(event[1], "%s", event[2])
         elif kind == "stale":
-            log.warning("task outcome refused id=%s reason=%s: somebody else has the task", event[1], event[3])
+            log.warning("task outcome refused id=%s reason=%s: somebody else has the task", event[1], event[2])
         elif kind == "joined":
             log.info("ready: worker %s, %s", event[1], self._what)
         elif kind == "lost":

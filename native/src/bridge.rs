@@ -61,7 +61,7 @@ pub enum Event {
     /// The attempt of that token is asked to stop.
     Abort(i64),
     /// An outcome was refused.
-    Stale { id: Vec<u8>, token: i64, reason: Vec<u8> },
+    Stale { id: Vec<u8>, reason: Vec<u8> },
     /// The worker's lease is lost: nothing whose token is `up_to` or less can be committed any more.
     Lost { message: String, up_to: i64 },
     /// A line for the log.

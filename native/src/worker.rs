@@ -137,6 +137,13 @@ impl Worker {
         lock(&self.shared.identity).clone()
     }
 
+    /// Under which identity and lease token the server knows the attempt of that token; under none after a lost lease.
+    pub fn holder(&self, token: i64) -> (String, i64) {
+        // In this order: a lost lease changes the tokens before the identity.
+        let identity = self.identity();
+        (identity, self.shared.slots().lease_token(token))
+    }
+
     /// Up to `limit` tasks to start now, never more than there are free slots.
     pub fn take(&self, limit: usize) -> Vec<Claim> {
         let (claims, wake) = self.shared.slots().take(limit, Instant::now());

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 from helpers import SOON_S, eventually, is_sound, result_of, working
 
-from ardiq import Ardiq
+from ardiq import Ardiq, current_task
 from ardiq.cli._state import State
+from ardiq.embedded import Server
 
 
 def left_threads(app: Ardiq) -> int:
@@ -222,3 +224,66 @@ async def test_a_worker_that_ends_joins_no_thread_that_is_busy(
         await result_of(await stuck.enqueue())
     assert joined == []
     go_on.set()
+
+
+@pytest.mark.parametrize("how", ["return", "abort"])
+async def test_they_are_not_taken_for_the_attempt_that_gets_their_token_when_the_server_has_lost_its_data(
+    make_app: Callable[..., Ardiq], how: str
+) -> None:
+    begun: list[str] = []
+    ends = {which: threading.Event() for which in ("before", "after")}
+    with Server(binary=os.environ.get("ARDIQ_TEST_SERVER")) as server:
+        app = make_app(redis_url=server.url, concurrency=2, idle_timeout_ms=1000)
+
+        @app.task
+        def work(which: str) -> str:
+            task = current_task()
+            assert task is not None
+            begun.append(which)
+            ends[which].wait(SOON_S)
+            task.log(f"the one from {which}")
+            return which
+
+        both = asyncio.Barrier(2)
+        most, running = 0, 0
+
+        @app.task
+        async def meet() -> None:
+            nonlocal most, running
+            running += 1
+            most = max(most, running)
+            await both.wait()
+            running -= 1
+
+        def held() -> list[bytes]:
+            reply: list[bytes] = app._broker.core.call("list", ["running", State(app).workers()[0]["identity"], 0, 9])
+            return reply
+
+        async with working(app), asyncio.timeout(SOON_S):
+            await work.options(task_id="same").enqueue("before")
+            await eventually(lambda: begun == ["before"])
+            first = held()
+            app._broker.core.command(["FLUSHALL"])
+            # The first lease is lost as soon as a heartbeat tells: from then on its thread is left behind.
+            await eventually(lambda: left_threads(app) == 1)
+            job = await work.options(task_id="same").enqueue("after")
+            await eventually(lambda: begun == ["before", "after"])
+            assert held() == first, "the server was to give the token out again"
+            if how == "abort":
+                assert await job.abort()
+                await eventually(lambda: left_threads(app) == 2)
+                ends["after"].set()
+                await eventually(lambda: left_threads(app) == 1)
+            ends["before"].set()
+            await eventually(lambda: left_threads(app) == 0)
+            ends["after"].set()
+            result = await result_of(job)
+            assert result.value == ("after" if how == "return" else "aborted")
+            if how == "return":
+                await eventually(job.logs)
+                assert await job.logs() == ["the one from after"]
+            # Both slots are free, and no more.
+            for each in await app.enqueue_many(meet.prepare() for _ in range(4)):
+                await result_of(each)
+            assert most == 2
+        assert is_sound(app)

@@ -80,11 +80,6 @@ impl Open {
 #[pymethods]
 impl Worker {
     #[getter]
-    fn identity(&self) -> PyResult<String> {
-        Ok(self.live()?.worker.identity())
-    }
-
-    #[getter]
     fn ended(&self) -> PyResult<bool> {
         Ok(self.live()?.worker.has_ended())
     }
@@ -125,6 +120,10 @@ impl Worker {
         }
         open.worker.settle(read);
         Ok(())
+    }
+
+    fn holder(&self, token: i64) -> PyResult<(String, i64)> {
+        Ok(self.live()?.worker.holder(token))
     }
 
     fn overstay(&self, token: i64, runs_on: bool) -> PyResult<()> {

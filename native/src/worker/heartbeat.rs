@@ -115,10 +115,10 @@ impl Session {
     }
 
     fn abort(&self, token: &[u8]) {
-        let Some(token) = std::str::from_utf8(token).ok().and_then(|digits| digits.parse().ok()) else { return };
-        let (handed_back, wake) = self.shared.slots().abort(token);
+        let Some(lease_token) = std::str::from_utf8(token).ok().and_then(|digits| digits.parse().ok()) else { return };
+        let (started, wake) = self.shared.slots().abort(lease_token);
         self.shared.wake_if(wake);
-        if !handed_back {
+        if let Some(token) = started {
             self.shared.inbox.push(Event::Abort(token));
         }
     }

@@ -15,6 +15,7 @@ const CLAIM_FIELDS: usize = 10;
 #[derive(Debug)]
 pub struct Claim {
     pub id: Vec<u8>,
+    /// As the server gave it out; from [`Slots`](super::slots::Slots) on as this process knows the attempt.
     pub token: i64,
     pub name: Vec<u8>,
     pub args: Vec<u8>,
@@ -51,7 +52,6 @@ impl Claim {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub id: Vec<u8>,
-    pub token: i64,
     pub reason: Vec<u8>,
 }
 
@@ -77,10 +77,8 @@ impl Reply {
             let refused = usize::try_from(fields.int()?).ok()?;
             let mut refusals = Vec::new();
             for _ in 0..refused {
-                let (id, token) = (fields.bytes()?, fields.bytes()?);
-                // A refusal that is not about an outcome has no token.
-                let token = std::str::from_utf8(&token).ok()?.parse().unwrap_or(0);
-                refusals.push(Refusal { id, token, reason: fields.bytes()? });
+                let (id, _token, reason) = (fields.bytes()?, fields.bytes()?, fields.bytes()?);
+                refusals.push(Refusal { id, reason });
             }
             let rest = fields.0.len();
             if !rest.is_multiple_of(CLAIM_FIELDS) {
@@ -170,7 +168,7 @@ mod tests {
         let reply = parse(values).unwrap();
         assert!(reply.more);
         assert_eq!(reply.wait_ms, -1);
-        assert_eq!(reply.refusals, [Refusal { id: b"t0".into(), token: 4, reason: b"stale".into() }]);
+        assert_eq!(reply.refusals, [Refusal { id: b"t0".into(), reason: b"stale".into() }]);
         let claim = &reply.claims[0];
         assert_eq!((claim.id.as_slice(), claim.token, claim.tries), (&b"t1"[..], 7, 2));
         assert_eq!(claim.enqueued_at, 1_700_000_000_000);

@@ -120,8 +120,11 @@ pub struct Slots {
     withheld: bool,
     /// The event loop did not come for its tasks: none are claimed until it does.
     stalled: bool,
-    /// The highest token seen under this lease.
+    /// The highest token of any claim so far.
     last_token: i64,
+    /// What [`Claim::token`] is above the server's. A server that lost its data gives its tokens out anew, while
+    /// threads and tasks of before may still run: each session's are shifted above all of those before.
+    shift: i64,
 }
 
 impl Slots {
@@ -157,6 +160,7 @@ impl Slots {
             withheld: false,
             stalled: false,
             last_token: 0,
+            shift: 0,
         }
     }
 
@@ -262,14 +266,18 @@ impl Slots {
         self.prefetch.completed(count, outcomes.run_ms);
         if self.lanes.is_limited() || !self.overstaying.is_empty() {
             for token in outcomes.records.iter().skip(1).step_by(OUTCOME_FIELDS) {
-                let token = std::str::from_utf8(token).ok().and_then(|digits| digits.parse().ok());
-                token.into_iter().for_each(|token| self.settled_token(token));
+                number(token).into_iter().for_each(|token| self.settled_token(token));
             }
         }
         self.outbox.append_all(outcomes.records);
         self.seat.iter().for_each(Seat::busy);
         self.tell();
         self.wake_for_batch()
+    }
+
+    /// What the server calls `token`; 0, which no attempt has, if the lease that it was held under is lost.
+    pub fn lease_token(&self, token: i64) -> i64 {
+        (token - self.shift).max(0)
     }
 
     fn settled_token(&mut self, token: i64) {
@@ -279,9 +287,10 @@ impl Slots {
         }
     }
 
-    /// The task of that token is asked to stop: if it was not started, it goes back, which carries the wish out.
-    /// Whether it was one of those, and whether to wake the I/O loop.
-    pub fn abort(&mut self, token: i64) -> (bool, bool) {
+    /// The task of that lease token is asked to stop: if it was not started, it goes back, which carries the wish out.
+    /// Its token if it was not one of those, and whether to wake the I/O loop.
+    pub fn abort(&mut self, lease_token: i64) -> (Option<i64>, bool) {
+        let token = lease_token.saturating_add(self.shift);
         let mut found = false;
         for queue in [&mut self.tasks, &mut self.thread_tasks_held] {
             if let Some(at) = queue.claims.iter().position(|claim| claim.token == token) {
@@ -289,7 +298,7 @@ impl Slots {
                 found = true;
             }
         }
-        (found, found && self.wake())
+        ((!found).then_some(token), found && self.wake())
     }
 
     /// Whether more may be claimed of each lane; nothing where no lane has a limit.
@@ -389,8 +398,23 @@ impl Slots {
         self.tasks.claims.len() + self.thread_tasks_held.claims.len()
     }
 
-    /// As many outcomes as one step carries.
+    /// As many outcomes as one step carries, with the server's tokens.
     fn outcomes(&mut self) -> Args {
+        let waiting = self.next_outcomes();
+        if self.shift == 0 {
+            return waiting;
+        }
+        let mut outcomes = Args::default();
+        let fields: Vec<&[u8]> = waiting.iter().collect();
+        for outcome in fields.chunks_exact(OUTCOME_FIELDS) {
+            outcomes.push(outcome[0]);
+            outcomes.push_int(number(outcome[1]).map_or(0, |token| self.lease_token(token)));
+            outcome[2..].iter().for_each(|field| outcomes.push(field));
+        }
+        outcomes
+    }
+
+    fn next_outcomes(&mut self) -> Args {
         let most = STEP_RECORDS * OUTCOME_FIELDS;
         if self.outbox.len() <= most && self.outbox.bytes() <= STEP_BYTES {
             return std::mem::take(&mut self.outbox);
@@ -419,7 +443,8 @@ impl Slots {
             (_, false) => Some(now + LOOK_AGAIN),
         };
         let before = self.tasks.claims.len();
-        for claim in reply.claims.drain(..) {
+        for mut claim in reply.claims.drain(..) {
+            claim.token = claim.token.saturating_add(self.shift);
             self.last_token = self.last_token.max(claim.token);
             self.lanes.claimed(&claim);
             if self.thread_tasks.contains(&claim.name) {
@@ -470,7 +495,8 @@ impl Slots {
         self.woken = true;
         self.look_at = None;
         self.tell();
-        std::mem::take(&mut self.last_token)
+        self.shift = self.last_token;
+        self.last_token
     }
 
     /// Whether there is something for the event loop to start.
@@ -542,6 +568,10 @@ pub struct News {
     pub threads: usize,
     /// Nothing is ready, nothing is held, everything is settled.
     pub idle: bool,
+}
+
+fn number(digits: &[u8]) -> Option<i64> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 fn release(outbox: &mut Args, lanes: &mut Lanes, claim: &Claim) {

@@ -116,9 +116,8 @@ impl Session {
         }
         shared.wake_threads(news.threads);
         for refusal in reply.refusals {
-            let (id, token, reason) = (refusal.id, refusal.token, refusal.reason);
-            shared.observe(|observer| observer.refused(&reason));
-            shared.inbox.push(Event::Stale { id, token, reason });
+            shared.observe(|observer| observer.refused(&refusal.reason));
+            shared.inbox.push(Event::Stale { id: refusal.id, reason: refusal.reason });
         }
         match &shared.config.seat {
             Some(seat) if count > 0 => seat.busy(),

@@ -203,6 +203,28 @@ fn a_lost_lease_voids_what_was_held() {
 }
 
 #[test]
+fn a_token_that_a_server_gives_out_again_is_another_attempt_here() {
+    let now = Instant::now();
+    let mut slots = working(4, 1..3, false, now);
+    slots.take(2, now);
+    slots.overstay(1, true);
+    assert_eq!((slots.lose(), slots.lease_token(1)), (2, 0));
+    slots.renewed(now + LEASE);
+    slots.next(now);
+    slots.accept(&mut reply(1..3, false, -1, now), now);
+    let claims = slots.take(1, now).0;
+    assert_eq!((claims[0].id.as_slice(), claims[0].token), (&b"t1"[..], 3));
+    assert_eq!((slots.lease_token(3), slots.abort(1)), (1, (Some(3), false)));
+    slots.settle(outcomes(&[1, 2, 3]));
+    assert_eq!(slots.abort(2).0, None, "what is not started is known by the server's token, too");
+    let Next::Step { outcomes, .. } = slots.next(now) else { panic!("no step") };
+    let told: Vec<_> = outcomes.iter().map(String::from_utf8_lossy).collect();
+    let told: Vec<_> = told.chunks(OUTCOME_FIELDS).map(|outcome| outcome[..3].join(" ")).collect();
+    assert_eq!(told, ["t1 0 complete", "t2 0 complete", "t3 1 complete", "t2 2 release"]);
+    assert_eq!((slots.started(), slots.left_behind()), (0, 1));
+}
+
+#[test]
 fn nothing_is_started_while_the_lease_may_be_over() {
     let now = Instant::now();
     let mut slots = working(2, 1..2, false, now);
@@ -218,8 +240,8 @@ fn an_unstarted_task_that_is_to_stop_goes_back() {
     let mut slots = working(1, 1..3, false, now);
     slots.take(1, now);
     slots.next(now);
-    assert_eq!(slots.abort(1), (false, false));
-    assert_eq!(slots.abort(2), (true, true));
+    assert_eq!(slots.abort(1), (Some(1), false));
+    assert_eq!(slots.abort(2), (None, true));
     assert_eq!(settled(&mut slots, now), (vec!["t2 release".into()], 0));
 }
 
