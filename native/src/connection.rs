@@ -7,11 +7,13 @@
 //! | `route` | which of several servers is the primary |
 //! | [`cluster`] | what a cluster says of its nodes |
 //! | `link` | the shared connection, made again when it broke |
+//! | `tls` | why TLS was refused, for people |
 
 pub mod cluster;
 mod handshake;
 mod link;
 mod route;
+mod tls;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -175,7 +177,7 @@ impl Connector {
         let wire = Wire { multiplexed, closed, gone, driver: driver.abort_handle(), response_timeout };
         let server = handshake::greet(&wire, login).await.map_err(|error| {
             let told = error.error.map_message(|what| format!("{}: {what}", self.describe()));
-            Refusal { temporary: error.temporary, error: told }.at(place, self)
+            Refusal { temporary: error.temporary, error: told }.advised().at(place, self)
         })?;
         let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
         let opened = Opened { wire, server, generation, place: place.clone(), node: OnceLock::new() };
@@ -183,11 +185,20 @@ impl Connector {
     }
 
     fn unreachable(&self, why: &str) -> Refusal {
-        Refusal { error: Error::broker(format!("cannot reach {}: {why}", self.describe()), false), temporary: true }
+        let error = Error::broker(format!("cannot reach {}: {why}", self.describe()), false);
+        Refusal { error, temporary: true }.advised()
     }
 }
 
 impl Refusal {
+    /// Says what to do where it is a matter of certificates, which no further attempt changes.
+    fn advised(self) -> Self {
+        match tls::advice(&self.error.to_string()) {
+            Some(advice) => Self::lasting(self.error.map_message(|what| format!("{what}: {advice}"))),
+            None => self,
+        }
+    }
+
     /// Says which of several servers it was.
     fn at(mut self, place: &Place, connector: &Connector) -> Self {
         if connector.address().places.len() > 1 || !matches!(connector.address().kind, Kind::Server) {

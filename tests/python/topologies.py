@@ -8,23 +8,30 @@
         app = Ardiq(servers.url)
         servers.primary().freeze()
 
+With `certificates=Certificates(directory)` all of them speak TLS alone, and want a certificate of whoever comes.
+
 Everything is ready within two or three seconds: who knows whom is written into the servers' own files before they
 start, rather than told to them and waited for. The binary is the embedded server's, or the one that ARDIQ_TEST_SERVER
 names (Redis 6.2 will do).
 """
 
+import functools
 import os
 import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import trustme
 
 from ardiq import embedded
 
@@ -38,6 +45,39 @@ class Refused(Exception):
     """A server answered a command with an error."""
 
 
+class Certificates:
+    """An authority, and the certificates it issued to servers on this machine and to their clients; as files.
+
+    Args:
+        directory: where the files are.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        authority = trustme.CA()
+        self.authority, self.server, self.client = (directory / f"{name}.pem" for name in ("ca", "server", "client"))
+        authority.cert_pem.write_to_path(self.authority)
+        authority.issue_cert(HOST, "localhost").private_key_and_cert_chain_pem.write_to_path(self.server)
+        authority.issue_cert("client@example.com").private_key_and_cert_chain_pem.write_to_path(self.client)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Those of a server, towards its clients and the other servers."""
+        own = {"tls-cert-file": str(self.server), "tls-key-file": str(self.server)}
+        return {**own, "tls-ca-cert-file": str(self.authority), "tls-replication": "yes"}
+
+    @property
+    def query(self) -> str:
+        """What the URL of an app says of them."""
+        return f"?ssl_ca_certs={self.authority}&ssl_certfile={self.client}"
+
+    def context(self) -> ssl.SSLContext:
+        """A client's."""
+        context = ssl.create_default_context(cafile=str(self.authority))
+        context.load_cert_chain(self.client)
+        return context
+
+
 class Node:
     """One server process, which can be killed, frozen and started again on the same port with the same data.
 
@@ -46,25 +86,38 @@ class Node:
         port: where it listens.
         settings: its configuration, such as `{"appendonly": "yes"}`; a value of several words is split at spaces.
         sentinel: whether it is a Sentinel.
+        certificates: for TLS; None: plain.
     """
 
-    def __init__(self, directory: Path, port: int, settings: dict[str, str], *, sentinel: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        port: int,
+        settings: dict[str, str],
+        *,
+        sentinel: bool = False,
+        certificates: Certificates | None = None,
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.port = port
         self.name = f"{HOST}:{port}"
         self.id = f"{random.getrandbits(160):040x}"
         self.config = directory / "server.conf"
-        lines = [f"{name} {value or chr(34) * 2}" for name, value in settings.items()]
-        self.config.write_text("\n".join([f"port {port}", f"bind {HOST}", f"dir {directory}", *lines, ""]))
+        listen = {"port": str(port)}
+        if certificates is not None:
+            listen = {"port": "0", "tls-port": str(port), **certificates.settings}
+        options = {**listen, "bind": HOST, "dir": str(directory), **settings}
+        self.config.write_text("".join(f"{name} {value or chr(34) * 2}\n" for name, value in options.items()))
         self._sentinel = sentinel
+        self._certificates = certificates
         self._password = settings.get("requirepass")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """This server alone."""
-        return f"redis://{self.name}"
+        return _url("", self.name, self._certificates)
 
     @property
     def pid(self) -> int:
@@ -80,7 +133,8 @@ class Node:
     def start(self) -> None:
         """Start it, or start it again; it may not answer yet."""
         if self._process is None:
-            binary = os.environ.get("ARDIQ_TEST_SERVER") or embedded._binary()
+            binary = server_with_tls() if self._certificates else os.environ.get("ARDIQ_TEST_SERVER")
+            binary = binary or embedded._binary()
             command = [binary, str(self.config), *(["--sentinel"] if self._sentinel else [])]
             with (self.directory / "log").open("ab") as log:
                 self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
@@ -107,7 +161,7 @@ class Node:
             Refused: the answer is an error.
             OSError: it does not answer.
         """
-        with socket.create_connection((HOST, self.port), timeout) as connection, connection.makefile("rb") as answer:
+        with self._connected(timeout) as connection, connection.makefile("rb") as answer:
             if self._password is not None:
                 connection.sendall(f"AUTH {self._password}\r\n".encode())
                 _read(answer)
@@ -115,6 +169,12 @@ class Node:
             sent = b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
             connection.sendall(b"*%d\r\n%b" % (len(parts), sent))
             return _read(answer)
+
+    def _connected(self, timeout: float) -> socket.socket:
+        connection = socket.create_connection((HOST, self.port), timeout)
+        if self._certificates is None:
+            return connection
+        return self._certificates.context().wrap_socket(connection, server_hostname=HOST)
 
     def answers(self) -> bool:
         """Whether it is up and has loaded its data."""
@@ -138,8 +198,9 @@ class Node:
 class Servers:
     """What a cluster and a Sentinel set have in common."""
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
+    def __init__(self, nodes: Sequence[Node], certificates: Certificates | None) -> None:
         self.nodes = list(nodes)
+        self.certificates = certificates
 
     def start(self) -> None:
         """Start every node that does not run."""
@@ -158,7 +219,7 @@ class Cluster(Servers):
     @property
     def url(self) -> str:
         """What an app connects to: every node."""
-        return "redis+cluster://" + ",".join(node.name for node in self.nodes)
+        return _url("+cluster", ",".join(node.name for node in self.nodes), self.certificates)
 
     def slots(self) -> dict[int, tuple[Node, list[Node]]]:
         """The first slot of each range → its primary and replicas, as the first node that answers sees it."""
@@ -245,15 +306,18 @@ class Cluster(Servers):
 class Sentinels(Servers):
     """A primary with replicas (`nodes`), and the Sentinels that watch them (`sentinels`)."""
 
-    def __init__(self, nodes: Sequence[Node], sentinels: Sequence[Node], service: str) -> None:
-        super().__init__(nodes)
+    def __init__(
+        self, nodes: Sequence[Node], sentinels: Sequence[Node], service: str, certificates: Certificates | None
+    ) -> None:
+        super().__init__(nodes, certificates)
         self.sentinels = list(sentinels)
         self.service = service
 
     @property
     def url(self) -> str:
         """What an app connects to: every Sentinel, and the service."""
-        return f"redis+sentinel://{','.join(node.name for node in self.sentinels)}/{self.service}"
+        watching = ",".join(node.name for node in self.sentinels)
+        return _url("+sentinel", f"{watching}/{self.service}", self.certificates)
 
     def start(self) -> None:
         super().start()
@@ -327,6 +391,7 @@ def cluster(
     *,
     node_timeout_ms: int = 1500,
     settings: dict[str, str] | None = None,
+    certificates: Certificates | None = None,
 ) -> Iterator[Cluster]:
     """A running cluster whose slots are shared evenly; its nodes end with the block.
 
@@ -335,6 +400,7 @@ def cluster(
         replicas: of each of them. Who fails over needs at least 3 primaries (a majority) and 1 replica.
         node_timeout_ms: after how long without an answer a node counts as failed.
         settings: more of each server's configuration.
+        certificates: for TLS; None: plain.
     """
     with _directory() as directory:
         count = primaries * (1 + replicas)
@@ -345,14 +411,15 @@ def cluster(
             "cluster-node-timeout": str(node_timeout_ms),
             "cluster-replica-validity-factor": "0",
             "cluster-migration-barrier": "100",
+            **({"tls-cluster": "yes"} if certificates else {}),
             **(settings or {}),
         }
-        nodes = [Node(directory / str(port), port, options) for port in _ports(count)]
+        nodes = [Node(directory / str(port), port, options, certificates=certificates) for port in _ports(count)]
         for node in nodes:
             lines = [_cluster_line(nodes, index, primaries, node) for index in range(count)]
             lines.append(f"vars currentEpoch {primaries} lastVoteEpoch 0")
             (node.directory / "nodes.conf").write_text("\n".join([*lines, ""]))
-        servers = Cluster(nodes)
+        servers = Cluster(nodes, certificates)
         try:
             servers.start()
             until(servers.is_ok, "the cluster to serve", nodes)
@@ -370,6 +437,7 @@ def sentinel(
     down_after_ms: int = 1000,
     settings: dict[str, str] | None = None,
     sentinel_settings: dict[str, str] | None = None,
+    certificates: Certificates | None = None,
 ) -> Iterator[Sentinels]:
     """A primary with replicas in step, watched by Sentinels that know each other; all end with the block.
 
@@ -380,41 +448,63 @@ def sentinel(
         down_after_ms: after how long without an answer the primary counts as failed.
         settings: more of each server's configuration.
         sentinel_settings: the same for the Sentinels.
+        certificates: for TLS, of all of them; None: plain.
     """
     with _directory() as directory:
         first, *others = _ports(1 + replicas + sentinels)
         options = {**_SETTINGS, **(settings or {})}
         follow = {"replicaof": f"{HOST} {first}"}
-        nodes = [Node(directory / str(first), first, options)]
-        nodes += [Node(directory / str(port), port, {**options, **follow}) for port in others[:replicas]]
         own = sentinel_settings or {}
-        watch = [Node(directory / str(port), port, own, sentinel=True) for port in others[replicas:]]
-        for node in watch:
+
+        def node(port: int, settings: dict[str, str], sentinel: bool = False) -> Node:
+            return Node(directory / str(port), port, settings, sentinel=sentinel, certificates=certificates)
+
+        nodes = [node(first, options), *(node(port, {**options, **follow}) for port in others[:replicas])]
+        watch = [node(port, own, sentinel=True) for port in others[replicas:]]
+        for watcher in watch:
             lines = [
-                f"sentinel myid {node.id}",
+                f"sentinel myid {watcher.id}",
                 f"sentinel monitor {service} {HOST} {first} {sentinels // 2 + 1}",
                 f"sentinel down-after-milliseconds {service} {down_after_ms}",
                 f"sentinel failover-timeout {service} 1500",
                 *(f"sentinel known-replica {service} {HOST} {port}" for port in others[:replicas]),
-                *(f"sentinel known-sentinel {service} {HOST} {n.port} {n.id}" for n in watch if n is not node),
+                *(f"sentinel known-sentinel {service} {HOST} {n.port} {n.id}" for n in watch if n is not watcher),
             ]
             if "requirepass" in options:
                 lines.append(f"sentinel auth-pass {service} {options['requirepass']}")
             if "requirepass" in own:
                 lines.append(f"sentinel sentinel-pass {own['requirepass']}")
-            with node.config.open("a") as config:
+            with watcher.config.open("a") as config:
                 config.write("\n".join([*lines, ""]))
-        servers = Sentinels(nodes, watch, service)
+        servers = Sentinels(nodes, watch, service, certificates)
         try:
-            for node in nodes:
-                node.start()
+            for server in nodes:
+                server.start()
             # A Sentinel that is up before its primary would begin a failover.
-            until(lambda: all(node.answers() and _in_step(node) for node in nodes), "the replicas to be in step", nodes)
+            until(lambda: all(each.answers() and _in_step(each) for each in nodes), "the replicas to be in step", nodes)
             servers.start()
             until(servers.is_ok, "the Sentinels to agree", watch)
             yield servers
         finally:
             servers.kill()
+
+
+@functools.cache
+def server_with_tls() -> str | None:
+    """The program of a server that speaks TLS: that of ARDIQ_TEST_SERVER, the embedded one, Redis 7.0 or the system's.
+
+    None where there is none.
+    """
+    known = os.environ.get("ARDIQ_TEST_SERVER"), embedded._binary(), str(Path(sys.prefix) / "tools" / "redis-server")
+    for binary in (*known, shutil.which("valkey-server"), shutil.which("redis-server")):
+        if binary is not None and Path(binary).exists():
+            # Without a certificate it ends at once; one without TLS does not know the word.
+            tried = subprocess.run(
+                [binary, "--port", "0", "--tls-port", "1"], capture_output=True, text=True, timeout=30
+            )
+            if "Failed to configure TLS" in tried.stdout + tried.stderr:
+                return binary
+    return None
 
 
 def until(condition: Callable[[], Any], what: str, nodes: Sequence[Node] = (), seconds: float = START_S) -> None:
@@ -436,6 +526,10 @@ def _holds(condition: Callable[[], Any]) -> bool:
         return bool(condition())
     except (OSError, Refused):
         return False
+
+
+def _url(form: str, hosts: str, certificates: Certificates | None) -> str:
+    return f"redis{form}://{hosts}" if certificates is None else f"rediss{form}://{hosts}{certificates.query}"
 
 
 _SETTINGS = {

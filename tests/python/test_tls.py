@@ -1,0 +1,105 @@
+"""TLS, with certificates on both sides: one server, a cluster, a primary behind Sentinels."""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from helpers import SOON_S, eventually, result_of, working
+from streams import Stream, offset
+from topologies import Certificates, Cluster, Sentinels, cluster, sentinel, server_with_tls
+
+from ardiq import Ardiq, BrokerError
+from ardiq.cli import main
+
+Make = Callable[..., Ardiq]
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    if server_with_tls() is None:
+        assert "CI" not in os.environ
+        pytest.skip("no server with TLS here")
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def nodes(certificates: Certificates) -> Iterator[Cluster]:
+    with cluster(primaries=3, replicas=0, certificates=certificates) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def watched(certificates: Certificates) -> Iterator[Sentinels]:
+    with sentinel(replicas=1, sentinels=3, down_after_ms=2000, certificates=certificates) as servers:
+        yield servers
+
+
+async def test_a_cluster(nodes: Cluster, make_app: Make) -> None:
+    assert main(["migrate", nodes.url]) == 0
+    queues: dict[str, str] = {}
+    for number in range(100):
+        queues.setdefault(nodes.primary_of(f"ardiq:{{tls{number}}}:").name, f"tls{number}")
+    assert len(queues) == 3
+    # Whichever node is asked first, the others are reached by TLS as well, and know us.
+    for url in (nodes.url, nodes.nodes[0].url, nodes.nodes[-1].url):
+        for name in queues.values():
+            app = make_app(redis_url=url, queue_name=name)
+
+            @app.task
+            async def work(number: int) -> int:
+                return number
+
+            async with working(app):
+                assert await work.request(1, timeout=SOON_S) == 1
+                assert (await result_of(await work.enqueue(2))).value == 2
+
+
+async def test_sentinels(watched: Sentinels, make_app: Make) -> None:
+    app = make_app(redis_url=watched.url, poll_block_ms=1000)
+    stream = Stream(app)
+    async with working(app):
+        async with stream.flowing():
+            pass
+        before, replica = watched.primary(), watched.replicas()[0]
+        await eventually(lambda: offset(before) == offset(replica))
+        after = await asyncio.to_thread(watched.failover)
+        assert after is replica
+        async with stream.flowing():
+            pass
+
+
+@pytest.fixture(params=["server", "cluster", "Sentinel"])
+def url(request: pytest.FixtureRequest) -> str:
+    if request.param == "cluster":
+        return str(request.getfixturevalue("nodes").url)
+    watched: Sentinels = request.getfixturevalue("watched")
+    return watched.url if request.param == "Sentinel" else watched.nodes[0].url
+
+
+async def test_an_authority_that_is_not_trusted(
+    url: str, certificates: Certificates, make_app: Make, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = Certificates(tmp_path_factory.mktemp("other"))
+    app = make_app(redis_url=url.replace(str(certificates.authority), str(other.authority)), broker_timeout_ms=60_000)
+    await is_refused(app, "no authority that is trusted here .* ssl_ca_certs")
+
+
+@pytest.mark.parametrize("given", ["none", "another authority's"])
+async def test_a_certificate_that_the_server_does_not_take(
+    url: str, given: str, certificates: Certificates, make_app: Make, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    own = f"&ssl_certfile={certificates.client}"
+    assert own in url
+    other = Certificates(tmp_path_factory.mktemp("other"))
+    wrong = url.replace(own, "" if given == "none" else f"&ssl_certfile={other.client}")
+    told = "wants a certificate from its clients" if given == "none" else "not accept the certificate in ssl_certfile"
+    await is_refused(make_app(redis_url=wrong, broker_timeout_ms=60_000), told)
+
+
+async def is_refused(app: Ardiq, told: str) -> None:
+    """An enqueue fails, and at once: no further attempt would go better."""
+    with pytest.raises(BrokerError, match=told) as caught:
+        async with asyncio.timeout(30):
+            await app.ref("work").enqueue(1)
+    assert not caught.value.maybe_enqueued
