@@ -228,6 +228,9 @@ class Pool:
     """The slots that the queues of one process share: each is sure of its share, and one at least."""
 
     def __new__(cls, concurrency: int, shares: list[int]) -> Pool: ...
+    @property
+    def sure(self) -> list[int]:
+        """How many slots each queue is sure of; what one does not need goes to the others."""
 
 @final
 class Worker:

@@ -75,7 +75,7 @@ class Worker:
         self._attempts.in_thread = self._sync_tasks.call
         self._attempts.in_process = processes.call
         self._has_threaded = bool(threaded)
-        self._what = _described(app)
+        self._what = _described(app, _slots(app, seat))
         self.turn_due = False
         self._reports = Reports(self, line, app)
         self._tally = Tally(app, line)
@@ -240,12 +240,18 @@ class Worker:
         await asyncio.wait([self._stopped], timeout=_HALT_S)
 
 
-def _described(app: "Ardiq") -> str:
+def _slots(app: "Ardiq", seat: tuple[_core.Pool, int] | None) -> int:
+    """How many slots the queue is sure of: all, unless others share them."""
+    return app.concurrency if seat is None else seat[0].sure[seat[1]]
+
+
+def _described(app: "Ardiq", slots: int) -> str:
     """What a worker of that app does, for people."""
     tasks = app.tasks
     named = ", ".join(tasks[:_MOST_NAMED]) + (", …" if len(tasks) > _MOST_NAMED else "")
+    share = "" if slots == app.concurrency else f"{slots} of "
     return (
-        f"queue {app.queue_name!r}, {app.concurrency} at once, {len(tasks)} task{'' if len(tasks) == 1 else 's'}"
+        f"queue {app.queue_name!r}, {share}{app.concurrency} at once, {len(tasks)} task{'' if len(tasks) == 1 else 's'}"
         f"{': ' if tasks else ''}{named}"
     )
 
@@ -263,6 +269,7 @@ def _config(
         "ardiq": _core.VERSION,
         "protocol": _core.PROTOCOL_VERSION,  # `ardiq migrate --prune` keeps the libraries that live workers name
         "concurrency": app.concurrency,
+        "share": _slots(app, seat),
         "prefetch": app.prefetch,
         "tasks": len(app.tasks),
     }

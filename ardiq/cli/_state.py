@@ -53,7 +53,8 @@ class State:
         """Its workers.
 
         Returns:
-            `identity`, `label`, `host`, `pid`, `concurrency`, `lanes`, `held` tasks, `left_threads` (which run on after
+            `identity`, `label`, `host`, `pid`, `concurrency` (slots of its process), `share` (those of them that this
+            queue is sure of: all, unless it serves other queues beside it), `lanes`, `held` tasks, `left_threads` (which run on after
             their task was settled, and take its slot), `stalled_ms` (for how long its event loop has not turned, 0
             while it does) and `lease_left_ms` each.
         """
@@ -68,7 +69,8 @@ class State:
                     {
                         "identity": name,
                         **{key: info.get(key) for key in ("label", "host", "pid")},
-                        "concurrency": number(info.get("concurrency")) or None,
+                        "concurrency": (slots := number(info.get("concurrency")) or None),
+                        "share": number(info.get("share")) or slots,
                         "lanes": list(map(str, parsed(row.get("lanes", ""), []))),
                         "held": int(self.core.command(["HLEN", f"{self.base}running:{name}"])),
                         "left_threads": number(row.get("left_threads")),

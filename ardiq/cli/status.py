@@ -115,10 +115,11 @@ def _worker(worker: dict[str, Any]) -> list[str]:
     lease = age(left_ms) if left_ms else Styled("run out", "red")
     if worker["stalled_ms"]:
         lease = Styled(f"{lease}, event loop stalled for {age(worker['stalled_ms'])}", "red")
+    shared = "" if worker["share"] == worker["concurrency"] else f" of {worker['concurrency']}"
     return [
         worker["identity"],
         f"{worker['host']}/{worker['pid']}",
-        f"{worker['held']}/{worker['concurrency']}"
+        f"{worker['held']}/{worker['share']}{shared}"
         + (f" ({worker['left_threads']} taken by threads left behind)" if worker["left_threads"] else ""),
         lease,
     ]

@@ -56,7 +56,7 @@ def _read(app: "Ardiq", order: str, most: int) -> dict[str, Any]:
         "queue": app.queue_name,
         **{name: counts[name] for name in ("queued", "scheduled", "running", "dead")},
         "workers": sum(worker["lease_left_ms"] > 0 for worker in workers),
-        "slots": sum(worker["concurrency"] or 0 for worker in workers if worker["lease_left_ms"] > 0),
+        "slots": sum(worker["share"] or 0 for worker in workers if worker["lease_left_ms"] > 0),
         "longest_running": state.running(workers, most),
         "order": order,
         "tasks": tasks[:most],

@@ -15,6 +15,8 @@ import pytest
 from helpers import SOON_S, eventually, is_sound, result_of
 
 from ardiq import Ardiq, BrokerError, WrongType, current_task
+from ardiq.cli import status
+from ardiq.cli._output import Table
 from ardiq.embedded import Server
 from ardiq.testing import Clock, inline, on_server, worker
 
@@ -384,6 +386,25 @@ def test_a_worker_in_the_background_serves_another_queue(app: Ardiq, server: Ser
     emails = app.queue("emails")
     with on_server(app, server.url), worker(emails):
         assert where.options(queue="emails").request_sync(timeout=SOON_S) == "emails"
+
+
+@pytest.mark.parametrize(
+    ("shares", "told", "slots"),
+    [((3, 1), ("3 of 4 at once", "1 of 4 at once"), ("0/3 of 4", "0/1 of 4")), ((1,), ("4 at once",), ("0/4",))],
+)
+async def test_a_worker_tells_the_share_of_each_queue(
+    app: Ardiq, caplog: pytest.LogCaptureFixture, shares: tuple[int, ...], told: tuple[str, ...], slots: tuple[str, ...]
+) -> None:
+    caplog.set_level("INFO", logger="ardiq")
+    run = asyncio.create_task(app.run(dict(zip(QUEUES, shares, strict=False))))
+    await eventually(lambda: caplog.text.count("ready: ") == len(shares))
+    for queue, at_once, held_slots in zip(QUEUES, told, slots, strict=False):
+        assert f"queue {queue!r}, {at_once}" in caplog.text
+        (worker,) = (shown := await asyncio.to_thread(status.read, app.queue(queue)))["workers"]
+        assert f"{worker['held']}/{worker['share']}" == held_slots.partition(" ")[0]
+        tables = [part for part in status._draw(shown) if isinstance(part, Table) and part.title == "workers"]
+        assert [row[2] for table in tables for row in table.rows] == [held_slots]
+    await stopped(app, run)
 
 
 BURST = ["run", "jobs:app", "--burst"]

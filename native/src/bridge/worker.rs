@@ -158,6 +158,12 @@ impl Pool {
         }
         Ok(Self { pool: pool::Pool::new(concurrency, &shares) })
     }
+
+    /// How many slots each queue is sure of.
+    #[getter]
+    fn sure(&self) -> Vec<usize> {
+        self.pool.sure()
+    }
 }
 
 /// The strings of the task before, which the next one mostly has too.

@@ -62,6 +62,11 @@ impl Pool {
         Arc::new(Self { concurrency, queues: Mutex::new(queues) })
     }
 
+    /// How many slots each queue is sure of.
+    pub fn sure(&self) -> Vec<usize> {
+        self.lock().seats.iter().map(|seat| seat.sure).collect()
+    }
+
     /// The place of one of the queues.
     pub fn seat(self: &Arc<Self>, at: usize) -> Option<Seat> {
         (at < self.lock().seats.len()).then(|| Seat { pool: self.clone(), at })
