@@ -54,9 +54,9 @@ class State:
 
         Returns:
             `identity`, `label`, `host`, `pid`, `concurrency` (slots of its process), `share` (those of them that this
-            queue is sure of: all, unless it serves other queues beside it), `lanes`, `held` tasks, `left_threads` (which run on after
-            their task was settled, and take its slot), `stalled_ms` (for how long its event loop has not turned, 0
-            while it does) and `lease_left_ms` each.
+            queue is sure of: all, unless it serves other queues beside it), `lanes`, `held` tasks, `left_threads`
+            (which run on after their task was settled, and take its slot), `stalled_ms` (for how long its event loop
+            has not turned, 0 while it does) and `lease_left_ms` each.
         """
         now_ms = self.now_ms()
         workers: list[dict[str, Any]] = []
