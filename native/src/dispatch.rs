@@ -171,9 +171,11 @@ impl Dispatcher {
                 && is_missing(reply)
                 && loads < 2
             {
-                loads += 1;
                 match self.load(&connection, request.function).await {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        loads += 1;
+                        continue;
+                    }
                     Err(Unfit::Refused(error)) => return Err(error),
                     Err(Unfit::Answer(answer)) if attempts.again(&connection, &answer).await => continue,
                     Err(Unfit::Answer(answer)) => return Ok((self.conclude(request, answer)?, connection)),

@@ -58,22 +58,32 @@ fn version_of(name: &str) -> Option<u32> {
     name.strip_prefix("ardiq_v")?.parse().ok()
 }
 
-/// Loads a library; with `replace`, over one of the same name.
-///
-/// # Errors
-/// [`Error::Library`] when the server does not take it.
-pub async fn load(connection: &Connection, payload: &str, replace: bool) -> Result<(), Error> {
+/// The command that loads a library; with `replace`, over one of the same name.
+pub fn load_command(payload: &str, replace: bool) -> Cmd {
     let mut cmd = redis::cmd("FUNCTION");
     cmd.arg("LOAD");
     if replace {
         cmd.arg("REPLACE");
     }
     cmd.arg(payload);
-    match connection.query(&cmd).await {
+    cmd
+}
+
+/// Loads a library, as [`load_command`] says.
+///
+/// # Errors
+/// [`Error::Library`] when the server does not take it.
+pub async fn load(connection: &Connection, payload: &str, replace: bool) -> Result<(), Error> {
+    match connection.query(&load_command(payload, replace)).await {
         Ok(_) => Ok(()),
-        Err(Error::Script(message)) => Err(Error::Library(format!("the server does not take the library: {message}"))),
+        Err(Error::Script(message)) => Err(not_taken(&message)),
         Err(error) => Err(error),
     }
+}
+
+/// The error of a library that cannot be loaded, whoever tries.
+pub fn not_taken(message: &str) -> Error {
+    Error::Library(format!("the server does not take the library: {message}"))
 }
 
 /// Notes in `ardiq:schema` which checksum of a version was loaded, when and by whom.

@@ -5,6 +5,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,28 @@ async def test_a_flushed_server_gets_its_library_back(outage: Outage) -> None:
                 app._broker.core.command(command)
             except Exception:  # an old server has no functions
                 assert command[0] == "FUNCTION"
+        assert await work.request(2, timeout=SOON_S) == 2
+    app._broker.close()
+
+
+async def test_a_server_that_takes_no_library_now_is_waited_for(outage: Outage) -> None:
+    """One that lacks it and takes no writes: a replica that has just taken its primary's place, and is not told yet."""
+    app = Ardiq(outage.url, poll_block_ms=200)
+
+    @app.task
+    async def work(number: int) -> int:
+        return number
+
+    core = app._broker.core
+    async with working(app) as run:
+        assert await work.request(1) == 1
+        with suppress(ArdiqError):  # an old server has no functions
+            core.command(["FUNCTION", "FLUSH"])
+        core.command(["SCRIPT", "FLUSH"])
+        core.command(["REPLICAOF", "127.0.0.1", 1])
+        await asyncio.sleep(1)  # a worker that is idle looks more often
+        assert not run.done()
+        core.command(["REPLICAOF", "NO", "ONE"])
         assert await work.request(2, timeout=SOON_S) == 2
     app._broker.close()
 

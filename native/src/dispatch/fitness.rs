@@ -100,15 +100,19 @@ impl Dispatcher {
     async fn load_library(&self, connection: &Connection) -> Result<(), Unfit> {
         let library = self.inner.library;
         let protocol = library.protocol();
-        match schema::load(connection, &library.payload(), false).await {
-            Ok(()) => {
+        let reply = match settled(connection.exchange(&schema::load_command(&library.payload(), false)).await) {
+            Ok(_) => {
                 // Only for people to read: what the server holds counts.
                 if let Ok(home) = self.inner.link.holding(schema::key()).await {
                     let _ = schema::record(&home, protocol.version, library.sha1()).await;
                 }
-                Ok(())
+                return Ok(());
             }
-            Err(Error::Library(message)) if message.contains("already exists") => {
+            Err(Unfit::Answer(Ok(Value::ServerError(reply)))) => reply,
+            Err(unfit) => return Err(unfit),
+        };
+        match Error::from(&reply) {
+            Error::Script(message) if message.contains("already exists") => {
                 // Another process was faster.
                 let answer = connection.exchange(&schema::list_command(&protocol.library)).await;
                 match schema::read_list(&settled(answer)?).first() {
@@ -116,12 +120,13 @@ impl Dispatcher {
                     _ => Ok(()),
                 }
             }
-            Err(Error::Broker { message, maybe_sent: true }) => Err(Unfit::Answer(Err(Error::broker(message, false)))),
-            Err(Error::Broker { message, .. }) => Err(Unfit::Refused(Error::Library(format!(
-                "the server lacks the library {} and it cannot be loaded from here: run `ardiq migrate` ({message})",
+            Error::Script(message) => Err(Unfit::Refused(schema::not_taken(&message))),
+            error if reply.code() == "NOPERM" => Err(Unfit::Refused(Error::Library(format!(
+                "the server lacks the library {} and it cannot be loaded from here: run `ardiq migrate` ({error})",
                 protocol.library
             )))),
-            Err(error) => Err(Unfit::Refused(error)),
+            // It takes none now: it is no primary any more, or cannot save.
+            _ => Err(Unfit::Answer(Ok(Value::ServerError(reply)))),
         }
     }
 }
