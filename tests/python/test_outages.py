@@ -126,7 +126,8 @@ async def test_a_half_open_connection_is_given_up_when_the_lease_would_be_over(
     node = Node(tmp_path / "server", free_port(), {"save": ""})
     node.start()
     proxy = Proxy(node.port)
-    app = Ardiq(f"redis://127.0.0.1:{proxy.port}", idle_timeout_ms=2000, poll_block_ms=500)
+    # No look by itself, and no end of a blocking command, comes in time to help.
+    app = Ardiq(f"redis://127.0.0.1:{proxy.port}", idle_timeout_ms=2000, poll_block_ms=60_000)
 
     ran = []
 
@@ -138,6 +139,8 @@ async def test_a_half_open_connection_is_given_up_when_the_lease_would_be_over(
         async with working(app):
             await work.enqueue(1)
             await eventually(lambda: ran == [1])
+            # It has nothing to do, and waits for a wake-up and for mail.
+            await eventually(lambda: node.command("INFO", "clients").count("blocked_clients:2"))
             proxy.swallow()
             proxy.heal()  # new connections pass
             await work.enqueue(2)

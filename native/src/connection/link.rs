@@ -30,7 +30,7 @@ struct Shared {
     connecting: tokio::sync::Mutex<Backoff>,
     last_error: Mutex<Option<Error>>,
     watched: AtomicBool,
-    /// Tells those who pause that a connection was made.
+    /// Tells those who pause or block that a connection was made.
     made: Notify,
 }
 
@@ -96,6 +96,17 @@ impl Link {
         }
     }
 
+    /// Resolves when the shared connection is made the next time.
+    pub async fn made(&self) {
+        self.inner.made.notified().await;
+    }
+
+    /// Whether the shared connection was made after that one: what broke the one before it may have left that one
+    /// half-open.
+    pub fn is_newer_than(&self, connection: &Connection) -> bool {
+        self.live().is_some_and(|live| live.generation() > connection.generation())
+    }
+
     /// What one call may spend on getting its command through: the broker timeout.
     pub fn attempts(&self) -> Attempts<'_> {
         Attempts { link: self, deadline: None, backoff: Backoff::default() }
@@ -103,6 +114,11 @@ impl Link {
 
     fn live(&self) -> Option<Connection> {
         lock(&self.inner.current).as_ref().filter(|connection| connection.is_alive()).cloned()
+    }
+
+    fn replace(&self, connection: Connection) {
+        *lock(&self.inner.current) = Some(connection);
+        self.inner.made.notify_waiters();
     }
 
     async fn connect(&self, deadline: Instant) -> Result<Connection, Error> {
@@ -117,8 +133,7 @@ impl Link {
                 Ok(connection) => {
                     backoff.reset();
                     *lock(&self.inner.last_error) = None;
-                    *lock(&self.inner.current) = Some(connection.clone());
-                    self.inner.made.notify_waiters();
+                    self.replace(connection.clone());
                     if connection.is_routed() {
                         self.watch();
                     }
@@ -171,7 +186,7 @@ impl Link {
                 if let Ok(found) = link.connector().attempt(Some(response_timeout)).await
                     && !connection.is_alive()
                 {
-                    *lock(&link.inner.current) = Some(found);
+                    link.replace(found);
                 }
             }
         });

@@ -72,15 +72,15 @@ impl Session {
     /// has no use for is passed on by it.
     pub async fn wakes(&self) -> End {
         let shared = &self.shared;
-        let connector = shared.dispatcher.link().connector();
+        let link = shared.dispatcher.link();
         let mut backoff = Backoff::default();
         let mut connection: Option<Connection> = None;
         loop {
             self.block.notified().await;
             let blocking = async {
-                let live = match connection.take().filter(Connection::is_alive) {
+                let live = match connection.take().filter(|one| one.is_alive() && !link.is_newer_than(one)) {
                     Some(live) => live,
-                    None => connector.dedicated().await?,
+                    None => link.connector().dedicated().await?,
                 };
                 let (keys, longest) = self.wanted();
                 if !keys.is_empty() {
@@ -89,17 +89,22 @@ impl Session {
                 }
                 Ok(live)
             };
-            let ended = blocking.await;
+            let ended = tokio::select! {
+                ended = blocking => Some(ended),
+                // What broke the shared connection may have left this one half-open, and nothing would ever come on it.
+                () = link.made() => None,
+            };
             self.blocking_client.store(0, Ordering::Relaxed);
             match ended {
-                Ok(live) => {
+                Some(Ok(live)) => {
                     backoff.reset();
                     connection = Some(live);
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     shared.trouble(&error);
-                    shared.dispatcher.link().pause(&mut backoff).await;
+                    link.pause(&mut backoff).await;
                 }
+                None => {}
             }
             self.blocked.store(false, Ordering::Relaxed);
             let wake = shared.slots().poke();
