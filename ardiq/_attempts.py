@@ -359,7 +359,9 @@ class Attempts:
                 answer = hook(failure)
                 if inspect.isawaitable(answer):
                     await answer
-            except Exception:
+            except (Exception, asyncio.CancelledError):  # of something that it waited for; the attempt cannot be
+                if self.over:
+                    raise
                 log.exception("on_error hook failed for task %r", failure.name)
 
     def settle_cancelled(self, claim: Claim, run_s: float, why: str) -> None:

@@ -55,23 +55,28 @@ function M.last_beat(base)
   return errors.read('HMGET', keys.meta(base), 'last_beat', 'reap_after', 'paused')
 end
 
--- After an outage longer than half a lease everybody gets one more lease to show a sign of life.
-local function may_reap(b, beat, lease_ms)
-  local meta = keys.meta(b.base)
-  local reap_after = number.of(beat[2], 0)
-  if b.now - number.of(beat[1], b.now) > lease_ms / 2 then
-    reap_after = b.now + lease_ms
-    redis.call('HSET', meta, 'reap_after', reap_after)
+-- The expiry up to which a lease has run out. When nobody beat for more than half a lease, who had one until then gets
+-- one more to show a sign of life. Such a grace stands still in further silences, beyond half a lease each, so that
+-- beats which are always late put off nobody's end for ever.
+local function run_out(b, beat, lease_ms)
+  local last, reap_after = number.of(beat[1], b.now), number.of(beat[2], 0)
+  local expiry, missed = b.now, b.now - last - math.floor(lease_ms / 2)
+  if missed > 0 then
+    if reap_after > last then reap_after = reap_after + missed end
+    if reap_after <= b.now then reap_after, expiry = b.now + lease_ms, last else expiry = 0 end
+    redis.call('HSET', keys.meta(b.base), 'last_beat', b.now, 'reap_after', reap_after)
+  else
+    if reap_after > b.now then expiry = 0 end
+    redis.call('HSET', keys.meta(b.base), 'last_beat', b.now)
   end
-  redis.call('HSET', meta, 'last_beat', b.now)
-  return b.now >= reap_after
+  return expiry
 end
 
 -- The workers to reap: first those that were being reaped, then those whose lease ran out since. One that was stuck
 -- comes after the others, and not before its time.
-local function lost(b, workers)
+local function lost(b, workers, expiry)
   local found = redis.call('ZREVRANGEBYSCORE', workers, 0, batch.STUCK_MS - b.now, 'LIMIT', 0, LOOK_AT)
-  local expired = redis.call('ZRANGEBYSCORE', workers, '(0', b.now, 'LIMIT', 0, LOOK_AT)
+  local expired = redis.call('ZRANGEBYSCORE', workers, '(0', expiry, 'LIMIT', 0, LOOK_AT)
   for _, worker in ipairs(expired) do found[#found + 1] = worker end
   return found
 end
@@ -80,9 +85,8 @@ end
 -- emptied, a bounded portion a call. One that damaged keys keep from it is marked as stuck, by minus the time, and the
 -- next is looked at. Replies whether more is left to reap.
 function M.reap(b, beat, lease_ms, ttl_ms, max_lost)
-  if not may_reap(b, beat, lease_ms) then return false end
   local workers = keys.workers(b.base)
-  local found = lost(b, workers)
+  local found = lost(b, workers, run_out(b, beat, lease_ms))
   for i, worker in ipairs(found) do
     local moved, left, untried = 0, true, false
     redis.call('ZADD', workers, 0, worker)

@@ -228,13 +228,20 @@ class Model(Clients):
         return held
 
     def _reap(self, lease_ms: int, ttl_ms: int, max_lost: int) -> None:
-        """One worker whose lease is over; none for a while after nobody beat."""
-        if self.last_beat is not None and self.now - self.last_beat > lease_ms / 2:
-            self.reap_after = self.now + lease_ms
+        """One worker whose lease is over; none for a while after nobody beat, but who had none even before that."""
+        last = self.now if self.last_beat is None else self.last_beat
+        over, missed = self.now, self.now - last - lease_ms // 2
+        if missed > 0:
+            if self.reap_after > last:
+                self.reap_after += missed
+            if self.reap_after <= self.now:
+                self.reap_after, over = self.now + lease_ms, last
+        if self.reap_after > self.now and over == self.now:
+            over = 0
         self.last_beat = self.now
-        over = sorted((member.lease_until, name) for name, member in self.workers.items())
-        if self.now >= self.reap_after and over[0][0] <= self.now:
-            self._take_from(over[0][1], ttl_ms, max_lost)
+        until, worker = min((member.lease_until, name) for name, member in self.workers.items())
+        if until <= over:
+            self._take_from(worker, ttl_ms, max_lost)
 
     def _take_from(self, worker: str, ttl_ms: int, max_lost: int | None) -> None:
         for _, id in sorted((token, id) for id, token in self.workers.pop(worker).running.items()):

@@ -190,6 +190,26 @@ async def test_middleware_sees_time_outs_and_may_fail_or_replace(app: Ardiq) -> 
     assert len(seen) == 1
 
 
+async def test_a_hook_whose_work_is_cancelled_does_not_keep_the_task(app: Ardiq) -> None:
+    @app.on_error
+    async def waits_for_what_is_cancelled(context: ErrorContext) -> None:
+        other = asyncio.create_task(asyncio.sleep(SOON_S))
+        other.cancel()
+        await other
+
+    @app.task(max_retries=0)
+    async def fail() -> None:
+        raise ValueError("async")
+
+    @app.task(max_retries=0)
+    def fail_sync() -> None:
+        raise ValueError("sync")
+
+    jobs = [await fail.enqueue(), await fail_sync.enqueue()]
+    await drain(app)
+    assert [(await result_of(job)).value for job in jobs] == ["ValueError('async')", "ValueError('sync')"]
+
+
 async def test_error_hooks(app: Ardiq, caplog: pytest.LogCaptureFixture) -> None:
     told: list[tuple[str, ErrorContext]] = []
 
