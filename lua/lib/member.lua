@@ -2,6 +2,7 @@
 local M = {}
 
 local REAP_LIMIT = 100
+local ABORT_LIMIT = 1000
 local LOOK_AT = 10
 
 -- Refuse a worker that is not a member, before anything else.
@@ -25,9 +26,10 @@ function M.remove(base, worker)
   alarm.drop(base, worker)
 end
 
--- What this worker is asked to abort: id and token in turn of what it holds still, and the ids that are settled.
+-- What this worker is asked to abort: id and token in turn of what it holds still, and the ids that are settled. Of very
+-- many a part: the next call has others.
 function M.aborts(base, worker)
-  local asked, open, settled = errors.read('SMEMBERS', keys.aborts(base, worker)), {}, {}
+  local asked, open, settled = errors.read('SRANDMEMBER', keys.aborts(base, worker), ABORT_LIMIT), {}, {}
   if #asked == 0 then return open, settled end
   local tokens = errors.read('HMGET', keys.running(base, worker), unpack(asked))
   for i, id in ipairs(asked) do

@@ -145,3 +145,13 @@ async def test_an_id_that_was_discarded_may_be_used_again(app: Ardiq) -> None:
     await drain(app)
     assert (await result_of(job)).value == 2
     assert is_sound(app)
+
+
+def test_a_worker_that_was_to_abort_thousands_of_tasks_lives(app: Ardiq) -> None:
+    """More than the stack of the server's Lua takes at once."""
+    core, asked = app._broker.core, f"{app._broker._base}aborts:w:1"
+    core.call("join", ["w:1", 600_000, "{}", '["default"]', 1])
+    core.command(["SADD", asked, *(f"t{number}" for number in range(9000))])
+    for _ in range(9):
+        core.call("heartbeat", ["w:1", 600_000, 1000, 1, 3, 0, 0])
+    assert core.command(["SCARD", asked]) == 0
