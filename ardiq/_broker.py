@@ -126,6 +126,11 @@ class Broker:
         # Not a daemon: the interpreter waits for it, no longer than a call may take.
         threading.Thread(target=self._register, args=(core,), name="ardiq-register").start()
 
+    def register_again(self) -> None:
+        """As `register`, for a server that may have lost what it held."""
+        self._known = False
+        self.register(self.core)
+
     async def refuse_eviction(self, loop: asyncio.AbstractEventLoop) -> None:
         """Refuse a server that may throw away tasks; one that cannot be reached is not asked.
 

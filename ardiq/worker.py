@@ -75,6 +75,7 @@ class Worker:
         self._attempts.in_thread = self._sync_tasks.call
         self._attempts.in_process = processes.call
         self._has_threaded = bool(threaded)
+        self._broker = app._broker
         self._what = _described(app, _slots(app, seat))
         self.turn_due = False
         self._reports = Reports(self, line, app)
@@ -215,6 +216,7 @@ class Worker:
             log.warning("%s", event[1])
             self._release_taken(event[2])
             self._attempts.hand_back(event[2])
+            self._broker.register_again()
             self.turn_soon()
         elif kind == "idle":
             self.stop()

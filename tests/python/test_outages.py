@@ -182,6 +182,17 @@ async def test_what_a_failover_took_back_runs_again(app: Ardiq, caplog: pytest.L
     assert is_sound(app)
 
 
+async def test_a_server_that_lost_its_data_knows_the_queue_again(outage: Outage) -> None:
+    app = Ardiq(outage.url, idle_timeout_ms=1000, poll_block_ms=200)
+    core = app._broker.core
+    async with working(app):
+        await eventually(lambda: core.command(["SISMEMBER", "ardiq:queues", "default"]))
+        await eventually(lambda: core.command(["ZCARD", "ardiq:{default}:workers"]))
+        core.command(["FLUSHALL"])
+        await eventually(lambda: core.command(["SISMEMBER", "ardiq:queues", "default"]))
+    app._broker.close()
+
+
 async def test_a_flushed_server_gets_its_library_back(outage: Outage) -> None:
     app = Ardiq(outage.url, poll_block_ms=500)
 
