@@ -1,4 +1,4 @@
-//! What this worker holds, and what to do next.
+//! What this worker holds; below, in `next`, what to do with it next.
 //!
 //! Owns: the accounting of held and started tasks, the outcomes that wait to be sent, and every decision
 //! of the loop that needs no connection. Must not know: connections, Python, what an outcome means; the
@@ -9,38 +9,20 @@ use std::time::{Duration, Instant};
 
 use super::lanes::Lanes;
 use super::pool::Seat;
-use super::prefetch::{BATCH, Prefetch, STEP_BYTES, STEP_RECORDS};
+use super::prefetch::{BATCH, Prefetch};
 use super::reply::{Claim, Reply};
 use crate::args::Args;
 
+mod next;
+
+pub use next::Next;
+
 /// Fields of an outcome in a step.
 pub const OUTCOME_FIELDS: usize = 6;
-/// What lies here longer and cannot be started goes back for others.
-const HELD_TOO_LONG: Duration = Duration::from_millis(500);
 /// After a claim the next step may wait that long: the tasks just claimed may be settled with it.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// While there is plenty to start, outcomes gather that long for a full batch.
-const GATHER: Duration = Duration::from_millis(2);
 /// A due time is never waited for in steps shorter than this.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
-
-/// What the loop is to do.
-#[derive(Debug, PartialEq)]
-pub enum Next {
-    Step {
-        outcomes: Args,
-        want: usize,
-        /// The lanes to claim from, where that changes from step to step.
-        lanes: Option<String>,
-    },
-    Wait {
-        until: Option<Instant>,
-        /// Whether to block on the wake lists meanwhile.
-        block: bool,
-    },
-    /// Everything is settled and nothing is to be claimed any more.
-    Leave,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -216,11 +198,6 @@ impl Slots {
         calls && (self.has_tasks() || self.stalled)
     }
 
-    /// Whether to look for work although there is no room for it: others must know of it to leave some.
-    fn is_owed(&self) -> bool {
-        self.phase == Phase::Working && !self.stalled && self.seat.as_ref().is_some_and(Seat::is_owed)
-    }
-
     /// Slots that may be filled now: none while the server may have given away what is held here.
     fn free(&mut self, now: Instant) -> usize {
         if self.phase != Phase::Working {
@@ -340,95 +317,8 @@ impl Slots {
         self.outbox.len() / OUTCOME_FIELDS
     }
 
-    /// What the loop is to do now.
-    pub fn next(&mut self, now: Instant) -> Next {
-        self.waiting = Waiting::No;
-        if self.phase == Phase::Working {
-            self.release_stuck(now);
-        } else {
-            self.release_all();
-        }
-        self.tell();
-        let want = self.want();
-        let looks = want > 0 || self.is_owed();
-        let due = looks && self.look_at.is_some_and(|at| now >= at);
-        let useful = self.settled() > 0 || (want > 0 && self.more);
-        if self.woken || due || (useful && !self.gathers(now)) {
-            self.woken = false;
-            self.look_at = None;
-            self.gather_until = None;
-            let lanes = self.lanes.is_limited().then(|| self.lanes.to_json());
-            return Next::Step { outcomes: self.outcomes(), want, lanes };
-        }
-        if self.phase != Phase::Working && self.started == 0 {
-            return Next::Leave;
-        }
-        self.waiting = if self.gather_until.is_some() { Waiting::ForBatch } else { Waiting::ForAnything };
-        let look_at = self.look_at.filter(|_| looks);
-        let until = [self.gather_until, look_at, self.tasks.stuck_at(), self.thread_tasks_held.stuck_at()];
-        Next::Wait { until: until.into_iter().flatten().min(), block: looks && !self.more }
-    }
-
-    /// Whether the next step waits for a full batch of outcomes.
-    fn gathers(&mut self, now: Instant) -> bool {
-        if self.settled() >= BATCH || !self.is_well_supplied() {
-            return false;
-        }
-        now < *self.gather_until.get_or_insert(now + GATHER)
-    }
-
-    /// How many tasks to claim.
-    fn want(&self) -> usize {
-        if self.phase != Phase::Working || self.stalled {
-            return 0;
-        }
-        let left_behind = self.left_behind();
-        if left_behind >= self.concurrency {
-            return 0;
-        }
-        let room = self.concurrency + self.prefetch.target();
-        let mut room = room.saturating_sub(self.held() + self.started + left_behind).min(self.prefetch.most_claims());
-        if let Some(seat) = &self.seat {
-            room = room.min((seat.room() + self.prefetch.target()).saturating_sub(self.held()));
-        }
-        self.lanes.room().map_or(room, |of_lanes| room.min(of_lanes))
-    }
-
     pub fn held(&self) -> usize {
         self.tasks.claims.len() + self.thread_tasks_held.claims.len()
-    }
-
-    /// As many outcomes as one step carries, with the server's tokens.
-    fn outcomes(&mut self) -> Args {
-        let waiting = self.next_outcomes();
-        if self.shift == 0 {
-            return waiting;
-        }
-        let mut outcomes = Args::default();
-        let fields: Vec<&[u8]> = waiting.iter().collect();
-        for outcome in fields.chunks_exact(OUTCOME_FIELDS) {
-            outcomes.push(outcome[0]);
-            outcomes.push_int(number(outcome[1]).map_or(0, |token| self.lease_token(token)));
-            outcome[2..].iter().for_each(|field| outcomes.push(field));
-        }
-        outcomes
-    }
-
-    fn next_outcomes(&mut self) -> Args {
-        let most = STEP_RECORDS * OUTCOME_FIELDS;
-        if self.outbox.len() <= most && self.outbox.bytes() <= STEP_BYTES {
-            return std::mem::take(&mut self.outbox);
-        }
-        let mut count = OUTCOME_FIELDS;
-        while count + OUTCOME_FIELDS <= self.outbox.len().min(most)
-            && self.outbox.bytes_of(count + OUTCOME_FIELDS) <= STEP_BYTES
-        {
-            count += OUTCOME_FIELDS;
-        }
-        let mut outcomes = Args::default();
-        outcomes.append_range(&self.outbox, 0, count);
-        self.outbox.remove_front(count);
-        outcomes
     }
 
     /// A step was answered; the news there is for Python.
@@ -520,42 +410,6 @@ impl Slots {
             self.listen();
         }
         self.started == 0
-    }
-
-    /// Give back what lies here and cannot be started soon: all slots are taken, or nobody comes for it.
-    fn release_stuck(&mut self, now: Instant) {
-        let full = self.room() == 0;
-        let mut stuck = |queue: &mut Queue| {
-            let too_long = |at: Instant| now.duration_since(at) >= HELD_TOO_LONG;
-            let unattended = too_long(queue.asked);
-            let mut released = false;
-            while (full || unattended) && queue.claims.front().is_some_and(|claim| too_long(claim.received)) {
-                queue.claims.pop_front().iter().for_each(|claim| release(&mut self.outbox, &mut self.lanes, claim));
-                released = true;
-            }
-            (released, unattended)
-        };
-        let (from_loop, loop_unattended) = stuck(&mut self.tasks);
-        let (from_threads, _) = stuck(&mut self.thread_tasks_held);
-        if from_loop || from_threads {
-            self.prefetch.reset();
-        }
-        if from_loop && loop_unattended && !full {
-            (self.stalled, self.starved) = (true, true);
-        }
-    }
-
-    fn release_all(&mut self) {
-        for queue in [&mut self.tasks, &mut self.thread_tasks_held] {
-            queue.claims.drain(..).for_each(|claim| release(&mut self.outbox, &mut self.lanes, &claim));
-        }
-    }
-}
-
-impl Queue {
-    /// When what lies here may have to be given back.
-    fn stuck_at(&self) -> Option<Instant> {
-        self.claims.front().map(|claim| claim.received.max(self.asked) + HELD_TOO_LONG)
     }
 }
 

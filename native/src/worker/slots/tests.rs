@@ -1,4 +1,6 @@
 use super::super::pool::Pool;
+use super::super::prefetch::{STEP_BYTES, STEP_RECORDS};
+use super::next::{GATHER, HELD_TOO_LONG};
 use super::*;
 
 const LEASE: Duration = Duration::from_secs(60);
