@@ -70,7 +70,12 @@ class Supervisor:
         pause = _FIRST_PAUSE_S
         while True:
             started, kills = time.monotonic(), oom_kills()
-            code, is_in_order = await self._one(number)
+            try:
+                code, is_in_order = await self._one(number)
+                why = "its event loop was stalled" if code == _STALLED else exit_reason(code, kills)
+                what = f"ended: {why}"
+            except OSError as error:  # there is no process, memory or descriptor to be had
+                code, is_in_order, what = 1, False, f"cannot be started: {error}"
             if self._stopping.is_set():
                 return 0 if code in (0, RECYCLED, -signal.SIGTERM) else max(code, 1)
             if is_in_order and code in (0, REFUSED):
@@ -80,8 +85,7 @@ class Supervisor:
                 continue
             if time.monotonic() - started > _HEALTHY_AFTER_S:
                 pause = _FIRST_PAUSE_S
-            why = "its event loop was stalled" if code == _STALLED else exit_reason(code, kills)
-            _log.error("worker %d of %d ended: %s; starting it again in %g s", number, self._count, why, pause)
+            _log.error("worker %d of %d %s; starting it again in %g s", number, self._count, what, pause)
             try:
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -251,6 +252,23 @@ def test_a_crashed_worker_is_started_again_and_the_signal_named(project: Project
     # Where the control group counts what the kernel kills for want of memory, it was not that.
     assert re.search("killed by SIGKILL(, perhaps out of memory)?; starting it again in 1 s", errors)
     assert set(project.workers()) <= {first}, errors
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limits of another process are Linux's")
+def test_a_worker_that_cannot_be_started_ends_no_other_and_is_tried_again(project: Project) -> None:
+    process = project.start("jobs:app", "--workers", "2")
+    eventually(lambda: len(project.workers()) == 2)
+    first, second = project.workers()
+    few, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, most))
+    os.kill(first, signal.SIGKILL)
+    assert process.stderr is not None
+    line = next(line for line in process.stderr if "Too many open files" in line)
+    assert "worker 1 of 2 cannot be started" in line or "worker 2 of 2 cannot be started" in line
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (few, most))
+    eventually(lambda: len(set(project.workers()) - {first, second}) == 1)
+    assert second in project.workers()
+    assert stop(process)[0] == 0
 
 
 @pytest.mark.parametrize("number", [0, 2, 3])
