@@ -136,6 +136,7 @@ class Broker:
 
         Raises:
             LibraryError: its eviction policy takes keys without a time to live.
+            Forbidden: it does not know the user.
         """
         core, answer = self.core, loop.create_future()
 
@@ -151,7 +152,7 @@ class Broker:
         # The core blocks, the loop must not. Not a daemon: see `line`.
         threading.Thread(target=ask, name="ardiq-check").start()
         error = await answer
-        if isinstance(error, errors.BrokerError):
+        if isinstance(error, errors.BrokerError) and not isinstance(error, errors.Forbidden):
             log.warning("%s; trying again", error)
         elif error is not None:
             raise error

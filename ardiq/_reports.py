@@ -5,7 +5,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
-from .errors import BrokerError
+from .errors import BrokerError, Forbidden
 
 if TYPE_CHECKING:
     from ._broker import Line
@@ -122,7 +122,8 @@ class Reports:
             if not under_way:
                 del self._under_way[token]
         error = None if answer.cancelled() else answer.exception()
-        if error is not None and not isinstance(error, BrokerError):  # that the server is away the worker says
+        is_away = isinstance(error, BrokerError) and not isinstance(error, Forbidden)
+        if error is not None and not is_away:  # the worker says so
             log.warning("%s", error)
 
     def _send_soon(self) -> None:

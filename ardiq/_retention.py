@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from .errors import ArdiqError, BrokerError
+from .errors import ArdiqError, BrokerError, Forbidden
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -25,10 +25,10 @@ async def retain(app: "Ardiq") -> None:
             more = True
             while more:
                 _, more = await line.call("trim", ttl_ms, most, _PORTION, app.result_ttl_ms)
-        except BrokerError as error:
-            log.debug("dead letters are not trimmed: %s", error)  # the worker says that the server is away
         except ArdiqError as error:
-            if said != str(error):
+            if isinstance(error, BrokerError) and not isinstance(error, Forbidden):
+                log.debug("dead letters are not trimmed: %s", error)  # the worker says that the server is away
+            elif said != str(error):
                 said = str(error)
                 log.error("dead letters are not trimmed: %s", error)
         await asyncio.sleep(_PERIOD_S)

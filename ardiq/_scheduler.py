@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ._cron import Timing
-from .errors import ArdiqError, BrokerError, OutOfMemory
+from .errors import ArdiqError, BrokerError, Forbidden, OutOfMemory
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -45,7 +45,7 @@ class Scheduler:
                 pause_s = await self.fire_due()
             except BrokerError as error:
                 # That the server is away the worker says itself.
-                level = logging.WARNING if isinstance(error, OutOfMemory) else logging.DEBUG
+                level = logging.WARNING if isinstance(error, OutOfMemory | Forbidden) else logging.DEBUG
                 log.log(level, "schedules: %s; trying again", error)
                 pause_s = self._app.cron_poll_s
             except ArdiqError as error:

@@ -490,6 +490,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             RuntimeError: this app runs already.
             ValueError: an impossible name or share, or more queues than slots.
             LibraryError: the server has another Lua library, cannot have it, or may throw away tasks.
+            Forbidden: the server does not know the user of the URL, or the user lacks a right that a worker needs.
         """
         if self is not self._root:
             return await self._root.run([self._queue_name] if queues is None else queues)

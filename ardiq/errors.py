@@ -21,6 +21,7 @@ __all__ = [
     "BadArgument",
     "BadSignature",
     "BrokerError",
+    "Forbidden",
     "LeaseLost",
     "LibraryError",
     "OldStep",
@@ -56,6 +57,12 @@ class BrokerError(ArdiqError):
     def __init__(self, message: str = "", *, maybe_enqueued: bool = False) -> None:
         super().__init__(message)
         self.maybe_enqueued = maybe_enqueued
+
+
+class Forbidden(BrokerError):
+    """The server does not know the user of the URL, or does not let it do this: `ardiq migrate --acl` prints users with
+    the rights they need. A function that lacked a right may have done a part (`maybe_enqueued`).
+    """
 
 
 class OutOfMemory(BrokerError):

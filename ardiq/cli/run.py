@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from .. import embedded
 from .._memory import resident_mb
 from .._queues import read_shares
-from ..errors import LibraryError
+from ..errors import Forbidden, LibraryError
 from . import Refusal, load_app
 from ._arguments import duration_ms, positive, refusing
 from ._health import check_ports, listen, read_place
@@ -147,7 +147,7 @@ class _Work:
                 if not self._is_over:
                     raise
             code = RECYCLED if self._is_recycled and lifeline is not None and not self._is_asked else 0
-        except LibraryError as error:
+        except (LibraryError, Forbidden) as error:
             code = REFUSED
             raise Refusal(str(error)) from None
         finally:

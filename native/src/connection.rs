@@ -125,6 +125,11 @@ impl Connector {
         &self.address().shown
     }
 
+    /// As whom it logs in.
+    pub fn user(&self) -> &str {
+        self.address().login.username().unwrap_or("default")
+    }
+
     /// One attempt at a connection whose answers must come within the response timeout.
     ///
     /// # Errors

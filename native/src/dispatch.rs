@@ -243,6 +243,13 @@ impl Dispatcher {
 
     fn conclude(&self, request: &Request, answer: Result<Value, Error>) -> Result<Value, Error> {
         refuse_error(answer?).map_err(|error| {
+            let error = match error {
+                Error::Forbidden { .. } => error.map_message(|message| {
+                    let (function, base) = (&request.function.name, &self.inner.base);
+                    format!("`{function}` on {base}*, as user {:?}: {message}", self.inner.link.connector().user())
+                }),
+                error => error,
+            };
             error.map_message(|message| match lock(&self.inner.scripts).get(request.function.name.as_str()) {
                 Some(script) if message.contains("user_script:") => script.locate(message),
                 _ => self.inner.library.locate(message),

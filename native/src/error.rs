@@ -7,8 +7,8 @@ use redis::ServerError;
 
 const FORBIDDEN: &str =
     "the server's user may not do this; `ACL SETUSER` grants commands and keys, `ardiq migrate --acl` tells which";
-/// The same of a command inside a function, since Redis 7.0 and before.
-const IN_FUNCTION: [&str; 2] = ["ACL failure in script", "The user executing the script can't run"];
+/// The same inside a function, since Redis 7.2 and before.
+const IN_FUNCTION: [&str; 2] = ["ACL failure in script", "The user executing the script can't"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -16,6 +16,12 @@ pub enum Error {
     Broker {
         message: String,
         /// The request may have reached the server, so it may have been carried out.
+        maybe_sent: bool,
+    },
+    /// The server does not know this user, or lets it not do this: no matter of time, but of its rights.
+    Forbidden {
+        message: String,
+        /// A function was in the middle of it: what it wrote before stays.
         maybe_sent: bool,
     },
     /// The server is at `maxmemory` and refuses what would add data. Nothing was written.
@@ -52,6 +58,7 @@ impl Error {
     pub fn map_message(self, change: impl FnOnce(&str) -> String) -> Self {
         match self {
             Self::Broker { message, maybe_sent } => Self::Broker { message: change(&message), maybe_sent },
+            Self::Forbidden { message, maybe_sent } => Self::Forbidden { message: change(&message), maybe_sent },
             Self::OutOfMemory(message) => Self::OutOfMemory(change(&message)),
             Self::Server { code, message } => Self::Server { code, message: change(&message) },
             Self::Library(message) => Self::Library(change(&message)),
@@ -63,6 +70,7 @@ impl Error {
     fn from_reply(code: &str, detail: &str) -> Self {
         // A refusal by the server itself: nothing was carried out.
         let refused = |what: String| Self::broker(what, false);
+        let forbidden = |message: String| Self::Forbidden { message, maybe_sent: false };
         match code {
             "OOM" => Self::OutOfMemory(format!(
                 "the server is at its maxmemory and takes no more work; free memory or raise the limit ({detail})"
@@ -71,9 +79,9 @@ impl Error {
                 code: "WRONG_TYPE".to_owned(),
                 message: format!("a key does not hold what Ardiq keeps there: something else wrote it ({detail})"),
             },
-            "NOAUTH" => refused(format!("the server wants a password; put it in the URL ({detail})")),
-            "WRONGPASS" => refused(format!("the server does not accept the user or password of the URL ({detail})")),
-            "NOPERM" => refused(format!("{FORBIDDEN} ({detail})")),
+            "NOAUTH" => forbidden(format!("the server wants a password; put it in the URL ({detail})")),
+            "WRONGPASS" => forbidden(format!("the server does not accept the user or password of the URL ({detail})")),
+            "NOPERM" => forbidden(format!("{FORBIDDEN} ({detail})")),
             "READONLY" => refused(format!("the server is a read-only replica; connect to the primary ({detail})")),
             "LOADING" => refused(format!("the server is still loading its data; wait until it is up ({detail})")),
             "BUSY" => refused(format!(
@@ -97,9 +105,8 @@ impl Error {
                 Some(code) => Self::Server { code: code.to_owned(), message: detail.to_owned() },
                 None => match raised_in_script(detail) {
                     Some((code, detail)) => Self::from_reply(code, detail),
-                    // Raised in the middle of a function: what it wrote before stays.
                     None if IN_FUNCTION.iter().any(|said| detail.contains(said)) => {
-                        Self::Script(format!("{FORBIDDEN} ({detail})"))
+                        Self::Forbidden { message: format!("{FORBIDDEN} ({detail})"), maybe_sent: true }
                     }
                     None => Self::Script(format!("{code} {detail}").trim_end().to_owned()),
                 },
@@ -137,6 +144,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Broker { message, .. }
+            | Self::Forbidden { message, .. }
             | Self::OutOfMemory(message)
             | Self::Server { message, .. }
             | Self::Library(message)
@@ -162,6 +170,7 @@ mod python {
         fn class(&self) -> Option<&str> {
             match self {
                 Self::Broker { .. } => Some("BrokerError"),
+                Self::Forbidden { .. } => Some("Forbidden"),
                 Self::OutOfMemory(_) => Some("OutOfMemory"),
                 Self::Server { code, .. } => Some(Protocol::get().exception(code).unwrap_or("ArdiqError")),
                 Self::Library(_) => Some("LibraryError"),
@@ -176,7 +185,7 @@ mod python {
             };
             let class = py.import("ardiq.errors")?.getattr(class)?;
             let options = PyDict::new(py);
-            if let Self::Broker { maybe_sent, .. } = self {
+            if let Self::Broker { maybe_sent, .. } | Self::Forbidden { maybe_sent, .. } = self {
                 options.set_item("maybe_enqueued", maybe_sent)?;
             }
             Ok(PyErr::from_value(class.call((self.to_string(),), Some(&options))?))
@@ -212,7 +221,12 @@ mod tests {
     #[test]
     fn memory_and_access_are_told_apart() {
         assert!(matches!(Error::from_reply("OOM", "command not allowed"), Error::OutOfMemory(_)));
-        for code in ["NOAUTH", "WRONGPASS", "NOPERM", "READONLY", "LOADING", "MISCONF", "MOVED", "BUSY", "UNBLOCKED"] {
+        for code in ["NOAUTH", "WRONGPASS", "NOPERM"] {
+            let error = Error::from_reply(code, "as the server says");
+            assert!(matches!(error, Error::Forbidden { maybe_sent: false, .. }), "{code}");
+            assert!(error.to_string().contains("as the server says"), "{error}");
+        }
+        for code in ["READONLY", "LOADING", "MISCONF", "MOVED", "BUSY", "UNBLOCKED"] {
             let error = Error::from_reply(code, "as the server says");
             assert!(matches!(error, Error::Broker { maybe_sent: false, .. }), "{code}");
             assert!(error.to_string().contains("as the server says"), "{error}");
@@ -221,8 +235,14 @@ mod tests {
 
     #[test]
     fn a_right_that_is_missing_inside_a_function_has_the_remedy() {
-        let error = Error::from_reply("ERR", "ACL failure in script: User p has no permissions to run 'hsetnx'");
-        assert!(matches!(error, Error::Script(_)) && error.to_string().contains("ACL SETUSER"), "{error}");
+        for detail in [
+            "ACL failure in script: User p has no permissions to run 'hsetnx'",
+            "The user executing the script can't access at least one of the keys mentioned in the command arguments",
+        ] {
+            let error = Error::from_reply("ERR", detail);
+            assert!(matches!(error, Error::Forbidden { maybe_sent: true, .. }), "{error}");
+            assert!(error.to_string().contains("ACL SETUSER"), "{error}");
+        }
     }
 
     #[test]

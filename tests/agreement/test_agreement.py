@@ -18,7 +18,7 @@ PROTOCOL = render.PROTOCOL
 FUNCTIONS = PROTOCOL["functions"]
 
 # Errors that are raised on this side of the server.
-OWN_ERRORS = {"ArdiqError", "BadSignature", "BrokerError", "LibraryError", "OutOfMemory", "TaskError"}
+OWN_ERRORS = {"ArdiqError", "BadSignature", "BrokerError", "Forbidden", "LibraryError", "OutOfMemory", "TaskError"}
 # The only functions that Rust may call by itself.
 CARRIED_BY_RUST = {"join", "step", "heartbeat", "leave"}
 # The queries that it makes for its metrics, which must be told while Python is stuck.

@@ -135,7 +135,7 @@ async fn who_may_only_call_calls() {
     Dispatcher::new(link(&url), BASE).call("enqueue", &ONE).await.unwrap();
     user(admin.link(), &["+@hash"]).await;
     let refused = Dispatcher::new(link(&url), BASE).call("enqueue", &ONE).await.unwrap_err();
-    assert!(matches!(&refused, Error::Broker { maybe_sent: false, .. }), "{refused:?}");
+    assert!(matches!(&refused, Error::Forbidden { maybe_sent: false, .. }), "{refused:?}");
 }
 
 #[tokio::test]

@@ -1,16 +1,19 @@
 """`ardiq migrate --acl`: producers, workers and operators with no more rights than they need."""
 
 import asyncio
+import logging
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 from helpers import SOON_S, eventually, result_of, working
 
-from ardiq import Ardiq, ArdiqError, BrokerError, LibraryError, Retry, _core, current_task
+from ardiq import Ardiq, ArdiqError, BrokerError, Forbidden, LibraryError, Retry, _core, current_task
 from ardiq.cli import main
 from ardiq.embedded import Server
 
@@ -151,12 +154,79 @@ async def test_none_can_do_more(url: Callable[..., str], make_app: Callable[...,
                 await make_app(redis_url=url(role, "--queue", "mine"), queue_name="others").ref("work").enqueue()
 
 
-async def test_a_producer_that_runs_tasks_is_told_what_to_do(
-    url: Callable[..., str], make_app: Callable[..., Ardiq]
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [
+        ("resetkeys ~elsewhere:*", r"`join` on ardiq:\{mine\}:\*, as user .ardiq-worker.*ardiq migrate --acl"),
+        ("resetkeys ~ardiq:{mine}: ~ardiq:schema", r"`join` on .*as user .ardiq-worker.*ardiq migrate --acl"),
+        ("-zadd", r"`join` on .*as user .ardiq-worker.*ardiq migrate --acl"),
+        ("resetpass >another", "does not accept the user or password"),
+    ],
+)
+async def test_a_worker_that_lacks_a_right_ends_at_its_start(
+    url: Callable[..., str], make_app: Callable[..., Ardiq], admin: _core.Core, lacks: str, said: str
 ) -> None:
     assert main(["migrate", url("operator")]) == 0
-    with pytest.raises(ArdiqError, match="ardiq migrate --acl"):
-        await make_app(redis_url=url("producer"), burst=True).run()
+    app = make_app(redis_url=url("worker"), queue_name="mine")
+    admin.command(["ACL", "SETUSER", "ardiq-worker", *lacks.split()])
+    async with asyncio.timeout(SOON_S):
+        with pytest.raises(Forbidden, match=said):
+            await app.run()
+
+
+def test_a_command_that_lacks_a_right_starts_nothing(url: Callable[..., str], tmp_path: Path) -> None:
+    assert main(["migrate", url("operator")]) == 0
+    (tmp_path / "jobs.py").write_text(f"from ardiq import Ardiq\napp = Ardiq({url('producer')!r})\n")
+    for workers in ("1", "2"):
+        command = [sys.executable, "-m", "ardiq", "run", "jobs:app", "--workers", workers]
+        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=SOON_S)
+        assert ended.returncode == 2, ended.stderr
+        assert "ardiq-producer" in ended.stderr
+        assert "ardiq migrate --acl" in ended.stderr
+
+
+@pytest.mark.parametrize("right", ["-zadd", "-fcall -evalsha"])
+async def test_a_worker_whose_right_is_taken_away_keeps_its_tasks_and_waits_for_it(
+    url: Callable[..., str],
+    make_app: Callable[..., Ardiq],
+    admin: _core.Core,
+    caplog: pytest.LogCaptureFixture,
+    right: str,
+) -> None:
+    assert main(["migrate", url("operator")]) == 0
+    app = make_app(redis_url=url("worker"))
+    begun, runs = asyncio.Event(), 0
+    let_go = asyncio.Event()
+
+    @app.task
+    async def work() -> str:
+        nonlocal runs
+        runs += 1
+        begun.set()
+        await let_go.wait()
+        return "done"
+
+    def lacks() -> bool:
+        said = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+        return any('as user "ardiq-worker"' in line and line.endswith("trying again") for line in said)
+
+    async with working(app):
+        job = await work.enqueue()
+        await begun.wait()
+        for each in right.split():
+            try:
+                admin.command(["ACL", "SETUSER", "ardiq-worker", each])
+            except ArdiqError:  # this server has no such command
+                assert each == "-fcall"
+        let_go.set()
+        await eventually(lacks)
+        for each in right.split():
+            try:
+                admin.command(["ACL", "SETUSER", "ardiq-worker", each.replace("-", "+")])
+            except ArdiqError:
+                assert each == "-fcall"
+        assert (await result_of(job)).value == "done"
+    assert runs == 1
 
 
 async def test_a_library_that_is_missing_is_not_loaded_by_everybody(

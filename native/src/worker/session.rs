@@ -117,6 +117,7 @@ impl Shared {
                 // A join whose reply was lost long ago: what it made is being reaped.
                 Err(error) if error.is("LEASE_LOST") => return Err(End::Lost(error)),
                 Err(error) if is_hopeless(&error) => return Err(End::Failed(error)),
+                // A right that is missing, too; one that is taken away later is waited for, with what runs.
                 Err(error) if first && !matches!(error, Error::Broker { .. }) => return Err(End::Failed(error)),
                 Err(error) => self.trouble(&error),
             }
