@@ -1,6 +1,7 @@
 """Poison: whatever a task does to the process that runs it, it ends as docs/poison.md states it."""
 
 import asyncio
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from fleet import Fleet
 from helpers import SOON_S, eventually, is_sound, result_of
 
-from ardiq import Ardiq, TaskResult
+from ardiq import Ardiq, Job, TaskResult
 from ardiq.embedded import Server
 
 LEASE_MS = 800
@@ -227,3 +228,67 @@ async def test_what_blocks_the_loop_for_longer_than_the_lease_keeps_it(fleet: Fl
     assert (result.success, result.tries) == (True, 1)
     assert fleet.notes() == ["blocks"]
     await still_works(fleet)
+
+
+LEAKING = """
+    import resource
+
+    # Should nobody stop the worker, the kernel gives it no more than this, and the machine is not at risk.
+    resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+    leaked = []
+
+    def grow(number):
+        leaked.append(b"x" * (4 << 20))
+        note(f"{number} {os.getpid()}")
+        time.sleep(0.03)
+        return number
+
+    @app.task
+    async def async_leak(number): return grow(number)
+
+    @app.task
+    def thread_leak(number): return grow(number)
+
+    @app.task(executor="process")
+    def process_leak(number): return grow(number)
+"""
+
+
+@pytest.fixture
+def leaking(tmp_path: Path, server: Server, make_app: Callable[..., Ardiq]) -> Iterator[Fleet]:
+    # What a worker that ended still held would be missing for longer than any test waits.
+    fleet = Fleet(tmp_path, make_app(), server.url, LEAKING, idle_timeout_ms=120_000, concurrency=2, prefetch=20)
+    yield fleet
+    fleet.end()
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+async def test_a_leak_over_many_tasks_replaces_the_worker_and_loses_nothing(leaking: Fleet, executor: str) -> None:
+    leak, jobs = leaking.app.ref(f"{executor}_leak"), list[Job]()
+
+    async def enqueue(count: int) -> None:
+        jobs.extend(await leaking.app.enqueue_many(leak.prepare(len(jobs) + more) for more in range(count)))
+
+    await enqueue(120)
+    alone = leaking.start("--max-memory-mb", "150")
+    assert await asyncio.to_thread(alone.wait, SOON_S) == 0
+    assert re.search(r"stopping: holds \d+ MiB \(--max-memory-mb 150\)", leaking.log())
+    # It held more than it had started, and has handed that back: it is there for others at once.
+    ran = len(leaking.notes())
+    assert 0 < ran < len(jobs)
+    assert (await leaking.app.queue_size(), leaking.workers()) == (len(jobs) - ran, [])
+
+    async def is_replaced() -> bool:
+        if await leaking.app.queue_size() < 10:
+            await enqueue(10)
+        return "has reached a limit; starting a new one" in leaking.log()
+
+    workers = leaking.start("--workers", "2", "--max-memory-mb", "150")
+    await eventually(is_replaced)
+    results = [await result_of(job) for job in jobs]
+    assert [(result.value, result.tries) for result in results] == [(number, 1) for number in range(len(jobs))]
+    assert sorted(int(line.split()[0]) for line in leaking.notes()) == list(range(len(jobs))), "each ran once"
+    workers.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(workers.wait, SOON_S) == 0
+    assert not re.search("MemoryError|lost|Traceback|starting it again", leaking.log())
+    assert is_sound(leaking.app)
