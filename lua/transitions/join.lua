@@ -10,13 +10,17 @@ return function(base, args)
   errors.read('HGET', keys.worker(base, worker), 'mailbox')
   errors.read('HGET', keys.meta(base), 'alarm')
   for _, name in ipairs(lanes) do lane.check(base, name) end
+  member.check_lease(args.lease_ms)
+  local is_json, info = pcall(cjson.encode, args.info)
+  if not is_json then errors.raise(errors.bad_argument('info cannot be kept: ' .. info)) end
 
+  -- This first: a producer's user may not do it, and so leaves no worker behind.
+  redis.call('HSETNX', keys.meta(base), 'data_version', 1)
   local mailbox = worker .. ':' .. args.generation
   member.renew(base, worker, now, args.lease_ms)
-  redis.call('HSET', keys.worker(base, worker), 'info', cjson.encode(args.info),
+  redis.call('HSET', keys.worker(base, worker), 'info', info,
     'lanes', cjson.encode({ unpack(lanes) }),
     'joined_at', now, 'mailbox', mailbox)
-  redis.call('HSETNX', keys.meta(base), 'data_version', 1)
 
   local reply = { keys.mailbox(base, mailbox) }
   for i, name in ipairs(lanes) do reply[i + 1] = keys.wake(base, name) end

@@ -174,7 +174,9 @@ async def test_a_worker_that_lacks_a_right_ends_at_its_start(
             await app.run()
 
 
-def test_a_command_that_lacks_a_right_starts_nothing(url: Callable[..., str], tmp_path: Path) -> None:
+def test_a_command_that_lacks_a_right_starts_nothing(
+    url: Callable[..., str], admin: _core.Core, tmp_path: Path
+) -> None:
     assert main(["migrate", url("operator")]) == 0
     (tmp_path / "jobs.py").write_text(f"from ardiq import Ardiq\napp = Ardiq({url('producer')!r})\n")
     for workers in ("1", "2"):
@@ -183,6 +185,7 @@ def test_a_command_that_lacks_a_right_starts_nothing(url: Callable[..., str], tm
         assert ended.returncode == 2, ended.stderr
         assert "ardiq-producer" in ended.stderr
         assert "ardiq migrate --acl" in ended.stderr
+        assert admin.command(["KEYS", "ardiq:{default}:work*"]) == []
 
 
 @pytest.mark.parametrize("right", ["-zadd", "-fcall -evalsha"])
