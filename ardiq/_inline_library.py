@@ -225,6 +225,8 @@ class InlineLibrary:
         task = self.tasks.get(task_id)
         if task is None:
             return b"not_found"
+        if task.state == ABORTED:
+            return b"aborted"
         if task.state not in ("queued", "scheduled", "held"):
             return b"finished"
         self._end(task, ABORTED, b"aborted")

@@ -450,7 +450,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         settled when that has ended.
 
         Returns:
-            False when it ended before or is unknown.
+            False when it ended otherwise before, or is unknown.
         """
         return await self._queue.abort(task_id)
 

@@ -104,5 +104,5 @@ class Job(Generic[R_co]):
         return await self.app.history(self.id)
 
     async def abort(self) -> bool:
-        """Stop the task; False when it ended before or is unknown. See `Ardiq.abort`."""
+        """Stop the task; False when it ended otherwise before, or is unknown. See `Ardiq.abort`."""
         return await self.app.abort(self.id)

@@ -4,6 +4,7 @@ return function(base, args)
   local record, err = task.read(base, id, { 'state', 'lane', 'worker', 'held_by' })
   if err then return { err = err } end
   if not record.state then return 'not_found' end
+  if record.state == 'aborted' then return 'aborted' end
   if task.is_finished(record.state) then return 'finished' end
   if record.state == 'running' then
     attempt.ask_abort(base, id, record.worker)

@@ -47,7 +47,7 @@ class Clients(Queue):
         if task is None:
             return "not_found"
         if task.state in FINISHED:
-            return "finished"
+            return "aborted" if task.state == "aborted" else "finished"
         if task.state == "running":
             task.abort_requested = True
             token = self.workers[task.worker].running[id]
