@@ -5,8 +5,11 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
+
+from . import _options
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -29,18 +32,19 @@ class BackgroundWorker:
         self._main: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
 
-    def wait_until_idle(self, timeout: float = 10.0) -> None:
+    def wait_until_idle(self, timeout: float | None = 10.0) -> None:
         """Wait until no task is ready or running. One that waits for its time, a retry too, does not count.
 
         It blocks this thread, and the worker goes on.
 
         Args:
-            timeout: seconds to wait at most.
+            timeout: seconds to wait at most; None: as long as it takes.
 
         Raises:
             TimeoutError: there was still something to do.
         """
-        deadline = monotonic() + timeout
+        timeout = _options.patience("timeout", timeout)
+        deadline = inf if timeout is None else monotonic() + timeout
         while True:
             self._check()
             answer = self.app._broker.core.call("counts", [])
@@ -55,16 +59,17 @@ class BackgroundWorker:
                 )
             sleep(_LOOK_S)
 
-    def stop(self, timeout: float = _STOP_S) -> None:
+    def stop(self, timeout: float | None = _STOP_S) -> None:
         """Stop as on SIGTERM: running tasks may end. Called again, it does nothing.
 
         Args:
-            timeout: seconds after which those that still run are cancelled.
+            timeout: seconds after which those that still run are cancelled; None: never.
 
         Raises:
             RuntimeError: a task ignores its cancellation.
             Exception: whatever ended the worker before.
         """
+        timeout = _options.patience("timeout", timeout)
         self.app.stop()
         self._thread.join(timeout)
         if self._thread.is_alive() and self._loop is not None and self._main is not None:

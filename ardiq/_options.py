@@ -1,6 +1,5 @@
 """Checks of what users pass as options: a wrong one is refused by name."""
 
-import math
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias
@@ -9,6 +8,9 @@ from ._codec import to_json
 
 # A part of keys, of which each call names a dozen.
 _LONGEST_TEXT = 1000
+# A wait that is no shorter is one for ever, and timers can count it.
+_LONGEST_WAIT_S = 100 * 366 * 86_400
+_FINITE = 1e300
 Durability: TypeAlias = Literal["primary", "replicated"]
 
 
@@ -94,15 +96,10 @@ def by_lane(name: str, value: Any, known: Collection[str]) -> dict[str, int] | N
     return dict(value) or None
 
 
-def milliseconds(name: str, duration: Any) -> int:
+def milliseconds(name: str, value: Any) -> int:
     """A timedelta or seconds as whole milliseconds."""
-    if isinstance(duration, timedelta):
-        return round(duration.total_seconds() * 1000)
-    if isinstance(duration, int | float) and not isinstance(duration, bool):
-        if not math.isfinite(duration):
-            raise ValueError(f"{name} must be finite, not {duration}")
-        return round(duration * 1000)
-    raise TypeError(f"{name} must be a timedelta or seconds, not {_kind(duration)}")
+    amount = value.total_seconds() if isinstance(value, timedelta) else value
+    return round(finite(name, amount, "a timedelta or seconds") * 1000)
 
 
 def epoch_milliseconds(name: str, moment: Any) -> int:
@@ -116,12 +113,22 @@ def epoch_milliseconds(name: str, moment: Any) -> int:
 
 def seconds(name: str, value: Any) -> float | None:
     """Positive seconds, or None for no limit."""
-    if value is None:
-        return None
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{name} must be seconds or None, not {_kind(value)}")
-    if not value > 0:
+    if value is not None and finite(name, value, "seconds or None") <= 0:
         raise ValueError(f"{name} must be positive, not {value}")
+    return value  # type: ignore[no-any-return]
+
+
+def patience(name: str, value: Any) -> float | None:
+    """Seconds to wait, or None for as long as it takes. What is left of a time that is over may be negative: 0."""
+    return None if value is None else min(max(0, finite(name, value, "seconds or None")), _LONGEST_WAIT_S)
+
+
+def finite(name: str, value: Any, what: str) -> float:
+    """A number that can be counted with."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} must be {what}, not {_kind(value)}")
+    if not abs(value) < _FINITE:  # nor is what is not a number
+        raise ValueError(f"{name} must be {what}, not {value}")
     return value
 
 

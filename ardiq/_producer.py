@@ -6,6 +6,7 @@ from asyncio import get_running_loop
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import _options
 from ._broker import Enqueued, refusal
 from ._codec import from_json, survey, to_json
 from ._ids import new_id
@@ -153,6 +154,7 @@ class Producer:
 
     def request_sync(self, call: PreparedTask, timeout: float | None) -> Any:
         """Send one task and block this thread until it has ended."""
+        timeout = _options.patience("timeout", timeout)
         if self._app.result_ttl_ms == 0:
             raise ValueError(
                 f"request_sync asks for the result again and again, and this app keeps none (result_ttl_ms=0): "
@@ -183,6 +185,7 @@ class Producer:
         timeout: float | None,
     ) -> Any:
         """Send one task, naming the mailbox to tell when it ends, and wait for that."""
+        timeout = _options.patience("timeout", timeout)
         app, loop = self._app, get_running_loop()
         task_id, extra = await self._run_hooks(task, args, kwargs, options)
         task_id = self._record(task, args, kwargs, options, task_id, extra)[0]  # a wrong call is refused first

@@ -6,6 +6,7 @@ from math import inf
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
+from . import _options
 from ._codec import from_json
 from ._mailbox import Outcome, number, too_late
 from ._signature import Signature
@@ -32,6 +33,7 @@ class Queue:
     async def result(
         self, task_id: str, timeout: float | None, signature: Signature | None = None
     ) -> TaskResult | None:
+        timeout = _options.patience("timeout", timeout)
         mailbox = self._line().mailbox
         if timeout is not None:
             return self.decode(await mailbox.wait(task_id, timeout), signature)
@@ -40,6 +42,7 @@ class Queue:
 
     def result_sync(self, task_id: str, timeout: float | None, signature: Signature | None = None) -> TaskResult | None:
         """As `result`, blocking this thread."""
+        timeout = _options.patience("timeout", timeout)
         return self._look_sync(task_id, signature) if timeout is None else self.wait_sync(task_id, timeout, signature)
 
     def wait_sync(self, task_id: str, timeout: float | None, signature: Signature | None = None) -> TaskResult:

@@ -421,7 +421,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
 
         Args:
             task_id: the task.
-            timeout: seconds to wait for it; None: do not wait.
+            timeout: seconds to wait for it, 0 or less to look once; None: do not wait.
 
         Returns:
             The result, or None when there is none and no timeout was given.

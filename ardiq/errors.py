@@ -135,9 +135,7 @@ class Retry(Exception):
     def __init__(self, message: str = "retry requested", *, delay_ms: int | None = None) -> None:
         super().__init__(message)
         # A wrong one is an error where it is raised, in the task.
-        if delay_ms is not None and not isinstance(delay_ms, int | float):
-            raise TypeError(f"delay_ms must be milliseconds, not {type(delay_ms).__name__}")
-        self.delay_ms = None if delay_ms is None else int(delay_ms)
+        self.delay_ms = None if delay_ms is None else int(_options.finite("delay_ms", delay_ms, "milliseconds"))
 
 
 class Snooze(Exception):

@@ -4,6 +4,7 @@ from asyncio import get_running_loop
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
+from . import _options
 from ._codec import from_json
 from ._mailbox import Outcome
 from ._typing import R_co
@@ -47,10 +48,16 @@ class Watching:
         return watch(self, task_id, timeout, None)
 
 
-async def watch(
+def watch(
     app: Watching, task_id: str, timeout: float | None, signature: "Signature | None"
 ) -> AsyncGenerator[TaskUpdate, None]:
-    """See `Job.watch`."""
+    """See `Job.watch`; a wrong timeout is refused here and now."""
+    return _updates(app, task_id, _options.patience("timeout", timeout), signature)
+
+
+async def _updates(
+    app: Watching, task_id: str, timeout: float | None, signature: "Signature | None"
+) -> AsyncGenerator[TaskUpdate, None]:
     progress, tries = None, 0
     async for seen in app._broker.line(get_running_loop()).watch(task_id, timeout):
         if seen is None:

@@ -1,11 +1,16 @@
 """The app's options: defaults, properties, and what is refused."""
 
+import asyncio
+import inspect
 import re
+from collections.abc import Callable
+from math import inf, nan
 from typing import Any
 
 import pytest
 
-from ardiq import Ardiq, BrokerError
+from ardiq import Ardiq, BrokerError, Job, Retry, Snooze
+from ardiq._background import BackgroundWorker
 
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,3 +194,55 @@ def test_hooks_must_be_functions() -> None:
 def test_state_says_who_fills_it() -> None:
     with pytest.raises(AttributeError, match="lifespan"):
         _ = Ardiq().state.db
+
+
+async def awaited(call: Callable[[], Any]) -> None:
+    if inspect.isawaitable(answer := call()):
+        await answer
+
+
+WAITS: dict[str, Callable[[Job, Any], Any]] = {
+    "job.result": lambda job, timeout: job.result(timeout),
+    "job.result_sync": lambda job, timeout: job.result_sync(timeout),
+    "job.watch": lambda job, timeout: anext(job.watch(timeout)),
+    "app.result": lambda job, timeout: job.app.result(job.id, timeout),
+    "app.result_sync": lambda job, timeout: job.app.result_sync(job.id, timeout),
+    "app.watch": lambda job, timeout: anext(job.app.watch(job.id, timeout)),
+    "request": lambda job, timeout: job.app.ref("work").request(timeout=timeout),
+    "request_sync": lambda job, timeout: job.app.ref("work").request_sync(timeout=timeout),
+    "wait_until_idle": lambda job, timeout: BackgroundWorker(job.app).wait_until_idle(timeout),
+    "stop": lambda job, timeout: BackgroundWorker(job.app).stop(timeout),
+    "@app.task": lambda job, timeout: job.app.task(timeout=timeout),
+    "stall_after": lambda job, timeout: Ardiq(stall_after=timeout),
+    "cron_poll_s": lambda job, timeout: Ardiq(cron_poll_s=timeout),
+    "delay": lambda job, timeout: job.app.ref("work").options(delay=timeout),
+    "expire": lambda job, timeout: job.app.ref("work").options(expire=timeout),
+    "Retry": lambda job, timeout: Retry(delay_ms=timeout),
+    "Snooze": lambda job, timeout: Snooze(timeout),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS)
+async def test_a_duration_is_a_finite_number(app: Ardiq, wait: str) -> None:
+    for wrong, error in ((nan, ValueError), (inf, ValueError), (-inf, ValueError), (True, TypeError), ("5", TypeError)):
+        with pytest.raises(error, match=r"must be .*seconds.*, not (nan|-?inf|bool|str)$"):
+            await awaited(lambda wrong=wrong: WAITS[wait](Job(app, "nobody"), wrong))
+    # Refused before anything was sent.
+    assert await app.queue_size() == 0
+
+
+async def test_a_time_that_is_over_and_one_without_end(app: Ardiq) -> None:
+    job = await app.ref("work").enqueue()
+    waiting = [job.watch(1e200), job.watch(-0.5)]
+    for watching in waiting:
+        assert (await anext(watching)).status == "queued"
+    with pytest.raises(TimeoutError):
+        await anext(waiting[1])
+    with pytest.raises(TimeoutError):
+        await job.result(-0.5)
+    with pytest.raises(TimeoutError):
+        job.result_sync(-0.5)
+    result = asyncio.create_task(job.result(1e200))
+    await job.abort()
+    assert await result is not None
+    assert [update.status async for update in waiting[0]][-1] == "complete"
