@@ -25,6 +25,8 @@ log = logging.getLogger("ardiq")
 _FLUSH_AT = 250
 _SHORTEST_RESPONSE_MS, _LONGEST_RESPONSE_MS = 2_000, 10_000
 _CLOSE_MS = 1000
+# Tasks that one error names.
+_NAMED = 3
 
 _brokers: "weakref.WeakSet[Broker]" = weakref.WeakSet()
 _of_parent: list[Any] = []
@@ -309,7 +311,10 @@ class Line:
                             log.warning("%s", event[2])
                     elif not answer.done():
                         # Calls that failed together share the error; whoever catches one may add to it.
-                        answer.set_exception(copy.copy(event[2]))
+                        failure = copy.copy(event[2])
+                        if type(answer) is Enqueued:
+                            name_unsure(failure, [answer.job])
+                        answer.set_exception(failure)
                 elif kind == "message":
                     self.mailbox.receive(event[1])
                 elif kind == "listening":
@@ -340,6 +345,16 @@ def refusal(answer: Any) -> Exception | None:
     name = "".join(word.capitalize() for word in code.split("_")[1:])
     kind: type[Exception] = getattr(errors, name, errors.ArdiqError)
     return kind(message)
+
+
+def name_unsure(error: errors.ArdiqError, jobs: Sequence[Job]) -> None:
+    """Let the error of an enqueue name the tasks of which it is not known whether they are on the queue."""
+    if not (isinstance(error, errors.BrokerError) and error.maybe_enqueued and jobs):
+        return
+    ids, more = ", ".join(job.id for job in jobs[:_NAMED]), len(jobs) - _NAMED
+    named = f"task {ids}" if len(jobs) == 1 else f"tasks {ids}" + (f" and {more:,} more" if more > 0 else "")
+    error.unsure = list(jobs)
+    error.args = (f"{named} of queue {jobs[0].app.queue_name!r}: {error}",)
 
 
 class _Watcher:

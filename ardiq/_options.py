@@ -119,8 +119,8 @@ def seconds(name: str, value: Any) -> float | None:
 
 
 def patience(name: str, value: Any) -> float | None:
-    """Seconds to wait, or None for as long as it takes. What is left of a time that is over may be negative: 0."""
-    return None if value is None else min(max(0, finite(name, value, "seconds or None")), _LONGEST_WAIT_S)
+    """Seconds to wait, or None for as long as it takes. What is left of a time that is over may be negative."""
+    return None if value is None else min(finite(name, value, "seconds or None"), _LONGEST_WAIT_S)
 
 
 def finite(name: str, value: Any, what: str) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _options
-from ._broker import Enqueued, refusal
+from ._broker import Enqueued, name_unsure, refusal
 from ._codec import from_json, survey, to_json
 from ._ids import new_id
 from ._mailbox import too_late
@@ -103,6 +103,7 @@ class Producer:
             error.jobs = [
                 job for job, answer in zip(jobs, accepted, strict=True) if answer is not None and not refusal(answer)
             ]
+            name_unsure(error, [job for job, answer in zip(jobs, accepted, strict=True) if answer is None])
             raise
         refused = [refusal(answer) for answer in answers]
         first = next((error for error in refused if error is not None), None)
@@ -142,6 +143,7 @@ class Producer:
                 answers = core.call("enqueue", [field for record in portion for field in record], self._broker.repeat)
             except ArdiqError as error:
                 error.jobs = jobs
+                name_unsure(error, [Job(self._app, record[0]) for record in portion])
                 raise
             refused = [refusal(answer) for answer in answers]
             jobs += [Job(self._app, record[0]) for record, why in zip(portion, refused, strict=True) if why is None]

@@ -50,9 +50,11 @@ class BrokerError(ArdiqError):
     Attributes:
         maybe_enqueued: the request may have reached the server before the connection broke, so
             what it asked for may have happened. False: it certainly did not.
+        unsure: of an enqueue, the tasks of which that is not known: `await job.status()` tells.
     """
 
     maybe_enqueued: bool
+    unsure: Sequence[Job] = ()
 
     def __init__(self, message: str = "", *, maybe_enqueued: bool = False) -> None:
         super().__init__(message)

@@ -38,9 +38,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// A broken connection or no connection.
-    pub fn broker(message: impl Into<String>, maybe_sent: bool) -> Self {
-        Self::Broker { message: message.into(), maybe_sent }
+    /// A broken connection or no connection; in one line, whatever those below us say of it.
+    pub fn broker(message: impl AsRef<str>, maybe_sent: bool) -> Self {
+        let message = message.as_ref().split('\n').map(str::trim).filter(|line| !line.is_empty());
+        Self::Broker { message: message.collect::<Vec<_>>().join(", "), maybe_sent }
     }
 
     /// Whether the request may have been carried out although it failed.

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import inspect
 import json
 import os
 import signal
@@ -62,6 +63,12 @@ async def eventually(condition: Callable[[], Any], seconds: float = SOON_S) -> A
             return value
         assert time.monotonic() < deadline, "it did not come about"
         await asyncio.sleep(0.01)
+
+
+async def awaited(call: Callable[..., Any], *args: Any) -> Any:
+    """What a call gives, at once or awaited."""
+    answer = call(*args)
+    return await answer if inspect.isawaitable(answer) else answer
 
 
 async def is_state(app: Ardiq, task_id: str, state: str) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from helpers import drain, result_of
+from helpers import awaited, drain, is_state, result_of
 from topologies import Sentinels, sentinel
 
 from ardiq import Ardiq, BrokerError
@@ -63,11 +63,22 @@ async def test_without_a_replica_in_time_nothing_counts_as_accepted(
             with pytest.raises(BrokerError, match="no replica confirmed it within 300 ms") as refused:
                 await call()
             assert refused.value.maybe_enqueued
-        with pytest.raises(BrokerError, match="no replica confirmed"):
-            work.enqueue_sync(1)
+        for send in (work.enqueue, work.enqueue_sync, lambda: app.enqueue_many([work.prepare()])):
+            with pytest.raises(BrokerError, match="no replica confirmed") as refused:
+                await awaited(send)
+            (job,) = refused.value.unsure
+            assert str(refused.value).startswith(f"task {job.id} of queue {app.queue_name!r}: carried out")
+            assert await is_state(app, job.id, "queued")
+        for many in (app.enqueue_many, app.enqueue_many_sync):
+            with pytest.raises(BrokerError, match="no replica confirmed") as refused:
+                await awaited(many, [work.options(task_id=f"{many.__name__}{n}").prepare() for n in range(5)])
+            first = ", ".join(f"{many.__name__}{n}" for n in range(3))
+            assert str(refused.value).startswith(f"tasks {first} and 2 more of queue {app.queue_name!r}: carried out")
+            assert [job.id for job in refused.value.unsure] == [f"{many.__name__}{n}" for n in range(5)]
+            assert not refused.value.jobs
         # Others are not held up by it, nor is what need not be durable.
         await usual.ref("work").enqueue(2)
-        assert await app.queue_size() == 6
+        assert await app.queue_size() == 18
     finally:
         replica.thaw()
     await work.options(task_id="mine").enqueue(1)

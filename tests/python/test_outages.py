@@ -312,3 +312,20 @@ async def test_a_worker_refuses_a_server_that_evicts() -> None:
             await eventually(lambda: field(allowed, job.id, "error"))
         app._broker.close()
         allowed._broker.close()
+
+
+def test_a_reply_that_is_cut_in_the_middle_is_told_in_one_line(tmp_path: Path) -> None:
+    node = Node(tmp_path / "server", free_port(), {"save": ""})
+    node.start()
+    proxy = Proxy(node.port)
+    core = Ardiq(f"redis://127.0.0.1:{proxy.port}")._broker.core
+    try:
+        core.command(["SET", "long", "x" * 1000])
+        proxy.truncate(100)
+        with pytest.raises(BrokerError, match="the connection broke: .+") as refused:
+            core.command(["GET", "long"])
+        assert "\n" not in str(refused.value)
+    finally:
+        core.close()
+        proxy.close()
+        node.kill()

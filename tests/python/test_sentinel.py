@@ -48,6 +48,21 @@ async def test_one_sentinel_that_answers_is_enough(servers: Sentinels, make_app:
         assert "db0" not in servers.primary().command("INFO", "keyspace")
 
 
+async def test_when_none_answers_each_is_named_with_its_reason(make_app: Callable[..., Ardiq]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        frozen = f"127.0.0.1:{silent.getsockname()[1]}"
+        app = make_app(redis_url=f"redis+sentinel://127.0.0.1:1,{frozen},localhost:2/main", broker_timeout_ms=1000)
+        with pytest.raises(BrokerError) as refused:
+            await app.ref("work").enqueue(1)
+    first, *others = str(refused.value).split("; ")
+    assert first.startswith(f"cannot reach {app.redis_url}: Connection refused")
+    reasons = [first.rpartition(": ")[2], *others]
+    assert len(reasons) == 3
+    for reason, place in (("Connection refused", "127.0.0.1:1"), ("Connection refused", "localhost:2")):
+        assert any(told.startswith(reason) and told.endswith(f"(at {place})") for told in reasons), reasons
+    assert f"no answer (at {frozen})" in reasons
+
+
 async def test_one_that_is_wrong_does_not_speak_for_those_that_are_away(
     servers: Sentinels, make_app: Callable[..., Ardiq]
 ) -> None:

@@ -107,31 +107,47 @@ impl Connector {
     /// The first connection to the primary that asking one of `places` leads to. One that does not answer holds nobody
     /// up for long.
     async fn first(&self, places: Vec<Place>, response_timeout: Option<Duration>) -> Result<Connection, Refusal> {
-        let (mut asked, mut refused) = (0, 0);
+        let mut asked = 0;
         let mut under_way = JoinSet::new();
-        let (mut reason, mut passes) = (None::<Refusal>, false);
-        while refused < places.len() {
+        let (mut refusals, mut silent) = (Vec::new(), places.clone());
+        while refusals.len() < places.len() {
             // Round and round: who said the wrong thing a while ago may know better by now.
-            under_way.spawn(self.clone().ask(places[asked % places.len()].clone(), response_timeout));
+            let (connector, place) = (self.clone(), places[asked % places.len()].clone());
+            under_way.spawn(async move { (place.clone(), connector.ask(place, response_timeout).await) });
             asked += 1;
             tokio::select! {
-                Some(Ok(done)) = under_way.join_next() => match done {
+                Some(Ok((place, done))) = under_way.join_next() => match done {
                     Ok(connection) => return Ok(connection),
                     Err(refusal) => {
-                        refused += 1;
-                        passes |= refusal.temporary;
-                        // What does not pass by itself tells most; but one that is wrong must not speak for those that
-                        // are away.
-                        if reason.as_ref().is_none_or(|reason| reason.temporary) {
-                            reason = Some(refusal);
-                        }
+                        silent.retain(|other| *other != place);
+                        refusals.push(refusal);
                     }
                 },
                 () = sleep(HEAD_START) => {}
             }
         }
-        let reason = reason.unwrap_or_else(|| self.unreachable("no server to ask"));
-        Err(Refusal { temporary: reason.temporary || passes, ..reason })
+        Err(self.together(refusals, &silent))
+    }
+
+    /// The refusal of all who were asked, with the reason of each.
+    fn together(&self, mut refusals: Vec<Refusal>, silent: &[Place]) -> Refusal {
+        // What does not pass by itself tells most; but one that is wrong must not speak for those that are away.
+        refusals.sort_by_key(|refusal| refusal.temporary);
+        let temporary = refusals.iter().any(|refusal| refusal.temporary);
+        let mut reasons: Vec<String> = Vec::new();
+        for refusal in &refusals {
+            let told = refusal.error.to_string();
+            let place_and_reason = told.strip_prefix(&format!("cannot reach {}: ", self.describe())).unwrap_or(&told);
+            if !reasons.iter().any(|reason| reason == place_and_reason) {
+                reasons.push(place_and_reason.to_owned());
+            }
+        }
+        reasons.extend(silent.iter().map(|place| format!("no answer (at {place})")));
+        let others: String = reasons.iter().skip(1).map(|reason| format!("; {reason}")).collect();
+        match refusals.into_iter().next() {
+            Some(first) => Refusal { error: first.error.map_message(|what| format!("{what}{others}")), temporary },
+            None => self.unreachable("no server to ask"),
+        }
     }
 
     async fn ask(self, place: Place, response_timeout: Option<Duration>) -> Result<Connection, Refusal> {
