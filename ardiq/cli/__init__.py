@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -47,15 +48,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _open_streams()
     try:
-        parsed = build_parser().parse_args(arguments)
-        code = int(parsed.run(parsed))
-        sys.stdout.flush()
-        return code
+        try:
+            parsed = build_parser().parse_args(arguments)
+            return int(parsed.run(parsed))
+        finally:
+            sys.stdout.flush()
     except Refusal as refusal:
         return _say(str(refusal), 2)
-    except BrokenPipeError:  # `ardiq fsck … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except OSError as error:
+        is_reader_gone = isinstance(error, BrokenPipeError)  # `ardiq fsck … | head`
+        try:
+            sys.stdout.flush()
+        except OSError:  # what cannot be written now cannot be at the end, either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1 if is_reader_gone else _say(_reason(error), 1)
     except ArdiqError as error:
         return _say(str(error), 1)
     except KeyboardInterrupt:
@@ -64,12 +70,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def program() -> NoReturn:
     """The `ardiq` command."""
-    code = main()
+    code: int | str | None
+    try:
+        code = main()
+    except SystemExit as end:
+        code = end.code
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))  # nobody catches an exception any more
     if code == _INTERRUPTED:
         # Not `sys.exit`, which waits for threads that may still be trying to reach a server.
         with suppress(OSError):
             sys.stdout.flush()
-        os._exit(code)
+        os._exit(_INTERRUPTED)
     sys.exit(code)
 
 
@@ -172,6 +186,13 @@ def _open_streams() -> None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
 
 
+def _reason(error: OSError) -> str:
+    """What the system refused, without its number."""
+    what = error.strerror or str(error)
+    return f"{what}: {error.filename}" if error.filename is not None else what
+
+
 def _say(error: str, code: int) -> int:
-    print(f"ardiq: {error}", file=sys.stderr)
+    with suppress(OSError):
+        print(f"ardiq: {error}", file=sys.stderr)
     return code

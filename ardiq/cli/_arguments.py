@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -39,14 +40,28 @@ class Parser(argparse.ArgumentParser):
     _between = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        is_plain = self._between or self._subparsers is not None or args is None or "--" in args
-        if is_plain:
+        if self._between or self._subparsers is not None or args is None:
             return super().parse_known_args(args, namespace)
         self._between = True  # what follows comes back here
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            parse = super().parse_known_args if "--" in args else self.parse_known_intermixed_args
+            known, others = parse(args, namespace)
         finally:
             self._between = False
+        if others:  # here, where the usage is that of the command
+            self.error(f"unrecognized arguments: {' '.join(others)}")
+        return known, others
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse's own hides that nobody could read it.
+        print(message, end="", file=file or sys.stderr)
+
+
+class Suggestions(tuple[str, ...]):
+    """The choices of an argument that takes other words, too; a shell completes them."""
+
+    def __contains__(self, word: object) -> bool:
+        return True
 
 
 def target_argument(parser: argparse.ArgumentParser) -> None:

@@ -166,7 +166,8 @@ def _done(count: int, verb: str, arguments: argparse.Namespace, left: dict[str, 
     if arguments.json:
         print_json({verb: count} | ({} if left is None else {"left": left}))
     else:
-        show(*(f"{task_id}: {why}" for task_id, why in (left or {}).items()), f"{count:,} {verb}")
+        told = (why if task_id in why else f"{task_id}: {why}" for task_id, why in (left or {}).items())
+        show(*told, f"{count:,} {verb}")
     return 1 if left else 0
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from .. import _core, _options
 from . import _acl, is_url, load_app, open_core
-from ._arguments import DEFAULT_URL, Refusal, json_argument, refusing
+from ._arguments import DEFAULT_URL, Refusal, Suggestions, json_argument, refusing
 from ._output import moment, print_json
 
 
@@ -24,7 +24,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "ardiq migrate [-h] [status|show] [URL|MODULE:ATTR] [--check | --dry-run | --to N | --prune] [--force] [--json]"
         "\n       ardiq migrate --acl [URL|MODULE:ATTR] [--queue NAME]…"
     )
-    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    what = "what to look at, and of which server or app (default: load what is missing)"
+    parser.add_argument(
+        "words", nargs="*", choices=Suggestions(("status", "show")), metavar="status|show|URL|MODULE:ATTR", help=what
+    )
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--check", action="store_true", help="change nothing; exit code 1 when something is pending")
     way.add_argument("--dry-run", action="store_true", help="change nothing; show the plan")

@@ -212,11 +212,22 @@ def test_completion(cli: Cli, shell: str, tmp_path: Path) -> None:
 
 def test_bash_completes(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "script").write_text(cli("completion", "bash")[1])
-    ask = "source ./script; COMP_WORDS=(ardiq sta); COMP_CWORD=1; _shtab_ardiq ardiq sta ardiq; echo ${COMPREPLY[@]}"
-    done = subprocess.run(
-        ["bash", "-c", ask], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=SOON_S
-    )
-    assert done.stdout.strip() == "status", done.stderr
+    for words, answer in (
+        ("sta", "status"),
+        ("migrate s", "status show"),
+        ("dlq re", "replay"),
+        ("task s", "show"),
+        ("schedule pu", "put"),
+        ("top --sort f", "failed"),
+    ):
+        before, _, typed = f"ardiq {words}".rpartition(" ")
+        count = len(before.split())
+        ask = f"source ./script; COMP_WORDS=(ardiq {words}); COMP_CWORD={count}; _shtab_ardiq ardiq {typed} "
+        done = subprocess.run(
+            ["bash", "-c", f"{ask}{before.split()[-1]}; echo ${{COMPREPLY[@]}}"],
+            cwd=tmp_path, check=False, capture_output=True, text=True, timeout=SOON_S,
+        )  # fmt: skip
+        assert done.stdout.strip() == answer, done.stderr
 
 
 def test_completion_without_shtab(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -267,6 +267,73 @@ def test_without_streams(app: Ardiq, server: Any, tmp_path: Path) -> None:
         assert ended.returncode == int(words.startswith("task"))
 
 
+PROGRAM = str(Path(sys.executable).with_name("ardiq"))
+INTERRUPT = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+# Where an exception would be lost.
+SWALLOWED = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
+AT_THE_END = "import atexit, os, signal\natexit.register(lambda: os.kill(os.getpid(), signal.SIGINT) or 1)\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"msgspec.py": INTERRUPT}, "--help"),
+        ({"msgspec.py": SWALLOWED}, "--help"),
+        ({"shop.py": INTERRUPT}, "status shop:app"),
+        ({"shop.py": INTERRUPT}, "dlq list shop:app"),
+        ({"shop.py": INTERRUPT}, "run shop:app"),
+        ({"shop.py": AT_THE_END}, "status shop:app"),
+    ],
+)
+def test_ctrl_c_at_any_time(tmp_path: Path, files: dict[str, str], words: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(
+        [PROGRAM, *words.split()], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 130
+    assert "KeyboardInterrupt" not in ended.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_takes_nothing(server: Any, tmp_path: Path, unbuffered: str) -> None:
+    (tmp_path / "shop.py").write_text(f"from ardiq import Ardiq\napp = Ardiq({server.url!r})\n")
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    for words in ("status shop:app", "dlq list shop:app --json", "--help"):
+        for output, told in (("/dev/full", "ardiq: No space left on device\n"), ("closed", "")):
+            if output == "closed":
+                reader, writer = os.pipe()
+                os.close(reader)
+            else:
+                writer = os.open(output, os.O_WRONLY)
+            command = [PROGRAM, *words.split()]
+            ended = subprocess.run(
+                command, cwd=tmp_path, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+            )
+            os.close(writer)
+            assert (words, output, ended.returncode, ended.stderr) == (words, output, 1, told)
+
+
+def test_what_is_too_much_is_told_with_the_usage_of_the_command(ardiq: Run) -> None:
+    for words in (("enqueue", MODULE, "add", "1"), ("task", "show", MODULE, "a", "b"), ("status", MODULE, "--none")):
+        code, text = ardiq(*words)
+        command = " ".join(words[:2] if words[0] == "task" else words[:1])
+        assert code == 2
+        assert text.startswith(f"usage: ardiq {command} [-h]")
+        assert text.splitlines()[-1] == f"ardiq {command}: error: unrecognized arguments: {words[-1]}"
+
+
+def test_a_dead_letter_that_is_left_is_named_once(app: Ardiq, make_app: Any, ardiq: Run) -> None:
+    dead_letter(app, "unsigned")
+    signing: Ardiq = make_app(queue_name=app.queue_name, priorities=["low", "default"], signing_key="k" * 32)
+    sys.modules[__name__].words_app = signing  # type: ignore[attr-defined]
+    code, text = ardiq("dlq", "replay", MODULE, "unsigned", "--args", "[7]")
+    assert code == 1
+    assert text.count("unsigned") == 1
+    assert text.startswith("dead letter 'unsigned': ")
+
+
 def test_ctrl_c_while_waiting_tells_of_which_task(ardiq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt

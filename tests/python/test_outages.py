@@ -322,7 +322,7 @@ def test_a_reply_that_is_cut_in_the_middle_is_told_in_one_line(tmp_path: Path) -
     try:
         core.command(["SET", "long", "x" * 1000])
         proxy.truncate(100)
-        with pytest.raises(BrokerError, match="the connection broke: .+") as refused:
+        with pytest.raises(BrokerError, match=r"the connection broke: .+") as refused:
             core.command(["GET", "long"])
         assert "\n" not in str(refused.value)
     finally:
