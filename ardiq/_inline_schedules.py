@@ -10,7 +10,8 @@ from ._inline_library import InlineLibrary, InlineTask, short
 
 _TIMING = ("spec", "every_ms", "tz")
 _WAITER = "schedule:"
-_KEPT = ("last_id", "last_due_at", "last_outcome", "paused")
+_MOST_MADE_UP = 100
+_KEPT = ("last_id", "last_due_at", "last_outcome", "made_up", "paused")
 
 
 class InlineSchedules:
@@ -76,13 +77,15 @@ class InlineSchedules:
         self.due[name] = next_due_at
         if definition.get("paused"):
             return [b"paused", next_due_at, b""]
-        if not run or due_at <= definition.get("last_due_at", -1):
+        made_up = definition.pop("made_up", 0) if run == 0 else definition.get("made_up", 0)
+        is_past = due_at <= definition.get("last_due_at", -1)
+        if run == 0 or is_past or (run == 2 and made_up >= _MOST_MADE_UP):
             return [b"skipped", next_due_at, b""]
         tasks, task_id = self._library.tasks, f"{name}:{due_at}"
         last = tasks.get(definition.get("last_id", "")) if definition.get("coalesce") else None
         if last is not None and last.is_unfinished:
             return [b"coalesced", next_due_at, b""]
-        definition.update(last_id=task_id, last_due_at=due_at)
+        definition.update(last_id=task_id, last_due_at=due_at, made_up=made_up + 1 if run == 2 else 0)
         exists = task_id in tasks and tasks[task_id].is_unfinished
         args, kwargs = definition.get("args") or "[]", definition.get("kwargs") or ""
         self._library.waiters[task_id] = _WAITER + name

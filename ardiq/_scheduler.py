@@ -16,7 +16,8 @@ log = logging.getLogger("ardiq")
 
 # Later than this an occurrence was missed.
 _GRACE_MS = 60_000
-_MOST_MISSED = 100
+# Occurrences of one schedule in a turn; how many missed ones are made up for is decided by the library.
+_MOST_IN_TURN = 100
 # How often a worker looks that has never seen a schedule.
 _IDLE_S = 10.0
 # How often a worker says that its code runs; the library forgets it after a minute.
@@ -99,25 +100,26 @@ class Scheduler:
 
     async def _fire_one(self, now: int, name: str, due_at: int, definition: dict[str, Any]) -> int:
         """Fire all occurrences of a schedule that are due; when the next one is."""
-        timing = self._timing(definition)
-        for _ in range(_MOST_MISSED):
+        timing, missed = self._timing(definition), definition.get("missed", "skip")
+        for _ in range(_MOST_IN_TURN):
             if due_at > now:
                 return due_at
-            due_at = await self._fire(name, due_at, now, timing, definition.get("missed", "skip"))
+            answer, due_at = await self._fire(name, due_at, now, timing, missed)
+            if answer == "skipped":
+                missed = "skip"
         if due_at <= now:
-            due_at = await self._fire(name, due_at, now, timing, "skip")
+            _, due_at = await self._fire(name, due_at, now, timing, "skip")
         return due_at
 
-    async def _fire(self, name: str, due_at: int, now: int, timing: Timing, missed: str) -> int:
-        """Fire or pass over one occurrence; when the next one is due."""
-        if missed == "all":
-            next_due_at, run = timing.after(due_at), True
-        else:
-            next_due_at, run = timing.after(now), missed == "once" or now - due_at <= _GRACE_MS
+    async def _fire(self, name: str, due_at: int, now: int, timing: Timing, missed: str) -> tuple[str, int]:
+        """Fire or pass over one occurrence; what the library answered, and when the next one is due."""
+        is_late = now - due_at > _GRACE_MS
+        next_due_at = timing.after(due_at if missed == "all" else now)
+        run = 1 if not is_late or missed == "once" else 2 if missed == "all" else 0
         answer = await self._app.schedules.fire(name, due_at, next_due_at, run)
         if answer == "skipped":
             log.warning("schedule %r: missed its time, passed over until the next", name)
-        return next_due_at
+        return answer, next_due_at
 
     def _timing(self, definition: dict[str, Any]) -> Timing:
         key = repr([definition.get(field) for field in ("spec", "every_ms", "tz")])

@@ -196,9 +196,9 @@ class Schedules:
         answer, *gone = await self._call("schedule_declare", version, int(is_start), *records)
         return answer.decode(), [name.decode() for name in gone]
 
-    async def fire(self, name: str, due_at: int, next_due_at: int, run: bool) -> str:
+    async def fire(self, name: str, due_at: int, next_due_at: int, run: int) -> str:
         """Ask for one occurrence; what the library answered."""
-        answer = await self._call("schedule_fire", name, due_at, next_due_at, int(run))
+        answer = await self._call("schedule_fire", name, due_at, next_due_at, run)
         return str(answer[0].decode())
 
     def _signed(self, definition: dict[str, Any]) -> dict[str, Any]:

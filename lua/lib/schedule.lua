@@ -5,7 +5,7 @@ local M = {}
 -- What makes two definitions fall due at the same times.
 local TIMING = { 'spec', 'every_ms', 'tz' }
 -- What a new definition leaves as it was.
-local KEPT = { 'last_id', 'last_due_at', 'last_outcome', 'paused' }
+local KEPT = { 'last_id', 'last_due_at', 'last_outcome', 'made_up', 'paused' }
 local KINDS = { args = 'string', kwargs = 'string', headers = 'string', coalesce = 'boolean', jitter_ms = 'number' }
 -- For how long a schedule waits to be told what an occurrence came to: a week.
 local WAIT_MS = 604800000

@@ -1,4 +1,8 @@
 -- schedule_fire: none, complete, failed, aborted, expired, discarded -> queued, scheduled. A worker says that an occurrence is due: it is enqueued once, and the schedule moves on to the next.
+
+-- Missed occurrences that are made up for in a row, however many workers see to it.
+local MOST_MADE_UP = 100
+
 return function(base, args)
   local name, due_at = args.name, args.due_at
   if args.next_due_at <= due_at then errors.raise(errors.bad_argument('next_due_at must come after due_at')) end
@@ -21,9 +25,16 @@ return function(base, args)
   if definition.paused then return { 'paused', args.next_due_at, '' } end
   -- Not twice, should a change of timing have led back.
   local is_past = definition.last_due_at and due_at <= definition.last_due_at
-  if args.run == 0 or is_past then return { 'skipped', args.next_due_at, '' } end
+  local made_up = tonumber(definition.made_up) or 0
+  if args.run == 0 and definition.made_up then
+    definition.made_up = nil
+    schedule.write(base, name, definition)
+  end
+  if args.run == 0 or is_past or (args.run == 2 and made_up >= MOST_MADE_UP) then
+    return { 'skipped', args.next_due_at, '' }
+  end
   if last and last.state and not task.is_finished(last.state) then return { 'coalesced', args.next_due_at, '' } end
-  definition.last_id, definition.last_due_at = id, due_at
+  definition.last_id, definition.last_due_at, definition.made_up = id, due_at, args.run == 2 and made_up + 1 or nil
   schedule.write(base, name, definition)
   schedule.await(base, name, id)
   -- Somebody enqueued a task of that id: it stands for this occurrence.

@@ -194,12 +194,15 @@ class Clients(Queue):
         schedule.due_at = next_due_at
         if schedule.paused:
             return ["paused", next_due_at, ""]
-        if not run or due_at <= schedule.last_due_at:
+        if run == 0:
+            schedule.made_up = 0
+        if run == 0 or due_at <= schedule.last_due_at or (run == 2 and schedule.made_up >= 100):
             return ["skipped", next_due_at, ""]
         if schedule.definition.get("coalesce") and self.is_unfinished(schedule.last_id):
             return ["coalesced", next_due_at, ""]
         id = f"{name}:{due_at}"
         schedule.last_id, schedule.last_due_at = id, due_at
+        schedule.made_up = schedule.made_up + 1 if run == 2 else 0
         self.waiters.setdefault(id, set()).add(f"schedule:{name}")
         if self.is_unfinished(id):
             return ["exists", next_due_at, id]

@@ -64,6 +64,7 @@ class Schedule:
     paused: bool = False
     last_id: str = ""
     last_due_at: int = -1
+    made_up: int = 0
     last_outcome: str = ""
 
 

@@ -141,7 +141,7 @@ class Protocol(BothQueues):
             self.both("resume", **which, limit=limit, go_on=0)
 
     @rule(
-        what=st.sampled_from(["put", "fire", "fire", "late", "passed", "pause", "go_on", "remove"]),
+        what=st.sampled_from(["put", "fire", "fire", "late", "passed", "made_up", "pause", "go_on", "remove"]),
         name=st.sampled_from(SCHEDULES), lane=LANE, coalesce=st.booleans(), every=st.sampled_from([1, 2]), again=AGAIN,
     )  # fmt: skip
     def schedule(self, what: str, name: str, lane: str, coalesce: bool, every: int, again: bool) -> None:
@@ -157,7 +157,7 @@ class Protocol(BothQueues):
         elif what in ("pause", "go_on"):
             self.both("schedule_pause", name=name, paused=int(what == "pause"))
         else:
-            run = int(what != "passed")
+            run = {"passed": 0, "made_up": 2}.get(what, 1)
             self.both("schedule_fire", again, name=name, due_at=due_at, next_due_at=due_at + 1000, run=run)
 
     # Workers. One that is not called any more has died.

@@ -143,6 +143,22 @@ async def test_no_more_than_a_hundred_missed_ones_are_made_up_for(app: Ardiq) ->
     assert (await app.schedules.list())[0].next_due_at > now
 
 
+async def test_it_is_a_hundred_however_many_workers_see_to_it(app: Ardiq) -> None:
+    from ardiq._scheduler import Scheduler
+
+    await app.schedules.put("often", "nobody", every=60, missed="all")
+    now = int(time.time() * 1000)
+    first = now // 60_000 * 60_000 - 86_400_000
+    app._broker.core.command(["ZADD", f"ardiq:{{{app.queue_name}}}:schedule_due", first, "often"])
+    # One worker has come to the middle when another one looks.
+    for due_at in range(first, first + 50 * 60_000, 60_000):
+        assert await app.schedules.fire("often", due_at, due_at + 60_000, 2) == "fired"
+    await Scheduler(app).fire_due()
+    # With those that are in time.
+    assert 100 <= await app.queue_size() <= 102
+    assert (await app.schedules.list())[0].next_due_at > now
+
+
 async def test_a_definition_written_by_hand_stops_nobody(app: Ardiq) -> None:
     seen: list[str] = []
     core, base = app._broker.core, f"ardiq:{{{app.queue_name}}}:"
