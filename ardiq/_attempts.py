@@ -261,6 +261,8 @@ class Attempts:
         counters = self._counters.get(key) or self._metrics.of(*key)
         counters.succeeded += 1
         counters.observe(run_s, wait_s)
+        if self._why_cancelled:  # a cancellation that the task swallowed
+            self._why_cancelled.pop(claim[1], None)
         if not self._worker.turn_due:
             self._worker.turn_soon()
         if self.is_debug:
@@ -287,6 +289,7 @@ class Attempts:
         verdict = self.judge(entry, claim, run_s, error)
         if self.has_last_words(claim, verdict):
             await self.last_words(claim, verdict)
+        self._why_cancelled.pop(claim[1], None)
         self.outcomes.append((claim[0], claim[1], verdict.outcome, int(run_s * 1000), verdict.value, verdict.details))
         self.count(claim, run_s, verdict.outcome)
         self._worker.turn_soon()

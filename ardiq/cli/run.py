@@ -157,6 +157,8 @@ class _Work:
         return code
 
     def _signalled(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._has_ended:
+            self._end_at_once("stopped without waiting for what tasks left behind", 0)
         if self._is_asked:
             self._end_at_once("stopped at once; what was running runs again when the lease is over")
         self._is_asked = True
