@@ -62,7 +62,9 @@ async def serve(app: "Ardiq", shares: dict[str, int]) -> None:
     loop = asyncio.get_running_loop()
     apps = [app.queue(name) for name in shares]
     if not app.allow_eviction:
-        await apps[0]._broker.refuse_eviction(loop)
+        await _refuse_eviction(app, apps[0])
+        if app._stop_asked:
+            return
     pool = _core.Pool(app.concurrency, list(shares.values())) if len(apps) > 1 else None
     async with AsyncExitStack() as stack:
         processes = Processes(app)
@@ -79,6 +81,22 @@ async def serve(app: "Ardiq", shares: dict[str, int]) -> None:
         for each in apps:
             await stack.enter_async_context(_housekeeping(each, declares=each is app))
         await _run_all(app)
+
+
+async def _refuse_eviction(app: "Ardiq", first: "Ardiq") -> None:
+    """As the broker's; no longer than until the app is stopped."""
+    loop = asyncio.get_running_loop()
+    check = loop.create_task(first._broker.refuse_eviction(loop))
+    app._give_up = lambda: loop.call_soon_threadsafe(check.cancel)
+    try:
+        if app._stop_asked:  # before there was anything to give up
+            check.cancel()
+        await asyncio.wait([check])
+        if not check.cancelled():
+            check.result()
+    finally:
+        app._give_up = None
+        check.cancel()
 
 
 async def _run_all(app: "Ardiq") -> None:

@@ -167,6 +167,8 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         self._others: dict[str, Ardiq] = {}
         self._running = False
         self._stop_asked = False
+        # Ends a wait that comes before there is a worker to stop.
+        self._give_up: Callable[[], object] | None = None
         self._fires_schedules = True
         self._durability = _options.durability(durability)
         self._prefix = _options.key_part("prefix", prefix)
@@ -508,6 +510,8 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
     def stop(self) -> None:
         """Let `run` end when the running tasks have ended. From any thread; without a run it does nothing."""
         self._root._stop_asked = True
+        if (give_up := self._root._give_up) is not None:
+            give_up()
         for worker in self._root._workers:
             worker.stop()
 

@@ -153,6 +153,8 @@ class _Work:
         finally:
             watch.cancel()
             self._has_ended = True
+            for app in (self._app, *self._app._others.values()):
+                app._broker.close()  # the interpreter waits for calls that still try to reach the server
             threading.Thread(target=self._end_after_all, args=(code,), daemon=True).start()
         return code
 

@@ -210,6 +210,19 @@ def test_it_says_at_once_where_a_server_should_be(project: Project) -> None:
     assert "secret" not in errors
 
 
+@pytest.mark.parametrize("options", ["", ", allow_eviction=True"])
+def test_it_stops_at_once_where_no_server_answers(project: Project, options: str) -> None:
+    away = f"from ardiq import Ardiq\napp = Ardiq('redis://127.0.0.1:1', broker_timeout_ms=600_000{options})\n"
+    project.write("away.py", away)
+    process = project.start("away:app")
+    assert process.stderr is not None
+    assert "connecting to redis://" in process.stderr.readline()
+    code, errors = stop(process)
+    assert code == 0, errors
+    # Not because somebody ran out of patience with what still waited.
+    assert [line.rpartition(" INFO ")[2][:8] for line in errors.splitlines()] == ["stopping"]
+
+
 def test_burst_ends_when_nothing_is_ready(project: Project) -> None:
     for number in range(20):
         project.enqueue("note", f'["{number}"]')

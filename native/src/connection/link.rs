@@ -112,6 +112,11 @@ impl Link {
         Attempts { link: self, deadline: None, backoff: Backoff::default() }
     }
 
+    /// Whether a call would need no new connection.
+    pub fn is_connected(&self) -> bool {
+        self.live().is_some()
+    }
+
     fn live(&self) -> Option<Connection> {
         lock(&self.inner.current).as_ref().filter(|connection| connection.is_alive()).cloned()
     }

@@ -70,7 +70,9 @@ impl Session {
             keys = shared.enter(&request, first) => keys?,
             () = shared.stopped() => {
                 // It may have entered all the same: the reply was not waited for.
-                let _ = tokio::time::timeout(FAREWELL, shared.leave(&identity)).await;
+                if shared.dispatcher.link().is_connected() {
+                    let _ = tokio::time::timeout(FAREWELL, shared.leave(&identity)).await;
+                }
                 return Err(End::Left);
             }
         };
