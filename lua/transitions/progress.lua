@@ -7,9 +7,10 @@ local function is_holder(base, args, record)
   return record.worker == args.worker and task.is_finished(record.state)
 end
 
--- What was told, by kind: lines of the log, notes as names and values in turn, and the notes to drop.
+-- What was told, by kind: lines of the log, notes as names and values in turn, and the notes to drop. Of a note that is
+-- named twice the last word counts.
 local function sorted(told)
-  local lines, notes, dropped = {}, {}, {}
+  local lines, notes, dropped, fields, last = {}, {}, {}, {}, {}
   for _, entry in ipairs(told) do
     if #entry.note > LONGEST_NAME or (entry.note ~= '' and #entry.text > LONGEST_NOTE) then
       errors.raise(errors.bad_argument('the name of a note must have up to ' .. LONGEST_NAME .. ' bytes, the note '
@@ -17,10 +18,17 @@ local function sorted(told)
     end
     if entry.note == '' then
       lines[#lines + 1] = entry.text
-    elseif entry.text == '' then
-      dropped[#dropped + 1] = task.note_field(entry.note)
     else
-      notes[#notes + 1], notes[#notes + 2] = task.note_field(entry.note), entry.text
+      local field = task.note_field(entry.note)
+      if not last[field] then fields[#fields + 1] = field end
+      last[field] = entry.text
+    end
+  end
+  for _, field in ipairs(fields) do
+    if last[field] == '' then
+      dropped[#dropped + 1] = field
+    else
+      notes[#notes + 1], notes[#notes + 2] = field, last[field]
     end
   end
   return lines, notes, dropped
