@@ -120,6 +120,8 @@ return function(base, args)
     local mend = MEND[finding.kind]
     local record, err = task.read(base, finding.id, place.FIELDS)
     answers[i] = (not mend or err) and 'by_hand' or mend(b, finding, record, args.result_ttl_ms) or 'mended'
+    -- The next finding may be about the same task, and is to see it where it lies by now.
+    batch.flush(b)
   end
   batch.close(b)
   return answers
