@@ -7,10 +7,11 @@ from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, initialize
 from model_queue import FINISHED, Refused
-from model_workers import Model
+from model_repair import Model
 from server_queue import ServerQueue, view_of
 
 from ardiq._core import Core
+from ardiq.cli.fsck import Check
 
 LANES = ["high", "low"]
 # Durations end between two times at which anything may happen, so that a busy machine changes nothing.
@@ -30,6 +31,7 @@ class BothQueues(RuleBasedStateMachine):
         self.names: list[str] = []
         self.tokens: list[tuple[str, int]] = []
         self.joined = 0
+        self.found: dict[str, Any] = {}
 
     # Who makes calls, and about what.
 
@@ -73,12 +75,33 @@ class BothQueues(RuleBasedStateMachine):
                 self.fail(f"{function}: the model answers {told[0]}, the server {told[1]}")
             self.check(function, ready)
 
+    def repair(self, what: str, id: str, ttl: int) -> None:
+        """Break something that is whole on the server, and have repaired what fsck finds."""
+        if what == "ghost":
+            commands = self.model.ghost(id)
+        else:
+            commands = self.model.call("lose", what=what, id=id, result_ttl_ms=ttl)
+        for command in commands:
+            self.server.break_(command)
+        findings = [row._asdict() for row in Check(self.core).findings()]
+        if not findings:
+            self.fail(f"fsck finds nothing after {commands}")
+        self.server.call("repair", result_ttl_ms=ttl, findings=findings)
+        left = list(Check(self.core).findings())
+        if left:
+            self.fail(f"repair leaves {left} of {findings}")
+        self.check("repair")
+
     def check(self, what: str, ready_before: dict[str, list[str]] | None = None) -> None:
         expected, found = view_of(self.model), self.server.view()
         self.model.mail.clear()
         for part, places in expected.items():
             if places != found[part]:
                 self.fail(f"{what}: {part}: the model has {places}, the server {found[part]}")
+        # What did not move was sound before.
+        if found == self.found:
+            return
+        self.found = found
         created, tasks = found["counters"].get("enqueued", 0), found["tasks"]
         if len(tasks) != created - self.model.removed:
             self.fail(f"{what}: {len(tasks)} tasks, {created} enqueued, {self.model.removed} removed")

@@ -1,17 +1,17 @@
-"""What clients and operators may ask for: enqueue, abort, wait, dead letters, purge, pauses, schedules."""
+"""What clients and operators may ask for: enqueue, abort, wait, dead letters, purge, pauses."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from model_queue import FINISHED, WAITING, Pause, Queue, Schedule, Task
+from model_queue import FINISHED, WAITING, Pause, Task
+from model_schedules import Schedules
 
 DEAD_PLACES = {"held": "held", "suspects": "queued", "scheduled": "scheduled", "dead": "failed"}
-TIMING = ("spec", "every_ms", "tz")
 
 
-class Clients(Queue):
+class Clients(Schedules):
     def enqueue(self, tasks: list[dict[str, Any]]) -> list[str]:
         before = {id: task.call for id, task in self.tasks.items()}
         unfinished = {id for id in before if self.is_unfinished(id)}
@@ -37,9 +37,10 @@ class Clients(Queue):
             answers.append(answer)
             if "waiter" in options:
                 if answer == "accepted" and not self.is_unfinished(id):
-                    self.mail.append((options["waiter"], "finished", id, self.tasks[id].state))
+                    task = self.tasks[id]
+                    self.mail.append((options["waiter"], "finished", id, task.state, str(task.tries)))
                 else:
-                    self.waiters.setdefault(id, set()).add(options["waiter"])
+                    self.wait_for(id, options["waiter"], options["waiter_ttl_ms"])
         return answers
 
     def abort(self, id: str, result_ttl_ms: int) -> str:
@@ -57,7 +58,7 @@ class Clients(Queue):
         self.end(task, "aborted", result_ttl_ms)
         return "aborted"
 
-    def await_(self, id: str, mailbox: str, result_ttl_ms: int) -> list[str]:
+    def await_(self, id: str, mailbox: str, waiter_ttl_ms: int, result_ttl_ms: int) -> list[str]:
         task = self.tasks.get(id)
         if task is None:
             return ["not_found"]
@@ -66,11 +67,19 @@ class Clients(Queue):
             self.end(task, "expired", result_ttl_ms)
         if task.state in FINISHED:
             return ["finished", task.state]
-        self.waiters.setdefault(id, set()).add(mailbox)
+        self.wait_for(id, mailbox, waiter_ttl_ms)
         return ["waiting", task.state]
 
+    def watch(self, id: str, mailbox: str, waiter_ttl_ms: int, result_ttl_ms: int) -> list[str]:
+        answer = self.await_(id, mailbox, waiter_ttl_ms, result_ttl_ms)
+        if answer[0] == "waiting":
+            task = self.tasks[id]
+            task.watched_until = max(task.watched_until, self.now + waiter_ttl_ms)
+            self.tell_change(task, mailbox)
+        return answer
+
     def forget(self, id: str, mailbox: str) -> int:
-        names = self.waiters.get(id, set())
+        names = self.waiters[id].names if id in self.waiters else set()
         was_there = mailbox in names
         names.discard(mailbox)
         return int(was_there)
@@ -92,6 +101,7 @@ class Clients(Queue):
             return "not_dead"
         del self.dead[id]
         fresh = Task(id, task.name, task.lane, task.args, task.kwargs, self.now, task.call)
+        fresh.watched_until = task.watched_until
         self.tasks[id] = fresh
         self.counters["requeued"] += 1
         self.make_ready(fresh)
@@ -108,7 +118,8 @@ class Clients(Queue):
 
     def _discard(self, id: str, ttl_ms: int) -> None:
         task = self.tasks[id]
-        task.lost, task.abort_requested = 0, False
+        task.lost, task.abort_requested, task.worker = 0, False, ""
+        task.progress, task.notes, task.watched_until = "", {}, 0
         self.end(task, "discarded", ttl_ms)
 
     def trim(self, ttl_ms: int, most: int, limit: int, result_ttl_ms: int) -> list[int]:
@@ -163,51 +174,6 @@ class Clients(Queue):
         else:
             self.pauses.pop(id, None)
         return ["resumed", moved, int(left)]
-
-    # Schedules.
-
-    def schedule_put(self, name: str, definition: dict[str, Any], next_due_at: int) -> int:
-        before = self.schedules.get(name)
-        if before is None:
-            self.schedules[name] = Schedule(definition, next_due_at)
-        else:
-            if any(before.definition.get(each) != definition.get(each) for each in TIMING):
-                before.due_at = next_due_at
-            before.definition = definition
-        return self.schedules[name].due_at
-
-    def schedule_pause(self, name: str, paused: int) -> str:
-        if name not in self.schedules:
-            return "not_found"
-        self.schedules[name].paused = bool(paused)
-        return "ok"
-
-    def schedule_remove(self, name: str) -> str:
-        return "not_found" if self.schedules.pop(name, None) is None else "removed"
-
-    def schedule_fire(self, name: str, due_at: int, next_due_at: int, run: int) -> list[Any]:
-        schedule = self.schedules.get(name)
-        if schedule is None:
-            return ["gone", 0, ""]
-        if schedule.due_at != due_at:
-            return ["moved", schedule.due_at, ""]
-        schedule.due_at = next_due_at
-        if schedule.paused:
-            return ["paused", next_due_at, ""]
-        if run == 0:
-            schedule.made_up = 0
-        if run == 0 or due_at <= schedule.last_due_at or (run == 2 and schedule.made_up >= 100):
-            return ["skipped", next_due_at, ""]
-        if schedule.definition.get("coalesce") and self.is_unfinished(schedule.last_id):
-            return ["coalesced", next_due_at, ""]
-        id = f"{name}:{due_at}"
-        schedule.last_id, schedule.last_due_at = id, due_at
-        schedule.made_up = schedule.made_up + 1 if run == 2 else 0
-        self.waiters.setdefault(id, set()).add(f"schedule:{name}")
-        if self.is_unfinished(id):
-            return ["exists", next_due_at, id]
-        self.create(id, schedule.definition["task"], schedule.definition["lane"], [], {})
-        return ["fired", next_due_at, id]
 
 
 def _pause_id(task: str, argument: str, value: Any) -> str:

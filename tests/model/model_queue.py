@@ -36,7 +36,24 @@ class Task:
     worker: str = ""
     held_by: str = ""
     abort_requested: bool = False
+    progress: str = ""
+    notes: dict[str, str] = field(default_factory=dict)
+    watched_until: float = 0
     gone_at: float = math.inf
+
+
+@dataclass
+class Waiters:
+    """The mailboxes of those who wait for one task; `schedule:<name>` is a schedule."""
+
+    gone_at: float = 0
+    names: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Log:
+    gone_at: float
+    lines: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -46,6 +63,7 @@ class Worker:
     seq: int = 0
     first_token: int | None = None
     suspect: str = ""
+    passes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -84,7 +102,8 @@ class Queue:
         self.pauses: dict[str, Pause] = {}
         self.workers: dict[str, Worker] = {}
         self.schedules: dict[str, Schedule] = {}
-        self.waiters: dict[str, set[str]] = {}
+        self.logs: dict[str, Log] = {}
+        self.waiters: dict[str, Waiters] = {}
         self.mail: list[tuple[str, ...]] = []
         self.counters: Counter[str] = Counter()
         self.token = 0
@@ -110,12 +129,15 @@ class Queue:
     def forget_what_is_over(self) -> None:
         for task in [task for task in self.tasks.values() if task.gone_at <= self.now]:
             self.remove(task)
+        self.logs = {id: log for id, log in self.logs.items() if log.gone_at > self.now}
+        self.waiters = {id: each for id, each in self.waiters.items() if each.names and each.gone_at > self.now}
 
     # Becoming ready, in the order in which it happened in a call; what is handed back goes to the front.
 
     def make_ready(self, task: Task, front: bool = False) -> None:
         task.state, task.held_by, task.worker = "queued", "", ""
         (self._front if front else self._back).append(task.id)
+        self.tell_watchers(task)
 
     def flush(self) -> None:
         back, front = self._back, self._front
@@ -174,14 +196,30 @@ class Queue:
         self.end(task, "expired", ttl_ms)
         return True
 
+    # Who waits is told of the end, and while somebody watches of each change before it.
+
+    def wait_for(self, id: str, name: str, ttl_ms: int) -> None:
+        waiters = self.waiters.setdefault(id, Waiters())
+        waiters.names.add(name)
+        waiters.gone_at = max(waiters.gone_at, self.now + ttl_ms)
+
+    def tell_watchers(self, task: Task, told: tuple[str, ...] = ()) -> None:
+        if task.watched_until > self.now and task.id in self.waiters:
+            for name in self.waiters[task.id].names:
+                if not name.startswith("schedule:"):
+                    self.tell_change(task, name, told)
+
+    def tell_change(self, task: Task, name: str, told: tuple[str, ...] = ()) -> None:
+        self.mail.append((name, "changed", task.id, task.state, str(task.tries), task.progress, *told))
+
     def _tell_waiters(self, task: Task) -> None:
-        for name in sorted(self.waiters.pop(task.id, ())):
+        for name in self.waiters.pop(task.id, Waiters()).names:
             if name.startswith("schedule:"):
                 schedule = self.schedules.get(name.removeprefix("schedule:"))
                 if schedule is not None:
                     schedule.last_outcome = task.state
             else:
-                self.mail.append((name, "finished", task.id, task.state))
+                self.mail.append((name, "finished", task.id, task.state, str(task.tries)))
 
     # What several kinds of calls do.
 

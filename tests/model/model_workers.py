@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 from model_clients import Clients
-from model_queue import Pause, Refused, Task, Worker
+from model_queue import FINISHED, Log, Pause, Refused, Task, Worker
 
+# What a lane of weight 1 has of a claim: any weight in these tests divides it.
+SHARE = 720_720
 Claim = tuple[str, int, int]
 """Id, lease token, number of the attempt."""
 
 
-class Model(Clients):
-    """The whole protocol; see `model_queue`."""
-
+class Workers(Clients):
     def join(self, worker: str, lease_ms: int, lanes: list[str]) -> None:
         known = self.workers.setdefault(worker, Worker(0))
         known.lease_until = self.now + lease_ms
@@ -69,17 +71,25 @@ class Model(Clients):
         if "*()" in self.pauses or want <= 0:
             return []
         served = [lane["lane"] if isinstance(lane, dict) else lane for lane in lanes]
-        room = {lane["lane"]: lane["most"] for lane in lanes if isinstance(lane, dict)}
-        started = self._start_suspect(worker, served, room, ttl_ms)
-        for lane in served:
-            limit = min(want - len(started), room.get(lane, want))
-            while limit > 0:
+        room: dict[str, float] = {lane["lane"]: lane["most"] for lane in lanes if "most" in lane}
+        weights = {lane["lane"]: lane["weight"] for lane in lanes if "weight" in lane}
+
+        def take(lane: str, most: int) -> list[str]:
+            taken: list[str] = []
+            while (limit := int(min(most, room.get(lane, most))) - len(taken)) > 0:
                 ids, looked = self.pop(lane, limit)
-                got = [id for id in ids if self._start(id, worker, ttl_ms)]
-                started += got
+                taken += [id for id in ids if self._start(id, worker, ttl_ms)]
                 if looked < limit:
                     break
-                limit -= len(got)
+            room[lane] = room.get(lane, math.inf) - len(taken)
+            return taken
+
+        started = self._start_suspect(worker, served, room, ttl_ms)
+        if weights:
+            started += self._share(self.workers[worker], weights, want - len(started), take)
+        else:
+            for lane in served:
+                started += take(lane, want - len(started))
         claims = []
         for id in started:
             self.token += 1
@@ -87,6 +97,24 @@ class Model(Clients):
             claims.append((id, self.token, self.tasks[id].tries))
         self.counters["claimed"] += len(claims)
         return claims
+
+    def _share(
+        self, member: Worker, weights: dict[str, int], want: int, take: Callable[[str, int], list[str]]
+    ) -> list[str]:
+        """The lane that had least goes next, one task at a time. One that has no task leaves its turn to the others,
+        and does not have it later.
+        """
+        had = {lane: member.passes.get(lane, 0) for lane in weights}
+        some, started, last = list(weights), list[str](), ""
+        while some and len(started) < want:
+            last = min(some, key=lambda lane: (had[lane], lane != last))
+            if taken := take(last, 1):
+                started, had[last] = started + taken, had[last] + SHARE // weights[last]
+            else:
+                some.remove(last)
+        least = min((had[lane] for lane in some), default=math.inf)
+        member.passes = {lane: int(max(had[lane] - least, 0)) for lane in weights}
+        return started
 
     def _start(self, id: str, worker: str, ttl_ms: int) -> bool:
         task = self.tasks[id]
@@ -97,11 +125,13 @@ class Model(Clients):
             task.state, task.held_by = "held", pause_id
             self.held.setdefault(pause_id, []).append(id)
             self.counters["held"] += 1
+            self.tell_watchers(task)
             return False
         task.state, task.worker, task.tries = "running", worker, task.tries + 1
+        self.tell_watchers(task)
         return True
 
-    def _start_suspect(self, worker: str, served: list[str], room: dict[str, int], ttl_ms: int) -> list[str]:
+    def _start_suspect(self, worker: str, served: list[str], room: dict[str, float], ttl_ms: int) -> list[str]:
         """One suspect at most, and none while the worker has the one it got last."""
         if self.workers[worker].suspect in self.workers[worker].running:
             return []
@@ -193,11 +223,13 @@ class Model(Clients):
         self.counters["snoozed" if outcome == "snooze" else "retried"] += 1
         if delay_ms > 0:
             task.state, self.scheduled[task.id] = "scheduled", due_at
+            self.tell_watchers(task)
         else:
             self.make_ready(task)
 
     def _hand_back(self, task: Task, ttl_ms: int, max_lost: int | None) -> None:
         """A worker no longer holds it, nor has it settled it. `max_lost`: the worker is lost."""
+        task.worker = ""
         if task.abort_requested:
             self.end(task, "aborted", ttl_ms)
             return
@@ -208,9 +240,33 @@ class Model(Clients):
             return
         task.tries -= 1
         if task.lost >= 2:
-            task.state, task.worker, self.suspects[task.id] = "queued", "", self.now
+            task.state, self.suspects[task.id] = "queued", self.now
+            self.tell_watchers(task)
         else:
             self.make_ready(task, front=True)
+
+    # What a task tells while it runs, or just after.
+
+    def progress(
+        self, worker: str, id: str, token: int, progress: str, log_ttl_ms: int, told: list[dict[str, str]]
+    ) -> str:
+        task = self.tasks.get(id)
+        is_held = worker in self.workers and self.workers[worker].running.get(id) == token
+        if task is None or not (is_held or (task.state in FINISHED and task.worker == worker)):
+            return "stale"
+        task.progress = progress or task.progress
+        lines = [each["text"] for each in told if not each["note"]]
+        for each in told:
+            if each["note"]:
+                task.notes[each["note"]] = each["text"]
+        task.notes = {name: value for name, value in task.notes.items() if value}
+        if lines:
+            log = self.logs.setdefault(id, Log(0))
+            log.lines = [*log.lines, *lines][-1000:]
+            log.gone_at = self.now + log_ttl_ms
+        if task.state == "running":
+            self.tell_watchers(task, tuple(part for each in told for part in (each["note"], each["text"])))
+        return "ok"
 
     # Signs of life.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from model_queue import FINISHED, Refused, Task
-from model_workers import Model
+from model_repair import Model
 
 from ardiq import ArdiqError
 from ardiq._core import Core
@@ -19,7 +19,7 @@ CLAIM_WIDTH = 10
 DEFAULTS = {
     "info": {}, "generation": 1, "left_threads": 0, "stalled_ms": 0, "run_ms": 0, "delay_ms": 0, "max_age_ms": 0,
     "result": "null", "value": "null", "error": "no", "reason": "later", "traceback": "", "codec": "", "details": "",
-    "kwargs": "", "headers": "", "options": "", "waiter_ttl_ms": 1_000_000_000,
+    "kwargs": "", "headers": "", "options": "",
 }  # fmt: skip
 
 # Every key of the queue at one moment: name, content with scores, time to live. Messages are taken out.
@@ -35,7 +35,8 @@ for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
   dump[#dump + 1] = { name, content or {}, redis.call('PTTL', key) }
   if string.sub(name, 1, 8) == 'mailbox:' then redis.call('DEL', key) end
 end
-return dump
+local clock = redis.call('TIME')
+return { clock[1] * 1000, dump }
 """
 
 # All times that the queue holds become earlier, so that time passes at once. Not those within an id: `nightly:1000`.
@@ -111,6 +112,11 @@ class ServerQueue:
         self.steps.append(step)
         return self._told(name, reply)
 
+    def break_(self, command: list[str]) -> None:
+        """A command of somebody else's."""
+        self.core.command([word.replace("$key:", self.base) for word in command])
+        self.steps.append(["redis", command])
+
     def pass_time(self, ms: int) -> None:
         self.core.command(["EVAL", AGE, 0, self.base, ms])
         self.steps.append(["wait", ms])
@@ -129,10 +135,10 @@ class ServerQueue:
             return None if name == "join" else reply if isinstance(reply, int) else text(reply)
         if name in ("step", "claim"):
             return self._claims(name, [text(value) for value in reply])
-        flat = [value if isinstance(value, int) else text(value) for value in reply]
+        flat: list[Any] = [value if isinstance(value, int) else text(value) for value in reply]
         if name == "join":
             return None
-        if name == "await":
+        if name in ("await", "watch"):
             return flat[:2]
         if name == "heartbeat":
             return sorted((id, int(token)) for id, token in pairs(flat[2:]).items())
@@ -183,9 +189,10 @@ class ServerQueue:
     def view(self) -> dict[str, Any]:
         """The queue's keys in the words of `view_of`."""
         keys: dict[str, list[str]] = {}
-        ttls: dict[str, int] = {}
-        for name, content, ttl in self.core.command(["EVAL", SNAPSHOT, 0, self.base]):
-            keys[text(name)], ttls[text(name)] = [text(value) for value in content], int(ttl)
+        ttls: dict[str, float] = {}
+        now, dump = self.core.command(["EVAL", SNAPSHOT, 0, self.base])
+        for name, content, ttl in dump:
+            keys[text(name)], ttls[text(name)] = [text(value) for value in content], inf if ttl == -1 else ttl
 
         def of(kind: str) -> dict[str, list[str]]:
             return {name.partition(":")[2]: keys[name] for name in keys if name.partition(":")[0] == kind}
@@ -193,7 +200,7 @@ class ServerQueue:
         definitions = {name: json.loads(value) for name, value in pairs(keys.get("schedules", [])).items()}
         due = pairs(keys.get("schedule_due", []))
         return {
-            "tasks": {id: _record(pairs(flat), ttls[f"task:{id}"] != -1) for id, flat in of("task").items()},
+            "tasks": {id: _record(pairs(flat), Left(ttls[f"task:{id}"]), now) for id, flat in of("task").items()},
             "ready": of("ready"),
             "marked": {lane: set(ids) for lane, ids in of("tombs").items()},
             "scheduled": keys.get("scheduled", [])[::2],
@@ -203,6 +210,10 @@ class ServerQueue:
             "workers": {
                 name: {id: int(token) for id, token in pairs(keys.get(f"running:{name}", [])).items()}
                 for name in keys.get("workers", [])[::2]
+            },
+            "times": {
+                place: {id: Left(float(at) - now) for id, at in pairs(keys.get(place, [])).items()}
+                for place in ("workers", "scheduled", "dead")
             },
             "pauses": {id: "resuming" in json.loads(rule) for id, rule in pairs(keys.get("pauses", [])).items()},
             "schedules": {
@@ -214,9 +225,11 @@ class ServerQueue:
                 )
                 for name, each in definitions.items()
             },
+            "code": _code(pairs(keys.get("meta", []))),
             "wake": of("wake"),
-            "waiters": {id: set(names) for id, names in of("waiters").items()},
-            "mail": sorted((box, *_parts(letter)[:3]) for box, letters in of("mailbox").items() for letter in letters),
+            "logs": {id: (Left(ttls[f"log:{id}"]), lines) for id, lines in of("log").items()},
+            "waiters": {id: (Left(ttls[f"waiters:{id}"]), set(names)) for id, names in of("waiters").items()},
+            "mail": by_task([(box, *_parts(letter)) for box, letters in of("mailbox").items() for letter in letters]),
             "counters": {name: int(count) for name, count in pairs(keys.get("stats", [])).items()},
         }
 
@@ -224,18 +237,41 @@ class ServerQueue:
 TAILS = {function["tail"]["name"] for function in PROTOCOL["functions"].values() if "tail" in function}
 
 
-def _record(fields: dict[str, str], ends: bool) -> tuple[Any, ...]:
-    worker = fields.get("worker", "") if fields["state"] == "running" else ""
+def _code(meta: dict[str, str]) -> tuple[Any, ...]:
+    """The version whose schedules count, these, and the versions in the order in which they came."""
+    names, versions = (json.loads(meta.get(name, "[]")) for name in ("declared_names", "declared_seen"))
+    return meta.get("declared_version", ""), names, [version for version, *_ in versions]
+
+
+class Left:
+    """How long something is kept still, in ms. About the same is equal: a busy machine changes nothing."""
+
+    def __init__(self, ms: float) -> None:
+        self.ms = ms
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Left) and (self.ms == other.ms or abs(self.ms - other.ms) < 15_000)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"for {self.ms} ms"
+
+
+def _record(fields: dict[str, str], ttl: Left, now: int) -> tuple[Any, ...]:
+    texts = tuple(fields.get(name, "") for name in ("name", "state", "lane", "worker", "held_by", "progress"))
     numbers = tuple(int(fields.get(name, 0)) for name in ("tries", "lost", "abort_requested"))
+    notes = {name.removeprefix("meta:"): value for name, value in fields.items() if name.startswith("meta:")}
     expires = fields["state"] not in FINISHED and "expires_at" in fields
-    return (fields["name"], fields["state"], fields["lane"], worker, fields.get("held_by", ""), *numbers, expires, ends)
+    watched = Left(max(int(fields.get("watched_until", 0)) - now, 0))
+    return (*texts, *numbers, notes, expires, watched, ttl)
 
 
-def _record_of(task: Task) -> tuple[Any, ...]:
-    worker = task.worker if task.state == "running" else ""
+def _record_of(task: Task, ttl: Left, now: int) -> tuple[Any, ...]:
+    texts = (task.name, task.state, task.lane, task.worker, task.held_by, task.progress)
     numbers = (task.tries, task.lost, int(task.abort_requested))
     expires = task.state not in FINISHED and task.expires_at != inf
-    return (task.name, task.state, task.lane, worker, task.held_by, *numbers, expires, task.gone_at != inf)
+    return (*texts, *numbers, task.notes, expires, Left(max(task.watched_until - now, 0)), ttl)
 
 
 def _parts(letter: str) -> list[str]:
@@ -248,8 +284,19 @@ def _parts(letter: str) -> list[str]:
     return parts
 
 
+def by_task(mail: list[tuple[str, ...]]) -> dict[tuple[str, str], list[tuple[str, ...]]]:
+    """What each mailbox is told of each task, in order; of an outcome its state and tries."""
+    told: dict[tuple[str, str], list[tuple[str, ...]]] = {}
+    for box, kind, id, *rest in mail:
+        told.setdefault((box, id), []).append((kind, *(rest[:2] if kind == "finished" else rest)))
+    return told
+
+
 def view_of(model: Model) -> dict[str, Any]:
     """Where the model has everything."""
+
+    def by_coming(version: str) -> int:
+        return model.versions[version].came_at
 
     def in_order(entries: dict[str, int]) -> list[str]:
         return sorted(entries, key=lambda id: (entries[id], id))
@@ -258,7 +305,7 @@ def view_of(model: Model) -> dict[str, Any]:
         return {name: value for name, value in entries.items() if value}
 
     return {
-        "tasks": {id: _record_of(task) for id, task in model.tasks.items()},
+        "tasks": {id: _record_of(task, Left(task.gone_at - model.now), model.now) for id, task in model.tasks.items()},
         "ready": some(model.ready),
         "marked": some(model.marked),
         "scheduled": in_order(model.scheduled),
@@ -266,11 +313,22 @@ def view_of(model: Model) -> dict[str, Any]:
         "dead": in_order(model.dead),
         "held": some(model.held),
         "workers": {name: dict(worker.running) for name, worker in model.workers.items()},
+        "times": {
+            "workers": {name: Left(worker.lease_until - model.now) for name, worker in model.workers.items()},
+            "scheduled": {id: Left(at - model.now) for id, at in model.scheduled.items()},
+            "dead": {id: Left(at - model.now) for id, at in model.dead.items()},
+        },
         "pauses": {id: pause.resuming for id, pause in model.pauses.items()},
         "schedules": {
             name: (each.due_at, each.paused, each.last_id, each.last_outcome) for name, each in model.schedules.items()
         },
-        "waiters": some(model.waiters),
-        "mail": sorted(letter[:4] for letter in model.mail),
+        "code": (model.declared_version, model.declared_names, sorted(model.versions, key=by_coming)),
+        "logs": {id: (Left(log.gone_at - model.now), log.lines) for id, log in model.logs.items()},
+        "waiters": {
+            id: (Left(waiters.gone_at - model.now), waiters.names)
+            for id, waiters in model.waiters.items()
+            if waiters.names
+        },
+        "mail": by_task(model.mail),
         "counters": some(model.counters),
     }

@@ -18,6 +18,7 @@ from both_queues import LANES, LONG, SHORT, BothQueues
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from model_queue import FINISHED
 
 from ardiq._core import Core
 
@@ -30,6 +31,10 @@ SETTINGS = settings(
 )  # fmt: skip
 
 SCHEDULES = ["hourly", "nightly"]
+# What recurs by each version of the code, and the signs of life: of which, does it start, after how long.
+CODE = {"v1": {"hourly": 1000}, "v2": {"hourly": 2000, "nightly": 1000}, "v3": {}, "by hand": {"nightly": 3000}}
+A_WHILE = st.sampled_from([*[0, 22_000, 44_000] * 3, 90_000_000])
+SIGN = st.tuples(st.sampled_from(list(CODE)), st.sampled_from([0, 0, 1]), A_WHILE)
 IDS = [*"abcdefghij", "hourly:1000", "nightly:1000"]
 KEEP = st.sampled_from([SHORT, 0, -1])
 LEASE = st.sampled_from([SHORT, LONG])
@@ -37,12 +42,16 @@ LATER = st.sampled_from([0, 500_000, SHORT])
 ID, LANE, NUMBER = st.sampled_from(IDS), st.sampled_from(LANES), st.integers(0, 7)
 SERVED: Any = st.sampled_from([
     LANES, LANES[::-1], LANES[:1], LANES[1:], [{"lane": "high", "most": 0}, {"lane": "low", "most": 1}],
+    [{"lane": "high", "weight": 3}, {"lane": "low", "weight": 1}],
+    [{"lane": "low", "weight": 2, "most": 2}, {"lane": "high", "weight": 1}],
 ])  # fmt: skip
+SHARED = [{"lane": lane, "weight": weight} for lane, weight in (("high", 6), ("low", 3), ("slow", 2))]
 WAITING_MS = 1_000_000_000
+MAILBOX = st.sampled_from(["client:1", "client:2"])
 
 
 def _with_time_to_wait(task: dict[str, Any]) -> dict[str, Any]:
-    more = {"waiter_ttl_ms": WAITING_MS} if "waiter" in task["options"] else {}
+    more = {"waiter_ttl_ms": SHORT} if "waiter" in task["options"] else {}
     return {**task, "options": {**task["options"], **more}}
 
 
@@ -59,7 +68,7 @@ TASK = st.fixed_dictionaries(
                 "delay_ms": st.sampled_from([500_000, SHORT]),
                 "expire_ms": st.sampled_from([500_000, SHORT]),
                 "call": st.sampled_from(["1", "2"]),
-                "waiter": st.sampled_from(["client:1", "client:2"]),
+                "waiter": MAILBOX,
             },
         ),
     }
@@ -72,6 +81,9 @@ OUTCOMES = st.lists(
     ),
     max_size=4,
 )
+HOW_FAR = st.sampled_from(["", '{"fraction":0.5}', '{"fraction":1}'])
+NOTE = {"note": st.sampled_from(["", "of", "for"]), "text": st.sampled_from(["", "1", "2"])}
+TOLD = st.lists(st.fixed_dictionaries(NOTE), max_size=4)
 RULE = st.sampled_from([
     {"task": "", "argument": "", "value": None}, {"task": "bill", "argument": "", "value": None},
     {"task": "send", "argument": "of", "value": 1}, {"task": "*", "argument": "of", "value": 1},
@@ -93,14 +105,22 @@ class Protocol(BothQueues):
         task = {"name": "send", "lane": lane, "args": [1], "kwargs": "", "options": options}
         self.both("enqueue", tasks=[{**task, "id": id} for id in ids])
 
-    @rule(what=st.sampled_from(["abort", "abort", "await_", "forget"]), id=ID, at=NUMBER, ttl=KEEP, again=AGAIN)
-    def one_task(self, what: str, id: str, at: int, ttl: int, again: bool) -> None:
-        ids = [id, *(task.id for task in self.model.tasks.values() if task.state == "running")]
+    @rule(
+        what=st.sampled_from(["abort", "await_", "forget", "watch"]), id=ID, at=NUMBER, mailbox=MAILBOX,
+        wait=st.sampled_from([500_000, SHORT, WAITING_MS]), ttl=KEEP, again=AGAIN,
+    )  # fmt: skip
+    def one_task(self, what: str, id: str, at: int, mailbox: str, wait: int, ttl: int, again: bool) -> None:
+        ids = [*[task.id for task in self.model.tasks.values() if task.state not in FINISHED][-6:], id]
         id = ids[at % len(ids)]
-        more: dict[str, Any] = {} if what == "abort" else {"mailbox": "client:1"}
+        more: dict[str, Any] = {} if what == "abort" else {"mailbox": mailbox}
         if what != "forget":
             more["result_ttl_ms"] = ttl
+        if what in ("await_", "watch"):
+            more["waiter_ttl_ms"] = wait
         self.both(what, again, id=id, **more)
+        if what == "watch":
+            # Who waits for longer is told of no change when nobody watches any more.
+            self.both("await_", id=id, mailbox="client:3", waiter_ttl_ms=WAITING_MS, result_ttl_ms=ttl)
 
     @rule(what=st.sampled_from(["requeue", "amend", "discard"]), at=st.lists(NUMBER, min_size=1, max_size=3), ttl=KEEP)
     def dead_letters(self, what: str, at: list[int], ttl: int) -> None:
@@ -160,6 +180,26 @@ class Protocol(BothQueues):
             run = {"passed": 0, "made_up": 2}.get(what, 1)
             self.both("schedule_fire", again, name=name, due_at=due_at, next_due_at=due_at + 1000, run=run)
 
+    @rule(signs=st.lists(SIGN, min_size=1, max_size=5), again=AGAIN)
+    def code(self, signs: list[tuple[str, int, int]], again: bool) -> None:
+        """Workers of several versions of the code start, and tell that they run."""
+        for version, start, ms in signs:
+            if ms:
+                self.pass_time(ms)
+            source = "runtime" if version == "by hand" else "code"
+            schedules: list[dict[str, Any]] = [
+                {
+                    "name": name,
+                    "definition": {"task": "send", "lane": "low", "every_ms": every, "source": source},
+                    "next_due_at": 1000,
+                }
+                for name, every in CODE[version].items()
+            ]
+            if source == "runtime":
+                self.both("schedule_put", **schedules[0])
+            else:
+                self.both("schedule_declare", again, version=version, start=start, schedules=schedules)
+
     # Workers. One that is not called any more has died.
 
     @precondition(lambda self: len(self.model.workers) < 4)
@@ -193,6 +233,19 @@ class Protocol(BothQueues):
         self.both("claim", worker=self.worker(worker), lanes=lanes, want=want, result_ttl_ms=ttl)
 
     @rule(
+        worker=NUMBER, lanes=st.permutations(SHARED), ttl=KEEP,
+        rounds=st.lists(st.tuples(st.tuples(*[st.integers(0, 4)] * 3), st.integers(1, 8)), min_size=1, max_size=4),
+    )  # fmt: skip
+    def share(self, worker: int, lanes: Any, rounds: list[tuple[tuple[int, ...], int]], ttl: int) -> None:
+        """A worker has its claims from several lanes by their weights; some of them run empty, and get more."""
+        for number, (new, want) in enumerate(rounds):
+            names = [lane["lane"] for lane, most in zip(lanes, new, strict=True) for _ in range(most)]
+            task = {"name": "send", "args": [2], "kwargs": "", "options": {}}
+            tasks = [{**task, "id": f"{number}:{at}", "lane": lane} for at, lane in enumerate(names)]
+            self.both("enqueue", tasks=tasks)
+            self.both("claim", worker=self.worker(worker), lanes=lanes, want=want, result_ttl_ms=ttl)
+
+    @rule(
         worker=NUMBER, at=NUMBER, how=st.sampled_from(["ack", "bury", "release", "retry", "snooze"]), ttl=KEEP,
         delay=LATER, max_age=st.sampled_from([0, SHORT]), again=AGAIN,
     )  # fmt: skip
@@ -201,6 +254,12 @@ class Protocol(BothQueues):
         id, token = self.held(name, at)
         details = {"delay_ms": delay, "max_age_ms": max_age} if how in ("retry", "snooze") else {}
         self.both(how, again, worker=name, id=id, token=token, result_ttl_ms=ttl, **details)
+
+    @rule(worker=NUMBER, at=NUMBER, how=HOW_FAR, told=TOLD, keep=st.sampled_from([500_000, SHORT]))
+    def progress(self, worker: int, at: int, how: str, told: list[dict[str, str]], keep: int) -> None:
+        name = self.worker(worker)
+        id, token = self.held(name, at)
+        self.both("progress", worker=name, id=id, token=token, progress=how, log_ttl_ms=keep, told=told)
 
     @rule(worker=NUMBER, lease=LEASE, ttl=KEEP, max_lost=st.sampled_from([1, 3]), again=AGAIN)
     def heartbeat(self, worker: int, lease: int, ttl: int, max_lost: int, again: bool) -> None:
@@ -225,19 +284,30 @@ class Protocol(BothQueues):
 
     @rule(
         worker=NUMBER,
-        outcome=st.sampled_from(["complete", "complete", "failed", "retry"]),
+        outcome=st.sampled_from(["complete", "complete", "failed", "retry", "snooze"]),
         ttl=KEEP,
         want=st.integers(1, 8),
+        how=HOW_FAR,
+        told=TOLD,
     )
-    def work(self, worker: int, outcome: str, ttl: int, want: int) -> None:
-        """A worker's usual day: it settles all it holds and takes more."""
+    def work(self, worker: int, outcome: str, ttl: int, want: int, how: str, told: list[dict[str, str]]) -> None:
+        """A worker's usual day: it settles all it holds and takes more. One that it settled and one it holds tell."""
         name = self.worker(worker % max(len(self.model.workers), 1))
         claims = [self.held(name, at) for at in range(len(self.model.workers[name].running))]
-        records = [{"id": id, "token": token, "outcome": outcome} for id, token in claims]
+        more = {"details": {"delay_ms": 500_000}} if outcome == "snooze" else {}
+        records = [{"id": id, "token": token, "outcome": outcome, **more} for id, token in claims]
         self.both(
             "step", again=True, worker=name, seq=self.last_step(name) + 1, lease_ms=SHORT, result_ttl_ms=ttl,
             lanes=LANES, want=want, outcomes=records,
         )  # fmt: skip
+        for id, token in [*claims[:1], self.held(name, 0)] if told else []:
+            self.both("progress", worker=name, id=id, token=token, progress=how, log_ttl_ms=SHORT, told=told)
+
+    @rule(what=st.sampled_from(["record", "entry", "field", "ghost"]), at=st.integers(0, 15), ttl=KEEP)
+    def repair_what(self, what: str, at: int, ttl: int) -> None:
+        ids = [task.id for task in self.model.tasks.values() if self.model.place_of(task)]
+        if ids:
+            self.repair(what, ids[at % len(ids)], ttl)
 
     @rule(ms=st.sampled_from([1_000_000, 2_000_000, 6_000_000]))
     def pass_time(self, ms: int) -> None:
