@@ -14,6 +14,8 @@ from .site import Site
 
 _LAG_S = 2.0
 """What was acknowledged so long before a primary was lost may not have reached its replica."""
+_NOTED_S = 0.25
+"""What a process had from a server is noted so much later at most: it shares the machine with all the others."""
 
 
 @dataclass
@@ -98,7 +100,7 @@ class Evidence:
     def may_be_gone(self, at: float) -> bool:
         """Whether what was acknowledged then may be gone by the nature of a fault that came after."""
         return any(
-            event.loses and at <= event.ended and (event.loses_all or at >= event.began - _LAG_S)
+            event.loses and at <= event.ended + _NOTED_S and (event.loses_all or at >= event.began - _LAG_S)
             for event in self.events
         )
 
