@@ -88,7 +88,7 @@ def test_a_scheduled_task_is_shown_and_aborted(app: Ardiq, cli: Cli) -> None:
     assert "scheduled, due in 1 h 59 m" in text
     assert "lane low" in text
     assert cli("task", "abort", MODULE, "later") == (0, "later: aborted\n")
-    assert cli("task", "abort", MODULE, "later") == (1, "later: it has ended already\n")
+    assert cli("task", "abort", MODULE, "later") == (0, "later: aborted\n")
     assert "aborted, kept for" in cli("task", "show", MODULE, "later")[1]
     assert cli.json("task", "abort", MODULE, "none") == (1, {"id": "none", "answer": "not_found"})
 
@@ -96,6 +96,7 @@ def test_a_scheduled_task_is_shown_and_aborted(app: Ardiq, cli: Cli) -> None:
 def test_a_dead_letter_is_shown_and_run_again(app: Ardiq, cli: Cli) -> None:
     cli("enqueue", MODULE, "broken", "--id", "bad")
     asyncio.run(drain(app))
+    assert cli("task", "abort", MODULE, "bad") == (1, "bad: it has ended already\n")
     code, text = cli("task", "show", MODULE, "bad")
     assert code == 0
     for words in ("failed, a dead letter", "Traceback", "about to break", "error ValueError"):
