@@ -194,8 +194,12 @@ def _times(it: Evidence, verdict: Verdict) -> None:
     for event in it.events:
         verdict.faults[event.kind] += 1
         if event.serves_at is not None:
-            after = next((at - event.serves_at for at in it.starts if at >= event.serves_at), None)
-            if after is not None:
+            first = next((at for at in it.starts if at >= event.serves_at), None)
+            # Should the service be gone again before it, it is the next fault's time that counts.
+            if first is not None and not any(
+                other.serves_at is not None and event.serves_at <= other.began < first for other in it.events
+            ):
+                after = first - event.serves_at
                 verdict.resumed[event.kind] = max(verdict.resumed.get(event.kind, 0.0), after)
         if event.kind == "worker killed":
             for executions in it.executions.values():
