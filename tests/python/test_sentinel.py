@@ -3,15 +3,13 @@
 import asyncio
 import itertools
 import socket
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 
 import pytest
 from helpers import drain, eventually, working
 from streams import Stream, offset
-from topologies import Node, Sentinels, free_port, sentinel, until
+from topologies import Sentinels, sentinel, until
 
 from ardiq import Ardiq, BrokerError, LibraryError
 from ardiq.cli import main
@@ -101,67 +99,6 @@ async def test_the_new_primary_is_followed(servers: Sentinels, make_app: Callabl
     assert main(["fsck", servers.url, "--queue", app.queue_name]) == 0
 
 
-async def test_who_is_connected_to_a_primary_that_works_on_goes_to_its_successor(
-    servers: Sentinels, make_app: Callable[..., Ardiq], tmp_path: Path
-) -> None:
-    """The Sentinels tell a healthy primary some ten seconds late that it is none any more."""
-    before, after = servers.primary(), servers.replicas()[0]
-    with unaware(servers, tmp_path) as behind:
-        app = make_app(redis_url=servers.url.replace("//", f"//{behind.name},"), poll_block_ms=1000)
-        stream, elsewhere = Stream(app), make_app(redis_url=app.redis_url)
-        accepted: dict[str, float] = {}
-        ended = asyncio.Event()
-
-        async def produce() -> None:
-            while not ended.is_set():
-                with suppress(BrokerError):  # it says so: not accepted, or perhaps
-                    accepted[(await elsewhere.ref("work").enqueue(1)).id] = time.monotonic()
-                await asyncio.sleep(0.02)
-
-        producer = asyncio.create_task(produce())
-        await eventually(lambda: len(accepted) >= 20)
-        async with working(app):
-            await asyncio.to_thread(servers.failover)
-            announced = time.monotonic()
-            await asyncio.sleep(2)
-            assert before.is_primary(), "it should work on"
-            async with stream.flowing():
-                # Whoever asks anew does not believe the one that is behind.
-                after.command("CLIENT", "KILL", "TYPE", "normal")
-        await asyncio.to_thread(until, lambda: not before.is_primary(), "the old primary's demotion", servers.nodes)
-        ended.set()
-        await producer
-    await asyncio.to_thread(until, servers.is_ok, "the Sentinels to agree", servers.sentinels)
-    late = [task_id for task_id, at in accepted.items() if at > announced + 2]
-    assert len(late) >= 20
-    assert [task_id for task_id in late if await elsewhere.status(task_id) == "not_found"] == []
-    for queue in (app.queue_name, elsewhere.queue_name):
-        assert main(["fsck", servers.url, "--queue", queue]) == 0
-
-
-@contextmanager
-def unaware(servers: Sentinels, directory: Path) -> Iterator[Node]:
-    """A Sentinel that names the primary of now for ever: it hears of no other Sentinel, and may change nothing."""
-    primary, password = servers.primary(), "unaware"
-    for node in servers.nodes:
-        node.command("ACL", "SETUSER", "unaware", "on", f">{password}", "+ping", "+info", "+role")
-    behind = Node(directory / "behind", free_port(), {}, sentinel=True)
-    with behind.config.open("a") as config:
-        config.write(
-            f"sentinel monitor {servers.service} 127.0.0.1 {primary.port} 3\n"
-            f"sentinel auth-user {servers.service} unaware\n"
-            f"sentinel auth-pass {servers.service} {password}\n"
-        )
-    try:
-        behind.start()
-        until(behind.answers, "a Sentinel", [behind])
-        yield behind
-        named = behind.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", servers.service)
-        assert named == ["127.0.0.1", str(primary.port)]
-    finally:
-        behind.kill()
-
-
 async def test_what_a_replica_had_confirmed_survives_its_primary(
     servers: Sentinels, make_app: Callable[..., Ardiq]
 ) -> None:
@@ -207,8 +144,3 @@ async def test_sentinels_and_servers_have_passwords_of_their_own(make_app: Calla
             half = make_app(redis_url=f"redis+sentinel://{login}{watching}/{service}{options}")
             with pytest.raises(BrokerError, match="wants a password"):
                 await half.ref("work").enqueue(1)
-        # The least that a user of the Sentinels may be allowed.
-        for node in servers.sentinels:
-            node.command("ACL", "SETUSER", "app", "on", ">its", "+hello", "+sentinel|get-master-addr-by-name")
-        least = f"redis+sentinel://:server@{watching}/{service}?sentinel_username=app&sentinel_password=its"
-        assert await make_app(redis_url=least).ref("work").enqueue(1)

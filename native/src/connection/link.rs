@@ -1,6 +1,5 @@
 //! The shared connection of a `Core`: made when first used, made again when it broke.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -172,26 +171,22 @@ impl Link {
         }
     }
 
-    /// Looks for another primary whenever the one connected to does not answer (a machine that vanished closes no
-    /// connection), and follows the Sentinels when they made another (the one before may work on for a while). That is
-    /// a small request a second to the primary and to each Sentinel, for each link of a process. Ends with the link.
+    /// Looks for another primary whenever the one connected to does not answer: a machine that vanished closes no
+    /// connection. Ends with the link.
     fn watch(&self) {
         if self.inner.watched.swap(true, Ordering::Relaxed) {
             return;
         }
         let link = Arc::downgrade(&self.inner);
         tokio::spawn(async move {
-            let mut sentinels = HashMap::new();
             loop {
                 sleep(PULSE).await;
                 let Some(inner) = link.upgrade() else { return };
                 let link = Self { inner };
-                let followed = async {
-                    let successor = link.connector().successor(&mut sentinels).await;
-                    successor.map(|successor| link.replace(successor)).is_some()
-                };
-                let (silent, followed) = tokio::join!(link.silent(), followed);
-                let Some(connection) = silent.filter(|_| !followed) else { continue };
+                let Ok(connection) = link.connection().await else { continue };
+                if timeout(PULSE, connection.exchange(&redis::cmd("PING"))).await.is_ok() {
+                    continue;
+                }
                 let response_timeout = link.connector().options().response_timeout;
                 if let Ok(found) = link.connector().attempt(Some(response_timeout)).await
                     && !connection.is_alive()
@@ -200,13 +195,6 @@ impl Link {
                 }
             }
         });
-    }
-
-    /// The live connection, should nothing be heard on it.
-    async fn silent(&self) -> Option<Connection> {
-        let connection = self.connection().await.ok()?;
-        timeout(PULSE, connection.exchange(&redis::cmd("PING"))).await.err()?;
-        Some(connection)
     }
 
     /// For those who waited in vain for another's attempts.

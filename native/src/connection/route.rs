@@ -1,16 +1,12 @@
 //! Which of several servers is the primary: the one of a cluster that holds a key, or the one that Sentinels name.
 //! Asks anew for each connection; closes those to a server that is not the primary any more.
-//!
-//! Sentinels do not learn of a new primary at once, and each change raises the epoch that they number it with: who says
-//! less than another lags behind.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use redis::Value;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::cluster::View;
 use super::{Connection, Connector, Node, Opened, Refusal};
@@ -20,9 +16,7 @@ use crate::schema::text;
 
 /// How long a server that is asked has before another is asked, too.
 const HEAD_START: Duration = Duration::from_millis(400);
-/// How long a Sentinel that is asked again has.
-const WORD_WITHIN: Duration = Duration::from_secs(1);
-/// How long answers under way may take to come from a node of a cluster that does not hold the key any more.
+/// How long answers under way may take to come from a server that is not the primary any more.
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
 
 /// What was learned on the way to the primary.
@@ -36,19 +30,9 @@ pub struct Route {
 struct Known {
     /// Where the primary was last, or is said to be now.
     primary: Option<Place>,
-    /// The epoch in which Sentinels made the primary that was found last one.
-    epoch: u64,
-    /// The highest epoch that Sentinels speak of.
-    newest: u64,
     /// The nodes of the cluster.
     nodes: Vec<Place>,
     opened: Vec<Weak<Opened>>,
-}
-
-/// What a Sentinel says: who is the primary, and since when.
-struct Word {
-    primary: Place,
-    epoch: u64,
 }
 
 impl Route {
@@ -72,50 +56,24 @@ impl Route {
         candidates
     }
 
-    /// The primary was found; whoever is connected to the one before must go there, too. False where Sentinels have
-    /// spoken of another since.
-    fn found(&self, connection: &Connection, node: Node, epoch: u64) -> bool {
+    /// The primary was found; whoever is connected to the one before must go there, too.
+    fn found(&self, connection: &Connection, id: String, slot: Option<i64>) {
         let mut known = self.known();
-        if epoch < known.newest {
-            return false;
-        }
         known.primary = Some(connection.place().clone());
-        known.epoch = epoch;
         let opened = std::mem::take(&mut known.opened);
         for other in opened.into_iter().filter_map(|other| other.upgrade()) {
-            if other.node.get().is_none_or(|other| other.id == node.id) {
-                known.opened.push(Arc::downgrade(&other));
-            } else if node.slot.is_some() {
+            if other.node.get().is_some_and(|node| node.id != id) {
                 other.wire.retire();
                 tokio::spawn(async move {
                     sleep(LAST_ANSWERS).await;
                     other.wire.close();
                 });
             } else {
-                // It may take itself for the primary for some ten seconds more, and what it accepts is gone: no answer
-                // is better.
-                other.wire.close();
+                known.opened.push(Arc::downgrade(&other));
             }
         }
         known.opened.push(Arc::downgrade(&connection.inner));
-        let _ = connection.inner.node.set(node);
-        true
-    }
-
-    /// Whether a Sentinel knows of a primary that came after the one found last.
-    fn is_news(&self, word: &Word) -> bool {
-        let known = self.known();
-        word.epoch > known.epoch && known.primary.as_ref() != Some(&word.primary)
-    }
-
-    /// All Sentinels were asked, and none says more than this. Less than before, where who knew more is away or was set
-    /// up anew.
-    fn agreed(&self, word: &Word) {
-        let mut known = self.known();
-        known.newest = word.epoch;
-        if known.primary.as_ref() == Some(&word.primary) {
-            known.epoch = word.epoch;
-        }
+        let _ = connection.inner.node.set(Node { id, slot });
     }
 }
 
@@ -229,7 +187,7 @@ impl Connector {
             return Err(Refusal::passing(what));
         }
         self.inner.route.known().nodes.clone_from(&view.nodes);
-        self.inner.route.found(&node, Node { id: view.asked, slot: Some(view.slot) }, 0);
+        self.inner.route.found(&node, view.asked, Some(view.slot));
         Ok(node)
     }
 
@@ -238,27 +196,12 @@ impl Connector {
     }
 
     async fn ask_sentinel(&self, place: &Place, response_timeout: Option<Duration>) -> Result<Connection, Refusal> {
-        let sentinel = self.sentinel(place).await?;
-        let word = self.word(place, &sentinel).await?;
-        self.follow(&word, response_timeout).await
-    }
-
-    async fn sentinel(&self, place: &Place) -> Result<Connection, Refusal> {
-        let Kind::Sentinel { login, .. } = &self.address().kind else { unreachable!("asked for by their address") };
-        self.open(place, login, Some(self.options().response_timeout)).await
-    }
-
-    async fn word(&self, place: &Place, sentinel: &Connection) -> Result<Word, Refusal> {
-        let Kind::Sentinel { service, .. } = &self.address().kind else { unreachable!("asked for by their address") };
-        let ask = |what: &str| {
-            let mut command = redis::cmd("SENTINEL");
-            command.arg(what).arg(service);
-            command
-        };
-        // Sent at once, answered in order; and only the second tells of a new primary as soon as it is one. Should that
-        // happen between the two, it comes with too low an epoch, which is made up for: never with too high a one.
-        let (state, place_of) = (ask("MASTER"), ask("GET-MASTER-ADDR-BY-NAME"));
-        let (state, answer) = tokio::join!(sentinel.exchange(&state), sentinel.query(&place_of));
+        let address = self.address();
+        let Kind::Sentinel { service, login } = &address.kind else { unreachable!("asked for by their address") };
+        let sentinel = self.open(place, login, Some(self.options().response_timeout)).await?;
+        let mut where_is = redis::cmd("SENTINEL");
+        where_is.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
+        let answer = sentinel.query(&where_is).await;
         let answer = answer.map_err(|error| refused(error, |what| format!("the Sentinel at {place}: {what}")))?;
         let primary = match &answer {
             Value::Array(parts) => match parts.as_slice() {
@@ -271,72 +214,16 @@ impl Connector {
             let what = format!("the Sentinel at {place} knows no service {service:?}");
             return Err(Refusal::lasting(Error::broker(what, false)));
         };
-        // One that does not tell knows no better than any other.
-        let epoch = state.ok().and_then(|state| epoch(&state)).unwrap_or(0);
-        let mut known = self.inner.route.known();
-        known.newest = known.newest.max(epoch);
-        Ok(Word { primary: place.at(&host, port).map_err(Refusal::lasting)?, epoch })
-    }
-
-    /// Connects to the server that a Sentinel named.
-    async fn follow(&self, word: &Word, response_timeout: Option<Duration>) -> Result<Connection, Refusal> {
-        let Word { primary, epoch } = word;
-        let connection = self.open(primary, &self.address().login, response_timeout).await?;
-        let node = Node { id: primary.to_string(), slot: None };
-        if !connection.server().primary || !self.inner.route.found(&connection, node, *epoch) {
-            let what = format!("{}: {primary} was the primary, and a new one is being made", self.describe());
+        let primary = place.at(&host, port).map_err(Refusal::lasting)?;
+        let connection = self.open(&primary, &address.login, response_timeout).await?;
+        if !connection.server().primary {
+            let what =
+                format!("{}: {primary} was the primary of {service:?}, and a new one is being made", self.describe());
             return Err(Refusal::passing(what));
         }
+        self.inner.route.found(&connection, primary.to_string(), None);
         Ok(connection)
     }
-
-    /// A connection to the primary that took the place of the one found last, should a Sentinel know of any.
-    /// `sentinels` are those asked before, and are kept.
-    pub(super) async fn successor(&self, sentinels: &mut HashMap<String, Connection>) -> Option<Connection> {
-        let address = self.address();
-        if !matches!(address.kind, Kind::Sentinel { .. }) {
-            return None;
-        }
-        let mut asked = JoinSet::new();
-        for place in address.places.clone() {
-            let before = sentinels.remove(&place.to_string()).filter(Connection::is_alive);
-            let connector = self.clone();
-            asked.spawn(timeout(WORD_WITHIN, async move {
-                let sentinel = match before {
-                    Some(sentinel) => sentinel,
-                    None => connector.sentinel(&place).await.ok()?,
-                };
-                let word = connector.word(&place, &sentinel).await.ok()?;
-                Some((place.to_string(), sentinel, word))
-            }));
-        }
-        let mut last = None::<Word>;
-        while let Some(done) = asked.join_next().await {
-            let Ok(Ok(Some((name, sentinel, word)))) = done else { continue };
-            sentinels.insert(name, sentinel);
-            if self.inner.route.is_news(&word) {
-                let options = self.options();
-                let followed = timeout(options.connect_timeout, self.follow(&word, Some(options.response_timeout)));
-                if let Ok(Ok(successor)) = followed.await {
-                    return Some(successor);
-                }
-            }
-            if last.as_ref().is_none_or(|last| last.epoch < word.epoch) {
-                last = Some(word);
-            }
-        }
-        if let Some(last) = last {
-            self.inner.route.agreed(&last);
-        }
-        None
-    }
-}
-
-/// The number of a Sentinel's last change of the primary, of what it says of its service: names and values in turn.
-fn epoch(state: &Value) -> Option<u64> {
-    let Value::Array(items) = state else { return None };
-    let pair = items.chunks_exact(2).find(|pair| text(&pair[0]).as_deref() == Some("config-epoch"))?;
-    text(&pair[1])?.parse().ok()
 }
 
 /// Nothing of the caller's has been sent yet.
