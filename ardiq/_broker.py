@@ -154,10 +154,10 @@ class Broker:
         # The core blocks, the loop must not. Not a daemon: see `line`.
         threading.Thread(target=ask, name="ardiq-check").start()
         error = await answer
-        if isinstance(error, errors.BrokerError) and not isinstance(error, errors.Forbidden):
+        if error is not None:
+            if not errors.is_away(error):
+                raise error
             log.warning("%s; trying again", error)
-        elif error is not None:
-            raise error
 
     def close(self) -> None:
         """Close all lines and the core; calls under way are lost."""

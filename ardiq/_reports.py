@@ -5,7 +5,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
-from .errors import BrokerError, Forbidden
+from .errors import is_away
 
 if TYPE_CHECKING:
     from ._broker import Line
@@ -122,8 +122,7 @@ class Reports:
             if not under_way:
                 del self._under_way[token]
         error = None if answer.cancelled() else answer.exception()
-        is_away = isinstance(error, BrokerError) and not isinstance(error, Forbidden)
-        if error is not None and not is_away:  # the worker says so
+        if error is not None and not is_away(error):
             log.warning("%s", error)
 
     def _send_soon(self) -> None:

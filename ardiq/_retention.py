@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from .errors import ArdiqError, BrokerError, Forbidden
+from .errors import ArdiqError, is_away
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -26,8 +26,8 @@ async def retain(app: "Ardiq") -> None:
             while more:
                 _, more = await line.call("trim", ttl_ms, most, _PORTION, app.result_ttl_ms)
         except ArdiqError as error:
-            if isinstance(error, BrokerError) and not isinstance(error, Forbidden):
-                log.debug("dead letters are not trimmed: %s", error)  # the worker says that the server is away
+            if is_away(error):
+                log.debug("dead letters are not trimmed: %s", error)
             elif said != str(error):
                 said = str(error)
                 log.error("dead letters are not trimmed: %s", error)

@@ -67,6 +67,11 @@ class Forbidden(BrokerError):
     """
 
 
+def is_away(error: BaseException) -> bool:
+    """Whether the server does not serve for now, which the worker says itself; a missing right does not pass."""
+    return isinstance(error, BrokerError) and not isinstance(error, Forbidden)
+
+
 class OutOfMemory(BrokerError):
     """The server is at its `maxmemory` and takes no more work; nothing was written.
 
