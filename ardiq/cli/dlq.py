@@ -166,7 +166,7 @@ def _done(count: int, verb: str, arguments: argparse.Namespace, left: dict[str, 
     if arguments.json:
         print_json({verb: count} | ({} if left is None else {"left": left}))
     else:
-        told = (why if task_id in why else f"{task_id}: {why}" for task_id, why in (left or {}).items())
+        told = (why if repr(task_id) in why else f"{task_id}: {why}" for task_id, why in (left or {}).items())
         show(*told, f"{count:,} {verb}")
     return 1 if left else 0
 

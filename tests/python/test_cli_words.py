@@ -328,6 +328,8 @@ def test_a_dead_letter_that_is_left_is_named_once(app: Ardiq, make_app: Any, ard
     assert code == 1
     assert text.count("unsigned") == 1
     assert text.startswith("dead letter 'unsigned': ")
+    # A word of the reason is not yet its name.
+    assert ardiq("dlq", "replay", MODULE, "dead") == (1, "dead: there is no such dead letter\n0 replayed\n")
 
 
 def test_ctrl_c_while_waiting_tells_of_which_task(ardiq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
