@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from ardiq import Ardiq, Job, TaskResult, _core
+from ardiq import Ardiq, Job, Task, TaskResult, _core
 from ardiq.cli import main
 from ardiq.embedded import Server
 
@@ -50,6 +50,22 @@ async def result_of(job: Job) -> TaskResult:
     result = await job.result(timeout=SOON_S)
     assert result is not None
     return result
+
+
+def number_of(app: Ardiq) -> Task[[int], int]:
+    """A task that returns the number it gets."""
+
+    @app.task
+    async def work(number: int) -> int:
+        return number
+
+    return work
+
+
+async def is_served(work: Task[[int], int]) -> None:
+    """Its results come back, told and asked for."""
+    assert await work.request(1, timeout=SOON_S) == 1
+    assert (await result_of(await work.enqueue(2))).value == 2
 
 
 async def eventually(condition: Callable[[], Any], seconds: float = SOON_S) -> Any:

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable, Iterator
 
 import pytest
-from helpers import SOON_S, drain, eventually, leftovers, result_of, working
+from helpers import drain, eventually, is_served, leftovers, number_of, result_of, working
 from streams import Stream, offset
 from topologies import Cluster, Node, cluster, until
 
@@ -35,24 +35,15 @@ def make_app(servers: Cluster, make_app: Callable[..., Ardiq]) -> Iterator[Calla
 
 
 async def test_queues_lie_on_all_primaries(servers: Cluster, make_app: Callable[..., Ardiq]) -> None:
-    primaries = {primary.name for primary, _ in servers.slots().values()}
-    names = (f"on{number}" for number in range(1000))
-    queues: dict[str, str] = {}
-    while len(queues) < len(primaries):
-        name = next(names)
-        queues.setdefault(servers.primary_of(f"ardiq:{{{name}}}:").name, name)
+    queues = servers.queue_names()
+    assert len(queues) == len({primary.name for primary, _ in servers.slots().values()})
     # Whichever node is asked first.
     for url in (servers.url, servers.nodes[0].url, servers.nodes[-1].url):
-        for name in queues.values():
+        for name in queues:
             app = make_app(redis_url=url, queue_name=name)
-
-            @app.task
-            async def work(number: int) -> int:
-                return number
-
+            work = number_of(app)
             async with working(app):
-                assert await work.request(1, timeout=SOON_S) == 1
-                assert (await result_of(await work.enqueue(2))).value == 2
+                await is_served(work)
                 jobs = await app.enqueue_many(work.prepare(i) for i in range(300))
                 assert [(await result_of(job)).value for job in jobs] == list(range(300))
     # All of them are in the registry, which lies on one of the nodes.

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from helpers import SOON_S, eventually, result_of, working
+from helpers import eventually, is_served, number_of, working
 from streams import Stream, offset
 from topologies import Certificates, Cluster, Sentinels, cluster, sentinel, server_with_tls
 
@@ -37,22 +37,15 @@ def watched(certificates: Certificates) -> Iterator[Sentinels]:
 
 async def test_a_cluster(nodes: Cluster, make_app: Make) -> None:
     assert main(["migrate", nodes.url]) == 0
-    queues: dict[str, str] = {}
-    for number in range(100):
-        queues.setdefault(nodes.primary_of(f"ardiq:{{tls{number}}}:").name, f"tls{number}")
+    queues = nodes.queue_names()
     assert len(queues) == 3
     # Whichever node is asked first, the others are reached by TLS as well, and know us.
     for url in (nodes.url, nodes.nodes[0].url, nodes.nodes[-1].url):
-        for name in queues.values():
+        for name in queues:
             app = make_app(redis_url=url, queue_name=name)
-
-            @app.task
-            async def work(number: int) -> int:
-                return number
-
+            work = number_of(app)
             async with working(app):
-                assert await work.request(1, timeout=SOON_S) == 1
-                assert (await result_of(await work.enqueue(2))).value == 2
+                await is_served(work)
 
 
 async def test_sentinels(watched: Sentinels, make_app: Make) -> None:

@@ -240,6 +240,16 @@ class Cluster(Servers):
         slot, slots = self.slot_of(key), self.slots()
         return slots[max(first for first in slots if first <= slot)][0]
 
+    def queue_names(self) -> list[str]:
+        """Of one queue on each primary."""
+        primaries = {primary.name for primary, _ in self.slots().values()}
+        found: dict[str, str] = {}
+        names = (f"on{number}" for number in range(1000))
+        while len(found) < len(primaries):
+            name = next(names)
+            found.setdefault(self.primary_of(f"ardiq:{{{name}}}:").name, name)
+        return list(found.values())
+
     def replicas_of(self, key: str) -> list[Node]:
         """The replicas of the node that holds a key."""
         slot, slots = self.slot_of(key), self.slots()
