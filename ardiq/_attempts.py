@@ -299,7 +299,7 @@ class Attempts:
         try:
             return self._judge(entry, claim, run_s, error)
         except Exception:
-            log.exception("task %r raised what cannot be judged: it fails", claim[2])
+            log.exception("task %r raised what cannot be judged: it fails", claim[2], extra=self.fields(claim))
             return _Verdict(FAILED, error_text(error).encode(errors="backslashreplace"), b"", None)
 
     def _judge(self, entry: Registered, claim: Claim, run_s: float, error: BaseException) -> _Verdict:
@@ -317,16 +317,14 @@ class Attempts:
             details["delay_ms"] = delay_ms = rules.delay_ms(tries, error)
             if rules.max_age_ms:
                 details["max_age_ms"] = rules.max_age_ms
-            log.log(
-                logging.INFO if asked else logging.WARNING,
-                "task retry scheduled id=%s name=%r try=%d delay_ms=%d error=%s",
-                task_id, claim[2], tries, delay_ms, text,
-            )  # fmt: skip
+            level, what = logging.INFO if asked else logging.WARNING, "retry scheduled"
+            length: tuple[str, int] = ("delay_ms", delay_ms)
         else:
-            log.error(
-                "task failed id=%s name=%r try=%d duration_ms=%d error=%s",
-                task_id, claim[2], tries, int(run_s * 1000), text,
-            )  # fmt: skip
+            level, what, length = logging.ERROR, "failed", ("duration_ms", int(run_s * 1000))
+        # What the function did not raise, or what was asked for, has no traceback that would tell anything.
+        shown = None if entry.task is None or (asked and will_retry) else error
+        message = f"task {what} id=%s name=%r try=%d {length[0]}=%d error=%s"
+        self._log(level, claim, shown, message, task_id, claim[2], tries, length[1], text)
         hooks = None
         if self._app._error_hooks and not (asked and will_retry):
             hooks = ErrorContext(claim[2], task_id, error, tries, will_retry)
@@ -334,7 +332,8 @@ class Attempts:
         return _Verdict(outcome, text.encode(errors="backslashreplace"), to_json(details), hooks)
 
     def _snooze(self, claim: Claim, rules: RetryRules, error: Snooze) -> _Verdict:
-        log.info("task snoozed id=%s name=%r delay_ms=%d", claim[0], claim[2], error.delay_ms)
+        ms = error.delay_ms
+        log.info("task snoozed id=%s name=%r delay_ms=%d", claim[0], claim[2], ms, extra=self.fields(claim))
         details = {"delay_ms": error.delay_ms, "max_age_ms": rules.max_age_ms or _LONGEST_SNOOZED_MS}
         return _Verdict(SNOOZE, str(error).encode(errors="backslashreplace"), to_json(details), None)
 
@@ -351,11 +350,11 @@ class Attempts:
     async def last_words(self, claim: Claim, verdict: _Verdict) -> None:
         """What comes before the outcome: the hooks, and what the task told."""
         if verdict.hooks is not None:
-            await self._tell_hooks(verdict.hooks)
+            await self._tell_hooks(claim, verdict.hooks)
         if self.must_tell(claim, verdict.outcome):
             await self._worker.reports_arrive(claim[1])
 
-    async def _tell_hooks(self, failure: ErrorContext) -> None:
+    async def _tell_hooks(self, claim: Claim, failure: ErrorContext) -> None:
         """Run the `on_error` hooks; one that raises changes nothing."""
         for hook in self._app._error_hooks:
             try:
@@ -365,7 +364,7 @@ class Attempts:
             except (Exception, asyncio.CancelledError):  # of something that it waited for; the attempt cannot be
                 if self.over:
                     raise
-                log.exception("on_error hook failed for task %r", failure.name)
+                log.exception("on_error hook failed for task %r", failure.name, extra=self.fields(claim))
 
     def settle_cancelled(self, claim: Claim, run_s: float, why: str) -> None:
         """Settle an attempt that was cancelled by the worker: aborted or handed back."""
@@ -373,8 +372,10 @@ class Attempts:
         if why == ABORTED:
             self.count(claim, run_s, why)
             log.warning(
-                "task aborted id=%s name=%r try=%d duration_ms=%d", claim[0], claim[2], claim[8], int(run_s * 1000)
-            )
+                "task aborted id=%s name=%r try=%d duration_ms=%d",
+                claim[0], claim[2], claim[8], int(run_s * 1000),
+                extra=self.fields(claim),
+            )  # fmt: skip
         self._worker.turn_soon()
 
     def is_current(self, token: int) -> bool:
@@ -418,9 +419,34 @@ class Attempts:
         await self._worker.reports_arrive(claim[1])
         self.settle_cancelled(claim, run_s, why)
 
+    def _log(self, level: int, claim: Claim, error: BaseException | None, message: str, *values: object) -> None:
+        """Log something about an attempt, with what it raised.
+
+        Handlers get the exception itself; its text is the one that the record of the task has, bounded and printable.
+        """
+        if log.isEnabledFor(level):
+            raised = (
+                None if error is None else (type(error), error, error.__traceback__ and error.__traceback__.tb_next)
+            )
+            path, line, function, _ = log.findCaller(stacklevel=2)
+            record = log.makeRecord(
+                log.name, level, path, line, message, values, raised, function, self.fields(claim)
+            )  # fmt: skip
+            if error is not None:
+                record.exc_text = error_traceback(error).rstrip() or None
+            log.handle(record)
+
+    def fields(self, claim: Claim) -> dict[str, Any]:
+        """What a log record about an attempt has beside its text."""
+        return {"task": claim[2], "task_id": claim[0], "attempt": claim[8], "queue": self._app.queue_name}
+
     def log_success(self, claim: Claim, run_s: float) -> None:
         """Say so at debug level."""
-        log.debug("task succeeded id=%s name=%r try=%d duration_ms=%d", claim[0], claim[2], claim[8], int(run_s * 1000))
+        log.debug(
+            "task succeeded id=%s name=%r try=%d duration_ms=%d",
+            claim[0], claim[2], claim[8], int(run_s * 1000),
+            extra=self.fields(claim),
+        )  # fmt: skip
 
     def abandon(self, claim: Claim, change: int) -> None:
         """Count a thread that runs on after its attempt was settled, or, with -1, one that has ended: until then it

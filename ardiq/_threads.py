@@ -223,6 +223,7 @@ class SyncTasks:
         log.warning(
             "task %r (id %s) is over its time limit of %ss; its thread cannot be stopped and is busy until it returns",
             held.claim[2], held.claim[0], limit,
+            extra=self._attempts.fields(held.claim),
         )  # fmt: skip
         error = TimedOut(f"timed out after {limit}s")
         # Hooks may await: not in a timer.

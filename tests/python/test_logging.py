@@ -1,0 +1,124 @@
+"""What is logged: of failed attempts, and by whom it is configured."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import drain, eventually, is_state, result_of, task_module, working
+
+from ardiq import Ardiq, Retry, Snooze
+from ardiq.embedded import Server
+
+
+def fields(record: logging.LogRecord) -> tuple[Any, ...]:
+    return tuple(getattr(record, name, None) for name in ("task", "task_id", "attempt", "queue"))
+
+
+def traceback_of(record: logging.LogRecord) -> str:
+    return logging.Formatter("").format(record)
+
+
+async def test_a_failed_attempt_is_logged_with_its_traceback_and_named(
+    app: Ardiq, caplog: pytest.LogCaptureFixture
+) -> None:
+    def inner(kind: str) -> None:
+        raise ValueError(kind)
+
+    @app.task(max_retries=1, backoff_ms=1)
+    async def on_the_loop() -> None:
+        inner("loop")
+
+    @app.task(max_retries=1, backoff_ms=1)
+    def on_a_thread() -> None:
+        inner("thread")
+
+    @app.task(max_retries=1, backoff_ms=1, timeout=60)
+    async def with_a_limit() -> None:
+        inner("limit")
+
+    for task in (on_the_loop, on_a_thread, with_a_limit):
+        caplog.clear()
+        async with working(app):
+            job = await task.enqueue()
+            assert not (await result_of(job)).success
+            said = "task failed", "retry scheduled"
+            await eventually(lambda: [r for r in caplog.records if r.message.startswith("task failed")])
+        retried, failed = (r for r in caplog.records if any(words in r.message for words in said))
+        assert (retried.levelname, failed.levelname) == ("WARNING", "ERROR")
+        assert fields(retried) == (task.name, job.id, 1, app.queue_name)
+        assert fields(failed) == (task.name, job.id, 2, app.queue_name)
+        for record in (retried, failed):
+            text = traceback_of(record)
+            assert text.rstrip().endswith(
+                f"in inner\n    raise ValueError(kind)\nValueError: {task.name.split('_')[-1]}"
+            )
+            assert text.count("_attempts.py") == (task.name == "with_a_limit"), "the worker's own frame tells nothing"
+            assert record.exc_info
+            assert isinstance(record.exc_info[1], ValueError)
+
+
+async def test_what_was_asked_for_has_no_traceback_but_is_named(app: Ardiq, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "ardiq")
+
+    @app.task(max_retries=1)
+    async def asks(how: str) -> str:
+        if how == "abort":
+            await asyncio.sleep(600)
+        if how == "retry" and not any("retry scheduled" in r.message for r in caplog.records):
+            raise Retry(delay_ms=1)
+        if how == "snooze" and not any("snoozed" in r.message for r in caplog.records):
+            raise Snooze(0.001)
+        return how
+
+    async with working(app):
+        retried, snoozed = [await asks.enqueue(how) for how in ("retry", "snooze")]
+        assert [(await result_of(job)).value for job in (retried, snoozed)] == ["retry", "snooze"]
+        aborted = await asks.enqueue("abort")
+        await eventually(lambda: is_state(app, aborted.id, "running"))
+        await aborted.abort()
+        assert (await result_of(aborted)).aborted
+    about = [r for r in caplog.records if r.message.startswith("task ")]
+    assert all(fields(r)[0] == "asks" and fields(r)[3] == app.queue_name for r in about)
+    assert {(r.message.split(" id=")[0], fields(r)[1]) for r in about} == {
+        ("task retry scheduled", retried.id),
+        ("task succeeded", retried.id),
+        ("task snoozed", snoozed.id),
+        ("task succeeded", snoozed.id),
+        ("task aborted", aborted.id),
+    }
+    assert not any(r.exc_info for r in about)
+
+
+async def test_a_child_s_traceback_is_logged_by_its_worker(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = """
+        from ardiq import Ardiq
+
+        app = Ardiq({url!r}, queue_name={queue!r})
+
+        @app.task(executor="process", max_retries=0)
+        def fail() -> None:
+            raise ValueError("in a child")
+        """
+    with task_module(source, server, tmp_path, monkeypatch) as module:
+        job = await module.fail.enqueue()
+        await drain(module.app)
+        [record] = [r for r in caplog.records if r.message.startswith("task failed")]
+        assert fields(record) == ("fail", job.id, 1, module.app.queue_name)
+        assert 'raise ValueError("in a child")' in traceback_of(record)
+        assert "FromChild" not in traceback_of(record), "nor what carried it here"
+
+
+async def test_a_text_that_is_huge_or_no_text_harms_no_log(app: Ardiq, caplog: pytest.LogCaptureFixture) -> None:
+    @app.task(max_retries=0)
+    async def fail(text: str) -> None:
+        raise ValueError(text * 1_000_000 if text == "x" else "\ud800")
+
+    for text in ("x", "surrogate"):
+        job = await fail.enqueue(text)
+        await drain(app)
+        [record] = [r for r in caplog.records if fields(r)[1] == job.id]
+        assert len(traceback_of(record).encode()) < 100_000
