@@ -74,7 +74,7 @@ def _base_value(value: Any) -> Any:
 
 
 _msgspec_json = msgspec.json.Encoder(enc_hook=_base_value).encode
-_deterministic_json = msgspec.json.Encoder(enc_hook=_base_value, order="deterministic").encode
+_deterministic_msgpack = msgspec.msgpack.Encoder(enc_hook=_base_value, order="deterministic").encode
 _decode_json_strict = msgspec.json.Decoder().decode
 to_msgpack = msgspec.msgpack.Encoder(enc_hook=_base_value).encode
 from_msgpack = msgspec.msgpack.Decoder().decode
@@ -405,16 +405,15 @@ class Codec:
         return value if signature is None else mode.restore(value, signature.returns, f"the result of task {name!r}")
 
     def canonical(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-        """The same bytes for the same call in every process, whatever the order of keywords."""
-        call = [name, list(args), dict(sorted(kwargs.items()))]
+        """The same bytes for the same call in every process, whatever the order of keywords; as in ArdiQ 1.2."""
+        call = {"f": name, "a": list(args), "k": dict(sorted(kwargs.items()))}
         if self.serializer is not None:
             return self._serialize(call, name)
-        if survey(call) & _MSGPACK:
-            return to_msgpack(call)
         try:
-            return _deterministic_json(call)
-        except UnicodeEncodeError:
-            return to_json(call)
+            # Keys in the order of 1.2: a map of three, whose values have theirs sorted.
+            return b"\x83" + b"".join(map(_deterministic_msgpack, [part for item in call.items() for part in item]))
+        except (OverflowError, UnicodeEncodeError):  # an integer beyond 64 bits, a lone surrogate
+            return json.dumps(call, sort_keys=True, default=_base_value).encode()
 
     def _serialize(self, value: Any, name: str) -> bytes:
         assert self.serializer is not None

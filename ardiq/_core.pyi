@@ -18,6 +18,7 @@ __all__ = [
     "Worker",
     "commands",
     "library",
+    "migration",
     "script",
 ]
 
@@ -35,6 +36,9 @@ def library() -> tuple[str, str]:
 
 def script(function: str) -> tuple[str, str]:
     """One function as an EVAL script, for servers without Functions: source and SHA1."""
+
+def migration(name: str) -> str:
+    """A data step of `lua/migrations` as an EVAL script, whose key is the base of a queue."""
 
 def commands(function: str) -> list[str]:
     """The words in capitals of one function: the commands of the server that it may call are among them."""

@@ -3,6 +3,7 @@
   ardiq migrate [URL|MODULE:ATTR]           load what is missing
   ardiq migrate status [URL|MODULE:ATTR]    what is installed, missing, different or newer
   ardiq migrate show                        print the library, for `redis-cli -x FUNCTION LOAD`
+  ardiq migrate --from-1.2 MODULE:ATTR      move what ArdiQ 1.2 left in the app's queue into this version's
   ardiq migrate --acl [URL|MODULE:ATTR]     print the users a server needs, with no more rights than they need
 
 Without a server named, it is that of ARDIQ_REDIS_URL, else redis://localhost:6379.
@@ -22,6 +23,7 @@ from ._output import moment, print_json
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "ardiq migrate [-h] [status|show] [URL|MODULE:ATTR] [--check | --dry-run | --to N | --prune] [--force] [--json]"
+        "\n       ardiq migrate --from-1.2 MODULE:ATTR [--queue NAME]… [--check | --dry-run] [--force] [--json]"
         "\n       ardiq migrate --acl [URL|MODULE:ATTR] [--queue NAME]…"
     )
     what = "what to look at, and of which server or app (default: load what is missing)"
@@ -37,14 +39,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--acl", action="store_true", help="print users for producers, workers and operators; change nothing"
     )
     parser.add_argument(
-        "--queue", action="append", default=[], metavar="NAME", help="--acl: only this queue; may be given again"
+        "--queue",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="--acl: only this queue; --from-1.2: this one instead of the app's own; may be given again",
     )
-    parser.add_argument("--force", action="store_true", help="even if the server evicts tasks or has a newer library")
+    parser.add_argument(
+        "--from-1.2", dest="from_1_2", action="store_true", help="move tasks and results that ArdiQ 1.2 left in Redis"
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="even if the server evicts tasks or has a newer library, or if workers of ArdiQ 1.2 are alive",
+    )
     json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     action, target = _understand(arguments)
+    if arguments.from_1_2:
+        from . import _from_1_2
+
+        return _from_1_2.run(arguments, target)
     if action == "show":
         sys.stdout.write(_core.library()[0])
         return 0
@@ -93,14 +110,16 @@ def _understand(arguments: argparse.Namespace) -> tuple[str, str]:
     if len(rest) > 1:
         raise Refusal(f"one server or app at a time, not {shlex.join(rest)}")
     if action:
-        ways = ("check", "dry_run", "prune", "acl", "force", *(("json",) if action == "show" else ()))
+        ways = ("check", "dry_run", "prune", "acl", "from_1_2", "force", *(("json",) if action == "show" else ()))
         given = [name for name in ways if getattr(arguments, name)] + (["to"] if arguments.to is not None else [])
         if given:
-            raise Refusal(f"--{given[0].replace('_', '-')} does not go with {action}")
+            raise Refusal(f"--{given[0].replace('from_1_2', 'from-1.2').replace('_', '-')} does not go with {action}")
     if arguments.acl and arguments.force:
         raise Refusal("--force does not go with --acl: it changes nothing")
-    if arguments.queue and not arguments.acl:
-        raise Refusal("--queue goes with --acl: a library is for all queues")
+    if arguments.from_1_2:
+        _understand_from_1_2(arguments, rest)
+    elif arguments.queue and not arguments.acl:
+        raise Refusal("--queue goes with --acl or --from-1.2: a library is for all queues")
     for name in arguments.queue:
         with refusing("--queue"):
             _options.key_part("queue name", name)
@@ -109,6 +128,16 @@ def _understand(arguments: argparse.Namespace) -> tuple[str, str]:
     if arguments.to is not None and not 1 <= arguments.to <= _core.PROTOCOL_VERSION:
         raise Refusal(f"this Ardiq {_core.VERSION} knows versions 1 to {_core.PROTOCOL_VERSION}, not {arguments.to}")
     return action, rest[0] if rest else DEFAULT_URL
+
+
+def _understand_from_1_2(arguments: argparse.Namespace, rest: list[str]) -> None:
+    for name in ("prune", "acl"):
+        if getattr(arguments, name):
+            raise Refusal(f"--{name} does not go with --from-1.2")
+    if arguments.to is not None:
+        raise Refusal("--to does not go with --from-1.2")
+    if len(rest) != 1 or is_url(rest[0]):
+        raise Refusal("--from-1.2 needs the app, as MODULE:ATTR: it knows the lanes, and how to read arguments")
 
 
 def _plan(status: dict[str, Any]) -> list[str]:

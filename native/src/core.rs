@@ -274,6 +274,12 @@ pub fn script(function: &str) -> PyResult<(String, String)> {
     Ok((script.source, script.sha1))
 }
 
+/// A data step of `lua/migrations` as a script.
+#[pyfunction]
+pub fn migration(name: &str) -> PyResult<String> {
+    Ok(Library::get().migration(name)?)
+}
+
 /// The words in capitals of one function: the commands of the server that it may call are among them.
 #[pyfunction]
 pub fn commands(function: &str) -> PyResult<Vec<String>> {

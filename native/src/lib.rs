@@ -51,7 +51,7 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::{Channel, Health, LoopWatch, Pool, Worker};
     #[pymodule_export]
-    use crate::core::{Core, commands, library, script};
+    use crate::core::{Core, commands, library, migration, script};
     #[pymodule_export]
     const PROTOCOL: &str = crate::protocol::TEXT;
     #[pymodule_export]

@@ -127,8 +127,7 @@ impl Library {
             "-- {}, as a script of its own for servers without functions. {}",
             function.server_name, GENERATED
         ));
-        // Before 7.0 a script may write after TIME only when its effects are replicated.
-        text.line("if redis.replicate_commands then redis.replicate_commands() end");
+        text.line(REPLICATE_EFFECTS);
         text.libs(&self.reachable(body));
         text.line(wrapper::HELPERS);
         text.line("local callback = (function()");
@@ -137,6 +136,27 @@ impl Library {
         text.line("return callback(KEYS, ARGV)");
         let sha1 = sha1(&text.text);
         Ok(Script { source: text.text, sha1, map: text.map })
+    }
+
+    /// A data step, `lua/migrations/<name>.lua`, as a script that is called with the base of a queue as its key.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there is none of that name.
+    pub fn migration(&self, name: &str) -> Result<String, Error> {
+        let path = format!("migrations/{name}.lua");
+        let text = LUA.get_file(&path).and_then(include_dir::File::contents_utf8);
+        let body =
+            Source { text: text.ok_or_else(|| Error::Argument(format!("there is no lua/{path}")))?.to_owned(), path };
+        let mut text = Text::default();
+        text.line(&format!("-- A data step as a script. {GENERATED}"));
+        text.line(REPLICATE_EFFECTS);
+        text.libs(&self.reachable(&body));
+        text.line(wrapper::HELPERS);
+        text.line("local run = (function()");
+        text.source(&body);
+        text.line("end)()");
+        text.line("local ok, reply = pcall(run, KEYS[1], ARGV)\nif ok then return reply end\nreturn failed(reply)");
+        Ok(text.text)
     }
 
     /// An error message of the server, with the source's file and line in place of the payload's.
@@ -205,6 +225,8 @@ impl Source {
     }
 }
 
+// Before 7.0 a script may write after TIME only when its effects are replicated.
+const REPLICATE_EFFECTS: &str = "if redis.replicate_commands then redis.replicate_commands() end";
 const GENERATED: &str = "Generated from lua/ in Ardiq's sources: edit those.";
 
 /// Text that remembers which source each of its lines came from.
