@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from .. import _core
 from ..errors import ArdiqError
-from ._arguments import Parser, Refusal, refusing
+from ._arguments import Parser, Refusal, refusing, unsecret
 
 __all__ = ["Refusal", "build_parser", "load_app", "main", "program"]
 
@@ -117,7 +117,7 @@ def load_app(target: str, queue: str | None = None) -> "Ardiq":
 
     module_name, _, attribute = target.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
-        raise Refusal(f"{target!r} is not MODULE:ATTR, such as 'shop.jobs:app'")
+        raise Refusal(f"{unsecret(target)!r} is not MODULE:ATTR, such as 'shop.jobs:app'")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)

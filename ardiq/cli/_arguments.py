@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -52,9 +52,17 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(others)}")
         return known, others
 
+    def error(self, message: str) -> NoReturn:
+        super().error(" ".join(map(unsecret, message.split(" "))))
+
     def _print_message(self, message: str, file: Any = None) -> None:
         # argparse's own hides that nobody could read it.
         print(message, end="", file=file or sys.stderr)
+
+
+def unsecret(word: str) -> str:
+    """A word as it may be shown: a URL without user, password and options, however they are written."""
+    return re.sub(r"(://)(?:.*@)?([^?#]*).*", r"\1\2", word, flags=re.DOTALL)
 
 
 class Suggestions(tuple[str, ...]):

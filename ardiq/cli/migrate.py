@@ -16,7 +16,7 @@ from typing import Any
 
 from .. import _core, _options
 from . import _acl, is_url, load_app, open_core
-from ._arguments import DEFAULT_URL, Refusal, Suggestions, json_argument, refusing
+from ._arguments import DEFAULT_URL, Refusal, Suggestions, json_argument, refusing, unsecret
 from ._output import moment, print_json
 
 
@@ -108,7 +108,7 @@ def _understand(arguments: argparse.Namespace) -> tuple[str, str]:
     action = words[0] if words and words[0] in ("status", "show") else ""
     rest = words[1:] if action else words
     if len(rest) > 1:
-        raise Refusal(f"one server or app at a time, not {shlex.join(rest)}")
+        raise Refusal(f"one server or app at a time, not {shlex.join(map(unsecret, rest))}")
     if action:
         ways = ("check", "dry_run", "prune", "acl", "from_1_2", "force", *(("json",) if action == "show" else ()))
         given = [name for name in ways if getattr(arguments, name)] + (["to"] if arguments.to is not None else [])

@@ -1,6 +1,7 @@
 //! What a server's URL says: where it is, who we are there, how the line is secured.
 //! Opens nothing but the certificate files it names.
 
+mod encoding;
 mod options;
 
 use std::fmt;
@@ -50,9 +51,10 @@ impl Address {
     /// # Errors
     /// [`Error::Argument`] that names the part which cannot be used, never the password.
     pub fn parse(text: &str) -> Result<Self, Error> {
+        let text = text.trim();
+        encoding::check(text)?;
         let (first, others) = hosts(text);
-        let mut url =
-            Url::parse(&first).map_err(|e| invalid(format!("not a URL, such as redis://localhost:6379: {e}")))?;
+        let mut url = Url::parse(&first).map_err(|e| encoding::hide(text, &format!("not a URL: {e}")))?;
         let query = Query::parse(&url)?;
         let shown = shown(&url, &others);
         let at = |what: String| invalid(format!("{shown}: {what}"));
@@ -280,6 +282,58 @@ mod tests {
         assert!(matches!(Address::parse("redis+unix:///s").unwrap().places[0], Place::Unix(_)));
     }
 
+    #[test]
+    fn a_password_arrives_as_it_was_written_or_is_refused_unseen() {
+        let hosts =
+            ["redis://%@h:1/2", "rediss://%@h#insecure", "valkey+cluster://%@h:1,i:2", "redis+sentinel://%@h,i/main/3"];
+        let queries =
+            ["redis://h:1?password=%", "redis+sentinel://h/main?sentinel_password=%&db=1", "unix:///h?pass=%"];
+        let odd = ('!'..='~').chain([' ', '\t', '\n', 'ß']).filter(|c| !c.is_ascii_alphanumeric() && *c != '%');
+        for (a, b) in odd.clone().flat_map(|a| odd.clone().map(move |b| (a, b))) {
+            // As in a URL whose password ends too early: what is left could be a port.
+            let written = format!("12{a}geheim{b}3");
+            for user in ["", "me", "12"] {
+                for url in hosts.map(|url| url.replace('%', &format!("{user}:{written}"))) {
+                    check(&url, &written, &[a, b]);
+                }
+            }
+            // There `+` is a blank, by the rules of queries.
+            for url in queries.map(|url| url.replace('%', &written)).iter().filter(|_| a != '+' && b != '+') {
+                check(url, &written, &[a, b]);
+            }
+        }
+    }
+
+    fn check(url: &str, written: &str, odd: &[char]) {
+        match Address::parse(url) {
+            Ok(address) => {
+                let login = match &address.kind {
+                    Kind::Sentinel { login, .. } if url.contains("sentinel_") => login,
+                    _ => &address.login,
+                };
+                assert_eq!(login.password(), Some(written), "{url}");
+                assert!(address.places[0].to_string().contains('h'), "{url} leads to {}", address.places[0]);
+                assert!(!address.shown.contains("geheim"), "{}", address.shown);
+            }
+            Err(error) => {
+                let said = error.to_string();
+                assert!(said.contains("percent-encode the password"), "{url}: {said}");
+                assert!(!said.contains("geheim") && !said.contains("12"), "{url}: {said}");
+                assert!(odd.iter().any(|c| c.is_control() || "#/?&".contains(*c)), "{url} needs no refusal: {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_a_password_is_none() {
+        assert_eq!(places("unix:///run/me@here.sock"), ["/run/me@here.sock"]);
+        assert_eq!(places("redis://h:1?password=a@b"), ["h:1"]);
+        assert_eq!(places("redis://h:1\n"), ["h:1"]);
+        assert!(refused("rediss://h#secure").contains("%23"));
+        assert!(refused("redis+sentinel://h/my@main").contains("%40"));
+        assert_eq!(places("redis+sentinel://h/my%40main"), ["h:26379"]);
+    }
+
     fn places(url: &str) -> Vec<String> {
         Address::parse(url).unwrap_or_else(|e| panic!("{e}")).places.iter().map(Place::to_string).collect()
     }
@@ -329,7 +383,8 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_named() {
-        assert!(refused("localhost:6379").contains("unknown scheme \"localhost\""));
+        assert!(refused("localhost:6379").contains("not a URL"));
+        assert!(refused("me:geheim@localhost:6379").ends_with("such as redis://localhost:6379"));
         assert!(refused("http://h/").contains("\"http\""));
         assert!(refused("redis://h/x").ends_with("Invalid database number"), "{}", refused("redis://h/x"));
         assert!(refused("redis://h?colour=red").contains("\"colour\""));

@@ -57,6 +57,30 @@ def dead_letter(app: Ardiq, task_id: str) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.parametrize("url", ["redis://me:geheim@h:1", "redis://me:1/geheim@h", "redis://h?password=geheim"])
+@pytest.mark.parametrize(
+    "command", ["URL", "run URL", "status URL", "migrate URL URL", "dlq list APP URL", "fsck URL x"]
+)
+def test_a_password_is_never_shown(ardiq: Run, command: str, url: str) -> None:
+    code, text = ardiq(*command.replace("URL", url).replace("APP", MODULE).split())
+    assert code == 2
+    assert "geheim" not in text
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:1#geheim@h", "unix:///s?password=1#geheim", "redis+cluster://me:1/geheim@h,i"]
+)
+def test_a_password_that_ends_too_early_is_refused(url: str, ardiq: Run) -> None:
+    with pytest.raises(ValueError, match="percent-encode the password") as refused:
+        Ardiq(url)
+    assert "geheim" not in str(refused.value)
+    for command in ("migrate", "fsck"):
+        code, text = ardiq(command, url)
+        assert (code, text.count("\n")) == (2, 1)
+        assert "percent-encode the password" in text
+        assert "geheim" not in text
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [

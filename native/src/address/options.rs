@@ -11,7 +11,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName,
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use url::Url;
 
-use super::invalid;
+use super::encoding;
 use crate::error::Error;
 
 /// Options of the URL's query.
@@ -30,6 +30,10 @@ pub(super) struct Query {
 
 impl Query {
     pub fn parse(url: &Url) -> Result<Self, Error> {
+        Self::read(url).map_err(|what| encoding::hide(url.as_str(), &what))
+    }
+
+    fn read(url: &Url) -> Result<Self, String> {
         let mut query = Self::default();
         for (name, value) in url.query_pairs() {
             let value = value.into_owned();
@@ -37,7 +41,7 @@ impl Query {
                 "user" | "username" => query.user = Some(value),
                 "pass" | "password" => query.password = Some(value),
                 "db" => {
-                    let db = value.parse().map_err(|_| invalid(format!("db={value:?} is no database number")))?;
+                    let db = value.parse().map_err(|_| format!("db={value:?} is no database number"))?;
                     query.db = Some(db);
                 }
                 "ssl_ca_certs" => query.ca_certs = Some(value.into()),
@@ -47,7 +51,7 @@ impl Query {
                     "required" => query.unverified = false,
                     "none" => query.unverified = true,
                     _ => {
-                        return Err(invalid(format!("ssl_cert_reqs={value:?} is neither required nor none")));
+                        return Err(format!("ssl_cert_reqs={value:?} is neither required nor none"));
                     }
                 },
                 "sentinel_username" => query.sentinel_user = Some(value),
@@ -55,10 +59,10 @@ impl Query {
                 // Clients disagree about it, and answers are the same for what is asked here.
                 "protocol" => {}
                 other => {
-                    return Err(invalid(format!(
+                    return Err(format!(
                         "unknown option {other:?}; known are db, username, password, ssl_ca_certs, \
                          ssl_certfile, ssl_keyfile, ssl_cert_reqs, sentinel_username, sentinel_password"
-                    )));
+                    ));
                 }
             }
         }
