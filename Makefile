@@ -25,14 +25,14 @@ SUITE := tests/python tests/model --ignore=tests/python/test_docs.py --ignore=te
 
 SEED ?= 1
 
-.PHONY: demo test check bench leaks chaos small-chaos soak fmt render style types rust python servers packages develop
+.PHONY: demo test check bench leaks chaos small-chaos soak fmt render style types rust python pythons servers packages develop
 .PHONY: release clean
 .NOTPARALLEL:
 
 demo: release
 	@cd docs/demo && PATH="$(BIN):$$PATH" $(BIN)/python census.py
 
-test: develop style types rust packages servers python small-chaos
+test: develop style types rust packages servers python pythons small-chaos
 check: test
 
 bench: release
@@ -83,6 +83,10 @@ rust: develop
 
 python: develop
 	$(PYTEST)
+
+# Again on every other Python that this machine has.
+pythons: develop
+	.ci/pythons $(BIN)/python $(notdir $(PYTEST)) tests/python tests/model
 
 servers: develop
 	ARDIQ_TEST_SERVER=$(REDIS_6) $(PYTEST) $(SUITE)

@@ -138,7 +138,7 @@ class Attempts:
         self.in_thread: Callable[..., Awaitable[Any]]
         self.in_process: Callable[[Registered, Claim], Awaitable[Any]]
         self._why_cancelled: dict[int, str] = {}
-        self._telling: set[asyncio.Task[None]] = set()
+        self._settling: set[asyncio.Task[None]] = set()
         # Where a record goes with its task's end, nothing can be told after it.
         self._ends_at_once = app.result_ttl_ms == 0
         self._loop_thread = get_ident()
@@ -267,6 +267,16 @@ class Attempts:
             self._worker.turn_soon()
         if self.is_debug:
             self.log_success(claim, run_s)
+
+    def never_began(self, claim: Claim) -> None:
+        """Settle an attempt that was cancelled before its first step, so that its own code did not."""
+        self.settle_soon(self.failed(self.registered(claim[2]), claim, monotonic(), asyncio.CancelledError()))
+
+    def settle_soon(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have it settled by a task of its own."""
+        settling = asyncio.get_running_loop().create_task(work)
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
 
     async def failed(self, entry: Registered, claim: Claim, started: float, error: BaseException) -> None:
         """Settle an attempt that raised, after its hooks have run."""
@@ -411,9 +421,7 @@ class Attempts:
             if self.over or not self.must_tell(held.claim, why):
                 self.settle_cancelled(held.claim, run_s, why)
                 return
-            telling = asyncio.get_running_loop().create_task(self._settle_told(held.claim, run_s, why))
-            self._telling.add(telling)
-            telling.add_done_callback(self._telling.discard)
+            self.settle_soon(self._settle_told(held.claim, run_s, why))
 
     async def _settle_told(self, claim: Claim, run_s: float, why: str) -> None:
         await self._worker.reports_arrive(claim[1])

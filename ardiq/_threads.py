@@ -76,7 +76,6 @@ class SyncTasks:
         self._closed = False
         self._next_look = inf
         self._timer: asyncio.TimerHandle | None = None
-        self._failing: set[asyncio.Task[None]] = set()
         self._entries: dict[str, Registered] = {}
         self._direct = _Pool(concurrency, self._serve, "ardiq-task")
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -227,6 +226,4 @@ class SyncTasks:
         )  # fmt: skip
         error = TimedOut(f"timed out after {limit}s")
         # Hooks may await: not in a timer.
-        failing = self._loop.create_task(self._attempts.failed(held.entry, held.claim, held.started, error))
-        self._failing.add(failing)
-        failing.add_done_callback(self._failing.discard)
+        self._attempts.settle_soon(self._attempts.failed(held.entry, held.claim, held.started, error))

@@ -66,6 +66,7 @@ class Worker:
         self._stopped: asyncio.Future[None] = line.loop.create_future()
         self._stopping = False
         self._taken: deque[Claim] = deque()
+        self._unbegun: list[Claim] = []
         # Sync tasks go from the core to threads without the loop, unless a middleware needs it.
         sync = [name for name, task in app._registry.items() if not (task.is_async or task.process)]
         threaded = [] if app._middleware else sync
@@ -165,6 +166,10 @@ class Worker:
         """Settle, take and start until nothing is left or the turn is over; whether it was over first."""
         link, taken, attempts = self.link, self._taken, self._attempts
         outcomes, running, runners = attempts.outcomes, attempts.running, attempts.runners
+        unbegun, self._unbegun = self._unbegun, []
+        for claim in unbegun:
+            if (begun := running.get(claim[1])) is not None and begun.done():
+                attempts.never_began(claim)
         loop, copy_context = self._loop, self._context.copy
         left = _MOST_STARTS
         ends = monotonic() + _LONGEST_TURN_S
@@ -190,6 +195,8 @@ class Worker:
                 task = _new_task(attempt, loop=loop, context=copy_context())
                 if not task.done():
                     running[claim[1]] = task
+                    if not _EAGER:
+                        self._unbegun.append(claim)
             if not _EAGER:
                 # They take their first step when the loop comes round, and then what ended is settled at once.
                 return True

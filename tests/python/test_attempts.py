@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from helpers import SOON_S, drain, eventually, field, is_sound, is_state, result_of, working
 
-from ardiq import Ardiq, ErrorContext, Retry, current_task
+from ardiq import Ardiq, ErrorContext, Retry, context, current_task
 
 fast_retries: dict[str, Any] = {"max_retries": 2, "backoff_ms": 1}
 
@@ -230,3 +230,36 @@ async def test_an_unknown_task_fails_through_the_normal_retries(app: Ardiq) -> N
         await eventually(lambda: is_state(app, job.id, "scheduled"))
     assert [(error.name, type(error.exc), error.will_retry) for error in told] == [("missing", LookupError, True)]
     assert field(app, job.id, "error") == "LookupError(\"unknown task 'missing'\")"
+
+
+@pytest.mark.parametrize("why", ["aborted", "a stranger's cancellation", "handed back"])
+async def test_cancelled_before_its_first_step_it_is_settled(app: Ardiq, why: str) -> None:
+    began: list[int] = []
+
+    @app.task(max_retries=0)
+    async def first() -> None:
+        claim, attempts = context.running.get(), app._workers[0]._attempts
+        assert claim is not None
+        # On Python 3.11 the second one was made in the same turn of the loop, and has not begun.
+        if why == "aborted":
+            app._workers[0]._abort(claim[1] + 1)
+        elif why == "handed back":
+            attempts.hand_back()
+        elif (other := attempts.running.get(claim[1] + 1)) is not None:
+            other.cancel()
+
+    @app.task(max_retries=0)
+    async def second() -> None:
+        task = current_task()
+        began.append(0 if task is None else task.tries)
+
+    jobs = await app.enqueue_many([first.prepare(), second.prepare()])
+    await drain(app)
+    result = await result_of(jobs[1])
+    if why == "aborted":
+        assert (result.aborted, began) == (True, [])
+    elif why == "handed back":
+        assert (result.success, began) == (True, [1])
+    else:  # with an eager start there is nothing to cancel
+        assert result.success or result.value == "CancelledError()"
+    assert is_sound(app)
