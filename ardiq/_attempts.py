@@ -70,6 +70,10 @@ class TimedOut(TimeoutError):
     """The task's own time limit; its text is the failure's."""
 
 
+class HandBack(asyncio.CancelledError):
+    """The attempt could not go on because its worker stops: it is handed back."""
+
+
 class FromChild(Exception):
     """The cause of an error that was raised in a child process: what it looked like there."""
 
@@ -288,7 +292,9 @@ class Attempts:
                 raise error
             return
         if isinstance(error, asyncio.CancelledError):
-            why = self._why_cancelled.pop(claim[1], None) or (RELEASED if self._worker.is_cancelled() else None)
+            why = self._why_cancelled.pop(claim[1], None)
+            if why is None and (isinstance(error, HandBack) or self._worker.is_cancelled()):
+                why = RELEASED
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
             if why is not None:

@@ -29,14 +29,18 @@ from .task import Task
 
 _LAST_WORDS_S = 1.0
 _stopping = False
+_channel: socket.socket
 _memory_limits = resource.getrlimit(resource.RLIMIT_DATA)
 
 
 def main() -> None:
+    global _channel
+    _channel = channel = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    os.register_at_fork(after_in_child=_stop_as_usual)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, for code that never lets go of the interpreter
-    channel = socket.socket(fileno=int(sys.argv[1]))
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel.makefile("rb"), messages), daemon=True).start()
     sys.path[:], modules, level, where = messages.get()
@@ -87,10 +91,31 @@ def _listen(stream: BinaryIO, messages: "queue.SimpleQueue[Any]") -> NoReturn:
     os._exit(1)
 
 
-def _stop(number: int, _: FrameType | None) -> NoReturn:
+def _stop(number: int, _: FrameType | None) -> None:
+    """End, where the worker asks for it. A signal from anybody else, who sends it to every process of the unit, is for
+    the worker to answer: it waits for the task that runs here.
+    """
     global _stopping
+    if not _is_hung_up():
+        return
     _stopping = True
     raise SystemExit(128 + number)  # so that the task's `finally` and `with` run
+
+
+def _is_hung_up() -> bool:
+    """Whether the worker has said its last, which it does before it sends a signal, or is gone."""
+    try:
+        return _channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _stop_as_usual() -> None:
+    """In a process that the task forks."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _attempt(where: list[str], module: str, path: str, claim: list[Any], max_memory_mb: int | None) -> bytes:

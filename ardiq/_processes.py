@@ -13,7 +13,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from . import context
-from ._attempts import Claim, FromChild, Registered, within
+from ._attempts import Claim, FromChild, HandBack, Registered, within
 from ._codec import from_msgpack, to_msgpack
 from ._memory import oom_kills
 from .errors import ProcessDied
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _START_S = 60.0
 _GRACE_S = 1.0
+_STOP_ARRIVES_S = 0.5
+# How a child ends that a signal to every process of a unit reached before it could leave the answer to its worker.
+_STOPPED = tuple(code for number in (signal.SIGTERM, signal.SIGINT) for code in (-number, 128 + number))
 
 
 def frame(message: Any) -> bytes:
@@ -97,8 +100,9 @@ class _Child:
             await asyncio.wait([self._ended], timeout=_GRACE_S)
             if not self._ended.done():
                 raise ProcessDied("the task's child process closed its connection to the worker") from None
-            reason = exit_reason(self._ended.result(), self._oom_kills)
-            raise ProcessDied(f"the task's child process died: {reason}") from None
+            code = self._ended.result()
+            text = f"the task's child process died: {exit_reason(code, self._oom_kills)}"
+            raise ProcessDied(text, code) from None
         return answer
 
     async def stop(self) -> None:
@@ -106,6 +110,8 @@ class _Child:
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self._ended.done():
                 break
+            with contextlib.suppress(OSError):  # first: by this the child knows that the signal is its worker's
+                self._writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, number)
             self._writer.close()
@@ -133,7 +139,27 @@ class Processes:
         self._stops: set[asyncio.Task[None]] = set()
 
     async def call(self, entry: Registered, claim: Claim) -> Any:
-        """Run an attempt in a child; its time limit begins when the child is ready."""
+        """Run an attempt in a child; its time limit begins when the child is ready.
+
+        Raises:
+            HandBack: the child died of the signal that stops the worker.
+        """
+        try:
+            return await self._call(entry, claim)
+        except ProcessDied as error:
+            if error.exit_code in _STOPPED and await self._is_stopping():
+                raise HandBack from error
+            raise
+
+    async def _is_stopping(self) -> bool:
+        """Whether the worker is asked to stop; it may hear of it a moment after its child."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_ARRIVES_S):
+                while not self._app._root._stop_asked:
+                    await asyncio.sleep(_STOP_ARRIVES_S / 10)
+        return self._app._root._stop_asked
+
+    async def _call(self, entry: Registered, claim: Claim) -> Any:
         assert entry.process is not None
         max_memory_mb, fresh = entry.process.max_memory_mb, entry.process.fresh
         child = await (self._start() if fresh else self._take())
@@ -146,7 +172,8 @@ class Processes:
             await self._stop(child)
             if max_memory_mb is None:
                 raise
-            raise ProcessDied(f"{error}, perhaps at its memory limit of {max_memory_mb} MiB") from None
+            text = f"{error}, perhaps at its memory limit of {max_memory_mb} MiB"
+            raise ProcessDied(text, error.exit_code) from None
         except BaseException:
             await self._stop(child)
             raise

@@ -126,7 +126,15 @@ class BadSignature(ArdiqError):
 
 
 class ProcessDied(RuntimeError):
-    """The child process that ran a task (`executor="process"`) ended without an answer; the text says how."""
+    """The child process that ran a task (`executor="process"`) ended without an answer; the text says how.
+
+    Attributes:
+        exit_code: as `subprocess` tells it, such as -9 for SIGKILL; None where it closed its connection and lives.
+    """
+
+    def __init__(self, text: str = "", exit_code: int | None = None) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
 
 
 class Retry(Exception):

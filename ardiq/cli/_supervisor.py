@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import atexit
 import contextlib
 import logging
 import os
@@ -14,22 +13,26 @@ import time
 
 from .._memory import oom_kills
 from .._processes import exit_reason
+from ._lifeline import IN_ORDER, NOW, STOP, Requests, tell
 
 _log = logging.getLogger("ardiq")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 REFUSED = 2
 RECYCLED = 3
+INTERRUPTED = 130
 STUBBORN_S = 8.0  # longer than a cancelled worker takes to leave
 _STALLED = 4  # see native/src/stalls.rs
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _HEALTHY_AFTER_S = 60.0
 _DEAF_S = STUBBORN_S + 2.0
-_IN_ORDER = b"."
+_AT_ONCE_S = 2.0
+# Of workers that were asked to stop: the signals reach one that is not ready yet, too.
+_STOPPED = (0, RECYCLED, INTERRUPTED, -signal.SIGTERM, -signal.SIGINT)
 
 
 class Supervisor:
-    """Starts worker processes, passes signals on to them, and starts a crashed one again."""
+    """Starts worker processes, tells them to stop when it is told to, and starts a crashed one again."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._count: int = arguments.workers
@@ -44,7 +47,8 @@ class Supervisor:
         for name, share in arguments.queues or ():
             self._command += ["--queue", f"{name}={share}"]
         self._health = arguments.health
-        self._children: set[asyncio.subprocess.Process] = set()
+        self._children: dict[asyncio.subprocess.Process, socket.socket] = {}
+        self._requests = Requests()
         self._stopping = asyncio.Event()
 
     async def run(self) -> int:
@@ -54,12 +58,21 @@ class Supervisor:
         return max(await asyncio.gather(*(self._keep(number) for number in range(1, self._count + 1))))
 
     def _stop(self) -> None:
-        for child in self._children:
-            _send(child, signal.SIGTERM)
-        if not self._stopping.is_set() and self._drain_timeout is not None:
-            # One that holds on to the interpreter does not even hear the signal.
-            asyncio.get_running_loop().call_later(self._drain_timeout + _DEAF_S, self._kill)
-        self._stopping.set()
+        # Not by a signal: who signals every process has reached the workers already.
+        loop, request = asyncio.get_running_loop(), self._requests.count()
+        if request == "first":
+            self._tell(STOP)
+            self._stopping.set()
+            if self._drain_timeout is not None:
+                # One that holds on to the interpreter does not even hear it.
+                loop.call_later(self._drain_timeout + _DEAF_S, self._kill)
+        elif request == "further":
+            self._tell(NOW)
+            loop.call_later(_AT_ONCE_S, self._kill)
+
+    def _tell(self, word: bytes) -> None:
+        for line in self._children.values():
+            tell(line, word)
 
     def _kill(self) -> None:
         for child in self._children:
@@ -77,7 +90,7 @@ class Supervisor:
             except OSError as error:  # there is no process, memory or descriptor to be had
                 code, is_in_order, what = 1, False, f"cannot be started: {error}"
             if self._stopping.is_set():
-                return 0 if code in (0, RECYCLED, -signal.SIGTERM) else max(code, 1)
+                return _after_stop(code)
             if is_in_order and code in (0, REFUSED):
                 return code
             if is_in_order and code == RECYCLED:
@@ -89,7 +102,7 @@ class Supervisor:
             try:
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
-                return 1
+                return _after_stop(code)
             except TimeoutError:
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
 
@@ -99,7 +112,7 @@ class Supervisor:
         ours, lifeline = socket.socketpair()
         with ours:
             with lifeline:
-                # A process group of its own: Ctrl-C in the terminal reaches this process alone, who passes it on once.
+                # A process group of its own: Ctrl-C in the terminal reaches this process alone.
                 child = await asyncio.create_subprocess_exec(
                     *self._command,
                     *health,
@@ -109,32 +122,21 @@ class Supervisor:
                     stdin=subprocess.DEVNULL,
                     process_group=0,
                 )
-            self._children.add(child)
+            self._children[child] = ours
             if self._stopping.is_set():
-                _send(child, signal.SIGTERM)
+                tell(ours, STOP)
             try:
                 code = await child.wait()
             finally:
-                self._children.discard(child)
-            ours.setblocking(False)
-            with contextlib.suppress(BlockingIOError):  # a child of the child may hold its end
-                return code, ours.recv(1) == _IN_ORDER
+                del self._children[child]
+            with contextlib.suppress(OSError):  # a child of the child may hold its end, which then has nothing to read
+                return code, ours.recv(1, socket.MSG_DONTWAIT) == IN_ORDER
             return code, False
 
 
-def end_in_order(lifeline: int) -> None:
-    """Have the process that started this one told when the interpreter ends in order, whatever the exit code.
-
-    `os._exit(0)` in a task is no such end. When the other end of the lifeline is closed, that process is gone.
-    """
-    os.set_inheritable(lifeline, False)
-    atexit.register(say_in_order, lifeline)
-
-
-def say_in_order(lifeline: int) -> None:
-    """See `end_in_order`."""
-    with contextlib.suppress(BrokenPipeError):
-        os.write(lifeline, _IN_ORDER)
+def _after_stop(code: int) -> int:
+    """What a worker's exit code means once it was asked to stop."""
+    return 0 if code in _STOPPED else max(code, 1)
 
 
 def _send(child: asyncio.subprocess.Process, number: int) -> None:

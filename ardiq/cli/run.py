@@ -1,13 +1,14 @@
 """Run a worker for the app that MODULE:ATTR names; the module is importable from the working directory.
 
-SIGINT (Ctrl-C) or SIGTERM stops it when the running tasks have ended, a second one at once; with --drain-timeout, what
-still runs then is handed back. With --workers it starts that many processes, passes signals on to them, and starts a
-crashed one again. --max-tasks, --max-age, --max-memory-mb and --replace-stalled end a worker; with --workers a new one
-takes its place.
+SIGINT (Ctrl-C) or SIGTERM stops it when the running tasks have ended, one more than a second later at once; with
+--drain-timeout, what still runs then is handed back. With --workers it starts that many processes, stops them when it
+is stopped, and starts a crashed one again. --max-tasks, --max-age, --max-memory-mb and --replace-stalled end a worker;
+with --workers a new one takes its place.
 """
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import queue
@@ -23,7 +24,8 @@ from ..errors import Forbidden, LibraryError
 from . import Refusal, load_app
 from ._arguments import duration_ms, positive, refusing
 from ._health import check_ports, listen, read_place
-from ._supervisor import RECYCLED, REFUSED, SIGNALS, STUBBORN_S, Supervisor, end_in_order, say_in_order
+from ._lifeline import Lifeline, Requests
+from ._supervisor import RECYCLED, REFUSED, SIGNALS, STUBBORN_S, Supervisor
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ardiq")
 
 _LOOK_S = 0.5
+_LAST_WORDS_S = 1.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -92,13 +95,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     level = logging.DEBUG if arguments.verbose else logging.WARNING if arguments.quiet else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(process)d %(levelname)s %(message)s")
-    if arguments.lifeline is not None:
-        end_in_order(arguments.lifeline)
+    lifeline = None if arguments.lifeline is None else Lifeline(arguments.lifeline)
     app = load_app(arguments.app)
     read_queues(app, arguments.queues)
     check_ports(arguments.health, arguments.workers)
     if arguments.workers == 1:
-        return asyncio.run(_Work(app, arguments).run())
+        return asyncio.run(_Work(app, arguments, lifeline).run())
     if embedded.is_embedded(app.redis_url):
         embedded.url_for(app.redis_url)  # here, so that the children share it
     return asyncio.run(Supervisor(arguments).run())
@@ -107,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
 class _Work:
     """One worker in this process."""
 
-    def __init__(self, app: "Ardiq", arguments: argparse.Namespace) -> None:
+    def __init__(self, app: "Ardiq", arguments: argparse.Namespace, lifeline: Lifeline | None) -> None:
         app.burst = app.burst or arguments.burst
         app.allow_eviction = app.allow_eviction or arguments.allow_eviction
         app._replace_stalled = arguments.replace_stalled
@@ -115,6 +117,8 @@ class _Work:
         self._app = app
         self._queues = read_queues(app, arguments.queues)
         self._arguments = arguments
+        self._lifeline = lifeline
+        self._requests = Requests()
         self._started = time.monotonic()
         self._is_draining = False
         self._is_over = False  # the time for it
@@ -129,11 +133,12 @@ class _Work:
         for number in SIGNALS:
             # Not the loop's own handlers: a task may hold up the loop.
             signal.signal(number, lambda *_: self._signalled(loop))
+        os.register_at_fork(after_in_child=_answer_no_signals)
         if self._arguments.drain_timeout is not None:
             threading.Thread(target=self._end_in_time, daemon=True).start()
-        lifeline = self._arguments.lifeline
-        if lifeline is not None:
-            loop.add_reader(lifeline, self._parent_ended)
+        if self._lifeline is not None:
+            self._lifeline.stop = lambda: self._ask(loop)
+            self._lifeline.stop_now = self._end_now
         watch = loop.create_task(self._watch())
         code = 1
         try:
@@ -146,7 +151,7 @@ class _Work:
             except asyncio.CancelledError:
                 if not self._is_over:
                     raise
-            code = RECYCLED if self._is_recycled and lifeline is not None and not self._is_asked else 0
+            code = RECYCLED if self._is_recycled and self._lifeline is not None and not self._is_asked else 0
         except (LibraryError, Forbidden) as error:
             code = REFUSED
             raise Refusal(str(error)) from None
@@ -159,22 +164,27 @@ class _Work:
         return code
 
     def _signalled(self, loop: asyncio.AbstractEventLoop) -> None:
+        request = self._requests.count()
+        if request == "first" and not self._has_ended:
+            self._ask(loop)
+        elif request != "same":
+            self._end_now()
+
+    def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Stop when the running tasks have ended; from any thread, however often."""
+        if not self._is_asked:
+            self._is_asked = True
+            self._drains.put(None)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
+                loop.call_soon_threadsafe(self._stop)
+
+    def _end_now(self) -> None:
         if self._has_ended:
             self._end_at_once("stopped without waiting for what tasks left behind", 0)
-        if self._is_asked:
-            self._end_at_once("stopped at once; what was running runs again when the lease is over")
-        self._is_asked = True
-        self._drains.put(None)
-        loop.call_soon_threadsafe(self._stop)
-
-    def _parent_ended(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._arguments.lifeline)
-        if not self._is_asked:
-            self._signalled(loop)
+        self._end_at_once("stopped at once; what was running runs again when the lease is over")
 
     def _stop(self) -> None:
-        _log.info("stopping when the running tasks have ended; a second signal stops at once")
+        _log.info("stopping when the running tasks have ended; a further signal stops at once")
         self._drain()
 
     def _drain(self) -> None:
@@ -211,13 +221,16 @@ class _Work:
         left = [thread.name for thread in threading.enumerate() if not thread.daemon and thread is not main]
         if not left:
             self._end_at_once("a task does not let itself be cancelled")
-        if self._arguments.lifeline is not None:
-            say_in_order(self._arguments.lifeline)
+        if self._lifeline is not None:
+            self._lifeline.say_in_order()
         self._end_at_once(f"ended without waiting for threads that tasks left behind: {', '.join(left)}", code)
 
     def _end_at_once(self, why: str, code: int = 1) -> None:
-        _log.warning(why)
-        logging.shutdown()
+        # On a thread: nobody may read what is said, and a full pipe must not keep the process.
+        words = threading.Thread(target=_last_words, args=(why,), daemon=True)
+        with contextlib.suppress(RuntimeError):  # it is too late for threads
+            words.start()
+            words.join(_LAST_WORDS_S)
         os._exit(code)
 
     async def _watch(self) -> None:
@@ -241,6 +254,17 @@ class _Work:
         if limits.max_memory_mb is not None and attempts and (held := resident_mb()) > limits.max_memory_mb:
             return f"holds {held} MiB (--max-memory-mb {limits.max_memory_mb})"
         return None
+
+
+def _last_words(why: str) -> None:
+    _log.warning(why)
+    logging.shutdown()
+
+
+def _answer_no_signals() -> None:
+    """In a process that a task forks, the handlers would do nothing but hinder `terminate()`."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def read_queues(app: "Ardiq", queues: list[tuple[str, int]] | None) -> dict[str, int] | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from helpers import Script, leftovers
+from projects import project as project
 
 from ardiq import Ardiq
 from ardiq.embedded import Server
