@@ -93,7 +93,7 @@ class Schedules:
         while True:
             cursor, *page = await self._call("schedules", cursor, _PAGE)
             for name, due_at, definition in _rows(page):
-                rows[name] = _schedule(name, due_at, definition)
+                rows[name] = read_schedule(name, due_at, definition)
             if cursor == b"0":
                 return sorted(rows.values(), key=lambda schedule: (schedule.next_due_at, schedule.name))
 
@@ -257,7 +257,8 @@ def _rows(page: Sequence[Any]) -> Rows:
     return rows
 
 
-def _schedule(name: str, due_at: int, definition: dict[str, Any]) -> Schedule:
+def read_schedule(name: str, due_at: int, definition: dict[str, Any]) -> Schedule:
+    """A schedule from its row; a definition that somebody wrote by hand is shown as well as it goes."""
     outcome = definition.get("last_outcome")
     return Schedule(
         name,

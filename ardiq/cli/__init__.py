@@ -2,29 +2,33 @@
 
 import argparse
 import importlib
+import json
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from .. import _core
-from ..errors import ArdiqError
-from ._arguments import Parser, Refusal, refusing, unsecret
+from ..errors import ArdiqError, Forbidden
+from ._arguments import Parser, Refusal, among, did_you_mean, refusing, unsecret
 
-__all__ = ["Refusal", "build_parser", "load_app", "main", "program"]
+__all__ = ["Refusal", "build_parser", "load_app", "main", "open_app", "program"]
 
 if TYPE_CHECKING:
     from ..app import Ardiq
 
 _INTERRUPTED = 130
+_SIGNS = ("meta", "lanes", "workers", "dead", "scheduled", "schedules", "pauses")  # of a queue: one of these keys
 _COMMANDS = {
     "run": "run a worker, or several",
     "migrate": "load the Lua library into the server, or look at what is loaded",
+    "queues": "list the queues of a server",
     "status": "show what is where in a queue",
     "top": "show what runs, and which tasks take most",
     "task": "look at one task, stop it, or run it again",
@@ -47,23 +51,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     no sense, and nothing was done; 3: `--wait` ran out; 130: interrupted.
     """
     _open_streams()
+    words = sys.argv[1:] if arguments is None else arguments
+    tell = partial(_say, as_json="--json" in words)
     try:
         try:
-            parsed = build_parser().parse_args(arguments)
+            parsed = build_parser().parse_args(words)
             return int(parsed.run(parsed))
         finally:
             sys.stdout.flush()
     except Refusal as refusal:
-        return _say(str(refusal), 2)
+        return tell(str(refusal), 2, refusal.usage)
     except OSError as error:
         is_reader_gone = isinstance(error, BrokenPipeError)  # `ardiq fsck … | head`
         try:
             sys.stdout.flush()
         except OSError:  # what cannot be written now cannot be at the end, either
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1 if is_reader_gone else _say(_reason(error), 1)
+        return 1 if is_reader_gone else tell(_reason(error), 1)
     except ArdiqError as error:
-        return _say(str(error), 1)
+        return tell(str(error), 1)
     except KeyboardInterrupt:
         return _INTERRUPTED
 
@@ -122,22 +128,83 @@ def load_app(target: str, queue: str | None = None) -> "Ardiq":
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        app: object = importlib.import_module(module_name)
+        with redirect_stdout(sys.stderr):  # what it prints is no part of the command's answer
+            app: object = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
-            raise Refusal(f"there is no module {error.name!r} in {here} or on the Python path") from None
+            meant = did_you_mean(error.name, _modules_beside(error.name))
+            raise Refusal(f"there is no module {error.name!r} in {here} or on the Python path{meant}") from None
         raise _broken(module_name, error) from None
     except Exception as error:
         raise _broken(module_name, error) from None
     for name in attribute.split("."):
         if not hasattr(app, name):
-            raise Refusal(f"module {module_name!r} has no {attribute!r}")
+            apps = [other for other, value in vars(app).items() if isinstance(value, Ardiq)]
+            meant = did_you_mean(name, apps) or among(apps) if apps else did_you_mean(name, vars(app))
+            raise Refusal(f"module {module_name!r} has no {attribute!r}{meant}")
         app = getattr(app, name)
     if not isinstance(app, Ardiq):
         kind = type(app).__name__
         raise Refusal(f"{target!r} is {'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}, not an Ardiq app")
     with refusing():
         return app if queue is None else app.queue(queue)
+
+
+def open_app(arguments: argparse.Namespace, *, may_be_new: bool = False) -> "Ardiq":
+    """The app of `app_argument`, or of its server where a URL was given: one without tasks, of any lane.
+
+    Args:
+        arguments: what was typed.
+        may_be_new: whether a queue that is named need not exist.
+
+    Raises:
+        Refusal: as `load_app`; that is no URL of a server, or no prefix.
+        ArdiqError: there is no such queue.
+    """
+    if not is_url(arguments.app):
+        if arguments.prefix is not None:
+            raise Refusal(f"--prefix goes with a URL; {arguments.app} has its own")
+        app = load_app(arguments.app, arguments.queue)
+    else:
+        app = server_app(arguments.app, arguments.queue, arguments.prefix)
+    app._broker.is_listed = may_be_new  # looking at a queue makes none
+    # The app's own one need not have been used yet.
+    if (is_url(arguments.app) or arguments.queue is not None) and not may_be_new and (missing := no_such_queue(app)):
+        raise ArdiqError(missing)
+    return app
+
+
+def server_app(url: str, queue: str | None, prefix: str | None) -> "Ardiq":
+    """An app on the server at `url` alone: without tasks, of any lane.
+
+    Raises:
+        Refusal: that is no URL of a server, or no queue or prefix can have that name.
+    """
+    from ..app import Ardiq
+
+    with refusing():
+        app = Ardiq(url, "default" if queue is None else queue, prefix="ardiq" if prefix is None else prefix)
+    app._lanes = app._producer._lanes = _EveryLane()
+    return app
+
+
+def no_such_queue(app: "Ardiq") -> str:
+    """What to say if there is no sign of the app's queue at its server, else nothing."""
+    core, name = app._broker.core, app.queue_name
+    if core.command(["EXISTS", *(app._broker._base + key for key in _SIGNS)]):
+        return ""
+    try:
+        known = queues_of(core, app._broker._registry)
+    except Forbidden:
+        known = set()
+    if name in known:
+        return ""
+    return f"there is no queue {name!r} on this server{did_you_mean(name, known) or among(known)}"
+
+
+def queues_of(core: _core.Core, registry: str) -> set[str]:
+    """The names of the queues that are known at a server."""
+    return {queue.decode(errors="replace") for queue in core.command(["SMEMBERS", registry])}
 
 
 def is_url(target: str) -> bool:
@@ -157,6 +224,21 @@ def open_core(url: str, queue: str = "default", prefix: str = "ardiq") -> _core.
         if embedded.is_embedded(url):
             url = embedded.url_for(url)
         return _core.Core(url, f"{prefix}:{{{queue}}}:")
+
+
+class _EveryLane(frozenset[str]):
+    """The lanes of an app that is not known."""
+
+    def __contains__(self, lane: object) -> bool:
+        return True
+
+
+def _modules_beside(name: str) -> set[str]:
+    """The modules that there are where one of that name was looked for."""
+    package, _, _ = name.rpartition(".")
+    folder = Path.cwd().joinpath(*package.split(".")) if package else Path.cwd()
+    found = {path.stem for path in (*folder.glob("*.py"), *folder.glob("*/")) if path.stem.isidentifier()}
+    return {f"{package}.{module}" if package else module for module in found}
 
 
 def _broken(module_name: str, error: Exception) -> Refusal:
@@ -192,7 +274,10 @@ def _reason(error: OSError) -> str:
     return f"{what}: {error.filename}" if error.filename is not None else what
 
 
-def _say(error: str, code: int) -> int:
+def _say(error: str, code: int, usage: str = "", *, as_json: bool) -> int:
     with suppress(OSError):
-        print(f"ardiq: {error}", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"error": error, "exit_code": code}), file=sys.stderr)
+        else:
+            print(usage + (error if usage else f"ardiq: {error}"), file=sys.stderr)
     return code

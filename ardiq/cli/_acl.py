@@ -15,7 +15,7 @@ _EVERYBODY = ("ping", "select", "client|setinfo", "blpop", "lpop", "sadd", "hget
 _WORKERS = ("client|unblock", "info")
 # What the command line and `ardiq migrate` send beside the functions.
 _OPERATORS = (
-    *("info", "config|get", "time", "get", "set", "del", "smembers", "zrange"),
+    *("info", "config|get", "time", "get", "set", "del", "exists", "smembers", "zcount", "zrange"),
     *("hget", "hmget", "hlen", "hset", "hsetnx", "hdel", "llen", "lpos", "pttl"),
 )
 

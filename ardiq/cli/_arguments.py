@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,8 +17,19 @@ _UNITS_MS = {"ms": 1, "": 1000, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_
 _LONGEST_MS = 100 * 366 * _UNITS_MS["d"]
 
 
+_MOST_LISTED = 4
+_LIKE = 0.7  # how much a word is to be like another to be meant
+
+
 class Refusal(Exception):
-    """What was asked for makes no sense, and nothing was done; the message is one line for a person. Exit code 2."""
+    """What was asked for makes no sense, and nothing was done; the message is one line for a person. Exit code 2.
+
+    `usage`: how the command is to be typed, where that would help.
+    """
+
+    def __init__(self, message: str, usage: str = "") -> None:
+        super().__init__(message)
+        self.usage = usage
 
 
 @contextmanager
@@ -49,11 +60,25 @@ class Parser(argparse.ArgumentParser):
         finally:
             self._between = False
         if others:  # here, where the usage is that of the command
-            self.error(f"unrecognized arguments: {' '.join(others)}")
+            meant = [
+                guess for word in others if word[:2] == "--" and (guess := did_you_mean(word, self._long_options()))
+            ]
+            self.error(f"unrecognized arguments: {' '.join(others)}{''.join(meant[:1])}")
         return known, others
 
     def error(self, message: str) -> NoReturn:
-        super().error(" ".join(map(unsecret, message.split(" "))))
+        unsecret_words = " ".join(map(unsecret, message.split(" ")))
+        raise Refusal(f"{self.prog}: error: {unsecret_words}", self.format_usage())
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        # argparse's own lists every choice, and quotes them in another way in each version of Python.
+        if action.choices is not None and value not in action.choices:
+            known = list(map(str, action.choices))
+            meant = did_you_mean(str(value), known) or f" (choose from {', '.join(known)})"
+            raise argparse.ArgumentError(action, f"invalid choice: {str(value)!r}{meant}")
+
+    def _long_options(self) -> list[str]:
+        return [word for word in self._option_string_actions if word.startswith("--")]
 
     def _print_message(self, message: str, file: Any = None) -> None:
         # argparse's own hides that nobody could read it.
@@ -84,9 +109,16 @@ def target_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def app_argument(parser: argparse.ArgumentParser) -> None:
-    """Add what `load_app` understands: where the app is, and which of its queues is meant."""
-    parser.add_argument("app", metavar="MODULE:ATTR", help="where the app is, such as shop.jobs:app")
-    parser.add_argument("--queue", metavar="NAME", help="the queue to look at instead of the app's own")
+    """Add what `open_app` understands: where the app or its server is, and which of the queues is meant."""
+    app = "where the app is, such as shop.jobs:app; or the URL of its server"
+    parser.add_argument("app", metavar="MODULE:ATTR|URL", help=app)
+    parser.add_argument("--queue", metavar="NAME", help="the queue (default: the app's own; of a URL: default)")
+    prefix_argument(parser)
+
+
+def prefix_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--prefix`."""
+    parser.add_argument("--prefix", metavar="NAME", help="with a URL: the first part of its keys (default: ardiq)")
 
 
 def json_argument(parser: argparse.ArgumentParser) -> None:
@@ -172,6 +204,60 @@ def check_call(app: "Ardiq", name: str, args: list[Any], kwargs: dict[str, Any])
             app._codec.encode_fitting(name, entry.signature, args, kwargs)
 
 
-def unknown_task(target: str, app: "Ardiq", name: str) -> str:
-    """What to say of a task that the app does not have."""
-    return f"{target} has no task {name!r}, but {', '.join(sorted(app.tasks)) or 'none'}; see --unknown"
+def check_task(app: "Ardiq", arguments: argparse.Namespace, name: str) -> None:
+    """Refuse a task that the app does not have, where the app is known and nobody says `--unknown`.
+
+    Raises:
+        Refusal: it is none of the app's.
+    """
+    if not (name in app.tasks or arguments.unknown or "://" in arguments.app):
+        meant = did_you_mean(name, app.tasks) or among(app.tasks)
+        raise Refusal(f"{arguments.app} has no task {name!r} (--unknown takes any){meant}")
+
+
+def check_lane(app: "Ardiq", lane: str | None) -> None:
+    """Refuse a lane that the app does not have.
+
+    Raises:
+        Refusal: it is none of the app's.
+    """
+    if lane is not None and lane not in app._lanes:
+        raise Refusal(f"there is no lane {lane!r}{did_you_mean(lane, app.priorities) or among(app.priorities)}")
+
+
+def unknown_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--unknown`, for `check_task`."""
+    parser.add_argument("--unknown", action="store_true", help="even if the app has no task of that name")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a word that is none of those known; empty where none is like it."""
+    from difflib import get_close_matches
+
+    names = list(known)
+    by_letters = {name.casefold(): name for name in names}
+    like = [by_letters[name] for name in get_close_matches(word.casefold(), by_letters, n=2, cutoff=_LIKE)]
+    return f"; did you mean {' or '.join(map(repr, like))}?" if like else ""
+
+
+def among(known: Iterable[str]) -> str:
+    """The end of a sentence about a word that is none of those known, and like none: all of them where they are few."""
+    names = sorted(known)
+    if len(names) < 2:
+        return f"; there is {names[0] if names else 'none'}"
+    return f"; there are {', '.join(names) if len(names) <= _MOST_LISTED else f'{len(names):,} others'}"
+
+
+def agreed(question: str, yes: bool) -> bool:
+    """Whether a person says yes to what cannot be undone, now or by `--yes`.
+
+    Raises:
+        Refusal: there is nobody to ask.
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise Refusal(f"{question} Nobody can be asked here: say --yes")
+    # Not `input`: what is asked is no part of the output, and an end of file is a no.
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -9,6 +9,9 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias
 
+import msgspec
+
+from .._conversion import to_plain
 from ..errors import ArdiqError
 
 _SQUEEZED = 1.2  # how much wider than the terminal a table may be and still be drawn as one
@@ -66,15 +69,32 @@ def present(
         while True:
             try:
                 state = read()
-                put([json.dumps(state)] if as_json else draw(state))
+                put([json_text(state)] if as_json else draw(state))
             except ArdiqError as error:
                 put([json.dumps({"error": str(error)}) if as_json else Styled(str(error), "red")])
             time.sleep(every_s)
 
 
 def print_json(value: Any) -> None:
-    """Print a value for programs; what JSON has no word for as its repr."""
-    print(json.dumps(value, indent=2, default=repr))
+    """Print a value for programs."""
+    print(json_text(value, indent=2))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON, what a task returned included: as it travels, NaN as null, the rest as its repr."""
+    try:
+        plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_as_it_travels)
+    except (TypeError, ValueError):  # a tuple as a key
+        plain = repr(value)
+    try:
+        return json.dumps(plain, indent=indent, allow_nan=False)
+    except ValueError:
+        return json.dumps(msgspec.json.decode(msgspec.json.encode(plain)), indent=indent)
+
+
+def _as_it_travels(value: Any) -> Any:
+    plain = to_plain(value)
+    return repr(value) if plain is value else plain
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

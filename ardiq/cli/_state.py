@@ -1,13 +1,18 @@
 """What commands read of a queue: bounded, and without keeping the server from its work."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from ..pauses import Pause, read_pauses
+from ..schedules import Schedule, read_schedule
 
 if TYPE_CHECKING:
     from .. import _core
     from ..app import Ardiq
 
 MINUTES = 5
+COUNTS = ("queued", "scheduled", "running", "held", "suspects", "dead")
 _PAGE = 500
 _COUNTERS = ("enqueued", "completed", "failed", "retried", "aborted", "expired", "discarded", "lost")
 _FIGURES = ("completed", "failed", "retried", "aborted", "run_ms", "waits", "wait_ms")
@@ -24,19 +29,32 @@ class State:
         """Numbers of tasks: `scheduled`, `queued`, `running`, `suspects`, `dead`, `ready:<lane>` …"""
         return {name: number(count) for name, count in pairs(self.core.call("counts", [])).items()}
 
-    def lanes(self, counts: dict[str, int], workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Each lane: `name`, how many are `ready`, for how long the next has been (`oldest_ms`), its live `workers`."""
-        ready = {name.partition(":")[2]: count for name, count in counts.items() if name.startswith("ready:")}
+    def lanes(
+        self, counts: dict[str, int], workers: list[dict[str, Any]], first: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Each lane, those of the app first: `name`, how many are `waiting`, for how long the next has (`oldest_ms`),
+        and how many workers serve it (`workers_alive`).
+
+        `held` by workers, `scheduled` and `next_scheduled` (a moment) are those of the queue where it has one lane,
+        else None: there they are not counted by lane.
+        """
+        waiting = {name.partition(":")[2]: count for name, count in counts.items() if name.startswith("ready:")}
         served = [lane for worker in workers if worker["lease_left_ms"] > 0 for lane in worker["lanes"]]
         ages = self.ages_ms()
+        names = list(dict.fromkeys([*first, *sorted({*waiting, *served})]))
+        of_queue: dict[str, int | None] = dict.fromkeys(("held", "scheduled", "next_scheduled"))
+        if len(names) == 1:
+            held = sum(worker["held"] for worker in workers)
+            of_queue = {"held": held, "scheduled": counts["scheduled"], "next_scheduled": self._next_due_at()}
         return [
             {
                 "name": name,
-                "ready": ready.get(name, 0),
+                "waiting": waiting.get(name, 0),
                 "oldest_ms": ages.get(name),
-                "workers": served.count(name),
+                "workers_alive": served.count(name),
+                **of_queue,
             }
-            for name in sorted({*ready, *served})
+            for name in names
         ]
 
     def ages_ms(self) -> dict[str, int]:
@@ -44,19 +62,23 @@ class State:
         now, *rest = map(text, self.core.call("ages", []))
         return {lane: max(0, number(now) - number(since)) for lane, since in zip(rest[::2], rest[1::2], strict=True)}
 
-    def next_due_ms(self) -> int | None:
+    def next_due_in_ms(self) -> int | None:
         """How long until the next scheduled task falls due; negative when it is overdue, None when there is none."""
+        due_at = self._next_due_at()
+        return None if due_at is None else due_at - self.now_ms()
+
+    def _next_due_at(self) -> int | None:
         first = self.core.call("list", ["scheduled", "", 0, 1])
-        return number(first[1]) - self.now_ms() if first else None
+        return number(first[1]) if first else None
 
     def workers(self) -> list[dict[str, Any]]:
         """Its workers.
 
         Returns:
-            `identity`, `label`, `host`, `pid`, `concurrency` (slots of its process), `share` (those of them that this
-            queue is sure of: all, unless it serves other queues beside it), `lanes`, `held` tasks, `left_threads`
-            (which run on after their task was settled, and take its slot), `stalled_ms` (for how long its event loop
-            has not turned, 0 while it does) and `lease_left_ms` each.
+            `id`, `label`, `host`, `pid`, `version`, `started_at`, `concurrency` (slots of its process), `share` (those
+            of them that this queue is sure of: all, unless it serves other queues beside it), `lanes`, `held` tasks,
+            `left_threads` (which run on after their task was settled, and take its slot), `stalled_ms` (for how long
+            its event loop has not turned, 0 while it does) and `lease_left_ms` each.
         """
         now_ms = self.now_ms()
         workers: list[dict[str, Any]] = []
@@ -67,8 +89,10 @@ class State:
                 info = parsed(row.get("info", ""), {})
                 workers.append(
                     {
-                        "identity": name,
+                        "id": name,
                         **{key: info.get(key) for key in ("label", "host", "pid")},
+                        "version": info.get("ardiq"),
+                        "started_at": number(row.get("joined_at")) or None,
                         "concurrency": (slots := number(info.get("concurrency")) or None),
                         "share": number(info.get("share")) or slots,
                         "lanes": list(map(str, parsed(row.get("lanes", ""), []))),
@@ -80,29 +104,36 @@ class State:
                 )
         return workers
 
-    def running(self, workers: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-        """What runs, the longest first: `id`, `name`, `lane`, `worker`, `tries`, `for_ms`, `progress`.
+    def workers_alive(self) -> int:
+        """How many workers' leases have not run out."""
+        return int(self.core.command(["ZCOUNT", f"{self.base}workers", str(self.now_ms()), "+inf"]))
 
-        Of what a worker holds, as many as it has slots, the oldest claims: the others wait in it. `for_ms` counts from
+    def pauses(self) -> list[Pause]:
+        """What is paused, the oldest first."""
+        return read_pauses(self.core.call("pauses", []))
+
+    def running(self, workers: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+        """What runs, the longest first: `id`, `name`, `lane`, `worker`, `try`, `run_ms`, `progress`.
+
+        Of what a worker holds, as many as it has slots, the oldest claims: the others wait in it. `run_ms` counts from
         the claim.
         """
         found: list[dict[str, Any]] = []
         for worker in workers:
             if worker["held"]:
                 slots = min(worker["concurrency"] or most, most, _PAGE)
-                reply = [text(value) for value in self.core.call("claims", [worker["identity"], 0, slots])]
+                reply = [text(value) for value in self.core.call("claims", [worker["id"], 0, slots])]
                 found += [_held(reply[at : at + 6], worker, int(reply[0])) for at in range(1, len(reply), 6)]
-        return sorted(found, key=lambda task: -task["for_ms"])[:most]
+        return sorted(found, key=lambda task: -task["run_ms"])[:most]
 
     def schedules(self) -> list[dict[str, Any]]:
-        """What recurs, the next to fall due first: `name`, `task`, `due_in_ms`, `paused`."""
+        """What recurs, the next to fall due first: what `Schedule` has, and `due_in_ms`."""
         found, cursor, now_ms = dict[str, dict[str, Any]](), "0", self.now_ms()
         while True:
             cursor, *fields = map(text, self.core.call("schedules", [cursor, _PAGE]))
             for name, due_at, definition in zip(fields[::3], fields[1::3], fields[2::3], strict=True):
-                what = parsed(definition, {})
-                due = {"due_in_ms": number(due_at) - now_ms, "paused": bool(what.get("paused"))}
-                found[name] = {"name": name, "task": what.get("task"), **due}
+                schedule = read_schedule(name, number(due_at), parsed(definition, {}))
+                found[name] = described(schedule) | {"due_in_ms": number(due_at) - now_ms}
             if cursor == "0":
                 return sorted(found.values(), key=lambda schedule: (schedule["due_in_ms"], schedule["name"]))
 
@@ -134,6 +165,12 @@ class State:
     def now_ms(self) -> int:
         """The server's clock."""
         return server_now_ms(self.core)
+
+
+def described(schedule: Schedule) -> dict[str, Any]:
+    """A schedule as plain data."""
+    outcome = schedule.last_outcome
+    return schedule._asdict() | {"last_outcome": None if outcome is None else outcome._asdict()}
 
 
 def last_minutes(minutes: list[dict[str, Any]]) -> dict[str, int]:
@@ -188,8 +225,8 @@ def _held(row: list[str], worker: dict[str, Any], now_ms: int) -> dict[str, Any]
         "id": task_id,
         "name": name,
         "lane": lane,
-        "worker": worker["identity"],
-        "tries": number(tries),
-        "for_ms": max(0, now_ms - number(started_at, now_ms)),
+        "worker": worker["id"],
+        "try": number(tries),
+        "run_ms": max(0, now_ms - number(started_at, now_ms)),
         "progress": parsed(progress, {}) or None,
     }

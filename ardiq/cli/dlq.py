@@ -14,20 +14,24 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Sized
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from .._dead import Pace
 from ..dead import DEFAULT_RATE
 from ..errors import ArdiqError, BrokerError
-from . import load_app
-from ._arguments import Refusal, app_argument, check_call, json_argument, word
-from ._output import Part, Styled, Table, age, moment, print_json, short, show
+from ..models import DeadLetter
+from . import open_app
+from ._arguments import Refusal, agreed, app_argument, check_call, did_you_mean, json_argument, word
+from ._output import Part, Styled, Table, age, json_text, moment, print_json, short, show
+from .task import read
 
 if TYPE_CHECKING:
     from ..app import Ardiq
 
+_MOST_COUNTED = 10_000
 _MISSING = "there is no such dead letter"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -48,6 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=DEFAULT_RATE, metavar="N", help=rate)
     parser.add_argument("--args", type=_json, metavar="JSON", help="replay with this array of arguments, or object of")
     parser.add_argument("--kwargs", type=_json, metavar="JSON", help="keyword arguments, in place of what they had")
+    parser.add_argument("-y", "--yes", action="store_true", help="with --all: do not ask")
     json_argument(parser)
 
 
@@ -68,43 +73,76 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("limit", "offset", "rate"):
         if not 0 <= getattr(arguments, name) < math.inf:
             raise Refusal(f"--{name} must be 0 or more, not {getattr(arguments, name)}")
-    app = load_app(arguments.app, arguments.queue)
+    app = open_app(arguments)
     return asyncio.run({"list": _list, "show": _show, "replay": _replay, "delete": _delete}[action](app, arguments))
 
 
 async def _list(app: "Ardiq", arguments: argparse.Namespace) -> int:
     letters = await app.dead.list(**_filters(arguments), limit=arguments.limit, offset=arguments.offset)
     if arguments.json:
-        print_json([letter._asdict() for letter in letters])
+        print_json([_told(letter) for letter in letters])
         return 0
-    rows = [[letter.task_id, letter.fn_name, moment(letter.failed_at), short(letter.error)] for letter in letters]
-    count = f"{len(letters):,} of {await app.dead.count():,} dead letters"
-    show(Table(["id", "task", "failed at", "error"], rows), count)
+    count = f"{len(letters):,} of {await app.dead.count():,} dead letters{_no_such_task(app, arguments, letters)}"
+    if sys.stdout.isatty():
+        rows = [[letter.task_id, letter.fn_name, moment(letter.failed_at), short(letter.error)] for letter in letters]
+        show(Table(["id", "task", "failed at", "error"], rows), count)
+        return 0
+    for letter in letters:  # a line each, for cut and grep, as ArdiQ 1.2 has it
+        at = moment(letter.failed_at).replace(" UTC", "Z")
+        error = " ".join(letter.error.splitlines())
+        show(f"{letter.task_id}  {letter.fn_name}  {at}  tries={letter.tries}  {error}")
+    print(count, file=sys.stderr)
     return 0
+
+
+def _told(letter: DeadLetter) -> dict[str, Any]:
+    """A dead letter in the words of the task's record."""
+    return {
+        "id": letter.task_id,
+        "name": letter.fn_name,
+        "state": "failed",
+        "args": letter.args,
+        "kwargs": letter.kwargs,
+        "lane": letter.priority,
+        "error": letter.error,
+        "tries": letter.tries,
+        "enqueued_at": letter.enqueue_time,
+        "finished_at": letter.failed_at,
+    }
+
+
+def _no_such_task(app: "Ardiq", arguments: argparse.Namespace, found: Sized) -> str:
+    """What to add where a filter found nothing, because of its spelling perhaps."""
+    if found or arguments.task is None or arguments.task in app.tasks:
+        return ""
+    return did_you_mean(arguments.task, app.tasks)
 
 
 async def _show(app: "Ardiq", arguments: argparse.Namespace) -> int:
     task_id = arguments.ids[0]
-    record = await app._queue.record(task_id)
-    if record.get("state") != "failed":
+    task = read(app, task_id)
+    if task is None or task.get("state") != "failed":
         if arguments.json:
-            print_json({"id": task_id, "state": record.get("state", "not_found")})
+            print_json({"id": task_id, "state": "not_found" if task is None else task.get("state")})
         else:
             show(f"{task_id}: {_MISSING}")
         return 1
-    history = [attempt._asdict() for attempt in await app.history(task_id)]
     if arguments.json:
-        print_json({**record, "history": history})
+        print_json(task)
         return 0
     shown = ("name", "lane", "args", "kwargs", "tries")
-    parts: list[Part] = [f"{name}: {record[name]}" for name in shown if name in record]
-    parts.append(Styled(f"error: {record.get('error', '')}", "red"))
-    for attempt in history:
-        ran = "its worker died" if attempt["run_ms"] is None else f"ran {age(attempt['run_ms'])}"
-        parts.append(f"attempt {attempt['tries']}: {moment(attempt['ended_at'])}, {ran} on {attempt['worker']}")
-        parts.append(f"  {short(attempt['error'])}")
-    show(*parts, record.get("traceback", "").rstrip())
+    parts: list[Part] = [f"{name}: {_plain(task[name])}" for name in shown if name in task]
+    parts.append(Styled(f"error: {task.get('error', '')}", "red"))
+    for attempt in await app.history(task_id):
+        ran = "its worker died" if attempt.run_ms is None else f"ran {age(attempt.run_ms)}"
+        parts.append(f"attempt {attempt.tries}: {moment(attempt.ended_at)}, {ran} on {attempt.worker}")
+        parts.append(f"  {short(attempt.error)}")
+    show(*parts, task.get("traceback", "").rstrip())
     return 0
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json_text(value)
 
 
 async def _replay(app: "Ardiq", arguments: argparse.Namespace) -> int:
@@ -118,6 +156,8 @@ async def _replay(app: "Ardiq", arguments: argparse.Namespace) -> int:
     options: dict[str, Any] = {"args": args, "kwargs": kwargs, "rate": arguments.rate or None}
     try:
         if arguments.all:
+            if not await _agreed(app, arguments):
+                return 1
             return _done(await app.dead.requeue(**_chosen(arguments), **options), "replayed", arguments)
         if args is not None or kwargs is not None:
             await _check(app, arguments.ids, args or [], kwargs or {})
@@ -125,6 +165,24 @@ async def _replay(app: "Ardiq", arguments: argparse.Namespace) -> int:
         return await _one_by_one(lambda task_id: app.dead.requeue(task_id, **one), "replayed", arguments, pace)
     except TypeError as error:  # the arguments do not fit the task
         raise Refusal(str(error)) from None
+
+
+async def _agreed(app: "Ardiq", arguments: argparse.Namespace) -> bool:
+    """Whether all that the filters choose is to be changed; of many it is said how many at least."""
+    if arguments.yes:
+        return True
+    filters = _filters(arguments)
+    if any(value is not None for value in filters.values()):
+        found = len(await app.dead.list(**filters, limit=_MOST_COUNTED + 1))
+        number = f"more than {_MOST_COUNTED:,}" if found > _MOST_COUNTED else f"{found:,}"
+    else:
+        found = await app.dead.count()
+        number = f"{found:,}"
+    what = f"{number} dead {'letter' if found == 1 else 'letters'} of queue {app.queue_name!r}"
+    if not found or agreed(f"{arguments.action} {what}?", arguments.yes):
+        return True
+    _done(0, f"{arguments.action}d" if arguments.action == "delete" else "replayed", arguments)
+    return False
 
 
 async def _check(app: "Ardiq", ids: list[str], args: list[Any], kwargs: dict[str, Any]) -> None:
@@ -137,6 +195,8 @@ async def _check(app: "Ardiq", ids: list[str], args: list[Any], kwargs: dict[str
 
 async def _delete(app: "Ardiq", arguments: argparse.Namespace) -> int:
     if arguments.all:
+        if not await _agreed(app, arguments):
+            return 1
         return _done(await app.dead.purge(**_filters(arguments)), "deleted", arguments)
     return await _one_by_one(app.dead.delete, "deleted", arguments, Pace(None))
 

@@ -1,14 +1,25 @@
 """Enqueue a call of a task, and wait for its outcome if you like."""
 
 import argparse
-import json
+import asyncio
 import sys
-from typing import TYPE_CHECKING
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BrokerError
-from . import load_app
-from ._arguments import Refusal, app_argument, check_call, duration_ms, json_argument, json_value, unknown_task, word
-from ._output import age, print_json, show
+from . import open_app
+from ._arguments import (
+    app_argument,
+    check_call,
+    check_lane,
+    check_task,
+    duration_ms,
+    json_argument,
+    json_value,
+    unknown_argument,
+    word,
+)
+from ._output import age, json_text, print_json, show
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -28,22 +39,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait", type=duration_ms, metavar="TIME", help="wait so long for its outcome; exit code 3: none"
     )
-    parser.add_argument("--unknown", action="store_true", help="even if the app has no task of that name")
+    unknown_argument(parser)
     json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     args, kwargs = json_value(arguments.args, list, "--args"), json_value(arguments.kwargs, dict, "--kwargs")
-    app = load_app(arguments.app, arguments.queue)
-    if arguments.name not in app.tasks and not arguments.unknown:
-        raise Refusal(unknown_task(arguments.app, app, arguments.name))
-    if arguments.priority is not None and arguments.priority not in app.priorities:
-        raise Refusal(f"there is no lane {arguments.priority!r}; there are {', '.join(app.priorities)}")
+    app = open_app(arguments, may_be_new=True)
+    check_task(app, arguments, arguments.name)
+    check_lane(app, arguments.priority)
     check_call(app, arguments.name, args, kwargs)
     entry = app._registry.get(arguments.name)
     task = (entry and entry.task) or app.ref(arguments.name)
     options = {"task_id": arguments.id, "priority": arguments.priority, "delay_ms": arguments.delay}
-    job = task.options(**options, queue=arguments.queue).enqueue_sync(*args, **kwargs)
+    with redirect_stdout(sys.stderr):  # what a hook prints is no part of the answer
+        job = task.options(**options, queue=app.queue_name).enqueue_sync(*args, **kwargs)
     if arguments.wait is None:
         if arguments.json:
             print_json({"id": job.id})
@@ -65,11 +75,26 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _tell(app: "Ardiq", task_id: str, result: "TaskResult | None", arguments: argparse.Namespace) -> None:
     if arguments.json:
-        told = {} if result is None else {**result._asdict(), "duration_ms": result.duration_ms}
-        print_json({"id": task_id, "ended": result is not None, **told})
+        told = {"state": asyncio.run(app.status(task_id))} if result is None else _told(result)
+        print_json({"id": task_id, **told})
     elif result is None:
         show(f"{task_id} has not ended in {age(arguments.wait)}; it goes on")
     elif result.success:
-        show(json.dumps(result.value, default=repr))
+        show(json_text(result.value))
     else:
         show(f"{task_id} did not succeed: {result.value}")
+
+
+def _told(result: "TaskResult") -> dict[str, Any]:
+    """A result in the words of the task's record."""
+    ways = ("aborted", "expired", "discarded")
+    state = "complete" if result.success else next((way for way in ways if getattr(result, way)), "failed")
+    return {
+        "state": state,
+        "result" if result.success else "error": result.value,
+        "tries": result.tries,
+        "enqueued_at": result.enqueue_time,
+        "started_at": result.start,
+        "finished_at": result.finish,
+        "run_ms": result.duration_ms,
+    }

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from .. import _core, _options, errors
-from . import is_url, load_app, open_core
-from ._arguments import json_argument, refusing, target_argument
+from . import is_url, load_app, open_core, queues_of
+from ._arguments import among, did_you_mean, json_argument, refusing, target_argument
 from ._output import many, print_json, printable
 
 # Bounds for how long one call keeps the server from others: about 1 ms.
@@ -76,8 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
             found.append({"queue": name, **row._asdict(), "means": FINDINGS.get(row.kind, row.kind)})
             if not arguments.json:
                 print(f"{name}: {describe(row)}")
-        if arguments.queue and not check.seen and not core.command(["SISMEMBER", registry, name]):
-            raise errors.ArdiqError(f"there is no queue {name!r} on this server")
+        if not check.seen and name not in (known := queues_of(core, registry)):
+            meant = did_you_mean(name, known) or among(known)
+            raise errors.ArdiqError(f"there is no queue {name!r} on this server{meant}")
         seen[name] = check.seen
         if not arguments.json:
             print(f"{name}: {many(check.seen, 'entry', 'entries')} looked at in {time.monotonic() - started:.1f} s")
@@ -200,7 +201,7 @@ def _queues(target: str, queue: str | None) -> Iterator[tuple[str, _core.Core, s
         yield name, open_core(app.redis_url, name, app.prefix), f"{app.prefix}:queues"
         return
     registry = "ardiq:queues"
-    known = [queue] if queue else sorted(map(_text, open_core(target).command(["SMEMBERS", registry])))
+    known = [queue] if queue else sorted(queues_of(open_core(target), registry))
     yield from ((name, open_core(target, name), registry) for name in known)
 
 

@@ -12,15 +12,20 @@ lost.
 import argparse
 import asyncio
 import json
-import sys
 from typing import Any
 
-from . import load_app
-from ._arguments import Refusal, app_argument, json_argument, refusing, word
-from ._output import print_json
+from . import is_url, open_app
+from ._arguments import Refusal, app_argument, check_task, json_argument, refusing, unknown_argument, word
+from ._output import print_json, show
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    configure_words(parser)
+    unknown_argument(parser)
+
+
+def configure_words(parser: argparse.ArgumentParser) -> None:
+    """Add what names a pause."""
     app_argument(parser)
     parser.add_argument("--task", type=word, metavar="NAME", help="tasks of this name only")
     parser.add_argument(
@@ -32,16 +37,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    app = load_app(arguments.app, arguments.queue)
+    app = open_app(arguments, may_be_new=True)
     argument = read_argument(arguments.arg)
+    if arguments.task is not None:
+        check_task(app, arguments, arguments.task)
+    if is_url(arguments.app) and argument and not arguments.unknown and isinstance(next(iter(argument)), str):
+        why = "at which position that argument is passed is known to the app's code"
+        raise Refusal(f"{why}: give MODULE:ATTR, or --unknown to find it as a keyword argument alone")
     with refusing():
         asyncio.run(app.pause(arguments.task, argument=argument))
     if arguments.json:
         print_json(told(app.queue_name, arguments.task, argument, True))
     else:
-        print(f"paused {what(app.queue_name, arguments)}")
-    if arguments.task and arguments.task not in app.tasks:
-        print(f"(this app has no task {arguments.task!r}; it has {', '.join(app.tasks) or 'none'})", file=sys.stderr)
+        show(f"paused {what(app.queue_name, arguments)}")
     return 0
 
 
@@ -62,10 +70,10 @@ def read_argument(text: str | None) -> dict[Any, Any] | None:
         raise Refusal(f"{value!r} is not JSON; a text needs its quotes: --arg '{name}={json.dumps(value)}'") from None
 
 
-def told(queue: str, task: str | None, argument: dict[Any, Any] | None, done: bool) -> dict[str, Any]:
+def told(queue: str, task: str | None, argument: dict[Any, Any] | None, changed: bool) -> dict[str, Any]:
     """The pause for programs, and whether there was something to do."""
     [(name, value)] = (argument or {None: None}).items()
-    return {"queue": queue, "task": task, "argument": name, "value": value, "done": done}
+    return {"queue": queue, "task": task, "argument": name, "value": value, "changed": changed}
 
 
 def what(queue: str, arguments: argparse.Namespace) -> str:

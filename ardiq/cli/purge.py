@@ -1,12 +1,11 @@
 """Remove the tasks that wait in an app's queue, unrun. What runs, and dead letters, stay."""
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from ..errors import ArdiqError
-from . import load_app
-from ._arguments import Refusal, app_argument, json_argument, word
+from . import open_app
+from ._arguments import Refusal, agreed, among, app_argument, did_you_mean, json_argument, word
 from ._output import print_json, show
 
 if TYPE_CHECKING:
@@ -25,12 +24,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    app = load_app(arguments.app, arguments.queue)
+    app = open_app(arguments)
     if arguments.scheduled and arguments.lane:
         raise Refusal("give --lane or --scheduled, not both: what is scheduled lies in no lane yet")
     places = _places(app, arguments)
     what = "scheduled tasks" if arguments.scheduled else f"queued tasks of lane {arguments.lane or 'any'}"
-    if not arguments.yes and not _agreed(f"remove all {what} of queue {app.queue_name!r}? [y/N] "):
+    if not agreed(f"remove all {what} of queue {app.queue_name!r}?", arguments.yes):
         _tell(0, arguments, "nothing was removed")
         return 1
     removed = 0
@@ -57,7 +56,7 @@ def _places(app: "Ardiq", arguments: argparse.Namespace) -> list[tuple[str, str]
         held = [("held", pause) for place, _, pause in counted if place == "held" and pause]
         return [*(("queued", lane) for lane in lanes), ("suspects", ""), *held]
     if arguments.lane not in lanes:
-        raise ArdiqError(f"there is no lane {arguments.lane!r}; there are {', '.join(lanes)}")
+        raise ArdiqError(f"there is no lane {arguments.lane!r}{did_you_mean(arguments.lane, lanes) or among(lanes)}")
     return [("queued", arguments.lane)]
 
 
@@ -66,11 +65,3 @@ def _tell(removed: int, arguments: argparse.Namespace, line: str) -> None:
         print_json({"removed": removed})
     else:
         show(line)
-
-
-def _agreed(question: str) -> bool:
-    if not sys.stdin.isatty():
-        raise Refusal("nobody can be asked here: say --yes")
-    # Not `input`: what is asked is no part of the output, and an end of file is a no.
-    print(question, end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -8,16 +8,17 @@ ardiq resume MODULE:ATTR --arg customer_id=42        tasks with that argument
 import argparse
 import asyncio
 
-from . import load_app
+from . import open_app
 from ._arguments import refusing
-from ._output import print_json
-from .pause import configure, read_argument, told, what
+from ._output import print_json, show
+from .pause import configure_words as configure
+from .pause import read_argument, told, what
 
 __all__ = ["configure", "run"]
 
 
 def run(arguments: argparse.Namespace) -> int:
-    app = load_app(arguments.app, arguments.queue)
+    app = open_app(arguments)
     argument = read_argument(arguments.arg)
     with refusing():
         found = asyncio.run(app.resume(arguments.task, argument=argument))
@@ -25,5 +26,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(told(app.queue_name, arguments.task, argument, found))
     else:
-        print(f"resumed {text}" if found else f"no such pause: {text}; `ardiq status` lists them")
+        show(f"resumed {text}" if found else f"no such pause: {text}; `ardiq status` lists them")
     return 0 if found else 1

@@ -11,23 +11,28 @@ ardiq schedule remove MODULE:ATTR NAME       remove it; one declared in code ret
 
 import argparse
 import asyncio
+import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from ..schedules import MISSED, Schedule
-from . import load_app
+from ..schedules import MISSED
+from . import open_app
 from ._arguments import (
-    Refusal,
+    among,
     app_argument,
     check_call,
+    check_lane,
+    check_task,
+    did_you_mean,
     duration_ms,
     json_argument,
     json_value,
     refusing,
-    unknown_task,
+    unknown_argument,
     word,
 )
 from ._output import Part, Styled, Table, age, moment, print_json, short, show
-from ._state import State
+from ._state import State, described
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -71,12 +76,12 @@ def _configure_put(parser: argparse.ArgumentParser) -> None:
         "--jitter", type=duration_ms, default=0, metavar="TIME", help="start up to so much after its time"
     )
     parser.add_argument("--coalesce", action="store_true", help="pass over one while the last is unfinished")
-    parser.add_argument("--unknown", action="store_true", help="even if the app has no task of that name")
+    unknown_argument(parser)
     parser.add_argument("--missed", choices=MISSED, default="skip", help="what nobody fired in time (default: skip)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    app = load_app(arguments.app, arguments.queue)
+    app = open_app(arguments, may_be_new=arguments.action == "put")
     if arguments.action == "list":
         return asyncio.run(_list(app, arguments.json))
     if arguments.action == "show":
@@ -87,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _list(app: "Ardiq", as_json: bool) -> int:
-    found = [_described(schedule) for schedule in await app.schedules.list()]
+    found = [described(schedule) for schedule in await app.schedules.list()]
     if as_json:
         print_json(found)
         return 0
@@ -110,19 +115,18 @@ async def _list(app: "Ardiq", as_json: bool) -> int:
 async def _show(app: "Ardiq", name: str, as_json: bool) -> int:
     for schedule in await app.schedules.list():
         if schedule.name == name:
-            described = _described(schedule)
             if as_json:
-                print_json(described)
+                print_json(described(schedule))
             else:
-                show(*_draw(described, State(app).now_ms()))
+                show(*_draw(described(schedule), State(app).now_ms()))
             return 0
-    return _missing(name, as_json)
+    return await _missing(app, name, as_json)
 
 
 async def _put(app: "Ardiq", arguments: argparse.Namespace) -> int:
     args, kwargs = json_value(arguments.args, list, "--args"), json_value(arguments.kwargs, dict, "--kwargs")
-    if arguments.task not in app.tasks and not arguments.unknown:
-        raise Refusal(unknown_task(arguments.app, app, arguments.task))
+    check_task(app, arguments, arguments.task)
+    check_lane(app, arguments.priority)
     check_call(app, arguments.task, args, kwargs)
     with refusing():
         await app.schedules.put(
@@ -143,17 +147,18 @@ async def _put(app: "Ardiq", arguments: argparse.Namespace) -> int:
 
 async def _change(app: "Ardiq", action: str, name: str, as_json: bool) -> int:
     schedules = app.schedules
-    told: dict[str, Any] = {"name": name, "done": True}
+    told: dict[str, Any] = {"name": name, "changed": True}
     if action == "run":
-        job = await schedules.run_now(name)
-        told["done"] = job is not None
+        with redirect_stdout(sys.stderr):  # what a hook prints is no part of the answer
+            job = await schedules.run_now(name)
+        told["changed"] = job is not None
         if job is not None:
             told["id"] = job.id
     else:
         change = {"pause": schedules.pause, "resume": schedules.resume, "remove": schedules.remove}[action]
-        told["done"] = await change(name)
-    if not told["done"]:
-        return _missing(name, as_json)
+        told["changed"] = await change(name)
+    if not told["changed"]:
+        return await _missing(app, name, as_json)
     if as_json:
         print_json(told)
     else:
@@ -161,17 +166,13 @@ async def _change(app: "Ardiq", action: str, name: str, as_json: bool) -> int:
     return 0
 
 
-def _missing(name: str, as_json: bool) -> int:
+async def _missing(app: "Ardiq", name: str, as_json: bool) -> int:
     if as_json:
-        print_json({"name": name, "done": False})
+        print_json({"name": name, "changed": False})
     else:
-        show(f"there is no schedule {name!r}")
+        known = [schedule.name for schedule in await app.schedules.list()]
+        show(f"there is no schedule {name!r}{did_you_mean(name, known) or among(known)}")
     return 1
-
-
-def _described(schedule: Schedule) -> dict[str, Any]:
-    outcome = schedule.last_outcome
-    return schedule._asdict() | {"last_outcome": None if outcome is None else outcome._asdict()}
 
 
 def _draw(schedule: dict[str, Any], now_ms: int) -> list[Part]:

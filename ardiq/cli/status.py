@@ -4,11 +4,10 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..pauses import read_pauses
-from . import load_app
+from . import open_app
 from ._arguments import app_argument, json_argument, watch_argument
 from ._output import Part, Styled, Table, age, many, moment, present
-from ._state import MINUTES, State, done, last_minutes
+from ._state import COUNTS, MINUTES, State, done, last_minutes, number
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -24,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    app = load_app(arguments.app, arguments.queue)
+    app = open_app(arguments)
     present(lambda: read(app), _draw, as_json=arguments.json, every_s=arguments.watch)
     return 0
 
@@ -32,41 +31,56 @@ def run(arguments: argparse.Namespace) -> int:
 def read(app: "Ardiq") -> dict[str, Any]:
     """The state of the app's queue as `--json` shows it; times are in ms, `State` says what the lists hold."""
     state = State(app)
-    counts, workers, minutes = state.counts(), state.workers(), state.minutes()
+    counts, workers, minutes, schedules = state.counts(), state.workers(), state.minutes(), state.schedules()
     return {
         "queue": app.queue_name,
-        **{name: counts[name] for name in ("scheduled", "queued", "running", "held", "suspects", "dead")},
-        "pauses": [pause._asdict() for pause in read_pauses(state.core.call("pauses", []))],
-        "next_due_ms": state.next_due_ms(),
-        "lanes": state.lanes(counts, workers),
-        "workers": workers,
-        "longest_running": state.running(workers, _MOST_RUNNING),
-        "schedules": state.schedules(),
+        "now": state.now_ms(),
+        "counts": {name: counts[name] for name in COUNTS},
+        "pauses": [pause._asdict() for pause in state.pauses()],
+        "next_due_in_ms": state.next_due_in_ms(),
+        "lanes": state.lanes(counts, workers, app.priorities[::-1]),
+        "workers": [worker for worker in workers if worker["lease_left_ms"]],
+        "gone": [worker for worker in workers if not worker["lease_left_ms"]],
+        "running": state.running(workers, _MOST_RUNNING),
+        "schedules": schedules,
+        "crons": [_cron(schedule) for schedule in schedules if schedule["source"] == "code"],
+        "dead": counts["dead"],
         "last_minutes": last_minutes(minutes),
         "minutes": minutes,
     }
 
 
+def _cron(schedule: dict[str, Any]) -> dict[str, Any]:
+    """A schedule in the words of ArdiQ 1.2."""
+    last, outcome = None, schedule["last_outcome"]
+    if outcome is not None:
+        ways = {"complete": "succeeded", "aborted": "aborted"}
+        fire = number(str(outcome["id"]).rpartition(":")[2])
+        last = {"fire": fire, "outcome": ways.get(outcome["state"], "failed"), "finished": outcome["finished_at"]}
+    return {"name": schedule["name"], "next": schedule["next_due_at"], "last": last}
+
+
 def _draw(status: dict[str, Any]) -> list[Part]:
     parts: list[Part] = [Styled(f"queue {status['queue']} at {time.strftime('%H:%M:%S')}", "bold")]
-    parts.append(", ".join(f"{status[name]:,} {name}" for name in ("queued", "scheduled", "running", "dead")))
-    if status["held"]:
-        parts.append(Styled(f"{status['held']:,} held by a pause", "yellow"))
-    if status["suspects"]:
-        few = many(status["suspects"], "of the queued ones is", "of the queued ones are")
+    counts = status["counts"]
+    parts.append(", ".join(f"{counts[name]:,} {name}" for name in ("queued", "scheduled", "running", "dead")))
+    if counts["held"]:
+        parts.append(Styled(f"{counts['held']:,} held by a pause", "yellow"))
+    if counts["suspects"]:
+        few = many(counts["suspects"], "of the queued ones is", "of the queued ones are")
         note = f"{few} suspected of killing their worker"
         parts.append(Styled(note, "yellow"))
     if status["pauses"]:
         parts.append(Table(["paused", "held", "since"], [_pause(pause) for pause in status["pauses"]], "paused"))
-    if (due_ms := status["next_due_ms"]) is not None:
+    if (due_ms := status["next_due_in_ms"]) is not None:
         when = f"falls due in {age(due_ms)}" if due_ms >= 0 else f"is overdue by {age(-due_ms)}"
         parts.append(f"the next scheduled one {when}")
-    parts.append(Table(["lane", "ready", "oldest", "workers"], [_lane(lane) for lane in status["lanes"]], "lanes"))
-    if status["workers"]:
+    parts.append(Table(["lane", "waiting", "oldest", "workers"], [_lane(lane) for lane in status["lanes"]], "lanes"))
+    if workers := [*status["workers"], *status["gone"]]:
         header = ["worker", "host/pid", "held/slots", "lease left"]
-        parts.append(Table(header, [_worker(worker) for worker in status["workers"]], "workers"))
-    if status["longest_running"]:
-        parts.append(running_table(status["longest_running"]))
+        parts.append(Table(header, [_worker(worker) for worker in workers], "workers"))
+    if status["running"]:
+        parts.append(running_table(status["running"]))
     if status["schedules"]:
         rows = [_schedule(schedule) for schedule in status["schedules"][:_MOST_SCHEDULES]]
         parts.append(Table(["schedule", "task", "next"], rows, many(len(status["schedules"]), "schedule")))
@@ -90,8 +104,8 @@ def running_table(tasks: list[dict[str, Any]]) -> Table:
             task["name"],
             task["lane"],
             task["worker"],
-            str(task["tries"]),
-            age(task["for_ms"]),
+            str(task["try"]),
+            age(task["run_ms"]),
             done(task["progress"]) if task["progress"] else "",
         ]
         for task in tasks
@@ -106,8 +120,13 @@ def _pause(pause: dict[str, Any]) -> list[str]:
 
 def _lane(lane: dict[str, Any]) -> list[str]:
     oldest = "" if lane["oldest_ms"] is None else age(lane["oldest_ms"])
-    nobody = Styled("none", "red" if lane["ready"] else "")
-    return [lane["name"], f"{lane['ready']:,}", oldest, str(lane["workers"]) if lane["workers"] else nobody]
+    nobody = Styled("none", "red" if lane["waiting"] else "")
+    return [
+        lane["name"],
+        f"{lane['waiting']:,}",
+        oldest,
+        str(lane["workers_alive"]) if lane["workers_alive"] else nobody,
+    ]
 
 
 def _worker(worker: dict[str, Any]) -> list[str]:
@@ -117,7 +136,7 @@ def _worker(worker: dict[str, Any]) -> list[str]:
         lease = Styled(f"{lease}, event loop stalled for {age(worker['stalled_ms'])}", "red")
     shared = "" if worker["share"] == worker["concurrency"] else f" of {worker['concurrency']}"
     return [
-        worker["identity"],
+        worker["id"],
         f"{worker['host']}/{worker['pid']}",
         f"{worker['held']}/{worker['share']}{shared}"
         + (f" ({worker['left_threads']} taken by threads left behind)" if worker["left_threads"] else ""),

@@ -4,10 +4,11 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from .._codec import from_json
+from .._queue import fields_of, text_of
 from ..errors import ArdiqError
-from . import load_app
+from . import open_app
 from ._arguments import app_argument, json_argument, word
-from ._output import Part, Styled, Table, age, many, moment, print_json, short, show
+from ._output import Part, Styled, Table, age, json_text, many, moment, print_json, short, show
 from ._state import State, done, number, pairs, parsed, text
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    return int(arguments.action(load_app(arguments.app, arguments.queue), arguments.id, arguments.json))
+    return int(arguments.action(open_app(arguments), arguments.id, arguments.json))
 
 
 def _show(app: "Ardiq", task_id: str, as_json: bool) -> int:
@@ -104,22 +105,46 @@ def _missing(task_id: str, as_json: bool) -> int:
 def read(app: "Ardiq", task_id: str) -> dict[str, Any] | None:
     """Everything the server knows of a task, as `--json` shows it; None when that is nothing."""
     state = State(app)
-    record = pairs(state.core.call("task", [task_id]))
-    if not record:
+    raw = fields_of(state.core.call("task", [task_id]))
+    if not raw:
         return None
+    record = {name: text(value) for name, value in raw.items()}
     fields = {name: int(value) if name in _NUMBERS and value.isdigit() else value for name, value in record.items()}
-    for name in ("args", "kwargs", "result", "progress", "meta", "history", "headers"):
-        if name in fields and not record.get("result_codec" if name == "result" else "codec"):
+    for name in ("progress", "meta", "headers"):
+        if name in fields:
             fields[name] = _decoded(record[name])
+    fields |= _call_of(app, raw) | _result_of(app, raw)
     ttl_ms = int(state.core.command(["PTTL", f"{state.base}task:{task_id}"]))
+    history = [attempt for attempt in parsed(record.get("history", ""), []) if isinstance(attempt, dict)]
+    if history and record.get("state") != "failed":  # what the record says of an error is of its last attempt
+        history[-1] = {**history[-1], **{name: fields.pop(name) for name in ("error", "traceback") if name in fields}}
     return {
         "id": task_id,
         **fields,
         "place": _place(state, task_id, record),
         "gone_in_ms": ttl_ms if ttl_ms >= 0 else None,
-        "history": [attempt for attempt in parsed(record.get("history", ""), []) if isinstance(attempt, dict)],
+        "history": history,
         "log": [text(line) for line in state.core.call("log", [task_id, 1000])],
     }
+
+
+def _call_of(app: "Ardiq", record: dict[str, bytes]) -> dict[str, Any]:
+    """Its arguments as they travel; as they are stored where this app cannot read them."""
+    codec = text_of(record, "codec")
+    try:
+        args, kwargs = app._codec.decode_call(record.get("args", b"[]"), record.get("kwargs", b""), codec, None)
+    except Exception:  # of the user's deserializer, too
+        return {name: text_of(record, name) for name in ("args", "kwargs")}
+    return {"args": args, "kwargs": kwargs}
+
+
+def _result_of(app: "Ardiq", record: dict[str, bytes]) -> dict[str, Any]:
+    if "result" not in record:
+        return {}
+    try:
+        return {"result": app._codec.decode_result(record["result"], text_of(record, "result_codec"), lambda _: None)}
+    except Exception:
+        return {"result": text_of(record, "result")}
 
 
 def _place(state: State, task_id: str, record: dict[str, str]) -> dict[str, Any]:
@@ -138,7 +163,7 @@ def _place(state: State, task_id: str, record: dict[str, str]) -> dict[str, Any]
         return {"key": "scheduled", "due_in_ms": number(record.get("due_at"), now_ms) - now_ms}
     if found == "running":
         since = number(record.get("started_at"), now_ms)
-        return {"key": f"running:{record.get('worker', '')}", "for_ms": now_ms - since}
+        return {"key": f"running:{record.get('worker', '')}", "run_ms": now_ms - since}
     return {"key": "dead" if found == "failed" else None}
 
 
@@ -163,17 +188,16 @@ def _draw(task: dict[str, Any]) -> list[Part]:
     if isinstance(task.get("progress"), dict):
         parts.append(f"progress {done(task['progress'])}")
     parts += [f"{name} {task[name]}" for name in ("meta", "headers") if task.get(name)]
-    if "result" in task and task.get("result_codec"):
-        parts.append(f"result ({task['result_codec']}, {len(task['result']):,} letters)")
-    elif "result" in task:
-        parts.append(f"result {short(repr(task['result']), 1000)}")
+    if "result" in task:
+        parts.append(Styled(f"result {short(json_text(task['result']), 1000)}", "green"))
     if "error" in task:
         parts.append(Styled(f"error {task['error']}", "red"))
     if task["history"]:
         rows = [_attempt(attempt) for attempt in task["history"]]
         parts.append(Table(["attempt", "ended", "ran", "worker", "error"], rows, "attempts that did not succeed"))
-    if task.get("traceback"):
-        parts.append(task["traceback"].rstrip())
+    last = task["history"][-1] if task["history"] else {}
+    if told := task.get("traceback") or last.get("traceback"):
+        parts.append(str(told).rstrip())
     if task["log"]:
         parts.append(f"log, the last {min(_LINES, len(task['log']))} of {many(len(task['log']), 'line')}:")
         parts += [f"  {line}" for line in task["log"][-_LINES:]]
@@ -188,8 +212,8 @@ def _where(task: dict[str, Any]) -> str:
     if "due_in_ms" in place:
         due_ms = place["due_in_ms"]
         return f"due in {age(due_ms)}" if due_ms >= 0 else f"overdue by {age(-due_ms)}"
-    if "for_ms" in place:
-        return f"for {age(place['for_ms'])} held by {task.get('worker', 'nobody')}"
+    if "run_ms" in place:
+        return f"for {age(place['run_ms'])} held by {task.get('worker', 'nobody')}"
     if task.get("state") == "held":
         return f"held by the pause {task.get('held_by', '')}"
     if place["key"] == "suspects":

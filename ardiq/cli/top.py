@@ -9,10 +9,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import load_app
+from . import open_app
 from ._arguments import app_argument, duration_ms, json_argument, positive
 from ._output import Part, Styled, Table, age, many, present
-from ._state import MINUTES, State, last_minutes
+from ._state import COUNTS, MINUTES, State, last_minutes
 from .status import running_table
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    app = load_app(arguments.app, arguments.queue)
+    app = open_app(arguments)
     once = arguments.once or arguments.json or not sys.stdout.isatty()
     present(
         lambda: _read(app, arguments.sort, arguments.limit),
@@ -54,10 +54,10 @@ def _read(app: "Ardiq", order: str, most: int) -> dict[str, Any]:
     tasks.sort(key=lambda task: (-task[_ORDERS[order][0]], task["name"]))
     return {
         "queue": app.queue_name,
-        **{name: counts[name] for name in ("queued", "scheduled", "running", "dead")},
-        "workers": sum(worker["lease_left_ms"] > 0 for worker in workers),
+        "counts": {name: counts[name] for name in COUNTS},
+        "workers_alive": sum(worker["lease_left_ms"] > 0 for worker in workers),
         "slots": sum(worker["share"] or 0 for worker in workers if worker["lease_left_ms"] > 0),
-        "longest_running": state.running(workers, most),
+        "running": state.running(workers, most),
         "order": order,
         "tasks": tasks[:most],
         "last_minutes": last_minutes(state.minutes()),
@@ -72,12 +72,12 @@ def _means(task: dict[str, Any]) -> dict[str, float]:
 
 
 def _draw(top: dict[str, Any]) -> list[Part]:
-    counted = ", ".join(f"{top[name]:,} {name}" for name in ("queued", "scheduled", "running", "dead"))
+    counted = ", ".join(f"{top['counts'][name]:,} {name}" for name in ("queued", "scheduled", "running", "dead"))
     parts: list[Part] = [
         Styled(f"queue {top['queue']} at {time.strftime('%H:%M:%S')}", "bold"),
-        f"{counted}; {many(top['workers'], 'worker')} with {many(top['slots'], 'slot')}",
+        f"{counted}; {many(top['workers_alive'], 'worker')} with {many(top['slots'], 'slot')}",
     ]
-    parts.append(running_table(top["longest_running"]) if top["longest_running"] else "nothing runs")
+    parts.append(running_table(top["running"]) if top["running"] else "nothing runs")
     if top["tasks"]:
         rows = [
             [

@@ -120,7 +120,7 @@ async def test_each_can_do_all_that_it_is_for(
         "enqueue APP work --unknown --args '[\"later\"]'",
         f"task show APP {next_one.id}",
         "schedule list APP",
-        "pause APP --task work",
+        "pause APP --task work --unknown",
         "resume APP --task work",
         "dlq list APP",
         "purge APP --yes",

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli_fsck import BASE, claim, core, enqueue, join, populate, server  # noqa: F401
+from test_cli_fsck import BASE, claim, core, enqueue, populate, server  # noqa: F401
+from test_cli_fsck import join as join_as
 from topologies import cluster, sentinel, until
 
 from ardiq import _core
@@ -72,7 +73,7 @@ def test_repair_while_tasks_move(core: _core.Core) -> None:  # noqa: F811
 
     def move() -> None:
         other = _core.Core(core.url, BASE)
-        join(other, "x")
+        join_as(other, "x")
         number = 0
         while not stop.is_set():
             enqueue(other, *(f"moving-{number + at}" for at in range(50)))
@@ -109,12 +110,12 @@ def test_doctor_repairs(core: _core.Core, module: str, capsys: pytest.CaptureFix
     core.command(["SET", f"{BASE}mine", "1"])
     assert main(["doctor", module]) == 1
     text = capsys.readouterr().out
-    assert "problem keys: later: scheduled, but not in the schedule (scheduled)" in text
+    assert "fail    keys: later: scheduled, but not in the schedule (scheduled)" in text
     assert "`ardiq doctor --repair` schedules it again" in text
-    assert "note    keys: mine: a key that Ardiq does not know" in text
+    assert "warn    keys: mine: a key that Ardiq does not know" in text
     assert main(["doctor", module, "--repair", "--json"]) == 0
-    findings = json.loads(capsys.readouterr().out)
-    assert sorted(row["level"] for row in findings if row["about"] == "keys") == ["mended", "note", "ok"]
+    told = json.loads(capsys.readouterr().out)
+    assert sorted(row["status"] for row in told["checks"] if row["name"] == "keys") == ["mended", "ok", "warn"]
     assert main(["doctor", module, "--all"]) == 0
     assert "entries looked at" in capsys.readouterr().out
 
@@ -131,7 +132,7 @@ Doctor = Callable[..., tuple[int, str, list[dict[str, Any]]]]
 
 @pytest.fixture
 def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Doctor]:
-    """What it says of an app: exit code, text, findings."""
+    """What it says of an app: exit code, text, checks."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     names: list[str] = []
@@ -143,30 +144,38 @@ def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         code = main(["doctor", f"{names[-1]}:app"])
         text = capsys.readouterr().out
         main(["doctor", f"{names[-1]}:app", "--json"])
-        return code, text, json.loads(capsys.readouterr().out)
+        return code, text, json.loads(capsys.readouterr().out)["checks"]
 
     yield run
     for name in names:
         sys.modules.pop(name).app._broker.close()
 
 
+def join(url: str) -> None:
+    """A worker of the queue, alive for an hour."""
+    made = _core.Core(url, BASE)
+    made.call("join", ["w:1", 3_600_000, "{}", '["default"]', 1])
+    made.close()
+
+
 def test_every_primary_of_a_cluster_is_looked_at(doctor: Doctor) -> None:
     with cluster(primaries=3, replicas=0, settings={"cluster-require-full-coverage": "no"}) as servers:
         mine = servers.primary_of(BASE)
         evicting, gone = (node for node in servers.nodes if node is not mine)
+        join(servers.url)
         for url in (servers.url, evicting.url):
             code, text, findings = doctor(url)
             assert code == 0, text
             for about in ("server", "maxmemory-policy", "persistence"):
-                seen = [finding["at"] for finding in findings if finding["about"] == about]
+                seen = [finding["at"] for finding in findings if finding["name"] == about]
                 assert seen[0] == mine.name
                 assert sorted(seen) == sorted(node.name for node in servers.nodes)
             assert text.count("holds the queue") == 1
-            assert "note    replicas: none is connected\n" in text
+            assert "warn    replicas: none is connected\n" in text
         with_functions = int(mine.command("INFO", "server").partition("_version:")[2].partition(".")[0]) >= 7
         if with_functions:
             # The calls of the first look have loaded it where the queue is.
-            (pending,) = (finding["found"] for finding in findings if finding["about"] == "library")
+            (pending,) = (finding["detail"] for finding in findings if finding["name"] == "library")
             assert [node.name in pending for node in (mine, evicting, gone)] == [False, True, True]
         assert main(["migrate", servers.url]) == 0
         assert "ok      library: up to date on 3 primaries\n" in doctor(servers.url)[1]
@@ -176,21 +185,22 @@ def test_every_primary_of_a_cluster_is_looked_at(doctor: Doctor) -> None:
         gone.kill()
         code, text, findings = doctor(servers.url)
         assert code == 1
-        problems = {(finding["about"], finding["at"]) for finding in findings if finding["level"] == "problem"}
+        problems = {(finding["name"], finding["at"]) for finding in findings if finding["status"] == "fail"}
         assert problems == {("maxmemory-policy", evicting.name), ("server", gone.name)}
-        assert f"problem server at {gone.name}: cannot reach" in text
-        assert "ok      keys: 0 entries looked at" in text
+        assert f"fail    server at {gone.name}: cannot reach" in text
+        assert "ok      keys: 4 entries looked at" in text
 
         mine.kill()
         code, text, findings = doctor(servers.url)
         assert code == 1
-        assert f"problem server at {mine.name}: cannot reach" in text
-        assert f"ok      persistence at {evicting.name}" in text or f"note    persistence at {evicting.name}" in text
+        assert f"fail    server at {mine.name}: cannot reach" in text
+        assert f"ok      persistence at {evicting.name}" in text or f"warn    persistence at {evicting.name}" in text
 
 
 def test_what_is_durable_only_with_a_replica(doctor: Doctor) -> None:
     with sentinel(replicas=1, sentinels=1) as servers:
         primary, replica = servers.primary(), servers.replicas()[0]
+        join(servers.url)
         # A replica in step may still be told by the Sentinel, and connect once more.
         until(lambda: doctor(servers.url, durability="replicated")[0] == 0, "the replica to stay connected")
         code, text, _ = doctor(servers.url, durability="replicated")
@@ -201,13 +211,13 @@ def test_what_is_durable_only_with_a_replica(doctor: Doctor) -> None:
         until(lambda: "connected_slaves:0" in primary.command("INFO", "replication"), "the replica to be gone")
         code, text, _ = doctor(servers.url, durability="replicated")
         assert code == 1
-        assert "problem replicas: none is connected" in text
+        assert "fail    replicas: none is connected" in text
         assert "each enqueue will fail" in text
         # Nobody counts on it here.
         code, text, _ = doctor(servers.url)
         assert code == 0
-        assert "note    replicas: none is connected\n" in text
+        assert "warn    replicas: none is connected\n" in text
         code, text, _ = doctor(primary.url, durability="replicated")
         assert code == 1
-        assert "problem replicas" in text
+        assert "fail    replicas" in text
         assert "replicas" not in doctor(primary.url)[1]

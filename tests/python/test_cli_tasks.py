@@ -125,9 +125,9 @@ async def test_what_runs_is_shown_and_aborted(app: Ardiq, cli: Cli) -> None:
         assert code == 0
         assert "held by" in text
         top = (await asyncio.to_thread(cli.json, "top", MODULE))[1]
-        assert [(task["id"], task["name"]) for task in top["longest_running"]] == [(job.id, "long")]
+        assert [(task["id"], task["name"]) for task in top["running"]] == [(job.id, "long")]
         status = (await asyncio.to_thread(cli.json, "status", MODULE))[1]
-        assert status["longest_running"][0]["worker"] == status["workers"][0]["identity"]
+        assert status["running"][0]["worker"] == status["workers"][0]["id"]
         assert "stop it" in (await asyncio.to_thread(cli, "task", "abort", MODULE, job.id))[1]
         result = await job.result(timeout=SOON_S)
         assert result is not None
@@ -157,7 +157,7 @@ async def test_enqueue_and_wait(app: Ardiq, cli: Cli) -> None:
         wait = ("--wait", str(SOON_S))
         assert await asyncio.to_thread(cli, "enqueue", MODULE, "add", "--args", "[1, 2]", *wait) == (0, "3\n")
         code, told = await asyncio.to_thread(cli.json, "enqueue", MODULE, "broken", *wait)
-        assert (code, told["ended"], told["success"]) == (1, True, False)
+        assert (code, told["state"], told["error"]) == (1, "failed", "ValueError('no \\x1b[31mgood')")
 
 
 def test_waiting_too_long(cli: Cli) -> None:
@@ -169,11 +169,11 @@ def test_waiting_too_long(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("ad",), "no task 'ad', but add, broken, long"),
+        (("ad",), "no task 'ad' (--unknown takes any); did you mean 'add'?"),
         (("add", "--args", "[1"), "--args is not JSON"),
         (("add", "--args", '{"a": 1}'), "must be a JSON array"),
         (("add", "--kwargs", "[1]"), "must be a JSON object"),
-        (("add", "--priority", "none"), "low, default"),
+        (("add", "--priority", "none"), "there are default, low"),
         (("add", "--delay", "soon"), "not a duration"),
     ],
 )
@@ -196,8 +196,8 @@ def test_a_schedule_is_put_changed_and_shown(cli: Cli) -> None:
     code, text = cli("schedule", "put", MODULE, "s", "add", "0 6 * *", "--args", "[1]")
     assert code == 2
     assert len(text.splitlines()) == 1
-    assert cli.json("schedule", "remove", MODULE, "s") == (0, {"name": "s", "done": True})
-    assert cli("schedule", "show", MODULE, "s") == (1, "there is no schedule 's'\n")
+    assert cli.json("schedule", "remove", MODULE, "s") == (0, {"name": "s", "changed": True})
+    assert cli("schedule", "show", MODULE, "s") == (1, "there is no schedule 's'; there is none\n")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -256,7 +256,7 @@ async def test_they_are_not_taken_for_the_attempt_that_gets_their_token_when_the
             running -= 1
 
         def held() -> list[bytes]:
-            reply: list[bytes] = app._broker.core.call("list", ["running", State(app).workers()[0]["identity"], 0, 9])
+            reply: list[bytes] = app._broker.core.call("list", ["running", State(app).workers()[0]["id"], 0, 9])
             return reply
 
         async with working(app), asyncio.timeout(SOON_S):

@@ -476,7 +476,7 @@ def test_the_other_commands_look_at_the_queue_they_are_told(app: Ardiq, run: Any
     def queued(*words: str) -> int:
         done = run("status", "jobs:app", "--json", *words)
         assert done.returncode == 0, done.stderr
-        return int(json.loads(done.stdout)["queued"])
+        return int(json.loads(done.stdout)["counts"]["queued"])
 
     before = queued()
     assert run("enqueue", "jobs:app", "note", "--queue", "emails").returncode == 0
