@@ -1,6 +1,9 @@
 -- Lanes: the ready lists, the marks for entries that must be skipped, and the wake-up tokens.
 local M = {}
 
+-- `unpack` is bounded by Lua's stack.
+local MOST_AT_ONCE = 1000
+
 -- Refuse the call while nothing is written yet if a key of this lane has another type. Replies what was seen: whether
 -- the lane `is_new`, how many entries are `marked`, how many wake-up `tokens` there are.
 function M.check(base, lane)
@@ -28,9 +31,13 @@ function M.wake(base, lane, added, waiting)
   if errors.of(workers) or workers == 0 then return end
   waiting = waiting or redis.pcall('LLEN', keys.wake(base, lane))
   if errors.of(waiting) then return end
-  local tokens = {}
-  for i = 1, math.min(added, workers - waiting) do tokens[i] = '1' end
-  if #tokens > 0 then redis.call('RPUSH', keys.wake(base, lane), unpack(tokens)) end
+  local missing = math.min(added, workers - waiting)
+  while missing > 0 do
+    local tokens = {}
+    for i = 1, math.min(missing, MOST_AT_ONCE) do tokens[i] = '1' end
+    redis.call('RPUSH', keys.wake(base, lane), unpack(tokens))
+    missing = missing - #tokens
+  end
 end
 
 -- An id whose tombstone still lies in the list takes that entry's place instead of a second one.
@@ -110,6 +117,9 @@ end
 function M.names(value)
   if type(value) ~= 'table' or #value == 0 then
     errors.raise(errors.bad_argument('lanes must be a JSON array of lane names, highest priority first'))
+  end
+  if #value > MOST_AT_ONCE then
+    errors.raise(errors.bad_argument('a worker serves up to ' .. MOST_AT_ONCE .. ' lanes, not ' .. #value))
   end
   local names, weighted = {}, 0
   for i, entry in ipairs(value) do

@@ -121,13 +121,13 @@ end
 return function(base, args)
   if args.limit < 1 or args.limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end
   if not string.find(args.cursor, '^%d+$') then errors.raise(errors.bad_argument('cursor must be a number')) end
-  local findings = {}
+  local reply = { '0', 1 }
   local function add(kind, id, detail)
-    local at = #findings
-    findings[at + 1], findings[at + 2], findings[at + 3] = kind, id, detail
+    local at = #reply
+    reply[at + 1], reply[at + 2], reply[at + 3] = kind, id, detail
   end
   local section, of = string.match(args.section, '^([a-z_]+):?(.*)$')
-  local cursor, seen = '0', 1
+  local cursor, seen = unpack(reply)
   if section == 'records' then
     cursor, seen = scan_keys(base, args.cursor, args.limit, add)
   elseif section == 'ready' then
@@ -143,5 +143,7 @@ return function(base, args)
   else
     errors.raise(errors.bad_argument('unknown section ' .. args.section))
   end
-  return { cursor, seen, unpack(findings) }
+  -- Not by `unpack`, which is bounded by Lua's stack: a scan may answer more than it was asked for.
+  reply[1], reply[2] = cursor, seen
+  return reply
 end

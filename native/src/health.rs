@@ -49,6 +49,13 @@ struct Watched {
     state: Arc<queue::Cache>,
 }
 
+impl Watched {
+    /// What the server says of the queue, where it does so in time.
+    async fn asked(&self) -> Option<queue::State> {
+        self.state.state(self.worker.dispatcher()).await
+    }
+}
+
 impl Health {
     /// Answers for this worker, too.
     pub fn watch(&self, queue: String, worker: Worker) {

@@ -1,9 +1,12 @@
 """The compiled core by itself: what fork, exit and signals do to it, and how replies and errors arrive."""
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from helpers import Script
@@ -134,6 +137,32 @@ def test_a_forked_child_connects_anew(core: _core.Core) -> None:
     assert in_child(forget_first) == 0
     assert in_child(core.close) == 0
     assert core.command(["CLIENT", "ID"]) == before, "the parent's connection is still its own"
+
+
+def listener_at(address: str) -> int:
+    """The descriptor of this process that listens there."""
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as candidate:
+            if candidate.getsockname() == (address.rpartition(":")[0], int(address.rpartition(":")[2])):
+                return int(entry.name)
+    raise AssertionError(f"nothing listens at {address}")
+
+
+def test_a_forked_child_closes_the_port_of_its_parent_and_nothing_else(core: _core.Core) -> None:
+    health = core.health("127.0.0.1", 0)
+    descriptor = listener_at(health.address)
+
+    def fork_again() -> None:
+        health.after_fork()
+        with pytest.raises(OSError, match="descriptor"):
+            os.fstat(descriptor)
+        with Path(os.devnull).open() as other:
+            os.dup2(other.fileno(), descriptor)
+        assert in_child(lambda: (health.after_fork(), os.fstat(descriptor))) == 0
+
+    assert in_child(fork_again) == 0
+    os.fstat(descriptor)
+    health.close()
 
 
 def test_a_fork_while_others_call_is_harmless(core: _core.Core) -> None:

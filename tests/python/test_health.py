@@ -171,6 +171,16 @@ def test_a_worker_without_its_server_is_alive_and_not_ready(make_fleet: Callable
     assert (worker.metric("lease_renewed_seconds_ago") or 0) > 1
 
 
+def test_the_metrics_of_many_queues_answer_in_an_outage(make_fleet: Callable[..., Fleet]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
+        fleet = make_fleet(f"redis://127.0.0.1:{silent.getsockname()[1]}")
+        fleet.start("--health", "127.0.0.1:0", *(f"--queue=q{number}" for number in range(5)))
+        worker = probe(fleet)
+        soon(lambda: worker.get("/ready")[1].count("has not joined its queue") == 5)
+        status, text = worker.get("/metrics")
+        assert (status, text.count("ardiq_queue_known{")) == (200, 5)
+
+
 def test_a_worker_that_never_reached_its_server_is_starting(make_fleet: Callable[..., Fleet]) -> None:
     fleet = make_fleet("redis://127.0.0.1:1")
     fleet.start("--health", "127.0.0.1:0")

@@ -12,6 +12,7 @@ from helpers import SOON_S, drain, is_sound, working
 
 from ardiq import Ardiq
 from ardiq._codec import to_json
+from ardiq.errors import BadArgument
 
 
 @pytest.fixture
@@ -36,6 +37,14 @@ async def test_a_low_lane_gets_its_share(lanes_of: Any, prefetch: int | None) ->
     assert 10 <= order[:100].count("low") <= 40
     assert set(order[300:]) == {"low"}
     assert is_sound(app)
+
+
+async def test_more_lanes_than_one_call_can_carry_are_refused(app: Ardiq) -> None:
+    line = app._broker.line(asyncio.get_running_loop())
+    lanes = [f"lane {number}" for number in range(9_000)]
+    with pytest.raises(BadArgument, match="up to 1000 lanes, not 9000"):
+        await line.call("join", "w:1", 60_000, b"{}", to_json(lanes), 1)
+    assert app._broker.core.command(["EXISTS", f"{app._broker._base}workers"]) == 0, "and nothing was written"
 
 
 async def claimed_lanes(app: Ardiq, lanes: list[dict[str, Any]], want: int) -> list[str]:

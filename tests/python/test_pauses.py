@@ -188,6 +188,17 @@ async def test_more_than_one_portion_goes_back(app: Ardiq) -> None:
     assert ran == [("send", number) for number in range(2500)]
 
 
+@pytest.mark.damages_keys  # workers that are none
+async def test_a_resume_wakes_more_workers_than_fit_on_the_stack_of_lua(app: Ardiq) -> None:
+    _, send, _ = tasks(app)
+    await app.pause()
+    await app.enqueue_many(send.prepare(number) for number in range(9_000))
+    workers = [part for number in range(9_000) for part in (2**52, f"worker:{number}")]
+    app._broker.core.command(["ZADD", f"{app._broker._base}workers", *workers])
+    assert await app.resume()
+    assert app._broker.core.command(["LLEN", f"{app._broker._base}wake:default"]) == 9_000
+
+
 async def test_workers_go_on_with_what_a_dead_client_left(app: Ardiq) -> None:
     ran, send, _ = tasks(app)
     await app.pause(send)

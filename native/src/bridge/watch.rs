@@ -3,7 +3,7 @@
 //! Owns: when they start and end. Must not know: what they look at.
 
 use std::collections::HashSet;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -51,23 +51,36 @@ impl Drop for Running {
     }
 }
 
+/// A socket by its number, and by what tells it from a later one of that number.
+struct Socket {
+    descriptor: RawFd,
+    inode: Option<libc::ino_t>,
+}
+
+/// Of what is open under this number.
+fn inode(descriptor: RawFd) -> Option<libc::ino_t> {
+    let mut status = MaybeUninit::uninit();
+    // SAFETY: `fstat` fills the whole of `status` where it answers 0, and refuses a number that is not open.
+    unsafe { (libc::fstat(descriptor, status.as_mut_ptr()) == 0).then(|| status.assume_init().st_ino) }
+}
+
 /// Probes and metrics over HTTP, for as long as it lives.
 #[pyclass(frozen, module = "ardiq._core")]
 pub struct Health {
     running: Running,
     address: SocketAddr,
-    descriptor: RawFd,
+    listener: Socket,
     health: ManuallyDrop<Arc<health::Health>>,
 }
 
 impl Health {
     pub(crate) fn start(state: Arc<State>, host: &str, port: u16) -> PyResult<Self> {
         let (listener, address) = health::bind(host, port).map_err(os_error)?;
-        let descriptor = listener.as_raw_fd();
+        let socket = Socket { descriptor: listener.as_raw_fd(), inode: inode(listener.as_raw_fd()) };
         let health = Arc::<health::Health>::default();
         let task = state.runtime.spawn(health::serve(listener, health.clone()));
         let running = Running::new(state, task.abort_handle());
-        Ok(Self { running, address, descriptor, health: ManuallyDrop::new(health) })
+        Ok(Self { running, address, listener: socket, health: ManuallyDrop::new(health) })
     }
 
     pub(super) fn watch(&self, queue: String, worker: Worker) {
@@ -98,9 +111,13 @@ impl Health {
 
     /// In a forked child: leaves the port to the parent and who comes after it.
     fn after_fork(&self) {
-        if !self.running.is_mine() {
+        // Closed before, by this process's parent or a call like this one in it, its number may be of another file by now.
+        if !self.running.is_mine()
+            && self.listener.inode.is_some()
+            && inode(self.listener.descriptor) == self.listener.inode
+        {
             // SAFETY: nothing in this process knows of it: its owner is a copy that nobody touches.
-            unsafe { libc::close(self.descriptor) };
+            unsafe { libc::close(self.listener.descriptor) };
         }
     }
 }

@@ -27,12 +27,14 @@ pub async fn render(watched: &[Watched]) -> String {
         let help = "For how long the event loop has not turned; 0 while it does.";
         text.gauge("loop_stalled_seconds", help, &[], stall.stalled().as_secs_f64());
     }
-    for one in watched {
+    // All at once: one server that is away keeps every queue waiting as long as a single one.
+    let asking: Vec<_> = watched.iter().cloned().map(|one| tokio::spawn(async move { one.asked().await })).collect();
+    for (one, asking) in watched.iter().zip(asking) {
         text.worker(one);
         if let Some(observer) = one.worker.observer() {
             text.seen(&one.queue, &observer.seen());
         }
-        let state = one.state.state(one.worker.dispatcher()).await;
+        let state = asking.await.ok().flatten();
         text.queue(&one.queue, state.as_ref());
     }
     text.finish()
