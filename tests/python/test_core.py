@@ -17,7 +17,8 @@ from ardiq.embedded import Server
 BASE = "ardiq:{core}:"
 
 PROGRAM = """
-import os, signal, sys, threading, time
+import os, signal, sys, threading, time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of a fork beside threads; it is tried here
 from ardiq import _core, errors
 core = _core.Core(sys.argv[1], "ardiq:{core}:")
 """
