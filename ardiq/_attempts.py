@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import context
 from ._codec import from_json, to_json
 from ._signing import without_signature
-from .errors import BadSignature, InvalidArguments, Retry, Snooze
 from .executors import Process
 from .models import ErrorContext, ExecutionContext
-from .retries import RetryRules
+from .retries import Decision, RetryRules, leaves
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -75,12 +74,15 @@ class HandBack(asyncio.CancelledError):
 
 
 class FromChild(Exception):
-    """The cause of an error that was raised in a child process: what it looked like there."""
+    """The cause of an error that was raised in a child process: what it looked like there, and what the task's retry
+    rules say of it, which saw the exception itself; None where that could not be said.
+    """
 
-    def __init__(self, text: str, traceback: str) -> None:
+    def __init__(self, text: str, traceback: str, decision: Decision | None) -> None:
         super().__init__(text)
         self.text = text
         self.traceback = traceback
+        self.decision = decision
 
     def __str__(self) -> str:
         return self.traceback
@@ -321,16 +323,18 @@ class Attempts:
     def _judge(self, entry: Registered, claim: Claim, run_s: float, error: BaseException) -> _Verdict:
         task_id, tries = claim[0], claim[8]
         rules = entry.retries
-        if isinstance(error, Snooze):
-            return self._snooze(claim, rules, error)
+        # A child's exception was judged there: not all of it can travel.
+        judged = error.__cause__.decision if isinstance(error.__cause__, FromChild) else None
+        outcome, delay_ms, asked = judged or rules.decide(tries, error)
+        if outcome == SNOOZE:
+            return self._snooze(claim, rules, error, delay_ms)
         text = str(error) if isinstance(error, TimedOut) else error_text(error)
-        asked = isinstance(error, Retry)
         details: dict[str, Any] = {}
         if entry.task is not None and not asked:
             details["traceback"] = error_traceback(error)
-        will_retry = not isinstance(error, InvalidArguments | BadSignature) and rules.allow(tries, error)
+        will_retry = outcome == RETRY
         if will_retry:
-            details["delay_ms"] = delay_ms = rules.delay_ms(tries, error)
+            details["delay_ms"] = delay_ms
             if rules.max_age_ms:
                 details["max_age_ms"] = rules.max_age_ms
             level, what = logging.INFO if asked else logging.WARNING, "retry scheduled"
@@ -344,14 +348,13 @@ class Attempts:
         hooks = None
         if self._app._error_hooks and not (asked and will_retry):
             hooks = ErrorContext(claim[2], task_id, error, tries, will_retry)
-        outcome = RETRY if will_retry else FAILED
         return _Verdict(outcome, text.encode(errors="backslashreplace"), to_json(details), hooks)
 
-    def _snooze(self, claim: Claim, rules: RetryRules, error: Snooze) -> _Verdict:
-        ms = error.delay_ms
+    def _snooze(self, claim: Claim, rules: RetryRules, error: BaseException, ms: int) -> _Verdict:
         log.info("task snoozed id=%s name=%r delay_ms=%d", claim[0], claim[2], ms, extra=self.fields(claim))
-        details = {"delay_ms": error.delay_ms, "max_age_ms": rules.max_age_ms or _LONGEST_SNOOZED_MS}
-        return _Verdict(SNOOZE, str(error).encode(errors="backslashreplace"), to_json(details), None)
+        details = {"delay_ms": ms, "max_age_ms": rules.max_age_ms or _LONGEST_SNOOZED_MS}
+        reason = ", ".join(dict.fromkeys(map(str, leaves(error))))
+        return _Verdict(SNOOZE, reason.encode(errors="backslashreplace"), to_json(details), None)
 
     def has_last_words(self, claim: Claim, verdict: _Verdict) -> bool:
         """Whether `last_words` has anything to do; from any thread."""

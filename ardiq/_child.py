@@ -73,7 +73,7 @@ class _Reports:
     def add(self, claim: tuple[Any, ...], **report: Any) -> None:
         self.send(frame(["report", claim[1], report]))
 
-    def noted(self, claim: tuple[Any, ...]) -> dict[str, bytes]:
+    def noted(self, claim: tuple[Any, ...], to_add: bool = False) -> dict[str, bytes]:
         if self._noted[0] != claim[1]:
             self._noted = (claim[1], {})
         return self._noted[1]
@@ -138,23 +138,39 @@ def _attempt(where: list[str], module: str, path: str, claim: list[Any], max_mem
         if _stopping:
             raise
         _limit_memory(None)
-        failure = error
+        failure, decision = error, None
+        with suppress(Exception):  # what cannot be judged here is judged by the worker
+            decision = _registered(module, path, claim[2]).retries.decide(claim[8], error)
         if max_memory_mb is not None and isinstance(error, MemoryError):
             kind = "spent"  # what it holds may never be free again
             text = f"the task needed more than its memory limit of {max_memory_mb} MiB"
             failure = MemoryError(text).with_traceback(error.__traceback__)
-        return _failure(kind, failure)
+        return frame([kind, _described(failure), _printable(error_traceback(failure)), decision])
 
 
-def _failure(kind: str, error: BaseException) -> bytes:
-    raised = type(error)
-    rest = [raised.__module__, raised.__qualname__, error_text(error), error_traceback(error)]
-    rest = [text.encode(errors="backslashreplace").decode() for text in rest]
-    delay_ms = getattr(error, "delay_ms", None)
+def _described(error: BaseException) -> list[Any]:
+    """An exception for the worker to rebuild: its class, its text, and as much of what it holds as can travel."""
+    kind, text = type(error), _printable(error_text(error))
+    if isinstance(error, BaseExceptionGroup):
+        args: list[Any] = [error.message]
+        parts = [_described(each) for each in error.exceptions]
+    else:
+        # What cannot travel is in the text.
+        args, parts = list(error.args) if _travels(error.args) else [text], []
+    held = {name: value for name, value in vars(error).items() if _travels(value)}
+    return [kind.__module__, _printable(kind.__qualname__), text, args, parts, held]
+
+
+def _travels(value: Any) -> bool:
     try:
-        return frame([kind, *rest, list(error.args), delay_ms])
-    except Exception:  # arguments that cannot travel: the text has them
-        return frame([kind, *rest, [rest[2]], None])
+        frame(value)
+    except Exception:
+        return False
+    return True
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _limit_memory(max_memory_mb: int | None) -> None:

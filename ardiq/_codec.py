@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, time
 from math import isfinite
 from types import NoneType
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,8 @@ from ._signature import MISSING, Signature, invalid
 
 CUSTOM = "custom"
 TYPED = "json+types"
+NOT_SENT = "not-sent"
+"""Of a result that could not be sent, where none is kept: the bytes are the reason."""
 
 _SCALARS = frozenset({str, int, bool, NoneType})
 _SCALARS_AND_FLOAT = _SCALARS | {float}
@@ -96,6 +98,12 @@ def from_json(data: bytes) -> Any:
         return json.loads(data)  # msgspec refuses lone surrogates
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
+
+
+class NotSent(NamedTuple):
+    """Stands for a result that could not be sent, where none is kept."""
+
+    reason: str
 
 
 class _Mode:
@@ -178,17 +186,19 @@ def plain_json(label: str, value: Any) -> bytes:
 class Codec:
     """The wire format of one app: the default, or the user's own serializer."""
 
-    __slots__ = ("_limit", "deserializer", "is_custom", "serializer")
+    __slots__ = ("_keeps_results", "_limit", "deserializer", "is_custom", "serializer")
 
     def __init__(
         self,
         serializer: Callable[[Any], bytes] | None,
         deserializer: Callable[[bytes], Any] | None,
         limit: int,
+        keeps_results: bool = True,
     ) -> None:
         self.serializer = serializer
         self.deserializer = deserializer
         self._limit = limit
+        self._keeps_results = keeps_results
         self.is_custom = serializer is not None
 
     def encode_call(
@@ -345,14 +355,24 @@ class Codec:
         return receive
 
     def encode_result(self, name: str, signature: Signature | None, value: Any) -> tuple[bytes, str]:
-        """A task's result to its bytes and codec.
+        """A task's result to its bytes and codec. Where none is kept, none fails the task: the reason takes its place.
 
         Raises:
-            TypeError: it cannot travel.
-            ValueError: it is larger than the limit.
+            InvalidResult: it cannot travel, or is larger than the limit.
         """
         if value is None and not self.is_custom:
             return b"null", ""
+        if type(value) is NotSent:
+            return value.reason.encode(), NOT_SENT
+        try:
+            return self._encode_result(name, signature, value)
+        except Exception as error:
+            refusal = _invalid_result(name, error)
+            if self._keeps_results:
+                raise refusal from error
+            return str(refusal).encode(errors="backslashreplace"), NOT_SENT
+
+    def _encode_result(self, name: str, signature: Signature | None, value: Any) -> tuple[bytes, str]:
         if self.serializer is not None:
             data, codec = self._serialize(value, name), CUSTOM
         else:
@@ -389,11 +409,14 @@ class Codec:
 
         Raises:
             TypeError: it does not fit the annotation.
+            InvalidResult: it was not sent.
         """
         if not codec and signature is None:
             return from_json(data) if data else None
         if codec == CUSTOM:
             return self._deserialize(data)
+        if codec == NOT_SENT:
+            raise _invalid_result("", data.decode(errors="replace"))
         codec, _, name = codec.partition(":")
         mode = self._mode(codec)
         value = mode.decode(data) if data else None
@@ -469,3 +492,14 @@ def _why_not(what: str, value: Any, hint: Any) -> str:
     else:
         remedy = "its annotation does not bring it back; pass plain data"
     return f"{what} is a {kind} that would not arrive as it was sent: {remedy}, or give the app a serializer"
+
+
+def _invalid_result(name: str, why: object) -> TypeError:
+    """An `InvalidResult`."""
+    from .errors import InvalidResult
+
+    if isinstance(why, RecursionError):
+        why = f"the result of task {name!r} is nested too deeply, or contains itself"
+    elif isinstance(why, Exception) and f"task {name!r}" not in str(why):
+        why = f"the result of task {name!r} cannot be sent: {why!r}"
+    return InvalidResult(str(why))

@@ -162,7 +162,7 @@ class InlineLine:
         """Of the reports: whether the attempt is still wanted."""
         return self._attempts.is_current(claim[1])
 
-    def noted(self, claim: tuple[Any, ...]) -> dict[str, bytes]:
+    def noted(self, claim: tuple[Any, ...], to_add: bool = False) -> dict[str, bytes]:
         """Of the reports: what the attempt has noted so far."""
         return self._noted.setdefault(claim[1], {})
 

@@ -19,12 +19,15 @@ class Notes(MutableMapping[str, Any]):
     one, set it again.
     """
 
-    __slots__ = ("_claim", "_noted", "_reports")
+    __slots__ = ("_alone", "_claim", "_reports")
 
     def __init__(self, reports: "Reports | None", claim: tuple[Any, ...]) -> None:
         self._reports = reports
         self._claim = claim
-        self._noted = {} if reports is None else reports.noted(claim)
+        self._alone: dict[str, bytes] = {}  # where nobody keeps them
+
+    def _noted(self, to_add: bool = False) -> dict[str, bytes]:
+        return self._alone if self._reports is None else self._reports.noted(self._claim, to_add)
 
     def __setitem__(self, name: str, value: Any) -> None:
         if not isinstance(name, str):
@@ -37,25 +40,26 @@ class Notes(MutableMapping[str, Any]):
                 f"note {name!r} has {len(text):,} bytes of JSON, over the limit of {_LONGEST:,}: store large data "
                 "elsewhere and note its address"
             )
-        if name not in self._noted and len(self._noted) >= _MOST:
+        noted = self._noted(to_add=True)
+        if name not in noted and len(noted) >= _MOST:
             raise ValueError(f"a task has up to {_MOST} notes, {name!r} would be one more")
-        self._noted[name] = text
+        noted[name] = text
         if self._reports is not None:
             self._reports.add(self._claim, notes={name: text})
 
     def __getitem__(self, name: str) -> Any:
-        return from_json(self._noted[name])
+        return from_json(self._noted()[name])
 
     def __delitem__(self, name: str) -> None:
-        del self._noted[name]
+        del self._noted()[name]
         if self._reports is not None:
             self._reports.add(self._claim, notes={name: b""})
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(self._noted))
+        return iter(list(self._noted()))
 
     def __len__(self) -> int:
-        return len(self._noted)
+        return len(self._noted())
 
     def __repr__(self) -> str:
         return f"Notes({dict(self)!r})"

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import context
 from ._attempts import Claim, FromChild, HandBack, Registered, within
-from ._codec import from_msgpack, to_msgpack
+from ._codec import NOT_SENT, NotSent, from_msgpack, to_msgpack
 from ._memory import oom_kills
 from .errors import ProcessDied
+from .retries import Decision
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -182,8 +183,13 @@ class Processes:
         else:
             self._idle.append(child)
         if kind != "value":
-            raise _error(*rest)
+            described, traceback, decision = rest
+            raised = _rebuilt(*described)
+            raised.__cause__ = FromChild(described[2], traceback, decision and Decision(*decision))
+            raise raised
         data, codec = rest
+        if codec == NOT_SENT:
+            return NotSent(data.decode())
         return self._app._codec.decode_result(data, codec, lambda _: entry.signature)
 
     async def _answer(self, child: _Child, request: Any, claim: Claim) -> list[Any]:
@@ -248,17 +254,14 @@ class Processes:
         await asyncio.shield(stop)
 
 
-def _error(module: str, path: str, text: str, traceback: str, args: list[Any], delay_ms: Any) -> Exception:
-    """An exception like the one in the child, for retry rules and hooks to look at."""
-    error: Exception
+def _rebuilt(module: str, path: str, text: str, args: list[Any], parts: list[Any], held: dict[str, Any]) -> Exception:
+    """An exception like the one in the child, for middleware and hooks to look at."""
     try:
         kind: Any = reduce(getattr, path.split("."), importlib.import_module(module))
-        error = kind.__new__(kind, *args)
+        error = kind.__new__(kind, *args, *([[_rebuilt(*part) for part in parts]] if parts else []))
         if not isinstance(error, Exception):
             raise TypeError(f"{path} would end more than the task")
+        vars(error).update(held)
     except Exception:
-        error = RuntimeError(text)
-    if delay_ms is not None:
-        error.delay_ms = delay_ms  # type: ignore[attr-defined]
-    error.__cause__ = FromChild(text, traceback)
+        return RuntimeError(text)
     return error

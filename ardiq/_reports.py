@@ -66,10 +66,12 @@ class Reports:
         except RuntimeError:  # the loop is closed, and with it the worker
             return
 
-    def noted(self, claim: tuple[Any, ...]) -> dict[str, bytes]:
-        """What the attempt of this claim has noted so far, to be kept by whoever notes more."""
+    def noted(self, claim: tuple[Any, ...], to_add: bool = False) -> dict[str, bytes]:
+        """What the attempt of this claim has noted so far; kept only where something is `to_add`, of which `add` is
+        told, too: a `send` after the attempt lets it go.
+        """
         with self._lock:
-            return self._noted.setdefault(claim[1], {})
+            return self._noted.setdefault(claim[1], {}) if to_add else self._noted.get(claim[1], {})
 
     def is_current(self, claim: tuple[Any, ...]) -> bool:
         """Whether the attempt is still wanted: not aborted, timed out or given to others."""

@@ -153,6 +153,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             _options.optional_callable("serializer", serializer),
             _options.optional_callable("deserializer", deserializer),
             _options.integer("payload_limit", payload_limit, least=1),
+            keeps_results=self._result_ttl_ms != 0,
         )
         takes_unsigned = _options.boolean("takes_unsigned", takes_unsigned)
         self._signer = None if signing_key is None else Signer(read_keys(signing_key), takes_unsigned)

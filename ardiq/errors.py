@@ -121,6 +121,12 @@ class InvalidArguments(TypeError):
     """
 
 
+class InvalidResult(TypeError):
+    """What a task returned cannot be kept: it would not arrive as it is, the serializer refused it, or it is larger
+    than `payload_limit`. Another try would only do the work again, so the task fails at once.
+    """
+
+
 class BadSignature(ArdiqError):
     """A task was not enqueued with a `signing_key` of the worker, or changed since: it fails at once, unrun."""
 

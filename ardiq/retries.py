@@ -5,10 +5,10 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from . import _options
-from .errors import Retry
+from .errors import BadSignature, InvalidArguments, InvalidResult, Retry, Snooze
 
 log = logging.getLogger("ardiq")
 
@@ -81,6 +81,24 @@ class ExponentialBackoff:
         return random.uniform(0, longest) if self.jitter else longest  # no secret depends on it
 
 
+class Decision(NamedTuple):
+    """What is to become of an attempt that raised.
+
+    Attributes:
+        outcome: `retry`, `snooze` or `failed`.
+        delay_ms: how long to wait before the next attempt.
+        asked: the task asked for it, by `Retry` or `Snooze` and nothing else.
+    """
+
+    outcome: str
+    delay_ms: int
+    asked: bool
+
+
+# No further try would end otherwise.
+_FINAL = (BadSignature, InvalidArguments, InvalidResult)
+
+
 class RetryRules:
     """When and how soon one task is tried again: its retry options, checked."""
 
@@ -103,26 +121,55 @@ class RetryRules:
         if max_age is not None and self.max_age_ms <= 0:
             raise ValueError(f"max_age must be positive, not {max_age}")
 
+    def decide(self, tries: int, error: BaseException) -> Decision:
+        """What is to become of attempt `tries`, which raised this.
+
+        A group is tried again only if each exception in it would be. It snoozes if all of them do. Where some ask for a
+        delay, it is the longest one asked for.
+        """
+        raised = leaves(error)
+        if all(isinstance(each, Snooze) for each in raised):
+            return Decision("snooze", self.delay_ms(tries, error), asked=True)
+        asked = all(isinstance(each, Retry | Snooze) for each in raised)
+        if not self.allow(tries, error):
+            return Decision("failed", 0, asked)
+        return Decision("retry", self.delay_ms(tries, error), asked)
+
     def allow(self, tries: int, error: BaseException) -> bool:
         """Whether this failure of attempt `tries` is followed by another attempt."""
-        if tries > self.max_retries:
+        return tries <= self.max_retries and self._allows(error)
+
+    def _allows(self, error: BaseException, named: bool = False) -> bool:
+        """`named`: `retry_on` has the class of the group it is in."""
+        if isinstance(error, _FINAL):
             return False
-        if isinstance(error, Retry):
+        if isinstance(error, Retry | Snooze):
             return True
         if self._give_up_on and isinstance(error, self._give_up_on):
             return False
-        return self._retry_on is None or isinstance(error, self._retry_on)
+        named = named or self._retry_on is None or isinstance(error, self._retry_on)
+        if isinstance(error, BaseExceptionGroup):
+            return all(self._allows(each, named) for each in error.exceptions)
+        return named
 
     def delay_ms(self, tries: int, error: BaseException) -> int:
         """The pause before the next attempt. A policy that raises is logged, and the default takes its place."""
-        if isinstance(error, Retry) and error.delay_ms is not None:
-            return min(max(0, int(error.delay_ms)), _LONGEST_MS)
+        asked = [each.delay_ms for each in leaves(error) if isinstance(each, Retry | Snooze)]
+        if delays := [int(delay_ms) for delay_ms in asked if delay_ms is not None]:
+            return min(max(0, *delays), _LONGEST_MS)
         try:
             pause_ms = _options.milliseconds("what a retry policy returns", self._pause(tries, error))
             return min(max(0, pause_ms), _LONGEST_MS)
         except Exception:
             log.exception("the retry policy failed; waiting the default time")
             return tries * tries * 1000
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """The exceptions of a group, however deep it is; else the exception itself."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in leaves(each)]
+    return [error]
 
 
 def _policy(value: Any, backoff_ms: int) -> Callable[[int, BaseException], Any]:

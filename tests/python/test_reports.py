@@ -424,3 +424,30 @@ async def test_the_deadline_is_the_end_of_the_timeout(app: Ardiq, executor: str,
         deadline, now = (await result_of(await limited.enqueue())).value
         assert before + 1000 <= deadline <= now + 1000
         assert (await result_of(await free.enqueue())).value[0] is None
+
+
+async def test_reading_the_notes_leaves_nothing_behind(app: Ardiq) -> None:
+    @app.task
+    async def look() -> int:
+        task = current_task()
+        assert task is not None
+        one, other = task.meta, task.meta
+        return len(one) + len(other)
+
+    async with working(app):
+        for _ in range(20):
+            assert (await result_of(await look.enqueue())).value == 0
+        assert app._workers[0]._reports._noted == {}
+
+
+async def test_all_views_of_the_notes_show_the_same(app: Ardiq) -> None:
+    @app.task
+    async def look() -> int:
+        task = current_task()
+        assert task is not None
+        one, other = task.meta, task.meta
+        one["rows"] = 7
+        return int(other["rows"])
+
+    async with working(app):
+        assert (await result_of(await look.enqueue())).value == 7
