@@ -8,7 +8,8 @@ containers, recognised by their exact types.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, time
+from datetime import date, time, timedelta
+from decimal import Decimal
 from math import isfinite
 from types import NoneType
 from typing import Any, NamedTuple
@@ -16,7 +17,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from . import _conversion
-from ._signature import MISSING, Signature, invalid
+from ._sameness import same
+from ._signature import MISSING, PLAIN, Readers, Signature, invalid
 
 CUSTOM = "custom"
 TYPED = "json+types"
@@ -69,6 +71,12 @@ def _base_value(value: Any) -> Any:
         return int.__index__(value)
     if isinstance(value, float):
         return float.__float__(value)
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return timedelta(value.days, value.seconds, value.microseconds)
+    if isinstance(value, Decimal):
+        return Decimal.__str__(value)
     plain = _conversion.to_plain(value)
     if plain is not value:
         return plain
@@ -124,9 +132,17 @@ class _Mode:
             back = self.decode(self.encode(value))
             if self.typed and hint is not MISSING:
                 back = _conversion.convert(back, hint, self.str_keys)
-            return _same(value, back)
+            return same(value, back)
         except Exception:
             return False
+
+    def takes(self, value: Any) -> bool:
+        """Whether it can be written at all."""
+        try:
+            self.encode(value)
+        except (OverflowError, UnicodeEncodeError):
+            return False
+        return True
 
     def restore(self, value: Any, hint: Any, label: str) -> Any:
         if hint is MISSING:
@@ -148,28 +164,6 @@ _MODES = {
 }
 _UNTYPED = tuple(mode for mode in _MODES.values() if not mode.typed)
 _ALL = tuple(_MODES.values())
-
-
-def _same(sent: Any, back: Any) -> bool:
-    """Whether `back` is as good as `sent` to whoever receives it; lists stand for tuples."""
-    if isinstance(sent, list | tuple):
-        return isinstance(back, list | tuple) and len(sent) == len(back) and all(map(_same, sent, back))
-    if isinstance(sent, dict):
-        if not isinstance(back, dict) or len(sent) != len(back):
-            return False
-        keys = {key: key for key in back}
-        return all(key in keys and _same(key, keys[key]) and _same(value, back[key]) for key, value in sent.items())
-    if isinstance(sent, datetime | time):
-        return type(back) is type(sent) and bool(sent == back) and sent.utcoffset() == back.utcoffset()
-    if isinstance(sent, bool) or isinstance(back, bool):
-        return sent is back
-    if isinstance(sent, int | float) and isinstance(back, int | float):
-        return bool(sent == back) or (sent != sent and back != back)
-    if type(back) is not type(sent) and not isinstance(sent, str | bytes | bytearray):
-        return False
-    if getattr(type(sent), "__eq__", None) is object.__eq__:  # equal only to itself
-        return to_json(sent) == to_json(back)
-    return bool(sent == back)
 
 
 def plain_json(label: str, value: Any) -> bytes:
@@ -225,39 +219,35 @@ class Codec:
                     found = survey(args)
                     if kwargs:
                         found |= survey(kwargs.values())
+                encode: Callable[[Any], bytes] = to_json
                 if found and not (found == _TUPLE and (signature is None or not signature.wants_tuples)):
-                    return self._encode_call_slowly(name, signature, args, kwargs, found)
-                a = to_json(args) if args else b"[]"
-                k = to_json(kwargs) if kwargs else b""
+                    mode = self._choose(_labelled(name, signature, args, kwargs), found)
+                    encode, codec = mode.encode, mode.codec
+                a = encode(args) if args or codec else b"[]"
+                k = encode(kwargs) if kwargs else b""
             except RecursionError:
                 raise ValueError(f"an argument of task {name!r} is nested too deeply, or contains itself") from None
         if len(a) + len(k) > self._limit:
             raise self._too_large(f"the arguments of task {name!r} are", len(a) + len(k))
         return a, k, codec
 
-    def _encode_call_slowly(
-        self,
-        name: str,
-        signature: Signature | None,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        found: int,
-    ) -> tuple[bytes, bytes, str]:
-        rows = _labelled(signature, args, kwargs)
+    def _choose(self, rows: list[tuple[str, Any, Any]], found: int) -> _Mode:
+        """How values travel of which plain JSON would change some: each with what to call it and its annotation.
+
+        Raises:
+            TypeError: one cannot travel; it is named.
+        """
         hinted = any(hint is not MISSING and survey((value,)) for _, value, hint in rows)
-        mode = _MODES["msgpack"]
-        if found & _OTHER or (found & _TUPLE and hinted) or not _fits_msgpack(mode, args, kwargs):
-            modes = list(_ALL if hinted else _UNTYPED)
-            for label, value, hint in rows:
-                modes = [mode for mode in modes if mode.carries(value, hint)]
-                if not modes:
-                    raise TypeError(_why_not(f"{label} of task {name!r}", value, hint))
-            mode = modes[0]
-        a = mode.encode(args)
-        k = mode.encode(kwargs) if kwargs else b""
-        if len(a) + len(k) > self._limit:
-            raise self._too_large(f"the arguments of task {name!r} are", len(a) + len(k))
-        return a, k, mode.codec
+        if not found & _OTHER and not (found & _TUPLE and hinted):
+            mode = _MODES["msgpack" if found & _MSGPACK else ""]
+            if all(mode.takes(value) for _, value, _ in rows):
+                return mode
+        modes = list(_ALL if hinted else _UNTYPED)
+        for label, value, hint in rows:
+            modes = [mode for mode in modes if mode.carries(value, hint)]
+            if not modes:
+                raise TypeError(_why_not(label, value, hint))
+        return modes[0]
 
     def decode_call(
         self, args: bytes, kwargs: bytes, codec: str, signature: Signature | None
@@ -279,6 +269,8 @@ class Codec:
             a = mode.decode(args)
             k = mode.decode(kwargs) if kwargs else {}
             if mode.typed and signature is not None:
+                signature = signature.annotated(a, k)
+            if mode.typed and signature is not None:
                 named = zip(signature.positional(len(a)), a, strict=True)
                 a = [mode.restore(v, hint, f"argument {label!r}") for (label, hint), v in named]
                 k = {key: mode.restore(v, signature.hint(key), f"argument {key!r}") for key, v in k.items()}
@@ -287,20 +279,70 @@ class Codec:
         return list(a), k
 
     def encode_fitting(
-        self, name: str, signature: Signature | None, args: list[Any], kwargs: dict[str, Any]
+        self, name: str, signature: Signature | None, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[bytes, bytes, str]:
-        """As `encode_call`, for who must know now that the task's worker will take it.
+        """As `encode_call`, of a call that the task's worker will take.
 
         Raises:
-            TypeError: the arguments do not fit the function, or one its annotation.
+            TypeError: the arguments do not fit the function, or one does not fit its annotation or cannot travel.
             ValueError: as `encode_call`.
         """
-        if signature is not None:
+        if signature is None:
+            return self.encode_call(name, signature, args, kwargs)
+        kinds: Any = tuple(map(type, args))
+        if kwargs:
+            kinds = kinds, tuple(kwargs), tuple(map(type, kwargs.values()))
+        known = signature.fitting.get(kinds)
+        if known is PLAIN and not self.is_custom:
+            a = to_json(args) if args else b"[]"
+            k = to_json(kwargs) if kwargs else b""
+            if len(a) + len(k) > self._limit:
+                raise self._too_large(f"the arguments of task {name!r} are", len(a) + len(k))
+            return a, k, ""
+        if known is None:
             signature.check(args, kwargs)
         call = self.encode_call(name, signature, args, kwargs)
-        if signature is not None and not self.is_custom:
-            self.receive_call(*call, signature)
+        if not self.is_custom and signature.inner is None:
+            self._rehearse(call, name, signature, known or signature.readers_of(args, kwargs))
+        if known is None and not self.is_custom:
+            signature.remember(kinds, args, kwargs)
         return call
+
+    def encode_readable(
+        self, name: str, signature: Signature | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[bytes, bytes]:
+        """As `encode_fitting`, of what is kept for later: text that an own serializer has no part in, and that arrives
+        as it was without a word on how.
+
+        Raises:
+            TypeError: as `encode_fitting`, or JSON cannot carry an argument.
+        """
+        codec = Codec(None, None, self._limit) if self.is_custom else self
+        a, k, how = codec.encode_fitting(name, None if self.is_custom else signature, args, kwargs)
+        if how and not (how == TYPED and signature is not None and signature.converts):
+            raise TypeError(f"the arguments of task {name!r} must be what JSON can carry, and one is not")
+        return a, k
+
+    def _rehearse(
+        self, call: tuple[bytes, bytes, str], name: str, signature: Signature, readers: Readers | None
+    ) -> None:
+        """Receive a call as its worker will, to refuse what that would refuse."""
+        a, k, codec = call
+        if codec and self._mode(codec).typed:
+            return  # it was tried to choose the codec
+        if not codec and readers is not None:
+            try:
+                if readers.args is not None:
+                    readers.args(a)
+                if readers.kwargs is not None:
+                    readers.kwargs(k)
+                return
+            except msgspec.DecodeError:
+                pass  # explained below
+        try:
+            self.receive_call(a, k, codec, signature)
+        except TypeError as error:
+            raise TypeError(f"task {name!r}: {error}") from None
 
     def receive_call(
         self, args: bytes, kwargs: bytes, codec: str, signature: Signature | None
@@ -320,10 +362,9 @@ class Codec:
                 k = _decode_json_strict(kwargs) if kwargs else {}
                 # Read once for the shape of the call, and again by the types of that shape.
                 if type(a) is list and type(k) is dict and (readers := signature.readers_of(a, k)) is not None:
-                    read, read_keywords = readers
                     return (
-                        a if read is None else list(read(args)),
-                        k if read_keywords is None else read_keywords(kwargs),
+                        a if readers.args is None else list(readers.args(args)),
+                        k if readers.kwargs is None else readers.kwargs(kwargs),
                     )
             except msgspec.DecodeError:
                 pass  # explained below
@@ -336,7 +377,7 @@ class Codec:
             raise invalid(f"the stored arguments cannot be read: {error}") from None
         if signature is None:
             return a, k
-        return signature.convert(a, k, mode.str_keys if mode else None)
+        return signature.convert(a, k, mode.str_keys if mode else None, mode is not None and mode.typed)
 
     def receiver(self, signature: Signature | None) -> Callable[[bytes], Sequence[Any]]:
         """`receive_call` for what most calls have: positional arguments in JSON. What was left out may be there as its
@@ -376,25 +417,22 @@ class Codec:
         if self.serializer is not None:
             data, codec = self._serialize(value, name), CUSTOM
         else:
-            values, hint = (value,), MISSING
-            found = survey(values)
-            if found and signature is not None:
-                hint = signature.returns
-            if found & _OTHER or (found and hint is not MISSING):
-                for mode in _ALL if hint is not MISSING else _UNTYPED:
-                    if mode.carries(value, hint):
-                        data = mode.encode(value)
-                        codec = f"{mode.codec}:{name}" if mode.typed else mode.codec
-                        break
-                else:
-                    raise TypeError(_why_not(f"the result of task {name!r}", value, hint))
-            elif found & _MSGPACK:
-                data, codec = to_msgpack(value), "msgpack"
-            else:
-                data, codec = to_json(value), ""
+            data, codec = self._encode_value(name, signature, value)
         if len(data) > self._limit:
             raise self._too_large(f"the result of task {name!r} is", len(data))
         return data, codec
+
+    def _encode_value(self, name: str, signature: Signature | None, value: Any) -> tuple[bytes, str]:
+        what = f"the result of task {name!r}"
+        try:
+            found = survey((value,))
+            if not found:
+                return to_json(value), ""
+            hint = MISSING if signature is None else signature.returns
+            mode = self._choose([(what, value, hint)], found)
+            return mode.encode(value), f"{mode.codec}:{name}" if mode.typed else mode.codec
+        except RecursionError:
+            raise ValueError(f"{what} is nested too deeply, or contains itself") from None
 
     def decode_result(
         self,
@@ -424,8 +462,15 @@ class Codec:
             if not mode.typed:
                 return value
             signature = signature_of(name)
-        name = name or (signature.name if signature else "")
-        return value if signature is None else mode.restore(value, signature.returns, f"the result of task {name!r}")
+        if signature is None:
+            return value
+        name = name or signature.name
+        try:
+            return mode.restore(value, signature.returns, f"the result of task {name!r}")
+        except TypeError:
+            if mode.typed or signature.inner is None:
+                raise
+            return value
 
     def canonical(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         """The same bytes for the same call in every process, whatever the order of keywords; as in ArdiQ 1.2."""
@@ -463,30 +508,30 @@ class Codec:
         )
 
 
-def _fits_msgpack(mode: _Mode, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    try:
-        mode.encode(args), mode.encode(kwargs)
-    except (OverflowError, UnicodeEncodeError):
-        return False
-    return True
-
-
 def _labelled(
-    signature: Signature | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+    name: str, signature: Signature | None, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> list[tuple[str, Any, Any]]:
     """Each argument with what to call it and its annotation."""
+    signature = signature and signature.annotated(args, kwargs)
     if signature is None:
-        rows = [(f"argument {i}", value, MISSING) for i, value in enumerate(args, 1)]
-        return rows + [(f"argument {key!r}", value, MISSING) for key, value in kwargs.items()]
-    rows = [
-        (f"argument {label!r}", value, hint)
-        for (label, hint), value in zip(signature.positional(len(args)), args, strict=True)
-    ]
-    return rows + [(f"argument {key!r}", value, signature.hint(key)) for key, value in kwargs.items()]
+        rows = [(f"argument {i} of task {name!r}", value, MISSING) for i, value in enumerate(args, 1)]
+    else:
+        rows = [
+            (f"argument {label!r} of task {name!r}", value, hint)
+            for (label, hint), value in zip(signature.positional(len(args)), args, strict=True)
+        ]
+    for key, value in kwargs.items():
+        rows.append((f"argument {key!r} of task {name!r}", value, signature.hint(key) if signature else MISSING))
+    return rows
 
 
 def _why_not(what: str, value: Any, hint: Any) -> str:
     kind = type(value).__name__
+    if hint is not MISSING and not survey((value,)):
+        try:
+            _conversion.convert(value, hint, True)
+        except msgspec.ValidationError as error:
+            return f"{what} does not fit its annotation: {_conversion.why_not(error)}"
     if hint is MISSING:
         remedy = "annotate it with that type, or pass plain data"
     else:

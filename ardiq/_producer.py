@@ -222,9 +222,9 @@ class Producer:
         """The record of one call. `task_id` is an id that was drawn before, `extra` more of its options."""
         lane = self.check_lane(options.priority or task.priority)
         signature = task._signature
-        if signature is not None:
-            signature.check(args, kwargs)
-        packed_args, packed_kwargs, codec = self._codec.encode_call(task.name, signature, args, kwargs)
+        if signature is None:  # a reference, perhaps to a task that is registered here
+            signature = self._app._queue.signature_of(task.name)
+        packed_args, packed_kwargs, codec = self._codec.encode_fitting(task.name, signature, args, kwargs)
         signer = self._signer
         if options is NO_OPTIONS and extra is None and not task.unique and signer is None:
             packed = self._of_codec.get(codec)

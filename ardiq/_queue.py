@@ -129,7 +129,7 @@ class Queue:
         success = outcome.state == "complete"
         value: Any
         if success:
-            value = self._app._codec.decode_result(outcome.value, outcome.codec, self._signature_of, signature)
+            value = self._app._codec.decode_result(outcome.value, outcome.codec, self.signature_of, signature)
         else:
             value = outcome.value.decode(errors="replace")
         return TaskResult(
@@ -163,7 +163,7 @@ class Queue:
             record.get("args", b"[]"),
             record.get("kwargs", b""),
             text_of(record, "codec"),
-            self._signature_of(text_of(record, "name")),
+            self.signature_of(text_of(record, "name")),
         )
         return tuple(positional), by_name
 
@@ -177,7 +177,8 @@ class Queue:
         name, codec = text_of(record, "name"), text_of(record, "codec")
         return signer.check(self._app.queue_name, name, args, kwargs, codec, headers)
 
-    def _signature_of(self, name: str) -> Signature | None:
+    def signature_of(self, name: str) -> Signature | None:
+        """What is known of the function of a task; None where it is registered elsewhere."""
         entry = self._app._registry.get(name)
         return None if entry is None else entry.signature
 

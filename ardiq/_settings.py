@@ -31,6 +31,7 @@ class Settings:
     _stall_after: float | None
     _cron_poll_s: float
     _burst: bool
+    _check_types: bool
     _root: "Settings"
 
     @property
@@ -137,6 +138,11 @@ class Settings:
     def cron_poll_s(self) -> float:
         """How often a worker looks for schedules that others changed."""
         return self._cron_poll_s
+
+    @property
+    def check_types(self) -> bool:
+        """Whether arguments must fit the annotations, and plain JSON is converted to them."""
+        return self._check_types
 
     @property
     def burst(self) -> bool:

@@ -21,6 +21,7 @@ from ._producer import Producer
 from ._queue import Queue
 from ._queues import Queues, on_queue, read_shares, serve
 from ._settings import Settings
+from ._signature import Signature
 from ._signing import Signer, SigningKey, read_keys
 from .dead import DeadLetters
 from .executors import Executor
@@ -71,6 +72,8 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         dead_ttl_ms: how long dead letters are kept; None: until somebody deletes them.
         dead_limit: how many of the newest dead letters are kept; None: all.
         payload_limit: most bytes of a task's arguments, and of its result.
+        check_types: whether arguments must fit the annotations, at enqueue and on arrival, and plain JSON is converted
+            to them; otherwise a function is called with what JSON has, as in ArdiQ 1.2.
         signing_key: lets workers run only what was enqueued with it: a text or bytes of at least 16 bytes. Of several,
             the first one signs, and what any of them signed is taken.
         takes_unsigned: let them run what has no signature, too, while not all producers have a key.
@@ -119,6 +122,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         signing_key: SigningKey | None = None,
         takes_unsigned: bool = False,
         payload_limit: int = 16 * 1024 * 1024,
+        check_types: bool = True,
         stall_after: float | None = 5.0,
         allow_eviction: bool = False,
         prefix: str = "ardiq",
@@ -155,6 +159,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             _options.integer("payload_limit", payload_limit, least=1),
             keeps_results=self._result_ttl_ms != 0,
         )
+        self._check_types = _options.boolean("check_types", check_types)
         takes_unsigned = _options.boolean("takes_unsigned", takes_unsigned)
         self._signer = None if signing_key is None else Signer(read_keys(signing_key), takes_unsigned)
         self._registry: dict[str, Registered] = {}
@@ -330,6 +335,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
 
         Raises:
             ValueError: neither or both of `spec` and `every`, an impossible timing, or an unknown zone, lane or policy.
+            TypeError: the function needs arguments.
             RuntimeError: this is `app.queue(name)`: what code declares belongs to the app's own queue.
 
         Example:
@@ -343,6 +349,8 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         definition = define(self, name or "", Timing(spec, every, tz), priority, coalesce, missed, jitter, "code")
 
         def register(function: Callable[[], R]) -> Task[[], R]:
+            if callable(function):
+                _needs_nothing(function, name)
             options: dict[str, Any] = {"max_retries": max_retries, "backoff_ms": backoff_ms, "timeout": timeout}
             task: Task[[], R] = self.task(name=name, priority=priority, executor=executor, **options)(function)
             self._crons[task.name] = {**definition, "task": task.name}
@@ -378,12 +386,13 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
     def ref(self, name: str, *, priority: str | None = None, unique: bool = False) -> Task[..., Any]:
         """A task that is registered elsewhere: it can be enqueued, not called.
 
-        Everything but its lane and uniqueness is the worker's to know.
+        Everything but its lane and uniqueness is the worker's to know; where this app has it, too, its arguments are
+        checked as that says.
         """
         return Task(self, _options.text("name", name), None, priority, _options.boolean("unique", unique))
 
     async def send(self, name: str, *args: Any, **kwargs: Any) -> Job:
-        """Enqueue a task by its name alone. An unknown name fails on the worker."""
+        """Enqueue a task by its name alone, checked as `ref` says. An unknown name fails on the worker."""
         return await self.ref(name).enqueue(*args, **kwargs)
 
     def send_sync(self, name: str, *args: Any, **kwargs: Any) -> Job:
@@ -525,6 +534,16 @@ def _url(url: str | None) -> str:
     if not url.strip():
         raise ValueError("redis_url is empty: pass a URL such as 'redis://localhost:6379', or none for the default")
     return url
+
+
+def _needs_nothing(function: Callable[..., Any], name: str | None) -> None:
+    try:
+        Signature(name or str(getattr(function, "__name__", "?")), function).check((), {})
+    except TypeError as error:
+        raise TypeError(
+            f"@cron calls its function without arguments, and {error}: give it a default, or make the schedule with "
+            "app.schedules.put(…, args=[…])"
+        ) from None
 
 
 def _worker_id() -> str:

@@ -120,7 +120,8 @@ class Schedules:
             spec: cron expression of five fields, of six with seconds first, or a nickname such as "@daily".
             every: period instead, a timedelta or seconds, at least 0.1.
             tz: zone of `spec`; None for UTC.
-            args: what to call the task with; values that JSON can carry.
+            args: what to call the task with; values that JSON can carry, or that the annotations of a task of this app
+                make of it.
             kwargs: likewise.
             priority: its lane.
             coalesce: pass over an occurrence while the one before is unfinished.
@@ -129,14 +130,16 @@ class Schedules:
 
         Raises:
             ValueError: an impossible timing or jitter, an unknown zone, lane or policy.
-            TypeError: an argument that JSON cannot carry.
+            TypeError: an argument that JSON cannot carry, or that does not fit a task of this app.
 
         Example:
             ```python
             await app.schedules.put("report-7", "report", "0 6 * * mon", tz="Europe/Berlin", args=[7])
             ```
         """
-        call = {"args": to_json(list(args)).decode()} | ({"kwargs": to_json(kwargs).decode()} if kwargs else {})
+        signature = self._app._queue.signature_of(task)
+        by_position, by_name = self._app._codec.encode_readable(task, signature, list(args), kwargs or {})
+        call = {"args": by_position.decode()} | ({"kwargs": by_name.decode()} if by_name else {})
         timing = Timing(spec, every, tz)
         definition = define(self._app, task, timing, priority, coalesce, missed, jitter, "runtime") | call
         now, _, _ = await self.due(0, 1)

@@ -43,7 +43,7 @@ class _Enqueueable(Generic[P, R_co]):
                 The job, when awaited. Calls made within one turn of the event loop leave together.
 
             Raises:
-                TypeError: the arguments do not fit the function, or one cannot travel.
+                TypeError: the arguments do not fit the function, or one does not fit its annotation or cannot travel.
                 ValueError: an unknown lane, or more data than `payload_limit`.
                 BrokerError: the server cannot be reached.
 
@@ -151,7 +151,7 @@ class Task(_Enqueueable[P, R_co]):
         self.unique = unique
         self._task = self
         self._options = NO_OPTIONS
-        self._signature = None if fn is None else Signature(name, fn)
+        self._signature = None if fn is None else Signature(name, fn, app.check_types)
         if fn is not None:
             self.__doc__ = fn.__doc__
             self.__wrapped__ = fn

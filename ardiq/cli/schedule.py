@@ -20,7 +20,6 @@ from . import open_app
 from ._arguments import (
     among,
     app_argument,
-    check_call,
     check_lane,
     check_task,
     did_you_mean,
@@ -127,7 +126,6 @@ async def _put(app: "Ardiq", arguments: argparse.Namespace) -> int:
     args, kwargs = json_value(arguments.args, list, "--args"), json_value(arguments.kwargs, dict, "--kwargs")
     check_task(app, arguments, arguments.task)
     check_lane(app, arguments.priority)
-    check_call(app, arguments.task, args, kwargs)
     with refusing():
         await app.schedules.put(
             arguments.name,

@@ -46,6 +46,16 @@ async def drain(app: Ardiq) -> None:
         await app.run()
 
 
+@contextmanager
+def stranger(app: Ardiq, **options: Any) -> Iterator[Ardiq]:
+    """An app on the same queue that has none of its tasks: what it sends nobody checks."""
+    other = Ardiq(app.redis_url, app.queue_name, **options)
+    try:
+        yield other
+    finally:
+        other._broker.close()
+
+
 async def result_of(job: Job) -> TaskResult:
     result = await job.result(timeout=SOON_S)
     assert result is not None

@@ -184,8 +184,10 @@ async def test_what_would_change_is_refused_by_name(echo: Echo, value: Any) -> N
         await echo.task.enqueue("key", value)
     with pytest.raises(TypeError, match="argument 'value' of task 'echo'"):
         await echo.task.enqueue(key="key", value=value)
-    with pytest.raises(TypeError, match="argument 2 of task 'echo'"):
+    with pytest.raises(TypeError, match="argument 'value' of task 'echo'"):
         await echo.app.send("echo", "key", value)
+    with pytest.raises(TypeError, match="argument 2 of task 'other'"):
+        await echo.app.send("other", "key", value)
     with pytest.raises(TypeError, match="argument 'v' of task 'other'"):
         await echo.app.enqueue_many([echo.task.prepare("key", 1), echo.app.ref("other").prepare(v=value)])
     assert await echo.app.queue_size() == 0

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from helpers import drain, eventually, field, is_sound, result_of, working
+from helpers import awaited, drain, eventually, field, is_sound, result_of, working
 
 from ardiq import Ardiq, Job, PreparedTask, WrongType
 
@@ -108,14 +108,33 @@ async def test_what_cannot_be_bound_is_refused_at_enqueue(app: Ardiq, add: Any) 
     assert await app.queue_size() == 0
 
 
-async def test_a_reference_checks_nothing(app: Ardiq) -> None:
-    job = await app.ref("add").enqueue(1, 2, 3, c=4)
+async def test_a_reference_is_checked_as_far_as_the_task_is_known(app: Ardiq) -> None:
+    job = await app.ref("sum").enqueue(1, 2, 3, c=4)
     info = await job.info()
     assert info is not None
     assert info.args == (1, 2, 3)
     assert info.kwargs == {"c": 4}
     with pytest.raises(TypeError, match="reference"):
-        app.ref("add")(1)
+        app.ref("sum")(1)
+    reference = app.ref("sum", unique=True)
+
+    @app.task(name="sum")
+    async def add(a: int, b: int = 1) -> int:
+        return a + b
+
+    calls: list[Callable[..., Any]] = [
+        lambda *a, **k: reference.enqueue(*a, **k),
+        lambda *a, **k: app.send("sum", *a, **k),
+        lambda *a, **k: awaited(lambda: app.send_sync("sum", *a, **k)),
+        lambda *a, **k: app.queue("other").send("sum", *a, **k),
+        lambda *a, **k: app.enqueue_many([app.ref("sum").prepare(*a, **k)]),
+    ]
+    for send in calls:
+        with pytest.raises(TypeError, match="task 'sum': too many positional arguments"):
+            await send(1, 2, 3)
+        with pytest.raises(TypeError, match=r"task 'sum': argument 'b' .*: Expected `int`, got `str`$"):
+            await send(1, b="2")
+    assert await app.queue_size() == 1
 
 
 async def test_send_by_name(app: Ardiq) -> None:
