@@ -133,6 +133,9 @@ class Broker:
         self._known = False
         self.register(self.core)
 
+    def may_wait(self) -> None:
+        """A thread may block until a task has ended: the worker that runs it is elsewhere."""
+
     async def refuse_eviction(self, loop: asyncio.AbstractEventLoop) -> None:
         """Refuse a server that may throw away tasks; one that cannot be reached is not asked.
 

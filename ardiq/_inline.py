@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _TOKENS = itertools.count(1)
 _LOOK_S = 0.005
+_NO_BLOCKING = "within inline(app) nothing may block: await enqueue and result, not their _sync twins"
+_AT_ONCE = frozenset({"await", "task", "log", "counts", "abort", "pauses"})
 
 
 class InlineBroker:
@@ -55,8 +57,34 @@ class InlineBroker:
 
     @property
     def core(self) -> Any:
-        """For blocking calls, which would wait for a task that needs their thread."""
-        raise RuntimeError("within inline(app) nothing may block: await enqueue and result, not their _sync twins")
+        """For blocking calls that ask and change without waiting: `status_sync`, `abort_sync` and their like."""
+        return SimpleNamespace(call=self._call)
+
+    def register(self, core: Any) -> None:
+        """A blocking call is about to add a task, which runs before its enqueue is answered."""
+        raise RuntimeError(_NO_BLOCKING)
+
+    def may_wait(self) -> None:
+        """Nobody may wait for a task that needs their thread."""
+        if self._is_on_loop():
+            raise RuntimeError(_NO_BLOCKING)
+
+    def _call(self, function: str, args: Sequence[Any], repeat: bool = False) -> Any:
+        if function not in _AT_ONCE:
+            raise RuntimeError(_NO_BLOCKING)
+        if self._is_on_loop():
+            return self.own.call_now(function, *args)
+
+        async def ask() -> Any:
+            return self.own.call_now(function, *args)
+
+        return asyncio.run_coroutine_threadsafe(ask(), self.own.loop).result()
+
+    def _is_on_loop(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self.own.loop
+        except RuntimeError:  # a sync task's thread
+            return False
 
     def close(self) -> None:
         """Cancel what still runs."""
@@ -116,6 +144,18 @@ class InlineLine:
         if function not in self._functions:
             raise NotImplementedError(f"inline(app) has no {function!r}: test it with a worker on an embedded server")
         return asyncio.ensure_future(self._call(function, *args))
+
+    def call_now(self, function: str, *args: Any) -> Any:
+        """Answer one function that makes nothing ready."""
+        if function != "await":
+            return self._functions[function](*args)
+        task = self.library.tasks.get(args[0])
+        if task is None:
+            return [b"not_found"]
+        if task.is_unfinished:
+            return [b"waiting", task.state.encode()]
+        state, *times, codec, value = task.outcome()
+        return [b"finished", state.encode(), *times, codec.encode(), value]
 
     async def watch(self, task_id: str, timeout: float | None) -> AsyncGenerator[Change | Outcome | None, None]:
         """Each change of a task from now on, looked for in memory; see `Watch.changes`."""

@@ -49,6 +49,13 @@ def number(text: bytes | int) -> int:
         return 0
 
 
+def read_look(answer: Sequence[Any]) -> Outcome | str | None:
+    """The reply of `await`: the outcome of a task, else its state, or None when it is unknown."""
+    if answer[0] == b"finished":
+        return Outcome.read(answer[1:])
+    return answer[1].decode() if answer[0] == b"waiting" else None
+
+
 def too_late(task_id: str, timeout: float | None) -> TimeoutError:
     """The error of a wait that was over before the task."""
     return TimeoutError(f"no result for {task_id!r} within {timeout}s")
@@ -137,10 +144,7 @@ class Mailbox:
 
     async def look(self, task_id: str) -> Outcome | str | None:
         """The outcome of a task now, else its state, or None when it is unknown."""
-        answer = await self._line.call("await", task_id, "", 0, self._line.result_ttl_ms)
-        if answer[0] == b"finished":
-            return Outcome.read(answer[1:])
-        return answer[1].decode() if answer[0] == b"waiting" else None
+        return read_look(await self._line.call("await", task_id, "", 0, self._line.result_ttl_ms))
 
     def wish(self, task_id: str, timeout: float | None, watcher: Watcher | None = None) -> "_Wished":
         """A `with` block during which the mailbox is listened to for this task."""

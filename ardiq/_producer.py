@@ -12,7 +12,8 @@ from ._codec import from_json, survey, to_json
 from ._ids import new_id
 from ._mailbox import too_late
 from ._options import NO_OPTIONS, CallOptions
-from .errors import ArdiqError, TaskError
+from ._queue import value_of
+from .errors import ArdiqError
 from .job import Job
 from .models import EnqueueContext
 from .task import PreparedTask, Task
@@ -163,10 +164,7 @@ class Producer:
                 f"await {call.name}.request(...), or keep results"
             )
         job = self.enqueue_sync([call])[0]
-        result = self._app._queue.wait_sync(job.id, timeout, call._task._signature)
-        if not result.success:
-            raise TaskError(result)
-        return result.value
+        return value_of(self._app._queue.wait_sync(job.id, timeout, call._task._signature))
 
     def _run_hooks_sync(self, each: PreparedTask) -> tuple[str | None, dict[str, Any] | None]:
         running = self._run_hooks(each._task, each.args, each.kwargs, each._options)
@@ -205,10 +203,7 @@ class Producer:
                 outcome = await line.mailbox.wait(task_id, timeout)
         except TimeoutError:
             raise too_late(task_id, timeout) from None
-        result = app._queue.decode(outcome, task._signature)
-        if not result.success:
-            raise TaskError(result)
-        return result.value
+        return value_of(app._queue.decode(outcome, task._signature))
 
     def _record(
         self,

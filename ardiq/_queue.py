@@ -4,19 +4,22 @@ from asyncio import get_running_loop
 from collections.abc import Sequence
 from math import inf
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _options
 from ._codec import from_json
-from ._mailbox import Outcome, number, too_late
+from ._mailbox import Outcome, number, read_look, too_late
 from ._signature import Signature
 from ._signing import Signer
+from .errors import TaskError
 from .models import Attempt, Progress, TaskInfo, TaskResult
 from .watching import read_note, read_progress
 
 if TYPE_CHECKING:
     from ._broker import Line
     from .app import Ardiq
+
+Value = TypeVar("Value")
 
 _FINISHED = frozenset({"complete", "failed", "aborted", "expired", "discarded"})
 _PAGE = 500
@@ -33,24 +36,28 @@ class Queue:
     async def result(
         self, task_id: str, timeout: float | None, signature: Signature | None = None
     ) -> TaskResult | None:
-        timeout = _options.patience("timeout", timeout)
-        mailbox = self._line().mailbox
         if timeout is not None:
-            return self.decode(await mailbox.wait(task_id, timeout), signature)
-        found = await mailbox.look(task_id)
+            return await self.wait(task_id, timeout, signature)
+        found = await self._line().mailbox.look(task_id)
         return self.decode(found, signature) if isinstance(found, Outcome) else None
+
+    async def wait(self, task_id: str, timeout: float | None, signature: Signature | None = None) -> TaskResult:
+        """How a task ended, when it has. None: as long as it takes."""
+        timeout = _options.patience("timeout", timeout)
+        return self.decode(await self._line().mailbox.wait(task_id, timeout), signature)
 
     def result_sync(self, task_id: str, timeout: float | None, signature: Signature | None = None) -> TaskResult | None:
         """As `result`, blocking this thread."""
-        timeout = _options.patience("timeout", timeout)
         return self._look_sync(task_id, signature) if timeout is None else self.wait_sync(task_id, timeout, signature)
 
     def wait_sync(self, task_id: str, timeout: float | None, signature: Signature | None = None) -> TaskResult:
         """Block this thread until the task has ended: asks again and again, at most every 50 ms. None: for ever."""
+        timeout = _options.patience("timeout", timeout)
         pause_s, deadline = _FIRST_PAUSE_S, inf if timeout is None else monotonic() + timeout
         while True:
             if (result := self._look_sync(task_id, signature)) is not None:
                 return result
+            self._app._broker.may_wait()
             left_s = deadline - monotonic()
             if left_s <= 0:
                 raise too_late(task_id, timeout)
@@ -58,17 +65,22 @@ class Queue:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _look_sync(self, task_id: str, signature: Signature | None) -> TaskResult | None:
-        answer = self._app._broker.core.call("await", [task_id, "", 0, self._app.result_ttl_ms], True)
-        return self.decode(Outcome.read(answer[1:]), signature) if answer[0] == b"finished" else None
+        found = read_look(self._ask("await", task_id, "", 0, self._app.result_ttl_ms))
+        return self.decode(found, signature) if isinstance(found, Outcome) else None
 
     async def status(self, task_id: str) -> str:
-        found = await self._line().mailbox.look(task_id)
-        if found is None:
-            return "not_found"
-        return "complete" if isinstance(found, Outcome) else found
+        return _status(await self._line().mailbox.look(task_id))
+
+    def status_sync(self, task_id: str) -> str:
+        return _status(read_look(self._ask("await", task_id, "", 0, self._app.result_ttl_ms)))
 
     async def info(self, task_id: str) -> TaskInfo | None:
-        record = await self._record(task_id)
+        return self._info(task_id, await self._record(task_id))
+
+    def info_sync(self, task_id: str) -> TaskInfo | None:
+        return self._info(task_id, fields_of(self._ask("task", task_id)))
+
+    def _info(self, task_id: str, record: dict[str, bytes]) -> TaskInfo | None:
         state = text_of(record, "state")
         if not state or state in _FINISHED:
             return None
@@ -120,6 +132,9 @@ class Queue:
         answer = await self._line().call("abort", task_id, self._app.result_ttl_ms)
         return answer in (b"aborted", b"requested")
 
+    def abort_sync(self, task_id: str) -> bool:
+        return self._ask("abort", task_id, self._app.result_ttl_ms) in (b"aborted", b"requested")
+
     async def size(self) -> int:
         counts = await self._counts()
         return counts["queued"] + counts["scheduled"] + counts["held"]
@@ -140,6 +155,10 @@ class Queue:
             outcome.started_at or outcome.finished_at,  # it may have ended without a start
             outcome.finished_at,
         )
+
+    def _ask(self, function: str, *args: str | bytes | int) -> Any:
+        """The reply of one function, blocking this thread."""
+        return self._app._broker.core.call(function, args, True)
 
     def _line(self) -> "Line":
         return self._app._broker.line(get_running_loop())
@@ -181,6 +200,21 @@ class Queue:
         """What is known of the function of a task; None where it is registered elsewhere."""
         entry = self._app._registry.get(name)
         return None if entry is None else entry.signature
+
+
+def value_of(result: TaskResult[Value]) -> Value:
+    """What a task returned.
+
+    Raises:
+        TaskError: it did not.
+    """
+    if not result.success:
+        raise TaskError(result)
+    return result.value
+
+
+def _status(found: Outcome | str | None) -> str:
+    return "not_found" if found is None else "complete" if isinstance(found, Outcome) else found
 
 
 def fields_of(answer: Sequence[Any]) -> dict[str, bytes]:

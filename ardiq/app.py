@@ -447,9 +447,17 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         """Where a task is: "queued", "scheduled", "held" by a pause, "running", "complete" or "not_found"."""
         return await self._queue.status(task_id)
 
+    def status_sync(self, task_id: str) -> str:
+        """`status` for code without an event loop; blocks this thread until the server has answered."""
+        return self._queue.status_sync(task_id)
+
     async def info(self, task_id: str) -> TaskInfo | None:
         """What is known of an unfinished task; None when it ended or is unknown."""
         return await self._queue.info(task_id)
+
+    def info_sync(self, task_id: str) -> TaskInfo | None:
+        """`info` for code without an event loop; blocks this thread until the server has answered."""
+        return self._queue.info_sync(task_id)
 
     async def history(self, task_id: str) -> list[Attempt]:
         """The attempts of a task that did not succeed, oldest first: the last 20. Empty for an unknown task."""
@@ -465,6 +473,10 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             False when it ended otherwise before, or is unknown.
         """
         return await self._queue.abort(task_id)
+
+    def abort_sync(self, task_id: str) -> bool:
+        """`abort` for code without an event loop; blocks this thread until the server has answered."""
+        return self._queue.abort_sync(task_id)
 
     async def queue_size(self) -> int:
         """How many tasks wait, scheduled and held ones included."""

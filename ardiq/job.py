@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Generic
 
+from ._queue import value_of
 from ._typing import R_co
 from .models import Attempt, Progress, TaskInfo, TaskResult
 from .watching import TaskUpdate, watch
@@ -56,13 +57,46 @@ class Job(Generic[R_co]):
         """`result` for code without an event loop: blocks this thread, and asks at most every 50 ms."""
         return self.app._queue.result_sync(self.id, timeout, self._signature)
 
+    async def value(self, timeout: float | None = None) -> R_co:
+        """What the task returned, once it has ended.
+
+        Args:
+            timeout: seconds to wait for that; None: as long as it takes.
+
+        Raises:
+            TaskError: the task failed, was aborted or discarded, or expired; its `result` tells more.
+            TimeoutError: it did not end in time.
+            TypeError: the task returned what its annotation does not say.
+
+        Example:
+            ```python
+            job = await resize.enqueue("cat.png")
+            path = await job.value(timeout=30)
+            ```
+        """
+        value: R_co = value_of(await self.app._queue.wait(self.id, timeout, self._signature))
+        return value
+
+    def value_sync(self, timeout: float | None = None) -> R_co:
+        """`value` for code without an event loop: blocks this thread, and asks at most every 50 ms."""
+        value: R_co = value_of(self.app._queue.wait_sync(self.id, timeout, self._signature))
+        return value
+
     async def status(self) -> str:
         """Where the task is: "queued", "scheduled", "held" by a pause, "running", "complete" or "not_found"."""
         return await self.app.status(self.id)
 
+    def status_sync(self) -> str:
+        """`status` for code without an event loop; blocks this thread until the server has answered."""
+        return self.app.status_sync(self.id)
+
     async def info(self) -> TaskInfo | None:
         """What is known of the task while it is unfinished, else None."""
         return await self.app.info(self.id)
+
+    def info_sync(self) -> TaskInfo | None:
+        """`info` for code without an event loop; blocks this thread until the server has answered."""
+        return self.app.info_sync(self.id)
 
     async def progress(self) -> Progress | None:
         """How far the task said it is; None when it said nothing."""
@@ -106,3 +140,7 @@ class Job(Generic[R_co]):
     async def abort(self) -> bool:
         """Stop the task; False when it ended otherwise before, or is unknown. See `Ardiq.abort`."""
         return await self.app.abort(self.id)
+
+    def abort_sync(self) -> bool:
+        """`abort` for code without an event loop; blocks this thread until the server has answered."""
+        return self.app.abort_sync(self.id)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from ._codec import to_json
 from ._notes import Notes
+from ._objects import as_object
 from ._typing import R_co
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ DISCARDED = "discarded"
 _LONGEST_MESSAGE = 1000
 
 
+@as_object
 class TaskResult(NamedTuple, Generic[R_co]):
     """How a task ended.
 
@@ -135,6 +137,7 @@ class TaskContext(_TaskFields):
         return self._reports is not None and not self._reports.is_current(self._claim)
 
 
+@as_object
 class Progress(NamedTuple):
     """How far a task said it is: `fraction` from 0 to 1."""
 
@@ -179,6 +182,7 @@ class ErrorContext(NamedTuple):
     will_retry: bool
 
 
+@as_object
 class TaskInfo(NamedTuple):
     """An unfinished task.
 
@@ -205,6 +209,7 @@ class Unreadable(NamedTuple):
     reason: str
 
 
+@as_object
 class DeadLetter(NamedTuple):
     """A task that failed for good and is kept until replayed or deleted.
 
@@ -223,6 +228,7 @@ class DeadLetter(NamedTuple):
     failed_at: int
 
 
+@as_object
 class Attempt(NamedTuple):
     """An attempt that did not succeed.
 
@@ -241,6 +247,7 @@ class Attempt(NamedTuple):
     error: str
 
 
+@as_object
 class DeadRecord(NamedTuple):
     """All there is to know of a dead letter.
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ._codec import from_json, to_json
+from ._objects import as_object
 from .task import Task
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ Argument: TypeAlias = Mapping[str, Any] | Mapping[int, Any]
 _PORTION = 1000
 
 
+@as_object
 class Pause(NamedTuple):
     """Something that is paused.
 

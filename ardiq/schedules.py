@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from . import _options
 from ._codec import from_json, to_json
 from ._cron import Timing
+from ._objects import as_object
 from ._options import NO_OPTIONS
 from .errors import ArdiqError, BadSignature
 
@@ -25,6 +26,7 @@ MISSED = ("skip", "once", "all")
 """What becomes of occurrences that nobody fired within a minute: nothing, one for all of them, each of them."""
 
 
+@as_object
 class ScheduleOutcome(NamedTuple):
     """What a run of a schedule came to.
 
@@ -41,6 +43,7 @@ class ScheduleOutcome(NamedTuple):
     error: str | None
 
 
+@as_object
 class Schedule(NamedTuple):
     """A recurring task as the server knows it.
 

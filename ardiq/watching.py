@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 from . import _options
 from ._codec import from_json
 from ._mailbox import Outcome
+from ._objects import as_object
 from ._typing import R_co
 from .models import Progress, TaskResult
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ._watch import Change
 
 
+@as_object
 class TaskUpdate(NamedTuple, Generic[R_co]):
     """How a task is while it is watched.
 

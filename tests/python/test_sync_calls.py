@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from helpers import SOON_S, drain, field, is_sound
 
-from ardiq import Ardiq, BrokerError, EnqueueContext
+from ardiq import Ardiq, BrokerError, EnqueueContext, TaskError, current_task
 from ardiq.testing import inline
 
 
@@ -159,3 +159,82 @@ def test_dropped_connections_do_not_matter(make_app: Callable[..., Ardiq], app: 
         dropping.join()
     assert asyncio.run(app.queue_size()) == 500
     assert is_sound(app)
+
+
+async def test_the_value_or_the_error(app: Ardiq) -> None:
+    @app.task(max_retries=0)
+    def divide(a: int, b: int) -> float:
+        return a / b
+
+    good, bad, late = [await divide.enqueue(*args) for args in ((1, 2), (1, 0), (1, 3))]
+    await late.abort()
+    with pytest.raises(TimeoutError, match="no result"):
+        await good.value(timeout=0.01)
+    run = asyncio.create_task(drain(app))
+    assert await good.value(timeout=SOON_S) == 0.5
+    assert await good.value() == 0.5
+    for wait in (bad.value, late.value):
+        with pytest.raises(TaskError) as raised:
+            await wait(timeout=SOON_S)
+        assert not raised.value.result.success
+    await run
+    assert await asyncio.to_thread(good.value_sync) == 0.5
+    with pytest.raises(TaskError, match="aborted"):
+        late.value_sync(timeout=1)
+    with pytest.raises(TimeoutError):
+        app.ref("none").enqueue_sync().value_sync(timeout=0.01)
+    with pytest.raises(TypeError, match="timeout must be seconds or None"):
+        await good.value(timeout="5")  # type: ignore[arg-type]
+
+
+def test_asking_and_aborting(app: Ardiq) -> None:
+    task = app.task(add)
+    job = task.options(delay_ms=60_000).enqueue_sync(1, b=2)
+    assert (job.status_sync(), app.status_sync(job.id), app.status_sync("none")) == (
+        "scheduled",
+        "scheduled",
+        "not_found",
+    )
+    info = job.info_sync()
+    assert info is not None
+    assert info == asyncio.run(job.info())
+    assert (info.args, info.kwargs, info.status) == ((1,), {"b": 2}, "scheduled")
+    assert app.info_sync("none") is None
+    assert job.abort_sync() is True
+    assert (job.status_sync(), job.info_sync(), app.abort_sync("none")) == ("complete", None, False)
+
+
+async def test_within_inline_what_does_not_wait_is_answered(app: Ardiq) -> None:
+    @app.task
+    def look() -> str:
+        task = current_task()
+        assert task is not None
+        assert app.abort_sync("none") is False
+        return app.status_sync(task.task_id)  # from the thread of a sync task
+
+    @app.task
+    async def stop() -> None:
+        task = current_task()
+        assert task is not None
+        assert app.abort_sync(task.task_id)
+        await asyncio.sleep(SOON_S)
+
+    async with inline(app):
+        job = await look.enqueue()
+        assert await job.value(timeout=1) == "running"
+        assert (job.status_sync(), job.value_sync(), job.info_sync()) == ("complete", "running", None)
+        result = job.result_sync()
+        assert result is not None
+        assert result.value == "running"
+        await app.pause("look")
+        held = await look.enqueue()
+        info = held.info_sync()
+        assert info is not None
+        assert (held.status_sync(), info.status, held.result_sync()) == ("held", "held", None)
+        with pytest.raises(RuntimeError, match="nothing may block"):
+            held.value_sync(timeout=1)
+        assert held.abort_sync()
+        with pytest.raises(TaskError, match="aborted"):
+            await (await stop.enqueue()).value(timeout=1)
+        with pytest.raises(RuntimeError, match="nothing may block"):
+            look.enqueue_sync()
