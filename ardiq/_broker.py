@@ -77,6 +77,7 @@ class Broker:
         self._lines: dict[asyncio.AbstractEventLoop, Line] = {}
         self._known = False
         self.is_listed = True  # in the list of queues
+        self.is_lent = False  # a test's own server, for a while
         # A wrong URL is refused now, a server is not asked yet.
         if not _is_embedded(self._url):
             self._core = self._open(self._url)
@@ -89,7 +90,7 @@ class Broker:
     def sibling(self, app: "Ardiq") -> "Broker":
         """One for another queue of the same server, or for another server: what this app says."""
         other = Broker(app, self._timeout_ms)
-        other.is_listed = self.is_listed
+        other.is_listed, other.is_lent = self.is_listed, self.is_lent
         return other
 
     @property
@@ -118,6 +119,11 @@ class Broker:
             line = self._lines[loop] = Line(self, loop, core)
         self.register(core)
         return line
+
+    @property
+    def shown_url(self) -> str:
+        """The server's URL, without its password."""
+        return self._url if self._core is None else self._core.url
 
     def register(self, core: _core.Core) -> None:
         """Make the queue known at the server, once a process, without waiting for it."""

@@ -78,6 +78,7 @@ def point(app: "Ardiq", url: str, prefix: str) -> None:
         each._redis_url, each._prefix = url, prefix
         each._broker = each._producer._broker = each._broker.sibling(each)
         each._broker.is_listed = False  # a queue for a while is not for the list of queues
+        each._broker.is_lent = True
 
 
 def _delete(core: _core.Core, prefix: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from ._assertions import all_enqueued, assert_enqueued, no_server
 from ._background import BackgroundWorker, worker
 from ._clock import Clock
 from ._inline import InlineBroker
@@ -12,7 +13,16 @@ from ._redirect import on_server, queues_of
 if TYPE_CHECKING:
     from .app import Ardiq
 
-__all__ = ["BackgroundWorker", "Clock", "inline", "on_server", "worker"]
+__all__ = [
+    "BackgroundWorker",
+    "Clock",
+    "all_enqueued",
+    "assert_enqueued",
+    "inline",
+    "no_server",
+    "on_server",
+    "worker",
+]
 
 
 @asynccontextmanager

@@ -4,7 +4,8 @@ A package of its own, and importing Ardiq only when a fixture is used: pytest im
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,32 @@ __all__ = ["ardiq_app", "ardiq_server", "ardiq_worker"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("ardiq_app", "where the app under test is, MODULE:ATTR, such as shop.jobs:app", default="")
+    about = "fail each test that would reach another server than that of the fixtures or an embedded:// one"
+    parser.addini("ardiq_no_server", about, type="bool", default=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "ardiq_server: the test may reach a server, whatever ardiq_no_server says")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    with _guarding(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    with _guarding(item):
+        return (yield)
+
+
+def _guarding(item: pytest.Item) -> AbstractContextManager[None]:
+    if not item.config.getini("ardiq_no_server") or item.get_closest_marker("ardiq_server"):
+        return nullcontext()
+    from ardiq.testing import no_server
+
+    return no_server()
 
 
 @pytest.fixture(scope="session")

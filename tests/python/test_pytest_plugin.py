@@ -248,3 +248,35 @@ def test_nothing_is_left_behind(ardiq_app, ardiq_server: str) -> None:
         assert others is not None
     assert core.command(["KEYS", "te\\*st:*"]) == []
     assert core.command(["DEL", "te_st:1"]) == 1
+
+
+def test_a_test_that_would_reach_a_real_server_fails(run_pytest: Runs) -> None:
+    tests = """
+        import pytest
+        from ardiq.testing import assert_enqueued
+        from shop import app, greet
+
+        def test_for_real():
+            greet.enqueue_sync("Ada")
+
+        @pytest.fixture
+        def prepared():
+            greet.enqueue_sync("Ada")
+
+        def test_in_a_fixture(prepared): ...
+
+        def test_with_the_fixture(ardiq_app):
+            greet.enqueue_sync("Ada")
+            assert_enqueued(greet, "Ada")
+
+        def test_with_a_worker(ardiq_worker):
+            assert greet.enqueue_sync("Ada").value_sync(timeout=20) == "Hello, Ada"
+
+        @pytest.mark.ardiq_server
+        def test_on_purpose():
+            with pytest.raises(Exception, match="cannot reach"):
+                greet.enqueue_sync("Ada")
+    """
+    done = run_pytest(tests, "-p", "no:asyncio", ini="ardiq_app = shop:app\nardiq_no_server = true", expect=1)
+    assert "1 failed, 3 passed, 1 error" in done.stdout
+    assert "a test would have reached queue 'shop' of redis://127.0.0.1:1" in done.stdout

@@ -2,11 +2,15 @@
 
 import asyncio
 import time
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from typing import Any
 
 import pytest
+from helpers import drain
 
-from ardiq import Ardiq, Retry, Snooze, TaskError, current_task
-from ardiq.testing import inline
+from ardiq import Ardiq, BrokerError, Retry, Snooze, Task, TaskError, current_task
+from ardiq.testing import Clock, all_enqueued, assert_enqueued, inline, no_server, on_server
 
 
 @pytest.fixture
@@ -200,3 +204,87 @@ async def test_a_snooze_and_reports(lonely: Ardiq) -> None:
         assert await job.logs() == ["try 1", "try 2", "try 3"]
         assert await job.progress() == (0.5, "half")
         assert await job.meta() == {"tries": [3]}
+
+
+def signs_up(app: Ardiq) -> tuple[Task[..., Any], Task[..., Any]]:
+    """Two tasks: `greet`, and `remind`, which `greet` enqueues."""
+
+    @app.task
+    async def greet(name: str, polite: bool = True) -> None:
+        await remind.options(delay_ms=60_000).enqueue(when=date(2026, 3, 1))
+
+    @app.task
+    async def remind(when: date) -> None: ...
+
+    return greet, remind
+
+
+async def test_what_was_enqueued_inline(lonely: Ardiq) -> None:
+    greet, remind = signs_up(lonely)
+    async with inline(lonely, clock=Clock(datetime(2026, 1, 1, tzinfo=UTC))):
+        assert all_enqueued(lonely) == []
+        await greet.enqueue("Ada")
+        await greet.options(queue="other").enqueue(name="Grace", polite=False)
+        found = sorted((info.fn_name, info.status) for info in all_enqueued(lonely))
+        assert found == [("greet", "complete")] * 2 + [("remind", "scheduled")] * 2
+        assert [info.fn_name for info in all_enqueued(lonely.queue("other"))] == ["greet"]
+        assert assert_enqueued(remind, date(2026, 3, 1)).args == ()
+        assert_enqueued(greet, name="Ada", polite=True)
+        assert_enqueued(greet, "Grace", False)
+        assert_enqueued(lonely.ref("greet"), "Ada")
+        with pytest.raises(AssertionError) as failed:
+            assert_enqueued(greet, "Alan")
+        assert str(failed.value).splitlines() == [
+            "greet('Alan') was not enqueued; of that task there are",
+            "  greet('Ada'), complete",
+            "  greet(name='Grace', polite=False), complete",
+        ]
+        with pytest.raises(AssertionError, match=r"none\(\) was not enqueued; no 'none' was"):
+            assert_enqueued(lonely.ref("none"))
+        with pytest.raises(TypeError, match="name"):
+            assert_enqueued(greet, nam="Ada")
+    async with inline(lonely):
+        assert all_enqueued(greet) == []
+
+
+def test_what_was_enqueued_on_a_server(app: Ardiq) -> None:
+    greet, remind = signs_up(app)
+    job = greet.enqueue_sync("Ada")
+    app.queue(f"{app.queue_name}_other").send_sync("greet", "Grace")
+    assert assert_enqueued(greet, "Ada").task_id == job.id
+    assert assert_enqueued(greet, "Grace").status == "queued"
+    assert all_enqueued(remind) == []
+    asyncio.run(drain(app))
+    assert assert_enqueued(greet, "Ada").status == "complete"
+    assert_enqueued(remind, when=date(2026, 3, 1))
+
+
+def test_a_test_does_not_reach_a_real_server(lonely: Ardiq, server: Any) -> None:
+    greet, _ = signs_up(lonely)
+    with pytest.raises(AssertionError, match=r"queue 'default' of redis://127.0.0.1:1.*: use inline"), no_server():
+        greet.enqueue_sync("Ada")
+    with pytest.raises(AssertionError, match="queue 'default'"), no_server(), suppress(Exception):
+        greet.enqueue_sync("Ada")  # whoever is tested may catch it
+
+    async def sends() -> None:
+        await greet.enqueue("Ada")
+
+    secret = Ardiq("redis://me:geheim@127.0.0.1:1")
+    with pytest.raises(AssertionError) as failed, no_server():
+        asyncio.run(secret.send("greet"))
+    assert "geheim" not in str(failed.value)
+    with pytest.raises(AssertionError, match="queue 'default'"), no_server():
+        asyncio.run(sends())
+
+    async def inlined() -> None:
+        async with inline(lonely):
+            await sends()
+
+    with no_server():
+        asyncio.run(inlined())
+        with on_server(lonely, server.url):
+            asyncio.run(sends())
+            lonely.queue("other").send_sync("greet", "Ada")
+            assert len(all_enqueued(lonely)) == 2
+    with pytest.raises(BrokerError):  # as before
+        Ardiq("redis://127.0.0.1:1", broker_timeout_ms=50).send_sync("greet")

@@ -41,7 +41,7 @@ from ardiq import (
 from ardiq.django import enqueue_on_commit as django_commit
 from ardiq.retries import ExponentialBackoff
 from ardiq.sqlalchemy import enqueue_on_commit as session_commit
-from ardiq.testing import Clock, inline, on_server, worker
+from ardiq.testing import Clock, all_enqueued, assert_enqueued, inline, no_server, on_server, worker
 
 app = Ardiq("redis://localhost", "queue", ["low", "high"], default_priority="low", concurrency=4, prefetch=None)
 Ardiq(concurrency="4")  # type: ignore[arg-type]
@@ -380,3 +380,13 @@ async def typed_results(untyped: Job) -> None:
 
 
 def keep(jobs: dict[str, Job], results: list[TaskResult], calls: list[PreparedTask]) -> None: ...
+
+
+def assertions() -> None:
+    assert_type(assert_enqueued(fetch, "url", retries=3), TaskInfo)
+    assert_enqueued(fetch, 7)  # type: ignore[arg-type]
+    assert_enqueued(app.ref("any"), 7)
+    assert_type(all_enqueued(app), list[TaskInfo])
+    assert_type(all_enqueued(fetch), list[TaskInfo])
+    with no_server():
+        pass
