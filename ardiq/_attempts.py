@@ -31,13 +31,16 @@ Claim = tuple[str, int, str, bytes, bytes, str, bytes, str, int, int]
 Outcome = tuple[str, int, str, int, bytes, bytes]
 
 COMPLETE, FAILED, RETRY, SNOOZE, ABORTED, RELEASED = "complete", "failed", "retry", "snooze", "aborted", "release"
+UNKNOWN = "unknown"
 # The task runs again.
-_GOES_ON = frozenset((RETRY, SNOOZE, RELEASED))
+_GOES_ON = frozenset((RETRY, SNOOZE, RELEASED, UNKNOWN))
 
 # A task without a max_age is not put off for ever.
 _LONGEST_SNOOZED_MS = 7 * 86_400_000
 
 _LONGEST_TEXT = 16_384
+# Names of unknown tasks that were warned of once: there is no end to such names.
+_MOST_UNKNOWN = 1_000
 
 
 class Registered:
@@ -148,22 +151,25 @@ class Attempts:
         # Where a record goes with its task's end, nothing can be told after it.
         self._ends_at_once = app.result_ttl_ms == 0
         self._loop_thread = get_ident()
+        self._unknown: set[str] = set()
 
     def registered(self, name: str) -> Registered:
-        """The task of that name; an unknown one fails with `LookupError`."""
+        """The task of that name; an unknown one raises `LookupError`."""
         known = self._app._registry.get(name)
         if known is None:
 
             async def unknown(*args: Any, **kwargs: Any) -> None:
                 raise LookupError(f"unknown task {name!r}")
 
-            known = Registered(None, unknown, RetryRules())
+            known = Registered(None, unknown, RetryRules(0))
         return known
 
     def runner(self, name: str) -> Callable[[Claim], Coroutine[Any, Any, None]]:
         """What makes an attempt of a claim; made once for each task."""
         entry = self.registered(name)
-        if entry.is_async and entry.timeout is None and not self._app._middleware and self._signer is None:
+        if entry.task is None:
+            runner = self._unknown_runner(entry)
+        elif entry.is_async and entry.timeout is None and not self._app._middleware and self._signer is None:
             runner = self._plain_runner(entry)
         else:
             runner = self._runner_with(entry, self._call(entry))
@@ -200,6 +206,18 @@ class Attempts:
                 return
             running.pop(claim[1], None)
             succeeded(claim, started, wait_s, result)
+
+        return attempt
+
+    def _unknown_runner(self, entry: Registered) -> Callable[[Claim], Coroutine[Any, Any, None]]:
+        # Nothing of the call is read: what its arguments are, they know who know the task.
+        async def attempt(claim: Claim) -> None:
+            started = monotonic()
+            try:
+                self.check(claim)
+                await entry.fn()
+            except BaseException as error:
+                await self.failed(entry, claim, started, error)
 
         return attempt
 
@@ -329,6 +347,8 @@ class Attempts:
         if outcome == SNOOZE:
             return self._snooze(claim, rules, error, delay_ms)
         text = str(error) if isinstance(error, TimedOut) else error_text(error)
+        if entry.task is None and isinstance(error, LookupError) and self._app._unknown_task_wait_ms:
+            return self._leave_to_others(claim, text)
         details: dict[str, Any] = {}
         if entry.task is not None and not asked:
             details["traceback"] = error_traceback(error)
@@ -355,6 +375,16 @@ class Attempts:
         details = {"delay_ms": ms, "max_age_ms": rules.max_age_ms or _LONGEST_SNOOZED_MS}
         reason = ", ".join(dict.fromkeys(map(str, leaves(error))))
         return _Verdict(SNOOZE, reason.encode(errors="backslashreplace"), to_json(details), None)
+
+    def _leave_to_others(self, claim: Claim, text: str) -> _Verdict:
+        """For a worker that knows the task: one of another version of the code."""
+        level = logging.DEBUG if claim[2] in self._unknown else logging.WARNING
+        if len(self._unknown) < _MOST_UNKNOWN:
+            self._unknown.add(claim[2])
+        message = "task unknown id=%s name=%r: this worker has no task of that name, and leaves it to one that has"
+        self._log(level, claim, None, message, claim[0], claim[2])
+        details = {"max_age_ms": self._app._unknown_task_wait_ms}
+        return _Verdict(UNKNOWN, text.encode(errors="backslashreplace"), to_json(details), None)
 
     def has_last_words(self, claim: Claim, verdict: _Verdict) -> bool:
         """Whether `last_words` has anything to do; from any thread."""
@@ -474,6 +504,8 @@ class Attempts:
 
     def count(self, claim: Claim, run_s: float, outcome: str) -> None:
         """Count an attempt; from any thread."""
+        if outcome == UNKNOWN:
+            return  # none was made
         with self._metrics.lock:
             counters = self._metrics.of(claim[2], claim[7])
             if outcome == COMPLETE:

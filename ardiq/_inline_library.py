@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
-from ._attempts import ABORTED, COMPLETE, FAILED, SNOOZE
+from ._attempts import ABORTED, COMPLETE, FAILED, SNOOZE, UNKNOWN
 from ._codec import from_json, to_json
 from ._mailbox import Outcome
 
 _MOST_ATTEMPTS = 20
 _LONGEST_ERROR = 500
 _MOST_LINES = 1000
+# How long a task rests that is unknown, by how long it has been.
+_RESTS_MS = {600_000: 300_000, 60_000: 60_000, 10_000: 10_000, 0: 1_000}
 _LEFT_BY_DISCARD = ("name", "lane", "tries", "enqueued_at", "started_at", "finished_at", "error")
 _KEPT_BY_REQUEUE = ("name", "lane", "args", "kwargs", "codec", "headers")
 
@@ -138,6 +140,8 @@ class InlineLibrary:
             self.on_end(task)
         elif outcome == ABORTED:
             self._end(task, ABORTED, b"aborted")
+        elif outcome == UNKNOWN:
+            self._leave_to_others(task, value, details["max_age_ms"])
         elif outcome == FAILED:
             self._note(task, run_ms, value, details)
             self._end(task, FAILED, value)
@@ -154,6 +158,18 @@ class InlineLibrary:
             else:
                 task.skipped_ms += details["delay_ms"]
                 task.write(state="queued")
+
+    def _leave_to_others(self, task: InlineTask, value: bytes, max_age_ms: int) -> None:
+        """running -> scheduled, failed. Where nothing waits, its time is over at once."""
+        now_ms = self.now_ms()
+        since = task.number("unknown_since") or now_ms
+        waited = now_ms - since if self.waits else max_age_ms
+        task.write(tries=task.number("tries") - 1, unknown_since=since)
+        if waited >= max_age_ms:
+            self._end(task, FAILED, value + f" (no worker knew it for {max_age_ms} ms)".encode())
+        else:
+            rest_ms = next(rest_ms for least_ms, rest_ms in _RESTS_MS.items() if waited >= least_ms)
+            task.write(state="scheduled", due_at=now_ms + rest_ms, error=value)
 
     def report(self, task_id: str, progress: bytes, notes: dict[str, bytes], line: str) -> None:
         """Keep what a running task tells of itself."""

@@ -102,6 +102,14 @@ def milliseconds(name: str, value: Any) -> int:
     return round(finite(name, amount, "a timedelta or seconds") * 1000)
 
 
+def milliseconds_or_none_at_all(name: str, value: Any) -> int:
+    """A timedelta or seconds, not negative, as whole milliseconds."""
+    amount = milliseconds(name, value)
+    if amount < 0:
+        raise ValueError(f"{name} must not be negative, not {value}")
+    return amount
+
+
 def epoch_milliseconds(name: str, moment: Any) -> int:
     """A datetime with a time zone as milliseconds since the epoch."""
     if not isinstance(moment, datetime):

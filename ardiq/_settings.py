@@ -26,6 +26,7 @@ class Settings:
     _durability: _options.Durability
     _result_ttl_ms: int
     _max_lost: int
+    _unknown_task_wait_ms: int
     _dead_ttl_ms: int | None
     _dead_limit: int | None
     _stall_after: float | None
@@ -118,6 +119,11 @@ class Settings:
     def max_lost(self) -> int:
         """How many workers may die holding a task before it is dead-lettered as poison."""
         return self._max_lost
+
+    @property
+    def unknown_task_wait(self) -> float:
+        """How long, in seconds, a task waits that no worker knows; 0: it fails at once."""
+        return self._unknown_task_wait_ms / 1000
 
     @property
     def dead_ttl_ms(self) -> int | None:

@@ -4,7 +4,7 @@ import os
 import socket
 import weakref
 from collections.abc import Callable, Collection, Iterable
-from datetime import tzinfo
+from datetime import timedelta, tzinfo
 from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
 
 from . import _options, executors
@@ -69,6 +69,8 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         durability: when a task counts as accepted: "primary", as soon as the server has it; "replicated", when one of
             its replicas has it, too, else after `broker_timeout_ms` it is a `BrokerError` with `maybe_enqueued`.
         max_lost: how many workers may die holding a task before it is taken for their killer and dead-lettered.
+        unknown_task_wait: how long a task that no worker knows waits for one that does, before it is dead-lettered:
+            a timedelta or seconds; 0: it fails at once.
         dead_ttl_ms: how long dead letters are kept; None: until somebody deletes them.
         dead_limit: how many of the newest dead letters are kept; None: all.
         payload_limit: most bytes of a task's arguments, and of its result.
@@ -117,6 +119,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         broker_timeout_ms: int = 5_000,
         durability: _options.Durability = "primary",
         max_lost: int = 3,
+        unknown_task_wait: timedelta | float = 86_400,
         dead_ttl_ms: int | None = None,
         dead_limit: int | None = None,
         signing_key: SigningKey | None = None,
@@ -151,6 +154,8 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         self._burst = _options.boolean("burst", burst)
         self.allow_eviction = _options.boolean("allow_eviction", allow_eviction)
         self._max_lost = _options.integer("max_lost", max_lost, least=1)
+        wait_ms = _options.milliseconds_or_none_at_all("unknown_task_wait", unknown_task_wait)
+        self._unknown_task_wait_ms = wait_ms
         self._dead_ttl_ms = None if dead_ttl_ms is None else _options.integer("dead_ttl_ms", dead_ttl_ms, least=1)
         self._dead_limit = None if dead_limit is None else _options.integer("dead_limit", dead_limit, least=0)
         self._codec = Codec(
@@ -392,7 +397,8 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         return Task(self, _options.text("name", name), None, priority, _options.boolean("unique", unique))
 
     async def send(self, name: str, *args: Any, **kwargs: Any) -> Job:
-        """Enqueue a task by its name alone, checked as `ref` says. An unknown name fails on the worker."""
+        """Enqueue a task by its name alone, checked as `ref` says. One that no worker knows waits: see
+        `unknown_task_wait`."""
         return await self.ref(name).enqueue(*args, **kwargs)
 
     def send_sync(self, name: str, *args: Any, **kwargs: Any) -> Job:

@@ -108,6 +108,13 @@ class State:
         """How many workers' leases have not run out."""
         return int(self.core.command(["ZCOUNT", f"{self.base}workers", str(self.now_ms()), "+inf"]))
 
+    def unknown_tasks(self) -> list[dict[str, Any]]:
+        """Tasks that of late were given to a worker that has none of that name, the last one first: `name`, and how
+        long ago that was (`seen_ms`)."""
+        reply, now_ms = self.core.call("list", ["unknown", "", 0, _PAGE]), self.now_ms()
+        pairs = zip(map(text, reply[::2]), map(number, reply[1::2]), strict=True)
+        return [{"name": name, "seen_ms": max(0, now_ms - at)} for name, at in pairs][::-1]
+
     def pauses(self) -> list[Pause]:
         """What is paused, the oldest first."""
         return read_pauses(self.core.call("pauses", []))

@@ -240,6 +240,10 @@ def _queue(state: State, words: Sequence[str]) -> Iterator[Check]:
             yield Check(
                 "fail", f"schedule {schedule['name']}", found, "start a worker (not with --burst): workers fire it"
             )
+    for task in state.unknown_tasks():
+        found = f"a worker that does not know it was given it {age(task['seen_ms'])} ago; it waits for one that does"
+        remedy = "start a worker whose code has that task; if there is none, abort what waits or see `ardiq dlq`"
+        yield Check("warn", f"task {task['name']}", found, remedy)
     if counts["dead"]:
         yield Check("warn", "dead letters", f"{counts['dead']:,}", "look at them with `ardiq dlq list`")
     if counts["suspects"]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _MOST_RUNNING = 10
 _MOST_SCHEDULES = 10
+_MOST_UNKNOWN = 5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +38,7 @@ def read(app: "Ardiq") -> dict[str, Any]:
         "now": state.now_ms(),
         "counts": {name: counts[name] for name in COUNTS},
         "pauses": [pause._asdict() for pause in state.pauses()],
+        "unknown_tasks": state.unknown_tasks(),
         "next_due_in_ms": state.next_due_in_ms(),
         "lanes": state.lanes(counts, workers, app.priorities[::-1]),
         "workers": [worker for worker in workers if worker["lease_left_ms"]],
@@ -70,6 +72,10 @@ def _draw(status: dict[str, Any]) -> list[Part]:
         few = many(counts["suspects"], "of the queued ones is", "of the queued ones are")
         note = f"{few} suspected of killing their worker"
         parts.append(Styled(note, "yellow"))
+    if unknown := status["unknown_tasks"]:
+        seen = ", ".join(f"{task['name']} ({age(task['seen_ms'])} ago)" for task in unknown[:_MOST_UNKNOWN])
+        rest = f" and {len(unknown) - _MOST_UNKNOWN} more" if len(unknown) > _MOST_UNKNOWN else ""
+        parts.append(Styled(f"waiting for a worker that knows them: {seen}{rest}", "yellow"))
     if status["pauses"]:
         parts.append(Table(["paused", "held", "since"], [_pause(pause) for pause in status["pauses"]], "paused"))
     if (due_ms := status["next_due_in_ms"]) is not None:

@@ -2,13 +2,17 @@
 local M = {}
 
 local HELD = { 'state', 'lane', 'tries', 'lost', 'abort_requested', 'worker', 'enqueued_at', 'history',
-  'watched_until' }
+  'watched_until', 'name', 'unknown_since' }
 -- What a record loses with its holder, and with a settled attempt.
 local HOLDER = { 'worker', 'started_at' }
-local SUSPECTED = { 'worker', 'started_at', 'lost' }
+local SUSPECTED = { 'worker', 'started_at', 'lost', 'unknown_since' }
+-- How long a task rests that its worker did not know, by how long it has waited for one that does.
+local RESTS_MS = { { waited = 600000, rest = 300000 }, { waited = 60000, rest = 60000 }, { waited = 10000, rest = 10000 },
+  { waited = 0, rest = 1000 } }
 
 -- The outcomes an attempt can be settled with.
-M.OUTCOMES = { complete = true, failed = true, retry = true, snooze = true, aborted = true, release = true }
+M.OUTCOMES = { complete = true, failed = true, retry = true, snooze = true, unknown = true, aborted = true,
+  release = true }
 
 -- running -> aborted.
 local function abort(b, id, ttl_ms)
@@ -93,6 +97,18 @@ local function complete(b, o, ttl_ms)
   return task.ended(b, o.id, key, 'completed', written, ttl_ms)
 end
 
+-- running -> scheduled. What is in its way, as `hand_back` replies it.
+local function put_off(b, id, record, fields, delay_ms, counter)
+  local err = batch.obstacle(b, 'ZCARD', keys.scheduled(b.base))
+  if err then return err, true end
+  local key, due_at = keys.task(b.base, id), b.now + delay_ms
+  redis.call('HDEL', key, unpack(SUSPECTED))
+  redis.call('HSET', key, 'state', 'scheduled', 'due_at', due_at, unpack(fields))
+  task.schedule(b, id, record.lane or task.DEFAULT_LANE, due_at)
+  waiters.changed(b.base, b.now, id, record.watched_until)
+  batch.count(b, counter)
+end
+
 -- running -> scheduled, queued, aborted; failed where the next attempt would come later than `max_age_ms` allows. A
 -- snooze is no failure: it spends no try and is no part of the history.
 local function try_again(b, o, record, ttl_ms)
@@ -114,14 +130,23 @@ local function try_again(b, o, record, ttl_ms)
     if not err then batch.count(b, counter) end
     return err, stays
   end
-  err = batch.obstacle(b, 'ZCARD', keys.scheduled(b.base))
-  if err then return err, true end
-  local key, due_at = keys.task(b.base, o.id), b.now + delay_ms
-  redis.call('HDEL', key, unpack(SUSPECTED))
-  redis.call('HSET', key, 'state', 'scheduled', 'due_at', due_at, unpack(fields))
-  task.schedule(b, o.id, record.lane or task.DEFAULT_LANE, due_at)
-  waiters.changed(b.base, b.now, o.id, record.watched_until)
-  batch.count(b, counter)
+  return put_off(b, o.id, record, fields, delay_ms, counter)
+end
+
+-- running -> scheduled, aborted; failed once it has waited for `max_age_ms`. The worker has no task of that name: it is
+-- left for one that has, and no try is charged.
+local function leave_to_others(b, o, record, ttl_ms)
+  if record.abort_requested then return abort(b, o.id, ttl_ms) end
+  local since = number.of(record.unknown_since, b.now)
+  local fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0), 'unknown_since', clock.text(since) }
+  if record.name then b.unknown[record.name] = true end
+  if (o.max_age_ms or 0) > 0 and b.now - since >= o.max_age_ms then
+    return bury(b, o.id, o.value .. ' (no worker knew it for ' .. clock.text(o.max_age_ms) .. ' ms)', nil, fields)
+  end
+  fields[5], fields[6] = 'error', o.value
+  for _, step in ipairs(RESTS_MS) do
+    if b.now - since >= step.waited then return put_off(b, o.id, record, fields, step.rest, 'unknown') end
+  end
 end
 
 -- One outcome of an attempt that is known to be the holder's. Replies as `hand_back`.
@@ -137,6 +162,8 @@ local function settle(b, o, ttl_ms)
   end
   if o.outcome == 'retry' or o.outcome == 'snooze' then
     return try_again(b, o, record, ttl_ms)
+  elseif o.outcome == 'unknown' then
+    return leave_to_others(b, o, record, ttl_ms)
   elseif o.outcome == 'failed' then
     return bury(b, o.id, o.value, o.traceback,
       { 'started_at', b.now - o.run_ms, 'history', attempted(b, record, o.run_ms, o.value) })

@@ -3,10 +3,11 @@ local M = {}
 
 -- When what a damaged key held up is tried again.
 M.STUCK_MS = 10000
+local MOST_UNKNOWN, UNKNOWN_TTL_MS = 100, 600000
 
 function M.open(base, now)
   return { base = base, now = now, now_text = clock.text(now), back = {}, front = {}, suspects = {}, held = {},
-    finished = {}, removed = {}, refusals = {}, counters = {}, obstacles = {}, seen = {} }
+    unknown = {}, finished = {}, removed = {}, refusals = {}, counters = {}, obstacles = {}, seen = {} }
 end
 
 function M.count(b, name, by)
@@ -90,8 +91,18 @@ local function tell_waiters(b)
   if some then redis.call('DEL', unpack(places)) end
 end
 
+-- Keep the names of tasks that a worker did not know, for people: the last ones, for a while longer than such a task
+-- rests. A damaged key costs nothing else, hence pcall.
+local function note_unknown(b)
+  local key = keys.unknown(b.base)
+  for name in pairs(b.unknown) do redis.pcall('ZADD', key, b.now, name) end
+  redis.pcall('ZREMRANGEBYRANK', key, 0, -MOST_UNKNOWN - 1)
+  redis.pcall('PEXPIRE', key, UNKNOWN_TTL_MS)
+end
+
 function M.close(b)
   M.flush(b)
+  if next(b.unknown) then note_unknown(b) end
   tell_waiters(b)
   alarm.scheduled(b)
   if #b.removed > 0 then redis.call('DEL', unpack(b.removed)) end

@@ -15,6 +15,7 @@ function M.aborts(base, worker) return base .. 'aborts:' .. worker end
 function M.mailbox(base, name) return base .. 'mailbox:' .. name end
 function M.waiters(base, id) return base .. 'waiters:' .. id end
 function M.log(base, id) return base .. 'log:' .. id end
+function M.unknown(base) return base .. 'unknown' end
 function M.dead(base) return base .. 'dead' end
 function M.pauses(base) return base .. 'pauses' end
 function M.schedules(base) return base .. 'schedules' end

@@ -5,7 +5,7 @@ local M = {}
 
 -- What a record loses when a dead letter starts anew, its notes besides.
 local EARLIER_LIFE = { 'tries', 'lost', 'error', 'traceback', 'history', 'started_at', 'finished_at', 'worker',
-  'due_at', 'expires_at', 'abort_requested', 'progress' }
+  'due_at', 'expires_at', 'abort_requested', 'progress', 'unknown_since' }
 -- A note is a field of the record, so that it is what its task sent, byte for byte.
 local NOTE = 'meta:'
 -- What is left of a record that was discarded.

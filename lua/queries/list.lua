@@ -1,6 +1,6 @@
 -- list: ids in one place, a page.
 local SORTED = { scheduled = keys.scheduled, held = keys.held, dead = keys.dead, suspects = keys.suspects,
-  workers = keys.workers }
+  workers = keys.workers, unknown = keys.unknown }
 
 -- Leave out of a page of a ready list what a claim would skip.
 local function ready_page(base, lane_name, first, last)
@@ -31,7 +31,7 @@ return function(base, args)
   if place == 'running' then return running_page(base, args.of, first, last) end
   local key = SORTED[place]
   if not key then
-    errors.raise(errors.bad_argument('place must be queued, scheduled, held, running, dead, suspects or workers'))
+    errors.raise(errors.bad_argument('place must be queued, scheduled, held, running, dead, suspects, workers or unknown'))
   end
   return errors.read(place == 'dead' and 'ZREVRANGE' or 'ZRANGE', key(base, args.of), first, last, 'WITHSCORES')
 end

@@ -1,7 +1,7 @@
 //! What one worker does, counted where Python cannot hold it up: attempts by task and lane, how long they ran and
 //! had waited, what was lost or refused.
 //!
-//! Owns: the counters and histograms. Must not know: what an outcome means, apart from `release`, which is no attempt.
+//! Owns: the counters and histograms. Must not know: what an outcome means, apart from those that are no attempt.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,8 +14,8 @@ use crate::worker::slots::OUTCOME_FIELDS;
 /// Upper bounds of the histograms' buckets, in milliseconds.
 pub const BOUNDS_MS: [u64; 14] = [5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000];
 
-/// The outcome of what was handed back unstarted or untried.
-const RELEASE: &[u8] = b"release";
+/// The outcomes of what was handed back unstarted or untried.
+const UNTRIED: [&[u8]; 2] = [b"release", b"unknown"];
 
 /// How often something took how long.
 #[derive(Clone, Debug, Default)]
@@ -110,7 +110,7 @@ impl Observer {
             let Some(at) = number(token).and_then(|token| counts.open.remove(&token)) else { continue };
             let series = &mut counts.seen.series[at];
             count(&mut series.outcomes, outcome);
-            if outcome != RELEASE {
+            if !UNTRIED.contains(&outcome) {
                 // Whole milliseconds, rounded down: the middle is nearer to the truth.
                 let run_ms = number(run_ms).unwrap_or(0).max(0) as u64;
                 series.run.observe(Duration::from_millis(run_ms) + Duration::from_micros(500));

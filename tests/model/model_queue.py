@@ -36,6 +36,7 @@ class Task:
     worker: str = ""
     held_by: str = ""
     abort_requested: bool = False
+    unknown_since: int | None = None
     progress: str = ""
     notes: dict[str, str] = field(default_factory=dict)
     watched_until: float = 0

@@ -203,6 +203,8 @@ class Workers(Clients):
             task, outcome = self.tasks[id], each["outcome"]
             if outcome == "release":
                 self._hand_back(task, ttl_ms, None)
+            elif outcome == "unknown":
+                self._leave_to_others(task, ttl_ms, **each.get("details", {}))
             elif outcome in ("retry", "snooze"):
                 self._try_again(task, outcome, ttl_ms, **each.get("details", {}))
             else:
@@ -219,13 +221,30 @@ class Workers(Clients):
         if 0 < max_age_ms < due_at - task.enqueued_at:
             self.end(task, "failed", ttl_ms)
             return
-        task.lost, task.worker = 0, ""
+        task.lost, task.worker, task.unknown_since = 0, "", None
         self.counters["snoozed" if outcome == "snooze" else "retried"] += 1
         if delay_ms > 0:
             task.state, self.scheduled[task.id] = "scheduled", due_at
             self.tell_watchers(task)
         else:
             self.make_ready(task)
+
+    def _leave_to_others(self, task: Task, ttl_ms: int, max_age_ms: int = 0) -> None:
+        if task.abort_requested:
+            self.end(task, "aborted", ttl_ms)
+            return
+        task.tries -= 1
+        if task.unknown_since is None:
+            task.unknown_since = self.now
+        waited = self.now - task.unknown_since
+        rest = 1_000 if waited < 10_000 else 10_000 if waited < 60_000 else 60_000 if waited < 600_000 else 300_000
+        if 0 < max_age_ms <= waited:
+            self.end(task, "failed", ttl_ms)
+            return
+        task.lost, task.worker = 0, ""
+        self.counters["unknown"] += 1
+        task.state, self.scheduled[task.id] = "scheduled", self.now + rest
+        self.tell_watchers(task)
 
     def _hand_back(self, task: Task, ttl_ms: int, max_lost: int | None) -> None:
         """A worker no longer holds it, nor has it settled it. `max_lost`: the worker is lost."""

@@ -76,7 +76,7 @@ TASK = st.fixed_dictionaries(
 OUTCOMES = st.lists(
     st.tuples(
         NUMBER,
-        st.sampled_from(["complete", "failed", "retry", "snooze", "aborted", "release"]),
+        st.sampled_from(["complete", "failed", "retry", "snooze", "unknown", "aborted", "release"]),
         st.fixed_dictionaries({}, optional={"delay_ms": LATER, "max_age_ms": st.sampled_from([SHORT, LONG])}),
     ),
     max_size=4,
@@ -220,7 +220,9 @@ class Protocol(BothQueues):
         for at, outcome, details in outcomes:
             id, token = self.held(name, at)
             record = {"id": id, "token": token, "outcome": outcome}
-            if outcome in ("retry", "snooze"):
+            if outcome == "unknown":
+                record["details"] = {name: value for name, value in details.items() if name == "max_age_ms"}
+            elif outcome in ("retry", "snooze"):
                 record["details"] = details
             records.append(record)
         self.both(

@@ -1,12 +1,15 @@
 """Attempts: retries, failures of every kind, time limits."""
 
 import asyncio
+import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from helpers import SOON_S, drain, eventually, field, is_sound, is_state, result_of, working
 
 from ardiq import Ardiq, ErrorContext, Retry, context, current_task
+from ardiq.cli import main
 
 fast_retries: dict[str, Any] = {"max_retries": 2, "backoff_ms": 1}
 
@@ -222,14 +225,54 @@ async def test_a_time_limit(app: Ardiq) -> None:
     assert own_result.value == "TimeoutError('another one')"
 
 
-async def test_an_unknown_task_fails_through_the_normal_retries(app: Ardiq) -> None:
-    told: list[ErrorContext] = []
+async def test_an_unknown_task_is_left_for_a_worker_that_knows_it(
+    make_app: Callable[..., Ardiq], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, told = make_app(), list[ErrorContext]()
+    old.on_error(told.append)
+    new = make_app(queue_name=old.queue_name)
+
+    @new.task(max_retries=0)
+    async def added(number: int) -> int:
+        return number + 1
+
+    jobs = [await old.send("added", number) for number in range(2)]
+    async with working(old):
+        for job in jobs:
+            await eventually(lambda job=job: is_state(old, job.id, "scheduled"))
+    assert [field(old, jobs[0].id, name) for name in ("tries", "error")] == [
+        "0",
+        "LookupError(\"unknown task 'added'\")",
+    ]
+    for command in ("status", "doctor"):
+        await asyncio.to_thread(main, [command, old.redis_url, "--queue", old.queue_name])
+        assert re.search(r"waiting for a worker that knows them: added|task added", capsys.readouterr().out)
+    assert caplog.text.count("leaves it to one that has") == 1, "said once of each name"
+    async with working(new):
+        results = [await result_of(job) for job in jobs]
+    assert [(result.value, result.tries) for result in results] == [(1, 1), (2, 1)]
+    assert told == []
+    assert old.metrics() == []
+
+
+async def test_an_unknown_task_waits_no_longer_than_it_may(make_app: Callable[..., Ardiq]) -> None:
+    app = make_app(unknown_task_wait=0.1)
+    job = await app.send("missing", 1)
+    async with working(app):
+        result = await result_of(job)
+    assert not result.success
+    assert result.value == "LookupError(\"unknown task 'missing'\") (no worker knew it for 100 ms)"
+    assert await app.dead.count() == 1
+
+
+async def test_an_unknown_task_fails_at_once_where_it_is_not_to_wait(make_app: Callable[..., Ardiq]) -> None:
+    app, told = make_app(unknown_task_wait=0), list[ErrorContext]()
     app.on_error(told.append)
     job = await app.send("missing", 1)
     async with working(app):
-        await eventually(lambda: is_state(app, job.id, "scheduled"))
-    assert [(error.name, type(error.exc), error.will_retry) for error in told] == [("missing", LookupError, True)]
-    assert field(app, job.id, "error") == "LookupError(\"unknown task 'missing'\")"
+        result = await result_of(job)
+    assert (result.value, result.tries) == ("LookupError(\"unknown task 'missing'\")", 1)
+    assert [(error.name, type(error.exc), error.will_retry) for error in told] == [("missing", LookupError, False)]
 
 
 @pytest.mark.parametrize("why", ["aborted", "a stranger's cancellation", "handed back"])

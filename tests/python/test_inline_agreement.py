@@ -77,6 +77,13 @@ async def too_old(app: Ardiq, pass_time: PassTime) -> list[Any]:
     return [await told(job) for job in jobs] + await letters(app)
 
 
+async def unknown(app: Ardiq, pass_time: PassTime) -> list[Any]:
+    app._unknown_task_wait_ms = 50
+    job = await app.send("nobody_knows", 1)
+    await pass_time()
+    return [await told(job), *await letters(app)]
+
+
 async def dead_letters(app: Ardiq, pass_time: PassTime) -> list[Any]:
     broken = True
 
@@ -344,7 +351,7 @@ def ardiq_json(value: Any) -> bytes:
     return to_json(value)
 
 
-ALWAYS = [retries, asked_for, too_old, dead_letters, found_dead, codecs, reports, aborts, pauses]
+ALWAYS = [retries, asked_for, too_old, unknown, dead_letters, found_dead, codecs, reports, aborts, pauses]
 # Without a clock nothing waits and nothing expires.
 BY_THE_CLOCK = [*ALWAYS, waiting, expiry, schedules]
 CASES = [

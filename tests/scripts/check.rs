@@ -33,7 +33,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
         let (kind, rest) = name.split_once(':').unwrap_or((name, ""));
         let expected = match (kind, rest) {
             ("lanes", "") => "set",
-            ("scheduled" | "suspects" | "workers" | "dead" | "schedule_due", "") => "zset",
+            ("scheduled" | "suspects" | "workers" | "dead" | "unknown" | "schedule_due", "") => "zset",
             ("meta" | "stats" | "schedules" | "pauses", "") => "hash",
             ("held", _) => "zset",
             ("task" | "running" | "worker" | "stats" | "task_stats", _) => "hash",
@@ -49,13 +49,13 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
         }
         let ends = value.expires_at.is_some();
         match kind {
-            "mailbox" | "waiters" | "log" if !ends => found(format!("{name} has no TTL")),
+            "mailbox" | "waiters" | "log" | "unknown" if !ends => found(format!("{name} has no TTL")),
             "stats" if ends == rest.is_empty() => found(format!("{name}: TTL {ends}")),
             "running" | "worker" | "aborts" if !workers.iter().any(|worker| worker == rest) => {
                 found(format!("{name} belongs to no worker"));
             }
             "task_stats" if !ends => found(format!("{name} has no TTL")),
-            "task" | "mailbox" | "waiters" | "log" | "stats" | "task_stats" => {}
+            "task" | "mailbox" | "waiters" | "log" | "stats" | "task_stats" | "unknown" => {}
             _ if ends => found(format!("{name} has a TTL")),
             _ => {}
         }

@@ -1,8 +1,8 @@
 //! Times as a reader needs them: relative to the calls of the fixture, so that each run shows the same.
 
-/// Durations that the library chooses by itself: of statistics, mailboxes, the wish to be told, what is stuck, and a
+/// Durations that the library chooses by itself: of a task that its worker does not know, statistics, mailboxes, the wish to be told, what is stuck, and a
 /// schedule's wish to be told.
-const OWN_DURATIONS_MS: [i64; 5] = [7_200_000, 600_000, 3_600_000, 10_000, 604_800_000];
+const OWN_DURATIONS_MS: [i64; 6] = [1_000, 7_200_000, 600_000, 3_600_000, 10_000, 604_800_000];
 /// Numbers further away than this from now are no times.
 const NEAR_MS: i64 = 40 * 24 * 3_600_000;
 /// An expiry is read as the time that is left, which is a little less exact.
