@@ -1,11 +1,10 @@
 """How commands show things: by rich on a terminal where it is installed, plain elsewhere, as JSON for programs."""
 
 import json
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias
 
@@ -65,14 +64,33 @@ def present(
         else:
             show(*draw(state))
         return
-    with suppress(KeyboardInterrupt), _lines() if as_json else _screen() as put:
+    with suppress(KeyboardInterrupt):
+        if sys.stdout.isatty() and not as_json:
+            from ._screen import Screen
+
+            with Screen() as screen:
+                screen.show(_now(read, draw))
+                while screen.wait(every_s):
+                    screen.show(_now(read, draw))
+            return
         while True:
-            try:
-                state = read()
-                put([json_text(state)] if as_json else draw(state))
-            except ArdiqError as error:
-                put([json.dumps({"error": str(error)}) if as_json else Styled(str(error), "red")])
+            if as_json:
+                print(json_text(_now(read, lambda state: state, lambda error: {"error": error})), flush=True)
+            else:
+                print(_plain(_now(read, draw)), end="\n\n", flush=True)
             time.sleep(every_s)
+
+
+def _now(
+    read: Callable[[], Any],
+    draw: Callable[[Any], Any],
+    told: Callable[[str], Any] = lambda error: [Styled(error, "red")],
+) -> Any:
+    """What `read` answers, drawn; of a server that is away, that it is."""
+    try:
+        return draw(read())
+    except ArdiqError as error:
+        return told(str(error))
 
 
 def print_json(value: Any) -> None:
@@ -183,43 +201,3 @@ def _rich_text(text: str) -> Any:
     from rich.text import Text
 
     return Text(printable(text), style=text.style if isinstance(text, Styled) else "")
-
-
-Put: TypeAlias = Callable[[Sequence[Part]], None]
-
-
-@contextmanager
-def _lines() -> Iterator[Put]:
-    """Prints, one after the other."""
-
-    def put(parts: Sequence[Part]) -> None:
-        print(_plain(parts), flush=True)
-
-    yield put
-
-
-@contextmanager
-def _screen() -> Iterator[Put]:
-    """Draws over what was drawn before, on a terminal; gives it back as it was."""
-    console = _console()
-    if console is not None:
-        from rich.console import Group
-        from rich.live import Live
-
-        with Live(console=console, screen=True, auto_refresh=False) as live:
-            yield lambda parts: live.update(Group(*(_rich(part, console.width) for part in parts)), refresh=True)
-    elif sys.stdout.isatty():
-        print("\x1b[?1049h", end="")
-        try:
-            yield _redraw
-        finally:
-            print("\x1b[?1049l", end="", flush=True)
-    else:
-        with _lines() as put:
-            yield lambda parts: put([*parts, ""])
-
-
-def _redraw(parts: Sequence[Part]) -> None:
-    width, height = shutil.get_terminal_size()
-    lines = [line[:width] for line in _plain(parts).splitlines()[: height - 1]]
-    print("\x1b[H\x1b[2J" + "\n".join(lines), end="", flush=True)
