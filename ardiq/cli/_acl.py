@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .. import _core
-from ._state import pairs
 
 _FUNCTIONS: dict[str, dict[str, Any]] = json.loads(_core.PROTOCOL)["functions"]
-_GLOBAL: dict[str, str] = {name: entry["key"] for name, entry in json.loads(_core.PROTOCOL)["global_keys"].items()}
+_SHARED: dict[str, str] = {name: entry["pattern"] for name, entry in json.loads(_core.PROTOCOL)["shared_keys"].items()}
 
 _EVERYBODY = ("ping", "select", "client|setinfo", "blpop", "lpop", "sadd", "hgetall", "wait")
 _WORKERS = ("client|unblock", "info")
 # What the command line and `ardiq migrate` send beside the functions.
 _OPERATORS = (
-    *("info", "config|get", "time", "get", "set", "del", "exists", "smembers", "zcount", "zrange"),
+    *("info", "config|get", "time", "get", "set", "del", "exists", "smembers", "zcount", "zrange", "zrangebyscore"),
+    *("scan", "eval", "pexpire"),
     *("hget", "hmget", "hlen", "hset", "hsetnx", "hdel", "llen", "lpos", "pttl"),
 )
 
@@ -42,26 +42,26 @@ def lines(core: _core.Core, prefix: str, queues: Sequence[str]) -> list[str]:
         prefix: first part of every key.
         queues: the queues that producers and workers may touch; none: every one.
     """
-    about = pairs(core.command(["HELLO"]))
-    server = _Server(core, about)
+    server = _Server(core)
     return [server.line(role, prefix, queues) for role in ROLES]
 
 
 class _Server:
-    def __init__(self, core: _core.Core, about: dict[str, str]) -> None:
+    def __init__(self, core: _core.Core) -> None:
         self._core = core
-        self._version = tuple(int(number) for number in re.findall(r"\d+", about["version"])[:2])
-        self._is_cluster = about["mode"] == "cluster"
+        # By what it says of a command that came together with the tellable rights of keys and of subcommands.
+        self._has_functions = bool(core.command(["COMMAND", "INFO", "FCALL"])[0])
+        self._is_cluster = bool(core.primaries())
 
     def line(self, role: str, prefix: str, queues: Sequence[str]) -> str:
-        keys = [f"~{_escaped(prefix)}:{{{_escaped(queue)}}}:*" for queue in queues] or [f"~{_escaped(prefix)}:{{*}}:*"]
+        prefix = _escaped(prefix)
+        shared = {name: pattern.replace("<prefix>", prefix) for name, pattern in _SHARED.items()}
+        keys = [f"~{prefix}:{{{_escaped(queue)}}}:*" for queue in queues] or [f"~{prefix}:{{*}}:*"]
         rules = ["reset", "on", f">{role.upper()}_PASSWORD"]
         if role == "operator":
-            # What is beside the queues bears this name whatever the prefix.
-            shared = (f"~{_GLOBAL[name]}" for name in ("queues", "schema", "schema_lock"))
-            keys = list(dict.fromkeys([f"~{_escaped(prefix)}:{{*}}:*", f"~{_escaped(prefix)}:queues", *shared]))
+            keys = [f"~{prefix}:{{*}}:*", *(f"~{key}" for key in shared.values())]
         else:
-            keys += [self._only("W", f"{_escaped(prefix)}:queues"), self._only("R", _GLOBAL["schema"])]
+            keys += [self._only("W", shared["queues"]), self._only("R", shared["schema"])]
         commands = self._known(self._commands(role))
         return " ".join(["ACL SETUSER", f"ardiq-{role}", *rules, *keys, *(f"+{command}" for command in commands)])
 
@@ -75,10 +75,6 @@ class _Server:
             dispatch = ["evalsha", "script|load"]
         cluster = ["cluster|slots", "cluster|keyslot", "cluster|myid"] * self._is_cluster
         return list(dict.fromkeys([*dispatch, *_EVERYBODY, *does.also, *cluster, *inside]))
-
-    @property
-    def _has_functions(self) -> bool:
-        return self._version >= (7, 0)
 
     def _only(self, right: str, key: str) -> str:
         """A key that may only be read or written, where the server tells the two apart."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from ..app import Ardiq
 
+DEFAULT_PREFIX = "ardiq"
 DEFAULT_URL = os.environ.get("ARDIQ_REDIS_URL") or "redis://localhost:6379"
 
 _UNITS_MS = {"ms": 1, "": 1000, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}

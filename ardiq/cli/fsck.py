@@ -6,13 +6,23 @@ two pages is checked again in one atomic step; only what is confirmed is reporte
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from .. import _core, _options, errors
 from . import is_url, load_app, open_core, queues_of
-from ._arguments import among, did_you_mean, json_argument, refusing, target_argument
+from ._arguments import (
+    DEFAULT_PREFIX,
+    Refusal,
+    among,
+    did_you_mean,
+    json_argument,
+    prefix_argument,
+    refusing,
+    target_argument,
+)
 from ._output import many, print_json, printable
 
 # Bounds for how long one call keeps the server from others: about 1 ms.
@@ -58,9 +68,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--queue",
         metavar="NAME",
-        help="check this queue (default: the app's, or all known ones of the URL)",
+        help="check this queue (default: the app's, or all of the URL, whatever their prefix)",
     )
-
+    prefix_argument(parser)
     json_argument(parser)
 
 
@@ -69,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         with refusing():
             _options.key_part("--queue", arguments.queue)
     found, seen = [], {}
-    for name, core, registry in _queues(arguments.target, arguments.queue):
+    for name, core, registry in _queues(arguments.target, arguments.queue, arguments.prefix):
         started = time.monotonic()
         check = Check(core)
         for row in check.findings():
@@ -193,16 +203,35 @@ class Check:
             return []
 
 
-def _queues(target: str, queue: str | None) -> Iterator[tuple[str, _core.Core, str]]:
+def _queues(target: str, queue: str | None, prefix: str | None) -> Iterator[tuple[str, _core.Core, str]]:
     """Name, connection and registry of each queue to check."""
     if not is_url(target):
+        if prefix is not None:
+            raise Refusal(f"--prefix goes with a URL; {target} has its own")
         app = load_app(target)
         name = queue or app.queue_name
         yield name, open_core(app.redis_url, name, app.prefix), f"{app.prefix}:queues"
         return
-    registry = "ardiq:queues"
-    known = [queue] if queue else sorted(queues_of(open_core(target), registry))
-    yield from ((name, open_core(target, name), registry) for name in known)
+    for each, name in _queues_at(target, queue, prefix):
+        label = name if each == (prefix or DEFAULT_PREFIX) else f"{each}:{name}"
+        yield label, open_core(target, name, each), f"{each}:queues"
+
+
+def _queues_at(url: str, queue: str | None, prefix: str | None) -> list[tuple[str, str]]:
+    """Prefix and name; where none of the two is given, of all queues that there are."""
+    first = prefix or DEFAULT_PREFIX
+    if queue:
+        return [(first, queue)]
+    core = open_core(url, prefix=first)
+    known = {(first, name) for name in queues_of(core, f"{first}:queues")}
+    if prefix is None:
+        try:
+            known |= set(core.queues())
+        except errors.ArdiqError as error:
+            if errors.is_away(error):
+                raise
+            print(f"other prefixes than {first} are not looked for, see --prefix: {error}", file=sys.stderr)
+    return sorted(known, key=lambda found: (found[0] != first, found))
 
 
 def _text(value: Any) -> str:

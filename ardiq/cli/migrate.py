@@ -6,6 +6,9 @@
   ardiq migrate --from-1.2 MODULE:ATTR      move what ArdiQ 1.2 left in the app's queue into this version's
   ardiq migrate --acl [URL|MODULE:ATTR]     print the users a server needs, with no more rights than they need
 
+A library is for the whole server; what was applied is noted under the prefix of the app, or under --prefix.
+--prune looks for workers under every prefix.
+
 Without a server named, it is that of ARDIQ_REDIS_URL, else redis://localhost:6379.
 """
 
@@ -16,7 +19,7 @@ from typing import Any
 
 from .. import _core, _options
 from . import _acl, is_url, load_app, open_core
-from ._arguments import DEFAULT_URL, Refusal, Suggestions, json_argument, refusing, unsecret
+from ._arguments import DEFAULT_URL, Refusal, Suggestions, json_argument, prefix_argument, refusing, unsecret
 from ._output import moment, print_json
 
 
@@ -48,10 +51,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from-1.2", dest="from_1_2", action="store_true", help="move tasks and results that ArdiQ 1.2 left in Redis"
     )
+    prefix_argument(parser)
     parser.add_argument(
         "--force",
         action="store_true",
-        help="even if the server evicts tasks or has a newer library, or if workers of ArdiQ 1.2 are alive",
+        help="even if the server evicts tasks or has a newer library, or if workers of ArdiQ 1.2 are alive,\n"
+        "or if --prune cannot see the queues of other prefixes",
     )
     json_argument(parser)
 
@@ -66,9 +71,12 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(_core.library()[0])
         return 0
     app = None if is_url(target) else load_app(target)
-    core = open_core(app.redis_url if app else target)
+    if app is not None and arguments.prefix is not None:
+        raise Refusal(f"--prefix goes with a URL; {target} has its own")
+    prefix = app.prefix if app else arguments.prefix or "ardiq"
+    core = open_core(app.redis_url if app else target, prefix=prefix)
     if arguments.acl:
-        lines = _acl.lines(core, app.prefix if app else "ardiq", arguments.queue)
+        lines = _acl.lines(core, prefix, arguments.queue)
         print_json(lines) if arguments.json else print("\n".join(lines))
         return 0
     status = core.migrate_status()
@@ -82,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     say = _nothing if arguments.json else print
     say(f"server: {status['server']}")
     if arguments.prune:
-        told["done"] = core.migrate_prune()
+        told["done"] = core.migrate_prune(force=arguments.force)
         say("\n".join(told["done"]) or "nothing to prune")
     else:
         if arguments.to is None:
@@ -125,6 +133,9 @@ def _understand(arguments: argparse.Namespace) -> tuple[str, str]:
             _options.key_part("queue name", name)
     if action == "show" and rest:
         raise Refusal("show prints the library of this Ardiq: it takes no server")
+    if arguments.prefix is not None:
+        with refusing("--prefix"):
+            _options.key_part("prefix", arguments.prefix)
     if arguments.to is not None and not 1 <= arguments.to <= _core.PROTOCOL_VERSION:
         raise Refusal(f"this Ardiq {_core.VERSION} knows versions 1 to {_core.PROTOCOL_VERSION}, not {arguments.to}")
     return action, rest[0] if rest else DEFAULT_URL
@@ -147,7 +158,9 @@ def _plan(status: dict[str, Any]) -> list[str]:
 
 
 def _print_status(status: dict[str, Any]) -> None:
-    print(f"server: {status['server']}{'' if status['functions'] else ', without functions: scripts instead'}")
+    print(f"server: {status['server']}")
+    if not status["functions"]:
+        print(f"without functions, scripts instead: {status['no_functions']}")
     print(f"maxmemory-policy: {status['maxmemory_policy'] or 'not to be seen'}")
     for library in status["installed"]:
         by = f", loaded {moment(library['loaded_at'])} by Ardiq {library['package']}" if library["loaded_at"] else ""

@@ -21,6 +21,7 @@ use crate::dispatch::Dispatcher;
 use crate::error::Error;
 use crate::library::Library;
 use crate::migrate::{self, Status};
+use crate::protocol::Protocol;
 use crate::runtime::Runtime;
 use crate::schema;
 
@@ -88,6 +89,10 @@ impl Core {
         F: Future<Output: Send> + Send + 'static,
     {
         Ok(self.state()?.runtime.spawn(future))
+    }
+
+    fn prefix(&self) -> String {
+        Protocol::of_base(&self.base).0.to_owned()
     }
 
     /// Runs what `work` makes of the dispatcher on the runtime's thread and waits for it, detached
@@ -228,17 +233,26 @@ impl Core {
     }
 
     fn migrate_status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let status = self.wait(py, |dispatcher| async move { migrate::status(dispatcher.link()).await })?;
+        let prefix = self.prefix();
+        let status = self.wait(py, |dispatcher| async move { migrate::status(dispatcher.link(), &prefix).await })?;
         status_to_python(py, &status)
     }
 
     #[pyo3(signature = (*, to = None, force = false))]
     fn migrate_apply(&self, py: Python<'_>, to: Option<u32>, force: bool) -> PyResult<Vec<String>> {
-        self.wait(py, move |dispatcher| async move { migrate::apply(dispatcher.link(), to, force).await })
+        let prefix = self.prefix();
+        self.wait(py, move |dispatcher| async move { migrate::apply(dispatcher.link(), &prefix, to, force).await })
     }
 
-    fn migrate_prune(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        self.wait(py, |dispatcher| async move { migrate::prune(dispatcher.link()).await })
+    #[pyo3(signature = (*, force = false))]
+    fn migrate_prune(&self, py: Python<'_>, force: bool) -> PyResult<Vec<String>> {
+        let prefix = self.prefix();
+        self.wait(py, move |dispatcher| async move { migrate::prune(dispatcher.link(), &prefix, force).await })
+    }
+
+    /// Every queue of the server, as prefix and name.
+    fn queues(&self, py: Python<'_>) -> PyResult<Vec<(String, String)>> {
+        self.wait(py, |dispatcher| async move { migrate::queues(dispatcher.link()).await })
     }
 
     /// Drops the connections and ends the thread; waits for that no longer than `timeout_ms`. Used
@@ -299,7 +313,8 @@ fn status_to_python<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py
     }
     let dict = PyDict::new(py);
     dict.set_item("server", &status.server)?;
-    dict.set_item("functions", status.functions)?;
+    dict.set_item("functions", status.no_functions.is_none())?;
+    dict.set_item("no_functions", &status.no_functions)?;
     dict.set_item("installed", installed)?;
     dict.set_item("pending", &status.pending)?;
     dict.set_item("maxmemory_policy", &status.maxmemory_policy)?;

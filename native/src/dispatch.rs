@@ -16,7 +16,7 @@ use crate::connection::{Backoff, Connection, Link, refuse_error};
 use crate::error::Error;
 use crate::library::{Library, Script};
 use crate::protocol::Function;
-use fitness::{Unfit, is_missing};
+use fitness::{Missing, Unfit};
 
 /// Calls functions on one queue. Cheap to clone.
 #[derive(Clone)]
@@ -28,11 +28,11 @@ struct Shared {
     link: Link,
     base: String,
     library: &'static Library,
-    /// Generation of the connection whose server was found fit.
+    /// Generation of the connection whose server was found fit, and in its lowest bit the form of calls there.
     checked: AtomicU64,
     checking: tokio::sync::Mutex<()>,
-    /// Whether the last server had functions: the form in which requests are built.
-    form: Mutex<Form>,
+    /// Why calls are scripts there.
+    no_functions: Mutex<Option<Unfit>>,
     scripts: Mutex<HashMap<&'static str, Arc<Script>>>,
     /// Where a replica must have what is durable: the way on which that is waited for.
     confirming: Option<Dispatcher>,
@@ -42,6 +42,8 @@ struct Shared {
 enum Form {
     Functions,
     Scripts,
+    /// A script that cannot be loaded beforehand.
+    Sources,
 }
 
 /// A call being built; may be sent again as it is.
@@ -93,7 +95,7 @@ impl Dispatcher {
             library,
             checked: AtomicU64::new(0),
             checking: tokio::sync::Mutex::new(()),
-            form: Mutex::new(Form::Functions),
+            no_functions: Mutex::new(None),
             scripts: Mutex::new(HashMap::new()),
             confirming: None,
         };
@@ -115,7 +117,7 @@ impl Dispatcher {
     /// [`Error::Argument`] when the protocol has no such function.
     pub fn request(&self, function: &str) -> Result<Request, Error> {
         let function = self.inner.library.protocol().function(function)?;
-        let form = *lock(&self.inner.form);
+        let form = self.form();
         let cmd = self.begin(function, form, 16, 512)?;
         Ok(Request { function, form, cmd, count: 0, size: 0 })
     }
@@ -162,25 +164,27 @@ impl Dispatcher {
         loop {
             let connection = attempts.connection().await?;
             let answer = match self.check(&connection).await {
-                Ok(form) if request.form == form => connection.exchange(&request.cmd).await,
-                Ok(form) => connection.exchange(&self.rebuilt(request, form)?).await,
+                Ok(form) => {
+                    let answer = match form {
+                        form if request.form == form => connection.exchange(&request.cmd).await,
+                        form => connection.exchange(&self.rebuilt(request, form)?).await,
+                    };
+                    match Missing::read(form, &answer) {
+                        Some(missing) if loads < 3 => {
+                            loads += 1;
+                            match self.provide(&connection, request, missing).await {
+                                Ok(None) => continue,
+                                Ok(Some(answer)) => Ok(answer),
+                                Err(Unfit::Answer(answer)) => answer,
+                                Err(Unfit::Refused(error)) => return Err(error),
+                            }
+                        }
+                        _ => answer,
+                    }
+                }
                 Err(Unfit::Answer(answer)) => answer,
                 Err(Unfit::Refused(error)) => return Err(error),
             };
-            if let Ok(Value::ServerError(reply)) = &answer
-                && is_missing(reply)
-                && loads < 2
-            {
-                match self.load(&connection, request.function).await {
-                    Ok(()) => {
-                        loads += 1;
-                        continue;
-                    }
-                    Err(Unfit::Refused(error)) => return Err(error),
-                    Err(Unfit::Answer(answer)) if attempts.again(&connection, &answer).await => continue,
-                    Err(Unfit::Answer(answer)) => return Ok((self.conclude(request, answer)?, connection)),
-                }
-            }
             if !attempts.again(&connection, &answer).await {
                 return Ok((self.conclude(request, answer)?, connection));
             }
@@ -216,6 +220,7 @@ impl Dispatcher {
         match form {
             Form::Functions => cmd.arg(b"FCALL").arg(&function.server_name),
             Form::Scripts => cmd.arg(b"EVALSHA").arg(&self.script(function)?.sha1),
+            Form::Sources => cmd.arg(b"EVAL").arg(&self.script(function)?.source),
         };
         cmd.arg(b"1").arg(&self.inner.base);
         Ok(cmd)

@@ -121,6 +121,23 @@ pub fn code(reply: &ServerError) -> &str {
     reply.details().and_then(raised_in_script).map_or_else(|| reply.code(), |(code, _)| code)
 }
 
+/// Whether a reply refuses a command itself: there is none of this name, or not for this user. In small letters; of one with
+/// subcommands the first word will do.
+pub fn lacks(reply: &ServerError, command: &str) -> bool {
+    let said = reply.details().unwrap_or_default().to_ascii_lowercase();
+    match reply.code() {
+        // `unknown command 'HELLO', with args…`, ``unsupported command `hello` ``; of a right to keys it is not.
+        "ERR" => said.split("with args").next().is_some_and(|said| said.contains("command") && names(said, command)),
+        "NOPERM" => said.contains("command") && names(&said, command),
+        _ => false,
+    }
+}
+
+/// Whether one of the words, which may have more to them as in `'function|list'`, is this one.
+fn names(said: &str, word: &str) -> bool {
+    said.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|each| each == word)
+}
+
 /// Servers before 7.0 wrap what a command inside a script answered:
 /// `Error running script (call to f_…): @user_script:3: @user_script: 3: -OOM command not allowed …`.
 fn raised_in_script(detail: &str) -> Option<(&str, &str)> {
@@ -255,6 +272,29 @@ mod tests {
         assert!(Error::from_reply("ERR", wrong).is("WRONG_TYPE"));
         let bug = "Error running script (call to f_3d44): @user_script:1: user_script:1: attempt to index a nil value";
         assert_eq!(Error::from_reply("ERR", bug), Error::Script(format!("ERR {bug}")));
+    }
+
+    #[test]
+    fn a_command_that_a_server_lacks_is_told_from_one_that_failed() {
+        let lacks = |code: &str, said: &str, command: &str| {
+            let line = format!("-{code} {said}\r\n");
+            let Ok(redis::Value::ServerError(reply)) = redis::parse_redis_value(line.as_bytes()) else {
+                panic!("{line}")
+            };
+            super::lacks(&reply, command)
+        };
+        assert!(lacks("ERR", "unknown command 'FUNCTION', with args beginning with: 'LIST' ", "function"));
+        assert!(lacks("ERR", "unknown command `HELLO`, with args beginning with: ", "hello"));
+        assert!(lacks("ERR", "Unknown subcommand or wrong number of arguments for 'X'. Try SCRIPT HELP.", "script"));
+        assert!(lacks("NOPERM", "User me has no permissions to run the 'function|list' command", "function"));
+        assert!(lacks(
+            "NOPERM",
+            "this user has no permissions to run the 'evalsha' command or its subcommand",
+            "evalsha"
+        ));
+        assert!(!lacks("NOPERM", "User fcall has no permissions to access one of the keys used as arguments", "fcall"));
+        assert!(!lacks("ERR", "unknown command 'NONE', with args beginning with: 'fcall' ", "fcall"));
+        assert!(!lacks("ERR", "Function not found", "fcall"));
     }
 
     #[test]

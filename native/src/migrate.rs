@@ -1,24 +1,25 @@
 //! `ardiq migrate`: what is installed, what is pending; load, verify, prune, under a lock.
 //! Knows libraries, their versions and who uses them; of queues only where workers say so.
 
+mod lock;
 mod nodes;
 mod plan;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use redis::Value;
-
-use crate::connection::{Connection, Link, refuse_error};
+use crate::connection::{Connection, Link};
 use crate::error::Error;
 use crate::library::{Library, sha1};
 use crate::protocol::Protocol;
-use crate::schema::{self, Installed, PACKAGE, Record};
+use crate::schema::{self, Libraries, PACKAGE, Record};
 
+pub use lock::locked;
 use nodes::Nodes;
 use plan::Step;
 pub use plan::{Found, State};
 
-/// Longer than any step takes; a `migrate` that died holds the others up no longer.
+/// A `migrate` that died holds the others up no longer.
 const LOCK_TTL: Duration = Duration::from_secs(60);
 
 /// What `ardiq migrate status` shows.
@@ -26,8 +27,8 @@ const LOCK_TTL: Duration = Duration::from_secs(60);
 pub struct Status {
     /// `Redis 7.0.15`.
     pub server: String,
-    /// Whether the server has functions; without them, scripts are loaded when first used.
-    pub functions: bool,
+    /// What the server said where it has no functions, or not for this user; then scripts are loaded when first used.
+    pub no_functions: Option<String>,
     pub installed: Vec<Found>,
     /// What [`apply`] would do, a line each.
     pub pending: Vec<String>,
@@ -41,24 +42,26 @@ pub struct Status {
 
 /// # Errors
 /// As [`Link::query`]; [`Error::Library`] for a server too old.
-pub async fn status(link: &Link) -> Result<Status, Error> {
-    let nodes = Nodes::open(link).await?;
+pub async fn status(link: &Link, prefix: &str) -> Result<Status, Error> {
+    let nodes = Nodes::open(link, prefix).await?;
     let home = nodes.home();
-    let record = Record::fetch(home).await?;
-    let mut pending = Vec::new();
-    let mut installed = Vec::new();
+    let record = Record::fetch(home, &nodes.schema).await?;
+    let (mut pending, mut installed, mut no_functions) = (Vec::new(), Vec::new(), None);
     for node in nodes.all() {
-        let libraries = libraries(node).await?;
-        pending.extend(described(&nodes, node, &steps(node, &libraries, &record, Protocol::get().version)));
-        installed.extend(plan::found(&libraries, &record));
+        let libraries = Libraries::ask(node).await?;
+        pending.extend(described(&nodes, node, &plan::steps(&libraries, &record, Protocol::get().version)));
+        installed.extend(plan::found(libraries.installed(), &record));
+        if let Libraries::None(why) = libraries {
+            no_functions = Some(why);
+        }
     }
     installed.sort_by(|a: &Found, b| (a.version, &a.sha1).cmp(&(b.version, &b.sha1)));
     installed.dedup();
     pending.dedup();
-    let lock = home.query(redis::cmd("GET").arg(lock_key())).await?;
+    let lock = home.query(redis::cmd("GET").arg(lock_key(prefix))).await?;
     Ok(Status {
         server: home.server().to_string(),
-        functions: home.server().has_functions(),
+        no_functions,
         installed,
         pending,
         maxmemory_policy: schema::eviction_policy(home).await?,
@@ -69,75 +72,171 @@ pub async fn status(link: &Link) -> Result<Status, Error> {
 }
 
 /// Brings the server to version `to`, by default this build's; a line for each thing done. With
-/// `force`, also on a server that evicts, and over a library that seems newer.
+/// `force`, also on a server that evicts, over a library that seems newer, and blind to queues that cannot be seen.
 ///
 /// # Errors
 /// [`Error::Library`] that says why it refuses; as [`Link::query`].
-pub async fn apply(link: &Link, to: Option<u32>, force: bool) -> Result<Vec<String>, Error> {
+pub async fn apply(link: &Link, prefix: &str, to: Option<u32>, force: bool) -> Result<Vec<String>, Error> {
     let newest = Protocol::get().version;
     let target = to.unwrap_or(newest);
     if !(1..=newest).contains(&target) {
         return Err(Error::Argument(format!("this Ardiq {PACKAGE} knows versions 1 to {newest}, not {target}")));
     }
-    let nodes = Nodes::open(link).await?;
+    let nodes = Nodes::open(link, prefix).await?;
     if !force {
         for node in nodes.all() {
             schema::check_eviction(node).await?;
         }
     }
-    locked(nodes.home(), async {
-        let record = Record::fetch(nodes.home()).await?;
-        record.check()?;
+    locked(nodes.home(), &lock_key(prefix), LOCK_TTL, async {
+        let record = Record::fetch(nodes.home(), &nodes.schema).await?;
+        record.check(target)?;
+        let back = match to {
+            Some(to) if to < newest => Some(Drops::plan(&nodes, prefix, |version| version > to, false, force).await?),
+            _ => None,
+        };
         let mut done = Vec::new();
         for node in nodes.all() {
-            let libraries = libraries(node).await?;
-            let steps = steps(node, &libraries, &record, target);
+            let libraries = Libraries::ask(node).await?;
+            let steps = plan::steps(&libraries, &record, target);
             if !force {
                 plan::refuse(&steps, &record)?;
             }
             for step in &steps {
-                carry_out(nodes.home(), node, step).await?;
+                carry_out(&nodes, node, step).await?;
             }
             done.extend(described(&nodes, node, &steps));
+            note(&nodes, &libraries, target).await?;
         }
-        if to.is_some_and(|to| to < newest) {
-            done.extend(drop_unused(&nodes, |version| version > target).await?);
+        if let Some(drops) = back {
+            done.extend(drops.carry_out(&nodes).await?);
         }
-        note(nodes.home(), target).await?;
         Ok(done)
     })
     .await
 }
 
-/// Drops older libraries that no live worker uses; a line for each thing done.
+/// Drops older libraries that no live worker uses; a line for each thing done. With `force`, even if other prefixes
+/// cannot be seen.
 ///
 /// # Errors
-/// As [`Link::query`].
-pub async fn prune(link: &Link) -> Result<Vec<String>, Error> {
-    let nodes = Nodes::open(link).await?;
-    locked(nodes.home(), async {
-        let mine = Protocol::get().version;
-        let done = drop_unused(&nodes, |version| version < mine).await?;
-        let mut left = u32::MAX;
-        for node in nodes.all() {
-            left = libraries(node).await?.iter().map(|library| library.version).fold(left, u32::min);
-        }
-        if left != u32::MAX {
-            // From now on the data may hold what only these versions understand.
-            nodes.home().query(redis::cmd("HSET").arg(schema::key()).arg(schema::DATA_VERSION).arg(left)).await?;
-        }
-        Ok(done)
+/// [`Error::Library`] that says why it refuses; as [`Link::query`].
+pub async fn prune(link: &Link, prefix: &str, force: bool) -> Result<Vec<String>, Error> {
+    prune_below(link, prefix, Protocol::get().version, force).await
+}
+
+/// As [`prune`], as a build of that version would.
+///
+/// # Errors
+/// As [`prune`].
+pub async fn prune_below(link: &Link, prefix: &str, version: u32, force: bool) -> Result<Vec<String>, Error> {
+    let nodes = Nodes::open(link, prefix).await?;
+    locked(nodes.home(), &lock_key(prefix), LOCK_TTL, async {
+        let record = Record::fetch(nodes.home(), &nodes.schema).await?;
+        let is_behind = record.data < Some(version);
+        let drops = Drops::plan(&nodes, prefix, |other| other < version, is_behind, force).await?;
+        // First the mark, then the library: who finds it missing must not load it again.
+        drops.mark(&nodes, version, force).await?;
+        drops.carry_out(&nodes).await
     })
     .await
 }
 
-/// Ardiq's libraries on one server; none where it has no functions.
-async fn libraries(node: &Connection) -> Result<Vec<Installed>, Error> {
-    if node.server().has_functions() { schema::installed(node).await } else { Ok(Vec::new()) }
+/// Every queue of the server, as prefix and name.
+///
+/// # Errors
+/// As [`Link::query`]; [`Error::Forbidden`] for who may not `SCAN`.
+pub async fn queues(link: &Link) -> Result<Vec<(String, String)>, Error> {
+    let bases = Nodes::open(link, &Protocol::get().prefix).await?.queues().await?;
+    let parts = |base: &String| {
+        let (prefix, queue) = Protocol::of_base(base);
+        (prefix.to_owned(), queue.to_owned())
+    };
+    Ok(bases.iter().map(parts).collect())
 }
 
-fn steps(node: &Connection, libraries: &[Installed], record: &Record, target: u32) -> Vec<Step> {
-    if node.server().has_functions() { plan::steps(libraries, record, target) } else { Vec::new() }
+/// Libraries to drop: a library is for all queues of a server, whatever their prefix.
+#[derive(Default)]
+struct Drops {
+    versions: BTreeSet<u32>,
+    /// Those that stay, with a queue that uses them.
+    kept: Vec<(u32, String)>,
+    /// The oldest that live workers use.
+    oldest: Option<u32>,
+    /// All that have queues, and the one that this is about.
+    prefixes: BTreeSet<String>,
+}
+
+impl Drops {
+    async fn plan(
+        nodes: &Nodes,
+        prefix: &str,
+        candidate: impl Fn(u32) -> bool,
+        always_look: bool,
+        force: bool,
+    ) -> Result<Self, Error> {
+        let mut drops = Self::default();
+        for node in nodes.all() {
+            let libraries = Libraries::ask(node).await?;
+            drops
+                .versions
+                .extend(libraries.installed().iter().map(|library| library.version).filter(|v| candidate(*v)));
+        }
+        drops.prefixes.insert(prefix.to_owned());
+        if drops.versions.is_empty() && !always_look {
+            return Ok(drops);
+        }
+        let used = match nodes.in_use(None).await {
+            Err(Error::Library(_)) if force => nodes.in_use(Some(prefix)).await?,
+            used => used?,
+        };
+        drops.kept = drops.versions.iter().filter_map(|version| Some((*version, used.by(*version)?))).collect();
+        drops.versions.retain(|version| used.by(*version).is_none());
+        drops.oldest = used.oldest();
+        drops.prefixes.extend(used.prefixes);
+        Ok(drops)
+    }
+
+    /// From now on the data may hold what only the versions that are left understand.
+    async fn mark(&self, nodes: &Nodes, version: u32, force: bool) -> Result<(), Error> {
+        let oldest = self.oldest.unwrap_or(version).min(version);
+        for prefix in &self.prefixes {
+            let key = schema::key(prefix);
+            let known = nodes.ask(redis::cmd("HGET").arg(&key).arg(schema::DATA_VERSION)).await;
+            let marked = match known {
+                Ok(known) if schema::text(&known).and_then(|data| data.parse().ok()) >= Some(oldest) => continue,
+                Ok(_) => nodes.ask(redis::cmd("HSET").arg(&key).arg(schema::DATA_VERSION).arg(oldest)).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = marked.map(drop)
+                && !(force && matches!(error, Error::Forbidden { .. }))
+            {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&self, nodes: &Nodes) -> Result<Vec<String>, Error> {
+        let mut done = Vec::new();
+        for (version, queue) in &self.kept {
+            done.push(format!("keep {}: live workers of the queue {queue} use it", schema::library_name(*version)));
+        }
+        for node in nodes.all() {
+            let at = nodes.name(node).map(|name| format!(" on {name}")).unwrap_or_default();
+            for library in Libraries::ask(node).await?.installed() {
+                if self.versions.contains(&library.version) {
+                    let name = schema::library_name(library.version);
+                    node.query(redis::cmd("FUNCTION").arg("DELETE").arg(&name)).await?;
+                    done.push(format!("drop {name}{at}"));
+                }
+            }
+        }
+        for version in &self.versions {
+            nodes.home().query(redis::cmd("HDEL").arg(&nodes.schema).arg(format!("v{version}"))).await?;
+        }
+        Ok(done)
+    }
 }
 
 fn described(nodes: &Nodes, node: &Connection, steps: &[Step]) -> Vec<String> {
@@ -146,34 +245,37 @@ fn described(nodes: &Nodes, node: &Connection, steps: &[Step]) -> Vec<String> {
 }
 
 /// One step, marked as begun until it is verified.
-async fn carry_out(home: &Connection, node: &Connection, step: &Step) -> Result<(), Error> {
-    home.query(redis::cmd("HSET").arg(schema::key()).arg(schema::DIRTY).arg(step.to_string())).await?;
+async fn carry_out(nodes: &Nodes, node: &Connection, step: &Step) -> Result<(), Error> {
+    let (home, key) = (nodes.home(), &nodes.schema);
+    home.query(redis::cmd("HSET").arg(key).arg(schema::DIRTY).arg(step.to_string())).await?;
     if let Step::Load { version } | Step::Replace { version, .. } = step {
         let payload = payload(*version)?;
-        schema::load(node, &payload, matches!(step, Step::Replace { .. })).await?;
         let expected = sha1(&payload);
-        let loaded = schema::installed(node).await?;
-        if !loaded.iter().any(|library| library.version == *version && library.sha1 == expected) {
+        let loaded = schema::load(node, &payload, matches!(step, Step::Replace { .. })).await;
+        // Whoever was faster may have loaded the same.
+        if !Libraries::ask(node).await?.have(*version, &expected) {
+            loaded?;
             return Err(Error::Library(format!(
                 "{} was loaded but is not what the server shows now: somebody else loads libraries too",
                 schema::library_name(*version)
             )));
         }
-        schema::record(home, *version, &expected).await?;
+        schema::record(home, key, *version, &expected).await?;
     }
-    home.query(redis::cmd("HDEL").arg(schema::key()).arg(schema::DIRTY)).await.map(drop)
+    home.query(redis::cmd("HDEL").arg(key).arg(schema::DIRTY)).await.map(drop)
 }
 
 /// Completes the record: of a library loaded by hand, and where nothing can be loaded.
-async fn note(home: &Connection, version: u32) -> Result<(), Error> {
-    if !home.server().has_functions() {
-        return schema::record_data(home, version).await;
+async fn note(nodes: &Nodes, libraries: &Libraries, version: u32) -> Result<(), Error> {
+    let (home, key) = (nodes.home(), &nodes.schema);
+    if let Libraries::None(_) = libraries {
+        return schema::record_data(home, key, version).await;
     }
     let expected = sha1(&payload(version)?);
-    if Record::fetch(home).await?.of(version, "sha1") == Some(&expected) {
+    if Record::fetch(home, key).await?.of(version, "sha1") == Some(&expected) {
         return Ok(());
     }
-    schema::record(home, version, &expected).await
+    schema::record(home, key, version, &expected).await
 }
 
 /// The exact payload of a version: as released, or, while it is being worked on, of the sources.
@@ -185,51 +287,6 @@ fn payload(version: u32) -> Result<String, Error> {
     }
 }
 
-async fn drop_unused(nodes: &Nodes, candidate: impl Fn(u32) -> bool) -> Result<Vec<String>, Error> {
-    let mut done = Vec::new();
-    let used = nodes.versions_in_use().await?;
-    for node in nodes.all() {
-        let at = nodes.name(node).map(|name| format!(" on {name}")).unwrap_or_default();
-        for library in libraries(node).await?.iter().filter(|library| candidate(library.version)) {
-            let name = schema::library_name(library.version);
-            if used.contains(library.version) {
-                done.push(format!("keep {name}{at}: live workers use it"));
-                continue;
-            }
-            node.query(redis::cmd("FUNCTION").arg("DELETE").arg(&name)).await?;
-            let field = format!("v{}", library.version);
-            nodes.home().query(redis::cmd("HDEL").arg(schema::key()).arg(field)).await?;
-            done.push(format!("drop {name}{at}"));
-        }
-    }
-    Ok(done)
-}
-
-/// Runs `work` while no other `migrate` runs.
-async fn locked<T>(home: &Connection, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let since = schema::now_ms(home).await?;
-    let mine = format!("Ardiq {PACKAGE}, process {}, since {since} ms", std::process::id());
-    let key = lock_key();
-    let mut set = redis::cmd("SET");
-    set.arg(key).arg(&mine).arg("NX").arg("PX").arg(LOCK_TTL.as_millis() as u64);
-    if home.query(&set).await? == Value::Nil {
-        let holder = home.query(redis::cmd("GET").arg(key)).await?;
-        return Err(Error::Library(format!(
-            "another `ardiq migrate` is at work ({}); wait for it, or {} seconds should it have died",
-            schema::text(&holder).unwrap_or_default(),
-            LOCK_TTL.as_secs()
-        )));
-    }
-    let result = work.await;
-    // Should the lock have run out meanwhile, it may be another's by now.
-    let held = refuse_error(home.exchange(redis::cmd("GET").arg(key)).await.unwrap_or(Value::Nil));
-    if held.is_ok_and(|held| schema::text(&held).as_deref() == Some(&mine)) {
-        let _ = home.query(redis::cmd("DEL").arg(key)).await;
-    }
-    result
-}
-
-/// Beside `ardiq:schema` in the same slot of a cluster.
-fn lock_key() -> &'static str {
-    Protocol::get().global_key("schema_lock")
+fn lock_key(prefix: &str) -> String {
+    Protocol::get().shared_key("lock", prefix)
 }

@@ -19,7 +19,7 @@ pub struct Protocol {
     pub prefix: String,
     functions: BTreeMap<String, Function>,
     keys: BTreeMap<String, String>,
-    global_keys: BTreeMap<String, String>,
+    shared_keys: BTreeMap<String, String>,
     exceptions: BTreeMap<String, String>,
 }
 
@@ -81,9 +81,9 @@ impl Protocol {
         for (kind, entry) in object(&root, "keys")? {
             keys.insert(kind.clone(), string(entry, "pattern")?);
         }
-        let mut global_keys = BTreeMap::new();
-        for (kind, entry) in object(&root, "global_keys")? {
-            global_keys.insert(kind.clone(), string(entry, "key")?);
+        let mut shared_keys = BTreeMap::new();
+        for (kind, entry) in object(&root, "shared_keys")? {
+            shared_keys.insert(kind.clone(), string(entry, "pattern")?);
         }
         let mut exceptions = BTreeMap::new();
         for (code, entry) in object(&root, "errors")? {
@@ -95,7 +95,7 @@ impl Protocol {
             prefix: string(&root, "prefix")?,
             functions,
             keys,
-            global_keys,
+            shared_keys,
             exceptions,
         })
     }
@@ -112,9 +112,9 @@ impl Protocol {
         self.functions.values()
     }
 
-    /// The base key of a queue: `ardiq:{emails}:`. A name that is a base already stays as it is.
-    pub fn base(&self, queue: &str) -> String {
-        if queue.ends_with("}:") { queue.to_owned() } else { format!("{}:{{{queue}}}:", self.prefix) }
+    /// The base key of a queue: `ardiq:{emails}:`.
+    pub fn base(prefix: &str, queue: &str) -> String {
+        format!("{prefix}:{{{queue}}}:")
     }
 
     /// The key of one `kind` under a queue's base: `key("task", "ardiq:{q}:", "7")` is
@@ -136,12 +136,19 @@ impl Protocol {
         key
     }
 
-    /// A key that belongs to no queue.
+    /// A key that all queues of a prefix share.
     ///
     /// # Panics
     /// When the protocol has no such kind of key: a mistake in this crate.
-    pub fn global_key(&self, kind: &str) -> &str {
-        self.global_keys.get(kind).unwrap_or_else(|| panic!("protocol.json has no global key {kind:?}"))
+    pub fn shared_key(&self, kind: &str, prefix: &str) -> String {
+        let pattern = self.shared_keys.get(kind).unwrap_or_else(|| panic!("protocol.json has no shared key {kind:?}"));
+        pattern.replace("<prefix>", prefix)
+    }
+
+    /// The prefix and the name of the queue that a base key is of.
+    pub fn of_base(base: &str) -> (&str, &str) {
+        let (prefix, queue) = base.split_once(":{").unwrap_or((base, ""));
+        (prefix, queue.strip_suffix("}:").unwrap_or(queue))
     }
 
     /// The Python exception for an error code without its `ARDIQ_`.
@@ -278,8 +285,9 @@ mod tests {
     #[test]
     fn keys_are_rendered_from_their_pattern() {
         let protocol = Protocol::get();
-        assert_eq!(protocol.base("q"), "ardiq:{q}:");
-        assert_eq!(protocol.base("own:{q}:"), "own:{q}:");
+        assert_eq!(Protocol::base("own", "q"), "own:{q}:");
+        assert_eq!(Protocol::of_base("own:{q}:"), ("own", "q"));
+        assert_eq!(protocol.shared_key("lock", "own"), "own:lock:{own:schema}");
         assert_eq!(protocol.key("task", "ardiq:{q}:", "7"), "ardiq:{q}:task:7");
         assert_eq!(protocol.key("scheduled", "ardiq:{q}:", ""), "ardiq:{q}:scheduled");
     }

@@ -1,11 +1,11 @@
-//! Which libraries a server has, and the record of them in the hash `ardiq:schema`: version → who
+//! Which libraries a server has, and the record of them in the hash `<prefix>:schema`: version → who
 //! loaded which checksum when. Knows neither functions nor queues.
 
 use redis::{Cmd, Value};
 use serde_json::{Value as Json, json};
 
 use crate::connection::{Connection, refuse_error};
-use crate::error::Error;
+use crate::error::{Error, lacks};
 use crate::library::sha1;
 use crate::protocol::Protocol;
 
@@ -41,12 +41,37 @@ pub fn read_list(answer: &Value) -> Vec<Installed> {
     installed
 }
 
-/// Every Ardiq library of the server.
-///
-/// # Errors
-/// As [`Connection::query`].
-pub async fn installed(connection: &Connection) -> Result<Vec<Installed>, Error> {
-    Ok(read_list(&connection.query(&list_command("ardiq_v*")).await?))
+/// What a server has of Ardiq's libraries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Libraries {
+    Are(Vec<Installed>),
+    /// It has no functions, or not for this user: what it said.
+    None(String),
+}
+
+impl Libraries {
+    /// # Errors
+    /// As [`Connection::query`].
+    pub async fn ask(connection: &Connection) -> Result<Self, Error> {
+        match connection.exchange(&list_command("ardiq_v*")).await? {
+            Value::ServerError(reply) if lacks(&reply, "function") => {
+                Ok(Self::None(format!("{} {}", reply.code(), reply.details().unwrap_or_default())))
+            }
+            answer => Ok(Self::Are(read_list(&refuse_error(answer)?))),
+        }
+    }
+
+    pub fn installed(&self) -> &[Installed] {
+        match self {
+            Self::Are(installed) => installed,
+            Self::None(_) => &[],
+        }
+    }
+
+    /// Of this version and checksum.
+    pub fn have(&self, version: u32, sha1: &str) -> bool {
+        self.installed().iter().any(|library| library.version == version && library.sha1 == sha1)
+    }
 }
 
 /// Name of the library of a version, as [`Protocol::library`] names its own.
@@ -86,24 +111,24 @@ pub fn not_taken(message: &str) -> Error {
     Error::Library(format!("the server does not take the library: {message}"))
 }
 
-/// Notes in `ardiq:schema` which checksum of a version was loaded, when and by whom.
+/// Notes under `key` which checksum of a version was loaded, when and by whom.
 ///
 /// # Errors
 /// As [`Connection::query`].
-pub async fn record(connection: &Connection, version: u32, sha1: &str) -> Result<(), Error> {
+pub async fn record(connection: &Connection, key: &str, version: u32, sha1: &str) -> Result<(), Error> {
     let loaded_at = now_ms(connection).await?;
     let entry = json!({"sha1": sha1, "loaded_at": loaded_at, "package": PACKAGE}).to_string();
-    connection.query(redis::cmd("HSET").arg(key()).arg(format!("v{version}")).arg(entry)).await?;
-    record_data(connection, version).await
+    connection.query(redis::cmd("HSET").arg(key).arg(format!("v{version}")).arg(entry)).await?;
+    record_data(connection, key, version).await
 }
 
-/// Notes which version the data is of, on a server where nothing says so yet: that of the library
-/// loaded first, until `migrate` moves it on.
+/// Notes which version the data is of, where nothing says so yet: that of the library loaded first,
+/// until `migrate --prune` moves it on.
 ///
 /// # Errors
 /// As [`Connection::query`].
-pub async fn record_data(connection: &Connection, version: u32) -> Result<(), Error> {
-    connection.query(redis::cmd("HSETNX").arg(key()).arg(DATA_VERSION).arg(version)).await.map(drop)
+pub async fn record_data(connection: &Connection, key: &str, version: u32) -> Result<(), Error> {
+    connection.query(redis::cmd("HSETNX").arg(key).arg(DATA_VERSION).arg(version)).await.map(drop)
 }
 
 /// The server's clock.
@@ -117,7 +142,7 @@ pub async fn now_ms(connection: &Connection) -> Result<i64, Error> {
     Ok(part(0) * 1000 + part(1) / 1000)
 }
 
-/// What `ardiq:schema` says; all empty on a fresh server.
+/// What `<prefix>:schema` says; all empty on a fresh server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// Version of the data: a build older than this does not understand it.
@@ -131,13 +156,14 @@ pub struct Record {
 pub const DATA_VERSION: &str = "data";
 pub const DIRTY: &str = "dirty";
 
-pub fn key() -> &'static str {
-    Protocol::get().global_key("schema")
+/// Where the record of a prefix is.
+pub fn key(prefix: &str) -> String {
+    Protocol::get().shared_key("schema", prefix)
 }
 
-pub fn read_command() -> Cmd {
+pub fn read_command(key: &str) -> Cmd {
     let mut cmd = redis::cmd("HGETALL");
-    cmd.arg(key());
+    cmd.arg(key);
     cmd
 }
 
@@ -164,18 +190,17 @@ impl Record {
 
     /// # Errors
     /// As [`Connection::query`].
-    pub async fn fetch(connection: &Connection) -> Result<Self, Error> {
-        Ok(Self::read(&connection.query(&read_command()).await?))
+    pub async fn fetch(connection: &Connection, key: &str) -> Result<Self, Error> {
+        Ok(Self::read(&connection.query(&read_command(key)).await?))
     }
 
     /// # Errors
-    /// [`Error::Library`] when the data is newer than this build.
-    pub fn check(&self) -> Result<(), Error> {
-        let mine = Protocol::get().version;
+    /// [`Error::Library`] when the data is newer than `version` of the library understands.
+    pub fn check(&self, version: u32) -> Result<(), Error> {
         match self.data {
-            Some(data) if data > mine => Err(Error::Library(format!(
-                "the server's data is of version {data}, this Ardiq {PACKAGE} knows versions up to {mine}; \
-                 install a newer Ardiq"
+            Some(data) if data > version => Err(Error::Library(format!(
+                "the server's data is of version {data}: `ardiq migrate --prune` removed what came before, and this is \
+                 version {version} (Ardiq {PACKAGE}); install a newer Ardiq"
             ))),
             _ => Ok(()),
         }
@@ -207,7 +232,7 @@ pub async fn check_eviction(connection: &Connection) -> Result<(), Error> {
 /// As [`Connection::query`].
 pub async fn eviction_policy(connection: &Connection) -> Result<Option<String>, Error> {
     let answer = connection.exchange(redis::cmd("INFO").arg("memory")).await?;
-    if matches!(&answer, Value::ServerError(reply) if reply.code() == "NOPERM") {
+    if matches!(&answer, Value::ServerError(reply) if lacks(reply, "info")) {
         return Ok(None);
     }
     let info = text(&refuse_error(answer)?).unwrap_or_default();
@@ -267,10 +292,12 @@ mod tests {
         assert_eq!(record.of(1, "sha1"), Some("abc"));
         assert_eq!(record.of(9, "sha1"), None);
         assert_eq!(record.dirty.as_deref(), Some("load"));
-        assert!(record.check().is_ok());
+        assert!(record.check(1).is_ok());
         items.extend([bulk("data"), bulk("999")]);
-        let refused = Record::read(&Value::Array(items)).check().unwrap_err();
+        let record = Record::read(&Value::Array(items));
+        let refused = record.check(998).unwrap_err();
         assert!(matches!(&refused, Error::Library(message) if message.contains("999")), "{refused}");
+        assert!(record.check(999).is_ok());
     }
 
     #[test]

@@ -87,7 +87,7 @@ def tables() -> dict[str, str]:
         (", ".join(f"`{key['pattern']}`" for key in PROTOCOL["keys"].values() if key["owner"] == owner), text)
         for owner, text in OWNERS.items()
     ]
-    shared = [(f"`{key['key']}`", key["type"], key["holds"]) for key in PROTOCOL["global_keys"].values()]
+    shared = [(f"`{key['pattern']}`", key["type"], key["holds"]) for key in PROTOCOL["shared_keys"].values()]
     errors = [
         (f"`ARDIQ_{code}`", f"`{error['exception']}`", error["when"], error["remedy"])
         for code, error in PROTOCOL["errors"].items()
@@ -99,7 +99,7 @@ def tables() -> dict[str, str]:
         ),
         "owners": _table(("keys", "taken away by"), *owners),
         "keys": _table(("key", "type", "holds", "kept until"), *keys),
-        "global keys": _table(("key", "type", "holds"), *shared),
+        "shared keys": _table(("key", "type", "holds"), *shared),
         "functions": _functions(),
         "calls": _calls(),
         "errors": _table(("error", "in Python", "when", "remedy"), *errors),

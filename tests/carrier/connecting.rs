@@ -173,7 +173,7 @@ async fn many_calls_share_one_connection() {
 async fn the_server_sees_who_is_connected() {
     let server = Server::start();
     let connection = connector(&server.url()).connect().await.unwrap();
-    if connection.server().version >= (7, 2, 0) {
+    if connection.server().version >= Some((7, 2, 0)) {
         let info = connection.query(redis::cmd("CLIENT").arg("INFO")).await.unwrap();
         assert!(super::text(&info).contains("lib-name=ardiq "), "{info:?}");
     }

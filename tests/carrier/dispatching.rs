@@ -2,6 +2,7 @@ use _core::dispatch::Dispatcher;
 use _core::error::Error;
 use _core::library::{Library, Source};
 use _core::protocol::Protocol;
+use _core::schema::Libraries;
 use redis::Value;
 
 use super::server::{Server, link};
@@ -14,7 +15,8 @@ fn dispatcher(server: &Server) -> Dispatcher {
 }
 
 async fn has_functions(dispatcher: &Dispatcher) -> bool {
-    dispatcher.link().connection().await.unwrap().server().has_functions()
+    let connection = dispatcher.link().connection().await.unwrap();
+    matches!(Libraries::ask(&connection).await.unwrap(), Libraries::Are(_))
 }
 
 /// A library of the name and version of this build's, of one function.

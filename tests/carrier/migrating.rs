@@ -1,35 +1,39 @@
+use std::time::Duration;
+
 use _core::connection::Link;
+use _core::dispatch::Dispatcher;
 use _core::error::Error;
 use _core::library::Library;
 use _core::migrate::{self, State};
+use _core::schema::Libraries;
 use redis::Value;
 
 use super::server::Server;
 use super::{command, text};
 
 async fn has_functions(link: &Link) -> bool {
-    link.connection().await.unwrap().server().has_functions()
+    matches!(Libraries::ask(&link.connection().await.unwrap()).await.unwrap(), Libraries::Are(_))
 }
 
 #[tokio::test]
 async fn a_fresh_server_is_brought_up_to_date_once() {
     let server = Server::start();
     let link = server.link();
-    let status = migrate::status(&link).await.unwrap();
+    let status = migrate::status(&link, "ardiq").await.unwrap();
     assert_eq!((status.installed, status.dirty, status.lock, status.data_version), (vec![], None, None, None));
     let functions = has_functions(&link).await;
     let expected: &[&str] = if functions { &["load ardiq_v1"] } else { &[] };
     assert_eq!(status.pending, expected);
 
-    assert_eq!(migrate::apply(&link, None, false).await.unwrap(), expected);
-    let status = migrate::status(&link).await.unwrap();
+    assert_eq!(migrate::apply(&link, "ardiq", None, false).await.unwrap(), expected);
+    let status = migrate::status(&link, "ardiq").await.unwrap();
     assert_eq!((status.pending, status.dirty, status.lock, status.data_version), (vec![], None, None, Some(1)));
     if functions {
         assert_eq!(status.installed[0].state, State::Current);
         assert_eq!(status.installed[0].package.as_deref(), Some(env!("CARGO_PKG_VERSION")));
     }
-    assert!(migrate::apply(&link, None, false).await.unwrap().is_empty());
-    assert!(migrate::prune(&link).await.unwrap().is_empty());
+    assert!(migrate::apply(&link, "ardiq", None, false).await.unwrap().is_empty());
+    assert!(migrate::prune(&link, "ardiq", false).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -40,9 +44,9 @@ async fn a_library_loaded_by_hand_is_recorded() {
         return;
     }
     command(&link, &["FUNCTION", "LOAD", &Library::get().payload()]).await;
-    let status = migrate::status(&link).await.unwrap();
+    let status = migrate::status(&link, "ardiq").await.unwrap();
     assert_eq!((status.pending, status.installed[0].package.clone()), (vec![], None));
-    assert!(migrate::apply(&link, None, false).await.unwrap().is_empty());
+    assert!(migrate::apply(&link, "ardiq", None, false).await.unwrap().is_empty());
     let entry = text(&command(&link, &["HGET", "ardiq:schema", "v1"]).await);
     assert!(entry.contains(Library::get().sha1()), "{entry}");
 }
@@ -58,20 +62,24 @@ async fn an_unreleased_library_is_replaced_and_a_newer_one_left() {
     command(&link, &["FUNCTION", "LOAD", other]).await;
     let newer = "#!lua name=ardiq_v2\nredis.register_function('ardiq_v2_x', function() return 1 end)\n";
     command(&link, &["FUNCTION", "LOAD", newer]).await;
-    let states: Vec<State> = migrate::status(&link).await.unwrap().installed.iter().map(|l| l.state).collect();
+    let states: Vec<State> = migrate::status(&link, "ardiq").await.unwrap().installed.iter().map(|l| l.state).collect();
     assert_eq!(states, [State::Different, State::Newer]);
 
     let entry = format!(r#"{{"sha1": "{}", "package": "999.0.0"}}"#, _core::library::sha1(other));
     command(&link, &["HSET", "ardiq:schema", "v1", &entry]).await;
-    let refused = migrate::apply(&link, None, false).await.unwrap_err();
+    let refused = migrate::apply(&link, "ardiq", None, false).await.unwrap_err();
     assert!(matches!(&refused, Error::Library(text) if text.contains("999.0.0")), "{refused:?}");
     command(&link, &["DEL", "ardiq:schema"]).await;
 
-    let done = migrate::apply(&link, None, false).await.unwrap();
+    let done = migrate::apply(&link, "ardiq", None, false).await.unwrap();
     assert!(done[0].starts_with("replace ardiq_v1 (checksum "), "{done:?}");
-    let states: Vec<State> = migrate::status(&link).await.unwrap().installed.iter().map(|l| l.state).collect();
+    let states: Vec<State> = migrate::status(&link, "ardiq").await.unwrap().installed.iter().map(|l| l.state).collect();
     assert_eq!(states, [State::Current, State::Newer]);
-    assert!(migrate::prune(&link).await.unwrap().is_empty(), "only older ones are dropped");
+    assert!(migrate::prune(&link, "ardiq", false).await.unwrap().is_empty(), "only older ones are dropped");
+}
+
+fn library(version: u32) -> String {
+    format!("#!lua name=ardiq_v{version}\nredis.register_function('ardiq_v{version}_x', function() return 1 end)\n")
 }
 
 #[tokio::test]
@@ -81,31 +89,82 @@ async fn older_libraries_go_when_no_live_worker_uses_them() {
     if !has_functions(&link).await {
         return;
     }
-    migrate::apply(&link, None, false).await.unwrap();
-    let older = "#!lua name=ardiq_v0\nredis.register_function('ardiq_v0_x', function() return 1 end)\n";
-    command(&link, &["FUNCTION", "LOAD", older]).await;
-    command(&link, &["SADD", "ardiq:queues", "mails"]).await;
-    command(&link, &["ZADD", "ardiq:{mails}:workers", "1", "w:1"]).await;
-    command(&link, &["HSET", "ardiq:{mails}:worker:w:1", "info", r#"{"protocol": 0}"#]).await;
-    assert_eq!(migrate::prune(&link).await.unwrap(), ["keep ardiq_v0: live workers use it"]);
-    command(&link, &["HSET", "ardiq:{mails}:worker:w:1", "info", "{}"]).await;
-    assert_eq!(migrate::prune(&link).await.unwrap(), ["keep ardiq_v0: live workers use it"], "it does not say");
-    command(&link, &["HSET", "ardiq:{mails}:worker:w:1", "info", r#"{"protocol": 1}"#]).await;
-    assert_eq!(migrate::prune(&link).await.unwrap(), ["drop ardiq_v0"]);
-    assert_eq!(migrate::status(&link).await.unwrap().installed.len(), 1);
+    migrate::apply(&link, "ardiq", None, false).await.unwrap();
+    command(&link, &["FUNCTION", "LOAD", &library(0)]).await;
+    for (base, queue) in [("ardiq:{mails}:", "mails"), ("shop:{mails}:", "mails (prefix shop)")] {
+        let keep = [format!("keep ardiq_v0: live workers of the queue {queue} use it")];
+        let (workers, row) = (format!("{base}workers"), format!("{base}worker:w:1"));
+        // In no registry: a queue is found by its keys.
+        command(&link, &["HSET", &format!("{base}meta"), "token", "1"]).await;
+        command(&link, &["ZADD", &workers, "9999999999999", "w:1"]).await;
+        command(&link, &["HSET", &row, "info", r#"{"protocol": 0}"#]).await;
+        assert_eq!(migrate::prune(&link, "ardiq", false).await.unwrap(), keep);
+        command(&link, &["HSET", &row, "info", "{}"]).await;
+        assert_eq!(migrate::prune(&link, "ardiq", false).await.unwrap(), keep, "it does not say");
+        command(&link, &["HSET", &row, "info", r#"{"protocol": 1}"#]).await;
+    }
+    command(&link, &["ZADD", "ardiq:{gone}:workers", "1", "w:2"]).await;
+    command(&link, &["HSET", "ardiq:{gone}:worker:w:2", "info", r#"{"protocol": 0}"#]).await;
+    assert_eq!(migrate::prune(&link, "ardiq", false).await.unwrap(), ["drop ardiq_v0"], "its lease is over");
+    assert_eq!(migrate::status(&link, "ardiq").await.unwrap().installed.len(), 1);
+}
+
+#[tokio::test]
+async fn a_pruned_version_stays_gone() {
+    let server = Server::start();
+    let link = server.link();
+    if !has_functions(&link).await {
+        return;
+    }
+    // Of both prefixes clients are connected when version 2 is all there is to be.
+    let old = ["ardiq:{q}:", "shop:{q}:"].map(|base| Dispatcher::new(server.link(), base));
+    for dispatcher in &old {
+        dispatcher.call("enqueue", &["t1", "add", "default", "[]", "", ""]).await.unwrap();
+    }
+    command(&link, &["FUNCTION", "LOAD", &library(2)]).await;
+    assert_eq!(migrate::prune_below(&link, "ardiq", 2, false).await.unwrap(), ["drop ardiq_v1"]);
+    for dispatcher in old {
+        for dispatcher in [dispatcher.clone(), Dispatcher::new(server.link(), dispatcher.base())] {
+            let refused = dispatcher.call::<&str>("counts", &[]).await.unwrap_err();
+            assert!(matches!(&refused, Error::Library(said) if said.contains("install a newer")), "{refused:?}");
+        }
+    }
+    let Libraries::Are(left) = Libraries::ask(&link.connection().await.unwrap()).await.unwrap() else { panic!() };
+    assert_eq!(left.iter().map(|library| library.version).collect::<Vec<_>>(), [2]);
+}
+
+#[tokio::test]
+async fn who_cannot_see_other_prefixes_prunes_only_with_force() {
+    let server = Server::start();
+    let admin = server.link();
+    if !has_functions(&admin).await {
+        return;
+    }
+    migrate::apply(&admin, "ardiq", None, false).await.unwrap();
+    command(&admin, &["HSET", "ardiq:{q}:meta", "token", "1"]).await;
+    command(&admin, &["HSET", "shop:{q}:meta", "token", "1"]).await;
+    for rights in [["+@all", "-scan", "~shop:*"], ["+@all", "+scan", "~shop:*"]] {
+        command(&admin, &["FUNCTION", "LOAD", "REPLACE", &library(0)]).await;
+        command(&admin, &[&["ACL", "SETUSER", "me", "reset", "on", ">secret"][..], &rights].concat()).await;
+        let link = super::server::link(&format!("redis://me:secret@127.0.0.1:{}", server.port));
+        migrate::apply(&link, "shop", None, false).await.unwrap();
+        let refused = migrate::prune(&link, "shop", false).await.unwrap_err();
+        assert!(matches!(&refused, Error::Library(said) if said.contains("--force")), "{refused:?}");
+        assert_eq!(migrate::prune(&link, "shop", true).await.unwrap(), ["drop ardiq_v0"]);
+    }
 }
 
 #[tokio::test]
 async fn two_do_not_migrate_at_once() {
     let server = Server::start();
     let link = server.link();
-    command(&link, &["SET", "{ardiq:schema}:lock", "somebody", "PX", "60000"]).await;
-    let refused = migrate::apply(&link, None, false).await.unwrap_err();
+    command(&link, &["SET", "ardiq:lock:{ardiq:schema}", "somebody", "PX", "60000"]).await;
+    let refused = migrate::apply(&link, "ardiq", None, false).await.unwrap_err();
     assert!(refused.to_string().contains("(somebody)"), "{refused}");
-    assert_eq!(migrate::status(&link).await.unwrap().lock.as_deref(), Some("somebody"));
-    command(&link, &["DEL", "{ardiq:schema}:lock"]).await;
-    migrate::apply(&link, None, false).await.unwrap();
-    assert_eq!(command(&link, &["EXISTS", "{ardiq:schema}:lock"]).await, Value::Int(0));
+    assert_eq!(migrate::status(&link, "ardiq").await.unwrap().lock.as_deref(), Some("somebody"));
+    command(&link, &["DEL", "ardiq:lock:{ardiq:schema}"]).await;
+    migrate::apply(&link, "ardiq", None, false).await.unwrap();
+    assert_eq!(command(&link, &["EXISTS", "ardiq:lock:{ardiq:schema}"]).await, Value::Int(0));
 }
 
 #[tokio::test]
@@ -115,13 +174,13 @@ async fn what_was_interrupted_is_shown_and_finished() {
     if !has_functions(&link).await {
         return;
     }
-    migrate::apply(&link, None, false).await.unwrap();
+    migrate::apply(&link, "ardiq", None, false).await.unwrap();
     command(&link, &["HSET", "ardiq:schema", "dirty", "load ardiq_v1"]).await;
-    let status = migrate::status(&link).await.unwrap();
+    let status = migrate::status(&link, "ardiq").await.unwrap();
     assert_eq!(status.dirty.as_deref(), Some("load ardiq_v1"));
     assert_eq!(status.pending, ["clear the mark of an interrupted step: load ardiq_v1"]);
-    migrate::apply(&link, None, false).await.unwrap();
-    assert_eq!(migrate::status(&link).await.unwrap().dirty, None);
+    migrate::apply(&link, "ardiq", None, false).await.unwrap();
+    assert_eq!(migrate::status(&link, "ardiq").await.unwrap().dirty, None);
 }
 
 #[tokio::test]
@@ -129,14 +188,14 @@ async fn unfit_servers_are_refused() {
     let server = Server::start();
     let link = server.link();
     command(&link, &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
-    let refused = migrate::apply(&link, None, false).await.unwrap_err();
+    let refused = migrate::apply(&link, "ardiq", None, false).await.unwrap_err();
     assert!(refused.to_string().contains("allkeys-lru"), "{refused}");
-    migrate::apply(&link, None, true).await.unwrap();
+    migrate::apply(&link, "ardiq", None, true).await.unwrap();
     command(&link, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
     command(&link, &["HSET", "ardiq:schema", "data", "9"]).await;
-    let refused = migrate::apply(&link, None, false).await.unwrap_err();
+    let refused = migrate::apply(&link, "ardiq", None, false).await.unwrap_err();
     assert!(refused.to_string().contains("version 9"), "{refused}");
-    let refused = migrate::apply(&link, Some(2), false).await.unwrap_err();
+    let refused = migrate::apply(&link, "ardiq", Some(2), false).await.unwrap_err();
     assert!(matches!(refused, Error::Argument(_)), "{refused:?}");
 }
 
@@ -144,7 +203,7 @@ async fn unfit_servers_are_refused() {
 async fn a_cluster_is_loaded_on_every_primary() {
     let servers = [(); 3].map(|()| Server::start_with(&["--cluster-enabled", "yes"]));
     let link = servers[0].link();
-    if link.connection().await.unwrap().server().version < (7, 0, 0) {
+    if !has_functions(&link).await {
         return;
     }
     for (index, server) in servers.iter().enumerate() {
@@ -164,14 +223,14 @@ async fn a_cluster_is_loaded_on_every_primary() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     }
-    let done = migrate::apply(&link, None, false).await.unwrap();
+    let done = migrate::apply(&link, "ardiq", None, false).await.unwrap();
     assert_eq!(done.len(), 3, "{done:?}");
     for server in &servers {
         let listed = command(&server.link(), &["FUNCTION", "LIST"]).await;
         assert!(matches!(&listed, Value::Array(libraries) if libraries.len() == 1), "{listed:?}");
         assert!(done.contains(&format!("load ardiq_v1 on 127.0.0.1:{}", server.port)), "{done:?}");
     }
-    let status = migrate::status(&link).await.unwrap();
+    let status = migrate::status(&link, "ardiq").await.unwrap();
     assert_eq!((status.pending.len(), status.installed.len(), status.data_version), (0, 1, Some(1)));
     // A command is carried out where its key lies, whichever node was connected to.
     for (server, key) in servers.iter().zip(["a", "b", "c"]) {
@@ -180,4 +239,30 @@ async fn a_cluster_is_loaded_on_every_primary() {
             assert_eq!(text(&command(&other.link(), &["GET", key]).await), "x");
         }
     }
+}
+
+#[tokio::test]
+async fn the_lock_is_renewed_and_only_its_holder_frees_it() {
+    let server = Server::start();
+    let link = server.link();
+    let home = link.connection().await.unwrap();
+    let ttl = Duration::from_millis(300);
+    let work = async {
+        for _ in 0..5 {
+            tokio::time::sleep(ttl).await;
+            let other = migrate::locked(&home, "lock", ttl, async { Ok(()) }).await;
+            assert!(other.is_err(), "the lock ran out");
+        }
+        Ok(7)
+    };
+    assert_eq!(migrate::locked(&home, "lock", ttl, work).await, Ok(7));
+    assert_eq!(command(&link, &["EXISTS", "lock"]).await, Value::Int(0));
+
+    let taken = async {
+        command(&link, &["SET", "lock", "another's"]).await;
+        std::future::pending().await
+    };
+    let lost = migrate::locked::<()>(&home, "lock", ttl, taken).await.unwrap_err();
+    assert!(matches!(&lost, Error::Library(said) if said.contains("run it again")), "{lost:?}");
+    assert_eq!(text(&command(&link, &["GET", "lock"]).await), "another's");
 }

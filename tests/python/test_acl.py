@@ -245,6 +245,44 @@ async def test_a_library_that_is_missing_is_not_loaded_by_everybody(
         await app.ref("work").enqueue()
 
 
+async def test_a_user_confined_to_a_prefix_needs_nothing_beyond_it(
+    server: Server, make_app: Callable[..., Ardiq], admin: _core.Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin.command(shlex.split("ACL SETUSER shop on >secret ~shop:* &* +@all -acl"))
+    app = make_app(redis_url=f"{server.url}?username=shop&password=secret", queue_name="mine", prefix="shop")
+
+    @app.task(name="work")
+    async def work() -> int:
+        return 1
+
+    module = ModuleType("confined")
+    module.app = app  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for line in ("migrate APP", "migrate status APP", "migrate APP --check", "migrate APP --prune"):
+        assert await asyncio.to_thread(main, line.replace("APP", "confined:app").split()) == 0, line
+    async with working(app):
+        assert await work.request(timeout=SOON_S) == 1
+        assert await asyncio.to_thread(main, ["doctor", "confined:app"]) == 0
+        assert await asyncio.to_thread(main, ["fsck", "confined:app"]) == 0
+    assert all(b"shop:" in key for key in admin.command(["KEYS", "*"]))
+    assert denied(admin) == []
+
+
+async def test_a_user_confined_to_a_queue_can_work_there(
+    server: Server, make_app: Callable[..., Ardiq], admin: _core.Core
+) -> None:
+    admin.command(shlex.split("ACL SETUSER mine on >secret ~ardiq:{mine}:* &* +@all -acl"))
+    app = make_app(redis_url=f"{server.url}?username=mine&password=secret", queue_name="mine")
+
+    @app.task(name="work")
+    async def work() -> int:
+        return 1
+
+    async with working(app):
+        assert await work.request(timeout=SOON_S) == 1
+        assert (await result_of(await work.enqueue())).value == 1
+
+
 def test_what_makes_no_sense_is_refused(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([server.url, "--queue", "x"], [server.url, "--acl", "--force"], ["status", server.url, "--acl"]):
         assert main(["migrate", *words]) == 2

@@ -170,3 +170,25 @@ def test_every_known_queue_of_a_server(server: Server, core: _core.Core, capsys:
     output = capsys.readouterr().out
     assert "other: junk: a key that Ardiq does not know" in output
     assert "default: 0" not in output
+
+
+def test_queues_of_every_prefix(server: Server, core: _core.Core, capsys: pytest.CaptureFixture[str]) -> None:
+    populate(core)
+    for base in ("shop:{mine}:", "shop:{yours}:"):
+        other = _core.Core(server.url, base)
+        other.call("enqueue", ["one", "work", "default", "[]", "", ""])
+        other.command(["DEL", f"{base}ready:default"])
+        other.close()
+    assert main(["fsck", server.url]) == 1
+    output = capsys.readouterr().out
+    assert "default: " in output
+    for name in ("shop:mine", "shop:yours"):
+        assert f"{name}: one: queued, but in no ready list" in output
+    assert main(["fsck", server.url, "--prefix", "shop", "--queue", "mine"]) == 1
+    assert "\nmine: " in capsys.readouterr().out
+    core.command(["ACL", "SETUSER", "default", "-scan"])  # then only the records cannot be looked at
+    try:
+        main(["fsck", server.url])
+        assert "other prefixes than ardiq are not looked for, see --prefix" in capsys.readouterr().err
+    finally:
+        core.command(["ACL", "SETUSER", "default", "+scan"])

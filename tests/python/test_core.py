@@ -71,7 +71,7 @@ def test_calls_that_do_not_fit_are_refused_before_they_are_sent(core: _core.Core
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("localhost:6379", "unknown scheme"),
+        ("localhost:6379", "not a URL, such as redis://"),
         ("redis://:secret@host?colour=red", "colour"),
         ("rediss://host?ssl_ca_certs=/none.pem", "/none.pem"),
     ],

@@ -1,66 +1,111 @@
 //! Whether the server at the other end is fit: has this build's library, and data that it understands. Loads what is
-//! missing.
+//! missing; where functions cannot be had, calls are scripts.
 
 use std::sync::atomic::Ordering;
 
 use redis::{ServerError, Value};
 
-use super::{Dispatcher, Form, lock};
+use super::{Dispatcher, Form, Request, lock};
 use crate::connection::Connection;
 use crate::connection::cluster::Moved;
-use crate::error::Error;
-use crate::protocol::Function;
+use crate::error::{Error, lacks};
+use crate::protocol::Protocol;
 use crate::schema::{self, Record};
 
 /// Why a server could not be checked: what it or the line answered, or what was found.
+#[derive(Clone)]
 pub(super) enum Unfit {
     Answer(Result<Value, Error>),
     Refused(Error),
 }
 
+/// What a call showed that the server lacks.
+pub(super) enum Missing {
+    Library,
+    Functions(ServerError),
+    Script,
+    Scripts(ServerError),
+}
+
+impl Missing {
+    pub fn read(form: Form, answer: &Result<Value, Error>) -> Option<Self> {
+        let Ok(Value::ServerError(reply)) = answer else { return None };
+        match form {
+            Form::Functions if reply.details().is_some_and(|text| text.starts_with("Function not found")) => {
+                Some(Self::Library)
+            }
+            Form::Functions if lacks(reply, "fcall") => Some(Self::Functions(reply.clone())),
+            Form::Scripts if reply.code() == "NOSCRIPT" => Some(Self::Script),
+            Form::Scripts if lacks(reply, "evalsha") => Some(Self::Scripts(reply.clone())),
+            _ => None,
+        }
+    }
+}
+
 impl Dispatcher {
     /// How this server is called, having made sure once a connection that it is fit.
     pub(super) async fn check(&self, connection: &Connection) -> Result<Form, Unfit> {
-        let form = if connection.server().has_functions() { Form::Functions } else { Form::Scripts };
-        if self.inner.checked.load(Ordering::Acquire) == connection.generation() {
+        if let Some(form) = self.checked(connection) {
             return Ok(form);
         }
         let _one_at_a_time = self.inner.checking.lock().await;
-        if self.inner.checked.load(Ordering::Acquire) == connection.generation() {
+        if let Some(form) = self.checked(connection) {
             return Ok(form);
         }
         connection.server().require().map_err(Unfit::Refused)?;
-        let record = match connection.exchange(&schema::read_command()).await {
+        let record = self.record(connection).await?;
+        let form = self.check_library(connection, &record).await?;
+        self.note(connection, form);
+        Ok(form)
+    }
+
+    /// The form of calls to the last server.
+    pub(super) fn form(&self) -> Form {
+        form_in(self.inner.checked.load(Ordering::Acquire))
+    }
+
+    fn checked(&self, connection: &Connection) -> Option<Form> {
+        let checked = self.inner.checked.load(Ordering::Acquire);
+        (checked >> 1 == connection.generation()).then(|| form_in(checked))
+    }
+
+    fn note(&self, connection: &Connection, form: Form) {
+        let checked = connection.generation() << 1 | u64::from(form != Form::Functions);
+        self.inner.checked.store(checked, Ordering::Release);
+    }
+
+    /// What is recorded under the prefix, which this build must understand.
+    async fn record(&self, connection: &Connection) -> Result<Record, Unfit> {
+        let record = match connection.exchange(&schema::read_command(&self.schema_key())).await {
             // Of no concern to who may not see it.
             Ok(Value::ServerError(reply)) if reply.code() == "NOPERM" => Record::default(),
             // It lies on another node of the cluster, which may be down: then this one's library has to do.
             Ok(Value::ServerError(reply)) if reply.code() == "MOVED" => self.record_elsewhere(&reply, connection).await,
             answer => Record::read(&settled(answer)?),
         };
-        record.check().map_err(Unfit::Refused)?;
-        if form == Form::Functions {
-            self.check_library(connection, &record).await?;
-        }
-        *lock(&self.inner.form) = form;
-        self.inner.checked.store(connection.generation(), Ordering::Release);
-        Ok(form)
+        record.check(self.inner.library.protocol().version).map_err(Unfit::Refused)?;
+        Ok(record)
     }
 
     async fn record_elsewhere(&self, reply: &ServerError, connection: &Connection) -> Record {
         let read = async {
             let place = Moved::read(reply)?.from(connection).ok()?;
             let node = self.inner.link.connector().only(place).connect().await.ok()?;
-            Record::fetch(&node).await.ok()
+            Record::fetch(&node, &self.schema_key()).await.ok()
         };
         read.await.unwrap_or_default()
     }
 
-    async fn check_library(&self, connection: &Connection, record: &Record) -> Result<(), Unfit> {
+    fn schema_key(&self) -> String {
+        schema::key(Protocol::of_base(&self.inner.base).0)
+    }
+
+    async fn check_library(&self, connection: &Connection, record: &Record) -> Result<Form, Unfit> {
         let protocol = self.inner.library.protocol();
         let found = match connection.exchange(&schema::list_command(&protocol.library)).await {
-            Ok(Value::ServerError(reply)) if reply.code() == "NOPERM" => {
-                // The record is all there is to go by.
-                record.of(protocol.version, "sha1").map(str::to_owned)
+            // Whether it has functions, a call will tell. Of one who may not look, the record is all there is to go by.
+            Ok(Value::ServerError(reply)) if lacks(&reply, "function") => {
+                record.of(protocol.version, "sha1").filter(|_| reply.code() == "NOPERM").map(str::to_owned)
             }
             answer => {
                 let installed = schema::read_list(&settled(answer)?);
@@ -72,7 +117,7 @@ impl Dispatcher {
         };
         match found {
             Some(sha1) if sha1 != self.inner.library.sha1() => Err(Unfit::Refused(self.different(&sha1))),
-            _ => Ok(()),
+            _ => Ok(Form::Functions),
         }
     }
 
@@ -86,27 +131,84 @@ impl Dispatcher {
         ))
     }
 
-    /// A server that lost its library (fresh, flushed, failed over) must not stop a fleet: whoever
-    /// notices first loads it.
-    pub(super) async fn load(&self, connection: &Connection, function: &'static Function) -> Result<(), Unfit> {
-        if connection.server().has_functions() {
-            return self.load_library(connection).await;
+    /// Sees to it that the call can be sent again, or that it is answered. A server that lost its library (fresh, flushed,
+    /// failed over) must not stop a fleet: whoever notices first loads it.
+    pub(super) async fn provide(
+        &self,
+        connection: &Connection,
+        request: &Request,
+        missing: Missing,
+    ) -> Result<Option<Value>, Unfit> {
+        match missing {
+            Missing::Library => {
+                let form = self.load_library(connection).await?;
+                self.note(connection, form);
+                Ok(None)
+            }
+            Missing::Functions(reply) => {
+                self.use_scripts(connection, Unfit::Answer(Ok(Value::ServerError(reply))));
+                Ok(None)
+            }
+            Missing::Script => self.load_script(connection, request).await,
+            Missing::Scripts(reply) => Err(self.nothing_left(reply)),
         }
-        let script = self.script(function).map_err(Unfit::Refused)?;
-        let answer = connection.exchange(redis::cmd("SCRIPT").arg("LOAD").arg(&script.source)).await;
-        settled(answer).map(drop)
     }
 
-    async fn load_library(&self, connection: &Connection) -> Result<(), Unfit> {
+    fn use_scripts(&self, connection: &Connection, why: Unfit) -> Form {
+        *lock(&self.inner.no_functions) = Some(why);
+        self.note(connection, Form::Scripts);
+        Form::Scripts
+    }
+
+    /// Neither functions nor scripts: a right that is missing, or the server's lack. Whichever comes back is found by the
+    /// next call.
+    fn nothing_left(&self, scripts: ServerError) -> Unfit {
+        self.inner.checked.store(0, Ordering::Release);
+        match lock(&self.inner.no_functions).take() {
+            Some(Unfit::Answer(Ok(Value::ServerError(reply)))) if reply.code() == "ERR" && scripts.code() == "ERR" => {
+                Unfit::Refused(Error::Library(
+                    "the server has neither the command FCALL nor EVALSHA and SCRIPT LOAD: Ardiq's Lua needs one of them"
+                        .to_owned(),
+                ))
+            }
+            Some(Unfit::Answer(Ok(Value::ServerError(reply)))) if reply.code() == "ERR" => {
+                Unfit::Answer(Ok(Value::ServerError(scripts)))
+            }
+            why => why.unwrap_or(Unfit::Answer(Ok(Value::ServerError(scripts)))),
+        }
+    }
+
+    async fn load_script(&self, connection: &Connection, request: &Request) -> Result<Option<Value>, Unfit> {
+        let script = self.script(request.function).map_err(Unfit::Refused)?;
+        match connection.exchange(redis::cmd("SCRIPT").arg("LOAD").arg(&script.source)).await {
+            Ok(Value::ServerError(reply)) if lacks(&reply, "script") => {
+                let sources = self.rebuilt(request, Form::Sources).map_err(Unfit::Refused)?;
+                match connection.exchange(&sources).await {
+                    Ok(Value::ServerError(reply)) if lacks(&reply, "eval") => Err(self.nothing_left(reply)),
+                    answer => answer.map(Some).map_err(|error| Unfit::Answer(Err(error))),
+                }
+            }
+            answer => settled(answer).map(|_| None),
+        }
+    }
+
+    async fn load_library(&self, connection: &Connection) -> Result<Form, Unfit> {
         let library = self.inner.library;
         let protocol = library.protocol();
+        // Since it was there, somebody may have pruned this version; the same once it is loaded again, lest it stay.
+        self.record(connection).await?;
         let reply = match settled(connection.exchange(&schema::load_command(&library.payload(), false)).await) {
             Ok(_) => {
-                // Only for people to read: what the server holds counts.
-                if let Ok(home) = self.inner.link.holding(schema::key()).await {
-                    let _ = schema::record(&home, protocol.version, library.sha1()).await;
+                if let Err(unfit) = self.record(connection).await {
+                    let _ = connection.exchange(redis::cmd("FUNCTION").arg("DELETE").arg(&protocol.library)).await;
+                    return Err(unfit);
                 }
-                return Ok(());
+                // Only for people to read: what the server holds counts.
+                let key = self.schema_key();
+                if let Ok(home) = self.inner.link.holding(&key).await {
+                    let _ = schema::record(&home, &key, protocol.version, library.sha1()).await;
+                }
+                return Ok(Form::Functions);
             }
             Err(Unfit::Answer(Ok(Value::ServerError(reply)))) => reply,
             Err(unfit) => return Err(unfit),
@@ -117,18 +219,28 @@ impl Dispatcher {
                 let answer = connection.exchange(&schema::list_command(&protocol.library)).await;
                 match schema::read_list(&settled(answer)?).first() {
                     Some(found) if found.sha1 != library.sha1() => Err(Unfit::Refused(self.different(&found.sha1))),
-                    _ => Ok(()),
+                    _ => Ok(Form::Functions),
                 }
             }
+            // At `maxmemory` it takes no library, but scripts: so it can be emptied.
+            error if lacks(&reply, "function") || matches!(error, Error::OutOfMemory(_)) => {
+                let why = format!(
+                    "the server lacks the library {} and it cannot be loaded from here: run `ardiq migrate` ({} {})",
+                    protocol.library,
+                    reply.code(),
+                    reply.details().unwrap_or_default()
+                );
+                Ok(self.use_scripts(connection, Unfit::Refused(Error::Library(why))))
+            }
             Error::Script(message) => Err(Unfit::Refused(schema::not_taken(&message))),
-            error if reply.code() == "NOPERM" => Err(Unfit::Refused(Error::Library(format!(
-                "the server lacks the library {} and it cannot be loaded from here: run `ardiq migrate` ({error})",
-                protocol.library
-            )))),
             // It takes none now: it is no primary any more, or cannot save.
             _ => Err(Unfit::Answer(Ok(Value::ServerError(reply)))),
         }
     }
+}
+
+fn form_in(checked: u64) -> Form {
+    if checked & 1 == 0 { Form::Functions } else { Form::Scripts }
 }
 
 /// An answer to a question that precedes the caller's request, which has not been sent yet.
@@ -138,8 +250,4 @@ fn settled(answer: Result<Value, Error>) -> Result<Value, Unfit> {
         Ok(value) => Ok(value),
         Err(error) => Err(Unfit::Answer(Err(Error::broker(error.to_string(), false)))),
     }
-}
-
-pub(super) fn is_missing(reply: &ServerError) -> bool {
-    reply.code() == "NOSCRIPT" || reply.details().is_some_and(|text| text.starts_with("Function not found"))
 }

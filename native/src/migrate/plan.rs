@@ -5,7 +5,7 @@ use std::fmt;
 use crate::error::Error;
 use crate::library::{self, Library, sha1};
 use crate::protocol::Protocol;
-use crate::schema::{Installed, PACKAGE, Record, library_name};
+use crate::schema::{Installed, Libraries, PACKAGE, Record, library_name};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -97,7 +97,8 @@ pub fn found(installed: &[Installed], record: &Record) -> Vec<Found> {
         .collect()
 }
 
-pub fn steps(installed: &[Installed], record: &Record, target: u32) -> Vec<Step> {
+pub fn steps(libraries: &Libraries, record: &Record, target: u32) -> Vec<Step> {
+    let Libraries::Are(installed) = libraries else { return Vec::new() };
     let mut steps = Vec::new();
     match installed.iter().find(|library| library.version == target) {
         None => steps.push(Step::Load { version: target }),
@@ -160,6 +161,10 @@ fn short(sha1: &str) -> &str {
 mod tests {
     use super::*;
 
+    fn are(installed: Vec<Installed>) -> Libraries {
+        Libraries::Are(installed)
+    }
+
     fn mine() -> u32 {
         Protocol::get().version
     }
@@ -179,22 +184,22 @@ mod tests {
 
     #[test]
     fn a_fresh_server_lacks_the_library() {
-        let steps = steps(&[], &Record::default(), mine());
+        let steps = steps(&are(vec![]), &Record::default(), mine());
         assert_eq!(steps, [Step::Load { version: mine() }]);
         assert_eq!(steps[0].to_string(), "load ardiq_v1");
     }
 
     #[test]
     fn nothing_is_pending_when_the_checksum_fits() {
-        assert_eq!(steps(&[current()], &Record::default(), mine()), []);
+        assert_eq!(steps(&are(vec![current()]), &Record::default(), mine()), []);
         let newer = Installed { version: mine() + 1, sha1: "x".to_owned() };
-        assert_eq!(steps(&[current(), newer], &Record::default(), mine()), []);
+        assert_eq!(steps(&are(vec![current(), newer]), &Record::default(), mine()), []);
     }
 
     #[test]
     fn a_library_with_another_checksum_is_replaced() {
         let record = recorded(PACKAGE);
-        let steps = steps(&[other()], &record, mine());
+        let steps = steps(&are(vec![other()]), &record, mine());
         assert!(steps[0].to_string().starts_with("replace ardiq_v1 (checksum 01234567…, not "), "{}", steps[0]);
         assert!(refuse(&steps, &record).is_ok());
     }
@@ -202,15 +207,15 @@ mod tests {
     #[test]
     fn but_not_one_that_a_newer_package_loaded() {
         let record = recorded("999.0.0");
-        let refused = refuse(&steps(&[other()], &record, mine()), &record).unwrap_err();
+        let refused = refuse(&steps(&are(vec![other()]), &record, mine()), &record).unwrap_err();
         assert!(refused.to_string().contains("999.0.0"), "{refused}");
     }
 
     #[test]
     fn what_was_interrupted_is_finished() {
         let record = Record { dirty: Some("load ardiq_v1".to_owned()), ..Record::default() };
-        assert_eq!(steps(&[current()], &record, mine()), [Step::Finish { what: "load ardiq_v1".to_owned() }]);
-        assert_eq!(steps(&[], &record, mine()), [Step::Load { version: mine() }]);
+        assert_eq!(steps(&are(vec![current()]), &record, mine()), [Step::Finish { what: "load ardiq_v1".to_owned() }]);
+        assert_eq!(steps(&are(vec![]), &record, mine()), [Step::Load { version: mine() }]);
     }
 
     #[test]
