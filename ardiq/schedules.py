@@ -169,7 +169,7 @@ class Schedules:
             ArdiqError: somebody wrote into its definition, which makes no sense any more.
             BadSignature: the app has a `signing_key`, and the schedule was not put with it.
         """
-        waiter = {"waiter": f"schedule:{name}", "waiter_ttl_ms": _OUTCOME_WAIT_MS}
+        waiter: dict[str, Any] = {"waiter": f"schedule:{name}", "waiter_ttl_ms": _OUTCOME_WAIT_MS}
         cursor = b"0"
         while True:
             cursor, *page = await self._call("schedules", cursor, _PAGE)
@@ -182,6 +182,8 @@ class Schedules:
                         task = self._app.ref(definition["task"], priority=definition["lane"])
                     except (KeyError, ValueError, TypeError, AttributeError):
                         raise ArdiqError(f"schedule {name!r} makes no sense: put it anew, or remove it") from None
+                    if self._app._signer is None and (headers := definition.get("headers")):  # its signature
+                        waiter["headers"] = headers
                     return await self._app._producer.enqueue_later(task, args, kwargs, NO_OPTIONS, waiter)
             if cursor == b"0":
                 return None

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 from ..errors import ArdiqError
 from . import open_app
 from ._arguments import Refusal, agreed, among, app_argument, did_you_mean, json_argument, word
-from ._output import print_json, show
+from ._output import many, print_json, show
+from ._state import State
 
 if TYPE_CHECKING:
     from ..app import Ardiq
 
 # One call keeps the server from others for about a millisecond.
 _PORTION = 100
+_COUNTED = {"queued": "ready"}  # a place by the name that it is counted under
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +29,11 @@ def run(arguments: argparse.Namespace) -> int:
     app = open_app(arguments)
     if arguments.scheduled and arguments.lane:
         raise Refusal("give --lane or --scheduled, not both: what is scheduled lies in no lane yet")
-    places = _places(app, arguments)
-    what = "scheduled tasks" if arguments.scheduled else f"queued tasks of lane {arguments.lane or 'any'}"
-    if not agreed(f"remove all {what} of queue {app.queue_name!r}?", arguments.yes):
+    counts = State(app).counts()
+    places = _places(app, arguments, counts)
+    found = sum(counts.get(f"{_COUNTED.get(place, place)}{name and ':'}{name}", 0) for place, name in places)
+    what = "scheduled" if arguments.scheduled else f"queued in lane {arguments.lane!r}" if arguments.lane else "queued"
+    if found and not agreed(f"remove {many(found, 'task')} {what} of queue {app.queue_name!r}?", arguments.yes):
         _tell(0, arguments, "nothing was removed")
         return 1
     removed = 0
@@ -42,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _places(app: "Ardiq", arguments: argparse.Namespace) -> list[tuple[str, str]]:
+def _places(app: "Ardiq", arguments: argparse.Namespace, counts: dict[str, int]) -> list[tuple[str, str]]:
     """Where to remove from, as the library takes it.
 
     Raises:
@@ -50,7 +54,7 @@ def _places(app: "Ardiq", arguments: argparse.Namespace) -> list[tuple[str, str]
     """
     if arguments.scheduled:
         return [("scheduled", "")]
-    counted = [name.decode(errors="replace").partition(":") for name in app._broker.core.call("counts", [])[::2]]
+    counted = [name.partition(":") for name in counts]
     lanes = sorted({lane for place, _, lane in counted if place == "ready" and lane} | {*app.priorities})
     if arguments.lane is None:
         held = [("held", pause) for place, _, pause in counted if place == "held" and pause]

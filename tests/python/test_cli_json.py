@@ -120,7 +120,7 @@ def test_one_vocabulary_as_documented(app: Ardiq, ardiq: Run) -> None:
         *("pause APP --task price", "status APP", "resume APP --task price", "dlq list APP", "dlq show APP bad"),
         *("dlq replay APP bad none", "task abort APP bad", "task retry APP bad", "purge APP -y", "task show APP none"),
         *("dlq delete APP --all -y", "enqueue APP price --wait 0.01", "status APP --queue none", "status APP --none"),
-        "nosuch APP",
+        *("migrate APP --dry-run", "migrate status APP", "nosuch APP"),
     ]
     for command in commands:
         code, told = ardiq(command)

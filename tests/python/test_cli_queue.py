@@ -135,10 +135,19 @@ def test_purge_asks_first(app: Ardiq, ardiq: Run, monkeypatch: pytest.MonkeyPatc
     answers = io.StringIO("n\ny\n")
     monkeypatch.setattr("sys.stdin", answers)
     monkeypatch.setattr(answers, "isatty", lambda: True, raising=False)
-    question = "remove all queued tasks of lane any of queue 'jobs'? [y/N] "
+    question = "remove 1 task queued of queue 'jobs'? [y/N] "
     assert ardiq("purge") == (1, "nothing was removed\n" + question)
     assert ardiq("purge") == (0, "1 removed\n" + question)
-    assert ardiq("purge")[0] == 1  # nobody answers any more
+    assert ardiq("purge") == (0, "0 removed\n")  # there is nothing to ask about
+    enqueue(app, "fine", 1200, priority="low")
+    enqueue(app, "fine", 3, delay_ms=60_000)
+    # Nobody answers any more.
+    assert "remove 1,200 tasks queued in lane 'low' of queue" in ardiq("purge", "--lane", "low")[1]
+    assert "remove 3 tasks scheduled of queue" in ardiq("purge", "--scheduled")[1]
+    asyncio.run(app.pause("fine"))
+    drain(app)
+    code, text = ardiq("purge")
+    assert (code, "remove 1,200 tasks queued of queue" in text) == (1, True)  # those that a pause holds, too
 
 
 def test_purge_of_what_is_not_there(ardiq: Run) -> None:

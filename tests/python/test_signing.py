@@ -362,3 +362,17 @@ def test_no_part_of_a_call_can_be_changed(parts: Any, headers: Any, data: st.Dat
     for changed in (other, (*parts[:2], other[2], *parts[3:])):
         with pytest.raises(BadSignature):
             signer.check(changed[0], *changed[1:], packed)
+
+
+async def test_a_signed_schedule_is_run_now_by_who_has_no_key(make_app: Callable[..., Ardiq]) -> None:
+    app = make_app(signing_key=KEY)
+
+    @app.task
+    async def note(*args: Any, **kwargs: Any) -> Any:
+        return [*args, kwargs]
+
+    await app.schedules.put("by hand", "note", every=3600, args=[1], kwargs={"n": 2})
+    job = await make_app(queue_name=app.queue_name).schedules.run_now("by hand")  # as `ardiq schedule run URL` does
+    assert job is not None
+    await drain(app)
+    assert (await result_of(job)).value == [1, {"n": 2}]
