@@ -168,6 +168,19 @@ class Broker:
                 raise error
             log.warning("%s; trying again", error)
 
+    def trouble(self, patience_s: float) -> Exception | None:
+        """What keeps the server from answering within that time, if anything; blocks for no longer."""
+        if _is_embedded(self._url):
+            return None
+        core = self._open(self._url, int(patience_s * 1000))
+        try:
+            core.command(["PING"])
+        except Exception as error:
+            return error
+        finally:
+            core.close(_CLOSE_MS)
+        return None
+
     def close(self) -> None:
         """Close all lines and the core; calls under way are lost."""
         with self._lock:
@@ -187,13 +200,13 @@ class Broker:
         if self._core is not None:
             self._core.after_fork()
 
-    def _open(self, url: str) -> _core.Core:
+    def _open(self, url: str, timeout_ms: int | None = None) -> _core.Core:
         # An answer that takes longer than the lease comes too late; the connection may be half-open.
         response_ms = min(_LONGEST_RESPONSE_MS, max(_SHORTEST_RESPONSE_MS, self._lease_ms))
         return _core.Core(
             url,
             self._base,
-            broker_timeout_ms=self._timeout_ms,
+            broker_timeout_ms=self._timeout_ms if timeout_ms is None else timeout_ms,
             response_timeout_ms=response_ms,
             replicated=self._is_replicated,
         )

@@ -6,7 +6,6 @@ Frames go both ways: four bytes of length, then msgpack. The first one says what
 import contextvars
 import ctypes
 import importlib
-import logging
 import os
 import queue
 import resource
@@ -23,6 +22,7 @@ from typing import Any, BinaryIO, NoReturn
 from . import context
 from ._attempts import Registered, error_text, error_traceback
 from ._codec import from_msgpack
+from ._logging import Setup, set_up
 from ._processes import frame
 from ._redirect import point
 from .task import Task
@@ -43,18 +43,19 @@ def main() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, for code that never lets go of the interpreter
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel.makefile("rb"), messages), daemon=True).start()
-    sys.path[:], modules, level, where = messages.get()
-    if level is not None:
-        logging.basicConfig(level=level, format="%(asctime)s %(process)d %(levelname)s %(message)s")
+    sys.path[:], modules, logs, where = messages.get()
     for module in modules:
         with suppress(Exception):  # the task that needs it says what is wrong
             importlib.import_module(module)
+    if logs is not None:
+        set_up(Setup(*logs))
     reports = _Reports(channel)
     context.reports.set(reports)  # type: ignore[arg-type]
     reports.send(frame(["ready"]))
     while (call := messages.get()) is not None:
         reports.queue = call[0]
         reports.send(contextvars.copy_context().run(_attempt, where, *call[1:]))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which comes now: it ends already
 
 
 class _Reports:

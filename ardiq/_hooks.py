@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 from . import _options
@@ -20,7 +20,7 @@ class Hooks:
     _root: "Hooks"
 
     def __init__(self) -> None:
-        self._lifespan: Callable[[], AsyncGenerator[Any]] | None = None
+        self._lifespans: list[Callable[[], AsyncGenerator[Any]]] = []
         self._error_hooks: list[Callable[[ErrorContext], Any]] = []
         self._middleware: list[Callable[..., Awaitable[Any]]] = []
         self._enqueue_hooks: list[Callable[[EnqueueContext], Any]] = []
@@ -29,7 +29,8 @@ class Hooks:
     def lifespan(self, fn: LifespanT) -> LifespanT:
         """Set up what tasks share, and tear it down: an async generator with one `yield`.
 
-        It runs around the worker loop. A mapping it yields lands on `app.state`. A second one replaces the first.
+        It runs around the worker loop. A mapping it yields lands on `app.state`. Of several, each is set up within the
+        one that was registered before it, and torn down before that one.
 
         Example:
             ```python
@@ -43,7 +44,7 @@ class Hooks:
         function: Callable[..., Any] = fn
         if not inspect.isasyncgenfunction(function):
             raise TypeError("@app.lifespan needs an async generator function with one yield")
-        self._root._lifespan = function
+        self._root._lifespans.append(function)
         return fn
 
     def middleware(self, fn: MiddlewareT) -> MiddlewareT:
@@ -82,11 +83,11 @@ class Hooks:
 
     @asynccontextmanager
     async def _lifespan_scope(self) -> AsyncIterator[None]:
-        if self._lifespan is None:
-            yield
-            return
-        async with asynccontextmanager(self._lifespan)() as shared:
-            if shared is not None:
+        async with AsyncExitStack() as stack:
+            for lifespan in list(self._lifespans):
+                shared = await stack.enter_async_context(asynccontextmanager(lifespan)())
+                if shared is None:
+                    continue
                 if not isinstance(shared, Mapping):
                     raise TypeError(f"@app.lifespan must yield a mapping or nothing, not {type(shared).__name__}")
                 for name, value in shared.items():

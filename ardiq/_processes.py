@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import importlib
-import logging
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import context
 from ._attempts import Claim, FromChild, HandBack, Registered, within
 from ._codec import NOT_SENT, NotSent, from_msgpack, to_msgpack
+from ._logging import for_children
 from ._memory import oom_kills
 from .errors import ProcessDied
 from .retries import Decision
@@ -233,11 +233,10 @@ class Processes:
                 raise
         child = _Child(process, reader, writer)
         self._children.add(child)
-        level = logging.getLogger().level if logging.getLogger().handlers else None
         where = [self._app.redis_url, self._app.prefix]
         try:
             async with asyncio.timeout(_START_S):
-                await child.ask([sys.path, sorted(self._modules), level, where])
+                await child.ask([sys.path, sorted(self._modules), for_children(), where])
         except BaseException as error:
             await self._stop(child)
             if isinstance(error, TimeoutError):

@@ -158,7 +158,11 @@ class Producer:
     def request_sync(self, call: PreparedTask, timeout: float | None) -> Any:
         """Send one task and block this thread until it has ended."""
         timeout = _options.patience("timeout", timeout)
-        self.check_kept("request_sync", f"{call.name}.request(...)")
+        if self._app.result_ttl_ms == 0:
+            raise ValueError(
+                f"request_sync asks for the result again and again, and this app keeps none (result_ttl_ms=0): "
+                f"await {call.name}.request(...), or keep results"
+            )
         job = self.enqueue_sync([call])[0]
         return value_of(self._app._queue.wait_sync(job.id, timeout, call._task._signature))
 
@@ -250,18 +254,6 @@ class Producer:
 
         call = self._codec.canonical(task.name, args, kwargs)
         return f"unique:{task.name}:{hashlib.blake2b(call, digest_size=16).hexdigest()}"
-
-    def check_kept(self, asks: str, awaits: str) -> None:
-        """Refuse to ask again and again for a result that goes at once.
-
-        Raises:
-            ValueError: the app keeps no results.
-        """
-        if self._app.result_ttl_ms == 0:
-            raise ValueError(
-                f"{asks} asks for the result again and again, and this app keeps none (result_ttl_ms=0): "
-                f"await {awaits}, or keep results"
-            )
 
     def check_lane(self, priority: str | None) -> str:
         """The lane a task goes to.

@@ -12,8 +12,8 @@ from .models import State
 if TYPE_CHECKING:
     from .app import Ardiq
 
-_REGISTERED = ("_registry", "_middleware", "_error_hooks", "_enqueue_hooks")  # of all queues alike
-_OWN = ("_redis_url", "_prefix", "_broker", "_metrics", "_crons", "_lifespan", "_burst", "_others", "state")
+_REGISTERED = ("_registry", "_middleware", "_error_hooks", "_enqueue_hooks", "_lifespans")  # of all queues alike
+_OWN = ("_redis_url", "_prefix", "_broker", "_metrics", "_crons", "_burst", "_others", "state")
 _KEPT = (*_OWN, *_REGISTERED)
 _PAGE = 500
 

@@ -33,6 +33,7 @@ class Settings:
     _cron_poll_s: float
     _burst: bool
     _check_types: bool
+    _imports: list[str]
     _root: "Settings"
 
     @property
@@ -149,6 +150,11 @@ class Settings:
     def check_types(self) -> bool:
         """Whether arguments must fit the annotations, and plain JSON is converted to them."""
         return self._check_types
+
+    @property
+    def imports(self) -> list[str]:
+        """The modules that a worker imports for the tasks in them."""
+        return list(self._imports)
 
     @property
     def burst(self) -> bool:

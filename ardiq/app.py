@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta, tzinfo
 from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
 
-from . import _options, executors
+from . import _imports, _options, executors
 from ._attempts import Registered
 from ._broker import Broker
 from ._codec import Codec
@@ -80,6 +80,8 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             the first one signs, and what any of them signed is taken.
         takes_unsigned: let them run what has no signature, too, while not all producers have a key.
         stall_after: after how many seconds without a turn a worker's event loop is called stalled; None: never.
+        imports: modules that workers import for the tasks in them; `*` stands for anything within one part of a name:
+            "proj.*.tasks".
         allow_eviction: let workers use a server that may throw away tasks when its memory is full.
         prefix: first part of every key.
 
@@ -127,6 +129,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         payload_limit: int = 16 * 1024 * 1024,
         check_types: bool = True,
         stall_after: float | None = 5.0,
+        imports: Iterable[str] = (),
         allow_eviction: bool = False,
         prefix: str = "ardiq",
     ) -> None:
@@ -167,10 +170,12 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         self._check_types = _options.boolean("check_types", check_types)
         takes_unsigned = _options.boolean("takes_unsigned", takes_unsigned)
         self._signer = None if signing_key is None else Signer(read_keys(signing_key), takes_unsigned)
+        self._imports = _imports.patterns("imports", imports)
         self._registry: dict[str, Registered] = {}
         self._metrics = Metrics()
         self._stall_after = _options.seconds("stall_after", stall_after)
         self._replace_stalled: float | None = None
+        self._give_up_after: float | None = None
         self._on_cancelled: Callable[[], None] | None = None  # a worker was, and nobody here did it
         self._health: Health | None = None
         self._workers: list[Worker] = []
@@ -519,6 +524,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         Raises:
             RuntimeError: this app runs already.
             ValueError: an impossible name or share, or more queues than slots.
+            ModuleNotFoundError: there is no module that `imports` names.
             LibraryError: the server has another Lua library, cannot have it, or may throw away tasks.
             Forbidden: the server does not know the user of the URL, or the user lacks a right that a worker needs.
         """
@@ -529,6 +535,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             raise RuntimeError("this app runs already")
         self._running, self._stop_asked = True, False
         try:
+            _imports.load(self._imports)
             async with self._lifespan_scope():
                 await serve(self, shares)
         finally:

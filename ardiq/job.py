@@ -61,8 +61,7 @@ class Job(Generic[R_co]):
         """What the task returned, once it has ended.
 
         Args:
-            timeout: seconds to wait for that; None: as long as it takes. Where the app keeps no results, only who waits
-                by then is told.
+            timeout: seconds to wait for that; None: as long as it takes.
 
         Raises:
             TaskError: the task failed, was aborted or discarded, or expired; its `result` tells more.
@@ -79,11 +78,7 @@ class Job(Generic[R_co]):
         return value
 
     def value_sync(self, timeout: float | None = None) -> R_co:
-        """`value` for code without an event loop: blocks this thread, and asks at most every 50 ms.
-
-        Raises what `value` does, and `ValueError` where the app keeps no results.
-        """
-        self.app._producer.check_kept("value_sync", "job.value(...)")
+        """`value` for code without an event loop: blocks this thread, and asks at most every 50 ms."""
         value: R_co = value_of(self.app._queue.wait_sync(self.id, timeout, self._signature))
         return value
 

@@ -37,6 +37,7 @@ _MOST_STARTS = 256
 _LONGEST_TURN_S = 0.005
 _HALT_S = 5.0
 _MOST_NAMED = 10
+_BURST_PATIENCE_S = 30.0
 
 if sys.version_info >= (3, 12):
     _EAGER = True
@@ -78,6 +79,7 @@ class Worker:
         self._has_threaded = bool(threaded)
         self._broker = app._broker
         self._what = _described(app, _slots(app, seat))
+        self._registry = app._registry
         self.turn_due = False
         self._reports = Reports(self, line, app)
         self._tally = Tally(app, line)
@@ -219,6 +221,11 @@ class Worker:
             log.warning("task outcome refused id=%s reason=%s: somebody else has the task", event[1], event[2])
         elif kind == "joined":
             log.info("ready: worker %s, %s", event[1], self._what)
+            if not self._registry:
+                log.warning(
+                    "this worker knows no task, so it can run none: import the modules that have them before it "
+                    "starts, or name them in Ardiq(imports=[…])"
+                )
         elif kind == "lost":
             log.warning("%s", event[1])
             self._release_taken(event[2])
@@ -252,6 +259,12 @@ class Worker:
 def _slots(app: "Ardiq", seat: tuple[_core.Pool, int] | None) -> int:
     """How many slots the queue is sure of: all, unless others share them."""
     return app.concurrency if seat is None else seat[0].sure[seat[1]]
+
+
+def _give_up_after(app: "Ardiq") -> float | None:
+    """For how many seconds the server may be away: somebody waits for the end of a worker in burst mode."""
+    asked = app._root._give_up_after
+    return _BURST_PATIENCE_S if asked is None and app.burst else asked
 
 
 def _described(app: "Ardiq", slots: int) -> str:
@@ -293,6 +306,7 @@ def _config(
         "result_ttl_ms": app.result_ttl_ms,
         "max_lost": app.max_lost,
         "burst": app.burst,
+        "give_up_after_ms": None if (most := _give_up_after(app)) is None else int(most * 1000),
         "thread_tasks": threaded,
         "seat": seat,
         "health": None if health is None else (health, app.queue_name, app.tasks),

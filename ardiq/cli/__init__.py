@@ -7,14 +7,14 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import redirect_stdout, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
-from .. import _core
+from .. import _core, _imports
 from ..errors import ArdiqError, Forbidden
 from ._arguments import Parser, Refusal, among, did_you_mean, refusing, unsecret
 
@@ -112,8 +112,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def load_app(target: str, queue: str | None = None) -> "Ardiq":
+def load_app(target: str, queue: str | None = None, imports: Iterable[str] = (), *, answers: bool = True) -> "Ardiq":
     """The app that `MODULE:ATTR` names, imported with the working directory on the path; on a queue, or on its own.
+
+    The modules that it names as its `imports` are imported, too, and these. `answers`: whether the command's output is
+    for programs to read.
 
     Raises:
         Refusal: `target` is malformed, there is no such module or attribute, it is not an `Ardiq`, or no queue can have
@@ -127,8 +130,10 @@ def load_app(target: str, queue: str | None = None) -> "Ardiq":
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+    # What it prints is no part of a command's answer.
+    printing = redirect_stdout(sys.stderr) if answers else nullcontext()
     try:
-        with redirect_stdout(sys.stderr):  # what it prints is no part of the command's answer
+        with printing:
             app: object = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
@@ -146,6 +151,16 @@ def load_app(target: str, queue: str | None = None) -> "Ardiq":
     if not isinstance(app, Ardiq):
         kind = type(app).__name__
         raise Refusal(f"{target!r} is {'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}, not an Ardiq app")
+    for name in (*app.imports, *imports):
+        try:
+            with printing:
+                _imports.load([name])
+        except ModuleNotFoundError as error:
+            if error.name and f"{name}.".startswith(f"{error.name}."):
+                raise Refusal(f"import of {name!r}: {error}") from None
+            raise _broken(name, error) from None
+        except Exception as error:
+            raise _broken(name, error) from None
     with refusing():
         return app if queue is None else app.queue(queue)
 
@@ -243,7 +258,7 @@ def _modules_beside(name: str) -> set[str]:
 
 def _broken(module_name: str, error: Exception) -> Refusal:
     """What to say of a module that cannot be imported; shows how it came to that, unless Ardiq refused a word."""
-    frames = _without(error.__traceback__, __file__, importlib.__file__, "<frozen importlib")
+    frames = _without(error.__traceback__, __file__, _imports.__file__, importlib.__file__, "<frozen importlib")
     steps = traceback.extract_tb(frames)
     ours = str(Path(__file__).parent.parent)
     theirs = [step for step in steps if not step.filename.startswith(ours)]

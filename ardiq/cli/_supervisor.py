@@ -13,12 +13,14 @@ import time
 
 from .._memory import oom_kills
 from .._processes import exit_reason
+from ._environment import words
 from ._lifeline import IN_ORDER, NOW, STOP, Requests, tell
 
 _log = logging.getLogger("ardiq")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 REFUSED = 2
+GAVE_UP = 5
 RECYCLED = 3
 INTERRUPTED = 130
 STUBBORN_S = 8.0  # longer than a cancelled worker takes to leave
@@ -34,18 +36,11 @@ _STOPPED = (0, RECYCLED, INTERRUPTED, -signal.SIGTERM, -signal.SIGINT)
 class Supervisor:
     """Starts worker processes, tells them to stop when it is told to, and starts a crashed one again."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self._count: int = arguments.workers
+    def __init__(self, arguments: argparse.Namespace, count: int) -> None:
+        self._count = count
         self._drain_timeout: float | None = arguments.drain_timeout
-        self._command = [sys.executable, "-m", "ardiq", "run", arguments.app]
-        for name in ("burst", "verbose", "quiet", "allow_eviction"):
-            if getattr(arguments, name):
-                self._command.append("--" + name.replace("_", "-"))
-        for name in ("drain_timeout", "max_tasks", "max_age", "max_memory_mb", "replace_stalled"):
-            if (value := getattr(arguments, name)) is not None:
-                self._command += ["--" + name.replace("_", "-"), str(value)]
-        for name, share in arguments.queues or ():
-            self._command += ["--queue", f"{name}={share}"]
+        options = words(arguments, without=("workers", "health"))
+        self._command = [sys.executable, "-m", "ardiq", "run", arguments.app, "--workers=1", *options]
         self._health = arguments.health
         self._children: dict[asyncio.subprocess.Process, socket.socket] = {}
         self._requests = Requests()
@@ -91,7 +86,7 @@ class Supervisor:
                 code, is_in_order, what = 1, False, f"cannot be started: {error}"
             if self._stopping.is_set():
                 return _after_stop(code)
-            if is_in_order and code in (0, REFUSED):
+            if is_in_order and code in (0, REFUSED, GAVE_UP):
                 return code
             if is_in_order and code == RECYCLED:
                 _log.info("worker %d of %d has reached a limit; starting a new one", number, self._count)

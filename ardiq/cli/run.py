@@ -8,46 +8,43 @@ with --workers a new one takes its place.
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
-import queue
-import signal
-import threading
-import time
-from typing import TYPE_CHECKING
+from typing import Any
 
-from .. import embedded
-from .._memory import resident_mb
-from .._queues import read_shares
-from ..errors import Forbidden, LibraryError
+from .. import _imports, _logging, embedded
+from .._redirect import queues_of
 from . import Refusal, load_app
 from ._arguments import duration_ms, positive, refusing
-from ._health import check_ports, listen, read_place
-from ._lifeline import Lifeline, Requests
-from ._supervisor import RECYCLED, REFUSED, SIGNALS, STUBBORN_S, Supervisor
-
-if TYPE_CHECKING:
-    from ..app import Ardiq
+from ._environment import add_variables, fill
+from ._health import check_ports, read_place
+from ._lifeline import Lifeline
+from ._supervisor import Supervisor
+from ._work import Work, read_queues
 
 _log = logging.getLogger("ardiq")
 
-_LOOK_S = 0.5
-_LAST_WORDS_S = 1.0
+_LEVELS = {name: getattr(logging, name.upper()) for name in ("debug", "info", "warning", "error")}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("app", metavar="MODULE:ATTR", help="where the app is, such as shop.jobs:app")
-    parser.add_argument("-b", "--burst", action="store_true", help="end when nothing is ready to run")
-    parser.add_argument(
-        "-w",
-        "--workers",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="number of worker processes (default: 1)",
+    def option(*names: str, **settings: Any) -> None:
+        parser.add_argument(*names, **{"default": None, **settings})
+
+    where = "where the app is, such as shop.jobs:app [ARDIQ_APP]"
+    parser.add_argument("app", metavar="MODULE:ATTR", nargs="?", help=where)
+    option("-b", "--burst", action="store_true", help="end when nothing is ready to run")
+    option("-w", "--workers", type=positive, metavar="N", help="number of worker processes (default: 1)")
+    option("--concurrency", type=positive, metavar="N", help="tasks that each runs at once (default: as the app says)")
+    option(
+        "--import",
+        type=_pattern,
+        action="append",
+        dest="imports",
+        metavar="MODULE",
+        help="import this module, too, for the tasks in it, or all that fit, such as 'proj.*.tasks'; may be repeated",
     )
-    parser.add_argument(
+    option(
         "--queue",
         type=_queue,
         action="append",
@@ -55,228 +52,98 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[=SHARE]",
         help="work for this queue instead of the app's own; repeated: for several, which share the slots",
     )
-    loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument("-v", "--verbose", action="store_true", help="log every step")
-    loudness.add_argument("-q", "--quiet", action="store_true", help="log warnings and errors only")
-    parser.add_argument(
+    option("-v", "--verbose", action="store_true", help="log every step of Ardiq; other loggers are as without it")
+    option("-q", "--quiet", action="store_true", help="log warnings and errors only")
+    option("--log-level", choices=tuple(_LEVELS), help="what is logged: this and what is worse (default: info)")
+    option("--log-format", choices=("text", "json"), help="lines for people or JSON objects (default: text)")
+    option(
+        "--log-config",
+        metavar="FILE",
+        help="configure logging by this file: a dictConfig in JSON or TOML, or an INI for fileConfig",
+    )
+    option(
         "--allow-eviction",
         action="store_true",
         help="accept a server that may evict tasks when its memory is full",
     )
-    parser.add_argument(
+    option(
+        "--give-up-after",
+        type=_seconds,
+        metavar="TIME",
+        help="end when the server has been away for so long (default: 30s with --burst, else never)",
+    )
+    option(
         "--drain-timeout",
         type=_seconds_or_none_at_all,
         metavar="TIME",
         help="wait this long for running tasks when stopping, then hand them back (default: wait for them)",
     )
-    parser.add_argument("--max-tasks", type=positive, metavar="N", help="end a worker after about N attempts")
-    parser.add_argument("--max-age", type=_seconds, metavar="TIME", help="end a worker after this time")
-    parser.add_argument(
+    option("--max-tasks", type=positive, metavar="N", help="end a worker after about N attempts")
+    option("--max-age", type=_seconds, metavar="TIME", help="end a worker after this time")
+    option(
         "--max-memory-mb",
         type=positive,
         metavar="N",
         help="end a worker that holds more MiB than this, with its child processes",
     )
-    parser.add_argument(
+    option(
         "--replace-stalled",
         type=_seconds,
         metavar="TIME",
         help="end a worker whose event loop has not turned for this time",
     )
-    parser.add_argument(
+    option(
         "--health",
         type=read_place,
         metavar="HOST:PORT",
         help="answer /live, /ready and /metrics there; with --workers, each has a port of its own: PORT, PORT+1 …",
     )
+    add_variables(parser)
     parser.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    level = logging.DEBUG if arguments.verbose else logging.WARNING if arguments.quiet else logging.INFO
-    logging.basicConfig(level=level, format="%(asctime)s %(process)d %(levelname)s %(message)s")
+    fill(arguments)
+    arguments.app = arguments.app or os.environ.get("ARDIQ_APP")
+    if not arguments.app:
+        raise Refusal("which app? Name it as MODULE:ATTR, such as `ardiq run shop.jobs:app`, or in ARDIQ_APP")
+    workers = arguments.workers or 1
     lifeline = None if arguments.lifeline is None else Lifeline(arguments.lifeline)
-    app = load_app(arguments.app)
+    app = load_app(arguments.app, imports=arguments.imports or (), answers=False)
+    with refusing("--log-config"):
+        is_ours = _logging.set_up(_logging_of(arguments))
+    if arguments.log_format is not None and not is_ours and lifeline is None:
+        _log.warning("--log-format is of no effect: the program configures logging itself")
+    if arguments.concurrency is not None:
+        for each in queues_of(app):
+            each._concurrency = arguments.concurrency
     read_queues(app, arguments.queues)
-    check_ports(arguments.health, arguments.workers)
-    if arguments.workers == 1:
-        return asyncio.run(_Work(app, arguments, lifeline).run())
+    check_ports(arguments.health, workers)
+    if not app.tasks and not app._lifespans:  # which may register some
+        raise Refusal(
+            f"{arguments.app} has no tasks, so this worker would run none. Tasks in other modules are found when these "
+            "are imported: --import proj.mail, or Ardiq(imports=['proj.mail'])"
+        )
+    if workers == 1:
+        return asyncio.run(Work(app, arguments, lifeline).run())
     if embedded.is_embedded(app.redis_url):
         embedded.url_for(app.redis_url)  # here, so that the children share it
-    return asyncio.run(Supervisor(arguments).run())
+    return asyncio.run(Supervisor(arguments, workers).run())
 
 
-class _Work:
-    """One worker in this process."""
-
-    def __init__(self, app: "Ardiq", arguments: argparse.Namespace, lifeline: Lifeline | None) -> None:
-        app.burst = app.burst or arguments.burst
-        app.allow_eviction = app.allow_eviction or arguments.allow_eviction
-        app._replace_stalled = arguments.replace_stalled
-        app._on_cancelled = self._cancelled
-        self._app = app
-        self._queues = read_queues(app, arguments.queues)
-        self._arguments = arguments
-        self._lifeline = lifeline
-        self._requests = Requests()
-        self._started = time.monotonic()
-        self._is_draining = False
-        self._is_over = False  # the time for it
-        self._is_recycled = False
-        self._is_asked = False  # to stop, from outside
-        self._has_ended = False
-        self._drains: queue.SimpleQueue[None] = queue.SimpleQueue()  # a signal may interrupt whoever puts into it
-
-    async def run(self) -> int:
-        loop = asyncio.get_running_loop()
-        self._main = asyncio.current_task()
-        for number in SIGNALS:
-            # Not the loop's own handlers: a task may hold up the loop.
-            signal.signal(number, lambda *_: self._signalled(loop))
-        os.register_at_fork(after_in_child=_answer_no_signals)
-        if self._arguments.drain_timeout is not None:
-            threading.Thread(target=self._end_in_time, daemon=True).start()
-        if self._lifeline is not None:
-            self._lifeline.stop = lambda: self._ask(loop)
-            self._lifeline.stop_now = self._end_now
-        watch = loop.create_task(self._watch())
-        code = 1
-        try:
-            if self._arguments.health is not None:
-                self._app._health = health = listen(self._app, self._arguments.health)
-                _log.info("health: http://%s/live, /ready and /metrics", health.address)
-            _log.info("connecting to %s", self._app._broker.core.url)
-            try:
-                await self._app.run(self._queues)
-            except asyncio.CancelledError:
-                if not self._is_over:
-                    raise
-            code = RECYCLED if self._is_recycled and self._lifeline is not None and not self._is_asked else 0
-        except (LibraryError, Forbidden) as error:
-            code = REFUSED
-            raise Refusal(str(error)) from None
-        finally:
-            watch.cancel()
-            self._has_ended = True
-            for app in (self._app, *self._app._others.values()):
-                app._broker.close()  # the interpreter waits for calls that still try to reach the server
-            threading.Thread(target=self._end_after_all, args=(code,), daemon=True).start()
-        return code
-
-    def _signalled(self, loop: asyncio.AbstractEventLoop) -> None:
-        request = self._requests.count()
-        if request == "first" and not self._has_ended:
-            self._ask(loop)
-        elif request != "same":
-            self._end_now()
-
-    def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Stop when the running tasks have ended; from any thread, however often."""
-        if not self._is_asked:
-            self._is_asked = True
-            self._drains.put(None)
-            with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
-                loop.call_soon_threadsafe(self._stop)
-
-    def _end_now(self) -> None:
-        if self._has_ended:
-            self._end_at_once("stopped without waiting for what tasks left behind", 0)
-        self._end_at_once("stopped at once; what was running runs again when the lease is over")
-
-    def _stop(self) -> None:
-        _log.info("stopping when the running tasks have ended; a further signal stops at once")
-        self._drain()
-
-    def _drain(self) -> None:
-        if self._is_draining:
-            return
-        self._is_draining = True
-        self._drains.put(None)
-        self._app.stop()
-        if self._arguments.drain_timeout is not None:
-            asyncio.get_running_loop().call_later(self._arguments.drain_timeout, self._hand_back)
-
-    def _hand_back(self) -> None:
-        _log.warning("what still runs after %g s is handed back", self._arguments.drain_timeout)
-        self._is_over = True
-        self._app._on_cancelled = None
-        if self._main is not None:
-            self._main.cancel()
-
-    def _cancelled(self) -> None:
-        # A task that cancels whatever there is: were it handed back, it would end one worker after another.
-        self._end_at_once("a task cancelled the worker; what was running runs again when the lease is over")
-
-    def _end_in_time(self) -> None:
-        """On a thread: end even if the loop is held up or a task ignores that it is cancelled."""
-        self._drains.get()
-        time.sleep(self._arguments.drain_timeout + STUBBORN_S)
-        if not self._has_ended:
-            self._end_at_once("a task holds up the event loop; what was running runs again when the lease is over")
-
-    def _end_after_all(self, code: int) -> None:
-        """On a thread: end even if Python waits for what tasks left, such as threads of `asyncio.to_thread`."""
-        time.sleep(STUBBORN_S)
-        main = threading.main_thread()
-        left = [thread.name for thread in threading.enumerate() if not thread.daemon and thread is not main]
-        if not left:
-            self._end_at_once("a task does not let itself be cancelled")
-        if self._lifeline is not None:
-            self._lifeline.say_in_order()
-        self._end_at_once(f"ended without waiting for threads that tasks left behind: {', '.join(left)}", code)
-
-    def _end_at_once(self, why: str, code: int = 1) -> None:
-        # On a thread: nobody may read what is said, and a full pipe must not keep the process.
-        words = threading.Thread(target=_last_words, args=(why,), daemon=True)
-        with contextlib.suppress(RuntimeError):  # it is too late for threads
-            words.start()
-            words.join(_LAST_WORDS_S)
-        os._exit(code)
-
-    async def _watch(self) -> None:
-        reason = None
-        while reason is None:
-            await asyncio.sleep(_LOOK_S)
-            reason = self._is_spent()
-        self._is_recycled = True
-        _log.info("stopping: %s", reason)
-        self._drain()
-
-    def _is_spent(self) -> str | None:
-        limits = self._arguments
-        rows = self._app.metrics()
-        attempts = sum(row.succeeded + row.retried + row.failed + row.aborted for row in rows)
-        if limits.max_tasks is not None and attempts >= limits.max_tasks:
-            return f"{attempts} attempts (--max-tasks {limits.max_tasks})"
-        if limits.max_age is not None and time.monotonic() - self._started >= limits.max_age:
-            return f"{limits.max_age:g} s old (--max-age)"
-        # Not before it has run a task: a limit below what a worker starts with would replace it for ever.
-        if limits.max_memory_mb is not None and attempts and (held := resident_mb()) > limits.max_memory_mb:
-            return f"holds {held} MiB (--max-memory-mb {limits.max_memory_mb})"
-        return None
+def _logging_of(arguments: argparse.Namespace) -> _logging.Setup:
+    level = arguments.log_level or ("warning" if arguments.quiet and not arguments.verbose else None)
+    own_level = logging.DEBUG if arguments.verbose else None if level is None else _LEVELS[level]
+    return _logging.Setup(
+        arguments.log_format or "text", _LEVELS[level or "info"], own_level, arguments.log_config or None
+    )
 
 
-def _last_words(why: str) -> None:
-    _log.warning(why)
-    logging.shutdown()
-
-
-def _answer_no_signals() -> None:
-    """In a process that a task forks, the handlers would do nothing but hinder `terminate()`."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def read_queues(app: "Ardiq", queues: list[tuple[str, int]] | None) -> dict[str, int] | None:
-    """What `run` is told of queues, checked before anything is started."""
-    if queues is None:
-        return None
-    names = [name for name, _ in queues]
-    for name in names:
-        if names.count(name) > 1:
-            raise Refusal(f"--queue names {name!r} twice")
-    with refusing("--queue"):
-        return read_shares(app, dict(queues))
+def _pattern(text: str) -> str:
+    try:
+        return _imports.patterns("--import", [text])[0]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--import: ")) from None
 
 
 def _queue(text: str) -> tuple[str, int]:

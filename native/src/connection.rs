@@ -26,7 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::address::{Address, Kind, Place};
@@ -180,16 +180,7 @@ impl Connector {
         let closed = AtomicBool::new(false);
         OPEN.fetch_add(1, Ordering::Relaxed);
         let wire = Wire { multiplexed, closed, gone, driver: driver.abort_handle(), response_timeout };
-        let greeted = handshake::greet(&wire, login).await;
-        if let Place::Tcp { host, port } = place
-            && greeted.is_err()
-            && !wire.is_alive()
-            && let Ok(stream) = tcp(host, *port).await
-            && tls::is_secure(stream).await
-        {
-            return Err(self.unreachable(tls::SECURE).at(place, self));
-        }
-        let server = greeted.map_err(|error| {
+        let server = handshake::greet(&wire, login).await.map_err(|error| {
             let told = error.error.map_message(|what| format!("{}: {what}", self.describe()));
             Refusal { temporary: error.temporary, error: told }.advised().at(place, self)
         })?;
@@ -235,25 +226,10 @@ async fn stream(place: &Place) -> std::io::Result<Box<dyn Stream>> {
         Place::Tcp { host, port } => Ok(Box::new(tcp(host, *port).await?)),
         Place::Tls { host, port, name, config } => {
             let stream = tcp(host, *port).await?;
-            let secured = tokio::select! {
-                secured = TlsConnector::from(config.clone()).connect(name.clone(), stream) => secured?,
-                () = found_plain(host, *port) => return Err(std::io::Error::other(tls::PLAIN)),
-            };
-            Ok(Box::new(secured))
+            Ok(Box::new(TlsConnector::from(config.clone()).connect(name.clone(), stream).await?))
         }
         Place::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
     }
-}
-
-/// Resolves when a server that lets a handshake wait turns out to speak plain text.
-async fn found_plain(host: &str, port: u16) {
-    sleep(tls::PATIENCE).await;
-    if let Ok(stream) = tcp(host, port).await
-        && tls::is_plain(stream).await
-    {
-        return;
-    }
-    std::future::pending().await
 }
 
 async fn tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {

@@ -158,10 +158,17 @@ pub async fn watch(inbox: Arc<Inbox>, stall: Arc<Stall>, after: Duration, most: 
     }
 }
 
-/// A line on standard error, whatever becomes of it: Python's log is out of reach.
+/// A line on standard error, if it takes one: Python's log is out of reach. Nobody may read it, and a full pipe must
+/// hold up neither the I/O thread nor the end of the process.
 fn say(line: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "ardiq: process {}: {line}", std::process::id());
+    let text = format!("ardiq: process {}: {line}\n", std::process::id());
+    let mut stderr = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: both are given what they read or write, of that length. A pipe that is ready takes a page at once.
+    unsafe {
+        if libc::poll(&mut stderr, 1, 0) == 1 && stderr.revents & libc::POLLOUT != 0 {
+            libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len().min(libc::PIPE_BUF));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -70,6 +70,8 @@ pub struct Config {
     pub max_lost: i64,
     /// Say when nothing is left to do.
     pub burst: bool,
+    /// For how long the server may be away before the worker gives up, if ever.
+    pub give_up_after: Option<Duration>,
     /// Names of the tasks that threads take.
     pub thread_tasks: HashSet<Vec<u8>>,
     /// Its place, where other queues of this process share the slots.
@@ -103,6 +105,7 @@ struct Shared {
 /// Whether the server is away, so that it is said once and not by everything that notices.
 #[derive(Default)]
 struct Outage {
+    since: Option<Instant>,
     said_at: Option<Instant>,
 }
 
@@ -344,7 +347,7 @@ impl Shared {
             self.inbox.push(Event::Tasks);
             self.for_threads.notify_all();
         }
-        let was_away = lock(&self.outage).said_at.take().is_some();
+        let was_away = std::mem::take(&mut *lock(&self.outage)).said_at.is_some();
         if was_away {
             self.inbox.log(Level::Info, "the server is back");
         }
@@ -354,6 +357,15 @@ impl Shared {
     fn trouble(&self, error: &Error) {
         let mut outage = lock(&self.outage);
         let now = Instant::now();
+        if matches!(error, Error::Broker { .. }) {
+            // It was tried for that long already.
+            let patience = self.dispatcher.link().connector().options().broker_timeout;
+            let away = now - *outage.since.get_or_insert(now.checked_sub(patience).unwrap_or(now));
+            if self.config.give_up_after.is_some_and(|most| away >= most) {
+                let what = |message: &str| format!("{message}; gave up after {:.0} s", away.as_secs_f64());
+                return self.inbox.push(Event::Failed(error.clone().map_message(what)));
+            }
+        }
         if outage.said_at.is_none_or(|at| now.duration_since(at) >= SAY_AGAIN) {
             outage.said_at = Some(now);
             let level = if matches!(error, Error::Broker { .. }) { Level::Warning } else { Level::Error };

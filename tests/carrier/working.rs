@@ -40,6 +40,7 @@ fn config() -> Config {
         result_ttl_ms: 60_000,
         max_lost: 3,
         burst: false,
+        give_up_after: None,
         thread_tasks: HashSet::from([b"threaded".to_vec()]),
         seat: None,
         observer: None,

@@ -115,6 +115,7 @@ class Project:
 
     def __init__(self, directory: Path, url: str) -> None:
         self.directory = directory
+        self.url = url
         self.core = _core.Core(url, "ardiq:{default}:")
         self.processes: list[subprocess.Popen[str]] = []
         self.write("jobs.py", JOBS.format(url=url))
@@ -126,11 +127,17 @@ class Project:
         task = f"{name}-{time.monotonic_ns()}"
         assert self.core.call("enqueue", [task, name, "default", arguments, "", ""]) == [b"queued"]
 
-    def start(self, *words: str) -> "subprocess.Popen[str]":
+    def python(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run Python to its end."""
+        return subprocess.run(
+            [sys.executable, *words], cwd=self.directory, capture_output=True, text=True, timeout=30, check=False
+        )
+
+    def start(self, *words: str, stderr: int = subprocess.PIPE) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
             [sys.executable, "-m", "ardiq", "run", *words],
             cwd=self.directory,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         )

@@ -178,7 +178,9 @@ def test_a_command_that_lacks_a_right_starts_nothing(
     url: Callable[..., str], admin: _core.Core, tmp_path: Path
 ) -> None:
     assert main(["migrate", url("operator")]) == 0
-    (tmp_path / "jobs.py").write_text(f"from ardiq import Ardiq\napp = Ardiq({url('producer')!r})\n")
+    (tmp_path / "jobs.py").write_text(
+        f"from ardiq import Ardiq\napp = Ardiq({url('producer')!r})\napp.task(name='t')(print)\n"
+    )
     for workers in ("1", "2"):
         command = [sys.executable, "-m", "ardiq", "run", "jobs:app", "--workers", workers]
         ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=SOON_S)

@@ -12,6 +12,16 @@ from pathlib import Path
 import pytest
 from projects import JOBS, Project, eventually, stop
 
+from ardiq import Ardiq
+from ardiq.embedded import Server
+from ardiq.worker import _give_up_after
+
+AWAY = """
+    from ardiq import Ardiq
+    app = Ardiq({url!r}, broker_timeout_ms={timeout}{more})
+    app.task(name="nothing")(print)
+"""
+
 
 @pytest.mark.parametrize(
     ("target", "says"),
@@ -52,7 +62,7 @@ def test_it_says_what_it_connects_to_and_when_it_is_ready(project: Project) -> N
 
 
 def test_it_says_at_once_where_a_server_should_be(project: Project) -> None:
-    project.write("away.py", "from ardiq import Ardiq\napp = Ardiq('redis://:secret@127.0.0.1:1')\n")
+    project.write("away.py", AWAY.format(url="redis://:secret@127.0.0.1:1", timeout=600_000, more=""))
     process = project.start("away:app")
     assert process.stderr is not None
     assert "connecting to redis://" in process.stderr.readline()
@@ -64,8 +74,7 @@ def test_it_says_at_once_where_a_server_should_be(project: Project) -> None:
 
 @pytest.mark.parametrize("options", ["", ", allow_eviction=True"])
 def test_it_stops_at_once_where_no_server_answers(project: Project, options: str) -> None:
-    away = f"from ardiq import Ardiq\napp = Ardiq('redis://127.0.0.1:1', broker_timeout_ms=600_000{options})\n"
-    project.write("away.py", away)
+    project.write("away.py", AWAY.format(url="redis://127.0.0.1:1", timeout=600_000, more=options))
     process = project.start("away:app")
     assert process.stderr is not None
     assert "connecting to redis://" in process.stderr.readline()
@@ -73,6 +82,38 @@ def test_it_stops_at_once_where_no_server_answers(project: Project, options: str
     assert code == 0, errors
     # Not because somebody ran out of patience with what still waited.
     assert [line.rpartition(" INFO ")[2][:8] for line in errors.splitlines()] == ["stopping"]
+
+
+@pytest.mark.parametrize("words", [(), ("--workers", "2")])
+def test_a_run_that_somebody_waits_for_gives_up_on_a_server_that_is_away(
+    project: Project, words: tuple[str, ...]
+) -> None:
+    project.write("away.py", AWAY.format(url="redis://127.0.0.1:1", timeout=100, more=""))
+    process = project.start("away:app", "--burst", "--give-up-after", "1", *words)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 5
+    assert re.search(r"ERROR cannot reach redis://127.0.0.1:1: .*; gave up after \d s", errors)
+    assert "Traceback" not in errors
+
+
+def test_one_that_loses_the_server_gives_up_too(project: Project) -> None:
+    with Server(binary=os.environ.get("ARDIQ_TEST_SERVER")) as server:
+        project.write("away.py", AWAY.format(url=server.url, timeout=100, more=""))
+        process = project.start("away:app", "--give-up-after", "1")
+        assert process.stderr is not None
+        assert any("ready: worker" in line for line in process.stderr)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 5, errors
+    assert "gave up after" in errors
+
+
+def test_without_a_bound_it_waits_and_in_burst_mode_half_a_minute() -> None:
+    app = Ardiq("redis://127.0.0.1:1")
+    assert _give_up_after(app) is None
+    app.burst = True
+    assert _give_up_after(app) == 30
+    app._give_up_after = 5.0
+    assert _give_up_after(app) == 5
 
 
 def test_burst_ends_when_nothing_is_ready(project: Project) -> None:

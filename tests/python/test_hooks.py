@@ -62,24 +62,25 @@ async def test_each_task_has_the_lifespan_s_context_and_its_own(app: Ardiq) -> N
         assert (await result_of(job)).value == ["lifespan", str(i // 2)]
 
 
-async def test_lifespan(app: Ardiq) -> None:
+async def test_lifespans_nest_in_the_order_of_registration(app: Ardiq) -> None:
     events = []
 
     @app.lifespan
-    async def replaced() -> AsyncIterator[dict[str, Any]]:
-        events.append("never")
-        yield {}
+    async def database() -> AsyncIterator[dict[str, Any]]:
+        events.append("database up")
+        yield {"db": "pool", "both": "first"}
+        events.append("database down")
 
     @app.lifespan
-    async def lifespan() -> AsyncIterator[dict[str, Any]]:
-        events.append("up")
-        yield {"db": "pool"}
-        events.append("down")
+    async def cache() -> AsyncIterator[dict[str, Any]]:
+        events.append(f"cache up with {app.state.db}")
+        yield {"cache": "warm", "both": "second"}
+        events.append("cache down")
 
     @app.task
     async def use() -> str:
         events.append("task")
-        return str(app.state.db)
+        return f"{app.state.db} {app.state.cache} {app.state.both}"
 
     @app.task
     def use_sync() -> str:
@@ -88,8 +89,28 @@ async def test_lifespan(app: Ardiq) -> None:
     jobs = [await use.enqueue(), await use_sync.enqueue()]
     assert events == []
     await drain(app)
-    assert events == ["up", "task", "down"]
-    assert [(await result_of(job)).value for job in jobs] == ["pool", "pool"]
+    assert events == ["database up", "cache up with pool", "task", "cache down", "database down"]
+    assert [(await result_of(job)).value for job in jobs] == ["pool warm second", "pool"]
+
+
+async def test_what_an_outer_lifespan_set_up_is_torn_down_when_an_inner_one_fails(app: Ardiq) -> None:
+    events = []
+
+    @app.lifespan
+    async def outer() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            events.append("down")
+
+    @app.lifespan
+    async def inner() -> AsyncIterator[None]:
+        raise OSError("no cache")
+        yield
+
+    with pytest.raises(OSError, match="no cache"):
+        await app.run()
+    assert events == ["down"]
 
 
 async def test_a_lifespan_that_fails_takes_no_work(app: Ardiq) -> None:
@@ -103,6 +124,8 @@ async def test_a_lifespan_that_fails_takes_no_work(app: Ardiq) -> None:
         await app.run()
     assert await job.status() == "queued"
 
+
+async def test_a_lifespan_yields_a_mapping(app: Ardiq) -> None:
     @app.lifespan
     async def wrong() -> AsyncIterator[int]:
         yield 5

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from helpers import SOON_S, drain, field, is_sound
 
-from ardiq import Ardiq, BrokerError, EnqueueContext, Job, TaskError, current_task
+from ardiq import Ardiq, BrokerError, EnqueueContext, TaskError, current_task
 from ardiq.testing import inline
 
 
@@ -183,8 +183,6 @@ async def test_the_value_or_the_error(app: Ardiq) -> None:
         late.value_sync(timeout=1)
     with pytest.raises(TimeoutError):
         app.ref("none").enqueue_sync().value_sync(timeout=0.01)
-    with pytest.raises(ValueError, match="value_sync asks"):
-        Job(Ardiq("redis://127.0.0.1:1", result_ttl_ms=0), "id").value_sync()
     with pytest.raises(TypeError, match="timeout must be seconds or None"):
         await good.value(timeout="5")  # type: ignore[arg-type]
 

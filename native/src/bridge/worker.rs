@@ -260,6 +260,7 @@ fn read_config(config: &Bound<'_, PyDict>) -> PyResult<Config> {
         result_ttl_ms: item("result_ttl_ms")?.extract()?,
         max_lost: item("max_lost")?.extract()?,
         burst: item("burst")?.extract()?,
+        give_up_after: item("give_up_after_ms")?.extract::<Option<u64>>()?.map(Duration::from_millis),
         thread_tasks: thread_tasks.into_iter().map(String::into_bytes).collect(),
         seat,
         observer: None,
