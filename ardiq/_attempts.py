@@ -148,8 +148,6 @@ class Attempts:
         self.in_process: Callable[[Registered, Claim], Awaitable[Any]]
         self._why_cancelled: dict[int, str] = {}
         self._settling: set[asyncio.Task[None]] = set()
-        # Where a record goes with its task's end, nothing can be told after it.
-        self._ends_at_once = app.result_ttl_ms == 0
         self._loop_thread = get_ident()
         self._unknown: set[str] = set()
 
@@ -184,7 +182,8 @@ class Attempts:
         codec = self._codec
         decode, receive, encode = codec.receive_call, codec.receiver(signature), codec.encode_result
         takes_none = signature is None or signature.takes(())
-        ends_at_once = self._ends_at_once
+        # Where a record goes with its task's end, nothing can be told after it.
+        ends_at_once = entry.task is not None and not codec.keeps(entry.task.name)
 
         async def attempt(claim: Claim) -> None:
             started = monotonic()
@@ -394,7 +393,7 @@ class Attempts:
         """Whether what the attempt told has to arrive before it is settled: nobody takes it from an attempt that is not
         the last one any more, nor for a record that is gone. From any thread.
         """
-        return (self._ends_at_once or outcome in _GOES_ON) and self._worker.has_told(claim[1])
+        return (outcome in _GOES_ON or not self._codec.keeps(claim[2])) and self._worker.has_told(claim[1])
 
     async def last_words(self, claim: Claim, verdict: _Verdict) -> None:
         """What comes before the outcome: the hooks, and what the task told."""

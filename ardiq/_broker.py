@@ -25,6 +25,8 @@ log = logging.getLogger("ardiq")
 _FLUSH_AT = 250
 _SHORTEST_RESPONSE_MS, _LONGEST_RESPONSE_MS = 2_000, 10_000
 _CLOSE_MS = 1000
+# Where the options of a task are among the fields of its record, and what they say where no result is kept.
+_OPTIONS_AT, _NOT_KEPT = 5, b'"result_ttl_ms":0'
 # Tasks that one error names.
 _NAMED = 3
 
@@ -55,6 +57,12 @@ class Enqueued(asyncio.Future[Job], Coroutine[Any, Any, Job]):
         except AttributeError:
             self._steps = self.__await__()
             return self._steps
+
+
+def may_repeat(fields: Sequence[str | bytes], repeat: bool) -> bool:
+    """Whether an enqueue whose answer is lost may be sent again, where others of the app may: not with a task of which
+    no record is kept."""
+    return repeat and not any(_NOT_KEPT in options for options in fields[_OPTIONS_AT :: _OPTIONS_AT + 1])
 
 
 class Broker:
@@ -270,7 +278,7 @@ class Line:
     def enqueue(self, job: Job, record: tuple[str | bytes, ...], sent: Enqueued) -> None:
         """Send one task with all others of this turn; `sent` becomes its job."""
         ticket = next(self._tickets)
-        self.channel.submit(ticket, "enqueue", record, self._repeat)
+        self.channel.submit(ticket, "enqueue", record, may_repeat(record, self._repeat))
         sent.job = job
         self._open[ticket] = sent
         self._submitted += 1
@@ -283,7 +291,7 @@ class Line:
         """Send many tasks at once; the future has one answer each."""
         ticket = next(self._tickets)
         answer: asyncio.Future[list[Any]] = self.loop.create_future()
-        self.channel.submit_many(ticket, "enqueue", records, self._repeat)
+        self.channel.submit_many(ticket, "enqueue", records, may_repeat(records, self._repeat))
         self._open[ticket] = answer
         return answer
 

@@ -180,7 +180,7 @@ def plain_json(label: str, value: Any) -> bytes:
 class Codec:
     """The wire format of one app: the default, or the user's own serializer."""
 
-    __slots__ = ("_keeps_results", "_limit", "deserializer", "is_custom", "serializer")
+    __slots__ = ("_keeps_results", "_limit", "deserializer", "is_custom", "kept", "serializer")
 
     def __init__(
         self,
@@ -193,6 +193,8 @@ class Codec:
         self.deserializer = deserializer
         self._limit = limit
         self._keeps_results = keeps_results
+        # Of tasks that say so themselves: whether any time at all.
+        self.kept: dict[str, bool] = {}
         self.is_custom = serializer is not None
 
     def encode_call(
@@ -395,6 +397,10 @@ class Codec:
 
         return receive
 
+    def keeps(self, name: str) -> bool:
+        """Whether results of that task are kept at all."""
+        return self.kept.get(name, self._keeps_results)
+
     def encode_result(self, name: str, signature: Signature | None, value: Any) -> tuple[bytes, str]:
         """A task's result to its bytes and codec. Where none is kept, none fails the task: the reason takes its place.
 
@@ -409,7 +415,7 @@ class Codec:
             return self._encode_result(name, signature, value)
         except Exception as error:
             refusal = _invalid_result(name, error)
-            if self._keeps_results:
+            if self.keeps(name):
                 raise refusal from error
             return str(refusal).encode(errors="backslashreplace"), NOT_SENT
 

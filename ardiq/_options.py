@@ -110,6 +110,11 @@ def milliseconds_or_none_at_all(name: str, value: Any) -> int:
     return amount
 
 
+def result_ttl(value: Any) -> int | None:
+    """For how long a task's result is kept, in milliseconds; None: as long as the app says."""
+    return None if value is None else milliseconds("result_ttl", value)
+
+
 def epoch_milliseconds(name: str, moment: Any) -> int:
     """A datetime with a time zone as milliseconds since the epoch."""
     if not isinstance(moment, datetime):
@@ -143,7 +148,17 @@ def finite(name: str, value: Any, what: str) -> float:
 class CallOptions:
     """What `task.options(...)` overrides for the calls made through it."""
 
-    __slots__ = ("delay_ms", "expire_ms", "fields", "packed", "priority", "schedule_ms", "task_id", "unique")
+    __slots__ = (
+        "delay_ms",
+        "expire_ms",
+        "fields",
+        "packed",
+        "priority",
+        "result_ttl_ms",
+        "schedule_ms",
+        "task_id",
+        "unique",
+    )
 
     def __init__(
         self,
@@ -157,6 +172,7 @@ class CallOptions:
         delay: timedelta | float | None = None,
         at: datetime | None = None,
         expire: timedelta | float | None = None,
+        result_ttl_ms: int | None = None,
     ) -> None:
         if task_id:
             text("task_id", task_id)
@@ -181,6 +197,7 @@ class CallOptions:
         self.schedule_ms = integer("schedule_ms", schedule_ms)
         self.expire_ms = integer("expire_ms", expire_ms)
         self.unique = None if unique is None else boolean("unique", unique)
+        self.result_ttl_ms = result_ttl_ms
         self.fields: dict[str, Any] = {}
         if schedule_ms > 0:  # a moment wins over a delay
             self.fields["due_at"] = schedule_ms
@@ -188,6 +205,8 @@ class CallOptions:
             self.fields["delay_ms"] = delay_ms
         if expire_ms > 0:
             self.fields["expire_ms"] = expire_ms
+        if result_ttl_ms is not None:
+            self.fields["result_ttl_ms"] = result_ttl_ms
         self.packed = to_json(self.fields) if self.fields else b""
 
 

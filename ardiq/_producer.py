@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _options
-from ._broker import Enqueued, name_unsure, refusal
+from ._broker import Enqueued, may_repeat, name_unsure, refusal
 from ._codec import from_json, survey, to_json
 from ._ids import new_id
 from ._mailbox import too_late
@@ -141,7 +141,8 @@ class Producer:
         for at in range(0, len(records), _PORTION):
             portion = records[at : at + _PORTION]
             try:
-                answers = core.call("enqueue", [field for record in portion for field in record], self._broker.repeat)
+                fields = [field for record in portion for field in record]
+                answers = core.call("enqueue", fields, may_repeat(fields, self._broker.repeat))
             except ArdiqError as error:
                 error.jobs = jobs
                 name_unsure(error, [Job(self._app, record[0]) for record in portion])
@@ -158,9 +159,10 @@ class Producer:
     def request_sync(self, call: PreparedTask, timeout: float | None) -> Any:
         """Send one task and block this thread until it has ended."""
         timeout = _options.patience("timeout", timeout)
-        if self._app.result_ttl_ms == 0:
+        ttl_ms = call._options.result_ttl_ms
+        if (self._app.result_ttl_ms if ttl_ms is None else ttl_ms) == 0:
             raise ValueError(
-                f"request_sync asks for the result again and again, and this app keeps none (result_ttl_ms=0): "
+                f"request_sync asks for the result again and again, and none is kept (result_ttl_ms=0): "
                 f"await {call.name}.request(...), or keep results"
             )
         job = self.enqueue_sync([call])[0]

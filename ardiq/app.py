@@ -29,7 +29,7 @@ from .job import Job
 from .models import Attempt, DeadLetter, TaskInfo, TaskMetrics, TaskResult
 from .pauses import Pausing
 from .retries import DEFAULT_MAX_RETRIES, Delay, RetryOption, RetryRules
-from .schedules import Schedules, define
+from .schedules import Schedules, define, kept_as_task
 from .task import PreparedTask, Task
 from .watching import Watching
 from .worker import Worker
@@ -223,6 +223,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         retry_on: ExceptionTypes | None = ...,
         give_up_on: ExceptionTypes | None = ...,
         max_age: Delay | None = ...,
+        result_ttl: Delay | None = ...,
         executor: Executor = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(
@@ -240,6 +241,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         retry_on: ExceptionTypes | None = None,
         give_up_on: ExceptionTypes | None = None,
         max_age: Delay | None = None,
+        result_ttl: Delay | None = None,
         executor: Executor = "thread",
     ) -> Any:
         """Register a function as a task; `async def` runs on the worker's loop, `def` on a thread or in a process.
@@ -257,6 +259,8 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             retry_on: try again after these exceptions only; a `Retry` counts as one.
             give_up_on: never after these.
             max_age: fail rather than try again when it would be older than this, a timedelta or seconds.
+            result_ttl: how long its record is kept once it has ended (a dead letter: once it is discarded), a timedelta
+                or seconds; 0: not at all, negative: for ever; None: as the app's `result_ttl_ms` says.
             executor: where a `def` runs: "thread", or "process" for a child process, which a timeout or an abort kills,
                 or an `ardiq.Process` with options.
 
@@ -278,6 +282,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         _options.seconds("timeout", timeout)
         _options.boolean("unique", unique)
         process = executors.read(executor)
+        ttl_ms = _options.result_ttl(result_ttl)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             if not callable(function):
@@ -285,7 +290,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             task_name = name or getattr(function, "__name__", None)
             if task_name is None:
                 raise TypeError("@app.task needs a name= for a callable that has none")
-            task = Task(self, _options.text("name", task_name), function, priority, unique)
+            task = Task(self, _options.text("name", task_name), function, priority, unique, ttl_ms)
             other = self._registry.get(task.name)
             if other is not None:
                 raise ValueError(
@@ -301,6 +306,8 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
                     )
                 importable_name(function, task.name)
             self._registry[task.name] = entry
+            if ttl_ms is not None:
+                self._codec.kept[task.name] = ttl_ms != 0
             return task
 
         return register if fn is None else register(fn)
@@ -322,6 +329,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         priority: str | None = None,
         coalesce: bool = False,
         tz: str | tzinfo | None = None,
+        result_ttl: Delay | None = None,
         executor: Executor = "thread",
         missed: str = "skip",
         jitter: Delay = 0,
@@ -338,6 +346,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             priority: its lane.
             coalesce: pass over an occurrence while the one before is unfinished.
             tz: zone of `spec`, an IANA name or a `ZoneInfo`; UTC when None.
+            result_ttl: how long its results are kept: see `task`.
             executor: where a sync function runs: see `task`.
             missed: what to do about occurrences that no worker fired within a minute: "skip" them, run "once" for all
                 of them, or run "all", the oldest hundred at most.
@@ -362,8 +371,9 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             if callable(function):
                 _needs_nothing(function, name)
             options: dict[str, Any] = {"max_retries": max_retries, "backoff_ms": backoff_ms, "timeout": timeout}
+            options["result_ttl"] = result_ttl
             task: Task[[], R] = self.task(name=name, priority=priority, executor=executor, **options)(function)
-            self._crons[task.name] = {**definition, "task": task.name}
+            self._crons[task.name] = {**definition, **kept_as_task(self, task.name), "task": task.name}
             return task
 
         return register
@@ -396,10 +406,12 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
     def ref(self, name: str, *, priority: str | None = None, unique: bool = False) -> Task[..., Any]:
         """A task that is registered elsewhere: it can be enqueued, not called.
 
-        Everything but its lane and uniqueness is the worker's to know; where this app has it, too, its arguments are
-        checked as that says.
+        Everything but its lane, its uniqueness and how long its result is kept is the worker's to know; where this app
+        has it, too, its arguments are checked, and its results kept, as that says.
         """
-        return Task(self, _options.text("name", name), None, priority, _options.boolean("unique", unique))
+        known = self._registry.get(_options.text("name", name))
+        ttl_ms = known.task._options.result_ttl_ms if known is not None and known.task is not None else None
+        return Task(self, name, None, priority, _options.boolean("unique", unique), ttl_ms)
 
     async def send(self, name: str, *args: Any, **kwargs: Any) -> Job:
         """Enqueue a task by its name alone, checked as `ref` says. One that no worker knows waits: see

@@ -10,7 +10,6 @@ from . import _options
 from ._codec import from_json, to_json
 from ._cron import Timing
 from ._objects import as_object
-from ._options import NO_OPTIONS
 from .errors import ArdiqError, BadSignature
 
 if TYPE_CHECKING:
@@ -184,7 +183,7 @@ class Schedules:
                         raise ArdiqError(f"schedule {name!r} makes no sense: put it anew, or remove it") from None
                     if self._app._signer is None and (headers := definition.get("headers")):  # its signature
                         waiter["headers"] = headers
-                    return await self._app._producer.enqueue_later(task, args, kwargs, NO_OPTIONS, waiter)
+                    return await self._app._producer.enqueue_later(task, args, kwargs, task._options, waiter)
             if cursor == b"0":
                 return None
 
@@ -250,7 +249,15 @@ def define(
     jitter_ms = _options.milliseconds("jitter", jitter)
     if jitter_ms < 0:
         raise ValueError(f"jitter must not be negative, not {jitter!r}")
+    definition |= kept_as_task(app, task)
     return definition | ({"coalesce": True} if coalesce else {}) | ({"jitter_ms": jitter_ms} if jitter_ms else {})
+
+
+def kept_as_task(app: "Ardiq", name: str) -> dict[str, int]:
+    """How long the results of the app's task of that name are kept, where it says so, as part of a definition."""
+    known = app._registry.get(name)
+    ttl_ms = None if known is None or known.task is None else known.task._options.result_ttl_ms
+    return {} if ttl_ms is None else {"result_ttl_ms": ttl_ms}
 
 
 def _rows(page: Sequence[Any]) -> Rows:

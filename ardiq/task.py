@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from ._options import NO_OPTIONS, CallOptions
+from ._options import result_ttl as result_ttl_ms
 from ._signature import Signature
 from ._typing import R_co as Returned
 from .job import Job
@@ -143,6 +144,7 @@ class Task(_Enqueueable[P, R_co]):
         fn: Callable[P, R_co] | None,
         priority: str | None = None,
         unique: bool = False,
+        result_ttl_ms: int | None = None,
     ) -> None:
         self.app = app
         self.name = name
@@ -150,7 +152,7 @@ class Task(_Enqueueable[P, R_co]):
         self.priority = priority
         self.unique = unique
         self._task = self
-        self._options = NO_OPTIONS
+        self._options = NO_OPTIONS if result_ttl_ms is None else CallOptions(result_ttl_ms=result_ttl_ms)
         self._signature = None if fn is None else Signature(name, fn, app.check_types)
         if fn is not None:
             self.__doc__ = fn.__doc__
@@ -176,6 +178,7 @@ class Task(_Enqueueable[P, R_co]):
         delay: timedelta | float | None = None,
         at: datetime | None = None,
         expire: timedelta | float | None = None,
+        result_ttl: timedelta | float | None = None,
         queue: str | None = None,
     ) -> "BoundTask[P, R_co]":
         """The task with other options for the calls made through it.
@@ -190,6 +193,8 @@ class Task(_Enqueueable[P, R_co]):
             delay: `delay_ms` as a timedelta or in seconds.
             at: `schedule_ms` as a datetime with a time zone.
             expire: `expire_ms` as a timedelta or in seconds.
+            result_ttl: how long its result is kept, a timedelta or seconds; 0: not at all, negative: for ever; None: as
+                the task says.
             queue: another queue of the app's server, which a worker must work for: see `Ardiq.queue`.
 
         Example:
@@ -197,6 +202,7 @@ class Task(_Enqueueable[P, R_co]):
             await report.options(delay=timedelta(minutes=5), priority="low").enqueue(7)
             ```
         """
+        ttl_ms = self._options.result_ttl_ms if result_ttl is None else result_ttl_ms(result_ttl)
         if queue is not None:
             self.app.queue(queue)  # an impossible name is refused here
         return BoundTask(
@@ -211,6 +217,7 @@ class Task(_Enqueueable[P, R_co]):
                 delay=delay,
                 at=at,
                 expire=expire,
+                result_ttl_ms=ttl_ms,
             ),
             queue,
         )

@@ -2,7 +2,7 @@
 local M = {}
 
 local HELD = { 'state', 'lane', 'tries', 'lost', 'abort_requested', 'worker', 'enqueued_at', 'history',
-  'watched_until', 'name', 'unknown_since' }
+  'watched_until', 'name', 'unknown_since', 'result_ttl_ms' }
 -- What a record loses with its holder, and with a settled attempt.
 local HOLDER = { 'worker', 'started_at' }
 local SUSPECTED = { 'worker', 'started_at', 'lost', 'unknown_since' }
@@ -15,8 +15,8 @@ M.OUTCOMES = { complete = true, failed = true, retry = true, snooze = true, unkn
   release = true }
 
 -- running -> aborted.
-local function abort(b, id, ttl_ms)
-  return task.finish(b, id, 'aborted', { 'error', 'aborted' }, ttl_ms)
+local function abort(b, id, record, ttl_ms)
+  return task.finish(b, id, 'aborted', { 'error', 'aborted' }, task.kept_ms(record, ttl_ms))
 end
 
 -- The history of a record with the attempt that just ended.
@@ -53,7 +53,7 @@ function M.hand_back(b, id, ttl_ms, lost, max_lost)
   local stays
   if record.abort_requested then
     redis.call('HDEL', key, 'worker', 'started_at')
-    return abort(b, id, ttl_ms)
+    return abort(b, id, record, ttl_ms)
   elseif lost and times > max_lost then
     fields[2] = number.of(record.tries, 0)
     err, stays = bury(b, id, 'poison: ' .. times .. ' workers died while holding this task', nil, fields)
@@ -112,7 +112,7 @@ end
 -- running -> scheduled, queued, aborted; failed where the next attempt would come later than `max_age_ms` allows. A
 -- snooze is no failure: it spends no try and is no part of the history.
 local function try_again(b, o, record, ttl_ms)
-  if record.abort_requested then return abort(b, o.id, ttl_ms) end
+  if record.abort_requested then return abort(b, o.id, record, ttl_ms) end
   local snoozed, delay_ms = o.outcome == 'snooze', math.max(math.floor(o.delay_ms or 0), 0)
   local fields, err, stays
   if snoozed then
@@ -136,7 +136,7 @@ end
 -- running -> scheduled, aborted; failed once it has waited for `max_age_ms`. The worker has no task of that name: it is
 -- left for one that has, and no try is charged.
 local function leave_to_others(b, o, record, ttl_ms)
-  if record.abort_requested then return abort(b, o.id, ttl_ms) end
+  if record.abort_requested then return abort(b, o.id, record, ttl_ms) end
   local since = number.of(record.unknown_since, b.now)
   local fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0), 'unknown_since', clock.text(since) }
   if record.name then b.unknown[record.name] = true end
@@ -168,7 +168,7 @@ local function settle(b, o, ttl_ms)
     return bury(b, o.id, o.value, o.traceback,
       { 'started_at', b.now - o.run_ms, 'history', attempted(b, record, o.run_ms, o.value) })
   end
-  return abort(b, o.id, ttl_ms)
+  return abort(b, o.id, record, ttl_ms)
 end
 
 -- The lease tokens that the worker holds for these outcomes; to be asked before anything is written.
@@ -179,17 +179,18 @@ function M.tokens(base, worker, outcomes)
   return errors.read('HMGET', running, unpack(ids))
 end
 
--- Settle attempts of one worker; `outcomes`: {id, token, outcome, run_ms, value} each, some with codec, traceback,
+-- Settle attempts of one worker, which holds them under `tokens`; `outcomes`: {id, token, outcome, run_ms, value} each, some with codec, traceback,
 -- delay_ms, max_age_ms.
 -- Those it does not hold (`stale`), whose record was deleted (`not_found`), and whose record or new place is damaged are
 -- refused. Replies how many it no longer holds.
 function M.settle(b, worker, outcomes, tokens, ttl_ms)
   local settled, seen = {}, {}
   for i = 1, #outcomes do
-    local o = outcomes[i]
-    if tokens[i] == o.token and not seen[o.id] then
+    local o, token, kept_ms = outcomes[i], tokens[i], ttl_ms
+    if token ~= o.token then token, kept_ms = member.token(token, ttl_ms) end
+    if token == o.token and not seen[o.id] then
       seen[o.id] = true
-      local err, stays = settle(b, o, ttl_ms)
+      local err, stays = settle(b, o, kept_ms)
       if err then batch.refuse(b, o.id, o.token, err) end
       if not stays then settled[#settled + 1] = o.id end
     else
@@ -216,7 +217,7 @@ end
 -- the time it hears of it a later task may have the id.
 function M.ask_abort(base, id, worker)
   local mailbox = worker and errors.read('HGET', keys.worker(base, worker), 'mailbox')
-  local token = mailbox and errors.read('HGET', keys.running(base, worker), id)
+  local token = mailbox and member.token(errors.read('HGET', keys.running(base, worker), id))
   if token then errors.read('SADD', keys.aborts(base, worker), id) end
   redis.call('HSET', keys.task(base, id), 'abort_requested', 1)
   if token then mail.post(base, mailbox, { mail.pack('abort', id, token) }) end

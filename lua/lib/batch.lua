@@ -7,7 +7,7 @@ local MOST_UNKNOWN, UNKNOWN_TTL_MS = 100, 600000
 
 function M.open(base, now)
   return { base = base, now = now, now_text = clock.text(now), back = {}, front = {}, suspects = {}, held = {},
-    unknown = {}, finished = {}, removed = {}, refusals = {}, counters = {}, obstacles = {}, seen = {} }
+    unknown = {}, own_ttls = {}, finished = {}, removed = {}, refusals = {}, counters = {}, obstacles = {}, seen = {} }
 end
 
 function M.count(b, name, by)

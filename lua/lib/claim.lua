@@ -23,7 +23,7 @@ end
 local function start(b, id, worker, ttl_ms, claims)
   local key = keys.task(b.base, id)
   local r = redis.pcall('HMGET', key, 'state', 'name', 'args', 'lane', 'enqueued_at', 'tries', 'kwargs', 'codec',
-    'headers', 'expires_at', 'watched_until')
+    'headers', 'expires_at', 'watched_until', 'result_ttl_ms')
   if r.err then
     batch.refuse(b, id, '', errors.wrong_type(key).err)
     return false
@@ -33,7 +33,7 @@ local function start(b, id, worker, ttl_ms, claims)
     return false
   end
   if r[10] and number.of(r[10], b.now + 1) <= b.now then
-    task.finish(b, id, 'expired', { 'error', 'expired' }, ttl_ms)
+    task.finish(b, id, 'expired', { 'error', 'expired' }, number.of(r[12], ttl_ms))
     return false
   end
   -- The one place that asks whether a task may start now.
@@ -49,6 +49,7 @@ local function start(b, id, worker, ttl_ms, claims)
   redis.call('HSET', key, 'state', 'running', 'worker', worker, 'started_at', b.now_text, 'tries', tries)
   waiters.changed(b.base, b.now, id, r[11])
   local n = claims.n
+  if r[12] then b.own_ttls[id] = r[12] end
   claims[n + 1], claims[n + 3], claims[n + 4], claims[n + 5] = id, r[2] or '', r[3] or '', r[7] or ''
   claims[n + 6], claims[n + 7], claims[n + 8] = r[8] or '', r[9] or '', r[4] or ''
   claims[n + 9], claims[n + 10] = tries, r[5] or '0'
@@ -142,7 +143,8 @@ function M.take(b, worker, lanes, want, row, ttl_ms, claims)
     for i = 0, taken - 1 do
       local at, token = 10 * i, clock.text(first_token + i)
       claims[at + 2] = token
-      held[2 * i + 1], held[2 * i + 2] = claims[at + 1], token
+      local own_ttl = b.own_ttls[claims[at + 1]]
+      held[2 * i + 1], held[2 * i + 2] = claims[at + 1], own_ttl and token .. '/' .. own_ttl or token
     end
     redis.call('HSET', keys.running(base, worker), unpack(held))
     batch.count(b, 'claimed', taken)

@@ -30,6 +30,14 @@ function M.remove(base, worker)
   alarm.drop(base, worker)
 end
 
+-- A lease token as `running` has it: `12`, or `12/60000` where the task says itself how long its result is kept, so that
+-- it need not be asked when it is complete. Replies the token, and that time or `ttl_ms`.
+function M.token(text, ttl_ms)
+  local token, own_ttl_ms = string.match(text or '', '^(%d+)/(-?%d+)$')
+  if token then return token, number.of(own_ttl_ms, ttl_ms) end
+  return text, ttl_ms
+end
+
 -- What this worker is asked to abort: id and token in turn of what it holds still, and the ids that are settled. Of very
 -- many a part: the next call has others.
 function M.aborts(base, worker)
@@ -40,7 +48,7 @@ function M.aborts(base, worker)
     -- A later task of the same id, which this worker may hold by now, was not asked for.
     local wish = tokens[i] and redis.pcall('HGET', keys.task(base, id), 'abort_requested')
     if wish then
-      open[#open + 1], open[#open + 2] = id, tokens[i]
+      open[#open + 1], open[#open + 2] = id, (M.token(tokens[i]))
     else
       settled[#settled + 1] = id
     end
@@ -51,7 +59,9 @@ end
 -- What a worker holds, the oldest claim first; the hash has no order of its own.
 function M.claims(base, worker)
   local entries, held = errors.read('HGETALL', keys.running(base, worker)), {}
-  for i = 1, #entries, 2 do held[#held + 1] = { id = entries[i], token = number.of(entries[i + 1], 0) } end
+  for i = 1, #entries, 2 do
+    held[#held + 1] = { id = entries[i], token = number.of((M.token(entries[i + 1])), 0) }
+  end
   table.sort(held, function(x, y) return x.token < y.token end)
   return held
 end

@@ -9,7 +9,8 @@ local EARLIER_LIFE = { 'tries', 'lost', 'error', 'traceback', 'history', 'starte
 -- A note is a field of the record, so that it is what its task sent, byte for byte.
 local NOTE = 'meta:'
 -- What is left of a record that was discarded.
-local OUTLIVES = { 'state', 'name', 'lane', 'call', 'tries', 'enqueued_at', 'started_at', 'finished_at', 'error' }
+local OUTLIVES = { 'state', 'name', 'lane', 'call', 'tries', 'enqueued_at', 'started_at', 'finished_at', 'error',
+  'result_ttl_ms' }
 -- The lane of a record that somebody took its lane from.
 M.DEFAULT_LANE = 'default'
 
@@ -27,13 +28,16 @@ function M.is_finished(state)
   return state == 'complete' or state == 'failed' or state == 'aborted' or state == 'expired' or state == 'discarded'
 end
 
+-- How long a finished record is kept: as long as its task says, else `ttl_ms`.
+function M.kept_ms(record, ttl_ms) return number.of(record.result_ttl_ms, ttl_ms) end
+
 -- What becomes of a record whose last write is `written`: kept for a time, for ever as a dead letter, or not at all.
 function M.ended(b, id, key, counter, written, ttl_ms)
   if type(written) == 'table' then return errors.wrong_type(key).err end
   batch.count(b, counter)
   b.finished[#b.finished + 1] = id
   if ttl_ms > 0 then
-    b.ttl_text = b.ttl_text or clock.text(ttl_ms)
+    if ttl_ms ~= b.ttl_ms then b.ttl_ms, b.ttl_text = ttl_ms, clock.text(ttl_ms) end
     redis.call('PEXPIRE', key, b.ttl_text)
   elseif ttl_ms == 0 then
     b.removed[#b.removed + 1] = key
@@ -63,7 +67,7 @@ end
 -- queued, scheduled, held -> aborted.
 function M.abort_waiting(b, id, record, ttl_ms)
   take_out(b, id, record)
-  return M.finish(b, id, 'aborted', { 'error', 'aborted' }, ttl_ms)
+  return M.finish(b, id, 'aborted', { 'error', 'aborted' }, M.kept_ms(record, ttl_ms))
 end
 
 -- queued, scheduled, held -> expired, for a task that somebody asks about before a worker comes upon it. Replies whether.
@@ -71,7 +75,7 @@ function M.expire_waiting(b, id, record, ttl_ms)
   local is_waiting = record.state == 'queued' or record.state == 'scheduled' or record.state == 'held'
   if not (is_waiting and number.of(record.expires_at, math.huge) <= b.now) then return false end
   take_out(b, id, record)
-  M.finish(b, id, 'expired', { 'error', 'expired' }, ttl_ms)
+  M.finish(b, id, 'expired', { 'error', 'expired' }, M.kept_ms(record, ttl_ms))
   return true
 end
 
@@ -179,7 +183,7 @@ function M.discard(b, id, state, ttl_ms)
     if record[name] then fields[#fields + 1], fields[#fields + 2] = name, record[name] end
   end
   redis.call('DEL', key)
-  M.ended(b, id, key, 'discarded', redis.call('HSET', key, unpack(fields)), ttl_ms)
+  M.ended(b, id, key, 'discarded', redis.call('HSET', key, unpack(fields)), M.kept_ms(record, ttl_ms))
   return true
 end
 

@@ -4,7 +4,7 @@ local M = {}
 
 -- `mail.OUTCOME`, and what tells whether it has expired, and how it is.
 local ASKED = { 'state', 'tries', 'enqueued_at', 'started_at', 'finished_at', 'result_codec', 'result', 'error', 'lane',
-  'expires_at', 'held_by', 'progress', 'watched_until' }
+  'expires_at', 'held_by', 'progress', 'watched_until', 'result_ttl_ms' }
 local SHOWN = { 'state', 'tries', 'progress' }
 -- What one message carries of what a task tells, in bytes.
 local MOST_TOLD = 65536

@@ -1,7 +1,7 @@
 -- abort: scheduled, queued, held, running -> aborted, running. Anybody stops a task: at once where it waits, by request where it runs.
 return function(base, args)
   local id = args.id
-  local record, err = task.read(base, id, { 'state', 'lane', 'worker', 'held_by' })
+  local record, err = task.read(base, id, { 'state', 'lane', 'worker', 'held_by', 'result_ttl_ms' })
   if err then return { err = err } end
   if not record.state then return 'not_found' end
   if record.state == 'aborted' then return 'aborted' end

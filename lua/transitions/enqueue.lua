@@ -6,7 +6,7 @@ local WAITER_TTL_MS = 3600000
 local PLAIN = {}
 local OPTIONS = {
   delay_ms = 'number', due_at = 'number', expire_ms = 'number', codec = 'string', headers = 'string', call = 'string',
-  waiter = 'string', waiter_ttl_ms = 'number',
+  waiter = 'string', waiter_ttl_ms = 'number', result_ttl_ms = 'number',
 }
 
 -- What an `options` object asks for: when the task falls due (nil: at once), and the fields it adds to the record.
@@ -35,6 +35,7 @@ local function read_options(text, now)
   add('codec', options.codec)
   add('headers', options.headers)
   add('call', options.call)
+  add('result_ttl_ms', options.result_ttl_ms and clock.text(options.result_ttl_ms))
   local waiter = options.waiter ~= '' and options.waiter or nil
   return { due_at = due_at, fields = fields, call = options.call, waiter = waiter, waiter_ttl_ms = waiter_ttl_ms }
 end

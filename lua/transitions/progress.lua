@@ -3,7 +3,7 @@
 local MOST_LINES, MOST_NOTES, LONGEST_NAME, LONGEST_NOTE = 1000, 100, 200, 8192
 
 local function is_holder(base, args, record)
-  if errors.read('HGET', keys.running(base, args.worker), args.id) == args.token then return true end
+  if member.token(errors.read('HGET', keys.running(base, args.worker), args.id)) == args.token then return true end
   return record.worker == args.worker and task.is_finished(record.state)
 end
 

@@ -41,9 +41,12 @@ return function(base, args)
   if record.state and not task.is_finished(record.state) then return { 'exists', args.next_due_at, id } end
   if record.state then task.erase(base, id) end
   local b, plan, start_at = batch.open(base, now), { fields = {} }, schedule.start_at(definition, due_at, id)
-  if definition.headers then plan.fields = { 'headers', definition.headers } end
+  local function add(name, value) plan.fields[#plan.fields + 1], plan.fields[#plan.fields + 2] = name, value end
+  if definition.headers then add('headers', definition.headers) end
+  if definition.result_ttl_ms then add('result_ttl_ms', clock.text(definition.result_ttl_ms)) end
   if start_at > now then
-    plan.due_at, plan.fields[#plan.fields + 1], plan.fields[#plan.fields + 2] = start_at, 'due_at', clock.text(start_at)
+    plan.due_at = start_at
+    add('due_at', clock.text(start_at))
   end
   task.create(b, key, { id = id, name = definition.task, lane = definition.lane, args = definition.args or '',
     kwargs = definition.kwargs or '' }, plan)

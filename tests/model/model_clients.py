@@ -30,6 +30,8 @@ class Clients(Schedules):
                 more: dict[str, Any] = {"call": call}
                 if "delay_ms" in options:
                     more["due_at"] = self.now + options["delay_ms"]
+                if "result_ttl_ms" in options:
+                    more["result_ttl_ms"] = options["result_ttl_ms"]
                 if "expire_ms" in options:
                     more["expires_at"] = self.now + options["expire_ms"]
                 answer = self.create(id, each["name"], each["lane"], each["args"], each["kwargs"] or {}, **more)
@@ -101,7 +103,7 @@ class Clients(Schedules):
             return "not_dead"
         del self.dead[id]
         fresh = Task(id, task.name, task.lane, task.args, task.kwargs, self.now, task.call)
-        fresh.watched_until = task.watched_until
+        fresh.watched_until, fresh.result_ttl_ms = task.watched_until, task.result_ttl_ms
         self.tasks[id] = fresh
         self.counters["requeued"] += 1
         self.make_ready(fresh)

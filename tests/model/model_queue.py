@@ -37,6 +37,7 @@ class Task:
     held_by: str = ""
     abort_requested: bool = False
     unknown_since: int | None = None
+    result_ttl_ms: int | None = None
     progress: str = ""
     notes: dict[str, str] = field(default_factory=dict)
     watched_until: float = 0
@@ -166,6 +167,8 @@ class Queue:
 
     def end(self, task: Task, state: str, ttl_ms: int) -> None:
         task.state, task.held_by = state, ""
+        if task.result_ttl_ms is not None:
+            ttl_ms = task.result_ttl_ms
         self.counters["completed" if state == "complete" else state] += 1
         if state == "failed":
             self.dead[task.id] = self.now

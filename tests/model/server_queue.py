@@ -208,7 +208,7 @@ class ServerQueue:
             "dead": keys.get("dead", [])[::2],
             "held": {id: flat[::2] for id, flat in of("held").items()},
             "workers": {
-                name: {id: int(token) for id, token in pairs(keys.get(f"running:{name}", [])).items()}
+                name: {id: int(token.partition("/")[0]) for id, token in pairs(keys.get(f"running:{name}", [])).items()}
                 for name in keys.get("workers", [])[::2]
             },
             "times": {

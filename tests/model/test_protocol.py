@@ -67,6 +67,7 @@ TASK = st.fixed_dictionaries(
             optional={
                 "delay_ms": st.sampled_from([500_000, SHORT]),
                 "expire_ms": st.sampled_from([500_000, SHORT]),
+                "result_ttl_ms": st.sampled_from([-1, 0, SHORT, LONG]),
                 "call": st.sampled_from(["1", "2"]),
                 "waiter": MAILBOX,
             },

@@ -4,12 +4,13 @@ import asyncio
 import pickle
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from helpers import SOON_S, drain, eventually, field, is_sound, is_state, result_of, working
 
-from ardiq import Ardiq, TaskError, TaskResult
+from ardiq import Ardiq, TaskError, TaskResult, current_task
 
 
 @pytest.fixture
@@ -464,3 +465,100 @@ async def test_a_record_shows_who_runs_it(app: Ardiq) -> None:
         await started.wait()
         assert (field(app, job.id, "worker") or "").startswith(app.worker_id)
         go_on.set()
+
+
+def _left_ms(app: Ardiq, task_id: str) -> int:
+    """How long a record is kept still; -1: for ever, -2: there is none."""
+    return int(app._broker.core.command(["PTTL", f"{app._broker._base}task:{task_id}"]))
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "thread"])
+async def test_a_task_says_how_long_its_result_is_kept(app: Ardiq, is_async: bool) -> None:
+    async def answer(fails: bool = False) -> int:
+        if fails:
+            raise ValueError("no")
+        return 1
+
+    def answer_sync(fails: bool = False) -> int:
+        if fails:
+            raise ValueError("no")
+        return 1
+
+    function: Any = answer if is_async else answer_sync
+    long = app.task(name="long", max_retries=0, result_ttl=timedelta(hours=5))(function)
+    plain = app.task(name="plain", max_retries=0)(function)
+    async with working(app):
+        jobs = [
+            await long.enqueue(),
+            await app.send("long"),
+            await long.options(result_ttl=60).enqueue(),
+            await plain.options(result_ttl=7200).enqueue(),
+            await plain.enqueue(),
+            await long.enqueue(True),
+        ]
+        for job in jobs:
+            await result_of(job)
+    kept = [round(_left_ms(app, job.id) / 60_000) for job in jobs]
+    assert kept[:5] == [300, 300, 1, 120, 5]
+    assert _left_ms(app, jobs[5].id) == -1, "a dead letter is kept until somebody deletes it"
+    assert await app.dead.delete(jobs[5].id)
+    assert round(_left_ms(app, jobs[5].id) / 60_000) == 300
+    assert is_sound(app)
+
+
+async def test_however_it_ends_it_is_kept_as_long_as_its_task_says(app: Ardiq) -> None:
+    started = asyncio.Event()
+
+    @app.task(result_ttl=3600)
+    async def hang() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    waits, late = await hang.enqueue(), await hang.options(expire_ms=1).enqueue()
+    assert await waits.abort()
+    await asyncio.sleep(0.01)
+    assert await late.result() is not None, "it has expired"
+    runs = await hang.enqueue()
+    async with working(app):
+        await started.wait()
+        assert await runs.abort()
+        await result_of(runs)
+    assert [round(_left_ms(app, job.id) / 60_000) for job in (waits, late, runs)] == [60, 60, 60]
+
+
+async def test_a_task_whose_result_is_not_kept_leaves_nothing(app: Ardiq) -> None:
+    @app.task(result_ttl=0)
+    async def forget(cannot_travel: bool = False) -> object:
+        current = current_task()
+        assert current is not None
+        current.progress(1.0, "told in time")
+        return object() if cannot_travel else None
+
+    async with working(app):
+        job = await forget.enqueue(True)
+        updates = [update async for update in (await forget.options(delay_ms=50).enqueue()).watch()]
+        await eventually(lambda: is_state(app, job.id, "not_found"))
+    assert updates[-1].status == "complete"
+    with pytest.raises(ValueError, match="none is kept"):
+        forget.request_sync()
+    assert await app.dead_count() == 0
+
+
+def test_what_is_no_time_to_keep_a_result_is_refused(app: Ardiq) -> None:
+    with pytest.raises(TypeError, match="result_ttl must be a timedelta or seconds"):
+        app.task(result_ttl="1h")  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="result_ttl"):
+        app.task(result_ttl=float("nan"))
+
+
+async def test_a_cron_and_a_schedule_keep_results_as_their_task_says(app: Ardiq) -> None:
+    @app.cron("@daily", result_ttl=3600)
+    async def report() -> None: ...
+
+    assert app._crons["report"]["result_ttl_ms"] == 3_600_000
+    await app.schedules.put("by hand", "report", spec="@daily")
+    job = await app.schedules.run_now("by hand")
+    assert job is not None
+    async with working(app):
+        await result_of(job)
+    assert round(_left_ms(app, job.id) / 60_000) == 60

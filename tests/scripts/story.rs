@@ -309,7 +309,8 @@ fn arrows(before: &Keyspace, after: &Keyspace, fixture: &Fixture) -> BTreeSet<(S
     let mut arrows = BTreeSet::new();
     for id in old.keys().chain(new.keys()) {
         let key = format!("{}task:{id}", crate::server::BASE);
-        let dropped = !new.contains_key(id) && fixture.when.keeps_nothing();
+        let wants_none = before.hash(&key).is_some_and(|task| task.get("result_ttl_ms").is_some_and(|ttl| ttl == "0"));
+        let dropped = !new.contains_key(id) && (wants_none || fixture.when.keeps_nothing());
         // What is damaged is in no place to move from, except to be repaired.
         let damaged = fixture.damaged && fixture.when.function.name != "repair";
         if !changed.contains(&key) || damaged || dropped {
