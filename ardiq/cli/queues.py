@@ -1,12 +1,17 @@
 """List the queues of a server: what is where in each, and how many workers it has."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .._queues import on_queue
+from ..errors import ArdiqError, BrokerError
 from . import is_url, load_app, queues_of, server_app
 from ._arguments import Refusal, json_argument, prefix_argument, target_argument
-from ._output import Styled, Table, print_json, show
+from ._output import Styled, Table, print_json, short, show
 from ._state import COUNTS, State
+
+if TYPE_CHECKING:
+    from ..app import Ardiq
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,32 +27,39 @@ def run(arguments: argparse.Namespace) -> int:
         raise Refusal(f"--prefix goes with a URL; {arguments.target} has its own")
     else:
         app = load_app(arguments.target)
-    queues: list[dict[str, Any]] = []
-    for name in sorted(queues_of(app._broker.core, app._broker._registry)):
-        other = app.queue(name)
-        state = State(other)
-        counts, alive = state.counts(), state.workers_alive()
-        is_paused = any(pause.task is None and pause.argument is None for pause in state.pauses())
-        queues.append(
-            {
-                "queue": name,
-                "counts": {name: counts[name] for name in COUNTS},
-                "workers_alive": alive,
-                "paused": is_paused,
-            }
-        )
-        if other is not app:
-            other._broker.close()
+    queues = [_read(app, name) for name in sorted(queues_of(app._broker.core, app._broker._registry))]
     if arguments.json:
         print_json(queues)
     elif not queues:
         show("there is no queue on this server")
     else:
         show(Table(["queue", *COUNTS, "workers"], [_row(queue) for queue in queues]))
-    return 0
+    return 1 if any("error" in queue for queue in queues) else 0
+
+
+def _read(app: "Ardiq", name: str) -> dict[str, Any]:
+    """One queue; of one whose keys somebody damaged, the error alone."""
+    other = on_queue(app, name)  # not `app.queue`, which keeps it
+    try:
+        state = State(other)
+        counts = state.counts()
+        return {
+            "queue": name,
+            "counts": {place: counts[place] for place in COUNTS},
+            "workers_alive": state.workers_alive(),
+            "paused": any(pause.task is None and pause.argument is None for pause in state.pauses()),
+        }
+    except BrokerError:
+        raise
+    except ArdiqError as error:
+        return {"queue": name, "error": str(error)}
+    finally:
+        other._broker.close()
 
 
 def _row(queue: dict[str, Any]) -> list[str]:
+    if "error" in queue:
+        return [queue["queue"], *["?"] * len(COUNTS), Styled(short(queue["error"]), "red")]
     counts = queue["counts"]
     alive = queue["workers_alive"]
     waits = counts["queued"] or counts["scheduled"]

@@ -227,6 +227,21 @@ def test_queues_of_a_server(app: Ardiq, make_app: Any, ardiq: Run, capsys: pytes
     assert ardiq("purge APP -y")[0] == 0
 
 
+@pytest.mark.damages_keys
+def test_a_damaged_queue_does_not_hide_the_others(app: Ardiq, make_app: Any, ardiq: Run) -> None:
+    app.send_sync("send_mail")
+    damaged: Ardiq = make_app()
+    damaged.send_sync("send_mail")
+    damaged._broker.core.command(["SET", f"{damaged._broker._base}scheduled", "mine"])
+    code, text = ardiq("queues URL")
+    assert code == 1
+    assert f"\n{app.queue_name} " in f"\n{text}"
+    told = {queue["queue"]: queue for queue in json.loads(ardiq("queues URL --json")[1])}
+    assert "something else wrote it" in told[damaged.queue_name]["error"]
+    assert told[app.queue_name]["counts"]["queued"] == 1
+    assert app._others == {}
+
+
 def test_dead_letters_in_a_pipe_are_a_line_each(app: Ardiq, capsys: pytest.CaptureFixture[str]) -> None:
     """As ArdiQ 1.2 prints them, for `cut` and `grep`."""
     make_dead(app, 2)
