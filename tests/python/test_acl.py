@@ -270,11 +270,13 @@ async def test_a_user_confined_to_a_prefix_needs_nothing_beyond_it(
     assert denied(admin) == []
 
 
+@pytest.mark.parametrize(("keys", "prefix"), [("ardiq:{mine}:*", "ardiq"), ("ardiq:mine:*", "ardiq:mine")])
 async def test_a_user_confined_to_a_queue_can_work_there(
-    server: Server, make_app: Callable[..., Ardiq], admin: _core.Core
+    server: Server, make_app: Callable[..., Ardiq], admin: _core.Core, keys: str, prefix: str
 ) -> None:
-    admin.command(shlex.split("ACL SETUSER mine on >secret ~ardiq:{mine}:* &* +@all -acl"))
-    app = make_app(redis_url=f"{server.url}?username=mine&password=secret", queue_name="mine")
+    """The second is as ArdiQ 1.2 named its keys."""
+    admin.command(["ACL", "SETUSER", "mine", *f"on >secret ~{keys} &* +@all -acl".split()])
+    app = make_app(redis_url=f"{server.url}?username=mine&password=secret", queue_name="mine", prefix=prefix)
 
     @app.task(name="work")
     async def work() -> int:
