@@ -4,7 +4,6 @@ import asyncio
 import functools
 import inspect
 import logging
-import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from math import inf
 from threading import get_ident
@@ -13,10 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import context
 from ._codec import from_json, to_json
+from ._endings import ABORTED, COMPLETE, RELEASED, RETRY, SNOOZE, UNKNOWN, Claim, Ending, Endings, Outcome, TimedOut
 from ._signing import without_signature
 from .executors import Process
-from .models import ErrorContext, ExecutionContext
-from .retries import Decision, RetryRules, leaves
+from .models import ExecutionContext
+from .retries import RetryRules
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -25,22 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ardiq")
 
-# id, token, name, args, kwargs, codec, headers, lane, tries, enqueued_at
-Claim = tuple[str, int, str, bytes, bytes, str, bytes, str, int, int]
-# id, token, outcome, run_ms, value, details
-Outcome = tuple[str, int, str, int, bytes, bytes]
-
-COMPLETE, FAILED, RETRY, SNOOZE, ABORTED, RELEASED = "complete", "failed", "retry", "snooze", "aborted", "release"
-UNKNOWN = "unknown"
 # The task runs again.
 _GOES_ON = frozenset((RETRY, SNOOZE, RELEASED, UNKNOWN))
-
-# A task without a max_age is not put off for ever.
-_LONGEST_SNOOZED_MS = 7 * 86_400_000
-
-_LONGEST_TEXT = 16_384
-# Names of unknown tasks that were warned of once: there is no end to such names.
-_MOST_UNKNOWN = 1_000
 
 
 class Registered:
@@ -68,27 +54,8 @@ class Registered:
         )
 
 
-class TimedOut(TimeoutError):
-    """The task's own time limit; its text is the failure's."""
-
-
 class HandBack(asyncio.CancelledError):
     """The attempt could not go on because its worker stops: it is handed back."""
-
-
-class FromChild(Exception):
-    """The cause of an error that was raised in a child process: what it looked like there, and what the task's retry
-    rules say of it, which saw the exception itself; None where that could not be said.
-    """
-
-    def __init__(self, text: str, traceback: str, decision: Decision | None) -> None:
-        super().__init__(text)
-        self.text = text
-        self.traceback = traceback
-        self.decision = decision
-
-    def __str__(self) -> str:
-        return self.traceback
 
 
 async def within(timeout: float | None, work: Awaitable[Any]) -> Any:
@@ -118,13 +85,6 @@ class InThread(NamedTuple):
     deadline: float
 
 
-class _Verdict(NamedTuple):
-    outcome: str
-    value: bytes
-    details: bytes
-    hooks: ErrorContext | None
-
-
 class Attempts:
     """The attempts of one worker: those that run, and the outcomes of those that ended."""
 
@@ -135,6 +95,7 @@ class Attempts:
         self._signer = app._signer
         self._metrics = app._metrics
         self._counters = app._metrics.counters
+        self.endings = Endings(app, worker, asyncio.get_running_loop())
         self.over = False
         # Set by the worker each time it takes tasks: asked for once a turn, not once a task.
         self.taken_at = 0.0
@@ -149,7 +110,6 @@ class Attempts:
         self._why_cancelled: dict[int, str] = {}
         self._settling: set[asyncio.Task[None]] = set()
         self._loop_thread = get_ident()
-        self._unknown: set[str] = set()
 
     def registered(self, name: str) -> Registered:
         """The task of that name; an unknown one raises `LookupError`."""
@@ -302,7 +262,7 @@ class Attempts:
         settling.add_done_callback(self._settling.discard)
 
     async def failed(self, entry: Registered, claim: Claim, started: float, error: BaseException) -> None:
-        """Settle an attempt that raised, after its hooks have run."""
+        """Settle an attempt that raised, after its last words."""
         run_s = monotonic() - started
         # From here on it cannot be cancelled: hooks may await.
         self.running.pop(claim[1], None)
@@ -321,73 +281,23 @@ class Attempts:
                     await self._worker.reports_arrive(claim[1])
                 self.settle_cancelled(claim, run_s, why)
                 return
-        verdict = self.judge(entry, claim, run_s, error)
-        if self.has_last_words(claim, verdict):
-            await self.last_words(claim, verdict)
+        ending = self.endings.judge(entry, claim, run_s, error)
+        if self.has_last_words(ending):
+            await self.last_words(ending)
         self._why_cancelled.pop(claim[1], None)
-        self.outcomes.append((claim[0], claim[1], verdict.outcome, int(run_s * 1000), verdict.value, verdict.details))
-        self.count(claim, run_s, verdict.outcome)
+        self.outcomes.append(self.endings.hand_in(ending))
         self._worker.turn_soon()
 
-    def judge(self, entry: Registered, claim: Claim, run_s: float, error: BaseException) -> _Verdict:
-        """What becomes of an attempt that raised, whatever it was, and who is to be told."""
-        try:
-            return self._judge(entry, claim, run_s, error)
-        except Exception:
-            log.exception("task %r raised what cannot be judged: it fails", claim[2], extra=self.fields(claim))
-            return _Verdict(FAILED, error_text(error).encode(errors="backslashreplace"), b"", None)
-
-    def _judge(self, entry: Registered, claim: Claim, run_s: float, error: BaseException) -> _Verdict:
-        task_id, tries = claim[0], claim[8]
-        rules = entry.retries
-        # A child's exception was judged there: not all of it can travel.
-        judged = error.__cause__.decision if isinstance(error.__cause__, FromChild) else None
-        outcome, delay_ms, asked = judged or rules.decide(tries, error)
-        if outcome == SNOOZE:
-            return self._snooze(claim, rules, error, delay_ms)
-        text = str(error) if isinstance(error, TimedOut) else error_text(error)
-        if entry.task is None and isinstance(error, LookupError) and self._app._unknown_task_wait_ms:
-            return self._leave_to_others(claim, text)
-        details: dict[str, Any] = {}
-        if entry.task is not None and not asked:
-            details["traceback"] = error_traceback(error)
-        will_retry = outcome == RETRY
-        if will_retry:
-            details["delay_ms"] = delay_ms
-            if rules.max_age_ms:
-                details["max_age_ms"] = rules.max_age_ms
-            level, what = logging.INFO if asked else logging.WARNING, "retry scheduled"
-            length: tuple[str, int] = ("delay_ms", delay_ms)
-        else:
-            level, what, length = logging.ERROR, "failed", ("duration_ms", int(run_s * 1000))
-        # What the function did not raise, or what was asked for, has no traceback that would tell anything.
-        shown = None if entry.task is None or (asked and will_retry) else error
-        message = f"task {what} id=%s name=%r try=%d {length[0]}=%d error=%s"
-        self._log(level, claim, shown, message, task_id, claim[2], tries, length[1], text)
-        hooks = None
-        if self._app._error_hooks and not (asked and will_retry):
-            hooks = ErrorContext(claim[2], task_id, error, tries, will_retry)
-        return _Verdict(outcome, text.encode(errors="backslashreplace"), to_json(details), hooks)
-
-    def _snooze(self, claim: Claim, rules: RetryRules, error: BaseException, ms: int) -> _Verdict:
-        log.info("task snoozed id=%s name=%r delay_ms=%d", claim[0], claim[2], ms, extra=self.fields(claim))
-        details = {"delay_ms": ms, "max_age_ms": rules.max_age_ms or _LONGEST_SNOOZED_MS}
-        reason = ", ".join(dict.fromkeys(map(str, leaves(error))))
-        return _Verdict(SNOOZE, reason.encode(errors="backslashreplace"), to_json(details), None)
-
-    def _leave_to_others(self, claim: Claim, text: str) -> _Verdict:
-        """For a worker that knows the task: one of another version of the code."""
-        level = logging.DEBUG if claim[2] in self._unknown else logging.WARNING
-        if len(self._unknown) < _MOST_UNKNOWN:
-            self._unknown.add(claim[2])
-        message = "task unknown id=%s name=%r: this worker has no task of that name, and leaves it to one that has"
-        self._log(level, claim, None, message, claim[0], claim[2])
-        details = {"max_age_ms": self._app._unknown_task_wait_ms}
-        return _Verdict(UNKNOWN, text.encode(errors="backslashreplace"), to_json(details), None)
-
-    def has_last_words(self, claim: Claim, verdict: _Verdict) -> bool:
+    def has_last_words(self, ending: Ending) -> bool:
         """Whether `last_words` has anything to do; from any thread."""
-        return verdict.hooks is not None or self.must_tell(claim, verdict.outcome)
+        return self.endings.tells_first(ending) or self.must_tell(ending.claim, ending.outcome)
+
+    async def last_words(self, ending: Ending) -> None:
+        """What comes before the outcome: the hooks of a failure, and what the task told."""
+        if self.endings.tells_first(ending):
+            await self.endings.tell_first(ending)
+        if self.must_tell(ending.claim, ending.outcome):
+            await self._worker.reports_arrive(ending.claim[1])
 
     def must_tell(self, claim: Claim, outcome: str) -> bool:
         """Whether what the attempt told has to arrive before it is settled: nobody takes it from an attempt that is not
@@ -395,35 +305,9 @@ class Attempts:
         """
         return (outcome in _GOES_ON or not self._codec.keeps(claim[2])) and self._worker.has_told(claim[1])
 
-    async def last_words(self, claim: Claim, verdict: _Verdict) -> None:
-        """What comes before the outcome: the hooks, and what the task told."""
-        if verdict.hooks is not None:
-            await self._tell_hooks(claim, verdict.hooks)
-        if self.must_tell(claim, verdict.outcome):
-            await self._worker.reports_arrive(claim[1])
-
-    async def _tell_hooks(self, claim: Claim, failure: ErrorContext) -> None:
-        """Run the `on_error` hooks; one that raises changes nothing."""
-        for hook in self._app._error_hooks:
-            try:
-                answer = hook(failure)
-                if inspect.isawaitable(answer):
-                    await answer
-            except (Exception, asyncio.CancelledError):  # of something that it waited for; the attempt cannot be
-                if self.over:
-                    raise
-                log.exception("on_error hook failed for task %r", failure.name, extra=self.fields(claim))
-
     def settle_cancelled(self, claim: Claim, run_s: float, why: str) -> None:
         """Settle an attempt that was cancelled by the worker: aborted or handed back."""
-        self.outcomes.append((claim[0], claim[1], why, int(run_s * 1000), b"", b""))
-        if why == ABORTED:
-            self.count(claim, run_s, why)
-            log.warning(
-                "task aborted id=%s name=%r try=%d duration_ms=%d",
-                claim[0], claim[2], claim[8], int(run_s * 1000),
-                extra=self.fields(claim),
-            )  # fmt: skip
+        self.outcomes.append(self.endings.hand_in(self.endings.cancelled(claim, run_s, why)))
         self._worker.turn_soon()
 
     def is_current(self, token: int) -> bool:
@@ -465,33 +349,12 @@ class Attempts:
         await self._worker.reports_arrive(claim[1])
         self.settle_cancelled(claim, run_s, why)
 
-    def _log(self, level: int, claim: Claim, error: BaseException | None, message: str, *values: object) -> None:
-        """Log something about an attempt, with what it raised.
-
-        Handlers get the exception itself; its text is the one that the record of the task has, bounded and printable.
-        """
-        if log.isEnabledFor(level):
-            raised = (
-                None if error is None else (type(error), error, error.__traceback__ and error.__traceback__.tb_next)
-            )
-            path, line, function, _ = log.findCaller(stacklevel=2)
-            record = log.makeRecord(
-                log.name, level, path, line, message, values, raised, function, self.fields(claim)
-            )  # fmt: skip
-            if error is not None:
-                record.exc_text = error_traceback(error).rstrip() or None
-            log.handle(record)
-
-    def fields(self, claim: Claim) -> dict[str, Any]:
-        """What a log record about an attempt has beside its text."""
-        return {"task": claim[2], "task_id": claim[0], "attempt": claim[8], "queue": self._app.queue_name}
-
     def log_success(self, claim: Claim, run_s: float) -> None:
         """Say so at debug level."""
         log.debug(
             "task succeeded id=%s name=%r try=%d duration_ms=%d",
             claim[0], claim[2], claim[8], int(run_s * 1000),
-            extra=self.fields(claim),
+            extra=self.endings.fields(claim),
         )  # fmt: skip
 
     def abandon(self, claim: Claim, change: int) -> None:
@@ -500,48 +363,3 @@ class Attempts:
         self._worker.link.overstay(claim[1], change > 0)
         with self._metrics.lock:
             self._metrics.of(claim[2], claim[7]).abandoned_threads += change
-
-    def count(self, claim: Claim, run_s: float, outcome: str) -> None:
-        """Count an attempt; from any thread."""
-        if outcome == UNKNOWN:
-            return  # none was made
-        with self._metrics.lock:
-            counters = self._metrics.of(claim[2], claim[7])
-            if outcome == COMPLETE:
-                counters.succeeded += 1
-            elif outcome in (RETRY, SNOOZE):
-                counters.retried += 1
-            elif outcome == ABORTED:
-                counters.aborted += 1
-            else:
-                counters.failed += 1
-            counters.observe(run_s, waited(claim, run_s))
-
-
-def waited(claim: Claim, run_s: float) -> float | None:
-    """How long a task that has just run lay ready before, in seconds; unknown of further attempts."""
-    return time() - run_s - claim[9] / 1000 if claim[8] == 1 else None
-
-
-def error_text(error: BaseException) -> str:
-    """An exception in one bounded text."""
-    if isinstance(error.__cause__, FromChild):
-        return error.__cause__.text
-    try:
-        text = repr(error)
-    except Exception:
-        text = f"{type(error).__name__} (its repr failed)"
-    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
-
-
-def error_traceback(error: BaseException) -> str:
-    """Where it was raised, as text, bounded from above."""
-    if isinstance(error.__cause__, FromChild):
-        return error.__cause__.traceback
-    try:
-        frames = error.__traceback__ and error.__traceback__.tb_next  # without the worker's own frame
-        text = "".join(traceback.format_exception(type(error), error, frames))
-    except Exception:
-        return ""
-    text = text.encode(errors="backslashreplace").decode()
-    return text if len(text) <= _LONGEST_TEXT else "…" + text[-_LONGEST_TEXT:]

@@ -20,8 +20,9 @@ from types import FrameType
 from typing import Any, BinaryIO, NoReturn
 
 from . import context
-from ._attempts import Registered, error_text, error_traceback
+from ._attempts import Registered
 from ._codec import from_msgpack
+from ._endings import error_text, error_traceback
 from ._logging import Setup, set_up
 from ._processes import frame
 from ._redirect import point

@@ -122,7 +122,10 @@ class Channel:
     - `("tasks",)`: `Worker.take` has something. Sent once; whoever took less than there
       was takes again when slots are free
     - `("abort", token)`: the task of that token is asked to stop; repeated until it is settled
-    - `("stale", id, reason)`: the outcome was refused; nothing changed
+    - `("settled", id, token, what, refused)`: the server's answer to an outcome: `what` the attempt
+      became, which may be another one than was asked for, or why it was refused. One that is
+      `complete` is answered only where it was refused, and none is after its lease was lost
+    - `("stuck", id, reason)`: a task, or a whole list where `id` is empty, could not be moved
     - `("lost", message, up_to)`: the lease was lost: no task whose token is `up_to` or less
       can be committed any more (each must be settled all the same, which frees its slot);
       the worker joins anew by itself
@@ -267,7 +270,10 @@ class Worker:
         """Hand in outcomes and free their slots.
 
         Each is `(id, token, outcome, run_ms, value, details)`; `outcome` is `complete`,
-        `failed`, `retry`, `aborted` or `release`, `details` a JSON object or empty.
+        `failed`, `retry`, `snooze`, `aborted` or `release`, `details` a JSON object or empty.
+
+        Raises:
+            TypeError: one is something else. The others were handed in.
         """
 
     def holder(self, token: int) -> tuple[str, int]:
@@ -275,6 +281,9 @@ class Worker:
 
         After a lost lease it knows it under none: 0 is the token of no attempt.
         """
+
+    def occupy(self, takes: bool) -> None:
+        """A slot is taken by who is told of an attempt that has ended, or given back."""
 
     def overstay(self, token: int, runs_on: bool) -> None:
         """A thread runs on although the task of that token is settled; or it has ended.

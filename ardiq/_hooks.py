@@ -76,7 +76,9 @@ class Hooks:
     def on_error(self, fn: ErrorHookT) -> ErrorHookT:
         """Call this with an `ErrorContext` for each attempt that failed; sync or async.
 
-        Not for aborts, nor for a `Retry` that will run again. One that raises is logged and changes nothing.
+        Not for aborts, nor for a `Retry` that will run again. One that raises is logged and changes nothing. The last
+        failure is told before its result can be seen, a retry once the server has said that it comes. An attempt keeps
+        its slot until the hooks are through.
         """
         self._error_hooks.append(_options.required_callable("@app.on_error", fn))
         return fn

@@ -12,9 +12,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from . import context
-from ._attempts import ABORTED, Attempts, Claim, Registered, within
+from ._attempts import Attempts, Registered, within
 from ._broker import Enqueued, resolve
 from ._codec import from_json
+from ._endings import ABORTED, Claim
 from ._inline_library import InlineLibrary, InlineTask
 from ._inline_pauses import InlinePauses
 from ._inline_schedules import InlineSchedules
@@ -187,6 +188,9 @@ class InlineLine:
     def turn_soon(self) -> None:
         """Of a worker: nothing waits for a turn here."""
 
+    def occupy(self, takes: bool) -> None:
+        """Of a worker: there is no end of slots here."""
+
     def has_told(self, token: int) -> bool:
         """Of a worker: what a task tells has arrived at once."""
         return False
@@ -238,11 +242,13 @@ class InlineLine:
         """Attempt after attempt until the task has ended or must wait for its time."""
         while self.library.claim(task):
             self.started.append(task.id)
-            self.library.settle(task, *await self._attempt(task))
+            token = next(_TOKENS)
+            became = self.library.settle(task, *await self._attempt(task, token))
+            await self._attempts.endings.tell(token, became)
             await asyncio.sleep(0)
 
-    async def _attempt(self, task: InlineTask) -> tuple[str, int, bytes, Any]:
-        token, attempts, record = next(_TOKENS), self._attempts, task.record
+    async def _attempt(self, task: InlineTask, token: int) -> tuple[str, int, bytes, Any]:
+        attempts, record = self._attempts, task.record
         name = record["name"].decode()
         claim: Claim = (
             task.id, token, name, record["args"], record["kwargs"], record["codec"].decode(), record["headers"],

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
-from ._attempts import ABORTED, COMPLETE, FAILED, SNOOZE, UNKNOWN
 from ._codec import from_json, to_json
+from ._endings import ABORTED, COMPLETE, FAILED, SNOOZE, UNKNOWN
 from ._mailbox import Outcome
 
 _MOST_ATTEMPTS = 20
@@ -131,8 +131,8 @@ class InlineLibrary:
         task.write(state="running", started_at=now_ms, tries=task.number("tries") + 1)
         return True
 
-    def settle(self, task: InlineTask, outcome: str, run_ms: int, value: bytes, details: dict[str, Any]) -> None:
-        """running -> complete, failed, aborted, scheduled, queued."""
+    def settle(self, task: InlineTask, outcome: str, run_ms: int, value: bytes, details: dict[str, Any]) -> str:
+        """running -> complete, failed, aborted, scheduled, queued; the outcome that it became."""
         now_ms = self.now_ms()
         if outcome == COMPLETE:
             task.write(state=COMPLETE, started_at=now_ms - run_ms, finished_at=now_ms, result=value)
@@ -141,7 +141,7 @@ class InlineLibrary:
         elif outcome == ABORTED:
             self._end(task, ABORTED, b"aborted")
         elif outcome == UNKNOWN:
-            self._leave_to_others(task, value, details["max_age_ms"])
+            return self._leave_to_others(task, value, details["max_age_ms"])
         elif outcome == FAILED:
             self._note(task, run_ms, value, details)
             self._end(task, FAILED, value)
@@ -153,13 +153,15 @@ class InlineLibrary:
             due_at, max_age_ms = now_ms + details["delay_ms"], details.get("max_age_ms", 0)
             if max_age_ms and due_at + task.skipped_ms - task.number("enqueued_at") > max_age_ms:
                 self._end(task, FAILED, value + f" (older than its max_age of {max_age_ms} ms)".encode())
-            elif self.waits and due_at > now_ms:
+                return FAILED
+            if self.waits and due_at > now_ms:
                 task.write(state="scheduled", due_at=due_at)
             else:
                 task.skipped_ms += details["delay_ms"]
                 task.write(state="queued")
+        return outcome
 
-    def _leave_to_others(self, task: InlineTask, value: bytes, max_age_ms: int) -> None:
+    def _leave_to_others(self, task: InlineTask, value: bytes, max_age_ms: int) -> str:
         """running -> scheduled, failed. Where nothing waits, its time is over at once."""
         now_ms = self.now_ms()
         since = task.number("unknown_since") or now_ms
@@ -167,9 +169,10 @@ class InlineLibrary:
         task.write(tries=task.number("tries") - 1, unknown_since=since)
         if waited >= max_age_ms:
             self._end(task, FAILED, value + f" (no worker knew it for {max_age_ms} ms)".encode())
-        else:
-            rest_ms = next(rest_ms for least_ms, rest_ms in _RESTS_MS.items() if waited >= least_ms)
-            task.write(state="scheduled", due_at=now_ms + rest_ms, error=value)
+            return FAILED
+        rest_ms = next(rest_ms for least_ms, rest_ms in _RESTS_MS.items() if waited >= least_ms)
+        task.write(state="scheduled", due_at=now_ms + rest_ms, error=value)
+        return UNKNOWN
 
     def report(self, task_id: str, progress: bytes, notes: dict[str, bytes], line: str) -> None:
         """Keep what a running task tells of itself."""

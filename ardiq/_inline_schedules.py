@@ -4,8 +4,8 @@ from collections.abc import Callable
 from hashlib import sha1
 from typing import Any
 
-from ._attempts import COMPLETE
 from ._codec import from_json, to_json
+from ._endings import COMPLETE
 from ._inline_library import InlineLibrary, InlineTask, short
 
 _TIMING = ("spec", "every_ms", "tz")

@@ -12,8 +12,9 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from . import context
-from ._attempts import Claim, FromChild, HandBack, Registered, within
+from ._attempts import HandBack, Registered, within
 from ._codec import NOT_SENT, NotSent, from_msgpack, to_msgpack
+from ._endings import Claim, FromChild
 from ._logging import for_children
 from ._memory import oom_kills
 from .errors import ProcessDied

@@ -12,9 +12,10 @@ from time import monotonic, time
 from typing import Any
 
 from . import _core, context
-from ._attempts import COMPLETE, Attempts, Claim, InThread, Registered, TimedOut
+from ._attempts import Attempts, InThread, Registered
 from ._broker import resolve
 from ._codec import to_json
+from ._endings import COMPLETE, Claim, TimedOut, waited
 
 log = logging.getLogger("ardiq")
 
@@ -179,18 +180,17 @@ class SyncTasks:
             return
         details = to_json({"codec": codec}) if codec else b""
         self._link.settle([(claim[0], claim[1], COMPLETE, int(run_s * 1000), data, details)])
-        attempts.count(claim, run_s, COMPLETE)
+        attempts.endings.count(claim, run_s, waited(claim, run_s), COMPLETE)
         if log.isEnabledFor(logging.DEBUG):
             attempts.log_success(claim, run_s)
 
     def _failed(self, entry: Registered, claim: Claim, started: float, error: BaseException) -> None:
         run_s = monotonic() - started
-        verdict = self._attempts.judge(entry, claim, run_s, error)
-        has_last_words = self._attempts.has_last_words(claim, verdict)
-        if has_last_words and not self._wait(self._attempts.last_words(claim, verdict)):
+        attempts = self._attempts
+        ending = attempts.endings.judge(entry, claim, run_s, error)
+        if attempts.has_last_words(ending) and not self._wait(attempts.last_words(ending)):
             return
-        self._link.settle([(claim[0], claim[1], verdict.outcome, int(run_s * 1000), verdict.value, verdict.details)])
-        self._attempts.count(claim, run_s, verdict.outcome)
+        self._link.settle([attempts.endings.hand_in(ending)])
 
     def _wait(self, work: Coroutine[Any, Any, None]) -> bool:
         """Have the loop do it; whether it did."""
@@ -222,7 +222,7 @@ class SyncTasks:
         log.warning(
             "task %r (id %s) is over its time limit of %ss; its thread cannot be stopped and is busy until it returns",
             held.claim[2], held.claim[0], limit,
-            extra=self._attempts.fields(held.claim),
+            extra=self._attempts.endings.fields(held.claim),
         )  # fmt: skip
         error = TimedOut(f"timed out after {limit}s")
         # Hooks may await: not in a timer.

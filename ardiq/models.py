@@ -172,7 +172,8 @@ class ExecutionContext(NamedTuple):
 class ErrorContext(NamedTuple):
     """What an `@app.on_error` hook is handed.
 
-    `tries` is the attempt that failed, from 1; `will_retry` whether another comes.
+    `tries` is the attempt that failed, from 1; `will_retry` whether another comes, which none does where the task
+    would be too old for its `max_age`.
     """
 
     name: str

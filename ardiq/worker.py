@@ -18,8 +18,9 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from . import _core, context
-from ._attempts import ABORTED, RELEASED, Attempts, Claim
+from ._attempts import Attempts
 from ._codec import to_json
+from ._endings import ABORTED, RELEASED, Claim
 from ._processes import Processes
 from ._reports import Reports
 from ._stalls import StallWatch
@@ -98,6 +99,7 @@ class Worker:
         self._tally.start()
         try:
             await asyncio.shield(self._stopped)
+            await self._attempts.endings.all_told()
             await self._tally.close()
         except asyncio.CancelledError:
             self.is_cancelled()
@@ -105,6 +107,7 @@ class Worker:
             raise
         finally:
             self._attempts.over = True
+            self._attempts.endings.close()
             self._tally.stop()
             self._line.on_worker_event = _ignore
             self.link.abandon()  # of no effect once it has left
@@ -133,6 +136,11 @@ class Worker:
     async def reports_arrive(self, token: int) -> None:
         """Until the server has what the attempt of that token told."""
         await self._reports.arrive(token)
+
+    def occupy(self, takes: bool) -> None:
+        """Take a slot for an attempt that has ended while somebody is told of it, or give it back. From any thread."""
+        if not self._attempts.over:
+            self.link.occupy(takes)
 
     def is_cancelled(self) -> bool:
         """Whether the worker itself is being cancelled, and not a task of its.
@@ -217,8 +225,10 @@ class Worker:
             self._abort(event[1])
         elif kind == "log":
             log.log(event[1], "%s", event[2])
-        elif kind == "stale":
-            log.warning("task outcome refused id=%s reason=%s: somebody else has the task", event[1], event[2])
+        elif kind == "settled":
+            self._attempts.endings.answered(*event[1:])
+        elif kind == "stuck":
+            log.warning("the queue is damaged%s: %s", event[1] and f", task id={event[1]} stays where it is", event[2])
         elif kind == "joined":
             log.info("ready: worker %s, %s", event[1], self._what)
             if not self._registry:
@@ -228,6 +238,7 @@ class Worker:
                 )
         elif kind == "lost":
             log.warning("%s", event[1])
+            self._attempts.endings.void(event[2])
             self._release_taken(event[2])
             self._attempts.hand_back(event[2])
             self._broker.register_again()

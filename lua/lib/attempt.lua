@@ -35,7 +35,8 @@ local function bury(b, id, error_text, traceback, more_fields)
 end
 
 -- running -> queued, aborted, failed: a worker no longer holds the task. `lost`: it died with it. Replies an error text
--- or nil, and whether the task stays where it is because of a damaged key.
+-- or nil, whether the task stays where it is because of a damaged key, and the state it got into where that is another
+-- one than what was asked for.
 function M.hand_back(b, id, ttl_ms, lost, max_lost)
   local record, err = task.read(b.base, id, HELD)
   if err then return err end
@@ -53,7 +54,7 @@ function M.hand_back(b, id, ttl_ms, lost, max_lost)
   local stays
   if record.abort_requested then
     redis.call('HDEL', key, 'worker', 'started_at')
-    return abort(b, id, record, ttl_ms)
+    return abort(b, id, record, ttl_ms), nil, 'aborted'
   elseif lost and times > max_lost then
     fields[2] = number.of(record.tries, 0)
     err, stays = bury(b, id, 'poison: ' .. times .. ' workers died while holding this task', nil, fields)
@@ -112,7 +113,7 @@ end
 -- running -> scheduled, queued, aborted; failed where the next attempt would come later than `max_age_ms` allows. A
 -- snooze is no failure: it spends no try and is no part of the history.
 local function try_again(b, o, record, ttl_ms)
-  if record.abort_requested then return abort(b, o.id, record, ttl_ms) end
+  if record.abort_requested then return abort(b, o.id, record, ttl_ms), nil, 'aborted' end
   local snoozed, delay_ms = o.outcome == 'snooze', math.max(math.floor(o.delay_ms or 0), 0)
   local fields, err, stays
   if snoozed then
@@ -122,7 +123,9 @@ local function try_again(b, o, record, ttl_ms)
     if o.traceback and o.traceback ~= '' then fields[5], fields[6] = 'traceback', o.traceback end
   end
   if (o.max_age_ms or 0) > 0 and b.now + delay_ms - number.of(record.enqueued_at, b.now) > o.max_age_ms then
-    return bury(b, o.id, o.value .. ' (older than its max_age of ' .. clock.text(o.max_age_ms) .. ' ms)', nil, fields)
+    local text = o.value .. ' (older than its max_age of ' .. clock.text(o.max_age_ms) .. ' ms)'
+    err, stays = bury(b, o.id, text, nil, fields)
+    return err, stays, 'failed'
   end
   local counter = snoozed and 'snoozed' or 'retried'
   if delay_ms == 0 then
@@ -136,12 +139,14 @@ end
 -- running -> scheduled, aborted; failed once it has waited for `max_age_ms`. The worker has no task of that name: it is
 -- left for one that has, and no try is charged.
 local function leave_to_others(b, o, record, ttl_ms)
-  if record.abort_requested then return abort(b, o.id, record, ttl_ms) end
+  if record.abort_requested then return abort(b, o.id, record, ttl_ms), nil, 'aborted' end
   local since = number.of(record.unknown_since, b.now)
   local fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0), 'unknown_since', clock.text(since) }
   if record.name then b.unknown[record.name] = true end
   if (o.max_age_ms or 0) > 0 and b.now - since >= o.max_age_ms then
-    return bury(b, o.id, o.value .. ' (no worker knew it for ' .. clock.text(o.max_age_ms) .. ' ms)', nil, fields)
+    local text = o.value .. ' (no worker knew it for ' .. clock.text(o.max_age_ms) .. ' ms)'
+    local err, stays = bury(b, o.id, text, nil, fields)
+    return err, stays, 'failed'
   end
   fields[5], fields[6] = 'error', o.value
   for _, step in ipairs(RESTS_MS) do
@@ -182,7 +187,7 @@ end
 -- Settle attempts of one worker, which holds them under `tokens`; `outcomes`: {id, token, outcome, run_ms, value} each, some with codec, traceback,
 -- delay_ms, max_age_ms.
 -- Those it does not hold (`stale`), whose record was deleted (`not_found`), and whose record or new place is damaged are
--- refused. Replies how many it no longer holds.
+-- refused; of those that became something else than was asked for, it is said what. Replies how many it no longer holds.
 function M.settle(b, worker, outcomes, tokens, ttl_ms)
   local settled, seen = {}, {}
   for i = 1, #outcomes do
@@ -190,8 +195,8 @@ function M.settle(b, worker, outcomes, tokens, ttl_ms)
     if token ~= o.token then token, kept_ms = member.token(token, ttl_ms) end
     if token == o.token and not seen[o.id] then
       seen[o.id] = true
-      local err, stays = settle(b, o, kept_ms)
-      if err then batch.refuse(b, o.id, o.token, err) end
+      local err, stays, instead = settle(b, o, kept_ms)
+      if err or instead then batch.refuse(b, o.id, o.token, err or instead) end
       if not stays then settled[#settled + 1] = o.id end
     else
       batch.refuse(b, o.id, o.token, 'stale')
@@ -201,7 +206,7 @@ function M.settle(b, worker, outcomes, tokens, ttl_ms)
   return #settled
 end
 
--- One outcome by its own transition. Replies `ok`, `stale` or, where it was asked to abort meanwhile, `aborted`.
+-- One outcome by its own transition. Replies `ok`, `stale` or the state that it got into instead.
 function M.settle_one(base, args, outcome)
   member.require(base, args.worker)
   outcome.id, outcome.token, outcome.run_ms = args.id, args.token, args.run_ms or 0
@@ -210,7 +215,7 @@ function M.settle_one(base, args, outcome)
   local settled, refusal = M.settle(b, args.worker, outcomes, tokens, args.result_ttl_ms), b.refusals[3]
   batch.close(b)
   if refusal and refusal ~= 'stale' and settled == 0 then return { err = refusal } end
-  return refusal or b.counters.aborted and 'aborted' or 'ok'
+  return refusal or 'ok'
 end
 
 -- running -> running. The wish to abort survives the worker in the record, and the worker is told: by token, since by

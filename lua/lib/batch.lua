@@ -14,7 +14,8 @@ function M.count(b, name, by)
   b.counters[name] = (b.counters[name] or 0) + (by or 1)
 end
 
--- What could not be done for one task (or one key, without an id) while the rest of the call went on.
+-- What could not be done for one task (or one key, without an id) while the rest of the call went on; or, of an outcome
+-- that was taken, the state that the task got into instead.
 function M.refuse(b, id, token, reason)
   local at = #b.refusals
   b.refusals[at + 1], b.refusals[at + 2], b.refusals[at + 3] = id, token, reason

@@ -24,9 +24,14 @@ local function read_outcomes(records)
   return records
 end
 
--- The same step again, after its reply was lost: nothing happens twice, its claims are answered again.
-local function repeat_step(base, worker, first_token)
+-- The same step again, after its reply was lost: nothing happens twice, it is answered again.
+local function repeat_step(base, worker, first_token, answers)
   local reply = { 1, -1, 0 }
+  local ok, said = pcall(cjson.decode, answers or '[]')
+  if ok and type(said) == 'table' and #said % 3 == 0 then
+    reply[3] = #said / 3
+    for i = 1, #said do reply[3 + i] = tostring(said[i]) end
+  end
   if first_token ~= '' then claim.since(base, worker, number.of(first_token, 0), reply) end
   return reply
 end
@@ -37,7 +42,7 @@ return function(base, args)
   local outcomes = read_outcomes(args.outcomes)
   member.require(base, worker)
   local row = keys.worker(base, worker)
-  local last = errors.read('HMGET', row, 'seq', 'first_token', 'suspect', 'passes', 'alarm')
+  local last = errors.read('HMGET', row, 'seq', 'first_token', 'suspect', 'passes', 'alarm', 'answers')
   local last_seq = number.of(last[1], 0)
   if seq < 1 then errors.raise(errors.bad_argument('seq counts from 1')) end
   if seq < last_seq then errors.raise(errors.old_step(seq, last_seq)) end
@@ -45,11 +50,17 @@ return function(base, args)
   local tokens = attempt.tokens(base, worker, outcomes)
   local pauses = claim.check(base)
   member.renew(base, worker, now, args.lease_ms)
-  if seq == last_seq then return repeat_step(base, worker, last[2] or '') end
+  if seq == last_seq then return repeat_step(base, worker, last[2] or '', last[6]) end
 
   local b = batch.open(base, now)
   b.pauses = pauses
   attempt.settle(b, worker, outcomes, tokens, args.result_ttl_ms)
+  -- For the same step again: mostly all became what was asked for.
+  if #b.refusals > 0 then
+    redis.call('HSET', row, 'answers', cjson.encode(b.refusals))
+  elseif last[6] then
+    redis.call('HDEL', row, 'answers')
+  end
   local more_due = task.promote(b, PROMOTE_LIMIT)
   batch.flush(b)
   local claims, held = { n = 0 }, { suspect = last[3], passes = last[4] or nil }

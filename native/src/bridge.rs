@@ -60,8 +60,10 @@ pub enum Event {
     Tasks,
     /// The attempt of that token is asked to stop.
     Abort(i64),
-    /// An outcome was refused.
-    Stale { id: Vec<u8>, reason: Vec<u8> },
+    /// An outcome became `what`, or was refused for it.
+    Settled { id: Vec<u8>, token: i64, what: Vec<u8>, refused: bool },
+    /// A task, or a whole list where there is no id, could not be moved.
+    Stuck { id: Vec<u8>, reason: Vec<u8> },
     /// The worker's lease is lost: nothing whose token is `up_to` or less can be committed any more.
     Lost { message: String, up_to: i64 },
     /// A line for the log.

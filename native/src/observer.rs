@@ -1,7 +1,8 @@
 //! What one worker does, counted where Python cannot hold it up: attempts by task and lane, how long they ran and
 //! had waited, what was lost or refused.
 //!
-//! Owns: the counters and histograms. Must not know: what an outcome means, apart from those that are no attempt.
+//! Owns: the counters and histograms. Must not know: what an outcome means, apart from those that are no attempt, and
+//! `complete`, which the server only speaks of where it refuses it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::args::Args;
 use crate::worker::reply::Claim;
-use crate::worker::slots::OUTCOME_FIELDS;
+use crate::worker::slots::{COMPLETE, OUTCOME_FIELDS};
 
 /// Upper bounds of the histograms' buckets, in milliseconds.
 pub const BOUNDS_MS: [u64; 14] = [5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000];
@@ -72,6 +73,8 @@ struct Counts {
     places: HashMap<(Vec<u8>, Vec<u8>), usize>,
     /// What is under way: its series, by its token.
     open: HashMap<i64, usize>,
+    /// Has ended, and the server has not said yet what it became.
+    settling: HashMap<i64, usize>,
 }
 
 impl Observer {
@@ -107,9 +110,15 @@ impl Observer {
             let (_, token, outcome, run_ms) = (field(), field(), field(), field());
             let _ = (field(), field());
             let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<i64>().ok();
-            let Some(at) = number(token).and_then(|token| counts.open.remove(&token)) else { continue };
+            let Some(token) = number(token) else { continue };
+            let Some(at) = counts.open.remove(&token) else { continue };
             let series = &mut counts.seen.series[at];
-            count(&mut series.outcomes, outcome);
+            if outcome == COMPLETE {
+                count(&mut series.outcomes, outcome);
+            } else {
+                counts.settling.insert(token, at);
+            }
+            let series = &mut counts.seen.series[at];
             if !UNTRIED.contains(&outcome) {
                 // Whole milliseconds, rounded down: the middle is nearer to the truth.
                 let run_ms = number(run_ms).unwrap_or(0).max(0) as u64;
@@ -118,18 +127,29 @@ impl Observer {
         }
     }
 
+    /// This is what the attempt of that token became, in the server's word.
+    pub fn became(&self, token: i64, outcome: &[u8]) {
+        let mut counts = self.counts();
+        if let Some(at) = counts.settling.remove(&token) {
+            count(&mut counts.seen.series[at].outcomes, outcome);
+        }
+    }
+
     /// The lease is lost, and with it what is under way.
     pub fn lease_lost(&self) {
         let mut counts = self.counts();
         counts.seen.leases_lost += 1;
-        counts.seen.attempts_lost += counts.open.len() as u64;
+        counts.seen.attempts_lost += (counts.open.len() + counts.settling.len()) as u64;
         // However they end, it is not theirs to tell any more.
         counts.open.clear();
+        counts.settling.clear();
     }
 
-    /// An outcome was refused.
-    pub fn refused(&self, reason: &[u8]) {
-        count(&mut self.counts().seen.refused, reason);
+    /// An outcome was refused: of the attempt of that token, if it is under way under this lease.
+    pub fn refused(&self, token: Option<i64>, reason: &[u8]) {
+        let mut counts = self.counts();
+        token.and_then(|token| counts.settling.remove(&token));
+        count(&mut counts.seen.refused, reason);
     }
 
     /// All that was counted so far.
@@ -186,13 +206,17 @@ mod tests {
         observer.settled(&outcome(1, "complete", 4));
         observer.settled(&outcome(2, "complete", 5));
         observer.settled(&outcome(2, "complete", 5));
-        observer.settled(&outcome(3, "failed", 0));
+        observer.settled(&outcome(3, "retry", 0));
+        assert!(observer.seen().series[1].outcomes.is_empty(), "nobody knows yet what it became");
+        observer.became(3, b"failed");
+        observer.became(3, b"failed");
         let seen = observer.seen();
         assert_eq!(seen.series.len(), 2, "what nobody registered counts together");
         let (work, others) = (&seen.series[0], &seen.series[1]);
         assert_eq!((work.task.as_str(), work.lane.as_str(), others.task.as_str()), ("work", "default", ""));
         assert_eq!(work.outcomes, BTreeMap::from([("complete".to_owned(), 2)]), "each is settled once");
         assert_eq!(work.run.buckets[..3], [1, 1, 0], "5 ms and a bit are more than 5 ms");
+        assert_eq!(others.outcomes, BTreeMap::from([("failed".to_owned(), 1)]));
         assert_eq!(work.wait.buckets.iter().sum::<u64>(), 1, "only a first attempt tells how long it waited");
     }
 
@@ -201,6 +225,7 @@ mod tests {
         let observer = Observer::new(HashSet::new());
         observer.started(&[claim(1, "work", 1)]);
         observer.settled(&outcome(1, "release", 0));
+        observer.became(1, b"release");
         let seen = observer.seen();
         assert_eq!(seen.series[0].outcomes["release"], 1);
         assert_eq!(seen.series[0].run.buckets.iter().sum::<u64>(), 0);
@@ -214,7 +239,7 @@ mod tests {
         observer.lease_lost();
         observer.settled(&outcome(2, "complete", 1));
         observer.lease_lost();
-        observer.refused(b"stale");
+        observer.refused(None, b"stale");
         let seen = observer.seen();
         assert_eq!((seen.leases_lost, seen.attempts_lost, seen.refused["stale"]), (2, 1, 1));
         assert_eq!(seen.series[0].outcomes["complete"], 1);

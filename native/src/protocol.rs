@@ -1,7 +1,7 @@
 //! `lua/protocol.json` as values: which functions exist, what they take, how keys and errors are
 //! named. Owns the embedded text; knows nothing of connections, nor what any function does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use serde_json::Value as Json;
@@ -21,6 +21,7 @@ pub struct Protocol {
     keys: BTreeMap<String, String>,
     shared_keys: BTreeMap<String, String>,
     exceptions: BTreeMap<String, String>,
+    states: BTreeSet<String>,
 }
 
 pub struct Function {
@@ -97,6 +98,7 @@ impl Protocol {
             keys,
             shared_keys,
             exceptions,
+            states: object(&root, "states")?.keys().cloned().collect(),
         })
     }
 
@@ -110,6 +112,11 @@ impl Protocol {
 
     pub fn functions(&self) -> impl Iterator<Item = &Function> {
         self.functions.values()
+    }
+
+    /// Whether a task can be in a state of that name.
+    pub fn is_state(&self, name: &[u8]) -> bool {
+        std::str::from_utf8(name).is_ok_and(|name| self.states.contains(name))
     }
 
     /// The base key of a queue: `ardiq:{emails}:`.

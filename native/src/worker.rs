@@ -208,6 +208,19 @@ impl Worker {
         }
     }
 
+    /// A task that is settled keeps its slot while somebody is told of it, so that no more fail than can be told of.
+    pub fn occupy(&self, takes: bool) {
+        let (wake, has_tasks, threads) = {
+            let mut slots = self.shared.slots();
+            (slots.occupy(takes), slots.has_tasks(), slots.threads_to_wake())
+        };
+        self.shared.wake_if(wake);
+        self.shared.wake_threads(threads);
+        if has_tasks && !takes {
+            self.shared.inbox.push(Event::Tasks);
+        }
+    }
+
     /// Claim no more, hand back what was not started, leave when all is settled.
     pub fn stop(&self) {
         let wake = self.shared.slots().drain();

@@ -64,6 +64,7 @@ class Worker:
     running: dict[str, int] = field(default_factory=dict)
     seq: int = 0
     first_token: int | None = None
+    answers: list[tuple[str, int, str]] = field(default_factory=list)
     suspect: str = ""
     passes: dict[str, int] = field(default_factory=dict)
 

@@ -47,8 +47,8 @@ class Workers(Clients):
             raise Refused("LeaseLost")
         member.lease_until = self.now + lease_ms
         if seq == member.seq:
-            return {"refusals": [], "claims": self._claims_since(member)}
-        refusals = self._settle(worker, outcomes, result_ttl_ms)
+            return {"refusals": member.answers, "claims": self._claims_since(member)}
+        refusals = member.answers = self._settle(worker, outcomes, result_ttl_ms)
         self.promote()
         self.flush()
         claims = self._claim(worker, lanes, want, result_ttl_ms)
@@ -186,13 +186,11 @@ class Workers(Clients):
 
     def _settle_one(self, worker: str, outcome: dict[str, Any], ttl_ms: int) -> str:
         self._member(worker)
-        aborted = self.counters["aborted"]
-        if self._settle(worker, [outcome], ttl_ms):
-            return "stale"
-        return "aborted" if self.counters["aborted"] > aborted else "ok"
+        answers = self._settle(worker, [outcome], ttl_ms)
+        return answers[0][2] if answers else "ok"
 
     def _settle(self, worker: str, outcomes: list[dict[str, Any]], ttl_ms: int) -> list[tuple[str, int, str]]:
-        """The outcomes that are refused."""
+        """The outcomes that are refused, and those that became something else."""
         running, refusals = self.workers[worker].running, []
         for each in outcomes:
             id, token = each["id"], each["token"]
@@ -209,6 +207,9 @@ class Workers(Clients):
                 self._try_again(task, outcome, ttl_ms, **each.get("details", {}))
             else:
                 self.end(task, outcome, ttl_ms)
+                continue
+            if task.state in ("aborted", "failed"):
+                refusals.append((id, token, task.state))
         return refusals
 
     def _try_again(self, task: Task, outcome: str, ttl_ms: int, delay_ms: int = 0, max_age_ms: int = 0) -> None:

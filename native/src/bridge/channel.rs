@@ -208,7 +208,10 @@ fn describe<'py>(py: Python<'py>, event: Event, items: &mut Vec<Bound<'py, PyTup
         Event::Joined(identity) => ("joined", identity).into_pyobject(py)?,
         Event::Tasks => ("tasks",).into_pyobject(py)?,
         Event::Abort(token) => ("abort", token).into_pyobject(py)?,
-        Event::Stale { id, reason } => ("stale", text(&id), text(&reason)).into_pyobject(py)?,
+        Event::Settled { id, token, what, refused } => {
+            ("settled", text(&id), token, text(&what), refused).into_pyobject(py)?
+        }
+        Event::Stuck { id, reason } => ("stuck", text(&id), text(&reason)).into_pyobject(py)?,
         Event::Lost { message, up_to } => ("lost", message, up_to).into_pyobject(py)?,
         Event::Log(level, line) => ("log", level as i32, line).into_pyobject(py)?,
         Event::Idle => ("idle",).into_pyobject(py)?,

@@ -113,17 +113,24 @@ impl Worker {
 
     fn settle(&self, outcomes: &Bound<'_, PyAny>) -> PyResult<()> {
         let open = self.live()?;
-        let mut read = Outcomes::default();
+        let (mut read, mut wrong) = (Outcomes::default(), Ok(()));
         for outcome in outcomes.try_iter()? {
-            let outcome = outcome?;
-            read_outcome(outcome.cast::<PyTuple>()?, &mut read)?;
+            // One that cannot be read must not take the others along.
+            if let Err(error) = outcome.and_then(|outcome| read_outcome(outcome.cast::<PyTuple>()?, &mut read)) {
+                wrong = Err(error);
+            }
         }
         open.worker.settle(read);
-        Ok(())
+        wrong
     }
 
     fn holder(&self, token: i64) -> PyResult<(String, i64)> {
         Ok(self.live()?.worker.holder(token))
+    }
+
+    fn occupy(&self, takes: bool) -> PyResult<()> {
+        self.live()?.worker.occupy(takes);
+        Ok(())
     }
 
     fn overstay(&self, token: i64, runs_on: bool) -> PyResult<()> {

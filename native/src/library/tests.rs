@@ -2,7 +2,7 @@ use super::*;
 
 const PROTOCOL: &str = r#"{
   "version": 3, "library": "demo_v3", "prefix": "demo",
-  "keys": {}, "shared_keys": {}, "errors": {},
+  "states": {}, "keys": {}, "shared_keys": {}, "errors": {},
   "functions": {
     "put": {"kind": "transition", "idempotent": false, "flags": [],
       "args": [{"name": "limit", "type": "int"}, {"name": "lanes", "type": "json"}],

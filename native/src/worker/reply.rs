@@ -48,11 +48,14 @@ impl Claim {
     }
 }
 
-/// An outcome that was not accepted.
+/// An outcome that was refused, or became something else than was asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Answer {
     pub id: Vec<u8>,
-    pub reason: Vec<u8>,
+    /// Empty where it is about no outcome: something that could not be moved.
+    pub token: Vec<u8>,
+    /// Why, or the state it got into.
+    pub what: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -61,7 +64,7 @@ pub struct Reply {
     pub more: bool,
     /// When to step again because a task falls due; negative: no need.
     pub wait_ms: i64,
-    pub refusals: Vec<Refusal>,
+    pub answers: Vec<Answer>,
     pub claims: Vec<Claim>,
 }
 
@@ -74,11 +77,10 @@ impl Reply {
         let mut fields = Fields(values.into_iter());
         let mut parse = || {
             let (more, wait_ms) = (fields.int()? != 0, fields.int()?);
-            let refused = usize::try_from(fields.int()?).ok()?;
-            let mut refusals = Vec::new();
-            for _ in 0..refused {
-                let (id, _token, reason) = (fields.bytes()?, fields.bytes()?, fields.bytes()?);
-                refusals.push(Refusal { id, reason });
+            let count = usize::try_from(fields.int()?).ok()?;
+            let mut answers = Vec::new();
+            for _ in 0..count {
+                answers.push(Answer { id: fields.bytes()?, token: fields.bytes()?, what: fields.bytes()? });
             }
             let rest = fields.0.len();
             if !rest.is_multiple_of(CLAIM_FIELDS) {
@@ -88,7 +90,7 @@ impl Reply {
             for _ in 0..rest / CLAIM_FIELDS {
                 claims.push(fields.claim(received)?);
             }
-            Some(Self { more, wait_ms, refusals, claims })
+            Some(Self { more, wait_ms, answers, claims })
         };
         parse().ok_or_else(malformed)
     }
@@ -160,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn header_refusals_and_claims() {
+    fn header_answers_and_claims() {
         let mut values = vec![Value::Int(1), Value::Int(-1), Value::Int(1)];
         values.extend([text("t0"), text("4"), text("stale")]);
         values.extend([text("t1"), Value::Int(7), text("add"), text("[1]"), text(""), text(""), text("{}")]);
@@ -168,7 +170,7 @@ mod tests {
         let reply = parse(values).unwrap();
         assert!(reply.more);
         assert_eq!(reply.wait_ms, -1);
-        assert_eq!(reply.refusals, [Refusal { id: b"t0".into(), reason: b"stale".into() }]);
+        assert_eq!(reply.answers, [Answer { id: b"t0".into(), token: b"4".into(), what: b"stale".into() }]);
         let claim = &reply.claims[0];
         assert_eq!((claim.id.as_slice(), claim.token, claim.tries), (&b"t1"[..], 7, 2));
         assert_eq!(claim.enqueued_at, 1_700_000_000_000);

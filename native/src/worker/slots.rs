@@ -19,6 +19,8 @@ pub use next::Next;
 
 /// Fields of an outcome in a step.
 pub const OUTCOME_FIELDS: usize = 6;
+/// The one outcome of which Python hears no more, unless it is refused.
+pub const COMPLETE: &[u8] = b"complete";
 /// After a claim the next step may wait that long: the tasks just claimed may be settled with it.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// A due time is never waited for in steps shorter than this.
@@ -83,6 +85,8 @@ pub struct Slots {
     started: usize,
     /// Threads that cannot be stopped and outlast their task, by its token.
     overstaying: HashMap<i64, Overstay>,
+    /// Slots of tasks that are settled, and of which somebody is still told.
+    occupied: usize,
     outbox: Args,
     pub prefetch: Prefetch,
     lanes: Lanes,
@@ -130,6 +134,7 @@ impl Slots {
             waiting_threads: 0,
             started: 0,
             overstaying: HashMap::new(),
+            occupied: 0,
             outbox: Args::default(),
             prefetch: Prefetch::new(prefetch, now),
             lanes,
@@ -180,7 +185,7 @@ impl Slots {
     /// Tells the other queues of this process what this one uses and could use.
     pub fn tell(&self) {
         if let Some(seat) = &self.seat {
-            let used = self.started + self.left_behind();
+            let used = self.used();
             match self.phase {
                 Phase::Working if self.more => seat.tell(used, usize::MAX),
                 Phase::Working => seat.tell(used, used + self.held()),
@@ -212,8 +217,13 @@ impl Slots {
 
     /// Slots that neither a task nor a thread that was left behind takes, nor another queue of this process.
     fn room(&self) -> usize {
-        let own = self.concurrency.saturating_sub(self.started + self.left_behind());
+        let own = self.concurrency.saturating_sub(self.used());
         self.seat.as_ref().map_or(own, |seat| own.min(seat.room()))
+    }
+
+    /// Slots that are not free.
+    fn used(&self) -> usize {
+        self.started + self.left_behind() + self.occupied
     }
 
     /// How many threads run on although nobody waits for them. Each keeps a slot.
@@ -255,6 +265,18 @@ impl Slots {
     /// What the server calls `token`; 0, which no attempt has, if the lease that it was held under is lost.
     pub fn lease_token(&self, token: i64) -> i64 {
         (token - self.shift).max(0)
+    }
+
+    /// What this process calls the attempt of that lease token; nothing where its lease was lost before.
+    pub fn token(&self, lease_token: &[u8]) -> Option<i64> {
+        number(lease_token).filter(|token| *token > 0).map(|token| token.saturating_add(self.shift))
+    }
+
+    /// A slot is taken by something that is no task any more, or given back; whether to wake the I/O loop.
+    pub fn occupy(&mut self, takes: bool) -> bool {
+        self.occupied = if takes { self.occupied + 1 } else { self.occupied.saturating_sub(1) };
+        self.tell();
+        !takes && self.wake()
     }
 
     fn settled_token(&mut self, token: i64) {

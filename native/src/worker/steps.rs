@@ -3,18 +3,20 @@
 //! Owns: the number of the step and its repetition until it is answered. Must not know: what to send and
 //! when; [`slots`](super::slots) decides that.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use redis::Value;
 
 use super::Shared;
-use super::reply::Reply;
+use super::reply::{Answer, Reply};
 use super::session::{End, Session, is_hopeless};
-use super::slots::{Next, Phase};
+use super::slots::{COMPLETE, Next, OUTCOME_FIELDS, Phase};
 use crate::args::Args;
 use crate::bridge::{Event, Level};
 use crate::connection::Backoff;
+use crate::protocol::Protocol;
 
 impl Session {
     pub async fn steps(&self) -> End {
@@ -78,7 +80,7 @@ impl Session {
             match answer.and_then(|value| Reply::parse(value, now)) {
                 Ok(reply) => {
                     shared.renewed(sent);
-                    self.accept(reply, sent, now);
+                    self.accept(reply, outcomes, sent, now);
                     return Ok(());
                 }
                 Err(error) if error.is("LEASE_LOST") || error.is("OLD_STEP") => {
@@ -103,8 +105,10 @@ impl Session {
         slots.phase != Phase::Working && slots.is_quiet() && slots.lease_is_over(now)
     }
 
-    fn accept(&self, mut reply: Reply, sent: Instant, now: Instant) {
+    fn accept(&self, mut reply: Reply, outcomes: &Args, sent: Instant, now: Instant) {
         let shared = &self.shared;
+        // Before the news: a task may be among the claims again.
+        self.answer(outcomes, std::mem::take(&mut reply.answers));
         let (count, bytes) = (reply.claims.len(), reply.bytes());
         let news = {
             let mut slots = shared.slots();
@@ -115,15 +119,43 @@ impl Session {
             shared.inbox.push(Event::Tasks);
         }
         shared.wake_threads(news.threads);
-        for refusal in reply.refusals {
-            shared.observe(|observer| observer.refused(&refusal.reason));
-            shared.inbox.push(Event::Stale { id: refusal.id, reason: refusal.reason });
-        }
         match &shared.config.seat {
             Some(seat) if count > 0 => seat.busy(),
             Some(seat) if news.idle && shared.config.burst => seat.idle(sent),
             None if news.idle && shared.config.burst => shared.inbox.push(Event::Idle),
             _ => {}
+        }
+    }
+
+    /// Tells Python what its outcomes became: those that were refused, and all that are not simply `complete`.
+    fn answer(&self, outcomes: &Args, answers: Vec<Answer>) {
+        let shared = &self.shared;
+        let fields: Vec<&[u8]> = outcomes.iter().collect();
+        let mut said: HashMap<(&[u8], &[u8]), &[u8]> = HashMap::new();
+        for answer in &answers {
+            if answer.token.is_empty() {
+                shared.inbox.push(Event::Stuck { id: answer.id.clone(), reason: answer.what.clone() });
+            }
+            said.insert((&answer.id, &answer.token), &answer.what);
+        }
+        for outcome in fields.chunks_exact(OUTCOME_FIELDS) {
+            let instead = said.get(&(outcome[0], outcome[1]));
+            if instead.is_none() && outcome[2] == COMPLETE {
+                continue;
+            }
+            let what = instead.map_or(outcome[2], |what| *what);
+            let refused = instead.is_some() && !Protocol::get().is_state(what);
+            let token = shared.slots().token(outcome[1]);
+            shared.observe(|observer| match token {
+                _ if refused => observer.refused(token, what),
+                Some(token) => observer.became(token, what),
+                None => {}
+            });
+            // Whoever lost its lease knows it.
+            if let Some(token) = token {
+                let id = outcome[0].to_vec();
+                shared.inbox.push(Event::Settled { id, token, what: what.to_vec(), refused });
+            }
         }
     }
 

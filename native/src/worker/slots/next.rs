@@ -75,12 +75,11 @@ impl Slots {
         if self.phase != Phase::Working || self.stalled {
             return 0;
         }
-        let left_behind = self.left_behind();
-        if left_behind >= self.concurrency {
+        if self.used() - self.started >= self.concurrency {
             return 0;
         }
         let room = self.concurrency + self.prefetch.target();
-        let mut room = room.saturating_sub(self.held() + self.started + left_behind).min(self.prefetch.most_claims());
+        let mut room = room.saturating_sub(self.held() + self.used()).min(self.prefetch.most_claims());
         if let Some(seat) = &self.seat {
             room = room.min((seat.room() + self.prefetch.target()).saturating_sub(self.held()));
         }

@@ -12,7 +12,7 @@ fn claim(token: i64, name: &str, now: Instant) -> Claim {
 
 fn reply(tokens: std::ops::Range<i64>, more: bool, wait_ms: i64, now: Instant) -> Reply {
     let claims = tokens.map(|token| claim(token, "task", now)).collect();
-    Reply { more, wait_ms, refusals: Vec::new(), claims }
+    Reply { more, wait_ms, answers: Vec::new(), claims }
 }
 
 fn outcomes(tokens: &[i64]) -> Outcomes {
