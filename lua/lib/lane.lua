@@ -3,6 +3,8 @@ local M = {}
 
 -- `unpack` is bounded by Lua's stack.
 local MOST_AT_ONCE = 1000
+-- So many lanes are remembered although they are empty; beyond that some are looked at, and more while all of those are.
+local REMEMBERED, LOOK_AT, MOST_LOOKS = 100, 20, 10
 
 -- Refuse the call while nothing is written yet if a key of this lane has another type. Replies what was seen: whether
 -- the lane `is_new`, how many entries are `marked`, how many wake-up `tokens` there are.
@@ -61,8 +63,26 @@ end
 -- replied, if nothing was pushed since.
 function M.push(base, lane, ids, command, seen)
   local rest = without_tombs(base, lane, ids, seen and seen.marked)
-  if #rest > 0 then redis.call(command, keys.ready(base, lane), unpack(rest)) end
+  if #rest > 0 and redis.call(command, keys.ready(base, lane), unpack(rest)) == #rest and not seen then
+    -- It was empty, and may have been forgotten.
+    redis.pcall('SADD', keys.lanes(base), lane)
+  end
   M.wake(base, lane, #ids, seen and seen.tokens)
+end
+
+-- Forget empty lanes where there are very many, so that who asks for all of them asks for what is there.
+function M.forget_empty(base)
+  local key = keys.lanes(base)
+  for _ = 1, MOST_LOOKS do
+    local count = redis.pcall('SCARD', key)
+    if errors.of(count) or count <= REMEMBERED then return end
+    local names, empty = redis.call('SRANDMEMBER', key, LOOK_AT), {}
+    for _, name in ipairs(names) do
+      if redis.call('EXISTS', keys.ready(base, name), keys.tombs(base, name)) == 0 then empty[#empty + 1] = name end
+    end
+    if #empty > 0 then redis.call('SREM', key, unpack(empty)) end
+    if #empty < #names then return end
+  end
 end
 
 -- Take up to `count` ids off the front. Replies the live ones, how many entries were looked at (0: empty), and an

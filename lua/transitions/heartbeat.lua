@@ -29,6 +29,7 @@ return function(base, args)
   if beat[3] and pauses.go_on(b, GIVE_BACK_LIMIT) then more = 1 end
   if #settled > 0 then redis.call('SREM', keys.aborts(base, worker), unpack(settled)) end
   batch.close(b)
+  lane.forget_empty(base)
 
   local reply = { keys.mailbox(base, mailbox), more }
   for i = 1, #aborts do reply[2 + i] = aborts[i] end

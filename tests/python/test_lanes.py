@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import os
 import random
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from helpers import SOON_S, drain, is_sound, working
 
 from ardiq import Ardiq
 from ardiq._codec import to_json
+from ardiq.embedded import Server
 from ardiq.errors import BadArgument
 
 
@@ -45,6 +47,37 @@ async def test_more_lanes_than_one_call_can_carry_are_refused(app: Ardiq) -> Non
     with pytest.raises(BadArgument, match="up to 1000 lanes, not 9000"):
         await line.call("join", "w:1", 60_000, b"{}", to_json(lanes), 1)
     assert app._broker.core.command(["EXISTS", f"{app._broker._base}workers"]) == 0, "and nothing was written"
+
+
+def test_what_is_counted_costs_what_is_there_and_not_what_was() -> None:
+    with Server(binary=os.environ.get("ARDIQ_TEST_SERVER")) as private:
+        app = Ardiq(private.url, "q", priorities=["later", "default"])
+        core, base = app._broker.core, app._broker._base
+        work = app.ref("work")
+
+        def cost() -> int:
+            core.command(["CONFIG", "RESETSTAT"])
+            for query in ("counts", "ages"):
+                core.call(query, [])
+            text = core.command(["INFO", "commandstats"]).decode()
+            return sum(int(calls) for calls in re.findall(r"^cmdstat_[^:]+:calls=(\d+)", text, re.MULTILINE))
+
+        work.enqueue_sync()
+        core.call("join", ["w:1", 60_000, b"{}", b'["default"]', 1])
+        little = cost()
+        app.enqueue_many_sync([work.prepare() for _ in range(20_000)])
+        work.options(delay_ms=1, priority="later").enqueue_sync()
+        assert cost() <= little + 3, "twenty thousand tasks cost as much as one; there is one lane more"
+        core.command(["SADD", f"{base}lanes", *(f"empty {number}" for number in range(10_000))])
+        core.command(["SREM", f"{base}lanes", "later"])  # as if it were forgotten while its task waits
+        for _ in range(2_000):
+            core.call("heartbeat", ["w:1", 60_000, 60_000, 1, 3, 0, 0])
+            if core.command(["SCARD", f"{base}lanes"]) <= 100:
+                break
+        assert cost() <= little + 300, "some hundred lanes are remembered although they are empty"
+        counts = {bytes(name).decode() for name in core.call("counts", [])[::2]}
+        assert {"ready:default", "ready:later"} <= counts
+        app._broker.close()
 
 
 async def claimed_lanes(app: Ardiq, lanes: list[dict[str, Any]], want: int) -> list[str]:
