@@ -3,6 +3,7 @@
 Decorate a function with `@app.task`, enqueue calls of it from anywhere, and run workers with `ardiq run`.
 """
 
+from ._defaults import TaskDefaults
 from .app import Ardiq
 from .context import current_task
 from .errors import (
@@ -79,6 +80,7 @@ __all__ = [
     "State",
     "Task",
     "TaskContext",
+    "TaskDefaults",
     "TaskError",
     "TaskInfo",
     "TaskMetrics",

@@ -5,6 +5,7 @@ from typing import Any
 
 from . import _options
 from ._codec import Codec
+from ._defaults import TaskDefaults
 
 
 class Settings:
@@ -34,6 +35,7 @@ class Settings:
     _burst: bool
     _check_types: bool
     _imports: list[str]
+    _task_defaults: TaskDefaults
     _root: "Settings"
 
     @property
@@ -150,6 +152,11 @@ class Settings:
     def check_types(self) -> bool:
         """Whether arguments must fit the annotations, and plain JSON is converted to them."""
         return self._check_types
+
+    @property
+    def task_defaults(self) -> TaskDefaults:
+        """The options of tasks that do not say them themselves."""
+        return self._task_defaults.copy()
 
     @property
     def imports(self) -> list[str]:

@@ -3,16 +3,17 @@
 import os
 import socket
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta, tzinfo
-from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
-from . import _imports, _options, executors
+from . import _defaults, _imports, _options, executors
 from ._attempts import Registered
 from ._broker import Broker
 from ._codec import Codec
 from ._core import Health
 from ._cron import Timing
+from ._defaults import TaskDefaults, with_defaults
 from ._hooks import Hooks
 from ._ids import new_id
 from ._metrics import Metrics, snapshot
@@ -28,7 +29,7 @@ from .executors import Executor
 from .job import Job
 from .models import Attempt, DeadLetter, TaskInfo, TaskMetrics, TaskResult
 from .pauses import Pausing
-from .retries import DEFAULT_MAX_RETRIES, Delay, RetryOption, RetryRules
+from .retries import DEFAULT_MAX_RETRIES, Delay, ExceptionTypes, RetryOption, RetryRules
 from .schedules import Schedules, define, kept_as_task
 from .task import PreparedTask, Task
 from .watching import Watching
@@ -36,8 +37,6 @@ from .worker import Worker
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-ExceptionTypes: TypeAlias = type[BaseException] | Collection[type[BaseException]]
 
 DEFAULT_URL = "redis://localhost:6379"
 
@@ -80,6 +79,8 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             the first one signs, and what any of them signed is taken.
         takes_unsigned: let them run what has no signature, too, while not all producers have a key.
         stall_after: after how many seconds without a turn a worker's event loop is called stalled; None: never.
+        task_defaults: `max_retries`, `backoff_ms`, `timeout`, `retry`, `retry_on`, `give_up_on`, `max_age` and
+            `result_ttl` of tasks that do not say it themselves.
         imports: modules that workers import for the tasks in them; `*` stands for anything within one part of a name:
             "proj.*.tasks".
         allow_eviction: let workers use a server that may throw away tasks when its memory is full.
@@ -129,6 +130,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         payload_limit: int = 16 * 1024 * 1024,
         check_types: bool = True,
         stall_after: float | None = 5.0,
+        task_defaults: TaskDefaults | None = None,
         imports: Iterable[str] = (),
         allow_eviction: bool = False,
         prefix: str = "ardiq",
@@ -170,6 +172,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         self._check_types = _options.boolean("check_types", check_types)
         takes_unsigned = _options.boolean("takes_unsigned", takes_unsigned)
         self._signer = None if signing_key is None else Signer(read_keys(signing_key), takes_unsigned)
+        self._task_defaults = _defaults.read({} if task_defaults is None else task_defaults)
         self._imports = _imports.patterns("imports", imports)
         self._registry: dict[str, Registered] = {}
         self._metrics = Metrics()
@@ -226,6 +229,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         result_ttl: Delay | None = ...,
         executor: Executor = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    @with_defaults
     def task(
         self,
         fn: Callable[..., Any] | None = None,
@@ -317,6 +321,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         """Names of the tasks that recur."""
         return list(self._crons)
 
+    @with_defaults
     def cron(
         self,
         spec: str | None = None,
@@ -333,6 +338,10 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         executor: Executor = "thread",
         missed: str = "skip",
         jitter: Delay = 0,
+        retry: RetryOption | None = None,
+        retry_on: ExceptionTypes | None = None,
+        give_up_on: ExceptionTypes | None = None,
+        max_age: Delay | None = None,
     ) -> Callable[[Callable[[], R]], Task[[], R]]:
         """Register a function as a task that recurs: each occurrence runs once, however many workers there are.
 
@@ -351,6 +360,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             missed: what to do about occurrences that no worker fired within a minute: "skip" them, run "once" for all
                 of them, or run "all", the oldest hundred at most.
             jitter: start each occurrence up to so much after its time, a timedelta or seconds.
+            retry, retry_on, give_up_on, max_age: when and how soon it is tried again: see `task`.
 
         Raises:
             ValueError: neither or both of `spec` and `every`, an impossible timing, or an unknown zone, lane or policy.
@@ -370,9 +380,19 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         def register(function: Callable[[], R]) -> Task[[], R]:
             if callable(function):
                 _needs_nothing(function, name)
-            options: dict[str, Any] = {"max_retries": max_retries, "backoff_ms": backoff_ms, "timeout": timeout}
-            options["result_ttl"] = result_ttl
-            task: Task[[], R] = self.task(name=name, priority=priority, executor=executor, **options)(function)
+            task: Task[[], R] = self.task(
+                name=name,
+                max_retries=max_retries,
+                backoff_ms=backoff_ms,
+                timeout=timeout,
+                priority=priority,
+                retry=retry,
+                retry_on=retry_on,
+                give_up_on=give_up_on,
+                max_age=max_age,
+                result_ttl=result_ttl,
+                executor=executor,
+            )(function)
             self._crons[task.name] = {**definition, **kept_as_task(self, task.name), "task": task.name}
             return task
 

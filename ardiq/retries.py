@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -17,6 +17,10 @@ _LONGEST_MS = 10 * 365 * 86_400_000
 
 Delay: TypeAlias = timedelta | float
 """A timedelta or seconds."""
+
+
+ExceptionTypes: TypeAlias = type[BaseException] | Collection[type[BaseException]]
+"""One class of exceptions, or several."""
 
 
 class RetryPolicy(Protocol):

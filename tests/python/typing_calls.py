@@ -390,3 +390,10 @@ def assertions() -> None:
     assert_type(all_enqueued(fetch), list[TaskInfo])
     with no_server():
         pass
+
+
+Ardiq(task_defaults={"max_retries": 5, "timeout": 30}, imports=["shop.*.tasks"])
+Ardiq(task_defaults={"max_retry": 5})  # type: ignore[arg-type]
+Ardiq(task_defaults={"max_retries": "5"})  # type: ignore[arg-type]
+app.cron("@daily", retry_on=ConnectionError, max_age=timedelta(hours=1))
+app.task(max_retries="3")  # type: ignore[call-overload]
