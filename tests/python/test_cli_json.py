@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import SOON_S, drain, working
+from helpers import SOON_S, drain, eventually, working
 
 from ardiq import Ardiq, current_task
 from ardiq.cli import main
@@ -128,6 +128,24 @@ def test_one_vocabulary_as_documented(app: Ardiq, ardiq: Run) -> None:
         unknown = {name for name in found - documented - INTERNAL if not name.startswith("meta:")}
         assert (command, unknown) == (command, set())
         assert code in (0, 1, 2, 3)
+
+
+async def test_nothing_that_is_documented_goes(app: Ardiq, ardiq: Run) -> None:
+    rows = re.findall(r"^\| (.*) \| (.*) \|$", (ROOT / "docs/json.md").read_text(), re.MULTILINE)
+    documented = {first.partition("`,")[0].strip("`"): set(re.findall(r"`(\w+)`", rest)) for first, rest in rows}
+    await app.ref("broken").enqueue()
+    async with working(app):
+        await app.ref("price").request(timeout=SOON_S)
+        await eventually(app.dead_count)
+        _, status = await asyncio.to_thread(ardiq, "status APP")
+        _, top = await asyncio.to_thread(ardiq, "top APP")
+        _, (letter,) = await asyncio.to_thread(ardiq, "dlq list APP")
+    assert set(status) == documented["status"]
+    assert set(top) == documented["top"]
+    assert set(letter) == documented["dlq list"]
+    assert set(status["lanes"][0]) == documented["lanes"]
+    assert set(status["workers"][0]) == documented["workers"]
+    assert set(status["minutes"][0]) == {"at", *status["last_minutes"]}
 
 
 async def test_what_programs_of_1_2_read_is_there(app: Ardiq, ardiq: Run) -> None:
