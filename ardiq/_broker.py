@@ -33,6 +33,9 @@ _NAMED = 3
 _brokers: "weakref.WeakSet[Broker]" = weakref.WeakSet()
 _of_parent: list[Any] = []
 
+# What an enqueue is answered where an unfinished task has the id already.
+EXISTS = b"exists"
+
 
 class Enqueued(asyncio.Future[Job], Coroutine[Any, Any, Job]):
     """What `enqueue` gives: a future of the job that `asyncio.create_task` takes for a coroutine."""
@@ -278,7 +281,7 @@ class Line:
     def enqueue(self, job: Job, record: tuple[str | bytes, ...], sent: Enqueued) -> None:
         """Send one task with all others of this turn; `sent` becomes its job."""
         ticket = next(self._tickets)
-        self.channel.submit(ticket, "enqueue", record, may_repeat(record, self._repeat))
+        self.channel.submit(ticket, "enqueue", record, self._repeat and _NOT_KEPT not in record[_OPTIONS_AT])
         sent.job = job
         self._open[ticket] = sent
         self._submitted += 1
@@ -331,6 +334,8 @@ class Line:
                     if type(answer) is not Enqueued:
                         answer.set_result(value)
                     elif (error := refusal(value)) is None:
+                        if value == EXISTS:
+                            answer.job.existed = True
                         answer.set_result(answer.job)
                     else:
                         answer.set_exception(error)

@@ -66,6 +66,9 @@ class Core:
         see `Channel.submit`.
         """
 
+    def call_many(self, function: str, records: Sequence[str | bytes], repeat: bool = True) -> list[Any]:
+        """`Channel.submit_many`, blocking, with the GIL released, until all records are answered."""
+
     def command(self, args: Sequence[str | bytes | int]) -> Any:
         """Send one raw command and block, with the GIL released, until it is answered."""
 

@@ -191,6 +191,7 @@ class Old:
             told["k"],
             CallOptions(task_id=task_id.decode()),
             extra={"headers": to_json(headers).decode()} if headers else None,
+            is_checked=False,  # what does not fit fails where it runs
         )
         fields = {**json.loads(record[5]), "enqueued_at": str(int(told.get("t", 0)))}
         return record[1], record[3], record[4], to_json(fields)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import context
 from ._attempts import Attempts, Registered, within
-from ._broker import Enqueued, resolve
+from ._broker import EXISTS, Enqueued, resolve
 from ._codec import from_json
 from ._endings import ABORTED, Claim
 from ._inline_library import InlineLibrary, InlineTask
@@ -127,7 +127,7 @@ class InlineLine:
 
     def enqueue(self, job: Job, record: Sequence[Any], sent: Enqueued) -> None:
         """Run one task; `sent` becomes its job when it has ended, at once where it must wait or exists already."""
-        self.library.enqueue(*record)
+        job.existed = self.library.enqueue(*record) == EXISTS
         if not self.library.ready:
             sent.set_result(job)
             return
@@ -135,10 +135,9 @@ class InlineLine:
 
     async def enqueue_many(self, records: Sequence[Any]) -> list[bytes]:
         """Run many tasks, one after the other."""
-        for at in range(0, len(records), 6):
-            self.library.enqueue(*records[at : at + 6])
+        answers = [self.library.enqueue(*records[at : at + 6]) for at in range(0, len(records), 6)]
         await self._run_ready()
-        return [b"queued"] * (len(records) // 6)
+        return answers
 
     def call(self, function: str, *args: Any) -> "asyncio.Future[Any]":
         """Answer one function of the library, when what it made ready has run."""

@@ -90,11 +90,11 @@ class InlineLibrary:
             "amend": self.amend, "discard": self.discard, "purge": self.purge, "abort": self.abort, "log": self.log,
         }  # fmt: skip
 
-    def enqueue(self, task_id: str, name: str, lane: str, args: bytes, kwargs: bytes, packed: bytes) -> None:
+    def enqueue(self, task_id: str, name: str, lane: str, args: bytes, kwargs: bytes, packed: bytes) -> bytes:
         """none, finished -> queued, scheduled; one that is unfinished is left as it is."""
         before, now_ms = self.tasks.get(task_id), self.now_ms()
         if before is not None and before.is_unfinished:
-            return
+            return b"exists"
         options = from_json(packed) if packed else {}
         task = self.tasks[task_id] = InlineTask(task_id, {"args": args, "kwargs": kwargs})
         task.write(name=name, lane=lane, codec=options.get("codec", ""), headers=options.get("headers", ""))
@@ -108,6 +108,7 @@ class InlineLibrary:
             task.write(state="scheduled", due_at=due_at)
         else:
             self.ready.append(task)
+        return task.state.encode()
 
     def promote(self) -> None:
         """scheduled -> queued, for all that are due, in the order of their times."""

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _options
-from ._broker import Enqueued, may_repeat, name_unsure, refusal
+from ._broker import EXISTS, Enqueued, may_repeat, name_unsure, refusal
 from ._codec import from_json, survey, to_json
 from ._ids import new_id
 from ._mailbox import too_late
@@ -20,9 +20,6 @@ from .task import PreparedTask, Task
 
 if TYPE_CHECKING:
     from .app import Ardiq
-
-# Tasks in one blocking call.
-_PORTION = 250
 
 # id, name, lane, args, kwargs, options
 Record = tuple[str, str, str, bytes, bytes, bytes]
@@ -96,23 +93,11 @@ class Producer:
         jobs = [Job(self._app, record[0]) for record in records]
         if not jobs:
             return jobs
-        fields = [field for record in records for field in record]
         try:
-            answers = await self._broker.line(get_running_loop()).enqueue_many(fields)
+            answers = await self._broker.line(get_running_loop()).enqueue_many(_flat(records))
         except ArdiqError as error:
-            accepted = getattr(error, "accepted", [None] * len(jobs))
-            error.jobs = [
-                job for job, answer in zip(jobs, accepted, strict=True) if answer is not None and not refusal(answer)
-            ]
-            name_unsure(error, [job for job, answer in zip(jobs, accepted, strict=True) if answer is None])
-            raise
-        refused = [refusal(answer) for answer in answers]
-        first = next((error for error in refused if error is not None), None)
-        if first is not None:
-            if isinstance(first, ArdiqError):
-                first.jobs = [job for job, error in zip(jobs, refused, strict=True) if error is None]
-            raise first
-        return jobs
+            raise _partly_sent(error, jobs) from None
+        return _answered(jobs, answers)
 
     def enqueue_sync(self, prepared: Sequence[PreparedTask]) -> list[Job]:
         """Send tasks from code without an event loop; blocks this thread, with the GIL released."""
@@ -136,25 +121,18 @@ class Producer:
 
     def send_sync(self, records: Sequence[Record]) -> list[Job]:
         """Send records; blocks this thread, with the GIL released."""
-        core, jobs = self._broker.core, list[Job]()
+        jobs = [Job(self._app, record[0]) for record in records]
+        if not jobs:
+            return jobs
+        core = self._broker.core
         self._broker.register(core)
-        for at in range(0, len(records), _PORTION):
-            portion = records[at : at + _PORTION]
-            try:
-                fields = [field for record in portion for field in record]
-                answers = core.call("enqueue", fields, may_repeat(fields, self._broker.repeat))
-            except ArdiqError as error:
-                error.jobs = jobs
-                name_unsure(error, [Job(self._app, record[0]) for record in portion])
-                raise
-            refused = [refusal(answer) for answer in answers]
-            jobs += [Job(self._app, record[0]) for record, why in zip(portion, refused, strict=True) if why is None]
-            first = next((why for why in refused if why is not None), None)
-            if first is not None:
-                if isinstance(first, ArdiqError):
-                    first.jobs = jobs
-                raise first
-        return jobs
+        call = core.call if len(records) == 1 else core.call_many
+        fields = _flat(records)
+        try:
+            answers = call("enqueue", fields, may_repeat(fields, self._broker.repeat))
+        except ArdiqError as error:
+            raise _partly_sent(error, jobs) from None
+        return _answered(jobs, answers)
 
     def request_sync(self, call: PreparedTask, timeout: float | None) -> Any:
         """Send one task and block this thread until it has ended."""
@@ -215,11 +193,14 @@ class Producer:
         options: CallOptions,
         task_id: str | None = None,
         extra: dict[str, Any] | None = None,
+        is_checked: bool = True,
     ) -> Record:
-        """The record of one call. `task_id` is an id that was drawn before, `extra` more of its options."""
+        """The record of one call. `task_id` is an id that was drawn before, `extra` more of its options, `is_checked`
+        whether the arguments must fit the task.
+        """
         lane = self.check_lane(options.priority or task.priority)
         signature = task._signature
-        if signature is None:  # a reference, perhaps to a task that is registered here
+        if signature is None and is_checked:  # a reference, perhaps to a task that is registered here
             signature = self._app._queue.signature_of(task.name)
         packed_args, packed_kwargs, codec = self._codec.encode_fitting(task.name, signature, args, kwargs)
         signer = self._signer
@@ -301,6 +282,35 @@ def held_back(call: Any, taker: str) -> PreparedTask:
     if not isinstance(call, PreparedTask):
         raise TypeError(f"{taker} takes task.prepare(...), not {type(call).__name__}")
     return call
+
+
+def _flat(records: Sequence[Record]) -> list[str | bytes]:
+    return [field for record in records for field in record]
+
+
+def _answered(jobs: list[Job], answers: Sequence[Any]) -> list[Job]:
+    """The jobs of records that were answered.
+
+    Raises:
+        ArdiqError: the first of those that were refused; its `jobs` are the others.
+    """
+    refused = [refusal(answer) for answer in answers]
+    for job, answer in zip(jobs, answers, strict=True):
+        job.existed = answer == EXISTS
+    first = next((error for error in refused if error is not None), None)
+    if first is None:
+        return jobs
+    if isinstance(first, ArdiqError):
+        first.jobs = [job for job, error in zip(jobs, refused, strict=True) if error is None]
+    raise first
+
+
+def _partly_sent(error: ArdiqError, jobs: list[Job]) -> ArdiqError:
+    """The error of a batch, which has the jobs that were accepted all the same, and names those that may have been."""
+    accepted = getattr(error, "accepted", [None] * len(jobs))
+    error.jobs = [job for job, answer in zip(jobs, accepted, strict=True) if answer is not None and not refusal(answer)]
+    name_unsure(error, [job for job, answer in zip(jobs, accepted, strict=True) if answer is None])
+    return error
 
 
 def _typed(jobs: list[Job], calls: Sequence[PreparedTask]) -> list[Job]:

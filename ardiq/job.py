@@ -16,15 +16,19 @@ if TYPE_CHECKING:
 class Job(Generic[R_co]):
     """An enqueued task: its app and its id.
 
+    `existed`: nothing was added, because an unfinished task has this id. Only the job that an enqueue under your
+    own or a unique id gave knows it; it has no part in whether two jobs are equal.
+
     The job of a task whose function returns an `R` is a `Job[R]`: its result is one. Of any other it is as it travels.
     """
 
     __match_args__ = ("app", "id")
-    __slots__ = ("_signature", "app", "id")
+    __slots__ = ("_signature", "app", "existed", "id")
 
     def __init__(self, app: "Ardiq", id: str, _signature: "Signature | None" = None) -> None:
         self.app = app
         self.id = id
+        self.existed = False
         self._signature = _signature
 
     def __repr__(self) -> str:

@@ -23,7 +23,7 @@ mod watch;
 mod worker;
 
 #[cfg(feature = "python")]
-pub use channel::Channel;
+pub use channel::{Channel, partly};
 #[cfg(feature = "python")]
 pub use watch::{Health, LoopWatch};
 #[cfg(feature = "python")]

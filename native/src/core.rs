@@ -14,13 +14,14 @@ use tokio::task::JoinHandle;
 
 use crate::address::Place;
 use crate::bridge::convert::{from_python, to_python};
-use crate::bridge::{Channel, Health};
+use crate::bridge::{Channel, Event, Health, Inbox, partly};
 use crate::connection::cluster::View;
 use crate::connection::{Connector, Link, Options};
 use crate::dispatch::Dispatcher;
 use crate::error::Error;
 use crate::library::Library;
 use crate::migrate::{self, Status};
+use crate::producer;
 use crate::protocol::Protocol;
 use crate::runtime::Runtime;
 use crate::schema;
@@ -167,6 +168,24 @@ impl Core {
         }
         let reply = self.wait(py, |dispatcher| async move { dispatcher.deliver(&request, repeat).await })?;
         to_python(py, reply)
+    }
+
+    /// Calls a function with many records, in chunks, and waits for the answers, one a record.
+    #[pyo3(signature = (function, records, repeat = true))]
+    fn call_many<'py>(
+        &self,
+        py: Python<'py>,
+        function: &str,
+        records: &Bound<'py, PyAny>,
+        repeat: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let chunks = producer::split(Protocol::get().function(function)?, repeat, 0, &from_python(records)?)?;
+        let inbox = Arc::new(Inbox::new()?);
+        match self.wait(py, |dispatcher| producer::send(dispatcher, inbox, chunks))? {
+            Event::Partly { error, accepted, .. } => Err(PyErr::from_value(partly(py, error, accepted)?)),
+            Event::Reply { value, .. } => to_python(py, value),
+            other => unreachable!("no answer of a batch: {other:?}"),
+        }
     }
 
     /// Sends a raw command and waits for its answer.

@@ -147,6 +147,17 @@ pub async fn run(dispatcher: Dispatcher, inbox: Arc<Inbox>, mut chunks: mpsc::Un
     }
 }
 
+/// Sends the chunks of one batch for somebody who waits for them, and replies the batch's one event.
+pub async fn send(dispatcher: Dispatcher, inbox: Arc<Inbox>, chunks: Vec<Chunk>) -> Result<Event, Error> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    for chunk in chunks {
+        let _ = sender.send(chunk); // the receiver is below
+    }
+    drop(sender);
+    run(dispatcher, inbox.clone(), receiver).await;
+    inbox.take().pop().ok_or_else(|| Error::broker("the batch was not answered", true))
+}
+
 /// Appends a chunk to the queue; into the last one where both fit into one call.
 fn line_up(queue: &mut VecDeque<Chunk>, chunk: Chunk) {
     if let Some(last) = queue.back_mut()

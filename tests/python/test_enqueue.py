@@ -11,6 +11,7 @@ import pytest
 from helpers import awaited, drain, eventually, field, is_sound, result_of, working
 
 from ardiq import Ardiq, Job, PreparedTask, WrongType
+from ardiq.testing import inline
 
 
 @pytest.fixture
@@ -486,3 +487,31 @@ async def test_headers_are_plain_json(app: Ardiq, add: Any) -> None:
     value = ["a", 1, None, {"b": 2.5}]
     job = await add.enqueue(1)
     assert json.loads(field(app, job.id, "headers") or "") == {"when": value}
+
+
+async def test_whether_a_task_of_the_id_existed(app: Ardiq) -> None:
+    @app.task
+    async def work(number: int = 0) -> None: ...
+
+    mine = work.options(task_id="mine")
+    unique = work.options(unique=True)
+    assert [(await mine.enqueue()).existed for _ in range(2)] == [False, True]
+    assert mine.enqueue_sync().existed
+    assert [job.existed for job in await app.enqueue_many([mine.prepare(), work.prepare()])] == [True, False]
+    assert [job.existed for job in app.enqueue_many_sync([unique.prepare(1), unique.prepare(1)])] == [False, True]
+    assert (await unique.enqueue(1)).existed
+    assert (await unique.enqueue(1)) == Job(app, (await unique.enqueue(1)).id), "it is no part of a job's identity"
+    assert not (await work.enqueue()).existed
+    await drain(app)
+    assert not (await mine.enqueue()).existed, "one that has ended makes room"
+
+
+async def test_whether_a_task_of_the_id_existed_inline(app: Ardiq) -> None:
+    @app.task
+    async def work() -> bool:
+        return (await work.options(task_id="mine").enqueue()).existed
+
+    async with inline(app):
+        job = await work.options(task_id="mine").enqueue()
+        assert not job.existed
+        assert (await result_of(job)).value is True

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from helpers import SOON_S, drain, field, is_sound
 
-from ardiq import Ardiq, BrokerError, EnqueueContext, TaskError, current_task
+from ardiq import Ardiq, BrokerError, EnqueueContext, Job, TaskError, current_task
+from ardiq.embedded import Server
 from ardiq.testing import inline
 
 
@@ -42,6 +44,29 @@ def test_many_and_by_name(app: Ardiq) -> None:
     assert app.enqueue_many_sync([]) == []
     assert app.send_sync("add", 1, 2).app is app
     assert asyncio.run(app.queue_size()) == 601
+
+
+def test_many_large_ones_take_more_calls_as_the_awaited_ones_do() -> None:
+    with Server(binary=os.environ.get("ARDIQ_TEST_SERVER")) as server:
+        app = Ardiq(server.url)
+        task = app.ref("store")
+
+        def calls() -> int:
+            told = app._broker.core.command(["INFO", "commandstats"]).decode()
+            return sum(int(count) for count in re.findall(r"cmdstat_(?:fcall|evalsha):calls=(\d+)", told))
+
+        task.enqueue_sync("x")
+        counts = []
+        for send in (app.enqueue_many_sync, lambda tasks: asyncio.run(as_list(app, tasks))):
+            before = calls()
+            assert len(send([task.prepare("x" * 200_000) for _ in range(40)])) == 40
+            counts.append(calls() - before)
+        assert counts[0] == counts[1] >= 7, "a megabyte and a record in each"
+        app._broker.close()
+
+
+async def as_list(app: Ardiq, tasks: Any) -> list[Job[Any]]:
+    return await app.enqueue_many(tasks)
 
 
 def test_unique_calls_are_one_job(app: Ardiq) -> None:

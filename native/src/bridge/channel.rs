@@ -195,10 +195,7 @@ fn describe<'py>(py: Python<'py>, event: Event, items: &mut Vec<Bound<'py, PyTup
         Event::Reply { ticket, value } => ("reply", ticket, to_python(py, value)?).into_pyobject(py)?,
         Event::Failure { ticket, error } => ("error", ticket, exception(py, error)).into_pyobject(py)?,
         Event::Partly { ticket, error, accepted } => {
-            let values = accepted.into_iter().map(|value| to_python(py, value.unwrap_or(Value::Nil)));
-            let exception = exception(py, error);
-            exception.setattr("accepted", PyList::new(py, values.collect::<PyResult<Vec<_>>>()?)?)?;
-            ("error", ticket, exception).into_pyobject(py)?
+            ("error", ticket, partly(py, error, accepted)?).into_pyobject(py)?
         }
         Event::Message(fields) => {
             let fields = PyList::new(py, fields.iter().map(|field| PyBytes::new(py, field)))?;
@@ -220,6 +217,14 @@ fn describe<'py>(py: Python<'py>, event: Event, items: &mut Vec<Bound<'py, PyTup
     };
     items.push(tuple);
     Ok(())
+}
+
+/// The exception of a batch of which some calls failed: `accepted` has what the others answered.
+pub fn partly(py: Python<'_>, error: Error, accepted: Vec<Option<Value>>) -> PyResult<Bound<'_, PyAny>> {
+    let values = accepted.into_iter().map(|value| to_python(py, value.unwrap_or(Value::Nil)));
+    let exception = exception(py, error);
+    exception.setattr("accepted", PyList::new(py, values.collect::<PyResult<Vec<_>>>()?)?)?;
+    Ok(exception)
 }
 
 /// One tuple a record. Most answers are the one before again.
