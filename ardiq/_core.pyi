@@ -41,7 +41,7 @@ def migration(name: str) -> str:
     """A data step of `lua/migrations` as an EVAL script, whose key is the base of a queue."""
 
 def commands(function: str) -> list[str]:
-    """The words in capitals of one function: the commands of the server that it may call are among them."""
+    """The commands of the server that one function may call."""
 
 @final
 class Core:

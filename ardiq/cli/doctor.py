@@ -178,17 +178,22 @@ def _clock(skew_ms: int) -> Check:
 
 
 def _memory(core: _core.Core) -> Iterator[Check]:
-    policy, most = _setting(core, "maxmemory-policy"), int(_setting(core, "maxmemory") or 0)
+    told = _info(core, "memory")
+    policy = _setting(core, "maxmemory-policy") or told.get("maxmemory_policy")
+    most = int(_setting(core, "maxmemory") or told.get("maxmemory") or 0)
     if policy is None:
-        yield Check("warn", "maxmemory-policy", "CONFIG GET is not allowed here", "make sure that it is noeviction")
-    elif policy.startswith("allkeys") and most:
-        yield Check("fail", "maxmemory-policy", f"{policy}: tasks may be thrown away", "set it to noeviction")
+        found = "neither CONFIG GET nor INFO is allowed here"
+        yield Check("warn", "maxmemory-policy", found, "make sure that it is noeviction")
+    elif policy.startswith("allkeys"):
+        found = f"{policy}: {'tasks' if most else 'at a memory limit tasks'} may be thrown away"
+        remedy = "set it to noeviction; workers refuse it, unless allow_eviction=True says that it may be so"
+        yield Check("fail", "maxmemory-policy", found, remedy)
     elif policy != "noeviction" and most:
         remedy = "set it to noeviction: results and logs may be thrown away before their time"
         yield Check("warn", "maxmemory-policy", policy, remedy)
     else:
         yield Check("ok", "maxmemory-policy", policy)
-    used = int(_info(core, "memory").get("used_memory", 0))
+    used = int(told.get("used_memory", 0))
     if most and used > most * _NEARLY_FULL:
         remedy = "raise maxmemory, start workers, or shorten result_ttl_ms: when it is full, nothing more is enqueued"
         yield Check("fail", "memory", f"{used / most:.0%} of maxmemory are in use", remedy)
@@ -204,9 +209,14 @@ def _memory(core: _core.Core) -> Iterator[Check]:
 
 
 def _persistence(core: _core.Core) -> Iterator[Check]:
+    written = _info(core, "persistence")
     append, save = _setting(core, "appendonly"), _setting(core, "save")
+    append = append or {"0": "no", "1": "yes"}.get(written.get("aof_enabled", ""))
     if append is None:
-        yield Check("warn", "persistence", "CONFIG GET is not allowed here", "make sure that appendonly is on")
+        found = "neither CONFIG GET nor INFO is allowed here"
+        yield Check("warn", "persistence", found, "make sure that appendonly is on")
+    elif append == "no" and save is None:
+        yield Check("warn", "persistence", "no append-only file", "set appendonly yes: a crash loses what came last")
     elif append == "yes":
         yield Check("ok", "persistence", "append-only file")
     elif save:
@@ -215,7 +225,6 @@ def _persistence(core: _core.Core) -> Iterator[Check]:
     else:
         remedy = "a restart of the server loses every task: set appendonly yes"
         yield Check("warn", "persistence", "none", remedy)
-    written = _info(core, "persistence")
     for name in ("aof_last_write_status", "rdb_last_bgsave_status"):
         if written.get(name, "ok") != "ok":
             remedy = "see the server's log; most often its disk is full or it may not write there"

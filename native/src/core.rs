@@ -313,7 +313,7 @@ pub fn migration(name: &str) -> PyResult<String> {
     Ok(Library::get().migration(name)?)
 }
 
-/// The words in capitals of one function: the commands of the server that it may call are among them.
+/// The commands of the server that one function may call.
 #[pyfunction]
 pub fn commands(function: &str) -> PyResult<Vec<String>> {
     Ok(Library::get().commands(function)?)

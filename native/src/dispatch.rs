@@ -186,6 +186,9 @@ impl Dispatcher {
                 Err(Unfit::Refused(error)) => return Err(error),
             };
             if !attempts.again(&connection, &answer).await {
+                if let Some(error) = self.lacking(&connection, request.function, &answer).await {
+                    return Err(error);
+                }
                 return Ok((self.conclude(request, answer)?, connection));
             }
         }

@@ -98,13 +98,15 @@ impl Library {
         self.functions.iter().map(|(function, _)| *function)
     }
 
-    /// Commands of the server that a function may call, and a few words in capitals that are none.
+    /// Commands of the server that a function may call.
     ///
     /// # Errors
     /// As [`script`](Self::script).
     pub fn commands(&self, name: &str) -> Result<Vec<String>, Error> {
         let script = self.script(name)?.source;
-        let is_command = |word: &&str| word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase());
+        let is_command = |word: &&str| {
+            word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase()) && !NO_COMMANDS.contains(word)
+        };
         let mut commands: Vec<String> = script.split('\'').filter(is_command).map(str::to_owned).collect();
         commands.sort();
         commands.dedup();
@@ -227,6 +229,9 @@ impl Source {
 
 // Before 7.0 a script may write after TIME only when its effects are replicated.
 const REPLICATE_EFFECTS: &str = "if redis.replicate_commands then redis.replicate_commands() end";
+/// Words in capitals in `lua/` that are options of commands, or codes of errors.
+const NO_COMMANDS: [&str; 7] = ["COUNT", "LIMIT", "MATCH", "MAXLEN", "RANK", "WITHSCORES", "WRONGTYPE"];
+
 const GENERATED: &str = "Generated from lua/ in Ardiq's sources: edit those.";
 
 /// Text that remembers which source each of its lines came from.

@@ -1,6 +1,7 @@
 """Servers that lack commands, as hosted ones do: what there is is used, what cannot be done without is named."""
 
 import asyncio
+import json
 import os
 import shlex
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers import SOON_S, number_of, result_of, working
 
-from ardiq import Ardiq, OutOfMemory, _core, embedded
+from ardiq import Ardiq, LibraryError, OutOfMemory, _core, embedded
 from ardiq.cli import main
 from ardiq.embedded import Server
 
@@ -97,6 +98,36 @@ async def test_what_cannot_be_done_without_is_named(
         with pytest.raises(Exception, match=r"(?i)\bEVALSHA\b|'fcall'") as told:
             await app.run()
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("commands", [["CONFIG"], ["INFO"]])
+def test_what_one_command_does_not_tell_another_does(
+    without: Callable[..., Server], commands: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"maxmemory-policy": "allkeys-lru", "appendonly": "yes"}
+    server = without(commands, "renamed", **settings)
+    core = _core.Core(server.url, "ardiq:{default}:")
+    core.call("enqueue", ["one", "work", "default", "[]", "", ""])
+    core.close()
+    assert main(["doctor", server.url]) == 1
+    said = capsys.readouterr().out
+    assert "maxmemory-policy: allkeys-lru: at a memory limit tasks may be thrown away" in said
+    assert "persistence: append-only file" in said
+
+
+async def test_a_command_that_only_the_lua_calls_is_named(
+    without: Callable[..., Server], make_app: Callable[..., Ardiq]
+) -> None:
+    app = make_app(redis_url=without(["HINCRBY", "SADD"], "renamed").url, queue_name="jobs")
+    with pytest.raises(LibraryError, match=r"the server lacks HINCRBY, SADD, which `enqueue` calls"):
+        await app.ref("work").enqueue()
+
+
+def test_the_commands_of_the_lua_are_commands(server: Server) -> None:
+    core = _core.Core(server.url, "ardiq:{q}:")
+    words = sorted({word for name in json.loads(_core.PROTOCOL)["functions"] for word in _core.commands(name)})
+    assert [word for word, row in zip(words, core.command(["COMMAND", "INFO", *words]), strict=True) if not row] == []
+    core.close()
 
 
 async def test_a_full_server_that_lost_its_functions_is_emptied(

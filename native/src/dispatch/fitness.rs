@@ -9,7 +9,7 @@ use super::{Dispatcher, Form, Request, lock};
 use crate::connection::Connection;
 use crate::connection::cluster::Moved;
 use crate::error::{Error, lacks};
-use crate::protocol::Protocol;
+use crate::protocol::{Function, Protocol};
 use crate::schema::{self, Record};
 
 /// Why a server could not be checked: what it or the line answered, or what was found.
@@ -152,6 +152,34 @@ impl Dispatcher {
             Missing::Script => self.load_script(connection, request).await,
             Missing::Scripts(reply) => Err(self.nothing_left(reply)),
         }
+    }
+
+    /// The error of a function that called a command which the server does not have: it says so without its name.
+    pub(super) async fn lacking(
+        &self,
+        connection: &Connection,
+        function: &Function,
+        answer: &Result<Value, Error>,
+    ) -> Option<Error> {
+        let Ok(Value::ServerError(reply)) = answer else { return None };
+        if !reply.details().is_some_and(|said| said.contains("nknown") && said.contains("command called from")) {
+            return None;
+        }
+        let commands = self.inner.library.commands(&function.name).ok()?;
+        let known = connection.query(redis::cmd("COMMAND").arg("INFO").arg(&commands)).await.ok()?;
+        let Value::Array(known) = known else { return None };
+        let lacks: Vec<&str> = commands
+            .iter()
+            .zip(known)
+            .filter(|(_, known)| *known == Value::Nil)
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let (lacks, called) = (lacks.join(", "), &function.name);
+        (!lacks.is_empty()).then(|| {
+            Error::Library(format!(
+                "the server lacks {lacks}, which `{called}` calls: renamed, or disabled where it is hosted"
+            ))
+        })
     }
 
     fn use_scripts(&self, connection: &Connection, why: Unfit) -> Form {
