@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from helpers import SOON_S, Script, alive, eventually, field, is_sound, result_of, task_module, working
+from helpers import SOON_S, Script, alive, eventually, field, is_sound, result_of, stranger, task_module, working
 
 from ardiq import Ardiq, ErrorContext, Job, ProcessDied
 from ardiq.embedded import Server
@@ -177,8 +177,9 @@ async def test_arguments_and_results_are_of_their_types(jobs: ModuleType) -> Non
     async with working(jobs.app):
         assert await jobs.half.request(Decimal("1.5")) == Decimal("0.75")
         for sent, success in [("3", True), ("three", False)]:
-            job = await jobs.app.send("half", sent)
-            result = await result_of(job)
+            with stranger(jobs.app) as other:
+                job = await other.send("half", sent)
+            result = await result_of(Job(jobs.app, job.id))
             assert (result.success, result.tries) == (success, 1)
         assert "argument 'amount' does not fit its annotation" in result.value
 

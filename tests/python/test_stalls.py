@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -116,7 +117,9 @@ def test_status_and_doctor_show_it(
     fleet.app.ref("block").enqueue_sync()
     soon(lambda: any(row["stalled_ms"] for row in fleet.workers()))
     monkeypatch.chdir(fleet.directory)
+    monkeypatch.delitem(sys.modules, "jobs", raising=False)  # of another fleet
     main(["doctor", "jobs:app"])
+    del sys.modules["jobs"]
     assert re.search(r"event loop.*has not turned for", capsys.readouterr().out, re.DOTALL)
     fleet.open(gate)
     soon(lambda: not any(row["stalled_ms"] for row in fleet.workers()))
