@@ -15,6 +15,7 @@ MINUTES = 5
 COUNTS = ("queued", "scheduled", "running", "held", "suspects", "dead")
 _PAGE = 500
 _COUNTERS = ("enqueued", "completed", "failed", "retried", "aborted", "expired", "discarded", "lost")
+# In the order in which a task's field of `task_stats:<minute>` has them.
 _FIGURES = ("completed", "failed", "retried", "aborted", "run_ms", "waits", "wait_ms")
 
 
@@ -160,10 +161,10 @@ class State:
         """
         totals: dict[str, dict[str, int]] = {}
         for minutes_ago in range(MINUTES):
-            for field, count in pairs(self.core.call("task_stats", [minutes_ago])).items():
-                figure, _, name = field.partition(":")
-                if figure in _FIGURES:
-                    totals.setdefault(name, dict.fromkeys(_FIGURES, 0))[figure] += number(count)
+            for name, packed in pairs(self.core.call("task_stats", [minutes_ago])).items():
+                totals_of = totals.setdefault(name, dict.fromkeys(_FIGURES, 0))
+                for figure, count in zip(_FIGURES, parsed(packed, []), strict=False):
+                    totals_of[figure] += number(count)
         return [
             {"name": name, "runs": sum(figures[outcome] for outcome in _FIGURES[:4]), **figures}
             for name, figures in totals.items()

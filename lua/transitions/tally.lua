@@ -1,16 +1,25 @@
 -- tally: a worker tells how often its tasks ran since it last told, and for how long.
+-- In the order in which a task's field has them.
 local FIGURES = { 'completed', 'failed', 'retried', 'aborted', 'run_ms', 'waits', 'wait_ms' }
 
 return function(base, args)
-  local key = keys.task_stats(base, math.floor(clock.now() / 60000))
+  if #args.tasks == 0 then return 'ok' end
+  local key, names, figures = keys.task_stats(base, math.floor(clock.now() / 60000)), {}, {}
+  for i, counted in ipairs(args.tasks) do names[i] = counted.name end
   -- A damaged key costs figures, nothing else, hence pcall.
-  for _, counted in ipairs(args.tasks) do
-    for _, figure in ipairs(FIGURES) do
-      if counted[figure] ~= 0 then
-        redis.pcall('HINCRBY', key, figure .. ':' .. counted.name, clock.text(counted[figure]))
-      end
+  local known = redis.pcall('HMGET', key, unpack(names))
+  if errors.of(known) then return 'ok' end
+  for i, counted in ipairs(args.tasks) do
+    local ok, before = pcall(cjson.decode, figures[counted.name] or known[i] or '[]')
+    local sums = {}
+    for at, figure in ipairs(FIGURES) do
+      sums[at] = clock.text(number.of(ok and type(before) == 'table' and before[at], 0) + counted[figure])
     end
+    figures[counted.name] = '[' .. table.concat(sums, ',') .. ']'
   end
-  redis.pcall('EXPIRE', key, stats.MINUTE_TTL_S)
+  local fields = {}
+  for name, text in pairs(figures) do fields[#fields + 1], fields[#fields + 2] = name, text end
+  redis.call('HSET', key, unpack(fields))
+  redis.call('EXPIRE', key, stats.MINUTE_TTL_S)
   return 'ok'
 end

@@ -19,8 +19,8 @@ local CHECKS = {
   worker = function(_, worker) return lacks('ZSCORE', base .. 'workers', worker) and 'its worker is gone' end,
   queue = function() return false end,
   record = function(key, id)
-    local record = redis.call('HMGET', key, 'state', 'lane', 'worker', 'held_by')
-    local state, lane, worker, held_by = unpack(record)
+    local record = redis.call('HMGET', key, 'state', 'lane', 'worker', 'held_by', 'result_ttl_ms')
+    local state, lane, worker, held_by, ttl_ms = unpack(record)
     if state == 'queued' then
       return not is_ready(lane, id) and lacks('ZSCORE', base .. 'suspects', id) and 'is queued nowhere'
     elseif state == 'running' then
@@ -32,7 +32,7 @@ local CHECKS = {
     elseif state == 'failed' then
       return lacks('ZSCORE', base .. 'dead', id) and 'is no dead letter'
     end
-    return not state and 'has no state' or not for_ever and redis.call('PTTL', key) == -1 and 'has no time to live'
+    return not state and 'has no state' or not (for_ever or tonumber(ttl_ms or 0) < 0) and redis.call('PTTL', key) == -1 and 'has no time to live'
   end,
   -- What is gone when it is empty: each member must have something to stand for.
   members = function(key, lane, kind)

@@ -417,7 +417,8 @@ def test_what_somebody_wrote_by_hand_is_shown_as_well_as_it_goes(app: Ardiq, ard
     write("schedules", "s")
     minute = int(core.command(["TIME"])[0]) // 60
     write(f"stats:{minute}", "completed")
-    write(f"task_stats:{minute}", "run_ms:add")
+    write(f"task_stats:{minute}", "add")
+    core.command(["HSET", f"{base}task_stats:{minute}", "nothing", '[[], "x", null]', "other", "7"])
     for command in ("status", "top", "doctor", "fsck", "schedule list", "schedule show s", "dlq list", "dlq show dead"):
         for words in ((), ("--json",)):
             first, *rest = command.split()

@@ -35,7 +35,8 @@ LEFT = [
     (("HSET", "schedules", "s", "{}"), "s is half a schedule"),
     (("ZADD", "schedule_due", "1", "s"), "s is half a schedule"),
     (("HSET", "stats:1", "enqueued", "1"), "has no time to live"),
-    (("HSET", "task_stats:1", "runs:a", "1"), "has no time to live"),
+    (("HSET", "task_stats:1", "a", "[1]"), "has no time to live"),
+    (("ZADD", "unknown", "1", "work"), "has no time to live"),
     (("SET", "replicated", ""), "has no time to live"),
     (("SET", "other", "1"), "is of no kind that the protocol names"),
 ]
