@@ -1,13 +1,16 @@
 """`ardiq migrate`: the plan, what it loads, and what it refuses."""
 
+import asyncio
 import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from helpers import SOON_S
 
-from ardiq import _core
+from ardiq import Ardiq as App
+from ardiq import LibraryError, _core
 from ardiq.cli import main
 from ardiq.embedded import Server
 
@@ -148,3 +151,21 @@ def test_an_unreachable_server_is_one_line(migrate: Ardiq) -> None:
     assert code == 1
     assert output.startswith("ardiq: ")
     assert output.count("\n") == 1
+
+
+@pytest.mark.usefixtures("functions")
+async def test_who_is_connected_when_its_version_is_pruned_ends(server: Server, core: _core.Core) -> None:
+    app = App(server.url, queue_name="jobs", prefix="shop")
+    work = app.task(name="work")(lambda: 1)
+    run = asyncio.create_task(app.run())
+    assert await work.request(timeout=SOON_S) == 1
+    # As a newer Ardiq's `migrate --prune` does, which would have seen this worker.
+    core.command(["HSET", "shop:schema", "data", _core.PROTOCOL_VERSION + 1])
+    core.command(["FUNCTION", "DELETE", f"ardiq_v{_core.PROTOCOL_VERSION}"])
+    with pytest.raises(LibraryError, match="install a newer Ardiq"):
+        await work.enqueue()
+    async with asyncio.timeout(SOON_S):
+        with pytest.raises(LibraryError, match="install a newer Ardiq"):
+            await run
+    assert libraries(core) == []
+    app._broker.close()
