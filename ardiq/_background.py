@@ -10,6 +10,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from . import _options
+from ._options import Duration
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -32,7 +33,7 @@ class BackgroundWorker:
         self._main: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
 
-    def wait_until_idle(self, timeout: float | None = 10.0) -> None:
+    def wait_until_idle(self, timeout: Duration | None = 10.0) -> None:
         """Wait until no task is ready or running. One that waits for its time, a retry too, does not count.
 
         It blocks this thread, and the worker goes on.
@@ -59,7 +60,7 @@ class BackgroundWorker:
                 )
             sleep(_LOOK_S)
 
-    def stop(self, timeout: float | None = _STOP_S) -> None:
+    def stop(self, timeout: Duration | None = _STOP_S) -> None:
         """Stop as on SIGTERM: running tasks may end. Called again, it does nothing.
 
         Args:

@@ -1,6 +1,6 @@
 """Virtual time for `inline`: it stands still until a test moves it."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from time import time
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ class Clock:
         return datetime.fromtimestamp(self.now_ms / 1000, UTC)
 
     async def advance(
-        self, by: timedelta | float = 0, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+        self, by: _options.Duration = 0, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
     ) -> list[Job]:
         """Move on, and run what falls due on the way, each at its time, one after the other.
 
@@ -65,8 +65,11 @@ class Clock:
             ValueError: it would go back.
             RuntimeError: outside `inline(app, clock=clock)`, or it is moving already.
         """
-        more = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-        return await self._move(self.now_ms + _options.milliseconds("by", by) + _options.milliseconds("by", more))
+        named_s = {"days": (days, 86_400), "hours": (hours, 3600), "minutes": (minutes, 60), "seconds": (seconds, 1)}
+        left_ms = _options.milliseconds("by", by, least=None)
+        for name, (amount, unit_s) in named_s.items():
+            left_ms += _options.milliseconds(name, _options.finite(name, amount, "a number") * unit_s, least=None)
+        return await self._move(self.now_ms + left_ms)
 
     async def advance_to(self, moment: datetime) -> list[Job]:
         """As `advance`, to a moment, a datetime with a time zone."""
@@ -80,7 +83,7 @@ class Clock:
         if self._is_moving:
             raise RuntimeError("the clock is moving already: await one advance before the next")
         self._is_moving = True
-        began = [len(line.started) for _, line in self._lines]
+        began = {id(line): len(line.started) for _, line in self._lines}
         try:
             while (due := self._next_due()) is not None and due[0] <= until_ms:
                 self.now_ms = max(self.now_ms, due[0])
@@ -88,7 +91,8 @@ class Clock:
         finally:
             self._is_moving = False
         self.now_ms = until_ms
-        ran = [(app, line.started[at:]) for at, (app, line) in zip(began, self._lines, strict=True)]
+        # Lines of queues that were first used meanwhile have begun with it.
+        ran = [(app, line.started[began.get(id(line), 0) :]) for app, line in self._lines]
         return [Job(app, task_id) for app, ids in ran for task_id in dict.fromkeys(ids)]
 
     def _next_due(self) -> "tuple[int, InlineLine] | None":

@@ -1,7 +1,8 @@
 """When a schedule falls due: cron expressions in a time zone, and fixed periods."""
 
+import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 from . import _options
@@ -15,7 +16,7 @@ _NICKNAMES = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
-_SHORTEST_MS = 100
+_FIXED = re.compile(r"UTC([+-])(\d\d):(\d\d)(?::(\d\d))?", re.ASCII)
 _SECOND, _DAY = timedelta(seconds=1), timedelta(days=1)
 
 
@@ -27,19 +28,17 @@ class Timing:
     with `*`: those repeat as time passes, in both hours where one comes twice, and not at all in one that is skipped.
 
     Raises:
-        ValueError: neither or both of spec and period, or an impossible one of them, or an unknown zone.
-        TypeError: something else than a str, a duration, a zone.
+        ValueError: an impossible spec or period, or an unknown zone.
+        TypeError: neither or both of spec and period, or something else than a str, a duration, a zone.
     """
 
-    def __init__(self, spec: str | None, every: timedelta | float | None, tz: str | tzinfo | None) -> None:
+    def __init__(self, spec: str | None, every: _options.Duration | None, tz: str | tzinfo | None) -> None:
         if (spec is None) == (every is None):
-            raise ValueError("give a cron expression or every=, one of them")
+            raise TypeError("give a cron expression or every=, one of them")
         if every is not None and tz is not None:
-            raise ValueError("every= counts from the epoch: it takes no tz")
+            raise TypeError("every= counts from the epoch: it takes no tz")
         self.zone = _zone(tz)
-        self.every_ms = None if every is None else _options.milliseconds("every", every)
-        if self.every_ms is not None and self.every_ms < _SHORTEST_MS:
-            raise ValueError(f"every must be at least {_SHORTEST_MS} ms, not {every!r}")
+        self.every_ms = None if every is None else _options.milliseconds("every", every, least=1)
         self.spec = spec
         if spec is not None:
             if not isinstance(spec, str):
@@ -131,15 +130,30 @@ class Timing:
 
 
 def _zone(tz: Any) -> tzinfo:
+    """A zone that other processes know by its name, too."""
     if tz is None:
         return UTC
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     if isinstance(tz, str):
+        if found := _FIXED.fullmatch(tz):
+            sign, hours, minutes, seconds = found.groups(default="0")
+            offset = timedelta(hours=int(hours), minutes=int(minutes), seconds=int(seconds))
+            return timezone(-offset if sign == "-" else offset)
         try:
             return ZoneInfo(tz)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError(f"tz {tz!r} is no time zone: give an IANA name such as 'Europe/Berlin'") from None
-    if isinstance(tz, ZoneInfo) or tz is UTC:
+    if isinstance(tz, ZoneInfo):
         return tz
-    raise TypeError(f"tz must be an IANA name, a ZoneInfo or UTC, not {tz!r}: other processes must know it, too")
+    if isinstance(tz, tzinfo):
+        fixed = tz.utcoffset(None)
+        if fixed is not None:
+            return timezone(timedelta(seconds=round(fixed.total_seconds())))
+        name = getattr(tz, "zone", None)  # pytz
+        if isinstance(name, str):
+            return _zone(name)
+    raise TypeError(
+        f"tz must be an IANA name, a ZoneInfo, or a timezone with a fixed offset, not {tz!r}: other processes must "
+        "know it, too"
+    )

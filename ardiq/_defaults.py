@@ -15,7 +15,7 @@ class TaskDefaults(TypedDict, total=False):
 
     max_retries: int
     backoff_ms: int
-    timeout: float | None
+    timeout: Delay | None
     retry: RetryOption | None
     retry_on: ExceptionTypes | None
     give_up_on: ExceptionTypes | None

@@ -9,8 +9,10 @@ from ._codec import to_json
 # A part of keys, of which each call names a dozen.
 _LONGEST_TEXT = 1000
 # A wait that is no shorter is one for ever, and timers can count it.
-_LONGEST_WAIT_S = 100 * 366 * 86_400
+_LONGEST_S = 100 * 366 * 86_400
 _FINITE = 1e300
+Duration: TypeAlias = timedelta | float
+"""A timedelta or seconds: what every option of a time takes whose name does not end in `_ms`."""
 Durability: TypeAlias = Literal["primary", "replicated"]
 
 
@@ -96,18 +98,25 @@ def by_lane(name: str, value: Any, known: Collection[str]) -> dict[str, int] | N
     return dict(value) or None
 
 
-def milliseconds(name: str, value: Any) -> int:
-    """A timedelta or seconds as whole milliseconds."""
-    amount = value.total_seconds() if isinstance(value, timedelta) else value
-    return round(finite(name, amount, "a timedelta or seconds") * 1000)
+def milliseconds(name: str, value: Any, *, least: int | None = 0) -> int:
+    """A timedelta or seconds as whole milliseconds, at least that many."""
+    found_s = amount_s(name, value)
+    if abs(found_s) > _LONGEST_S:
+        raise ValueError(f"{name} must be at most a hundred years, not {value!r}")
+    found_ms = round(found_s * 1000)
+    if least is not None and found_ms < least:
+        raise ValueError(f"{name} must {f'be at least {least} ms' if least else 'not be negative'}, not {value!r}")
+    return found_ms
 
 
-def milliseconds_or_none_at_all(name: str, value: Any) -> int:
-    """A timedelta or seconds, not negative, as whole milliseconds."""
-    amount = milliseconds(name, value)
-    if amount < 0:
-        raise ValueError(f"{name} must not be negative, not {value}")
-    return amount
+def either_ms(name: str, value: Any, value_ms: Any, *, least: int = 0) -> int:
+    """What was given under the name, a timedelta or seconds, or with `_ms`, whole milliseconds; 0 for neither."""
+    found_ms = integer(f"{name}_ms", value_ms, least=0)
+    if value is None:
+        return found_ms
+    if found_ms:
+        raise ValueError(f"give {name} or {name}_ms, not both")
+    return milliseconds(name, value, least=least)
 
 
 def result_ttl(value: Any) -> int | None:
@@ -125,15 +134,25 @@ def epoch_milliseconds(name: str, moment: Any) -> int:
 
 
 def seconds(name: str, value: Any) -> float | None:
-    """Positive seconds, or None for no limit."""
-    if value is not None and finite(name, value, "seconds or None") <= 0:
+    """A positive timedelta or seconds in seconds, or None for no limit."""
+    if value is None:
+        return None
+    found_s = amount_s(name, value)
+    if found_s <= 0:
         raise ValueError(f"{name} must be positive, not {value}")
-    return value  # type: ignore[no-any-return]
+    return found_s
 
 
 def patience(name: str, value: Any) -> float | None:
-    """Seconds to wait, or None for as long as it takes. What is left of a time that is over may be negative."""
-    return None if value is None else min(finite(name, value, "seconds or None"), _LONGEST_WAIT_S)
+    """For how many seconds to wait, or None for as long as it takes. What is left of a time that is over may be
+    negative.
+    """
+    return None if value is None else min(amount_s(name, value), _LONGEST_S)
+
+
+def amount_s(name: str, value: Any) -> float:
+    """A timedelta or seconds in seconds."""
+    return value.total_seconds() if isinstance(value, timedelta) else finite(name, value, "a timedelta or seconds")
 
 
 def finite(name: str, value: Any, what: str) -> float:
@@ -169,9 +188,9 @@ class CallOptions:
         schedule_ms: int = 0,
         expire_ms: int = 0,
         unique: bool | None = None,
-        delay: timedelta | float | None = None,
+        delay: Duration | None = None,
         at: datetime | None = None,
-        expire: timedelta | float | None = None,
+        expire: Duration | None = None,
         result_ttl_ms: int | None = None,
     ) -> None:
         if task_id:
@@ -180,31 +199,26 @@ class CallOptions:
             raise TypeError(f"task_id must be a str, not {_kind(task_id)}")
         if priority is not None and not isinstance(priority, str):
             raise TypeError(f"priority must be a str, not {_kind(priority)}")
-        if delay is not None:
-            _only_one("delay", "delay_ms", delay_ms)
-            delay_ms = milliseconds("delay", delay)
-        if at is not None:
-            _only_one("at", "schedule_ms", schedule_ms)
-            schedule_ms = epoch_milliseconds("at", at)
-        if expire is not None:
-            _only_one("expire", "expire_ms", expire_ms)
-            expire_ms = milliseconds("expire", expire)
-            if expire_ms <= 0:
-                raise ValueError(f"expire must be positive, not {expire}")
         self.task_id = task_id or None
         self.priority = priority
-        self.delay_ms = integer("delay_ms", delay_ms)
-        self.schedule_ms = integer("schedule_ms", schedule_ms)
-        self.expire_ms = integer("expire_ms", expire_ms)
+        self.delay_ms = either_ms("delay", delay, delay_ms)
+        self.expire_ms = either_ms("expire", expire, expire_ms, least=1)
+        self.schedule_ms = integer("schedule_ms", schedule_ms, least=0)
+        if at is not None:
+            _only_one("at", "schedule_ms", schedule_ms)
+            self.schedule_ms = epoch_milliseconds("at", at)
+        if self.schedule_ms:
+            moment = "schedule_ms" if at is None else "at"
+            _only_one(moment, "delay_ms" if delay is None else "delay", self.delay_ms)
         self.unique = None if unique is None else boolean("unique", unique)
         self.result_ttl_ms = result_ttl_ms
         self.fields: dict[str, Any] = {}
-        if schedule_ms > 0:  # a moment wins over a delay
-            self.fields["due_at"] = schedule_ms
-        elif delay_ms > 0:
-            self.fields["delay_ms"] = delay_ms
-        if expire_ms > 0:
-            self.fields["expire_ms"] = expire_ms
+        if self.schedule_ms > 0:
+            self.fields["due_at"] = self.schedule_ms
+        if self.delay_ms:
+            self.fields["delay_ms"] = self.delay_ms
+        if self.expire_ms:
+            self.fields["expire_ms"] = self.expire_ms
         if result_ttl_ms is not None:
             self.fields["result_ttl_ms"] = result_ttl_ms
         self.packed = to_json(self.fields) if self.fields else b""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import _options
 from ._codec import from_json
 from ._mailbox import Outcome, number, read_look, too_late
+from ._options import Duration
 from ._signature import Signature
 from ._signing import Signer
 from .errors import TaskError
@@ -34,33 +35,35 @@ class Queue:
         self._app = app
 
     async def result(
-        self, task_id: str, timeout: float | None, signature: Signature | None = None
+        self, task_id: str, timeout: Duration | None, signature: Signature | None = None
     ) -> TaskResult | None:
         if timeout is not None:
             return await self.wait(task_id, timeout, signature)
         found = await self._line().mailbox.look(task_id)
         return self.decode(found, signature) if isinstance(found, Outcome) else None
 
-    async def wait(self, task_id: str, timeout: float | None, signature: Signature | None = None) -> TaskResult:
+    async def wait(self, task_id: str, timeout: Duration | None, signature: Signature | None = None) -> TaskResult:
         """How a task ended, when it has. None: as long as it takes."""
-        timeout = _options.patience("timeout", timeout)
-        return self.decode(await self._line().mailbox.wait(task_id, timeout), signature)
+        timeout_s = _options.patience("timeout", timeout)
+        return self.decode(await self._line().mailbox.wait(task_id, timeout_s), signature)
 
-    def result_sync(self, task_id: str, timeout: float | None, signature: Signature | None = None) -> TaskResult | None:
+    def result_sync(
+        self, task_id: str, timeout: Duration | None, signature: Signature | None = None
+    ) -> TaskResult | None:
         """As `result`, blocking this thread."""
         return self._look_sync(task_id, signature) if timeout is None else self.wait_sync(task_id, timeout, signature)
 
-    def wait_sync(self, task_id: str, timeout: float | None, signature: Signature | None = None) -> TaskResult:
+    def wait_sync(self, task_id: str, timeout: Duration | None, signature: Signature | None = None) -> TaskResult:
         """Block this thread until the task has ended: asks again and again, at most every 50 ms. None: for ever."""
-        timeout = _options.patience("timeout", timeout)
-        pause_s, deadline = _FIRST_PAUSE_S, inf if timeout is None else monotonic() + timeout
+        timeout_s = _options.patience("timeout", timeout)
+        pause_s, deadline = _FIRST_PAUSE_S, inf if timeout_s is None else monotonic() + timeout_s
         while True:
             if (result := self._look_sync(task_id, signature)) is not None:
                 return result
             self._app._broker.may_wait()
             left_s = deadline - monotonic()
             if left_s <= 0:
-                raise too_late(task_id, timeout)
+                raise too_late(task_id, timeout_s)
             sleep(min(pause_s, left_s))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

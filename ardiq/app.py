@@ -112,7 +112,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         limits: dict[str, int] | None = None,
         serializer: Callable[[Any], bytes] | None = None,
         deserializer: Callable[[bytes], Any] | None = None,
-        cron_poll_s: float = 1.0,
+        cron_poll_s: Delay = 1.0,
         concurrency: int = 16,
         prefetch: int | None = None,
         idle_timeout_ms: int = 60_000,
@@ -129,7 +129,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         takes_unsigned: bool = False,
         payload_limit: int = 16 * 1024 * 1024,
         check_types: bool = True,
-        stall_after: float | None = 5.0,
+        stall_after: Delay | None = 5.0,
         task_defaults: TaskDefaults | None = None,
         imports: Iterable[str] = (),
         allow_eviction: bool = False,
@@ -159,8 +159,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         self._burst = _options.boolean("burst", burst)
         self.allow_eviction = _options.boolean("allow_eviction", allow_eviction)
         self._max_lost = _options.integer("max_lost", max_lost, least=1)
-        wait_ms = _options.milliseconds_or_none_at_all("unknown_task_wait", unknown_task_wait)
-        self._unknown_task_wait_ms = wait_ms
+        self._unknown_task_wait_ms = _options.milliseconds("unknown_task_wait", unknown_task_wait)
         self._dead_ttl_ms = None if dead_ttl_ms is None else _options.integer("dead_ttl_ms", dead_ttl_ms, least=1)
         self._dead_limit = None if dead_limit is None else _options.integer("dead_limit", dead_limit, least=0)
         self._codec = Codec(
@@ -219,7 +218,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         name: str | None = ...,
         max_retries: int = ...,
         backoff_ms: int = ...,
-        timeout: float | None = ...,
+        timeout: Delay | None = ...,
         priority: str | None = ...,
         unique: bool = ...,
         retry: RetryOption | None = ...,
@@ -238,7 +237,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         name: str | None = None,
         max_retries: int = DEFAULT_MAX_RETRIES,
         backoff_ms: int = 0,
-        timeout: float | None = None,
+        timeout: Delay | None = None,
         priority: str | None = None,
         unique: bool = False,
         retry: RetryOption | None = None,
@@ -255,7 +254,8 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             name: by what the task is known; the function's name when None.
             max_retries: attempts after the first one that raised.
             backoff_ms: pause before each further attempt; 0: the square of its number, in seconds.
-            timeout: seconds after which an attempt fails; None: no limit. A thread cannot be stopped: it is given up.
+            timeout: after how long an attempt fails, a timedelta or seconds; None: no limit. A thread cannot be
+                stopped: it is given up.
             priority: its lane.
             unique: an identical call that waits or runs takes a new one's place.
             retry: how long to pause instead of `backoff_ms`: a policy of `ardiq.retries`, a list of delays (the last
@@ -283,7 +283,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         if priority is not None:
             self._producer.check_lane(priority)
         retries = RetryRules(max_retries, backoff_ms, retry, retry_on, give_up_on, max_age)
-        _options.seconds("timeout", timeout)
+        timeout_s = _options.seconds("timeout", timeout)
         _options.boolean("unique", unique)
         process = executors.read(executor)
         ttl_ms = _options.result_ttl(result_ttl)
@@ -301,7 +301,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
                     f"task {task.name!r} is already registered by {getattr(other.fn, '__module__', '?')}: "
                     "rename one, or give it a name="
                 )
-            entry = Registered(task, function, retries, timeout, process)
+            entry = Registered(task, function, retries, timeout_s, process)
             if process is not None:
                 if entry.is_async:
                     raise ValueError(
@@ -330,7 +330,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         name: str | None = None,
         max_retries: int = DEFAULT_MAX_RETRIES,
         backoff_ms: int = 0,
-        timeout: float | None = None,
+        timeout: Delay | None = None,
         priority: str | None = None,
         coalesce: bool = False,
         tz: str | tzinfo | None = None,
@@ -347,14 +347,14 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
 
         Args:
             spec: cron expression of five fields, of six with seconds first, or a nickname such as "@daily".
-            every: a period instead, a timedelta or seconds, at least 0.1; it counts from the epoch.
+            every: a period instead, a timedelta or seconds, at least 1 ms; it counts from the epoch.
             name: by what the task is known; the function's name when None.
             max_retries: attempts after the first one that raised.
             backoff_ms: pause before each further attempt; 0: the square of its number, in seconds.
-            timeout: seconds after which an attempt fails; None: no limit.
+            timeout: after how long an attempt fails, a timedelta or seconds; None: no limit.
             priority: its lane.
             coalesce: pass over an occurrence while the one before is unfinished.
-            tz: zone of `spec`, an IANA name or a `ZoneInfo`; UTC when None.
+            tz: zone of `spec`: an IANA name, a `ZoneInfo`, or a `timezone` with a fixed offset; UTC when None.
             result_ttl: how long its results are kept: see `task`.
             executor: where a sync function runs: see `task`.
             missed: what to do about occurrences that no worker fired within a minute: "skip" them, run "once" for all
@@ -363,8 +363,8 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             retry, retry_on, give_up_on, max_age: when and how soon it is tried again: see `task`.
 
         Raises:
-            ValueError: neither or both of `spec` and `every`, an impossible timing, or an unknown zone, lane or policy.
-            TypeError: the function needs arguments.
+            ValueError: an impossible timing, or an unknown zone, lane or policy.
+            TypeError: neither or both of `spec` and `every`, or the function needs arguments.
             RuntimeError: this is `app.queue(name)`: what code declares belongs to the app's own queue.
 
         Example:
@@ -446,7 +446,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         """`enqueue_many` for code without an event loop; blocks this thread until the server has answered."""
         return self._producer.enqueue_sync(list(tasks))
 
-    def result_sync(self, task_id: str, timeout: float | None = None) -> TaskResult | None:
+    def result_sync(self, task_id: str, timeout: Delay | None = None) -> TaskResult | None:
         """`result` for code without an event loop: blocks this thread, and asks at most every 50 ms."""
         return self._queue.result_sync(task_id, timeout)
 
@@ -471,7 +471,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         """
         return await self._producer.enqueue_many(tasks)
 
-    async def result(self, task_id: str, timeout: float | None = None) -> TaskResult | None:
+    async def result(self, task_id: str, timeout: Delay | None = None) -> TaskResult | None:
         """How a task ended.
 
         Args:

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from . import _options
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from .job import Job
     from .models import TaskResult
 
@@ -151,12 +149,20 @@ class Retry(Exception):
     Args:
         message: what to note as the reason.
         delay_ms: how long to wait, instead of the task's backoff.
+        delay: the same as a timedelta or in seconds.
+
+    Raises:
+        TypeError: a delay of another type.
+        ValueError: a delay that is negative or endless, or both.
     """
 
-    def __init__(self, message: str = "retry requested", *, delay_ms: int | None = None) -> None:
+    def __init__(
+        self, message: str = "retry requested", *, delay_ms: int | None = None, delay: _options.Duration | None = None
+    ) -> None:
         super().__init__(message)
         # A wrong one is an error where it is raised, in the task.
-        self.delay_ms = None if delay_ms is None else int(_options.finite("delay_ms", delay_ms, "milliseconds"))
+        given = delay_ms is not None or delay is not None
+        self.delay_ms = _options.either_ms("delay", delay, delay_ms or 0) if given else None
 
 
 class Snooze(Exception):
@@ -171,11 +177,9 @@ class Snooze(Exception):
 
     Raises:
         TypeError: `delay` is neither.
-        ValueError: `delay` is negative.
+        ValueError: `delay` is negative or endless.
     """
 
-    def __init__(self, delay: timedelta | float, reason: str = "snoozed") -> None:
+    def __init__(self, delay: _options.Duration, reason: str = "snoozed") -> None:
         super().__init__(reason)
         self.delay_ms = _options.milliseconds("delay", delay)
-        if self.delay_ms < 0:
-            raise ValueError(f"delay must not be negative: {delay!r}")

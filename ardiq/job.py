@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Generic
 
+from ._options import Duration
 from ._queue import value_of
 from ._typing import R_co
 from .models import Attempt, Progress, TaskInfo, TaskResult
@@ -42,7 +43,7 @@ class Job(Generic[R_co]):
     def __hash__(self) -> int:
         return hash((id(self.app), self.id))
 
-    async def result(self, timeout: float | None = None) -> TaskResult[R_co] | None:
+    async def result(self, timeout: Duration | None = None) -> TaskResult[R_co] | None:
         """How the task ended.
 
         Args:
@@ -57,11 +58,11 @@ class Job(Generic[R_co]):
         """
         return await self.app._queue.result(self.id, timeout, self._signature)
 
-    def result_sync(self, timeout: float | None = None) -> TaskResult[R_co] | None:
+    def result_sync(self, timeout: Duration | None = None) -> TaskResult[R_co] | None:
         """`result` for code without an event loop: blocks this thread, and asks at most every 50 ms."""
         return self.app._queue.result_sync(self.id, timeout, self._signature)
 
-    async def value(self, timeout: float | None = None) -> R_co:
+    async def value(self, timeout: Duration | None = None) -> R_co:
         """What the task returned, once it has ended.
 
         Args:
@@ -81,7 +82,7 @@ class Job(Generic[R_co]):
         value: R_co = value_of(await self.app._queue.wait(self.id, timeout, self._signature))
         return value
 
-    def value_sync(self, timeout: float | None = None) -> R_co:
+    def value_sync(self, timeout: Duration | None = None) -> R_co:
         """`value` for code without an event loop: blocks this thread, and asks at most every 50 ms."""
         value: R_co = value_of(self.app._queue.wait_sync(self.id, timeout, self._signature))
         return value
@@ -114,7 +115,7 @@ class Job(Generic[R_co]):
         """The last lines it wrote with `current_task().log(...)`, oldest first; `limit` is at most 1,000."""
         return await self.app._queue.logs(self.id, limit)
 
-    def watch(self, timeout: float | None = None) -> AsyncGenerator[TaskUpdate[R_co], None]:
+    def watch(self, timeout: Duration | None = None) -> AsyncGenerator[TaskUpdate[R_co], None]:
         """Each change of the task, as the server tells it, until it has ended: `async for update in job.watch()`.
 
         The first update says how the task is now; the last one is "complete", with its result, or "not_found" where

@@ -4,7 +4,6 @@ import logging
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from . import _options
@@ -15,7 +14,7 @@ log = logging.getLogger("ardiq")
 DEFAULT_MAX_RETRIES = 3
 _LONGEST_MS = 10 * 365 * 86_400_000
 
-Delay: TypeAlias = timedelta | float
+Delay: TypeAlias = _options.Duration
 """A timedelta or seconds."""
 
 
@@ -38,8 +37,11 @@ class Quadratic:
 
     unit: Delay = 1.0
 
+    def __post_init__(self) -> None:
+        _seconds("unit", self.unit)
+
     def __call__(self, tries: int, error: BaseException) -> float:
-        return tries * tries * _seconds(self.unit)
+        return tries * tries * _seconds("unit", self.unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,11 @@ class Fixed:
 
     delay: Delay
 
+    def __post_init__(self) -> None:
+        _seconds("delay", self.delay)
+
     def __call__(self, tries: int, error: BaseException) -> float:
-        return _seconds(self.delay)
+        return _seconds("delay", self.delay)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +81,15 @@ class ExponentialBackoff:
     cap: Delay = 3600.0
     jitter: bool = True
 
+    def __post_init__(self) -> None:
+        _seconds("base", self.base)
+        _seconds("cap", self.cap)
+        _options.finite("factor", self.factor, "a number")
+
     def __call__(self, tries: int, error: BaseException) -> float:
-        cap = _seconds(self.cap)
+        cap = _seconds("cap", self.cap)
         try:
-            longest = min(cap, _seconds(self.base) * self.factor ** (tries - 1))
+            longest = min(cap, _seconds("base", self.base) * self.factor ** (tries - 1))
         except OverflowError:
             longest = cap
         return random.uniform(0, longest) if self.jitter else longest  # no secret depends on it
@@ -121,9 +131,7 @@ class RetryRules:
         self._pause = _policy(retry, _options.integer("backoff_ms", backoff_ms, least=0))
         self._retry_on = _exception_types("retry_on", retry_on)
         self._give_up_on = _exception_types("give_up_on", give_up_on)
-        self.max_age_ms = 0 if max_age is None else _options.milliseconds("max_age", max_age)
-        if max_age is not None and self.max_age_ms <= 0:
-            raise ValueError(f"max_age must be positive, not {max_age}")
+        self.max_age_ms = 0 if max_age is None else _options.milliseconds("max_age", max_age, least=1)
 
     def decide(self, tries: int, error: BaseException) -> Decision:
         """What is to become of attempt `tries`, which raised this.
@@ -162,8 +170,8 @@ class RetryRules:
         if delays := [int(delay_ms) for delay_ms in asked if delay_ms is not None]:
             return min(max(0, *delays), _LONGEST_MS)
         try:
-            pause_ms = _options.milliseconds("what a retry policy returns", self._pause(tries, error))
-            return min(max(0, pause_ms), _LONGEST_MS)
+            pause_s = _options.amount_s("what a retry policy returns", self._pause(tries, error))
+            return round(min(max(0, pause_s * 1000), _LONGEST_MS))
         except Exception:
             log.exception("the retry policy failed; waiting the default time")
             return tries * tries * 1000
@@ -182,7 +190,7 @@ def _policy(value: Any, backoff_ms: int) -> Callable[[int, BaseException], Any]:
     if backoff_ms:
         raise ValueError("give retry or backoff_ms, not both")
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        delays = [_seconds(delay) for delay in value]
+        delays = [_seconds("each of retry", delay) for delay in value]
         if not delays:
             raise ValueError("retry must hold at least one delay")
         return lambda tries, error: delays[min(tries, len(delays)) - 1]
@@ -201,8 +209,5 @@ def _exception_types(name: str, value: Any) -> tuple[type[BaseException], ...] |
     return types
 
 
-def _seconds(delay: Any) -> float:
-    milliseconds = _options.milliseconds("a delay", delay)
-    if milliseconds < 0:
-        raise ValueError(f"a delay must not be negative: {delay!r}")
-    return milliseconds / 1000
+def _seconds(name: str, delay: Any) -> float:
+    return _options.milliseconds(name, delay) / 1000

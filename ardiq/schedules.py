@@ -3,7 +3,7 @@
 import hashlib
 from asyncio import get_running_loop
 from collections.abc import Sequence
-from datetime import timedelta, tzinfo
+from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from . import _options
@@ -105,14 +105,14 @@ class Schedules:
         task: str,
         spec: str | None = None,
         *,
-        every: timedelta | float | None = None,
+        every: _options.Duration | None = None,
         tz: str | tzinfo | None = None,
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
         priority: str | None = None,
         coalesce: bool = False,
         missed: str = "skip",
-        jitter: timedelta | float = 0,
+        jitter: _options.Duration = 0,
     ) -> None:
         """Make a schedule, or change the one of that name. Workers notice within ten seconds.
 
@@ -120,7 +120,7 @@ class Schedules:
             name: of the schedule.
             task: name of the task to enqueue.
             spec: cron expression of five fields, of six with seconds first, or a nickname such as "@daily".
-            every: period instead, a timedelta or seconds, at least 0.1.
+            every: period instead, a timedelta or seconds, at least 1 ms.
             tz: zone of `spec`; None for UTC.
             args: what to call the task with; values that JSON can carry, or that the annotations of a task of this app
                 make of it.
@@ -237,7 +237,7 @@ def define(
     priority: str | None,
     coalesce: bool,
     missed: str,
-    jitter: timedelta | float,
+    jitter: _options.Duration,
     source: str,
 ) -> dict[str, Any]:
     """A definition as the server keeps it."""
@@ -247,8 +247,6 @@ def define(
     app._producer.check_lane(lane)
     definition = {"task": task, "lane": lane, "source": source, "missed": missed, **timing.describe()}
     jitter_ms = _options.milliseconds("jitter", jitter)
-    if jitter_ms < 0:
-        raise ValueError(f"jitter must not be negative, not {jitter!r}")
     definition |= kept_as_task(app, task)
     return definition | ({"coalesce": True} if coalesce else {}) | ({"jitter_ms": jitter_ms} if jitter_ms else {})
 

@@ -2,10 +2,10 @@
 
 import copy
 from collections.abc import Callable, Coroutine
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from ._options import NO_OPTIONS, CallOptions
+from ._options import NO_OPTIONS, CallOptions, Duration
 from ._options import result_ttl as result_ttl_ms
 from ._signature import Signature
 from ._typing import R_co as Returned
@@ -80,13 +80,13 @@ class _Enqueueable(Generic[P, R_co]):
     ) -> Coroutine[Any, Any, T]: ...
     @overload
     def request(
-        self: "_Enqueueable[P, Coroutine[Any, Any, T]]", *args: Any, timeout: float | None, **kwargs: Any
+        self: "_Enqueueable[P, Coroutine[Any, Any, T]]", *args: Any, timeout: Duration | None, **kwargs: Any
     ) -> Coroutine[Any, Any, T]: ...
     @overload
     def request(self: "_Enqueueable[P, T]", *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
     @overload
     def request(
-        self: "_Enqueueable[P, T]", *args: Any, timeout: float | None, **kwargs: Any
+        self: "_Enqueueable[P, T]", *args: Any, timeout: Duration | None, **kwargs: Any
     ) -> Coroutine[Any, Any, T]: ...
     def request(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """Enqueue this call and wait for what it returns, in one call to the server.
@@ -110,12 +110,12 @@ class _Enqueueable(Generic[P, R_co]):
     def request_sync(self: "_Enqueueable[P, Coroutine[Any, Any, T]]", *args: P.args, **kwargs: P.kwargs) -> T: ...
     @overload
     def request_sync(
-        self: "_Enqueueable[P, Coroutine[Any, Any, T]]", *args: Any, timeout: float | None, **kwargs: Any
+        self: "_Enqueueable[P, Coroutine[Any, Any, T]]", *args: Any, timeout: Duration | None, **kwargs: Any
     ) -> T: ...
     @overload
     def request_sync(self: "_Enqueueable[P, T]", *args: P.args, **kwargs: P.kwargs) -> T: ...
     @overload
-    def request_sync(self: "_Enqueueable[P, T]", *args: Any, timeout: float | None, **kwargs: Any) -> T: ...
+    def request_sync(self: "_Enqueueable[P, T]", *args: Any, timeout: Duration | None, **kwargs: Any) -> T: ...
     def request_sync(self, *args: Any, **kwargs: Any) -> Any:
         """`request` for code without an event loop, from any thread: blocks it until the task has ended.
 
@@ -175,10 +175,10 @@ class Task(_Enqueueable[P, R_co]):
         schedule_ms: int = 0,
         expire_ms: int = 0,
         unique: bool | None = None,
-        delay: timedelta | float | None = None,
+        delay: Duration | None = None,
         at: datetime | None = None,
-        expire: timedelta | float | None = None,
-        result_ttl: timedelta | float | None = None,
+        expire: Duration | None = None,
+        result_ttl: Duration | None = None,
         queue: str | None = None,
     ) -> "BoundTask[P, R_co]":
         """The task with other options for the calls made through it.

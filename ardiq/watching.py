@@ -8,6 +8,7 @@ from . import _options
 from ._codec import from_json
 from ._mailbox import Outcome
 from ._objects import as_object
+from ._options import Duration
 from ._typing import R_co
 from .models import Progress, TaskResult
 
@@ -45,13 +46,13 @@ class Watching:
     _broker: "Broker"
     _queue: "Queue"
 
-    def watch(self, task_id: str, timeout: float | None = None) -> AsyncGenerator[TaskUpdate, None]:
+    def watch(self, task_id: str, timeout: Duration | None = None) -> AsyncGenerator[TaskUpdate, None]:
         """As `job.watch()`, for any task of this queue by its id."""
         return watch(self, task_id, timeout, None)
 
 
 def watch(
-    app: Watching, task_id: str, timeout: float | None, signature: "Signature | None"
+    app: Watching, task_id: str, timeout: Duration | None, signature: "Signature | None"
 ) -> AsyncGenerator[TaskUpdate, None]:
     """See `Job.watch`; a wrong timeout is refused here and now."""
     return _updates(app, task_id, _options.patience("timeout", timeout), signature)

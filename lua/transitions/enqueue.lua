@@ -21,6 +21,7 @@ local function read_options(text, now)
       errors.raise(errors.bad_argument(name .. ' must be a ' .. OPTIONS[name]))
     end
   end
+  if options.delay_ms and options.due_at then errors.raise(errors.bad_argument('give delay_ms or due_at, not both')) end
   local waiter_ttl_ms = options.waiter_ttl_ms or WAITER_TTL_MS
   if waiter_ttl_ms <= 0 then errors.raise(errors.bad_argument('waiter_ttl_ms must be positive')) end
   local fields = {}

@@ -2,7 +2,7 @@
 
 import zoneinfo
 from collections.abc import Iterable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -187,3 +187,29 @@ def hold(zone: ZoneInfo, change: Change, clock_times: list[tuple[int, int]]) -> 
     expected = fixed(clock_times, change, (today + timedelta(days=day) for day in range(-2, 4)))
     expected = [time_ms for time_ms in expected if at - DAY < time_ms <= at + DAY]
     assert occurrences(timing, at - DAY, at + DAY) == expected, (zone, change, clock_times)
+
+
+@pytest.mark.parametrize(
+    ("tz", "name", "offset"),
+    [
+        (timezone(timedelta(hours=2)), "UTC+02:00", timedelta(hours=2)),
+        (timezone(-timedelta(hours=3, minutes=30), "named"), "UTC-03:30", -timedelta(hours=3, minutes=30)),
+        (timezone(timedelta(seconds=1)), "UTC+00:00:01", timedelta(seconds=1)),
+        (timezone(timedelta(0)), None, timedelta(0)),
+        ("UTC+05:45", "UTC+05:45", timedelta(hours=5, minutes=45)),
+    ],
+)
+def test_a_zone_may_be_a_fixed_offset(tz: Any, name: str | None, offset: timedelta) -> None:
+    timing = Timing("30 6 * * *", None, tz)
+    assert timing.describe().get("tz") == name
+    again = Timing.of(timing.describe())
+    for moment in (ms(2026, 1, 1), ms(2026, 7, 1, 12)):
+        due = timing.after(moment)
+        assert again.after(moment) == due
+        wall = datetime.fromtimestamp(due / 1000, UTC) + offset
+        assert (wall.hour, wall.minute) == (6, 30)
+
+
+def test_a_period_may_be_short() -> None:
+    assert Timing(None, 0.001, None).after(5) == 6
+    assert Timing(None, timedelta(milliseconds=50), None).after(60) == 100

@@ -194,7 +194,6 @@ async def test_a_lane_is_first_in_first_out(app: Ardiq) -> None:
         {"at": lambda: datetime.now(UTC) + timedelta(minutes=5)},
         {"at": lambda: datetime.now(timezone(timedelta(hours=9))) + timedelta(minutes=5)},
         {"schedule_ms": lambda: int(time.time() * 1000) + 300_000},
-        {"delay_ms": 1, "schedule_ms": lambda: int(time.time() * 1000) + 300_000},
     ],
 )
 async def test_a_delayed_task_is_scheduled(app: Ardiq, add: Any, options: dict[str, Any]) -> None:
@@ -218,7 +217,7 @@ async def test_a_delay_passes(app: Ardiq, add: Any) -> None:
 
 
 async def test_what_is_due_already_runs_at_once(add: Any) -> None:
-    for options in ({"at": datetime.now(UTC) - timedelta(days=1)}, {"delay_ms": -5}, {"delay": 0}):
+    for options in ({"at": datetime.now(UTC) - timedelta(days=1)}, {"delay_ms": 0}, {"delay": 0}):
         job = await add.options(**options).enqueue(1)
         assert await job.status() == "queued"
 
@@ -369,12 +368,11 @@ async def test_enqueue_many_takes_prepared_calls_only(app: Ardiq, add: Any) -> N
 
 
 def test_a_prepared_call_tells_what_it_is(add: Any) -> None:
-    call: PreparedTask = add.options(
-        task_id="x", priority="low", delay_ms=1, schedule_ms=2, expire_ms=3, unique=True
-    ).prepare(1, b=2)
+    call: PreparedTask = add.options(task_id="x", priority="low", delay_ms=1, expire_ms=3, unique=True).prepare(1, b=2)
     assert (call.name, call.args, call.kwargs) == ("add", (1,), {"b": 2})
     assert (call.task_id, call.priority, call.delay_ms) == ("x", "low", 1)
-    assert (call.schedule_ms, call.expire_ms, call.unique) == (2, 3, True)
+    assert (call.schedule_ms, call.expire_ms, call.unique) == (0, 3, True)
+    assert add.options(schedule_ms=2).prepare().schedule_ms == 2
     plain: PreparedTask = add.prepare(1)
     assert (plain.task_id, plain.priority, plain.delay_ms, plain.unique) == (None, None, 0, False)
 

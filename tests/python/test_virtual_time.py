@@ -219,3 +219,21 @@ async def test_an_abort_on_the_way(lonely: Ardiq, clock: Clock) -> None:
         assert result is not None
         assert result.aborted
     assert ran == []
+
+
+async def test_a_queue_that_is_first_used_while_the_clock_moves() -> None:
+    app, clock = Ardiq("redis://nowhere.invalid"), Clock()
+
+    @app.task
+    async def inner() -> None: ...
+
+    @app.task
+    async def outer() -> None:
+        await inner.options(queue="other").enqueue()
+        await inner.options(queue="third", delay=60).enqueue()
+
+    async with inline(app, clock=clock):
+        job = await outer.options(delay=60).enqueue()
+        ran = await clock.advance(minutes=5)
+        assert [each.app.queue_name for each in ran] == ["default", "other", "third"]
+        assert ran[0] == job
