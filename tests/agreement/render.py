@@ -1,4 +1,4 @@
-"""Renders the tables of lua/README.md and docs/storage.md from lua/protocol.json.
+"""Renders the tables of lua/README.md and docs/storage.md from lua/protocol.json, and those of docs/configuration.md.
 
 With `--write` it puts them between the markers `<!-- rendered: NAME -->` and `<!-- /rendered -->`; without, it only
 says, by its exit code, whether they are up to date.
@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import options
+
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = (ROOT / "lua/README.md", ROOT / "docs/storage.md")
+DOCUMENTS = (ROOT / "lua/README.md", ROOT / "docs/storage.md", ROOT / "docs/configuration.md")
 PROTOCOL: dict[str, Any] = json.loads((ROOT / "lua/protocol.json").read_text())
 OWNERS = {
     "record": "a time to live once it has finished, unless it is a dead letter; until then it is listed in exactly one "
@@ -103,6 +105,7 @@ def tables() -> dict[str, str]:
         "functions": _functions(),
         "calls": _calls(),
         "errors": _table(("error", "in Python", "when", "remedy"), *errors),
+        **{name: _table(*rows) for name, rows in options.tables().items()},
     }
 
 
