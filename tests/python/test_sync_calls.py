@@ -208,7 +208,7 @@ async def test_the_value_or_the_error(app: Ardiq) -> None:
         late.value_sync(timeout=1)
     with pytest.raises(TimeoutError):
         app.ref("none").enqueue_sync().value_sync(timeout=0.01)
-    with pytest.raises(TypeError, match="timeout must be seconds or None"):
+    with pytest.raises(TypeError, match="timeout must be a timedelta or seconds, not str"):
         await good.value(timeout="5")  # type: ignore[arg-type]
 
 
