@@ -26,13 +26,13 @@ SUITE := tests/python tests/model --ignore=tests/python/test_docs.py --ignore=te
 SEED ?= 1
 
 .PHONY: demo test check bench leaks chaos small-chaos soak fmt render style types rust python pythons servers packages develop
-.PHONY: release clean
+.PHONY: release clean compat
 .NOTPARALLEL:
 
 demo: release
 	@cd docs/demo && PATH="$(BIN):$$PATH" $(BIN)/python census.py
 
-test: develop style types rust packages servers python pythons small-chaos
+test: develop style types rust packages servers python compat pythons small-chaos
 check: test
 
 bench: release
@@ -83,6 +83,11 @@ rust: develop
 
 python: develop
 	$(PYTEST)
+
+# The same programs on ArdiQ 1.2, from PyPI in an environment of its own, and here.
+compat: develop
+	.ci/compat $(VENV)/ardiq-1.2
+	$(PYTEST) tests/compat
 
 # Again on every other Python that this machine has.
 pythons: develop

@@ -335,7 +335,7 @@ class Line:
                         answer.set_result(value)
                     elif (error := refusal(value)) is None:
                         if value == EXISTS:
-                            answer.job.existed = True
+                            object.__setattr__(answer.job, "existed", True)
                         answer.set_result(answer.job)
                     else:
                         answer.set_exception(error)

@@ -51,9 +51,7 @@ class InlineBroker:
         return other
 
     def line(self, loop: asyncio.AbstractEventLoop) -> "InlineLine":
-        """The one line; tasks run on the loop that entered `inline`, and are asked about there."""
-        if loop is not self.own.loop:
-            raise RuntimeError("the app runs inline on another event loop: use it on the one that entered inline(app)")
+        """The one line; a task runs on the loop where it is enqueued, which a test client has of its own."""
         return self.own
 
     @property
@@ -127,7 +125,7 @@ class InlineLine:
 
     def enqueue(self, job: Job, record: Sequence[Any], sent: Enqueued) -> None:
         """Run one task; `sent` becomes its job when it has ended, at once where it must wait or exists already."""
-        job.existed = self.library.enqueue(*record) == EXISTS
+        object.__setattr__(job, "existed", self.library.enqueue(*record) == EXISTS)
         if not self.library.ready:
             sent.set_result(job)
             return
@@ -159,7 +157,7 @@ class InlineLine:
 
     async def watch(self, task_id: str, timeout: float | None) -> AsyncGenerator[Change | Outcome | None, None]:
         """Each change of a task from now on, looked for in memory; see `Watch.changes`."""
-        deadline = inf if timeout is None else self.loop.time() + timeout
+        deadline = inf if timeout is None else asyncio.get_running_loop().time() + timeout
         last, told = None, None
         while (task := self.library.tasks.get(task_id)) is not None and task.is_unfinished:
             change = Change(task.state, task.number("tries"), task.record.get("progress", b""))
@@ -167,7 +165,7 @@ class InlineLine:
             if change != last or task.told[told:]:
                 last, news, told = change, tuple(task.told[told:]), len(task.told)
                 yield change._replace(told=news)
-            elif self.loop.time() >= deadline:
+            elif asyncio.get_running_loop().time() >= deadline:
                 raise too_late(task_id, timeout)
             else:
                 await asyncio.sleep(_LOOK_S)
@@ -232,7 +230,7 @@ class InlineLine:
             await self._start(task)
 
     def _start(self, task: InlineTask) -> "asyncio.Task[None]":
-        run = self.loop.create_task(self._run(task), context=self._context.copy())
+        run = asyncio.get_running_loop().create_task(self._run(task), context=self._context.copy())
         self._runs.add(run)
         run.add_done_callback(self._runs.discard)
         return run
@@ -254,7 +252,7 @@ class InlineLine:
             record["lane"].decode(), task.number("tries"), task.number("enqueued_at"),
         )  # fmt: skip
         attempts.taken_at = self.library.now_ms() / 1000
-        attempt = self.loop.create_task(attempts.runner(name)(claim), context=self._context.copy())
+        attempt = asyncio.get_running_loop().create_task(attempts.runner(name)(claim), context=self._context.copy())
         attempts.running[token] = attempt
         self._tokens[task.id] = token
         try:
@@ -304,7 +302,7 @@ class InlineMailbox:
 
     @contextmanager
     def wish(self, task_id: str, timeout: float | None) -> Iterator[Any]:
-        future = self._line.loop.create_future()
+        future = asyncio.get_running_loop().create_future()
         future.set_result(None)  # it has ended when its enqueue is answered: ask for the outcome
         yield SimpleNamespace(ttl_ms=0, future=future)
 

@@ -23,8 +23,10 @@ def durability(value: Any) -> Durability:
     return "replicated" if value == "replicated" else "primary"
 
 
-def integer(name: str, value: Any, *, least: int | None = None) -> int:
-    """An int, at least that large."""
+def integer(name: str, value: Any, *, least: int | None = None, default: int | None = None) -> int:
+    """An int, at least that large; the default, if there is one, where it is None."""
+    if value is None and default is not None:
+        return default
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int, not {_kind(value)}")
     if least is not None and value < least:

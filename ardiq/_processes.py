@@ -55,11 +55,11 @@ def importable_name(fn: Any, name: str) -> tuple[str, str]:
     """Module and path under which a child process finds a function.
 
     Raises:
-        ValueError: it has none.
+        TypeError: it has none.
     """
     module, path = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
     if not module or not path or "<" in path:
-        raise ValueError(
+        raise TypeError(
             f"task {name!r}: executor='process' needs a function at the top level of a module, which the child process "
             f"imports; {path or fn!r} cannot be imported"
         )

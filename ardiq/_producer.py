@@ -50,7 +50,7 @@ class Producer:
         sent = Enqueued(loop=loop)
         try:
             record = self._record(task, args, kwargs, options)
-            self._broker.line(loop).enqueue(Job(self._app, record[0], task._signature), record, sent)
+            self._broker.line(loop).enqueue(Job(self._app, record[0], signature=task._signature), record, sent)
         except Exception as error:
             sent.set_exception(error)
         return sent
@@ -70,14 +70,13 @@ class Producer:
         loop = get_running_loop()
         sent = Enqueued(loop=loop)
         record = self._record(task, args, kwargs, options, task_id, extra)
-        self._broker.line(loop).enqueue(Job(self._app, record[0], task._signature), record, sent)
+        self._broker.line(loop).enqueue(Job(self._app, record[0], signature=task._signature), record, sent)
         return await sent
 
     async def enqueue_many(self, tasks: Iterable[PreparedTask]) -> list[Job]:
         """Send many tasks at once; nothing is sent if one of them is wrong."""
-        prepared = list(tasks)
+        prepared = [self._own(each, "enqueue_many") for each in tasks]
         for each in prepared:
-            self._own(each, "enqueue_many")
             self.check_lane(each._options.priority or each._task.priority)
         hooked = bool(self._app._enqueue_hooks)
         records: list[Record] = []
@@ -101,11 +100,11 @@ class Producer:
 
     def enqueue_sync(self, prepared: Sequence[PreparedTask]) -> list[Job]:
         """Send tasks from code without an event loop; blocks this thread, with the GIL released."""
-        records = [self.record_sync(self._own(each, "enqueue_many_sync")) for each in prepared]
-        return _typed(self.send_sync(records), prepared)
+        own = [self._own(each, "enqueue_many_sync") for each in prepared]
+        return _typed(self.send_sync([self.record_sync(each) for each in own]), own)
 
     def _own(self, call: Any, taker: str) -> PreparedTask:
-        prepared = held_back(call, taker)
+        prepared = held_back(call, taker, self._app)
         app = prepared._task.app
         if app is not self._app and app is not app._root:
             raise ValueError(
@@ -273,15 +272,18 @@ class Producer:
         return task_id, {"headers": to_json(headers).decode()}
 
 
-def held_back(call: Any, taker: str) -> PreparedTask:
-    """The call, if it is one.
+def held_back(call: Any, taker: str, app: "Ardiq | None" = None) -> PreparedTask:
+    """The call, if it is one; that of `app` where it does not say of which.
 
     Raises:
         TypeError: it is something else than `task.prepare(...)` gives.
     """
-    if not isinstance(call, PreparedTask):
-        raise TypeError(f"{taker} takes task.prepare(...), not {type(call).__name__}")
-    return call
+    if isinstance(call, PreparedTask):
+        if app is not None:
+            return call._at(app)
+        if hasattr(call, "_task"):
+            return call
+    raise TypeError(f"{taker} takes task.prepare(...), not {type(call).__name__}")
 
 
 def _flat(records: Sequence[Record]) -> list[str | bytes]:
@@ -296,7 +298,7 @@ def _answered(jobs: list[Job], answers: Sequence[Any]) -> list[Job]:
     """
     refused = [refusal(answer) for answer in answers]
     for job, answer in zip(jobs, answers, strict=True):
-        job.existed = answer == EXISTS
+        object.__setattr__(job, "existed", answer == EXISTS)
     first = next((error for error in refused if error is not None), None)
     if first is None:
         return jobs
@@ -316,5 +318,5 @@ def _partly_sent(error: ArdiqError, jobs: list[Job]) -> ArdiqError:
 def _typed(jobs: list[Job], calls: Sequence[PreparedTask]) -> list[Job]:
     """The jobs of calls, which know the types of their results."""
     for job, call in zip(jobs, calls, strict=True):
-        job._signature = call._task._signature
+        object.__setattr__(job, "_signature", call._task._signature)
     return jobs

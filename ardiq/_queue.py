@@ -140,7 +140,7 @@ class Queue:
 
     async def size(self) -> int:
         counts = await self._counts()
-        return counts["queued"] + counts["scheduled"] + counts["held"]
+        return counts["queued"] + counts["scheduled"] + counts["held"] + counts["running"]
 
     def decode(self, outcome: Outcome, signature: Signature | None = None) -> TaskResult:
         """An outcome as callers see it; with the signature of its task, its value is of the type that says."""

@@ -69,9 +69,10 @@ class Settings:
         return None if self._weights is None else dict(self._weights)
 
     @property
-    def limits(self) -> dict[str, int] | None:
+    def limits(self) -> dict[str, int]:
         """How many tasks of a lane one worker runs at once, for lanes that have a limit."""
-        return None if self._limits is None else dict(self._limits)
+        limits = self._limits or {}
+        return {lane: limits[lane] for lane in self._priorities if lane in limits}
 
     @property
     def worker_id(self) -> str:

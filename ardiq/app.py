@@ -103,7 +103,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
     def __init__(
         self,
         redis_url: str | None = None,
-        queue_name: str = "default",
+        queue_name: str | None = "default",
         priorities: list[str] | None = None,
         worker_id: str | None = None,
         *,
@@ -112,13 +112,13 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         limits: dict[str, int] | None = None,
         serializer: Callable[[Any], bytes] | None = None,
         deserializer: Callable[[bytes], Any] | None = None,
-        cron_poll_s: Delay = 1.0,
-        concurrency: int = 16,
+        cron_poll_s: Delay | None = 1.0,
+        concurrency: int | None = 16,
         prefetch: int | None = None,
-        idle_timeout_ms: int = 60_000,
-        poll_block_ms: int = 5_000,
-        result_ttl_ms: int = 300_000,
-        burst: bool = False,
+        idle_timeout_ms: int | None = 60_000,
+        poll_block_ms: int | None = 5_000,
+        result_ttl_ms: int | None = 300_000,
+        burst: bool | None = False,
         broker_timeout_ms: int = 5_000,
         durability: _options.Durability = "primary",
         max_lost: int = 3,
@@ -137,7 +137,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
     ) -> None:
         super().__init__()
         self._redis_url = _url(redis_url)
-        self._queue_name = _options.key_part("queue_name", queue_name)
+        self._queue_name = _options.key_part("queue_name", "default" if queue_name is None else queue_name)
         self._priorities = _options.lanes(priorities)
         self._lanes = frozenset(self._priorities)
         if default_priority is None:
@@ -150,13 +150,13 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             self._weights = {lane: self._weights.get(lane, 1) for lane in self._priorities}
         self._limits = _options.by_lane("limits", limits, self._lanes)
         self._worker_id = _worker_id() if worker_id is None else _options.text("worker_id", worker_id)
-        self._concurrency = _options.integer("concurrency", concurrency, least=1)
+        self._concurrency = _options.integer("concurrency", concurrency, least=1, default=16)
         self._prefetch = None if prefetch is None else _options.integer("prefetch", prefetch, least=0)
-        self._idle_timeout_ms = _options.integer("idle_timeout_ms", idle_timeout_ms, least=1)
-        self._poll_block_ms = _options.integer("poll_block_ms", poll_block_ms, least=1)
-        self._result_ttl_ms = _options.integer("result_ttl_ms", result_ttl_ms)
+        self._idle_timeout_ms = _options.integer("idle_timeout_ms", idle_timeout_ms, least=1, default=60_000)
+        self._poll_block_ms = _options.integer("poll_block_ms", poll_block_ms, least=1, default=5_000)
+        self._result_ttl_ms = _options.integer("result_ttl_ms", result_ttl_ms, default=300_000)
         self._cron_poll_s = _options.seconds("cron_poll_s", cron_poll_s) or 1.0
-        self._burst = _options.boolean("burst", burst)
+        self._burst = _options.boolean("burst", False if burst is None else burst)
         self.allow_eviction = _options.boolean("allow_eviction", allow_eviction)
         self._max_lost = _options.integer("max_lost", max_lost, least=1)
         self._unknown_task_wait_ms = _options.milliseconds("unknown_task_wait", unknown_task_wait)
@@ -232,7 +232,6 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
     def task(
         self,
         fn: Callable[..., Any] | None = None,
-        /,
         *,
         name: str | None = None,
         max_retries: int = DEFAULT_MAX_RETRIES,
@@ -304,7 +303,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             entry = Registered(task, function, retries, timeout_s, process)
             if process is not None:
                 if entry.is_async:
-                    raise ValueError(
+                    raise TypeError(
                         f"task {task.name!r}: executor='process' is for `def`; an `async def` runs on the worker's "
                         "loop and can be stopped there"
                     )
@@ -522,7 +521,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         return self._queue.abort_sync(task_id)
 
     async def queue_size(self) -> int:
-        """How many tasks wait, scheduled and held ones included."""
+        """How many tasks have not ended: those that wait, scheduled and held ones included, and those that run."""
         return await self._queue.size()
 
     async def dead_letters(self, limit: int = 100) -> list[DeadLetter]:

@@ -1,6 +1,7 @@
 """The handle of an enqueued task."""
 
 from collections.abc import AsyncGenerator
+from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
 from ._options import Duration
@@ -14,7 +15,18 @@ if TYPE_CHECKING:
     from .app import Ardiq
 
 
-class Job(Generic[R_co]):
+class _Known:
+    """Of a job, what has no part in whether two are equal."""
+
+    __slots__ = ("_signature", "existed")
+
+    existed: bool
+    """Whether an enqueue added nothing, because an unfinished task had this id."""
+    _signature: "Signature | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Job(_Known, Generic[R_co]):
     """An enqueued task: its app and its id.
 
     `existed`: nothing was added, because an unfinished task has this id. Only the job that an enqueue under your
@@ -24,24 +36,14 @@ class Job(Generic[R_co]):
     """
 
     __match_args__ = ("app", "id")
-    __slots__ = ("_signature", "app", "existed", "id")
+    app: "Ardiq"
+    id: str
+    _: KW_ONLY
+    signature: InitVar["Signature | None"] = None
 
-    def __init__(self, app: "Ardiq", id: str, _signature: "Signature | None" = None) -> None:
-        self.app = app
-        self.id = id
-        self.existed = False
-        self._signature = _signature
-
-    def __repr__(self) -> str:
-        return f"Job(app={self.app!r}, id={self.id!r})"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Job):
-            return NotImplemented
-        return self.id == other.id and self.app is other.app
-
-    def __hash__(self) -> int:
-        return hash((id(self.app), self.id))
+    def __post_init__(self, signature: "Signature | None") -> None:
+        object.__setattr__(self, "existed", False)
+        object.__setattr__(self, "_signature", signature)
 
     async def result(self, timeout: Duration | None = None) -> TaskResult[R_co] | None:
         """How the task ended.

@@ -290,7 +290,7 @@ class TaskMetrics:
     aborted: int
     run: Histogram
     wait: Histogram
-    abandoned_threads: int
+    abandoned_threads: int = 0
 
 
 class State(SimpleNamespace):

@@ -1,7 +1,11 @@
 """Tasks: what `@app.task` makes of a function, and the ways to enqueue it."""
 
+import asyncio
 import copy
+import inspect
+import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
@@ -20,6 +24,14 @@ R_co = TypeVar("R_co", covariant=True)  # what the function returns: a coroutine
 T = TypeVar("T")
 
 REQUEST_TIMEOUT_S = 30.0
+
+
+def _mark_as_coroutine_function(function: Any) -> None:
+    """For who asks before a call, such as Starlette's `BackgroundTasks` and `unittest.mock`: it is to be awaited."""
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(function)
+    else:
+        function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
 
 
 class _Enqueueable(Generic[P, R_co]):
@@ -72,7 +84,9 @@ class _Enqueueable(Generic[P, R_co]):
 
         def prepare(self, *args: P.args, **kwargs: P.kwargs) -> "PreparedTask":
             """The call that `enqueue` would make, for `app.enqueue_many`."""
-            return PreparedTask(self._task, args, kwargs, self._options)
+            return PreparedTask._of(self._task, args, kwargs, self._options)
+
+        _mark_as_coroutine_function(enqueue)
 
     @overload
     def request(
@@ -128,7 +142,7 @@ class _Enqueueable(Generic[P, R_co]):
             ```
         """
         task, timeout = self._task, kwargs.pop("timeout", REQUEST_TIMEOUT_S)
-        return task.app._producer.request_sync(PreparedTask(task, args, kwargs, self._options), timeout)
+        return task.app._producer.request_sync(PreparedTask._of(task, args, kwargs, self._options), timeout)
 
 
 class Task(_Enqueueable[P, R_co]):
@@ -248,53 +262,61 @@ class BoundTask(_Enqueueable[P, R_co]):
         return self.task if self._queue is None else self.task._on(self.task.app.queue(self._queue))
 
 
-class PreparedTask(Generic[Returned]):
-    """A call held back, so that `app.enqueue_many` can send many at once."""
+class _Origin:
+    """Of a held back call, what its fields do not say; unset where it was not made by `task.prepare`."""
 
-    __slots__ = ("_options", "_task", "args", "kwargs")
+    __slots__ = ("_options", "_task")
 
-    def __init__(
-        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
-    ) -> None:
-        self._task = task
-        self.args = args
-        self.kwargs = kwargs
-        self._options = options
+    _task: Task[..., Any]
+    _options: CallOptions
 
-    def __repr__(self) -> str:
-        return f"PreparedTask(name={self.name!r}, args={self.args!r}, kwargs={self.kwargs!r})"
 
-    @property
-    def name(self) -> str:
-        """The task's name."""
-        return self._task.name
+@dataclass(frozen=True, slots=True)
+class PreparedTask(_Origin, Generic[Returned]):
+    """A call held back, so that `app.enqueue_many` can send many at once.
 
-    @property
-    def task_id(self) -> str | None:
-        """The id that was chosen for it, if any."""
-        return self._options.task_id
+    Attributes:
+        name: the task's name.
+        task_id: the id that was chosen for it, if any.
+        priority: the lane that was chosen for it, if any.
+        delay_ms: how long to wait before it may start.
+        schedule_ms: the moment before which it does not start, in ms since the epoch.
+        expire_ms: within what it must be started.
+        unique: whether an identical call that waits or runs takes its place.
+    """
 
-    @property
-    def priority(self) -> str | None:
-        """The lane that was chosen for it, if any."""
-        return self._options.priority or self._task.priority
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    task_id: str | None
+    priority: str | None
+    delay_ms: int
+    schedule_ms: int
+    expire_ms: int
+    unique: bool = False
 
-    @property
-    def delay_ms(self) -> int:
-        """How long to wait before it may start."""
-        return self._options.delay_ms
+    @classmethod
+    def _of(
+        cls, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> "PreparedTask[Any]":
+        """A call of a task of some app."""
+        unique = task.unique if options.unique is None else options.unique
+        lane, times = options.priority or task.priority, (options.delay_ms, options.schedule_ms, options.expire_ms)
+        call = cls(task.name, args, kwargs, options.task_id, lane, *times, unique)
+        object.__setattr__(call, "_task", task)
+        object.__setattr__(call, "_options", options)
+        return call
 
-    @property
-    def schedule_ms(self) -> int:
-        """The moment before which it does not start, in ms since the epoch."""
-        return self._options.schedule_ms
-
-    @property
-    def expire_ms(self) -> int:
-        """Within what it must be started."""
-        return self._options.expire_ms
-
-    @property
-    def unique(self) -> bool:
-        """Whether an identical call that waits or runs takes its place."""
-        return self._task.unique if self._options.unique is None else self._options.unique
+    def _at(self, app: "Ardiq") -> "PreparedTask[Any]":
+        """This call as that of an app, where nobody said of which: it was made by hand, or replaced, or unpickled."""
+        if hasattr(self, "_task"):
+            return self
+        options = CallOptions(
+            task_id=self.task_id,
+            priority=self.priority,
+            delay_ms=self.delay_ms,
+            schedule_ms=self.schedule_ms,
+            expire_ms=self.expire_ms,
+            unique=self.unique,
+        )
+        return PreparedTask._of(app.ref(self.name), self.args, self.kwargs, options)

@@ -232,7 +232,7 @@ def test_they_can_be_read(lanes_of: Any) -> None:
     app = lanes_of(weights={"high": 3}, limits={"low": 2})
     assert app.weights == {"low": 1, "high": 3}
     assert app.limits == {"low": 2}
-    assert (lanes_of().weights, lanes_of().limits) == (None, None)
+    assert (lanes_of().weights, lanes_of().limits) == (None, {})
 
 
 def blocks(app: Ardiq) -> int:

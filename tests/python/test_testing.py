@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Any
@@ -147,8 +148,35 @@ async def test_misuse_is_refused(lonely: Ardiq) -> None:
         with pytest.raises(RuntimeError, match="runs already"):
             async with inline(lonely):
                 pass
-        with pytest.raises(RuntimeError, match="another event loop"):
-            await asyncio.to_thread(asyncio.run, lonely.queue_size())
+
+
+async def test_on_another_event_loop_as_under_a_test_client(lonely: Ardiq) -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    @lonely.task
+    async def where() -> int:
+        loops.append(asyncio.get_running_loop())
+        await asyncio.sleep(0)
+        return 5
+
+    async def request() -> object:
+        job = await where.enqueue()
+        result = await job.result(timeout=5)
+        return result and result.value
+
+    async with inline(lonely):
+        job = await where.enqueue()
+
+        async def ask() -> object:
+            result = await job.result()
+            return result and result.value
+
+        # As a test client does, which blocks the test's own loop meanwhile.
+        with ThreadPoolExecutor() as pool:
+            assert pool.submit(asyncio.run, request()).result(timeout=20) == 5
+            assert pool.submit(asyncio.run, ask()).result(timeout=20) == 5
+        assert loops[0] is asyncio.get_running_loop()
+        assert loops[1] is not loops[0]
 
 
 async def test_an_abort_in_the_very_first_turn(lonely: Ardiq) -> None:

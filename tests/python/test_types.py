@@ -171,7 +171,7 @@ async def test_results_come_back_as_annotated(app: Ardiq, hint: Any, sent: Any, 
     job = await worker.enqueue()
     await drain(app)
     known: Any = type(worker)(app, "give", give)
-    job._signature = known._signature
+    object.__setattr__(job, "_signature", known._signature)
     for result in [await job.result(), await job.result(timeout=5), job.result_sync()]:
         assert result is not None
         assert (result.value, type(result.value)) == (expected, type(expected))

@@ -1,0 +1,76 @@
+"""What differs from ArdiQ 1.2: by program and observation. `docs/coming-from.md` tells users."""
+
+_REFUSED = "what cannot work is refused where it is said, by name; 1.2 failed later, or did something else"
+_CRON = "cronsim's syntax: nicknames, names of days and months, seconds"
+_BRACES = "braces mark the hash slot of a queue's keys"
+_RESULT = "1.2 settled it with a result that nobody could read"
+_ONCE = "`abort` of a task that is aborted is True: a call repeated after a lost reply says the same"
+_EXPIRED = "an expired task has a result that says so; 1.2 forgot it"
+
+DELIBERATE: dict[str, dict[str, str]] = {
+    "inlined": {
+        "gives": "`async with inline(app) as app`",
+        "unknown": "says why it was set aside",
+    },
+    "outcomes": {
+        "returns keys": "dicts with keys that are no strings arrive; 1.2 stored what it could not read",
+        "returns set": _RESULT,
+        "returns object": _RESULT,
+        "abort twice": _ONCE,
+        "abort it again": _ONCE,
+        "result before now": "a time that is over is one: TimeoutError, not OverflowError",
+        "size after abort": "a queued task ends at once when aborted, not when a worker comes to it",
+        "expired: status": _EXPIRED,
+        "expired: result": _EXPIRED,
+    },
+    "schedules": {
+        "cron '0 0 31 2 *'": "a day that never comes is refused at the decorator; 1.2 logged an error each second",
+        "cron '@daily'": _CRON,
+        "cron '0 3 * * mon'": _CRON,
+        "cron '0 3 * jan *'": _CRON,
+        "cron '* * * * * *'": _CRON,
+        "every '5'": _REFUSED,
+        "every True": _REFUSED,
+        "tz 5": _REFUSED,
+    },
+    "surface": {
+        "default prefetch": "None: adapted to how long tasks take",
+        "of lanes: prefetch": "None: adapted to how long tasks take",
+        "default poll_block_ms": "longer: an abort or a stop does not wait for it",
+        "weights={}": "no weights; 1.2 demanded one for each lane",
+        "a weight is missing": "1 for a lane that is not named; 1.2 demanded one for each lane",
+        "options: a delay and a moment": _REFUSED,
+        "priorities=[]": "ValueError, not IndexError",
+        **dict.fromkeys(("queue '{tenant}'", "queue 'a{b'", "queue 'a}b'"), _BRACES),
+        **dict.fromkeys(
+            (
+                "concurrency=0", "idle_timeout_ms=0", "poll_block_ms=0", "queue_name=''", "cron_poll_s=0",
+                "worker_id=''", "nothing=1", "twice a lane", "queue 'a\\nb'", "task({'max_retries': -1})",
+                "task({'backoff_ms': -1})", "task({'timeout': 0})", "task({'timeout': -1})",
+                "task({'max_retries': None})", "task({'backoff_ms': None})", "task({'unique': None})",
+                "task({'unique': 1})", "options({'delay_ms': 1.5})", "options({'delay_ms': None})",
+                "options({'schedule_ms': None})", "options({'expire_ms': None})", "options({'unique': 1})",
+            ),
+            _REFUSED,
+        ),
+    },
+}  # fmt: skip
+
+_HEADERS = "headers that are not plain JSON are refused, with an own serializer too"
+_CANCELLED = "a task that cancels itself is tried again; in 1.2 it is aborted"
+_OCCURRENCE = "occurrences are made by the server: they pass no `on_enqueue` and have ids of another form"
+_MAIN = "a task of the program that was started cannot run in a child process"
+
+# Not meant: to be mended. Nothing may be added here without an entry in the docs.
+OPEN: dict[str, dict[str, str]] = {
+    "child": {
+        "bound": "a task that its module has under another name only is not found by a child process",
+        "logged": "log records of a child process go to its own stderr, not through the worker's handlers",
+    },
+    "child_of_main": {"run": _MAIN, "result": _MAIN},
+    "hooks": {
+        **{f"{kind}: {what}": _HEADERS for kind in ("bytes", "pickled") for what in ("enqueued", "result", "seen")},
+        **{f"cron: {what}": _OCCURRENCE for what in ("id", "headers", "passed on_enqueue", "call")},
+    },
+    "outcomes": dict.fromkeys(("outcome: cancels itself", "outcome: raises cancelled", "on_error"), _CANCELLED),
+}
