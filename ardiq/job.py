@@ -1,7 +1,7 @@
 """The handle of an enqueued task."""
 
 from collections.abc import AsyncGenerator
-from dataclasses import KW_ONLY, InitVar, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
 from ._options import Duration
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Known:
-    """Of a job, what has no part in whether two are equal."""
+    """Of a job, what has no part in whether two are equal. Set where it is something else than for most."""
 
     __slots__ = ("_signature", "existed")
 
@@ -24,8 +24,15 @@ class _Known:
     """Whether an enqueue added nothing, because an unfinished task had this id."""
     _signature: "Signature | None"
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "existed":
+            return False
+        if name == "_signature":
+            return None
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, init=False)
 class Job(_Known, Generic[R_co]):
     """An enqueued task: its app and its id.
 
@@ -38,12 +45,13 @@ class Job(_Known, Generic[R_co]):
     __match_args__ = ("app", "id")
     app: "Ardiq"
     id: str
-    _: KW_ONLY
-    signature: InitVar["Signature | None"] = None
 
-    def __post_init__(self, signature: "Signature | None") -> None:
-        object.__setattr__(self, "existed", False)
-        object.__setattr__(self, "_signature", signature)
+    def __init__(self, app: "Ardiq", id: str, *, signature: "Signature | None" = None) -> None:
+        # One is made for each task that is enqueued: the slots themselves are the fastest way around `frozen`.
+        _set_app(self, app)
+        _set_id(self, id)
+        if signature is not None:
+            _set_signature(self, signature)
 
     async def result(self, timeout: Duration | None = None) -> TaskResult[R_co] | None:
         """How the task ended.
@@ -151,3 +159,7 @@ class Job(_Known, Generic[R_co]):
     def abort_sync(self) -> bool:
         """`abort` for code without an event loop; blocks this thread until the server has answered."""
         return self.app.abort_sync(self.id)
+
+
+_set_app, _set_id = Job.__dict__["app"].__set__, Job.__dict__["id"].__set__
+_set_signature = _Known.__dict__["_signature"].__set__

@@ -270,6 +270,23 @@ class _Origin:
     _task: Task[..., Any]
     _options: CallOptions
 
+    def __getattr__(self, name: str) -> Any:
+        # A call is made for each task of a batch, and few are asked: what its task and options say waits for that.
+        if name in _SAID and hasattr(self, "_task"):
+            return _SAID[name](self._task, self._options)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+_SAID: dict[str, Callable[[Task[..., Any], CallOptions], Any]] = {
+    "name": lambda task, options: task.name,
+    "task_id": lambda task, options: options.task_id,
+    "priority": lambda task, options: options.priority or task.priority,
+    "delay_ms": lambda task, options: options.delay_ms,
+    "schedule_ms": lambda task, options: options.schedule_ms,
+    "expire_ms": lambda task, options: options.expire_ms,
+    "unique": lambda task, options: task.unique if options.unique is None else options.unique,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class PreparedTask(_Origin, Generic[Returned]):
@@ -300,11 +317,11 @@ class PreparedTask(_Origin, Generic[Returned]):
         cls, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> "PreparedTask[Any]":
         """A call of a task of some app."""
-        unique = task.unique if options.unique is None else options.unique
-        lane, times = options.priority or task.priority, (options.delay_ms, options.schedule_ms, options.expire_ms)
-        call = cls(task.name, args, kwargs, options.task_id, lane, *times, unique)
-        object.__setattr__(call, "_task", task)
-        object.__setattr__(call, "_options", options)
+        call = _new(cls)
+        _set_task(call, task)
+        _set_options(call, options)
+        _set_args(call, args)
+        _set_kwargs(call, kwargs)
         return call
 
     def _at(self, app: "Ardiq") -> "PreparedTask[Any]":
@@ -320,3 +337,9 @@ class PreparedTask(_Origin, Generic[Returned]):
             unique=self.unique,
         )
         return PreparedTask._of(app.ref(self.name), self.args, self.kwargs, options)
+
+
+# The slots themselves are the fastest way around `frozen`.
+_new = object.__new__
+_set_task, _set_options = _Origin.__dict__["_task"].__set__, _Origin.__dict__["_options"].__set__
+_set_args, _set_kwargs = PreparedTask.__dict__["args"].__set__, PreparedTask.__dict__["kwargs"].__set__

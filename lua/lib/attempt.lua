@@ -7,8 +7,8 @@ local HELD = { 'state', 'lane', 'tries', 'lost', 'abort_requested', 'worker', 'e
 local HOLDER = { 'worker', 'started_at' }
 local SUSPECTED = { 'worker', 'started_at', 'lost', 'unknown_since' }
 -- How long a task rests that its worker did not know, by how long it has waited for one that does.
-local RESTS_MS = { { waited = 600000, rest = 300000 }, { waited = 60000, rest = 60000 }, { waited = 10000, rest = 10000 },
-  { waited = 0, rest = 1000 } }
+local RESTS_MS = { { waited = 600000, rest = 300000 }, { waited = 60000, rest = 60000 },
+  { waited = 10000, rest = 10000 }, { waited = 0, rest = 1000 } }
 
 -- The outcomes an attempt can be settled with.
 M.OUTCOMES = { complete = true, failed = true, retry = true, snooze = true, unknown = true, aborted = true,

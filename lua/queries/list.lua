@@ -31,7 +31,8 @@ return function(base, args)
   if place == 'running' then return running_page(base, args.of, first, last) end
   local key = SORTED[place]
   if not key then
-    errors.raise(errors.bad_argument('place must be queued, scheduled, held, running, dead, suspects, workers or unknown'))
+    errors.raise(errors.bad_argument(
+      'place must be queued, scheduled, held, running, dead, suspects, workers or unknown'))
   end
   return errors.read(place == 'dead' and 'ZREVRANGE' or 'ZRANGE', key(base, args.of), first, last, 'WITHSCORES')
 end

@@ -41,7 +41,7 @@ return function(base, args)
   if record.state and not task.is_finished(record.state) then return { 'exists', args.next_due_at, id } end
   if record.state then task.erase(base, id) end
   local b, plan, start_at = batch.open(base, now), { fields = {} }, schedule.start_at(definition, due_at, id)
-  local function add(name, value) plan.fields[#plan.fields + 1], plan.fields[#plan.fields + 2] = name, value end
+  local function add(field, value) plan.fields[#plan.fields + 1], plan.fields[#plan.fields + 2] = field, value end
   if definition.headers then add('headers', definition.headers) end
   if definition.result_ttl_ms then add('result_ttl_ms', clock.text(definition.result_ttl_ms)) end
   if start_at > now then

@@ -100,10 +100,13 @@ def test_variables_reach_the_workers(project: Project, monkeypatch: pytest.Monke
     for name, value in {"APP": "jobs:app", "WORKERS": "2", "CONCURRENCY": "3", "LOG_FORMAT": "json"}.items():
         monkeypatch.setenv(f"ARDIQ_{name}", value)
     process = project.start()
-    eventually(lambda: len(project.workers()) == 2, 30)
+    assert process.stderr is not None
+    lines: list[Any] = []
+    while sum("3 at once" in line["message"] for line in lines) < 2:
+        lines.append(json.loads(process.stderr.readline()))
     code, errors = stop(process)
     assert code == 0, errors
-    lines = [json.loads(line) for line in errors.splitlines()]
+    lines += [json.loads(line) for line in errors.splitlines()]
     assert sum("3 at once" in line["message"] for line in lines) == 2
     assert len({line["process"] for line in lines}) == 2
 
