@@ -140,6 +140,20 @@ impl Inbox {
     }
 }
 
+/// Answers for work that panics: whoever waits for it is told, instead of waiting for ever.
+pub struct InPanic<F: FnMut(Error)>(pub F);
+
+impl<F: FnMut(Error)> Drop for InPanic<F> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0(Error::broker(
+                "the I/O thread failed in the middle of this call: please report what it printed",
+                true,
+            ));
+        }
+    }
+}
+
 /// A flag that a poll can wait for.
 struct Signal {
     descriptor: OwnedFd,

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::args::Args;
-use crate::bridge::{Event, Inbox};
+use crate::bridge::{Event, InPanic, Inbox};
 use crate::dispatch::Dispatcher;
 use crate::error::Error;
 use crate::protocol::{Function, Tail};
@@ -177,22 +177,25 @@ fn line_up(queue: &mut VecDeque<Chunk>, chunk: Chunk) {
 fn give_up(queue: &mut VecDeque<Chunk>, patience: Duration, error: &Error, inbox: &Inbox) {
     while queue.front().is_some_and(|chunk| chunk.since.elapsed() >= patience) {
         if let Some(chunk) = queue.pop_front() {
-            chunk.answer(Err(error.clone()), inbox);
+            chunk.tell(Err(error.clone()), inbox);
         }
     }
 }
 
 /// Sends one chunk and hands out its answers; replies the error if the server could not be reached.
 async fn deliver(dispatcher: Dispatcher, inbox: Arc<Inbox>, chunk: Chunk) -> Option<Error> {
-    let answers = match chunk.failed_already() {
-        Some(error) => Err(error),
-        None => chunk.send(&dispatcher).await,
+    let answers = {
+        let _told = InPanic(|error| chunk.tell(Err(error), &inbox));
+        match chunk.failed_already() {
+            Some(error) => Err(error),
+            None => chunk.send(&dispatcher).await,
+        }
     };
     let unreachable = match &answers {
         Err(error @ Error::Broker { maybe_sent: false, .. }) => Some(error.clone()),
         _ => None,
     };
-    chunk.answer(answers, &inbox);
+    chunk.tell(answers, &inbox);
     unreachable
 }
 
@@ -238,12 +241,12 @@ impl Chunk {
         }
     }
 
-    fn answer(self, answers: Result<Vec<Value>, Error>, inbox: &Inbox) {
-        match (self.answers, answers) {
-            (Answers::Each(tickets), Ok(values)) => inbox.push(Event::Replies { tickets, values }),
-            (Answers::Each(tickets), Err(error)) => inbox.push(Event::Failures { tickets, error }),
+    fn tell(&self, answers: Result<Vec<Value>, Error>, inbox: &Inbox) {
+        match (&self.answers, answers) {
+            (Answers::Each(tickets), Ok(values)) => inbox.push(Event::Replies { tickets: tickets.clone(), values }),
+            (Answers::Each(tickets), Err(error)) => inbox.push(Event::Failures { tickets: tickets.clone(), error }),
             (Answers::Part { batch, from }, answers) => {
-                if let Some(event) = lock(&batch).answer(from, answers) {
+                if let Some(event) = lock(batch).answer(*from, answers) {
                     inbox.push(event);
                 }
             }
@@ -292,6 +295,25 @@ fn lock(batch: &Mutex<Batch>) -> std::sync::MutexGuard<'_, Batch> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Protocol;
+
+    #[tokio::test]
+    async fn who_waits_for_a_call_that_panics_is_told() {
+        let function = Protocol::get().function("enqueue").unwrap();
+        let inbox = Arc::new(Inbox::new().unwrap());
+        let chunk = Chunk::new(function, true, Answers::Each(vec![7]));
+        let ended = tokio::spawn({
+            let inbox = inbox.clone();
+            async move {
+                let _told = InPanic(|error| chunk.tell(Err(error), &inbox));
+                panic!("on purpose");
+            }
+        });
+        assert!(ended.await.is_err());
+        let [Event::Failures { tickets, error }] = &inbox.take()[..] else { panic!("not told") };
+        assert_eq!(tickets, &[7]);
+        assert!(error.maybe_sent());
+    }
 
     #[test]
     fn of_several_failures_the_one_that_may_have_been_carried_out_is_told() {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from projects import Project
 
 from ardiq.cli import build_parser
@@ -96,7 +97,6 @@ def test_the_image_s_command_and_variables_make_sense(monkeypatch: pytest.Monkey
 
 
 def test_the_manifests_are_read_and_fit_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    yaml: Any = pytest.importorskip("yaml")
     job, deployment = yaml.safe_load_all((DOCS / "deploy/kubernetes.yaml").read_text())
     [migrate] = job["spec"]["template"]["spec"]["containers"]
     parsed(migrate["args"])

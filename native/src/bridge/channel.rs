@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 
 use super::convert::{exception, from_python, push_all, to_python};
-use super::{Event, Inbox, LoopWatch, Worker};
+use super::{Event, InPanic, Inbox, Level, LoopWatch, Worker};
 use crate::core::{Core, State};
 use crate::dispatch::Dispatcher;
 use crate::error::Error;
@@ -104,6 +104,7 @@ impl Channel {
         }
         let inbox = open.inbox.clone();
         open.state.runtime.spawn(async move {
+            let _told = InPanic(|error| inbox.push(Event::Failure { ticket, error }));
             inbox.push(match dispatcher.deliver(&request, false).await {
                 Ok(value) => Event::Reply { ticket, value },
                 Err(error) => Event::Failure { ticket, error },
@@ -150,7 +151,11 @@ impl Channel {
         let events = self.live()?.inbox.take();
         let mut items = Vec::with_capacity(events.len());
         for event in events {
-            describe(py, event, &mut items)?;
+            if let Err(error) = describe(py, event, &mut items) {
+                // The others must not be lost with it.
+                let line = format!("an event cannot be told: {error}");
+                items.push(("log", Level::Error as i32, line).into_pyobject(py)?);
+            }
         }
         PyList::new(py, items)
     }
@@ -192,7 +197,10 @@ fn describe<'py>(py: Python<'py>, event: Event, items: &mut Vec<Bound<'py, PyTup
             }
             return Ok(());
         }
-        Event::Reply { ticket, value } => ("reply", ticket, to_python(py, value)?).into_pyobject(py)?,
+        Event::Reply { ticket, value } => match to_python(py, value) {
+            Ok(object) => ("reply", ticket, object).into_pyobject(py)?,
+            Err(error) => ("error", ticket, error.into_value(py)).into_pyobject(py)?,
+        },
         Event::Failure { ticket, error } => ("error", ticket, exception(py, error)).into_pyobject(py)?,
         Event::Partly { ticket, error, accepted } => {
             ("error", ticket, partly(py, error, accepted)?).into_pyobject(py)?
@@ -242,12 +250,14 @@ fn describe_replies<'py>(
             _ if matches!(value, Value::ServerError(_)) => {
                 ("error", ticket, to_python(py, value)?).into_pyobject(py)?
             }
-            _ => {
-                let object = to_python(py, value.clone())?;
-                let tuple = (reply, ticket, &object).into_pyobject(py)?;
-                before = Some((value, object));
-                tuple
-            }
+            _ => match to_python(py, value.clone()) {
+                Ok(object) => {
+                    let tuple = (reply, ticket, &object).into_pyobject(py)?;
+                    before = Some((value, object));
+                    tuple
+                }
+                Err(error) => ("error", ticket, error.into_value(py)).into_pyobject(py)?,
+            },
         };
         items.push(tuple);
     }
