@@ -156,7 +156,7 @@ def test_misuse(options: Any, kind: type[Exception], named: str) -> None:
 
 
 def test_a_coroutine_cannot_have_it(app: Ardiq) -> None:
-    with pytest.raises(ValueError, match="is for `def`"):
+    with pytest.raises(TypeError, match="is for `def`"):
 
         @app.task(executor=Process(fresh=True))
         async def coroutine() -> None: ...

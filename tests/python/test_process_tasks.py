@@ -353,17 +353,17 @@ def test_children_end_with_a_worker_that_is_killed(
 def test_a_wrong_executor_is_refused_where_it_is_written(app: Ardiq) -> None:
     with pytest.raises(ValueError, match="executor must be 'thread', 'process' or a Process, not 'fiber'"):
         app.task(executor="fiber")  # type: ignore[call-overload]
-    with pytest.raises(ValueError, match="is for `def`"):
+    with pytest.raises(TypeError, match="is for `def`"):
 
         @app.task(executor="process")
         async def coroutine() -> None: ...
 
-    with pytest.raises(ValueError, match="top level of a module"):
+    with pytest.raises(TypeError, match="top level of a module"):
 
         @app.task(executor="process")
         def local() -> None: ...
 
-    with pytest.raises(ValueError, match="top level of a module"):
+    with pytest.raises(TypeError, match="top level of a module"):
         app.task(executor="process", name="short")(lambda: None)
     assert app.tasks == []
 

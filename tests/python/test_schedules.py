@@ -79,7 +79,7 @@ async def test_it_does_not_pile_up_where_it_coalesces(app: Ardiq) -> None:
         await eventually(lambda: has(started, 1))  # type: ignore[arg-type]
         await asyncio.sleep(0.5)
         assert len(started) == 1
-        assert await app.queue_size() == 0
+        assert await app.queue_size() == 1  # the one that runs
         go_on.set()
         await eventually(lambda: has(started, 2))  # type: ignore[arg-type]
 

@@ -103,9 +103,18 @@ impl Dispatcher {
     async fn check_library(&self, connection: &Connection, record: &Record) -> Result<Form, Unfit> {
         let protocol = self.inner.library.protocol();
         let found = match connection.exchange(&schema::list_command(&protocol.library)).await {
-            // Whether it has functions, a call will tell. Of one who may not look, the record is all there is to go by.
+            // Of one who may not look, the record is all there is to go by.
+            Ok(Value::ServerError(reply)) if lacks(&reply, "function") && reply.code() == "NOPERM" => {
+                record.of(protocol.version, "sha1").map(str::to_owned)
+            }
+            // Not asked by a real call: the error would repeat its arguments, which need not be text.
             Ok(Value::ServerError(reply)) if lacks(&reply, "function") => {
-                record.of(protocol.version, "sha1").filter(|_| reply.code() == "NOPERM").map(str::to_owned)
+                match connection.exchange(redis::cmd("FCALL").arg(&protocol.library).arg(0)).await {
+                    Ok(Value::ServerError(reply)) if lacks(&reply, "fcall") => {
+                        return Ok(self.use_scripts(connection, Unfit::Answer(Ok(Value::ServerError(reply)))));
+                    }
+                    _ => None,
+                }
             }
             answer => {
                 let installed = schema::read_list(&settled(answer)?);
