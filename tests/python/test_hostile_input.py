@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import SOON_S, eventually, result_of, working
+from helpers import SOON_S, eventually, field, result_of, working
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -87,7 +87,7 @@ async def test_names_are_refused_or_work(own: Callable[..., Ardiq], text: str) -
         app = own()
         async with working(app):
             job = await app.ref(text).options(expire_ms=60_000).enqueue()
-            await eventually(lambda: started(app, job.id))
+            await eventually(lambda: field(app, job.id, "unknown_since"))
             await job.abort()
 
     await refused_or_done(lambda: run_one(queue_name=text))
@@ -97,11 +97,6 @@ async def test_names_are_refused_or_work(own: Callable[..., Ardiq], text: str) -
     await refused_or_done(lambda: run_one(task_name=text))
     await refused_or_done(lambda: run_one(options={"task_id": text}))
     await refused_or_done(send_unknown)
-
-
-async def started(app: Ardiq, task_id: str) -> bool:
-    info = await app.info(task_id)
-    return info is not None and info.tries > 0
 
 
 @pytest.mark.parametrize("text", NASTY, ids=shown)
@@ -210,8 +205,8 @@ async def test_records_somebody_wrote_into_harm_only_themselves(app: Ardiq, junk
     base, core = app._broker._base, app._broker.core
     add = app.ref("add")
     await app.enqueue_many(add.options(task_id=name).prepare(1, 2) for name in ["first", *FIELDS, "last"])
-    for field in FIELDS:
-        core.command(["HSET", f"{base}task:{field}", field, junk])
+    for name in FIELDS:
+        core.command(["HSET", f"{base}task:{name}", name, junk])
     async with still_working(app):
         results = [await app.result(name, timeout=SOON_S) for name in ("first", "last")]
         assert [result and result.value for result in results] == [3, 3]
