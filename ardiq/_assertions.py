@@ -7,7 +7,7 @@ from unittest import mock
 
 from ._broker import Broker
 from ._inline import InlineBroker
-from ._queue import fields_of, number_of, text_of
+from ._queue import fields_of, text_of
 from ._redirect import queues_of
 from .models import TaskInfo
 from .task import Task
@@ -144,18 +144,8 @@ def _records(app: "Ardiq") -> Iterator[tuple[str, dict[str, bytes]]]:
 
 
 def _info(app: "Ardiq", task_id: str, record: dict[str, bytes]) -> TaskInfo:
-    args, kwargs = app._queue.arguments(record)
     state = text_of(record, "state")
-    return TaskInfo(
-        task_id,
-        text_of(record, "name"),
-        args,
-        kwargs,
-        number_of(record, "enqueued_at"),
-        number_of(record, "tries"),
-        state if state in _UNFINISHED else "complete",
-        number_of(record, "due_at") if state == "scheduled" else None,
-    )
+    return app._queue.info_of(task_id, record, state if state in _UNFINISHED else "complete")
 
 
 def _bound(task: Task[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:

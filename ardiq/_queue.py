@@ -87,6 +87,10 @@ class Queue:
         state = text_of(record, "state")
         if not state or state in _FINISHED:
             return None
+        return self.info_of(task_id, record, state)
+
+    def info_of(self, task_id: str, record: dict[str, bytes], status: str) -> TaskInfo:
+        """What a record says, under the status that it is shown with."""
         args, kwargs = self.arguments(record)
         return TaskInfo(
             task_id,
@@ -95,8 +99,8 @@ class Queue:
             kwargs,
             number_of(record, "enqueued_at"),
             number_of(record, "tries"),
-            state,
-            number_of(record, "due_at") if state == "scheduled" else None,
+            status,
+            number_of(record, "due_at") if status == "scheduled" else None,
         )
 
     async def record(self, task_id: str) -> dict[str, str]:

@@ -109,7 +109,6 @@ def old(app: Ardiq) -> Forerunner:
 
 @pytest.fixture
 def migrate(app: Ardiq, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    monkeypatch.setattr("ardiq.cli.load_app", lambda target, queue=None: app.queue(queue) if queue else app)
     monkeypatch.setattr("ardiq.cli._from_1_2.load_app", lambda target, queue=None: app.queue(queue) if queue else app)
 
     def run(*words: str) -> tuple[int, str]:
