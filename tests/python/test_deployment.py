@@ -10,17 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
+from documents import ROOT, examples, files
 from projects import Project
 
 from ardiq.cli import build_parser
 from ardiq.cli._environment import fill
 
-DOCS = Path(__file__).parents[2] / "docs"
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def blocks(name: str, language: str) -> list[str]:
-    return [text for kind, text in FENCE.findall((DOCS / name).read_text()) if kind == language]
+DOCS = ROOT / "docs"
 
 
 def parsed(words: list[str]) -> Any:
@@ -33,8 +29,8 @@ def parsed(words: list[str]) -> Any:
 def test_the_layout_works(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARDIQ_REDIS_URL", project.url)
     monkeypatch.setenv("PYTHONPATH", str(project.directory))
-    for text in blocks("layout.md", "py"):
-        path = project.directory / text.split("# ", 1)[1].split(":")[0]
+    for name, text in files(DOCS / "layout.md").items():
+        path = project.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         for package in (path.parent, path.parent.parent):
             if package != project.directory:
@@ -49,7 +45,7 @@ def test_the_layout_works(project: Project, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_logging_configuration_works(project: Project) -> None:
-    [text] = blocks("logging.md", "toml")
+    [text] = examples(DOCS / "logging.md", "toml")
     project.write("logging.toml", text)
     project.enqueue("note", '["x"]')
     process = project.start("jobs:app", "--burst", "--log-config", "logging.toml")
