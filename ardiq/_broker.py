@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import _core, errors
 from ._mailbox import Mailbox, Outcome
 from ._watch import Change, Watch
-from .job import Job
+from .job import Job, set_existed
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -65,7 +65,7 @@ class Enqueued(asyncio.Future[Job], Coroutine[Any, Any, Job]):
 def may_repeat(fields: Sequence[str | bytes], repeat: bool) -> bool:
     """Whether an enqueue whose answer is lost may be sent again, where others of the app may: not with a task of which
     no record is kept."""
-    return repeat and not any(_NOT_KEPT in options for options in fields[_OPTIONS_AT :: _OPTIONS_AT + 1])
+    return repeat and not any(_NOT_KEPT in options for options in set(fields[_OPTIONS_AT :: _OPTIONS_AT + 1]))
 
 
 class Broker:
@@ -335,7 +335,7 @@ class Line:
                         answer.set_result(value)
                     elif (error := refusal(value)) is None:
                         if value == EXISTS:
-                            object.__setattr__(answer.job, "existed", True)
+                            set_existed(answer.job, True)
                         answer.set_result(answer.job)
                     else:
                         answer.set_exception(error)

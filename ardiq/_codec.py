@@ -291,16 +291,17 @@ class Codec:
         """
         if signature is None:
             return self.encode_call(name, signature, args, kwargs)
-        kinds: Any = tuple(map(type, args))
+        kinds: Any = (type(args[0]),) if len(args) == 1 else tuple(map(type, args))
         if kwargs:
             kinds = kinds, tuple(kwargs), tuple(map(type, kwargs.values()))
-        known = signature.fitting.get(kinds)
-        if known is PLAIN and not self.is_custom:
+        known = signature.fitting.get(kinds)  # never of what an own serializer carries
+        if known is not None and (known is PLAIN or _is_plain_json(args, kwargs)):
             a = to_json(args) if args else b"[]"
             k = to_json(kwargs) if kwargs else b""
             if len(a) + len(k) > self._limit:
                 raise self._too_large(f"the arguments of task {name!r} are", len(a) + len(k))
-            return a, k, ""
+            if known is PLAIN or signature.inner is not None or _fits(known, a, k):
+                return a, k, ""
         if known is None:
             signature.check(args, kwargs)
         call = self.encode_call(name, signature, args, kwargs)
@@ -332,15 +333,8 @@ class Codec:
         a, k, codec = call
         if codec and self._mode(codec).typed:
             return  # it was tried to choose the codec
-        if not codec and readers is not None:
-            try:
-                if readers.args is not None:
-                    readers.args(a)
-                if readers.kwargs is not None:
-                    readers.kwargs(k)
-                return
-            except msgspec.DecodeError:
-                pass  # explained below
+        if not codec and readers is not None and _fits(readers, a, k):
+            return
         try:
             self.receive_call(a, k, codec, signature)
         except TypeError as error:
@@ -514,6 +508,26 @@ class Codec:
         )
 
 
+def _is_plain_json(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether JSON changes nothing in a call, seen at first sight."""
+    try:
+        return not survey(args) and not (kwargs and survey(kwargs.values()))
+    except RecursionError:
+        return False
+
+
+def _fits(readers: Readers, args: bytes, kwargs: bytes) -> bool:
+    """Whether they read the JSON of a call."""
+    try:
+        if readers.args is not None:
+            readers.args(args)
+        if readers.kwargs is not None:
+            readers.kwargs(kwargs)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
 def _labelled(
     name: str, signature: Signature | None, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> list[tuple[str, Any, Any]]:
@@ -533,11 +547,16 @@ def _labelled(
 
 def _why_not(what: str, value: Any, hint: Any) -> str:
     kind = type(value).__name__
-    if hint is not MISSING and not survey((value,)):
+    if hint is not MISSING:
+        is_plain = not survey((value,))
         try:
-            _conversion.convert(value, hint, True)
+            _conversion.convert(value if is_plain else from_json(to_json(value)), hint, True)
         except msgspec.ValidationError as error:
-            return f"{what} does not fit its annotation: {_conversion.why_not(error)}"
+            # Of what is not plain it is the JSON that is spoken of: that helps where it says which part is meant.
+            if is_plain or "$" in str(error):
+                return f"{what} does not fit its annotation: {_conversion.why_not(error)}"
+        except Exception:
+            pass
     if hint is MISSING:
         remedy = "annotate it with that type, or pass plain data"
     else:

@@ -22,7 +22,7 @@ from ._inline_schedules import InlineSchedules
 from ._mailbox import Outcome, too_late
 from ._scheduler import Scheduler
 from ._watch import Change
-from .job import Job
+from .job import Job, set_existed
 
 if TYPE_CHECKING:
     from ._clock import Clock
@@ -125,7 +125,7 @@ class InlineLine:
 
     def enqueue(self, job: Job, record: Sequence[Any], sent: Enqueued) -> None:
         """Run one task; `sent` becomes its job when it has ended, at once where it must wait or exists already."""
-        object.__setattr__(job, "existed", self.library.enqueue(*record) == EXISTS)
+        set_existed(job, self.library.enqueue(*record) == EXISTS)
         if not self.library.ready:
             sent.set_result(job)
             return
@@ -290,7 +290,7 @@ class InlineMailbox:
             return None
         return task.state if task.is_unfinished else task.outcome()
 
-    async def wait(self, task_id: str, timeout: float | None) -> Outcome:
+    async def wait(self, task_id: str, timeout: float | None, is_known: bool = False) -> Outcome:
         try:
             async with asyncio.timeout(timeout):
                 # An unknown task may be enqueued yet.

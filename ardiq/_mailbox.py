@@ -61,6 +61,15 @@ def too_late(task_id: str, timeout: float | None) -> TimeoutError:
     return TimeoutError(f"no result for {task_id!r} within {timeout}s")
 
 
+def not_kept(task_id: str) -> TimeoutError:
+    """The error of a wait that began too late, or was not told in time."""
+    return TimeoutError(f"no result for {task_id!r}: it has ended, and its result is not kept (any more)")
+
+
+class _Gone(Exception):
+    """There is nothing of a task that was enqueued."""
+
+
 class Watcher(Protocol):
     """Who wants to hear of a task before it ends."""
 
@@ -109,11 +118,14 @@ class Mailbox:
             raise BrokerError("the server answers, but takes no second connection to wait for results on")
         return self._opening.result()
 
-    async def wait(self, task_id: str, timeout: float | None) -> Outcome:
+    async def wait(self, task_id: str, timeout: float | None, is_known: bool = False) -> Outcome:
         """The outcome of a task, known or not, when it has one.
 
+        Args:
+            is_known: it was enqueued: where nothing is there of it, it has ended.
+
         Raises:
-            TimeoutError: it has none within so many seconds.
+            TimeoutError: it has none within so many seconds, or its result is gone.
         """
         if timeout is not None and timeout <= 0:
             found = await self.look(task_id)
@@ -132,13 +144,18 @@ class Mailbox:
                         if answer[0] == b"finished":
                             return Outcome.read(answer[1:])
                         if answer[0] == b"waiting":
+                            is_known = True
                             outcome = await wished.future
                             if outcome is not None:
                                 return outcome
                             continue
+                    if is_known:
+                        raise _Gone
                     # Perhaps somebody enqueues it yet.
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_LOOK_S)
+        except _Gone:
+            raise not_kept(task_id) from None
         except TimeoutError:
             raise too_late(task_id, timeout) from None
 

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 from asyncio import get_running_loop
 from collections.abc import Coroutine, Iterable, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from . import _options
@@ -13,8 +14,9 @@ from ._ids import new_id
 from ._mailbox import too_late
 from ._options import NO_OPTIONS, CallOptions
 from ._queue import value_of
+from ._signature import Signature
 from .errors import ArdiqError
-from .job import Job
+from .job import Job, job_of, set_existed
 from .models import EnqueueContext
 from .task import PreparedTask, Task
 
@@ -50,7 +52,7 @@ class Producer:
         sent = Enqueued(loop=loop)
         try:
             record = self._record(task, args, kwargs, options)
-            self._broker.line(loop).enqueue(Job(self._app, record[0], signature=task._signature), record, sent)
+            self._broker.line(loop).enqueue(job_of(self._app, record[0], task._signature), record, sent)
         except Exception as error:
             sent.set_exception(error)
         return sent
@@ -70,7 +72,7 @@ class Producer:
         loop = get_running_loop()
         sent = Enqueued(loop=loop)
         record = self._record(task, args, kwargs, options, task_id, extra)
-        self._broker.line(loop).enqueue(Job(self._app, record[0], signature=task._signature), record, sent)
+        self._broker.line(loop).enqueue(job_of(self._app, record[0], task._signature), record, sent)
         return await sent
 
     async def enqueue_many(self, tasks: Iterable[PreparedTask]) -> list[Job]:
@@ -85,11 +87,11 @@ class Producer:
             if hooked:
                 task_id, extra = await self._run_hooks(each._task, each.args, each.kwargs, each._options)
             records.append(self._record(each._task, each.args, each.kwargs, each._options, task_id, extra))
-        return _typed(await self.send(records), prepared)
+        return await self.send(records, [each._task._signature for each in prepared])
 
-    async def send(self, records: Sequence[Record]) -> list[Job]:
+    async def send(self, records: Sequence[Record], signatures: Iterable[Signature | None] = repeat(None)) -> list[Job]:
         """Send records in one go."""
-        jobs = [Job(self._app, record[0]) for record in records]
+        jobs = [job_of(self._app, record[0], known) for record, known in zip(records, signatures, strict=False)]
         if not jobs:
             return jobs
         try:
@@ -101,7 +103,7 @@ class Producer:
     def enqueue_sync(self, prepared: Sequence[PreparedTask]) -> list[Job]:
         """Send tasks from code without an event loop; blocks this thread, with the GIL released."""
         own = [self._own(each, "enqueue_many_sync") for each in prepared]
-        return _typed(self.send_sync([self.record_sync(each) for each in own]), own)
+        return self.send_sync([self.record_sync(each) for each in own], [each._task._signature for each in own])
 
     def _own(self, call: Any, taker: str) -> PreparedTask:
         prepared = held_back(call, taker, self._app)
@@ -118,9 +120,9 @@ class Producer:
         task_id, extra = self._run_hooks_sync(call)
         return self._record(call._task, call.args, call.kwargs, call._options, task_id, extra)
 
-    def send_sync(self, records: Sequence[Record]) -> list[Job]:
+    def send_sync(self, records: Sequence[Record], signatures: Iterable[Signature | None] = repeat(None)) -> list[Job]:
         """Send records; blocks this thread, with the GIL released."""
-        jobs = [Job(self._app, record[0]) for record in records]
+        jobs = [job_of(self._app, record[0], known) for record, known in zip(records, signatures, strict=False)]
         if not jobs:
             return jobs
         core = self._broker.core
@@ -178,10 +180,10 @@ class Producer:
                 await sent  # not timed: whoever is told of a timeout knows that the task is on the queue
                 async with asyncio.timeout(timeout):
                     outcome = await wished.future
-            if outcome is None:
-                outcome = await line.mailbox.wait(task_id, timeout)
         except TimeoutError:
             raise too_late(task_id, timeout) from None
+        if outcome is None:
+            outcome = await line.mailbox.wait(task_id, timeout, is_known=True)
         return value_of(app._queue.decode(outcome, task._signature))
 
     def _record(
@@ -298,7 +300,8 @@ def _answered(jobs: list[Job], answers: Sequence[Any]) -> list[Job]:
     """
     refused = [refusal(answer) for answer in answers]
     for job, answer in zip(jobs, answers, strict=True):
-        object.__setattr__(job, "existed", answer == EXISTS)
+        if answer == EXISTS:
+            set_existed(job, True)
     first = next((error for error in refused if error is not None), None)
     if first is None:
         return jobs
@@ -313,10 +316,3 @@ def _partly_sent(error: ArdiqError, jobs: list[Job]) -> ArdiqError:
     error.jobs = [job for job, answer in zip(jobs, accepted, strict=True) if answer is not None and not refusal(answer)]
     name_unsure(error, [job for job, answer in zip(jobs, accepted, strict=True) if answer is None])
     return error
-
-
-def _typed(jobs: list[Job], calls: Sequence[PreparedTask]) -> list[Job]:
-    """The jobs of calls, which know the types of their results."""
-    for job, call in zip(jobs, calls, strict=True):
-        object.__setattr__(job, "_signature", call._task._signature)
-    return jobs

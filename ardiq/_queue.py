@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _options
 from ._codec import from_json
-from ._mailbox import Outcome, number, read_look, too_late
+from ._mailbox import Outcome, not_kept, number, read_look, too_late
 from ._options import Duration
 from ._signature import Signature
 from ._signing import Signer
@@ -45,31 +45,36 @@ class Queue:
     async def wait(self, task_id: str, timeout: Duration | None, signature: Signature | None = None) -> TaskResult:
         """How a task ended, when it has. None: as long as it takes."""
         timeout_s = _options.patience("timeout", timeout)
-        return self.decode(await self._line().mailbox.wait(task_id, timeout_s), signature)
+        outcome = await self._line().mailbox.wait(task_id, timeout_s, is_known=signature is not None)
+        return self.decode(outcome, signature)
 
     def result_sync(
         self, task_id: str, timeout: Duration | None, signature: Signature | None = None
     ) -> TaskResult | None:
         """As `result`, blocking this thread."""
-        return self._look_sync(task_id, signature) if timeout is None else self.wait_sync(task_id, timeout, signature)
+        if timeout is not None:
+            return self.wait_sync(task_id, timeout, signature)
+        found = read_look(self._ask("await", task_id, "", 0, self._app.result_ttl_ms))
+        return self.decode(found, signature) if isinstance(found, Outcome) else None
 
     def wait_sync(self, task_id: str, timeout: Duration | None, signature: Signature | None = None) -> TaskResult:
         """Block this thread until the task has ended: asks again and again, at most every 50 ms. None: for ever."""
         timeout_s = _options.patience("timeout", timeout)
         pause_s, deadline = _FIRST_PAUSE_S, inf if timeout_s is None else monotonic() + timeout_s
+        is_known = signature is not None  # it is that of a job which an enqueue gave
         while True:
-            if (result := self._look_sync(task_id, signature)) is not None:
-                return result
+            found = read_look(self._ask("await", task_id, "", 0, self._app.result_ttl_ms))
+            if isinstance(found, Outcome):
+                return self.decode(found, signature)
+            if is_known and found is None:
+                raise not_kept(task_id)
+            is_known = is_known or found is not None
             self._app._broker.may_wait()
             left_s = deadline - monotonic()
             if left_s <= 0:
                 raise too_late(task_id, timeout_s)
             sleep(min(pause_s, left_s))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-
-    def _look_sync(self, task_id: str, signature: Signature | None) -> TaskResult | None:
-        found = read_look(self._ask("await", task_id, "", 0, self._app.result_ttl_ms))
-        return self.decode(found, signature) if isinstance(found, Outcome) else None
 
     async def status(self, task_id: str) -> str:
         return _status(await self._line().mailbox.look(task_id))

@@ -46,12 +46,9 @@ class Job(_Known, Generic[R_co]):
     app: "Ardiq"
     id: str
 
-    def __init__(self, app: "Ardiq", id: str, *, signature: "Signature | None" = None) -> None:
-        # One is made for each task that is enqueued: the slots themselves are the fastest way around `frozen`.
+    def __init__(self, app: "Ardiq", id: str) -> None:
         _set_app(self, app)
         _set_id(self, id)
-        if signature is not None:
-            _set_signature(self, signature)
 
     async def result(self, timeout: Duration | None = None) -> TaskResult[R_co] | None:
         """How the task ended.
@@ -63,7 +60,7 @@ class Job(_Known, Generic[R_co]):
             The result, or None when it did not end yet and no timeout was given.
 
         Raises:
-            TimeoutError: it did not end in time.
+            TimeoutError: it did not end in time, or it did and its result is not kept.
             TypeError: the task returned what its annotation does not say.
         """
         return await self.app._queue.result(self.id, timeout, self._signature)
@@ -80,7 +77,7 @@ class Job(_Known, Generic[R_co]):
 
         Raises:
             TaskError: the task failed, was aborted or discarded, or expired; its `result` tells more.
-            TimeoutError: it did not end in time.
+            TimeoutError: it did not end in time, or it did and its result is not kept.
             TypeError: the task returned what its annotation does not say.
 
         Example:
@@ -161,5 +158,17 @@ class Job(_Known, Generic[R_co]):
         return self.app.abort_sync(self.id)
 
 
+def job_of(app: "Ardiq", id: str, signature: "Signature | None") -> Job[Any]:
+    """The job of a task whose function is known here, or is not."""
+    job: Job[Any] = _new(Job)
+    _set_app(job, app)
+    _set_id(job, id)
+    if signature is not None:
+        _set_signature(job, signature)
+    return job
+
+
+# One is made for each task that is enqueued: the slots themselves are the fastest way around `frozen`.
+_new = object.__new__
 _set_app, _set_id = Job.__dict__["app"].__set__, Job.__dict__["id"].__set__
-_set_signature = _Known.__dict__["_signature"].__set__
+_set_signature, set_existed = _Known.__dict__["_signature"].__set__, _Known.__dict__["existed"].__set__

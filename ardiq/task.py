@@ -328,7 +328,8 @@ class PreparedTask(_Origin, Generic[Returned]):
         """This call as that of an app, where nobody said of which: it was made by hand, or replaced, or unpickled."""
         if hasattr(self, "_task"):
             return self
-        options = CallOptions(
+        task: Task[..., Any] = app.ref(self.name)
+        bound = task.options(
             task_id=self.task_id,
             priority=self.priority,
             delay_ms=self.delay_ms,
@@ -336,7 +337,7 @@ class PreparedTask(_Origin, Generic[Returned]):
             expire_ms=self.expire_ms,
             unique=self.unique,
         )
-        return PreparedTask._of(app.ref(self.name), self.args, self.kwargs, options)
+        return PreparedTask._of(task, self.args, self.kwargs, bound._options)
 
 
 # The slots themselves are the fastest way around `frozen`.

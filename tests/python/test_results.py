@@ -1,6 +1,7 @@
 """Waiting for results, asking for states, aborting, and `request`."""
 
 import asyncio
+import dataclasses
 import pickle
 import time
 from collections.abc import Callable
@@ -8,9 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from helpers import SOON_S, drain, eventually, field, is_sound, is_state, result_of, working
+from helpers import SOON_S, awaited, drain, eventually, field, is_sound, is_state, number_of, result_of, working
 
-from ardiq import Ardiq, TaskError, TaskResult, current_task
+from ardiq import Ardiq, PreparedTask, TaskError, TaskResult, current_task
 
 
 @pytest.fixture
@@ -562,3 +563,50 @@ async def test_a_cron_and_a_schedule_keep_results_as_their_task_says(app: Ardiq)
     async with working(app):
         await result_of(job)
     assert round(_left_ms(app, job.id) / 60_000) == 60
+
+
+@pytest.mark.parametrize("how", ["by its app", "by its task", "by the call"])
+async def test_who_begins_to_wait_when_the_result_is_gone_is_told_at_once(
+    make_app: Callable[..., Ardiq], how: str
+) -> None:
+    app = make_app(result_ttl_ms=0 if how == "by its app" else 60_000)
+
+    @app.task(result_ttl=0 if how == "by its task" else None)
+    async def add(a: int, b: int) -> int:
+        return a + b
+
+    call = add.options(result_ttl=0) if how == "by the call" else add
+    job = await call.enqueue(1, 2)
+    [one_of_many] = await app.enqueue_many([call.prepare(2, 3)])
+    await drain(app)
+    for each in (job, one_of_many):
+        for wait in (each.value, each.result, each.value_sync, each.result_sync):
+            with pytest.raises(TimeoutError, match="its result is not kept"):
+                await asyncio.wait_for(awaited(wait, 3 * SOON_S), SOON_S)
+    with pytest.raises(TimeoutError, match="its result is not kept"):
+        await asyncio.wait_for(job.value(), SOON_S)
+
+
+async def test_a_blocking_wait_ends_when_the_record_goes(make_app: Callable[..., Ardiq]) -> None:
+    app = make_app(result_ttl_ms=0)
+    work = number_of(app)
+    job = await work.enqueue(1)
+    waiting = asyncio.create_task(asyncio.to_thread(app.result_sync, job.id, 3 * SOON_S))
+    await asyncio.sleep(0.1)
+    async with working(app):
+        with pytest.raises(TimeoutError, match="its result is not kept"):
+            await asyncio.wait_for(waiting, SOON_S)
+
+
+@pytest.mark.parametrize("way", ["made by hand", "replaced"])
+async def test_a_call_made_by_hand_is_kept_as_its_task_says(app: Ardiq, way: str) -> None:
+    @app.task(result_ttl=0)
+    async def add(a: int, b: int) -> int:
+        return a + b
+
+    call = PreparedTask("add", (1, 2), {}, None, None, 0, 0, 0)
+    if way == "replaced":
+        call = dataclasses.replace(add.prepare(1, 2), task_id="mine")
+    [job] = await app.enqueue_many([call])
+    await drain(app)
+    assert await job.status() == "not_found"

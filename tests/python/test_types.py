@@ -435,3 +435,21 @@ async def test_middleware_sees_the_arguments_as_they_were_sent(app: Ardiq) -> No
         assert await add.request(1) == 2
         assert await add.request(1, 2) == 3
     assert seen == [(1,), (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "path"),
+    [
+        (Point, Point("one"), "$.x"),  # type: ignore[arg-type]
+        (list[Order], [Order("one", datetime.now(UTC))], "$[0].number"),  # type: ignore[arg-type]
+    ],
+)
+async def test_where_an_instance_does_not_fit_is_told(app: Ardiq, hint: Any, value: Any, path: str) -> None:
+    def take(argument: Any) -> None: ...
+
+    take.__annotations__["argument"] = hint
+    wrong = re.escape(
+        f"argument 'argument' of task 'take' does not fit its annotation: Expected `int`, got `str` - at `{path}`"
+    )
+    with pytest.raises(TypeError, match=wrong):
+        await app.task(take).enqueue(value)
