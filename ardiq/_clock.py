@@ -62,13 +62,13 @@ class Clock:
             The jobs that were run, in order, with those that they enqueued.
 
         Raises:
-            ValueError: it would go back.
+            ValueError: one of them is negative.
             RuntimeError: outside `inline(app, clock=clock)`, or it is moving already.
         """
         named_s = {"days": (days, 86_400), "hours": (hours, 3600), "minutes": (minutes, 60), "seconds": (seconds, 1)}
-        left_ms = _options.milliseconds("by", by, least=None)
+        left_ms = _options.milliseconds("by", by)
         for name, (amount, unit_s) in named_s.items():
-            left_ms += _options.milliseconds(name, _options.finite(name, amount, "a number") * unit_s, least=None)
+            left_ms += _options.milliseconds(name, _options.finite(name, amount, "a number") * unit_s)
         return await self._move(self.now_ms + left_ms)
 
     async def advance_to(self, moment: datetime) -> list[Job]:

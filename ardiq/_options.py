@@ -100,13 +100,13 @@ def by_lane(name: str, value: Any, known: Collection[str]) -> dict[str, int] | N
     return dict(value) or None
 
 
-def milliseconds(name: str, value: Any, *, least: int | None = 0) -> int:
+def milliseconds(name: str, value: Any, *, least: int = 0) -> int:
     """A timedelta or seconds as whole milliseconds, at least that many."""
     found_s = amount_s(name, value)
     if abs(found_s) > _LONGEST_S:
         raise ValueError(f"{name} must be at most a hundred years, not {value!r}")
     found_ms = round(found_s * 1000)
-    if least is not None and found_ms < least:
+    if found_ms < least:
         raise ValueError(f"{name} must {f'be at least {least} ms' if least else 'not be negative'}, not {value!r}")
     return found_ms
 
@@ -146,10 +146,13 @@ def seconds(name: str, value: Any) -> float | None:
 
 
 def patience(name: str, value: Any) -> float | None:
-    """For how many seconds to wait, or None for as long as it takes. What is left of a time that is over may be
-    negative.
-    """
-    return None if value is None else min(amount_s(name, value), _LONGEST_S)
+    """For how many seconds to wait, 0 for not at all, or None for as long as it takes."""
+    if value is None:
+        return None
+    found_s = amount_s(name, value)
+    if found_s < 0:
+        raise ValueError(f"{name} must not be negative, not {value!r}")
+    return min(found_s, _LONGEST_S)
 
 
 def amount_s(name: str, value: Any) -> float:

@@ -263,7 +263,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             give_up_on: never after these.
             max_age: fail rather than try again when it would be older than this, a timedelta or seconds.
             result_ttl: how long its record is kept once it has ended (a dead letter: once it is discarded), a timedelta
-                or seconds; 0: not at all, negative: for ever; None: as the app's `result_ttl_ms` says.
+                or seconds, up to a hundred years; 0: not at all; None: as the app's `result_ttl_ms` says.
             executor: where a `def` runs: "thread", or "process" for a child process, which a timeout or an abort kills,
                 or an `ardiq.Process` with options.
 
@@ -475,7 +475,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
 
         Args:
             task_id: the task.
-            timeout: seconds to wait for it, 0 or less to look once; None: do not wait.
+            timeout: a timedelta or seconds to wait for it, 0 to look once; None: do not wait.
 
         Returns:
             The result, or None when there is none and no timeout was given.

@@ -54,7 +54,7 @@ class Job(_Known, Generic[R_co]):
         """How the task ended.
 
         Args:
-            timeout: seconds to wait for it, 0 or less to look once; None: do not wait.
+            timeout: a timedelta or seconds to wait for it, 0 to look once; None: do not wait.
 
         Returns:
             The result, or None when it did not end yet and no timeout was given.

@@ -207,8 +207,8 @@ class Task(_Enqueueable[P, R_co]):
             delay: `delay_ms` as a timedelta or in seconds.
             at: `schedule_ms` as a datetime with a time zone.
             expire: `expire_ms` as a timedelta or in seconds.
-            result_ttl: how long its result is kept, a timedelta or seconds; 0: not at all, negative: for ever; None: as
-                the task says.
+            result_ttl: how long its result is kept, a timedelta or seconds, up to a hundred years; 0: not at all; None:
+                as the task says.
             queue: another queue of the app's server, which a worker must work for: see `Ardiq.queue`.
 
         Example:

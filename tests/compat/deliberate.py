@@ -18,7 +18,7 @@ DELIBERATE: dict[str, dict[str, str]] = {
         "returns object": _RESULT,
         "abort twice": _ONCE,
         "abort it again": _ONCE,
-        "result before now": "a time that is over is one: TimeoutError, not OverflowError",
+        "result before now": "a negative time is a ValueError that names it, not an OverflowError",
         "size after abort": "a queued task ends at once when aborted, not when a worker comes to it",
         "expired: status": _EXPIRED,
         "expired: result": _EXPIRED,

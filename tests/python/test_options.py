@@ -1,19 +1,11 @@
 """The app's options: defaults, properties, and what is refused."""
 
-import asyncio
 import re
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from math import inf, nan
 from typing import Any
 
 import pytest
-from helpers import awaited
 
-from ardiq import Ardiq, BrokerError, Job, Retry, Snooze
-from ardiq._background import BackgroundWorker
-from ardiq.retries import ExponentialBackoff, Fixed, Quadratic
-from ardiq.testing import Clock
+from ardiq import Ardiq, BrokerError
 
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,108 +189,3 @@ def test_hooks_must_be_functions() -> None:
 def test_state_says_who_fills_it() -> None:
     with pytest.raises(AttributeError, match="lifespan"):
         _ = Ardiq().state.db
-
-
-WAITS: dict[str, Callable[[Job, Any], Any]] = {
-    "job.result": lambda job, timeout: job.result(timeout),
-    "job.result_sync": lambda job, timeout: job.result_sync(timeout),
-    "job.watch": lambda job, timeout: anext(job.watch(timeout)),
-    "app.result": lambda job, timeout: job.app.result(job.id, timeout),
-    "app.result_sync": lambda job, timeout: job.app.result_sync(job.id, timeout),
-    "app.watch": lambda job, timeout: anext(job.app.watch(job.id, timeout)),
-    "request": lambda job, timeout: job.app.ref("work").request(timeout=timeout),
-    "request_sync": lambda job, timeout: job.app.ref("work").request_sync(timeout=timeout),
-    "wait_until_idle": lambda job, timeout: BackgroundWorker(job.app).wait_until_idle(timeout),
-    "stop": lambda job, timeout: BackgroundWorker(job.app).stop(timeout),
-    "@app.task": lambda job, timeout: job.app.task(timeout=timeout),
-    "stall_after": lambda job, timeout: Ardiq(stall_after=timeout),
-    "cron_poll_s": lambda job, timeout: Ardiq(cron_poll_s=timeout),
-    "delay": lambda job, timeout: job.app.ref("work").options(delay=timeout),
-    "expire": lambda job, timeout: job.app.ref("work").options(expire=timeout),
-    "Retry": lambda job, timeout: Retry(delay=timeout),
-    "every": lambda job, timeout: job.app.cron(every=timeout),
-    "jitter": lambda job, timeout: job.app.cron("@daily", jitter=timeout),
-    "@app.cron": lambda job, timeout: Ardiq().cron("@daily", timeout=timeout)(lambda: None),
-    "max_age": lambda job, timeout: job.app.task(max_age=timeout),
-    "retry": lambda job, timeout: job.app.task(retry=[timeout]),
-    "unit": lambda job, timeout: Quadratic(timeout),
-    "Fixed": lambda job, timeout: Fixed(timeout),
-    "base": lambda job, timeout: ExponentialBackoff(timeout),
-    "cap": lambda job, timeout: ExponentialBackoff(cap=timeout),
-    "by": lambda job, timeout: Clock().advance(timeout),
-    "Snooze": lambda job, timeout: Snooze(timeout),
-}
-
-
-@pytest.mark.parametrize("wait", WAITS)
-async def test_a_duration_is_a_finite_number(app: Ardiq, wait: str) -> None:
-    for wrong, error in ((nan, ValueError), (inf, ValueError), (-inf, ValueError), (True, TypeError), ("5", TypeError)):
-        with pytest.raises(error, match=r"must be .*seconds.*, not (nan|-?inf|bool|str)$"):
-            await awaited(WAITS[wait], Job(app, "nobody"), wrong)
-    # Refused before anything was sent.
-    assert await app.queue_size() == 0
-
-
-DURATIONS = [name for name in WAITS if name not in ("by", "job.result", "job.result_sync", "job.watch", "app.result")]
-WAITING = {"app.result_sync", "app.watch", "request", "request_sync", "wait_until_idle", "stop"}
-
-
-@pytest.mark.parametrize("wait", [name for name in DURATIONS if name not in WAITING])
-def test_a_duration_is_a_timedelta_or_seconds_and_not_negative(wait: str) -> None:
-    job = Job(Ardiq(), "nobody")
-    with pytest.raises(ValueError, match=r"must (not be negative|be positive|be at least 1 ms), not "):
-        WAITS[wait](job, -1)
-    WAITS[wait](job, timedelta(seconds=5))
-    WAITS[wait](job, 5)
-
-
-MILLISECONDS: dict[str, Callable[[Any], Any]] = {
-    "delay_ms": lambda value: Ardiq().ref("work").options(delay_ms=value),
-    "schedule_ms": lambda value: Ardiq().ref("work").options(schedule_ms=value),
-    "expire_ms": lambda value: Ardiq().ref("work").options(expire_ms=value),
-    "delay_ms of Retry": lambda value: Retry(delay_ms=value),
-    "backoff_ms": lambda value: Ardiq().task(backoff_ms=value),
-    **{
-        name: lambda value, name=name: Ardiq(**{name: value})  # type: ignore[misc]
-        for name in ("idle_timeout_ms", "poll_block_ms", "broker_timeout_ms", "dead_ttl_ms")
-    },
-}
-
-
-@pytest.mark.parametrize("name", MILLISECONDS)
-def test_milliseconds_are_a_whole_number_and_not_negative(name: str) -> None:
-    option = name.split()[0]
-    for wrong, error in ((-1, ValueError), (nan, TypeError), (1.5, TypeError), (True, TypeError), ("5", TypeError)):
-        with pytest.raises(error, match=f"^{option} must be "):
-            MILLISECONDS[name](wrong)
-    MILLISECONDS[name](5)
-
-
-def test_a_time_is_given_once() -> None:
-    moment, task = datetime.now(UTC), Ardiq().ref("work")
-    wrong: list[dict[str, Any]] = [
-        {"delay": 1, "delay_ms": 1}, {"expire": 1, "expire_ms": 1}, {"at": moment, "schedule_ms": 1},
-        {"at": moment, "delay": 1}, {"at": moment, "delay_ms": 1}, {"schedule_ms": 1, "delay_ms": 1},
-    ]  # fmt: skip
-    for options in wrong:
-        with pytest.raises(ValueError, match=r"give .* or .*, not both"):
-            task.options(**options)
-    with pytest.raises(ValueError, match="give delay or delay_ms, not both"):
-        Retry(delay_ms=5, delay=5)
-    assert (Retry(delay=1.5).delay_ms, Retry(delay_ms=0).delay_ms, Retry().delay_ms) == (1500, 0, None)
-
-
-async def test_a_time_that_is_over_and_one_without_end(app: Ardiq) -> None:
-    job = await app.ref("work").enqueue()
-    watching = job.watch(1e200)
-    assert (await anext(watching)).status == "queued"
-    with pytest.raises(TimeoutError):
-        _ = [update async for update in job.watch(-0.5)]
-    with pytest.raises(TimeoutError):
-        await job.result(-0.5)
-    with pytest.raises(TimeoutError):
-        job.result_sync(-0.5)
-    result = asyncio.create_task(job.result(1e200))
-    await job.abort()
-    assert await result is not None
-    assert [update.status async for update in watching][-1] == "complete"

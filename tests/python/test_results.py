@@ -52,7 +52,7 @@ async def test_a_wait_may_begin_before_the_task_exists(app: Ardiq, add: Any) -> 
     assert result.value == 3
 
 
-@pytest.mark.parametrize("timeout", [0, 0.05, -1])
+@pytest.mark.parametrize("timeout", [0, 0.05])
 async def test_a_wait_that_is_too_long_is_a_timeout(app: Ardiq, add: Any, timeout: float) -> None:
     job = await add.options(delay=60).enqueue(1, 2)
     with pytest.raises(TimeoutError, match=rf"no result for '{job.id}' within {timeout}s"):
