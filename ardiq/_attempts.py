@@ -253,6 +253,8 @@ class Attempts:
 
     def never_began(self, claim: Claim) -> None:
         """Settle an attempt that was cancelled before its first step, so that its own code did not."""
+        if not self._worker.is_cancelled():
+            self._why_cancelled.setdefault(claim[1], ABORTED)
         self.settle_soon(self.failed(self.registered(claim[2]), claim, monotonic(), asyncio.CancelledError()))
 
     def settle_soon(self, work: Coroutine[Any, Any, None]) -> None:
@@ -274,8 +276,12 @@ class Attempts:
             why = self._why_cancelled.pop(claim[1], None)
             if why is None and (isinstance(error, HandBack) or self._worker.is_cancelled()):
                 why = RELEASED
-            if (task := asyncio.current_task()) is not None:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
                 task.uncancel()
+                # Not by the worker: by the task itself, or a neighbour. One that it waited for and was cancelled is no
+                # wish of its own: that is a failure like any other.
+                why = why or ABORTED
             if why is not None:
                 if self.must_tell(claim, why):
                     await self._worker.reports_arrive(claim[1])

@@ -26,6 +26,7 @@ class Timing:
     Where a zone's clock jumps forward over a fixed time, that occurrence comes at once after the jump; where it is set
     back, a fixed time occurs once, the first time. Times are fixed unless the field of seconds, minutes or hours begins
     with `*`: those repeat as time passes, in both hours where one comes twice, and not at all in one that is skipped.
+    Where day and weekday are both restricted, by whatever but a plain `*`, either will do.
 
     Raises:
         ValueError: an impossible spec or period, or an unknown zone.
@@ -43,8 +44,8 @@ class Timing:
         if spec is not None:
             if not isinstance(spec, str):
                 raise TypeError(f"a cron expression is a str, not {type(spec).__name__}")
-            self._fields = _NICKNAMES.get(spec.strip().lower(), spec)
-            fields = self._fields.split()
+            fields = _NICKNAMES.get(spec.strip().lower(), spec).split()
+            self._fields = " ".join(_either_day(fields))
             self._is_fixed = not any(field.startswith("*") for field in fields[: len(fields) - 3])
             from cronsim import CronSimError  # only apps with schedules pay for it
 
@@ -127,6 +128,16 @@ class Timing:
                 return right
             left = right
         return None
+
+
+def _either_day(fields: list[str]) -> list[str]:
+    """The fields of an expression so that of two days which are both restricted either will do: `*/2` restricts, too,
+    which cronsim takes for a `*`.
+    """
+    if len(fields) < 5 or "*" in (fields[-3], fields[-1]):
+        return fields
+    day, month, weekday = fields[-3:]
+    return [*fields[:-3], re.sub(r"(^|,)\*", r"\g<1>1-31", day), month, re.sub(r"(^|,)\*", r"\g<1>0-6", weekday)]
 
 
 def _zone(tz: Any) -> tzinfo:

@@ -2,6 +2,8 @@
 
 _REFUSED = "what cannot work is refused where it is said, by name; 1.2 failed later, or did something else"
 _CRON = "cronsim's syntax: nicknames, names of days and months, seconds"
+_STEPS = "as elsewhere: from 5 in steps of 10; in 1.2 it was 5 alone"
+_WAITED = "what it waited for was cancelled, not the task: that is a failure like any other; in 1.2 an abort"
 _BRACES = "braces mark the hash slot of a queue's keys"
 _RESULT = "1.2 settled it with a result that nobody could read"
 _ONCE = "`abort` of a task that is aborted is True: a call repeated after a lost reply says the same"
@@ -12,7 +14,15 @@ DELIBERATE: dict[str, dict[str, str]] = {
         "gives": "`async with inline(app) as app`",
         "unknown": "says why it was set aside",
     },
+    "occurrences": {
+        "5/10 * * * *": _STEPS,
+        "0 5/6 * * *": _STEPS,
+        "+5 * * * *": _REFUSED,
+        "1_0 * * * *": _REFUSED,
+    },
     "outcomes": {
+        "outcome: raises cancelled": _WAITED,
+        "on_error": _WAITED,
         "returns keys": "dicts with keys that are no strings arrive; 1.2 stored what it could not read",
         "returns set": _RESULT,
         "returns object": _RESULT,
@@ -58,7 +68,6 @@ DELIBERATE: dict[str, dict[str, str]] = {
 }  # fmt: skip
 
 _HEADERS = "headers that are not plain JSON are refused, with an own serializer too"
-_CANCELLED = "a task that cancels itself is tried again; in 1.2 it is aborted"
 _OCCURRENCE = "occurrences are made by the server: they pass no `on_enqueue` and have ids of another form"
 _MAIN = "a task of the program that was started cannot run in a child process"
 
@@ -73,5 +82,4 @@ OPEN: dict[str, dict[str, str]] = {
         **{f"{kind}: {what}": _HEADERS for kind in ("bytes", "pickled") for what in ("enqueued", "result", "seen")},
         **{f"cron: {what}": _OCCURRENCE for what in ("id", "headers", "passed on_enqueue", "call")},
     },
-    "outcomes": dict.fromkeys(("outcome: cancels itself", "outcome: raises cancelled", "on_error"), _CANCELLED),
 }

@@ -175,19 +175,23 @@ async def test_a_huge_error_text_is_cut(app: Ardiq) -> None:
     assert len(field(app, job.id, "traceback") or "") < 100_000
 
 
-async def test_a_task_that_cancels_itself_has_failed(app: Ardiq) -> None:
-    @app.task(max_retries=0)
-    async def itself() -> None:
+async def test_a_task_that_cancels_itself_is_aborted(app: Ardiq) -> None:
+    told: list[ErrorContext] = []
+    app.on_error(told.append)
+
+    def cancel_this() -> None:
         task = asyncio.current_task()
         assert task is not None
         task.cancel()
+
+    @app.task(backoff_ms=1)
+    async def itself() -> None:
+        cancel_this()
         await asyncio.sleep(SOON_S)
 
-    @app.task(max_retries=1, backoff_ms=1)
+    @app.task
     async def swallowed() -> str:
-        task = asyncio.current_task()
-        assert task is not None
-        task.cancel()
+        cancel_this()
         try:
             await asyncio.sleep(SOON_S)
         except asyncio.CancelledError:
@@ -196,8 +200,28 @@ async def test_a_task_that_cancels_itself_has_failed(app: Ardiq) -> None:
 
     async with working(app):
         result = await result_of(await itself.enqueue())
-        assert (result.success, result.value, result.aborted) == (False, "CancelledError()", False)
+        assert (result.success, result.value, result.aborted, result.tries) == (False, "aborted", True, 1)
         assert (await result_of(await swallowed.enqueue())).value == "swallowed"
+    assert told == []
+    assert await app.dead_count() == 0
+
+
+async def test_a_task_that_waited_for_what_was_cancelled_has_failed(app: Ardiq) -> None:
+    told: list[ErrorContext] = []
+    app.on_error(told.append)
+
+    @app.task(max_retries=1, backoff_ms=1)
+    async def waiting() -> str:
+        if (task := current_task()) is not None and task.tries == 2:
+            return "again"
+        other = asyncio.create_task(asyncio.sleep(SOON_S))
+        asyncio.get_running_loop().call_soon(other.cancel)
+        await other
+        return "not cancelled"
+
+    async with working(app):
+        assert (await result_of(await waiting.enqueue())).value == "again"
+    assert [(type(error.exc), error.will_retry) for error in told] == [(asyncio.CancelledError, True)]
 
 
 async def test_a_time_limit(app: Ardiq) -> None:
@@ -304,5 +328,5 @@ async def test_cancelled_before_its_first_step_it_is_settled(app: Ardiq, why: st
     elif why == "handed back":
         assert (result.success, began) == (True, [1])
     else:  # with an eager start there is nothing to cancel
-        assert result.success or result.value == "CancelledError()"
+        assert result.success or result.aborted
     assert is_sound(app)

@@ -28,6 +28,11 @@ def ms(*moment: int, zone: Any = UTC, fold: int = 0) -> int:
         ("@daily", ms(2026, 1, 1, 12), ms(2026, 1, 2)),
         ("0 9 * jan mon", ms(2026, 10, 1), ms(2027, 1, 4, 9)),
         ("0 0 29 2 *", ms(2026, 1, 1), ms(2028, 2, 29)),
+        # 1 January 2026 is a Thursday. Of two days that are restricted either will do.
+        ("0 0 */2 * 5", ms(2026, 1, 1, 1), ms(2026, 1, 2)),
+        ("0 0 31 * */2", ms(2026, 1, 1, 1), ms(2026, 1, 3)),
+        ("0 0 */10 * *", ms(2026, 1, 1, 1), ms(2026, 1, 11)),
+        ("0 0 0 */10 * 0", ms(2026, 1, 1, 1), ms(2026, 1, 4)),
     ],
 )
 def test_cron_expressions(spec: str, start: int, expected: int) -> None:
