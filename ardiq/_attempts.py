@@ -10,7 +10,7 @@ from threading import get_ident
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import context
+from . import _headers, context
 from ._codec import from_json, to_json
 from ._endings import ABORTED, COMPLETE, RELEASED, RETRY, SNOOZE, UNKNOWN, Claim, Ending, Endings, Outcome, TimedOut
 from ._signing import without_signature
@@ -226,7 +226,7 @@ class Attempts:
         def call(claim: Claim, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
             if not middleware:
                 return limited(claim, args, kwargs)
-            headers = without_signature(from_json(claim[6])) if claim[6] else {}
+            headers = _headers.unpack(self._codec, without_signature(from_json(claim[6]))) if claim[6] else {}
             execution = ExecutionContext(claim[0], claim[2], claim[8], tuple(args), kwargs, headers)
             call_next: Callable[[], Awaitable[Any]] = functools.partial(limited, claim, args, kwargs)
             for wrap in reversed(middleware):

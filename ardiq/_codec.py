@@ -180,7 +180,7 @@ def plain_json(label: str, value: Any) -> bytes:
 class Codec:
     """The wire format of one app: the default, or the user's own serializer."""
 
-    __slots__ = ("_keeps_results", "_limit", "deserializer", "is_custom", "kept", "serializer")
+    __slots__ = ("_keeps_results", "deserializer", "is_custom", "kept", "limit", "serializer")
 
     def __init__(
         self,
@@ -191,7 +191,7 @@ class Codec:
     ) -> None:
         self.serializer = serializer
         self.deserializer = deserializer
-        self._limit = limit
+        self.limit = limit
         self._keeps_results = keeps_results
         # Of tasks that say so themselves: whether any time at all.
         self.kept: dict[str, bool] = {}
@@ -209,8 +209,8 @@ class Codec:
         codec = ""
         if self.serializer is not None:
             codec = CUSTOM
-            a = self._serialize(list(args), name)
-            k = self._serialize(kwargs, name) if kwargs else b""
+            a = self.serialize(list(args), name)
+            k = self.serialize(kwargs, name) if kwargs else b""
         else:
             try:
                 if _SCALARS.issuperset(map(type, args)) and (
@@ -223,17 +223,17 @@ class Codec:
                         found |= survey(kwargs.values())
                 encode: Callable[[Any], bytes] = to_json
                 if found and not (found == _TUPLE and (signature is None or not signature.wants_tuples)):
-                    mode = self._choose(_labelled(name, signature, args, kwargs), found)
+                    mode = self.choose(_labelled(name, signature, args, kwargs), found)
                     encode, codec = mode.encode, mode.codec
                 a = encode(args) if args or codec else b"[]"
                 k = encode(kwargs) if kwargs else b""
             except RecursionError:
                 raise ValueError(f"an argument of task {name!r} is nested too deeply, or contains itself") from None
-        if len(a) + len(k) > self._limit:
-            raise self._too_large(f"the arguments of task {name!r} are", len(a) + len(k))
+        if len(a) + len(k) > self.limit:
+            raise self.too_large(f"the arguments of task {name!r} are", len(a) + len(k))
         return a, k, codec
 
-    def _choose(self, rows: list[tuple[str, Any, Any]], found: int) -> _Mode:
+    def choose(self, rows: list[tuple[str, Any, Any]], found: int) -> _Mode:
         """How values travel of which plain JSON would change some: each with what to call it and its annotation.
 
         Raises:
@@ -298,8 +298,8 @@ class Codec:
         if known is not None and (known is PLAIN or _is_plain_json(args, kwargs)):
             a = to_json(args) if args else b"[]"
             k = to_json(kwargs) if kwargs else b""
-            if len(a) + len(k) > self._limit:
-                raise self._too_large(f"the arguments of task {name!r} are", len(a) + len(k))
+            if len(a) + len(k) > self.limit:
+                raise self.too_large(f"the arguments of task {name!r} are", len(a) + len(k))
             if known is PLAIN or signature.inner is not None or _fits(known, a, k):
                 return a, k, ""
         if known is None:
@@ -320,7 +320,7 @@ class Codec:
         Raises:
             TypeError: as `encode_fitting`, or JSON cannot carry an argument.
         """
-        codec = Codec(None, None, self._limit) if self.is_custom else self
+        codec = Codec(None, None, self.limit) if self.is_custom else self
         a, k, how = codec.encode_fitting(name, None if self.is_custom else signature, args, kwargs)
         if how and not (how == TYPED and signature is not None and signature.converts):
             raise TypeError(f"the arguments of task {name!r} must be what JSON can carry, and one is not")
@@ -415,11 +415,11 @@ class Codec:
 
     def _encode_result(self, name: str, signature: Signature | None, value: Any) -> tuple[bytes, str]:
         if self.serializer is not None:
-            data, codec = self._serialize(value, name), CUSTOM
+            data, codec = self.serialize(value, name), CUSTOM
         else:
             data, codec = self._encode_value(name, signature, value)
-        if len(data) > self._limit:
-            raise self._too_large(f"the result of task {name!r} is", len(data))
+        if len(data) > self.limit:
+            raise self.too_large(f"the result of task {name!r} is", len(data))
         return data, codec
 
     def _encode_value(self, name: str, signature: Signature | None, value: Any) -> tuple[bytes, str]:
@@ -429,7 +429,7 @@ class Codec:
             if not found:
                 return to_json(value), ""
             hint = MISSING if signature is None else signature.returns
-            mode = self._choose([(what, value, hint)], found)
+            mode = self.choose([(what, value, hint)], found)
             return mode.encode(value), f"{mode.codec}:{name}" if mode.typed else mode.codec
         except RecursionError:
             raise ValueError(f"{what} is nested too deeply, or contains itself") from None
@@ -476,14 +476,14 @@ class Codec:
         """The same bytes for the same call in every process, whatever the order of keywords; as in ArdiQ 1.2."""
         call = {"f": name, "a": list(args), "k": dict(sorted(kwargs.items()))}
         if self.serializer is not None:
-            return self._serialize(call, name)
+            return self.serialize(call, name)
         try:
             # Keys in the order of 1.2: a map of three, whose values have theirs sorted.
             return b"\x83" + b"".join(map(_deterministic_msgpack, [part for item in call.items() for part in item]))
         except (OverflowError, UnicodeEncodeError):  # an integer beyond 64 bits, a lone surrogate
             return json.dumps(call, sort_keys=True, default=_base_value).encode()
 
-    def _serialize(self, value: Any, name: str) -> bytes:
+    def serialize(self, value: Any, name: str) -> bytes:
         assert self.serializer is not None
         data = self.serializer(value)
         if not isinstance(data, bytes):
@@ -495,15 +495,24 @@ class Codec:
             raise ValueError("written by a custom serializer, and this app has no deserializer")
         return self.deserializer(data)
 
+    def decode_packed(self, data: bytes, codec: str) -> Any:
+        """A value from its bytes, without a word on its type.
+
+        Raises:
+            ValueError: an unknown codec.
+        """
+        return self._deserialize(data) if codec == CUSTOM else self._mode(codec).decode(data)
+
     def _mode(self, codec: str) -> _Mode:
         try:
             return _MODES[codec]
         except KeyError:
             raise ValueError(f"unknown codec {codec[:40]!r}: written by a newer version?") from None
 
-    def _too_large(self, what: str, size: int) -> ValueError:
+    def too_large(self, what: str, size: int) -> ValueError:
+        """`what` is over the limit, with its verb."""
         return ValueError(
-            f"{what} {size:,} bytes, over the limit of {self._limit:,} (payload_limit): "
+            f"{what} {size:,} bytes, over the limit of {self.limit:,} (payload_limit): "
             "store large data elsewhere and pass its address"
         )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import _core
+from . import _core, _headers
 from ._codec import from_msgpack, to_json
 from ._options import CallOptions
 
@@ -190,7 +190,7 @@ class Old:
             tuple(told["a"]),
             told["k"],
             CallOptions(task_id=task_id.decode()),
-            extra={"headers": to_json(headers).decode()} if headers else None,
+            extra={"headers": _headers.pack(self._app._codec, told["f"], headers)} if headers else None,
             is_checked=False,  # what does not fit fails where it runs
         )
         fields = {**json.loads(record[5]), "enqueued_at": str(int(told.get("t", 0)))}

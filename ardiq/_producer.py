@@ -7,9 +7,9 @@ from collections.abc import Coroutine, Iterable, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from . import _options
+from . import _headers, _options
 from ._broker import EXISTS, Enqueued, may_repeat, name_unsure, refusal
-from ._codec import from_json, survey, to_json
+from ._codec import from_json, to_json
 from ._ids import new_id
 from ._mailbox import too_late
 from ._options import NO_OPTIONS, CallOptions
@@ -268,10 +268,7 @@ class Producer:
                 await answer
         if not headers:
             return task_id, None
-        for name in headers:
-            if survey(({name: headers[name]},)):
-                raise TypeError(f"header {name!r} of task {task.name!r} must be plain JSON under a string name")
-        return task_id, {"headers": to_json(headers).decode()}
+        return task_id, {"headers": _headers.pack(self._codec, task.name, headers)}
 
 
 def held_back(call: Any, taker: str, app: "Ardiq | None" = None) -> PreparedTask:

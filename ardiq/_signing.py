@@ -10,7 +10,7 @@ from .errors import BadSignature
 
 SigningKey = str | bytes | Sequence[str | bytes]
 
-_HEADER = "signature"
+_HEADER = "ardiq-signature"
 _SHORTEST_KEY = 16
 # Half of what SHA-256 gives, which RFC 2104 allows: the header stays short enough for a compact record.
 _SIGNATURE_BYTES = 16

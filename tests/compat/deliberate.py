@@ -67,7 +67,6 @@ DELIBERATE: dict[str, dict[str, str]] = {
     },
 }  # fmt: skip
 
-_HEADERS = "headers that are not plain JSON are refused, with an own serializer too"
 _OCCURRENCE = "occurrences are made by the server: they pass no `on_enqueue` and have ids of another form"
 _MAIN = "a task of the program that was started cannot run in a child process"
 
@@ -79,7 +78,6 @@ OPEN: dict[str, dict[str, str]] = {
     },
     "child_of_main": {"run": _MAIN, "result": _MAIN},
     "hooks": {
-        **{f"{kind}: {what}": _HEADERS for kind in ("bytes", "pickled") for what in ("enqueued", "result", "seen")},
         **{f"cron: {what}": _OCCURRENCE for what in ("id", "headers", "passed on_enqueue", "call")},
     },
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import pickle
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
@@ -471,20 +472,53 @@ async def test_a_hook_that_raises_fails_the_enqueue(app: Ardiq, add: Any) -> Non
     assert await app.queue_size() == 0
 
 
-async def test_headers_are_plain_json(app: Ardiq, add: Any) -> None:
+async def test_headers_arrive_as_they_were_sent(app: Ardiq, add: Any) -> None:
     value: Any = None
+    seen: list[Any] = []
 
     @app.on_enqueue
     def trace(context: Any) -> None:
-        context.headers["when"] = value
+        context.headers.update({"what": value, "signature": "mine"})
 
-    for wrong in (datetime.now(UTC), b"x", {1, 2}, float("nan")):
+    @app.middleware
+    async def look(context: Any, call_next: Any) -> Any:
+        seen.append(context.headers)
+        return await call_next()
+
+    for wrong in ({1, 2}, object(), [timedelta]):
         value = wrong
-        with pytest.raises(TypeError, match="'when'"):
+        with pytest.raises(TypeError, match="header 'what' of task 'add'"):
             await add.enqueue(1)
+    value = "x" * 16 * 1024**2
+    with pytest.raises(ValueError, match="the headers of task 'add' are"):
+        await add.enqueue(1)
     value = ["a", 1, None, {"b": 2.5}]
     job = await add.enqueue(1)
-    assert json.loads(field(app, job.id, "headers") or "") == {"when": value}
+    assert json.loads(field(app, job.id, "headers") or "") == {"what": value, "signature": "mine"}
+    sent = [value]
+    for value in (b"x\xff", {1: float("inf")}, "\ud800", datetime.now(UTC)):
+        sent.append(value)
+        await add.enqueue(1)
+    await drain(app)
+    assert sorted(map(repr, seen)) == sorted(repr({"what": each, "signature": "mine"}) for each in sent)
+
+
+@pytest.mark.parametrize("key", [None, b"k" * 16])
+async def test_headers_pass_the_serializer(make_app: Any, key: bytes | None) -> None:
+    app = make_app(serializer=pickle.dumps, deserializer=pickle.loads, signing_key=key)
+    sent = {"tuple": (1, {2}), 7: b"x"}
+    seen: list[Any] = []
+    app.on_enqueue(lambda context: context.headers.update(sent))
+
+    @app.middleware
+    async def look(context: Any, call_next: Any) -> Any:
+        seen.append(context.headers)
+        return await call_next()
+
+    job = await app.task(name="nothing")(lambda: None).enqueue()
+    assert "tuple" not in (field(app, job.id, "headers") or "")
+    await drain(app)
+    assert seen == [sent]
 
 
 async def test_whether_a_task_of_the_id_existed(app: Ardiq) -> None:

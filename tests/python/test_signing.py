@@ -91,11 +91,11 @@ async def test_what_was_not_signed_with_the_key_is_dead_lettered_unrun(
         ("args", ""),
         ("kwargs", '{"n": 1}'),
         ("codec", "msgpack"),
-        ("headers", '{"signature":"AAAAAAAAAAAAAAAAAAAAAA"}'),
-        ("headers", '{"signature":7}'),
-        ("headers", '{"signature":"\\ud800"}'),
-        ("headers", '{"signature":null}'),
-        ("headers", '{"\\ud800":1,"signature":"x"}'),
+        ("headers", '{"ardiq-signature":"AAAAAAAAAAAAAAAAAAAAAA"}'),
+        ("headers", '{"ardiq-signature":7}'),
+        ("headers", '{"ardiq-signature":"\\ud800"}'),
+        ("headers", '{"ardiq-signature":null}'),
+        ("headers", '{"\\ud800":1,"ardiq-signature":"x"}'),
         ("headers", "{}"),
         ("headers", "[]"),
         ("headers", "7"),
@@ -187,9 +187,9 @@ async def test_headers_of_hooks_are_signed_and_the_signature_is_not_among_them(m
 
     @app.on_enqueue
     def clash(call: Any) -> None:
-        call.headers["signature"] = "mine"
+        call.headers["ardiq-signature"] = "mine"
 
-    with pytest.raises(ValueError, match="header 'signature' of task 'note' is taken: the app has a signing_key"):
+    with pytest.raises(ValueError, match="header 'ardiq-signature' of task 'note' is taken: the app has a signing_key"):
         await note.enqueue()
 
 
@@ -342,7 +342,7 @@ def test_a_key_is_not_shown() -> None:
 
 PARTS = st.tuples(st.text(), st.text(), st.binary(), st.binary(), st.text())
 HEADERS = st.dictionaries(
-    st.text().filter(lambda name: name != "signature"),
+    st.text().filter(lambda name: name != "ardiq-signature"),
     st.recursive(
         st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(), st.lists
     ),
