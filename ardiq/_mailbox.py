@@ -108,12 +108,13 @@ class Mailbox:
         """
         if self._name is not None:
             return self._name
+        until = self._line.loop.time() + self._line.timeout_s
         if self._opening is None:
             self._opening = self._line.loop.create_future()
             self._line.channel.listen(new_id())
         # The mailbox is opened with endless patience; a call says why the server cannot be reached.
         await self.look("")
-        opened, _ = await asyncio.wait([self._opening], timeout=self._line.timeout_s)
+        opened, _ = await asyncio.wait([self._opening], timeout=max(0, until - self._line.loop.time()))
         if not opened:
             raise BrokerError("the server answers, but takes no second connection to wait for results on")
         return self._opening.result()

@@ -64,7 +64,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         poll_block_ms: bound of one blocking wait for work.
         result_ttl_ms: how long results are kept; 0: not at all, negative: for ever.
         burst: let `run` end when nothing is ready.
-        broker_timeout_ms: how long a call tries to reach the server before it is a `BrokerError`.
+        broker_timeout_ms: how long a call may take, from connecting to the answer, before it is a `BrokerError`.
         durability: when a task counts as accepted: "primary", as soon as the server has it; "replicated", when one of
             its replicas has it, too, else after `broker_timeout_ms` it is a `BrokerError` with `maybe_enqueued`.
         max_lost: how many workers may die holding a task before it is taken for their killer and dead-lettered.

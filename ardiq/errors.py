@@ -46,7 +46,7 @@ class BrokerError(ArdiqError):
     """The server is unreachable, refuses, or dropped the connection.
 
     Attributes:
-        maybe_enqueued: the request may have reached the server before the connection broke, so
+        maybe_enqueued: the request may have reached the server before the connection broke or the time was over, so
             what it asked for may have happened. False: it certainly did not.
         unsure: of an enqueue, the tasks of which that is not known: `await job.status()` tells.
     """

@@ -26,7 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use crate::address::{Address, Kind, Place};
@@ -40,9 +40,9 @@ use route::Route;
 pub struct Options {
     /// One attempt to connect, handshake included.
     pub connect_timeout: Duration,
-    /// How long a call keeps trying to connect before it fails.
+    /// How long a call may take, from the first attempt to connect to the answer.
     pub broker_timeout: Duration,
-    /// How long an answer may take on the shared connection.
+    /// How long an answer may take on the shared connection before that counts as dead.
     pub response_timeout: Duration,
 }
 
@@ -146,6 +146,19 @@ impl Connector {
         self.attempt(None).await.map_err(|refusal| refusal.error)
     }
 
+    /// Questions that are no call of the queue, answered within the broker timeout.
+    ///
+    /// # Errors
+    /// Those of `questions`; [`Error::Broker`], never `maybe_sent`, when the time is over.
+    pub async fn in_time<T>(&self, questions: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        timeout(self.options().broker_timeout, questions).await.unwrap_or_else(|_| Err(self.no_answer()))
+    }
+
+    fn no_answer(&self) -> Error {
+        let patience = self.options().broker_timeout.as_millis();
+        Error::broker(format!("no answer from {} within {patience} ms", self.describe()), false)
+    }
+
     fn address(&self) -> &Address {
         &self.inner.address
     }
@@ -179,7 +192,8 @@ impl Connector {
         });
         let closed = AtomicBool::new(false);
         OPEN.fetch_add(1, Ordering::Relaxed);
-        let wire = Wire { multiplexed, closed, gone, driver: driver.abort_handle(), response_timeout };
+        let doubted = AtomicBool::new(false);
+        let wire = Wire { multiplexed, closed, gone, driver: driver.abort_handle(), response_timeout, doubted };
         let server = handshake::greet(&wire, login).await.map_err(|error| {
             let told = error.error.map_message(|what| format!("{}: {what}", self.describe()));
             Refusal { temporary: error.temporary, error: told }.advised().at(place, self)
@@ -274,6 +288,8 @@ struct Wire {
     gone: watch::Receiver<()>,
     driver: AbortHandle,
     response_timeout: Option<Duration>,
+    /// Somebody makes sure that it still answers.
+    doubted: AtomicBool,
 }
 
 impl Wire {
@@ -340,6 +356,22 @@ impl Connection {
     pub async fn closed(&self) {
         let mut gone = self.inner.wire.gone.clone();
         while gone.changed().await.is_ok() {}
+    }
+
+    /// For those who gave up an answer that they waited for `since` then: ends it unless one comes within the response
+    /// timeout, which they would have waited for.
+    pub fn doubt(&self, since: Instant) {
+        let wire = &self.inner.wire;
+        let Some(limit) = wire.response_timeout.filter(|_| !wire.doubted.swap(true, Ordering::AcqRel)) else { return };
+        // Not at once, where many answers came and each took its time.
+        let until = (since + limit).max(Instant::now() + limit / 4);
+        let connection = self.clone();
+        tokio::spawn(async move {
+            match timeout_at(until, connection.exchange(&redis::cmd("PING"))).await {
+                Ok(Ok(_)) => connection.inner.wire.doubted.store(false, Ordering::Release),
+                _ => connection.close(),
+            }
+        });
     }
 
     /// Takes no further command; answers under way still come.

@@ -226,17 +226,20 @@ impl Core {
     /// Where each primary of a cluster is, whether it holds the queue, and a core for it alone.
     fn primaries(&self, py: Python<'_>) -> PyResult<Vec<(String, bool, Self)>> {
         let (connector, base) = (self.connector.anywhere(), self.base.clone());
-        let places = self.wait(py, |_| async move {
-            let node = connector.connect().await?;
-            if !node.server().cluster {
-                return Ok(Vec::new());
-            }
-            let view = View::ask(&node, &base).await?;
-            let owner = view.owner().map(|owner| &owner.id);
-            let places = view.shards.iter().map(|shard| (shard.place.clone(), Some(&shard.id) == owner));
-            let mut places: Vec<_> = places.collect();
-            places.sort_by_key(|(_, holds_queue)| !holds_queue);
-            Ok(places)
+        let places = self.wait(py, |dispatcher| async move {
+            let primaries = async {
+                let node = connector.connect().await?;
+                if !node.server().cluster {
+                    return Ok(Vec::new());
+                }
+                let view = View::ask(&node, &base).await?;
+                let owner = view.owner().map(|owner| &owner.id);
+                let places = view.shards.iter().map(|shard| (shard.place.clone(), Some(&shard.id) == owner));
+                let mut places: Vec<_> = places.collect();
+                places.sort_by_key(|(_, holds_queue)| !holds_queue);
+                Ok(places)
+            };
+            dispatcher.link().connector().in_time(primaries).await
         })?;
         let primary = |(place, holds_queue): (Place, bool)| {
             let (at, connector) = (place.to_string(), self.connector.only(place));
@@ -248,7 +251,10 @@ impl Core {
 
     /// Refuses, with `LibraryError`, a server whose eviction policy could throw away tasks.
     fn check_eviction(&self, py: Python<'_>) -> PyResult<()> {
-        self.wait(py, |dispatcher| async move { schema::check_eviction(&dispatcher.link().connection().await?).await })
+        self.wait(py, |dispatcher| async move {
+            let link = dispatcher.link();
+            link.connector().in_time(async { schema::check_eviction(&link.connection().await?).await }).await
+        })
     }
 
     fn migrate_status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

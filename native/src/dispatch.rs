@@ -8,11 +8,11 @@ mod replicated;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use redis::{Arg, Cmd, Value};
+use tokio::time::{Instant, timeout_at};
 
-use crate::connection::{Backoff, Connection, Link, refuse_error};
+use crate::connection::{Attempts, Connection, Link, refuse_error};
 use crate::error::Error;
 use crate::library::{Library, Script};
 use crate::protocol::Function;
@@ -135,44 +135,60 @@ impl Dispatcher {
     }
 
     /// Sends a call, again where its reply is lost and the protocol says that this is harmless; or where the caller knows
-    /// (`repeat`).
+    /// (`repeat`). All of it takes no longer than the broker timeout.
     ///
     /// # Errors
     /// As [`send`](Self::send).
     pub async fn deliver(&self, request: &Request, repeat: bool) -> Result<Value, Error> {
-        let repeat = repeat || request.function.idempotent;
-        match &self.inner.confirming {
-            Some(confirming) if request.function.durable => confirming.send_confirmed(request, repeat).await,
-            _ if repeat => self.send_until_answered(request).await.map(|(value, _)| value),
-            _ => self.send(request).await,
-        }
+        self.deliver_until(self.inner.link.attempts().deadline, request, repeat).await
     }
 
-    /// Repeats nothing that may have been carried out.
+    /// The same, of a call that has until then.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn deliver_until(&self, deadline: Instant, request: &Request, repeat: bool) -> Result<Value, Error> {
+        let confirming = self.inner.confirming.as_ref().filter(|_| request.function.durable);
+        let way = confirming.unwrap_or(self);
+        let mut attempts = way.inner.link.attempts_until(deadline);
+        if deadline <= Instant::now() {
+            return Err(attempts.late());
+        }
+        let answer = timeout_at(deadline, async {
+            let repeat = repeat || request.function.idempotent;
+            match confirming {
+                Some(_) => way.send_confirmed(request, repeat, &mut attempts).await,
+                None => way.send_until_answered(request, repeat, &mut attempts).await.map(|(value, _)| value),
+            }
+        });
+        answer.await.unwrap_or_else(|_| Err(attempts.late()))
+    }
+
+    /// For who has time limits of his own: the broker timeout is for the way to the server alone. Repeats nothing that may
+    /// have been carried out.
     ///
     /// # Errors
     /// What [`Error`] says. Errors of single records stay in the reply as `Value::ServerError`.
     pub async fn send(&self, request: &Request) -> Result<Value, Error> {
-        self.exchange(request).await.map(|(value, _)| value)
+        self.exchange(request, &mut self.inner.link.attempts()).await.map(|(value, _)| value)
     }
 
     /// The same, and the connection that was answered on.
-    async fn exchange(&self, request: &Request) -> Result<(Value, Connection), Error> {
+    async fn exchange(&self, request: &Request, attempts: &mut Attempts<'_>) -> Result<(Value, Connection), Error> {
         request.function.check(request.count)?;
-        let mut attempts = self.inner.link.attempts();
         let mut loads = 0;
         loop {
             let connection = attempts.connection().await?;
             let answer = match self.check(&connection).await {
                 Ok(form) => {
                     let answer = match form {
-                        form if request.form == form => connection.exchange(&request.cmd).await,
-                        form => connection.exchange(&self.rebuilt(request, form)?).await,
+                        form if request.form == form => attempts.exchange(&connection, &request.cmd).await,
+                        form => attempts.exchange(&connection, &self.rebuilt(request, form)?).await,
                     };
                     match Missing::read(form, &answer) {
                         Some(missing) if loads < 3 => {
                             loads += 1;
-                            match self.provide(&connection, request, missing).await {
+                            match self.provide(&connection, request, missing, attempts).await {
                                 Ok(None) => continue,
                                 Ok(Some(answer)) => Ok(answer),
                                 Err(Unfit::Answer(answer)) => answer,
@@ -194,25 +210,17 @@ impl Dispatcher {
         }
     }
 
-    /// As [`send`](Self::send), for a call that may be repeated: a lost reply is asked for again, for as long as one may
-    /// wait for the server.
-    ///
-    /// # Errors
-    /// As that.
-    async fn send_until_answered(&self, request: &Request) -> Result<(Value, Connection), Error> {
-        let patience = self.inner.link.connector().options().broker_timeout;
-        let mut backoff = Backoff::default();
-        let mut lost_since: Option<Instant> = None;
+    /// A reply that is lost is asked for again where the call may be repeated.
+    async fn send_until_answered(
+        &self,
+        request: &Request,
+        repeat: bool,
+        attempts: &mut Attempts<'_>,
+    ) -> Result<(Value, Connection), Error> {
         loop {
-            match self.exchange(request).await {
-                Err(error) if error.maybe_sent() => {
-                    if lost_since.get_or_insert_with(Instant::now).elapsed() >= patience {
-                        return Err(error);
-                    }
-                    self.inner.link.pause(&mut backoff).await;
-                }
-                Err(Error::Broker { message, .. }) => return Err(Error::broker(message, lost_since.is_some())),
-                answer => return answer,
+            match self.exchange(request, attempts).await {
+                Err(error) if repeat && error.maybe_sent() && attempts.pause().await => {}
+                answer => return answer.map_err(|error| error.with_maybe_sent(attempts.maybe_sent)),
             }
         }
     }

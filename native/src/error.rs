@@ -49,6 +49,15 @@ impl Error {
         matches!(self, Self::Broker { maybe_sent: true, .. })
     }
 
+    /// The same for a call of which that is known.
+    #[must_use]
+    pub fn with_maybe_sent(self, maybe_sent: bool) -> Self {
+        match self {
+            Self::Broker { message, .. } => Self::Broker { message, maybe_sent },
+            other => other,
+        }
+    }
+
     /// Whether it is the refusal `ARDIQ_<code>`.
     pub fn is(&self, refusal: &str) -> bool {
         matches!(self, Self::Server { code, .. } if code == refusal)

@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::args::Args;
 use crate::bridge::{Event, InPanic, Inbox};
@@ -124,25 +125,28 @@ pub async fn run(dispatcher: Dispatcher, inbox: Arc<Inbox>, mut chunks: mpsc::Un
     let patience = dispatcher.link().connector().options().broker_timeout;
     let mut queue = VecDeque::new();
     let mut calls = JoinSet::new();
+    // Whoever waits behind others that are answered is not late.
+    let mut answered_at = Instant::now();
     let mut open = true;
     while open || !calls.is_empty() {
         tokio::select! {
             chunk = chunks.recv(), if open => match chunk {
-                Some(chunk) => line_up(&mut queue, chunk),
+                Some(chunk) => line_up(&mut queue, chunk, patience),
                 None => open = false,
             },
             Some(done) = calls.join_next() => {
-                if let Ok(Some(error)) = done {
-                    give_up(&mut queue, patience, &error, &inbox);
+                if matches!(done, Ok(true)) {
+                    answered_at = Instant::now();
                 }
             }
         }
         while let Ok(chunk) = chunks.try_recv() {
-            line_up(&mut queue, chunk);
+            line_up(&mut queue, chunk, patience);
         }
         while calls.len() < UNDER_WAY {
             let Some(chunk) = queue.pop_front() else { break };
-            calls.spawn(deliver(dispatcher.clone(), inbox.clone(), chunk));
+            let deadline = chunk.since.max(answered_at) + patience;
+            calls.spawn(deliver(dispatcher.clone(), inbox.clone(), chunk, deadline));
         }
     }
 }
@@ -158,9 +162,10 @@ pub async fn send(dispatcher: Dispatcher, inbox: Arc<Inbox>, chunks: Vec<Chunk>)
     inbox.take().pop().ok_or_else(|| Error::broker("the batch was not answered", true))
 }
 
-/// Appends a chunk to the queue; into the last one where both fit into one call.
-fn line_up(queue: &mut VecDeque<Chunk>, chunk: Chunk) {
+/// Appends a chunk to the queue; into the last one where both fit into one call, and have about the same time left.
+fn line_up(queue: &mut VecDeque<Chunk>, chunk: Chunk, patience: Duration) {
     if let Some(last) = queue.back_mut()
+        && chunk.since.saturating_duration_since(last.since) < patience / 8
         && last.is_like(chunk.function, chunk.repeat)
         && last.count() + chunk.count() <= last.most()
         && last.records.bytes() + chunk.records.bytes() <= BYTES
@@ -173,30 +178,18 @@ fn line_up(queue: &mut VecDeque<Chunk>, chunk: Chunk) {
     queue.push_back(chunk);
 }
 
-/// The server could not be reached: what has waited as long as a call may wait does not wait anew.
-fn give_up(queue: &mut VecDeque<Chunk>, patience: Duration, error: &Error, inbox: &Inbox) {
-    while queue.front().is_some_and(|chunk| chunk.since.elapsed() >= patience) {
-        if let Some(chunk) = queue.pop_front() {
-            chunk.tell(Err(error.clone()), inbox);
-        }
-    }
-}
-
-/// Sends one chunk and hands out its answers; replies the error if the server could not be reached.
-async fn deliver(dispatcher: Dispatcher, inbox: Arc<Inbox>, chunk: Chunk) -> Option<Error> {
+/// Sends one chunk and hands out its answers; replies whether there were any.
+async fn deliver(dispatcher: Dispatcher, inbox: Arc<Inbox>, chunk: Chunk, deadline: Instant) -> bool {
     let answers = {
         let _told = InPanic(|error| chunk.tell(Err(error), &inbox));
         match chunk.failed_already() {
             Some(error) => Err(error),
-            None => chunk.send(&dispatcher).await,
+            None => chunk.send(&dispatcher, deadline).await,
         }
     };
-    let unreachable = match &answers {
-        Err(error @ Error::Broker { maybe_sent: false, .. }) => Some(error.clone()),
-        _ => None,
-    };
+    let answered = !matches!(answers, Err(Error::Broker { .. }));
     chunk.tell(answers, &inbox);
-    unreachable
+    answered
 }
 
 impl Chunk {
@@ -230,12 +223,12 @@ impl Chunk {
     }
 
     /// One value a record.
-    async fn send(&self, dispatcher: &Dispatcher) -> Result<Vec<Value>, Error> {
+    async fn send(&self, dispatcher: &Dispatcher, deadline: Instant) -> Result<Vec<Value>, Error> {
         let mut request = dispatcher.request(&self.function.name)?;
         for field in self.records.iter() {
             request.arg(field);
         }
-        match dispatcher.deliver(&request, self.repeat).await? {
+        match dispatcher.deliver_until(deadline, &request, self.repeat).await? {
             Value::Array(values) if values.len() == self.count() => Ok(values),
             _ => Err(Error::Script(format!("{}: the reply has not one answer a record", self.function.name))),
         }

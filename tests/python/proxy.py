@@ -14,7 +14,8 @@ class _Pair:
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     swallows: bool = False
     reply_left: int | None = None
-    """Bytes of replies that still pass before the pair is cut; None: all."""
+    """Bytes of replies that still pass before the pair is cut, or silent; None: all."""
+    is_cut: bool = True
 
     def cut(self) -> None:
         for writer in self.writers:
@@ -26,9 +27,11 @@ class Proxy:
 
     def __init__(self, target: int) -> None:
         self._target = target
+        self.replied = 0
         self._pairs: set[_Pair] = set()
         self._delay_s = 0.0
         self._swallows_new = False
+        self._hushed_after: int | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
@@ -67,6 +70,10 @@ class Proxy:
 
         self._do(truncate)
 
+    def hush(self, length: int) -> None:
+        """Let `length` bytes of replies pass on each new connection, and nothing more."""
+        self._do(lambda: setattr(self, "_hushed_after", length))
+
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -86,7 +93,7 @@ class Proxy:
         done.wait()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        pair = _Pair([writer], swallows=self._swallows_new)
+        pair = _Pair([writer], self._swallows_new, self._hushed_after, self._hushed_after is None)
         self._pairs.add(pair)
         try:
             back, forth = await asyncio.open_connection("127.0.0.1", self._target)
@@ -111,7 +118,8 @@ class Proxy:
                     continue
                 if replies and pair.reply_left is not None:
                     data, pair.reply_left = data[: pair.reply_left], max(0, pair.reply_left - len(data))
+                self.replied += len(data) if replies else 0
                 writer.write(data)
                 await writer.drain()
-                if replies and pair.reply_left == 0:
+                if replies and pair.reply_left == 0 and pair.is_cut:
                     return

@@ -60,7 +60,7 @@ async def test_without_a_replica_in_time_nothing_counts_as_accepted(
             lambda: app.enqueue_many([work.prepare(1)]),
             lambda: app.schedules.put("later", "work", every=3600),
         ):
-            with pytest.raises(BrokerError, match="no replica confirmed it within 300 ms") as refused:
+            with pytest.raises(BrokerError, match=r"no replica confirmed it within \d+ ms") as refused:
                 await call()
             assert refused.value.maybe_enqueued
         for send in (work.enqueue, work.enqueue_sync, lambda: app.enqueue_many([work.prepare()])):

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::{Cmd, Value};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::cluster::{Moved, View};
-use super::{Connection, Connector, refuse_error};
+use super::{Connection, Connector, Refusal, refuse_error};
 use crate::error::{Error, code};
 
 /// How often it is made sure that a primary which others may take the place of still answers, and how long it has.
@@ -27,7 +27,7 @@ struct Shared {
     connector: Connector,
     current: Mutex<Option<Connection>>,
     /// Held by the one that connects; the others wait for what it gets.
-    connecting: tokio::sync::Mutex<Backoff>,
+    connecting: Arc<tokio::sync::Mutex<Backoff>>,
     last_error: Mutex<Option<Error>>,
     watched: AtomicBool,
     /// Tells those who pause or block that a connection was made.
@@ -39,7 +39,7 @@ impl Link {
         let inner = Shared {
             connector,
             current: Mutex::new(None),
-            connecting: tokio::sync::Mutex::new(Backoff::default()),
+            connecting: Arc::default(),
             last_error: Mutex::new(None),
             watched: AtomicBool::new(false),
             made: Notify::new(),
@@ -59,22 +59,27 @@ impl Link {
         self.attempts().connection().await
     }
 
-    /// Sends one command on the live connection. A command that failed after it was sent is not
-    /// repeated here.
+    /// Sends one command on the live connection, and has the answer within the broker timeout. A command that failed after
+    /// it was sent is not repeated here.
     ///
     /// # Errors
     /// As [`Connection::query`].
     pub async fn query(&self, cmd: &Cmd) -> Result<Value, Error> {
         let mut attempts = self.attempts();
+        let answer = timeout_at(attempts.deadline, self.try_query(cmd, &mut attempts)).await;
+        answer.unwrap_or_else(|_| Err(attempts.late()))
+    }
+
+    async fn try_query(&self, cmd: &Cmd, attempts: &mut Attempts<'_>) -> Result<Value, Error> {
         loop {
             let connection = attempts.connection().await?;
-            let answer = match connection.exchange(cmd).await {
+            let answer = match attempts.exchange(&connection, cmd).await {
                 Ok(Value::ServerError(reply)) => match Moved::read(&reply) {
                     // A key of another slot than this connection is for.
                     Some(moved) if connection.slot() != Some(moved.slot) => {
                         let node = self.connector().only(moved.from(&connection)?);
                         match node.connect().await {
-                            Ok(elsewhere) => elsewhere.exchange(cmd).await,
+                            Ok(elsewhere) => attempts.exchange(&elsewhere, cmd).await,
                             Err(_) => Ok(Value::ServerError(reply)),
                         }
                     }
@@ -90,8 +95,12 @@ impl Link {
 
     /// Pauses before another attempt at something that failed: no longer than it takes anybody to reach the server.
     pub async fn pause(&self, backoff: &mut Backoff) {
+        self.wait(backoff.pause()).await;
+    }
+
+    async fn wait(&self, pause: Duration) {
         tokio::select! {
-            () = sleep(backoff.pause()) => {}
+            () = sleep(pause) => {}
             () = self.inner.made.notified() => {}
         }
     }
@@ -107,9 +116,14 @@ impl Link {
         self.live().is_some_and(|live| live.generation() > connection.generation())
     }
 
-    /// What one call may spend on getting its command through: the broker timeout.
+    /// The tries of one call, which begins now.
     pub fn attempts(&self) -> Attempts<'_> {
-        Attempts { link: self, deadline: None, backoff: Backoff::default() }
+        self.attempts_until(Instant::now() + self.connector().options().broker_timeout)
+    }
+
+    /// The same, of one that has until then.
+    pub fn attempts_until(&self, deadline: Instant) -> Attempts<'_> {
+        Attempts { link: self, deadline, backoff: Backoff::default(), last: None, maybe_sent: false }
     }
 
     /// Whether a call would need no new connection.
@@ -127,32 +141,44 @@ impl Link {
     }
 
     async fn connect(&self, deadline: Instant) -> Result<Connection, Error> {
-        let Ok(mut backoff) = timeout_at(deadline, self.inner.connecting.lock()).await else {
+        let Ok(mut backoff) = timeout_at(deadline, self.inner.connecting.clone().lock_owned()).await else {
             return Err(self.late());
         };
         loop {
             if let Some(connection) = self.live() {
                 return Ok(connection);
             }
-            let refusal = match self.connector().attempt(Some(self.connector().options().response_timeout)).await {
-                Ok(connection) => {
-                    backoff.reset();
-                    *lock(&self.inner.last_error) = None;
-                    self.replace(connection.clone());
-                    if connection.is_routed() {
-                        self.watch();
-                    }
-                    return Ok(connection);
-                }
-                Err(refusal) => refusal,
+            // Goes on when the time of this call is over: connecting may take longer than any call has.
+            let attempt = tokio::spawn(self.clone().attempt(backoff));
+            let (returned, refusal) = match timeout_at(deadline, attempt).await {
+                Ok(Ok((_, Ok(connection)))) => return Ok(connection),
+                Ok(Ok((backoff, Err(refusal)))) => (backoff, refusal),
+                Ok(Err(_)) | Err(_) => return Err(self.late()),
             };
-            *lock(&self.inner.last_error) = Some(refusal.error.clone());
+            backoff = returned;
             let next = Instant::now() + backoff.pause();
             if !refusal.temporary || next >= deadline {
                 return Err(refusal.error);
             }
             tokio::time::sleep_until(next).await;
         }
+    }
+
+    /// One attempt at the shared connection, for as long as it takes; gives back its turn.
+    async fn attempt(
+        self,
+        mut turn: OwnedMutexGuard<Backoff>,
+    ) -> (OwnedMutexGuard<Backoff>, Result<Connection, Refusal>) {
+        let found = self.connector().attempt(Some(self.connector().options().response_timeout)).await;
+        *lock(&self.inner.last_error) = found.as_ref().err().map(|refusal| refusal.error.clone());
+        if let Ok(connection) = &found {
+            turn.reset();
+            self.replace(connection.clone());
+            if connection.is_routed() {
+                self.watch();
+            }
+        }
+        (turn, found)
     }
 
     /// The server, or the node of the cluster, that holds `key`.
@@ -197,12 +223,16 @@ impl Link {
         });
     }
 
-    /// For those who waited in vain for another's attempts.
+    /// For those who waited in vain for their turn, or for a connection.
     fn late(&self) -> Error {
+        if self.is_connected() {
+            return self.connector().no_answer();
+        }
         let last = lock(&self.inner.last_error).clone();
         last.unwrap_or_else(|| {
-            let patience = self.connector().options().broker_timeout.as_millis();
-            Error::broker(format!("cannot reach {} within {patience} ms", self.connector().describe()), false)
+            let connector = self.connector();
+            let patience = connector.options().broker_timeout.as_millis();
+            Error::broker(format!("cannot reach {}: no connection within {patience} ms", connector.describe()), false)
         })
     }
 }
@@ -210,27 +240,54 @@ impl Link {
 /// One call's tries; see [`Link::attempts`].
 pub struct Attempts<'a> {
     link: &'a Link,
-    /// Set when the first try was not enough: the usual call needs no clock.
-    deadline: Option<Instant>,
+    /// When the call's time is over, whatever it waits for.
+    pub deadline: Instant,
+    /// Whether its command may have been carried out.
+    pub maybe_sent: bool,
     backoff: Backoff,
+    /// The connection it was given last, and when.
+    last: Option<(Connection, Instant)>,
 }
 
 impl Attempts<'_> {
     /// # Errors
     /// As [`Link::connection`].
     pub async fn connection(&mut self) -> Result<Connection, Error> {
-        if let Some(connection) = self.link.live() {
-            return Ok(connection);
-        }
-        let deadline = self.deadline();
-        self.link.connect(deadline).await
+        self.last = None;
+        let connection = match self.link.live() {
+            Some(connection) => connection,
+            None => self.link.connect(self.deadline).await?,
+        };
+        self.last = Some((connection.clone(), Instant::now()));
+        Ok(connection)
+    }
+
+    /// Sends the call's command; as [`Connection::exchange`].
+    ///
+    /// # Errors
+    /// As that.
+    pub async fn exchange(&mut self, connection: &Connection, cmd: &Cmd) -> Result<Value, Error> {
+        let before = std::mem::replace(&mut self.maybe_sent, true);
+        let answer = connection.exchange(cmd).await;
+        // Answered, it was either carried out, which the answer tells, or not.
+        self.maybe_sent = before || answer.as_ref().is_err_and(Error::maybe_sent);
+        answer
+    }
+
+    /// The error of a call whose time is over while it waits.
+    pub fn late(&mut self) -> Error {
+        let Some((connection, since)) = self.last.take() else {
+            return self.link.late().with_maybe_sent(self.maybe_sent);
+        };
+        connection.doubt(since);
+        self.link.connector().no_answer().with_maybe_sent(self.maybe_sent)
     }
 
     /// Whether the command should be sent again: the answer shows that it was not carried out, for
     /// a reason that passes, and there is time left. Pauses as long as the reason suggests.
     pub async fn again(&mut self, connection: &Connection, answer: &Result<Value, Error>) -> bool {
         match answer {
-            Err(Error::Broker { maybe_sent: false, .. }) => Instant::now() < self.deadline(),
+            Err(Error::Broker { maybe_sent: false, .. }) => Instant::now() < self.deadline,
             Ok(Value::ServerError(reply)) => {
                 match code(reply) {
                     // A failover: others know the new primary, or the name leads there by now.
@@ -251,20 +308,20 @@ impl Attempts<'_> {
                     "ASK" | "LOADING" | "BUSY" | "TRYAGAIN" => {}
                     _ => return false,
                 }
-                let pause = self.backoff.pause();
-                if Instant::now() + pause >= self.deadline() {
-                    return false;
-                }
-                sleep(pause).await;
-                true
+                self.pause().await
             }
             _ => false,
         }
     }
 
-    fn deadline(&mut self) -> Instant {
-        let patience = self.link.connector().options().broker_timeout;
-        *self.deadline.get_or_insert_with(|| Instant::now() + patience)
+    /// Pauses before another try, no longer than it takes anybody to reach the server; false where there is no time for it.
+    pub async fn pause(&mut self) -> bool {
+        let pause = self.backoff.pause();
+        let in_time = Instant::now() + pause < self.deadline;
+        if in_time {
+            self.link.wait(pause).await;
+        }
+        in_time
     }
 }
 

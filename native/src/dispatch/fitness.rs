@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use redis::{ServerError, Value};
 
 use super::{Dispatcher, Form, Request, lock};
-use crate::connection::Connection;
 use crate::connection::cluster::Moved;
+use crate::connection::{Attempts, Connection};
 use crate::error::{Error, lacks};
 use crate::protocol::{Function, Protocol};
 use crate::schema::{self, Record};
@@ -147,6 +147,7 @@ impl Dispatcher {
         connection: &Connection,
         request: &Request,
         missing: Missing,
+        attempts: &mut Attempts<'_>,
     ) -> Result<Option<Value>, Unfit> {
         match missing {
             Missing::Library => {
@@ -158,7 +159,7 @@ impl Dispatcher {
                 self.use_scripts(connection, Unfit::Answer(Ok(Value::ServerError(reply))));
                 Ok(None)
             }
-            Missing::Script => self.load_script(connection, request).await,
+            Missing::Script => self.load_script(connection, request, attempts).await,
             Missing::Scripts(reply) => Err(self.nothing_left(reply)),
         }
     }
@@ -215,12 +216,17 @@ impl Dispatcher {
         }
     }
 
-    async fn load_script(&self, connection: &Connection, request: &Request) -> Result<Option<Value>, Unfit> {
+    async fn load_script(
+        &self,
+        connection: &Connection,
+        request: &Request,
+        attempts: &mut Attempts<'_>,
+    ) -> Result<Option<Value>, Unfit> {
         let script = self.script(request.function).map_err(Unfit::Refused)?;
         match connection.exchange(redis::cmd("SCRIPT").arg("LOAD").arg(&script.source)).await {
             Ok(Value::ServerError(reply)) if lacks(&reply, "script") => {
                 let sources = self.rebuilt(request, Form::Sources).map_err(Unfit::Refused)?;
-                match connection.exchange(&sources).await {
+                match attempts.exchange(connection, &sources).await {
                     Ok(Value::ServerError(reply)) if lacks(&reply, "eval") => Err(self.nothing_left(reply)),
                     answer => answer.map(Some).map_err(|error| Unfit::Answer(Err(error))),
                 }

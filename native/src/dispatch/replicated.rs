@@ -1,17 +1,20 @@
 //! What is durable counts as done when a replica has it: one `WAIT` behind a call.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::Value;
+use tokio::time::Instant;
 
 use super::{Dispatcher, Request};
-use crate::connection::{Backoff, Connection, Link};
+use crate::connection::{Attempts, Connection, Link};
 use crate::error::Error;
 use crate::protocol::Protocol;
 
 /// How long the key lives that there is a write to wait for.
 const WRITE_TTL_MS: u64 = 1000;
+/// How late a server with nothing else to do notices that a `WAIT` is over, and some.
+const LATE: Duration = Duration::from_millis(150);
 
 impl Dispatcher {
     /// The same, but what is durable waits for a replica.
@@ -28,18 +31,17 @@ impl Dispatcher {
     ///
     /// # Errors
     /// As [`deliver`](Self::deliver); `maybe_sent` where it was carried out and no replica confirmed in time.
-    pub(super) async fn send_confirmed(&self, request: &Request, repeat: bool) -> Result<Value, Error> {
-        let patience = self.inner.link.connector().options().broker_timeout;
-        let (since, mut backoff) = (Instant::now(), Backoff::default());
-        let mut carried_out = false;
+    pub(super) async fn send_confirmed(
+        &self,
+        request: &Request,
+        repeat: bool,
+        attempts: &mut Attempts<'_>,
+    ) -> Result<Value, Error> {
         loop {
-            let answer = if repeat { self.send_until_answered(request).await } else { self.exchange(request).await };
-            let (value, connection) = match answer {
-                Err(Error::Broker { message, .. }) if carried_out => return Err(Error::broker(message, true)),
-                answer => answer?,
-            };
-            carried_out = true;
-            let within = self.within();
+            let (value, connection) = self.send_until_answered(request, repeat, attempts).await?;
+            // It is, and not known to be where it has to.
+            attempts.maybe_sent = true;
+            let within = self.within(attempts.deadline);
             match self.replicas(&connection, within).await {
                 Ok(0) => {
                     return Err(Error::broker(
@@ -53,7 +55,7 @@ impl Dispatcher {
                 }
                 Ok(_) => return Ok(value),
                 // Whether another primary has it, it says when it is asked again.
-                Err(_) if repeat && since.elapsed() < patience => tokio::time::sleep(backoff.pause()).await,
+                Err(_) if repeat && attempts.pause().await => {}
                 Err(error) => {
                     let what = format!("carried out, but whether a replica has it is not known: {error}");
                     return Err(Error::broker(what, true));
@@ -78,9 +80,10 @@ impl Dispatcher {
         }
     }
 
-    fn within(&self) -> Duration {
-        let options = self.inner.link.connector().options();
-        // Else a lack of replicas would be taken for a server that does not answer.
-        options.broker_timeout.min(options.response_timeout / 2)
+    /// Some time is left for the answer: else a lack of replicas would be taken for a server that does not answer.
+    fn within(&self, deadline: Instant) -> Duration {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let within = left - LATE.min(left / 2);
+        within.min(self.inner.link.connector().options().response_timeout / 2).max(Duration::from_millis(1))
     }
 }

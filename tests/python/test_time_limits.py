@@ -1,0 +1,236 @@
+"""`broker_timeout_ms` is what a call may take, whatever the server does: nothing, half of it, or all of it slowly."""
+
+import asyncio
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import awaited, eventually
+from proxy import Proxy
+from topologies import Node, cluster, free_port, sentinel, until
+
+from ardiq import Ardiq, BrokerError
+
+LIMIT_MS = 300
+# An attempt to connect takes up to two seconds, an answer up to ten.
+BOUND_S = 1.8
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    node = Node(tmp_path / "server", free_port(), {"save": ""})
+    node.start()
+    until(node.answers, "the server", [node])
+    yield node
+    node.kill()
+
+
+@pytest.fixture
+def proxy(node: Node) -> Iterator[Proxy]:
+    proxy = Proxy(node.port)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def make_app() -> Iterator[Callable[..., Ardiq]]:
+    apps: list[Ardiq] = []
+
+    def make(url: str, **options: Any) -> Ardiq:
+        apps.append(Ardiq(url, **{"broker_timeout_ms": LIMIT_MS, **options}))
+        return apps[-1]
+
+    yield make
+    for app in apps:
+        app._broker.close()
+
+
+def all_calls(app: Ardiq) -> dict[str, Callable[[], Any]]:
+    task = app.ref("task")
+    return {
+        "enqueue": lambda: task.enqueue(1),
+        "enqueue_many": lambda: app.enqueue_many(task.prepare(number) for number in range(1000)),
+        "request": lambda: task.request(1, timeout=60),
+        "result": lambda: app.result("x"),
+        "result in time": lambda: app.result("x", timeout=60),
+        "status": lambda: app.status("x"),
+        "info": lambda: app.info("x"),
+        "abort": lambda: app.abort("x"),
+        "queue_size": lambda: app.queue_size(),
+        "dead_letters": lambda: app.dead_letters(),
+        "replay": lambda: app.replay("x"),
+        "schedules": lambda: app.schedules.put("s", "task", every=3600),
+        "enqueue_sync": lambda: task.enqueue_sync(1),
+        "enqueue_many_sync": lambda: app.enqueue_many_sync(task.prepare(number) for number in range(1000)),
+        "request_sync": lambda: task.request_sync(1, timeout=60),
+        "result_sync": lambda: app.result_sync("x", timeout=60),
+        "status_sync": lambda: app.status_sync("x"),
+        "info_sync": lambda: app.info_sync("x"),
+        "abort_sync": lambda: app.abort_sync("x"),
+        "command": lambda: app._broker.core.command(["PING"]),
+        "check_eviction": lambda: app._broker.core.check_eviction(),
+    }
+
+
+async def late(name: str, call: Callable[[], Any]) -> BrokerError:
+    """What a call fails with, in time."""
+    started = time.monotonic()
+    with pytest.raises(BrokerError) as caught:
+        await (asyncio.to_thread(call) if name.endswith(("_sync", "command", "eviction", "primaries")) else call())
+    assert time.monotonic() - started < BOUND_S, f"{name}: {caught.value}"
+    return caught.value
+
+
+async def are_late(app: Ardiq) -> dict[str, BrokerError]:
+    """What each call of an app fails with, in time."""
+    app._broker.is_listed = False  # lest the registration connect before them
+    calls = all_calls(app)
+    first = next(iter(calls))
+    # Alone, too: nobody else connects for it.
+    errors = {first: await late(first, calls.pop(first))}
+    return errors | dict(zip(calls, await asyncio.gather(*map(late, calls, calls.values())), strict=True))
+
+
+def is_sure(errors: dict[str, BrokerError]) -> bool:
+    """Whether nothing was sent, by all of them."""
+    return not any(error.maybe_enqueued or error.unsure for error in errors.values())
+
+
+@pytest.mark.parametrize("durability", ["primary", "replicated"])
+async def test_a_server_that_falls_silent(node: Node, make_app: Callable[..., Ardiq], durability: str) -> None:
+    app, other = make_app(node.url), make_app(node.url, durability=durability)
+    await app.send("task")
+    line = app._broker.core.command(["CLIENT", "ID"])
+    node.freeze()
+    try:
+        errors = await are_late(app)
+        for name in ("enqueue", "enqueue_sync", "enqueue_many", "enqueue_many_sync"):
+            assert errors[name].maybe_enqueued, name
+            assert errors[name].unsure, name
+        assert f"no answer from {node.url} within {LIMIT_MS} ms" in str(errors["enqueue"])
+        assert is_sure(await are_late(other)), "there is no line yet"
+    finally:
+        node.thaw()
+    # What was sent is there; and a call that gave up has not ended the line of all.
+    await eventually(app.queue_size)
+    assert app._broker.core.command(["CLIENT", "ID"]) == line
+    if durability == "primary":
+        await other.send("task")
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+async def test_a_server_that_accepts_and_says_nothing(make_app: Callable[..., Ardiq], scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as silent:
+        port = silent.getsockname()[1]
+        app = make_app(f"{scheme}://127.0.0.1:{port}")
+        errors = await are_late(app)
+        errors["primaries"] = await late("primaries", app._broker.core.primaries)
+    assert is_sure(errors)
+    assert f"cannot reach {scheme}://127.0.0.1:{port}: no connection within {LIMIT_MS} ms" in str(errors["enqueue"])
+
+
+# In the greeting, in the questions that precede the first call, in its answer.
+@pytest.mark.parametrize("part", [0.0, 0.5, 1.0])
+async def test_a_server_that_falls_silent_in_the_middle(
+    proxy: Proxy, make_app: Callable[..., Ardiq], part: float
+) -> None:
+    def app() -> Ardiq:
+        app = make_app(f"redis://127.0.0.1:{proxy.port}")
+        app._broker.is_listed = False
+        return app
+
+    await app().send("task")  # loads the library
+    before = proxy.replied
+    await app().send("task")
+    proxy.hush(round(10 + part * (proxy.replied - before - 15)))
+    assert (await are_late(app()))["enqueue"].maybe_enqueued == (part == 1)
+
+
+@pytest.mark.parametrize("used", [True, False])
+async def test_a_cluster_and_a_primary_behind_sentinels(make_app: Callable[..., Ardiq], used: bool) -> None:
+    with (
+        cluster(primaries=3, replicas=0) as nodes,
+        sentinel(replicas=0, sentinels=1, down_after_ms=60_000) as watched,
+    ):
+        apps = [make_app(nodes.url), make_app(watched.url)]
+        for app in apps if used else ():
+            await app.send("task")
+        frozen = [*nodes.nodes, watched.primary()]
+        for server in frozen:
+            server.freeze()
+        try:
+            for app in apps:
+                assert used or is_sure(await are_late(app))
+        finally:
+            for server in frozen:
+                server.thaw()
+        for app in apps:
+            await eventually(lambda app=app: awaits(app))
+
+
+async def awaits(app: Ardiq) -> bool:
+    """Whether the server answers again."""
+    try:
+        await app.queue_size()
+    except BrokerError:
+        return False
+    return True
+
+
+async def test_connecting_may_take_longer_than_a_call(node: Node, proxy: Proxy, make_app: Callable[..., Ardiq]) -> None:
+    app = make_app(f"redis://127.0.0.1:{proxy.port}")
+    app._broker.is_listed = False
+
+    def connections() -> int:
+        return int(re.findall(r"total_connections_received:(\d+)", node.command("INFO", "stats"))[0])
+
+    before = connections()
+    proxy.delay(2 * LIMIT_MS / 1000)
+    with pytest.raises(BrokerError, match="no connection within"):
+        app.send_sync("task")
+    proxy.delay(0)
+    await eventually(lambda: awaits(app))
+    assert connections() - before == 2, "the one whose call had given up, and the one that asks here"
+
+
+async def test_a_line_that_stays_silent_is_replaced_although_each_call_gives_up_sooner(
+    proxy: Proxy, make_app: Callable[..., Ardiq]
+) -> None:
+    app = make_app(f"redis://127.0.0.1:{proxy.port}", idle_timeout_ms=1000)  # two seconds for an answer
+    await app.send("task")
+    proxy.swallow()
+    proxy.heal()
+    with pytest.raises(BrokerError):
+        await app.send("task")
+    await eventually(lambda: awaits(app))
+
+
+@pytest.mark.parametrize("way", ["enqueue", "enqueue_many", "enqueue_many_sync"])
+async def test_many_tasks_may_take_longer_than_one(proxy: Proxy, make_app: Callable[..., Ardiq], way: str) -> None:
+    app = make_app(f"redis://127.0.0.1:{proxy.port}", broker_timeout_ms=1000)
+    await app.send("task")
+    proxy.delay(0.1)  # two calls each fifth of a second
+    task, started = app.ref("task"), time.monotonic()
+    if way == "enqueue":
+        await asyncio.gather(*(task.enqueue(number) for number in range(4000)))
+    else:
+        await awaited(getattr(app, way), [task.prepare(number) for number in range(4000)])
+    assert time.monotonic() - started > 1
+    proxy.delay(0)
+    assert await app.queue_size() == 4001
+
+
+async def test_who_waits_behind_a_call_that_fails_waits_no_longer(node: Node, make_app: Callable[..., Ardiq]) -> None:
+    app = make_app(node.url, broker_timeout_ms=1000)
+    task = app.ref("task")
+    await task.enqueue(0)
+    node.freeze()
+    started = time.monotonic()
+    outcomes = await asyncio.gather(*(task.enqueue(number) for number in range(2000)), return_exceptions=True)
+    assert time.monotonic() - started < 2
+    assert all(isinstance(outcome, BrokerError) for outcome in outcomes)
+    node.thaw()
