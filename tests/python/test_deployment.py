@@ -13,6 +13,7 @@ import yaml
 from documents import ROOT, examples, files
 from projects import Project
 
+from ardiq import Forbidden, _core
 from ardiq.cli import build_parser
 from ardiq.cli._environment import fill
 
@@ -105,13 +106,31 @@ def test_the_manifests_are_read_and_fit_each_other(monkeypatch: pytest.MonkeyPat
     assert arguments.drain_timeout + 10 < pod["terminationGracePeriodSeconds"]
     assert [port["containerPort"] for port in worker["ports"]] == [arguments.health.port]
     assert [worker[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")] == ["/live", "/ready"]
-    scaled = yaml.safe_load((DOCS / "deploy/keda.yaml").read_text())["spec"]
-    assert scaled["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
-    assert scaled["minReplicaCount"] == 1
+    authentication, scaled = yaml.safe_load_all((DOCS / "deploy/keda.yaml").read_text())
+    assert scaled["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert scaled["spec"]["minReplicaCount"] == 1
+    [trigger] = scaled["spec"]["triggers"]
+    assert trigger["authenticationRef"]["name"] == authentication["metadata"]["name"]
+    assert all(isinstance(value, str) for value in trigger["metadata"].values())  # KEDA takes nothing else
 
 
 def test_the_scaler_reads_the_list_that_tasks_wait_in(project: Project) -> None:
-    found = re.findall(r'listName: "(.*)"', (DOCS / "deploy/keda.yaml").read_text())
+    """It asks by a script for the type of the key, then for its length; as the user of the file."""
+    text = (DOCS / "deploy/keda.yaml").read_text()
+    [name] = re.findall(r'listName: "(.*)"', text)
+    [user] = re.findall(r"ACL SETUSER (.*)", text)
+    project.core.command(["ACL", "SETUSER", *user.split()])
+    scaler = _core.Core(f"{project.url}?username=shop-scaler&password=PASSWORD", "ardiq:{default}:")
+    script = """
+        local key = KEYS[1]
+        local kind = redis.call('type', key).ok
+        local count = {list = 'llen', none = 'llen', zset = 'zcard', set = 'scard', hash = 'hlen'}
+        return redis.call(count[kind], key)
+    """
+    assert scaler.command(["EVAL", script, "1", name]) == 0
     project.enqueue("note", '["x"]')
     project.enqueue("note", '["y"]')
-    assert [project.core.command(["LLEN", name]) for name in found] == [2]
+    assert scaler.command(["EVAL", script, "1", name]) == 2
+    with pytest.raises(Forbidden):
+        scaler.command(["DEL", name])
+    scaler.close()
