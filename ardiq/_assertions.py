@@ -9,6 +9,7 @@ from ._broker import Broker
 from ._inline import InlineBroker
 from ._queue import fields_of, text_of
 from ._redirect import queues_of
+from ._signature import Signature
 from .models import TaskInfo
 from .task import Task
 
@@ -37,11 +38,7 @@ def all_enqueued(of: "Ardiq | Task[..., Any]") -> list[TaskInfo]:
         assert [task.args for task in all_enqueued(greet)] == [("Ada",)]
         ```
     """
-    app, name = (of.app, of.name) if isinstance(of, Task) else (of, None)
-    queues = queues_of(app) if app is app._root else [app]
-    found = [_info(each, task_id, record) for each in queues for task_id, record in _records(each)]
-    found = [info for info in found if name in (None, info.fn_name)]
-    return sorted(found, key=lambda info: info.enqueue_time)
+    return [info for info, _ in _found(of)]
 
 
 def assert_enqueued(task: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> TaskInfo:
@@ -67,16 +64,13 @@ def assert_enqueued(task: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> Ta
         assert_enqueued(greet, "Ada", polite=True)
         ```
     """
-    codec, signature = task.app._codec, task._signature
-    if signature is not None:
-        signature.check(args, kwargs)
-    sent = codec.encode_call(task.name, signature, args, kwargs)
-    wanted = _bound(task, *codec.decode_call(*sent, signature))
-    found = all_enqueued(task)
-    fits = [info for info in found if _bound(task, info.args, info.kwargs) == wanted]
+    signature = task._signature or task.app._queue.signature_of(task.name)
+    wanted = _received(task.app, signature, task.app._codec.encode_fitting(task.name, signature, args, kwargs))
+    found = _found(task)
+    fits = [info for info, call in found if _received(task.app, signature, call) == wanted]
     if fits:
         return fits[-1]
-    there = "".join(f"\n  {_call(task.name, info.args, info.kwargs)}, {info.status}" for info in found[-_LISTED:])
+    there = "".join(f"\n  {_call(task.name, info.args, info.kwargs)}, {info.status}" for info, _ in found[-_LISTED:])
     there = f"; of that task there are{there}" if found else f"; no {task.name!r} was"
     raise AssertionError(f"{_call(task.name, args, kwargs)} was not enqueued{there}")
 
@@ -143,19 +137,28 @@ def _records(app: "Ardiq") -> Iterator[tuple[str, dict[str, bytes]]]:
             yield task_id, record
 
 
-def _info(app: "Ardiq", task_id: str, record: dict[str, bytes]) -> TaskInfo:
-    state = text_of(record, "state")
-    return app._queue.info_of(task_id, record, state if state in _UNFINISHED else "complete")
+def _found(of: "Ardiq | Task[..., Any]") -> list[tuple[TaskInfo, tuple[bytes, bytes, str]]]:
+    """What was enqueued, the oldest first: how it is, and its arguments, keywords and codec as they travel."""
+    app, name = (of.app, of.name) if isinstance(of, Task) else (of, None)
+    found = []
+    for each in queues_of(app) if app is app._root else [app]:
+        for task_id, record in _records(each):
+            state = text_of(record, "state")
+            info = each._queue.info_of(task_id, record, state if state in _UNFINISHED else "complete")
+            if name in (None, info.fn_name):
+                found.append((info, (record.get("args", b"[]"), record.get("kwargs", b""), text_of(record, "codec"))))
+    return sorted(found, key=lambda pair: pair[0].enqueue_time)
 
 
-def _bound(task: Task[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-    """A call as the function sees it; one that does not fit it as it is."""
-    if task._signature is None:
-        return tuple(args), kwargs
+def _received(app: "Ardiq", signature: Signature | None, call: tuple[bytes, bytes, str]) -> object:
+    """A call as the function gets it; one that does not fit it as it is."""
     try:
-        bound = task._signature._inspected().bind(*args, **kwargs)
+        args, kwargs = app._codec.receive_call(*call, signature)
     except TypeError:
-        return tuple(args), kwargs
+        return app._codec.decode_call(*call, None)
+    if signature is None:
+        return args, kwargs
+    bound = signature._inspected().bind(*args, **kwargs)
     bound.apply_defaults()
     return bound.arguments
 

@@ -136,6 +136,14 @@ class _Mode:
         except Exception:
             return False
 
+    def converts(self, value: Any, hint: Any) -> bool:
+        """Whether plain data arrives as its annotation wants it."""
+        try:
+            _conversion.convert(self.decode(self.encode(value)), hint, self.str_keys)
+        except Exception:
+            return False
+        return True
+
     def takes(self, value: Any) -> bool:
         """Whether it can be written at all."""
         try:
@@ -223,7 +231,8 @@ class Codec:
                         found |= survey(kwargs.values())
                 encode: Callable[[Any], bytes] = to_json
                 if found and not (found == _TUPLE and (signature is None or not signature.wants_tuples)):
-                    mode = self.choose(_labelled(name, signature, args, kwargs), found)
+                    converts = signature is not None and signature.converts
+                    mode = self.choose(_labelled(name, signature, args, kwargs), found, converts)
                     encode, codec = mode.encode, mode.codec
                 a = encode(args) if args or codec else b"[]"
                 k = encode(kwargs) if kwargs else b""
@@ -233,8 +242,9 @@ class Codec:
             raise self.too_large(f"the arguments of task {name!r} are", len(a) + len(k))
         return a, k, codec
 
-    def choose(self, rows: list[tuple[str, Any, Any]], found: int) -> _Mode:
+    def choose(self, rows: list[tuple[str, Any, Any]], found: int, converts: bool = False) -> _Mode:
         """How values travel of which plain JSON would change some: each with what to call it and its annotation.
+        `converts`: plain ones among them arrive as their annotations want them.
 
         Raises:
             TypeError: one cannot travel; it is named.
@@ -246,7 +256,10 @@ class Codec:
                 return mode
         modes = list(_ALL if hinted else _UNTYPED)
         for label, value, hint in rows:
-            modes = [mode for mode in modes if mode.carries(value, hint)]
+            if converts and hint is not MISSING and not survey((value,)):
+                modes = [mode for mode in modes if mode.converts(value, hint)]
+            else:
+                modes = [mode for mode in modes if mode.carries(value, hint)]
             if not modes:
                 raise TypeError(_why_not(label, value, hint))
         return modes[0]

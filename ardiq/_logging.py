@@ -52,6 +52,7 @@ def set_up(setup: Setup) -> bool:
     """
     global chosen
     chosen = setup
+    log.disabled = False  # `dictConfig` mutes the loggers that it does not name, unless it is told not to
     is_own = is_set_up()
     if setup.file is not None:
         _read(setup.file)

@@ -268,6 +268,16 @@ def test_where_the_program_configures_logging_it_counts(project: Project) -> Non
     assert [line for line in lines if not line.startswith("mine ardiq ")] == []
 
 
+def test_a_program_s_configuration_that_does_not_name_ardiq_does_not_mute_it(project: Project) -> None:
+    handlers = '"handlers": {"h": {"class": "logging.StreamHandler", "formatter": "f"}}'
+    setup = (
+        'import logging.config; logging.config.dictConfig({"version": 1, "formatters": {"f": {"format": "mine %(name)s '
+        f'%(message)s"}}}}, {handlers}, "root": {{"level": "INFO", "handlers": ["h"]}}}})'
+    )
+    lines = loud(project, setup)
+    assert any(line.startswith("mine ardiq ready: ") for line in lines)
+
+
 def test_a_program_may_log_to_standard_output(project: Project) -> None:
     setup = 'import sys; logging.basicConfig(format="mine %(name)s %(message)s", level="INFO", stream=sys.stdout)'
     project.write("loud.py", LOUD.format(setup=setup, url=project.url))

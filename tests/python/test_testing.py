@@ -4,6 +4,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -273,6 +274,27 @@ async def test_what_was_enqueued_inline(lonely: Ardiq) -> None:
             assert_enqueued(greet, nam="Ada")
     async with inline(lonely):
         assert all_enqueued(greet) == []
+
+
+@dataclass
+class Parcel:
+    weight: int
+
+
+async def test_calls_are_compared_as_the_task_gets_them(lonely: Ardiq) -> None:
+    @lonely.task
+    async def post(parcel: Parcel, day: date | None = None) -> None: ...
+
+    plain: Any = {"weight": 2}
+    async with inline(lonely):
+        await post.enqueue(Parcel(1))
+        await lonely.send("post", {"weight": 2}, day="2026-03-01")
+        assert_enqueued(post, Parcel(1))
+        assert_enqueued(lonely.ref("post"), {"weight": 1})
+        assert assert_enqueued(post, Parcel(2), date(2026, 3, 1)).kwargs == {"day": "2026-03-01"}
+        assert_enqueued(post, plain, day=date(2026, 3, 1))
+        with pytest.raises(AssertionError, match="was not enqueued"):
+            assert_enqueued(post, Parcel(2))
 
 
 def test_what_was_enqueued_on_a_server(app: Ardiq) -> None:

@@ -453,3 +453,17 @@ async def test_where_an_instance_does_not_fit_is_told(app: Ardiq, hint: Any, val
     )
     with pytest.raises(TypeError, match=wrong):
         await app.task(take).enqueue(value)
+
+
+async def test_plain_data_and_instances_travel_in_one_call(app: Ardiq) -> None:
+    @app.task
+    async def take(point: Point, when: date, raw: bytes = b"") -> bool:
+        return (point, when, raw) == (Point(1), date(2026, 3, 1), b"\xff")
+
+    plain: Any = {"x": 1}
+    async with working(app):
+        for day in (date(2026, 3, 1), "2026-03-01"):
+            for point in (plain, Point(1)):
+                assert await take.request(point, day, b"\xff")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"'point' of task 'take' does not fit .* got `str` - at `\$.x`"):
+            await take.enqueue({"x": "one"}, date(2026, 3, 1))  # type: ignore[arg-type]
