@@ -49,7 +49,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             `embedded://` for a private one. Default: the environment's `ARDIQ_REDIS_URL`, else
             `redis://localhost:6379`.
         queue_name: the queue; every name is a queue of its own.
-        priorities: names of its lanes, lowest first.
+        priorities: names of its lanes, lowest first; one lane "default" when None.
         worker_id: what people see of this worker; made of the host's name when None.
         default_priority: lane of tasks that name none; the middle one when None.
         weights: shares of a worker's claims for lanes, instead of strict order; a lane that is not named has 1. What an

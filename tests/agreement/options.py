@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from ardiq import Ardiq
+from ardiq import Ardiq, Task
 from ardiq.cli import run
 
 Rows = list[tuple[str, ...]]
@@ -18,6 +18,7 @@ def tables() -> dict[str, Rows]:
         "Ardiq": _options(Ardiq, Ardiq.__doc__),
         "task": _options(Ardiq.task, Ardiq.task.__doc__),
         "cron": _options(Ardiq.cron, Ardiq.cron.__doc__),
+        "options": _options(Task.options, Task.options.__doc__),
         "run": _of_command(),
     }
 

@@ -36,6 +36,15 @@ def test_a_python_example_is_a_program(name: str, tmp_path: Path) -> None:
         assert "value=3" in done.stdout
 
 
+def test_a_type_checker_accepts_the_examples(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    for number, text in enumerate(PROGRAMS.values()):
+        (tmp_path / f"example_{number}.py").write_text(text)
+    command = [sys.executable, "-m", "mypy", "--disable-error-code=import-untyped", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_files_of_a_project(tmp_path: Path, ardiq_server: str) -> None:
     for name, text in files(ROOT / "docs/testing.md").items():
         (tmp_path / name).write_text(text)
