@@ -65,7 +65,7 @@ class InlineSchedules:
             self.due[name] = next_due_at
         return self.due[name]
 
-    def fire(self, name: str, due_at: int, next_due_at: int, run: int) -> list[Any]:
+    def fire(self, name: str, due_at: int, next_due_at: int, run: int, headers: str) -> list[Any]:
         """Enqueue one occurrence, or pass it over, and move on to the next."""
         definition, at = self._definitions.get(name), self.due.get(name)
         if definition is None or at is None:
@@ -81,7 +81,7 @@ class InlineSchedules:
         is_past = due_at <= definition.get("last_due_at", -1)
         if run == 0 or is_past or (run == 2 and made_up >= _MOST_MADE_UP):
             return [b"skipped", next_due_at, b""]
-        tasks, task_id = self._library.tasks, f"{name}:{due_at}"
+        tasks, task_id = self._library.tasks, f"cron:{name}:{due_at}"
         last = tasks.get(definition.get("last_id", "")) if definition.get("coalesce") else None
         if last is not None and last.is_unfinished:
             return [b"coalesced", next_due_at, b""]
@@ -89,7 +89,8 @@ class InlineSchedules:
         exists = task_id in tasks and tasks[task_id].is_unfinished
         args, kwargs = definition.get("args") or "[]", definition.get("kwargs") or ""
         self._library.waiters[task_id] = _WAITER + name
-        fields = {"headers": definition["headers"]} if "headers" in definition else {}
+        headers = headers or definition.get("headers", "")
+        fields = {"headers": headers} if headers else {}
         options = to_json({"due_at": due_at + _offset(definition, task_id), **fields})
         self._library.enqueue(task_id, definition["task"], definition["lane"], args.encode(), kwargs.encode(), options)
         return [b"exists" if exists else b"fired", next_due_at, task_id.encode()]

@@ -255,20 +255,20 @@ class Producer:
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> tuple[str | None, dict[str, Any] | None]:
         """The id that the `on_enqueue` hooks were told, and the headers they set, as options."""
-        hooks = self._app._enqueue_hooks
-        if not hooks:
+        if not self._app._enqueue_hooks:
             return None, None
         self.check_lane(options.priority or task.priority)
         task_id = self._chosen_id(task, args, kwargs, options) or new_id()
-        headers: dict[str, Any] = {}
-        call = EnqueueContext(task_id, task.name, args, kwargs, headers)
-        for hook in hooks:
+        headers = await self.ask_hooks(EnqueueContext(task_id, task.name, args, kwargs, {}))
+        return task_id, {"headers": headers} if headers else None
+
+    async def ask_hooks(self, call: EnqueueContext) -> str:
+        """Run the `on_enqueue` hooks; the headers they set, as they travel, empty for none."""
+        for hook in self._app._enqueue_hooks:
             answer = hook(call)
             if inspect.isawaitable(answer):
                 await answer
-        if not headers:
-            return task_id, None
-        return task_id, {"headers": _headers.pack(self._codec, task.name, headers)}
+        return _headers.pack(self._codec, call.name, call.headers) if call.headers else ""
 
 
 def held_back(call: Any, taker: str, app: "Ardiq | None" = None) -> PreparedTask:

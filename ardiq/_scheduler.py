@@ -87,7 +87,7 @@ class Scheduler:
                     # It harms no other, and is said once.
                     broken[name] = str(error)
                     if self._broken.get(name) != broken[name]:
-                        log.error("schedule %r cannot be fired: %s", name, error)
+                        log.error("schedule %r cannot be fired: %s", name, error, exc_info=error.__cause__)
             if len(rows) < _PAGE:
                 break
         self._broken = broken
@@ -100,23 +100,23 @@ class Scheduler:
 
     async def _fire_one(self, now: int, name: str, due_at: int, definition: dict[str, Any]) -> int:
         """Fire all occurrences of a schedule that are due; when the next one is."""
-        timing, missed = self._timing(definition), definition.get("missed", "skip")
+        missed = definition.get("missed", "skip")
         for _ in range(_MOST_IN_TURN):
             if due_at > now:
                 return due_at
-            answer, due_at = await self._fire(name, due_at, now, timing, missed)
+            answer, due_at = await self._fire(name, due_at, now, definition, missed)
             if answer == "skipped":
                 missed = "skip"
         if due_at <= now:
-            _, due_at = await self._fire(name, due_at, now, timing, "skip")
+            _, due_at = await self._fire(name, due_at, now, definition, "skip")
         return due_at
 
-    async def _fire(self, name: str, due_at: int, now: int, timing: Timing, missed: str) -> tuple[str, int]:
+    async def _fire(self, name: str, due_at: int, now: int, definition: dict[str, Any], missed: str) -> tuple[str, int]:
         """Fire or pass over one occurrence; what the library answered, and when the next one is due."""
         is_late = now - due_at > _GRACE_MS
-        next_due_at = timing.after(due_at if missed == "all" else now)
+        next_due_at = self._timing(definition).after(due_at if missed == "all" else now)
         run = 1 if not is_late or missed == "once" else 2 if missed == "all" else 0
-        answer = await self._app.schedules.fire(name, due_at, next_due_at, run)
+        answer = await self._app.schedules.fire(name, due_at, next_due_at, run, definition)
         if answer == "skipped":
             log.warning("schedule %r: missed its time, passed over until the next", name)
         return answer, next_due_at

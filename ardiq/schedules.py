@@ -1,7 +1,7 @@
 """Recurring tasks: what recurs, when next, what came of it, and changing it at run time."""
 
 import hashlib
-from asyncio import get_running_loop
+from asyncio import CancelledError, current_task, get_running_loop
 from collections.abc import Sequence
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -11,6 +11,7 @@ from ._codec import from_json, to_json
 from ._cron import Timing
 from ._objects import as_object
 from .errors import ArdiqError, BadSignature
+from .models import EnqueueContext
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -47,7 +48,7 @@ class Schedule(NamedTuple):
     """A recurring task as the server knows it.
 
     Attributes:
-        name: of the schedule; its tasks have ids `<name>:<due time in ms>`.
+        name: of the schedule; its tasks have ids `cron:<name>:<due time in ms>`.
         task: name of the task it enqueues.
         spec: its cron expression; None where it has a period.
         every_ms: its period, aligned to the epoch.
@@ -174,13 +175,11 @@ class Schedules:
             cursor, *page = await self._call("schedules", cursor, _PAGE)
             for row_name, _, definition in _rows(page):
                 if row_name == name:
+                    task_name, args, kwargs = self._call_of(name, definition)
                     try:
-                        self._check(name, definition)
-                        args = tuple(from_json(definition.get("args", "[]")))
-                        kwargs = from_json(definition.get("kwargs", "{}"))
-                        task = self._app.ref(definition["task"], priority=definition["lane"])
-                    except (KeyError, ValueError, TypeError, AttributeError):
-                        raise ArdiqError(f"schedule {name!r} makes no sense: put it anew, or remove it") from None
+                        task = self._app.ref(task_name, priority=definition["lane"])
+                    except (KeyError, ValueError, TypeError):
+                        raise _senseless(name) from None
                     if self._app._signer is None and (headers := definition.get("headers")):  # its signature
                         waiter["headers"] = headers
                     return await self._app._producer.enqueue_later(task, args, kwargs, task._options, waiter)
@@ -203,18 +202,55 @@ class Schedules:
         answer, *gone = await self._call("schedule_declare", version, int(is_start), *records)
         return answer.decode(), [name.decode() for name in gone]
 
-    async def fire(self, name: str, due_at: int, next_due_at: int, run: int) -> str:
-        """Ask for one occurrence; what the library answered."""
-        answer = await self._call("schedule_fire", name, due_at, next_due_at, run)
+    async def fire(self, name: str, due_at: int, next_due_at: int, run: int, definition: dict[str, Any]) -> str:
+        """Ask for one occurrence; what the library answered.
+
+        Raises:
+            ArdiqError: an `on_enqueue` hook raised, its cause.
+        """
+        headers = ""
+        if run and self._app._enqueue_hooks and not definition.get("paused"):
+            headers = await self._headers(name, due_at, definition)
+        answer = await self._call("schedule_fire", name, due_at, next_due_at, run, headers)
         return str(answer[0].decode())
+
+    async def _headers(self, name: str, due_at: int, definition: dict[str, Any]) -> str:
+        """What the `on_enqueue` hooks say is to travel with an occurrence, should it be this worker's."""
+        call = EnqueueContext(f"cron:{name}:{due_at}", *self._call_of(name, definition), {})
+        try:
+            headers = await self._app._producer.ask_hooks(call)
+        except (Exception, CancelledError) as error:
+            task = current_task()
+            if isinstance(error, CancelledError) and task is not None and task.cancelling():
+                raise
+            raise ArdiqError(f"an on_enqueue hook raised {error!r}") from error
+        if headers and self._app._signer is not None:
+            return self._sign(definition, from_json(headers.encode()))
+        # Those of a schedule are its signature, which more headers would break.
+        return "" if "headers" in definition else headers
 
     def _signed(self, definition: dict[str, Any]) -> dict[str, Any]:
         """A definition as its tasks are to travel."""
-        signer = self._app._signer
-        if signer is None:
-            return definition
+        return definition if self._app._signer is None else definition | {"headers": self._sign(definition, {})}
+
+    def _sign(self, definition: dict[str, Any], headers: dict[str, Any]) -> str:
+        assert self._app._signer is not None
         args, kwargs = (definition.get(field, "").encode() for field in ("args", "kwargs"))
-        return definition | {"headers": signer.sign(self._app.queue_name, definition["task"], args, kwargs, "", {})}
+        return self._app._signer.sign(self._app.queue_name, definition["task"], args, kwargs, "", headers)
+
+    def _call_of(self, name: str, definition: dict[str, Any]) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+        """Task and arguments of a schedule.
+
+        Raises:
+            ArdiqError: they make no sense.
+            BadSignature: nobody with the key put them.
+        """
+        try:
+            self._check(name, definition)
+            args, kwargs = definition.get("args") or b"[]", definition.get("kwargs") or b"{}"
+            return definition["task"], tuple(from_json(args)), dict(from_json(kwargs))
+        except (KeyError, ValueError, TypeError, AttributeError):
+            raise _senseless(name) from None
 
     def _check(self, name: str, definition: dict[str, Any]) -> None:
         """Refuse one that no app with the key put: what is enqueued for it is to be signed."""
@@ -256,6 +292,10 @@ def kept_as_task(app: "Ardiq", name: str) -> dict[str, int]:
     known = app._registry.get(name)
     ttl_ms = None if known is None or known.task is None else known.task._options.result_ttl_ms
     return {} if ttl_ms is None else {"result_ttl_ms": ttl_ms}
+
+
+def _senseless(name: str) -> ArdiqError:
+    return ArdiqError(f"schedule {name!r} makes no sense: put it anew, or remove it")
 
 
 def _rows(page: Sequence[Any]) -> Rows:

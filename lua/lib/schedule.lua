@@ -89,6 +89,9 @@ function M.remove(base, name)
   return removed == 1
 end
 
+-- The id of the task of an occurrence.
+function M.occurrence(name, due_at) return 'cron:' .. name .. ':' .. clock.text(due_at) end
+
 -- When the task `id` of the occurrence of `due_at` starts: up to `jitter_ms` later, spread by its id, so that whoever
 -- fires it comes to the same.
 function M.start_at(definition, due_at, id)

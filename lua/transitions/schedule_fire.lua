@@ -10,7 +10,7 @@ return function(base, args)
   if not definition or not at then return { 'gone', 0, '' } end
   if at ~= due_at then return { 'moved', at, '' } end
   if due_at > now then return { 'early', at, '' } end
-  local id = name .. ':' .. clock.text(due_at)
+  local id = schedule.occurrence(name, due_at)
   local key = keys.task(base, id)
   lane.check(base, definition.lane)
   errors.read('ZCARD', keys.dead(base))
@@ -42,7 +42,8 @@ return function(base, args)
   if record.state then task.erase(base, id) end
   local b, plan, start_at = batch.open(base, now), { fields = {} }, schedule.start_at(definition, due_at, id)
   local function add(field, value) plan.fields[#plan.fields + 1], plan.fields[#plan.fields + 2] = field, value end
-  if definition.headers then add('headers', definition.headers) end
+  local headers = args.headers ~= '' and args.headers or definition.headers
+  if headers then add('headers', headers) end
   if definition.result_ttl_ms then add('result_ttl_ms', clock.text(definition.result_ttl_ms)) end
   if start_at > now then
     plan.due_at = start_at

@@ -67,7 +67,6 @@ DELIBERATE: dict[str, dict[str, str]] = {
     },
 }  # fmt: skip
 
-_OCCURRENCE = "occurrences are made by the server: they pass no `on_enqueue` and have ids of another form"
 _MAIN = "a task of the program that was started cannot run in a child process"
 
 # Not meant: to be mended. Nothing may be added here without an entry in the docs.
@@ -77,7 +76,4 @@ OPEN: dict[str, dict[str, str]] = {
         "logged": "log records of a child process go to its own stderr, not through the worker's handlers",
     },
     "child_of_main": {"run": _MAIN, "result": _MAIN},
-    "hooks": {
-        **{f"cron: {what}": _OCCURRENCE for what in ("id", "headers", "passed on_enqueue", "call")},
-    },
 }

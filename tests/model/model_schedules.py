@@ -46,7 +46,7 @@ class Schedules(Queue):
     def schedule_remove(self, name: str) -> str:
         return "not_found" if self.schedules.pop(name, None) is None else "removed"
 
-    def schedule_fire(self, name: str, due_at: int, next_due_at: int, run: int) -> list[Any]:
+    def schedule_fire(self, name: str, due_at: int, next_due_at: int, run: int, headers: str) -> list[Any]:
         schedule = self.schedules.get(name)
         if schedule is None:
             return ["gone", 0, ""]
@@ -61,7 +61,7 @@ class Schedules(Queue):
             return ["skipped", next_due_at, ""]
         if schedule.definition.get("coalesce") and self.is_unfinished(schedule.last_id):
             return ["coalesced", next_due_at, ""]
-        id = f"{name}:{due_at}"
+        id = f"cron:{name}:{due_at}"
         schedule.last_id, schedule.last_due_at = id, due_at
         schedule.made_up = schedule.made_up + 1 if run == 2 else 0
         self.wait_for(id, f"schedule:{name}", WEEK_MS)

@@ -172,14 +172,16 @@ class Protocol(BothQueues):
             definition = {"task": "send", "lane": lane, "every_ms": every * 1000, "coalesce": coalesce}
             self.both("schedule_put", again, name=name, definition=definition, next_due_at=1000)
             due_at = self.model.schedules[name].due_at
-            self.both("schedule_fire", name=name, due_at=due_at, next_due_at=due_at + 1000, run=1)
+            self.both("schedule_fire", name=name, due_at=due_at, next_due_at=due_at + 1000, run=1, headers="")
         elif what == "remove":
             self.both("schedule_remove", name=name)
         elif what in ("pause", "go_on"):
             self.both("schedule_pause", name=name, paused=int(what == "pause"))
         else:
-            run = {"passed": 0, "made_up": 2}.get(what, 1)
-            self.both("schedule_fire", again, name=name, due_at=due_at, next_due_at=due_at + 1000, run=run)
+            run, headers = {"passed": 0, "made_up": 2}.get(what, 1), '{"h":1}' if again else ""
+            self.both(
+                "schedule_fire", again, name=name, due_at=due_at, next_due_at=due_at + 1000, run=run, headers=headers
+            )
 
     @rule(signs=st.lists(SIGN, min_size=1, max_size=5), again=AGAIN)
     def code(self, signs: list[tuple[str, int, int]], again: bool) -> None:

@@ -296,8 +296,8 @@ async def schedules(app: Ardiq, pass_time: PassTime) -> list[Any]:
         definition = {"task": "fails", "lane": "default", "every_ms": 60_000, **options}
         answers.append(await call("schedule_put", name, ardiq_json(definition), due_at) - now)
 
-    async def fire(name: str, due_at: int, run: int = 1) -> None:
-        answer, next_due_at, task_id = await call("schedule_fire", name, due_at, due_at + 1000, run)
+    async def fire(name: str, due_at: int, run: int = 1, headers: str = "") -> None:
+        answer, next_due_at, task_id = await call("schedule_fire", name, due_at, due_at + 1000, run, headers)
         answers.append([answer, next_due_at and next_due_at - now, task_id.replace(str(due_at).encode(), b"DUE")])
         if answer == b"fired":
             await eventually(lambda: is_state(app, task_id.decode(), "scheduled"))
@@ -318,11 +318,11 @@ async def schedules(app: Ardiq, pass_time: PassTime) -> list[Any]:
     await put("ahead", now + HOUR_MS)
     await fire("ahead", now + HOUR_MS)
     await put("taken", now - 500)
-    await fails.options(task_id=f"taken:{now - 500}", delay_ms=HOUR_MS).enqueue()
+    await fails.options(task_id=f"cron:taken:{now - 500}", delay_ms=HOUR_MS).enqueue()
     await fire("taken", now - 500)
     await put("spread", now - 500, jitter_ms=DAY_MS)
-    await fire("spread", now - 500)
-    spread = await app.info(task_id := f"spread:{now - 500}")
+    await fire("spread", now - 500, headers='{"h":1}')
+    spread = await app.info(task_id := f"cron:spread:{now - 500}")
     assert spread is not None
     assert spread.scheduled_at is not None
     expected = int(hashlib.sha1(task_id.encode()).hexdigest()[:12], 16) % (DAY_MS + 1)
@@ -336,10 +336,10 @@ async def schedules(app: Ardiq, pass_time: PassTime) -> list[Any]:
     for each in listed:
         each["next_due_at"] -= now
         each["last_due_at"] = each["last_due_at"] and each["last_due_at"] - now
-        each["last_id"] = each["last_id"] and each["last_id"].split(":")[0]
+        each["last_id"] = each["last_id"] and each["last_id"].rpartition(":")[0]
         if (outcome := each["last_outcome"]) is not None:
             assert outcome.finished_at >= now
-            each["last_outcome"] = (outcome.id.replace(job.id, "NOW").split(":")[0], outcome.state, outcome.error)
+            each["last_outcome"] = (outcome.id.replace(job.id, "NOW:").rpartition(":")[0], outcome.state, outcome.error)
     answers += [listed, await app.schedules.remove("plain"), await app.schedules.remove("plain")]
     assert await app.schedules.run_now("plain") is None
     return answers

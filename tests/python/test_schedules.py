@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from helpers import SOON_S, drain, eventually, is_sound, working
 
-from ardiq import Ardiq
+from ardiq import Ardiq, EnqueueContext, ExecutionContext
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,66 @@ async def test_each_occurrence_runs_once_however_many_workers_there_are(make_app
         await eventually(lambda: has(seen, 5))
     assert len(set(seen)) == len(seen)
     due = sorted(int(task_id.rpartition(":")[2]) for task_id in seen)
-    assert all(task_id.startswith("tick:") for task_id in seen)
+    assert all(task_id.startswith("cron:tick:") for task_id in seen)
     assert all(time_ms % 200 == 0 for time_ms in due)
     assert is_sound(apps[0])
+
+
+@pytest.mark.parametrize("key", [None, b"k" * 16])
+async def test_occurrences_pass_the_enqueue_hooks(make_app: Callable[..., Ardiq], key: bytes | None) -> None:
+    told: list[tuple[Any, ...]] = []
+    ran: list[str] = []
+    headers: list[dict[str, Any]] = []
+    apps = [make_app(queue_name=f"hooked-{key}", signing_key=key) for _ in range(2)]
+    for app in apps:
+
+        @app.on_enqueue
+        def hook(call: EnqueueContext) -> None:
+            told.append(call[:4])
+            call.headers["by"] = b"hook"
+
+        @app.middleware
+        async def look(call: ExecutionContext, call_next: Callable[[], Any]) -> Any:
+            ran.append(call.task_id)
+            headers.append(call.headers)
+            return await call_next()
+
+        @app.cron(every=0.2)
+        async def tick() -> None: ...
+
+    async with working(apps[0]), working(apps[1]):
+        await eventually(lambda: has(ran, 3))
+    assert len(set(ran)) == len(ran)
+    assert all(each == {"by": b"hook"} for each in headers)
+    assert set(ran) <= {call[0] for call in told}
+    assert all(call[1:] == ("tick", (), {}) for call in told)
+
+
+async def test_an_enqueue_hook_that_raises_holds_an_occurrence_up(app: Ardiq, caplog: pytest.LogCaptureFixture) -> None:
+    from ardiq._scheduler import Scheduler
+
+    fails: BaseException | None = LookupError("no tenant")
+
+    @app.on_enqueue
+    async def hook(call: EnqueueContext) -> None:
+        if fails is not None:
+            raise fails
+
+    await app.schedules.put("one", "nobody", every=3600, missed="once")
+    overdue(app, "one", 2)
+    scheduler = Scheduler(app)
+    for _ in range(2):
+        await scheduler.fire_due()
+    assert await app.queue_size() == 0
+    (record,) = (each for each in caplog.records if "cannot be fired" in each.getMessage())
+    assert record.exc_info is not None
+    assert record.exc_info[1] is fails
+    fails = asyncio.CancelledError()  # of something that it waited for
+    await scheduler.fire_due()
+    assert await app.queue_size() == 0
+    fails = None
+    await scheduler.fire_due()
+    assert await app.queue_size() == 1
 
 
 async def has(seen: list[str], count: int) -> bool:
@@ -152,7 +209,7 @@ async def test_it_is_a_hundred_however_many_workers_see_to_it(app: Ardiq) -> Non
     app._broker.core.command(["ZADD", f"ardiq:{{{app.queue_name}}}:schedule_due", first, "often"])
     # One worker has come to the middle when another one looks.
     for due_at in range(first, first + 50 * 60_000, 60_000):
-        assert await app.schedules.fire("often", due_at, due_at + 60_000, 2) == "fired"
+        assert await app.schedules.fire("often", due_at, due_at + 60_000, 2, {}) == "fired"
     await Scheduler(app).fire_due()
     # With those that are in time.
     assert 100 <= await app.queue_size() <= 102
@@ -194,7 +251,7 @@ async def test_jitter_spreads_occurrences_the_same_way_everywhere(make_app: Call
             await app.schedules.put(f"s{number}", "nobody", every=3600, jitter=timedelta(days=1), missed="once")
             overdue(app, f"s{number}", now - 1000)
         await fire(app)
-        infos = [await app.info(f"s{number}:{now - 1000}") for number in range(20)]
+        infos = [await app.info(f"cron:s{number}:{now - 1000}") for number in range(20)]
         assert all(info is not None and info.status in ("scheduled", "queued") for info in infos)
         starts.append([info.scheduled_at for info in infos if info is not None])
     assert starts[0] == starts[1]
@@ -239,7 +296,7 @@ async def test_the_last_outcome_outlives_its_record(make_app: Callable[..., Ardi
     outcomes = {schedule.name: schedule.last_outcome for schedule in await app.schedules.list()}
     fine, wrong = outcomes["fine"], outcomes["wrong"]
     assert fine is not None
-    assert (fine.id, fine.state, fine.error) == (f"fine:{now - 1000}", "complete", None)
+    assert (fine.id, fine.state, fine.error) == (f"cron:fine:{now - 1000}", "complete", None)
     assert abs(fine.finished_at - now) < 3_600_000
     assert wrong is not None
     assert (wrong.state, wrong.error) == ("failed", "ValueError('no\\nsuch thing')")

@@ -127,7 +127,7 @@ async def test_schedules_fire_at_their_times(lonely: Ardiq, clock: Clock) -> Non
         jobs = await clock.advance_to(datetime(2026, 3, 29, 12, tzinfo=UTC))
         # In the night to Sunday the clocks went forward over half past two.
         assert ran == ["twice Sat 13:00", "twice Sun 01:00", "nightly Sun 03:00", "twice Sun 14:00"]
-        assert [job.id.split(":")[0] for job in jobs] == ["twice_a_day", "twice_a_day", "nightly", "twice_a_day"]
+        assert [job.id.split(":")[1] for job in jobs] == ["twice_a_day", "twice_a_day", "nightly", "twice_a_day"]
         ran.clear()
         await lonely.schedules.put("monday", "report", "0 8 * * mon", tz="Europe/Berlin", args=[7])
         await lonely.schedules.pause("twice_a_day")
