@@ -32,7 +32,7 @@ _GOES_ON = frozenset((RETRY, SNOOZE, RELEASED, UNKNOWN))
 class Registered:
     """A task as the worker knows it."""
 
-    __slots__ = ("fn", "is_async", "process", "retries", "signature", "task", "timeout")
+    __slots__ = ("__weakref__", "fn", "home", "is_async", "process", "retries", "signature", "task", "timeout")
 
     def __init__(
         self,
@@ -48,6 +48,8 @@ class Registered:
         self.retries = retries
         self.timeout = timeout
         self.process = process
+        # The module that registered it, where a child process has to.
+        self.home = ""
         # An instance whose class defines `async def __call__` counts, too.
         self.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
             getattr(type(fn), "__call__", None)  # noqa: B004

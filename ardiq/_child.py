@@ -5,37 +5,42 @@ Frames go both ways: four bytes of length, then msgpack. The first one says what
 
 import contextvars
 import ctypes
+import functools
 import importlib
+import logging
 import os
 import queue
 import resource
+import runpy
 import signal
 import socket
 import sys
 import threading
 import time
 from contextlib import suppress
-from functools import reduce
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, BinaryIO, NoReturn
 
-from . import context
+from . import _processes, context
 from ._attempts import Registered
 from ._codec import from_msgpack
 from ._endings import error_text, error_traceback
-from ._logging import Setup, set_up
+from ._logging import Stderr, ToWorker
 from ._processes import frame
 from ._redirect import point
-from .task import Task
 
 _LAST_WORDS_S = 1.0
+# The name of the program of the worker in here: it is not to do what it does when it is started.
+_MAIN = "__mp_main__"
 _stopping = False
 _channel: socket.socket
+_program: tuple[str, str]
+_modules: list[str]
 _memory_limits = resource.getrlimit(resource.RLIMIT_DATA)
 
 
 def main() -> None:
-    global _channel
+    global _channel, _program, _modules
     _channel = channel = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
@@ -44,13 +49,15 @@ def main() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, for code that never lets go of the interpreter
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel.makefile("rb"), messages), daemon=True).start()
-    sys.path[:], modules, logs, where = messages.get()
-    for module in modules:
-        with suppress(Exception):  # the task that needs it says what is wrong
-            importlib.import_module(module)
-    if logs is not None:
-        set_up(Setup(*logs))
+    sys.path[:], sys.argv, _program, _modules, levels, where = messages.get()
     reports = _Reports(channel)
+    # First: to what configures logging on import only where it is not, it is.
+    logging.root.handlers[:] = [ToWorker(reports.log)]
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    for module in _modules:
+        with suppress(Exception):  # the task that needs it says what is wrong
+            _import(module)
     context.reports.set(reports)  # type: ignore[arg-type]
     reports.send(frame(["ready"]))
     while (call := messages.get()) is not None:
@@ -71,6 +78,9 @@ class _Reports:
     def send(self, data: bytes) -> None:
         with self._lock:
             self._channel.sendall(data)
+
+    def log(self, record: dict[str, Any]) -> None:
+        self.send(frame(["log", {name: value if _travels(value) else repr(value) for name, value in record.items()}]))
 
     def add(self, claim: tuple[Any, ...], **report: Any) -> None:
         self.send(frame(["report", claim[1], report]))
@@ -115,7 +125,10 @@ def _is_hung_up() -> bool:
 
 
 def _stop_as_usual() -> None:
-    """In a process that the task forks."""
+    """In a process that the task forks: it is no business of the worker's, which hears the child alone."""
+    for handler in logging.root.handlers[:]:
+        if isinstance(handler, ToWorker):
+            logging.root.handlers[:] = [Stderr()]
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -153,6 +166,7 @@ def _attempt(where: list[str], module: str, path: str, claim: list[Any], max_mem
 def _described(error: BaseException) -> list[Any]:
     """An exception for the worker to rebuild: its class, its text, and as much of what it holds as can travel."""
     kind, text = type(error), _printable(error_text(error))
+    module = "__main__" if kind.__module__ == _MAIN else kind.__module__
     if isinstance(error, BaseExceptionGroup):
         args: list[Any] = [error.message]
         parts = [_described(each) for each in error.exceptions]
@@ -160,7 +174,7 @@ def _described(error: BaseException) -> list[Any]:
         # What cannot travel is in the text.
         args, parts = list(error.args) if _travels(error.args) else [text], []
     held = {name: value for name, value in vars(error).items() if _travels(value)}
-    return [kind.__module__, _printable(kind.__qualname__), text, args, parts, held]
+    return [module, _printable(kind.__qualname__), text, args, parts, held]
 
 
 def _travels(value: Any) -> bool:
@@ -184,14 +198,31 @@ def _limit_memory(max_memory_mb: int | None) -> None:
 
 
 def _registered(module: str, path: str, name: str) -> Registered:
-    found = reduce(getattr, path.split("."), importlib.import_module(module))
-    entry = found.app._registry.get(name) if isinstance(found, Task) else None
+    module = _import(module).__name__
+    entry = _processes.find(name, module, path)
+    for other in () if entry else _modules:
+        _import(other)
+        entry = entry or _processes.find(name, module, path)
     if entry is None:
-        raise LookupError(
-            f"{module}.{path} is not task {name!r} in the child process: keep what @app.task returns under the "
-            "function's own name"
-        )
+        raise LookupError(f"nothing registers {module}.{path} as task {name!r} when {', '.join(_modules)} are imported")
     return entry
+
+
+def _import(name: str) -> ModuleType:
+    """A module; the program of the worker under another name."""
+    if name != "__main__":
+        return importlib.import_module(name)
+    if _MAIN not in sys.modules:
+        how, where = _program
+        _processes.is_imported = True
+        try:
+            run: Any = runpy.run_path if how == "path" else functools.partial(runpy.run_module, alter_sys=True)
+            main = ModuleType(_MAIN)
+            vars(main).update(run(where, run_name=_MAIN))
+        finally:
+            _processes.is_imported = False
+        sys.modules["__main__"] = sys.modules[_MAIN] = main
+    return sys.modules[_MAIN]
 
 
 if __name__ == "__main__":

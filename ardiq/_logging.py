@@ -7,10 +7,11 @@ import logging.config
 import select
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from .logs import JsonFormatter
+from .logs import JsonFormatter, running_fields
 
 log = logging.getLogger("ardiq")
 
@@ -20,7 +21,7 @@ _PAGE = 4096
 
 
 class Setup(NamedTuple):
-    """What is logged, and how. It travels to child processes."""
+    """What is logged, and how."""
 
     format: Literal["text", "json"] = "text"
     level: int = logging.INFO
@@ -29,10 +30,6 @@ class Setup(NamedTuple):
     """Of Ardiq; None: as the program's."""
     file: str | None = None
     """A configuration that counts instead, and whatever the program says."""
-
-
-chosen: Setup | None = None
-"""What `set_up` was told in this process."""
 
 
 def is_set_up() -> bool:
@@ -50,8 +47,6 @@ def set_up(setup: Setup) -> bool:
     Raises:
         ValueError: what is wrong with the file.
     """
-    global chosen
-    chosen = setup
     log.disabled = False  # `dictConfig` mutes the loggers that it does not name, unless it is told not to
     is_own = is_set_up()
     if setup.file is not None:
@@ -66,12 +61,37 @@ def set_up(setup: Setup) -> bool:
     return setup.file is not None or not is_own
 
 
-def for_children() -> Setup | None:
-    """As this process logs, as far as a child can do likewise; None: it does not."""
-    if chosen is not None:
-        return chosen
-    root = logging.getLogger()
-    return Setup(level=root.level, own_level=log.level or None) if root.handlers else None
+def levels() -> dict[str, int]:
+    """From which level on this process logs, by logger; the root one is ""."""
+    loggers = {name: each for name, each in logging.root.manager.loggerDict.items() if isinstance(each, logging.Logger)}
+    return {"": logging.root.level, **{name: each.level for name, each in loggers.items() if each.level}}
+
+
+def handle(record: dict[str, Any]) -> None:
+    """Log what a child process did as if it were said here; `record`: as `ToWorker` sends it."""
+    logger = logging.getLogger(record["name"])
+    if logger.isEnabledFor(record["levelno"]):
+        logger.handle(logging.makeLogRecord(record))
+
+
+class ToWorker(logging.Handler):
+    """Of a child process: sends each record to its worker, as what can travel of it."""
+
+    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__()
+        self._send = send
+        self._texts = logging.Formatter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            exc_text = record.exc_text
+            if record.exc_info and not exc_text:
+                exc_text = self._texts.formatException(record.exc_info)
+            texts = {"msg": record.getMessage(), "args": None, "exc_info": None, "exc_text": exc_text}
+            # Those of the task come first: what `extra=` says counts.
+            self._send({**running_fields(), **vars(record), **texts})
+        except Exception:
+            self.handleError(record)
 
 
 class Stderr(logging.StreamHandler[Any]):

@@ -9,13 +9,14 @@ import socket
 import subprocess
 import sys
 from functools import reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
-from . import context
+from . import _logging, context
 from ._attempts import HandBack, Registered, within
 from ._codec import NOT_SENT, NotSent, from_msgpack, to_msgpack
 from ._endings import Claim, FromChild
-from ._logging import for_children
 from ._memory import oom_kills
 from .errors import ProcessDied
 from .retries import Decision
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _START_S = 60.0
 _GRACE_S = 1.0
+_LAST_WORDS_S = 0.1
 _STOP_ARRIVES_S = 0.5
 # How a child ends that a signal to every process of a unit reached before it could leave the answer to its worker.
 _STOPPED = tuple(code for number in (signal.SIGTERM, signal.SIGINT) for code in (-number, 128 + number))
@@ -66,6 +68,41 @@ def importable_name(fn: Any, name: str) -> tuple[str, str]:
     return module, path
 
 
+# Tasks for child processes, by their name and that of their function: what a child knows of one, and of its app.
+_known: "WeakValueDictionary[tuple[str, str, str], Registered]" = WeakValueDictionary()
+
+is_imported = False
+"""In a child process: whether the program of its worker is being imported."""
+
+
+def remember(entry: Registered) -> None:
+    """Let a task be found that is being registered for child processes.
+
+    Raises:
+        TypeError: a child cannot import its function.
+    """
+    assert entry.task is not None
+    _known[(entry.task.name, *importable_name(entry.fn, entry.task.name))] = entry
+    frame: Any = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        frame = frame.f_back
+    entry.home = "" if frame is None else frame.f_globals.get("__name__", "")
+
+
+def find(name: str, module: str, path: str) -> Registered | None:
+    """The task of that name and function, once the modules that register it are imported."""
+    return _known.get((name, module, path))
+
+
+def program() -> tuple[str, str] | None:
+    """How the program of this process was started: "module" and its name, or "path"; None: it cannot be again."""
+    main = sys.modules["__main__"]
+    if (spec := getattr(main, "__spec__", None)) is not None:
+        return "module", spec.name
+    path = getattr(main, "__file__", None)
+    return None if path is None else ("path", str(Path(path).resolve()))
+
+
 class _Child:
     """One child process; it runs one task at a time."""
 
@@ -75,6 +112,8 @@ class _Child:
         self._process = process
         self._oom_kills = oom_kills()
         self._reader = reader
+        self._reading = asyncio.Lock()
+        self._size: int | None = None  # of the message that comes, once it is known
         self._writer = writer
         # A process that the task forked may hold the socket open: the end of the child is what counts.
         loop = asyncio.get_running_loop()
@@ -96,8 +135,7 @@ class _Child:
             if message is not None:
                 self._writer.write(frame(message))
                 await self._writer.drain()
-            size = int.from_bytes(await self._reader.readexactly(4), "big")
-            answer: list[Any] = from_msgpack(await self._reader.readexactly(size))
+            return await self._read()
         except (ConnectionError, asyncio.IncompleteReadError):
             await asyncio.wait([self._ended], timeout=_GRACE_S)
             if not self._ended.done():
@@ -105,10 +143,28 @@ class _Child:
             code = self._ended.result()
             text = f"the task's child process died: {exit_reason(code, self._oom_kills)}"
             raise ProcessDied(text, code) from None
-        return answer
+
+    async def _read(self) -> list[Any]:
+        """Its next message; what it logs meanwhile is logged."""
+        async with self._reading:
+            while True:
+                if self._size is None:
+                    self._size = int.from_bytes(await self._reader.readexactly(4), "big")
+                message: list[Any] = from_msgpack(await self._reader.readexactly(self._size))
+                self._size = None
+                if message[0] != "log":
+                    return message
+                _logging.handle(message[1])
+
+    async def _hear_out(self) -> None:
+        """Log its last words."""
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                await self._read()
 
     async def stop(self) -> None:
         """End it and what it started: first asked, then killed."""
+        last_words = asyncio.get_running_loop().create_task(self._hear_out())
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self._ended.done():
                 break
@@ -116,8 +172,10 @@ class _Child:
                 self._writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, number)
-            self._writer.close()
             await asyncio.wait([self._ended], timeout=_GRACE_S)
+        # What it forked may hold the socket open.
+        await asyncio.wait([last_words], timeout=_LAST_WORDS_S)
+        last_words.cancel()
         self._writer.transport.abort()
 
 
@@ -125,17 +183,21 @@ class Processes:
     """The child processes of one worker: started when first needed, kept for the next task."""
 
     def __init__(self, app: "Ardiq") -> None:
+        if is_imported:
+            raise RuntimeError(
+                "this program starts a worker when a child process imports it: do that under if __name__ == '__main__'"
+            )
         self._app = app
         self._modules: set[str] = set()
         for name, entry in app._registry.items():
             if entry.process is not None:
                 module, path = importable_name(entry.fn, name)
-                if module == "__main__":
+                self._modules |= {module, entry.home or module}
+                if "__main__" in self._modules and program() is None:
                     raise ValueError(
-                        f"task {name!r}: executor='process' cannot import {path!r} from the program that was started: "
-                        "put the task and its app into a module of their own, and import that"
+                        f"task {name!r}: executor='process' cannot import {path!r} from a program without a file: "
+                        "put the task and its app into a module, and import that"
                     )
-                self._modules.add(module)
         self._idle: list[_Child] = []
         self._children: set[_Child] = set()
         self._stops: set[asyncio.Task[None]] = set()
@@ -237,7 +299,8 @@ class Processes:
         where = [self._app.redis_url, self._app.prefix]
         try:
             async with asyncio.timeout(_START_S):
-                await child.ask([sys.path, sorted(self._modules), for_children(), where])
+                start = [sys.path, sys.argv, program(), sorted(self._modules), _logging.levels(), where]
+                await child.ask(start)
         except BaseException as error:
             await self._stop(child)
             if isinstance(error, TimeoutError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta, tzinfo
 from typing import Any, ParamSpec, TypeVar, overload
 
-from . import _defaults, _imports, _options, executors
+from . import _defaults, _imports, _options, _processes, executors
 from ._attempts import Registered
 from ._broker import Broker
 from ._codec import Codec
@@ -17,7 +17,6 @@ from ._defaults import TaskDefaults, with_defaults
 from ._hooks import Hooks
 from ._ids import new_id
 from ._metrics import Metrics, snapshot
-from ._processes import importable_name
 from ._producer import Producer
 from ._queue import Queue
 from ._queues import Queues, on_queue, read_shares, serve
@@ -307,7 +306,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
                         f"task {task.name!r}: executor='process' is for `def`; an `async def` runs on the worker's "
                         "loop and can be stopped there"
                     )
-                importable_name(function, task.name)
+                _processes.remember(entry)
             self._registry[task.name] = entry
             if ttl_ms is not None:
                 self._codec.kept[task.name] = ttl_ms != 0

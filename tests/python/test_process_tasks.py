@@ -5,9 +5,12 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
+from textwrap import dedent
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +21,8 @@ from ardiq import Ardiq, ErrorContext, Job, ProcessDied
 from ardiq.embedded import Server
 
 TASKS = """
-    import os, signal, subprocess, sys, time
+    import logging, os, signal, subprocess, sys, time
+    from shlex import join
     from contextvars import ContextVar
     from decimal import Decimal
     from pathlib import Path
@@ -141,9 +145,33 @@ TASKS = """
     def leave() -> None:
         sys.exit(5)
 
+    if "pytest" in sys.modules:
+        @once
+        def hidden() -> None: ...
+
+    def plain(number: int) -> int:
+        return number + 1
+    renamed = once(plain)
+    taken = app.task(executor="process", max_retries=0, name="taken")(join)
+
     @once
-    def hidden() -> None: ...
-    hidden = None
+    def logs(path: str) -> None:
+        log = logging.getLogger("shop")
+        log.debug("too low")
+        log.info("%s of %d", "one", 2, extra={{"order": 7, "what": object}})
+        try:
+            raise KeyError("no")
+        except KeyError:
+            log.exception("failed")
+        if os.fork() == 0:
+            log.error("from a fork")
+            os._exit(0)
+        os.wait()
+        try:
+            Path(path).touch()
+            time.sleep(600)
+        finally:
+            log.warning("last words")
 """
 
 
@@ -309,7 +337,34 @@ async def test_a_task_that_the_child_does_not_find_says_why(jobs: ModuleType) ->
     async with working(jobs.app):
         result = await result_of(await jobs.app.send("hidden"))
     assert not result.success
-    assert "is not task 'hidden' in the child process" in result.value
+    assert f"nothing registers {jobs.__name__}.hidden as task 'hidden' when" in result.value
+
+
+async def test_it_is_found_whatever_its_module_calls_it(jobs: ModuleType) -> None:
+    async with working(jobs.app):
+        assert (await result_of(await jobs.renamed.enqueue(1))).value == 2
+        assert (await result_of(await jobs.taken.enqueue(["a b", "c"]))).value == "'a b' c"  # of another module
+
+
+async def test_what_it_logs_passes_the_handlers_of_its_worker(
+    jobs: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "began"
+    caplog.set_level("INFO")
+    async with working(jobs.app):
+        job = await jobs.logs.enqueue(str(path))
+        await eventually(path.exists)
+        await job.abort()
+        assert (await result_of(job)).aborted
+    records = [record for record in caplog.records if record.name == "shop"]
+    assert [record.getMessage() for record in records] == ["one of 2", "failed", "last words"]
+    for record in records:
+        assert (vars(record)["task"], vars(record)["task_id"], vars(record)["attempt"]) == ("logs", job.id, 1)
+        assert record.funcName == "logs"
+        assert record.process != os.getpid()
+    assert (vars(records[0])["order"], vars(records[0])["what"]) == (7, "<class 'object'>")
+    assert "KeyError: 'no'" in (records[1].exc_text or "")
+    assert "from a fork" in capfd.readouterr().err
 
 
 async def test_a_cancelled_worker_hands_it_back_and_leaves_no_child(jobs: ModuleType, tmp_path: Path) -> None:
@@ -368,19 +423,50 @@ def test_a_wrong_executor_is_refused_where_it_is_written(app: Ardiq) -> None:
     assert app.tasks == []
 
 
-def test_a_task_of_the_started_program_is_refused_by_its_worker(
+PROGRAM = """
+    import asyncio
+    from ardiq import Ardiq
+    app = Ardiq({url!r}, queue_name={queue!r}, burst=True)
+
+    class Refused(Exception): ...
+
+    @app.task(executor="process", max_retries=0)
+    def crunch(number: int) -> int:
+        if number < 0:
+            raise Refused(number)
+        return number * 2
+
+    app.on_error(lambda call: print(repr(call.exc), type(call.exc) is Refused))
+
+    async def main():
+        jobs = [await crunch.enqueue(number) for number in (4, -1)]
+        await app.run()
+        print([(await job.result()).value for job in jobs])
+
+    {start}
+"""
+
+
+def test_a_task_of_the_started_program(server: Server, run_script: Callable[..., Script]) -> None:
+    start = "if __name__ == '__main__': asyncio.run(main())"
+    code, output, errors = run_script(PROGRAM.format(url=server.url, queue="main", start=start)).end()
+    assert code == 0, errors
+    assert output.split("\n")[:2] == ["Refused(-1) True", "[8, 'Refused(-1)']"]
+
+
+def test_a_program_that_starts_on_import_is_not_started_again(
     server: Server, run_script: Callable[..., Script]
 ) -> None:
-    script = run_script(f"""
-        import asyncio
-        from ardiq import Ardiq
-        app = Ardiq({server.url!r}, queue_name="main")
+    source = PROGRAM.format(url=server.url, queue="main-unguarded", start="asyncio.run(app.run())").replace(
+        "burst=True)", "burst=True); job = __name__ == '__main__' and app.send_sync('crunch', 1)"
+    )
+    code, output, errors = run_script(source).end()
+    assert code == 0, errors
+    assert "this program starts a worker when a child process imports it" in output
 
-        @app.task(executor="process")
-        def crunch() -> None: ...
 
-        asyncio.run(app.run())
-    """)
-    code, _, errors = script.end()
-    assert code == 1
-    assert "put the task and its app into a module of their own" in errors
+def test_a_program_without_a_file_is_refused(server: Server) -> None:
+    source = dedent(PROGRAM.format(url=server.url, queue="main-typed", start="asyncio.run(app.run())"))
+    ended = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "from a program without a file: put the task and its app into a module" in ended.stderr

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 
-from observed import drain, see
+from observed import drain, plain, see
 
 from ardiq import Ardiq, current_task
 
@@ -13,7 +13,7 @@ records = []
 
 class Kept(logging.Handler):
     def emit(self, record):
-        records.append([record.name, record.levelname, record.getMessage(), record.funcName])
+        records.append([record.name, record.levelname, record.getMessage().splitlines()[0], record.funcName])
 
 
 app = Ardiq(os.environ["ARDIQ_REDIS_URL"], "child")
@@ -31,6 +31,10 @@ def pid():
 def told():
     logging.getLogger("mine").info("from the %s", "child")
     logging.getLogger("mine").debug("not this")
+    try:
+        raise KeyError("no")
+    except KeyError:
+        logging.getLogger("mine").exception("failed %d", 7)
     return [current_task().name, current_task().tries, __name__ == "child"]
 
 
@@ -51,11 +55,20 @@ def hangs():
     time.sleep(60)
 
 
-def plain(x):
+single = Ardiq(os.environ["ARDIQ_REDIS_URL"], "child-single", concurrency=1)
+
+
+@single.task(executor="process", max_retries=0)
+def pid_again():
+    return os.getpid()
+
+
+def twice(x):
     return x * 2
 
 
-other_name = app.task(executor="process", max_retries=0, name="bound")(plain)
+other_name = app.task(executor="process", max_retries=0, name="bound")(twice)
+elsewhere = app.task(executor="process", max_retries=0, name="of another module")(plain)
 
 
 @app.task(executor="process", max_retries=0)
@@ -69,7 +82,8 @@ async def main():
     jobs = {
         "one": await pid.enqueue(), "two": await pid.enqueue(), "told": await told.enqueue(),
         "fails": await fails.enqueue(), "ends": await ends.enqueue(), "hangs": await hangs.enqueue(),
-        "bound": await other_name.enqueue(4), "tuple": await gives.enqueue("tuple"),
+        "bound": await other_name.enqueue(4), "of another module": await elsewhere.enqueue([1, {"a": None}]),
+        "tuple": await gives.enqueue("tuple"),
     }  # fmt: skip
     await drain(app)
     results = {name: await job.result() for name, job in jobs.items()}
@@ -78,6 +92,9 @@ async def main():
     see("counted", [one.value[1], two.value[1]] if one.success and two.success else None)
     for name, result in results.items():
         see(name, [result.success, result.value if result.success or name != "ends" else "text", result.tries])
+    again = [await pid_again.enqueue() for _ in range(2)]
+    await drain(single)
+    see("one after the other", len({(await job.result()).value for job in again}))
     see("logged", [record for record in records if record[0] == "mine"])
 
 
