@@ -173,7 +173,8 @@ class Channel:
         """Send many tail records, given as one flat list; answered by one event.
 
         The reply is a list with one value a record. The exception of an error has
-        `accepted`: such a list with `None` for each record that was not answered.
+        `accepted`: such a list with `None` for each record that was not answered,
+        and False for each that was certainly not carried out.
         """
 
     def listen(self, mailbox: str) -> None:

@@ -310,6 +310,7 @@ def _answered(jobs: list[Job], answers: Sequence[Any]) -> list[Job]:
 def _partly_sent(error: ArdiqError, jobs: list[Job]) -> ArdiqError:
     """The error of a batch, which has the jobs that were accepted all the same, and names those that may have been."""
     accepted = getattr(error, "accepted", [None] * len(jobs))
-    error.jobs = [job for job, answer in zip(jobs, accepted, strict=True) if answer is not None and not refusal(answer)]
+    answered = [(job, answer) for job, answer in zip(jobs, accepted, strict=True) if answer]
+    error.jobs = [job for job, answer in answered if not refusal(answer)]
     name_unsure(error, [job for job, answer in zip(jobs, accepted, strict=True) if answer is None])
     return error

@@ -48,7 +48,8 @@ pub enum Event {
     Replies { tickets: Vec<u64>, values: Vec<Value> },
     /// A call of many records failed for all of them.
     Failures { tickets: Vec<u64>, error: Error },
-    /// Some calls of a large batch failed; `accepted` has what the others answered.
+    /// Some calls of a large batch failed; `accepted` has what the others answered, and false for what was
+    /// certainly not carried out.
     Partly { ticket: u64, error: Error, accepted: Vec<Option<Value>> },
     /// A message arrived in the mailbox.
     Message(Vec<Vec<u8>>),

@@ -49,6 +49,12 @@ impl Error {
         matches!(self, Self::Broker { maybe_sent: true, .. })
     }
 
+    /// Whether nothing of the request was carried out.
+    pub fn is_refusal(&self) -> bool {
+        let half_done = matches!(self, Self::Script(_) | Self::Forbidden { maybe_sent: true, .. });
+        !half_done && !self.maybe_sent()
+    }
+
     /// The same for a call of which that is known.
     #[must_use]
     pub fn with_maybe_sent(self, maybe_sent: bool) -> Self {

@@ -4,6 +4,7 @@
 //! connection breaks. Must not know: which function it calls, nor what a record means.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,12 @@ const RECORDS: usize = 250;
 const BYTES: usize = 1 << 20;
 /// Calls under way at once: while the server works on one, the next one travels.
 const UNDER_WAY: usize = 2;
+/// Bytes that may wait, and those of one batch more, while the server is silent: who submits more is told so at once.
+const WAITING: usize = 64 << 20;
+/// How long a server that is well may take for an answer.
+const SILENT: Duration = Duration::from_secs(2);
+/// The answer to a record that was certainly not carried out; no function answers so.
+const NOT_SENT: Value = Value::Boolean(false);
 
 /// Records for one call and where their answers go.
 pub struct Chunk {
@@ -120,32 +127,44 @@ pub fn split(function: &'static Function, repeat: bool, ticket: u64, records: &A
     Ok(chunks)
 }
 
+/// Chunks that wait for their call.
+struct Queue {
+    chunks: VecDeque<Chunk>,
+    bytes: usize,
+    patience: Duration,
+    /// When the server answered last, or had nothing to answer: who waits behind others that are answered is not late.
+    moved_at: Instant,
+}
+
 /// Sends chunks in their order until the sender of `chunks` is gone and all are answered.
 pub async fn run(dispatcher: Dispatcher, inbox: Arc<Inbox>, mut chunks: mpsc::UnboundedReceiver<Chunk>) {
-    let patience = dispatcher.link().connector().options().broker_timeout;
-    let mut queue = VecDeque::new();
+    let mut queue = Queue::new(dispatcher.link().connector().options().broker_timeout);
     let mut calls = JoinSet::new();
-    // Whoever waits behind others that are answered is not late.
-    let mut answered_at = Instant::now();
     let mut open = true;
     while open || !calls.is_empty() {
+        let mut received = None;
         tokio::select! {
             chunk = chunks.recv(), if open => match chunk {
-                Some(chunk) => line_up(&mut queue, chunk, patience),
+                Some(chunk) => received = Some(chunk),
                 None => open = false,
             },
             Some(done) = calls.join_next() => {
                 if matches!(done, Ok(true)) {
-                    answered_at = Instant::now();
+                    queue.moved_at = Instant::now();
                 }
             }
         }
-        while let Ok(chunk) = chunks.try_recv() {
-            line_up(&mut queue, chunk, patience);
+        if calls.is_empty() {
+            queue.moved_at = Instant::now();
+        }
+        while let Some(chunk) = received.take().or_else(|| chunks.try_recv().ok()) {
+            match queue.refusal(&chunk, dispatcher.link().connector().describe()) {
+                Some(error) => chunk.tell(Err(error), &inbox),
+                None => queue.push(chunk),
+            }
         }
         while calls.len() < UNDER_WAY {
-            let Some(chunk) = queue.pop_front() else { break };
-            let deadline = chunk.since.max(answered_at) + patience;
+            let Some((chunk, deadline)) = queue.pop() else { break };
             calls.spawn(deliver(dispatcher.clone(), inbox.clone(), chunk, deadline));
         }
     }
@@ -162,27 +181,60 @@ pub async fn send(dispatcher: Dispatcher, inbox: Arc<Inbox>, chunks: Vec<Chunk>)
     inbox.take().pop().ok_or_else(|| Error::broker("the batch was not answered", true))
 }
 
-/// Appends a chunk to the queue; into the last one where both fit into one call, and have about the same time left.
-fn line_up(queue: &mut VecDeque<Chunk>, chunk: Chunk, patience: Duration) {
-    if let Some(last) = queue.back_mut()
-        && chunk.since.saturating_duration_since(last.since) < patience / 8
-        && last.is_like(chunk.function, chunk.repeat)
-        && last.count() + chunk.count() <= last.most()
-        && last.records.bytes() + chunk.records.bytes() <= BYTES
-        && let (Answers::Each(tickets), Answers::Each(more)) = (&mut last.answers, &chunk.answers)
-    {
-        tickets.extend(more);
-        last.records.append(&chunk.records);
-        return;
+impl Queue {
+    fn new(patience: Duration) -> Self {
+        Self { chunks: VecDeque::new(), bytes: 0, patience, moved_at: Instant::now() }
     }
-    queue.push_back(chunk);
+
+    /// Why a chunk may not wait, too.
+    fn refusal(&self, chunk: &Chunk, server: &str) -> Option<Error> {
+        if let Some(error) = chunk.left_out() {
+            return Some(error);
+        }
+        if self.bytes < WAITING || !chunk.is_first() || self.moved_at.elapsed() < SILENT {
+            return None;
+        }
+        let (mebibytes, silent_s) = (self.bytes >> 20, self.moved_at.elapsed().as_secs());
+        Some(Error::broker(
+            format!(
+                "{mebibytes} MiB of tasks wait for {server} already, which has not answered for {silent_s} s: this was not \
+                 sent, enqueue it again when others are through"
+            ),
+            false,
+        ))
+    }
+
+    /// Appends a chunk; to the last one where both fit into one call, and have about the same time left.
+    fn push(&mut self, chunk: Chunk) {
+        self.bytes += chunk.records.bytes();
+        if let Some(last) = self.chunks.back_mut()
+            && chunk.since.saturating_duration_since(last.since) < self.patience / 8
+            && last.is_like(chunk.function, chunk.repeat)
+            && last.count() + chunk.count() <= last.most()
+            && last.records.bytes() + chunk.records.bytes() <= BYTES
+            && let (Answers::Each(tickets), Answers::Each(more)) = (&mut last.answers, &chunk.answers)
+        {
+            tickets.extend(more);
+            last.records.append(&chunk.records);
+            return;
+        }
+        self.chunks.push_back(chunk);
+    }
+
+    /// The next one, and until when it has time.
+    fn pop(&mut self) -> Option<(Chunk, Instant)> {
+        let chunk = self.chunks.pop_front()?;
+        self.bytes -= chunk.records.bytes();
+        let deadline = chunk.since.max(self.moved_at) + self.patience;
+        Some((chunk, deadline))
+    }
 }
 
 /// Sends one chunk and hands out its answers; replies whether there were any.
 async fn deliver(dispatcher: Dispatcher, inbox: Arc<Inbox>, chunk: Chunk, deadline: Instant) -> bool {
     let answers = {
         let _told = InPanic(|error| chunk.tell(Err(error), &inbox));
-        match chunk.failed_already() {
+        match chunk.left_out() {
             Some(error) => Err(error),
             None => chunk.send(&dispatcher, deadline).await,
         }
@@ -214,12 +266,15 @@ impl Chunk {
         self.count() >= self.most() || self.records.bytes() >= BYTES
     }
 
-    /// Why the rest of the batch this belongs to is not sent any more.
-    fn failed_already(&self) -> Option<Error> {
-        match &self.answers {
-            Answers::Each(_) => None,
-            Answers::Part { batch, .. } => lock(batch).error.clone(),
-        }
+    /// Whether it does not belong to a batch of which a part waits already.
+    fn is_first(&self) -> bool {
+        !matches!(self.answers, Answers::Part { from, .. } if from > 0)
+    }
+
+    /// Why it is not sent any more: it belongs to a batch that failed already.
+    fn left_out(&self) -> Option<Error> {
+        let Answers::Part { batch, .. } = &self.answers else { return None };
+        lock(batch).error.is_some().then(|| Error::broker("not sent: others of its batch failed", false))
     }
 
     /// One value a record.
@@ -239,7 +294,7 @@ impl Chunk {
             (Answers::Each(tickets), Ok(values)) => inbox.push(Event::Replies { tickets: tickets.clone(), values }),
             (Answers::Each(tickets), Err(error)) => inbox.push(Event::Failures { tickets: tickets.clone(), error }),
             (Answers::Part { batch, from }, answers) => {
-                if let Some(event) = lock(batch).answer(*from, answers) {
+                if let Some(event) = lock(batch).answer(*from..*from + self.count(), answers) {
                     inbox.push(event);
                 }
             }
@@ -249,16 +304,22 @@ impl Chunk {
 
 impl Batch {
     /// Notes the answers of one chunk; the batch's own when it was the last.
-    fn answer(&mut self, from: usize, answers: Result<Vec<Value>, Error>) -> Option<Event> {
+    fn answer(&mut self, places: Range<usize>, answers: Result<Vec<Value>, Error>) -> Option<Event> {
         match answers {
             Ok(values) => {
-                for (place, value) in self.values[from..].iter_mut().zip(values) {
+                for (place, value) in self.values[places].iter_mut().zip(values) {
                     *place = Some(value);
                 }
             }
-            // One that may have been enqueued counts more than others that were not.
-            Err(error) if error.maybe_sent() || self.error.is_none() => self.error = Some(error),
-            Err(_) => {}
+            Err(error) => {
+                if error.is_refusal() {
+                    self.values[places].fill(Some(NOT_SENT));
+                }
+                // One that may have been enqueued counts more than others that were not.
+                if error.maybe_sent() || self.error.is_none() {
+                    self.error = Some(error);
+                }
+            }
         }
         self.open_chunks -= 1;
         if self.open_chunks > 0 {
@@ -312,10 +373,11 @@ mod tests {
     fn of_several_failures_the_one_that_may_have_been_carried_out_is_told() {
         for order in [[false, true], [true, false]] {
             let mut batch = Batch { ticket: 1, values: vec![None; 2], open_chunks: 2, error: None };
-            let mut fail = |at: usize| batch.answer(at, Err(Error::broker("gone", order[at])));
+            let mut fail = |at: usize| batch.answer(at..at + 1, Err(Error::broker("gone", order[at])));
             assert!(fail(0).is_none());
-            let Some(Event::Partly { error, .. }) = fail(1) else { panic!("not told") };
+            let Some(Event::Partly { error, accepted, .. }) = fail(1) else { panic!("not told") };
             assert!(error.maybe_sent(), "{order:?}");
+            assert_eq!(accepted, order.map(|maybe_sent| (!maybe_sent).then_some(NOT_SENT)));
         }
     }
 }

@@ -234,3 +234,50 @@ async def test_who_waits_behind_a_call_that_fails_waits_no_longer(node: Node, ma
     assert time.monotonic() - started < 2
     assert all(isinstance(outcome, BrokerError) for outcome in outcomes)
     node.thaw()
+
+
+@pytest.mark.parametrize("way", ["enqueue_many", "enqueue_many_sync"])
+async def test_of_a_batch_that_fails_only_what_was_under_way_is_unsure(
+    node: Node, make_app: Callable[..., Ardiq], way: str
+) -> None:
+    app = make_app(node.url)
+    task = app.ref("task")
+    await task.enqueue(0)
+    node.freeze()
+    calls = [task.prepare(number) for number in range(3000)]
+    with pytest.raises(BrokerError) as caught:
+        await (getattr(app, way)(calls) if way == "enqueue_many" else asyncio.to_thread(getattr(app, way), calls))
+    node.thaw()
+    assert list(caught.value.jobs) == []
+    assert 0 < len(caught.value.unsure) <= 500, "two calls of 250 tasks"
+    await eventually(lambda: awaits(app))
+    assert await app.queue_size() <= 501
+
+
+async def test_what_waits_in_an_outage_is_bounded(node: Node, make_app: Callable[..., Ardiq]) -> None:
+    app = make_app(node.url, broker_timeout_ms=60_000)
+    task, large = app.ref("task"), "x" * 5_000_000
+    # With a server that answers there is no bound.
+    await asyncio.gather(*(task.enqueue(large) for _ in range(20)))
+    node.freeze()
+    await asyncio.sleep(2.5)  # having nothing to answer is no silence
+    waiting = [asyncio.create_task(task.enqueue(large)) for _ in range(20)]
+
+    async def is_refused() -> bool:
+        sent = asyncio.create_task(task.enqueue(1))
+        await asyncio.wait([sent], timeout=0.1)
+        if not sent.done():
+            waiting.append(sent)
+            return False
+        with pytest.raises(BrokerError, match=r"\d\d MiB of tasks wait for redis:.* was not sent") as refused:
+            await sent
+        return not refused.value.maybe_enqueued and not refused.value.unsure
+
+    await eventually(is_refused)
+    with pytest.raises(BrokerError, match="MiB of tasks wait") as refused:
+        await app.enqueue_many(task.prepare(number) for number in range(1000))
+    assert not refused.value.unsure
+    node.thaw()
+    await asyncio.gather(*waiting)
+    await task.enqueue(1)
+    assert await app.queue_size() == 20 + len(waiting) + 1
