@@ -1,6 +1,7 @@
 -- progress: running -> running. The attempt's holder tells how far it is: a fraction and a message, notes, lines of its log.
 -- What was said last may arrive just after the task has ended; then its own worker's word counts still.
 local MOST_LINES, MOST_NOTES, LONGEST_NAME, LONGEST_NOTE = 1000, 100, 200, 8192
+local HOUR_MS, WEEK_MS = 3600000, 7 * 86400000
 
 local function is_holder(base, args, record)
   if member.token(errors.read('HGET', keys.running(base, args.worker), args.id)) == args.token then return true end
@@ -47,6 +48,13 @@ local function check_notes(base, id, notes, dropped)
   end
 end
 
+-- How long the log is kept: as the app says, or the task's own `result_ttl_ms`, within the same bounds.
+local function log_ttl(args, record)
+  local own = number.of(record.result_ttl_ms)
+  if not own then return args.log_ttl_ms end
+  return own < 0 and WEEK_MS or math.max(own, HOUR_MS)
+end
+
 return function(base, args)
   local key, log = keys.task(base, args.id), keys.log(base, args.id)
   if args.log_ttl_ms <= 0 then errors.raise(errors.bad_argument('log_ttl_ms must be positive')) end
@@ -54,7 +62,7 @@ return function(base, args)
     errors.raise(errors.bad_argument('progress must have up to ' .. LONGEST_NOTE .. ' bytes'))
   end
   local lines, notes, dropped = sorted(args.told)
-  local record, err = task.read(base, args.id, { 'state', 'worker', 'watched_until' })
+  local record, err = task.read(base, args.id, { 'state', 'worker', 'watched_until', 'result_ttl_ms' })
   if err then return { err = err } end
   if not record.state or not is_holder(base, args, record) then return 'stale' end
   if #notes > 0 then check_notes(base, args.id, notes, dropped) end
@@ -66,7 +74,7 @@ return function(base, args)
   if #lines > 0 then
     redis.call('RPUSH', log, unpack(lines))
     redis.call('LTRIM', log, -MOST_LINES, -1)
-    redis.call('PEXPIRE', log, args.log_ttl_ms)
+    redis.call('PEXPIRE', log, log_ttl(args, record))
   end
   if record.watched_until and record.state == 'running' then
     waiters.changed(base, clock.now(), args.id, record.watched_until, args.told)

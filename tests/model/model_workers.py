@@ -11,6 +11,7 @@ from model_queue import FINISHED, Log, Pause, Refused, Task, Worker
 
 # What a lane of weight 1 has of a claim: any weight in these tests divides it.
 SHARE = 720_720
+HOUR_MS, WEEK_MS = 3_600_000, 7 * 86_400_000
 Claim = tuple[str, int, int]
 """Id, lease token, number of the attempt."""
 
@@ -283,6 +284,8 @@ class Workers(Clients):
         if lines:
             log = self.logs.setdefault(id, Log(0))
             log.lines = [*log.lines, *lines][-1000:]
+            own_ms = task.result_ttl_ms
+            log_ttl_ms = log_ttl_ms if own_ms is None else WEEK_MS if own_ms < 0 else max(own_ms, HOUR_MS)
             log.gone_at = self.now + log_ttl_ms
         if task.state == "running":
             self.tell_watchers(task, tuple(part for each in told for part in (each["note"], each["text"])))

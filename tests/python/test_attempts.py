@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers import SOON_S, drain, eventually, field, is_sound, is_state, result_of, working
+from helpers import SOON_S, drain, eventually, field, is_sound, is_state, number_of, result_of, working
 
 from ardiq import Ardiq, ErrorContext, Retry, context, current_task
 from ardiq.cli import main
@@ -260,6 +260,7 @@ async def test_an_unknown_task_is_left_for_a_worker_that_knows_it(
     async def added(number: int) -> int:
         return number + 1
 
+    number_of(old)
     jobs = [await old.send("added", number) for number in range(2)]
     async with working(old):
         for job in jobs:
@@ -279,14 +280,20 @@ async def test_an_unknown_task_is_left_for_a_worker_that_knows_it(
     assert old.metrics() == []
 
 
-async def test_an_unknown_task_waits_no_longer_than_it_may(make_app: Callable[..., Ardiq]) -> None:
-    app = make_app(unknown_task_wait=0.1)
+async def test_an_unknown_task_waits_no_longer_than_it_may(
+    make_app: Callable[..., Ardiq], caplog: pytest.LogCaptureFixture
+) -> None:
+    app, told = make_app(unknown_task_wait=0.1), list[ErrorContext]()
+    number_of(app)
+    app.on_error(told.append)
     job = await app.send("missing", 1)
     async with working(app):
         result = await result_of(job)
     assert not result.success
     assert result.value == "LookupError(\"unknown task 'missing'\") (no worker knew it for 100 ms)"
     assert await app.dead.count() == 1
+    assert [(error.name, type(error.exc), error.will_retry) for error in told] == [("missing", LookupError, False)]
+    assert "task failed" in caplog.text
 
 
 async def test_an_unknown_task_fails_at_once_where_it_is_not_to_wait(make_app: Callable[..., Ardiq]) -> None:
@@ -330,3 +337,17 @@ async def test_cancelled_before_its_first_step_it_is_settled(app: Ardiq, why: st
     else:  # with an eager start there is nothing to cancel
         assert result.success or result.aborted
     assert is_sound(app)
+
+
+async def test_a_worker_without_tasks_takes_none(
+    make_app: Callable[..., Ardiq], caplog: pytest.LogCaptureFixture
+) -> None:
+    empty, later = make_app(poll_block_ms=10), make_app()
+    job = await later.queue(empty.queue_name).send("work", 1)
+    async with working(empty):
+        await eventually(lambda: "this worker knows no task, so it takes none" in caplog.text)
+        await asyncio.sleep(0.1)
+        assert await empty.status(job.id) == "queued"
+    empty.burst = True
+    await asyncio.wait_for(empty.run(), SOON_S)
+    assert field(empty, job.id, "unknown_since") is None

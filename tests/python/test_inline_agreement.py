@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from helpers import SOON_S, eventually, is_state, working
+from helpers import SOON_S, eventually, is_state, number_of, working
 
 from ardiq import Ardiq, Job, Retry, Snooze, current_task
 from ardiq.testing import Clock, inline
@@ -78,6 +78,7 @@ async def too_old(app: Ardiq, pass_time: PassTime) -> list[Any]:
 
 
 async def unknown(app: Ardiq, pass_time: PassTime) -> list[Any]:
+    number_of(app)
     app._unknown_task_wait_ms = 50
     job = await app.send("nobody_knows", 1)
     await pass_time()
