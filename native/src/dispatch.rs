@@ -30,7 +30,7 @@ struct Shared {
     library: &'static Library,
     /// Generation of the connection whose server was found fit, and in its lowest bit the form of calls there.
     checked: AtomicU64,
-    checking: tokio::sync::Mutex<()>,
+    checking: Arc<tokio::sync::Mutex<()>>,
     /// Why calls are scripts there.
     no_functions: Mutex<Option<Unfit>>,
     scripts: Mutex<HashMap<&'static str, Arc<Script>>>,
@@ -94,7 +94,7 @@ impl Dispatcher {
             base: base.to_owned(),
             library,
             checked: AtomicU64::new(0),
-            checking: tokio::sync::Mutex::new(()),
+            checking: Arc::default(),
             no_functions: Mutex::new(None),
             scripts: Mutex::new(HashMap::new()),
             confirming: None,

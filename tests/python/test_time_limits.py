@@ -197,6 +197,17 @@ async def test_connecting_may_take_longer_than_a_call(node: Node, proxy: Proxy, 
     assert connections() - before == 2, "the one whose call had given up, and the one that asks here"
 
 
+async def test_the_questions_before_the_first_call_may_take_longer_too(
+    proxy: Proxy, make_app: Callable[..., Ardiq]
+) -> None:
+    app = make_app(f"redis://127.0.0.1:{proxy.port}", broker_timeout_ms=1000)
+    app._broker.is_listed = False
+    proxy.delay(0.2)  # there is time for two answers
+    with pytest.raises(BrokerError):
+        await app.send("task")
+    await eventually(lambda: awaits(app))
+
+
 async def test_a_line_that_stays_silent_is_replaced_although_each_call_gives_up_sooner(
     proxy: Proxy, make_app: Callable[..., Ardiq]
 ) -> None:

@@ -48,15 +48,23 @@ impl Dispatcher {
         if let Some(form) = self.checked(connection) {
             return Ok(form);
         }
-        let _one_at_a_time = self.inner.checking.lock().await;
+        let one_at_a_time = self.inner.checking.clone().lock_owned().await;
         if let Some(form) = self.checked(connection) {
             return Ok(form);
         }
-        connection.server().require().map_err(Unfit::Refused)?;
-        let record = self.record(connection).await?;
-        let form = self.check_library(connection, &record).await?;
-        self.note(connection, form);
-        Ok(form)
+        // Goes on when the time of this call is over, as connecting does.
+        let (dispatcher, connection) = (self.clone(), connection.clone());
+        let check = tokio::spawn(async move {
+            let _one_at_a_time = one_at_a_time;
+            connection.server().require().map_err(Unfit::Refused)?;
+            let record = dispatcher.record(&connection).await?;
+            let form = dispatcher.check_library(&connection, &record).await?;
+            dispatcher.note(&connection, form);
+            Ok(form)
+        });
+        check.await.unwrap_or_else(|_| {
+            Err(Unfit::Refused(Error::broker("the I/O thread failed while it looked at the server", false)))
+        })
     }
 
     /// The form of calls to the last server.
