@@ -86,7 +86,7 @@ python: develop
 
 # The same programs on ArdiQ 1.2, from PyPI in an environment of its own, and here.
 compat: develop
-	.ci/compat $(VENV)/ardiq-1.2
+	.ci/compat $(VENV)/ardiq-1.2 $(BIN)/pip
 	$(PYTEST) tests/compat
 
 # Again on every other Python that this machine has.

@@ -83,7 +83,7 @@ class InlineSchedules:
             return [b"skipped", next_due_at, b""]
         tasks, task_id = self._library.tasks, f"cron:{name}:{due_at}"
         last = tasks.get(definition.get("last_id", "")) if definition.get("coalesce") else None
-        if last is not None and last.is_unfinished:
+        if last is not None and last.is_unfinished and last.state != "running":
             return [b"coalesced", next_due_at, b""]
         definition.update(last_id=task_id, last_due_at=due_at, made_up=made_up + 1 if run == 2 else 0)
         exists = task_id in tasks and tasks[task_id].is_unfinished

@@ -351,7 +351,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             backoff_ms: pause before each further attempt; 0: the square of its number, in seconds.
             timeout: after how long an attempt fails, a timedelta or seconds; None: no limit.
             priority: its lane.
-            coalesce: pass over an occurrence while the one before is unfinished.
+            coalesce: pass over an occurrence while the one before still waits to run.
             tz: zone of `spec`: an IANA name, a `ZoneInfo`, or a `timezone` with a fixed offset; UTC when None.
             result_ttl: how long its results are kept: see `task`.
             executor: where a sync function runs: see `task`.

@@ -57,7 +57,7 @@ class Schedule(NamedTuple):
         last_due_at: when it did last, or None.
         last_id: id of the task that was enqueued last, or None.
         paused: whether its occurrences pass by.
-        coalesce: whether an occurrence is passed over while the one before is unfinished.
+        coalesce: whether an occurrence is passed over while the one before still waits to run.
         missed: one of `MISSED`.
         source: "code" for `@app.cron`, "runtime" for `app.schedules.put`.
         jitter_ms: how far its occurrences are spread.
@@ -127,7 +127,7 @@ class Schedules:
                 make of it.
             kwargs: likewise.
             priority: its lane.
-            coalesce: pass over an occurrence while the one before is unfinished.
+            coalesce: pass over an occurrence while the one before still waits to run.
             missed: what to do about occurrences that nobody fired in time: "skip", "once" or "all".
             jitter: start each occurrence up to so much after its time, a timedelta or seconds.
 

@@ -34,6 +34,7 @@ DELIBERATE: dict[str, dict[str, str]] = {
         "expired: status": _EXPIRED,
         "expired: result": _EXPIRED,
     },
+    "recurring": {"each occurrence of a short interval": "they all run; 1.2 looked once a `cron_poll_s`"},
     "schedules": {
         "cron '0 0 31 2 *'": "a day that never comes is refused at the decorator; 1.2 logged an error each second",
         "cron '@daily'": _CRON,

@@ -260,5 +260,8 @@ class Queue:
             self.make_ready(self.tasks[id], front=True)
         return len(moved)
 
+    def is_waiting(self, id: str) -> bool:
+        return self.is_unfinished(id) and self.tasks[id].state != "running"
+
     def is_unfinished(self, id: str) -> bool:
         return id in self.tasks and self.tasks[id].state not in FINISHED

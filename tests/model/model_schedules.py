@@ -59,7 +59,7 @@ class Schedules(Queue):
             schedule.made_up = 0
         if run == 0 or due_at <= schedule.last_due_at or (run == 2 and schedule.made_up >= 100):
             return ["skipped", next_due_at, ""]
-        if schedule.definition.get("coalesce") and self.is_unfinished(schedule.last_id):
+        if schedule.definition.get("coalesce") and self.is_waiting(schedule.last_id):
             return ["coalesced", next_due_at, ""]
         id = f"cron:{name}:{due_at}"
         schedule.last_id, schedule.last_due_at = id, due_at

@@ -123,7 +123,9 @@ async def has(seen: list[str], count: int) -> bool:
     return len(seen) >= count
 
 
-async def test_it_does_not_pile_up_where_it_coalesces(app: Ardiq) -> None:
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_it_does_not_pile_up_where_it_coalesces(make_app: Callable[..., Ardiq], concurrency: int) -> None:
+    app = make_app(concurrency=concurrency)
     go_on = asyncio.Event()
     started: list[int] = []
 
@@ -133,12 +135,12 @@ async def test_it_does_not_pile_up_where_it_coalesces(app: Ardiq) -> None:
         await go_on.wait()
 
     async with working(app):
-        await eventually(lambda: has(started, 1))  # type: ignore[arg-type]
+        await eventually(lambda: has(started, concurrency))  # type: ignore[arg-type]
         await asyncio.sleep(0.5)
-        assert len(started) == 1
-        assert await app.queue_size() == 1  # the one that runs
+        assert len(started) == concurrency
+        assert await app.queue_size() == concurrency + 1  # those that run, and one
         go_on.set()
-        await eventually(lambda: has(started, 2))  # type: ignore[arg-type]
+        await eventually(lambda: has(started, concurrency + 1))  # type: ignore[arg-type]
 
 
 async def test_pause_resume_run_now_and_remove(app: Ardiq) -> None:
