@@ -45,6 +45,10 @@ DELIBERATE: dict[str, dict[str, str]] = {
         "every True": _REFUSED,
         "tz 5": _REFUSED,
     },
+    "servers": {
+        "may evict": "tasks would be lost: refused, unless `allow_eviction=True`",
+        "confined to the keys of 1.2": "ours are others; `prefix=` puts them there",
+    },
     "surface": {
         "default prefetch": "None: adapted to how long tasks take",
         "of lanes: prefetch": "None: adapted to how long tasks take",
