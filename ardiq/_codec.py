@@ -27,7 +27,7 @@ NOT_SENT = "not-sent"
 
 _SCALARS = frozenset({str, int, bool, NoneType})
 _SCALARS_AND_FLOAT = _SCALARS | {float}
-_BINARY = frozenset({bytes, bytearray})
+_BINARY = frozenset({bytes, bytearray, memoryview})
 _STRING_KEYS = frozenset({str})
 _MSGPACK_KEYS = frozenset({str, int, bool, NoneType, float, bytes})
 

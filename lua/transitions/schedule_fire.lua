@@ -33,8 +33,11 @@ return function(base, args)
   if args.run == 0 or is_past or (args.run == 2 and made_up >= MOST_MADE_UP) then
     return { 'skipped', args.next_due_at, '' }
   end
+  local before = last and last.state
   -- Once it runs, there is no backlog.
-  if last and last.state and last.state ~= 'running' and not task.is_finished(last.state) then return { 'coalesced', args.next_due_at, '' } end
+  if before and before ~= 'running' and not task.is_finished(before) then
+    return { 'coalesced', args.next_due_at, '' }
+  end
   definition.last_id, definition.last_due_at, definition.made_up = id, due_at, args.run == 2 and made_up + 1 or nil
   schedule.write(base, name, definition)
   schedule.await(base, name, id)

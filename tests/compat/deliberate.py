@@ -1,6 +1,9 @@
 """What differs from ArdiQ 1.2: by program and observation. `docs/coming-from.md` tells users."""
 
 _REFUSED = "what cannot work is refused where it is said, by name; 1.2 failed later, or did something else"
+_TRAVELS = "travels; 1.2 refused it, or stored what it could not read"
+_TYPES = "arguments and results are as the annotations say; with `check_types=False` as in 1.2"
+_AS_SENT = "arrives as it was sent where the annotation can restore it, with `check_types=False` too"
 _CRON = "cronsim's syntax: nicknames, names of days and months, seconds"
 _STEPS = "as elsewhere: from 5 in steps of 10; in 1.2 it was 5 alone"
 _WAITED = "what it waited for was cancelled, not the task: that is a failure like any other; in 1.2 an abort"
@@ -10,6 +13,33 @@ _ONCE = "`abort` of a task that is aborted is True: a call repeated after a lost
 _EXPIRED = "an expired task has a result that says so; 1.2 forgot it"
 
 DELIBERATE: dict[str, dict[str, str]] = {
+    "arguments": {
+        **{
+            f"{how} {name}": _TRAVELS
+            for how in ("sent", "returned")
+            for name in ("huge int", "lone surrogate", "datetime", "int keys", "none key", "tuple key")
+        },
+        **{
+            f"returned {name}": _RESULT
+            for name in (
+                "set", "frozenset", "generator", "range", "naive", "date", "timedelta", "decimal", "uuid", "dataclass",
+                "object", "exception", "function",
+            )
+        },
+        **dict.fromkeys(
+            (
+                "a tuple for a tuple", "a list for a tuple", "text for an int", "a float for an int",
+                "a list for a set", "a set for a set", "text for an enum", "an enum for an enum",
+                "another return value", "a returned tuple",
+            ),
+            _TYPES,
+        ),
+        **{
+            f"unchecked: {name}": _AS_SENT
+            for name in ("a set for a set", "a tuple for a tuple", "an enum for an enum", "a returned tuple")
+        },
+        **dict.fromkeys(("too many", "too few", "unknown keyword"), _REFUSED),
+    },
     "child": {"one after the other": "a process is kept for the next run; `Process(fresh=True)` starts a new one"},
     "inlined": {
         "gives": "`async with inline(app) as app`",

@@ -174,7 +174,7 @@ async def test_a_tuple_arrives_as_a_list(echo: Echo) -> None:
         {1, 2}, frozenset("a"), datetime.now(timezone(timedelta(hours=2))), datetime.now(),
         date.today(), time(1, 2), timedelta(1),
         uuid.uuid4(), Decimal("1.10"), Color.RED, Order(1, datetime.now(UTC), set()), Struct(b""), object(), 1 + 2j,
-        range(3), lambda: None, Color, memoryview(b"x"), [{"a": {1}}], {"a": [object()]}, {date(2020, 1, 1): 1},
+        range(3), lambda: None, Color, [{"a": {1}}], {"a": [object()]}, {date(2020, 1, 1): 1},
         [b"x", 2**70], os.environ,
     ],
     ids=lambda value: type(value).__name__,
