@@ -20,18 +20,28 @@ from ardiq.embedded import Server
 PROGRAMS = by_name("python")
 
 
+def run(command: list[str], directory: Path, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_python_example_is_a_program(name: str, tmp_path: Path) -> None:
-    """Pasted into a file, it runs; and a worker may import it: that alone does nothing at the server."""
+    """Pasted into a file, it runs, and so does its worker, which imports it: that alone does nothing at the server."""
     with Server() as server:
+        environment = {**os.environ, "ARDIQ_REDIS_URL": server.url}
         (tmp_path / "jobs.py").write_text(PROGRAMS[name].replace("redis://localhost:6379", server.url))
         for arguments in (["-c", "import jobs"], ["jobs.py"]):
             core = _core.Core(server.url, "ardiq:{default}:")
             assert core.command(["DBSIZE"]) == 0
             core.close()
-            command = [sys.executable, "-W", "error", *arguments]
-            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-            assert done.returncode == 0, done.stderr
+            done = run([sys.executable, "-W", "error", *arguments], tmp_path, environment)
+        is_for_workers = "@app.task" in PROGRAMS[name] and "embedded:" not in PROGRAMS[name]
+        if is_for_workers:
+            run([sys.executable, "-m", "ardiq", "run", "jobs:app", "--burst"], tmp_path, environment)
     if name == "README.md-1":
         assert "value=3" in done.stdout
 
@@ -40,9 +50,7 @@ def test_a_type_checker_accepts_the_examples(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     for number, text in enumerate(PROGRAMS.values()):
         (tmp_path / f"example_{number}.py").write_text(text)
-    command = [sys.executable, "-m", "mypy", "--disable-error-code=import-untyped", "."]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run([sys.executable, "-m", "mypy", "--disable-error-code=import-untyped", "."], tmp_path, {**os.environ})
 
 
 def test_files_of_a_project(tmp_path: Path, ardiq_server: str) -> None:
@@ -50,10 +58,7 @@ def test_files_of_a_project(tmp_path: Path, ardiq_server: str) -> None:
         (tmp_path / name).write_text(text)
     command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:valkey", "-p", "no:asyncio"]
     environment = {**os.environ, "ARDIQ_TEST_SERVER": ardiq_server}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run(command, tmp_path, environment)
 
 
 @pytest.mark.parametrize(("column", "settings"), [(0, {}), (1, {"hash-max-ziplist-value": "64"})])
