@@ -59,11 +59,13 @@ class Core:
     ) -> Core:
         """`replicated`: what the protocol calls durable counts as done when a replica has it."""
 
-    def call(self, function: str, args: Sequence[str | bytes | int], repeat: bool = False) -> Any:
+    def call(
+        self, function: str, args: Sequence[str | bytes | int], repeat: bool = False, within_ms: int | None = None
+    ) -> Any:
         """Call one function and block, with the GIL released, until it is answered.
 
         It is sent again when the reply was lost if the protocol calls it idempotent; `repeat` allows it for another,
-        see `Channel.submit`.
+        see `Channel.submit`. `within_ms`: where the caller has less time than a call may take.
         """
 
     def call_many(self, function: str, records: Sequence[str | bytes], repeat: bool = True) -> list[Any]:

@@ -68,7 +68,7 @@ class InlineBroker:
         if self._is_on_loop():
             raise RuntimeError(_NO_BLOCKING)
 
-    def _call(self, function: str, args: Sequence[Any], repeat: bool = False) -> Any:
+    def _call(self, function: str, args: Sequence[Any], repeat: bool = False, within_ms: int | None = None) -> Any:
         if function not in _AT_ONCE:
             raise RuntimeError(_NO_BLOCKING)
         if self._is_on_loop():

@@ -12,7 +12,7 @@ from ._mailbox import Outcome, not_kept, number, read_look, too_late
 from ._options import Duration
 from ._signature import Signature
 from ._signing import Signer
-from .errors import TaskError
+from .errors import BrokerError, TaskError
 from .models import Attempt, Progress, TaskInfo, TaskResult
 from .watching import read_note, read_progress
 
@@ -26,6 +26,7 @@ _FINISHED = frozenset({"complete", "failed", "aborted", "expired", "discarded"})
 _PAGE = 500
 _NOTE = "meta:"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05
+_LAST_LOOK_MS = 100  # what a look that begins just in time has
 
 
 class Queue:
@@ -63,7 +64,13 @@ class Queue:
         pause_s, deadline = _FIRST_PAUSE_S, inf if timeout_s is None else monotonic() + timeout_s
         is_known = signature is not None  # it is that of a job which an enqueue gave
         while True:
-            found = read_look(self._ask("await", task_id, "", 0, self._app.result_ttl_ms))
+            left_ms = max(_LAST_LOOK_MS, int(1000 * (deadline - monotonic()))) if timeout_s else None
+            try:
+                found = read_look(self._ask("await", task_id, "", 0, self._app.result_ttl_ms, within_ms=left_ms))
+            except BrokerError:
+                if left_ms is None or monotonic() < deadline:
+                    raise
+                raise too_late(task_id, timeout_s) from None
             if isinstance(found, Outcome):
                 return self.decode(found, signature)
             if is_known and found is None:
@@ -168,9 +175,9 @@ class Queue:
             outcome.finished_at,
         )
 
-    def _ask(self, function: str, *args: str | bytes | int) -> Any:
+    def _ask(self, function: str, *args: str | bytes | int, within_ms: int | None = None) -> Any:
         """The reply of one function, blocking this thread."""
-        return self._app._broker.core.call(function, args, True)
+        return self._app._broker.core.call(function, args, True, within_ms)
 
     def _line(self) -> "Line":
         return self._app._broker.line(get_running_loop())

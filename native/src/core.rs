@@ -153,20 +153,24 @@ impl Core {
         Ok(Self { connector, base, replicated, state: Mutex::new(None) })
     }
 
-    /// Calls a library function and waits for its reply. `repeat`: ask again when the reply is lost.
-    #[pyo3(signature = (function, args, repeat = false))]
+    /// Calls a library function and waits for its reply. `repeat`: ask again when the reply is lost. `within_ms`: where the
+    /// caller has less time than a call may take.
+    #[pyo3(signature = (function, args, repeat = false, within_ms = None))]
     fn call<'py>(
         &self,
         py: Python<'py>,
         function: &str,
         args: &Bound<'py, PyAny>,
         repeat: bool,
+        within_ms: Option<u64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let mut request = self.state()?.dispatcher.request(function)?;
         for arg in from_python(args)?.iter() {
             request.arg(arg);
         }
-        let reply = self.wait(py, |dispatcher| async move { dispatcher.deliver(&request, repeat).await })?;
+        let within = within_ms.map_or(Duration::MAX, Duration::from_millis);
+        let reply =
+            self.wait(py, |dispatcher| async move { dispatcher.deliver_within(within, &request, repeat).await })?;
         to_python(py, reply)
     }
 

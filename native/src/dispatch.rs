@@ -8,6 +8,7 @@ mod replicated;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use redis::{Arg, Cmd, Value};
 use tokio::time::{Instant, timeout_at};
@@ -140,7 +141,16 @@ impl Dispatcher {
     /// # Errors
     /// As [`send`](Self::send).
     pub async fn deliver(&self, request: &Request, repeat: bool) -> Result<Value, Error> {
-        self.deliver_until(self.inner.link.attempts().deadline, request, repeat).await
+        self.deliver_within(Duration::MAX, request, repeat).await
+    }
+
+    /// The same for who has less time.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn deliver_within(&self, within: Duration, request: &Request, repeat: bool) -> Result<Value, Error> {
+        let within = within.min(self.inner.link.connector().options().broker_timeout);
+        self.deliver_until(Instant::now() + within, request, repeat).await
     }
 
     /// The same, of a call that has until then.

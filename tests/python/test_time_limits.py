@@ -1,6 +1,7 @@
 """`broker_timeout_ms` is what a call may take, whatever the server does: nothing, half of it, or all of it slowly."""
 
 import asyncio
+import functools
 import re
 import socket
 import time
@@ -9,15 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import awaited, eventually
+from helpers import SOON_S, awaited, eventually
 from proxy import Proxy
 from topologies import Node, cluster, free_port, sentinel, until
 
-from ardiq import Ardiq, BrokerError
+from ardiq import Ardiq, BrokerError, _core
 
 LIMIT_MS = 300
-# An attempt to connect takes up to two seconds, an answer up to ten.
-BOUND_S = 1.8
+BOUND_S = 8
+
+
+@pytest.fixture(autouse=True)
+def connecting_may_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an answer may, ten seconds: what ends sooner was ended by the call's own limit, also on a busy machine."""
+    monkeypatch.setattr(_core, "Core", functools.partial(_core.Core, connect_timeout_ms=60_000))
 
 
 @pytest.fixture
@@ -222,27 +228,27 @@ async def test_a_line_that_stays_silent_is_replaced_although_each_call_gives_up_
 
 @pytest.mark.parametrize("way", ["enqueue", "enqueue_many", "enqueue_many_sync"])
 async def test_many_tasks_may_take_longer_than_one(proxy: Proxy, make_app: Callable[..., Ardiq], way: str) -> None:
-    app = make_app(f"redis://127.0.0.1:{proxy.port}", broker_timeout_ms=1000)
+    app = make_app(f"redis://127.0.0.1:{proxy.port}", broker_timeout_ms=2000)
     await app.send("task")
-    proxy.delay(0.1)  # two calls each fifth of a second
+    proxy.delay(0.15)  # two calls each three tenths of a second
     task, started = app.ref("task"), time.monotonic()
     if way == "enqueue":
         await asyncio.gather(*(task.enqueue(number) for number in range(4000)))
     else:
         await awaited(getattr(app, way), [task.prepare(number) for number in range(4000)])
-    assert time.monotonic() - started > 1
+    assert time.monotonic() - started > 2
     proxy.delay(0)
     assert await app.queue_size() == 4001
 
 
 async def test_who_waits_behind_a_call_that_fails_waits_no_longer(node: Node, make_app: Callable[..., Ardiq]) -> None:
-    app = make_app(node.url, broker_timeout_ms=1000)
+    app = make_app(node.url, broker_timeout_ms=2000)
     task = app.ref("task")
     await task.enqueue(0)
     node.freeze()
     started = time.monotonic()
     outcomes = await asyncio.gather(*(task.enqueue(number) for number in range(2000)), return_exceptions=True)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 6  # there are four pairs of calls
     assert all(isinstance(outcome, BrokerError) for outcome in outcomes)
     node.thaw()
 
@@ -292,3 +298,15 @@ async def test_what_waits_in_an_outage_is_bounded(node: Node, make_app: Callable
     await asyncio.gather(*waiting)
     await task.enqueue(1)
     assert await app.queue_size() == 20 + len(waiting) + 1
+
+
+async def test_a_wait_for_a_result_ends_in_time(node: Node, make_app: Callable[..., Ardiq]) -> None:
+    app = make_app(node.url, broker_timeout_ms=60_000)
+    job = await app.send("task")
+    node.freeze()
+    started = time.monotonic()
+    for call in (lambda: job.result(timeout=0.2), lambda: asyncio.to_thread(job.result_sync, timeout=0.2)):
+        with pytest.raises(TimeoutError, match="no result for"):
+            await call()
+    assert time.monotonic() - started < SOON_S
+    node.thaw()
