@@ -1,20 +1,19 @@
 """An app's way to its server: the compiled core, and for each event loop one line to it."""
 
 import asyncio
-import copy
-import itertools
 import logging
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from . import _core, errors
+from ._inbox import Enqueued, Inbox, forget_inboxes, resolve
 from ._mailbox import Mailbox, Outcome
 from ._watch import Change, Watch
-from .job import Job, set_existed
+from .job import Job
 
 if TYPE_CHECKING:
     from .app import Ardiq
@@ -27,39 +26,9 @@ _SHORTEST_RESPONSE_MS, _LONGEST_RESPONSE_MS = 2_000, 10_000
 _CLOSE_MS = 1000
 # Where the options of a task are among the fields of its record, and what they say where no result is kept.
 _OPTIONS_AT, _NOT_KEPT = 5, b'"result_ttl_ms":0'
-# Tasks that one error names.
-_NAMED = 3
 
 _brokers: "weakref.WeakSet[Broker]" = weakref.WeakSet()
 _of_parent: list[Any] = []
-
-# What an enqueue is answered where an unfinished task has the id already.
-EXISTS = b"exists"
-
-
-class Enqueued(asyncio.Future[Job], Coroutine[Any, Any, Job]):
-    """What `enqueue` gives: a future of the job that `asyncio.create_task` takes for a coroutine."""
-
-    __slots__ = ("_steps", "job")
-
-    _steps: Any
-    job: Job
-
-    def send(self, value: Any) -> Any:
-        return self._stepper().send(value)
-
-    def throw(self, *error: Any) -> Any:
-        return self._stepper().throw(*error)
-
-    def close(self) -> None:
-        self._stepper().close()
-
-    def _stepper(self) -> Any:
-        try:
-            return self._steps
-        except AttributeError:
-            self._steps = self.__await__()
-            return self._steps
 
 
 def may_repeat(fields: Sequence[str | bytes], repeat: bool) -> bool:
@@ -138,12 +107,9 @@ class Broker:
 
     def register(self, core: _core.Core) -> None:
         """Make the queue known at the server, once a process, without waiting for it."""
-        with self._lock:
-            if self._known or not self.is_listed:
-                return
+        if self.is_listed and not self._known:
             self._known = True
-        # Not a daemon: the interpreter waits for it, no longer than a call may take.
-        threading.Thread(target=self._register, args=(core,), name="ardiq-register").start()
+            core.register()
 
     def register_again(self) -> None:
         """As `register`, for a server that may have lost what it held."""
@@ -222,15 +188,9 @@ class Broker:
             replicated=self._is_replicated,
         )
 
-    def _register(self, core: _core.Core) -> None:
-        try:
-            core.command(["SADD", self._registry, self._queue])
-        except errors.ArdiqError as error:
-            self._known = False
-            log.debug("queue %r is not in %s yet: %s", self._queue, self._registry, error)
-
 
 def _after_fork_in_child() -> None:
+    _of_parent.append(forget_inboxes())
     for broker in list(_brokers):
         broker.after_fork()
 
@@ -240,39 +200,34 @@ if hasattr(os, "register_at_fork"):
 
 
 class Line:
-    """One event loop's calls, and what comes back: replies by ticket, mail, the worker's events."""
+    """One queue on one event loop: its calls, its mail, its worker's events."""
 
     def __init__(self, broker: Broker, loop: asyncio.AbstractEventLoop, core: _core.Core) -> None:
         self.loop = loop
         self.timeout_s = broker._timeout_ms / 1000
-        self.channel = core.channel()
         self.mailbox = Mailbox(self)
         self.on_worker_event: Callable[[tuple[Any, ...]], None] = _ignore
         self.result_ttl_ms = broker._result_ttl_ms
         self._repeat = broker.repeat
-        self._tickets: Iterator[int] = itertools.count(1)
-        self._open: dict[int, asyncio.Future[Any]] = {}
+        self._inbox = Inbox.of(loop)
+        self._number = self._inbox.join(self._hear)
+        self.channel = core.channel(self._inbox.core, self._number)
         self._submitted = 0
         self.closed = False
-        self._watcher: _Watcher | None = None
-        try:
-            loop.add_reader(self.channel.fileno(), self._receive)
-        except NotImplementedError:
-            self._watcher = _Watcher(self.channel, loop, self._receive)
 
     def call(self, function: str, *args: str | bytes | int) -> asyncio.Future[Any]:
         """Call one function of the library; the future has its reply."""
-        ticket = next(self._tickets)
+        ticket = next(self._inbox.tickets)
         answer: asyncio.Future[Any] = self.loop.create_future()
         self.channel.call(ticket, function, args)
-        self._open[ticket] = answer
+        self._inbox.open[ticket] = answer
         return answer
 
     def tell(self, function: str, *args: str | bytes | int) -> None:
         """Call one function and do not care for the reply."""
         if self.closed:
             return
-        self.channel.call(next(self._tickets), function, args)
+        self.channel.call(next(self._inbox.tickets), function, args)
 
     def watch(self, task_id: str, timeout: float | None) -> AsyncGenerator[Change | Outcome | None, None]:
         """Each change of a task from now on; see `Watch.changes`."""
@@ -280,10 +235,10 @@ class Line:
 
     def enqueue(self, job: Job, record: tuple[str | bytes, ...], sent: Enqueued) -> None:
         """Send one task with all others of this turn; `sent` becomes its job."""
-        ticket = next(self._tickets)
+        ticket = next(self._inbox.tickets)
         self.channel.submit(ticket, "enqueue", record, self._repeat and _NOT_KEPT not in record[_OPTIONS_AT])
         sent.job = job
-        self._open[ticket] = sent
+        self._inbox.open[ticket] = sent
         self._submitted += 1
         if self._submitted == 1:
             self.loop.call_soon(self._flush)
@@ -292,26 +247,19 @@ class Line:
 
     def enqueue_many(self, records: Sequence[str | bytes]) -> asyncio.Future[list[Any]]:
         """Send many tasks at once; the future has one answer each."""
-        ticket = next(self._tickets)
+        ticket = next(self._inbox.tickets)
         answer: asyncio.Future[list[Any]] = self.loop.create_future()
         self.channel.submit_many(ticket, "enqueue", records, may_repeat(records, self._repeat))
-        self._open[ticket] = answer
+        self._inbox.open[ticket] = answer
         return answer
 
     def close(self) -> None:
-        """Stop reading, close the channel and let go of it; from any thread."""
+        """Close the channel and let go of it; from any thread."""
         self.closed = True
         channel = self.channel
         del self.channel
-        if self._watcher is not None:
-            channel.close()
-            self._watcher.join()
-            return
-        try:
-            # The descriptor must leave the loop before it is closed.
-            self.loop.call_soon_threadsafe(_detach, self.loop, channel)
-        except RuntimeError:  # the loop is closed and watches nothing any more
-            channel.close()
+        channel.close()
+        self._inbox.leave(self._number)
 
     def _flush(self) -> None:
         if self.closed:
@@ -319,118 +267,19 @@ class Line:
         self._submitted = 0
         self.channel.flush()
 
-    def _receive(self) -> None:
-        if self.closed:
-            return
-        waiting = self._open
-        for event in self.channel.take():
-            try:
-                kind = event[0]
-                if kind == "reply":
-                    answer = waiting.pop(event[1], None)
-                    if answer is None or answer.done():
-                        continue
-                    value = event[2]
-                    if type(answer) is not Enqueued:
-                        answer.set_result(value)
-                    elif (error := refusal(value)) is None:
-                        if value == EXISTS:
-                            set_existed(answer.job, True)
-                        answer.set_result(answer.job)
-                    else:
-                        answer.set_exception(error)
-                elif kind == "error":
-                    answer = waiting.pop(event[1], None)
-                    if answer is None:
-                        if not isinstance(event[2], errors.BrokerError):  # told, and refused
-                            log.warning("%s", event[2])
-                    elif not answer.done():
-                        # Calls that failed together share the error; whoever catches one may add to it.
-                        failure = copy.copy(event[2])
-                        if type(answer) is Enqueued:
-                            name_unsure(failure, [answer.job])
-                        answer.set_exception(failure)
-                elif kind == "message":
-                    self.mailbox.receive(event[1])
-                elif kind == "listening":
-                    self.mailbox.opened(event[1])
-                else:
-                    self.on_worker_event(event)
-            except Exception:  # of one event: the others must not be lost with it
-                log.exception("an event of the server cannot be handled: %r", event[:2])
-
-
-def resolve(answer: "asyncio.Future[Any]", value: Any) -> None:
-    """Answer a future unless somebody gave it up."""
-    if not answer.done():
-        answer.set_result(value)
+    def _hear(self, event: tuple[Any, ...]) -> None:
+        """What is no answer to a call."""
+        kind = event[0]
+        if kind == "message":
+            self.mailbox.receive(event[1])
+        elif kind == "listening":
+            self.mailbox.opened(event[1])
+        else:
+            self.on_worker_event(event)
 
 
 def _is_embedded(url: str) -> bool:
     return url.startswith("embedded:")
-
-
-def refusal(answer: Any) -> Exception | None:
-    """The error that one record of a batch was answered with, or None."""
-    if isinstance(answer, Exception):
-        return answer
-    if not isinstance(answer, bytes) or not answer.startswith(b"ARDIQ_"):
-        return None
-    code, _, message = answer.decode(errors="replace").partition(" ")
-    name = "".join(word.capitalize() for word in code.split("_")[1:])
-    kind: type[Exception] = getattr(errors, name, errors.ArdiqError)
-    return kind(message)
-
-
-def name_unsure(error: errors.ArdiqError, jobs: Sequence[Job]) -> None:
-    """Let the error of an enqueue name the tasks of which it is not known whether they are on the queue."""
-    if not (isinstance(error, errors.BrokerError) and error.maybe_enqueued and jobs):
-        return
-    ids, more = ", ".join(job.id for job in jobs[:_NAMED]), len(jobs) - _NAMED
-    named = f"task {ids}" if len(jobs) == 1 else f"tasks {ids}" + (f" and {more:,} more" if more > 0 else "")
-    error.unsure = list(jobs)
-    error.args = (f"{named} of queue {jobs[0].app.queue_name!r}: {error}",)
-
-
-class _Watcher:
-    """Watches a channel from a thread, for loops that cannot watch a descriptor."""
-
-    def __init__(self, channel: _core.Channel, loop: asyncio.AbstractEventLoop, receive: Callable[[], None]) -> None:
-        self._channel = channel
-        self._loop = loop
-        self._receive = receive
-        self._received = threading.Event()
-        self._ended = False
-        self._thread = threading.Thread(target=self._watch, name="ardiq-watcher", daemon=True)
-        self._thread.start()
-
-    def join(self) -> None:
-        self._ended = True
-        self._received.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join(_CLOSE_MS / 1000)
-
-    def _watch(self) -> None:
-        while not self._ended:
-            if not self._channel.wait(1000):
-                continue
-            self._received.clear()
-            try:
-                self._loop.call_soon_threadsafe(self._take)
-            except RuntimeError:
-                return
-            self._received.wait()
-
-    def _take(self) -> None:
-        try:
-            self._receive()
-        finally:
-            self._received.set()
-
-
-def _detach(loop: asyncio.AbstractEventLoop, channel: _core.Channel) -> None:
-    loop.remove_reader(channel.fileno())
-    channel.close()
 
 
 def _ignore(event: tuple[Any, ...]) -> None:

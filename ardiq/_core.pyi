@@ -13,6 +13,7 @@ __all__ = [
     "Channel",
     "Core",
     "Health",
+    "Inbox",
     "LoopWatch",
     "Pool",
     "Worker",
@@ -45,7 +46,11 @@ def commands(function: str) -> list[str]:
 
 @final
 class Core:
-    """Connections to one server for one queue base; thread-safe; connects when first used."""
+    """One queue of one server; thread-safe; connects when first used.
+
+    Those of one process with the same URL, prefix and options share one I/O thread and the connections: one to the
+    server, or to each node of a cluster.
+    """
 
     def __new__(
         cls,
@@ -80,8 +85,11 @@ class Core:
         Raises `OSError` where it cannot listen.
         """
 
-    def channel(self) -> Channel:
-        """A new channel for one event loop."""
+    def channel(self, inbox: Inbox, number: int = 0) -> Channel:
+        """A new channel for the event loop of that inbox, where its news have this number."""
+
+    def register(self) -> None:
+        """Make the queue known at the server, in the list of queues of its prefix, without waiting for it."""
 
     @property
     def url(self) -> str:
@@ -106,20 +114,43 @@ class Core:
         """Every queue of the server, as prefix and name; `Forbidden` for a user that may not `SCAN`."""
 
     def close(self, timeout_ms: int = 1000) -> None:
-        """End the I/O thread, waiting at most that long for it."""
+        """Let go of the connections: what is under way ends.
+
+        The last one of those that share them ends the I/O thread, waiting at most that long for it.
+        """
 
     def after_fork(self) -> None:
         """In the child of a fork: forget everything, connect anew when used."""
 
 @final
-class Channel:
-    """One event loop's side of the boundary.
+class Inbox:
+    """What happened, for one event loop.
 
     Rust appends events, *then* signals the descriptor; Python's `take` clears the
     descriptor, *then* takes the events. Events are tuples whose first item is their kind:
 
-    - `("reply", ticket, value)`: the answer to `call`, `submit` or `submit_many`
+    - `("reply", ticket, value)`: the answer to `call`, `submit` or `submit_many` of any channel
     - `("error", ticket, exception)`: the same, refused or failed
+    - `("other", number, news)`: what is no answer, of the channel of that number; see `Channel`
+    """
+
+    def __new__(cls) -> Inbox: ...
+    def fileno(self) -> int:
+        """The descriptor to watch for reading."""
+
+    def take(self) -> list[tuple[Any, ...]]:
+        """Clear the descriptor and take all events."""
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Block, with the GIL released, until there are events; whether there are."""
+
+    def wake(self) -> None:
+        """Wake whoever waits."""
+
+@final
+class Channel:
+    """One queue on one event loop, whose inbox has what comes back. News are tuples whose first item is their kind:
+
     - `("message", fields)`: a message from the mailbox, a list of bytes
     - `("listening", mailbox)`: the mailbox's full name, after every (re)connect; whoever
       waits must ask again under this name
@@ -139,9 +170,6 @@ class Channel:
     - `("failed", exception)`: the worker cannot go on (another library, a bad option)
     - `("worker", "stopped")`: everything is settled and the worker has left
     """
-
-    def fileno(self) -> int:
-        """The descriptor to watch for reading."""
 
     def call(self, ticket: int, function: str, args: Sequence[str | bytes | int]) -> None:
         """Call one function; answered by an event with this ticket.
@@ -182,12 +210,6 @@ class Channel:
     def listen(self, mailbox: str) -> None:
         """Read the mailbox of that name (to which a generation is appended) for ever."""
 
-    def take(self) -> list[tuple[Any, ...]]:
-        """Clear the descriptor and take all events."""
-
-    def wait(self, timeout_ms: int) -> bool:
-        """Block, with the GIL released, until there are events; whether there are."""
-
     def worker(self, config: dict[str, Any]) -> Worker:
         """A worker whose events arrive here.
 
@@ -206,7 +228,7 @@ class Channel:
         """
 
     def close(self) -> None:
-        """Drop what waits, stop listening, wake whoever waits."""
+        """Drop what waits, stop listening."""
 
 @final
 class Health:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import context
 from ._attempts import Attempts, Registered, within
-from ._broker import EXISTS, Enqueued, resolve
 from ._codec import from_json
 from ._endings import ABORTED, Claim
+from ._inbox import EXISTS, Enqueued, resolve
 from ._inline_library import InlineLibrary, InlineTask
 from ._inline_pauses import InlinePauses
 from ._inline_schedules import InlineSchedules

@@ -8,9 +8,10 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from . import _headers, _options
-from ._broker import EXISTS, Enqueued, may_repeat, name_unsure, refusal
+from ._broker import may_repeat
 from ._codec import from_json, to_json
 from ._ids import new_id
+from ._inbox import EXISTS, Enqueued, name_unsure, refusal
 from ._mailbox import too_late
 from ._options import NO_OPTIONS, CallOptions
 from ._queue import value_of

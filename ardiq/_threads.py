@@ -13,9 +13,9 @@ from typing import Any
 
 from . import _core, context
 from ._attempts import Attempts, InThread, Registered
-from ._broker import resolve
 from ._codec import to_json
 from ._endings import COMPLETE, Claim, TimedOut, waited
+from ._inbox import resolve
 
 log = logging.getLogger("ardiq")
 

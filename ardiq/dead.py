@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import _options
-from ._broker import refusal
 from ._dead import Filter, Moment, Pace, Row, ids_of
+from ._inbox import refusal
 from ._queue import fields_of, number_of, text_of
 from .errors import ArdiqError, BadSignature, BrokerError, WrongType
 from .models import DeadLetter, DeadRecord, Unreadable

@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::Value;
@@ -23,7 +23,7 @@ mod watch;
 mod worker;
 
 #[cfg(feature = "python")]
-pub use channel::{Channel, partly};
+pub use channel::{Channel, PyInbox, partly};
 #[cfg(feature = "python")]
 pub use watch::{Health, LoopWatch};
 #[cfg(feature = "python")]
@@ -77,9 +77,15 @@ pub enum Event {
     Stopped,
 }
 
-/// The events of one event loop.
+/// The events of one event loop, as one of those sees it who put them there.
 pub struct Inbox {
-    events: Mutex<Vec<Event>>,
+    shared: Arc<Shared>,
+    /// Who puts them there.
+    number: u64,
+}
+
+struct Shared {
+    events: Mutex<Vec<(u64, Event)>>,
     signal: Signal,
     /// How often somebody came for the events.
     turns: AtomicU64,
@@ -89,18 +95,25 @@ impl Inbox {
     /// # Errors
     /// When the process is out of descriptors.
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { events: Mutex::default(), signal: Signal::new()?, turns: AtomicU64::new(0) })
+        let shared = Shared { events: Mutex::default(), signal: Signal::new()?, turns: AtomicU64::new(0) };
+        Ok(Self { shared: Arc::new(shared), number: 0 })
+    }
+
+    /// The same, for another who puts events there.
+    #[must_use]
+    pub fn of(&self, number: u64) -> Self {
+        Self { shared: self.shared.clone(), number }
     }
 
     pub fn push(&self, event: Event) {
         let first = {
             let mut events = self.lock();
-            events.push(event);
+            events.push((self.number, event));
             events.len() == 1
         };
         // Whoever found events already there has signalled or is about to.
         if first {
-            self.signal.set();
+            self.shared.signal.set();
         }
     }
 
@@ -109,48 +122,61 @@ impl Inbox {
         self.push(Event::Log(level, line.into()));
     }
 
-    /// Everything that happened since the last time.
-    pub fn take(&self) -> Vec<Event> {
-        self.turns.fetch_add(1, Ordering::Relaxed);
-        self.signal.clear();
+    /// Everything that happened since the last time, and whose it is.
+    pub fn take(&self) -> Vec<(u64, Event)> {
+        self.shared.turns.fetch_add(1, Ordering::Relaxed);
+        self.shared.signal.clear();
         std::mem::take(&mut *self.lock())
     }
 
     /// Blocks until something happened or the time is over; whether it did.
     pub fn wait(&self, timeout: Duration) -> bool {
-        self.signal.wait(timeout)
+        self.shared.signal.wait(timeout)
     }
 
     /// The descriptor to watch for reading.
     pub fn fileno(&self) -> RawFd {
-        self.signal.descriptor.as_raw_fd()
+        self.shared.signal.descriptor.as_raw_fd()
     }
 
     /// How often somebody came for the events: it grows soon after [`wake`](Self::wake) while the loop turns.
     pub fn turns(&self) -> u64 {
-        self.turns.load(Ordering::Relaxed)
+        self.shared.turns.load(Ordering::Relaxed)
     }
 
     /// Wakes whoever waits, with or without an event.
     pub fn wake(&self) {
-        self.signal.set();
+        self.shared.signal.set();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Event>> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<(u64, Event)>> {
+        self.shared.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Answers for work that panics: whoever waits for it is told, instead of waiting for ever.
-pub struct InPanic<F: FnMut(Error)>(pub F);
+/// Answers for work that ends without an answer: whoever waits for it is told, instead of waiting for ever.
+pub struct Unanswered<F: FnMut(Error)>(Option<F>);
 
-impl<F: FnMut(Error)> Drop for InPanic<F> {
+impl<F: FnMut(Error)> Unanswered<F> {
+    pub fn new(tell: F) -> Self {
+        Self(Some(tell))
+    }
+
+    /// It has an answer.
+    pub fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl<F: FnMut(Error)> Drop for Unanswered<F> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0(Error::broker(
-                "the I/O thread failed in the middle of this call: please report what it printed",
-                true,
-            ));
+        if let Some(tell) = &mut self.0 {
+            tell(if std::thread::panicking() {
+                let what = "the I/O thread failed in the middle of this call: please report what it printed";
+                Error::broker(what, true)
+            } else {
+                Error::closed(true)
+            });
         }
     }
 }
@@ -205,9 +231,9 @@ mod tests {
         let inbox = Inbox::new().unwrap();
         assert!(!inbox.wait(Duration::ZERO));
         inbox.push(Event::Tasks);
-        inbox.push(Event::Idle);
+        inbox.of(7).push(Event::Idle);
         assert!(inbox.wait(Duration::ZERO));
-        assert!(matches!(inbox.take()[..], [Event::Tasks, Event::Idle]));
+        assert!(matches!(inbox.take()[..], [(0, Event::Tasks), (7, Event::Idle)]));
         assert!(!inbox.wait(Duration::ZERO));
         assert!(inbox.take().is_empty());
     }

@@ -15,7 +15,7 @@ mod link;
 mod route;
 mod tls;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -31,12 +31,13 @@ use tokio_rustls::TlsConnector;
 
 use crate::address::{Address, Kind, Place};
 use crate::error::Error;
+use cluster::slot_of;
 
 pub use handshake::Server;
 pub use link::{Attempts, Backoff, Link};
 use route::Route;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Options {
     /// One attempt to connect, handshake included.
     pub connect_timeout: Duration,
@@ -70,6 +71,8 @@ pub fn counted() -> (u64, u64) {
 #[derive(Clone)]
 pub struct Connector {
     inner: Arc<Inner>,
+    /// Of a cluster: the node is wanted that holds this slot. Without one any node will do.
+    slot: Option<u16>,
 }
 
 struct Inner {
@@ -91,29 +94,39 @@ impl Connector {
     /// # Errors
     /// [`Error::Argument`] for a URL or certificate that cannot be used.
     pub fn new(url: &str, options: Options) -> Result<Self, Error> {
-        Ok(Self::to(Address::parse(url)?, options, None))
+        Ok(Self::to(Address::parse(url)?, options))
     }
 
-    /// The same; of a cluster, to the node that holds `key`.
+    /// The same; of a cluster, to the node that holds `key`. Both share what they learn, and connections.
     #[must_use]
     pub fn for_key(&self, key: &str) -> Self {
-        Self::to(self.address().clone(), *self.options(), Some(key.to_owned()))
+        self.at(slot_of(key))
     }
 
     /// The same; of a cluster, to whichever node answers first.
     #[must_use]
     pub fn anywhere(&self) -> Self {
-        Self::to(self.address().clone(), *self.options(), None)
+        Self { slot: None, ..self.another() }
+    }
+
+    /// The same, which knows of no connection yet.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self { slot: self.slot, ..Self::to(self.address().clone(), *self.options()) }
     }
 
     /// To the server at `place` and no other.
     #[must_use]
     pub fn only(&self, place: Place) -> Self {
-        Self::to(self.address().only(place), *self.options(), None)
+        Self::to(self.address().only(place), *self.options())
     }
 
-    fn to(address: Address, options: Options, key: Option<String>) -> Self {
-        Self { inner: Arc::new(Inner { address, options, route: Route::new(key) }) }
+    fn to(address: Address, options: Options) -> Self {
+        Self { inner: Arc::new(Inner { address, options, route: Route::default() }), slot: None }
+    }
+
+    fn at(&self, slot: u16) -> Self {
+        Self { inner: self.inner.clone(), slot: Some(slot) }
     }
 
     pub fn options(&self) -> &Options {
@@ -199,7 +212,8 @@ impl Connector {
             Refusal { temporary: error.temporary, error: told }.advised().at(place, self)
         })?;
         let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
-        let opened = Opened { wire, server, generation, place: place.clone(), node: OnceLock::new() };
+        let opened =
+            Opened { wire, server, generation, place: place.clone(), node: OnceLock::new(), noted: Noted::default() };
         Ok(Connection { inner: Arc::new(opened) })
     }
 
@@ -269,14 +283,24 @@ struct Opened {
     generation: u64,
     place: Place,
     node: OnceLock<Node>,
+    noted: Noted,
+}
+
+/// What those who send commands found out about the server, for others on the same connection.
+#[derive(Default)]
+pub struct Noted {
+    /// How it is called; 0: not known yet.
+    pub form: AtomicU8,
+    /// Held by who finds it out.
+    pub finding: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Which of several servers a connection leads to.
 struct Node {
     /// Its name: a cluster's id for it, else where it is.
     id: String,
-    /// The slot of a cluster that led there.
-    slot: Option<i64>,
+    /// The slot of a cluster that it is for, if it is not for all that the node holds.
+    slot: Option<u16>,
 }
 
 /// A connection before and after its handshake.
@@ -384,9 +408,8 @@ impl Connection {
         &self.inner.place
     }
 
-    /// The slot that led here, where the key of the connector decided between the nodes of a cluster.
-    pub fn slot(&self) -> Option<i64> {
-        self.inner.node.get()?.slot
+    pub fn noted(&self) -> &Noted {
+        &self.inner.noted
     }
 
     /// Whether it leads to one of several servers that may take its place.

@@ -1,8 +1,6 @@
-//! `Core`: what Python holds of one server and one queue. Owns when the runtime starts, ends and is
-//! forgotten; knows no function.
+//! `Core`: what Python holds of one queue of one server. Knows no function.
 
 use std::future::Future;
-use std::mem::ManuallyDrop;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,86 +8,60 @@ use std::time::Duration;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use tokio::task::JoinHandle;
 
 use crate::address::Place;
 use crate::bridge::convert::{from_python, to_python};
-use crate::bridge::{Channel, Event, Health, Inbox, partly};
-use crate::connection::cluster::View;
-use crate::connection::{Connector, Link, Options};
+use crate::bridge::{Channel, Event, Health, Inbox, PyInbox, partly};
+use crate::connection::Options;
+use crate::connection::cluster::{View, slot_of};
 use crate::dispatch::Dispatcher;
 use crate::error::Error;
+use crate::hub::{Hub, Running, State};
 use crate::library::Library;
 use crate::migrate::{self, Status};
 use crate::producer;
 use crate::protocol::Protocol;
-use crate::runtime::Runtime;
 use crate::schema;
 
 /// How long a wait may keep Ctrl-C from being noticed.
 const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 
-/// Connections to one server for one queue; thread-safe; connects when first used.
+/// One queue of one server; thread-safe; connects when first used.
 #[pyclass(frozen, module = "ardiq._core")]
 pub struct Core {
-    connector: Connector,
+    hub: Arc<Hub>,
     base: String,
-    replicated: bool,
-    // Taken only by threads attached to Python and never across a wait: a thread that forks is
-    // attached too, so the child never finds it locked.
+    // Taken as the hub's is.
     state: Mutex<Option<Arc<State>>>,
 }
 
-/// What lives between two forks: the runtime and the connections on it. In a forked child nothing
-/// of it may be touched, so there it is not even dropped.
-pub struct State {
-    pub runtime: ManuallyDrop<Runtime>,
-    pub dispatcher: ManuallyDrop<Dispatcher>,
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        if self.runtime.is_mine() {
-            // SAFETY: neither is used after this: `self` is being dropped.
-            unsafe {
-                ManuallyDrop::drop(&mut self.runtime);
-                ManuallyDrop::drop(&mut self.dispatcher);
-            }
-        }
-    }
-}
-
 impl Core {
-    /// The live state of this process; starts the runtime when there is none or when it is that of
-    /// the parent process. Call it attached to Python.
+    fn of(hub: Arc<Hub>, base: String) -> Self {
+        Self { hub, base, state: Mutex::new(None) }
+    }
+
+    /// The live state of this process. Call it attached to Python.
     ///
     /// # Errors
-    /// As [`Runtime::start`].
+    /// As [`Hub::enter`].
     pub fn state(&self) -> PyResult<Arc<State>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(state) = state.as_ref().filter(|state| state.runtime.is_mine()) {
+        if let Some(state) = state.as_ref().filter(|state| state.is_mine()) {
             return Ok(state.clone());
         }
-        let link = Link::new(self.connector.clone());
-        let dispatcher = Dispatcher::new(link, &self.base);
-        let dispatcher = if self.replicated { dispatcher.replicated() } else { dispatcher };
-        let started = Arc::new(State {
-            runtime: ManuallyDrop::new(Runtime::start()?),
-            dispatcher: ManuallyDrop::new(dispatcher),
-        });
-        *state = Some(started.clone());
-        Ok(started)
+        let entered = Arc::new(self.hub.enter(&self.base)?);
+        // Not dropped: the count of its `Arc` may be off by what other threads held.
+        std::mem::forget(state.replace(entered.clone()));
+        Ok(entered)
     }
 
-    /// Runs `future` on the runtime's thread.
-    ///
-    /// # Errors
-    /// As [`state`](Self::state).
-    pub fn spawn<F>(&self, future: F) -> PyResult<JoinHandle<F::Output>>
-    where
-        F: Future<Output: Send> + Send + 'static,
-    {
-        Ok(self.state()?.runtime.spawn(future))
+    fn leave(&self) -> Option<Arc<Running>> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        if state.is_mine() {
+            return self.hub.leave(&state);
+        }
+        std::mem::forget(state);
+        None
     }
 
     fn prefix(&self) -> String {
@@ -104,9 +76,9 @@ impl Core {
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let state = self.state()?;
-        let work = work(Dispatcher::clone(&state.dispatcher));
+        let work = work(state.dispatcher());
         let (sender, mut receiver) = sync_channel(1);
-        let task = state.runtime.spawn(async move {
+        let task = state.spawn(async move {
             // Nobody waits any more when a signal ended the wait.
             let _ = sender.send(work.await);
         });
@@ -123,10 +95,16 @@ impl Core {
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Error::broker("the connection was closed by close()", true).into());
+                    return Err(Error::closed(true).into());
                 }
             }
         }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -149,8 +127,8 @@ impl Core {
         };
         // Composed here, while no other thread can fork: a child must not find it half done.
         Library::get();
-        let connector = Connector::new(url, options)?.for_key(&base);
-        Ok(Self { connector, base, replicated, state: Mutex::new(None) })
+        let hub = Hub::shared(url, Protocol::of_base(&base).0, options, replicated)?;
+        Ok(Self::of(hub, base))
     }
 
     /// Calls a library function and waits for its reply. `repeat`: ask again when the reply is lost. `within_ms`: where the
@@ -164,7 +142,7 @@ impl Core {
         repeat: bool,
         within_ms: Option<u64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let mut request = self.state()?.dispatcher.request(function)?;
+        let mut request = self.state()?.dispatcher().request(function)?;
         for arg in from_python(args)?.iter() {
             request.arg(arg);
         }
@@ -205,8 +183,15 @@ impl Core {
         to_python(py, answer)
     }
 
-    fn channel(slf: &Bound<'_, Self>) -> PyResult<Channel> {
-        Channel::open(slf)
+    #[pyo3(signature = (inbox, number = 0))]
+    fn channel(&self, inbox: &PyInbox, number: u64) -> PyResult<Channel> {
+        Channel::open(self.state()?, inbox, number)
+    }
+
+    /// Makes the queue known at the server, without waiting for it.
+    fn register(&self) -> PyResult<()> {
+        self.state()?.register();
+        Ok(())
     }
 
     fn health(&self, host: &str, port: u16) -> PyResult<Health> {
@@ -216,7 +201,7 @@ impl Core {
     /// The server's URL without its password.
     #[getter]
     fn url(&self) -> &str {
-        self.connector.describe()
+        self.hub.connector().describe()
     }
 
     /// What the server is and where, such as `("Redis 7.0.15", "localhost:6379")`.
@@ -229,15 +214,15 @@ impl Core {
 
     /// Where each primary of a cluster is, whether it holds the queue, and a core for it alone.
     fn primaries(&self, py: Python<'_>) -> PyResult<Vec<(String, bool, Self)>> {
-        let (connector, base) = (self.connector.anywhere(), self.base.clone());
+        let (connector, base) = (self.hub.connector().anywhere(), self.base.clone());
         let places = self.wait(py, |dispatcher| async move {
             let primaries = async {
                 let node = connector.connect().await?;
                 if !node.server().cluster {
                     return Ok(Vec::new());
                 }
-                let view = View::ask(&node, &base).await?;
-                let owner = view.owner().map(|owner| &owner.id);
+                let view = View::ask(&node).await?;
+                let owner = view.owner(slot_of(&base)).map(|owner| &owner.id);
                 let places = view.shards.iter().map(|shard| (shard.place.clone(), Some(&shard.id) == owner));
                 let mut places: Vec<_> = places.collect();
                 places.sort_by_key(|(_, holds_queue)| !holds_queue);
@@ -246,9 +231,7 @@ impl Core {
             dispatcher.link().connector().in_time(primaries).await
         })?;
         let primary = |(place, holds_queue): (Place, bool)| {
-            let (at, connector) = (place.to_string(), self.connector.only(place));
-            let core = Self { connector, base: self.base.clone(), replicated: false, state: Mutex::new(None) };
-            (at, holds_queue, core)
+            (place.to_string(), holds_queue, Self::of(self.hub.only(place), self.base.clone()))
         };
         Ok(places.into_iter().map(primary).collect())
     }
@@ -284,21 +267,20 @@ impl Core {
         self.wait(py, |dispatcher| async move { migrate::queues(dispatcher.link()).await })
     }
 
-    /// Drops the connections and ends the thread; waits for that no longer than `timeout_ms`. Used
-    /// again, it connects anew.
+    /// Lets go of the connections, which end with the last queue that is closed; waits for that no longer than
+    /// `timeout_ms`. Used again, it connects anew.
     #[pyo3(signature = (timeout_ms = 1000))]
     fn close(&self, py: Python<'_>, timeout_ms: u64) {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(state) = state {
-            py.detach(|| state.runtime.stop(Duration::from_millis(timeout_ms)));
+        if let Some(last) = self.leave() {
+            py.detach(|| last.stop(Duration::from_millis(timeout_ms)));
         }
     }
 
     /// In a forked child: forgets the parent's connections without a word on them.
     fn after_fork(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.as_ref().is_some_and(|state| !state.runtime.is_mine()) {
-            // Not dropped: the count of its `Arc` may be off by what other threads held.
+        if state.as_ref().is_some_and(|state| !state.is_mine()) {
+            // Not dropped: see `state`.
             std::mem::forget(state.take());
         }
     }

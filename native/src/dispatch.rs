@@ -6,7 +6,7 @@ mod fitness;
 mod replicated;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU8, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,20 +28,26 @@ pub struct Dispatcher {
 struct Shared {
     link: Link,
     base: String,
-    library: &'static Library,
-    /// Generation of the connection whose server was found fit, and in its lowest bit the form of calls there.
-    checked: AtomicU64,
-    checking: Arc<tokio::sync::Mutex<()>>,
-    /// Why calls are scripts there.
-    no_functions: Mutex<Option<Unfit>>,
-    scripts: Mutex<HashMap<&'static str, Arc<Script>>>,
+    common: Arc<Common>,
     /// Where a replica must have what is durable: the way on which that is waited for.
     confirming: Option<Dispatcher>,
 }
 
+/// The same for all queues of a server under one prefix.
+struct Common {
+    library: &'static Library,
+    /// How the last server was called that was found fit.
+    form: AtomicU8,
+    /// Why calls are scripts there.
+    no_functions: Mutex<Option<Unfit>>,
+    scripts: Mutex<HashMap<&'static str, Arc<Script>>>,
+    /// Of arguments that wait for their call.
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Form {
-    Functions,
+    Functions = 1,
     Scripts,
     /// A script that cannot be loaded beforehand.
     Sources,
@@ -90,17 +96,25 @@ impl Dispatcher {
 
     /// With another library than this build's, for tests.
     pub fn with_library(link: Link, base: &str, library: &'static Library) -> Self {
-        let inner = Shared {
-            link,
-            base: base.to_owned(),
+        let common = Common {
             library,
-            checked: AtomicU64::new(0),
-            checking: Arc::default(),
+            form: AtomicU8::new(Form::Functions as u8),
             no_functions: Mutex::new(None),
             scripts: Mutex::new(HashMap::new()),
-            confirming: None,
+            waiting_bytes: Arc::default(),
         };
-        Self { inner: Arc::new(inner) }
+        Self::of(link, base, Arc::new(common), None)
+    }
+
+    fn of(link: Link, base: &str, common: Arc<Common>, confirming: Option<Self>) -> Self {
+        Self { inner: Arc::new(Shared { link, base: base.to_owned(), common, confirming }) }
+    }
+
+    /// The same for another queue under the same prefix: on the same connections, as far as one server has both.
+    #[must_use]
+    pub fn on(&self, base: &str) -> Self {
+        let Shared { link, common, confirming, .. } = &*self.inner;
+        Self::of(link.for_key(base), base, common.clone(), confirming.as_ref().map(|confirming| confirming.on(base)))
     }
 
     pub fn base(&self) -> &str {
@@ -112,12 +126,17 @@ impl Dispatcher {
         &self.inner.link
     }
 
+    /// How many bytes of arguments wait for their call, of all queues.
+    pub fn waiting_bytes(&self) -> &Arc<AtomicUsize> {
+        &self.inner.common.waiting_bytes
+    }
+
     /// Starts a call; the name is checked here, the number of arguments in [`send`](Self::send).
     ///
     /// # Errors
     /// [`Error::Argument`] when the protocol has no such function.
     pub fn request(&self, function: &str) -> Result<Request, Error> {
-        let function = self.inner.library.protocol().function(function)?;
+        let function = self.inner.common.library.protocol().function(function)?;
         let form = self.form();
         let cmd = self.begin(function, form, 16, 512)?;
         Ok(Request { function, form, cmd, count: 0, size: 0 })
@@ -259,11 +278,11 @@ impl Dispatcher {
     }
 
     fn script(&self, function: &'static Function) -> Result<Arc<Script>, Error> {
-        if let Some(script) = lock(&self.inner.scripts).get(function.name.as_str()) {
+        if let Some(script) = lock(&self.inner.common.scripts).get(function.name.as_str()) {
             return Ok(script.clone());
         }
-        let script = Arc::new(self.inner.library.script(&function.name)?);
-        lock(&self.inner.scripts).insert(&function.name, script.clone());
+        let script = Arc::new(self.inner.common.library.script(&function.name)?);
+        lock(&self.inner.common.scripts).insert(&function.name, script.clone());
         Ok(script)
     }
 
@@ -276,9 +295,9 @@ impl Dispatcher {
                 }),
                 error => error,
             };
-            error.map_message(|message| match lock(&self.inner.scripts).get(request.function.name.as_str()) {
+            error.map_message(|message| match lock(&self.inner.common.scripts).get(request.function.name.as_str()) {
                 Some(script) if message.contains("user_script:") => script.locate(message),
-                _ => self.inner.library.locate(message),
+                _ => self.inner.common.library.locate(message),
             })
         })
     }

@@ -39,6 +39,11 @@ pub enum Error {
 
 impl Error {
     /// A broken connection or no connection; in one line, whatever those below us say of it.
+    /// Nobody waits for the answer on this side any more.
+    pub fn closed(maybe_sent: bool) -> Self {
+        Self::broker("the connection was closed by close()", maybe_sent)
+    }
+
     pub fn broker(message: impl AsRef<str>, maybe_sent: bool) -> Self {
         let message = message.as_ref().split('\n').map(str::trim).filter(|line| !line.is_empty());
         Self::Broker { message: message.collect::<Vec<_>>().join(", "), maybe_sent }

@@ -11,7 +11,9 @@
 //! | [`dispatch`] | one call: `FCALL` or `EVALSHA` |
 //! | [`migrate`] | plan, load, verify, prune |
 //! | [`runtime`] | the I/O thread |
-//! | `core` | what Python holds of one server |
+//! | `hub` | what the queues of this process share on their way to one server |
+//! | `core` | what Python holds of one queue |
+//! | [`registry`] | the list of queues at the server |
 //! | [`args`] | arguments of a call, packed |
 //! | [`bridge`] | events for an event loop, and waking it; the classes Python sees |
 //! | [`mailbox`] | reading a mailbox |
@@ -30,6 +32,7 @@ pub mod error;
 pub mod library;
 pub mod migrate;
 pub mod protocol;
+pub mod registry;
 pub mod runtime;
 pub mod schema;
 
@@ -44,12 +47,14 @@ pub mod worker;
 
 #[cfg(feature = "python")]
 pub mod core;
+#[cfg(feature = "python")]
+pub mod hub;
 
 #[cfg(feature = "python")]
 #[pyo3::pymodule]
 mod _core {
     #[pymodule_export]
-    use crate::bridge::{Channel, Health, LoopWatch, Pool, Worker};
+    use crate::bridge::{Channel, Health, LoopWatch, Pool, PyInbox, Worker};
     #[pymodule_export]
     use crate::core::{Core, commands, library, migration, script};
     #[pymodule_export]

@@ -5,16 +5,16 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::Value;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::args::Args;
-use crate::bridge::{Event, InPanic, Inbox};
+use crate::bridge::{Event, Inbox, Unanswered};
 use crate::dispatch::Dispatcher;
 use crate::error::Error;
 use crate::protocol::{Function, Tail};
@@ -93,6 +93,11 @@ impl Pending {
         written
     }
 
+    /// What was gathered is not sent any more.
+    pub fn discard(&mut self, inbox: &Inbox) {
+        self.take().iter().for_each(|chunk| chunk.tell(Err(Error::closed(false)), inbox));
+    }
+
     /// What was gathered, to be sent in this order.
     pub fn take(&mut self) -> Vec<Chunk> {
         let mut chunks = std::mem::take(&mut self.chunks);
@@ -127,63 +132,96 @@ pub fn split(function: &'static Function, repeat: bool, ticket: u64, records: &A
     Ok(chunks)
 }
 
+/// The chunks of one queue, sent in their order, a few at once.
+pub struct Outgoing {
+    dispatcher: Dispatcher,
+    inbox: Arc<Inbox>,
+    queue: Mutex<Queue>,
+}
+
 /// Chunks that wait for their call.
 struct Queue {
     chunks: VecDeque<Chunk>,
-    bytes: usize,
+    /// Who sends them at the moment.
+    senders: usize,
+    /// Of the chunks of all queues that share a server.
+    bytes: Arc<AtomicUsize>,
     patience: Duration,
     /// When the server answered last, or had nothing to answer: who waits behind others that are answered is not late.
     moved_at: Instant,
 }
 
-/// Sends chunks in their order until the sender of `chunks` is gone and all are answered.
-pub async fn run(dispatcher: Dispatcher, inbox: Arc<Inbox>, mut chunks: mpsc::UnboundedReceiver<Chunk>) {
-    let mut queue = Queue::new(dispatcher.link().connector().options().broker_timeout);
-    let mut calls = JoinSet::new();
-    let mut open = true;
-    while open || !calls.is_empty() {
-        let mut received = None;
-        tokio::select! {
-            chunk = chunks.recv(), if open => match chunk {
-                Some(chunk) => received = Some(chunk),
-                None => open = false,
-            },
-            Some(done) = calls.join_next() => {
-                if matches!(done, Ok(true)) {
-                    queue.moved_at = Instant::now();
-                }
-            }
-        }
-        if calls.is_empty() {
+impl Outgoing {
+    pub fn new(dispatcher: Dispatcher, inbox: Arc<Inbox>) -> Self {
+        let patience = dispatcher.link().connector().options().broker_timeout;
+        let queue = Queue::new(patience, dispatcher.waiting_bytes().clone());
+        Self { dispatcher, inbox, queue: Mutex::new(queue) }
+    }
+
+    /// Appends chunks; how many more should [`send`](Self::send) them now.
+    #[must_use]
+    pub fn line_up(&self, chunks: Vec<Chunk>) -> usize {
+        let mut queue = lock(&self.queue);
+        if queue.senders == 0 {
             queue.moved_at = Instant::now();
         }
-        while let Some(chunk) = received.take().or_else(|| chunks.try_recv().ok()) {
-            match queue.refusal(&chunk, dispatcher.link().connector().describe()) {
-                Some(error) => chunk.tell(Err(error), &inbox),
+        for chunk in chunks {
+            match queue.refusal(&chunk, self.dispatcher.link().connector().describe()) {
+                Some(error) => chunk.tell(Err(error), &self.inbox),
                 None => queue.push(chunk),
             }
         }
-        while calls.len() < UNDER_WAY {
-            let Some((chunk, deadline)) = queue.pop() else { break };
-            calls.spawn(deliver(dispatcher.clone(), inbox.clone(), chunk, deadline));
+        let more = queue.chunks.len().min(UNDER_WAY.saturating_sub(queue.senders));
+        queue.senders += more;
+        more
+    }
+
+    /// Sends chunks until none waits.
+    pub async fn send(self: Arc<Self>) {
+        while let Some((chunk, deadline)) = self.next() {
+            // Of its own, so that one that panics harms only itself.
+            let sent = tokio::spawn(deliver(self.dispatcher.clone(), self.inbox.clone(), chunk, deadline)).await;
+            if matches!(sent, Ok(true)) {
+                lock(&self.queue).moved_at = Instant::now();
+            }
+        }
+    }
+
+    /// The next chunk, for one of the senders, and until when it has time; the sender ends where there is none.
+    fn next(&self) -> Option<(Chunk, Instant)> {
+        let mut queue = lock(&self.queue);
+        let next = queue.pop();
+        if next.is_none() {
+            queue.senders -= 1;
+        }
+        next
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        let mut queue = lock(&self.queue);
+        while let Some((chunk, _)) = queue.pop() {
+            chunk.tell(Err(Error::closed(false)), &self.inbox);
         }
     }
 }
 
 /// Sends the chunks of one batch for somebody who waits for them, and replies the batch's one event.
 pub async fn send(dispatcher: Dispatcher, inbox: Arc<Inbox>, chunks: Vec<Chunk>) -> Result<Event, Error> {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    for chunk in chunks {
-        let _ = sender.send(chunk); // the receiver is below
+    let outgoing = Arc::new(Outgoing::new(dispatcher, inbox.clone()));
+    let mut senders = JoinSet::new();
+    for _ in 0..outgoing.line_up(chunks) {
+        senders.spawn(outgoing.clone().send());
     }
-    drop(sender);
-    run(dispatcher, inbox.clone(), receiver).await;
-    inbox.take().pop().ok_or_else(|| Error::broker("the batch was not answered", true))
+    senders.join_all().await;
+    let answer = inbox.take().pop();
+    answer.map(|(_, event)| event).ok_or_else(|| Error::broker("the batch was not answered", true))
 }
 
 impl Queue {
-    fn new(patience: Duration) -> Self {
-        Self { chunks: VecDeque::new(), bytes: 0, patience, moved_at: Instant::now() }
+    fn new(patience: Duration, bytes: Arc<AtomicUsize>) -> Self {
+        Self { chunks: VecDeque::new(), senders: 0, bytes, patience, moved_at: Instant::now() }
     }
 
     /// Why a chunk may not wait, too.
@@ -191,10 +229,11 @@ impl Queue {
         if let Some(error) = chunk.left_out() {
             return Some(error);
         }
-        if self.bytes < WAITING || !chunk.is_first() || self.moved_at.elapsed() < SILENT {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        if bytes < WAITING || !chunk.is_first() || self.moved_at.elapsed() < SILENT {
             return None;
         }
-        let (mebibytes, silent_s) = (self.bytes >> 20, self.moved_at.elapsed().as_secs());
+        let (mebibytes, silent_s) = (bytes >> 20, self.moved_at.elapsed().as_secs());
         Some(Error::broker(
             format!(
                 "{mebibytes} MiB of tasks wait for {server} already, which has not answered for {silent_s} s: this was not \
@@ -206,7 +245,7 @@ impl Queue {
 
     /// Appends a chunk; to the last one where both fit into one call, and have about the same time left.
     fn push(&mut self, chunk: Chunk) {
-        self.bytes += chunk.records.bytes();
+        self.bytes.fetch_add(chunk.records.bytes(), Ordering::Relaxed);
         if let Some(last) = self.chunks.back_mut()
             && chunk.since.saturating_duration_since(last.since) < self.patience / 8
             && last.is_like(chunk.function, chunk.repeat)
@@ -224,7 +263,7 @@ impl Queue {
     /// The next one, and until when it has time.
     fn pop(&mut self) -> Option<(Chunk, Instant)> {
         let chunk = self.chunks.pop_front()?;
-        self.bytes -= chunk.records.bytes();
+        self.bytes.fetch_sub(chunk.records.bytes(), Ordering::Relaxed);
         let deadline = chunk.since.max(self.moved_at) + self.patience;
         Some((chunk, deadline))
     }
@@ -232,13 +271,12 @@ impl Queue {
 
 /// Sends one chunk and hands out its answers; replies whether there were any.
 async fn deliver(dispatcher: Dispatcher, inbox: Arc<Inbox>, chunk: Chunk, deadline: Instant) -> bool {
-    let answers = {
-        let _told = InPanic(|error| chunk.tell(Err(error), &inbox));
-        match chunk.left_out() {
-            Some(error) => Err(error),
-            None => chunk.send(&dispatcher, deadline).await,
-        }
+    let unanswered = Unanswered::new(|error| chunk.tell(Err(error), &inbox));
+    let answers = match chunk.left_out() {
+        Some(error) => Err(error),
+        None => chunk.send(&dispatcher, deadline).await,
     };
+    unanswered.answered();
     let answered = !matches!(answers, Err(Error::Broker { .. }));
     chunk.tell(answers, &inbox);
     answered
@@ -342,8 +380,8 @@ fn wrong_width(function: &Function, width: usize) -> Error {
     Error::Argument(format!("{}: a record has {width} fields", function.name))
 }
 
-fn lock(batch: &Mutex<Batch>) -> std::sync::MutexGuard<'_, Batch> {
-    batch.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -359,12 +397,12 @@ mod tests {
         let ended = tokio::spawn({
             let inbox = inbox.clone();
             async move {
-                let _told = InPanic(|error| chunk.tell(Err(error), &inbox));
+                let _unanswered = Unanswered::new(|error| chunk.tell(Err(error), &inbox));
                 panic!("on purpose");
             }
         });
         assert!(ended.await.is_err());
-        let [Event::Failures { tickets, error }] = &inbox.take()[..] else { panic!("not told") };
+        let [(_, Event::Failures { tickets, error })] = &inbox.take()[..] else { panic!("not told") };
         assert_eq!(tickets, &[7]);
         assert!(error.maybe_sent());
     }

@@ -63,7 +63,7 @@ impl Desk {
     /// Looks at what happened and starts what there is.
     async fn turn(&mut self) {
         tokio::time::sleep(Duration::from_millis(2)).await;
-        self.events.extend(self.inbox.take());
+        self.events.extend(self.inbox.take().into_iter().map(|(_, event)| event));
         for claim in self.worker.take(usize::MAX) {
             *self.runs.entry(String::from_utf8(claim.id.clone()).unwrap()).or_default() += 1;
             self.started.push(claim);

@@ -108,7 +108,8 @@ def is_sure(errors: dict[str, BrokerError]) -> bool:
 
 @pytest.mark.parametrize("durability", ["primary", "replicated"])
 async def test_a_server_that_falls_silent(node: Node, make_app: Callable[..., Ardiq], durability: str) -> None:
-    app, other = make_app(node.url), make_app(node.url, durability=durability)
+    # Of another connection, as its options are others.
+    app, other = make_app(node.url), make_app(node.url, durability=durability, broker_timeout_ms=LIMIT_MS + 1)
     await app.send("task")
     line = app._broker.core.command(["CLIENT", "ID"])
     node.freeze()
@@ -149,9 +150,14 @@ async def test_a_server_that_falls_silent_in_the_middle(
         app._broker.is_listed = False
         return app
 
-    await app().send("task")  # loads the library
+    async def send() -> None:
+        one = app()
+        await one.send("task")
+        one._broker.close()
+
+    await send()  # loads the library
     before = proxy.replied
-    await app().send("task")
+    await send()
     proxy.hush(round(10 + part * (proxy.replied - before - 15)))
     assert (await are_late(app()))["enqueue"].maybe_enqueued == (part == 1)
 

@@ -1,4 +1,4 @@
-//! `Channel`: one event loop's side of the boundary, as Python sees it.
+//! `Inbox` and `Channel`: one event loop's side of the boundary, as Python sees it.
 //!
 //! Owns: turning events into tuples, records into chunks. Must not know: what any function does. No lock is
 //! held while Python objects are made, and nothing that goes to the I/O thread holds one.
@@ -12,23 +12,80 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use redis::Value;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 
 use super::convert::{exception, from_python, push_all, to_python};
-use super::{Event, InPanic, Inbox, Level, LoopWatch, Worker};
-use crate::core::{Core, State};
-use crate::dispatch::Dispatcher;
+use super::{Event, Inbox, Level, LoopWatch, Unanswered, Worker};
 use crate::error::Error;
+use crate::hub::State;
 use crate::mailbox;
-use crate::producer::{self, Chunk, Pending};
+use crate::producer::{self, Chunk, Outgoing, Pending};
 use crate::protocol::{Function, Protocol};
 
-/// One event loop's side of the boundary.
+/// What happened, for one event loop.
+#[pyclass(name = "Inbox", frozen, module = "ardiq._core")]
+pub struct PyInbox {
+    pid: u32,
+    /// Dropped by the process that made it only: a forked child must not touch what it shares with threads it does not
+    /// have.
+    inbox: ManuallyDrop<Inbox>,
+}
+
+impl PyInbox {
+    fn live(&self) -> PyResult<&Inbox> {
+        if self.pid == std::process::id() { Ok(&self.inbox) } else { Err(of_parent("inbox")) }
+    }
+}
+
+impl Drop for PyInbox {
+    fn drop(&mut self) {
+        if self.pid == std::process::id() {
+            // SAFETY: dropped once, here, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.inbox) };
+        }
+    }
+}
+
+#[pymethods]
+impl PyInbox {
+    #[new]
+    fn new() -> PyResult<Self> {
+        Ok(Self { pid: std::process::id(), inbox: ManuallyDrop::new(Inbox::new()?) })
+    }
+
+    fn fileno(&self) -> PyResult<i32> {
+        Ok(self.live()?.fileno())
+    }
+
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let events = self.live()?.take();
+        let mut items = Vec::with_capacity(events.len());
+        for (number, event) in events {
+            if let Err(error) = describe(py, number, event, &mut items) {
+                // The others must not be lost with it.
+                let line = format!("an event cannot be told: {error}");
+                let told = ("log", Level::Error as i32, line).into_pyobject(py)?;
+                items.push(("other", number, told).into_pyobject(py)?);
+            }
+        }
+        PyList::new(py, items)
+    }
+
+    fn wait(&self, py: Python<'_>, timeout_ms: u64) -> PyResult<bool> {
+        let inbox = self.live()?;
+        Ok(py.detach(|| inbox.wait(Duration::from_millis(timeout_ms))))
+    }
+
+    fn wake(&self) -> PyResult<()> {
+        self.live()?.wake();
+        Ok(())
+    }
+}
+
+/// One queue on one event loop: calls to make, whose answers come to the loop's inbox.
 #[pyclass(frozen, module = "ardiq._core")]
 pub struct Channel {
-    /// Dropped by the process that made it only: a forked child must not touch what it shares with a thread
-    /// it does not have.
+    /// As the inbox's.
     open: ManuallyDrop<Open>,
 }
 
@@ -36,32 +93,30 @@ struct Open {
     state: Arc<State>,
     inbox: Arc<Inbox>,
     pending: Mutex<Pending>,
-    chunks: UnboundedSender<Chunk>,
+    outgoing: Arc<Outgoing>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
 impl Channel {
-    pub(crate) fn open(core: &Bound<'_, Core>) -> PyResult<Self> {
-        let state = core.get().state()?;
-        let inbox = Arc::new(Inbox::new()?);
-        let (chunks, received) = unbounded_channel();
-        state.runtime.spawn(producer::run(Dispatcher::clone(&state.dispatcher), inbox.clone(), received));
-        let open = Open { state, inbox, pending: Mutex::default(), chunks, tasks: Mutex::default() };
+    pub(crate) fn open(state: Arc<State>, inbox: &PyInbox, number: u64) -> PyResult<Self> {
+        let inbox = Arc::new(inbox.live()?.of(number));
+        let outgoing = Arc::new(Outgoing::new(state.dispatcher(), inbox.clone()));
+        let open = Open { state, inbox, pending: Mutex::default(), outgoing, tasks: Mutex::default() };
         Ok(Self { open: ManuallyDrop::new(open) })
     }
 
     fn live(&self) -> PyResult<&Open> {
-        if self.open.state.runtime.is_mine() {
-            Ok(&self.open)
-        } else {
-            Err(PyRuntimeError::new_err("this channel belongs to the parent process; open a new one"))
-        }
+        if self.open.state.is_mine() { Ok(&self.open) } else { Err(of_parent("channel")) }
     }
+}
+
+fn of_parent(what: &str) -> PyErr {
+    PyRuntimeError::new_err(format!("this {what} belongs to the parent process; open a new one"))
 }
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        if self.open.state.runtime.is_mine() {
+        if self.open.state.is_mine() {
             self.open.end();
             // SAFETY: dropped once, here, and not used afterwards.
             unsafe { ManuallyDrop::drop(&mut self.open) };
@@ -71,16 +126,15 @@ impl Drop for Channel {
 
 impl Open {
     fn send(&self, chunks: Vec<Chunk>) {
-        for chunk in chunks {
-            // It fails only when the runtime has ended; nobody is left to answer then.
-            let _ = self.chunks.send(chunk);
+        for _ in 0..self.outgoing.line_up(chunks) {
+            self.state.spawn(self.outgoing.clone().send());
         }
     }
 
     fn end(&self) {
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.iter().for_each(AbortHandle::abort);
-        self.inbox.wake();
+        self.pending().discard(&self.inbox);
     }
 
     fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
@@ -90,22 +144,20 @@ impl Open {
 
 #[pymethods]
 impl Channel {
-    fn fileno(&self) -> PyResult<i32> {
-        Ok(self.live()?.inbox.fileno())
-    }
-
     fn call(&self, ticket: u64, function: &str, args: &Bound<'_, PyAny>) -> PyResult<()> {
         let open = self.live()?;
         let args = from_python(args)?;
-        let dispatcher = Dispatcher::clone(&open.state.dispatcher);
+        let dispatcher = open.state.dispatcher();
         let mut request = dispatcher.request(function)?;
         for arg in args.iter() {
             request.arg(arg);
         }
         let inbox = open.inbox.clone();
-        open.state.runtime.spawn(async move {
-            let _told = InPanic(|error| inbox.push(Event::Failure { ticket, error }));
-            inbox.push(match dispatcher.deliver(&request, false).await {
+        open.state.spawn(async move {
+            let unanswered = Unanswered::new(|error| inbox.push(Event::Failure { ticket, error }));
+            let answer = dispatcher.deliver(&request, false).await;
+            unanswered.answered();
+            inbox.push(match answer {
                 Ok(value) => Event::Reply { ticket, value },
                 Err(error) => Event::Failure { ticket, error },
             });
@@ -141,28 +193,10 @@ impl Channel {
 
     fn listen(&self, mailbox: String) -> PyResult<()> {
         let open = self.live()?;
-        let listening = mailbox::listen(Dispatcher::clone(&open.state.dispatcher), open.inbox.clone(), mailbox);
-        let task = open.state.runtime.spawn(listening);
-        open.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
+        let listening = mailbox::listen(open.state.dispatcher(), open.inbox.clone(), mailbox);
+        let task = open.state.spawn(listening);
+        open.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
         Ok(())
-    }
-
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let events = self.live()?.inbox.take();
-        let mut items = Vec::with_capacity(events.len());
-        for event in events {
-            if let Err(error) = describe(py, event, &mut items) {
-                // The others must not be lost with it.
-                let line = format!("an event cannot be told: {error}");
-                items.push(("log", Level::Error as i32, line).into_pyobject(py)?);
-            }
-        }
-        PyList::new(py, items)
-    }
-
-    fn wait(&self, py: Python<'_>, timeout_ms: u64) -> PyResult<bool> {
-        let inbox = self.live()?.inbox.clone();
-        Ok(py.detach(|| inbox.wait(Duration::from_millis(timeout_ms))))
     }
 
     fn worker(&self, config: &Bound<'_, PyDict>) -> PyResult<Worker> {
@@ -177,7 +211,7 @@ impl Channel {
     }
 
     fn close(&self) {
-        if self.open.state.runtime.is_mine() {
+        if self.open.state.is_mine() {
             self.open.end();
         }
     }
@@ -188,8 +222,8 @@ fn declared(function: &str) -> Result<&'static Function, Error> {
 }
 
 /// The tuples an event becomes.
-fn describe<'py>(py: Python<'py>, event: Event, items: &mut Vec<Bound<'py, PyTuple>>) -> PyResult<()> {
-    let tuple = match event {
+fn describe<'py>(py: Python<'py>, number: u64, event: Event, items: &mut Vec<Bound<'py, PyTuple>>) -> PyResult<()> {
+    let answer = match event {
         Event::Replies { tickets, values } => return describe_replies(py, tickets, values, items),
         Event::Failures { tickets, error } => {
             for ticket in tickets {
@@ -205,6 +239,15 @@ fn describe<'py>(py: Python<'py>, event: Event, items: &mut Vec<Bound<'py, PyTup
         Event::Partly { ticket, error, accepted } => {
             ("error", ticket, partly(py, error, accepted)?).into_pyobject(py)?
         }
+        other => ("other", number, describe_other(py, other)?).into_pyobject(py)?,
+    };
+    items.push(answer);
+    Ok(())
+}
+
+/// What is no answer to a call.
+fn describe_other(py: Python<'_>, event: Event) -> PyResult<Bound<'_, PyTuple>> {
+    Ok(match event {
         Event::Message(fields) => {
             let fields = PyList::new(py, fields.iter().map(|field| PyBytes::new(py, field)))?;
             ("message", fields).into_pyobject(py)?
@@ -222,9 +265,8 @@ fn describe<'py>(py: Python<'py>, event: Event, items: &mut Vec<Bound<'py, PyTup
         Event::Idle => ("idle",).into_pyobject(py)?,
         Event::Failed(error) => ("failed", exception(py, error)).into_pyobject(py)?,
         Event::Stopped => ("worker", "stopped").into_pyobject(py)?,
-    };
-    items.push(tuple);
-    Ok(())
+        answer => unreachable!("told where answers are: {answer:?}"),
+    })
 }
 
 /// The exception of a batch of which some calls failed: `accepted` has what the others answered.

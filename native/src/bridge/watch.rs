@@ -14,8 +14,8 @@ use pyo3::prelude::*;
 use tokio::task::AbortHandle;
 
 use super::Inbox;
-use crate::core::State;
 use crate::health;
+use crate::hub::State;
 use crate::observer::Observer;
 use crate::stalls::{self, Stall};
 use crate::worker::Worker;
@@ -31,7 +31,7 @@ impl Running {
     }
 
     fn is_mine(&self) -> bool {
-        self.open.0.runtime.is_mine()
+        self.open.0.is_mine()
     }
 
     fn end(&self) {
@@ -78,8 +78,8 @@ impl Health {
         let (listener, address) = health::bind(host, port).map_err(os_error)?;
         let socket = Socket { descriptor: listener.as_raw_fd(), inode: inode(listener.as_raw_fd()) };
         let health = Arc::<health::Health>::default();
-        let task = state.runtime.spawn(health::serve(listener, health.clone()));
-        let running = Running::new(state, task.abort_handle());
+        let task = state.spawn(health::serve(listener, health.clone()));
+        let running = Running::new(state, task);
         Ok(Self { running, address, listener: socket, health: ManuallyDrop::new(health) })
     }
 
@@ -134,8 +134,8 @@ impl LoopWatch {
         let stall = Arc::<Stall>::default();
         let most = most_ms.map(Duration::from_millis);
         let watching = stalls::watch(inbox, stall.clone(), Duration::from_millis(after_ms), most);
-        let task = state.runtime.spawn(watching);
-        Self { running: Running::new(state, task.abort_handle()), stall: ManuallyDrop::new(stall) }
+        let task = state.spawn(watching);
+        Self { running: Running::new(state, task), stall: ManuallyDrop::new(stall) }
     }
 
     pub(super) fn stall(&self) -> Arc<Stall> {

@@ -14,8 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::Inbox;
 use super::watch::{Health, LoopWatch, observer};
-use crate::core::State;
-use crate::dispatch::Dispatcher;
+use crate::hub::State;
 use crate::worker::lanes::Lane;
 use crate::worker::pool;
 use crate::worker::reply::Claim;
@@ -43,7 +42,7 @@ impl Worker {
             read.observer = Some(observer(tasks));
             (health, queue)
         });
-        let worker = worker::Worker::new(Dispatcher::clone(&state.dispatcher), inbox, read);
+        let worker = worker::Worker::new(state.dispatcher(), inbox, read);
         if let Some((health, queue)) = watcher {
             health.get().watch(queue, worker.clone());
         }
@@ -51,7 +50,7 @@ impl Worker {
     }
 
     fn live(&self) -> PyResult<&Open> {
-        if self.open.state.runtime.is_mine() {
+        if self.open.state.is_mine() {
             Ok(&self.open)
         } else {
             Err(PyRuntimeError::new_err("this worker belongs to the parent process"))
@@ -61,7 +60,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        if self.open.state.runtime.is_mine() {
+        if self.open.state.is_mine() {
             self.open.abandon();
             // SAFETY: dropped once, here, and not used afterwards.
             unsafe { ManuallyDrop::drop(&mut self.open) };
@@ -90,7 +89,7 @@ impl Worker {
         if running.is_some() || open.worker.has_ended() {
             return Err(PyRuntimeError::new_err("a worker starts once"));
         }
-        *running = Some(open.state.runtime.spawn(open.worker.clone().run()).abort_handle());
+        *running = Some(open.state.spawn(open.worker.clone().run()));
         Ok(())
     }
 
@@ -144,7 +143,7 @@ impl Worker {
     }
 
     fn abandon(&self) {
-        if self.open.state.runtime.is_mine() {
+        if self.open.state.is_mine() {
             self.open.abandon();
         }
     }

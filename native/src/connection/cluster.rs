@@ -7,10 +7,22 @@ use crate::address::Place;
 use crate::error::Error;
 use crate::schema::text;
 
+/// Slots of a cluster.
+pub const SLOTS: u16 = 16384;
+
+/// The slot of a key: that of its tag, where it has one.
+pub fn slot_of(key: &str) -> u16 {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
+    let hashed = tag.filter(|tag| !tag.is_empty()).unwrap_or(key);
+    // CRC-16/XMODEM, as the specification of the cluster says.
+    let crc = hashed.bytes().fold(0u16, |crc, byte| {
+        (0..8).fold(crc ^ u16::from(byte) << 8, |crc, _| if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 })
+    });
+    crc % SLOTS
+}
+
 /// A cluster as one of its nodes sees it.
 pub struct View {
-    /// The slot of the key that was asked for.
-    pub slot: i64,
     /// The node that was asked, by the cluster's name for it.
     pub asked: String,
     pub shards: Vec<Shard>,
@@ -22,41 +34,37 @@ pub struct View {
 pub struct Shard {
     pub id: String,
     pub place: Place,
-    pub slots: Vec<(i64, i64)>,
+    pub slots: Vec<(u16, u16)>,
 }
 
 impl View {
     /// # Errors
     /// As [`Connection::query`].
-    pub async fn ask(node: &Connection, key: &str) -> Result<Self, Error> {
-        let (slots, slot, id) = (
-            redis::cmd("CLUSTER").arg("SLOTS").clone(),
-            redis::cmd("CLUSTER").arg("KEYSLOT").arg(key).clone(),
-            redis::cmd("CLUSTER").arg("MYID").clone(),
-        );
-        let (slots, slot, id) = tokio::try_join!(node.query(&slots), node.query(&slot), node.query(&id))?;
-        let (Value::Int(slot), Some(asked)) = (slot, text(&id)) else {
+    pub async fn ask(node: &Connection) -> Result<Self, Error> {
+        let (slots, id) = (redis::cmd("CLUSTER").arg("SLOTS").clone(), redis::cmd("CLUSTER").arg("MYID").clone());
+        let (slots, id) = tokio::try_join!(node.query(&slots), node.query(&id))?;
+        let Some(asked) = text(&id) else {
             return Err(Error::broker("it answers CLUSTER in a way no Redis or Valkey does", false));
         };
         let (shards, nodes) = read_slots(&slots, node.place());
-        Ok(Self { slot, asked, shards, nodes })
+        Ok(Self { asked, shards, nodes })
     }
 
-    /// The primary that holds the key.
-    pub fn owner(&self) -> Option<&Shard> {
-        self.shards.iter().find(|shard| shard.holds(self.slot))
+    /// The primary that holds a slot.
+    pub fn owner(&self, slot: u16) -> Option<&Shard> {
+        self.shards.iter().find(|shard| shard.holds(slot))
     }
 }
 
 impl Shard {
-    fn holds(&self, slot: i64) -> bool {
+    fn holds(&self, slot: u16) -> bool {
         self.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot))
     }
 }
 
 /// Where `MOVED` leads.
 pub struct Moved {
-    pub slot: i64,
+    pub slot: u16,
     host: String,
     port: u16,
 }
@@ -85,12 +93,13 @@ fn read_slots(answer: &Value, asked_at: &Place) -> (Vec<Shard>, Vec<Place>) {
     for range in ranges {
         let Value::Array(range) = range else { continue };
         let [Value::Int(first), Value::Int(last), members @ ..] = range.as_slice() else { continue };
+        let (Ok(first), Ok(last)) = (u16::try_from(*first), u16::try_from(*last)) else { continue };
         for (index, member) in members.iter().enumerate() {
             let Some((id, place)) = read_node(member, asked_at) else { continue };
             if index == 0 {
                 match shards.iter_mut().find(|shard| shard.id == id) {
-                    Some(shard) => shard.slots.push((*first, *last)),
-                    None => shards.push(Shard { id, place: place.clone(), slots: vec![(*first, *last)] }),
+                    Some(shard) => shard.slots.push((first, last)),
+                    None => shards.push(Shard { id, place: place.clone(), slots: vec![(first, last)] }),
                 }
             }
             if !nodes.contains(&place) {
@@ -127,6 +136,13 @@ mod tests {
 
     fn range(first: i64, last: i64, nodes: Vec<Value>) -> Value {
         Value::Array([vec![Value::Int(first), Value::Int(last)], nodes].concat())
+    }
+
+    #[test]
+    fn a_key_has_the_slot_that_the_server_says() {
+        assert_eq!((slot_of("123456789"), slot_of("foo")), (0x31c3, 12182));
+        assert_eq!(slot_of("ardiq:{foo}:task:{1}"), 12182);
+        assert_ne!(slot_of("{}foo"), slot_of("foo"), "an empty tag is none");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The shared connection of a `Core`: made when first used, made again when it broke.
+//! The shared connection: made when first used, made again when it broke.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,46 +9,57 @@ use redis::{Cmd, Value};
 use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::cluster::{Moved, View};
+use super::cluster::Moved;
 use super::{Connection, Connector, Refusal, refuse_error};
 use crate::error::{Error, code};
 
 /// How often it is made sure that a primary which others may take the place of still answers, and how long it has.
 const PULSE: Duration = Duration::from_secs(1);
 
-/// The shared connection: connects when first used, and again, with backoff, when it broke. Cheap
-/// to clone.
+/// The shared connection: connects when first used, and again, with backoff, when it broke. Cheap to clone.
+///
+/// Of a cluster, the one to the node that holds the key of the link: those of other keys share it where they are for the
+/// same node.
 #[derive(Clone)]
 pub struct Link {
+    connector: Connector,
     inner: Arc<Shared>,
 }
 
+/// What the links for all keys share, besides the connections that the connector knows.
 struct Shared {
-    connector: Connector,
-    current: Mutex<Option<Connection>>,
-    /// Held by the one that connects; the others wait for what it gets.
-    connecting: Arc<tokio::sync::Mutex<Backoff>>,
-    last_error: Mutex<Option<Error>>,
-    watched: AtomicBool,
+    /// By the node of a cluster that is to be connected to, as far as it is known which.
+    gates: Mutex<HashMap<Option<String>, Arc<Gate>>>,
     /// Tells those who pause or block that a connection was made.
     made: Notify,
 }
 
+#[derive(Default)]
+struct Gate {
+    /// Held by the one that connects; the others wait for what it gets.
+    connecting: Arc<tokio::sync::Mutex<Backoff>>,
+    last_error: Mutex<Option<Error>>,
+}
+
 impl Link {
     pub fn new(connector: Connector) -> Self {
-        let inner = Shared {
-            connector,
-            current: Mutex::new(None),
-            connecting: Arc::default(),
-            last_error: Mutex::new(None),
-            watched: AtomicBool::new(false),
-            made: Notify::new(),
-        };
-        Self { inner: Arc::new(inner) }
+        Self { connector, inner: Arc::new(Shared { gates: Mutex::default(), made: Notify::new() }) }
+    }
+
+    /// To the same server by a connection of its own.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self::new(self.connector.another())
+    }
+
+    /// The same for another key.
+    #[must_use]
+    pub fn for_key(&self, key: &str) -> Self {
+        Self { connector: self.connector.for_key(key), inner: self.inner.clone() }
     }
 
     pub fn connector(&self) -> &Connector {
-        &self.inner.connector
+        &self.connector
     }
 
     /// The live connection; makes one, trying for up to the broker timeout.
@@ -75,10 +86,9 @@ impl Link {
             let connection = attempts.connection().await?;
             let answer = match attempts.exchange(&connection, cmd).await {
                 Ok(Value::ServerError(reply)) => match Moved::read(&reply) {
-                    // A key of another slot than this connection is for.
-                    Some(moved) if connection.slot() != Some(moved.slot) => {
-                        let node = self.connector().only(moved.from(&connection)?);
-                        match node.connect().await {
+                    // A key of another slot than this link is for.
+                    Some(moved) if self.connector.slot != Some(moved.slot) => {
+                        match self.elsewhere(&moved, &connection).await {
                             Ok(elsewhere) => attempts.exchange(&elsewhere, cmd).await,
                             Err(_) => Ok(Value::ServerError(reply)),
                         }
@@ -132,53 +142,73 @@ impl Link {
     }
 
     fn live(&self) -> Option<Connection> {
-        lock(&self.inner.current).as_ref().filter(|connection| connection.is_alive()).cloned()
+        self.connector.shared()
     }
 
-    fn replace(&self, connection: Connection) {
-        *lock(&self.inner.current) = Some(connection);
-        self.inner.made.notify_waiters();
+    fn gate(&self, node: Option<String>) -> Arc<Gate> {
+        lock(&self.inner.gates).entry(node).or_default().clone()
     }
 
     async fn connect(&self, deadline: Instant) -> Result<Connection, Error> {
-        let Ok(mut backoff) = timeout_at(deadline, self.inner.connecting.clone().lock_owned()).await else {
-            return Err(self.late());
-        };
-        loop {
-            if let Some(connection) = self.live() {
-                return Ok(connection);
-            }
-            // Goes on when the time of this call is over: connecting may take longer than any call has.
-            let attempt = tokio::spawn(self.clone().attempt(backoff));
-            let (returned, refusal) = match timeout_at(deadline, attempt).await {
-                Ok(Ok((_, Ok(connection)))) => return Ok(connection),
-                Ok(Ok((backoff, Err(refusal)))) => (backoff, refusal),
-                Ok(Err(_)) | Err(_) => return Err(self.late()),
+        'gates: loop {
+            let node = self.connector.owner();
+            let gate = self.gate(node.clone());
+            let mut turn = tokio::select! {
+                turn = timeout_at(deadline, gate.connecting.clone().lock_owned()) => match turn {
+                    Ok(turn) => turn,
+                    Err(_) => return Err(self.late()),
+                },
+                () = self.connector.learned(), if node.is_none() => continue,
             };
-            backoff = returned;
-            let next = Instant::now() + backoff.pause();
-            if !refusal.temporary || next >= deadline {
-                return Err(refusal.error);
+            loop {
+                if let Some(connection) = self.live() {
+                    return Ok(connection);
+                }
+                if self.connector.owner() != node {
+                    continue 'gates;
+                }
+                // Goes on when the time of this call is over: connecting may take longer than any call has.
+                let attempt = tokio::spawn(self.clone().attempt(gate.clone(), turn));
+                let (returned, refusal) = match timeout_at(deadline, attempt).await {
+                    Ok(Ok((_, Ok(connection)))) => return Ok(connection),
+                    Ok(Ok((turn, Err(refusal)))) => (turn, refusal),
+                    Ok(Err(_)) | Err(_) => return Err(self.late()),
+                };
+                turn = returned;
+                let next = Instant::now() + turn.pause();
+                if !refusal.temporary || next >= deadline {
+                    return Err(refusal.error);
+                }
+                tokio::time::sleep_until(next).await;
             }
-            tokio::time::sleep_until(next).await;
         }
+    }
+
+    /// Lets all use a connection that was made; gives the one to use, which another call may have made meanwhile.
+    fn share(&self, made: Connection) -> Connection {
+        if let Some(live) = self.live() {
+            return live;
+        }
+        self.connector.share(&made);
+        self.inner.made.notify_waiters();
+        if made.is_routed() {
+            self.watch(made.clone());
+        }
+        made
     }
 
     /// One attempt at the shared connection, for as long as it takes; gives back its turn.
     async fn attempt(
         self,
+        gate: Arc<Gate>,
         mut turn: OwnedMutexGuard<Backoff>,
     ) -> (OwnedMutexGuard<Backoff>, Result<Connection, Refusal>) {
         let found = self.connector().attempt(Some(self.connector().options().response_timeout)).await;
-        *lock(&self.inner.last_error) = found.as_ref().err().map(|refusal| refusal.error.clone());
-        if let Ok(connection) = &found {
+        *lock(&gate.last_error) = found.as_ref().err().map(|refusal| refusal.error.clone());
+        if found.is_ok() {
             turn.reset();
-            self.replace(connection.clone());
-            if connection.is_routed() {
-                self.watch();
-            }
         }
-        (turn, found)
+        (turn, found.map(|connection| self.share(connection)))
     }
 
     /// The server, or the node of the cluster, that holds `key`.
@@ -190,35 +220,43 @@ impl Link {
         if !connection.server().cluster {
             return Ok(connection);
         }
-        let view = View::ask(&connection, key).await?;
-        match view.owner() {
-            Some(owner) if owner.id != view.asked => self.connector().only(owner.place.clone()).connect().await,
-            _ => Ok(connection),
+        self.for_key(key).connection().await
+    }
+
+    /// Where a key of another slot is.
+    async fn elsewhere(&self, moved: &Moved, connection: &Connection) -> Result<Connection, Error> {
+        match self.connector.slot {
+            Some(_) => Self { connector: self.connector.at(moved.slot), inner: self.inner.clone() }.connection().await,
+            None => self.connector.only(moved.from(connection)?).connect().await,
         }
     }
 
     /// Looks for another primary whenever the one connected to does not answer: a machine that vanished closes no
-    /// connection. Ends with the link.
-    fn watch(&self) {
-        if self.inner.watched.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let link = Arc::downgrade(&self.inner);
+    /// connection. Ends with the connection, once there is another one in its place, or with the link.
+    fn watch(&self, connection: Connection) {
+        let (connector, inner) = (self.connector.clone(), Arc::downgrade(&self.inner));
         tokio::spawn(async move {
+            let mut watched = Some(connection);
             loop {
                 sleep(PULSE).await;
-                let Some(inner) = link.upgrade() else { return };
-                let link = Self { inner };
-                let Ok(connection) = link.connection().await else { continue };
-                if timeout(PULSE, connection.exchange(&redis::cmd("PING"))).await.is_ok() {
-                    continue;
+                let Some(inner) = inner.upgrade() else { return };
+                let link = Self { connector: connector.clone(), inner };
+                let Some(connection) = watched.take().filter(Connection::is_alive) else {
+                    // Whoever makes the next one has it watched.
+                    match link.connection().await {
+                        Ok(_) => return,
+                        Err(_) => continue,
+                    }
+                };
+                if timeout(PULSE, connection.exchange(&redis::cmd("PING"))).await.is_err() {
+                    let response_timeout = connector.options().response_timeout;
+                    if let Ok(found) = connector.attempt(Some(response_timeout)).await
+                        && !connection.is_alive()
+                    {
+                        link.share(found);
+                    }
                 }
-                let response_timeout = link.connector().options().response_timeout;
-                if let Ok(found) = link.connector().attempt(Some(response_timeout)).await
-                    && !connection.is_alive()
-                {
-                    link.replace(found);
-                }
+                watched = Some(connection);
             }
         });
     }
@@ -228,7 +266,7 @@ impl Link {
         if self.is_connected() {
             return self.connector().no_answer();
         }
-        let last = lock(&self.inner.last_error).clone();
+        let last = lock(&self.gate(self.connector.owner()).last_error).clone();
         last.unwrap_or_else(|| {
             let connector = self.connector();
             let patience = connector.options().broker_timeout.as_millis();
@@ -291,17 +329,14 @@ impl Attempts<'_> {
             Ok(Value::ServerError(reply)) => {
                 match code(reply) {
                     // A failover: others know the new primary, or the name leads there by now.
-                    "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" => {
-                        self.link.connector().doubt();
-                        connection.retire();
-                    }
+                    "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" => self.link.connector.doubt(connection),
                     "MOVED" => {
-                        if let Some(moved) = Moved::read(reply).filter(|moved| connection.slot() == Some(moved.slot))
+                        if let Some(moved) =
+                            Moved::read(reply).filter(|moved| self.link.connector.slot == Some(moved.slot))
                             && let Ok(place) = moved.from(connection)
                         {
-                            self.link.connector().expect(place);
+                            self.link.connector.moved(connection, place);
                         }
-                        connection.retire();
                     }
                     // While a slot is on the move its keys are on two nodes, and what is not whole must not be worked
                     // with: `ASK` is waited out, not followed.

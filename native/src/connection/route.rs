@@ -1,14 +1,17 @@
-//! Which of several servers is the primary: the one of a cluster that holds a key, or the one that Sentinels name.
-//! Asks anew for each connection; closes those to a server that is not the primary any more.
+//! Which of several servers is the primary: the one of a cluster that holds a slot, or the one that Sentinels name.
+//! Asks anew for each connection; closes those to a server that is not the primary any more. Of a cluster one connection
+//! to each node is shared by all slots that it holds.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use redis::Value;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::cluster::View;
+use super::cluster::{SLOTS, View};
 use super::{Connection, Connector, Node, Opened, Refusal};
 use crate::address::{Kind, Place};
 use crate::error::Error;
@@ -19,36 +22,154 @@ const HEAD_START: Duration = Duration::from_millis(400);
 /// How long answers under way may take to come from a server that is not the primary any more.
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
 
-/// What was learned on the way to the primary.
+/// What was learned on the way to the primaries, and the connections that are shared there.
+#[derive(Default)]
 pub struct Route {
-    /// Of a cluster: the node is wanted that holds this key. Without one any node will do.
-    key: Option<String>,
     known: Mutex<Known>,
+    /// Tells those who wait that the nodes of a cluster are known.
+    learned: Notify,
 }
 
 #[derive(Default)]
 struct Known {
-    /// Where the primary was last, or is said to be now.
-    primary: Option<Place>,
+    /// To a server that is no node of a cluster, or to whichever node answered.
+    shared: Option<Connection>,
+    /// The primaries of a cluster.
+    primaries: Vec<Primary>,
+    /// By slot: the place in `primaries`, and one more; 0: not known. Empty where there is no cluster.
+    owners: Vec<u16>,
+    /// Where slots are said to be that are not where they were.
+    said: HashMap<u16, Place>,
     /// The nodes of the cluster.
     nodes: Vec<Place>,
+    /// All connections that lead to one of several servers.
     opened: Vec<Weak<Opened>>,
 }
 
-impl Route {
-    pub fn new(key: Option<String>) -> Self {
-        Self { key, known: Mutex::default() }
+struct Primary {
+    id: String,
+    place: Place,
+    shared: Option<Connection>,
+}
+
+impl Known {
+    fn owner(&self, slot: Option<u16>) -> Option<&Primary> {
+        let place = self.owners.get(usize::from(slot?)).copied().unwrap_or(0);
+        self.primaries.get(usize::from(place.checked_sub(1)?))
     }
 
+    fn shared(&self, slot: Option<u16>) -> Option<&Connection> {
+        let shared = match slot {
+            Some(_) if !self.owners.is_empty() => self.owner(slot)?.shared.as_ref(),
+            _ => self.shared.as_ref(),
+        };
+        shared.filter(|connection| connection.is_alive())
+    }
+
+    /// Closes connections that lead where they should not any more; gently, answers may be under way.
+    fn leave(&mut self, belongs: impl Fn(&Node) -> bool) {
+        let opened = std::mem::take(&mut self.opened);
+        for other in opened.into_iter().filter_map(|other| other.upgrade()) {
+            if other.node.get().is_none_or(&belongs) {
+                self.opened.push(Arc::downgrade(&other));
+            } else {
+                other.wire.retire();
+                tokio::spawn(async move {
+                    sleep(LAST_ANSWERS).await;
+                    other.wire.close();
+                });
+            }
+        }
+    }
+
+    /// The cluster as the owner of some slot sees it.
+    fn see(&mut self, view: &View) {
+        self.nodes.clone_from(&view.nodes);
+        self.said.clear();
+        let mut before = std::mem::take(&mut self.primaries);
+        self.owners = vec![0; usize::from(SLOTS)];
+        for (at, shard) in (1..).zip(&view.shards) {
+            for &(first, last) in &shard.slots {
+                self.owners[usize::from(first)..=usize::from(last.min(SLOTS - 1))].fill(at);
+            }
+            let shared = before.iter_mut().find(|other| other.id == shard.id).and_then(|other| other.shared.take());
+            self.primaries.push(Primary { id: shard.id.clone(), place: shard.place.clone(), shared });
+        }
+        self.leave(|node| match node.slot {
+            Some(slot) => view.owner(slot).is_none_or(|owner| owner.id == node.id),
+            None => view.shards.iter().any(|shard| shard.id == node.id),
+        });
+    }
+}
+
+impl Route {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Connector {
+    /// The live connection that is shared by all who want to go there.
+    pub(super) fn shared(&self) -> Option<Connection> {
+        self.inner.route.known().shared(self.slot).cloned()
+    }
+
+    /// Shares a connection that was made for this connector.
+    pub(super) fn share(&self, connection: &Connection) {
+        let mut known = self.inner.route.known();
+        match connection.inner.node.get().filter(|_| connection.server().cluster) {
+            Some(node) => {
+                if let Some(primary) = known.primaries.iter_mut().find(|primary| primary.id == node.id) {
+                    primary.shared = Some(connection.clone());
+                }
+            }
+            None => {
+                known.owners.clear();
+                known.shared = Some(connection.clone());
+            }
+        }
+    }
+
+    /// The node of a cluster that holds the slot, as far as is known.
+    pub(super) fn owner(&self) -> Option<String> {
+        self.inner.route.known().owner(self.slot).map(|owner| owner.id.clone())
+    }
+
+    /// Resolves when the nodes of a cluster are known for the first time.
+    pub(super) async fn learned(&self) {
+        self.inner.route.learned.notified().await;
+    }
+
+    /// The slot is not where this connection leads, but, it is said, at `place`.
+    pub(super) fn moved(&self, from: &Connection, place: Place) {
+        let (mut known, Some(slot)) = (self.inner.route.known(), self.slot) else { return };
+        // What was learned since the command was sent is newer.
+        if known.owner(self.slot).is_some_and(|owner| from.inner.node.get().is_some_and(|node| node.id == owner.id)) {
+            known.owners[usize::from(slot)] = 0;
+            known.said.insert(slot, place);
+        }
+    }
+
+    /// The primary that this connection leads to behaves like none: others are asked first.
+    pub(super) fn doubt(&self, connection: &Connection) {
+        connection.retire();
+        let mut known = self.inner.route.known();
+        known.said.retain(|_, place| place != connection.place());
+        if let Some(at) = known.primaries.iter().position(|primary| primary.place == *connection.place()) {
+            let doubted = at as u16 + 1;
+            known.owners.iter_mut().filter(|owner| **owner == doubted).for_each(|owner| *owner = 0);
+            known.nodes.retain(|node| node != connection.place());
+            known.nodes.push(connection.place().clone());
+        }
+    }
 
     /// Whom to ask, the likeliest first.
-    fn candidates(&self, places: &[Place]) -> Vec<Place> {
-        let known = self.known();
+    fn candidates(&self) -> Vec<Place> {
+        let known = self.inner.route.known();
+        let said = self.slot.and_then(|slot| known.said.get(&slot));
+        let owner = known.owner(self.slot).map(|owner| &owner.place);
         let mut candidates: Vec<Place> = Vec::new();
-        for place in known.primary.iter().chain(&known.nodes).chain(places) {
+        for place in said.into_iter().chain(owner).chain(&known.nodes).chain(&self.address().places) {
             if !candidates.contains(place) {
                 candidates.push(place.clone());
             }
@@ -56,39 +177,11 @@ impl Route {
         candidates
     }
 
-    /// The primary was found; whoever is connected to the one before must go there, too.
-    fn found(&self, connection: &Connection, id: String, slot: Option<i64>) {
-        let mut known = self.known();
-        known.primary = Some(connection.place().clone());
-        let opened = std::mem::take(&mut known.opened);
-        for other in opened.into_iter().filter_map(|other| other.upgrade()) {
-            if other.node.get().is_some_and(|node| node.id != id) {
-                other.wire.retire();
-                tokio::spawn(async move {
-                    sleep(LAST_ANSWERS).await;
-                    other.wire.close();
-                });
-            } else {
-                known.opened.push(Arc::downgrade(&other));
-            }
-        }
-        known.opened.push(Arc::downgrade(&connection.inner));
-        let _ = connection.inner.node.set(Node { id, slot });
-    }
-}
-
-impl Connector {
-    /// The server at `place` is said to be the primary now.
-    pub fn expect(&self, place: Place) {
-        self.inner.route.known().primary = Some(place);
-    }
-
-    /// The primary behaves like none: others are asked first.
-    pub fn doubt(&self) {
-        let mut known = self.inner.route.known();
-        if let Some(place) = known.primary.take() {
-            known.nodes.retain(|node| *node != place);
-            known.nodes.push(place);
+    /// The connection leads to that node; for one slot alone where it is for blocking commands.
+    fn found(&self, connection: &Connection, id: String, response_timeout: Option<Duration>) {
+        let slot = self.slot.filter(|_| response_timeout.is_none());
+        if connection.inner.node.set(Node { id, slot }).is_ok() {
+            self.inner.route.known().opened.push(Arc::downgrade(&connection.inner));
         }
     }
 
@@ -97,7 +190,7 @@ impl Connector {
         if matches!(address.kind, Kind::Sentinel { .. }) {
             return self.first(address.places.clone(), response_timeout).await;
         }
-        let mut candidates = self.inner.route.candidates(&address.places);
+        let mut candidates = self.candidates();
         match candidates.len() {
             1 => self.clone().ask(candidates.remove(0), response_timeout).await,
             _ => self.first(candidates, response_timeout).await,
@@ -159,7 +252,7 @@ impl Connector {
 
     async fn ask_node(&self, place: &Place, response_timeout: Option<Duration>) -> Result<Connection, Refusal> {
         let address = self.address();
-        let node = self.open(place, &address.login, response_timeout).await?;
+        let node = self.enter(place, response_timeout).await?;
         if !node.server().cluster {
             return match address.kind {
                 Kind::Cluster => {
@@ -168,31 +261,48 @@ impl Connector {
                 _ => Ok(node),
             };
         }
-        let Some(key) = &self.inner.route.key else { return Ok(node) };
-        let view = self.view(&node, key).await?;
-        let owner = view.owner().ok_or_else(|| {
-            Refusal::passing(format!("{}: no node of the cluster holds slot {} now", self.describe(), view.slot))
+        let Some(slot) = self.slot else { return Ok(node) };
+        let view = self.view(&node).await?;
+        if self.inner.route.known().owners.is_empty() {
+            // Hearsay, but better than nothing: others need not wait for the node that is wanted here.
+            self.inner.route.known().see(&view);
+            self.inner.route.learned.notify_waiters();
+        }
+        let owner = view.owner(slot).ok_or_else(|| {
+            Refusal::passing(format!("{}: no node of the cluster holds slot {slot} now", self.describe()))
         })?;
         let (node, view) = if owner.id == view.asked {
             (node, view)
         } else {
-            let node = self.open(&owner.place, &address.login, response_timeout).await?;
-            let view = self.view(&node, key).await?;
+            let node = self.enter(&owner.place, response_timeout).await?;
+            let view = self.view(&node).await?;
             (node, view)
         };
         // Its own word counts.
-        if view.owner().is_none_or(|owner| owner.id != view.asked) {
-            let what =
-                format!("{}: the nodes of the cluster do not agree who holds slot {}", self.describe(), view.slot);
+        if view.owner(slot).is_none_or(|owner| owner.id != view.asked) {
+            let what = format!("{}: the nodes of the cluster do not agree who holds slot {slot}", self.describe());
             return Err(Refusal::passing(what));
         }
-        self.inner.route.known().nodes.clone_from(&view.nodes);
-        self.inner.route.found(&node, view.asked, Some(view.slot));
+        self.inner.route.known().see(&view);
+        self.found(&node, view.asked, response_timeout);
         Ok(node)
     }
 
-    async fn view(&self, node: &Connection, key: &str) -> Result<View, Refusal> {
-        View::ask(node, key).await.map_err(|error| refused(error, |what| format!("{}: {what}", self.describe())))
+    /// The shared connection to the node at `place`, where there is one that would do; else a new one.
+    async fn enter(&self, place: &Place, response_timeout: Option<Duration>) -> Result<Connection, Refusal> {
+        if response_timeout.is_some() {
+            let known = self.inner.route.known();
+            let at_place = known.primaries.iter().find(|primary| primary.place == *place);
+            let shared = at_place.and_then(|primary| primary.shared.as_ref());
+            if let Some(connection) = shared.filter(|connection| connection.is_alive()) {
+                return Ok(connection.clone());
+            }
+        }
+        self.open(place, &self.address().login, response_timeout).await
+    }
+
+    async fn view(&self, node: &Connection) -> Result<View, Refusal> {
+        View::ask(node).await.map_err(|error| refused(error, |what| format!("{}: {what}", self.describe())))
     }
 
     async fn ask_sentinel(&self, place: &Place, response_timeout: Option<Duration>) -> Result<Connection, Refusal> {
@@ -221,7 +331,9 @@ impl Connector {
                 format!("{}: {primary} was the primary of {service:?}, and a new one is being made", self.describe());
             return Err(Refusal::passing(what));
         }
-        self.inner.route.found(&connection, primary.to_string(), None);
+        let id = primary.to_string();
+        self.inner.route.known().leave(|node| node.id == id);
+        self.found(&connection, id, response_timeout);
         Ok(connection)
     }
 }

@@ -45,11 +45,11 @@ impl Missing {
 impl Dispatcher {
     /// How this server is called, having made sure once a connection that it is fit.
     pub(super) async fn check(&self, connection: &Connection) -> Result<Form, Unfit> {
-        if let Some(form) = self.checked(connection) {
+        if let Some(form) = checked(connection) {
             return Ok(form);
         }
-        let one_at_a_time = self.inner.checking.clone().lock_owned().await;
-        if let Some(form) = self.checked(connection) {
+        let one_at_a_time = connection.noted().finding.clone().lock_owned().await;
+        if let Some(form) = checked(connection) {
             return Ok(form);
         }
         // Goes on when the time of this call is over, as connecting does.
@@ -69,17 +69,12 @@ impl Dispatcher {
 
     /// The form of calls to the last server.
     pub(super) fn form(&self) -> Form {
-        form_in(self.inner.checked.load(Ordering::Acquire))
-    }
-
-    fn checked(&self, connection: &Connection) -> Option<Form> {
-        let checked = self.inner.checked.load(Ordering::Acquire);
-        (checked >> 1 == connection.generation()).then(|| form_in(checked))
+        form_in(self.inner.common.form.load(Ordering::Relaxed)).unwrap_or(Form::Functions)
     }
 
     fn note(&self, connection: &Connection, form: Form) {
-        let checked = connection.generation() << 1 | u64::from(form != Form::Functions);
-        self.inner.checked.store(checked, Ordering::Release);
+        connection.noted().form.store(form as u8, Ordering::Release);
+        self.inner.common.form.store(form as u8, Ordering::Relaxed);
     }
 
     /// What is recorded under the prefix, which this build must understand.
@@ -91,7 +86,7 @@ impl Dispatcher {
             Ok(Value::ServerError(reply)) if reply.code() == "MOVED" => self.record_elsewhere(&reply, connection).await,
             answer => Record::read(&settled(answer)?),
         };
-        record.check(self.inner.library.protocol().version).map_err(Unfit::Refused)?;
+        record.check(self.inner.common.library.protocol().version).map_err(Unfit::Refused)?;
         Ok(record)
     }
 
@@ -109,7 +104,7 @@ impl Dispatcher {
     }
 
     async fn check_library(&self, connection: &Connection, record: &Record) -> Result<Form, Unfit> {
-        let protocol = self.inner.library.protocol();
+        let protocol = self.inner.common.library.protocol();
         let found = match connection.exchange(&schema::list_command(&protocol.library)).await {
             // Of one who may not look, the record is all there is to go by.
             Ok(Value::ServerError(reply)) if lacks(&reply, "function") && reply.code() == "NOPERM" => {
@@ -133,18 +128,18 @@ impl Dispatcher {
             }
         };
         match found {
-            Some(sha1) if sha1 != self.inner.library.sha1() => Err(Unfit::Refused(self.different(&sha1))),
+            Some(sha1) if sha1 != self.inner.common.library.sha1() => Err(Unfit::Refused(self.different(&sha1))),
             _ => Ok(Form::Functions),
         }
     }
 
     fn different(&self, found: &str) -> Error {
-        let name = &self.inner.library.protocol().library;
+        let name = &self.inner.common.library.protocol().library;
         Error::Library(format!(
             "the server's library {name} is not this build's (checksum {}…, not {}…): run `ardiq migrate`, or \
              install the Ardiq that loaded it",
             &found[..8.min(found.len())],
-            &self.inner.library.sha1()[..8]
+            &self.inner.common.library.sha1()[..8]
         ))
     }
 
@@ -168,7 +163,7 @@ impl Dispatcher {
                 Ok(None)
             }
             Missing::Script => self.load_script(connection, request, attempts).await,
-            Missing::Scripts(reply) => Err(self.nothing_left(reply)),
+            Missing::Scripts(reply) => Err(self.nothing_left(connection, reply)),
         }
     }
 
@@ -183,7 +178,7 @@ impl Dispatcher {
         if !reply.details().is_some_and(|said| said.contains("nknown") && said.contains("command called from")) {
             return None;
         }
-        let commands = self.inner.library.commands(&function.name).ok()?;
+        let commands = self.inner.common.library.commands(&function.name).ok()?;
         let known = connection.query(redis::cmd("COMMAND").arg("INFO").arg(&commands)).await.ok()?;
         let Value::Array(known) = known else { return None };
         let lacks: Vec<&str> = commands
@@ -201,16 +196,16 @@ impl Dispatcher {
     }
 
     fn use_scripts(&self, connection: &Connection, why: Unfit) -> Form {
-        *lock(&self.inner.no_functions) = Some(why);
+        *lock(&self.inner.common.no_functions) = Some(why);
         self.note(connection, Form::Scripts);
         Form::Scripts
     }
 
     /// Neither functions nor scripts: a right that is missing, or the server's lack. Whichever comes back is found by the
     /// next call.
-    fn nothing_left(&self, scripts: ServerError) -> Unfit {
-        self.inner.checked.store(0, Ordering::Release);
-        match lock(&self.inner.no_functions).take() {
+    fn nothing_left(&self, connection: &Connection, scripts: ServerError) -> Unfit {
+        connection.noted().form.store(0, Ordering::Release);
+        match lock(&self.inner.common.no_functions).take() {
             Some(Unfit::Answer(Ok(Value::ServerError(reply)))) if reply.code() == "ERR" && scripts.code() == "ERR" => {
                 Unfit::Refused(Error::Library(
                     "the server has neither the command FCALL nor EVALSHA and SCRIPT LOAD: Ardiq's Lua needs one of them"
@@ -235,7 +230,7 @@ impl Dispatcher {
             Ok(Value::ServerError(reply)) if lacks(&reply, "script") => {
                 let sources = self.rebuilt(request, Form::Sources).map_err(Unfit::Refused)?;
                 match attempts.exchange(connection, &sources).await {
-                    Ok(Value::ServerError(reply)) if lacks(&reply, "eval") => Err(self.nothing_left(reply)),
+                    Ok(Value::ServerError(reply)) if lacks(&reply, "eval") => Err(self.nothing_left(connection, reply)),
                     answer => answer.map(Some).map_err(|error| Unfit::Answer(Err(error))),
                 }
             }
@@ -244,7 +239,7 @@ impl Dispatcher {
     }
 
     async fn load_library(&self, connection: &Connection) -> Result<Form, Unfit> {
-        let library = self.inner.library;
+        let library = self.inner.common.library;
         let protocol = library.protocol();
         // Since it was there, somebody may have pruned this version; the same once it is loaded again, lest it stay.
         self.record(connection).await?;
@@ -290,8 +285,12 @@ impl Dispatcher {
     }
 }
 
-fn form_in(checked: u64) -> Form {
-    if checked & 1 == 0 { Form::Functions } else { Form::Scripts }
+fn checked(connection: &Connection) -> Option<Form> {
+    form_in(connection.noted().form.load(Ordering::Acquire))
+}
+
+fn form_in(noted: u8) -> Option<Form> {
+    [Form::Functions, Form::Scripts].into_iter().find(|form| *form as u8 == noted)
 }
 
 /// An answer to a question that precedes the caller's request, which has not been sent yet.

@@ -1,13 +1,12 @@
 //! What is durable counts as done when a replica has it: one `WAIT` behind a call.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
 use tokio::time::Instant;
 
-use super::{Dispatcher, Request};
-use crate::connection::{Attempts, Connection, Link};
+use super::{Dispatcher, Request, Shared};
+use crate::connection::{Attempts, Connection};
 use crate::error::Error;
 use crate::protocol::Protocol;
 
@@ -21,10 +20,9 @@ impl Dispatcher {
     #[must_use]
     pub fn replicated(self) -> Self {
         // `WAIT` holds up what follows on its connection, hence one of its own.
-        let link = Link::new(self.inner.link.connector().clone());
-        let confirming = Self::with_library(link, &self.inner.base, self.inner.library);
-        let inner = Arc::into_inner(self.inner).expect("nobody uses it yet");
-        Self { inner: Arc::new(super::Shared { confirming: Some(confirming), ..inner }) }
+        let Shared { link, base, common, .. } = &*self.inner;
+        let confirming = Self::of(link.another(), base, common.clone(), None);
+        Self::of(link.clone(), base, common.clone(), Some(confirming))
     }
 
     /// Sends a call and waits until a replica has what it wrote.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use redis::{Cmd, Value};
 use serde_json::Value as Json;
 
-use crate::connection::cluster::View;
+use crate::connection::cluster::{View, slot_of};
 use crate::connection::{Connection, Link, refuse_error};
 use crate::error::Error;
 use crate::protocol::Protocol;
@@ -65,11 +65,11 @@ impl Nodes {
     }
 
     async fn of_cluster(link: &Link, first: Connection, schema: String) -> Result<Self, Error> {
-        let view = View::ask(&first, &schema).await?;
+        let view = View::ask(&first).await?;
         if let [_] = view.shards.as_slice() {
             return Ok(Self { nodes: vec![(first, None)], home: 0, schema });
         }
-        let owner = view.owner().map(|owner| &owner.id);
+        let owner = view.owner(slot_of(&schema)).map(|owner| &owner.id);
         let home = view.shards.iter().position(|shard| Some(&shard.id) == owner).unwrap_or(0);
         let mut nodes = Vec::new();
         for shard in &view.shards {

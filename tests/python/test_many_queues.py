@@ -1,0 +1,272 @@
+"""What a queue costs the process that sends to it, and the server: no thread, no connection, no descriptor."""
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from helpers import Script, eventually, is_served, number_of, working
+from topologies import Cluster, Sentinels, cluster, sentinel
+
+from ardiq import Ardiq, BrokerError, _core
+from ardiq.embedded import Server
+
+QUEUES = 200
+
+
+class Cost(NamedTuple):
+    threads: int
+    descriptors: int
+    connections: int
+
+    @classmethod
+    def now(cls, *nodes: Any) -> "Cost":
+        """Of this process; connections are those that the nodes see, of anybody."""
+        connections = sum(_clients(node) for node in nodes)
+        threads, descriptors = (len(list(Path("/proc/self", kind).iterdir())) for kind in ("task", "fd"))
+        return cls(threads, descriptors, connections)
+
+    def over(self, other: "Cost") -> "Cost":
+        return Cost(*(mine - its for mine, its in zip(self, other, strict=True)))
+
+
+def _clients(node: Any) -> int:
+    if isinstance(node, _core.Core):
+        listed = node.command(["CLIENT", "LIST", "TYPE", "normal"]).decode()
+    else:
+        listed = node.command("CLIENT", "LIST", "TYPE", "normal")
+    return len(listed.splitlines())
+
+
+@pytest.fixture
+def watcher(server: Server) -> Iterator[_core.Core]:
+    """A connection that is none of an app's."""
+    core = _core.Core(server.url, "watcher:{w}:")
+    core.command(["PING"])
+    yield core
+    core.close()
+
+
+async def send_to_many(app: Ardiq, name: str) -> list[Any]:
+    """Each of many queues gets three tasks, by each way there is."""
+    queues = [app.queue(f"{name}-{number}") for number in range(QUEUES)]
+    jobs = [await queue.send("work", 1) for queue in queues[:10]]
+    jobs += await asyncio.gather(*(queue.send("work", 1) for queue in queues[10:]))
+    jobs += [queue.send_sync("work", 2) for queue in queues]
+    for queue in queues:
+        jobs += await queue.enqueue_many([queue.ref("work").prepare(3)])
+    assert [await queue.queue_size() for queue in queues] == [3] * QUEUES
+    return queues
+
+
+async def test_a_queue_needs_no_thread_no_connection_and_no_descriptor(
+    make_app: Callable[..., Ardiq], watcher: _core.Core
+) -> None:
+    app = make_app()
+    before = Cost.now(watcher)
+    await app.send("work", 0)
+    one = Cost.now(watcher)
+    queues = await send_to_many(app, app.queue_name)
+    many = Cost.now(watcher)
+    # A name may be resolved on a thread that ends when there is nothing more to do.
+    assert many.threads <= one.threads + 1
+    assert (many.descriptors, many.connections) == (one.descriptors, one.connections)
+    assert one.over(before).connections == 1
+    listed = {name for _, name in app._broker.core.queues()}
+    assert await eventually(lambda: {queue.queue_name for queue in queues} <= listed)
+    registered = await eventually(
+        lambda: watcher.command(["SMISMEMBER", "ardiq:queues", *(q.queue_name for q in queues)])
+    )
+    assert registered == [1] * QUEUES
+
+
+async def test_apps_of_one_server_share_what_they_need(make_app: Callable[..., Ardiq], watcher: _core.Core) -> None:
+    first = make_app()
+    await first.send("work", 0)
+    one = Cost.now(watcher)
+    others = [make_app() for _ in range(50)]
+    for app in others:
+        await app.send("work", 0)
+        app.send_sync("work", 0)
+    many = Cost.now(watcher)
+    assert many.threads <= one.threads + 1
+    assert (many.descriptors, many.connections) == (one.descriptors, one.connections)
+    # Who wants something else of the connection has one of its own.
+    patient = make_app(broker_timeout_ms=60_000)
+    await patient.send("work", 0)
+    assert Cost.now(watcher).connections == one.connections + 1
+
+
+async def test_one_that_is_closed_leaves_the_others_alone(make_app: Callable[..., Ardiq], watcher: _core.Core) -> None:
+    before = Cost.now(watcher)
+    first, second = make_app(), make_app()
+    work = number_of(second)
+    async with working(second):
+        await first.send("work", 1)
+        await is_served(work)
+        sent = [first.ref("work").enqueue(number) for number in range(20)]
+        first._broker.close()
+        # What was on its way is told so, or has arrived.
+        for answer in await asyncio.gather(*sent, return_exceptions=True):
+            assert not isinstance(answer, BaseException) or isinstance(answer, BrokerError)
+        await is_served(work)
+        assert await asyncio.to_thread(work.request_sync, 3, timeout=20) == 3
+    await first.send("work", 2)  # used again, it connects anew
+    first._broker.close()
+    await second.send("work", 1)
+    second._broker.close()
+    await asyncio.sleep(0)
+    gc.collect()  # the worker, which has ended
+    await eventually(lambda: Cost.now(watcher)[1:] == before[1:])
+    assert Cost.now().threads <= before.threads + 1
+
+
+async def test_an_app_that_nobody_has_any_more_is_closed(server: Server, watcher: _core.Core) -> None:
+    before = Cost.now(watcher)
+    app = Ardiq(server.url, "collected")
+    await app.send("work", 1)
+    await app.queue("collected-too").send("work", 1)
+    gone = weakref.ref(app)
+    del app
+    await asyncio.sleep(0)  # what has just come is still in the loop's hands
+    gc.collect()
+    assert gone() is None
+    await asyncio.sleep(0)  # its line leaves the loop
+    await eventually(lambda: Cost.now(watcher)[1:] == before[1:])
+    watcher.command(["DEL", *watcher.command(["KEYS", "ardiq:{collected*"])])
+
+
+def test_loops_and_threads_share_the_connections(make_app: Callable[..., Ardiq], watcher: _core.Core) -> None:
+    app = make_app()
+    app.send_sync("work", 0)
+    one, ready, seen = Cost.now(watcher), threading.Barrier(5), []
+
+    async def use(number: int) -> None:
+        for queue in range(20):
+            await app.queue(f"{app.queue_name}-{queue}").send("work", number)
+        ready.wait(20)
+        if number == 0:
+            seen.append(Cost.now(watcher))
+        ready.wait(20)
+
+    threads = [threading.Thread(target=lambda n=n: asyncio.run(use(n))) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    ready.wait(20)
+    ready.wait(20)
+    for thread in threads:
+        thread.join()
+    assert seen[0].connections == one.connections
+    # Each loop has its own descriptors, and one more to be told of what happened.
+    assert seen[0].over(one).descriptors <= 4 * 5
+    for queue in range(20):
+        assert asyncio.run(app.queue(f"{app.queue_name}-{queue}").queue_size()) == 4
+
+
+def test_a_forked_child_has_its_own_connection(server: Server, run_script: Callable[..., Script]) -> None:
+    script = run_script(f"""
+        import asyncio, os, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from ardiq import Ardiq
+
+        app, other = Ardiq({server.url!r}, "forked"), Ardiq({server.url!r}, "forked-too")
+
+        async def use():
+            for number in range(20):
+                await app.queue(f"forked-{{number}}").send("work", number)
+            app.send_sync("work", 1)
+            await other.send("work", 1)
+
+        def client():
+            return app._broker.core.command(["CLIENT", "ID"])
+
+        asyncio.run(use())
+        mine, opened = client(), len(os.listdir("/proc/self/fd"))
+        for generation in range(2):
+            if os.fork() == 0:
+                assert client() != mine
+                asyncio.run(use())
+                mine = client()
+            else:
+                _, status = os.wait()
+                asyncio.run(use())
+                assert client() == mine
+                assert generation or len(os.listdir("/proc/self/fd")) == opened
+                raise SystemExit(os.waitstatus_to_exitcode(status))
+        """)
+    assert script.end() == (0, "", "")
+
+
+@pytest.fixture(params=[1, 3], scope="module")
+def nodes(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    with cluster(primaries=request.param, replicas=0) as servers:
+        yield servers
+
+
+async def test_a_cluster_has_one_connection_to_each_node(nodes: Cluster, make_app: Callable[..., Ardiq]) -> None:
+    app = make_app(redis_url=nodes.url)
+    before = Cost.now(*nodes.nodes)
+    await app.send("work", 0)
+    await send_to_many(app, app.queue_name)
+    cost = Cost.now(*nodes.nodes).over(before)
+    assert cost.connections == len(nodes.nodes)
+    assert cost.threads <= 2
+    assert cost.descriptors <= len(nodes.nodes) + 6
+
+
+async def test_queues_of_a_slot_that_moves_follow_it(nodes: Cluster, make_app: Callable[..., Ardiq]) -> None:
+    if len(nodes.nodes) == 1:
+        pytest.skip("there is nowhere to move to")
+    app = make_app(redis_url=nodes.url)
+    queues = await send_to_many(app, app.queue_name)
+    before = Cost.now(*nodes.nodes)
+    moved = queues[0]
+    slot, source = nodes.slot_of(moved._broker._base), nodes.primary_of(moved._broker._base)
+    target = next(node for node in nodes.nodes if node is not source)
+    await asyncio.to_thread(nodes.move, slot, target)
+    await asyncio.gather(*(queue.send("work", 1) for queue in queues))
+    assert [await queue.queue_size() for queue in queues] == [4] * QUEUES
+    # The nodes have connections among each other while keys move.
+    assert Cost.now().descriptors <= before.descriptors + 1
+    await asyncio.to_thread(nodes.move, slot, source)
+    await asyncio.gather(*(queue.send("work", 1) for queue in queues))
+
+
+async def test_a_node_that_is_away_holds_up_its_own_queues_only(nodes: Cluster, make_app: Callable[..., Ardiq]) -> None:
+    if len(nodes.nodes) == 1:
+        pytest.skip("all queues are on it")
+    app = make_app(redis_url=nodes.url)
+    queues = [app.queue(f"{app.queue_name}-{number}") for number in range(30)]
+    for queue in queues:
+        queue._broker.is_listed = False  # lest the registration connect before them
+    frozen = nodes.primary_of(queues[0]._broker._base)
+    here = [queue for queue in queues if nodes.primary_of(queue._broker._base) is frozen]
+    frozen.freeze()
+    try:
+        # They are first: nobody knows yet which node has which.
+        late = [asyncio.ensure_future(queue.send("work", 1)) for queue in here]
+        await asyncio.sleep(0.1)
+        jobs = await asyncio.gather(*(queue.send("work", 1) for queue in queues if queue not in here))
+        assert len(jobs) == len(queues) - len(here)
+        assert not any(answer.done() for answer in late)
+    finally:
+        frozen.thaw()
+    await asyncio.gather(*late, return_exceptions=True)
+
+
+@pytest.fixture(scope="module")
+def watched() -> Iterator[Sentinels]:
+    with sentinel(replicas=0, sentinels=1) as servers:
+        yield servers
+
+
+async def test_behind_sentinels_it_is_one_connection_too(watched: Sentinels, make_app: Callable[..., Ardiq]) -> None:
+    app = make_app(redis_url=watched.url)
+    before = Cost.now(watched.primary())
+    await app.send("work", 0)
+    await send_to_many(app, app.queue_name)
+    assert Cost.now(watched.primary()).over(before).connections == 1
