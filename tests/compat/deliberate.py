@@ -40,6 +40,10 @@ DELIBERATE: dict[str, dict[str, str]] = {
         },
         **dict.fromkeys(("too many", "too few", "unknown keyword"), _REFUSED),
     },
+    "around": {
+        "context: fails: on_error": "`current_task()` is the task that failed, for what hooks log; in 1.2 it was None",
+        "metrics: work high: waits": "of first attempts: how long a retry lay ready says nothing new",
+    },
     "child": {"one after the other": "a process is kept for the next run; `Process(fresh=True)` starts a new one"},
     "inlined": {
         "gives": "`async with inline(app) as app`",
