@@ -158,7 +158,7 @@ class _Child:
 
     async def _hear_out(self) -> None:
         """Log its last words."""
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        with contextlib.suppress(Exception):  # the signal may have cut a message short
             while True:
                 await self._read()
 

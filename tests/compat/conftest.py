@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from deliberate import DELIBERATE, OPEN
 
+from ardiq._core import Core
 from ardiq.embedded import Server
 
 HERE = Path(__file__).parent
@@ -32,6 +34,8 @@ def both(servers: tuple[Server, Server], tmp_path: Path) -> Run:
     """Runs a program of `programs/` on both; gives what each saw."""
 
     def run(*command: str) -> tuple[Any, Any]:
+        for server in servers:
+            Core(server.url, "ardiq:{flush}:").command(["FLUSHALL"])
         return _seen(OLD, servers[0], tmp_path, command), _seen(Path(sys.executable), servers[1], tmp_path, command)
 
     return run
@@ -42,7 +46,11 @@ def _seen(python: Path, server: Server, folder: Path, command: tuple[str, ...]) 
     ended = subprocess.run(
         [python, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False
     )
-    assert ended.returncode == 0, f"{python} {command}: {ended.stdout[-1000:]}\n{ended.stderr[-4000:]}"
+    # 1.2 may crash when the interpreter ends: by then everything is seen.
+    crashed_at_exit = python == OLD and ended.returncode == -signal.SIGSEGV
+    assert ended.returncode == 0 or crashed_at_exit, (
+        f"{python} {command}: {ended.stdout[-1000:]}\n{ended.stderr[-4000:]}"
+    )
     return json.loads(ended.stdout.splitlines()[-1])
 
 

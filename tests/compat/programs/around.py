@@ -123,7 +123,7 @@ async def middleware():
             ("not_called", counts, {}), ("raises", counts, {}), ("swallowed", raising, {}), ("twice", counts, {}),
             ("retried", counts, {}), ("changed", lambda a, b=1: [a, b], {}),
         )
-    } | {"swallowed": app.task(name="swallowed_timeout", timeout=0.05)(times_out)}  # fmt: skip
+    } | {"timed out": app.task(name="times_out", timeout=0.05, max_retries=0)(times_out)}  # fmt: skip
     jobs = {name: await task.enqueue(*([[]] if name == "changed" else [])) for name, task in tasks.items()}
     async with working(app):
         for name, job in jobs.items():
@@ -160,24 +160,26 @@ async def lifespans():
 
 async def stopping():
     app = Ardiq(URL, "stopping", concurrency=2, poll_block_ms=50)
-    started, ended = asyncio.Event(), []
+    started, ended = [], []
 
     @app.task
     async def slow():
-        started.set()
-        await asyncio.sleep(0.5)
+        started.append(1)
+        await asyncio.sleep(1)
         ended.append("async")
         return 1
 
     @app.task
     def slow_thread():
-        time.sleep(0.5)
+        started.append(2)
+        time.sleep(1)
         ended.append("thread")
         return 2
 
     jobs = [await slow.enqueue(), await slow_thread.enqueue(), await slow.enqueue()]
     async with working(app):
-        await started.wait()
+        while len(started) < 2:
+            await asyncio.sleep(0.02)
     see("stopping: waits for what runs", sorted(ended))
     see("stopping: status", [await job.status() for job in jobs])
     see("stopping: state", [app.burst, len(app.tasks)])
