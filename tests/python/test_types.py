@@ -200,7 +200,7 @@ async def test_models_travel_both_ways(app: Ardiq) -> None:
         assert await echo.request(ADA, pets=[]) == Party(ADA, [ADA])
     assert seen[:2] == [ADA, [Dog(kind="dog", legs=4)]]
     assert field(app, job.id, "args") == '[{"name":"Ada","born":"1815-12-10","age":0}]'
-    with pytest.raises(TypeError, match="argument 1 of task 'elsewhere' is a User"):
+    with pytest.raises(TypeError, match="argument 1 of task 'elsewhere' is of type User"):
         await app.send("elsewhere", ADA)
 
 
