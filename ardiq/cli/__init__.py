@@ -217,6 +217,15 @@ def no_such_queue(app: "Ardiq") -> str:
     return f"there is no queue {name!r} on this server{did_you_mean(name, known) or among(known)}"
 
 
+def note_new_queue(app: "Ardiq", arguments: argparse.Namespace) -> None:
+    """Say so where a queue that is named is about to be made: perhaps another one was meant."""
+    if arguments.queue is None:
+        return
+    with suppress(Forbidden):  # who may only enqueue cannot look
+        if missing := no_such_queue(app):
+            print(f"note: {missing}", file=sys.stderr)
+
+
 def queues_of(core: _core.Core, registry: str) -> set[str]:
     """The names of the queues that are known at a server."""
     return {queue.decode(errors="replace") for queue in core.command(["SMEMBERS", registry])}

@@ -15,7 +15,7 @@ DEFAULT_PREFIX = "ardiq"
 DEFAULT_URL = os.environ.get("ARDIQ_REDIS_URL") or "redis://localhost:6379"
 
 _UNITS_MS = {"ms": 1, "": 1000, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_LONGEST_MS = 100 * 366 * _UNITS_MS["d"]
+LONGEST_MS = 100 * 366 * _UNITS_MS["d"]
 
 
 _MOST_LISTED = 4
@@ -147,7 +147,7 @@ def duration_ms(value: str) -> int:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|[smhd]?)", value.strip(), re.ASCII)
     milliseconds = float(found[1]) * _UNITS_MS[found[2]] if found else 0
-    if not 1 <= milliseconds <= _LONGEST_MS:
+    if not 1 <= milliseconds <= LONGEST_MS:
         raise argparse.ArgumentTypeError(f"{value!r} is not a duration, such as 90, 500ms, 5m or 2h")
     return int(milliseconds)
 
@@ -226,9 +226,9 @@ def check_lane(app: "Ardiq", lane: str | None) -> None:
         raise Refusal(f"there is no lane {lane!r}{did_you_mean(lane, app.priorities) or among(app.priorities)}")
 
 
-def unknown_argument(parser: argparse.ArgumentParser) -> None:
+def unknown_argument(parser: argparse.ArgumentParser, about: str = "even if the app has no task of that name") -> None:
     """Add `--unknown`, for `check_task`."""
-    parser.add_argument("--unknown", action="store_true", help="even if the app has no task of that name")
+    parser.add_argument("--unknown", action="store_true", help=about)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Awaitable, Callable, Sized
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +82,7 @@ async def _list(app: "Ardiq", arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json([_told(letter) for letter in letters])
         return 0
-    count = f"{len(letters):,} of {await app.dead.count():,} dead letters{_no_such_task(app, arguments, letters)}"
+    count = f"{len(letters):,} of {await app.dead.count():,} dead letters{_no_such_task(app, arguments, len(letters))}"
     if sys.stdout.isatty():
         rows = [[letter.task_id, letter.fn_name, moment(letter.failed_at), short(letter.error)] for letter in letters]
         show(Table(["id", "task", "failed at", "error"], rows), count)
@@ -111,7 +111,7 @@ def _told(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def _no_such_task(app: "Ardiq", arguments: argparse.Namespace, found: Sized) -> str:
+def _no_such_task(app: "Ardiq", arguments: argparse.Namespace, found: int) -> str:
     """What to add where a filter found nothing, because of its spelling perhaps."""
     if found or arguments.task is None or arguments.task in app.tasks:
         return ""
@@ -158,7 +158,7 @@ async def _replay(app: "Ardiq", arguments: argparse.Namespace) -> int:
         if arguments.all:
             if not await _agreed(app, arguments):
                 return 1
-            return _done(await app.dead.requeue(**_chosen(arguments), **options), "replayed", arguments)
+            return _done_all(app, await app.dead.requeue(**_chosen(arguments), **options), "replayed", arguments)
         if args is not None or kwargs is not None:
             await _check(app, arguments.ids, args or [], kwargs or {})
         pace, one = Pace(options.pop("rate")), {**options, "rate": None}
@@ -197,7 +197,7 @@ async def _delete(app: "Ardiq", arguments: argparse.Namespace) -> int:
     if arguments.all:
         if not await _agreed(app, arguments):
             return 1
-        return _done(await app.dead.purge(**_filters(arguments)), "deleted", arguments)
+        return _done_all(app, await app.dead.purge(**_filters(arguments)), "deleted", arguments)
     return await _one_by_one(app.dead.delete, "deleted", arguments, Pace(None))
 
 
@@ -219,6 +219,13 @@ async def _one_by_one(
         if not changed:
             left[task_id] = _MISSING
     return _done(done, verb, arguments, left)
+
+
+def _done_all(app: "Ardiq", count: int, verb: str, arguments: argparse.Namespace) -> int:
+    """As `_done`, of all that the filters choose."""
+    if meant := _no_such_task(app, arguments, count):
+        print(f"there is no task {arguments.task!r}{meant}", file=sys.stderr)
+    return _done(count, verb, arguments)
 
 
 def _done(count: int, verb: str, arguments: argparse.Namespace, left: dict[str, str] | None = None) -> int:

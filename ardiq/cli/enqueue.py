@@ -7,8 +7,9 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BrokerError
-from . import open_app
+from . import note_new_queue, open_app
 from ._arguments import (
+    LONGEST_MS,
     app_argument,
     check_call,
     check_lane,
@@ -37,7 +38,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--delay", type=duration_ms, default=0, metavar="TIME", help="start it so much later: 90, 5m")
     parser.add_argument("--id", type=word, metavar="ID", help="an id of your own: none is added while it waits or runs")
     parser.add_argument(
-        "--wait", type=duration_ms, metavar="TIME", help="wait so long for its outcome; exit code 3: none"
+        "--wait",
+        type=duration_ms,
+        nargs="?",
+        const=LONGEST_MS,
+        metavar="TIME",
+        help="wait for its outcome, so long at most; exit code 3: none",
     )
     unknown_argument(parser)
     json_argument(parser)
@@ -49,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_task(app, arguments, arguments.name)
     check_lane(app, arguments.priority)
     check_call(app, arguments.name, args, kwargs)
+    note_new_queue(app, arguments)
     entry = app._registry.get(arguments.name)
     task = (entry and entry.task) or app.ref(arguments.name)
     options = {"task_id": arguments.id, "priority": arguments.priority, "delay_ms": arguments.delay}
@@ -77,6 +84,8 @@ def _tell(app: "Ardiq", task_id: str, result: "TaskResult | None", arguments: ar
     if arguments.json:
         told = {"state": asyncio.run(app.status(task_id))} if result is None else _told(result)
         print_json({"id": task_id, **told})
+    elif result is None and app.status_sync(task_id) == "not_found":
+        show(f"{task_id} has ended, and its result is not kept")
     elif result is None:
         show(f"{task_id} has not ended in {age(arguments.wait)}; it goes on")
     elif result.success:

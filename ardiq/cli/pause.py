@@ -21,7 +21,7 @@ from ._output import print_json, show
 
 def configure(parser: argparse.ArgumentParser) -> None:
     configure_words(parser)
-    unknown_argument(parser)
+    unknown_argument(parser, "even if there is no task or queue of that name")
 
 
 def configure_words(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,9 @@ def configure_words(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    app = open_app(arguments, may_be_new=True)
+    # The app's own queue need not have been used yet.
+    is_own = arguments.queue is None and not is_url(arguments.app)
+    app = open_app(arguments, may_be_new=is_own or arguments.unknown)
     argument = read_argument(arguments.arg)
     if arguments.task is not None:
         check_task(app, arguments, arguments.task)

@@ -16,7 +16,7 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from ..schedules import MISSED
-from . import open_app
+from . import note_new_queue, open_app
 from ._arguments import (
     among,
     app_argument,
@@ -126,6 +126,7 @@ async def _put(app: "Ardiq", arguments: argparse.Namespace) -> int:
     args, kwargs = json_value(arguments.args, list, "--args"), json_value(arguments.kwargs, dict, "--kwargs")
     check_task(app, arguments, arguments.task)
     check_lane(app, arguments.priority)
+    note_new_queue(app, arguments)
     with refusing():
         await app.schedules.put(
             arguments.name,

@@ -254,3 +254,35 @@ def test_dead_letters_in_a_pipe_are_a_line_each(app: Ardiq, capsys: pytest.Captu
     assert time.strptime(at, "%Y-%m-%d %H:%M:%SZ")
     assert second.startswith("dead0  ")
     assert captured.err.splitlines()[-1] == "2 of 2 dead letters"
+
+
+def test_a_queue_that_is_not_there_is_paused_on_purpose(app: Ardiq, ardiq: Run) -> None:
+    app.send_sync("send_mail")
+    name = app.queue_name
+    for at in ("APP", "URL"):
+        code, text = ardiq(f"pause {at} --queue {name}x")
+        assert (code, f"there is no queue '{name}x'" in text) == (1, True)
+    assert ardiq(f"pause APP --queue {name}") == (0, f"paused queue {name!r}\n")
+    assert ardiq(f"resume APP --queue {name}")[0] == 0
+    assert ardiq(f"pause APP --queue {name}_new --unknown") == (0, f"paused queue '{name}_new'\n")
+    assert ardiq(f"resume APP --queue {name}_new")[0] == 0
+
+
+def test_a_queue_that_is_made_by_a_name_is_noted(app: Ardiq, ardiq: Run) -> None:
+    app.send_sync("send_mail")
+    for command in ("enqueue APP send_mail", "schedule put APP s send_mail --every 5m"):
+        assert (
+            f"note: there is no queue '{app.queue_name}_{command[:3]}'"
+            in ardiq(f"{command} --queue {app.queue_name}_{command[:3]}")[1]
+        )
+        assert "note" not in ardiq(f"{command} --queue {app.queue_name}_{command[:3]}")[1]
+        assert "note" not in ardiq(command)[1]
+    asyncio.run(app.queue(f"{app.queue_name}_sch").schedules.remove("s"))
+    asyncio.run(app.schedules.remove("s"))
+
+
+def test_all_dead_letters_of_a_task_that_is_misspelt(app: Ardiq, ardiq: Run) -> None:
+    make_dead(app, 1)
+    for action in ("delete", "replay"):
+        code, text = ardiq(f"dlq {action} APP --all --task brokn -y")
+        assert (code, text.splitlines()[-1]) == (0, "there is no task 'brokn'; did you mean 'broken'?")

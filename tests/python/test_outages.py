@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from helpers import SOON_S, eventually, field, is_sound, result_of, working
+from helpers import SOON_S, eventually, is_sound, number_of, result_of, working
 from proxy import Proxy
 from topologies import Node, free_port
 
@@ -307,9 +307,9 @@ async def test_a_worker_refuses_a_server_that_evicts() -> None:
         with pytest.raises(LibraryError, match="allkeys-lru"):
             await app.run()
         allowed = Ardiq(evicting.url, allow_eviction=True)
-        job = await allowed.send("unknown")
+        job = await number_of(allowed).enqueue(1)
         async with working(allowed):
-            await eventually(lambda: field(allowed, job.id, "error"))
+            assert (await result_of(job)).success
         app._broker.close()
         allowed._broker.close()
 
