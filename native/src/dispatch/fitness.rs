@@ -52,19 +52,22 @@ impl Dispatcher {
         if let Some(form) = checked(connection) {
             return Ok(form);
         }
-        // Goes on when the time of this call is over, as connecting does.
+        // Goes on when the time of this call is over, as connecting does. It hands back its turn, so that the call which
+        // began it is sent before those that waited for it: they keep their order.
         let (dispatcher, connection) = (self.clone(), connection.clone());
-        let check = tokio::spawn(async move {
-            let _one_at_a_time = one_at_a_time;
-            connection.server().require().map_err(Unfit::Refused)?;
-            let record = dispatcher.record(&connection).await?;
-            let form = dispatcher.check_library(&connection, &record).await?;
-            dispatcher.note(&connection, form);
-            Ok(form)
-        });
-        check.await.unwrap_or_else(|_| {
-            Err(Unfit::Refused(Error::broker("the I/O thread failed while it looked at the server", false)))
-        })
+        let check = tokio::spawn(async move { (dispatcher.find_form(&connection).await, one_at_a_time) });
+        match check.await {
+            Ok((found, _one_at_a_time)) => found,
+            Err(_) => Err(Unfit::Refused(Error::broker("the I/O thread failed while it looked at the server", false))),
+        }
+    }
+
+    async fn find_form(&self, connection: &Connection) -> Result<Form, Unfit> {
+        connection.server().require().map_err(Unfit::Refused)?;
+        let record = self.record(connection).await?;
+        let form = self.check_library(connection, &record).await?;
+        self.note(connection, form);
+        Ok(form)
     }
 
     /// The form of calls to the last server.
