@@ -28,6 +28,7 @@ MENDED_BY = {
     "not_in_running": "makes it ready again; no try is charged",
     "not_in_scheduled": "schedules it again, for when it was due",
     "not_in_suspects": "lists it among the suspects again",
+    "wrong_load": "counts its tasks anew",
 }
 """What `ardiq doctor --repair` does about each finding."""
 

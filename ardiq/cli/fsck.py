@@ -51,6 +51,7 @@ FINDINGS = {
     "unknown_key": "a key that Ardiq does not know",
     "unknown_state": "a state that Ardiq does not know",
     "unseen_pauses": "workers do not know of them; pause one of them again",
+    "wrong_load": "it counts as holding another number of tasks than it holds",
     "wrong_type": "a key of the wrong type: something else wrote it",
 }
 
@@ -166,6 +167,7 @@ class Check:
             "suspects",
             "dead",
             "workers",
+            "loads",
             "schedules",
             "schedule_due",
             *of_lanes,

@@ -142,7 +142,10 @@ local function leave_to_others(b, o, record, ttl_ms)
   if record.abort_requested then return abort(b, o.id, record, ttl_ms), nil, 'aborted' end
   local since = number.of(record.unknown_since, b.now)
   local fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0), 'unknown_since', clock.text(since) }
-  if record.name then b.unknown[record.name] = true end
+  if record.name then
+    b.unknown = b.unknown or {}
+    b.unknown[record.name] = true
+  end
   if (o.max_age_ms or 0) > 0 and b.now - since >= o.max_age_ms then
     local text = o.value .. ' (no worker knew it for ' .. clock.text(o.max_age_ms) .. ' ms)'
     local err, stays = bury(b, o.id, text, nil, fields)
@@ -202,7 +205,9 @@ function M.settle(b, worker, outcomes, tokens, ttl_ms)
       batch.refuse(b, o.id, o.token, 'stale')
     end
   end
-  if #settled > 0 then redis.call('HDEL', keys.running(b.base, worker), unpack(settled)) end
+  if #settled > 0 then
+    batch.change_load(b, worker, -redis.call('HDEL', keys.running(b.base, worker), unpack(settled)))
+  end
   return #settled
 end
 
@@ -243,7 +248,7 @@ function M.take_from(b, worker, limit, ttl_ms, lost, max_lost)
     end
   end
   if lost and #stuck > 0 then redis.call('HSET', running, unpack(stuck)) end
-  if #moved > 0 then redis.call('HDEL', running, unpack(moved)) end
+  if #moved > 0 then batch.change_load(b, worker, -redis.call('HDEL', running, unpack(moved))) end
   local next_one = held[#held - limit]
   return #moved, #moved < #held, next_one and next_one.token > 0
 end

@@ -7,11 +7,17 @@ local MOST_UNKNOWN, UNKNOWN_TTL_MS = 100, 600000
 
 function M.open(base, now)
   return { base = base, now = now, now_text = clock.text(now), back = {}, front = {}, suspects = {}, held = {},
-    unknown = {}, own_ttls = {}, finished = {}, removed = {}, refusals = {}, counters = {}, obstacles = {}, seen = {} }
+    finished = {}, removed = {}, refusals = {}, counters = {}, obstacles = {}, seen = {} }
 end
 
 function M.count(b, name, by)
   b.counters[name] = (b.counters[name] or 0) + (by or 1)
+end
+
+-- A worker holds so many tasks more, or less. What it settles and what it claims in one call is written once.
+function M.change_load(b, worker, by)
+  b.loads = b.loads or {}
+  b.loads[worker] = (b.loads[worker] or 0) + by
 end
 
 -- What could not be done for one task (or one key, without an id) while the rest of the call went on; or, of an outcome
@@ -103,10 +109,13 @@ end
 
 function M.close(b)
   M.flush(b)
-  if next(b.unknown) then note_unknown(b) end
+  if b.unknown then note_unknown(b) end
   tell_waiters(b)
   alarm.scheduled(b)
   if #b.removed > 0 then redis.call('DEL', unpack(b.removed)) end
+  for worker, by in pairs(b.loads or {}) do
+    if by ~= 0 then member.change_load(b.base, worker, by) end
+  end
   stats.add(b.base, b.now, b.counters)
 end
 

@@ -49,7 +49,10 @@ local function start(b, id, worker, ttl_ms, claims)
   redis.call('HSET', key, 'state', 'running', 'worker', worker, 'started_at', b.now_text, 'tries', tries)
   waiters.changed(b.base, b.now, id, r[11])
   local n = claims.n
-  if r[12] then b.own_ttls[id] = r[12] end
+  if r[12] then
+    b.own_ttls = b.own_ttls or {}
+    b.own_ttls[id] = r[12]
+  end
   claims[n + 1], claims[n + 3], claims[n + 4], claims[n + 5] = id, r[2] or '', r[3] or '', r[7] or ''
   claims[n + 6], claims[n + 7], claims[n + 8] = r[8] or '', r[9] or '', r[4] or ''
   claims[n + 9], claims[n + 10] = tries, r[5] or '0'
@@ -143,11 +146,10 @@ function M.take(b, worker, lanes, want, row, ttl_ms, claims)
     for i = 0, taken - 1 do
       local at, token = 10 * i, clock.text(first_token + i)
       claims[at + 2] = token
-      local own_ttl = b.own_ttls[claims[at + 1]]
+      local own_ttl = b.own_ttls and b.own_ttls[claims[at + 1]]
       held[2 * i + 1], held[2 * i + 2] = claims[at + 1], own_ttl and token .. '/' .. own_ttl or token
     end
-    redis.call('HSET', keys.running(base, worker), unpack(held))
-    batch.count(b, 'claimed', taken)
+    batch.change_load(b, worker, redis.call('HSET', keys.running(base, worker), unpack(held)))
   end
   if taken == 0 and b.is_stuck then return 0, '', 0 end
   return taken, first_token, lane.settle_tokens(base, lanes, is_empty)

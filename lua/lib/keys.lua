@@ -11,6 +11,7 @@ function M.held(base, id) return base .. 'held:' .. id end
 function M.suspects(base) return base .. 'suspects' end
 function M.workers(base) return base .. 'workers' end
 function M.worker(base, worker) return base .. 'worker:' .. worker end
+function M.loads(base) return base .. 'loads' end
 function M.aborts(base, worker) return base .. 'aborts:' .. worker end
 function M.mailbox(base, name) return base .. 'mailbox:' .. name end
 function M.waiters(base, id) return base .. 'waiters:' .. id end

@@ -20,6 +20,26 @@ function M.renew(base, worker, now, lease_ms)
   redis.call('ZADD', keys.workers(base), now + lease_ms, worker)
 end
 
+-- How many tasks a member holds, by its running hash; nil of others, false where a damaged key does not tell.
+function M.held(base, worker)
+  local expiry = redis.pcall('ZSCORE', keys.workers(base), worker)
+  local count = redis.pcall('HLEN', keys.running(base, worker))
+  if errors.of(expiry) or errors.of(count) then return false end
+  return expiry and count or nil
+end
+
+-- Write down the load of a worker, anew. Replies whether it was another. A damaged `loads` costs a figure, hence pcall.
+function M.count_load(base, worker)
+  local held = M.held(base, worker)
+  if held then return redis.pcall('ZADD', keys.loads(base), 'CH', held, worker) == 1 end
+  return redis.pcall('ZREM', keys.loads(base), worker) == 1
+end
+
+-- A worker holds so many tasks more, or less. One whose load nobody wrote down yet is counted.
+function M.change_load(base, worker, by)
+  if not redis.pcall('ZADD', keys.loads(base), 'XX', 'INCR', by, worker) then M.count_load(base, worker) end
+end
+
 -- Forget a worker that holds nothing any more.
 function M.remove(base, worker)
   local row = keys.worker(base, worker)
@@ -27,6 +47,7 @@ function M.remove(base, worker)
   if type(mailbox) == 'string' then redis.call('DEL', keys.mailbox(base, mailbox)) end
   redis.call('DEL', row, keys.aborts(base, worker))
   redis.call('ZREM', keys.workers(base), worker)
+  redis.pcall('ZREM', keys.loads(base), worker)
   alarm.drop(base, worker)
 end
 

@@ -7,9 +7,9 @@ M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'held_by' }
 -- The type of every key, by the first part of its name.
 M.TYPES = {
   task = 'hash', ready = 'list', tombs = 'set', wake = 'list', scheduled = 'zset', running = 'hash', held = 'zset',
-  suspects = 'zset', workers = 'zset', worker = 'hash', aborts = 'set', mailbox = 'list', waiters = 'set', log = 'list',
-  dead = 'zset', unknown = 'zset', pauses = 'hash', schedules = 'hash', schedule_due = 'zset', lanes = 'set',
-  meta = 'hash', stats = 'hash', task_stats = 'hash', replicated = 'string',
+  suspects = 'zset', workers = 'zset', loads = 'zset', worker = 'hash', aborts = 'set', mailbox = 'list',
+  waiters = 'set', log = 'list', dead = 'zset', unknown = 'zset', pauses = 'hash', schedules = 'hash',
+  schedule_due = 'zset', lanes = 'set', meta = 'hash', stats = 'hash', task_stats = 'hash', replicated = 'string',
 }
 -- Keys that belong to one worker; and those that must end by themselves, by what keys.lua calls them.
 M.OF_WORKERS = { running = true, worker = true, aborts = true }

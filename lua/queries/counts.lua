@@ -1,10 +1,25 @@
 -- counts: how many tasks are where.
-local MOST_WORKERS = 1000
+
+-- How many tasks the workers hold. Where not each of them has a load, for no earlier library wrote any down, those without
+-- are asked themselves.
+local function count_running(base, workers)
+  local key, total = keys.loads(base), 0
+  if errors.read('ZCARD', key) == workers then
+    local busy = errors.read('ZRANGEBYSCORE', key, '(0', '+inf', 'WITHSCORES')
+    for i = 2, #busy, 2 do total = total + tonumber(busy[i]) end
+    return total
+  end
+  local entries, loads = errors.read('ZRANGE', key, 0, -1, 'WITHSCORES'), {}
+  for i = 1, #entries, 2 do loads[entries[i]] = tonumber(entries[i + 1]) end
+  for _, worker in ipairs(errors.read('ZRANGE', keys.workers(base), 0, -1)) do
+    total = total + (loads[worker] or errors.read('HLEN', keys.running(base, worker)))
+  end
+  return total
+end
 
 return function(base)
-  local workers = errors.read('ZRANGE', keys.workers(base), 0, MOST_WORKERS - 1)
-  local running = 0
-  for _, worker in ipairs(workers) do running = running + errors.read('HLEN', keys.running(base, worker)) end
+  local workers = errors.read('ZCARD', keys.workers(base))
+  local running = count_running(base, workers)
   local suspects = errors.read('ZCARD', keys.suspects(base))
   local queued, ready = suspects, {}
   local lanes = errors.read('SMEMBERS', keys.lanes(base))
@@ -22,7 +37,7 @@ return function(base)
   end
   local reply = {
     'scheduled', errors.read('ZCARD', keys.scheduled(base)), 'queued', queued, 'running', running,
-    'held', held, 'suspects', suspects, 'dead', errors.read('ZCARD', keys.dead(base)), 'workers', #workers,
+    'held', held, 'suspects', suspects, 'dead', errors.read('ZCARD', keys.dead(base)), 'workers', workers,
   }
   for i = 1, #ready do reply[#reply + 1] = ready[i] end
   for i = 1, #of_pauses do reply[#reply + 1] = of_pauses[i] end

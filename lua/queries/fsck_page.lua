@@ -88,6 +88,17 @@ local function scan_workers(base, cursor, limit, add)
   return page[1], #page[2] / 2
 end
 
+-- A load must be that of a member, and what it holds.
+local function scan_loads(base, cursor, limit, add)
+  local page = errors.read('ZSCAN', keys.loads(base), cursor, 'COUNT', limit)
+  for i = 1, #page[2], 2 do
+    local worker, load = page[2][i], page[2][i + 1]
+    local held = member.held(base, worker)
+    if held ~= false and held ~= tonumber(load) then add('wrong_load', worker, load) end
+  end
+  return page[1], #page[2] / 2
+end
+
 -- Schedules and the times when they fall due next, each of which must have the other.
 local HALVES = {
   schedules = { scan = 'HSCAN', look_up = 'ZSCORE', other = 'schedule_due', finding = 'not_in_schedule_due' },
@@ -134,6 +145,8 @@ return function(base, args)
     cursor, seen = walk_ready(base, of, args.cursor, args.limit, add)
   elseif section == 'workers' then
     cursor, seen = scan_workers(base, args.cursor, args.limit, add)
+  elseif section == 'loads' then
+    cursor, seen = scan_loads(base, args.cursor, args.limit, add)
   elseif section == 'task' then
     check_task(base, of, add)
   elseif HALVES[section] then

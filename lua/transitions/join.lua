@@ -21,6 +21,7 @@ return function(base, args)
   redis.call('HSET', keys.worker(base, worker), 'info', info,
     'lanes', cjson.encode({ unpack(lanes) }),
     'joined_at', now, 'mailbox', mailbox)
+  member.count_load(base, worker)
 
   local reply = { keys.mailbox(base, mailbox) }
   for i, name in ipairs(lanes) do reply[i + 1] = keys.wake(base, name) end

@@ -60,6 +60,7 @@ local function drop_ghosts(kind, command)
     local dropped = redis.pcall(command, keys[kind](b.base, of), id)
     if errors.of(dropped) then return 'by_hand' end
     if dropped == 0 then return 'sound' end
+    if kind == 'running' then member.count_load(b.base, of) end
     if record.state and place.misplaced(b.base, id, record) then
       put_in_place(b, id, ttl_ms)
     else
@@ -104,6 +105,11 @@ function MEND.no_such_worker(b, finding)
   else
     member.remove(b.base, worker)
   end
+end
+
+function MEND.wrong_load(b, finding)
+  if batch.obstacle(b, 'ZCARD', keys.loads(b.base)) then return 'by_hand' end
+  return not member.count_load(b.base, finding.id) and 'sound' or nil
 end
 
 function MEND.no_ttl(b, finding)

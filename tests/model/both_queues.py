@@ -77,7 +77,9 @@ class BothQueues(RuleBasedStateMachine):
 
     def repair(self, what: str, id: str, ttl: int) -> None:
         """Break something that is whole on the server, and have repaired what fsck finds."""
-        if what == "ghost":
+        if what == "load":
+            commands = [["ZADD", "$key:loads", "99", next(iter(self.model.workers), id)]]
+        elif what == "ghost":
             commands = self.model.ghost(id)
         else:
             commands = self.model.call("lose", what=what, id=id, result_ttl_ms=ttl)
@@ -119,7 +121,9 @@ class BothQueues(RuleBasedStateMachine):
             self.fail(f"{what}: fsck finds {findings}")
 
     def findings(self, found: dict[str, Any]) -> list[list[str]]:
-        sections = ["records"] + [place for place in ("scheduled", "suspects", "dead", "workers") if found[place]]
+        sections = ["records"] + [
+            place for place in ("scheduled", "suspects", "dead", "workers", "loads") if found[place]
+        ]
         sections += ["schedules", "schedule_due"] if found["schedules"] else []
         sections += [f"ready:{lane}" for lane in found["ready"]] + [f"tombs:{lane}" for lane in found["marked"]]
         sections += [f"held:{id}" for id in found["held"]]

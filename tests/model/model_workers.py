@@ -96,7 +96,6 @@ class Workers(Clients):
             self.token += 1
             self.workers[worker].running[id] = self.token
             claims.append((id, self.token, self.tasks[id].tries))
-        self.counters["claimed"] += len(claims)
         return claims
 
     def _share(

@@ -211,6 +211,7 @@ class ServerQueue:
                 name: {id: int(token.partition("/")[0]) for id, token in pairs(keys.get(f"running:{name}", [])).items()}
                 for name in keys.get("workers", [])[::2]
             },
+            "loads": {name: int(load) for name, load in pairs(keys.get("loads", [])).items()},
             "times": {
                 place: {id: Left(float(at) - now) for id, at in pairs(keys.get(place, [])).items()}
                 for place in ("workers", "scheduled", "dead")
@@ -313,6 +314,7 @@ def view_of(model: Model) -> dict[str, Any]:
         "dead": in_order(model.dead),
         "held": some(model.held),
         "workers": {name: dict(worker.running) for name, worker in model.workers.items()},
+        "loads": {name: len(worker.running) for name, worker in model.workers.items()},
         "times": {
             "workers": {name: Left(worker.lease_until - model.now) for name, worker in model.workers.items()},
             "scheduled": {id: Left(at - model.now) for id, at in model.scheduled.items()},

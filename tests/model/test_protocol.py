@@ -308,7 +308,7 @@ class Protocol(BothQueues):
         for id, token in [*claims[:1], self.held(name, 0)] if told else []:
             self.both("progress", worker=name, id=id, token=token, progress=how, log_ttl_ms=SHORT, told=told)
 
-    @rule(what=st.sampled_from(["record", "entry", "field", "ghost"]), at=st.integers(0, 15), ttl=KEEP)
+    @rule(what=st.sampled_from(["record", "entry", "field", "ghost", "load"]), at=st.integers(0, 15), ttl=KEEP)
     def repair_what(self, what: str, at: int, ttl: int) -> None:
         ids = [task.id for task in self.model.tasks.values() if self.model.place_of(task)]
         if ids:

@@ -29,6 +29,7 @@ DAMAGES = {
     "ghost_in_dead": ["ZADD", f"{BASE}dead", "1", "queued-700"],
     "ghost_in_suspects": ["ZADD", f"{BASE}suspects", "1", "queued-700"],
     "not_in_suspects": ["HSET", f"{BASE}task:queued-700", "lost", "2"],
+    "wrong_load": ["ZADD", f"{BASE}loads", "7", "w"],
     "no_such_worker": ["HSET", f"{BASE}worker:gone", "x", "1"],
     "no_row": ["DEL", f"{BASE}worker:w"],
     "ghost_in_held": ["ZADD", f"{BASE}held:other()", "1", "queued-700"],
@@ -188,7 +189,7 @@ def test_every_primary_of_a_cluster_is_looked_at(doctor: Doctor) -> None:
         problems = {(finding["name"], finding["at"]) for finding in findings if finding["status"] == "fail"}
         assert problems == {("maxmemory-policy", evicting.name), ("server", gone.name)}
         assert f"fail    server at {gone.name}: cannot reach" in text
-        assert "ok      keys: 4 entries looked at" in text
+        assert "ok      keys: 6 entries looked at" in text
 
         mine.kill()
         code, text, findings = doctor(servers.url)

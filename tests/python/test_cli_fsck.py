@@ -73,7 +73,7 @@ def test_an_empty_server_is_clean(server: Server, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
-    "place", ["scheduled", "suspects", "dead", "workers", "ready:default", "tombs:default", "lanes"]
+    "place", ["scheduled", "suspects", "dead", "workers", "loads", "ready:default", "tombs:default", "lanes"]
 )
 def test_a_place_of_the_wrong_type_does_not_hide_the_rest(
     server: Server, core: _core.Core, capsys: pytest.CaptureFixture[str], place: str
@@ -108,6 +108,8 @@ def test_a_place_of_the_wrong_type_does_not_hide_the_rest(
         (["HSET", f"{BASE}task:queued-700", "state", "lost"], "unknown_state", "queued-700"),
         (["HSET", f"{BASE}running:gone", "x", "1"], "no_such_worker", "running:gone"),
         (["DEL", f"{BASE}worker:w"], "no_row", "w"),
+        (["ZADD", f"{BASE}loads", "7", "w"], "wrong_load", "w"),
+        (["ZADD", f"{BASE}loads", "0", "gone"], "wrong_load", "gone"),
         (["SET", f"{BASE}mine", "1"], "unknown_key", "mine"),
         (["SET", f"{BASE}task:mine", "1"], "wrong_type", "task:mine"),
         (["SADD", f"{BASE}waiters:later", "m"], "no_ttl", "waiters:later"),

@@ -33,7 +33,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
         let (kind, rest) = name.split_once(':').unwrap_or((name, ""));
         let expected = match (kind, rest) {
             ("lanes", "") => "set",
-            ("scheduled" | "suspects" | "workers" | "dead" | "unknown" | "schedule_due", "") => "zset",
+            ("scheduled" | "suspects" | "workers" | "loads" | "dead" | "unknown" | "schedule_due", "") => "zset",
             ("meta" | "stats" | "schedules" | "pauses", "") => "hash",
             ("held", _) => "zset",
             ("task" | "running" | "worker" | "stats" | "task_stats", _) => "hash",
@@ -58,6 +58,12 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
             "task" | "mailbox" | "waiters" | "log" | "stats" | "task_stats" | "unknown" => {}
             _ if ends => found(format!("{name} has a TTL")),
             _ => {}
+        }
+    }
+    for (worker, load) in keys.scores(&key("loads")) {
+        let held = keys.hash(&key(&format!("running:{worker}"))).map_or(0, BTreeMap::len);
+        if load != held.to_string() || !workers.contains(&worker) {
+            found(format!("worker {worker} has a load of {load}, and holds {held}"));
         }
     }
     for worker in &workers {
@@ -192,7 +198,7 @@ pub fn unheard(before: &Keyspace, after: &Keyspace) -> Vec<String> {
 /// What `fsck_page` finds in all sections, as `kind id detail`; and whether `counts` agrees with the keyspace.
 pub fn fsck(server: &mut Server, keys: &Keyspace) -> Vec<String> {
     let mut sections: Vec<String> =
-        ["records", "scheduled", "suspects", "dead", "workers", "schedules", "schedule_due"]
+        ["records", "scheduled", "suspects", "dead", "workers", "loads", "schedules", "schedule_due"]
             .map(str::to_owned)
             .to_vec();
     for name in keys.0.keys() {

@@ -89,6 +89,13 @@ impl Keyspace {
         }
     }
 
+    pub fn scores(&self, key: &str) -> BTreeMap<String, String> {
+        match self.0.get(key).map(|key| &key.content) {
+            Some(Content::Sorted(members)) => members.clone(),
+            _ => BTreeMap::new(),
+        }
+    }
+
     pub fn list(&self, key: &str) -> &[String] {
         match self.0.get(key).map(|key| &key.content) {
             Some(Content::List(list) | Content::Set(list)) => list,

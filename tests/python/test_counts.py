@@ -1,0 +1,134 @@
+"""What it costs to ask how many tasks are where: by what is alive, and not by how much there is."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from helpers import drain
+
+from ardiq import Ardiq, _core
+from ardiq.embedded import Server
+
+WORKERS, LANES, TASKS = 1_000, 10_000, 100_000
+LEASE_MS = 600_000
+
+# Entries of tasks, which is all that is counted: scheduled and ready ones, and lanes with one each.
+FILL = """
+local base = KEYS[1]
+for number = 1, tonumber(ARGV[1]) do
+  redis.call('ZADD', base .. 'scheduled', number, 's' .. number)
+  redis.call('RPUSH', base .. 'ready:default', 'r' .. number)
+end
+for number = 1, tonumber(ARGV[2]) do
+  redis.call('RPUSH', base .. 'ready:' .. number, 'l' .. number)
+  redis.call('SADD', base .. 'lanes', number)
+end
+"""
+
+
+@pytest.fixture
+def alone() -> Iterator[Ardiq]:
+    """An app on a server of its own, whose commands nobody else counts up."""
+    with Server(binary=os.environ.get("ARDIQ_TEST_SERVER")) as private:
+        app = Ardiq(private.url, "q")
+        yield app
+        app._broker.close()
+
+
+def commands_of(core: _core.Core, query: str) -> int:
+    """How many commands the server runs for one query."""
+    core.command(["CONFIG", "RESETSTAT"])
+    core.call(query, [])
+    stats = core.command(["INFO", "commandstats"]).decode()
+    return sum(int(calls) for calls in re.findall(r"^cmdstat_[^:]+:calls=(\d+)", stats, re.MULTILINE))
+
+
+def counted(core: _core.Core) -> dict[str, int]:
+    reply = core.call("counts", [])
+    return {bytes(name).decode(): int(number) for name, number in zip(reply[::2], reply[1::2], strict=True)}
+
+
+def join(core: _core.Core, worker: str) -> None:
+    core.call("join", [worker, LEASE_MS, b"{}", b'["default"]', 1])
+
+
+def step(core: _core.Core, worker: str, seq: int, want: int, ids: list[str] | None = None) -> list[str]:
+    """Claim, and settle what is given as id and token in turn. Replies id and token of the claims in turn."""
+    done = [
+        part for at in range(0, len(ids or []), 2) for part in (*(ids or [])[at : at + 2], "complete", 1, "null", "")
+    ]
+    reply = core.call("step", [worker, seq, LEASE_MS, LEASE_MS, b'["default"]', want, *done])
+    texts = [value.decode() if isinstance(value, bytes) else str(value) for value in reply[3:]]
+    return [part for at in range(0, len(texts), 10) for part in texts[at : at + 2]]
+
+
+def test_it_costs_what_is_alive(alone: Ardiq) -> None:
+    core, base = alone._broker.core, alone._broker._base
+    work = alone.ref("work")
+    work.enqueue_sync()
+    join(core, "w:0")
+    step(core, "w:0", 1, 1)
+    little = commands_of(core, "counts")
+
+    alone.enqueue_many_sync([work.prepare() for _ in range(2 * WORKERS)])
+    for number in range(1, WORKERS):
+        join(core, f"w:{number}")
+        step(core, f"w:{number}", 1, 2)
+    core.command(["EVAL", FILL, 1, base, TASKS // 2, 0])
+    counts = counted(core)
+    assert {name: counts[name] for name in ("workers", "running", "scheduled", "queued")} == {
+        "workers": WORKERS,
+        "running": 2 * (WORKERS - 1) + 1,
+        "scheduled": TASKS // 2,
+        "queued": TASKS // 2 + 2,
+    }
+    assert commands_of(core, "counts") == little, "a thousand workers with all those tasks cost as much as one with one"
+    assert commands_of(core, "ages") <= little
+
+    core.command(["EVAL", FILL, 1, base, 0, LANES])
+    assert commands_of(core, "counts") <= little + 2 * LANES, (
+        "a lane that has work is asked for it, and how much is void"
+    )
+
+
+def test_what_a_worker_of_an_earlier_library_holds_is_counted_too(alone: Ardiq) -> None:
+    """It writes no loads: neither of its own tasks, nor when it reaps a worker."""
+    core, base = alone._broker.core, alone._broker._base
+    alone.enqueue_many_sync([alone.ref("work").prepare() for _ in range(10)])
+    for worker in ("old:1", "new:1"):
+        join(core, worker)
+    held = {worker: step(core, worker, 1, 3) for worker in ("old:1", "new:1")}
+
+    core.command(["ZREM", f"{base}loads", "old:1"])  # as it never was there
+    assert counted(core)["running"] == 6
+    core.command(["HDEL", f"{base}running:old:1", held["old:1"][0]])  # it settles one, for all that is counted
+    core.command(["DEL", f"{base}task:{held['old:1'][0]}"])
+    assert counted(core)["running"] == 5
+    assert step(core, "old:1", 2, 2, held["old:1"][2:4])  # the server got this library meanwhile
+    assert counted(core)["running"] == 6
+    assert core.command(["ZCARD", f"{base}loads"]) == 2, "from now on it is not asked any more"
+
+    for key in ("running:new:1", "worker:new:1"):  # it is reaped by one of the earlier library
+        core.command(["DEL", base + key])
+    for id in held["new:1"][::2]:
+        core.command(["DEL", f"{base}task:{id}"])
+    core.command(["ZREM", f"{base}workers", "new:1"])
+    assert counted(core)["running"] == 3
+    core.call("repair", [LEASE_MS, "wrong_load", "new:1", "3"])
+    assert core.command(["ZCARD", f"{base}loads"]) == 1
+
+
+async def test_a_load_ends_with_it(make_app: Callable[..., Ardiq]) -> None:
+    app = make_app()
+
+    @app.task
+    async def work() -> int:
+        return int(app._broker.core.command(["ZCARD", f"{app._broker._base}loads"]))
+
+    job = await work.enqueue()
+    await drain(app)
+    assert (await job.result()).value == 1
+    assert app._broker.core.command(["EXISTS", f"{app._broker._base}loads"]) == 0
+    assert json.loads(_core.PROTOCOL)["keys"]["loads"]["owner"] == "members"
