@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _headers, context
 from ._codec import from_json, to_json
-from ._endings import ABORTED, COMPLETE, RELEASED, RETRY, SNOOZE, UNKNOWN, Claim, Ending, Endings, Outcome, TimedOut
+from ._endings import (
+    ABORTED,
+    ATTEMPT,
+    COMPLETE,
+    RELEASED,
+    RETRY,
+    SNOOZE,
+    UNKNOWN,
+    Claim,
+    Ending,
+    Endings,
+    Outcome,
+    TimedOut,
+)
 from ._signing import without_signature
 from .executors import Process
 from .models import ExecutionContext
@@ -152,6 +165,8 @@ class Attempts:
             wait_s = self.taken_at - claim[9] / 1000 if claim[8] == 1 else None
             set_context(claim)
             try:
+                if self.is_debug:
+                    self.log_start(claim)
                 if claim[5] or claim[4]:
                     args, kwargs = decode(claim[3], claim[4], claim[5], signature)
                     value = await fn(*args, **kwargs)
@@ -193,6 +208,8 @@ class Attempts:
             context.running.set(claim)
             try:
                 self.check(claim)
+                if self.is_debug:
+                    self.log_start(claim)
                 args, kwargs = self._codec.receive_call(claim[3], claim[4], claim[5], signature)
                 value = await call(claim, args, kwargs)
                 result = self._codec.encode_result(claim[2], signature, value)
@@ -357,13 +374,14 @@ class Attempts:
         await self._worker.reports_arrive(claim[1])
         self.settle_cancelled(claim, run_s, why)
 
-    def log_success(self, claim: Claim, run_s: float) -> None:
+    def log_start(self, claim: Claim) -> None:
         """Say so at debug level."""
-        log.debug(
-            "task succeeded id=%s name=%r try=%d duration_ms=%d",
-            claim[0], claim[2], claim[8], int(run_s * 1000),
-            extra=self.endings.fields(claim),
-        )  # fmt: skip
+        log.debug(f"task started {ATTEMPT}", *self.endings.named(claim), extra=self.endings.fields(claim))
+
+    def log_success(self, claim: Claim, run_s: float) -> None:
+        """Likewise."""
+        values = *self.endings.named(claim), int(run_s * 1000)
+        log.debug(f"task succeeded {ATTEMPT} duration_ms=%d", *values, extra=self.endings.fields(claim))
 
     def abandon(self, claim: Claim, change: int) -> None:
         """Count a thread that runs on after its attempt was settled, or, with -1, one that has ended: until then it

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from . import _options
 
-Moment: TypeAlias = datetime | timedelta
+Moment: TypeAlias = datetime | timedelta | float
 
 _PORTION = 100
 _PORTIONS_A_SECOND = 10
@@ -80,8 +80,8 @@ def ids_of(ids: str | Iterable[str]) -> list[str]:
 def _bound(name: str, moment: Moment | None) -> int:
     if moment is None:
         return 0
-    if isinstance(moment, timedelta):
-        if moment <= timedelta(0):
-            raise ValueError(f"{name} as a timedelta is so long ago: it must be positive, not {moment}")
-        return -max(1, _options.milliseconds(name, moment))
-    return max(1, _options.epoch_milliseconds(name, moment))
+    if isinstance(moment, datetime):
+        return max(1, _options.epoch_milliseconds(name, moment))
+    what = "a datetime, or a timedelta or seconds for so long ago"
+    ago = moment if isinstance(moment, timedelta) else _options.finite(name, moment, what)
+    return -_options.milliseconds(name, ago, least=1)

@@ -35,6 +35,9 @@ _LONGEST_TEXT = 16_384
 # Names of unknown tasks that were warned of once: there is no end to such names.
 _MOST_UNKNOWN = 1_000
 
+# As a line of the log names an attempt.
+ATTEMPT = "id=%s name=%r worker=%s try=%d"
+
 _STALE = "stale"
 _REFUSALS = {_STALE: "somebody else has the task", "not_found": "its record was deleted"}
 
@@ -233,7 +236,7 @@ class Endings:
         if became == ABORTED:
             self._log(logging.WARNING, ending, "aborted", duration_ms=duration_ms)
         elif became == SNOOZE:
-            log.info("task snoozed id=%s name=%r delay_ms=%d", claim[0], claim[2], delay_ms, extra=self.fields(claim))
+            self._log(logging.INFO, ending, "snoozed", delay_ms=delay_ms)
         elif became == RETRY:
             level = logging.INFO if ending.asked else logging.WARNING
             self._log(level, ending, "retry scheduled", delay_ms=delay_ms, error=ending.text)
@@ -273,10 +276,10 @@ class Endings:
         shown = error if ending.is_traced and level > logging.INFO and what != "aborted" else None
         raised = None if shown is None else (type(shown), shown, shown.__traceback__ and shown.__traceback__.tb_next)
         texts = "".join(f" {name}=%{'s' if name == 'error' else 'd'}" for name in values)
-        message = f"task {what} id=%s name=%r try=%d{texts}"
+        message = f"task {what} {ATTEMPT}{texts}"
         path, line, function, _ = log.findCaller(stacklevel=2)
         record = log.makeRecord(
-            log.name, level, path, line, message, (claim[0], claim[2], claim[8], *values.values()),
+            log.name, level, path, line, message, (*self.named(claim), *values.values()),
             raised, function, self.fields(claim),
         )  # fmt: skip
         if shown is not None:
@@ -287,8 +290,12 @@ class Endings:
         level = logging.DEBUG if claim[2] in self._unknown else logging.WARNING
         if len(self._unknown) < _MOST_UNKNOWN:
             self._unknown.add(claim[2])
-        message = "task unknown id=%s name=%r: this worker has no task of that name, and leaves it to one that has"
-        log.log(level, message, claim[0], claim[2], extra=self.fields(claim))
+        message = f"task unknown {ATTEMPT}: this worker has no task of that name, and leaves it to one that has"
+        log.log(level, message, *self.named(claim), extra=self.fields(claim))
+
+    def named(self, claim: Claim) -> tuple[str, str, str, int]:
+        """What `ATTEMPT` is filled with."""
+        return claim[0], claim[2], self._app.worker_id, claim[8]
 
     def fields(self, claim: Claim) -> dict[str, Any]:
         """What a log record about an attempt has beside its text."""

@@ -1,12 +1,15 @@
 """What users hang into an app: a lifespan, middleware, and hooks."""
 
 import inspect
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 from . import _options
 from .models import EnqueueContext, ErrorContext, ExecutionContext, State
+
+log = logging.getLogger("ardiq")
 
 LifespanT = TypeVar("LifespanT", bound=Callable[[], AsyncIterator[Any]])
 ErrorHookT = TypeVar("ErrorHookT", bound=Callable[[ErrorContext], Any])
@@ -18,6 +21,7 @@ class Hooks:
     """The hooks of an app, and the state they set up."""
 
     _root: "Hooks"
+    _worker_id: str
 
     def __init__(self) -> None:
         self._lifespans: list[Callable[[], AsyncGenerator[Any]]] = []
@@ -94,4 +98,10 @@ class Hooks:
                     raise TypeError(f"@app.lifespan must yield a mapping or nothing, not {type(shared).__name__}")
                 for name, value in shared.items():
                     setattr(self.state, name, value)
-            yield
+            if self._lifespans:
+                log.info("lifespan started worker=%s", self._worker_id)
+            try:
+                yield
+            finally:
+                if self._lifespans:
+                    log.info("lifespan stopping worker=%s", self._worker_id)

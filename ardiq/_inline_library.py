@@ -233,12 +233,12 @@ class InlineLibrary:
         """failed -> discarded: what it failed with is kept."""
         return [self._discard(task_id) for task_id in task_ids]
 
-    def purge(self, place: str, _lane: str, _limit: int, ttl_ms: int) -> Sequence[int]:
+    def purge(self, place: str, _of: str, _offset: int, _limit: int, ttl_ms: int) -> Sequence[int]:
         """failed -> discarded, for all."""
         if place != "dead":
             raise NotImplementedError(f"inline(app) purges no tasks that are {place!r}")
         dead = [task.id for task in self.tasks.values() if task.state == FAILED]
-        return [len(self.discard(ttl_ms, *dead)), 0]
+        return [len(self.discard(ttl_ms, *dead)), 0, 0]
 
     def abort(self, task_id: str, _ttl_ms: int) -> bytes:
         """queued, scheduled, held -> aborted; one that runs is for the line to stop."""

@@ -123,7 +123,12 @@ class InlineSchedules:
         definition = self._definitions.get(waiter.removeprefix(_WAITER)) if waiter.startswith(_WAITER) else None
         if definition is None:
             return
-        outcome = {"id": task.id, "state": task.state, "finished_at": task.number("finished_at")}
+        outcome = {
+            "id": task.id,
+            "state": task.state,
+            "tries": task.number("tries"),
+            "finished_at": task.number("finished_at"),
+        }
         if task.state != COMPLETE:
             outcome["error"] = short(task.record["error"])
         definition["last_outcome"] = outcome

@@ -154,6 +154,7 @@ class SyncTasks:
             entry = self._entries[claim[2]] = attempts.registered(claim[2])
         signature = entry.signature
         context.running.set(claim)
+        is_debug = log.isEnabledFor(logging.DEBUG)
         started = monotonic()
         deadline = inf
         if entry.timeout is not None:
@@ -164,6 +165,8 @@ class SyncTasks:
             self._loop.call_soon_threadsafe(self._look)
         try:
             attempts.check(claim)
+            if is_debug:
+                attempts.log_start(claim)
             args, kwargs = attempts._codec.receive_call(claim[3], claim[4], claim[5], signature)
             data, codec = attempts._codec.encode_result(claim[2], signature, entry.fn(*args, **kwargs))
         except BaseException as error:
@@ -181,7 +184,7 @@ class SyncTasks:
         details = to_json({"codec": codec}) if codec else b""
         self._link.settle([(claim[0], claim[1], COMPLETE, int(run_s * 1000), data, details)])
         attempts.endings.count(claim, run_s, waited(claim, run_s), COMPLETE)
-        if log.isEnabledFor(logging.DEBUG):
+        if is_debug:
             attempts.log_success(claim, run_s)
 
     def _failed(self, entry: Registered, claim: Claim, started: float, error: BaseException) -> None:

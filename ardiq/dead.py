@@ -36,7 +36,7 @@ class DeadLetters:
 
     Several methods choose by the same filters, of which each that is given must fit: `task`, a task's name; `error`, a
     text within the error's, whatever its case; `since` and `until`, when it failed, from the first up to but without
-    the second: a datetime with a time zone, or a timedelta for so long ago by the server's clock.
+    the second: a datetime with a time zone, or a timedelta or seconds for so long ago by the server's clock.
     """
 
     def __init__(self, app: "Ardiq") -> None:
@@ -196,7 +196,7 @@ class DeadLetters:
                 removed += await self._discard([row.task_id for row in page], False)
             return removed
         while more:
-            count, more = await self._line().call("purge", "dead", "", _PAGE, self._app.result_ttl_ms)
+            count, more, _ = await self._line().call("purge", "dead", "", 0, _PAGE, self._app.result_ttl_ms)
             removed += count
         return removed
 

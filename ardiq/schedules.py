@@ -35,12 +35,14 @@ class ScheduleOutcome(NamedTuple):
         state: "complete", "failed", "aborted", "expired" or "discarded".
         finished_at: in ms since the epoch.
         error: its beginning; None where it is complete.
+        tries: how many attempts were made.
     """
 
     id: str
     state: str
     finished_at: int
     error: str | None
+    tries: int
 
 
 @as_object

@@ -98,7 +98,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="ardiq", description="A distributed task queue on Redis or Valkey.")
     version = f"Ardiq {_core.VERSION}, version {_core.PROTOCOL_VERSION} of the library"
     parser.add_argument("--version", action="version", version=version)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def no_command(_: argparse.Namespace) -> int:
+        parser.print_help(sys.stderr)
+        return 1
+
+    parser.set_defaults(run=no_command)
+    commands = parser.add_subparsers(metavar="COMMAND")
     for name, text in _COMMANDS.items():
         module = importlib.import_module(f".{name}", __name__)
         command = commands.add_parser(

@@ -133,23 +133,33 @@ def watch_argument(parser: argparse.ArgumentParser) -> None:
         "--watch",
         nargs="?",
         const=2.0,
-        type=lambda value: duration_ms(value) / 1000,
+        type=duration_s,
         metavar="TIME",
         help="show it anew every so often, until Ctrl-C (default: 2s)",
     )
 
 
-def duration_ms(value: str) -> int:
-    """A duration as typed: seconds, or a number with one of the units ms, s, m, h, d.
+def duration_ms(value: str, *, least: int = 1) -> int:
+    """A duration as typed: seconds, or a number with one of the units ms, s, m, h, d; in whole milliseconds.
 
     Raises:
-        argparse.ArgumentTypeError: it is none, not positive, or longer than a hundred years.
+        argparse.ArgumentTypeError: it is none, shorter than `least` milliseconds, or longer than a hundred years.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|[smhd]?)", value.strip(), re.ASCII)
-    milliseconds = float(found[1]) * _UNITS_MS[found[2]] if found else 0
-    if not 1 <= milliseconds <= LONGEST_MS:
+    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)(ms|[smhd]?)", value.strip(), re.ASCII)
+    if not found:
         raise argparse.ArgumentTypeError(f"{value!r} is not a duration, such as 90, 500ms, 5m or 2h")
-    return int(milliseconds)
+    milliseconds = float(found[1]) * _UNITS_MS[found[2]]
+    if milliseconds > LONGEST_MS:
+        raise argparse.ArgumentTypeError(f"it must be at most a hundred years, not {value}")
+    if round(milliseconds) < least:
+        bound = f"be at least {least} ms" if least else "not be negative"
+        raise argparse.ArgumentTypeError(f"it must {bound}, not {value}")
+    return round(milliseconds)
+
+
+def duration_s(value: str, *, least: int = 1) -> float:
+    """Likewise, in seconds."""
+    return duration_ms(value, least=least) / 1000
 
 
 def positive(value: str) -> int:

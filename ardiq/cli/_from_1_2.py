@@ -6,7 +6,7 @@ from typing import Any
 
 from .._from_1_2 import Found, Old
 from . import load_app
-from ._output import many, print_json
+from ._output import many, print_json, teller
 
 # What a task that is not moved is told of, by the answer it got.
 _NOT_MOVED = {
@@ -23,7 +23,7 @@ _STAYS = ("held", "changed", "unreadable")
 
 def run(arguments: argparse.Namespace, target: str) -> int:
     queues = list(dict.fromkeys(arguments.queue)) or [None]
-    say = _nothing if arguments.json else print
+    say = teller(arguments.json)
     told, codes = [], []
     for queue in queues:
         facts, code = _move(arguments, target, queue, say)
@@ -106,7 +106,3 @@ def _lines(moved: Counter[str]) -> list[str]:
     done += [many(moved["result"], "result")] if moved["result"] else []
     lines = [f"moved: {', '.join(done) or 'nothing'}"]
     return lines + [f"{moved[answer]:,} {what}" for answer, what in _NOT_MOVED.items() if moved[answer]]
-
-
-def _nothing(line: str) -> None:
-    """Programs are told once, at the end."""

@@ -98,6 +98,15 @@ def print_json(value: Any) -> None:
     print(json_text(value, indent=2))
 
 
+def teller(as_json: bool) -> Callable[[str], None]:
+    """What says each line to people as it comes; programs are told once, at the end."""
+    return _nothing if as_json else print
+
+
+def _nothing(line: str) -> None:
+    pass
+
+
 def json_text(value: Any, indent: int | None = None) -> str:
     """A value as JSON, what a task returned included: as it travels, NaN as null, the rest as its repr."""
     try:

@@ -50,7 +50,10 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self._stop)
-        return max(await asyncio.gather(*(self._keep(number) for number in range(1, self._count + 1))))
+        _log.info("supervisor starting workers=%d", self._count)
+        code = max(await asyncio.gather(*(self._keep(number) for number in range(1, self._count + 1))))
+        _log.info("supervisor stopped workers=%d code=%d", self._count, code)
+        return code
 
     def _stop(self) -> None:
         # Not by a signal: who signals every process has reached the workers already.

@@ -70,7 +70,7 @@ class Work:
             if self._arguments.health is not None:
                 self._app._health = health = listen(self._app, self._arguments.health)
                 _log.info("health: http://%s/live, /ready and /metrics", health.address)
-            _log.info("connecting to %s", self._app._broker.core.url)
+            _log.info("worker starting worker_id=%s, connecting to %s", self._app.worker_id, self._app._broker.core.url)
             # Not a daemon: it must not come back into an interpreter that ends.
             threading.Thread(target=self._say_if_away, name="ardiq-probe").start()
             try:
@@ -87,11 +87,18 @@ class Work:
             _log.error("%s", error)
         finally:
             watch.cancel()
+            _log.info("worker stopped worker_id=%s reason=%s", self._app.worker_id, self._reason())
             self._has_ended = True
             for app in (self._app, *self._app._others.values()):
                 app._broker.close()  # the interpreter waits for calls that still try to reach the server
             threading.Thread(target=self._end_after_all, args=(code,), daemon=True).start()
         return code
+
+    def _reason(self) -> str:
+        """Why it has ended, in a word."""
+        if self._is_asked:
+            return "signal"
+        return "limit" if self._is_recycled else "burst" if self._app.burst else "unknown"
 
     def _say_if_away(self) -> None:
         """On a thread: say soon what calls to the server find after they have tried for `broker_timeout_ms`."""
@@ -117,10 +124,12 @@ class Work:
     def _end_now(self) -> None:
         if self._has_ended:
             self._end_at_once("stopped without waiting for what tasks left behind", 0)
-        self._end_at_once("stopped at once; what was running runs again when the lease is over")
+        forced = f"worker forced to exit worker_id={self._app.worker_id}"
+        self._end_at_once(f"{forced}: stopped at once; what was running runs again when the lease is over")
 
     def _stop(self) -> None:
-        _log.info("stopping when the running tasks have ended; a further signal stops at once")
+        told = "worker stopping worker_id=%s, finishing what runs (a further signal stops at once)"
+        _log.info(told, self._app.worker_id)
         self._drain()
 
     def _drain(self) -> None:
@@ -175,7 +184,7 @@ class Work:
             await asyncio.sleep(_LOOK_S)
             reason = self._is_spent()
         self._is_recycled = True
-        _log.info("stopping: %s", reason)
+        _log.info("worker stopping worker_id=%s: %s", self._app.worker_id, reason)
         self._drain()
 
     def _is_spent(self) -> str | None:

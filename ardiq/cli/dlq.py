@@ -5,7 +5,7 @@ ardiq dlq show MODULE:ATTR ID         one, with its traceback and its attempts
 ardiq dlq replay MODULE:ATTR ID …     run them again: same id and arguments, new retries
 ardiq dlq delete MODULE:ATTR ID …     delete them unrun
 
-list, and replay and delete with --all, choose by --task, --error, --since and --until. A time is so long ago (30s, 5m,
+list, and replay and delete with --all, choose by --task, --error, --since and --until. A time is so long ago (90, 5m,
 2h, 7d) or a moment such as 2026-03-01T09:00 (UTC where it names no zone).
 """
 
@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import json
 import math
-import re
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -24,7 +23,17 @@ from ..dead import DEFAULT_RATE
 from ..errors import ArdiqError, BrokerError
 from ..models import DeadLetter
 from . import open_app
-from ._arguments import Refusal, agreed, app_argument, check_call, did_you_mean, json_argument, word
+from ._arguments import (
+    Refusal,
+    agreed,
+    app_argument,
+    check_call,
+    did_you_mean,
+    duration_ms,
+    json_argument,
+    positive,
+    word,
+)
 from ._output import Part, Styled, Table, age, json_text, moment, print_json, short, show
 from .task import read
 
@@ -33,7 +42,6 @@ if TYPE_CHECKING:
 
 _MOST_COUNTED = 10_000
 _MISSING = "there is no such dead letter"
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--error", type=word, metavar="TEXT", help="with this text in their error, whatever its case")
     parser.add_argument("--since", type=_moment, metavar="TIME", help="that failed at this time or later")
     parser.add_argument("--until", type=_moment, metavar="TIME", help="that failed before this time")
-    parser.add_argument("--limit", type=int, default=100, metavar="N", help="list so many at most (default: 100)")
+    parser.add_argument("-n", "--limit", type=positive, default=50, metavar="N", help="list so many (default: 50)")
     parser.add_argument("--offset", type=int, default=0, metavar="N", help="list without so many of the newest")
     rate = f"replay so many a second at most; 0: as fast as it goes (default: {DEFAULT_RATE:g})"
     parser.add_argument("--rate", type=float, default=DEFAULT_RATE, metavar="N", help=rate)
@@ -70,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise Refusal(f"{given[0]} does not go with ids")
     if action != "replay" and (arguments.args is not None or arguments.kwargs is not None):
         raise Refusal("--args and --kwargs are for replay")
-    for name in ("limit", "offset", "rate"):
+    for name in ("offset", "rate"):
         if not 0 <= getattr(arguments, name) < math.inf:
             raise Refusal(f"--{name} must be 0 or more, not {getattr(arguments, name)}")
     app = open_app(arguments)
@@ -249,11 +257,12 @@ def _chosen(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _moment(text: str) -> datetime | timedelta:
     try:
-        if ago := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
-            return timedelta(**{_UNITS[ago[2]]: float(ago[1])})
-        moment = datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time, such as 2h or 2026-03-01T09:00") from None
+        moment = datetime.fromisoformat(text)  # first: 20260301 is a day
+    except ValueError:
+        try:
+            return timedelta(milliseconds=duration_ms(text))
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is no time, such as 2h or 2026-03-01T09:00: {error}") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import sys
 from contextlib import redirect_stdout
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BrokerError
@@ -35,11 +36,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--args", default="[]", metavar="JSON", help="positional arguments, such as '[1, \"two\"]'")
     parser.add_argument("--kwargs", default="{}", metavar="JSON", help="keyword arguments, such as '{\"size\": 3}'")
     parser.add_argument("--priority", metavar="LANE", help="its lane (default: the task's)")
-    parser.add_argument("--delay", type=duration_ms, default=0, metavar="TIME", help="start it so much later: 90, 5m")
+    may_be_none = partial(duration_ms, least=0)
+    parser.add_argument("--delay", type=may_be_none, default=0, metavar="TIME", help="start it so much later: 90, 5m")
     parser.add_argument("--id", type=word, metavar="ID", help="an id of your own: none is added while it waits or runs")
     parser.add_argument(
         "--wait",
-        type=duration_ms,
+        type=may_be_none,
         nargs="?",
         const=LONGEST_MS,
         metavar="TIME",

@@ -20,7 +20,7 @@ from typing import Any
 from .. import _core, _options
 from . import _acl, is_url, load_app, open_core
 from ._arguments import DEFAULT_URL, Refusal, Suggestions, json_argument, prefix_argument, refusing, unsecret
-from ._output import moment, print_json
+from ._output import moment, print_json, teller
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
             _print_status(status)
         return 0
     told: dict[str, Any] = {"server": status["server"]}
-    say = _nothing if arguments.json else print
+    say = teller(arguments.json)
     say(f"server: {status['server']}")
     if arguments.prune:
         told["done"] = core.migrate_prune(force=arguments.force)
@@ -104,10 +104,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(told)
     return int(arguments.check and bool(status["pending"]))
-
-
-def _nothing(line: str) -> None:
-    """Programs are told once, at the end."""
 
 
 def _understand(arguments: argparse.Namespace) -> tuple[str, str]:

@@ -10,12 +10,13 @@ import argparse
 import asyncio
 import logging
 import os
+from functools import partial
 from typing import Any
 
 from .. import _imports, _logging, embedded
 from .._redirect import queues_of
 from . import Refusal, load_app
-from ._arguments import duration_ms, positive, refusing
+from ._arguments import duration_s, positive, refusing
 from ._environment import add_variables, fill
 from ._health import check_ports, read_place
 from ._lifeline import Lifeline
@@ -31,11 +32,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     def option(*names: str, **settings: Any) -> None:
         parser.add_argument(*names, **{"default": None, **settings})
 
+    def flag(*names: str, help: str) -> None:
+        option(*names, action="store_true", help=help)
+
+    def number(*names: str, help: str) -> None:
+        option(*names, type=positive, metavar="N", help=help)
+
+    def duration(name: str, help: str, least: int = 1) -> None:
+        option(name, type=partial(duration_s, least=least), metavar="TIME", help=help)
+
     where = "where the app is, such as shop.jobs:app [ARDIQ_APP]"
     parser.add_argument("app", metavar="MODULE:ATTR", nargs="?", help=where)
-    option("-b", "--burst", action="store_true", help="end when nothing is ready to run")
-    option("-w", "--workers", type=positive, metavar="N", help="number of worker processes (default: 1)")
-    option("--concurrency", type=positive, metavar="N", help="tasks that each runs at once (default: as the app says)")
+    flag("-b", "--burst", help="end when nothing is ready to run")
+    number("-w", "--workers", help="number of worker processes (default: 1)")
+    number("--concurrency", help="tasks that each runs at once (default: as the app says)")
     option(
         "--import",
         type=_pattern,
@@ -52,8 +62,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[=SHARE]",
         help="work for this queue instead of the app's own; repeated: for several, which share the slots",
     )
-    option("-v", "--verbose", action="store_true", help="log every step of Ardiq; other loggers are as without it")
-    option("-q", "--quiet", action="store_true", help="log warnings and errors only")
+    flag("-v", "--verbose", help="log every step of Ardiq; other loggers are as without it")
+    flag("-q", "--quiet", help="log warnings and errors only")
     option("--log-level", choices=tuple(_LEVELS), help="what is logged: this and what is worse (default: info)")
     option("--log-format", choices=("text", "json"), help="lines for people or JSON objects (default: text)")
     option(
@@ -61,37 +71,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="configure logging by this file: a dictConfig in JSON or TOML, or an INI for fileConfig",
     )
-    option(
-        "--allow-eviction",
-        action="store_true",
-        help="accept a server that may evict tasks when its memory is full",
-    )
-    option(
+    flag("--allow-eviction", help="accept a server that may evict tasks when its memory is full")
+    duration(
         "--give-up-after",
-        type=_seconds,
-        metavar="TIME",
         help="end when the server has been away for so long (default: 30s with --burst, else never)",
     )
-    option(
+    duration(
         "--drain-timeout",
-        type=_seconds_or_none_at_all,
-        metavar="TIME",
+        least=0,
         help="wait this long for running tasks when stopping, then hand them back (default: wait for them)",
     )
-    option("--max-tasks", type=positive, metavar="N", help="end a worker after about N attempts")
-    option("--max-age", type=_seconds, metavar="TIME", help="end a worker after this time")
-    option(
-        "--max-memory-mb",
-        type=positive,
-        metavar="N",
-        help="end a worker that holds more MiB than this, with its child processes",
-    )
-    option(
-        "--replace-stalled",
-        type=_seconds,
-        metavar="TIME",
-        help="end a worker whose event loop has not turned for this time",
-    )
+    number("--max-tasks", help="end a worker after about N attempts")
+    duration("--max-age", help="end a worker after this time")
+    number("--max-memory-mb", help="end a worker that holds more MiB than this, with its child processes")
+    duration("--replace-stalled", help="end a worker whose event loop has not turned for this time")
     option(
         "--health",
         type=read_place,
@@ -149,11 +142,3 @@ def _pattern(text: str) -> str:
 def _queue(text: str) -> tuple[str, int]:
     name, equals, share = text.rpartition("=")
     return (name, positive(share)) if equals else (text, 1)
-
-
-def _seconds(text: str) -> float:
-    return duration_ms(text) / 1000
-
-
-def _seconds_or_none_at_all(text: str) -> float:
-    return 0.0 if text in ("0", "0.0") else _seconds(text)

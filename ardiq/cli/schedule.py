@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import sys
 from contextlib import redirect_stdout
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..schedules import MISSED
@@ -72,7 +73,11 @@ def _configure_put(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kwargs", default="{}", metavar="JSON", help="keyword arguments of the task")
     parser.add_argument("--priority", metavar="LANE", help="its lane")
     parser.add_argument(
-        "--jitter", type=duration_ms, default=0, metavar="TIME", help="start up to so much after its time"
+        "--jitter",
+        type=partial(duration_ms, least=0),
+        default=0,
+        metavar="TIME",
+        help="start up to so much after its time",
     )
     parser.add_argument("--coalesce", action="store_true", help="pass over one while the last is unfinished")
     unknown_argument(parser)

@@ -4,6 +4,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
+from .._cron import Timing
 from . import open_app
 from ._arguments import app_argument, json_argument, watch_argument
 from ._output import Part, Styled, Table, age, many, moment, present
@@ -32,33 +33,51 @@ def run(arguments: argparse.Namespace) -> int:
 def read(app: "Ardiq") -> dict[str, Any]:
     """The state of the app's queue as `--json` shows it; times are in ms, `State` says what the lists hold."""
     state = State(app)
+    now_ms = state.now_ms()
     counts, workers, minutes, schedules = state.counts(), state.workers(), state.minutes(), state.schedules()
     return {
         "queue": app.queue_name,
-        "now": state.now_ms(),
+        "now": now_ms,
         "counts": {name: counts[name] for name in COUNTS},
         "pauses": [pause._asdict() for pause in state.pauses()],
         "unknown_tasks": state.unknown_tasks(),
         "next_due_in_ms": state.next_due_in_ms(),
         "lanes": state.lanes(counts, workers, app.priorities[::-1]),
-        "workers": [worker for worker in workers if worker["lease_left_ms"]],
-        "gone": [worker for worker in workers if not worker["lease_left_ms"]],
+        "workers": [_worker_of(worker) for worker in workers if worker["lease_left_ms"]],
+        "gone": [_worker_of(worker) for worker in workers if not worker["lease_left_ms"]],
         "running": state.running(workers, _MOST_RUNNING),
         "schedules": schedules,
-        "crons": [_cron(schedule) for schedule in schedules if schedule["source"] == "code"],
+        "crons": _crons(app, schedules, now_ms),
         "dead": counts["dead"],
         "last_minutes": last_minutes(minutes),
         "minutes": minutes,
     }
 
 
+def _worker_of(worker: dict[str, Any]) -> dict[str, Any]:
+    """A worker, in the words of ArdiQ 1.2 too."""
+    return {**worker, "started": worker["started_at"]}
+
+
+def _crons(app: "Ardiq", schedules: list[dict[str, Any]], now_ms: int) -> list[dict[str, Any]]:
+    """The schedules of the code in the words of ArdiQ 1.2, those that no worker has declared yet included."""
+    found = {schedule["name"]: _cron(schedule) for schedule in schedules if schedule["source"] == "code"}
+    for name, definition in app._crons.items():
+        found.setdefault(name, {"name": name, "next": Timing.of(definition).after(now_ms), "last": None})
+    return [found[name] for name in sorted(found)]
+
+
 def _cron(schedule: dict[str, Any]) -> dict[str, Any]:
-    """A schedule in the words of ArdiQ 1.2."""
     last, outcome = None, schedule["last_outcome"]
     if outcome is not None:
         ways = {"complete": "succeeded", "aborted": "aborted"}
         fire = number(str(outcome["id"]).rpartition(":")[2])
-        last = {"fire": fire, "outcome": ways.get(outcome["state"], "failed"), "finished": outcome["finished_at"]}
+        last = {
+            "fire": fire,
+            "outcome": ways.get(outcome["state"], "failed"),
+            "tries": outcome["tries"],
+            "finished": outcome["finished_at"],
+        }
     return {"name": schedule["name"], "next": schedule["next_due_at"], "last": last}
 
 

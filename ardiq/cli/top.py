@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from . import open_app
-from ._arguments import app_argument, duration_ms, json_argument, positive
+from ._arguments import app_argument, duration_s, json_argument, positive
 from ._output import Part, Styled, Table, age, many, present
 from ._state import COUNTS, MINUTES, State, last_minutes
 from .status import running_table
@@ -29,7 +29,7 @@ _ORDERS = {
 def configure(parser: argparse.ArgumentParser) -> None:
     app_argument(parser)
     parser.add_argument("--once", action="store_true", help="show it once; as it is where the output is no terminal")
-    parser.add_argument("--every", type=duration_ms, default=2000, metavar="TIME", help="redraw so often (default: 2s)")
+    parser.add_argument("--every", type=duration_s, default=2.0, metavar="TIME", help="redraw so often (default: 2s)")
     parser.add_argument("--sort", choices=_ORDERS, default="time", help="order of the tasks (default: time)")
     parser.add_argument("-n", "--limit", type=positive, default=20, metavar="N", help="so many of each (default: 20)")
     json_argument(parser)
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         lambda: _read(app, arguments.sort, arguments.limit),
         _draw,
         as_json=arguments.json,
-        every_s=None if once else arguments.every / 1000,
+        every_s=None if once else arguments.every,
     )
     return 0
 

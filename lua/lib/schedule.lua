@@ -121,7 +121,8 @@ function M.tell(base, waiter, id, record)
   local definition = not errors.of(text) and decode(text or nil)
   if definition then
     local failed = record.state ~= 'complete'
-    definition.last_outcome = { id = id, state = record.state, finished_at = number.of(record.finished_at),
+    definition.last_outcome = { id = id, state = record.state, tries = number.of(record.tries, 0),
+      finished_at = number.of(record.finished_at),
       error = failed and history.short(record.error or record.state) or nil }
     M.write(base, name, definition)
   end

@@ -6,12 +6,29 @@ local PLACES = {
   dead = { key = keys.dead, state = 'failed' },
 }
 
+-- Those of a lane among the scheduled ones from a position on, counted from the end: what falls due meanwhile moves none
+-- of them. Replies how many were looked at, too.
+local function scheduled_of(base, lane_name, offset, limit)
+  local key, found = keys.scheduled(base), {}
+  local ids = errors.read('ZREVRANGE', key, offset, offset + limit - 1)
+  for _, id in ipairs(ids) do
+    local record = task.read(base, id, { 'lane' })
+    if record and (record.lane or task.DEFAULT_LANE) == lane_name then found[#found + 1] = id end
+  end
+  if #found > 0 then redis.call('ZREM', key, unpack(found)) end
+  return found, #ids
+end
+
 return function(base, args)
   local place, limit = args.place, args.limit
-  if limit < 1 or limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end
+  if args.offset < 0 or limit < 1 or limit > 1000 then
+    errors.raise(errors.bad_argument('offset must not be negative, limit from 1 to 1000'))
+  end
   local b = batch.open(base, clock.now())
   local ids, looked
-  if place == 'queued' then
+  if place == 'scheduled' and args.of ~= '' then
+    ids, looked = scheduled_of(base, args.of, args.offset, limit)
+  elseif place == 'queued' then
     lane.check(base, args.of)
     ids, looked = lane.pop(base, args.of, limit)
   elseif PLACES[place] then
@@ -28,5 +45,5 @@ return function(base, args)
     if task.discard(b, id, state, args.result_ttl_ms) then removed = removed + 1 end
   end
   batch.close(b)
-  return { removed, looked == limit and 1 or 0 }
+  return { removed, looked == limit and 1 or 0, place == 'scheduled' and looked - #ids or 0 }
 end

@@ -44,7 +44,7 @@ def both(servers: tuple[Server, Server], tmp_path: Path) -> Run:
 def _seen(python: Path, server: Server, folder: Path, command: tuple[str, ...]) -> Any:
     environment = {**os.environ, "ARDIQ_REDIS_URL": server.url, "PYTHONPATH": str(HERE / "programs"), "TERM": "dumb"}
     ended = subprocess.run(
-        [python, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False
+        [python, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False
     )
     # 1.2 may crash when the interpreter ends: by then everything is seen.
     crashed_at_exit = python == OLD and ended.returncode == -signal.SIGSEGV

@@ -9,6 +9,8 @@ _STEPS = "as elsewhere: from 5 in steps of 10; in 1.2 it was 5 alone"
 _WAITED = "what it waited for was cancelled, not the task: that is a failure like any other; in 1.2 an abort"
 _BRACES = "braces mark the hash slot of a queue's keys"
 _RESULT = "1.2 settled it with a result that nobody could read"
+_CODE_2 = "exit code 2: what was asked for makes no sense"
+_DISCARDED = "a purged task has a result that says so; 1.2 forgot it"
 _ONCE = "`abort` of a task that is aborted is True: a call repeated after a lost reply says the same"
 _EXPIRED = "an expired task has a result that says so; 1.2 forgot it"
 
@@ -45,6 +47,72 @@ DELIBERATE: dict[str, dict[str, str]] = {
         "metrics: work high: waits": "of first attempts: how long a retry lay ready says nothing new",
     },
     "child": {"one after the other": "a process is kept for the next run; `Process(fresh=True)` starts a new one"},
+    "commands": {
+        **{
+            f"{command}: exit": _CODE_2
+            for command in (
+                "run -b no.such:app", "status no.such:app", "doctor no.such:app", "purge -y no.such:app",
+                "dlq list no.such:app", "status shop.jobs:nothing", "status shop.jobs", "status shop.jobs:not_an_app",
+                "dlq replay shop.jobs:app", "dlq delete shop.jobs:app", "dlq replay shop.jobs:app d0 --all",
+                "dlq delete shop.jobs:app d0 --all", "purge shop.jobs:app", "purge, typed",
+            )
+        },
+        **{
+            f"{command}: {stream}": "what was done is said on the output"
+            for stream in ("stdout", "stderr")
+            for command in (
+                "purge shop.jobs:unused", "purge -y shop.jobs:unused", "purge shop.jobs:app --lane high --yes",
+                "purge -y shop.jobs:app", "purge of nothing", "dlq replay shop.jobs:app nothing",
+                "dlq delete shop.jobs:app nothing", "dlq replay shop.jobs:app d0 d1 nothing",
+                "dlq delete shop.jobs:app d2 nothing", "dlq delete shop.jobs:app d3 d4", "replay all, agreed",
+                "delete none",
+            )
+        },
+        "dlq replay shop.jobs:app --all: exit": "asks first, with the number",
+        "replay all, agreed: exit": "1.2 had no `-y` there",
+        "purge of a lane: scheduled": _DISCARDED,
+        "purge: scheduled": _DISCARDED,
+        **dict.fromkeys(
+            ("doctor shop.jobs:unused: exit", "doctor shop.jobs:app: exit", "doctor --json shop.jobs:app: exit"),
+            "no worker is alive: nothing runs",
+        ),
+        **{f"at work: check {name!r}": "other checks" for name in ("redis", "version", "write", "lane default")},
+        **dict.fromkeys(
+            (
+                "status --json: lanes.scheduled", "status --json: lanes.held", "status --json: lanes.next_scheduled",
+                "lanes of status --json",
+            ),
+            "not counted by lane where there are several: that would read all",
+        ),
+        "at work: id of worker": "a new one for each process; `label` is its worker_id",
+    },
+    "worker_command": {
+        **{f"{target}: exit": _CODE_2 for target in ("no.such:app", "shop.jobs:nothing", "shop.jobs")},
+        **{
+            f"{run}: tells '╭'": "no banner"
+            for run in ("-b", "--burst", "-b -v", "-b -w 1", "two workers")
+        },
+        **{
+            f"{run}: {what}": "`-q` is for warnings and errors only"
+            for run in ("-b -q", "options first", "two quiet workers")
+            for what in (
+                "levels", "tells 'worker starting worker_id='", "tells 'worker stopped worker_id='",
+                "tells 'reason=burst'",
+            )
+        },
+        "two quiet workers: tells 'supervisor starting workers=2'": "likewise",
+        "two quiet workers: tells 'supervisor stopped workers=2 code=0'": "likewise",
+        "no server, burst: exit": "gives up after half a minute, with a code of its own",
+        "no server: exit": "waits for it",
+        "dies, of two: exit": "starts it again",
+    },
+    "logged": {
+        **{
+            f"{task}: with a traceback": "a failure is logged with its traceback"
+            for task in ("fails", "fails_in_thread", "again", "slow", "slow_again")
+        },
+        "nothing: lines": "it is left for a worker that knows it",
+    },
     "inlined": {
         "gives": "`async with inline(app) as app`",
         "unknown": "says why it was set aside",

@@ -133,13 +133,21 @@ class Clients(Schedules):
             self._discard(id, result_ttl_ms)
         return [min(count, limit), int(count > limit)]
 
-    def purge(self, place: str, of: str, limit: int, result_ttl_ms: int) -> list[int]:
+    def purge(self, place: str, of: str, offset: int, limit: int, result_ttl_ms: int) -> list[int]:
+        passed = 0
         if place == "queued":
             ids, looked = self.pop(of, limit)
         elif place == "held":
             entries = self.held.get(of, [])
             ids, entries[:] = entries[:limit], entries[limit:]
             looked = len(ids)
+        elif place == "scheduled" and of:
+            last_first = [id for _, id in sorted(((at, id) for id, at in self.scheduled.items()), reverse=True)]
+            page = last_first[offset : offset + limit]
+            ids, looked = [id for id in page if self.tasks[id].lane == of], len(page)
+            passed = looked - len(ids)
+            for id in ids:
+                del self.scheduled[id]
         else:
             entries_at: dict[str, int] = getattr(self, place)
             ids = [id for _, id in sorted((at, id) for id, at in entries_at.items())[:limit]]
@@ -148,7 +156,7 @@ class Clients(Schedules):
                 del entries_at[id]
         for id in ids:
             self._discard(id, result_ttl_ms)
-        return [len(ids), int(looked == limit)]
+        return [len(ids), int(looked == limit), passed]
 
     # Pauses.
 

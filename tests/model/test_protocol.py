@@ -133,15 +133,16 @@ class Protocol(BothQueues):
             self.both(what, again=True, tasks=tasks, **({"result_ttl_ms": ttl} if what == "discard" else {}))
 
     @rule(
-        place=st.sampled_from(["queued", "scheduled", "suspects", "held", "dead", "trim"]), lane=LANE, ttl=KEEP,
-        age=st.sampled_from([0, SHORT]), most=st.sampled_from([-1, 1]),
+        place=st.sampled_from(["queued", "scheduled", "in lane", "suspects", "held", "dead", "trim"]), lane=LANE,
+        ttl=KEEP, age=st.sampled_from([0, SHORT]), most=st.sampled_from([-1, 1]),
     )  # fmt: skip
     def purge(self, place: str, lane: str, ttl: int, age: int, most: int) -> None:
         if place == "trim":
             self.both("trim", ttl_ms=age, most=most, limit=2, result_ttl_ms=ttl)
         else:
-            of = {"queued": lane, "held": "send(of=1)"}.get(place, "")
-            self.both("purge", place=place, of=of, limit=2, result_ttl_ms=ttl)
+            of = {"queued": lane, "in lane": lane, "held": "send(of=1)"}.get(place, "")
+            offset, place = (most + 1, "scheduled") if place == "in lane" else (0, place)
+            self.both("purge", place=place, of=of, offset=offset, limit=2, result_ttl_ms=ttl)
 
     @rule(
         what=st.sampled_from(["pause", "resume"]), which=RULE, positions=st.sampled_from([{}, {"send": 0}]),

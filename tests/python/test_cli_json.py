@@ -31,7 +31,7 @@ OF_1_2 = {
     "lanes": {"name", "waiting", "scheduled", "held", "next_scheduled"},
     "running": {"id", "name", "try"},
     "crons": {"name", "next", "last"},
-    "workers": {"id", "host", "pid", "version", "concurrency", "held"},
+    "workers": {"id", "host", "pid", "version", "started", "concurrency", "held"},
     "gone": {"id", "held"},
     "dead": None,
     "now": None,

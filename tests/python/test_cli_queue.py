@@ -121,9 +121,17 @@ def test_purge_of_one_lane_and_of_all(app: Ardiq, ardiq: Run) -> None:
     enqueue(app, "fine", 1200, priority="low")
     enqueue(app, "fine", 5)
     enqueue(app, "fine", 2, delay_ms=60_000)
-    assert ardiq("purge", "--lane", "low", "-y") == (0, "1,200 removed\n")
-    assert ardiq("purge", "-y") == (0, "5 removed\n")
+    enqueue(app, "fine", 250, delay_ms=60_000, priority="low")
+    assert ardiq("purge", "--lane", "low", "--queued", "-y") == (0, "1,200 removed\n")
+    enqueue(app, "fine", 3, priority="low")
+    assert ardiq("purge", "--lane", "low", "-y") == (0, "253 removed\n")
+    assert ardiq("purge", "--queued", "-y") == (0, "5 removed\n")
     assert ardiq("purge", "--scheduled", "-y") == (0, "2 removed\n")
+    enqueue(app, "fine", 5)
+    enqueue(app, "fine", 2, delay_ms=60_000)
+    enqueue(app, "fine", 120, delay_ms=60_000, priority="low")
+    assert ardiq("purge", "--lane", "low", "--scheduled", "-y") == (0, "120 removed\n")
+    assert ardiq("purge", "-y") == (0, "7 removed\n")
     assert asyncio.run(app.queue_size()) == 0
 
 
@@ -135,26 +143,28 @@ def test_purge_asks_first(app: Ardiq, ardiq: Run, monkeypatch: pytest.MonkeyPatc
     answers = io.StringIO("n\ny\n")
     monkeypatch.setattr("sys.stdin", answers)
     monkeypatch.setattr(answers, "isatty", lambda: True, raising=False)
-    question = "remove 1 task queued of queue 'jobs'? [y/N] "
+    question = "remove 1 queued task from queue 'jobs'? [y/N] "
     assert ardiq("purge") == (1, "nothing was removed\n" + question)
     assert ardiq("purge") == (0, "1 removed\n" + question)
     assert ardiq("purge") == (0, "0 removed\n")  # there is nothing to ask about
     enqueue(app, "fine", 1200, priority="low")
     enqueue(app, "fine", 3, delay_ms=60_000)
     # Nobody answers any more.
-    assert "remove 1,200 tasks queued in lane 'low' of queue" in ardiq("purge", "--lane", "low")[1]
-    assert "remove 3 tasks scheduled of queue" in ardiq("purge", "--scheduled")[1]
+    told = ardiq("purge", "--lane", "low")[1]
+    assert "remove 1,200 queued tasks and any of 3 scheduled tasks from lane 'low' of queue" in told
+    assert "remove 3 scheduled tasks from queue" in ardiq("purge", "--scheduled")[1]
+    assert "remove 1,200 queued tasks from queue" in ardiq("purge", "--queued")[1]
     asyncio.run(app.pause("fine"))
     drain(app)
     code, text = ardiq("purge")
-    assert (code, "remove 1,200 tasks queued of queue" in text) == (1, True)  # those that a pause holds, too
+    assert (code, "remove 1,200 queued tasks and 3" in text) == (1, True)  # those that a pause holds, too
 
 
 def test_purge_of_what_is_not_there(ardiq: Run) -> None:
     code, text = ardiq("purge", "--lane", "none", "-y")
     assert code == 1
     assert "default, low" in text
-    assert ardiq("purge", "--lane", "low", "--scheduled", "-y")[0] == 2
+    assert ardiq("purge", "--queued", "--scheduled", "-y")[0] == 2
 
 
 def test_dead_letters(app: Ardiq, ardiq: Run) -> None:
@@ -189,7 +199,9 @@ def test_dead_letters_by_filters(app: Ardiq, ardiq: Run) -> None:
     damaged = f"ardiq:{{jobs}}:task:{ids[0]}"
     app._broker.core.command(["HSET", damaged, "args", "[7"])
     assert "3 of 3 dead letters" in ardiq("dlq", "list", "--task", "broken", "--error", "NO GOOD", "--since", "1h")[1]
+    assert "3 of 3 dead letters" in ardiq("dlq", "list", "--since", "3600")[1]
     assert "0 of 3 dead letters" in ardiq("dlq", "list", "--until", "7d")[1]
+    assert "1 of 3 dead letters" in ardiq("dlq", "list", "-n", "1")[1]
     assert "0 of 3 dead letters" in ardiq("dlq", "list", "--since", "2100-01-01")[1]
     assert "2 of 3 dead letters" in ardiq("dlq", "list", "--offset", "1")[1]
     assert ids[0] in json.dumps(json.loads(ardiq("dlq", "list", "--json", "--until", "2100-01-01T00:00+02:00")[1]))
@@ -217,7 +229,7 @@ def test_dead_letters_by_filters(app: Ardiq, ardiq: Run) -> None:
             ("delete", "--all", "--args", "[]"),
             ("replay", "--all", "--rate", "-1"),
         ),
-        *(("list", "--limit", "-1"), ("replay", "x", "--kwargs", "[]")),
+        *(("list", "--offset", "-1"), ("replay", "x", "--kwargs", "[]")),
         *(("replay", "x", "--args", "7"), ("replay", "--all", "--args", "[7]")),
     ],
 )

@@ -81,7 +81,7 @@ def test_it_stops_at_once_where_no_server_answers(project: Project, options: str
     code, errors = stop(process)
     assert code == 0, errors
     # Not because somebody ran out of patience with what still waited.
-    assert [line.rpartition(" INFO ")[2][:8] for line in errors.splitlines()] == ["stopping"]
+    assert [line.rpartition(" INFO ")[2][:14] for line in errors.splitlines()] == ["worker stoppin", "worker stopped"]
 
 
 @pytest.mark.parametrize("words", [(), ("--workers", "2")])

@@ -240,10 +240,14 @@ def test_completion_without_shtab(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(
     ("text", "milliseconds"),
-    [("90", 90_000), ("1.5s", 1500), ("500ms", 500), ("5m", 300_000), ("2h", 7_200_000), ("1d", 86_400_000)],
+    [
+        *[("90", 90_000), ("1.5s", 1500), ("500ms", 500), ("5m", 300_000), ("2h", 7_200_000), ("1d", 86_400_000)],
+        *[("0.0006", 1), ("1.6ms", 2)],  # rounded, as elsewhere
+    ],
 )
 def test_durations(text: str, milliseconds: int) -> None:
     assert duration_ms(text) == milliseconds
+    assert duration_ms("0", least=0) == duration_ms("0s", least=0) == 0
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-1", "0", "5 minutes", "1e3"])

@@ -1,6 +1,7 @@
 """`app.dead`: finding dead letters, running them again, deleting them, and how long they are kept."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -71,6 +72,7 @@ async def test_the_filters(app: Ardiq) -> None:
     assert numbers(await dead.list(since=moment)) == [14, 3]
     assert numbers(await dead.list(until=moment)) == [2, 1]
     assert numbers(await dead.list(since=timedelta(hours=1))) == [14, 3, 2, 1]
+    assert numbers(await dead.list(since=3600.0)) == numbers(await dead.list(since=3600)) == [14, 3, 2, 1]
     assert numbers(await dead.list(until=timedelta(hours=1))) == []
     assert numbers(await dead.list(since=datetime(1960, 1, 1, tzinfo=UTC))) == [14, 3, 2, 1]
     assert numbers(await dead.list(until=datetime(1960, 1, 1, tzinfo=UTC))) == []
@@ -229,7 +231,9 @@ async def test_those_of_a_damaged_lane_hold_up_no_others(
         pytest.param("say which", {"ids": "x", "error": "no"}, id="ids and a filter"),
         pytest.param("for one task", {"all": True, "args": [1]}, id="arguments for any task"),
         pytest.param("rate must be positive", {"all": True, "rate": 0}, id="rate 0"),
-        pytest.param("must be positive", {"since": timedelta(0)}, id="no time ago"),
+        pytest.param("since must be at least 1 ms", {"since": timedelta(0)}, id="no time ago"),
+        pytest.param("until must be at least 1 ms", {"until": -5}, id="in the future"),
+        pytest.param("since must be a datetime, or a timedelta or seconds", {"since": math.nan}, id="not a number"),
         pytest.param("must have a time zone", {"until": datetime(2026, 1, 1)}, id="no zone"),
         pytest.param("id must not be empty", {"ids": [""]}, id="no id"),
     ],

@@ -341,6 +341,7 @@ async def schedules(app: Ardiq, pass_time: PassTime) -> list[Any]:
         if (outcome := each["last_outcome"]) is not None:
             assert outcome.finished_at >= now
             each["last_outcome"] = (outcome.id.replace(job.id, "NOW:").rpartition(":")[0], outcome.state, outcome.error)
+            answers.append(outcome.tries)
     answers += [listed, await app.schedules.remove("plain"), await app.schedules.remove("plain")]
     assert await app.schedules.run_now("plain") is None
     return answers

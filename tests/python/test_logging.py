@@ -82,6 +82,7 @@ async def test_what_was_asked_for_has_no_traceback_but_is_named(app: Ardiq, capl
     about = [r for r in caplog.records if r.message.startswith("task ")]
     assert all(fields(r)[0] == "asks" and fields(r)[3] == app.queue_name for r in about)
     assert {(r.message.split(" id=")[0], fields(r)[1]) for r in about} == {
+        *(("task started", job.id) for job in (retried, snoozed, aborted)),
         ("task retry scheduled", retried.id),
         ("task succeeded", retried.id),
         ("task snoozed", snoozed.id),

@@ -31,7 +31,7 @@ def counted(app: Ardiq, name: str) -> int:
 
 async def purge(app: Ardiq, place: str, lane: str = "") -> None:
     line = app._broker.line(asyncio.get_running_loop())
-    await line.call("purge", place, lane, 100, app.result_ttl_ms)
+    await line.call("purge", place, lane, 0, 100, app.result_ttl_ms)
 
 
 async def said_of(job: Job) -> tuple[str, TaskResult]:

@@ -117,7 +117,7 @@ async def test_a_task_that_ends_without_running(app: Ardiq) -> None:
     for job in (aborted, purged, expired):
         await eventually(lambda job=job: watchers(app, job.id))
     await aborted.abort()
-    app._broker.core.call("purge", ["queued", "default", 10, 60_000])
+    app._broker.core.call("purge", ["queued", "default", 0, 10, 60_000])
     app._broker.core.command(["HSET", key(app, f"task:{expired.id}"), "expires_at", "1"])
     assert await asyncio.gather(*watching) == [["queued", "complete"]] * 3
 

@@ -185,7 +185,8 @@ async def questions(job: Job) -> None:
     assert_type(await app.dead.requeue(all=True) + await app.dead.requeue(task="add", rate=5), int)
     assert_type(await app.dead.delete([job.id]) + await app.dead.purge(task="add"), int)
     await app.dead.requeue(7)  # type: ignore[arg-type]
-    await app.dead.requeue(since=3600)  # type: ignore[arg-type]
+    await app.dead.requeue(since=3600, until=0.5)
+    await app.dead.requeue(since="1h")  # type: ignore[arg-type]
     await app.dead.purge(job.id)  # type: ignore[call-arg]
     assert_type(app.metrics(), list[TaskMetrics])
     assert_type(app.tasks, list[str])
