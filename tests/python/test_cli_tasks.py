@@ -155,7 +155,8 @@ def test_top_tells_which_tasks_ran(app: Ardiq, cli: Cli) -> None:
 async def test_enqueue_and_wait(app: Ardiq, cli: Cli) -> None:
     async with working(app):
         wait = ("--wait", str(SOON_S))
-        assert await asyncio.to_thread(cli, "enqueue", MODULE, "add", "--args", "[1, 2]", *wait) == (0, "3\n")
+        for words in (wait, ("--wait",)):
+            assert await asyncio.to_thread(cli, "enqueue", MODULE, "add", "--args", "[1, 2]", *words) == (0, "3\n")
         code, told = await asyncio.to_thread(cli.json, "enqueue", MODULE, "broken", *wait)
         assert (code, told["state"], told["error"]) == (1, "failed", "ValueError('no \\x1b[31mgood')")
 
