@@ -133,8 +133,9 @@ class Endings:
             text = ", ".join(dict.fromkeys(map(str, leaves(error))))
             max_age_ms = max_age_ms or _LONGEST_SNOOZED_MS
         else:
-            text = str(error) if isinstance(error, TimedOut) else error_text(error)
-            if entry.task is None and isinstance(error, LookupError) and self._app._unknown_task_wait_ms:
+            is_unknown = entry.task is None and isinstance(error, LookupError)
+            text = str(error) if is_unknown or isinstance(error, TimedOut) else error_text(error)
+            if is_unknown and self._app._unknown_task_wait_ms:
                 outcome, max_age_ms = UNKNOWN, self._app._unknown_task_wait_ms
             elif entry.task is not None and not asked:
                 details["traceback"] = error_traceback(error)
