@@ -93,6 +93,19 @@ def enqueue(setting: Setting, name: str) -> Samples:
     yield Sample(f"{name}_server_cpu", value[2], "µs/task", floor[2])
 
 
+def queues(setting: Setting) -> Samples:
+    """A task to each of many queues from one process, beside as many to one queue."""
+    n, ours = 10_000, []
+    for count in (1, n):
+        setting.server.clear()
+        ours.append(setting.programs.producer("enqueue_queues", n=n, queues=count))
+    one, many = ours
+    yield Sample("enqueue_queues", n / many["seconds"], "tasks/s", n / one["seconds"])
+    for kind in ("threads", "sockets", "descriptors"):
+        yield Sample(f"queues_{kind}", many[kind], "of 10,000 queues", one[kind])
+    yield Sample("queue_memory", (many["kib"] - one["kib"]) / n, "KiB/queue")
+
+
 def latency(setting: Setting) -> Samples:
     """One task at a time on an idle, warm worker."""
     server, programs = setting.server, setting.programs
@@ -195,6 +208,7 @@ MEASURES: list[tuple[str, Callable[[Setting], Samples]]] = [
         (f"{name} {name}_cpu {name}_server_cpu", lambda setting, name=name: enqueue(setting, name))
         for name in ("enqueue_many", "enqueue_concurrent", "enqueue_sequential")
     ),
+    ("enqueue_queues queues_threads queues_sockets queues_descriptors queue_memory", queues),
     (
         "round_trip latency_p50 latency_p99 latency_round_trips latency_enqueue_result_p50 latency_body_p50",
         latency,

@@ -9,6 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from bench import options
@@ -66,6 +67,26 @@ async def enqueue_sequential(n: int = 5_000) -> Figures:
     for _ in range(n):
         await noop.enqueue()
     return usage.figures(n)
+
+
+async def enqueue_queues(n: int = 10_000, queues: int = 1) -> Figures:
+    """As many awaiting callers as tasks, each of a queue in turn; and what the process has when all are through."""
+    before = _holds()
+    usage = Usage()
+    await asyncio.gather(*(app.queue(f"bench-{number % queues}").send("noop") for number in range(n)))
+    figures = usage.figures(n)
+    held = _holds()
+    return {**figures, **held, "kib": held["kib"] - before["kib"]}
+
+
+def _holds() -> dict[str, int]:
+    """Threads, sockets and other descriptors of this process, and its memory."""
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    opened = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    sockets = sum(name.startswith("socket:") for name in opened)
+    status = Path("/proc/self/status").read_text()
+    kib = int(status.partition("VmRSS:")[2].split()[0])
+    return {"threads": threads, "sockets": sockets, "descriptors": len(opened), "kib": kib}
 
 
 async def latency(n: int = 1_000, pause_us: int = 0) -> Figures:
