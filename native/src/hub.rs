@@ -14,6 +14,7 @@ use crate::address::Place;
 use crate::connection::{Connector, Link, Options};
 use crate::dispatch::Dispatcher;
 use crate::error::Error;
+use crate::mailbox::Reader;
 use crate::protocol::Protocol;
 use crate::registry::Registry;
 use crate::runtime::Runtime;
@@ -52,6 +53,7 @@ pub struct Running {
     runtime: ManuallyDrop<Runtime>,
     dispatcher: ManuallyDrop<Dispatcher>,
     registry: ManuallyDrop<Arc<Registry>>,
+    reader: ManuallyDrop<Arc<Reader>>,
 }
 
 impl Drop for Running {
@@ -62,6 +64,7 @@ impl Drop for Running {
                 ManuallyDrop::drop(&mut self.runtime);
                 ManuallyDrop::drop(&mut self.dispatcher);
                 ManuallyDrop::drop(&mut self.registry);
+                ManuallyDrop::drop(&mut self.reader);
             }
         }
     }
@@ -118,7 +121,8 @@ impl Hub {
                 let dispatcher = if self.replicated { dispatcher.replicated() } else { dispatcher };
                 let runtime = ManuallyDrop::new(Runtime::start()?);
                 let dispatcher = ManuallyDrop::new(dispatcher);
-                none.insert(Live { running: Arc::new(Running { runtime, dispatcher, registry }), queues: 0 })
+                let running = Running { runtime, dispatcher, registry, reader: ManuallyDrop::default() };
+                none.insert(Live { running: Arc::new(running), queues: 0 })
             }
         };
         live.queues += 1;
@@ -164,6 +168,11 @@ impl State {
 
     pub fn dispatcher(&self) -> Dispatcher {
         Dispatcher::clone(&self.dispatcher)
+    }
+
+    /// Who reads the mailboxes of all queues.
+    pub fn reader(&self) -> Arc<Reader> {
+        Arc::clone(&self.running.reader)
     }
 
     /// Makes the queue known at the server, without waiting for it.

@@ -223,7 +223,7 @@ async fn each_connection_reads_a_mailbox_of_its_own() {
     let server = Server::start();
     let counter = Counter::open(&server);
     let dispatcher = Dispatcher::new(server.link(), BASE);
-    let listening = tokio::spawn(mailbox::listen(dispatcher, counter.inbox.clone(), "me".to_owned()));
+    let listening = tokio::spawn(mailbox::listen(dispatcher, counter.inbox.clone(), "me".to_owned(), Arc::default()));
     for generation in 1..=2 {
         let mailbox = format!("me:{generation}");
         loop {

@@ -193,7 +193,7 @@ impl Channel {
 
     fn listen(&self, mailbox: String) -> PyResult<()> {
         let open = self.live()?;
-        let listening = mailbox::listen(open.state.dispatcher(), open.inbox.clone(), mailbox);
+        let listening = mailbox::listen(open.state.dispatcher(), open.inbox.clone(), mailbox, open.state.reader());
         let task = open.state.spawn(listening);
         open.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
         Ok(())
