@@ -233,7 +233,7 @@ class Worker:
             log.info("ready: worker %s, %s", event[1], self._what)
             if not self._registry:
                 log.warning(
-                    "this worker knows no task, so it takes none: import the modules that have them before it "
+                    "this worker knows no task, so it can run none: import the modules that have them before it "
                     "starts, or name them in Ardiq(imports=[…])"
                 )
         elif kind == "lost":
@@ -294,8 +294,6 @@ def _config(
 ) -> dict[str, Any]:
     weights, limits = app.weights or {}, app.limits or {}
     health = app._root._health
-    # Without tasks it would only take others' for a while, and give them back.
-    takes = bool(app.tasks) or app._unknown_task_wait_ms == 0
     info = {
         "label": app.worker_id,
         "host": socket.gethostname(),
@@ -311,7 +309,7 @@ def _config(
     return {
         "label": app.worker_id,
         "info": to_json(info).decode(),
-        "lanes": [(lane, weights.get(lane), limits.get(lane) if takes else 0) for lane in app.priorities[::-1]],
+        "lanes": [(lane, weights.get(lane), limits.get(lane)) for lane in app.priorities[::-1]],
         "concurrency": app.concurrency,
         "prefetch": app.prefetch,
         "lease_ms": app.idle_timeout_ms,
