@@ -74,7 +74,7 @@ return function(base, args)
   if #lines > 0 then
     redis.call('RPUSH', log, unpack(lines))
     redis.call('LTRIM', log, -MOST_LINES, -1)
-    redis.call('PEXPIRE', log, log_ttl(args, record))
+    redis.call('PEXPIRE', log, clock.text(log_ttl(args, record)))
   end
   if record.watched_until and record.state == 'running' then
     waiters.changed(base, clock.now(), args.id, record.watched_until, args.told)
