@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from . import _core, errors
+from . import _core, _processes, errors
 from ._inbox import Enqueued, Inbox, forget_inboxes, resolve
 from ._mailbox import Mailbox, Outcome
 from ._watch import Change, Watch
@@ -75,7 +75,16 @@ class Broker:
 
     @property
     def core(self) -> _core.Core:
-        """The core; an embedded server is started for it."""
+        """The core; an embedded server is started for it.
+
+        Raises:
+            RuntimeError: a child process imports the program, which would do again what it does when it is started.
+        """
+        if _processes.is_imported:
+            raise RuntimeError(
+                "this program enqueues or starts a worker when a child process imports it: do that under "
+                "if __name__ == '__main__'"
+            )
         with self._lock:
             if self._core is None:
                 url = self._url

@@ -6,6 +6,7 @@ from typing import Any
 
 from ._codec import CUSTOM, Codec, survey, to_json
 from ._signature import MISSING
+from ._signing import SIGNATURE
 
 # Stands for headers that are no plain JSON, or that an own serializer made: codec and base64.
 _PACKED = "ardiq-packed"
@@ -16,8 +17,11 @@ def pack(codec: Codec, name: str, headers: Mapping[str, Any]) -> str:
 
     Raises:
         TypeError: one cannot travel; it is named.
-        ValueError: they are larger than the limit.
+        ValueError: they are larger than the limit, or the name of one is taken.
     """
+    for taken in (_PACKED, SIGNATURE):
+        if taken in headers:
+            raise ValueError(f"header {taken!r} of task {name!r} is taken: it is one of ArdiQ's own")
     if codec.is_custom:
         how, data = CUSTOM, codec.serialize(headers, name)
     else:
@@ -53,6 +57,6 @@ def unpack(codec: Codec, headers: dict[str, Any]) -> dict[str, Any]:
     """
     if _PACKED not in headers:
         return headers
-    how, _, packed = headers[_PACKED].partition(":")
+    how, _, packed = str(headers[_PACKED]).partition(":")
     sent: dict[str, Any] = codec.decode_packed(b64decode(packed), how)
     return sent

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from . import _core, errors
-from .job import Job, set_existed
+from .job import Job, set_existed, set_unsure
 
 log = logging.getLogger("ardiq")
 
@@ -176,6 +176,8 @@ def name_unsure(error: errors.ArdiqError, jobs: Sequence[Job]) -> None:
     ids, more = ", ".join(job.id for job in jobs[:_NAMED]), len(jobs) - _NAMED
     named = f"task {ids}" if len(jobs) == 1 else f"tasks {ids}" + (f" and {more:,} more" if more > 0 else "")
     error.unsure = list(jobs)
+    for job in jobs:
+        set_unsure(job, True)
     error.args = (f"{named} of queue {jobs[0].app.queue_name!r}: {error}",)
 
 

@@ -72,7 +72,7 @@ def importable_name(fn: Any, name: str) -> tuple[str, str]:
 _known: "WeakValueDictionary[tuple[str, str, str], Registered]" = WeakValueDictionary()
 
 is_imported = False
-"""In a child process: whether the program of its worker is being imported."""
+"""In a child process: whether the program of its worker is being imported, which is then to use no server."""
 
 
 def remember(entry: Registered) -> None:
@@ -183,10 +183,6 @@ class Processes:
     """The child processes of one worker: started when first needed, kept for the next task."""
 
     def __init__(self, app: "Ardiq") -> None:
-        if is_imported:
-            raise RuntimeError(
-                "this program starts a worker when a child process imports it: do that under if __name__ == '__main__'"
-            )
         self._app = app
         self._modules: set[str] = set()
         for name, entry in app._registry.items():

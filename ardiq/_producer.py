@@ -146,7 +146,7 @@ class Producer:
                 f"await {call.name}.request(...), or keep results"
             )
         job = self.enqueue_sync([call])[0]
-        return value_of(self._app._queue.wait_sync(job.id, timeout, call._task._signature))
+        return value_of(self._app._queue.wait_sync(job.id, timeout, call._task._signature, is_known=True))
 
     def _run_hooks_sync(self, each: PreparedTask) -> tuple[str | None, dict[str, Any] | None]:
         running = self._run_hooks(each._task, each.args, each.kwargs, each._options)

@@ -36,33 +36,36 @@ class Queue:
         self._app = app
 
     async def result(
-        self, task_id: str, timeout: Duration | None, signature: Signature | None = None
+        self, task_id: str, timeout: Duration | None, signature: Signature | None = None, is_known: bool = False
     ) -> TaskResult | None:
         if timeout is not None:
-            return await self.wait(task_id, timeout, signature)
+            return await self.wait(task_id, timeout, signature, is_known)
         found = await self._line().mailbox.look(task_id)
         return self.decode(found, signature) if isinstance(found, Outcome) else None
 
-    async def wait(self, task_id: str, timeout: Duration | None, signature: Signature | None = None) -> TaskResult:
-        """How a task ended, when it has. None: as long as it takes."""
+    async def wait(
+        self, task_id: str, timeout: Duration | None, signature: Signature | None = None, is_known: bool = False
+    ) -> TaskResult:
+        """How a task ended, when it has. None: as long as it takes. `is_known`: see `Mailbox.wait`."""
         timeout_s = _options.patience("timeout", timeout)
-        outcome = await self._line().mailbox.wait(task_id, timeout_s, is_known=signature is not None)
+        outcome = await self._line().mailbox.wait(task_id, timeout_s, is_known)
         return self.decode(outcome, signature)
 
     def result_sync(
-        self, task_id: str, timeout: Duration | None, signature: Signature | None = None
+        self, task_id: str, timeout: Duration | None, signature: Signature | None = None, is_known: bool = False
     ) -> TaskResult | None:
         """As `result`, blocking this thread."""
         if timeout is not None:
-            return self.wait_sync(task_id, timeout, signature)
+            return self.wait_sync(task_id, timeout, signature, is_known)
         found = read_look(self._ask("await", task_id, "", 0, self._app.result_ttl_ms))
         return self.decode(found, signature) if isinstance(found, Outcome) else None
 
-    def wait_sync(self, task_id: str, timeout: Duration | None, signature: Signature | None = None) -> TaskResult:
+    def wait_sync(
+        self, task_id: str, timeout: Duration | None, signature: Signature | None = None, is_known: bool = False
+    ) -> TaskResult:
         """Block this thread until the task has ended: asks again and again, at most every 50 ms. None: for ever."""
         timeout_s = _options.patience("timeout", timeout)
         pause_s, deadline = _FIRST_PAUSE_S, inf if timeout_s is None else monotonic() + timeout_s
-        is_known = signature is not None  # it is that of a job which an enqueue gave
         while True:
             left_ms = max(_LAST_LOOK_MS, int(1000 * (deadline - monotonic()))) if timeout_s else None
             try:

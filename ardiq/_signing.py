@@ -10,7 +10,9 @@ from .errors import BadSignature
 
 SigningKey = str | bytes | Sequence[str | bytes]
 
-_HEADER = "ardiq-signature"
+SIGNATURE = "ardiq-signature"
+"""The header that it travels as."""
+
 _SHORTEST_KEY = 16
 # Half of what SHA-256 gives, which RFC 2104 allows: the header stays short enough for a compact record.
 _SIGNATURE_BYTES = 16
@@ -28,15 +30,9 @@ class Signer:
         self._takes_unsigned = takes_unsigned
 
     def sign(self, queue: str, name: str, args: bytes, kwargs: bytes, codec: str, headers: dict[str, Any]) -> str:
-        """The headers with the signature, as JSON.
-
-        Raises:
-            ValueError: they have one of that name.
-        """
-        if _HEADER in headers:
-            raise ValueError(f"header {_HEADER!r} of task {name!r} is taken: the app has a signing_key")
+        """The headers with the signature, as JSON."""
         message = _message(queue, name, args, kwargs, codec, headers)
-        return to_json({_HEADER: _signature(self._keys[0], message), **headers}).decode()
+        return to_json({SIGNATURE: _signature(self._keys[0], message), **headers}).decode()
 
     def check(self, queue: str, name: str, args: bytes, kwargs: bytes, codec: str, packed: bytes) -> dict[str, Any]:
         """Take a call or not; nothing of it was read before. `packed`: its headers as they travel.
@@ -49,7 +45,7 @@ class Signer:
         """
         try:
             headers = from_json(packed) if packed else {}
-            given = headers.pop(_HEADER, None)
+            given = headers.pop(SIGNATURE, None)
             message = _message(queue, name, args, kwargs, codec, headers)
         except (ValueError, AttributeError, TypeError, RecursionError):
             raise BadSignature(f"the headers of this call of {name!r} are not what a producer writes") from None
@@ -65,7 +61,7 @@ class Signer:
 
 def without_signature(headers: dict[str, Any]) -> dict[str, Any]:
     """The headers that hooks set."""
-    headers.pop(_HEADER, None)
+    headers.pop(SIGNATURE, None)
     return headers
 
 

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 class _Known:
     """Of a job, what has no part in whether two are equal. Set where it is something else than for most."""
 
-    __slots__ = ("_signature", "existed")
+    __slots__ = ("_is_unsure", "_signature", "existed")
 
     existed: bool
     """Whether an enqueue added nothing, because an unfinished task had this id."""
     _signature: "Signature | None"
+    _is_unsure: bool
 
     def __getattr__(self, name: str) -> Any:
-        if name == "existed":
+        if name in ("existed", "_is_unsure"):
             return False
         if name == "_signature":
             return None
@@ -50,6 +51,10 @@ class Job(_Known, Generic[R_co]):
         _set_app(self, app)
         _set_id(self, id)
 
+    def _is_known(self) -> bool:
+        """Whether an enqueue gave it, which was answered: where nothing is there of the task, it has ended."""
+        return self._signature is not None and not self._is_unsure
+
     async def result(self, timeout: Duration | None = None) -> TaskResult[R_co] | None:
         """How the task ended.
 
@@ -63,11 +68,11 @@ class Job(_Known, Generic[R_co]):
             TimeoutError: it did not end in time, or it did and its result is not kept.
             TypeError: the task returned what its annotation does not say.
         """
-        return await self.app._queue.result(self.id, timeout, self._signature)
+        return await self.app._queue.result(self.id, timeout, self._signature, self._is_known())
 
     def result_sync(self, timeout: Duration | None = None) -> TaskResult[R_co] | None:
         """`result` for code without an event loop: blocks this thread, and asks at most every 50 ms."""
-        return self.app._queue.result_sync(self.id, timeout, self._signature)
+        return self.app._queue.result_sync(self.id, timeout, self._signature, self._is_known())
 
     async def value(self, timeout: Duration | None = None) -> R_co:
         """What the task returned, once it has ended.
@@ -86,12 +91,12 @@ class Job(_Known, Generic[R_co]):
             path = await job.value(timeout=30)
             ```
         """
-        value: R_co = value_of(await self.app._queue.wait(self.id, timeout, self._signature))
+        value: R_co = value_of(await self.app._queue.wait(self.id, timeout, self._signature, self._is_known()))
         return value
 
     def value_sync(self, timeout: Duration | None = None) -> R_co:
         """`value` for code without an event loop: blocks this thread, and asks at most every 50 ms."""
-        value: R_co = value_of(self.app._queue.wait_sync(self.id, timeout, self._signature))
+        value: R_co = value_of(self.app._queue.wait_sync(self.id, timeout, self._signature, self._is_known()))
         return value
 
     async def status(self) -> str:
@@ -172,3 +177,4 @@ def job_of(app: "Ardiq", id: str, signature: "Signature | None") -> Job[Any]:
 _new = object.__new__
 _set_app, _set_id = Job.__dict__["app"].__set__, Job.__dict__["id"].__set__
 _set_signature, set_existed = _Known.__dict__["_signature"].__set__, _Known.__dict__["existed"].__set__
+set_unsure = _Known.__dict__["_is_unsure"].__set__

@@ -472,6 +472,14 @@ async def test_a_hook_that_raises_fails_the_enqueue(app: Ardiq, add: Any) -> Non
     assert await app.queue_size() == 0
 
 
+@pytest.mark.parametrize("name", ["ardiq-signature", "ardiq-packed"])
+async def test_a_header_of_a_name_that_is_taken_is_refused(app: Ardiq, add: Any, name: str) -> None:
+    app.on_enqueue(lambda context: context.headers.update({name: "mine"}))
+    with pytest.raises(ValueError, match=f"header '{name}' of task 'add' is taken"):
+        await add.enqueue(1)
+    assert await app.queue_size() == 0
+
+
 async def test_headers_arrive_as_they_were_sent(app: Ardiq, add: Any) -> None:
     value: Any = None
     seen: list[Any] = []

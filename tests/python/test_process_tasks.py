@@ -18,6 +18,7 @@ import pytest
 from helpers import SOON_S, Script, alive, eventually, field, is_sound, result_of, stranger, task_module, working
 
 from ardiq import Ardiq, ErrorContext, Job, ProcessDied
+from ardiq._core import Core
 from ardiq.embedded import Server
 
 TASKS = """
@@ -462,7 +463,17 @@ def test_a_program_that_starts_on_import_is_not_started_again(
     )
     code, output, errors = run_script(source).end()
     assert code == 0, errors
-    assert "this program starts a worker when a child process imports it" in output
+    assert "this program enqueues or starts a worker when a child process imports it" in output
+
+
+def test_nor_is_what_it_enqueues_on_import_enqueued_again(server: Server, run_script: Callable[..., Script]) -> None:
+    source = PROGRAM.format(url=server.url, queue="main-enqueues", start="asyncio.run(main())")
+    code, output, errors = run_script(source).end()
+    assert code == 0, errors
+    assert "this program enqueues or starts a worker when a child process imports it" in output
+    core = Core(server.url, "ardiq:{main-enqueues}:")
+    assert core.command(["HGET", "ardiq:{main-enqueues}:stats", "enqueued"]) == b"2"
+    core.close()
 
 
 def test_a_program_without_a_file_is_refused(server: Server) -> None:

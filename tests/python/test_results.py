@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from helpers import SOON_S, awaited, drain, eventually, field, is_sound, is_state, number_of, result_of, working
 
-from ardiq import Ardiq, PreparedTask, TaskError, TaskResult, current_task
+from ardiq import Ardiq, BrokerError, PreparedTask, TaskError, TaskResult, current_task
+from ardiq._inbox import name_unsure
 
 
 @pytest.fixture
@@ -585,6 +586,22 @@ async def test_who_begins_to_wait_when_the_result_is_gone_is_told_at_once(
                 await asyncio.wait_for(awaited(wait, 3 * SOON_S), SOON_S)
     with pytest.raises(TimeoutError, match="its result is not kept"):
         await asyncio.wait_for(job.value(), SOON_S)
+
+
+async def test_a_task_that_may_have_been_enqueued_is_waited_for(make_app: Callable[..., Ardiq]) -> None:
+    app = make_app()
+    work = number_of(app)
+    job = await work.options(task_id="late").enqueue(1)
+    await app._broker.line(asyncio.get_running_loop()).call("abort", job.id, 0)
+    error = BrokerError("no answer")
+    error.maybe_enqueued = True
+    name_unsure(error, [job])
+    for wait in (job.value, job.result, job.value_sync, job.result_sync):
+        with pytest.raises(TimeoutError, match="within"):
+            await awaited(wait, 0.2)
+    await work.options(task_id="late").enqueue(1)  # it arrives after all
+    await drain(app)
+    assert await job.value(SOON_S) == 1
 
 
 async def test_a_blocking_wait_ends_when_the_record_goes(make_app: Callable[..., Ardiq]) -> None:

@@ -189,7 +189,7 @@ async def test_headers_of_hooks_are_signed_and_the_signature_is_not_among_them(m
     def clash(call: Any) -> None:
         call.headers["ardiq-signature"] = "mine"
 
-    with pytest.raises(ValueError, match="header 'ardiq-signature' of task 'note' is taken: the app has a signing_key"):
+    with pytest.raises(ValueError, match="header 'ardiq-signature' of task 'note' is taken"):
         await note.enqueue()
 
 
