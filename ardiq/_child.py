@@ -133,12 +133,12 @@ def _stop_as_usual() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _attempt(where: list[str], module: str, path: str, claim: list[Any], max_memory_mb: int | None) -> bytes:
+def _attempt(where: list[str], of: str, module: str, path: str, claim: list[Any], max_memory_mb: int | None) -> bytes:
     context.running.set(tuple(claim))
     kind = "error"
     try:
         _limit_memory(max_memory_mb)
-        entry = _registered(module, path, claim[2])
+        entry = _registered(of, module, path, claim[2])
         assert entry.task is not None
         app, codec = entry.task.app, entry.task.app._codec
         if [app.redis_url, app.prefix] != where:  # the worker's was redirected, by a test
@@ -155,7 +155,7 @@ def _attempt(where: list[str], module: str, path: str, claim: list[Any], max_mem
         _limit_memory(None)
         failure, decision = error, None
         with suppress(Exception):  # what cannot be judged here is judged by the worker
-            decision = _registered(module, path, claim[2]).retries.decide(claim[8], error)
+            decision = _registered(of, module, path, claim[2]).retries.decide(claim[8], error)
         if max_memory_mb is not None and isinstance(error, MemoryError):
             kind = "spent"  # what it holds may never be free again
             text = f"the task needed more than its memory limit of {max_memory_mb} MiB"
@@ -197,12 +197,12 @@ def _limit_memory(max_memory_mb: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def _registered(module: str, path: str, name: str) -> Registered:
+def _registered(of: str, module: str, path: str, name: str) -> Registered:
     module = _import(module).__name__
-    entry = _processes.find(name, module, path)
+    entry = _processes.find(of, name, module, path)
     for other in () if entry else _modules:
         _import(other)
-        entry = entry or _processes.find(name, module, path)
+        entry = entry or _processes.find(of, name, module, path)
     if entry is None:
         raise LookupError(f"nothing registers {module}.{path} as task {name!r} when {', '.join(_modules)} are imported")
     return entry

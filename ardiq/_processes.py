@@ -68,8 +68,9 @@ def importable_name(fn: Any, name: str) -> tuple[str, str]:
     return module, path
 
 
-# Tasks for child processes, by their name and that of their function: what a child knows of one, and of its app.
-_known: "WeakValueDictionary[tuple[str, str, str], Registered]" = WeakValueDictionary()
+# Tasks for child processes, by their name and that of their function: what a child knows of one, and of its app. Also
+# with the app's queue before: several apps may have the same task. An app may have another queue in a child, though.
+_known: "WeakValueDictionary[tuple[str, ...], Registered]" = WeakValueDictionary()
 
 is_imported = False
 """In a child process: whether the program of its worker is being imported, which is then to use no server."""
@@ -82,16 +83,18 @@ def remember(entry: Registered) -> None:
         TypeError: a child cannot import its function.
     """
     assert entry.task is not None
-    _known[(entry.task.name, *importable_name(entry.fn, entry.task.name))] = entry
+    key = (entry.task.name, *importable_name(entry.fn, entry.task.name))
+    _known[key] = _known[(entry.task.app.queue_name, *key)] = entry
     frame: Any = sys._getframe()
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         frame = frame.f_back
     entry.home = "" if frame is None else frame.f_globals.get("__name__", "")
 
 
-def find(name: str, module: str, path: str) -> Registered | None:
-    """The task of that name and function, once the modules that register it are imported."""
-    return _known.get((name, module, path))
+def find(queue: str, name: str, module: str, path: str) -> Registered | None:
+    """The task of that name and function, if it can be that of the app with that queue, once it is registered."""
+    key = (name, module, path)
+    return _known.get((queue, *key)) or _known.get(key)
 
 
 def program() -> tuple[str, str] | None:
@@ -221,12 +224,14 @@ class Processes:
 
     async def _call(self, entry: Registered, claim: Claim) -> Any:
         assert entry.process is not None
+        assert entry.task is not None
         max_memory_mb, fresh = entry.process.max_memory_mb, entry.process.fresh
         child = await (self._start() if fresh else self._take())
         try:
             reports = context.reports.get()
             queue = "" if reports is None else reports.queue
-            request = [queue, *importable_name(entry.fn, claim[2]), claim, max_memory_mb]
+            where = [entry.task.app.queue_name, *importable_name(entry.fn, claim[2])]
+            request = [queue, *where, claim, max_memory_mb]
             kind, *rest = await within(entry.timeout, self._answer(child, request, claim))
         except ProcessDied as error:
             await self._stop(child)

@@ -476,6 +476,33 @@ def test_nor_is_what_it_enqueues_on_import_enqueued_again(server: Server, run_sc
     core.close()
 
 
+def test_two_apps_with_the_same_task(server: Server, run_script: Callable[..., Script]) -> None:
+    source = f"""
+        import asyncio
+        import pickle
+        from ardiq import Ardiq
+
+        own = {{"serializer": pickle.dumps, "deserializer": pickle.loads}}
+        apps = [Ardiq("{server.url}", queue_name=f"two-{{len(more)}}", burst=True, **more) for more in ({{}}, own)]
+
+        def crunch(number):
+            return number, "done"
+
+        async def main():
+            for task in tasks:
+                job = await task.enqueue(1)
+                await task.app.run()
+                print(await job.value())
+
+        tasks = [app.task(crunch, executor="process", max_retries=0) for app in apps]
+        if __name__ == "__main__":
+            asyncio.run(main())
+    """
+    code, output, errors = run_script(source).end()
+    assert code == 0, errors
+    assert output.splitlines() == ["[1, 'done']", "(1, 'done')"]
+
+
 def test_a_program_without_a_file_is_refused(server: Server) -> None:
     source = dedent(PROGRAM.format(url=server.url, queue="main-typed", start="asyncio.run(app.run())"))
     ended = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=False)
