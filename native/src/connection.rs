@@ -79,6 +79,8 @@ struct Inner {
     address: Address,
     options: Options,
     route: Route,
+    /// Of a cluster, too, this server is wanted and no other, whichever slots it holds.
+    is_only: bool,
 }
 
 /// Why an attempt failed, and whether another may go better.
@@ -94,7 +96,7 @@ impl Connector {
     /// # Errors
     /// [`Error::Argument`] for a URL or certificate that cannot be used.
     pub fn new(url: &str, options: Options) -> Result<Self, Error> {
-        Ok(Self::to(Address::parse(url)?, options))
+        Ok(Self::to(Address::parse(url)?, options, false))
     }
 
     /// The same; of a cluster, to the node that holds `key`. Both share what they learn, and connections.
@@ -112,21 +114,21 @@ impl Connector {
     /// The same, which knows of no connection yet.
     #[must_use]
     pub fn another(&self) -> Self {
-        Self { slot: self.slot, ..Self::to(self.address().clone(), *self.options()) }
+        Self { slot: self.slot, ..Self::to(self.address().clone(), *self.options(), self.inner.is_only) }
     }
 
     /// To the server at `place` and no other.
     #[must_use]
     pub fn only(&self, place: Place) -> Self {
-        Self::to(self.address().only(place), *self.options())
+        Self::to(self.address().only(place), *self.options(), true)
     }
 
-    fn to(address: Address, options: Options) -> Self {
-        Self { inner: Arc::new(Inner { address, options, route: Route::default() }), slot: None }
+    fn to(address: Address, options: Options, is_only: bool) -> Self {
+        Self { inner: Arc::new(Inner { address, options, route: Route::default(), is_only }), slot: None }
     }
 
     fn at(&self, slot: u16) -> Self {
-        Self { inner: self.inner.clone(), slot: Some(slot) }
+        Self { inner: self.inner.clone(), slot: (!self.inner.is_only).then_some(slot) }
     }
 
     pub fn options(&self) -> &Options {

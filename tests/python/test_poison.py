@@ -272,7 +272,7 @@ async def test_a_leak_over_many_tasks_replaces_the_worker_and_loses_nothing(leak
     await enqueue(120)
     alone = leaking.start("--max-memory-mb", "150")
     assert await asyncio.to_thread(alone.wait, SOON_S) == 0
-    assert re.search(r"stopping: holds \d+ MiB \(--max-memory-mb 150\)", leaking.log())
+    assert re.search(r"worker stopping worker_id=\S+: holds \d+ MiB \(--max-memory-mb 150\)", leaking.log())
     # It held more than it had started, and has handed that back: it is there for others at once.
     ran = len(leaking.notes())
     assert 0 < ran < len(jobs)

@@ -156,7 +156,7 @@ def test_a_subclass_of_a_plain_type_arrives_as_that(hint: Any, value: Any, arriv
     ],
 )
 def test_what_would_change_is_refused_both_ways(hint: Any, value: Any) -> None:
-    why = r"is a .* would not arrive|does not fit its annotation: .* at `\$"
+    why = r"is of type .* would not arrive|does not fit its annotation: .* at `\$"
     with pytest.raises(TypeError, match=rf"argument 'value' of task 'task' ({why})"):
         as_argument(hint, value)
     with pytest.raises(TypeError, match=rf"the result of task 'task' ({why})"):
