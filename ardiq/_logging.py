@@ -63,7 +63,8 @@ def set_up(setup: Setup) -> bool:
 
 def levels() -> dict[str, int]:
     """From which level on this process logs, by logger; the root one is ""."""
-    loggers = {name: each for name, each in logging.root.manager.loggerDict.items() if isinstance(each, logging.Logger)}
+    known = list(logging.root.manager.loggerDict.items())  # a thread may add one meanwhile
+    loggers = {name: each for name, each in known if isinstance(each, logging.Logger)}
     return {"": logging.root.level, **{name: each.level for name, each in loggers.items() if each.level}}
 
 

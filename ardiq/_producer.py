@@ -64,12 +64,12 @@ class Producer:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: CallOptions,
-        waiter: dict[str, Any] | None = None,
+        more: dict[str, Any] | None = None,
     ) -> Job:
-        """`enqueue` as a coroutine, with whom to tell when the task ends: `waiter` and `waiter_ttl_ms`, as options."""
+        """`enqueue` as a coroutine. `more`: further options, which count before the headers of hooks."""
         task_id, extra = await self._run_hooks(task, args, kwargs, options)
-        if waiter:
-            extra = {**waiter, **(extra or {})}
+        if more:
+            extra = {**(extra or {}), **more}
         loop = get_running_loop()
         sent = Enqueued(loop=loop)
         record = self._record(task, args, kwargs, options, task_id, extra)

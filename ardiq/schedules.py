@@ -171,7 +171,7 @@ class Schedules:
             ArdiqError: somebody wrote into its definition, which makes no sense any more.
             BadSignature: the app has a `signing_key`, and the schedule was not put with it.
         """
-        waiter: dict[str, Any] = {"waiter": f"schedule:{name}", "waiter_ttl_ms": _OUTCOME_WAIT_MS}
+        more: dict[str, Any] = {"waiter": f"schedule:{name}", "waiter_ttl_ms": _OUTCOME_WAIT_MS}
         cursor = b"0"
         while True:
             cursor, *page = await self._call("schedules", cursor, _PAGE)
@@ -183,8 +183,8 @@ class Schedules:
                     except (KeyError, ValueError, TypeError):
                         raise _senseless(name) from None
                     if self._app._signer is None and (headers := definition.get("headers")):  # its signature
-                        waiter["headers"] = headers
-                    return await self._app._producer.enqueue_later(task, args, kwargs, task._options, waiter)
+                        more["headers"] = headers
+                    return await self._app._producer.enqueue_later(task, args, kwargs, task._options, more)
             if cursor == b"0":
                 return None
 

@@ -100,7 +100,8 @@ class Server:
 
     def progress(self) -> tuple[int, int]:
         """How many tasks were claimed, and how many completed."""
-        claimed, completed = self.command("HMGET", f"{BASE}stats", "claimed", "completed")
+        claimed = self.command("HGET", f"{BASE}meta", "token")
+        completed = self.command("HGET", f"{BASE}stats", "completed")
         return int(claimed or 0), int(completed or 0)
 
     def workers(self) -> int:

@@ -372,7 +372,13 @@ async def test_a_signed_schedule_is_run_now_by_who_has_no_key(make_app: Callable
         return [*args, kwargs]
 
     await app.schedules.put("by hand", "note", every=3600, args=[1], kwargs={"n": 2})
-    job = await make_app(queue_name=app.queue_name).schedules.run_now("by hand")  # as `ardiq schedule run URL` does
+    other = make_app(queue_name=app.queue_name)  # as `ardiq schedule run URL` makes one
+
+    @other.on_enqueue
+    def trace(call: Any) -> None:
+        call.headers["trace"] = "that would break the signature"
+
+    job = await other.schedules.run_now("by hand")
     assert job is not None
     await drain(app)
     assert (await result_of(job)).value == [1, {"n": 2}]
