@@ -283,6 +283,8 @@ class Line:
             self.mailbox.receive(event[1])
         elif kind == "listening":
             self.mailbox.opened(event[1])
+        elif kind == "closed":
+            self.mailbox.close(event[1])
         else:
             self.on_worker_event(event)
 

@@ -67,9 +67,9 @@ class Inbox:
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> "Inbox":
         """That of the running loop."""
-        inbox = _inboxes.get(loop)
+        inbox = _inboxes.get(id(loop))
         if inbox is None:
-            inbox = _inboxes[loop] = cls(loop)
+            inbox = _inboxes[id(loop)] = cls(loop)
         return inbox
 
     def join(self, hear: Callable[[tuple[Any, ...]], None]) -> int:
@@ -86,12 +86,16 @@ class Inbox:
             self._leave(number)
 
     def _leave(self, number: int) -> None:
-        self._hearers.pop(number, None)
+        hear = self._hearers.pop(number, None)
+        if hear is not None and not self.loop.is_closed():
+            hear(("closed", _closed()))
         if self._hearers or self._closed:
             return
+        if not self.loop.is_closed():
+            self._receive()  # what was told in time
         self._closed = True
-        if _inboxes.get(self.loop) is self:
-            del _inboxes[self.loop]
+        if _inboxes.get(id(self.loop)) is self:
+            del _inboxes[id(self.loop)]
         # The descriptor must leave the loop before it is closed, and is not to wait for the garbage collector.
         if self._watcher is not None:
             self._watcher.join()
@@ -102,7 +106,10 @@ class Inbox:
         if not self.loop.is_closed():
             for answer in self.open.values():
                 if not answer.done():
-                    answer.set_exception(errors.BrokerError("the connection was closed by close()"))
+                    error = _closed()
+                    if type(answer) is Enqueued:
+                        name_unsure(error, [answer.job])
+                    answer.set_exception(error)
 
     def _receive(self) -> None:
         if self._closed:
@@ -141,7 +148,8 @@ class Inbox:
                 log.exception("an event of the server cannot be handled: %r", event[:2])
 
 
-_inboxes: "weakref.WeakValueDictionary[asyncio.AbstractEventLoop, Inbox]" = weakref.WeakValueDictionary()
+# By the id of the loop, which its inbox keeps: the loop itself would be kept by this, and keep its inbox.
+_inboxes: "weakref.WeakValueDictionary[int, Inbox]" = weakref.WeakValueDictionary()
 
 
 def forget_inboxes() -> Any:
@@ -155,6 +163,11 @@ def resolve(answer: "asyncio.Future[Any]", value: Any) -> None:
     """Answer a future unless somebody gave it up."""
     if not answer.done():
         answer.set_result(value)
+
+
+def _closed() -> errors.BrokerError:
+    """The error of a call under way when its queue is closed."""
+    return errors.BrokerError("the connection was closed by close()", maybe_enqueued=True)
 
 
 def refusal(answer: Any) -> Exception | None:

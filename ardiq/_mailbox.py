@@ -1,6 +1,7 @@
 """Waiting for tasks to end: a mailbox at the server, and who waits here for which task."""
 
 import asyncio
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -200,6 +201,16 @@ class Mailbox:
             ttl_ms = max(0, int((wish.until - self._line.loop.time()) * 1000)) + _MARGIN_MS
             asked = self._line.call("await", task_id, name, ttl_ms, self._line.result_ttl_ms)
             asked.add_done_callback(lambda answer, task_id=task_id: self._asked_again(task_id, answer))  # type: ignore[misc]
+
+    def close(self, error: BrokerError) -> None:
+        """Nothing more will come: whoever waits is told so."""
+        waiting: list[asyncio.Future[Any]] = [each for wish in self._wishes.values() for each in wish.waiters]
+        if self._opening is not None:
+            waiting.append(self._opening)
+        for each in waiting:
+            if not each.done():
+                each.set_exception(copy.copy(error))
+                each.exception()  # perhaps nobody awaits it yet, or any more
 
     def _asked_again(self, task_id: str, answer: asyncio.Future[Any]) -> None:
         if answer.cancelled() or task_id not in self._wishes:

@@ -439,6 +439,16 @@ impl Connection {
     pub async fn exchange(&self, cmd: &Cmd) -> Result<Value, Error> {
         self.inner.wire.exchange(cmd).await
     }
+
+    /// The same for many commands at once, with no limit on the time.
+    ///
+    /// # Errors
+    /// [`Error::Broker`] only.
+    pub async fn exchange_all(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Error> {
+        let mut multiplexed = self.inner.wire.multiplexed.clone();
+        let answers = multiplexed.send_packed_commands(commands, 0, commands.len()).await;
+        answers.map_err(|e| Error::broker(format!("the connection broke: {e}"), true))
+    }
 }
 
 /// An error reply as an error.

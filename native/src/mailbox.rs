@@ -27,6 +27,8 @@ const STABLE: Duration = Duration::from_secs(2);
 /// More than so many mailboxes are not blocked on without a pause, of so long for each of them.
 const MANY: usize = 100;
 const PER_MAILBOX: Duration = Duration::from_micros(10);
+/// Mailboxes that are looked into at once.
+const SWEPT: usize = 1000;
 /// Pause between two lines about the same outage.
 const SAY_AGAIN: Duration = Duration::from_secs(2);
 
@@ -39,8 +41,12 @@ pub async fn block_on(connection: &Connection, keys: &[String], block: Duration)
     command.arg("BLPOP").arg(keys).arg(format!("{:.3}", block.as_secs_f64().max(0.001)));
     match tokio::time::timeout(block + GRACE, connection.query(&command)).await {
         Ok(answer) => answer,
-        Err(_) => Err(Error::broker("no answer to a blocking command: the connection is dead", true)),
+        Err(_) => Err(dead()),
     }
+}
+
+fn dead() -> Error {
+    Error::broker("no answer to a blocking command: the connection is dead", true)
 }
 
 /// Hands each message of the mailbox at `key` to `deliver` until the connection fails.
@@ -87,6 +93,27 @@ async fn take(
     tokio::try_join!(gathered, next).map(|((), from)| from)
 }
 
+/// Hands what has gathered in each mailbox to `deliver`.
+async fn sweep<'a>(
+    connection: &Connection,
+    keys: impl Iterator<Item = &'a String>,
+    deliver: impl Fn(&str, &[u8]),
+) -> Result<(), Error> {
+    let keys: Vec<&String> = keys.collect();
+    for keys in keys.chunks(SWEPT) {
+        let mut take = redis::Pipeline::with_capacity(keys.len());
+        for key in keys {
+            take.cmd("LPOP").arg(key).arg(BATCH);
+        }
+        let Ok(taken) = tokio::time::timeout(GRACE, connection.exchange_all(&take)).await else { return Err(dead()) };
+        for (key, messages) in keys.iter().zip(taken?) {
+            let Value::Array(messages) = messages else { continue };
+            messages.iter().filter_map(bytes).for_each(|message| deliver(key, message));
+        }
+    }
+    Ok(())
+}
+
 /// Reads the mailboxes of clients on one connection: those of all queues of a server, or of one slot of a cluster. Each
 /// connection reads mailboxes of its own, `<name>:<generation>`: a half-open one before it may still swallow what is sent
 /// to the old ones.
@@ -103,6 +130,9 @@ struct Mailboxes {
     /// How often one was opened or closed.
     changes: u64,
     is_read: bool,
+    /// A list that the reader blocks on, too: what comes there ends the block. No mailbox, whose messages are also taken
+    /// in other ways.
+    wake: Option<String>,
     /// The reader was told of new ones, and has not looked yet.
     is_told: bool,
 }
@@ -159,24 +189,23 @@ pub async fn listen(dispatcher: Dispatcher, inbox: Arc<Inbox>, name: String, of_
 
 impl Reader {
     async fn join(self: Arc<Self>, mailbox: Mailbox, link: &Link) -> Joined {
-        let (joined, blocked_on) = {
+        let (joined, wake) = {
             let mut mailboxes = self.mailboxes();
             let number = mailboxes.changes;
             mailboxes.changes += 1;
-            let blocked_on = mailboxes.open.values().find(|mailbox| mailbox.generation > 0).map(Mailbox::key);
             mailboxes.open.insert(number, mailbox);
             if !std::mem::replace(&mut mailboxes.is_read, true) {
                 tokio::spawn(self.clone().run(link.clone()));
             }
             let is_told = std::mem::replace(&mut mailboxes.is_told, true);
-            (Joined { reader: self.clone(), number }, blocked_on.filter(|_| !is_told))
+            (Joined { reader: self.clone(), number }, mailboxes.wake.clone().filter(|_| !is_told))
         };
-        if let Some(key) = blocked_on {
-            // An empty message ends the block. Where that fails it ends by itself.
-            let (mut wake, mut expire) = (redis::cmd("RPUSH"), redis::cmd("PEXPIRE"));
-            wake.arg(&key).arg("");
+        if let Some(key) = wake {
+            // Where this fails the block ends by itself.
+            let (mut push, mut expire) = (redis::cmd("RPUSH"), redis::cmd("PEXPIRE"));
+            push.arg(&key).arg("");
             expire.arg(&key).arg(CLIENT_BLOCK.as_millis() as u64);
-            let _ = tokio::join!(link.query(&wake), link.query(&expire));
+            let _ = tokio::join!(link.query(&push), link.query(&expire));
         }
         joined
     }
@@ -228,10 +257,10 @@ impl Reader {
         let mut last: Option<String> = None;
         loop {
             if let Some(open) = self.look(generation, &mut changes) {
-                keys = open.iter().map(|(key, _)| key.clone()).collect();
+                keys = open.iter().map(|(key, _)| key.clone()).chain(self.mailboxes().wake.clone()).collect();
                 inboxes = open.into_iter().collect();
             }
-            if keys.is_empty() {
+            if inboxes.is_empty() {
                 return std::future::pending().await;
             }
             if let Some(at) = last.as_ref().and_then(|last| keys.iter().position(|key| key == last)) {
@@ -239,17 +268,21 @@ impl Reader {
                 keys.rotate_left(at + 1);
             }
             let told = |key: &str, message: &[u8]| {
-                if let Some(inbox) = inboxes.get(key).filter(|_| !message.is_empty()) {
+                if let Some(inbox) = inboxes.get(key) {
                     deliver(inbox, message);
                 }
             };
-            match take(connection, last.as_deref(), &keys, CLIENT_BLOCK, told).await {
+            let first = last.as_deref().filter(|key| inboxes.contains_key(*key));
+            match take(connection, first, &keys, CLIENT_BLOCK, told).await {
                 Ok(from) => last = from,
                 Err(error) => return error,
             }
             // A block on very many costs the server something: what comes meanwhile is read together.
             if keys.len() > MANY {
                 tokio::time::sleep(PER_MAILBOX * keys.len() as u32).await;
+                if let Err(error) = sweep(connection, inboxes.keys(), told).await {
+                    return error;
+                }
             }
         }
     }
@@ -259,6 +292,10 @@ impl Reader {
     fn look(&self, generation: u64, changes: &mut Option<u64>) -> Option<Vec<(String, Arc<Inbox>)>> {
         let mut mailboxes = self.mailboxes();
         mailboxes.is_told = false;
+        if changes.is_none() {
+            let one = mailboxes.open.values().next();
+            mailboxes.wake = one.map(|one| format!("{}:{generation}:wake", one.key()));
+        }
         if changes.replace(mailboxes.changes) == Some(mailboxes.changes) {
             return None;
         }

@@ -172,6 +172,55 @@ async def test_an_app_that_nobody_has_any_more_is_closed(server: Server, watcher
     watcher.command(["DEL", *watcher.command(["KEYS", "ardiq:{collected*"])])
 
 
+async def test_results_of_very_many_queues_come_together(make_app: Callable[..., Ardiq]) -> None:
+    app = make_app()
+    queues = [app.queue(f"{app.queue_name}-{number}") for number in range(3 * QUEUES)]
+    jobs = await asyncio.gather(*(queue.send("work", 1) for queue in queues))
+    # Their mailboxes are opened in the same moment.
+    waits = [asyncio.create_task(job.result(timeout=60)) for job in jobs]
+    lines = [queue._broker.line(asyncio.get_running_loop()) for queue in queues]
+    assert await eventually(lambda: all(line.mailbox._wishes for line in lines), 60)
+    for job in jobs:
+        await job.abort()
+    assert {result.success for result in await asyncio.gather(*waits)} == {False}
+
+
+@pytest.mark.parametrize("is_last", [True, False], ids=["last", "one-of-two"])
+async def test_who_waits_when_a_queue_is_closed_is_told_the_truth(
+    make_app: Callable[..., Ardiq], is_last: bool
+) -> None:
+    app, other = make_app(), make_app()
+    if not is_last:
+        await other.send("work", 0)
+    waiting = asyncio.create_task((await app.send("work", 0)).value())
+    requested = asyncio.create_task(app.ref("work").request(0))
+    mailbox = app._broker.line(asyncio.get_running_loop()).mailbox
+    assert await eventually(lambda: len(mailbox._wishes) == 2)
+    sent = [asyncio.ensure_future(app.send("work", 1)) for _ in range(3)]
+    many = asyncio.ensure_future(app.enqueue_many([app.ref("work").prepare(2)] * 3))
+    await asyncio.sleep(0)  # on their way
+    app._broker.close()
+    answers = await asyncio.wait_for(asyncio.gather(*sent, many, return_exceptions=True), 20)
+    queued = await app.queue_size()
+    certain = 2 + sum(3 if isinstance(answer, list) else not isinstance(answer, BaseException) for answer in answers)
+    unsure = sum(len(answer.unsure) for answer in answers if isinstance(answer, BrokerError))
+    assert certain <= queued <= certain + unsure
+    for wait in (waiting, requested):
+        with pytest.raises(BrokerError, match=r"close\(\)"):
+            await asyncio.wait_for(wait, 20)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed")
+def test_a_loop_that_nobody_closes_is_not_kept(make_app: Callable[..., Ardiq]) -> None:
+    app, loop = make_app(), asyncio.new_event_loop()
+    loop.run_until_complete(app.send("work", 1))
+    gone = weakref.ref(loop)
+    app._broker.close()
+    del loop
+    gc.collect()
+    assert gone() is None
+
+
 def test_loops_and_threads_share_the_connections(make_app: Callable[..., Ardiq], watcher: _core.Core) -> None:
     app = make_app()
     app.send_sync("work", 0)
