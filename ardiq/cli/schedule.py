@@ -79,7 +79,7 @@ def _configure_put(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="start up to so much after its time",
     )
-    parser.add_argument("--coalesce", action="store_true", help="pass over one while the last is unfinished")
+    parser.add_argument("--coalesce", action="store_true", help="pass over one while the last still waits to run")
     unknown_argument(parser)
     parser.add_argument("--missed", choices=MISSED, default="skip", help="what nobody fired in time (default: skip)")
 
