@@ -40,11 +40,12 @@ impl Core {
         Self { hub, base, state: Mutex::new(None) }
     }
 
-    /// The live state of this process. Call it attached to Python.
+    /// The live state of this process. Call it attached to Python. What it fails with becomes an exception at the caller,
+    /// not under the lock: that runs Python, which may let another thread on that waits for the lock.
     ///
     /// # Errors
     /// As [`Hub::enter`].
-    pub fn state(&self) -> PyResult<Arc<State>> {
+    pub fn state(&self) -> Result<Arc<State>, Error> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(state) = state.as_ref().filter(|state| state.is_mine()) {
             return Ok(state.clone());

@@ -38,12 +38,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// A broken connection or no connection; in one line, whatever those below us say of it.
     /// Nobody waits for the answer on this side any more.
     pub fn closed(maybe_sent: bool) -> Self {
         Self::broker("the connection was closed by close()", maybe_sent)
     }
 
+    /// A broken connection or no connection; in one line, whatever those below us say of it.
     pub fn broker(message: impl AsRef<str>, maybe_sent: bool) -> Self {
         let message = message.as_ref().split('\n').map(str::trim).filter(|line| !line.is_empty());
         Self::Broker { message: message.collect::<Vec<_>>().join(", "), maybe_sent }
@@ -65,6 +65,9 @@ impl Error {
     pub fn with_maybe_sent(self, maybe_sent: bool) -> Self {
         match self {
             Self::Broker { message, .. } => Self::Broker { message, maybe_sent },
+            // It refuses a repeat, and says nothing of what was sent before.
+            Self::OutOfMemory(message) if maybe_sent => Self::Broker { message, maybe_sent },
+            Self::Forbidden { message, .. } if maybe_sent => Self::Forbidden { message, maybe_sent },
             other => other,
         }
     }

@@ -329,3 +329,28 @@ def test_a_reply_that_is_cut_in_the_middle_is_told_in_one_line(tmp_path: Path) -
         core.close()
         proxy.close()
         node.kill()
+
+
+async def test_a_repeat_that_is_refused_says_nothing_of_what_was_sent_before(tmp_path: Path) -> None:
+    node = Node(tmp_path / "server", free_port(), {"save": ""})
+    node.start()
+    proxy = Proxy(node.port)
+    app, seen = Ardiq(f"redis://127.0.0.1:{proxy.port}", broker_timeout_ms=30_000), Ardiq(node.url)
+    try:
+        await app.send("work", 0)
+        proxy.delay(2)
+        sent = asyncio.ensure_future(app.send("work", 1))
+        while await seen.queue_size() < 2:
+            await asyncio.sleep(0.01)
+        seen._broker.core.command(["CONFIG", "SET", "maxmemory", "1", "maxmemory-policy", "noeviction"])
+        proxy.cut()  # its answer was on the way
+        proxy.delay(0)
+        with pytest.raises(BrokerError, match="maxmemory") as refused:
+            await sent
+        assert refused.value.maybe_enqueued
+        assert len(refused.value.unsure) == 1
+    finally:
+        app._broker.close()
+        seen._broker.close()
+        proxy.close()
+        node.kill()
