@@ -273,16 +273,20 @@ impl Reader {
                 }
             };
             let first = last.as_deref().filter(|key| inboxes.contains_key(*key));
+            let since = Instant::now();
             match take(connection, first, &keys, CLIENT_BLOCK, told).await {
                 Ok(from) => last = from,
                 Err(error) => return error,
             }
-            // A block on very many costs the server something: what comes meanwhile is read together.
-            if keys.len() > MANY {
-                tokio::time::sleep(PER_MAILBOX * keys.len() as u32).await;
-                if let Err(error) = sweep(connection, inboxes.keys(), told).await {
-                    return error;
-                }
+            if keys.len() <= MANY {
+                continue;
+            }
+            // A block on very many costs the server something: what comes meanwhile is read together, where much does.
+            let pause = PER_MAILBOX * keys.len() as u32;
+            let much = since.elapsed() < pause;
+            tokio::time::sleep(pause).await;
+            if much && let Err(error) = sweep(connection, inboxes.keys(), told).await {
+                return error;
             }
         }
     }
