@@ -146,13 +146,13 @@ async fn a_full_server_takes_no_work_and_lets_it_be_drained() {
     let dispatcher = dispatcher(&server);
     dispatcher.call("enqueue", &ONE).await.unwrap();
     // The library is on the server: loading it counts as adding data.
-    dispatcher.call("purge", &["queued", "none", "1", "0", "0"]).await.unwrap();
+    dispatcher.call("purge", &["queued", "none", "0", "1", "0"]).await.unwrap();
     command(dispatcher.link(), &["CONFIG", "SET", "maxmemory", "1"]).await;
     let refused = dispatcher.call("enqueue", &ONE).await.unwrap_err();
     assert!(matches!(&refused, Error::OutOfMemory(_)), "{refused:?}");
     let refused = dispatcher.call("requeue", &["t1"]).await.unwrap_err();
     assert!(matches!(&refused, Error::OutOfMemory(_)), "{refused:?}");
-    dispatcher.call("purge", &["queued", "default", "10", "0", "0"]).await.unwrap();
+    dispatcher.call("purge", &["queued", "default", "0", "10", "0"]).await.unwrap();
     dispatcher.call("abort", &["t1", "0"]).await.unwrap();
     let counts = dispatcher.call::<&str>("counts", &[]).await.unwrap();
     let Value::Array(counts) = counts else { panic!("{counts:?}") };
