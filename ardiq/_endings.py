@@ -221,8 +221,15 @@ class Endings:
         """Tell the hooks of a failure."""
         assert ending.error is not None
         claim = ending.claim
+        # A turn may take a task again before this loop has read what became of the attempt before.
+        while claim[8] > 1 and not self._closed and self._awaits_answer(claim):
+            await asyncio.sleep(0)
         failure = ErrorContext(claim[2], claim[0], ending.error, claim[8], False)
         await self._tell_hooks(failure, claim, self._telling.get(claim[0]))
+
+    def _awaits_answer(self, claim: Claim) -> bool:
+        """Whether an earlier attempt of the task is unanswered."""
+        return any(each.claim[0] == claim[0] and each.claim[1] < claim[1] for each in self._unanswered.values())
 
     def announce(self, ending: Ending, became: str) -> ErrorContext | None:
         """Count and log what an attempt became; what the `on_error` hooks are to be told, if anything."""

@@ -9,6 +9,7 @@ import pytest
 from helpers import SOON_S, drain, eventually, is_state, result_of, working
 
 from ardiq import Ardiq, ErrorContext, ExecutionContext, TaskContext, current_task
+from ardiq._endings import Endings
 
 fast_retries: dict[str, Any] = {"max_retries": 2, "backoff_ms": 1}
 
@@ -231,6 +232,25 @@ async def test_a_hook_whose_work_is_cancelled_does_not_keep_the_task(app: Ardiq)
     jobs = [await fail.enqueue(), await fail_sync.enqueue()]
     await drain(app)
     assert [(await result_of(job)).value for job in jobs] == ["ValueError('async')", "ValueError('sync')"]
+
+
+async def test_error_hooks_hear_of_attempts_in_order(app: Ardiq, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[int] = []
+    app.on_error(lambda context: tries.append(context.tries))
+    answered = Endings.answered
+
+    def later(self: Endings, *answer: Any) -> None:
+        asyncio.get_running_loop().call_later(0.1, answered, self, *answer)  # a turn took the task first
+
+    monkeypatch.setattr(Endings, "answered", later)
+
+    @app.task(max_retries=1, backoff_ms=1)
+    async def broken() -> None:
+        raise ValueError("x")
+
+    async with working(app):
+        assert not (await result_of(await broken.enqueue())).success
+    assert tries == [1, 2]
 
 
 async def test_error_hooks(app: Ardiq, caplog: pytest.LogCaptureFixture) -> None:
