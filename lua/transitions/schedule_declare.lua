@@ -30,20 +30,22 @@ local function after_silence(versions, now)
   end
 end
 
--- The versions known, in the order in which they came. This one was seen now.
+-- The versions known, in the order in which they came. This one was seen now. A new one came after all others, also
+-- within one millisecond and when the clock went back.
 local function seen(known, version, now)
-  local versions, own = {}, { version, now, now }
+  local versions, first, own_first = {}, now, nil
   for _, entry in ipairs(known) do
     if entry[1] == version then
-      own[2] = entry[2]
+      own_first = entry[2]
     elseif now - entry[3] <= KNOWN_MS then
       versions[#versions + 1] = entry
+      first = math.max(first, entry[2] + 1)
     end
   end
   -- Those that were seen last are kept: forgotten while it runs, one would come back as the newest.
   table.sort(versions, function(x, y) return x[3] > y[3] end)
   while #versions >= MOST do table.remove(versions) end
-  versions[#versions + 1] = own
+  versions[#versions + 1] = { version, own_first or first, now }
   table.sort(versions, function(x, y) return x[2] < y[2] or x[2] == y[2] and x[1] < y[1] end)
   return versions
 end

@@ -77,9 +77,11 @@ class Schedules(Queue):
             return ["nothing"]
         if not start:
             self._forgive_silence()
-        own = self.versions.setdefault(version, Version(self.now, self.now))
+        others = [each for name, each in self.versions.items() if name != version and self._was_seen(each)]
+        came_at = max([self.now, *(each.came_at + 1 for each in others)])
+        own = self.versions.setdefault(version, Version(came_at, self.now))
         own.seen_at = self.now
-        self.versions = {name: each for name, each in self.versions.items() if self.now - each.seen_at <= DAY_MS}
+        self.versions = {name: each for name, each in self.versions.items() if self._was_seen(each)}
         if any(each.came_at > own.came_at and self._runs(each, self.now) for each in self.versions.values()):
             return ["superseded"]
         if version == self.declared_version and not start:
@@ -92,6 +94,9 @@ class Schedules(Queue):
             self.schedule_put(**each)
         self.declared_version, self.declared_names = version, names
         return ["declared", *gone]
+
+    def _was_seen(self, version: Version) -> bool:
+        return self.now - version.seen_at <= DAY_MS
 
     def _runs(self, version: Version, at: int) -> bool:
         return at - version.seen_at <= MINUTE_MS
