@@ -1,0 +1,27 @@
+"""The pages for engineers: what they name exists, and each is found from its index."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DECISIONS = sorted((ROOT / "docs/decisions").glob("0*.md"))
+PAGES = [*DECISIONS, *(page for page in [ROOT / "docs/internals.md", ROOT / "docs/glossary.md"] if page.exists())]
+_PATH = re.compile(r"`((?:ardiq|native|lua|tests|fixtures|docs|bench)/[\w./*-]*)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_path_that_is_named_exists(page: Path) -> None:
+    gone = [path for path in _PATH.findall(page.read_text()) if not any(ROOT.glob(path.rstrip("/")))]
+    assert not gone
+
+
+def test_each_decision_is_in_the_index_and_short() -> None:
+    linked = re.findall(r"^\| \[(\d{4})\]\((\S+)\) \|", (ROOT / "docs/decisions/README.md").read_text(), re.MULTILINE)
+    assert linked == [(page.name[:4], page.name) for page in DECISIONS]
+    for page in DECISIONS:
+        text = page.read_text()
+        assert text.startswith(f"# {page.name[:4]}: ")
+        assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences", "Evidence"]
+        assert len(text.splitlines()) <= 50, page.name
