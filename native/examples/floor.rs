@@ -13,8 +13,8 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use _core::library::Library;
-use _core::protocol::Protocol;
+use _core::lua::library::Library;
+use _core::lua::protocol::Protocol;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 

@@ -1,70 +1,67 @@
 //! Ardiq's carrier: Lua decides, Rust carries, Python speaks.
 //!
-//! | module | owns |
+//! Five rooms by what they may know, each above those it uses: `wire` < `lua` < `call` < `engine` < `python`. A file names
+//! its own room and rooms before it in this order, never one after it (`tests/agreement/test_native.py`).
+//!
+//! | file | owns |
 //! |---|---|
-//! | [`protocol`] | `protocol.json` as values |
-//! | [`library`] | `lua/` composed into one payload |
-//! | [`error`] | the one error enum |
-//! | [`address`] | what a URL says |
-//! | [`connection`] | address to connections; reconnecting |
-//! | [`schema`] | which libraries a server has |
-//! | [`dispatch`] | one call: `FCALL` or `EVALSHA` |
-//! | [`migrate`] | plan, load, verify, prune |
-//! | [`runtime`] | the I/O thread |
-//! | `hub` | what the queues of this process share on their way to one server |
-//! | `core` | what Python holds of one queue |
-//! | [`registry`] | the list of queues at the server |
-//! | [`args`] | arguments of a call, packed |
-//! | [`bridge`] | events for an event loop, and waking it; the classes Python sees |
-//! | [`mailbox`] | reading a mailbox |
-//! | [`producer`] | batching of enqueues |
-//! | [`worker`] | the worker's I/O loop |
-//! | [`observer`] | what a worker does, counted |
-//! | [`stalls`] | event loops that do not turn |
-//! | [`health`] | probes and metrics over HTTP |
+//! | **[`wire`]** | **bytes to and from a server** |
+//! | [`wire::error`] | the one error enum; what error replies mean |
+//! | [`wire::values`] | replies, read as text |
+//! | [`wire::address`] | what a URL says |
+//! | [`wire::connection`] | address to connections; reconnecting; which of several servers |
+//! | **[`lua`]** | **what is embedded of `../lua`** |
+//! | [`lua::protocol`] | `protocol.json` as values |
+//! | [`lua::library`] | `lua/` composed into one payload |
+//! | **[`call`]** | **functions of the library at a server** |
+//! | [`call::args`] | arguments of a call, packed |
+//! | [`call::schema`] | which libraries a server has |
+//! | [`call::dispatch`] | one call: `FCALL` or `EVALSHA`; whether a server is fit for it; waiting for a replica |
+//! | [`call::migrate`] | plan, load, verify, prune |
+//! | **[`engine`]** | **what goes on by itself on the I/O thread** |
+//! | [`engine::events`] | what happened, for an event loop, and waking it |
+//! | [`engine::runtime`] | the I/O thread |
+//! | [`engine::registry`] | the list of queues at the server |
+//! | [`engine::mailbox`] | reading a mailbox |
+//! | [`engine::producer`] | batching of enqueues |
+//! | [`engine::stalls`] | event loops that do not turn |
+//! | [`engine::observer`] | what a worker does, counted |
+//! | [`engine::worker`] | the worker's I/O loop |
+//! | [`engine::health`] | probes and metrics over HTTP |
+//! | [`engine::hub`] | what the queues of this process share on their way to one server |
+//! | **`python`** | **the classes that Python sees; the only place where PyO3 may occur** |
+//! | `python::error` | the exception an error becomes |
+//! | `python::convert` | Python's objects to arguments, replies to Python's objects |
+//! | `python::channel` | `Inbox`, `Channel`: one event loop's side |
+//! | `python::worker` | `Worker`, `Pool` |
+//! | `python::watch` | `Health`, `LoopWatch` |
+//! | `python::core` | `Core`: what Python holds of one queue |
 //!
 //! Without the feature `python` the crate is plain Rust: tests and the bench floor use it so.
 
-pub mod address;
-pub mod connection;
-pub mod dispatch;
-pub mod error;
-pub mod library;
-pub mod migrate;
-pub mod protocol;
-pub mod registry;
-pub mod runtime;
-pub mod schema;
-
-pub mod args;
-pub mod bridge;
-pub mod health;
-pub mod mailbox;
-pub mod observer;
-pub mod producer;
-pub mod stalls;
-pub mod worker;
+pub mod call;
+pub mod engine;
+pub mod lua;
+pub mod wire;
 
 #[cfg(feature = "python")]
-pub mod core;
-#[cfg(feature = "python")]
-pub mod hub;
+pub mod python;
 
 #[cfg(feature = "python")]
 #[pyo3::pymodule]
 mod _core {
     #[pymodule_export]
-    use crate::bridge::{Channel, Health, LoopWatch, Pool, PyInbox, Worker};
+    use crate::python::{
+        Channel, Core, Health, LoopWatch, Pool, PyInbox, Worker, commands, library, migration, script,
+    };
     #[pymodule_export]
-    use crate::core::{Core, commands, library, migration, script};
-    #[pymodule_export]
-    const PROTOCOL: &str = crate::protocol::TEXT;
+    const PROTOCOL: &str = crate::lua::protocol::TEXT;
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");
 
     #[pymodule_init]
     fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
         use pyo3::types::PyModuleMethods;
-        module.add("PROTOCOL_VERSION", crate::protocol::Protocol::get().version)
+        module.add("PROTOCOL_VERSION", crate::lua::protocol::Protocol::get().version)
     }
 }

@@ -22,7 +22,7 @@ OWN_ERRORS = {"ArdiqError", "BadSignature", "BrokerError", "Forbidden", "Library
 # The only functions that Rust may call by itself.
 CARRIED_BY_RUST = {"join", "step", "heartbeat", "leave"}
 # The queries that it makes for its metrics, which must be told while Python is stuck.
-ASKED_BY_RUST = {"health/queue.rs": {"counts", "ages"}}
+ASKED_BY_RUST = {"engine/health/queue.rs": {"counts", "ages"}}
 # Single transitions that `step` is built from: for clients in other languages, and for reading.
 FOR_OTHER_CLIENTS = {"claim", "ack", "retry", "snooze", "bury", "release"}
 

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
-use _core::connection::{Connector, Link, Options};
-use _core::error::Error;
+use _core::wire::connection::{Connector, Link, Options};
+use _core::wire::error::Error;
 use redis::Value;
 
 use super::server::{Server, connector, free_port, link, options};

@@ -1,8 +1,8 @@
-use _core::dispatch::Dispatcher;
-use _core::error::Error;
-use _core::library::{Library, Source};
-use _core::protocol::Protocol;
-use _core::schema::Libraries;
+use _core::call::dispatch::Dispatcher;
+use _core::call::schema::Libraries;
+use _core::lua::library::{Library, Source};
+use _core::lua::protocol::Protocol;
+use _core::wire::error::Error;
 use redis::Value;
 
 use super::server::{Server, link};

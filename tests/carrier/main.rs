@@ -8,7 +8,7 @@ mod server;
 mod tls;
 mod working;
 
-use _core::connection::Link;
+use _core::wire::connection::Link;
 use redis::Value;
 
 const BASE: &str = "ardiq:{test}:";
@@ -17,7 +17,7 @@ async fn command(link: &Link, words: &[&str]) -> Value {
     try_command(link, words).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
 }
 
-async fn try_command(link: &Link, words: &[&str]) -> Result<Value, _core::error::Error> {
+async fn try_command(link: &Link, words: &[&str]) -> Result<Value, _core::wire::error::Error> {
     link.query(redis::cmd(words[0]).arg(&words[1..])).await
 }
 

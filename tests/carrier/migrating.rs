@@ -1,11 +1,11 @@
 use std::time::Duration;
 
-use _core::connection::Link;
-use _core::dispatch::Dispatcher;
-use _core::error::Error;
-use _core::library::Library;
-use _core::migrate::{self, State};
-use _core::schema::Libraries;
+use _core::call::dispatch::Dispatcher;
+use _core::call::migrate::{self, State};
+use _core::call::schema::Libraries;
+use _core::lua::library::Library;
+use _core::wire::connection::Link;
+use _core::wire::error::Error;
 use redis::Value;
 
 use super::server::Server;
@@ -65,7 +65,7 @@ async fn an_unreleased_library_is_replaced_and_a_newer_one_left() {
     let states: Vec<State> = migrate::status(&link, "ardiq").await.unwrap().installed.iter().map(|l| l.state).collect();
     assert_eq!(states, [State::Different, State::Newer]);
 
-    let entry = format!(r#"{{"sha1": "{}", "package": "999.0.0"}}"#, _core::library::sha1(other));
+    let entry = format!(r#"{{"sha1": "{}", "package": "999.0.0"}}"#, _core::lua::library::sha1(other));
     command(&link, &["HSET", "ardiq:schema", "v1", &entry]).await;
     let refused = migrate::apply(&link, "ardiq", None, false).await.unwrap_err();
     assert!(matches!(&refused, Error::Library(text) if text.contains("999.0.0")), "{refused:?}");

@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use _core::args::Args;
-use _core::bridge::{Event, Inbox};
-use _core::connection::{Connector, Link, Options};
-use _core::dispatch::Dispatcher;
-use _core::error::Error;
-use _core::mailbox;
-use _core::producer::{self, Chunk, Outgoing, Pending};
-use _core::protocol::{Function, Protocol};
+use _core::call::args::Args;
+use _core::call::dispatch::Dispatcher;
+use _core::engine::events::{Event, Inbox};
+use _core::engine::mailbox;
+use _core::engine::producer::{self, Chunk, Outgoing, Pending};
+use _core::lua::protocol::{Function, Protocol};
+use _core::wire::connection::{Connector, Link, Options};
+use _core::wire::error::Error;
 use redis::Value;
 use tokio::sync::Notify;
 

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use _core::connection::{Connector, Link, Options};
+use _core::wire::connection::{Connector, Link, Options};
 
 pub struct Server {
     process: Option<Child>,

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use _core::bridge::{Event, Inbox};
-use _core::dispatch::Dispatcher;
-use _core::worker::reply::Claim;
-use _core::worker::slots::Outcomes;
-use _core::worker::{Config, Worker};
+use _core::call::dispatch::Dispatcher;
+use _core::engine::events::{Event, Inbox};
+use _core::engine::worker::reply::Claim;
+use _core::engine::worker::slots::Outcomes;
+use _core::engine::worker::{Config, Worker};
 use redis::Value;
 use tokio::task::JoinHandle;
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use _core::protocol::{Argument, Function, Protocol};
+use _core::lua::protocol::{Argument, Function, Protocol};
 use serde_json::{Map, Value as Json, json};
 
 use crate::server::BASE;

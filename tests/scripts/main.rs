@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use _core::protocol::TEXT;
+use _core::lua::protocol::TEXT;
 use serde_json::{Value as Json, json};
 
 use crate::fixture::{Fixture, folder, names};

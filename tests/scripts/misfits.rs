@@ -1,6 +1,6 @@
 //! Calls that do not fit their declaration in `protocol.json`: too few, too many, of another type.
 
-use _core::protocol::{Argument, Function, Kind, Protocol};
+use _core::lua::protocol::{Argument, Function, Kind, Protocol};
 
 use crate::fixture;
 use crate::server::{BASE, Server};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use _core::protocol::{Function, TEXT};
+use _core::lua::protocol::{Function, TEXT};
 use redis::Value;
 use serde_json::Value as Json;
 

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use _core::connection::{Connector, Link, Options};
-use _core::dispatch::Dispatcher;
-use _core::error::Error;
-use _core::library::Library;
-use _core::protocol::Protocol;
+use _core::call::dispatch::Dispatcher;
+use _core::lua::library::Library;
+use _core::lua::protocol::Protocol;
+use _core::wire::connection::{Connector, Link, Options};
+use _core::wire::error::Error;
 use redis::{Cmd, Pipeline, Value, cmd};
 use serde_json::{Value as Json, json};
 

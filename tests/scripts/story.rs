@@ -6,7 +6,7 @@ use std::fmt::Write;
 use redis::Value;
 use serde_json::Value as Json;
 
-use _core::protocol::TEXT;
+use _core::lua::protocol::TEXT;
 
 use crate::check;
 use crate::fixture::{Call, Fixture, Request, Step, Values, plain};

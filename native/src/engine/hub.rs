@@ -1,0 +1,213 @@
+//! `Hub`: what all queues of this process share on their way to one server: the I/O thread and the connections. Owns when
+//! they start, end and are forgotten; knows no function.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::mem::ManuallyDrop;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::call::dispatch::Dispatcher;
+use crate::engine::mailbox::Reader;
+use crate::engine::registry::Registry;
+use crate::engine::runtime::Runtime;
+use crate::lua::protocol::Protocol;
+use crate::wire::address::Place;
+use crate::wire::connection::{Connector, Link, Options};
+use crate::wire::error::Error;
+
+/// What two queues must have in common to share a hub.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    url: String,
+    /// Of their keys: what is recorded under it is checked once a connection.
+    prefix: String,
+    options: Options,
+    replicated: bool,
+}
+
+// This lock and those of hubs are taken only by threads attached to Python and never across a wait: a thread that forks
+// is attached too, so the child never finds them locked.
+static HUBS: Mutex<Option<HashMap<Key, Weak<Hub>>>> = Mutex::new(None);
+
+/// The way of this process to one server; nothing of it is there before it is used.
+pub struct Hub {
+    /// For others to be made from: what it learned itself would be another process's after a fork.
+    connector: Connector,
+    replicated: bool,
+    live: Mutex<Option<Live>>,
+}
+
+/// What lives between two forks, and how many queues use it.
+struct Live {
+    running: Arc<Running>,
+    queues: usize,
+}
+
+/// The runtime and the connections on it. In a forked child nothing of it may be touched, so there it is not even
+/// dropped.
+pub struct Running {
+    runtime: ManuallyDrop<Runtime>,
+    dispatcher: ManuallyDrop<Dispatcher>,
+    registry: ManuallyDrop<Arc<Registry>>,
+    reader: ManuallyDrop<Arc<Reader>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.runtime.is_mine() {
+            // SAFETY: none is used after this: `self` is being dropped.
+            unsafe {
+                ManuallyDrop::drop(&mut self.runtime);
+                ManuallyDrop::drop(&mut self.dispatcher);
+                ManuallyDrop::drop(&mut self.registry);
+                ManuallyDrop::drop(&mut self.reader);
+            }
+        }
+    }
+}
+
+impl Hub {
+    /// That of this process for such queues.
+    ///
+    /// # Errors
+    /// As [`Connector::new`].
+    pub fn shared(url: &str, prefix: &str, options: Options, replicated: bool) -> Result<Arc<Self>, Error> {
+        let key = Key { url: url.to_owned(), prefix: prefix.to_owned(), options, replicated };
+        let mut hubs = lock(&HUBS);
+        let hubs = hubs.get_or_insert_default();
+        if let Some(hub) = hubs.get(&key).and_then(Weak::upgrade) {
+            return Ok(hub);
+        }
+        let hub = Arc::new(Self::new(Connector::new(url, options)?, replicated));
+        hubs.retain(|_, hub| hub.strong_count() > 0);
+        hubs.insert(key, Arc::downgrade(&hub));
+        Ok(hub)
+    }
+
+    /// One to the server at `place` and no other.
+    pub fn only(&self, place: Place) -> Arc<Self> {
+        Arc::new(Self::new(self.connector.only(place), false))
+    }
+
+    fn new(connector: Connector, replicated: bool) -> Self {
+        Self { connector, replicated, live: Mutex::new(None) }
+    }
+
+    pub fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// Enters a queue; starts the runtime when there is none or when it is that of the parent process. Call it attached
+    /// to Python.
+    ///
+    /// # Errors
+    /// As [`Runtime::start`].
+    pub fn enter(&self, base: &str) -> Result<State, Error> {
+        let mut live = lock(&self.live);
+        if live.as_ref().is_some_and(|live| !live.running.runtime.is_mine()) {
+            // Not dropped: the count of its `Arc` may be off by what other threads held.
+            std::mem::forget(live.take());
+        }
+        let live = match &mut *live {
+            Some(live) => live,
+            none => {
+                let link = Link::new(self.connector.another());
+                let registry = ManuallyDrop::new(Arc::new(Registry::new(link.clone(), Protocol::of_base(base).0)));
+                let dispatcher = Dispatcher::new(link, base);
+                let dispatcher = if self.replicated { dispatcher.replicated() } else { dispatcher };
+                let runtime = ManuallyDrop::new(Runtime::start()?);
+                let dispatcher = ManuallyDrop::new(dispatcher);
+                let running = Running { runtime, dispatcher, registry, reader: ManuallyDrop::default() };
+                none.insert(Live { running: Arc::new(running), queues: 0 })
+            }
+        };
+        live.queues += 1;
+        let dispatcher = ManuallyDrop::new(live.running.dispatcher.on(base));
+        Ok(State { running: live.running.clone(), dispatcher, closed: ManuallyDrop::new(watch::Sender::new(false)) })
+    }
+
+    /// A queue is done with: what it has under way ends. Gives what is to be stopped when it was the last one.
+    pub fn leave(&self, state: &State) -> Option<Arc<Running>> {
+        if !state.is_mine() || state.closed.send_replace(true) {
+            return None;
+        }
+        let mut live = lock(&self.live);
+        let current = live.as_mut().filter(|live| Arc::ptr_eq(&live.running, &state.running))?;
+        current.queues -= 1;
+        if current.queues > 0 {
+            return None;
+        }
+        live.take().map(|live| live.running)
+    }
+}
+
+impl Running {
+    /// Ends the thread and the connections, and waits for that no longer than `timeout`.
+    pub fn stop(&self, timeout: Duration) {
+        self.registry.wait(timeout);
+        self.runtime.stop(timeout);
+    }
+}
+
+/// One queue on its hub, until it is closed or the process forks. In a forked child nothing of it may be touched.
+pub struct State {
+    running: Arc<Running>,
+    dispatcher: ManuallyDrop<Dispatcher>,
+    closed: ManuallyDrop<watch::Sender<bool>>,
+}
+
+impl State {
+    /// Whether this process made it.
+    pub fn is_mine(&self) -> bool {
+        self.running.runtime.is_mine()
+    }
+
+    pub fn dispatcher(&self) -> Dispatcher {
+        Dispatcher::clone(&self.dispatcher)
+    }
+
+    /// Who reads the mailboxes of all queues.
+    pub fn reader(&self) -> Arc<Reader> {
+        Arc::clone(&self.running.reader)
+    }
+
+    /// Makes the queue known at the server, without waiting for it.
+    pub fn register(&self) {
+        let registry = &self.running.registry;
+        if registry.add(Protocol::of_base(self.dispatcher.base()).1) {
+            self.running.runtime.spawn(Arc::clone(registry).tell());
+        }
+    }
+
+    /// Runs `future` on the runtime's thread until the queue is closed.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        let mut closed = self.closed.subscribe();
+        let running = async move {
+            tokio::select! {
+                () = future => {}
+                _ = closed.wait_for(|closed| *closed) => {}
+            }
+        };
+        self.running.runtime.spawn(running).abort_handle()
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if self.is_mine() {
+            // SAFETY: neither is used after this: `self` is being dropped.
+            unsafe {
+                ManuallyDrop::drop(&mut self.dispatcher);
+                ManuallyDrop::drop(&mut self.closed);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

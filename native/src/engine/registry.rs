@@ -1,0 +1,101 @@
+//! The list of queues at the server: who uses a queue makes it known there, without waiting for it.
+//!
+//! Owns: which names are still to be told, and when it is tried again. Must not know: what the list is for.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::lua::protocol::Protocol;
+use crate::wire::connection::Link;
+use crate::wire::error::Error;
+
+/// Names that one command tells at most.
+const MOST: usize = 1000;
+/// How long it is waited for a connection before one is looked for.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// The queues of one prefix that this process uses.
+pub struct Registry {
+    link: Link,
+    key: String,
+    waiting: Mutex<Waiting>,
+    told: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    names: BTreeSet<String>,
+    /// Somebody tells them, or waits until that can be done.
+    is_served: bool,
+    /// A command is under way.
+    is_sent: bool,
+}
+
+impl Registry {
+    pub fn new(link: Link, prefix: &str) -> Self {
+        let key = Protocol::get().shared_key("queues", prefix);
+        Self { link: link.for_key(&key), key, waiting: Mutex::default(), told: Condvar::new() }
+    }
+
+    /// Adds a queue; whether somebody should [`tell`](Self::tell) the server now.
+    #[must_use]
+    pub fn add(&self, name: &str) -> bool {
+        let mut waiting = self.waiting();
+        waiting.names.insert(name.to_owned());
+        waiting.is_sent |= !waiting.is_served;
+        !std::mem::replace(&mut waiting.is_served, true)
+    }
+
+    /// Tells the server, with as much patience as it takes.
+    pub async fn tell(self: Arc<Self>) {
+        while let Some(names) = self.next() {
+            let mut add = redis::cmd("SADD");
+            add.arg(&self.key).arg(&names);
+            // A user that may not do this does without; what else was refused is not for us to mend.
+            if let Err(Error::Broker { .. }) = self.link.query(&add).await {
+                self.put_back(names);
+                self.connected().await;
+            }
+        }
+    }
+
+    /// Blocks until nothing is on its way to the server, or the time is over.
+    pub fn wait(&self, timeout: Duration) {
+        let waited = self.told.wait_timeout_while(self.waiting(), timeout, |waiting| waiting.is_sent);
+        drop(waited);
+    }
+
+    async fn connected(&self) {
+        loop {
+            let _ = tokio::time::timeout(LOOK_AGAIN, self.link.made()).await;
+            if self.link.is_connected() {
+                return;
+            }
+        }
+    }
+
+    fn next(&self) -> Option<BTreeSet<String>> {
+        let mut waiting = self.waiting();
+        let names: BTreeSet<_> = waiting.names.iter().take(MOST).cloned().collect();
+        waiting.names.retain(|name| !names.contains(name));
+        waiting.is_sent = !names.is_empty();
+        if names.is_empty() {
+            waiting.is_served = false;
+            self.told.notify_all();
+            return None;
+        }
+        Some(names)
+    }
+
+    fn put_back(&self, names: BTreeSet<String>) {
+        let mut waiting = self.waiting();
+        waiting.names.extend(names);
+        waiting.is_sent = false;
+        self.told.notify_all();
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

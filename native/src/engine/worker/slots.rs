@@ -1,0 +1,464 @@
+//! What this worker holds; below, in `next`, what to do with it next.
+//!
+//! Owns: the accounting of held and started tasks, the outcomes that wait to be sent, and every decision
+//! of the loop that needs no connection. Must not know: connections, Python, what an outcome means; the
+//! one outcome it makes itself is `release`.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::lanes::Lanes;
+use super::pool::Seat;
+use super::prefetch::{BATCH, Prefetch};
+use super::reply::{Claim, Reply};
+use crate::call::args::Args;
+
+mod next;
+
+pub use next::Next;
+
+/// Fields of an outcome in a step.
+pub const OUTCOME_FIELDS: usize = 6;
+/// The one outcome of which Python hears no more, unless it is refused.
+pub const COMPLETE: &[u8] = b"complete";
+/// After a claim the next step may wait that long: the tasks just claimed may be settled with it.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// A due time is never waited for in steps shorter than this.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Working,
+    /// Claims no more; ends when what was started is settled.
+    Draining,
+    Ended,
+}
+
+/// Whether the loop waits, and for what it is to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    No,
+    /// For a full batch of outcomes, or for tasks to become scarce.
+    ForBatch,
+    ForAnything,
+}
+
+/// The threads that outlast the task of one token: several, where a middleware called it again.
+#[derive(Default)]
+struct Overstay {
+    /// Below 0: one had ended before it was known to run on.
+    threads: isize,
+    /// Whether the task itself is settled.
+    settled: bool,
+}
+
+/// Outcomes of started tasks.
+#[derive(Default)]
+pub struct Outcomes {
+    /// `OUTCOME_FIELDS` each.
+    pub records: Args,
+    /// Run time of all of them.
+    pub run_ms: i64,
+}
+
+/// Tasks that are held and not started, in the order of their claims.
+struct Queue {
+    claims: VecDeque<Claim>,
+    /// When somebody last asked for tasks.
+    asked: Instant,
+}
+
+pub struct Slots {
+    pub phase: Phase,
+    concurrency: usize,
+    /// Where other queues of this process share the slots.
+    seat: Option<Seat>,
+    /// The event loop left tasks here for want of slots, or does not come for them.
+    starved: bool,
+    thread_tasks: HashSet<Vec<u8>>,
+    /// For the event loop.
+    tasks: Queue,
+    /// For the threads.
+    thread_tasks_held: Queue,
+    /// Threads that wait for a task.
+    pub waiting_threads: usize,
+    started: usize,
+    /// Threads that cannot be stopped and outlast their task, by its token.
+    overstaying: HashMap<i64, Overstay>,
+    /// Slots of tasks that are settled, and of which somebody is still told.
+    occupied: usize,
+    outbox: Args,
+    pub prefetch: Prefetch,
+    lanes: Lanes,
+    /// The last step left ready work behind.
+    more: bool,
+    /// Something happened that a step must follow.
+    pub woken: bool,
+    /// When to step although nothing happened.
+    look_at: Option<Instant>,
+    /// Whoever gives the loop what it waits for wakes it.
+    waiting: Waiting,
+    /// Until when outcomes gather.
+    gather_until: Option<Instant>,
+    /// When, by this machine's clock, the server may take this worker for dead.
+    lease_ends: Option<Instant>,
+    /// Tasks were not handed out because the lease may be over.
+    withheld: bool,
+    /// The event loop did not come for its tasks: none are claimed until it does.
+    stalled: bool,
+    /// The highest token of any claim so far.
+    last_token: i64,
+    /// What [`Claim::token`] is above the server's. A server that lost its data gives its tokens out anew, while
+    /// threads and tasks of before may still run: each session's are shifted above all of those before.
+    shift: i64,
+}
+
+impl Slots {
+    pub fn new(
+        concurrency: usize,
+        prefetch: Option<usize>,
+        thread_tasks: HashSet<Vec<u8>>,
+        lanes: Lanes,
+        seat: Option<Seat>,
+        now: Instant,
+    ) -> Self {
+        let queue = || Queue { claims: VecDeque::new(), asked: now };
+        Self {
+            phase: Phase::Working,
+            concurrency,
+            seat,
+            starved: false,
+            thread_tasks,
+            tasks: queue(),
+            thread_tasks_held: queue(),
+            waiting_threads: 0,
+            started: 0,
+            overstaying: HashMap::new(),
+            occupied: 0,
+            outbox: Args::default(),
+            prefetch: Prefetch::new(prefetch, now),
+            lanes,
+            more: false,
+            woken: true,
+            look_at: None,
+            waiting: Waiting::No,
+            gather_until: None,
+            lease_ends: None,
+            withheld: false,
+            stalled: false,
+            last_token: 0,
+            shift: 0,
+        }
+    }
+
+    /// Up to `limit` tasks for the event loop to start now; whether to wake the I/O loop.
+    pub fn take(&mut self, limit: usize, now: Instant) -> (Vec<Claim>, bool) {
+        self.tasks.asked = now;
+        let came_back = std::mem::take(&mut self.stalled);
+        let wanted = limit.min(self.tasks.claims.len());
+        let count = self.start(wanted, now);
+        self.starved = count < wanted;
+        let claims = self.tasks.claims.drain(..count).collect();
+        (claims, if came_back { self.wake() } else { self.wake_for_batch() })
+    }
+
+    /// One task for a thread to start now; whether to wake the I/O loop.
+    pub fn take_for_thread(&mut self, now: Instant) -> (Option<Claim>, bool) {
+        self.thread_tasks_held.asked = now;
+        let wanted = self.thread_tasks_held.claims.len().min(1);
+        if self.start(wanted, now) == 0 {
+            return (None, false);
+        }
+        (self.thread_tasks_held.claims.pop_front(), self.wake_for_batch())
+    }
+
+    /// Fills up to `wanted` slots; how many.
+    fn start(&mut self, wanted: usize, now: Instant) -> usize {
+        let mut count = wanted.min(self.free(now));
+        if let Some(seat) = &self.seat {
+            count = seat.take(count);
+        }
+        self.started += count;
+        count
+    }
+
+    /// Tells the other queues of this process what this one uses and could use.
+    pub fn tell(&self) {
+        if let Some(seat) = &self.seat {
+            let used = self.used();
+            match self.phase {
+                Phase::Working if self.more => seat.tell(used, usize::MAX),
+                Phase::Working => seat.tell(used, used + self.held()),
+                Phase::Draining => seat.tell(used, used),
+                Phase::Ended => seat.tell(0, 0),
+            }
+        }
+    }
+
+    /// Whether to call the event loop: for tasks that it left here and may start now, because a thread or another queue
+    /// of this process gave a slot back, or because it did not come.
+    pub fn calls_loop(&mut self) -> bool {
+        let calls = self.starved && self.room() > 0;
+        self.starved &= !calls;
+        calls && (self.has_tasks() || self.stalled)
+    }
+
+    /// Slots that may be filled now: none while the server may have given away what is held here.
+    fn free(&mut self, now: Instant) -> usize {
+        if self.phase != Phase::Working {
+            return 0;
+        }
+        if self.lease_ends.is_none_or(|end| now >= end) {
+            self.withheld = true;
+            return 0;
+        }
+        self.room()
+    }
+
+    /// Slots that neither a task nor a thread that was left behind takes, nor another queue of this process.
+    fn room(&self) -> usize {
+        let own = self.concurrency.saturating_sub(self.used());
+        self.seat.as_ref().map_or(own, |seat| own.min(seat.room()))
+    }
+
+    /// Slots that are not free.
+    fn used(&self) -> usize {
+        self.started + self.left_behind() + self.occupied
+    }
+
+    /// How many threads run on although nobody waits for them. Each keeps a slot.
+    pub fn left_behind(&self) -> usize {
+        self.overstaying.values().map(|stay| usize::try_from(stay.threads).unwrap_or(0)).sum()
+    }
+
+    /// A thread runs on although its task was, or will be, settled; or it has ended. Both are said, in either order.
+    /// Whether to wake the I/O loop.
+    pub fn overstay(&mut self, token: i64, runs_on: bool) -> bool {
+        let stay = self.overstaying.entry(token).or_default();
+        stay.threads += if runs_on { 1 } else { -1 };
+        if stay.threads == 0 {
+            if stay.settled {
+                self.lanes.gone(token);
+            }
+            self.overstaying.remove(&token);
+        }
+        !runs_on && self.wake()
+    }
+
+    /// Tasks have ended; whether to wake the I/O loop.
+    pub fn settle(&mut self, outcomes: Outcomes) -> bool {
+        let count = outcomes.records.len() / OUTCOME_FIELDS;
+        self.stalled = false;
+        self.started = self.started.saturating_sub(count);
+        self.prefetch.completed(count, outcomes.run_ms);
+        if self.lanes.is_limited() || !self.overstaying.is_empty() {
+            for token in outcomes.records.iter().skip(1).step_by(OUTCOME_FIELDS) {
+                number(token).into_iter().for_each(|token| self.settled_token(token));
+            }
+        }
+        self.outbox.append_all(outcomes.records);
+        self.seat.iter().for_each(Seat::busy);
+        self.tell();
+        self.wake_for_batch()
+    }
+
+    /// What the server calls `token`; 0, which no attempt has, if the lease that it was held under is lost.
+    pub fn lease_token(&self, token: i64) -> i64 {
+        (token - self.shift).max(0)
+    }
+
+    /// What this process calls the attempt of that lease token; nothing where its lease was lost before.
+    pub fn token(&self, lease_token: &[u8]) -> Option<i64> {
+        number(lease_token).filter(|token| *token > 0).map(|token| token.saturating_add(self.shift))
+    }
+
+    /// A slot is taken by something that is no task any more, or given back; whether to wake the I/O loop.
+    pub fn occupy(&mut self, takes: bool) -> bool {
+        self.occupied = if takes { self.occupied + 1 } else { self.occupied.saturating_sub(1) };
+        self.tell();
+        !takes && self.wake()
+    }
+
+    fn settled_token(&mut self, token: i64) {
+        match self.overstaying.get_mut(&token) {
+            Some(stay) => stay.settled = true,
+            None => self.lanes.gone(token),
+        }
+    }
+
+    /// The task of that lease token is asked to stop: if it was not started, it goes back, which carries the wish out.
+    /// Its token if it was not one of those, and whether to wake the I/O loop.
+    pub fn abort(&mut self, lease_token: i64) -> (Option<i64>, bool) {
+        let token = lease_token.saturating_add(self.shift);
+        let mut found = false;
+        for queue in [&mut self.tasks, &mut self.thread_tasks_held] {
+            if let Some(at) = queue.claims.iter().position(|claim| claim.token == token) {
+                queue.claims.remove(at).iter().for_each(|claim| release(&mut self.outbox, &mut self.lanes, claim));
+                found = true;
+            }
+        }
+        ((!found).then_some(token), found && self.wake())
+    }
+
+    /// Whether more may be claimed of each lane; nothing where no lane has a limit.
+    pub fn open_lanes(&self) -> Option<Vec<bool>> {
+        self.lanes.is_limited().then(|| self.lanes.open().collect())
+    }
+
+    /// Claim no more; whether to wake the I/O loop.
+    pub fn drain(&mut self) -> bool {
+        if self.phase == Phase::Working {
+            self.phase = Phase::Draining;
+        }
+        self.wake()
+    }
+
+    /// Something happened that a step must follow; whether to wake the I/O loop.
+    pub fn poke(&mut self) -> bool {
+        self.woken = true;
+        self.wake()
+    }
+
+    fn wake(&mut self) -> bool {
+        std::mem::replace(&mut self.waiting, Waiting::No) != Waiting::No
+    }
+
+    /// As [`wake`](Self::wake), unless the loop waits for more than there is.
+    fn wake_for_batch(&mut self) -> bool {
+        let wait_on = self.waiting == Waiting::ForBatch && self.settled() < BATCH && self.is_well_supplied();
+        !wait_on && self.wake()
+    }
+
+    /// Whether so much is held, and so quickly used up, that the next step can wait for a full batch.
+    fn is_well_supplied(&self) -> bool {
+        let target = self.prefetch.target();
+        self.phase == Phase::Working && target >= BATCH && self.held() > target / 2
+    }
+
+    fn settled(&self) -> usize {
+        self.outbox.len() / OUTCOME_FIELDS
+    }
+
+    pub fn held(&self) -> usize {
+        self.tasks.claims.len() + self.thread_tasks_held.claims.len()
+    }
+
+    /// A step was answered; the news there is for Python.
+    pub fn accept(&mut self, reply: &mut Reply, now: Instant) -> News {
+        let claimed = reply.claims.len();
+        self.more = reply.more;
+        self.look_at = match (claimed, reply.more) {
+            (_, true) => None,
+            (0, false) if reply.wait_ms < 0 => None,
+            (0, false) => Some(now + Duration::from_millis(reply.wait_ms.unsigned_abs()).max(SHORTEST_WAIT)),
+            // Only a step that claims nothing tells when the next task falls due.
+            (_, false) => Some(now + LOOK_AGAIN),
+        };
+        let before = self.tasks.claims.len();
+        for mut claim in reply.claims.drain(..) {
+            claim.token = claim.token.saturating_add(self.shift);
+            self.last_token = self.last_token.max(claim.token);
+            self.lanes.claimed(&claim);
+            if self.thread_tasks.contains(&claim.name) {
+                self.thread_tasks_held.claims.push_back(claim);
+            } else {
+                self.tasks.claims.push_back(claim);
+            }
+        }
+        self.tell();
+        let nothing_held = self.held() + self.started == 0 && self.outbox.is_empty();
+        News {
+            tasks: before == 0 && !self.tasks.claims.is_empty(),
+            threads: self.threads_to_wake(),
+            idle: claimed == 0 && !reply.more && nothing_held,
+        }
+    }
+
+    /// The server has renewed the lease; whether tasks were withheld that may be started now.
+    pub fn renewed(&mut self, until: Instant) -> bool {
+        self.lease_ends = Some(self.lease_ends.map_or(until, |end| end.max(until)));
+        std::mem::take(&mut self.withheld) && self.held() > 0
+    }
+
+    /// Tasks that were started and are not settled.
+    pub fn started(&self) -> usize {
+        self.started
+    }
+
+    /// When, by this machine's clock, the server may take this worker for dead; nothing where it has no lease.
+    pub fn lease_ends(&self) -> Option<Instant> {
+        self.lease_ends
+    }
+
+    /// Whether the server may have taken this worker for dead.
+    pub fn lease_is_over(&self, now: Instant) -> bool {
+        self.lease_ends.is_none_or(|end| now >= end)
+    }
+
+    /// The lease is lost: what is held belongs to others, and outcomes that wait would be refused. The highest
+    /// token that is void. What was started is settled later, as stale: its token is no longer the one.
+    pub fn lose(&mut self) -> i64 {
+        for queue in [&mut self.tasks, &mut self.thread_tasks_held] {
+            queue.claims.drain(..).for_each(|claim| self.lanes.gone(claim.token));
+        }
+        self.outbox = Args::default();
+        self.lease_ends = None;
+        self.more = false;
+        self.woken = true;
+        self.look_at = None;
+        self.tell();
+        self.shift = self.last_token;
+        self.last_token
+    }
+
+    /// Whether there is something for the event loop to start.
+    pub fn has_tasks(&self) -> bool {
+        !self.tasks.claims.is_empty()
+    }
+
+    /// The loop is about to wait.
+    pub fn listen(&mut self) {
+        self.waiting = Waiting::ForAnything;
+    }
+
+    /// How many of the waiting threads have a task to start and a slot for it.
+    pub fn threads_to_wake(&self) -> usize {
+        self.waiting_threads.min(self.thread_tasks_held.claims.len()).min(self.room())
+    }
+
+    /// Whether everything that was started has been settled; if not, settling wakes the I/O loop.
+    pub fn is_quiet(&mut self) -> bool {
+        if self.started > 0 {
+            self.listen();
+        }
+        self.started == 0
+    }
+}
+
+/// What an answered step means for Python.
+#[derive(Debug, PartialEq, Eq)]
+pub struct News {
+    /// The event loop has tasks where it had none.
+    pub tasks: bool,
+    /// How many of the waiting threads may go on.
+    pub threads: usize,
+    /// Nothing is ready, nothing is held, everything is settled.
+    pub idle: bool,
+}
+
+fn number(digits: &[u8]) -> Option<i64> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn release(outbox: &mut Args, lanes: &mut Lanes, claim: &Claim) {
+    lanes.gone(claim.token);
+    outbox.push(&claim.id);
+    outbox.push_int(claim.token);
+    outbox.push("release");
+    outbox.push_int(0);
+    outbox.push("");
+    outbox.push("");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! What to do next with what this worker holds.
+//!
+//! Owns: whether to step now, with which outcomes and for how many tasks, to wait or to leave; what goes back unstarted.
+//! Must not know: how what is held comes and goes.
+
+use std::time::{Duration, Instant};
+
+use super::super::prefetch::{BATCH, STEP_BYTES, STEP_RECORDS};
+use super::{OUTCOME_FIELDS, Phase, Queue, Seat, Slots, Waiting, number, release};
+use crate::call::args::Args;
+
+/// What lies here longer and cannot be started goes back for others.
+pub(super) const HELD_TOO_LONG: Duration = Duration::from_millis(500);
+/// While there is plenty to start, outcomes gather that long for a full batch.
+pub(super) const GATHER: Duration = Duration::from_millis(2);
+
+/// What the loop is to do.
+#[derive(Debug, PartialEq)]
+pub enum Next {
+    Step {
+        outcomes: Args,
+        want: usize,
+        /// The lanes to claim from, where that changes from step to step.
+        lanes: Option<String>,
+    },
+    Wait {
+        until: Option<Instant>,
+        /// Whether to block on the wake lists meanwhile.
+        block: bool,
+    },
+    /// Everything is settled and nothing is to be claimed any more.
+    Leave,
+}
+
+impl Slots {
+    /// What the loop is to do now.
+    pub fn next(&mut self, now: Instant) -> Next {
+        self.waiting = Waiting::No;
+        if self.phase == Phase::Working {
+            self.release_stuck(now);
+        } else {
+            self.release_all();
+        }
+        self.tell();
+        let want = self.want();
+        let looks = want > 0 || self.is_owed();
+        let due = looks && self.look_at.is_some_and(|at| now >= at);
+        let useful = self.settled() > 0 || (want > 0 && self.more);
+        if self.woken || due || (useful && !self.gathers(now)) {
+            self.woken = false;
+            self.look_at = None;
+            self.gather_until = None;
+            let lanes = self.lanes.is_limited().then(|| self.lanes.to_json());
+            return Next::Step { outcomes: self.outcomes(), want, lanes };
+        }
+        if self.phase != Phase::Working && self.started == 0 {
+            return Next::Leave;
+        }
+        self.waiting = if self.gather_until.is_some() { Waiting::ForBatch } else { Waiting::ForAnything };
+        let look_at = self.look_at.filter(|_| looks);
+        let until = [self.gather_until, look_at, self.tasks.stuck_at(), self.thread_tasks_held.stuck_at()];
+        Next::Wait { until: until.into_iter().flatten().min(), block: looks && !self.more }
+    }
+
+    /// Whether the next step waits for a full batch of outcomes.
+    fn gathers(&mut self, now: Instant) -> bool {
+        if self.settled() >= BATCH || !self.is_well_supplied() {
+            return false;
+        }
+        now < *self.gather_until.get_or_insert(now + GATHER)
+    }
+
+    /// How many tasks to claim.
+    fn want(&self) -> usize {
+        if self.phase != Phase::Working || self.stalled {
+            return 0;
+        }
+        if self.used() - self.started >= self.concurrency {
+            return 0;
+        }
+        let room = self.concurrency + self.prefetch.target();
+        let mut room = room.saturating_sub(self.held() + self.used()).min(self.prefetch.most_claims());
+        if let Some(seat) = &self.seat {
+            room = room.min((seat.room() + self.prefetch.target()).saturating_sub(self.held()));
+        }
+        self.lanes.room().map_or(room, |of_lanes| room.min(of_lanes))
+    }
+
+    /// Whether to look for work although there is no room for it: others must know of it to leave some.
+    fn is_owed(&self) -> bool {
+        self.phase == Phase::Working && !self.stalled && self.seat.as_ref().is_some_and(Seat::is_owed)
+    }
+
+    /// As many outcomes as one step carries, with the server's tokens.
+    fn outcomes(&mut self) -> Args {
+        let waiting = self.next_outcomes();
+        if self.shift == 0 {
+            return waiting;
+        }
+        let mut outcomes = Args::default();
+        let fields: Vec<&[u8]> = waiting.iter().collect();
+        for outcome in fields.chunks_exact(OUTCOME_FIELDS) {
+            outcomes.push(outcome[0]);
+            outcomes.push_int(number(outcome[1]).map_or(0, |token| self.lease_token(token)));
+            outcome[2..].iter().for_each(|field| outcomes.push(field));
+        }
+        outcomes
+    }
+
+    fn next_outcomes(&mut self) -> Args {
+        let most = STEP_RECORDS * OUTCOME_FIELDS;
+        if self.outbox.len() <= most && self.outbox.bytes() <= STEP_BYTES {
+            return std::mem::take(&mut self.outbox);
+        }
+        let mut count = OUTCOME_FIELDS;
+        while count + OUTCOME_FIELDS <= self.outbox.len().min(most)
+            && self.outbox.bytes_of(count + OUTCOME_FIELDS) <= STEP_BYTES
+        {
+            count += OUTCOME_FIELDS;
+        }
+        let mut outcomes = Args::default();
+        outcomes.append_range(&self.outbox, 0, count);
+        self.outbox.remove_front(count);
+        outcomes
+    }
+
+    /// Give back what lies here and cannot be started soon: all slots are taken, or nobody comes for it.
+    fn release_stuck(&mut self, now: Instant) {
+        let full = self.room() == 0;
+        let mut stuck = |queue: &mut Queue| {
+            let too_long = |at: Instant| now.duration_since(at) >= HELD_TOO_LONG;
+            let unattended = too_long(queue.asked);
+            let mut released = false;
+            while (full || unattended) && queue.claims.front().is_some_and(|claim| too_long(claim.received)) {
+                queue.claims.pop_front().iter().for_each(|claim| release(&mut self.outbox, &mut self.lanes, claim));
+                released = true;
+            }
+            (released, unattended)
+        };
+        let (from_loop, loop_unattended) = stuck(&mut self.tasks);
+        let (from_threads, _) = stuck(&mut self.thread_tasks_held);
+        if from_loop || from_threads {
+            self.prefetch.reset();
+        }
+        if from_loop && loop_unattended && !full {
+            (self.stalled, self.starved) = (true, true);
+        }
+    }
+
+    fn release_all(&mut self) {
+        for queue in [&mut self.tasks, &mut self.thread_tasks_held] {
+            queue.claims.drain(..).for_each(|claim| release(&mut self.outbox, &mut self.lanes, &claim));
+        }
+    }
+}
+
+impl Queue {
+    /// When what lies here may have to be given back.
+    fn stuck_at(&self) -> Option<Instant> {
+        self.claims.front().map(|claim| claim.received.max(self.asked) + HELD_TOO_LONG)
+    }
+}

@@ -1,0 +1,183 @@
+//! One step after the other: outcomes out, claims in, one under way at a time.
+//!
+//! Owns: the number of the step and its repetition until it is answered. Must not know: what to send and
+//! when; [`slots`](super::slots) decides that.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use redis::Value;
+
+use super::Shared;
+use super::reply::{Answer, Reply};
+use super::session::{End, Session, is_hopeless};
+use super::slots::{COMPLETE, Next, OUTCOME_FIELDS, Phase};
+use crate::call::args::Args;
+use crate::engine::events::{Event, Level};
+use crate::lua::protocol::Protocol;
+use crate::wire::connection::Backoff;
+
+impl Session {
+    pub async fn steps(&self) -> End {
+        let shared = &self.shared;
+        let (mut seq, mut unblocked) = (0, false);
+        loop {
+            shared.offer();
+            let next = shared.slots().next(Instant::now());
+            match next {
+                Next::Step { outcomes, want, lanes } => {
+                    seq += 1;
+                    match self.step(seq, &outcomes, want, lanes.as_ref().unwrap_or(&self.lanes)).await {
+                        Ok(()) => {}
+                        Err(end) => return end,
+                    }
+                }
+                Next::Wait { until, block } => {
+                    if block && !self.blocked.swap(true, Ordering::Relaxed) {
+                        self.block.notify_one();
+                    } else if block && self.is_outdated() {
+                        // What happens meanwhile is heard below.
+                        self.unblock().await;
+                    }
+                    let woken = shared.wake.notified();
+                    match until {
+                        Some(until) => {
+                            let _ = tokio::time::timeout_at(until.into(), woken).await;
+                        }
+                        None => woken.await,
+                    }
+                }
+                Next::Leave if self.blocked.load(Ordering::Relaxed) && !unblocked => {
+                    unblocked = true;
+                    self.unblock().await;
+                }
+                Next::Leave => return self.leave().await,
+            }
+        }
+    }
+
+    /// One step, repeated under the same number until it is answered.
+    async fn step(&self, seq: i64, outcomes: &Args, want: usize, lanes: &str) -> Result<(), End> {
+        let shared = &self.shared;
+        let config = &shared.config;
+        let mut request = shared.dispatcher.request("step").map_err(End::Failed)?;
+        request
+            .arg(self.identity.as_bytes())
+            .int(seq)
+            .int(config.lease.as_millis() as i64)
+            .int(config.result_ttl_ms)
+            .arg(lanes.as_bytes())
+            .int(want as i64);
+        for field in outcomes.iter() {
+            request.arg(field);
+        }
+        let mut backoff = Backoff::default();
+        loop {
+            let sent = Instant::now();
+            let answer = shared.dispatcher.send(&request).await;
+            let now = Instant::now();
+            match answer.and_then(|value| Reply::parse(value, now)) {
+                Ok(reply) => {
+                    shared.renewed(sent);
+                    self.accept(reply, outcomes, sent, now);
+                    return Ok(());
+                }
+                Err(error) if error.is("LEASE_LOST") || error.is("OLD_STEP") => {
+                    return Err(End::Lost(error));
+                }
+                Err(error) if is_hopeless(&error) => return Err(End::Failed(error)),
+                Err(error) => {
+                    shared.trouble(&error);
+                    if self.is_too_late(now) {
+                        shared.inbox.log(Level::Error, "the last outcomes could not be handed in");
+                        return Err(End::Left);
+                    }
+                    shared.dispatcher.link().pause(&mut backoff).await;
+                }
+            }
+        }
+    }
+
+    /// The worker is to stop, nothing runs, and others may have been given what it held.
+    fn is_too_late(&self, now: Instant) -> bool {
+        let mut slots = self.shared.slots();
+        slots.phase != Phase::Working && slots.is_quiet() && slots.lease_is_over(now)
+    }
+
+    fn accept(&self, mut reply: Reply, outcomes: &Args, sent: Instant, now: Instant) {
+        let shared = &self.shared;
+        // Before the news: a task may be among the claims again.
+        self.answer(outcomes, std::mem::take(&mut reply.answers));
+        let (count, bytes) = (reply.claims.len(), reply.bytes());
+        let news = {
+            let mut slots = shared.slots();
+            slots.prefetch.stepped(now, now.duration_since(sent), count, bytes);
+            slots.accept(&mut reply, now)
+        };
+        if news.tasks {
+            shared.inbox.push(Event::Tasks);
+        }
+        shared.wake_threads(news.threads);
+        match &shared.config.seat {
+            Some(seat) if count > 0 => seat.busy(),
+            Some(seat) if news.idle && shared.config.burst => seat.idle(sent),
+            None if news.idle && shared.config.burst => shared.inbox.push(Event::Idle),
+            _ => {}
+        }
+    }
+
+    /// Tells Python what its outcomes became: those that were refused, and all that are not simply `complete`.
+    fn answer(&self, outcomes: &Args, answers: Vec<Answer>) {
+        let shared = &self.shared;
+        let fields: Vec<&[u8]> = outcomes.iter().collect();
+        let mut said: HashMap<(&[u8], &[u8]), &[u8]> = HashMap::new();
+        for answer in &answers {
+            if answer.token.is_empty() {
+                shared.inbox.push(Event::Stuck { id: answer.id.clone(), reason: answer.what.clone() });
+            }
+            said.insert((&answer.id, &answer.token), &answer.what);
+        }
+        for outcome in fields.chunks_exact(OUTCOME_FIELDS) {
+            let instead = said.get(&(outcome[0], outcome[1]));
+            if instead.is_none() && outcome[2] == COMPLETE {
+                continue;
+            }
+            let what = instead.map_or(outcome[2], |what| *what);
+            let refused = instead.is_some() && !Protocol::get().is_state(what);
+            let token = shared.slots().token(outcome[1]);
+            shared.observe(|observer| match token {
+                _ if refused => observer.refused(token, what),
+                Some(token) => observer.became(token, what),
+                None => {}
+            });
+            // Whoever lost its lease knows it.
+            if let Some(token) = token {
+                let id = outcome[0].to_vec();
+                shared.inbox.push(Event::Settled { id, token, what: what.to_vec(), refused });
+            }
+        }
+    }
+
+    async fn leave(&self) -> End {
+        self.shared.leave(&self.identity).await;
+        End::Left
+    }
+}
+
+impl Shared {
+    /// Leaves; what the identity may still hold, in the server's eyes, is handed back.
+    pub(super) async fn leave(&self, identity: &str) {
+        let ttl = self.config.result_ttl_ms.to_string();
+        loop {
+            match self.dispatcher.call("leave", &[identity, &ttl]).await {
+                Ok(Value::Int(1)) => {}
+                Ok(_) => return,
+                Err(error) => {
+                    let line = format!("could not leave: {error}; the lease runs out by itself");
+                    return self.inbox.log(Level::Warning, line);
+                }
+            }
+        }
+    }
+}

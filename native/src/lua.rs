@@ -1,0 +1,4 @@
+//! What is embedded of `../lua`. Must not know: any server.
+
+pub mod library;
+pub mod protocol;

@@ -1,0 +1,151 @@
+//! The Lua around each function, generated from its declaration: checks the call, converts the
+//! arguments, names them. It is all that ever sees `KEYS` and `ARGV`.
+
+use std::fmt::Write;
+
+use crate::lua::protocol::{Function, Kind};
+use crate::wire::error::Error;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Registered in the library.
+    Function,
+    /// A script of its own, for servers without functions.
+    Script,
+}
+
+pub const KEYWORDS: [&str; 21] = [
+    "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in", "local", "nil", "not", "or",
+    "repeat", "return", "then", "true", "until", "while",
+];
+
+/// What all callbacks share. No standard library exists while a library loads, so nothing but
+/// functions stands here.
+pub const HELPERS: &str = r#"local function refuse(name, what)
+  return redis.error_reply('ARDIQ_BAD_ARGUMENT ' .. name .. ': ' .. what)
+end
+local function bad_call(name, KEYS, ARGV, expected)
+  if #KEYS ~= 1 or not string.find(KEYS[1], '^.+:{.+}:$') then
+    return refuse(name, 'expected one key, the base of a queue, as ardiq:{default}:')
+  end
+  return refuse(name, 'takes ' .. expected .. ' arguments, got ' .. #ARGV)
+end
+local function integer(text)
+  local number = string.find(text, '^%-?%d+$') and tonumber(text)
+  -- Beyond 2^53 a Lua number is no longer the integer that was sent.
+  return number and number < 9007199254740992 and number > -9007199254740992 and number
+end
+local function json(text)
+  local ok, value = pcall(cjson.decode, text)
+  return ok and type(value) == 'table' and value
+end
+-- What a call that failed answers. Refusals and errors of commands begin with their code; anything else is a mistake
+-- in the Lua. A `pcall` inside the server turns an error raised as a table into its text, save before 7.0, when in
+-- turn the text of a command's error begins with a place.
+local function failed(err)
+  local text = type(err) == 'table' and err.err or tostring(err)
+  text = string.match(text, '^@user_script: ?%d+: %-?(%u[%u_]+ .*)$') or text
+  if not string.find(text, '^%u[%u_]+ ') then text = 'ERR ' .. text end
+  return { err = text }
+end"#;
+
+/// The flags a function is registered with, as a Lua table.
+pub fn flags(function: &Function) -> String {
+    let quoted: Vec<String> = function.flags.iter().map(|flag| format!("'{flag}'")).collect();
+    format!("{{{}}}", quoted.join(", "))
+}
+
+/// `return function(KEYS, ARGV) … end`, which calls `run(base, args)`.
+///
+/// # Errors
+/// [`Error::Argument`] when a declared name cannot stand in Lua.
+pub fn callback(function: &Function, form: Form) -> Result<String, Error> {
+    let name = &function.name;
+    let fixed = function.args.len();
+    let mut lua = String::new();
+    let mut fields = Vec::new();
+    let (misfit, expected) = match &function.tail {
+        None => (format!("#ARGV ~= {fixed}"), fixed.to_string()),
+        Some(tail) => {
+            let width = tail.fields.len();
+            let multiple = if width > 1 { format!(" or (#ARGV - {fixed}) % {width} ~= 0") } else { String::new() };
+            (
+                format!("#ARGV < {fixed} or #ARGV > {}{multiple}", fixed + width * tail.max),
+                format!("{fixed} and {width} for each of up to {} {}", tail.max, tail.name),
+            )
+        }
+    };
+    let mut line = |text: String| {
+        let _ = writeln!(lua, "  {text}");
+    };
+    line(format!(
+        "if #KEYS ~= 1 or not string.find(KEYS[1], '^.+:{{.+}}:$') or {misfit} then return \
+         bad_call('{name}', KEYS, ARGV, '{expected}') end"
+    ));
+    for (index, arg) in function.args.iter().enumerate() {
+        let field = checked(name, &arg.name)?;
+        let position = index + 1;
+        let (convert, what) = match arg.kind {
+            Kind::String => {
+                fields.push(format!("{field} = ARGV[{position}]"));
+                continue;
+            }
+            Kind::Int => ("integer", "is not an integer"),
+            Kind::Json => ("json", "is not a JSON array or object"),
+        };
+        line(format!(
+            "local arg{position} = {convert}(ARGV[{position}])\n  \
+             if not arg{position} then return refuse('{name}', '{field} {what}') end"
+        ));
+        fields.push(format!("{field} = arg{position}"));
+    }
+    if let Some(tail) = &function.tail {
+        let (mut record, mut numbers) = (Vec::new(), String::new());
+        for (index, field) in tail.fields.iter().enumerate() {
+            let at = if index == 0 { "ARGV[i]".to_owned() } else { format!("ARGV[i + {index}]") };
+            let field_name = checked(name, &field.name)?;
+            if field.kind == Kind::Int {
+                // Not `integer`: this runs once a record, and its pattern costs more than the rest.
+                let _ = write!(
+                    numbers,
+                    "    local {field_name} = tonumber({at})\n    if not {field_name} or {field_name} % 1 ~= 0 \
+                     then return refuse('{name}', '{field_name} is not an integer') end\n"
+                );
+                record.push(format!("{field_name} = {field_name}"));
+            } else {
+                record.push(format!("{field_name} = {at}"));
+            }
+        }
+        line(format!(
+            "local tail, count = {{}}, 0\n  for i = {}, #ARGV, {} do\n{numbers}    count = count + 1\n    \
+             tail[count] = {{ {} }}\n  end",
+            fixed + 1,
+            tail.fields.len(),
+            record.join(", ")
+        ));
+        fields.push(format!("{} = tail", checked(name, &tail.name)?));
+    }
+    if form == Form::Script && !function.query {
+        // Without function flags, a script is held to `maxmemory` by each command until its first write.
+        line(if function.has_flag("allow-oom") {
+            // This write, of a command that memory never refuses, is that first one.
+            "redis.call('DEL', KEYS[1] .. 'oom')".to_owned()
+        } else {
+            // This one is refused at `maxmemory`, before anything else is written, and writes nothing.
+            "local full = redis.pcall('SETRANGE', KEYS[1] .. 'oom', 0, '')\n  \
+             if type(full) == 'table' then return failed(full) end"
+                .to_owned()
+        });
+    }
+    line(format!("local ok, reply = pcall(run, KEYS[1], {{ {} }})", fields.join(", ")));
+    line("if ok then return reply end".to_owned());
+    line("return failed(reply)".to_owned());
+    Ok(format!("return function(KEYS, ARGV)\n{lua}end"))
+}
+
+fn checked<'a>(function: &str, name: &'a str) -> Result<&'a str, Error> {
+    if super::is_name(name) {
+        return Ok(name);
+    }
+    Err(Error::Argument(format!("{function}: {name:?} is no Lua name")))
+}

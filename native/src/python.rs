@@ -1,0 +1,13 @@
+//! The classes that Python sees, and what becomes of values on the way. The only place where PyO3 may occur.
+
+mod channel;
+mod convert;
+mod core;
+mod error;
+mod watch;
+mod worker;
+
+pub use self::core::{Core, commands, library, migration, script};
+pub use channel::{Channel, PyInbox};
+pub use watch::{Health, LoopWatch};
+pub use worker::{Pool, Worker};

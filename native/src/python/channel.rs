@@ -1,0 +1,313 @@
+//! `Inbox` and `Channel`: one event loop's side of the boundary, as Python sees it.
+//!
+//! Owns: turning events into tuples, records into chunks. Must not know: what any function does. No lock is
+//! held while Python objects are made, and nothing that goes to the I/O thread holds one.
+
+use std::mem::ManuallyDrop;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use redis::Value;
+use tokio::task::AbortHandle;
+
+use super::convert::{exception, from_python, push_all, to_python};
+use super::watch::LoopWatch;
+use super::worker::Worker;
+use crate::engine::events::{Event, Inbox, Level, Unanswered};
+use crate::engine::hub::State;
+use crate::engine::mailbox;
+use crate::engine::producer::{self, Chunk, Outgoing, Pending};
+use crate::lua::protocol::{Function, Protocol};
+use crate::wire::error::Error;
+
+/// What happened, for one event loop.
+#[pyclass(name = "Inbox", frozen, module = "ardiq._core")]
+pub struct PyInbox {
+    pid: u32,
+    /// Dropped by the process that made it only: a forked child must not touch what it shares with threads it does not
+    /// have.
+    inbox: ManuallyDrop<Inbox>,
+}
+
+impl PyInbox {
+    fn live(&self) -> PyResult<&Inbox> {
+        if self.pid == std::process::id() { Ok(&self.inbox) } else { Err(of_parent("inbox")) }
+    }
+}
+
+impl Drop for PyInbox {
+    fn drop(&mut self) {
+        if self.pid == std::process::id() {
+            // SAFETY: dropped once, here, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.inbox) };
+        }
+    }
+}
+
+#[pymethods]
+impl PyInbox {
+    #[new]
+    fn new() -> PyResult<Self> {
+        Ok(Self { pid: std::process::id(), inbox: ManuallyDrop::new(Inbox::new()?) })
+    }
+
+    fn fileno(&self) -> PyResult<i32> {
+        Ok(self.live()?.fileno())
+    }
+
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let events = self.live()?.take();
+        let mut items = Vec::with_capacity(events.len());
+        for (number, event) in events {
+            if let Err(error) = describe(py, number, event, &mut items) {
+                // The others must not be lost with it.
+                let line = format!("an event cannot be told: {error}");
+                let told = ("log", Level::Error as i32, line).into_pyobject(py)?;
+                items.push(("other", number, told).into_pyobject(py)?);
+            }
+        }
+        PyList::new(py, items)
+    }
+
+    fn wait(&self, py: Python<'_>, timeout_ms: u64) -> PyResult<bool> {
+        let inbox = self.live()?;
+        Ok(py.detach(|| inbox.wait(Duration::from_millis(timeout_ms))))
+    }
+
+    fn wake(&self) -> PyResult<()> {
+        self.live()?.wake();
+        Ok(())
+    }
+}
+
+/// One queue on one event loop: calls to make, whose answers come to the loop's inbox.
+#[pyclass(frozen, module = "ardiq._core")]
+pub struct Channel {
+    /// As the inbox's.
+    open: ManuallyDrop<Open>,
+}
+
+struct Open {
+    state: Arc<State>,
+    inbox: Arc<Inbox>,
+    pending: Mutex<Pending>,
+    outgoing: Arc<Outgoing>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl Channel {
+    pub(crate) fn open(state: Arc<State>, inbox: &PyInbox, number: u64) -> PyResult<Self> {
+        let inbox = Arc::new(inbox.live()?.of(number));
+        let outgoing = Arc::new(Outgoing::new(state.dispatcher(), inbox.clone()));
+        let open = Open { state, inbox, pending: Mutex::default(), outgoing, tasks: Mutex::default() };
+        Ok(Self { open: ManuallyDrop::new(open) })
+    }
+
+    fn live(&self) -> PyResult<&Open> {
+        if self.open.state.is_mine() { Ok(&self.open) } else { Err(of_parent("channel")) }
+    }
+}
+
+fn of_parent(what: &str) -> PyErr {
+    PyRuntimeError::new_err(format!("this {what} belongs to the parent process; open a new one"))
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        if self.open.state.is_mine() {
+            self.open.end();
+            // SAFETY: dropped once, here, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.open) };
+        }
+    }
+}
+
+impl Open {
+    fn send(&self, chunks: Vec<Chunk>) {
+        for _ in 0..self.outgoing.line_up(chunks) {
+            self.state.spawn(self.outgoing.clone().send());
+        }
+    }
+
+    fn end(&self) {
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.iter().for_each(AbortHandle::abort);
+        self.pending().discard(&self.inbox);
+    }
+
+    fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl Channel {
+    fn call(&self, ticket: u64, function: &str, args: &Bound<'_, PyAny>) -> PyResult<()> {
+        let open = self.live()?;
+        let args = from_python(args)?;
+        let dispatcher = open.state.dispatcher();
+        let mut request = dispatcher.request(function)?;
+        for arg in args.iter() {
+            request.arg(arg);
+        }
+        let inbox = open.inbox.clone();
+        open.state.spawn(async move {
+            let unanswered = Unanswered::new(|error| inbox.push(Event::Failure { ticket, error }));
+            let answer = dispatcher.deliver(&request, false).await;
+            unanswered.answered();
+            inbox.push(match answer {
+                Ok(value) => Event::Reply { ticket, value },
+                Err(error) => Event::Failure { ticket, error },
+            });
+        });
+        Ok(())
+    }
+
+    #[pyo3(signature = (ticket, function, record, repeat = true))]
+    fn submit(&self, ticket: u64, function: &str, record: &Bound<'_, PyAny>, repeat: bool) -> PyResult<()> {
+        let open = self.live()?;
+        let function = declared(function)?;
+        // Reading a tuple or a list runs no Python code, so the lock cannot be asked for twice.
+        open.pending().submit(function, repeat, ticket, |args| push_all(args, record))
+    }
+
+    fn flush(&self) -> PyResult<()> {
+        let open = self.live()?;
+        let chunks = open.pending().take();
+        open.send(chunks);
+        Ok(())
+    }
+
+    #[pyo3(signature = (ticket, function, records, repeat = true))]
+    fn submit_many(&self, ticket: u64, function: &str, records: &Bound<'_, PyAny>, repeat: bool) -> PyResult<()> {
+        let open = self.live()?;
+        let records = from_python(records)?;
+        let chunks = producer::split(declared(function)?, repeat, ticket, &records)?;
+        let before = open.pending().take();
+        open.send(before);
+        open.send(chunks);
+        Ok(())
+    }
+
+    fn listen(&self, mailbox: String) -> PyResult<()> {
+        let open = self.live()?;
+        let listening = mailbox::listen(open.state.dispatcher(), open.inbox.clone(), mailbox, open.state.reader());
+        let task = open.state.spawn(listening);
+        open.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        Ok(())
+    }
+
+    fn worker(&self, config: &Bound<'_, PyDict>) -> PyResult<Worker> {
+        let open = self.live()?;
+        Worker::new(open.state.clone(), open.inbox.clone(), config)
+    }
+
+    #[pyo3(signature = (after_ms, most_ms = None))]
+    fn watch_loop(&self, after_ms: u64, most_ms: Option<u64>) -> PyResult<LoopWatch> {
+        let open = self.live()?;
+        Ok(LoopWatch::start(open.state.clone(), open.inbox.clone(), after_ms, most_ms))
+    }
+
+    fn close(&self) {
+        if self.open.state.is_mine() {
+            self.open.end();
+        }
+    }
+}
+
+fn declared(function: &str) -> Result<&'static Function, Error> {
+    Protocol::get().function(function)
+}
+
+/// The tuples an event becomes.
+fn describe<'py>(py: Python<'py>, number: u64, event: Event, items: &mut Vec<Bound<'py, PyTuple>>) -> PyResult<()> {
+    let answer = match event {
+        Event::Replies { tickets, values } => return describe_replies(py, tickets, values, items),
+        Event::Failures { tickets, error } => {
+            for ticket in tickets {
+                items.push(("error", ticket, exception(py, error.clone())).into_pyobject(py)?);
+            }
+            return Ok(());
+        }
+        Event::Reply { ticket, value } => match to_python(py, value) {
+            Ok(object) => ("reply", ticket, object).into_pyobject(py)?,
+            Err(error) => ("error", ticket, error.into_value(py)).into_pyobject(py)?,
+        },
+        Event::Failure { ticket, error } => ("error", ticket, exception(py, error)).into_pyobject(py)?,
+        Event::Partly { ticket, error, accepted } => {
+            ("error", ticket, partly(py, error, accepted)?).into_pyobject(py)?
+        }
+        other => ("other", number, describe_other(py, other)?).into_pyobject(py)?,
+    };
+    items.push(answer);
+    Ok(())
+}
+
+/// What is no answer to a call.
+fn describe_other(py: Python<'_>, event: Event) -> PyResult<Bound<'_, PyTuple>> {
+    Ok(match event {
+        Event::Message(fields) => {
+            let fields = PyList::new(py, fields.iter().map(|field| PyBytes::new(py, field)))?;
+            ("message", fields).into_pyobject(py)?
+        }
+        Event::Listening(mailbox) => ("listening", mailbox).into_pyobject(py)?,
+        Event::Joined(identity) => ("joined", identity).into_pyobject(py)?,
+        Event::Tasks => ("tasks",).into_pyobject(py)?,
+        Event::Abort(token) => ("abort", token).into_pyobject(py)?,
+        Event::Settled { id, token, what, refused } => {
+            ("settled", text(&id), token, text(&what), refused).into_pyobject(py)?
+        }
+        Event::Stuck { id, reason } => ("stuck", text(&id), text(&reason)).into_pyobject(py)?,
+        Event::Lost { message, up_to } => ("lost", message, up_to).into_pyobject(py)?,
+        Event::Log(level, line) => ("log", level as i32, line).into_pyobject(py)?,
+        Event::Idle => ("idle",).into_pyobject(py)?,
+        Event::Failed(error) => ("failed", exception(py, error)).into_pyobject(py)?,
+        Event::Stopped => ("worker", "stopped").into_pyobject(py)?,
+        answer => unreachable!("told where answers are: {answer:?}"),
+    })
+}
+
+/// The exception of a batch of which some calls failed: `accepted` has what the others answered.
+pub fn partly(py: Python<'_>, error: Error, accepted: Vec<Option<Value>>) -> PyResult<Bound<'_, PyAny>> {
+    let values = accepted.into_iter().map(|value| to_python(py, value.unwrap_or(Value::Nil)));
+    let exception = exception(py, error);
+    exception.setattr("accepted", PyList::new(py, values.collect::<PyResult<Vec<_>>>()?)?)?;
+    Ok(exception)
+}
+
+/// One tuple a record. Most answers are the one before again.
+fn describe_replies<'py>(
+    py: Python<'py>,
+    tickets: Vec<u64>,
+    values: Vec<Value>,
+    items: &mut Vec<Bound<'py, PyTuple>>,
+) -> PyResult<()> {
+    let reply = intern!(py, "reply");
+    let mut before: Option<(Value, Bound<'py, PyAny>)> = None;
+    for (ticket, value) in tickets.into_iter().zip(values) {
+        let tuple = match &before {
+            Some((same, object)) if *same == value => (reply, ticket, object).into_pyobject(py)?,
+            _ if matches!(value, Value::ServerError(_)) => {
+                ("error", ticket, to_python(py, value)?).into_pyobject(py)?
+            }
+            _ => match to_python(py, value.clone()) {
+                Ok(object) => {
+                    let tuple = (reply, ticket, &object).into_pyobject(py)?;
+                    before = Some((value, object));
+                    tuple
+                }
+                Err(error) => ("error", ticket, error.into_value(py)).into_pyobject(py)?,
+            },
+        };
+        items.push(tuple);
+    }
+    Ok(())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

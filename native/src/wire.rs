@@ -1,0 +1,6 @@
+//! Bytes to and from a server. Must not know: any library, function, key or queue.
+
+pub mod address;
+pub mod connection;
+pub mod error;
+pub mod values;
