@@ -8,6 +8,6 @@ read_globals = {
   "assert", "cjson", "cmsgpack", "error", "ipairs", "math", "next", "pairs", "pcall", "redis", "select", "string", "table",
   "tonumber", "tostring", "type", "unpack",
   -- lua/lib
-  "alarm", "attempt", "batch", "claim", "clock", "errors", "history", "keys", "lane", "mail", "member", "number", "pause",
-  "pauses", "payload", "place", "schedule", "share", "stats", "task", "waiters",
+  "alarm", "ask", "attempt", "batch", "claim", "clock", "errors", "history", "keys", "lane", "mail", "member", "move", "number",
+  "pause", "pauses", "payload", "place", "reap", "schedule", "share", "stats", "task", "waiters",
 }

@@ -16,7 +16,7 @@ M.OUTCOMES = { complete = true, failed = true, retry = true, snooze = true, unkn
 
 -- running -> aborted.
 local function abort(b, id, record, ttl_ms)
-  return task.finish(b, id, 'aborted', { 'error', 'aborted' }, task.kept_ms(record, ttl_ms))
+  return move.finish(b, id, 'aborted', { 'error', 'aborted' }, task.kept_ms(record, ttl_ms))
 end
 
 -- The history of a record with the attempt that just ended.
@@ -31,7 +31,7 @@ local function bury(b, id, error_text, traceback, more_fields)
   local fields = more_fields or {}
   fields[#fields + 1], fields[#fields + 2] = 'error', error_text
   if traceback and traceback ~= '' then fields[#fields + 1], fields[#fields + 2] = 'traceback', traceback end
-  return task.finish(b, id, 'failed', fields, -1)
+  return move.finish(b, id, 'failed', fields, -1)
 end
 
 -- running -> queued, aborted, failed: a worker no longer holds the task. `lost`: it died with it. Replies an error text
@@ -71,7 +71,7 @@ function M.hand_back(b, id, ttl_ms, lost, max_lost)
       waiters.changed(b.base, b.now, id, record.watched_until)
     end
   else
-    err, stays = task.make_ready(b, id, record, fields, HOLDER, b.front)
+    err, stays = move.make_ready(b, id, record, fields, HOLDER, b.front)
   end
   if not err then batch.count(b, lost and 'lost' or 'released') end
   return err, stays
@@ -95,7 +95,7 @@ local function complete(b, o, ttl_ms)
     batch.count(b, 'ghosts')
     return 'not_found'
   end
-  return task.ended(b, o.id, key, 'completed', written, ttl_ms)
+  return move.ended(b, o.id, key, 'completed', written, ttl_ms)
 end
 
 -- running -> scheduled. What is in its way, as `hand_back` replies it.
@@ -105,7 +105,7 @@ local function put_off(b, id, record, fields, delay_ms, counter)
   local key, due_at = keys.task(b.base, id), b.now + delay_ms
   redis.call('HDEL', key, unpack(SUSPECTED))
   redis.call('HSET', key, 'state', 'scheduled', 'due_at', due_at, unpack(fields))
-  task.schedule(b, id, record.lane or task.DEFAULT_LANE, due_at)
+  move.schedule(b, id, record.lane or task.DEFAULT_LANE, due_at)
   waiters.changed(b.base, b.now, id, record.watched_until)
   batch.count(b, counter)
 end
@@ -129,7 +129,7 @@ local function try_again(b, o, record, ttl_ms)
   end
   local counter = snoozed and 'snoozed' or 'retried'
   if delay_ms == 0 then
-    err, stays = task.make_ready(b, o.id, record, fields, SUSPECTED)
+    err, stays = move.make_ready(b, o.id, record, fields, SUSPECTED)
     if not err then batch.count(b, counter) end
     return err, stays
   end

@@ -33,7 +33,7 @@ local function start(b, id, worker, ttl_ms, claims)
     return false
   end
   if r[10] and number.of(r[10], b.now + 1) <= b.now then
-    task.finish(b, id, 'expired', { 'error', 'expired' }, number.of(r[12], ttl_ms))
+    move.finish(b, id, 'expired', { 'error', 'expired' }, number.of(r[12], ttl_ms))
     return false
   end
   -- The one place that asks whether a task may start now.

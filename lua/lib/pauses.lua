@@ -96,7 +96,7 @@ function M.go_on(b, limit)
   for i = 1, #entries, 2 do
     local ok, rule = pcall(cjson.decode, entries[i + 1])
     if ok and type(rule) == 'table' and rule.resuming then
-      local moved, left = task.give_back(b, entries[i], limit)
+      local moved, left = move.give_back(b, entries[i], limit)
       if not left then M.forget(b.base, entries[i]) end
       if moved > 0 or not left then return true end
     end

@@ -120,7 +120,7 @@ end
 local function enter(b, kind, t, p)
   local key, fields = keys.task(b.base, t.id), p.fields
   local function add(name, value) fields[#fields + 1], fields[#fields + 2] = name, value end
-  if p.replaces then task.erase(b.base, t.id) end
+  if p.replaces then move.erase(b.base, t.id) end
   if kind == 'result' then
     if t.args ~= '' then add('result', t.args) end
     put_record(b.base, t, fields)
@@ -138,13 +138,13 @@ local function enter(b, kind, t, p)
   if t.tries then add('tries', t.tries) end
   if t.is_aborted then
     put_record(b.base, t, fields)
-    task.finish(b, t.id, 'aborted', { 'error', 'aborted' }, b.result_ttl_ms)
+    move.finish(b, t.id, 'aborted', { 'error', 'aborted' }, b.result_ttl_ms)
     return 'aborted'
   end
   if t.expires_in_ms > 0 then add('expires_at', clock.text(b.now + t.expires_in_ms)) end
   local due_at = t.due_at and t.due_at > b.now and t.due_at or nil
   if due_at then add('due_at', clock.text(due_at)) end
-  return task.create(b, key, t, { due_at = due_at, fields = fields })
+  return move.create(b, key, t, { due_at = due_at, fields = fields })
 end
 
 return function(base, argv)

@@ -11,7 +11,7 @@ return function(base, args)
     return 'requested'
   end
   local b = batch.open(base, clock.now())
-  task.abort_waiting(b, id, record, args.result_ttl_ms)
+  move.abort_waiting(b, id, record, args.result_ttl_ms)
   batch.close(b)
   return 'aborted'
 end

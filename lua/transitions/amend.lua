@@ -6,7 +6,7 @@ return function(base, args)
   if record.state ~= 'failed' then return 'not_dead' end
   lane.check(base, record.lane or task.DEFAULT_LANE)
   local b = batch.open(base, clock.now())
-  task.revive(b, args.id, record, args)
+  move.revive(b, args.id, record, args)
   batch.close(b)
   return 'queued'
 end

@@ -8,7 +8,7 @@ return function(base, args)
       answers[i] = err
     elseif record.state == 'failed' then
       redis.call('ZREM', keys.dead(base), t.id)
-      task.discard(b, t.id, 'failed', args.result_ttl_ms)
+      move.discard(b, t.id, 'failed', args.result_ttl_ms)
       answers[i] = 'removed'
     else
       answers[i] = 'not_dead'

@@ -104,8 +104,8 @@ return function(base, args)
   for i, t in ipairs(tasks) do
     local plan = plans[i]
     if not answers[i] then
-      if replace[i] then task.erase(base, t.id) end
-      answers[i] = task.create(b, records[i], t, plan)
+      if replace[i] then move.erase(base, t.id) end
+      answers[i] = move.create(b, records[i], t, plan)
     end
     if plan.waiter then tell_or_await(base, t.id, plan, answers[i], is_first[i]) end
   end

@@ -24,8 +24,8 @@ return function(base, args)
     redis.call('HDEL', row, 'stalled_since')
   end
   if left_threads ~= (known[2] or '0') then redis.call('HSET', row, 'left_threads', left_threads) end
-  local more = task.promote(b, PROMOTE_LIMIT) and 1 or 0
-  if member.reap(b, beat, args.lease_ms, args.result_ttl_ms, args.max_lost) then more = 1 end
+  local more = move.promote(b, PROMOTE_LIMIT) and 1 or 0
+  if reap.dead_workers(b, beat, args.lease_ms, args.result_ttl_ms, args.max_lost) then more = 1 end
   if beat[3] and pauses.go_on(b, GIVE_BACK_LIMIT) then more = 1 end
   if #settled > 0 then redis.call('SREM', keys.aborts(base, worker), unpack(settled)) end
   batch.close(b)

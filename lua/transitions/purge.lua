@@ -42,7 +42,7 @@ return function(base, args)
   local state = PLACES[place] and PLACES[place].state or 'queued'
   local removed = 0
   for _, id in ipairs(ids) do
-    if task.discard(b, id, state, args.result_ttl_ms) then removed = removed + 1 end
+    if move.discard(b, id, state, args.result_ttl_ms) then removed = removed + 1 end
   end
   batch.close(b)
   return { removed, looked == limit and 1 or 0, place == 'scheduled' and looked - #ids or 0 }

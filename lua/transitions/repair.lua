@@ -16,7 +16,7 @@ local function put_in_place(b, id, ttl_ms)
     'watched_until' })
   if err then return err end
   if record.state == 'running' then return (attempt.hand_back(b, id, ttl_ms, false)) end
-  if record.state == 'held' then return (task.make_ready(b, id, record, {}, { 'held_by' }, b.front)) end
+  if record.state == 'held' then return (move.make_ready(b, id, record, {}, { 'held_by' }, b.front)) end
   local key = record.state == 'scheduled' and keys.scheduled or record.state == 'failed' and keys.dead
     or place.FITS.suspects(record) and keys.suspects
   if not key then return 'by_hand' end
@@ -24,7 +24,7 @@ local function put_in_place(b, id, ttl_ms)
   if err then return err end
   local lane_name = record.lane or task.DEFAULT_LANE
   if record.state == 'scheduled' then
-    task.schedule(b, id, lane_name, number.of(record.due_at, b.now))
+    move.schedule(b, id, lane_name, number.of(record.due_at, b.now))
   else
     redis.call('ZADD', key(b.base), record.finished_at or b.now_text, id)
     if record.state == 'queued' then b.suspects[lane_name] = (b.suspects[lane_name] or 0) + 1 end

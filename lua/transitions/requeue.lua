@@ -18,7 +18,7 @@ return function(base, args)
   for i, t in ipairs(args.tasks) do
     if answers[i] == 'queued' then
       if task.read(base, t.id, { 'state' }).state == 'failed' then
-        task.revive(b, t.id, records[i])
+        move.revive(b, t.id, records[i])
       else
         answers[i] = 'not_dead' -- named twice in this call
       end

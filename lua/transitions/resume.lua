@@ -8,7 +8,7 @@ return function(base, args)
   local is_over = args.go_on == 1 and not (rule and rule.resuming)
   if is_over or not rule and redis.call('EXISTS', keys.held(base, id)) == 0 then return { 'not_paused', 0, 0 } end
   local b = batch.open(base, clock.now())
-  local moved, left = task.give_back(b, id, limit)
+  local moved, left = move.give_back(b, id, limit)
   if left then
     rule = rule or named
     rule.resuming = true

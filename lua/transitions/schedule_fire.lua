@@ -43,7 +43,7 @@ return function(base, args)
   schedule.await(base, name, id)
   -- Somebody enqueued a task of that id: it stands for this occurrence.
   if record.state and not task.is_finished(record.state) then return { 'exists', args.next_due_at, id } end
-  if record.state then task.erase(base, id) end
+  if record.state then move.erase(base, id) end
   local b, plan, start_at = batch.open(base, now), { fields = {} }, schedule.start_at(definition, due_at, id)
   local function add(field, value) plan.fields[#plan.fields + 1], plan.fields[#plan.fields + 2] = field, value end
   local headers = args.headers ~= '' and args.headers or definition.headers
@@ -53,7 +53,7 @@ return function(base, args)
     plan.due_at = start_at
     add('due_at', clock.text(start_at))
   end
-  task.create(b, key, { id = id, name = definition.task, lane = definition.lane, args = definition.args or '',
+  move.create(b, key, { id = id, name = definition.task, lane = definition.lane, args = definition.args or '',
     kwargs = definition.kwargs or '' }, plan)
   redis.call('SADD', keys.lanes(base), definition.lane)
   batch.close(b)

@@ -61,7 +61,7 @@ return function(base, args)
   elseif last[6] then
     redis.call('HDEL', row, 'answers')
   end
-  local more_due = task.promote(b, PROMOTE_LIMIT)
+  local more_due = move.promote(b, PROMOTE_LIMIT)
   batch.flush(b)
   local claims, held = { n = 0 }, { suspect = last[3], passes = last[4] or nil }
   local claimed, first_token, more = claim.take(b, worker, lanes, want, held, args.result_ttl_ms, claims)

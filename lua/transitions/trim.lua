@@ -12,7 +12,7 @@ return function(base, args)
   redis.call('ZREM', dead, unpack(ids))
   local removed = 0
   for _, id in ipairs(ids) do
-    if task.discard(b, id, 'failed', args.result_ttl_ms) then removed = removed + 1 end
+    if move.discard(b, id, 'failed', args.result_ttl_ms) then removed = removed + 1 end
   end
   batch.close(b)
   return { removed, count > limit and 1 or 0 }

@@ -3,6 +3,7 @@
 
 mod wrapper;
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::OnceLock;
 
@@ -45,7 +46,7 @@ impl Library {
     }
 
     /// # Errors
-    /// Names the file that is not what its folder says.
+    /// Names the file that is not what its folder says, or the libraries that need each other.
     pub fn compose(protocol: &'static Protocol, mut sources: Vec<Source>) -> Result<Self, String> {
         sources.sort_by(|a, b| a.path.cmp(&b.path));
         let (mut libs, mut functions) = (Vec::new(), Vec::new());
@@ -71,7 +72,8 @@ impl Library {
             }
         }
         functions.sort_by(|a, b| a.0.name.cmp(&b.0.name));
-        let mut library = Self { protocol, libs, functions, sha1: String::new(), map: LineMap::default() };
+        let mut library =
+            Self { protocol, libs: by_dependency(&libs)?, functions, sha1: String::new(), map: LineMap::default() };
         let (payload, map) = library.render();
         library.sha1 = sha1(&payload);
         library.map = map;
@@ -189,8 +191,9 @@ impl Library {
         let mut found = vec![false; self.libs.len()];
         let mut open = vec![body];
         while let Some(source) = open.pop() {
+            let names = source.names();
             for (index, lib) in self.libs.iter().enumerate() {
-                if !found[index] && source.mentions(lib.stem()) {
+                if !found[index] && names.contains(lib.stem()) {
                     found[index] = true;
                     open.push(lib);
                 }
@@ -214,16 +217,17 @@ impl Source {
         name.strip_suffix(".lua").unwrap_or(name)
     }
 
-    /// Whether the code says `lib.` anywhere. Lines of comment alone do not count; a false alarm
-    /// elsewhere costs a few bytes, a miss would break the script.
-    fn mentions(&self, lib: &str) -> bool {
-        self.text.lines().filter(|line| !line.trim_start().starts_with("--")).any(|line| {
-            line.match_indices(lib).any(|(at, _)| {
-                let before = line[..at].chars().next_back();
-                !before.is_some_and(|c| c == '_' || c == '.' || c == ':' || c.is_ascii_alphanumeric())
-                    && line[at + lib.len()..].starts_with('.')
+    /// What stands before a dot in the code: the libraries that it uses are among them. Lines of comment alone do not
+    /// count; a false alarm elsewhere costs a few bytes, a miss would break the script.
+    fn names(&self) -> BTreeSet<&str> {
+        let is_word = |c: char| c == '_' || c.is_ascii_alphanumeric();
+        let code = self.text.lines().filter(|line| !line.trim_start().starts_with("--"));
+        code.flat_map(|line| line.match_indices('.').map(move |(at, _)| &line[..at]))
+            .filter_map(|before| {
+                let rest = before.trim_end_matches(is_word);
+                (!rest.ends_with([':', '.']) || rest.ends_with("..")).then(|| &before[rest.len()..])
             })
-        })
+            .collect()
     }
 }
 
@@ -257,16 +261,10 @@ impl Text {
         self.map.sections.push(Section { first, last: self.lines, path: source.path.clone() });
     }
 
-    /// Each library in a function of its own (a chunk has room for 200 locals), all declared before
-    /// any is filled, so that they may call each other in whatever order.
+    /// Each library in a function of its own: a chunk has room for 200 locals.
     fn libs(&mut self, libs: &[&Source]) {
-        if libs.is_empty() {
-            return;
-        }
-        let names: Vec<&str> = libs.iter().map(|lib| lib.stem()).collect();
-        self.line(&format!("local {}", names.join(", ")));
         for lib in libs {
-            self.line(&format!("{} = (function()", lib.stem()));
+            self.line(&format!("local {} = (function()", lib.stem()));
             self.source(lib);
             self.line("end)()");
         }
@@ -330,6 +328,36 @@ fn next_position(text: &str) -> Option<(usize, usize, usize)> {
         from = at + "user_".len();
     }
     None
+}
+
+/// The libraries, each after those that it names.
+fn by_dependency(libs: &[Source]) -> Result<Vec<Source>, String> {
+    fn visit<'a>(
+        libs: &'a [Source],
+        lib: &'a Source,
+        path: &mut Vec<&'a str>,
+        order: &mut Vec<Source>,
+    ) -> Result<(), String> {
+        if let Some(first) = path.iter().position(|name| *name == lib.stem()) {
+            return Err(format!("lib/: a circle: {} -> {}", path[first..].join(" -> "), lib.stem()));
+        }
+        if order.contains(lib) {
+            return Ok(());
+        }
+        path.push(lib.stem());
+        let names = lib.names();
+        for named in libs.iter().filter(|named| names.contains(named.stem())) {
+            visit(libs, named, path, order)?;
+        }
+        path.pop();
+        order.push(lib.clone());
+        Ok(())
+    }
+    let mut order = Vec::new();
+    for lib in libs {
+        visit(libs, lib, &mut Vec::new(), &mut order)?;
+    }
+    Ok(order)
 }
 
 fn is_name(text: &str) -> bool {

@@ -46,14 +46,26 @@ fn the_payload_is_the_same_whatever_the_order_of_files() {
 }
 
 #[test]
-fn the_payload_declares_all_libraries_before_any_is_filled() {
+fn each_library_comes_after_those_that_it_names() {
     let payload = library().payload();
     assert!(payload.starts_with("#!lua name=demo_v3\n-- "), "{payload}");
-    let declared = payload.find("local item, keys, spare\n").unwrap();
-    assert!(declared < payload.find("item = (function()").unwrap());
+    let at = |lib: &str| payload.find(&format!("local {lib} = (function()")).unwrap();
+    assert!(at("keys") < at("item"), "{payload}");
     for name in ["drop", "put", "size"] {
         assert!(payload.contains(&format!("function_name='demo_v3_{name}'")), "{payload}");
     }
+}
+
+#[test]
+fn libraries_that_need_each_other_are_refused() {
+    let refused = |libs: &[(&str, &str)]| {
+        let mut sources = tree();
+        sources.extend(libs.iter().map(|(name, text)| source(&format!("lib/{name}.lua"), text)));
+        Library::compose(protocol(), sources).map(|_| ()).unwrap_err()
+    };
+    let circle = [("a", "return keys.x"), ("b", "return c.x"), ("c", "return d.x"), ("d", "-- a.x\nreturn b.x")];
+    assert_eq!(refused(&circle), "lib/: a circle: b -> c -> d -> b");
+    assert_eq!(refused(&[("a", "return a.x")]), "lib/: a circle: a -> a");
 }
 
 #[test]
@@ -71,7 +83,7 @@ fn the_wrapper_names_and_converts_what_is_declared() {
 fn a_script_holds_what_its_function_reaches() {
     let library = library();
     let put = library.script("put").unwrap();
-    assert!(put.source.contains("local item, keys\n"), "{}", put.source);
+    assert!(put.source.contains("local item = (function()"), "{}", put.source);
     assert_eq!(put.sha1, sha1(&put.source));
     let drop = library.script("drop").unwrap();
     assert!(!drop.source.contains("spare ="), "{}", drop.source);
