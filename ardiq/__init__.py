@@ -3,7 +3,7 @@
 Decorate a function with `@app.task`, enqueue calls of it from anywhere, and run workers with `ardiq run`.
 """
 
-from ._defaults import TaskDefaults
+from ._values.defaults import TaskDefaults
 from .app import Ardiq
 from .context import current_task
 from .errors import (

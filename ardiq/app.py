@@ -7,22 +7,27 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta, tzinfo
 from typing import Any, ParamSpec, TypeVar, overload
 
-from . import _defaults, _imports, _options, _processes, executors
-from ._attempts import Registered
-from ._broker import Broker
-from ._codec import Codec
+from . import executors
+from ._client.hooks import Hooks
+from ._client.inspector import Queue
+from ._client.producer import Producer
 from ._core import Health
-from ._cron import Timing
-from ._defaults import TaskDefaults, with_defaults
-from ._hooks import Hooks
-from ._ids import new_id
-from ._metrics import Metrics, snapshot
-from ._producer import Producer
-from ._queue import Queue
-from ._queues import Queues, on_queue, read_shares, serve
-from ._settings import Settings
-from ._signature import Signature
-from ._signing import Signer, SigningKey, read_keys
+from ._execution import processes as _processes
+from ._execution.attempts import Registered
+from ._execution.worker import Worker
+from ._server.server import Broker
+from ._serving.queues import Queues, on_queue, read_shares, serve
+from ._values import defaults as _defaults
+from ._values import imports as _imports
+from ._values import options as _options
+from ._values.codec import Codec
+from ._values.defaults import TaskDefaults, with_defaults
+from ._values.ids import new_id
+from ._values.metrics import Metrics, snapshot
+from ._values.settings import Settings
+from ._values.signature import Signature
+from ._values.signing import Signer, SigningKey, read_keys
+from ._values.timing import Timing
 from .dead import DeadLetters
 from .executors import Executor
 from .job import Job
@@ -32,7 +37,6 @@ from .retries import DEFAULT_MAX_RETRIES, Delay, ExceptionTypes, RetryOption, Re
 from .schedules import Schedules, define, kept_as_task
 from .task import PreparedTask, Task
 from .watching import Watching
-from .worker import Worker
 
 P = ParamSpec("P")
 R = TypeVar("R")

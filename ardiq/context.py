@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from .models import TaskContext
 
 if TYPE_CHECKING:
-    from ._reports import Reports
+    from ._execution.reports import Reports
 
 running: ContextVar[tuple[Any, ...] | None] = ContextVar("ardiq_current_task", default=None)
 """The claim that is being run; a `TaskContext` is only made of it for who asks."""

@@ -6,15 +6,15 @@ from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from . import _options
-from ._dead import Filter, Moment, Pace, Row, ids_of
-from ._inbox import refusal
-from ._queue import fields_of, number_of, text_of
+from ._client.filters import Filter, Moment, Pace, Row, ids_of
+from ._client.inspector import fields_of, number_of, text_of
+from ._server.inbox import refusal
+from ._values import options as _options
 from .errors import ArdiqError, BadSignature, BrokerError, WrongType
 from .models import DeadLetter, DeadRecord, Unreadable
 
 if TYPE_CHECKING:
-    from ._broker import Line
+    from ._server.server import Line
     from .app import Ardiq
 
 log = logging.getLogger("ardiq")

@@ -2,7 +2,7 @@
 
 from django.db import transaction  # type: ignore[import-untyped]
 
-from ._producer import held_back
+from ._client.producer import held_back
 from .job import Job
 from .task import PreparedTask
 

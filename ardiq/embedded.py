@@ -196,7 +196,7 @@ def _start(command: list[str], runtime: Path, *, data: Path, users: Path) -> str
             sys.executable,
             "-I",
             "-S",
-            str(Path(__file__).with_name("_watchdog.py")),
+            str(Path(__file__).with_name("_server") / "watchdog.py"),
             str(users),
             str(runtime),
         ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import _options
+from ._values import options as _options
 
 if TYPE_CHECKING:
     from .job import Job

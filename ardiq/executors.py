@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from . import _options
+from ._values import options as _options
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,14 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
-from ._options import Duration
-from ._queue import value_of
-from ._typing import R_co
+from ._client.inspector import value_of
+from ._values.options import Duration
+from ._values.typing import R_co
 from .models import Attempt, Progress, TaskInfo, TaskResult
 from .watching import TaskUpdate, watch
 
 if TYPE_CHECKING:
-    from ._signature import Signature
+    from ._values.signature import Signature
     from .app import Ardiq
 
 

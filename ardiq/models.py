@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
-from ._codec import to_json
-from ._notes import Notes
-from ._objects import as_object
-from ._typing import R_co
+from ._values.codec import to_json
+from ._values.notes import Notes
+from ._values.objects import as_object
+from ._values.typing import R_co
 
 if TYPE_CHECKING:
-    from ._reports import Reports
+    from ._execution.reports import Reports
 
 ABORTED = "aborted"
 """The `value` of a task that was aborted."""

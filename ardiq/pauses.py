@@ -4,14 +4,14 @@ from asyncio import get_running_loop
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from ._codec import from_json, to_json
-from ._objects import as_object
+from ._values.codec import from_json, to_json
+from ._values.objects import as_object
 from .task import Task
 
 if TYPE_CHECKING:
-    from ._attempts import Registered
-    from ._broker import Broker
-    from ._codec import Codec
+    from ._execution.attempts import Registered
+    from ._server.server import Broker
+    from ._values.codec import Codec
 
 Argument: TypeAlias = Mapping[str, Any] | Mapping[int, Any]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from . import _options
+from ._values import options as _options
 from .errors import BadSignature, InvalidArguments, InvalidResult, Retry, Snooze
 
 log = logging.getLogger("ardiq")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from . import _options
-from ._codec import from_json, to_json
-from ._cron import Timing
-from ._objects import as_object
+from ._values import options as _options
+from ._values.codec import from_json, to_json
+from ._values.objects import as_object
+from ._values.timing import Timing
 from .errors import ArdiqError, BadSignature
 from .models import EnqueueContext
 

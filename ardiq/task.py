@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from ._options import NO_OPTIONS, CallOptions, Duration
-from ._options import result_ttl as result_ttl_ms
-from ._signature import Signature
-from ._typing import R_co as Returned
+from ._values.options import NO_OPTIONS, CallOptions, Duration
+from ._values.options import result_ttl as result_ttl_ms
+from ._values.signature import Signature
+from ._values.typing import R_co as Returned
 from .job import Job
 
 if TYPE_CHECKING:
-    from ._typing import EnqueueMethod, EnqueueSyncMethod, PrepareMethod
+    from ._values.typing import EnqueueMethod, EnqueueSyncMethod, PrepareMethod
     from .app import Ardiq
 
 P = ParamSpec("P")

@@ -4,19 +4,19 @@ from asyncio import get_running_loop
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
-from . import _options
-from ._codec import from_json
-from ._mailbox import Outcome
-from ._objects import as_object
-from ._options import Duration
-from ._typing import R_co
+from ._server.mailbox import Outcome
+from ._values import options as _options
+from ._values.codec import from_json
+from ._values.objects import as_object
+from ._values.options import Duration
+from ._values.typing import R_co
 from .models import Progress, TaskResult
 
 if TYPE_CHECKING:
-    from ._broker import Broker
-    from ._queue import Queue
-    from ._signature import Signature
-    from ._watch import Change
+    from ._client.inspector import Queue
+    from ._server.changes import Change
+    from ._server.server import Broker
+    from ._values.signature import Signature
 
 
 @as_object

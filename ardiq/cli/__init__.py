@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
-from .. import _core, _imports
+from .. import _core
+from .._values import imports as _imports
 from ..errors import ArdiqError, Forbidden
 from ._arguments import Parser, Refusal, among, did_you_mean, refusing, unsecret
 

@@ -4,7 +4,7 @@ import argparse
 from collections import Counter
 from typing import Any
 
-from .._from_1_2 import Found, Old
+from .._client.from_1_2 import Found, Old
 from . import load_app
 from ._output import many, print_json, teller
 

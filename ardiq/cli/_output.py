@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from .._conversion import to_plain
+from .._values.conversion import to_plain
 from ..errors import ArdiqError
 
 _SQUEEZED = 1.2  # how much wider than the terminal a table may be and still be drawn as one

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 
-from .._memory import oom_kills
-from .._processes import exit_reason
+from .._execution.memory import oom_kills
+from .._execution.processes import exit_reason
 from ._environment import words
 from ._lifeline import IN_ORDER, NOW, STOP, Requests, tell
 

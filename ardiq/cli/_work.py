@@ -11,8 +11,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from .._memory import resident_mb
-from .._queues import read_shares
+from .._execution.memory import resident_mb
+from .._serving.queues import read_shares
 from ..errors import BrokerError, Forbidden, LibraryError, is_away
 from . import Refusal
 from ._arguments import refusing

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from .._dead import Pace
+from .._client.filters import Pace
 from ..dead import DEFAULT_RATE
 from ..errors import ArdiqError, BrokerError
 from ..models import DeadLetter

@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .. import _core, _options, errors
+from .. import _core, errors
+from .._values import options as _options
 from . import is_url, load_app, open_core, queues_of
 from ._arguments import (
     DEFAULT_PREFIX,

@@ -17,7 +17,8 @@ import shlex
 import sys
 from typing import Any
 
-from .. import _core, _options
+from .. import _core
+from .._values import options as _options
 from . import _acl, is_url, load_app, open_core
 from ._arguments import DEFAULT_URL, Refusal, Suggestions, json_argument, prefix_argument, refusing, unsecret
 from ._output import moment, print_json, teller

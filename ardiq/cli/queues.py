@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from .._queues import on_queue
+from .._serving.queues import on_queue
 from ..errors import ArdiqError, BrokerError
 from . import is_url, load_app, queues_of, server_app
 from ._arguments import Refusal, json_argument, prefix_argument, target_argument

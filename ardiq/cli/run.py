@@ -13,8 +13,10 @@ import os
 from functools import partial
 from typing import Any
 
-from .. import _imports, _logging, embedded
-from .._redirect import queues_of
+from .. import embedded
+from .._execution import logging as _logging
+from .._values import imports as _imports
+from ..testing._redirect import queues_of
 from . import Refusal, load_app
 from ._arguments import duration_s, positive, refusing
 from ._environment import add_variables, fill

@@ -4,7 +4,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from .._cron import Timing
+from .._values.timing import Timing
 from . import open_app
 from ._arguments import app_argument, json_argument, watch_argument
 from ._output import Part, Styled, Table, age, many, moment, present

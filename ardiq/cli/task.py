@@ -3,8 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from .._codec import from_json
-from .._queue import fields_of, text_of
+from .._client.inspector import fields_of, text_of
+from .._values.codec import from_json
 from ..errors import ArdiqError
 from . import open_app
 from ._arguments import app_argument, json_argument, word

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ardiq import Ardiq
-from ardiq._scheduler import Scheduler
+from ardiq._execution.scheduler import Scheduler
 from ardiq.cli import main
 from ardiq.embedded import Server
 

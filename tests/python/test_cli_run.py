@@ -13,8 +13,8 @@ import pytest
 from projects import JOBS, Project, eventually, stop
 
 from ardiq import Ardiq
+from ardiq._execution.worker import _give_up_after
 from ardiq.embedded import Server
-from ardiq.worker import _give_up_after
 
 AWAY = """
     from ardiq import Ardiq

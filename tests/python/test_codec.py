@@ -17,9 +17,10 @@ import msgspec
 import pytest
 from helpers import drain, field, result_of
 
-from ardiq import Ardiq, _conversion
-from ardiq._codec import Codec, to_json
-from ardiq._signature import Signature
+from ardiq import Ardiq
+from ardiq._values import conversion as _conversion
+from ardiq._values.codec import Codec, to_json
+from ardiq._values.signature import Signature
 from ardiq.errors import InvalidArguments
 
 if TYPE_CHECKING:

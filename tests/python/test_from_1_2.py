@@ -10,7 +10,7 @@ import pytest
 from helpers import drain, field, is_sound, result_of
 
 from ardiq import Ardiq, Job, current_task
-from ardiq._from_1_2 import Old
+from ardiq._client.from_1_2 import Old
 from ardiq.cli import main
 
 pack = msgspec.msgpack.encode

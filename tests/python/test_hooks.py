@@ -9,7 +9,7 @@ import pytest
 from helpers import SOON_S, drain, eventually, is_state, result_of, working
 
 from ardiq import Ardiq, ErrorContext, ExecutionContext, TaskContext, current_task
-from ardiq._endings import Endings
+from ardiq._execution.endings import Endings
 
 fast_retries: dict[str, Any] = {"max_retries": 2, "backoff_ms": 1}
 

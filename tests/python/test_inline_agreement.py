@@ -348,7 +348,7 @@ async def schedules(app: Ardiq, pass_time: PassTime) -> list[Any]:
 
 
 def ardiq_json(value: Any) -> bytes:
-    from ardiq._codec import to_json
+    from ardiq._values.codec import to_json
 
     return to_json(value)
 

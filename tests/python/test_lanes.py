@@ -12,7 +12,7 @@ import pytest
 from helpers import SOON_S, drain, is_sound, working
 
 from ardiq import Ardiq
-from ardiq._codec import to_json
+from ardiq._values.codec import to_json
 from ardiq.embedded import Server
 from ardiq.errors import BadArgument
 

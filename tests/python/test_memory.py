@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ardiq import _processes
-from ardiq._memory import oom_kills
-from ardiq._processes import exit_reason
+from ardiq._execution import processes as _processes
+from ardiq._execution.memory import oom_kills
+from ardiq._execution.processes import exit_reason
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from helpers import SOON_S, awaited, drain, eventually, field, is_sound, is_state, number_of, result_of, working
 
 from ardiq import Ardiq, BrokerError, PreparedTask, TaskError, TaskResult, current_task
-from ardiq._inbox import name_unsure
+from ardiq._server.inbox import name_unsure
 
 
 @pytest.fixture

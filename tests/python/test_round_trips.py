@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ardiq import Ardiq
-from ardiq._codec import Codec
-from ardiq._signature import Signature
+from ardiq._values.codec import Codec
+from ardiq._values.signature import Signature
 from ardiq.errors import InvalidResult
 
 CODEC = Codec(None, None, 1 << 20)

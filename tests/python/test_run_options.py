@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from projects import Project, eventually, stop
 
-from ardiq import Ardiq, _logging
+from ardiq import Ardiq
+from ardiq._execution import logging as _logging
 from ardiq.cli import build_parser, main
 from ardiq.cli._environment import fill, variable, words
 from ardiq.logs import JsonFormatter, TaskFields

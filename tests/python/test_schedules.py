@@ -93,7 +93,7 @@ async def test_occurrences_pass_the_enqueue_hooks(make_app: Callable[..., Ardiq]
 
 
 async def test_an_enqueue_hook_that_raises_holds_an_occurrence_up(app: Ardiq, caplog: pytest.LogCaptureFixture) -> None:
-    from ardiq._scheduler import Scheduler
+    from ardiq._execution.scheduler import Scheduler
 
     fails: BaseException | None = LookupError("no tenant")
 
@@ -182,7 +182,7 @@ async def test_what_nobody_fired_in_time(app: Ardiq, missed: str, expected: int)
     await app.schedules.put("hourly", "nobody", every=period / 1000, missed=missed)
     due_at = now // period * period - 2 * period
     app._broker.core.command(["ZADD", f"ardiq:{{{app.queue_name}}}:schedule_due", due_at, "hourly"])
-    from ardiq._scheduler import Scheduler
+    from ardiq._execution.scheduler import Scheduler
 
     await Scheduler(app).fire_due()
     assert await app.queue_size() == expected
@@ -194,7 +194,7 @@ async def test_no_more_than_a_hundred_missed_ones_are_made_up_for(app: Ardiq) ->
     now = int(time.time() * 1000)
     due_at = now // 1000 * 1000 - 3_600_000
     app._broker.core.command(["ZADD", f"ardiq:{{{app.queue_name}}}:schedule_due", due_at, "often"])
-    from ardiq._scheduler import Scheduler
+    from ardiq._execution.scheduler import Scheduler
 
     scheduler = Scheduler(app)
     await scheduler.fire_due()
@@ -203,7 +203,7 @@ async def test_no_more_than_a_hundred_missed_ones_are_made_up_for(app: Ardiq) ->
 
 
 async def test_it_is_a_hundred_however_many_workers_see_to_it(app: Ardiq) -> None:
-    from ardiq._scheduler import Scheduler
+    from ardiq._execution.scheduler import Scheduler
 
     await app.schedules.put("often", "nobody", every=60, missed="all")
     now = int(time.time() * 1000)
@@ -239,7 +239,7 @@ def overdue(app: Ardiq, name: str, due_at: int) -> None:
 
 
 async def fire(app: Ardiq) -> None:
-    from ardiq._scheduler import Scheduler
+    from ardiq._execution.scheduler import Scheduler
 
     await Scheduler(app).fire_due()
 
@@ -351,7 +351,7 @@ async def test_a_long_list_is_whole_whatever_moves_meanwhile(app: Ardiq) -> None
 async def test_one_that_cannot_be_fired_is_told_of_once_and_again_when_it_breaks_again(
     app: Ardiq, caplog: pytest.LogCaptureFixture, definition: str, due_at: str
 ) -> None:
-    from ardiq._scheduler import Scheduler
+    from ardiq._execution.scheduler import Scheduler
 
     scheduler, core, base = Scheduler(app), app._broker.core, f"ardiq:{{{app.queue_name}}}:"
 
@@ -372,7 +372,7 @@ async def test_one_that_cannot_be_fired_is_told_of_once_and_again_when_it_breaks
 
 
 async def test_timings_are_not_gathered_for_ever(app: Ardiq) -> None:
-    from ardiq._scheduler import Scheduler
+    from ardiq._execution.scheduler import Scheduler
 
     scheduler = Scheduler(app)
     for number in range(2500):

@@ -11,7 +11,7 @@ from typing import Any
 from helpers import SOON_S, Script, eventually, is_sound, working
 
 from ardiq import Ardiq
-from ardiq._scheduler import Scheduler
+from ardiq._execution.scheduler import Scheduler
 from ardiq.embedded import Server
 
 

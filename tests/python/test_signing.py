@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ardiq import Ardiq, BadSignature, ErrorContext, ExecutionContext, Job
-from ardiq._signing import Signer
+from ardiq._values.signing import Signer
 from ardiq.testing import inline
 
 KEY, NEW_KEY = "first-secret-of-32-bytes-or-more", b"\x00second\xffsecret of bytes"

@@ -7,7 +7,7 @@ import pytest
 from helpers import result_of, working
 
 from ardiq import Ardiq
-from ardiq._attempts import Registered
+from ardiq._execution.attempts import Registered
 from ardiq.retries import Fixed
 
 

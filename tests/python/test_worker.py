@@ -82,7 +82,7 @@ async def test_the_loop_stays_alive_under_load(app: Ardiq) -> None:
 
 
 async def test_a_full_turn_is_followed_by_another(app: Ardiq, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ardiq.worker._MOST_STARTS", 1)
+    monkeypatch.setattr("ardiq._execution.worker._MOST_STARTS", 1)
     ran = []
 
     @app.task

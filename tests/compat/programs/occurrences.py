@@ -13,7 +13,7 @@ try:
     def after_interval(every):
         return _Schedule(every=every).next_after
 except ImportError:
-    from ardiq._cron import Timing
+    from ardiq._values.timing import Timing
 
     def after(spec, tz):
         return Timing(spec, None, tz).after

@@ -1,0 +1,1 @@
+"""What an app asks of its queue: enqueueing, looking, changing."""

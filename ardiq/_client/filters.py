@@ -1,0 +1,87 @@
+"""Which dead letters are meant, and how fast they go."""
+
+import asyncio
+from asyncio import get_running_loop
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, TypeAlias
+
+from .._values import options as _options
+
+Moment: TypeAlias = datetime | timedelta | float
+
+_PORTION = 100
+_PORTIONS_A_SECOND = 10
+
+
+class Row(NamedTuple):
+    """A dead letter as the library lists it."""
+
+    task_id: str
+    failed_at: int
+    name: str
+    lane: str
+
+    @classmethod
+    def read(cls, answer: Sequence[Any]) -> "list[Row]":
+        """The rows of a page, which follow its first item."""
+        texts = [part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in answer[1:]]
+        return [cls(texts[i], int(texts[i + 1]), texts[i + 2], texts[i + 3]) for i in range(0, len(texts), 4)]
+
+
+class Filter(NamedTuple):
+    """Which dead letters are meant, as the library takes it: empty and 0 for any."""
+
+    task: str
+    error: str
+    since_at: int
+    before_at: int
+
+    @classmethod
+    def of(cls, task: str | None, error: str | None, since: Moment | None, until: Moment | None) -> "Filter":
+        return cls(
+            "" if task is None else _options.text("task", task),
+            "" if error is None else _options.text("error", error),
+            _bound("since", since),
+            _bound("until", until),
+        )
+
+
+class Pace:
+    """No more than `rate` a second, in portions of which there are ten a second."""
+
+    def __init__(self, rate: float | None) -> None:
+        if rate is not None and type(rate) not in (int, float):
+            raise TypeError(f"rate must be a number a second or None, not {type(rate).__name__}")
+        if rate is not None and not rate > 0:
+            raise ValueError(f"rate must be positive, not {rate}")
+        self._rate = rate
+        self._free_at = 0.0
+        self.portion = _PORTION if rate is None else int(max(1, min(_PORTION, rate / _PORTIONS_A_SECOND)))
+
+    async def wait(self, count: int) -> None:
+        """Until so many may go."""
+        if self._rate is None:
+            return
+        now = get_running_loop().time()
+        if self._free_at > now:
+            await asyncio.sleep(self._free_at - now)
+        self._free_at = max(self._free_at, now) + count / self._rate
+
+
+def ids_of(ids: str | Iterable[str]) -> list[str]:
+    """Each id once."""
+    chosen = list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
+    for task_id in chosen:
+        _options.text("id", task_id)
+    return chosen
+
+
+def _bound(name: str, moment: Moment | None) -> int:
+    if moment is None:
+        return 0
+    if isinstance(moment, datetime):
+        return max(1, _options.epoch_milliseconds(name, moment))
+    what = "a datetime, or a timedelta or seconds for so long ago"
+    ago = moment if isinstance(moment, timedelta) else _options.finite(name, moment, what)
+    return -_options.milliseconds(name, ago, least=1)

@@ -1,0 +1,107 @@
+"""What users hang into an app: a lifespan, middleware, and hooks."""
+
+import inspect
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, TypeVar
+
+from .._values import options as _options
+from ..models import EnqueueContext, ErrorContext, ExecutionContext, State
+
+log = logging.getLogger("ardiq")
+
+LifespanT = TypeVar("LifespanT", bound=Callable[[], AsyncIterator[Any]])
+ErrorHookT = TypeVar("ErrorHookT", bound=Callable[[ErrorContext], Any])
+EnqueueHookT = TypeVar("EnqueueHookT", bound=Callable[[EnqueueContext], Any])
+MiddlewareT = TypeVar("MiddlewareT", bound=Callable[[ExecutionContext, Callable[[], Awaitable[Any]]], Awaitable[Any]])
+
+
+class Hooks:
+    """The hooks of an app, and the state they set up."""
+
+    _root: "Hooks"
+    _worker_id: str
+
+    def __init__(self) -> None:
+        self._lifespans: list[Callable[[], AsyncGenerator[Any]]] = []
+        self._error_hooks: list[Callable[[ErrorContext], Any]] = []
+        self._middleware: list[Callable[..., Awaitable[Any]]] = []
+        self._enqueue_hooks: list[Callable[[EnqueueContext], Any]] = []
+        self.state = State()
+
+    def lifespan(self, fn: LifespanT) -> LifespanT:
+        """Set up what tasks share, and tear it down: an async generator with one `yield`.
+
+        It runs around the worker loop. A mapping it yields lands on `app.state`. Of several, each is set up within the
+        one that was registered before it, and torn down before that one.
+
+        Example:
+            ```python
+            @app.lifespan
+            async def lifespan():
+                pool = await asyncpg.create_pool(DSN)
+                yield {"db": pool}
+                await pool.close()
+            ```
+        """
+        function: Callable[..., Any] = fn
+        if not inspect.isasyncgenfunction(function):
+            raise TypeError("@app.lifespan needs an async generator function with one yield")
+        self._root._lifespans.append(function)
+        return fn
+
+    def middleware(self, fn: MiddlewareT) -> MiddlewareT:
+        """Wrap every attempt: an async function of an `ExecutionContext` and of what to await for the rest.
+
+        The first one registered is outermost. The task's timeout covers the task alone.
+
+        Example:
+            ```python
+            @app.middleware
+            async def timing(ctx, call_next):
+                with timer(ctx.name):
+                    return await call_next()
+            ```
+        """
+        if not (inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)):
+            raise TypeError("@app.middleware needs an async function of (ctx, call_next)")
+        self._middleware.append(fn)
+        return fn
+
+    def on_enqueue(self, fn: EnqueueHookT) -> EnqueueHookT:
+        """Call this with an `EnqueueContext` for each task that is enqueued, by any path; sync or async.
+
+        What it puts in `ctx.headers` travels with the task. One that raises fails the enqueue.
+        """
+        self._enqueue_hooks.append(_options.required_callable("@app.on_enqueue", fn))
+        return fn
+
+    def on_error(self, fn: ErrorHookT) -> ErrorHookT:
+        """Call this with an `ErrorContext` for each attempt that failed; sync or async.
+
+        Not for aborts, nor for a `Retry` that will run again. One that raises is logged and changes nothing. The last
+        failure is told before its result can be seen, a retry once the server has said that it comes. An attempt keeps
+        its slot until the hooks are through.
+        """
+        self._error_hooks.append(_options.required_callable("@app.on_error", fn))
+        return fn
+
+    @asynccontextmanager
+    async def _lifespan_scope(self) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for lifespan in list(self._lifespans):
+                shared = await stack.enter_async_context(asynccontextmanager(lifespan)())
+                if shared is None:
+                    continue
+                if not isinstance(shared, Mapping):
+                    raise TypeError(f"@app.lifespan must yield a mapping or nothing, not {type(shared).__name__}")
+                for name, value in shared.items():
+                    setattr(self.state, name, value)
+            if self._lifespans:
+                log.info("lifespan started worker=%s", self._worker_id)
+            try:
+                yield
+            finally:
+                if self._lifespans:
+                    log.info("lifespan stopping worker=%s", self._worker_id)

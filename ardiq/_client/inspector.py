@@ -1,0 +1,254 @@
+"""Asking about tasks: results, states, what they tell of themselves."""
+
+from asyncio import get_running_loop
+from collections.abc import Sequence
+from math import inf
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .._server.mailbox import Outcome, not_kept, number, read_look, too_late
+from .._values import options as _options
+from .._values.codec import from_json
+from .._values.options import Duration
+from .._values.signature import Signature
+from .._values.signing import Signer
+from ..errors import BrokerError, TaskError
+from ..models import Attempt, Progress, TaskInfo, TaskResult
+from ..watching import read_note, read_progress
+
+if TYPE_CHECKING:
+    from .._server.server import Line
+    from ..app import Ardiq
+
+Value = TypeVar("Value")
+
+_FINISHED = frozenset({"complete", "failed", "aborted", "expired", "discarded"})
+_PAGE = 500
+_NOTE = "meta:"
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05
+_LAST_LOOK_MS = 100  # what a look that begins just in time has
+
+
+class Queue:
+    """What one app asks its server."""
+
+    def __init__(self, app: "Ardiq") -> None:
+        self._app = app
+
+    async def result(
+        self, task_id: str, timeout: Duration | None, signature: Signature | None = None, is_known: bool = False
+    ) -> TaskResult | None:
+        if timeout is not None:
+            return await self.wait(task_id, timeout, signature, is_known)
+        found = await self._line().mailbox.look(task_id)
+        return self.decode(found, signature) if isinstance(found, Outcome) else None
+
+    async def wait(
+        self, task_id: str, timeout: Duration | None, signature: Signature | None = None, is_known: bool = False
+    ) -> TaskResult:
+        """How a task ended, when it has. None: as long as it takes. `is_known`: see `Mailbox.wait`."""
+        timeout_s = _options.patience("timeout", timeout)
+        outcome = await self._line().mailbox.wait(task_id, timeout_s, is_known)
+        return self.decode(outcome, signature)
+
+    def result_sync(
+        self, task_id: str, timeout: Duration | None, signature: Signature | None = None, is_known: bool = False
+    ) -> TaskResult | None:
+        """As `result`, blocking this thread."""
+        if timeout is not None:
+            return self.wait_sync(task_id, timeout, signature, is_known)
+        found = read_look(self._ask("await", task_id, "", 0, self._app.result_ttl_ms))
+        return self.decode(found, signature) if isinstance(found, Outcome) else None
+
+    def wait_sync(
+        self, task_id: str, timeout: Duration | None, signature: Signature | None = None, is_known: bool = False
+    ) -> TaskResult:
+        """Block this thread until the task has ended: asks again and again, at most every 50 ms. None: for ever."""
+        timeout_s = _options.patience("timeout", timeout)
+        pause_s, deadline = _FIRST_PAUSE_S, inf if timeout_s is None else monotonic() + timeout_s
+        while True:
+            left_ms = max(_LAST_LOOK_MS, int(1000 * (deadline - monotonic()))) if timeout_s else None
+            try:
+                found = read_look(self._ask("await", task_id, "", 0, self._app.result_ttl_ms, within_ms=left_ms))
+            except BrokerError:
+                if left_ms is None or monotonic() < deadline:
+                    raise
+                raise too_late(task_id, timeout_s) from None
+            if isinstance(found, Outcome):
+                return self.decode(found, signature)
+            if is_known and found is None:
+                raise not_kept(task_id)
+            is_known = is_known or found is not None
+            self._app._broker.may_wait()
+            left_s = deadline - monotonic()
+            if left_s <= 0:
+                raise too_late(task_id, timeout_s)
+            sleep(min(pause_s, left_s))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def status(self, task_id: str) -> str:
+        return _status(await self._line().mailbox.look(task_id))
+
+    def status_sync(self, task_id: str) -> str:
+        return _status(read_look(self._ask("await", task_id, "", 0, self._app.result_ttl_ms)))
+
+    async def info(self, task_id: str) -> TaskInfo | None:
+        return self._info(task_id, await self._record(task_id))
+
+    def info_sync(self, task_id: str) -> TaskInfo | None:
+        return self._info(task_id, fields_of(self._ask("task", task_id)))
+
+    def _info(self, task_id: str, record: dict[str, bytes]) -> TaskInfo | None:
+        state = text_of(record, "state")
+        if not state or state in _FINISHED:
+            return None
+        return self.info_of(task_id, record, state)
+
+    def info_of(self, task_id: str, record: dict[str, bytes], status: str) -> TaskInfo:
+        """What a record says, under the status that it is shown with."""
+        args, kwargs = self.arguments(record)
+        return TaskInfo(
+            task_id,
+            text_of(record, "name"),
+            args,
+            kwargs,
+            number_of(record, "enqueued_at"),
+            number_of(record, "tries"),
+            status,
+            number_of(record, "due_at") if status == "scheduled" else None,
+        )
+
+    async def record(self, task_id: str) -> dict[str, str]:
+        """A task's record as redis-cli would show it; empty for an unknown task."""
+        record = await self._record(task_id)
+        return {name: value.decode(errors="replace") for name, value in record.items()}
+
+    async def history(self, task_id: str) -> list[Attempt]:
+        try:
+            entries = from_json(text_of(await self._record(task_id), "history").encode() or b"[]")
+        except ValueError:  # somebody wrote into the record
+            entries = []
+        return [
+            Attempt(
+                entry.get("try", 0),
+                entry.get("ended_at", 0),
+                entry.get("run_ms"),
+                entry.get("worker", ""),
+                entry.get("error", ""),
+            )
+            for entry in entries
+            if isinstance(entry, dict)
+        ]
+
+    async def progress(self, task_id: str) -> Progress | None:
+        return read_progress((await self._record(task_id)).get("progress", b""))
+
+    async def meta(self, task_id: str) -> dict[str, Any]:
+        fields = (await self._record(task_id)).items()
+        return {name.removeprefix(_NOTE): read_note(value) for name, value in fields if name.startswith(_NOTE)}
+
+    async def logs(self, task_id: str, limit: int) -> list[str]:
+        return [line.decode(errors="replace") for line in await self._line().call("log", task_id, limit)]
+
+    async def abort(self, task_id: str) -> bool:
+        answer = await self._line().call("abort", task_id, self._app.result_ttl_ms)
+        return answer in (b"aborted", b"requested")
+
+    def abort_sync(self, task_id: str) -> bool:
+        return self._ask("abort", task_id, self._app.result_ttl_ms) in (b"aborted", b"requested")
+
+    async def size(self) -> int:
+        counts = await self._counts()
+        return counts["queued"] + counts["scheduled"] + counts["held"] + counts["running"]
+
+    def decode(self, outcome: Outcome, signature: Signature | None = None) -> TaskResult:
+        """An outcome as callers see it; with the signature of its task, its value is of the type that says."""
+        success = outcome.state == "complete"
+        value: Any
+        if success:
+            value = self._app._codec.decode_result(outcome.value, outcome.codec, self.signature_of, signature)
+        else:
+            value = outcome.value.decode(errors="replace")
+        return TaskResult(
+            success,
+            value,
+            outcome.tries,
+            outcome.enqueued_at,
+            outcome.started_at or outcome.finished_at,  # it may have ended without a start
+            outcome.finished_at,
+        )
+
+    def _ask(self, function: str, *args: str | bytes | int, within_ms: int | None = None) -> Any:
+        """The reply of one function, blocking this thread."""
+        return self._app._broker.core.call(function, args, True, within_ms)
+
+    def _line(self) -> "Line":
+        return self._app._broker.line(get_running_loop())
+
+    async def _record(self, task_id: str) -> dict[str, bytes]:
+        return fields_of(await self._line().call("task", task_id))
+
+    async def _counts(self) -> dict[str, int]:
+        answer = await self._line().call("counts")
+        return {answer[i].decode(): int(answer[i + 1]) for i in range(0, len(answer), 2)}
+
+    def arguments(self, record: dict[str, bytes]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A record's positional and keyword arguments, as the task is called with them.
+
+        Raises:
+            BadSignature: the app's own deserializer is not shown what no producer with the key made.
+        """
+        if self._app._signer is not None and self._app._codec.is_custom:
+            self.check(self._app._signer, record)
+        positional, by_name = self._app._codec.decode_call(
+            record.get("args", b"[]"),
+            record.get("kwargs", b""),
+            text_of(record, "codec"),
+            self.signature_of(text_of(record, "name")),
+        )
+        return tuple(positional), by_name
+
+    def check(self, signer: Signer, record: dict[str, bytes]) -> dict[str, Any]:
+        """The headers of a record that a producer with the app's key made.
+
+        Raises:
+            BadSignature: it is none.
+        """
+        args, kwargs, headers = (record.get(field, b"") for field in ("args", "kwargs", "headers"))
+        name, codec = text_of(record, "name"), text_of(record, "codec")
+        return signer.check(self._app.queue_name, name, args, kwargs, codec, headers)
+
+    def signature_of(self, name: str) -> Signature | None:
+        """What is known of the function of a task; None where it is registered elsewhere."""
+        entry = self._app._registry.get(name)
+        return None if entry is None else entry.signature
+
+
+def value_of(result: TaskResult[Value]) -> Value:
+    """What a task returned.
+
+    Raises:
+        TaskError: it did not.
+    """
+    if not result.success:
+        raise TaskError(result)
+    return result.value
+
+
+def _status(found: Outcome | str | None) -> str:
+    return "not_found" if found is None else "complete" if isinstance(found, Outcome) else found
+
+
+def fields_of(answer: Sequence[Any]) -> dict[str, bytes]:
+    """A record from field and value in turn."""
+    return {answer[i].decode(): answer[i + 1] for i in range(0, len(answer), 2)}
+
+
+def text_of(record: dict[str, bytes], field: str) -> str:
+    """A field as text, empty where there is none."""
+    return record.get(field, b"").decode(errors="replace")
+
+
+def number_of(record: dict[str, bytes], field: str) -> int:
+    """A field as a number; 0 where there is none, or somebody wrote something else."""
+    return number(record.get(field, b""))

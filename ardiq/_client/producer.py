@@ -1,0 +1,318 @@
+"""Putting tasks on the queue: from a call to its record, by every path the same."""
+
+import asyncio
+import inspect
+from asyncio import get_running_loop
+from collections.abc import Coroutine, Iterable, Sequence
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+from .._server.inbox import EXISTS, Enqueued, name_unsure, refusal
+from .._server.mailbox import too_late
+from .._server.server import may_repeat
+from .._values import headers as _headers
+from .._values import options as _options
+from .._values.codec import from_json, to_json
+from .._values.ids import new_id
+from .._values.options import NO_OPTIONS, CallOptions
+from .._values.signature import Signature
+from ..errors import ArdiqError
+from ..job import Job, job_of, set_existed
+from ..models import EnqueueContext
+from ..task import PreparedTask, Task
+from .inspector import value_of
+
+if TYPE_CHECKING:
+    from ..app import Ardiq
+
+# id, name, lane, args, kwargs, options
+Record = tuple[str, str, str, bytes, bytes, bytes]
+
+
+class Producer:
+    """What enqueues the tasks of one app."""
+
+    def __init__(self, app: "Ardiq") -> None:
+        self._app = app
+        self._broker = app._broker
+        self._codec = app._codec
+        self._signer = app._signer
+        self._lanes = app._lanes
+        self._default_lane = app.default_priority
+        self._of_codec: dict[str, bytes] = {"": b""}
+
+    def enqueue(
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> Coroutine[Any, Any, Job]:
+        """Send one task; awaited, it gives the job. What is wrong with the call is said when awaited."""
+        try:
+            loop = get_running_loop()
+        except RuntimeError:  # called to be run later, as in asyncio.run(task.enqueue())
+            return self.enqueue_later(task, args, kwargs, options)
+        if self._app._enqueue_hooks:
+            return self.enqueue_later(task, args, kwargs, options)
+        sent = Enqueued(loop=loop)
+        try:
+            record = self._record(task, args, kwargs, options)
+            self._broker.line(loop).enqueue(job_of(self._app, record[0], task._signature), record, sent)
+        except Exception as error:
+            sent.set_exception(error)
+        return sent
+
+    async def enqueue_later(
+        self,
+        task: Task[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+        more: dict[str, Any] | None = None,
+    ) -> Job:
+        """`enqueue` as a coroutine. `more`: further options, which count before the headers of hooks."""
+        task_id, extra = await self._run_hooks(task, args, kwargs, options)
+        if more:
+            extra = {**(extra or {}), **more}
+        loop = get_running_loop()
+        sent = Enqueued(loop=loop)
+        record = self._record(task, args, kwargs, options, task_id, extra)
+        self._broker.line(loop).enqueue(job_of(self._app, record[0], task._signature), record, sent)
+        return await sent
+
+    async def enqueue_many(self, tasks: Iterable[PreparedTask]) -> list[Job]:
+        """Send many tasks at once; nothing is sent if one of them is wrong."""
+        prepared = [self._own(each, "enqueue_many") for each in tasks]
+        for each in prepared:
+            self.check_lane(each._options.priority or each._task.priority)
+        hooked = bool(self._app._enqueue_hooks)
+        records: list[Record] = []
+        for each in prepared:
+            task_id, extra = None, None
+            if hooked:
+                task_id, extra = await self._run_hooks(each._task, each.args, each.kwargs, each._options)
+            records.append(self._record(each._task, each.args, each.kwargs, each._options, task_id, extra))
+        return await self.send(records, [each._task._signature for each in prepared])
+
+    async def send(self, records: Sequence[Record], signatures: Iterable[Signature | None] = repeat(None)) -> list[Job]:
+        """Send records in one go."""
+        jobs = [job_of(self._app, record[0], known) for record, known in zip(records, signatures, strict=False)]
+        if not jobs:
+            return jobs
+        try:
+            answers = await self._broker.line(get_running_loop()).enqueue_many(_flat(records))
+        except ArdiqError as error:
+            raise _partly_sent(error, jobs) from None
+        return _answered(jobs, answers)
+
+    def enqueue_sync(self, prepared: Sequence[PreparedTask]) -> list[Job]:
+        """Send tasks from code without an event loop; blocks this thread, with the GIL released."""
+        own = [self._own(each, "enqueue_many_sync") for each in prepared]
+        return self.send_sync([self.record_sync(each) for each in own], [each._task._signature for each in own])
+
+    def _own(self, call: Any, taker: str) -> PreparedTask:
+        prepared = held_back(call, taker, self._app)
+        app = prepared._task.app
+        if app is not self._app and app is not app._root:
+            raise ValueError(
+                f"{taker} on queue {self._app.queue_name!r} got a call for queue {app.queue_name!r}: "
+                f"give it to app.queue({app.queue_name!r}).{taker}"
+            )
+        return prepared
+
+    def record_sync(self, call: PreparedTask) -> Record:
+        """The record of one call, its hooks run; what is wrong with it is said here."""
+        task_id, extra = self._run_hooks_sync(call)
+        return self._record(call._task, call.args, call.kwargs, call._options, task_id, extra)
+
+    def send_sync(self, records: Sequence[Record], signatures: Iterable[Signature | None] = repeat(None)) -> list[Job]:
+        """Send records; blocks this thread, with the GIL released."""
+        jobs = [job_of(self._app, record[0], known) for record, known in zip(records, signatures, strict=False)]
+        if not jobs:
+            return jobs
+        core = self._broker.core
+        self._broker.register(core)
+        call = core.call if len(records) == 1 else core.call_many
+        fields = _flat(records)
+        try:
+            answers = call("enqueue", fields, may_repeat(fields, self._broker.repeat))
+        except ArdiqError as error:
+            raise _partly_sent(error, jobs) from None
+        return _answered(jobs, answers)
+
+    def request_sync(self, call: PreparedTask, timeout: float | None) -> Any:
+        """Send one task and block this thread until it has ended."""
+        timeout = _options.patience("timeout", timeout)
+        ttl_ms = call._options.result_ttl_ms
+        if (self._app.result_ttl_ms if ttl_ms is None else ttl_ms) == 0:
+            raise ValueError(
+                f"request_sync asks for the result again and again, and none is kept (result_ttl_ms=0): "
+                f"await {call.name}.request(...), or keep results"
+            )
+        job = self.enqueue_sync([call])[0]
+        return value_of(self._app._queue.wait_sync(job.id, timeout, call._task._signature, is_known=True))
+
+    def _run_hooks_sync(self, each: PreparedTask) -> tuple[str | None, dict[str, Any] | None]:
+        running = self._run_hooks(each._task, each.args, each.kwargs, each._options)
+        try:
+            running.send(None)
+        except StopIteration as ended:
+            answer: tuple[str | None, dict[str, Any] | None] = ended.value
+            return answer
+        running.close()
+        raise RuntimeError("an async @app.on_enqueue hook needs an event loop: await enqueue, or make the hook a `def`")
+
+    async def request(
+        self,
+        task: Task[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+        timeout: float | None,
+    ) -> Any:
+        """Send one task, naming the mailbox to tell when it ends, and wait for that."""
+        timeout = _options.patience("timeout", timeout)
+        app, loop = self._app, get_running_loop()
+        task_id, extra = await self._run_hooks(task, args, kwargs, options)
+        task_id = self._record(task, args, kwargs, options, task_id, extra)[0]  # a wrong call is refused first
+        line = self._broker.line(loop)
+        mailbox = await line.mailbox.name()
+        try:
+            with line.mailbox.wish(task_id, timeout) as wished:
+                waiter = {"waiter": mailbox, "waiter_ttl_ms": wished.ttl_ms, **(extra or {})}
+                sent = Enqueued(loop=loop)
+                line.enqueue(Job(app, task_id), self._record(task, args, kwargs, options, task_id, waiter), sent)
+                await sent  # not timed: whoever is told of a timeout knows that the task is on the queue
+                async with asyncio.timeout(timeout):
+                    outcome = await wished.future
+        except TimeoutError:
+            raise too_late(task_id, timeout) from None
+        if outcome is None:
+            outcome = await line.mailbox.wait(task_id, timeout, is_known=True)
+        return value_of(app._queue.decode(outcome, task._signature))
+
+    def _record(
+        self,
+        task: Task[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+        task_id: str | None = None,
+        extra: dict[str, Any] | None = None,
+        is_checked: bool = True,
+    ) -> Record:
+        """The record of one call. `task_id` is an id that was drawn before, `extra` more of its options, `is_checked`
+        whether the arguments must fit the task.
+        """
+        lane = self.check_lane(options.priority or task.priority)
+        signature = task._signature
+        if signature is None and is_checked:  # a reference, perhaps to a task that is registered here
+            signature = self._app._queue.signature_of(task.name)
+        packed_args, packed_kwargs, codec = self._codec.encode_fitting(task.name, signature, args, kwargs)
+        signer = self._signer
+        if options is NO_OPTIONS and extra is None and not task.unique and signer is None:
+            packed = self._of_codec.get(codec)
+            if packed is None:
+                packed = self._of_codec[codec] = to_json({"codec": codec})
+            return task_id or new_id(), task.name, lane, packed_args, packed_kwargs, packed
+        fields = dict(options.fields)
+        if codec:
+            fields["codec"] = codec
+        if extra:
+            fields.update(extra)
+        if signer is not None:
+            headers = from_json(fields.get("headers", "{}").encode())
+            call = (task.name, packed_args, packed_kwargs, codec)
+            fields["headers"] = signer.sign(self._app.queue_name, *call, headers)
+        chosen = self._chosen_id(task, args, kwargs, options)
+        if chosen is not None:
+            # Tells a repeat of this very call from another one under the same id.
+            fields["call"] = new_id()
+        packed = to_json(fields) if fields else b""
+        return chosen or task_id or new_id(), task.name, lane, packed_args, packed_kwargs, packed
+
+    def _chosen_id(
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> str | None:
+        """The id that is not random: the user's own, or made of the call itself."""
+        if options.task_id is not None:
+            return options.task_id
+        if not (task.unique if options.unique is None else options.unique):
+            return None
+        import hashlib
+
+        call = self._codec.canonical(task.name, args, kwargs)
+        return f"unique:{task.name}:{hashlib.blake2b(call, digest_size=16).hexdigest()}"
+
+    def check_lane(self, priority: str | None) -> str:
+        """The lane a task goes to.
+
+        Raises:
+            ValueError: no worker of this app serves it.
+        """
+        if priority is None:
+            return self._default_lane
+        if priority not in self._lanes:
+            raise ValueError(f"priority {priority!r} is not one of {self._app.priorities}: no worker would take it")
+        return priority
+
+    async def _run_hooks(
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> tuple[str | None, dict[str, Any] | None]:
+        """The id that the `on_enqueue` hooks were told, and the headers they set, as options."""
+        if not self._app._enqueue_hooks:
+            return None, None
+        self.check_lane(options.priority or task.priority)
+        task_id = self._chosen_id(task, args, kwargs, options) or new_id()
+        headers = await self.ask_hooks(EnqueueContext(task_id, task.name, args, kwargs, {}))
+        return task_id, {"headers": headers} if headers else None
+
+    async def ask_hooks(self, call: EnqueueContext) -> str:
+        """Run the `on_enqueue` hooks; the headers they set, as they travel, empty for none."""
+        for hook in self._app._enqueue_hooks:
+            answer = hook(call)
+            if inspect.isawaitable(answer):
+                await answer
+        return _headers.pack(self._codec, call.name, call.headers) if call.headers else ""
+
+
+def held_back(call: Any, taker: str, app: "Ardiq | None" = None) -> PreparedTask:
+    """The call, if it is one; that of `app` where it does not say of which.
+
+    Raises:
+        TypeError: it is something else than `task.prepare(...)` gives.
+    """
+    if isinstance(call, PreparedTask):
+        if app is not None:
+            return call._at(app)
+        if hasattr(call, "_task"):
+            return call
+    raise TypeError(f"{taker} takes task.prepare(...), not {type(call).__name__}")
+
+
+def _flat(records: Sequence[Record]) -> list[str | bytes]:
+    return [field for record in records for field in record]
+
+
+def _answered(jobs: list[Job], answers: Sequence[Any]) -> list[Job]:
+    """The jobs of records that were answered.
+
+    Raises:
+        ArdiqError: the first of those that were refused; its `jobs` are the others.
+    """
+    refused = [refusal(answer) for answer in answers]
+    for job, answer in zip(jobs, answers, strict=True):
+        if answer == EXISTS:
+            set_existed(job, True)
+    first = next((error for error in refused if error is not None), None)
+    if first is None:
+        return jobs
+    if isinstance(first, ArdiqError):
+        first.jobs = [job for job, error in zip(jobs, refused, strict=True) if error is None]
+    raise first
+
+
+def _partly_sent(error: ArdiqError, jobs: list[Job]) -> ArdiqError:
+    """The error of a batch, which has the jobs that were accepted all the same, and names those that may have been."""
+    accepted = getattr(error, "accepted", [None] * len(jobs))
+    answered = [(job, answer) for job, answer in zip(jobs, accepted, strict=True) if answer]
+    error.jobs = [job for job, answer in answered if not refusal(answer)]
+    name_unsure(error, [job for job, answer in zip(jobs, accepted, strict=True) if answer is None])
+    return error

@@ -1,0 +1,1 @@
+"""Running tasks: one worker of one queue."""

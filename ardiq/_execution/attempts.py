@@ -1,0 +1,392 @@
+"""Attempts: one run of a task's function, from the claim to its outcome."""
+
+import asyncio
+import functools
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from math import inf
+from threading import get_ident
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import context
+from .._values import headers as _headers
+from .._values.codec import from_json, to_json
+from .._values.signing import without_signature
+from ..executors import Process
+from ..models import ExecutionContext
+from ..retries import RetryRules
+from .endings import (
+    ABORTED,
+    ATTEMPT,
+    COMPLETE,
+    RELEASED,
+    RETRY,
+    SNOOZE,
+    UNKNOWN,
+    Claim,
+    Ending,
+    Endings,
+    Outcome,
+    TimedOut,
+)
+
+if TYPE_CHECKING:
+    from ..app import Ardiq
+    from ..task import Task
+    from .worker import Worker
+
+log = logging.getLogger("ardiq")
+
+# The task runs again.
+_GOES_ON = frozenset((RETRY, SNOOZE, RELEASED, UNKNOWN))
+
+
+class Registered:
+    """A task as the worker knows it."""
+
+    __slots__ = ("__weakref__", "fn", "home", "is_async", "process", "retries", "signature", "task", "timeout")
+
+    def __init__(
+        self,
+        task: "Task[..., Any] | None",
+        fn: Callable[..., Any],
+        retries: RetryRules,
+        timeout: float | None = None,
+        process: Process | None = None,
+    ) -> None:
+        self.task = task
+        self.fn = fn
+        self.signature = None if task is None else task._signature
+        self.retries = retries
+        self.timeout = timeout
+        self.process = process
+        # The module that registered it, where a child process has to.
+        self.home = ""
+        # An instance whose class defines `async def __call__` counts, too.
+        self.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
+            getattr(type(fn), "__call__", None)  # noqa: B004
+        )
+
+
+class HandBack(asyncio.CancelledError):
+    """The attempt could not go on because its worker stops: it is handed back."""
+
+
+async def within(timeout: float | None, work: Awaitable[Any]) -> Any:
+    """Await it, with a time limit in seconds or none.
+
+    Raises:
+        TimedOut: it took longer.
+    """
+    if timeout is None:
+        return await work
+    context.deadline.set(time() + timeout)
+    try:
+        async with asyncio.timeout(timeout) as limit:
+            return await work
+    except TimeoutError:
+        if limit.expired():
+            raise TimedOut(f"timed out after {timeout}s") from None
+        raise
+
+
+class InThread(NamedTuple):
+    """An attempt on a thread. Whoever takes it out of `Attempts.threads` settles it."""
+
+    entry: Registered
+    claim: Claim
+    started: float
+    deadline: float
+
+
+class Attempts:
+    """The attempts of one worker: those that run, and the outcomes of those that ended."""
+
+    def __init__(self, app: "Ardiq", worker: "Worker") -> None:
+        self._app = app
+        self._worker = worker
+        self._codec = app._codec
+        self._signer = app._signer
+        self._metrics = app._metrics
+        self._counters = app._metrics.counters
+        self.endings = Endings(app, worker, asyncio.get_running_loop())
+        self.over = False
+        # Set by the worker each time it takes tasks: asked for once a turn, not once a task.
+        self.taken_at = 0.0
+        self.is_debug = False
+        self.outcomes: list[Outcome] = []
+        # By token: an attempt that lost its lease may still run when the same task comes again.
+        self.running: dict[int, asyncio.Task[None]] = {}
+        self.threads: dict[int, InThread] = {}
+        self.runners: dict[str, Callable[[Claim], Coroutine[Any, Any, None]]] = {}
+        self.in_thread: Callable[..., Awaitable[Any]]
+        self.in_process: Callable[[Registered, Claim], Awaitable[Any]]
+        self._why_cancelled: dict[int, str] = {}
+        self._settling: set[asyncio.Task[None]] = set()
+        self._loop_thread = get_ident()
+
+    def registered(self, name: str) -> Registered:
+        """The task of that name; an unknown one raises `LookupError`."""
+        known = self._app._registry.get(name)
+        if known is None:
+
+            async def unknown(*args: Any, **kwargs: Any) -> None:
+                raise LookupError(f"unknown task {name!r}")
+
+            known = Registered(None, unknown, RetryRules(0))
+        return known
+
+    def runner(self, name: str) -> Callable[[Claim], Coroutine[Any, Any, None]]:
+        """What makes an attempt of a claim; made once for each task."""
+        entry = self.registered(name)
+        if entry.task is None:
+            runner = self._unknown_runner(entry)
+        elif entry.is_async and entry.timeout is None and not self._app._middleware and self._signer is None:
+            runner = self._plain_runner(entry)
+        else:
+            runner = self._runner_with(entry, self._call(entry))
+        if entry.task is not None:
+            self.runners[name] = runner
+        return runner
+
+    def _plain_runner(self, entry: Registered) -> Callable[[Claim], Coroutine[Any, Any, None]]:
+        # The hot path. It differs from `_runner_with` in nothing but the calls it saves.
+        fn, signature, running = entry.fn, entry.signature, self.running
+        set_context, succeeded = context.running.set, self._succeeded
+        codec = self._codec
+        decode, receive, encode = codec.receive_call, codec.receiver(signature), codec.encode_result
+        takes_none = signature is None or signature.takes(())
+        # Where a record goes with its task's end, nothing can be told after it.
+        ends_at_once = entry.task is not None and not codec.keeps(entry.task.name)
+
+        async def attempt(claim: Claim) -> None:
+            started = monotonic()
+            wait_s = self.taken_at - claim[9] / 1000 if claim[8] == 1 else None
+            set_context(claim)
+            try:
+                if self.is_debug:
+                    self.log_start(claim)
+                if claim[5] or claim[4]:
+                    args, kwargs = decode(claim[3], claim[4], claim[5], signature)
+                    value = await fn(*args, **kwargs)
+                elif claim[3] == b"[]" and takes_none:
+                    value = await fn()
+                else:
+                    value = await fn(*receive(claim[3]))
+                result = encode(claim[2], signature, value)
+                if ends_at_once and self.must_tell(claim, COMPLETE):
+                    await self._worker.reports_arrive(claim[1])
+            except BaseException as error:
+                await self.failed(entry, claim, started, error)
+                return
+            running.pop(claim[1], None)
+            succeeded(claim, started, wait_s, result)
+
+        return attempt
+
+    def _unknown_runner(self, entry: Registered) -> Callable[[Claim], Coroutine[Any, Any, None]]:
+        # Nothing of the call is read: what its arguments are, they know who know the task.
+        async def attempt(claim: Claim) -> None:
+            started = monotonic()
+            try:
+                self.check(claim)
+                await entry.fn()
+            except BaseException as error:
+                await self.failed(entry, claim, started, error)
+
+        return attempt
+
+    def _runner_with(
+        self, entry: Registered, call: Callable[[Claim, list[Any], dict[str, Any]], Awaitable[Any]]
+    ) -> Callable[[Claim], Coroutine[Any, Any, None]]:
+        signature = entry.signature
+
+        async def attempt(claim: Claim) -> None:
+            started = monotonic()
+            wait_s = self.taken_at - claim[9] / 1000 if claim[8] == 1 else None
+            context.running.set(claim)
+            try:
+                self.check(claim)
+                if self.is_debug:
+                    self.log_start(claim)
+                args, kwargs = self._codec.receive_call(claim[3], claim[4], claim[5], signature)
+                value = await call(claim, args, kwargs)
+                result = self._codec.encode_result(claim[2], signature, value)
+                if self.must_tell(claim, COMPLETE):
+                    await self._worker.reports_arrive(claim[1])
+            except BaseException as error:
+                await self.failed(entry, claim, started, error)
+                return
+            self.running.pop(claim[1], None)
+            self._succeeded(claim, started, wait_s, result)
+
+        return attempt
+
+    def check(self, claim: Claim) -> None:
+        """Refuse a call that no producer with the app's key made; from any thread.
+
+        Raises:
+            BadSignature: it is one.
+        """
+        if self._signer is not None:
+            self._signer.check(self._app.queue_name, *claim[2:7])
+
+    def _call(self, entry: Registered) -> Callable[[Claim, list[Any], dict[str, Any]], Awaitable[Any]]:
+        """How the function is called: on a thread or in a process, with a time limit, within the middleware."""
+        fn, timeout, middleware = entry.fn, entry.timeout, list(self._app._middleware)
+
+        def run(args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
+            return fn(*args, **kwargs) if entry.is_async else self.in_thread(fn, args, kwargs)
+
+        def limited(claim: Claim, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
+            return self.in_process(entry, claim) if entry.process else within(timeout, run(args, kwargs))
+
+        def call(claim: Claim, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
+            if not middleware:
+                return limited(claim, args, kwargs)
+            headers = _headers.unpack(self._codec, without_signature(from_json(claim[6]))) if claim[6] else {}
+            execution = ExecutionContext(claim[0], claim[2], claim[8], tuple(args), kwargs, headers)
+            call_next: Callable[[], Awaitable[Any]] = functools.partial(limited, claim, args, kwargs)
+            for wrap in reversed(middleware):
+                call_next = functools.partial(wrap, execution, call_next)
+            return call_next()
+
+        return call
+
+    def _succeeded(self, claim: Claim, started: float, wait_s: float | None, result: tuple[bytes, str]) -> None:
+        run_s = monotonic() - started
+        data, codec = result
+        details = to_json({"codec": codec}) if codec else b""
+        self.outcomes.append((claim[0], claim[1], COMPLETE, int(run_s * 1000), data, details))
+        key = (claim[2], claim[7])
+        counters = self._counters.get(key) or self._metrics.of(*key)
+        counters.succeeded += 1
+        counters.observe(run_s, wait_s)
+        if self._why_cancelled:  # a cancellation that the task swallowed
+            self._why_cancelled.pop(claim[1], None)
+        if not self._worker.turn_due:
+            self._worker.turn_soon()
+        if self.is_debug:
+            self.log_success(claim, run_s)
+
+    def never_began(self, claim: Claim) -> None:
+        """Settle an attempt that was cancelled before its first step, so that its own code did not."""
+        if not self._worker.is_cancelled():
+            self._why_cancelled.setdefault(claim[1], ABORTED)
+        self.settle_soon(self.failed(self.registered(claim[2]), claim, monotonic(), asyncio.CancelledError()))
+
+    def settle_soon(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have it settled by a task of its own."""
+        settling = asyncio.get_running_loop().create_task(work)
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
+
+    async def failed(self, entry: Registered, claim: Claim, started: float, error: BaseException) -> None:
+        """Settle an attempt that raised, after its last words."""
+        run_s = monotonic() - started
+        # From here on it cannot be cancelled: hooks may await.
+        self.running.pop(claim[1], None)
+        if self.over:
+            if isinstance(error, asyncio.CancelledError | GeneratorExit):
+                raise error
+            return
+        if isinstance(error, asyncio.CancelledError):
+            why = self._why_cancelled.pop(claim[1], None)
+            if why is None and (isinstance(error, HandBack) or self._worker.is_cancelled()):
+                why = RELEASED
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                task.uncancel()
+                # Not by the worker: by the task itself, or a neighbour. One that it waited for and was cancelled is no
+                # wish of its own: that is a failure like any other.
+                why = why or ABORTED
+            if why is not None:
+                if self.must_tell(claim, why):
+                    await self._worker.reports_arrive(claim[1])
+                self.settle_cancelled(claim, run_s, why)
+                return
+        ending = self.endings.judge(entry, claim, run_s, error)
+        if self.has_last_words(ending):
+            await self.last_words(ending)
+        self._why_cancelled.pop(claim[1], None)
+        self.outcomes.append(self.endings.hand_in(ending))
+        self._worker.turn_soon()
+
+    def has_last_words(self, ending: Ending) -> bool:
+        """Whether `last_words` has anything to do; from any thread."""
+        return self.endings.tells_first(ending) or self.must_tell(ending.claim, ending.outcome)
+
+    async def last_words(self, ending: Ending) -> None:
+        """What comes before the outcome: the hooks of a failure, and what the task told."""
+        if self.endings.tells_first(ending):
+            await self.endings.tell_first(ending)
+        if self.must_tell(ending.claim, ending.outcome):
+            await self._worker.reports_arrive(ending.claim[1])
+
+    def must_tell(self, claim: Claim, outcome: str) -> bool:
+        """Whether what the attempt told has to arrive before it is settled: nobody takes it from an attempt that is not
+        the last one any more, nor for a record that is gone. From any thread.
+        """
+        return (outcome in _GOES_ON or not self._codec.keeps(claim[2])) and self._worker.has_told(claim[1])
+
+    def settle_cancelled(self, claim: Claim, run_s: float, why: str) -> None:
+        """Settle an attempt that was cancelled by the worker: aborted or handed back."""
+        self.outcomes.append(self.endings.hand_in(self.endings.cancelled(claim, run_s, why)))
+        self._worker.turn_soon()
+
+    def is_current(self, token: int) -> bool:
+        """Whether an attempt runs and was not cancelled; asked by itself, on the loop or on a thread of its own."""
+        if token in self._why_cancelled:
+            return False
+        # One that was started eagerly is on the loop and not among the running ones yet.
+        return token in self.threads or token in self.running or get_ident() == self._loop_thread
+
+    def abort(self, token: int) -> bool:
+        """Cancel the attempt of that token as aborted; whether there is one."""
+        if token not in self.running and token not in self.threads:
+            return False
+        self._cancel(token, ABORTED)
+        return True
+
+    def hand_back(self, up_to: float = inf) -> None:
+        """Cancel every attempt whose token is not above this one; others will run those tasks."""
+        for token in [*self.running, *self.threads]:
+            if token <= up_to:
+                self._cancel(token, RELEASED)
+
+    def _cancel(self, token: int, why: str) -> None:
+        if token in self.running:
+            # It is asked for until it is settled: a second cancellation would cut the task's clean-up short.
+            if token not in self._why_cancelled:
+                self._why_cancelled[token] = why
+                self.running[token].cancel()
+        elif (held := self.threads.pop(token, None)) is not None:
+            # A thread cannot be stopped: it is settled now, and what it returns is ignored.
+            self.abandon(held.claim, 1)
+            run_s = monotonic() - held.started
+            if self.over or not self.must_tell(held.claim, why):
+                self.settle_cancelled(held.claim, run_s, why)
+                return
+            self.settle_soon(self._settle_told(held.claim, run_s, why))
+
+    async def _settle_told(self, claim: Claim, run_s: float, why: str) -> None:
+        await self._worker.reports_arrive(claim[1])
+        self.settle_cancelled(claim, run_s, why)
+
+    def log_start(self, claim: Claim) -> None:
+        """Say so at debug level."""
+        log.debug(f"task started {ATTEMPT}", *self.endings.named(claim), extra=self.endings.fields(claim))
+
+    def log_success(self, claim: Claim, run_s: float) -> None:
+        """Likewise."""
+        values = *self.endings.named(claim), int(run_s * 1000)
+        log.debug(f"task succeeded {ATTEMPT} duration_ms=%d", *values, extra=self.endings.fields(claim))
+
+    def abandon(self, claim: Claim, change: int) -> None:
+        """Count a thread that runs on after its attempt was settled, or, with -1, one that has ended: until then it
+        takes a slot. From any thread."""
+        self._worker.link.overstay(claim[1], change > 0)
+        with self._metrics.lock:
+            self._metrics.of(claim[2], claim[7]).abandoned_threads += change

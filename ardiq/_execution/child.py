@@ -1,0 +1,230 @@
+"""The child of a worker: runs sync tasks where they can be stopped. Started by `_processes` with one end of a socket.
+
+Frames go both ways: four bytes of length, then msgpack. The first one says what to import; each further one is a claim.
+"""
+
+import contextvars
+import ctypes
+import functools
+import importlib
+import logging
+import os
+import queue
+import resource
+import runpy
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from types import FrameType, ModuleType
+from typing import Any, BinaryIO, NoReturn
+
+from .. import context
+from .._values.codec import from_msgpack
+from ..testing._redirect import point
+from . import processes as _processes
+from .attempts import Registered
+from .endings import error_text, error_traceback
+from .logging import Stderr, ToWorker
+from .processes import frame
+
+_LAST_WORDS_S = 1.0
+# The name of the program of the worker in here: it is not to do what it does when it is started.
+_MAIN = "__mp_main__"
+_stopping = False
+_channel: socket.socket
+_program: tuple[str, str]
+_modules: list[str]
+_memory_limits = resource.getrlimit(resource.RLIMIT_DATA)
+
+
+def main() -> None:
+    global _channel, _program, _modules
+    _channel = channel = socket.socket(fileno=int(sys.argv[1]))
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    os.register_at_fork(after_in_child=_stop_as_usual)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, for code that never lets go of the interpreter
+    messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(channel.makefile("rb"), messages), daemon=True).start()
+    sys.path[:], sys.argv, _program, _modules, levels, where = messages.get()
+    reports = _Reports(channel)
+    # First: to what configures logging on import only where it is not, it is.
+    logging.root.handlers[:] = [ToWorker(reports.log)]
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    for module in _modules:
+        with suppress(Exception):  # the task that needs it says what is wrong
+            _import(module)
+    context.reports.set(reports)  # type: ignore[arg-type]
+    reports.send(frame(["ready"]))
+    while (call := messages.get()) is not None:
+        reports.queue = call[0]
+        reports.send(contextvars.copy_context().run(_attempt, where, *call[1:]))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which comes now: it ends already
+
+
+class _Reports:
+    """Passes on to the worker what a task tells of itself."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.queue = ""
+        self._channel = channel
+        self._lock = threading.Lock()
+        self._noted: tuple[Any, dict[str, bytes]] = (None, {})
+
+    def send(self, data: bytes) -> None:
+        with self._lock:
+            self._channel.sendall(data)
+
+    def log(self, record: dict[str, Any]) -> None:
+        self.send(frame(["log", {name: value if _travels(value) else repr(value) for name, value in record.items()}]))
+
+    def add(self, claim: tuple[Any, ...], **report: Any) -> None:
+        self.send(frame(["report", claim[1], report]))
+
+    def noted(self, claim: tuple[Any, ...], to_add: bool = False) -> dict[str, bytes]:
+        if self._noted[0] != claim[1]:
+            self._noted = (claim[1], {})
+        return self._noted[1]
+
+    def is_current(self, _: tuple[Any, ...]) -> bool:
+        return True  # a child whose task is not wanted any more is ended
+
+
+def _listen(stream: BinaryIO, messages: "queue.SimpleQueue[Any]") -> NoReturn:
+    with suppress(OSError):
+        while head := stream.read(4):
+            messages.put(from_msgpack(stream.read(int.from_bytes(head, "big"))))
+    messages.put(None)
+    time.sleep(_LAST_WORDS_S)  # an idle child has ended by then; for a busy one nobody waits any more
+    os._exit(1)
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    """End, where the worker asks for it. A signal from anybody else, who sends it to every process of the unit, is for
+    the worker to answer: it waits for the task that runs here.
+    """
+    global _stopping
+    if not _is_hung_up():
+        return
+    _stopping = True
+    raise SystemExit(128 + number)  # so that the task's `finally` and `with` run
+
+
+def _is_hung_up() -> bool:
+    """Whether the worker has said its last, which it does before it sends a signal, or is gone."""
+    try:
+        return _channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _stop_as_usual() -> None:
+    """In a process that the task forks: it is no business of the worker's, which hears the child alone."""
+    for handler in logging.root.handlers[:]:
+        if isinstance(handler, ToWorker):
+            logging.root.handlers[:] = [Stderr()]
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _attempt(where: list[str], of: str, module: str, path: str, claim: list[Any], max_memory_mb: int | None) -> bytes:
+    context.running.set(tuple(claim))
+    kind = "error"
+    try:
+        _limit_memory(max_memory_mb)
+        entry = _registered(of, module, path, claim[2])
+        assert entry.task is not None
+        app, codec = entry.task.app, entry.task.app._codec
+        if [app.redis_url, app.prefix] != where:  # the worker's was redirected, by a test
+            point(app, *where)
+        if entry.timeout is not None:
+            context.deadline.set(time.time() + entry.timeout)
+        args, kwargs = codec.receive_call(claim[3], claim[4], claim[5], entry.signature)
+        value = codec.encode_result(claim[2], entry.signature, entry.fn(*args, **kwargs))
+        _limit_memory(None)
+        return frame(["value", *value])
+    except BaseException as error:
+        if _stopping:
+            raise
+        _limit_memory(None)
+        failure, decision = error, None
+        with suppress(Exception):  # what cannot be judged here is judged by the worker
+            decision = _registered(of, module, path, claim[2]).retries.decide(claim[8], error)
+        if max_memory_mb is not None and isinstance(error, MemoryError):
+            kind = "spent"  # what it holds may never be free again
+            text = f"the task needed more than its memory limit of {max_memory_mb} MiB"
+            failure = MemoryError(text).with_traceback(error.__traceback__)
+        return frame([kind, _described(failure), _printable(error_traceback(failure)), decision])
+
+
+def _described(error: BaseException) -> list[Any]:
+    """An exception for the worker to rebuild: its class, its text, and as much of what it holds as can travel."""
+    kind, text = type(error), _printable(error_text(error))
+    module = "__main__" if kind.__module__ == _MAIN else kind.__module__
+    if isinstance(error, BaseExceptionGroup):
+        args: list[Any] = [error.message]
+        parts = [_described(each) for each in error.exceptions]
+    else:
+        # What cannot travel is in the text.
+        args, parts = list(error.args) if _travels(error.args) else [text], []
+    held = {name: value for name, value in vars(error).items() if _travels(value)}
+    return [module, _printable(kind.__qualname__), text, args, parts, held]
+
+
+def _travels(value: Any) -> bool:
+    try:
+        frame(value)
+    except Exception:
+        return False
+    return True
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _limit_memory(max_memory_mb: int | None) -> None:
+    """Let allocations fail beyond so many MiB of data: of the heap and of private mappings, whoever asks for them."""
+    soft, hard = _memory_limits
+    if max_memory_mb is not None:
+        soft = max_memory_mb << 20 if hard == resource.RLIM_INFINITY else min(max_memory_mb << 20, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _registered(of: str, module: str, path: str, name: str) -> Registered:
+    module = _import(module).__name__
+    entry = _processes.find(of, name, module, path)
+    for other in () if entry else _modules:
+        _import(other)
+        entry = entry or _processes.find(of, name, module, path)
+    if entry is None:
+        raise LookupError(f"nothing registers {module}.{path} as task {name!r} when {', '.join(_modules)} are imported")
+    return entry
+
+
+def _import(name: str) -> ModuleType:
+    """A module; the program of the worker under another name."""
+    if name != "__main__":
+        return importlib.import_module(name)
+    if _MAIN not in sys.modules:
+        how, where = _program
+        _processes.is_imported = True
+        try:
+            run: Any = runpy.run_path if how == "path" else functools.partial(runpy.run_module, alter_sys=True)
+            main = ModuleType(_MAIN)
+            vars(main).update(run(where, run_name=_MAIN))
+        finally:
+            _processes.is_imported = False
+        sys.modules["__main__"] = sys.modules[_MAIN] = main
+    return sys.modules[_MAIN]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The part of a worker that fires schedules. Which worker does, and whether, is decided by the library."""
+
+import asyncio
+import logging
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from .._values.timing import Timing
+from ..errors import ArdiqError, BrokerError, Forbidden, OutOfMemory
+
+if TYPE_CHECKING:
+    from ..app import Ardiq
+
+log = logging.getLogger("ardiq")
+
+# Later than this an occurrence was missed.
+_GRACE_MS = 60_000
+# Occurrences of one schedule in a turn; how many missed ones are made up for is decided by the library.
+_MOST_IN_TURN = 100
+# How often a worker looks that has never seen a schedule.
+_IDLE_S = 10.0
+# How often a worker says that its code runs; the library forgets it after a minute.
+_DECLARE_S = 10.0
+_PAGE, _MOST_PAGES = 500, 20
+_MOST_TIMINGS = 1000
+_SHORTEST_S = 0.005
+
+
+class Scheduler:
+    """Fires the schedules of one app's queue, together with the schedulers of all other workers."""
+
+    def __init__(self, app: "Ardiq", declares: bool = True) -> None:
+        self._app = app
+        self._timings: dict[str, Timing] = {}
+        self._broken: dict[str, str] = {}
+        self._declared: str | None = None
+        self._declare_at = 0.0 if declares else inf
+
+    async def run(self) -> None:
+        """Declare what the code says, and fire what is due, until cancelled."""
+        while True:
+            try:
+                if monotonic() >= self._declare_at:
+                    await self.declare()
+                pause_s = await self.fire_due()
+            except BrokerError as error:
+                # That the server is away the worker says itself.
+                level = logging.WARNING if isinstance(error, OutOfMemory | Forbidden) else logging.DEBUG
+                log.log(level, "schedules: %s; trying again", error)
+                pause_s = self._app.cron_poll_s
+            except ArdiqError as error:
+                log.warning("schedules: %s; trying again", error)
+                pause_s = _IDLE_S
+            except Exception:
+                log.exception("schedules: firing failed; trying again")
+                pause_s = _IDLE_S
+            await asyncio.sleep(pause_s)
+
+    async def declare(self) -> None:
+        """Store the schedules of this code, unless newer code runs; those of older code go.
+
+        It is said again and again, so that the library knows which code runs.
+        """
+        answer, gone = await self._app.schedules.declare(self._app._crons, self._declared is None)
+        for name in gone:
+            log.info("schedule removed name=%r: no task declares it any more", name)
+        if answer == "superseded" != self._declared:
+            log.info("schedules: those of newer code count, as long as it runs")
+        self._declared = answer
+        self._declare_at = inf if answer == "nothing" else monotonic() + _DECLARE_S
+
+    async def fire_due(self) -> float:
+        """Fire what is due; seconds until there is more to look at."""
+        schedules = self._app.schedules
+        next_due: list[int] = []
+        broken: dict[str, str] = {}
+        for _ in range(_MOST_PAGES):
+            now, upcoming, rows = await schedules.due(len(broken), _PAGE)
+            asked_at = monotonic()
+            for name, due_at, definition in rows:
+                try:
+                    next_due.append(await self._fire_one(now, name, due_at, definition))
+                except BrokerError:
+                    raise
+                except (ArdiqError, ValueError, TypeError, OverflowError) as error:
+                    # It harms no other, and is said once.
+                    broken[name] = str(error)
+                    if self._broken.get(name) != broken[name]:
+                        log.error("schedule %r cannot be fired: %s", name, error, exc_info=error.__cause__)
+            if len(rows) < _PAGE:
+                break
+        self._broken = broken
+        if upcoming is not None:
+            next_due.append(upcoming)
+        if not next_due:
+            return self._app.cron_poll_s if self._app._crons else max(self._app.cron_poll_s, _IDLE_S)
+        left_s = (min(next_due) - now) / 1000 - (monotonic() - asked_at)
+        return max(_SHORTEST_S, min(self._app.cron_poll_s, left_s))
+
+    async def _fire_one(self, now: int, name: str, due_at: int, definition: dict[str, Any]) -> int:
+        """Fire all occurrences of a schedule that are due; when the next one is."""
+        missed = definition.get("missed", "skip")
+        for _ in range(_MOST_IN_TURN):
+            if due_at > now:
+                return due_at
+            answer, due_at = await self._fire(name, due_at, now, definition, missed)
+            if answer == "skipped":
+                missed = "skip"
+        if due_at <= now:
+            _, due_at = await self._fire(name, due_at, now, definition, "skip")
+        return due_at
+
+    async def _fire(self, name: str, due_at: int, now: int, definition: dict[str, Any], missed: str) -> tuple[str, int]:
+        """Fire or pass over one occurrence; what the library answered, and when the next one is due."""
+        is_late = now - due_at > _GRACE_MS
+        next_due_at = self._timing(definition).after(due_at if missed == "all" else now)
+        run = 1 if not is_late or missed == "once" else 2 if missed == "all" else 0
+        answer = await self._app.schedules.fire(name, due_at, next_due_at, run, definition)
+        if answer == "skipped":
+            log.warning("schedule %r: missed its time, passed over until the next", name)
+        return answer, next_due_at
+
+    def _timing(self, definition: dict[str, Any]) -> Timing:
+        key = repr([definition.get(field) for field in ("spec", "every_ms", "tz")])
+        timing = self._timings.get(key)
+        if timing is None:
+            if len(self._timings) >= _MOST_TIMINGS:
+                self._timings.clear()  # schedules come and go, a worker stays
+            timing = self._timings[key] = Timing.of(definition)
+        return timing

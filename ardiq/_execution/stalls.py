@@ -1,0 +1,88 @@
+"""An event loop that does not turn: the core notices, a thread here looks what holds it and says so in the log."""
+
+import asyncio
+import logging
+import sys
+import threading
+import traceback
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from . import attempts as _attempts
+from . import threads as _threads
+
+if TYPE_CHECKING:
+    from .. import _core
+    from .._server.server import Line
+    from ..app import Ardiq
+
+log = logging.getLogger("ardiq")
+
+_WAIT_MS = 10_000
+_MOST_FRAMES = 50
+_JOIN_S = 0.5
+_RUN_TASKS = (_attempts.__file__, _threads.__file__)
+
+
+class StallWatch:
+    """Watches the event loop that it is made on, for the workers on it."""
+
+    @classmethod
+    def of(cls, app: "Ardiq", line: "Line") -> "StallWatch | None":
+        """One as the app's options say, or None where they say none."""
+        most = app._replace_stalled
+        # What holds the loop is to be in the log before the process ends.
+        limits = [limit for limit in (app.stall_after, most and most / 2) if limit is not None]
+        return cls(line, min(limits), most) if limits else None
+
+    def __init__(self, line: "Line", stall_after: float, replace_after: float | None) -> None:
+        most_ms = None if replace_after is None else _milliseconds(replace_after)
+        self.core: _core.LoopWatch = line.channel.watch_loop(_milliseconds(stall_after), most_ms)
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._thread = threading.Thread(target=self._watch, name="ardiq-stalls", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Watch no more."""
+        self.core.close()
+        # It must not come back into an interpreter that ends.
+        self._thread.join(_JOIN_S)
+
+    def _watch(self) -> None:
+        while not self.core.ended:
+            stalled_s = self.core.wait(_WAIT_MS)
+            if stalled_s is not None:
+                self._report(stalled_s)
+
+    def _report(self, stalled_s: float) -> None:
+        frames = sys._current_frames()
+        frame = frames.pop(self._loop_thread, None)
+        if frame is None:  # its thread has ended
+            return
+        holder = _task(frame)
+        if holder is None:
+            # It may wait for the interpreter, which a task on a thread holds on to.
+            others = sorted(filter(None, map(_task, frames.values())))
+            holder = "something that is no task" + (f" (on threads: {', '.join(others)})" if others else "")
+        stack = "".join(_own_part(traceback.extract_stack(frame)).format()).rstrip()
+        log.warning("the event loop has not turned for %.1f s; %s holds it:\n%s", stalled_s, holder, stack)
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, int(seconds * 1000))
+
+
+def _own_part(stack: traceback.StackSummary) -> traceback.StackSummary:
+    """What a task called, without what called the task; no more than the last frames."""
+    ours = max((at for at, entry in enumerate(stack) if entry.filename in _RUN_TASKS), default=-1)
+    return traceback.StackSummary.from_list((stack[ours + 1 :] or stack)[-_MOST_FRAMES:])
+
+
+def _task(frame: FrameType | None) -> str | None:
+    """Whose code it is, where it is a task's."""
+    while frame is not None:
+        if frame.f_code.co_filename in _RUN_TASKS and (claim := frame.f_locals.get("claim")) is not None:
+            return f"task {claim[2]!r} (id {claim[0]})"
+        frame = frame.f_back
+    return None

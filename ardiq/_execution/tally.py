@@ -1,0 +1,72 @@
+"""How often a worker's tasks ran, and for how long, told to the server now and then for `ardiq top`."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ..errors import ArdiqError
+
+if TYPE_CHECKING:
+    from .._server.server import Line
+    from ..app import Ardiq
+
+_EVERY_S = 5.0
+_LAST_S = 1.0
+_PORTION = 100  # tasks a call, as `lua/protocol.json` has it
+
+
+class Tally:
+    """Tells what the app's counters grew by. What is lost on the way costs figures, nothing else."""
+
+    def __init__(self, app: "Ardiq", line: "Line") -> None:
+        self._app = app
+        self._line = line
+        self._told = self._totals()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Tell every five seconds."""
+        self._timer = self._line.loop.call_later(_EVERY_S, self._tick)
+
+    def stop(self) -> None:
+        """Tell no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def close(self) -> None:
+        """Tell for the last time, within a second."""
+        self.stop()
+        answers = [self._line.call("tally", *portion) for portion in self._portions()]
+        with suppress(ArdiqError, TimeoutError):
+            async with asyncio.timeout(_LAST_S):
+                await asyncio.gather(*answers)
+
+    def _tick(self) -> None:
+        for portion in self._portions():
+            self._line.tell("tally", *portion)
+        self.start()
+
+    def _portions(self) -> Iterator[list[str | int]]:
+        """What is new since this was asked last, as arguments of calls."""
+        told, self._told = self._told, self._totals()
+        rows: list[list[str | int]] = []
+        for name, totals in self._told.items():
+            before = told.get(name)
+            grown = totals if before is None else [now - then for now, then in zip(totals, before, strict=True)]
+            if any(grown):
+                rows.append([name, *grown])
+        for first in range(0, len(rows), _PORTION):
+            yield [value for row in rows[first : first + _PORTION] for value in row]
+
+    def _totals(self) -> dict[str, list[int]]:
+        """By task, over its lanes. What nobody registered is left out: there is no end to such names."""
+        totals: dict[str, list[int]] = {}
+        with self._app._metrics.lock:
+            for (name, _), counters in self._app._metrics.counters.items():
+                if name in self._app._registry:
+                    before = totals.get(name)
+                    figures = counters.totals()
+                    totals[name] = [a + b for a, b in zip(before or [0] * len(figures), figures, strict=True)]
+        return totals

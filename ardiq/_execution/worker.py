@@ -1,0 +1,329 @@
+"""The part of a worker that runs Python functions.
+
+The compiled core claims tasks, keeps the lease and hands in outcomes; here each claim becomes an attempt: an asyncio
+task for `async def`, a call on a thread or in a child process for `def`. Every claim that was taken is settled exactly
+once.
+"""
+
+import asyncio
+import contextvars
+import functools
+import logging
+import os
+import socket
+import sys
+from collections import deque
+from math import inf
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
+
+from .. import _core, context
+from .._values.codec import to_json
+from .attempts import Attempts
+from .endings import ABORTED, RELEASED, Claim
+from .processes import Processes
+from .reports import Reports
+from .stalls import StallWatch
+from .tally import Tally
+from .threads import SyncTasks
+
+if TYPE_CHECKING:
+    from .._server.server import Line
+    from ..app import Ardiq
+
+log = logging.getLogger("ardiq")
+
+# A turn of the loop starts no more than this, so that timers, aborts and signals run in between.
+_MOST_STARTS = 256
+_LONGEST_TURN_S = 0.005
+_HALT_S = 5.0
+_MOST_NAMED = 10
+_BURST_PATIENCE_S = 30.0
+
+if sys.version_info >= (3, 12):
+    _EAGER = True
+    _new_task = functools.partial(asyncio.Task, eager_start=True)
+else:
+    _EAGER = False
+    _new_task = asyncio.Task
+
+
+class Worker:
+    """One run of the worker loop on one event loop."""
+
+    def __init__(
+        self,
+        app: "Ardiq",
+        line: "Line",
+        processes: Processes,
+        seat: tuple[_core.Pool, int] | None = None,
+        watch: StallWatch | None = None,
+    ) -> None:
+        self._root = app._root
+        self._line = line
+        self._loop = line.loop
+        # What the lifespan set is visible to every task, what one task sets to no other.
+        self._context = contextvars.copy_context()
+        self._main: asyncio.Task[Any] | None = None
+        self._stopped: asyncio.Future[None] = line.loop.create_future()
+        self._stopping = False
+        self._taken: deque[Claim] = deque()
+        self._unbegun: list[Claim] = []
+        # Sync tasks go from the core to threads without the loop, unless a middleware needs it.
+        sync = [name for name, task in app._registry.items() if not (task.is_async or task.process)]
+        threaded = [] if app._middleware else sync
+        self.link = line.channel.worker(_config(app, threaded, seat, watch))
+        self._attempts = Attempts(app, self)
+        self._sync_tasks = SyncTasks(self._attempts, self.link, self._context, app.concurrency)
+        self._attempts.in_thread = self._sync_tasks.call
+        self._attempts.in_process = processes.call
+        self._has_threaded = bool(threaded)
+        self._broker = app._broker
+        self._what = _described(app, _slots(app, seat))
+        self._registry = app._registry
+        self.turn_due = False
+        self._reports = Reports(self, line, app)
+        self._tally = Tally(app, line)
+        self._context.run(context.reports.set, self._reports)
+
+    async def run(self) -> None:
+        """Work until stopped; in burst mode until nothing is left.
+
+        Cancelled, it cancels what runs and hands it back.
+        """
+        self._main = asyncio.current_task()
+        self._line.on_worker_event = self._on_event
+        self.link.start()
+        if self._has_threaded:
+            self._sync_tasks.start()
+        self._tally.start()
+        try:
+            await asyncio.shield(self._stopped)
+            await self._attempts.endings.all_told()
+            await self._tally.close()
+        except asyncio.CancelledError:
+            self.is_cancelled()
+            await self._halt()
+            raise
+        finally:
+            self._attempts.over = True
+            self._attempts.endings.close()
+            self._tally.stop()
+            self._line.on_worker_event = _ignore
+            self.link.abandon()  # of no effect once it has left
+            self._attempts.hand_back()
+            self._sync_tasks.close()
+            self._reports.send()
+
+    def stop(self) -> None:
+        """Take no more; `run` ends when all that was started is settled. From any thread."""
+        self._stopping = True
+        self.link.stop()
+        self._loop.call_soon_threadsafe(self.turn_soon)
+
+    def is_current(self, token: int) -> bool:
+        """Whether the attempt of that token is still this worker's to settle."""
+        return self._attempts.is_current(token)
+
+    def holds(self, token: int) -> bool:
+        """Whether the attempt of that token is still to be settled."""
+        return token in self._attempts.running or token in self._attempts.threads
+
+    def has_told(self, token: int) -> bool:
+        """Whether the attempt of that token told something that may not have arrived yet. From any thread."""
+        return self._reports.has_told(token)
+
+    async def reports_arrive(self, token: int) -> None:
+        """Until the server has what the attempt of that token told."""
+        await self._reports.arrive(token)
+
+    def occupy(self, takes: bool) -> None:
+        """Take a slot for an attempt that has ended while somebody is told of it, or give it back. From any thread."""
+        if not self._attempts.over:
+            self.link.occupy(takes)
+
+    def is_cancelled(self) -> bool:
+        """Whether the worker itself is being cancelled, and not a task of its.
+
+        It does not return where that can only be the work of a task.
+        """
+        if self._main is None or self._main.cancelling() == 0:
+            return False
+        if (crash := self._root._on_cancelled) is not None:
+            crash()
+        return True
+
+    def turn_soon(self) -> None:
+        """Settle what ended and start what is there when the loop comes round."""
+        if not self.turn_due:
+            self.turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        if self._attempts.over:
+            return
+        # What ends from here on is settled by this turn: it need not ask for one.
+        self.turn_due = True
+        try:
+            if self._start_some():
+                self._loop.call_soon(self._turn)
+                return
+        except BaseException as error:
+            self._fail(error)
+        self.turn_due = False
+
+    def _start_some(self) -> bool:
+        """Settle, take and start until nothing is left or the turn is over; whether it was over first."""
+        link, taken, attempts = self.link, self._taken, self._attempts
+        outcomes, running, runners = attempts.outcomes, attempts.running, attempts.runners
+        unbegun, self._unbegun = self._unbegun, []
+        for claim in unbegun:
+            if (begun := running.get(claim[1])) is not None and begun.done():
+                attempts.never_began(claim)
+        loop, copy_context = self._loop, self._context.copy
+        left = _MOST_STARTS
+        ends = monotonic() + _LONGEST_TURN_S
+        while True:
+            if self._stopping:
+                self._release_taken()
+            if outcomes:
+                link.settle(outcomes)
+                outcomes.clear()
+            if left == 0 or monotonic() > ends:
+                return True
+            if not taken:
+                taken.extend(link.take(left))
+                if not taken:
+                    return False
+                attempts.taken_at = time()
+                attempts.is_debug = log.isEnabledFor(logging.DEBUG)
+            # The clock is asked now and then: asking costs more than some tasks.
+            while taken and left > 0 and (left & 7 or monotonic() <= ends):
+                left -= 1
+                claim = taken.popleft()
+                attempt = (runners.get(claim[2]) or attempts.runner(claim[2]))(claim)
+                task = _new_task(attempt, loop=loop, context=copy_context())
+                if not task.done():
+                    running[claim[1]] = task
+                    if not _EAGER:
+                        self._unbegun.append(claim)
+            if not _EAGER:
+                # They take their first step when the loop comes round, and then what ended is settled at once.
+                return True
+
+    def _release_taken(self, up_to: float = inf) -> None:
+        for claim in [claim for claim in self._taken if claim[1] <= up_to]:
+            self._taken.remove(claim)
+            self._attempts.outcomes.append((claim[0], claim[1], RELEASED, 0, b"", b""))
+
+    def _on_event(self, event: tuple[Any, ...]) -> None:
+        kind = event[0]
+        if kind == "tasks":
+            if not self.turn_due:
+                self._turn()
+        elif kind == "abort":
+            self._abort(event[1])
+        elif kind == "log":
+            log.log(event[1], "%s", event[2])
+        elif kind == "settled":
+            self._attempts.endings.answered(*event[1:])
+        elif kind == "stuck":
+            log.warning("the queue is damaged%s: %s", event[1] and f", task id={event[1]} stays where it is", event[2])
+        elif kind == "joined":
+            log.info("ready: worker %s, %s", event[1], self._what)
+            if not self._registry:
+                log.warning(
+                    "this worker knows no task, so it can run none: import the modules that have them before it "
+                    "starts, or name them in Ardiq(imports=[…])"
+                )
+        elif kind == "lost":
+            log.warning("%s", event[1])
+            self._attempts.endings.void(event[2])
+            self._release_taken(event[2])
+            self._attempts.hand_back(event[2])
+            self._broker.register_again()
+            self.turn_soon()
+        elif kind == "idle":
+            self.stop()
+        elif kind == "failed":
+            self._fail(event[1])
+        elif kind == "worker" and not self._stopped.done():
+            self._stopped.set_result(None)
+
+    def _abort(self, token: int) -> None:
+        if not self._attempts.abort(token):
+            for claim in [claim for claim in self._taken if claim[1] == token]:
+                self._taken.remove(claim)
+                self._attempts.settle_cancelled(claim, 0.0, ABORTED)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._stopped.done():
+            self._stopped.set_exception(error)
+
+    async def _halt(self) -> None:
+        """Cancel what runs, hand it back and leave, soon or not at all."""
+        self._attempts.hand_back()
+        self.stop()
+        await asyncio.wait([self._stopped], timeout=_HALT_S)
+
+
+def _slots(app: "Ardiq", seat: tuple[_core.Pool, int] | None) -> int:
+    """How many slots the queue is sure of: all, unless others share them."""
+    return app.concurrency if seat is None else seat[0].sure[seat[1]]
+
+
+def _give_up_after(app: "Ardiq") -> float | None:
+    """For how many seconds the server may be away: somebody waits for the end of a worker in burst mode."""
+    asked = app._root._give_up_after
+    return _BURST_PATIENCE_S if asked is None and app.burst else asked
+
+
+def _described(app: "Ardiq", slots: int) -> str:
+    """What a worker of that app does, for people."""
+    tasks = app.tasks
+    named = ", ".join(tasks[:_MOST_NAMED]) + (", …" if len(tasks) > _MOST_NAMED else "")
+    share = "" if slots == app.concurrency else f"{slots} of "
+    return (
+        f"queue {app.queue_name!r}, {share}{app.concurrency} at once, {len(tasks)} task{'' if len(tasks) == 1 else 's'}"
+        f"{': ' if tasks else ''}{named}"
+    )
+
+
+def _config(
+    app: "Ardiq", threaded: list[str], seat: tuple[_core.Pool, int] | None, watch: StallWatch | None
+) -> dict[str, Any]:
+    weights, limits = app.weights or {}, app.limits or {}
+    health = app._root._health
+    info = {
+        "label": app.worker_id,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "ardiq": _core.VERSION,
+        "protocol": _core.PROTOCOL_VERSION,  # `ardiq migrate --prune` keeps the libraries that live workers name
+        "concurrency": app.concurrency,
+        "share": _slots(app, seat),
+        "prefetch": app.prefetch,
+        "tasks": len(app.tasks),
+    }
+    return {
+        "label": app.worker_id,
+        "info": to_json(info).decode(),
+        "lanes": [(lane, weights.get(lane), limits.get(lane)) for lane in app.priorities[::-1]],
+        "concurrency": app.concurrency,
+        "prefetch": app.prefetch,
+        "lease_ms": app.idle_timeout_ms,
+        "poll_block_ms": app.poll_block_ms,
+        "result_ttl_ms": app.result_ttl_ms,
+        "max_lost": app.max_lost,
+        "burst": app.burst,
+        "give_up_after_ms": None if (most := _give_up_after(app)) is None else int(most * 1000),
+        "thread_tasks": threaded,
+        "seat": seat,
+        "health": None if health is None else (health, app.queue_name, app.tasks),
+        "loop_watch": None if watch is None else watch.core,
+    }
+
+
+def _ignore(event: tuple[Any, ...]) -> None:
+    """Events that come after the end."""

@@ -1,0 +1,130 @@
+"""Watching a task: what a mailbox hears of it before it ends."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+from .mailbox import Outcome, too_late
+
+if TYPE_CHECKING:
+    from .mailbox import Mailbox
+
+# A watch that is not asked for again ends at the server after the one; it is asked for again after the other.
+_WATCH_S, _ASK_AGAIN_S = 120.0, 60.0
+# By then the mail has come that is on its way.
+_MAIL_S = 1.0
+_MOST_CHANGES = 100
+_MOST_TOLD = 1000
+
+
+class Change(NamedTuple):
+    """A task that has not ended, and what it told since the last change: notes by name, lines of its log without."""
+
+    state: str
+    tries: int
+    progress: bytes
+    told: tuple[tuple[str, bytes], ...] = ()
+
+    @classmethod
+    def read(cls, fields: Sequence[bytes]) -> "Change":
+        told = tuple(
+            (name.decode(errors="replace"), text) for name, text in zip(fields[3::2], fields[4::2], strict=False)
+        )
+        tries = int(fields[1]) if fields[1].isdigit() else 0  # somebody wrote into the record
+        return cls(fields[0].decode(errors="replace"), tries, fields[2], told)
+
+
+class Watch:
+    """What one reader has not read yet of one task.
+
+    For a reader that is slower than the task changes of state are kept, the last of each progress, and of what it told
+    the last thousand.
+    """
+
+    def __init__(self) -> None:
+        self._news = asyncio.Event()
+        self._changes: deque[Change] = deque(maxlen=_MOST_CHANGES)
+        self._last: Change | None = None
+        self._ask_at = 0.0
+
+    def hear(self, fields: Sequence[bytes]) -> None:
+        """The task has changed."""
+        change = Change.read(fields)
+        if self._changes and self._changes[-1][:2] == change[:2]:
+            earlier = self._changes.pop()
+            change = change._replace(told=(earlier.told + change.told)[-_MOST_TOLD:])
+        self._changes.append(change)
+        self._news.set()
+
+    def ask_again(self) -> None:
+        """The mailbox has a new name: what was on its way to the old one may be lost."""
+        self._ask_at = 0.0
+        self._news.set()
+
+    async def changes(
+        self, mailbox: "Mailbox", task_id: str, timeout: float | None
+    ) -> AsyncGenerator[Change | Outcome | None, None]:
+        """Each change of the task from now on; at last its outcome, or None for a task that is unknown.
+
+        Raises:
+            TimeoutError: it has not ended within so many seconds.
+        """
+        line, now = mailbox._line, mailbox._line.loop.time
+        deadline = inf if timeout is None else now() + timeout
+        # With no time at all it is asked once, nevertheless.
+        patience = deadline if timeout is not None and timeout > 0 else None
+        while True:
+            with mailbox.wish(task_id, _WATCH_S, self) as wished:
+                wished.future.add_done_callback(lambda _: self._news.set())
+                self._ask_at, answer, told = 0.0, [b"waiting"], ""
+                while not wished.future.done():
+                    self._news.clear()
+                    if now() >= self._ask_at:
+                        self._ask_at = now() + _ASK_AGAIN_S
+                        try:
+                            async with asyncio.timeout_at(patience):
+                                name = await mailbox.name()
+                                answer = await line.call("watch", task_id, name, wished.ttl_ms, line.result_ttl_ms)
+                        except TimeoutError:
+                            raise too_late(task_id, timeout) from None
+                        if answer[0] == b"waiting":
+                            told = name
+                        elif name == told:
+                            # How it ended is on its way, behind what it told before, and perhaps nowhere else any more.
+                            answer, told = [b"waiting"], ""
+                            self._ask_at = min(self._ask_at, now() + _MAIL_S)
+                    while (change := self._next()) is not None:
+                        yield change
+                    if answer[0] != b"waiting":
+                        yield Outcome.read(answer[1:]) if answer[0] == b"finished" else None
+                        return
+                    if wished.future.done():
+                        break
+                    if now() >= deadline:
+                        raise too_late(task_id, timeout)
+                    await self._wait(min(self._ask_at, deadline))
+                outcome = wished.future.result()
+            while (change := self._next()) is not None:
+                yield change
+            # None: it has ended, but the message did not say how.
+            if outcome is not None:
+                yield outcome
+                return
+
+    def _next(self) -> Change | None:
+        """The oldest change that says anything new."""
+        while self._changes:
+            change = self._changes.popleft()
+            if change != self._last:
+                self._last = change._replace(told=())
+                return change
+        return None
+
+    async def _wait(self, until: float) -> None:
+        """For news, or that time of the loop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._news.wait()

@@ -1,0 +1,231 @@
+"""What comes back to one event loop: the answers to its calls, and what else its queues hear."""
+
+import asyncio
+import copy
+import itertools
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from .. import _core, errors
+from ..job import Job, set_existed, set_unsure
+
+log = logging.getLogger("ardiq")
+
+_CLOSE_S = 1.0
+# Tasks that one error names.
+_NAMED = 3
+
+# What an enqueue is answered where an unfinished task has the id already.
+EXISTS = b"exists"
+
+
+class Enqueued(asyncio.Future[Job], Coroutine[Any, Any, Job]):
+    """What `enqueue` gives: a future of the job that `asyncio.create_task` takes for a coroutine."""
+
+    __slots__ = ("_steps", "job")
+
+    _steps: Any
+    job: Job
+
+    def send(self, value: Any) -> Any:
+        return self._stepper().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._stepper().throw(*error)
+
+    def close(self) -> None:
+        self._stepper().close()
+
+    def _stepper(self) -> Any:
+        try:
+            return self._steps
+        except AttributeError:
+            self._steps = self.__await__()
+            return self._steps
+
+
+class Inbox:
+    """The answers and the news of one event loop, for all queues that are used on it. Used on its loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.core: _core.Inbox = _core.Inbox()
+        self.tickets = itertools.count(1)
+        self.open: dict[int, asyncio.Future[Any]] = {}
+        self._numbers = itertools.count(1)
+        self._hearers: dict[int, Callable[[tuple[Any, ...]], None]] = {}
+        self._closed = False
+        self._watcher: _Watcher | None = None
+        try:
+            loop.add_reader(self.core.fileno(), self._receive)
+        except NotImplementedError:
+            self._watcher = _Watcher(self.core, loop, self._receive)
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> "Inbox":
+        """That of the running loop."""
+        inbox = _inboxes.get(id(loop))
+        if inbox is None:
+            inbox = _inboxes[id(loop)] = cls(loop)
+        return inbox
+
+    def join(self, hear: Callable[[tuple[Any, ...]], None]) -> int:
+        """A number of which `hear` is told what is no answer to a call."""
+        number = next(self._numbers)
+        self._hearers[number] = hear
+        return number
+
+    def leave(self, number: int) -> None:
+        """The number is done with; from any thread. The last one closes the inbox."""
+        try:
+            self.loop.call_soon_threadsafe(self._leave, number)
+        except RuntimeError:  # the loop is closed, and nothing happens on it any more
+            self._leave(number)
+
+    def _leave(self, number: int) -> None:
+        hear = self._hearers.pop(number, None)
+        if hear is not None and not self.loop.is_closed():
+            hear(("closed", _closed()))
+        if self._hearers or self._closed:
+            return
+        if not self.loop.is_closed():
+            self._receive()  # what was told in time
+        self._closed = True
+        if _inboxes.get(id(self.loop)) is self:
+            del _inboxes[id(self.loop)]
+        # The descriptor must leave the loop before it is closed, and is not to wait for the garbage collector.
+        if self._watcher is not None:
+            self._watcher.join()
+            self._watcher = None
+        elif not self.loop.is_closed():
+            self.loop.remove_reader(self.core.fileno())
+        del self.core
+        if not self.loop.is_closed():
+            for answer in self.open.values():
+                if not answer.done():
+                    error = _closed()
+                    if type(answer) is Enqueued:
+                        name_unsure(error, [answer.job])
+                    answer.set_exception(error)
+
+    def _receive(self) -> None:
+        if self._closed:
+            return
+        waiting = self.open
+        for event in self.core.take():
+            try:
+                kind = event[0]
+                if kind == "reply":
+                    answer = waiting.pop(event[1], None)
+                    if answer is None or answer.done():
+                        continue
+                    value = event[2]
+                    if type(answer) is not Enqueued:
+                        answer.set_result(value)
+                    elif (error := refusal(value)) is None:
+                        if value == EXISTS:
+                            set_existed(answer.job, True)
+                        answer.set_result(answer.job)
+                    else:
+                        answer.set_exception(error)
+                elif kind == "error":
+                    answer = waiting.pop(event[1], None)
+                    if answer is None:
+                        if not isinstance(event[2], errors.BrokerError):  # told, and refused
+                            log.warning("%s", event[2])
+                    elif not answer.done():
+                        # Calls that failed together share the error; whoever catches one may add to it.
+                        failure = copy.copy(event[2])
+                        if type(answer) is Enqueued:
+                            name_unsure(failure, [answer.job])
+                        answer.set_exception(failure)
+                elif (hear := self._hearers.get(event[1])) is not None:
+                    hear(event[2])
+            except Exception:  # of one event: the others must not be lost with it
+                log.exception("an event of the server cannot be handled: %r", event[:2])
+
+
+# By the id of the loop, which its inbox keeps: the loop itself would be kept by this, and keep its inbox.
+_inboxes: "weakref.WeakValueDictionary[int, Inbox]" = weakref.WeakValueDictionary()
+
+
+def forget_inboxes() -> Any:
+    """In the child of a fork: those of the parent, which are to be kept and not touched."""
+    global _inboxes
+    of_parent, _inboxes = _inboxes, weakref.WeakValueDictionary()
+    return of_parent
+
+
+def resolve(answer: "asyncio.Future[Any]", value: Any) -> None:
+    """Answer a future unless somebody gave it up."""
+    if not answer.done():
+        answer.set_result(value)
+
+
+def _closed() -> errors.BrokerError:
+    """The error of a call under way when its queue is closed."""
+    return errors.BrokerError("the connection was closed by close()", maybe_enqueued=True)
+
+
+def refusal(answer: Any) -> Exception | None:
+    """The error that one record of a batch was answered with, or None."""
+    if isinstance(answer, Exception):
+        return answer
+    if not isinstance(answer, bytes) or not answer.startswith(b"ARDIQ_"):
+        return None
+    code, _, message = answer.decode(errors="replace").partition(" ")
+    name = "".join(word.capitalize() for word in code.split("_")[1:])
+    kind: type[Exception] = getattr(errors, name, errors.ArdiqError)
+    return kind(message)
+
+
+def name_unsure(error: errors.ArdiqError, jobs: Sequence[Job]) -> None:
+    """Let the error of an enqueue name the tasks of which it is not known whether they are on the queue."""
+    if not (isinstance(error, errors.BrokerError) and error.maybe_enqueued and jobs):
+        return
+    ids, more = ", ".join(job.id for job in jobs[:_NAMED]), len(jobs) - _NAMED
+    named = f"task {ids}" if len(jobs) == 1 else f"tasks {ids}" + (f" and {more:,} more" if more > 0 else "")
+    error.unsure = list(jobs)
+    for job in jobs:
+        set_unsure(job, True)
+    error.args = (f"{named} of queue {jobs[0].app.queue_name!r}: {error}",)
+
+
+class _Watcher:
+    """Watches an inbox from a thread, for loops that cannot watch a descriptor."""
+
+    def __init__(self, inbox: _core.Inbox, loop: asyncio.AbstractEventLoop, receive: Callable[[], None]) -> None:
+        self._inbox = inbox
+        self._loop = loop
+        self._receive = receive
+        self._received = threading.Event()
+        self._ended = False
+        self._thread = threading.Thread(target=self._watch, name="ardiq-watcher", daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        self._ended = True
+        self._received.set()
+        self._inbox.wake()
+        if self._thread is not threading.current_thread():
+            self._thread.join(_CLOSE_S)
+
+    def _watch(self) -> None:
+        while not self._ended:
+            if not self._inbox.wait(1000):
+                continue
+            self._received.clear()
+            try:
+                self._loop.call_soon_threadsafe(self._take)
+            except RuntimeError:
+                return
+            self._received.wait()
+
+    def _take(self) -> None:
+        try:
+            self._receive()
+        finally:
+            self._received.set()

@@ -1,0 +1,270 @@
+"""Waiting for tasks to end: a mailbox at the server, and who waits here for which task."""
+
+import asyncio
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from .._values.ids import new_id
+from ..errors import BrokerError
+
+if TYPE_CHECKING:
+    from .server import Line
+
+FOREVER_MS = 30 * 24 * 3600 * 1000
+_MARGIN_MS = 10_000
+_LENGTHS = (2, 9)  # of a message without and with an outcome
+_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.02, 0.5
+
+
+class Outcome(NamedTuple):
+    """A finished task as the server tells it."""
+
+    state: str
+    tries: int
+    enqueued_at: int
+    started_at: int
+    finished_at: int
+    codec: str
+    value: bytes
+
+    @classmethod
+    def read(cls, fields: Sequence[Any]) -> "Outcome":
+        state, tries, enqueued_at, started_at, finished_at, codec, value = fields
+        return cls(
+            state.decode(errors="replace"),
+            number(tries),
+            number(enqueued_at),
+            number(started_at),
+            number(finished_at),
+            codec.decode(errors="replace"),
+            value if isinstance(value, bytes) else str(value).encode(),
+        )
+
+
+def number(text: bytes | int) -> int:
+    """A number of a record; 0 where there is none, or somebody wrote something else."""
+    try:
+        return int(text)
+    except ValueError:
+        return 0
+
+
+def read_look(answer: Sequence[Any]) -> Outcome | str | None:
+    """The reply of `await`: the outcome of a task, else its state, or None when it is unknown."""
+    if answer[0] == b"finished":
+        return Outcome.read(answer[1:])
+    return answer[1].decode() if answer[0] == b"waiting" else None
+
+
+def too_late(task_id: str, timeout: float | None) -> TimeoutError:
+    """The error of a wait that was over before the task."""
+    return TimeoutError(f"no result for {task_id!r} within {timeout}s")
+
+
+def not_kept(task_id: str) -> TimeoutError:
+    """The error of a wait that began too late, or was not told in time."""
+    return TimeoutError(f"no result for {task_id!r}: it has ended, and its result is not kept (any more)")
+
+
+class _Gone(Exception):
+    """There is nothing of a task that was enqueued."""
+
+
+class Watcher(Protocol):
+    """Who wants to hear of a task before it ends."""
+
+    def hear(self, fields: Sequence[bytes], /) -> None:
+        """The task has changed: state, tries, progress, and notes and lines that it told."""
+
+    def ask_again(self) -> None:
+        """The mailbox has another name now: the server is to be told."""
+
+
+class _Wish(NamedTuple):
+    """Everybody here who waits for one task; None as its outcome says only that it ended."""
+
+    waiters: list[asyncio.Future[Outcome | None]]
+    watchers: list[Watcher]
+    until: float
+
+
+class Mailbox:
+    """One loop's mailbox, read from the first wait on.
+
+    Its name changes with each new connection; whatever is open is asked for again under the new one.
+    """
+
+    def __init__(self, line: "Line") -> None:
+        self._line = line
+        self._name: str | None = None
+        self._opening: asyncio.Future[str] | None = None
+        self._wishes: dict[str, _Wish] = {}
+
+    async def name(self) -> str:
+        """The mailbox's name at the server, once it is read.
+
+        Raises:
+            BrokerError: it cannot be, within the time that a call may take.
+        """
+        if self._name is not None:
+            return self._name
+        until = self._line.loop.time() + self._line.timeout_s
+        if self._opening is None:
+            self._opening = self._line.loop.create_future()
+            self._line.channel.listen(new_id())
+        # The mailbox is opened with endless patience; a call says why the server cannot be reached.
+        await self.look("")
+        opened, _ = await asyncio.wait([self._opening], timeout=max(0, until - self._line.loop.time()))
+        if not opened:
+            raise BrokerError("the server answers, but takes no second connection to wait for results on")
+        return self._opening.result()
+
+    async def wait(self, task_id: str, timeout: float | None, is_known: bool = False) -> Outcome:
+        """The outcome of a task, known or not, when it has one.
+
+        Args:
+            is_known: it was enqueued: where nothing is there of it, it has ended.
+
+        Raises:
+            TimeoutError: it has none within so many seconds, or its result is gone.
+        """
+        if timeout is not None and timeout <= 0:
+            found = await self.look(task_id)
+            if isinstance(found, Outcome):
+                return found
+            raise too_late(task_id, timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                pause = _FIRST_LOOK_S
+                while True:
+                    mailbox = await self.name()
+                    with self.wish(task_id, timeout) as wished:
+                        answer = await self._line.call(
+                            "await", task_id, mailbox, wished.ttl_ms, self._line.result_ttl_ms
+                        )
+                        if answer[0] == b"finished":
+                            return Outcome.read(answer[1:])
+                        if answer[0] == b"waiting":
+                            is_known = True
+                            outcome = await wished.future
+                            if outcome is not None:
+                                return outcome
+                            continue
+                    if is_known:
+                        raise _Gone
+                    # Perhaps somebody enqueues it yet.
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_LOOK_S)
+        except _Gone:
+            raise not_kept(task_id) from None
+        except TimeoutError:
+            raise too_late(task_id, timeout) from None
+
+    async def look(self, task_id: str) -> Outcome | str | None:
+        """The outcome of a task now, else its state, or None when it is unknown."""
+        return read_look(await self._line.call("await", task_id, "", 0, self._line.result_ttl_ms))
+
+    def wish(self, task_id: str, timeout: float | None, watcher: Watcher | None = None) -> "_Wished":
+        """A `with` block during which the mailbox is listened to for this task."""
+        return _Wished(self, task_id, timeout, watcher)
+
+    def receive(self, fields: Sequence[bytes]) -> None:
+        """A message: `finished`, the task's id and mostly its outcome; or `changed`, its id and how it is."""
+        if len(fields) >= 5 and fields[0] == b"changed":
+            watched = self._wishes.get(fields[1].decode(errors="replace"))
+            for watcher in watched.watchers if watched is not None else ():
+                watcher.hear(fields[2:])
+            return
+        if len(fields) not in _LENGTHS or fields[0] != b"finished":
+            return
+        outcome = Outcome.read(fields[2:]) if len(fields) > 2 else None
+        wish = self._wishes.pop(fields[1].decode(errors="replace"), None)
+        if wish is None:
+            return
+        for waiter in wish.waiters:
+            if not waiter.done():
+                waiter.set_result(outcome)
+
+    def opened(self, name: str) -> None:
+        """The mailbox is read (anew), under this name."""
+        earlier, self._name = self._name, name
+        if self._opening is not None and not self._opening.done():
+            self._opening.set_result(name)
+        if earlier is None:
+            return
+        for task_id, wish in self._wishes.items():
+            for watcher in wish.watchers:
+                watcher.ask_again()
+            if wish.watchers:  # else every change would be told to a mailbox that nobody reads
+                self._line.tell("forget", task_id, earlier)
+            ttl_ms = max(0, int((wish.until - self._line.loop.time()) * 1000)) + _MARGIN_MS
+            asked = self._line.call("await", task_id, name, ttl_ms, self._line.result_ttl_ms)
+            asked.add_done_callback(lambda answer, task_id=task_id: self._asked_again(task_id, answer))  # type: ignore[misc]
+
+    def close(self, error: BrokerError) -> None:
+        """Nothing more will come: whoever waits is told so."""
+        waiting: list[asyncio.Future[Any]] = [each for wish in self._wishes.values() for each in wish.waiters]
+        if self._opening is not None:
+            waiting.append(self._opening)
+        for each in waiting:
+            if not each.done():
+                each.set_exception(copy.copy(error))
+                each.exception()  # perhaps nobody awaits it yet, or any more
+
+    def _asked_again(self, task_id: str, answer: asyncio.Future[Any]) -> None:
+        if answer.cancelled() or task_id not in self._wishes:
+            return
+        error = answer.exception()
+        if error is None and answer.result()[0] == b"waiting":
+            return
+        for waiter in self._wishes.pop(task_id).waiters:
+            if waiter.done():
+                continue
+            if error is not None:
+                waiter.set_exception(error)
+            elif answer.result()[0] == b"finished":
+                waiter.set_result(Outcome.read(answer.result()[1:]))
+            else:
+                waiter.set_result(None)
+
+    def _add(self, wished: "_Wished") -> None:
+        wish = self._wishes.get(wished.task_id) or _Wish([], [], 0)
+        wish.waiters.append(wished.future)
+        if wished.watcher is not None:
+            wish.watchers.append(wished.watcher)
+        self._wishes[wished.task_id] = wish._replace(until=max(wished.until, wish.until))
+
+    def _remove(self, wished: "_Wished") -> None:
+        task_id = wished.task_id
+        wish = self._wishes.get(task_id)
+        if wish is None or wished.future not in wish.waiters:
+            return
+        wish.waiters.remove(wished.future)
+        if wished.watcher is not None:
+            wish.watchers.remove(wished.watcher)
+        if not wish.waiters:
+            del self._wishes[task_id]
+            if self._name is not None:
+                self._line.tell("forget", task_id, self._name)
+
+
+class _Wished:
+    """Registered while its `with` block lasts; the server is told when the wish ends unfulfilled."""
+
+    def __init__(self, mailbox: Mailbox, task_id: str, timeout: float | None, watcher: Watcher | None) -> None:
+        self._mailbox = mailbox
+        self.task_id = task_id
+        self.watcher = watcher
+        loop = mailbox._line.loop
+        wait_ms = FOREVER_MS if timeout is None else max(0, int(timeout * 1000))
+        self.ttl_ms = wait_ms + _MARGIN_MS
+        self.until = loop.time() + wait_ms / 1000
+        self.future: asyncio.Future[Outcome | None] = loop.create_future()
+
+    def __enter__(self) -> "_Wished":
+        self._mailbox._add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._mailbox._remove(self)

@@ -1,0 +1,1 @@
+"""Several queues in one worker."""

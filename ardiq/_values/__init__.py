@@ -1,0 +1,1 @@
+"""Plain values and rules about them: no server, no event loop."""

@@ -1,0 +1,59 @@
+"""What an app says of all its tasks, where a task says nothing of its own."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypedDict, TypeVar, cast
+
+from ..retries import Delay, ExceptionTypes, RetryOption, RetryRules
+from . import options as _options
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class TaskDefaults(TypedDict, total=False):
+    """Options of `@app.task` and `@app.cron` that an app may set for all of them: `Ardiq(task_defaults={…})`."""
+
+    max_retries: int
+    backoff_ms: int
+    timeout: Delay | None
+    retry: RetryOption | None
+    retry_on: ExceptionTypes | None
+    give_up_on: ExceptionTypes | None
+    max_age: Delay | None
+    result_ttl: Delay | None
+
+
+class _HasDefaults(Protocol):
+    _task_defaults: TaskDefaults
+
+
+def read(value: object) -> TaskDefaults:
+    """They, checked.
+
+    Raises:
+        TypeError: it is no mapping, or names something else.
+        ValueError: one of them is impossible.
+    """
+    if not isinstance(value, Mapping):
+        raise TypeError(f"task_defaults must be a dict of task options, not {type(value).__name__}")
+    for name in value:
+        if name not in TaskDefaults.__annotations__:
+            raise TypeError(f"task_defaults may have {', '.join(TaskDefaults.__annotations__)}, not {name!r}")
+    _options.seconds("timeout", value.get("timeout"))
+    _options.result_ttl(value.get("result_ttl"))
+    RetryRules(**{name: option for name, option in value.items() if name not in ("timeout", "result_ttl")})
+    return cast("TaskDefaults", dict(value))
+
+
+def with_defaults(method: F) -> F:
+    """A method of the app whose options are the app's defaults, where they are not given."""
+
+    @functools.wraps(method)
+    def call(app: _HasDefaults, /, *args: Any, **given: Any) -> Any:
+        defaults: dict[str, Any] = {**app._task_defaults}
+        if "retry" in given or "backoff_ms" in given:  # either way it says how long to wait
+            defaults.pop("retry", None)
+            defaults.pop("backoff_ms", None)
+        return method(app, *args, **{**defaults, **given})
+
+    return cast("F", call)

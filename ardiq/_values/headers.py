@@ -1,0 +1,62 @@
+"""How headers travel: as a JSON object, readable where they are plain and the app has no serializer of its own."""
+
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from typing import Any
+
+from .codec import CUSTOM, Codec, survey, to_json
+from .signature import MISSING
+from .signing import SIGNATURE
+
+# Stands for headers that are no plain JSON, or that an own serializer made: codec and base64.
+_PACKED = "ardiq-packed"
+
+
+def pack(codec: Codec, name: str, headers: Mapping[str, Any]) -> str:
+    """The headers of a call of task `name` as they travel.
+
+    Raises:
+        TypeError: one cannot travel; it is named.
+        ValueError: they are larger than the limit, or the name of one is taken.
+    """
+    for taken in (_PACKED, SIGNATURE):
+        if taken in headers:
+            raise ValueError(f"header {taken!r} of task {name!r} is taken: it is one of ArdiQ's own")
+    if codec.is_custom:
+        how, data = CUSTOM, codec.serialize(headers, name)
+    else:
+        how, data = _encode(codec, name, headers)
+    if how:
+        data = to_json({_PACKED: f"{how}:{b64encode(data).decode()}"})
+    if len(data) > codec.limit:
+        raise codec.too_large(f"the headers of task {name!r} are", len(data))
+    return data.decode()
+
+
+def _encode(codec: Codec, name: str, headers: Mapping[str, Any]) -> tuple[str, bytes]:
+    for key in headers:
+        if not isinstance(key, str):
+            raise TypeError(f"header {key!r} of task {name!r} must have a str for its name")
+    try:
+        found = survey((headers,))
+        if not found:
+            return "", to_json(headers)
+        mode = codec.choose(
+            [(f"header {key!r} of task {name!r}", each, MISSING) for key, each in headers.items()], found
+        )
+        return mode.codec, mode.encode(headers)
+    except RecursionError:
+        raise ValueError(f"a header of task {name!r} is nested too deeply, or contains itself") from None
+
+
+def unpack(codec: Codec, headers: dict[str, Any]) -> dict[str, Any]:
+    """The headers that were sent, of the object that travelled.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    if _PACKED not in headers:
+        return headers
+    how, _, packed = str(headers[_PACKED]).partition(":")
+    sent: dict[str, Any] = codec.decode_packed(b64decode(packed), how)
+    return sent

@@ -1,0 +1,57 @@
+"""The modules whose tasks a worker is to know."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from . import options as _options
+
+
+def patterns(name: str, value: object) -> list[str]:
+    """Names of modules, in which `*` stands for anything within one part: `proj.mail`, `proj.*.tasks`.
+
+    Raises:
+        TypeError: it is no list of texts.
+        ValueError: one is no name of a module.
+    """
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a list of module names, not {type(value).__name__}")
+    found = [_options.text(f"each of {name}", each) for each in value]
+    for each in found:
+        first, *rest = each.split(".")
+        if not first.isidentifier() or not all(part.replace("*", "x").isidentifier() for part in rest):
+            raise ValueError(f"{name}: {each!r} is not the name of a module, such as 'proj.mail' or 'proj.*.tasks'")
+    return found
+
+
+def load(names: Iterable[str]) -> list[str]:
+    """Import the modules of these names and patterns; all that there are.
+
+    Raises:
+        ModuleNotFoundError: there is no module of a name, or none that a pattern fits.
+        Exception: whatever a module raises.
+    """
+    loaded = []
+    for name in names:
+        modules = _matching(name) if "*" in name else [name]
+        if not modules:
+            raise ModuleNotFoundError(f"no module fits {name!r}", name=name)
+        for module in modules:
+            importlib.import_module(module)
+        loaded += modules
+    return loaded
+
+
+def _matching(pattern: str) -> list[str]:
+    """Names of modules that a pattern fits, in order."""
+    first, *rest = pattern.split(".")
+    found = [first]
+    for at, part in enumerate(rest, 1):
+        found = [
+            f"{parent}.{child.name}"
+            for parent in found
+            for child in pkgutil.iter_modules(getattr(importlib.import_module(parent), "__path__", ()))
+            if fnmatchcase(child.name, part) and (child.ispkg or at == len(rest))
+        ]
+    return sorted(found)

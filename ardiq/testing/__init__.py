@@ -1,0 +1,80 @@
+"""Helpers for the tests of what uses Ardiq; the fixtures of its pytest plugin are made of them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from ._assertions import all_enqueued, assert_enqueued, no_server
+from ._background import BackgroundWorker, worker
+from ._clock import Clock
+from ._inline import InlineBroker
+from ._redirect import on_server, queues_of
+
+if TYPE_CHECKING:
+    from ..app import Ardiq
+
+__all__ = [
+    "BackgroundWorker",
+    "Clock",
+    "all_enqueued",
+    "assert_enqueued",
+    "inline",
+    "no_server",
+    "on_server",
+    "worker",
+]
+
+
+@asynccontextmanager
+async def inline(app: "Ardiq", *, clock: Clock | None = None) -> AsyncIterator["Ardiq"]:
+    """Run the app's tasks where they are enqueued, without a server.
+
+    Within the block `enqueue` returns when the task has ended. Arguments and results pass through the codec, and
+    retries, hooks, middleware and timeouts act as on a worker. Results are forgotten when the block ends.
+
+    Args:
+        app: the app; it is to be used on this event loop alone.
+        clock: the time to go by: what has a delay, a retry too, waits until it is moved on, and schedules fire. When
+            None nothing waits: no pause is slept, a delayed task runs at once, nothing expires, no schedule fires.
+
+    Raises:
+        RuntimeError: the app runs already.
+
+    Example:
+        ```python
+        async with inline(app):
+            job = await greet.enqueue("Ada")
+            assert (await job.result()).value == "Hello, Ada"
+        ```
+    """
+    root = app._root
+    if root._running:
+        raise RuntimeError("this app runs already: inline(app) takes the place of its worker")
+    brokers, others = [(each, each._broker) for each in queues_of(root)], root._others
+    root._running = True
+    try:
+        async with root._lifespan_scope():
+            inlined = InlineBroker(root, clock)  # within the lifespan: what it sets, tasks see
+            at_clock = (root, inlined.own)
+            _use(root, inlined)
+            root._others = others.copy()
+            for other in others.values():
+                _use(other, inlined.sibling(other))
+            try:
+                await inlined.own.scheduler.declare()
+                if clock is not None:
+                    clock._lines.append(at_clock)
+                yield app
+            finally:
+                if clock is not None and at_clock in clock._lines:
+                    clock._lines.remove(at_clock)
+                for each, broker in brokers:
+                    _use(each, broker)
+                root._others = others
+                inlined.close()
+    finally:
+        root._running = False
+
+
+def _use(app: "Ardiq", broker: Any) -> None:
+    app._broker = app._producer._broker = broker

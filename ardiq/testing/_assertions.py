@@ -1,0 +1,167 @@
+"""What tests ask of what was enqueued, and what keeps them from a server that is not theirs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec
+from unittest import mock
+
+from .._client.inspector import fields_of, text_of
+from .._server.server import Broker
+from .._values.signature import Signature
+from ..models import TaskInfo
+from ..task import Task
+from ._inline import InlineBroker
+from ._redirect import queues_of
+
+if TYPE_CHECKING:
+    from ..app import Ardiq
+
+P = ParamSpec("P")
+
+_PAGE = 500
+_UNFINISHED = ("scheduled", "queued", "held", "running")
+_LISTED = 10
+
+
+def all_enqueued(of: "Ardiq | Task[..., Any]") -> list[TaskInfo]:
+    """What was enqueued so far, whatever became of it since, the oldest first.
+
+    Within `inline` that is since the block began; on a server (`on_server`, the fixture `ardiq_app`) what there is in
+    the app's queues, finished tasks as long as their results are kept. It blocks, and reads every record.
+
+    Args:
+        of: the app, for all its tasks on all queues that it used; `app.queue(name)` for one; or a task.
+
+    Example:
+        ```python
+        sign_up("Ada")
+        assert [task.args for task in all_enqueued(greet)] == [("Ada",)]
+        ```
+    """
+    return [info for info, _ in _found(of)]
+
+
+def assert_enqueued(task: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> TaskInfo:
+    """Fail unless this call of a task was enqueued; see `all_enqueued`.
+
+    Arguments are compared as the task gets them: by position or keyword, with defaults, after their journey.
+
+    Args:
+        task: the task; `app.ref(name)` for one that is registered elsewhere.
+        args: what it is to be called with.
+        kwargs: likewise.
+
+    Returns:
+        The task that was found, the newest one of several.
+
+    Raises:
+        AssertionError: there is none; it tells what there is.
+        TypeError: the task cannot be called so.
+
+    Example:
+        ```python
+        sign_up("Ada")
+        assert_enqueued(greet, "Ada", polite=True)
+        ```
+    """
+    signature = task._signature or task.app._queue.signature_of(task.name)
+    wanted = _received(task.app, signature, task.app._codec.encode_fitting(task.name, signature, args, kwargs))
+    found = _found(task)
+    fits = [info for info, call in found if _received(task.app, signature, call) == wanted]
+    if fits:
+        return fits[-1]
+    there = "".join(f"\n  {_call(task.name, info.args, info.kwargs)}, {info.status}" for info, _ in found[-_LISTED:])
+    there = f"; of that task there are{there}" if found else f"; no {task.name!r} was"
+    raise AssertionError(f"{_call(task.name, args, kwargs)} was not enqueued{there}")
+
+
+@contextmanager
+def no_server() -> Iterator[None]:
+    """Within the `with` block, whatever would reach a server that is not a test's own fails.
+
+    A test's own are `inline`, `on_server` (and so the fixtures of the pytest plugin) and `embedded://`. What was tried
+    fails the block at its end, too, where the code under test has caught the error.
+
+    Raises:
+        AssertionError: a server would have been reached; it names it, and the queue.
+
+    Example:
+        ```python
+        with no_server():
+            sign_up("Ada")  # fails if it enqueues for real
+        ```
+    """
+    tried: list[AssertionError] = []
+
+    def refuse(broker: Broker) -> None:
+        if broker.is_lent or broker._url == "embedded://":
+            return
+        where = f"queue {broker._queue!r} of {broker.shown_url}"
+        error = AssertionError(
+            f"a test would have reached {where}: use inline(app), on_server(app, …) or the fixture ardiq_app"
+        )
+        tried.append(error)
+        raise error
+
+    core, line = Broker.core, Broker.line
+
+    def guarded_core(broker: Broker) -> Any:
+        refuse(broker)
+        return core.fget(broker)  # type: ignore[attr-defined]
+
+    def guarded_line(broker: Broker, loop: Any) -> Any:
+        refuse(broker)
+        return line(broker, loop)
+
+    with mock.patch.object(Broker, "core", property(guarded_core)), mock.patch.object(Broker, "line", guarded_line):
+        yield
+    if tried:
+        raise tried[0]
+
+
+def _records(app: "Ardiq") -> Iterator[tuple[str, dict[str, bytes]]]:
+    broker: Any = app._broker
+    if isinstance(broker, InlineBroker):
+        yield from ((task_id, task.record) for task_id, task in list(broker.own.library.tasks.items()))
+        return
+    prefix = f"{broker._base}task:"
+    pattern = "".join(f"\\{letter}" if letter in "[]*?\\" else letter for letter in prefix) + "*"
+    cursor, ids = b"0", set[str]()
+    while True:
+        cursor, keys = broker.core.command(["SCAN", cursor, "MATCH", pattern, "COUNT", str(_PAGE)])
+        ids |= {key.decode(errors="replace").removeprefix(prefix) for key in keys}
+        if cursor == b"0":
+            break
+    for task_id in sorted(ids):
+        if record := fields_of(broker.core.call("task", [task_id])):
+            yield task_id, record
+
+
+def _found(of: "Ardiq | Task[..., Any]") -> list[tuple[TaskInfo, tuple[bytes, bytes, str]]]:
+    """What was enqueued, the oldest first: how it is, and its arguments, keywords and codec as they travel."""
+    app, name = (of.app, of.name) if isinstance(of, Task) else (of, None)
+    found = []
+    for each in queues_of(app) if app is app._root else [app]:
+        for task_id, record in _records(each):
+            state = text_of(record, "state")
+            info = each._queue.info_of(task_id, record, state if state in _UNFINISHED else "complete")
+            if name in (None, info.fn_name):
+                found.append((info, (record.get("args", b"[]"), record.get("kwargs", b""), text_of(record, "codec"))))
+    return sorted(found, key=lambda pair: pair[0].enqueue_time)
+
+
+def _received(app: "Ardiq", signature: Signature | None, call: tuple[bytes, bytes, str]) -> object:
+    """A call as the function gets it; one that does not fit it as it is."""
+    try:
+        args, kwargs = app._codec.receive_call(*call, signature)
+    except TypeError:
+        return app._codec.decode_call(*call, None)
+    if signature is None:
+        return args, kwargs
+    bound = signature._inspected().bind(*args, **kwargs)
+    bound.apply_defaults()
+    return bound.arguments
+
+
+def _call(name: str, args: Any, kwargs: dict[str, Any]) -> str:
+    return f"{name}({', '.join([*map(repr, args), *(f'{key}={value!r}' for key, value in kwargs.items())])})"

@@ -1,0 +1,149 @@
+"""A worker on a thread of its own, for tests: it serves sync and async ones alike."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from math import inf
+from time import monotonic, sleep
+from typing import TYPE_CHECKING
+
+from .._values import options as _options
+from .._values.options import Duration
+
+if TYPE_CHECKING:
+    from ..app import Ardiq
+
+log = logging.getLogger("ardiq")
+
+_START_S = 30.0
+_STOP_S = 5.0
+_CANCEL_S = 15.0
+_LOOK_S = 0.002
+
+
+class BackgroundWorker:
+    """A worker of an app on a thread of this process; see `worker`."""
+
+    def __init__(self, app: "Ardiq") -> None:
+        self.app = app
+        self._thread = threading.Thread(target=self._run, name="ardiq-worker", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None
+
+    def wait_until_idle(self, timeout: Duration | None = 10.0) -> None:
+        """Wait until no task is ready or running. One that waits for its time, a retry too, does not count.
+
+        It blocks this thread, and the worker goes on.
+
+        Args:
+            timeout: seconds to wait at most; None: as long as it takes.
+
+        Raises:
+            TimeoutError: there was still something to do.
+        """
+        timeout = _options.patience("timeout", timeout)
+        deadline = inf if timeout is None else monotonic() + timeout
+        while True:
+            self._check()
+            answer = self.app._broker.core.call("counts", [])
+            counts = {answer[i]: answer[i + 1] for i in range(0, len(answer), 2)}
+            left = counts[b"queued"] + counts[b"running"]
+            if left == 0:
+                return
+            if monotonic() > deadline:
+                raise TimeoutError(
+                    f"after {timeout:g} s {counts[b'queued']} tasks of queue {self.app.queue_name!r} are still ready "
+                    f"and {counts[b'running']} run"
+                )
+            sleep(_LOOK_S)
+
+    def stop(self, timeout: Duration | None = _STOP_S) -> None:
+        """Stop as on SIGTERM: running tasks may end. Called again, it does nothing.
+
+        Args:
+            timeout: seconds after which those that still run are cancelled; None: never.
+
+        Raises:
+            RuntimeError: a task ignores its cancellation.
+            Exception: whatever ended the worker before.
+        """
+        timeout = _options.patience("timeout", timeout)
+        self.app.stop()
+        self._thread.join(timeout)
+        if self._thread.is_alive() and self._loop is not None and self._main is not None:
+            log.warning("tasks still run after %g s: they are cancelled", timeout)
+            with suppress(RuntimeError):  # it has just ended
+                self._loop.call_soon_threadsafe(self._main.cancel)
+            self._thread.join(_CANCEL_S)
+        if self._thread.is_alive():
+            raise RuntimeError("the worker does not stop: a task ignores its cancellation")
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _start(self) -> None:
+        self._thread.start()
+        deadline = monotonic() + _START_S
+        while not self.app._root._workers and self._thread.is_alive():
+            if monotonic() > deadline:
+                self.stop(0)
+                raise RuntimeError(f"the worker was not ready within {_START_S:g} s: does its lifespan wait?")
+            sleep(_LOOK_S)
+        if not self._thread.is_alive():
+            self._check()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if not self._thread.is_alive():
+            raise RuntimeError("the worker has stopped")
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._work())
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:
+            self._error = error
+
+    async def _work(self) -> None:
+        self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
+        await self.app.run()
+
+
+@contextmanager
+def worker(app: "Ardiq", *, schedules: bool = False) -> Iterator[BackgroundWorker]:
+    """Run a worker of the app, on a thread of this process, while the `with` block lasts.
+
+    At its end tasks that run have five seconds to end before they are cancelled.
+
+    Args:
+        app: the app.
+        schedules: whether its recurring tasks are fired when due. A test that happens to run at noon should not differ.
+
+    Raises:
+        RuntimeError: the app runs already.
+        Exception: whatever ended the worker, such as an error in the app's lifespan.
+
+    Example:
+        ```python
+        with on_server(app, "embedded://"), worker(app):
+            assert greet.request_sync("Ada") == "Hello, Ada"
+        ```
+    """
+    root = app._root
+    if root._running:
+        raise RuntimeError("this app runs already")
+    burst, root._burst, root._fires_schedules = root._burst, False, schedules
+    running = BackgroundWorker(app)
+    try:
+        running._start()
+        try:
+            yield running
+        finally:
+            running.stop()
+    finally:
+        root._burst, root._fires_schedules = burst, True
