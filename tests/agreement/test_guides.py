@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ardiq import Job
+
 ROOT = Path(__file__).parents[2]
 DECISIONS = sorted((ROOT / "docs/decisions").glob("0*.md"))
 PAGES = [*DECISIONS, *(page for page in [ROOT / "docs/internals.md", ROOT / "docs/glossary.md"] if page.exists())]
@@ -25,3 +27,11 @@ def test_each_decision_is_in_the_index_and_short() -> None:
         assert text.startswith(f"# {page.name[:4]}: ")
         assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences", "Evidence"]
         assert len(text.splitlines()) <= 50, page.name
+
+
+def test_the_diagram_and_the_table_of_states_have_each_of_them() -> None:
+    section = (ROOT / "docs/tasks.md").read_text().split("\n## States\n")[1].split("\n## ")[0]
+    states = re.findall(r'"(\w+)"', str(Job.status.__doc__))
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == states
+    diagram = section.split("```")[1]
+    assert [state for state in states if state not in diagram] == ["not_found"]
