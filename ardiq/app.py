@@ -73,7 +73,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         max_lost: how many workers may die holding a task before it is taken for their killer and dead-lettered.
         unknown_task_wait: how long a task that no worker knows waits for one that does, before it is dead-lettered:
             a timedelta or seconds; 0: it fails at once.
-        dead_ttl_ms: how long dead letters are kept; None: until somebody deletes them.
+        dead_ttl_ms: how long dead letters are kept; None: until somebody discards them.
         dead_limit: how many of the newest dead letters are kept; None: all.
         payload_limit: most bytes of a task's arguments, and of its result.
         check_types: whether arguments must fit the annotations, at enqueue and on arrival, and plain JSON is converted
@@ -536,12 +536,12 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         return await self.dead.count()
 
     async def replay(self, task_id: str) -> Job | None:
-        """Run a dead letter again: same id and arguments, new retries. None when there is none of that id."""
+        """As `dead.requeue`, of one: same id and arguments, new retries. None when there is none of that id."""
         return Job(self, task_id) if await self.dead.requeue(task_id) else None
 
     async def delete_dead(self, task_id: str) -> bool:
-        """Delete a dead letter; False when there is none of that id."""
-        return bool(await self.dead.delete(task_id))
+        """As `dead.discard`, of one; False when there is none of that id."""
+        return bool(await self.dead.discard(task_id))
 
     def metrics(self) -> list[TaskMetrics]:
         """What this process ran so far, by task and lane; of all queues, unless it is asked of `app.queue(name)`."""

@@ -1,4 +1,4 @@
-"""Dead letters: tasks that failed for good. They stay until somebody runs them again or deletes them."""
+"""Dead letters: tasks that failed for good. They stay until somebody runs them again or discards them."""
 
 import asyncio
 import logging
@@ -157,8 +157,8 @@ class DeadLetters:
                 done += await self._requeue(rows[portion], None if changes is None else changes[portion], is_known)
         return done
 
-    async def delete(self, ids: str | Iterable[str]) -> int:
-        """Delete dead letters unrun.
+    async def discard(self, ids: str | Iterable[str]) -> int:
+        """Give dead letters up. What they failed with is kept as long as a result.
 
         Args:
             ids: an id or several.
@@ -171,6 +171,9 @@ class DeadLetters:
             removed += await self._discard(chosen[at : at + _PAGE], True)
         return removed
 
+    delete = discard
+    """As `discard`."""
+
     async def purge(
         self,
         *,
@@ -179,7 +182,7 @@ class DeadLetters:
         since: Moment | None = None,
         until: Moment | None = None,
     ) -> int:
-        """Delete those that the filters choose; without a filter all there are.
+        """Discard those that the filters choose; without a filter all there are.
 
         Args:
             task: see the class, as for `error`, `since` and `until`.
@@ -188,7 +191,7 @@ class DeadLetters:
             until: likewise.
 
         Returns:
-            How many were deleted.
+            How many were discarded.
         """
         which, removed, more = Filter.of(task, error, since, until), 0, True
         if any(which):

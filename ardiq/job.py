@@ -119,9 +119,13 @@ class Job(_Known, Generic[R_co]):
         """How far the task said it is; None when it said nothing."""
         return await self.app._queue.progress(self.id)
 
+    async def notes(self) -> dict[str, Any]:
+        """The notes it made with `current_task().notes[...] = ...` or `.note(...)`."""
+        return await self.app._queue.notes(self.id)
+
     async def meta(self) -> dict[str, Any]:
-        """The notes it made with `current_task().meta[...] = ...` or `.note(...)`."""
-        return await self.app._queue.meta(self.id)
+        """As `notes`."""
+        return await self.notes()
 
     async def logs(self, limit: int = 1000) -> list[str]:
         """The last lines it wrote with `current_task().log(...)`, oldest first; `limit` is at most 1,000."""
@@ -132,7 +136,7 @@ class Job(_Known, Generic[R_co]):
 
         The first update says how the task is now; the last one is "complete", with its result, or "not_found" where
         the task is unknown. A reader slower than the task is not told each progress, but the latest. What happens while
-        the connection is lost may be missing, except how the task is: `job.logs()` and `job.meta()` have all there is.
+        the connection is lost may be missing, except how the task is: `job.logs()` and `job.notes()` have all there is.
 
         Args:
             timeout: seconds to watch; None: until it has ended.

@@ -59,7 +59,7 @@ class TaskResult(NamedTuple, Generic[R_co]):
 
     @property
     def discarded(self) -> bool:
-        """Whether somebody removed it before it ran. A dead letter that is deleted keeps what it failed with."""
+        """Whether somebody removed it before it ran. A dead letter that is discarded keeps what it failed with."""
         return not self.success and self.value == DISCARDED
 
 
@@ -72,7 +72,7 @@ class _TaskFields(NamedTuple):
 class TaskContext(_TaskFields):
     """The task that runs here, as `current_task()` tells it; `tries` counts from 1.
 
-    What it tells of itself is kept beside its result and can be read while it runs (`job.progress()`, `job.meta()`,
+    What it tells of itself is kept beside its result and can be read while it runs (`job.progress()`, `job.notes()`,
     `job.logs()`, redis-cli). It leaves within a tenth of a second, from any thread, and never makes the task wait.
     """
 
@@ -91,16 +91,21 @@ class TaskContext(_TaskFields):
         return self._deadline
 
     @property
-    def meta(self) -> Notes:
-        """The task's notes, to set, read and delete by name: `task.meta["rows"] = 7`.
+    def notes(self) -> Notes:
+        """The task's notes, to set, read and delete by name: `task.notes["rows"] = 7`.
 
-        A note is any JSON value, of up to 8 KiB of JSON; a task has up to 100. `job.meta()` reads them.
+        A note is any JSON value, of up to 8 KiB of JSON; a task has up to 100. `job.notes()` reads them.
 
         Raises:
             TypeError: setting what JSON would change.
             ValueError: setting one that is too large, or one too many.
         """
         return Notes(self._reports, self._claim)
+
+    @property
+    def meta(self) -> Notes:
+        """As `notes`."""
+        return self.notes
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Tell how far the task is.
@@ -125,9 +130,9 @@ class TaskContext(_TaskFields):
         if self._reports is not None:
             self._reports.add(self._claim, line=line)
 
-    def note(self, **meta: Any) -> None:
-        """Add notes to the task, JSON values by name; one of the same name is replaced. As setting `meta` does."""
-        self.meta.update(meta)
+    def note(self, **notes: Any) -> None:
+        """Add notes to the task, JSON values by name; one of the same name is replaced. As setting `notes` does."""
+        self.notes.update(notes)
 
     def cancelled(self) -> bool:
         """Whether nobody wants the task's outcome any more: it was aborted, is over its time, or is run by others.
@@ -212,7 +217,7 @@ class Unreadable(NamedTuple):
 
 @as_object
 class DeadLetter(NamedTuple):
-    """A task that failed for good and is kept until replayed or deleted.
+    """A task that failed for good and is kept until requeued or discarded.
 
     `error` is what its result says; times are in ms since the epoch. Where its arguments cannot be read, because their
     codec is unknown here or somebody changed them, `args` is one `Unreadable`.

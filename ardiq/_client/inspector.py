@@ -24,7 +24,7 @@ Value = TypeVar("Value")
 
 _FINISHED = frozenset({"complete", "failed", "aborted", "expired", "discarded"})
 _PAGE = 500
-_NOTE = "meta:"
+NOTE = "meta:"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05
 _LAST_LOOK_MS = 100  # what a look that begins just in time has
 
@@ -143,9 +143,9 @@ class Queue:
     async def progress(self, task_id: str) -> Progress | None:
         return read_progress((await self._record(task_id)).get("progress", b""))
 
-    async def meta(self, task_id: str) -> dict[str, Any]:
+    async def notes(self, task_id: str) -> dict[str, Any]:
         fields = (await self._record(task_id)).items()
-        return {name.removeprefix(_NOTE): read_note(value) for name, value in fields if name.startswith(_NOTE)}
+        return {name.removeprefix(NOTE): read_note(value) for name, value in fields if name.startswith(NOTE)}
 
     async def logs(self, task_id: str, limit: int) -> list[str]:
         return [line.decode(errors="replace") for line in await self._line().call("log", task_id, limit)]

@@ -1,4 +1,4 @@
-"""The notes of a task: `current_task().meta`."""
+"""The notes of a task: `current_task().notes`."""
 
 from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ _MOST, _LONGEST_NAME, _LONGEST = 100, 200, 8192
 
 
 class Notes(MutableMapping[str, Any]):
-    """JSON values by name, which leave with the task's next report; `job.meta()` reads them.
+    """JSON values by name, which leave with the task's next report; `job.notes()` reads them.
 
     It shows what this attempt noted, not what an earlier one did. A value is kept as it is when it is set: to change
     one, set it again.

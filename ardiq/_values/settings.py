@@ -131,7 +131,7 @@ class Settings:
 
     @property
     def dead_ttl_ms(self) -> int | None:
-        """How long dead letters are kept; None: until somebody deletes them."""
+        """How long dead letters are kept; None: until somebody discards them."""
         return self._dead_ttl_ms
 
     @property

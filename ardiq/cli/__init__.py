@@ -37,7 +37,7 @@ _COMMANDS = {
     "pause": "let no more tasks start: of a queue, of a name, or with an argument of a value",
     "resume": "end a pause",
     "purge": "remove the tasks that wait",
-    "dlq": "look at dead letters, run them again, or delete them",
+    "dlq": "look at dead letters, run them again, or discard them",
     "schedule": "look at recurring tasks, pause, run or remove them",
     "doctor": "check the server and the queue, and say what to do",
     "fsck": "check a queue's data against its invariants",

@@ -1,11 +1,13 @@
-"""Look at the dead letters of an app's queue, run them again, or delete them.
+"""Look at the dead letters of an app's queue, run them again, or discard them.
 
 ardiq dlq list MODULE:ATTR            the newest first
 ardiq dlq show MODULE:ATTR ID         one, with its traceback and its attempts
-ardiq dlq replay MODULE:ATTR ID …     run them again: same id and arguments, new retries
-ardiq dlq delete MODULE:ATTR ID …     delete them unrun
+ardiq dlq requeue MODULE:ATTR ID …    run them again: same id and arguments, new retries
+ardiq dlq discard MODULE:ATTR ID …    give them up; what they failed with is kept as long as a result
 
-list, and replay and delete with --all, choose by --task, --error, --since and --until. A time is so long ago (90, 5m,
+replay and delete, ArdiQ 1.2's words for the last two, work as well.
+
+list, and requeue and discard with --all, choose by --task, --error, --since and --until. A time is so long ago (90, 5m,
 2h, 7d) or a moment such as 2026-03-01T09:00 (UTC where it names no zone).
 """
 
@@ -42,23 +44,26 @@ if TYPE_CHECKING:
 
 _MOST_COUNTED = 10_000
 _MISSING = "there is no such dead letter"
+# What is said of each action once it is done; by ArdiQ 1.2's words for the same, too.
+_DONE = {"requeue": "requeued", "replay": "replayed", "discard": "discarded", "delete": "deleted"}
+_AGAIN = ("requeue", "replay")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=["list", "show", "replay", "delete"], metavar="list|show|replay|delete")
+    parser.add_argument("action", choices=["list", "show", *_DONE], metavar="list|show|requeue|discard")
     app_argument(parser)
-    which = "the dead letters to show, replay or delete"
+    which = "the dead letters to show, requeue or discard"
     parser.add_argument("ids", nargs="*", type=word, default=[], metavar="ID", help=which)
-    parser.add_argument("--all", action="store_true", help="replay or delete all that the filters choose")
+    parser.add_argument("--all", action="store_true", help="requeue or discard all that the filters choose")
     parser.add_argument("--task", type=word, metavar="NAME", help="of this task only")
     parser.add_argument("--error", type=word, metavar="TEXT", help="with this text in their error, whatever its case")
     parser.add_argument("--since", type=_moment, metavar="TIME", help="that failed at this time or later")
     parser.add_argument("--until", type=_moment, metavar="TIME", help="that failed before this time")
     parser.add_argument("-n", "--limit", type=positive, default=50, metavar="N", help="list so many (default: 50)")
     parser.add_argument("--offset", type=int, default=0, metavar="N", help="list without so many of the newest")
-    rate = f"replay so many a second at most; 0: as fast as it goes (default: {DEFAULT_RATE:g})"
+    rate = f"requeue so many a second at most; 0: as fast as it goes (default: {DEFAULT_RATE:g})"
     parser.add_argument("--rate", type=float, default=DEFAULT_RATE, metavar="N", help=rate)
-    parser.add_argument("--args", type=_json, metavar="JSON", help="replay with this array of arguments, or object of")
+    parser.add_argument("--args", type=_json, metavar="JSON", help="requeue with this array of arguments, or object of")
     parser.add_argument("--kwargs", type=_json, metavar="JSON", help="keyword arguments, in place of what they had")
     parser.add_argument("-y", "--yes", action="store_true", help="with --all: do not ask")
     json_argument(parser)
@@ -67,22 +72,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     action, chosen = arguments.action, bool(arguments.ids)
     if action == "list" and (chosen or arguments.all):
-        raise Refusal("list takes no ids and no --all; show, replay and delete do")
+        raise Refusal("list takes no ids and no --all; show, requeue and discard do")
     if action == "show" and len(arguments.ids) != 1:
         raise Refusal("show takes one id")
-    if action in ("replay", "delete") and chosen == arguments.all:
+    if action in _DONE and chosen == arguments.all:
         raise Refusal(f"{action} takes ids, or --all")
     if action == "show" or chosen:
         given = [f"--{name}" for name, value in _filters(arguments).items() if value is not None]
         if given:
             raise Refusal(f"{given[0]} does not go with ids")
-    if action != "replay" and (arguments.args is not None or arguments.kwargs is not None):
-        raise Refusal("--args and --kwargs are for replay")
+    if action not in _AGAIN and (arguments.args is not None or arguments.kwargs is not None):
+        raise Refusal("--args and --kwargs are for requeue")
     for name in ("offset", "rate"):
         if not 0 <= getattr(arguments, name) < math.inf:
             raise Refusal(f"--{name} must be 0 or more, not {getattr(arguments, name)}")
     app = open_app(arguments)
-    return asyncio.run({"list": _list, "show": _show, "replay": _replay, "delete": _delete}[action](app, arguments))
+    does = {"list": _list, "show": _show}.get(action, _requeue if action in _AGAIN else _discard)
+    return asyncio.run(does(app, arguments))
 
 
 async def _list(app: "Ardiq", arguments: argparse.Namespace) -> int:
@@ -153,7 +159,7 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json_text(value)
 
 
-async def _replay(app: "Ardiq", arguments: argparse.Namespace) -> int:
+async def _requeue(app: "Ardiq", arguments: argparse.Namespace) -> int:
     args, kwargs = arguments.args, arguments.kwargs
     if isinstance(args, dict) and kwargs is None:
         args, kwargs = None, args
@@ -166,11 +172,11 @@ async def _replay(app: "Ardiq", arguments: argparse.Namespace) -> int:
         if arguments.all:
             if not await _agreed(app, arguments):
                 return 1
-            return _done_all(app, await app.dead.requeue(**_chosen(arguments), **options), "replayed", arguments)
+            return _done_all(app, await app.dead.requeue(**_chosen(arguments), **options), arguments)
         if args is not None or kwargs is not None:
             await _check(app, arguments.ids, args or [], kwargs or {})
         pace, one = Pace(options.pop("rate")), {**options, "rate": None}
-        return await _one_by_one(lambda task_id: app.dead.requeue(task_id, **one), "replayed", arguments, pace)
+        return await _one_by_one(lambda task_id: app.dead.requeue(task_id, **one), arguments, pace)
     except TypeError as error:  # the arguments do not fit the task
         raise Refusal(str(error)) from None
 
@@ -189,29 +195,27 @@ async def _agreed(app: "Ardiq", arguments: argparse.Namespace) -> bool:
     what = f"{number} dead {'letter' if found == 1 else 'letters'} of queue {app.queue_name!r}"
     if not found or agreed(f"{arguments.action} {what}?", arguments.yes):
         return True
-    _done(0, f"{arguments.action}d" if arguments.action == "delete" else "replayed", arguments)
+    _done(0, arguments)
     return False
 
 
 async def _check(app: "Ardiq", ids: list[str], args: list[Any], kwargs: dict[str, Any]) -> None:
-    """Refuse arguments that do not fit the task of one of them, before any is replayed."""
+    """Refuse arguments that do not fit the task of one of them, before any is requeued."""
     for task_id in ids:
         record = await app._queue.record(task_id)
         if record.get("state") == "failed":
             check_call(app, record.get("name", ""), args, kwargs)
 
 
-async def _delete(app: "Ardiq", arguments: argparse.Namespace) -> int:
+async def _discard(app: "Ardiq", arguments: argparse.Namespace) -> int:
     if arguments.all:
         if not await _agreed(app, arguments):
             return 1
-        return _done_all(app, await app.dead.purge(**_filters(arguments)), "deleted", arguments)
-    return await _one_by_one(app.dead.delete, "deleted", arguments, Pace(None))
+        return _done_all(app, await app.dead.purge(**_filters(arguments)), arguments)
+    return await _one_by_one(app.dead.discard, arguments, Pace(None))
 
 
-async def _one_by_one(
-    change: Callable[[str], Awaitable[int]], verb: str, arguments: argparse.Namespace, pace: Pace
-) -> int:
+async def _one_by_one(change: Callable[[str], Awaitable[int]], arguments: argparse.Namespace, pace: Pace) -> int:
     """Each id by itself, so that what is wrong with one is said of it and holds up no other."""
     done, left = 0, dict[str, str]()
     for task_id in dict.fromkeys(arguments.ids):
@@ -226,18 +230,19 @@ async def _one_by_one(
         done += changed
         if not changed:
             left[task_id] = _MISSING
-    return _done(done, verb, arguments, left)
+    return _done(done, arguments, left)
 
 
-def _done_all(app: "Ardiq", count: int, verb: str, arguments: argparse.Namespace) -> int:
+def _done_all(app: "Ardiq", count: int, arguments: argparse.Namespace) -> int:
     """As `_done`, of all that the filters choose."""
     if meant := _no_such_task(app, arguments, count):
         print(f"there is no task {arguments.task!r}{meant}", file=sys.stderr)
-    return _done(count, verb, arguments)
+    return _done(count, arguments)
 
 
-def _done(count: int, verb: str, arguments: argparse.Namespace, left: dict[str, str] | None = None) -> int:
+def _done(count: int, arguments: argparse.Namespace, left: dict[str, str] | None = None) -> int:
     """Say what was done, and of each id that was left, why."""
+    verb = _DONE[arguments.action]
     if arguments.json:
         print_json({verb: count} | ({} if left is None else {"left": left}))
     else:

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from .._client.inspector import fields_of, text_of
+from .._client.inspector import NOTE, fields_of, text_of
 from .._values.codec import from_json
 from ..errors import ArdiqError
 from . import open_app
@@ -30,12 +30,12 @@ _NUMBERS = (*_TIMES, "tries", "lost")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    for name, action, what in (
-        ("show", _show, "its record, where it lies, its attempts, what it raised and what it logged"),
-        ("abort", _abort, "stop it: at once where it waits, at its next await where it runs"),
-        ("retry", _retry, "run a dead letter again: same id and arguments, new retries"),
+    for name, aliases, action, what in (
+        ("show", (), _show, "its record, where it lies, its attempts, what it raised and what it logged"),
+        ("abort", (), _abort, "stop it: at once where it waits, at its next await where it runs"),
+        ("requeue", ("retry",), _requeue, "run a dead letter again: same id and arguments, new retries"),
     ):
-        chosen = actions.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+        chosen = actions.add_parser(name, aliases=aliases, help=what, description=f"{what[0].upper()}{what[1:]}.")
         app_argument(chosen)
         chosen.add_argument("id", type=word, metavar="ID", help="the task's id")
         json_argument(chosen)
@@ -72,7 +72,7 @@ def _abort(app: "Ardiq", task_id: str, as_json: bool) -> int:
     return 0 if answer in ("aborted", "requested") else 1
 
 
-def _retry(app: "Ardiq", task_id: str, as_json: bool) -> int:
+def _requeue(app: "Ardiq", task_id: str, as_json: bool) -> int:
     core = app._broker.core
     record = pairs(core.call("task", [task_id]))
     state = record.get("state", "not_found")
@@ -109,10 +109,16 @@ def read(app: "Ardiq", task_id: str) -> dict[str, Any] | None:
     if not raw:
         return None
     record = {name: text(value) for name, value in raw.items()}
-    fields = {name: int(value) if name in _NUMBERS and value.isdigit() else value for name, value in record.items()}
-    for name in ("progress", "meta", "headers"):
+    fields: dict[str, Any] = {
+        name: int(value) if name in _NUMBERS and value.isdigit() else value
+        for name, value in record.items()
+        if not name.startswith(NOTE)
+    }
+    for name in ("progress", "headers"):
         if name in fields:
             fields[name] = _decoded(record[name])
+    if notes := {name.removeprefix(NOTE): _decoded(record[name]) for name in record if name.startswith(NOTE)}:
+        fields["notes"] = notes
     fields |= _call_of(app, raw) | _result_of(app, raw)
     ttl_ms = int(state.core.command(["PTTL", f"{state.base}task:{task_id}"]))
     history = [attempt for attempt in parsed(record.get("history", ""), []) if isinstance(attempt, dict)]
@@ -187,7 +193,7 @@ def _draw(task: dict[str, Any]) -> list[Part]:
     parts += [f"{name.partition('_')[0]} {moment(number(task[name]))}" for name in _TIMES if task.get(name)]
     if isinstance(task.get("progress"), dict):
         parts.append(f"progress {done(task['progress'])}")
-    parts += [f"{name} {task[name]}" for name in ("meta", "headers") if task.get(name)]
+    parts += [f"{name} {task[name]}" for name in ("notes", "headers") if task.get(name)]
     if "result" in task:
         parts.append(Styled(f"result {short(json_text(task['result']), 1000)}", "green"))
     if "error" in task:
@@ -219,7 +225,7 @@ def _where(task: dict[str, Any]) -> str:
     if place["key"] == "suspects":
         return "among the suspects: it was lost with its worker twice or more"
     if place["key"] == "dead":
-        return "a dead letter, kept until it is run again or deleted"
+        return "a dead letter, kept until it is run again or discarded"
     return "kept for ever" if task["gone_in_ms"] is None else f"kept for {age(task['gone_in_ms'])} more"
 
 

@@ -217,7 +217,7 @@ def test_bash_completes(cli: Cli, tmp_path: Path) -> None:
     for words, answer in (
         ("sta", "status"),
         ("migrate s", "status show"),
-        ("dlq re", "replay"),
+        ("dlq re", "requeue replay"),
         ("task s", "show"),
         ("schedule pu", "put"),
         ("top --sort f", "failed"),

@@ -142,7 +142,7 @@ async def found_dead(app: Ardiq, pass_time: PassTime) -> list[Any]:
     broken = False
     answers += [await dead.requeue(jobs[0].id), await dead.requeue([jobs[0].id, "nobody"])]
     answers += [await dead.requeue(jobs[1].id, args=[11]), await dead.requeue(jobs[1].id, args=[12])]
-    answers += [await dead.delete(jobs[2].id), await dead.requeue(error="valueerror")]
+    answers += [await dead.discard(jobs[2].id), await dead.requeue(error="valueerror")]
     await pass_time()
     answers += [(await told(jobs[i]))[2] for i in (0, 1, 3)]
     return [*answers, await dead.purge(task="work"), await dead.purge(), await dead.count()]
@@ -177,7 +177,7 @@ async def reports(app: Ardiq, pass_time: PassTime) -> list[Any]:
     await pass_time()
     await told(job)
     await eventually(job.progress)
-    return [await job.progress(), await job.meta(), await job.logs(), await job.logs(limit=2)]
+    return [await job.progress(), await job.notes(), await job.logs(), await job.logs(limit=2)]
 
 
 async def aborts(app: Ardiq, pass_time: PassTime) -> list[Any]:

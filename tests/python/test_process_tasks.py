@@ -66,8 +66,8 @@ TASKS = """
         task.progress(0.5, "half")
         task.log("a line")
         task.note(size=3, gone=1)
-        task.meta["sizes"] = [task.meta["size"]]
-        del task.meta["gone"]
+        task.notes["sizes"] = [task.notes["size"]]
+        del task.notes["gone"]
         return task.cancelled()
 
     @app.task(executor="process", max_retries=3, backoff_ms=1)
@@ -77,7 +77,7 @@ TASKS = """
             return task.tries
         task.log(f"began {{task.tries}}")
         task.log(f"failed {{task.tries}}")
-        task.meta[str(task.tries)] = True
+        task.notes[str(task.tries)] = True
         raise ValueError
 
     @app.task(executor="process", timeout=1000)
@@ -224,7 +224,7 @@ async def test_what_a_task_tells_of_itself_arrives(jobs: ModuleType) -> None:
 
 
 async def has_told(job: Job[Any], lines: list[str], notes: dict[str, Any]) -> bool:
-    return await job.logs() == lines and await job.meta() == notes
+    return await job.logs() == lines and await job.notes() == notes
 
 
 async def test_what_it_tells_just_before_a_retry_arrives(jobs: ModuleType) -> None:
@@ -233,7 +233,7 @@ async def test_what_it_tells_just_before_a_retry_arrives(jobs: ModuleType) -> No
         assert (await result_of(job)).value == 4
     lines = [f"{word} {tries}" for tries in (1, 2, 3) for word in ("began", "failed")]
     assert await job.logs() == lines
-    assert await job.meta() == {"1": True, "2": True, "3": True}
+    assert await job.notes() == {"1": True, "2": True, "3": True}
 
 
 async def test_middleware_and_hooks_see_the_value_and_the_error(jobs: ModuleType) -> None:

@@ -33,7 +33,7 @@ async def test_everything_can_be_read_while_it_runs(app: Ardiq) -> None:
         await eventually(lambda: has_logged(app, job.id, 2))
         assert await job.status() == "running"
         assert await job.progress() == Progress(0.4, "half of it")
-        assert await job.meta() == {"rows": 8, "file": "a.csv"}
+        assert await job.notes() == {"rows": 8, "file": "a.csv"}
         assert await job.logs() == ["opened", "wrote"]
         # As redis-cli shows it.
         assert [field(app, job.id, name) for name in ("progress", "meta:rows", "meta:file")] == [
@@ -75,7 +75,7 @@ async def test_a_sync_task_tells_from_its_thread(app: Ardiq) -> None:
 async def test_a_task_that_tells_nothing(app: Ardiq) -> None:
     job = await app.send("nobody")
     assert await job.progress() is None
-    assert await job.meta() == {}
+    assert await job.notes() == {}
     assert await job.logs() == []
 
 
@@ -109,7 +109,7 @@ async def test_what_a_task_tells_just_before_it_is_to_run_again_arrives(
             return
         for word in ("began", "failed"):
             task.log(f"{word} {runs[-1]}")
-        task.meta[str(runs[-1])] = True
+        task.notes[str(runs[-1])] = True
         raise again
 
     async def tell_async() -> None:
@@ -121,7 +121,7 @@ async def test_what_a_task_tells_just_before_it_is_to_run_again_arrives(
         await result_of(job)
     # Without waiting for it: what the first attempts told had arrived before the last one began.
     assert await job.logs() == [f"{word} {run}" for run in (1, 2, 3) for word in ("began", "failed")]
-    assert await job.meta() == {"1": True, "2": True, "3": True}
+    assert await job.notes() == {"1": True, "2": True, "3": True}
     assert is_sound(app)
 
 
@@ -267,8 +267,8 @@ def test_a_context_of_nothing_is_silent() -> None:
     task.progress(0.5)
     task.log("x")
     task.note(a=1)
-    task.meta["a"] = 1
-    assert not task.meta
+    task.notes["a"] = 1
+    assert not task.notes
     assert task.deadline is None
     assert not task.cancelled()
     assert task == ("id", "name", 1)
@@ -295,7 +295,7 @@ async def test_notes_arrive_as_they_were_sent(app: Ardiq) -> None:
     async with working(app):
         job = await note.enqueue()
         await result_of(job)
-        assert await eventually(job.meta) == VALUES
+        assert await eventually(job.notes) == VALUES
     assert field(app, job.id, "meta:none") == "[]"
 
 
@@ -306,24 +306,24 @@ async def test_notes_are_a_mapping(app: Ardiq) -> None:
     async def note() -> None:
         task = current_task()
         assert task is not None
-        task.meta["rows"] = rows = [1]
+        task.notes["rows"] = rows = [1]
         rows.append(2)
         task.note(file="a.csv", done=False)
         again = current_task()
         assert again is not None
-        del again.meta["done"]
-        seen.extend([dict(again.meta), len(again.meta), "done" in again.meta, repr(task.meta)])
-        seen.append(task.meta.setdefault("rows", 9))
+        del again.notes["done"]
+        seen.extend([dict(again.notes), len(again.notes), "done" in again.notes, repr(task.notes)])
+        seen.append(task.notes.setdefault("rows", 9))
 
     async with working(app):
         job = await note.enqueue()
         await result_of(job)
-        await eventually(job.meta)
+        await eventually(job.notes)
         other = await note.enqueue()
         await result_of(other)
     assert seen[:5] == [{"rows": [1], "file": "a.csv"}, 2, False, "Notes({'rows': [1], 'file': 'a.csv'})", [1]]
     assert seen[5:] == seen[:5]
-    assert await job.meta() == {"rows": [1], "file": "a.csv"}
+    assert await job.notes() == {"rows": [1], "file": "a.csv"}
     assert is_sound(app)
 
 
@@ -332,7 +332,7 @@ async def test_notes_of_an_earlier_attempt_stay_but_are_not_shown_to_the_next(ap
     async def note() -> None:
         task = current_task()
         assert task is not None
-        task.meta[f"try {task.tries}"] = dict(task.meta)
+        task.notes[f"try {task.tries}"] = dict(task.notes)
         if task.tries == 1:
             await eventually(lambda: has_notes(Job(app, task.task_id), 1))
             raise ValueError
@@ -344,7 +344,7 @@ async def test_notes_of_an_earlier_attempt_stay_but_are_not_shown_to_the_next(ap
 
 
 async def has_notes(job: Job, count: int) -> dict[str, object] | None:
-    notes = await job.meta()
+    notes = await job.notes()
     return notes if len(notes) == count else None
 
 
@@ -355,8 +355,8 @@ async def test_notes_are_bounded(app: Ardiq, caplog: pytest.LogCaptureFixture) -
     async def note() -> None:
         task = current_task()
         assert task is not None
-        task.meta.update({f"{task.tries}:{number}": number for number in range(100)})
-        task.meta[f"{task.tries}:7"] = "again"
+        task.notes.update({f"{task.tries}:{number}": number for number in range(100)})
+        task.notes[f"{task.tries}:7"] = "again"
         for name, value in [
             ("one more", 1),
             ("x" * 201, 1),
@@ -365,7 +365,7 @@ async def test_notes_are_bounded(app: Ardiq, caplog: pytest.LogCaptureFixture) -
             ("1", float("nan")),
         ]:
             try:
-                task.meta[name] = value
+                task.notes[name] = value
             except (TypeError, ValueError) as error:
                 errors.append(str(error))
         if task.tries == 1:
@@ -378,8 +378,8 @@ async def test_notes_are_bounded(app: Ardiq, caplog: pytest.LogCaptureFixture) -
         # Those of the second attempt would be 100 more: the server has the last word.
         await eventually(lambda: "may have up to 100 notes" in caplog.text)
     assert job.id in caplog.text
-    assert len(await job.meta()) == 100
-    assert (await job.meta())["1:7"] == "again"
+    assert len(await job.notes()) == 100
+    assert (await job.notes())["1:7"] == "again"
     for error, words in zip(
         errors, ("100 notes", "201|200 bytes", "200 bytes", "8,193 bytes", "plain JSON") * 2, strict=True
     ):
@@ -431,7 +431,7 @@ async def test_reading_the_notes_leaves_nothing_behind(app: Ardiq) -> None:
     async def look() -> int:
         task = current_task()
         assert task is not None
-        one, other = task.meta, task.meta
+        one, other = task.notes, task.notes
         return len(one) + len(other)
 
     async with working(app):
@@ -445,7 +445,7 @@ async def test_all_views_of_the_notes_show_the_same(app: Ardiq) -> None:
     async def look() -> int:
         task = current_task()
         assert task is not None
-        one, other = task.meta, task.meta
+        one, other = task.notes, task.notes
         one["rows"] = 7
         return int(other["rows"])
 

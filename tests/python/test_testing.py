@@ -219,8 +219,8 @@ async def test_a_snooze_and_reports(lonely: Ardiq) -> None:
         seen.append(task.tries)
         task.progress(0.5, "half")
         task.log(f"try {len(seen)}")
-        task.meta.update(tries=[*task.meta.get("tries", []), len(seen)], gone=1)
-        del task.meta["gone"]
+        task.notes.update(tries=[*task.notes.get("tries", []), len(seen)], gone=1)
+        del task.notes["gone"]
         if len(seen) < 3:
             raise Snooze(3600)
         return "done"
@@ -232,7 +232,7 @@ async def test_a_snooze_and_reports(lonely: Ardiq) -> None:
         assert (result.value, seen) == ("done", [1, 1, 1])
         assert await job.logs() == ["try 1", "try 2", "try 3"]
         assert await job.progress() == (0.5, "half")
-        assert await job.meta() == {"tries": [3]}
+        assert await job.notes() == {"tries": [3]}
 
 
 def signs_up(app: Ardiq) -> tuple[Task[..., Any], Task[..., Any]]:

@@ -73,7 +73,7 @@ async def test_what_a_task_tells_arrives_while_it_runs(app: Ardiq) -> None:
         await go_on.wait()
         task.log("two")
         task.progress(1)
-        del task.meta["rows"]
+        del task.notes["rows"]
         await asyncio.sleep(0.3)  # what is told just before the end may come after it
 
     job = await work.enqueue()
@@ -233,7 +233,7 @@ async def test_what_somebody_wrote_into_the_record_is_borne(app: Ardiq) -> None:
     assert await anext(watching) == TaskUpdate("queued")
     await watching.aclose()
     assert await job.progress() is None
-    assert await job.meta() == {"rows": "many"}
+    assert await job.notes() == {"rows": "many"}
     app._broker.core.command(["HSET", record, "progress", "7"])
     assert await job.progress() is None
 

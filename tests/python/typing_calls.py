@@ -183,7 +183,7 @@ async def questions(job: Job) -> None:
     assert_type(await app.dead.requeue(job.id, args=[1, 2]), int)
     assert_type(await app.dead.requeue([job.id], rate=None), int)
     assert_type(await app.dead.requeue(all=True) + await app.dead.requeue(task="add", rate=5), int)
-    assert_type(await app.dead.delete([job.id]) + await app.dead.purge(task="add"), int)
+    assert_type(await app.dead.discard([job.id]) + await app.dead.purge(task="add"), int)
     await app.dead.requeue(7)  # type: ignore[arg-type]
     await app.dead.requeue(since=3600, until=0.5)
     await app.dead.requeue(since="1h")  # type: ignore[arg-type]
@@ -273,9 +273,9 @@ async def partner(order: int) -> str:
     if task is not None:
         task.progress(0.5, "half")
         task.note(order=order)
-        task.meta["order"] = [order]
+        task.notes["order"] = [order]
         assert_type(task.deadline, float | None)
-        task.meta[5] = order  # type: ignore[index]
+        task.notes[5] = order  # type: ignore[index]
     raise Snooze(timedelta(minutes=5))
 
 
