@@ -54,7 +54,7 @@ async def test_a_failed_attempt_is_logged_with_its_traceback_and_named(
             assert text.rstrip().endswith(
                 f"in inner\n    raise ValueError(kind)\nValueError: {task.name.split('_')[-1]}"
             )
-            assert text.count("_attempts.py") == (task.name == "with_a_limit"), "the worker's own frame tells nothing"
+            assert text.count("/attempts.py") == (task.name == "with_a_limit"), "the worker's own frame tells nothing"
             assert record.exc_info
             assert isinstance(record.exc_info[1], ValueError)
 
