@@ -1,4 +1,6 @@
 -- ages: since when the next task of each lane has been ready.
+-- args: none
+-- reply: now, (lane, since)…
 local LOOK_AT = 10
 
 -- The first of a lane that a claim would not skip; nil when it is not among the first few.

@@ -1,4 +1,6 @@
 -- claims: what a worker holds and what is known of it, the oldest claim first, a page.
+-- args: worker, offset int, limit int
+-- reply: now, (id, name, lane, tries, started_at, progress)…
 local FIELDS = { 'name', 'lane', 'tries', 'started_at', 'progress' }
 
 return function(base, args)

@@ -1,4 +1,6 @@
 -- counts: how many tasks are where.
+-- args: none
+-- reply: (name, number)…
 
 -- How many tasks the workers hold. Where not each of them has a load, for no earlier library wrote any down, those without
 -- are asked themselves.

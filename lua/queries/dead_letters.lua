@@ -1,4 +1,6 @@
 -- dead_letters: dead letters by task, error and time, the newest first, a page.
+-- args: task, error, since_at int, before_at int, limit int
+-- reply: next_before_at, (id, failed_at, name, lane)…
 -- No more tasks than this fail within one millisecond.
 local MOST_AT_ONCE = 5000
 

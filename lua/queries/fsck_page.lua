@@ -1,4 +1,6 @@
 -- fsck_page: check one page of the queue against the invariants.
+-- args: section, cursor, limit int
+-- reply: cursor, seen, (kind, id, detail)…
 -- Places are compared with records here; whether a queued record lies in its ready list is for the caller to find out
 -- by walking both (`queued` and `entry` rows), and to confirm with the section `task:<id>`.
 

@@ -1,4 +1,6 @@
 -- list: ids in one place, a page.
+-- args: place, of, offset int, limit int
+-- reply: (id, number)…
 local SORTED = { scheduled = keys.scheduled, held = keys.held, dead = keys.dead, suspects = keys.suspects,
   workers = keys.workers, unknown = keys.unknown }
 

@@ -1,4 +1,6 @@
 -- pauses: what is paused, and how much is held.
+-- args: none
+-- reply: (pause, definition, held)…
 return function(base)
   local entries, reply = errors.read('HGETALL', keys.pauses(base)), {}
   for i = 1, #entries, 2 do

@@ -1,4 +1,6 @@
 -- schedules: what recurs, a page in no order. What is there throughout is on one of the pages, perhaps on several.
+-- args: cursor, limit int
+-- reply: cursor, (name, due_at, definition)…
 return function(base, args)
   if args.limit < 1 or args.limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end
   if not string.find(args.cursor, '^%d+$') then errors.raise(errors.bad_argument('cursor must be a number')) end

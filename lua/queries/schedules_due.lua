@@ -1,4 +1,6 @@
 -- schedules_due: which schedules are due, those that have been for longest first, and when the next one will be.
+-- args: offset int, limit int
+-- reply: now, next_due_at, (name, due_at, definition)…
 return function(base, args)
   if args.offset < 0 or args.limit < 1 or args.limit > 1000 then
     errors.raise(errors.bad_argument('offset must not be negative, limit from 1 to 1000'))

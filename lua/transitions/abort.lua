@@ -1,4 +1,6 @@
 -- abort: scheduled, queued, held, running -> aborted, running. Anybody stops a task: at once where it waits, by request where it runs.
+-- args: id, result_ttl_ms int
+-- reply: `aborted` (now or before), `requested` (its worker is told), `finished` (another way) or `not_found`
 return function(base, args)
   local id = args.id
   local record, err = task.read(base, id, { 'state', 'lane', 'worker', 'held_by', 'result_ttl_ms' })

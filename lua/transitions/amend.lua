@@ -1,4 +1,6 @@
 -- amend: failed -> queued. A dead letter runs again with other arguments: same id, a fresh retry budget.
+-- args: id, args, kwargs, codec, headers
+-- reply: `queued` or `not_dead`
 return function(base, args)
   errors.read('ZCARD', keys.dead(base))
   local record, err = task.read(base, args.id, { 'state', 'lane' })

@@ -1,4 +1,6 @@
 -- discard: failed -> discarded. Dead letters are given up: what they failed with can be asked for as long as a result.
+-- args: result_ttl_ms int; tasks: (id)…
+-- reply: one string an id: `removed` or `not_dead`, or an error
 return function(base, args)
   local b, answers = batch.open(base, clock.now()), {}
   errors.read('ZCARD', keys.dead(base))

@@ -1,4 +1,6 @@
 -- heartbeat: scheduled, held, running -> queued, failed, aborted. A worker renews its lease; promotes due tasks, gives back held ones and reaps dead workers, a bounded portion a call.
+-- args: worker, lease_ms int, result_ttl_ms int, generation int, max_lost int, left_threads int, stalled_ms int
+-- reply: mailbox, more, (id, token)…
 local PROMOTE_LIMIT = 100
 local GIVE_BACK_LIMIT = 500
 

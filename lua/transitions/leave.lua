@@ -1,4 +1,6 @@
 -- leave: running -> queued, aborted. A worker leaves and hands back, untried, what it still holds.
+-- args: worker, result_ttl_ms int
+-- reply: 1 when more is left to hand back (call again), else 0
 local LIMIT = 1000
 
 return function(base, args)

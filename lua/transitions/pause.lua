@@ -1,4 +1,6 @@
 -- pause: somebody says what must not start: any task of the queue, those of a name, or those with an argument of a value.
+-- args: task, argument, value, positions json
+-- reply: `paused`
 return function(base, args)
   local id, rule = pauses.named(args)
   for _, position in pairs(args.positions) do

@@ -1,4 +1,6 @@
 -- progress: running -> running. The attempt's holder tells how far it is: a fraction and a message, notes, lines of its log.
+-- args: worker, id, token, progress, log_ttl_ms int; told: (note, text)…
+-- reply: `ok`, or `stale`: it does not hold the task, nothing changed
 -- What was said last may arrive just after the task has ended; then its own worker's word counts still.
 local MOST_LINES, MOST_NOTES, LONGEST_NAME, LONGEST_NOTE = 1000, 100, 200, 8192
 local HOUR_MS, WEEK_MS = 3600000, 7 * 86400000

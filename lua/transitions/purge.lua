@@ -1,4 +1,6 @@
 -- purge: queued, scheduled, held, failed -> discarded. Discard tasks that wait, or dead letters, a bounded portion a call.
+-- args: place, of, offset int, limit int, result_ttl_ms int
+-- reply: removed, more, passed
 local PLACES = {
   held = { key = keys.held, state = 'held' },
   suspects = { key = keys.suspects, state = 'queued' },

@@ -1,4 +1,6 @@
 -- schedule_pause: somebody pauses a schedule or lets it go on; while paused its occurrences pass by.
+-- args: name, paused int
+-- reply: `ok` or `not_found`
 return function(base, args)
   local definition = schedule.read(base, args.name)
   if not definition then return 'not_found' end

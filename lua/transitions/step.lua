@@ -1,4 +1,6 @@
 -- step: queued, scheduled, running -> queued, scheduled, running, complete, failed, aborted, expired, held. A worker's round trip: renew the lease, settle, promote up to 100 due tasks, claim.
+-- args: worker, seq int, lease_ms int, result_ttl_ms int, lanes json, want int; outcomes: (id, token, outcome, run_ms int, value, details)…
+-- reply: more, wait_ms, refused, (id, token, reason)…, (id, token, name, args, kwargs, codec, headers, lane, tries, enqueued_at)…
 local PROMOTE_LIMIT = 100
 
 local DETAILS = { codec = 'string', traceback = 'string', delay_ms = 'number', max_age_ms = 'number' }

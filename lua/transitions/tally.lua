@@ -1,4 +1,6 @@
 -- tally: a worker tells how often its tasks ran since it last told, and for how long.
+-- args: tasks: (name, completed int, failed int, retried int, aborted int, run_ms int, waits int, wait_ms int)…
+-- reply: `ok`
 -- In the order in which a task's field has them.
 local FIGURES = { 'completed', 'failed', 'retried', 'aborted', 'run_ms', 'waits', 'wait_ms' }
 

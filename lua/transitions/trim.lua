@@ -1,4 +1,6 @@
 -- trim: failed -> discarded. Dead letters beyond an age or a number are discarded, the oldest first, a bounded portion a call.
+-- args: ttl_ms int, most int, limit int, result_ttl_ms int
+-- reply: removed, more
 return function(base, args)
   local limit = args.limit
   if limit < 1 or limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end

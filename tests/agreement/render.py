@@ -1,7 +1,8 @@
-"""Renders the tables of lua/README.md and docs/storage.md from lua/protocol.json, and those of docs/configuration.md.
+"""Renders from lua/protocol.json the tables of lua/README.md and docs/storage.md, and the head of each function's file;
+besides, the tables of docs/configuration.md.
 
-With `--write` it puts them between the markers `<!-- rendered: NAME -->` and `<!-- /rendered -->`; without, it only
-says, by its exit code, whether they are up to date.
+With `--write` it puts the tables between the markers `<!-- rendered: NAME -->` and `<!-- /rendered -->`, and the heads
+in place of the first lines; without, it only says, by its exit code, whether they are up to date.
 """
 
 import json
@@ -43,6 +44,35 @@ def call(name: str, function: dict[str, Any]) -> str:
     if tail := function.get("tail"):
         words.append("(" + " ".join(f"<{field['name']}>" for field in tail["record"]) + ")…")
     return " ".join(words)
+
+
+def head(name: str, function: dict[str, Any]) -> str:
+    """The first lines of a function's file: what it does, its arguments, its reply."""
+    moves, summary, reply = arrow(function), function["summary"], function["reply"]
+    does = f"{moves}. {summary}" if moves else f"{summary[0].lower()}{summary[1:]}"
+    arguments = [_typed(function["args"])] if function["args"] else []
+    if tail := function.get("tail"):
+        arguments.append(f"{tail['name']}: ({_typed(tail['record'])})…")
+    more = "?" if reply.get("optional") else "…"
+    parts = [*reply.get("header", []), *(f"({', '.join(reply[p])}){more}" for p in ("refusal", "record") if p in reply)]
+    return "\n".join(
+        [
+            f"-- {name}: {does}",
+            f"-- args: {'; '.join(arguments) or 'none'}",
+            f"-- reply: {', '.join(parts) or reply['about']}",
+        ]
+    )
+
+
+def _typed(fields: list[dict[str, Any]]) -> str:
+    return ", ".join(field["name"] + ("" if field["type"] == "string" else f" {field['type']}") for field in fields)
+
+
+def with_head(path: Path) -> str:
+    """The text of a function's file with its head brought up to date."""
+    lines = path.read_text().splitlines(keepends=True)
+    rest = [line for line in lines[1:3] if not line.startswith(("-- args: ", "-- reply: "))] + lines[3:]
+    return head(path.stem, PROTOCOL["functions"][path.stem]) + "\n" + "".join(rest)
 
 
 def _table(*rows: tuple[str, ...]) -> str:
@@ -117,10 +147,12 @@ def rendered(text: str) -> str:
 
 
 def main() -> int:
-    stale = [path for path in DOCUMENTS if rendered(path.read_text()) != path.read_text()]
+    files = [path for folder in FOLDERS.values() for path in (ROOT / "lua" / folder).glob("*.lua")]
+    made = {path: rendered(path.read_text()) for path in DOCUMENTS} | {path: with_head(path) for path in files}
+    stale = {path: text for path, text in made.items() if text != path.read_text()}
     if "--write" in sys.argv[1:]:
-        for path in stale:
-            path.write_text(rendered(path.read_text()))
+        for path, text in stale.items():
+            path.write_text(text)
         return 0
     return len(stale)
 

@@ -20,7 +20,6 @@ pub struct Library {
     libs: Vec<Source>,
     functions: Vec<(&'static Function, Source)>,
     sha1: String,
-    map: LineMap,
 }
 
 /// One Lua file: its path below `lua/` and its text.
@@ -51,6 +50,12 @@ impl Library {
         sources.sort_by(|a, b| a.path.cmp(&b.path));
         let (mut libs, mut functions) = (Vec::new(), Vec::new());
         for source in sources {
+            if source.text.contains("[[") {
+                return Err(format!(
+                    "{}: has [[, and in a long string a line may only seem to be a comment",
+                    source.path
+                ));
+            }
             let folder = source.path.split('/').next().unwrap_or_default();
             match folder {
                 "lib" => libs.push(source),
@@ -72,11 +77,9 @@ impl Library {
             }
         }
         functions.sort_by(|a, b| a.0.name.cmp(&b.0.name));
-        let mut library =
-            Self { protocol, libs: by_dependency(&libs)?, functions, sha1: String::new(), map: LineMap::default() };
-        let (payload, map) = library.render();
+        let mut library = Self { protocol, libs: by_dependency(&libs)?, functions, sha1: String::new() };
+        let payload = library.payload();
         library.sha1 = sha1(&payload);
-        library.map = map;
         Ok(library)
     }
 
@@ -165,7 +168,7 @@ impl Library {
 
     /// An error message of the server, with the source's file and line in place of the payload's.
     pub fn locate(&self, message: &str) -> String {
-        self.map.locate(message)
+        if message.contains("user_") { self.render().1.locate(message) } else { message.to_owned() }
     }
 
     fn render(&self) -> (String, LineMap) {
@@ -217,12 +220,18 @@ impl Source {
         name.strip_suffix(".lua").unwrap_or(name)
     }
 
-    /// What stands before a dot in the code: the libraries that it uses are among them. Lines of comment alone do not
-    /// count; a false alarm elsewhere costs a few bytes, a miss would break the script.
+    /// The lines, with their numbers, that are not comments alone.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let is_code = |line: &str| !(line.trim_start().is_empty() || line.trim_start().starts_with("--"));
+        (1..).zip(self.text.lines()).filter(move |(_, line)| is_code(line))
+    }
+
+    /// What stands before a dot in the code: the libraries that it uses are among them. A false alarm costs a few
+    /// bytes, a miss would break the script.
     fn names(&self) -> BTreeSet<&str> {
         let is_word = |c: char| c == '_' || c.is_ascii_alphanumeric();
-        let code = self.text.lines().filter(|line| !line.trim_start().starts_with("--"));
-        code.flat_map(|line| line.match_indices('.').map(move |(at, _)| &line[..at]))
+        self.code()
+            .flat_map(|(_, line)| line.match_indices('.').map(move |(at, _)| &line[..at]))
             .filter_map(|before| {
                 let rest = before.trim_end_matches(is_word);
                 (!rest.ends_with([':', '.']) || rest.ends_with("..")).then(|| &before[rest.len()..])
@@ -255,10 +264,12 @@ impl Text {
         self.lines += line.trim_end_matches('\n').matches('\n').count() + 1;
     }
 
+    /// Without comments: the server keeps what it is given, and a comment that is mended makes no other version.
     fn source(&mut self, source: &Source) {
-        let first = self.lines + 1;
-        self.line(source.text.trim_end());
-        self.map.sections.push(Section { first, last: self.lines, path: source.path.clone() });
+        for (number, line) in source.code() {
+            self.line(line);
+            self.map.add(self.lines, &source.path, number);
+        }
     }
 
     /// Each library in a function of its own: a chunk has room for 200 locals.
@@ -286,13 +297,25 @@ struct LineMap {
     sections: Vec<Section>,
 }
 
+/// Lines of one file that follow each other there and in the text.
 struct Section {
     first: usize,
     last: usize,
     path: String,
+    /// The number of the first in the file.
+    from: usize,
 }
 
 impl LineMap {
+    fn add(&mut self, line: usize, path: &str, number: usize) {
+        match self.sections.last_mut() {
+            Some(last) if last.path == path && last.last + 1 == line && last.from + (line - last.first) == number => {
+                last.last = line;
+            }
+            _ => self.sections.push(Section { first: line, last: line, path: path.to_owned(), from: number }),
+        }
+    }
+
     fn locate(&self, message: &str) -> String {
         let mut located = String::with_capacity(message.len());
         let mut rest = message;
@@ -301,7 +324,7 @@ impl LineMap {
             match section {
                 Some(section) => {
                     located.push_str(rest[..at].strip_suffix('@').unwrap_or(&rest[..at]));
-                    let _ = write!(located, "{}:{}", section.path, line - section.first + 1);
+                    let _ = write!(located, "{}:{}", section.path, line - section.first + section.from);
                 }
                 None => located.push_str(&rest[..end]),
             }

@@ -119,6 +119,19 @@ fn lines_of_the_payload_are_told_as_lines_of_the_sources() {
 }
 
 #[test]
+fn comments_stay_out_of_what_the_server_is_given() {
+    let mut sources = tree();
+    let before = library();
+    for source in &mut sources {
+        source.text = source.text.replace("  return", "  -- why\n\n  return") + "\n-- the end\n";
+    }
+    let library = Library::compose(protocol(), sources).unwrap();
+    assert_eq!((library.payload(), library.sha1()), (before.payload(), before.sha1()));
+    let line = 1 + library.payload().lines().position(|line| line.contains("return item.add")).unwrap();
+    assert_eq!(library.locate(&format!("user_function:{line}: x")), "transitions/put.lua:5: x");
+}
+
+#[test]
 fn positions_outside_the_sources_stay_as_they_are() {
     let library = library();
     for message in ["user_function:1: x", "user_function: x", "user_defined", "", "user_function:99999: y"] {
@@ -137,6 +150,9 @@ fn a_misplaced_file_is_refused() {
     assert_eq!(refused("queries/put.lua"), "queries/put.lua: belongs in transitions/");
     assert_eq!(refused("lib/a-b.lua"), "lib/a-b.lua: its name is no Lua name");
     assert_eq!(refused("spare/x.lua"), "spare/x.lua: no folder of the library");
+    let long = source("lib/long.lua", "return [[\n-- text\n]]");
+    let refusal = Library::compose(protocol(), vec![long]).map(|_| ()).unwrap_err();
+    assert!(refusal.starts_with("lib/long.lua: has [["), "{refusal}");
 }
 
 #[test]
