@@ -25,14 +25,14 @@ SUITE := tests/python tests/model --ignore-glob="tests/python/test_docs*.py" --i
 
 SEED ?= 1
 
-.PHONY: demo test check bench leaks chaos small-chaos soak fmt render style types rust python pythons servers packages develop
+.PHONY: demo test check docs bench leaks chaos small-chaos soak fmt render style types rust python pythons servers packages develop
 .PHONY: release clean compat
 .NOTPARALLEL:
 
 demo: release
 	@cd docs/demo && PATH="$(BIN):$$PATH" $(BIN)/python census.py
 
-test: develop style types rust packages servers python compat pythons small-chaos
+test: develop style types docs rust packages servers python compat pythons small-chaos
 check: test
 
 bench: release
@@ -74,6 +74,10 @@ types: develop
 	$(BIN)/mypy
 	$(BIN)/mypy tests/python/typing_calls.py docs/demo/census.py
 	$(BIN)/python -m mypy.stubtest ardiq._core
+
+# The guides and a reference of the public interface, for reading in dist/site. A broken link fails it; it needs no network.
+docs: develop
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --jobs auto --conf-dir docs/site . dist/site
 
 rust: develop
 	ARDIQ_TEST_SERVER=$(VALKEY) $(CARGO) test $(MANIFEST)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import ardiq
 from ardiq import Job
 
 ROOT = Path(__file__).parents[2]
@@ -35,3 +36,15 @@ def test_the_diagram_and_the_table_of_states_have_each_of_them() -> None:
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == states
     diagram = section.split("```")[1]
     assert [state for state in states if state not in diagram] == ["not_found"]
+
+
+def test_the_reference_has_all_that_is_public() -> None:
+    text = "".join(page.read_text() for page in (ROOT / "docs/site/reference").glob("*.rst"))
+    classes = set(re.findall(r"^\.\. auto(?:class|exception|function):: (\w+)$", text, re.MULTILINE))
+    modules = set(re.findall(r"^\.\. automodule:: ([\w.]+)$", text, re.MULTILINE))
+    names = {name for name in ardiq.__all__ if getattr(ardiq, name).__module__ not in modules}
+    assert names == classes - {name for name in classes if getattr(ardiq, name).__module__ in modules}
+    paths = [*(ROOT / "ardiq").glob("[a-z]*.py"), *(ROOT / "ardiq").glob("[a-z]*/__init__.py")]
+    public = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths}
+    covered = modules | {getattr(ardiq, name).__module__ for name in classes}
+    assert public - covered == {"ardiq.cli"}  # docs/command-line.md
