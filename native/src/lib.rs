@@ -1,7 +1,7 @@
 //! Ardiq's carrier: Lua decides, Rust carries, Python speaks.
 //!
-//! Five rooms by what they may know, each above those it uses: `wire` < `lua` < `call` < `engine` < `python`. A file names
-//! its own room and rooms before it in this order, never one after it (`tests/agreement/test_native.py`).
+//! Five rooms by what they may know: `wire` < `lua` < `call` < `engine` < `python`. Each file may name those above it in
+//! this map and none below it (`tests/agreement/test_native.py`).
 //!
 //! | file | owns |
 //! |---|---|
@@ -11,6 +11,7 @@
 //! | [`wire::address`] | what a URL says |
 //! | [`wire::connection`] | address to connections; reconnecting; which of several servers |
 //! | **[`lua`]** | **what is embedded of `../lua`** |
+//! | [`lua::layout`] | where fields are in what is sent flat, by name |
 //! | [`lua::protocol`] | `protocol.json` as values |
 //! | [`lua::library`] | `lua/` composed into one payload |
 //! | **[`call`]** | **functions of the library at a server** |
@@ -25,6 +26,8 @@
 //! | [`engine::mailbox`] | reading a mailbox |
 //! | [`engine::producer`] | batching of enqueues |
 //! | [`engine::stalls`] | event loops that do not turn |
+//! | [`engine::claims`] | the reply to a step as values |
+//! | [`engine::outcomes`] | outcomes as the records of a step |
 //! | [`engine::observer`] | what a worker does, counted |
 //! | [`engine::worker`] | the worker's I/O loop |
 //! | [`engine::health`] | probes and metrics over HTTP |
@@ -32,9 +35,9 @@
 //! | **`python`** | **the classes that Python sees; the only place where PyO3 may occur** |
 //! | `python::error` | the exception an error becomes |
 //! | `python::convert` | Python's objects to arguments, replies to Python's objects |
-//! | `python::channel` | `Inbox`, `Channel`: one event loop's side |
-//! | `python::worker` | `Worker`, `Pool` |
 //! | `python::watch` | `Health`, `LoopWatch` |
+//! | `python::worker` | `Worker`, `Pool` |
+//! | `python::channel` | `Inbox`, `Channel`: one event loop's side |
 //! | `python::core` | `Core`: what Python holds of one queue |
 //!
 //! Without the feature `python` the crate is plain Rust: tests and the bench floor use it so.

@@ -1,4 +1,5 @@
 //! What is embedded of `../lua`. Must not know: any server.
 
+pub mod layout;
 pub mod library;
 pub mod protocol;

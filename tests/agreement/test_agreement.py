@@ -19,10 +19,8 @@ FUNCTIONS = PROTOCOL["functions"]
 
 # Errors that are raised on this side of the server.
 OWN_ERRORS = {"ArdiqError", "BadSignature", "BrokerError", "Forbidden", "LibraryError", "OutOfMemory", "TaskError"}
-# The only functions that Rust may call by itself.
+# What Rust calls for a worker.
 CARRIED_BY_RUST = {"join", "step", "heartbeat", "leave"}
-# The queries that it makes for its metrics, which must be told while Python is stuck.
-ASKED_BY_RUST = {"engine/health/queue.rs": {"counts", "ages"}}
 # Single transitions that `step` is built from: for clients in other languages, and for reading.
 FOR_OTHER_CLIENTS = {"claim", "ack", "retry", "snooze", "bury", "release"}
 
@@ -105,17 +103,6 @@ def test_exceptions() -> None:
 
 def test_python_calls_every_function_that_is_for_clients() -> None:
     assert names_in_python() | CARRIED_BY_RUST | FOR_OTHER_CLIENTS == set(FUNCTIONS)
-
-
-def test_rust_names_no_other_function_and_no_key() -> None:
-    keys = {key["pattern"].partition(":")[0] for key in PROTOCOL["keys"].values()}
-    for path in (ROOT / "native/src").rglob("*.rs"):
-        source = path.read_text().partition("#[cfg(test)]")[0]
-        source = re.sub(r"//.*", "", source)
-        called = set(re.findall(r'\b(?:call|request)\(\s*"(\w+)"', source))
-        asked = ASKED_BY_RUST.get(path.relative_to(ROOT / "native/src").as_posix(), set())
-        assert called <= CARRIED_BY_RUST | asked, path
-        assert not {word for word in re.findall(r'"(\w+):', source) if word in keys}, path
 
 
 def test_fsck_can_explain_every_finding() -> None:

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use _core::call::dispatch::Dispatcher;
+use _core::engine::claims::Claim;
 use _core::engine::events::{Event, Inbox};
-use _core::engine::worker::reply::Claim;
-use _core::engine::worker::slots::Outcomes;
+use _core::engine::outcomes::{COMPLETE, Outcome, Outcomes};
 use _core::engine::worker::{Config, Worker};
 use redis::Value;
 use tokio::task::JoinHandle;
@@ -73,14 +73,11 @@ impl Desk {
     fn settle_all(&mut self) {
         let mut outcomes = Outcomes::default();
         for claim in self.started.drain(..) {
-            outcomes.records.push(&claim.id);
-            outcomes.records.push_int(claim.token);
-            for field in ["complete", "0", "null", ""] {
-                outcomes.records.push(field);
-            }
+            let (id, token) = (claim.id.as_slice(), claim.token);
+            outcomes.push(&Outcome { id, token, outcome: COMPLETE, run_ms: 0, value: b"null", details: b"" });
         }
-        if !outcomes.records.is_empty() {
-            self.worker.settle(outcomes);
+        if !outcomes.is_empty() {
+            self.worker.settle(outcomes, 0);
         }
     }
 

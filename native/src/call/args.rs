@@ -3,6 +3,31 @@
 //! Owns: nothing but bytes and where each argument ends, so that a step of a hundred outcomes
 //! costs two allocations and can be sent again as it is. Must not know: what the arguments mean.
 
+/// One argument.
+#[derive(Clone, Copy, Debug)]
+pub enum Arg<'a> {
+    Bytes(&'a [u8]),
+    Int(i64),
+}
+
+impl<'a> From<&'a [u8]> for Arg<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl<'a> From<&'a str> for Arg<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Bytes(text.as_bytes())
+    }
+}
+
+impl From<i64> for Arg<'_> {
+    fn from(number: i64) -> Self {
+        Self::Int(number)
+    }
+}
+
 /// A growing list of arguments, ready to be copied into a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Args {
@@ -19,6 +44,13 @@ impl Args {
     pub fn push(&mut self, arg: impl AsRef<[u8]>) {
         self.data.extend_from_slice(arg.as_ref());
         self.ends.push(self.data.len());
+    }
+
+    pub fn push_arg(&mut self, arg: Arg<'_>) {
+        match arg {
+            Arg::Bytes(bytes) => self.push(bytes),
+            Arg::Int(number) => self.push_int(number),
+        }
     }
 
     pub fn push_int(&mut self, number: i64) {
@@ -98,6 +130,11 @@ impl Args {
             start = end;
             arg
         })
+    }
+
+    /// Argument `index`, which there must be.
+    pub fn get(&self, index: usize) -> &[u8] {
+        &self.data[self.offset(index)..self.ends[index]]
     }
 
     /// Where argument `index` starts.

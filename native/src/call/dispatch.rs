@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicU8, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::{Arg, Cmd, Value};
+use redis::{Cmd, Value};
 use tokio::time::{Instant, timeout_at};
 
+use crate::call::args::Arg;
 use crate::lua::library::{Library, Script};
 use crate::lua::protocol::Function;
 use crate::wire::connection::{Attempts, Connection, Link, refuse_error};
@@ -75,6 +76,28 @@ impl Request {
         self.count += 1;
         self.size += 8;
         self
+    }
+
+    /// The function's own arguments by name, whatever their order; records follow them.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the protocol has others.
+    pub fn named(&mut self, given: &[(&str, Arg<'_>)]) -> Result<&mut Self, Error> {
+        let declared = &self.function.args;
+        let refuse = |what: String| Error::Argument(format!("{} {what}", self.function.name));
+        if given.len() > declared.len() {
+            return Err(refuse(format!("takes {} arguments by name, got {}", declared.len(), given.len())));
+        }
+        for (at, declared) in declared.iter().enumerate() {
+            // Mostly they come in this order.
+            let mut from_here = given[at.min(given.len())..].iter().chain(given);
+            match from_here.find(|(name, _)| *name == declared.name) {
+                Some((_, Arg::Bytes(bytes))) => self.arg(bytes),
+                Some((_, Arg::Int(number))) => self.int(*number),
+                None => return Err(refuse(format!("takes an argument `{}`, which it was not given", declared.name))),
+            };
+        }
+        Ok(self)
     }
 
     /// Bytes of arguments so far, about.
@@ -270,7 +293,7 @@ impl Dispatcher {
     fn rebuilt(&self, request: &Request, form: Form) -> Result<Cmd, Error> {
         let mut cmd = self.begin(request.function, form, request.count, request.size)?;
         for arg in request.cmd.args_iter().skip(4) {
-            if let Arg::Simple(bytes) = arg {
+            if let redis::Arg::Simple(bytes) = arg {
                 cmd.arg(bytes);
             }
         }

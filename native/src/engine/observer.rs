@@ -8,15 +8,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::call::args::Args;
-use crate::engine::worker::reply::Claim;
-use crate::engine::worker::slots::{COMPLETE, OUTCOME_FIELDS};
+use crate::engine::claims::Claim;
+use crate::engine::outcomes::{COMPLETE, Outcomes, RELEASE};
+use crate::wire::values::number;
 
 /// Upper bounds of the histograms' buckets, in milliseconds.
 pub const BOUNDS_MS: [u64; 14] = [5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000];
 
 /// The outcomes of what was handed back unstarted or untried.
-const UNTRIED: [&[u8]; 2] = [b"release", b"unknown"];
+const UNTRIED: [&[u8]; 2] = [RELEASE, b"unknown"];
 
 /// How often something took how long.
 #[derive(Clone, Debug, Default)]
@@ -101,17 +101,13 @@ impl Observer {
         }
     }
 
-    /// These have ended, as the records of a step say it.
-    pub fn settled(&self, records: &Args) {
+    /// These have ended.
+    pub fn settled(&self, outcomes: &Outcomes) {
         let mut counts = self.counts();
-        let mut fields = records.iter();
-        for _ in 0..records.len() / OUTCOME_FIELDS {
-            let mut field = || fields.next().unwrap_or_default();
-            let (_, token, outcome, run_ms) = (field(), field(), field(), field());
-            let _ = (field(), field());
-            let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<i64>().ok();
-            let Some(token) = number(token) else { continue };
+        for record in outcomes.iter() {
+            let Some(token) = number(record.token()) else { continue };
             let Some(at) = counts.open.remove(&token) else { continue };
+            let outcome = record.outcome();
             let series = &mut counts.seen.series[at];
             if outcome == COMPLETE {
                 count(&mut series.outcomes, outcome);
@@ -121,7 +117,7 @@ impl Observer {
             let series = &mut counts.seen.series[at];
             if !UNTRIED.contains(&outcome) {
                 // Whole milliseconds, rounded down: the middle is nearer to the truth.
-                let run_ms = number(run_ms).unwrap_or(0).max(0) as u64;
+                let run_ms = number(record.run_ms()).unwrap_or(0).max(0) as u64;
                 series.run.observe(Duration::from_millis(run_ms) + Duration::from_micros(500));
             }
         }
@@ -186,17 +182,16 @@ fn count(counters: &mut BTreeMap<String, u64>, what: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::outcomes::Outcome;
 
     fn claim(token: i64, name: &str, tries: i64) -> Claim {
         Claim { tries, ..Claim::example(token, name) }
     }
 
-    fn outcome(token: i64, kind: &str, run_ms: i64) -> Args {
-        let mut records = Args::default();
-        for field in ["t", &token.to_string(), kind, &run_ms.to_string(), "", ""] {
-            records.push(field);
-        }
-        records
+    fn outcome(token: i64, kind: &str, run_ms: i64) -> Outcomes {
+        let mut outcomes = Outcomes::default();
+        outcomes.push(&Outcome { id: b"t", token, outcome: kind.as_bytes(), run_ms, value: b"", details: b"" });
+        outcomes
     }
 
     #[test]

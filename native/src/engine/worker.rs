@@ -10,7 +10,6 @@
 //! | [`pool`] | the slots that the queues of one process share |
 //! | [`slots`] | what is held and started; what to do next |
 //! | [`prefetch`] | how much to hold ahead |
-//! | [`reply`] | the reply to a step as values |
 //! | [`session`] | one identity: join, then everything at once until it ends |
 //! | `steps` | one step after the other |
 //! | [`figures`] | what it is doing, for those who watch it |
@@ -27,8 +26,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::call::dispatch::Dispatcher;
+use crate::engine::claims::Claim;
 use crate::engine::events::{Event, Inbox, Level};
 use crate::engine::observer::Observer;
+use crate::engine::outcomes::Outcomes;
 use crate::engine::stalls::Stall;
 use crate::wire::error::Error;
 
@@ -37,7 +38,6 @@ mod heartbeat;
 pub mod lanes;
 pub mod pool;
 pub mod prefetch;
-pub mod reply;
 mod session;
 pub mod slots;
 mod steps;
@@ -45,9 +45,8 @@ mod wakes;
 
 use lanes::{Lane, Lanes};
 use pool::{Neighbour, Seat};
-use reply::Claim;
 use session::{End, Session};
-use slots::{Outcomes, Phase, Slots};
+use slots::{Phase, Slots};
 
 /// What a worker is told to be.
 #[derive(Clone, Debug)]
@@ -182,12 +181,13 @@ impl Worker {
         }
     }
 
-    /// Hand in outcomes; every task that was taken needs one, also after the lease was lost.
-    pub fn settle(&self, outcomes: Outcomes) {
-        self.shared.observe(|observer| observer.settled(&outcomes.records));
+    /// Hand in outcomes of tasks that ran for so long together; every task that was taken needs one, also after the lease
+    /// was lost.
+    pub fn settle(&self, outcomes: Outcomes, run_ms: i64) {
+        self.shared.observe(|observer| observer.settled(&outcomes));
         let (wake, threads) = {
             let mut slots = self.shared.slots();
-            (slots.settle(outcomes), slots.threads_to_wake())
+            (slots.settle(outcomes, run_ms), slots.threads_to_wake())
         };
         self.shared.wake_if(wake);
         self.shared.wake_threads(threads);

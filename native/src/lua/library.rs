@@ -415,5 +415,4 @@ pub fn sha1(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "library/tests.rs"]
 mod tests;

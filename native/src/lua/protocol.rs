@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value as Json;
 
+use super::layout::{Fields, Reply};
 use crate::wire::error::Error;
 
 /// The text of `lua/protocol.json` this build was made from.
@@ -38,6 +39,7 @@ pub struct Function {
     pub durable: bool,
     pub args: Vec<Argument>,
     pub tail: Option<Tail>,
+    pub reply: Reply,
     /// Flags it is registered with.
     pub flags: Vec<String>,
 }
@@ -183,7 +185,12 @@ impl Function {
         let idempotent = query || entry["idempotent"].as_bool().ok_or("idempotent: neither true nor false")?;
         let durable = entry["durable"].as_bool().unwrap_or(false);
         let server_name = format!("{library}_{name}");
-        Ok(Self { name: name.to_owned(), server_name, query, idempotent, durable, args, tail, flags })
+        let reply = Reply {
+            header: named(name, entry, "header")?,
+            refusal: named(name, entry, "refusal")?,
+            record: named(name, entry, "record")?,
+        };
+        Ok(Self { name: name.to_owned(), server_name, query, idempotent, durable, args, tail, reply, flags })
     }
 
     /// The folder of `lua/` its file lies in.
@@ -249,6 +256,20 @@ impl Tail {
         }
         Ok(Self { name: string(entry, "name")?, max: max as usize, fields })
     }
+
+    /// Its fields by name.
+    pub fn names(&self) -> Fields {
+        Fields::new(format!("the records {}", self.name), self.fields.iter().map(|field| field.name.clone()).collect())
+    }
+}
+
+/// One part of a reply; of no fields where it is not declared.
+fn named(function: &str, entry: &Json, part: &str) -> Result<Fields, String> {
+    let names = match &entry["reply"][part] {
+        Json::Null => Vec::new(),
+        names => serde_json::from_value(names.clone()).map_err(|_| format!("reply.{part}: not strings"))?,
+    };
+    Ok(Fields::new(format!("the {part} of the reply of {function}"), names))
 }
 
 fn string(entry: &Json, field: &str) -> Result<String, String> {

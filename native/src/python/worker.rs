@@ -13,12 +13,12 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use tokio::task::AbortHandle;
 
 use super::watch::{Health, LoopWatch, observer};
+use crate::engine::claims::Claim;
 use crate::engine::events::Inbox;
 use crate::engine::hub::State;
+use crate::engine::outcomes::{Outcome, Outcomes};
 use crate::engine::worker::lanes::Lane;
 use crate::engine::worker::pool;
-use crate::engine::worker::reply::Claim;
-use crate::engine::worker::slots::{OUTCOME_FIELDS, Outcomes};
 use crate::engine::worker::{self, Config};
 
 /// The I/O loop of one worker process: join, step, heartbeat, leave, off the GIL.
@@ -112,14 +112,15 @@ impl Worker {
 
     fn settle(&self, outcomes: &Bound<'_, PyAny>) -> PyResult<()> {
         let open = self.live()?;
-        let (mut read, mut wrong) = (Outcomes::default(), Ok(()));
+        let (mut read, mut run_ms, mut wrong) = (Outcomes::default(), 0, Ok(()));
         for outcome in outcomes.try_iter()? {
             // One that cannot be read must not take the others along.
-            if let Err(error) = outcome.and_then(|outcome| read_outcome(outcome.cast::<PyTuple>()?, &mut read)) {
-                wrong = Err(error);
+            match outcome.and_then(|outcome| read_outcome(outcome.cast::<PyTuple>()?, &mut read)) {
+                Ok(ran_ms) => run_ms += ran_ms,
+                Err(error) => wrong = Err(error),
             }
         }
-        open.worker.settle(read);
+        open.worker.settle(read, run_ms);
         wrong
     }
 
@@ -220,8 +221,9 @@ fn describe<'py>(py: Python<'py>, claim: &Claim, before: &mut Repeated<'py>) -> 
     )
 }
 
-fn read_outcome(outcome: &Bound<'_, PyTuple>, into: &mut Outcomes) -> PyResult<()> {
-    if outcome.len() != OUTCOME_FIELDS {
+/// Adds one outcome; for how long its task ran.
+fn read_outcome(outcome: &Bound<'_, PyTuple>, into: &mut Outcomes) -> PyResult<i64> {
+    if outcome.len() != 6 {
         return Err(PyTypeError::new_err("an outcome is (id, token, outcome, run_ms, value, details)"));
     }
     let item = |index: usize| outcome.get_borrowed_item(index);
@@ -229,17 +231,17 @@ fn read_outcome(outcome: &Bound<'_, PyTuple>, into: &mut Outcomes) -> PyResult<(
     let (run_ms, value, details) = (item(3)?, item(4)?, item(5)?);
     let (id, kind) = (id.cast::<PyString>()?, kind.cast::<PyString>()?);
     let (value, details) = (value.cast::<PyBytes>()?, details.cast::<PyBytes>()?);
+    let run_ms = run_ms.extract()?;
     // Everything is read before anything is appended, so a wrong type leaves no half record.
-    let (id, kind) = (id.to_str()?, kind.to_str()?);
-    let (token, run_ms) = (token.extract::<i64>()?, run_ms.extract::<i64>()?);
-    into.run_ms += run_ms;
-    into.records.push(id);
-    into.records.push_int(token);
-    into.records.push(kind);
-    into.records.push_int(run_ms);
-    into.records.push(value.as_bytes());
-    into.records.push(details.as_bytes());
-    Ok(())
+    into.push(&Outcome {
+        id: id.to_str()?.as_bytes(),
+        token: token.extract()?,
+        outcome: kind.to_str()?.as_bytes(),
+        run_ms,
+        value: value.as_bytes(),
+        details: details.as_bytes(),
+    });
+    Ok(run_ms)
 }
 
 fn item<'py>(config: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAny>> {

@@ -1,4 +1,4 @@
-//! Replies of the server, read as text. Must not know: which command they answer.
+//! Replies of the server, read as text, bytes or numbers. Must not know: which command they answer.
 
 use redis::Value;
 
@@ -11,4 +11,27 @@ pub fn text(value: &Value) -> Option<String> {
         Value::VerbatimString { text, .. } => Some(text.clone()),
         _ => None,
     }
+}
+
+/// A reply as bytes, where it can be read so.
+pub fn bytes(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.into_bytes()),
+        Value::Int(number) => Some(number.to_string().into_bytes()),
+        _ => None,
+    }
+}
+
+/// A reply as a number, where it can be read so.
+pub fn integer(value: &Value) -> Option<i64> {
+    match value {
+        Value::Int(number) => Some(*number),
+        Value::BulkString(digits) => number(digits),
+        _ => None,
+    }
+}
+
+pub fn number(digits: &[u8]) -> Option<i64> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }

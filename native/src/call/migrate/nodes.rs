@@ -102,8 +102,8 @@ impl Nodes {
     pub async fn queues(&self) -> Result<BTreeSet<String>, Error> {
         let mut bases = BTreeSet::new();
         // Of a queue that had a worker, and of one that had a task.
-        for kind in ["meta", "lanes"] {
-            let suffix = Protocol::get().key(kind, "", "");
+        let protocol = Protocol::get();
+        for suffix in [protocol.key("meta", "", ""), protocol.key("lanes", "", "")] {
             for node in self.all() {
                 let mut cursor = "0".to_owned();
                 loop {

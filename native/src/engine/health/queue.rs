@@ -2,7 +2,7 @@
 //!
 //! Owns: the questions and how long an answer is good. Must not know: what the names in an answer mean.
 
-use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use redis::Value;
@@ -10,7 +10,10 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::call::dispatch::Dispatcher;
+use crate::lua::layout::Places;
+use crate::lua::protocol::Protocol;
 use crate::wire::error::Error;
+use crate::wire::values::{integer, text};
 
 /// How long an answer is good.
 const GOOD_FOR: Duration = Duration::from_secs(1);
@@ -48,57 +51,68 @@ impl Cache {
     }
 }
 
+struct Layout {
+    count: Places<2>,
+    ages: Places<1>,
+    age: Places<2>,
+}
+
+static LAYOUT: LazyLock<Layout> =
+    LazyLock::new(|| Layout::of(Protocol::get()).unwrap_or_else(|missing| panic!("{missing}")));
+
+impl Layout {
+    fn of(protocol: &Protocol) -> Result<Self, String> {
+        let reply = |function| Ok::<_, String>(&protocol.function(function).map_err(|error| error.to_string())?.reply);
+        Ok(Self {
+            count: reply("counts")?.record.find(["name", "number"])?,
+            ages: reply("ages")?.header.find(["now"])?,
+            age: reply("ages")?.record.find(["lane", "since"])?,
+        })
+    }
+}
+
 async fn ask(dispatcher: &Dispatcher) -> Result<State, Error> {
     let nothing: [&[u8]; 0] = [];
     let (counts, ages) = tokio::join!(dispatcher.call("counts", &nothing), dispatcher.call("ages", &nothing));
-    Ok(State { counts: pairs(counts?).collect(), ages: read_ages(ages?) })
+    Ok(State { counts: read_counts(&counts?), ages: read_ages(&ages?) })
 }
 
-/// Names and numbers in turn. What is not of that kind is left out.
-fn pairs(reply: Value) -> impl Iterator<Item = (String, i64)> {
-    let values = if let Value::Array(values) = reply { values } else { Vec::new() };
-    let mut values = values.into_iter();
-    std::iter::from_fn(move || Some((values.next()?, values.next()?))).filter_map(|(name, number)| {
-        let Value::BulkString(name) = name else { return None };
-        Some((String::from_utf8_lossy(&name).into_owned(), integer(&number)?))
-    })
+fn items(reply: &Value) -> &[Value] {
+    if let Value::Array(values) = reply { values } else { &[] }
 }
 
-/// The server's time, then lanes and times.
-fn read_ages(reply: Value) -> Vec<(String, Duration)> {
-    let Value::Array(mut values) = reply else { return Vec::new() };
-    if values.is_empty() {
-        return Vec::new();
-    }
-    let now = integer(&values.remove(0)).unwrap_or(0);
-    let since: HashMap<String, i64> = pairs(Value::Array(values)).collect();
+/// A name and a number of each record. What is not of that kind is left out.
+fn pairs(records: &[Value], places: &Places<2>) -> impl Iterator<Item = (String, i64)> {
+    let [name, number] = places.at;
+    records.chunks_exact(places.width).filter_map(move |record| Some((text(&record[name])?, integer(&record[number])?)))
+}
+
+fn read_counts(reply: &Value) -> Vec<(String, i64)> {
+    pairs(items(reply), &LAYOUT.count).collect()
+}
+
+fn read_ages(reply: &Value) -> Vec<(String, Duration)> {
+    let Some((header, lanes)) = items(reply).split_at_checked(LAYOUT.ages.width) else { return Vec::new() };
+    let [now] = LAYOUT.ages.at.map(|at| integer(&header[at]).unwrap_or(0));
     let age = |since: i64| Duration::from_millis((now - since).max(0) as u64);
-    since.into_iter().map(|(lane, since)| (lane, age(since))).collect()
-}
-
-fn integer(value: &Value) -> Option<i64> {
-    match value {
-        Value::Int(number) => Some(*number),
-        Value::BulkString(digits) => std::str::from_utf8(digits).ok()?.parse().ok(),
-        _ => None,
-    }
+    pairs(lanes, &LAYOUT.age).map(|(lane, since)| (lane, age(since))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn text(text: &str) -> Value {
+    fn bulk(text: &str) -> Value {
         Value::BulkString(text.into())
     }
 
     #[test]
     fn replies_are_read_as_far_as_they_make_sense() {
-        let reply = Value::Array(vec![text("queued"), Value::Int(3), Value::Nil, Value::Int(1), text("x"), text("4")]);
-        assert_eq!(pairs(reply).collect::<Vec<_>>(), [("queued".to_owned(), 3), ("x".to_owned(), 4)]);
-        assert_eq!(pairs(Value::Nil).count(), 0);
-        let reply = Value::Array(vec![Value::Int(5000), text("default"), Value::Int(3500)]);
-        assert_eq!(read_ages(reply), [("default".to_owned(), Duration::from_millis(1500))]);
-        assert_eq!(read_ages(Value::Array(Vec::new())), []);
+        let reply = Value::Array(vec![bulk("queued"), Value::Int(3), Value::Nil, Value::Int(1), bulk("x"), bulk("4")]);
+        assert_eq!(read_counts(&reply), [("queued".to_owned(), 3), ("x".to_owned(), 4)]);
+        assert_eq!(read_counts(&Value::Nil), []);
+        let reply = Value::Array(vec![Value::Int(5000), bulk("default"), Value::Int(3500)]);
+        assert_eq!(read_ages(&reply), [("default".to_owned(), Duration::from_millis(1500))]);
+        assert_eq!(read_ages(&Value::Array(Vec::new())), []);
     }
 }

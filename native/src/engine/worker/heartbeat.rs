@@ -3,6 +3,7 @@
 //! Owns: when to beat, the generations of the mailbox, passing on wishes to abort. Must not know: why
 //! somebody wants a task aborted, or what becomes of it.
 
+use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,11 @@ use redis::Value;
 use super::session::{End, Session, is_hopeless};
 use crate::engine::events::{Event, Level};
 use crate::engine::mailbox;
+use crate::lua::layout::Places;
+use crate::lua::protocol::Protocol;
 use crate::wire::connection::Backoff;
 use crate::wire::error::Error;
+use crate::wire::values::{integer, number, text};
 
 /// The longest time between two heartbeats.
 const SLOWEST: Duration = Duration::from_secs(1);
@@ -24,6 +28,21 @@ struct Pulse {
     mailbox_key: String,
     /// There is more to promote or to reap.
     more: bool,
+}
+
+struct Layout {
+    header: Places<2>,
+    task: Places<1>,
+}
+
+static LAYOUT: LazyLock<Layout> =
+    LazyLock::new(|| Layout::of(Protocol::get()).unwrap_or_else(|missing| panic!("{missing}")));
+
+impl Layout {
+    fn of(protocol: &Protocol) -> Result<Self, String> {
+        let reply = &protocol.function("heartbeat").map_err(|error| error.to_string())?.reply;
+        Ok(Self { header: reply.header.find(["mailbox", "more"])?, task: reply.record.find(["token"])? })
+    }
 }
 
 impl Session {
@@ -83,39 +102,41 @@ impl Session {
         let config = &shared.config;
         let _alone = self.beating.lock().await;
         let mut request = shared.dispatcher.request("heartbeat")?;
-        request
-            .arg(self.identity.as_bytes())
-            .int(config.lease.as_millis() as i64)
-            .int(config.result_ttl_ms)
-            .int(self.generation.load(Ordering::Relaxed))
-            .int(config.max_lost)
-            .int(shared.slots().left_behind() as i64)
-            .int(config.stall.as_ref().map_or(0, |stall| stall.stalled().as_millis() as i64));
+        let stalled_ms = config.stall.as_ref().map_or(0, |stall| stall.stalled().as_millis() as i64);
+        request.named(&[
+            ("worker", self.identity.as_str().into()),
+            ("lease_ms", (config.lease.as_millis() as i64).into()),
+            ("result_ttl_ms", config.result_ttl_ms.into()),
+            ("generation", self.generation.load(Ordering::Relaxed).into()),
+            ("max_lost", config.max_lost.into()),
+            ("left_threads", (shared.slots().left_behind() as i64).into()),
+            ("stalled_ms", stalled_ms.into()),
+        ])?;
         let sent = Instant::now();
         let answer = shared.dispatcher.send(&request).await?;
         shared.renewed(sent);
         let malformed = || Error::Script("heartbeat: the reply is not laid out as the protocol says".to_owned());
         let Value::Array(values) = answer else { return Err(malformed()) };
-        let [Value::BulkString(mailbox_key), Value::Int(more), tasks @ ..] = values.as_slice() else {
-            return Err(malformed());
-        };
-        for task in tasks.chunks_exact(2) {
-            if let Value::BulkString(token) = &task[1] {
-                self.abort(token);
-            }
-        }
-        Ok(Pulse { mailbox_key: String::from_utf8_lossy(mailbox_key).into_owned(), more: *more != 0 })
+        let (header, tasks) = values.split_at_checked(LAYOUT.header.width).ok_or_else(malformed)?;
+        let [mailbox, more] = LAYOUT.header.at;
+        let mailbox_key = text(&header[mailbox]).ok_or_else(malformed)?;
+        let more = integer(&header[more]).ok_or_else(malformed)? != 0;
+        let [token] = LAYOUT.task.at;
+        tasks
+            .chunks_exact(LAYOUT.task.width)
+            .filter_map(|task| integer(&task[token]))
+            .for_each(|token| self.abort(token));
+        Ok(Pulse { mailbox_key, more })
     }
 
     fn deliver(&self, message: &[u8]) {
         match mailbox::split(message).as_deref() {
-            Some([kind, _, token]) if kind == b"abort" => self.abort(token),
+            Some([kind, _, token]) if kind == b"abort" => number(token).into_iter().for_each(|token| self.abort(token)),
             _ => self.shared.inbox.log(Level::Warning, "a message in the mailbox makes no sense and was dropped"),
         }
     }
 
-    fn abort(&self, token: &[u8]) {
-        let Some(lease_token) = std::str::from_utf8(token).ok().and_then(|digits| digits.parse().ok()) else { return };
+    fn abort(&self, lease_token: i64) {
         let (started, wake) = self.shared.slots().abort(lease_token);
         self.shared.wake_if(wake);
         if let Some(token) = started {

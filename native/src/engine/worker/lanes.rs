@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use super::reply::Claim;
+use crate::engine::claims::Claim;
 
 /// A lane as the worker was told of it.
 #[derive(Clone, Debug)]

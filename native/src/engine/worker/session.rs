@@ -60,12 +60,14 @@ impl Session {
         let identity = lock(&shared.identity).clone();
         let lanes = Lanes::new(shared.config.lanes.clone()).to_json();
         let mut request = shared.dispatcher.request("join").map_err(End::Failed)?;
-        request
-            .arg(identity.as_bytes())
-            .int(shared.config.lease.as_millis() as i64)
-            .arg(shared.config.info.as_bytes())
-            .arg(lanes.as_bytes())
-            .int(1);
+        let args = [
+            ("worker", identity.as_str().into()),
+            ("lease_ms", (shared.config.lease.as_millis() as i64).into()),
+            ("info", shared.config.info.as_str().into()),
+            ("lanes", lanes.as_str().into()),
+            ("generation", 1.into()),
+        ];
+        request.named(&args).map_err(End::Failed)?;
         let mut keys = tokio::select! {
             keys = shared.enter(&request, first) => keys?,
             () = shared.stopped() => {

@@ -10,17 +10,14 @@ use std::time::{Duration, Instant};
 use super::lanes::Lanes;
 use super::pool::Seat;
 use super::prefetch::{BATCH, Prefetch};
-use super::reply::{Claim, Reply};
-use crate::call::args::Args;
+use crate::engine::claims::{Claim, Reply};
+use crate::engine::outcomes::{Outcome, Outcomes, RELEASE, Record};
+use crate::wire::values::number;
 
 mod next;
 
 pub use next::Next;
 
-/// Fields of an outcome in a step.
-pub const OUTCOME_FIELDS: usize = 6;
-/// The one outcome of which Python hears no more, unless it is refused.
-pub const COMPLETE: &[u8] = b"complete";
 /// After a claim the next step may wait that long: the tasks just claimed may be settled with it.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// A due time is never waited for in steps shorter than this.
@@ -52,15 +49,6 @@ struct Overstay {
     settled: bool,
 }
 
-/// Outcomes of started tasks.
-#[derive(Default)]
-pub struct Outcomes {
-    /// `OUTCOME_FIELDS` each.
-    pub records: Args,
-    /// Run time of all of them.
-    pub run_ms: i64,
-}
-
 /// Tasks that are held and not started, in the order of their claims.
 struct Queue {
     claims: VecDeque<Claim>,
@@ -87,7 +75,7 @@ pub struct Slots {
     overstaying: HashMap<i64, Overstay>,
     /// Slots of tasks that are settled, and of which somebody is still told.
     occupied: usize,
-    outbox: Args,
+    outbox: Outcomes,
     pub prefetch: Prefetch,
     lanes: Lanes,
     /// The last step left ready work behind.
@@ -135,7 +123,7 @@ impl Slots {
             started: 0,
             overstaying: HashMap::new(),
             occupied: 0,
-            outbox: Args::default(),
+            outbox: Outcomes::default(),
             prefetch: Prefetch::new(prefetch, now),
             lanes,
             more: false,
@@ -245,18 +233,17 @@ impl Slots {
         !runs_on && self.wake()
     }
 
-    /// Tasks have ended; whether to wake the I/O loop.
-    pub fn settle(&mut self, outcomes: Outcomes) -> bool {
-        let count = outcomes.records.len() / OUTCOME_FIELDS;
+    /// Tasks have ended that ran for so long together; whether to wake the I/O loop.
+    pub fn settle(&mut self, outcomes: Outcomes, run_ms: i64) -> bool {
+        let count = outcomes.len();
         self.stalled = false;
         self.started = self.started.saturating_sub(count);
-        self.prefetch.completed(count, outcomes.run_ms);
+        self.prefetch.completed(count, run_ms);
         if self.lanes.is_limited() || !self.overstaying.is_empty() {
-            for token in outcomes.records.iter().skip(1).step_by(OUTCOME_FIELDS) {
-                number(token).into_iter().for_each(|token| self.settled_token(token));
-            }
+            let tokens = outcomes.iter().map(Record::token).filter_map(number);
+            tokens.for_each(|token| self.settled_token(token));
         }
-        self.outbox.append_all(outcomes.records);
+        self.outbox.append(outcomes);
         self.seat.iter().for_each(Seat::busy);
         self.tell();
         self.wake_for_batch()
@@ -325,7 +312,7 @@ impl Slots {
 
     /// As [`wake`](Self::wake), unless the loop waits for more than there is.
     fn wake_for_batch(&mut self) -> bool {
-        let wait_on = self.waiting == Waiting::ForBatch && self.settled() < BATCH && self.is_well_supplied();
+        let wait_on = self.waiting == Waiting::ForBatch && self.outbox.len() < BATCH && self.is_well_supplied();
         !wait_on && self.wake()
     }
 
@@ -333,10 +320,6 @@ impl Slots {
     fn is_well_supplied(&self) -> bool {
         let target = self.prefetch.target();
         self.phase == Phase::Working && target >= BATCH && self.held() > target / 2
-    }
-
-    fn settled(&self) -> usize {
-        self.outbox.len() / OUTCOME_FIELDS
     }
 
     pub fn held(&self) -> usize {
@@ -401,7 +384,7 @@ impl Slots {
         for queue in [&mut self.tasks, &mut self.thread_tasks_held] {
             queue.claims.drain(..).for_each(|claim| self.lanes.gone(claim.token));
         }
-        self.outbox = Args::default();
+        self.outbox = Outcomes::default();
         self.lease_ends = None;
         self.more = false;
         self.woken = true;
@@ -446,18 +429,9 @@ pub struct News {
     pub idle: bool,
 }
 
-fn number(digits: &[u8]) -> Option<i64> {
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-fn release(outbox: &mut Args, lanes: &mut Lanes, claim: &Claim) {
+fn release(outbox: &mut Outcomes, lanes: &mut Lanes, claim: &Claim) {
     lanes.gone(claim.token);
-    outbox.push(&claim.id);
-    outbox.push_int(claim.token);
-    outbox.push("release");
-    outbox.push_int(0);
-    outbox.push("");
-    outbox.push("");
+    outbox.push(&Outcome { id: &claim.id, token: claim.token, outcome: RELEASE, run_ms: 0, value: b"", details: b"" });
 }
 
 #[cfg(test)]

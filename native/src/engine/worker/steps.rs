@@ -10,11 +10,11 @@ use std::time::Instant;
 use redis::Value;
 
 use super::Shared;
-use super::reply::{Answer, Reply};
 use super::session::{End, Session, is_hopeless};
-use super::slots::{COMPLETE, Next, OUTCOME_FIELDS, Phase};
-use crate::call::args::Args;
+use super::slots::{Next, Phase};
+use crate::engine::claims::{Answer, Reply};
 use crate::engine::events::{Event, Level};
+use crate::engine::outcomes::{COMPLETE, Outcomes};
 use crate::lua::protocol::Protocol;
 use crate::wire::connection::Backoff;
 
@@ -58,18 +58,20 @@ impl Session {
     }
 
     /// One step, repeated under the same number until it is answered.
-    async fn step(&self, seq: i64, outcomes: &Args, want: usize, lanes: &str) -> Result<(), End> {
+    async fn step(&self, seq: i64, outcomes: &Outcomes, want: usize, lanes: &str) -> Result<(), End> {
         let shared = &self.shared;
         let config = &shared.config;
         let mut request = shared.dispatcher.request("step").map_err(End::Failed)?;
-        request
-            .arg(self.identity.as_bytes())
-            .int(seq)
-            .int(config.lease.as_millis() as i64)
-            .int(config.result_ttl_ms)
-            .arg(lanes.as_bytes())
-            .int(want as i64);
-        for field in outcomes.iter() {
+        let args = [
+            ("worker", self.identity.as_str().into()),
+            ("seq", seq.into()),
+            ("lease_ms", (config.lease.as_millis() as i64).into()),
+            ("result_ttl_ms", config.result_ttl_ms.into()),
+            ("lanes", lanes.into()),
+            ("want", (want as i64).into()),
+        ];
+        request.named(&args).map_err(End::Failed)?;
+        for field in outcomes.fields() {
             request.arg(field);
         }
         let mut backoff = Backoff::default();
@@ -105,7 +107,7 @@ impl Session {
         slots.phase != Phase::Working && slots.is_quiet() && slots.lease_is_over(now)
     }
 
-    fn accept(&self, mut reply: Reply, outcomes: &Args, sent: Instant, now: Instant) {
+    fn accept(&self, mut reply: Reply, outcomes: &Outcomes, sent: Instant, now: Instant) {
         let shared = &self.shared;
         // Before the news: a task may be among the claims again.
         self.answer(outcomes, std::mem::take(&mut reply.answers));
@@ -128,9 +130,8 @@ impl Session {
     }
 
     /// Tells Python what its outcomes became: those that were refused, and all that are not simply `complete`.
-    fn answer(&self, outcomes: &Args, answers: Vec<Answer>) {
+    fn answer(&self, outcomes: &Outcomes, answers: Vec<Answer>) {
         let shared = &self.shared;
-        let fields: Vec<&[u8]> = outcomes.iter().collect();
         let mut said: HashMap<(&[u8], &[u8]), &[u8]> = HashMap::new();
         for answer in &answers {
             if answer.token.is_empty() {
@@ -138,14 +139,14 @@ impl Session {
             }
             said.insert((&answer.id, &answer.token), &answer.what);
         }
-        for outcome in fields.chunks_exact(OUTCOME_FIELDS) {
-            let instead = said.get(&(outcome[0], outcome[1]));
-            if instead.is_none() && outcome[2] == COMPLETE {
+        for record in outcomes.iter() {
+            let instead = said.get(&(record.id(), record.token()));
+            if instead.is_none() && record.outcome() == COMPLETE {
                 continue;
             }
-            let what = instead.map_or(outcome[2], |what| *what);
+            let what = instead.map_or(record.outcome(), |what| *what);
             let refused = instead.is_some() && !Protocol::get().is_state(what);
-            let token = shared.slots().token(outcome[1]);
+            let token = shared.slots().token(record.token());
             shared.observe(|observer| match token {
                 _ if refused => observer.refused(token, what),
                 Some(token) => observer.became(token, what),
@@ -153,7 +154,7 @@ impl Session {
             });
             // Whoever lost its lease knows it.
             if let Some(token) = token {
-                let id = outcome[0].to_vec();
+                let id = record.id().to_vec();
                 shared.inbox.push(Event::Settled { id, token, what: what.to_vec(), refused });
             }
         }
@@ -168,9 +169,13 @@ impl Session {
 impl Shared {
     /// Leaves; what the identity may still hold, in the server's eyes, is handed back.
     pub(super) async fn leave(&self, identity: &str) {
-        let ttl = self.config.result_ttl_ms.to_string();
+        let leave = || async {
+            let mut request = self.dispatcher.request("leave")?;
+            request.named(&[("worker", identity.into()), ("result_ttl_ms", self.config.result_ttl_ms.into())])?;
+            self.dispatcher.deliver(&request, false).await
+        };
         loop {
-            match self.dispatcher.call("leave", &[identity, &ttl]).await {
+            match leave().await {
                 Ok(Value::Int(1)) => {}
                 Ok(_) => return,
                 Err(error) => {

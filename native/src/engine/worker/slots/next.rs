@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use super::super::prefetch::{BATCH, STEP_BYTES, STEP_RECORDS};
-use super::{OUTCOME_FIELDS, Phase, Queue, Seat, Slots, Waiting, number, release};
-use crate::call::args::Args;
+use super::{Phase, Queue, Seat, Slots, Waiting, release};
+use crate::engine::outcomes::Outcomes;
 
 /// What lies here longer and cannot be started goes back for others.
 pub(super) const HELD_TOO_LONG: Duration = Duration::from_millis(500);
@@ -18,7 +18,7 @@ pub(super) const GATHER: Duration = Duration::from_millis(2);
 #[derive(Debug, PartialEq)]
 pub enum Next {
     Step {
-        outcomes: Args,
+        outcomes: Outcomes,
         want: usize,
         /// The lanes to claim from, where that changes from step to step.
         lanes: Option<String>,
@@ -45,7 +45,7 @@ impl Slots {
         let want = self.want();
         let looks = want > 0 || self.is_owed();
         let due = looks && self.look_at.is_some_and(|at| now >= at);
-        let useful = self.settled() > 0 || (want > 0 && self.more);
+        let useful = !self.outbox.is_empty() || (want > 0 && self.more);
         if self.woken || due || (useful && !self.gathers(now)) {
             self.woken = false;
             self.look_at = None;
@@ -64,7 +64,7 @@ impl Slots {
 
     /// Whether the next step waits for a full batch of outcomes.
     fn gathers(&mut self, now: Instant) -> bool {
-        if self.settled() >= BATCH || !self.is_well_supplied() {
+        if self.outbox.len() >= BATCH || !self.is_well_supplied() {
             return false;
         }
         now < *self.gather_until.get_or_insert(now + GATHER)
@@ -92,36 +92,12 @@ impl Slots {
     }
 
     /// As many outcomes as one step carries, with the server's tokens.
-    fn outcomes(&mut self) -> Args {
-        let waiting = self.next_outcomes();
+    fn outcomes(&mut self) -> Outcomes {
+        let outcomes = self.outbox.take_front(STEP_RECORDS, STEP_BYTES);
         if self.shift == 0 {
-            return waiting;
+            return outcomes;
         }
-        let mut outcomes = Args::default();
-        let fields: Vec<&[u8]> = waiting.iter().collect();
-        for outcome in fields.chunks_exact(OUTCOME_FIELDS) {
-            outcomes.push(outcome[0]);
-            outcomes.push_int(number(outcome[1]).map_or(0, |token| self.lease_token(token)));
-            outcome[2..].iter().for_each(|field| outcomes.push(field));
-        }
-        outcomes
-    }
-
-    fn next_outcomes(&mut self) -> Args {
-        let most = STEP_RECORDS * OUTCOME_FIELDS;
-        if self.outbox.len() <= most && self.outbox.bytes() <= STEP_BYTES {
-            return std::mem::take(&mut self.outbox);
-        }
-        let mut count = OUTCOME_FIELDS;
-        while count + OUTCOME_FIELDS <= self.outbox.len().min(most)
-            && self.outbox.bytes_of(count + OUTCOME_FIELDS) <= STEP_BYTES
-        {
-            count += OUTCOME_FIELDS;
-        }
-        let mut outcomes = Args::default();
-        outcomes.append_range(&self.outbox, 0, count);
-        self.outbox.remove_front(count);
-        outcomes
+        outcomes.under(|token| token.map_or(0, |token| self.lease_token(token)))
     }
 
     /// Give back what lies here and cannot be started soon: all slots are taken, or nobody comes for it.

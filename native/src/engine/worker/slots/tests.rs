@@ -2,6 +2,7 @@ use super::super::pool::Pool;
 use super::super::prefetch::{STEP_BYTES, STEP_RECORDS};
 use super::next::{GATHER, HELD_TOO_LONG};
 use super::*;
+use crate::engine::outcomes::COMPLETE;
 
 const LEASE: Duration = Duration::from_secs(60);
 const MS: Duration = Duration::from_millis(1);
@@ -16,15 +17,23 @@ fn reply(tokens: std::ops::Range<i64>, more: bool, wait_ms: i64, now: Instant) -
 }
 
 fn outcomes(tokens: &[i64]) -> Outcomes {
+    outcomes_with(tokens, b"null")
+}
+
+fn outcomes_with(tokens: &[i64], value: &[u8]) -> Outcomes {
     let mut outcomes = Outcomes::default();
     for &token in tokens {
-        for field in [format!("t{token}"), token.to_string(), "complete".into(), "0".into()] {
-            outcomes.records.push(field);
-        }
-        outcomes.records.push("null");
-        outcomes.records.push("");
+        let id = format!("t{token}");
+        let id = id.as_bytes();
+        outcomes.push(&Outcome { id, token, outcome: COMPLETE, run_ms: 0, value, details: b"" });
     }
     outcomes
+}
+
+/// Parts of each, as text.
+fn told(outcomes: &Outcomes) -> Vec<[String; 3]> {
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    outcomes.iter().map(|record| [record.id(), record.token(), record.outcome()].map(text)).collect()
 }
 
 /// A worker that has joined and made its first step, with the tasks `tokens`.
@@ -32,7 +41,7 @@ fn working(concurrency: usize, tokens: std::ops::Range<i64>, more: bool, now: In
     let thread_tasks = HashSet::from([b"threaded".to_vec()]);
     let mut slots = Slots::new(concurrency, None, thread_tasks, Lanes::new(vec!["default".into()]), None, now);
     slots.renewed(now + LEASE);
-    assert_eq!(slots.next(now), Next::Step { outcomes: Args::default(), want: concurrency, lanes: None });
+    assert_eq!(slots.next(now), Next::Step { outcomes: Outcomes::default(), want: concurrency, lanes: None });
     slots.accept(&mut reply(tokens, more, -1, now), now);
     slots
 }
@@ -40,9 +49,7 @@ fn working(concurrency: usize, tokens: std::ops::Range<i64>, more: bool, now: In
 fn settled(slots: &mut Slots, now: Instant) -> (Vec<String>, usize) {
     match slots.next(now) {
         Next::Step { outcomes, want, .. } => {
-            let outcomes: Vec<_> = outcomes.iter().map(|f| String::from_utf8_lossy(f).into_owned()).collect();
-            let summary = outcomes.chunks(OUTCOME_FIELDS).map(|o| format!("{} {}", o[0], o[2])).collect();
-            (summary, want)
+            (told(&outcomes).iter().map(|[id, _, outcome]| format!("{id} {outcome}")).collect(), want)
         }
         other => panic!("expected a step, got {other:?}"),
     }
@@ -54,7 +61,7 @@ fn no_more_is_taken_than_there_are_slots() {
     let mut slots = working(3, 1..6, false, now);
     assert_eq!(slots.take(100, now).0.len(), 3);
     assert_eq!(slots.take(100, now).0.len(), 0);
-    slots.settle(outcomes(&[1, 2]));
+    slots.settle(outcomes(&[1, 2]), 0);
     assert_eq!(slots.take(1, now).0.len(), 1);
     assert_eq!(slots.take(100, now).0.len(), 1);
 }
@@ -65,7 +72,7 @@ fn an_idle_worker_steps_as_soon_as_something_is_settled() {
     let mut slots = working(3, 1..2, false, now);
     slots.take(1, now);
     assert_eq!(slots.next(now), Next::Wait { until: Some(now + LOOK_AGAIN), block: true });
-    assert!(slots.settle(outcomes(&[1])), "the waiting loop was not woken");
+    assert!(slots.settle(outcomes(&[1]), 0), "the waiting loop was not woken");
     assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 3));
 }
 
@@ -75,8 +82,8 @@ fn a_loop_that_steps_is_not_woken() {
     let mut slots = working(3, 1..3, true, now);
     slots.take(2, now);
     assert!(matches!(slots.next(now), Next::Step { want: 1, .. }));
-    assert!(!slots.settle(outcomes(&[1])));
-    assert!(!slots.settle(outcomes(&[2])));
+    assert!(!slots.settle(outcomes(&[1]), 0));
+    assert!(!slots.settle(outcomes(&[2]), 0));
     slots.accept(&mut reply(3..3, false, -1, now), now);
     assert_eq!(settled(&mut slots, now).0, ["t1 complete", "t2 complete"]);
 }
@@ -127,7 +134,7 @@ fn work_left_behind_is_fetched_when_there_is_room() {
     let mut slots = working(2, 1..3, true, now);
     assert!(matches!(slots.next(now), Next::Wait { block: false, .. }));
     slots.take(2, now);
-    slots.settle(outcomes(&[1]));
+    slots.settle(outcomes(&[1]), 0);
     assert_eq!(settled(&mut slots, now).1, 1);
 }
 
@@ -184,7 +191,7 @@ fn draining_hands_back_and_leaves_when_all_is_settled() {
     assert_eq!(settled(&mut slots, now), (vec!["t3 release".into()], 0));
     slots.accept(&mut reply(4..4, true, -1, now), now);
     assert_eq!(slots.next(now), Next::Wait { until: None, block: false });
-    slots.settle(outcomes(&[1, 2]));
+    slots.settle(outcomes(&[1, 2]), 0);
     assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into(), "t2 complete".into()], 0));
     slots.accept(&mut reply(4..4, true, -1, now), now);
     assert_eq!(slots.next(now), Next::Leave);
@@ -195,12 +202,12 @@ fn a_lost_lease_voids_what_was_held() {
     let now = Instant::now();
     let mut slots = working(2, 1..4, false, now);
     slots.take(2, now);
-    slots.settle(outcomes(&[1]));
+    slots.settle(outcomes(&[1]), 0);
     assert_eq!(slots.lose(), 3);
     slots.renewed(now + LEASE);
     assert!(slots.take(2, now).0.is_empty());
     assert_eq!(settled(&mut slots, now), (vec![], 1));
-    slots.settle(outcomes(&[2]));
+    slots.settle(outcomes(&[2]), 0);
     assert_eq!(settled(&mut slots, now), (vec!["t2 complete".into()], 2));
 }
 
@@ -217,11 +224,10 @@ fn a_token_that_a_server_gives_out_again_is_another_attempt_here() {
     let claims = slots.take(1, now).0;
     assert_eq!((claims[0].id.as_slice(), claims[0].token), (&b"t1"[..], 3));
     assert_eq!((slots.lease_token(3), slots.abort(1)), (1, (Some(3), false)));
-    slots.settle(outcomes(&[1, 2, 3]));
+    slots.settle(outcomes(&[1, 2, 3]), 0);
     assert_eq!(slots.abort(2).0, None, "what is not started is known by the server's token, too");
     let Next::Step { outcomes, .. } = slots.next(now) else { panic!("no step") };
-    let told: Vec<_> = outcomes.iter().map(String::from_utf8_lossy).collect();
-    let told: Vec<_> = told.chunks(OUTCOME_FIELDS).map(|outcome| outcome[..3].join(" ")).collect();
+    let told: Vec<_> = told(&outcomes).iter().map(|outcome| outcome.join(" ")).collect();
     assert_eq!(told, ["t1 0 complete", "t2 0 complete", "t3 1 complete", "t2 2 release"]);
     assert_eq!((slots.started(), slots.left_behind()), (0, 1));
 }
@@ -263,10 +269,10 @@ fn outcomes_gather_while_there_is_plenty_to_start() {
     let now = Instant::now();
     let mut slots = hurrying(now);
     slots.take(9, now);
-    slots.settle(outcomes(&[1, 2, 3]));
+    slots.settle(outcomes(&[1, 2, 3]), 0);
     assert_eq!(slots.next(now), Next::Wait { until: Some(now + GATHER), block: false });
-    assert!(!slots.settle(outcomes(&[4])), "woken for less than a batch");
-    assert!(slots.settle(outcomes(&(5..=BATCH as i64).collect::<Vec<_>>())));
+    assert!(!slots.settle(outcomes(&[4]), 0), "woken for less than a batch");
+    assert!(slots.settle(outcomes(&(5..=BATCH as i64).collect::<Vec<_>>()), 0));
     assert_eq!(settled(&mut slots, now).0.len(), BATCH);
 }
 
@@ -275,7 +281,7 @@ fn outcomes_gather_no_longer_than_a_moment() {
     let now = Instant::now();
     let mut slots = hurrying(now);
     slots.take(9, now);
-    slots.settle(outcomes(&[1]));
+    slots.settle(outcomes(&[1]), 0);
     slots.next(now);
     assert_eq!(settled(&mut slots, now + GATHER).0, ["t1 complete"]);
 }
@@ -308,7 +314,7 @@ fn threads_and_the_loop_share_the_slots() {
     assert_eq!(slots.take_for_thread(now).0.unwrap().token, 1);
     assert_eq!(slots.take(9, now).0.len(), 1);
     assert!(slots.take_for_thread(now).0.is_none());
-    slots.settle(outcomes(&[2]));
+    slots.settle(outcomes(&[2]), 0);
     assert_eq!(slots.take_for_thread(now).0.unwrap().token, 3);
 }
 
@@ -323,11 +329,11 @@ fn the_event_loop_is_called_when_a_thread_gives_a_slot_back() {
     assert!(slots.take_for_thread(now).0.is_some());
     assert!(slots.take(9, now).0.is_empty());
     assert!(!slots.calls_loop(), "there is no slot yet");
-    slots.settle(outcomes(&[1]));
+    slots.settle(outcomes(&[1]), 0);
     assert!(slots.calls_loop());
     assert!(!slots.calls_loop());
     assert_eq!(slots.take(9, now).0.len(), 1);
-    slots.settle(outcomes(&[2]));
+    slots.settle(outcomes(&[2]), 0);
     assert!(!slots.calls_loop(), "it left nothing");
 }
 
@@ -336,7 +342,7 @@ fn idle_is_nothing_ready_nothing_held_and_all_settled() {
     let now = Instant::now();
     let mut slots = working(2, 1..2, false, now);
     slots.take(2, now);
-    slots.settle(outcomes(&[1]));
+    slots.settle(outcomes(&[1]), 0);
     slots.next(now);
     assert!(!slots.accept(&mut reply(2..2, true, -1, now), now).idle);
     assert!(slots.accept(&mut reply(2..2, false, 1000, now), now).idle);
@@ -346,15 +352,11 @@ fn idle_is_nothing_ready_nothing_held_and_all_settled() {
 fn a_step_is_cut_by_records_and_by_bytes() {
     let now = Instant::now();
     let mut slots = working(BATCH, 1..1, false, now);
-    slots.settle(outcomes(&(1..=STEP_RECORDS as i64 + 1).collect::<Vec<_>>()));
+    slots.settle(outcomes(&(1..=STEP_RECORDS as i64 + 1).collect::<Vec<_>>()), 0);
     assert_eq!(settled(&mut slots, now).0.len(), STEP_RECORDS);
     assert_eq!(settled(&mut slots, now).0.len(), 1);
     for token in 1..=3 {
-        let mut large = outcomes(&[token]);
-        large.records.truncate(OUTCOME_FIELDS - 2);
-        large.records.push(vec![b'x'; STEP_BYTES / 2 - 100]);
-        large.records.push("");
-        slots.settle(large);
+        slots.settle(outcomes_with(&[token], &vec![b'x'; STEP_BYTES / 2 - 100]), 0);
     }
     assert_eq!(settled(&mut slots, now).0.len(), 2);
     assert_eq!(settled(&mut slots, now).0.len(), 1);
@@ -366,7 +368,7 @@ fn a_thread_that_outlasts_its_task_keeps_its_slot() {
     let mut slots = working(2, 1..3, false, now);
     slots.take(2, now);
     slots.overstay(1, true);
-    slots.settle(outcomes(&[1]));
+    slots.settle(outcomes(&[1]), 0);
     assert_eq!(slots.left_behind(), 1);
     assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 0));
     slots.accept(&mut reply(3..4, false, -1, now), now);
@@ -384,7 +386,7 @@ fn a_thread_that_ended_before_it_was_known_to_outlast_its_task_keeps_nothing() {
     slots.take(1, now);
     slots.overstay(1, false);
     slots.overstay(1, true);
-    slots.settle(outcomes(&[1]));
+    slots.settle(outcomes(&[1]), 0);
     assert_eq!(slots.left_behind(), 0);
     assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 1));
 }
@@ -397,7 +399,7 @@ fn each_thread_that_one_task_leaves_behind_takes_a_slot() {
     slots.overstay(1, true);
     slots.overstay(1, true);
     assert_eq!(slots.left_behind(), 2);
-    slots.settle(outcomes(&[1]));
+    slots.settle(outcomes(&[1]), 0);
     assert_eq!(slots.left_behind(), 2);
     assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 1));
     slots.overstay(1, false);
@@ -417,7 +419,7 @@ fn a_lane_is_held_until_the_last_thread_that_its_task_left_behind_has_ended() {
     slots.take(1, now);
     slots.overstay(1, true);
     slots.overstay(1, true);
-    slots.settle(outcomes(&[1]));
+    slots.settle(outcomes(&[1]), 0);
     slots.overstay(1, false);
     assert_eq!(slots.open_lanes(), Some(vec![false]));
     slots.overstay(1, false);
@@ -430,7 +432,7 @@ fn where_threads_left_behind_take_all_slots_nothing_is_claimed() {
     let mut slots = working(1, 1..2, false, now);
     slots.take(1, now);
     slots.overstay(1, true);
-    slots.settle(outcomes(&[1]));
+    slots.settle(outcomes(&[1]), 0);
     assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 0));
     slots.accept(&mut reply(2..2, true, -1, now), now);
     assert_eq!(slots.next(now), Next::Wait { until: None, block: false });
