@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Coroutine
@@ -42,10 +43,16 @@ class _Enqueueable(Generic[P, R_co]):
     _task: "Task[P, R_co]"
     _options: CallOptions
 
-    if TYPE_CHECKING:
+    if TYPE_CHECKING:  # what editors show, where the task has no docstring of its own
         enqueue = EnqueueMethod()
+        """Put this call on the queue.
+
+        Awaited, it gives the `Job`. Calls made within one turn of the event loop leave together.
+        """
         enqueue_sync = EnqueueSyncMethod()
+        """`enqueue` for code without an event loop, from any thread: blocks it until the server has answered."""
         prepare = PrepareMethod()
+        """The call that `enqueue` would make, for `app.enqueue_many`."""
 
     else:
 
@@ -169,8 +176,7 @@ class Task(_Enqueueable[P, R_co]):
         self._options = NO_OPTIONS if result_ttl_ms is None else CallOptions(result_ttl_ms=result_ttl_ms)
         self._signature = None if fn is None else Signature(name, fn, app.check_types)
         if fn is not None:
-            self.__doc__ = fn.__doc__
-            self.__wrapped__ = fn
+            functools.update_wrapper(self, fn, updated=())  # what it is called, says and takes, for help() and its like
 
     def __repr__(self) -> str:
         return f"<Task {self.name!r}>"
