@@ -26,7 +26,7 @@ SUITE := tests/python tests/model --ignore-glob="tests/python/test_docs*.py" --i
 SEED ?= 1
 
 .PHONY: demo test check docs bench leaks chaos small-chaos soak fmt render style types rust python pythons servers packages develop
-.PHONY: release clean compat
+.PHONY: release release-lua clean compat
 .NOTPARALLEL:
 
 demo: release
@@ -45,6 +45,10 @@ fmt: $(VENV)/installed
 
 render: $(VENV)/installed
 	$(BIN)/python tests/agreement/render.py --write
+
+# What lua/ makes today becomes the released library of its version, which nobody changes any more: lua/README.md.
+release-lua: develop
+	$(BIN)/python tests/agreement/releases.py
 
 # The environment, and the package in it: quickly compiled for the tests, well compiled for the rest.
 $(VENV)/installed: pyproject.toml .ci/tools

@@ -18,6 +18,7 @@ __all__ = [
     "Pool",
     "Worker",
     "commands",
+    "composed",
     "library",
     "migration",
     "script",
@@ -33,7 +34,10 @@ VERSION: str
 """The version of this build."""
 
 def library() -> tuple[str, str]:
-    """The composed Lua library of this build: payload and SHA1."""
+    """The Lua library of this build, as released or else as `lua/` makes it: payload and SHA1."""
+
+def composed() -> str:
+    """The library as `lua/` makes it, whatever was released."""
 
 def script(function: str) -> tuple[str, str]:
     """One function as an EVAL script, for servers without Functions: source and SHA1."""

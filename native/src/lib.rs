@@ -55,7 +55,7 @@ pub mod python;
 mod _core {
     #[pymodule_export]
     use crate::python::{
-        Channel, Core, Health, LoopWatch, Pool, PyInbox, Worker, commands, library, migration, script,
+        Channel, Core, Health, LoopWatch, Pool, PyInbox, Worker, commands, composed, library, migration, script,
     };
     #[pymodule_export]
     const PROTOCOL: &str = crate::lua::protocol::TEXT;

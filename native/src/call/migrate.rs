@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::call::schema::{self, Libraries, PACKAGE, Record};
-use crate::lua::library::{Library, sha1};
+use crate::lua::library::{self, sha1};
 use crate::lua::protocol::Protocol;
 use crate::wire::connection::{Connection, Link};
 use crate::wire::error::Error;
@@ -101,7 +101,7 @@ pub async fn apply(link: &Link, prefix: &str, to: Option<u32>, force: bool) -> R
             let libraries = Libraries::ask(node).await?;
             let steps = plan::steps(&libraries, &record, target);
             if !force {
-                plan::refuse(&steps, &record)?;
+                plan::refuse(&steps, &record, |version| library::release(version).is_some())?;
             }
             for step in &steps {
                 carry_out(&nodes, node, step).await?;
@@ -279,13 +279,9 @@ async fn note(nodes: &Nodes, libraries: &Libraries, version: u32) -> Result<(), 
     schema::record(home, key, version, &expected).await
 }
 
-/// The exact payload of a version: as released, or, while it is being worked on, of the sources.
 fn payload(version: u32) -> Result<String, Error> {
-    match crate::lua::library::release(version) {
-        Some(released) => Ok(released.to_owned()),
-        None if version == Protocol::get().version => Ok(Library::get().payload()),
-        None => Err(Error::Library(format!("this Ardiq {PACKAGE} does not carry version {version}"))),
-    }
+    library::payload(version)
+        .ok_or_else(|| Error::Library(format!("this Ardiq {PACKAGE} does not carry version {version}")))
 }
 
 fn lock_key(prefix: &str) -> String {

@@ -20,6 +20,7 @@ pub struct Library {
     libs: Vec<Source>,
     functions: Vec<(&'static Function, Source)>,
     sha1: String,
+    released: Option<&'static str>,
 }
 
 /// One Lua file: its path below `lua/` and its text.
@@ -40,8 +41,20 @@ impl Library {
     /// The library of this build.
     pub fn get() -> &'static Self {
         static LIBRARY: OnceLock<Library> = OnceLock::new();
-        LIBRARY
-            .get_or_init(|| Self::compose(Protocol::get(), embedded()).unwrap_or_else(|error| panic!("lua/: {error}")))
+        LIBRARY.get_or_init(|| {
+            let library = Self::compose(Protocol::get(), embedded()).unwrap_or_else(|error| panic!("lua/: {error}"));
+            let released = release(library.protocol.version);
+            library.released_as(released)
+        })
+    }
+
+    /// Where this version was released, what was released is what counts, not what the sources make today.
+    fn released_as(mut self, released: Option<&'static str>) -> Self {
+        if let Some(text) = released {
+            self.sha1 = sha1(text);
+        }
+        self.released = released;
+        self
     }
 
     /// # Errors
@@ -77,15 +90,21 @@ impl Library {
             }
         }
         functions.sort_by(|a, b| a.0.name.cmp(&b.0.name));
-        let mut library = Self { protocol, libs: by_dependency(&libs)?, functions, sha1: String::new() };
+        let mut library =
+            Self { protocol, libs: by_dependency(&libs)?, functions, sha1: String::new(), released: None };
         let payload = library.payload();
         library.sha1 = sha1(&payload);
         Ok(library)
     }
 
-    /// The whole library for `FUNCTION LOAD`. Rendered anew each time: it is needed rarely, and an
-    /// idle worker need not hold it.
+    /// The whole library for `FUNCTION LOAD`: as released, or as the sources make it. That is rendered anew each time:
+    /// it is needed rarely, and an idle worker need not hold it.
     pub fn payload(&self) -> String {
+        self.released.map_or_else(|| self.composed(), str::to_owned)
+    }
+
+    /// What the sources make, whatever was released.
+    pub fn composed(&self) -> String {
         self.render().0
     }
 
@@ -404,7 +423,14 @@ fn embedded() -> Vec<Source> {
     sources
 }
 
-/// The exact payload of a released version, `lua/releases/ardiq_v<version>.lua`.
+/// The exact payload of a version: as released, `lua/releases/ardiq_v<version>.lua`, or, while it is being worked on, of
+/// the sources. `None` where this build does not carry it.
+pub fn payload(version: u32) -> Option<String> {
+    let current = Library::get();
+    if version == current.protocol.version { Some(current.payload()) } else { release(version).map(str::to_owned) }
+}
+
+/// The exact payload of a version, if it was released.
 pub fn release(version: u32) -> Option<&'static str> {
     LUA.get_file(format!("releases/ardiq_v{version}.lua"))?.contents_utf8()
 }

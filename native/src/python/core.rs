@@ -289,10 +289,16 @@ impl Core {
     }
 }
 
-/// The composed library of this build: payload and SHA1.
+/// The library of this build: payload and SHA1.
 #[pyfunction]
 pub fn library() -> (String, &'static str) {
     (Library::get().payload(), Library::get().sha1())
+}
+
+/// What `lua/` makes, which is the library unless that was released as another one.
+#[pyfunction]
+pub fn composed() -> String {
+    Library::get().composed()
 }
 
 /// One function as a script of its own: source and SHA1.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::call::schema::{Installed, Libraries, PACKAGE, Record, library_name};
-use crate::lua::library::{self, Library, sha1};
+use crate::lua::library::{self, sha1};
 use crate::lua::protocol::Protocol;
 use crate::wire::error::Error;
 
@@ -113,15 +113,15 @@ pub fn steps(libraries: &Libraries, record: &Record, target: u32) -> Vec<Step> {
     steps
 }
 
-/// Whether a step would put something older in place of something newer.
+/// Whether a step would put something older in place of something newer, or replace what was released.
 ///
 /// # Errors
 /// [`Error::Library`] that says what stands in the way.
-pub fn refuse(steps: &[Step], record: &Record) -> Result<(), Error> {
+pub fn refuse(steps: &[Step], record: &Record, is_released: impl Fn(u32) -> bool) -> Result<(), Error> {
     for step in steps {
         let Step::Replace { version, found } = step else { continue };
         let name = library_name(*version);
-        if library::release(*version).is_some() {
+        if is_released(*version) {
             return Err(Error::Library(format!(
                 "the server's {name} (checksum {}…) is not the one that was released; it is replaced only with force",
                 short(found)
@@ -143,10 +143,7 @@ pub fn refuse(steps: &[Step], record: &Record) -> Result<(), Error> {
 
 /// The checksum this build has for a version, if it carries it.
 fn expected(version: u32) -> Option<String> {
-    match library::release(version) {
-        Some(released) => Some(sha1(released)),
-        None => (version == Protocol::get().version).then(|| Library::get().sha1().to_owned()),
-    }
+    library::payload(version).map(|payload| sha1(&payload))
 }
 
 fn release_number(package: &str) -> Vec<u32> {
@@ -160,6 +157,7 @@ fn short(sha1: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lua::library::Library;
 
     fn are(installed: Vec<Installed>) -> Libraries {
         Libraries::Are(installed)
@@ -201,13 +199,15 @@ mod tests {
         let record = recorded(PACKAGE);
         let steps = steps(&are(vec![other()]), &record, mine());
         assert!(steps[0].to_string().starts_with("replace ardiq_v1 (checksum 01234567…, not "), "{}", steps[0]);
-        assert!(refuse(&steps, &record).is_ok());
+        assert!(refuse(&steps, &record, |_| false).is_ok());
+        let refused = refuse(&steps, &record, |version| version == mine()).unwrap_err().to_string();
+        assert!(refused.ends_with("is not the one that was released; it is replaced only with force"), "{refused}");
     }
 
     #[test]
     fn but_not_one_that_a_newer_package_loaded() {
         let record = recorded("999.0.0");
-        let refused = refuse(&steps(&are(vec![other()]), &record, mine()), &record).unwrap_err();
+        let refused = refuse(&steps(&are(vec![other()]), &record, mine()), &record, |_| false).unwrap_err();
         assert!(refused.to_string().contains("999.0.0"), "{refused}");
     }
 

@@ -161,3 +161,11 @@ fn the_embedded_tree_has_a_file_for_every_function() {
     let present: Vec<&str> = Library::get().functions().map(|f| f.name.as_str()).collect();
     assert_eq!(declared, present);
 }
+
+#[test]
+fn a_version_that_was_released_is_loaded_as_it_was_released() {
+    let library = library().released_as(Some("#!lua name=demo_v3\n-- long ago"));
+    assert_eq!(library.payload(), "#!lua name=demo_v3\n-- long ago");
+    assert_eq!(library.sha1(), sha1("#!lua name=demo_v3\n-- long ago"));
+    assert!(library.composed().contains("demo_v3_put"));
+}
