@@ -1,15 +1,18 @@
 """The pages for engineers: what they name exists, and each is found from its index."""
 
+import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 import ardiq
-from ardiq import Job
+from ardiq import Job, cli, errors
 
 ROOT = Path(__file__).parents[2]
 DECISIONS = sorted((ROOT / "docs/decisions").glob("0*.md"))
+PROTOCOL = json.loads((ROOT / "lua/protocol.json").read_text())
 PAGES = [*DECISIONS, *(page for page in [ROOT / "docs/internals.md", ROOT / "docs/glossary.md"] if page.exists())]
 _PATH = re.compile(r"`((?:ardiq|native|lua|tests|fixtures|docs|bench)/[\w./*-]*)`")
 
@@ -48,3 +51,45 @@ def test_the_reference_has_all_that_is_public() -> None:
     public = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths}
     covered = modules | {getattr(ardiq, name).__module__ for name in classes}
     assert public - covered == {"ardiq.cli"}  # docs/command-line.md
+
+
+GLOSSARY = (ROOT / "docs/glossary.md").read_text()
+KEYS = PROTOCOL["keys"]
+RECORD, *_ = re.findall(r"`([^`]+)`", KEYS["task"]["holds"])
+OUTCOMES = next(field for field in PROTOCOL["functions"]["step"]["tail"]["record"] if field["name"] == "outcome")
+EXCEPTIONS = [
+    name
+    for name, thing in vars(errors).items()
+    if getattr(thing, "__module__", "") == "ardiq.errors" and isinstance(thing, type)
+]
+
+
+def words(section: str, column: int = 1) -> list[str]:
+    """What the glossary has in a column of a section, each of them once."""
+    rows = re.findall(r"^\| (.*) \|$", GLOSSARY.split(f"\n## {section}\n")[1].split("\n## ")[0], re.MULTILINE)[2:]
+    return [word for row in rows for word in re.findall(r"`([^`]+)`", re.split(r" ?\| ", row)[column - 1])]
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (words("States"), PROTOCOL["states"]),
+        (words("Functions"), PROTOCOL["functions"]),
+        (words("Keys"), [key["pattern"] for part in ("keys", "shared_keys") for key in PROTOCOL[part].values()]),
+        (words("Fields of a record"), [*RECORD.split(), *re.findall(r"`(\w+:<name>)`", KEYS["task"]["holds"])]),
+        (words("Fields of a worker"), re.findall(r"`(\w+)`", KEYS["worker"]["holds"])),
+        (words("Errors"), EXCEPTIONS),
+        (words("Errors", 2), [f"ARDIQ_{code}" for code in PROTOCOL["errors"]]),
+        (words("The command line"), [f"ardiq {verb}" for verb in cli._COMMANDS]),
+    ],
+    ids=["states", "functions", "keys", "record", "worker", "exceptions", "errors", "commands"],
+)
+def test_the_glossary_has_these_words_and_no_others(found: list[str], expected: Iterable[str]) -> None:
+    assert sorted(found) == sorted(expected)
+
+
+def test_the_glossary_has_these_words_and_others() -> None:
+    outcomes = words("Outcomes and answers")
+    assert set(re.findall(r"`(\w+)`", OUTCOMES["about"])) <= set(outcomes)
+    named = {word for part in re.findall(r"`([^`]+)`", KEYS["meta"]["holds"]) for word in part.split()}
+    assert named - {"queue", "tasks"} == set(words("Fields of `meta`"))
