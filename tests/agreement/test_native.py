@@ -22,8 +22,8 @@ KEYS = {
     ("call/migrate/nodes.rs", "worker"): "sees of which version that is",
     ("call/dispatch/replication.rs", "replicated"): "`WAIT` needs a write of its own on the connection",
     ("engine/registry.rs", "queues"): "the list of queues is global, which no function may touch",
-    ("engine/mailbox.rs", "mailbox"): "no function may block",
-    ("engine/mailbox.rs", "wake"): "a list of its own beside its mailbox, by which it ends its block",
+    ("engine/mailbox/reader.rs", "mailbox"): "no function may block",
+    ("engine/mailbox/reader.rs", "wake"): "a list of its own beside its mailbox, by which it ends its block",
 }
 
 # The functions that it may name, and why.

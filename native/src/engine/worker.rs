@@ -1,11 +1,12 @@
 //! The I/O loop of one worker process, off the GIL: enters, steps, keeps its lease, leaves.
 //!
-//! Owns: what a worker is told to be ([`Config`]), what it shares with Python's threads, and its life from
-//! one identity to the next. Must not know: Python; any function but `join`, `step`, `heartbeat` and
-//! `leave`; any state of a task.
+//! Owns: what Python's threads ask of it, and its life from one identity to the next. Must not know: Python; any function
+//! but `join`, `step`, `heartbeat` and `leave`; any state of a task.
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`config`] | what it is told to be |
+//! | `shared` | what the I/O loop shares with Python's threads |
 //! | [`lanes`] | the lanes, and what their limits leave |
 //! | [`pool`] | the slots that the queues of one process share |
 //! | [`slots`] | what is held and started; what to do next |
@@ -16,70 +17,37 @@
 //! | `heartbeat` | the lease, and the mailbox |
 //! | `wakes` | blocking on the wake lists |
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::call::dispatch::Dispatcher;
 use crate::engine::claims::Claim;
-use crate::engine::events::{Event, Inbox, Level};
+use crate::engine::events::{Event, Inbox};
 use crate::engine::observer::Observer;
 use crate::engine::outcomes::Outcomes;
-use crate::engine::stalls::Stall;
 use crate::wire::error::Error;
 
+pub mod config;
 pub mod figures;
 mod heartbeat;
 pub mod lanes;
 pub mod pool;
 pub mod prefetch;
 mod session;
+mod shared;
 pub mod slots;
 mod steps;
 mod wakes;
 
-use lanes::{Lane, Lanes};
-use pool::{Neighbour, Seat};
+pub use config::Config;
+use pool::Neighbour;
 use session::{End, Session};
-use slots::{Phase, Slots};
-
-/// What a worker is told to be.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// For people; the identity is this and something random.
-    pub label: String,
-    /// JSON object about the process, for people.
-    pub info: String,
-    /// Highest priority first.
-    pub lanes: Vec<Lane>,
-    /// Tasks that run at once.
-    pub concurrency: usize,
-    /// Tasks held ahead at most; adaptive in any case.
-    pub prefetch: Option<usize>,
-    pub lease: Duration,
-    /// How long to block for a wake-up token.
-    pub poll_block: Duration,
-    pub result_ttl_ms: i64,
-    /// Workers a suspect may take down.
-    pub max_lost: i64,
-    /// Say when nothing is left to do.
-    pub burst: bool,
-    /// For how long the server may be away before the worker gives up, if ever.
-    pub give_up_after: Option<Duration>,
-    /// Names of the tasks that threads take.
-    pub thread_tasks: HashSet<Vec<u8>>,
-    /// Its place, where other queues of this process share the slots.
-    pub seat: Option<Seat>,
-    /// Who counts what it does, where somebody wants to know.
-    pub observer: Option<Arc<Observer>>,
-    /// The event loop that starts its tasks, where somebody watches it.
-    pub stall: Option<Arc<Stall>>,
-}
+use shared::Shared;
+use slots::Phase;
 
 /// One worker. Cheap to clone; all clones are the same worker.
 #[derive(Clone)]
@@ -87,46 +55,9 @@ pub struct Worker {
     shared: Arc<Shared>,
 }
 
-/// What the I/O loop shares with the threads that take and settle tasks.
-struct Shared {
-    config: Config,
-    dispatcher: Dispatcher,
-    inbox: Arc<Inbox>,
-    slots: Mutex<Slots>,
-    identity: Mutex<String>,
-    /// Wakes the I/O loop.
-    wake: Notify,
-    /// Wakes threads that wait for tasks.
-    for_threads: Condvar,
-    outage: Mutex<Outage>,
-}
-
-/// Whether the server is away, so that it is said once and not by everything that notices.
-#[derive(Default)]
-struct Outage {
-    since: Option<Instant>,
-    said_at: Option<Instant>,
-}
-
-/// Pause between two lines about the same outage.
-const SAY_AGAIN: Duration = Duration::from_secs(2);
-
 impl Worker {
     pub fn new(dispatcher: Dispatcher, inbox: Arc<Inbox>, config: Config) -> Self {
-        let lanes = Lanes::new(config.lanes.clone());
-        let (names, seat) = (config.thread_tasks.clone(), config.seat.clone());
-        let slots = Slots::new(config.concurrency, config.prefetch, names, lanes, seat, Instant::now());
-        let shared = Shared {
-            identity: Mutex::new(new_identity(&config.label)),
-            config,
-            dispatcher,
-            inbox,
-            slots: Mutex::new(slots),
-            wake: Notify::new(),
-            for_threads: Condvar::new(),
-            outage: Mutex::default(),
-        };
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared::new(dispatcher, inbox, config));
         if let Some(seat) = &shared.config.seat {
             let neighbour: Arc<dyn Neighbour> = shared.clone();
             seat.join(Arc::downgrade(&neighbour));
@@ -287,102 +218,6 @@ impl Worker {
                 self.end();
                 return shared.inbox.push(Event::Stopped);
             }
-        }
-    }
-}
-
-impl Neighbour for Shared {
-    fn room(&self) {
-        self.wake.notify_one();
-    }
-
-    fn look(&self) {
-        let wake = self.slots().poke();
-        self.wake_if(wake);
-    }
-
-    fn idle(&self) {
-        self.inbox.push(Event::Idle);
-    }
-}
-
-impl Shared {
-    fn slots(&self) -> MutexGuard<'_, Slots> {
-        lock(&self.slots)
-    }
-
-    fn observe(&self, tell: impl FnOnce(&Observer)) {
-        if let Some(observer) = &self.config.observer {
-            tell(observer);
-        }
-    }
-
-    fn wake_if(&self, wake: bool) {
-        if wake {
-            self.wake.notify_one();
-        }
-    }
-
-    fn wake_threads(&self, count: usize) {
-        match count {
-            0 => {}
-            1 => self.for_threads.notify_one(),
-            _ => self.for_threads.notify_all(),
-        }
-    }
-
-    /// What could not be started, because threads or other queues had the slots, may be by now. An event loop that has
-    /// all slots to itself knows.
-    fn offer(&self) {
-        if self.config.seat.is_some() || !self.config.thread_tasks.is_empty() {
-            let (tasks, threads) = {
-                let mut slots = self.slots();
-                (slots.calls_loop(), slots.threads_to_wake())
-            };
-            if tasks {
-                self.inbox.push(Event::Tasks);
-            }
-            self.wake_threads(threads);
-        }
-    }
-
-    /// Resolves when nothing is started any more.
-    async fn settled(&self) {
-        while !self.slots().is_quiet() {
-            self.wake.notified().await;
-        }
-    }
-
-    /// The server renewed the lease at some time after `sent`.
-    fn renewed(&self, sent: Instant) {
-        let tasks = self.slots().renewed(sent + self.config.lease);
-        if tasks {
-            self.inbox.push(Event::Tasks);
-            self.for_threads.notify_all();
-        }
-        let was_away = std::mem::take(&mut *lock(&self.outage)).said_at.is_some();
-        if was_away {
-            self.inbox.log(Level::Info, "the server is back");
-        }
-    }
-
-    /// Something failed that will be tried again.
-    fn trouble(&self, error: &Error) {
-        let mut outage = lock(&self.outage);
-        let now = Instant::now();
-        if matches!(error, Error::Broker { .. }) {
-            // It was tried for that long already.
-            let patience = self.dispatcher.link().connector().options().broker_timeout;
-            let away = now - *outage.since.get_or_insert(now.checked_sub(patience).unwrap_or(now));
-            if self.config.give_up_after.is_some_and(|most| away >= most) {
-                let what = |message: &str| format!("{message}; gave up after {:.0} s", away.as_secs_f64());
-                return self.inbox.push(Event::Failed(error.clone().map_message(what)));
-            }
-        }
-        if outage.said_at.is_none_or(|at| now.duration_since(at) >= SAY_AGAIN) {
-            outage.said_at = Some(now);
-            let level = if matches!(error, Error::Broker { .. }) { Level::Warning } else { Level::Error };
-            self.inbox.log(level, format!("{error}; trying again"));
         }
     }
 }

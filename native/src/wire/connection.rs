@@ -6,35 +6,38 @@
 //! | `handshake` | the first exchange with a server |
 //! | `route` | which of several servers is the primary |
 //! | [`cluster`] | what a cluster says of its nodes |
+//! | `opened` | one connection, until it breaks |
+//! | `attempts` | the tries of one call; pauses between them |
 //! | `link` | the shared connection, made again when it broke |
 //! | `tls` | why TLS was refused, for people |
 
+mod attempts;
 pub mod cluster;
 mod handshake;
 mod link;
+mod opened;
 mod route;
 mod tls;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use redis::RedisConnectionInfo;
 use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
-use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, Value};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::watch;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::wire::address::{Address, Kind, Place};
 use crate::wire::error::Error;
 use cluster::slot_of;
 
+pub use attempts::{Attempts, Backoff};
 pub use handshake::Server;
-pub use link::{Attempts, Backoff, Link};
+pub use link::Link;
+pub use opened::{Connection, Noted, counted, refuse_error};
+use opened::{Node, Opened, Wire};
 use route::Route;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,16 +58,6 @@ impl Default for Options {
             response_timeout: Duration::from_secs(10),
         }
     }
-}
-
-/// The number of the next connection.
-static GENERATIONS: AtomicU64 = AtomicU64::new(1);
-/// Connections that are open.
-static OPEN: AtomicU64 = AtomicU64::new(0);
-
-/// Connections of this process to any server: how many are open, and how many were made so far.
-pub fn counted() -> (u64, u64) {
-    (OPEN.load(Ordering::Relaxed), GENERATIONS.load(Ordering::Relaxed) - 1)
 }
 
 /// Makes connections to one server, or to the primary among several. Cheap to clone.
@@ -194,29 +187,13 @@ impl Connector {
         response_timeout: Option<Duration>,
     ) -> Result<Connection, Refusal> {
         let stream = stream(place).await.map_err(|e| self.unreachable(&e.to_string()).at(place, self))?;
-        // Nothing of redis-rs' own limits and greetings: ours say more when they fail.
-        let bare = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let (multiplexed, driver) = MultiplexedConnection::new_with_config(&bare, stream, config)
-            .await
-            .map_err(|e| self.unreachable(&e.to_string()).at(place, self))?;
-        let (driven, gone) = watch::channel(());
-        let driver = tokio::spawn(async move {
-            driver.await;
-            drop(driven);
-        });
-        let closed = AtomicBool::new(false);
-        OPEN.fetch_add(1, Ordering::Relaxed);
-        let doubted = AtomicBool::new(false);
-        let wire = Wire { multiplexed, closed, gone, driver: driver.abort_handle(), response_timeout, doubted };
+        let wire = Wire::over(stream, response_timeout);
+        let wire = wire.await.map_err(|e| self.unreachable(&e.to_string()).at(place, self))?;
         let server = handshake::greet(&wire, login).await.map_err(|error| {
             let told = error.error.map_message(|what| format!("{}: {what}", self.describe()));
             Refusal { temporary: error.temporary, error: told }.advised().at(place, self)
         })?;
-        let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
-        let opened =
-            Opened { wire, server, generation, place: place.clone(), node: OnceLock::new(), noted: Noted::default() };
-        Ok(Connection { inner: Arc::new(opened) })
+        Ok(Connection::greeted(wire, server, place.clone()))
     }
 
     fn unreachable(&self, why: &str) -> Refusal {
@@ -270,194 +247,4 @@ async fn tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
     SockRef::from(&stream).set_tcp_keepalive(&keepalive.with_retries(3))?;
     Ok(stream)
-}
-
-/// One connection, shared by its clones; commands sent at the same time are pipelined. It never
-/// reconnects: once dead, always dead.
-#[derive(Clone)]
-pub struct Connection {
-    inner: Arc<Opened>,
-}
-
-struct Opened {
-    wire: Wire,
-    server: Server,
-    generation: u64,
-    place: Place,
-    node: OnceLock<Node>,
-    noted: Noted,
-}
-
-/// What those who send commands found out about the server, for others on the same connection.
-#[derive(Default)]
-pub struct Noted {
-    /// How it is called; 0: not known yet.
-    pub form: AtomicU8,
-    /// Held by who finds it out.
-    pub finding: Arc<tokio::sync::Mutex<()>>,
-}
-
-/// Which of several servers a connection leads to.
-struct Node {
-    /// Its name: a cluster's id for it, else where it is.
-    id: String,
-    /// The slot of a cluster that it is for, if it is not for all that the node holds.
-    slot: Option<u16>,
-}
-
-/// A connection before and after its handshake.
-struct Wire {
-    multiplexed: MultiplexedConnection,
-    /// Given up by us; the driver takes a moment to end.
-    closed: AtomicBool,
-    /// Closed when the driver ended: nothing can be sent or answered any more.
-    gone: watch::Receiver<()>,
-    driver: AbortHandle,
-    response_timeout: Option<Duration>,
-    /// Somebody makes sure that it still answers.
-    doubted: AtomicBool,
-}
-
-impl Wire {
-    fn is_alive(&self) -> bool {
-        !self.closed.load(Ordering::Acquire) && self.gone.has_changed().is_ok()
-    }
-
-    fn close(&self) {
-        self.retire();
-        self.driver.abort();
-    }
-
-    fn retire(&self) {
-        self.closed.store(true, Ordering::Release);
-    }
-
-    /// Sends one command; an error reply is a value.
-    async fn exchange(&self, cmd: &Cmd) -> Result<Value, Error> {
-        if !self.is_alive() {
-            return Err(Error::broker("the connection is closed", false));
-        }
-        let mut multiplexed = self.multiplexed.clone();
-        let sent = multiplexed.send_packed_command(cmd);
-        let answer = match self.response_timeout {
-            None => sent.await,
-            Some(limit) => match timeout(limit, sent).await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    // What comes late would be nobody's, and a peer that vanished answers nothing
-                    // at all: begin anew on another connection.
-                    self.close();
-                    return Err(Error::broker(format!("no answer within {} ms", limit.as_millis()), true));
-                }
-            },
-        };
-        answer.map_err(|e| Error::broker(format!("the connection broke: {e}"), true))
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        // Otherwise a blocking command in flight would hold the connection open.
-        self.close();
-        OPEN.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Connection {
-    /// What the server is.
-    pub fn server(&self) -> &Server {
-        &self.inner.server
-    }
-
-    /// A number no other connection of this process has.
-    pub fn generation(&self) -> u64 {
-        self.inner.generation
-    }
-
-    pub fn is_alive(&self) -> bool {
-        self.inner.wire.is_alive()
-    }
-
-    /// Resolves when the connection is gone.
-    pub async fn closed(&self) {
-        let mut gone = self.inner.wire.gone.clone();
-        while gone.changed().await.is_ok() {}
-    }
-
-    /// For those who gave up an answer that they waited for `since` then: ends it unless one comes within the response
-    /// timeout, which they would have waited for.
-    pub fn doubt(&self, since: Instant) {
-        let wire = &self.inner.wire;
-        let Some(limit) = wire.response_timeout.filter(|_| !wire.doubted.swap(true, Ordering::AcqRel)) else { return };
-        // Not at once, where many answers came and each took its time.
-        let until = (since + limit).max(Instant::now() + limit / 4);
-        let connection = self.clone();
-        tokio::spawn(async move {
-            match timeout_at(until, connection.exchange(&redis::cmd("PING"))).await {
-                Ok(Ok(_)) => connection.inner.wire.doubted.store(false, Ordering::Release),
-                _ => connection.close(),
-            }
-        });
-    }
-
-    /// Takes no further command; answers under way still come.
-    pub fn retire(&self) {
-        self.inner.wire.retire();
-    }
-
-    /// Where it leads.
-    pub fn place(&self) -> &Place {
-        &self.inner.place
-    }
-
-    pub fn noted(&self) -> &Noted {
-        &self.inner.noted
-    }
-
-    /// Whether it leads to one of several servers that may take its place.
-    pub fn is_routed(&self) -> bool {
-        self.inner.node.get().is_some()
-    }
-
-    /// Ends it, for all its clones.
-    pub fn close(&self) {
-        self.inner.wire.close();
-    }
-
-    /// Sends one command. Error replies come as errors; those inside arrays stay in the value.
-    ///
-    /// # Errors
-    /// What [`Error`] says; `maybe_sent` unless the connection was known dead before.
-    pub async fn query(&self, cmd: &Cmd) -> Result<Value, Error> {
-        refuse_error(self.exchange(cmd).await?)
-    }
-
-    /// As [`query`](Self::query), with an error reply as a value.
-    ///
-    /// # Errors
-    /// [`Error::Broker`] only.
-    pub async fn exchange(&self, cmd: &Cmd) -> Result<Value, Error> {
-        self.inner.wire.exchange(cmd).await
-    }
-
-    /// The same for many commands at once, with no limit on the time.
-    ///
-    /// # Errors
-    /// [`Error::Broker`] only.
-    pub async fn exchange_all(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Error> {
-        let mut multiplexed = self.inner.wire.multiplexed.clone();
-        let answers = multiplexed.send_packed_commands(commands, 0, commands.len()).await;
-        answers.map_err(|e| Error::broker(format!("the connection broke: {e}"), true))
-    }
-}
-
-/// An error reply as an error.
-///
-/// # Errors
-/// What the reply means.
-pub fn refuse_error(value: Value) -> Result<Value, Error> {
-    match value {
-        Value::ServerError(reply) => Err(Error::from(&reply)),
-        value => Ok(value),
-    }
 }

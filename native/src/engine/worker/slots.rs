@@ -1,4 +1,5 @@
-//! What this worker holds; below, in `next`, what to do with it next.
+//! What this worker holds; below, in `next`, what to do with it next, in `lease`, until when it is its own, in `overstay`, who
+//! takes slots without a task.
 //!
 //! Owns: the accounting of held and started tasks, the outcomes that wait to be sent, and every decision
 //! of the loop that needs no connection. Must not know: connections, Python, what an outcome means; the
@@ -14,9 +15,12 @@ use crate::engine::claims::{Claim, Reply};
 use crate::engine::outcomes::{Outcome, Outcomes, RELEASE, Record};
 use crate::wire::values::number;
 
+mod lease;
 mod next;
+mod overstay;
 
 pub use next::Next;
+use overstay::Overstay;
 
 /// After a claim the next step may wait that long: the tasks just claimed may be settled with it.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -38,15 +42,6 @@ enum Waiting {
     /// For a full batch of outcomes, or for tasks to become scarce.
     ForBatch,
     ForAnything,
-}
-
-/// The threads that outlast the task of one token: several, where a middleware called it again.
-#[derive(Default)]
-struct Overstay {
-    /// Below 0: one had ended before it was known to run on.
-    threads: isize,
-    /// Whether the task itself is settled.
-    settled: bool,
 }
 
 /// Tasks that are held and not started, in the order of their claims.
@@ -214,25 +209,6 @@ impl Slots {
         self.started + self.left_behind() + self.occupied
     }
 
-    /// How many threads run on although nobody waits for them. Each keeps a slot.
-    pub fn left_behind(&self) -> usize {
-        self.overstaying.values().map(|stay| usize::try_from(stay.threads).unwrap_or(0)).sum()
-    }
-
-    /// A thread runs on although its task was, or will be, settled; or it has ended. Both are said, in either order.
-    /// Whether to wake the I/O loop.
-    pub fn overstay(&mut self, token: i64, runs_on: bool) -> bool {
-        let stay = self.overstaying.entry(token).or_default();
-        stay.threads += if runs_on { 1 } else { -1 };
-        if stay.threads == 0 {
-            if stay.settled {
-                self.lanes.gone(token);
-            }
-            self.overstaying.remove(&token);
-        }
-        !runs_on && self.wake()
-    }
-
     /// Tasks have ended that ran for so long together; whether to wake the I/O loop.
     pub fn settle(&mut self, outcomes: Outcomes, run_ms: i64) -> bool {
         let count = outcomes.len();
@@ -247,30 +223,6 @@ impl Slots {
         self.seat.iter().for_each(Seat::busy);
         self.tell();
         self.wake_for_batch()
-    }
-
-    /// What the server calls `token`; 0, which no attempt has, if the lease that it was held under is lost.
-    pub fn lease_token(&self, token: i64) -> i64 {
-        (token - self.shift).max(0)
-    }
-
-    /// What this process calls the attempt of that lease token; nothing where its lease was lost before.
-    pub fn token(&self, lease_token: &[u8]) -> Option<i64> {
-        number(lease_token).filter(|token| *token > 0).map(|token| token.saturating_add(self.shift))
-    }
-
-    /// A slot is taken by something that is no task any more, or given back; whether to wake the I/O loop.
-    pub fn occupy(&mut self, takes: bool) -> bool {
-        self.occupied = if takes { self.occupied + 1 } else { self.occupied.saturating_sub(1) };
-        self.tell();
-        !takes && self.wake()
-    }
-
-    fn settled_token(&mut self, token: i64) {
-        match self.overstaying.get_mut(&token) {
-            Some(stay) => stay.settled = true,
-            None => self.lanes.gone(token),
-        }
     }
 
     /// The task of that lease token is asked to stop: if it was not started, it goes back, which carries the wish out.
@@ -357,41 +309,9 @@ impl Slots {
         }
     }
 
-    /// The server has renewed the lease; whether tasks were withheld that may be started now.
-    pub fn renewed(&mut self, until: Instant) -> bool {
-        self.lease_ends = Some(self.lease_ends.map_or(until, |end| end.max(until)));
-        std::mem::take(&mut self.withheld) && self.held() > 0
-    }
-
     /// Tasks that were started and are not settled.
     pub fn started(&self) -> usize {
         self.started
-    }
-
-    /// When, by this machine's clock, the server may take this worker for dead; nothing where it has no lease.
-    pub fn lease_ends(&self) -> Option<Instant> {
-        self.lease_ends
-    }
-
-    /// Whether the server may have taken this worker for dead.
-    pub fn lease_is_over(&self, now: Instant) -> bool {
-        self.lease_ends.is_none_or(|end| now >= end)
-    }
-
-    /// The lease is lost: what is held belongs to others, and outcomes that wait would be refused. The highest
-    /// token that is void. What was started is settled later, as stale: its token is no longer the one.
-    pub fn lose(&mut self) -> i64 {
-        for queue in [&mut self.tasks, &mut self.thread_tasks_held] {
-            queue.claims.drain(..).for_each(|claim| self.lanes.gone(claim.token));
-        }
-        self.outbox = Outcomes::default();
-        self.lease_ends = None;
-        self.more = false;
-        self.woken = true;
-        self.look_at = None;
-        self.tell();
-        self.shift = self.last_token;
-        self.last_token
     }
 
     /// Whether there is something for the event loop to start.

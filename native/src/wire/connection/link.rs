@@ -1,7 +1,6 @@
 //! The shared connection: made when first used, made again when it broke.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,8 +9,8 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::cluster::Moved;
-use super::{Connection, Connector, Refusal, refuse_error};
-use crate::wire::error::{Error, code};
+use super::{Attempts, Backoff, Connection, Connector, Refusal, refuse_error};
+use crate::wire::error::Error;
 
 /// How often it is made sure that a primary which others may take the place of still answers, and how long it has.
 const PULSE: Duration = Duration::from_secs(1);
@@ -22,7 +21,7 @@ const PULSE: Duration = Duration::from_secs(1);
 /// same node.
 #[derive(Clone)]
 pub struct Link {
-    connector: Connector,
+    pub(super) connector: Connector,
     inner: Arc<Shared>,
 }
 
@@ -108,7 +107,7 @@ impl Link {
         self.wait(backoff.pause()).await;
     }
 
-    async fn wait(&self, pause: Duration) {
+    pub(super) async fn wait(&self, pause: Duration) {
         tokio::select! {
             () = sleep(pause) => {}
             () = self.inner.made.notified() => {}
@@ -133,7 +132,7 @@ impl Link {
 
     /// The same, of one that has until then.
     pub fn attempts_until(&self, deadline: Instant) -> Attempts<'_> {
-        Attempts { link: self, deadline, backoff: Backoff::default(), last: None, maybe_sent: false }
+        Attempts::new(self, deadline)
     }
 
     /// Whether a call would need no new connection.
@@ -141,7 +140,7 @@ impl Link {
         self.live().is_some()
     }
 
-    fn live(&self) -> Option<Connection> {
+    pub(super) fn live(&self) -> Option<Connection> {
         self.connector.shared()
     }
 
@@ -149,7 +148,7 @@ impl Link {
         lock(&self.inner.gates).entry(node).or_default().clone()
     }
 
-    async fn connect(&self, deadline: Instant) -> Result<Connection, Error> {
+    pub(super) async fn connect(&self, deadline: Instant) -> Result<Connection, Error> {
         'gates: loop {
             let node = self.connector.owner();
             let gate = self.gate(node.clone());
@@ -262,7 +261,7 @@ impl Link {
     }
 
     /// For those who waited in vain for their turn, or for a connection.
-    fn late(&self) -> Error {
+    pub(super) fn late(&self) -> Error {
         if self.is_connected() {
             return self.connector().no_answer();
         }
@@ -275,132 +274,6 @@ impl Link {
     }
 }
 
-/// One call's tries; see [`Link::attempts`].
-pub struct Attempts<'a> {
-    link: &'a Link,
-    /// When the call's time is over, whatever it waits for.
-    pub deadline: Instant,
-    /// Whether its command may have been carried out.
-    pub maybe_sent: bool,
-    backoff: Backoff,
-    /// The connection it was given last, and when.
-    last: Option<(Connection, Instant)>,
-}
-
-impl Attempts<'_> {
-    /// # Errors
-    /// As [`Link::connection`].
-    pub async fn connection(&mut self) -> Result<Connection, Error> {
-        self.last = None;
-        let connection = match self.link.live() {
-            Some(connection) => connection,
-            None => self.link.connect(self.deadline).await?,
-        };
-        self.last = Some((connection.clone(), Instant::now()));
-        Ok(connection)
-    }
-
-    /// Sends the call's command; as [`Connection::exchange`].
-    ///
-    /// # Errors
-    /// As that.
-    pub async fn exchange(&mut self, connection: &Connection, cmd: &Cmd) -> Result<Value, Error> {
-        let before = std::mem::replace(&mut self.maybe_sent, true);
-        let answer = connection.exchange(cmd).await;
-        // Answered, it was either carried out, which the answer tells, or not.
-        self.maybe_sent = before || answer.as_ref().is_err_and(Error::maybe_sent);
-        answer
-    }
-
-    /// The error of a call whose time is over while it waits.
-    pub fn late(&mut self) -> Error {
-        let Some((connection, since)) = self.last.take() else {
-            return self.link.late().with_maybe_sent(self.maybe_sent);
-        };
-        connection.doubt(since);
-        self.link.connector().no_answer().with_maybe_sent(self.maybe_sent)
-    }
-
-    /// Whether the command should be sent again: the answer shows that it was not carried out, for
-    /// a reason that passes, and there is time left. Pauses as long as the reason suggests.
-    pub async fn again(&mut self, connection: &Connection, answer: &Result<Value, Error>) -> bool {
-        match answer {
-            Err(Error::Broker { maybe_sent: false, .. }) => Instant::now() < self.deadline,
-            Ok(Value::ServerError(reply)) => {
-                match code(reply) {
-                    // A failover: others know the new primary, or the name leads there by now.
-                    "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" => self.link.connector.doubt(connection),
-                    "MOVED" => {
-                        if let Some(moved) =
-                            Moved::read(reply).filter(|moved| self.link.connector.slot == Some(moved.slot))
-                            && let Ok(place) = moved.from(connection)
-                        {
-                            self.link.connector.moved(connection, place);
-                        }
-                    }
-                    // While a slot is on the move its keys are on two nodes, and what is not whole must not be worked
-                    // with: `ASK` is waited out, not followed.
-                    "ASK" | "LOADING" | "BUSY" | "TRYAGAIN" => {}
-                    _ => return false,
-                }
-                self.pause().await
-            }
-            _ => false,
-        }
-    }
-
-    /// Pauses before another try, no longer than it takes anybody to reach the server; false where there is no time for it.
-    pub async fn pause(&mut self) -> bool {
-        let pause = self.backoff.pause();
-        let in_time = Instant::now() + pause < self.deadline;
-        if in_time {
-            self.link.wait(pause).await;
-        }
-        in_time
-    }
-}
-
-/// Growing pauses between attempts: 50 ms to 1 s, with jitter, so that a fleet does not come back
-/// in step.
-#[derive(Debug, Default)]
-pub struct Backoff {
-    failures: u32,
-}
-
-impl Backoff {
-    /// How long to pause before the next attempt.
-    pub fn pause(&mut self) -> Duration {
-        let full = 50_u64.saturating_mul(1 << self.failures.min(16)).min(1000);
-        self.failures = self.failures.saturating_add(1);
-        // Each `RandomState` is seeded anew: randomness enough for this, without another crate.
-        let jitter = RandomState::new().hash_one(self.failures) % (full / 2 + 1);
-        Duration::from_millis(full / 2 + jitter)
-    }
-
-    pub fn reset(&mut self) {
-        self.failures = 0;
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_a_second() {
-        let mut backoff = Backoff::default();
-        let first = backoff.pause();
-        assert!((25..=50).contains(&(first.as_millis() as u64)), "{first:?}");
-        for _ in 0..40 {
-            let pause = backoff.pause();
-            assert!(pause <= Duration::from_secs(1), "{pause:?}");
-        }
-        assert!(backoff.pause() >= Duration::from_millis(500));
-        backoff.reset();
-        assert!(backoff.pause() <= Duration::from_millis(50));
-    }
 }

@@ -1,0 +1,51 @@
+//! Until when what is held is this worker's, and under which tokens.
+
+use std::time::Instant;
+
+use super::Slots;
+use crate::engine::outcomes::Outcomes;
+use crate::wire::values::number;
+
+impl Slots {
+    /// What the server calls `token`; 0, which no attempt has, if the lease that it was held under is lost.
+    pub fn lease_token(&self, token: i64) -> i64 {
+        (token - self.shift).max(0)
+    }
+
+    /// What this process calls the attempt of that lease token; nothing where its lease was lost before.
+    pub fn token(&self, lease_token: &[u8]) -> Option<i64> {
+        number(lease_token).filter(|token| *token > 0).map(|token| token.saturating_add(self.shift))
+    }
+
+    /// The server has renewed the lease; whether tasks were withheld that may be started now.
+    pub fn renewed(&mut self, until: Instant) -> bool {
+        self.lease_ends = Some(self.lease_ends.map_or(until, |end| end.max(until)));
+        std::mem::take(&mut self.withheld) && self.held() > 0
+    }
+
+    /// When, by this machine's clock, the server may take this worker for dead; nothing where it has no lease.
+    pub fn lease_ends(&self) -> Option<Instant> {
+        self.lease_ends
+    }
+
+    /// Whether the server may have taken this worker for dead.
+    pub fn lease_is_over(&self, now: Instant) -> bool {
+        self.lease_ends.is_none_or(|end| now >= end)
+    }
+
+    /// The lease is lost: what is held belongs to others, and outcomes that wait would be refused. The highest
+    /// token that is void. What was started is settled later, as stale: its token is no longer the one.
+    pub fn lose(&mut self) -> i64 {
+        for queue in [&mut self.tasks, &mut self.thread_tasks_held] {
+            queue.claims.drain(..).for_each(|claim| self.lanes.gone(claim.token));
+        }
+        self.outbox = Outcomes::default();
+        self.lease_ends = None;
+        self.more = false;
+        self.woken = true;
+        self.look_at = None;
+        self.tell();
+        self.shift = self.last_token;
+        self.last_token
+    }
+}
