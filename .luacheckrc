@@ -11,3 +11,7 @@ read_globals = {
   "alarm", "ask", "attempt", "batch", "claim", "clock", "errors", "history", "keys", "lane", "mail", "member", "move", "number",
   "pause", "pauses", "payload", "place", "reap", "schedule", "share", "stats", "task", "waiters",
 }
+files["ardiq/testing/emulation.lua"] = {
+  globals = { "cjson", "cmsgpack", "redis" },
+  read_globals = { "loadstring", "newproxy" },
+}

@@ -71,7 +71,7 @@ style: $(VENV)/installed
 	cargo fmt --check $(MANIFEST)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(if $(LUACHECK),$(LUACHECK) --quiet lua,@echo "NOT RUN: luacheck"; test -z "$$CI")
+	$(if $(LUACHECK),$(LUACHECK) --quiet lua ardiq,@echo "NOT RUN: luacheck"; test -z "$$CI")
 
 types: develop
 	$(CARGO) clippy $(MANIFEST) --all-targets --all-features -- -D warnings
@@ -88,6 +88,8 @@ rust: develop
 	ARDIQ_TEST_SERVER=$(VALKEY) ARDIQ_TEST_CLUSTER=1 $(CARGO) test $(MANIFEST) --test scripts
 	ARDIQ_TEST_SERVER=$(REDIS_6) $(CARGO) test $(MANIFEST) --test scripts
 	$(call with_redis_7,$(CARGO) test $(MANIFEST) --test scripts)
+	@# What `ardiq.testing.inline` runs on answers every fixture as a server does.
+	ARDIQ_TEST_SERVER=$(CURDIR)/tests/scripts/emulated $(CARGO) test $(MANIFEST) --test scripts
 
 python: develop
 	$(PYTEST)

@@ -21,6 +21,11 @@ _PAUSE_S = 0.1
 _HOUR_MS, _WEEK_MS = 3_600_000, 7 * 86_400_000
 
 
+def bounded(line: str) -> str:
+    """A line of the log, cut to what one may have."""
+    return line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + "…"
+
+
 class _Report:
     __slots__ = ("lines", "notes", "progress", "task_id")
 
@@ -56,7 +61,7 @@ class Reports:
             report.progress = progress or report.progress
             report.notes.update(notes or {})
             if line:
-                report.lines.append(line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + "…")
+                report.lines.append(bounded(line))
                 del report.lines[:-_MOST_LINES]
             if self._is_due:
                 return

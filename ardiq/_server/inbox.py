@@ -60,9 +60,9 @@ class Inbox:
         self._closed = False
         self._watcher: _Watcher | None = None
         try:
-            loop.add_reader(self.core.fileno(), self._receive)
+            loop.add_reader(self.core.fileno(), self.receive)
         except NotImplementedError:
-            self._watcher = _Watcher(self.core, loop, self._receive)
+            self._watcher = _Watcher(self.core, loop, self.receive)
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> "Inbox":
@@ -92,7 +92,7 @@ class Inbox:
         if self._hearers or self._closed:
             return
         if not self.loop.is_closed():
-            self._receive()  # what was told in time
+            self.receive()  # what was told in time
         self._closed = True
         if _inboxes.get(id(self.loop)) is self:
             del _inboxes[id(self.loop)]
@@ -111,11 +111,12 @@ class Inbox:
                         name_unsure(error, [answer.job])
                     answer.set_exception(error)
 
-    def _receive(self) -> None:
+    def receive(self, events: Sequence[tuple[Any, ...]] | None = None) -> None:
+        """Hand on what came, or `events`, of who is no server."""
         if self._closed:
             return
         waiting = self.open
-        for event in self.core.take():
+        for event in self.core.take() if events is None else events:
             try:
                 kind = event[0]
                 if kind == "reply":
@@ -200,15 +201,15 @@ class _Watcher:
     def __init__(self, inbox: _core.Inbox, loop: asyncio.AbstractEventLoop, receive: Callable[[], None]) -> None:
         self._inbox = inbox
         self._loop = loop
-        self._receive = receive
-        self._received = threading.Event()
+        self.receive = receive
+        self.received = threading.Event()
         self._ended = False
         self._thread = threading.Thread(target=self._watch, name="ardiq-watcher", daemon=True)
         self._thread.start()
 
     def join(self) -> None:
         self._ended = True
-        self._received.set()
+        self.received.set()
         self._inbox.wake()
         if self._thread is not threading.current_thread():
             self._thread.join(_CLOSE_S)
@@ -217,15 +218,15 @@ class _Watcher:
         while not self._ended:
             if not self._inbox.wait(1000):
                 continue
-            self._received.clear()
+            self.received.clear()
             try:
                 self._loop.call_soon_threadsafe(self._take)
             except RuntimeError:
                 return
-            self._received.wait()
+            self.received.wait()
 
     def _take(self) -> None:
         try:
-            self._receive()
+            self.receive()
         finally:
-            self._received.set()
+            self.received.set()

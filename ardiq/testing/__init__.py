@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ._assertions import all_enqueued, assert_enqueued, no_server
 from ._background import BackgroundWorker, worker
 from ._clock import Clock
-from ._inline import InlineBroker
+from ._inline import Block, InlineBroker
 from ._redirect import on_server, queues_of
 
 if TYPE_CHECKING:
@@ -29,8 +29,10 @@ __all__ = [
 async def inline(app: "Ardiq", *, clock: Clock | None = None) -> AsyncIterator["Ardiq"]:
     """Run the app's tasks where they are enqueued, without a server.
 
-    Within the block `enqueue` returns when the task has ended. Arguments and results pass through the codec, and
-    retries, hooks, middleware and timeouts act as on a worker. Results are forgotten when the block ends.
+    Within the block `enqueue` returns when the task has ended, or at once where it waits: for its time, a pause, or a
+    slot of its lane's limit. The Lua of a server decides, in this process; arguments and results pass through the
+    codec, and retries, hooks, middleware and timeouts act as on a worker. Results are forgotten when the block ends.
+    `pip install 'ardiq[testing]'` brings what it needs.
 
     Args:
         app: the app; it is to be used on this event loop alone.
@@ -38,7 +40,7 @@ async def inline(app: "Ardiq", *, clock: Clock | None = None) -> AsyncIterator["
             None nothing waits: no pause is slept, a delayed task runs at once, nothing expires, no schedule fires.
 
     Raises:
-        RuntimeError: the app runs already.
+        RuntimeError: the app runs already, or `ardiq[testing]` is not installed.
 
     Example:
         ```python
@@ -54,24 +56,21 @@ async def inline(app: "Ardiq", *, clock: Clock | None = None) -> AsyncIterator["
     root._running = True
     try:
         async with root._lifespan_scope():
-            inlined = InlineBroker(root, clock)  # within the lifespan: what it sets, tasks see
-            at_clock = (root, inlined.own)
+            inlined = InlineBroker(root, Block(clock))  # within the lifespan: what it sets, tasks see
             _use(root, inlined)
             root._others = others.copy()
             for other in others.values():
                 _use(other, inlined.sibling(other))
             try:
-                await inlined.own.scheduler.declare()
-                if clock is not None:
-                    clock._lines.append(at_clock)
+                await inlined.worker.scheduler.declare()
                 yield app
             finally:
-                if clock is not None and at_clock in clock._lines:
-                    clock._lines.remove(at_clock)
+                borrowed = [each._broker for each in queues_of(root)]
                 for each, broker in brokers:
                     _use(each, broker)
                 root._others = others
-                inlined.close()
+                for broker in borrowed:
+                    broker.close()
     finally:
         root._running = False
 

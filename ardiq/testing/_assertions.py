@@ -10,7 +10,6 @@ from .._server.server import Broker
 from .._values.signature import Signature
 from ..models import TaskInfo
 from ..task import Task
-from ._inline import InlineBroker
 from ._redirect import queues_of
 
 if TYPE_CHECKING:
@@ -120,19 +119,16 @@ def no_server() -> Iterator[None]:
 
 
 def _records(app: "Ardiq") -> Iterator[tuple[str, dict[str, bytes]]]:
-    broker: Any = app._broker
-    if isinstance(broker, InlineBroker):
-        yield from ((task_id, task.record) for task_id, task in list(broker.own.library.tasks.items()))
-        return
+    broker = app._broker
     prefix = f"{broker._base}task:"
     pattern = "".join(f"\\{letter}" if letter in "[]*?\\" else letter for letter in prefix) + "*"
-    cursor, ids = b"0", set[str]()
+    cursor, ids = b"0", dict[str, None]()  # in the order in which the server has them
     while True:
         cursor, keys = broker.core.command(["SCAN", cursor, "MATCH", pattern, "COUNT", str(_PAGE)])
-        ids |= {key.decode(errors="replace").removeprefix(prefix) for key in keys}
+        ids |= dict.fromkeys(key.decode(errors="replace").removeprefix(prefix) for key in keys)
         if cursor == b"0":
             break
-    for task_id in sorted(ids):
+    for task_id in ids:
         if record := fields_of(broker.core.call("task", [task_id])):
             yield task_id, record
 

@@ -8,8 +8,7 @@ from .._values import options as _options
 from ..job import Job
 
 if TYPE_CHECKING:
-    from ..app import Ardiq
-    from ._inline import InlineLine
+    from ._inline_worker import InlineWorker
 
 
 class Clock:
@@ -35,7 +34,7 @@ class Clock:
 
     def __init__(self, start: datetime | None = None) -> None:
         self.now_ms = int(time() * 1000) if start is None else _options.epoch_milliseconds("start", start)
-        self._lines: list[tuple[Ardiq, InlineLine]] = []
+        self._workers: list[InlineWorker] = []
         self._is_moving = False
 
     def __repr__(self) -> str:
@@ -76,14 +75,14 @@ class Clock:
         return await self._move(_options.epoch_milliseconds("moment", moment))
 
     async def _move(self, until_ms: int) -> list[Job]:
-        if not self._lines:
+        if not self._workers:
             raise RuntimeError("the clock moves within `async with inline(app, clock=clock)`")
         if until_ms < self.now_ms:
             raise ValueError(f"time does not go back: it is {self.now.isoformat()} already")
         if self._is_moving:
             raise RuntimeError("the clock is moving already: await one advance before the next")
         self._is_moving = True
-        began = {id(line): len(line.started) for _, line in self._lines}
+        began = {id(worker): len(worker.started) for worker in self._workers}
         try:
             while (due := self._next_due()) is not None and due[0] <= until_ms:
                 self.now_ms = max(self.now_ms, due[0])
@@ -91,10 +90,10 @@ class Clock:
         finally:
             self._is_moving = False
         self.now_ms = until_ms
-        # Lines of queues that were first used meanwhile have begun with it.
-        ran = [(app, line.started[began.get(id(line), 0) :]) for app, line in self._lines]
+        # Queues that were first used meanwhile have begun with it.
+        ran = [(each.app, each.started[began.get(id(each), 0) :]) for each in self._workers]
         return [Job(app, task_id) for app, ids in ran for task_id in dict.fromkeys(ids)]
 
-    def _next_due(self) -> "tuple[int, InlineLine] | None":
-        due = [(at, line) for _, line in self._lines if (at := line.next_due_ms()) is not None]
+    def _next_due(self) -> "tuple[int, InlineWorker] | None":
+        due = [(at, worker) for worker in self._workers if (at := worker.next_due_ms()) is not None]
         return min(due, key=lambda each: each[0], default=None)

@@ -12,6 +12,7 @@ import render
 
 from ardiq import _core, errors
 from ardiq.cli import _acl, fsck
+from ardiq.testing._commands import COMMANDS
 
 ROOT = render.ROOT
 PROTOCOL = render.PROTOCOL
@@ -147,3 +148,9 @@ def test_every_function_has_fixtures() -> None:
 
 def test_the_changelog_tells_of_this_version() -> None:
     assert f"## {version('ardiq')}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_emulation_has_the_commands_of_the_library_and_no_others() -> None:
+    used = {command for function in FUNCTIONS for command in _core.commands(function)}
+    # The first is an option of ZADD, the other stands in the scripts of servers without functions.
+    assert {command.decode() for command in COMMANDS} == used - {"INCR", "SETRANGE"}

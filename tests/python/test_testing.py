@@ -1,6 +1,7 @@
 """`ardiq.testing.inline`: tasks run where they are enqueued. No server listens at this address."""
 
 import asyncio
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -9,10 +10,10 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
-from helpers import drain
+from helpers import SOON_S, drain, eventually
 
 from ardiq import Ardiq, BrokerError, Retry, Snooze, Task, TaskError, current_task
-from ardiq.testing import Clock, all_enqueued, assert_enqueued, inline, no_server, on_server
+from ardiq.testing import Clock, _emulation, all_enqueued, assert_enqueued, inline, no_server, on_server
 
 
 @pytest.fixture
@@ -233,6 +234,64 @@ async def test_a_snooze_and_reports(lonely: Ardiq) -> None:
         assert await job.logs() == ["try 1", "try 2", "try 3"]
         assert await job.progress() == (0.5, "half")
         assert await job.notes() == {"tries": [3]}
+
+
+async def test_limits_of_lanes_hold_and_their_order_counts() -> None:
+    app = Ardiq("redis://127.0.0.1:1", priorities=["low", "high"], limits={"low": 1})
+    go_on, ran = asyncio.Event(), list[int]()
+
+    @app.task(priority="low")
+    async def work(number: int) -> None:
+        ran.append(number)
+        await go_on.wait()
+
+    urgent = app.task(name="urgent", priority="high")(ran.append)
+    async with inline(app), asyncio.timeout(SOON_S):
+        first = asyncio.ensure_future(work.enqueue(1))
+        await asyncio.sleep(0)
+        second = await work.enqueue(2)  # returns, though it has not run: its lane has no slot
+        assert (await second.status(), await urgent.request(3), ran) == ("queued", None, [1, 3])
+        go_on.set()
+        await first
+        result = await second.result(timeout=SOON_S)
+        assert result is not None
+        assert (result.success, ran) == (True, [1, 3, 2])
+        await app.pause()
+        await app.enqueue_many([work.prepare(4), work.prepare(5), urgent.prepare(6)])
+        assert await app.queue_size() == 3
+        await app.resume()
+        assert ran[3:5] == [6, 4]
+        await eventually(lambda: len(ran) == 6)
+
+
+async def test_a_queue_is_sound_and_purged_by_the_rules_of_a_server(lonely: Ardiq) -> None:
+    @lonely.task(max_retries=0)
+    async def work() -> None:
+        raise ValueError
+
+    async with inline(lonely, clock=Clock()):
+        core = lonely._broker.core
+        letter = await work.enqueue()
+        later = await work.options(delay=60).enqueue()
+        for section in ("records", "scheduled", "dead", "workers", "loads"):
+            assert core.call("fsck_page", [section, "0", 100])[2:] == []
+        assert core.call("purge", ["scheduled", "", 0, 100, 60_000])[0] == 1
+        assert (await lonely.dead.purge(), await lonely.queue_size()) == (1, 0)
+        for job in (letter, later):
+            result = await job.result()
+            assert result is not None
+            assert not result.success
+
+
+async def test_without_the_extra_it_says_what_to_install(lonely: Ardiq, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lupa", None)
+    _emulation._library.cache_clear()
+    with pytest.raises(RuntimeError, match=r"pip install 'ardiq\[testing\]'"):
+        async with inline(lonely):
+            pass
+    monkeypatch.undo()
+    async with inline(lonely):
+        pass
 
 
 def signs_up(app: Ardiq) -> tuple[Task[..., Any], Task[..., Any]]:

@@ -55,6 +55,15 @@ async def test_delays_fall_due_in_their_order(lonely: Ardiq, clock: Clock) -> No
     assert minutes == [("now", 0), ("soon", 1), ("after", 2), ("late", 120)]
 
 
+async def test_what_falls_due_at_once_runs_as_it_was_enqueued(lonely: Ardiq, clock: Clock) -> None:
+    @lonely.task
+    async def work() -> None: ...
+
+    async with inline(lonely, clock=clock):
+        jobs = [await work.options(delay=60).enqueue() for _ in range(10)]
+        assert await clock.advance(minutes=1) == jobs
+
+
 async def test_retries_wait_for_their_backoff(lonely: Ardiq, clock: Clock) -> None:
     tries: list[float] = []
 

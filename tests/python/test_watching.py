@@ -8,7 +8,7 @@ import pytest
 from helpers import SOON_S, drain, eventually, field, is_sound, is_state, result_of, working
 
 from ardiq import Ardiq, Job, Progress, TaskUpdate, current_task
-from ardiq.testing import inline
+from ardiq.testing import assert_enqueued, inline
 
 
 async def states(watching: AsyncGenerator[TaskUpdate[Any], None]) -> list[str]:
@@ -287,7 +287,7 @@ async def test_inline(app: Ardiq) -> None:
     async with inline(app):
         sending = asyncio.ensure_future(work.enqueue())
         await asyncio.sleep(0.01)
-        (task_id,) = app._broker.line(asyncio.get_running_loop()).library.tasks  # type: ignore[attr-defined]
+        task_id = assert_enqueued(work).task_id
         watching = app.watch(task_id, SOON_S)
         assert await anext(watching) == TaskUpdate("running", 1)
         go_on.set()

@@ -1,0 +1,262 @@
+"""The worker of one queue within `inline`: what a call made ready it takes at once, on the loop of the call."""
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from .. import context
+from .._execution.attempts import Attempts, Registered, within
+from .._execution.endings import ABORTED, COMPLETE, FAILED, RELEASED, RETRY, SNOOZE, UNKNOWN, Claim, Outcome
+from .._execution.reports import bounded
+from .._execution.scheduler import Scheduler
+from .._values.codec import to_json
+from ..errors import ArdiqError
+
+if TYPE_CHECKING:
+    from ..app import Ardiq
+    from ._inline import Block
+
+log = logging.getLogger("ardiq")
+
+_IDENTITY = "inline"
+_CLAIM_FIELDS = 10
+_WANT = 1000
+# What an attempt may become; anything else that is answered is why its outcome was refused.
+_BECOMES = frozenset({ABORTED, COMPLETE, FAILED, RELEASED, RETRY, SNOOZE, UNKNOWN})
+_FOREVER_MS = 100 * 365 * 86_400_000
+
+
+class InlineWorker:
+    """Claims through the library and runs attempts as a worker does, as many at once as there are."""
+
+    def __init__(self, app: "Ardiq", block: "Block") -> None:
+        self.app = app
+        self.block = block
+        self.base = f"{app.prefix}:{{{app.queue_name}}}:"
+        self.queue = app.queue_name
+        self.turn_due = True  # outcomes are taken when an attempt ends, without a turn
+        self.started: list[str] = []
+        self.scheduler = Scheduler(app)
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()  # other loops, of test clients, may be on other threads
+        self._seq = 0
+        self._pending: dict[int, Claim] = {}  # claimed, not begun
+        self._held: dict[str, int] = {}  # by lane: how many are claimed
+        self._runs: set[asyncio.Task[Any]] = set()
+        self._noted: dict[int, dict[str, bytes]] = {}
+        self._attempts = Attempts(app, self)  # type: ignore[arg-type]
+        self._attempts.in_thread = lambda fn, args, kwargs: asyncio.to_thread(fn, *args, **kwargs)
+        self._attempts.in_process = self._in_process
+        self._context = contextvars.copy_context()
+        self._context.run(context.reports.set, self)  # type: ignore[arg-type]
+        weights, self._limits = app.weights or {}, app.limits or {}
+        self._lanes = [
+            {"lane": lane, **({"weight": weights[lane]} if lane in weights else {})} for lane in app.priorities[::-1]
+        ]
+        self._packed_lanes = to_json(self._lanes if weights else app.priorities[::-1])
+        [mailbox, *_] = self.ask("join", _IDENTITY, _FOREVER_MS, "{}", self._packed_lanes, 1)
+        block.hearers[mailbox] = self._hear
+
+    def ask(self, function: str, *args: str | bytes | int) -> Any:
+        """The library's answer."""
+        return self.block.ask(self.base, function, args)
+
+    def take(self) -> list[Claim]:
+        """Claim all that is ready; without a clock, what is scheduled is."""
+        return self._step()
+
+    def start(self, claim: Claim) -> "asyncio.Task[None]":
+        """Run a task that was claimed, and again as long as it need not wait."""
+        return self.spawn(self._run(claim))
+
+    def spawn(self, work: Any) -> "asyncio.Task[None]":
+        """Have it done on the loop that runs here; cancelled with the block."""
+        run = asyncio.get_running_loop().create_task(work, context=self._context.copy())
+        self._runs.add(run)
+        run.add_done_callback(self._runs.discard)
+        return run
+
+    async def run_all(self, claims: Iterable[Claim]) -> None:
+        """Run tasks that were claimed, one after the other."""
+        for claim in claims:
+            await self.start(claim)
+
+    def next_due_ms(self) -> int | None:
+        """When the next task or schedule falls due."""
+        scheduled = self.ask("list", "scheduled", "", 0, 1)
+        _, upcoming, *fired = self.ask("schedules_due", 0, 1)
+        return min([int(at) for at in (*scheduled[1:], *fired[1:2], upcoming) if int(at) >= 0], default=None)
+
+    async def run_due(self) -> None:
+        """Run the tasks that are due, one after the other, and fire the schedules."""
+        await self.run_all(self.take())
+        await self.scheduler.fire_due()
+
+    def close(self) -> None:
+        """Cancel what still runs."""
+        self._attempts.over = True
+        for run in list(self._runs):
+            if run.get_loop() is self._loop:
+                run.cancel()
+            else:
+                with suppress(RuntimeError):  # that loop is closed
+                    run.get_loop().call_soon_threadsafe(run.cancel)
+
+    # What attempts and their endings ask of a worker.
+
+    def turn_soon(self) -> None:
+        """Nothing waits for a turn here."""
+
+    def occupy(self, takes: bool) -> None:
+        """There is no end of slots here."""
+
+    def has_told(self, token: int) -> bool:
+        """What a task tells has arrived at once."""
+        return False
+
+    async def reports_arrive(self, token: int) -> None:
+        """Likewise."""
+
+    def is_cancelled(self) -> bool:
+        """It never hands tasks back."""
+        return False
+
+    # What tasks that tell of themselves ask of the reports.
+
+    def is_current(self, claim: tuple[Any, ...]) -> bool:
+        """Whether the attempt is still wanted."""
+        return self._attempts.is_current(claim[1])
+
+    def noted(self, claim: tuple[Any, ...], to_add: bool = False) -> dict[str, bytes]:
+        """What the attempt has noted so far."""
+        return self._noted.setdefault(claim[1], {})
+
+    def add(
+        self, claim: tuple[Any, ...], *, progress: bytes = b"", notes: dict[str, bytes] | None = None, line: str = ""
+    ) -> None:
+        """Tell the library at once."""
+        told: list[str | bytes] = [part for note in (notes or {}).items() for part in note]
+        if line:
+            told += "", bounded(line).encode(errors="replace")
+        try:
+            self.ask("progress", _IDENTITY, claim[0], claim[1], progress, _FOREVER_MS, *told)
+        except ArdiqError as error:
+            log.warning("%s", error)
+
+    async def _in_process(self, entry: Registered, claim: Claim) -> Any:
+        args, kwargs = self._attempts._codec.receive_call(claim[3], claim[4], claim[5], entry.signature)
+        return await within(entry.timeout, asyncio.to_thread(entry.fn, *args, **kwargs))
+
+    async def _run(self, claim: Claim | None) -> None:
+        while claim is not None:
+            task_id, token = claim[:2]
+            if self._pending.pop(token, None) is None:
+                return  # aborted meanwhile
+            self.started.append(task_id)
+            claim = await self._end(claim, await self._attempt(claim))
+
+    async def _end(self, claim: Claim, outcome: Outcome) -> Claim | None:
+        """Settle an attempt and start what is ready then; the next attempt of the same task, if that is at once."""
+        self._held[claim[7]] -= 1
+        again, became = None, outcome[2]
+
+        def hear(token: int, what: str) -> None:
+            nonlocal became
+            if token == claim[1]:
+                became = what
+
+        for claimed in self._step(outcome, hear):
+            if claimed[0] == claim[0]:
+                again = claimed
+            else:
+                self.start(claimed)
+        endings = self._attempts.endings
+        if became in _BECOMES:
+            await endings.tell(claim[1], became)
+        else:
+            endings.answered(claim[0], claim[1], became, True)
+        await asyncio.sleep(0)
+        return again
+
+    async def _attempt(self, claim: Claim) -> Outcome:
+        attempts, token = self._attempts, claim[1]
+        attempts.taken_at = self.block.now_us() / 1_000_000
+        attempt = asyncio.get_running_loop().create_task(attempts.runner(claim[2])(claim), context=self._context.copy())
+        attempts.running[token] = attempt
+        try:
+            await attempt
+        except asyncio.CancelledError:
+            if attempts.running.pop(token, None) is None or not attempt.cancelled():
+                raise
+            return _aborted(claim)  # before its first step
+        finally:
+            self._noted.pop(token, None)
+        ended = next(outcome for outcome in attempts.outcomes if outcome[1] == token)
+        attempts.outcomes.remove(ended)
+        return ended
+
+    def _step(self, outcome: Sequence[Any] = (), hear: Callable[[int, str], None] | None = None) -> list[Claim]:
+        """Settle, and claim all that is ready."""
+        with self._lock:
+            return list(self._steps(outcome, hear))
+
+    def _steps(self, outcome: Sequence[Any], hear: Callable[[int, str], None] | None) -> Iterator[Claim]:
+        while True:
+            self._seq += 1
+            lanes, ttl_ms = self._open_lanes(), self.app.result_ttl_ms
+            reply = self.ask("step", _IDENTITY, self._seq, _FOREVER_MS, ttl_ms, lanes, _WANT, *outcome)
+            more, wait_ms, answers = reply[:3]
+            first, outcome = 3 + 3 * answers, ()
+            for i in range(3, first, 3):
+                if reply[i + 1] and hear is not None:
+                    hear(int(reply[i + 1]), reply[i + 2].decode(errors="replace"))
+                else:
+                    log.warning("the queue is damaged: %s", reply[i + 2].decode(errors="replace"))
+            claims = [_claim(reply[i : i + _CLAIM_FIELDS]) for i in range(first, len(reply), _CLAIM_FIELDS)]
+            for claim in claims:
+                self._pending[claim[1]] = claim
+                self._held[claim[7]] = self._held.get(claim[7], 0) + 1
+            yield from claims
+            if claims and more:
+                continue
+            if claims or not (more or wait_ms >= 0):
+                return
+            if not self.block.passes_waits or not (scheduled := self.ask("list", "scheduled", "", 0, 1)):
+                return
+            self.block.pass_until(int(scheduled[1]))
+
+    def _open_lanes(self) -> bytes:
+        """The lanes to claim from, and how many more of each may run."""
+        if not self._limits:
+            return self._packed_lanes
+        left = {name: max(0, limit - self._held.get(name, 0)) for name, limit in self._limits.items()}
+        return to_json([lane | ({"most": left[lane["lane"]]} if lane["lane"] in left else {}) for lane in self._lanes])
+
+    def _hear(self, message: list[bytes]) -> None:
+        """A message of the worker's mailbox: a task is asked to stop."""
+        if message[:1] != [b"abort"]:
+            return
+        token = int(message[2])
+        attempt = self._attempts.running.get(token)
+        loop = self._loop if attempt is None else attempt.get_loop()
+        loop.call_soon_threadsafe(self._abort, token)
+
+    def _abort(self, token: int) -> None:
+        if not self._attempts.abort(token) and (claim := self._pending.pop(token, None)) is not None:
+            self.spawn(self._end(claim, _aborted(claim)))
+
+
+def _aborted(claim: Claim) -> Outcome:
+    return claim[0], claim[1], ABORTED, 0, b"", b""
+
+
+def _claim(fields: Sequence[Any]) -> Claim:
+    task_id, token, name, args, kwargs, codec, headers, lane, tries, enqueued_at = fields
+    return (
+        task_id.decode(), int(token), name.decode(), args, kwargs, codec.decode(), headers, lane.decode(),
+        int(tries), int(enqueued_at),
+    )  # fmt: skip
