@@ -81,7 +81,7 @@ types: develop
 
 # The guides and a reference of the public interface, for reading in dist/site. A broken link fails it; it needs no network.
 docs: develop
-	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --jobs auto --conf-dir docs/site . dist/site
+	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet --jobs auto --conf-dir docs/site . dist/site
 
 rust: develop
 	ARDIQ_TEST_SERVER=$(VALKEY) $(CARGO) test $(MANIFEST)

@@ -41,7 +41,7 @@ def navigation(name: str) -> dict[str, list[str]]:
     return {
         "Guides": ["docs/README", *linked("docs/README")],
         "Reference": [f"docs/site/reference/{page}" for page in REFERENCE],
-        "Inside": ["lua/README", "docs/decisions/README", "CONTRIBUTING", "bench/README"],
+        "Inside": ["docs/internals", "lua/README", "docs/decisions/README", "CONTRIBUTING", "bench/README"],
         "More": ["CHANGELOG", "SECURITY"],
     }
 
