@@ -18,7 +18,6 @@ log = logging.getLogger("ardiq")
 _MOST_LINES = 1000
 _LONGEST_LINE = 8192
 _PAUSE_S = 0.1
-_HOUR_MS, _WEEK_MS = 3_600_000, 7 * 86_400_000
 
 
 def bounded(line: str) -> str:
@@ -43,7 +42,7 @@ class Reports:
         self.queue = app.queue_name
         self._worker = worker
         self._line = line
-        self._log_ttl_ms = _WEEK_MS if app.result_ttl_ms < 0 else max(app.result_ttl_ms, _HOUR_MS)
+        self._result_ttl_ms = app.result_ttl_ms
         self._lock = threading.Lock()
         self._open: dict[int, _Report] = {}
         self._noted: dict[int, dict[str, bytes]] = {}
@@ -117,7 +116,7 @@ class Reports:
             told += "", line.encode(errors="replace")
         identity, lease_token = self._worker.link.holder(token)
         answer = self._line.call(
-            "progress", identity, report.task_id, str(lease_token), report.progress, self._log_ttl_ms, *told
+            "progress", identity, report.task_id, str(lease_token), report.progress, self._result_ttl_ms, *told
         )
         self._under_way.setdefault(token, set()).add(answer)
         answer.add_done_callback(lambda answer: self._answered(token, answer))

@@ -1,5 +1,5 @@
 -- progress: running -> running. The attempt's holder tells how far it is: a fraction and a message, notes, lines of its log.
--- args: worker, id, token, progress, log_ttl_ms int; told: (note, text)…
+-- args: worker, id, token, progress, result_ttl_ms int; told: (note, text)…
 -- reply: `ok`, or `stale`: it does not hold the task, nothing changed
 -- What was said last may arrive just after the task has ended; then its own worker's word counts still.
 local MOST_LINES, MOST_NOTES, LONGEST_NAME, LONGEST_NOTE = 1000, 100, 200, 8192
@@ -50,16 +50,14 @@ local function check_notes(base, id, notes, dropped)
   end
 end
 
--- How long the log is kept: as the app says, or the task's own `result_ttl_ms`, within the same bounds.
-local function log_ttl(args, record)
-  local own = number.of(record.result_ttl_ms)
-  if not own then return args.log_ttl_ms end
-  return own < 0 and WEEK_MS or math.max(own, HOUR_MS)
+-- How long the log is kept: as long as the result, which may not be for ever and should not be gone at once.
+local function log_ttl_ms(args, record)
+  local kept_ms = task.kept_ms(record, args.result_ttl_ms)
+  return kept_ms < 0 and WEEK_MS or math.max(kept_ms, HOUR_MS)
 end
 
 return function(base, args)
   local key, log = keys.task(base, args.id), keys.log(base, args.id)
-  if args.log_ttl_ms <= 0 then errors.raise(errors.bad_argument('log_ttl_ms must be positive')) end
   if #args.progress > LONGEST_NOTE then
     errors.raise(errors.bad_argument('progress must have up to ' .. LONGEST_NOTE .. ' bytes'))
   end
@@ -76,7 +74,7 @@ return function(base, args)
   if #lines > 0 then
     redis.call('RPUSH', log, unpack(lines))
     redis.call('LTRIM', log, -MOST_LINES, -1)
-    redis.call('PEXPIRE', log, clock.text(log_ttl(args, record)))
+    redis.call('PEXPIRE', log, clock.text(log_ttl_ms(args, record)))
   end
   if record.watched_until and record.state == 'running' then
     waiters.changed(base, clock.now(), args.id, record.watched_until, args.told)

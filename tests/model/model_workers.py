@@ -268,7 +268,7 @@ class Workers(Clients):
     # What a task tells while it runs, or just after.
 
     def progress(
-        self, worker: str, id: str, token: int, progress: str, log_ttl_ms: int, told: list[dict[str, str]]
+        self, worker: str, id: str, token: int, progress: str, result_ttl_ms: int, told: list[dict[str, str]]
     ) -> str:
         task = self.tasks.get(id)
         is_held = worker in self.workers and self.workers[worker].running.get(id) == token
@@ -283,9 +283,8 @@ class Workers(Clients):
         if lines:
             log = self.logs.setdefault(id, Log(0))
             log.lines = [*log.lines, *lines][-1000:]
-            own_ms = task.result_ttl_ms
-            log_ttl_ms = log_ttl_ms if own_ms is None else WEEK_MS if own_ms < 0 else max(own_ms, HOUR_MS)
-            log.gone_at = self.now + log_ttl_ms
+            kept_ms = result_ttl_ms if task.result_ttl_ms is None else task.result_ttl_ms
+            log.gone_at = self.now + (WEEK_MS if kept_ms < 0 else max(kept_ms, HOUR_MS))
         if task.state == "running":
             self.tell_watchers(task, tuple(part for each in told for part in (each["note"], each["text"])))
         return "ok"

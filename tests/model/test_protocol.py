@@ -264,11 +264,11 @@ class Protocol(BothQueues):
         details = {"delay_ms": delay, "max_age_ms": max_age} if how in ("retry", "snooze") else {}
         self.both(how, again, worker=name, id=id, token=token, result_ttl_ms=ttl, **details)
 
-    @rule(worker=NUMBER, at=NUMBER, how=HOW_FAR, told=TOLD, keep=st.sampled_from([500_000, SHORT]))
-    def progress(self, worker: int, at: int, how: str, told: list[dict[str, str]], keep: int) -> None:
+    @rule(worker=NUMBER, at=NUMBER, how=HOW_FAR, told=TOLD, ttl=KEEP)
+    def progress(self, worker: int, at: int, how: str, told: list[dict[str, str]], ttl: int) -> None:
         name = self.worker(worker)
         id, token = self.held(name, at)
-        self.both("progress", worker=name, id=id, token=token, progress=how, log_ttl_ms=keep, told=told)
+        self.both("progress", worker=name, id=id, token=token, progress=how, result_ttl_ms=ttl, told=told)
 
     @rule(worker=NUMBER, lease=LEASE, ttl=KEEP, max_lost=st.sampled_from([1, 3]), again=AGAIN)
     def heartbeat(self, worker: int, lease: int, ttl: int, max_lost: int, again: bool) -> None:
@@ -310,7 +310,7 @@ class Protocol(BothQueues):
             lanes=LANES, want=want, outcomes=records,
         )  # fmt: skip
         for id, token in [*claims[:1], self.held(name, 0)] if told else []:
-            self.both("progress", worker=name, id=id, token=token, progress=how, log_ttl_ms=SHORT, told=told)
+            self.both("progress", worker=name, id=id, token=token, progress=how, result_ttl_ms=ttl, told=told)
 
     @rule(what=st.sampled_from(["record", "entry", "field", "ghost", "load"]), at=st.integers(0, 15), ttl=KEEP)
     def repair_what(self, what: str, at: int, ttl: int) -> None:

@@ -307,7 +307,7 @@ pub fn default(name: &str) -> Result<Json, String> {
     Ok(match name {
         "lease_ms" => json!(100_000),
         "result_ttl_ms" => json!(60_000),
-        "waiter_ttl_ms" | "log_ttl_ms" => json!(30_000),
+        "waiter_ttl_ms" => json!(30_000),
         "lanes" => json!(["default"]),
         "info" | "positions" => json!({}),
         "args" => json!([]),
