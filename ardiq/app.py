@@ -1,4 +1,4 @@
-"""The app: its options, its tasks, and everything that is asked of its queue."""
+"""The app: its options, its tasks, and everything you can ask of its queue."""
 
 import os
 import socket
@@ -49,49 +49,50 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
 
     Args:
         redis_url: the server: `redis://`, `redis+cluster://`, `redis+sentinel://`, `rediss…://` for TLS, `unix://`, or
-            `embedded://` for a private one. Default: the environment's `ARDIQ_REDIS_URL`, else
+            `embedded://` for a private one. Default: the environment variable `ARDIQ_REDIS_URL`, else
             `redis://localhost:6379`.
-        queue_name: the queue; every name is a queue of its own.
-        priorities: names of its lanes, lowest first; one lane "default" when None.
-        worker_id: what people see of this worker; made of the host's name when None.
-        default_priority: lane of tasks that name none; the middle one when None.
-        weights: shares of a worker's claims for lanes, instead of strict order; a lane that is not named has 1. What an
-            empty lane does not use goes to the others.
-        limits: how many tasks of a lane one worker runs at once.
-        serializer: makes bytes of arguments and results instead of JSON or msgpack.
-        deserializer: makes them back.
-        cron_poll_s: how often a worker looks at the schedules, besides waking when one falls due.
+        queue_name: name of the queue.
+        priorities: names of its lanes, lowest first; None: one lane, "default".
+        worker_id: name under which people see this worker; None: made from the host's name.
+        default_priority: lane of tasks that name none; None: the middle one.
+        weights: each lane's share of a worker's claims, instead of strict order; a lane that is not named has 1. What
+            an empty lane does not use goes to the others.
+        limits: how many tasks of a lane one worker may run at once.
+        serializer: turns arguments and results into bytes, instead of JSON or msgpack.
+        deserializer: turns the bytes back into values.
+        cron_poll_s: how often a worker checks the schedules, in addition to when one falls due.
         concurrency: tasks that one worker runs at once.
-        prefetch: most tasks that one worker holds ahead; None adapts it to how long they take.
+        prefetch: how many tasks one worker may fetch ahead; None: adapted to how long they take.
         idle_timeout_ms: the worker's lease: how long it may be silent before its tasks are given to others.
-        poll_block_ms: bound of one blocking wait for work.
-        result_ttl_ms: how long results are kept; 0: not at all, negative: for ever.
-        burst: let `run` end when nothing is ready.
-        broker_timeout_ms: how long a call may take, from connecting to the answer, before it is a `BrokerError`.
-        durability: when a task counts as accepted: "primary", as soon as the server has it; "replicated", when one of
-            its replicas has it, too, else after `broker_timeout_ms` it is a `BrokerError` with `maybe_enqueued`.
-        max_lost: how many workers may die holding a task before it is taken for their killer and dead-lettered.
-        unknown_task_wait: how long a task that no worker knows waits for one that does, before it is dead-lettered:
-            a timedelta or seconds; 0: it fails at once.
-        dead_ttl_ms: how long dead letters are kept; None: until somebody discards them.
+        poll_block_ms: longest single blocking wait for work.
+        result_ttl_ms: how long results are kept; 0: not at all, negative: forever.
+        burst: whether `run` ends when nothing is ready.
+        broker_timeout_ms: how long a call may take, from connecting to the reply, before it raises a `BrokerError`.
+        durability: when a task counts as accepted. "primary": once the server has it; "replicated": once one of its
+            replicas has it, too; if none has within `broker_timeout_ms`, the call raises a `BrokerError` with
+            `maybe_enqueued`.
+        max_lost: how many workers may die while holding a task before it is dead-lettered as their killer.
+        unknown_task_wait: how long a task that no worker knows waits for one that does, before it is dead-lettered; a
+            timedelta or seconds; 0: it fails at once.
+        dead_ttl_ms: how long dead letters are kept; None: until you discard them.
         dead_limit: how many of the newest dead letters are kept; None: all.
-        payload_limit: most bytes of a task's arguments, and of its result.
+        payload_limit: largest size of a task's arguments, and of its result, in bytes.
         check_types: whether arguments must fit the annotations, at enqueue and on arrival, and plain JSON is converted
-            to them; otherwise a function is called with what JSON has, as in ArdiQ 1.2.
-        signing_key: lets workers run only what was enqueued with it: a text or bytes of at least 16 bytes. Of several,
-            the first one signs, and what any of them signed is taken.
-        takes_unsigned: let them run what has no signature, too, while not all producers have a key.
-        stall_after: after how many seconds without a turn a worker's event loop is called stalled; None: never.
+            to them; if False, the function gets what the JSON contains, as in ArdiQ 1.2.
+        signing_key: workers run only tasks that were signed with it; a str or bytes of at least 16 bytes, or a list:
+            the first key signs, and signatures by any of them are accepted.
+        takes_unsigned: also run tasks without a signature, until all producers have a key.
+        stall_after: after how many seconds without running a worker's event loop counts as stalled; None: never.
         task_defaults: `max_retries`, `backoff_ms`, `timeout`, `retry`, `retry_on`, `give_up_on`, `max_age` and
-            `result_ttl` of tasks that do not say it themselves.
-        imports: modules that workers import for the tasks in them; `*` stands for anything within one part of a name:
+            `result_ttl` of tasks that do not set them.
+        imports: modules that workers import for the tasks in them; `*` stands for any text within one part of a name:
             "proj.*.tasks".
-        allow_eviction: let workers use a server that may throw away tasks when its memory is full.
-        prefix: first part of every key.
+        allow_eviction: let workers use a server that may evict tasks when its memory is full.
+        prefix: beginning of every key.
 
     Raises:
-        TypeError: an option of a wrong type.
-        ValueError: an option of an impossible value.
+        TypeError: an option has the wrong type.
+        ValueError: an option has an invalid value.
 
     Example:
         ```python
@@ -253,28 +254,28 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
 
         Args:
             fn: the function, when used without parentheses.
-            name: by what the task is known; the function's name when None.
-            max_retries: attempts after the first one that raised.
-            backoff_ms: pause before each further attempt; 0: the square of its number, in seconds.
-            timeout: after how long an attempt fails, a timedelta or seconds; None: no limit. A thread cannot be
-                stopped: it is given up.
+            name: the task's name; None: the function's name.
+            max_retries: how many times a failed task is retried.
+            backoff_ms: pause before each retry; 0: the square of the attempt's number, in seconds.
+            timeout: time limit of an attempt, a timedelta or seconds; None: no limit. A thread cannot be stopped: it is
+                abandoned.
             priority: its lane.
-            unique: an identical call that waits or runs takes a new one's place.
-            retry: how long to pause instead of `backoff_ms`: a policy of `ardiq.retries`, a list of delays (the last
-                one repeats), or a function of the attempt's number and its exception.
-            retry_on: try again after these exceptions only; a `Retry` counts as one.
-            give_up_on: never after these.
-            max_age: fail rather than try again when it would be older than this, a timedelta or seconds.
-            result_ttl: how long its record is kept once it has ended (a dead letter: once it is discarded), a timedelta
-                or seconds, up to a hundred years; 0: not at all; None: as the app's `result_ttl_ms` says.
+            unique: while an identical call waits or runs, a new one adds nothing.
+            retry: pause before a retry, instead of `backoff_ms`: a policy of `ardiq.retries`, a list of delays (the
+                last one repeats), or a function of the attempt's number and its exception.
+            retry_on: retry only after these exceptions; a `Retry` counts as one.
+            give_up_on: never retry after these exceptions.
+            max_age: do not retry once the task would be older than this, a timedelta or seconds.
+            result_ttl: how long its record is kept after its end (after it is discarded, for a dead letter), a
+                timedelta or seconds, up to a hundred years; 0: not at all; None: the app's `result_ttl_ms`.
             executor: where a `def` runs: "thread", or "process" for a child process, which a timeout or an abort kills,
                 or an `ardiq.Process` with options.
 
         Returns:
-            The `Task`, which can be called as the function and enqueued.
+            The `Task`, which you can call like the function, and enqueue.
 
         Raises:
-            ValueError: another task has the name, or an option is impossible.
+            ValueError: another task has the name, or an option has an invalid value.
 
         Example:
             ```python
@@ -320,7 +321,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
 
     @property
     def crons(self) -> list[str]:
-        """Names of the tasks that recur."""
+        """Names of the recurring tasks."""
         return list(self._crons)
 
     @with_defaults
@@ -345,29 +346,29 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         give_up_on: ExceptionTypes | None = None,
         max_age: Delay | None = None,
     ) -> Callable[[Callable[[], R]], Task[[], R]]:
-        """Register a function as a task that recurs: each occurrence runs once, however many workers there are.
+        """Register a function as a recurring task: each occurrence runs once, however many workers there are.
 
         Args:
             spec: cron expression of five fields, of six with seconds first, or a nickname such as "@daily".
             every: a period instead, a timedelta or seconds, at least 1 ms; it counts from the epoch.
-            name: by what the task is known; the function's name when None.
-            max_retries: attempts after the first one that raised.
-            backoff_ms: pause before each further attempt; 0: the square of its number, in seconds.
-            timeout: after how long an attempt fails, a timedelta or seconds; None: no limit.
+            name: the task's name; None: the function's name.
+            max_retries: how many times a failed task is retried.
+            backoff_ms: pause before each retry; 0: the square of the attempt's number, in seconds.
+            timeout: time limit of an attempt, a timedelta or seconds; None: no limit.
             priority: its lane.
-            coalesce: pass over an occurrence while the one before still waits to run.
-            tz: zone of `spec`: an IANA name, a `ZoneInfo`, or a `timezone` with a fixed offset; UTC when None.
-            result_ttl: how long its results are kept: see `task`.
-            executor: where a sync function runs: see `task`.
+            coalesce: skip an occurrence while the previous one still waits to run.
+            tz: time zone of `spec`: an IANA name, a `ZoneInfo`, or a `timezone` with a fixed offset; None: UTC.
+            result_ttl: how long its results are kept; see `task`.
+            executor: where a sync function runs; see `task`.
             missed: what to do about occurrences that no worker fired within a minute: "skip" them, run "once" for all
                 of them, or run "all", the oldest hundred at most.
-            jitter: start each occurrence up to so much after its time, a timedelta or seconds.
-            retry, retry_on, give_up_on, max_age: when and how soon it is tried again: see `task`.
+            jitter: start each occurrence up to this much after its time, a timedelta or seconds.
+            retry, retry_on, give_up_on, max_age: whether and when it is retried; see `task`.
 
         Raises:
-            ValueError: an impossible timing, or an unknown zone, lane or policy.
-            TypeError: neither or both of `spec` and `every`, or the function needs arguments.
-            RuntimeError: this is `app.queue(name)`: what code declares belongs to the app's own queue.
+            ValueError: an invalid timing, or an unknown zone, lane or policy.
+            TypeError: neither or both of `spec` and `every` are given, or the function requires arguments.
+            RuntimeError: called on `app.queue(name)`: schedules in code belong to the app's own queue.
 
         Example:
             ```python
@@ -401,15 +402,15 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         return register
 
     def queue(self, name: str) -> "Ardiq":
-        """This app on another queue of its server, made once: the same tasks, options and hooks.
+        """This app on another queue of its server, with the same tasks, options and hooks. It is created once.
 
-        What it sends goes there, and what is asked of it is asked there. `run` takes the names of several queues.
+        It enqueues to that queue and inspects that queue. `run` takes the names of several queues.
 
         Args:
-            name: the queue; that of the app gives the app itself.
+            name: the queue; the app's own name returns the app itself.
 
         Raises:
-            ValueError: an impossible name.
+            ValueError: the name is invalid.
 
         Example:
             ```python
@@ -426,18 +427,19 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         return root._others[name]
 
     def ref(self, name: str, *, priority: str | None = None, unique: bool = False) -> Task[..., Any]:
-        """A task that is registered elsewhere: it can be enqueued, not called.
+        """A task that is registered elsewhere: you can enqueue it, but not call it.
 
-        Everything but its lane, its uniqueness and how long its result is kept is the worker's to know; where this app
-        has it, too, its arguments are checked, and its results kept, as that says.
+        The worker decides everything but its lane, its uniqueness and how long its result is kept. If this app has the
+        task, too, its arguments are checked and its result is kept accordingly.
         """
         known = self._registry.get(_options.text("name", name))
         ttl_ms = known.task._options.result_ttl_ms if known is not None and known.task is not None else None
         return Task(self, name, None, priority, _options.boolean("unique", unique), ttl_ms)
 
     async def send(self, name: str, *args: Any, **kwargs: Any) -> Job:
-        """Enqueue a task by its name alone, checked as `ref` says. One that no worker knows waits: see
-        `unknown_task_wait`."""
+        """Enqueue a task by its name; see `ref` for what is checked. A task that no worker knows waits: see
+        `unknown_task_wait`.
+        """
         return await self.ref(name).enqueue(*args, **kwargs)
 
     def send_sync(self, name: str, *args: Any, **kwargs: Any) -> Job:
@@ -449,22 +451,22 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         return self._producer.enqueue_sync(list(tasks))
 
     def result_sync(self, task_id: str, timeout: Delay | None = None) -> TaskResult | None:
-        """`result` for code without an event loop: blocks this thread, and asks at most every 50 ms."""
+        """`result` for code without an event loop: blocks this thread, and polls at most every 50 ms."""
         return self._queue.result_sync(task_id, timeout)
 
     async def enqueue_many(self, tasks: Iterable[PreparedTask[R]]) -> list[Job[R]]:
         """Enqueue many calls at once.
 
         Args:
-            tasks: calls held back by `task.prepare(...)`.
+            tasks: calls from `task.prepare(...)`.
 
         Returns:
             Their jobs, in order.
 
         Raises:
-            ValueError: an unknown lane or too much data; nothing was sent.
-            TypeError: an argument that cannot travel; nothing was sent.
-            BrokerError: the server went away; `jobs` has those that were accepted.
+            ValueError: an unknown lane, or too much data; nothing was sent.
+            TypeError: an argument cannot be serialized; nothing was sent.
+            BrokerError: the connection was lost; `jobs` has the tasks that were accepted.
 
         Example:
             ```python
@@ -478,13 +480,13 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
 
         Args:
             task_id: the task.
-            timeout: a timedelta or seconds to wait for it, 0 to look once; None: do not wait.
+            timeout: how long to wait for it, a timedelta or seconds; 0: check once; None: do not wait.
 
         Returns:
-            The result, or None when there is none and no timeout was given.
+            The result, or None if there is none and no timeout was given.
 
         Raises:
-            TimeoutError: there was none in time.
+            TimeoutError: there was no result in time.
         """
         return await self._queue.result(task_id, timeout)
 
@@ -497,7 +499,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         return self._queue.status_sync(task_id)
 
     async def info(self, task_id: str) -> TaskInfo | None:
-        """What is known of an unfinished task; None when it ended or is unknown."""
+        """What is known about an unfinished task; None if it has ended or is unknown."""
         return await self._queue.info(task_id)
 
     def info_sync(self, task_id: str) -> TaskInfo | None:
@@ -505,17 +507,17 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         return self._queue.info_sync(task_id)
 
     async def history(self, task_id: str) -> list[Attempt]:
-        """The attempts of a task that did not succeed, oldest first: the last 20. Empty for an unknown task."""
+        """The attempts of a task that did not succeed: the last 20, oldest first. Empty for an unknown task."""
         return await self._queue.history(task_id)
 
     async def abort(self, task_id: str) -> bool:
-        """Stop a task: at once where it waits, at its next `await` where it runs.
+        """Abort a task: at once if it waits, at its next `await` if it runs.
 
-        A sync task that runs is settled at once; its thread cannot be stopped and runs on unheard. One in a process is
-        settled when that has ended.
+        A running sync task ends at once; its thread cannot be stopped and runs on, but its result is discarded. A task
+        in a process ends when its process has ended.
 
         Returns:
-            False when it ended otherwise before, or is unknown.
+            False if it had ended in another way, or is unknown.
         """
         return await self._queue.abort(task_id)
 
@@ -524,7 +526,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         return self._queue.abort_sync(task_id)
 
     async def queue_size(self) -> int:
-        """How many tasks have not ended: those that wait, scheduled and held ones included, and those that run."""
+        """How many tasks have not ended: those that wait, including scheduled and held ones, and those that run."""
         return await self._queue.size()
 
     async def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
@@ -536,37 +538,39 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         return await self.dead.count()
 
     async def replay(self, task_id: str) -> Job | None:
-        """As `dead.requeue`, of one: same id and arguments, new retries. None when there is none of that id."""
+        """Like `dead.requeue` for one dead letter: same id and arguments, new retries. None if there is none with that
+        id.
+        """
         return Job(self, task_id) if await self.dead.requeue(task_id) else None
 
     async def delete_dead(self, task_id: str) -> bool:
-        """As `dead.discard`, of one; False when there is none of that id."""
+        """Like `dead.discard` for one dead letter; False if there is none with that id."""
         return bool(await self.dead.discard(task_id))
 
     def metrics(self) -> list[TaskMetrics]:
-        """What this process ran so far, by task and lane; of all queues, unless it is asked of `app.queue(name)`."""
+        """What this process has run so far, by task and lane: for all queues, or for one on `app.queue(name)`."""
         others = self._others.values() if self is self._root else ()
         return snapshot([self._metrics, *(other._metrics for other in others)])
 
     async def run(self, queues: Queues | None = None) -> None:
-        """Run tasks until `stop()`; in burst mode until nothing is ready.
+        """Run tasks until `stop()`, or in burst mode until nothing is ready.
 
         Args:
-            queues: the queues to work for: names, or a dict of names and shares of the slots; None: the app's own.
-                A queue is sure of its share, and what it does not need goes to the others.
+            queues: the queues to serve: names, or a dict of names and shares of the slots; None: the app's own. Each
+                queue is guaranteed its share; slots it does not need go to the others.
 
         Raises:
-            RuntimeError: this app runs already.
-            ValueError: an impossible name or share, or more queues than slots.
-            ModuleNotFoundError: there is no module that `imports` names.
-            LibraryError: the server has another Lua library, cannot have it, or may throw away tasks.
+            RuntimeError: this app is already running.
+            ValueError: an invalid name or share, or more queues than slots.
+            ModuleNotFoundError: a module in `imports` does not exist.
+            LibraryError: the server has a different Lua library, cannot load it, or may evict tasks.
             Forbidden: the server does not know the user of the URL, or the user lacks a right that a worker needs.
         """
         if self is not self._root:
             return await self._root.run([self._queue_name] if queues is None else queues)
         shares = read_shares(self, queues)
         if self._running:
-            raise RuntimeError("this app runs already")
+            raise RuntimeError("this app is already running")
         self._running, self._stop_asked = True, False
         try:
             _imports.load(self._imports)
@@ -577,7 +581,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             self._running = False
 
     def stop(self) -> None:
-        """Let `run` end when the running tasks have ended. From any thread; without a run it does nothing."""
+        """Make `run` end once the running tasks have ended. From any thread; does nothing if `run` is not active."""
         self._root._stop_asked = True
         if (give_up := self._root._give_up) is not None:
             give_up()

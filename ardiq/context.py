@@ -1,4 +1,4 @@
-"""The task that runs here."""
+"""The task that is running here."""
 
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
     from ._execution.reports import Reports
 
 running: ContextVar[tuple[Any, ...] | None] = ContextVar("ardiq_current_task", default=None)
-"""The claim that is being run; a `TaskContext` is only made of it for who asks."""
+"""The claim that is being run; a `TaskContext` is made from it only on request."""
 
 reports: "ContextVar[Reports | None]" = ContextVar("ardiq_reports", default=None)
-"""Where the tasks of this worker tell of themselves."""
+"""Where the tasks of this worker report progress, notes and logs."""
 
 deadline: ContextVar[float | None] = ContextVar("ardiq_deadline", default=None)
-"""When the time limit of the attempt that runs here ends, in seconds since the epoch."""
+"""When the time limit of this attempt ends, in seconds since the epoch."""
 
 
 def current_task() -> TaskContext | None:
-    """The task that runs here, or None outside one.
+    """The task that is running here, or None outside of a task.
 
     Returns:
         Its id, name and attempt (from 1), in async and sync tasks and in what they call.

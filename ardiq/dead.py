@@ -1,4 +1,4 @@
-"""Dead letters: tasks that failed for good. They stay until somebody runs them again or discards them."""
+"""Dead letters: tasks that failed for good. They stay until you run them again or discard them."""
 
 import asyncio
 import logging
@@ -34,9 +34,9 @@ DEFAULT_RATE = 1000.0
 class DeadLetters:
     """The dead letters of one app's queue, as `app.dead`.
 
-    Several methods choose by the same filters, of which each that is given must fit: `task`, a task's name; `error`, a
-    text within the error's, whatever its case; `since` and `until`, when it failed, from the first up to but without
-    the second: a datetime with a time zone, or a timedelta or seconds for so long ago by the server's clock.
+    Several methods take the same filters; a dead letter must match all that you give: `task`, the task's name; `error`,
+    a part of the error's text, in upper or lower case; `since` and `until`: it failed at or after `since`, and before
+    `until`. Both are a datetime with a time zone, or a timedelta or seconds before now by the server's clock.
     """
 
     def __init__(self, app: "Ardiq") -> None:
@@ -57,18 +57,18 @@ class DeadLetters:
         limit: int = 100,
         offset: int = 0,
     ) -> Letters:
-        """Those that the filters choose, newest first.
+        """The dead letters that match the filters, newest first.
 
         Args:
-            task: see the class, as for `error`, `since` and `until`.
-            error: likewise.
-            since: likewise.
-            until: likewise.
-            limit: how many at most.
-            offset: how many of the newest to pass over.
+            task: a filter; see the class.
+            error: a filter.
+            since: a filter.
+            until: a filter.
+            limit: the largest number to return.
+            offset: how many of the newest to skip.
 
         Raises:
-            ValueError: a filter or a number that is impossible.
+            ValueError: a filter or a number is invalid.
 
         Example:
             ```python
@@ -91,7 +91,7 @@ class DeadLetters:
         return letters
 
     async def show(self, task_id: str) -> DeadRecord | None:
-        """One with its traceback and its attempts; None when there is none of that id."""
+        """One dead letter with its traceback and attempts; None if there is none with that id."""
         record = fields_of(await self._line().call("task", task_id))
         if text_of(record, "state") != "failed":
             return None
@@ -112,29 +112,30 @@ class DeadLetters:
         kwargs: Mapping[str, Any] | None = None,
         rate: float | None = DEFAULT_RATE,
     ) -> int:
-        """Run dead letters again, each under its id, with the same arguments and a fresh budget of tries.
+        """Run dead letters again, each under its id, with the same arguments and all its tries.
 
-        Repeated, it does nothing to those that wait or run again. With filters or `all` those that fail meanwhile are
-        not taken up again, and those of lanes that this app does not have stay, which is logged.
+        Tasks that already wait or run again are left alone, so you can repeat the call. With filters or `all`, tasks
+        that fail meanwhile are not requeued again; those of lanes that this app does not have stay, which is logged.
 
         Args:
-            ids: an id or several; else give filters (see the class), or `all`.
-            all: all there are.
+            ids: an id or several; otherwise give filters (see the class), or `all`.
+            all: requeue all dead letters.
             task: a filter.
             error: a filter.
             since: a filter.
             until: a filter.
-            args: with `ids` or `task`: positional arguments to run them with instead of theirs.
-            kwargs: keyword arguments likewise; of `args` and `kwargs` the one that is not given is empty.
-            rate: how many a second at most; None: as many as the server takes.
+            args: with `ids` or `task`: positional arguments, instead of their own.
+            kwargs: keyword arguments, likewise; if you give only one of `args` and `kwargs`, the other is empty.
+            rate: the largest number per second; None: as fast as the server accepts them.
 
         Returns:
-            How many were put on the queue.
+            How many were enqueued.
 
         Raises:
-            ValueError: nothing was chosen, or something in two ways; an id is of a lane that this app does not have.
-            TypeError: the new arguments do not fit the task or its annotations, or cannot travel.
-            BadSignature: there are new arguments, and one that `ids` names was not signed with a key of this app.
+            ValueError: not exactly one of ids, filters and `all` was given; or an id is in a lane that this app does
+                not have.
+            TypeError: the new arguments do not fit the task or its annotations, or cannot be serialized.
+            BadSignature: new arguments were given, and one of `ids` was not signed with a key of this app.
 
         Example:
             ```python
@@ -158,13 +159,13 @@ class DeadLetters:
         return done
 
     async def discard(self, ids: str | Iterable[str]) -> int:
-        """Give dead letters up. What they failed with is kept as long as a result.
+        """Discard dead letters. Their errors are kept as long as a result.
 
         Args:
             ids: an id or several.
 
         Returns:
-            How many there were of them.
+            How many of them existed.
         """
         removed, chosen = 0, ids_of(ids)
         for at in range(0, len(chosen), _PAGE):
@@ -182,13 +183,13 @@ class DeadLetters:
         since: Moment | None = None,
         until: Moment | None = None,
     ) -> int:
-        """Discard those that the filters choose; without a filter all there are.
+        """Discard the dead letters that match the filters; without a filter, all of them.
 
         Args:
-            task: see the class, as for `error`, `since` and `until`.
-            error: likewise.
-            since: likewise.
-            until: likewise.
+            task: a filter; see the class.
+            error: a filter.
+            since: a filter.
+            until: a filter.
 
         Returns:
             How many were discarded.
@@ -305,7 +306,7 @@ class DeadLetters:
                 headers = self._app._queue.check(signer, record)
             except BadSignature as error:
                 if is_known:
-                    raise BadSignature(f"dead letter {row.task_id!r}: {error}; enqueue the task anew") from None
+                    raise BadSignature(f"dead letter {row.task_id!r}: {error}; enqueue the task again") from None
                 log.warning("dead letter %r was left: %s", row.task_id, error)
                 continue
             kept.append(row)

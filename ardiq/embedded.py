@@ -205,7 +205,7 @@ def _start(command: list[str], runtime: Path, *, data: Path, users: Path) -> str
         while not _answers(address):
             if not runtime.exists() or time.monotonic() > deadline:
                 log.seek(0)
-                words = log.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+                words = log.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
                 raise BrokerError(f"the embedded server did not start: {words[-1]}")
             time.sleep(0.002)
     return address

@@ -33,22 +33,22 @@ __all__ = [
 
 
 class ArdiqError(RuntimeError):
-    """Anything that went wrong in Ardiq or between it and the server.
+    """Base class: something went wrong in Ardiq, or between it and the server.
 
     Attributes:
-        jobs: what `enqueue_many` has put on the queue before this went wrong.
+        jobs: what `enqueue_many` had enqueued before the error.
     """
 
     jobs: Sequence[Job] = ()
 
 
 class BrokerError(ArdiqError):
-    """The server is unreachable, refuses, or dropped the connection.
+    """The server cannot be reached, refused the call, or dropped the connection.
 
     Attributes:
-        maybe_enqueued: the request may have reached the server before the connection broke or the time was over, so
-            what it asked for may have happened. False: it certainly did not.
-        unsure: of an enqueue, the tasks of which that is not known: `await job.status()` tells.
+        maybe_enqueued: the call may have reached the server before the connection broke or the time was up, so it may
+            have been carried out. False: it certainly was not.
+        unsure: for an enqueue, the tasks that may or may not be enqueued: `await job.status()` finds out.
     """
 
     maybe_enqueued: bool
@@ -60,8 +60,8 @@ class BrokerError(ArdiqError):
 
 
 class Forbidden(BrokerError):
-    """The server does not know the user of the URL, or does not let it do this: `ardiq migrate --acl` prints users with
-    the rights they need. A function that lacked a right may have done a part (`maybe_enqueued`).
+    """The server does not know the user in the URL, or the user lacks a right: `ardiq migrate --acl` prints users with
+    the rights they need. A function that lacked a right may have done a part of its work (`maybe_enqueued`).
     """
 
 
@@ -71,9 +71,9 @@ def is_away(error: BaseException) -> bool:
 
 
 class OutOfMemory(BrokerError):
-    """The server is at its `maxmemory` and takes no more work; nothing was written.
+    """The server is at its `maxmemory` and accepts no more work; nothing was written.
 
-    Workers are not affected: they go on emptying the queue.
+    Workers are not affected: they continue to empty the queue.
     """
 
 
@@ -82,11 +82,11 @@ class LibraryError(ArdiqError):
 
 
 class BadArgument(ArdiqError):
-    """A call did not fit its declaration: number, type or range of arguments."""
+    """A call does not match its declaration: number, type or range of arguments."""
 
 
 class LeaseLost(ArdiqError):
-    """The worker is not a member any more: its lease ran out and others were given its tasks."""
+    """The worker is no longer a member: its lease expired, and its tasks were given to others."""
 
 
 class OldStep(ArdiqError):
@@ -94,11 +94,11 @@ class OldStep(ArdiqError):
 
 
 class WrongType(ArdiqError):
-    """A key of the queue holds another type than the protocol says: something else wrote it."""
+    """A key of the queue has a different type than the protocol says: something else wrote it."""
 
 
 class TaskError(ArdiqError):
-    """The task that was waited for failed, was aborted or discarded, or expired.
+    """The task you waited for failed, was aborted or discarded, or expired.
 
     Attributes:
         result: how it ended; its `value` is the message.
@@ -113,27 +113,29 @@ class TaskError(ArdiqError):
 
 
 class InvalidArguments(TypeError):
-    """The arguments of a task do not fit its function or its annotations: it fails at once, without another try.
+    """The arguments of a task do not fit its function or its annotations: it fails at once, without a retry.
 
-    Raised by the worker before the function is called; a task may raise it, too.
+    The worker raises it before it calls the function; a task may raise it, too.
     """
 
 
 class InvalidResult(TypeError):
-    """What a task returned cannot be kept: it would not arrive as it is, the serializer refused it, or it is larger
-    than `payload_limit`. Another try would only do the work again, so the task fails at once.
+    """What a task returned cannot be kept: it would change on its way, the serializer refused it, or it is larger than
+    `payload_limit`. A retry would only repeat the work, so the task fails at once.
     """
 
 
 class BadSignature(ArdiqError):
-    """A task was not enqueued with a `signing_key` of the worker, or changed since: it fails at once, unrun."""
+    """A task was not signed with a `signing_key` of the worker, or was changed since: it fails at once, without
+    running.
+    """
 
 
 class ProcessDied(RuntimeError):
-    """The child process that ran a task (`executor="process"`) ended without an answer; the text says how.
+    """The child process that ran a task (`executor="process"`) ended without a reply; the text says how.
 
     Attributes:
-        exit_code: as `subprocess` tells it, such as -9 for SIGKILL; None where it closed its connection and lives.
+        exit_code: as in `subprocess`, such as -9 for SIGKILL; None if it closed its connection but lives.
     """
 
     def __init__(self, text: str = "", exit_code: int | None = None) -> None:
@@ -142,18 +144,18 @@ class ProcessDied(RuntimeError):
 
 
 class Retry(Exception):
-    """Raised in a task: run it again, within its `max_retries`.
+    """Raise it in a task to run the task again, within its `max_retries`.
 
-    A retry that was asked for is no failure: `@app.on_error` hears only of the one that is out of tries.
+    Such a retry is not a failure: `@app.on_error` hooks run only when no try is left.
 
     Args:
-        message: what to note as the reason.
+        message: the reason to record.
         delay_ms: how long to wait, instead of the task's backoff.
         delay: the same as a timedelta or in seconds.
 
     Raises:
-        TypeError: a delay of another type.
-        ValueError: a delay that is negative or endless, or both.
+        TypeError: a delay has the wrong type.
+        ValueError: a delay is negative or infinite, or both are given.
     """
 
     def __init__(
@@ -166,18 +168,18 @@ class Retry(Exception):
 
 
 class Snooze(Exception):
-    """Raised in a task: not yet; run it again later, without spending one of its tries.
+    """Raise it in a task to run the task later, without using up a try.
 
-    It can be raised any number of times until the task would be older than its `max_age` (7 days where it has none),
-    counted from its enqueue: then it fails.
+    You can raise it any number of times until the task would be older than its `max_age` (7 days if it has none),
+    counted from its enqueue: then the task fails.
 
     Args:
         delay: for how long, a timedelta or seconds.
-        reason: what its failure says, should it grow too old.
+        reason: the error's text if the task gets too old.
 
     Raises:
-        TypeError: `delay` is neither.
-        ValueError: `delay` is negative or endless.
+        TypeError: `delay` is neither a timedelta nor a number.
+        ValueError: `delay` is negative or infinite.
     """
 
     def __init__(self, delay: _options.Duration, reason: str = "snoozed") -> None:

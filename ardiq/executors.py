@@ -1,4 +1,4 @@
-"""Where a `def` task runs, where it needs more than a word to say."""
+"""Where a `def` task runs, with options."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -8,18 +8,18 @@ from ._values import options as _options
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A child process, which a timeout or an abort really stops; `executor="process"` is one without options.
+    """A child process, which a timeout or an abort really stops; `executor="process"` means one without options.
 
     Args:
-        max_memory_mb: how many MiB of data (heap and private mappings, those of the interpreter and of what the module
-            imports included) the child may have while it runs the task: beyond that an allocation fails, in Python
+        max_memory_mb: how many MiB of data (heap and private mappings, including those of the interpreter and of what
+            the module imports) the child may have while it runs the task; beyond that an allocation fails, in Python
             with `MemoryError`. Each process that the task starts has the same limit for itself. None: no limit. Only
             Linux enforces it.
-        fresh: whether each attempt gets a child of its own that ends with it, instead of one that is kept for the next.
+        fresh: whether each attempt gets its own child, which ends with it, instead of one that is reused.
 
     Raises:
         ValueError: `max_memory_mb` is not positive.
-        TypeError: an option of another type.
+        TypeError: an option has the wrong type.
 
     Example:
         ```python

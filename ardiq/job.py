@@ -21,7 +21,7 @@ class _Known:
     __slots__ = ("_is_unsure", "_signature", "existed")
 
     existed: bool
-    """Whether an enqueue added nothing, because an unfinished task had this id."""
+    """Whether the enqueue added nothing, because an unfinished task had this id."""
     _signature: "Signature | None"
     _is_unsure: bool
 
@@ -37,10 +37,11 @@ class _Known:
 class Job(_Known, Generic[R_co]):
     """An enqueued task: its app and its id.
 
-    `existed`: nothing was added, because an unfinished task has this id. Only the job that an enqueue under your
-    own or a unique id gave knows it; it has no part in whether two jobs are equal.
+    `existed`: nothing was added, because an unfinished task has this id. Only a job returned by an enqueue with your
+    own id, or of a unique task, knows this; it does not affect whether two jobs are equal.
 
-    The job of a task whose function returns an `R` is a `Job[R]`: its result is one. Of any other it is as it travels.
+    The job of a task whose function returns an `R` is a `Job[R]`, and its result is an `R`. Otherwise the result is as
+    it travels.
     """
 
     __match_args__ = ("app", "id")
@@ -59,31 +60,31 @@ class Job(_Known, Generic[R_co]):
         """How the task ended.
 
         Args:
-            timeout: a timedelta or seconds to wait for it, 0 to look once; None: do not wait.
+            timeout: how long to wait for it, a timedelta or seconds; 0: check once; None: do not wait.
 
         Returns:
-            The result, or None when it did not end yet and no timeout was given.
+            The result, or None if the task has not ended and no timeout was given.
 
         Raises:
-            TimeoutError: it did not end in time, or it did and its result is not kept.
-            TypeError: the task returned what its annotation does not say.
+            TimeoutError: it did not end in time, or its result is not kept.
+            TypeError: the task returned something else than its annotation says.
         """
         return await self.app._queue.result(self.id, timeout, self._signature, self._is_known())
 
     def result_sync(self, timeout: Duration | None = None) -> TaskResult[R_co] | None:
-        """`result` for code without an event loop: blocks this thread, and asks at most every 50 ms."""
+        """`result` for code without an event loop: blocks this thread, and polls at most every 50 ms."""
         return self.app._queue.result_sync(self.id, timeout, self._signature, self._is_known())
 
     async def value(self, timeout: Duration | None = None) -> R_co:
         """What the task returned, once it has ended.
 
         Args:
-            timeout: seconds to wait for that; None: as long as it takes.
+            timeout: how long to wait for it, a timedelta or seconds; None: as long as it takes.
 
         Raises:
-            TaskError: the task failed, was aborted or discarded, or expired; its `result` tells more.
-            TimeoutError: it did not end in time, or it did and its result is not kept.
-            TypeError: the task returned what its annotation does not say.
+            TaskError: the task failed, was aborted or discarded, or expired; its `result` has the details.
+            TimeoutError: it did not end in time, or its result is not kept.
+            TypeError: the task returned something else than its annotation says.
 
         Example:
             ```python
@@ -95,7 +96,7 @@ class Job(_Known, Generic[R_co]):
         return value
 
     def value_sync(self, timeout: Duration | None = None) -> R_co:
-        """`value` for code without an event loop: blocks this thread, and asks at most every 50 ms."""
+        """`value` for code without an event loop: blocks this thread, and polls at most every 50 ms."""
         value: R_co = value_of(self.app._queue.wait_sync(self.id, timeout, self._signature, self._is_known()))
         return value
 
@@ -108,7 +109,7 @@ class Job(_Known, Generic[R_co]):
         return self.app.status_sync(self.id)
 
     async def info(self) -> TaskInfo | None:
-        """What is known of the task while it is unfinished, else None."""
+        """What is known about the task while it is unfinished, else None."""
         return await self.app.info(self.id)
 
     def info_sync(self) -> TaskInfo | None:
@@ -116,35 +117,35 @@ class Job(_Known, Generic[R_co]):
         return self.app.info_sync(self.id)
 
     async def progress(self) -> Progress | None:
-        """How far the task said it is; None when it said nothing."""
+        """The progress that the task reported; None if it reported none."""
         return await self.app._queue.progress(self.id)
 
     async def notes(self) -> dict[str, Any]:
-        """The notes it made with `current_task().notes[...] = ...` or `.note(...)`."""
+        """The notes that it made with `current_task().notes[...] = ...` or `.note(...)`."""
         return await self.app._queue.notes(self.id)
 
     async def meta(self) -> dict[str, Any]:
-        """As `notes`."""
+        """The same as `notes`."""
         return await self.notes()
 
     async def logs(self, limit: int = 1000) -> list[str]:
-        """The last lines it wrote with `current_task().log(...)`, oldest first; `limit` is at most 1,000."""
+        """The last lines that it wrote with `current_task().log(...)`, oldest first; `limit` is at most 1,000."""
         return await self.app._queue.logs(self.id, limit)
 
     def watch(self, timeout: Duration | None = None) -> AsyncGenerator[TaskUpdate[R_co], None]:
-        """Each change of the task, as the server tells it, until it has ended: `async for update in job.watch()`.
+        """Each change of the task as it happens, until it has ended: `async for update in job.watch()`.
 
-        The first update says how the task is now; the last one is "complete", with its result, or "not_found" where
-        the task is unknown. A reader slower than the task is not told each progress, but the latest. What happens while
-        the connection is lost may be missing, except how the task is: `job.logs()` and `job.notes()` have all there is.
+        The first update shows the current state; the last one is "complete", with its result, or "not_found" if the
+        task is unknown. A reader slower than the task gets only the latest progress. Changes while the connection is
+        lost may be missing, but not the current state: `job.logs()` and `job.notes()` have everything.
 
         Args:
-            timeout: seconds to watch; None: until it has ended.
+            timeout: how long to watch, a timedelta or seconds; None: until it has ended.
 
         Raises:
             TimeoutError: it did not end in time.
             BrokerError: the server cannot be reached.
-            TypeError: the task returned what its annotation does not say.
+            TypeError: the task returned something else than its annotation says.
 
         Example:
             ```python
@@ -155,11 +156,11 @@ class Job(_Known, Generic[R_co]):
         return watch(self.app, self.id, timeout, self._signature)
 
     async def history(self) -> list[Attempt]:
-        """The attempts that did not succeed, oldest first: the last 20."""
+        """The attempts that did not succeed: the last 20, oldest first."""
         return await self.app.history(self.id)
 
     async def abort(self) -> bool:
-        """Stop the task; False when it ended otherwise before, or is unknown. See `Ardiq.abort`."""
+        """Abort the task; False if it had ended in another way, or is unknown. See `Ardiq.abort`."""
         return await self.app.abort(self.id)
 
     def abort_sync(self) -> bool:

@@ -1,4 +1,4 @@
-"""What callers, hooks and tasks are handed: results, contexts, metrics."""
+"""What callers, hooks and tasks receive: results, contexts, metrics."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 ABORTED = "aborted"
 """The `value` of a task that was aborted."""
 EXPIRED = "expired"
-"""The `value` of a task that was not started in time."""
+"""The `value` of a task that did not start in time."""
 DISCARDED = "discarded"
-"""The `value` of a task that somebody removed before it ran."""
+"""The `value` of a task that was removed before it ran."""
 
 _LONGEST_MESSAGE = 1000
 
@@ -27,9 +27,10 @@ class TaskResult(NamedTuple, Generic[R_co]):
     """How a task ended.
 
     Attributes:
-        success: it ran to its end.
-        value: what it returned; else, whatever its type says, the error's text, `ABORTED`, `EXPIRED` or `DISCARDED`.
-        tries: attempts it took.
+        success: whether it completed.
+        value: what it returned; if it did not succeed, whatever the type says, the error's text, `ABORTED`, `EXPIRED`
+            or `DISCARDED`.
+        tries: how many attempts it took.
         enqueue_time: when it was enqueued, in ms since the epoch.
         start: when its last attempt started, in ms since the epoch.
         finish: when it ended, in ms since the epoch.
@@ -54,12 +55,12 @@ class TaskResult(NamedTuple, Generic[R_co]):
 
     @property
     def expired(self) -> bool:
-        """Whether it was not started before it expired."""
+        """Whether it expired before it started."""
         return not self.success and self.value == EXPIRED
 
     @property
     def discarded(self) -> bool:
-        """Whether somebody removed it before it ran. A dead letter that is discarded keeps what it failed with."""
+        """Whether it was removed before it ran. A discarded dead letter keeps the error it failed with."""
         return not self.success and self.value == DISCARDED
 
 
@@ -70,10 +71,11 @@ class _TaskFields(NamedTuple):
 
 
 class TaskContext(_TaskFields):
-    """The task that runs here, as `current_task()` tells it; `tries` counts from 1.
+    """The task that is running here, as `current_task()` returns it; `tries` counts from 1.
 
-    What it tells of itself is kept beside its result and can be read while it runs (`job.progress()`, `job.notes()`,
-    `job.logs()`, redis-cli). It leaves within a tenth of a second, from any thread, and never makes the task wait.
+    What it reports is stored with its result and can be read while it runs (`job.progress()`, `job.notes()`,
+    `job.logs()`, redis-cli). Reports are sent within a tenth of a second, from any thread, and never make the task
+    wait.
     """
 
     _reports: "Reports | None" = None
@@ -82,37 +84,37 @@ class TaskContext(_TaskFields):
 
     @property
     def queue(self) -> str:
-        """The queue that the task was on."""
+        """The queue that the task came from."""
         return "" if self._reports is None else self._reports.queue
 
     @property
     def deadline(self) -> float | None:
-        """When the `timeout` of this attempt ends, as `time.time()` counts; None where it has none."""
+        """When the `timeout` of this attempt ends, comparable to `time.time()`; None if it has none."""
         return self._deadline
 
     @property
     def notes(self) -> Notes:
-        """The task's notes, to set, read and delete by name: `task.notes["rows"] = 7`.
+        """The task's notes, which you set, read and delete by name: `task.notes["rows"] = 7`.
 
         A note is any JSON value, of up to 8 KiB of JSON; a task has up to 100. `job.notes()` reads them.
 
         Raises:
-            TypeError: setting what JSON would change.
-            ValueError: setting one that is too large, or one too many.
+            TypeError: JSON would change the value.
+            ValueError: the note is too large, or one too many.
         """
         return Notes(self._reports, self._claim)
 
     @property
     def meta(self) -> Notes:
-        """As `notes`."""
+        """The same as `notes`."""
         return self.notes
 
     def progress(self, fraction: float, message: str = "") -> None:
-        """Tell how far the task is.
+        """Report the task's progress.
 
         Args:
             fraction: from 0 to 1.
-            message: for people; 1,000 characters of it are kept.
+            message: for people; its first 1,000 characters are kept.
 
         Raises:
             ValueError: `fraction` is not from 0 to 1.
@@ -124,36 +126,36 @@ class TaskContext(_TaskFields):
             self._reports.add(self._claim, progress=to_json({"fraction": fraction, "message": message}))
 
     def log(self, line: str) -> None:
-        """Add a line to the task's log at the server, which keeps the last 1,000."""
+        """Add a line to the task's log on the server, which keeps the last 1,000."""
         if not isinstance(line, str):
-            raise TypeError(f"a line of the log is a str, not {type(line).__name__}")
+            raise TypeError(f"a line of the log must be a str, not {type(line).__name__}")
         if self._reports is not None:
             self._reports.add(self._claim, line=line)
 
     def note(self, **notes: Any) -> None:
-        """Add notes to the task, JSON values by name; one of the same name is replaced. As setting `notes` does."""
+        """Add notes to the task, JSON values by name, as setting `notes` does; one with the same name is replaced."""
         self.notes.update(notes)
 
     def cancelled(self) -> bool:
-        """Whether nobody wants the task's outcome any more: it was aborted, is over its time, or is run by others.
+        """Whether the task's outcome no longer counts: it was aborted, has timed out, or runs on another worker.
 
-        A sync task cannot be stopped from outside: a long one asks this now and then, and returns.
+        A sync task cannot be stopped from outside: a long one should check this from time to time, and return.
         """
         return self._reports is not None and not self._reports.is_current(self._claim)
 
 
 @as_object
 class Progress(NamedTuple):
-    """How far a task said it is: `fraction` from 0 to 1."""
+    """The progress that a task reported: `fraction` from 0 to 1."""
 
     fraction: float
     message: str
 
 
 class EnqueueContext(NamedTuple):
-    """What an `@app.on_enqueue` hook is handed.
+    """What an `@app.on_enqueue` hook receives.
 
-    What it puts in `headers` travels with the task to `ExecutionContext.headers`.
+    What the hook puts into `headers` travels with the task to `ExecutionContext.headers`.
     """
 
     task_id: str
@@ -164,7 +166,7 @@ class EnqueueContext(NamedTuple):
 
 
 class ExecutionContext(NamedTuple):
-    """What an `@app.middleware` is handed for each attempt; `tries` counts from 1."""
+    """What an `@app.middleware` receives for each attempt; `tries` counts from 1."""
 
     task_id: str
     name: str
@@ -175,10 +177,10 @@ class ExecutionContext(NamedTuple):
 
 
 class ErrorContext(NamedTuple):
-    """What an `@app.on_error` hook is handed.
+    """What an `@app.on_error` hook receives.
 
-    `tries` is the attempt that failed, from 1; `will_retry` whether another comes, which none does where the task
-    would be too old for its `max_age`.
+    `tries` is the number of the attempt that failed, from 1; `will_retry` says whether another follows, which is not so
+    if the task would exceed its `max_age`.
     """
 
     name: str
@@ -209,7 +211,7 @@ class TaskInfo(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """Stands for arguments that cannot be read: `raw` as they are stored, and why."""
+    """Stands for arguments that cannot be read: `raw` as they are stored, and the reason."""
 
     raw: bytes
     reason: str
@@ -219,7 +221,7 @@ class Unreadable(NamedTuple):
 class DeadLetter(NamedTuple):
     """A task that failed for good and is kept until requeued or discarded.
 
-    `error` is what its result says; times are in ms since the epoch. Where its arguments cannot be read, because their
+    `error` is what its result says; times are in ms since the epoch. If its arguments cannot be read, because their
     codec is unknown here or somebody changed them, `args` is one `Unreadable`.
     """
 
@@ -243,7 +245,7 @@ class Attempt(NamedTuple):
         ended_at: when it ended, in ms since the epoch.
         run_ms: how long it ran; None when its worker died.
         worker: the worker's identity.
-        error: what it raised, at most 500 bytes of it.
+        error: what it raised, up to 500 bytes.
     """
 
     tries: int
@@ -255,12 +257,12 @@ class Attempt(NamedTuple):
 
 @as_object
 class DeadRecord(NamedTuple):
-    """All there is to know of a dead letter.
+    """Everything known about a dead letter.
 
     Attributes:
         letter: the dead letter.
-        traceback: of its last attempt; empty when its worker died.
-        history: its attempts, oldest first, the last 20.
+        traceback: of its last attempt; empty if its worker died.
+        history: its last 20 attempts, oldest first.
     """
 
     letter: DeadLetter
@@ -270,7 +272,7 @@ class DeadRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Observations in seconds. Each bucket: an upper bound, how many fell at or under it."""
+    """Observations in seconds. Each bucket is an upper bound and the number of observations up to it."""
 
     buckets: tuple[tuple[float, int], ...]
     sum: float
@@ -279,12 +281,12 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class TaskMetrics:
-    """One task in one lane, as this process has run it so far.
+    """What this process has run so far of one task in one lane.
 
     Attributes:
         run: how long the attempts ran.
         wait: how long tasks waited from being enqueued to their first attempt.
-        abandoned_threads: how many threads are busy now with attempts that timed out, were aborted or handed back.
+        abandoned_threads: how many threads are still busy with attempts that timed out, were aborted or handed back.
     """
 
     fn_name: str

@@ -1,4 +1,4 @@
-"""Pausing: what must not start for now, by queue, by task name, or by an argument's value."""
+"""Pausing: keeping tasks from starting, by queue, by task name, or by an argument's value."""
 
 from asyncio import get_running_loop
 from collections.abc import Iterator, Mapping
@@ -20,16 +20,16 @@ _PORTION = 1000
 
 @as_object
 class Pause(NamedTuple):
-    """Something that is paused.
+    """A pause.
 
     Attributes:
         id: what `redis-cli` shows: `send()`, `send(customer=42)`, `*(customer=42)`, or `*()` for the whole queue.
-        task: only tasks of this name; None: any.
-        argument: only those with this argument, by its name or position; None: whatever the arguments.
-        value: of that argument.
+        task: the name of the tasks it covers; None: any.
+        argument: the name or position of an argument they must have; None: any arguments.
+        value: the value of that argument.
         paused_at: since when, in ms since the epoch.
-        held: how many tasks a worker met and set aside.
-        resuming: it was ended, and the tasks it held are on their way back.
+        held: how many tasks are set aside for it.
+        resuming: whether it was ended, and its tasks are returning to their lanes.
     """
 
     id: str
@@ -49,22 +49,22 @@ class Pausing:
     _broker: "Broker"
 
     async def pause(self, task: Task[..., Any] | str | None = None, *, argument: Argument | None = None) -> None:
-        """Let no more tasks start: of the whole queue, of one name, or with one argument of one value.
+        """Keep tasks from starting: all of the queue, those of one name, or those with a given argument.
 
-        It holds at once and for all workers, until `resume`. What a worker has taken already still runs. Nothing is
-        lost: what waits goes on waiting, and more can be enqueued.
+        It applies to all workers at once, until `resume`. Tasks that a worker has already taken still run. Nothing is
+        lost: waiting tasks keep waiting, and you can enqueue more.
 
         Args:
             task: a task or its name; None: any.
-            argument: one argument and the value that it must have, such as `{"customer_id": 42}`: a string, an
-                integer, a boolean, or what travels as one of these (a UUID, an enum). A name finds it as a keyword, and
-                by position in the tasks that this app knows; a number is a position from 0. An argument that a call
-                leaves to its default is not found.
+            argument: one argument and its value, such as `{"customer_id": 42}`: a string, an integer, a boolean, or
+                something that travels as one of these (a UUID, an enum). A name matches a keyword argument, and a
+                positional one in tasks that this app knows; a number is a position from 0. An argument left at its
+                default does not match.
 
         Raises:
-            ValueError: not exactly one argument, a value that cannot be looked for, a parameter that the task does not
-                have, or arguments that travel by the app's own serializer, which the server cannot read.
-            BadArgument: the queue has 500 pauses already.
+            ValueError: not exactly one argument, a value that cannot be matched, a parameter that the task does not
+                have, or an app with its own serializer, whose arguments the server cannot read.
+            BadArgument: the queue already has 500 pauses.
 
         Example:
             ```python
@@ -80,10 +80,10 @@ class Pausing:
         self._ask_sync("pause", *rule, to_json(positions))
 
     async def resume(self, task: Task[..., Any] | str | None = None, *, argument: Argument | None = None) -> bool:
-        """End the pause that was made with the same arguments, and give back what it held, in its order.
+        """End the pause that was made with the same arguments, and return the tasks it held to their lanes, in order.
 
         Returns:
-            False when there is no such pause.
+            False if there is no such pause.
         """
         rule, _ = self._pause(task, argument, lenient=True)
         answer, _, more = await self._ask("resume", *rule, _PORTION, 0)
@@ -92,7 +92,7 @@ class Pausing:
         return bool(answer == b"resumed")
 
     def resume_sync(self, task: Task[..., Any] | str | None = None, *, argument: Argument | None = None) -> bool:
-        """`resume` for code without an event loop; blocks this thread until all is given back."""
+        """`resume` for code without an event loop; blocks this thread until all tasks are back."""
         rule, _ = self._pause(task, argument, lenient=True)
         answer, _, more = self._ask_sync("resume", *rule, _PORTION, 0)
         while more:
@@ -100,7 +100,7 @@ class Pausing:
         return bool(answer == b"resumed")
 
     async def pauses(self) -> list[Pause]:
-        """What is paused, the oldest first."""
+        """All pauses, oldest first."""
         return read_pauses(await self._ask("pauses"))
 
     def pauses_sync(self) -> list[Pause]:
@@ -126,7 +126,7 @@ class Pausing:
             raise ValueError(f"an argument is the name of a parameter, or a position from 0, not {key!r}")
         text = to_json(value)
         if not isinstance(from_json(text), str | int):  # a bool is an int
-            raise ValueError(f"only a string, an integer or a boolean can be looked for, not {value!r}")
+            raise ValueError(f"only a string, an integer or a boolean can be matched, not {value!r}")
         positions = {} if isinstance(key, int) else dict(self._positions(name, key, lenient))
         return (name, str(key), text), positions
 

@@ -1,4 +1,4 @@
-"""Retry policies: how long to wait before a task that raised is tried again."""
+"""Retry policies: how long to wait before a failed task is retried."""
 
 import logging
 import random
@@ -19,11 +19,11 @@ Delay: TypeAlias = _options.Duration
 
 
 ExceptionTypes: TypeAlias = type[BaseException] | Collection[type[BaseException]]
-"""One class of exceptions, or several."""
+"""One exception class, or several."""
 
 
 class RetryPolicy(Protocol):
-    """Anything that tells a pause from the attempt that failed, counted from 1, and from what it raised."""
+    """Anything that computes a pause from the number of the failed attempt, counted from 1, and its exception."""
 
     def __call__(self, tries: int, error: BaseException, /) -> Delay: ...
 
@@ -33,7 +33,7 @@ RetryOption: TypeAlias = RetryPolicy | Sequence[Delay] | Callable[[int, BaseExce
 
 @dataclass(frozen=True, slots=True)
 class Quadratic:
-    """`unit` times the square of the number of the attempt: 1, 4, 9, 16 seconds … This is the default."""
+    """`unit` times the square of the attempt's number: 1, 4, 9, 16 seconds … This is the default."""
 
     unit: Delay = 1.0
 
@@ -63,11 +63,10 @@ class ExponentialBackoff:
 
     Attributes:
         base: the first pause.
-        factor: how much longer each further one is.
-        cap: the longest.
-        jitter: choose a random pause between nothing and the computed one, so that tasks that failed together do not
-            come back together ("full jitter": Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog,
-            2015).
+        factor: how much longer each next pause is.
+        cap: the longest pause.
+        jitter: choose a random pause between 0 and the computed one, so that tasks that failed together do not return
+            together ("full jitter": Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 
     Example:
         ```python

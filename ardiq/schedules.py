@@ -1,4 +1,4 @@
-"""Recurring tasks: what recurs, when next, what came of it, and changing it at run time."""
+"""Recurring tasks: listing schedules with their next time and last outcome, and changing them at run time."""
 
 import hashlib
 from asyncio import CancelledError, current_task, get_running_loop
@@ -23,18 +23,18 @@ _PAGE = 500
 # For how long a schedule waits to be told what its task came to, as `lua/lib/schedule.lua` has it.
 _OUTCOME_WAIT_MS = 7 * 24 * 3_600_000
 MISSED = ("skip", "once", "all")
-"""What becomes of occurrences that nobody fired within a minute: nothing, one for all of them, each of them."""
+"""What happens to occurrences that nobody fired within a minute: none runs, one runs for all of them, each runs."""
 
 
 @as_object
 class ScheduleOutcome(NamedTuple):
-    """What a run of a schedule came to.
+    """The outcome of a schedule's run.
 
     Attributes:
         id: of its task.
         state: "complete", "failed", "aborted", "expired" or "discarded".
         finished_at: in ms since the epoch.
-        error: its beginning; None where it is complete.
+        error: the beginning of its error; None if it is complete.
         tries: how many attempts were made.
     """
 
@@ -47,23 +47,23 @@ class ScheduleOutcome(NamedTuple):
 
 @as_object
 class Schedule(NamedTuple):
-    """A recurring task as the server knows it.
+    """A schedule as the server stores it.
 
     Attributes:
         name: of the schedule; its tasks have ids `cron:<name>:<due time in ms>`.
         task: name of the task it enqueues.
-        spec: its cron expression; None where it has a period.
+        spec: its cron expression; None if it has a period.
         every_ms: its period, aligned to the epoch.
         tz: the IANA name of its zone; None for UTC.
         next_due_at: when it falls due next, in ms since the epoch; its task starts up to `jitter_ms` later.
-        last_due_at: when it did last, or None.
-        last_id: id of the task that was enqueued last, or None.
-        paused: whether its occurrences pass by.
-        coalesce: whether an occurrence is passed over while the one before still waits to run.
+        last_due_at: when it last fell due, or None.
+        last_id: id of the task it enqueued last, or None.
+        paused: whether its occurrences are skipped.
+        coalesce: whether an occurrence is skipped while the previous one still waits to run.
         missed: one of `MISSED`.
         source: "code" for `@app.cron`, "runtime" for `app.schedules.put`.
         jitter_ms: how far its occurrences are spread.
-        last_outcome: what the run came to that ended last, an occurrence's or one of `run_now`, or None.
+        last_outcome: the outcome of the run that ended last, including those of `run_now`, or None.
     """
 
     name: str
@@ -89,10 +89,10 @@ class Schedules:
         self._app = app
 
     async def list(self) -> list[Schedule]:
-        """All schedules, in the order of when they fall due.
+        """All schedules, the next one due first.
 
-        They are read in portions of about 500. Each one that exists from the beginning to the end is in the list once;
-        one that is put or removed meanwhile may be or not.
+        They are read in batches of about 500. Each schedule that exists the whole time is in the list once; one that is
+        put or removed meanwhile may or may not be.
         """
         rows, cursor = {}, b"0"
         while True:
@@ -117,24 +117,24 @@ class Schedules:
         missed: str = "skip",
         jitter: _options.Duration = 0,
     ) -> None:
-        """Make a schedule, or change the one of that name. Workers notice within ten seconds.
+        """Create a schedule, or change the one with that name. Workers notice within ten seconds.
 
         Args:
             name: of the schedule.
             task: name of the task to enqueue.
             spec: cron expression of five fields, of six with seconds first, or a nickname such as "@daily".
-            every: period instead, a timedelta or seconds, at least 1 ms.
-            tz: zone of `spec`; None for UTC.
-            args: what to call the task with; values that JSON can carry, or that the annotations of a task of this app
-                make of it.
-            kwargs: likewise.
+            every: a period instead, a timedelta or seconds, at least 1 ms.
+            tz: time zone of `spec`; None for UTC.
+            args: positional arguments for the task: values that JSON can carry, or that the task's annotations restore
+                if this app has the task.
+            kwargs: keyword arguments, likewise.
             priority: its lane.
-            coalesce: pass over an occurrence while the one before still waits to run.
+            coalesce: skip an occurrence while the previous one still waits to run.
             missed: what to do about occurrences that nobody fired in time: "skip", "once" or "all".
-            jitter: start each occurrence up to so much after its time, a timedelta or seconds.
+            jitter: start each occurrence up to this much after its time, a timedelta or seconds.
 
         Raises:
-            ValueError: an impossible timing or jitter, an unknown zone, lane or policy.
+            ValueError: an invalid timing or jitter, or an unknown zone, lane or policy.
             TypeError: an argument that JSON cannot carry, or that does not fit a task of this app.
 
         Example:
@@ -151,24 +151,24 @@ class Schedules:
         await self._call("schedule_put", name, to_json(self._signed(definition)), timing.after(now))
 
     async def pause(self, name: str) -> bool:
-        """Let its occurrences pass by; False when there is no such schedule."""
+        """Skip its occurrences until `resume`; False if there is no such schedule."""
         return bool(await self._call("schedule_pause", name, 1) == b"ok")
 
     async def resume(self, name: str) -> bool:
-        """Let it go on; False when there is no such schedule."""
+        """End its pause; False if there is no such schedule."""
         return bool(await self._call("schedule_pause", name, 0) == b"ok")
 
     async def remove(self, name: str) -> bool:
-        """Remove it; False when there is no such schedule. One declared in code returns with the next worker."""
+        """Remove it; False if there is no such schedule. One declared in code returns with the next worker."""
         return bool(await self._call("schedule_remove", name) == b"removed")
 
     async def run_now(self, name: str) -> "Job | None":
-        """Enqueue its task now, besides its times; None when there is no such schedule.
+        """Enqueue its task now, in addition to its times; None if there is no such schedule.
 
-        What it comes to is the schedule's `last_outcome`; its `last_id` and `last_due_at` stay those of its own times.
+        Its outcome becomes the schedule's `last_outcome`; `last_id` and `last_due_at` do not change.
 
         Raises:
-            ArdiqError: somebody wrote into its definition, which makes no sense any more.
+            ArdiqError: its definition was edited by hand and is invalid.
             BadSignature: the app has a `signing_key`, and the schedule was not put with it.
         """
         more: dict[str, Any] = {"waiter": f"schedule:{name}", "waiter_ttl_ms": _OUTCOME_WAIT_MS}
@@ -262,7 +262,7 @@ class Schedules:
         try:
             self._app._signer.check(self._app.queue_name, definition["task"], args, kwargs, "", headers)
         except BadSignature as error:
-            raise BadSignature(f"schedule {name!r}: {error}; put it anew") from None
+            raise BadSignature(f"schedule {name!r}: {error}; put it again") from None
 
     async def _call(self, function: str, *args: str | bytes | int) -> Any:
         return await self._app._broker.line(get_running_loop()).call(function, *args)
@@ -297,7 +297,7 @@ def kept_as_task(app: "Ardiq", name: str) -> dict[str, int]:
 
 
 def _senseless(name: str) -> ArdiqError:
-    return ArdiqError(f"schedule {name!r} makes no sense: put it anew, or remove it")
+    return ArdiqError(f"schedule {name!r} is invalid: put it again, or remove it")
 
 
 def _rows(page: Sequence[Any]) -> Rows:

@@ -103,7 +103,5 @@ class _Pending:
                 else:
                     producer.send_sync(records)
             except ArdiqError as error:
-                error.add_note(
-                    "the session is committed; what it wanted to enqueue is not on the queue, or not all of it"
-                )
+                error.add_note("the session is committed, but its tasks were not enqueued, or not all of them")
                 raise

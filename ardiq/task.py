@@ -28,7 +28,9 @@ REQUEST_TIMEOUT_S = 30.0
 
 
 def _mark_as_coroutine_function(function: Any) -> None:
-    """For who asks before a call, such as Starlette's `BackgroundTasks` and `unittest.mock`: it is to be awaited."""
+    """For callers that check before a call, such as Starlette's `BackgroundTasks` and `unittest.mock`: it must be
+    awaited.
+    """
     if sys.version_info >= (3, 12):
         inspect.markcoroutinefunction(function)
     else:
@@ -47,10 +49,10 @@ class _Enqueueable(Generic[P, R_co]):
         enqueue = EnqueueMethod()
         """Put this call on the queue.
 
-        Awaited, it gives the `Job`. Calls made within one turn of the event loop leave together.
+        Awaited, it gives the `Job`. Calls made in the same turn of the event loop are sent together.
         """
         enqueue_sync = EnqueueSyncMethod()
-        """`enqueue` for code without an event loop, from any thread: blocks it until the server has answered."""
+        """`enqueue` for code without an event loop: blocks this thread until the server has answered."""
         prepare = PrepareMethod()
         """The call that `enqueue` would make, for `app.enqueue_many`."""
 
@@ -60,10 +62,11 @@ class _Enqueueable(Generic[P, R_co]):
             """Put this call on the queue.
 
             Returns:
-                The job, when awaited. Calls made within one turn of the event loop leave together.
+                The job, when awaited. Calls made in the same turn of the event loop are sent together.
 
             Raises:
-                TypeError: the arguments do not fit the function, or one does not fit its annotation or cannot travel.
+                TypeError: the arguments do not fit the function, or one does not fit its annotation or cannot be
+                    serialized.
                 ValueError: an unknown lane, or more data than `payload_limit`.
                 BrokerError: the server cannot be reached.
 
@@ -76,10 +79,10 @@ class _Enqueueable(Generic[P, R_co]):
             return task.app._producer.enqueue(task, args, kwargs, self._options)
 
         def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job:
-            """`enqueue` for code without an event loop, from any thread: blocks it until the server has answered.
+            """`enqueue` for code without an event loop: blocks this thread until the server has answered.
 
-            Within a running loop it works, too, and blocks the loop. Raises what `enqueue` raises, and `RuntimeError`
-            where an `@app.on_enqueue` hook is async.
+            It works from any thread; in a running loop it blocks the loop. Raises what `enqueue` raises, and
+            `RuntimeError` if an `@app.on_enqueue` hook is async.
 
             Example:
                 ```python
@@ -110,19 +113,19 @@ class _Enqueueable(Generic[P, R_co]):
         self: "_Enqueueable[P, T]", *args: Any, timeout: Duration | None, **kwargs: Any
     ) -> Coroutine[Any, Any, T]: ...
     def request(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
-        """Enqueue this call and wait for what it returns, in one call to the server.
+        """Enqueue this call and wait for its return value, in one call to the server.
 
         Args:
-            args: the task's arguments; one that the task calls `timeout` goes by position.
-            kwargs: the task's keyword arguments, and `timeout`: seconds to wait for the result, 30 if not given,
-                None for ever.
+            args: the task's arguments; pass a parameter of the task named `timeout` by position.
+            kwargs: the task's keyword arguments, and `timeout`: seconds to wait for the result; 30 by default; None: as
+                long as it takes.
 
         Returns:
             What the task returned.
 
         Raises:
-            TaskError: the task failed, was aborted or discarded, or expired; its `result` tells more.
-            TimeoutError: it did not end in time. It is still on the queue.
+            TaskError: the task failed, was aborted or discarded, or expired; its `result` has the details.
+            TimeoutError: it did not end in time. It stays on the queue.
         """
         task, timeout = self._task, kwargs.pop("timeout", REQUEST_TIMEOUT_S)
         return task.app._producer.request(task, args, kwargs, self._options, timeout)
@@ -138,10 +141,10 @@ class _Enqueueable(Generic[P, R_co]):
     @overload
     def request_sync(self: "_Enqueueable[P, T]", *args: Any, timeout: Duration | None, **kwargs: Any) -> T: ...
     def request_sync(self, *args: Any, **kwargs: Any) -> Any:
-        """`request` for code without an event loop, from any thread: blocks it until the task has ended.
+        """`request` for code without an event loop: blocks this thread until the task has ended.
 
-        Takes, returns and raises what `request` does, and `ValueError` where the app keeps no results. It asks for the
-        result again and again, at most every 50 ms.
+        Takes, returns and raises what `request` does, and raises `ValueError` if the app keeps no results. It polls for
+        the result, at most every 50 ms.
 
         Example:
             ```python
@@ -153,7 +156,7 @@ class _Enqueueable(Generic[P, R_co]):
 
 
 class Task(_Enqueueable[P, R_co]):
-    """A registered task. Calling it runs the function here and now; `enqueue` sends it to a worker.
+    """A registered task. Calling it runs the function right here; `enqueue` sends it to a worker.
 
     Type checkers check the arguments of both against the function.
     """
@@ -201,21 +204,21 @@ class Task(_Enqueueable[P, R_co]):
         result_ttl: Duration | None = None,
         queue: str | None = None,
     ) -> "BoundTask[P, R_co]":
-        """The task with other options for the calls made through it.
+        """This task with other options for the calls made through it.
 
         Args:
-            task_id: an id of your own: while a task with it waits or runs, the call adds nothing.
+            task_id: your own id: while a task with it waits or runs, the call adds nothing.
             priority: a lane of the app.
-            delay_ms: start no sooner than this from now.
+            delay_ms: start no sooner than this much later.
             schedule_ms: start no sooner than this moment, in ms since the epoch.
-            expire_ms: drop it if it was not started within this.
-            unique: whether an identical call that waits or runs takes this one's place.
+            expire_ms: drop it if it has not started within this time.
+            unique: whether the call adds nothing while an identical one waits or runs.
             delay: `delay_ms` as a timedelta or in seconds.
             at: `schedule_ms` as a datetime with a time zone.
             expire: `expire_ms` as a timedelta or in seconds.
             result_ttl: how long its result is kept, a timedelta or seconds, up to a hundred years; 0: not at all; None:
-                as the task says.
-            queue: another queue of the app's server, which a worker must work for: see `Ardiq.queue`.
+                the task's.
+            queue: another queue on the app's server, which some worker must serve; see `Ardiq.queue`.
 
         Example:
             ```python
@@ -250,7 +253,7 @@ class Task(_Enqueueable[P, R_co]):
 
 
 class BoundTask(_Enqueueable[P, R_co]):
-    """A task with options for its calls, as `task.options(...)` gives it."""
+    """A task with options for its calls, as `task.options(...)` returns it."""
 
     __slots__ = ("_options", "_queue", "task")
 
@@ -296,16 +299,16 @@ _SAID: dict[str, Callable[[Task[..., Any], CallOptions], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class PreparedTask(_Origin, Generic[Returned]):
-    """A call held back, so that `app.enqueue_many` can send many at once.
+    """A call that is not sent yet, so that `app.enqueue_many` can send many at once.
 
     Attributes:
         name: the task's name.
-        task_id: the id that was chosen for it, if any.
-        priority: the lane that was chosen for it, if any.
+        task_id: its own id, if you gave one.
+        priority: its lane, if you gave one.
         delay_ms: how long to wait before it may start.
-        schedule_ms: the moment before which it does not start, in ms since the epoch.
-        expire_ms: within what it must be started.
-        unique: whether an identical call that waits or runs takes its place.
+        schedule_ms: the earliest moment to start it, in ms since the epoch.
+        expire_ms: how long it may wait to be started.
+        unique: whether it adds nothing while an identical call waits or runs.
     """
 
     name: str

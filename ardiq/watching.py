@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @as_object
 class TaskUpdate(NamedTuple, Generic[R_co]):
-    """How a task is while it is watched.
+    """The state of a task while it is watched.
 
     Attributes:
         status: as `job.status()` says: "queued", "scheduled", "held", "running"; last "complete" or "not_found".
-        tries: attempts so far, the one that runs included.
-        progress: how far it said it is; None when it said nothing.
-        notes: those it made since the last update, by name; None for one that it deleted.
-        lines: those it wrote to its log since the last update.
+        tries: attempts so far, including the running one.
+        progress: what it reported last; None if it reported none.
+        notes: the notes made since the last update, by name; None for a deleted one.
+        lines: the log lines written since the last update.
         result: how it ended, once it is "complete".
     """
 
@@ -47,7 +47,7 @@ class Watching:
     _queue: "Queue"
 
     def watch(self, task_id: str, timeout: Duration | None = None) -> AsyncGenerator[TaskUpdate, None]:
-        """As `job.watch()`, for any task of this queue by its id."""
+        """Like `job.watch()`, for any task of this queue by its id."""
         return watch(self, task_id, timeout, None)
 
 

@@ -52,7 +52,7 @@ class Pace:
 
     def __init__(self, rate: float | None) -> None:
         if rate is not None and type(rate) not in (int, float):
-            raise TypeError(f"rate must be a number a second or None, not {type(rate).__name__}")
+            raise TypeError(f"rate must be a number per second or None, not {type(rate).__name__}")
         if rate is not None and not rate > 0:
             raise ValueError(f"rate must be positive, not {rate}")
         self._rate = rate
@@ -82,6 +82,6 @@ def _bound(name: str, moment: Moment | None) -> int:
         return 0
     if isinstance(moment, datetime):
         return max(1, _options.epoch_milliseconds(name, moment))
-    what = "a datetime, or a timedelta or seconds for so long ago"
+    what = "a datetime, or a timedelta or seconds before now"
     ago = moment if isinstance(moment, timedelta) else _options.finite(name, moment, what)
     return -_options.milliseconds(name, ago, least=1)

@@ -112,8 +112,8 @@ class Producer:
         app = prepared._task.app
         if app is not self._app and app is not app._root:
             raise ValueError(
-                f"{taker} on queue {self._app.queue_name!r} got a call for queue {app.queue_name!r}: "
-                f"give it to app.queue({app.queue_name!r}).{taker}"
+                f"{taker} on queue {self._app.queue_name!r} got a call for queue {app.queue_name!r}: pass it to "
+                f"app.queue({app.queue_name!r}).{taker}"
             )
         return prepared
 
@@ -143,7 +143,7 @@ class Producer:
         ttl_ms = call._options.result_ttl_ms
         if (self._app.result_ttl_ms if ttl_ms is None else ttl_ms) == 0:
             raise ValueError(
-                f"request_sync asks for the result again and again, and none is kept (result_ttl_ms=0): "
+                f"request_sync polls for the result, and none is kept (result_ttl_ms=0): "
                 f"await {call.name}.request(...), or keep results"
             )
         job = self.enqueue_sync([call])[0]

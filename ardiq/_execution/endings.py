@@ -39,7 +39,7 @@ _MOST_UNKNOWN = 1_000
 ATTEMPT = "id=%s name=%r worker=%s try=%d"
 
 _STALE = "stale"
-_REFUSALS = {_STALE: "somebody else has the task", "not_found": "its record was deleted"}
+_REFUSALS = {_STALE: "another worker has the task", "not_found": "its record was deleted"}
 
 
 class TimedOut(TimeoutError):
@@ -120,7 +120,11 @@ class Endings:
         try:
             return self._judge(entry, claim, run_s, error)
         except Exception:
-            log.exception("task %r raised what cannot be judged: it fails", claim[2], extra=self.fields(claim))
+            log.exception(
+                "task %r raised an exception that its retry options cannot handle: it fails",
+                claim[2],
+                extra=self.fields(claim),
+            )
             return Ending(claim, run_s, FAILED, waited(claim, run_s), error, error_text(error))
 
     def _judge(self, entry: "Registered", claim: Claim, run_s: float, error: BaseException) -> Ending:
@@ -298,7 +302,7 @@ class Endings:
         level = logging.DEBUG if claim[2] in self._unknown else logging.WARNING
         if len(self._unknown) < _MOST_UNKNOWN:
             self._unknown.add(claim[2])
-        message = f"task unknown {ATTEMPT}: this worker has no task of that name, and leaves it to one that has"
+        message = f"task unknown {ATTEMPT}: this worker has no task of that name and leaves it for one that does"
         log.log(level, message, *self.named(claim), extra=self.fields(claim))
 
     def named(self, claim: Claim) -> tuple[str, str, str, int]:

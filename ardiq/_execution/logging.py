@@ -173,7 +173,7 @@ def _dictionary(path: Path, kind: str) -> dict[str, Any]:
         try:
             config = importlib.import_module("yaml").safe_load(text)
         except ModuleNotFoundError:
-            raise ValueError("YAML needs PyYAML, which is not installed; JSON and TOML need nothing") from None
+            raise ValueError("YAML needs PyYAML, which is not installed; use JSON or TOML instead") from None
     if not isinstance(config, dict):
-        raise TypeError("it must hold an object, as `logging.config.dictConfig` takes it")
+        raise TypeError("it must contain an object for `logging.config.dictConfig`")
     return config

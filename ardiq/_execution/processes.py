@@ -63,8 +63,8 @@ def importable_name(fn: Any, name: str) -> tuple[str, str]:
     module, path = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
     if not module or not path or "<" in path:
         raise TypeError(
-            f"task {name!r}: executor='process' needs a function at the top level of a module, which the child process "
-            f"imports; {path or fn!r} cannot be imported"
+            f"task {name!r}: executor='process' needs a function at the top level of a module, because the child "
+            f"process imports it; {path or fn!r} cannot be imported"
         )
     return module, path
 

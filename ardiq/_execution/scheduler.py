@@ -66,7 +66,7 @@ class Scheduler:
         for name in gone:
             log.info("schedule removed name=%r: no task declares it any more", name)
         if answer == "superseded" != self._declared:
-            log.info("schedules: those of newer code count, as long as it runs")
+            log.info("schedules: those of newer code apply, as long as it runs")
         self._declared = answer
         self._declare_at = inf if answer == "nothing" else monotonic() + _DECLARE_S
 
@@ -118,7 +118,7 @@ class Scheduler:
         run = 1 if not is_late or missed == "once" else 2 if missed == "all" else 0
         answer = await self._app.schedules.fire(name, due_at, next_due_at, run, definition)
         if answer == "skipped":
-            log.warning("schedule %r: missed its time, passed over until the next", name)
+            log.warning("schedule %r: missed its time, skipped until the next", name)
         return answer, next_due_at
 
     def _timing(self, definition: dict[str, Any]) -> Timing:

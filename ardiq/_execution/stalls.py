@@ -64,9 +64,9 @@ class StallWatch:
         if holder is None:
             # It may wait for the interpreter, which a task on a thread holds on to.
             others = sorted(filter(None, map(_task, frames.values())))
-            holder = "something that is no task" + (f" (on threads: {', '.join(others)})" if others else "")
+            holder = "code outside any task" + (f" (on threads: {', '.join(others)})" if others else "")
         stack = "".join(_own_part(traceback.extract_stack(frame)).format()).rstrip()
-        log.warning("the event loop has not turned for %.1f s; %s holds it:\n%s", stalled_s, holder, stack)
+        log.warning("the event loop has not run for %.1f s; %s blocks it:\n%s", stalled_s, holder, stack)
 
 
 def _milliseconds(seconds: float) -> int:

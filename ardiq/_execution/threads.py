@@ -223,7 +223,7 @@ class SyncTasks:
         limit = held.entry.timeout
         self._attempts.abandon(held.claim, 1)
         log.warning(
-            "task %r (id %s) is over its time limit of %ss; its thread cannot be stopped and is busy until it returns",
+            "task %r (id %s) exceeded its time limit of %ss; its thread cannot be stopped and runs until it returns",
             held.claim[2], held.claim[0], limit,
             extra=self._attempts.endings.fields(held.claim),
         )  # fmt: skip

@@ -233,8 +233,8 @@ class Worker:
             log.info("ready: worker %s, %s", event[1], self._what)
             if not self._registry:
                 log.warning(
-                    "this worker knows no task, so it can run none: import the modules that have them before it "
-                    "starts, or name them in Ardiq(imports=[…])"
+                    "this worker has no tasks, so it runs none: import the modules with your tasks before it starts, "
+                    "or name them in Ardiq(imports=[…])"
                 )
         elif kind == "lost":
             log.warning("%s", event[1])

@@ -146,7 +146,7 @@ class Inbox:
                 elif (hear := self._hearers.get(event[1])) is not None:
                     hear(event[2])
             except Exception:  # of one event: the others must not be lost with it
-                log.exception("an event of the server cannot be handled: %r", event[:2])
+                log.exception("an event from the server cannot be handled: %r", event[:2])
 
 
 # By the id of the loop, which its inbox keeps: the loop itself would be kept by this, and keep its inbox.

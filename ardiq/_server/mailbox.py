@@ -64,7 +64,7 @@ def too_late(task_id: str, timeout: float | None) -> TimeoutError:
 
 def not_kept(task_id: str) -> TimeoutError:
     """The error of a wait that began too late, or was not told in time."""
-    return TimeoutError(f"no result for {task_id!r}: it has ended, and its result is not kept (any more)")
+    return TimeoutError(f"no result for {task_id!r}: it has ended, but its result is not kept (any more)")
 
 
 class _Gone(Exception):
@@ -117,7 +117,7 @@ class Mailbox:
         await self.look("")
         opened, _ = await asyncio.wait([self._opening], timeout=max(0, until - self._line.loop.time()))
         if not opened:
-            raise BrokerError("the server answers, but takes no second connection to wait for results on")
+            raise BrokerError("the server answers, but refuses the second connection on which to wait for results")
         return self._opening.result()
 
     async def wait(self, task_id: str, timeout: float | None, is_known: bool = False) -> Outcome:

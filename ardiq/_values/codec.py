@@ -582,8 +582,8 @@ def _why_not(what: str, value: Any, hint: Any) -> str:
     if hint is MISSING:
         remedy = "annotate it with that type, or pass plain data"
     else:
-        remedy = "its annotation does not bring it back; pass plain data"
-    return f"{what} is of type {kind}, and would not arrive as it was sent: {remedy}, or give the app a serializer"
+        remedy = "its annotation does not restore it; pass plain data"
+    return f"{what} is of type {kind}, and would not arrive as you sent it: {remedy}, or give the app a serializer"
 
 
 def _invalid_result(name: str, why: object) -> TypeError:

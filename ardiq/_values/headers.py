@@ -21,7 +21,7 @@ def pack(codec: Codec, name: str, headers: Mapping[str, Any]) -> str:
     """
     for taken in (_PACKED, SIGNATURE):
         if taken in headers:
-            raise ValueError(f"header {taken!r} of task {name!r} is taken: it is one of ArdiQ's own")
+            raise ValueError(f"header {taken!r} of task {name!r} is reserved by Ardiq")
     if codec.is_custom:
         how, data = CUSTOM, codec.serialize(headers, name)
     else:

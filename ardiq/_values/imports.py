@@ -36,7 +36,7 @@ def load(names: Iterable[str]) -> list[str]:
     for name in names:
         modules = _matching(name) if "*" in name else [name]
         if not modules:
-            raise ModuleNotFoundError(f"no module fits {name!r}", name=name)
+            raise ModuleNotFoundError(f"no module matches {name!r}", name=name)
         for module in modules:
             importlib.import_module(module)
         loaded += modules

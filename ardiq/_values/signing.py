@@ -48,11 +48,11 @@ class Signer:
             given = headers.pop(SIGNATURE, None)
             message = _message(queue, name, args, kwargs, codec, headers)
         except (ValueError, AttributeError, TypeError, RecursionError):
-            raise BadSignature(f"the headers of this call of {name!r} are not what a producer writes") from None
+            raise BadSignature(f"the headers of this call of {name!r} were not written by a producer") from None
         if given is None and self._takes_unsigned:
             return without_signature(headers)
         if not isinstance(given, str):
-            raise BadSignature(f"this call of {name!r} has no signature, and the worker has a signing_key")
+            raise BadSignature(f"this call of {name!r} has no signature, but the worker has a signing_key")
         expected = [_signature(key, message).encode() for key in self._keys]
         if not any(hmac.compare_digest(each, given.encode(errors="replace")) for each in expected):
             raise BadSignature(f"this call of {name!r} was signed with another key, or changed since it was enqueued")

@@ -35,7 +35,7 @@ class Timing:
 
     def __init__(self, spec: str | None, every: _options.Duration | None, tz: str | tzinfo | None) -> None:
         if (spec is None) == (every is None):
-            raise TypeError("give a cron expression or every=, one of them")
+            raise TypeError("give either a cron expression or every=")
         if every is not None and tz is not None:
             raise TypeError("every= counts from the epoch: it takes no tz")
         self.zone = _zone(tz)
@@ -54,7 +54,7 @@ class Timing:
             except CronSimError as error:
                 raise ValueError(f"cron expression {spec!r}: {error}") from None
             except StopIteration:
-                raise ValueError(f"cron expression {spec!r} never comes true") from None
+                raise ValueError(f"cron expression {spec!r} never matches") from None
 
     @classmethod
     def of(cls, definition: dict[str, Any]) -> "Timing":
@@ -71,7 +71,7 @@ class Timing:
         start = datetime.fromtimestamp(time_ms // 1000, UTC)
         moment = self._fixed_after(start) if self._is_fixed else self._repeating_after(start)
         if moment is None:
-            raise ValueError(f"cron expression {self.spec!r} never comes true again")
+            raise ValueError(f"cron expression {self.spec!r} never matches again")
         return round(moment.timestamp() * 1000)
 
     def describe(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _zone(tz: Any) -> tzinfo:
         try:
             return ZoneInfo(tz)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError(f"tz {tz!r} is no time zone: give an IANA name such as 'Europe/Berlin'") from None
+            raise ValueError(f"tz {tz!r} is not a time zone: give an IANA name such as 'Europe/Berlin'") from None
     if isinstance(tz, ZoneInfo):
         return tz
     if isinstance(tz, tzinfo):

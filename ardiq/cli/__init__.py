@@ -30,15 +30,15 @@ _COMMANDS = {
     "run": "run a worker, or several",
     "migrate": "load the Lua library into the server, or look at what is loaded",
     "queues": "list the queues of a server",
-    "status": "show what is where in a queue",
-    "top": "show what runs, and which tasks take most",
-    "task": "look at one task, stop it, or run it again",
-    "enqueue": "enqueue a call of a task",
-    "pause": "let no more tasks start: of a queue, of a name, or with an argument of a value",
+    "status": "show a queue's lanes, workers, running tasks and schedules",
+    "top": "show what is running, and which tasks take the most time",
+    "task": "look at one task, abort it, or run it again",
+    "enqueue": "enqueue a task",
+    "pause": "pause a queue, the tasks of one name, or those with a given argument",
     "resume": "end a pause",
-    "purge": "remove the tasks that wait",
+    "purge": "remove waiting tasks",
     "dlq": "look at dead letters, run them again, or discard them",
-    "schedule": "look at recurring tasks, pause, run or remove them",
+    "schedule": "look at recurring tasks; create, pause, run or remove them",
     "doctor": "check the server and the queue, and say what to do",
     "fsck": "check a queue's data against its invariants",
     "completion": "print a script that completes `ardiq` in your shell",
@@ -185,7 +185,7 @@ def open_app(arguments: argparse.Namespace, *, may_be_new: bool = False) -> "Ard
     """
     if not is_url(arguments.app):
         if arguments.prefix is not None:
-            raise Refusal(f"--prefix goes with a URL; {arguments.app} has its own")
+            raise Refusal(f"--prefix is for URLs; {arguments.app} has its own")
         app = load_app(arguments.app, arguments.queue)
     else:
         app = server_app(arguments.app, arguments.queue, arguments.prefix)

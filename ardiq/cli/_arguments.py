@@ -111,15 +111,15 @@ def target_argument(parser: argparse.ArgumentParser) -> None:
 
 def app_argument(parser: argparse.ArgumentParser) -> None:
     """Add what `open_app` understands: where the app or its server is, and which of the queues is meant."""
-    app = "where the app is, such as shop.jobs:app; or the URL of its server"
+    app = "the app, such as shop.jobs:app, or the URL of its server"
     parser.add_argument("app", metavar="MODULE:ATTR|URL", help=app)
-    parser.add_argument("--queue", metavar="NAME", help="the queue (default: the app's own; of a URL: default)")
+    parser.add_argument("--queue", metavar="NAME", help="the queue (default: the app's own; with a URL: default)")
     prefix_argument(parser)
 
 
 def prefix_argument(parser: argparse.ArgumentParser) -> None:
     """Add `--prefix`."""
-    parser.add_argument("--prefix", metavar="NAME", help="with a URL: the first part of its keys (default: ardiq)")
+    parser.add_argument("--prefix", metavar="NAME", help="with a URL: the prefix of its keys (default: ardiq)")
 
 
 def json_argument(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +135,7 @@ def watch_argument(parser: argparse.ArgumentParser) -> None:
         const=2.0,
         type=duration_s,
         metavar="TIME",
-        help="show it anew every so often, until Ctrl-C (default: 2s)",
+        help="refresh this often, until Ctrl-C (default: 2s)",
     )
 
 
@@ -223,7 +223,7 @@ def check_task(app: "Ardiq", arguments: argparse.Namespace, name: str) -> None:
     """
     if not (name in app.tasks or arguments.unknown or "://" in arguments.app):
         meant = did_you_mean(name, app.tasks) or among(app.tasks)
-        raise Refusal(f"{arguments.app} has no task {name!r} (--unknown takes any){meant}")
+        raise Refusal(f"{arguments.app} has no task {name!r} (--unknown allows any){meant}")
 
 
 def check_lane(app: "Ardiq", lane: str | None) -> None:
@@ -254,9 +254,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def among(known: Iterable[str]) -> str:
     """The end of a sentence about a word that is none of those known, and like none: all of them where they are few."""
     names = sorted(known)
-    if len(names) < 2:
-        return f"; there is {names[0] if names else 'none'}"
-    return f"; there are {', '.join(names) if len(names) <= _MOST_LISTED else f'{len(names):,} others'}"
+    if len(names) > _MOST_LISTED:
+        return f"; there are {len(names):,} others"
+    return f"; known: {', '.join(names)}" if names else ""
 
 
 def agreed(question: str, yes: bool) -> bool:
@@ -268,7 +268,7 @@ def agreed(question: str, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise Refusal(f"{question} Nobody can be asked here: say --yes")
+        raise Refusal(f"{question} There is no terminal to ask on: use --yes")
     # Not `input`: what is asked is no part of the output, and an end of file is a no.
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

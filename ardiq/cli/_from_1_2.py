@@ -11,11 +11,11 @@ from ._output import many, print_json, teller
 # What a task that is not moved is told of, by the answer it got.
 _NOT_MOVED = {
     "exists": "not moved, because the queue has a newer task of the same id: removed",
-    "removed": "occurrences of schedules that the code makes anew: removed",
+    "removed": "occurrences of schedules that the code creates again: removed",
     "expired": "had expired, or 1.2 had lost their arguments: removed",
-    "held": "held by a worker of ArdiQ 1.2 that is alive: left to it",
+    "held": "held by a live worker of ArdiQ 1.2: left to it",
     "changed": "changed while they were read: left",
-    "gone": "taken by somebody else meanwhile",
+    "gone": "taken by another process meanwhile",
     "unreadable": "cannot be read: left",
 }
 _STAYS = ("held", "changed", "unreadable")
@@ -72,18 +72,18 @@ def _move(arguments: argparse.Namespace, target: str, queue: str | None, say: An
         say(line)
     after = old.look()
     if after.in_all:
-        say(f"still there: {_summary(after)}; run it again to take what can be had by then")
+        say(f"still there: {_summary(after)}; run it again later to move the rest")
     return facts, int(any(moved[answer] for answer in _STAYS) or bool(after.in_all))
 
 
 def _obstacle(old: Old, found: Found, force: bool) -> str:
     strange = old.strange_lanes(found)
     if strange:
-        return f"no worker of this app takes tasks of {', '.join(strange)}: add it to priorities="
+        return f"no worker of this app serves {', '.join(strange)}: add it to priorities="
     if found.workers and not force:
         return (
             f"{many(len(found.workers), 'worker')} of ArdiQ 1.2 still alive: {', '.join(found.workers)}. Stop them and"
-            " wait a minute, or --force to take what they do not hold"
+            " wait a minute, or use --force to move what they do not hold"
         )
     return ""
 

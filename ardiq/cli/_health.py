@@ -56,7 +56,7 @@ def listen(app: "Ardiq", place: Place) -> _core.Health:
         if error.errno == errno.EADDRINUSE:
             why = "the port is taken, perhaps by another worker"
         elif error.errno == errno.EACCES and place.port < _PRIVILEGED:
-            why = f"ports below {_PRIVILEGED} are for root alone"
+            why = f"ports below {_PRIVILEGED} are reserved for root"
         elif error.errno == errno.EADDRNOTAVAIL:
             why = "this machine does not have that address"
         raise Refusal(f"--health {place}: {why}") from None

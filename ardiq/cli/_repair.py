@@ -13,28 +13,28 @@ _PASSES = 5
 
 MENDED_BY = {
     "ghost_in_dead": "drops the entry",
-    "ghost_in_held": "drops the entry, and makes the task ready again where it is in no lane",
-    "ghost_in_running": "drops the entry, and makes the task ready again where nobody holds it",
+    "ghost_in_held": "drops the entry, and makes the task ready again if it is in no lane",
+    "ghost_in_running": "drops the entry, and makes the task ready again if nobody holds it",
     "ghost_in_schedule_due": "drops the time",
     "ghost_in_scheduled": "drops the entry",
-    "ghost_in_suspects": "drops the entry, and makes the task ready again where it is in no lane",
+    "ghost_in_suspects": "drops the entry, and makes the task ready again if it is in no lane",
     "ghost_in_tombs": "drops the mark",
-    "no_row": "marks the worker as lost: others are given its tasks",
-    "no_such_worker": "removes the key; where tasks are left in it, others are given them",
+    "no_row": "marks the worker as lost: its tasks are given to others",
+    "no_such_worker": "removes the key; tasks left in it are given to others",
     "no_ttl": "gives the key an hour to live",
     "not_in_dead": "lists it among the dead letters again",
-    "not_in_held": "makes it ready again; its pause holds it when a worker meets it",
+    "not_in_held": "makes it ready again; its pause holds it when a worker takes it",
     "not_in_ready": "makes it ready again",
     "not_in_running": "makes it ready again; no try is charged",
     "not_in_scheduled": "schedules it again, for when it was due",
     "not_in_suspects": "lists it among the suspects again",
-    "wrong_load": "counts its tasks anew",
+    "wrong_load": "counts its tasks again",
 }
 """What `ardiq doctor --repair` does about each finding."""
 
 BY_HAND = {
     "ghost_in_ready": "nothing needs to be done: a worker drops the entry when it gets there",
-    "no_such_pause": "end that pause once more with `ardiq resume`: its tasks are ready then",
+    "no_such_pause": "end that pause again with `ardiq resume`: its tasks then become ready",
     "not_in_schedule_due": "put it again with `ardiq schedule put`; one declared in code: restart a worker",
     "unknown_key": "find out who wrote it, then delete or rename it with redis-cli",
     "unknown_state": "look at it with `ardiq task show`; set its field `state` right, or delete the record",

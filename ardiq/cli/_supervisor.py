@@ -96,7 +96,7 @@ class Supervisor:
                 continue
             if time.monotonic() - started > _HEALTHY_AFTER_S:
                 pause = _FIRST_PAUSE_S
-            _log.error("worker %d of %d %s; starting it again in %g s", number, self._count, what, pause)
+            _log.error("worker %d of %d %s; restarting it in %g s", number, self._count, what, pause)
             try:
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()

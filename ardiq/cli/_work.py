@@ -125,10 +125,10 @@ class Work:
         if self._has_ended:
             self._end_at_once("stopped without waiting for what tasks left behind", 0)
         forced = f"worker forced to exit worker_id={self._app.worker_id}"
-        self._end_at_once(f"{forced}: stopped at once; what was running runs again when the lease is over")
+        self._end_at_once(f"{forced}: stopped at once; running tasks run again when the lease is over")
 
     def _stop(self) -> None:
-        told = "worker stopping worker_id=%s, finishing what runs (a further signal stops at once)"
+        told = "worker stopping worker_id=%s, finishing running tasks (another signal stops at once)"
         _log.info(told, self._app.worker_id)
         self._drain()
 
@@ -142,7 +142,7 @@ class Work:
             asyncio.get_running_loop().call_later(self._arguments.drain_timeout, self._hand_back)
 
     def _hand_back(self) -> None:
-        _log.warning("what still runs after %g s is handed back", self._arguments.drain_timeout)
+        _log.warning("tasks still running after %g s are handed back", self._arguments.drain_timeout)
         self._is_over = True
         self._app._on_cancelled = None
         if self._main is not None:
@@ -150,14 +150,14 @@ class Work:
 
     def _cancelled(self) -> None:
         # A task that cancels whatever there is: were it handed back, it would end one worker after another.
-        self._end_at_once("a task cancelled the worker; what was running runs again when the lease is over")
+        self._end_at_once("a task cancelled the worker; running tasks run again when the lease is over")
 
     def _end_in_time(self) -> None:
         """On a thread: end even if the loop is held up or a task ignores that it is cancelled."""
         self._drains.get()
         time.sleep(self._arguments.drain_timeout + STUBBORN_S)
         if not self._has_ended:
-            self._end_at_once("a task holds up the event loop; what was running runs again when the lease is over")
+            self._end_at_once("a task blocks the event loop; running tasks run again when the lease is over")
 
     def _end_after_all(self, code: int) -> None:
         """On a thread: end even if Python waits for what tasks left, such as threads of `asyncio.to_thread`."""
@@ -165,7 +165,7 @@ class Work:
         main = threading.main_thread()
         left = [thread.name for thread in threading.enumerate() if not thread.daemon and thread is not main]
         if not left:
-            self._end_at_once("a task does not let itself be cancelled")
+            self._end_at_once("a task ignores its cancellation")
         if self._lifeline is not None:
             self._lifeline.say_in_order()
         self._end_at_once(f"ended without waiting for threads that tasks left behind: {', '.join(left)}", code)

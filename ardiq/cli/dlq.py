@@ -54,17 +54,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     app_argument(parser)
     which = "the dead letters to show, requeue or discard"
     parser.add_argument("ids", nargs="*", type=word, default=[], metavar="ID", help=which)
-    parser.add_argument("--all", action="store_true", help="requeue or discard all that the filters choose")
+    parser.add_argument("--all", action="store_true", help="requeue or discard all that match the filters")
     parser.add_argument("--task", type=word, metavar="NAME", help="of this task only")
-    parser.add_argument("--error", type=word, metavar="TEXT", help="with this text in their error, whatever its case")
+    parser.add_argument(
+        "--error", type=word, metavar="TEXT", help="with this text in their error, in upper or lower case"
+    )
     parser.add_argument("--since", type=_moment, metavar="TIME", help="that failed at this time or later")
     parser.add_argument("--until", type=_moment, metavar="TIME", help="that failed before this time")
-    parser.add_argument("-n", "--limit", type=positive, default=50, metavar="N", help="list so many (default: 50)")
-    parser.add_argument("--offset", type=int, default=0, metavar="N", help="list without so many of the newest")
-    rate = f"requeue so many a second at most; 0: as fast as it goes (default: {DEFAULT_RATE:g})"
+    parser.add_argument(
+        "-n", "--limit", type=positive, default=50, metavar="N", help="list at most this many (default: 50)"
+    )
+    parser.add_argument("--offset", type=int, default=0, metavar="N", help="skip this many of the newest")
+    rate = f"requeue at most this many a second; 0: no limit (default: {DEFAULT_RATE:g})"
     parser.add_argument("--rate", type=float, default=DEFAULT_RATE, metavar="N", help=rate)
     parser.add_argument("--args", type=_json, metavar="JSON", help="requeue with this array of arguments, or object of")
-    parser.add_argument("--kwargs", type=_json, metavar="JSON", help="keyword arguments, in place of what they had")
+    parser.add_argument("--kwargs", type=_json, metavar="JSON", help="keyword arguments, instead of their own")
     parser.add_argument("-y", "--yes", action="store_true", help="with --all: do not ask")
     json_argument(parser)
 
@@ -80,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     if action == "show" or chosen:
         given = [f"--{name}" for name, value in _filters(arguments).items() if value is not None]
         if given:
-            raise Refusal(f"{given[0]} does not go with ids")
+            raise Refusal(f"{given[0]} cannot be combined with ids")
     if action not in _AGAIN and (arguments.args is not None or arguments.kwargs is not None):
         raise Refusal("--args and --kwargs are for requeue")
     for name in ("offset", "rate"):
@@ -267,7 +271,9 @@ def _moment(text: str) -> datetime | timedelta:
         try:
             return timedelta(milliseconds=duration_ms(text))
         except argparse.ArgumentTypeError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} is no time, such as 2h or 2026-03-01T09:00: {error}") from None
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a time, such as 2h or 2026-03-01T09:00: {error}"
+            ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

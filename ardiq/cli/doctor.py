@@ -2,7 +2,7 @@
 
 Of a cluster, every primary is checked, the one that holds the queue first; with Sentinels, the primary they name.
 
-Exit code 1 when something is wrong. The keys of a large queue are looked at for a third of a second; `--all` looks at
+Exit code 1 when something is wrong. The keys of a large queue are looked at for a third of a second; `--all` checks
 every one, as `ardiq fsck` does. `--repair` does so and mends what is out of place, while workers go on.
 """
 
@@ -32,7 +32,7 @@ _OVERDUE_MS = 10_000
 _NEARLY_FULL = 0.9
 _LOOK_S = 0.3
 _MOST_SHOWN = 20
-_AWAY = "check redis_url and ARDIQ_REDIS_URL, whether the server runs, and who may reach it"
+_AWAY = "check redis_url and ARDIQ_REDIS_URL, and whether the server is running and reachable"
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red", "mended": "cyan"}
 
 
@@ -52,8 +52,8 @@ class Check(NamedTuple):
 def configure(parser: argparse.ArgumentParser) -> None:
     app_argument(parser)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--all", action="store_true", help="look at every key, however long it takes")
-    which.add_argument("--repair", action="store_true", help="likewise, and mend what is out of place")
+    which.add_argument("--all", action="store_true", help="check every key, however long it takes")
+    which.add_argument("--repair", action="store_true", help="check every key, and repair what is out of place")
     json_argument(parser)
 
 
@@ -96,9 +96,7 @@ def examine(app: "Ardiq", look_s: float = _LOOK_S, repair: bool = False, words: 
         yield _clock(int(server_ms - (before + time.time()) * 500))
         yield from _replicas(core, app.durability == "replicated", bool(nodes))
         if missing := no_such_queue(app):
-            remedy = (
-                "start a worker or enqueue a task; or look at queue_name, --queue and --prefix: `ardiq queues` lists"
-            )
+            remedy = "start a worker or enqueue a task; or check queue_name, --queue and --prefix: `ardiq queues` lists"
             yield Check("fail", "queue", missing, f"{remedy} what there is")
             return
         yield from _queue(State(app), words)
@@ -137,7 +135,9 @@ def _server(core: _core.Core, holds_queue: bool = False) -> Iterator[Check]:
 
 def _library(core: _core.Core, primaries: int, away: int) -> Iterator[Check]:
     if away:
-        yield Check("warn", "library", "not looked at while a primary is away", "run `ardiq migrate` when it is back")
+        yield Check(
+            "warn", "library", "not checked while a primary cannot be reached", "run `ardiq migrate` when it is back"
+        )
         return
     try:
         state = core.migrate_status()
@@ -158,14 +158,14 @@ def _replicas(core: _core.Core, wanted: bool, is_cluster: bool) -> Iterator[Chec
     if online:
         yield Check("ok", "replicas", f"{many(online, 'is', 'are')} connected")
     elif wanted and not info:
-        remedy = 'make sure that one is connected: durability="replicated" wants it'
+        remedy = 'make sure that one is connected: durability="replicated" requires it'
         yield Check("warn", "replicas", "INFO is not allowed here", remedy)
     elif wanted:
-        found = 'none is connected, and the app wants durability="replicated": each enqueue will fail'
+        found = 'none is connected, but the app requires durability="replicated": each enqueue will fail'
         remedy = "start a replica, or see in the log of one why it is not connected; `INFO replication` shows them"
         yield Check("fail", "replicas", found, remedy)
     elif info and (is_cluster or "+sentinel://" in core.url):
-        remedy = "start one: nothing takes the place of this primary when it fails"
+        remedy = "start one: nothing replaces this primary if it fails"
         yield Check("warn", "replicas", "none is connected", remedy)
 
 
@@ -173,7 +173,7 @@ def _clock(skew_ms: int) -> Check:
     found = f"{abs(skew_ms)} ms {'ahead of' if skew_ms > 0 else 'behind'} this machine's"
     if abs(skew_ms) <= _MOST_SKEW_MS:
         return Check("ok", "clock", found)
-    remedy = "due times follow the server's clock: a moment given with at= comes that much off; run NTP on both"
+    remedy = "due times follow the server's clock: a moment given with at= is off by that much; run NTP on both"
     return Check("warn", "clock", found, remedy)
 
 
@@ -185,11 +185,11 @@ def _memory(core: _core.Core) -> Iterator[Check]:
         found = "neither CONFIG GET nor INFO is allowed here"
         yield Check("warn", "maxmemory-policy", found, "make sure that it is noeviction")
     elif policy.startswith("allkeys"):
-        found = f"{policy}: {'tasks' if most else 'at a memory limit tasks'} may be thrown away"
-        remedy = "set it to noeviction; workers refuse it, unless allow_eviction=True says that it may be so"
+        found = f"{policy}: {'tasks' if most else 'at a memory limit tasks'} may be evicted"
+        remedy = "set it to noeviction; workers refuse it unless you set allow_eviction=True"
         yield Check("fail", "maxmemory-policy", found, remedy)
     elif policy != "noeviction" and most:
-        remedy = "set it to noeviction: results and logs may be thrown away before their time"
+        remedy = "set it to noeviction: results and logs may be evicted early"
         yield Check("warn", "maxmemory-policy", policy, remedy)
     else:
         yield Check("ok", "maxmemory-policy", policy)
@@ -216,18 +216,18 @@ def _persistence(core: _core.Core) -> Iterator[Check]:
         found = "neither CONFIG GET nor INFO is allowed here"
         yield Check("warn", "persistence", found, "make sure that appendonly is on")
     elif append == "no" and save is None:
-        yield Check("warn", "persistence", "no append-only file", "set appendonly yes: a crash loses what came last")
+        yield Check("warn", "persistence", "no append-only file", "set appendonly yes: a crash loses the latest tasks")
     elif append == "yes":
         yield Check("ok", "persistence", "append-only file")
     elif save:
-        remedy = "set appendonly yes: a crash loses what came after the last"
+        remedy = "set appendonly yes: a crash loses what came after the last one"
         yield Check("warn", "persistence", f"snapshots only (save {save})", remedy)
     else:
         remedy = "a restart of the server loses every task: set appendonly yes"
         yield Check("warn", "persistence", "none", remedy)
     for name in ("aof_last_write_status", "rdb_last_bgsave_status"):
         if written.get(name, "ok") != "ok":
-            remedy = "see the server's log; most often its disk is full or it may not write there"
+            remedy = "see the server's log; usually its disk is full, or it may not write there"
             yield Check("fail", "persistence", f"{name} is {written[name]}", remedy)
 
 
@@ -251,22 +251,22 @@ def _queue(state: State, words: Sequence[str]) -> Iterator[Check]:
             )
     for task in state.unknown_tasks():
         found = f"a worker that does not know it was given it {age(task['seen_ms'])} ago; it waits for one that does"
-        remedy = "start a worker whose code has that task; if there is none, abort what waits or see `ardiq dlq`"
+        remedy = "start a worker whose code has that task; if there is none, abort the waiting tasks or see `ardiq dlq`"
         yield Check("warn", f"task {task['name']}", found, remedy)
     if counts["dead"]:
         yield Check("warn", "dead letters", f"{counts['dead']:,}", "look at them with `ardiq dlq list`")
     if counts["suspects"]:
-        remedy = "see their attempts with `ardiq task show`; abort those that you know to be guilty"
+        remedy = "see their attempts with `ardiq task show`; abort those that kill their worker"
         yield Check("warn", "suspects", f"{many(counts['suspects'], 'task')}, lost with two or more workers", remedy)
     alive = sum(worker["lease_left_ms"] > 0 for worker in workers)
     if alive:
         yield Check("ok", "workers", f"{alive} alive")
     else:
-        yield Check("fail", "workers", "none is alive: nothing of this queue runs", "start one with `ardiq run`")
+        yield Check("fail", "workers", "none is alive: no task of this queue runs", "start one with `ardiq run`")
     for worker in workers:
         if worker["stalled_ms"]:
-            found = f"{worker['id']} (process {worker['pid']}) has not turned for {age(worker['stalled_ms'])}"
-            yield Check("fail", "event loop", found, "its log tells what holds it; `def` tasks run on threads")
+            found = f"{worker['id']} (process {worker['pid']}) has not run for {age(worker['stalled_ms'])}"
+            yield Check("fail", "event loop", found, "its log shows what blocks it; `def` tasks run on threads")
     gone = [worker["held"] for worker in workers if not worker["lease_left_ms"]]
     if gone:
         found = f"{many(len(gone), 'lease')} ran out; {many(sum(gone), 'task lies', 'tasks lie')} with them"
@@ -280,10 +280,10 @@ def _paused(pause: Pause, queue: Sequence[str]) -> Check:
         words += ["--arg", f"{pause.argument}={json.dumps(pause.value, ensure_ascii=False)}"]
     about = "queue" if not words else f"tasks of {pause.id}"
     if pause.resuming:
-        found, remedy = "the pause was ended, and what it held is not all back", "to finish that"
+        found, remedy = "the pause was ended, but not all tasks it held are back", "to finish that"
     else:
         held = f"; {many(pause.held, 'task is', 'tasks are')} held" if pause.held else ""
-        found, remedy = f"paused since {moment(pause.paused_at)}: none of it starts{held}", "to let it go on"
+        found, remedy = f"paused since {moment(pause.paused_at)}: none of its tasks start{held}", "to end the pause"
     return Check("warn", about, found, f"{remedy}: `{shlex.join(['ardiq', 'resume', 'MODULE:ATTR', *queue, *words])}`")
 
 
@@ -300,10 +300,10 @@ def _keys(core: _core.Core, look_s: float) -> Iterator[Check]:
             level = "warn" if row.kind in ("ghost_in_ready", "unknown_key") else "fail"
             yield Check(level, "keys", describe(row), _repair.BY_HAND[row.kind])
     if check.complete:
-        yield Check("ok", "keys", f"{many(check.seen, 'entry', 'entries')} looked at")
+        yield Check("ok", "keys", f"{many(check.seen, 'entry', 'entries')} checked")
     else:
-        found = f"only {many(check.seen, 'entry', 'entries')} looked at in {look_s:g} s"
-        yield Check("ok", "keys", f"{found}; `--all` looks at every one")
+        found = f"only {many(check.seen, 'entry', 'entries')} checked in {look_s:g} s"
+        yield Check("ok", "keys", f"{found}; `--all` checks every one")
 
 
 def _mended(core: _core.Core, result_ttl_ms: int) -> Iterator[Check]:
@@ -314,9 +314,9 @@ def _mended(core: _core.Core, result_ttl_ms: int) -> Iterator[Check]:
             yield Check("mended", "keys", describe(row))
         elif answer == "by_hand":
             level = "warn" if row.kind in ("ghost_in_ready", "unknown_key") else "fail"
-            remedy = _repair.BY_HAND.get(row.kind, "a key of the wrong type is in its way: `ardiq fsck` names it")
+            remedy = _repair.BY_HAND.get(row.kind, "a key of the wrong type is in the way: `ardiq fsck` names it")
             yield Check(level, "keys", describe(row), remedy)
-    yield Check("ok", "keys", f"{count:,} mended" if count else "nothing to mend")
+    yield Check("ok", "keys", f"{count:,} mended" if count else "nothing to repair")
 
 
 def _setting(core: _core.Core, name: str) -> str | None:

@@ -37,15 +37,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kwargs", default="{}", metavar="JSON", help="keyword arguments, such as '{\"size\": 3}'")
     parser.add_argument("--priority", metavar="LANE", help="its lane (default: the task's)")
     may_be_none = partial(duration_ms, least=0)
-    parser.add_argument("--delay", type=may_be_none, default=0, metavar="TIME", help="start it so much later: 90, 5m")
-    parser.add_argument("--id", type=word, metavar="ID", help="an id of your own: none is added while it waits or runs")
+    parser.add_argument(
+        "--delay", type=may_be_none, default=0, metavar="TIME", help="start it after this delay: 90, 5m"
+    )
+    parser.add_argument(
+        "--id", type=word, metavar="ID", help="your own id: while a task with it waits or runs, none is added"
+    )
     parser.add_argument(
         "--wait",
         type=may_be_none,
         nargs="?",
         const=LONGEST_MS,
         metavar="TIME",
-        help="wait for its outcome, so long at most; exit code 3: none",
+        help="wait for its outcome, at most this long; exit code 3: it took longer",
     )
     unknown_argument(parser)
     json_argument(parser)
@@ -77,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{job.id} goes on", file=sys.stderr)
         raise
     except BrokerError as error:
-        raise BrokerError(f"{job.id} is enqueued, but cannot be waited for: {error}") from None
+        raise BrokerError(f"{job.id} is enqueued, but waiting for it failed: {error}") from None
     _tell(app, job.id, result, arguments)
     return _TIME_RAN_OUT if result is None else 0 if result.success else 1
 

@@ -41,18 +41,18 @@ FINDINGS = {
     "no_row": "a worker without its row",
     "no_such_pause": "tasks held by a pause that is gone; resume it",
     "no_such_worker": "belongs to a worker that does not exist",
-    "no_ttl": "would stay for ever: it has no time to live",
+    "no_ttl": "would stay forever: it has no time to live",
     "not_in_dead": "failed, but not among the dead letters",
     "not_in_held": "held, but not by the pause it names",
     "not_in_ready": "queued, but in no ready list",
     "not_in_running": "running, but held by no worker",
-    "not_in_schedule_due": "a schedule that never falls due: it lacks its next time",
+    "not_in_schedule_due": "a schedule that never falls due: it has no next time",
     "not_in_scheduled": "scheduled, but not in the schedule",
     "not_in_suspects": "lost with its worker more than once, but not among the suspects",
     "unknown_key": "a key that Ardiq does not know",
     "unknown_state": "a state that Ardiq does not know",
     "unseen_pauses": "workers do not know of them; pause one of them again",
-    "wrong_load": "it counts as holding another number of tasks than it holds",
+    "wrong_load": "the number of tasks it holds is recorded wrongly",
     "wrong_type": "a key of the wrong type: something else wrote it",
 }
 
@@ -70,7 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--queue",
         metavar="NAME",
-        help="check this queue (default: the app's, or all of the URL, whatever their prefix)",
+        help="check this queue (default: the app's, or with a URL all queues of any prefix)",
     )
     prefix_argument(parser)
     json_argument(parser)
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise errors.ArdiqError(f"there is no queue {name!r} on this server{meant}")
         seen[name] = check.seen
         if not arguments.json:
-            print(f"{name}: {many(check.seen, 'entry', 'entries')} looked at in {time.monotonic() - started:.1f} s")
+            print(f"{name}: {many(check.seen, 'entry', 'entries')} checked in {time.monotonic() - started:.1f} s")
     if arguments.json:
         print_json({"findings": found, "looked_at": seen})
     else:
@@ -210,7 +210,7 @@ def _queues(target: str, queue: str | None, prefix: str | None) -> Iterator[tupl
     """Name, connection and registry of each queue to check."""
     if not is_url(target):
         if prefix is not None:
-            raise Refusal(f"--prefix goes with a URL; {target} has its own")
+            raise Refusal(f"--prefix is for URLs; {target} has its own")
         app = load_app(target)
         name = queue or app.queue_name
         yield name, open_core(app.redis_url, name, app.prefix), f"{app.prefix}:queues"
@@ -233,7 +233,7 @@ def _queues_at(url: str, queue: str | None, prefix: str | None) -> list[tuple[st
         except errors.ArdiqError as error:
             if errors.is_away(error):
                 raise
-            print(f"other prefixes than {first} are not looked for, see --prefix: {error}", file=sys.stderr)
+            print(f"other prefixes than {first} are not searched, see --prefix: {error}", file=sys.stderr)
     return sorted(known, key=lambda found: (found[0] != first, found))
 
 

@@ -30,14 +30,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "\n       ardiq migrate --from-1.2 MODULE:ATTR [--queue NAME]… [--check | --dry-run] [--force] [--json]"
         "\n       ardiq migrate --acl [URL|MODULE:ATTR] [--queue NAME]…"
     )
-    what = "what to look at, and of which server or app (default: load what is missing)"
+    what = "what to show, and the server or app (default: load what is missing)"
     parser.add_argument(
         "words", nargs="*", choices=Suggestions(("status", "show")), metavar="status|show|URL|MODULE:ATTR", help=what
     )
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--check", action="store_true", help="change nothing; exit code 1 when something is pending")
     way.add_argument("--dry-run", action="store_true", help="change nothing; show the plan")
-    way.add_argument("--to", type=int, metavar="N", help="go to this version of the library, back too")
+    way.add_argument("--to", type=int, metavar="N", help="migrate to this version of the library, forward or back")
     way.add_argument("--prune", action="store_true", help="drop older libraries that no live worker uses")
     way.add_argument(
         "--acl", action="store_true", help="print users for producers, workers and operators; change nothing"
@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="--acl: only this queue; --from-1.2: this one instead of the app's own; may be given again",
+        help="--acl: only this queue; --from-1.2: this one instead of the app's own; may be repeated",
     )
     parser.add_argument(
         "--from-1.2", dest="from_1_2", action="store_true", help="move tasks and results that ArdiQ 1.2 left in Redis"
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     app = None if is_url(target) else load_app(target)
     if app is not None and arguments.prefix is not None:
-        raise Refusal(f"--prefix goes with a URL; {target} has its own")
+        raise Refusal(f"--prefix is for URLs; {target} has its own")
     prefix = app.prefix if app else arguments.prefix or "ardiq"
     core = open_core(app.redis_url if app else target, prefix=prefix)
     if arguments.acl:
@@ -118,13 +118,15 @@ def _understand(arguments: argparse.Namespace) -> tuple[str, str]:
         ways = ("check", "dry_run", "prune", "acl", "from_1_2", "force", *(("json",) if action == "show" else ()))
         given = [name for name in ways if getattr(arguments, name)] + (["to"] if arguments.to is not None else [])
         if given:
-            raise Refusal(f"--{given[0].replace('from_1_2', 'from-1.2').replace('_', '-')} does not go with {action}")
+            raise Refusal(
+                f"--{given[0].replace('from_1_2', 'from-1.2').replace('_', '-')} cannot be combined with {action}"
+            )
     if arguments.acl and arguments.force:
-        raise Refusal("--force does not go with --acl: it changes nothing")
+        raise Refusal("--force cannot be combined with --acl: it changes nothing")
     if arguments.from_1_2:
         _understand_from_1_2(arguments, rest)
     elif arguments.queue and not arguments.acl:
-        raise Refusal("--queue goes with --acl or --from-1.2: a library is for all queues")
+        raise Refusal("--queue is for --acl and --from-1.2: a library serves all queues")
     for name in arguments.queue:
         with refusing("--queue"):
             _options.key_part("queue name", name)
@@ -141,9 +143,9 @@ def _understand(arguments: argparse.Namespace) -> tuple[str, str]:
 def _understand_from_1_2(arguments: argparse.Namespace, rest: list[str]) -> None:
     for name in ("prune", "acl"):
         if getattr(arguments, name):
-            raise Refusal(f"--{name} does not go with --from-1.2")
+            raise Refusal(f"--{name} cannot be combined with --from-1.2")
     if arguments.to is not None:
-        raise Refusal("--to does not go with --from-1.2")
+        raise Refusal("--to cannot be combined with --from-1.2")
     if len(rest) != 1 or is_url(rest[0]):
         raise Refusal("--from-1.2 needs the app, as MODULE:ATTR: it knows the lanes, and how to read arguments")
 
@@ -157,8 +159,8 @@ def _plan(status: dict[str, Any]) -> list[str]:
 def _print_status(status: dict[str, Any]) -> None:
     print(f"server: {status['server']}")
     if not status["functions"]:
-        print(f"without functions, scripts instead: {status['no_functions']}")
-    print(f"maxmemory-policy: {status['maxmemory_policy'] or 'not to be seen'}")
+        print(f"no functions, using scripts: {status['no_functions']}")
+    print(f"maxmemory-policy: {status['maxmemory_policy'] or 'unknown'}")
     for library in status["installed"]:
         by = f", loaded {moment(library['loaded_at'])} by Ardiq {library['package']}" if library["loaded_at"] else ""
         print(f"ardiq_v{library['version']}: {library['state']}, SHA1 {library['sha1']}{by}")

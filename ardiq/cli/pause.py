@@ -44,8 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.task is not None:
         check_task(app, arguments, arguments.task)
     if is_url(arguments.app) and argument and not arguments.unknown and isinstance(next(iter(argument)), str):
-        why = "at which position that argument is passed is known to the app's code"
-        raise Refusal(f"{why}: give MODULE:ATTR, or --unknown to find it as a keyword argument alone")
+        why = "only the app's code knows at which position that argument is passed"
+        raise Refusal(f"{why}: give MODULE:ATTR, or --unknown to match it only as a keyword argument")
     with refusing():
         asyncio.run(app.pause(arguments.task, argument=argument))
     if arguments.json:
@@ -69,7 +69,7 @@ def read_argument(text: str | None) -> dict[Any, Any] | None:
     try:
         return {int(name) if name.isdecimal() else name: json.loads(value)}
     except ValueError:
-        raise Refusal(f"{value!r} is not JSON; a text needs its quotes: --arg '{name}={json.dumps(value)}'") from None
+        raise Refusal(f"{value!r} is not JSON; quote a text: --arg '{name}={json.dumps(value)}'") from None
 
 
 def told(queue: str, task: str | None, argument: dict[Any, Any] | None, changed: bool) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     if is_url(arguments.target):
         app = server_app(arguments.target, None, arguments.prefix)
     elif arguments.prefix is not None:
-        raise Refusal(f"--prefix goes with a URL; {arguments.target} has its own")
+        raise Refusal(f"--prefix is for URLs; {arguments.target} has its own")
     else:
         app = load_app(arguments.target)
     queues = [_read(app, name) for name in sorted(queues_of(app._broker.core, app._broker._registry))]

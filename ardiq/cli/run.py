@@ -43,18 +43,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     def duration(name: str, help: str, least: int = 1) -> None:
         option(name, type=partial(duration_s, least=least), metavar="TIME", help=help)
 
-    where = "where the app is, such as shop.jobs:app [ARDIQ_APP]"
+    where = "the app, such as shop.jobs:app [ARDIQ_APP]"
     parser.add_argument("app", metavar="MODULE:ATTR", nargs="?", help=where)
-    flag("-b", "--burst", help="end when nothing is ready to run")
+    flag("-b", "--burst", help="exit when nothing is ready to run")
     number("-w", "--workers", help="number of worker processes (default: 1)")
-    number("--concurrency", help="tasks that each runs at once (default: as the app says)")
+    number("--concurrency", help="tasks that each runs at once (default: the app's)")
     option(
         "--import",
         type=_pattern,
         action="append",
         dest="imports",
         metavar="MODULE",
-        help="import this module, too, for the tasks in it, or all that fit, such as 'proj.*.tasks'; may be repeated",
+        help="also import this module for its tasks, or all that match, such as 'proj.*.tasks'; may be repeated",
     )
     option(
         "--queue",
@@ -62,21 +62,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         dest="queues",
         metavar="NAME[=SHARE]",
-        help="work for this queue instead of the app's own; repeated: for several, which share the slots",
+        help="serve this queue instead of the app's own; repeat it for several, which share the slots",
     )
-    flag("-v", "--verbose", help="log every step of Ardiq; other loggers are as without it")
+    flag("-v", "--verbose", help="log every step of Ardiq; other loggers are unchanged")
     flag("-q", "--quiet", help="log warnings and errors only")
-    option("--log-level", choices=tuple(_LEVELS), help="what is logged: this and what is worse (default: info)")
+    option("--log-level", choices=tuple(_LEVELS), help="log this level and above (default: info)")
     option("--log-format", choices=("text", "json"), help="lines for people or JSON objects (default: text)")
     option(
         "--log-config",
         metavar="FILE",
-        help="configure logging by this file: a dictConfig in JSON or TOML, or an INI for fileConfig",
+        help="configure logging with this file: a dictConfig in JSON or TOML, or an INI for fileConfig",
     )
     flag("--allow-eviction", help="accept a server that may evict tasks when its memory is full")
     duration(
         "--give-up-after",
-        help="end when the server has been away for so long (default: 30s with --burst, else never)",
+        help="exit when the server cannot be reached for this long (default: 30s with --burst, else never)",
     )
     duration(
         "--drain-timeout",
@@ -85,13 +85,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     number("--max-tasks", help="end a worker after about N attempts")
     duration("--max-age", help="end a worker after this time")
-    number("--max-memory-mb", help="end a worker that holds more MiB than this, with its child processes")
-    duration("--replace-stalled", help="end a worker whose event loop has not turned for this time")
+    number("--max-memory-mb", help="end a worker that uses more MiB than this, including its child processes")
+    duration("--replace-stalled", help="end a worker whose event loop has not run for this time")
     option(
         "--health",
         type=read_place,
         metavar="HOST:PORT",
-        help="answer /live, /ready and /metrics there; with --workers, each has a port of its own: PORT, PORT+1 …",
+        help="serve /live, /ready and /metrics there; with --workers, each has its own port: PORT, PORT+1 …",
     )
     add_variables(parser)
     parser.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     with refusing("--log-config"):
         is_ours = _logging.set_up(_logging_of(arguments))
     if arguments.log_format is not None and not is_ours and lifeline is None:
-        _log.warning("--log-format is of no effect: the program configures logging itself")
+        _log.warning("--log-format has no effect: the program configures logging itself")
     if arguments.concurrency is not None:
         for each in queues_of(app):
             each._concurrency = arguments.concurrency
@@ -116,8 +116,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_ports(arguments.health, workers)
     if not app.tasks and not app._lifespans:  # which may register some
         raise Refusal(
-            f"{arguments.app} has no tasks, so this worker would run none. Tasks in other modules are found when these "
-            "are imported: --import proj.mail, or Ardiq(imports=['proj.mail'])"
+            f"{arguments.app} has no tasks, so this worker would run none. If they are in other modules, import "
+            "these: --import proj.mail, or Ardiq(imports=['proj.mail'])"
         )
     if workers == 1:
         return asyncio.run(Work(app, arguments, lifeline).run())

@@ -1,11 +1,11 @@
 """Look at the recurring tasks of an app's queue, or change them.
 
-ardiq schedule list MODULE:ATTR              what recurs, the next to fall due first
+ardiq schedule list MODULE:ATTR              list schedules, the next one due first
 ardiq schedule show MODULE:ATTR NAME         one, with the outcome of its last run
-ardiq schedule put MODULE:ATTR NAME TASK …   make one, or change the one of that name
-ardiq schedule pause MODULE:ATTR NAME        let its occurrences pass by
+ardiq schedule put MODULE:ATTR NAME TASK …   create one, or change the one with that name
+ardiq schedule pause MODULE:ATTR NAME        skip its occurrences until it is resumed
 ardiq schedule resume MODULE:ATTR NAME       let it go on
-ardiq schedule run MODULE:ATTR NAME          enqueue its task now, besides its times
+ardiq schedule run MODULE:ATTR NAME          enqueue its task now, in addition to its times
 ardiq schedule remove MODULE:ATTR NAME       remove it; one declared in code returns with the next worker
 """
 
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from ..app import Ardiq
 
 _ACTIONS = {
-    "list": "what recurs, the next to fall due first",
+    "list": "list schedules, the next one due first",
     "show": "one of them, with the outcome of its last run",
-    "put": "make one, or change the one of that name",
-    "pause": "let its occurrences pass by",
-    "resume": "let it go on",
-    "run": "enqueue its task now, besides its times",
+    "put": "create one, or change the one with that name",
+    "pause": "skip its occurrences until it is resumed",
+    "resume": "end its pause",
+    "run": "enqueue its task now, in addition to its times",
     "remove": "remove it; one declared in code returns with the next worker",
 }
 
@@ -77,11 +77,13 @@ def _configure_put(parser: argparse.ArgumentParser) -> None:
         type=partial(duration_ms, least=0),
         default=0,
         metavar="TIME",
-        help="start up to so much after its time",
+        help="start up to this much after its time",
     )
-    parser.add_argument("--coalesce", action="store_true", help="pass over one while the last still waits to run")
+    parser.add_argument("--coalesce", action="store_true", help="skip one while the previous one still waits to run")
     unknown_argument(parser)
-    parser.add_argument("--missed", choices=MISSED, default="skip", help="what nobody fired in time (default: skip)")
+    parser.add_argument(
+        "--missed", choices=MISSED, default="skip", help="what to do about missed occurrences (default: skip)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

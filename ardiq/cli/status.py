@@ -140,7 +140,11 @@ def running_table(tasks: list[dict[str, Any]]) -> Table:
 
 def _pause(pause: dict[str, Any]) -> list[str]:
     name = "the whole queue" if pause["id"] == "*()" else pause["id"]
-    return [name, f"{pause['held']:,}", "ended, on the way back" if pause["resuming"] else moment(pause["paused_at"])]
+    return [
+        name,
+        f"{pause['held']:,}",
+        "ended, tasks are returning" if pause["resuming"] else moment(pause["paused_at"]),
+    ]
 
 
 def _lane(lane: dict[str, Any]) -> list[str]:

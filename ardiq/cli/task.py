@@ -31,8 +31,8 @@ _NUMBERS = (*_TIMES, "tries", "lost")
 def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     for name, aliases, action, what in (
-        ("show", (), _show, "its record, where it lies, its attempts, what it raised and what it logged"),
-        ("abort", (), _abort, "stop it: at once where it waits, at its next await where it runs"),
+        ("show", (), _show, "its record, place, attempts, error and log"),
+        ("abort", (), _abort, "abort it: at once if it waits, at its next await if it runs"),
         ("requeue", ("retry",), _requeue, "run a dead letter again: same id and arguments, new retries"),
     ):
         chosen = actions.add_parser(name, aliases=aliases, help=what, description=f"{what[0].upper()}{what[1:]}.")
@@ -64,7 +64,7 @@ def _abort(app: "Ardiq", task_id: str, as_json: bool) -> int:
     else:
         said = {
             "aborted": "aborted",
-            "requested": "it runs; its worker was asked to stop it",
+            "requested": "it is running; its worker was asked to abort it",
             "finished": "it has ended already",
             "not_found": "there is no such task",
         }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..app import Ardiq
 
 _ORDERS = {
-    "time": ("run_ms", "most time in all"),
+    "time": ("run_ms", "most total time"),
     "runs": ("runs", "most often"),
     "slow": ("mean_ms", "slowest"),
     "failed": ("failed", "most failures"),
@@ -28,10 +28,14 @@ _ORDERS = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     app_argument(parser)
-    parser.add_argument("--once", action="store_true", help="show it once; as it is where the output is no terminal")
-    parser.add_argument("--every", type=duration_s, default=2.0, metavar="TIME", help="redraw so often (default: 2s)")
+    parser.add_argument("--once", action="store_true", help="show it once, as when the output is not a terminal")
+    parser.add_argument(
+        "--every", type=duration_s, default=2.0, metavar="TIME", help="refresh this often (default: 2s)"
+    )
     parser.add_argument("--sort", choices=_ORDERS, default="time", help="order of the tasks (default: time)")
-    parser.add_argument("-n", "--limit", type=positive, default=20, metavar="N", help="so many of each (default: 20)")
+    parser.add_argument(
+        "-n", "--limit", type=positive, default=20, metavar="N", help="show this many of each (default: 20)"
+    )
     json_argument(parser)
 
 

@@ -51,7 +51,7 @@ async def inline(app: "Ardiq", *, clock: Clock | None = None) -> AsyncIterator["
     """
     root = app._root
     if root._running:
-        raise RuntimeError("this app runs already: inline(app) takes the place of its worker")
+        raise RuntimeError("this app is already running: inline(app) takes the place of its worker")
     brokers, others = [(each, each._broker) for each in queues_of(root)], root._others
     root._running = True
     try:

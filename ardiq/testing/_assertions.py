@@ -70,7 +70,7 @@ def assert_enqueued(task: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> Ta
     if fits:
         return fits[-1]
     there = "".join(f"\n  {_call(task.name, info.args, info.kwargs)}, {info.status}" for info, _ in found[-_LISTED:])
-    there = f"; of that task there are{there}" if found else f"; no {task.name!r} was"
+    there = f"; of that task, these were:{there}" if found else f", nor was any other {task.name!r}"
     raise AssertionError(f"{_call(task.name, args, kwargs)} was not enqueued{there}")
 
 

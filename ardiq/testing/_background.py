@@ -136,7 +136,7 @@ def worker(app: "Ardiq", *, schedules: bool = False) -> Iterator[BackgroundWorke
     """
     root = app._root
     if root._running:
-        raise RuntimeError("this app runs already")
+        raise RuntimeError("this app is already running")
     burst, root._burst, root._fires_schedules = root._burst, False, schedules
     running = BackgroundWorker(app)
     try:

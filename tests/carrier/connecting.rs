@@ -111,9 +111,9 @@ async fn a_dedicated_connection_waits_as_long_as_the_command() {
 async fn a_wrong_password_is_told_at_once() {
     let server = Server::start_with(&["--requirepass", "right"]);
     for (url, told) in [
-        (server.url(), "wants a password"),
-        (format!("redis://:wrong@127.0.0.1:{}", server.port), "does not accept the user or password"),
-        (format!("redis://nobody:right@127.0.0.1:{}", server.port), "does not accept the user or password"),
+        (server.url(), "requires a password"),
+        (format!("redis://:wrong@127.0.0.1:{}", server.port), "rejects the user or password"),
+        (format!("redis://nobody:right@127.0.0.1:{}", server.port), "rejects the user or password"),
     ] {
         let start = Instant::now();
         let error = try_command(&link(&url), &["PING"]).await.unwrap_err();

@@ -160,7 +160,7 @@ async def test_none_can_do_more(url: Callable[..., str], make_app: Callable[...,
         ("resetkeys ~elsewhere:*", r"`join` on ardiq:\{mine\}:\*, as user .ardiq-worker.*ardiq migrate --acl"),
         ("resetkeys ~ardiq:{mine}: ~ardiq:schema", r"`join` on .*as user .ardiq-worker.*ardiq migrate --acl"),
         ("-zadd", r"`join` on .*as user .ardiq-worker.*ardiq migrate --acl"),
-        ("resetpass >another", "does not accept the user or password"),
+        ("resetpass >another", "rejects the user or password"),
     ],
 )
 async def test_a_worker_that_lacks_a_right_ends_at_its_start(
@@ -290,6 +290,6 @@ async def test_a_user_confined_to_a_queue_can_work_there(
 def test_what_makes_no_sense_is_refused(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([server.url, "--queue", "x"], [server.url, "--acl", "--force"], ["status", server.url, "--acl"]):
         assert main(["migrate", *words]) == 2
-    assert "--queue goes with --acl" in capsys.readouterr().err
+    assert "--queue is for --acl" in capsys.readouterr().err
     assert main(["migrate", server.url, "--acl", "--queue", "a{b"]) == 2
     assert "--queue: queue name 'a{b' must not contain braces" in capsys.readouterr().err

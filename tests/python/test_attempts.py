@@ -272,7 +272,7 @@ async def test_an_unknown_task_is_left_for_a_worker_that_knows_it(
     for command in ("status", "doctor"):
         await asyncio.to_thread(main, [command, old.redis_url, "--queue", old.queue_name])
         assert re.search(r"waiting for a worker that knows them: added|task added", capsys.readouterr().out)
-    assert caplog.text.count("leaves it to one that has") == 1, "said once of each name"
+    assert caplog.text.count("leaves it for one that does") == 1, "said once of each name"
     async with working(new):
         results = [await result_of(job) for job in jobs]
     assert [(result.value, result.tries) for result in results] == [(1, 1), (2, 1)]
@@ -344,6 +344,6 @@ async def test_a_worker_without_tasks_says_so_and_runs_what_is_added_later(
 ) -> None:
     job = await app.send("work", 1)
     async with working(app):
-        await eventually(lambda: "this worker knows no task, so it can run none" in caplog.text)
+        await eventually(lambda: "this worker has no tasks, so it runs none" in caplog.text)
         number_of(app)
         assert (await result_of(job)).success

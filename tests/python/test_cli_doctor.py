@@ -118,7 +118,7 @@ def test_doctor_repairs(core: _core.Core, module: str, capsys: pytest.CaptureFix
     told = json.loads(capsys.readouterr().out)
     assert sorted(row["status"] for row in told["checks"] if row["name"] == "keys") == ["mended", "ok", "warn"]
     assert main(["doctor", module, "--all"]) == 0
-    assert "entries looked at" in capsys.readouterr().out
+    assert "entries checked" in capsys.readouterr().out
 
 
 def test_a_look_that_is_cut_short_says_so(core: _core.Core) -> None:  # noqa: F811
@@ -189,7 +189,7 @@ def test_every_primary_of_a_cluster_is_looked_at(doctor: Doctor) -> None:
         problems = {(finding["name"], finding["at"]) for finding in findings if finding["status"] == "fail"}
         assert problems == {("maxmemory-policy", evicting.name), ("server", gone.name)}
         assert f"fail    server at {gone.name}: cannot reach" in text
-        assert "ok      keys: 6 entries looked at" in text
+        assert "ok      keys: 6 entries checked" in text
 
         mine.kill()
         code, text, findings = doctor(servers.url)

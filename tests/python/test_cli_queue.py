@@ -271,8 +271,8 @@ def test_doctor_tells_of_pauses(app: Ardiq, ardiq: Run) -> None:
     join(app)
     code, text = ardiq("doctor")
     assert code == 0
-    assert re.search("warn    queue: paused since 2.*: none of it starts\n +.*`ardiq resume MODULE:ATTR`", text)
-    found = re.search("warn    tasks of broken\\(.*\\): paused since 2.*: none of it starts\n +.*: `(.*)`", text)
+    assert re.search("warn    queue: paused since 2.*: none of its tasks start\n +.*`ardiq resume MODULE:ATTR`", text)
+    found = re.search("warn    tasks of broken\\(.*\\): paused since 2.*: none of its tasks start\n +.*: `(.*)`", text)
     assert found
     _, command, _, *words = shlex.split(found[1])
     assert ardiq(command, *words) == (0, "resumed task 'broken' with number=\"it's\"\n")
@@ -333,6 +333,6 @@ def test_schedules(app: Ardiq, ardiq: Run) -> None:
     assert code == 0
     assert asyncio.run(app.status(text.split()[1])) == "queued"
     assert ardiq("schedule", "remove", "often") == (0, "often: removed\n")
-    assert ardiq("schedule", "remove", "often") == (1, "there is no schedule 'often'; there is nightly\n")
+    assert ardiq("schedule", "remove", "often") == (1, "there is no schedule 'often'; known: nightly\n")
     for words in (("pause",), ("list", "often")):
         assert ardiq("schedule", *words)[0] == 2

@@ -156,7 +156,7 @@ def test_a_crashed_worker_is_started_again_and_the_signal_named(project: Project
     code, errors = stop(process)
     assert code == 0, errors
     # Where the control group counts what the kernel kills for want of memory, it was not that.
-    assert re.search("killed by SIGKILL(, perhaps out of memory)?; starting it again in 1 s", errors)
+    assert re.search("killed by SIGKILL(, perhaps out of memory)?; restarting it in 1 s", errors)
     assert set(project.workers()) <= {first}, errors
 
 
@@ -186,7 +186,7 @@ def test_a_task_that_exits_has_crashed_its_worker_whatever_the_code(project: Pro
     eventually(lambda: len(set(project.workers()) - first) == 1)
     code, errors = stop(process)
     assert code == 0, errors
-    assert f"ended: exit code {number}; starting it again in 1 s" in errors
+    assert f"ended: exit code {number}; restarting it in 1 s" in errors
 
 
 def test_workers_end_when_the_process_that_keeps_them_is_killed(project: Project) -> None:
@@ -238,7 +238,7 @@ def test_what_does_not_end_within_the_drain_timeout_is_handed_back(project: Proj
     [pid] = project.pids()
     code, errors = stop(process)
     assert code == 0, errors
-    assert "what still runs after 0.3 s is handed back" in errors
+    assert "tasks still running after 0.3 s are handed back" in errors
     assert project.queued() == [("queued", "0")]  # no attempt was charged
     assert project.workers() == []
     assert not Path(f"/proc/{pid}").exists()
@@ -265,7 +265,7 @@ def test_threads_that_tasks_left_behind_do_not_hold_up_the_end(project: Project)
     time.sleep(1)
     code, errors = stop(kept)
     assert code == 0
-    assert "starting it again" not in errors, "each ended in order"
+    assert "restarting it" not in errors, "each ended in order"
 
 
 def test_nothing_holds_up_the_stop(project: Project) -> None:
@@ -279,7 +279,7 @@ def test_nothing_holds_up_the_stop(project: Project) -> None:
     ends = [process.communicate(timeout=30)[1] for process in processes]
     assert [process.returncode for process in processes] == [1, 1, 1], ends
     for says, errors in zip(
-        ["does not let itself be cancelled", "holds up the event loop", "does not stop: killed"], ends, strict=True
+        ["ignores its cancellation", "blocks the event loop", "does not stop: killed"], ends, strict=True
     ):
         assert says in errors
     assert len(project.queued()) == 3
@@ -315,7 +315,7 @@ def test_a_worker_that_goes_on_crashing_is_started_less_and_less_often(project: 
     eventually(lambda: len(project.notes()) >= 6, 20)
     code, errors = stop(process)
     assert code == 1
-    pauses = re.findall("ended: killed by SIGABRT; starting it again in (.*) s", errors)
+    pauses = re.findall("ended: killed by SIGABRT; restarting it in (.*) s", errors)
     assert sorted(pauses)[:4] == ["1", "1", "2", "2"]
 
 
@@ -362,7 +362,7 @@ def test_a_worker_that_reached_a_limit_is_replaced_at_once(project: Project) -> 
     code, errors = stop(process)
     assert code == 0, errors
     assert "has reached a limit; starting a new one" in errors
-    assert "starting it again in" not in errors
+    assert "restarting it in" not in errors
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ async def test_what_runs_is_shown_and_aborted(app: Ardiq, cli: Cli) -> None:
         assert [(task["id"], task["name"]) for task in top["running"]] == [(job.id, "long")]
         status = (await asyncio.to_thread(cli.json, "status", MODULE))[1]
         assert status["running"][0]["worker"] == status["workers"][0]["id"]
-        assert "stop it" in (await asyncio.to_thread(cli, "task", "abort", MODULE, job.id))[1]
+        assert "abort it" in (await asyncio.to_thread(cli, "task", "abort", MODULE, job.id))[1]
         result = await job.result(timeout=SOON_S)
         assert result is not None
         assert result.aborted
@@ -170,11 +170,11 @@ def test_waiting_too_long(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("ad",), "no task 'ad' (--unknown takes any); did you mean 'add'?"),
+        (("ad",), "no task 'ad' (--unknown allows any); did you mean 'add'?"),
         (("add", "--args", "[1"), "--args is not JSON"),
         (("add", "--args", '{"a": 1}'), "must be a JSON array"),
         (("add", "--kwargs", "[1]"), "must be a JSON object"),
-        (("add", "--priority", "none"), "there are default, low"),
+        (("add", "--priority", "none"), "known: default, low"),
         (("add", "--delay", "soon"), "not a duration"),
     ],
 )
@@ -198,7 +198,7 @@ def test_a_schedule_is_put_changed_and_shown(cli: Cli) -> None:
     assert code == 2
     assert len(text.splitlines()) == 1
     assert cli.json("schedule", "remove", MODULE, "s") == (0, {"name": "s", "changed": True})
-    assert cli("schedule", "show", MODULE, "s") == (1, "there is no schedule 's'; there is none\n")
+    assert cli("schedule", "show", MODULE, "s") == (1, "there is no schedule 's'\n")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -90,8 +90,8 @@ def test_a_password_that_ends_too_early_is_refused(url: str, ardiq: Run) -> None
         ("migrate embedded://x", "expected 'embedded://' or 'embedded:///absolute/path'"),
         ("migrate --to 9", "knows versions 1 to"),
         ("migrate --to 0", "knows versions 1 to"),
-        ("migrate status --prune", "--prune does not go with status"),
-        ("migrate show --json", "--json does not go with show"),
+        ("migrate status --prune", "--prune cannot be combined with status"),
+        ("migrate show --json", "--json cannot be combined with show"),
         ("migrate show APP", "it takes no server"),
         ("fsck foo://x", 'unknown scheme "foo"'),
         ("fsck APP --queue a}b", "--queue 'a}b' must not contain braces"),
@@ -101,11 +101,11 @@ def test_a_password_that_ends_too_early_is_refused(url: str, ardiq: Run) -> None
         ("dlq list APP --task ", "--task: it must not be empty"),
         ("dlq list APP --error \n", "--error: '\\n' has control characters"),
         ("dlq show APP ", "ID: it must not be empty"),
-        ("pause APP --arg a=1.5", "only a string, an integer or a boolean can be looked for, not 1.5"),
+        ("pause APP --arg a=1.5", "only a string, an integer or a boolean can be matched, not 1.5"),
         ("pause APP --task add --arg zz=42", "task 'add' does not have a parameter 'zz'"),
         ("pause APP --task ", "--task: it must not be empty"),
-        ("resume APP --arg a=1.5", "only a string, an integer or a boolean can be looked for, not 1.5"),
-        ("enqueue APP nosuch", "has no task 'nosuch' (--unknown takes any); there are add, nothing"),
+        ("resume APP --arg a=1.5", "only a string, an integer or a boolean can be matched, not 1.5"),
+        ("enqueue APP nosuch", "has no task 'nosuch' (--unknown allows any); known: add, nothing"),
         ("enqueue APP add", "task 'add': missing a required argument: 'a'"),
         ("enqueue APP add --args [1,2,3]", "task 'add': too many positional arguments"),
         ('enqueue APP add --args ["x"]', "argument 'a' does not fit its annotation: Expected `int`, got `str`"),
@@ -117,13 +117,16 @@ def test_a_password_that_ends_too_early_is_refused(url: str, ardiq: Run) -> None
         ("enqueue APP nothing --delay 99999999999d", "--delay: it must be at most a hundred years, not 99999999999d"),
         ("schedule put APP s add --jitter=-5ms", "--jitter: it must not be negative, not -5ms"),
         ("schedule put APP s add --every 0", "--every: it must be at least 1 ms, not 0"),
-        ("dlq list APP --since=-2h", "--since: '-2h' is no time, such as 2h or 2026-03-01T09:00: it must be at least"),
-        ("dlq list APP --until nan", "--until: 'nan' is no time"),
+        (
+            "dlq list APP --since=-2h",
+            "--since: '-2h' is not a time, such as 2h or 2026-03-01T09:00: it must be at least",
+        ),
+        ("dlq list APP --until nan", "--until: 'nan' is not a time"),
         ("dlq list APP -n 0", "-n/--limit: expected a whole number, at least 1, got '0'"),
-        ("schedule put APP s nosuch --every 5m", "has no task 'nosuch' (--unknown takes any); there are add, nothing"),
+        ("schedule put APP s nosuch --every 5m", "has no task 'nosuch' (--unknown allows any); known: add, nothing"),
         ("schedule put APP s add --every 5m", "task 'add': missing a required argument: 'a'"),
         ('schedule put APP s add --every 5m --args ["x"]', "argument 'a' does not fit its annotation"),
-        ("schedule put APP s nothing", "give a cron expression or every=, one of them"),
+        ("schedule put APP s nothing", "give either a cron expression or every="),
         ("schedule pause APP ", "NAME: it must not be empty"),
         ("task show APP ", "ID: it must not be empty"),
         ("top APP -n 0", "expected a whole number, at least 1, got '0'"),
@@ -144,7 +147,7 @@ def test_what_makes_no_sense(app: Ardiq, ardiq: Run, command: str, says: str) ->
         ("dlq show APP none", "none: there is no such dead letter"),
         ("schedule show APP none", "there is no schedule 'none'"),
         ("resume APP --task none", "no such pause: task 'none'"),
-        ("purge APP -y --lane none", "there is no lane 'none'; there are default, low"),
+        ("purge APP -y --lane none", "there is no lane 'none'; known: default, low"),
         ("fsck APP --queue none", "there is no queue 'none' on this server"),
         ("fsck embedded:///dev/null/x", "cannot keep its data in /dev/null/x: Not a directory"),
         ("dlq replay APP none other", "none: there is no such dead letter\nother: there is no such dead letter"),
@@ -380,7 +383,7 @@ def test_a_server_that_goes_away_while_waiting(ardiq: Run, monkeypatch: pytest.M
 
     monkeypatch.setattr("ardiq.job.Job.result_sync", away)
     code, text = ardiq("enqueue", MODULE, "nothing", "--id", "mine", "--wait", "5m")
-    assert (code, text) == (1, "ardiq: mine is enqueued, but cannot be waited for: cannot reach it\n")
+    assert (code, text) == (1, "ardiq: mine is enqueued, but waiting for it failed: cannot reach it\n")
 
 
 def test_ctrl_c_does_not_wait_for_a_server_that_is_away(tmp_path: Path) -> None:
@@ -437,7 +440,7 @@ def test_what_somebody_wrote_by_hand_is_shown_as_well_as_it_goes(app: Ardiq, ard
             assert (code, task_id in text) == (0, True)
     assert ardiq("schedule", "run", MODULE, "s") == (
         1,
-        "ardiq: schedule 's' makes no sense: put it anew, or remove it\n",
+        "ardiq: schedule 's' is invalid: put it again, or remove it\n",
     )
     assert ardiq("task", "abort", MODULE, "later")[0] == 0
 

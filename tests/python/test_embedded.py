@@ -203,5 +203,5 @@ def test_a_server_that_is_no_program_is_refused_at_once(monkeypatch: pytest.Monk
 
 
 def test_a_server_that_ends_at_once_says_nothing() -> None:
-    with pytest.raises(BrokerError, match="did not start: it said nothing"):
+    with pytest.raises(BrokerError, match="did not start: it printed nothing"):
         Server(binary=shutil.which("true"))

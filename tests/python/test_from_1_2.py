@@ -223,7 +223,7 @@ def test_what_living_workers_hold_is_left_to_them(app: Ardiq, old: Forerunner, m
     code, printed = migrate("--force")
     assert code == 1, "something is left"
     assert "moved: 2 queued" in printed
-    assert "1 held by a worker of ArdiQ 1.2 that is alive: left to it" in printed
+    assert "1 held by a live worker of ArdiQ 1.2: left to it" in printed
     assert old.left() == {"queues:default", "task:data:q0"}
     assert old.command("XPENDING", "queues:default", "workers")[0] == 1
     old.command("DEL", "health:w1")
@@ -305,7 +305,7 @@ def test_the_next_occurrence_of_a_cron_is_left_to_its_schedule(
     old.enqueue(f"cron:elsewhere:{due_at}", "elsewhere", due_at=due_at)
     code, printed = migrate()
     assert code == 0
-    assert "moved: 2 scheduled\n1 occurrences of schedules that the code makes anew: removed" in printed
+    assert "moved: 2 scheduled\n1 occurrences of schedules that the code creates again: removed" in printed
     assert field(app, "cron:nightly:1700000000000", "tries") == "1", "a retry of one that ran is none"
     assert old.left() == set()
 
@@ -357,7 +357,7 @@ def test_a_lane_that_nobody_serves(app: Ardiq, old: Forerunner, migrate: Callabl
     old.enqueue("q", "add", 1, lane="bulk")
     code, printed = migrate()
     assert code == 1
-    assert "refused: no worker of this app takes tasks of bulk: add it to priorities=" in printed
+    assert "refused: no worker of this app serves bulk: add it to priorities=" in printed
     assert old.left() == {"queues:bulk", "task:data:q"}
 
 
@@ -366,9 +366,9 @@ def test_a_lane_that_nobody_serves(app: Ardiq, old: Forerunner, migrate: Callabl
     [
         (["redis://localhost"], "--from-1.2 needs the app"),
         ([], "--from-1.2 needs the app"),
-        (["jobs:app", "--acl"], "--acl does not go with --from-1.2"),
-        (["jobs:app", "--to", "1"], "--to does not go with --from-1.2"),
-        (["status", "jobs:app"], "--from-1.2 does not go with status"),
+        (["jobs:app", "--acl"], "--acl cannot be combined with --from-1.2"),
+        (["jobs:app", "--to", "1"], "--to cannot be combined with --from-1.2"),
+        (["status", "jobs:app"], "--from-1.2 cannot be combined with status"),
     ],
 )
 def test_words_that_do_not_go_with_it(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:

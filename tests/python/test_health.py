@@ -131,14 +131,14 @@ def test_they_answer_while_a_task_holds_on_to_the_interpreter(fleet: Fleet) -> N
     assert (worker.metric("loop_stalled_seconds") or 0) >= 0.3
     status, why = worker.get("/ready")
     assert status == 503
-    assert "the interpreter is held and its event loop has not turned for" in why
+    assert "the interpreter is held and its event loop has not run for" in why
     assert worker.get("/live")[1].startswith("alive, but the interpreter is held")
-    assert "nothing of Python has run for" in fleet.log()
+    assert "no Python code has run for" in fleet.log()
     fleet.open(gate)
     soon(lambda: is_ready(worker))
     soon(lambda: worker.metric("attempts_total", task="hold", outcome="complete") == 1)
     assert worker.metric("loop_stalled_seconds") == worker.metric("attempts_lost_total") == 0
-    assert "the event loop turns again" in fleet.log()
+    assert "the event loop runs again" in fleet.log()
 
 
 def test_a_worker_that_is_stopping_is_not_ready(fleet: Fleet) -> None:
@@ -288,7 +288,7 @@ def test_a_port_that_is_for_root_alone_is_refused(app: Ardiq, monkeypatch: pytes
             raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(type(app._broker), "core", Unprivileged())
-    with pytest.raises(Refusal, match=r"--health 127\.0\.0\.1:80: ports below 1024 are for root alone"):
+    with pytest.raises(Refusal, match=r"--health 127\.0\.0\.1:80: ports below 1024 are reserved for root"):
         listen(app, Place("127.0.0.1", 80))
 
 

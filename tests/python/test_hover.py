@@ -72,9 +72,9 @@ def test_a_task_is_not_changed_by_what_its_function_has() -> None:
         ("resize", "Make a picture smaller."),
         ("enqueue", "Put this call on the queue."),
         ("prepare", "The call that `enqueue` would make"),
-        ("enqueue_sync", "blocks it until the server has answered"),
-        ("request", "Enqueue this call and wait for what it returns"),
-        ("options", "The task with other options"),
+        ("enqueue_sync", "blocks this thread until the server has answered"),
+        ("request", "Enqueue this call and wait for its return value"),
+        ("options", "This task with other options"),
     ],
 )
 def test_an_editor_shows_it(name: str, says: str) -> None:

@@ -111,7 +111,7 @@ def test_what_one_command_does_not_tell_another_does(
     core.close()
     assert main(["doctor", server.url]) == 1
     said = capsys.readouterr().out
-    assert "maxmemory-policy: allkeys-lru: at a memory limit tasks may be thrown away" in said
+    assert "maxmemory-policy: allkeys-lru: at a memory limit tasks may be evicted" in said
     assert "persistence: append-only file" in said
 
 
@@ -173,5 +173,5 @@ def test_a_library_that_may_not_be_seen_is_not_taken_for_none(
     server = without(["FUNCTION"], "renamed")
     assert main(["migrate", "status", server.url]) == 0
     said = capsys.readouterr().out
-    assert "without functions, scripts instead: ERR unknown command" in said
+    assert "no functions, using scripts: ERR unknown command" in said
     assert "FUNCTION" in said

@@ -179,7 +179,7 @@ def test_a_worker_without_tasks_says_what_is_missing_and_takes_nothing(package: 
     [
         ("proj.nothing", "import of 'proj.nothing': No module named 'proj.nothing'"),
         ("nothing.*", "import of 'nothing.*': No module named 'nothing'"),
-        ("proj.*.nothing", "import of 'proj.*.nothing': no module fits 'proj.*.nothing'"),
+        ("proj.*.nothing", "import of 'proj.*.nothing': no module matches 'proj.*.nothing'"),
         ("proj/mail", "'proj/mail' is not the name of a module"),
         ("proj.broken", "importing 'proj.broken' failed: ZeroDivisionError"),
         ("proj.missing", "importing 'proj.missing' failed: ModuleNotFoundError"),
@@ -264,7 +264,7 @@ def test_where_the_program_configures_logging_it_counts(project: Project) -> Non
     setup = 'logging.basicConfig(format="mine %(name)s %(message)s", level="WARNING")'
     assert loud(project, setup) == []
     lines = loud(project, setup, "--verbose", "--log-format", "json")
-    assert lines[0] == "mine ardiq --log-format is of no effect: the program configures logging itself"
+    assert lines[0] == "mine ardiq --log-format has no effect: the program configures logging itself"
     assert sum("task succeeded" in line for line in lines) == 3
     assert [line for line in lines if not line.startswith("mine ardiq ")] == []
 
@@ -344,7 +344,7 @@ def test_a_file_may_configure_logging(project: Project, name: str) -> None:
     [
         ("gone.json", None, "gone.json: No such file or directory"),
         ("broken.json", "{", "broken.json: Expecting"),
-        ("list.json", "[]", "list.json: it must hold an object"),
+        ("list.json", "[]", "list.json: it must contain an object"),
         ("odd.toml", "[root]\nhandlers = ['nowhere']", "odd.toml: Unable to configure root logger"),
         ("empty.ini", "", "empty.ini: "),
     ],

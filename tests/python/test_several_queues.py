@@ -90,7 +90,7 @@ async def test_a_batch_for_one_queue_takes_no_call_for_another(app: Ardiq) -> No
     task = app.ref("any")
     calls = [task.prepare(), task.options(queue="emails").prepare()]
     for other in (app, app.queue("reports")):
-        with pytest.raises(ValueError, match=r"got a call for queue 'emails': give it to app\.queue\('emails'\)"):
+        with pytest.raises(ValueError, match=r"got a call for queue 'emails': pass it to app\.queue\('emails'\)"):
             await other.enqueue_many(calls)
         with pytest.raises(ValueError, match="got a call for queue 'emails'"):
             other.enqueue_many_sync(calls)

@@ -189,7 +189,7 @@ async def test_headers_of_hooks_are_signed_and_the_signature_is_not_among_them(m
     def clash(call: Any) -> None:
         call.headers["ardiq-signature"] = "mine"
 
-    with pytest.raises(ValueError, match="header 'ardiq-signature' of task 'note' is taken"):
+    with pytest.raises(ValueError, match="header 'ardiq-signature' of task 'note' is reserved"):
         await note.enqueue()
 
 
@@ -246,7 +246,7 @@ async def test_a_schedule_that_was_not_signed_is_not_signed_when_it_is_run_now(m
     core = app._broker.core
     core.command(["HSET", key, "changed", core.command(["HGET", key, "changed"]).replace(b"[1]", b"[2]")])
     for name in ("theirs", "changed"):
-        with pytest.raises(BadSignature, match=f"schedule '{name}': this call of 'note' .*; put it anew"):
+        with pytest.raises(BadSignature, match=f"schedule '{name}': this call of 'note' .*; put it again"):
             await app.schedules.run_now(name)
     assert await app.queue_size() == 0
 
@@ -268,7 +268,9 @@ async def test_a_dead_letter_that_was_not_signed_is_not_signed_when_its_argument
     await drain(app)
     app._broker.core.command(["HSET", f"{app._broker._base}task:{changed.id}", "headers", '{"user":"admin"}'])
     for job in (theirs, changed):
-        with pytest.raises(BadSignature, match=f"dead letter '{job.id}': .* has no signature.*; enqueue the task anew"):
+        with pytest.raises(
+            BadSignature, match=f"dead letter '{job.id}': .* has no signature.*; enqueue the task again"
+        ):
             await app.dead.requeue(job.id, args=[2])
     with caplog.at_level("WARNING", "ardiq"):
         assert await app.dead.requeue(task="divide", args=[2]) == 1

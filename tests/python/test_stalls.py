@@ -54,7 +54,7 @@ async def test_the_log_says_which_task_holds_the_loop_and_where(
 
     @app.task
     async def hog() -> None:
-        while not said(caplog, "has not turned for") and time.monotonic() < deadline:
+        while not said(caplog, "has not run for") and time.monotonic() < deadline:
             time.sleep(0.01)
 
     @app.task(timeout=60)
@@ -65,9 +65,9 @@ async def test_the_log_says_which_task_holds_the_loop_and_where(
         assert (await result_of(await idle.enqueue())).success
         job = await hog.enqueue()
         await result_of(job)
-        await eventually(lambda: said(caplog, "the event loop turns again, after about"))
-    (line,) = [line for line in said(caplog, "has not turned for") if job.id in line]
-    assert re.match(rf"the event loop has not turned for \d+\.\d s; task 'hog' \(id {job.id}\) holds it:\n", line)
+        await eventually(lambda: said(caplog, "the event loop runs again, after about"))
+    (line,) = [line for line in said(caplog, "has not run for") if job.id in line]
+    assert re.match(rf"the event loop has not run for \d+\.\d s; task 'hog' \(id {job.id}\) blocks it:\n", line)
     assert "in hog" in line
     assert "time.sleep(0.01)" in line
     assert "run_until_complete" not in line, "what called the task is of no use"
@@ -86,10 +86,10 @@ async def test_what_is_no_task_is_told_too(make_app: Callable[..., Ardiq], caplo
         await eventually(lambda: is_state(app, job.id, "running"))
         await eventually(lambda: app._workers[0]._attempts.threads)
         deadline = time.monotonic() + SOON_S
-        while not said(caplog, "something that is no task") and time.monotonic() < deadline:
+        while not said(caplog, "code outside any task") and time.monotonic() < deadline:
             time.sleep(0.01)
         go_on.set()
-    (line,) = said(caplog, f"something that is no task (on threads: task 'wait' (id {job.id})) holds it")
+    (line,) = said(caplog, f"code outside any task (on threads: task 'wait' (id {job.id})) blocks it")
     assert "test_what_is_no_task_is_told_too" in line
 
 
@@ -120,7 +120,7 @@ def test_status_and_doctor_show_it(
     monkeypatch.delitem(sys.modules, "jobs", raising=False)  # of another fleet
     main(["doctor", "jobs:app"])
     del sys.modules["jobs"]
-    assert re.search(r"event loop.*has not turned for", capsys.readouterr().out, re.DOTALL)
+    assert re.search(r"event loop.*has not run for", capsys.readouterr().out, re.DOTALL)
     fleet.open(gate)
     soon(lambda: not any(row["stalled_ms"] for row in fleet.workers()))
     assert fleet.app.ref("add").enqueue_sync(1, 2).result_sync(timeout=SOON_S).value == 3
@@ -137,7 +137,7 @@ def test_a_stalled_worker_is_replaced_where_that_is_asked_for(make_fleet: Callab
     assert result.value == "poison: 2 workers died while holding this task"
     assert fleet.notes().count("started") == 2, "a worker more than max_lost"
     log = fleet.log()
-    assert log.count("ended: its event loop was stalled; starting it again in") == 2
+    assert log.count("ended: its event loop was stalled; restarting it in") == 2
     assert "task 'block'" in log, "it was said before what holds it"
     assert fleet.app.ref("add").enqueue_sync(1, 2).result_sync(timeout=SOON_S).value == 3
     assert is_sound(fleet.app)

@@ -75,7 +75,7 @@ async def test_an_authority_that_is_not_trusted(
 ) -> None:
     other = Certificates(tmp_path_factory.mktemp("other"))
     app = make_app(redis_url=url.replace(str(certificates.authority), str(other.authority)), broker_timeout_ms=60_000)
-    await is_refused(app, "no authority that is trusted here .* ssl_ca_certs")
+    await is_refused(app, "not signed by a trusted authority; .* ssl_ca_certs")
 
 
 @pytest.mark.parametrize("given", ["none", "another authority's"])
@@ -86,7 +86,7 @@ async def test_a_certificate_that_the_server_does_not_take(
     assert own in url
     other = Certificates(tmp_path_factory.mktemp("other"))
     wrong = url.replace(own, "" if given == "none" else f"&ssl_certfile={other.client}")
-    told = "wants a certificate from its clients" if given == "none" else "not accept the certificate in ssl_certfile"
+    told = "requires a client certificate" if given == "none" else "not accept the certificate in ssl_certfile"
     await is_refused(make_app(redis_url=wrong, broker_timeout_ms=60_000), told)
 
 

@@ -187,7 +187,7 @@ def test_a_worker_that_is_left_running_ends_with_its_loop(make_app: Callable[...
 async def test_an_app_runs_once_at_a_time_and_again_afterwards(app: Ardiq) -> None:
     app.stop()  # nothing runs: nothing happens
     async with working(app):
-        with pytest.raises(RuntimeError, match="runs already"):
+        with pytest.raises(RuntimeError, match="already running"):
             await app.run()
     async with working(app):
         pass

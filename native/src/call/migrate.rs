@@ -257,7 +257,7 @@ async fn carry_out(nodes: &Nodes, node: &Connection, step: &Step) -> Result<(), 
         if !Libraries::ask(node).await?.have(*version, &expected) {
             loaded?;
             return Err(Error::Library(format!(
-                "{} was loaded but is not what the server shows now: somebody else loads libraries too",
+                "{} was loaded, but the server now has a different one: something else loads libraries, too",
                 schema::library_name(*version)
             )));
         }

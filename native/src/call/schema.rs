@@ -109,7 +109,7 @@ pub async fn load(connection: &Connection, payload: &str, replace: bool) -> Resu
 
 /// The error of a library that cannot be loaded, whoever tries.
 pub fn not_taken(message: &str) -> Error {
-    Error::Library(format!("the server does not take the library: {message}"))
+    Error::Library(format!("the server rejects the library: {message}"))
 }
 
 /// Notes under `key` which checksum of a version was loaded, when and by whom.
@@ -220,7 +220,7 @@ impl Record {
 pub async fn check_eviction(connection: &Connection) -> Result<(), Error> {
     match eviction_policy(connection).await? {
         Some(policy) if policy.starts_with("allkeys") => Err(Error::Library(format!(
-            "the server's maxmemory-policy is {policy}: at its memory limit it would throw away tasks; set it to \
+            "the server's maxmemory-policy is {policy}: at its memory limit it would evict tasks; set it to \
              noeviction (or a volatile- one)"
         ))),
         _ => Ok(()),

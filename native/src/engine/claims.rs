@@ -96,7 +96,7 @@ impl Reply {
     /// [`Error::Script`] when it is not laid out as the protocol says.
     pub fn parse(value: Value, received: Instant) -> Result<Self, Error> {
         let read = if let Value::Array(mut values) = value { Self::read(&mut values, received) } else { None };
-        read.ok_or_else(|| Error::Script("step: the reply is not laid out as the protocol says".to_owned()))
+        read.ok_or_else(|| Error::Script("step: the reply does not match the protocol".to_owned()))
     }
 
     fn read(values: &mut [Value], received: Instant) -> Option<Self> {

@@ -109,7 +109,7 @@ impl Health {
                 answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(text::CONTENT_TYPE));
                 answer
             }
-            _ => plain(StatusCode::NOT_FOUND, "there are /live, /ready and /metrics"),
+            _ => plain(StatusCode::NOT_FOUND, "the paths are /live, /ready and /metrics"),
         }
     }
 }
@@ -134,7 +134,7 @@ fn why_not_ready(worker: &Worker) -> Option<String> {
 fn stalled(worker: &Worker) -> Option<String> {
     let stall = worker.stall().filter(|stall| !stall.stalled().is_zero())?;
     let what = if stall.is_held() { "the interpreter is held and its event loop" } else { "its event loop" };
-    Some(format!("{what} has not turned for {:.1} s", stall.stalled().as_secs_f64()))
+    Some(format!("{what} has not run for {:.1} s", stall.stalled().as_secs_f64()))
 }
 
 fn plain(status: StatusCode, line: &str) -> Response<String> {

@@ -43,7 +43,7 @@ pub struct Series {
     /// Attempts that ended, by outcome.
     pub outcomes: BTreeMap<String, u64>,
     pub run: Histogram,
-    /// How long first attempts had lain ready.
+    /// How long tasks were ready before their first attempt.
     pub wait: Histogram,
 }
 

@@ -182,8 +182,8 @@ impl Queue {
         let (mebibytes, silent_s) = (bytes >> 20, self.moved_at.elapsed().as_secs());
         Some(Error::broker(
             format!(
-                "{mebibytes} MiB of tasks wait for {server} already, which has not answered for {silent_s} s: this was not \
-                 sent, enqueue it again when others are through"
+                "{mebibytes} MiB of tasks wait for {server} already, which has not answered for {silent_s} s: this \
+                 call was not sent, enqueue it again when the server answers"
             ),
             false,
         ))

@@ -1,4 +1,4 @@
-//! An event loop that has not turned for too long: noticed on the I/O thread, which needs no interpreter.
+//! An event loop that has not run for too long: noticed on the I/O thread, which needs no interpreter.
 //!
 //! Owns: asking the loop for a sign, what is known of its stall, and ending the process that is to be replaced. Must
 //! not know: what holds the loop; Python looks, if it can.
@@ -89,8 +89,8 @@ impl Stall {
             self.changed.notify_all();
         } else if !news.is_seen && silent >= after + PATIENCE && !self.is_held.swap(true, Ordering::Relaxed) {
             self.held.fetch_add(1, Ordering::Relaxed);
-            let what = "code that does not let go of the interpreter (a C extension, or one very long operation)";
-            return Some(format!("nothing of Python has run for {:.1} s: {what} holds it", silent.as_secs_f64()));
+            let what = "code that does not release the interpreter (a C extension, or one very long operation)";
+            return Some(format!("no Python code has run for {:.1} s: {what} holds it", silent.as_secs_f64()));
         }
         None
     }
@@ -136,7 +136,7 @@ pub async fn watch(inbox: Arc<Inbox>, stall: Arc<Stall>, after: Duration, most: 
             turns = now;
             silent = Duration::ZERO;
             if let Some(stalled) = stall.turns() {
-                let line = format!("the event loop turns again, after about {:.1} s", stalled.as_secs_f64());
+                let line = format!("the event loop runs again, after about {:.1} s", stalled.as_secs_f64());
                 inbox.log(Level::Warning, line);
             }
             inbox.wake();
@@ -148,7 +148,7 @@ pub async fn watch(inbox: Arc<Inbox>, stall: Arc<Stall>, after: Duration, most: 
         }
         if most.is_some_and(|most| silent >= most) {
             say(&format!(
-                "the event loop has not turned for {:.1} s: this worker ends, and what it held runs again when its \
+                "the event loop has not run for {:.1} s: this worker ends, and what it held runs again when its \
                  lease is over",
                 silent.as_secs_f64()
             ));

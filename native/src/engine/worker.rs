@@ -178,7 +178,7 @@ impl Worker {
         life.spawn(self.clone().live());
         if let Some(Err(panic)) = life.join_next().await {
             self.end();
-            let what = format!("the worker's I/O loop ended by a mistake in Ardiq: {panic}");
+            let what = format!("the worker's I/O loop ended because of a bug in Ardiq: {panic}");
             self.shared.inbox.push(Event::Failed(Error::Script(what)));
         }
     }
@@ -229,7 +229,7 @@ fn lost(why: &Error, identity: &str, lease: Duration) -> String {
     } else {
         why.to_string()
     };
-    format!("worker {identity} lost its lease: {why}. What it held is given to others; it joins anew")
+    format!("worker {identity} lost its lease: {why}. Its tasks are given to others; it joins again")
 }
 
 /// New for each process and after each lost lease, so that nobody renews a dead worker's lease.

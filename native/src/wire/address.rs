@@ -61,7 +61,7 @@ impl Address {
         let scheme = url.scheme().to_owned();
         let (transport, form) = scheme.split_once('+').unwrap_or((&scheme, ""));
         if matches!(scheme.as_str(), "unix" | "redis+unix" | "valkey+unix") {
-            let path = url.to_file_path().map_err(|()| at("no path to a socket".to_owned()))?;
+            let path = url.to_file_path().map_err(|()| at("the path of the socket is missing".to_owned()))?;
             let login = query.login(RedisConnectionInfo::default());
             return Ok(Self { kind: Kind::Server, places: vec![Place::Unix(path)], login, shown });
         }
@@ -76,7 +76,7 @@ impl Address {
             "sentinel" => {
                 let service = take_service(&mut url);
                 let service =
-                    service.ok_or_else(|| at("which service? redis+sentinel://HOST:PORT/SERVICE".to_owned()))?;
+                    service.ok_or_else(|| at("missing service: redis+sentinel://HOST:PORT/SERVICE".to_owned()))?;
                 url.port().is_none().then(|| url.set_port(Some(SENTINEL_PORT)));
                 Kind::Sentinel { service, login: query.sentinel_login() }
             }
@@ -180,13 +180,13 @@ fn hosts(text: &str) -> (String, Vec<String>) {
 }
 
 fn host_and_port(text: &str, port: u16) -> Result<(String, u16), String> {
-    let parsed = Url::parse(&format!("redis://{text}")).map_err(|e| format!("{text:?} is no host and port: {e}"))?;
+    let parsed = Url::parse(&format!("redis://{text}")).map_err(|e| format!("{text:?} is not a host and port: {e}"))?;
     match parsed.host_str() {
         // An address of IPv6 stands in brackets, which are not part of it.
         Some(host) if !host.is_empty() && parsed.path().is_empty() => {
             Ok((host.trim_matches(['[', ']']).to_owned(), parsed.port().unwrap_or(port)))
         }
-        _ => Err(format!("{text:?} is no host and port")),
+        _ => Err(format!("{text:?} is not a host and port")),
     }
 }
 
@@ -206,7 +206,7 @@ fn percent_decoded(text: &str) -> String {
 }
 
 fn name_of(host: &str) -> Result<ServerName<'static>, String> {
-    ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is no name a certificate could have"))
+    ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is not a name that a certificate can have"))
 }
 
 fn unknown(scheme: &str) -> String {

@@ -5,7 +5,7 @@ use std::fmt;
 use redis::ServerError;
 
 const FORBIDDEN: &str =
-    "the server's user may not do this; `ACL SETUSER` grants commands and keys, `ardiq migrate --acl` tells which";
+    "the server's user may not do this; `ACL SETUSER` grants commands and keys, `ardiq migrate --acl` shows which";
 /// The same inside a function, since Redis 7.2 and before.
 const IN_FUNCTION: [&str; 2] = ["ACL failure in script", "The user executing the script can't"];
 
@@ -96,14 +96,14 @@ impl Error {
         let forbidden = |message: String| Self::Forbidden { message, maybe_sent: false };
         match code {
             "OOM" => Self::OutOfMemory(format!(
-                "the server is at its maxmemory and takes no more work; free memory or raise the limit ({detail})"
+                "the server is at its maxmemory and accepts no more work; free memory or raise the limit ({detail})"
             )),
             "WRONGTYPE" => Self::Server {
                 code: "WRONG_TYPE".to_owned(),
                 message: format!("a key does not hold what Ardiq keeps there: something else wrote it ({detail})"),
             },
-            "NOAUTH" => forbidden(format!("the server wants a password; put it in the URL ({detail})")),
-            "WRONGPASS" => forbidden(format!("the server does not accept the user or password of the URL ({detail})")),
+            "NOAUTH" => forbidden(format!("the server requires a password; put it in the URL ({detail})")),
+            "WRONGPASS" => forbidden(format!("the server rejects the user or password in the URL ({detail})")),
             "NOPERM" => forbidden(format!("{FORBIDDEN} ({detail})")),
             "READONLY" => refused(format!("the server is a read-only replica; connect to the primary ({detail})")),
             "LOADING" => refused(format!("the server is still loading its data; wait until it is up ({detail})")),
@@ -113,12 +113,12 @@ impl Error {
             "MISCONF" => refused(format!(
                 "the server refuses writes because it cannot save them; see its log, its disk ({detail})"
             )),
-            "NOREPLICAS" => {
-                refused(format!("the server refuses writes for want of replicas; see min-replicas-to-write ({detail})"))
-            }
+            "NOREPLICAS" => refused(format!(
+                "the server refuses writes because too few replicas are connected; see min-replicas-to-write ({detail})"
+            )),
             "MOVED" => refused(format!("another node of the cluster holds this queue's slot now ({code} {detail})")),
             "ASK" => refused(format!(
-                "the cluster is moving this queue's slot to another node and is not through yet ({code} {detail})"
+                "the cluster is moving this queue's slot to another node and has not finished ({code} {detail})"
             )),
             "UNBLOCKED" => refused(format!("the server is not the primary any more ({code} {detail})")),
             "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "CROSSSLOT" => {

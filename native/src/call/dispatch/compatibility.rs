@@ -58,7 +58,7 @@ impl Dispatcher {
         let check = tokio::spawn(async move { (dispatcher.find_form(&connection).await, one_at_a_time) });
         match check.await {
             Ok((found, _one_at_a_time)) => found,
-            Err(_) => Err(Unfit::Refused(Error::broker("the I/O thread failed while it looked at the server", false))),
+            Err(_) => Err(Unfit::Refused(Error::broker("the I/O thread failed while it checked the server", false))),
         }
     }
 
@@ -193,7 +193,7 @@ impl Dispatcher {
         let (lacks, called) = (lacks.join(", "), &function.name);
         (!lacks.is_empty()).then(|| {
             Error::Library(format!(
-                "the server lacks {lacks}, which `{called}` calls: renamed, or disabled where it is hosted"
+                "the server lacks {lacks}, which `{called}` calls: it was renamed, or your hosting disables it"
             ))
         })
     }

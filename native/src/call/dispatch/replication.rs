@@ -44,8 +44,8 @@ impl Dispatcher {
                 Ok(0) => {
                     return Err(Error::broker(
                         format!(
-                            "carried out, but no replica confirmed it within {} ms: should the primary fail now, it may \
-                             be lost; see `INFO replication` of the server",
+                            "carried out, but no replica confirmed it within {} ms: if the primary fails now, it may \
+                             be lost; see `INFO replication` on the server",
                             within.as_millis()
                         ),
                         true,
@@ -74,7 +74,7 @@ impl Dispatcher {
         written?;
         match replicas? {
             Value::Int(replicas) => Ok(replicas),
-            _ => Err(Error::Script("WAIT: the answer is no number".to_owned())),
+            _ => Err(Error::Script("WAIT: the reply is not a number".to_owned())),
         }
     }
 

@@ -52,7 +52,7 @@ impl<'a> Lock<'a> {
         }
         let holder = values::text(&home.query(redis::cmd("GET").arg(key)).await?).unwrap_or_default();
         Err(Error::Library(format!(
-            "another `ardiq migrate` is at work ({holder}); wait for it, or {} seconds should it have died",
+            "another `ardiq migrate` is running ({holder}); wait for it, or {} seconds if it has died",
             ttl.as_secs()
         )))
     }
@@ -63,7 +63,7 @@ impl<'a> Lock<'a> {
             tokio::time::sleep(self.ttl / 3).await;
             if let Ok(false) = self.if_mine("PEXPIRE", Some(self.ttl)).await {
                 return Error::Library(
-                    "this `ardiq migrate` was held up for so long that another one may be at work: run it again"
+                    "this `ardiq migrate` was delayed for so long that another one may be running: run it again"
                         .to_owned(),
                 );
             }

@@ -123,7 +123,7 @@ pub fn refuse(steps: &[Step], record: &Record, is_released: impl Fn(u32) -> bool
         let name = library_name(*version);
         if is_released(*version) {
             return Err(Error::Library(format!(
-                "the server's {name} (checksum {}…) is not the one that was released; it is replaced only with force",
+                "the server's {name} (checksum {}…) is not the one that was released; it is replaced only with --force",
                 short(found)
             )));
         }
@@ -201,7 +201,7 @@ mod tests {
         assert!(steps[0].to_string().starts_with("replace ardiq_v1 (checksum 01234567…, not "), "{}", steps[0]);
         assert!(refuse(&steps, &record, |_| false).is_ok());
         let refused = refuse(&steps, &record, |version| version == mine()).unwrap_err().to_string();
-        assert!(refused.ends_with("is not the one that was released; it is replaced only with force"), "{refused}");
+        assert!(refused.ends_with("is not the one that was released; it is replaced only with --force"), "{refused}");
     }
 
     #[test]

@@ -20,11 +20,11 @@ pub async fn render(watched: &[Watched]) -> String {
     text.counter("connections_made_total", "Connections to servers that were made.", &[], made);
     if let Some(stall) = watched.iter().find_map(|one| one.worker.stall()) {
         let (stalls, held) = stall.counted();
-        let help = "Times the event loop did not turn for stall_after or longer.";
+        let help = "Times the event loop did not run for stall_after or longer.";
         text.counter("loop_stalls_total", help, &[], stalls);
-        let help = "Stalls of the event loop in which something held on to the interpreter itself.";
+        let help = "Stalls of the event loop in which something held the interpreter itself.";
         text.counter("interpreter_held_total", help, &[], held);
-        let help = "For how long the event loop has not turned; 0 while it does.";
+        let help = "How long the event loop has not run; 0 while it runs.";
         text.gauge("loop_stalled_seconds", help, &[], stall.stalled().as_secs_f64());
     }
     // All at once: one server that is away keeps every queue waiting as long as a single one.
@@ -106,7 +106,7 @@ impl Text {
         let help = "Threads that run on after their task was settled.";
         self.gauge("left_threads", help, &queue, figures.left_threads as f64);
         if let Some(ago) = figures.answered_ago {
-            let help = "Since when the server has not renewed the lease.";
+            let help = "How long ago the server last renewed the lease.";
             self.gauge("lease_renewed_seconds_ago", help, &queue, ago.as_secs_f64());
         }
     }
@@ -120,15 +120,15 @@ impl Text {
                 self.counter("attempts_total", "Attempts of this worker that ended, by outcome.", &labels, *count);
             }
             self.histogram("run_seconds", "How long attempts ran.", &labels, &series.run);
-            self.histogram("wait_seconds", "How long first attempts had lain ready.", &labels, &series.wait);
+            self.histogram("wait_seconds", "How long tasks waited before their first attempt.", &labels, &series.wait);
         }
         let labels = [("queue", queue)];
         self.counter("leases_lost_total", "Times this worker lost its lease.", &labels, seen.leases_lost);
-        let help = "Attempts under way when this worker lost its lease: others run these tasks.";
+        let help = "Attempts that ran when this worker lost its lease: others run these tasks.";
         self.counter("attempts_lost_total", help, &labels, seen.attempts_lost);
         for (reason, count) in &seen.refused {
             let labels = [labels[0], ("reason", reason.as_str())];
-            let help = "Outcomes that came too late or made no sense, by reason.";
+            let help = "Outcomes that came too late or were invalid, by reason.";
             self.counter("outcomes_refused_total", help, &labels, *count);
         }
     }
@@ -137,7 +137,7 @@ impl Text {
     fn queue(&mut self, queue: &str, state: Option<&State>) {
         let labels = [("queue", queue)];
         let told = f64::from(u8::from(state.is_some()));
-        self.gauge("queue_known", "1 when the server told of the queue within two seconds, else 0.", &labels, told);
+        self.gauge("queue_known", "1 if the server answered within two seconds, else 0.", &labels, told);
         let Some(state) = state else { return };
         for (name, number) in &state.counts {
             let number = *number as f64;
@@ -163,7 +163,7 @@ impl Text {
         }
         for (lane, age) in &state.ages {
             let labels = [labels[0], ("lane", lane.as_str())];
-            let help = "For how long the next task of a lane has been ready; absent where there is none.";
+            let help = "For how long the next task of a lane has been ready; absent if there is none.";
             self.gauge("queue_lane_age_seconds", help, &labels, age.as_secs_f64());
         }
     }

@@ -103,7 +103,7 @@ impl Chunk {
     /// Why it is not sent any more: it belongs to a batch that failed already.
     pub(super) fn left_out(&self) -> Option<Error> {
         let Answers::Part { batch, .. } = &self.answers else { return None };
-        lock(batch).error.is_some().then(|| Error::broker("not sent: others of its batch failed", false))
+        lock(batch).error.is_some().then(|| Error::broker("not sent: other tasks of its batch failed", false))
     }
 
     /// One value a record.

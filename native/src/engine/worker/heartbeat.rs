@@ -115,7 +115,7 @@ impl Session {
         let sent = Instant::now();
         let answer = shared.dispatcher.send(&request).await?;
         shared.renewed(sent);
-        let malformed = || Error::Script("heartbeat: the reply is not laid out as the protocol says".to_owned());
+        let malformed = || Error::Script("heartbeat: the reply does not match the protocol".to_owned());
         let Value::Array(values) = answer else { return Err(malformed()) };
         let (header, tasks) = values.split_at_checked(LAYOUT.header.width).ok_or_else(malformed)?;
         let [mailbox, more] = LAYOUT.header.at;
@@ -132,7 +132,7 @@ impl Session {
     fn deliver(&self, message: &[u8]) {
         match mailbox::split(message).as_deref() {
             Some([kind, _, token]) if kind == b"abort" => number(token).into_iter().for_each(|token| self.abort(token)),
-            _ => self.shared.inbox.log(Level::Warning, "a message in the mailbox makes no sense and was dropped"),
+            _ => self.shared.inbox.log(Level::Warning, "a message in the mailbox is invalid and was dropped"),
         }
     }
 

@@ -151,7 +151,7 @@ pub fn is_hopeless(error: &Error) -> bool {
 }
 
 fn key_names(reply: Value) -> Result<Vec<String>, Error> {
-    let malformed = || Error::Script("join: the reply is not laid out as the protocol says".to_owned());
+    let malformed = || Error::Script("join: the reply does not match the protocol".to_owned());
     let Value::Array(values) = reply else { return Err(malformed()) };
     let keys: Option<Vec<String>> = values
         .into_iter()

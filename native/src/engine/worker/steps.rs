@@ -92,7 +92,7 @@ impl Session {
                 Err(error) => {
                     shared.trouble(&error);
                     if self.is_too_late(now) {
-                        shared.inbox.log(Level::Error, "the last outcomes could not be handed in");
+                        shared.inbox.log(Level::Error, "the last outcomes could not be reported");
                         return Err(End::Left);
                     }
                     shared.dispatcher.link().pause(&mut backoff).await;

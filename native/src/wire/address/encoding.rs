@@ -36,7 +36,7 @@ pub(super) fn hide(text: &str, what: &str) -> Error {
 
 fn misplaced(what: &str) -> Error {
     invalid(format!(
-        "there is {what} where none can be: percent-encode the password (%23 for #, %2F for /, %3F for ?, %26 for &, \
+        "there is {what} where none is allowed: percent-encode the password (%23 for #, %2F for /, %3F for ?, %26 for &, \
          %40 for @)"
     ))
 }

@@ -41,7 +41,7 @@ impl Query {
                 "user" | "username" => query.user = Some(value),
                 "pass" | "password" => query.password = Some(value),
                 "db" => {
-                    let db = value.parse().map_err(|_| format!("db={value:?} is no database number"))?;
+                    let db = value.parse().map_err(|_| format!("db={value:?} is not a database number"))?;
                     query.db = Some(db);
                 }
                 "ssl_ca_certs" => query.ca_certs = Some(value.into()),
@@ -51,7 +51,7 @@ impl Query {
                     "required" => query.unverified = false,
                     "none" => query.unverified = true,
                     _ => {
-                        return Err(format!("ssl_cert_reqs={value:?} is neither required nor none"));
+                        return Err(format!("ssl_cert_reqs={value:?} must be required or none"));
                     }
                 },
                 "sentinel_username" => query.sentinel_user = Some(value),

@@ -65,7 +65,7 @@ impl std::fmt::Display for Server {
         let name = if self.name == "valkey" { "Valkey" } else { "Redis" };
         match self.version {
             Some((major, minor, patch)) => write!(f, "{name} {major}.{minor}.{patch}"),
-            None => write!(f, "{name} of a version that it does not tell"),
+            None => write!(f, "{name} of an unknown version"),
         }
     }
 }

@@ -256,7 +256,7 @@ impl Connector {
         if !node.server().cluster {
             return match address.kind {
                 Kind::Cluster => {
-                    Err(Refusal::lasting(Error::Library(format!("{place} is no node of a cluster: write redis://"))))
+                    Err(Refusal::lasting(Error::Library(format!("{place} is not a cluster node: write redis://"))))
                 }
                 _ => Ok(node),
             };
@@ -327,8 +327,10 @@ impl Connector {
         let primary = place.at(&host, port).map_err(Refusal::lasting)?;
         let connection = self.open(&primary, &address.login, response_timeout).await?;
         if !connection.server().primary {
-            let what =
-                format!("{}: {primary} was the primary of {service:?}, and a new one is being made", self.describe());
+            let what = format!(
+                "{}: {primary} was the primary of {service:?}, and a new one is being elected",
+                self.describe()
+            );
             return Err(Refusal::passing(what));
         }
         let id = primary.to_string();

@@ -9,10 +9,10 @@ pub(super) fn advice(said: &str) -> Option<&'static str> {
 }
 
 fn known() -> Vec<(Error, &'static str)> {
-    let untrusted = "no authority that is trusted here signed the server's certificate; name the file of the one that \
-                     did with ssl_ca_certs=";
-    let missing = "the server wants a certificate from its clients; name the file of yours with ssl_certfile=, and of its \
-                   key with ssl_keyfile=";
+    let untrusted = "the server's certificate is not signed by a trusted authority; name the file of its authority \
+                     with ssl_ca_certs=";
+    let missing = "the server requires a client certificate; name the file of yours with ssl_certfile=, and its key \
+                   with ssl_keyfile=";
     let refused = "the server does not accept the certificate in ssl_certfile";
     let mut known = vec![
         (Error::InvalidCertificate(CertificateError::UnknownIssuer), untrusted),

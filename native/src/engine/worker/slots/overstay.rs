@@ -38,7 +38,7 @@ impl Slots {
         }
     }
 
-    /// A slot is taken by something that is no task any more, or given back; whether to wake the I/O loop.
+    /// A slot is taken by code outside any task any more, or given back; whether to wake the I/O loop.
     pub fn occupy(&mut self, takes: bool) -> bool {
         self.occupied = if takes { self.occupied + 1 } else { self.occupied.saturating_sub(1) };
         self.tell();
