@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._client.filters import Filter, Moment, Pace, Row, ids_of
 from ._client.inspector import fields_of, number_of, text_of
-from ._server.inbox import refusal
+from ._server.replies import refusal
 from ._values import options as _options
 from .errors import ArdiqError, BadSignature, BrokerError, WrongType
 from .models import DeadLetter, DeadRecord, Unreadable

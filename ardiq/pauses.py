@@ -1,9 +1,11 @@
 """Pausing: keeping tasks from starting, by queue, by task name, or by an argument's value."""
 
 from asyncio import get_running_loop
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+from ._server import calls
+from ._server.replies import Call, R, ask
 from ._values.codec import from_json, to_json
 from ._values.objects import as_object
 from .task import Task
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from ._values.codec import Codec
 
 Argument: TypeAlias = Mapping[str, Any] | Mapping[int, Any]
+Rule: TypeAlias = tuple[str, str, bytes]  # task, argument, value
 
 _PORTION = 1000
 
@@ -71,13 +74,11 @@ class Pausing:
             await app.pause(argument={"customer_id": 42})
             ```
         """
-        rule, positions = self._pause(task, argument)
-        await self._ask("pause", *rule, to_json(positions))
+        await self._ask(self._pausing(task, argument))
 
     def pause_sync(self, task: Task[..., Any] | str | None = None, *, argument: Argument | None = None) -> None:
         """`pause` for code without an event loop; blocks this thread until the server has answered."""
-        rule, positions = self._pause(task, argument)
-        self._ask_sync("pause", *rule, to_json(positions))
+        ask(self._broker.core, self._pausing(task, argument))
 
     async def resume(self, task: Task[..., Any] | str | None = None, *, argument: Argument | None = None) -> bool:
         """End the pause that was made with the same arguments, and return the tasks it held to their lanes, in order.
@@ -86,30 +87,30 @@ class Pausing:
             False if there is no such pause.
         """
         rule, _ = self._pause(task, argument, lenient=True)
-        answer, _, more = await self._ask("resume", *rule, _PORTION, 0)
-        while more:
-            _, _, more = await self._ask("resume", *rule, _PORTION, 1)
-        return bool(answer == b"resumed")
+        first = reply = await self._ask(_resuming(rule, go_on=False))
+        while reply.more:
+            reply = await self._ask(_resuming(rule, go_on=True))
+        return first.answer == "resumed"
 
     def resume_sync(self, task: Task[..., Any] | str | None = None, *, argument: Argument | None = None) -> bool:
         """`resume` for code without an event loop; blocks this thread until all tasks are back."""
         rule, _ = self._pause(task, argument, lenient=True)
-        answer, _, more = self._ask_sync("resume", *rule, _PORTION, 0)
-        while more:
-            _, _, more = self._ask_sync("resume", *rule, _PORTION, 1)
-        return bool(answer == b"resumed")
+        first = reply = ask(self._broker.core, _resuming(rule, go_on=False))
+        while reply.more:
+            reply = ask(self._broker.core, _resuming(rule, go_on=True))
+        return first.answer == "resumed"
 
     async def pauses(self) -> list[Pause]:
         """All pauses, oldest first."""
-        return read_pauses(await self._ask("pauses"))
+        return read_pauses(await self._ask(calls.pauses()))
 
     def pauses_sync(self) -> list[Pause]:
         """`pauses` for code without an event loop; blocks this thread until the server has answered."""
-        return read_pauses(self._ask_sync("pauses"))
+        return read_pauses(ask(self._broker.core, calls.pauses()))
 
     def _pause(
         self, task: Task[..., Any] | str | None, argument: Argument | None, *, lenient: bool = False
-    ) -> tuple[tuple[str, str, bytes], dict[str, int]]:
+    ) -> tuple[Rule, dict[str, int]]:
         """What names a pause to the library, and where its argument is passed by position."""
         name: Any = task.name if isinstance(task, Task) else "" if task is None else task
         if not isinstance(name, str) or (not name and task is not None):
@@ -145,39 +146,44 @@ class Pausing:
             if position is not None:
                 yield name, position
 
-    async def _ask(self, function: str, *args: str | bytes | int) -> Any:
-        return await self._broker.line(get_running_loop()).call(function, *args)
+    def _pausing(self, task: Task[..., Any] | str | None, argument: Argument | None) -> Call[Literal["paused"]]:
+        (name, key, value), positions = self._pause(task, argument)
+        return calls.pause(task=name, argument=key, value=value, positions=to_json(positions))
 
-    def _ask_sync(self, function: str, *args: str | bytes | int) -> Any:
-        return self._broker.core.call(function, args)
+    async def _ask(self, call: Call[R]) -> R:
+        return await self._broker.line(get_running_loop()).ask(call)
 
 
-def read_pauses(answer: list[Any]) -> list[Pause]:
-    """The reply of the query `pauses`."""
+def _resuming(rule: Rule, go_on: bool) -> Call[calls.ResumeReply]:
+    task, argument, value = rule
+    return calls.resume(task=task, argument=argument, value=value, limit=_PORTION, go_on=go_on)
+
+
+def read_pauses(rows: Iterable[calls.PauseRow]) -> list[Pause]:
+    """What the query `pauses` replies."""
     pauses = []
-    for pause_id, definition, held in zip(answer[::3], answer[1::3], answer[2::3], strict=True):
-        rule = _definition(definition)
+    for row in rows:
+        rule = _sensible(row.definition)
         argument = rule.get("argument")
         pauses.append(
             Pause(
-                pause_id.decode(),
+                row.pause,
                 rule.get("task"),
                 int(argument) if argument is not None and argument.isdecimal() else argument,
                 None if argument is None else from_json(rule["value"].encode()),
                 int(rule.get("paused_at", 0)),
-                held,
+                row.held,
                 bool(rule.get("resuming")),
             )
         )
     return sorted(pauses, key=lambda pause: (pause.paused_at, pause.id))
 
 
-def _definition(text: bytes) -> dict[str, Any]:
+def _sensible(rule: dict[str, Any]) -> dict[str, Any]:
     """A pause as it is kept; empty for one that somebody wrote by hand and that makes no sense, which stops nothing."""
     try:
-        rule = from_json(text)
         if rule.get("argument") is not None:
             from_json(rule["value"].encode()), rule["argument"].isdecimal()
-        return dict(rule)
     except (ValueError, TypeError, AttributeError, KeyError):
         return {}
+    return rule

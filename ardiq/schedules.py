@@ -4,8 +4,10 @@ import hashlib
 from asyncio import CancelledError, current_task, get_running_loop
 from collections.abc import Sequence
 from datetime import tzinfo
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._server import calls
+from ._server.replies import Call, R
 from ._values import options as _options
 from ._values.codec import from_json, to_json
 from ._values.objects import as_object
@@ -16,8 +18,6 @@ from .models import EnqueueContext
 if TYPE_CHECKING:
     from .app import Ardiq
     from .job import Job
-
-Rows: TypeAlias = list[tuple[str, int, dict[str, Any]]]
 
 _PAGE = 500
 # For how long a schedule waits to be told what its task came to, as `lua/lib/schedule.lua` has it.
@@ -94,13 +94,18 @@ class Schedules:
         They are read in batches of about 500. Each schedule that exists the whole time is in the list once; one that is
         put or removed meanwhile may or may not be.
         """
-        rows, cursor = {}, b"0"
+        rows, cursor = dict[str, Schedule](), "0"
         while True:
-            cursor, *page = await self._call("schedules", cursor, _PAGE)
-            for name, due_at, definition in _rows(page):
-                rows[name] = read_schedule(name, due_at, definition)
-            if cursor == b"0":
+            page = await self._ask(calls.schedules(cursor=cursor, limit=_PAGE))
+            rows |= {row.name: read_schedule(row) for row in page.rows}
+            cursor = page.cursor
+            if cursor == "0":
                 return sorted(rows.values(), key=lambda schedule: (schedule.next_due_at, schedule.name))
+
+    async def get(self, name: str) -> Schedule | None:
+        """The schedule of that name; None if there is none."""
+        row = await self._ask(calls.schedule(name=name))
+        return None if row is None else read_schedule(row)
 
     async def put(
         self,
@@ -147,20 +152,21 @@ class Schedules:
         call = {"args": by_position.decode()} | ({"kwargs": by_name.decode()} if by_name else {})
         timing = Timing(spec, every, tz)
         definition = define(self._app, task, timing, priority, coalesce, missed, jitter, "runtime") | call
-        now, _, _ = await self.due(0, 1)
-        await self._call("schedule_put", name, to_json(self._signed(definition)), timing.after(now))
+        now = (await self.due(0, 1)).now
+        text = to_json(self._signed(definition))
+        await self._ask(calls.schedule_put(name=name, definition=text, next_due_at=timing.after(now)))
 
     async def pause(self, name: str) -> bool:
         """Skip its occurrences until `resume`; False if there is no such schedule."""
-        return bool(await self._call("schedule_pause", name, 1) == b"ok")
+        return await self._ask(calls.schedule_pause(name=name, paused=1)) == "ok"
 
     async def resume(self, name: str) -> bool:
         """End its pause; False if there is no such schedule."""
-        return bool(await self._call("schedule_pause", name, 0) == b"ok")
+        return await self._ask(calls.schedule_pause(name=name, paused=0)) == "ok"
 
     async def remove(self, name: str) -> bool:
         """Remove it; False if there is no such schedule. One declared in code returns with the next worker."""
-        return bool(await self._call("schedule_remove", name) == b"removed")
+        return await self._ask(calls.schedule_remove(name=name)) == "removed"
 
     async def run_now(self, name: str) -> "Job | None":
         """Enqueue its task now, in addition to its times; None if there is no such schedule.
@@ -171,38 +177,35 @@ class Schedules:
             ArdiqError: its definition was edited by hand and is invalid.
             BadSignature: the app has a `signing_key`, and the schedule was not put with it.
         """
+        row = await self._ask(calls.schedule(name=name))
+        if row is None:
+            return None
         more: dict[str, Any] = {"waiter": f"schedule:{name}", "waiter_ttl_ms": _OUTCOME_WAIT_MS}
-        cursor = b"0"
-        while True:
-            cursor, *page = await self._call("schedules", cursor, _PAGE)
-            for row_name, _, definition in _rows(page):
-                if row_name == name:
-                    task_name, args, kwargs = self._call_of(name, definition)
-                    try:
-                        task = self._app.ref(task_name, priority=definition["lane"])
-                    except (KeyError, ValueError, TypeError):
-                        raise _senseless(name) from None
-                    if self._app._signer is None and (headers := definition.get("headers")):  # its signature
-                        more["headers"] = headers
-                    return await self._app._producer.enqueue_later(task, args, kwargs, task._options, more)
-            if cursor == b"0":
-                return None
+        task_name, args, kwargs = self._call_of(name, row.definition)
+        try:
+            task = self._app.ref(task_name, priority=row.definition["lane"])
+        except (KeyError, ValueError, TypeError):
+            raise _senseless(name) from None
+        if self._app._signer is None and (headers := row.definition.get("headers")):  # its signature
+            more["headers"] = headers
+        return await self._app._producer.enqueue_later(task, args, kwargs, task._options, more)
 
-    async def due(self, offset: int, limit: int) -> tuple[int, int | None, Rows]:
-        """The server's time, when the next schedule will be due, and up to `limit` that are, without the first ones."""
-        now, next_due_at, *page = await self._call("schedules_due", offset, limit)
-        return now, None if next_due_at < 0 else next_due_at, _rows(page)
+    async def due(self, offset: int, limit: int) -> calls.SchedulesDueReply:
+        """The server's time, when the next schedule will be due or -1, and up to `limit` that are, without the first
+        ones.
+        """
+        return await self._ask(calls.schedules_due(offset=offset, limit=limit))
 
-    async def declare(self, definitions: dict[str, dict[str, Any]], is_start: bool) -> tuple[str, Sequence[str]]:
+    async def declare(self, definitions: dict[str, dict[str, Any]], is_start: bool) -> calls.ScheduleDeclareReply:
         """Say what recurs by this code; what the library answered, and the names of schedules that went."""
         definitions = {name: self._signed(definition) for name, definition in definitions.items()}
-        now, _, _ = await self.due(0, 1)
-        records: list[str | bytes | int] = []
-        for name in sorted(definitions):
-            records += [name, to_json(definitions[name]), Timing.of(definitions[name]).after(now)]
+        now = (await self.due(0, 1)).now
+        declared = [
+            calls.Declared(name, to_json(definitions[name]), Timing.of(definitions[name]).after(now))
+            for name in sorted(definitions)
+        ]
         version = hashlib.sha256(to_json(sorted(definitions.items()))).hexdigest()[:16]
-        answer, *gone = await self._call("schedule_declare", version, int(is_start), *records)
-        return answer.decode(), [name.decode() for name in gone]
+        return await self._ask(calls.schedule_declare(version=version, start=is_start, schedules=declared))
 
     async def fire(self, name: str, due_at: int, next_due_at: int, run: int, definition: dict[str, Any]) -> str:
         """Ask for one occurrence; what the library answered.
@@ -213,8 +216,8 @@ class Schedules:
         headers = ""
         if run and self._app._enqueue_hooks and not definition.get("paused"):
             headers = await self._headers(name, due_at, definition)
-        answer = await self._call("schedule_fire", name, due_at, next_due_at, run, headers)
-        return str(answer[0].decode())
+        call = calls.schedule_fire(name=name, due_at=due_at, next_due_at=next_due_at, run=run, headers=headers)
+        return (await self._ask(call)).answer
 
     async def _headers(self, name: str, due_at: int, definition: dict[str, Any]) -> str:
         """What the `on_enqueue` hooks say is to travel with an occurrence, should it be this worker's."""
@@ -264,8 +267,8 @@ class Schedules:
         except BadSignature as error:
             raise BadSignature(f"schedule {name!r}: {error}; put it again") from None
 
-    async def _call(self, function: str, *args: str | bytes | int) -> Any:
-        return await self._app._broker.line(get_running_loop()).call(function, *args)
+    async def _ask(self, call: Call[R]) -> R:
+        return await self._app._broker.line(get_running_loop()).ask(call)
 
 
 def define(
@@ -300,28 +303,17 @@ def _senseless(name: str) -> ArdiqError:
     return ArdiqError(f"schedule {name!r} is invalid: put it again, or remove it")
 
 
-def _rows(page: Sequence[Any]) -> Rows:
-    """Name, due time and definition of each schedule of a reply; a definition that cannot be read is an empty one."""
-    rows: Rows = []
-    for i in range(0, len(page), 3):
-        try:
-            definition = from_json(page[i + 2].decode(errors="replace"))
-        except ValueError:
-            definition = {}
-        rows.append((page[i].decode(errors="replace"), page[i + 1], definition if isinstance(definition, dict) else {}))
-    return rows
-
-
-def read_schedule(name: str, due_at: int, definition: dict[str, Any]) -> Schedule:
+def read_schedule(row: calls.ScheduleRow) -> Schedule:
     """A schedule from its row; a definition that somebody wrote by hand is shown as well as it goes."""
+    definition = row.definition
     outcome = definition.get("last_outcome")
     return Schedule(
-        name,
+        row.name,
         definition.get("task", ""),
         definition.get("spec"),
         definition.get("every_ms"),
         definition.get("tz"),
-        due_at,
+        row.due_at,
         definition.get("last_due_at"),
         definition.get("last_id"),
         bool(definition.get("paused")),

@@ -7,8 +7,9 @@ from collections.abc import Coroutine, Iterable, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from .._server.inbox import EXISTS, Enqueued, name_unsure, refusal
+from .._server.inbox import EXISTS, Enqueued, name_unsure
 from .._server.mailbox import too_late
+from .._server.replies import refusal
 from .._server.server import may_repeat
 from .._values import headers as _headers
 from .._values import options as _options

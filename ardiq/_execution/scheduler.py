@@ -91,7 +91,7 @@ class Scheduler:
             if len(rows) < _PAGE:
                 break
         self._broken = broken
-        if upcoming is not None:
+        if upcoming >= 0:
             next_due.append(upcoming)
         if not next_due:
             return self._app.cron_poll_s if self._app._crons else max(self._app.cron_poll_s, _IDLE_S)

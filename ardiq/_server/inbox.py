@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import _core, errors
 from ..job import Job, set_existed, set_unsure
+from .replies import Call, R, refusal
 
 log = logging.getLogger("ardiq")
 
@@ -45,6 +46,25 @@ class Enqueued(asyncio.Future[Job], Coroutine[Any, Any, Job]):
         except AttributeError:
             self._steps = self.__await__()
             return self._steps
+
+
+class Answer(asyncio.Future[R]):
+    """What a call gives: a future of its reply as the caller sees it."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Call[R], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.call = call
+
+    def take(self, reply: Any) -> None:
+        """The reply is there."""
+        try:
+            value = self.call.decode(reply)
+        except errors.ArdiqError as error:
+            self.set_exception(error)
+        else:
+            self.set_result(value)
 
 
 class Inbox:
@@ -124,14 +144,17 @@ class Inbox:
                     if answer is None or answer.done():
                         continue
                     value = event[2]
-                    if type(answer) is not Enqueued:
-                        answer.set_result(value)
-                    elif (error := refusal(value)) is None:
-                        if value == EXISTS:
-                            set_existed(answer.job, True)
-                        answer.set_result(answer.job)
+                    if type(answer) is Enqueued:
+                        if (error := refusal(value)) is None:
+                            if value == EXISTS:
+                                set_existed(answer.job, True)
+                            answer.set_result(answer.job)
+                        else:
+                            answer.set_exception(error)
+                    elif type(answer) is Answer:
+                        answer.take(value)
                     else:
-                        answer.set_exception(error)
+                        answer.set_result(value)
                 elif kind == "error":
                     answer = waiting.pop(event[1], None)
                     if answer is None:
@@ -169,18 +192,6 @@ def resolve(answer: "asyncio.Future[Any]", value: Any) -> None:
 def _closed() -> errors.BrokerError:
     """The error of a call under way when its queue is closed."""
     return errors.BrokerError("the connection was closed by close()", maybe_enqueued=True)
-
-
-def refusal(answer: Any) -> Exception | None:
-    """The error that one record of a batch was answered with, or None."""
-    if isinstance(answer, Exception):
-        return answer
-    if not isinstance(answer, bytes) or not answer.startswith(b"ARDIQ_"):
-        return None
-    code, _, message = answer.decode(errors="replace").partition(" ")
-    name = "".join(word.capitalize() for word in code.split("_")[1:])
-    kind: type[Exception] = getattr(errors, name, errors.ArdiqError)
-    return kind(message)
 
 
 def name_unsure(error: errors.ArdiqError, jobs: Sequence[Job]) -> None:

@@ -13,8 +13,9 @@ from .. import _core, errors
 from .._execution import processes as _processes
 from ..job import Job
 from .changes import Change, Watch
-from .inbox import Enqueued, Inbox, forget_inboxes, resolve
+from .inbox import Answer, Enqueued, Inbox, forget_inboxes, resolve
 from .mailbox import Mailbox, Outcome
+from .replies import Call, R
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -230,6 +231,13 @@ class Line:
         ticket = next(self._inbox.tickets)
         answer: asyncio.Future[Any] = self.loop.create_future()
         self.channel.call(ticket, function, args)
+        self._inbox.open[ticket] = answer
+        return answer
+
+    def ask(self, call: Call[R]) -> Answer[R]:
+        """Call one function of the library; the future has its reply."""
+        ticket, answer = next(self._inbox.tickets), Answer(call, self.loop)
+        self.channel.call(ticket, call.function, call.args)
         self._inbox.open[ticket] = answer
         return answer
 

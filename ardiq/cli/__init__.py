@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from .. import _core
+from .._server.commands import is_there, known_queues
 from .._values import imports as _imports
 from ..errors import ArdiqError, Forbidden
 from ._arguments import Parser, Refusal, among, did_you_mean, refusing, unsecret
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from ..app import Ardiq
 
 _INTERRUPTED = 130
-_SIGNS = ("meta", "lanes", "workers", "dead", "scheduled", "schedules", "pauses")  # of a queue: one of these keys
 _COMMANDS = {
     "run": "run a worker, or several",
     "migrate": "load the Lua library into the server, or look at what is loaded",
@@ -213,10 +213,10 @@ def server_app(url: str, queue: str | None, prefix: str | None) -> "Ardiq":
 def no_such_queue(app: "Ardiq") -> str:
     """What to say if there is no sign of the app's queue at its server, else nothing."""
     core, name = app._broker.core, app.queue_name
-    if core.command(["EXISTS", *(app._broker._base + key for key in _SIGNS)]):
+    if is_there(core, app._broker._base):
         return ""
     try:
-        known = queues_of(core, app._broker._registry)
+        known = known_queues(core, app._broker._registry)
     except Forbidden:
         known = set()
     if name in known:
@@ -231,11 +231,6 @@ def note_new_queue(app: "Ardiq", arguments: argparse.Namespace) -> None:
     with suppress(Forbidden):  # who may only enqueue cannot look
         if missing := no_such_queue(app):
             print(f"note: {missing}", file=sys.stderr)
-
-
-def queues_of(core: _core.Core, registry: str) -> set[str]:
-    """The names of the queues that are known at a server."""
-    return {queue.decode(errors="replace") for queue in core.command(["SMEMBERS", registry])}
 
 
 def is_url(target: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .. import _core
+from .._server.commands import has_commands
 
 _FUNCTIONS: dict[str, dict[str, Any]] = json.loads(_core.PROTOCOL)["functions"]
 _SHARED: dict[str, str] = {name: entry["pattern"] for name, entry in json.loads(_core.PROTOCOL)["shared_keys"].items()}
@@ -14,9 +15,8 @@ _EVERYBODY = ("ping", "select", "client|setinfo", "blpop", "lpop", "sadd", "hget
 _WORKERS = ("client|unblock", "info")
 # What the command line and `ardiq migrate` send beside the functions.
 _OPERATORS = (
-    *("info", "config|get", "time", "get", "set", "del", "exists", "smembers", "zcount", "zrange", "zrangebyscore"),
-    *("scan", "eval", "pexpire"),
-    *("hget", "hmget", "hlen", "hset", "hsetnx", "hdel", "llen", "lpos", "pttl"),
+    *("info", "config|get", "time", "get", "set", "del", "exists", "smembers", "zrange", "zrangebyscore"),
+    *("scan", "eval", "pexpire", "hget", "hmget", "hset", "hsetnx", "hdel"),
 )
 
 
@@ -50,7 +50,7 @@ class _Server:
     def __init__(self, core: _core.Core) -> None:
         self._core = core
         # By what it says of a command that came together with the tellable rights of keys and of subcommands.
-        self._has_functions = bool(core.command(["COMMAND", "INFO", "FCALL"])[0])
+        self._has_functions = has_commands(core, ["FCALL"])[0]
         self._is_cluster = bool(core.primaries())
 
     def line(self, role: str, prefix: str, queues: Sequence[str]) -> str:
@@ -83,8 +83,9 @@ class _Server:
     def _known(self, commands: list[str]) -> list[str]:
         """Those that the server has; one that knows no subcommands by name has those of its time."""
         asked = commands if self._has_functions else [command.partition("|")[0] for command in commands]
-        answers = self._core.command(["COMMAND", "INFO", *asked])
-        return [command for command, answer in zip(commands, answers, strict=True) if answer]
+        return [
+            command for command, is_there in zip(commands, has_commands(self._core, asked), strict=True) if is_there
+        ]
 
 
 def _escaped(pattern: str) -> str:

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from .fsck import Check, Row
+from .._server import calls
+from .._server.calls import Finding
+from .._server.replies import ask
+from .fsck import Check
 
 if TYPE_CHECKING:
     from .. import _core
 
-_PORTION = 20  # findings a call, as `lua/protocol.json` has it
 _PASSES = 5
 
 MENDED_BY = {
@@ -44,7 +46,7 @@ BY_HAND = {
 """What a person is to do about the others."""
 
 
-def mend(core: "_core.Core", result_ttl_ms: int) -> Iterator[tuple[Row, str]]:
+def mend(core: "_core.Core", result_ttl_ms: int) -> Iterator[tuple[Finding, str]]:
     """Check a queue and have mended what is wrong, until nothing is, or no more can be mended.
 
     Each finding is checked again, atomically, by the call that mends it; so workers may go on meanwhile.
@@ -52,7 +54,7 @@ def mend(core: "_core.Core", result_ttl_ms: int) -> Iterator[tuple[Row, str]]:
     Returns:
         Every finding with what became of it: "mended", "sound" (nothing was wrong by then) or "by_hand".
     """
-    left: set[Row] = set()
+    left: set[Finding] = set()
     for _ in range(_PASSES):
         findings, mended = list(Check(core).findings()), False
         for row, answer in _repair(core, findings, result_ttl_ms):
@@ -66,8 +68,8 @@ def mend(core: "_core.Core", result_ttl_ms: int) -> Iterator[tuple[Row, str]]:
             return
 
 
-def _repair(core: "_core.Core", findings: Sequence[Row], result_ttl_ms: int) -> Iterable[tuple[Row, str]]:
-    for first in range(0, len(findings), _PORTION):
-        portion = findings[first : first + _PORTION]
-        answers = core.call("repair", [result_ttl_ms, *(part for row in portion for part in row)])
-        yield from zip(portion, (answer.decode() for answer in answers), strict=True)
+def _repair(core: "_core.Core", findings: Sequence[Finding], result_ttl_ms: int) -> Iterable[tuple[Finding, str]]:
+    for first in range(0, len(findings), calls.REPAIR_MOST):
+        portion = findings[first : first + calls.REPAIR_MOST]
+        answers = ask(core, calls.repair(result_ttl_ms=result_ttl_ms, findings=portion))
+        yield from zip(portion, map(str, answers), strict=True)

@@ -1,9 +1,10 @@
 """What commands read of a queue: bounded, and without keeping the server from its work."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._server import calls, commands
+from .._server.replies import ask
 from ..pauses import Pause, read_pauses
 from ..schedules import Schedule, read_schedule
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 MINUTES = 5
 COUNTS = ("queued", "scheduled", "running", "held", "suspects", "dead")
 _PAGE = 500
+_WORKERS_PAGE = 100  # each costs the server two commands
 _COUNTERS = ("enqueued", "completed", "failed", "retried", "aborted", "expired", "discarded", "lost")
 # In the order in which a task's field of `task_stats:<minute>` has them.
 _FIGURES = ("completed", "failed", "retried", "aborted", "run_ms", "waits", "wait_ms")
@@ -24,11 +26,10 @@ class State:
 
     def __init__(self, app: "Ardiq") -> None:
         self.core: _core.Core = app._broker.core
-        self.base = app._broker._base
 
     def counts(self) -> dict[str, int]:
         """Numbers of tasks: `scheduled`, `queued`, `running`, `suspects`, `dead`, `ready:<lane>` …"""
-        return {name: number(count) for name, count in pairs(self.core.call("counts", [])).items()}
+        return ask(self.core, calls.counts())
 
     def lanes(
         self, counts: dict[str, int], workers: list[dict[str, Any]], first: Sequence[str] = ()
@@ -60,8 +61,8 @@ class State:
 
     def ages_ms(self) -> dict[str, int]:
         """For how long the next task of each lane has been ready, since it was enqueued or fell due."""
-        now, *rest = map(text, self.core.call("ages", []))
-        return {lane: max(0, number(now) - number(since)) for lane, since in zip(rest[::2], rest[1::2], strict=True)}
+        ages = ask(self.core, calls.ages())
+        return {age.lane: max(0, ages.now - age.since) for age in ages.rows}
 
     def next_due_in_ms(self) -> int | None:
         """How long until the next scheduled task falls due; negative when it is overdue, None when there is none."""
@@ -69,8 +70,8 @@ class State:
         return None if due_at is None else due_at - self.now_ms()
 
     def _next_due_at(self) -> int | None:
-        first = self.core.call("list", ["scheduled", "", 0, 1])
-        return number(first[1]) if first else None
+        first = ask(self.core, calls.list_(place="scheduled", of="", offset=0, limit=1))
+        return first[0].number if first else None
 
     def workers(self) -> list[dict[str, Any]]:
         """Its workers.
@@ -81,44 +82,32 @@ class State:
             `left_threads` (which run on after their task was settled, and take its slot), `stalled_ms` (for how long
             its event loop has not turned, 0 while it does) and `lease_left_ms` each.
         """
-        now_ms = self.now_ms()
-        workers: list[dict[str, Any]] = []
-        while page := self.core.call("list", ["workers", "", len(workers), _PAGE]):
-            for identity, expiry in zip(page[::2], page[1::2], strict=True):
-                name = text(identity)
-                row = pairs(self.core.command(["HGETALL", f"{self.base}worker:{name}"]))
-                info = parsed(row.get("info", ""), {})
-                workers.append(
-                    {
-                        "id": name,
-                        **{key: info.get(key) for key in ("label", "host", "pid")},
-                        "version": info.get("ardiq"),
-                        "started_at": number(row.get("joined_at")) or None,
-                        "concurrency": (slots := number(info.get("concurrency")) or None),
-                        "share": number(info.get("share")) or slots,
-                        "lanes": list(map(str, parsed(row.get("lanes", ""), []))),
-                        "held": int(self.core.command(["HLEN", f"{self.base}running:{name}"])),
-                        "left_threads": number(row.get("left_threads")),
-                        "stalled_ms": max(0, now_ms - since) if (since := number(row.get("stalled_since"))) else 0,
-                        "lease_left_ms": max(0, number(expiry) - now_ms),
-                    }
-                )
-        return workers
+        pages = list(self._worker_pages(_WORKERS_PAGE))
+        rows = {row.worker: _worker(row, page.now) for page in pages for row in page.rows}
+        return sorted(rows.values(), key=lambda worker: (worker["lease_left_ms"], worker["id"]))
 
     def workers_alive(self) -> int:
         """How many workers' leases have not run out."""
-        return int(self.core.command(["ZCOUNT", f"{self.base}workers", str(self.now_ms()), "+inf"]))
+        return ask(self.core, calls.workers(cursor="0", limit=1)).alive
+
+    def _worker_pages(self, limit: int) -> Iterator[calls.WorkersReply]:
+        cursor = "0"
+        while True:
+            page = ask(self.core, calls.workers(cursor=cursor, limit=limit))
+            yield page
+            cursor = page.cursor
+            if cursor == "0":
+                return
 
     def unknown_tasks(self) -> list[dict[str, Any]]:
         """Tasks that of late were given to a worker that has none of that name, the last one first: `name`, and how
         long ago that was (`seen_ms`)."""
-        reply, now_ms = self.core.call("list", ["unknown", "", 0, _PAGE]), self.now_ms()
-        pairs = zip(map(text, reply[::2]), map(number, reply[1::2]), strict=True)
-        return [{"name": name, "seen_ms": max(0, now_ms - at)} for name, at in pairs][::-1]
+        found, now_ms = ask(self.core, calls.list_(place="unknown", of="", offset=0, limit=_PAGE)), self.now_ms()
+        return [{"name": entry.id, "seen_ms": max(0, now_ms - entry.number)} for entry in reversed(found)]
 
     def pauses(self) -> list[Pause]:
         """What is paused, the oldest first."""
-        return read_pauses(self.core.call("pauses", []))
+        return read_pauses(ask(self.core, calls.pauses()))
 
     def running(self, workers: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
         """What runs, the longest first: `id`, `name`, `lane`, `worker`, `try`, `run_ms`, `progress`.
@@ -130,29 +119,29 @@ class State:
         for worker in workers:
             if worker["held"]:
                 slots = min(worker["concurrency"] or most, most, _PAGE)
-                reply = [text(value) for value in self.core.call("claims", [worker["id"], 0, slots])]
-                found += [_held(reply[at : at + 6], worker, int(reply[0])) for at in range(1, len(reply), 6)]
+                claims = ask(self.core, calls.claims(worker=worker["id"], offset=0, limit=slots))
+                found += [_held(row, worker, claims.now) for row in claims.rows]
         return sorted(found, key=lambda task: -task["run_ms"])[:most]
 
     def schedules(self) -> list[dict[str, Any]]:
         """What recurs, the next to fall due first: what `Schedule` has, and `due_in_ms`."""
         found, cursor, now_ms = dict[str, dict[str, Any]](), "0", self.now_ms()
         while True:
-            cursor, *fields = map(text, self.core.call("schedules", [cursor, _PAGE]))
-            for name, due_at, definition in zip(fields[::3], fields[1::3], fields[2::3], strict=True):
-                schedule = read_schedule(name, number(due_at), parsed(definition, {}))
-                found[name] = described(schedule) | {"due_in_ms": number(due_at) - now_ms}
+            page = ask(self.core, calls.schedules(cursor=cursor, limit=_PAGE))
+            for row in page.rows:
+                found[row.name] = described(read_schedule(row)) | {"due_in_ms": row.due_at - now_ms}
+            cursor = page.cursor
             if cursor == "0":
                 return sorted(found.values(), key=lambda schedule: (schedule["due_in_ms"], schedule["name"]))
 
     def minutes(self) -> list[dict[str, Any]]:
         """What was counted in each of the last five minutes, the newest first; `at` is when it began, in ms."""
-        last = self.now_ms() // 60_000
-        found = []
-        for minute in range(last, last - MINUTES, -1):
-            counted = pairs(self.core.command(["HGETALL", f"{self.base}stats:{minute}"]))
-            found.append({"at": minute * 60_000, **{name: number(counted.get(name)) for name in _COUNTERS}})
-        return found
+        stats = ask(self.core, calls.stats(minutes_ago=0, minutes=MINUTES))
+        this_minute = stats.now // 60_000
+        return [
+            {"at": (this_minute - row.minutes_ago) * 60_000, **{name: getattr(row, name) for name in _COUNTERS}}
+            for row in stats.rows
+        ]
 
     def task_stats(self) -> list[dict[str, Any]]:
         """How often each task ran in the last five minutes: `name`, `runs`, by outcome, `run_ms` in all.
@@ -160,11 +149,10 @@ class State:
         `waits` of the runs were first attempts, and had waited `wait_ms` in all.
         """
         totals: dict[str, dict[str, int]] = {}
-        for minutes_ago in range(MINUTES):
-            for name, packed in pairs(self.core.call("task_stats", [minutes_ago])).items():
-                totals_of = totals.setdefault(name, dict.fromkeys(_FIGURES, 0))
-                for figure, count in zip(_FIGURES, parsed(packed, []), strict=False):
-                    totals_of[figure] += number(count)
+        for row in ask(self.core, calls.task_stats(minutes_ago=0, minutes=MINUTES)).rows:
+            totals_of = totals.setdefault(row.name, dict.fromkeys(_FIGURES, 0))
+            for figure, count in zip(_FIGURES, row.figures, strict=False):
+                totals_of[figure] += count
         return [
             {"name": name, "runs": sum(figures[outcome] for outcome in _FIGURES[:4]), **figures}
             for name, figures in totals.items()
@@ -172,7 +160,7 @@ class State:
 
     def now_ms(self) -> int:
         """The server's clock."""
-        return server_now_ms(self.core)
+        return commands.now_ms(self.core)
 
 
 def described(schedule: Schedule) -> dict[str, Any]:
@@ -184,23 +172,6 @@ def described(schedule: Schedule) -> dict[str, Any]:
 def last_minutes(minutes: list[dict[str, Any]]) -> dict[str, int]:
     """What `State.minutes` counted, in all."""
     return {name: sum(minute[name] for minute in minutes) for name in _COUNTERS}
-
-
-def server_now_ms(core: "_core.Core") -> int:
-    """The server's clock."""
-    seconds, microseconds = core.command(["TIME"])
-    return int(seconds) * 1000 + int(microseconds) // 1000
-
-
-def pairs(answer: list[Any]) -> dict[str, str]:
-    """A flat reply of names and values."""
-    texts = [text(value) for value in answer]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
-
-
-def text(value: Any) -> str:
-    """A value of a reply as text."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def number(value: Any, otherwise: int = 0) -> int:
@@ -218,23 +189,30 @@ def done(progress: dict[str, Any]) -> str:
     return f"{told:.0%} {progress.get('message', '')}".strip()
 
 
-def parsed(value: str, otherwise: Any) -> Any:
-    """What a JSON text says, or something else where it is none of that type."""
-    try:
-        found = json.loads(value)
-    except ValueError:
-        return otherwise
-    return found if isinstance(found, type(otherwise)) else otherwise
-
-
-def _held(row: list[str], worker: dict[str, Any], now_ms: int) -> dict[str, Any]:
-    task_id, name, lane, tries, started_at, progress = row
+def _worker(row: calls.WorkerRow, now_ms: int) -> dict[str, Any]:
+    slots = number(row.info.get("concurrency")) or None
     return {
-        "id": task_id,
-        "name": name,
-        "lane": lane,
+        "id": row.worker,
+        **{key: row.info.get(key) for key in ("label", "host", "pid")},
+        "version": row.info.get("ardiq"),
+        "started_at": row.joined_at or None,
+        "concurrency": slots,
+        "share": number(row.info.get("share")) or slots,
+        "lanes": row.lanes,
+        "held": row.held,
+        "left_threads": row.left_threads,
+        "stalled_ms": max(0, now_ms - row.stalled_since) if row.stalled_since else 0,
+        "lease_left_ms": max(0, row.lease_until - now_ms),
+    }
+
+
+def _held(row: calls.Held, worker: dict[str, Any], now_ms: int) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "lane": row.lane,
         "worker": worker["id"],
-        "try": number(tries),
-        "run_ms": max(0, now_ms - number(started_at, now_ms)),
-        "progress": parsed(progress, {}) or None,
+        "try": row.tries,
+        "run_ms": max(0, now_ms - (row.started_at or now_ms)),
+        "progress": row.progress or None,
     }

@@ -14,12 +14,13 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _core
+from .._server import commands
 from ..errors import ArdiqError, BrokerError, LibraryError
 from ..pauses import Pause
 from . import _repair, no_such_queue, open_app
 from ._arguments import app_argument, json_argument
 from ._output import Styled, age, many, moment, print_json, show
-from ._state import State, server_now_ms
+from ._state import State
 from .fsck import Check as Pass
 from .fsck import describe
 
@@ -92,7 +93,7 @@ def examine(app: "Ardiq", look_s: float = _LOOK_S, repair: bool = False, words: 
     try:
         yield from _library(core, len(nodes), away)
         before = time.time()
-        server_ms = server_now_ms(core)
+        server_ms = commands.now_ms(core)
         yield _clock(int(server_ms - (before + time.time()) * 500))
         yield from _replicas(core, app.durability == "replicated", bool(nodes))
         if missing := no_such_queue(app):
@@ -153,7 +154,7 @@ def _library(core: _core.Core, primaries: int, away: int) -> Iterator[Check]:
 
 
 def _replicas(core: _core.Core, wanted: bool, is_cluster: bool) -> Iterator[Check]:
-    info = _info(core, "replication")
+    info = commands.info(core, "replication")
     online = sum(name.startswith("slave") and "state=online" in value for name, value in info.items())
     if online:
         yield Check("ok", "replicas", f"{many(online, 'is', 'are')} connected")
@@ -178,9 +179,9 @@ def _clock(skew_ms: int) -> Check:
 
 
 def _memory(core: _core.Core) -> Iterator[Check]:
-    told = _info(core, "memory")
-    policy = _setting(core, "maxmemory-policy") or told.get("maxmemory_policy")
-    most = int(_setting(core, "maxmemory") or told.get("maxmemory") or 0)
+    told = commands.info(core, "memory")
+    policy = commands.setting(core, "maxmemory-policy") or told.get("maxmemory_policy")
+    most = int(commands.setting(core, "maxmemory") or told.get("maxmemory") or 0)
     if policy is None:
         found = "neither CONFIG GET nor INFO is allowed here"
         yield Check("warn", "maxmemory-policy", found, "make sure that it is noeviction")
@@ -198,7 +199,7 @@ def _memory(core: _core.Core) -> Iterator[Check]:
         remedy = "raise maxmemory, start workers, or shorten result_ttl_ms: when it is full, nothing more is enqueued"
         yield Check("fail", "memory", f"{used / most:.0%} of maxmemory are in use", remedy)
     for name in ("hash-max-listpack-value", "hash-max-ziplist-value"):
-        value = _setting(core, name)
+        value = commands.setting(core, name)
         if value is not None:
             if int(value) >= _LISTPACK_BYTES:
                 yield Check("ok", name, value)
@@ -209,8 +210,8 @@ def _memory(core: _core.Core) -> Iterator[Check]:
 
 
 def _persistence(core: _core.Core) -> Iterator[Check]:
-    written = _info(core, "persistence")
-    append, save = _setting(core, "appendonly"), _setting(core, "save")
+    written = commands.info(core, "persistence")
+    append, save = commands.setting(core, "appendonly"), commands.setting(core, "save")
     append = append or {"0": "no", "1": "yes"}.get(written.get("aof_enabled", ""))
     if append is None:
         found = "neither CONFIG GET nor INFO is allowed here"
@@ -317,20 +318,3 @@ def _mended(core: _core.Core, result_ttl_ms: int) -> Iterator[Check]:
             remedy = _repair.BY_HAND.get(row.kind, "a key of the wrong type is in the way: `ardiq fsck` names it")
             yield Check(level, "keys", describe(row), remedy)
     yield Check("ok", "keys", f"{count:,} mended" if count else "nothing to repair")
-
-
-def _setting(core: _core.Core, name: str) -> str | None:
-    try:
-        answer = core.command(["CONFIG", "GET", name])
-    except ArdiqError:
-        return None  # not allowed, as with many hosted servers
-    return answer[1].decode() if answer else None
-
-
-def _info(core: _core.Core, section: str) -> dict[str, str]:
-    try:
-        answer = core.command(["INFO", section])
-    except ArdiqError:
-        return {}
-    lines = (line.partition(":") for line in answer.decode(errors="replace").splitlines())
-    return {name: value for name, _, value in lines}

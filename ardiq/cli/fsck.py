@@ -9,11 +9,14 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 from .. import _core, errors
+from .._server import calls
+from .._server.calls import Finding
+from .._server.commands import known_queues
+from .._server.replies import Call, R, ask
 from .._values import options as _options
-from . import is_url, load_app, open_core, queues_of
+from . import is_url, load_app, open_core
 from ._arguments import (
     DEFAULT_PREFIX,
     Refusal,
@@ -57,14 +60,6 @@ FINDINGS = {
 }
 
 
-class Row(NamedTuple):
-    """One row of a page: a finding, or `queued` and `entry`, which are compared here."""
-
-    kind: str
-    id: str
-    detail: str
-
-
 def configure(parser: argparse.ArgumentParser) -> None:
     target_argument(parser)
     parser.add_argument(
@@ -88,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
             found.append({"queue": name, **row._asdict(), "means": FINDINGS.get(row.kind, row.kind)})
             if not arguments.json:
                 print(f"{name}: {describe(row)}")
-        if not check.seen and name not in (known := queues_of(core, registry)):
+        if not check.seen and name not in (known := known_queues(core, registry)):
             meant = did_you_mean(name, known) or among(known)
             raise errors.ArdiqError(f"there is no queue {name!r} on this server{meant}")
         seen[name] = check.seen
@@ -101,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-def describe(row: "Row") -> str:
+def describe(row: Finding) -> str:
     """A finding for people."""
     detail = f" ({row.detail})" if row.detail else ""
     return printable(f"{row.id}: {FINDINGS.get(row.kind, row.kind)}{detail}")
@@ -119,7 +114,7 @@ class Check:
         self.seen = 0
         self.complete = True
 
-    def findings(self) -> Iterator[Row]:
+    def findings(self) -> Iterator[Finding]:
         """Everything that is confirmed to be wrong."""
         queued: dict[str, str] = {}
         for row in self._rows("records"):
@@ -139,7 +134,7 @@ class Check:
         if self.complete:
             yield from self._missed(queued, lanes)
 
-    def _missed(self, queued: dict[str, str], lanes: set[str]) -> Iterator[Row]:
+    def _missed(self, queued: dict[str, str], lanes: set[str]) -> Iterator[Finding]:
         """What of the `queued` tasks, which were in no list, is confirmed to be wrong.
 
         What moved meanwhile lies near an end of its list by now, most of it; the rest is looked for once more.
@@ -159,8 +154,7 @@ class Check:
                 yield from self._rows(f"task:{identity}")
 
     def _places(self, lanes: set[str]) -> list[str]:
-        counts = self._call("counts", [])
-        names = list(map(_text, counts[::2]))
+        names = list(self._ask(calls.counts()) or ())
         lanes |= {name.partition(":")[2] for name in names if name.startswith("ready:")}
         of_lanes = [f"{place}:{lane}" for lane in sorted(lanes) for place in ("ready", "tombs")]
         return [
@@ -177,33 +171,34 @@ class Check:
         ]
 
     def _workers(self) -> Iterator[str]:
-        offset = 0
-        while page := self._call("list", ["workers", "", offset, _PAGE])[::2]:
-            yield from map(_text, page)
-            offset += len(page)
+        cursor = "0"
+        while page := self._ask(calls.workers(cursor=cursor, limit=_PAGE)):
+            yield from (row.worker for row in page.rows)
+            cursor = page.cursor
+            if cursor == "0":
+                return
 
-    def _rows(self, section: str) -> Iterator[Row]:
+    def _rows(self, section: str) -> Iterator[Finding]:
         cursor = "0"
         while self.complete:
             if time.monotonic() > self._deadline:
                 self.complete = False
                 return
-            reply = self._call("fsck_page", [section, cursor, _PAGE])
-            if not reply:
+            page = self._ask(calls.fsck_page(section=section, cursor=cursor, limit=_PAGE))
+            if page is None:
                 return
-            cursor = _text(reply[0])
-            self.seen += int(reply[1])
-            texts = [_text(value) for value in reply[2:]]
-            yield from map(Row._make, zip(texts[::3], texts[1::3], texts[2::3], strict=True))
+            self.seen += page.seen
+            yield from page.rows
+            cursor = page.cursor
             if cursor == "0":
                 return
 
-    def _call(self, function: str, arguments: list[Any]) -> list[Any]:
-        """The reply; empty where a key of the wrong type is in the way, which the pass over all keys reports."""
+    def _ask(self, call: Call[R]) -> R | None:
+        """The reply; None where a key of the wrong type is in the way, which the pass over all keys reports."""
         try:
-            return list(self._core.call(function, arguments))
+            return ask(self._core, call)
         except errors.WrongType:
-            return []
+            return None
 
 
 def _queues(target: str, queue: str | None, prefix: str | None) -> Iterator[tuple[str, _core.Core, str]]:
@@ -226,7 +221,7 @@ def _queues_at(url: str, queue: str | None, prefix: str | None) -> list[tuple[st
     if queue:
         return [(first, queue)]
     core = open_core(url, prefix=first)
-    known = {(first, name) for name in queues_of(core, f"{first}:queues")}
+    known = {(first, name) for name in known_queues(core, f"{first}:queues")}
     if prefix is None:
         try:
             known |= set(core.queues())
@@ -235,7 +230,3 @@ def _queues_at(url: str, queue: str | None, prefix: str | None) -> list[tuple[st
                 raise
             print(f"other prefixes than {first} are not searched, see --prefix: {error}", file=sys.stderr)
     return sorted(known, key=lambda found: (found[0] != first, found))
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from .._server import calls
+from .._server.replies import ask
 from ..errors import ArdiqError
 from . import open_app
 from ._arguments import agreed, among, app_argument, did_you_mean, json_argument, word
@@ -66,10 +68,11 @@ def _places(app: "Ardiq", arguments: argparse.Namespace, counts: dict[str, int])
 
 def _purge(app: "Ardiq", place: str, of: str) -> int:
     """Remove all there is, a portion a call; how many there were."""
+    core, ttl_ms = app._broker.core, app.result_ttl_ms
     removed, passed, more = 0, 0, True
     while more:
-        count, more, others = app._broker.core.call("purge", [place, of, passed, _PORTION, app.result_ttl_ms])
-        removed, passed = removed + count, passed + others
+        reply = ask(core, calls.purge(place=place, of=of, offset=passed, limit=_PORTION, result_ttl_ms=ttl_ms))
+        removed, passed, more = removed + reply.removed, passed + reply.passed, reply.more
     return removed
 
 

@@ -3,9 +3,10 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from .._server.commands import known_queues
 from .._serving.queues import on_queue
 from ..errors import ArdiqError, BrokerError
-from . import is_url, load_app, queues_of, server_app
+from . import is_url, load_app, server_app
 from ._arguments import Refusal, json_argument, prefix_argument, target_argument
 from ._output import Styled, Table, print_json, short, show
 from ._state import COUNTS, State
@@ -27,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise Refusal(f"--prefix is for URLs; {arguments.target} has its own")
     else:
         app = load_app(arguments.target)
-    queues = [_read(app, name) for name in sorted(queues_of(app._broker.core, app._broker._registry))]
+    queues = [_read(app, name) for name in sorted(known_queues(app._broker.core, app._broker._registry))]
     if arguments.json:
         print_json(queues)
     elif not queues:

@@ -119,14 +119,14 @@ async def _list(app: "Ardiq", as_json: bool) -> int:
 
 
 async def _show(app: "Ardiq", name: str, as_json: bool) -> int:
-    for schedule in await app.schedules.list():
-        if schedule.name == name:
-            if as_json:
-                print_json(described(schedule))
-            else:
-                show(*_draw(described(schedule), State(app).now_ms()))
-            return 0
-    return await _missing(app, name, as_json)
+    schedule = await app.schedules.get(name)
+    if schedule is None:
+        return await _missing(app, name, as_json)
+    if as_json:
+        print_json(described(schedule))
+    else:
+        show(*_draw(described(schedule), State(app).now_ms()))
+    return 0
 
 
 async def _put(app: "Ardiq", arguments: argparse.Namespace) -> int:

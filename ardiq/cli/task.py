@@ -3,13 +3,15 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from .._client.inspector import NOTE, fields_of, text_of
+from .._client.inspector import NOTE, text_of
+from .._server import calls, commands
+from .._server.replies import ask, text
 from .._values.codec import from_json
 from ..errors import ArdiqError
 from . import open_app
 from ._arguments import app_argument, json_argument, word
 from ._output import Part, Styled, Table, age, json_text, many, moment, print_json, short, show
-from ._state import State, done, number, pairs, parsed, text
+from ._state import done, number
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -58,7 +60,7 @@ def _show(app: "Ardiq", task_id: str, as_json: bool) -> int:
 
 
 def _abort(app: "Ardiq", task_id: str, as_json: bool) -> int:
-    answer = text(app._broker.core.call("abort", [task_id, app.result_ttl_ms]))
+    answer = ask(app._broker.core, calls.abort(id=task_id, result_ttl_ms=app.result_ttl_ms))
     if as_json:
         print_json({"id": task_id, "answer": answer})
     else:
@@ -74,15 +76,18 @@ def _abort(app: "Ardiq", task_id: str, as_json: bool) -> int:
 
 def _requeue(app: "Ardiq", task_id: str, as_json: bool) -> int:
     core = app._broker.core
-    record = pairs(core.call("task", [task_id]))
-    state = record.get("state", "not_found")
-    if state == "failed":
+    record = ask(core, calls.task(id=task_id))
+    before = state = text_of(record, "state") or "not_found"
+    if before == "failed":
         try:
-            app._producer.check_lane(record.get("lane", ""))  # nobody would take it
+            app._producer.check_lane(text_of(record, "lane"))  # nobody would take it
         except ValueError as error:
             raise ArdiqError(f"{task_id}: {error}") from None
-        state = text(core.call("requeue", [task_id])[0])
-    done = state == "queued" and record.get("state") == "failed"
+        answer = ask(core, calls.requeue(tasks=[task_id]))[0]
+        if isinstance(answer, Exception):
+            raise answer
+        state = answer
+    done = state == "queued" and before == "failed"
     if as_json:
         print_json({"id": task_id, "answer": "queued" if done else "not_dead", "state": state})
     elif done:
@@ -104,8 +109,8 @@ def _missing(task_id: str, as_json: bool) -> int:
 
 def read(app: "Ardiq", task_id: str) -> dict[str, Any] | None:
     """Everything the server knows of a task, as `--json` shows it; None when that is nothing."""
-    state = State(app)
-    raw = fields_of(state.core.call("task", [task_id]))
+    core = app._broker.core
+    raw = ask(core, calls.task(id=task_id))
     if not raw:
         return None
     record = {name: text(value) for name, value in raw.items()}
@@ -120,17 +125,17 @@ def read(app: "Ardiq", task_id: str) -> dict[str, Any] | None:
     if notes := {name.removeprefix(NOTE): _decoded(record[name]) for name in record if name.startswith(NOTE)}:
         fields["notes"] = notes
     fields |= _call_of(app, raw) | _result_of(app, raw)
-    ttl_ms = int(state.core.command(["PTTL", f"{state.base}task:{task_id}"]))
-    history = [attempt for attempt in parsed(record.get("history", ""), []) if isinstance(attempt, dict)]
+    position = ask(core, calls.position(id=task_id, limit=_LOOK_AT))
+    history = [attempt for attempt in _listed(record.get("history", "")) if isinstance(attempt, dict)]
     if history and record.get("state") != "failed":  # what the record says of an error is of its last attempt
         history[-1] = {**history[-1], **{name: fields.pop(name) for name in ("error", "traceback") if name in fields}}
     return {
         "id": task_id,
         **fields,
-        "place": _place(state, task_id, record),
-        "gone_in_ms": ttl_ms if ttl_ms >= 0 else None,
+        "place": _place(position, record, commands.now_ms(core)),
+        "gone_in_ms": position.kept_ms if position.kept_ms >= 0 else None,
         "history": history,
-        "log": [text(line) for line in state.core.call("log", [task_id, 1000])],
+        "log": ask(core, calls.log(id=task_id, limit=1000)),
     }
 
 
@@ -153,24 +158,21 @@ def _result_of(app: "Ardiq", record: dict[str, bytes]) -> dict[str, Any]:
         return {"result": text_of(record, "result")}
 
 
-def _place(state: State, task_id: str, record: dict[str, str]) -> dict[str, Any]:
+def _place(found: calls.PositionReply, record: dict[str, str], now_ms: int) -> dict[str, Any]:
     """Where it lies: `key`; in a lane its `position`, of how many entries, None beyond the first ten thousand."""
-    lane, now_ms = record.get("lane", ""), state.now_ms()
-    found = record.get("state")
-    if found == "queued" and number(record.get("lost")) < 2:
-        key = f"{state.base}ready:{lane}"
-        position = state.core.command(["LPOS", key, task_id, "MAXLEN", str(_LOOK_AT)])
-        return {"key": f"ready:{lane}", "position": position, "of": int(state.core.command(["LLEN", key]))}
-    if found == "queued":
-        return {"key": "suspects"}
-    if found == "held":
-        return {"key": f"held:{record.get('held_by', '')}"}
-    if found == "scheduled":
+    if found.place == "queued":
+        position = found.position if found.position >= 0 else None
+        return {"key": f"ready:{found.of}", "position": position, "of": found.length}
+    if found.place == "scheduled":
         return {"key": "scheduled", "due_in_ms": number(record.get("due_at"), now_ms) - now_ms}
-    if found == "running":
-        since = number(record.get("started_at"), now_ms)
-        return {"key": f"running:{record.get('worker', '')}", "run_ms": now_ms - since}
-    return {"key": "dead" if found == "failed" else None}
+    if found.place == "running":
+        return {"key": f"running:{found.of}", "run_ms": now_ms - number(record.get("started_at"), now_ms)}
+    return {"key": (f"held:{found.of}" if found.place == "held" else found.place) or None}
+
+
+def _listed(value: str) -> list[Any]:
+    found = _decoded(value)
+    return found if isinstance(found, list) else []
 
 
 def _decoded(value: str) -> Any:

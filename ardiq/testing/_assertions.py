@@ -5,7 +5,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec
 from unittest import mock
 
-from .._client.inspector import fields_of, text_of
+from .._client.inspector import text_of
+from .._server import calls
+from .._server.commands import task_ids
+from .._server.replies import ask
 from .._server.server import Broker
 from .._values.signature import Signature
 from ..models import TaskInfo
@@ -17,7 +20,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-_PAGE = 500
 _UNFINISHED = ("scheduled", "queued", "held", "running")
 _LISTED = 10
 
@@ -120,16 +122,8 @@ def no_server() -> Iterator[None]:
 
 def _records(app: "Ardiq") -> Iterator[tuple[str, dict[str, bytes]]]:
     broker = app._broker
-    prefix = f"{broker._base}task:"
-    pattern = "".join(f"\\{letter}" if letter in "[]*?\\" else letter for letter in prefix) + "*"
-    cursor, ids = b"0", dict[str, None]()  # in the order in which the server has them
-    while True:
-        cursor, keys = broker.core.command(["SCAN", cursor, "MATCH", pattern, "COUNT", str(_PAGE)])
-        ids |= dict.fromkeys(key.decode(errors="replace").removeprefix(prefix) for key in keys)
-        if cursor == b"0":
-            break
-    for task_id in ids:
-        if record := fields_of(broker.core.call("task", [task_id])):
+    for task_id in task_ids(broker.core, broker._base):
+        if record := ask(broker.core, calls.task(id=task_id)):
             yield task_id, record
 
 

@@ -329,6 +329,18 @@ def zscore(keys: Keys, name: bytes, member: bytes) -> bytes | None:
 
 
 @command
+def zrank(keys: Keys, name: bytes, member: bytes) -> int | None:
+    held = keys.read(name, SortedSet)
+    return None if held is None else held.rank_of(member)
+
+
+@command
+def zrevrank(keys: Keys, name: bytes, member: bytes) -> int | None:
+    rank = zrank(keys, name, member)
+    return None if rank is None else zcard(keys, name) - 1 - rank
+
+
+@command
 def zcount(keys: Keys, name: bytes, least: bytes, most: bytes) -> int:
     held = keys.read(name, SortedSet) or SortedSet()
     return len(held.between(least, most))

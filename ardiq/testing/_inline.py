@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .._server.inbox import Inbox, refusal
+from .._server.inbox import Inbox
+from .._server.replies import refusal
 from .._server.server import Broker
 from .._values.codec import from_json, to_json
 from .._values.ids import new_id

@@ -40,6 +40,10 @@ class SortedSet:
         """That of a member, or None where it is none."""
         return self.places[member][0] if member in self.places else None
 
+    def rank_of(self, member: bytes) -> int | None:
+        """How many come before a member, or None where it is none."""
+        return bisect_left(self.order, self.places[member]) if member in self.places else None
+
     def put(self, member: bytes, score: float) -> None:
         """Add the member, or move it."""
         self.remove(member)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .. import _core
+from .._server.commands import delete_all
 from .._values.ids import new_id
 from .._values.metrics import Metrics
 from ..models import State
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 _REGISTERED = ("_registry", "_middleware", "_error_hooks", "_enqueue_hooks", "_lifespans")  # of all queues alike
 _OWN = ("_redis_url", "_prefix", "_broker", "_metrics", "_crons", "_burst", "_others", "state")
 _KEPT = (*_OWN, *_REGISTERED)
-_PAGE = 500
 
 
 @contextmanager
@@ -62,7 +61,7 @@ def on_server(app: "Ardiq", url: str, *, prefix: str | None = None) -> Iterator[
             broker.close()
         if lent:
             try:
-                _delete(lent[0].core, prefix)
+                delete_all(lent[0].core, f"{prefix}:")
             finally:
                 lent[0].close()
 
@@ -79,14 +78,3 @@ def point(app: "Ardiq", url: str, prefix: str) -> None:
         each._broker = each._producer._broker = each._broker.sibling(each)
         each._broker.is_listed = False  # a queue for a while is not for the list of queues
         each._broker.is_lent = True
-
-
-def _delete(core: _core.Core, prefix: str) -> None:
-    pattern = "".join(f"\\{letter}" if letter in "[]*?\\" else letter for letter in prefix) + ":*"
-    cursor = b"0"
-    while True:
-        cursor, keys = core.command(["SCAN", cursor, "MATCH", pattern, "COUNT", str(_PAGE)])
-        if keys:
-            core.command(["UNLINK", *keys])
-        if cursor == b"0":
-            return

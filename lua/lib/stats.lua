@@ -2,13 +2,28 @@
 local M = {}
 
 M.MINUTE_TTL_S = 7200
+-- What is counted, in the order in which `stats` answers it.
+M.COUNTERS = { 'enqueued', 'completed', 'failed', 'retried', 'snoozed', 'unknown', 'aborted', 'expired', 'released',
+  'held', 'lost', 'requeued', 'discarded', 'unreadable', 'ghosts' }
+
+-- A key of one minute is named by it.
+function M.minute(now) return math.floor(now / 60000) end
+
+-- The minutes that a query is asked for, the newest first: now, and how long ago the first and the last of them were.
+function M.minutes(args)
+  local most = M.MINUTE_TTL_S / 60
+  if args.minutes_ago < 0 or args.minutes < 1 or args.minutes > most then
+    errors.raise(errors.bad_argument('minutes_ago must not be negative, minutes from 1 to ' .. most))
+  end
+  return clock.now(), args.minutes_ago, args.minutes_ago + args.minutes - 1
+end
 
 -- `counters`: name -> how many. A damaged statistics key costs figures, never a task, hence pcall.
 function M.add(base, now, counters)
   local minute, is_new
   for name, count in pairs(counters) do
     if count ~= 0 then
-      minute = minute or keys.stats_minute(base, math.floor(now / 60000))
+      minute = minute or keys.stats_minute(base, M.minute(now))
       redis.pcall('HINCRBY', keys.stats(base), name, count)
       -- The first of its name may be the first of its minute.
       if redis.pcall('HINCRBY', minute, name, count) == count then is_new = true end

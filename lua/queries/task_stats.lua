@@ -1,9 +1,15 @@
--- task_stats: how often each task ran in one minute, and for how long.
--- args: minutes_ago int
--- reply: (name, figures)…
+-- task_stats: how often each task ran in each of some minutes, and for how long, the newest minute first.
+-- args: minutes_ago int, minutes int
+-- reply: now, (minutes_ago, name, figures)…
 return function(base, args)
-  if args.minutes_ago < 0 then errors.raise(errors.bad_argument('minutes_ago must not be negative')) end
-  local minute = math.floor(clock.now() / 60000) - args.minutes_ago
-  local figures = redis.pcall('HGETALL', keys.task_stats(base, minute))
-  return errors.of(figures) and {} or figures
+  local now, first, last = stats.minutes(args)
+  local reply = { now }
+  for ago = first, last do
+    local figures = redis.pcall('HGETALL', keys.task_stats(base, stats.minute(now) - ago))
+    for i = 1, errors.of(figures) and 0 or #figures, 2 do
+      local at = #reply
+      reply[at + 1], reply[at + 2], reply[at + 3] = ago, figures[i], figures[i + 1]
+    end
+  end
+  return reply
 end

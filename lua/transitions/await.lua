@@ -1,6 +1,6 @@
 -- await: queued, scheduled, held -> expired. A client asks for a task's outcome, or to be told when it ends. One that was not started in time has expired.
 -- args: id, mailbox, waiter_ttl_ms int, result_ttl_ms int
--- reply: answer, (state, tries, enqueued_at, started_at, finished_at, codec, value)…
+-- reply: answer, (state, tries, enqueued_at, started_at, finished_at, codec, value)?
 return function(base, args)
   local record, answer = ask.outcome(base, args.id, args.mailbox, args.waiter_ttl_ms, args.result_ttl_ms)
   if not record then return answer end

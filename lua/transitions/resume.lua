@@ -1,6 +1,6 @@
 -- resume: held -> queued. A pause ends; what was held under it goes back to the front of its lane, a bounded portion a call.
 -- args: task, argument, value, limit int, go_on int
--- reply: (answer, moved, more)…
+-- reply: answer, moved, more
 return function(base, args)
   local limit, id, named = args.limit, pauses.named(args)
   if limit < 1 or limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end

@@ -1,6 +1,6 @@
 -- schedule_declare: a worker says what recurs by its code. Of the versions of the code that run, the one that came last counts: its schedules are put, those of the one before go.
 -- args: version, start int; schedules: (name, definition, next_due_at int)…
--- reply: `declared` and the names of those that went, `kept` (they count already), `superseded` (those of another version do), or `nothing` (there are none, and were none)
+-- reply: answer, (name)…
 local RUNS_MS = 60000
 local KNOWN_MS = 86400000
 local MOST = 50

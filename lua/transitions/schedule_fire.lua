@@ -1,6 +1,6 @@
 -- schedule_fire: none, complete, failed, aborted, expired, discarded -> queued, scheduled. A worker says that an occurrence is due: it is enqueued once, and the schedule moves on to the next.
 -- args: name, due_at int, next_due_at int, run int, headers
--- reply: (answer, due_at, id)…
+-- reply: answer, next_due_at, id
 
 -- Missed occurrences that are made up for in a row, however many workers see to it.
 local MOST_MADE_UP = 100

@@ -6,7 +6,7 @@ local FIGURES = { 'completed', 'failed', 'retried', 'aborted', 'run_ms', 'waits'
 
 return function(base, args)
   if #args.tasks == 0 then return 'ok' end
-  local key, names, figures = keys.task_stats(base, math.floor(clock.now() / 60000)), {}, {}
+  local key, names, figures = keys.task_stats(base, stats.minute(clock.now())), {}, {}
   for i, counted in ipairs(args.tasks) do names[i] = counted.name end
   -- A damaged key costs figures, nothing else, hence pcall.
   local known = redis.pcall('HMGET', key, unpack(names))

@@ -1,8 +1,8 @@
-"""Renders from lua/protocol.json the tables of lua/README.md and docs/storage.md, and the head of each function's file;
-besides, the tables of docs/configuration.md.
+"""Renders from lua/protocol.json the tables of lua/README.md and docs/storage.md, the head of each function's file, and
+the module of typed calls; besides, the tables of docs/configuration.md.
 
 With `--write` it puts the tables between the markers `<!-- rendered: NAME -->` and `<!-- /rendered -->`, and the heads
-in place of the first lines; without, it only says, by its exit code, whether they are up to date.
+in place of the first lines; without, it only says, by its exit code, whether all is up to date.
 """
 
 import json
@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import options
+import typed_calls
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "lua/README.md", ROOT / "docs/storage.md", ROOT / "docs/configuration.md")
+CALLS = ROOT / "ardiq/_server/calls.py"
 PROTOCOL: dict[str, Any] = json.loads((ROOT / "lua/protocol.json").read_text())
 OWNERS = {
     "record": "a time to live once it has finished, unless it is a dead letter; until then it is listed in exactly one "
@@ -149,7 +151,8 @@ def rendered(text: str) -> str:
 def main() -> int:
     files = [path for folder in FOLDERS.values() for path in (ROOT / "lua" / folder).glob("*.lua")]
     made = {path: rendered(path.read_text()) for path in DOCUMENTS} | {path: with_head(path) for path in files}
-    stale = {path: text for path, text in made.items() if text != path.read_text()}
+    made[CALLS] = typed_calls.rendered(PROTOCOL)
+    stale = {path: text for path, text in made.items() if not path.exists() or text != path.read_text()}
     if "--write" in sys.argv[1:]:
         for path, text in stale.items():
             path.write_text(text)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import render
+import typed_calls
 
 from ardiq import _core, errors
 from ardiq.cli import _acl, fsck
@@ -120,6 +121,17 @@ def test_rendered_tables() -> None:
     assert {name for text in texts for name in re.findall(r"<!-- rendered: (.+?) -->", text)} == set(render.tables())
     for text in texts:
         assert render.rendered(text) == text, "run: make render"
+
+
+def test_typed_calls_are_those_of_the_protocol() -> None:
+    assert render.CALLS.read_text() == typed_calls.rendered(PROTOCOL), "run: make render"
+
+
+def test_counters_are_answered_as_they_are_declared() -> None:
+    _, _, after = (ROOT / "lua/lib/stats.lua").read_text().partition("M.COUNTERS = {")
+    counters = re.findall(r"'(\w+)'", after.partition("}")[0])
+    assert FUNCTIONS["stats"]["reply"]["record"] == ["minutes_ago", *counters]
+    assert " ".join(counters) in PROTOCOL["keys"]["stats"]["holds"]
 
 
 def test_every_transition_says_whether_a_repeat_is_harmless() -> None:

@@ -317,11 +317,11 @@ async def test_a_long_list_is_whole_whatever_moves_meanwhile(app: Ardiq) -> None
     definition = '{"task": "x", "lane": "default", "every_ms": 3600000}'
     core.command(["HSET", f"{base}schedules", *(word for name in names for word in (name, definition))])
     core.command(["ZADD", f"{base}schedule_due", *(word for n, name in enumerate(names) for word in (n, name))])
-    schedules, pages, call = app.schedules, 0, app.schedules._call
+    schedules, pages, ask = app.schedules, 0, app.schedules._ask
 
-    async def moving(function: str, *args: Any) -> Any:
+    async def moving(call: Any) -> Any:
         nonlocal pages
-        answer = await call(function, *args)
+        answer = await ask(call)
         pages += 1
         # From front to back, from back to front, and more of them.
         core.command(["ZADD", f"{base}schedule_due", *(w for n in range(300) for w in (10_000 - n, f"s{n + 300}"))])
@@ -329,7 +329,7 @@ async def test_a_long_list_is_whole_whatever_moves_meanwhile(app: Ardiq) -> None
         core.command(["ZADD", f"{base}schedule_due", *(w for n in range(200) for w in (n, f"new-{pages}-{n}"))])
         return answer
 
-    schedules._call = moving  # type: ignore[method-assign]
+    schedules._ask = moving  # type: ignore[method-assign]
     found = [schedule.name for schedule in await schedules.list()]
     assert pages > 2
     assert len(set(found)) == len(found)

@@ -317,6 +317,7 @@ pub fn default(name: &str) -> Result<Json, String> {
         "run" | "paused" | "due_at" | "start" => json!(1),
         "version" => json!("v1"),
         "completed" | "failed" | "retried" | "aborted" | "waits" | "wait_ms" | "minutes_ago" => json!(0),
+        "minutes" => json!(1),
         "next_due_at" => json!(2),
         "definition" => json!({"task": "work", "lane": "default"}),
         "limit" => json!(100),

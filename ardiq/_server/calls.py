@@ -1,0 +1,963 @@
+"""The functions of the library as typed calls, generated from `lua/protocol.json` by `make render`.
+
+Each function here makes a `Call`, which is sent by `ask` (blocking) or by `ask` and `tell` of a line, and knows how its
+reply is read. What is paid for each task does not come this way: enqueues travel as records of `Channel.submit` and
+`submit_many`, claims and outcomes in the steps of the compiled core.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final, Literal, NamedTuple
+
+from .replies import (
+    Call,
+    Record,
+    Text,
+    answers,
+    flag,
+    json_numbers,
+    json_object,
+    json_texts,
+    number,
+    page,
+    raw,
+    table,
+    text,
+    texts,
+    word,
+)
+
+ENQUEUE_MOST: Final = 1000
+"""How many records one call of `enqueue` takes."""
+
+STEP_MOST: Final = 1000
+"""How many records one call of `step` takes."""
+
+PROGRESS_MOST: Final = 1000
+"""How many records one call of `progress` takes."""
+
+REQUEUE_MOST: Final = 1000
+"""How many records one call of `requeue` takes."""
+
+DISCARD_MOST: Final = 1000
+"""How many records one call of `discard` takes."""
+
+SCHEDULE_DECLARE_MOST: Final = 1000
+"""How many records one call of `schedule_declare` takes."""
+
+TALLY_MOST: Final = 100
+"""How many records one call of `tally` takes."""
+
+REPAIR_MOST: Final = 20
+"""How many records one call of `repair` takes."""
+
+
+class NewTask(NamedTuple):
+    """A record of `enqueue`."""
+
+    id: Text
+    name: Text
+    lane: Text
+    args: Text
+    kwargs: Text
+    options: Text
+
+
+class Settled(NamedTuple):
+    """A record of `step`."""
+
+    id: Text
+    token: Text
+    outcome: Text
+    run_ms: int
+    value: Text
+    details: Text
+
+
+class Claim(NamedTuple):
+    """A record of the reply of `claim`."""
+
+    id: str
+    token: str
+    name: str
+    args: bytes
+    kwargs: bytes
+    codec: str
+    headers: bytes
+    lane: str
+    tries: int
+    enqueued_at: int
+
+
+CLAIM = Record(Claim._make, (text, text, text, raw, raw, text, raw, text, number, number))
+
+
+class StepRefusal(NamedTuple):
+    """A record of the reply of `step`."""
+
+    id: str
+    token: str
+    reason: str
+
+
+STEP_REFUSAL = Record(StepRefusal._make, (text, text, text))
+
+
+class StepReply(NamedTuple):
+    """What `step` replies."""
+
+    more: bool
+    wait_ms: int
+    refusals: list[StepRefusal]
+    rows: list[Claim]
+
+
+STEP_REPLY = page(StepReply._make, (flag, number, number), CLAIM.rows, STEP_REFUSAL)
+
+
+class ClaimReply(NamedTuple):
+    """What `claim` replies."""
+
+    more: bool
+    rows: list[Claim]
+
+
+CLAIM_REPLY = page(ClaimReply._make, (flag,), CLAIM.rows)
+
+
+class AbortWish(NamedTuple):
+    """A record of the reply of `heartbeat`."""
+
+    id: str
+    token: str
+
+
+ABORT_WISH = Record(AbortWish._make, (text, text))
+
+
+class HeartbeatReply(NamedTuple):
+    """What `heartbeat` replies."""
+
+    mailbox: str
+    more: bool
+    rows: list[AbortWish]
+
+
+HEARTBEAT_REPLY = page(HeartbeatReply._make, (text, flag), ABORT_WISH.rows)
+
+
+class Outcome(NamedTuple):
+    """A record of the reply of `watch`."""
+
+    state: str
+    tries: int
+    enqueued_at: int
+    started_at: int
+    finished_at: int
+    codec: str
+    value: bytes
+
+
+OUTCOME = Record(Outcome._make, (text, number, number, number, number, text, raw))
+
+
+class AwaitReply(NamedTuple):
+    """What `await` replies."""
+
+    answer: Literal["finished", "waiting", "not_found"]
+    row: Outcome | None
+
+
+AWAIT_REPLY = page(AwaitReply._make, (word,), OUTCOME.optional)
+
+
+class WatchReply(NamedTuple):
+    """What `watch` replies."""
+
+    answer: Literal["finished", "waiting", "not_found"]
+    row: Outcome | None
+
+
+WATCH_REPLY = page(WatchReply._make, (word,), OUTCOME.optional)
+
+
+class Told(NamedTuple):
+    """A record of `progress`."""
+
+    note: Text
+    text: Text
+
+
+class PurgeReply(NamedTuple):
+    """What `purge` replies."""
+
+    removed: int
+    more: bool
+    passed: int
+
+
+PURGE_REPLY = page(PurgeReply._make, (number, flag, number))
+
+
+class TrimReply(NamedTuple):
+    """What `trim` replies."""
+
+    removed: int
+    more: bool
+
+
+TRIM_REPLY = page(TrimReply._make, (number, flag))
+
+
+class ResumeReply(NamedTuple):
+    """What `resume` replies."""
+
+    answer: Literal["resumed", "not_paused"]
+    moved: int
+    more: bool
+
+
+RESUME_REPLY = page(ResumeReply._make, (word, number, flag))
+
+
+class ScheduleFireReply(NamedTuple):
+    """What `schedule_fire` replies."""
+
+    answer: Literal["fired", "exists", "coalesced", "paused", "skipped", "moved", "early", "gone"]
+    next_due_at: int
+    id: str
+
+
+SCHEDULE_FIRE_REPLY = page(ScheduleFireReply._make, (word, number, text))
+
+
+class Declared(NamedTuple):
+    """A record of `schedule_declare`."""
+
+    name: Text
+    definition: Text
+    next_due_at: int
+
+
+class ScheduleDeclareReply(NamedTuple):
+    """What `schedule_declare` replies."""
+
+    answer: Literal["declared", "kept", "superseded", "nothing"]
+    rows: list[str]
+
+
+SCHEDULE_DECLARE_REPLY = page(ScheduleDeclareReply._make, (word,), texts)
+
+
+class Tallied(NamedTuple):
+    """A record of `tally`."""
+
+    name: Text
+    completed: int
+    failed: int
+    retried: int
+    aborted: int
+    run_ms: int
+    waits: int
+    wait_ms: int
+
+
+class Finding(NamedTuple):
+    """A record of the reply of `fsck_page`."""
+
+    kind: str
+    id: str
+    detail: str
+
+
+FINDING = Record(Finding._make, (text, text, text))
+
+
+class PositionReply(NamedTuple):
+    """What `position` replies."""
+
+    place: str
+    of: str
+    position: int
+    length: int
+    kept_ms: int
+
+
+POSITION_REPLY = page(PositionReply._make, (text, text, number, number, number))
+
+
+class Entry(NamedTuple):
+    """A record of the reply of `list`."""
+
+    id: str
+    number: int
+
+
+ENTRY = Record(Entry._make, (text, number))
+
+
+class DeadRow(NamedTuple):
+    """A record of the reply of `dead_letters`."""
+
+    id: str
+    failed_at: int
+    name: str
+    lane: str
+
+
+DEAD_ROW = Record(DeadRow._make, (text, number, text, text))
+
+
+class DeadLettersReply(NamedTuple):
+    """What `dead_letters` replies."""
+
+    next_before_at: int
+    rows: list[DeadRow]
+
+
+DEAD_LETTERS_REPLY = page(DeadLettersReply._make, (number,), DEAD_ROW.rows)
+
+
+class ScheduleRow(NamedTuple):
+    """A record of the reply of `schedules_due`."""
+
+    name: str
+    due_at: int
+    definition: dict[str, Any]
+
+
+SCHEDULE_ROW = Record(ScheduleRow._make, (text, number, json_object))
+
+
+class SchedulesReply(NamedTuple):
+    """What `schedules` replies."""
+
+    cursor: str
+    rows: list[ScheduleRow]
+
+
+SCHEDULES_REPLY = page(SchedulesReply._make, (text,), SCHEDULE_ROW.rows)
+
+
+class SchedulesDueReply(NamedTuple):
+    """What `schedules_due` replies."""
+
+    now: int
+    next_due_at: int
+    rows: list[ScheduleRow]
+
+
+SCHEDULES_DUE_REPLY = page(SchedulesDueReply._make, (number, number), SCHEDULE_ROW.rows)
+
+
+class PauseRow(NamedTuple):
+    """A record of the reply of `pauses`."""
+
+    pause: str
+    definition: dict[str, Any]
+    held: int
+
+
+PAUSE_ROW = Record(PauseRow._make, (text, json_object, number))
+
+
+class WorkerRow(NamedTuple):
+    """A record of the reply of `workers`."""
+
+    worker: str
+    lease_until: int
+    held: int
+    joined_at: int
+    left_threads: int
+    stalled_since: int
+    info: dict[str, Any]
+    lanes: list[str]
+
+
+WORKER_ROW = Record(WorkerRow._make, (text, number, number, number, number, number, json_object, json_texts))
+
+
+class WorkersReply(NamedTuple):
+    """What `workers` replies."""
+
+    cursor: str
+    now: int
+    alive: int
+    rows: list[WorkerRow]
+
+
+WORKERS_REPLY = page(WorkersReply._make, (text, number, number), WORKER_ROW.rows)
+
+
+class Held(NamedTuple):
+    """A record of the reply of `claims`."""
+
+    id: str
+    name: str
+    lane: str
+    tries: int
+    started_at: int
+    progress: dict[str, Any]
+
+
+HELD = Record(Held._make, (text, text, text, number, number, json_object))
+
+
+class ClaimsReply(NamedTuple):
+    """What `claims` replies."""
+
+    now: int
+    rows: list[Held]
+
+
+CLAIMS_REPLY = page(ClaimsReply._make, (number,), HELD.rows)
+
+
+class Age(NamedTuple):
+    """A record of the reply of `ages`."""
+
+    lane: str
+    since: int
+
+
+AGE = Record(Age._make, (text, number))
+
+
+class AgesReply(NamedTuple):
+    """What `ages` replies."""
+
+    now: int
+    rows: list[Age]
+
+
+AGES_REPLY = page(AgesReply._make, (number,), AGE.rows)
+
+
+class MinuteStats(NamedTuple):
+    """A record of the reply of `stats`."""
+
+    minutes_ago: int
+    enqueued: int
+    completed: int
+    failed: int
+    retried: int
+    snoozed: int
+    unknown: int
+    aborted: int
+    expired: int
+    released: int
+    held: int
+    lost: int
+    requeued: int
+    discarded: int
+    unreadable: int
+    ghosts: int
+
+
+MINUTE_STATS = Record(
+    MinuteStats._make,
+    (
+        number,
+        number,
+        number,
+        number,
+        number,
+        number,
+        number,
+        number,
+        number,
+        number,
+        number,
+        number,
+        number,
+        number,
+        number,
+        number,
+    ),
+)
+
+
+class StatsReply(NamedTuple):
+    """What `stats` replies."""
+
+    now: int
+    rows: list[MinuteStats]
+
+
+STATS_REPLY = page(StatsReply._make, (number,), MINUTE_STATS.rows)
+
+
+class TaskStats(NamedTuple):
+    """A record of the reply of `task_stats`."""
+
+    minutes_ago: int
+    name: str
+    figures: list[int]
+
+
+TASK_STATS = Record(TaskStats._make, (number, text, json_numbers))
+
+
+class TaskStatsReply(NamedTuple):
+    """What `task_stats` replies."""
+
+    now: int
+    rows: list[TaskStats]
+
+
+TASK_STATS_REPLY = page(TaskStatsReply._make, (number,), TASK_STATS.rows)
+
+
+class FsckPageReply(NamedTuple):
+    """What `fsck_page` replies."""
+
+    cursor: str
+    seen: int
+    rows: list[Finding]
+
+
+FSCK_PAGE_REPLY = page(FsckPageReply._make, (text, number), FINDING.rows)
+
+
+def enqueue(
+    *, tasks: Iterable[NewTask]
+) -> Call[list[Literal["queued", "scheduled", "exists", "accepted"] | Exception]]:
+    """A client adds tasks; an id already waiting or running is left as it is.
+
+    Replies one string a task, in order: `queued`, `scheduled`, `exists` (unfinished under this id, nothing added),
+    `accepted` (this very call was already carried out), or an error.
+    """
+    return Call("enqueue", (*(value for record in tasks for value in record),), answers)
+
+
+def join(*, worker: Text, lease_ms: int, info: Text, lanes: Text, generation: int) -> Call[list[str]]:
+    """A worker process enters under a new identity and is told the keys to block on.
+
+    Replies the keys to block on, in this order: its mailbox, then the wake list of each lane.
+    """
+    return Call("join", (worker, lease_ms, info, lanes, generation), texts)
+
+
+def leave(*, worker: Text, result_ttl_ms: int) -> Call[bool]:
+    """A worker leaves and hands back, untried, what it still holds.
+
+    Replies 1 when more is left to hand back (call again), else 0.
+    """
+    return Call("leave", (worker, result_ttl_ms), flag)
+
+
+def step(
+    *, worker: Text, seq: int, lease_ms: int, result_ttl_ms: int, lanes: Text, want: int, outcomes: Iterable[Settled]
+) -> Call[StepReply]:
+    """A worker's round trip: renew the lease, settle, promote up to 100 due tasks, claim.
+
+    Replies `more` (1: ready work was left behind, step again), `wait_ms` (-1, or when to step again because a task
+    falls due), number of answers; then an answer for each outcome that was refused or became something else than
+    was asked for: id, token, why or the state it got into; then a claim each.
+    """
+    return Call(
+        "step",
+        (worker, seq, lease_ms, result_ttl_ms, lanes, want, *(value for record in outcomes for value in record)),
+        STEP_REPLY,
+    )
+
+
+def claim(*, worker: Text, lanes: Text, want: int, result_ttl_ms: int) -> Call[ClaimReply]:
+    """A worker takes tasks that are ready; each comes with a lease token.
+
+    Replies `more`, then a claim each.
+    """
+    return Call("claim", (worker, lanes, want, result_ttl_ms), CLAIM_REPLY)
+
+
+def ack(
+    *, worker: Text, id: Text, token: Text, run_ms: int, result: Text, codec: Text, result_ttl_ms: int
+) -> Call[str]:
+    """The attempt's holder finishes the task with a result; a stale attempt changes nothing.
+
+    Replies `ok`, `stale` (the token is not the one the worker holds: nothing changed) or what became of it instead.
+    """
+    return Call("ack", (worker, id, token, run_ms, result, codec, result_ttl_ms), text)
+
+
+def retry(
+    *,
+    worker: Text,
+    id: Text,
+    token: Text,
+    run_ms: int,
+    delay_ms: int,
+    max_age_ms: int,
+    error: Text,
+    traceback: Text,
+    result_ttl_ms: int,
+) -> Call[str]:
+    """The attempt's holder asks for another try after delay_ms; a stale attempt changes nothing.
+
+    Replies `ok`, `stale` (the token is not the one the worker holds: nothing changed) or what became of it instead.
+    """
+    return Call("retry", (worker, id, token, run_ms, delay_ms, max_age_ms, error, traceback, result_ttl_ms), text)
+
+
+def snooze(
+    *,
+    worker: Text,
+    id: Text,
+    token: Text,
+    run_ms: int,
+    delay_ms: int,
+    max_age_ms: int,
+    reason: Text,
+    result_ttl_ms: int,
+) -> Call[str]:
+    """The attempt's holder puts the task off for delay_ms; no try is charged.
+
+    Replies `ok`, `stale` (the token is not the one the worker holds: nothing changed) or what became of it instead.
+    """
+    return Call("snooze", (worker, id, token, run_ms, delay_ms, max_age_ms, reason, result_ttl_ms), text)
+
+
+def bury(
+    *, worker: Text, id: Text, token: Text, run_ms: int, error: Text, traceback: Text, result_ttl_ms: int
+) -> Call[str]:
+    """The attempt's holder gives up: the task fails and is kept as a dead letter.
+
+    Replies `ok`, `stale` (the token is not the one the worker holds: nothing changed) or what became of it instead.
+    """
+    return Call("bury", (worker, id, token, run_ms, error, traceback, result_ttl_ms), text)
+
+
+def release(*, worker: Text, id: Text, token: Text, result_ttl_ms: int) -> Call[str]:
+    """The holder hands a task back unstarted, to the front of its lane; no try is charged.
+
+    Replies `ok`, `stale` (the token is not the one the worker holds: nothing changed) or what became of it instead.
+    """
+    return Call("release", (worker, id, token, result_ttl_ms), text)
+
+
+def heartbeat(
+    *,
+    worker: Text,
+    lease_ms: int,
+    result_ttl_ms: int,
+    generation: int,
+    max_lost: int,
+    left_threads: int,
+    stalled_ms: int,
+) -> Call[HeartbeatReply]:
+    """A worker renews its lease; promotes due tasks, gives back held ones and reaps dead workers, a bounded portion a
+    call.
+
+    Replies its mailbox; 1 when more is left to promote, give back or reap, else 0; then id and token of each task
+    it is asked to abort.
+    """
+    return Call(
+        "heartbeat", (worker, lease_ms, result_ttl_ms, generation, max_lost, left_threads, stalled_ms), HEARTBEAT_REPLY
+    )
+
+
+def abort(*, id: Text, result_ttl_ms: int) -> Call[Literal["aborted", "requested", "finished", "not_found"]]:
+    """Anybody stops a task: at once where it waits, by request where it runs.
+
+    Replies `aborted` (now or before), `requested` (its worker is told), `finished` (another way) or `not_found`.
+    """
+    return Call("abort", (id, result_ttl_ms), word)
+
+
+def await_(*, id: Text, mailbox: Text, waiter_ttl_ms: int, result_ttl_ms: int) -> Call[AwaitReply]:
+    """A client asks for a task's outcome, or to be told when it ends. One that was not started in time has expired.
+
+    Replies `finished` and the outcome, `waiting` and the state, or `not_found`.
+    """
+    return Call("await", (id, mailbox, waiter_ttl_ms, result_ttl_ms), AWAIT_REPLY)
+
+
+def watch(*, id: Text, mailbox: Text, waiter_ttl_ms: int, result_ttl_ms: int) -> Call[WatchReply]:
+    """A client asks for a task's outcome, or to be told of each change until it ends. One that was not started in time
+    has expired.
+
+    Replies as `await`; how it is now comes by mail, too, as `changed`, in order with what follows.
+    """
+    return Call("watch", (id, mailbox, waiter_ttl_ms, result_ttl_ms), WATCH_REPLY)
+
+
+def forget(*, id: Text, mailbox: Text) -> Call[bool]:
+    """A client no longer wants to be told.
+
+    Replies 1 if it was registered, else 0.
+    """
+    return Call("forget", (id, mailbox), flag)
+
+
+def progress(
+    *, worker: Text, id: Text, token: Text, progress: Text, result_ttl_ms: int, told: Iterable[Told]
+) -> Call[Literal["ok", "stale"]]:
+    """The attempt's holder tells how far it is: a fraction and a message, notes, lines of its log.
+
+    Replies `ok`, or `stale`: it does not hold the task, nothing changed.
+    """
+    return Call(
+        "progress", (worker, id, token, progress, result_ttl_ms, *(value for record in told for value in record)), word
+    )
+
+
+def requeue(*, tasks: Iterable[Text]) -> Call[list[Literal["queued", "not_dead"] | Exception]]:
+    """Dead letters run again: same id and arguments, a fresh retry budget.
+
+    Replies one string an id: `queued` or `not_dead`, or an error.
+    """
+    return Call("requeue", (*tasks,), answers)
+
+
+def amend(*, id: Text, args: Text, kwargs: Text, codec: Text, headers: Text) -> Call[Literal["queued", "not_dead"]]:
+    """A dead letter runs again with other arguments: same id, a fresh retry budget.
+
+    Replies `queued` or `not_dead`.
+    """
+    return Call("amend", (id, args, kwargs, codec, headers), word)
+
+
+def discard(*, result_ttl_ms: int, tasks: Iterable[Text]) -> Call[list[Literal["removed", "not_dead"] | Exception]]:
+    """Dead letters are given up: what they failed with can be asked for as long as a result.
+
+    Replies one string an id: `removed` or `not_dead`, or an error.
+    """
+    return Call("discard", (result_ttl_ms, *tasks), answers)
+
+
+def purge(*, place: Text, of: Text, offset: int, limit: int, result_ttl_ms: int) -> Call[PurgeReply]:
+    """Discard tasks that wait, or dead letters, a bounded portion a call.
+
+    Replies how many were removed; 1 when more is left, else 0; how many of other lanes were passed over.
+    """
+    return Call("purge", (place, of, offset, limit, result_ttl_ms), PURGE_REPLY)
+
+
+def trim(*, ttl_ms: int, most: int, limit: int, result_ttl_ms: int) -> Call[TrimReply]:
+    """Dead letters beyond an age or a number are discarded, the oldest first, a bounded portion a call.
+
+    Replies how many were discarded; 1 when more is left to discard, else 0.
+    """
+    return Call("trim", (ttl_ms, most, limit, result_ttl_ms), TRIM_REPLY)
+
+
+def pause(*, task: Text, argument: Text, value: Text, positions: Text) -> Call[Literal["paused"]]:
+    """Somebody says what must not start: any task of the queue, those of a name, or those with an argument of a value.
+
+    Replies `paused`.
+    """
+    return Call("pause", (task, argument, value, positions), word)
+
+
+def resume(*, task: Text, argument: Text, value: Text, limit: int, go_on: int) -> Call[ResumeReply]:
+    """A pause ends; what was held under it goes back to the front of its lane, a bounded portion a call.
+
+    Replies `resumed` or `not_paused`; how many went back; 1 when more is left (call again with `go_on`; else
+    heartbeats do), else 0.
+    """
+    return Call("resume", (task, argument, value, limit, go_on), RESUME_REPLY)
+
+
+def schedule_put(*, name: Text, definition: Text, next_due_at: int) -> Call[int]:
+    """A client makes a schedule or changes one; the time it falls due next stays unless its timing changed.
+
+    Replies when it falls due next.
+    """
+    return Call("schedule_put", (name, definition, next_due_at), number)
+
+
+def schedule_fire(*, name: Text, due_at: int, next_due_at: int, run: int, headers: Text) -> Call[ScheduleFireReply]:
+    """A worker says that an occurrence is due: it is enqueued once, and the schedule moves on to the next.
+
+    Replies `fired`, `exists` (a task of its id waits or runs), `coalesced` (the one before still waits), `paused`,
+    `skipped`; `moved` (somebody was faster), `early` (by the server's clock), `gone`; when it falls due next; the
+    task's id.
+    """
+    return Call("schedule_fire", (name, due_at, next_due_at, run, headers), SCHEDULE_FIRE_REPLY)
+
+
+def schedule_declare(*, version: Text, start: int, schedules: Iterable[Declared]) -> Call[ScheduleDeclareReply]:
+    """A worker says what recurs by its code. Of the versions of the code that run, the one that came last counts: its
+    schedules are put, those of the one before go.
+
+    Replies `declared` and the names of those that went, `kept` (they count already), `superseded` (those of another
+    version do), or `nothing` (there are none, and were none).
+    """
+    return Call(
+        "schedule_declare",
+        (version, start, *(value for record in schedules for value in record)),
+        SCHEDULE_DECLARE_REPLY,
+    )
+
+
+def schedule_pause(*, name: Text, paused: int) -> Call[Literal["ok", "not_found"]]:
+    """Somebody pauses a schedule or lets it go on; while paused its occurrences pass by.
+
+    Replies `ok` or `not_found`.
+    """
+    return Call("schedule_pause", (name, paused), word)
+
+
+def schedule_remove(*, name: Text) -> Call[Literal["removed", "not_found"]]:
+    """Somebody removes a schedule. What it enqueued before runs.
+
+    Replies `removed` or `not_found`.
+    """
+    return Call("schedule_remove", (name,), word)
+
+
+def tally(*, tasks: Iterable[Tallied]) -> Call[Literal["ok"]]:
+    """A worker tells how often its tasks ran since it last told, and for how long.
+
+    Replies `ok`.
+    """
+    return Call("tally", (*(value for record in tasks for value in record),), word)
+
+
+def repair(
+    *, result_ttl_ms: int, findings: Iterable[Finding]
+) -> Call[list[Literal["mended", "sound", "by_hand"] | Exception]]:
+    """Somebody has what fsck found mended; each finding is checked again first, and what is sound by now is left
+    alone.
+
+    Replies one string a finding: `mended`, `sound` (nothing is wrong by now) or `by_hand` (left to a person).
+    """
+    return Call("repair", (result_ttl_ms, *(value for record in findings for value in record)), answers)
+
+
+def task(*, id: Text) -> Call[dict[str, bytes]]:
+    """A task's record.
+
+    Replies field and value in turn; empty where there is none.
+    """
+    return Call("task", (id,), table(raw))
+
+
+def position(*, id: Text, limit: int) -> Call[PositionReply]:
+    """In which place a task lies and where in it, as `list` counts, and for how long its record is kept.
+
+    Replies the place, empty where it lies in none; the lane of `queued`, the pause of `held`, the worker of
+    `running`; its position, 0 the next to run (dead: the newest), or -1: not among those looked at, or in no order;
+    how many entries the place has; for how long the record is kept (ms), -1: for ever, -2: there is none.
+    """
+    return Call("position", (id, limit), POSITION_REPLY)
+
+
+def list_(*, place: Text, of: Text, offset: int, limit: int) -> Call[list[Entry]]:
+    """Ids in one place, a page.
+
+    Replies id and number in turn: due time, lease token, time of death, lease expiry, when last given to a worker
+    that does not know it; for `queued` the position, for `held` the order.
+    """
+    return Call("list", (place, of, offset, limit), ENTRY.rows)
+
+
+def dead_letters(*, task: Text, error: Text, since_at: int, before_at: int, limit: int) -> Call[DeadLettersReply]:
+    """Dead letters by task, error and time, the newest first, a page.
+
+    Replies `before_at` of the next page (0: this is the last), then a dead letter each.
+    """
+    return Call("dead_letters", (task, error, since_at, before_at, limit), DEAD_LETTERS_REPLY)
+
+
+def log(*, id: Text, limit: int) -> Call[list[str]]:
+    """The last lines that a task wrote.
+
+    Replies the lines, oldest first.
+    """
+    return Call("log", (id, limit), texts)
+
+
+def schedules(*, cursor: Text, limit: int) -> Call[SchedulesReply]:
+    """What recurs, a page in no order. What is there throughout is on one of the pages, perhaps on several.
+
+    Replies where to go on, 0 at the end; then name, when it falls due and definition each.
+    """
+    return Call("schedules", (cursor, limit), SCHEDULES_REPLY)
+
+
+def schedule(*, name: Text) -> Call[ScheduleRow | None]:
+    """One schedule.
+
+    Replies name, when it falls due and definition; nothing where there is none.
+    """
+    return Call("schedule", (name,), SCHEDULE_ROW.optional)
+
+
+def schedules_due(*, offset: int, limit: int) -> Call[SchedulesDueReply]:
+    """Which schedules are due, those that have been for longest first, and when the next one will be.
+
+    Replies the server's time in ms; when the next one will be due, or -1; then name, when it fell due and
+    definition each.
+    """
+    return Call("schedules_due", (offset, limit), SCHEDULES_DUE_REPLY)
+
+
+def pauses() -> Call[list[PauseRow]]:
+    """What is paused, and how much is held.
+
+    Replies pause, its definition (JSON) and the number of tasks held under it each.
+    """
+    return Call("pauses", (), PAUSE_ROW.rows)
+
+
+def workers(*, cursor: Text, limit: int) -> Call[WorkersReply]:
+    """The workers of the queue, a page in no order. One that is there throughout is on one of the pages, perhaps on
+    several.
+
+    Replies where to go on, 0 at the end; the server's time in ms; how many workers there are in all whose lease has
+    not run out; then of each worker when its lease runs out (0 or less: it is lost), how many tasks it holds, and
+    what `worker:<worker>` has.
+    """
+    return Call("workers", (cursor, limit), WORKERS_REPLY)
+
+
+def claims(*, worker: Text, offset: int, limit: int) -> Call[ClaimsReply]:
+    """What a worker holds and what is known of it, the oldest claim first, a page.
+
+    Replies the server's time in ms; then id, name, lane, number of the attempt, when it was claimed (ms) and
+    progress each.
+    """
+    return Call("claims", (worker, offset, limit), CLAIMS_REPLY)
+
+
+def ages() -> Call[AgesReply]:
+    """Since when the next task of each lane has been ready.
+
+    Replies the server's time in ms; then each lane in which a task is ready, and since when (ms).
+    """
+    return Call("ages", (), AGES_REPLY)
+
+
+def stats(*, minutes_ago: int, minutes: int) -> Call[StatsReply]:
+    """What was counted in each of some minutes, the newest first.
+
+    Replies the server's time in ms; then of each minute how long ago it was and its counters, as `stats:<minute>`
+    has them.
+    """
+    return Call("stats", (minutes_ago, minutes), STATS_REPLY)
+
+
+def task_stats(*, minutes_ago: int, minutes: int) -> Call[TaskStatsReply]:
+    """How often each task ran in each of some minutes, and for how long, the newest minute first.
+
+    Replies the server's time in ms; then how long ago the minute was, task and JSON array each, as
+    `task_stats:<minute>` has them.
+    """
+    return Call("task_stats", (minutes_ago, minutes), TASK_STATS_REPLY)
+
+
+def counts() -> Call[dict[str, int]]:
+    """How many tasks are where.
+
+    Replies name and number in turn: `scheduled`, `queued`, `running`, `held`, `suspects`, `dead`, `workers`,
+    `ready:<lane>` for each lane, and `held:<pause>` for each pause that holds any.
+    """
+    return Call("counts", (), table(number))
+
+
+def fsck_page(*, section: Text, cursor: Text, limit: int) -> Call[FsckPageReply]:
+    """Check one page of the queue against the invariants.
+
+    Replies next cursor (`0` at the end), how many entries were looked at; then a finding each: kind, id, detail.
+    """
+    return Call("fsck_page", (section, cursor, limit), FSCK_PAGE_REPLY)

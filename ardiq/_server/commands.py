@@ -1,0 +1,78 @@
+"""What is asked of a server besides the functions of the library, in its own commands."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from .. import _core, errors
+from .replies import text
+
+# Of a queue there is one of these keys at least.
+_SIGNS = ("meta", "lanes", "workers", "dead", "scheduled", "schedules", "pauses")
+_PAGE = 1000
+
+
+def ping(core: _core.Core) -> None:
+    """See whether the server answers."""
+    core.command(["PING"])
+
+
+def now_ms(core: _core.Core) -> int:
+    """The server's clock."""
+    seconds, microseconds = core.command(["TIME"])
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+def is_there(core: _core.Core, base: str) -> bool:
+    """Whether there is any sign of the queue with that base."""
+    return bool(core.command(["EXISTS", *(base + key for key in _SIGNS)]))
+
+
+def known_queues(core: _core.Core, registry: str) -> set[str]:
+    """The names in the list of queues at that key."""
+    return {text(queue) for queue in core.command(["SMEMBERS", registry])}
+
+
+def task_ids(core: _core.Core, base: str) -> list[str]:
+    """The ids of all records of a queue, in the server's order. It looks at every key of the server: for tests."""
+    start = f"{base}task:"
+    return list(dict.fromkeys(text(key).removeprefix(start) for keys in _scan(core, start) for key in keys))
+
+
+def delete_all(core: _core.Core, start: str) -> None:
+    """Delete all keys that begin so. It looks at every key of the server: for tests."""
+    for keys in _scan(core, start):
+        core.command(["UNLINK", *keys])
+
+
+def setting(core: _core.Core, name: str) -> str | None:
+    """One of the server's settings; None where it has no such, or does not tell, as many hosted ones."""
+    try:
+        answer = core.command(["CONFIG", "GET", name])
+    except errors.ArdiqError:
+        return None
+    return text(answer[1]) if answer else None
+
+
+def info(core: _core.Core, section: str) -> dict[str, str]:
+    """What the server says of itself; empty where it does not."""
+    try:
+        answer = core.command(["INFO", section])
+    except errors.ArdiqError:
+        return {}
+    lines = (line.partition(":") for line in text(answer).splitlines())
+    return {name: value for name, _, value in lines}
+
+
+def has_commands(core: _core.Core, names: Sequence[str]) -> list[bool]:
+    """Of each command whether the server has it."""
+    return [bool(answer) for answer in core.command(["COMMAND", "INFO", *names])]
+
+
+def _scan(core: _core.Core, start: str) -> Iterator[list[bytes]]:
+    pattern, cursor = re.sub(r"([\\*?\[\]])", r"\\\1", start) + "*", b"0"
+    while True:
+        cursor, keys = core.command(["SCAN", cursor, "MATCH", pattern, "COUNT", str(_PAGE)])
+        if keys:
+            yield keys
+        if cursor == b"0":
+            return

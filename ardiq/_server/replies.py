@@ -1,0 +1,164 @@
+"""What `calls.py` is made of: a call of one function, and how its reply is read.
+
+Records can be written by hand: a value that makes no sense is read as an empty one.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+from .. import _core, errors
+from .._values.codec import from_json
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+Text: TypeAlias = str | bytes
+Values: TypeAlias = Sequence[Any]
+Read: TypeAlias = Callable[[Any], Any]
+Make: TypeAlias = Callable[[Iterable[Any]], R]
+
+
+class Call(NamedTuple, Generic[R_co]):
+    """A call of one function that is yet to be sent: by `ask`, or by `ask` and `tell` of a line."""
+
+    function: str
+    args: tuple[Text | int, ...]
+    read: Callable[[Any], R_co]
+
+    def decode(self, reply: Any) -> R_co:
+        """The reply as the caller sees it.
+
+        Raises:
+            ArdiqError: it is not laid out as the protocol says.
+        """
+        try:
+            return self.read(reply)
+        except (LookupError, TypeError, ValueError):
+            raise errors.ArdiqError(f"{self.function}: the reply is not laid out as the protocol says") from None
+
+
+def ask(core: _core.Core, call: Call[R], *, repeat: bool = False, within_ms: int | None = None) -> R:
+    """Call one function and block, with the GIL released, until it is answered; see `Core.call`."""
+    return call.decode(core.call(call.function, call.args, repeat, within_ms))
+
+
+class Record(NamedTuple, Generic[R]):
+    """What a named tuple is made from: a value for each of its fields."""
+
+    make: Make[R]
+    readers: tuple[Read, ...]
+
+    def read(self, values: Values) -> R:
+        """One of them; values at the end may be missing."""
+        missing = [b""] * (len(self.readers) - len(values))
+        return self.make([read(value) for read, value in zip(self.readers, (*values, *missing), strict=True)])
+
+    def rows(self, values: Values) -> list[R]:
+        """One after the other."""
+        width = len(self.readers)
+        return [self.read(values[at : at + width]) for at in range(0, len(values), width)]
+
+    def optional(self, values: Values) -> R | None:
+        """One or none."""
+        return self.read(values) if values else None
+
+
+def page(
+    make: Make[R], header: tuple[Read, ...], rest: Read | None = None, counted: Record[Any] | None = None
+) -> Callable[[Values], R]:
+    """A reply that begins with a value each for the header. What follows is read as a whole; before it, where the last
+    of the header says how many, come records of another kind.
+    """
+
+    def read(values: Values) -> R:
+        at = len(header)
+        fields = [read(value) for read, value in zip(header, values[:at], strict=True)]
+        if counted is not None:
+            first, at = at, at + fields[-1] * len(counted.readers)
+            fields[-1] = counted.rows(values[first:at])
+        return make(fields if rest is None else [*fields, rest(values[at:])])
+
+    return read
+
+
+def text(value: Any) -> str:
+    """A text; what is no UTF-8 in it is replaced."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def texts(values: Values) -> list[str]:
+    """A text each."""
+    return [text(value) for value in values]
+
+
+def word(value: Any) -> Any:
+    """A text out of the few that the protocol declares."""
+    return text(value)
+
+
+def answers(values: Values) -> list[Any]:
+    """For each record of the call a text, or the error that it was refused with."""
+    return [refusal(value) or text(value) for value in values]
+
+
+def table(read: Callable[[Any], R]) -> Callable[[Values], dict[str, R]]:
+    """Names and values in turn."""
+    return lambda values: {text(values[at]): read(values[at + 1]) for at in range(0, len(values), 2)}
+
+
+def number(value: Any) -> int:
+    """A number; 0 where there is none, or somebody wrote something else."""
+    try:
+        return int(value)
+    except ValueError:
+        pass
+    try:
+        return int(float(value))
+    except (ValueError, OverflowError):
+        return 0
+
+
+def flag(value: Any) -> bool:
+    """1 or 0."""
+    return number(value) != 0
+
+
+def raw(value: Any) -> bytes:
+    """Bytes as they came."""
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+def json_object(value: Any) -> dict[str, Any]:
+    """A JSON object."""
+    found = _json(value)
+    return found if isinstance(found, dict) else {}
+
+
+def json_texts(value: Any) -> list[str]:
+    """A JSON array of texts."""
+    found = _json(value)
+    return [str(each) for each in found] if isinstance(found, list) else []
+
+
+def json_numbers(value: Any) -> list[int]:
+    """A JSON array of numbers."""
+    found = _json(value)
+    return [each if isinstance(each, int) else 0 for each in found] if isinstance(found, list) else []
+
+
+def refusal(answer: Any) -> Exception | None:
+    """The error that one record of a batch was answered with, or None."""
+    if isinstance(answer, Exception):
+        return answer
+    if not isinstance(answer, bytes) or not answer.startswith(b"ARDIQ_"):
+        return None
+    code, _, message = answer.decode(errors="replace").partition(" ")
+    name = "".join(part.capitalize() for part in code.split("_")[1:])
+    kind: type[Exception] = getattr(errors, name, errors.ArdiqError)
+    return kind(message)
+
+
+def _json(value: Any) -> Any:
+    try:
+        return from_json(value)
+    except (TypeError, ValueError):
+        return None
