@@ -67,16 +67,16 @@ class _Library:
         except ImportError:
             raise RuntimeError("inline(app) runs Ardiq's Lua in this process: pip install 'ardiq[testing]'") from None
         self._lua = lua51.LuaRuntime(encoding=None, register_eval=False, register_builtins=False)
-        self._kind = lua51.lua_type
         self._keys: Keys
         prepare = self._lua.compile(Path(__file__).with_name("emulation.lua").read_bytes())
-        self._functions = prepare(self._run, _sha1hex, self._unpack_msgpack, _core.library()[0].encode())
-        self._prefix = f"ardiq_v{_core.PROTOCOL_VERSION}_".encode()
+        functions = prepare(self._run, _sha1hex, self._unpack_msgpack, _core.library()[0].encode())
+        prefix = f"ardiq_v{_core.PROTOCOL_VERSION}_"
+        self._functions = {name.decode().removeprefix(prefix): function for name, function in functions.items()}
 
     def call(self, keys: Keys, function: str, bases: Sequence[bytes], args: Sequence[bytes]) -> Any:
         self._keys = keys
         table = self._lua.table_from
-        return self._read(self._functions[self._prefix + function.encode()](table(bases), table(args)))
+        return self._read(self._functions[function](table(bases), table(args)))
 
     def _run(self, name: bytes, *args: Any) -> Any:
         """Carry out a command for Lua."""
