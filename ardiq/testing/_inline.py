@@ -59,7 +59,7 @@ class Block:
         Raises:
             ArdiqError: it refuses the call.
         """
-        words = [arg if isinstance(arg, bytes) else str(arg).encode() for arg in args]
+        words = [_word(arg) for arg in args]
         try:
             reply = self.emulation.call(function, [base.encode()], words)
         except Refused as error:
@@ -133,7 +133,7 @@ class InlineCore:
 
     def command(self, args: Sequence[str | bytes | int]) -> Any:
         """Answer a command."""
-        name, *words = (arg if isinstance(arg, bytes) else str(arg).encode() for arg in args)
+        name, *words = map(_word, args)
         return self._worker.block.emulation.command(name, *words)
 
     def channel(self, inbox: Any, number: int) -> "InlineChannel":
@@ -240,6 +240,11 @@ class InlineChannel:
     def _tell(self, *event: Any) -> None:
         is_here = threading.get_ident() == self._thread
         (self._loop.call_soon if is_here else self._loop.call_soon_threadsafe)(self._inbox.receive, [event])
+
+
+def _word(arg: str | bytes | int) -> bytes:
+    """As it travels."""
+    return arg if isinstance(arg, bytes) else arg.encode() if isinstance(arg, str) else b"%d" % arg
 
 
 def _error(refused: Refused) -> Exception:
