@@ -180,7 +180,7 @@ def read_pauses(rows: Iterable[calls.PauseRow]) -> list[Pause]:
 
 
 def _sensible(rule: dict[str, Any]) -> dict[str, Any]:
-    """A pause as it is kept; empty for one that somebody wrote by hand and that makes no sense, which stops nothing."""
+    """A pause as it is stored; empty for an invalid one that somebody wrote by hand, which stops nothing."""
     try:
         if rule.get("argument") is not None:
             from_json(rule["value"].encode()), rule["argument"].isdecimal()

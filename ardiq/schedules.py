@@ -247,7 +247,7 @@ class Schedules:
         """Task and arguments of a schedule.
 
         Raises:
-            ArdiqError: they make no sense.
+            ArdiqError: they are invalid.
             BadSignature: nobody with the key put them.
         """
         try:

@@ -228,7 +228,7 @@ def _where(task: dict[str, Any]) -> str:
         return "among the suspects: it was lost with its worker twice or more"
     if place["key"] == "dead":
         return "a dead letter, kept until it is run again or discarded"
-    return "kept for ever" if task["gone_in_ms"] is None else f"kept for {age(task['gone_in_ms'])} more"
+    return "kept forever" if task["gone_in_ms"] is None else f"kept for {age(task['gone_in_ms'])} more"
 
 
 def _call(task: dict[str, Any]) -> str:

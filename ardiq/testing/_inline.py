@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..app import Ardiq
     from ._clock import Clock
 
-_NO_BLOCKING = "within inline(app) nothing may block: await enqueue and result, not their _sync twins"
+_NO_BLOCKING = "within inline(app) nothing may block: await enqueue and result instead of enqueue_sync and result_sync"
 # What may make tasks ready: who calls it is answered when they have run.
 _MAKES_READY = frozenset({"enqueue", "requeue", "amend", "resume", "schedule_fire"})
 _FOREVER_MS = 100 * 365 * 86_400_000
