@@ -604,7 +604,7 @@ def _needs_nothing(function: Callable[..., Any], name: str | None) -> None:
         Signature(name or str(getattr(function, "__name__", "?")), function).check((), {})
     except TypeError as error:
         raise TypeError(
-            f"@cron calls its function without arguments, and {error}: give it a default, or make the schedule with "
+            f"@cron calls its function without arguments, but {error}: give it a default, or make the schedule with "
             "app.schedules.put(…, args=[…])"
         ) from None
 

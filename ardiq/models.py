@@ -304,4 +304,4 @@ class State(SimpleNamespace):
     """What an `@app.lifespan` set up for the tasks of this worker."""
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"app.state has no {name!r}: set it in an @app.lifespan, which runs in app.run() only")
+        raise AttributeError(f"app.state has no {name!r}: set it in an @app.lifespan, which runs only in app.run()")

@@ -120,11 +120,11 @@ class Pausing:
         if len(argument) != 1:
             raise ValueError(f"argument must be one argument and its value, as {{'customer_id': 42}}, not {argument!r}")
         if self._codec.is_custom:
-            raise ValueError("this app's arguments travel by its own serializer: pause by task instead")
+            raise ValueError("this app has its own serializer: pause by task instead")
         key: Any
         ((key, value),) = argument.items()
         if not (key.isidentifier() if isinstance(key, str) else key >= 0):
-            raise ValueError(f"an argument is the name of a parameter, or a position from 0, not {key!r}")
+            raise ValueError(f"an argument must be given by its parameter's name or its position from 0, not {key!r}")
         text = to_json(value)
         if not isinstance(from_json(text), str | int):  # a bool is an int
             raise ValueError(f"only a string, an integer or a boolean can be matched, not {value!r}")

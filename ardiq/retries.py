@@ -191,7 +191,7 @@ def _policy(value: Any, backoff_ms: int) -> Callable[[int, BaseException], Any]:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         delays = [_seconds("each of retry", delay) for delay in value]
         if not delays:
-            raise ValueError("retry must hold at least one delay")
+            raise ValueError("retry must have at least one delay")
         return lambda tries, error: delays[min(tries, len(delays)) - 1]
     if isinstance(value, type) or not callable(value):
         raise TypeError(f"retry must be a policy such as Fixed(5), a list of delays or a function, not {value!r}")

@@ -205,7 +205,7 @@ def _registered(of: str, module: str, path: str, name: str) -> Registered:
         _import(other)
         entry = entry or _processes.find(of, name, module, path)
     if entry is None:
-        raise LookupError(f"nothing registers {module}.{path} as task {name!r} when {', '.join(_modules)} are imported")
+        raise LookupError(f"importing {', '.join(_modules)} does not register {module}.{path} as task {name!r}")
     return entry
 
 

@@ -53,7 +53,7 @@ def read_shares(app: "Ardiq", queues: Queues | None) -> dict[str, int]:
     if len(set(names)) < len(names):
         raise ValueError(f"queues must not repeat a queue: {names}")
     if len(names) > app.concurrency:
-        raise ValueError(f"{len(names)} queues need as many slots at least, and concurrency is {app.concurrency}")
+        raise ValueError(f"{len(names)} queues need at least as many slots, but concurrency is {app.concurrency}")
     shares = queues if isinstance(queues, Mapping) else dict.fromkeys(names, 1)
     return {name: _options.integer(f"queues[{name!r}]", shares[name], least=1) for name in names}
 

@@ -80,7 +80,7 @@ def _base_value(value: Any) -> Any:
     plain = _conversion.to_plain(value)
     if plain is not value:
         return plain
-    raise TypeError(f"a {type(value).__name__} cannot travel")
+    raise TypeError(f"a {type(value).__name__} cannot be serialized")
 
 
 _msgspec_json = msgspec.json.Encoder(enc_hook=_base_value).encode
@@ -181,7 +181,7 @@ def plain_json(label: str, value: Any) -> bytes:
         TypeError: JSON would change it.
     """
     if not _MODES[""].carries(value, MISSING):
-        raise TypeError(f"{label} must be plain JSON, which a {type(value).__name__} like this one is not")
+        raise TypeError(f"{label} must be plain JSON, not a {type(value).__name__} like this one")
     return to_json(value)
 
 
@@ -336,7 +336,7 @@ class Codec:
         codec = Codec(None, None, self.limit) if self.is_custom else self
         a, k, how = codec.encode_fitting(name, None if self.is_custom else signature, args, kwargs)
         if how and not (how == TYPED and signature is not None and signature.converts):
-            raise TypeError(f"the arguments of task {name!r} must be what JSON can carry, and one is not")
+            raise TypeError(f"the arguments of task {name!r} must be JSON, but one is not")
         return a, k
 
     def _rehearse(
@@ -505,7 +505,7 @@ class Codec:
 
     def _deserialize(self, data: bytes) -> Any:
         if self.deserializer is None:
-            raise ValueError("written by a custom serializer, and this app has no deserializer")
+            raise ValueError("written by a custom serializer, but this app has no deserializer")
         return self.deserializer(data)
 
     def decode_packed(self, data: bytes, codec: str) -> Any:

@@ -36,7 +36,7 @@ def pack(codec: Codec, name: str, headers: Mapping[str, Any]) -> str:
 def _encode(codec: Codec, name: str, headers: Mapping[str, Any]) -> tuple[str, bytes]:
     for key in headers:
         if not isinstance(key, str):
-            raise TypeError(f"header {key!r} of task {name!r} must have a str for its name")
+            raise TypeError(f"the name of header {key!r} of task {name!r} must be a str")
     try:
         found = survey((headers,))
         if not found:

@@ -31,9 +31,9 @@ class Notes(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if not isinstance(name, str):
-            raise TypeError(f"the name of a note is a str, not {type(name).__name__}")
+            raise TypeError(f"the name of a note must be a str, not {type(name).__name__}")
         if not 0 < len(name.encode()) <= _LONGEST_NAME:
-            raise ValueError(f"the name of a note has 1 to {_LONGEST_NAME} bytes: {name[:50]!r}")
+            raise ValueError(f"the name of a note must have 1 to {_LONGEST_NAME} bytes: {name[:50]!r}")
         text = plain_json(f"note {name!r}", value)
         if len(text) > _LONGEST:
             raise ValueError(
@@ -42,7 +42,7 @@ class Notes(MutableMapping[str, Any]):
             )
         noted = self._noted(to_add=True)
         if name not in noted and len(noted) >= _MOST:
-            raise ValueError(f"a task has up to {_MOST} notes, {name!r} would be one more")
+            raise ValueError(f"a task has up to {_MOST} notes, {name!r} is one too many")
         noted[name] = text
         if self._reports is not None:
             self._reports.add(self._claim, notes={name: text})

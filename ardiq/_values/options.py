@@ -131,7 +131,7 @@ def epoch_milliseconds(name: str, moment: Any) -> int:
     if not isinstance(moment, datetime):
         raise TypeError(f"{name} must be a datetime, not {_kind(moment)}")
     if moment.tzinfo is None:
-        raise ValueError(f"{name} must have a time zone, like datetime.now(UTC): {moment} could mean any")
+        raise ValueError(f"{name} must have a time zone, like datetime.now(UTC): {moment} has none")
     return round(moment.timestamp() * 1000)
 
 

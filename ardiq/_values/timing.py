@@ -43,7 +43,7 @@ class Timing:
         self.spec = spec
         if spec is not None:
             if not isinstance(spec, str):
-                raise TypeError(f"a cron expression is a str, not {type(spec).__name__}")
+                raise TypeError(f"a cron expression must be a str, not {type(spec).__name__}")
             fields = _NICKNAMES.get(spec.strip().lower(), spec).split()
             self._fields = " ".join(_either_day(fields))
             self._is_fixed = not any(field.startswith("*") for field in fields[: len(fields) - 3])

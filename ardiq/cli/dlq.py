@@ -168,7 +168,7 @@ async def _requeue(app: "Ardiq", arguments: argparse.Namespace) -> int:
     if isinstance(args, dict) and kwargs is None:
         args, kwargs = None, args
     if not isinstance(args, list | None) or not isinstance(kwargs, dict | None):
-        raise Refusal("--args is a JSON array, or an object for keyword arguments; --kwargs is an object")
+        raise Refusal("--args must be a JSON array, or an object for keyword arguments; --kwargs must be an object")
     if arguments.all and arguments.task is None and (args is not None or kwargs is not None):
         raise Refusal("--args and --kwargs are for one task: give ids, or --task with --all")
     options: dict[str, Any] = {"args": args, "kwargs": kwargs, "rate": arguments.rate or None}

@@ -98,7 +98,7 @@ def examine(app: "Ardiq", look_s: float = _LOOK_S, repair: bool = False, words: 
         yield from _replicas(core, app.durability == "replicated", bool(nodes))
         if missing := no_such_queue(app):
             remedy = "start a worker or enqueue a task; or check queue_name, --queue and --prefix: `ardiq queues` lists"
-            yield Check("fail", "queue", missing, f"{remedy} what there is")
+            yield Check("fail", "queue", missing, f"{remedy} all queues")
             return
         yield from _queue(State(app), words)
         yield from _mended(core, app.result_ttl_ms) if repair else _keys(core, look_s)
@@ -221,7 +221,7 @@ def _persistence(core: _core.Core) -> Iterator[Check]:
     elif append == "yes":
         yield Check("ok", "persistence", "append-only file")
     elif save:
-        remedy = "set appendonly yes: a crash loses what came after the last one"
+        remedy = "set appendonly yes: a crash loses what came after the last snapshot"
         yield Check("warn", "persistence", f"snapshots only (save {save})", remedy)
     else:
         remedy = "a restart of the server loses every task: set appendonly yes"
@@ -251,7 +251,7 @@ def _queue(state: State, words: Sequence[str]) -> Iterator[Check]:
                 "fail", f"schedule {schedule['name']}", found, "start a worker (not with --burst): workers fire it"
             )
     for task in state.unknown_tasks():
-        found = f"a worker that does not know it was given it {age(task['seen_ms'])} ago; it waits for one that does"
+        found = f"a worker without this task was given it {age(task['seen_ms'])} ago; it waits for one that has it"
         remedy = "start a worker whose code has that task; if there is none, abort the waiting tasks or see `ardiq dlq`"
         yield Check("warn", f"task {task['name']}", found, remedy)
     if counts["dead"]:
@@ -270,7 +270,7 @@ def _queue(state: State, words: Sequence[str]) -> Iterator[Check]:
             yield Check("fail", "event loop", found, "its log shows what blocks it; `def` tasks run on threads")
     gone = [worker["held"] for worker in workers if not worker["lease_left_ms"]]
     if gone:
-        found = f"{many(len(gone), 'lease')} ran out; {many(sum(gone), 'task lies', 'tasks lie')} with them"
+        found = f"{many(len(gone), 'lease')} expired; {many(sum(gone), 'task')} held under them"
         remedy = "a live worker gives them to others within a second or two" if alive else "start a worker"
         yield Check("warn" if alive or not sum(gone) else "fail", "lost workers", found, remedy)
 

@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=LONGEST_MS,
         metavar="TIME",
-        help="wait for its outcome, at most this long; exit code 3: it took longer",
+        help="wait for its outcome, at most this long; exit code 3 if it takes longer",
     )
     unknown_argument(parser)
     json_argument(parser)
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     except TimeoutError:
         result = None
     except KeyboardInterrupt:
-        print(f"{job.id} goes on", file=sys.stderr)
+        print(f"{job.id} continues", file=sys.stderr)
         raise
     except BrokerError as error:
         raise BrokerError(f"{job.id} is enqueued, but waiting for it failed: {error}") from None
@@ -93,7 +93,7 @@ def _tell(app: "Ardiq", task_id: str, result: "TaskResult | None", arguments: ar
     elif result is None and app.status_sync(task_id) == "not_found":
         show(f"{task_id} has ended, and its result is not kept")
     elif result is None:
-        show(f"{task_id} has not ended in {age(arguments.wait)}; it goes on")
+        show(f"{task_id} has not ended in {age(arguments.wait)}; it continues")
     elif result.success:
         show(json_text(result.value))
     else:

@@ -37,8 +37,8 @@ FINDINGS = {
     "ghost_in_held": "held by a pause that its record does not name",
     "ghost_in_ready": "in a ready list, but not queued in that lane",
     "ghost_in_running": "held by a worker, but not running there",
-    "ghost_in_schedule_due": "a time of a schedule that is gone",
-    "ghost_in_scheduled": "in the schedule, but not scheduled",
+    "ghost_in_schedule_due": "the due time of a schedule that is gone",
+    "ghost_in_scheduled": "has a due time, but is not scheduled",
     "ghost_in_suspects": "among the suspects, but not one of them",
     "ghost_in_tombs": "queued, but marked to be skipped",
     "no_row": "a worker without its row",
@@ -50,7 +50,7 @@ FINDINGS = {
     "not_in_ready": "queued, but in no ready list",
     "not_in_running": "running, but held by no worker",
     "not_in_schedule_due": "a schedule that never falls due: it has no next time",
-    "not_in_scheduled": "scheduled, but not in the schedule",
+    "not_in_scheduled": "scheduled, but without a due time",
     "not_in_suspects": "lost with its worker more than once, but not among the suspects",
     "unknown_key": "a key that Ardiq does not know",
     "unknown_state": "a state that Ardiq does not know",
@@ -228,5 +228,5 @@ def _queues_at(url: str, queue: str | None, prefix: str | None) -> list[tuple[st
         except errors.ArdiqError as error:
             if errors.is_away(error):
                 raise
-            print(f"other prefixes than {first} are not searched, see --prefix: {error}", file=sys.stderr)
+            print(f"prefixes other than {first} are not searched, see --prefix: {error}", file=sys.stderr)
     return sorted(known, key=lambda found: (found[0] != first, found))

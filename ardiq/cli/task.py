@@ -221,7 +221,7 @@ def _where(task: dict[str, Any]) -> str:
         due_ms = place["due_in_ms"]
         return f"due in {age(due_ms)}" if due_ms >= 0 else f"overdue by {age(-due_ms)}"
     if "run_ms" in place:
-        return f"for {age(place['run_ms'])} held by {task.get('worker', 'nobody')}"
+        return f"held by {task.get('worker', 'nobody')} for {age(place['run_ms'])}"
     if task.get("state") == "held":
         return f"held by the pause {task.get('held_by', '')}"
     if place["key"] == "suspects":

@@ -76,7 +76,7 @@ class Clock:
 
     async def _move(self, until_ms: int) -> list[Job]:
         if not self._workers:
-            raise RuntimeError("the clock moves within `async with inline(app, clock=clock)`")
+            raise RuntimeError("move the clock within `async with inline(app, clock=clock)`")
         if until_ms < self.now_ms:
             raise ValueError(f"time does not go back: it is {self.now.isoformat()} already")
         if self._is_moving:

@@ -40,7 +40,7 @@ def on_server(app: "Ardiq", url: str, *, prefix: str | None = None) -> Iterator[
     """
     root = app._root
     if root._running:
-        raise RuntimeError("this app runs: stop its worker before it is given another server")
+        raise RuntimeError("this app is running: stop its worker before you give it another server")
     prefix = prefix or f"test-{new_id()}"
     family = queues_of(root)
     kept = [(each, {name: getattr(each, name) for name in _KEPT}) for each in family]

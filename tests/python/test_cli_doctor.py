@@ -111,7 +111,7 @@ def test_doctor_repairs(core: _core.Core, module: str, capsys: pytest.CaptureFix
     core.command(["SET", f"{BASE}mine", "1"])
     assert main(["doctor", module]) == 1
     text = capsys.readouterr().out
-    assert "fail    keys: later: scheduled, but not in the schedule (scheduled)" in text
+    assert "fail    keys: later: scheduled, but without a due time (scheduled)" in text
     assert "`ardiq doctor --repair` schedules it again" in text
     assert "warn    keys: mine: a key that Ardiq does not know" in text
     assert main(["doctor", module, "--repair", "--json"]) == 0

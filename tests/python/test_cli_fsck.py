@@ -191,6 +191,6 @@ def test_queues_of_every_prefix(server: Server, core: _core.Core, capsys: pytest
     core.command(["ACL", "SETUSER", "default", "-scan"])  # then only the records cannot be looked at
     try:
         main(["fsck", server.url])
-        assert "other prefixes than ardiq are not searched, see --prefix" in capsys.readouterr().err
+        assert "prefixes other than ardiq are not searched, see --prefix" in capsys.readouterr().err
     finally:
         core.command(["ACL", "SETUSER", "default", "+scan"])

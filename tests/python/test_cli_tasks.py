@@ -164,7 +164,7 @@ async def test_enqueue_and_wait(app: Ardiq, cli: Cli) -> None:
 def test_waiting_too_long(cli: Cli) -> None:
     code, text = cli("enqueue", MODULE, "add", "--args", "[1]", "--wait", "0.01")
     assert code == 3
-    assert "it goes on" in text
+    assert "it continues" in text
 
 
 @pytest.mark.parametrize(

@@ -374,7 +374,7 @@ def test_ctrl_c_while_waiting_tells_of_which_task(ardiq: Run, monkeypatch: pytes
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ardiq.job.Job.result_sync", lambda *_, **__: interrupted())
-    assert ardiq("enqueue", MODULE, "nothing", "--id", "mine", "--wait", "5m") == (130, "mine goes on\n")
+    assert ardiq("enqueue", MODULE, "nothing", "--id", "mine", "--wait", "5m") == (130, "mine continues\n")
 
 
 def test_a_server_that_goes_away_while_waiting(ardiq: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -290,7 +290,7 @@ async def test_a_queue_that_cannot_be_served_ends_the_run_and_the_others_get_the
         (["a}"], ValueError, "must not contain braces"),
         ({"a": 0}, ValueError, r"queues\['a'\] must be at least 1"),
         ({"a": 1.5}, TypeError, r"queues\['a'\] must be an int"),
-        (list("abcde"), ValueError, "5 queues need as many slots at least, and concurrency is 4"),
+        (list("abcde"), ValueError, "5 queues need at least as many slots, but concurrency is 4"),
     ],
 )
 async def test_impossible_queues_are_refused(app: Ardiq, queues: Any, error: type[Exception], says: str) -> None:
@@ -462,7 +462,7 @@ async def test_the_command_line_names_queues_and_shares(
         (["--queue", "a", "--queue", "a=2"], "--queue names 'a' twice"),
         (["--queue", "a}"], "--queue: queue name 'a}' must not contain braces"),
         (["--queue", ""], "--queue: queue name must not be empty"),
-        (["--queue", "a", "--queue", "b", "--queue", "c"], "--queue: 3 queues need as many slots at least"),
+        (["--queue", "a", "--queue", "b", "--queue", "c"], "--queue: 3 queues need at least as many slots"),
     ],
 )
 def test_the_command_line_refuses_impossible_queues(run: Any, words: list[str], says: str) -> None:
