@@ -207,17 +207,26 @@ class Schedules:
         version = hashlib.sha256(to_json(sorted(definitions.items()))).hexdigest()[:16]
         return await self._ask(calls.schedule_declare(version=version, start=is_start, schedules=declared))
 
-    async def fire(self, name: str, due_at: int, next_due_at: int, run: int, definition: dict[str, Any]) -> str:
-        """Ask for one occurrence; what the library answered.
+    async def fire(
+        self, name: str, due_at: int, following_at: int, next_due_at: int, definition: dict[str, Any]
+    ) -> calls.ScheduleFireReply:
+        """Ask for one occurrence; what the library answered, and when the schedule falls due next.
+
+        Args:
+            following_at: the occurrence after it, in milliseconds since the epoch.
+            next_due_at: the first one that is still to come, likewise.
 
         Raises:
             ArdiqError: an `on_enqueue` hook raised, its cause.
         """
         headers = ""
-        if run and self._app._enqueue_hooks and not definition.get("paused"):
+        if self._app._enqueue_hooks and not definition.get("paused"):
             headers = await self._headers(name, due_at, definition)
-        call = calls.schedule_fire(name=name, due_at=due_at, next_due_at=next_due_at, run=run, headers=headers)
-        return (await self._ask(call)).answer
+        return await self._ask(
+            calls.schedule_fire(
+                name=name, due_at=due_at, following_at=following_at, next_due_at=next_due_at, headers=headers
+            )
+        )
 
     async def _headers(self, name: str, due_at: int, definition: dict[str, Any]) -> str:
         """What the `on_enqueue` hooks say is to travel with an occurrence, should it be this worker's."""

@@ -14,10 +14,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ardiq")
 
-# Later than this an occurrence was missed.
-_GRACE_MS = 60_000
-# Occurrences of one schedule in a turn; how many missed ones are made up for is decided by the library.
-_MOST_IN_TURN = 100
+# Occurrences of one schedule in a turn; which of those that were missed run is decided by the library.
+_MOST_IN_TURN = 200
 # How often a worker looks that has never seen a schedule.
 _IDLE_S = 10.0
 # How often a worker says that its code runs; the library forgets it after a minute.
@@ -100,26 +98,20 @@ class Scheduler:
 
     async def _fire_one(self, now: int, name: str, due_at: int, definition: dict[str, Any]) -> int:
         """Fire all occurrences of a schedule that are due; when the next one is."""
-        missed = definition.get("missed", "skip")
+        timing = self._timing(definition)
         for _ in range(_MOST_IN_TURN):
             if due_at > now:
-                return due_at
-            answer, due_at = await self._fire(name, due_at, now, definition, missed)
-            if answer == "skipped":
-                missed = "skip"
-        if due_at <= now:
-            _, due_at = await self._fire(name, due_at, now, definition, "skip")
+                break
+            upcoming = timing.after(now)
+            fired = await self._app.schedules.fire(name, due_at, timing.after(due_at), upcoming, definition)
+            if fired.answer == "gone":
+                return upcoming
+            due_at = fired.next_due_at
+            if fired.answer == "moved":  # by another worker, or to another timing
+                break
+            if fired.answer == "skipped":
+                log.warning("schedule %r: missed its time, skipped until the next", name)
         return due_at
-
-    async def _fire(self, name: str, due_at: int, now: int, definition: dict[str, Any], missed: str) -> tuple[str, int]:
-        """Fire or pass over one occurrence; what the library answered, and when the next one is due."""
-        is_late = now - due_at > _GRACE_MS
-        next_due_at = self._timing(definition).after(due_at if missed == "all" else now)
-        run = 1 if not is_late or missed == "once" else 2 if missed == "all" else 0
-        answer = await self._app.schedules.fire(name, due_at, next_due_at, run, definition)
-        if answer == "skipped":
-            log.warning("schedule %r: missed its time, skipped until the next", name)
-        return answer, next_due_at
 
     def _timing(self, definition: dict[str, Any]) -> Timing:
         key = repr([definition.get(field) for field in ("spec", "every_ms", "tz")])

@@ -765,14 +765,17 @@ def schedule_put(*, name: Text, definition: Text, next_due_at: int) -> Call[int]
     return Call("schedule_put", (name, definition, next_due_at), number)
 
 
-def schedule_fire(*, name: Text, due_at: int, next_due_at: int, run: int, headers: Text) -> Call[ScheduleFireReply]:
+def schedule_fire(
+    *, name: Text, due_at: int, following_at: int, next_due_at: int, headers: Text
+) -> Call[ScheduleFireReply]:
     """A worker says that an occurrence is due: it is enqueued once, and the schedule moves on to the next.
 
     Replies `fired`, `exists` (a task of its id waits or runs), `coalesced` (the one before still waits), `paused`,
-    `skipped`; `moved` (somebody was faster), `early` (by the server's clock), `gone`; when it falls due next; the
-    task's id.
+    `skipped` (it was missed, by a minute: the definition's `missed` says whether that runs, `all` a hundred in a
+    row); `moved` (somebody was faster), `early` (by the server's clock), `gone`; when it falls due next; the task's
+    id.
     """
-    return Call("schedule_fire", (name, due_at, next_due_at, run, headers), SCHEDULE_FIRE_REPLY)
+    return Call("schedule_fire", (name, due_at, following_at, next_due_at, headers), SCHEDULE_FIRE_REPLY)
 
 
 def schedule_declare(*, version: Text, start: int, schedules: Iterable[Declared]) -> Call[ScheduleDeclareReply]:

@@ -1,13 +1,26 @@
 -- schedule_fire: none, complete, failed, aborted, expired, discarded -> queued, scheduled. A worker says that an occurrence is due: it is enqueued once, and the schedule moves on to the next.
--- args: name, due_at int, next_due_at int, run int, headers
+-- args: name, due_at int, following_at int, next_due_at int, headers
 -- reply: answer, next_due_at, id
 
+-- Later than this an occurrence was missed.
+local GRACE_MS = 60000
 -- Missed occurrences that are made up for in a row, however many workers see to it.
 local MOST_MADE_UP = 100
 
+-- Whether an occurrence is to run, and how many in a row were missed and made up for with it.
+local function judge(definition, due_at, now)
+  -- Not twice, should a change of timing have led back.
+  if definition.last_due_at and due_at <= definition.last_due_at then return false end
+  if now - due_at <= GRACE_MS or definition.missed == 'once' then return true end
+  local made_up = (tonumber(definition.made_up) or 0) + 1
+  return definition.missed == 'all' and made_up <= MOST_MADE_UP, made_up
+end
+
 return function(base, args)
   local name, due_at = args.name, args.due_at
-  if args.next_due_at <= due_at then errors.raise(errors.bad_argument('next_due_at must come after due_at')) end
+  if args.following_at <= due_at or args.next_due_at <= due_at then
+    errors.raise(errors.bad_argument('following_at and next_due_at must come after due_at'))
+  end
   local definition, at, now = schedule.read(base, name), schedule.due_at(base, name), clock.now()
   if not definition or not at then return { 'gone', 0, '' } end
   if at ~= due_at then return { 'moved', at, '' } end
@@ -23,28 +36,29 @@ return function(base, args)
   if err then return { err = err } end
   local last = definition.coalesce and definition.last_id and task.read(base, definition.last_id, { 'state' })
 
-  redis.call('ZADD', keys.schedule_due(base), args.next_due_at, name)
-  if definition.paused then return { 'paused', args.next_due_at, '' } end
-  -- Not twice, should a change of timing have led back.
-  local is_past = definition.last_due_at and due_at <= definition.last_due_at
-  local made_up = tonumber(definition.made_up) or 0
-  if args.run == 0 and definition.made_up then
+  local runs, made_up = judge(definition, due_at, now)
+  local before, passed = last and last.state, nil
+  if definition.paused then
+    passed = 'paused'
+  elseif not runs then
+    passed = 'skipped'
+  elseif before and before ~= 'running' and not task.is_finished(before) then
+    passed = 'coalesced' -- once the one before runs, there is no backlog
+  end
+  -- One that is passed over takes with it all that are due.
+  local next_due_at = not passed and definition.missed == 'all' and args.following_at or args.next_due_at
+
+  redis.call('ZADD', keys.schedule_due(base), next_due_at, name)
+  if passed == 'skipped' and definition.made_up then
     definition.made_up = nil
     schedule.write(base, name, definition)
   end
-  if args.run == 0 or is_past or (args.run == 2 and made_up >= MOST_MADE_UP) then
-    return { 'skipped', args.next_due_at, '' }
-  end
-  local before = last and last.state
-  -- Once it runs, there is no backlog.
-  if before and before ~= 'running' and not task.is_finished(before) then
-    return { 'coalesced', args.next_due_at, '' }
-  end
-  definition.last_id, definition.last_due_at, definition.made_up = id, due_at, args.run == 2 and made_up + 1 or nil
+  if passed then return { passed, next_due_at, '' } end
+  definition.last_id, definition.last_due_at, definition.made_up = id, due_at, made_up
   schedule.write(base, name, definition)
   schedule.await(base, name, id)
   -- Somebody enqueued a task of that id: it stands for this occurrence.
-  if record.state and not task.is_finished(record.state) then return { 'exists', args.next_due_at, id } end
+  if record.state and not task.is_finished(record.state) then return { 'exists', next_due_at, id } end
   if record.state then move.erase(base, id) end
   local b, plan, start_at = batch.open(base, now), { fields = {} }, schedule.start_at(definition, due_at, id)
   local function add(field, value) plan.fields[#plan.fields + 1], plan.fields[#plan.fields + 2] = field, value end
@@ -59,5 +73,5 @@ return function(base, args)
     kwargs = definition.kwargs or '' }, plan)
   redis.call('SADD', keys.lanes(base), definition.lane)
   batch.close(b)
-  return { 'fired', args.next_due_at, id }
+  return { 'fired', next_due_at, id }
 end

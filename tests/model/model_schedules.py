@@ -46,7 +46,8 @@ class Schedules(Queue):
     def schedule_remove(self, name: str) -> str:
         return "not_found" if self.schedules.pop(name, None) is None else "removed"
 
-    def schedule_fire(self, name: str, due_at: int, next_due_at: int, run: int, headers: str) -> list[Any]:
+    def schedule_fire(self, name: str, due_at: int, following_at: int, next_due_at: int, headers: str) -> list[Any]:
+        """What is fired here fell due long ago."""
         schedule = self.schedules.get(name)
         if schedule is None:
             return ["gone", 0, ""]
@@ -55,15 +56,18 @@ class Schedules(Queue):
         schedule.due_at = next_due_at
         if schedule.paused:
             return ["paused", next_due_at, ""]
-        if run == 0:
+        missed = schedule.definition.get("missed")
+        is_enough = missed == "all" and schedule.made_up >= 100
+        if missed not in ("once", "all") or is_enough or due_at <= schedule.last_due_at:
             schedule.made_up = 0
-        if run == 0 or due_at <= schedule.last_due_at or (run == 2 and schedule.made_up >= 100):
             return ["skipped", next_due_at, ""]
         if schedule.definition.get("coalesce") and self.is_waiting(schedule.last_id):
             return ["coalesced", next_due_at, ""]
+        if missed == "all":
+            next_due_at = schedule.due_at = following_at
         id = f"cron:{name}:{due_at}"
         schedule.last_id, schedule.last_due_at = id, due_at
-        schedule.made_up = schedule.made_up + 1 if run == 2 else 0
+        schedule.made_up = schedule.made_up + 1 if missed == "all" else 0
         self.wait_for(id, f"schedule:{name}", WEEK_MS)
         if self.is_unfinished(id):
             return ["exists", next_due_at, id]

@@ -166,26 +166,34 @@ class Protocol(BothQueues):
             self.both("resume", **which, limit=limit, go_on=0)
 
     @rule(
-        what=st.sampled_from(["put", "fire", "fire", "late", "passed", "made_up", "pause", "go_on", "remove"]),
+        what=st.sampled_from(["put", "fire", "fire", "late", "pause", "go_on", "remove"]),
         name=st.sampled_from(SCHEDULES), lane=LANE, coalesce=st.booleans(), every=st.sampled_from([1, 2]), again=AGAIN,
+        missed=st.sampled_from(["once", "once", "all", "skip"]),
     )  # fmt: skip
-    def schedule(self, what: str, name: str, lane: str, coalesce: bool, every: int, again: bool) -> None:
+    def schedule(self, what: str, name: str, lane: str, coalesce: bool, every: int, again: bool, missed: str) -> None:
         known = self.model.schedules.get(name)
         due_at = known.due_at if known and what != "late" else 1000
         if what == "put":
-            definition = {"task": "send", "lane": lane, "every_ms": every * 1000, "coalesce": coalesce}
+            definition = {
+                "task": "send",
+                "lane": lane,
+                "every_ms": every * 1000,
+                "coalesce": coalesce,
+                "missed": missed,
+            }
             self.both("schedule_put", again, name=name, definition=definition, next_due_at=1000)
             due_at = self.model.schedules[name].due_at
-            self.both("schedule_fire", name=name, due_at=due_at, next_due_at=due_at + 1000, run=1, headers="")
+            self.both("schedule_fire", name=name, due_at=due_at, **self.times_after(due_at), headers="")
         elif what == "remove":
             self.both("schedule_remove", name=name)
         elif what in ("pause", "go_on"):
             self.both("schedule_pause", name=name, paused=int(what == "pause"))
         else:
-            run, headers = {"passed": 0, "made_up": 2}.get(what, 1), '{"h":1}' if again else ""
-            self.both(
-                "schedule_fire", again, name=name, due_at=due_at, next_due_at=due_at + 1000, run=run, headers=headers
-            )
+            headers = '{"h":1}' if again else ""
+            self.both("schedule_fire", again, name=name, due_at=due_at, **self.times_after(due_at), headers=headers)
+
+    def times_after(self, due_at: int) -> dict[str, int]:
+        return {"following_at": due_at + 1000, "next_due_at": due_at + 3000}
 
     @rule(signs=st.lists(SIGN, min_size=1, max_size=5), again=AGAIN)
     def code(self, signs: list[tuple[str, int, int]], again: bool) -> None:
