@@ -5,6 +5,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
+from .._server.calls import PROGRESS_MOST
 from ..errors import is_away
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ardiq")
 
-# At the server the log keeps so many; between two sends more are dropped here already.
-_MOST_LINES = 1000
+# A call takes so many; what comes beyond them between two sends is dropped here, as the log keeps no more either.
+_MOST_LINES = PROGRESS_MOST
 _LONGEST_LINE = 8192
 _PAUSE_S = 0.1
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from .._server.calls import TALLY_MOST
 from ..errors import ArdiqError
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 _EVERY_S = 5.0
 _LAST_S = 1.0
-_PORTION = 100  # tasks a call, as `lua/protocol.json` has it
 
 
 class Tally:
@@ -57,8 +57,8 @@ class Tally:
             grown = totals if before is None else [now - then for now, then in zip(totals, before, strict=True)]
             if any(grown):
                 rows.append([name, *grown])
-        for first in range(0, len(rows), _PORTION):
-            yield [value for row in rows[first : first + _PORTION] for value in row]
+        for first in range(0, len(rows), TALLY_MOST):
+            yield [value for row in rows[first : first + TALLY_MOST] for value in row]
 
     def _totals(self) -> dict[str, list[int]]:
         """By task, over its lanes. What nobody registered is left out: there is no end to such names."""

@@ -15,8 +15,8 @@ from ardiq import Ardiq, EnqueueContext, ExecutionContext
 @pytest.mark.parametrize(
     ("options", "kind", "named"),
     [
-        ({}, TypeError, "one of them"),
-        ({"spec": "* * * * *", "every": 5}, TypeError, "one of them"),
+        ({}, TypeError, "either"),
+        ({"spec": "* * * * *", "every": 5}, TypeError, "either"),
         ({"spec": "61 * * * *"}, ValueError, "61"),
         ({"spec": "every day"}, ValueError, "every day"),
         ({"spec": "0 0 31 2 *"}, ValueError, "0 0 31 2"),
