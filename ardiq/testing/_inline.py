@@ -125,7 +125,7 @@ class InlineCore:
         """
         if function in _MAKES_READY:
             raise RuntimeError(_NO_BLOCKING)
-        return self._worker.ask(function, *args)
+        return self._worker.block.ask(self._worker.base, function, args)
 
     def call_many(self, function: str, records: Sequence[str | bytes], repeat: bool = True) -> Any:
         """As `call`, of many tasks."""
@@ -168,7 +168,7 @@ class InlineChannel:
         if function in ("await", "watch"):
             args = [*args[:2], _FOREVER_MS, *args[3:]]  # who waits has real time, which is not the server's
         try:
-            reply = self._worker.ask(function, *args)
+            reply = self._worker.block.ask(self._worker.base, function, args)
         except ArdiqError as error:
             self._tell("error", ticket, error)
             return
@@ -182,7 +182,7 @@ class InlineChannel:
     def submit(self, ticket: int, function: str, record: Sequence[str | bytes], repeat: bool = True) -> None:
         """Add a task, and answer when it has ended, or waits."""
         try:
-            [reply] = self._worker.ask(function, *self._expiring(record))
+            [reply] = self._worker.block.ask(self._worker.base, function, self._expiring(record))
         except ArdiqError as error:
             self._tell("error", ticket, error)
             return
@@ -198,7 +198,7 @@ class InlineChannel:
         for first in range(0, len(records), _PORTION * _TASK_FIELDS):
             portion = records[first : first + _PORTION * _TASK_FIELDS]
             try:
-                replies += self._worker.ask(function, *self._expiring(portion))
+                replies += self._worker.block.ask(self._worker.base, function, self._expiring(portion))
             except ArdiqError as error:
                 error.accepted = replies + [None] * (len(records) // _TASK_FIELDS - len(replies))  # type: ignore[attr-defined]
                 self._tell("error", ticket, error)

@@ -4,15 +4,17 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import context
 from .._execution.attempts import Attempts, Registered, within
 from .._execution.endings import ABORTED, COMPLETE, FAILED, RELEASED, RETRY, SNOOZE, UNKNOWN, Claim, Outcome
 from .._execution.reports import bounded
 from .._execution.scheduler import Scheduler
+from .._server import calls
+from .._server.replies import Call
 from .._values.codec import to_json
 from ..errors import ArdiqError
 
@@ -20,10 +22,11 @@ if TYPE_CHECKING:
     from ..app import Ardiq
     from ._inline import Block
 
+R = TypeVar("R")
+
 log = logging.getLogger("ardiq")
 
 _IDENTITY = "inline"
-_CLAIM_FIELDS = 10
 _WANT = 1000
 # What an attempt may become; anything else that is answered is why its outcome was refused.
 _BECOMES = frozenset({ABORTED, COMPLETE, FAILED, RELEASED, RETRY, SNOOZE, UNKNOWN})
@@ -58,12 +61,13 @@ class InlineWorker:
             {"lane": lane, **({"weight": weights[lane]} if lane in weights else {})} for lane in app.priorities[::-1]
         ]
         self._packed_lanes = to_json(self._lanes if weights else app.priorities[::-1])
-        [mailbox, *_] = self.ask("join", _IDENTITY, _FOREVER_MS, "{}", self._packed_lanes, 1)
-        block.hearers[mailbox] = self._hear
+        joining = calls.join(worker=_IDENTITY, lease_ms=_FOREVER_MS, info="{}", lanes=self._packed_lanes, generation=1)
+        [mailbox, *_] = self.ask(joining)
+        block.hearers[mailbox.encode()] = self._hear
 
-    def ask(self, function: str, *args: str | bytes | int) -> Any:
+    def ask(self, call: Call[R]) -> R:
         """The library's answer."""
-        return self.block.ask(self.base, function, args)
+        return call.decode(self.block.ask(self.base, call.function, call.args))
 
     def take(self) -> list[Claim]:
         """Claim all that is ready; without a clock, what is scheduled is."""
@@ -87,9 +91,9 @@ class InlineWorker:
 
     def next_due_ms(self) -> int | None:
         """When the next task or schedule falls due."""
-        scheduled = self.ask("list", "scheduled", "", 0, 1)
-        _, upcoming, *fired = self.ask("schedules_due", 0, 1)
-        return min([int(at) for at in (*scheduled[1:], *fired[1:2], upcoming) if int(at) >= 0], default=None)
+        schedules = self.ask(calls.schedules_due(offset=0, limit=1))
+        times = [entry.number for entry in self._scheduled()] + [row.due_at for row in schedules.rows]
+        return min([*times, *([schedules.next_due_at] if schedules.next_due_at >= 0 else [])], default=None)
 
     async def run_due(self) -> None:
         """Run the tasks that are due, one after the other, and fire the schedules."""
@@ -139,11 +143,16 @@ class InlineWorker:
         self, claim: tuple[Any, ...], *, progress: bytes = b"", notes: dict[str, bytes] | None = None, line: str = ""
     ) -> None:
         """Tell the library at once."""
-        told: list[str | bytes] = [part for note in (notes or {}).items() for part in note]
+        told = [calls.Told(name, text) for name, text in (notes or {}).items()]
         if line:
-            told += "", bounded(line).encode(errors="replace")
+            told.append(calls.Told("", bounded(line).encode(errors="replace")))
+        task_id, token = claim[0], str(claim[1])
         try:
-            self.ask("progress", _IDENTITY, claim[0], claim[1], progress, _FOREVER_MS, *told)
+            self.ask(
+                calls.progress(
+                    worker=_IDENTITY, id=task_id, token=token, progress=progress, result_ttl_ms=_FOREVER_MS, told=told
+                )
+            )
         except ArdiqError as error:
             log.warning("%s", error)
 
@@ -199,35 +208,44 @@ class InlineWorker:
         attempts.outcomes.remove(ended)
         return ended
 
-    def _step(self, outcome: Sequence[Any] = (), hear: Callable[[int, str], None] | None = None) -> list[Claim]:
+    def _step(self, outcome: Outcome | None = None, hear: Callable[[int, str], None] | None = None) -> list[Claim]:
         """Settle, and claim all that is ready."""
+        settled = [calls.Settled(outcome[0], str(outcome[1]), *outcome[2:])] if outcome else []
         with self._lock:
-            return list(self._steps(outcome, hear))
+            return list(self._steps(settled, hear))
 
-    def _steps(self, outcome: Sequence[Any], hear: Callable[[int, str], None] | None) -> Iterator[Claim]:
+    def _steps(self, settled: list[calls.Settled], hear: Callable[[int, str], None] | None) -> Iterator[Claim]:
         while True:
             self._seq += 1
-            lanes, ttl_ms = self._open_lanes(), self.app.result_ttl_ms
-            reply = self.ask("step", _IDENTITY, self._seq, _FOREVER_MS, ttl_ms, lanes, _WANT, *outcome)
-            more, wait_ms, answers = reply[:3]
-            first, outcome = 3 + 3 * answers, ()
-            for i in range(3, first, 3):
-                if reply[i + 1] and hear is not None:
-                    hear(int(reply[i + 1]), reply[i + 2].decode(errors="replace"))
+            call = calls.step(
+                worker=_IDENTITY, seq=self._seq, lease_ms=_FOREVER_MS, result_ttl_ms=self.app.result_ttl_ms,
+                lanes=self._open_lanes(), want=_WANT, outcomes=settled,
+            )  # fmt: skip
+            more, wait_ms, refusals, claims = self.ask(call)
+            settled = []
+            for _, token, reason in refusals:
+                if token and hear is not None:
+                    hear(int(token), reason)
                 else:
-                    log.warning("the queue is damaged: %s", reply[i + 2].decode(errors="replace"))
-            claims = [_claim(reply[i : i + _CLAIM_FIELDS]) for i in range(first, len(reply), _CLAIM_FIELDS)]
-            for claim in claims:
+                    log.warning("the queue is damaged: %s", reason)
+            for c in claims:
+                claim: Claim = (
+                    c.id, int(c.token), c.name, c.args, c.kwargs, c.codec, c.headers, c.lane, c.tries, c.enqueued_at
+                )  # fmt: skip
                 self._pending[claim[1]] = claim
                 self._held[claim[7]] = self._held.get(claim[7], 0) + 1
-            yield from claims
+                yield claim
             if claims and more:
                 continue
             if claims or not (more or wait_ms >= 0):
                 return
-            if not self.block.passes_waits or not (scheduled := self.ask("list", "scheduled", "", 0, 1)):
+            if not self.block.passes_waits or not (scheduled := self._scheduled()):
                 return
-            self.block.pass_until(int(scheduled[1]))
+            self.block.pass_until(scheduled[0].number)
+
+    def _scheduled(self) -> list[calls.Entry]:
+        """The task that falls due next, if any does."""
+        return self.ask(calls.list_(place="scheduled", of="", offset=0, limit=1))
 
     def _open_lanes(self) -> bytes:
         """The lanes to claim from, and how many more of each may run."""
@@ -252,11 +270,3 @@ class InlineWorker:
 
 def _aborted(claim: Claim) -> Outcome:
     return claim[0], claim[1], ABORTED, 0, b"", b""
-
-
-def _claim(fields: Sequence[Any]) -> Claim:
-    task_id, token, name, args, kwargs, codec, headers, lane, tries, enqueued_at = fields
-    return (
-        task_id.decode(), int(token), name.decode(), args, kwargs, codec.decode(), headers, lane.decode(),
-        int(tries), int(enqueued_at),
-    )  # fmt: skip
