@@ -42,8 +42,18 @@ INSTEAD = {
     r"at the (least|most) and at the": "at least, at most",
 }
 DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "fixtures/README.md")),
-    *(path for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "glossary.md"),
+    *(
+        ROOT / name
+        for name in (
+            "README.md",
+            "CONTRIBUTING.md",
+            "CHANGELOG.md",
+            "SECURITY.md",
+            "fixtures/README.md",
+            "lua/README.md",
+        )
+    ),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 SOURCES = sorted((ROOT / "ardiq").rglob("*.py"))
 
