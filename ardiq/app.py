@@ -1,37 +1,31 @@
 """The app: its options, its tasks, and everything you can ask of its queue."""
 
-import os
-import socket
 import weakref
 from collections.abc import Callable, Iterable
 from datetime import timedelta, tzinfo
 from typing import Any, ParamSpec, TypeVar, overload
 
 from . import executors
+from ._client.asking import Asking
 from ._client.hooks import Hooks
-from ._client.inspector import Queue
-from ._client.producer import Producer
-from ._core import Health
+from ._client.options import Options
+from ._client.queue import QueueContext
+from ._client.registry import Registered
 from ._execution import processes as _processes
-from ._execution.attempts import Registered
-from ._execution.worker import Worker
-from ._server.server import Broker
-from ._serving.queues import Queues, on_queue, read_shares, serve
-from ._values import defaults as _defaults
+from ._execution.run_state import RunState
+from ._serving.serve import Queues, read_shares, serve
 from ._values import imports as _imports
 from ._values import options as _options
-from ._values.codec import Codec
 from ._values.defaults import TaskDefaults, with_defaults
-from ._values.ids import new_id
-from ._values.metrics import Metrics, snapshot
+from ._values.metrics import snapshot
 from ._values.settings import Settings
 from ._values.signature import Signature
-from ._values.signing import Signer, SigningKey, read_keys
+from ._values.signing import SigningKey
 from ._values.timing import Timing
 from .dead import DeadLetters
 from .executors import Executor
 from .job import Job
-from .models import Attempt, DeadLetter, TaskInfo, TaskMetrics, TaskResult
+from .models import DeadLetter, TaskMetrics
 from .pauses import Pausing
 from .retries import DEFAULT_MAX_RETRIES, Delay, ExceptionTypes, RetryOption, RetryRules
 from .schedules import Schedules, define, kept_as_task
@@ -41,10 +35,8 @@ from .watching import Watching
 P = ParamSpec("P")
 R = TypeVar("R")
 
-DEFAULT_URL = "redis://localhost:6379"
 
-
-class Ardiq(Settings, Hooks, Pausing, Watching):
+class Ardiq(Options, Hooks, Asking, Pausing, Watching):
     """A queue and the tasks that run on it.
 
     Args:
@@ -139,77 +131,77 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         allow_eviction: bool = False,
         prefix: str = "ardiq",
     ) -> None:
-        super().__init__()
-        self._redis_url = _url(redis_url)
-        self._queue_name = _options.key_part("queue_name", "default" if queue_name is None else queue_name)
-        self._priorities = _options.lanes(priorities)
-        self._lanes = frozenset(self._priorities)
-        if default_priority is None:
-            default_priority = self._priorities[len(self._priorities) // 2]
-        elif default_priority not in self._lanes:
-            raise ValueError(f"default_priority {default_priority!r} is not one of {self._priorities}")
-        self._default_priority = default_priority
-        self._weights = _options.by_lane("weights", weights, self._lanes)
-        if self._weights is not None:
-            self._weights = {lane: self._weights.get(lane, 1) for lane in self._priorities}
-        self._limits = _options.by_lane("limits", limits, self._lanes)
-        self._worker_id = _worker_id() if worker_id is None else _options.text("worker_id", worker_id)
-        self._concurrency = _options.integer("concurrency", concurrency, least=1, default=16)
-        self._prefetch = None if prefetch is None else _options.integer("prefetch", prefetch, least=0)
-        self._idle_timeout_ms = _options.integer("idle_timeout_ms", idle_timeout_ms, least=1, default=60_000)
-        self._poll_block_ms = _options.integer("poll_block_ms", poll_block_ms, least=1, default=5_000)
-        self._result_ttl_ms = _options.integer("result_ttl_ms", result_ttl_ms, default=300_000)
-        self._cron_poll_s = _options.seconds("cron_poll_s", cron_poll_s) or 1.0
-        self._burst = _options.boolean("burst", False if burst is None else burst)
-        self.allow_eviction = _options.boolean("allow_eviction", allow_eviction)
-        self._max_lost = _options.integer("max_lost", max_lost, least=1)
-        self._unknown_task_wait_ms = _options.milliseconds("unknown_task_wait", unknown_task_wait)
-        self._dead_ttl_ms = None if dead_ttl_ms is None else _options.integer("dead_ttl_ms", dead_ttl_ms, least=1)
-        self._dead_limit = None if dead_limit is None else _options.integer("dead_limit", dead_limit, least=0)
-        self._codec = Codec(
-            _options.optional_callable("serializer", serializer),
-            _options.optional_callable("deserializer", deserializer),
-            _options.integer("payload_limit", payload_limit, least=1),
-            keeps_results=self._result_ttl_ms != 0,
+        settings = Settings.read(
+            redis_url=redis_url,
+            queue_name=queue_name,
+            priorities=priorities,
+            worker_id=worker_id,
+            default_priority=default_priority,
+            weights=weights,
+            limits=limits,
+            serializer=serializer,
+            deserializer=deserializer,
+            cron_poll_s=cron_poll_s,
+            concurrency=concurrency,
+            prefetch=prefetch,
+            idle_timeout_ms=idle_timeout_ms,
+            poll_block_ms=poll_block_ms,
+            result_ttl_ms=result_ttl_ms,
+            broker_timeout_ms=broker_timeout_ms,
+            durability=durability,
+            max_lost=max_lost,
+            unknown_task_wait=unknown_task_wait,
+            dead_ttl_ms=dead_ttl_ms,
+            dead_limit=dead_limit,
+            signing_key=signing_key,
+            takes_unsigned=takes_unsigned,
+            payload_limit=payload_limit,
+            check_types=check_types,
+            stall_after=stall_after,
+            task_defaults=task_defaults,
+            imports=imports,
+            prefix=prefix,
         )
-        self._check_types = _options.boolean("check_types", check_types)
-        takes_unsigned = _options.boolean("takes_unsigned", takes_unsigned)
-        self._signer = None if signing_key is None else Signer(read_keys(signing_key), takes_unsigned)
-        self._task_defaults = _defaults.read({} if task_defaults is None else task_defaults)
-        self._imports = _imports.patterns("imports", imports)
-        self._registry: dict[str, Registered] = {}
-        self._metrics = Metrics()
-        self._stall_after = _options.seconds("stall_after", stall_after)
-        self._replace_stalled: float | None = None
-        self._give_up_after: float | None = None
-        self._on_cancelled: Callable[[], None] | None = None  # a worker was, and nobody here did it
-        self._health: Health | None = None
-        self._workers: list[Worker] = []
-        self._root: Ardiq = self
-        self._others: dict[str, Ardiq] = {}
-        self._running = False
-        self._stop_asked = False
-        # Ends a wait that comes before there is a worker to stop.
-        self._give_up: Callable[[], object] | None = None
-        self._fires_schedules = True
-        self._durability = _options.durability(durability)
-        self._prefix = _options.key_part("prefix", prefix)
-        self._broker = Broker(self, _options.integer("broker_timeout_ms", broker_timeout_ms, least=1))
-        self._producer = Producer(self)
-        self._queue = Queue(self)
-        self._crons: dict[str, dict[str, Any]] = {}
-        self.schedules = Schedules(self)
-        self.dead = DeadLetters(self)
+        burst = _options.boolean("burst", False if burst is None else burst)
+        self._open(
+            QueueContext.first(settings),
+            RunState(burst=burst, allow_eviction=_options.boolean("allow_eviction", allow_eviction)),
+        )
+
+    def _open(self, context: QueueContext, run_state: RunState) -> None:
+        super().__init__(context)
+        context.app = self
+        self.run_state = run_state
+        self.schedules = Schedules(context)
+        self.dead = DeadLetters(context)
         # At the latest when the interpreter ends.
-        weakref.finalize(self, self._broker.close)
+        weakref.finalize(self, context.server.close)
 
     def __repr__(self) -> str:
-        return f"<Ardiq {self._queue_name!r}>"
+        return f"<Ardiq {self.context.name!r}>"
 
     @property
     def tasks(self) -> list[str]:
         """Names of the registered tasks."""
-        return list(self._registry)
+        return list(self.context.registry.tasks)
+
+    @property
+    def burst(self) -> bool:
+        """Whether `run` ends when nothing is ready."""
+        return self.run_state.burst
+
+    @burst.setter
+    def burst(self, value: bool) -> None:
+        self.run_state.burst = _options.boolean("burst", value)
+
+    @property
+    def allow_eviction(self) -> bool:
+        """Whether workers use a server that may throw away tasks."""
+        return self.run_state.allow_eviction
+
+    @allow_eviction.setter
+    def allow_eviction(self, value: bool) -> None:
+        self.run_state.allow_eviction = _options.boolean("allow_eviction", value)
 
     @overload
     def task(self, fn: Callable[P, R], /) -> Task[P, R]: ...
@@ -284,7 +276,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             ```
         """
         if priority is not None:
-            self._producer.check_lane(priority)
+            self.context.producer.check_lane(priority)
         retries = RetryRules(max_retries, backoff_ms, retry, retry_on, give_up_on, max_age)
         timeout_s = _options.seconds("timeout", timeout)
         _options.boolean("unique", unique)
@@ -298,7 +290,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             if task_name is None:
                 raise TypeError("@app.task needs a name= for a callable that has none")
             task = Task(self, _options.text("name", task_name), function, priority, unique, ttl_ms)
-            other = self._registry.get(task.name)
+            other = self.context.registry.tasks.get(task.name)
             if other is not None:
                 raise ValueError(
                     f"task {task.name!r} is already registered by {getattr(other.fn, '__module__', '?')}: "
@@ -312,9 +304,9 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
                         "loop and can be stopped there"
                     )
                 _processes.remember(entry)
-            self._registry[task.name] = entry
+            self.context.registry.tasks[task.name] = entry
             if ttl_ms is not None:
-                self._codec.kept[task.name] = ttl_ms != 0
+                self.context.codec.kept[task.name] = ttl_ms != 0
             return task
 
         return register if fn is None else register(fn)
@@ -322,7 +314,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
     @property
     def crons(self) -> list[str]:
         """Names of the recurring tasks."""
-        return list(self._crons)
+        return list(self.context.crons)
 
     @with_defaults
     def cron(
@@ -376,9 +368,11 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             async def report() -> None: ...
             ```
         """
-        if self is not self._root:
+        if not self.context.is_own:
             raise RuntimeError(f"@cron is for the app's own queue; on {self.queue_name!r} use schedules.put")
-        definition = define(self, name or "", Timing(spec, every, tz), priority, coalesce, missed, jitter, "code")
+        definition = define(
+            self.context, name or "", Timing(spec, every, tz), priority, coalesce, missed, jitter, "code"
+        )
 
         def register(function: Callable[[], R]) -> Task[[], R]:
             if callable(function):
@@ -396,7 +390,11 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
                 result_ttl=result_ttl,
                 executor=executor,
             )(function)
-            self._crons[task.name] = {**definition, **kept_as_task(self, task.name), "task": task.name}
+            self.context.registry.crons[task.name] = {
+                **definition,
+                **kept_as_task(self.context, task.name),
+                "task": task.name,
+            }
             return task
 
         return register
@@ -419,12 +417,12 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             print(await reports.queue_size())
             ```
         """
-        root = self._root
-        if name == root._queue_name:
-            return root
-        if name not in root._others:
-            root._others[name] = on_queue(root, name)
-        return root._others[name]
+        context = self.context.family.get(name)
+        if context is None:
+            context = self.context.sibling(_options.key_part("queue_name", name))
+            object.__new__(type(self))._open(context, self.run_state)
+        other: Ardiq = context.app
+        return other
 
     def ref(self, name: str, *, priority: str | None = None, unique: bool = False) -> Task[..., Any]:
         """A task that is registered elsewhere: you can enqueue it, but not call it.
@@ -432,8 +430,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
         The worker decides everything but its lane, its uniqueness and how long its result is kept. If this app has the
         task, too, its arguments are checked and its result is kept accordingly.
         """
-        known = self._registry.get(_options.text("name", name))
-        ttl_ms = known.task._options.result_ttl_ms if known is not None and known.task is not None else None
+        ttl_ms = self.context.registry.result_ttl_ms_of(_options.text("name", name))
         return Task(self, name, None, priority, _options.boolean("unique", unique), ttl_ms)
 
     async def send(self, name: str, *args: Any, **kwargs: Any) -> Job:
@@ -448,11 +445,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
 
     def enqueue_many_sync(self, tasks: Iterable[PreparedTask[R]]) -> list[Job[R]]:
         """`enqueue_many` for code without an event loop; blocks this thread until the server has answered."""
-        return self._producer.enqueue_sync(list(tasks))
-
-    def result_sync(self, task_id: str, timeout: Delay | None = None) -> TaskResult | None:
-        """`result` for code without an event loop: blocks this thread, and polls at most every 50 ms."""
-        return self._queue.result_sync(task_id, timeout)
+        return self.context.producer.enqueue_sync(list(tasks))
 
     async def enqueue_many(self, tasks: Iterable[PreparedTask[R]]) -> list[Job[R]]:
         """Enqueue many calls at once.
@@ -473,61 +466,7 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             jobs = await app.enqueue_many(resize.prepare(path) for path in paths)
             ```
         """
-        return await self._producer.enqueue_many(tasks)
-
-    async def result(self, task_id: str, timeout: Delay | None = None) -> TaskResult | None:
-        """How a task ended.
-
-        Args:
-            task_id: the task.
-            timeout: how long to wait for it, a timedelta or seconds; 0: check once; None: do not wait.
-
-        Returns:
-            The result, or None if there is none and no timeout was given.
-
-        Raises:
-            TimeoutError: there was no result in time.
-        """
-        return await self._queue.result(task_id, timeout)
-
-    async def status(self, task_id: str) -> str:
-        """Where a task is: "queued", "scheduled", "held" by a pause, "running", "complete" or "not_found"."""
-        return await self._queue.status(task_id)
-
-    def status_sync(self, task_id: str) -> str:
-        """`status` for code without an event loop; blocks this thread until the server has answered."""
-        return self._queue.status_sync(task_id)
-
-    async def info(self, task_id: str) -> TaskInfo | None:
-        """What is known about an unfinished task; None if it has ended or is unknown."""
-        return await self._queue.info(task_id)
-
-    def info_sync(self, task_id: str) -> TaskInfo | None:
-        """`info` for code without an event loop; blocks this thread until the server has answered."""
-        return self._queue.info_sync(task_id)
-
-    async def history(self, task_id: str) -> list[Attempt]:
-        """The attempts of a task that did not succeed: the last 20, oldest first. Empty for an unknown task."""
-        return await self._queue.history(task_id)
-
-    async def abort(self, task_id: str) -> bool:
-        """Abort a task: at once if it waits, at its next `await` if it runs.
-
-        A running sync task ends at once; its thread cannot be stopped and runs on, but its result is discarded. A task
-        in a process ends when its process has ended.
-
-        Returns:
-            False if it had ended in another way, or is unknown.
-        """
-        return await self._queue.abort(task_id)
-
-    def abort_sync(self, task_id: str) -> bool:
-        """`abort` for code without an event loop; blocks this thread until the server has answered."""
-        return self._queue.abort_sync(task_id)
-
-    async def queue_size(self) -> int:
-        """How many tasks have not ended: those that wait, including scheduled and held ones, and those that run."""
-        return await self._queue.size()
+        return await self.context.producer.enqueue_many(tasks)
 
     async def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
         """Tasks that failed for good, newest first. See `app.dead`."""
@@ -549,8 +488,8 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
 
     def metrics(self) -> list[TaskMetrics]:
         """What this process has run so far, by task and lane: for all queues, or for one on `app.queue(name)`."""
-        others = self._others.values() if self is self._root else ()
-        return snapshot([self._metrics, *(other._metrics for other in others)])
+        queues = self.context.family.values() if self.context.is_own else [self.context]
+        return snapshot([queue.metrics for queue in queues])
 
     async def run(self, queues: Queues | None = None) -> None:
         """Run tasks until `stop()`, or in burst mode until nothing is ready.
@@ -566,37 +505,24 @@ class Ardiq(Settings, Hooks, Pausing, Watching):
             LibraryError: the server has a different Lua library, cannot load it, or may evict tasks.
             Forbidden: the server does not know the user of the URL, or the user lacks a right that a worker needs.
         """
-        if self is not self._root:
-            return await self._root.run([self._queue_name] if queues is None else queues)
-        shares = read_shares(self, queues)
-        if self._running:
+        if queues is None:
+            queues = [self.context.name]
+        shares, run_state = read_shares(self.context.settings, queues), self.run_state
+        if run_state.is_running:
             raise RuntimeError("this app is already running")
-        self._running, self._stop_asked = True, False
+        run_state.is_running, run_state.stop_asked = True, False
         try:
-            _imports.load(self._imports)
-            async with self._lifespan_scope():
-                await serve(self, shares)
+            _imports.load(self.context.settings.imports)
+            async with self.context.registry.lifespan(self.context.settings.worker_id):
+                contexts = [self.queue(name).context for name in shares]
+                await serve(contexts, list(shares.values()), run_state)
         finally:
-            self._workers = []
-            self._running = False
+            run_state.workers = []
+            run_state.is_running = False
 
     def stop(self) -> None:
         """Make `run` end once the running tasks have ended. From any thread; does nothing if `run` is not active."""
-        self._root._stop_asked = True
-        if (give_up := self._root._give_up) is not None:
-            give_up()
-        for worker in self._root._workers:
-            worker.stop()
-
-
-def _url(url: str | None) -> str:
-    if url is None:
-        return os.environ.get("ARDIQ_REDIS_URL") or DEFAULT_URL
-    if not isinstance(url, str):
-        raise TypeError(f"redis_url must be a str, not {type(url).__name__}")
-    if not url.strip():
-        raise ValueError("redis_url is empty: pass a URL such as 'redis://localhost:6379', or none for the default")
-    return url
+        self.run_state.stop()
 
 
 def _needs_nothing(function: Callable[..., Any], name: str | None) -> None:
@@ -607,8 +533,3 @@ def _needs_nothing(function: Callable[..., Any], name: str | None) -> None:
             f"@cron calls its function without arguments, but {error}: give it a default, or make the schedule with "
             "app.schedules.put(…, args=[…])"
         ) from None
-
-
-def _worker_id() -> str:
-    host = "".join(letter for letter in socket.gethostname() if letter.isprintable())
-    return f"{host or 'worker'}-{new_id()[:6]}"

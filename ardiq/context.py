@@ -1,17 +1,15 @@
 """The task that is running here."""
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ._values.reports import Reports
 from .models import TaskContext
-
-if TYPE_CHECKING:
-    from ._execution.reports import Reports
 
 running: ContextVar[tuple[Any, ...] | None] = ContextVar("ardiq_current_task", default=None)
 """The claim that is being run; a `TaskContext` is made from it only on request."""
 
-reports: "ContextVar[Reports | None]" = ContextVar("ardiq_reports", default=None)
+reports: ContextVar[Reports | None] = ContextVar("ardiq_reports", default=None)
 """Where the tasks of this worker report progress, notes and logs."""
 
 deadline: ContextVar[float | None] = ContextVar("ardiq_deadline", default=None)
@@ -33,8 +31,4 @@ def current_task() -> TaskContext | None:
         ```
     """
     claim = running.get()
-    if claim is None:
-        return None
-    task = TaskContext(claim[0], claim[2], claim[8])
-    task._reports, task._claim, task._deadline = reports.get(), claim, deadline.get()
-    return task
+    return None if claim is None else TaskContext.of(claim, reports.get(), deadline.get())

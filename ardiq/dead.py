@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,8 +13,7 @@ from .errors import ArdiqError, BadSignature, BrokerError, WrongType
 from .models import DeadLetter, DeadRecord, Unreadable
 
 if TYPE_CHECKING:
-    from ._server.server import Line
-    from .app import Ardiq
+    from ._client.queue import QueueContext
 
 log = logging.getLogger("ardiq")
 
@@ -39,12 +37,12 @@ class DeadLetters:
     `until`. Both are a datetime with a time zone, or a timedelta or seconds before now by the server's clock.
     """
 
-    def __init__(self, app: "Ardiq") -> None:
-        self._app = app
+    def __init__(self, queue: "QueueContext") -> None:
+        self._queue = queue
 
     async def count(self) -> int:
         """How many there are."""
-        answer = await self._line().call("counts")
+        answer = await self._queue.channel().call("counts")
         return int(answer[answer.index(b"dead") + 1])
 
     async def list(
@@ -92,11 +90,11 @@ class DeadLetters:
 
     async def show(self, task_id: str) -> DeadRecord | None:
         """One dead letter with its traceback and attempts; None if there is none with that id."""
-        record = fields_of(await self._line().call("task", task_id))
+        record = fields_of(await self._queue.channel().call("task", task_id))
         if text_of(record, "state") != "failed":
             return None
         row = Row(task_id, number_of(record, "finished_at"), text_of(record, "name"), text_of(record, "lane"))
-        history = await self._app.history(task_id)
+        history = await self._queue.inspector.history(task_id)
         return DeadRecord(self._letter(row, record), text_of(record, "traceback"), history)
 
     async def requeue(
@@ -200,12 +198,11 @@ class DeadLetters:
                 removed += await self._discard([row.task_id for row in page], False)
             return removed
         while more:
-            count, more, _ = await self._line().call("purge", "dead", "", 0, _PAGE, self._app.result_ttl_ms)
+            count, more, _ = await self._queue.channel().call(
+                "purge", "dead", "", 0, _PAGE, self._queue.settings.result_ttl_ms
+            )
             removed += count
         return removed
-
-    def _line(self) -> "Line":
-        return self._app._broker.line(get_running_loop())
 
     def _which(self, ids: str | Iterable[str] | None, all: bool, which: Filter) -> Ids | Filter:
         if (ids is not None) + _options.boolean("all", all) + any(which) != 1:
@@ -219,7 +216,9 @@ class DeadLetters:
             return
         for at in range(0, len(which), _PAGE):
             ids = which[at : at + _PAGE]
-            records = map(fields_of, await asyncio.gather(*(self._line().call("task", task_id) for task_id in ids)))
+            records = map(
+                fields_of, await asyncio.gather(*(self._queue.channel().call("task", task_id) for task_id in ids))
+            )
             yield [
                 Row(task_id, 0, text_of(record, "name"), text_of(record, "lane"))
                 for task_id, record in zip(ids, records, strict=True)
@@ -229,7 +228,7 @@ class DeadLetters:
     async def _pages(self, which: Filter, size: int) -> AsyncIterator[Rows]:
         """Page after page from the newest on; each begins where the one before ended, whatever was removed."""
         while True:
-            answer = await self._line().call("dead_letters", *which, size)
+            answer = await self._queue.channel().call("dead_letters", *which, size)
             yield Row.read(answer)
             next_before_at = int(answer[0])
             if next_before_at == 0:
@@ -238,7 +237,7 @@ class DeadLetters:
 
     async def _letters(self, rows: Rows) -> Letters:
         # Asked for all at once: they travel together.
-        asked = [self._line().call("task", row.task_id) for row in rows]
+        asked = [self._queue.channel().call("task", row.task_id) for row in rows]
         letters: Letters = []
         for row, answer in zip(rows, await asyncio.gather(*asked, return_exceptions=True), strict=True):
             if isinstance(answer, WrongType):
@@ -253,7 +252,7 @@ class DeadLetters:
     def _letter(self, row: Row, record: dict[str, bytes]) -> DeadLetter:
         args: tuple[Any, ...]
         try:
-            args, kwargs = self._app._queue.arguments(record)
+            args, kwargs = self._queue.inspector.arguments(record)
         except Exception as error:  # of the user's deserializer too
             args, kwargs = (Unreadable(record.get("args", b""), f"{type(error).__name__}: {error}"),), {}
         return DeadLetter(
@@ -273,7 +272,7 @@ class DeadLetters:
         served, left = Rows(), dict[str, str]()
         for row in rows:
             try:
-                self._app._producer.check_lane(row.lane or None)
+                self._queue.producer.check_lane(row.lane or None)
                 served.append(row)
             except ValueError as error:
                 if is_known:
@@ -287,23 +286,23 @@ class DeadLetters:
         """The new arguments of each, as they travel."""
         changes = Changes()
         for row in rows:
-            entry = self._app._registry.get(row.name)
+            entry = self._queue.registry.tasks.get(row.name)
             signature = None if entry is None else entry.signature
-            changes.append((*self._app._codec.encode_fitting(row.name, signature, *call), ""))
+            changes.append((*self._queue.codec.encode_fitting(row.name, signature, *call), ""))
         return changes
 
     async def _signed(self, rows: Rows, changes: Changes, is_known: bool) -> tuple[Rows, Changes]:
         """Changes with a new signature, where the app signs, of those whose old one is good: their names and other
         headers stay, and are not to be vouched for when somebody else wrote them.
         """
-        signer, queue = self._app._signer, self._app.queue_name
+        signer, queue = self._queue.signer, self._queue.name
         if signer is None:
             return rows, changes
         kept, signed = Rows(), Changes()
         for row, (args, kwargs, codec, _) in zip(rows, changes, strict=True):
-            record = fields_of(await self._line().call("task", row.task_id))
+            record = fields_of(await self._queue.channel().call("task", row.task_id))
             try:
-                headers = self._app._queue.check(signer, record)
+                headers = self._queue.inspector.check(signer, record)
             except BadSignature as error:
                 if is_known:
                     raise BadSignature(f"dead letter {row.task_id!r}: {error}; enqueue the task again") from None
@@ -315,12 +314,12 @@ class DeadLetters:
         return kept, signed
 
     async def _requeue(self, rows: Rows, changes: Changes | None, is_known: bool) -> int:
-        line = self._line()
+        channel = self._queue.channel()
         answers: Sequence[Any]
         if changes is None:
-            answers = await line.call("requeue", *(row.task_id for row in rows))
+            answers = await channel.call("requeue", *(row.task_id for row in rows))
         else:
-            asked = [line.call("amend", row.task_id, *change) for row, change in zip(rows, changes, strict=True)]
+            asked = [channel.call("amend", row.task_id, *change) for row, change in zip(rows, changes, strict=True)]
             answers = await asyncio.gather(*asked, return_exceptions=True)
         _say_or_raise([row.task_id for row in rows], answers, is_known)
         return sum(answer == b"queued" for answer in answers)
@@ -328,7 +327,7 @@ class DeadLetters:
     async def _discard(self, ids: Ids, is_known: bool) -> int:
         if not ids:
             return 0
-        answers = await self._line().call("discard", self._app.result_ttl_ms, *ids)
+        answers = await self._queue.channel().call("discard", self._queue.settings.result_ttl_ms, *ids)
         _say_or_raise(ids, answers, is_known)
         return sum(answer == b"removed" for answer in answers)
 

@@ -34,11 +34,11 @@ def enqueue_on_commit(call: PreparedTask, *, using: str | None = None, robust: b
             order.save()
         ```
     """
-    app = held_back(call, "enqueue_on_commit")._task.app
-    record = app._producer.record_sync(call)
+    context = held_back(call, "enqueue_on_commit").task.context
+    record = context.producer.record_sync(call)
 
     def enqueue() -> None:  # by its name Django tells of an error
-        app._producer.send_sync([record])
+        context.producer.send_sync([record])
 
     transaction.on_commit(enqueue, using=using, robust=robust)
-    return Job(app, record[0])
+    return Job(context.app, record[0])

@@ -4,37 +4,20 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
-from ._client.inspector import value_of
+from ._client.inspector import Inspector, value_of
+from ._values.known import Known, set_signature
 from ._values.options import Duration
+from ._values.signature import Signature
 from ._values.typing import R_co
 from .models import Attempt, Progress, TaskInfo, TaskResult
 from .watching import TaskUpdate, watch
 
 if TYPE_CHECKING:
-    from ._values.signature import Signature
-    from .app import Ardiq
-
-
-class _Known:
-    """Of a job, what has no part in whether two are equal. Set where it is something else than for most."""
-
-    __slots__ = ("_is_unsure", "_signature", "existed")
-
-    existed: bool
-    """Whether the enqueue added nothing, because an unfinished task had this id."""
-    _signature: "Signature | None"
-    _is_unsure: bool
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("existed", "_is_unsure"):
-            return False
-        if name == "_signature":
-            return None
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    from ._client.queue import QueueContext
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Job(_Known, Generic[R_co]):
+class Job(Known, Generic[R_co]):
     """An enqueued task: its app and its id.
 
     `existed`: nothing was added, because an unfinished task has this id. Only a job returned by an enqueue with your
@@ -45,12 +28,18 @@ class Job(_Known, Generic[R_co]):
     """
 
     __match_args__ = ("app", "id")
-    app: "Ardiq"
+    app: Any
+    """The `Ardiq` that it was enqueued by."""
     id: str
 
-    def __init__(self, app: "Ardiq", id: str) -> None:
+    def __init__(self, app: Any, id: str) -> None:
         _set_app(self, app)
         _set_id(self, id)
+
+    @property
+    def _inspector(self) -> Inspector:
+        context: QueueContext = self.app.context
+        return context.inspector
 
     def _is_known(self) -> bool:
         """Whether an enqueue gave it, which was answered: where nothing is there of the task, it has ended."""
@@ -69,11 +58,11 @@ class Job(_Known, Generic[R_co]):
             TimeoutError: it did not end in time, or its result is not kept.
             TypeError: the task returned something else than its annotation says.
         """
-        return await self.app._queue.result(self.id, timeout, self._signature, self._is_known())
+        return await self._inspector.result(self.id, timeout, self._signature, self._is_known())
 
     def result_sync(self, timeout: Duration | None = None) -> TaskResult[R_co] | None:
         """`result` for code without an event loop: blocks this thread, and polls at most every 50 ms."""
-        return self.app._queue.result_sync(self.id, timeout, self._signature, self._is_known())
+        return self._inspector.result_sync(self.id, timeout, self._signature, self._is_known())
 
     async def value(self, timeout: Duration | None = None) -> R_co:
         """What the task returned, once it has ended.
@@ -92,37 +81,37 @@ class Job(_Known, Generic[R_co]):
             path = await job.value(timeout=30)
             ```
         """
-        value: R_co = value_of(await self.app._queue.wait(self.id, timeout, self._signature, self._is_known()))
+        value: R_co = value_of(await self._inspector.wait(self.id, timeout, self._signature, self._is_known()))
         return value
 
     def value_sync(self, timeout: Duration | None = None) -> R_co:
         """`value` for code without an event loop: blocks this thread, and polls at most every 50 ms."""
-        value: R_co = value_of(self.app._queue.wait_sync(self.id, timeout, self._signature, self._is_known()))
+        value: R_co = value_of(self._inspector.wait_sync(self.id, timeout, self._signature, self._is_known()))
         return value
 
     async def status(self) -> str:
         """Where the task is: "queued", "scheduled", "held" by a pause, "running", "complete" or "not_found"."""
-        return await self.app.status(self.id)
+        return await self._inspector.status(self.id)
 
     def status_sync(self) -> str:
         """`status` for code without an event loop; blocks this thread until the server has answered."""
-        return self.app.status_sync(self.id)
+        return self._inspector.status_sync(self.id)
 
     async def info(self) -> TaskInfo | None:
         """What is known about the task while it is unfinished, else None."""
-        return await self.app.info(self.id)
+        return await self._inspector.info(self.id)
 
     def info_sync(self) -> TaskInfo | None:
         """`info` for code without an event loop; blocks this thread until the server has answered."""
-        return self.app.info_sync(self.id)
+        return self._inspector.info_sync(self.id)
 
     async def progress(self) -> Progress | None:
         """The progress that the task reported; None if it reported none."""
-        return await self.app._queue.progress(self.id)
+        return await self._inspector.progress(self.id)
 
     async def notes(self) -> dict[str, Any]:
         """The notes that it made with `current_task().notes[...] = ...` or `.note(...)`."""
-        return await self.app._queue.notes(self.id)
+        return await self._inspector.notes(self.id)
 
     async def meta(self) -> dict[str, Any]:
         """The same as `notes`."""
@@ -130,7 +119,7 @@ class Job(_Known, Generic[R_co]):
 
     async def logs(self, limit: int = 1000) -> list[str]:
         """The last lines that it wrote with `current_task().log(...)`, oldest first; `limit` is at most 1,000."""
-        return await self.app._queue.logs(self.id, limit)
+        return await self._inspector.logs(self.id, limit)
 
     def watch(self, timeout: Duration | None = None) -> AsyncGenerator[TaskUpdate[R_co], None]:
         """Each change of the task as it happens, until it has ended: `async for update in job.watch()`.
@@ -153,33 +142,31 @@ class Job(_Known, Generic[R_co]):
                 print(update.status, update.progress)
             ```
         """
-        return watch(self.app, self.id, timeout, self._signature)
+        return watch(self.app.context, self.id, timeout, self._signature)
 
     async def history(self) -> list[Attempt]:
         """The attempts that did not succeed: the last 20, oldest first."""
-        return await self.app.history(self.id)
+        return await self._inspector.history(self.id)
 
     async def abort(self) -> bool:
         """Abort the task; False if it had ended in another way, or is unknown. See `Ardiq.abort`."""
-        return await self.app.abort(self.id)
+        return await self._inspector.abort(self.id)
 
     def abort_sync(self) -> bool:
         """`abort` for code without an event loop; blocks this thread until the server has answered."""
-        return self.app.abort_sync(self.id)
+        return self._inspector.abort_sync(self.id)
 
 
-def job_of(app: "Ardiq", id: str, signature: "Signature | None") -> Job[Any]:
-    """The job of a task whose function is known here, or is not."""
+def job_of(app: Any, id: str, signature: Signature | None) -> Job[Any]:
+    """The job of a task of that `Ardiq` whose function is known here, or is not."""
     job: Job[Any] = _new(Job)
     _set_app(job, app)
     _set_id(job, id)
     if signature is not None:
-        _set_signature(job, signature)
+        set_signature(job, signature)
     return job
 
 
-# One is made for each task that is enqueued: the slots themselves are the fastest way around `frozen`.
+# As in `Known`.
 _new = object.__new__
 _set_app, _set_id = Job.__dict__["app"].__set__, Job.__dict__["id"].__set__
-_set_signature, set_existed = _Known.__dict__["_signature"].__set__, _Known.__dict__["existed"].__set__
-set_unsure = _Known.__dict__["_is_unsure"].__set__

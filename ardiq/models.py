@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 from ._values.codec import to_json
 from ._values.notes import Notes
 from ._values.objects import as_object
+from ._values.reports import Reports
 from ._values.typing import R_co
-
-if TYPE_CHECKING:
-    from ._execution.reports import Reports
 
 ABORTED = "aborted"
 """The `value` of a task that was aborted."""
@@ -78,9 +76,16 @@ class TaskContext(_TaskFields):
     wait.
     """
 
-    _reports: "Reports | None" = None
+    _reports: Reports | None = None
     _claim: tuple[Any, ...] = ()
     _deadline: float | None = None
+
+    @classmethod
+    def of(cls, claim: tuple[Any, ...], reports: Reports | None, deadline: float | None) -> "TaskContext":
+        """That of a claim."""
+        task = cls(claim[0], claim[2], claim[8])
+        task._reports, task._claim, task._deadline = reports, claim, deadline
+        return task
 
     @property
     def queue(self) -> str:

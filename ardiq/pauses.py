@@ -1,19 +1,14 @@
 """Pausing: keeping tasks from starting, by queue, by task name, or by an argument's value."""
 
-from asyncio import get_running_loop
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
+from ._client.facade import Facade
 from ._server import calls
 from ._server.replies import Call, R, ask
 from ._values.codec import from_json, to_json
 from ._values.objects import as_object
 from .task import Task
-
-if TYPE_CHECKING:
-    from ._execution.attempts import Registered
-    from ._server.server import Broker
-    from ._values.codec import Codec
 
 Argument: TypeAlias = Mapping[str, Any] | Mapping[int, Any]
 Rule: TypeAlias = tuple[str, str, bytes]  # task, argument, value
@@ -44,12 +39,8 @@ class Pause(NamedTuple):
     resuming: bool
 
 
-class Pausing:
+class Pausing(Facade):
     """What an app pauses; a part of `Ardiq`."""
-
-    _registry: "dict[str, Registered]"
-    _codec: "Codec"
-    _broker: "Broker"
 
     async def pause(self, task: Task[..., Any] | str | None = None, *, argument: Argument | None = None) -> None:
         """Keep tasks from starting: all of the queue, those of one name, or those with a given argument.
@@ -78,7 +69,7 @@ class Pausing:
 
     def pause_sync(self, task: Task[..., Any] | str | None = None, *, argument: Argument | None = None) -> None:
         """`pause` for code without an event loop; blocks this thread until the server has answered."""
-        ask(self._broker.core, self._pausing(task, argument))
+        ask(self.context.server.core, self._pausing(task, argument))
 
     async def resume(self, task: Task[..., Any] | str | None = None, *, argument: Argument | None = None) -> bool:
         """End the pause that was made with the same arguments, and return the tasks it held to their lanes, in order.
@@ -95,9 +86,9 @@ class Pausing:
     def resume_sync(self, task: Task[..., Any] | str | None = None, *, argument: Argument | None = None) -> bool:
         """`resume` for code without an event loop; blocks this thread until all tasks are back."""
         rule, _ = self._pause(task, argument, lenient=True)
-        first = reply = ask(self._broker.core, _resuming(rule, go_on=False))
+        first = reply = ask(self.context.server.core, _resuming(rule, go_on=False))
         while reply.more:
-            reply = ask(self._broker.core, _resuming(rule, go_on=True))
+            reply = ask(self.context.server.core, _resuming(rule, go_on=True))
         return first.answer == "resumed"
 
     async def pauses(self) -> list[Pause]:
@@ -106,7 +97,7 @@ class Pausing:
 
     def pauses_sync(self) -> list[Pause]:
         """`pauses` for code without an event loop; blocks this thread until the server has answered."""
-        return read_pauses(ask(self._broker.core, calls.pauses()))
+        return read_pauses(ask(self.context.server.core, calls.pauses()))
 
     def _pause(
         self, task: Task[..., Any] | str | None, argument: Argument | None, *, lenient: bool = False
@@ -119,7 +110,7 @@ class Pausing:
             return (name, "", b""), {}
         if len(argument) != 1:
             raise ValueError(f"argument must be one argument and its value, as {{'customer_id': 42}}, not {argument!r}")
-        if self._codec.is_custom:
+        if self.context.codec.is_custom:
             raise ValueError("this app has its own serializer: pause by task instead")
         key: Any
         ((key, value),) = argument.items()
@@ -135,7 +126,7 @@ class Pausing:
         """Where the tasks that this app knows take it by position; `task`: empty for any."""
         known = {
             name: entry.signature
-            for name, entry in self._registry.items()
+            for name, entry in self.context.registry.tasks.items()
             if task in ("", name) and entry.signature is not None
         }
         if known and not lenient and not any(signature.accepts(parameter) for signature in known.values()):
@@ -151,7 +142,7 @@ class Pausing:
         return calls.pause(task=name, argument=key, value=value, positions=to_json(positions))
 
     async def _ask(self, call: Call[R]) -> R:
-        return await self._broker.line(get_running_loop()).ask(call)
+        return await self.context.channel().ask(call)
 
 
 def _resuming(rule: Rule, go_on: bool) -> Call[calls.ResumeReply]:

@@ -1,7 +1,7 @@
 """Recurring tasks: listing schedules with their next time and last outcome, and changing them at run time."""
 
 import hashlib
-from asyncio import CancelledError, current_task, get_running_loop
+from asyncio import CancelledError, current_task
 from collections.abc import Sequence
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +16,7 @@ from .errors import ArdiqError, BadSignature
 from .models import EnqueueContext
 
 if TYPE_CHECKING:
-    from .app import Ardiq
+    from ._client.queue import QueueContext
     from .job import Job
 
 _PAGE = 500
@@ -85,8 +85,8 @@ class Schedule(NamedTuple):
 class Schedules:
     """The recurring tasks of one app's queue, as `app.schedules`."""
 
-    def __init__(self, app: "Ardiq") -> None:
-        self._app = app
+    def __init__(self, queue: "QueueContext") -> None:
+        self._queue = queue
 
     async def list(self) -> list[Schedule]:
         """All schedules, the next one due first.
@@ -147,11 +147,11 @@ class Schedules:
             await app.schedules.put("report-7", "report", "0 6 * * mon", tz="Europe/Berlin", args=[7])
             ```
         """
-        signature = self._app._queue.signature_of(task)
-        by_position, by_name = self._app._codec.encode_readable(task, signature, list(args), kwargs or {})
+        signature = self._queue.registry.signature_of(task)
+        by_position, by_name = self._queue.codec.encode_readable(task, signature, list(args), kwargs or {})
         call = {"args": by_position.decode()} | ({"kwargs": by_name.decode()} if by_name else {})
         timing = Timing(spec, every, tz)
-        definition = define(self._app, task, timing, priority, coalesce, missed, jitter, "runtime") | call
+        definition = define(self._queue, task, timing, priority, coalesce, missed, jitter, "runtime") | call
         now = (await self.due(0, 1)).now
         text = to_json(self._signed(definition))
         await self._ask(calls.schedule_put(name=name, definition=text, next_due_at=timing.after(now)))
@@ -183,12 +183,12 @@ class Schedules:
         more: dict[str, Any] = {"waiter": f"schedule:{name}", "waiter_ttl_ms": _OUTCOME_WAIT_MS}
         task_name, args, kwargs = self._call_of(name, row.definition)
         try:
-            task = self._app.ref(task_name, priority=row.definition["lane"])
+            task = self._queue.app.ref(task_name, priority=row.definition["lane"])
         except (KeyError, ValueError, TypeError):
             raise _senseless(name) from None
-        if self._app._signer is None and (headers := row.definition.get("headers")):  # its signature
+        if self._queue.signer is None and (headers := row.definition.get("headers")):  # its signature
             more["headers"] = headers
-        return await self._app._producer.enqueue_later(task, args, kwargs, task._options, more)
+        return await self._queue.producer.enqueue_later(task, args, kwargs, task.call_options, more)
 
     async def due(self, offset: int, limit: int) -> calls.SchedulesDueReply:
         """The server's time, when the next schedule will be due or -1, and up to `limit` that are, without the first
@@ -220,7 +220,7 @@ class Schedules:
             ArdiqError: an `on_enqueue` hook raised, its cause.
         """
         headers = ""
-        if self._app._enqueue_hooks and not definition.get("paused"):
+        if self._queue.registry.enqueue_hooks and not definition.get("paused"):
             headers = await self._headers(name, due_at, definition)
         return await self._ask(
             calls.schedule_fire(
@@ -232,25 +232,25 @@ class Schedules:
         """What the `on_enqueue` hooks say is to travel with an occurrence, should it be this worker's."""
         call = EnqueueContext(f"cron:{name}:{due_at}", *self._call_of(name, definition), {})
         try:
-            headers = await self._app._producer.ask_hooks(call)
+            headers = await self._queue.producer.ask_hooks(call)
         except (Exception, CancelledError) as error:
             task = current_task()
             if isinstance(error, CancelledError) and task is not None and task.cancelling():
                 raise
             raise ArdiqError(f"an on_enqueue hook raised {error!r}") from error
-        if headers and self._app._signer is not None:
+        if headers and self._queue.signer is not None:
             return self._sign(definition, from_json(headers.encode()))
         # Those of a schedule are its signature, which more headers would break.
         return "" if "headers" in definition else headers
 
     def _signed(self, definition: dict[str, Any]) -> dict[str, Any]:
         """A definition as its tasks are to travel."""
-        return definition if self._app._signer is None else definition | {"headers": self._sign(definition, {})}
+        return definition if self._queue.signer is None else definition | {"headers": self._sign(definition, {})}
 
     def _sign(self, definition: dict[str, Any], headers: dict[str, Any]) -> str:
-        assert self._app._signer is not None
+        assert self._queue.signer is not None
         args, kwargs = (definition.get(field, "").encode() for field in ("args", "kwargs"))
-        return self._app._signer.sign(self._app.queue_name, definition["task"], args, kwargs, "", headers)
+        return self._queue.signer.sign(self._queue.name, definition["task"], args, kwargs, "", headers)
 
     def _call_of(self, name: str, definition: dict[str, Any]) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         """Task and arguments of a schedule.
@@ -268,20 +268,20 @@ class Schedules:
 
     def _check(self, name: str, definition: dict[str, Any]) -> None:
         """Refuse one that no app with the key put: what is enqueued for it is to be signed."""
-        if self._app._signer is None:
+        if self._queue.signer is None:
             return
         args, kwargs, headers = (definition.get(field, "").encode() for field in ("args", "kwargs", "headers"))
         try:
-            self._app._signer.check(self._app.queue_name, definition["task"], args, kwargs, "", headers)
+            self._queue.signer.check(self._queue.name, definition["task"], args, kwargs, "", headers)
         except BadSignature as error:
             raise BadSignature(f"schedule {name!r}: {error}; put it again") from None
 
     async def _ask(self, call: Call[R]) -> R:
-        return await self._app._broker.line(get_running_loop()).ask(call)
+        return await self._queue.channel().ask(call)
 
 
 def define(
-    app: "Ardiq",
+    queue: "QueueContext",
     task: str,
     timing: Timing,
     priority: str | None,
@@ -293,18 +293,16 @@ def define(
     """A definition as the server keeps it."""
     if missed not in MISSED:
         raise ValueError(f"missed must be one of {', '.join(MISSED)}, not {missed!r}")
-    lane = priority or app.default_priority
-    app._producer.check_lane(lane)
+    lane = queue.producer.check_lane(priority or None)
     definition = {"task": task, "lane": lane, "source": source, "missed": missed, **timing.describe()}
     jitter_ms = _options.milliseconds("jitter", jitter)
-    definition |= kept_as_task(app, task)
+    definition |= kept_as_task(queue, task)
     return definition | ({"coalesce": True} if coalesce else {}) | ({"jitter_ms": jitter_ms} if jitter_ms else {})
 
 
-def kept_as_task(app: "Ardiq", name: str) -> dict[str, int]:
+def kept_as_task(queue: "QueueContext", name: str) -> dict[str, int]:
     """How long the results of the app's task of that name are kept, where it says so, as part of a definition."""
-    known = app._registry.get(name)
-    ttl_ms = None if known is None or known.task is None else known.task._options.result_ttl_ms
+    ttl_ms = queue.registry.result_ttl_ms_of(name)
     return {} if ttl_ms is None else {"result_ttl_ms": ttl_ms}
 
 

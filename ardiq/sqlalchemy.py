@@ -55,7 +55,7 @@ def enqueue_on_commit(session: AnySession, call: PreparedTask) -> Job:
     sync_session = getattr(own, "sync_session", own)
     if not isinstance(sync_session, Session):
         raise TypeError(f"enqueue_on_commit takes a session of SQLAlchemy, not {type(session).__name__}")
-    producer = held_back(call, "enqueue_on_commit")._task.app._producer
+    producer = held_back(call, "enqueue_on_commit").task.context.producer
     record = producer.record_sync(call)
     pending = sync_session.info.get(_INFO)
     if pending is None:
@@ -65,7 +65,7 @@ def enqueue_on_commit(session: AnySession, call: PreparedTask) -> Job:
     pending.is_async = pending.is_async or sync_session is not own
     where = sync_session.get_nested_transaction() or sync_session.get_transaction() or sync_session.begin()
     pending.calls.append((where, producer, record))
-    return Job(call._task.app, record[0])
+    return Job(call.task.app, record[0])
 
 
 class _Pending:

@@ -17,8 +17,8 @@ from ._values.typing import R_co as Returned
 from .job import Job
 
 if TYPE_CHECKING:
-    from ._values.typing import EnqueueMethod, EnqueueSyncMethod, PrepareMethod
-    from .app import Ardiq
+    from ._client.queue import QueueContext
+    from ._client.typing import EnqueueMethod, EnqueueSyncMethod, PrepareMethod
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)  # what the function returns: a coroutine for `async def`
@@ -43,7 +43,7 @@ class _Enqueueable(Generic[P, R_co]):
     __slots__ = ()
 
     _task: "Task[P, R_co]"
-    _options: CallOptions
+    call_options: CallOptions
 
     if TYPE_CHECKING:  # what editors show, where the task has no docstring of its own
         enqueue = EnqueueMethod()
@@ -76,7 +76,7 @@ class _Enqueueable(Generic[P, R_co]):
                 ```
             """
             task = self._task
-            return task.app._producer.enqueue(task, args, kwargs, self._options)
+            return task.context.producer.enqueue(task, args, kwargs, self.call_options)
 
         def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job:
             """`enqueue` for code without an event loop: blocks this thread until the server has answered.
@@ -90,11 +90,11 @@ class _Enqueueable(Generic[P, R_co]):
                 print(job.result_sync(timeout=10))
                 ```
             """
-            return self._task.app._producer.enqueue_sync([self.prepare(*args, **kwargs)])[0]
+            return self._task.context.producer.enqueue_sync([self.prepare(*args, **kwargs)])[0]
 
         def prepare(self, *args: P.args, **kwargs: P.kwargs) -> "PreparedTask":
             """The call that `enqueue` would make, for `app.enqueue_many`."""
-            return PreparedTask._of(self._task, args, kwargs, self._options)
+            return PreparedTask.of(self._task, args, kwargs, self.call_options)
 
         _mark_as_coroutine_function(enqueue)
 
@@ -128,7 +128,7 @@ class _Enqueueable(Generic[P, R_co]):
             TimeoutError: it did not end in time. It stays on the queue.
         """
         task, timeout = self._task, kwargs.pop("timeout", REQUEST_TIMEOUT_S)
-        return task.app._producer.request(task, args, kwargs, self._options, timeout)
+        return task.context.producer.request(task, args, kwargs, self.call_options, timeout)
 
     @overload
     def request_sync(self: "_Enqueueable[P, Coroutine[Any, Any, T]]", *args: P.args, **kwargs: P.kwargs) -> T: ...
@@ -152,7 +152,7 @@ class _Enqueueable(Generic[P, R_co]):
             ```
         """
         task, timeout = self._task, kwargs.pop("timeout", REQUEST_TIMEOUT_S)
-        return task.app._producer.request_sync(PreparedTask._of(task, args, kwargs, self._options), timeout)
+        return task.context.producer.request_sync(PreparedTask.of(task, args, kwargs, self.call_options), timeout)
 
 
 class Task(_Enqueueable[P, R_co]):
@@ -163,21 +163,21 @@ class Task(_Enqueueable[P, R_co]):
 
     def __init__(
         self,
-        app: "Ardiq",
+        app: Any,
         name: str,
         fn: Callable[P, R_co] | None,
         priority: str | None = None,
         unique: bool = False,
         result_ttl_ms: int | None = None,
     ) -> None:
-        self.app = app
+        self.context: QueueContext = app.context
         self.name = name
         self.fn = fn
         self.priority = priority
         self.unique = unique
         self._task = self
-        self._options = NO_OPTIONS if result_ttl_ms is None else CallOptions(result_ttl_ms=result_ttl_ms)
-        self._signature = None if fn is None else Signature(name, fn, app.check_types)
+        self.call_options = NO_OPTIONS if result_ttl_ms is None else CallOptions(result_ttl_ms=result_ttl_ms)
+        self.signature = None if fn is None else Signature(name, fn, self.context.settings.check_types)
         if fn is not None:
             functools.update_wrapper(self, fn, updated=())  # what it is called, says and takes, for help() and its like
 
@@ -225,7 +225,7 @@ class Task(_Enqueueable[P, R_co]):
             await report.options(delay=timedelta(minutes=5), priority="low").enqueue(7)
             ```
         """
-        ttl_ms = self._options.result_ttl_ms if result_ttl is None else result_ttl_ms(result_ttl)
+        ttl_ms = self.call_options.result_ttl_ms if result_ttl is None else result_ttl_ms(result_ttl)
         if queue is not None:
             self.app.queue(queue)  # an impossible name is refused here
         return BoundTask(
@@ -245,44 +245,54 @@ class Task(_Enqueueable[P, R_co]):
             queue,
         )
 
-    def _on(self, app: "Ardiq") -> "Task[P, R_co]":
-        """The task as another app sends it, which is this one on another queue."""
+    @property
+    def app(self) -> Any:
+        """The `Ardiq` that it is enqueued by."""
+        return self.context.app
+
+    @property
+    def result_ttl_ms(self) -> int | None:
+        """For how long its results are kept, where it says so itself."""
+        return self.call_options.result_ttl_ms
+
+    def on(self, context: "QueueContext") -> "Task[P, R_co]":
+        """The task as it is sent to another queue of its app."""
         other = copy.copy(self)
-        other.app, other._task = app, other
+        other.context, other._task = context, other
         return other
 
 
 class BoundTask(_Enqueueable[P, R_co]):
     """A task with options for its calls, as `task.options(...)` returns it."""
 
-    __slots__ = ("_options", "_queue", "task")
+    __slots__ = ("_queue", "call_options", "task")
 
     task: Task[P, R_co]
     """The task itself."""
 
     def __init__(self, task: Task[P, R_co], options: CallOptions, queue: str | None = None) -> None:
         self.task = task
-        self._options = options
+        self.call_options = options
         self._queue = queue
 
     @property
     def _task(self) -> Task[P, R_co]:  # type: ignore[override]
         # Not before it is used: in a test the app may be on another server by then.
-        return self.task if self._queue is None else self.task._on(self.task.app.queue(self._queue))
+        return self.task if self._queue is None else self.task.on(self.task.app.queue(self._queue).context)
 
 
 class _Origin:
     """Of a held back call, what its fields do not say; unset where it was not made by `task.prepare`."""
 
-    __slots__ = ("_options", "_task")
+    __slots__ = ("options", "task")
 
-    _task: Task[..., Any]
-    _options: CallOptions
+    task: Task[..., Any]
+    options: CallOptions
 
     def __getattr__(self, name: str) -> Any:
         # A call is made for each task of a batch, and few are asked: what its task and options say waits for that.
-        if name in _SAID and hasattr(self, "_task"):
-            return _SAID[name](self._task, self._options)
+        if name in _SAID and hasattr(self, "task"):
+            return _SAID[name](self.task, self.options)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
@@ -322,7 +332,7 @@ class PreparedTask(_Origin, Generic[Returned]):
     unique: bool = False
 
     @classmethod
-    def _of(
+    def of(
         cls, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> "PreparedTask[Any]":
         """A call of a task of some app."""
@@ -333,11 +343,11 @@ class PreparedTask(_Origin, Generic[Returned]):
         _set_kwargs(call, kwargs)
         return call
 
-    def _at(self, app: "Ardiq") -> "PreparedTask[Any]":
-        """This call as that of an app, where nobody said of which: it was made by hand, or replaced, or unpickled."""
-        if hasattr(self, "_task"):
+    def at(self, context: "QueueContext") -> "PreparedTask[Any]":
+        """This call as that of a queue, where nobody said of which: it was made by hand, or replaced, or unpickled."""
+        if hasattr(self, "task"):
             return self
-        task: Task[..., Any] = app.ref(self.name)
+        task: Task[..., Any] = context.app.ref(self.name)
         bound = task.options(
             task_id=self.task_id,
             priority=self.priority,
@@ -346,10 +356,10 @@ class PreparedTask(_Origin, Generic[Returned]):
             expire_ms=self.expire_ms,
             unique=self.unique,
         )
-        return PreparedTask._of(task, self.args, self.kwargs, bound._options)
+        return PreparedTask.of(task, self.args, self.kwargs, bound.call_options)
 
 
 # The slots themselves are the fastest way around `frozen`.
 _new = object.__new__
-_set_task, _set_options = _Origin.__dict__["_task"].__set__, _Origin.__dict__["_options"].__set__
+_set_task, _set_options = _Origin.__dict__["task"].__set__, _Origin.__dict__["options"].__set__
 _set_args, _set_kwargs = PreparedTask.__dict__["args"].__set__, PreparedTask.__dict__["kwargs"].__set__

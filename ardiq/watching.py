@@ -1,9 +1,9 @@
 """Watching a task until it has ended."""
 
-from asyncio import get_running_loop
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
+from ._client.facade import Facade
 from ._server.mailbox import Outcome
 from ._values import options as _options
 from ._values.codec import from_json
@@ -13,9 +13,8 @@ from ._values.typing import R_co
 from .models import Progress, TaskResult
 
 if TYPE_CHECKING:
-    from ._client.inspector import Queue
+    from ._client.queue import QueueContext
     from ._server.changes import Change
-    from ._server.server import Broker
     from ._values.signature import Signature
 
 
@@ -40,33 +39,30 @@ class TaskUpdate(NamedTuple, Generic[R_co]):
     result: TaskResult[R_co] | None = None
 
 
-class Watching:
+class Watching(Facade):
     """Watching an app's tasks; a part of `Ardiq`."""
-
-    _broker: "Broker"
-    _queue: "Queue"
 
     def watch(self, task_id: str, timeout: Duration | None = None) -> AsyncGenerator[TaskUpdate, None]:
         """Like `job.watch()`, for any task of this queue by its id."""
-        return watch(self, task_id, timeout, None)
+        return watch(self.context, task_id, timeout, None)
 
 
 def watch(
-    app: Watching, task_id: str, timeout: Duration | None, signature: "Signature | None"
+    queue: "QueueContext", task_id: str, timeout: Duration | None, signature: "Signature | None"
 ) -> AsyncGenerator[TaskUpdate, None]:
     """See `Job.watch`; a wrong timeout is refused here and now."""
-    return _updates(app, task_id, _options.patience("timeout", timeout), signature)
+    return _updates(queue, task_id, _options.patience("timeout", timeout), signature)
 
 
 async def _updates(
-    app: Watching, task_id: str, timeout: float | None, signature: "Signature | None"
+    queue: "QueueContext", task_id: str, timeout: float | None, signature: "Signature | None"
 ) -> AsyncGenerator[TaskUpdate, None]:
     progress, tries = None, 0
-    async for seen in app._broker.line(get_running_loop()).watch(task_id, timeout):
+    async for seen in queue.channel().watch(task_id, timeout):
         if seen is None:
             yield TaskUpdate("not_found", tries, progress)
         elif isinstance(seen, Outcome):
-            yield TaskUpdate("complete", seen.tries, progress, result=app._queue.decode(seen, signature))
+            yield TaskUpdate("complete", seen.tries, progress, result=queue.inspector.decode(seen, signature))
         else:
             tries, progress = seen.tries, read_progress(seen.progress)
             yield _update(seen, progress)

@@ -112,7 +112,7 @@ class Soak:
     """One worker process, and this process as its producer."""
 
     def __init__(self, server: Server, log: Path) -> None:
-        self.core = app._broker.core
+        self.core = app.context.server.core
         with log.open("wb") as stderr:
             self.worker = subprocess.Popen(
                 [sys.executable, "-m", "ardiq", "run", "-q", "bench.leaks:app", "--health", "127.0.0.1:0"],

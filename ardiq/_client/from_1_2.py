@@ -17,7 +17,7 @@ from .._values.codec import from_msgpack, to_json
 from .._values.options import CallOptions
 
 if TYPE_CHECKING:
-    from ..app import Ardiq
+    from .queue import QueueContext
 
 _PAGE = 100
 _GLOB = re.compile(r"([*?\[\]\\])")
@@ -50,15 +50,15 @@ class Found:
 class Old:
     """One queue as ArdiQ 1.2 keeps it, and the app it is moved to."""
 
-    def __init__(self, app: "Ardiq") -> None:
-        self._app = app
-        self._core = app._broker.core
-        self._base = f"ardiq:{app.queue_name}:"
+    def __init__(self, queue: "QueueContext") -> None:
+        self._queue = queue
+        self._core = queue.server.core
+        self._base = f"ardiq:{queue.name}:"
         self._sha1 = ""
 
     def look(self) -> Found:
         """Count what is there; changes nothing."""
-        found = Found(self._app.queue_name)
+        found = Found(self._queue.name)
         for lane in self._names("queues:"):
             if lane.startswith("delayed:"):
                 lane = lane.removeprefix("delayed:")
@@ -77,7 +77,7 @@ class Old:
     def strange_lanes(self, found: Found) -> list[str]:
         """Lanes with tasks that no worker of the app would take."""
         lanes = {lane for counts in (found.queued, found.scheduled) for lane, count in counts.items() if count}
-        return sorted(lanes - set(self._app.priorities))
+        return sorted(lanes - set(self._queue.settings.priorities))
 
     def move(self, left: Callable[[str, str], object]) -> Counter[str]:
         """Move everything that can be had; `left` is told id and reason of what stays because it cannot be read.
@@ -103,8 +103,10 @@ class Old:
 
     def _take(self, kind: str, page: list[Row]) -> list[str]:
         words = [word for row in page for word in row]
-        key = f"{self._app.prefix}:{{{self._app.queue_name}}}:"
-        answers = self._command("EVALSHA", self._sha1, "1", key, self._base, kind, str(self._app.result_ttl_ms), *words)
+        key = self._queue.server.base
+        answers = self._command(
+            "EVALSHA", self._sha1, "1", key, self._base, kind, str(self._queue.settings.result_ttl_ms), *words
+        )
         return [answer.decode() for answer in answers]
 
     # Each gives pages of rows, and how many of a page cannot be read. What stays is passed over.
@@ -144,7 +146,7 @@ class Old:
         """Whether it is an occurrence that 1.2 put there in advance: the schedule in the code makes it again."""
         word, _, rest = task_id.decode(errors="replace").partition(":")
         name, _, due_at = rest.rpartition(":")
-        return word == "cron" and name in self._app.crons and due_at.encode() == at
+        return word == "cron" and name in self._queue.crons and due_at.encode() == at
 
     def _dead(self, left: Callable[[str, str], object]) -> Iterator[tuple[list[Row], int]]:
         for ids in self._index("index:dead", "WITHSCORES"):
@@ -186,12 +188,12 @@ class Old:
         """Name, arguments, keyword arguments and further fields of the record of one call."""
         told = self._read(payload)
         headers = told.get("h")
-        record = self._app._producer._record(
-            self._app.ref(told["f"]),
+        record = self._queue.producer.record(
+            self._queue.app.ref(told["f"]),
             tuple(told["a"]),
             told["k"],
             CallOptions(task_id=task_id.decode()),
-            extra={"headers": _headers.pack(self._app._codec, told["f"], headers)} if headers else None,
+            extra={"headers": _headers.pack(self._queue.codec, told["f"], headers)} if headers else None,
             is_checked=False,  # what does not fit fails where it runs
         )
         fields = {**json.loads(record[5]), "enqueued_at": str(int(told.get("t", 0)))}
@@ -202,7 +204,7 @@ class Old:
         told = self._read(outcome)
         fields = _times(told)
         if told["s"]:
-            value, codec = self._app._codec.encode_result("", None, told["r"])
+            value, codec = self._queue.codec.encode_result("", None, told["r"])
             fields |= {"state": "complete"} | ({"result_codec": codec} if codec else {})
             return value, to_json(fields)
         # A failure that is still a dead letter came with that.
@@ -210,7 +212,7 @@ class Old:
         return b"", to_json(fields)
 
     def _read(self, data: bytes) -> Any:
-        codec = self._app._codec
+        codec = self._queue.codec
         return codec.deserializer(data) if codec.deserializer is not None else from_msgpack(data)
 
     def _index(self, key: str, *words: str) -> Iterator[list[bytes]]:

@@ -1,15 +1,12 @@
 """What users hang into an app: a lifespan, middleware, and hooks."""
 
 import inspect
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from .._values import options as _options
 from ..models import EnqueueContext, ErrorContext, ExecutionContext, State
-
-log = logging.getLogger("ardiq")
+from .facade import Facade
 
 LifespanT = TypeVar("LifespanT", bound=Callable[[], AsyncIterator[Any]])
 ErrorHookT = TypeVar("ErrorHookT", bound=Callable[[ErrorContext], Any])
@@ -17,18 +14,13 @@ EnqueueHookT = TypeVar("EnqueueHookT", bound=Callable[[EnqueueContext], Any])
 MiddlewareT = TypeVar("MiddlewareT", bound=Callable[[ExecutionContext, Callable[[], Awaitable[Any]]], Awaitable[Any]])
 
 
-class Hooks:
+class Hooks(Facade):
     """The hooks of an app, and the state they set up."""
 
-    _root: "Hooks"
-    _worker_id: str
-
-    def __init__(self) -> None:
-        self._lifespans: list[Callable[[], AsyncGenerator[Any]]] = []
-        self._error_hooks: list[Callable[[ErrorContext], Any]] = []
-        self._middleware: list[Callable[..., Awaitable[Any]]] = []
-        self._enqueue_hooks: list[Callable[[EnqueueContext], Any]] = []
-        self.state = State()
+    @property
+    def state(self) -> State:
+        """What the lifespans set up, for tasks and hooks."""
+        return self.context.registry.state
 
     def lifespan(self, fn: LifespanT) -> LifespanT:
         """Set up what tasks share, and tear it down: an async generator with one `yield`.
@@ -48,7 +40,7 @@ class Hooks:
         function: Callable[..., Any] = fn
         if not inspect.isasyncgenfunction(function):
             raise TypeError("@app.lifespan needs an async generator function with one yield")
-        self._root._lifespans.append(function)
+        self.context.registry.lifespans.append(function)
         return fn
 
     def middleware(self, fn: MiddlewareT) -> MiddlewareT:
@@ -66,7 +58,7 @@ class Hooks:
         """
         if not (inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)):
             raise TypeError("@app.middleware needs an async function of (ctx, call_next)")
-        self._middleware.append(fn)
+        self.context.registry.middleware.append(fn)
         return fn
 
     def on_enqueue(self, fn: EnqueueHookT) -> EnqueueHookT:
@@ -74,7 +66,7 @@ class Hooks:
 
         What it puts in `ctx.headers` travels with the task. One that raises fails the enqueue.
         """
-        self._enqueue_hooks.append(_options.required_callable("@app.on_enqueue", fn))
+        self.context.registry.enqueue_hooks.append(_options.required_callable("@app.on_enqueue", fn))
         return fn
 
     def on_error(self, fn: ErrorHookT) -> ErrorHookT:
@@ -84,24 +76,5 @@ class Hooks:
         failure is told before its result can be seen, a retry once the server has said that it comes. An attempt keeps
         its slot until the hooks are through.
         """
-        self._error_hooks.append(_options.required_callable("@app.on_error", fn))
+        self.context.registry.error_hooks.append(_options.required_callable("@app.on_error", fn))
         return fn
-
-    @asynccontextmanager
-    async def _lifespan_scope(self) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            for lifespan in list(self._lifespans):
-                shared = await stack.enter_async_context(asynccontextmanager(lifespan)())
-                if shared is None:
-                    continue
-                if not isinstance(shared, Mapping):
-                    raise TypeError(f"@app.lifespan must yield a mapping or nothing, not {type(shared).__name__}")
-                for name, value in shared.items():
-                    setattr(self.state, name, value)
-            if self._lifespans:
-                log.info("lifespan started worker=%s", self._worker_id)
-            try:
-                yield
-            finally:
-                if self._lifespans:
-                    log.info("lifespan stopping worker=%s", self._worker_id)

@@ -1,6 +1,5 @@
 """Asking about tasks: results, states, what they tell of themselves."""
 
-from asyncio import get_running_loop
 from collections.abc import Sequence
 from math import inf
 from time import monotonic, sleep
@@ -17,8 +16,7 @@ from ..models import Attempt, Progress, TaskInfo, TaskResult
 from ..watching import read_note, read_progress
 
 if TYPE_CHECKING:
-    from .._server.server import Line
-    from ..app import Ardiq
+    from .queue import QueueContext
 
 Value = TypeVar("Value")
 
@@ -29,18 +27,18 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05
 _LAST_LOOK_MS = 100  # what a look that begins just in time has
 
 
-class Queue:
-    """What one app asks its server."""
+class Inspector:
+    """What is asked about the tasks of one queue."""
 
-    def __init__(self, app: "Ardiq") -> None:
-        self._app = app
+    def __init__(self, queue: "QueueContext") -> None:
+        self._queue = queue
 
     async def result(
         self, task_id: str, timeout: Duration | None, signature: Signature | None = None, is_known: bool = False
     ) -> TaskResult | None:
         if timeout is not None:
             return await self.wait(task_id, timeout, signature, is_known)
-        found = await self._line().mailbox.look(task_id)
+        found = await self._queue.channel().mailbox.look(task_id)
         return self.decode(found, signature) if isinstance(found, Outcome) else None
 
     async def wait(
@@ -48,7 +46,7 @@ class Queue:
     ) -> TaskResult:
         """How a task ended, when it has. None: as long as it takes. `is_known`: see `Mailbox.wait`."""
         timeout_s = _options.patience("timeout", timeout)
-        outcome = await self._line().mailbox.wait(task_id, timeout_s, is_known)
+        outcome = await self._queue.channel().mailbox.wait(task_id, timeout_s, is_known)
         return self.decode(outcome, signature)
 
     def result_sync(
@@ -57,7 +55,7 @@ class Queue:
         """As `result`, blocking this thread."""
         if timeout is not None:
             return self.wait_sync(task_id, timeout, signature, is_known)
-        found = read_look(self._ask("await", task_id, "", 0, self._app.result_ttl_ms))
+        found = self._look_sync(task_id)
         return self.decode(found, signature) if isinstance(found, Outcome) else None
 
     def wait_sync(
@@ -69,7 +67,7 @@ class Queue:
         while True:
             left_ms = max(_LAST_LOOK_MS, int(1000 * (deadline - monotonic()))) if timeout_s else None
             try:
-                found = read_look(self._ask("await", task_id, "", 0, self._app.result_ttl_ms, within_ms=left_ms))
+                found = self._look_sync(task_id, left_ms)
             except BrokerError:
                 if left_ms is None or monotonic() < deadline:
                     raise
@@ -79,7 +77,7 @@ class Queue:
             if is_known and found is None:
                 raise not_kept(task_id)
             is_known = is_known or found is not None
-            self._app._broker.may_wait()
+            self._queue.server.may_wait()
             left_s = deadline - monotonic()
             if left_s <= 0:
                 raise too_late(task_id, timeout_s)
@@ -87,10 +85,10 @@ class Queue:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def status(self, task_id: str) -> str:
-        return _status(await self._line().mailbox.look(task_id))
+        return _status(await self._queue.channel().mailbox.look(task_id))
 
     def status_sync(self, task_id: str) -> str:
-        return _status(read_look(self._ask("await", task_id, "", 0, self._app.result_ttl_ms)))
+        return _status(self._look_sync(task_id))
 
     async def info(self, task_id: str) -> TaskInfo | None:
         return self._info(task_id, await self._record(task_id))
@@ -148,14 +146,14 @@ class Queue:
         return {name.removeprefix(NOTE): read_note(value) for name, value in fields if name.startswith(NOTE)}
 
     async def logs(self, task_id: str, limit: int) -> list[str]:
-        return [line.decode(errors="replace") for line in await self._line().call("log", task_id, limit)]
+        return [line.decode(errors="replace") for line in await self._queue.channel().call("log", task_id, limit)]
 
     async def abort(self, task_id: str) -> bool:
-        answer = await self._line().call("abort", task_id, self._app.result_ttl_ms)
+        answer = await self._queue.channel().call("abort", task_id, self._queue.settings.result_ttl_ms)
         return answer in (b"aborted", b"requested")
 
     def abort_sync(self, task_id: str) -> bool:
-        return self._ask("abort", task_id, self._app.result_ttl_ms) in (b"aborted", b"requested")
+        return self._ask("abort", task_id, self._queue.settings.result_ttl_ms) in (b"aborted", b"requested")
 
     async def size(self) -> int:
         counts = await self._counts()
@@ -166,7 +164,9 @@ class Queue:
         success = outcome.state == "complete"
         value: Any
         if success:
-            value = self._app._codec.decode_result(outcome.value, outcome.codec, self.signature_of, signature)
+            value = self._queue.codec.decode_result(
+                outcome.value, outcome.codec, self._queue.registry.signature_of, signature
+            )
         else:
             value = outcome.value.decode(errors="replace")
         return TaskResult(
@@ -178,18 +178,20 @@ class Queue:
             outcome.finished_at,
         )
 
+    def _look_sync(self, task_id: str, within_ms: int | None = None) -> Outcome | str | None:
+        """As `Mailbox.look`, blocking this thread."""
+        result_ttl_ms = self._queue.settings.result_ttl_ms
+        return read_look(self._ask("await", task_id, "", 0, result_ttl_ms, within_ms=within_ms))
+
     def _ask(self, function: str, *args: str | bytes | int, within_ms: int | None = None) -> Any:
         """The reply of one function, blocking this thread."""
-        return self._app._broker.core.call(function, args, True, within_ms)
-
-    def _line(self) -> "Line":
-        return self._app._broker.line(get_running_loop())
+        return self._queue.server.core.call(function, args, True, within_ms)
 
     async def _record(self, task_id: str) -> dict[str, bytes]:
-        return fields_of(await self._line().call("task", task_id))
+        return fields_of(await self._queue.channel().call("task", task_id))
 
     async def _counts(self) -> dict[str, int]:
-        answer = await self._line().call("counts")
+        answer = await self._queue.channel().call("counts")
         return {answer[i].decode(): int(answer[i + 1]) for i in range(0, len(answer), 2)}
 
     def arguments(self, record: dict[str, bytes]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -198,13 +200,13 @@ class Queue:
         Raises:
             BadSignature: the app's own deserializer is not shown what no producer with the key made.
         """
-        if self._app._signer is not None and self._app._codec.is_custom:
-            self.check(self._app._signer, record)
-        positional, by_name = self._app._codec.decode_call(
+        if self._queue.signer is not None and self._queue.codec.is_custom:
+            self.check(self._queue.signer, record)
+        positional, by_name = self._queue.codec.decode_call(
             record.get("args", b"[]"),
             record.get("kwargs", b""),
             text_of(record, "codec"),
-            self.signature_of(text_of(record, "name")),
+            self._queue.registry.signature_of(text_of(record, "name")),
         )
         return tuple(positional), by_name
 
@@ -216,12 +218,7 @@ class Queue:
         """
         args, kwargs, headers = (record.get(field, b"") for field in ("args", "kwargs", "headers"))
         name, codec = text_of(record, "name"), text_of(record, "codec")
-        return signer.check(self._app.queue_name, name, args, kwargs, codec, headers)
-
-    def signature_of(self, name: str) -> Signature | None:
-        """What is known of the function of a task; None where it is registered elsewhere."""
-        entry = self._app._registry.get(name)
-        return None if entry is None else entry.signature
+        return signer.check(self._queue.name, name, args, kwargs, codec, headers)
 
 
 def value_of(result: TaskResult[Value]) -> Value:

@@ -7,39 +7,38 @@ from collections.abc import Coroutine, Iterable, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+from .._server.channel import may_repeat
 from .._server.inbox import EXISTS, Enqueued, name_unsure
 from .._server.mailbox import too_late
 from .._server.replies import refusal
-from .._server.server import may_repeat
 from .._values import headers as _headers
 from .._values import options as _options
 from .._values.codec import from_json, to_json
 from .._values.ids import new_id
+from .._values.known import set_existed
 from .._values.options import NO_OPTIONS, CallOptions
 from .._values.signature import Signature
 from ..errors import ArdiqError
-from ..job import Job, job_of, set_existed
+from ..job import Job, job_of
 from ..models import EnqueueContext
 from ..task import PreparedTask, Task
 from .inspector import value_of
 
 if TYPE_CHECKING:
-    from ..app import Ardiq
+    from .queue import QueueContext
 
 # id, name, lane, args, kwargs, options
 Record = tuple[str, str, str, bytes, bytes, bytes]
 
 
 class Producer:
-    """What enqueues the tasks of one app."""
+    """What enqueues the tasks of one queue."""
 
-    def __init__(self, app: "Ardiq") -> None:
-        self._app = app
-        self._broker = app._broker
-        self._codec = app._codec
-        self._signer = app._signer
-        self._lanes = app._lanes
-        self._default_lane = app.default_priority
+    def __init__(self, queue: "QueueContext") -> None:
+        self._queue = queue
+        self._codec = queue.codec
+        self._signer = queue.signer
+        self._default_lane = queue.settings.default_priority
         self._of_codec: dict[str, bytes] = {"": b""}
 
     def enqueue(
@@ -50,12 +49,12 @@ class Producer:
             loop = get_running_loop()
         except RuntimeError:  # called to be run later, as in asyncio.run(task.enqueue())
             return self.enqueue_later(task, args, kwargs, options)
-        if self._app._enqueue_hooks:
+        if self._queue.registry.enqueue_hooks:
             return self.enqueue_later(task, args, kwargs, options)
         sent = Enqueued(loop=loop)
         try:
-            record = self._record(task, args, kwargs, options)
-            self._broker.line(loop).enqueue(job_of(self._app, record[0], task._signature), record, sent)
+            record = self.record(task, args, kwargs, options)
+            self._queue.server.channel(loop).enqueue(job_of(self._queue.app, record[0], task.signature), record, sent)
         except Exception as error:
             sent.set_exception(error)
         return sent
@@ -74,31 +73,32 @@ class Producer:
             extra = {**(extra or {}), **more}
         loop = get_running_loop()
         sent = Enqueued(loop=loop)
-        record = self._record(task, args, kwargs, options, task_id, extra)
-        self._broker.line(loop).enqueue(job_of(self._app, record[0], task._signature), record, sent)
-        return await sent
+        record = self.record(task, args, kwargs, options, task_id, extra)
+        self._queue.server.channel(loop).enqueue(job_of(self._queue.app, record[0], task.signature), record, sent)
+        job: Job = await sent
+        return job
 
     async def enqueue_many(self, tasks: Iterable[PreparedTask]) -> list[Job]:
         """Send many tasks at once; nothing is sent if one of them is wrong."""
         prepared = [self._own(each, "enqueue_many") for each in tasks]
         for each in prepared:
-            self.check_lane(each._options.priority or each._task.priority)
-        hooked = bool(self._app._enqueue_hooks)
+            self.check_lane(each.options.priority or each.task.priority)
+        hooked = bool(self._queue.registry.enqueue_hooks)
         records: list[Record] = []
         for each in prepared:
             task_id, extra = None, None
             if hooked:
-                task_id, extra = await self._run_hooks(each._task, each.args, each.kwargs, each._options)
-            records.append(self._record(each._task, each.args, each.kwargs, each._options, task_id, extra))
-        return await self.send(records, [each._task._signature for each in prepared])
+                task_id, extra = await self._run_hooks(each.task, each.args, each.kwargs, each.options)
+            records.append(self.record(each.task, each.args, each.kwargs, each.options, task_id, extra))
+        return await self.send(records, [each.task.signature for each in prepared])
 
     async def send(self, records: Sequence[Record], signatures: Iterable[Signature | None] = repeat(None)) -> list[Job]:
         """Send records in one go."""
-        jobs = [job_of(self._app, record[0], known) for record, known in zip(records, signatures, strict=False)]
+        jobs = [job_of(self._queue.app, record[0], known) for record, known in zip(records, signatures, strict=False)]
         if not jobs:
             return jobs
         try:
-            answers = await self._broker.line(get_running_loop()).enqueue_many(_flat(records))
+            answers = await self._queue.channel().enqueue_many(_flat(records))
         except ArdiqError as error:
             raise _partly_sent(error, jobs) from None
         return _answered(jobs, answers)
@@ -106,34 +106,34 @@ class Producer:
     def enqueue_sync(self, prepared: Sequence[PreparedTask]) -> list[Job]:
         """Send tasks from code without an event loop; blocks this thread, with the GIL released."""
         own = [self._own(each, "enqueue_many_sync") for each in prepared]
-        return self.send_sync([self.record_sync(each) for each in own], [each._task._signature for each in own])
+        return self.send_sync([self.record_sync(each) for each in own], [each.task.signature for each in own])
 
     def _own(self, call: Any, taker: str) -> PreparedTask:
-        prepared = held_back(call, taker, self._app)
-        app = prepared._task.app
-        if app is not self._app and app is not app._root:
+        prepared = held_back(call, taker, self._queue)
+        theirs = prepared.task.context
+        if theirs is not self._queue and not theirs.is_own:
             raise ValueError(
-                f"{taker} on queue {self._app.queue_name!r} got a call for queue {app.queue_name!r}: pass it to "
-                f"app.queue({app.queue_name!r}).{taker}"
+                f"{taker} on queue {self._queue.name!r} got a call for queue {theirs.name!r}: pass it to "
+                f"app.queue({theirs.name!r}).{taker}"
             )
         return prepared
 
     def record_sync(self, call: PreparedTask) -> Record:
         """The record of one call, its hooks run; what is wrong with it is said here."""
         task_id, extra = self._run_hooks_sync(call)
-        return self._record(call._task, call.args, call.kwargs, call._options, task_id, extra)
+        return self.record(call.task, call.args, call.kwargs, call.options, task_id, extra)
 
     def send_sync(self, records: Sequence[Record], signatures: Iterable[Signature | None] = repeat(None)) -> list[Job]:
         """Send records; blocks this thread, with the GIL released."""
-        jobs = [job_of(self._app, record[0], known) for record, known in zip(records, signatures, strict=False)]
+        jobs = [job_of(self._queue.app, record[0], known) for record, known in zip(records, signatures, strict=False)]
         if not jobs:
             return jobs
-        core = self._broker.core
-        self._broker.register(core)
+        core = self._queue.server.core
+        self._queue.server.register(core)
         call = core.call if len(records) == 1 else core.call_many
         fields = _flat(records)
         try:
-            answers = call("enqueue", fields, may_repeat(fields, self._broker.repeat))
+            answers = call("enqueue", fields, may_repeat(fields, self._queue.settings.result_ttl_ms))
         except ArdiqError as error:
             raise _partly_sent(error, jobs) from None
         return _answered(jobs, answers)
@@ -141,17 +141,17 @@ class Producer:
     def request_sync(self, call: PreparedTask, timeout: float | None) -> Any:
         """Send one task and block this thread until it has ended."""
         timeout = _options.patience("timeout", timeout)
-        ttl_ms = call._options.result_ttl_ms
-        if (self._app.result_ttl_ms if ttl_ms is None else ttl_ms) == 0:
+        ttl_ms = call.options.result_ttl_ms
+        if (self._queue.settings.result_ttl_ms if ttl_ms is None else ttl_ms) == 0:
             raise ValueError(
                 f"request_sync polls for the result, and none is kept (result_ttl_ms=0): "
                 f"await {call.name}.request(...), or keep results"
             )
         job = self.enqueue_sync([call])[0]
-        return value_of(self._app._queue.wait_sync(job.id, timeout, call._task._signature, is_known=True))
+        return value_of(self._queue.inspector.wait_sync(job.id, timeout, call.task.signature, is_known=True))
 
     def _run_hooks_sync(self, each: PreparedTask) -> tuple[str | None, dict[str, Any] | None]:
-        running = self._run_hooks(each._task, each.args, each.kwargs, each._options)
+        running = self._run_hooks(each.task, each.args, each.kwargs, each.options)
         try:
             running.send(None)
         except StopIteration as ended:
@@ -170,26 +170,28 @@ class Producer:
     ) -> Any:
         """Send one task, naming the mailbox to tell when it ends, and wait for that."""
         timeout = _options.patience("timeout", timeout)
-        app, loop = self._app, get_running_loop()
+        loop = get_running_loop()
         task_id, extra = await self._run_hooks(task, args, kwargs, options)
-        task_id = self._record(task, args, kwargs, options, task_id, extra)[0]  # a wrong call is refused first
-        line = self._broker.line(loop)
-        mailbox = await line.mailbox.name()
+        task_id = self.record(task, args, kwargs, options, task_id, extra)[0]  # a wrong call is refused first
+        channel = self._queue.server.channel(loop)
+        mailbox = await channel.mailbox.name()
         try:
-            with line.mailbox.wish(task_id, timeout) as wished:
+            with channel.mailbox.wish(task_id, timeout) as wished:
                 waiter = {"waiter": mailbox, "waiter_ttl_ms": wished.ttl_ms, **(extra or {})}
                 sent = Enqueued(loop=loop)
-                line.enqueue(Job(app, task_id), self._record(task, args, kwargs, options, task_id, waiter), sent)
+                channel.enqueue(
+                    Job(self._queue.app, task_id), self.record(task, args, kwargs, options, task_id, waiter), sent
+                )
                 await sent  # not timed: whoever is told of a timeout knows that the task is on the queue
                 async with asyncio.timeout(timeout):
                     outcome = await wished.future
         except TimeoutError:
             raise too_late(task_id, timeout) from None
         if outcome is None:
-            outcome = await line.mailbox.wait(task_id, timeout, is_known=True)
-        return value_of(app._queue.decode(outcome, task._signature))
+            outcome = await channel.mailbox.wait(task_id, timeout, is_known=True)
+        return value_of(self._queue.inspector.decode(outcome, task.signature))
 
-    def _record(
+    def record(
         self,
         task: Task[..., Any],
         args: tuple[Any, ...],
@@ -203,9 +205,9 @@ class Producer:
         whether the arguments must fit the task.
         """
         lane = self.check_lane(options.priority or task.priority)
-        signature = task._signature
+        signature = task.signature
         if signature is None and is_checked:  # a reference, perhaps to a task that is registered here
-            signature = self._app._queue.signature_of(task.name)
+            signature = self._queue.registry.signature_of(task.name)
         packed_args, packed_kwargs, codec = self._codec.encode_fitting(task.name, signature, args, kwargs)
         signer = self._signer
         if options is NO_OPTIONS and extra is None and not task.unique and signer is None:
@@ -221,7 +223,7 @@ class Producer:
         if signer is not None:
             headers = from_json(fields.get("headers", "{}").encode())
             call = (task.name, packed_args, packed_kwargs, codec)
-            fields["headers"] = signer.sign(self._app.queue_name, *call, headers)
+            fields["headers"] = signer.sign(self._queue.name, *call, headers)
         chosen = self._chosen_id(task, args, kwargs, options)
         if chosen is not None:
             # Tells a repeat of this very call from another one under the same id.
@@ -250,15 +252,17 @@ class Producer:
         """
         if priority is None:
             return self._default_lane
-        if priority not in self._lanes:
-            raise ValueError(f"priority {priority!r} is not one of {self._app.priorities}: no worker would take it")
+        if priority not in self._queue.lanes:
+            raise ValueError(
+                f"priority {priority!r} is not one of {list(self._queue.settings.priorities)}: no worker would take it"
+            )
         return priority
 
     async def _run_hooks(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> tuple[str | None, dict[str, Any] | None]:
         """The id that the `on_enqueue` hooks were told, and the headers they set, as options."""
-        if not self._app._enqueue_hooks:
+        if not self._queue.registry.enqueue_hooks:
             return None, None
         self.check_lane(options.priority or task.priority)
         task_id = self._chosen_id(task, args, kwargs, options) or new_id()
@@ -267,23 +271,23 @@ class Producer:
 
     async def ask_hooks(self, call: EnqueueContext) -> str:
         """Run the `on_enqueue` hooks; the headers they set, as they travel, empty for none."""
-        for hook in self._app._enqueue_hooks:
+        for hook in self._queue.registry.enqueue_hooks:
             answer = hook(call)
             if inspect.isawaitable(answer):
                 await answer
         return _headers.pack(self._codec, call.name, call.headers) if call.headers else ""
 
 
-def held_back(call: Any, taker: str, app: "Ardiq | None" = None) -> PreparedTask:
-    """The call, if it is one; that of `app` where it does not say of which.
+def held_back(call: Any, taker: str, queue: "QueueContext | None" = None) -> PreparedTask:
+    """The call, if it is one; that of `queue` where it does not say of which.
 
     Raises:
         TypeError: it is something else than `task.prepare(...)` gives.
     """
     if isinstance(call, PreparedTask):
-        if app is not None:
-            return call._at(app)
-        if hasattr(call, "_task"):
+        if queue is not None:
+            return call.at(queue)
+        if hasattr(call, "task"):
             return call
     raise TypeError(f"{taker} takes task.prepare(...), not {type(call).__name__}")
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from math import inf
@@ -11,10 +10,10 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import context
+from .._client.registry import Registered
 from .._values import headers as _headers
 from .._values.codec import from_json, to_json
 from .._values.signing import without_signature
-from ..executors import Process
 from ..models import ExecutionContext
 from ..retries import RetryRules
 from .endings import (
@@ -33,41 +32,13 @@ from .endings import (
 )
 
 if TYPE_CHECKING:
-    from ..app import Ardiq
-    from ..task import Task
+    from .._client.queue import QueueContext
     from .worker import Worker
 
 log = logging.getLogger("ardiq")
 
 # The task runs again.
 _GOES_ON = frozenset((RETRY, SNOOZE, RELEASED, UNKNOWN))
-
-
-class Registered:
-    """A task as the worker knows it."""
-
-    __slots__ = ("__weakref__", "fn", "home", "is_async", "process", "retries", "signature", "task", "timeout")
-
-    def __init__(
-        self,
-        task: "Task[..., Any] | None",
-        fn: Callable[..., Any],
-        retries: RetryRules,
-        timeout: float | None = None,
-        process: Process | None = None,
-    ) -> None:
-        self.task = task
-        self.fn = fn
-        self.signature = None if task is None else task._signature
-        self.retries = retries
-        self.timeout = timeout
-        self.process = process
-        # The module that registered it, where a child process has to.
-        self.home = ""
-        # An instance whose class defines `async def __call__` counts, too.
-        self.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
-            getattr(type(fn), "__call__", None)  # noqa: B004
-        )
 
 
 class HandBack(asyncio.CancelledError):
@@ -104,14 +75,14 @@ class InThread(NamedTuple):
 class Attempts:
     """The attempts of one worker: those that run, and the outcomes of those that ended."""
 
-    def __init__(self, app: "Ardiq", worker: "Worker") -> None:
-        self._app = app
-        self._worker = worker
-        self._codec = app._codec
-        self._signer = app._signer
-        self._metrics = app._metrics
-        self._counters = app._metrics.counters
-        self.endings = Endings(app, worker, asyncio.get_running_loop())
+    def __init__(self, queue: "QueueContext", worker: "Worker") -> None:
+        self._queue = queue
+        self.worker = worker
+        self.codec = queue.codec
+        self._signer = queue.signer
+        self._metrics = queue.metrics
+        self._counters = queue.metrics.counters
+        self.endings = Endings(queue, worker, asyncio.get_running_loop())
         self.over = False
         # Set by the worker each time it takes tasks: asked for once a turn, not once a task.
         self.taken_at = 0.0
@@ -129,7 +100,7 @@ class Attempts:
 
     def registered(self, name: str) -> Registered:
         """The task of that name; an unknown one raises `LookupError`."""
-        known = self._app._registry.get(name)
+        known = self._queue.registry.tasks.get(name)
         if known is None:
 
             async def unknown(*args: Any, **kwargs: Any) -> None:
@@ -143,7 +114,7 @@ class Attempts:
         entry = self.registered(name)
         if entry.task is None:
             runner = self._unknown_runner(entry)
-        elif entry.is_async and entry.timeout is None and not self._app._middleware and self._signer is None:
+        elif entry.is_async and entry.timeout is None and not self._queue.registry.middleware and self._signer is None:
             runner = self._plain_runner(entry)
         else:
             runner = self._runner_with(entry, self._call(entry))
@@ -155,7 +126,7 @@ class Attempts:
         # The hot path. It differs from `_runner_with` in nothing but the calls it saves.
         fn, signature, running = entry.fn, entry.signature, self.running
         set_context, succeeded = context.running.set, self._succeeded
-        codec = self._codec
+        codec = self.codec
         decode, receive, encode = codec.receive_call, codec.receiver(signature), codec.encode_result
         takes_none = signature is None or signature.takes(())
         # Where a record goes with its task's end, nothing can be told after it.
@@ -177,7 +148,7 @@ class Attempts:
                     value = await fn(*receive(claim[3]))
                 result = encode(claim[2], signature, value)
                 if ends_at_once and self.must_tell(claim, COMPLETE):
-                    await self._worker.reports_arrive(claim[1])
+                    await self.worker.reports_arrive(claim[1])
             except BaseException as error:
                 await self.failed(entry, claim, started, error)
                 return
@@ -211,11 +182,11 @@ class Attempts:
                 self.check(claim)
                 if self.is_debug:
                     self.log_start(claim)
-                args, kwargs = self._codec.receive_call(claim[3], claim[4], claim[5], signature)
+                args, kwargs = self.codec.receive_call(claim[3], claim[4], claim[5], signature)
                 value = await call(claim, args, kwargs)
-                result = self._codec.encode_result(claim[2], signature, value)
+                result = self.codec.encode_result(claim[2], signature, value)
                 if self.must_tell(claim, COMPLETE):
-                    await self._worker.reports_arrive(claim[1])
+                    await self.worker.reports_arrive(claim[1])
             except BaseException as error:
                 await self.failed(entry, claim, started, error)
                 return
@@ -231,11 +202,11 @@ class Attempts:
             BadSignature: it is one.
         """
         if self._signer is not None:
-            self._signer.check(self._app.queue_name, *claim[2:7])
+            self._signer.check(self._queue.name, *claim[2:7])
 
     def _call(self, entry: Registered) -> Callable[[Claim, list[Any], dict[str, Any]], Awaitable[Any]]:
         """How the function is called: on a thread or in a process, with a time limit, within the middleware."""
-        fn, timeout, middleware = entry.fn, entry.timeout, list(self._app._middleware)
+        fn, timeout, middleware = entry.fn, entry.timeout, list(self._queue.registry.middleware)
 
         def run(args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
             return fn(*args, **kwargs) if entry.is_async else self.in_thread(fn, args, kwargs)
@@ -246,7 +217,7 @@ class Attempts:
         def call(claim: Claim, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
             if not middleware:
                 return limited(claim, args, kwargs)
-            headers = _headers.unpack(self._codec, without_signature(from_json(claim[6]))) if claim[6] else {}
+            headers = _headers.unpack(self.codec, without_signature(from_json(claim[6]))) if claim[6] else {}
             execution = ExecutionContext(claim[0], claim[2], claim[8], tuple(args), kwargs, headers)
             call_next: Callable[[], Awaitable[Any]] = functools.partial(limited, claim, args, kwargs)
             for wrap in reversed(middleware):
@@ -266,14 +237,14 @@ class Attempts:
         counters.observe(run_s, wait_s)
         if self._why_cancelled:  # a cancellation that the task swallowed
             self._why_cancelled.pop(claim[1], None)
-        if not self._worker.turn_due:
-            self._worker.turn_soon()
+        if not self.worker.turn_due:
+            self.worker.turn_soon()
         if self.is_debug:
             self.log_success(claim, run_s)
 
     def never_began(self, claim: Claim) -> None:
         """Settle an attempt that was cancelled before its first step, so that its own code did not."""
-        if not self._worker.is_cancelled():
+        if not self.worker.is_cancelled():
             self._why_cancelled.setdefault(claim[1], ABORTED)
         self.settle_soon(self.failed(self.registered(claim[2]), claim, monotonic(), asyncio.CancelledError()))
 
@@ -294,7 +265,7 @@ class Attempts:
             return
         if isinstance(error, asyncio.CancelledError):
             why = self._why_cancelled.pop(claim[1], None)
-            if why is None and (isinstance(error, HandBack) or self._worker.is_cancelled()):
+            if why is None and (isinstance(error, HandBack) or self.worker.is_cancelled()):
                 why = RELEASED
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -304,7 +275,7 @@ class Attempts:
                 why = why or ABORTED
             if why is not None:
                 if self.must_tell(claim, why):
-                    await self._worker.reports_arrive(claim[1])
+                    await self.worker.reports_arrive(claim[1])
                 self.settle_cancelled(claim, run_s, why)
                 return
         ending = self.endings.judge(entry, claim, run_s, error)
@@ -312,7 +283,7 @@ class Attempts:
             await self.last_words(ending)
         self._why_cancelled.pop(claim[1], None)
         self.outcomes.append(self.endings.hand_in(ending))
-        self._worker.turn_soon()
+        self.worker.turn_soon()
 
     def has_last_words(self, ending: Ending) -> bool:
         """Whether `last_words` has anything to do; from any thread."""
@@ -323,18 +294,18 @@ class Attempts:
         if self.endings.tells_first(ending):
             await self.endings.tell_first(ending)
         if self.must_tell(ending.claim, ending.outcome):
-            await self._worker.reports_arrive(ending.claim[1])
+            await self.worker.reports_arrive(ending.claim[1])
 
     def must_tell(self, claim: Claim, outcome: str) -> bool:
         """Whether what the attempt told has to arrive before it is settled: nobody takes it from an attempt that is not
         the last one any more, nor for a record that is gone. From any thread.
         """
-        return (outcome in _GOES_ON or not self._codec.keeps(claim[2])) and self._worker.has_told(claim[1])
+        return (outcome in _GOES_ON or not self.codec.keeps(claim[2])) and self.worker.has_told(claim[1])
 
     def settle_cancelled(self, claim: Claim, run_s: float, why: str) -> None:
         """Settle an attempt that was cancelled by the worker: aborted or handed back."""
         self.outcomes.append(self.endings.hand_in(self.endings.cancelled(claim, run_s, why)))
-        self._worker.turn_soon()
+        self.worker.turn_soon()
 
     def is_current(self, token: int) -> bool:
         """Whether an attempt runs and was not cancelled; asked by itself, on the loop or on a thread of its own."""
@@ -372,7 +343,7 @@ class Attempts:
             self.settle_soon(self._settle_told(held.claim, run_s, why))
 
     async def _settle_told(self, claim: Claim, run_s: float, why: str) -> None:
-        await self._worker.reports_arrive(claim[1])
+        await self.worker.reports_arrive(claim[1])
         self.settle_cancelled(claim, run_s, why)
 
     def log_start(self, claim: Claim) -> None:
@@ -387,6 +358,6 @@ class Attempts:
     def abandon(self, claim: Claim, change: int) -> None:
         """Count a thread that runs on after its attempt was settled, or, with -1, one that has ended: until then it
         takes a slot. From any thread."""
-        self._worker.link.overstay(claim[1], change > 0)
+        self.worker.link.overstay(claim[1], change > 0)
         with self._metrics.lock:
             self._metrics.of(claim[2], claim[7]).abandoned_threads += change

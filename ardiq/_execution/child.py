@@ -22,10 +22,10 @@ from types import FrameType, ModuleType
 from typing import Any, BinaryIO, NoReturn
 
 from .. import context
+from .._client.registry import Registered
+from .._server import server
 from .._values.codec import from_msgpack
-from ..testing._redirect import point
 from . import processes as _processes
-from .attempts import Registered
 from .endings import error_text, error_traceback
 from .logging import Stderr, ToWorker
 from .processes import frame
@@ -59,7 +59,7 @@ def main() -> None:
     for module in _modules:
         with suppress(Exception):  # the task that needs it says what is wrong
             _import(module)
-    context.reports.set(reports)  # type: ignore[arg-type]
+    context.reports.set(reports)
     reports.send(frame(["ready"]))
     while (call := messages.get()) is not None:
         reports.queue = call[0]
@@ -141,9 +141,10 @@ def _attempt(where: list[str], of: str, module: str, path: str, claim: list[Any]
         _limit_memory(max_memory_mb)
         entry = _registered(of, module, path, claim[2])
         assert entry.task is not None
-        app, codec = entry.task.app, entry.task.app._codec
-        if [app.redis_url, app.prefix] != where:  # the worker's was redirected, by a test
-            point(app, *where)
+        queue = entry.task.context
+        codec, settings = queue.codec, queue.settings
+        if [settings.redis_url, settings.prefix] != where:  # the worker's was redirected, by a test
+            queue.move(*where)
         if entry.timeout is not None:
             context.deadline.set(time.time() + entry.timeout)
         args, kwargs = codec.receive_call(claim[3], claim[4], claim[5], entry.signature)
@@ -215,13 +216,13 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     if _MAIN not in sys.modules:
         how, where = _program
-        _processes.is_imported = True
+        server.is_imported_by_child = True
         try:
             run: Any = runpy.run_path if how == "path" else functools.partial(runpy.run_module, alter_sys=True)
             main = ModuleType(_MAIN)
             vars(main).update(run(where, run_name=_MAIN))
         finally:
-            _processes.is_imported = False
+            server.is_imported_by_child = False
         sys.modules["__main__"] = sys.modules[_MAIN] = main
     return sys.modules[_MAIN]
 

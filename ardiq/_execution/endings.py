@@ -14,8 +14,8 @@ from ..models import ErrorContext
 from ..retries import Decision, leaves
 
 if TYPE_CHECKING:
-    from ..app import Ardiq
-    from .attempts import Registered
+    from .._client.queue import QueueContext
+    from .._client.registry import Registered
     from .worker import Worker
 
 log = logging.getLogger("ardiq")
@@ -98,11 +98,11 @@ class Ending(NamedTuple):
 class Endings:
     """The attempts of one worker that ended and did not succeed."""
 
-    def __init__(self, app: "Ardiq", worker: "Worker", loop: asyncio.AbstractEventLoop) -> None:
-        self._app = app
+    def __init__(self, queue: "QueueContext", worker: "Worker", loop: asyncio.AbstractEventLoop) -> None:
+        self._queue = queue
         self._worker = worker
         self._loop = loop
-        self._metrics = app._metrics
+        self._metrics = queue.metrics
         # By token: handed in, and not answered.
         self._unanswered: dict[int, Ending] = {}
         self._void_up_to = 0
@@ -139,15 +139,15 @@ class Endings:
         else:
             is_unknown = entry.task is None and isinstance(error, LookupError)
             text = str(error) if is_unknown or isinstance(error, TimedOut) else error_text(error)
-            if is_unknown and self._app._unknown_task_wait_ms:
-                outcome, max_age_ms = UNKNOWN, self._app._unknown_task_wait_ms
+            if is_unknown and self._queue.settings.unknown_task_wait_ms:
+                outcome, max_age_ms = UNKNOWN, self._queue.settings.unknown_task_wait_ms
             elif entry.task is not None and not asked:
                 details["traceback"] = error_traceback(error)
         if outcome != FAILED:
             details["delay_ms"] = delay_ms
             if max_age_ms:
                 details["max_age_ms"] = max_age_ms
-        context = contextvars.copy_context() if self._app._error_hooks else None
+        context = contextvars.copy_context() if self._queue.registry.error_hooks else None
         is_traced = entry.task is not None
         return Ending(
             claim, run_s, outcome, waited(claim, run_s), error, text, details, asked, is_traced, context
@@ -219,7 +219,9 @@ class Endings:
         of a failure the server can only say that it is nobody's business here any more. From any thread.
         """
         is_ours = ending.claim[1] > self._void_up_to
-        return ending.outcome == FAILED and is_ours and ending.error is not None and bool(self._app._error_hooks)
+        return (
+            ending.outcome == FAILED and is_ours and ending.error is not None and bool(self._queue.registry.error_hooks)
+        )
 
     async def tell_first(self, ending: Ending) -> None:
         """Tell the hooks of a failure."""
@@ -267,7 +269,7 @@ class Endings:
         """Run the `on_error` hooks, after those of an earlier attempt; one that raises changes nothing."""
         if earlier is not None:
             await asyncio.wait([earlier])
-        for hook in self._app._error_hooks:
+        for hook in self._queue.registry.error_hooks:
             try:
                 answer = hook(failure)
                 if inspect.isawaitable(answer):
@@ -307,11 +309,11 @@ class Endings:
 
     def named(self, claim: Claim) -> tuple[str, str, str, int]:
         """What `ATTEMPT` is filled with."""
-        return claim[0], claim[2], self._app.worker_id, claim[8]
+        return claim[0], claim[2], self._queue.settings.worker_id, claim[8]
 
     def fields(self, claim: Claim) -> dict[str, Any]:
         """What a log record about an attempt has beside its text."""
-        return {"task": claim[2], "task_id": claim[0], "attempt": claim[8], "queue": self._app.queue_name}
+        return {"task": claim[2], "task_id": claim[0], "attempt": claim[8], "queue": self._queue.name}
 
     def count(self, claim: Claim, run_s: float, wait_s: float | None, outcome: str) -> None:
         """Count an attempt; from any thread."""

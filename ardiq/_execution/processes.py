@@ -8,22 +8,24 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from .. import context
+from .._client.registry import Registered
 from .._values.codec import NOT_SENT, NotSent, from_msgpack, to_msgpack
 from ..errors import ProcessDied
 from ..retries import Decision
 from . import logging as _logging
-from .attempts import HandBack, Registered, within
+from .attempts import HandBack, within
 from .endings import Claim, FromChild
 from .memory import oom_kills
 
 if TYPE_CHECKING:
-    from ..app import Ardiq
+    from .._client.queue import QueueContext
 
 _START_S = 60.0
 _GRACE_S = 1.0
@@ -73,9 +75,6 @@ def importable_name(fn: Any, name: str) -> tuple[str, str]:
 # with the app's queue before: several apps may have the same task. An app may have another queue in a child, though.
 _known: "WeakValueDictionary[tuple[str, ...], Registered]" = WeakValueDictionary()
 
-is_imported = False
-"""In a child process: whether the program of its worker is being imported, which is then to use no server."""
-
 
 def remember(entry: Registered) -> None:
     """Let a task be found that is being registered for child processes.
@@ -85,7 +84,7 @@ def remember(entry: Registered) -> None:
     """
     assert entry.task is not None
     key = (entry.task.name, *importable_name(entry.fn, entry.task.name))
-    _known[key] = _known[(entry.task.app.queue_name, *key)] = entry
+    _known[key] = _known[(entry.task.context.name, *key)] = entry
     frame: Any = sys._getframe()
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "ardiq":
         frame = frame.f_back
@@ -186,10 +185,11 @@ class _Child:
 class Processes:
     """The child processes of one worker: started when first needed, kept for the next task."""
 
-    def __init__(self, app: "Ardiq") -> None:
-        self._app = app
+    def __init__(self, queue: "QueueContext", is_stopping: Callable[[], bool]) -> None:
+        self._queue = queue
+        self._is_stop_asked = is_stopping
         self._modules: set[str] = set()
-        for name, entry in app._registry.items():
+        for name, entry in queue.registry.tasks.items():
             if entry.process is not None:
                 module, path = importable_name(entry.fn, name)
                 self._modules |= {module, entry.home or module}
@@ -219,9 +219,9 @@ class Processes:
         """Whether the worker is asked to stop; it may hear of it a moment after its child."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_ARRIVES_S):
-                while not self._app._root._stop_asked:
+                while not self._is_stop_asked():
                     await asyncio.sleep(_STOP_ARRIVES_S / 10)
-        return self._app._root._stop_asked
+        return self._is_stop_asked()
 
     async def _call(self, entry: Registered, claim: Claim) -> Any:
         assert entry.process is not None
@@ -231,7 +231,7 @@ class Processes:
         try:
             reports = context.reports.get()
             queue = "" if reports is None else reports.queue
-            where = [entry.task.app.queue_name, *importable_name(entry.fn, claim[2])]
+            where = [entry.task.context.name, *importable_name(entry.fn, claim[2])]
             request = [queue, *where, claim, max_memory_mb]
             kind, *rest = await within(entry.timeout, self._answer(child, request, claim))
         except ProcessDied as error:
@@ -255,7 +255,7 @@ class Processes:
         data, codec = rest
         if codec == NOT_SENT:
             return NotSent(data.decode())
-        return self._app._codec.decode_result(data, codec, lambda _: entry.signature)
+        return self._queue.codec.decode_result(data, codec, lambda _: entry.signature)
 
     async def _answer(self, child: _Child, request: Any, claim: Claim) -> list[Any]:
         reports = context.reports.get()
@@ -280,7 +280,7 @@ class Processes:
 
     async def _start(self) -> _Child:
         # No more children than tasks run at once: one that waits makes room for one that is to be fresh.
-        if self._idle and len(self._children) >= self._app.concurrency:
+        if self._idle and len(self._children) >= self._queue.settings.concurrency:
             await self._stop(self._idle.pop(0))
         ours, theirs = socket.socketpair()
         with theirs:
@@ -298,7 +298,7 @@ class Processes:
                 raise
         child = _Child(process, reader, writer)
         self._children.add(child)
-        where = [self._app.redis_url, self._app.prefix]
+        where = [self._queue.settings.redis_url, self._queue.settings.prefix]
         try:
             async with asyncio.timeout(_START_S):
                 start = [sys.path, sys.argv, program(), sorted(self._modules), _logging.levels(), where]

@@ -9,8 +9,7 @@ from .._server.calls import PROGRESS_MOST
 from ..errors import is_away
 
 if TYPE_CHECKING:
-    from .._server.server import Line
-    from ..app import Ardiq
+    from .._client.queue import QueueContext
     from .worker import Worker
 
 log = logging.getLogger("ardiq")
@@ -39,11 +38,11 @@ class _Report:
 class Reports:
     """The reports of one worker's tasks. The first leaves at once, more of them at most every 100 ms."""
 
-    def __init__(self, worker: "Worker", line: "Line", app: "Ardiq") -> None:
-        self.queue = app.queue_name
+    def __init__(self, worker: "Worker", queue: "QueueContext") -> None:
+        self.queue = queue.name
         self._worker = worker
-        self._line = line
-        self._result_ttl_ms = app.result_ttl_ms
+        self._channel = queue.channel()
+        self._result_ttl_ms = queue.settings.result_ttl_ms
         self._lock = threading.Lock()
         self._open: dict[int, _Report] = {}
         self._noted: dict[int, dict[str, bytes]] = {}
@@ -67,7 +66,7 @@ class Reports:
                 return
             self._is_due = True
         try:
-            self._line.loop.call_soon_threadsafe(self._send_soon)
+            self._channel.loop.call_soon_threadsafe(self._send_soon)
         except RuntimeError:  # the loop is closed, and with it the worker
             return
 
@@ -108,7 +107,7 @@ class Reports:
         return bool(reports)
 
     def _send(self, token: int, report: _Report) -> None:
-        if self._line.closed:
+        if self._channel.closed:
             return
         told: list[str | bytes] = []
         for name, text in report.notes.items():
@@ -116,7 +115,7 @@ class Reports:
         for line in report.lines[-_MOST_LINES + len(report.notes) :]:
             told += "", line.encode(errors="replace")
         identity, lease_token = self._worker.link.holder(token)
-        answer = self._line.call(
+        answer = self._channel.call(
             "progress", identity, report.task_id, str(lease_token), report.progress, self._result_ttl_ms, *told
         )
         self._under_way.setdefault(token, set()).add(answer)
@@ -134,9 +133,9 @@ class Reports:
 
     def _send_soon(self) -> None:
         if self.send():
-            self._line.loop.call_later(_PAUSE_S, self._send_soon)
+            self._channel.loop.call_later(_PAUSE_S, self._send_soon)
         else:
             with self._lock:
                 self._is_due = bool(self._open)
                 if self._is_due:  # it came just now
-                    self._line.loop.call_soon(self._send_soon)
+                    self._channel.loop.call_soon(self._send_soon)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..errors import ArdiqError, is_away
 
 if TYPE_CHECKING:
-    from ..app import Ardiq
+    from .._client.queue import QueueContext
 
 log = logging.getLogger("ardiq")
 
@@ -15,16 +15,16 @@ _PERIOD_S = 1.0
 _PORTION = 200
 
 
-async def retain(app: "Ardiq") -> None:
+async def retain(queue: "QueueContext") -> None:
     """Delete, once a second, the dead letters that are older or more than the app keeps; for ever."""
-    ttl_ms = 0 if app.dead_ttl_ms is None else app.dead_ttl_ms
-    most = -1 if app.dead_limit is None else app.dead_limit
-    line, said = app._broker.line(asyncio.get_running_loop()), ""
+    settings, channel, said = queue.settings, queue.channel(), ""
+    ttl_ms = 0 if settings.dead_ttl_ms is None else settings.dead_ttl_ms
+    most = -1 if settings.dead_limit is None else settings.dead_limit
     while True:
         try:
             more = True
             while more:
-                _, more = await line.call("trim", ttl_ms, most, _PORTION, app.result_ttl_ms)
+                _, more = await channel.call("trim", ttl_ms, most, _PORTION, settings.result_ttl_ms)
         except ArdiqError as error:
             if is_away(error):
                 log.debug("dead letters are not trimmed: %s", error)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from .._values.timing import Timing
 from ..errors import ArdiqError, BrokerError, Forbidden, OutOfMemory
+from ..schedules import Schedules
 
 if TYPE_CHECKING:
-    from ..app import Ardiq
+    from .._client.queue import QueueContext
 
 log = logging.getLogger("ardiq")
 
@@ -26,14 +27,16 @@ _SHORTEST_S = 0.005
 
 
 class Scheduler:
-    """Fires the schedules of one app's queue, together with the schedulers of all other workers."""
+    """Fires the schedules of one queue, together with the schedulers of all other workers."""
 
-    def __init__(self, app: "Ardiq", declares: bool = True) -> None:
-        self._app = app
+    def __init__(self, queue: "QueueContext") -> None:
+        self._crons = queue.crons
+        self._poll_s = queue.settings.cron_poll_s
+        self._schedules = Schedules(queue)
         self._timings: dict[str, Timing] = {}
         self._broken: dict[str, str] = {}
         self._declared: str | None = None
-        self._declare_at = 0.0 if declares else inf
+        self._declare_at = 0.0 if queue.is_own else inf
 
     async def run(self) -> None:
         """Declare what the code says, and fire what is due, until cancelled."""
@@ -46,7 +49,7 @@ class Scheduler:
                 # That the server is away the worker says itself.
                 level = logging.WARNING if isinstance(error, OutOfMemory | Forbidden) else logging.DEBUG
                 log.log(level, "schedules: %s; trying again", error)
-                pause_s = self._app.cron_poll_s
+                pause_s = self._poll_s
             except ArdiqError as error:
                 log.warning("schedules: %s; trying again", error)
                 pause_s = _IDLE_S
@@ -60,7 +63,7 @@ class Scheduler:
 
         It is said again and again, so that the library knows which code runs.
         """
-        answer, gone = await self._app.schedules.declare(self._app._crons, self._declared is None)
+        answer, gone = await self._schedules.declare(self._crons, self._declared is None)
         for name in gone:
             log.info("schedule removed name=%r: no task declares it any more", name)
         if answer == "superseded" != self._declared:
@@ -70,11 +73,10 @@ class Scheduler:
 
     async def fire_due(self) -> float:
         """Fire what is due; seconds until there is more to look at."""
-        schedules = self._app.schedules
         next_due: list[int] = []
         broken: dict[str, str] = {}
         for _ in range(_MOST_PAGES):
-            now, upcoming, rows = await schedules.due(len(broken), _PAGE)
+            now, upcoming, rows = await self._schedules.due(len(broken), _PAGE)
             asked_at = monotonic()
             for name, due_at, definition in rows:
                 try:
@@ -92,9 +94,9 @@ class Scheduler:
         if upcoming >= 0:
             next_due.append(upcoming)
         if not next_due:
-            return self._app.cron_poll_s if self._app._crons else max(self._app.cron_poll_s, _IDLE_S)
+            return self._poll_s if self._crons else max(self._poll_s, _IDLE_S)
         left_s = (min(next_due) - now) / 1000 - (monotonic() - asked_at)
-        return max(_SHORTEST_S, min(self._app.cron_poll_s, left_s))
+        return max(_SHORTEST_S, min(self._poll_s, left_s))
 
     async def _fire_one(self, now: int, name: str, due_at: int, definition: dict[str, Any]) -> int:
         """Fire all occurrences of a schedule that are due; when the next one is."""
@@ -103,7 +105,7 @@ class Scheduler:
             if due_at > now:
                 break
             upcoming = timing.after(now)
-            fired = await self._app.schedules.fire(name, due_at, timing.after(due_at), upcoming, definition)
+            fired = await self._schedules.fire(name, due_at, timing.after(due_at), upcoming, definition)
             if fired.answer == "gone":
                 return upcoming
             due_at = fired.next_due_at

@@ -13,8 +13,7 @@ from . import threads as _threads
 
 if TYPE_CHECKING:
     from .. import _core
-    from .._server.server import Line
-    from ..app import Ardiq
+    from .._server.channel import Channel
 
 log = logging.getLogger("ardiq")
 
@@ -28,16 +27,16 @@ class StallWatch:
     """Watches the event loop that it is made on, for the workers on it."""
 
     @classmethod
-    def of(cls, app: "Ardiq", line: "Line") -> "StallWatch | None":
-        """One as the app's options say, or None where they say none."""
-        most = app._replace_stalled
+    def of(cls, channel: "Channel", stall_after_s: float | None, replace_after_s: float | None) -> "StallWatch | None":
+        """One as the options say, or None where they say none."""
+        most = replace_after_s
         # What holds the loop is to be in the log before the process ends.
-        limits = [limit for limit in (app.stall_after, most and most / 2) if limit is not None]
-        return cls(line, min(limits), most) if limits else None
+        limits = [limit for limit in (stall_after_s, most and most / 2) if limit is not None]
+        return cls(channel, min(limits), most) if limits else None
 
-    def __init__(self, line: "Line", stall_after: float, replace_after: float | None) -> None:
+    def __init__(self, channel: "Channel", stall_after: float, replace_after: float | None) -> None:
         most_ms = None if replace_after is None else _milliseconds(replace_after)
-        self.core: _core.LoopWatch = line.channel.watch_loop(_milliseconds(stall_after), most_ms)
+        self.core: _core.LoopWatch = channel.core.watch_loop(_milliseconds(stall_after), most_ms)
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._thread = threading.Thread(target=self._watch, name="ardiq-stalls", daemon=True)

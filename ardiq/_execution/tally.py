@@ -9,8 +9,7 @@ from .._server.calls import TALLY_MOST
 from ..errors import ArdiqError
 
 if TYPE_CHECKING:
-    from .._server.server import Line
-    from ..app import Ardiq
+    from .._client.queue import QueueContext
 
 _EVERY_S = 5.0
 _LAST_S = 1.0
@@ -19,15 +18,15 @@ _LAST_S = 1.0
 class Tally:
     """Tells what the app's counters grew by. What is lost on the way costs figures, nothing else."""
 
-    def __init__(self, app: "Ardiq", line: "Line") -> None:
-        self._app = app
-        self._line = line
+    def __init__(self, queue: "QueueContext") -> None:
+        self._queue = queue
+        self._channel = queue.channel()
         self._told = self._totals()
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Tell every five seconds."""
-        self._timer = self._line.loop.call_later(_EVERY_S, self._tick)
+        self._timer = self._channel.loop.call_later(_EVERY_S, self._tick)
 
     def stop(self) -> None:
         """Tell no more."""
@@ -38,14 +37,14 @@ class Tally:
     async def close(self) -> None:
         """Tell for the last time, within a second."""
         self.stop()
-        answers = [self._line.call("tally", *portion) for portion in self._portions()]
+        answers = [self._channel.call("tally", *portion) for portion in self._portions()]
         with suppress(ArdiqError, TimeoutError):
             async with asyncio.timeout(_LAST_S):
                 await asyncio.gather(*answers)
 
     def _tick(self) -> None:
         for portion in self._portions():
-            self._line.tell("tally", *portion)
+            self._channel.tell("tally", *portion)
         self.start()
 
     def _portions(self) -> Iterator[list[str | int]]:
@@ -63,9 +62,9 @@ class Tally:
     def _totals(self) -> dict[str, list[int]]:
         """By task, over its lanes. What nobody registered is left out: there is no end to such names."""
         totals: dict[str, list[int]] = {}
-        with self._app._metrics.lock:
-            for (name, _), counters in self._app._metrics.counters.items():
-                if name in self._app._registry:
+        with self._queue.metrics.lock:
+            for (name, _), counters in self._queue.metrics.counters.items():
+                if name in self._queue.registry.tasks:
                     before = totals.get(name)
                     figures = counters.totals()
                     totals[name] = [a + b for a, b in zip(before or [0] * len(figures), figures, strict=True)]

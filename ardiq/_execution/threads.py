@@ -12,9 +12,10 @@ from time import monotonic, time
 from typing import Any
 
 from .. import _core, context
+from .._client.registry import Registered
 from .._server.inbox import resolve
 from .._values.codec import to_json
-from .attempts import Attempts, InThread, Registered
+from .attempts import Attempts, InThread
 from .endings import COMPLETE, Claim, TimedOut, waited
 
 log = logging.getLogger("ardiq")
@@ -167,8 +168,8 @@ class SyncTasks:
             attempts.check(claim)
             if is_debug:
                 attempts.log_start(claim)
-            args, kwargs = attempts._codec.receive_call(claim[3], claim[4], claim[5], signature)
-            data, codec = attempts._codec.encode_result(claim[2], signature, entry.fn(*args, **kwargs))
+            args, kwargs = attempts.codec.receive_call(claim[3], claim[4], claim[5], signature)
+            data, codec = attempts.codec.encode_result(claim[2], signature, entry.fn(*args, **kwargs))
         except BaseException as error:
             if attempts.threads.pop(claim[1], None) is not None:
                 self._failed(entry, claim, started, error)
@@ -179,7 +180,7 @@ class SyncTasks:
             attempts.abandon(claim, -1)
             return
         run_s = monotonic() - started
-        if attempts.must_tell(claim, COMPLETE) and not self._wait(attempts._worker.reports_arrive(claim[1])):
+        if attempts.must_tell(claim, COMPLETE) and not self._wait(attempts.worker.reports_arrive(claim[1])):
             return
         details = to_json({"codec": codec}) if codec else b""
         self._link.settle([(claim[0], claim[1], COMPLETE, int(run_s * 1000), data, details)])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core, context
 from .._values.codec import to_json
+from .._values.settings import Settings
 from .attempts import Attempts
 from .endings import ABORTED, RELEASED, Claim
 from .processes import Processes
@@ -28,8 +29,8 @@ from .tally import Tally
 from .threads import SyncTasks
 
 if TYPE_CHECKING:
-    from .._server.server import Line
-    from ..app import Ardiq
+    from .._client.queue import QueueContext
+    from .run_state import RunState
 
 log = logging.getLogger("ardiq")
 
@@ -53,37 +54,37 @@ class Worker:
 
     def __init__(
         self,
-        app: "Ardiq",
-        line: "Line",
+        queue: "QueueContext",
+        run_state: "RunState",
         processes: Processes,
         seat: tuple[_core.Pool, int] | None = None,
         watch: StallWatch | None = None,
     ) -> None:
-        self._root = app._root
-        self._line = line
-        self._loop = line.loop
+        self._run_state = run_state
+        self._channel = channel = queue.channel()
+        self._loop = channel.loop
         # What the lifespan set is visible to every task, what one task sets to no other.
         self._context = contextvars.copy_context()
         self._main: asyncio.Task[Any] | None = None
-        self._stopped: asyncio.Future[None] = line.loop.create_future()
+        self._stopped: asyncio.Future[None] = channel.loop.create_future()
         self._stopping = False
         self._taken: deque[Claim] = deque()
         self._unbegun: list[Claim] = []
         # Sync tasks go from the core to threads without the loop, unless a middleware needs it.
-        sync = [name for name, task in app._registry.items() if not (task.is_async or task.process)]
-        threaded = [] if app._middleware else sync
-        self.link = line.channel.worker(_config(app, threaded, seat, watch))
-        self._attempts = Attempts(app, self)
-        self._sync_tasks = SyncTasks(self._attempts, self.link, self._context, app.concurrency)
+        sync = [name for name, task in queue.registry.tasks.items() if not (task.is_async or task.process)]
+        threaded = [] if queue.registry.middleware else sync
+        self.link = channel.core.worker(_config(queue, run_state, threaded, seat, watch))
+        self._attempts = Attempts(queue, self)
+        self._sync_tasks = SyncTasks(self._attempts, self.link, self._context, queue.settings.concurrency)
         self._attempts.in_thread = self._sync_tasks.call
         self._attempts.in_process = processes.call
         self._has_threaded = bool(threaded)
-        self._broker = app._broker
-        self._what = _described(app, _slots(app, seat))
-        self._registry = app._registry
+        self._server = queue.server
+        self._what = _described(queue, _slots(queue.settings, seat))
+        self._tasks = queue.registry.tasks
         self.turn_due = False
-        self._reports = Reports(self, line, app)
-        self._tally = Tally(app, line)
+        self._reports = Reports(self, queue)
+        self._tally = Tally(queue)
         self._context.run(context.reports.set, self._reports)
 
     async def run(self) -> None:
@@ -92,7 +93,7 @@ class Worker:
         Cancelled, it cancels what runs and hands it back.
         """
         self._main = asyncio.current_task()
-        self._line.on_worker_event = self._on_event
+        self._channel.on_worker_event = self._on_event
         self.link.start()
         if self._has_threaded:
             self._sync_tasks.start()
@@ -109,7 +110,7 @@ class Worker:
             self._attempts.over = True
             self._attempts.endings.close()
             self._tally.stop()
-            self._line.on_worker_event = _ignore
+            self._channel.on_worker_event = _ignore
             self.link.abandon()  # of no effect once it has left
             self._attempts.hand_back()
             self._sync_tasks.close()
@@ -149,7 +150,7 @@ class Worker:
         """
         if self._main is None or self._main.cancelling() == 0:
             return False
-        if (crash := self._root._on_cancelled) is not None:
+        if (crash := self._run_state.on_cancelled) is not None:
             crash()
         return True
 
@@ -231,7 +232,7 @@ class Worker:
             log.warning("the queue is damaged%s: %s", event[1] and f", task id={event[1]} stays where it is", event[2])
         elif kind == "joined":
             log.info("ready: worker %s, %s", event[1], self._what)
-            if not self._registry:
+            if not self._tasks:
                 log.warning(
                     "this worker has no tasks, so it runs none: import the modules with your tasks before it starts, "
                     "or name them in Ardiq(imports=[…])"
@@ -241,7 +242,7 @@ class Worker:
             self._attempts.endings.void(event[2])
             self._release_taken(event[2])
             self._attempts.hand_back(event[2])
-            self._broker.register_again()
+            self._server.register_again()
             self.turn_soon()
         elif kind == "idle":
             self.stop()
@@ -267,60 +268,64 @@ class Worker:
         await asyncio.wait([self._stopped], timeout=_HALT_S)
 
 
-def _slots(app: "Ardiq", seat: tuple[_core.Pool, int] | None) -> int:
+def _slots(settings: Settings, seat: tuple[_core.Pool, int] | None) -> int:
     """How many slots the queue is sure of: all, unless others share them."""
-    return app.concurrency if seat is None else seat[0].sure[seat[1]]
+    return settings.concurrency if seat is None else seat[0].sure[seat[1]]
 
 
-def _give_up_after(app: "Ardiq") -> float | None:
+def give_up_after(run_state: "RunState") -> float | None:
     """For how many seconds the server may be away: somebody waits for the end of a worker in burst mode."""
-    asked = app._root._give_up_after
-    return _BURST_PATIENCE_S if asked is None and app.burst else asked
+    asked = run_state.give_up_after_s
+    return _BURST_PATIENCE_S if asked is None and run_state.burst else asked
 
 
-def _described(app: "Ardiq", slots: int) -> str:
-    """What a worker of that app does, for people."""
-    tasks = app.tasks
+def _described(queue: "QueueContext", slots: int) -> str:
+    """What a worker of that queue does, for people."""
+    tasks, concurrency = list(queue.registry.tasks), queue.settings.concurrency
     named = ", ".join(tasks[:_MOST_NAMED]) + (", …" if len(tasks) > _MOST_NAMED else "")
-    share = "" if slots == app.concurrency else f"{slots} of "
+    share = "" if slots == concurrency else f"{slots} of "
     return (
-        f"queue {app.queue_name!r}, {share}{app.concurrency} at once, {len(tasks)} task{'' if len(tasks) == 1 else 's'}"
+        f"queue {queue.name!r}, {share}{concurrency} at once, {len(tasks)} task{'' if len(tasks) == 1 else 's'}"
         f"{': ' if tasks else ''}{named}"
     )
 
 
 def _config(
-    app: "Ardiq", threaded: list[str], seat: tuple[_core.Pool, int] | None, watch: StallWatch | None
+    queue: "QueueContext",
+    run_state: "RunState",
+    threaded: list[str],
+    seat: tuple[_core.Pool, int] | None,
+    watch: StallWatch | None,
 ) -> dict[str, Any]:
-    weights, limits = app.weights or {}, app.limits or {}
-    health = app._root._health
+    settings, health, tasks = queue.settings, run_state.health, list(queue.registry.tasks)
+    weights, limits = settings.weights or {}, settings.limits or {}
     info = {
-        "label": app.worker_id,
+        "label": settings.worker_id,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "python": ".".join(map(str, sys.version_info[:3])),
         "ardiq": _core.VERSION,
         "protocol": _core.PROTOCOL_VERSION,  # `ardiq migrate --prune` keeps the libraries that live workers name
-        "concurrency": app.concurrency,
-        "share": _slots(app, seat),
-        "prefetch": app.prefetch,
-        "tasks": len(app.tasks),
+        "concurrency": settings.concurrency,
+        "share": _slots(settings, seat),
+        "prefetch": settings.prefetch,
+        "tasks": len(tasks),
     }
     return {
-        "label": app.worker_id,
+        "label": settings.worker_id,
         "info": to_json(info).decode(),
-        "lanes": [(lane, weights.get(lane), limits.get(lane)) for lane in app.priorities[::-1]],
-        "concurrency": app.concurrency,
-        "prefetch": app.prefetch,
-        "lease_ms": app.idle_timeout_ms,
-        "poll_block_ms": app.poll_block_ms,
-        "result_ttl_ms": app.result_ttl_ms,
-        "max_lost": app.max_lost,
-        "burst": app.burst,
-        "give_up_after_ms": None if (most := _give_up_after(app)) is None else int(most * 1000),
+        "lanes": [(lane, weights.get(lane), limits.get(lane)) for lane in settings.priorities[::-1]],
+        "concurrency": settings.concurrency,
+        "prefetch": settings.prefetch,
+        "lease_ms": settings.idle_timeout_ms,
+        "poll_block_ms": settings.poll_block_ms,
+        "result_ttl_ms": settings.result_ttl_ms,
+        "max_lost": settings.max_lost,
+        "burst": run_state.burst,
+        "give_up_after_ms": None if (most := give_up_after(run_state)) is None else int(most * 1000),
         "thread_tasks": threaded,
         "seat": seat,
-        "health": None if health is None else (health, app.queue_name, app.tasks),
+        "health": None if health is None else (health, queue.name, tasks),
         "loop_watch": None if watch is None else watch.core,
     }
 

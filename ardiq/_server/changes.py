@@ -72,7 +72,7 @@ class Watch:
         Raises:
             TimeoutError: it has not ended within so many seconds.
         """
-        line, now = mailbox._line, mailbox._line.loop.time
+        channel, now = mailbox.channel, mailbox.channel.loop.time
         deadline = inf if timeout is None else now() + timeout
         # With no time at all it is asked once, nevertheless.
         patience = deadline if timeout is not None and timeout > 0 else None
@@ -87,7 +87,9 @@ class Watch:
                         try:
                             async with asyncio.timeout_at(patience):
                                 name = await mailbox.name()
-                                answer = await line.call("watch", task_id, name, wished.ttl_ms, line.result_ttl_ms)
+                                answer = await channel.call(
+                                    "watch", task_id, name, wished.ttl_ms, channel.result_ttl_ms
+                                )
                         except TimeoutError:
                             raise too_late(task_id, timeout) from None
                         if answer[0] == b"waiting":

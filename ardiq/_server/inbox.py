@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from .. import _core, errors
-from ..job import Job, set_existed, set_unsure
+from .._values.known import set_existed, set_unsure
 from .replies import Call, R, refusal
 
 log = logging.getLogger("ardiq")
@@ -23,13 +23,13 @@ _NAMED = 3
 EXISTS = b"exists"
 
 
-class Enqueued(asyncio.Future[Job], Coroutine[Any, Any, Job]):
+class Enqueued(asyncio.Future[Any], Coroutine[Any, Any, Any]):
     """What `enqueue` gives: a future of the job that `asyncio.create_task` takes for a coroutine."""
 
     __slots__ = ("_steps", "job")
 
     _steps: Any
-    job: Job
+    job: Any
 
     def send(self, value: Any) -> Any:
         return self._stepper().send(value)
@@ -194,7 +194,7 @@ def _closed() -> errors.BrokerError:
     return errors.BrokerError("the connection was closed by close()", maybe_enqueued=True)
 
 
-def name_unsure(error: errors.ArdiqError, jobs: Sequence[Job]) -> None:
+def name_unsure(error: errors.ArdiqError, jobs: Sequence[Any]) -> None:
     """Let the error of an enqueue name the tasks of which it is not known whether they are on the queue."""
     if not (isinstance(error, errors.BrokerError) and error.maybe_enqueued and jobs):
         return

@@ -9,7 +9,7 @@ from .._values.ids import new_id
 from ..errors import BrokerError
 
 if TYPE_CHECKING:
-    from .server import Line
+    from .channel import Channel
 
 FOREVER_MS = 30 * 24 * 3600 * 1000
 _MARGIN_MS = 10_000
@@ -95,8 +95,8 @@ class Mailbox:
     Its name changes with each new connection; whatever is open is asked for again under the new one.
     """
 
-    def __init__(self, line: "Line") -> None:
-        self._line = line
+    def __init__(self, channel: "Channel") -> None:
+        self.channel = channel
         self._name: str | None = None
         self._opening: asyncio.Future[str] | None = None
         self._wishes: dict[str, _Wish] = {}
@@ -109,13 +109,13 @@ class Mailbox:
         """
         if self._name is not None:
             return self._name
-        until = self._line.loop.time() + self._line.timeout_s
+        until = self.channel.loop.time() + self.channel.timeout_s
         if self._opening is None:
-            self._opening = self._line.loop.create_future()
-            self._line.channel.listen(new_id())
+            self._opening = self.channel.loop.create_future()
+            self.channel.core.listen(new_id())
         # The mailbox is opened with endless patience; a call says why the server cannot be reached.
         await self.look("")
-        opened, _ = await asyncio.wait([self._opening], timeout=max(0, until - self._line.loop.time()))
+        opened, _ = await asyncio.wait([self._opening], timeout=max(0, until - self.channel.loop.time()))
         if not opened:
             raise BrokerError("the server answers, but refuses the second connection on which to wait for results")
         return self._opening.result()
@@ -140,8 +140,8 @@ class Mailbox:
                 while True:
                     mailbox = await self.name()
                     with self.wish(task_id, timeout) as wished:
-                        answer = await self._line.call(
-                            "await", task_id, mailbox, wished.ttl_ms, self._line.result_ttl_ms
+                        answer = await self.channel.call(
+                            "await", task_id, mailbox, wished.ttl_ms, self.channel.result_ttl_ms
                         )
                         if answer[0] == b"finished":
                             return Outcome.read(answer[1:])
@@ -163,7 +163,7 @@ class Mailbox:
 
     async def look(self, task_id: str) -> Outcome | str | None:
         """The outcome of a task now, else its state, or None when it is unknown."""
-        return read_look(await self._line.call("await", task_id, "", 0, self._line.result_ttl_ms))
+        return read_look(await self.channel.call("await", task_id, "", 0, self.channel.result_ttl_ms))
 
     def wish(self, task_id: str, timeout: float | None, watcher: Watcher | None = None) -> "_Wished":
         """A `with` block during which the mailbox is listened to for this task."""
@@ -197,9 +197,9 @@ class Mailbox:
             for watcher in wish.watchers:
                 watcher.ask_again()
             if wish.watchers:  # else every change would be told to a mailbox that nobody reads
-                self._line.tell("forget", task_id, earlier)
-            ttl_ms = max(0, int((wish.until - self._line.loop.time()) * 1000)) + _MARGIN_MS
-            asked = self._line.call("await", task_id, name, ttl_ms, self._line.result_ttl_ms)
+                self.channel.tell("forget", task_id, earlier)
+            ttl_ms = max(0, int((wish.until - self.channel.loop.time()) * 1000)) + _MARGIN_MS
+            asked = self.channel.call("await", task_id, name, ttl_ms, self.channel.result_ttl_ms)
             asked.add_done_callback(lambda answer, task_id=task_id: self._asked_again(task_id, answer))  # type: ignore[misc]
 
     def close(self, error: BrokerError) -> None:
@@ -246,7 +246,7 @@ class Mailbox:
         if not wish.waiters:
             del self._wishes[task_id]
             if self._name is not None:
-                self._line.tell("forget", task_id, self._name)
+                self.channel.tell("forget", task_id, self._name)
 
 
 class _Wished:
@@ -256,7 +256,7 @@ class _Wished:
         self._mailbox = mailbox
         self.task_id = task_id
         self.watcher = watcher
-        loop = mailbox._line.loop
+        loop = mailbox.channel.loop
         wait_ms = FOREVER_MS if timeout is None else max(0, int(timeout * 1000))
         self.ttl_ms = wait_ms + _MARGIN_MS
         self.until = loop.time() + wait_ms / 1000

@@ -1,77 +1,60 @@
-"""An app's way to its server: the compiled core, and for each event loop one line to it."""
+"""The way to one queue of a server: the compiled core, and for each event loop one channel to it."""
 
 import asyncio
 import logging
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import _core, errors
-from .._execution import processes as _processes
-from ..job import Job
-from .changes import Change, Watch
-from .inbox import Answer, Enqueued, Inbox, forget_inboxes, resolve
-from .mailbox import Mailbox, Outcome
-from .replies import Call, R
-
-if TYPE_CHECKING:
-    from ..app import Ardiq
+from .._values.settings import Settings
+from .channel import Channel
+from .inbox import forget_inboxes, resolve
 
 log = logging.getLogger("ardiq")
 
-# Submitted calls leave when the loop's turn ends, or sooner when there are enough for a call of their own.
-_FLUSH_AT = 250
 _SHORTEST_RESPONSE_MS, _LONGEST_RESPONSE_MS = 2_000, 10_000
 _CLOSE_MS = 1000
-# Where the options of a task are among the fields of its record, and what they say where no result is kept.
-_OPTIONS_AT, _NOT_KEPT = 5, b'"result_ttl_ms":0'
 
-_brokers: "weakref.WeakSet[Broker]" = weakref.WeakSet()
+_servers: "weakref.WeakSet[Server]" = weakref.WeakSet()
 _of_parent: list[Any] = []
 
-
-def may_repeat(fields: Sequence[str | bytes], repeat: bool) -> bool:
-    """Whether an enqueue whose answer is lost may be sent again, where others of the app may: not with a task of which
-    no record is kept."""
-    return repeat and not any(_NOT_KEPT in options for options in set(fields[_OPTIONS_AT :: _OPTIONS_AT + 1]))
+is_imported_by_child = False
+"""Whether this is a child process that imports the program of its worker, which is then to use no server."""
 
 
-class Broker:
-    """The core of one app and its lines, one for each live event loop."""
+class Server:
+    """The core of one queue and its channels, one for each live event loop."""
 
-    def __init__(self, app: "Ardiq", timeout_ms: int) -> None:
-        # Not kept: the app closes this when it goes.
-        self._url = app.redis_url
-        self._base = f"{app.prefix}:{{{app.queue_name}}}:"
-        self._registry = f"{app.prefix}:queues"
-        self._queue = app.queue_name
-        self._result_ttl_ms = app.result_ttl_ms
-        # With the record gone at once, a repeated enqueue could not be told from a new one.
-        self.repeat = app.result_ttl_ms != 0
-        self._timeout_ms = timeout_ms
-        self._is_replicated = app.durability == "replicated"
-        self._lease_ms = app.idle_timeout_ms
+    def __init__(self, settings: Settings, queue: str) -> None:
+        self.url = settings.redis_url
+        self.queue = queue
+        self.base = f"{settings.prefix}:{{{queue}}}:"
+        self.registry = f"{settings.prefix}:queues"
+        self._result_ttl_ms = settings.result_ttl_ms
+        self._timeout_ms = settings.broker_timeout_ms
+        self._is_replicated = settings.durability == "replicated"
+        self._lease_ms = settings.idle_timeout_ms
         self._lock = threading.Lock()
         self._core: _core.Core | None = None
-        self._lines: dict[asyncio.AbstractEventLoop, Line] = {}
+        self._channels: dict[asyncio.AbstractEventLoop, Channel] = {}
         self._known = False
         self.is_listed = True  # in the list of queues
         self.is_lent = False  # a test's own server, for a while
         # A wrong URL is refused now, a server is not asked yet.
-        if not _is_embedded(self._url):
-            self._core = self._open(self._url)
+        if not _is_embedded(self.url):
+            self._core = self._open(self.url)
         else:
             from ..embedded import data_path
 
-            data_path(self._url)
-        _brokers.add(self)
+            data_path(self.url)
+        _servers.add(self)
 
-    def sibling(self, app: "Ardiq") -> "Broker":
-        """One for another queue of the same server, or for another server: what this app says."""
-        other = Broker(app, self._timeout_ms)
+    def sibling(self, settings: Settings, queue: str) -> "Server":
+        """One for another queue, or another server."""
+        other = Server(settings, queue)
         other.is_listed, other.is_lent = self.is_listed, self.is_lent
         return other
 
@@ -82,14 +65,14 @@ class Broker:
         Raises:
             RuntimeError: a child process imports the program, which would do again what it does when it is started.
         """
-        if _processes.is_imported:
+        if is_imported_by_child:
             raise RuntimeError(
                 "this program enqueues or starts a worker when a child process imports it: do that under "
                 "if __name__ == '__main__'"
             )
         with self._lock:
             if self._core is None:
-                url = self._url
+                url = self.url
                 if _is_embedded(url):
                     from ..embedded import url_for
 
@@ -97,24 +80,24 @@ class Broker:
                 self._core = self._open(url)
             return self._core
 
-    def line(self, loop: asyncio.AbstractEventLoop) -> "Line":
-        """The line of this loop, which is the running one."""
+    def channel(self, loop: asyncio.AbstractEventLoop) -> Channel:
+        """The channel of this loop, which is the running one."""
         try:
-            return self._lines[loop]
+            return self._channels[loop]
         except KeyError:
             pass
         core = self.core
         with self._lock:
-            for other in [other for other in self._lines if other.is_closed()]:
-                self._lines.pop(other).close()
-            line = self._lines[loop] = Line(self, loop, core)
+            for other in [other for other in self._channels if other.is_closed()]:
+                self._channels.pop(other).close()
+            channel = self._channels[loop] = Channel(loop, core, self._timeout_ms / 1000, self._result_ttl_ms)
         self.register(core)
-        return line
+        return channel
 
     @property
     def shown_url(self) -> str:
         """The server's URL, without its password."""
-        return self._url if self._core is None else self._core.url
+        return self.url if self._core is None else self._core.url
 
     def register(self, core: _core.Core) -> None:
         """Make the queue known at the server, once a process, without waiting for it."""
@@ -158,9 +141,9 @@ class Broker:
 
     def trouble(self, patience_s: float) -> Exception | None:
         """What keeps the server from answering within that time, if anything; blocks for no longer."""
-        if _is_embedded(self._url):
+        if _is_embedded(self.url):
             return None
-        core = self._open(self._url, int(patience_s * 1000))
+        core = self._open(self.url, int(patience_s * 1000))
         try:
             core.command(["PING"])
         except Exception as error:
@@ -170,19 +153,19 @@ class Broker:
         return None
 
     def close(self) -> None:
-        """Close all lines and the core; calls under way are lost."""
+        """Close all channels and the core; calls under way are lost."""
         with self._lock:
-            lines, self._lines = list(self._lines.values()), {}
+            channels, self._channels = list(self._channels.values()), {}
             core, self._core = self._core, None
-        for line in lines:
-            line.close()
+        for channel in channels:
+            channel.close()
         if core is not None:
             core.close(_CLOSE_MS)
 
     def after_fork(self) -> None:
         """In the child: the loops and connections are the parent's; begin anew without touching them."""
-        _of_parent.append(self._lines)
-        self._lines = {}
+        _of_parent.append(self._channels)
+        self._channels = {}
         self._lock = threading.Lock()
         self._known = False
         if self._core is not None:
@@ -193,7 +176,7 @@ class Broker:
         response_ms = min(_LONGEST_RESPONSE_MS, max(_SHORTEST_RESPONSE_MS, self._lease_ms))
         return _core.Core(
             url,
-            self._base,
+            self.base,
             broker_timeout_ms=self._timeout_ms if timeout_ms is None else timeout_ms,
             response_timeout_ms=response_ms,
             replicated=self._is_replicated,
@@ -202,105 +185,13 @@ class Broker:
 
 def _after_fork_in_child() -> None:
     _of_parent.append(forget_inboxes())
-    for broker in list(_brokers):
-        broker.after_fork()
+    for server in list(_servers):
+        server.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-class Line:
-    """One queue on one event loop: its calls, its mail, its worker's events."""
-
-    def __init__(self, broker: Broker, loop: asyncio.AbstractEventLoop, core: _core.Core) -> None:
-        self.loop = loop
-        self.timeout_s = broker._timeout_ms / 1000
-        self.mailbox = Mailbox(self)
-        self.on_worker_event: Callable[[tuple[Any, ...]], None] = _ignore
-        self.result_ttl_ms = broker._result_ttl_ms
-        self._repeat = broker.repeat
-        self._inbox = Inbox.of(loop)
-        self._number = self._inbox.join(self._hear)
-        self.channel = core.channel(self._inbox.core, self._number)
-        self._submitted = 0
-        self.closed = False
-
-    def call(self, function: str, *args: str | bytes | int) -> asyncio.Future[Any]:
-        """Call one function of the library; the future has its reply."""
-        ticket = next(self._inbox.tickets)
-        answer: asyncio.Future[Any] = self.loop.create_future()
-        self.channel.call(ticket, function, args)
-        self._inbox.open[ticket] = answer
-        return answer
-
-    def ask(self, call: Call[R]) -> Answer[R]:
-        """Call one function of the library; the future has its reply."""
-        ticket, answer = next(self._inbox.tickets), Answer(call, self.loop)
-        self.channel.call(ticket, call.function, call.args)
-        self._inbox.open[ticket] = answer
-        return answer
-
-    def tell(self, function: str, *args: str | bytes | int) -> None:
-        """Call one function and do not care for the reply."""
-        if self.closed:
-            return
-        self.channel.call(next(self._inbox.tickets), function, args)
-
-    def watch(self, task_id: str, timeout: float | None) -> AsyncGenerator[Change | Outcome | None, None]:
-        """Each change of a task from now on; see `Watch.changes`."""
-        return Watch().changes(self.mailbox, task_id, timeout)
-
-    def enqueue(self, job: Job, record: tuple[str | bytes, ...], sent: Enqueued) -> None:
-        """Send one task with all others of this turn; `sent` becomes its job."""
-        ticket = next(self._inbox.tickets)
-        self.channel.submit(ticket, "enqueue", record, self._repeat and _NOT_KEPT not in record[_OPTIONS_AT])
-        sent.job = job
-        self._inbox.open[ticket] = sent
-        self._submitted += 1
-        if self._submitted == 1:
-            self.loop.call_soon(self._flush)
-        elif self._submitted % _FLUSH_AT == 0:
-            self.channel.flush()
-
-    def enqueue_many(self, records: Sequence[str | bytes]) -> asyncio.Future[list[Any]]:
-        """Send many tasks at once; the future has one answer each."""
-        ticket = next(self._inbox.tickets)
-        answer: asyncio.Future[list[Any]] = self.loop.create_future()
-        self.channel.submit_many(ticket, "enqueue", records, may_repeat(records, self._repeat))
-        self._inbox.open[ticket] = answer
-        return answer
-
-    def close(self) -> None:
-        """Close the channel and let go of it; from any thread."""
-        self.closed = True
-        channel = self.channel
-        del self.channel
-        channel.close()
-        self._inbox.leave(self._number)
-
-    def _flush(self) -> None:
-        if self.closed:
-            return
-        self._submitted = 0
-        self.channel.flush()
-
-    def _hear(self, event: tuple[Any, ...]) -> None:
-        """What is no answer to a call."""
-        kind = event[0]
-        if kind == "message":
-            self.mailbox.receive(event[1])
-        elif kind == "listening":
-            self.mailbox.opened(event[1])
-        elif kind == "closed":
-            self.mailbox.close(event[1])
-        else:
-            self.on_worker_event(event)
-
-
 def _is_embedded(url: str) -> bool:
     return url.startswith("embedded:")
-
-
-def _ignore(event: tuple[Any, ...]) -> None:
-    """Events of a worker that is gone."""

@@ -24,7 +24,8 @@ class TaskDefaults(TypedDict, total=False):
 
 
 class _HasDefaults(Protocol):
-    _task_defaults: TaskDefaults
+    @property
+    def task_defaults(self) -> TaskDefaults: ...
 
 
 def read(value: object) -> TaskDefaults:
@@ -50,7 +51,7 @@ def with_defaults(method: F) -> F:
 
     @functools.wraps(method)
     def call(app: _HasDefaults, /, *args: Any, **given: Any) -> Any:
-        defaults: dict[str, Any] = {**app._task_defaults}
+        defaults: dict[str, Any] = {**app.task_defaults}
         if "retry" in given or "backoff_ms" in given:  # either way it says how long to wait
             defaults.pop("retry", None)
             defaults.pop("backoff_ms", None)

@@ -1,12 +1,10 @@
 """The notes of a task: `current_task().notes`."""
 
 from collections.abc import Iterator, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .codec import from_json, plain_json
-
-if TYPE_CHECKING:
-    from .._execution.reports import Reports
+from .reports import Reports
 
 # As the server refuses them, too.
 _MOST, _LONGEST_NAME, _LONGEST = 100, 200, 8192
@@ -21,7 +19,7 @@ class Notes(MutableMapping[str, Any]):
 
     __slots__ = ("_alone", "_claim", "_reports")
 
-    def __init__(self, reports: "Reports | None", claim: tuple[Any, ...]) -> None:
+    def __init__(self, reports: Reports | None, claim: tuple[Any, ...]) -> None:
         self._reports = reports
         self._claim = claim
         self._alone: dict[str, bytes] = {}  # where nobody keeps them

@@ -1,174 +1,119 @@
 """What an app was told when it was made."""
 
-from collections.abc import Callable
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from . import options as _options
-from .codec import Codec
+from . import defaults, options
+from . import imports as modules
 from .defaults import TaskDefaults
+from .ids import new_id
+from .options import Durability
+from .signing import read_keys
+
+DEFAULT_URL = "redis://localhost:6379"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The options of an app, to be read; `Ardiq` sets them."""
+    """The options of an app, checked and complete; `Ardiq` says what each means.
 
-    _redis_url: str
-    _queue_name: str
-    _prefix: str
-    _priorities: list[str]
-    _default_priority: str
-    _weights: dict[str, int] | None
-    _limits: dict[str, int] | None
-    _worker_id: str
-    _codec: Codec
-    _concurrency: int
-    _prefetch: int | None
-    _idle_timeout_ms: int
-    _poll_block_ms: int
-    _durability: _options.Durability
-    _result_ttl_ms: int
-    _max_lost: int
-    _unknown_task_wait_ms: int
-    _dead_ttl_ms: int | None
-    _dead_limit: int | None
-    _stall_after: float | None
-    _cron_poll_s: float
-    _burst: bool
-    _check_types: bool
-    _imports: list[str]
-    _task_defaults: TaskDefaults
-    _root: "Settings"
+    Raises:
+        TypeError: an option of a wrong type.
+        ValueError: an option of an impossible value.
+    """
 
-    @property
-    def redis_url(self) -> str:
-        """The server's URL."""
-        return self._redis_url
+    redis_url: str
+    queue_name: str
+    prefix: str
+    priorities: tuple[str, ...]
+    default_priority: str
+    weights: Mapping[str, int] | None
+    limits: Mapping[str, int] | None
+    worker_id: str
+    serializer: Callable[[Any], bytes] | None
+    deserializer: Callable[[bytes], Any] | None
+    cron_poll_s: float
+    concurrency: int
+    prefetch: int | None
+    idle_timeout_ms: int
+    poll_block_ms: int
+    result_ttl_ms: int
+    broker_timeout_ms: int
+    durability: Durability
+    max_lost: int
+    unknown_task_wait_ms: int
+    dead_ttl_ms: int | None
+    dead_limit: int | None
+    payload_limit: int
+    check_types: bool
+    signing_keys: tuple[bytes, ...]
+    takes_unsigned: bool
+    stall_after_s: float | None
+    task_defaults: TaskDefaults
+    imports: tuple[str, ...]
 
-    @property
-    def queue_name(self) -> str:
-        """The queue's name."""
-        return self._queue_name
+    @classmethod
+    def read(cls, **given: Any) -> "Settings":
+        """The options as `Ardiq` takes them, every one by its name."""
+        lanes = tuple(options.lanes(given["priorities"]))
+        default_lane = given["default_priority"]
+        if default_lane is None:
+            default_lane = lanes[len(lanes) // 2]
+        elif default_lane not in lanes:
+            raise ValueError(f"default_priority {default_lane!r} is not one of {list(lanes)}")
+        weights = options.by_lane("weights", given["weights"], lanes)
+        name, keys, prefetch = given["queue_name"], given["signing_key"], given["prefetch"]
+        dead_ttl_ms, dead_limit = given["dead_ttl_ms"], given["dead_limit"]
 
-    @property
-    def prefix(self) -> str:
-        """First part of every key."""
-        return self._prefix
+        def integer(name: str, least: int | None = None, default: int | None = None) -> int:
+            return options.integer(name, given[name], least=least, default=default)
 
-    @property
-    def priorities(self) -> list[str]:
-        """The lanes, lowest first."""
-        return list(self._priorities)
+        return cls(
+            redis_url=_url(given["redis_url"]),
+            queue_name=options.key_part("queue_name", "default" if name is None else name),
+            prefix=options.key_part("prefix", given["prefix"]),
+            priorities=lanes,
+            default_priority=default_lane,
+            weights=None if weights is None else {lane: weights.get(lane, 1) for lane in lanes},
+            limits=options.by_lane("limits", given["limits"], lanes),
+            worker_id=_worker_id() if given["worker_id"] is None else options.text("worker_id", given["worker_id"]),
+            serializer=options.optional_callable("serializer", given["serializer"]),
+            deserializer=options.optional_callable("deserializer", given["deserializer"]),
+            cron_poll_s=options.seconds("cron_poll_s", given["cron_poll_s"]) or 1.0,
+            concurrency=integer("concurrency", 1, 16),
+            prefetch=None if prefetch is None else integer("prefetch", 0),
+            idle_timeout_ms=integer("idle_timeout_ms", 1, 60_000),
+            poll_block_ms=integer("poll_block_ms", 1, 5_000),
+            result_ttl_ms=integer("result_ttl_ms", default=300_000),
+            broker_timeout_ms=integer("broker_timeout_ms", 1),
+            durability=options.durability(given["durability"]),
+            max_lost=integer("max_lost", 1),
+            unknown_task_wait_ms=options.milliseconds("unknown_task_wait", given["unknown_task_wait"]),
+            dead_ttl_ms=None if dead_ttl_ms is None else integer("dead_ttl_ms", 1),
+            dead_limit=None if dead_limit is None else integer("dead_limit", 0),
+            payload_limit=integer("payload_limit", 1),
+            check_types=options.boolean("check_types", given["check_types"]),
+            signing_keys=() if keys is None else tuple(read_keys(keys)),
+            takes_unsigned=options.boolean("takes_unsigned", given["takes_unsigned"]),
+            stall_after_s=options.seconds("stall_after", given["stall_after"]),
+            task_defaults=defaults.read({} if given["task_defaults"] is None else given["task_defaults"]),
+            imports=tuple(modules.patterns("imports", given["imports"])),
+        )
 
-    @property
-    def default_priority(self) -> str:
-        """The lane of tasks that name none."""
-        return self._default_priority
 
-    @property
-    def weights(self) -> dict[str, int] | None:
-        """The lanes' shares of a worker's claims; None: strict order."""
-        return None if self._weights is None else dict(self._weights)
+def _url(url: str | None) -> str:
+    if url is None:
+        return os.environ.get("ARDIQ_REDIS_URL") or DEFAULT_URL
+    if not isinstance(url, str):
+        raise TypeError(f"redis_url must be a str, not {type(url).__name__}")
+    if not url.strip():
+        raise ValueError("redis_url is empty: pass a URL such as 'redis://localhost:6379', or none for the default")
+    return url
 
-    @property
-    def limits(self) -> dict[str, int]:
-        """How many tasks of a lane one worker runs at once, for lanes that have a limit."""
-        limits = self._limits or {}
-        return {lane: limits[lane] for lane in self._priorities if lane in limits}
 
-    @property
-    def worker_id(self) -> str:
-        """What people see of this worker; its identity at the server has a random part in addition."""
-        return self._worker_id
-
-    @property
-    def serializer(self) -> Callable[[Any], bytes] | None:
-        """What makes bytes of arguments and results; None: JSON, or msgpack where that would change them."""
-        return self._codec.serializer
-
-    @property
-    def deserializer(self) -> Callable[[bytes], Any] | None:
-        """What makes them back."""
-        return self._codec.deserializer
-
-    @property
-    def concurrency(self) -> int:
-        """Tasks that one worker runs at once."""
-        return self._concurrency
-
-    @property
-    def prefetch(self) -> int | None:
-        """Most tasks that one worker holds ahead; None: adapted to how long they take."""
-        return self._prefetch
-
-    @property
-    def idle_timeout_ms(self) -> int:
-        """The worker's lease."""
-        return self._idle_timeout_ms
-
-    @property
-    def durability(self) -> _options.Durability:
-        """When a task counts as accepted."""
-        return self._durability
-
-    @property
-    def poll_block_ms(self) -> int:
-        """Bound of one blocking wait for work."""
-        return self._poll_block_ms
-
-    @property
-    def result_ttl_ms(self) -> int:
-        """How long results are kept; 0: not at all, negative: for ever."""
-        return self._result_ttl_ms
-
-    @property
-    def max_lost(self) -> int:
-        """How many workers may die holding a task before it is dead-lettered as poison."""
-        return self._max_lost
-
-    @property
-    def unknown_task_wait(self) -> float:
-        """How long, in seconds, a task waits that no worker knows; 0: it fails at once."""
-        return self._unknown_task_wait_ms / 1000
-
-    @property
-    def dead_ttl_ms(self) -> int | None:
-        """How long dead letters are kept; None: until somebody discards them."""
-        return self._dead_ttl_ms
-
-    @property
-    def dead_limit(self) -> int | None:
-        """How many of the newest dead letters are kept; None: all."""
-        return self._dead_limit
-
-    @property
-    def stall_after(self) -> float | None:
-        """After how many seconds without a turn a worker's event loop is called stalled; None: never."""
-        return self._stall_after
-
-    @property
-    def cron_poll_s(self) -> float:
-        """How often a worker looks for schedules that others changed."""
-        return self._cron_poll_s
-
-    @property
-    def check_types(self) -> bool:
-        """Whether arguments must fit the annotations, and plain JSON is converted to them."""
-        return self._check_types
-
-    @property
-    def task_defaults(self) -> TaskDefaults:
-        """The options of tasks that do not say them themselves."""
-        return self._task_defaults.copy()
-
-    @property
-    def imports(self) -> list[str]:
-        """The modules that a worker imports for the tasks in them."""
-        return list(self._imports)
-
-    @property
-    def burst(self) -> bool:
-        """Whether `run` ends when nothing is ready."""
-        return self._root._burst
-
-    @burst.setter
-    def burst(self, value: bool) -> None:
-        self._root._burst = _options.boolean("burst", value)
+def _worker_id() -> str:
+    host = "".join(letter for letter in socket.gethostname() if letter.isprintable())
+    return f"{host or 'worker'}-{new_id()[:6]}"

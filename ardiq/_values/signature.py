@@ -98,6 +98,16 @@ class Signature:
         if len(self._fits) < _MOST_SHAPES:
             self._fits.add(shape)
 
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call by the names of the parameters, with their defaults.
+
+        Raises:
+            TypeError: the function cannot be called so.
+        """
+        bound = self._inspected().bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
     def takes(self, args: Sequence[Any], kwargs: Mapping[str, Any] = _NOTHING) -> bool:
         """Whether the function can be called with these arguments alone."""
         try:

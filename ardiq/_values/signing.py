@@ -25,7 +25,7 @@ class Signer:
     lane, times and tries are not signed: workers and operators change them.
     """
 
-    def __init__(self, keys: list[bytes], takes_unsigned: bool) -> None:
+    def __init__(self, keys: Sequence[bytes], takes_unsigned: bool) -> None:
         self._keys = keys
         self._takes_unsigned = takes_unsigned
 

@@ -189,7 +189,7 @@ def open_app(arguments: argparse.Namespace, *, may_be_new: bool = False) -> "Ard
         app = load_app(arguments.app, arguments.queue)
     else:
         app = server_app(arguments.app, arguments.queue, arguments.prefix)
-    app._broker.is_listed = may_be_new  # looking at a queue makes none
+    app.context.server.is_listed = may_be_new  # looking at a queue makes none
     # The app's own one need not have been used yet.
     if (is_url(arguments.app) or arguments.queue is not None) and not may_be_new and (missing := no_such_queue(app)):
         raise ArdiqError(missing)
@@ -206,17 +206,17 @@ def server_app(url: str, queue: str | None, prefix: str | None) -> "Ardiq":
 
     with refusing():
         app = Ardiq(url, "default" if queue is None else queue, prefix="ardiq" if prefix is None else prefix)
-    app._lanes = app._producer._lanes = _EveryLane()
+    app.context.lanes = _EveryLane()
     return app
 
 
 def no_such_queue(app: "Ardiq") -> str:
     """What to say if there is no sign of the app's queue at its server, else nothing."""
-    core, name = app._broker.core, app.queue_name
-    if is_there(core, app._broker._base):
+    core, name = app.context.server.core, app.queue_name
+    if is_there(core, app.context.server.base):
         return ""
     try:
-        known = known_queues(core, app._broker._registry)
+        known = known_queues(core, app.context.server.registry)
     except Forbidden:
         known = set()
     if name in known:

@@ -209,10 +209,10 @@ def check_call(app: "Ardiq", name: str, args: list[Any], kwargs: dict[str, Any])
     Raises:
         Refusal: the arguments do not fit the function, or one its annotation.
     """
-    entry = app._registry.get(name)
+    entry = app.context.registry.tasks.get(name)
     if entry is not None and entry.signature is not None:
         with refusing():
-            app._codec.encode_fitting(name, entry.signature, args, kwargs)
+            app.context.codec.encode_fitting(name, entry.signature, args, kwargs)
 
 
 def check_task(app: "Ardiq", arguments: argparse.Namespace, name: str) -> None:
@@ -232,7 +232,7 @@ def check_lane(app: "Ardiq", lane: str | None) -> None:
     Raises:
         Refusal: it is none of the app's.
     """
-    if lane is not None and lane not in app._lanes:
+    if lane is not None and lane not in app.context.lanes:
         raise Refusal(f"there is no lane {lane!r}{did_you_mean(lane, app.priorities) or among(app.priorities)}")
 
 

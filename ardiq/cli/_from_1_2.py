@@ -36,8 +36,8 @@ def run(arguments: argparse.Namespace, target: str) -> int:
 
 def _move(arguments: argparse.Namespace, target: str, queue: str | None, say: Any) -> tuple[dict[str, Any], int]:
     app = load_app(target, queue)
-    core = app._broker.core
-    old = Old(app)
+    core = app.context.server.core
+    old = Old(app.context)
     found = old.look()
     facts: dict[str, Any] = {
         "queue": found.queue,
@@ -60,7 +60,7 @@ def _move(arguments: argparse.Namespace, target: str, queue: str | None, say: An
     if arguments.check or arguments.dry_run:
         return facts, int(arguments.check)
     core.migrate_apply(force=arguments.force)
-    app._broker.register(core)
+    app.context.server.register(core)
 
     def left(task_id: str, reason: str) -> None:
         facts["left"].append({"task_id": task_id, "reason": reason})

@@ -50,7 +50,7 @@ def check_ports(place: Place | None, workers: int) -> None:
 def listen(app: "Ardiq", place: Place) -> _core.Health:
     """Answer there from now on."""
     try:
-        health = app._broker.core.health(place.host, place.port)
+        health = app.context.server.core.health(place.host, place.port)
     except OSError as error:
         why = error.strerror or str(error)
         if error.errno == errno.EADDRINUSE:

@@ -25,7 +25,7 @@ class State:
     """The state of one app's queue, as plain data."""
 
     def __init__(self, app: "Ardiq") -> None:
-        self.core: _core.Core = app._broker.core
+        self.core: _core.Core = app.context.server.core
 
     def counts(self) -> dict[str, int]:
         """Numbers of tasks: `scheduled`, `queued`, `running`, `suspects`, `dead`, `ready:<lane>` …"""

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from .._execution.memory import resident_mb
-from .._serving.queues import read_shares
+from .._serving.serve import read_shares
 from ..errors import BrokerError, Forbidden, LibraryError, is_away
 from . import Refusal
 from ._arguments import refusing
@@ -36,9 +36,9 @@ class Work:
     def __init__(self, app: "Ardiq", arguments: argparse.Namespace, lifeline: Lifeline | None) -> None:
         app.burst = app.burst or bool(arguments.burst)
         app.allow_eviction = app.allow_eviction or bool(arguments.allow_eviction)
-        app._give_up_after = arguments.give_up_after
-        app._replace_stalled = arguments.replace_stalled
-        app._on_cancelled = self._cancelled
+        app.run_state.give_up_after_s = arguments.give_up_after
+        app.run_state.replace_stalled_s = arguments.replace_stalled
+        app.run_state.on_cancelled = self._cancelled
         self._app = app
         self._queues = read_queues(app, arguments.queues)
         self._arguments = arguments
@@ -68,9 +68,11 @@ class Work:
         code = 1
         try:
             if self._arguments.health is not None:
-                self._app._health = health = listen(self._app, self._arguments.health)
+                self._app.run_state.health = health = listen(self._app, self._arguments.health)
                 _log.info("health: http://%s/live, /ready and /metrics", health.address)
-            _log.info("worker starting worker_id=%s, connecting to %s", self._app.worker_id, self._app._broker.core.url)
+            _log.info(
+                "worker starting worker_id=%s, connecting to %s", self._app.worker_id, self._app.context.server.core.url
+            )
             # Not a daemon: it must not come back into an interpreter that ends.
             threading.Thread(target=self._say_if_away, name="ardiq-probe").start()
             try:
@@ -89,8 +91,8 @@ class Work:
             watch.cancel()
             _log.info("worker stopped worker_id=%s reason=%s", self._app.worker_id, self._reason())
             self._has_ended = True
-            for app in (self._app, *self._app._others.values()):
-                app._broker.close()  # the interpreter waits for calls that still try to reach the server
+            for queue in self._app.context.family.values():
+                queue.server.close()  # the interpreter waits for calls that still try to reach the server
             threading.Thread(target=self._end_after_all, args=(code,), daemon=True).start()
         return code
 
@@ -102,7 +104,7 @@ class Work:
 
     def _say_if_away(self) -> None:
         """On a thread: say soon what calls to the server find after they have tried for `broker_timeout_ms`."""
-        error = self._app._broker.trouble(_SAY_S)
+        error = self._app.context.server.trouble(_SAY_S)
         if error is not None and is_away(error) and not self._is_asked:
             _log.warning("%s; trying again", error)
 
@@ -144,7 +146,7 @@ class Work:
     def _hand_back(self) -> None:
         _log.warning("tasks still running after %g s are handed back", self._arguments.drain_timeout)
         self._is_over = True
-        self._app._on_cancelled = None
+        self._app.run_state.on_cancelled = None
         if self._main is not None:
             self._main.cancel()
 
@@ -221,4 +223,4 @@ def read_queues(app: "Ardiq", queues: list[tuple[str, int]] | None) -> dict[str,
         if names.count(name) > 1:
             raise Refusal(f"--queue names {name!r} twice")
     with refusing("--queue"):
-        return read_shares(app, dict(queues))
+        return read_shares(app.context.settings, dict(queues))

@@ -206,7 +206,7 @@ async def _agreed(app: "Ardiq", arguments: argparse.Namespace) -> bool:
 async def _check(app: "Ardiq", ids: list[str], args: list[Any], kwargs: dict[str, Any]) -> None:
     """Refuse arguments that do not fit the task of one of them, before any is requeued."""
     for task_id in ids:
-        record = await app._queue.record(task_id)
+        record = await app.context.inspector.record(task_id)
         if record.get("state") == "failed":
             check_call(app, record.get("name", ""), args, kwargs)
 

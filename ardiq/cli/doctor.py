@@ -81,7 +81,7 @@ def examine(app: "Ardiq", look_s: float = _LOOK_S, repair: bool = False, words: 
 
     `words`: what names the queue on the command line, besides the app.
     """
-    core = app._broker.core
+    core = app.context.server.core
     try:
         nodes = core.primaries()
         if not nodes:

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_lane(app, arguments.priority)
     check_call(app, arguments.name, args, kwargs)
     note_new_queue(app, arguments)
-    entry = app._registry.get(arguments.name)
+    entry = app.context.registry.tasks.get(arguments.name)
     task = (entry and entry.task) or app.ref(arguments.name)
     options = {"task_id": arguments.id, "priority": arguments.priority, "delay_ms": arguments.delay}
     with redirect_stdout(sys.stderr):  # what a hook prints is no part of the answer

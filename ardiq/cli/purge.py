@@ -68,7 +68,7 @@ def _places(app: "Ardiq", arguments: argparse.Namespace, counts: dict[str, int])
 
 def _purge(app: "Ardiq", place: str, of: str) -> int:
     """Remove all there is, a portion a call; how many there were."""
-    core, ttl_ms = app._broker.core, app.result_ttl_ms
+    core, ttl_ms = app.context.server.core, app.result_ttl_ms
     removed, passed, more = 0, 0, True
     while more:
         reply = ask(core, calls.purge(place=place, of=of, offset=passed, limit=_PORTION, result_ttl_ms=ttl_ms))

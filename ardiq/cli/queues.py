@@ -4,7 +4,6 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from .._server.commands import known_queues
-from .._serving.queues import on_queue
 from ..errors import ArdiqError, BrokerError
 from . import is_url, load_app, server_app
 from ._arguments import Refusal, json_argument, prefix_argument, target_argument
@@ -28,7 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise Refusal(f"--prefix is for URLs; {arguments.target} has its own")
     else:
         app = load_app(arguments.target)
-    queues = [_read(app, name) for name in sorted(known_queues(app._broker.core, app._broker._registry))]
+    server = app.context.server
+    queues = [_read(app, name) for name in sorted(known_queues(server.core, server.registry))]
     if arguments.json:
         print_json(queues)
     elif not queues:
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _read(app: "Ardiq", name: str) -> dict[str, Any]:
     """One queue; of one whose keys somebody damaged, the error alone."""
-    other = on_queue(app, name)  # not `app.queue`, which keeps it
+    other = app.queue(name)
     try:
         state = State(other)
         counts = state.counts()
@@ -55,7 +55,7 @@ def _read(app: "Ardiq", name: str) -> dict[str, Any]:
     except ArdiqError as error:
         return {"queue": name, "error": str(error)}
     finally:
-        other._broker.close()
+        other.context.close()
 
 
 def _row(queue: dict[str, Any]) -> list[str]:

@@ -16,7 +16,6 @@ from typing import Any
 from .. import embedded
 from .._execution import logging as _logging
 from .._values import imports as _imports
-from ..testing._redirect import queues_of
 from . import Refusal, load_app
 from ._arguments import duration_s, positive, refusing
 from ._environment import add_variables, fill
@@ -110,11 +109,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.log_format is not None and not is_ours and lifeline is None:
         _log.warning("--log-format has no effect: the program configures logging itself")
     if arguments.concurrency is not None:
-        for each in queues_of(app):
-            each._concurrency = arguments.concurrency
+        app.context.change(concurrency=arguments.concurrency)
     read_queues(app, arguments.queues)
     check_ports(arguments.health, workers)
-    if not app.tasks and not app._lifespans:  # which may register some
+    if not app.tasks and not app.context.registry.lifespans:  # which may register some
         raise Refusal(
             f"{arguments.app} has no tasks, so this worker would run none. If they are in other modules, import "
             "these: --import proj.mail, or Ardiq(imports=['proj.mail'])"

@@ -62,7 +62,7 @@ def _worker_of(worker: dict[str, Any]) -> dict[str, Any]:
 def _crons(app: "Ardiq", schedules: list[dict[str, Any]], now_ms: int) -> list[dict[str, Any]]:
     """The schedules of the code in the words of ArdiQ 1.2, those that no worker has declared yet included."""
     found = {schedule["name"]: _cron(schedule) for schedule in schedules if schedule["source"] == "code"}
-    for name, definition in app._crons.items():
+    for name, definition in app.context.crons.items():
         found.setdefault(name, {"name": name, "next": Timing.of(definition).after(now_ms), "last": None})
     return [found[name] for name in sorted(found)]
 

@@ -60,7 +60,7 @@ def _show(app: "Ardiq", task_id: str, as_json: bool) -> int:
 
 
 def _abort(app: "Ardiq", task_id: str, as_json: bool) -> int:
-    answer = ask(app._broker.core, calls.abort(id=task_id, result_ttl_ms=app.result_ttl_ms))
+    answer = ask(app.context.server.core, calls.abort(id=task_id, result_ttl_ms=app.result_ttl_ms))
     if as_json:
         print_json({"id": task_id, "answer": answer})
     else:
@@ -75,12 +75,12 @@ def _abort(app: "Ardiq", task_id: str, as_json: bool) -> int:
 
 
 def _requeue(app: "Ardiq", task_id: str, as_json: bool) -> int:
-    core = app._broker.core
+    core = app.context.server.core
     record = ask(core, calls.task(id=task_id))
     before = state = text_of(record, "state") or "not_found"
     if before == "failed":
         try:
-            app._producer.check_lane(text_of(record, "lane"))  # nobody would take it
+            app.context.producer.check_lane(text_of(record, "lane"))  # nobody would take it
         except ValueError as error:
             raise ArdiqError(f"{task_id}: {error}") from None
         answer = ask(core, calls.requeue(tasks=[task_id]))[0]
@@ -109,7 +109,7 @@ def _missing(task_id: str, as_json: bool) -> int:
 
 def read(app: "Ardiq", task_id: str) -> dict[str, Any] | None:
     """Everything the server knows of a task, as `--json` shows it; None when that is nothing."""
-    core = app._broker.core
+    core = app.context.server.core
     raw = ask(core, calls.task(id=task_id))
     if not raw:
         return None
@@ -143,7 +143,7 @@ def _call_of(app: "Ardiq", record: dict[str, bytes]) -> dict[str, Any]:
     """Its arguments as they travel; as they are stored where this app cannot read them."""
     codec = text_of(record, "codec")
     try:
-        args, kwargs = app._codec.decode_call(record.get("args", b"[]"), record.get("kwargs", b""), codec, None)
+        args, kwargs = app.context.codec.decode_call(record.get("args", b"[]"), record.get("kwargs", b""), codec, None)
     except Exception:  # of the user's deserializer, too
         return {name: text_of(record, name) for name in ("args", "kwargs")}
     return {"args": args, "kwargs": kwargs}
@@ -153,7 +153,9 @@ def _result_of(app: "Ardiq", record: dict[str, bytes]) -> dict[str, Any]:
     if "result" not in record:
         return {}
     try:
-        return {"result": app._codec.decode_result(record["result"], text_of(record, "result_codec"), lambda _: None)}
+        return {
+            "result": app.context.codec.decode_result(record["result"], text_of(record, "result_codec"), lambda _: None)
+        }
     except Exception:
         return {"result": text_of(record, "result")}
 

@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._assertions import all_enqueued, assert_enqueued, no_server
 from ._background import BackgroundWorker, worker
 from ._clock import Clock
-from ._inline import Block, InlineBroker
-from ._redirect import on_server, queues_of
+from ._inline import Block, InlineServer
+from ._redirect import on_server
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -49,31 +49,28 @@ async def inline(app: "Ardiq", *, clock: Clock | None = None) -> AsyncIterator["
             assert (await job.result()).value == "Hello, Ada"
         ```
     """
-    root = app._root
-    if root._running:
+    own, run_state = app.context, app.run_state
+    if run_state.is_running:
         raise RuntimeError("this app is already running: inline(app) takes the place of its worker")
-    brokers, others = [(each, each._broker) for each in queues_of(root)], root._others
-    root._running = True
+    family = own.family
+    before = [(each, each.server) for each in family.values()]
+    run_state.is_running = True
     try:
-        async with root._lifespan_scope():
-            inlined = InlineBroker(root, Block(clock))  # within the lifespan: what it sets, tasks see
-            _use(root, inlined)
-            root._others = others.copy()
-            for other in others.values():
-                _use(other, inlined.sibling(other))
+        async with own.registry.lifespan(own.settings.worker_id):
+            # Within the lifespan: what it sets, tasks see.
+            block = Block(clock)
+            for each, _ in before:
+                each.server = InlineServer(each, block)
             try:
-                await inlined.worker.scheduler.declare()
+                await block.workers[own.settings.queue_name].scheduler.declare()
                 yield app
             finally:
-                borrowed = [each._broker for each in queues_of(root)]
-                for each, broker in brokers:
-                    _use(each, broker)
-                root._others = others
-                for broker in borrowed:
-                    broker.close()
+                borrowed = [each.server for each in family.values()]
+                for each, server in before:
+                    each.server = server
+                for name in family.keys() - {each.name for each, _ in before}:
+                    del family[name]
+                for server in borrowed:
+                    server.close()
     finally:
-        root._running = False
-
-
-def _use(app: "Ardiq", broker: Any) -> None:
-    app._broker = app._producer._broker = broker
+        run_state.is_running = False

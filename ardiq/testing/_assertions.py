@@ -9,13 +9,13 @@ from .._client.inspector import text_of
 from .._server import calls
 from .._server.commands import task_ids
 from .._server.replies import ask
-from .._server.server import Broker
+from .._server.server import Server
 from .._values.signature import Signature
 from ..models import TaskInfo
 from ..task import Task
-from ._redirect import queues_of
 
 if TYPE_CHECKING:
+    from .._client.queue import QueueContext
     from ..app import Ardiq
 
 P = ParamSpec("P")
@@ -65,10 +65,10 @@ def assert_enqueued(task: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> Ta
         assert_enqueued(greet, "Ada", polite=True)
         ```
     """
-    signature = task._signature or task.app._queue.signature_of(task.name)
-    wanted = _received(task.app, signature, task.app._codec.encode_fitting(task.name, signature, args, kwargs))
+    signature = task.signature or task.context.registry.signature_of(task.name)
+    wanted = _received(task.context, signature, task.context.codec.encode_fitting(task.name, signature, args, kwargs))
     found = _found(task)
-    fits = [info for info, call in found if _received(task.app, signature, call) == wanted]
+    fits = [info for info, call in found if _received(task.context, signature, call) == wanted]
     if fits:
         return fits[-1]
     there = "".join(f"\n  {_call(task.name, info.args, info.kwargs)}, {info.status}" for info, _ in found[-_LISTED:])
@@ -94,63 +94,62 @@ def no_server() -> Iterator[None]:
     """
     tried: list[AssertionError] = []
 
-    def refuse(broker: Broker) -> None:
-        if broker.is_lent or broker._url == "embedded://":
+    def refuse(server: Server) -> None:
+        if server.is_lent or server.url == "embedded://":
             return
-        where = f"queue {broker._queue!r} of {broker.shown_url}"
+        where = f"queue {server.queue!r} of {server.shown_url}"
         error = AssertionError(
             f"a test would have reached {where}: use inline(app), on_server(app, …) or the fixture ardiq_app"
         )
         tried.append(error)
         raise error
 
-    core, line = Broker.core, Broker.line
+    core, channel = Server.core, Server.channel
 
-    def guarded_core(broker: Broker) -> Any:
-        refuse(broker)
-        return core.fget(broker)  # type: ignore[attr-defined]
+    def guarded_core(server: Server) -> Any:
+        refuse(server)
+        return core.fget(server)  # type: ignore[attr-defined]
 
-    def guarded_line(broker: Broker, loop: Any) -> Any:
-        refuse(broker)
-        return line(broker, loop)
+    def guarded_channel(server: Server, loop: Any) -> Any:
+        refuse(server)
+        return channel(server, loop)
 
-    with mock.patch.object(Broker, "core", property(guarded_core)), mock.patch.object(Broker, "line", guarded_line):
+    guarded = mock.patch.object(Server, "core", property(guarded_core))
+    with guarded, mock.patch.object(Server, "channel", guarded_channel):
         yield
     if tried:
         raise tried[0]
 
 
-def _records(app: "Ardiq") -> Iterator[tuple[str, dict[str, bytes]]]:
-    broker = app._broker
-    for task_id in task_ids(broker.core, broker._base):
-        if record := ask(broker.core, calls.task(id=task_id)):
+def _records(queue: "QueueContext") -> Iterator[tuple[str, dict[str, bytes]]]:
+    core = queue.server.core
+    for task_id in task_ids(core, queue.server.base):
+        if record := ask(core, calls.task(id=task_id)):
             yield task_id, record
 
 
 def _found(of: "Ardiq | Task[..., Any]") -> list[tuple[TaskInfo, tuple[bytes, bytes, str]]]:
     """What was enqueued, the oldest first: how it is, and its arguments, keywords and codec as they travel."""
-    app, name = (of.app, of.name) if isinstance(of, Task) else (of, None)
+    context, name = of.context, of.name if isinstance(of, Task) else None
     found = []
-    for each in queues_of(app) if app is app._root else [app]:
+    for each in context.family.values() if context.is_own else [context]:
         for task_id, record in _records(each):
             state = text_of(record, "state")
-            info = each._queue.info_of(task_id, record, state if state in _UNFINISHED else "complete")
+            info = each.inspector.info_of(task_id, record, state if state in _UNFINISHED else "complete")
             if name in (None, info.fn_name):
                 found.append((info, (record.get("args", b"[]"), record.get("kwargs", b""), text_of(record, "codec"))))
     return sorted(found, key=lambda pair: pair[0].enqueue_time)
 
 
-def _received(app: "Ardiq", signature: Signature | None, call: tuple[bytes, bytes, str]) -> object:
+def _received(queue: "QueueContext", signature: Signature | None, call: tuple[bytes, bytes, str]) -> object:
     """A call as the function gets it; one that does not fit it as it is."""
     try:
-        args, kwargs = app._codec.receive_call(*call, signature)
+        args, kwargs = queue.codec.receive_call(*call, signature)
     except TypeError:
-        return app._codec.decode_call(*call, None)
+        return queue.codec.decode_call(*call, None)
     if signature is None:
         return args, kwargs
-    bound = signature._inspected().bind(*args, **kwargs)
-    bound.apply_defaults()
-    return bound.arguments
+    return signature.bind(args, kwargs)
 
 
 def _call(name: str, args: Any, kwargs: dict[str, Any]) -> str:

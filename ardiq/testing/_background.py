@@ -48,7 +48,7 @@ class BackgroundWorker:
         deadline = inf if timeout is None else monotonic() + timeout
         while True:
             self._check()
-            answer = self.app._broker.core.call("counts", [])
+            answer = self.app.context.server.core.call("counts", [])
             counts = {answer[i]: answer[i + 1] for i in range(0, len(answer), 2)}
             left = counts[b"queued"] + counts[b"running"]
             if left == 0:
@@ -84,10 +84,11 @@ class BackgroundWorker:
         if error is not None:
             raise error
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start it, and wait until it is ready."""
         self._thread.start()
         deadline = monotonic() + _START_S
-        while not self.app._root._workers and self._thread.is_alive():
+        while not self.app.run_state.workers and self._thread.is_alive():
             if monotonic() > deadline:
                 self.stop(0)
                 raise RuntimeError(f"the worker was not ready within {_START_S:g} s: does its lifespan wait?")
@@ -134,16 +135,16 @@ def worker(app: "Ardiq", *, schedules: bool = False) -> Iterator[BackgroundWorke
             assert greet.request_sync("Ada") == "Hello, Ada"
         ```
     """
-    root = app._root
-    if root._running:
+    run_state = app.run_state
+    if run_state.is_running:
         raise RuntimeError("this app is already running")
-    burst, root._burst, root._fires_schedules = root._burst, False, schedules
+    burst, run_state.burst, run_state.fires_schedules = run_state.burst, False, schedules
     running = BackgroundWorker(app)
     try:
-        running._start()
+        running.start()
         try:
             yield running
         finally:
             running.stop()
     finally:
-        root._burst, root._fires_schedules = burst, True
+        run_state.burst, run_state.fires_schedules = burst, True

@@ -34,7 +34,7 @@ class Clock:
 
     def __init__(self, start: datetime | None = None) -> None:
         self.now_ms = int(time() * 1000) if start is None else _options.epoch_milliseconds("start", start)
-        self._workers: list[InlineWorker] = []
+        self.workers: list[InlineWorker] = []
         self._is_moving = False
 
     def __repr__(self) -> str:
@@ -75,14 +75,14 @@ class Clock:
         return await self._move(_options.epoch_milliseconds("moment", moment))
 
     async def _move(self, until_ms: int) -> list[Job]:
-        if not self._workers:
+        if not self.workers:
             raise RuntimeError("move the clock within `async with inline(app, clock=clock)`")
         if until_ms < self.now_ms:
             raise ValueError(f"time does not go back: it is {self.now.isoformat()} already")
         if self._is_moving:
             raise RuntimeError("the clock is moving already: await one advance before the next")
         self._is_moving = True
-        began = {id(worker): len(worker.started) for worker in self._workers}
+        began = {id(worker): len(worker.started) for worker in self.workers}
         try:
             while (due := self._next_due()) is not None and due[0] <= until_ms:
                 self.now_ms = max(self.now_ms, due[0])
@@ -91,9 +91,9 @@ class Clock:
             self._is_moving = False
         self.now_ms = until_ms
         # Queues that were first used meanwhile have begun with it.
-        ran = [(each.app, each.started[began.get(id(each), 0) :]) for each in self._workers]
+        ran = [(each.context.app, each.started[began.get(id(each), 0) :]) for each in self.workers]
         return [Job(app, task_id) for app, ids in ran for task_id in dict.fromkeys(ids)]
 
     def _next_due(self) -> "tuple[int, InlineWorker] | None":
-        due = [(at, worker) for worker in self._workers if (at := worker.next_due_ms()) is not None]
+        due = [(at, worker) for worker in self.workers if (at := worker.next_due_ms()) is not None]
         return min(due, key=lambda each: each[0], default=None)

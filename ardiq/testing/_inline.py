@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from .._server.inbox import Inbox
 from .._server.replies import refusal
-from .._server.server import Broker
+from .._server.server import Server
 from .._values.codec import from_json, to_json
 from .._values.ids import new_id
+from .._values.settings import Settings
 from ..errors import ArdiqError, BrokerError
 from ._emulation import Emulation
 from ._inline_worker import InlineWorker
 from ._keys import Refused
 
 if TYPE_CHECKING:
-    from ..app import Ardiq
+    from .._client.queue import QueueContext
     from ._clock import Clock
 
 _NO_BLOCKING = "within inline(app) nothing may block: await enqueue and result instead of enqueue_sync and result_sync"
@@ -43,6 +44,7 @@ class Block:
         # Results are kept as long as the block lasts, wherever time has leapt meanwhile.
         self.emulation = Emulation(self.now_us, stands_still=True)
         self.hearers: dict[bytes, Callable[[list[bytes]], None]] = {}
+        self.workers: dict[str, InlineWorker] = {}  # by queue
         self._passed_us = 0
 
     def now_us(self) -> int:
@@ -71,21 +73,22 @@ class Block:
         return [_error(item) if isinstance(item, Refused) else item for item in reply] if type(reply) is list else reply
 
 
-class InlineBroker(Broker):
-    """Takes the place of an app's broker while `inline` lasts."""
+class InlineServer(Server):
+    """Takes the place of a queue's server while `inline` lasts."""
 
-    def __init__(self, app: "Ardiq", block: Block) -> None:
+    def __init__(self, queue: "QueueContext", block: Block) -> None:
         self.block = block
-        self.worker = InlineWorker(app, block)
+        self.worker = block.workers[queue.name] = InlineWorker(queue, block)
         if block.clock is not None:
-            block.clock._workers.append(self.worker)
-        super().__init__(app, app._broker._timeout_ms)
-        self._url = "inline:"
+            block.clock.workers.append(self.worker)
+        self._family = queue.family
+        super().__init__(queue.settings, queue.name)
+        self.url = "inline:"
         self.is_listed, self.is_lent = False, True
 
-    def sibling(self, app: "Ardiq") -> "InlineBroker":
+    def sibling(self, settings: Settings, queue: str) -> "InlineServer":
         """One for another queue of the app."""
-        return InlineBroker(app, self.block)
+        return InlineServer(self._family[queue], self.block)
 
     def may_wait(self) -> None:
         """Nobody may wait for a task that needs their thread."""
@@ -100,8 +103,8 @@ class InlineBroker(Broker):
         """Cancel what still runs."""
         super().close()
         self.worker.close()
-        if self.block.clock is not None and self.worker in self.block.clock._workers:
-            self.block.clock._workers.remove(self.worker)
+        if self.block.clock is not None and self.worker in self.block.clock.workers:
+            self.block.clock.workers.remove(self.worker)
 
     def _open(self, url: str, timeout_ms: int | None = None) -> Any:
         return InlineCore(self.worker)

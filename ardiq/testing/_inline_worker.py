@@ -9,7 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import context
-from .._execution.attempts import Attempts, Registered, within
+from .._client.registry import Registered
+from .._execution.attempts import Attempts, within
 from .._execution.endings import ABORTED, COMPLETE, FAILED, RELEASED, RETRY, SNOOZE, UNKNOWN, Claim, Outcome
 from .._execution.reports import bounded
 from .._execution.scheduler import Scheduler
@@ -19,7 +20,7 @@ from .._values.codec import to_json
 from ..errors import ArdiqError
 
 if TYPE_CHECKING:
-    from ..app import Ardiq
+    from .._client.queue import QueueContext
     from ._inline import Block
 
 R = TypeVar("R")
@@ -36,14 +37,14 @@ _FOREVER_MS = 100 * 365 * 86_400_000
 class InlineWorker:
     """Claims through the library and runs attempts as a worker does, as many at once as there are."""
 
-    def __init__(self, app: "Ardiq", block: "Block") -> None:
-        self.app = app
+    def __init__(self, queue: "QueueContext", block: "Block") -> None:
+        self.context = queue
         self.block = block
-        self.base = f"{app.prefix}:{{{app.queue_name}}}:"
-        self.queue = app.queue_name
+        self.base = f"{queue.settings.prefix}:{{{queue.name}}}:"
+        self.queue = queue.name
         self.turn_due = True  # outcomes are taken when an attempt ends, without a turn
         self.started: list[str] = []
-        self.scheduler = Scheduler(app)
+        self.scheduler = Scheduler(queue)
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()  # other loops, of test clients, may be on other threads
         self._seq = 0
@@ -51,16 +52,15 @@ class InlineWorker:
         self._held: dict[str, int] = {}  # by lane: how many are claimed
         self._runs: set[asyncio.Task[Any]] = set()
         self._noted: dict[int, dict[str, bytes]] = {}
-        self._attempts = Attempts(app, self)  # type: ignore[arg-type]
+        self._attempts = Attempts(queue, self)  # type: ignore[arg-type]
         self._attempts.in_thread = lambda fn, args, kwargs: asyncio.to_thread(fn, *args, **kwargs)
         self._attempts.in_process = self._in_process
         self._context = contextvars.copy_context()
-        self._context.run(context.reports.set, self)  # type: ignore[arg-type]
-        weights, self._limits = app.weights or {}, app.limits or {}
-        self._lanes = [
-            {"lane": lane, **({"weight": weights[lane]} if lane in weights else {})} for lane in app.priorities[::-1]
-        ]
-        self._packed_lanes = to_json(self._lanes if weights else app.priorities[::-1])
+        self._context.run(context.reports.set, self)
+        settings = queue.settings
+        lanes, weights, self._limits = settings.priorities[::-1], settings.weights or {}, settings.limits or {}
+        self._lanes = [{"lane": lane, **({"weight": weights[lane]} if lane in weights else {})} for lane in lanes]
+        self._packed_lanes = to_json(self._lanes if weights else list(lanes))
         joining = calls.join(worker=_IDENTITY, lease_ms=_FOREVER_MS, info="{}", lanes=self._packed_lanes, generation=1)
         [mailbox, *_] = self.ask(joining)
         block.hearers[mailbox.encode()] = self._hear
@@ -157,7 +157,7 @@ class InlineWorker:
             log.warning("%s", error)
 
     async def _in_process(self, entry: Registered, claim: Claim) -> Any:
-        args, kwargs = self._attempts._codec.receive_call(claim[3], claim[4], claim[5], entry.signature)
+        args, kwargs = self._attempts.codec.receive_call(claim[3], claim[4], claim[5], entry.signature)
         return await within(entry.timeout, asyncio.to_thread(entry.fn, *args, **kwargs))
 
     async def _run(self, claim: Claim | None) -> None:
@@ -218,7 +218,8 @@ class InlineWorker:
         while True:
             self._seq += 1
             call = calls.step(
-                worker=_IDENTITY, seq=self._seq, lease_ms=_FOREVER_MS, result_ttl_ms=self.app.result_ttl_ms,
+                worker=_IDENTITY, seq=self._seq, lease_ms=_FOREVER_MS,
+                result_ttl_ms=self.context.settings.result_ttl_ms,
                 lanes=self._open_lanes(), want=_WANT, outcomes=settled,
             )  # fmt: skip
             more, wait_ms, refusals, claims = self.ask(call)

@@ -7,14 +7,9 @@ from typing import TYPE_CHECKING
 from .._server.commands import delete_all
 from .._values.ids import new_id
 from .._values.metrics import Metrics
-from ..models import State
 
 if TYPE_CHECKING:
     from ..app import Ardiq
-
-_REGISTERED = ("_registry", "_middleware", "_error_hooks", "_enqueue_hooks", "_lifespans")  # of all queues alike
-_OWN = ("_redis_url", "_prefix", "_broker", "_metrics", "_crons", "_burst", "_others", "state")
-_KEPT = (*_OWN, *_REGISTERED)
 
 
 @contextmanager
@@ -38,43 +33,31 @@ def on_server(app: "Ardiq", url: str, *, prefix: str | None = None) -> Iterator[
             job = greet.enqueue_sync("Ada")
         ```
     """
-    root = app._root
-    if root._running:
+    own, run_state = app.context, app.run_state
+    if run_state.is_running:
         raise RuntimeError("this app is running: stop its worker before you give it another server")
     prefix = prefix or f"test-{new_id()}"
-    family = queues_of(root)
-    kept = [(each, {name: getattr(each, name) for name in _KEPT}) for each in family]
+    family, burst = own.family, run_state.burst
+    before = [(each, each.settings, each.registry, each.server, each.metrics) for each in family.values()]
     try:
-        point(root, url, prefix)
-        shared = {name: getattr(root, name).copy() for name in _REGISTERED}
-        shared |= {"state": State(), "_others": root._others.copy()}
-        for each in family:
-            vars(each).update(shared, _crons=each._crons.copy(), _metrics=Metrics())
+        own.move(url, prefix)
+        registry = own.registry.draft()
+        for each, *_ in before:
+            each.registry, each.metrics = registry, Metrics()
         yield app
     finally:
-        borrowed = [(each, each._broker) for each in queues_of(root)]
-        for each, attributes in kept:
-            vars(each).update(attributes)
-            each._producer._broker = each._broker
-        lent = [broker for each, broker in borrowed if broker is not each._broker or each not in family]
-        for broker in lent:  # first: what is under way must not come after the deletion
-            broker.close()
+        borrowed = [each.server for each in family.values()]
+        for each, settings, registry, server, metrics in before:
+            each.settings, each.registry, each.server, each.metrics = settings, registry, server, metrics
+        for name in family.keys() - {each.name for each, *_ in before}:
+            del family[name]
+        run_state.burst = burst
+        used = [each.server for each in family.values()]
+        lent = [server for server in borrowed if server not in used]
+        for server in lent:  # first: what is under way must not come after the deletion
+            server.close()
         if lent:
             try:
                 delete_all(lent[0].core, f"{prefix}:")
             finally:
                 lent[0].close()
-
-
-def queues_of(app: "Ardiq") -> list["Ardiq"]:
-    """An app, and what it is on other queues."""
-    return [app._root, *app._root._others.values()]
-
-
-def point(app: "Ardiq", url: str, prefix: str) -> None:
-    """Give an app another server and prefix on all its queues, for good."""
-    for each in queues_of(app):
-        each._redis_url, each._prefix = url, prefix
-        each._broker = each._producer._broker = each._broker.sibling(each)
-        each._broker.is_listed = False  # a queue for a while is not for the list of queues
-        each._broker.is_lent = True

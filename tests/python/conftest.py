@@ -55,11 +55,11 @@ def make_app(server: Server, request: pytest.FixtureRequest) -> Iterator[Callabl
         return apps[-1]
 
     yield make
-    apps += [other for app in apps for other in app._others.values()]
+    apps = [queue.app for app in apps for queue in app.context.family.values()]
     for app in apps:
-        app._broker.close()
+        app.context.server.close()
     if request.node.get_closest_marker("damages_keys") is None:
-        queues = {app._broker._base: app.result_ttl_ms < 0 for app in apps if app.redis_url == server.url}
+        queues = {app.context.server.base: app.result_ttl_ms < 0 for app in apps if app.redis_url == server.url}
         left = [key for base, for_ever in queues.items() for key in leftovers(server, base, for_ever)]
         assert left == [], "keys that nobody would ever take away"
 

@@ -53,7 +53,7 @@ def stranger(app: Ardiq, **options: Any) -> Iterator[Ardiq]:
     try:
         yield other
     finally:
-        other._broker.close()
+        other.context.server.close()
 
 
 async def result_of(job: Job) -> TaskResult:
@@ -104,7 +104,7 @@ async def is_state(app: Ardiq, task_id: str, state: str) -> bool:
 
 def field(app: Ardiq, task_id: str, name: str) -> str | None:
     """One field of a task's record, as redis-cli would show it."""
-    value = app._broker.core.command(["HGET", f"ardiq:{{{app.queue_name}}}:task:{task_id}", name])
+    value = app.context.server.core.command(["HGET", f"ardiq:{{{app.queue_name}}}:task:{task_id}", name])
     return None if value is None else value.decode()
 
 
@@ -123,7 +123,7 @@ def leftovers(server: Server, base: str, for_ever: bool) -> list[str]:
 
 def is_sound(app: Ardiq) -> bool:
     """Whether `ardiq fsck` finds nothing wrong with the queue."""
-    return main(["fsck", app._broker._url, "--queue", app.queue_name]) == 0
+    return main(["fsck", app.context.server.url, "--queue", app.queue_name]) == 0
 
 
 def alive(pid: int) -> bool:
@@ -142,7 +142,7 @@ def task_module(source: str, server: Server, directory: Path, monkeypatch: pytes
     monkeypatch.syspath_prepend(str(directory))
     module = importlib.import_module(name)
     yield module
-    module.app._broker.close()
+    module.app.context.server.close()
     del sys.modules[name]
 
 

@@ -148,7 +148,7 @@ async def test_none_can_do_more(url: Callable[..., str], make_app: Callable[...,
         await app.ref("work").enqueue()
         for command in (["GET", "elsewhere"], ["DEL", "elsewhere"], ["FLUSHALL"], ["KEYS", "*"], ["ACL", "LIST"]):
             with pytest.raises(BrokerError, match="may not do this"):
-                app._broker.core.command(command)
+                app.context.server.core.command(command)
         if role != "operator":
             with pytest.raises(BrokerError, match="may not do this"):
                 await make_app(redis_url=url(role, "--queue", "mine"), queue_name="others").ref("work").enqueue()

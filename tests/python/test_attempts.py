@@ -312,11 +312,11 @@ async def test_cancelled_before_its_first_step_it_is_settled(app: Ardiq, why: st
 
     @app.task(max_retries=0)
     async def first() -> None:
-        claim, attempts = context.running.get(), app._workers[0]._attempts
+        claim, attempts = context.running.get(), app.run_state.workers[0]._attempts
         assert claim is not None
         # On Python 3.11 the second one was made in the same turn of the loop, and has not begun.
         if why == "aborted":
-            app._workers[0]._abort(claim[1] + 1)
+            app.run_state.workers[0]._abort(claim[1] + 1)
         elif why == "handed back":
             attempts.hand_back()
         elif (other := attempts.running.get(claim[1] + 1)) is not None:

@@ -13,7 +13,7 @@ from ardiq.errors import BadArgument, WrongType
 
 @pytest.fixture
 def core(app: Ardiq) -> _core.Core:
-    return app._broker.core
+    return app.context.server.core
 
 
 def enqueue(core: _core.Core, *ids: str) -> list[Any]:
@@ -108,7 +108,7 @@ def test_minutes_of_statistics(core: _core.Core) -> None:
 
 async def test_awaited(app: Ardiq) -> None:
     """The same over the line of a loop: replies, refusals, and a queue that is closed meanwhile."""
-    line = app._broker.line(asyncio.get_running_loop())
+    line = app.context.server.channel(asyncio.get_running_loop())
     asked = [line.ask(calls.counts()), line.ask(calls.log(id="x", limit=10))]
     assert (await asyncio.gather(*asked))[1] == []
     with pytest.raises(BadArgument):

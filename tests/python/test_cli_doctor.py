@@ -102,7 +102,7 @@ def module(core: _core.Core, tmp_path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield "doctor_jobs:app"
-    sys.modules.pop("doctor_jobs").app._broker.close()
+    sys.modules.pop("doctor_jobs").app.context.server.close()
 
 
 def test_doctor_repairs(core: _core.Core, module: str, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
@@ -149,7 +149,7 @@ def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
     yield run
     for name in names:
-        sys.modules.pop(name).app._broker.close()
+        sys.modules.pop(name).app.context.server.close()
 
 
 def join(url: str) -> None:

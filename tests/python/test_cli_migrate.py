@@ -169,4 +169,4 @@ async def test_who_is_connected_when_its_version_is_pruned_ends(server: Server, 
         with pytest.raises(LibraryError, match="install a newer Ardiq"):
             await run
     assert libraries(core) == []
-    app._broker.close()
+    app.context.server.close()

@@ -48,7 +48,7 @@ def ardiq(app: Ardiq, capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def join(app: Ardiq) -> None:
-    app._broker.core.call("join", ["w:1", 3_600_000, "{}", '["low", "default", "high"]', 1])
+    app.context.server.core.call("join", ["w:1", 3_600_000, "{}", '["low", "default", "high"]', 1])
 
 
 def make_dead(app: Ardiq, count: int) -> None:
@@ -133,7 +133,7 @@ def test_doctor_tells_of_an_overdue_schedule(app: Ardiq, ardiq: Run) -> None:
     asyncio.run(app.schedules.put("weekly", "send_mail", "@weekly"))
     assert ardiq("doctor APP")[0] == 0
     due_at = int((time.time() - 3600) * 1000)
-    app._broker.core.command(["ZADD", f"{app._broker._base}schedule_due", str(due_at), "nightly"])
+    app.context.server.core.command(["ZADD", f"{app.context.server.base}schedule_due", str(due_at), "nightly"])
     code, text = ardiq("doctor APP")
     assert code == 1
     assert "fail    schedule nightly: it is overdue by 1 h" in text
@@ -232,14 +232,14 @@ def test_a_damaged_queue_does_not_hide_the_others(app: Ardiq, make_app: Any, ard
     app.send_sync("send_mail")
     damaged: Ardiq = make_app()
     damaged.send_sync("send_mail")
-    damaged._broker.core.command(["SET", f"{damaged._broker._base}scheduled", "mine"])
+    damaged.context.server.core.command(["SET", f"{damaged.context.server.base}scheduled", "mine"])
     code, text = ardiq("queues URL")
     assert code == 1
     assert f"\n{app.queue_name} " in f"\n{text}"
     told = {queue["queue"]: queue for queue in json.loads(ardiq("queues URL --json")[1])}
     assert "something else wrote it" in told[damaged.queue_name]["error"]
     assert told[app.queue_name]["counts"]["queued"] == 1
-    assert app._others == {}
+    assert list(app.context.family) == [app.queue_name]
 
 
 def test_dead_letters_in_a_pipe_are_a_line_each(app: Ardiq, capsys: pytest.CaptureFixture[str]) -> None:

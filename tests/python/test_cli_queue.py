@@ -52,7 +52,7 @@ def app(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     import cli_jobs  # type: ignore[import-not-found]
 
     yield cli_jobs.app
-    cli_jobs.app._broker.close()
+    cli_jobs.app.context.server.close()
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def enqueue(app: Ardiq, name: str, count: int, **options: Any) -> list[str]:
 
 def join(app: Ardiq, lease_ms: int = 60_000) -> None:
     """A worker of the lane default, alive for so long."""
-    app._broker.core.call("join", ["w:1", lease_ms, "{}", '["default"]', 1])
+    app.context.server.core.call("join", ["w:1", lease_ms, "{}", '["default"]', 1])
 
 
 def drain(app: Ardiq) -> None:
@@ -92,7 +92,7 @@ def test_status_of_a_queue(app: Ardiq, ardiq: Run) -> None:
     enqueue(app, "fine", 700, priority="low")
     enqueue(app, "fine", 2, delay_ms=60_000)
     join = ["w:1", 60_000, '{"label": "w", "host": "h", "pid": 7, "concurrency": 4}', '["default"]', 1]
-    app._broker.core.call("join", join)
+    app.context.server.core.call("join", join)
     code, text = ardiq("status")
     assert code == 0
     assert "700 queued, 2 scheduled, 0 running, 0 dead" in text
@@ -197,7 +197,7 @@ def test_dead_letters_by_filters(app: Ardiq, ardiq: Run) -> None:
     ids = enqueue(app, "broken", 3)
     drain(app)
     damaged = f"ardiq:{{jobs}}:task:{ids[0]}"
-    app._broker.core.command(["HSET", damaged, "args", "[7"])
+    app.context.server.core.command(["HSET", damaged, "args", "[7"])
     assert "3 of 3 dead letters" in ardiq("dlq", "list", "--task", "broken", "--error", "NO GOOD", "--since", "1h")[1]
     assert "3 of 3 dead letters" in ardiq("dlq", "list", "--since", "3600")[1]
     assert "0 of 3 dead letters" in ardiq("dlq", "list", "--until", "7d")[1]
@@ -209,7 +209,7 @@ def test_dead_letters_by_filters(app: Ardiq, ardiq: Run) -> None:
     assert ardiq("dlq", "replay", ids[0], "--args", "[8]") == (0, "1 replayed\n")
     code, text = ardiq("dlq", "replay", ids[0], "--args", "[8]")
     assert (code, text) == (1, f"{ids[0]}: there is no such dead letter\n0 replayed\n")
-    assert app._broker.core.command(["HGET", damaged, "args"]) == b"[8]"
+    assert app.context.server.core.command(["HGET", damaged, "args"]) == b"[8]"
     assert ardiq(
         "dlq", "replay", "--all", "--task", "broken", "--args", '{"number": 9}', "--rate", "0", "--json", "-y"
     ) == (
@@ -280,7 +280,7 @@ def test_doctor_tells_of_pauses(app: Ardiq, ardiq: Run) -> None:
 
 
 def test_doctor_of_a_server_that_evicts(app: Ardiq, ardiq: Run) -> None:
-    core = app._broker.core
+    core = app.context.server.core
     core.command(["CONFIG", "SET", "maxmemory", "1gb"])
     core.command(["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
     code, text = ardiq("doctor")
@@ -289,7 +289,7 @@ def test_doctor_of_a_server_that_evicts(app: Ardiq, ardiq: Run) -> None:
 
 
 def test_doctor_of_a_damaged_queue(app: Ardiq, ardiq: Run) -> None:
-    app._broker.core.command(["SET", "ardiq:{jobs}:scheduled", "mine"])
+    app.context.server.core.command(["SET", "ardiq:{jobs}:scheduled", "mine"])
     code, text = ardiq("doctor")
     assert code == 1
     assert "ardiq fsck" in text
@@ -316,8 +316,8 @@ def test_schedules(app: Ardiq, ardiq: Run) -> None:
     assert "every 90 s" in text
     assert "outcome" in text
     asyncio.run(app.schedules.put("often", "broken", every=90, args=[7], jitter=2.5, missed="once"))
-    app._broker.core.command(["ZADD", "ardiq:{jobs}:schedule_due", "1000", "often"])
-    asyncio.run(Scheduler(app).fire_due())
+    app.context.server.core.command(["ZADD", "ardiq:{jobs}:schedule_due", "1000", "often"])
+    asyncio.run(Scheduler(app.context).fire_due())
     drain(app)
     text = ardiq("schedule", "list")[1]
     assert "every 90 s + up to 2.5 s" in text

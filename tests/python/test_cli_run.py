@@ -13,7 +13,7 @@ import pytest
 from projects import JOBS, Project, eventually, stop
 
 from ardiq import Ardiq
-from ardiq._execution.worker import _give_up_after
+from ardiq._execution.worker import give_up_after
 from ardiq.embedded import Server
 
 AWAY = """
@@ -109,11 +109,11 @@ def test_one_that_loses_the_server_gives_up_too(project: Project) -> None:
 
 def test_without_a_bound_it_waits_and_in_burst_mode_half_a_minute() -> None:
     app = Ardiq("redis://127.0.0.1:1")
-    assert _give_up_after(app) is None
+    assert give_up_after(app.run_state) is None
     app.burst = True
-    assert _give_up_after(app) == 30
-    app._give_up_after = 5.0
-    assert _give_up_after(app) == 5
+    assert give_up_after(app.run_state) == 30
+    app.run_state.give_up_after_s = 5.0
+    assert give_up_after(app.run_state) == 5
 
 
 def test_burst_ends_when_nothing_is_ready(project: Project) -> None:

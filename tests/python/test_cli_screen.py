@@ -83,9 +83,9 @@ class Terminal:
 def open_terminal(app: Ardiq, tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
     """Runs a command on an app whose worker holds forty tasks with long names."""
     (tmp_path / "seen.py").write_text(
-        f"from ardiq import Ardiq\napp = Ardiq({app._broker._url!r}, {app.queue_name!r}, broker_timeout_ms=1000)\n"
+        f"from ardiq import Ardiq\napp = Ardiq({app.redis_url!r}, {app.queue_name!r}, broker_timeout_ms=1000)\n"
     )
-    core = app._broker.core
+    core = app.context.server.core
     core.call("join", ["a-host-with-a-long-name:1", 3_600_000, '{"concurrency": 40}', '["default"]', 1])
     for number in range(40):
         app.ref("charge_the_customer_of_the_month").options(task_id=f"task-{number:02}").enqueue_sync()

@@ -269,7 +269,7 @@ def test_ages(milliseconds: int, text: str) -> None:
 def test_on_a_terminal(app: Ardiq, tmp_path: Path, rich: bool) -> None:
     """`top` draws on the other screen and gives the terminal back; a pipe gets plain text."""
     (tmp_path / "seen.py").write_text(
-        f"from ardiq import Ardiq\napp = Ardiq({app._broker._url!r}, {app.queue_name!r})\n"
+        f"from ardiq import Ardiq\napp = Ardiq({app.context.server.url!r}, {app.queue_name!r})\n"
     )
     without = "" if rich else "import sys; sys.modules['rich'] = None; sys.modules['rich.console'] = None; "
     program = f"{without}from ardiq.cli import main; raise SystemExit(main(['top', 'seen:app', '--every', '50ms']))"

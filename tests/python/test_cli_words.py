@@ -405,7 +405,7 @@ def test_ctrl_c_does_not_wait_for_a_server_that_is_away(tmp_path: Path) -> None:
 
 @pytest.mark.damages_keys
 def test_what_somebody_wrote_by_hand_is_shown_as_well_as_it_goes(app: Ardiq, ardiq: Run) -> None:
-    core, base = app._broker.core, f"ardiq:{{{app.queue_name}}}:"
+    core, base = app.context.server.core, f"ardiq:{{{app.queue_name}}}:"
 
     def write(key: str, *fields: str) -> None:
         core.command(["HSET", base + key, *(part for field in fields for part in (field, 'x{"'))])

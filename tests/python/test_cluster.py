@@ -30,8 +30,8 @@ def make_app(servers: Cluster, make_app: Callable[..., Ardiq]) -> Iterator[Calla
     yield make
     until(servers.is_ok, "the cluster to be whole again", servers.nodes)
     for app in apps:
-        app._broker.close()
-        assert leftovers(servers, app._broker._base, for_ever=False) == []
+        app.context.server.close()
+        assert leftovers(servers, app.context.server.base, for_ever=False) == []
 
 
 async def test_queues_lie_on_all_primaries(servers: Cluster, make_app: Callable[..., Ardiq]) -> None:
@@ -70,14 +70,14 @@ async def test_a_failover_in_good_order_loses_nothing(servers: Cluster, make_app
     stream = Stream(app)
     async with working(app), stream.flowing():
         for _ in range(2):
-            await asyncio.to_thread(servers.failover, app._broker._base)
+            await asyncio.to_thread(servers.failover, app.context.server.base)
             await stream.proceeds()
 
 
 async def test_a_slot_moves_while_its_queue_works(servers: Cluster, make_app: Callable[..., Ardiq]) -> None:
     app = make_app()
-    slot, stream = servers.slot_of(app._broker._base), Stream(app)
-    source = servers.primary_of(app._broker._base)
+    slot, stream = servers.slot_of(app.context.server.base), Stream(app)
+    source = servers.primary_of(app.context.server.base)
     async with working(app), stream.flowing():
         for target in [*_others(servers, source), source]:
             await asyncio.to_thread(servers.move, slot, target)
@@ -90,8 +90,8 @@ async def test_half_a_queue_is_not_worked_with(servers: Cluster, make_app: Calla
     stream = Stream(app)
     task = impatient.ref("work")
     jobs = await impatient.enqueue_many(task.prepare(i) for i in range(30))
-    slot = servers.slot_of(app._broker._base)
-    target = _others(servers, servers.primary_of(app._broker._base))[0]
+    slot = servers.slot_of(app.context.server.base)
+    target = _others(servers, servers.primary_of(app.context.server.base))[0]
     source = servers.begin_move(slot, target)
     for _ in range(3):
         with pytest.raises(BrokerError, match="moving this queue's slot") as refused:
@@ -128,7 +128,7 @@ async def test_users_with_no_more_rights_than_they_need(
     app = make_app(redis_url=url("worker"))
     stream = Stream(app)
     async with working(app), stream.flowing():
-        await asyncio.to_thread(servers.failover, app._broker._base)
+        await asyncio.to_thread(servers.failover, app.context.server.base)
     await make_app(redis_url=url("producer"), queue_name=app.queue_name).queue_size()
     assert [node.command("ACL", "LOG") for node in servers.nodes] == [[]] * len(servers.nodes)
 
@@ -142,7 +142,7 @@ async def test_a_primary_that_is_gone(servers: Cluster, make_app: Callable[..., 
         async with stream.flowing():
             pass
         # What its replica had not received would be lost by nature.
-        gone, replica = servers.primary_of(app._broker._base), servers.replicas_of(app._broker._base)[0]
+        gone, replica = servers.primary_of(app.context.server.base), servers.replicas_of(app.context.server.base)[0]
         await eventually(lambda: offset(gone) == offset(replica))
         getattr(gone, way)()
         await asyncio.to_thread(until, replica.is_primary, "the replica's promotion", servers.nodes)
@@ -160,7 +160,7 @@ async def test_a_queue_whose_shard_is_down_says_so(make_app: Callable[..., Ardiq
         app = make_app(redis_url=servers.url, broker_timeout_ms=500)
         task = app.ref("work")
         await task.enqueue(1)
-        primary = servers.primary_of(app._broker._base)
+        primary = servers.primary_of(app.context.server.base)
         primary.kill()
         with pytest.raises(BrokerError, match=primary.name):
             await task.enqueue(2)

@@ -440,7 +440,7 @@ async def test_arguments_written_wrong_by_hand_fail_the_task(app: Ardiq, args: s
     def note_sync(*args: Any) -> None: ...
 
     for name in ("note", "note_sync"):
-        app._broker.core.call("enqueue", [f"hand-{name}", name, "default", args, "", ""])
+        app.context.server.core.call("enqueue", [f"hand-{name}", name, "default", args, "", ""])
     await drain(app)
     for name in ("note", "note_sync"):
         result = await app.result(f"hand-{name}")
@@ -452,7 +452,7 @@ async def test_an_unknown_codec_fails_the_task(app: Ardiq) -> None:
     @app.task(max_retries=0)
     async def note() -> None: ...
 
-    app._broker.core.call("enqueue", ["future", "note", "default", "[]", "", '{"codec":"cbor"}'])
+    app.context.server.core.call("enqueue", ["future", "note", "default", "[]", "", '{"codec":"cbor"}'])
     await drain(app)
     result = await app.result("future")
     assert result is not None

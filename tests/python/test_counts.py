@@ -34,7 +34,7 @@ def alone() -> Iterator[Ardiq]:
     with Server(binary=os.environ.get("ARDIQ_TEST_SERVER")) as private:
         app = Ardiq(private.url, "q")
         yield app
-        app._broker.close()
+        app.context.server.close()
 
 
 def commands_of(core: _core.Core, query: str) -> int:
@@ -66,7 +66,7 @@ def step(core: _core.Core, worker: str, seq: int, want: int, ids: list[str] | No
 
 
 def test_it_costs_what_is_alive(alone: Ardiq) -> None:
-    core, base = alone._broker.core, alone._broker._base
+    core, base = alone.context.server.core, alone.context.server.base
     work = alone.ref("work")
     work.enqueue_sync()
     join(core, "w:0")
@@ -96,7 +96,7 @@ def test_it_costs_what_is_alive(alone: Ardiq) -> None:
 
 def test_what_a_worker_of_an_earlier_library_holds_is_counted_too(alone: Ardiq) -> None:
     """It writes no loads: neither of its own tasks, nor when it reaps a worker."""
-    core, base = alone._broker.core, alone._broker._base
+    core, base = alone.context.server.core, alone.context.server.base
     alone.enqueue_many_sync([alone.ref("work").prepare() for _ in range(10)])
     for worker in ("old:1", "new:1"):
         join(core, worker)
@@ -126,10 +126,10 @@ async def test_a_load_ends_with_it(make_app: Callable[..., Ardiq]) -> None:
 
     @app.task
     async def work() -> int:
-        return int(app._broker.core.command(["ZCARD", f"{app._broker._base}loads"]))
+        return int(app.context.server.core.command(["ZCARD", f"{app.context.server.base}loads"]))
 
     job = await work.enqueue()
     await drain(app)
     assert (await job.result()).value == 1
-    assert app._broker.core.command(["EXISTS", f"{app._broker._base}loads"]) == 0
+    assert app.context.server.core.command(["EXISTS", f"{app.context.server.base}loads"]) == 0
     assert json.loads(_core.PROTOCOL)["keys"]["loads"]["owner"] == "members"

@@ -16,7 +16,7 @@ from ardiq import Ardiq, DeadLetter, Job, Unreadable, WrongType
 def command(app: Ardiq, *words: str) -> Any:
     """A command of the server's own, on a key of the queue."""
     verb, key, *rest = words
-    return app._broker.core.command([verb, f"ardiq:{{{app.queue_name}}}:{key}", *rest])
+    return app.context.server.core.command([verb, f"ardiq:{{{app.queue_name}}}:{key}", *rest])
 
 
 def failing(app: Ardiq) -> list[int]:
@@ -162,7 +162,7 @@ async def test_requeue_of_all_takes_each_up_once(app: Ardiq) -> None:
 
 
 async def is_empty(app: Ardiq) -> bool:
-    counts = await app._queue._counts()
+    counts = await app.context.inspector._counts()
     return not counts["queued"] + counts["running"]
 
 

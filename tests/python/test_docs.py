@@ -74,7 +74,7 @@ async def test_records_are_as_large_as_told(column: int, settings: dict[str, str
             return text
 
         def used() -> int:
-            return int(app._broker.core.command(["INFO", "memory"]).decode().split("used_memory:")[1].split()[0])
+            return int(app.context.server.core.command(["INFO", "memory"]).decode().split("used_memory:")[1].split()[0])
 
         async def grown(size: int) -> float:
             before = used()
@@ -85,7 +85,7 @@ async def test_records_are_as_large_as_told(column: int, settings: dict[str, str
         await grown(2000)  # with the buffers of the connections
         for size, *told in [[int(cell.replace(",", "")) for cell in row] for row in rows]:
             assert abs(await grown(size) / told[column] - 1) < 0.25, size
-        app._broker.close()
+        app.context.server.close()
 
 
 COMMANDS = sorted({

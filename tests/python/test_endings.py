@@ -95,7 +95,7 @@ async def test_one_that_was_asked_to_abort_meanwhile_is_aborted(
         job = await fail.enqueue()
         await eventually(begun.is_set)
         # The server knows it first.
-        app._workers[0]._attempts.abort = lambda token: True  # type: ignore[method-assign]
+        app.run_state.workers[0]._attempts.abort = lambda token: True  # type: ignore[method-assign]
         await job.abort()
         go_on.set()
         assert (await result_of(job)).aborted
@@ -114,8 +114,8 @@ async def test_what_is_refused_is_neither_counted_nor_told(
         claim = context.running.get()
         assert claim is not None
         if claim[8] == 1 and not begun.is_set():
-            identity = app._workers[0].link.holder(claim[1])[0]
-            app._broker.core.command(["HSET", f"ardiq:{{{app.queue_name}}}:running:{identity}", claim[0], "0"])
+            identity = app.run_state.workers[0].link.holder(claim[1])[0]
+            app.context.server.core.command(["HSET", f"ardiq:{{{app.queue_name}}}:running:{identity}", claim[0], "0"])
             begun.set()
             raise ValueError("no")
 
@@ -164,7 +164,7 @@ async def test_an_outcome_that_cannot_be_read_takes_no_other_along(app: Ardiq) -
     @app.task
     async def work(number: int) -> int:
         if number == 1:
-            app._workers[0]._attempts.outcomes.append(("wrong",))  # type: ignore[arg-type]
+            app.run_state.workers[0]._attempts.outcomes.append(("wrong",))  # type: ignore[arg-type]
         return number
 
     jobs = await app.enqueue_many(work.prepare(number) for number in range(3))

@@ -28,7 +28,7 @@ def app(make_app: Callable[..., Ardiq]) -> Ardiq:
 
 @pytest.fixture
 def add(app: Ardiq) -> Any:
-    return app._registry["add"].task
+    return app.context.registry.tasks["add"].task
 
 
 async def test_a_task_that_is_enqueued_runs(app: Ardiq, add: Any) -> None:
@@ -380,7 +380,7 @@ def test_a_prepared_call_tells_what_it_is(add: Any) -> None:
 
 @pytest.mark.damages_keys
 async def test_a_key_of_another_type_harms_one_call_only(app: Ardiq, add: Any) -> None:
-    app._broker.core.command(["SET", f"ardiq:{{{app.queue_name}}}:task:broken", "by hand"])
+    app.context.server.core.command(["SET", f"ardiq:{{{app.queue_name}}}:task:broken", "by hand"])
     with pytest.raises(WrongType, match="broken"):
         await add.options(task_id="broken").enqueue(1)
     with pytest.raises(WrongType) as caught:
@@ -409,7 +409,7 @@ async def test_what_redis_cli_shows(app: Ardiq, add: Any) -> None:
     assert field(app, job.id, "args") == "[1]"
     assert field(app, job.id, "kwargs") == '{"b":2}'
     assert field(app, job.id, "codec") is None
-    queues = await eventually(lambda: app._broker.core.command(["SMEMBERS", "ardiq:queues"]))
+    queues = await eventually(lambda: app.context.server.core.command(["SMEMBERS", "ardiq:queues"]))
     assert app.queue_name.encode() in queues
 
 
@@ -475,7 +475,7 @@ async def test_a_hook_that_raises_fails_the_enqueue(app: Ardiq, add: Any) -> Non
 @pytest.mark.parametrize("name", ["ardiq-signature", "ardiq-packed"])
 async def test_a_header_of_a_name_that_is_taken_is_refused(app: Ardiq, add: Any, name: str) -> None:
     app.on_enqueue(lambda context: context.headers.update({name: "mine"}))
-    with pytest.raises(ValueError, match=f"header '{name}' of task 'add' is taken"):
+    with pytest.raises(ValueError, match=f"header '{name}' of task 'add' is reserved by Ardiq"):
         await add.enqueue(1)
     assert await app.queue_size() == 0
 

@@ -58,7 +58,7 @@ async def test_one_dropped_connection_ends_the_worker_with_exit_code_0(
     worker = make_fleet().start()
     for number in range(10):
         assert (await result_of(await app.send("quick", number))).value == number
-        app._broker.core.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+        app.context.server.core.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
     assert (await result_of(await app.send("quick", 10))).value == 10
     assert worker.poll() is None
     worker.send_signal(signal.SIGTERM)
@@ -122,7 +122,7 @@ async def test_a_reclaim_scan_never_reaches_an_entry_behind_many_live_ones(app: 
     async def work() -> str:
         return "done"
 
-    core = app._broker.core
+    core = app.context.server.core
     lanes = json.dumps(app.priorities)
     for worker in (f"live:{number}" for number in range(20)):
         core.call("join", [worker, 600_000, "{}", lanes, 1])
@@ -205,4 +205,4 @@ async def test_no_tls(server: Server, make_app: Callable[..., Ardiq]) -> None:
 
         async with working(app):
             assert (await result_of(await add.enqueue(1, 2))).value == 3
-        app._broker.close()
+        app.context.server.close()

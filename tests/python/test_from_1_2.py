@@ -21,7 +21,7 @@ class Forerunner:
     """Writes what ArdiQ 1.2.0 writes, command for command as MONITOR shows them."""
 
     def __init__(self, app: Ardiq, dumps: Callable[[Any], bytes] = pack) -> None:
-        self._core, self._base, self._dumps = app._broker.core, f"ardiq:{app.queue_name}:", dumps
+        self._core, self._base, self._dumps = app.context.server.core, f"ardiq:{app.queue_name}:", dumps
 
     def command(self, name: str, key: str, *words: Any) -> Any:
         return self._core.command([name, self._base + key, *words])
@@ -138,7 +138,7 @@ async def test_everything_is_moved_and_runs(app: Ardiq, old: Forerunner, migrate
     assert old.left() == set()
     assert is_sound(app)
 
-    assert app._broker.core.command(["LRANGE", f"ardiq:{{{app.queue_name}}}:ready:default", 0, 2]) == [
+    assert app.context.server.core.command(["LRANGE", f"ardiq:{{{app.queue_name}}}:ready:default", 0, 2]) == [
         b"again",
         b"overdue",
         b"q0",
@@ -206,7 +206,7 @@ def test_an_interrupted_move_goes_on_where_it_was(
     code, printed = migrate()
     assert code == 0
     assert "moved: 50 queued, 250 results" in printed
-    ready = app._broker.core.command(["LRANGE", f"ardiq:{{{app.queue_name}}}:ready:default", 0, -1])
+    ready = app.context.server.core.command(["LRANGE", f"ardiq:{{{app.queue_name}}}:ready:default", 0, -1])
     assert ready == [f"q{number}".encode() for number in range(250)]
     assert is_sound(app)
 
@@ -249,7 +249,7 @@ def test_a_worker_that_is_faster(
 
     monkeypatch.setattr(Old, "_take", late)
     migrate()
-    assert app._broker.core.command(["EXISTS", f"ardiq:{{{app.queue_name}}}:task:q"]) == 0
+    assert app.context.server.core.command(["EXISTS", f"ardiq:{{{app.queue_name}}}:task:q"]) == 0
 
 
 async def test_an_id_that_is_in_use_here_belongs_to_the_newer_task(

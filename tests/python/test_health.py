@@ -163,7 +163,7 @@ def test_a_worker_without_its_server_is_alive_and_not_ready(make_fleet: Callable
         fleet.start("--health", "127.0.0.1:0")
         worker = probe(fleet)
         soon(lambda: is_ready(worker))
-        fleet.app._broker.close()
+        fleet.app.context.server.close()
     soon(lambda: "no answer from the server for" in worker.get("/ready")[1])
     assert worker.get("/live") == (200, "alive\n")
     soon(lambda: worker.metric("queue_known") == 0)
@@ -287,7 +287,7 @@ def test_a_port_that_is_for_root_alone_is_refused(app: Ardiq, monkeypatch: pytes
         def health(self, host: str, port: int) -> None:
             raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(type(app._broker), "core", Unprivileged())
+    monkeypatch.setattr(type(app.context.server), "core", Unprivileged())
     with pytest.raises(Refusal, match=r"--health 127\.0\.0\.1:80: ports below 1024 are reserved for root"):
         listen(app, Place("127.0.0.1", 80))
 

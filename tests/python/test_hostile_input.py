@@ -44,7 +44,7 @@ def own(make_app: Callable[..., Ardiq]) -> Iterator[Callable[..., Ardiq]]:
 
         yield make
         core = _core.Core(server.url, "x:{x}:")
-        bases = [app._broker._base.encode(errors="surrogateescape") for app in apps]
+        bases = [app.context.server.base.encode(errors="surrogateescape") for app in apps]
         known = (*bases, *(f"{app.prefix}:{name}".encode() for app in apps for name in ("queues", "schema")))
         strays = [key for key in core.command(["KEYS", "*"]) if not key.startswith(known)]
         core.close()
@@ -150,7 +150,7 @@ def test_arguments_arrive_as_they_were_sent_or_are_refused(server: Server) -> No
     enqueue()
     app.burst = True
     asyncio.run(app.run())
-    app._broker.close()
+    app.context.server.close()
     assert len(arrived) == len(sent)
     assert sorted(map(repr, map(as_lists, sent))) == sorted(map(repr, map(as_lists, arrived)))
 
@@ -202,7 +202,7 @@ FIELDS = [
 @pytest.mark.parametrize("junk", JUNK, ids=lambda junk: repr(junk[:12]))
 async def test_records_somebody_wrote_into_harm_only_themselves(app: Ardiq, junk: bytes) -> None:
     """Each field of a record is overwritten in a task of its own; the others run."""
-    base, core = app._broker._base, app._broker.core
+    base, core = app.context.server.base, app.context.server.core
     add = app.ref("add")
     await app.enqueue_many(add.options(task_id=name).prepare(1, 2) for name in ["first", *FIELDS, "last"])
     for name in FIELDS:
@@ -226,7 +226,7 @@ def wrong_types(base: str) -> list[str]:
 async def test_keys_somebody_replaced_are_survived_and_worked_on_when_they_are_gone(app: Ardiq, seed: int) -> None:
     """The kind of every key there is, replaced by another kind, one after the other while the worker works."""
     rng = random.Random(seed)
-    base, core = app._broker._base, app._broker.core
+    base, core = app.context.server.base, app.context.server.core
 
     async def replace(key: bytes) -> None:
         core.command(["DEL", key])
@@ -249,7 +249,7 @@ async def test_keys_somebody_replaced_are_survived_and_worked_on_when_they_are_g
 @pytest.mark.damages_keys
 async def test_messages_nobody_should_send_are_dropped(app: Ardiq) -> None:
     """Into the mailboxes of a worker and of who waits for a result: neither ends, neither loses the true message."""
-    base, core = app._broker._base, app._broker.core
+    base, core = app.context.server.base, app.context.server.core
     fields = [b"", b"junk", b"\xff", b"1", b"finished", b"abort", b"x" * 100_000]
 
     def message(*parts: bytes) -> bytes:
@@ -268,7 +268,7 @@ async def test_messages_nobody_should_send_are_dropped(app: Ardiq) -> None:
     async with still_working(app):
         job = await slow.options(task_id="slow").enqueue()
         waiting = asyncio.ensure_future(result_of(job))
-        own = (await app._broker.line(asyncio.get_running_loop()).mailbox.name()).encode()
+        own = (await app.context.server.channel(asyncio.get_running_loop()).mailbox.name()).encode()
         worker = core.command(["ZRANGE", f"{base}workers", "0", "-1"])
         names = [own, *(b"%b:%d" % (name, generation) for name in worker for generation in (0, 1)), *worker]
         for text in random.Random(1).sample(messages, k=len(messages)):
@@ -292,7 +292,7 @@ CALLED = ["step", "heartbeat", "join", "enqueue", "await", "counts", "task", "ab
 async def test_replies_of_the_wrong_shape_are_survived(own: Callable[..., Ardiq], reply: str) -> None:
     """The server's functions answer nonsense for a while; then the true ones are back."""
     app = own()
-    core = app._broker.core
+    core = app.context.server.core
 
     @app.task
     async def add(a: int, b: int) -> int:

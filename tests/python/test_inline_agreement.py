@@ -76,7 +76,7 @@ async def too_old(app: Ardiq, pass_time: PassTime) -> list[Any]:
 
 async def unknown(app: Ardiq, pass_time: PassTime) -> list[Any]:
     number_of(app)
-    app._unknown_task_wait_ms = 50
+    app.context.change(unknown_task_wait_ms=50)
     job = await app.send("nobody_knows", 1)
     await pass_time()
     return [await told(job), *await letters(app)]
@@ -183,7 +183,7 @@ async def test_inline_agrees_with_the_server(
         await eventually(all_ended)
 
     async def all_ended() -> bool:
-        answer = await app._broker.line(asyncio.get_running_loop()).call("counts")
+        answer = await app.context.server.channel(asyncio.get_running_loop()).call("counts")
         counts = {answer[i]: answer[i + 1] for i in range(0, len(answer), 2)}
         return not (counts[b"queued"] + counts[b"scheduled"] + counts[b"running"])
 

@@ -261,7 +261,7 @@ def test_a_loop_that_cannot_watch_descriptors(make_app: Callable[..., Ardiq]) ->
 
     with asyncio.Runner(loop_factory=Readers) as runner:
         assert runner.run(main()) == [*range(1, 21), 2]
-    app._broker.close()
+    app.context.server.close()
 
 
 def test_importing_ardiq_loads_nothing_it_does_not_need() -> None:
@@ -290,4 +290,4 @@ async def test_drain_on_an_embedded_server(tmp_path: Path) -> None:
     await drain(app)
     assert (await result_of(job)).value == 3
     assert app.redis_url.startswith("embedded://")
-    app._broker.close()
+    app.context.server.close()

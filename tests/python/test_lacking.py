@@ -136,7 +136,7 @@ async def test_a_full_server_that_lost_its_functions_is_emptied(
     app = make_app(redis_url=without([], "renamed").url, queue_name="jobs")
     work = number_of(app)
     jobs = await app.enqueue_many(work.prepare(number) for number in range(5))
-    core = app._broker.core
+    core = app.context.server.core
     core.command(["CONFIG", "SET", "maxmemory", 1])
     try:
         core.command(["FUNCTION", "FLUSH"])

@@ -42,17 +42,19 @@ async def test_a_low_lane_gets_its_share(lanes_of: Any, prefetch: int | None) ->
 
 
 async def test_more_lanes_than_one_call_can_carry_are_refused(app: Ardiq) -> None:
-    line = app._broker.line(asyncio.get_running_loop())
+    line = app.context.server.channel(asyncio.get_running_loop())
     lanes = [f"lane {number}" for number in range(9_000)]
     with pytest.raises(BadArgument, match="up to 1000 lanes, not 9000"):
         await line.call("join", "w:1", 60_000, b"{}", to_json(lanes), 1)
-    assert app._broker.core.command(["EXISTS", f"{app._broker._base}workers"]) == 0, "and nothing was written"
+    assert app.context.server.core.command(["EXISTS", f"{app.context.server.base}workers"]) == 0, (
+        "and nothing was written"
+    )
 
 
 def test_what_is_counted_costs_what_is_there_and_not_what_was() -> None:
     with Server(binary=os.environ.get("ARDIQ_TEST_SERVER")) as private:
         app = Ardiq(private.url, "q", priorities=["later", "default"])
-        core, base = app._broker.core, app._broker._base
+        core, base = app.context.server.core, app.context.server.base
         work = app.ref("work")
 
         def cost() -> int:
@@ -77,18 +79,18 @@ def test_what_is_counted_costs_what_is_there_and_not_what_was() -> None:
         assert cost() <= little + 300, "some hundred lanes are remembered although they are empty"
         counts = {bytes(name).decode() for name in core.call("counts", [])[::2]}
         assert {"ready:default", "ready:later"} <= counts
-        app._broker.close()
+        app.context.server.close()
 
 
 async def claimed_lanes(app: Ardiq, lanes: list[dict[str, Any]], want: int) -> list[str]:
     """Claim as a worker does; the lanes of what it was given, in order."""
-    line = app._broker.line(asyncio.get_running_loop())
+    line = app.context.server.channel(asyncio.get_running_loop())
     reply = await line.call("claim", "w:1", to_json(lanes), want, 60_000)
     return [lane.decode() for lane in reply[8::10]]
 
 
 async def joined(app: Ardiq, lanes: list[dict[str, Any]]) -> None:
-    line = app._broker.line(asyncio.get_running_loop())
+    line = app.context.server.channel(asyncio.get_running_loop())
     await line.call("join", "w:1", 60_000, b"{}", to_json(lanes), 1)
 
 
@@ -237,7 +239,7 @@ def test_they_can_be_read(lanes_of: Any) -> None:
 
 def blocks(app: Ardiq) -> int:
     """How often anybody has begun to block at the server."""
-    found = re.search(rb"cmdstat_blpop:calls=(\d+)", app._broker.core.command(["INFO", "commandstats"]))
+    found = re.search(rb"cmdstat_blpop:calls=(\d+)", app.context.server.core.command(["INFO", "commandstats"]))
     return int(found[1]) if found else 0
 
 

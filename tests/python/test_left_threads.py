@@ -256,14 +256,14 @@ async def test_they_are_not_taken_for_the_attempt_that_gets_their_token_when_the
             running -= 1
 
         def held() -> list[bytes]:
-            reply: list[bytes] = app._broker.core.call("list", ["running", State(app).workers()[0]["id"], 0, 9])
+            reply: list[bytes] = app.context.server.core.call("list", ["running", State(app).workers()[0]["id"], 0, 9])
             return reply
 
         async with working(app), asyncio.timeout(SOON_S):
             await work.options(task_id="same").enqueue("before")
             await eventually(lambda: begun == ["before"])
             first = held()
-            app._broker.core.command(["FLUSHALL"])
+            app.context.server.core.command(["FLUSHALL"])
             # The first lease is lost as soon as a heartbeat tells: from then on its thread is left behind.
             await eventually(lambda: left_threads(app) == 1)
             job = await work.options(task_id="same").enqueue("after")

@@ -45,7 +45,7 @@ LEFT = [
 
 @pytest.mark.parametrize(("command", "why"), LEFT, ids=[" ".join(command[:2]) for command, _ in LEFT])
 def test_it_is_found_and_deleted(command: tuple[str, ...], why: str, app: Ardiq, server: Server) -> None:
-    core, base = app._broker.core, app._broker._base
+    core, base = app.context.server.core, app.context.server.base
     verb, key, *rest = command
     core.command([verb, base + key, *rest])
     assert leftovers(server, base, for_ever=False) == [f"{base}{key} {why}"]
@@ -60,6 +60,6 @@ def test_no_kind_of_key_is_forgotten() -> None:
 
 def test_what_is_kept_for_ever_is_no_leftover(make_app: Callable[..., Ardiq], server: Server) -> None:
     app = make_app(result_ttl_ms=-1)
-    base = app._broker._base
-    app._broker.core.command(["HSET", f"{base}task:a", "state", "complete"])
+    base = app.context.server.base
+    app.context.server.core.command(["HSET", f"{base}task:a", "state", "complete"])
     assert leftovers(server, base, for_ever=True) == []

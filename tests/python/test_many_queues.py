@@ -78,7 +78,7 @@ async def test_a_queue_needs_no_thread_no_connection_and_no_descriptor(
     assert many.descriptors <= one.descriptors
     assert many.connections <= one.connections
     assert one.over(before).connections == 1
-    listed = {name for _, name in app._broker.core.queues()}
+    listed = {name for _, name in app.context.server.core.queues()}
     assert await eventually(lambda: {queue.queue_name for queue in queues} <= listed)
     registered = await eventually(
         lambda: watcher.command(["SMISMEMBER", "ardiq:queues", *(q.queue_name for q in queues)])
@@ -108,7 +108,7 @@ async def test_results_of_many_queues_come_on_one_connection(
     watcher.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
     assert await asyncio.gather(*(queue.ref("work").request(1, timeout=20) for queue in queues)) == [1] * 30
     for queue in queues[1:]:
-        queue._broker.close()
+        queue.context.server.close()
     assert await queues[0].ref("work").request(7, timeout=20) == 7
     served.stop()
     await run
@@ -141,16 +141,16 @@ async def test_one_that_is_closed_leaves_the_others_alone(make_app: Callable[...
         await first.send("work", 1)
         await is_served(work)
         sent = [first.ref("work").enqueue(number) for number in range(20)]
-        first._broker.close()
+        first.context.server.close()
         # What was on its way is told so, or has arrived.
         for answer in await asyncio.gather(*sent, return_exceptions=True):
             assert not isinstance(answer, BaseException) or isinstance(answer, BrokerError)
         await is_served(work)
         assert await asyncio.to_thread(work.request_sync, 3, timeout=20) == 3
     await first.send("work", 2)  # used again, it connects anew
-    first._broker.close()
+    first.context.server.close()
     await second.send("work", 1)
-    second._broker.close()
+    second.context.server.close()
     await asyncio.sleep(0)
     gc.collect()  # the worker, which has ended
     await eventually(lambda: Cost.now(watcher)[1:] == before[1:])
@@ -178,7 +178,7 @@ async def test_results_of_very_many_queues_come_together(make_app: Callable[...,
     jobs = await asyncio.gather(*(queue.send("work", 1) for queue in queues))
     # Their mailboxes are opened in the same moment.
     waits = [asyncio.create_task(job.result(timeout=60)) for job in jobs]
-    lines = [queue._broker.line(asyncio.get_running_loop()) for queue in queues]
+    lines = [queue.context.server.channel(asyncio.get_running_loop()) for queue in queues]
     assert await eventually(lambda: all(line.mailbox._wishes for line in lines), 60)
     for job in jobs:
         await job.abort()
@@ -194,12 +194,12 @@ async def test_who_waits_when_a_queue_is_closed_is_told_the_truth(
         await other.send("work", 0)
     waiting = asyncio.create_task((await app.send("work", 0)).value())
     requested = asyncio.create_task(app.ref("work").request(0))
-    mailbox = app._broker.line(asyncio.get_running_loop()).mailbox
+    mailbox = app.context.server.channel(asyncio.get_running_loop()).mailbox
     assert await eventually(lambda: len(mailbox._wishes) == 2)
     sent = [asyncio.ensure_future(app.send("work", 1)) for _ in range(3)]
     many = asyncio.ensure_future(app.enqueue_many([app.ref("work").prepare(2)] * 3))
     await asyncio.sleep(0)  # on their way
-    app._broker.close()
+    app.context.server.close()
     answers = await asyncio.wait_for(asyncio.gather(*sent, many, return_exceptions=True), 20)
     queued = await app.queue_size()
     certain = 2 + sum(3 if isinstance(answer, list) else not isinstance(answer, BaseException) for answer in answers)
@@ -215,7 +215,7 @@ def test_a_loop_that_nobody_closes_is_not_kept(make_app: Callable[..., Ardiq]) -
     app, loop = make_app(), asyncio.new_event_loop()
     loop.run_until_complete(app.send("work", 1))
     gone = weakref.ref(loop)
-    app._broker.close()
+    app.context.server.close()
     del loop
     gc.collect()
     assert gone() is None
@@ -263,7 +263,7 @@ def test_a_forked_child_has_its_own_connection(server: Server, run_script: Calla
             await other.send("work", 1)
 
         def client():
-            return app._broker.core.command(["CLIENT", "ID"])
+            return app.context.server.core.command(["CLIENT", "ID"])
 
         asyncio.run(use())
         mine, opened = client(), len(os.listdir("/proc/self/fd"))
@@ -306,7 +306,7 @@ async def test_queues_of_a_slot_that_moves_follow_it(nodes: Cluster, make_app: C
     queues = await send_to_many(app, app.queue_name)
     before = Cost.now(*nodes.nodes)
     moved = queues[0]
-    slot, source = nodes.slot_of(moved._broker._base), nodes.primary_of(moved._broker._base)
+    slot, source = nodes.slot_of(moved.context.server.base), nodes.primary_of(moved.context.server.base)
     target = next(node for node in nodes.nodes if node is not source)
     await asyncio.to_thread(nodes.move, slot, target)
     await asyncio.gather(*(queue.send("work", 1) for queue in queues))
@@ -323,9 +323,9 @@ async def test_a_node_that_is_away_holds_up_its_own_queues_only(nodes: Cluster, 
     app = make_app(redis_url=nodes.url)
     queues = [app.queue(f"{app.queue_name}-{number}") for number in range(30)]
     for queue in queues:
-        queue._broker.is_listed = False  # lest the registration connect before them
-    frozen = nodes.primary_of(queues[0]._broker._base)
-    here = [queue for queue in queues if nodes.primary_of(queue._broker._base) is frozen]
+        queue.context.server.is_listed = False  # lest the registration connect before them
+    frozen = nodes.primary_of(queues[0].context.server.base)
+    here = [queue for queue in queues if nodes.primary_of(queue.context.server.base) is frozen]
     frozen.freeze()
     try:
         # They are first: nobody knows yet which node has which.

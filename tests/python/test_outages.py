@@ -36,7 +36,7 @@ async def test_dropped_connections_do_not_matter(app: Ardiq) -> None:
         for i in range(30):
             jobs.append(await work.enqueue(i))
             if i % 3 == 0:
-                app._broker.core.command(["CLIENT", "KILL", "TYPE", "normal"])
+                app.context.server.core.command(["CLIENT", "KILL", "TYPE", "normal"])
             await asyncio.sleep(0.005)
         results = await asyncio.gather(*(job.result(timeout=SOON_S) for job in jobs))
     assert [result and result.value for result in results] == list(range(30))
@@ -53,7 +53,7 @@ async def test_waits_survive_a_dropped_connection(app: Ardiq) -> None:
     waiting = [asyncio.create_task(job.result(timeout=SOON_S)) for job in jobs]
     asking = asyncio.create_task(work.request(99, timeout=SOON_S))
     await asyncio.sleep(0.1)
-    app._broker.core.command(["CLIENT", "KILL", "TYPE", "normal"])
+    app.context.server.core.command(["CLIENT", "KILL", "TYPE", "normal"])
     async with working(app):
         results = await asyncio.gather(*waiting)
         assert [result and result.value for result in results] == list(range(20))
@@ -117,7 +117,7 @@ async def test_a_worker_outlives_an_outage(outage: Outage, caplog: pytest.LogCap
         assert (await result_of(first)).value == 1
     assert runs[0] == 1
     assert await app.queue_size() == 0
-    app._broker.close()
+    app.context.server.close()
 
 
 async def test_a_half_open_connection_is_given_up_when_the_lease_would_be_over(
@@ -149,7 +149,7 @@ async def test_a_half_open_connection_is_given_up_when_the_lease_would_be_over(
         first = next(record.message for record in caplog.records if record.levelname == "WARNING")
         assert "blocking" not in first
     finally:
-        app._broker.close()
+        app.context.server.close()
         proxy.close()
         node.kill()
 
@@ -163,7 +163,7 @@ async def test_what_a_failover_took_back_runs_again(app: Ardiq, caplog: pytest.L
         ran.append(number)
         return number
 
-    core, base = app._broker.core, app._broker._base
+    core, base = app.context.server.core, app.context.server.base
     async with working(app):
         first = await work.enqueue(1)
         await result_of(first)
@@ -184,13 +184,13 @@ async def test_what_a_failover_took_back_runs_again(app: Ardiq, caplog: pytest.L
 
 async def test_a_server_that_lost_its_data_knows_the_queue_again(outage: Outage) -> None:
     app = Ardiq(outage.url, idle_timeout_ms=1000, poll_block_ms=200)
-    core = app._broker.core
+    core = app.context.server.core
     async with working(app):
         await eventually(lambda: core.command(["SISMEMBER", "ardiq:queues", "default"]))
         await eventually(lambda: core.command(["ZCARD", "ardiq:{default}:workers"]))
         core.command(["FLUSHALL"])
         await eventually(lambda: core.command(["SISMEMBER", "ardiq:queues", "default"]))
-    app._broker.close()
+    app.context.server.close()
 
 
 async def test_a_flushed_server_gets_its_library_back(outage: Outage) -> None:
@@ -204,11 +204,11 @@ async def test_a_flushed_server_gets_its_library_back(outage: Outage) -> None:
         assert await work.request(1) == 1
         for command in (["FUNCTION", "FLUSH"], ["SCRIPT", "FLUSH"]):
             try:
-                app._broker.core.command(command)
+                app.context.server.core.command(command)
             except Exception:  # an old server has no functions
                 assert command[0] == "FUNCTION"
         assert await work.request(2, timeout=SOON_S) == 2
-    app._broker.close()
+    app.context.server.close()
 
 
 async def test_a_server_that_takes_no_library_now_is_waited_for(outage: Outage) -> None:
@@ -219,7 +219,7 @@ async def test_a_server_that_takes_no_library_now_is_waited_for(outage: Outage) 
     async def work(number: int) -> int:
         return number
 
-    core = app._broker.core
+    core = app.context.server.core
     async with working(app) as run:
         assert await work.request(1) == 1
         with suppress(ArdiqError):  # an old server has no functions
@@ -230,21 +230,21 @@ async def test_a_server_that_takes_no_library_now_is_waited_for(outage: Outage) 
         assert not run.done()
         core.command(["REPLICAOF", "NO", "ONE"])
         assert await work.request(2, timeout=SOON_S) == 2
-    app._broker.close()
+    app.context.server.close()
 
 
 async def test_another_library_is_refused_in_one_line(outage: Outage) -> None:
     app = Ardiq(outage.url, burst=True)
     other = "#!lua name=ardiq_v1\nredis.register_function('ardiq_v1_enqueue', function() return {'queued'} end)"
     try:
-        app._broker.core.command(["FUNCTION", "LOAD", other])
+        app.context.server.core.command(["FUNCTION", "LOAD", other])
     except ArdiqError:
         pytest.skip("this server has no functions")
     for call in (lambda: app.send("task"), lambda: app.ref("task").request(), lambda: app.queue_size(), app.run):
         with pytest.raises(LibraryError, match="ardiq migrate") as caught:
             await call()
         assert "\n" not in str(caught.value)
-    app._broker.close()
+    app.context.server.close()
 
 
 async def test_an_unreachable_server_is_a_broker_error_in_bounded_time(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ async def test_an_unreachable_server_is_a_broker_error_in_bounded_time(tmp_path:
     assert all(isinstance(outcome, BrokerError) for outcome in outcomes)
     assert len({id(outcome) for outcome in outcomes}) == 20
     assert time.monotonic() - started < 60
-    app._broker.close()
+    app.context.server.close()
 
 
 async def test_an_enqueue_during_an_outage_reports_what_was_accepted(outage: Outage) -> None:
@@ -285,7 +285,7 @@ async def test_an_enqueue_during_an_outage_reports_what_was_accepted(outage: Out
     assert list(caught.value.jobs) == []
     outage.begin()
     assert await app.queue_size() == 1
-    app._broker.close()
+    app.context.server.close()
 
 
 async def test_an_enqueue_waits_for_a_short_outage(outage: Outage) -> None:
@@ -298,7 +298,7 @@ async def test_an_enqueue_waits_for_a_short_outage(outage: Outage) -> None:
     jobs = await sending
     assert len({job.id for job in jobs}) == 50
     assert await app.queue_size() == 51
-    app._broker.close()
+    app.context.server.close()
 
 
 async def test_a_worker_refuses_a_server_that_evicts() -> None:
@@ -310,15 +310,15 @@ async def test_a_worker_refuses_a_server_that_evicts() -> None:
         job = await number_of(allowed).enqueue(1)
         async with working(allowed):
             assert (await result_of(job)).success
-        app._broker.close()
-        allowed._broker.close()
+        app.context.server.close()
+        allowed.context.server.close()
 
 
 def test_a_reply_that_is_cut_in_the_middle_is_told_in_one_line(tmp_path: Path) -> None:
     node = Node(tmp_path / "server", free_port(), {"save": ""})
     node.start()
     proxy = Proxy(node.port)
-    core = Ardiq(f"redis://127.0.0.1:{proxy.port}")._broker.core
+    core = Ardiq(f"redis://127.0.0.1:{proxy.port}").context.server.core
     try:
         core.command(["SET", "long", "x" * 1000])
         proxy.truncate(100)
@@ -342,7 +342,7 @@ async def test_a_repeat_that_is_refused_says_nothing_of_what_was_sent_before(tmp
         sent = asyncio.ensure_future(app.send("work", 1))
         while await seen.queue_size() < 2:
             await asyncio.sleep(0.01)
-        seen._broker.core.command(["CONFIG", "SET", "maxmemory", "1"])
+        seen.context.server.core.command(["CONFIG", "SET", "maxmemory", "1"])
         proxy.cut()  # its answer was on the way
         proxy.delay(0)
         with pytest.raises(BrokerError, match="maxmemory") as refused:
@@ -350,7 +350,7 @@ async def test_a_repeat_that_is_refused_says_nothing_of_what_was_sent_before(tmp
         assert refused.value.maybe_enqueued
         assert len(refused.value.unsure) == 1
     finally:
-        app._broker.close()
-        seen._broker.close()
+        app.context.server.close()
+        seen.context.server.close()
         proxy.close()
         node.kill()

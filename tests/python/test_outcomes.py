@@ -26,11 +26,11 @@ def app(make_app: Callable[..., Ardiq]) -> Ardiq:
 
 
 def counted(app: Ardiq, name: str) -> int:
-    return int(app._broker.core.command(["HGET", f"ardiq:{{{app.queue_name}}}:stats", name]) or 0)
+    return int(app.context.server.core.command(["HGET", f"ardiq:{{{app.queue_name}}}:stats", name]) or 0)
 
 
 async def purge(app: Ardiq, place: str, lane: str = "") -> None:
-    line = app._broker.line(asyncio.get_running_loop())
+    line = app.context.server.channel(asyncio.get_running_loop())
     await line.call("purge", place, lane, 0, 100, app.result_ttl_ms)
 
 
@@ -84,7 +84,9 @@ async def test_one_that_was_discarded(app: Ardiq) -> None:
     queued = await app.send("work", 1)
     scheduled = await app.ref("work").options(delay_ms=HOUR_MS).enqueue(1)
     waiting = asyncio.create_task(result_of(queued))
-    await eventually(lambda: app._broker.core.command(["EXISTS", f"ardiq:{{{app.queue_name}}}:waiters:{queued.id}"]))
+    await eventually(
+        lambda: app.context.server.core.command(["EXISTS", f"ardiq:{{{app.queue_name}}}:waiters:{queued.id}"])
+    )
     await purge(app, "queued", "default")
     await purge(app, "scheduled")
     assert (await waiting).discarded
@@ -149,7 +151,7 @@ async def test_an_id_that_was_discarded_may_be_used_again(app: Ardiq) -> None:
 
 def test_a_worker_that_was_to_abort_thousands_of_tasks_lives(app: Ardiq) -> None:
     """More than the stack of the server's Lua takes at once."""
-    core, asked = app._broker.core, f"{app._broker._base}aborts:w:1"
+    core, asked = app.context.server.core, f"{app.context.server.base}aborts:w:1"
     core.call("join", ["w:1", 600_000, "{}", '["default"]', 1])
     core.command(["SADD", asked, *(f"t{number}" for number in range(9000))])
     for _ in range(9):

@@ -67,7 +67,7 @@ async def is_queued(job: Job) -> bool:
 async def test_an_idle_worker_of_a_paused_queue_blocks(app: Ardiq) -> None:
     _, send, _ = tasks(app)
     await app.pause()
-    core = app._broker.core
+    core = app.context.server.core
     async with working(app):
         await eventually(lambda: core.command(["ZCARD", f"ardiq:{{{app.queue_name}}}:workers"]))
         for _ in range(5):
@@ -194,9 +194,9 @@ async def test_a_resume_wakes_more_workers_than_fit_on_the_stack_of_lua(app: Ard
     await app.pause()
     await app.enqueue_many(send.prepare(number) for number in range(9_000))
     workers = [part for number in range(9_000) for part in (2**52, f"worker:{number}")]
-    app._broker.core.command(["ZADD", f"{app._broker._base}workers", *workers])
+    app.context.server.core.command(["ZADD", f"{app.context.server.base}workers", *workers])
     assert await app.resume()
-    assert app._broker.core.command(["LLEN", f"{app._broker._base}wake:default"]) == 9_000
+    assert app.context.server.core.command(["LLEN", f"{app.context.server.base}wake:default"]) == 9_000
 
 
 async def test_workers_go_on_with_what_a_dead_client_left(app: Ardiq) -> None:
@@ -205,7 +205,7 @@ async def test_workers_go_on_with_what_a_dead_client_left(app: Ardiq) -> None:
     for number in range(5):
         await send.enqueue(number)
     await drain(app)
-    app._broker.core.call("resume", ["send", "", "", 2, 0])
+    app.context.server.core.call("resume", ["send", "", "", 2, 0])
     assert [pause.resuming for pause in await app.pauses()] == [True]
     app.burst = False
     async with working(app):
@@ -223,7 +223,7 @@ async def test_a_held_task_is_aborted_or_expires(app: Ardiq) -> None:
     assert (await result_of(aborted)).aborted
     assert [pause.held for pause in await app.pauses()] == [2]
     for job in (expired, asked):
-        app._broker.core.command(["HSET", f"ardiq:{{{app.queue_name}}}:task:{job.id}", "expires_at", 1])
+        app.context.server.core.command(["HSET", f"ardiq:{{{app.queue_name}}}:task:{job.id}", "expires_at", 1])
     assert (await result_of(asked)).value == "expired"
     assert [pause.held for pause in await app.pauses()] == [1]
     await app.resume(send)
@@ -266,7 +266,7 @@ async def test_what_cannot_be_paused_is_refused(app: Ardiq, make_app: Callable[.
         ({"customer": [1]}, "string, an integer or a boolean"),
         ({"custmer": 1}, "'send' does not have a parameter 'custmer'"),
         ({-1: 1}, "position from 0"),
-        ({"a b": 1}, "name of a parameter"),
+        ({"a b": 1}, "an argument must be given by its parameter"),
     ):
         with pytest.raises(ValueError, match=words):
             await app.pause(send, argument=argument)  # type: ignore[arg-type]
@@ -318,9 +318,9 @@ def jobs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     sys.modules.pop("pause_jobs", None)
     import pause_jobs  # type: ignore[import-not-found]
 
-    pause_jobs.app._broker.core.command(["FLUSHALL"])
+    pause_jobs.app.context.server.core.command(["FLUSHALL"])
     yield pause_jobs.app
-    pause_jobs.app._broker.close()
+    pause_jobs.app.context.server.close()
 
 
 def test_the_command_line(jobs: Ardiq, capsys: pytest.CaptureFixture[str]) -> None:
@@ -371,7 +371,7 @@ def test_the_command_line(jobs: Ardiq, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_pause_can_be_made_by_hand(jobs: Ardiq) -> None:
-    core = jobs._broker.core
+    core = jobs.context.server.core
     core.call("pause", ["*", "0", "42", "{}"])
     core.command(["HSET", "ardiq:{jobs}:pauses", "nonsense", "{", "more", '{"argument": "a"}'])
     assert [pause.id for pause in asyncio.run(jobs.pauses())] == ["more", "nonsense", "*(0=42)"]

@@ -393,7 +393,7 @@ def test_children_end_with_a_worker_that_is_killed(
         async def main():
             await jobs.forever.enqueue({str(path)!r})
             await jobs.app.run()
-        jobs.app._registry["forever"].timeout = None
+        jobs.app.context.registry.tasks["forever"].timeout = None
         asyncio.run(main())
     """)
 

@@ -109,7 +109,7 @@ def test_sync_tests(run_pytest: Runs) -> None:
 
         def test_afterwards_it_is_as_before():
             assert (shop.app.redis_url, shop.app.prefix) == ("redis://127.0.0.1:1", "ardiq")
-            assert not shop.app._running and shop.app._fires_schedules
+            assert not shop.app.run_state.is_running and shop.app.run_state.fires_schedules
             assert "tick" not in shop.log
         """,
         *PLAIN,
@@ -240,7 +240,7 @@ def test_nothing_is_left_behind(ardiq_app, ardiq_server: str) -> None:
     from ardiq.testing import on_server
 
     app = Ardiq(queue_name="elsewhere")
-    core = ardiq_app._broker.core
+    core = ardiq_app.context.server.core
     with on_server(app, ardiq_server, prefix="te*st"):
         app.ref("work").enqueue_sync(1)
         assert core.command(["DBSIZE"]) > 0

@@ -41,7 +41,7 @@ async def test_everything_can_be_read_while_it_runs(app: Ardiq) -> None:
             "8",
             '"a.csv"',
         ]
-        lines = app._broker.core.command(["LRANGE", f"ardiq:{{{app.queue_name}}}:log:{job.id}", 0, -1])
+        lines = app.context.server.core.command(["LRANGE", f"ardiq:{{{app.queue_name}}}:log:{job.id}", 0, -1])
         assert [line.rpartition(b" ")[2] for line in lines] == [b"opened", b"wrote"]
         go_on.set()
         await result_of(job)
@@ -52,7 +52,7 @@ async def test_everything_can_be_read_while_it_runs(app: Ardiq) -> None:
 
 
 async def has_logged(app: Ardiq, task_id: str, count: int) -> bool:
-    return len(await app._queue.logs(task_id, 1000)) == count
+    return len(await app.context.inspector.logs(task_id, 1000)) == count
 
 
 async def test_a_sync_task_tells_from_its_thread(app: Ardiq) -> None:
@@ -437,7 +437,7 @@ async def test_reading_the_notes_leaves_nothing_behind(app: Ardiq) -> None:
     async with working(app):
         for _ in range(20):
             assert (await result_of(await look.enqueue())).value == 0
-        assert app._workers[0]._reports._noted == {}
+        assert app.run_state.workers[0]._reports._noted == {}
 
 
 async def test_all_views_of_the_notes_show_the_same(app: Ardiq) -> None:

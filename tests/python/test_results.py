@@ -63,7 +63,7 @@ async def test_a_wait_that_is_too_long_is_a_timeout(app: Ardiq, add: Any, timeou
 
 
 async def test_who_stops_waiting_is_forgotten(app: Ardiq, add: Any) -> None:
-    core, base = app._broker.core, f"ardiq:{{{app.queue_name}}}:"
+    core, base = app.context.server.core, f"ardiq:{{{app.queue_name}}}:"
     job = await add.enqueue(1, 2)
     waiting = asyncio.create_task(job.result(timeout=SOON_S))
     await eventually(lambda: core.command(["EXISTS", f"{base}waiters:{job.id}"]))
@@ -118,7 +118,7 @@ async def test_how_long_results_are_kept(make_app: Callable[..., Ardiq], ttl: in
 
     job = await nothing.enqueue()
     await drain(app)
-    assert low <= app._broker.core.command(["PTTL", f"ardiq:{{{app.queue_name}}}:task:{job.id}"]) <= high
+    assert low <= app.context.server.core.command(["PTTL", f"ardiq:{{{app.queue_name}}}:task:{job.id}"]) <= high
 
 
 async def test_states(app: Ardiq) -> None:
@@ -388,7 +388,7 @@ async def test_dead_letters(app: Ardiq) -> None:
 async def test_a_replay_into_a_lane_that_nobody_serves_is_refused(make_app: Callable[..., Ardiq]) -> None:
     app = make_app(priorities=["old", "new"])
     job = await app.ref("missing", priority="old").enqueue()
-    app._registry.clear()
+    app.context.registry.tasks.clear()
 
     @app.task(max_retries=0)
     async def missing() -> None:
@@ -471,7 +471,7 @@ async def test_a_record_shows_who_runs_it(app: Ardiq) -> None:
 
 def _left_ms(app: Ardiq, task_id: str) -> int:
     """How long a record is kept still; -1: for ever, -2: there is none."""
-    return int(app._broker.core.command(["PTTL", f"{app._broker._base}task:{task_id}"]))
+    return int(app.context.server.core.command(["PTTL", f"{app.context.server.base}task:{task_id}"]))
 
 
 @pytest.mark.parametrize("is_async", [True, False], ids=["async", "thread"])
@@ -557,7 +557,7 @@ async def test_a_cron_and_a_schedule_keep_results_as_their_task_says(app: Ardiq)
     @app.cron("@daily", result_ttl=3600)
     async def report() -> None: ...
 
-    assert app._crons["report"]["result_ttl_ms"] == 3_600_000
+    assert app.context.crons["report"]["result_ttl_ms"] == 3_600_000
     await app.schedules.put("by hand", "report", spec="@daily")
     job = await app.schedules.run_now("by hand")
     assert job is not None
@@ -592,7 +592,7 @@ async def test_a_task_that_may_have_been_enqueued_is_waited_for(make_app: Callab
     app = make_app()
     work = number_of(app)
     job = await work.options(task_id="late").enqueue(1)
-    await app._broker.line(asyncio.get_running_loop()).call("abort", job.id, 0)
+    await app.context.server.channel(asyncio.get_running_loop()).call("abort", job.id, 0)
     error = BrokerError("no answer")
     error.maybe_enqueued = True
     name_unsure(error, [job])

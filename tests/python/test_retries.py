@@ -96,7 +96,7 @@ async def test_the_history_tells_each_attempt(app: Ardiq) -> None:
     async with working(app):
         job = await broken.enqueue()
         await result_of(job)
-        identity = app._workers[0].link.holder(0)[0] if app._workers else ""
+        identity = app.run_state.workers[0].link.holder(0)[0] if app.run_state.workers else ""
     history = await job.history()
     assert [(attempt.tries, attempt.error) for attempt in history] == [
         (1, "ValueError(1)"),

@@ -104,7 +104,7 @@ async def test_an_enqueue_hook_that_raises_holds_an_occurrence_up(app: Ardiq, ca
 
     await app.schedules.put("one", "nobody", every=3600, missed="once")
     overdue(app, "one", 2)
-    scheduler = Scheduler(app)
+    scheduler = Scheduler(app.context)
     for _ in range(2):
         await scheduler.fire_due()
     assert await app.queue_size() == 0
@@ -181,10 +181,10 @@ async def test_what_nobody_fired_in_time(app: Ardiq, missed: str, expected: int)
     period = next(period for period in (3_600_000, 3_900_000, 4_700_000) if now % period > 120_000)
     await app.schedules.put("hourly", "nobody", every=period / 1000, missed=missed)
     due_at = now // period * period - 2 * period
-    app._broker.core.command(["ZADD", f"ardiq:{{{app.queue_name}}}:schedule_due", due_at, "hourly"])
+    app.context.server.core.command(["ZADD", f"ardiq:{{{app.queue_name}}}:schedule_due", due_at, "hourly"])
     from ardiq._execution.scheduler import Scheduler
 
-    await Scheduler(app).fire_due()
+    await Scheduler(app.context).fire_due()
     assert await app.queue_size() == expected
     assert (await app.schedules.list())[0].next_due_at == now // period * period + period
 
@@ -193,10 +193,10 @@ async def test_no_more_than_a_hundred_missed_ones_are_made_up_for(app: Ardiq) ->
     await app.schedules.put("often", "nobody", every=1, missed="all")
     now = int(time.time() * 1000)
     due_at = now // 1000 * 1000 - 3_600_000
-    app._broker.core.command(["ZADD", f"ardiq:{{{app.queue_name}}}:schedule_due", due_at, "often"])
+    app.context.server.core.command(["ZADD", f"ardiq:{{{app.queue_name}}}:schedule_due", due_at, "often"])
     from ardiq._execution.scheduler import Scheduler
 
-    scheduler = Scheduler(app)
+    scheduler = Scheduler(app.context)
     await scheduler.fire_due()
     assert await app.queue_size() == 100
     assert (await app.schedules.list())[0].next_due_at > now
@@ -208,12 +208,12 @@ async def test_it_is_a_hundred_however_many_workers_see_to_it(app: Ardiq) -> Non
     await app.schedules.put("often", "nobody", every=60, missed="all")
     now = int(time.time() * 1000)
     first = now // 60_000 * 60_000 - 86_400_000
-    app._broker.core.command(["ZADD", f"ardiq:{{{app.queue_name}}}:schedule_due", first, "often"])
+    app.context.server.core.command(["ZADD", f"ardiq:{{{app.queue_name}}}:schedule_due", first, "often"])
     # One worker has come to the middle when another one looks.
     for due_at in range(first, first + 50 * 60_000, 60_000):
         fired = await app.schedules.fire("often", due_at, due_at + 60_000, now, {})
         assert (fired.answer, fired.next_due_at) == ("fired", due_at + 60_000)
-    await Scheduler(app).fire_due()
+    await Scheduler(app.context).fire_due()
     # With those that are in time.
     assert 100 <= await app.queue_size() <= 102
     assert (await app.schedules.list())[0].next_due_at > now
@@ -221,7 +221,7 @@ async def test_it_is_a_hundred_however_many_workers_see_to_it(app: Ardiq) -> Non
 
 async def test_a_definition_written_by_hand_stops_nobody(app: Ardiq) -> None:
     seen: list[str] = []
-    core, base = app._broker.core, f"ardiq:{{{app.queue_name}}}:"
+    core, base = app.context.server.core, f"ardiq:{{{app.queue_name}}}:"
     core.command(["HSET", f"{base}schedules", "broken", '{"task": "x", "lane": "default", "spec": "soon"}'])
     core.command(["HSET", f"{base}schedules", "no-lane", '{"task": "x", "every_ms": 100}'])
     core.command(["ZADD", f"{base}schedule_due", "1", "broken", "2", "no-lane"])
@@ -236,13 +236,13 @@ async def test_a_definition_written_by_hand_stops_nobody(app: Ardiq) -> None:
 
 def overdue(app: Ardiq, name: str, due_at: int) -> None:
     """Let a schedule have fallen due at a time."""
-    app._broker.core.command(["ZADD", f"ardiq:{{{app.queue_name}}}:schedule_due", due_at, name])
+    app.context.server.core.command(["ZADD", f"ardiq:{{{app.queue_name}}}:schedule_due", due_at, name])
 
 
 async def fire(app: Ardiq) -> None:
     from ardiq._execution.scheduler import Scheduler
 
-    await Scheduler(app).fire_due()
+    await Scheduler(app.context).fire_due()
 
 
 async def test_jitter_spreads_occurrences_the_same_way_everywhere(make_app: Callable[..., Ardiq]) -> None:
@@ -313,7 +313,7 @@ async def test_the_last_outcome_outlives_its_record(make_app: Callable[..., Ardi
 @pytest.mark.damages_keys
 async def test_a_long_list_is_whole_whatever_moves_meanwhile(app: Ardiq) -> None:
     """Each schedule is in it once, though others fall due, come and go between its pages."""
-    core, base = app._broker.core, f"ardiq:{{{app.queue_name}}}:"
+    core, base = app.context.server.core, f"ardiq:{{{app.queue_name}}}:"
     names = [f"s{number}" for number in range(1200)]
     definition = '{"task": "x", "lane": "default", "every_ms": 3600000}'
     core.command(["HSET", f"{base}schedules", *(word for name in names for word in (name, definition))])
@@ -354,7 +354,7 @@ async def test_one_that_cannot_be_fired_is_told_of_once_and_again_when_it_breaks
 ) -> None:
     from ardiq._execution.scheduler import Scheduler
 
-    scheduler, core, base = Scheduler(app), app._broker.core, f"ardiq:{{{app.queue_name}}}:"
+    scheduler, core, base = Scheduler(app.context), app.context.server.core, f"ardiq:{{{app.queue_name}}}:"
 
     async def told_of() -> int:
         caplog.clear()
@@ -375,14 +375,14 @@ async def test_one_that_cannot_be_fired_is_told_of_once_and_again_when_it_breaks
 async def test_timings_are_not_gathered_for_ever(app: Ardiq) -> None:
     from ardiq._execution.scheduler import Scheduler
 
-    scheduler = Scheduler(app)
+    scheduler = Scheduler(app.context)
     for number in range(2500):
         assert scheduler._timing({"every_ms": 1000 + number}).every_ms == 1000 + number
     assert len(scheduler._timings) <= 1000
 
 
 async def test_many_that_cannot_be_fired_do_not_hide_one_that_can(app: Ardiq) -> None:
-    core, base = app._broker.core, f"ardiq:{{{app.queue_name}}}:"
+    core, base = app.context.server.core, f"ardiq:{{{app.queue_name}}}:"
     names = [f"s{number}" for number in range(700)]
     definition = '{"task": "x", "lane": "default", "spec": "soon"}'
     core.command(["HSET", f"{base}schedules", *(word for name in names for word in (name, definition))])

@@ -42,7 +42,7 @@ async def is_spec(app: Ardiq, name: str, spec: str) -> bool:
 
 
 def meta(app: Ardiq, *words: str) -> Any:
-    return app._broker.core.command([words[0], f"ardiq:{{{app.queue_name}}}:meta", *words[1:]])
+    return app.context.server.core.command([words[0], f"ardiq:{{{app.queue_name}}}:meta", *words[1:]])
 
 
 def let_time_pass(app: Ardiq, version: str, seconds: int) -> None:
@@ -76,18 +76,18 @@ async def test_older_code_does_not_fight_newer_code(make_app: Callable[..., Ardi
     old.cron("@daily", name="goes")(lambda: None)
     new.cron("@daily", name="comes")(lambda: None)
     expected = {"changed": "0 5 * * *", "comes": "@daily"}
-    running = Scheduler(old)
+    running = Scheduler(old.context)
     assert await declare(running) == "declared"
     old_version = version_in_force(old)
-    assert await declare(Scheduler(new)) == "declared"
+    assert await declare(Scheduler(new.context)) == "declared"
     new_version = version_in_force(new)
     assert await spec_of(new) == expected
-    for scheduler in (running, Scheduler(old)):
+    for scheduler in (running, Scheduler(old.context)):
         assert await declare(scheduler) == "superseded"
         assert await spec_of(new) == expected
     # Another worker of the newer code has nothing to change.
     await new.schedules.pause("comes")
-    assert await declare(Scheduler(new)) == "declared"
+    assert await declare(Scheduler(new.context)) == "declared"
     assert {s.name: s.paused for s in await new.schedules.list()} == {"changed": False, "comes": True}
     # A rollback: when no newer code has been seen for a minute, the older counts, from a worker that runs already too.
     let_time_pass(old, new_version, 50)
@@ -97,7 +97,7 @@ async def test_older_code_does_not_fight_newer_code(make_app: Callable[..., Ardi
     assert version_in_force(old) == old_version
     assert await spec_of(old) == {"changed": "0 3 * * *", "goes": "@daily"}
     # The newer code is deployed once more: it came later and counts again.
-    assert await declare(Scheduler(new)) == "declared"
+    assert await declare(Scheduler(new.context)) == "declared"
     assert await spec_of(new) == expected
     assert is_sound(new)
 
@@ -124,7 +124,7 @@ def last_seen(app: Ardiq, version: str) -> int:
 
 
 async def test_code_without_schedules_writes_nothing(app: Ardiq) -> None:
-    scheduler = Scheduler(app)
+    scheduler = Scheduler(app.context)
     assert await declare(scheduler) == "nothing"
     assert scheduler._declare_at == float("inf")
     assert meta(app, "EXISTS") == 0
@@ -133,24 +133,25 @@ async def test_code_without_schedules_writes_nothing(app: Ardiq) -> None:
 async def test_newer_code_that_declares_none(make_app: Callable[..., Ardiq]) -> None:
     old, new = make_app(queue_name="none-left"), make_app(queue_name="none-left")
     old.cron("@daily", name="goes")(lambda: None)
-    assert await declare(Scheduler(old)) == "declared"
-    assert await declare(Scheduler(new)) == "declared"
+    assert await declare(Scheduler(old.context)) == "declared"
+    assert await declare(Scheduler(new.context)) == "declared"
     assert await spec_of(new) == {}
-    assert await declare(Scheduler(old)) == "superseded"
+    assert await declare(Scheduler(old.context)) == "superseded"
 
 
 async def test_declaring_takes_two_calls_however_many_there_are(app: Ardiq) -> None:
     for number in range(50):
         app.cron("@daily", name=f"s{number}")(lambda: None)
     calls: list[str] = []
-    call = app.schedules._call
+    channel = app.context.channel()
+    ask = channel.ask
 
-    async def counted(function: str, *args: Any) -> Any:
-        calls.append(function)
-        return await call(function, *args)
+    def counted(call: Any) -> Any:
+        calls.append(call.function)
+        return ask(call)
 
-    app.schedules._call = counted  # type: ignore[method-assign]
-    await declare(Scheduler(app))
+    channel.ask = counted  # type: ignore[method-assign]
+    await declare(Scheduler(app.context))
     assert calls == ["schedules_due", "schedule_declare"]
     assert len(await spec_of(app)) == 50
 

@@ -267,14 +267,14 @@ async def test_a_queue_that_cannot_be_served_ends_the_run_and_the_others_get_the
 
     emails, reports = map(app.queue, QUEUES)
     job = await emails.send("long")
-    key = f"{reports._broker._base}workers"
-    reports._broker.core.command(["SET", key, "something else"])
+    key = f"{reports.context.server.base}workers"
+    reports.context.server.core.command(["SET", key, "something else"])
     try:
         with pytest.raises(WrongType, match=key):
             async with asyncio.timeout(SOON_S):
                 await app.run(QUEUES)
     finally:
-        reports._broker.core.command(["DEL", key])
+        reports.context.server.core.command(["DEL", key])
     info = await job.info()
     assert info is not None
     assert (info.status, info.tries) == ("queued", 0)
@@ -296,7 +296,7 @@ async def test_a_queue_that_cannot_be_served_ends_the_run_and_the_others_get_the
 async def test_impossible_queues_are_refused(app: Ardiq, queues: Any, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         await app.run(queues)
-    assert not app._running
+    assert not app.run_state.is_running
 
 
 def test_an_impossible_name_is_refused(app: Ardiq) -> None:
@@ -372,10 +372,10 @@ def test_another_server_is_another_server_for_all_queues(app: Ardiq, server: Ser
         with on_server(asked, server.url, prefix="elsewhere"):
             for job in (note.enqueue_sync(), emails.send_sync("note"), app.queue("new").send_sync("note")):
                 key = f"elsewhere:{{{job.app.queue_name}}}:task:{job.id}"
-                assert job.app._broker.core.command(["EXISTS", key]) == 1
+                assert job.app.context.server.core.command(["EXISTS", key]) == 1
         assert app.queue("emails") is emails
-        assert emails._broker.core.command(["KEYS", "elsewhere:*"]) == []
-        assert (app.prefix, emails.prefix, list(app._others)) == ("ardiq", "ardiq", QUEUES)
+        assert emails.context.server.core.command(["KEYS", "elsewhere:*"]) == []
+        assert (app.prefix, emails.prefix, list(app.context.family)[1:]) == ("ardiq", "ardiq", QUEUES)
 
 
 def test_a_worker_in_the_background_serves_another_queue(app: Ardiq, server: Server) -> None:

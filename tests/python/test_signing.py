@@ -109,24 +109,24 @@ async def test_a_record_that_was_changed_is_dead_lettered_unrun(
 ) -> None:
     two = pair()
     job = await two.producer.send("note", 1)
-    two.worker._broker.core.command(["HSET", f"{two.worker._broker._base}task:{job.id}", field, value])
+    two.worker.context.server.core.command(["HSET", f"{two.worker.context.server.base}task:{job.id}", field, value])
     await two.assert_refused(job, "this call of")
 
 
 async def test_a_header_added_to_a_signed_call_is_noticed(pair: Callable[..., Pair]) -> None:
     two = pair()
     job = await two.producer.send("note", 1)
-    key = f"{two.worker._broker._base}task:{job.id}"
-    headers = two.worker._broker.core.command(["HGET", key, "headers"]).decode()
+    key = f"{two.worker.context.server.base}task:{job.id}"
+    headers = two.worker.context.server.core.command(["HGET", key, "headers"]).decode()
     assert len(headers) <= 64, "a longer one would take the record out of its compact form"
-    two.worker._broker.core.command(["HSET", key, "headers", headers.replace("{", '{"user":"admin",')])
+    two.worker.context.server.core.command(["HSET", key, "headers", headers.replace("{", '{"user":"admin",')])
     await two.assert_refused(job, "changed since")
 
 
 async def test_a_call_that_was_copied_to_another_queue_is_noticed(pair: Callable[..., Pair]) -> None:
     two = pair()
     elsewhere = await two.producer.queue("elsewhere").send("note", 1)
-    core = two.worker._broker.core
+    core = two.worker.context.server.core
     headers = core.command(["HGET", f"ardiq:{{elsewhere}}:task:{elsewhere.id}", "headers"])
     job = Job(two.worker, "copied")
     options = b'{"headers":"' + headers.replace(b'"', b'\\"') + b'"}'
@@ -242,8 +242,8 @@ async def test_a_schedule_that_was_not_signed_is_not_signed_when_it_is_run_now(m
     forger = make_app(queue_name=app.queue_name)
     await forger.schedules.put("theirs", "note", every=3600, args=[1])
     await app.schedules.put("changed", "note", every=3600, args=[1])
-    key = f"{app._broker._base}schedules"
-    core = app._broker.core
+    key = f"{app.context.server.base}schedules"
+    core = app.context.server.core
     core.command(["HSET", key, "changed", core.command(["HGET", key, "changed"]).replace(b"[1]", b"[2]")])
     for name in ("theirs", "changed"):
         with pytest.raises(BadSignature, match=f"schedule '{name}': this call of 'note' .*; put it again"):
@@ -266,7 +266,9 @@ async def test_a_dead_letter_that_was_not_signed_is_not_signed_when_its_argument
     ours = await app.send("divide", 0)
     changed = await app.send("divide", 0)
     await drain(app)
-    app._broker.core.command(["HSET", f"{app._broker._base}task:{changed.id}", "headers", '{"user":"admin"}'])
+    app.context.server.core.command(
+        ["HSET", f"{app.context.server.base}task:{changed.id}", "headers", '{"user":"admin"}']
+    )
     for job in (theirs, changed):
         with pytest.raises(
             BadSignature, match=f"dead letter '{job.id}': .* has no signature.*; enqueue the task again"

@@ -50,7 +50,7 @@ def task(app: Ardiq) -> Task[[str], str]:
 def queued(app: Ardiq) -> list[str]:
     """The first arguments of what is on the queue, in order."""
     base = f"ardiq:{{{app.queue_name}}}:"
-    ids = app._broker.core.command(["LRANGE", f"{base}ready:default", 0, -1])
+    ids = app.context.server.core.command(["LRANGE", f"{base}ready:default", 0, -1])
     return [(field(app, task_id.decode(), "args") or "")[2:-2] for task_id in ids]
 
 

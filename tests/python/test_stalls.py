@@ -84,7 +84,7 @@ async def test_what_is_no_task_is_told_too(make_app: Callable[..., Ardiq], caplo
     job = await wait.enqueue()
     async with working(app):
         await eventually(lambda: is_state(app, job.id, "running"))
-        await eventually(lambda: app._workers[0]._attempts.threads)
+        await eventually(lambda: app.run_state.workers[0]._attempts.threads)
         deadline = time.monotonic() + SOON_S
         while not said(caplog, "code outside any task") and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -100,7 +100,7 @@ async def test_nobody_looks_where_nobody_asked(make_app: Callable[..., Ardiq]) -
     before = len(watchers())
     app = make_app(stall_after=None)
     async with working(app):
-        await eventually(lambda: app._workers)
+        await eventually(lambda: app.run_state.workers)
         assert len(watchers()) == before
     app = make_app()
     async with working(app):

@@ -52,7 +52,7 @@ def test_many_large_ones_take_more_calls_as_the_awaited_ones_do() -> None:
         task = app.ref("store")
 
         def calls() -> int:
-            told = app._broker.core.command(["INFO", "commandstats"]).decode()
+            told = app.context.server.core.command(["INFO", "commandstats"]).decode()
             return sum(int(count) for count in re.findall(r"cmdstat_(?:fcall|evalsha):calls=(\d+)", told))
 
         task.enqueue_sync("x")
@@ -62,7 +62,7 @@ def test_many_large_ones_take_more_calls_as_the_awaited_ones_do() -> None:
             assert len(send([task.prepare("x" * 200_000) for _ in range(40)])) == 40
             counts.append(calls() - before)
         assert counts[0] == counts[1] >= 7, "a megabyte and a record in each"
-        app._broker.close()
+        app.context.server.close()
 
 
 async def as_list(app: Ardiq, tasks: Any) -> list[Job[Any]]:
@@ -172,7 +172,7 @@ def test_dropped_connections_do_not_matter(make_app: Callable[..., Ardiq], app: 
 
     def drop() -> None:
         while not done.wait(0.03):
-            other._broker.core.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+            other.context.server.core.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
 
     dropping = threading.Thread(target=drop)
     dropping.start()

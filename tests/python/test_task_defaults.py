@@ -7,7 +7,7 @@ import pytest
 from helpers import result_of, working
 
 from ardiq import Ardiq
-from ardiq._execution.attempts import Registered
+from ardiq._client.registry import Registered
 from ardiq.retries import Fixed
 
 
@@ -21,7 +21,7 @@ def nothing() -> None: ...
 def registered(app: Ardiq, **options: Any) -> Registered:
     name = f"t{len(app.tasks)}"
     app.task(name=name, **options)(nothing)
-    return app._registry[name]
+    return app.context.registry.tasks[name]
 
 
 def test_what_a_task_does_not_say_is_the_app_s_default() -> None:
@@ -35,11 +35,11 @@ def test_what_a_task_does_not_say_is_the_app_s_default() -> None:
     assert (own.retries.max_retries, own.timeout, own.retries.max_age_ms) == (3, None, 0), "3 is said here, and counts"
     assert registered(app, backoff_ms=50).retries.delay_ms(1, ValueError()) == 50, "and not the app's policy"
     bare = app.task(nothing)
-    assert app._registry[bare.name].timeout == 30
+    assert app.context.registry.tasks[bare.name].timeout == 30
     app.cron("@daily", name="daily")(nothing)
     app.cron("@daily", name="own", max_retries=1)(nothing)
-    assert [app._registry[name].retries.max_retries for name in ("daily", "own")] == [7, 1]
-    assert app._registry["daily"].timeout == 30
+    assert [app.context.registry.tasks[name].retries.max_retries for name in ("daily", "own")] == [7, 1]
+    assert app.context.registry.tasks["daily"].timeout == 30
 
 
 def test_without_defaults_nothing_changes() -> None:

@@ -270,7 +270,7 @@ async def test_a_queue_is_sound_and_purged_by_the_rules_of_a_server(lonely: Ardi
         raise ValueError
 
     async with inline(lonely, clock=Clock()):
-        core = lonely._broker.core
+        core = lonely.context.server.core
         letter = await work.enqueue()
         later = await work.options(delay=60).enqueue()
         for section in ("records", "scheduled", "dead", "workers", "loads"):

@@ -52,7 +52,7 @@ def make_app() -> Iterator[Callable[..., Ardiq]]:
 
     yield make
     for app in apps:
-        app._broker.close()
+        app.context.server.close()
 
 
 def all_calls(app: Ardiq) -> dict[str, Callable[[], Any]]:
@@ -77,8 +77,8 @@ def all_calls(app: Ardiq) -> dict[str, Callable[[], Any]]:
         "status_sync": lambda: app.status_sync("x"),
         "info_sync": lambda: app.info_sync("x"),
         "abort_sync": lambda: app.abort_sync("x"),
-        "command": lambda: app._broker.core.command(["PING"]),
-        "check_eviction": lambda: app._broker.core.check_eviction(),
+        "command": lambda: app.context.server.core.command(["PING"]),
+        "check_eviction": lambda: app.context.server.core.check_eviction(),
     }
 
 
@@ -93,7 +93,7 @@ async def late(name: str, call: Callable[[], Any]) -> BrokerError:
 
 async def are_late(app: Ardiq) -> dict[str, BrokerError]:
     """What each call of an app fails with, in time."""
-    app._broker.is_listed = False  # lest the registration connect before them
+    app.context.server.is_listed = False  # lest the registration connect before them
     calls = all_calls(app)
     first = next(iter(calls))
     # Alone, too: nobody else connects for it.
@@ -111,7 +111,7 @@ async def test_a_server_that_falls_silent(node: Node, make_app: Callable[..., Ar
     # Of another connection, as its options are others.
     app, other = make_app(node.url), make_app(node.url, durability=durability, broker_timeout_ms=LIMIT_MS + 1)
     await app.send("task")
-    line = app._broker.core.command(["CLIENT", "ID"])
+    line = app.context.server.core.command(["CLIENT", "ID"])
     node.freeze()
     try:
         errors = await are_late(app)
@@ -124,7 +124,7 @@ async def test_a_server_that_falls_silent(node: Node, make_app: Callable[..., Ar
         node.thaw()
     # What was sent is there; and a call that gave up has not ended the line of all.
     await eventually(app.queue_size)
-    assert app._broker.core.command(["CLIENT", "ID"]) == line
+    assert app.context.server.core.command(["CLIENT", "ID"]) == line
     if durability == "primary":
         await other.send("task")
 
@@ -135,7 +135,7 @@ async def test_a_server_that_accepts_and_says_nothing(make_app: Callable[..., Ar
         port = silent.getsockname()[1]
         app = make_app(f"{scheme}://127.0.0.1:{port}")
         errors = await are_late(app)
-        errors["primaries"] = await late("primaries", app._broker.core.primaries)
+        errors["primaries"] = await late("primaries", app.context.server.core.primaries)
     assert is_sure(errors)
     assert f"cannot reach {scheme}://127.0.0.1:{port}: no connection within {LIMIT_MS} ms" in str(errors["enqueue"])
 
@@ -147,13 +147,13 @@ async def test_a_server_that_falls_silent_in_the_middle(
 ) -> None:
     def app() -> Ardiq:
         app = make_app(f"redis://127.0.0.1:{proxy.port}")
-        app._broker.is_listed = False
+        app.context.server.is_listed = False
         return app
 
     async def send() -> None:
         one = app()
         await one.send("task")
-        one._broker.close()
+        one.context.server.close()
 
     await send()  # loads the library
     before = proxy.replied
@@ -195,7 +195,7 @@ async def awaits(app: Ardiq) -> bool:
 
 async def test_connecting_may_take_longer_than_a_call(node: Node, proxy: Proxy, make_app: Callable[..., Ardiq]) -> None:
     app = make_app(f"redis://127.0.0.1:{proxy.port}")
-    app._broker.is_listed = False
+    app.context.server.is_listed = False
 
     def connections() -> int:
         return int(re.findall(r"total_connections_received:(\d+)", node.command("INFO", "stats"))[0])
@@ -213,7 +213,7 @@ async def test_the_questions_before_the_first_call_may_take_longer_too(
     proxy: Proxy, make_app: Callable[..., Ardiq]
 ) -> None:
     app = make_app(f"redis://127.0.0.1:{proxy.port}", broker_timeout_ms=1000)
-    app._broker.is_listed = False
+    app.context.server.is_listed = False
     proxy.delay(0.2)  # there is time for two answers
     with pytest.raises(BrokerError):
         await app.send("task")

@@ -171,7 +171,7 @@ async def test_results_come_back_as_annotated(app: Ardiq, hint: Any, sent: Any, 
     job = await worker.enqueue()
     await drain(app)
     known: Any = type(worker)(app, "give", give)
-    object.__setattr__(job, "_signature", known._signature)
+    object.__setattr__(job, "_signature", known.signature)
     for result in [await job.result(), await job.result(timeout=5), job.result_sync()]:
         assert result is not None
         assert (result.value, type(result.value)) == (expected, type(expected))
@@ -276,7 +276,7 @@ async def test_a_call_that_does_not_fit_the_function_fails_at_once(app: Ardiq, c
 
     names = ["two", "two_sync", "key"]
     for name in names:
-        app._broker.core.call("enqueue", [name, name, "default", call, "", ""])
+        app.context.server.core.call("enqueue", [name, name, "default", call, "", ""])
     await drain(app)
     for name in names:
         result = await app.result(name)
@@ -416,7 +416,7 @@ async def test_what_a_call_leaves_out_is_the_function_s_own_default(app: Ardiq) 
             assert (await result_of(job)).success
     assert seen == [(1, True, []), (1, False, []), (1, "open")]
     with pytest.raises(InvalidArguments, match="'b' does not fit"):
-        app._codec.receiver(plain._signature)(b'[1,"x"]')
+        app.context.codec.receiver(plain.signature)(b'[1,"x"]')
 
 
 async def test_middleware_sees_the_arguments_as_they_were_sent(app: Ardiq) -> None:

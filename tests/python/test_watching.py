@@ -26,7 +26,7 @@ def key(app: Ardiq, name: str) -> str:
 
 def watchers(app: Ardiq, task_id: str) -> set[bytes]:
     """The mailboxes that are told."""
-    return set(app._broker.core.command(["SMEMBERS", key(app, f"waiters:{task_id}")]))
+    return set(app.context.server.core.command(["SMEMBERS", key(app, f"waiters:{task_id}")]))
 
 
 async def test_each_state_is_told_and_last_how_it_ended(app: Ardiq) -> None:
@@ -117,8 +117,8 @@ async def test_a_task_that_ends_without_running(app: Ardiq) -> None:
     for job in (aborted, purged, expired):
         await eventually(lambda job=job: watchers(app, job.id))
     await aborted.abort()
-    app._broker.core.call("purge", ["queued", "default", 0, 10, 60_000])
-    app._broker.core.command(["HSET", key(app, f"task:{expired.id}"), "expires_at", "1"])
+    app.context.server.core.call("purge", ["queued", "default", 0, 10, 60_000])
+    app.context.server.core.command(["HSET", key(app, f"task:{expired.id}"), "expires_at", "1"])
     assert await asyncio.gather(*watching) == [["queued", "complete"]] * 3
 
 
@@ -176,7 +176,7 @@ async def test_a_lost_connection_does_not_end_a_watch(app: Ardiq) -> None:
     await eventually(lambda: updates)
     for _ in range(3):
         before = watchers(app, job.id)
-        app._broker.core.command(["CLIENT", "KILL", "TYPE", "normal"])
+        app.context.server.core.command(["CLIENT", "KILL", "TYPE", "normal"])
         # One mailbox, the new one: nothing is sent to those that nobody reads any more.
         await eventually(lambda before=before: len(now := watchers(app, job.id)) == 1 and now != before)
     async with working(app):
@@ -197,7 +197,7 @@ async def test_how_it_ended_is_told_where_results_are_not_kept(make_app: Callabl
     watching = job.watch(SOON_S)
     assert (await anext(watching)).status == "queued"
     # The mail is late: a question asked meanwhile is answered that the task is unknown.
-    mailbox, loop = app._broker.line(asyncio.get_running_loop()).mailbox, asyncio.get_running_loop()
+    mailbox, loop = app.context.server.channel(asyncio.get_running_loop()).mailbox, asyncio.get_running_loop()
     receive, held = mailbox.receive, asyncio.Event()
 
     def receive_later(fields: Any) -> None:
@@ -220,21 +220,21 @@ async def test_a_task_that_is_gone_ends_the_watch(app: Ardiq) -> None:
     job = await app.send("work")
     watching = job.watch(SOON_S)
     assert (await anext(watching)).status == "queued"
-    app._broker.core.command(["DEL", key(app, f"task:{job.id}"), key(app, "ready:default")])
-    app._broker.line(asyncio.get_running_loop()).mailbox._wishes[job.id].watchers[0].ask_again()
+    app.context.server.core.command(["DEL", key(app, f"task:{job.id}"), key(app, "ready:default")])
+    app.context.server.channel(asyncio.get_running_loop()).mailbox._wishes[job.id].watchers[0].ask_again()
     assert [update.status async for update in watching] == ["not_found"]
 
 
 async def test_what_somebody_wrote_into_the_record_is_borne(app: Ardiq) -> None:
     job = await app.send("work")
     record = key(app, f"task:{job.id}")
-    app._broker.core.command(["HSET", record, "progress", "half", "meta:rows", "many", "tries", "x"])
+    app.context.server.core.command(["HSET", record, "progress", "half", "meta:rows", "many", "tries", "x"])
     watching = job.watch(SOON_S)
     assert await anext(watching) == TaskUpdate("queued")
     await watching.aclose()
     assert await job.progress() is None
     assert await job.notes() == {"rows": "many"}
-    app._broker.core.command(["HSET", record, "progress", "7"])
+    app.context.server.core.command(["HSET", record, "progress", "7"])
     assert await job.progress() is None
 
 

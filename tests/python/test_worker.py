@@ -229,7 +229,7 @@ async def test_several_apps_and_queues_on_one_loop(make_app: Callable[..., Ardiq
 
 
 async def test_the_server_knows_its_workers(app: Ardiq) -> None:
-    core = app._broker.core
+    core = app.context.server.core
     async with working(app):
         workers = await eventually(lambda: core.call("list", ["workers", "", 0, 10]))
         identity = workers[0].decode()

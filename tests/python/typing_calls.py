@@ -157,7 +157,7 @@ async def calls() -> None:
 
 async def questions(job: Job) -> None:
     assert_type(job.id, str)
-    assert_type(job.app, Ardiq)
+    assert_type(job.app, Any)
     assert_type(await job.result(), TaskResult | None)
     assert_type(await job.result(timeout=5), TaskResult | None)
     assert_type(await app.result(job.id, 0.5), TaskResult | None)

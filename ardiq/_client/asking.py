@@ -1,0 +1,67 @@
+"""What is asked of an app about its tasks."""
+
+from .._values.options import Duration
+from ..models import Attempt, TaskInfo, TaskResult
+from .facade import Facade
+
+
+class Asking(Facade):
+    """Where tasks are, and what came of them; a part of `Ardiq`."""
+
+    async def result(self, task_id: str, timeout: Duration | None = None) -> TaskResult | None:
+        """How a task ended.
+
+        Args:
+            task_id: the task.
+            timeout: how long to wait for it, a timedelta or seconds; 0: check once; None: do not wait.
+
+        Returns:
+            The result, or None if there is none and no timeout was given.
+
+        Raises:
+            TimeoutError: there was no result in time.
+        """
+        return await self.context.inspector.result(task_id, timeout)
+
+    async def status(self, task_id: str) -> str:
+        """Where a task is: "queued", "scheduled", "held" by a pause, "running", "complete" or "not_found"."""
+        return await self.context.inspector.status(task_id)
+
+    def status_sync(self, task_id: str) -> str:
+        """`status` for code without an event loop; blocks this thread until the server has answered."""
+        return self.context.inspector.status_sync(task_id)
+
+    async def info(self, task_id: str) -> TaskInfo | None:
+        """What is known about an unfinished task; None if it has ended or is unknown."""
+        return await self.context.inspector.info(task_id)
+
+    def info_sync(self, task_id: str) -> TaskInfo | None:
+        """`info` for code without an event loop; blocks this thread until the server has answered."""
+        return self.context.inspector.info_sync(task_id)
+
+    async def history(self, task_id: str) -> list[Attempt]:
+        """The attempts of a task that did not succeed: the last 20, oldest first. Empty for an unknown task."""
+        return await self.context.inspector.history(task_id)
+
+    async def abort(self, task_id: str) -> bool:
+        """Abort a task: at once if it waits, at its next `await` if it runs.
+
+        A running sync task ends at once; its thread cannot be stopped and runs on, but its result is discarded. A task
+        in a process ends when its process has ended.
+
+        Returns:
+            False if it had ended in another way, or is unknown.
+        """
+        return await self.context.inspector.abort(task_id)
+
+    def abort_sync(self, task_id: str) -> bool:
+        """`abort` for code without an event loop; blocks this thread until the server has answered."""
+        return self.context.inspector.abort_sync(task_id)
+
+    async def queue_size(self) -> int:
+        """How many tasks have not ended: those that wait, including scheduled and held ones, and those that run."""
+        return await self.context.inspector.size()
+
+    def result_sync(self, task_id: str, timeout: Duration | None = None) -> TaskResult | None:
+        """`result` for code without an event loop: blocks this thread, and polls at most every 50 ms."""
+        return self.context.inspector.result_sync(task_id, timeout)

@@ -1,0 +1,139 @@
+"""The options of an app, to be read."""
+
+from collections.abc import Callable
+from typing import Any
+
+from .._values.defaults import TaskDefaults
+from .._values.options import Durability
+from .facade import Facade
+
+
+class Options(Facade):
+    """What an app was told when it was made; a part of `Ardiq`, which says what each means."""
+
+    @property
+    def redis_url(self) -> str:
+        """The server's URL."""
+        return self.context.settings.redis_url
+
+    @property
+    def queue_name(self) -> str:
+        """The queue's name."""
+        return self.context.name
+
+    @property
+    def prefix(self) -> str:
+        """First part of every key."""
+        return self.context.settings.prefix
+
+    @property
+    def priorities(self) -> list[str]:
+        """The lanes, lowest first."""
+        return list(self.context.settings.priorities)
+
+    @property
+    def default_priority(self) -> str:
+        """The lane of tasks that name none."""
+        return self.context.settings.default_priority
+
+    @property
+    def weights(self) -> dict[str, int] | None:
+        """The lanes' shares of a worker's claims; None: strict order."""
+        weights = self.context.settings.weights
+        return None if weights is None else dict(weights)
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """How many tasks of a lane one worker runs at once, for lanes that have a limit."""
+        limits = self.context.settings.limits or {}
+        return {lane: limits[lane] for lane in self.context.settings.priorities if lane in limits}
+
+    @property
+    def worker_id(self) -> str:
+        """What people see of this worker; its identity at the server has a random part in addition."""
+        return self.context.settings.worker_id
+
+    @property
+    def serializer(self) -> Callable[[Any], bytes] | None:
+        """What makes bytes of arguments and results; None: JSON, or msgpack where that would change them."""
+        return self.context.settings.serializer
+
+    @property
+    def deserializer(self) -> Callable[[bytes], Any] | None:
+        """What makes them back."""
+        return self.context.settings.deserializer
+
+    @property
+    def concurrency(self) -> int:
+        """Tasks that one worker runs at once."""
+        return self.context.settings.concurrency
+
+    @property
+    def prefetch(self) -> int | None:
+        """Most tasks that one worker holds ahead; None: adapted to how long they take."""
+        return self.context.settings.prefetch
+
+    @property
+    def idle_timeout_ms(self) -> int:
+        """The worker's lease."""
+        return self.context.settings.idle_timeout_ms
+
+    @property
+    def durability(self) -> Durability:
+        """When a task counts as accepted."""
+        return self.context.settings.durability
+
+    @property
+    def poll_block_ms(self) -> int:
+        """Bound of one blocking wait for work."""
+        return self.context.settings.poll_block_ms
+
+    @property
+    def result_ttl_ms(self) -> int:
+        """How long results are kept; 0: not at all, negative: for ever."""
+        return self.context.settings.result_ttl_ms
+
+    @property
+    def max_lost(self) -> int:
+        """How many workers may die holding a task before it is dead-lettered as poison."""
+        return self.context.settings.max_lost
+
+    @property
+    def unknown_task_wait(self) -> float:
+        """How long, in seconds, a task waits that no worker knows; 0: it fails at once."""
+        return self.context.settings.unknown_task_wait_ms / 1000
+
+    @property
+    def dead_ttl_ms(self) -> int | None:
+        """How long dead letters are kept; None: until somebody discards them."""
+        return self.context.settings.dead_ttl_ms
+
+    @property
+    def dead_limit(self) -> int | None:
+        """How many of the newest dead letters are kept; None: all."""
+        return self.context.settings.dead_limit
+
+    @property
+    def stall_after(self) -> float | None:
+        """After how many seconds without a turn a worker's event loop is called stalled; None: never."""
+        return self.context.settings.stall_after_s
+
+    @property
+    def cron_poll_s(self) -> float:
+        """How often a worker looks for schedules that others changed."""
+        return self.context.settings.cron_poll_s
+
+    @property
+    def check_types(self) -> bool:
+        """Whether arguments must fit the annotations, and plain JSON is converted to them."""
+        return self.context.settings.check_types
+
+    @property
+    def task_defaults(self) -> TaskDefaults:
+        """The options of tasks that do not say them themselves."""
+        return self.context.settings.task_defaults.copy()
+
+    @property
+    def imports(self) -> list[str]:
+        """The modules that a worker imports for the tasks in them."""
+        return list(self.context.settings.imports)

@@ -1,0 +1,99 @@
+"""What an app registered: its tasks, what recurs, and what hangs into them. All queues of an app share it."""
+
+import inspect
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from copy import copy
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from .._values.signature import Signature
+from ..executors import Process
+from ..models import EnqueueContext, ErrorContext, State
+from ..retries import RetryRules
+
+if TYPE_CHECKING:
+    from ..task import Task
+
+log = logging.getLogger("ardiq")
+
+
+class Registered:
+    """A task as the worker knows it."""
+
+    __slots__ = ("__weakref__", "fn", "home", "is_async", "process", "retries", "signature", "task", "timeout")
+
+    def __init__(
+        self,
+        task: "Task[..., Any] | None",
+        fn: Callable[..., Any],
+        retries: RetryRules,
+        timeout: float | None = None,
+        process: Process | None = None,
+    ) -> None:
+        self.task = task
+        self.fn = fn
+        self.signature: Signature | None = None if task is None else task.signature
+        self.retries = retries
+        self.timeout = timeout
+        self.process = process
+        # The module that registered it, where a child process has to.
+        self.home = ""
+        # An instance whose class defines `async def __call__` counts, too.
+        self.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
+            getattr(type(fn), "__call__", None)  # noqa: B004
+        )
+
+
+@dataclass
+class Registry:
+    """What an app registered.
+
+    Attributes:
+        tasks: by name.
+        crons: the definitions of its `@app.cron`, by name; they are of the app's own queue.
+        state: what its lifespans set up.
+    """
+
+    tasks: dict[str, Registered] = field(default_factory=dict)
+    crons: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lifespans: list[Callable[[], AsyncGenerator[Any]]] = field(default_factory=list)
+    middleware: list[Callable[..., Awaitable[Any]]] = field(default_factory=list)
+    enqueue_hooks: list[Callable[[EnqueueContext], Any]] = field(default_factory=list)
+    error_hooks: list[Callable[[ErrorContext], Any]] = field(default_factory=list)
+    state: State = field(default_factory=State)
+
+    def draft(self) -> "Registry":
+        """One with the same in it, to which more can be added; its state is empty."""
+        return Registry(**{each.name: copy(getattr(self, each.name)) for each in fields(self)} | {"state": State()})
+
+    def signature_of(self, name: str) -> Signature | None:
+        """What is known of the function of a task; None where it is registered elsewhere."""
+        entry = self.tasks.get(name)
+        return None if entry is None else entry.signature
+
+    def result_ttl_ms_of(self, name: str) -> int | None:
+        """For how long the results of a task are kept, where it says so itself."""
+        entry = self.tasks.get(name)
+        return None if entry is None or entry.task is None else entry.task.result_ttl_ms
+
+    @asynccontextmanager
+    async def lifespan(self, worker_id: str) -> AsyncIterator[None]:
+        """All lifespans, each within the one that was registered before it."""
+        async with AsyncExitStack() as stack:
+            for lifespan in list(self.lifespans):
+                shared = await stack.enter_async_context(asynccontextmanager(lifespan)())
+                if shared is None:
+                    continue
+                if not isinstance(shared, Mapping):
+                    raise TypeError(f"@app.lifespan must yield a mapping or nothing, not {type(shared).__name__}")
+                for name, value in shared.items():
+                    setattr(self.state, name, value)
+            if self.lifespans:
+                log.info("lifespan started worker=%s", worker_id)
+            try:
+                yield
+            finally:
+                if self.lifespans:
+                    log.info("lifespan stopping worker=%s", worker_id)

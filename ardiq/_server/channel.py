@@ -1,0 +1,116 @@
+"""One queue of a server on one event loop."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
+
+from .. import _core
+from .changes import Change, Watch
+from .inbox import Answer, Enqueued, Inbox
+from .mailbox import Mailbox, Outcome
+from .replies import Call, R
+
+# Submitted calls leave when the loop's turn ends, or sooner when there are enough for a call of their own.
+_FLUSH_AT = 250
+# Where the options of a task are among the fields of its record, and what they say where no result is kept.
+_OPTIONS_AT, _NOT_KEPT = 5, b'"result_ttl_ms":0'
+
+
+def may_repeat(fields: Sequence[str | bytes], result_ttl_ms: int) -> bool:
+    """Whether an enqueue whose answer is lost may be sent again: not with a task of which no record is kept, for then a
+    repeated one could not be told from a new one."""
+    return result_ttl_ms != 0 and not any(
+        _NOT_KEPT in options for options in set(fields[_OPTIONS_AT :: _OPTIONS_AT + 1])
+    )
+
+
+class Channel:
+    """One queue on one event loop: its calls, its mail, its worker's events."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, core: _core.Core, timeout_s: float, result_ttl_ms: int) -> None:
+        self.loop = loop
+        self.timeout_s = timeout_s
+        self.mailbox = Mailbox(self)
+        self.on_worker_event: Callable[[tuple[Any, ...]], None] = _ignore
+        self.result_ttl_ms = result_ttl_ms
+        self._repeat = result_ttl_ms != 0
+        self._inbox = Inbox.of(loop)
+        self._number = self._inbox.join(self._hear)
+        self.core = core.channel(self._inbox.core, self._number)
+        self._submitted = 0
+        self.closed = False
+
+    def call(self, function: str, *args: str | bytes | int) -> asyncio.Future[Any]:
+        """Call one function of the library; the future has its reply."""
+        ticket = next(self._inbox.tickets)
+        answer: asyncio.Future[Any] = self.loop.create_future()
+        self.core.call(ticket, function, args)
+        self._inbox.open[ticket] = answer
+        return answer
+
+    def ask(self, call: Call[R]) -> Answer[R]:
+        """Call one function of the library; the future has its reply."""
+        ticket, answer = next(self._inbox.tickets), Answer(call, self.loop)
+        self.core.call(ticket, call.function, call.args)
+        self._inbox.open[ticket] = answer
+        return answer
+
+    def tell(self, function: str, *args: str | bytes | int) -> None:
+        """Call one function and do not care for the reply."""
+        if self.closed:
+            return
+        self.core.call(next(self._inbox.tickets), function, args)
+
+    def watch(self, task_id: str, timeout: float | None) -> AsyncGenerator[Change | Outcome | None, None]:
+        """Each change of a task from now on; see `Watch.changes`."""
+        return Watch().changes(self.mailbox, task_id, timeout)
+
+    def enqueue(self, job: Any, record: tuple[str | bytes, ...], sent: Enqueued) -> None:
+        """Send one task with all others of this turn; `sent` becomes its job."""
+        ticket = next(self._inbox.tickets)
+        self.core.submit(ticket, "enqueue", record, self._repeat and _NOT_KEPT not in record[_OPTIONS_AT])
+        sent.job = job
+        self._inbox.open[ticket] = sent
+        self._submitted += 1
+        if self._submitted == 1:
+            self.loop.call_soon(self._flush)
+        elif self._submitted % _FLUSH_AT == 0:
+            self.core.flush()
+
+    def enqueue_many(self, records: Sequence[str | bytes]) -> asyncio.Future[list[Any]]:
+        """Send many tasks at once; the future has one answer each."""
+        ticket = next(self._inbox.tickets)
+        answer: asyncio.Future[list[Any]] = self.loop.create_future()
+        self.core.submit_many(ticket, "enqueue", records, may_repeat(records, self.result_ttl_ms))
+        self._inbox.open[ticket] = answer
+        return answer
+
+    def close(self) -> None:
+        """Close the channel and let go of it; from any thread."""
+        self.closed = True
+        core = self.core
+        del self.core
+        core.close()
+        self._inbox.leave(self._number)
+
+    def _flush(self) -> None:
+        if self.closed:
+            return
+        self._submitted = 0
+        self.core.flush()
+
+    def _hear(self, event: tuple[Any, ...]) -> None:
+        """What is no answer to a call."""
+        kind = event[0]
+        if kind == "message":
+            self.mailbox.receive(event[1])
+        elif kind == "listening":
+            self.mailbox.opened(event[1])
+        elif kind == "closed":
+            self.mailbox.close(event[1])
+        else:
+            self.on_worker_event(event)
+
+
+def _ignore(event: tuple[Any, ...]) -> None:
+    """Events of a worker that is gone."""

@@ -1,0 +1,29 @@
+"""Of a job, what has no part in whether two are equal."""
+
+from typing import Any
+
+from .signature import Signature
+
+
+class Known:
+    """What is known here of an enqueued task. Set where it is something else than for most."""
+
+    __slots__ = ("_is_unsure", "_signature", "existed")
+
+    existed: bool
+    """Whether an enqueue added nothing, because an unfinished task had this id."""
+    _signature: Signature | None
+    _is_unsure: bool
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("existed", "_is_unsure"):
+            return False
+        if name == "_signature":
+            return None
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+# One is made for each task that is enqueued: the slots themselves are the fastest way around `frozen`.
+set_existed, set_unsure, set_signature = (
+    Known.__dict__[name].__set__ for name in ("existed", "_is_unsure", "_signature")
+)

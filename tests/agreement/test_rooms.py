@@ -1,0 +1,104 @@
+"""The rooms of ardiq/: a module imports only rooms below its own, and nobody reads what another one keeps private."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "ardiq"
+
+# From the lowest. A module of no room is itself one, or stands with one.
+ROOMS = (
+    {"_core"},
+    {"_values", "models", "errors", "retries", "executors"},
+    {"_server", "embedded"},
+    {"_client", "task", "job", "dead", "schedules", "pauses", "watching"},
+    {"_execution", "context", "logs"},
+    {"_serving"},
+    {"app"},
+    {"", "cli", "django", "sqlalchemy", "testing", "__main__"},
+)
+RANKS = {name: rank for rank, room in enumerate(ROOMS) for name in room}
+# Of Python itself: of named tuples, of `os` and `sys`, and what it has no public name for.
+PYTHONS = {"_asdict", "_replace", "_fields", "_make", "_field_defaults", "_exit", "_current_frames", "_getframe"}
+PYTHONS |= {"_AppendAction", "_StoreTrueAction", "_SubParsersAction", "_actions", "_is_coroutine"}
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """`_values.codec`, or empty for the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and name of the modules of this package that it imports, for types alone or late ones too."""
+    package = list(path.relative_to(PACKAGE).parent.parts)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+            where = ".".join(part for part in base if part)
+            if node.module is None:
+                yield from ((node.lineno, f"{where}.{each.name}".lstrip(".")) for each in node.names)
+            else:
+                yield node.lineno, where
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]
+            yield from ((node.lineno, name.partition(".")[2]) for name in names if name.partition(".")[0] == "ardiq")
+
+
+def upward(path: Path, tree: ast.Module) -> list[str]:
+    own = RANKS[name_of(path).partition(".")[0]]
+    return [
+        f"{path.relative_to(PACKAGE)}:{line} imports {name}"
+        for line, name in imported(path, tree)
+        if RANKS.get(name.partition(".")[0], own) > own
+    ]
+
+
+def foreign(path: Path, tree: ast.Module) -> list[str]:
+    """Accesses to a private name that its own module does not define."""
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
+            if isinstance(node.ctx, ast.Store):
+                defined.add(node.attr)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            defined.add(node.target.id)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__":
+            defined |= {each.value for each in ast.walk(node.value) if isinstance(each, ast.Constant)}
+    return [
+        f"{path.relative_to(PACKAGE)}:{node.lineno} reads {ast.unparse(node)}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+        and node.attr not in defined | PYTHONS
+    ]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
+    assert upward(path, ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_what_is_private_to_a_module_stays_there(path: Path) -> None:
+    assert foreign(path, ast.parse(path.read_text())) == []
+
+
+def test_every_module_has_a_room() -> None:
+    assert {name_of(path).partition(".")[0] for path in MODULES} <= set(RANKS)
+
+
+def test_what_is_forbidden_is_found() -> None:
+    path = PACKAGE / "_values" / "codec.py"
+    above = ast.parse("from ..app import Ardiq\nif TYPE_CHECKING:\n    from .._server import server\nimport ardiq.cli")
+    assert len(upward(path, above)) == 3
+    private = ast.parse(
+        "class A:\n    def __init__(self, b):\n        self._own = b._theirs\n    def f(a):\n        a._own"
+    )
+    assert [each.rpartition(" ")[2] for each in foreign(path, private)] == ["b._theirs"]
