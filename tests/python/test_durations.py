@@ -89,7 +89,7 @@ def nothing() -> None: ...
 
 def named() -> Iterator[str]:
     """Every duration that a public signature names."""
-    names = [each.name for each in pkgutil.iter_modules(ardiq.__path__) if each.name[0] != "_" and not each.ispkg]
+    names = [each.name for each in pkgutil.iter_modules(ardiq.__path__) if each.name[0] != "_" and each.name != "cli"]
     for module in map(importlib.import_module, [f"ardiq.{name}" for name in names]):
         for name, thing in vars(module).items():
             is_exported = thing.__module__ == module.__name__ if hasattr(thing, "__module__") else False
