@@ -1,6 +1,22 @@
 """Ardiq: a distributed task queue for Python on Redis and Valkey.
 
 Decorate a function with `@app.task`, enqueue calls of it from anywhere, and run workers with `ardiq run`.
+
+Public modules are at the top, private ones in rooms. A room imports only what is below it; docs/internals.md says which
+file to open for what.
+
+| room | has |
+|---|---|
+| `cli` `django` `sqlalchemy` `testing` | entrances: commands, frameworks, tests |
+| `app` | the facade: puts together what is below |
+| `_serving` | several queues in one worker |
+| `_execution`, `context` | running tasks: worker, attempts, threads, child processes, due schedules, reports |
+| `_client` | enqueueing, asking, changing; what an app registered; the context of a queue |
+| … `task` `job` `dead` `schedules` `pauses` `watching` | what of it users hold in their hands |
+| `_server` | one server seen from one process: core, channel, inbox, mailbox, typed calls and replies |
+| `_values` | plain values and rules: settings, options, codec, signatures, signing, timing |
+| … `models` `errors` `retries` `executors` | those that users name |
+| `_core` | the compiled core, `native/` |
 """
 
 from ._values.defaults import TaskDefaults
