@@ -5,9 +5,11 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ._client.filters import Filter, Moment, Pace, Row, ids_of
-from ._client.inspector import fields_of, number_of, text_of
-from ._server.replies import refusal
+from ._client.filters import Filter, Moment, Pace, ids_of
+from ._client.inspector import number_of, text_of
+from ._server import calls
+from ._server.calls import DeadRow as Row
+from ._server.replies import Call
 from ._values import options as _options
 from .errors import ArdiqError, BadSignature, BrokerError, WrongType
 from .models import DeadLetter, DeadRecord, Unreadable
@@ -21,7 +23,7 @@ log = logging.getLogger("ardiq")
 Letters: TypeAlias = list[DeadLetter]
 Rows: TypeAlias = list[Row]
 Ids: TypeAlias = list[str]
-Call: TypeAlias = tuple[list[Any], dict[str, Any]]
+Arguments: TypeAlias = tuple[list[Any], dict[str, Any]]
 Change: TypeAlias = tuple[bytes, bytes, str, str]  # args, kwargs, codec, headers
 Changes: TypeAlias = list[Change]
 
@@ -42,8 +44,7 @@ class DeadLetters:
 
     async def count(self) -> int:
         """How many there are."""
-        answer = await self._queue.channel().call("counts")
-        return int(answer[answer.index(b"dead") + 1])
+        return (await self._queue.channel().ask(calls.counts()))["dead"]
 
     async def list(
         self,
@@ -90,7 +91,7 @@ class DeadLetters:
 
     async def show(self, task_id: str) -> DeadRecord | None:
         """One dead letter with its traceback and attempts; None if there is none with that id."""
-        record = fields_of(await self._queue.channel().call("task", task_id))
+        record = await self._queue.channel().ask(calls.task(id=task_id))
         if text_of(record, "state") != "failed":
             return None
         row = Row(task_id, number_of(record, "finished_at"), text_of(record, "name"), text_of(record, "lane"))
@@ -195,13 +196,13 @@ class DeadLetters:
         which, removed, more = Filter.of(task, error, since, until), 0, True
         if any(which):
             async for page in self._pages(which, _PAGE):
-                removed += await self._discard([row.task_id for row in page], False)
+                removed += await self._discard([row.id for row in page], False)
             return removed
         while more:
-            count, more, _ = await self._queue.channel().call(
-                "purge", "dead", "", 0, _PAGE, self._queue.settings.result_ttl_ms
-            )
-            removed += count
+            ttl_ms = self._queue.settings.result_ttl_ms
+            call = calls.purge(place="dead", of="", offset=0, limit=_PAGE, result_ttl_ms=ttl_ms)
+            reply = await self._queue.channel().ask(call)
+            removed, more = removed + reply.removed, reply.more
         return removed
 
     def _which(self, ids: str | Iterable[str] | None, all: bool, which: Filter) -> Ids | Filter:
@@ -216,9 +217,7 @@ class DeadLetters:
             return
         for at in range(0, len(which), _PAGE):
             ids = which[at : at + _PAGE]
-            records = map(
-                fields_of, await asyncio.gather(*(self._queue.channel().call("task", task_id) for task_id in ids))
-            )
+            records = await asyncio.gather(*(self._queue.channel().ask(calls.task(id=task_id)) for task_id in ids))
             yield [
                 Row(task_id, 0, text_of(record, "name"), text_of(record, "lane"))
                 for task_id, record in zip(ids, records, strict=True)
@@ -228,24 +227,23 @@ class DeadLetters:
     async def _pages(self, which: Filter, size: int) -> AsyncIterator[Rows]:
         """Page after page from the newest on; each begins where the one before ended, whatever was removed."""
         while True:
-            answer = await self._queue.channel().call("dead_letters", *which, size)
-            yield Row.read(answer)
-            next_before_at = int(answer[0])
-            if next_before_at == 0:
+            page = await self._queue.channel().ask(calls.dead_letters(**which._asdict(), limit=size))
+            yield page.rows
+            if page.next_before_at == 0:
                 return
-            which = which._replace(before_at=next_before_at)
+            which = which._replace(before_at=page.next_before_at)
 
     async def _letters(self, rows: Rows) -> Letters:
         # Asked for all at once: they travel together.
-        asked = [self._queue.channel().call("task", row.task_id) for row in rows]
+        asked = [self._queue.channel().ask(calls.task(id=row.id)) for row in rows]
         letters: Letters = []
         for row, answer in zip(rows, await asyncio.gather(*asked, return_exceptions=True), strict=True):
             if isinstance(answer, WrongType):
                 unreadable = Unreadable(b"", str(answer))
-                letters.append(DeadLetter(row.task_id, "", (unreadable,), {}, "", str(answer), 0, 0, row.failed_at))
+                letters.append(DeadLetter(row.id, "", (unreadable,), {}, "", str(answer), 0, 0, row.failed_at))
             elif isinstance(answer, BaseException):
                 raise answer
-            elif text_of(record := fields_of(answer), "state") == "failed":  # else somebody was faster
+            elif text_of(record := answer, "state") == "failed":  # else somebody was faster
                 letters.append(self._letter(row, record))
         return letters
 
@@ -256,7 +254,7 @@ class DeadLetters:
         except Exception as error:  # of the user's deserializer too
             args, kwargs = (Unreadable(record.get("args", b""), f"{type(error).__name__}: {error}"),), {}
         return DeadLetter(
-            row.task_id,
+            row.id,
             text_of(record, "name"),
             args,
             kwargs,
@@ -282,7 +280,7 @@ class DeadLetters:
             log.warning("dead letters were left: %s", why)
         return served
 
-    def _changes(self, rows: Rows, call: Call) -> Changes:
+    def _changes(self, rows: Rows, call: Arguments) -> Changes:
         """The new arguments of each, as they travel."""
         changes = Changes()
         for row in rows:
@@ -300,13 +298,13 @@ class DeadLetters:
             return rows, changes
         kept, signed = Rows(), Changes()
         for row, (args, kwargs, codec, _) in zip(rows, changes, strict=True):
-            record = fields_of(await self._queue.channel().call("task", row.task_id))
+            record = await self._queue.channel().ask(calls.task(id=row.id))
             try:
                 headers = self._queue.inspector.check(signer, record)
             except BadSignature as error:
                 if is_known:
-                    raise BadSignature(f"dead letter {row.task_id!r}: {error}; enqueue the task again") from None
-                log.warning("dead letter %r was left: %s", row.task_id, error)
+                    raise BadSignature(f"dead letter {row.id!r}: {error}; enqueue the task again") from None
+                log.warning("dead letter %r was left: %s", row.id, error)
                 continue
             kept.append(row)
             name = text_of(record, "name")
@@ -317,27 +315,33 @@ class DeadLetters:
         channel = self._queue.channel()
         answers: Sequence[Any]
         if changes is None:
-            answers = await channel.call("requeue", *(row.task_id for row in rows))
+            answers = await channel.ask(calls.requeue(tasks=[row.id for row in rows]))
         else:
-            asked = [channel.call("amend", row.task_id, *change) for row, change in zip(rows, changes, strict=True)]
+            asked = [channel.ask(_amending(row, change)) for row, change in zip(rows, changes, strict=True)]
             answers = await asyncio.gather(*asked, return_exceptions=True)
-        _say_or_raise([row.task_id for row in rows], answers, is_known)
-        return sum(answer == b"queued" for answer in answers)
+        _say_or_raise([row.id for row in rows], answers, is_known)
+        return sum(answer == "queued" for answer in answers)
 
     async def _discard(self, ids: Ids, is_known: bool) -> int:
         if not ids:
             return 0
-        answers = await self._queue.channel().call("discard", self._queue.settings.result_ttl_ms, *ids)
+        call = calls.discard(result_ttl_ms=self._queue.settings.result_ttl_ms, tasks=ids)
+        answers = await self._queue.channel().ask(call)
         _say_or_raise(ids, answers, is_known)
-        return sum(answer == b"removed" for answer in answers)
+        return sum(answer == "removed" for answer in answers)
+
+
+def _amending(row: Row, change: Change) -> Call[Any]:
+    args, kwargs, codec, headers = change
+    return calls.amend(id=row.id, args=args, kwargs=kwargs, codec=codec, headers=headers)
 
 
 def _say_or_raise(ids: Ids, answers: Sequence[Any], is_known: bool) -> None:
     """Those that were refused: an error where they were asked for by their ids, else they are left and that is said."""
     for task_id, answer in zip(ids, answers, strict=True):
-        error = answer if isinstance(answer, BaseException) else refusal(answer)
-        if error is None:
+        if not isinstance(answer, BaseException):
             continue
+        error = answer
         if is_known or isinstance(error, BrokerError) or not isinstance(error, ArdiqError):
             raise error
         log.warning("dead letter %r was left: %s", task_id, error)

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from ._client.facade import Facade
-from ._server.mailbox import Outcome
+from ._server.calls import Outcome
 from ._values import options as _options
 from ._values.codec import from_json
 from ._values.objects import as_object

@@ -2,9 +2,9 @@
 
 import asyncio
 from asyncio import get_running_loop
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from .._values import options as _options
 
@@ -12,21 +12,6 @@ Moment: TypeAlias = datetime | timedelta | float
 
 _PORTION = 100
 _PORTIONS_A_SECOND = 10
-
-
-class Row(NamedTuple):
-    """A dead letter as the library lists it."""
-
-    task_id: str
-    failed_at: int
-    name: str
-    lane: str
-
-    @classmethod
-    def read(cls, answer: Sequence[Any]) -> "list[Row]":
-        """The rows of a page, which follow its first item."""
-        texts = [part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in answer[1:]]
-        return [cls(texts[i], int(texts[i + 1]), texts[i + 2], texts[i + 3]) for i in range(0, len(texts), 4)]
 
 
 class Filter(NamedTuple):

@@ -1,11 +1,13 @@
 """Asking about tasks: results, states, what they tell of themselves."""
 
-from collections.abc import Sequence
 from math import inf
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._server.mailbox import Outcome, not_kept, number, read_look, too_late
+from .._server import calls
+from .._server.calls import Outcome
+from .._server.mailbox import not_kept, read_look, too_late
+from .._server.replies import Call, R, ask, number
 from .._values import options as _options
 from .._values.codec import from_json
 from .._values.options import Duration
@@ -55,7 +57,7 @@ class Inspector:
         """As `result`, blocking this thread."""
         if timeout is not None:
             return self.wait_sync(task_id, timeout, signature, is_known)
-        found = self._look_sync(task_id)
+        found = read_look(self._ask(self._look(task_id)))
         return self.decode(found, signature) if isinstance(found, Outcome) else None
 
     def wait_sync(
@@ -67,7 +69,7 @@ class Inspector:
         while True:
             left_ms = max(_LAST_LOOK_MS, int(1000 * (deadline - monotonic()))) if timeout_s else None
             try:
-                found = self._look_sync(task_id, left_ms)
+                found = read_look(self._ask(self._look(task_id), within_ms=left_ms))
             except BrokerError:
                 if left_ms is None or monotonic() < deadline:
                     raise
@@ -88,13 +90,13 @@ class Inspector:
         return _status(await self._queue.channel().mailbox.look(task_id))
 
     def status_sync(self, task_id: str) -> str:
-        return _status(self._look_sync(task_id))
+        return _status(read_look(self._ask(self._look(task_id))))
 
     async def info(self, task_id: str) -> TaskInfo | None:
         return self._info(task_id, await self._record(task_id))
 
     def info_sync(self, task_id: str) -> TaskInfo | None:
-        return self._info(task_id, fields_of(self._ask("task", task_id)))
+        return self._info(task_id, self._ask(calls.task(id=task_id)))
 
     def _info(self, task_id: str, record: dict[str, bytes]) -> TaskInfo | None:
         state = text_of(record, "state")
@@ -146,14 +148,13 @@ class Inspector:
         return {name.removeprefix(NOTE): read_note(value) for name, value in fields if name.startswith(NOTE)}
 
     async def logs(self, task_id: str, limit: int) -> list[str]:
-        return [line.decode(errors="replace") for line in await self._queue.channel().call("log", task_id, limit)]
+        return await self._queue.channel().ask(calls.log(id=task_id, limit=limit))
 
     async def abort(self, task_id: str) -> bool:
-        answer = await self._queue.channel().call("abort", task_id, self._queue.settings.result_ttl_ms)
-        return answer in (b"aborted", b"requested")
+        return await self._queue.channel().ask(self._abort(task_id)) in ("aborted", "requested")
 
     def abort_sync(self, task_id: str) -> bool:
-        return self._ask("abort", task_id, self._queue.settings.result_ttl_ms) in (b"aborted", b"requested")
+        return self._ask(self._abort(task_id)) in ("aborted", "requested")
 
     async def size(self) -> int:
         counts = await self._counts()
@@ -178,21 +179,21 @@ class Inspector:
             outcome.finished_at,
         )
 
-    def _look_sync(self, task_id: str, within_ms: int | None = None) -> Outcome | str | None:
-        """As `Mailbox.look`, blocking this thread."""
-        result_ttl_ms = self._queue.settings.result_ttl_ms
-        return read_look(self._ask("await", task_id, "", 0, result_ttl_ms, within_ms=within_ms))
-
-    def _ask(self, function: str, *args: str | bytes | int, within_ms: int | None = None) -> Any:
+    def _ask(self, call: Call[R], within_ms: int | None = None) -> R:
         """The reply of one function, blocking this thread."""
-        return self._queue.server.core.call(function, args, True, within_ms)
+        return ask(self._queue.server.core, call, repeat=True, within_ms=within_ms)
+
+    def _look(self, task_id: str) -> Call[calls.AwaitReply]:
+        return calls.await_(id=task_id, mailbox="", waiter_ttl_ms=0, result_ttl_ms=self._queue.settings.result_ttl_ms)
+
+    def _abort(self, task_id: str) -> Call[Any]:
+        return calls.abort(id=task_id, result_ttl_ms=self._queue.settings.result_ttl_ms)
 
     async def _record(self, task_id: str) -> dict[str, bytes]:
-        return fields_of(await self._queue.channel().call("task", task_id))
+        return await self._queue.channel().ask(calls.task(id=task_id))
 
     async def _counts(self) -> dict[str, int]:
-        answer = await self._queue.channel().call("counts")
-        return {answer[i].decode(): int(answer[i + 1]) for i in range(0, len(answer), 2)}
+        return await self._queue.channel().ask(calls.counts())
 
     def arguments(self, record: dict[str, bytes]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """A record's positional and keyword arguments, as the task is called with them.
@@ -234,11 +235,6 @@ def value_of(result: TaskResult[Value]) -> Value:
 
 def _status(found: Outcome | str | None) -> str:
     return "not_found" if found is None else "complete" if isinstance(found, Outcome) else found
-
-
-def fields_of(answer: Sequence[Any]) -> dict[str, bytes]:
-    """A record from field and value in turn."""
-    return {answer[i].decode(): answer[i + 1] for i in range(0, len(answer), 2)}
 
 
 def text_of(record: dict[str, bytes], field: str) -> str:

@@ -5,7 +5,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
-from .._server.calls import PROGRESS_MOST
+from .._server import calls
 from ..errors import is_away
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ardiq")
 
 # A call takes so many; what comes beyond them between two sends is dropped here, as the log keeps no more either.
-_MOST_LINES = PROGRESS_MOST
+_MOST_LINES = calls.PROGRESS_MOST
 _LONGEST_LINE = 8192
 _PAUSE_S = 0.1
 
@@ -109,15 +109,19 @@ class Reports:
     def _send(self, token: int, report: _Report) -> None:
         if self._channel.closed:
             return
-        told: list[str | bytes] = []
-        for name, text in report.notes.items():
-            told += name, text
-        for line in report.lines[-_MOST_LINES + len(report.notes) :]:
-            told += "", line.encode(errors="replace")
+        told = [calls.Told(name, text) for name, text in report.notes.items()]
+        lines = report.lines[-_MOST_LINES + len(report.notes) :]
+        told += [calls.Told("", line.encode(errors="replace")) for line in lines]
         identity, lease_token = self._worker.link.holder(token)
-        answer = self._channel.call(
-            "progress", identity, report.task_id, str(lease_token), report.progress, self._result_ttl_ms, *told
+        call = calls.progress(
+            worker=identity,
+            id=report.task_id,
+            token=str(lease_token),
+            progress=report.progress,
+            result_ttl_ms=self._result_ttl_ms,
+            told=told,
         )
+        answer = self._channel.ask(call)
         self._under_way.setdefault(token, set()).add(answer)
         answer.add_done_callback(lambda answer: self._answered(token, answer))
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from .._server import calls
 from ..errors import ArdiqError, is_away
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ async def retain(queue: "QueueContext") -> None:
         try:
             more = True
             while more:
-                _, more = await channel.call("trim", ttl_ms, most, _PORTION, settings.result_ttl_ms)
+                call = calls.trim(ttl_ms=ttl_ms, most=most, limit=_PORTION, result_ttl_ms=settings.result_ttl_ms)
+                more = (await channel.ask(call)).more
         except ArdiqError as error:
             if is_away(error):
                 log.debug("dead letters are not trimmed: %s", error)

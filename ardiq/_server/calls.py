@@ -1,7 +1,7 @@
 """The functions of the library as typed calls, generated from `lua/protocol.json` by `make render`.
 
-Each function here makes a `Call`, which is sent by `ask` (blocking) or by `ask` and `tell` of a line, and knows how its
-reply is read. What is paid for each task does not come this way: enqueues travel as records of `Channel.submit` and
+Each function here makes a `Call`, which is sent by `ask` (blocking) or by `ask` and `tell` of a channel, and knows how
+its reply is read. What is paid for each task does not come this way: enqueues travel as records of `Channel.submit` and
 `submit_many`, claims and outcomes in the steps of the compiled core.
 """
 

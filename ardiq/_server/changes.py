@@ -7,7 +7,9 @@ from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from .mailbox import Outcome, too_late
+from . import calls
+from .calls import Outcome
+from .mailbox import too_late
 
 if TYPE_CHECKING:
     from .mailbox import Mailbox
@@ -18,6 +20,7 @@ _WATCH_S, _ASK_AGAIN_S = 120.0, 60.0
 _MAIL_S = 1.0
 _MOST_CHANGES = 100
 _MOST_TOLD = 1000
+_WAITING = calls.WatchReply("waiting", None)
 
 
 class Change(NamedTuple):
@@ -79,7 +82,7 @@ class Watch:
         while True:
             with mailbox.wish(task_id, _WATCH_S, self) as wished:
                 wished.future.add_done_callback(lambda _: self._news.set())
-                self._ask_at, answer, told = 0.0, [b"waiting"], ""
+                self._ask_at, reply, told = 0.0, _WAITING, ""
                 while not wished.future.done():
                     self._news.clear()
                     if now() >= self._ask_at:
@@ -87,21 +90,20 @@ class Watch:
                         try:
                             async with asyncio.timeout_at(patience):
                                 name = await mailbox.name()
-                                answer = await channel.call(
-                                    "watch", task_id, name, wished.ttl_ms, channel.result_ttl_ms
-                                )
+                                ttls = {"waiter_ttl_ms": wished.ttl_ms, "result_ttl_ms": channel.result_ttl_ms}
+                                reply = await channel.ask(calls.watch(id=task_id, mailbox=name, **ttls))
                         except TimeoutError:
                             raise too_late(task_id, timeout) from None
-                        if answer[0] == b"waiting":
+                        if reply.answer == "waiting":
                             told = name
                         elif name == told:
                             # How it ended is on its way, behind what it told before, and perhaps nowhere else any more.
-                            answer, told = [b"waiting"], ""
+                            reply, told = _WAITING, ""
                             self._ask_at = min(self._ask_at, now() + _MAIL_S)
                     while (change := self._next()) is not None:
                         yield change
-                    if answer[0] != b"waiting":
-                        yield Outcome.read(answer[1:]) if answer[0] == b"finished" else None
+                    if reply.answer != "waiting":
+                        yield reply.row
                         return
                     if wished.future.done():
                         break

@@ -5,9 +5,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from .. import _core
+from .calls import Outcome
 from .changes import Change, Watch
 from .inbox import Answer, Enqueued, Inbox
-from .mailbox import Mailbox, Outcome
+from .mailbox import Mailbox
 from .replies import Call, R
 
 # Submitted calls leave when the loop's turn ends, or sooner when there are enough for a call of their own.
@@ -40,14 +41,6 @@ class Channel:
         self._submitted = 0
         self.closed = False
 
-    def call(self, function: str, *args: str | bytes | int) -> asyncio.Future[Any]:
-        """Call one function of the library; the future has its reply."""
-        ticket = next(self._inbox.tickets)
-        answer: asyncio.Future[Any] = self.loop.create_future()
-        self.core.call(ticket, function, args)
-        self._inbox.open[ticket] = answer
-        return answer
-
     def ask(self, call: Call[R]) -> Answer[R]:
         """Call one function of the library; the future has its reply."""
         ticket, answer = next(self._inbox.tickets), Answer(call, self.loop)
@@ -55,11 +48,11 @@ class Channel:
         self._inbox.open[ticket] = answer
         return answer
 
-    def tell(self, function: str, *args: str | bytes | int) -> None:
+    def tell(self, call: Call[Any]) -> None:
         """Call one function and do not care for the reply."""
         if self.closed:
             return
-        self.core.call(next(self._inbox.tickets), function, args)
+        self.core.call(next(self._inbox.tickets), call.function, call.args)
 
     def watch(self, task_id: str, timeout: float | None) -> AsyncGenerator[Change | Outcome | None, None]:
         """Each change of a task from now on; see `Watch.changes`."""

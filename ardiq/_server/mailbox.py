@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .._values.ids import new_id
 from ..errors import BrokerError
+from . import calls
+from .calls import OUTCOME, Outcome
+from .replies import Call
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -17,44 +20,11 @@ _LENGTHS = (2, 9)  # of a message without and with an outcome
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.02, 0.5
 
 
-class Outcome(NamedTuple):
-    """A finished task as the server tells it."""
-
-    state: str
-    tries: int
-    enqueued_at: int
-    started_at: int
-    finished_at: int
-    codec: str
-    value: bytes
-
-    @classmethod
-    def read(cls, fields: Sequence[Any]) -> "Outcome":
-        state, tries, enqueued_at, started_at, finished_at, codec, value = fields
-        return cls(
-            state.decode(errors="replace"),
-            number(tries),
-            number(enqueued_at),
-            number(started_at),
-            number(finished_at),
-            codec.decode(errors="replace"),
-            value if isinstance(value, bytes) else str(value).encode(),
-        )
-
-
-def number(text: bytes | int) -> int:
-    """A number of a record; 0 where there is none, or somebody wrote something else."""
-    try:
-        return int(text)
-    except ValueError:
-        return 0
-
-
-def read_look(answer: Sequence[Any]) -> Outcome | str | None:
-    """The reply of `await`: the outcome of a task, else its state, or None when it is unknown."""
-    if answer[0] == b"finished":
-        return Outcome.read(answer[1:])
-    return answer[1].decode() if answer[0] == b"waiting" else None
+def read_look(reply: calls.AwaitReply) -> Outcome | str | None:
+    """The outcome of a task, else its state, or None when it is unknown."""
+    if reply.row is None:
+        return None
+    return reply.row if reply.answer == "finished" else reply.row.state
 
 
 def too_late(task_id: str, timeout: float | None) -> TimeoutError:
@@ -140,12 +110,10 @@ class Mailbox:
                 while True:
                     mailbox = await self.name()
                     with self.wish(task_id, timeout) as wished:
-                        answer = await self.channel.call(
-                            "await", task_id, mailbox, wished.ttl_ms, self.channel.result_ttl_ms
-                        )
-                        if answer[0] == b"finished":
-                            return Outcome.read(answer[1:])
-                        if answer[0] == b"waiting":
+                        found = read_look(await self.channel.ask(self._awaiting(task_id, mailbox, wished.ttl_ms)))
+                        if isinstance(found, Outcome):
+                            return found
+                        if found is not None:
                             is_known = True
                             outcome = await wished.future
                             if outcome is not None:
@@ -163,7 +131,7 @@ class Mailbox:
 
     async def look(self, task_id: str) -> Outcome | str | None:
         """The outcome of a task now, else its state, or None when it is unknown."""
-        return read_look(await self.channel.call("await", task_id, "", 0, self.channel.result_ttl_ms))
+        return read_look(await self.channel.ask(self._awaiting(task_id, "", 0)))
 
     def wish(self, task_id: str, timeout: float | None, watcher: Watcher | None = None) -> "_Wished":
         """A `with` block during which the mailbox is listened to for this task."""
@@ -178,7 +146,7 @@ class Mailbox:
             return
         if len(fields) not in _LENGTHS or fields[0] != b"finished":
             return
-        outcome = Outcome.read(fields[2:]) if len(fields) > 2 else None
+        outcome = OUTCOME.read(fields[2:]) if len(fields) > 2 else None
         wish = self._wishes.pop(fields[1].decode(errors="replace"), None)
         if wish is None:
             return
@@ -197,9 +165,9 @@ class Mailbox:
             for watcher in wish.watchers:
                 watcher.ask_again()
             if wish.watchers:  # else every change would be told to a mailbox that nobody reads
-                self.channel.tell("forget", task_id, earlier)
+                self.channel.tell(calls.forget(id=task_id, mailbox=earlier))
             ttl_ms = max(0, int((wish.until - self.channel.loop.time()) * 1000)) + _MARGIN_MS
-            asked = self.channel.call("await", task_id, name, ttl_ms, self.channel.result_ttl_ms)
+            asked = self.channel.ask(self._awaiting(task_id, name, ttl_ms))
             asked.add_done_callback(lambda answer, task_id=task_id: self._asked_again(task_id, answer))  # type: ignore[misc]
 
     def close(self, error: BrokerError) -> None:
@@ -212,21 +180,23 @@ class Mailbox:
                 each.set_exception(copy.copy(error))
                 each.exception()  # perhaps nobody awaits it yet, or any more
 
-    def _asked_again(self, task_id: str, answer: asyncio.Future[Any]) -> None:
+    def _awaiting(self, task_id: str, mailbox: str, ttl_ms: int) -> Call[calls.AwaitReply]:
+        ttls = {"waiter_ttl_ms": ttl_ms, "result_ttl_ms": self.channel.result_ttl_ms}
+        return calls.await_(id=task_id, mailbox=mailbox, **ttls)
+
+    def _asked_again(self, task_id: str, answer: asyncio.Future[calls.AwaitReply]) -> None:
         if answer.cancelled() or task_id not in self._wishes:
             return
         error = answer.exception()
-        if error is None and answer.result()[0] == b"waiting":
+        if error is None and answer.result().answer == "waiting":
             return
         for waiter in self._wishes.pop(task_id).waiters:
             if waiter.done():
                 continue
             if error is not None:
                 waiter.set_exception(error)
-            elif answer.result()[0] == b"finished":
-                waiter.set_result(Outcome.read(answer.result()[1:]))
             else:
-                waiter.set_result(None)
+                waiter.set_result(answer.result().row)
 
     def _add(self, wished: "_Wished") -> None:
         wish = self._wishes.get(wished.task_id) or _Wish([], [], 0)
@@ -246,7 +216,7 @@ class Mailbox:
         if not wish.waiters:
             del self._wishes[task_id]
             if self._name is not None:
-                self.channel.tell("forget", task_id, self._name)
+                self.channel.tell(calls.forget(id=task_id, mailbox=self._name))
 
 
 class _Wished:

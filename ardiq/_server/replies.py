@@ -18,7 +18,7 @@ Make: TypeAlias = Callable[[Iterable[Any]], R]
 
 
 class Call(NamedTuple, Generic[R_co]):
-    """A call of one function that is yet to be sent: by `ask`, or by `ask` and `tell` of a line."""
+    """A call of one function that is yet to be sent: by `ask`, or by `ask` and `tell` of a channel."""
 
     function: str
     args: tuple[Text | int, ...]

@@ -11,6 +11,7 @@ from typing import Any
 from .. import _core, errors
 from .._values.settings import Settings
 from .channel import Channel
+from .commands import ping
 from .inbox import forget_inboxes, resolve
 
 log = logging.getLogger("ardiq")
@@ -145,7 +146,7 @@ class Server:
             return None
         core = self._open(self.url, int(patience_s * 1000))
         try:
-            core.command(["PING"])
+            ping(core)
         except Exception as error:
             return error
         finally:

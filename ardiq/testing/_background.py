@@ -9,6 +9,8 @@ from math import inf
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
+from .._server import calls
+from .._server.replies import ask
 from .._values import options as _options
 from .._values.options import Duration
 
@@ -48,15 +50,14 @@ class BackgroundWorker:
         deadline = inf if timeout is None else monotonic() + timeout
         while True:
             self._check()
-            answer = self.app.context.server.core.call("counts", [])
-            counts = {answer[i]: answer[i + 1] for i in range(0, len(answer), 2)}
-            left = counts[b"queued"] + counts[b"running"]
+            counts = ask(self.app.context.server.core, calls.counts())
+            left = counts["queued"] + counts["running"]
             if left == 0:
                 return
             if monotonic() > deadline:
                 raise TimeoutError(
-                    f"after {timeout:g} s {counts[b'queued']} tasks of queue {self.app.queue_name!r} are still ready "
-                    f"and {counts[b'running']} run"
+                    f"after {timeout:g} s {counts['queued']} tasks of queue {self.app.queue_name!r} are still ready "
+                    f"and {counts['running']} run"
                 )
             sleep(_LOOK_S)
 

@@ -9,6 +9,7 @@ import pytest
 from helpers import SOON_S, eventually, is_state, number_of, working
 
 from ardiq import Ardiq, Job, Retry, Snooze, current_task
+from ardiq._server import calls
 from ardiq.testing import Clock, inline
 
 PassTime = Callable[[], Awaitable[None]]
@@ -183,9 +184,8 @@ async def test_inline_agrees_with_the_server(
         await eventually(all_ended)
 
     async def all_ended() -> bool:
-        answer = await app.context.server.channel(asyncio.get_running_loop()).call("counts")
-        counts = {answer[i]: answer[i + 1] for i in range(0, len(answer), 2)}
-        return not (counts[b"queued"] + counts[b"scheduled"] + counts[b"running"])
+        counts = await app.context.channel().ask(calls.counts())
+        return not (counts["queued"] + counts["scheduled"] + counts["running"])
 
     async with working(app):
         expected = await scenario(app, nothing_waits)

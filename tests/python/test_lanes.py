@@ -12,6 +12,7 @@ import pytest
 from helpers import SOON_S, drain, is_sound, working
 
 from ardiq import Ardiq
+from ardiq._server import calls
 from ardiq._values.codec import to_json
 from ardiq.embedded import Server
 from ardiq.errors import BadArgument
@@ -42,10 +43,10 @@ async def test_a_low_lane_gets_its_share(lanes_of: Any, prefetch: int | None) ->
 
 
 async def test_more_lanes_than_one_call_can_carry_are_refused(app: Ardiq) -> None:
-    line = app.context.server.channel(asyncio.get_running_loop())
+    channel = app.context.server.channel(asyncio.get_running_loop())
     lanes = [f"lane {number}" for number in range(9_000)]
     with pytest.raises(BadArgument, match="up to 1000 lanes, not 9000"):
-        await line.call("join", "w:1", 60_000, b"{}", to_json(lanes), 1)
+        await channel.ask(calls.join(worker="w:1", lease_ms=60_000, info="{}", lanes=to_json(lanes), generation=1))
     assert app.context.server.core.command(["EXISTS", f"{app.context.server.base}workers"]) == 0, (
         "and nothing was written"
     )
@@ -84,14 +85,14 @@ def test_what_is_counted_costs_what_is_there_and_not_what_was() -> None:
 
 async def claimed_lanes(app: Ardiq, lanes: list[dict[str, Any]], want: int) -> list[str]:
     """Claim as a worker does; the lanes of what it was given, in order."""
-    line = app.context.server.channel(asyncio.get_running_loop())
-    reply = await line.call("claim", "w:1", to_json(lanes), want, 60_000)
-    return [lane.decode() for lane in reply[8::10]]
+    channel = app.context.channel()
+    reply = await channel.ask(calls.claim(worker="w:1", lanes=to_json(lanes), want=want, result_ttl_ms=60_000))
+    return [claim.lane for claim in reply.rows]
 
 
 async def joined(app: Ardiq, lanes: list[dict[str, Any]]) -> None:
-    line = app.context.server.channel(asyncio.get_running_loop())
-    await line.call("join", "w:1", 60_000, b"{}", to_json(lanes), 1)
+    channel = app.context.channel()
+    await channel.ask(calls.join(worker="w:1", lease_ms=60_000, info="{}", lanes=to_json(lanes), generation=1))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -8,6 +8,7 @@ import pytest
 from helpers import SOON_S, drain, eventually, field, is_sound, is_state, result_of
 
 from ardiq import Ardiq, Job, TaskError, TaskResult
+from ardiq._server import calls
 
 HOUR_MS = 3_600_000
 
@@ -30,8 +31,8 @@ def counted(app: Ardiq, name: str) -> int:
 
 
 async def purge(app: Ardiq, place: str, lane: str = "") -> None:
-    line = app.context.server.channel(asyncio.get_running_loop())
-    await line.call("purge", place, lane, 0, 100, app.result_ttl_ms)
+    channel = app.context.channel()
+    await channel.ask(calls.purge(place=place, of=lane, offset=0, limit=100, result_ttl_ms=app.result_ttl_ms))
 
 
 async def said_of(job: Job) -> tuple[str, TaskResult]:

@@ -12,6 +12,7 @@ import pytest
 from helpers import SOON_S, awaited, drain, eventually, field, is_sound, is_state, number_of, result_of, working
 
 from ardiq import Ardiq, BrokerError, PreparedTask, TaskError, TaskResult, current_task
+from ardiq._server import calls
 from ardiq._server.inbox import name_unsure
 
 
@@ -592,7 +593,7 @@ async def test_a_task_that_may_have_been_enqueued_is_waited_for(make_app: Callab
     app = make_app()
     work = number_of(app)
     job = await work.options(task_id="late").enqueue(1)
-    await app.context.server.channel(asyncio.get_running_loop()).call("abort", job.id, 0)
+    await app.context.channel().ask(calls.abort(id=job.id, result_ttl_ms=0))
     error = BrokerError("no answer")
     error.maybe_enqueued = True
     name_unsure(error, [job])

@@ -7,8 +7,8 @@ from typing import Literal, assert_type
 
 from ardiq import _core
 from ardiq._server import calls
+from ardiq._server.channel import Channel
 from ardiq._server.replies import Call, ask
-from ardiq._server.server import Line
 
 assert_type(calls.abort(id="a", result_ttl_ms=0), Call[Literal["aborted", "requested", "finished", "not_found"]])
 calls.abort("a", 0)  # type: ignore[call-arg]
@@ -39,8 +39,10 @@ def blocking(core: _core.Core) -> None:
     print(ask(core, calls.schedule_remove(name="nightly")) == "gone")  # type: ignore[comparison-overlap]
 
 
-async def awaited(line: Line) -> None:
-    assert_type(await line.ask(calls.purge(place="dead", of="", offset=0, limit=9, result_ttl_ms=0)), calls.PurgeReply)
-    reply = await line.ask(calls.await_(id="a", mailbox="", waiter_ttl_ms=0, result_ttl_ms=0))
+async def awaited(channel: Channel) -> None:
+    assert_type(
+        await channel.ask(calls.purge(place="dead", of="", offset=0, limit=9, result_ttl_ms=0)), calls.PurgeReply
+    )
+    reply = await channel.ask(calls.await_(id="a", mailbox="", waiter_ttl_ms=0, result_ttl_ms=0))
     print(reply.row.value)  # type: ignore[union-attr]
     print(reply.answer == "done")  # type: ignore[comparison-overlap]
