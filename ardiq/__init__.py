@@ -2,21 +2,48 @@
 
 Decorate a function with `@app.task`, enqueue calls of it from anywhere, and run workers with `ardiq run`.
 
-Public modules are at the top, private ones in rooms. A room imports only what is below it; docs/internals.md says which
-file to open for what.
+The rooms, from the lowest; a module imports only from its own room and those above it in this list, and what begins
+with an underscore is read in its own module alone (`tests/agreement/test_rooms.py`). Public modules stay where you
+import them from; each is listed with the room it belongs to. In which order things happen: `docs/internals.md`.
 
-| room | has |
-|---|---|
-| `cli` `django` `sqlalchemy` `testing` | entrances: commands, frameworks, tests |
-| `app` | the facade: puts together what is below |
-| `_serving` | several queues in one worker |
-| `_execution`, `context` | running tasks: worker, attempts, threads, child processes, due schedules, reports |
-| `_client` | enqueueing, asking, changing; what an app registered; the context of a queue |
-| … `task` `job` `dead` `schedules` `pauses` `watching` | what of it users hold in their hands |
-| `_server` | one server seen from one process: core, channel, inbox, mailbox, typed calls and replies |
-| `_values` | plain values and rules: settings, options, codec, signatures, signing, timing |
-| … `models` `errors` `retries` `executors` | those that users name |
-| `_core` | the compiled core, `native/` |
+`_core`: the compiled core, `native/src`
+
+`_values`: values and the rules about them; no server, no event loop
+    models, errors, retries, executors: what you receive, catch and configure
+    settings, options, defaults, imports: an app's options and their checks
+    signature, conversion, sameness: what a task's function takes and returns
+    codec, headers, signing, ids: how a call travels
+    timing: cron expressions and periods
+    metrics: counters of this process
+    known, notes, reports, objects, typing: parts of jobs, contexts and models
+
+`_server`: one server, seen from one process
+    server, channel, inbox: a queue's connections, its part of one event loop, what comes back there
+    calls, replies, commands: the library's functions as typed calls (generated), reading replies, the server's commands
+    mailbox, changes: waiting for a task to end, watching it
+    embedded, watchdog: a private Valkey server
+
+`_client`: what an app asks of its queue
+    queue, registry: the context of one queue, and what the app registered; everything below `app` is given a context
+    task, job, producer, typing: enqueueing
+    inspector, watching: asking about tasks
+    dead, filters, schedules, pauses: changing what is there
+    facade, asking, hooks, options: parts of `Ardiq`
+    from_1_2: moving what ArdiQ 1.2 left
+
+`_execution`: running the tasks of one queue
+    worker, attempts, endings: claims become attempts, attempts become outcomes
+    threads, processes, child, memory: where `def` tasks run
+    reports, context: what a running task tells, and knows of itself
+    scheduler, retention, tally: a worker's other chores
+    run_state, stalls, logging, logs: how a run stands, loops that do not turn, log lines
+
+`_serving`: several queues in one worker
+    serve
+
+`app`: `Ardiq`, the facade over settings, registry and contexts
+
+`cli`, `testing`, `django`, `sqlalchemy`: what stands on the app; `cli` has one file a command
 """
 
 from ._values.defaults import TaskDefaults

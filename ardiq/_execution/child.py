@@ -1,4 +1,4 @@
-"""The child of a worker: runs sync tasks where they can be stopped. Started by `_processes` with one end of a socket.
+"""The child of a worker: runs sync tasks where they can be stopped. Started by `processes` with one end of a socket.
 
 Frames go both ways: four bytes of length, then msgpack. The first one says what to import; each further one is a claim.
 """

@@ -1,10 +1,13 @@
 """The rooms of ardiq/: a module imports only rooms below its own, and nobody reads what another one keeps private."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import ardiq
 
 PACKAGE = Path(__file__).parents[2] / "ardiq"
 
@@ -92,6 +95,20 @@ def test_what_is_private_to_a_module_stays_there(path: Path) -> None:
 
 def test_every_module_has_a_room() -> None:
     assert {name_of(path).partition(".")[0] for path in MODULES} <= set(RANKS)
+
+
+def test_the_map_names_every_module() -> None:
+    """The docstring of the package: the rooms in order, and each module in its room."""
+    parts = re.split(r"\n\n(?=`)", ardiq.__doc__ or "")[1:]
+    rooms = [set(re.findall(r"\w+", part.partition(":")[0])) for part in parts]
+    assert all(room <= RANKS.keys() for room in rooms)
+    assert [min(RANKS[name] for name in room) for room in rooms] == list(range(len(ROOMS)))
+    for part, room in zip(parts, rooms, strict=True):
+        first = min(room)
+        named = {name for line in re.findall(r"^    ([\w, ]+)", part, re.MULTILINE) for name in line.split(", ")}
+        public = ROOMS[RANKS[first]] - room - {"", "__main__"}
+        inside = {name_of(path).rpartition(".")[2] for path in MODULES if name_of(path).startswith(f"{first}.")}
+        assert named == (public | inside if first.startswith("_") else set()), first
 
 
 def test_what_is_forbidden_is_found() -> None:
