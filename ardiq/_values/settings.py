@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import defaults, options
@@ -25,7 +25,7 @@ class Settings:
         ValueError: an option of an impossible value.
     """
 
-    redis_url: str
+    redis_url: str = field(repr=False)  # it may have a password
     queue_name: str
     prefix: str
     priorities: tuple[str, ...]
@@ -49,7 +49,7 @@ class Settings:
     dead_limit: int | None
     payload_limit: int
     check_types: bool
-    signing_keys: tuple[bytes, ...]
+    signing_keys: tuple[bytes, ...] = field(repr=False)
     takes_unsigned: bool
     stall_after_s: float | None
     task_defaults: TaskDefaults
