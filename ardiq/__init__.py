@@ -3,8 +3,8 @@
 Decorate a function with `@app.task`, enqueue calls of it from anywhere, and run workers with `ardiq run`.
 
 The rooms, from the lowest; a module imports only from its own room and those above it in this list, and what begins
-with an underscore is read in its own module alone (`tests/agreement/test_rooms.py`). Public modules stay where you
-import them from; each is listed with the room it belongs to. In which order things happen: `docs/internals.md`.
+with an underscore is read in its own module alone (`tests/agreement/test_rooms.py`). Public modules are
+`ardiq/<name>.py`, each listed with the room it belongs to. In which order things happen: `docs/internals.md`.
 
 `_core`: the compiled core, `native/src`
 
@@ -26,9 +26,9 @@ import them from; each is listed with the room it belongs to. In which order thi
 `_client`: what an app asks of its queue
     queue, registry: the context of one queue, and what the app registered; everything below `app` is given a context
     task, job, producer, typing: enqueueing
-    inspector, watching: asking about tasks
+    inspector, watching: what is asked about tasks
     dead, filters, schedules, pauses: changing what is there
-    facade, asking, hooks, options: parts of `Ardiq`
+    facade, asking, hooks, options: parts of `Ardiq`, which hand on to the modules above
     from_1_2: moving what ArdiQ 1.2 left
 
 `_execution`: running the tasks of one queue
