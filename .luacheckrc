@@ -8,8 +8,8 @@ read_globals = {
   "assert", "cjson", "cmsgpack", "error", "ipairs", "math", "next", "pairs", "pcall", "redis", "select", "string", "table",
   "tonumber", "tostring", "type", "unpack",
   -- lua/lib
-  "alarm", "ask", "attempt", "batch", "claim", "clock", "errors", "history", "keys", "lane", "mail", "member", "move", "number",
-  "pause", "pauses", "payload", "place", "reap", "schedule", "share", "stats", "task", "waiters",
+  "ask", "attempt", "batches", "claim", "clock", "errors", "history", "keys", "lane", "mail", "member", "move", "number",
+  "pause_rules", "pauses", "payload", "place", "reap", "schedule", "share", "stats", "task", "timer", "waiters",
 }
 files["ardiq/testing/emulation.lua"] = {
   globals = { "cjson", "cmsgpack", "redis" },

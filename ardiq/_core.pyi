@@ -14,8 +14,8 @@ __all__ = [
     "Core",
     "Health",
     "Inbox",
-    "LoopWatch",
     "Pool",
+    "StallDetector",
     "Worker",
     "commands",
     "composed",
@@ -225,7 +225,7 @@ class Channel:
         `health` (who answers for it, queue, names of tasks) or None, `loop_watch` of its event loop or None.
         """
 
-    def watch_loop(self, after_ms: int, most_ms: int | None = None) -> LoopWatch:
+    def detect_stalls(self, after_ms: int, most_ms: int | None = None) -> StallDetector:
         """Look whether the loop that takes the events turns: when it has not for `after_ms`, it is stalled.
 
         After `most_ms` of that the process ends at once, with exit code 4.
@@ -249,7 +249,7 @@ class Health:
         """In the child of a fork, once: leave the port to the parent."""
 
 @final
-class LoopWatch:
+class StallDetector:
     """Looks whether an event loop turns, for as long as it lives."""
 
     def wait(self, timeout_ms: int) -> float | None:
@@ -271,8 +271,8 @@ class Pool:
 
     def __new__(cls, concurrency: int, shares: list[int]) -> Pool: ...
     @property
-    def sure(self) -> list[int]:
-        """How many slots each queue is sure of; what one does not need goes to the others."""
+    def guaranteed(self) -> list[int]:
+        """How many slots each queue is guaranteed; what one does not need goes to the others."""
 
 @final
 class Worker:
@@ -317,7 +317,7 @@ class Worker:
     def occupy(self, takes: bool) -> None:
         """A slot is taken by who is told of an attempt that has ended, or given back."""
 
-    def overstay(self, token: int, runs_on: bool) -> None:
+    def thread_runs_on(self, token: int, runs_on: bool) -> None:
         """A thread runs on although the task of that token is settled; or it has ended.
 
         It keeps the slot in between. Both are said once, in either order.

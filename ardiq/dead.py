@@ -200,9 +200,9 @@ class DeadLetters:
             return removed
         while more:
             ttl_ms = self._queue.settings.result_ttl_ms
-            call = calls.purge(place="dead", of="", offset=0, limit=_PAGE, result_ttl_ms=ttl_ms)
+            call = calls.purge(place="dead", which="", offset=0, limit=_PAGE, result_ttl_ms=ttl_ms)
             reply = await self._queue.channel().ask(call)
-            removed, more = removed + reply.removed, reply.more
+            removed, more = removed + reply.discarded, reply.more
         return removed
 
     def _which(self, ids: str | Iterable[str] | None, all: bool, which: Filter) -> Ids | Filter:
@@ -328,12 +328,12 @@ class DeadLetters:
         call = calls.discard(result_ttl_ms=self._queue.settings.result_ttl_ms, tasks=ids)
         answers = await self._queue.channel().ask(call)
         _say_or_raise(ids, answers, is_known)
-        return sum(answer == "removed" for answer in answers)
+        return sum(answer == "discarded" for answer in answers)
 
 
 def _amending(row: Row, change: Change) -> Call[Any]:
     args, kwargs, codec, headers = change
-    return calls.amend(id=row.id, args=args, kwargs=kwargs, codec=codec, headers=headers)
+    return calls.requeue_with(id=row.id, args=args, kwargs=kwargs, codec=codec, headers=headers)
 
 
 def _say_or_raise(ids: Ids, answers: Sequence[Any], is_known: bool) -> None:

@@ -147,7 +147,7 @@ class Pausing(Facade):
 
 def _resuming(rule: Rule, go_on: bool) -> Call[calls.ResumeReply]:
     task, argument, value = rule
-    return calls.resume(task=task, argument=argument, value=value, limit=_PORTION, go_on=go_on)
+    return calls.resume(task=task, argument=argument, value=value, limit=_PORTION, resuming=go_on)
 
 
 def read_pauses(rows: Iterable[calls.PauseRow]) -> list[Pause]:

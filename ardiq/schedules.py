@@ -205,7 +205,7 @@ class Schedules:
             for name in sorted(definitions)
         ]
         version = hashlib.sha256(to_json(sorted(definitions.items()))).hexdigest()[:16]
-        return await self._ask(calls.schedule_declare(version=version, start=is_start, schedules=declared))
+        return await self._ask(calls.schedule_declare(version=version, starting=is_start, schedules=declared))
 
     async def fire(
         self, name: str, due_at: int, following_at: int, next_due_at: int, definition: dict[str, Any]

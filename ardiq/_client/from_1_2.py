@@ -82,7 +82,7 @@ class Old:
     def move(self, left: Callable[[str, str], object]) -> Counter[str]:
         """Move everything that can be had; `left` is told id and reason of what stays because it cannot be read.
 
-        How many tasks came to be in which state, and, under `exists`, `removed`, `expired`, `held`, `changed` and
+        How many tasks came to be in which state, and, under `exists`, `removed`, `expired`, `claimed`, `changed` and
         `unreadable`, how many did not.
         """
         self._sha1 = self._command("SCRIPT", "LOAD", _core.migration("from_1_2")).decode()

@@ -24,7 +24,7 @@ Value = TypeVar("Value")
 
 _FINISHED = frozenset({"complete", "failed", "aborted", "expired", "discarded"})
 _PAGE = 500
-NOTE = "meta:"
+NOTE = "note:"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05
 _LAST_LOOK_MS = 100  # what a look that begins just in time has
 

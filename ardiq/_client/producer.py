@@ -227,7 +227,7 @@ class Producer:
         chosen = self._chosen_id(task, args, kwargs, options)
         if chosen is not None:
             # Tells a repeat of this very call from another one under the same id.
-            fields["call"] = new_id()
+            fields["idempotency_key"] = new_id()
         packed = to_json(fields) if fields else b""
         return chosen or task_id or new_id(), task.name, lane, packed_args, packed_kwargs, packed
 

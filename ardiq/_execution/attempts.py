@@ -358,6 +358,6 @@ class Attempts:
     def abandon(self, claim: Claim, change: int) -> None:
         """Count a thread that runs on after its attempt was settled, or, with -1, one that has ended: until then it
         takes a slot. From any thread."""
-        self.worker.link.overstay(claim[1], change > 0)
+        self.worker.link.thread_runs_on(claim[1], change > 0)
         with self._metrics.lock:
             self._metrics.of(claim[2], claim[7]).abandoned_threads += change

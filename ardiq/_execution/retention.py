@@ -25,7 +25,9 @@ async def retain(queue: "QueueContext") -> None:
         try:
             more = True
             while more:
-                call = calls.trim(ttl_ms=ttl_ms, most=most, limit=_PORTION, result_ttl_ms=settings.result_ttl_ms)
+                call = calls.discard_old(
+                    dead_ttl_ms=ttl_ms, dead_limit=most, limit=_PORTION, result_ttl_ms=settings.result_ttl_ms
+                )
                 more = (await channel.ask(call)).more
         except ArdiqError as error:
             if is_away(error):

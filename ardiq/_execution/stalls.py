@@ -36,7 +36,7 @@ class StallWatch:
 
     def __init__(self, channel: "Channel", stall_after: float, replace_after: float | None) -> None:
         most_ms = None if replace_after is None else _milliseconds(replace_after)
-        self.core: _core.LoopWatch = channel.core.watch_loop(_milliseconds(stall_after), most_ms)
+        self.core: _core.StallDetector = channel.core.detect_stalls(_milliseconds(stall_after), most_ms)
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._thread = threading.Thread(target=self._watch, name="ardiq-stalls", daemon=True)

@@ -37,27 +37,27 @@ class Tally:
     async def close(self) -> None:
         """Tell for the last time, within a second."""
         self.stop()
-        answers = [self._channel.ask(calls.tally(tasks=portion)) for portion in self._portions()]
+        answers = [self._channel.ask(calls.report_stats(tasks=portion)) for portion in self._portions()]
         with suppress(ArdiqError, TimeoutError):
             async with asyncio.timeout(_LAST_S):
                 await asyncio.gather(*answers)
 
     def _tick(self) -> None:
         for portion in self._portions():
-            self._channel.tell(calls.tally(tasks=portion))
+            self._channel.tell(calls.report_stats(tasks=portion))
         self.start()
 
-    def _portions(self) -> Iterator[list[calls.Tallied]]:
+    def _portions(self) -> Iterator[list[calls.TaskFigures]]:
         """What is new since this was asked last, a call each."""
         told, self._told = self._told, self._totals()
-        rows: list[calls.Tallied] = []
+        rows: list[calls.TaskFigures] = []
         for name, totals in self._told.items():
             before = told.get(name)
             grown = totals if before is None else [now - then for now, then in zip(totals, before, strict=True)]
             if any(grown):
-                rows.append(calls.Tallied._make([name, *grown]))
-        for first in range(0, len(rows), calls.TALLY_MOST):
-            yield rows[first : first + calls.TALLY_MOST]
+                rows.append(calls.TaskFigures._make([name, *grown]))
+        for first in range(0, len(rows), calls.REPORT_STATS_MOST):
+            yield rows[first : first + calls.REPORT_STATS_MOST]
 
     def _totals(self) -> dict[str, list[int]]:
         """By task, over its lanes. What nobody registered is left out: there is no end to such names."""

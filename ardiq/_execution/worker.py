@@ -57,7 +57,7 @@ class Worker:
         queue: "QueueContext",
         run_state: "RunState",
         processes: Processes,
-        seat: tuple[_core.Pool, int] | None = None,
+        pool_share: tuple[_core.Pool, int] | None = None,
         watch: StallWatch | None = None,
     ) -> None:
         self._run_state = run_state
@@ -73,14 +73,14 @@ class Worker:
         # Sync tasks go from the core to threads without the loop, unless a middleware needs it.
         sync = [name for name, task in queue.registry.tasks.items() if not (task.is_async or task.process)]
         threaded = [] if queue.registry.middleware else sync
-        self.link = channel.core.worker(_config(queue, run_state, threaded, seat, watch))
+        self.link = channel.core.worker(_config(queue, run_state, threaded, pool_share, watch))
         self._attempts = Attempts(queue, self)
         self._sync_tasks = SyncTasks(self._attempts, self.link, self._context, queue.settings.concurrency)
         self._attempts.in_thread = self._sync_tasks.call
         self._attempts.in_process = processes.call
         self._has_threaded = bool(threaded)
         self._server = queue.server
-        self._what = _described(queue, _slots(queue.settings, seat))
+        self._what = _described(queue, _slots(queue.settings, pool_share))
         self._tasks = queue.registry.tasks
         self.turn_due = False
         self._reports = Reports(self, queue)
@@ -268,9 +268,9 @@ class Worker:
         await asyncio.wait([self._stopped], timeout=_HALT_S)
 
 
-def _slots(settings: Settings, seat: tuple[_core.Pool, int] | None) -> int:
-    """How many slots the queue is sure of: all, unless others share them."""
-    return settings.concurrency if seat is None else seat[0].sure[seat[1]]
+def _slots(settings: Settings, pool_share: tuple[_core.Pool, int] | None) -> int:
+    """How many slots the queue is guaranteed: all, unless others share them."""
+    return settings.concurrency if pool_share is None else pool_share[0].guaranteed[pool_share[1]]
 
 
 def give_up_after(run_state: "RunState") -> float | None:
@@ -294,7 +294,7 @@ def _config(
     queue: "QueueContext",
     run_state: "RunState",
     threaded: list[str],
-    seat: tuple[_core.Pool, int] | None,
+    pool_share: tuple[_core.Pool, int] | None,
     watch: StallWatch | None,
 ) -> dict[str, Any]:
     settings, health, tasks = queue.settings, run_state.health, list(queue.registry.tasks)
@@ -307,7 +307,7 @@ def _config(
         "ardiq": _core.VERSION,
         "protocol": _core.PROTOCOL_VERSION,  # `ardiq migrate --prune` keeps the libraries that live workers name
         "concurrency": settings.concurrency,
-        "share": _slots(settings, seat),
+        "share": _slots(settings, pool_share),
         "prefetch": settings.prefetch,
         "tasks": len(tasks),
     }
@@ -324,7 +324,7 @@ def _config(
         "burst": run_state.burst,
         "give_up_after_ms": None if (most := give_up_after(run_state)) is None else int(most * 1000),
         "thread_tasks": threaded,
-        "seat": seat,
+        "pool_share": pool_share,
         "health": None if health is None else (health, queue.name, tasks),
         "loop_watch": None if watch is None else watch.core,
     }

@@ -44,8 +44,8 @@ DISCARD_MOST: Final = 1000
 SCHEDULE_DECLARE_MOST: Final = 1000
 """How many records one call of `schedule_declare` takes."""
 
-TALLY_MOST: Final = 100
-"""How many records one call of `tally` takes."""
+REPORT_STATS_MOST: Final = 100
+"""How many records one call of `report_stats` takes."""
 
 REPAIR_MOST: Final = 20
 """How many records one call of `repair` takes."""
@@ -163,7 +163,7 @@ OUTCOME = Record(Outcome._make, (text, number, number, number, number, text, raw
 class AwaitReply(NamedTuple):
     """What `await` replies."""
 
-    answer: Literal["finished", "waiting", "not_found"]
+    answer: Literal["finished", "unfinished", "not_found"]
     row: Outcome | None
 
 
@@ -173,7 +173,7 @@ AWAIT_REPLY = page(AwaitReply._make, (word,), OUTCOME.optional)
 class WatchReply(NamedTuple):
     """What `watch` replies."""
 
-    answer: Literal["finished", "waiting", "not_found"]
+    answer: Literal["finished", "unfinished", "not_found"]
     row: Outcome | None
 
 
@@ -190,7 +190,7 @@ class Told(NamedTuple):
 class PurgeReply(NamedTuple):
     """What `purge` replies."""
 
-    removed: int
+    discarded: int
     more: bool
     passed: int
 
@@ -198,14 +198,14 @@ class PurgeReply(NamedTuple):
 PURGE_REPLY = page(PurgeReply._make, (number, flag, number))
 
 
-class TrimReply(NamedTuple):
-    """What `trim` replies."""
+class DiscardOldReply(NamedTuple):
+    """What `discard_old` replies."""
 
-    removed: int
+    discarded: int
     more: bool
 
 
-TRIM_REPLY = page(TrimReply._make, (number, flag))
+DISCARD_OLD_REPLY = page(DiscardOldReply._make, (number, flag))
 
 
 class ResumeReply(NamedTuple):
@@ -248,8 +248,8 @@ class ScheduleDeclareReply(NamedTuple):
 SCHEDULE_DECLARE_REPLY = page(ScheduleDeclareReply._make, (word,), texts)
 
 
-class Tallied(NamedTuple):
-    """A record of `tally`."""
+class TaskFigures(NamedTuple):
+    """A record of `report_stats`."""
 
     name: Text
     completed: int
@@ -276,7 +276,7 @@ class PositionReply(NamedTuple):
     """What `position` replies."""
 
     place: str
-    of: str
+    which: str
     position: int
     length: int
     kept_ms: int
@@ -365,9 +365,9 @@ class WorkerRow(NamedTuple):
 
     worker: str
     lease_until: int
-    held: int
+    claimed: int
     joined_at: int
-    left_threads: int
+    abandoned_threads: int
     stalled_since: int
     info: dict[str, Any]
     lanes: list[str]
@@ -388,7 +388,7 @@ class WorkersReply(NamedTuple):
 WORKERS_REPLY = page(WorkersReply._make, (text, number, number), WORKER_ROW.rows)
 
 
-class Held(NamedTuple):
+class ClaimedTask(NamedTuple):
     """A record of the reply of `claims`."""
 
     id: str
@@ -399,37 +399,37 @@ class Held(NamedTuple):
     progress: dict[str, Any]
 
 
-HELD = Record(Held._make, (text, text, text, number, number, json_object))
+CLAIMED_TASK = Record(ClaimedTask._make, (text, text, text, number, number, json_object))
 
 
 class ClaimsReply(NamedTuple):
     """What `claims` replies."""
 
     now: int
-    rows: list[Held]
+    rows: list[ClaimedTask]
 
 
-CLAIMS_REPLY = page(ClaimsReply._make, (number,), HELD.rows)
+CLAIMS_REPLY = page(ClaimsReply._make, (number,), CLAIMED_TASK.rows)
 
 
-class Age(NamedTuple):
-    """A record of the reply of `ages`."""
+class ReadySince(NamedTuple):
+    """A record of the reply of `oldest_ready`."""
 
     lane: str
     since: int
 
 
-AGE = Record(Age._make, (text, number))
+READY_SINCE = Record(ReadySince._make, (text, number))
 
 
-class AgesReply(NamedTuple):
-    """What `ages` replies."""
+class OldestReadyReply(NamedTuple):
+    """What `oldest_ready` replies."""
 
     now: int
-    rows: list[Age]
+    rows: list[ReadySince]
 
 
-AGES_REPLY = page(AgesReply._make, (number,), AGE.rows)
+OLDEST_READY_REPLY = page(OldestReadyReply._make, (number,), READY_SINCE.rows)
 
 
 class MinuteStats(NamedTuple):
@@ -538,7 +538,7 @@ def join(*, worker: Text, lease_ms: int, info: Text, lanes: Text, generation: in
 
 
 def leave(*, worker: Text, result_ttl_ms: int) -> Call[bool]:
-    """A worker leaves and hands back, untried, what it still holds.
+    """A worker leaves and hands back, untried, what it has claimed.
 
     Replies 1 when more is left to hand back (call again), else 0.
     """
@@ -569,14 +569,14 @@ def claim(*, worker: Text, lanes: Text, want: int, result_ttl_ms: int) -> Call[C
     return Call("claim", (worker, lanes, want, result_ttl_ms), CLAIM_REPLY)
 
 
-def ack(
+def complete(
     *, worker: Text, id: Text, token: Text, run_ms: int, result: Text, codec: Text, result_ttl_ms: int
 ) -> Call[str]:
-    """The attempt's holder finishes the task with a result; a stale attempt changes nothing.
+    """The attempt's worker finishes the task with a result; a stale attempt changes nothing.
 
-    Replies `ok`, `stale` (the token is not the one the worker holds: nothing changed) or what became of it instead.
+    Replies `ok`, `stale` (another attempt has the task by now: nothing changed) or what became of it instead.
     """
-    return Call("ack", (worker, id, token, run_ms, result, codec, result_ttl_ms), text)
+    return Call("complete", (worker, id, token, run_ms, result, codec, result_ttl_ms), text)
 
 
 def retry(
@@ -591,9 +591,9 @@ def retry(
     traceback: Text,
     result_ttl_ms: int,
 ) -> Call[str]:
-    """The attempt's holder asks for another try after delay_ms; a stale attempt changes nothing.
+    """The attempt's worker asks for another try after delay_ms; a stale attempt changes nothing.
 
-    Replies `ok`, `stale` (the token is not the one the worker holds: nothing changed) or what became of it instead.
+    Replies `ok`, `stale` (another attempt has the task by now: nothing changed) or what became of it instead.
     """
     return Call("retry", (worker, id, token, run_ms, delay_ms, max_age_ms, error, traceback, result_ttl_ms), text)
 
@@ -609,27 +609,27 @@ def snooze(
     reason: Text,
     result_ttl_ms: int,
 ) -> Call[str]:
-    """The attempt's holder puts the task off for delay_ms; no try is charged.
+    """The attempt's worker puts the task off for delay_ms; no try is charged.
 
-    Replies `ok`, `stale` (the token is not the one the worker holds: nothing changed) or what became of it instead.
+    Replies `ok`, `stale` (another attempt has the task by now: nothing changed) or what became of it instead.
     """
     return Call("snooze", (worker, id, token, run_ms, delay_ms, max_age_ms, reason, result_ttl_ms), text)
 
 
-def bury(
+def fail(
     *, worker: Text, id: Text, token: Text, run_ms: int, error: Text, traceback: Text, result_ttl_ms: int
 ) -> Call[str]:
-    """The attempt's holder gives up: the task fails and is kept as a dead letter.
+    """The attempt's worker gives up: the task fails and is kept as a dead letter.
 
-    Replies `ok`, `stale` (the token is not the one the worker holds: nothing changed) or what became of it instead.
+    Replies `ok`, `stale` (another attempt has the task by now: nothing changed) or what became of it instead.
     """
-    return Call("bury", (worker, id, token, run_ms, error, traceback, result_ttl_ms), text)
+    return Call("fail", (worker, id, token, run_ms, error, traceback, result_ttl_ms), text)
 
 
 def release(*, worker: Text, id: Text, token: Text, result_ttl_ms: int) -> Call[str]:
-    """The holder hands a task back unstarted, to the front of its lane; no try is charged.
+    """The attempt's worker hands a task back unstarted, to the front of its lane; no try is charged.
 
-    Replies `ok`, `stale` (the token is not the one the worker holds: nothing changed) or what became of it instead.
+    Replies `ok`, `stale` (another attempt has the task by now: nothing changed) or what became of it instead.
     """
     return Call("release", (worker, id, token, result_ttl_ms), text)
 
@@ -641,7 +641,7 @@ def heartbeat(
     result_ttl_ms: int,
     generation: int,
     max_lost: int,
-    left_threads: int,
+    abandoned_threads: int,
     stalled_ms: int,
 ) -> Call[HeartbeatReply]:
     """A worker renews its lease; promotes due tasks, gives back held ones and reaps dead workers, a bounded portion a
@@ -651,7 +651,9 @@ def heartbeat(
     it is asked to abort.
     """
     return Call(
-        "heartbeat", (worker, lease_ms, result_ttl_ms, generation, max_lost, left_threads, stalled_ms), HEARTBEAT_REPLY
+        "heartbeat",
+        (worker, lease_ms, result_ttl_ms, generation, max_lost, abandoned_threads, stalled_ms),
+        HEARTBEAT_REPLY,
     )
 
 
@@ -666,7 +668,7 @@ def abort(*, id: Text, result_ttl_ms: int) -> Call[Literal["aborted", "requested
 def await_(*, id: Text, mailbox: Text, waiter_ttl_ms: int, result_ttl_ms: int) -> Call[AwaitReply]:
     """A client asks for a task's outcome, or to be told when it ends. One that was not started in time has expired.
 
-    Replies `finished` and the outcome, `waiting` and the state, or `not_found`.
+    Replies `finished` and the outcome, `unfinished` and the state, or `not_found`.
     """
     return Call("await", (id, mailbox, waiter_ttl_ms, result_ttl_ms), AWAIT_REPLY)
 
@@ -680,20 +682,20 @@ def watch(*, id: Text, mailbox: Text, waiter_ttl_ms: int, result_ttl_ms: int) ->
     return Call("watch", (id, mailbox, waiter_ttl_ms, result_ttl_ms), WATCH_REPLY)
 
 
-def forget(*, id: Text, mailbox: Text) -> Call[bool]:
+def stop_waiting(*, id: Text, mailbox: Text) -> Call[bool]:
     """A client no longer wants to be told.
 
     Replies 1 if it was registered, else 0.
     """
-    return Call("forget", (id, mailbox), flag)
+    return Call("stop_waiting", (id, mailbox), flag)
 
 
 def progress(
     *, worker: Text, id: Text, token: Text, progress: Text, result_ttl_ms: int, told: Iterable[Told]
 ) -> Call[Literal["ok", "stale"]]:
-    """The attempt's holder tells how far it is: a fraction and a message, notes, lines of its log.
+    """The attempt's worker tells how far it is: a fraction and a message, notes, lines of its log.
 
-    Replies `ok`, or `stale`: it does not hold the task, nothing changed.
+    Replies `ok`, or `stale`: another attempt has the task by now, nothing changed.
     """
     return Call(
         "progress", (worker, id, token, progress, result_ttl_ms, *(value for record in told for value in record)), word
@@ -708,36 +710,38 @@ def requeue(*, tasks: Iterable[Text]) -> Call[list[Literal["queued", "not_dead"]
     return Call("requeue", (*tasks,), answers)
 
 
-def amend(*, id: Text, args: Text, kwargs: Text, codec: Text, headers: Text) -> Call[Literal["queued", "not_dead"]]:
+def requeue_with(
+    *, id: Text, args: Text, kwargs: Text, codec: Text, headers: Text
+) -> Call[Literal["queued", "not_dead"]]:
     """A dead letter runs again with other arguments: same id, a fresh retry budget.
 
     Replies `queued` or `not_dead`.
     """
-    return Call("amend", (id, args, kwargs, codec, headers), word)
+    return Call("requeue_with", (id, args, kwargs, codec, headers), word)
 
 
-def discard(*, result_ttl_ms: int, tasks: Iterable[Text]) -> Call[list[Literal["removed", "not_dead"] | Exception]]:
+def discard(*, result_ttl_ms: int, tasks: Iterable[Text]) -> Call[list[Literal["discarded", "not_dead"] | Exception]]:
     """Dead letters are given up: what they failed with can be asked for as long as a result.
 
-    Replies one string an id: `removed` or `not_dead`, or an error.
+    Replies one string an id: `discarded` or `not_dead`, or an error.
     """
     return Call("discard", (result_ttl_ms, *tasks), answers)
 
 
-def purge(*, place: Text, of: Text, offset: int, limit: int, result_ttl_ms: int) -> Call[PurgeReply]:
+def purge(*, place: Text, which: Text, offset: int, limit: int, result_ttl_ms: int) -> Call[PurgeReply]:
     """Discard tasks that wait, or dead letters, a bounded portion a call.
 
-    Replies how many were removed; 1 when more is left, else 0; how many of other lanes were passed over.
+    Replies how many were discarded; 1 when more is left, else 0; how many of other lanes were passed over.
     """
-    return Call("purge", (place, of, offset, limit, result_ttl_ms), PURGE_REPLY)
+    return Call("purge", (place, which, offset, limit, result_ttl_ms), PURGE_REPLY)
 
 
-def trim(*, ttl_ms: int, most: int, limit: int, result_ttl_ms: int) -> Call[TrimReply]:
+def discard_old(*, dead_ttl_ms: int, dead_limit: int, limit: int, result_ttl_ms: int) -> Call[DiscardOldReply]:
     """Dead letters beyond an age or a number are discarded, the oldest first, a bounded portion a call.
 
     Replies how many were discarded; 1 when more is left to discard, else 0.
     """
-    return Call("trim", (ttl_ms, most, limit, result_ttl_ms), TRIM_REPLY)
+    return Call("discard_old", (dead_ttl_ms, dead_limit, limit, result_ttl_ms), DISCARD_OLD_REPLY)
 
 
 def pause(*, task: Text, argument: Text, value: Text, positions: Text) -> Call[Literal["paused"]]:
@@ -748,13 +752,13 @@ def pause(*, task: Text, argument: Text, value: Text, positions: Text) -> Call[L
     return Call("pause", (task, argument, value, positions), word)
 
 
-def resume(*, task: Text, argument: Text, value: Text, limit: int, go_on: int) -> Call[ResumeReply]:
+def resume(*, task: Text, argument: Text, value: Text, limit: int, resuming: int) -> Call[ResumeReply]:
     """A pause ends; what was held under it goes back to the front of its lane, a bounded portion a call.
 
-    Replies `resumed` or `not_paused`; how many went back; 1 when more is left (call again with `go_on`; else
+    Replies `resumed` or `not_paused`; how many went back; 1 when more is left (call again with `resuming`; else
     heartbeats do), else 0.
     """
-    return Call("resume", (task, argument, value, limit, go_on), RESUME_REPLY)
+    return Call("resume", (task, argument, value, limit, resuming), RESUME_REPLY)
 
 
 def schedule_put(*, name: Text, definition: Text, next_due_at: int) -> Call[int]:
@@ -778,7 +782,7 @@ def schedule_fire(
     return Call("schedule_fire", (name, due_at, following_at, next_due_at, headers), SCHEDULE_FIRE_REPLY)
 
 
-def schedule_declare(*, version: Text, start: int, schedules: Iterable[Declared]) -> Call[ScheduleDeclareReply]:
+def schedule_declare(*, version: Text, starting: int, schedules: Iterable[Declared]) -> Call[ScheduleDeclareReply]:
     """A worker says what recurs by its code. Of the versions of the code that run, the one that came last counts: its
     schedules are put, those of the one before go.
 
@@ -787,7 +791,7 @@ def schedule_declare(*, version: Text, start: int, schedules: Iterable[Declared]
     """
     return Call(
         "schedule_declare",
-        (version, start, *(value for record in schedules for value in record)),
+        (version, starting, *(value for record in schedules for value in record)),
         SCHEDULE_DECLARE_REPLY,
     )
 
@@ -808,12 +812,12 @@ def schedule_remove(*, name: Text) -> Call[Literal["removed", "not_found"]]:
     return Call("schedule_remove", (name,), word)
 
 
-def tally(*, tasks: Iterable[Tallied]) -> Call[Literal["ok"]]:
+def report_stats(*, tasks: Iterable[TaskFigures]) -> Call[Literal["ok"]]:
     """A worker tells how often its tasks ran since it last told, and for how long.
 
     Replies `ok`.
     """
-    return Call("tally", (*(value for record in tasks for value in record),), word)
+    return Call("report_stats", (*(value for record in tasks for value in record),), word)
 
 
 def repair(
@@ -845,13 +849,13 @@ def position(*, id: Text, limit: int) -> Call[PositionReply]:
     return Call("position", (id, limit), POSITION_REPLY)
 
 
-def list_(*, place: Text, of: Text, offset: int, limit: int) -> Call[list[Entry]]:
+def list_(*, place: Text, which: Text, offset: int, limit: int) -> Call[list[Entry]]:
     """Ids in one place, a page.
 
     Replies id and number in turn: due time, lease token, time of death, lease expiry, when last given to a worker
     that does not know it; for `queued` the position, for `held` the order.
     """
-    return Call("list", (place, of, offset, limit), ENTRY.rows)
+    return Call("list", (place, which, offset, limit), ENTRY.rows)
 
 
 def dead_letters(*, task: Text, error: Text, since_at: int, before_at: int, limit: int) -> Call[DeadLettersReply]:
@@ -915,7 +919,7 @@ def workers(*, cursor: Text, limit: int) -> Call[WorkersReply]:
 
 
 def claims(*, worker: Text, offset: int, limit: int) -> Call[ClaimsReply]:
-    """What a worker holds and what is known of it, the oldest claim first, a page.
+    """What a worker has claimed and what is known of it, the oldest claim first, a page.
 
     Replies the server's time in ms; then id, name, lane, number of the attempt, when it was claimed (ms) and
     progress each.
@@ -923,12 +927,12 @@ def claims(*, worker: Text, offset: int, limit: int) -> Call[ClaimsReply]:
     return Call("claims", (worker, offset, limit), CLAIMS_REPLY)
 
 
-def ages() -> Call[AgesReply]:
+def oldest_ready() -> Call[OldestReadyReply]:
     """Since when the next task of each lane has been ready.
 
     Replies the server's time in ms; then each lane in which a task is ready, and since when (ms).
     """
-    return Call("ages", (), AGES_REPLY)
+    return Call("oldest_ready", (), OLDEST_READY_REPLY)
 
 
 def stats(*, minutes_ago: int, minutes: int) -> Call[StatsReply]:
@@ -952,7 +956,7 @@ def task_stats(*, minutes_ago: int, minutes: int) -> Call[TaskStatsReply]:
 def counts() -> Call[dict[str, int]]:
     """How many tasks are where.
 
-    Replies name and number in turn: `scheduled`, `queued`, `running`, `held`, `suspects`, `dead`, `workers`,
+    Replies name and number in turn: `scheduled`, `queued`, `running`, `held`, `quarantined`, `dead`, `workers`,
     `ready:<lane>` for each lane, and `held:<pause>` for each pause that holds any.
     """
     return Call("counts", (), table(number))

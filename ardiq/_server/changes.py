@@ -20,7 +20,7 @@ _WATCH_S, _ASK_AGAIN_S = 120.0, 60.0
 _MAIL_S = 1.0
 _MOST_CHANGES = 100
 _MOST_TOLD = 1000
-_WAITING = calls.WatchReply("waiting", None)
+_WAITING = calls.WatchReply("unfinished", None)
 
 
 class Change(NamedTuple):
@@ -94,7 +94,7 @@ class Watch:
                                 reply = await channel.ask(calls.watch(id=task_id, mailbox=name, **ttls))
                         except TimeoutError:
                             raise too_late(task_id, timeout) from None
-                        if reply.answer == "waiting":
+                        if reply.answer == "unfinished":
                             told = name
                         elif name == told:
                             # How it ended is on its way, behind what it told before, and perhaps nowhere else any more.
@@ -102,7 +102,7 @@ class Watch:
                             self._ask_at = min(self._ask_at, now() + _MAIL_S)
                     while (change := self._next()) is not None:
                         yield change
-                    if reply.answer != "waiting":
+                    if reply.answer != "unfinished":
                         yield reply.row
                         return
                     if wished.future.done():

@@ -165,7 +165,7 @@ class Mailbox:
             for watcher in wish.watchers:
                 watcher.ask_again()
             if wish.watchers:  # else every change would be told to a mailbox that nobody reads
-                self.channel.tell(calls.forget(id=task_id, mailbox=earlier))
+                self.channel.tell(calls.stop_waiting(id=task_id, mailbox=earlier))
             ttl_ms = max(0, int((wish.until - self.channel.loop.time()) * 1000)) + _MARGIN_MS
             asked = self.channel.ask(self._awaiting(task_id, name, ttl_ms))
             asked.add_done_callback(lambda answer, task_id=task_id: self._asked_again(task_id, answer))  # type: ignore[misc]
@@ -188,7 +188,7 @@ class Mailbox:
         if answer.cancelled() or task_id not in self._wishes:
             return
         error = answer.exception()
-        if error is None and answer.result().answer == "waiting":
+        if error is None and answer.result().answer == "unfinished":
             return
         for waiter in self._wishes.pop(task_id).waiters:
             if waiter.done():
@@ -216,7 +216,7 @@ class Mailbox:
         if not wish.waiters:
             del self._wishes[task_id]
             if self._name is not None:
-                self.channel.tell(calls.forget(id=task_id, mailbox=self._name))
+                self.channel.tell(calls.stop_waiting(id=task_id, mailbox=self._name))
 
 
 class _Wished:

@@ -13,12 +13,12 @@ _NOT_MOVED = {
     "exists": "not moved, because the queue has a newer task of the same id: removed",
     "removed": "occurrences of schedules that the code creates again: removed",
     "expired": "had expired, or 1.2 had lost their arguments: removed",
-    "held": "held by a live worker of ArdiQ 1.2: left to it",
+    "claimed": "claimed by a live worker of ArdiQ 1.2: left to it",
     "changed": "changed while they were read: left",
     "gone": "taken by another process meanwhile",
     "unreadable": "cannot be read: left",
 }
-_STAYS = ("held", "changed", "unreadable")
+_STAYS = ("claimed", "changed", "unreadable")
 
 
 def run(arguments: argparse.Namespace, target: str) -> int:

@@ -19,8 +19,8 @@ MENDED_BY = {
     "ghost_in_running": "drops the entry, and makes the task ready again if nobody holds it",
     "ghost_in_schedule_due": "drops the due time",
     "ghost_in_scheduled": "drops the entry",
-    "ghost_in_suspects": "drops the entry, and makes the task ready again if it is in no lane",
-    "ghost_in_tombs": "drops the mark",
+    "ghost_in_quarantined": "drops the entry, and makes the task ready again if it is in no lane",
+    "ghost_in_tombstones": "drops the mark",
     "no_row": "marks the worker as lost: its tasks are given to others",
     "no_such_worker": "removes the key; tasks left in it are given to others",
     "no_ttl": "gives the key an hour to live",
@@ -29,7 +29,7 @@ MENDED_BY = {
     "not_in_ready": "makes it ready again",
     "not_in_running": "makes it ready again; no try is charged",
     "not_in_scheduled": "schedules it again, for when it was due",
-    "not_in_suspects": "lists it among the suspects again",
+    "not_in_quarantined": "puts it in quarantine again",
     "wrong_load": "counts its tasks again",
 }
 """What `ardiq doctor --repair` does about each finding."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..app import Ardiq
 
 MINUTES = 5
-COUNTS = ("queued", "scheduled", "running", "held", "suspects", "dead")
+COUNTS = ("queued", "scheduled", "running", "held", "quarantined", "dead")
 _PAGE = 500
 _WORKERS_PAGE = 100  # each costs the server two commands
 _COUNTERS = ("enqueued", "completed", "failed", "retried", "aborted", "expired", "discarded", "lost")
@@ -28,7 +28,7 @@ class State:
         self.core: _core.Core = app.context.server.core
 
     def counts(self) -> dict[str, int]:
-        """Numbers of tasks: `scheduled`, `queued`, `running`, `suspects`, `dead`, `ready:<lane>` …"""
+        """Numbers of tasks: `scheduled`, `queued`, `running`, `quarantined`, `dead`, `ready:<lane>` …"""
         return ask(self.core, calls.counts())
 
     def lanes(
@@ -61,7 +61,7 @@ class State:
 
     def ages_ms(self) -> dict[str, int]:
         """For how long the next task of each lane has been ready, since it was enqueued or fell due."""
-        ages = ask(self.core, calls.ages())
+        ages = ask(self.core, calls.oldest_ready())
         return {age.lane: max(0, ages.now - age.since) for age in ages.rows}
 
     def next_due_in_ms(self) -> int | None:
@@ -70,7 +70,7 @@ class State:
         return None if due_at is None else due_at - self.now_ms()
 
     def _next_due_at(self) -> int | None:
-        first = ask(self.core, calls.list_(place="scheduled", of="", offset=0, limit=1))
+        first = ask(self.core, calls.list_(place="scheduled", which="", offset=0, limit=1))
         return first[0].number if first else None
 
     def workers(self) -> list[dict[str, Any]]:
@@ -78,9 +78,9 @@ class State:
 
         Returns:
             `id`, `label`, `host`, `pid`, `version`, `started_at`, `concurrency` (slots of its process), `share` (those
-            of them that this queue is sure of: all, unless it serves other queues beside it), `lanes`, `held` tasks,
-            `left_threads` (which run on after their task was settled, and take its slot), `stalled_ms` (for how long
-            its event loop has not turned, 0 while it does) and `lease_left_ms` each.
+            of them that this queue is guaranteed: all, unless it serves other queues beside it), `lanes`, `held` tasks,
+            `abandoned_threads` (which run on after their task was settled, and take its slot), `stalled_ms` (for how
+            long its event loop has not turned, 0 while it does) and `lease_left_ms` each.
         """
         pages = list(self._worker_pages(_WORKERS_PAGE))
         rows = {row.worker: _worker(row, page.now) for page in pages for row in page.rows}
@@ -102,7 +102,8 @@ class State:
     def unknown_tasks(self) -> list[dict[str, Any]]:
         """Tasks that of late were given to a worker that has none of that name, the last one first: `name`, and how
         long ago that was (`seen_ms`)."""
-        found, now_ms = ask(self.core, calls.list_(place="unknown", of="", offset=0, limit=_PAGE)), self.now_ms()
+        found = ask(self.core, calls.list_(place="unknown_tasks", which="", offset=0, limit=_PAGE))
+        now_ms = self.now_ms()
         return [{"name": entry.id, "seen_ms": max(0, now_ms - entry.number)} for entry in reversed(found)]
 
     def pauses(self) -> list[Pause]:
@@ -199,14 +200,14 @@ def _worker(row: calls.WorkerRow, now_ms: int) -> dict[str, Any]:
         "concurrency": slots,
         "share": number(row.info.get("share")) or slots,
         "lanes": row.lanes,
-        "held": row.held,
-        "left_threads": row.left_threads,
+        "held": row.claimed,
+        "abandoned_threads": row.abandoned_threads,
         "stalled_ms": max(0, now_ms - row.stalled_since) if row.stalled_since else 0,
         "lease_left_ms": max(0, row.lease_until - now_ms),
     }
 
 
-def _held(row: calls.Held, worker: dict[str, Any], now_ms: int) -> dict[str, Any]:
+def _held(row: calls.ClaimedTask, worker: dict[str, Any], now_ms: int) -> dict[str, Any]:
     return {
         "id": row.id,
         "name": row.name,

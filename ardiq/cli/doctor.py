@@ -256,9 +256,10 @@ def _queue(state: State, words: Sequence[str]) -> Iterator[Check]:
         yield Check("warn", f"task {task['name']}", found, remedy)
     if counts["dead"]:
         yield Check("warn", "dead letters", f"{counts['dead']:,}", "look at them with `ardiq dlq list`")
-    if counts["suspects"]:
+    if counts["quarantined"]:
         remedy = "see their attempts with `ardiq task show`; abort those that kill their worker"
-        yield Check("warn", "suspects", f"{many(counts['suspects'], 'task')}, lost with two or more workers", remedy)
+        found = f"{many(counts['quarantined'], 'task')}, lost with two or more workers"
+        yield Check("warn", "quarantine", found, remedy)
     alive = sum(worker["lease_left_ms"] > 0 for worker in workers)
     if alive:
         yield Check("ok", "workers", f"{alive} alive")

@@ -36,11 +36,11 @@ FINDINGS = {
     "ghost_in_dead": "listed as a dead letter, but has not failed",
     "ghost_in_held": "held by a pause that its record does not name",
     "ghost_in_ready": "in a ready list, but not queued in that lane",
-    "ghost_in_running": "held by a worker, but not running there",
+    "ghost_in_running": "claimed by a worker, but not running there",
     "ghost_in_schedule_due": "the due time of a schedule that is gone",
     "ghost_in_scheduled": "has a due time, but is not scheduled",
-    "ghost_in_suspects": "among the suspects, but not one of them",
-    "ghost_in_tombs": "queued, but marked to be skipped",
+    "ghost_in_quarantined": "in quarantine, but not one that was lost more than once",
+    "ghost_in_tombstones": "queued, but marked to be skipped",
     "no_row": "a worker without its row",
     "no_such_pause": "tasks held by a pause that is gone; resume it",
     "no_such_worker": "belongs to a worker that does not exist",
@@ -48,10 +48,10 @@ FINDINGS = {
     "not_in_dead": "failed, but not among the dead letters",
     "not_in_held": "held, but not by the pause it names",
     "not_in_ready": "queued, but in no ready list",
-    "not_in_running": "running, but held by no worker",
+    "not_in_running": "running, but claimed by no worker",
     "not_in_schedule_due": "a schedule that never falls due: it has no next time",
     "not_in_scheduled": "scheduled, but without a due time",
-    "not_in_suspects": "lost with its worker more than once, but not among the suspects",
+    "not_in_quarantined": "lost with its worker more than once, but not in quarantine",
     "unknown_key": "a key that Ardiq does not know",
     "unknown_state": "a state that Ardiq does not know",
     "unseen_pauses": "workers do not know of them; pause one of them again",
@@ -156,10 +156,10 @@ class Check:
     def _places(self, lanes: set[str]) -> list[str]:
         names = list(self._ask(calls.counts()) or ())
         lanes |= {name.partition(":")[2] for name in names if name.startswith("ready:")}
-        of_lanes = [f"{place}:{lane}" for lane in sorted(lanes) for place in ("ready", "tombs")]
+        of_lanes = [f"{place}:{lane}" for lane in sorted(lanes) for place in ("ready", "tombstones")]
         return [
             "scheduled",
-            "suspects",
+            "quarantined",
             "dead",
             "workers",
             "loads",

@@ -63,7 +63,8 @@ def _places(app: "Ardiq", arguments: argparse.Namespace, counts: dict[str, int])
     if arguments.lane is not None:
         return {("queued", arguments.lane): ready[arguments.lane]}
     held = {("held", pause): count for place, pause, count in counted if place == "held" and pause}
-    return {("queued", lane): count for lane, count in ready.items()} | {("suspects", ""): counts["suspects"]} | held
+    queued = {("queued", lane): count for lane, count in ready.items()}
+    return queued | {("quarantined", ""): counts["quarantined"]} | held
 
 
 def _purge(app: "Ardiq", place: str, of: str) -> int:
@@ -71,8 +72,8 @@ def _purge(app: "Ardiq", place: str, of: str) -> int:
     core, ttl_ms = app.context.server.core, app.result_ttl_ms
     removed, passed, more = 0, 0, True
     while more:
-        reply = ask(core, calls.purge(place=place, of=of, offset=passed, limit=_PORTION, result_ttl_ms=ttl_ms))
-        removed, passed, more = removed + reply.removed, passed + reply.passed, reply.more
+        reply = ask(core, calls.purge(place=place, which=of, offset=passed, limit=_PORTION, result_ttl_ms=ttl_ms))
+        removed, passed, more = removed + reply.discarded, passed + reply.passed, reply.more
     return removed
 
 

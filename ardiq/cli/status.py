@@ -87,8 +87,8 @@ def _draw(status: dict[str, Any]) -> list[Part]:
     parts.append(", ".join(f"{counts[name]:,} {name}" for name in ("queued", "scheduled", "running", "dead")))
     if counts["held"]:
         parts.append(Styled(f"{counts['held']:,} held by a pause", "yellow"))
-    if counts["suspects"]:
-        few = many(counts["suspects"], "of the queued ones is", "of the queued ones are")
+    if counts["quarantined"]:
+        few = many(counts["quarantined"], "of the queued ones is", "of the queued ones are")
         note = f"{few} suspected of killing their worker"
         parts.append(Styled(note, "yellow"))
     if unknown := status["unknown_tasks"]:
@@ -102,7 +102,7 @@ def _draw(status: dict[str, Any]) -> list[Part]:
         parts.append(f"the next scheduled one {when}")
     parts.append(Table(["lane", "waiting", "oldest", "workers"], [_lane(lane) for lane in status["lanes"]], "lanes"))
     if workers := [*status["workers"], *status["gone"]]:
-        header = ["worker", "host/pid", "held/slots", "lease left"]
+        header = ["worker", "host/pid", "claimed/slots", "lease left"]
         parts.append(Table(header, [_worker(worker) for worker in workers], "workers"))
     if status["running"]:
         parts.append(running_table(status["running"]))
@@ -168,7 +168,7 @@ def _worker(worker: dict[str, Any]) -> list[str]:
         worker["id"],
         f"{worker['host']}/{worker['pid']}",
         f"{worker['held']}/{worker['share']}{shared}"
-        + (f" ({worker['left_threads']} taken by threads left behind)" if worker["left_threads"] else ""),
+        + (f" ({worker['abandoned_threads']} taken by abandoned threads)" if worker["abandoned_threads"] else ""),
         lease,
     ]
 

@@ -164,12 +164,12 @@ def _place(found: calls.PositionReply, record: dict[str, str], now_ms: int) -> d
     """Where it lies: `key`; in a lane its `position`, of how many entries, None beyond the first ten thousand."""
     if found.place == "queued":
         position = found.position if found.position >= 0 else None
-        return {"key": f"ready:{found.of}", "position": position, "of": found.length}
+        return {"key": f"ready:{found.which}", "position": position, "of": found.length}
     if found.place == "scheduled":
         return {"key": "scheduled", "due_in_ms": number(record.get("due_at"), now_ms) - now_ms}
     if found.place == "running":
-        return {"key": f"running:{found.of}", "run_ms": now_ms - number(record.get("started_at"), now_ms)}
-    return {"key": (f"held:{found.of}" if found.place == "held" else found.place) or None}
+        return {"key": f"running:{found.which}", "run_ms": now_ms - number(record.get("started_at"), now_ms)}
+    return {"key": (f"held:{found.which}" if found.place == "held" else found.place) or None}
 
 
 def _listed(value: str) -> list[Any]:
@@ -223,11 +223,11 @@ def _where(task: dict[str, Any]) -> str:
         due_ms = place["due_in_ms"]
         return f"due in {age(due_ms)}" if due_ms >= 0 else f"overdue by {age(-due_ms)}"
     if "run_ms" in place:
-        return f"held by {task.get('worker', 'nobody')} for {age(place['run_ms'])}"
+        return f"on worker {task.get('worker', 'nobody')} for {age(place['run_ms'])}"
     if task.get("state") == "held":
-        return f"held by the pause {task.get('held_by', '')}"
-    if place["key"] == "suspects":
-        return "among the suspects: it was lost with its worker twice or more"
+        return f"held by the pause {task.get('pause', '')}"
+    if place["key"] == "quarantined":
+        return "in quarantine: it was lost with its worker twice or more"
     if place["key"] == "dead":
         return "a dead letter, kept until it is run again or discarded"
     return "kept forever" if task["gone_in_ms"] is None else f"kept for {age(task['gone_in_ms'])} more"

@@ -246,14 +246,14 @@ class InlineWorker:
 
     def _scheduled(self) -> list[calls.Entry]:
         """The task that falls due next, if any does."""
-        return self.ask(calls.list_(place="scheduled", of="", offset=0, limit=1))
+        return self.ask(calls.list_(place="scheduled", which="", offset=0, limit=1))
 
     def _open_lanes(self) -> bytes:
         """The lanes to claim from, and how many more of each may run."""
         if not self._limits:
             return self._packed_lanes
         left = {name: max(0, limit - self._held.get(name, 0)) for name, limit in self._limits.items()}
-        return to_json([lane | ({"most": left[lane["lane"]]} if lane["lane"] in left else {}) for lane in self._lanes])
+        return to_json([lane | ({"limit": left[lane["lane"]]} if lane["lane"] in left else {}) for lane in self._lanes])
 
     def _hear(self, message: list[bytes]) -> None:
         """A message of the worker's mailbox: a task is asked to stop."""

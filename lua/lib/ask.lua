@@ -3,7 +3,7 @@ local M = {}
 
 -- `mail.OUTCOME`, and what tells whether it has expired, and how it is.
 local ASKED = { 'state', 'tries', 'enqueued_at', 'started_at', 'finished_at', 'result_codec', 'result', 'error', 'lane',
-  'expires_at', 'held_by', 'progress', 'watched_until', 'result_ttl_ms' }
+  'expires_at', 'pause', 'progress', 'watched_until', 'result_ttl_ms' }
 
 -- What `await` and `watch` ask first. Replies the record of a task that has not ended; else nil and the answer.
 function M.outcome(base, id, mailbox, ttl_ms, result_ttl_ms)
@@ -12,9 +12,9 @@ function M.outcome(base, id, mailbox, ttl_ms, result_ttl_ms)
   if err then return nil, { err = err } end
   if not record.state then return nil, { 'not_found' } end
   if record.expires_at and not task.is_finished(record.state) then
-    local b = batch.open(base, clock.now())
-    if move.expire_waiting(b, id, record, result_ttl_ms) then record = task.read(base, id, ASKED) end
-    batch.close(b)
+    local batch = batches.open(base, clock.now())
+    if move.expire_waiting(batch, id, record, result_ttl_ms) then record = task.read(base, id, ASKED) end
+    batches.close(batch)
   end
   if task.is_finished(record.state) then return nil, { 'finished', unpack(mail.outcome(record)) } end
   return record

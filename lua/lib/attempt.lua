@@ -1,11 +1,11 @@
 -- How an attempt ends: a worker settles what it holds, hands it back, or is gone.
 local M = {}
 
-local HELD = { 'state', 'lane', 'tries', 'lost', 'abort_requested', 'worker', 'enqueued_at', 'history',
+local FIELDS = { 'state', 'lane', 'tries', 'lost', 'abort_requested', 'worker', 'enqueued_at', 'history',
   'watched_until', 'name', 'unknown_since', 'result_ttl_ms' }
 -- What a record loses with its holder, and with a settled attempt.
-local HOLDER = { 'worker', 'started_at' }
-local SUSPECTED = { 'worker', 'started_at', 'lost', 'unknown_since' }
+local CLAIMED = { 'worker', 'started_at' }
+local SETTLED = { 'worker', 'started_at', 'lost', 'unknown_since' }
 -- How long a task rests that its worker did not know, by how long it has waited for one that does.
 local RESTS_MS = { { waited = 600000, rest = 300000 }, { waited = 60000, rest = 60000 },
   { waited = 10000, rest = 10000 }, { waited = 0, rest = 1000 } }
@@ -15,168 +15,169 @@ M.OUTCOMES = { complete = true, failed = true, retry = true, snooze = true, unkn
   release = true }
 
 -- running -> aborted.
-local function abort(b, id, record, ttl_ms)
-  return move.finish(b, id, 'aborted', { 'error', 'aborted' }, task.kept_ms(record, ttl_ms))
+local function abort(batch, id, record, ttl_ms)
+  return move.finish(batch, id, 'aborted', { 'error', 'aborted' }, task.kept_ms(record, ttl_ms))
 end
 
 -- The history of a record with the attempt that just ended.
-local function attempted(b, record, run_ms, error_text)
-  return history.add(record.history, number.of(record.tries, 1), b.now, run_ms, record.worker, error_text)
+local function attempted(batch, record, run_ms, error_text)
+  return history.add(record.history, number.of(record.tries, 1), batch.now, run_ms, record.worker, error_text)
 end
 
 -- running -> failed: a dead letter.
-local function bury(b, id, error_text, traceback, more_fields)
-  local obstacle = batch.obstacle(b, 'ZCARD', keys.dead(b.base))
+local function fail(batch, id, error_text, traceback, more_fields)
+  local obstacle = batches.obstacle(batch, 'ZCARD', keys.dead(batch.base))
   if obstacle then return obstacle, true end
   local fields = more_fields or {}
   fields[#fields + 1], fields[#fields + 2] = 'error', error_text
   if traceback and traceback ~= '' then fields[#fields + 1], fields[#fields + 2] = 'traceback', traceback end
-  return move.finish(b, id, 'failed', fields, -1)
+  return move.finish(batch, id, 'failed', fields, -1)
 end
 
 -- running -> queued, aborted, failed: a worker no longer holds the task. `lost`: it died with it. Replies an error text
 -- or nil, whether the task stays where it is because of a damaged key, and the state it got into where that is another
 -- one than what was asked for.
-function M.hand_back(b, id, ttl_ms, lost, max_lost)
-  local record, err = task.read(b.base, id, HELD)
+function M.hand_back(batch, id, ttl_ms, lost, max_lost)
+  local record, err = task.read(batch.base, id, FIELDS)
   if err then return err end
   if record.state ~= 'running' then
-    batch.count(b, 'ghosts')
+    batches.count(batch, 'ghosts')
     return 'not_found'
   end
-  local key = keys.task(b.base, id)
+  local key = keys.task(batch.base, id)
   local times = number.of(record.lost, 0) + (lost and 1 or 0)
   local fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0) }
   if times > 0 then fields[3], fields[4] = 'lost', times end
   if lost then
-    fields[5], fields[6] = 'history', attempted(b, record, nil, 'its worker died')
+    fields[5], fields[6] = 'history', attempted(batch, record, nil, 'its worker died')
   end
   local stays
   if record.abort_requested then
     redis.call('HDEL', key, 'worker', 'started_at')
-    return abort(b, id, record, ttl_ms), nil, 'aborted'
+    return abort(batch, id, record, ttl_ms), nil, 'aborted'
   elseif lost and times > max_lost then
     fields[2] = number.of(record.tries, 0)
-    err, stays = bury(b, id, 'poison: ' .. times .. ' workers died while holding this task', nil, fields)
+    err, stays = fail(batch, id, 'poison: ' .. times .. ' workers died while holding this task', nil, fields)
     if not err then redis.call('HDEL', key, 'worker', 'started_at') end
   elseif times >= 2 then
-    err = batch.obstacle(b, 'ZCARD', keys.suspects(b.base))
+    err = batches.obstacle(batch, 'ZCARD', keys.quarantined(batch.base))
     stays = err and true
     if not err then
       redis.call('HDEL', key, 'worker', 'started_at')
       redis.call('HSET', key, 'state', 'queued', unpack(fields))
-      redis.call('ZADD', keys.suspects(b.base), b.now, id)
+      redis.call('ZADD', keys.quarantined(batch.base), batch.now, id)
       local name = record.lane or task.DEFAULT_LANE
-      b.suspects[name] = (b.suspects[name] or 0) + 1
-      waiters.changed(b.base, b.now, id, record.watched_until)
+      batch.quarantined[name] = (batch.quarantined[name] or 0) + 1
+      waiters.changed(batch.base, batch.now, id, record.watched_until)
     end
   else
-    err, stays = move.make_ready(b, id, record, fields, HOLDER, b.front)
+    err, stays = move.make_ready(batch, id, record, fields, CLAIMED, batch.front)
   end
-  if not err then batch.count(b, lost and 'lost' or 'released') end
+  if not err then batches.count(batch, lost and 'lost' or 'released') end
   return err, stays
 end
 
 -- running -> complete.
-local function complete(b, o, ttl_ms)
-  local key = keys.task(b.base, o.id)
-  local started_at = o.run_ms == 0 and b.now_text or clock.text(b.now - o.run_ms)
+local function complete(batch, ended, ttl_ms)
+  local key = keys.task(batch.base, ended.id)
+  local started_at = ended.run_ms == 0 and batch.now_text or clock.text(batch.now - ended.run_ms)
   local written
-  if o.codec and o.codec ~= '' then
-    written = redis.pcall('HSET', key, 'state', 'complete', 'started_at', started_at, 'finished_at', b.now_text,
-      'result', o.value, 'result_codec', o.codec)
+  if ended.codec and ended.codec ~= '' then
+    written = redis.pcall('HSET', key, 'state', 'complete', 'started_at', started_at, 'finished_at', batch.now_text,
+      'result', ended.value, 'result_codec', ended.codec)
   else
-    written = redis.pcall('HSET', key, 'state', 'complete', 'started_at', started_at, 'finished_at', b.now_text,
-      'result', o.value)
+    written = redis.pcall('HSET', key, 'state', 'complete', 'started_at', started_at, 'finished_at', batch.now_text,
+      'result', ended.value)
   end
   -- All of them new fields: somebody deleted the record. Half of one must not come back.
-  if written == (o.codec and o.codec ~= '' and 5 or 4) then
+  if written == (ended.codec and ended.codec ~= '' and 5 or 4) then
     redis.call('DEL', key)
-    batch.count(b, 'ghosts')
+    batches.count(batch, 'ghosts')
     return 'not_found'
   end
-  return move.ended(b, o.id, key, 'completed', written, ttl_ms)
+  return move.ended(batch, ended.id, key, 'completed', written, ttl_ms)
 end
 
 -- running -> scheduled. What is in its way, as `hand_back` replies it.
-local function put_off(b, id, record, fields, delay_ms, counter)
-  local err = batch.obstacle(b, 'ZCARD', keys.scheduled(b.base))
+local function put_off(batch, id, record, fields, delay_ms, counter)
+  local err = batches.obstacle(batch, 'ZCARD', keys.scheduled(batch.base))
   if err then return err, true end
-  local key, due_at = keys.task(b.base, id), b.now + delay_ms
-  redis.call('HDEL', key, unpack(SUSPECTED))
+  local key, due_at = keys.task(batch.base, id), batch.now + delay_ms
+  redis.call('HDEL', key, unpack(SETTLED))
   redis.call('HSET', key, 'state', 'scheduled', 'due_at', due_at, unpack(fields))
-  move.schedule(b, id, record.lane or task.DEFAULT_LANE, due_at)
-  waiters.changed(b.base, b.now, id, record.watched_until)
-  batch.count(b, counter)
+  move.schedule(batch, id, record.lane or task.DEFAULT_LANE, due_at)
+  waiters.changed(batch.base, batch.now, id, record.watched_until)
+  batches.count(batch, counter)
 end
 
 -- running -> scheduled, queued, aborted; failed where the next attempt would come later than `max_age_ms` allows. A
 -- snooze is no failure: it spends no try and is no part of the history.
-local function try_again(b, o, record, ttl_ms)
-  if record.abort_requested then return abort(b, o.id, record, ttl_ms), nil, 'aborted' end
-  local snoozed, delay_ms = o.outcome == 'snooze', math.max(math.floor(o.delay_ms or 0), 0)
+local function try_again(batch, ended, record, ttl_ms)
+  if record.abort_requested then return abort(batch, ended.id, record, ttl_ms), nil, 'aborted' end
+  local snoozed, delay_ms = ended.outcome == 'snooze', math.max(math.floor(ended.delay_ms or 0), 0)
   local fields, err, stays
   if snoozed then
     fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0) }
   else
-    fields = { 'error', o.value, 'history', attempted(b, record, o.run_ms, o.value) }
-    if o.traceback and o.traceback ~= '' then fields[5], fields[6] = 'traceback', o.traceback end
+    fields = { 'error', ended.value, 'history', attempted(batch, record, ended.run_ms, ended.value) }
+    if ended.traceback and ended.traceback ~= '' then fields[5], fields[6] = 'traceback', ended.traceback end
   end
-  if (o.max_age_ms or 0) > 0 and b.now + delay_ms - number.of(record.enqueued_at, b.now) > o.max_age_ms then
-    local text = o.value .. ' (older than its max_age of ' .. clock.text(o.max_age_ms) .. ' ms)'
-    err, stays = bury(b, o.id, text, nil, fields)
+  local age_ms = batch.now + delay_ms - number.of(record.enqueued_at, batch.now)
+  if (ended.max_age_ms or 0) > 0 and age_ms > ended.max_age_ms then
+    local text = ended.value .. ' (older than its max_age of ' .. clock.text(ended.max_age_ms) .. ' ms)'
+    err, stays = fail(batch, ended.id, text, nil, fields)
     return err, stays, 'failed'
   end
   local counter = snoozed and 'snoozed' or 'retried'
   if delay_ms == 0 then
-    err, stays = move.make_ready(b, o.id, record, fields, SUSPECTED)
-    if not err then batch.count(b, counter) end
+    err, stays = move.make_ready(batch, ended.id, record, fields, SETTLED)
+    if not err then batches.count(batch, counter) end
     return err, stays
   end
-  return put_off(b, o.id, record, fields, delay_ms, counter)
+  return put_off(batch, ended.id, record, fields, delay_ms, counter)
 end
 
 -- running -> scheduled, aborted; failed once it has waited for `max_age_ms`. The worker has no task of that name: it is
 -- left for one that has, and no try is charged.
-local function leave_to_others(b, o, record, ttl_ms)
-  if record.abort_requested then return abort(b, o.id, record, ttl_ms), nil, 'aborted' end
-  local since = number.of(record.unknown_since, b.now)
+local function leave_to_others(batch, ended, record, ttl_ms)
+  if record.abort_requested then return abort(batch, ended.id, record, ttl_ms), nil, 'aborted' end
+  local since = number.of(record.unknown_since, batch.now)
   local fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0), 'unknown_since', clock.text(since) }
   if record.name then
-    b.unknown = b.unknown or {}
-    b.unknown[record.name] = true
+    batch.unknown = batch.unknown or {}
+    batch.unknown[record.name] = true
   end
-  if (o.max_age_ms or 0) > 0 and b.now - since >= o.max_age_ms then
-    local text = o.value .. ' (no worker knew it for ' .. clock.text(o.max_age_ms) .. ' ms)'
-    local err, stays = bury(b, o.id, text, nil, fields)
+  if (ended.max_age_ms or 0) > 0 and batch.now - since >= ended.max_age_ms then
+    local text = ended.value .. ' (no worker knew it for ' .. clock.text(ended.max_age_ms) .. ' ms)'
+    local err, stays = fail(batch, ended.id, text, nil, fields)
     return err, stays, 'failed'
   end
-  fields[5], fields[6] = 'error', o.value
+  fields[5], fields[6] = 'error', ended.value
   for _, step in ipairs(RESTS_MS) do
-    if b.now - since >= step.waited then return put_off(b, o.id, record, fields, step.rest, 'unknown') end
+    if batch.now - since >= step.waited then return put_off(batch, ended.id, record, fields, step.rest, 'unknown') end
   end
 end
 
 -- One outcome of an attempt that is known to be the holder's. Replies as `hand_back`.
-local function settle(b, o, ttl_ms)
+local function settle(batch, ended, ttl_ms)
   -- The one outcome that does not look first: it is most of them.
-  if o.outcome == 'complete' then return complete(b, o, ttl_ms) end
-  if o.outcome == 'release' then return M.hand_back(b, o.id, ttl_ms, false) end
-  local record, err = task.read(b.base, o.id, HELD)
+  if ended.outcome == 'complete' then return complete(batch, ended, ttl_ms) end
+  if ended.outcome == 'release' then return M.hand_back(batch, ended.id, ttl_ms, false) end
+  local record, err = task.read(batch.base, ended.id, FIELDS)
   if err then return err end
   if record.state ~= 'running' then
-    batch.count(b, 'ghosts')
+    batches.count(batch, 'ghosts')
     return 'not_found'
   end
-  if o.outcome == 'retry' or o.outcome == 'snooze' then
-    return try_again(b, o, record, ttl_ms)
-  elseif o.outcome == 'unknown' then
-    return leave_to_others(b, o, record, ttl_ms)
-  elseif o.outcome == 'failed' then
-    return bury(b, o.id, o.value, o.traceback,
-      { 'started_at', b.now - o.run_ms, 'history', attempted(b, record, o.run_ms, o.value) })
+  if ended.outcome == 'retry' or ended.outcome == 'snooze' then
+    return try_again(batch, ended, record, ttl_ms)
+  elseif ended.outcome == 'unknown' then
+    return leave_to_others(batch, ended, record, ttl_ms)
+  elseif ended.outcome == 'failed' then
+    return fail(batch, ended.id, ended.value, ended.traceback,
+      { 'started_at', batch.now - ended.run_ms, 'history', attempted(batch, record, ended.run_ms, ended.value) })
   end
-  return abort(b, o.id, record, ttl_ms)
+  return abort(batch, ended.id, record, ttl_ms)
 end
 
 -- The lease tokens that the worker holds for these outcomes; to be asked before anything is written.
@@ -191,22 +192,22 @@ end
 -- delay_ms, max_age_ms.
 -- Those it does not hold (`stale`), whose record was deleted (`not_found`), and whose record or new place is damaged are
 -- refused; of those that became something else than was asked for, it is said what. Replies how many it no longer holds.
-function M.settle(b, worker, outcomes, tokens, ttl_ms)
+function M.settle(batch, worker, outcomes, tokens, ttl_ms)
   local settled, seen = {}, {}
   for i = 1, #outcomes do
-    local o, token, kept_ms = outcomes[i], tokens[i], ttl_ms
-    if token ~= o.token then token, kept_ms = member.token(token, ttl_ms) end
-    if token == o.token and not seen[o.id] then
-      seen[o.id] = true
-      local err, stays, instead = settle(b, o, kept_ms)
-      if err or instead then batch.refuse(b, o.id, o.token, err or instead) end
-      if not stays then settled[#settled + 1] = o.id end
+    local ended, token, kept_ms = outcomes[i], tokens[i], ttl_ms
+    if token ~= ended.token then token, kept_ms = member.token(token, ttl_ms) end
+    if token == ended.token and not seen[ended.id] then
+      seen[ended.id] = true
+      local err, stays, instead = settle(batch, ended, kept_ms)
+      if err or instead then batches.refuse(batch, ended.id, ended.token, err or instead) end
+      if not stays then settled[#settled + 1] = ended.id end
     else
-      batch.refuse(b, o.id, o.token, 'stale')
+      batches.refuse(batch, ended.id, ended.token, 'stale')
     end
   end
   if #settled > 0 then
-    batch.change_load(b, worker, -redis.call('HDEL', keys.running(b.base, worker), unpack(settled)))
+    batches.change_load(batch, worker, -redis.call('HDEL', keys.running(batch.base, worker), unpack(settled)))
   end
   return #settled
 end
@@ -216,9 +217,9 @@ function M.settle_one(base, args, outcome)
   member.require(base, args.worker)
   outcome.id, outcome.token, outcome.run_ms = args.id, args.token, args.run_ms or 0
   local outcomes = { outcome }
-  local tokens, b = M.tokens(base, args.worker, outcomes), batch.open(base, clock.now())
-  local settled, refusal = M.settle(b, args.worker, outcomes, tokens, args.result_ttl_ms), b.refusals[3]
-  batch.close(b)
+  local tokens, batch = M.tokens(base, args.worker, outcomes), batches.open(base, clock.now())
+  local settled, refusal = M.settle(batch, args.worker, outcomes, tokens, args.result_ttl_ms), batch.refusals[3]
+  batches.close(batch)
   if refusal and refusal ~= 'stale' and settled == 0 then return { err = refusal } end
   return refusal or 'ok'
 end
@@ -236,21 +237,21 @@ end
 -- running -> queued, aborted, failed for up to `limit` tasks of a worker that is gone. Replies how many were moved,
 -- whether any is left, and whether any of those was not tried yet. The whole hash is read: it is bounded by what one
 -- worker can hold. What a damaged key keeps from a lost one goes behind the rest, with minus the time as its token.
-function M.take_from(b, worker, limit, ttl_ms, lost, max_lost)
+function M.take_from(batch, worker, limit, ttl_ms, lost, max_lost)
   -- Each portion goes to the front of the lane, so the newest claims come first, and within it the oldest.
-  local running, held, moved, stuck = keys.running(b.base, worker), member.claims(b.base, worker), {}, {}
-  for i = math.max(#held - limit + 1, 1), #held do
-    local _, stays = M.hand_back(b, held[i].id, ttl_ms, lost, max_lost)
+  local running, claims, moved, stuck = keys.running(batch.base, worker), member.claims(batch.base, worker), {}, {}
+  for i = math.max(#claims - limit + 1, 1), #claims do
+    local _, stays = M.hand_back(batch, claims[i].id, ttl_ms, lost, max_lost)
     if stays then
-      stuck[#stuck + 1], stuck[#stuck + 2] = held[i].id, clock.text(-b.now)
+      stuck[#stuck + 1], stuck[#stuck + 2] = claims[i].id, clock.text(-batch.now)
     else
-      moved[#moved + 1] = held[i].id
+      moved[#moved + 1] = claims[i].id
     end
   end
   if lost and #stuck > 0 then redis.call('HSET', running, unpack(stuck)) end
-  if #moved > 0 then batch.change_load(b, worker, -redis.call('HDEL', running, unpack(moved))) end
-  local next_one = held[#held - limit]
-  return #moved, #moved < #held, next_one and next_one.token > 0
+  if #moved > 0 then batches.change_load(batch, worker, -redis.call('HDEL', running, unpack(moved))) end
+  local next_one = claims[#claims - limit]
+  return #moved, #moved < #claims, next_one and next_one.token > 0
 end
 
 return M

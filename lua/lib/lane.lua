@@ -2,9 +2,9 @@
 local M = {}
 
 -- `unpack` is bounded by Lua's stack.
-local MOST_AT_ONCE = 1000
+local MAX_AT_ONCE = 1000
 -- So many lanes are remembered although they are empty; beyond that some are looked at, and more while all of those are.
-local REMEMBERED, LOOK_AT, MOST_LOOKS = 100, 20, 10
+local REMEMBERED, LOOK_AT, MAX_LOOKS = 100, 20, 10
 
 -- Refuse the call while nothing is written yet if a key of this lane has another type. Replies what was seen: whether
 -- the lane `is_new`, how many entries are `marked`, how many wake-up `tokens` there are.
@@ -12,7 +12,7 @@ function M.check(base, lane)
   errors.read('LLEN', keys.ready(base, lane))
   return {
     is_new = errors.read('SISMEMBER', keys.lanes(base), lane) == 0,
-    marked = errors.read('SCARD', keys.tombs(base, lane)),
+    marked = errors.read('SCARD', keys.tombstones(base, lane)),
     tokens = errors.read('LLEN', keys.wake(base, lane)),
   }
 end
@@ -24,7 +24,7 @@ end
 -- The error of a lane one of whose keys has another type, or nil.
 function M.damage(base, lane)
   return misfit('LLEN', keys.ready(base, lane)) or misfit('LLEN', keys.wake(base, lane))
-    or misfit('SCARD', keys.tombs(base, lane)) or misfit('SCARD', keys.lanes(base))
+    or misfit('SCARD', keys.tombstones(base, lane)) or misfit('SCARD', keys.lanes(base))
 end
 
 -- Push up to `added` wake-up tokens, never more in all than there are workers. `waiting`: how many there are, if known.
@@ -36,25 +36,25 @@ function M.wake(base, lane, added, waiting)
   local missing = math.min(added, workers - waiting)
   while missing > 0 do
     local tokens = {}
-    for i = 1, math.min(missing, MOST_AT_ONCE) do tokens[i] = '1' end
+    for i = 1, math.min(missing, MAX_AT_ONCE) do tokens[i] = '1' end
     redis.call('RPUSH', keys.wake(base, lane), unpack(tokens))
     missing = missing - #tokens
   end
 end
 
 -- An id whose tombstone still lies in the list takes that entry's place instead of a second one.
-local function without_tombs(base, lane, ids, marked)
-  local tombs = keys.tombs(base, lane)
-  marked = marked or redis.pcall('SCARD', tombs)
+local function without_tombstones(base, lane, ids, marked)
+  local tombstones = keys.tombstones(base, lane)
+  marked = marked or redis.pcall('SCARD', tombstones)
   if errors.of(marked) or marked == 0 then return ids end
   if redis.call('EXISTS', keys.ready(base, lane)) == 0 then
     -- Somebody deleted the list: marks without entries would swallow these.
-    redis.call('DEL', tombs)
+    redis.call('DEL', tombstones)
     return ids
   end
   local rest = {}
   for _, id in ipairs(ids) do
-    if redis.call('SREM', tombs, id) == 0 then rest[#rest + 1] = id end
+    if redis.call('SREM', tombstones, id) == 0 then rest[#rest + 1] = id end
   end
   return rest
 end
@@ -62,7 +62,7 @@ end
 -- Make ids ready. `command`: RPUSH for the end of the lane, LPUSH for its front (last one first); `seen`: what `check`
 -- replied, if nothing was pushed since.
 function M.push(base, lane, ids, command, seen)
-  local rest = without_tombs(base, lane, ids, seen and seen.marked)
+  local rest = without_tombstones(base, lane, ids, seen and seen.marked)
   if #rest > 0 and redis.call(command, keys.ready(base, lane), unpack(rest)) == #rest and not seen then
     -- It was empty, and may have been forgotten.
     redis.pcall('SADD', keys.lanes(base), lane)
@@ -71,14 +71,15 @@ function M.push(base, lane, ids, command, seen)
 end
 
 -- Forget empty lanes where there are very many, so that who asks for all of them asks for what is there.
-function M.forget_empty(base)
+function M.remove_empty(base)
   local key = keys.lanes(base)
-  for _ = 1, MOST_LOOKS do
+  for _ = 1, MAX_LOOKS do
     local count = redis.pcall('SCARD', key)
     if errors.of(count) or count <= REMEMBERED then return end
     local names, empty = redis.call('SRANDMEMBER', key, LOOK_AT), {}
     for _, name in ipairs(names) do
-      if redis.call('EXISTS', keys.ready(base, name), keys.tombs(base, name)) == 0 then empty[#empty + 1] = name end
+      local is_empty = redis.call('EXISTS', keys.ready(base, name), keys.tombstones(base, name)) == 0
+      if is_empty then empty[#empty + 1] = name end
     end
     if #empty > 0 then redis.call('SREM', key, unpack(empty)) end
     if #empty < #names then return end
@@ -91,15 +92,15 @@ function M.pop(base, lane, count)
   local ids = redis.pcall('LPOP', keys.ready(base, lane), count)
   if not ids then return {}, 0 end
   if ids.err then return {}, 0, errors.wrong_type(keys.ready(base, lane)).err end
-  local tombs = keys.tombs(base, lane)
-  local marked = redis.pcall('SCARD', tombs)
+  local tombstones = keys.tombstones(base, lane)
+  local marked = redis.pcall('SCARD', tombstones)
   if errors.of(marked) or marked == 0 then return ids, #ids end
-  local is_tomb, live, skipped = redis.call('SMISMEMBER', tombs, unpack(ids)), {}, {}
+  local is_tombstone, live, skipped = redis.call('SMISMEMBER', tombstones, unpack(ids)), {}, {}
   for i, id in ipairs(ids) do
-    local list = is_tomb[i] == 1 and skipped or live
+    local list = is_tombstone[i] == 1 and skipped or live
     list[#list + 1] = id
   end
-  if #skipped > 0 then redis.call('SREM', tombs, unpack(skipped)) end
+  if #skipped > 0 then redis.call('SREM', tombstones, unpack(skipped)) end
   return live, #ids
 end
 
@@ -112,7 +113,7 @@ function M.settle_tokens(base, lanes, is_empty)
     if not errors.of(left) then
       if left > 0 then
         -- One that is at its limit here is for others.
-        if not (lanes.most and lanes.most[lane] == 0) then more = 1 end
+        if not (lanes.limits and lanes.limits[lane] == 0) then more = 1 end
         M.wake(base, lane, 1)
       else
         redis.call('DEL', keys.wake(base, lane))
@@ -125,28 +126,28 @@ end
 local function read_number(names, field, name, value, least)
   if value == nil then return end
   if type(name) ~= 'string' or type(value) ~= 'number' or value < least then
-    errors.raise(errors.bad_argument('in lanes, most must be a number from 0 and weight one from 1'))
+    errors.raise(errors.bad_argument('in lanes, limit must be a number from 0 and weight one from 1'))
   end
   names[field] = names[field] or {}
   names[field][name] = value
 end
 
 -- The lanes argument: a non-empty JSON array, highest priority first, of lane names or objects: `lane`, its `weight` in
--- sharing claims (for none or for all), and `most`, how many of it to claim now. Replies the names; `weights` and `most`
+-- sharing claims (for none or for all), and `limit`, how many of it to claim now. Replies the names; `weights` and `limit`
 -- by name are fields of the list, where given.
 function M.names(value)
   if type(value) ~= 'table' or #value == 0 then
     errors.raise(errors.bad_argument('lanes must be a JSON array of lane names, highest priority first'))
   end
-  if #value > MOST_AT_ONCE then
-    errors.raise(errors.bad_argument('a worker serves up to ' .. MOST_AT_ONCE .. ' lanes, not ' .. #value))
+  if #value > MAX_AT_ONCE then
+    errors.raise(errors.bad_argument('a worker serves up to ' .. MAX_AT_ONCE .. ' lanes, not ' .. #value))
   end
   local names, weighted = {}, 0
   for i, entry in ipairs(value) do
     local name = entry
     if type(entry) == 'table' then
       name = entry.lane
-      read_number(names, 'most', name, entry.most, 0)
+      read_number(names, 'limits', name, entry.limit, 0)
       read_number(names, 'weights', name, entry.weight, 1)
       weighted = weighted + (entry.weight and 1 or 0)
     end

@@ -5,7 +5,7 @@ local M = {}
 M.OUTCOME = { 'state', 'tries', 'enqueued_at', 'started_at', 'finished_at', 'result_codec', 'result', 'error' }
 
 local TTL_MS = 600000
-local MOST = 10000
+local MAX = 10000
 local LARGEST_OUTCOME = 65536
 
 function M.pack(...)
@@ -22,7 +22,7 @@ function M.post(base, name, messages)
   local key = keys.mailbox(base, name)
   local count = redis.pcall('RPUSH', key, unpack(messages))
   if errors.of(count) then return end
-  if count > MOST then redis.call('LTRIM', key, -MOST, -1) end
+  if count > MAX then redis.call('LTRIM', key, -MAX, -1) end
   redis.call('PEXPIRE', key, TTL_MS)
 end
 

@@ -19,7 +19,7 @@ function M.renew(base, worker, now, lease_ms)
 end
 
 -- How many tasks a member holds, by its running hash; nil of others, false where a damaged key does not tell.
-function M.held(base, worker)
+function M.claimed(base, worker)
   local expiry = redis.pcall('ZSCORE', keys.workers(base), worker)
   local count = redis.pcall('HLEN', keys.running(base, worker))
   if errors.of(expiry) or errors.of(count) then return false end
@@ -28,8 +28,8 @@ end
 
 -- Write down the load of a worker, anew. Replies whether it was another. A damaged `loads` costs a figure, hence pcall.
 function M.count_load(base, worker)
-  local held = M.held(base, worker)
-  if held then return redis.pcall('ZADD', keys.loads(base), 'CH', held, worker) == 1 end
+  local claimed = M.claimed(base, worker)
+  if claimed then return redis.pcall('ZADD', keys.loads(base), 'CH', claimed, worker) == 1 end
   return redis.pcall('ZREM', keys.loads(base), worker) == 1
 end
 
@@ -46,7 +46,7 @@ function M.remove(base, worker)
   redis.call('DEL', row, keys.aborts(base, worker))
   redis.call('ZREM', keys.workers(base), worker)
   redis.pcall('ZREM', keys.loads(base), worker)
-  alarm.drop(base, worker)
+  timer.drop(base, worker)
 end
 
 -- A lease token as `running` has it: `12`, or `12/60000` where the task says itself how long its result is kept, so that
@@ -77,12 +77,12 @@ end
 
 -- What a worker holds, the oldest claim first; the hash has no order of its own.
 function M.claims(base, worker)
-  local entries, held = errors.read('HGETALL', keys.running(base, worker)), {}
+  local entries, claimed = errors.read('HGETALL', keys.running(base, worker)), {}
   for i = 1, #entries, 2 do
-    held[#held + 1] = { id = entries[i], token = number.of((M.token(entries[i + 1])), 0) }
+    claimed[#claimed + 1] = { id = entries[i], token = number.of((M.token(entries[i + 1])), 0) }
   end
-  table.sort(held, function(x, y) return x.token < y.token end)
-  return held
+  table.sort(claimed, function(x, y) return x.token < y.token end)
+  return claimed
 end
 
 -- When anybody beat last, until when nobody is reaped, and what is paused.

@@ -1,5 +1,5 @@
 -- What can happen to a task that is not running, and how any task ends. A task is moved between states here, in claim.lua
--- and in attempt.lua, and nowhere else. Moves happen within a batch (batch.lua), which does once for all of them what
+-- and in attempt.lua, and nowhere else. Moves happen within a batch (batches.lua), which does once for all of them what
 -- need not be done for each.
 local M = {}
 
@@ -7,115 +7,117 @@ local M = {}
 local EARLIER_LIFE = { 'tries', 'lost', 'error', 'traceback', 'history', 'started_at', 'finished_at', 'worker',
   'due_at', 'expires_at', 'abort_requested', 'progress', 'unknown_since' }
 -- What is left of a record that was discarded.
-local OUTLIVES = { 'state', 'name', 'lane', 'call', 'tries', 'enqueued_at', 'started_at', 'finished_at', 'error',
-  'result_ttl_ms' }
+local OUTLIVES = { 'state', 'name', 'lane', 'idempotency_key', 'tries', 'enqueued_at', 'started_at', 'finished_at',
+  'error', 'result_ttl_ms' }
 
 -- What becomes of a record whose last write is `written`: kept for a time, for ever as a dead letter, or not at all.
-function M.ended(b, id, key, counter, written, ttl_ms)
+function M.ended(batch, id, key, counter, written, ttl_ms)
   if type(written) == 'table' then return errors.wrong_type(key).err end
-  batch.count(b, counter)
-  b.finished[#b.finished + 1] = id
+  batches.count(batch, counter)
+  batch.finished[#batch.finished + 1] = id
   if ttl_ms > 0 then
-    if ttl_ms ~= b.ttl_ms then b.ttl_ms, b.ttl_text = ttl_ms, clock.text(ttl_ms) end
-    redis.call('PEXPIRE', key, b.ttl_text)
+    if ttl_ms ~= batch.ttl_ms then batch.ttl_ms, batch.ttl_text = ttl_ms, clock.text(ttl_ms) end
+    redis.call('PEXPIRE', key, batch.ttl_text)
   elseif ttl_ms == 0 then
-    b.removed[#b.removed + 1] = key
+    batch.removed[#batch.removed + 1] = key
   end
 end
 
 -- any -> failed, aborted, expired, discarded. `fields`: more names and values to write, flat.
-function M.finish(b, id, state, fields, ttl_ms)
-  local key = keys.task(b.base, id)
-  local written = redis.pcall('HSET', key, 'state', state, 'finished_at', b.now_text, unpack(fields))
-  if state == 'failed' and type(written) == 'number' then redis.call('ZADD', keys.dead(b.base), b.now_text, id) end
-  return M.ended(b, id, key, state, written, ttl_ms)
+function M.finish(batch, id, state, fields, ttl_ms)
+  local key = keys.task(batch.base, id)
+  local written = redis.pcall('HSET', key, 'state', state, 'finished_at', batch.now_text, unpack(fields))
+  if state == 'failed' and type(written) == 'number' then
+    redis.call('ZADD', keys.dead(batch.base), batch.now_text, id)
+  end
+  return M.ended(batch, id, key, state, written, ttl_ms)
 end
 
 -- Out of the place of a task that waits. An entry of a ready list cannot be taken out of its middle: it gets a tombstone.
-local function take_out(b, id, record)
+local function take_out(batch, id, record)
   if record.state == 'scheduled' then
-    errors.read('ZREM', keys.scheduled(b.base), id)
+    errors.read('ZREM', keys.scheduled(batch.base), id)
   elseif record.state == 'held' then
-    errors.read('ZREM', keys.held(b.base, record.held_by or ''), id)
-    redis.call('HDEL', keys.task(b.base, id), 'held_by')
-  elseif errors.read('ZREM', keys.suspects(b.base), id) == 0 then
-    errors.read('SADD', keys.tombs(b.base, record.lane or task.DEFAULT_LANE), id)
+    errors.read('ZREM', keys.held(batch.base, record.pause or ''), id)
+    redis.call('HDEL', keys.task(batch.base, id), 'pause')
+  elseif errors.read('ZREM', keys.quarantined(batch.base), id) == 0 then
+    errors.read('SADD', keys.tombstones(batch.base, record.lane or task.DEFAULT_LANE), id)
   end
 end
 
 -- queued, scheduled, held -> aborted.
-function M.abort_waiting(b, id, record, ttl_ms)
-  take_out(b, id, record)
-  return M.finish(b, id, 'aborted', { 'error', 'aborted' }, task.kept_ms(record, ttl_ms))
+function M.abort_waiting(batch, id, record, ttl_ms)
+  take_out(batch, id, record)
+  return M.finish(batch, id, 'aborted', { 'error', 'aborted' }, task.kept_ms(record, ttl_ms))
 end
 
 -- queued, scheduled, held -> expired, for a task that somebody asks about before a worker comes upon it. Replies whether.
-function M.expire_waiting(b, id, record, ttl_ms)
+function M.expire_waiting(batch, id, record, ttl_ms)
   local is_waiting = record.state == 'queued' or record.state == 'scheduled' or record.state == 'held'
-  if not (is_waiting and number.of(record.expires_at, math.huge) <= b.now) then return false end
-  take_out(b, id, record)
-  M.finish(b, id, 'expired', { 'error', 'expired' }, task.kept_ms(record, ttl_ms))
+  if not (is_waiting and number.of(record.expires_at, math.huge) <= batch.now) then return false end
+  take_out(batch, id, record)
+  M.finish(batch, id, 'expired', { 'error', 'expired' }, task.kept_ms(record, ttl_ms))
   return true
 end
 
 -- running, scheduled, held, failed -> queued, with what else to write to its record and, first, which fields to drop.
-function M.make_ready(b, id, record, fields, dropped, lists)
+function M.make_ready(batch, id, record, fields, dropped, lists)
   local lane_name = record.lane
   if not lane_name then
     lane_name = task.DEFAULT_LANE
     fields[#fields + 1], fields[#fields + 2] = 'lane', lane_name
   end
-  local obstacle = batch.obstacle(b, 'LLEN', keys.ready(b.base, lane_name))
+  local obstacle = batches.obstacle(batch, 'LLEN', keys.ready(batch.base, lane_name))
   if obstacle then return obstacle, true end
-  local key = keys.task(b.base, id)
+  local key = keys.task(batch.base, id)
   if dropped then redis.call('HDEL', key, unpack(dropped)) end
   redis.call('HSET', key, 'state', 'queued', unpack(fields))
-  batch.push(lists or b.back, lane_name, id)
-  waiters.changed(b.base, b.now, id, record.watched_until)
+  batches.push(lists or batch.back, lane_name, id)
+  waiters.changed(batch.base, batch.now, id, record.watched_until)
 end
 
 -- none, running -> scheduled.
-function M.schedule(b, id, lane_name, due_at)
-  redis.call('ZADD', keys.scheduled(b.base), due_at, id)
-  if not b.first_due or due_at < b.first_due then
-    b.first_due, b.first_due_lane = due_at, lane_name
+function M.schedule(batch, id, lane_name, due_at)
+  redis.call('ZADD', keys.scheduled(batch.base), due_at, id)
+  if not batch.first_due or due_at < batch.first_due then
+    batch.first_due, batch.first_due_lane = due_at, lane_name
   end
 end
 
 -- none -> queued, scheduled. `t`: id, name, lane, args, kwargs; `plan`: when it falls due, more fields to write.
-function M.create(b, key, t, plan)
+function M.create(batch, key, t, plan)
   local state, args = plan.due_at and 'scheduled' or 'queued', t.args ~= '' and t.args or '[]'
   if t.kwargs == '' and not plan.fields then
-    redis.call('HSET', key, 'state', state, 'name', t.name, 'args', args, 'lane', t.lane, 'enqueued_at', b.now_text)
+    redis.call('HSET', key, 'state', state, 'name', t.name, 'args', args, 'lane', t.lane, 'enqueued_at', batch.now_text)
   else
     local more = plan.fields or {}
     if t.kwargs ~= '' then more[#more + 1], more[#more + 2] = 'kwargs', t.kwargs end
-    redis.call('HSET', key, 'state', state, 'name', t.name, 'args', args, 'lane', t.lane, 'enqueued_at', b.now_text,
+    redis.call('HSET', key, 'state', state, 'name', t.name, 'args', args, 'lane', t.lane, 'enqueued_at', batch.now_text,
       unpack(more))
   end
-  if plan.due_at then M.schedule(b, t.id, t.lane, plan.due_at) else batch.push(b.back, t.lane, t.id) end
-  batch.count(b, 'enqueued')
+  if plan.due_at then M.schedule(batch, t.id, t.lane, plan.due_at) else batches.push(batch.back, t.lane, t.id) end
+  batches.count(batch, 'enqueued')
   return state
 end
 
 -- scheduled -> queued for up to `limit` tasks that are due; those whose lane is damaged are put behind the others.
 -- Replies whether as many as that were due.
-function M.promote(b, limit)
-  local scheduled = keys.scheduled(b.base)
-  local due = redis.pcall('ZRANGEBYSCORE', scheduled, '-inf', b.now_text, 'LIMIT', 0, limit)
-  if due.err then batch.refuse(b, '', '', errors.wrong_type(scheduled).err) end
+function M.promote(batch, limit)
+  local scheduled = keys.scheduled(batch.base)
+  local due = redis.pcall('ZRANGEBYSCORE', scheduled, '-inf', batch.now_text, 'LIMIT', 0, limit)
+  if due.err then batches.refuse(batch, '', '', errors.wrong_type(scheduled).err) end
   if due.err or #due == 0 then return false end
   local gone, stuck = {}, {}
   for _, id in ipairs(due) do
-    local record, err, stays = task.read(b.base, id, { 'state', 'lane', 'watched_until' })
+    local record, err, stays = task.read(batch.base, id, { 'state', 'lane', 'watched_until' })
     if record and record.state == 'scheduled' then
-      err, stays = M.make_ready(b, id, record, {})
+      err, stays = M.make_ready(batch, id, record, {})
     elseif record then
-      batch.count(b, 'ghosts')
+      batches.count(batch, 'ghosts')
     end
-    if err then batch.refuse(b, id, '', err) end
+    if err then batches.refuse(batch, id, '', err) end
     if stays then
-      stuck[#stuck + 1], stuck[#stuck + 2] = b.now + batch.STUCK_MS, id
+      stuck[#stuck + 1], stuck[#stuck + 2] = batch.now + batches.STUCK_MS, id
     else
       gone[#gone + 1] = id
     end
@@ -128,19 +130,19 @@ end
 -- held -> queued for up to `limit` tasks of a pause, to the front of their lanes: each portion in its order, the last
 -- ones first, so that all lie in their order when the last portion is through. Replies how many were moved, and whether
 -- any is left.
-function M.give_back(b, pause_id, limit)
-  local place, moved = keys.held(b.base, pause_id), {}
+function M.give_back(batch, pause_id, limit)
+  local place, moved = keys.held(batch.base, pause_id), {}
   local ids = redis.pcall('ZREVRANGE', place, 0, limit - 1)
   if errors.of(ids) then return 0, true end
   for i = #ids, 1, -1 do
     local id = ids[i]
-    local record, err, stays = task.read(b.base, id, { 'state', 'lane', 'held_by', 'watched_until' })
-    if record and record.state == 'held' and record.held_by == pause_id then
-      err, stays = M.make_ready(b, id, record, {}, { 'held_by' }, b.front)
+    local record, err, stays = task.read(batch.base, id, { 'state', 'lane', 'pause', 'watched_until' })
+    if record and record.state == 'held' and record.pause == pause_id then
+      err, stays = M.make_ready(batch, id, record, {}, { 'pause' }, batch.front)
     elseif record then
-      batch.count(b, 'ghosts')
+      batches.count(batch, 'ghosts')
     end
-    if err then batch.refuse(b, id, '', err) end
+    if err then batches.refuse(batch, id, '', err) end
     if not stays then moved[#moved + 1] = id end
   end
   if #moved > 0 then redis.call('ZREM', place, unpack(moved)) end
@@ -149,40 +151,40 @@ end
 
 -- queued, scheduled, held, failed -> discarded: taken out of its place already. The record shrinks to its outcome, which for a
 -- dead letter stays what it was, and is kept as long as a result.
-function M.discard(b, id, state, ttl_ms)
-  local record = task.read(b.base, id, OUTLIVES)
+function M.discard(batch, id, state, ttl_ms)
+  local record = task.read(batch.base, id, OUTLIVES)
   if not record or record.state ~= state then
-    batch.count(b, 'ghosts')
+    batches.count(batch, 'ghosts')
     return false
   end
   record.state, record.error = 'discarded', state == 'failed' and record.error or 'discarded'
-  record.finished_at = state == 'failed' and record.finished_at or b.now_text
-  local key, fields = keys.task(b.base, id), {}
+  record.finished_at = state == 'failed' and record.finished_at or batch.now_text
+  local key, fields = keys.task(batch.base, id), {}
   for _, name in ipairs(OUTLIVES) do
     if record[name] then fields[#fields + 1], fields[#fields + 2] = name, record[name] end
   end
   redis.call('DEL', key)
-  M.ended(b, id, key, 'discarded', redis.call('HSET', key, unpack(fields)), task.kept_ms(record, ttl_ms))
+  M.ended(batch, id, key, 'discarded', redis.call('HSET', key, unpack(fields)), task.kept_ms(record, ttl_ms))
   return true
 end
 
 -- failed -> queued: a dead letter runs again as if new; `call`: with these args, kwargs and codec instead of its own.
-function M.revive(b, id, record, call)
-  local fields, dropped = { 'enqueued_at', b.now_text }, task.note_fields(b.base, id)
+function M.requeue(batch, id, record, call)
+  local fields, dropped = { 'enqueued_at', batch.now_text }, task.note_fields(batch.base, id)
   for _, name in ipairs(EARLIER_LIFE) do dropped[#dropped + 1] = name end
-  redis.call('ZREM', keys.dead(b.base), id)
+  redis.call('ZREM', keys.dead(batch.base), id)
   if call then
-    redis.call('HDEL', keys.task(b.base, id), 'kwargs', 'codec')
+    redis.call('HDEL', keys.task(batch.base, id), 'kwargs', 'codec')
     for _, name in ipairs({ 'args', 'kwargs', 'codec', 'headers' }) do
       if call[name] ~= '' then fields[#fields + 1], fields[#fields + 2] = name, call[name] end
     end
   end
-  batch.count(b, 'requeued')
-  M.make_ready(b, id, record, fields, dropped)
+  batches.count(batch, 'requeued')
+  M.make_ready(batch, id, record, fields, dropped)
 end
 
 -- A finished record makes room for a new task under its id.
-function M.erase(base, id)
+function M.remove(base, id)
   redis.call('DEL', keys.task(base, id))
   redis.call('ZREM', keys.dead(base), id)
 end

@@ -4,14 +4,14 @@ local M = {}
 
 local WHOLE = '*()'
 -- A claim reads them all.
-local MOST = 500
+local MAX = 500
 
 local function bad(what) errors.raise(errors.bad_argument(what)) end
 
 -- The pause that a call names: its id, and its definition as it is kept.
 function M.named(args)
-  local name, argument, value = args.task ~= '' and args.task or pause.ANY, args.argument, args.value
-  local rule = { task = name ~= pause.ANY and name or nil }
+  local name, argument, value = args.task ~= '' and args.task or pause_rules.ANY, args.argument, args.value
+  local rule = { task = name ~= pause_rules.ANY and name or nil }
   if argument == '' then return name .. '()', rule end
   if not string.find(argument, '^[%w_\128-\255]+$') then
     bad('argument must be the name of a parameter, or a position from 0')
@@ -21,7 +21,7 @@ function M.named(args)
   if not is_text and not string.find(value, '^%-?%d+$') and value ~= 'true' and value ~= 'false' then
     bad('value must be the JSON of a string, an integer or a boolean')
   end
-  if #value > payload.LONGEST then bad('value must not be longer than ' .. payload.LONGEST .. ' bytes') end
+  if #value > payload.MAX_VALUE then bad('value must not be longer than ' .. payload.MAX_VALUE .. ' bytes') end
   rule.argument, rule.value = argument, value
   return name .. '(' .. argument .. '=' .. value .. ')', rule
 end
@@ -36,9 +36,9 @@ end
 local function tell_claims(base)
   local flag
   if redis.call('HEXISTS', keys.pauses(base), WHOLE) == 1 then
-    flag = pause.QUEUE
+    flag = pause_rules.QUEUE
   elseif redis.call('EXISTS', keys.pauses(base)) == 1 then
-    flag = pause.TASKS
+    flag = pause_rules.TASKS
   end
   if flag then
     redis.call('HSET', keys.meta(base), 'paused', flag)
@@ -51,8 +51,8 @@ end
 function M.check(base, id, is_new)
   errors.read('HGET', keys.meta(base), 'paused')
   errors.read('ZCARD', keys.held(base, id))
-  if is_new and errors.read('HLEN', keys.pauses(base)) >= MOST then
-    bad('there are ' .. MOST .. ' pauses already: resume some, or pause by task name')
+  if is_new and errors.read('HLEN', keys.pauses(base)) >= MAX then
+    bad('there are ' .. MAX .. ' pauses already: resume some, or pause by task name')
   end
 end
 
@@ -62,7 +62,7 @@ function M.write(base, id, rule, changed)
   tell_claims(base)
 end
 
-function M.forget(base, id)
+function M.remove(base, id)
   redis.call('HDEL', keys.pauses(base), id)
   tell_claims(base)
 end
@@ -80,24 +80,24 @@ end
 
 -- Something may start again: wake workers for all that is ready.
 function M.wake_all(base)
-  local suspects = redis.pcall('ZCARD', keys.suspects(base))
-  suspects = errors.of(suspects) and 0 or suspects
+  local quarantined = redis.pcall('ZCARD', keys.quarantined(base))
+  quarantined = errors.of(quarantined) and 0 or quarantined
   local lanes = redis.pcall('SMEMBERS', keys.lanes(base))
   for _, name in ipairs(errors.of(lanes) and {} or lanes) do
     local ready = redis.pcall('LLEN', keys.ready(base, name))
-    lane.wake(base, name, suspects + (errors.of(ready) and 0 or ready))
+    lane.wake(base, name, quarantined + (errors.of(ready) and 0 or ready))
   end
 end
 
 -- Go on with pauses whose end was asked for, should its caller be gone. Replies whether there may be more to do.
-function M.go_on(b, limit)
-  local entries = redis.pcall('HGETALL', keys.pauses(b.base))
+function M.go_on(batch, limit)
+  local entries = redis.pcall('HGETALL', keys.pauses(batch.base))
   if errors.of(entries) then return false end
   for i = 1, #entries, 2 do
     local ok, rule = pcall(cjson.decode, entries[i + 1])
     if ok and type(rule) == 'table' and rule.resuming then
-      local moved, left = move.give_back(b, entries[i], limit)
-      if not left then M.forget(b.base, entries[i]) end
+      local moved, left = move.give_back(batch, entries[i], limit)
+      if not left then M.remove(batch.base, entries[i]) end
       if moved > 0 or not left then return true end
     end
   end

@@ -4,10 +4,10 @@
 local M = {}
 
 -- The longest text or number that is looked for, in bytes.
-M.LONGEST = 255
-local LONGEST_ESCAPED = 6 * M.LONGEST + 2
+M.MAX_VALUE = 255
+local MAX_ESCAPED = 6 * M.MAX_VALUE + 2
 -- How far into a call is looked: each stop at a quote, a bracket or a value is a step.
-local MOST_STEPS = 1000
+local MAX_STEPS = 1000
 local LARGEST_MSGPACK = 65536
 -- Beyond it a Lua number is no longer the integer that was sent.
 local LARGEST_EXACT = 9007199254740991
@@ -57,7 +57,7 @@ function M.reader()
 
   local function canonical(json)
     if string.sub(json, 1, 1) ~= '"' then return json end
-    if #json > LONGEST_ESCAPED then return nil end
+    if #json > MAX_ESCAPED then return nil end
     if string.find(json, '\\', 1, true) then return '"' .. cjson.decode('[' .. json .. ']')[1] end
     return string.sub(json, 1, -2)
   end
@@ -105,13 +105,13 @@ function M.reader()
     local found
     if position then
       if is_json then
-        found = in_array({ text = args, steps = MOST_STEPS }, position)
+        found = in_array({ text = args, steps = MAX_STEPS }, position)
       else
         found = in_msgpack(args, position + 1)
       end
     end
     if found or not name or not kwargs or kwargs == '' then return found end
-    if is_json then return in_object({ text = kwargs, steps = MOST_STEPS }, name) end
+    if is_json then return in_object({ text = kwargs, steps = MAX_STEPS }, name) end
     return in_msgpack(kwargs, name)
   end
 

@@ -2,13 +2,13 @@
 local M = {}
 
 -- Fields that say where a task belongs.
-M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'held_by' }
+M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause' }
 
 -- The type of every key, by the first part of its name.
 M.TYPES = {
-  task = 'hash', ready = 'list', tombs = 'set', wake = 'list', scheduled = 'zset', running = 'hash', held = 'zset',
-  suspects = 'zset', workers = 'zset', loads = 'zset', worker = 'hash', aborts = 'set', mailbox = 'list',
-  waiters = 'set', log = 'list', dead = 'zset', unknown = 'zset', pauses = 'hash', schedules = 'hash',
+  task = 'hash', ready = 'list', tombstones = 'set', wake = 'list', scheduled = 'zset', running = 'hash', held = 'zset',
+  quarantined = 'zset', workers = 'zset', loads = 'zset', worker = 'hash', aborts = 'set', mailbox = 'list',
+  waiters = 'set', log = 'list', dead = 'zset', unknown_tasks = 'zset', pauses = 'hash', schedules = 'hash',
   schedule_due = 'zset', lanes = 'set', meta = 'hash', stats = 'hash', task_stats = 'hash', replicated = 'string',
 }
 -- Keys that belong to one worker; and those that must end by themselves, by what keys.lua calls them.
@@ -20,7 +20,7 @@ M.WITH_TTL = {
 -- How far into a ready list an id is looked for, from either end: a search of the whole would block the server.
 local WINDOW = 5000
 
-function M.is_suspect(record)
+function M.is_quarantined(record)
   return number.of(record.lost, 0) >= 2
 end
 
@@ -38,11 +38,11 @@ function M.misplaced(base, id, record)
   elseif state == 'running' then
     return M.lacks('HGET', keys.running(base, record.worker or ''), id) and 'not_in_running'
   elseif state == 'held' then
-    return M.lacks('ZSCORE', keys.held(base, record.held_by or ''), id) and 'not_in_held'
+    return M.lacks('ZSCORE', keys.held(base, record.pause or ''), id) and 'not_in_held'
   elseif state == 'failed' then
     return M.lacks('ZSCORE', keys.dead(base), id) and 'not_in_dead'
   elseif state == 'queued' then
-    return M.is_suspect(record) and M.lacks('ZSCORE', keys.suspects(base), id) and 'not_in_suspects'
+    return M.is_quarantined(record) and M.lacks('ZSCORE', keys.quarantined(base), id) and 'not_in_quarantined'
   end
   return not task.is_finished(state) and 'unknown_state'
 end
@@ -54,18 +54,21 @@ function M.is_near_an_end(base, lane_name, id)
     and true or false
 end
 
-local function fits_suspects(record) return record.state == 'queued' and M.is_suspect(record) end
+local function fits_quarantined(record) return record.state == 'queued' and M.is_quarantined(record) end
+local function fits_ready(record, of)
+  return record.state == 'queued' and record.lane == of and not M.is_quarantined(record)
+end
 
 -- Whether an entry of a place (`of`: its lane or worker) belongs there, by the entry's record.
 M.FITS = {
-  ready = function(record, of) return record.state == 'queued' and record.lane == of and not M.is_suspect(record) end,
+  ready = fits_ready,
   scheduled = function(record) return record.state == 'scheduled' end,
   dead = function(record) return record.state == 'failed' end,
-  suspects = fits_suspects,
-  held = function(record, of) return record.state == 'held' and record.held_by == of end,
+  quarantined = fits_quarantined,
+  held = function(record, of) return record.state == 'held' and record.pause == of end,
   running = function(record, of) return record.state == 'running' and record.worker == of end,
   -- A mark on a task that is queued in this lane would have it skipped.
-  tombs = function(record, of) return record.state ~= 'queued' or record.lane ~= of or M.is_suspect(record) end,
+  tombstones = function(record, of) return not fits_ready(record, of) end,
 }
 
 return M

@@ -5,7 +5,7 @@ local M = {}
 -- What makes two definitions fall due at the same times.
 local TIMING = { 'spec', 'every_ms', 'tz' }
 -- What a new definition leaves as it was.
-local KEPT = { 'last_id', 'last_due_at', 'last_outcome', 'made_up', 'paused' }
+local KEPT = { 'last_id', 'last_due_at', 'last_outcome', 'caught_up', 'paused' }
 local KINDS = { args = 'string', kwargs = 'string', headers = 'string', missed = 'string', coalesce = 'boolean',
   jitter_ms = 'number', result_ttl_ms = 'number' }
 -- For how long a schedule waits to be told what an occurrence came to: a week.

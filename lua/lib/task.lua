@@ -4,7 +4,7 @@ local M = {}
 -- The lane of a record that somebody took its lane from.
 M.DEFAULT_LANE = 'default'
 -- A note is a field of the record, so that it is what its task sent, byte for byte.
-local NOTE = 'meta:'
+local NOTE = 'note:'
 
 -- Fields of a record by name, or nil and the error text when the key holds something else.
 function M.read(base, id, fields)

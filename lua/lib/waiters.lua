@@ -1,17 +1,17 @@
--- Those who wait for a task: `waiters:<id>` has their mailboxes. All hear of its end (batch.lua); while `watched_until` of
+-- Those who wait for a task: `waiters:<id>` has their mailboxes. All hear of its end (batches.lua); while `watched_until` of
 -- its record is to come, they hear of what happens before, too. Of a task that nobody watches, nothing is looked up.
 local M = {}
 
 local SHOWN = { 'state', 'tries', 'progress' }
 -- What one message carries of what a task tells, in bytes.
-local MOST_TOLD = 65536
+local MAX_TOLD = 65536
 
 -- How a task is that has not ended. `told`: notes and lines ({note, text} each) that it just told.
 function M.message(id, record, told)
   local parts, size = { mail.pack('changed', id, record.state, record.tries or '0', record.progress or '') }, 0
   for _, entry in ipairs(told or {}) do
     size = size + #entry.note + #entry.text
-    if size > MOST_TOLD then break end
+    if size > MAX_TOLD then break end
     parts[#parts + 1] = mail.pack(entry.note, entry.text)
   end
   return table.concat(parts)

@@ -7,7 +7,7 @@
 -- `at` (its stream entry or score), `id`, `lane`, `found` (the bytes that were read there), `name`, `args`, `kwargs`, and
 -- `fields`, a JSON object of more fields of its record. An empty name: the task is only removed.
 -- Replies one string a task: the state it is in now; `exists` (this queue has a newer task of that id: removed there, nothing
--- added here), `removed`, `expired` (1.2 kept no data for it: removed); or, with nothing changed, `held` (by a worker of 1.2
+-- added here), `removed`, `expired` (1.2 kept no data for it: removed); or, with nothing changed, `claimed` (by a worker of 1.2
 -- that is alive), `changed` (since it was read), `gone`.
 local GROUP = 'workers'
 local WIDTH = 8
@@ -25,7 +25,7 @@ local LOOK = {}
 function LOOK.queued(old, t)
   local stream = old .. 'queues:' .. t.lane
   local worker = holder(stream, t.at)
-  if worker and redis.call('EXISTS', old .. 'health:' .. worker) == 1 then return 'held' end
+  if worker and redis.call('EXISTS', old .. 'health:' .. worker) == 1 then return 'claimed' end
   if #redis.call('XRANGE', stream, t.at, t.at) == 0 then return 'gone' end
   return nil, function()
     if worker then redis.call('XACK', stream, GROUP, t.at) end
@@ -52,12 +52,12 @@ local function read_waiting(old, t)
   t.is_aborted = redis.call('EXISTS', old .. 'task:abort:' .. t.id) == 1
 end
 
-local function forget_waiting(old, id)
+local function remove_waiting(old, id)
   redis.call('DEL', old .. 'task:data:' .. id, old .. 'task:retry:' .. id, old .. 'task:abort:' .. id)
   redis.call('SREM', old .. 'index:running', id)
 end
 
-local function forget_result(old, id)
+local function remove_result(old, id)
   redis.call('DEL', old .. 'task:results:' .. id)
   redis.call('ZREM', old .. 'index:results', id)
 end
@@ -69,7 +69,7 @@ function LOOK.dead(old, t)
   return nil, function()
     redis.call('DEL', key)
     redis.call('ZREM', old .. 'index:dead', t.id)
-    forget_result(old, t.id)
+    remove_result(old, t.id)
   end
 end
 
@@ -77,7 +77,7 @@ function LOOK.result(old, t)
   local key = old .. 'task:results:' .. t.id
   if redis.call('GET', key) ~= t.found then return 'gone' end
   t.kept_ms = redis.call('PTTL', key)
-  return nil, function() forget_result(old, t.id) end
+  return nil, function() remove_result(old, t.id) end
 end
 
 local function fields_of(t)
@@ -89,13 +89,13 @@ local function fields_of(t)
 end
 
 -- What to do with one task, all of it read and refused before anything is written.
-local function plan(b, old, kind, t)
+local function plan(batch, old, kind, t)
   local answer, take = LOOK[kind](old, t)
   local is_waiting = kind == 'queued' or kind == 'scheduled'
   answer = answer or is_waiting and read_waiting(old, t) or nil
   if answer then return { answer = answer } end
   local p = { take = take, is_waiting = is_waiting }
-  local record, err = task.read(b.base, t.id, { 'state' })
+  local record, err = task.read(batch.base, t.id, { 'state' })
   if err then errors.raise({ err = err }) end
   if t.is_expired then
     p.removed = 'expired'
@@ -117,13 +117,13 @@ local function put_record(base, t, fields)
   redis.call('HSET', keys.task(base, t.id), unpack(fields))
 end
 
-local function enter(b, kind, t, p)
-  local key, fields = keys.task(b.base, t.id), p.fields
+local function enter(batch, kind, t, p)
+  local key, fields = keys.task(batch.base, t.id), p.fields
   local function add(name, value) fields[#fields + 1], fields[#fields + 2] = name, value end
-  if p.replaces then move.erase(b.base, t.id) end
+  if p.replaces then move.remove(batch.base, t.id) end
   if kind == 'result' then
     if t.args ~= '' then add('result', t.args) end
-    put_record(b.base, t, fields)
+    put_record(batch.base, t, fields)
     if t.kept_ms > 0 then redis.call('PEXPIRE', key, t.kept_ms) end
     return redis.call('HGET', key, 'state')
   end
@@ -131,52 +131,52 @@ local function enter(b, kind, t, p)
   if t.kwargs ~= '' then add('kwargs', t.kwargs) end
   if kind == 'dead' then
     add('state', 'failed')
-    put_record(b.base, t, fields)
-    redis.call('ZADD', keys.dead(b.base), t.failed_at, t.id)
+    put_record(batch.base, t, fields)
+    redis.call('ZADD', keys.dead(batch.base), t.failed_at, t.id)
     return 'failed'
   end
   if t.tries then add('tries', t.tries) end
   if t.is_aborted then
-    put_record(b.base, t, fields)
-    move.finish(b, t.id, 'aborted', { 'error', 'aborted' }, b.result_ttl_ms)
+    put_record(batch.base, t, fields)
+    move.finish(batch, t.id, 'aborted', { 'error', 'aborted' }, batch.result_ttl_ms)
     return 'aborted'
   end
-  if t.expires_in_ms > 0 then add('expires_at', clock.text(b.now + t.expires_in_ms)) end
-  local due_at = t.due_at and t.due_at > b.now and t.due_at or nil
+  if t.expires_in_ms > 0 then add('expires_at', clock.text(batch.now + t.expires_in_ms)) end
+  local due_at = t.due_at and t.due_at > batch.now and t.due_at or nil
   if due_at then add('due_at', clock.text(due_at)) end
-  return move.create(b, key, t, { due_at = due_at, fields = fields })
+  return move.create(batch, key, t, { due_at = due_at, fields = fields })
 end
 
 return function(base, argv)
   local old, kind = argv[1], argv[2]
   if not LOOK[kind] then errors.raise(errors.bad_argument('unknown kind ' .. tostring(kind))) end
-  local b = batch.open(base, clock.now())
-  b.result_ttl_ms = tonumber(argv[3])
+  local batch = batches.open(base, clock.now())
+  batch.result_ttl_ms = tonumber(argv[3])
   local tasks, plans, seen, lanes = {}, {}, {}, {}
   for i = 4, #argv, WIDTH do
     local t = {}
     for j, name in ipairs(NAMES) do t[name] = argv[i + j - 1] end
     tasks[#tasks + 1] = t
-    plans[#tasks] = seen[t.id] and { answer = 'changed' } or plan(b, old, kind, t)
+    plans[#tasks] = seen[t.id] and { answer = 'changed' } or plan(batch, old, kind, t)
     seen[t.id] = true
     if plans[#tasks].fields and t.lane ~= '' then lanes[t.lane] = true end
   end
   errors.read('ZCARD', keys.scheduled(base))
   errors.read('ZCARD', keys.dead(base))
-  errors.read('HGET', keys.meta(base), 'alarm')
-  for name in pairs(lanes) do b.seen[name] = lane.check(base, name) end
+  errors.read('HGET', keys.meta(base), 'timer_at')
+  for name in pairs(lanes) do batch.seen[name] = lane.check(base, name) end
 
   for name in pairs(lanes) do redis.call('SADD', keys.lanes(base), name) end
   local answers = {}
   for i, t in ipairs(tasks) do
     local p = plans[i]
-    if p.fields then p.removed = enter(b, kind, t, p) end
+    if p.fields then p.removed = enter(batch, kind, t, p) end
     if p.take then
       p.take()
-      if p.is_waiting then forget_waiting(old, t.id) end
+      if p.is_waiting then remove_waiting(old, t.id) end
     end
     answers[i] = p.removed or p.answer
   end
-  batch.close(b)
+  batches.close(batch)
   return answers
 end

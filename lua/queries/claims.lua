@@ -1,4 +1,4 @@
--- claims: what a worker holds and what is known of it, the oldest claim first, a page.
+-- claims: what a worker has claimed and what is known of it, the oldest claim first, a page.
 -- args: worker, offset int, limit int
 -- reply: now, (id, name, lane, tries, started_at, progress)…
 local FIELDS = { 'name', 'lane', 'tries', 'started_at', 'progress' }
@@ -8,10 +8,10 @@ return function(base, args)
   if first < 0 or limit < 1 or limit > 1000 then
     errors.raise(errors.bad_argument('offset must not be negative, limit from 1 to 1000'))
   end
-  local held, reply = member.claims(base, args.worker), { clock.now() }
-  for i = first + 1, math.min(first + limit, #held) do
-    local record = task.read(base, held[i].id, FIELDS) or {}
-    reply[#reply + 1] = held[i].id
+  local claims, reply = member.claims(base, args.worker), { clock.now() }
+  for i = first + 1, math.min(first + limit, #claims) do
+    local record = task.read(base, claims[i].id, FIELDS) or {}
+    reply[#reply + 1] = claims[i].id
     for _, field in ipairs(FIELDS) do reply[#reply + 1] = record[field] or '' end
   end
   return reply

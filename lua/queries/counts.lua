@@ -22,12 +22,12 @@ end
 return function(base)
   local workers = errors.read('ZCARD', keys.workers(base))
   local running = count_running(base, workers)
-  local suspects = errors.read('ZCARD', keys.suspects(base))
-  local queued, ready = suspects, {}
+  local quarantined = errors.read('ZCARD', keys.quarantined(base))
+  local queued, ready = quarantined, {}
   local lanes = errors.read('SMEMBERS', keys.lanes(base))
   table.sort(lanes)
   for _, name in ipairs(lanes) do
-    local live = errors.read('LLEN', keys.ready(base, name)) - errors.read('SCARD', keys.tombs(base, name))
+    local live = errors.read('LLEN', keys.ready(base, name)) - errors.read('SCARD', keys.tombstones(base, name))
     queued = queued + live
     ready[#ready + 1], ready[#ready + 2] = 'ready:' .. name, live
   end
@@ -39,7 +39,7 @@ return function(base)
   end
   local reply = {
     'scheduled', errors.read('ZCARD', keys.scheduled(base)), 'queued', queued, 'running', running,
-    'held', held, 'suspects', suspects, 'dead', errors.read('ZCARD', keys.dead(base)), 'workers', workers,
+    'held', held, 'quarantined', quarantined, 'dead', errors.read('ZCARD', keys.dead(base)), 'workers', workers,
   }
   for i = 1, #ready do reply[#reply + 1] = ready[i] end
   for i = 1, #of_pauses do reply[#reply + 1] = of_pauses[i] end

@@ -2,7 +2,7 @@
 -- args: task, error, since_at int, before_at int, limit int
 -- reply: next_before_at, (id, failed_at, name, lane)…
 -- No more tasks than this fail within one millisecond.
-local MOST_AT_ONCE = 5000
+local MAX_AT_ONCE = 5000
 
 -- A time of the caller's: negative is so long before now, 0 is none.
 local function bound(time, none)
@@ -18,7 +18,7 @@ local function page_of(base, since, before, limit)
   local last, count = page[#page], #page
   if count < 2 * limit then return page, '0' end
   if page[2] == last then
-    return errors.read('ZREVRANGEBYSCORE', key, last, last, 'WITHSCORES', 'LIMIT', 0, MOST_AT_ONCE), last
+    return errors.read('ZREVRANGEBYSCORE', key, last, last, 'WITHSCORES', 'LIMIT', 0, MAX_AT_ONCE), last
   end
   while page[count] == last do
     page[count - 1], page[count] = nil, nil

@@ -25,7 +25,7 @@ local function check_key(base, key, add)
   local problem = place.misplaced(base, rest, record)
   if problem then
     add(problem, rest, record.state or '')
-  elseif record.state == 'queued' and not place.is_suspect(record) then
+  elseif record.state == 'queued' and not place.is_quarantined(record) then
     add('queued', rest, record.lane or '')
   end
 end
@@ -55,9 +55,9 @@ local function walk_ready(base, name, cursor, limit, add)
   local first = math.max(last - limit + 1, 0)
   local ids = errors.read('LRANGE', key, first, last)
   if #ids > 0 then
-    local is_tomb = errors.read('SMISMEMBER', keys.tombs(base, name), unpack(ids))
+    local is_tombstone = errors.read('SMISMEMBER', keys.tombstones(base, name), unpack(ids))
     for i, id in ipairs(ids) do
-      if is_tomb[i] == 0 then
+      if is_tombstone[i] == 0 then
         check_entry(base, id, 'ready', name, add)
         add('entry', id, name)
       end
@@ -68,8 +68,8 @@ end
 
 -- How the other places are walked, and how many values an entry has.
 local SCANS = {
-  scheduled = { 'ZSCAN', 2 }, dead = { 'ZSCAN', 2 }, suspects = { 'ZSCAN', 2 }, running = { 'HSCAN', 2 },
-  held = { 'ZSCAN', 2 }, tombs = { 'SSCAN', 1 },
+  scheduled = { 'ZSCAN', 2 }, dead = { 'ZSCAN', 2 }, quarantined = { 'ZSCAN', 2 }, running = { 'HSCAN', 2 },
+  held = { 'ZSCAN', 2 }, tombstones = { 'SSCAN', 1 },
 }
 
 local function scan_place(base, kind, of, cursor, limit, add)
@@ -95,8 +95,8 @@ local function scan_loads(base, cursor, limit, add)
   local page = errors.read('ZSCAN', keys.loads(base), cursor, 'COUNT', limit)
   for i = 1, #page[2], 2 do
     local worker, load = page[2][i], page[2][i + 1]
-    local held = member.held(base, worker)
-    if held ~= false and held ~= tonumber(load) then add('wrong_load', worker, load) end
+    local claimed = member.claimed(base, worker)
+    if claimed ~= false and claimed ~= tonumber(load) then add('wrong_load', worker, load) end
   end
   return page[1], #page[2] / 2
 end
@@ -124,10 +124,10 @@ local function check_task(base, id, add)
   if not record.state then return end
   local problem = place.misplaced(base, id, record)
   if problem then return add(problem, id, record.state) end
-  if record.state == 'queued' and not place.is_suspect(record) then
+  if record.state == 'queued' and not place.is_quarantined(record) then
     local name = record.lane or ''
     if not place.is_near_an_end(base, name, id) then add('not_in_ready', id, name) end
-    if errors.read('SISMEMBER', keys.tombs(base, name), id) == 1 then add('ghost_in_tombs', id, name) end
+    if errors.read('SISMEMBER', keys.tombstones(base, name), id) == 1 then add('ghost_in_tombstones', id, name) end
   end
 end
 

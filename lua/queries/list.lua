@@ -1,24 +1,24 @@
 -- list: ids in one place, a page.
--- args: place, of, offset int, limit int
+-- args: place, which, offset int, limit int
 -- reply: (id, number)…
-local SORTED = { scheduled = keys.scheduled, held = keys.held, dead = keys.dead, suspects = keys.suspects,
-  workers = keys.workers, unknown = keys.unknown }
+local SORTED = { scheduled = keys.scheduled, held = keys.held, dead = keys.dead, quarantined = keys.quarantined,
+  workers = keys.workers, unknown_tasks = keys.unknown_tasks }
 
 -- Leave out of a page of a ready list what a claim would skip.
 local function ready_page(base, lane_name, first, last)
   local ids = errors.read('LRANGE', keys.ready(base, lane_name), first, last)
   if #ids == 0 then return {} end
-  local is_tomb, page = errors.read('SMISMEMBER', keys.tombs(base, lane_name), unpack(ids)), {}
+  local is_tombstone, page = errors.read('SMISMEMBER', keys.tombstones(base, lane_name), unpack(ids)), {}
   for i, id in ipairs(ids) do
-    if is_tomb[i] == 0 then page[#page + 1], page[#page + 2] = id, first + i - 1 end
+    if is_tombstone[i] == 0 then page[#page + 1], page[#page + 2] = id, first + i - 1 end
   end
   return page
 end
 
 local function running_page(base, worker, first, last)
-  local held, page = member.claims(base, worker), {}
-  for i = first + 1, math.min(last + 1, #held) do
-    page[#page + 1], page[#page + 2] = held[i].id, held[i].token
+  local claims, page = member.claims(base, worker), {}
+  for i = first + 1, math.min(last + 1, #claims) do
+    page[#page + 1], page[#page + 2] = claims[i].id, claims[i].token
   end
   return page
 end
@@ -29,12 +29,12 @@ return function(base, args)
     errors.raise(errors.bad_argument('offset must not be negative, limit from 1 to 1000'))
   end
   local last, place = first + limit - 1, args.place
-  if place == 'queued' then return ready_page(base, args.of, first, last) end
-  if place == 'running' then return running_page(base, args.of, first, last) end
+  if place == 'queued' then return ready_page(base, args.which, first, last) end
+  if place == 'running' then return running_page(base, args.which, first, last) end
   local key = SORTED[place]
   if not key then
     errors.raise(errors.bad_argument(
-      'place must be queued, scheduled, held, running, dead, suspects, workers or unknown'))
+      'place must be queued, scheduled, held, running, dead, quarantined, workers or unknown_tasks'))
   end
-  return errors.read(place == 'dead' and 'ZREVRANGE' or 'ZRANGE', key(base, args.of), first, last, 'WITHSCORES')
+  return errors.read(place == 'dead' and 'ZREVRANGE' or 'ZRANGE', key(base, args.which), first, last, 'WITHSCORES')
 end

@@ -1,14 +1,14 @@
 -- position: in which place a task lies and where in it, as `list` counts, and for how long its record is kept.
 -- args: id, limit int
--- reply: place, of, position, length, kept_ms
-local RANKED = { scheduled = 'ZRANK', held = 'ZRANK', suspects = 'ZRANK', dead = 'ZREVRANK' }
+-- reply: place, which, position, length, kept_ms
+local RANKED = { scheduled = 'ZRANK', held = 'ZRANK', quarantined = 'ZRANK', dead = 'ZREVRANK' }
 
 -- The place that a record names, and whose it is: the lane's, the pause's, the worker's.
 local function place_of(record)
   local state = record.state
-  if state == 'queued' and place.is_suspect(record) then return 'suspects', '' end
+  if state == 'queued' and place.is_quarantined(record) then return 'quarantined', '' end
   if state == 'queued' then return 'queued', record.lane or task.DEFAULT_LANE end
-  if state == 'held' then return 'held', record.held_by or '' end
+  if state == 'held' then return 'held', record.pause or '' end
   if state == 'running' then return 'running', record.worker or '' end
   if state == 'scheduled' then return 'scheduled', '' end
   return state == 'failed' and 'dead' or '', ''

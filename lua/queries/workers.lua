@@ -1,7 +1,7 @@
 -- workers: the workers of the queue, a page in no order. One that is there throughout is on one of the pages, perhaps on several.
 -- args: cursor, limit int
--- reply: cursor, now, alive, (worker, lease_until, held, joined_at, left_threads, stalled_since, info, lanes)…
-local FIELDS = { 'joined_at', 'left_threads', 'stalled_since', 'info', 'lanes' }
+-- reply: cursor, now, alive, (worker, lease_until, claimed, joined_at, abandoned_threads, stalled_since, info, lanes)…
+local FIELDS = { 'joined_at', 'abandoned_threads', 'stalled_since', 'info', 'lanes' }
 
 return function(base, args)
   if args.limit < 1 or args.limit > 100 then errors.raise(errors.bad_argument('limit must be from 1 to 100')) end
@@ -12,10 +12,10 @@ return function(base, args)
   for i = 1, #page[2], 2 do
     local worker, at = page[2][i], #reply
     -- Of a worker with a damaged key the others' page shows what is left, hence pcall.
-    local held, row = redis.pcall('HLEN', keys.running(base, worker)), redis.pcall('HMGET', keys.worker(base, worker),
-      unpack(FIELDS))
+    local claimed = redis.pcall('HLEN', keys.running(base, worker))
+    local row = redis.pcall('HMGET', keys.worker(base, worker), unpack(FIELDS))
     reply[at + 1], reply[at + 2] = worker, tonumber(page[2][i + 1])
-    reply[at + 3] = errors.of(held) and 0 or held
+    reply[at + 3] = errors.of(claimed) and 0 or claimed
     for f = 1, #FIELDS do reply[at + 3 + f] = not errors.of(row) and row[f] or '' end
   end
   return reply

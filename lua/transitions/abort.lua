@@ -3,7 +3,7 @@
 -- reply: `aborted` (now or before), `requested` (its worker is told), `finished` (another way) or `not_found`
 return function(base, args)
   local id = args.id
-  local record, err = task.read(base, id, { 'state', 'lane', 'worker', 'held_by', 'result_ttl_ms' })
+  local record, err = task.read(base, id, { 'state', 'lane', 'worker', 'pause', 'result_ttl_ms' })
   if err then return { err = err } end
   if not record.state then return 'not_found' end
   if record.state == 'aborted' then return 'aborted' end
@@ -12,8 +12,8 @@ return function(base, args)
     attempt.ask_abort(base, id, record.worker)
     return 'requested'
   end
-  local b = batch.open(base, clock.now())
-  move.abort_waiting(b, id, record, args.result_ttl_ms)
-  batch.close(b)
+  local batch = batches.open(base, clock.now())
+  move.abort_waiting(batch, id, record, args.result_ttl_ms)
+  batches.close(batch)
   return 'aborted'
 end

@@ -5,5 +5,5 @@ return function(base, args)
   local record, answer = ask.outcome(base, args.id, args.mailbox, args.waiter_ttl_ms, args.result_ttl_ms)
   if not record then return answer end
   if args.mailbox ~= '' then mail.await(base, args.id, args.mailbox, args.waiter_ttl_ms) end
-  return { 'waiting', record.state }
+  return { 'unfinished', record.state }
 end

@@ -2,22 +2,22 @@
 -- args: worker, lanes json, want int, result_ttl_ms int
 -- reply: more, (id, token, name, args, kwargs, codec, headers, lane, tries, enqueued_at)…
 -- `unpack` is bounded by Lua's stack.
-local MOST = 500
+local MAX = 500
 
 return function(base, args)
   local worker, lanes = args.worker, lane.names(args.lanes)
   member.require(base, worker)
   local row = keys.worker(base, worker)
-  local last = errors.read('HMGET', row, 'suspect', 'passes')
+  local last = errors.read('HMGET', row, 'quarantined', 'passes')
   errors.read('HLEN', keys.running(base, worker))
   local pauses = claim.check(base)
-  local b = batch.open(base, clock.now())
-  b.pauses = pauses
+  local batch = batches.open(base, clock.now())
+  batch.pauses = pauses
   local claims = { n = 0 }
-  local want = math.max(0, math.min(args.want, MOST))
-  local held = { suspect = last[1], passes = last[2] or nil }
-  local _, _, more = claim.take(b, worker, lanes, want, held, args.result_ttl_ms, claims)
-  batch.close(b)
+  local want = math.max(0, math.min(args.want, MAX))
+  local earlier = { quarantined = last[1], passes = last[2] or nil }
+  local _, _, more = claim.take(batch, worker, lanes, want, earlier, args.result_ttl_ms, claims)
+  batches.close(batch)
   -- A record somebody overwrote cannot be claimed: its entry is dropped, and `fsck` names the key.
   return { more, unpack(claims, 1, claims.n) }
 end

@@ -1,8 +1,8 @@
 -- discard: failed -> discarded. Dead letters are given up: what they failed with can be asked for as long as a result.
 -- args: result_ttl_ms int; tasks: (id)…
--- reply: one string an id: `removed` or `not_dead`, or an error
+-- reply: one string an id: `discarded` or `not_dead`, or an error
 return function(base, args)
-  local b, answers = batch.open(base, clock.now()), {}
+  local batch, answers = batches.open(base, clock.now()), {}
   errors.read('ZCARD', keys.dead(base))
   for i, t in ipairs(args.tasks) do
     local record, err = task.read(base, t.id, { 'state' })
@@ -10,12 +10,12 @@ return function(base, args)
       answers[i] = err
     elseif record.state == 'failed' then
       redis.call('ZREM', keys.dead(base), t.id)
-      move.discard(b, t.id, 'failed', args.result_ttl_ms)
-      answers[i] = 'removed'
+      move.discard(batch, t.id, 'failed', args.result_ttl_ms)
+      answers[i] = 'discarded'
     else
       answers[i] = 'not_dead'
     end
   end
-  batch.close(b)
+  batches.close(batch)
   return answers
 end

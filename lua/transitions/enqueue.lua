@@ -7,8 +7,8 @@ local WAITER_TTL_MS = 3600000
 -- A task without options.
 local PLAIN = {}
 local OPTIONS = {
-  delay_ms = 'number', due_at = 'number', expire_ms = 'number', codec = 'string', headers = 'string', call = 'string',
-  waiter = 'string', waiter_ttl_ms = 'number', result_ttl_ms = 'number',
+  delay_ms = 'number', due_at = 'number', expire_ms = 'number', codec = 'string', headers = 'string',
+  idempotency_key = 'string', waiter = 'string', waiter_ttl_ms = 'number', result_ttl_ms = 'number',
 }
 
 -- What an `options` object asks for: when the task falls due (nil: at once), and the fields it adds to the record.
@@ -37,19 +37,20 @@ local function read_options(text, now)
   add('expires_at', expire_ms > 0 and clock.text(now + expire_ms))
   add('codec', options.codec)
   add('headers', options.headers)
-  add('call', options.call)
+  add('idempotency_key', options.idempotency_key)
   add('result_ttl_ms', options.result_ttl_ms and clock.text(options.result_ttl_ms))
   local waiter = options.waiter ~= '' and options.waiter or nil
-  return { due_at = due_at, fields = fields, call = options.call, waiter = waiter, waiter_ttl_ms = waiter_ttl_ms }
+  return { due_at = due_at, fields = fields, idempotency_key = options.idempotency_key, waiter = waiter,
+    waiter_ttl_ms = waiter_ttl_ms }
 end
 
 -- What is there under an id already: an answer, or nil and whether a finished record must make room.
-local function look_up(base, id, call)
-  local record, err = task.read(base, id, { 'state', 'call' })
+local function look_up(base, id, idempotency_key)
+  local record, err = task.read(base, id, { 'state', 'idempotency_key' })
   if err then return err end
   if not record.state then return nil, false end
-  -- A random id needs no nonce: only a repeat of its own call can find it.
-  if record.call == call then return 'accepted' end
+  -- A random id needs no key: only a repeat of its own call can find it.
+  if record.idempotency_key == idempotency_key then return 'accepted' end
   if not task.is_finished(record.state) then return 'exists' end
   return nil, true
 end
@@ -75,8 +76,8 @@ return function(base, args)
     lanes[t.lane] = true
   end
   if #tasks == 0 then return {} end
-  local b = batch.open(base, now)
-  for name in pairs(lanes) do b.seen[name] = lane.check(base, name) end
+  local batch = batches.open(base, now)
+  for name in pairs(lanes) do batch.seen[name] = lane.check(base, name) end
 
   local some_exist = redis.call('EXISTS', unpack(records)) > 0
   local answers, plans, replace, seen, is_first, some_later = {}, {}, {}, {}, {}, false
@@ -85,7 +86,7 @@ return function(base, args)
     if seen[t.id] then
       answers[i] = 'exists'
     elseif some_exist then
-      answers[i], replace[i] = look_up(base, t.id, plan.call)
+      answers[i], replace[i] = look_up(base, t.id, plan.idempotency_key)
     end
     seen[t.id], plans[i] = true, plan
     some_later = some_later or plan.due_at
@@ -97,20 +98,20 @@ return function(base, args)
   end
   if some_later then
     errors.read('ZCARD', keys.scheduled(base))
-    errors.read('HGET', keys.meta(base), 'alarm')
+    errors.read('HGET', keys.meta(base), 'timer_at')
   end
 
   for name in pairs(lanes) do
-    if b.seen[name].is_new then redis.call('SADD', keys.lanes(base), name) end
+    if batch.seen[name].is_new then redis.call('SADD', keys.lanes(base), name) end
   end
   for i, t in ipairs(tasks) do
     local plan = plans[i]
     if not answers[i] then
-      if replace[i] then move.erase(base, t.id) end
-      answers[i] = move.create(b, records[i], t, plan)
+      if replace[i] then move.remove(base, t.id) end
+      answers[i] = move.create(batch, records[i], t, plan)
     end
     if plan.waiter then tell_or_await(base, t.id, plan, answers[i], is_first[i]) end
   end
-  batch.close(b)
+  batches.close(batch)
   return answers
 end

@@ -10,7 +10,7 @@ return function(base, args)
     errors.raise(errors.lease_lost(worker))
   end
   errors.read('HGET', keys.worker(base, worker), 'mailbox')
-  errors.read('HGET', keys.meta(base), 'alarm')
+  errors.read('HGET', keys.meta(base), 'timer_at')
   for _, name in ipairs(lanes) do lane.check(base, name) end
   member.check_lease(args.lease_ms)
   local is_json, info = pcall(cjson.encode, args.info)

@@ -1,4 +1,4 @@
--- leave: running -> queued, aborted. A worker leaves and hands back, untried, what it still holds.
+-- leave: running -> queued, aborted. A worker leaves and hands back, untried, what it has claimed.
 -- args: worker, result_ttl_ms int
 -- reply: 1 when more is left to hand back (call again), else 0
 local LIMIT = 1000
@@ -7,12 +7,12 @@ return function(base, args)
   local worker = args.worker
   if not errors.read('ZSCORE', keys.workers(base), worker) then return 0 end
   errors.read('HLEN', keys.running(base, worker))
-  local b = batch.open(base, clock.now())
+  local batch = batches.open(base, clock.now())
   -- From here on it is refused, as a lost one is.
   redis.call('ZADD', keys.workers(base), 0, worker)
-  local moved, left = attempt.take_from(b, worker, LIMIT, args.result_ttl_ms, false)
+  local moved, left = attempt.take_from(batch, worker, LIMIT, args.result_ttl_ms, false)
   if not left then member.remove(base, worker) end
-  batch.close(b)
+  batches.close(batch)
   -- What a damaged lane does not take stays with the worker, to be reaped.
   return left and moved > 0 and 1 or 0
 end

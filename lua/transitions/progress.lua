@@ -1,8 +1,8 @@
--- progress: running -> running. The attempt's holder tells how far it is: a fraction and a message, notes, lines of its log.
+-- progress: running -> running. The attempt's worker tells how far it is: a fraction and a message, notes, lines of its log.
 -- args: worker, id, token, progress, result_ttl_ms int; told: (note, text)…
--- reply: `ok`, or `stale`: it does not hold the task, nothing changed
+-- reply: `ok`, or `stale`: another attempt has the task by now, nothing changed
 -- What was said last may arrive just after the task has ended; then its own worker's word counts still.
-local MOST_LINES, MOST_NOTES, LONGEST_NAME, LONGEST_NOTE = 1000, 100, 200, 8192
+local MAX_LINES, MAX_NOTES, MAX_NAME, MAX_NOTE = 1000, 100, 200, 8192
 local HOUR_MS, WEEK_MS = 3600000, 7 * 86400000
 
 local function is_holder(base, args, record)
@@ -15,9 +15,9 @@ end
 local function sorted(told)
   local lines, notes, dropped, fields, last = {}, {}, {}, {}, {}
   for _, entry in ipairs(told) do
-    if #entry.note > LONGEST_NAME or (entry.note ~= '' and #entry.text > LONGEST_NOTE) then
-      errors.raise(errors.bad_argument('the name of a note must have up to ' .. LONGEST_NAME .. ' bytes, the note '
-        .. LONGEST_NOTE))
+    if #entry.note > MAX_NAME or (entry.note ~= '' and #entry.text > MAX_NOTE) then
+      errors.raise(errors.bad_argument('the name of a note must have up to ' .. MAX_NAME .. ' bytes, the note '
+        .. MAX_NOTE))
     end
     if entry.note == '' then
       lines[#lines + 1] = entry.text
@@ -44,8 +44,8 @@ local function check_notes(base, id, notes, dropped)
   for i = 1, #notes, 2 do names[notes[i]] = true end
   for _, field in ipairs(dropped) do names[field] = nil end
   for _ in pairs(names) do count = count + 1 end
-  if count > MOST_NOTES then
-    errors.raise(errors.bad_argument('a task may have up to ' .. MOST_NOTES .. ' notes; with these, ' .. id
+  if count > MAX_NOTES then
+    errors.raise(errors.bad_argument('a task may have up to ' .. MAX_NOTES .. ' notes; with these, ' .. id
       .. ' would have ' .. count))
   end
 end
@@ -58,8 +58,8 @@ end
 
 return function(base, args)
   local key, log = keys.task(base, args.id), keys.log(base, args.id)
-  if #args.progress > LONGEST_NOTE then
-    errors.raise(errors.bad_argument('progress must have up to ' .. LONGEST_NOTE .. ' bytes'))
+  if #args.progress > MAX_NOTE then
+    errors.raise(errors.bad_argument('progress must have up to ' .. MAX_NOTE .. ' bytes'))
   end
   local lines, notes, dropped = sorted(args.told)
   local record, err = task.read(base, args.id, { 'state', 'worker', 'watched_until', 'result_ttl_ms' })
@@ -73,7 +73,7 @@ return function(base, args)
   if #dropped > 0 then redis.call('HDEL', key, unpack(dropped)) end
   if #lines > 0 then
     redis.call('RPUSH', log, unpack(lines))
-    redis.call('LTRIM', log, -MOST_LINES, -1)
+    redis.call('LTRIM', log, -MAX_LINES, -1)
     redis.call('PEXPIRE', log, clock.text(log_ttl_ms(args, record)))
   end
   if record.watched_until and record.state == 'running' then

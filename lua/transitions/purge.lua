@@ -1,9 +1,9 @@
 -- purge: queued, scheduled, held, failed -> discarded. Discard tasks that wait, or dead letters, a bounded portion a call.
--- args: place, of, offset int, limit int, result_ttl_ms int
--- reply: removed, more, passed
+-- args: place, which, offset int, limit int, result_ttl_ms int
+-- reply: discarded, more, passed
 local PLACES = {
   held = { key = keys.held, state = 'held' },
-  suspects = { key = keys.suspects, state = 'queued' },
+  quarantined = { key = keys.quarantined, state = 'queued' },
   scheduled = { key = keys.scheduled, state = 'scheduled' },
   dead = { key = keys.dead, state = 'failed' },
 }
@@ -26,26 +26,26 @@ return function(base, args)
   if args.offset < 0 or limit < 1 or limit > 1000 then
     errors.raise(errors.bad_argument('offset must not be negative, limit from 1 to 1000'))
   end
-  local b = batch.open(base, clock.now())
+  local batch = batches.open(base, clock.now())
   local ids, looked
-  if place == 'scheduled' and args.of ~= '' then
-    ids, looked = scheduled_of(base, args.of, args.offset, limit)
+  if place == 'scheduled' and args.which ~= '' then
+    ids, looked = scheduled_of(base, args.which, args.offset, limit)
   elseif place == 'queued' then
-    lane.check(base, args.of)
-    ids, looked = lane.pop(base, args.of, limit)
+    lane.check(base, args.which)
+    ids, looked = lane.pop(base, args.which, limit)
   elseif PLACES[place] then
-    local key = PLACES[place].key(base, args.of)
+    local key = PLACES[place].key(base, args.which)
     ids = errors.read('ZRANGE', key, 0, limit - 1)
     looked = #ids
     if looked > 0 then redis.call('ZREM', key, unpack(ids)) end
   else
-    errors.raise(errors.bad_argument('place must be queued, held, suspects, scheduled or dead'))
+    errors.raise(errors.bad_argument('place must be queued, held, quarantined, scheduled or dead'))
   end
   local state = PLACES[place] and PLACES[place].state or 'queued'
   local removed = 0
   for _, id in ipairs(ids) do
-    if move.discard(b, id, state, args.result_ttl_ms) then removed = removed + 1 end
+    if move.discard(batch, id, state, args.result_ttl_ms) then removed = removed + 1 end
   end
-  batch.close(b)
+  batches.close(batch)
   return { removed, looked == limit and 1 or 0, place == 'scheduled' and looked - #ids or 0 }
 end

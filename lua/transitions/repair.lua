@@ -13,124 +13,124 @@ local MEND = {}
 -- Whatever its record says of where it is, its place does not know it: it is put there, and what runs nowhere is queued
 -- again (what a pause should hold, too: it will be held), aborted where that was asked for. Replies an error text when
 -- the place is damaged.
-local function put_in_place(b, id, ttl_ms)
-  local record, err = task.read(b.base, id, { 'state', 'lane', 'lost', 'due_at', 'finished_at',
+local function put_in_place(batch, id, ttl_ms)
+  local record, err = task.read(batch.base, id, { 'state', 'lane', 'lost', 'due_at', 'finished_at',
     'watched_until' })
   if err then return err end
-  if record.state == 'running' then return (attempt.hand_back(b, id, ttl_ms, false)) end
-  if record.state == 'held' then return (move.make_ready(b, id, record, {}, { 'held_by' }, b.front)) end
+  if record.state == 'running' then return (attempt.hand_back(batch, id, ttl_ms, false)) end
+  if record.state == 'held' then return (move.make_ready(batch, id, record, {}, { 'pause' }, batch.front)) end
   local key = record.state == 'scheduled' and keys.scheduled or record.state == 'failed' and keys.dead
-    or place.FITS.suspects(record) and keys.suspects
+    or place.FITS.quarantined(record) and keys.quarantined
   if not key then return 'by_hand' end
-  err = batch.obstacle(b, 'ZCARD', key(b.base))
+  err = batches.obstacle(batch, 'ZCARD', key(batch.base))
   if err then return err end
   local lane_name = record.lane or task.DEFAULT_LANE
   if record.state == 'scheduled' then
-    move.schedule(b, id, lane_name, number.of(record.due_at, b.now))
+    move.schedule(batch, id, lane_name, number.of(record.due_at, batch.now))
   else
-    redis.call('ZADD', key(b.base), record.finished_at or b.now_text, id)
-    if record.state == 'queued' then b.suspects[lane_name] = (b.suspects[lane_name] or 0) + 1 end
+    redis.call('ZADD', key(batch.base), record.finished_at or batch.now_text, id)
+    if record.state == 'queued' then batch.quarantined[lane_name] = (batch.quarantined[lane_name] or 0) + 1 end
   end
 end
 
 -- A task that its own record says to be somewhere, and is not.
-local function put_back(b, finding, record, ttl_ms)
-  if place.misplaced(b.base, finding.id, record) ~= finding.kind then return 'sound' end
-  return put_in_place(b, finding.id, ttl_ms) and 'by_hand' or nil
+local function put_back(batch, finding, record, ttl_ms)
+  if place.misplaced(batch.base, finding.id, record) ~= finding.kind then return 'sound' end
+  return put_in_place(batch, finding.id, ttl_ms) and 'by_hand' or nil
 end
 
 MEND.not_in_scheduled, MEND.not_in_running = put_back, put_back
-MEND.not_in_dead, MEND.not_in_suspects, MEND.not_in_held = put_back, put_back, put_back
+MEND.not_in_dead, MEND.not_in_quarantined, MEND.not_in_held = put_back, put_back, put_back
 
 -- Ready again, unless it is seen to lie there. In the middle of a long list it may lie unseen: a second entry is
 -- harmless, for a claim passes over what is not queued.
-local function make_ready(b, id, record)
+local function make_ready(batch, id, record)
   if not place.FITS.ready(record, record.lane or '') then return 'sound' end
-  if batch.obstacle(b, 'LLEN', keys.ready(b.base, record.lane)) then return 'by_hand' end
-  if place.is_near_an_end(b.base, record.lane, id) then return 'sound' end
-  batch.push(b.back, record.lane, id)
+  if batches.obstacle(batch, 'LLEN', keys.ready(batch.base, record.lane)) then return 'by_hand' end
+  if place.is_near_an_end(batch.base, record.lane, id) then return 'sound' end
+  batches.push(batch.back, record.lane, id)
 end
 
-function MEND.not_in_ready(b, finding, record) return make_ready(b, finding.id, record) end
+function MEND.not_in_ready(batch, finding, record) return make_ready(batch, finding.id, record) end
 
 -- An entry whose record says otherwise is dropped, and the task put where its record says, should it be nowhere else.
 -- In a ready list an entry stays: a claim drops it when it gets there.
 local function drop_ghosts(kind, command)
-  MEND['ghost_in_' .. kind] = function(b, finding, record, ttl_ms)
+  MEND['ghost_in_' .. kind] = function(batch, finding, record, ttl_ms)
     local id, of = finding.id, finding.detail
     if place.FITS[kind](record, of) then return 'sound' end
-    local dropped = redis.pcall(command, keys[kind](b.base, of), id)
+    local dropped = redis.pcall(command, keys[kind](batch.base, of), id)
     if errors.of(dropped) then return 'by_hand' end
     if dropped == 0 then return 'sound' end
-    if kind == 'running' then member.count_load(b.base, of) end
-    if record.state and place.misplaced(b.base, id, record) then
-      put_in_place(b, id, ttl_ms)
+    if kind == 'running' then member.count_load(batch.base, of) end
+    if record.state and place.misplaced(batch.base, id, record) then
+      put_in_place(batch, id, ttl_ms)
     else
-      make_ready(b, id, record)
+      make_ready(batch, id, record)
     end
   end
 end
 
 drop_ghosts('scheduled', 'ZREM')
 drop_ghosts('dead', 'ZREM')
-drop_ghosts('suspects', 'ZREM')
+drop_ghosts('quarantined', 'ZREM')
 drop_ghosts('held', 'ZREM')
 drop_ghosts('running', 'HDEL')
-drop_ghosts('tombs', 'SREM')
+drop_ghosts('tombstones', 'SREM')
 
 -- A time without its schedule. One without its time is for a person: when it falls due only clients can tell.
-function MEND.ghost_in_schedule_due(b, finding)
-  if batch.obstacle(b, 'HLEN', keys.schedules(b.base)) then return 'by_hand' end
-  if not place.lacks('HEXISTS', keys.schedules(b.base), finding.id) then return 'sound' end
-  local dropped = redis.pcall('ZREM', keys.schedule_due(b.base), finding.id)
+function MEND.ghost_in_schedule_due(batch, finding)
+  if batches.obstacle(batch, 'HLEN', keys.schedules(batch.base)) then return 'by_hand' end
+  if not place.lacks('HEXISTS', keys.schedules(batch.base), finding.id) then return 'sound' end
+  local dropped = redis.pcall('ZREM', keys.schedule_due(batch.base), finding.id)
   if errors.of(dropped) then return 'by_hand' end
   return dropped == 0 and 'sound' or nil
 end
 
 -- A worker without its row is refused from now on, and what it holds is given to others.
-function MEND.no_row(b, finding)
-  local expiry = redis.pcall('ZSCORE', keys.workers(b.base), finding.id)
+function MEND.no_row(batch, finding)
+  local expiry = redis.pcall('ZSCORE', keys.workers(batch.base), finding.id)
   if errors.of(expiry) then return 'by_hand' end
   if not expiry or tonumber(expiry) <= 0 then return 'sound' end
-  if redis.call('EXISTS', keys.worker(b.base, finding.id)) == 1 then return 'sound' end
-  redis.call('ZADD', keys.workers(b.base), 0, finding.id)
+  if redis.call('EXISTS', keys.worker(batch.base, finding.id)) == 1 then return 'sound' end
+  redis.call('ZADD', keys.workers(batch.base), 0, finding.id)
 end
 
 -- What a worker left behind: if tasks are among it, as if it had just been lost, so that others reap it.
-function MEND.no_such_worker(b, finding)
+function MEND.no_such_worker(batch, finding)
   local kind, worker = parts(finding.id)
-  if not place.OF_WORKERS[kind] or redis.call('EXISTS', keys[kind](b.base, worker)) == 0 then return 'sound' end
-  if batch.obstacle(b, 'ZCARD', keys.workers(b.base)) then return 'by_hand' end
-  if redis.call('ZSCORE', keys.workers(b.base), worker) then return 'sound' end
-  if redis.call('EXISTS', keys.running(b.base, worker)) == 1 then
-    redis.call('ZADD', keys.workers(b.base), 0, worker)
+  if not place.OF_WORKERS[kind] or redis.call('EXISTS', keys[kind](batch.base, worker)) == 0 then return 'sound' end
+  if batches.obstacle(batch, 'ZCARD', keys.workers(batch.base)) then return 'by_hand' end
+  if redis.call('ZSCORE', keys.workers(batch.base), worker) then return 'sound' end
+  if redis.call('EXISTS', keys.running(batch.base, worker)) == 1 then
+    redis.call('ZADD', keys.workers(batch.base), 0, worker)
   else
-    member.remove(b.base, worker)
+    member.remove(batch.base, worker)
   end
 end
 
-function MEND.wrong_load(b, finding)
-  if batch.obstacle(b, 'ZCARD', keys.loads(b.base)) then return 'by_hand' end
-  return not member.count_load(b.base, finding.id) and 'sound' or nil
+function MEND.wrong_load(batch, finding)
+  if batches.obstacle(batch, 'ZCARD', keys.loads(batch.base)) then return 'by_hand' end
+  return not member.count_load(batch.base, finding.id) and 'sound' or nil
 end
 
-function MEND.no_ttl(b, finding)
+function MEND.no_ttl(batch, finding)
   local kind, rest = parts(finding.id)
   if not place.WITH_TTL[kind] then return 'sound' end
-  local key = keys[place.WITH_TTL[kind]](b.base, rest)
+  local key = keys[place.WITH_TTL[kind]](batch.base, rest)
   if redis.call('PTTL', key) ~= -1 then return 'sound' end
   redis.call('PEXPIRE', key, TTL_MS)
 end
 
 return function(base, args)
-  local b, answers = batch.open(base, clock.now()), {}
+  local batch, answers = batches.open(base, clock.now()), {}
   for i, finding in ipairs(args.findings) do
     local mend = MEND[finding.kind]
     local record, err = task.read(base, finding.id, place.FIELDS)
-    answers[i] = (not mend or err) and 'by_hand' or mend(b, finding, record, args.result_ttl_ms) or 'mended'
+    answers[i] = (not mend or err) and 'by_hand' or mend(batch, finding, record, args.result_ttl_ms) or 'mended'
     -- The next finding may be about the same task, and is to see it where it lies by now.
-    batch.flush(b)
+    batches.flush(batch)
   end
-  batch.close(b)
+  batches.close(batch)
   return answers
 end

@@ -2,7 +2,7 @@
 -- args: tasks: (id)…
 -- reply: one string an id: `queued` or `not_dead`, or an error
 return function(base, args)
-  local b, answers, records, damaged = batch.open(base, clock.now()), {}, {}, {}
+  local batch, answers, records, damaged = batches.open(base, clock.now()), {}, {}, {}
   errors.read('ZCARD', keys.dead(base))
   for i, t in ipairs(args.tasks) do
     local record, err = task.read(base, t.id, { 'state', 'lane' })
@@ -20,12 +20,12 @@ return function(base, args)
   for i, t in ipairs(args.tasks) do
     if answers[i] == 'queued' then
       if task.read(base, t.id, { 'state' }).state == 'failed' then
-        move.revive(b, t.id, records[i])
+        move.requeue(batch, t.id, records[i])
       else
         answers[i] = 'not_dead' -- named twice in this call
       end
     end
   end
-  batch.close(b)
+  batches.close(batch)
   return answers
 end

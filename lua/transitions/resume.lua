@@ -1,5 +1,5 @@
 -- resume: held -> queued. A pause ends; what was held under it goes back to the front of its lane, a bounded portion a call.
--- args: task, argument, value, limit int, go_on int
+-- args: task, argument, value, limit int, resuming int
 -- reply: answer, moved, more
 return function(base, args)
   local limit, id, named = args.limit, pauses.named(args)
@@ -7,18 +7,18 @@ return function(base, args)
   local rule = pauses.read(base, id)
   pauses.check(base, id)
   -- One that was made anew meanwhile is not the one whose end was begun.
-  local is_over = args.go_on == 1 and not (rule and rule.resuming)
+  local is_over = args.resuming == 1 and not (rule and rule.resuming)
   if is_over or not rule and redis.call('EXISTS', keys.held(base, id)) == 0 then return { 'not_paused', 0, 0 } end
-  local b = batch.open(base, clock.now())
-  local moved, left = move.give_back(b, id, limit)
+  local batch = batches.open(base, clock.now())
+  local moved, left = move.give_back(batch, id, limit)
   if left then
     rule = rule or named
     rule.resuming = true
     pauses.write(base, id, rule, true)
   else
-    pauses.forget(base, id)
+    pauses.remove(base, id)
   end
-  batch.close(b)
+  batches.close(batch)
   pauses.wake_all(base)
   return { 'resumed', moved, left and moved > 0 and 1 or 0 }
 end

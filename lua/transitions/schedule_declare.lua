@@ -1,9 +1,9 @@
 -- schedule_declare: a worker says what recurs by its code. Of the versions of the code that run, the one that came last counts: its schedules are put, those of the one before go.
--- args: version, start int; schedules: (name, definition, next_due_at int)…
+-- args: version, starting int; schedules: (name, definition, next_due_at int)…
 -- reply: answer, (name)…
 local RUNS_MS = 60000
 local KNOWN_MS = 86400000
-local MOST = 50
+local MAX = 50
 
 local function decode(text)
   local ok, value = pcall(cjson.decode, text or '')
@@ -46,7 +46,7 @@ local function seen(known, version, now)
   end
   -- Those that were seen last are kept: forgotten while it runs, one would come back as the newest.
   table.sort(versions, function(x, y) return x[3] > y[3] end)
-  while #versions >= MOST do table.remove(versions) end
+  while #versions >= MAX do table.remove(versions) end
   versions[#versions + 1] = { version, own_first or first, now }
   table.sort(versions, function(x, y) return x[2] < y[2] or x[2] == y[2] and x[1] < y[1] end)
   return versions
@@ -67,14 +67,14 @@ return function(base, args)
   local names = decode(known[2] or nil) or {}
   local known_versions = read_seen(known[3] or nil)
   -- A worker that starts may be the first after all were stopped: what ran before counts no more.
-  if args.start == 0 then after_silence(known_versions, now) end
+  if args.starting == 0 then after_silence(known_versions, now) end
   local versions, last = seen(known_versions, args.version, now), nil
   for _, entry in ipairs(versions) do
     if now - entry[3] <= RUNS_MS then last = entry[1] end
   end
   redis.call('HSET', meta, 'declared_seen', cjson.encode(versions))
   if last ~= args.version then return { 'superseded' } end
-  if known[1] == args.version and args.start == 0 then return { 'kept' } end
+  if known[1] == args.version and args.starting == 0 then return { 'kept' } end
   local reply = { 'declared' }
   for _, name in ipairs(names) do
     local definition = not declared[name] and schedule.read(base, name)

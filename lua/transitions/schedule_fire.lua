@@ -4,16 +4,16 @@
 
 -- Later than this an occurrence was missed.
 local GRACE_MS = 60000
--- Missed occurrences that are made up for in a row, however many workers see to it.
-local MOST_MADE_UP = 100
+-- Missed occurrences that are caught up with in a row, however many workers see to it.
+local MAX_CAUGHT_UP = 100
 
 -- Whether an occurrence is to run, and how many in a row were missed and made up for with it.
 local function judge(definition, due_at, now)
   -- Not twice, should a change of timing have led back.
   if definition.last_due_at and due_at <= definition.last_due_at then return false end
   if now - due_at <= GRACE_MS or definition.missed == 'once' then return true end
-  local made_up = (tonumber(definition.made_up) or 0) + 1
-  return definition.missed == 'all' and made_up <= MOST_MADE_UP, made_up
+  local caught_up = (tonumber(definition.caught_up) or 0) + 1
+  return definition.missed == 'all' and caught_up <= MAX_CAUGHT_UP, caught_up
 end
 
 return function(base, args)
@@ -30,13 +30,13 @@ return function(base, args)
   lane.check(base, definition.lane)
   errors.read('ZCARD', keys.dead(base))
   errors.read('ZCARD', keys.scheduled(base))
-  errors.read('HGET', keys.meta(base), 'alarm')
+  errors.read('HGET', keys.meta(base), 'timer_at')
   errors.read('SCARD', keys.waiters(base, id))
   local record, err = task.read(base, id, { 'state' })
   if err then return { err = err } end
   local last = definition.coalesce and definition.last_id and task.read(base, definition.last_id, { 'state' })
 
-  local runs, made_up = judge(definition, due_at, now)
+  local runs, caught_up = judge(definition, due_at, now)
   local before, passed = last and last.state, nil
   if definition.paused then
     passed = 'paused'
@@ -49,18 +49,18 @@ return function(base, args)
   local next_due_at = not passed and definition.missed == 'all' and args.following_at or args.next_due_at
 
   redis.call('ZADD', keys.schedule_due(base), next_due_at, name)
-  if passed == 'skipped' and definition.made_up then
-    definition.made_up = nil
+  if passed == 'skipped' and definition.caught_up then
+    definition.caught_up = nil
     schedule.write(base, name, definition)
   end
   if passed then return { passed, next_due_at, '' } end
-  definition.last_id, definition.last_due_at, definition.made_up = id, due_at, made_up
+  definition.last_id, definition.last_due_at, definition.caught_up = id, due_at, caught_up
   schedule.write(base, name, definition)
   schedule.await(base, name, id)
   -- Somebody enqueued a task of that id: it stands for this occurrence.
   if record.state and not task.is_finished(record.state) then return { 'exists', next_due_at, id } end
-  if record.state then move.erase(base, id) end
-  local b, plan, start_at = batch.open(base, now), { fields = {} }, schedule.start_at(definition, due_at, id)
+  if record.state then move.remove(base, id) end
+  local batch, plan, start_at = batches.open(base, now), { fields = {} }, schedule.start_at(definition, due_at, id)
   local function add(field, value) plan.fields[#plan.fields + 1], plan.fields[#plan.fields + 2] = field, value end
   local headers = args.headers ~= '' and args.headers or definition.headers
   if headers then add('headers', headers) end
@@ -69,9 +69,9 @@ return function(base, args)
     plan.due_at = start_at
     add('due_at', clock.text(start_at))
   end
-  move.create(b, key, { id = id, name = definition.task, lane = definition.lane, args = definition.args or '',
+  move.create(batch, key, { id = id, name = definition.task, lane = definition.lane, args = definition.args or '',
     kwargs = definition.kwargs or '' }, plan)
   redis.call('SADD', keys.lanes(base), definition.lane)
-  batch.close(b)
+  batches.close(batch)
   return { 'fired', next_due_at, id }
 end

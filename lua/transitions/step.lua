@@ -7,9 +7,9 @@ local DETAILS = { codec = 'string', traceback = 'string', delay_ms = 'number', m
 
 -- The outcome records of the call with their details unfolded.
 local function read_outcomes(records)
-  for _, o in ipairs(records) do
-    if o.details ~= '' then
-      local ok, details = pcall(cjson.decode, o.details)
+  for _, ended in ipairs(records) do
+    if ended.details ~= '' then
+      local ok, details = pcall(cjson.decode, ended.details)
       if not ok or type(details) ~= 'table' then
         errors.raise(errors.bad_argument('details must be a JSON object'))
       end
@@ -18,10 +18,12 @@ local function read_outcomes(records)
         if value ~= nil and type(value) ~= kind then
           errors.raise(errors.bad_argument('in details, ' .. name .. ' must be a ' .. kind))
         end
-        o[name] = value
+        ended[name] = value
       end
     end
-    if not attempt.OUTCOMES[o.outcome] then errors.raise(errors.bad_argument('unknown outcome ' .. o.outcome)) end
+    if not attempt.OUTCOMES[ended.outcome] then
+      errors.raise(errors.bad_argument('unknown outcome ' .. ended.outcome))
+    end
   end
   return records
 end
@@ -44,7 +46,7 @@ return function(base, args)
   local outcomes = read_outcomes(args.outcomes)
   member.require(base, worker)
   local row = keys.worker(base, worker)
-  local last = errors.read('HMGET', row, 'seq', 'first_token', 'suspect', 'passes', 'alarm', 'answers')
+  local last = errors.read('HMGET', row, 'seq', 'first_token', 'quarantined', 'passes', 'timer_at', 'answers')
   local last_seq = number.of(last[1], 0)
   if seq < 1 then errors.raise(errors.bad_argument('seq counts from 1')) end
   if seq < last_seq then errors.raise(errors.old_step(seq, last_seq)) end
@@ -54,31 +56,31 @@ return function(base, args)
   member.renew(base, worker, now, args.lease_ms)
   if seq == last_seq then return repeat_step(base, worker, last[2] or '', last[6]) end
 
-  local b = batch.open(base, now)
-  b.pauses = pauses
-  attempt.settle(b, worker, outcomes, tokens, args.result_ttl_ms)
+  local batch = batches.open(base, now)
+  batch.pauses = pauses
+  attempt.settle(batch, worker, outcomes, tokens, args.result_ttl_ms)
   -- For the same step again: mostly all became what was asked for.
-  if #b.refusals > 0 then
-    redis.call('HSET', row, 'answers', cjson.encode(b.refusals))
+  if #batch.refusals > 0 then
+    redis.call('HSET', row, 'answers', cjson.encode(batch.refusals))
   elseif last[6] then
     redis.call('HDEL', row, 'answers')
   end
-  local more_due = move.promote(b, PROMOTE_LIMIT)
-  batch.flush(b)
-  local claims, held = { n = 0 }, { suspect = last[3], passes = last[4] or nil }
-  local claimed, first_token, more = claim.take(b, worker, lanes, want, held, args.result_ttl_ms, claims)
+  local more_due = move.promote(batch, PROMOTE_LIMIT)
+  batches.flush(batch)
+  local claims, earlier = { n = 0 }, { quarantined = last[3], passes = last[4] or nil }
+  local claimed, first_token, more = claim.take(batch, worker, lanes, want, earlier, args.result_ttl_ms, claims)
   redis.call('HSET', row, 'seq', seq, 'first_token', first_token)
-  batch.close(b)
+  batches.close(batch)
 
   if more_due then more = 1 end
   local wait_ms = -1
   if claimed == want then
-    -- It has no room for what falls due: the alarm is for one that has.
-    if last[5] then alarm.drop(base, worker) end
+    -- It has no room for what falls due: the timer is for one that has.
+    if last[5] then timer.drop(base, worker) end
   elseif claimed == 0 and more == 0 then
-    wait_ms = alarm.wait_ms(b, worker)
+    wait_ms = timer.wait_ms(batch, worker)
   end
-  local refusals = b.refusals
+  local refusals = batch.refusals
   local reply = { more, wait_ms, #refusals / 3 }
   for i = 1, #refusals do reply[3 + i] = refusals[i] end
   local at = #reply

@@ -13,5 +13,5 @@ return function(base, args)
     redis.call('HSET', keys.task(base, id), 'watched_until', watched_until)
   end
   mail.post(base, args.mailbox, { waiters.message(id, record) })
-  return { 'waiting', record.state }
+  return { 'unfinished', record.state }
 end

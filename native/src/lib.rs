@@ -35,7 +35,7 @@
 //! | **`python`** | **the classes that Python sees; the only place where PyO3 may occur** |
 //! | `python::error` | the exception an error becomes |
 //! | `python::convert` | Python's objects to arguments, replies to Python's objects |
-//! | `python::watch` | `Health`, `LoopWatch` |
+//! | `python::watch` | `Health`, `StallDetector` |
 //! | `python::worker` | `Worker`, `Pool` |
 //! | `python::channel` | `Inbox`, `Channel`: one event loop's side |
 //! | `python::core` | `Core`: what Python holds of one queue |
@@ -55,7 +55,7 @@ pub mod python;
 mod _core {
     #[pymodule_export]
     use crate::python::{
-        Channel, Core, Health, LoopWatch, Pool, PyInbox, Worker, commands, composed, library, migration, script,
+        Channel, Core, Health, Pool, PyInbox, StallDetector, Worker, commands, composed, library, migration, script,
     };
     #[pymodule_export]
     const PROTOCOL: &str = crate::lua::protocol::TEXT;

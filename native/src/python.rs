@@ -9,5 +9,5 @@ mod worker;
 
 pub use self::core::{Core, commands, composed, library, migration, script};
 pub use channel::{Channel, PyInbox};
-pub use watch::{Health, LoopWatch};
+pub use watch::{Health, StallDetector};
 pub use worker::{Pool, Worker};

@@ -24,7 +24,7 @@ OWN_ERRORS = {"ArdiqError", "BadSignature", "BrokerError", "Forbidden", "Library
 # What Rust calls for a worker.
 CARRIED_BY_RUST = {"join", "step", "heartbeat", "leave"}
 # Single transitions that `step` is built from: for clients in other languages, and for reading.
-FOR_OTHER_CLIENTS = {"claim", "ack", "retry", "snooze", "bury", "release"}
+FOR_OTHER_CLIENTS = {"claim", "complete", "retry", "snooze", "fail", "release"}
 
 
 def lua_files() -> Iterator[tuple[str, str, Path]]:

@@ -175,7 +175,7 @@ async fn a_record_of_the_wrong_width_is_refused_before_the_network() {
     assert!(matches!(pending.submit(enqueue(), true, 1, write), Err(Error::Argument(_))));
     assert!(pending.take().is_empty());
     assert!(producer::split(enqueue(), true, 1, &Args::from_iter(["a", "b"])).is_err());
-    assert!(producer::split(Protocol::get().function("ack").unwrap(), true, 1, &Args::default()).is_err());
+    assert!(producer::split(Protocol::get().function("complete").unwrap(), true, 1, &Args::default()).is_err());
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ fn config() -> Config {
         burst: false,
         give_up_after: None,
         thread_tasks: HashSet::from([b"threaded".to_vec()]),
-        seat: None,
+        pool_share: None,
         observer: None,
         stall: None,
     }

@@ -203,7 +203,7 @@ def _times(it: Evidence, verdict: Verdict) -> None:
                 verdict.resumed[event.kind] = max(verdict.resumed.get(event.kind, 0.0), after)
         if event.kind == "worker killed":
             for executions in it.executions.values():
-                # Those lost for the first time: a task lost twice is a suspect, and suspects run one at a time.
+                # Those lost for the first time: a task lost twice is in quarantine, and those run one at a time.
                 if len(executions) > 1 and executions[0].pid == event.pid and executions[0].ended is None:
                     verdict.rerun_s = max(verdict.rerun_s, executions[1].began - event.began)
 

@@ -132,10 +132,10 @@ class BothQueues(RuleBasedStateMachine):
 
     def findings(self, found: dict[str, Any]) -> list[list[str]]:
         sections = ["records"] + [
-            place for place in ("scheduled", "suspects", "dead", "workers", "loads") if found[place]
+            place for place in ("scheduled", "quarantined", "dead", "workers", "loads") if found[place]
         ]
         sections += ["schedules", "schedule_due"] if found["schedules"] else []
-        sections += [f"ready:{lane}" for lane in found["ready"]] + [f"tombs:{lane}" for lane in found["marked"]]
+        sections += [f"ready:{lane}" for lane in found["ready"]] + [f"tombstones:{lane}" for lane in found["marked"]]
         sections += [f"held:{id}" for id in found["held"]]
         sections += [f"running:{name}" for name, held in found["workers"].items() if held]
         rows: list[list[str]] = []

@@ -8,26 +8,26 @@ from typing import Any
 from model_queue import FINISHED, WAITING, Pause, Task
 from model_schedules import Schedules
 
-DEAD_PLACES = {"held": "held", "suspects": "queued", "scheduled": "scheduled", "dead": "failed"}
+DEAD_PLACES = {"held": "held", "quarantined": "queued", "scheduled": "scheduled", "dead": "failed"}
 
 
 class Clients(Schedules):
     def enqueue(self, tasks: list[dict[str, Any]]) -> list[str]:
-        before = {id: task.call for id, task in self.tasks.items()}
+        before = {id: task.idempotency_key for id, task in self.tasks.items()}
         unfinished = {id for id in before if self.is_unfinished(id)}
         answers: list[str] = []
         seen: set[str] = set()
         for each in tasks:
             id, options = each["id"], each.get("options", {})
-            call = options.get("call", "")
+            key = options.get("idempotency_key", "")
             if id in seen:
                 answer = "exists"
-            elif id in before and before[id] == call:
+            elif id in before and before[id] == key:
                 answer = "accepted"
             elif id in unfinished:
                 answer = "exists"
             else:
-                more: dict[str, Any] = {"call": call}
+                more: dict[str, Any] = {"idempotency_key": key}
                 if "delay_ms" in options:
                     more["due_at"] = self.now + options["delay_ms"]
                 if "result_ttl_ms" in options:
@@ -70,17 +70,17 @@ class Clients(Schedules):
         if task.state in FINISHED:
             return ["finished", task.state]
         self.wait_for(id, mailbox, waiter_ttl_ms)
-        return ["waiting", task.state]
+        return ["unfinished", task.state]
 
     def watch(self, id: str, mailbox: str, waiter_ttl_ms: int, result_ttl_ms: int) -> list[str]:
         answer = self.await_(id, mailbox, waiter_ttl_ms, result_ttl_ms)
-        if answer[0] == "waiting":
+        if answer[0] == "unfinished":
             task = self.tasks[id]
             task.watched_until = max(task.watched_until, self.now + waiter_ttl_ms)
             self.tell_change(task, mailbox)
         return answer
 
-    def forget(self, id: str, mailbox: str) -> int:
+    def stop_waiting(self, id: str, mailbox: str) -> int:
         names = self.waiters[id].names if id in self.waiters else set()
         was_there = mailbox in names
         names.discard(mailbox)
@@ -91,7 +91,7 @@ class Clients(Schedules):
     def requeue(self, tasks: list[dict[str, str]]) -> list[str]:
         return [self._revive(each["id"]) for each in tasks]
 
-    def amend(self, id: str, args: list[Any]) -> str:
+    def requeue_with(self, id: str, args: list[Any]) -> str:
         answer = self._revive(id)
         if answer == "queued":
             self.tasks[id].args, self.tasks[id].kwargs = args, {}
@@ -102,7 +102,7 @@ class Clients(Schedules):
         if task is None or task.state != "failed":
             return "not_dead"
         del self.dead[id]
-        fresh = Task(id, task.name, task.lane, task.args, task.kwargs, self.now, task.call)
+        fresh = Task(id, task.name, task.lane, task.args, task.kwargs, self.now, task.idempotency_key)
         fresh.watched_until, fresh.result_ttl_ms = task.watched_until, task.result_ttl_ms
         self.tasks[id] = fresh
         self.counters["requeued"] += 1
@@ -115,7 +115,7 @@ class Clients(Schedules):
             is_dead = self.dead.pop(each["id"], None) is not None
             if is_dead:
                 self._discard(each["id"], result_ttl_ms)
-            answers.append("removed" if is_dead else "not_dead")
+            answers.append("discarded" if is_dead else "not_dead")
         return answers
 
     def _discard(self, id: str, ttl_ms: int) -> None:
@@ -124,27 +124,27 @@ class Clients(Schedules):
         task.progress, task.notes, task.watched_until = "", {}, 0
         self.end(task, "discarded", ttl_ms)
 
-    def trim(self, ttl_ms: int, most: int, limit: int, result_ttl_ms: int) -> list[int]:
+    def discard_old(self, dead_ttl_ms: int, dead_limit: int, limit: int, result_ttl_ms: int) -> list[int]:
         by_age = sorted((at, id) for id, at in self.dead.items())
-        too_old = sum(at <= self.now - ttl_ms for at, _ in by_age) if ttl_ms > 0 else 0
-        count = max(len(by_age) - most if most >= 0 else 0, too_old, 0)
+        too_old = sum(at <= self.now - dead_ttl_ms for at, _ in by_age) if dead_ttl_ms > 0 else 0
+        count = max(len(by_age) - dead_limit if dead_limit >= 0 else 0, too_old, 0)
         for _, id in by_age[: min(count, limit)]:
             del self.dead[id]
             self._discard(id, result_ttl_ms)
         return [min(count, limit), int(count > limit)]
 
-    def purge(self, place: str, of: str, offset: int, limit: int, result_ttl_ms: int) -> list[int]:
+    def purge(self, place: str, which: str, offset: int, limit: int, result_ttl_ms: int) -> list[int]:
         passed = 0
         if place == "queued":
-            ids, looked = self.pop(of, limit)
+            ids, looked = self.pop(which, limit)
         elif place == "held":
-            entries = self.held.get(of, [])
+            entries = self.held.get(which, [])
             ids, entries[:] = entries[:limit], entries[limit:]
             looked = len(ids)
-        elif place == "scheduled" and of:
+        elif place == "scheduled" and which:
             last_first = [id for _, id in sorted(((at, id) for id, at in self.scheduled.items()), reverse=True)]
             page = last_first[offset : offset + limit]
-            ids, looked = [id for id in page if self.tasks[id].lane == of], len(page)
+            ids, looked = [id for id in page if self.tasks[id].lane == which], len(page)
             passed = looked - len(ids)
             for id in ids:
                 del self.scheduled[id]
@@ -169,10 +169,10 @@ class Clients(Schedules):
             before.positions = {**positions, **before.positions}
         return "paused"
 
-    def resume(self, task: str, argument: str, value: Any, limit: int, go_on: int) -> list[Any]:
+    def resume(self, task: str, argument: str, value: Any, limit: int, resuming: int) -> list[Any]:
         id = _pause_id(task, argument, value)
         rule = self.pauses.get(id)
-        if go_on and not (rule and rule.resuming):
+        if resuming and not (rule and rule.resuming):
             return ["not_paused", 0, 0]
         if rule is None and not self.held.get(id):
             return ["not_paused", 0, 0]

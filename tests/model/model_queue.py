@@ -28,13 +28,13 @@ class Task:
     args: list[Any]
     kwargs: dict[str, Any]
     enqueued_at: int
-    call: str = ""
+    idempotency_key: str = ""
     state: str = "queued"
     expires_at: float = math.inf
     tries: int = 0
     lost: int = 0
     worker: str = ""
-    held_by: str = ""
+    pause: str = ""
     abort_requested: bool = False
     unknown_since: int | None = None
     result_ttl_ms: int | None = None
@@ -65,7 +65,7 @@ class Worker:
     seq: int = 0
     first_token: int | None = None
     answers: list[tuple[str, int, str]] = field(default_factory=list)
-    suspect: str = ""
+    quarantined: str = ""
     passes: dict[str, int] = field(default_factory=dict)
 
 
@@ -85,7 +85,7 @@ class Schedule:
     paused: bool = False
     last_id: str = ""
     last_due_at: int = -1
-    made_up: int = 0
+    caught_up: int = 0
     last_outcome: str = ""
 
 
@@ -99,7 +99,7 @@ class Queue:
         self.ready: dict[str, list[str]] = {}
         self.marked: dict[str, set[str]] = {}
         self.scheduled: dict[str, int] = {}
-        self.suspects: dict[str, int] = {}
+        self.quarantined: dict[str, int] = {}
         self.dead: dict[str, int] = {}
         self.held: dict[str, list[str]] = {}
         self.pauses: dict[str, Pause] = {}
@@ -138,7 +138,7 @@ class Queue:
     # Becoming ready, in the order in which it happened in a call; what is handed back goes to the front.
 
     def make_ready(self, task: Task, front: bool = False) -> None:
-        task.state, task.held_by, task.worker = "queued", "", ""
+        task.state, task.pause, task.worker = "queued", "", ""
         (self._front if front else self._back).append(task.id)
         self.tell_watchers(task)
 
@@ -167,7 +167,7 @@ class Queue:
     # Ends.
 
     def end(self, task: Task, state: str, ttl_ms: int) -> None:
-        task.state, task.held_by = state, ""
+        task.state, task.pause = state, ""
         if task.result_ttl_ms is not None:
             ttl_ms = task.result_ttl_ms
         self.counters["completed" if state == "complete" else state] += 1
@@ -189,9 +189,9 @@ class Queue:
         if task.state == "scheduled":
             del self.scheduled[task.id]
         elif task.state == "held":
-            self.held[task.held_by].remove(task.id)
-        elif task.id in self.suspects:
-            del self.suspects[task.id]
+            self.held[task.pause].remove(task.id)
+        elif task.id in self.quarantined:
+            del self.quarantined[task.id]
         else:
             self.marked.setdefault(task.lane, set()).add(task.id)
 

@@ -6,9 +6,9 @@ from model_queue import WAITING, Task
 from model_workers import Workers
 
 # What takes an entry out of a place.
-TAKE_OUT = {"running": "HDEL", "ready": "LREM", "tombs": "SREM"}
+TAKE_OUT = {"running": "HDEL", "ready": "LREM", "tombstones": "SREM"}
 # The field of a record that says where a task lies, by its place.
-SAYS_WHERE = {"running": "worker", "held": "held_by", "suspects": "lost", "scheduled": "due_at"}
+SAYS_WHERE = {"running": "worker", "held": "pause", "quarantined": "lost", "scheduled": "due_at"}
 Command = list[str]
 
 
@@ -18,18 +18,18 @@ class Model(Workers):
     def place_of(self, task: Task) -> str:
         """The key in which a task has its entry; empty where it needs none."""
         if task.state == "queued":
-            return "suspects" if task.id in self.suspects else f"ready:{task.lane}"
+            return "quarantined" if task.id in self.quarantined else f"ready:{task.lane}"
         if task.state in ("held", "running"):
-            return f"{task.state}:{task.held_by or task.worker}"
+            return f"{task.state}:{task.pause or task.worker}"
         return {"scheduled": "scheduled", "failed": "dead"}.get(task.state, "")
 
     def ghost(self, id: str) -> list[Command]:
         """The task gets entries in all places that are not its own."""
         own = self.place_of(self.tasks[id]) if id in self.tasks else ""
-        places = [["ZADD", f"$key:{place}", "1", id] for place in ("scheduled", "dead", "suspects") if place != own]
+        places = [["ZADD", f"$key:{place}", "1", id] for place in ("scheduled", "dead", "quarantined") if place != own]
         places += [["HSET", f"$key:running:{name}", id, "999"] for name in self.workers if own != f"running:{name}"]
         places += [["ZADD", f"$key:held:{pause}", "1", id] for pause in self.pauses if own != f"held:{pause}"]
-        return places + [["SADD", f"$key:tombs:{own[6:]}", id]] * own.startswith("ready:")
+        return places + [["SADD", f"$key:tombstones:{own[6:]}", id]] * own.startswith("ready:")
 
     def lose(self, what: str, id: str, result_ttl_ms: int) -> list[Command]:
         """The task's record, its entry, or where it is by its record is lost; and repaired."""
@@ -63,11 +63,11 @@ class Model(Workers):
         elif kind == "held":
             self._forget(task, kind)
             self.make_ready(task, front=True)
-        elif kind == "suspects" and knows_where:
-            self.suspects[task.id] = self.now
-        elif kind == "suspects":
+        elif kind == "quarantined" and knows_where:
+            self.quarantined[task.id] = self.now
+        elif kind == "quarantined":
             # Nothing tells that it is one.
-            del self.suspects[task.id]
+            del self.quarantined[task.id]
             task.lost = 0
             self._back.append(task.id)
         elif kind == "ready":

@@ -57,9 +57,9 @@ class Schedules(Queue):
         if schedule.paused:
             return ["paused", next_due_at, ""]
         missed = schedule.definition.get("missed")
-        is_enough = missed == "all" and schedule.made_up >= 100
+        is_enough = missed == "all" and schedule.caught_up >= 100
         if missed not in ("once", "all") or is_enough or due_at <= schedule.last_due_at:
-            schedule.made_up = 0
+            schedule.caught_up = 0
             return ["skipped", next_due_at, ""]
         if schedule.definition.get("coalesce") and self.is_waiting(schedule.last_id):
             return ["coalesced", next_due_at, ""]
@@ -67,7 +67,7 @@ class Schedules(Queue):
             next_due_at = schedule.due_at = following_at
         id = f"cron:{name}:{due_at}"
         schedule.last_id, schedule.last_due_at = id, due_at
-        schedule.made_up = schedule.made_up + 1 if missed == "all" else 0
+        schedule.caught_up = schedule.caught_up + 1 if missed == "all" else 0
         self.wait_for(id, f"schedule:{name}", WEEK_MS)
         if self.is_unfinished(id):
             return ["exists", next_due_at, id]
@@ -76,10 +76,10 @@ class Schedules(Queue):
 
     # By the code: the version that came last counts, of those that run.
 
-    def schedule_declare(self, version: str, start: int, schedules: list[dict[str, Any]]) -> list[str]:
+    def schedule_declare(self, version: str, starting: int, schedules: list[dict[str, Any]]) -> list[str]:
         if not schedules and not self.declared_version:
             return ["nothing"]
-        if not start:
+        if not starting:
             self._forgive_silence()
         others = [each for name, each in self.versions.items() if name != version and self._was_seen(each)]
         came_at = max([self.now, *(each.came_at + 1 for each in others)])
@@ -88,7 +88,7 @@ class Schedules(Queue):
         self.versions = {name: each for name, each in self.versions.items() if self._was_seen(each)}
         if any(each.came_at > own.came_at and self._runs(each, self.now) for each in self.versions.values()):
             return ["superseded"]
-        if version == self.declared_version and not start:
+        if version == self.declared_version and not starting:
             return ["kept"]
         names = [each["name"] for each in schedules]
         gone = [name for name in self.declared_names if name not in names and self._is_of_code(name)]

@@ -72,7 +72,7 @@ class Workers(Clients):
         if "*()" in self.pauses or want <= 0:
             return []
         served = [lane["lane"] if isinstance(lane, dict) else lane for lane in lanes]
-        room: dict[str, float] = {lane["lane"]: lane["most"] for lane in lanes if "most" in lane}
+        room: dict[str, float] = {lane["lane"]: lane["limit"] for lane in lanes if "limit" in lane}
         weights = {lane["lane"]: lane["weight"] for lane in lanes if "weight" in lane}
 
         def take(lane: str, most: int) -> list[str]:
@@ -122,7 +122,7 @@ class Workers(Clients):
             return False
         pause_id = self._pause_of(task)
         if pause_id:
-            task.state, task.held_by = "held", pause_id
+            task.state, task.pause = "held", pause_id
             self.held.setdefault(pause_id, []).append(id)
             self.counters["held"] += 1
             self.tell_watchers(task)
@@ -132,18 +132,18 @@ class Workers(Clients):
         return True
 
     def _start_suspect(self, worker: str, served: list[str], room: dict[str, float], ttl_ms: int) -> list[str]:
-        """One suspect at most, and none while the worker has the one it got last."""
-        if self.workers[worker].suspect in self.workers[worker].running:
+        """One quarantined task at most, and none while the worker has the one it got last."""
+        if self.workers[worker].quarantined in self.workers[worker].running:
             return []
         open_lanes = {lane for lane in served if room.get(lane) != 0}
-        for _, id in sorted((at, id) for id, at in self.suspects.items())[:8]:
+        for _, id in sorted((at, id) for id, at in self.quarantined.items())[:8]:
             task = self.tasks[id]
             if task.lane not in open_lanes or self._pause_of(task):
-                self.suspects[id] = self.now
+                self.quarantined[id] = self.now
                 continue
-            del self.suspects[id]
+            del self.quarantined[id]
             if self._start(id, worker, ttl_ms):
-                self.workers[worker].suspect = id
+                self.workers[worker].quarantined = id
                 if task.lane in room:
                     room[task.lane] -= 1
                 return [id]
@@ -167,10 +167,10 @@ class Workers(Clients):
 
     # Settling.
 
-    def ack(self, worker: str, id: str, token: int, result_ttl_ms: int) -> str:
+    def complete(self, worker: str, id: str, token: int, result_ttl_ms: int) -> str:
         return self._settle_one(worker, {"id": id, "token": token, "outcome": "complete"}, result_ttl_ms)
 
-    def bury(self, worker: str, id: str, token: int, result_ttl_ms: int) -> str:
+    def fail(self, worker: str, id: str, token: int, result_ttl_ms: int) -> str:
         return self._settle_one(worker, {"id": id, "token": token, "outcome": "failed"}, result_ttl_ms)
 
     def release(self, worker: str, id: str, token: int, result_ttl_ms: int) -> str:
@@ -260,7 +260,7 @@ class Workers(Clients):
             return
         task.tries -= 1
         if task.lost >= 2:
-            task.state, self.suspects[task.id] = "queued", self.now
+            task.state, self.quarantined[task.id] = "queued", self.now
             self.tell_watchers(task)
         else:
             self.make_ready(task, front=True)

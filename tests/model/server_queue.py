@@ -17,7 +17,7 @@ from ardiq._core import Core
 PROTOCOL = json.loads((Path(__file__).parents[2] / "lua" / "protocol.json").read_text())
 CLAIM_WIDTH = 10
 DEFAULTS = {
-    "info": {}, "generation": 1, "left_threads": 0, "stalled_ms": 0, "run_ms": 0, "delay_ms": 0, "max_age_ms": 0,
+    "info": {}, "generation": 1, "abandoned_threads": 0, "stalled_ms": 0, "run_ms": 0, "delay_ms": 0, "max_age_ms": 0,
     "result": "null", "value": "null", "error": "no", "reason": "later", "traceback": "", "codec": "", "details": "",
     "kwargs": "", "headers": "", "options": "",
 }  # fmt: skip
@@ -202,9 +202,9 @@ class ServerQueue:
         return {
             "tasks": {id: _record(pairs(flat), Left(ttls[f"task:{id}"]), now) for id, flat in of("task").items()},
             "ready": of("ready"),
-            "marked": {lane: set(ids) for lane, ids in of("tombs").items()},
+            "marked": {lane: set(ids) for lane, ids in of("tombstones").items()},
             "scheduled": keys.get("scheduled", [])[::2],
-            "suspects": keys.get("suspects", [])[::2],
+            "quarantined": keys.get("quarantined", [])[::2],
             "dead": keys.get("dead", [])[::2],
             "held": {id: flat[::2] for id, flat in of("held").items()},
             "workers": {
@@ -260,16 +260,16 @@ class Left:
 
 
 def _record(fields: dict[str, str], ttl: Left, now: int) -> tuple[Any, ...]:
-    texts = tuple(fields.get(name, "") for name in ("name", "state", "lane", "worker", "held_by", "progress"))
+    texts = tuple(fields.get(name, "") for name in ("name", "state", "lane", "worker", "pause", "progress"))
     numbers = tuple(int(fields.get(name, 0)) for name in ("tries", "lost", "abort_requested"))
-    notes = {name.removeprefix("meta:"): value for name, value in fields.items() if name.startswith("meta:")}
+    notes = {name.removeprefix("note:"): value for name, value in fields.items() if name.startswith("note:")}
     expires = fields["state"] not in FINISHED and "expires_at" in fields
     watched = Left(max(int(fields.get("watched_until", 0)) - now, 0))
     return (*texts, *numbers, notes, expires, watched, ttl)
 
 
 def _record_of(task: Task, ttl: Left, now: int) -> tuple[Any, ...]:
-    texts = (task.name, task.state, task.lane, task.worker, task.held_by, task.progress)
+    texts = (task.name, task.state, task.lane, task.worker, task.pause, task.progress)
     numbers = (task.tries, task.lost, int(task.abort_requested))
     expires = task.state not in FINISHED and task.expires_at != inf
     return (*texts, *numbers, task.notes, expires, Left(max(task.watched_until - now, 0)), ttl)
@@ -310,7 +310,7 @@ def view_of(model: Model) -> dict[str, Any]:
         "ready": some(model.ready),
         "marked": some(model.marked),
         "scheduled": in_order(model.scheduled),
-        "suspects": in_order(model.suspects),
+        "quarantined": in_order(model.quarantined),
         "dead": in_order(model.dead),
         "held": some(model.held),
         "workers": {name: dict(worker.running) for name, worker in model.workers.items()},

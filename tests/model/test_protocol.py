@@ -44,9 +44,9 @@ LEASE = st.sampled_from([SHORT, LONG])
 LATER = st.sampled_from([0, 500_000, SHORT])
 ID, LANE, NUMBER = st.sampled_from(IDS), st.sampled_from(LANES), st.integers(0, 7)
 SERVED: Any = st.sampled_from([
-    LANES, LANES[::-1], LANES[:1], LANES[1:], [{"lane": "high", "most": 0}, {"lane": "low", "most": 1}],
+    LANES, LANES[::-1], LANES[:1], LANES[1:], [{"lane": "high", "limit": 0}, {"lane": "low", "limit": 1}],
     [{"lane": "high", "weight": 3}, {"lane": "low", "weight": 1}],
-    [{"lane": "low", "weight": 2, "most": 2}, {"lane": "high", "weight": 1}],
+    [{"lane": "low", "weight": 2, "limit": 2}, {"lane": "high", "weight": 1}],
 ])  # fmt: skip
 SHARED = [{"lane": lane, "weight": weight} for lane, weight in (("high", 6), ("low", 3), ("slow", 2))]
 WAITING_MS = 1_000_000_000
@@ -71,7 +71,7 @@ TASK = st.fixed_dictionaries(
                 "delay_ms": st.sampled_from([500_000, SHORT]),
                 "expire_ms": st.sampled_from([500_000, SHORT]),
                 "result_ttl_ms": st.sampled_from([-1, 0, SHORT, LONG]),
-                "call": st.sampled_from(["1", "2"]),
+                "idempotency_key": st.sampled_from(["1", "2"]),
                 "waiter": MAILBOX,
             },
         ),
@@ -110,14 +110,14 @@ class Protocol(BothQueues):
         self.both("enqueue", tasks=[{**task, "id": id} for id in ids])
 
     @rule(
-        what=st.sampled_from(["abort", "await_", "forget", "watch"]), id=ID, at=NUMBER, mailbox=MAILBOX,
+        what=st.sampled_from(["abort", "await_", "stop_waiting", "watch"]), id=ID, at=NUMBER, mailbox=MAILBOX,
         wait=st.sampled_from([500_000, SHORT, WAITING_MS]), ttl=KEEP, again=AGAIN,
     )  # fmt: skip
     def one_task(self, what: str, id: str, at: int, mailbox: str, wait: int, ttl: int, again: bool) -> None:
         ids = [*[task.id for task in self.model.tasks.values() if task.state not in FINISHED][-6:], id]
         id = ids[at % len(ids)]
         more: dict[str, Any] = {} if what == "abort" else {"mailbox": mailbox}
-        if what != "forget":
+        if what != "stop_waiting":
             more["result_ttl_ms"] = ttl
         if what in ("await_", "watch"):
             more["waiter_ttl_ms"] = wait
@@ -126,26 +126,29 @@ class Protocol(BothQueues):
             # Who waits for longer is told of no change when nobody watches any more.
             self.both("await_", id=id, mailbox="client:3", waiter_ttl_ms=WAITING_MS, result_ttl_ms=ttl)
 
-    @rule(what=st.sampled_from(["requeue", "amend", "discard"]), at=st.lists(NUMBER, min_size=1, max_size=3), ttl=KEEP)
+    @rule(
+        what=st.sampled_from(["requeue", "requeue_with", "discard"]), at=st.lists(NUMBER, min_size=1, max_size=3),
+        ttl=KEEP,
+    )  # fmt: skip
     def dead_letters(self, what: str, at: list[int], ttl: int) -> None:
         ids = [*self.model.dead, "a", "b"]
         tasks = [{"id": ids[each % len(ids)]} for each in at]
-        if what == "amend":
-            self.both("amend", again=True, **tasks[0], args=[1])
+        if what == "requeue_with":
+            self.both("requeue_with", again=True, **tasks[0], args=[1])
         else:
             self.both(what, again=True, tasks=tasks, **({"result_ttl_ms": ttl} if what == "discard" else {}))
 
     @rule(
-        place=st.sampled_from(["queued", "scheduled", "in lane", "suspects", "held", "dead", "trim"]), lane=LANE,
+        place=st.sampled_from(["queued", "scheduled", "in lane", "quarantined", "held", "dead", "old"]), lane=LANE,
         ttl=KEEP, age=st.sampled_from([0, SHORT]), most=st.sampled_from([-1, 1]),
     )  # fmt: skip
     def purge(self, place: str, lane: str, ttl: int, age: int, most: int) -> None:
-        if place == "trim":
-            self.both("trim", ttl_ms=age, most=most, limit=2, result_ttl_ms=ttl)
+        if place == "old":
+            self.both("discard_old", dead_ttl_ms=age, dead_limit=most, limit=2, result_ttl_ms=ttl)
         else:
             of = {"queued": lane, "in lane": lane, "held": "send(of=1)"}.get(place, "")
             offset, place = (most + 1, "scheduled") if place == "in lane" else (0, place)
-            self.both("purge", place=place, of=of, offset=offset, limit=2, result_ttl_ms=ttl)
+            self.both("purge", place=place, which=of, offset=offset, limit=2, result_ttl_ms=ttl)
 
     @rule(
         what=st.sampled_from(["pause", "resume"]), which=RULE, positions=st.sampled_from([{}, {"send": 0}]),
@@ -154,7 +157,7 @@ class Protocol(BothQueues):
     def pauses(
         self, what: str, which: dict[str, Any], positions: dict[str, int], limit: int, go_on: int, again: bool
     ) -> None:
-        more = {"positions": positions} if what == "pause" else {"limit": limit, "go_on": go_on}
+        more = {"positions": positions} if what == "pause" else {"limit": limit, "resuming": go_on}
         self.both(what, again, **which, **more)
 
     @rule(which=RULE, worker=NUMBER, limit=st.integers(1, 2), ttl=KEEP)
@@ -163,7 +166,7 @@ class Protocol(BothQueues):
         self.both("pause", **which, positions={"send": 0})
         for _ in range(2):
             self.both("claim", worker=self.worker(worker), lanes=LANES, want=5, result_ttl_ms=ttl)
-            self.both("resume", **which, limit=limit, go_on=0)
+            self.both("resume", **which, limit=limit, resuming=0)
 
     @rule(
         what=st.sampled_from(["put", "fire", "fire", "late", "pause", "go_on", "remove"]),
@@ -213,7 +216,7 @@ class Protocol(BothQueues):
             if source == "runtime":
                 self.both("schedule_put", **schedules[0])
             else:
-                self.both("schedule_declare", again, version=version, start=start, schedules=schedules)
+                self.both("schedule_declare", again, version=version, starting=start, schedules=schedules)
 
     # Workers. One that is not called any more has died.
 
@@ -263,7 +266,7 @@ class Protocol(BothQueues):
             self.both("claim", worker=self.worker(worker), lanes=lanes, want=want, result_ttl_ms=ttl)
 
     @rule(
-        worker=NUMBER, at=NUMBER, how=st.sampled_from(["ack", "bury", "release", "retry", "snooze"]), ttl=KEEP,
+        worker=NUMBER, at=NUMBER, how=st.sampled_from(["complete", "fail", "release", "retry", "snooze"]), ttl=KEEP,
         delay=LATER, max_age=st.sampled_from([0, SHORT]), again=AGAIN,
     )  # fmt: skip
     def settle(self, worker: int, at: int, how: str, ttl: int, delay: int, max_age: int, again: bool) -> None:

@@ -19,14 +19,14 @@ local CHECKS = {
   worker = function(_, worker) return lacks('ZSCORE', base .. 'workers', worker) and 'its worker is gone' end,
   queue = function() return false end,
   record = function(key, id)
-    local record = redis.call('HMGET', key, 'state', 'lane', 'worker', 'held_by', 'result_ttl_ms')
-    local state, lane, worker, held_by, ttl_ms = unpack(record)
+    local record = redis.call('HMGET', key, 'state', 'lane', 'worker', 'pause', 'result_ttl_ms')
+    local state, lane, worker, pause, ttl_ms = unpack(record)
     if state == 'queued' then
-      return not is_ready(lane, id) and lacks('ZSCORE', base .. 'suspects', id) and 'is queued nowhere'
+      return not is_ready(lane, id) and lacks('ZSCORE', base .. 'quarantined', id) and 'is queued nowhere'
     elseif state == 'running' then
       return lacks('HGET', base .. 'running:' .. worker, id) and 'no worker holds it'
     elseif state == 'held' then
-      return lacks('ZSCORE', base .. 'held:' .. held_by, id) and 'no pause holds it'
+      return lacks('ZSCORE', base .. 'held:' .. pause, id) and 'no pause holds it'
     elseif state == 'scheduled' then
       return lacks('ZSCORE', base .. 'scheduled', id) and 'is not scheduled'
     elseif state == 'failed' then
@@ -36,16 +36,16 @@ local CHECKS = {
   end,
   -- What is gone when it is empty: each member must have something to stand for.
   members = function(key, lane, kind)
-    if kind == 'tombs' then return redis.call('EXISTS', base .. 'ready:' .. lane) == 0 and 'marks no entry' end
+    if kind == 'tombstones' then return redis.call('EXISTS', base .. 'ready:' .. lane) == 0 and 'marks no entry' end
     if kind == 'wake' then
-      local work = redis.call('EXISTS', base .. 'ready:' .. lane, base .. 'suspects', base .. 'scheduled')
+      local work = redis.call('EXISTS', base .. 'ready:' .. lane, base .. 'quarantined', base .. 'scheduled')
       return work == 0 and 'there is no work to wake anybody for'
     end
     local list = kind == 'ready'
     local other = (kind == 'workers' or kind == 'loads') and 'worker:' or 'task:'
     for _, member in ipairs(redis.call(list and 'LRANGE' or 'ZRANGE', key, 0, -1)) do
-      local is_tomb = list and redis.call('SISMEMBER', base .. 'tombs:' .. lane, member) == 1
-      if not is_tomb and redis.call('EXISTS', base .. other .. member) == 0 then return member .. ' is nothing' end
+      local is_tombstone = list and redis.call('SISMEMBER', base .. 'tombstones:' .. lane, member) == 1
+      if not is_tombstone and redis.call('EXISTS', base .. other .. member) == 0 then return member .. ' is nothing' end
     end
     return false
   end,

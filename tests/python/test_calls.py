@@ -43,7 +43,7 @@ def test_a_task_s_day(core: _core.Core) -> None:
     assert [(row.id, row.name, row.progress) for row in held.rows] == [("a", "work", {}), ("b", "work", {})]
     assert 0 <= held.now - held.rows[0].started_at < 60_000
     waiting = ask(core, calls.await_(id="a", mailbox="", waiter_ttl_ms=0, result_ttl_ms=60_000))
-    assert waiting.answer == "waiting"
+    assert waiting.answer == "unfinished"
     assert waiting.row is not None
     assert waiting.row.state == "running"
 
@@ -89,16 +89,16 @@ def test_workers_by_page(core: _core.Core) -> None:
         cursor, pages = page.cursor, pages + 1
     assert set(found) == names
     assert pages > 1
-    assert (found["w:7"].held, found["w:7"].info, found["w:7"].lanes) == (1, {"pid": 7}, ["default"])
-    assert sum(row.held for row in found.values()) == 1
+    assert (found["w:7"].claimed, found["w:7"].info, found["w:7"].lanes) == (1, {"pid": 7}, ["default"])
+    assert sum(row.claimed for row in found.values()) == 1
     with pytest.raises(BadArgument, match="limit"):
         ask(core, calls.workers(cursor="0", limit=101))
 
 
 def test_minutes_of_statistics(core: _core.Core) -> None:
     enqueue(core, "a", "b")
-    tallied = calls.Tallied("work", completed=2, failed=0, retried=0, aborted=0, run_ms=9, waits=2, wait_ms=4)
-    assert ask(core, calls.tally(tasks=[tallied])) == "ok"
+    tallied = calls.TaskFigures("work", completed=2, failed=0, retried=0, aborted=0, run_ms=9, waits=2, wait_ms=4)
+    assert ask(core, calls.report_stats(tasks=[tallied])) == "ok"
     stats = ask(core, calls.stats(minutes_ago=0, minutes=120))
     assert [row.minutes_ago for row in stats.rows] == list(range(120))
     assert sum(row.enqueued for row in stats.rows) == 2  # a minute may have begun in between

@@ -19,7 +19,7 @@ from ardiq.cli.fsck import Check
 
 DAMAGES = {
     "not_in_ready": ["LREM", f"{BASE}ready:default", "1", "queued-700"],
-    "ghost_in_tombs": ["SADD", f"{BASE}tombs:default", "queued-700"],
+    "ghost_in_tombstones": ["SADD", f"{BASE}tombstones:default", "queued-700"],
     "not_in_scheduled": ["ZREM", f"{BASE}scheduled", "later"],
     "ghost_in_scheduled": ["ZADD", f"{BASE}scheduled", "1", "queued-700"],
     "ghost_in_schedule_due": ["ZADD", f"{BASE}schedule_due", "1", "nightly"],
@@ -27,13 +27,13 @@ DAMAGES = {
     "ghost_in_running": ["HSET", f"{BASE}running:w", "queued-700", "1"],
     "not_in_dead": ["ZREM", f"{BASE}dead", "queued-1"],
     "ghost_in_dead": ["ZADD", f"{BASE}dead", "1", "queued-700"],
-    "ghost_in_suspects": ["ZADD", f"{BASE}suspects", "1", "queued-700"],
-    "not_in_suspects": ["HSET", f"{BASE}task:queued-700", "lost", "2"],
+    "ghost_in_quarantined": ["ZADD", f"{BASE}quarantined", "1", "queued-700"],
+    "not_in_quarantined": ["HSET", f"{BASE}task:queued-700", "lost", "2"],
     "wrong_load": ["ZADD", f"{BASE}loads", "7", "w"],
     "no_such_worker": ["HSET", f"{BASE}worker:gone", "x", "1"],
     "no_row": ["DEL", f"{BASE}worker:w"],
     "ghost_in_held": ["ZADD", f"{BASE}held:other()", "1", "queued-700"],
-    "not_in_held": ["HSET", f"{BASE}task:queued-2", "state", "held", "held_by", "x()"],
+    "not_in_held": ["HSET", f"{BASE}task:queued-2", "state", "held", "pause", "x()"],
     "no_ttl": ["SADD", f"{BASE}waiters:later", "m"],
 }
 
@@ -80,7 +80,7 @@ def test_repair_while_tasks_move(core: _core.Core) -> None:  # noqa: F811
             enqueue(other, *(f"moving-{number + at}" for at in range(50)))
             number += 50
             for identity, token in claim(other, 50, "x"):
-                other.call("release" if number % 100 else "ack", _outcome(identity, token, number))
+                other.call("release" if number % 100 else "complete", _outcome(identity, token, number))
         other.close()
 
     def _outcome(identity: str, token: str, number: int) -> list[str | int]:

@@ -49,8 +49,8 @@ def populate(core: _core.Core) -> None:
     enqueue(core, "later", options='{"delay_ms": 3600000}')
     enqueue(core, "never", options='{"expire_ms": 3600000}')
     (done, token), (dead, dead_token), (again, again_token), _ = claim(core, 4)
-    core.call("ack", ["w", done, token, 1, "null", "", 60_000])
-    core.call("bury", ["w", dead, dead_token, 1, "ValueError", "", 60_000])
+    core.call("complete", ["w", done, token, 1, "null", "", 60_000])
+    core.call("fail", ["w", dead, dead_token, 1, "ValueError", "", 60_000])
     core.call("retry", ["w", again, again_token, 1, 60_000, 0, "ValueError", "", 60_000])
     core.call("abort", ["queued-1000", 60_000])
 
@@ -73,7 +73,7 @@ def test_an_empty_server_is_clean(server: Server, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
-    "place", ["scheduled", "suspects", "dead", "workers", "loads", "ready:default", "tombs:default", "lanes"]
+    "place", ["scheduled", "quarantined", "dead", "workers", "loads", "ready:default", "tombstones:default", "lanes"]
 )
 def test_a_place_of_the_wrong_type_does_not_hide_the_rest(
     server: Server, core: _core.Core, capsys: pytest.CaptureFixture[str], place: str
@@ -94,7 +94,7 @@ def test_a_place_of_the_wrong_type_does_not_hide_the_rest(
         (["LREM", f"{BASE}ready:default", "1", "queued-700"], "not_in_ready", "queued-700"),
         (["DEL", f"{BASE}task:queued-700"], "ghost_in_ready", "queued-700"),
         (["RPUSH", f"{BASE}ready:default", "later"], "ghost_in_ready", "later"),
-        (["SADD", f"{BASE}tombs:default", "queued-700"], "ghost_in_tombs", "queued-700"),
+        (["SADD", f"{BASE}tombstones:default", "queued-700"], "ghost_in_tombstones", "queued-700"),
         (["ZREM", f"{BASE}scheduled", "later"], "not_in_scheduled", "later"),
         (["ZADD", f"{BASE}scheduled", "1", "queued-700"], "ghost_in_scheduled", "queued-700"),
         (["ZADD", f"{BASE}schedule_due", "1", "nightly"], "ghost_in_schedule_due", "nightly"),
@@ -103,8 +103,8 @@ def test_a_place_of_the_wrong_type_does_not_hide_the_rest(
         (["HSET", f"{BASE}running:w", "queued-700", "1"], "ghost_in_running", "queued-700"),
         (["ZREM", f"{BASE}dead", "queued-1"], "not_in_dead", "queued-1"),
         (["ZADD", f"{BASE}dead", "1", "queued-700"], "ghost_in_dead", "queued-700"),
-        (["ZADD", f"{BASE}suspects", "1", "queued-700"], "ghost_in_suspects", "queued-700"),
-        (["HSET", f"{BASE}task:queued-700", "lost", "2"], "not_in_suspects", "queued-700"),
+        (["ZADD", f"{BASE}quarantined", "1", "queued-700"], "ghost_in_quarantined", "queued-700"),
+        (["HSET", f"{BASE}task:queued-700", "lost", "2"], "not_in_quarantined", "queued-700"),
         (["HSET", f"{BASE}task:queued-700", "state", "lost"], "unknown_state", "queued-700"),
         (["HSET", f"{BASE}running:gone", "x", "1"], "no_such_worker", "running:gone"),
         (["DEL", f"{BASE}worker:w"], "no_row", "w"),
@@ -150,7 +150,7 @@ def test_a_queue_that_moves_meanwhile_is_clean(
                 elif at % 4 == 1:
                     other.call("retry", ["x", identity, token, 1, 0, 0, "again", "", 1000])
                 else:
-                    other.call("ack", ["x", identity, token, 1, "null", "", 1000])
+                    other.call("complete", ["x", identity, token, 1, "null", "", 1000])
         other.close()
 
     populate(core)

@@ -24,7 +24,10 @@ Run = Callable[..., tuple[int, Any]]
 # What is of the user, not of a command.
 OF_USERS = {"args", "kwargs", "result", "notes", "headers", "looked_at", "left"}
 # Names of the task's record that are for the library.
-INTERNAL = {"call", "codec", "result_codec", "held_by", "abort_requested", "result_ttl_ms", "waiter", "waiter_ttl_ms"}
+INTERNAL = {
+    *("idempotency_key", "codec", "result_codec", "pause", "abort_requested", "result_ttl_ms"),
+    *("waiter", "waiter_ttl_ms"),
+}
 # Of ArdiQ 1.2: `ardiq status --json`, `ardiq doctor --json`.
 OF_1_2 = {
     "queue": None,

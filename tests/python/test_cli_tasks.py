@@ -123,7 +123,7 @@ async def test_what_runs_is_shown_and_aborted(app: Ardiq, cli: Cli) -> None:
         # In a thread: the worker goes on beside it.
         code, text = await asyncio.to_thread(cli, "task", "show", MODULE, job.id)
         assert code == 0
-        assert "held by" in text
+        assert "on worker" in text
         top = (await asyncio.to_thread(cli.json, "top", MODULE))[1]
         assert [(task["id"], task["name"]) for task in top["running"]] == [(job.id, "long")]
         status = (await asyncio.to_thread(cli.json, "status", MODULE))[1]

@@ -421,7 +421,7 @@ def test_what_somebody_wrote_by_hand_is_shown_as_well_as_it_goes(app: Ardiq, ard
     for task_id in ("dead", "held", "later"):
         write(f"task:{task_id}", *numbers, "args", "kwargs", "result", "progress", "history", "meta", "headers")
     core.command(["HSET", f"{base}task:held", "progress", '{"fraction": "x", "message": []}', "history", "[7]"])
-    write("worker:w:1", "info", "lanes", "left_threads")
+    write("worker:w:1", "info", "lanes", "abandoned_threads")
     write("pauses", "nothing()")
     write("schedules", "s")
     minute = int(core.command(["TIME"])[0]) // 60

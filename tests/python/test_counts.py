@@ -86,7 +86,7 @@ def test_it_costs_what_is_alive(alone: Ardiq) -> None:
         "queued": TASKS // 2 + 2,
     }
     assert commands_of(core, "counts") == little, "a thousand workers with all those tasks cost as much as one with one"
-    assert commands_of(core, "ages") <= little
+    assert commands_of(core, "oldest_ready") <= little
 
     core.command(["EVAL", FILL, 1, base, 0, LANES])
     assert commands_of(core, "counts") <= little + 2 * LANES, (

@@ -115,7 +115,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
             core.call("enqueue", [identity, "add", "default", "[1, 2]", "", ""])
         core.call("enqueue", ["SCHEDULED", "add", "default", "[1, 2]", "", '{"delay_ms": 600000}'])
         token = str(int(core.call("claim", ["WORKER", '["default"]', 2, 60_000])[2]))
-        core.call("bury", ["WORKER", "FAILED", token, 1, "ValueError('no')", "Traceback …", 60_000])
+        core.call("fail", ["WORKER", "FAILED", token, 1, "ValueError('no')", "Traceback …", 60_000])
         core.call("pause", ["PAUSED", "", "", "{}"])
         core.close()
         yield Shell(tmp_path_factory.mktemp("stage"), server)

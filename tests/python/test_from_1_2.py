@@ -223,7 +223,7 @@ def test_what_living_workers_hold_is_left_to_them(app: Ardiq, old: Forerunner, m
     code, printed = migrate("--force")
     assert code == 1, "something is left"
     assert "moved: 2 queued" in printed
-    assert "1 held by a live worker of ArdiQ 1.2: left to it" in printed
+    assert "1 claimed by a live worker of ArdiQ 1.2: left to it" in printed
     assert old.left() == {"queues:default", "task:data:q0"}
     assert old.command("XPENDING", "queues:default", "workers")[0] == 1
     old.command("DEL", "health:w1")

@@ -193,8 +193,8 @@ async def still_working(app: Ardiq) -> AsyncIterator[None]:
 
 JUNK = [b"", b"junk", b"\xff\xfe\x00", b"-1", b"1e400", b"nan", b"9" * 400, b"[", b'{"a":', b"\r\n", b"[" * 100_000]
 FIELDS = [
-    "state", "name", "args", "kwargs", "codec", "headers", "lane", "tries", "lost", "enqueued_at", "expires_at", "call",
-    "abort_requested", "history", "worker", "result", "error", "due_at", "held_by", "suspect",
+    "state", "name", "args", "kwargs", "codec", "headers", "lane", "tries", "lost", "enqueued_at", "expires_at",
+    "idempotency_key", "abort_requested", "history", "worker", "result", "error", "due_at", "pause", "quarantined",
 ]  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def test_what_is_counted_costs_what_is_there_and_not_what_was() -> None:
 
         def cost() -> int:
             core.command(["CONFIG", "RESETSTAT"])
-            for query in ("counts", "ages"):
+            for query in ("counts", "oldest_ready"):
                 core.call(query, [])
             text = core.command(["INFO", "commandstats"]).decode()
             return sum(int(calls) for calls in re.findall(r"^cmdstat_[^:]+:calls=(\d+)", text, re.MULTILINE))
@@ -134,7 +134,7 @@ async def test_the_share_of_an_idle_lane_goes_to_the_others(lanes_of: Any) -> No
     await app.enqueue_many(note.options(priority="high").prepare() for _ in range(100))
     assert (await claimed_lanes(app, lanes, 50)).count("high") == 45
     # One that is at its limit leaves its share, too.
-    lanes[0]["most"] = 2
+    lanes[0]["limit"] = 2
     assert (await claimed_lanes(app, lanes, 20)).count("low") == 18
 
 

@@ -15,9 +15,9 @@ from ardiq.cli._state import State
 from ardiq.embedded import Server
 
 
-def left_threads(app: Ardiq) -> int:
+def abandoned_threads(app: Ardiq) -> int:
     """As `ardiq status` tells it."""
-    return sum(row["left_threads"] for row in State(app).workers())
+    return sum(row["abandoned_threads"] for row in State(app).workers())
 
 
 @pytest.fixture
@@ -68,11 +68,11 @@ async def test_the_concurrency_is_not_exceeded(
         for each in await app.enqueue_many(probe.prepare() for _ in range(20)):
             await result_of(each)
         assert most == 1
-        await eventually(lambda: left_threads(app) == 1)
+        await eventually(lambda: abandoned_threads(app) == 1)
         go_on.set()
         for each in await app.enqueue_many([meet.prepare(), meet.prepare()]):
             await result_of(each)
-        await eventually(lambda: left_threads(app) == 0)
+        await eventually(lambda: abandoned_threads(app) == 0)
     assert is_sound(app)
 
 
@@ -95,7 +95,7 @@ async def test_a_worker_whose_slots_they_all_take_leaves_the_work_to_others(
     other.task(name="whose")(theirs)
     async with working(app):
         await result_of(await stuck.enqueue())
-        await eventually(lambda: left_threads(app) == 1)
+        await eventually(lambda: abandoned_threads(app) == 1)
         jobs = await app.enqueue_many(app.ref("whose").prepare() for _ in range(5))
         async with working(other):
             assert {(await result_of(job)).value for job in jobs} == {"other"}
@@ -169,10 +169,10 @@ async def test_each_thread_that_a_middleware_left_behind_keeps_a_slot(
 
     async with working(app), asyncio.timeout(SOON_S):
         assert not (await result_of(await stuck.enqueue())).success
-        await eventually(lambda: left_threads(app) == len(begun) >= calls)
+        await eventually(lambda: abandoned_threads(app) == len(begun) >= calls)
         assert (await result_of(await probe.enqueue())).value == "ran"
         go_on.set()
-        await eventually(lambda: left_threads(app) == 0)
+        await eventually(lambda: abandoned_threads(app) == 0)
     assert is_sound(app)
 
 
@@ -204,7 +204,7 @@ async def test_a_call_that_is_over_before_a_thread_was_free_is_not_made(
         await result_of(await stuck.enqueue())
         go_on.set()
         assert (await result_of(await probe.enqueue())).value == "ran"
-        await eventually(lambda: left_threads(app) == 0)
+        await eventually(lambda: abandoned_threads(app) == 0)
     assert begun == 1
     assert is_sound(app)
 
@@ -265,17 +265,17 @@ async def test_they_are_not_taken_for_the_attempt_that_gets_their_token_when_the
             first = held()
             app.context.server.core.command(["FLUSHALL"])
             # The first lease is lost as soon as a heartbeat tells: from then on its thread is left behind.
-            await eventually(lambda: left_threads(app) == 1)
+            await eventually(lambda: abandoned_threads(app) == 1)
             job = await work.options(task_id="same").enqueue("after")
             await eventually(lambda: begun == ["before", "after"])
             assert held() == first, "the server was to give the token out again"
             if how == "abort":
                 assert await job.abort()
-                await eventually(lambda: left_threads(app) == 2)
+                await eventually(lambda: abandoned_threads(app) == 2)
                 ends["after"].set()
-                await eventually(lambda: left_threads(app) == 1)
+                await eventually(lambda: abandoned_threads(app) == 1)
             ends["before"].set()
-            await eventually(lambda: left_threads(app) == 0)
+            await eventually(lambda: abandoned_threads(app) == 0)
             ends["after"].set()
             result = await result_of(job)
             assert result.value == ("after" if how == "return" else "aborted")

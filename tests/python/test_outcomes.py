@@ -32,7 +32,7 @@ def counted(app: Ardiq, name: str) -> int:
 
 async def purge(app: Ardiq, place: str, lane: str = "") -> None:
     channel = app.context.channel()
-    await channel.ask(calls.purge(place=place, of=lane, offset=0, limit=100, result_ttl_ms=app.result_ttl_ms))
+    await channel.ask(calls.purge(place=place, which=lane, offset=0, limit=100, result_ttl_ms=app.result_ttl_ms))
 
 
 async def said_of(job: Job) -> tuple[str, TaskResult]:

@@ -36,7 +36,7 @@ async def test_everything_can_be_read_while_it_runs(app: Ardiq) -> None:
         assert await job.notes() == {"rows": 8, "file": "a.csv"}
         assert await job.logs() == ["opened", "wrote"]
         # As redis-cli shows it.
-        assert [field(app, job.id, name) for name in ("progress", "meta:rows", "meta:file")] == [
+        assert [field(app, job.id, name) for name in ("progress", "note:rows", "note:file")] == [
             '{"fraction":0.4,"message":"half of it"}',
             "8",
             '"a.csv"',
@@ -296,7 +296,7 @@ async def test_notes_arrive_as_they_were_sent(app: Ardiq) -> None:
         job = await note.enqueue()
         await result_of(job)
         assert await eventually(job.notes) == VALUES
-    assert field(app, job.id, "meta:none") == "[]"
+    assert field(app, job.id, "note:none") == "[]"
 
 
 async def test_notes_are_a_mapping(app: Ardiq) -> None:

@@ -228,7 +228,7 @@ async def test_a_task_that_is_gone_ends_the_watch(app: Ardiq) -> None:
 async def test_what_somebody_wrote_into_the_record_is_borne(app: Ardiq) -> None:
     job = await app.send("work")
     record = key(app, f"task:{job.id}")
-    app.context.server.core.command(["HSET", record, "progress", "half", "meta:rows", "many", "tries", "x"])
+    app.context.server.core.command(["HSET", record, "progress", "half", "note:rows", "many", "tries", "x"])
     watching = job.watch(SOON_S)
     assert await anext(watching) == TaskUpdate("queued")
     await watching.aclose()

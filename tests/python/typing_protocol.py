@@ -19,10 +19,10 @@ calls.abort(id="a", result_ttl_ms=0, force=1)  # type: ignore[call-arg]
 calls.abrot(id="a", result_ttl_ms=0)  # type: ignore[attr-defined]
 calls.discard(result_ttl_ms=0, tasks=["a", b"b"])
 calls.discard(result_ttl_ms=0, tasks=[1])  # type: ignore[list-item]
-calls.tally(tasks=[calls.Tallied("send", 1, 0, 0, 0, 120, 1, 3)])
-calls.tally(tasks=[calls.Tallied("send", 1, 0, 0, 0, 120, 1)])  # type: ignore[call-arg]
-calls.tally(tasks=[("send", 1, 0, 0, 0, 120, 1, 3)])  # type: ignore[list-item]
-calls.schedule_declare(version="v", start=1, schedules=[calls.Declared("nightly", b"{}", "soon")])  # type: ignore[arg-type]
+calls.report_stats(tasks=[calls.TaskFigures("send", 1, 0, 0, 0, 120, 1, 3)])
+calls.report_stats(tasks=[calls.TaskFigures("send", 1, 0, 0, 0, 120, 1)])  # type: ignore[call-arg]
+calls.report_stats(tasks=[("send", 1, 0, 0, 0, 120, 1, 3)])  # type: ignore[list-item]
+calls.schedule_declare(version="v", starting=1, schedules=[calls.Declared("nightly", b"{}", "soon")])  # type: ignore[arg-type]
 
 
 def blocking(core: _core.Core) -> None:
@@ -41,7 +41,7 @@ def blocking(core: _core.Core) -> None:
 
 async def awaited(channel: Channel) -> None:
     assert_type(
-        await channel.ask(calls.purge(place="dead", of="", offset=0, limit=9, result_ttl_ms=0)), calls.PurgeReply
+        await channel.ask(calls.purge(place="dead", which="", offset=0, limit=9, result_ttl_ms=0)), calls.PurgeReply
     )
     reply = await channel.ask(calls.await_(id="a", mailbox="", waiter_ttl_ms=0, result_ttl_ms=0))
     print(reply.row.value)  # type: ignore[union-attr]

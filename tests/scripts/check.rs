@@ -33,12 +33,14 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
         let (kind, rest) = name.split_once(':').unwrap_or((name, ""));
         let expected = match (kind, rest) {
             ("lanes", "") => "set",
-            ("scheduled" | "suspects" | "workers" | "loads" | "dead" | "unknown" | "schedule_due", "") => "zset",
+            ("scheduled" | "quarantined" | "workers" | "loads" | "dead" | "unknown_tasks" | "schedule_due", "") => {
+                "zset"
+            }
             ("meta" | "stats" | "schedules" | "pauses", "") => "hash",
             ("held", _) => "zset",
             ("task" | "running" | "worker" | "stats" | "task_stats", _) => "hash",
             ("ready" | "wake" | "mailbox" | "log", _) => "list",
-            ("tombs" | "aborts" | "waiters", _) => "set",
+            ("tombstones" | "aborts" | "waiters", _) => "set",
             _ => {
                 found(format!("key {name} is not in the protocol"));
                 continue;
@@ -49,13 +51,13 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
         }
         let ends = value.expires_at.is_some();
         match kind {
-            "mailbox" | "waiters" | "log" | "unknown" if !ends => found(format!("{name} has no TTL")),
+            "mailbox" | "waiters" | "log" | "unknown_tasks" if !ends => found(format!("{name} has no TTL")),
             "stats" if ends == rest.is_empty() => found(format!("{name}: TTL {ends}")),
             "running" | "worker" | "aborts" if !workers.iter().any(|worker| worker == rest) => {
                 found(format!("{name} belongs to no worker"));
             }
             "task_stats" if !ends => found(format!("{name} has no TTL")),
-            "task" | "mailbox" | "waiters" | "log" | "stats" | "task_stats" | "unknown" => {}
+            "task" | "mailbox" | "waiters" | "log" | "stats" | "task_stats" | "unknown_tasks" => {}
             _ if ends => found(format!("{name} has a TTL")),
             _ => {}
         }
@@ -84,10 +86,10 @@ fn check_record(
     let field = |name: &str| fields.get(name).map_or("", String::as_str);
     let state = field("state");
     let expected = match state {
-        "queued" if places == ["suspects"] => "suspects".to_owned(),
+        "queued" if places == ["quarantined"] => "quarantined".to_owned(),
         "queued" => format!("ready:{}", field("lane")),
         "scheduled" => "scheduled".to_owned(),
-        "held" => format!("held:{}", field("held_by")),
+        "held" => format!("held:{}", field("pause")),
         "running" => format!("running:{}", field("worker")),
         "failed" => "dead".to_owned(),
         "complete" | "aborted" | "expired" | "discarded" => String::new(),
@@ -111,8 +113,8 @@ fn check_record(
     if !fits {
         found(format!("{id} is {state} and has {times:?}"));
     }
-    if (state == "held") != fields.contains_key("held_by") {
-        found(format!("{id} is {state} and held by {:?}", field("held_by")));
+    if (state == "held") != fields.contains_key("pause") {
+        found(format!("{id} is {state} and held by {:?}", field("pause")));
     }
     if state != "running" && fields.contains_key("worker") && matches!(state, "queued" | "scheduled" | "held") {
         found(format!("{id} is {state} and still names a worker"));
@@ -126,7 +128,7 @@ fn places(keys: &Keyspace, found: &mut dyn FnMut(String)) -> Places {
             continue;
         };
         let ids: Vec<&String> = match (&value.content, name.split_once(':').unwrap_or((name, ""))) {
-            (Content::Sorted(members), ("scheduled" | "suspects" | "dead", "")) => members.keys().collect(),
+            (Content::Sorted(members), ("scheduled" | "quarantined" | "dead", "")) => members.keys().collect(),
             (Content::Sorted(members), ("held", _)) => members.keys().collect(),
             (Content::Hash(fields), ("running", _)) => fields.keys().collect(),
             (Content::List(entries), ("ready", lane)) => live_entries(keys, lane, entries, found),
@@ -146,7 +148,7 @@ fn live_entries<'a>(
     entries: &'a [String],
     found: &mut dyn FnMut(String),
 ) -> Vec<&'a String> {
-    let mut marks: BTreeSet<&String> = keys.list(&key(&format!("tombs:{lane}"))).iter().collect();
+    let mut marks: BTreeSet<&String> = keys.list(&key(&format!("tombstones:{lane}"))).iter().collect();
     let live = entries.iter().filter(|id| !marks.remove(id)).collect();
     for id in marks {
         found(format!("the tombstone of {id} in lane {lane} has no entry"));
@@ -198,12 +200,12 @@ pub fn unheard(before: &Keyspace, after: &Keyspace) -> Vec<String> {
 /// What `fsck_page` finds in all sections, as `kind id detail`; and whether `counts` agrees with the keyspace.
 pub fn fsck(server: &mut Server, keys: &Keyspace) -> Vec<String> {
     let mut sections: Vec<String> =
-        ["records", "scheduled", "suspects", "dead", "workers", "loads", "schedules", "schedule_due"]
+        ["records", "scheduled", "quarantined", "dead", "workers", "loads", "schedules", "schedule_due"]
             .map(str::to_owned)
             .to_vec();
     for name in keys.0.keys() {
         let name = name.strip_prefix(BASE).unwrap_or(name);
-        if ["running:", "ready:", "tombs:", "held:"].iter().any(|kind| name.starts_with(kind)) {
+        if ["running:", "ready:", "tombstones:", "held:"].iter().any(|kind| name.starts_with(kind)) {
             sections.push(name.to_owned());
         }
     }

@@ -15,7 +15,7 @@ use crate::story::Story;
 const MOST_KEYS: usize = 20;
 const MOST_FIELDS: usize = 12;
 /// Fields that say where a task lies.
-const PLACE: [&str; 2] = ["lane", "held_by"];
+const PLACE: [&str; 2] = ["lane", "pause"];
 
 #[derive(Clone, PartialEq, Eq)]
 enum Hand {

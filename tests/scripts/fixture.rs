@@ -313,8 +313,8 @@ pub fn default(name: &str) -> Result<Json, String> {
         "args" => json!([]),
         "generation" => json!(1),
         "max_lost" => json!(3),
-        "run_ms" | "delay_ms" | "max_age_ms" | "offset" | "left_threads" | "stalled_ms" | "go_on" => json!(0),
-        "paused" | "due_at" | "start" => json!(1),
+        "run_ms" | "delay_ms" | "max_age_ms" | "offset" | "abandoned_threads" | "stalled_ms" | "resuming" => json!(0),
+        "paused" | "due_at" | "starting" => json!(1),
         "version" => json!("v1"),
         "completed" | "failed" | "retried" | "aborted" | "waits" | "wait_ms" | "minutes_ago" => json!(0),
         "minutes" => json!(1),
@@ -322,14 +322,14 @@ pub fn default(name: &str) -> Result<Json, String> {
         "following_at" => json!(9_000_000_030_000_i64),
         "definition" => json!({"task": "work", "lane": "default"}),
         "limit" => json!(100),
-        "ttl_ms" => json!(0),
-        "most" => json!(-1),
+        "dead_ttl_ms" => json!(0),
+        "dead_limit" => json!(-1),
         "lane" => json!("default"),
         "name" => json!("work"),
         "value" | "result" => json!("null"),
         "cursor" => json!("0"),
         "since_at" | "before_at" => json!(0),
-        "kwargs" | "options" | "codec" | "headers" | "traceback" | "details" | "of" | "reason" | "progress"
+        "kwargs" | "options" | "codec" | "headers" | "traceback" | "details" | "which" | "reason" | "progress"
         | "note" | "task" | "error" | "argument" | "detail" => json!(""),
         _ => return Err(format!("{name}: the fixture must say")),
     })

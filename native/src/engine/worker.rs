@@ -44,7 +44,7 @@ mod steps;
 mod wakes;
 
 pub use config::Config;
-use pool::Neighbour;
+use pool::PoolListener;
 use session::{End, Session};
 use shared::Shared;
 use slots::Phase;
@@ -58,9 +58,9 @@ pub struct Worker {
 impl Worker {
     pub fn new(dispatcher: Dispatcher, inbox: Arc<Inbox>, config: Config) -> Self {
         let shared = Arc::new(Shared::new(dispatcher, inbox, config));
-        if let Some(seat) = &shared.config.seat {
-            let neighbour: Arc<dyn Neighbour> = shared.clone();
-            seat.join(Arc::downgrade(&neighbour));
+        if let Some(pool_share) = &shared.config.pool_share {
+            let listener: Arc<dyn PoolListener> = shared.clone();
+            pool_share.join(Arc::downgrade(&listener));
         }
         Self { shared }
     }
@@ -125,10 +125,10 @@ impl Worker {
     }
 
     /// A thread runs on although its task is settled, and keeps its slot until it is said to have ended.
-    pub fn overstay(&self, token: i64, runs_on: bool) {
+    pub fn thread_runs_on(&self, token: i64, runs_on: bool) {
         let (wake, has_tasks, threads) = {
             let mut slots = self.shared.slots();
-            let wake = slots.overstay(token, runs_on);
+            let wake = slots.thread_runs_on(token, runs_on);
             slots.tell();
             (wake, slots.has_tasks(), slots.threads_to_wake())
         };

@@ -26,9 +26,9 @@ pub struct Protocol {
 }
 
 pub struct Function {
-    /// The verb or noun, as the file is named: `ack`.
+    /// The verb or noun, as the file is named: `complete`.
     pub name: String,
-    /// What the server knows it as: `ardiq_v1_ack`.
+    /// What the server knows it as: `ardiq_v1_complete`.
     pub server_name: String,
     /// Changes nothing.
     pub query: bool,

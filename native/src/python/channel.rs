@@ -15,7 +15,7 @@ use redis::Value;
 use tokio::task::AbortHandle;
 
 use super::convert::{exception, from_python, push_all, to_python};
-use super::watch::LoopWatch;
+use super::watch::StallDetector;
 use super::worker::Worker;
 use crate::engine::events::{Event, Inbox, Level, Unanswered};
 use crate::engine::hub::State;
@@ -207,9 +207,9 @@ impl Channel {
     }
 
     #[pyo3(signature = (after_ms, most_ms = None))]
-    fn watch_loop(&self, after_ms: u64, most_ms: Option<u64>) -> PyResult<LoopWatch> {
+    fn detect_stalls(&self, after_ms: u64, most_ms: Option<u64>) -> PyResult<StallDetector> {
         let open = self.live()?;
-        Ok(LoopWatch::start(open.state.clone(), open.inbox.clone(), after_ms, most_ms))
+        Ok(StallDetector::start(open.state.clone(), open.inbox.clone(), after_ms, most_ms))
     }
 
     fn close(&self) {

@@ -1,4 +1,4 @@
-//! `Health` and `LoopWatch`: who looks at a worker process from outside Python, as Python sees them.
+//! `Health` and `StallDetector`: who looks at a worker process from outside Python, as Python sees them.
 //!
 //! Owns: when they start and end. Must not know: what they look at.
 
@@ -124,12 +124,12 @@ impl Health {
 
 /// Looks whether an event loop turns, for as long as it lives.
 #[pyclass(frozen, module = "ardiq._core")]
-pub struct LoopWatch {
+pub struct StallDetector {
     running: Running,
     stall: ManuallyDrop<Arc<Stall>>,
 }
 
-impl LoopWatch {
+impl StallDetector {
     pub(super) fn start(state: Arc<State>, inbox: Arc<Inbox>, after_ms: u64, most_ms: Option<u64>) -> Self {
         let stall = Arc::<Stall>::default();
         let most = most_ms.map(Duration::from_millis);
@@ -143,7 +143,7 @@ impl LoopWatch {
     }
 }
 
-impl Drop for LoopWatch {
+impl Drop for StallDetector {
     fn drop(&mut self) {
         if self.running.is_mine() {
             self.stall.end();
@@ -154,7 +154,7 @@ impl Drop for LoopWatch {
 }
 
 #[pymethods]
-impl LoopWatch {
+impl StallDetector {
     /// Blocks until the loop is stalled; for how many seconds it has been, or None when the time is over.
     fn wait(&self, py: Python<'_>, timeout_ms: u64) -> PyResult<Option<f64>> {
         if !self.running.is_mine() {

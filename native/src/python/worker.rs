@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use tokio::task::AbortHandle;
 
-use super::watch::{Health, LoopWatch, observer};
+use super::watch::{Health, StallDetector, observer};
 use crate::engine::claims::Claim;
 use crate::engine::events::Inbox;
 use crate::engine::hub::State;
@@ -133,8 +133,8 @@ impl Worker {
         Ok(())
     }
 
-    fn overstay(&self, token: i64, runs_on: bool) -> PyResult<()> {
-        self.live()?.worker.overstay(token, runs_on);
+    fn thread_runs_on(&self, token: i64, runs_on: bool) -> PyResult<()> {
+        self.live()?.worker.thread_runs_on(token, runs_on);
         Ok(())
     }
 
@@ -166,10 +166,10 @@ impl Pool {
         Ok(Self { pool: pool::Pool::new(concurrency, &shares) })
     }
 
-    /// How many slots each queue is sure of.
+    /// How many slots each queue is guaranteed.
     #[getter]
-    fn sure(&self) -> Vec<usize> {
-        self.pool.sure()
+    fn guaranteed(&self) -> Vec<usize> {
+        self.pool.guaranteed()
     }
 }
 
@@ -253,10 +253,10 @@ fn read_config(config: &Bound<'_, PyDict>) -> PyResult<Config> {
     let milliseconds = |name: &str| -> PyResult<Duration> { Ok(Duration::from_millis(item(name)?.extract()?)) };
     let lanes: Vec<(String, Option<u32>, Option<usize>)> = item("lanes")?.extract()?;
     let thread_tasks: Vec<String> = item("thread_tasks")?.extract()?;
-    let seat: Option<(Bound<'_, Pool>, usize)> = item("seat")?.extract()?;
-    let watch: Option<Bound<'_, LoopWatch>> = item("loop_watch")?.extract()?;
-    let no_seat = || PyIndexError::new_err("the pool has no such seat");
-    let seat = seat.map(|(pool, at)| pool.get().pool.seat(at).ok_or_else(no_seat)).transpose()?;
+    let pool_share: Option<(Bound<'_, Pool>, usize)> = item("pool_share")?.extract()?;
+    let watch: Option<Bound<'_, StallDetector>> = item("loop_watch")?.extract()?;
+    let no_seat = || PyIndexError::new_err("the pool has no such pool_share");
+    let pool_share = pool_share.map(|(pool, at)| pool.get().pool.share(at).ok_or_else(no_seat)).transpose()?;
     Ok(Config {
         label: item("label")?.extract()?,
         info: item("info")?.extract()?,
@@ -270,7 +270,7 @@ fn read_config(config: &Bound<'_, PyDict>) -> PyResult<Config> {
         burst: item("burst")?.extract()?,
         give_up_after: item("give_up_after_ms")?.extract::<Option<u64>>()?.map(Duration::from_millis),
         thread_tasks: thread_tasks.into_iter().map(String::into_bytes).collect(),
-        seat,
+        pool_share,
         observer: None,
         stall: watch.map(|watch| watch.get().stall()),
     })

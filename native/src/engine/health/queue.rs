@@ -65,15 +65,15 @@ impl Layout {
         let reply = |function| Ok::<_, String>(&protocol.function(function).map_err(|error| error.to_string())?.reply);
         Ok(Self {
             count: reply("counts")?.record.find(["name", "number"])?,
-            ages: reply("ages")?.header.find(["now"])?,
-            age: reply("ages")?.record.find(["lane", "since"])?,
+            ages: reply("oldest_ready")?.header.find(["now"])?,
+            age: reply("oldest_ready")?.record.find(["lane", "since"])?,
         })
     }
 }
 
 async fn ask(dispatcher: &Dispatcher) -> Result<State, Error> {
     let nothing: [&[u8]; 0] = [];
-    let (counts, ages) = tokio::join!(dispatcher.call("counts", &nothing), dispatcher.call("ages", &nothing));
+    let (counts, ages) = tokio::join!(dispatcher.call("counts", &nothing), dispatcher.call("oldest_ready", &nothing));
     Ok(State { counts: read_counts(&counts?), ages: read_ages(&ages?) })
 }
 

@@ -104,7 +104,7 @@ impl Text {
         self.gauge("in_flight", "Tasks this worker runs.", &queue, figures.in_flight as f64);
         self.gauge("prefetched", "Tasks this worker holds and has not started.", &queue, figures.held as f64);
         let help = "Threads that run on after their task was settled.";
-        self.gauge("left_threads", help, &queue, figures.left_threads as f64);
+        self.gauge("abandoned_threads", help, &queue, figures.abandoned_threads as f64);
         if let Some(ago) = figures.answered_ago {
             let help = "How long ago the server last renewed the lease.";
             self.gauge("lease_renewed_seconds_ago", help, &queue, ago.as_secs_f64());
@@ -154,7 +154,7 @@ impl Text {
                     let labels = [labels[0], ("state", name.as_str())];
                     self.gauge(
                         "queue_tasks",
-                        "Tasks of the queue, by state; suspects are among the queued ones.",
+                        "Tasks of the queue, by state; the quarantined ones are queued, too.",
                         &labels,
                         number,
                     );

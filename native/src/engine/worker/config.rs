@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lanes::Lane;
-use super::pool::Seat;
+use super::pool::PoolShare;
 use crate::engine::observer::Observer;
 use crate::engine::stalls::Stall;
 
@@ -26,7 +26,7 @@ pub struct Config {
     /// How long to block for a wake-up token.
     pub poll_block: Duration,
     pub result_ttl_ms: i64,
-    /// Workers a suspect may take down.
+    /// How many workers a task may take down.
     pub max_lost: i64,
     /// Say when nothing is left to do.
     pub burst: bool,
@@ -35,7 +35,7 @@ pub struct Config {
     /// Names of the tasks that threads take.
     pub thread_tasks: HashSet<Vec<u8>>,
     /// Its place, where other queues of this process share the slots.
-    pub seat: Option<Seat>,
+    pub pool_share: Option<PoolShare>,
     /// Who counts what it does, where somebody wants to know.
     pub observer: Option<Arc<Observer>>,
     /// The event loop that starts its tasks, where somebody watches it.

@@ -18,7 +18,7 @@ pub struct Figures {
     /// Tasks that are held and not started.
     pub held: usize,
     /// Threads that run on after their task was settled.
-    pub left_threads: usize,
+    pub abandoned_threads: usize,
     /// How long ago the server last renewed the lease; nothing before it did, or when the lease is lost.
     pub answered_ago: Option<Duration>,
     pub lease: Duration,
@@ -33,7 +33,7 @@ impl Worker {
             concurrency: config.concurrency,
             in_flight: slots.started(),
             held: slots.held(),
-            left_threads: slots.left_behind(),
+            abandoned_threads: slots.abandoned_threads(),
             answered_ago: slots.lease_ends().map(|ends| Instant::now().saturating_duration_since(ends - config.lease)),
             lease: config.lease,
         }

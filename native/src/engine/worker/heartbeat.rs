@@ -109,7 +109,7 @@ impl Session {
             ("result_ttl_ms", config.result_ttl_ms.into()),
             ("generation", self.generation.load(Ordering::Relaxed).into()),
             ("max_lost", config.max_lost.into()),
-            ("left_threads", (shared.slots().left_behind() as i64).into()),
+            ("abandoned_threads", (shared.slots().abandoned_threads() as i64).into()),
             ("stalled_ms", stalled_ms.into()),
         ])?;
         let sent = Instant::now();

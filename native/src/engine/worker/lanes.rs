@@ -91,7 +91,7 @@ impl Lanes {
                 let _ = write!(json, ",\"weight\":{weight}");
             }
             if let Some(room) = room {
-                let _ = write!(json, ",\"most\":{room}");
+                let _ = write!(json, ",\"limit\":{room}");
             }
             json.push('}');
         }
@@ -121,7 +121,7 @@ mod tests {
         lanes.claimed(&claim(1, "high"));
         lanes.claimed(&claim(2, "low"));
         assert_eq!(lanes.open().collect::<Vec<_>>(), [true, false]);
-        assert_eq!(lanes.to_json(), r#"[{"lane":"high","weight":2},{"lane":"low","weight":2,"most":0}]"#);
+        assert_eq!(lanes.to_json(), r#"[{"lane":"high","weight":2},{"lane":"low","weight":2,"limit":0}]"#);
         assert_eq!(lanes.room(), None);
         for token in [1, 2, 2] {
             lanes.gone(token);

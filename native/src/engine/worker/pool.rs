@@ -1,6 +1,6 @@
 //! The slots that the queues of one process share.
 //!
-//! Owns: how many slots each queue may use. Each is sure of its share; what one does not need goes to those that can
+//! Owns: how many slots each queue may use. Each is guaranteed its share; what one does not need goes to those that can
 //! use it, and comes back to it as their tasks end. Must not know: which tasks there are, connections, Python.
 
 use std::fmt::{Debug, Formatter};
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 /// The worker of one of the queues, as the pool calls it. Called without a lock of the pool's being held.
-pub trait Neighbour: Send + Sync {
+pub trait PoolListener: Send + Sync {
     /// There may be room where there was none.
     fn room(&self);
     /// Something may have come since it last looked.
@@ -24,15 +24,15 @@ pub struct Pool {
 
 #[derive(Default)]
 struct Queues {
-    seats: Vec<Seated>,
+    members: Vec<Member>,
     /// When any of them last had something to do.
     busy_at: Option<Instant>,
 }
 
 #[derive(Default)]
-struct Seated {
-    /// Slots it has for sure.
-    sure: usize,
+struct Member {
+    /// Slots that are its own.
+    guaranteed: usize,
     used: usize,
     /// Slots it would use if it had them.
     demand: usize,
@@ -40,36 +40,37 @@ struct Seated {
     is_short: bool,
     /// When the step was sent that found nothing.
     idle_at: Option<Instant>,
-    neighbour: Option<Weak<dyn Neighbour>>,
+    listener: Option<Weak<dyn PoolListener>>,
 }
 
-impl Seated {
+impl Member {
     /// Slots that the others must leave to it.
     fn reserved(&self) -> usize {
-        self.used.max(self.sure.min(self.demand))
+        self.used.max(self.guaranteed.min(self.demand))
     }
 
-    fn neighbour(&self) -> Option<Arc<dyn Neighbour>> {
-        self.neighbour.as_ref().and_then(Weak::upgrade)
+    fn listener(&self) -> Option<Arc<dyn PoolListener>> {
+        self.listener.as_ref().and_then(Weak::upgrade)
     }
 }
 
 impl Pool {
-    /// Slots for as many queues as there are shares. Each is sure of one at least: there must be enough for that.
+    /// Slots for as many queues as there are shares. Each is guaranteed one at least: there must be enough for that.
     pub fn new(concurrency: usize, shares: &[usize]) -> Arc<Self> {
-        let seats = apportion(concurrency, shares).into_iter().map(|sure| Seated { sure, ..Seated::default() });
-        let queues = Queues { seats: seats.collect(), busy_at: None };
+        let members =
+            apportion(concurrency, shares).into_iter().map(|guaranteed| Member { guaranteed, ..Member::default() });
+        let queues = Queues { members: members.collect(), busy_at: None };
         Arc::new(Self { concurrency, queues: Mutex::new(queues) })
     }
 
-    /// How many slots each queue is sure of.
-    pub fn sure(&self) -> Vec<usize> {
-        self.lock().seats.iter().map(|seat| seat.sure).collect()
+    /// How many slots each queue is guaranteed.
+    pub fn guaranteed(&self) -> Vec<usize> {
+        self.lock().members.iter().map(|member| member.guaranteed).collect()
     }
 
     /// The place of one of the queues.
-    pub fn seat(self: &Arc<Self>, at: usize) -> Option<Seat> {
-        (at < self.lock().seats.len()).then(|| Seat { pool: self.clone(), at })
+    pub fn share(self: &Arc<Self>, at: usize) -> Option<PoolShare> {
+        (at < self.lock().members.len()).then(|| PoolShare { pool: self.clone(), at })
     }
 
     fn lock(&self) -> MutexGuard<'_, Queues> {
@@ -79,28 +80,28 @@ impl Pool {
 
 /// One queue's place at the pool.
 #[derive(Clone)]
-pub struct Seat {
+pub struct PoolShare {
     pool: Arc<Pool>,
     at: usize,
 }
 
-impl Debug for Seat {
+impl Debug for PoolShare {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Seat({})", self.at)
+        write!(f, "PoolShare({})", self.at)
     }
 }
 
-impl Seat {
+impl PoolShare {
     /// Whom to call when something changes for this queue.
-    pub fn join(&self, neighbour: Weak<dyn Neighbour>) {
-        self.pool.lock().seats[self.at].neighbour = Some(neighbour);
+    pub fn join(&self, listener: Weak<dyn PoolListener>) {
+        self.pool.lock().members[self.at].listener = Some(listener);
     }
 
     /// Slots it may use beyond those that it uses. Where there are none it is told of the next.
     pub fn room(&self) -> usize {
         let mut queues = self.pool.lock();
         let room = queues.room(self.at, self.pool.concurrency);
-        queues.seats[self.at].is_short |= room == 0;
+        queues.members[self.at].is_short |= room == 0;
         room
     }
 
@@ -108,31 +109,32 @@ impl Seat {
     pub fn take(&self, count: usize) -> usize {
         let mut queues = self.pool.lock();
         let taken = count.min(queues.room(self.at, self.pool.concurrency));
-        let seat = &mut queues.seats[self.at];
-        seat.used += taken;
-        seat.is_short |= taken < count;
+        let member = &mut queues.members[self.at];
+        member.used += taken;
+        member.is_short |= taken < count;
         taken
     }
 
     /// It uses so many slots, and would use `demand` if it had them.
     pub fn tell(&self, used: usize, demand: usize) {
         let mut queues = self.pool.lock();
-        let seat = &mut queues.seats[self.at];
-        let before = seat.reserved();
-        (seat.used, seat.demand) = (used, demand);
-        if seat.reserved() < before {
-            let others = queues.seats.iter_mut().enumerate().filter(|(other, _)| *other != self.at);
-            let short = others.filter_map(|(_, seat)| std::mem::take(&mut seat.is_short).then(|| seat.neighbour())?);
+        let member = &mut queues.members[self.at];
+        let before = member.reserved();
+        (member.used, member.demand) = (used, demand);
+        if member.reserved() < before {
+            let others = queues.members.iter_mut().enumerate().filter(|(other, _)| *other != self.at);
+            let short =
+                others.filter_map(|(_, member)| std::mem::take(&mut member.is_short).then(|| member.listener())?);
             let short: Vec<_> = short.collect();
             drop(queues);
-            short.iter().for_each(|neighbour| neighbour.room());
+            short.iter().for_each(|listener| listener.room());
         }
     }
 
     /// Whether it has less than its share.
     pub fn is_owed(&self) -> bool {
         let queues = self.pool.lock();
-        queues.seats[self.at].used < queues.seats[self.at].sure
+        queues.members[self.at].used < queues.members[self.at].guaranteed
     }
 
     /// It had something to do.
@@ -144,25 +146,25 @@ impl Seat {
     /// any of them had something to do, which may have left work for another, all are told.
     pub fn idle(&self, sent: Instant) {
         let mut queues = self.pool.lock();
-        queues.seats[self.at].idle_at = Some(sent);
+        queues.members[self.at].idle_at = Some(sent);
         let busy_at = queues.busy_at;
-        let must_look = |seat: &Seated| seat.idle_at.is_none() || seat.idle_at <= busy_at;
-        let mut calls: Vec<_> = queues.seats.iter().filter(|seat| must_look(seat)).collect();
+        let must_look = |member: &Member| member.idle_at.is_none() || member.idle_at <= busy_at;
+        let mut calls: Vec<_> = queues.members.iter().filter(|member| must_look(member)).collect();
         let all_idle = calls.is_empty();
         if all_idle {
-            calls = queues.seats.iter().collect();
+            calls = queues.members.iter().collect();
         }
-        let calls: Vec<_> = calls.into_iter().filter_map(Seated::neighbour).collect();
+        let calls: Vec<_> = calls.into_iter().filter_map(Member::listener).collect();
         drop(queues);
-        calls.iter().for_each(|neighbour| if all_idle { neighbour.idle() } else { neighbour.look() });
+        calls.iter().for_each(|listener| if all_idle { listener.idle() } else { listener.look() });
     }
 }
 
 impl Queues {
     fn room(&self, at: usize, concurrency: usize) -> usize {
-        let others = self.seats.iter().enumerate().filter(|(other, _)| *other != at);
-        let reserved: usize = others.map(|(_, seat)| seat.reserved()).sum();
-        concurrency.saturating_sub(reserved + self.seats[at].used)
+        let others = self.members.iter().enumerate().filter(|(other, _)| *other != at);
+        let reserved: usize = others.map(|(_, member)| member.reserved()).sum();
+        concurrency.saturating_sub(reserved + self.members[at].used)
     }
 }
 
@@ -193,7 +195,7 @@ mod tests {
         idle: AtomicUsize,
     }
 
-    impl Neighbour for Calls {
+    impl PoolListener for Calls {
         fn room(&self) {
             self.room.fetch_add(1, Ordering::Relaxed);
         }
@@ -213,15 +215,15 @@ mod tests {
 
     const ALL: usize = usize::MAX;
 
-    fn two(concurrency: usize, shares: [usize; 2]) -> ([Seat; 2], [Arc<Calls>; 2]) {
+    fn two(concurrency: usize, shares: [usize; 2]) -> ([PoolShare; 2], [Arc<Calls>; 2]) {
         let pool = Pool::new(concurrency, &shares);
         let calls = [Arc::new(Calls::default()), Arc::new(Calls::default())];
-        let seats = [0, 1].map(|at| pool.seat(at).unwrap());
-        for (seat, calls) in seats.iter().zip(&calls) {
-            let neighbour: Arc<dyn Neighbour> = calls.clone();
-            seat.join(Arc::downgrade(&neighbour));
+        let members = [0, 1].map(|at| pool.share(at).unwrap());
+        for (member, calls) in members.iter().zip(&calls) {
+            let listener: Arc<dyn PoolListener> = calls.clone();
+            member.join(Arc::downgrade(&listener));
         }
-        (seats, calls)
+        (members, calls)
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::lanes::Lanes;
-use super::pool::Neighbour;
+use super::pool::PoolListener;
 use super::slots::Slots;
 use super::{Config, lock, new_identity};
 use crate::call::dispatch::Dispatcher;
@@ -40,7 +40,7 @@ pub(super) struct Outage {
 /// Pause between two lines about the same outage.
 const SAY_AGAIN: Duration = Duration::from_secs(2);
 
-impl Neighbour for Shared {
+impl PoolListener for Shared {
     fn room(&self) {
         self.wake.notify_one();
     }
@@ -58,8 +58,8 @@ impl Neighbour for Shared {
 impl Shared {
     pub(super) fn new(dispatcher: Dispatcher, inbox: Arc<Inbox>, config: Config) -> Self {
         let lanes = Lanes::new(config.lanes.clone());
-        let (names, seat) = (config.thread_tasks.clone(), config.seat.clone());
-        let slots = Slots::new(config.concurrency, config.prefetch, names, lanes, seat, Instant::now());
+        let (names, pool_share) = (config.thread_tasks.clone(), config.pool_share.clone());
+        let slots = Slots::new(config.concurrency, config.prefetch, names, lanes, pool_share, Instant::now());
         Self {
             identity: Mutex::new(new_identity(&config.label)),
             config,
@@ -99,7 +99,7 @@ impl Shared {
     /// What could not be started, because threads or other queues had the slots, may be by now. An event loop that has
     /// all slots to itself knows.
     pub(super) fn offer(&self) {
-        if self.config.seat.is_some() || !self.config.thread_tasks.is_empty() {
+        if self.config.pool_share.is_some() || !self.config.thread_tasks.is_empty() {
             let (tasks, threads) = {
                 let mut slots = self.slots();
                 (slots.calls_loop(), slots.threads_to_wake())

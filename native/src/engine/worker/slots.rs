@@ -1,4 +1,4 @@
-//! What this worker holds; below, in `next`, what to do with it next, in `lease`, until when it is its own, in `overstay`, who
+//! What this worker holds; below, in `next`, what to do with it next, in `lease`, until when it is its own, in `abandoned`, who
 //! takes slots without a task.
 //!
 //! Owns: the accounting of held and started tasks, the outcomes that wait to be sent, and every decision
@@ -9,18 +9,18 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::lanes::Lanes;
-use super::pool::Seat;
+use super::pool::PoolShare;
 use super::prefetch::{BATCH, Prefetch};
 use crate::engine::claims::{Claim, Reply};
 use crate::engine::outcomes::{Outcome, Outcomes, RELEASE, Record};
 use crate::wire::values::number;
 
+mod abandoned;
 mod lease;
 mod next;
-mod overstay;
 
+use abandoned::Abandoned;
 pub use next::Next;
-use overstay::Overstay;
 
 /// After a claim the next step may wait that long: the tasks just claimed may be settled with it.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -55,7 +55,7 @@ pub struct Slots {
     pub phase: Phase,
     concurrency: usize,
     /// Where other queues of this process share the slots.
-    seat: Option<Seat>,
+    pool_share: Option<PoolShare>,
     /// The event loop left tasks here for want of slots, or does not come for them.
     starved: bool,
     thread_tasks: HashSet<Vec<u8>>,
@@ -67,7 +67,7 @@ pub struct Slots {
     pub waiting_threads: usize,
     started: usize,
     /// Threads that cannot be stopped and outlast their task, by its token.
-    overstaying: HashMap<i64, Overstay>,
+    abandoned: HashMap<i64, Abandoned>,
     /// Slots of tasks that are settled, and of which somebody is still told.
     occupied: usize,
     outbox: Outcomes,
@@ -102,21 +102,21 @@ impl Slots {
         prefetch: Option<usize>,
         thread_tasks: HashSet<Vec<u8>>,
         lanes: Lanes,
-        seat: Option<Seat>,
+        pool_share: Option<PoolShare>,
         now: Instant,
     ) -> Self {
         let queue = || Queue { claims: VecDeque::new(), asked: now };
         Self {
             phase: Phase::Working,
             concurrency,
-            seat,
+            pool_share,
             starved: false,
             thread_tasks,
             tasks: queue(),
             thread_tasks_held: queue(),
             waiting_threads: 0,
             started: 0,
-            overstaying: HashMap::new(),
+            abandoned: HashMap::new(),
             occupied: 0,
             outbox: Outcomes::default(),
             prefetch: Prefetch::new(prefetch, now),
@@ -158,8 +158,8 @@ impl Slots {
     /// Fills up to `wanted` slots; how many.
     fn start(&mut self, wanted: usize, now: Instant) -> usize {
         let mut count = wanted.min(self.free(now));
-        if let Some(seat) = &self.seat {
-            count = seat.take(count);
+        if let Some(pool_share) = &self.pool_share {
+            count = pool_share.take(count);
         }
         self.started += count;
         count
@@ -167,13 +167,13 @@ impl Slots {
 
     /// Tells the other queues of this process what this one uses and could use.
     pub fn tell(&self) {
-        if let Some(seat) = &self.seat {
+        if let Some(pool_share) = &self.pool_share {
             let used = self.used();
             match self.phase {
-                Phase::Working if self.more => seat.tell(used, usize::MAX),
-                Phase::Working => seat.tell(used, used + self.held()),
-                Phase::Draining => seat.tell(used, used),
-                Phase::Ended => seat.tell(0, 0),
+                Phase::Working if self.more => pool_share.tell(used, usize::MAX),
+                Phase::Working => pool_share.tell(used, used + self.held()),
+                Phase::Draining => pool_share.tell(used, used),
+                Phase::Ended => pool_share.tell(0, 0),
             }
         }
     }
@@ -201,12 +201,12 @@ impl Slots {
     /// Slots that neither a task nor a thread that was left behind takes, nor another queue of this process.
     fn room(&self) -> usize {
         let own = self.concurrency.saturating_sub(self.used());
-        self.seat.as_ref().map_or(own, |seat| own.min(seat.room()))
+        self.pool_share.as_ref().map_or(own, |pool_share| own.min(pool_share.room()))
     }
 
     /// Slots that are not free.
     fn used(&self) -> usize {
-        self.started + self.left_behind() + self.occupied
+        self.started + self.abandoned_threads() + self.occupied
     }
 
     /// Tasks have ended that ran for so long together; whether to wake the I/O loop.
@@ -215,12 +215,12 @@ impl Slots {
         self.stalled = false;
         self.started = self.started.saturating_sub(count);
         self.prefetch.completed(count, run_ms);
-        if self.lanes.is_limited() || !self.overstaying.is_empty() {
+        if self.lanes.is_limited() || !self.abandoned.is_empty() {
             let tokens = outcomes.iter().map(Record::token).filter_map(number);
             tokens.for_each(|token| self.settled_token(token));
         }
         self.outbox.append(outcomes);
-        self.seat.iter().for_each(Seat::busy);
+        self.pool_share.iter().for_each(PoolShare::busy);
         self.tell();
         self.wake_for_batch()
     }

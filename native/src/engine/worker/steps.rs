@@ -121,9 +121,9 @@ impl Session {
             shared.inbox.push(Event::Tasks);
         }
         shared.wake_threads(news.threads);
-        match &shared.config.seat {
-            Some(seat) if count > 0 => seat.busy(),
-            Some(seat) if news.idle && shared.config.burst => seat.idle(sent),
+        match &shared.config.pool_share {
+            Some(pool_share) if count > 0 => pool_share.busy(),
+            Some(pool_share) if news.idle && shared.config.burst => pool_share.idle(sent),
             None if news.idle && shared.config.burst => shared.inbox.push(Event::Idle),
             _ => {}
         }

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::prefetch::{BATCH, STEP_BYTES, STEP_RECORDS};
-use super::{Phase, Queue, Seat, Slots, Waiting, release};
+use super::{Phase, PoolShare, Queue, Slots, Waiting, release};
 use crate::engine::outcomes::Outcomes;
 
 /// What lies here longer and cannot be started goes back for others.
@@ -80,15 +80,15 @@ impl Slots {
         }
         let room = self.concurrency + self.prefetch.target();
         let mut room = room.saturating_sub(self.held() + self.used()).min(self.prefetch.most_claims());
-        if let Some(seat) = &self.seat {
-            room = room.min((seat.room() + self.prefetch.target()).saturating_sub(self.held()));
+        if let Some(pool_share) = &self.pool_share {
+            room = room.min((pool_share.room() + self.prefetch.target()).saturating_sub(self.held()));
         }
         self.lanes.room().map_or(room, |of_lanes| room.min(of_lanes))
     }
 
     /// Whether to look for work although there is no room for it: others must know of it to leave some.
     fn is_owed(&self) -> bool {
-        self.phase == Phase::Working && !self.stalled && self.seat.as_ref().is_some_and(Seat::is_owed)
+        self.phase == Phase::Working && !self.stalled && self.pool_share.as_ref().is_some_and(PoolShare::is_owed)
     }
 
     /// As many outcomes as one step carries, with the server's tokens.

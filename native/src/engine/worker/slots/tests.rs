@@ -113,10 +113,10 @@ fn the_due_time_is_waited_for() {
 fn a_queue_that_is_owed_slots_looks_for_work_while_others_have_them() {
     let now = Instant::now();
     let pool = Pool::new(2, &[1, 1]);
-    let other = pool.seat(1).unwrap();
+    let other = pool.share(1).unwrap();
     assert_eq!(other.take(2), 2);
     let lanes = Lanes::new(vec!["default".into()]);
-    let mut slots = Slots::new(2, None, HashSet::new(), lanes, pool.seat(0), now);
+    let mut slots = Slots::new(2, None, HashSet::new(), lanes, pool.share(0), now);
     assert_eq!(settled(&mut slots, now), (vec![], 0));
     slots.accept(&mut reply(1..1, false, 100, now), now);
     assert_eq!(slots.next(now), Next::Wait { until: Some(now + 100 * MS), block: true });
@@ -216,7 +216,7 @@ fn a_token_that_a_server_gives_out_again_is_another_attempt_here() {
     let now = Instant::now();
     let mut slots = working(4, 1..3, false, now);
     slots.take(2, now);
-    slots.overstay(1, true);
+    slots.thread_runs_on(1, true);
     assert_eq!((slots.lose(), slots.lease_token(1)), (2, 0));
     slots.renewed(now + LEASE);
     slots.next(now);
@@ -229,7 +229,7 @@ fn a_token_that_a_server_gives_out_again_is_another_attempt_here() {
     let Next::Step { outcomes, .. } = slots.next(now) else { panic!("no step") };
     let told: Vec<_> = told(&outcomes).iter().map(|outcome| outcome.join(" ")).collect();
     assert_eq!(told, ["t1 0 complete", "t2 0 complete", "t3 1 complete", "t2 2 release"]);
-    assert_eq!((slots.started(), slots.left_behind()), (0, 1));
+    assert_eq!((slots.started(), slots.abandoned_threads()), (0, 1));
 }
 
 #[test]
@@ -367,16 +367,16 @@ fn a_thread_that_outlasts_its_task_keeps_its_slot() {
     let now = Instant::now();
     let mut slots = working(2, 1..3, false, now);
     slots.take(2, now);
-    slots.overstay(1, true);
+    slots.thread_runs_on(1, true);
     slots.settle(outcomes(&[1]), 0);
-    assert_eq!(slots.left_behind(), 1);
+    assert_eq!(slots.abandoned_threads(), 1);
     assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 0));
     slots.accept(&mut reply(3..4, false, -1, now), now);
     assert!(slots.take(2, now).0.is_empty());
     slots.next(now);
-    assert!(slots.overstay(1, false), "the loop is not told of the free slot");
+    assert!(slots.thread_runs_on(1, false), "the loop is not told of the free slot");
     assert_eq!(slots.take(2, now).0.len(), 1);
-    assert_eq!(slots.left_behind(), 0);
+    assert_eq!(slots.abandoned_threads(), 0);
 }
 
 #[test]
@@ -384,10 +384,10 @@ fn a_thread_that_ended_before_it_was_known_to_outlast_its_task_keeps_nothing() {
     let now = Instant::now();
     let mut slots = working(1, 1..2, false, now);
     slots.take(1, now);
-    slots.overstay(1, false);
-    slots.overstay(1, true);
+    slots.thread_runs_on(1, false);
+    slots.thread_runs_on(1, true);
     slots.settle(outcomes(&[1]), 0);
-    assert_eq!(slots.left_behind(), 0);
+    assert_eq!(slots.abandoned_threads(), 0);
     assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 1));
 }
 
@@ -396,17 +396,17 @@ fn each_thread_that_one_task_leaves_behind_takes_a_slot() {
     let now = Instant::now();
     let mut slots = working(3, 1..2, false, now);
     slots.take(1, now);
-    slots.overstay(1, true);
-    slots.overstay(1, true);
-    assert_eq!(slots.left_behind(), 2);
+    slots.thread_runs_on(1, true);
+    slots.thread_runs_on(1, true);
+    assert_eq!(slots.abandoned_threads(), 2);
     slots.settle(outcomes(&[1]), 0);
-    assert_eq!(slots.left_behind(), 2);
+    assert_eq!(slots.abandoned_threads(), 2);
     assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 1));
-    slots.overstay(1, false);
-    assert_eq!(slots.left_behind(), 1);
-    slots.overstay(1, false);
-    assert_eq!(slots.left_behind(), 0);
-    assert!(slots.overstaying.is_empty());
+    slots.thread_runs_on(1, false);
+    assert_eq!(slots.abandoned_threads(), 1);
+    slots.thread_runs_on(1, false);
+    assert_eq!(slots.abandoned_threads(), 0);
+    assert!(slots.abandoned.is_empty());
 }
 
 #[test]
@@ -417,12 +417,12 @@ fn a_lane_is_held_until_the_last_thread_that_its_task_left_behind_has_ended() {
     slots.renewed(now + LEASE);
     slots.accept(&mut reply(1..2, false, -1, now), now);
     slots.take(1, now);
-    slots.overstay(1, true);
-    slots.overstay(1, true);
+    slots.thread_runs_on(1, true);
+    slots.thread_runs_on(1, true);
     slots.settle(outcomes(&[1]), 0);
-    slots.overstay(1, false);
+    slots.thread_runs_on(1, false);
     assert_eq!(slots.open_lanes(), Some(vec![false]));
-    slots.overstay(1, false);
+    slots.thread_runs_on(1, false);
     assert_eq!(slots.open_lanes(), Some(vec![true]));
 }
 
@@ -431,7 +431,7 @@ fn where_threads_left_behind_take_all_slots_nothing_is_claimed() {
     let now = Instant::now();
     let mut slots = working(1, 1..2, false, now);
     slots.take(1, now);
-    slots.overstay(1, true);
+    slots.thread_runs_on(1, true);
     slots.settle(outcomes(&[1]), 0);
     assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 0));
     slots.accept(&mut reply(2..2, true, -1, now), now);

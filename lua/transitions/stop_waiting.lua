@@ -1,0 +1,6 @@
+-- stop_waiting: a client no longer wants to be told.
+-- args: id, mailbox
+-- reply: 1 if it was registered, else 0
+return function(base, args)
+  return errors.read('SREM', keys.waiters(base, args.id), args.mailbox)
+end
