@@ -326,7 +326,7 @@ def _config(
         "thread_tasks": threaded,
         "pool_share": pool_share,
         "health": None if health is None else (health, queue.name, tasks),
-        "loop_watch": None if watch is None else watch.core,
+        "stall_detector": None if watch is None else watch.core,
     }
 
 

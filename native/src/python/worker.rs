@@ -254,9 +254,9 @@ fn read_config(config: &Bound<'_, PyDict>) -> PyResult<Config> {
     let lanes: Vec<(String, Option<u32>, Option<usize>)> = item("lanes")?.extract()?;
     let thread_tasks: Vec<String> = item("thread_tasks")?.extract()?;
     let pool_share: Option<(Bound<'_, Pool>, usize)> = item("pool_share")?.extract()?;
-    let watch: Option<Bound<'_, StallDetector>> = item("loop_watch")?.extract()?;
-    let no_seat = || PyIndexError::new_err("the pool has no such pool_share");
-    let pool_share = pool_share.map(|(pool, at)| pool.get().pool.share(at).ok_or_else(no_seat)).transpose()?;
+    let watch: Option<Bound<'_, StallDetector>> = item("stall_detector")?.extract()?;
+    let no_share = || PyIndexError::new_err("the pool has no such share");
+    let pool_share = pool_share.map(|(pool, at)| pool.get().pool.share(at).ok_or_else(no_share)).transpose()?;
     Ok(Config {
         label: item("label")?.extract()?,
         info: item("info")?.extract()?,
