@@ -221,8 +221,8 @@ class Channel:
         `concurrency` int, `prefetch` int or None (adaptive), `lease_ms` int,
         `poll_block_ms` int, `result_ttl_ms` int, `max_lost` int, `burst` bool,
         `thread_tasks` list of str: names whose tasks go to `take_thread`,
-        `seat` (pool, place in it) or None: where several queues share the slots,
-        `health` (who answers for it, queue, names of tasks) or None, `loop_watch` of its event loop or None.
+        `pool_share` (pool, number of the share) or None: where several queues share the slots,
+        `health` (who answers for it, queue, names of tasks) or None, `stall_detector` of its event loop or None.
         """
 
     def detect_stalls(self, after_ms: int, most_ms: int | None = None) -> StallDetector:
