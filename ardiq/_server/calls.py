@@ -912,8 +912,8 @@ def workers(*, cursor: Text, limit: int) -> Call[WorkersReply]:
     several.
 
     Replies where to go on, 0 at the end; the server's time in ms; how many workers there are in all whose lease has
-    not run out; then of each worker when its lease runs out (0 or less: it is lost), how many tasks it holds, and
-    what `worker:<worker>` has.
+    not run out; then of each worker when its lease runs out (0 or less: it is lost), how many tasks it has claimed,
+    and what `worker:<worker>` has.
     """
     return Call("workers", (cursor, limit), WORKERS_REPLY)
 

@@ -1,9 +1,9 @@
--- How an attempt ends: a worker settles what it holds, hands it back, or is gone.
+-- How an attempt ends: a worker settles what it has claimed, hands it back, or is gone.
 local M = {}
 
 local FIELDS = { 'state', 'lane', 'tries', 'lost', 'abort_requested', 'worker', 'enqueued_at', 'history',
   'watched_until', 'name', 'unknown_since', 'result_ttl_ms' }
--- What a record loses with its holder, and with a settled attempt.
+-- What a record loses with its claim, and with a settled attempt.
 local CLAIMED = { 'worker', 'started_at' }
 local SETTLED = { 'worker', 'started_at', 'lost', 'unknown_since' }
 -- How long a task rests that its worker did not know, by how long it has waited for one that does.
@@ -34,7 +34,7 @@ local function fail(batch, id, error_text, traceback, more_fields)
   return move.finish(batch, id, 'failed', fields, -1)
 end
 
--- running -> queued, aborted, failed: a worker no longer holds the task. `lost`: it died with it. Replies an error text
+-- running -> queued, aborted, failed: a worker no longer has the task. `lost`: it died with it. Replies an error text
 -- or nil, whether the task stays where it is because of a damaged key, and the state it got into where that is another
 -- one than what was asked for.
 function M.hand_back(batch, id, ttl_ms, lost, max_lost)
@@ -158,7 +158,7 @@ local function leave_to_others(batch, ended, record, ttl_ms)
   end
 end
 
--- One outcome of an attempt that is known to be the holder's. Replies as `hand_back`.
+-- One outcome of an attempt that is known to be the current one. Replies as `hand_back`.
 local function settle(batch, ended, ttl_ms)
   -- The one outcome that does not look first: it is most of them.
   if ended.outcome == 'complete' then return complete(batch, ended, ttl_ms) end
@@ -180,7 +180,7 @@ local function settle(batch, ended, ttl_ms)
   return abort(batch, ended.id, record, ttl_ms)
 end
 
--- The lease tokens that the worker holds for these outcomes; to be asked before anything is written.
+-- The lease tokens that the worker has for these outcomes; to be asked before anything is written.
 function M.tokens(base, worker, outcomes)
   local running, ids = keys.running(base, worker), {}
   for i = 1, #outcomes do ids[i] = outcomes[i].id end
@@ -188,10 +188,10 @@ function M.tokens(base, worker, outcomes)
   return errors.read('HMGET', running, unpack(ids))
 end
 
--- Settle attempts of one worker, which holds them under `tokens`; `outcomes`: {id, token, outcome, run_ms, value} each, some with codec, traceback,
+-- Settle attempts of one worker, which has them under `tokens`; `outcomes`: {id, token, outcome, run_ms, value} each, some with codec, traceback,
 -- delay_ms, max_age_ms.
--- Those it does not hold (`stale`), whose record was deleted (`not_found`), and whose record or new place is damaged are
--- refused; of those that became something else than was asked for, it is said what. Replies how many it no longer holds.
+-- Those it does not have (`stale`), whose record was deleted (`not_found`), and whose record or new place is damaged are
+-- refused; of those that became something else than was asked for, it is said what. Replies how many it no longer has.
 function M.settle(batch, worker, outcomes, tokens, ttl_ms)
   local settled, seen = {}, {}
   for i = 1, #outcomes do
@@ -236,7 +236,7 @@ end
 
 -- running -> queued, aborted, failed for up to `limit` tasks of a worker that is gone. Replies how many were moved,
 -- whether any is left, and whether any of those was not tried yet. The whole hash is read: it is bounded by what one
--- worker can hold. What a damaged key keeps from a lost one goes behind the rest, with minus the time as its token.
+-- worker can claim. What a damaged key keeps from a lost one goes behind the rest, with minus the time as its token.
 function M.take_from(batch, worker, limit, ttl_ms, lost, max_lost)
   -- Each portion goes to the front of the lane, so the newest claims come first, and within it the oldest.
   local running, claims, moved, stuck = keys.running(batch.base, worker), member.claims(batch.base, worker), {}, {}

@@ -14,7 +14,7 @@ function M.count(batch, name, by)
   batch.counters[name] = (batch.counters[name] or 0) + (by or 1)
 end
 
--- A worker holds so many tasks more, or less. What it settles and what it claims in one call is written once.
+-- A worker has claimed so many tasks more, or less. What it settles and what it claims in one call is written once.
 function M.change_load(batch, worker, by)
   batch.loads = batch.loads or {}
   batch.loads[worker] = (batch.loads[worker] or 0) + by

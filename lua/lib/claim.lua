@@ -155,7 +155,7 @@ function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
   return taken, first_token, lane.settle_tokens(base, lanes, is_empty)
 end
 
--- The claims of an earlier step again, after its reply was lost: what the worker holds from `first_token` on.
+-- The claims of an earlier step again, after its reply was lost: what the worker has claimed from `first_token` on.
 function M.since(base, worker, first_token, reply)
   for _, one in ipairs(member.claims(base, worker)) do
     local r = one.token >= first_token and task.read(base, one.id, CLAIM)

@@ -1,4 +1,4 @@
--- Membership of workers: leases, their rows, what they hold.
+-- Membership of workers: leases, their rows, what they have claimed.
 local M = {}
 
 local ABORT_LIMIT = 1000
@@ -18,7 +18,7 @@ function M.renew(base, worker, now, lease_ms)
   redis.call('ZADD', keys.workers(base), now + lease_ms, worker)
 end
 
--- How many tasks a member holds, by its running hash; nil of others, false where a damaged key does not tell.
+-- How many tasks a member has claimed, by its running hash; nil of others, false where a damaged key does not tell.
 function M.claimed(base, worker)
   local expiry = redis.pcall('ZSCORE', keys.workers(base), worker)
   local count = redis.pcall('HLEN', keys.running(base, worker))
@@ -33,12 +33,12 @@ function M.count_load(base, worker)
   return redis.pcall('ZREM', keys.loads(base), worker) == 1
 end
 
--- A worker holds so many tasks more, or less. One whose load nobody wrote down yet is counted.
+-- A worker has claimed so many tasks more, or less. One whose load nobody wrote down yet is counted.
 function M.change_load(base, worker, by)
   if not redis.pcall('ZADD', keys.loads(base), 'XX', 'INCR', by, worker) then M.count_load(base, worker) end
 end
 
--- Forget a worker that holds nothing any more.
+-- Remove a worker that has nothing claimed any more.
 function M.remove(base, worker)
   local row = keys.worker(base, worker)
   local mailbox = redis.pcall('HGET', row, 'mailbox')
@@ -57,14 +57,14 @@ function M.token(text, ttl_ms)
   return text, ttl_ms
 end
 
--- What this worker is asked to abort: id and token in turn of what it holds still, and the ids that are settled. Of very
+-- What this worker is asked to abort: id and token in turn of what it still has claimed, and the ids that are settled. Of very
 -- many a part: the next call has others.
 function M.aborts(base, worker)
   local asked, open, settled = errors.read('SRANDMEMBER', keys.aborts(base, worker), ABORT_LIMIT), {}, {}
   if #asked == 0 then return open, settled end
   local tokens = errors.read('HMGET', keys.running(base, worker), unpack(asked))
   for i, id in ipairs(asked) do
-    -- A later task of the same id, which this worker may hold by now, was not asked for.
+    -- A later task of the same id, which this worker may have by now, was not asked for.
     local wish = tokens[i] and redis.pcall('HGET', keys.task(base, id), 'abort_requested')
     if wish then
       open[#open + 1], open[#open + 2] = id, (M.token(tokens[i]))
@@ -75,7 +75,7 @@ function M.aborts(base, worker)
   return open, settled
 end
 
--- What a worker holds, the oldest claim first; the hash has no order of its own.
+-- What a worker has claimed, the oldest claim first; the hash has no order of its own.
 function M.claims(base, worker)
   local entries, claimed = errors.read('HGETALL', keys.running(base, worker)), {}
   for i = 1, #entries, 2 do

@@ -5,7 +5,7 @@
 local MAX_LINES, MAX_NOTES, MAX_NAME, MAX_NOTE = 1000, 100, 200, 8192
 local HOUR_MS, WEEK_MS = 3600000, 7 * 86400000
 
-local function is_holder(base, args, record)
+local function is_its_attempt(base, args, record)
   if member.token(errors.read('HGET', keys.running(base, args.worker), args.id)) == args.token then return true end
   return record.worker == args.worker and task.is_finished(record.state)
 end
@@ -64,7 +64,7 @@ return function(base, args)
   local lines, notes, dropped = sorted(args.told)
   local record, err = task.read(base, args.id, { 'state', 'worker', 'watched_until', 'result_ttl_ms' })
   if err then return { err = err } end
-  if not record.state or not is_holder(base, args, record) then return 'stale' end
+  if not record.state or not is_its_attempt(base, args, record) then return 'stale' end
   if #notes > 0 then check_notes(base, args.id, notes, dropped) end
   errors.read('LLEN', log)
 

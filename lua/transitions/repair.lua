@@ -87,7 +87,7 @@ function MEND.ghost_in_schedule_due(batch, finding)
   return dropped == 0 and 'sound' or nil
 end
 
--- A worker without its row is refused from now on, and what it holds is given to others.
+-- A worker without its row is refused from now on, and what it has claimed is given to others.
 function MEND.no_row(batch, finding)
   local expiry = redis.pcall('ZSCORE', keys.workers(batch.base), finding.id)
   if errors.of(expiry) then return 'by_hand' end

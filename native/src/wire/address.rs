@@ -359,7 +359,7 @@ mod tests {
         assert_eq!((address.login.password(), address.login.db()), (Some("p"), 3));
         assert_eq!(address.shown, "redis+sentinel://a,b:1/my%2Fmain/3");
         assert_eq!(places("redis+sentinel://a,b:1/main"), ["a:26379", "b:1"]);
-        assert!(refused("redis+sentinel://a,b").contains("which service"));
+        assert!(refused("redis+sentinel://a,b").contains("missing service"));
         assert!(refused("redis+sentinel://a/main/x").contains("database"));
         assert!(refused("redis://a?sentinel_password=p").contains("redis+sentinel://"));
     }
