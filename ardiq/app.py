@@ -162,11 +162,11 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
             imports=imports,
             prefix=prefix,
         )
-        burst = _options.boolean("burst", False if burst is None else burst)
-        self._open(
-            QueueContext.first(settings),
-            RunState(burst=burst, allow_eviction=_options.boolean("allow_eviction", allow_eviction)),
+        run_state = RunState(
+            burst=_options.boolean("burst", False if burst is None else burst),
+            allow_eviction=_options.boolean("allow_eviction", allow_eviction),
         )
+        self._open(QueueContext.first(settings), run_state)
 
     def _open(self, context: QueueContext, run_state: RunState) -> None:
         super().__init__(context)
@@ -417,10 +417,16 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
             print(await reports.queue_size())
             ```
         """
-        context = self.context.family.get(name)
+        family = self.context.family
+        context = family.get(name)
         if context is None:
-            context = self.context.sibling(_options.key_part("queue_name", name))
-            object.__new__(type(self))._open(context, self.run_state)
+            made = object.__new__(type(self))
+            vars(made).update(vars(self))  # with what a subclass has beside
+            made._open(self.context.sibling(_options.key_part("queue_name", name)), self.run_state)
+            # Another thread may have been as fast: there is one for each name.
+            context = family.setdefault(name, made.context)
+            if context is not made.context:
+                made.context.server.close()
         other: Ardiq = context.app
         return other
 
@@ -488,7 +494,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
 
     def metrics(self) -> list[TaskMetrics]:
         """What this process has run so far, by task and lane: for all queues, or for one on `app.queue(name)`."""
-        queues = self.context.family.values() if self.context.is_own else [self.context]
+        queues = list(self.context.family.values()) if self.context.is_own else [self.context]
         return snapshot([queue.metrics for queue in queues])
 
     async def run(self, queues: Queues | None = None) -> None:

@@ -284,15 +284,15 @@ class BoundTask(_Enqueueable[P, R_co]):
 class _Origin:
     """Of a held back call, what its fields do not say; unset where it was not made by `task.prepare`."""
 
-    __slots__ = ("options", "task")
+    __slots__ = ("call_options", "task")
 
     task: Task[..., Any]
-    options: CallOptions
+    call_options: CallOptions
 
     def __getattr__(self, name: str) -> Any:
         # A call is made for each task of a batch, and few are asked: what its task and options say waits for that.
         if name in _SAID and hasattr(self, "task"):
-            return _SAID[name](self.task, self.options)
+            return _SAID[name](self.task, self.call_options)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
@@ -361,5 +361,5 @@ class PreparedTask(_Origin, Generic[Returned]):
 
 # The slots themselves are the fastest way around `frozen`.
 _new = object.__new__
-_set_task, _set_options = _Origin.__dict__["task"].__set__, _Origin.__dict__["options"].__set__
+_set_task, _set_options = _Origin.__dict__["task"].__set__, _Origin.__dict__["call_options"].__set__
 _set_args, _set_kwargs = PreparedTask.__dict__["args"].__set__, PreparedTask.__dict__["kwargs"].__set__

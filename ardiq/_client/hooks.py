@@ -22,6 +22,10 @@ class Hooks(Facade):
         """What the lifespans set up, for tasks and hooks."""
         return self.context.registry.state
 
+    @state.setter
+    def state(self, value: State) -> None:
+        self.context.registry.state = value
+
     def lifespan(self, fn: LifespanT) -> LifespanT:
         """Set up what tasks share, and tear it down: an async generator with one `yield`.
 

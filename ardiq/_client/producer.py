@@ -82,14 +82,14 @@ class Producer:
         """Send many tasks at once; nothing is sent if one of them is wrong."""
         prepared = [self._own(each, "enqueue_many") for each in tasks]
         for each in prepared:
-            self.check_lane(each.options.priority or each.task.priority)
+            self.check_lane(each.call_options.priority or each.task.priority)
         hooked = bool(self._queue.registry.enqueue_hooks)
         records: list[Record] = []
         for each in prepared:
             task_id, extra = None, None
             if hooked:
-                task_id, extra = await self._run_hooks(each.task, each.args, each.kwargs, each.options)
-            records.append(self.record(each.task, each.args, each.kwargs, each.options, task_id, extra))
+                task_id, extra = await self._run_hooks(each.task, each.args, each.kwargs, each.call_options)
+            records.append(self.record(each.task, each.args, each.kwargs, each.call_options, task_id, extra))
         return await self.send(records, [each.task.signature for each in prepared])
 
     async def send(self, records: Sequence[Record], signatures: Iterable[Signature | None] = repeat(None)) -> list[Job]:
@@ -121,7 +121,7 @@ class Producer:
     def record_sync(self, call: PreparedTask) -> Record:
         """The record of one call, its hooks run; what is wrong with it is said here."""
         task_id, extra = self._run_hooks_sync(call)
-        return self.record(call.task, call.args, call.kwargs, call.options, task_id, extra)
+        return self.record(call.task, call.args, call.kwargs, call.call_options, task_id, extra)
 
     def send_sync(self, records: Sequence[Record], signatures: Iterable[Signature | None] = repeat(None)) -> list[Job]:
         """Send records; blocks this thread, with the GIL released."""
@@ -141,7 +141,7 @@ class Producer:
     def request_sync(self, call: PreparedTask, timeout: float | None) -> Any:
         """Send one task and block this thread until it has ended."""
         timeout = _options.patience("timeout", timeout)
-        ttl_ms = call.options.result_ttl_ms
+        ttl_ms = call.call_options.result_ttl_ms
         if (self._queue.settings.result_ttl_ms if ttl_ms is None else ttl_ms) == 0:
             raise ValueError(
                 f"request_sync polls for the result, and none is kept (result_ttl_ms=0): "
@@ -151,7 +151,7 @@ class Producer:
         return value_of(self._queue.inspector.wait_sync(job.id, timeout, call.task.signature, is_known=True))
 
     def _run_hooks_sync(self, each: PreparedTask) -> tuple[str | None, dict[str, Any] | None]:
-        running = self._run_hooks(each.task, each.args, each.kwargs, each.options)
+        running = self._run_hooks(each.task, each.args, each.kwargs, each.call_options)
         try:
             running.send(None)
         except StopIteration as ended:

@@ -16,7 +16,7 @@ from .producer import Producer
 from .registry import Registry
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class QueueContext:
     """One queue of an app.
 
@@ -45,8 +45,11 @@ class QueueContext:
     family: "dict[str, QueueContext]"
     lanes: Container[str]
     app: Any = None
-    producer: Producer = field(init=False, repr=False)
-    inspector: Inspector = field(init=False, repr=False)
+    producer: Producer = field(init=False)
+    inspector: Inspector = field(init=False)
+
+    def __repr__(self) -> str:
+        return f"<QueueContext {self.name!r}>"
 
     def __post_init__(self) -> None:
         self.producer = Producer(self)
@@ -78,14 +81,14 @@ class QueueContext:
 
     def sibling(self, name: str) -> "QueueContext":
         """One for another queue of the same server: what was registered is shared, what is asked and sent is not."""
-        other = self.family[name] = replace(self, name=name, metrics=Metrics(), app=None)
-        other.server = self.server.sibling(self.settings, name)
+        other = replace(self, name=name, metrics=Metrics(), app=None)
+        other.server = self.server.sibling(other)
         return other
 
-    def close(self) -> None:
-        """Close the way to it; the app forgets it, unless it is its own."""
-        self.server.close()
+    def forget(self) -> None:
+        """Close the way to another queue than the app's own, and let the app forget it."""
         if not self.is_own:
+            self.server.close()
             self.family.pop(self.name, None)
 
     @property
@@ -105,12 +108,12 @@ class QueueContext:
     def change(self, **options: Any) -> None:
         """Other options for the app, on all its queues."""
         settings = replace(self.settings, **options)
-        for each in self.family.values():
+        for each in list(self.family.values()):
             each.settings = settings
 
     def move(self, url: str, prefix: str) -> None:
         """Let the app use another server, on all its queues, for a while: its queues are not listed there."""
         self.change(redis_url=url, prefix=prefix)
-        for each in self.family.values():
-            each.server = each.server.sibling(each.settings, each.name)
+        for each in list(self.family.values()):
+            each.server = each.server.sibling(each)
             each.server.is_listed, each.server.is_lent = False, True

@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from .. import _core, errors
 from .._values.settings import Settings
@@ -26,6 +26,13 @@ is_imported_by_child = False
 """Whether this is a child process that imports the program of its worker, which is then to use no server."""
 
 
+class Place(Protocol):
+    """Which queue of which server is meant."""
+
+    settings: Settings
+    name: str
+
+
 class Server:
     """The core of one queue and its channels, one for each live event loop."""
 
@@ -33,7 +40,7 @@ class Server:
         self.url = settings.redis_url
         self.queue = queue
         self.base = f"{settings.prefix}:{{{queue}}}:"
-        self.registry = f"{settings.prefix}:queues"
+        self.queues_key = f"{settings.prefix}:queues"
         self._result_ttl_ms = settings.result_ttl_ms
         self._timeout_ms = settings.broker_timeout_ms
         self._is_replicated = settings.durability == "replicated"
@@ -53,9 +60,9 @@ class Server:
             data_path(self.url)
         _servers.add(self)
 
-    def sibling(self, settings: Settings, queue: str) -> "Server":
+    def sibling(self, queue: Place) -> "Server":
         """One for another queue, or another server."""
-        other = Server(settings, queue)
+        other = Server(queue.settings, queue.name)
         other.is_listed, other.is_lent = self.is_listed, self.is_lent
         return other
 
@@ -132,7 +139,7 @@ class Server:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(resolve, answer, error)
 
-        # The core blocks, the loop must not. Not a daemon: see `line`.
+        # The core blocks, the loop must not. Not a daemon: it must not come back into an interpreter that ends.
         threading.Thread(target=ask, name="ardiq-check").start()
         error = await answer
         if error is not None:

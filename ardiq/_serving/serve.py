@@ -20,10 +20,8 @@ from .._values.settings import Settings
 Queues = Mapping[str, int] | Iterable[str]
 
 
-def read_shares(settings: Settings, queues: Queues | None) -> dict[str, int]:
+def read_shares(settings: Settings, queues: Queues) -> dict[str, int]:
     """Queues and their shares, from what `run` takes."""
-    if queues is None:
-        return {settings.queue_name: 1}
     if isinstance(queues, str | bytes) or not isinstance(queues, Iterable):
         raise TypeError(f"queues must be names or a dict of names and shares, not {type(queues).__name__}")
     names = [_options.key_part("queue name", name) for name in queues]

@@ -216,7 +216,7 @@ def no_such_queue(app: "Ardiq") -> str:
     if is_there(core, app.context.server.base):
         return ""
     try:
-        known = known_queues(core, app.context.server.registry)
+        known = known_queues(core, app.context.server.queues_key)
     except Forbidden:
         known = set()
     if name in known:

@@ -91,7 +91,7 @@ class Work:
             watch.cancel()
             _log.info("worker stopped worker_id=%s reason=%s", self._app.worker_id, self._reason())
             self._has_ended = True
-            for queue in self._app.context.family.values():
+            for queue in list(self._app.context.family.values()):
                 queue.server.close()  # the interpreter waits for calls that still try to reach the server
             threading.Thread(target=self._end_after_all, args=(code,), daemon=True).start()
         return code

@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         app = load_app(arguments.target)
     server = app.context.server
-    queues = [_read(app, name) for name in sorted(known_queues(server.core, server.registry))]
+    queues = [_read(app, name) for name in sorted(known_queues(server.core, server.queues_key))]
     if arguments.json:
         print_json(queues)
     elif not queues:
@@ -55,7 +55,7 @@ def _read(app: "Ardiq", name: str) -> dict[str, Any]:
     except ArdiqError as error:
         return {"queue": name, "error": str(error)}
     finally:
-        other.context.close()
+        other.context.forget()
 
 
 def _row(queue: dict[str, Any]) -> list[str]:

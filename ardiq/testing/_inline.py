@@ -11,7 +11,6 @@ from .._server.replies import refusal
 from .._server.server import Server
 from .._values.codec import from_json, to_json
 from .._values.ids import new_id
-from .._values.settings import Settings
 from ..errors import ArdiqError, BrokerError
 from ._emulation import Emulation
 from ._inline_worker import InlineWorker
@@ -81,14 +80,13 @@ class InlineServer(Server):
         self.worker = block.workers[queue.name] = InlineWorker(queue, block)
         if block.clock is not None:
             block.clock.workers.append(self.worker)
-        self._family = queue.family
         super().__init__(queue.settings, queue.name)
         self.url = "inline:"
         self.is_listed, self.is_lent = False, True
 
-    def sibling(self, settings: Settings, queue: str) -> "InlineServer":
+    def sibling(self, queue: Any) -> "InlineServer":
         """One for another queue of the app."""
-        return InlineServer(self._family[queue], self.block)
+        return InlineServer(queue, self.block)
 
     def may_wait(self) -> None:
         """Nobody may wait for a task that needs their thread."""

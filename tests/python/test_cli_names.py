@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -225,6 +226,18 @@ def test_queues_of_a_server(app: Ardiq, make_app: Any, ardiq: Run, capsys: pytes
     assert ardiq("status URL --prefix mine --queue QUEUE_")[0] == 1
     assert ardiq(f"status URL --prefix mine --queue {other.queue_name}")[0] == 0
     assert ardiq("purge APP -y")[0] == 0
+
+
+def test_queues_are_looked_at_on_one_connection(app: Ardiq, make_app: Any, ardiq: Run) -> None:
+    def connections() -> int:
+        told = app.context.server.core.command(["INFO", "stats"])
+        return int(re.findall(rb"total_connections_received:(\d+)", told)[0])
+
+    for name in ["default", *(f"{app.queue_name}-{number}" for number in range(10))]:
+        make_app(queue_name=name).send_sync("send_mail")  # the command's own queue is "default"
+    before = connections()
+    assert f"{app.queue_name}-9" in ardiq("queues URL")[1]
+    assert connections() - before < 5
 
 
 @pytest.mark.damages_keys

@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -487,3 +489,49 @@ def test_the_other_commands_look_at_the_queue_they_are_told(app: Ardiq, run: Any
         done = run(command, "jobs:app", "--queue", "a}")
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("ardiq: queue_name 'a}' must not contain braces")
+
+
+def test_a_queue_that_could_not_be_made_is_made_next_time(app: Ardiq, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(app.context.server), "sibling", broken)
+        with pytest.raises(RuntimeError, match="not now"):
+            app.queue("mail")
+    assert app.queue("mail").queue_name == "mail"
+    assert app.queue("mail") is app.queue("mail")
+
+
+def test_threads_that_use_a_queue_first_get_the_same_one(app: Ardiq, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, barrier = app.context.server.sibling, threading.Barrier(4)
+
+    def sibling(queue: Any) -> Any:
+        barrier.wait()
+        return made(queue)
+
+    monkeypatch.setattr(app.context.server, "sibling", sibling)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(app.queue, ["mail"] * 4))
+    assert found == [app.queue("mail")] * 4
+    assert all(each.context.server is app.queue("mail").context.server for each in found)
+    assert found[0].schedules
+    assert found[0].dead
+
+
+def test_a_queue_of_an_app_has_what_a_subclass_has(server: Server) -> None:
+    class Regional(Ardiq):
+        def __init__(self, url: str, region: str) -> None:
+            super().__init__(url)
+            self.region = region
+
+    other = Regional(server.url, "north").queue("mail")
+    assert isinstance(other, Regional)
+    assert other.region == "north"
+
+
+def test_what_an_app_was_told_in_confidence_is_not_shown() -> None:
+    app = Ardiq("redis://user:hunter2@localhost:1", signing_key="k" * 16)
+    for shown in (app, app.context, app.context.settings, app.queue("other").context):
+        assert "hunter2" not in repr(shown)
+        assert "kkkk" not in repr(shown)
