@@ -58,12 +58,21 @@ KEPT = {
     Histogram.__init__: "buckets sum count",
 }
 HOOKS = (Ardiq.lifespan, Ardiq.middleware, Ardiq.on_error, Ardiq.on_enqueue)
+
+
+def title(call):
+    """As the user writes it, whichever class it is inherited from."""
+    if call in HOOKS:
+        return call.__name__
+    return f"Ardiq.{call.__name__}" if getattr(Ardiq, call.__name__, None) is call else call.__qualname__
+
+
 for call, names in KEPT.items():
     there = parameters(call)
     for name in names.split():
-        see(f"{call.__name__ if call in HOOKS else call.__qualname__}({name})", there.get(name))
+        see(f"{title(call)}({name})", there.get(name))
     see(
-        f"{call.__name__ if call in HOOKS else call.__qualname__} by position",
+        f"{title(call)} by position",
         [n for n in there if n in names.split() and "POSITIONAL" in there[n][0]],
     )
 
