@@ -114,6 +114,7 @@ async def test_one_that_cannot_be_read_harms_only_itself(app: Ardiq) -> None:
         await app.dead.requeue(jobs[3].id)
     assert await app.dead.requeue(all=True) == 3
     assert await app.dead.discard([job.id for job in jobs[:3]]) == 0
+    assert await app.dead.delete(jobs[0].id) == 0  # the same, by another name
 
 
 async def test_requeue(app: Ardiq) -> None:

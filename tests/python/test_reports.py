@@ -33,7 +33,7 @@ async def test_everything_can_be_read_while_it_runs(app: Ardiq) -> None:
         await eventually(lambda: has_logged(app, job.id, 2))
         assert await job.status() == "running"
         assert await job.progress() == Progress(0.4, "half of it")
-        assert await job.notes() == {"rows": 8, "file": "a.csv"}
+        assert await job.notes() == await job.meta() == {"rows": 8, "file": "a.csv"}
         assert await job.logs() == ["opened", "wrote"]
         # As redis-cli shows it.
         assert [field(app, job.id, name) for name in ("progress", "note:rows", "note:file")] == [
@@ -309,6 +309,7 @@ async def test_notes_are_a_mapping(app: Ardiq) -> None:
         task.notes["rows"] = rows = [1]
         rows.append(2)
         task.note(file="a.csv", done=False)
+        assert task.meta == task.notes
         again = current_task()
         assert again is not None
         del again.notes["done"]

@@ -273,7 +273,7 @@ async def partner(order: int) -> str:
     if task is not None:
         task.progress(0.5, "half")
         task.note(order=order)
-        task.notes["order"] = [order]
+        task.notes["order"] = task.meta["order"] = [order]
         assert_type(task.deadline, float | None)
         task.notes[5] = order  # type: ignore[index]
     raise Snooze(timedelta(minutes=5))
