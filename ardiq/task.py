@@ -43,7 +43,7 @@ class _Enqueueable(Generic[P, R_co]):
     __slots__ = ()
 
     _task: "Task[P, R_co]"
-    call_options: CallOptions
+    _options: CallOptions
 
     if TYPE_CHECKING:  # what editors show, where the task has no docstring of its own
         enqueue = EnqueueMethod()
@@ -76,7 +76,7 @@ class _Enqueueable(Generic[P, R_co]):
                 ```
             """
             task = self._task
-            return task.context.producer.enqueue(task, args, kwargs, self.call_options)
+            return task.app.context.producer.enqueue(task, args, kwargs, self._options)
 
         def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job:
             """`enqueue` for code without an event loop: blocks this thread until the server has answered.
@@ -90,11 +90,11 @@ class _Enqueueable(Generic[P, R_co]):
                 print(job.result_sync(timeout=10))
                 ```
             """
-            return self._task.context.producer.enqueue_sync([self.prepare(*args, **kwargs)])[0]
+            return self._task.app.context.producer.enqueue_sync([self.prepare(*args, **kwargs)])[0]
 
         def prepare(self, *args: P.args, **kwargs: P.kwargs) -> "PreparedTask":
             """The call that `enqueue` would make, for `app.enqueue_many`."""
-            return PreparedTask.of(self._task, args, kwargs, self.call_options)
+            return PreparedTask.of(self._task, args, kwargs, self._options)
 
         _mark_as_coroutine_function(enqueue)
 
@@ -128,7 +128,7 @@ class _Enqueueable(Generic[P, R_co]):
             TimeoutError: it did not end in time. It stays on the queue.
         """
         task, timeout = self._task, kwargs.pop("timeout", REQUEST_TIMEOUT_S)
-        return task.context.producer.request(task, args, kwargs, self.call_options, timeout)
+        return task.context.producer.request(task, args, kwargs, self._options, timeout)
 
     @overload
     def request_sync(self: "_Enqueueable[P, Coroutine[Any, Any, T]]", *args: P.args, **kwargs: P.kwargs) -> T: ...
@@ -152,7 +152,7 @@ class _Enqueueable(Generic[P, R_co]):
             ```
         """
         task, timeout = self._task, kwargs.pop("timeout", REQUEST_TIMEOUT_S)
-        return task.context.producer.request_sync(PreparedTask.of(task, args, kwargs, self.call_options), timeout)
+        return task.context.producer.request_sync(PreparedTask.of(task, args, kwargs, self._options), timeout)
 
 
 class Task(_Enqueueable[P, R_co]):
@@ -170,14 +170,14 @@ class Task(_Enqueueable[P, R_co]):
         unique: bool = False,
         result_ttl_ms: int | None = None,
     ) -> None:
-        self.context: QueueContext = app.context
+        self.app = app
         self.name = name
         self.fn = fn
         self.priority = priority
         self.unique = unique
         self._task = self
-        self.call_options = NO_OPTIONS if result_ttl_ms is None else CallOptions(result_ttl_ms=result_ttl_ms)
-        self.signature = None if fn is None else Signature(name, fn, self.context.settings.check_types)
+        self._options = NO_OPTIONS if result_ttl_ms is None else CallOptions(result_ttl_ms=result_ttl_ms)
+        self._signature = None if fn is None else Signature(name, fn, self.context.settings.check_types)
         if fn is not None:
             functools.update_wrapper(self, fn, updated=())  # what it is called, says and takes, for help() and its like
 
@@ -225,7 +225,7 @@ class Task(_Enqueueable[P, R_co]):
             await report.options(delay=timedelta(minutes=5), priority="low").enqueue(7)
             ```
         """
-        ttl_ms = self.call_options.result_ttl_ms if result_ttl is None else result_ttl_ms(result_ttl)
+        ttl_ms = self._options.result_ttl_ms if result_ttl is None else result_ttl_ms(result_ttl)
         if queue is not None:
             self.app.queue(queue)  # an impossible name is refused here
         return BoundTask(
@@ -246,33 +246,44 @@ class Task(_Enqueueable[P, R_co]):
         )
 
     @property
-    def app(self) -> Any:
-        """The `Ardiq` that it is enqueued by."""
-        return self.context.app
+    def context(self) -> "QueueContext":
+        """The queue that it is enqueued to, for the rest of Ardiq."""
+        context: QueueContext = self.app.context
+        return context
+
+    @property
+    def signature(self) -> Signature | None:
+        """What its function takes and returns; None for a reference."""
+        return self._signature
+
+    @property
+    def call_options(self) -> CallOptions:
+        """What its calls have without `options`."""
+        return self._options
 
     @property
     def result_ttl_ms(self) -> int | None:
         """For how long its results are kept, where it says so itself."""
-        return self.call_options.result_ttl_ms
+        return self._options.result_ttl_ms
 
     def on(self, context: "QueueContext") -> "Task[P, R_co]":
         """The task as it is sent to another queue of its app."""
         other = copy.copy(self)
-        other.context, other._task = context, other
+        other.app, other._task = context.app, other
         return other
 
 
 class BoundTask(_Enqueueable[P, R_co]):
     """A task with options for its calls, as `task.options(...)` returns it."""
 
-    __slots__ = ("_queue", "call_options", "task")
+    __slots__ = ("_options", "_queue", "task")
 
     task: Task[P, R_co]
     """The task itself."""
 
     def __init__(self, task: Task[P, R_co], options: CallOptions, queue: str | None = None) -> None:
         self.task = task
-        self.call_options = options
+        self._options = options
         self._queue = queue
 
     @property
@@ -356,7 +367,7 @@ class PreparedTask(_Origin, Generic[Returned]):
             expire_ms=self.expire_ms,
             unique=self.unique,
         )
-        return PreparedTask.of(task, self.args, self.kwargs, bound.call_options)
+        return PreparedTask.of(task, self.args, self.kwargs, bound._options)
 
 
 # The slots themselves are the fastest way around `frozen`.
