@@ -523,14 +523,14 @@ def enqueue(
 ) -> Call[list[Literal["queued", "scheduled", "exists", "accepted"] | Exception]]:
     """A client adds tasks; an id already waiting or running is left as it is.
 
-    Replies one string a task, in order: `queued`, `scheduled`, `exists` (unfinished under this id, nothing added),
-    `accepted` (this very call was already carried out), or an error.
+    Replies one string per task, in order: `queued`, `scheduled`, `exists` (unfinished under this id, nothing
+    added), `accepted` (this very call was already carried out), or an error.
     """
     return Call("enqueue", (*(value for record in tasks for value in record),), answers)
 
 
 def join(*, worker: Text, lease_ms: int, info: Text, lanes: Text, generation: int) -> Call[list[str]]:
-    """A worker process enters under a new identity and is told the keys to block on.
+    """A worker process joins under a new identity and gets the keys to block on.
 
     Replies the keys to block on, in this order: its mailbox, then the wake list of each lane.
     """
@@ -538,7 +538,7 @@ def join(*, worker: Text, lease_ms: int, info: Text, lanes: Text, generation: in
 
 
 def leave(*, worker: Text, result_ttl_ms: int) -> Call[bool]:
-    """A worker leaves and hands back, untried, what it has claimed.
+    """A worker leaves and hands back what it has claimed; no try is charged.
 
     Replies 1 when more is left to hand back (call again), else 0.
     """
@@ -551,8 +551,8 @@ def step(
     """A worker's round trip: renew the lease, settle, promote up to 100 due tasks, claim.
 
     Replies `more` (1: ready work was left behind, step again), `wait_ms` (-1, or when to step again because a task
-    falls due), number of answers; then an answer for each outcome that was refused or became something else than
-    was asked for: id, token, why or the state it got into; then a claim each.
+    falls due), number of answers; then an answer for each outcome that was refused or became another: id, token,
+    the reason or the new state; then each claim.
     """
     return Call(
         "step",
@@ -564,7 +564,7 @@ def step(
 def claim(*, worker: Text, lanes: Text, want: int, result_ttl_ms: int) -> Call[ClaimReply]:
     """A worker takes tasks that are ready; each comes with a lease token.
 
-    Replies `more`, then a claim each.
+    Replies `more`, then each claim.
     """
     return Call("claim", (worker, lanes, want, result_ttl_ms), CLAIM_REPLY)
 
@@ -574,7 +574,7 @@ def complete(
 ) -> Call[str]:
     """The attempt's worker finishes the task with a result; a stale attempt changes nothing.
 
-    Replies `ok`, `stale` (another attempt has the task by now: nothing changed) or what became of it instead.
+    Replies `ok`, `stale` (another attempt has the task now: nothing changed) or what became of it instead.
     """
     return Call("complete", (worker, id, token, run_ms, result, codec, result_ttl_ms), text)
 
@@ -593,7 +593,7 @@ def retry(
 ) -> Call[str]:
     """The attempt's worker asks for another try after delay_ms; a stale attempt changes nothing.
 
-    Replies `ok`, `stale` (another attempt has the task by now: nothing changed) or what became of it instead.
+    Replies `ok`, `stale` (another attempt has the task now: nothing changed) or what became of it instead.
     """
     return Call("retry", (worker, id, token, run_ms, delay_ms, max_age_ms, error, traceback, result_ttl_ms), text)
 
@@ -611,7 +611,7 @@ def snooze(
 ) -> Call[str]:
     """The attempt's worker puts the task off for delay_ms; no try is charged.
 
-    Replies `ok`, `stale` (another attempt has the task by now: nothing changed) or what became of it instead.
+    Replies `ok`, `stale` (another attempt has the task now: nothing changed) or what became of it instead.
     """
     return Call("snooze", (worker, id, token, run_ms, delay_ms, max_age_ms, reason, result_ttl_ms), text)
 
@@ -621,7 +621,7 @@ def fail(
 ) -> Call[str]:
     """The attempt's worker gives up: the task fails and is kept as a dead letter.
 
-    Replies `ok`, `stale` (another attempt has the task by now: nothing changed) or what became of it instead.
+    Replies `ok`, `stale` (another attempt has the task now: nothing changed) or what became of it instead.
     """
     return Call("fail", (worker, id, token, run_ms, error, traceback, result_ttl_ms), text)
 
@@ -629,7 +629,7 @@ def fail(
 def release(*, worker: Text, id: Text, token: Text, result_ttl_ms: int) -> Call[str]:
     """The attempt's worker hands a task back unstarted, to the front of its lane; no try is charged.
 
-    Replies `ok`, `stale` (another attempt has the task by now: nothing changed) or what became of it instead.
+    Replies `ok`, `stale` (another attempt has the task now: nothing changed) or what became of it instead.
     """
     return Call("release", (worker, id, token, result_ttl_ms), text)
 
@@ -644,7 +644,7 @@ def heartbeat(
     abandoned_threads: int,
     stalled_ms: int,
 ) -> Call[HeartbeatReply]:
-    """A worker renews its lease; promotes due tasks, gives back held ones and reaps dead workers, a bounded portion a
+    """A worker renews its lease; promotes due tasks, gives back held ones and reaps dead workers, a bounded number per
     call.
 
     Replies its mailbox; 1 when more is left to promote, give back or reap, else 0; then id and token of each task
@@ -658,7 +658,7 @@ def heartbeat(
 
 
 def abort(*, id: Text, result_ttl_ms: int) -> Call[Literal["aborted", "requested", "finished", "not_found"]]:
-    """Anybody stops a task: at once where it waits, by request where it runs.
+    """Stops a task: at once if it waits, by request if it runs.
 
     Replies `aborted` (now or before), `requested` (its worker is told), `finished` (another way) or `not_found`.
     """
@@ -666,7 +666,7 @@ def abort(*, id: Text, result_ttl_ms: int) -> Call[Literal["aborted", "requested
 
 
 def await_(*, id: Text, mailbox: Text, waiter_ttl_ms: int, result_ttl_ms: int) -> Call[AwaitReply]:
-    """A client asks for a task's outcome, or to be told when it ends. One that was not started in time has expired.
+    """A client asks for a task's outcome, or to be told when it ends. A task that was not started in time expires.
 
     Replies `finished` and the outcome, `unfinished` and the state, or `not_found`.
     """
@@ -674,16 +674,16 @@ def await_(*, id: Text, mailbox: Text, waiter_ttl_ms: int, result_ttl_ms: int) -
 
 
 def watch(*, id: Text, mailbox: Text, waiter_ttl_ms: int, result_ttl_ms: int) -> Call[WatchReply]:
-    """A client asks for a task's outcome, or to be told of each change until it ends. One that was not started in time
-    has expired.
+    """A client asks for a task's outcome, or to be told of each change until it ends. A task that was not started in
+    time expires.
 
-    Replies as `await`; how it is now comes by mail, too, as `changed`, in order with what follows.
+    Replies as `await`; its current state also comes to the mailbox as `changed`, in order with what follows.
     """
     return Call("watch", (id, mailbox, waiter_ttl_ms, result_ttl_ms), WATCH_REPLY)
 
 
 def stop_waiting(*, id: Text, mailbox: Text) -> Call[bool]:
-    """A client no longer wants to be told.
+    """A client stops waiting for a task.
 
     Replies 1 if it was registered, else 0.
     """
@@ -693,9 +693,9 @@ def stop_waiting(*, id: Text, mailbox: Text) -> Call[bool]:
 def progress(
     *, worker: Text, id: Text, token: Text, progress: Text, result_ttl_ms: int, told: Iterable[Told]
 ) -> Call[Literal["ok", "stale"]]:
-    """The attempt's worker tells how far it is: a fraction and a message, notes, lines of its log.
+    """The attempt's worker reports its progress: a fraction and a message, notes, lines of its log.
 
-    Replies `ok`, or `stale`: another attempt has the task by now, nothing changed.
+    Replies `ok`, or `stale`: another attempt has the task now, nothing changed.
     """
     return Call(
         "progress", (worker, id, token, progress, result_ttl_ms, *(value for record in told for value in record)), word
@@ -705,7 +705,7 @@ def progress(
 def requeue(*, tasks: Iterable[Text]) -> Call[list[Literal["queued", "not_dead"] | Exception]]:
     """Dead letters run again: same id and arguments, a fresh retry budget.
 
-    Replies one string an id: `queued` or `not_dead`, or an error.
+    Replies one string per id: `queued` or `not_dead`, or an error.
     """
     return Call("requeue", (*tasks,), answers)
 
@@ -721,23 +721,23 @@ def requeue_with(
 
 
 def discard(*, result_ttl_ms: int, tasks: Iterable[Text]) -> Call[list[Literal["discarded", "not_dead"] | Exception]]:
-    """Dead letters are given up: what they failed with can be asked for as long as a result.
+    """Dead letters are discarded: their errors are kept as long as results are.
 
-    Replies one string an id: `discarded` or `not_dead`, or an error.
+    Replies one string per id: `discarded` or `not_dead`, or an error.
     """
     return Call("discard", (result_ttl_ms, *tasks), answers)
 
 
 def purge(*, place: Text, which: Text, offset: int, limit: int, result_ttl_ms: int) -> Call[PurgeReply]:
-    """Discard tasks that wait, or dead letters, a bounded portion a call.
+    """Discards waiting tasks or dead letters, a bounded number per call.
 
-    Replies how many were discarded; 1 when more is left, else 0; how many of other lanes were passed over.
+    Replies how many were discarded; 1 when more is left, else 0; how many of other lanes were skipped.
     """
     return Call("purge", (place, which, offset, limit, result_ttl_ms), PURGE_REPLY)
 
 
 def discard_old(*, dead_ttl_ms: int, dead_limit: int, limit: int, result_ttl_ms: int) -> Call[DiscardOldReply]:
-    """Dead letters beyond an age or a number are discarded, the oldest first, a bounded portion a call.
+    """Dead letters beyond an age or a number are discarded, the oldest first, a bounded number per call.
 
     Replies how many were discarded; 1 when more is left to discard, else 0.
     """
@@ -745,7 +745,7 @@ def discard_old(*, dead_ttl_ms: int, dead_limit: int, limit: int, result_ttl_ms:
 
 
 def pause(*, task: Text, argument: Text, value: Text, positions: Text) -> Call[Literal["paused"]]:
-    """Somebody says what must not start: any task of the queue, those of a name, or those with an argument of a value.
+    """Keeps tasks from starting: all in the queue, those of a name, or those with a given argument.
 
     Replies `paused`.
     """
@@ -753,16 +753,16 @@ def pause(*, task: Text, argument: Text, value: Text, positions: Text) -> Call[L
 
 
 def resume(*, task: Text, argument: Text, value: Text, limit: int, resuming: int) -> Call[ResumeReply]:
-    """A pause ends; what was held under it goes back to the front of its lane, a bounded portion a call.
+    """A pause ends; what was held under it goes back to the front of its lane, a bounded number per call.
 
-    Replies `resumed` or `not_paused`; how many went back; 1 when more is left (call again with `resuming`; else
-    heartbeats do), else 0.
+    Replies `resumed` or `not_paused`; how many went back; 1 when more is left (call again with `resuming`;
+    otherwise heartbeats do it), else 0.
     """
     return Call("resume", (task, argument, value, limit, resuming), RESUME_REPLY)
 
 
 def schedule_put(*, name: Text, definition: Text, next_due_at: int) -> Call[int]:
-    """A client makes a schedule or changes one; the time it falls due next stays unless its timing changed.
+    """A client creates or changes a schedule; its next due time stays unless its timing changed.
 
     Replies when it falls due next.
     """
@@ -775,19 +775,19 @@ def schedule_fire(
     """A worker says that an occurrence is due: it is enqueued once, and the schedule moves on to the next.
 
     Replies `fired`, `exists` (a task of its id waits or runs), `coalesced` (the one before still waits), `paused`,
-    `skipped` (it was missed, by a minute: the definition's `missed` says whether that runs, `all` a hundred in a
-    row); `moved` (somebody was faster), `early` (by the server's clock), `gone`; when it falls due next; the task's
-    id.
+    `skipped` (it was missed, by a minute: the definition's `missed` says whether it runs, with `all` a hundred in a
+    row); `moved` (another worker was faster), `early` (by the server's clock), `gone`; when it falls due next; the
+    task's id.
     """
     return Call("schedule_fire", (name, due_at, following_at, next_due_at, headers), SCHEDULE_FIRE_REPLY)
 
 
 def schedule_declare(*, version: Text, starting: int, schedules: Iterable[Declared]) -> Call[ScheduleDeclareReply]:
-    """A worker says what recurs by its code. Of the versions of the code that run, the one that came last counts: its
-    schedules are put, those of the one before go.
+    """A worker declares the schedules of its code. Of the versions that run, the last to appear counts: its schedules
+    are put, those of the previous one removed.
 
-    Replies `declared` and the names of those that went, `kept` (they count already), `superseded` (those of another
-    version do), or `nothing` (there are none, and were none).
+    Replies `declared` and the names of those removed, `kept` (they already count), `superseded` (those of another
+    version count), or `nothing` (there are none, and were none).
     """
     return Call(
         "schedule_declare",
@@ -797,7 +797,7 @@ def schedule_declare(*, version: Text, starting: int, schedules: Iterable[Declar
 
 
 def schedule_pause(*, name: Text, paused: int) -> Call[Literal["ok", "not_found"]]:
-    """Somebody pauses a schedule or lets it go on; while paused its occurrences pass by.
+    """Pauses or resumes a schedule; while it is paused, its occurrences are skipped.
 
     Replies `ok` or `not_found`.
     """
@@ -805,7 +805,7 @@ def schedule_pause(*, name: Text, paused: int) -> Call[Literal["ok", "not_found"
 
 
 def schedule_remove(*, name: Text) -> Call[Literal["removed", "not_found"]]:
-    """Somebody removes a schedule. What it enqueued before runs.
+    """Removes a schedule. The tasks it has enqueued still run.
 
     Replies `removed` or `not_found`.
     """
@@ -813,7 +813,7 @@ def schedule_remove(*, name: Text) -> Call[Literal["removed", "not_found"]]:
 
 
 def report_stats(*, tasks: Iterable[TaskFigures]) -> Call[Literal["ok"]]:
-    """A worker tells how often its tasks ran since it last told, and for how long.
+    """A worker reports how often its tasks ran since its last report, and for how long.
 
     Replies `ok`.
     """
@@ -823,10 +823,9 @@ def report_stats(*, tasks: Iterable[TaskFigures]) -> Call[Literal["ok"]]:
 def repair(
     *, result_ttl_ms: int, findings: Iterable[Finding]
 ) -> Call[list[Literal["mended", "sound", "by_hand"] | Exception]]:
-    """Somebody has what fsck found mended; each finding is checked again first, and what is sound by now is left
-    alone.
+    """Repairs what fsck found; each finding is checked again first, and what is sound by now is left alone.
 
-    Replies one string a finding: `mended`, `sound` (nothing is wrong by now) or `by_hand` (left to a person).
+    Replies one string per finding: `mended`, `sound` (nothing is wrong by now) or `by_hand` (left to a person).
     """
     return Call("repair", (result_ttl_ms, *(value for record in findings for value in record)), answers)
 
@@ -834,23 +833,23 @@ def repair(
 def task(*, id: Text) -> Call[dict[str, bytes]]:
     """A task's record.
 
-    Replies field and value in turn; empty where there is none.
+    Replies field and value in turn; empty if it does not exist.
     """
     return Call("task", (id,), table(raw))
 
 
 def position(*, id: Text, limit: int) -> Call[PositionReply]:
-    """In which place a task lies and where in it, as `list` counts, and for how long its record is kept.
+    """Which place a task is in, its position there (as in `list`), and how long its record is kept.
 
-    Replies the place, empty where it lies in none; the lane of `queued`, the pause of `held`, the worker of
-    `running`; its position, 0 the next to run (dead: the newest), or -1: not among those looked at, or in no order;
-    how many entries the place has; for how long the record is kept (ms), -1: for ever, -2: there is none.
+    Replies the place, empty if it is in none; the lane of `queued`, the pause of `held`, the worker of `running`;
+    its position, 0 the next to run (dead: the newest), or -1: not among those looked at, or unordered; how many
+    entries the place has; how long the record is kept (ms), -1: forever, -2: no record.
     """
     return Call("position", (id, limit), POSITION_REPLY)
 
 
 def list_(*, place: Text, which: Text, offset: int, limit: int) -> Call[list[Entry]]:
-    """Ids in one place, a page.
+    """A page of the ids in one place.
 
     Replies id and number in turn: due time, lease token, time of death, lease expiry, when last given to a worker
     that does not know it; for `queued` the position, for `held` the order.
@@ -859,9 +858,9 @@ def list_(*, place: Text, which: Text, offset: int, limit: int) -> Call[list[Ent
 
 
 def dead_letters(*, task: Text, error: Text, since_at: int, before_at: int, limit: int) -> Call[DeadLettersReply]:
-    """Dead letters by task, error and time, the newest first, a page.
+    """A page of dead letters by task, error and time, the newest first.
 
-    Replies `before_at` of the next page (0: this is the last), then a dead letter each.
+    Replies `before_at` of the next page (0: this is the last), then each dead letter.
     """
     return Call("dead_letters", (task, error, since_at, before_at, limit), DEAD_LETTERS_REPLY)
 
@@ -875,9 +874,9 @@ def log(*, id: Text, limit: int) -> Call[list[str]]:
 
 
 def schedules(*, cursor: Text, limit: int) -> Call[SchedulesReply]:
-    """What recurs, a page in no order. What is there throughout is on one of the pages, perhaps on several.
+    """A page of the schedules, unordered. One that is there throughout is on at least one page.
 
-    Replies where to go on, 0 at the end; then name, when it falls due and definition each.
+    Replies where to continue, 0 at the end; then each schedule's name, next due time and definition.
     """
     return Call("schedules", (cursor, limit), SCHEDULES_REPLY)
 
@@ -885,16 +884,16 @@ def schedules(*, cursor: Text, limit: int) -> Call[SchedulesReply]:
 def schedule(*, name: Text) -> Call[ScheduleRow | None]:
     """One schedule.
 
-    Replies name, when it falls due and definition; nothing where there is none.
+    Replies name, next due time and definition; nothing if it does not exist.
     """
     return Call("schedule", (name,), SCHEDULE_ROW.optional)
 
 
 def schedules_due(*, offset: int, limit: int) -> Call[SchedulesDueReply]:
-    """Which schedules are due, those that have been for longest first, and when the next one will be.
+    """The schedules that are due, the longest overdue first, and when the next one will be.
 
-    Replies the server's time in ms; when the next one will be due, or -1; then name, when it fell due and
-    definition each.
+    Replies the server's time in ms; when the next one will be due, or -1; then each schedule's name, due time and
+    definition.
     """
     return Call("schedules_due", (offset, limit), SCHEDULES_DUE_REPLY)
 
@@ -902,27 +901,26 @@ def schedules_due(*, offset: int, limit: int) -> Call[SchedulesDueReply]:
 def pauses() -> Call[list[PauseRow]]:
     """What is paused, and how much is held.
 
-    Replies pause, its definition (JSON) and the number of tasks held under it each.
+    Replies each pause, its definition (JSON) and the number of tasks held under it.
     """
     return Call("pauses", (), PAUSE_ROW.rows)
 
 
 def workers(*, cursor: Text, limit: int) -> Call[WorkersReply]:
-    """The workers of the queue, a page in no order. One that is there throughout is on one of the pages, perhaps on
-    several.
+    """A page of the queue's workers, unordered. One that is there throughout is on at least one page.
 
-    Replies where to go on, 0 at the end; the server's time in ms; how many workers there are in all whose lease has
-    not run out; then of each worker when its lease runs out (0 or less: it is lost), how many tasks it has claimed,
-    and what `worker:<worker>` has.
+    Replies where to continue, 0 at the end; the server's time in ms; how many workers in all have a valid lease;
+    then of each worker when its lease runs out (0 or less: it is lost), how many tasks it has claimed, and what is
+    in `worker:<worker>`.
     """
     return Call("workers", (cursor, limit), WORKERS_REPLY)
 
 
 def claims(*, worker: Text, offset: int, limit: int) -> Call[ClaimsReply]:
-    """What a worker has claimed and what is known of it, the oldest claim first, a page.
+    """A page of what a worker has claimed, the oldest claim first.
 
-    Replies the server's time in ms; then id, name, lane, number of the attempt, when it was claimed (ms) and
-    progress each.
+    Replies the server's time in ms; then each task's id, name, lane, number of the attempt, when it was claimed
+    (ms) and progress.
     """
     return Call("claims", (worker, offset, limit), CLAIMS_REPLY)
 
@@ -936,7 +934,7 @@ def oldest_ready() -> Call[OldestReadyReply]:
 
 
 def stats(*, minutes_ago: int, minutes: int) -> Call[StatsReply]:
-    """What was counted in each of some minutes, the newest first.
+    """The counters of single minutes, the newest first.
 
     Replies the server's time in ms; then of each minute how long ago it was and its counters, as `stats:<minute>`
     has them.
@@ -945,16 +943,16 @@ def stats(*, minutes_ago: int, minutes: int) -> Call[StatsReply]:
 
 
 def task_stats(*, minutes_ago: int, minutes: int) -> Call[TaskStatsReply]:
-    """How often each task ran in each of some minutes, and for how long, the newest minute first.
+    """How often and for how long each task ran in single minutes, the newest first.
 
-    Replies the server's time in ms; then how long ago the minute was, task and JSON array each, as
-    `task_stats:<minute>` has them.
+    Replies the server's time in ms; then, for each minute and task, how long ago it was, the task and its JSON
+    array, as `task_stats:<minute>` has them.
     """
     return Call("task_stats", (minutes_ago, minutes), TASK_STATS_REPLY)
 
 
 def counts() -> Call[dict[str, int]]:
-    """How many tasks are where.
+    """How many tasks are in each place.
 
     Replies name and number in turn: `scheduled`, `queued`, `running`, `held`, `quarantined`, `dead`, `workers`,
     `ready:<lane>` for each lane, and `held:<pause>` for each pause that holds any.
@@ -963,8 +961,8 @@ def counts() -> Call[dict[str, int]]:
 
 
 def fsck_page(*, section: Text, cursor: Text, limit: int) -> Call[FsckPageReply]:
-    """Check one page of the queue against the invariants.
+    """Checks one page of the queue against the invariants.
 
-    Replies next cursor (`0` at the end), how many entries were looked at; then a finding each: kind, id, detail.
+    Replies next cursor (`0` at the end), how many entries were looked at; then each finding: kind, id, detail.
     """
     return Call("fsck_page", (section, cursor, limit), FSCK_PAGE_REPLY)

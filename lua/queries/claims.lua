@@ -1,4 +1,4 @@
--- claims: what a worker has claimed and what is known of it, the oldest claim first, a page.
+-- claims: a page of what a worker has claimed, the oldest claim first.
 -- args: worker, offset int, limit int
 -- reply: now, (id, name, lane, tries, started_at, progress)…
 local FIELDS = { 'name', 'lane', 'tries', 'started_at', 'progress' }

@@ -1,4 +1,4 @@
--- counts: how many tasks are where.
+-- counts: how many tasks are in each place.
 -- args: none
 -- reply: (name, number)…
 

@@ -1,4 +1,4 @@
--- dead_letters: dead letters by task, error and time, the newest first, a page.
+-- dead_letters: a page of dead letters by task, error and time, the newest first.
 -- args: task, error, since_at int, before_at int, limit int
 -- reply: next_before_at, (id, failed_at, name, lane)…
 -- No more tasks than this fail within one millisecond.

@@ -1,4 +1,4 @@
--- fsck_page: check one page of the queue against the invariants.
+-- fsck_page: checks one page of the queue against the invariants.
 -- args: section, cursor, limit int
 -- reply: cursor, seen, (kind, id, detail)…
 -- Places are compared with records here; whether a queued record lies in its ready list is for the caller to find out

@@ -1,4 +1,4 @@
--- list: ids in one place, a page.
+-- list: a page of the ids in one place.
 -- args: place, which, offset int, limit int
 -- reply: (id, number)…
 local SORTED = { scheduled = keys.scheduled, held = keys.held, dead = keys.dead, quarantined = keys.quarantined,

@@ -1,4 +1,4 @@
--- position: in which place a task lies and where in it, as `list` counts, and for how long its record is kept.
+-- position: which place a task is in, its position there (as in `list`), and how long its record is kept.
 -- args: id, limit int
 -- reply: place, which, position, length, kept_ms
 local RANKED = { scheduled = 'ZRANK', held = 'ZRANK', quarantined = 'ZRANK', dead = 'ZREVRANK' }

@@ -1,4 +1,4 @@
--- schedules: what recurs, a page in no order. What is there throughout is on one of the pages, perhaps on several.
+-- schedules: a page of the schedules, unordered. One that is there throughout is on at least one page.
 -- args: cursor, limit int
 -- reply: cursor, (name, due_at, definition)…
 return function(base, args)

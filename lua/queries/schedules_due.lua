@@ -1,4 +1,4 @@
--- schedules_due: which schedules are due, those that have been for longest first, and when the next one will be.
+-- schedules_due: the schedules that are due, the longest overdue first, and when the next one will be.
 -- args: offset int, limit int
 -- reply: now, next_due_at, (name, due_at, definition)…
 return function(base, args)

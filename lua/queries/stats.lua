@@ -1,4 +1,4 @@
--- stats: what was counted in each of some minutes, the newest first.
+-- stats: the counters of single minutes, the newest first.
 -- args: minutes_ago int, minutes int
 -- reply: now, (minutes_ago, enqueued, completed, failed, retried, snoozed, unknown, aborted, expired, released, held, lost, requeued, discarded, unreadable, ghosts)…
 return function(base, args)

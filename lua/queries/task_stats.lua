@@ -1,4 +1,4 @@
--- task_stats: how often each task ran in each of some minutes, and for how long, the newest minute first.
+-- task_stats: how often and for how long each task ran in single minutes, the newest first.
 -- args: minutes_ago int, minutes int
 -- reply: now, (minutes_ago, name, figures)…
 return function(base, args)

@@ -1,4 +1,4 @@
--- workers: the workers of the queue, a page in no order. One that is there throughout is on one of the pages, perhaps on several.
+-- workers: a page of the queue's workers, unordered. One that is there throughout is on at least one page.
 -- args: cursor, limit int
 -- reply: cursor, now, alive, (worker, lease_until, claimed, joined_at, abandoned_threads, stalled_since, info, lanes)…
 local FIELDS = { 'joined_at', 'abandoned_threads', 'stalled_since', 'info', 'lanes' }

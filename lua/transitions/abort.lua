@@ -1,4 +1,4 @@
--- abort: scheduled, queued, held, running -> aborted, running. Anybody stops a task: at once where it waits, by request where it runs.
+-- abort: scheduled, queued, held, running -> aborted, running. Stops a task: at once if it waits, by request if it runs.
 -- args: id, result_ttl_ms int
 -- reply: `aborted` (now or before), `requested` (its worker is told), `finished` (another way) or `not_found`
 return function(base, args)

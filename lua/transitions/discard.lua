@@ -1,6 +1,6 @@
--- discard: failed -> discarded. Dead letters are given up: what they failed with can be asked for as long as a result.
+-- discard: failed -> discarded. Dead letters are discarded: their errors are kept as long as results are.
 -- args: result_ttl_ms int; tasks: (id)…
--- reply: one string an id: `discarded` or `not_dead`, or an error
+-- reply: one string per id: `discarded` or `not_dead`, or an error
 return function(base, args)
   local batch, answers = batches.open(base, clock.now()), {}
   errors.read('ZCARD', keys.dead(base))

@@ -1,4 +1,4 @@
--- discard_old: failed -> discarded. Dead letters beyond an age or a number are discarded, the oldest first, a bounded portion a call.
+-- discard_old: failed -> discarded. Dead letters beyond an age or a number are discarded, the oldest first, a bounded number per call.
 -- args: dead_ttl_ms int, dead_limit int, limit int, result_ttl_ms int
 -- reply: discarded, more
 return function(base, args)

@@ -1,6 +1,6 @@
 -- enqueue: none, complete, failed, aborted, expired, discarded -> queued, scheduled. A client adds tasks; an id already waiting or running is left as it is.
 -- args: tasks: (id, name, lane, args, kwargs, options)…
--- reply: one string a task, in order: `queued`, `scheduled`, `exists` (unfinished under this id, nothing added), `accepted` (this very call was already carried out), or an error
+-- reply: one string per task, in order: `queued`, `scheduled`, `exists` (unfinished under this id, nothing added), `accepted` (this very call was already carried out), or an error
 -- Everything is read and refused before the first write, so a refused batch leaves nothing behind.
 
 local WAITER_TTL_MS = 3600000

@@ -1,6 +1,6 @@
 -- fail: running -> failed. The attempt's worker gives up: the task fails and is kept as a dead letter.
 -- args: worker, id, token, run_ms int, error, traceback, result_ttl_ms int
--- reply: `ok`, `stale` (another attempt has the task by now: nothing changed) or what became of it instead
+-- reply: `ok`, `stale` (another attempt has the task now: nothing changed) or what became of it instead
 return function(base, args)
   return attempt.settle_one(base, args, { outcome = 'failed', value = args.error, traceback = args.traceback })
 end

@@ -1,4 +1,4 @@
--- join: a worker process enters under a new identity and is told the keys to block on.
+-- join: a worker process joins under a new identity and gets the keys to block on.
 -- args: worker, lease_ms int, info json, lanes json, generation int
 -- reply: the keys to block on, in this order: its mailbox, then the wake list of each lane
 return function(base, args)

@@ -1,4 +1,4 @@
--- pause: somebody says what must not start: any task of the queue, those of a name, or those with an argument of a value.
+-- pause: keeps tasks from starting: all in the queue, those of a name, or those with a given argument.
 -- args: task, argument, value, positions json
 -- reply: `paused`
 return function(base, args)

@@ -1,6 +1,6 @@
--- progress: running -> running. The attempt's worker tells how far it is: a fraction and a message, notes, lines of its log.
+-- progress: running -> running. The attempt's worker reports its progress: a fraction and a message, notes, lines of its log.
 -- args: worker, id, token, progress, result_ttl_ms int; told: (note, text)…
--- reply: `ok`, or `stale`: another attempt has the task by now, nothing changed
+-- reply: `ok`, or `stale`: another attempt has the task now, nothing changed
 -- What was said last may arrive just after the task has ended; then its own worker's word counts still.
 local MAX_LINES, MAX_NOTES, MAX_NAME, MAX_NOTE = 1000, 100, 200, 8192
 local HOUR_MS, WEEK_MS = 3600000, 7 * 86400000

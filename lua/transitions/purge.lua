@@ -1,4 +1,4 @@
--- purge: queued, scheduled, held, failed -> discarded. Discard tasks that wait, or dead letters, a bounded portion a call.
+-- purge: queued, scheduled, held, failed -> discarded. Discards waiting tasks or dead letters, a bounded number per call.
 -- args: place, which, offset int, limit int, result_ttl_ms int
 -- reply: discarded, more, passed
 local PLACES = {

@@ -1,6 +1,6 @@
 -- release: running -> queued, aborted. The attempt's worker hands a task back unstarted, to the front of its lane; no try is charged.
 -- args: worker, id, token, result_ttl_ms int
--- reply: `ok`, `stale` (another attempt has the task by now: nothing changed) or what became of it instead
+-- reply: `ok`, `stale` (another attempt has the task now: nothing changed) or what became of it instead
 return function(base, args)
   return attempt.settle_one(base, args, { outcome = 'release' })
 end

@@ -1,6 +1,6 @@
--- repair: running, held -> queued, aborted. Somebody has what fsck found mended; each finding is checked again first, and what is sound by now is left alone.
+-- repair: running, held -> queued, aborted. Repairs what fsck found; each finding is checked again first, and what is sound by now is left alone.
 -- args: result_ttl_ms int; findings: (kind, id, detail)…
--- reply: one string a finding: `mended`, `sound` (nothing is wrong by now) or `by_hand` (left to a person)
+-- reply: one string per finding: `mended`, `sound` (nothing is wrong by now) or `by_hand` (left to a person)
 local TTL_MS = 3600000
 
 -- The name of a key in parts, `log:t1`.

@@ -1,4 +1,4 @@
--- report_stats: a worker tells how often its tasks ran since it last told, and for how long.
+-- report_stats: a worker reports how often its tasks ran since its last report, and for how long.
 -- args: tasks: (name, completed int, failed int, retried int, aborted int, run_ms int, waits int, wait_ms int)…
 -- reply: `ok`
 -- In the order in which a task's field has them.

@@ -1,6 +1,6 @@
 -- requeue: failed -> queued. Dead letters run again: same id and arguments, a fresh retry budget.
 -- args: tasks: (id)…
--- reply: one string an id: `queued` or `not_dead`, or an error
+-- reply: one string per id: `queued` or `not_dead`, or an error
 return function(base, args)
   local batch, answers, records, damaged = batches.open(base, clock.now()), {}, {}, {}
   errors.read('ZCARD', keys.dead(base))

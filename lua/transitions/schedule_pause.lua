@@ -1,4 +1,4 @@
--- schedule_pause: somebody pauses a schedule or lets it go on; while paused its occurrences pass by.
+-- schedule_pause: pauses or resumes a schedule; while it is paused, its occurrences are skipped.
 -- args: name, paused int
 -- reply: `ok` or `not_found`
 return function(base, args)

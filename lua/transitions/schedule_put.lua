@@ -1,4 +1,4 @@
--- schedule_put: a client makes a schedule or changes one; the time it falls due next stays unless its timing changed.
+-- schedule_put: a client creates or changes a schedule; its next due time stays unless its timing changed.
 -- args: name, definition json, next_due_at int
 -- reply: when it falls due next
 return function(base, args)

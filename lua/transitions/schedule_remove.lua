@@ -1,4 +1,4 @@
--- schedule_remove: somebody removes a schedule. What it enqueued before runs.
+-- schedule_remove: removes a schedule. The tasks it has enqueued still run.
 -- args: name
 -- reply: `removed` or `not_found`
 return function(base, args)

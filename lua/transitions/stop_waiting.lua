@@ -1,4 +1,4 @@
--- stop_waiting: a client no longer wants to be told.
+-- stop_waiting: a client stops waiting for a task.
 -- args: id, mailbox
 -- reply: 1 if it was registered, else 0
 return function(base, args)

@@ -20,13 +20,13 @@ CALLS = ROOT / "ardiq/_server/calls.py"
 PROTOCOL: dict[str, Any] = json.loads((ROOT / "lua/protocol.json").read_text())
 OWNERS = {
     "record": "a time to live once it has finished, unless it is a dead letter; until then it is listed in exactly one "
-    "place, from where it goes on",
-    "members": "its members: it is gone when it is empty, and each of them stands for a record, work or a worker",
-    "worker": "its worker: it is deleted when that leaves or, after its lease, is reaped by another one",
-    "pause": "its pause, when that is ended: the tasks go on",
+    "place",
+    "members": "its members: it is gone when it is empty, and each member stands for a record, work or a worker",
+    "worker": "its worker: it is deleted when the worker leaves or is reaped by another one after its lease",
+    "pause": "its pause, when that ends: the tasks return to their lanes",
     "schedule": "each schedule, until it is removed",
     "ttl": "a time to live",
-    "queue": "the queue: one of each, bounded, for ever",
+    "queue": "the queue: one of each, bounded, forever",
 }
 """What takes away the keys of each `owner`, as the protocol names it."""
 FOLDERS = {"transition": "transitions", "query": "queries"}
