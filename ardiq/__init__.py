@@ -27,6 +27,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     queue, registry: the context of one queue, and what the app registered; everything below `app` is given a context
     task, job, producer, typing: enqueueing
     inspector, watching: what is asked about tasks
+    overview, inspection: what is asked about the queue
     dead, filters, schedules, pauses: changing what is there
     facade, asking, hooks, options: parts of `Ardiq`, which hand on to the modules above
     from_1_2: moving what ArdiQ 1.2 left
@@ -46,6 +47,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 `cli`, `testing`, `django`, `sqlalchemy`: what stands on the app; `cli` has one file a command
 """
 
+from ._client.overview import Inspect
 from ._values.defaults import TaskDefaults
 from .app import Ardiq
 from .context import current_task
@@ -68,6 +70,16 @@ from .errors import (
     WrongType,
 )
 from .executors import Process
+from .inspection import (
+    LaneInfo,
+    MinuteCounts,
+    QueueCounts,
+    RunningTask,
+    TaskPosition,
+    TaskTotals,
+    UnknownTask,
+    WorkerInfo,
+)
 from .job import Job
 from .models import (
     Attempt,
@@ -104,11 +116,14 @@ __all__ = [
     "ExecutionContext",
     "Forbidden",
     "Histogram",
+    "Inspect",
     "InvalidArguments",
     "InvalidResult",
     "Job",
+    "LaneInfo",
     "LeaseLost",
     "LibraryError",
+    "MinuteCounts",
     "OldStep",
     "OutOfMemory",
     "Pause",
@@ -116,7 +131,9 @@ __all__ = [
     "Process",
     "ProcessDied",
     "Progress",
+    "QueueCounts",
     "Retry",
+    "RunningTask",
     "Schedule",
     "ScheduleOutcome",
     "Snooze",
@@ -127,9 +144,13 @@ __all__ = [
     "TaskError",
     "TaskInfo",
     "TaskMetrics",
+    "TaskPosition",
     "TaskResult",
+    "TaskTotals",
     "TaskUpdate",
+    "UnknownTask",
     "Unreadable",
+    "WorkerInfo",
     "WrongType",
     "current_task",
 ]

@@ -9,6 +9,7 @@ from . import executors
 from ._client.asking import Asking
 from ._client.hooks import Hooks
 from ._client.options import Options
+from ._client.overview import Inspect
 from ._client.queue import QueueContext
 from ._client.registry import Registered
 from ._execution import processes as _processes
@@ -174,6 +175,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
         self.run_state = run_state
         self.schedules = Schedules(context)
         self.dead = DeadLetters(context)
+        self.inspect = Inspect(context)
         # At the latest when the interpreter ends.
         weakref.finalize(self, context.server.close)
 

@@ -7,7 +7,7 @@ from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._server import calls
-from ._server.replies import Call, R
+from ._server.replies import Ask, Call, R, at_once
 from ._values import options as _options
 from ._values.codec import from_json, to_json
 from ._values.objects import as_object
@@ -88,19 +88,17 @@ class Schedules:
     def __init__(self, queue: "QueueContext") -> None:
         self._queue = queue
 
+    def list_sync(self) -> list[Schedule]:
+        """`list` for code without an event loop; blocks this thread until the server has answered."""
+        return at_once(self._queue.server.core, _listed)
+
     async def list(self) -> list[Schedule]:
         """All schedules, the next one due first.
 
         They are read in batches of about 500. Each schedule that exists the whole time is in the list once; one that is
         put or removed meanwhile may or may not be.
         """
-        rows, cursor = dict[str, Schedule](), "0"
-        while True:
-            page = await self._ask(calls.schedules(cursor=cursor, limit=_PAGE))
-            rows |= {row.name: read_schedule(row) for row in page.rows}
-            cursor = page.cursor
-            if cursor == "0":
-                return sorted(rows.values(), key=lambda schedule: (schedule.next_due_at, schedule.name))
+        return await _listed(self._ask)
 
     async def get(self, name: str) -> Schedule | None:
         """The schedule of that name; None if there is none."""
@@ -278,6 +276,16 @@ class Schedules:
 
     async def _ask(self, call: Call[R]) -> R:
         return await self._queue.channel().ask(call)
+
+
+async def _listed(ask: Ask) -> list[Schedule]:
+    rows, cursor = dict[str, Schedule](), "0"
+    while True:
+        page = await ask(calls.schedules(cursor=cursor, limit=_PAGE))
+        rows |= {row.name: read_schedule(row) for row in page.rows}
+        cursor = page.cursor
+        if cursor == "0":
+            return sorted(rows.values(), key=lambda schedule: (schedule.next_due_at, schedule.name))
 
 
 def define(

@@ -80,7 +80,12 @@ def read_progress(said: bytes) -> Progress | None:
         fields = from_json(said or b"null")
     except ValueError:
         return None
-    return Progress(fields.get("fraction", 0.0), fields.get("message", "")) if isinstance(fields, dict) else None
+    return progress_of(fields) if isinstance(fields, dict) else None
+
+
+def progress_of(fields: dict[str, Any]) -> Progress:
+    """A progress from its JSON object."""
+    return Progress(fields.get("fraction", 0.0), fields.get("message", ""))
 
 
 def read_note(text: bytes) -> Any:

@@ -3,8 +3,8 @@
 Records can be written by hand: a value that makes no sense is read as an empty one.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from .. import _core, errors
 from .._values.codec import from_json
@@ -39,6 +39,26 @@ class Call(NamedTuple, Generic[R_co]):
 def ask(core: _core.Core, call: Call[R], *, repeat: bool = False, within_ms: int | None = None) -> R:
     """Call one function and block, with the GIL released, until it is answered; see `Core.call`."""
     return call.decode(core.call(call.function, call.args, repeat, within_ms))
+
+
+class Ask(Protocol):
+    """How a coroutine asks, whoever runs it: by `ask` of a channel, or blocking, as `at_once` gives it."""
+
+    def __call__(self, call: Call[R], /) -> Awaitable[R]: ...
+
+
+def at_once(core: _core.Core, work: Callable[[Ask], Coroutine[Any, Any, R]]) -> R:
+    """Run a coroutine that awaits nothing but what it asks, blocking this thread; it needs no event loop."""
+
+    async def asked(call: Call[Any], /) -> Any:
+        return ask(core, call)
+
+    try:
+        work(asked).send(None)
+    except StopIteration as end:
+        found: R = end.value
+        return found
+    raise RuntimeError("it awaits something else")
 
 
 class Record(NamedTuple, Generic[R]):

@@ -20,7 +20,6 @@ from ..pauses import Pause
 from . import _repair, no_such_queue, open_app
 from ._arguments import app_argument, json_argument
 from ._output import Styled, age, many, moment, print_json, show
-from ._state import State
 from .fsck import Check as Pass
 from .fsck import describe
 
@@ -100,7 +99,7 @@ def examine(app: "Ardiq", look_s: float = _LOOK_S, repair: bool = False, words: 
             remedy = "start a worker or enqueue a task; or check queue_name, --queue and --prefix: `ardiq queues` lists"
             yield Check("fail", "queue", missing, f"{remedy} all queues")
             return
-        yield from _queue(State(app), words)
+        yield from _queue(app, words)
         yield from _mended(core, app.result_ttl_ms) if repair else _keys(core, look_s)
     except BrokerError as error:
         yield Check("fail", "queue", str(error), _AWAY)
@@ -232,44 +231,46 @@ def _persistence(core: _core.Core) -> Iterator[Check]:
             yield Check("fail", "persistence", f"{name} is {written[name]}", remedy)
 
 
-def _queue(state: State, words: Sequence[str]) -> Iterator[Check]:
-    counts, workers = state.counts(), state.workers()
-    for pause in state.pauses():
+def _queue(app: "Ardiq", words: Sequence[str]) -> Iterator[Check]:
+    inspect, now_ms = app.inspect, commands.now_ms(app.context.server.core)
+    counts, workers = inspect.counts_sync(), inspect.workers_sync()
+    for pause in app.pauses_sync():
         yield _paused(pause, words)
-    for lane in state.lanes(counts, workers):
-        if lane["waiting"] and not lane["workers_alive"]:
-            found = f"{many(lane['waiting'], 'task is', 'tasks are')} ready, and no live worker serves it"
-            yield Check("fail", f"lane {lane['name']}", found, "start a worker that has it among its priorities")
-    due_ms = state.next_due_in_ms()
-    if due_ms is not None and due_ms < -_OVERDUE_MS:
-        found = f"the next one is overdue by {age(-due_ms)}"
+    for lane in sorted(inspect.lanes_sync(workers), key=lambda lane: lane.name):
+        if lane.waiting and not lane.workers_alive:
+            found = f"{many(lane.waiting, 'task is', 'tasks are')} ready, and no live worker serves it"
+            yield Check("fail", f"lane {lane.name}", found, "start a worker that has it among its priorities")
+    due_at = inspect.next_due_at_sync()
+    if due_at is not None and now_ms - due_at > _OVERDUE_MS:
+        found = f"the next one is overdue by {age(now_ms - due_at)}"
         yield Check("fail", "scheduled tasks", found, "start a worker: workers make due tasks ready")
-    for schedule in state.schedules():
-        if not schedule["paused"] and schedule["due_in_ms"] < -_OVERDUE_MS:
-            found = f"it is overdue by {age(-schedule['due_in_ms'])}"
+    for schedule in app.schedules.list_sync():
+        if not schedule.paused and now_ms - schedule.next_due_at > _OVERDUE_MS:
+            found = f"it is overdue by {age(now_ms - schedule.next_due_at)}"
             yield Check(
-                "fail", f"schedule {schedule['name']}", found, "start a worker (not with --burst): workers fire it"
+                "fail", f"schedule {schedule.name}", found, "start a worker (not with --burst): workers fire it"
             )
-    for task in state.unknown_tasks():
-        found = f"a worker without this task was given it {age(task['seen_ms'])} ago; it waits for one that has it"
+    for task in inspect.unknown_tasks_sync():
+        seen_ms = max(0, now_ms - task.seen_at)
+        found = f"a worker without this task was given it {age(seen_ms)} ago; it waits for one that has it"
         remedy = "start a worker whose code has that task; if there is none, abort the waiting tasks or see `ardiq dlq`"
-        yield Check("warn", f"task {task['name']}", found, remedy)
-    if counts["dead"]:
-        yield Check("warn", "dead letters", f"{counts['dead']:,}", "look at them with `ardiq dlq list`")
-    if counts["quarantined"]:
+        yield Check("warn", f"task {task.fn_name}", found, remedy)
+    if counts.dead:
+        yield Check("warn", "dead letters", f"{counts.dead:,}", "look at them with `ardiq dlq list`")
+    if counts.quarantined:
         remedy = "see their attempts with `ardiq task show`; abort those that kill their worker"
-        found = f"{many(counts['quarantined'], 'task')}, lost with two or more workers"
+        found = f"{many(counts.quarantined, 'task')}, lost with two or more workers"
         yield Check("warn", "quarantine", found, remedy)
-    alive = sum(worker["lease_left_ms"] > 0 for worker in workers)
+    alive = sum(worker.is_alive for worker in workers)
     if alive:
         yield Check("ok", "workers", f"{alive} alive")
     else:
         yield Check("fail", "workers", "none is alive: no task of this queue runs", "start one with `ardiq run`")
     for worker in workers:
-        if worker["stalled_ms"]:
-            found = f"{worker['id']} (process {worker['pid']}) has not run for {age(worker['stalled_ms'])}"
+        if worker.stalled_ms:
+            found = f"{worker.worker} (process {worker.pid}) has not run for {age(worker.stalled_ms)}"
             yield Check("fail", "event loop", found, "its log shows what blocks it; `def` tasks run on threads")
-    gone = [worker["held"] for worker in workers if not worker["lease_left_ms"]]
+    gone = [worker.claimed for worker in workers if not worker.is_alive]
     if gone:
         found = f"{many(len(gone), 'lease')} expired; {many(sum(gone), 'task')} held under them"
         remedy = "a live worker gives them to others within a second or two" if alive else "start a worker"

@@ -9,10 +9,10 @@ from ..errors import ArdiqError
 from . import open_app
 from ._arguments import agreed, among, app_argument, did_you_mean, json_argument, word
 from ._output import many, print_json, show
-from ._state import State
 
 if TYPE_CHECKING:
     from ..app import Ardiq
+    from ..inspection import QueueCounts
 
 # One call keeps the server from others for about a millisecond.
 _PORTION = 100
@@ -30,12 +30,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     app = open_app(arguments)
-    counts = State(app).counts()
+    counts = app.inspect.counts_sync()
     lane, places = arguments.lane or "", _places(app, arguments, counts)
     found = []
     if ready := sum(places.values()):
         found.append(many(ready, "queued task"))
-    if (scheduled := counts["scheduled"]) and not arguments.queued:
+    if (scheduled := counts.scheduled) and not arguments.queued:
         found.append(f"{'any of ' if lane else ''}{many(scheduled, 'scheduled task')}")
     where = f"{f'lane {lane!r} of ' if lane else ''}queue {app.queue_name!r}"
     if found and not agreed(f"remove {' and '.join(found)} from {where}?", arguments.yes):
@@ -48,23 +48,22 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _places(app: "Ardiq", arguments: argparse.Namespace, counts: dict[str, int]) -> dict[tuple[str, str], int]:
+def _places(app: "Ardiq", arguments: argparse.Namespace, counts: "QueueCounts") -> dict[tuple[str, str], int]:
     """Where to remove from what is ready, as the library takes it, and how much there is.
 
     Raises:
         ArdiqError: neither the app nor the queue has the lane.
     """
-    counted = [(*name.partition(":")[::2], count) for name, count in counts.items()]
-    ready = dict.fromkeys(app.priorities, 0) | {lane: count for place, lane, count in counted if place == "ready"}
+    ready = dict.fromkeys(app.priorities, 0) | counts.ready
     if arguments.lane is not None and arguments.lane not in ready:
         raise ArdiqError(f"there is no lane {arguments.lane!r}{did_you_mean(arguments.lane, ready) or among(ready)}")
     if arguments.scheduled:
         return {}
     if arguments.lane is not None:
         return {("queued", arguments.lane): ready[arguments.lane]}
-    held = {("held", pause): count for place, pause, count in counted if place == "held" and pause}
+    held = {("held", pause.id): pause.held for pause in app.pauses_sync() if pause.held}
     queued = {("queued", lane): count for lane, count in ready.items()}
-    return queued | {("quarantined", ""): counts["quarantined"]} | held
+    return queued | {("quarantined", ""): counts.quarantined} | held
 
 
 def _purge(app: "Ardiq", place: str, of: str) -> int:

@@ -8,7 +8,7 @@ from ..errors import ArdiqError, BrokerError
 from . import is_url, load_app, server_app
 from ._arguments import Refusal, json_argument, prefix_argument, target_argument
 from ._output import Styled, Table, print_json, short, show
-from ._state import COUNTS, State
+from ._plain import COUNTS, plain_counts
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -42,13 +42,11 @@ def _read(app: "Ardiq", name: str) -> dict[str, Any]:
     """One queue; of one whose keys somebody damaged, the error alone."""
     other = app.queue(name)
     try:
-        state = State(other)
-        counts = state.counts()
         return {
             "queue": name,
-            "counts": {place: counts[place] for place in COUNTS},
-            "workers_alive": state.workers_alive(),
-            "paused": any(pause.task is None and pause.argument is None for pause in state.pauses()),
+            "counts": plain_counts(other.inspect.counts_sync()),
+            "workers_alive": other.inspect.workers_alive_sync(),
+            "paused": any(pause.task is None and pause.argument is None for pause in other.pauses_sync()),
         }
     except BrokerError:
         raise

@@ -16,6 +16,7 @@ from contextlib import redirect_stdout
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .._server import commands
 from ..schedules import MISSED
 from . import note_new_queue, open_app
 from ._arguments import (
@@ -32,7 +33,7 @@ from ._arguments import (
     word,
 )
 from ._output import Part, Styled, Table, age, moment, print_json, short, show
-from ._state import State, described
+from ._plain import plain_schedule
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -98,11 +99,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _list(app: "Ardiq", as_json: bool) -> int:
-    found = [described(schedule) for schedule in await app.schedules.list()]
+    found = [plain_schedule(schedule) for schedule in await app.schedules.list()]
     if as_json:
         print_json(found)
         return 0
-    now_ms = State(app).now_ms()
+    now_ms = commands.now_ms(app.context.server.core)
     rows = [
         [
             schedule["name"],
@@ -123,9 +124,9 @@ async def _show(app: "Ardiq", name: str, as_json: bool) -> int:
     if schedule is None:
         return await _missing(app, name, as_json)
     if as_json:
-        print_json(described(schedule))
+        print_json(plain_schedule(schedule))
     else:
-        show(*_draw(described(schedule), State(app).now_ms()))
+        show(*_draw(plain_schedule(schedule), commands.now_ms(app.context.server.core)))
     return 0
 
 

@@ -4,11 +4,26 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
+from .._server import commands
 from .._values.timing import Timing
+from ..inspection import WorkerInfo
+from ..schedules import Schedule
 from . import open_app
 from ._arguments import app_argument, json_argument, watch_argument
 from ._output import Part, Styled, Table, age, many, moment, present
-from ._state import COUNTS, MINUTES, State, done, last_minutes, number
+from ._plain import (
+    MINUTES,
+    done,
+    last_minutes,
+    number,
+    plain_counts,
+    plain_lane,
+    plain_minute,
+    plain_running,
+    plain_schedule,
+    plain_unknown,
+    plain_worker,
+)
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -31,54 +46,56 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def read(app: "Ardiq") -> dict[str, Any]:
-    """The state of the app's queue as `--json` shows it; times are in ms, `State` says what the lists hold."""
-    state = State(app)
-    now_ms = state.now_ms()
-    counts, workers, minutes, schedules = state.counts(), state.workers(), state.minutes(), state.schedules()
+    """The state of the app's queue as `--json` shows it; times are in ms."""
+    inspect, now_ms = app.inspect, commands.now_ms(app.context.server.core)
+    counts, workers, minutes = inspect.counts_sync(), inspect.workers_sync(), inspect.minutes_sync(MINUTES)
+    schedules, due_at = app.schedules.list_sync(), inspect.next_due_at_sync()
     return {
         "queue": app.queue_name,
         "now": now_ms,
-        "counts": {name: counts[name] for name in COUNTS},
-        "pauses": [pause._asdict() for pause in state.pauses()],
-        "unknown_tasks": state.unknown_tasks(),
-        "next_due_in_ms": state.next_due_in_ms(),
-        "lanes": state.lanes(counts, workers, app.priorities[::-1]),
-        "workers": [_worker_of(worker) for worker in workers if worker["lease_left_ms"]],
-        "gone": [_worker_of(worker) for worker in workers if not worker["lease_left_ms"]],
-        "running": state.running(workers, _MOST_RUNNING),
-        "schedules": schedules,
+        "counts": plain_counts(counts),
+        "pauses": [pause._asdict() for pause in app.pauses_sync()],
+        "unknown_tasks": [plain_unknown(task, now_ms) for task in inspect.unknown_tasks_sync()],
+        "next_due_in_ms": None if due_at is None else due_at - now_ms,
+        "lanes": [plain_lane(lane) for lane in inspect.lanes_sync(workers)],
+        "workers": [_worker_of(worker) for worker in workers if worker.is_alive],
+        "gone": [_worker_of(worker) for worker in workers if not worker.is_alive],
+        "running": [plain_running(task) for task in inspect.running_sync(_MOST_RUNNING, workers)],
+        "schedules": [
+            plain_schedule(schedule) | {"due_in_ms": schedule.next_due_at - now_ms} for schedule in schedules
+        ],
         "crons": _crons(app, schedules, now_ms),
-        "dead": counts["dead"],
+        "dead": counts.dead,
         "last_minutes": last_minutes(minutes),
-        "minutes": minutes,
+        "minutes": [plain_minute(minute) for minute in minutes],
     }
 
 
-def _worker_of(worker: dict[str, Any]) -> dict[str, Any]:
+def _worker_of(worker: WorkerInfo) -> dict[str, Any]:
     """A worker, in the words of ArdiQ 1.2 too."""
-    return {**worker, "started": worker["started_at"]}
+    return {**plain_worker(worker), "started": worker.started_at}
 
 
-def _crons(app: "Ardiq", schedules: list[dict[str, Any]], now_ms: int) -> list[dict[str, Any]]:
+def _crons(app: "Ardiq", schedules: list[Schedule], now_ms: int) -> list[dict[str, Any]]:
     """The schedules of the code in the words of ArdiQ 1.2, those that no worker has declared yet included."""
-    found = {schedule["name"]: _cron(schedule) for schedule in schedules if schedule["source"] == "code"}
+    found = {schedule.name: _cron(schedule) for schedule in schedules if schedule.source == "code"}
     for name, definition in app.context.crons.items():
         found.setdefault(name, {"name": name, "next": Timing.of(definition).after(now_ms), "last": None})
     return [found[name] for name in sorted(found)]
 
 
-def _cron(schedule: dict[str, Any]) -> dict[str, Any]:
-    last, outcome = None, schedule["last_outcome"]
+def _cron(schedule: Schedule) -> dict[str, Any]:
+    last, outcome = None, schedule.last_outcome
     if outcome is not None:
         ways = {"complete": "succeeded", "aborted": "aborted"}
-        fire = number(str(outcome["id"]).rpartition(":")[2])
+        fire = number(str(outcome.id).rpartition(":")[2])
         last = {
             "fire": fire,
-            "outcome": ways.get(outcome["state"], "failed"),
-            "tries": outcome["tries"],
-            "finished": outcome["finished_at"],
+            "outcome": ways.get(outcome.state, "failed"),
+            "tries": outcome.tries,
+            "finished": outcome.finished_at,
         }
-    return {"name": schedule["name"], "next": schedule["next_due_at"], "last": last}
+    return {"name": schedule.name, "next": schedule.next_due_at, "last": last}
 
 
 def _draw(status: dict[str, Any]) -> list[Part]:
@@ -122,7 +139,7 @@ def _draw(status: dict[str, Any]) -> list[Part]:
 
 
 def running_table(tasks: list[dict[str, Any]]) -> Table:
-    """What runs, as `State.running` answers it."""
+    """What runs, as `--json` has it."""
     rows = [
         [
             task["id"],

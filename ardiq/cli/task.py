@@ -8,10 +8,11 @@ from .._server import calls, commands
 from .._server.replies import ask, text
 from .._values.codec import from_json
 from ..errors import ArdiqError
+from ..inspection import TaskPosition
 from . import open_app
 from ._arguments import app_argument, json_argument, word
 from ._output import Part, Styled, Table, age, json_text, many, moment, print_json, short, show
-from ._state import done, number
+from ._plain import done, number
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -125,7 +126,7 @@ def read(app: "Ardiq", task_id: str) -> dict[str, Any] | None:
     if notes := {name.removeprefix(NOTE): _decoded(record[name]) for name in record if name.startswith(NOTE)}:
         fields["notes"] = notes
     fields |= _call_of(app, raw) | _result_of(app, raw)
-    position = ask(core, calls.position(id=task_id, limit=_LOOK_AT))
+    position = app.inspect.position_sync(task_id)
     history = [attempt for attempt in _listed(record.get("history", "")) if isinstance(attempt, dict)]
     if history and record.get("state") != "failed":  # what the record says of an error is of its last attempt
         history[-1] = {**history[-1], **{name: fields.pop(name) for name in ("error", "traceback") if name in fields}}
@@ -133,7 +134,7 @@ def read(app: "Ardiq", task_id: str) -> dict[str, Any] | None:
         "id": task_id,
         **fields,
         "place": _place(position, record, commands.now_ms(core)),
-        "gone_in_ms": position.kept_ms if position.kept_ms >= 0 else None,
+        "gone_in_ms": None if position is None else position.kept_ms,
         "history": history,
         "log": ask(core, calls.log(id=task_id, limit=1000)),
     }
@@ -160,16 +161,17 @@ def _result_of(app: "Ardiq", record: dict[str, bytes]) -> dict[str, Any]:
         return {"result": text_of(record, "result")}
 
 
-def _place(found: calls.PositionReply, record: dict[str, str], now_ms: int) -> dict[str, Any]:
+def _place(found: TaskPosition | None, record: dict[str, str], now_ms: int) -> dict[str, Any]:
     """Where it lies: `key`; in a lane its `position`, of how many entries, None beyond the first ten thousand."""
+    if found is None:  # it is gone since
+        return {"key": None}
     if found.place == "queued":
-        position = found.position if found.position >= 0 else None
-        return {"key": f"ready:{found.which}", "position": position, "of": found.length}
+        return {"key": f"ready:{found.of}", "position": found.position, "of": found.length}
     if found.place == "scheduled":
         return {"key": "scheduled", "due_in_ms": number(record.get("due_at"), now_ms) - now_ms}
     if found.place == "running":
-        return {"key": f"running:{found.which}", "run_ms": now_ms - number(record.get("started_at"), now_ms)}
-    return {"key": (f"held:{found.which}" if found.place == "held" else found.place) or None}
+        return {"key": f"running:{found.of}", "run_ms": now_ms - number(record.get("started_at"), now_ms)}
+    return {"key": f"held:{found.of}" if found.place == "held" else found.place}
 
 
 def _listed(value: str) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import open_app
 from ._arguments import app_argument, duration_s, json_argument, positive
 from ._output import Part, Styled, Table, age, many, present
-from ._state import COUNTS, MINUTES, State, last_minutes
+from ._plain import MINUTES, last_minutes, plain_counts, plain_running, plain_totals
 from .status import running_table
 
 if TYPE_CHECKING:
@@ -52,19 +52,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read(app: "Ardiq", order: str, most: int) -> dict[str, Any]:
-    state = State(app)
-    counts, workers = state.counts(), state.workers()
-    tasks = [{**task, **_means(task)} for task in state.task_stats()]
+    inspect = app.inspect
+    counts, workers = inspect.counts_sync(), inspect.workers_sync()
+    tasks = [{**task, **_means(task)} for task in map(plain_totals, inspect.task_totals_sync(MINUTES))]
     tasks.sort(key=lambda task: (-task[_ORDERS[order][0]], task["name"]))
     return {
         "queue": app.queue_name,
-        "counts": {name: counts[name] for name in COUNTS},
-        "workers_alive": sum(worker["lease_left_ms"] > 0 for worker in workers),
-        "slots": sum(worker["share"] or 0 for worker in workers if worker["lease_left_ms"] > 0),
-        "running": state.running(workers, most),
+        "counts": plain_counts(counts),
+        "workers_alive": sum(worker.is_alive for worker in workers),
+        "slots": sum(worker.share or 0 for worker in workers if worker.is_alive),
+        "running": [plain_running(task) for task in inspect.running_sync(most, workers)],
         "order": order,
         "tasks": tasks[:most],
-        "last_minutes": last_minutes(state.minutes()),
+        "last_minutes": last_minutes(inspect.minutes_sync(MINUTES)),
     }
 
 

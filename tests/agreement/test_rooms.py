@@ -16,7 +16,7 @@ ROOMS = (
     {"_core"},
     {"_values", "models", "errors", "retries", "executors"},
     {"_server", "embedded"},
-    {"_client", "task", "job", "dead", "schedules", "pauses", "watching"},
+    {"_client", "task", "job", "dead", "schedules", "pauses", "watching", "inspection"},
     {"_execution", "context", "logs"},
     {"_serving"},
     {"app"},

@@ -13,8 +13,7 @@ from typing import Any
 from helpers import SOON_S
 from prometheus_client.parser import text_string_to_metric_families
 
-from ardiq import Ardiq
-from ardiq.cli._state import State
+from ardiq import Ardiq, WorkerInfo
 
 HEAD = """
     import asyncio, ctypes, os, signal, sys, threading, time
@@ -78,9 +77,9 @@ class Fleet:
         # Whoever waits has it open, so the byte stays there when this end is closed.
         os.close(descriptor)
 
-    def workers(self) -> list[dict[str, Any]]:
-        """The workers as `ardiq status` shows them."""
-        return State(self.app).workers()
+    def workers(self) -> list[WorkerInfo]:
+        """Its workers, those too whose lease has run out."""
+        return self.app.inspect.workers_sync()
 
     def end(self) -> None:
         """End what still runs."""

@@ -17,7 +17,6 @@ from helpers import SOON_S, drain, eventually, is_state, working
 from ardiq import Ardiq, current_task
 from ardiq.cli import _output, main
 from ardiq.cli._arguments import duration_ms
-from ardiq.cli._state import State
 
 
 class Cli:
@@ -149,7 +148,7 @@ def test_top_tells_which_tasks_ran(app: Ardiq, cli: Cli) -> None:
     assert "nothing runs" in text
     # Told once, though the app runs again.
     asyncio.run(drain(app))
-    assert [task["runs"] for task in State(app).task_stats() if task["name"] == "add"] == [3]
+    assert [task.runs for task in app.inspect.task_totals_sync() if task.fn_name == "add"] == [3]
 
 
 async def test_enqueue_and_wait(app: Ardiq, cli: Cli) -> None:

@@ -96,7 +96,7 @@ async def test_a_worker_that_lost_its_lease_can_still_finish_the_task(
     assert result.value == second.pid
     first.send_signal(signal.SIGCONT)
     await eventually(lambda: "lease" in fleet.log())
-    await eventually(lambda: len([row for row in fleet.workers() if row["lease_left_ms"] > 0]) == 2)  # both work again
+    await eventually(lambda: len([worker for worker in fleet.workers() if worker.is_alive]) == 2)  # both work again
     assert await job.result() == result
     first.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(first.wait, SOON_S) == 0

@@ -194,9 +194,9 @@ def test_each_of_several_workers_has_a_port_of_its_own(fleet: Fleet) -> None:
     fleet.start("--health", f"127.0.0.1:{first}", "--workers", "2")
     workers = [Probe(f"127.0.0.1:{first + number}") for number in range(2)]
     soon(lambda: all(is_ready(worker) for worker in workers))
-    pids = {row["pid"] for row in fleet.workers()}
+    pids = {worker.pid for worker in fleet.workers()}
     os.kill(min(pids), signal.SIGKILL)
-    soon(lambda: {row["pid"] for row in fleet.workers()} > pids)
+    soon(lambda: {worker.pid for worker in fleet.workers()} > pids)
     soon(lambda: all(is_ready(worker) for worker in workers))  # the new one has the old one's port
 
 

@@ -11,13 +11,12 @@ import pytest
 from helpers import SOON_S, eventually, is_sound, result_of, working
 
 from ardiq import Ardiq, current_task
-from ardiq.cli._state import State
 from ardiq.embedded import Server
 
 
 def abandoned_threads(app: Ardiq) -> int:
     """As `ardiq status` tells it."""
-    return sum(row["abandoned_threads"] for row in State(app).workers())
+    return sum(worker.abandoned_threads for worker in app.inspect.workers_sync())
 
 
 @pytest.fixture
@@ -256,7 +255,9 @@ async def test_they_are_not_taken_for_the_attempt_that_gets_their_token_when_the
             running -= 1
 
         def held() -> list[bytes]:
-            reply: list[bytes] = app.context.server.core.call("list", ["running", State(app).workers()[0]["id"], 0, 9])
+            reply: list[bytes] = app.context.server.core.call(
+                "list", ["running", app.inspect.workers_sync()[0].worker, 0, 9]
+            )
             return reply
 
         async with working(app), asyncio.timeout(SOON_S):

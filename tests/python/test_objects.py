@@ -56,7 +56,12 @@ def test_in_a_model_and_in_its_schema() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Attempt", "DeadLetter", "Pause", "Progress", "Schedule", "ScheduleOutcome", "TaskInfo", "TaskUpdate"]
+    "name",
+    [
+        *("Attempt", "DeadLetter", "Pause", "Progress", "Schedule", "ScheduleOutcome", "TaskInfo", "TaskUpdate"),
+        *("QueueCounts", "LaneInfo", "WorkerInfo", "RunningTask", "UnknownTask", "MinuteCounts", "TaskTotals"),
+        "TaskPosition",
+    ],
 )
 def test_all_that_views_hand_out_are_objects(name: str) -> None:
     kind = getattr(ardiq, name)

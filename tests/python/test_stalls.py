@@ -115,14 +115,14 @@ def test_status_and_doctor_show_it(
     gate = fleet.gate()
     fleet.start()
     fleet.app.ref("block").enqueue_sync()
-    soon(lambda: any(row["stalled_ms"] for row in fleet.workers()))
+    soon(lambda: any(worker.stalled_ms for worker in fleet.workers()))
     monkeypatch.chdir(fleet.directory)
     monkeypatch.delitem(sys.modules, "jobs", raising=False)  # of another fleet
     main(["doctor", "jobs:app"])
     del sys.modules["jobs"]
     assert re.search(r"event loop.*has not run for", capsys.readouterr().out, re.DOTALL)
     fleet.open(gate)
-    soon(lambda: not any(row["stalled_ms"] for row in fleet.workers()))
+    soon(lambda: not any(worker.stalled_ms for worker in fleet.workers()))
     assert fleet.app.ref("add").enqueue_sync(1, 2).result_sync(timeout=SOON_S).value == 3
 
 

@@ -1,0 +1,279 @@
+"""Inspecting a queue: its lanes, workers, running tasks and counters."""
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .._server import calls
+from .._server.replies import Ask, Call, R, at_once, number
+from .._values import options as _options
+from ..inspection import (
+    LaneInfo,
+    MinuteCounts,
+    QueueCounts,
+    RunningTask,
+    TaskPosition,
+    TaskTotals,
+    UnknownTask,
+    WorkerInfo,
+)
+from ..watching import progress_of
+
+if TYPE_CHECKING:
+    from .queue import QueueContext
+
+_PAGE = 500
+_WORKERS_PAGE = 100  # each costs the server two commands
+_LOOK_AT = 10_000  # entries of a lane, as many as the query `position` allows
+_MINUTES = 5
+_FIGURES = TaskTotals._fields[2:]  # as a task's field of `task_stats:<minute>` has them
+_NO_RECORD = -2
+
+
+class Inspect:
+    """The lanes, workers, running tasks and counters of one app's queue, as `app.inspect`.
+
+    Each method has a `_sync` twin for code without an event loop, which blocks its thread until the server has
+    answered. None of them changes anything or blocks the server for long: whatever can grow is read in batches. Times
+    and durations are by the server's clock. Each raises a `BrokerError` if the server cannot be reached, `WrongType` if
+    something else wrote a key of the queue; most raise `Forbidden` if the server's user is not an operator.
+    """
+
+    def __init__(self, queue: "QueueContext") -> None:
+        self._queue = queue
+
+    async def counts(self) -> QueueCounts:
+        """How many tasks are where; it costs the same however many there are."""
+        return await _counts(self._ask)
+
+    def counts_sync(self) -> QueueCounts:
+        """`counts`, blocking."""
+        return self._blocking(_counts)
+
+    async def lanes(self, workers: Sequence[WorkerInfo] | None = None) -> list[LaneInfo]:
+        """Each lane: those of the app, the highest first, then others that have tasks or are served, by name.
+
+        Args:
+            workers: those that were just asked for; None: ask.
+        """
+        return await self._lanes(self._ask, workers)
+
+    def lanes_sync(self, workers: Sequence[WorkerInfo] | None = None) -> list[LaneInfo]:
+        """`lanes`, blocking."""
+        return self._blocking(lambda ask: self._lanes(ask, workers))
+
+    async def workers(self) -> list[WorkerInfo]:
+        """Its workers, those first whose lease has run out or does so next. It takes a call for each hundred."""
+        return await _workers(self._ask)
+
+    def workers_sync(self) -> list[WorkerInfo]:
+        """`workers`, blocking."""
+        return self._blocking(_workers)
+
+    async def workers_alive(self) -> int:
+        """How many workers' leases have not run out; one call, however many there are."""
+        return await _workers_alive(self._ask)
+
+    def workers_alive_sync(self) -> int:
+        """`workers_alive`, blocking."""
+        return self._blocking(_workers_alive)
+
+    async def running(self, limit: int = 100, workers: Sequence[WorkerInfo] | None = None) -> list[RunningTask]:
+        """What runs, the longest first. It takes a call for each worker that has tasks.
+
+        Of what a worker has taken, as many as it has slots count as running, the oldest: the others wait in it.
+
+        Args:
+            limit: the largest number to return; of one worker, 500 at most.
+            workers: whose tasks, as `workers` returned them; None: all.
+
+        Raises:
+            ValueError: `limit` is negative.
+        """
+        return await _running(self._ask, limit, workers)
+
+    def running_sync(self, limit: int = 100, workers: Sequence[WorkerInfo] | None = None) -> list[RunningTask]:
+        """`running`, blocking."""
+        return self._blocking(lambda ask: _running(ask, limit, workers))
+
+    async def unknown_tasks(self) -> list[UnknownTask]:
+        """Names of tasks that were of late given to a worker without them, the last one first: up to a hundred."""
+        return await _unknown_tasks(self._ask)
+
+    def unknown_tasks_sync(self) -> list[UnknownTask]:
+        """`unknown_tasks`, blocking."""
+        return self._blocking(_unknown_tasks)
+
+    async def minutes(self, minutes: int = _MINUTES) -> list[MinuteCounts]:
+        """What was counted in each of the last minutes, the newest first.
+
+        Args:
+            minutes: how many, this one included: from 1 to 120.
+
+        Raises:
+            BadArgument: `minutes` is out of that range.
+        """
+        return await _minutes(self._ask, minutes)
+
+    def minutes_sync(self, minutes: int = _MINUTES) -> list[MinuteCounts]:
+        """`minutes`, blocking."""
+        return self._blocking(lambda ask: _minutes(ask, minutes))
+
+    async def task_totals(self, minutes: int = _MINUTES) -> list[TaskTotals]:
+        """How often each task ran in the last minutes, by outcome, and for how long, by name.
+
+        Args:
+            minutes: how many, this one included: from 1 to 120.
+
+        Raises:
+            BadArgument: `minutes` is out of that range.
+        """
+        return await _task_totals(self._ask, minutes)
+
+    def task_totals_sync(self, minutes: int = _MINUTES) -> list[TaskTotals]:
+        """`task_totals`, blocking."""
+        return self._blocking(lambda ask: _task_totals(ask, minutes))
+
+    async def next_due_at(self) -> int | None:
+        """When the next scheduled task falls due, in ms since the epoch; past: it is overdue; None: there is none."""
+        return await _next_due_at(self._ask)
+
+    def next_due_at_sync(self) -> int | None:
+        """`next_due_at`, blocking."""
+        return self._blocking(_next_due_at)
+
+    async def position(self, task_id: str) -> TaskPosition | None:
+        """Where a task lies, and how many are before it; None: there is no such task."""
+        return await _position(self._ask, task_id)
+
+    def position_sync(self, task_id: str) -> TaskPosition | None:
+        """`position`, blocking."""
+        return self._blocking(lambda ask: _position(ask, task_id))
+
+    async def _ask(self, call: Call[R]) -> R:
+        return await self._queue.channel().ask(call)
+
+    def _blocking(self, work: Callable[[Ask], Coroutine[Any, Any, R]]) -> R:
+        return at_once(self._queue.server.core, work)
+
+    async def _lanes(self, ask: Ask, workers: Sequence[WorkerInfo] | None) -> list[LaneInfo]:
+        return await _lanes(ask, self._queue.settings.priorities[::-1], workers)
+
+
+async def _counts(ask: Ask) -> QueueCounts:
+    found = await ask(calls.counts())
+    ready = {name.partition(":")[2]: count for name, count in found.items() if name.startswith("ready:")}
+    return QueueCounts._make((*(found[name] for name in QueueCounts._fields[:-1]), ready))
+
+
+async def _lanes(ask: Ask, first: Sequence[str], workers: Sequence[WorkerInfo] | None) -> list[LaneInfo]:
+    workers = await _workers(ask) if workers is None else workers
+    counts, oldest = await _counts(ask), await ask(calls.oldest_ready())
+    served = [lane for worker in workers if worker.is_alive for lane in worker.lanes]
+    ages = {row.lane: max(0, oldest.now - row.since) for row in oldest.rows}
+    names = list(dict.fromkeys([*first, *sorted({*counts.ready, *served})]))
+    of_queue: tuple[int | None, ...] = ()
+    if len(names) == 1:
+        of_queue = (sum(worker.claimed for worker in workers), counts.scheduled, await _next_due_at(ask))
+    return [LaneInfo(name, counts.ready.get(name, 0), ages.get(name), served.count(name), *of_queue) for name in names]
+
+
+async def _workers(ask: Ask) -> list[WorkerInfo]:
+    found, cursor = dict[str, WorkerInfo](), "0"
+    while True:
+        page = await ask(calls.workers(cursor=cursor, limit=_WORKERS_PAGE))
+        found |= {row.worker: _worker(row, page.now) for row in page.rows}
+        cursor = page.cursor
+        if cursor == "0":
+            return sorted(found.values(), key=lambda worker: (worker.lease_left_ms, worker.worker))
+
+
+def _worker(row: calls.WorkerRow, now_ms: int) -> WorkerInfo:
+    info = row.info
+    slots = _number(info.get("concurrency"))
+    return WorkerInfo(
+        row.worker,
+        _text(info.get("label")),
+        _text(info.get("host")),
+        _number(info.get("pid")),
+        _text(info.get("ardiq")),
+        row.joined_at or None,
+        slots,
+        _number(info.get("share")) or slots,
+        row.lanes,
+        row.claimed,
+        row.abandoned_threads,
+        max(0, now_ms - row.stalled_since) if row.stalled_since else 0,
+        max(0, row.lease_until - now_ms),
+    )
+
+
+async def _workers_alive(ask: Ask) -> int:
+    return (await ask(calls.workers(cursor="0", limit=1))).alive
+
+
+async def _running(ask: Ask, limit: int, workers: Sequence[WorkerInfo] | None) -> list[RunningTask]:
+    _options.integer("limit", limit, least=0)
+    found: list[RunningTask] = []
+    for worker in await _workers(ask) if workers is None else workers:
+        slots = min(worker.concurrency or limit, limit, _PAGE)
+        if worker.claimed and slots > 0:
+            claims = await ask(calls.claims(worker=worker.worker, offset=0, limit=slots))
+            found += [_task(row, worker.worker, claims.now) for row in claims.rows]
+    return sorted(found, key=lambda task: -task.run_ms)[:limit]
+
+
+def _task(row: calls.ClaimedTask, worker: str, now_ms: int) -> RunningTask:
+    run_ms = max(0, now_ms - (row.started_at or now_ms))
+    progress = progress_of(row.progress) if row.progress else None
+    return RunningTask(row.id, row.name, row.lane, worker, row.tries, run_ms, progress)
+
+
+async def _unknown_tasks(ask: Ask) -> list[UnknownTask]:
+    found = await ask(calls.list_(place="unknown_tasks", which="", offset=0, limit=_PAGE))
+    return [UnknownTask(entry.id, entry.number) for entry in reversed(found)]
+
+
+async def _minutes(ask: Ask, minutes: int) -> list[MinuteCounts]:
+    stats = await ask(calls.stats(minutes_ago=0, minutes=minutes))
+    this_minute = stats.now // 60_000
+    return [
+        MinuteCounts(
+            (this_minute - row.minutes_ago) * 60_000, *(getattr(row, name) for name in MinuteCounts._fields[1:])
+        )
+        for row in stats.rows
+    ]
+
+
+async def _task_totals(ask: Ask, minutes: int) -> list[TaskTotals]:
+    totals: dict[str, list[int]] = {}
+    for row in (await ask(calls.task_stats(minutes_ago=0, minutes=minutes))).rows:
+        figures = totals.setdefault(row.name, [0] * len(_FIGURES))
+        for at, figure in enumerate(row.figures[: len(_FIGURES)]):
+            figures[at] += figure
+    return [TaskTotals(name, sum(figures[:4]), *figures) for name, figures in totals.items()]
+
+
+async def _next_due_at(ask: Ask) -> int | None:
+    first = await ask(calls.list_(place="scheduled", which="", offset=0, limit=1))
+    return first[0].number if first else None
+
+
+async def _position(ask: Ask, task_id: str) -> TaskPosition | None:
+    found = await ask(calls.position(id=task_id, limit=_LOOK_AT))
+    if found.kept_ms == _NO_RECORD:
+        return None
+    return TaskPosition(
+        found.place or None,
+        found.which or None,
+        found.position if found.position >= 0 else None,
+        found.length,
+        found.kept_ms if found.kept_ms >= 0 else None,
+    )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _number(value: Any) -> int | None:
+    return number(str(value)) or None

@@ -1,0 +1,206 @@
+"""What `app.inspect` returns: counts, lanes, workers, running tasks, counters of a queue."""
+
+from typing import NamedTuple
+
+from ._values.objects import as_object
+from .models import Progress
+
+
+@as_object
+class QueueCounts(NamedTuple):
+    """How many tasks of a queue are where.
+
+    Attributes:
+        queued: those that are ready to run, `quarantined` ones included.
+        scheduled: those that wait for their time, a retry included.
+        running: those that workers have taken.
+        held: those that a pause holds.
+        quarantined: those suspected of killing their worker.
+        dead: the dead letters.
+        ready: how many are ready in each lane, by its name.
+    """
+
+    queued: int
+    scheduled: int
+    running: int
+    held: int
+    quarantined: int
+    dead: int
+    ready: dict[str, int]
+
+
+@as_object
+class LaneInfo(NamedTuple):
+    """A lane of a queue.
+
+    Attributes:
+        waiting: how many of its tasks are ready.
+        oldest_ms: for how long the next of them has been ready, in ms, since it was enqueued or fell due; None: there
+            is none.
+        workers_alive: how many workers that are alive serve it.
+        claimed: how many tasks workers have taken, where the queue has one lane; else None: by lane, it is not counted.
+        scheduled: how many tasks are scheduled, likewise.
+        next_due_at: when the next scheduled one falls due, in ms since the epoch, likewise; None also if there is none.
+    """
+
+    name: str
+    waiting: int
+    oldest_ms: int | None
+    workers_alive: int
+    claimed: int | None = None
+    scheduled: int | None = None
+    next_due_at: int | None = None
+
+
+@as_object
+class WorkerInfo(NamedTuple):
+    """A worker, as it told when it joined the queue and since.
+
+    What somebody wrote into its record by hand, and cannot be read, is None.
+
+    Attributes:
+        worker: its identity.
+        label: the name for people.
+        host: where it runs.
+        pid: its process there.
+        version: of Ardiq.
+        started_at: when it joined, in ms since the epoch.
+        concurrency: how many slots its process has.
+        share: how many of them this queue is guaranteed: all, unless it serves other queues, too.
+        lanes: the names of those that it serves.
+        claimed: how many tasks it has taken.
+        abandoned_threads: threads that run on after their task was settled, and take its slot.
+        stalled_ms: for how long its event loop has not run, in ms; 0 while it does.
+        lease_left_ms: until its lease runs out, in ms; 0: it has, and its tasks go to others.
+    """
+
+    worker: str
+    label: str | None
+    host: str | None
+    pid: int | None
+    version: str | None
+    started_at: int | None
+    concurrency: int | None
+    share: int | None
+    lanes: list[str]
+    claimed: int
+    abandoned_threads: int
+    stalled_ms: int
+    lease_left_ms: int
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its lease has not run out."""
+        return self.lease_left_ms > 0
+
+
+@as_object
+class RunningTask(NamedTuple):
+    """A task that runs.
+
+    Attributes:
+        lane: the lane it came from.
+        worker: the identity of its worker.
+        tries: the number of the attempt, from 1.
+        run_ms: how long ago the worker took it, in ms.
+        progress: what it last reported; None: nothing.
+    """
+
+    task_id: str
+    fn_name: str
+    lane: str
+    worker: str
+    tries: int
+    run_ms: int
+    progress: Progress | None
+
+
+@as_object
+class UnknownTask(NamedTuple):
+    """A task name that a worker was given and does not know.
+
+    Attributes:
+        seen_at: when last, in ms since the epoch.
+    """
+
+    fn_name: str
+    seen_at: int
+
+
+@as_object
+class MinuteCounts(NamedTuple):
+    """What was counted in one minute.
+
+    Attributes:
+        at: when the minute began, in ms since the epoch.
+        enqueued: tasks that were added.
+        completed: tasks that returned.
+        failed: tasks that became dead letters.
+        retried: attempts after which another follows.
+        aborted: tasks that were aborted.
+        expired: tasks that did not start in time.
+        discarded: tasks that were removed.
+        lost: attempts whose worker died.
+        snoozed: attempts that put their task off.
+        released: tasks that a worker handed back unstarted.
+        unknown: tasks that were given to a worker without them.
+        held: tasks that a pause set aside.
+        requeued: dead letters that were enqueued again.
+    """
+
+    at: int
+    enqueued: int
+    completed: int
+    failed: int
+    retried: int
+    aborted: int
+    expired: int
+    discarded: int
+    lost: int
+    snoozed: int
+    released: int
+    unknown: int
+    held: int
+    requeued: int
+
+
+@as_object
+class TaskTotals(NamedTuple):
+    """How often the tasks of one name ran in some minutes, as workers told: they do so every five seconds.
+
+    Attributes:
+        runs: how many attempts ended; the four that follow say how.
+        run_ms: how long they ran in all, in ms.
+        waits: how many of them were first attempts.
+        wait_ms: how long these had waited in all, in ms.
+    """
+
+    fn_name: str
+    runs: int
+    completed: int
+    failed: int
+    retried: int
+    aborted: int
+    run_ms: int
+    waits: int
+    wait_ms: int
+
+
+@as_object
+class TaskPosition(NamedTuple):
+    """Where a task lies.
+
+    Attributes:
+        place: "queued", "scheduled", "held", "running", "quarantined" or "dead"; None: it has ended.
+        of: the lane of "queued", the pause of "held", the worker of "running"; else None.
+        position: 0 is the next one to run (of "dead": the newest); None: it is beyond the first 10,000 of its lane, or
+            the place has no order.
+        length: how many entries the place has.
+        kept_ms: how long its record is still kept, in ms; None: it has no time to live.
+    """
+
+    place: str | None
+    of: str | None
+    position: int | None
+    length: int
+    kept_ms: int | None
