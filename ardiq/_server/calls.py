@@ -774,10 +774,10 @@ def schedule_fire(
 ) -> Call[ScheduleFireReply]:
     """A worker says that an occurrence is due: it is enqueued once, and the schedule moves on to the next.
 
-    Replies `fired`, `exists` (a task of its id waits or runs), `coalesced` (the one before still waits), `paused`,
-    `skipped` (it was missed, by a minute: the definition's `missed` says whether it runs, with `all` a hundred in a
-    row); `moved` (another worker was faster), `early` (by the server's clock), `gone`; when it falls due next; the
-    task's id.
+    Replies `fired`, `exists` (a task of its id waits or runs), `coalesced` (the previous one still waits),
+    `paused`, `skipped` (it was missed, by a minute: the definition's `missed` says whether it runs, with `all` a
+    hundred in a row); `moved` (another worker was faster), `early` (by the server's clock), `gone`; when it falls
+    due next; the task's id.
     """
     return Call("schedule_fire", (name, due_at, following_at, next_due_at, headers), SCHEDULE_FIRE_REPLY)
 
