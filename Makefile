@@ -26,7 +26,7 @@ SUITE := tests/python tests/model --ignore-glob="tests/python/test_docs*.py" --i
 SEED ?= 1
 
 .PHONY: demo test check docs bench leaks chaos small-chaos soak fmt render style types rust python pythons servers packages develop
-.PHONY: release release-lua clean compat
+.PHONY: release release-lua clean compat redis-6 redis-7
 .NOTPARALLEL:
 
 demo: release
@@ -103,8 +103,12 @@ compat: develop
 pythons: develop
 	.ci/pythons $(BIN)/python $(notdir $(PYTEST)) tests/python tests/model
 
-servers: develop
+servers: redis-6 redis-7
+
+redis-6: develop
 	ARDIQ_TEST_SERVER=$(REDIS_6) $(PYTEST) $(SUITE)
+
+redis-7: develop
 	$(call with_redis_7,$(PYTEST) $(SUITE))
 
 # Workers and producers under a seeded script of faults, on every topology: a quarter of an hour.

@@ -114,7 +114,7 @@ def test_a_server_without_functions_needs_nothing(migrate: Ardiq, core: _core.Co
     assert code == 0
     assert output.splitlines()[1] == "plan: nothing is pending; scripts are loaded when first used"
     assert migrate("--check")[0] == 0
-    assert "without functions" in migrate("status")[1]
+    assert "no functions, using scripts" in migrate("status")[1]
 
 
 def test_a_server_that_evicts_tasks_is_refused(migrate: Ardiq, core: _core.Core) -> None:
