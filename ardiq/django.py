@@ -12,18 +12,18 @@ __all__ = ["enqueue_on_commit"]
 def enqueue_on_commit(call: PreparedTask, *, using: str | None = None, robust: bool = False) -> Job:
     """Enqueue a call when the current transaction is committed; not at all when it, or its savepoint, is rolled back.
 
-    Outside a transaction it is enqueued at once. Should the process die between the commit and this, it is lost.
+    Outside a transaction it is enqueued at once. If the process dies between the commit and the enqueue, it is lost.
 
     Args:
-        call: what `task.prepare(...)` gives; checked and packed now, so later changes to its arguments do not count.
-        using: alias of the database; the default one when None.
-        robust: log an error of the server instead of raising it where the transaction ends, as `transaction.on_commit`.
+        call: from `task.prepare(...)`; checked and serialized now, so later changes to its arguments have no effect.
+        using: alias of the database; None: the default one.
+        robust: log an error from the server instead of raising it at the commit, as in `transaction.on_commit`.
 
     Returns:
-        Its job: the id may be stored in the same transaction.
+        Its job, whose id you can store in the same transaction.
 
     Raises:
-        TypeError: the arguments do not fit the function, or one cannot travel.
+        TypeError: the arguments do not fit the function, or one cannot be serialized.
         ValueError: an unknown lane, or more data than `payload_limit`.
 
     Example:

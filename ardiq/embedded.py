@@ -77,7 +77,7 @@ def url_for(url: str) -> str:
     Raises:
         ValueError: `url` is of neither form.
         ArdiqError: the `embedded` extra is not installed.
-        BrokerError: the server did not start; the message ends with its own last words.
+        BrokerError: the server did not start; the message ends with the last line it printed.
     """
     path = data_path(url)
     with _starting:
@@ -101,7 +101,7 @@ class Server:
 
     Raises:
         ArdiqError: the `embedded` extra is not installed.
-        BrokerError: the server did not start; the message ends with its own last words.
+        BrokerError: the server did not start; the message ends with the last line it printed.
     """
 
     def __init__(

@@ -119,7 +119,7 @@ class InvalidArguments(TypeError):
 
 
 class InvalidResult(TypeError):
-    """What a task returned cannot be kept: it would change on its way, the serializer refused it, or it is larger than
+    """What a task returned cannot be kept: it would arrive changed, the serializer refused it, or it is larger than
     `payload_limit`. A retry would only repeat the work, so the task fails at once.
     """
 

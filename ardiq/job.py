@@ -56,7 +56,7 @@ class Job(Known, Generic[R_co]):
 
         Raises:
             TimeoutError: it did not end in time, or its result is not kept.
-            TypeError: the task returned something else than its annotation says.
+            TypeError: the task returned something other than its annotation says.
         """
         return await self._inspector.result(self.id, timeout, self._signature, self._is_known())
 
@@ -73,7 +73,7 @@ class Job(Known, Generic[R_co]):
         Raises:
             TaskError: the task failed, was aborted or discarded, or expired; its `result` has the details.
             TimeoutError: it did not end in time, or its result is not kept.
-            TypeError: the task returned something else than its annotation says.
+            TypeError: the task returned something other than its annotation says.
 
         Example:
             ```python
@@ -134,7 +134,7 @@ class Job(Known, Generic[R_co]):
         Raises:
             TimeoutError: it did not end in time.
             BrokerError: the server cannot be reached.
-            TypeError: the task returned something else than its annotation says.
+            TypeError: the task returned something other than its annotation says.
 
         Example:
             ```python

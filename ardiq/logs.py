@@ -1,4 +1,4 @@
-"""For your own logging configuration: JSON lines, and which task a line is of."""
+"""For your own logging configuration: JSON lines, and which task a line belongs to."""
 
 import json
 import logging
@@ -15,9 +15,9 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class TaskFields(logging.Filter):
-    """Gives every record `task`, `task_id`, `attempt` and `queue`: those of the task that writes it, else empty texts.
+    """Adds `task`, `task_id`, `attempt` and `queue` of the running task to every record; empty outside of tasks.
 
-    What a record has already stays. Put it on a handler, so that it sees the records of all loggers.
+    Fields that a record already has stay. Put it on a handler, so that it sees the records of all loggers.
 
     Example:
         ```python
@@ -35,8 +35,8 @@ class TaskFields(logging.Filter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: `time` (UTC), `level`, `logger`, `message`, `process`; within a task `task`, `task_id`,
-    `attempt` and `queue`; what `extra=` added; `exception` and `traceback` where there is one.
+    """One JSON object per line: `time` (UTC), `level`, `logger`, `message`, `process`; within a task `task`, `task_id`,
+    `attempt` and `queue`; what `extra=` added; `exception` and `traceback` if there is one.
     """
 
     def format(self, record: logging.LogRecord) -> str:

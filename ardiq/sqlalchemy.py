@@ -24,19 +24,19 @@ _INFO = "ardiq.enqueue_on_commit"
 def enqueue_on_commit(session: AnySession, call: PreparedTask) -> Job:
     """Enqueue a call when the session is committed; not at all when it, or the savepoint, is rolled back or closed.
 
-    What one transaction enqueues leaves together. Should the process die between the commit and this, it is lost. An
-    error of the server is raised where the session is committed; its data is committed then.
+    All tasks of a transaction are sent in one call. If the process dies between the commit and that call, they
+    are lost. An error from the server is raised where the session is committed; its data is committed by then.
 
     Args:
-        session: it begins a transaction if there is none, as any use of it does. An `AsyncSession` does not block the
+        session: it begins a transaction if it has none, as with any other use. An `AsyncSession` does not block the
             event loop.
-        call: what `task.prepare(...)` gives; checked and packed now, so later changes to its arguments do not count.
+        call: from `task.prepare(...)`; checked and serialized now, so later changes to its arguments have no effect.
 
     Returns:
-        Its job: the id may be stored in the same transaction.
+        Its job, whose id you can store in the same transaction.
 
     Raises:
-        TypeError: the arguments do not fit the function, or one cannot travel.
+        TypeError: the arguments do not fit the function, or one cannot be serialized.
         ValueError: an unknown lane, or more data than `payload_limit`.
 
     Example:

@@ -1,4 +1,4 @@
-"""Helpers for the tests of what uses Ardiq; the fixtures of its pytest plugin are made of them."""
+"""Helpers for testing code that uses Ardiq; the fixtures of its pytest plugin are built from them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,18 +29,18 @@ __all__ = [
 async def inline(app: "Ardiq", *, clock: Clock | None = None) -> AsyncIterator["Ardiq"]:
     """Run the app's tasks where they are enqueued, without a server.
 
-    Within the block `enqueue` returns when the task has ended, or at once where it waits: for its time, a pause, or a
-    slot of its lane's limit. The Lua of a server decides, in this process; arguments and results pass through the
-    codec, and retries, hooks, middleware and timeouts act as on a worker. Results are forgotten when the block ends.
-    `pip install 'ardiq[testing]'` brings what it needs.
+    Within the block `enqueue` returns when the task has ended, or at once if it has to wait: for its time, a pause, or
+    a slot under its lane's limit. The server's Lua decides, in this process; arguments and results pass through the
+    codec, and retries, hooks, middleware and timeouts work as on a worker. Results are forgotten when the block ends.
+    `pip install 'ardiq[testing]'` installs what it needs.
 
     Args:
-        app: the app; it is to be used on this event loop alone.
-        clock: the time to go by: what has a delay, a retry too, waits until it is moved on, and schedules fire. When
-            None nothing waits: no pause is slept, a delayed task runs at once, nothing expires, no schedule fires.
+        app: the app; use it only on this event loop.
+        clock: virtual time: delayed tasks and retries wait until you move it, and schedules fire. None: nothing waits:
+            delayed tasks and retries run at once, nothing expires, no schedule fires.
 
     Raises:
-        RuntimeError: the app runs already, or `ardiq[testing]` is not installed.
+        RuntimeError: the app is already running, or `ardiq[testing]` is not installed.
 
     Example:
         ```python

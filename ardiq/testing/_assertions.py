@@ -25,10 +25,10 @@ _LISTED = 10
 
 
 def all_enqueued(of: "Ardiq | Task[..., Any]") -> list[TaskInfo]:
-    """What was enqueued so far, whatever became of it since, the oldest first.
+    """What was enqueued so far, whatever happened to it since, the oldest first.
 
-    Within `inline` that is since the block began; on a server (`on_server`, the fixture `ardiq_app`) what there is in
-    the app's queues, finished tasks as long as their results are kept. It blocks, and reads every record.
+    Within `inline`, that is since the block began; on a server (`on_server`, the fixture `ardiq_app`), all tasks in the
+    app's queues, finished ones as long as their results are kept. It blocks, and reads every record.
 
     Args:
         of: the app, for all its tasks on all queues that it used; `app.queue(name)` for one; or a task.
@@ -45,19 +45,19 @@ def all_enqueued(of: "Ardiq | Task[..., Any]") -> list[TaskInfo]:
 def assert_enqueued(task: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> TaskInfo:
     """Fail unless this call of a task was enqueued; see `all_enqueued`.
 
-    Arguments are compared as the task gets them: by position or keyword, with defaults, after their journey.
+    Arguments are compared as the task receives them: by position or keyword, with defaults, decoded.
 
     Args:
         task: the task; `app.ref(name)` for one that is registered elsewhere.
-        args: what it is to be called with.
-        kwargs: likewise.
+        args: the positional arguments of the call.
+        kwargs: the keyword arguments.
 
     Returns:
-        The task that was found, the newest one of several.
+        The task that was found; if several, the newest one.
 
     Raises:
-        AssertionError: there is none; it tells what there is.
-        TypeError: the task cannot be called so.
+        AssertionError: there is no such call; the message lists what was enqueued.
+        TypeError: the arguments do not fit the task.
 
     Example:
         ```python
@@ -78,13 +78,13 @@ def assert_enqueued(task: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> Ta
 
 @contextmanager
 def no_server() -> Iterator[None]:
-    """Within the `with` block, whatever would reach a server that is not a test's own fails.
+    """Within the `with` block, any call that would reach a real server fails.
 
-    A test's own are `inline`, `on_server` (and so the fixtures of the pytest plugin) and `embedded://`. What was tried
-    fails the block at its end, too, where the code under test has caught the error.
+    `inline`, `on_server` (and so the fixtures of the pytest plugin) and `embedded://` are allowed. The block also fails
+    at its end if the code under test caught the error.
 
     Raises:
-        AssertionError: a server would have been reached; it names it, and the queue.
+        AssertionError: a server would have been reached; the message names it and the queue.
 
     Example:
         ```python

@@ -36,15 +36,15 @@ class BackgroundWorker:
         self._error: BaseException | None = None
 
     def wait_until_idle(self, timeout: Duration | None = 10.0) -> None:
-        """Wait until no task is ready or running. One that waits for its time, a retry too, does not count.
+        """Wait until no task is ready or running. Delayed tasks and pending retries do not count.
 
-        It blocks this thread, and the worker goes on.
+        It blocks this thread; the worker keeps running.
 
         Args:
             timeout: seconds to wait at most; None: as long as it takes.
 
         Raises:
-            TimeoutError: there was still something to do.
+            TimeoutError: tasks were still ready or running.
         """
         timeout = _options.patience("timeout", timeout)
         deadline = inf if timeout is None else monotonic() + timeout
@@ -62,10 +62,10 @@ class BackgroundWorker:
             sleep(_LOOK_S)
 
     def stop(self, timeout: Duration | None = _STOP_S) -> None:
-        """Stop as on SIGTERM: running tasks may end. Called again, it does nothing.
+        """Stop as on SIGTERM: running tasks may finish. A second call does nothing.
 
         Args:
-            timeout: seconds after which those that still run are cancelled; None: never.
+            timeout: seconds after which tasks that are still running are cancelled; None: never.
 
         Raises:
             RuntimeError: a task ignores its cancellation.
@@ -120,14 +120,14 @@ class BackgroundWorker:
 def worker(app: "Ardiq", *, schedules: bool = False) -> Iterator[BackgroundWorker]:
     """Run a worker of the app, on a thread of this process, while the `with` block lasts.
 
-    At its end tasks that run have five seconds to end before they are cancelled.
+    At its end, running tasks have five seconds to finish before they are cancelled.
 
     Args:
         app: the app.
-        schedules: whether its recurring tasks are fired when due. A test that happens to run at noon should not differ.
+        schedules: whether its recurring tasks fire when due. Off, the time of day does not affect a test.
 
     Raises:
-        RuntimeError: the app runs already.
+        RuntimeError: the app is already running.
         Exception: whatever ended the worker, such as an error in the app's lifespan.
 
     Example:

@@ -48,21 +48,21 @@ class Clock:
     async def advance(
         self, by: _options.Duration = 0, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
     ) -> list[Job]:
-        """Move on, and run what falls due on the way, each at its time, one after the other.
+        """Move on, and run what falls due meanwhile, each at its time, one after the other.
 
         Args:
-            by: for how long, a timedelta or seconds; what is given by name is added to it.
-            days: so many days.
-            hours: so many hours.
-            minutes: so many minutes.
-            seconds: so many seconds.
+            by: by how much, a timedelta or seconds; the other arguments are added to it.
+            days: this many days.
+            hours: this many hours.
+            minutes: this many minutes.
+            seconds: this many seconds.
 
         Returns:
-            The jobs that were run, in order, with those that they enqueued.
+            The jobs that were run, in order, including those that they enqueued.
 
         Raises:
             ValueError: one of them is negative.
-            RuntimeError: outside `inline(app, clock=clock)`, or it is moving already.
+            RuntimeError: outside `inline(app, clock=clock)`, or it is already moving.
         """
         named_s = {"days": (days, 86_400), "hours": (hours, 3600), "minutes": (minutes, 60), "seconds": (seconds, 1)}
         left_ms = _options.milliseconds("by", by)
@@ -71,7 +71,7 @@ class Clock:
         return await self._move(self.now_ms + left_ms)
 
     async def advance_to(self, moment: datetime) -> list[Job]:
-        """As `advance`, to a moment, a datetime with a time zone."""
+        """`advance` to a moment, a datetime with a time zone."""
         return await self._move(_options.epoch_milliseconds("moment", moment))
 
     async def _move(self, until_ms: int) -> list[Job]:
