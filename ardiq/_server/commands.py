@@ -27,9 +27,9 @@ def is_there(core: _core.Core, base: str) -> bool:
     return bool(core.command(["EXISTS", *(base + key for key in _SIGNS)]))
 
 
-def known_queues(core: _core.Core, registry: str) -> set[str]:
+def known_queues(core: _core.Core, queues_key: str) -> set[str]:
     """The names in the list of queues at that key."""
-    return {text(queue) for queue in core.command(["SMEMBERS", registry])}
+    return {text(queue) for queue in core.command(["SMEMBERS", queues_key])}
 
 
 def task_ids(core: _core.Core, base: str) -> list[str]:

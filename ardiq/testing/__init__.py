@@ -8,7 +8,7 @@ from ._assertions import all_enqueued, assert_enqueued, no_server
 from ._background import BackgroundWorker, worker
 from ._clock import Clock
 from ._inline import Block, InlineServer
-from ._redirect import on_server
+from ._redirect import given_back, on_server
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -52,25 +52,15 @@ async def inline(app: "Ardiq", *, clock: Clock | None = None) -> AsyncIterator["
     own, run_state = app.context, app.run_state
     if run_state.is_running:
         raise RuntimeError("this app is already running: inline(app) takes the place of its worker")
-    family = own.family
-    before = [(each, each.server) for each in family.values()]
     run_state.is_running = True
     try:
         async with own.registry.lifespan(own.settings.worker_id):
             # Within the lifespan: what it sets, tasks see.
-            block = Block(clock)
-            for each, _ in before:
-                each.server = InlineServer(each, block)
-            try:
+            with given_back(own):
+                block = Block(clock)
+                for each in own.family.values():
+                    each.server = InlineServer(each, block)
                 await block.workers[own.settings.queue_name].scheduler.declare()
                 yield app
-            finally:
-                borrowed = [each.server for each in family.values()]
-                for each, server in before:
-                    each.server = server
-                for name in family.keys() - {each.name for each, _ in before}:
-                    del family[name]
-                for server in borrowed:
-                    server.close()
     finally:
         run_state.is_running = False

@@ -9,8 +9,6 @@ from math import inf
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
-from .._server import calls
-from .._server.replies import ask
 from .._values import options as _options
 from .._values.options import Duration
 
@@ -50,14 +48,13 @@ class BackgroundWorker:
         deadline = inf if timeout is None else monotonic() + timeout
         while True:
             self._check()
-            counts = ask(self.app.context.server.core, calls.counts())
-            left = counts["queued"] + counts["running"]
-            if left == 0:
+            counts = self.app.inspect.counts_sync()
+            if counts.queued + counts.running == 0:
                 return
             if monotonic() > deadline:
                 raise TimeoutError(
-                    f"after {timeout:g} s {counts['queued']} tasks of queue {self.app.queue_name!r} are still ready "
-                    f"and {counts['running']} run"
+                    f"after {timeout:g} s {counts.queued} tasks of queue {self.app.queue_name!r} are still ready "
+                    f"and {counts.running} run"
                 )
             sleep(_LOOK_S)
 

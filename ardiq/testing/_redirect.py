@@ -5,10 +5,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .._server.commands import delete_all
+from .._server.server import Server
 from .._values.ids import new_id
 from .._values.metrics import Metrics
 
 if TYPE_CHECKING:
+    from .._client.queue import QueueContext
     from ..app import Ardiq
 
 
@@ -36,28 +38,41 @@ def on_server(app: "Ardiq", url: str, *, prefix: str | None = None) -> Iterator[
     own, run_state = app.context, app.run_state
     if run_state.is_running:
         raise RuntimeError("this app is running: stop its worker before you give it another server")
-    prefix = prefix or f"test-{new_id()}"
-    family, burst = own.family, run_state.burst
+    prefix, burst = prefix or f"test-{new_id()}", run_state.burst
+    lent: Server | None = None
+    try:
+        with given_back(own):
+            own.move(url, prefix)
+            lent, registry = own.server, own.registry.draft()
+            for each in own.family.values():
+                each.registry, each.metrics = registry, Metrics()
+            yield app
+    finally:
+        run_state.burst = burst
+        if lent is not None:
+            try:
+                delete_all(lent.core, f"{prefix}:")
+            finally:
+                lent.close()
+
+
+@contextmanager
+def given_back(own: "QueueContext") -> Iterator[None]:
+    """Let the queues of an app be given something else while the `with` block lasts.
+
+    At its end they have what they had before, queues that were first used within it are forgotten, and servers that
+    they were given are closed: what is under way there does not come after the block.
+    """
+    family = own.family
     before = [(each, each.settings, each.registry, each.server, each.metrics) for each in family.values()]
     try:
-        own.move(url, prefix)
-        registry = own.registry.draft()
-        for each, *_ in before:
-            each.registry, each.metrics = registry, Metrics()
-        yield app
+        yield
     finally:
-        borrowed = [each.server for each in family.values()]
+        used = [each.server for each in family.values()]
         for each, settings, registry, server, metrics in before:
             each.settings, each.registry, each.server, each.metrics = settings, registry, server, metrics
         for name in family.keys() - {each.name for each, *_ in before}:
             del family[name]
-        run_state.burst = burst
-        used = [each.server for each in family.values()]
-        lent = [server for server in borrowed if server not in used]
-        for server in lent:  # first: what is under way must not come after the deletion
-            server.close()
-        if lent:
-            try:
-                delete_all(lent[0].core, f"{prefix}:")
-            finally:
-                lent[0].close()
+        for server in used:
+            if all(server is not each.server for each in family.values()):
+                server.close()
