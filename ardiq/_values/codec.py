@@ -26,7 +26,6 @@ NOT_SENT = "not-sent"
 """Of a result that could not be sent, where none is kept: the bytes are the reason."""
 
 _SCALARS = frozenset({str, int, bool, NoneType})
-_SCALARS_AND_FLOAT = _SCALARS | {float}
 _BINARY = frozenset({bytes, bytearray, memoryview})
 _STRING_KEYS = frozenset({str})
 _MSGPACK_KEYS = frozenset({str, int, bool, NoneType, float, bytes})
