@@ -6,11 +6,12 @@ The compiled core raises these classes by name; `lua/protocol.json` names one fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._values import options as _options
 
 if TYPE_CHECKING:
+    from .job import Job
     from .models import TaskResult
 
 __all__ = [
@@ -38,7 +39,7 @@ class ArdiqError(RuntimeError):
         jobs: what `enqueue_many` had enqueued before the error.
     """
 
-    jobs: Sequence[Any] = ()
+    jobs: Sequence[Job] = ()
 
 
 class BrokerError(ArdiqError):
@@ -51,7 +52,7 @@ class BrokerError(ArdiqError):
     """
 
     maybe_enqueued: bool
-    unsure: Sequence[Any] = ()
+    unsure: Sequence[Job] = ()
 
     def __init__(self, message: str = "", *, maybe_enqueued: bool = False) -> None:
         super().__init__(message)

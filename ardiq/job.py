@@ -13,7 +13,9 @@ from .models import Attempt, Progress, TaskInfo, TaskResult
 from .watching import TaskUpdate, watch
 
 if TYPE_CHECKING:
-    from ._client.queue import QueueContext
+    from .app import Ardiq
+else:
+    Ardiq = Any  # a task may have a `Job` in its annotations, which must resolve
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -28,18 +30,17 @@ class Job(Known, Generic[R_co]):
     """
 
     __match_args__ = ("app", "id")
-    app: Any
+    app: Ardiq
     """The `Ardiq` that it was enqueued by."""
     id: str
 
-    def __init__(self, app: Any, id: str) -> None:
+    def __init__(self, app: Ardiq, id: str) -> None:
         _set_app(self, app)
         _set_id(self, id)
 
     @property
     def _inspector(self) -> Inspector:
-        context: QueueContext = self.app.context
-        return context.inspector
+        return self.app.context.inspector
 
     def _is_known(self) -> bool:
         """Whether an enqueue gave it, which was answered: where nothing is there of the task, it has ended."""
@@ -157,7 +158,7 @@ class Job(Known, Generic[R_co]):
         return self._inspector.abort_sync(self.id)
 
 
-def job_of(app: Any, id: str, signature: Signature | None) -> Job[Any]:
+def job_of(app: Ardiq, id: str, signature: Signature | None) -> Job[Any]:
     """The job of a task of that `Ardiq` whose function is known here, or is not."""
     job: Job[Any] = _new(Job)
     _set_app(job, app)

@@ -19,6 +19,7 @@ from .job import Job
 if TYPE_CHECKING:
     from ._client.queue import QueueContext
     from ._client.typing import EnqueueMethod, EnqueueSyncMethod, PrepareMethod
+    from .app import Ardiq
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)  # what the function returns: a coroutine for `async def`
@@ -163,7 +164,7 @@ class Task(_Enqueueable[P, R_co]):
 
     def __init__(
         self,
-        app: Any,
+        app: "Ardiq",
         name: str,
         fn: Callable[P, R_co] | None,
         priority: str | None = None,
@@ -248,8 +249,7 @@ class Task(_Enqueueable[P, R_co]):
     @property
     def context(self) -> "QueueContext":
         """The queue that it is enqueued to, for the rest of Ardiq."""
-        context: QueueContext = self.app.context
-        return context
+        return self.app.context
 
     @property
     def signature(self) -> Signature | None:

@@ -23,6 +23,8 @@ ROOMS = (
     {"", "cli", "django", "sqlalchemy", "testing", "__main__"},
 )
 RANKS = {name: rank for rank, room in enumerate(ROOMS) for name in room}
+# Users get an app, or jobs, from what stands lower, and their editors must know them: for types alone.
+SHOWN = {"job": "app", "task": "app", "errors": "job"}
 # Of Python itself: of named tuples, of `os` and `sys`, and what it has no public name for.
 PYTHONS = {"_asdict", "_replace", "_fields", "_make", "_field_defaults", "_exit", "_current_frames", "_getframe"}
 PYTHONS |= {"_AppendAction", "_StoreTrueAction", "_SubParsersAction", "_actions", "_is_coroutine"}
@@ -36,28 +38,34 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Line and name of the modules of this package that it imports, for types alone or late ones too."""
+def for_types(tree: ast.Module) -> set[ast.AST]:
+    """What runs for type checkers alone."""
+    blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    return {node for block in blocks for each in block.body for node in ast.walk(each)}
+
+
+def imported(path: Path, tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """The modules of this package that it imports, for types alone or late ones too, and the statement."""
     package = list(path.relative_to(PACKAGE).parent.parts)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
             where = ".".join(part for part in base if part)
             if node.module is None:
-                yield from ((node.lineno, f"{where}.{each.name}".lstrip(".")) for each in node.names)
+                yield from ((node, f"{where}.{each.name}".lstrip(".")) for each in node.names)
             else:
-                yield node.lineno, where
+                yield node, where
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]
-            yield from ((node.lineno, name.partition(".")[2]) for name in names if name.partition(".")[0] == "ardiq")
+            yield from ((node, name.partition(".")[2]) for name in names if name.partition(".")[0] == "ardiq")
 
 
 def upward(path: Path, tree: ast.Module) -> list[str]:
-    own = RANKS[name_of(path).partition(".")[0]]
+    own, type_only = RANKS[name_of(path).partition(".")[0]], for_types(tree)
     return [
-        f"{path.relative_to(PACKAGE)}:{line} imports {name}"
-        for line, name in imported(path, tree)
-        if RANKS.get(name.partition(".")[0], own) > own
+        f"{path.relative_to(PACKAGE)}:{node.lineno} imports {name}"
+        for node, name in imported(path, tree)
+        if RANKS.get(name.partition(".")[0], own) > own and not (node in type_only and SHOWN.get(name_of(path)) == name)
     ]
 
 
@@ -115,6 +123,10 @@ def test_what_is_forbidden_is_found() -> None:
     path = PACKAGE / "_values" / "codec.py"
     above = ast.parse("from ..app import Ardiq\nif TYPE_CHECKING:\n    from .._server import server\nimport ardiq.cli")
     assert len(upward(path, above)) == 3
+    shown = ast.parse(
+        "from .app import Ardiq\nif TYPE_CHECKING:\n    from .app import Ardiq\n    from .cli import main"
+    )
+    assert upward(PACKAGE / "job.py", shown) == ["job.py:1 imports app", "job.py:4 imports cli"]
     private = ast.parse(
         "class A:\n    def __init__(self, b):\n        self._own = b._theirs\n    def f(a):\n        a._own"
     )

@@ -6,10 +6,10 @@ import typing
 
 import pytest
 
-from ardiq import Ardiq
+from ardiq import Ardiq, Job
 
 PROGRAM = '''
-from ardiq import Ardiq
+from ardiq import Ardiq, Job
 
 app = Ardiq("redis://localhost:6379")
 
@@ -24,6 +24,8 @@ async def main() -> None:
     resize.enqueue_sync("cat.png")
     await resize.request("cat.png")
     resize.options(delay=5)
+    resize.app.pause_sync("resize")
+    Job(app, "id").app.status_sync("id")
 '''
 
 app = Ardiq("redis://localhost:6379")
@@ -66,6 +68,11 @@ def test_a_task_is_not_changed_by_what_its_function_has() -> None:
     assert callable(task.enqueue)
 
 
+def test_the_hints_of_a_job_resolve() -> None:
+    """So that a task with a `Job` among its parameters keeps the annotations of the others."""
+    assert typing.get_type_hints(Job)["id"] is str
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -75,6 +82,8 @@ def test_a_task_is_not_changed_by_what_its_function_has() -> None:
         ("enqueue_sync", "blocks this thread until the server has answered"),
         ("request", "Enqueue this call and wait for its return value"),
         ("options", "This task with other options"),
+        ("pause_sync", "`pause` for code without an event loop"),
+        ("status_sync", "`status` for code without an event loop"),
     ],
 )
 def test_an_editor_shows_it(name: str, says: str) -> None:

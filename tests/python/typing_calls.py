@@ -157,7 +157,8 @@ async def calls() -> None:
 
 async def questions(job: Job) -> None:
     assert_type(job.id, str)
-    assert_type(job.app, Any)
+    assert_type(job.app, Ardiq)
+    assert_type(add.app, Ardiq)
     assert_type(await job.result(), TaskResult | None)
     assert_type(await job.result(timeout=5), TaskResult | None)
     assert_type(await app.result(job.id, 0.5), TaskResult | None)
@@ -207,6 +208,7 @@ async def questions(job: Job) -> None:
         assert_type(error.result, TaskResult)
     except BrokerError as error:
         assert_type(error.maybe_enqueued, bool)
+        assert_type([*error.jobs, *error.unsure], list[Job])
 
 
 @app.lifespan
