@@ -313,6 +313,7 @@ AT_THE_END = "import atexit, os, signal\natexit.register(lambda: os.kill(os.getp
         ({"shop.py": INTERRUPT}, "dlq list shop:app"),
         ({"shop.py": INTERRUPT}, "run shop:app"),
         ({"shop.py": AT_THE_END}, "status shop:app"),
+        ({"msgspec.py": INTERRUPT}, "run shop:app"),  # while Ardiq itself is imported
     ],
 )
 def test_ctrl_c_at_any_time(tmp_path: Path, files: dict[str, str], words: str) -> None:

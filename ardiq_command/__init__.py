@@ -1,0 +1,13 @@
+"""The `ardiq` command. It is outside the package, whose import takes a while and may be interrupted by Ctrl-C."""
+
+import os
+
+
+def program() -> None:
+    """Import and run the command; exit code 130 if that is interrupted."""
+    try:
+        from ardiq.cli import program
+
+        program()
+    except KeyboardInterrupt:
+        os._exit(130)
