@@ -24,7 +24,11 @@ EXISTS = b"exists"
 
 
 class Enqueued(asyncio.Future[Any], Coroutine[Any, Any, Any]):
-    """What `enqueue` gives: a future of the job that `asyncio.create_task` takes for a coroutine."""
+    """What `enqueue` gives: a future of the job that `asyncio.create_task` takes for a coroutine.
+
+    A future, because `asyncio.gather` would otherwise make a task of each (4 us). Being a coroutine, too, it is refused
+    by `asyncio.wait`, even from `ensure_future`.
+    """
 
     __slots__ = ("_steps", "job")
 

@@ -62,14 +62,21 @@ async def test_enqueue_gives_what_every_way_of_waiting_takes(app: Ardiq, add: An
         *await asyncio.gather(add.enqueue(3), add.options(priority="high").enqueue(4)),
         await asyncio.wait_for(add.enqueue(5), 5),
         await asyncio.shield(add.enqueue(6)),
+        await asyncio.ensure_future(add.enqueue(10)),
+        *[await each for each in asyncio.as_completed([add.enqueue(11), add.enqueue(12)])],
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(add.enqueue(13), asyncio.get_running_loop())),
     ]
+    done, _ = await asyncio.wait([asyncio.create_task(add.enqueue(14)), asyncio.create_task(add.enqueue(15))])
+    jobs += [task.result() for task in done]
+    async with asyncio.timeout(5):
+        jobs.append(await add.enqueue(16))
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(add.enqueue(7)), group.create_task(app.send("add", 8))]
     jobs += [task.result() for task in tasks]
     add.enqueue(9)  # nobody waits: it is sent all the same
     await eventually(lambda: app.queue_size())
-    assert len({job.id for job in jobs}) == 8
-    await eventually(lambda: all_queued(app, 9))
+    assert len({job.id for job in jobs}) == 15
+    await eventually(lambda: all_queued(app, 16))
 
 
 async def all_queued(app: Ardiq, count: int) -> bool:
