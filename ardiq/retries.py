@@ -95,12 +95,12 @@ class ExponentialBackoff:
 
 
 class Decision(NamedTuple):
-    """What is to become of an attempt that raised.
+    """What happens after an attempt that raised.
 
     Attributes:
         outcome: `retry`, `snooze` or `failed`.
         delay_ms: how long to wait before the next attempt.
-        asked: the task asked for it, by `Retry` or `Snooze` and nothing else.
+        asked: the task raised nothing but `Retry` or `Snooze`.
     """
 
     outcome: str
@@ -108,12 +108,12 @@ class Decision(NamedTuple):
     asked: bool
 
 
-# No further try would end otherwise.
+# Another try would end in the same way.
 _FINAL = (BadSignature, InvalidArguments, InvalidResult)
 
 
 class RetryRules:
-    """When and how soon one task is tried again: its retry options, checked."""
+    """Whether and when a task is tried again: its retry options, checked."""
 
     __slots__ = ("_give_up_on", "_pause", "_retry_on", "max_age_ms", "max_retries")
 
@@ -133,10 +133,10 @@ class RetryRules:
         self.max_age_ms = 0 if max_age is None else _options.milliseconds("max_age", max_age, least=1)
 
     def decide(self, tries: int, error: BaseException) -> Decision:
-        """What is to become of attempt `tries`, which raised this.
+        """What happens after attempt `tries`, which raised this.
 
-        A group is tried again only if each exception in it would be. It snoozes if all of them do. Where some ask for a
-        delay, it is the longest one asked for.
+        A group is retried only if each exception in it would be, and snoozed only if all of them are `Snooze`. If some
+        of them set a delay, the longest one counts.
         """
         raised = leaves(error)
         if all(isinstance(each, Snooze) for each in raised):
@@ -151,7 +151,7 @@ class RetryRules:
         return tries <= self.max_retries and self._allows(error)
 
     def _allows(self, error: BaseException, named: bool = False) -> bool:
-        """`named`: `retry_on` has the class of the group it is in."""
+        """`named`: `retry_on` names the class of a group that this exception is in."""
         if isinstance(error, _FINAL):
             return False
         if isinstance(error, Retry | Snooze):
@@ -164,7 +164,7 @@ class RetryRules:
         return named
 
     def delay_ms(self, tries: int, error: BaseException) -> int:
-        """The pause before the next attempt. A policy that raises is logged, and the default takes its place."""
+        """The pause before the next attempt. If the policy raises, that is logged, and the default is used."""
         asked = [each.delay_ms for each in leaves(error) if isinstance(each, Retry | Snooze)]
         if delays := [int(delay_ms) for delay_ms in asked if delay_ms is not None]:
             return min(max(0, *delays), _LONGEST_MS)
@@ -177,7 +177,7 @@ class RetryRules:
 
 
 def leaves(error: BaseException) -> list[BaseException]:
-    """The exceptions of a group, however deep it is; else the exception itself."""
+    """The exceptions in a group and in the groups within it; else the exception itself."""
     if isinstance(error, BaseExceptionGroup):
         return [leaf for each in error.exceptions for leaf in leaves(each)]
     return [error]

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from .job import Job
 
 _PAGE = 500
-# For how long a schedule waits to be told what its task came to, as `lua/lib/schedule.lua` has it.
+# How long a schedule waits for the outcome of its task; the same as in `lua/lib/schedule.lua`.
 _OUTCOME_WAIT_MS = 7 * 24 * 3_600_000
 MISSED = ("skip", "once", "all")
-"""What happens to occurrences that nobody fired within a minute: none runs, one runs for all of them, each runs."""
+"""What to do about occurrences that no worker fired within a minute: run none, one for all of them, or each."""
 
 
 @as_object
@@ -60,9 +60,9 @@ class Schedule(NamedTuple):
         last_id: id of the task it enqueued last, or None.
         paused: whether its occurrences are skipped.
         coalesce: whether an occurrence is skipped while the previous one still waits to run.
-        missed: one of `MISSED`.
+        missed: what happens to occurrences that no worker fired within a minute: "skip", "once" or "all".
         source: "code" for `@app.cron`, "runtime" for `app.schedules.put`.
-        jitter_ms: how far its occurrences are spread.
+        jitter_ms: how much later, at most, its tasks start than they fall due.
         last_outcome: the outcome of the run that ended last, including those of `run_now`, or None.
     """
 
@@ -83,7 +83,7 @@ class Schedule(NamedTuple):
 
 
 class Schedules:
-    """The recurring tasks of one app's queue, as `app.schedules`."""
+    """The recurring tasks of a queue: `app.schedules`."""
 
     def __init__(self, queue: "QueueContext") -> None:
         self._queue = queue
@@ -95,8 +95,8 @@ class Schedules:
     async def list(self) -> list[Schedule]:
         """All schedules, the next one due first.
 
-        They are read in batches of about 500. Each schedule that exists the whole time is in the list once; one that is
-        put or removed meanwhile may or may not be.
+        They are read in batches of about 500. A schedule that exists the whole time is in the list exactly once; one
+        that is put or removed meanwhile may be missing.
         """
         return await _listed(self._ask)
 
@@ -133,7 +133,8 @@ class Schedules:
             kwargs: keyword arguments, likewise.
             priority: its lane.
             coalesce: skip an occurrence while the previous one still waits to run.
-            missed: what to do about occurrences that nobody fired in time: "skip", "once" or "all".
+            missed: what to do about occurrences that no worker fired within a minute: "skip" them, run "once" for all
+                of them, or run "all", the oldest hundred at most.
             jitter: start each occurrence up to this much after its time, a timedelta or seconds.
 
         Raises:
@@ -189,13 +190,13 @@ class Schedules:
         return await self._queue.producer.enqueue_later(task, args, kwargs, task.call_options, more)
 
     async def due(self, offset: int, limit: int) -> calls.SchedulesDueReply:
-        """The server's time, when the next schedule will be due or -1, and up to `limit` that are, without the first
-        ones.
+        """The server's time, when the next schedule falls due (-1: never), and up to `limit` schedules that are due,
+        from `offset` on.
         """
         return await self._ask(calls.schedules_due(offset=offset, limit=limit))
 
     async def declare(self, definitions: dict[str, dict[str, Any]], is_start: bool) -> calls.ScheduleDeclareReply:
-        """Say what recurs by this code; what the library answered, and the names of schedules that went."""
+        """Declare what recurs by this code; the reply has the names of the schedules that were removed."""
         definitions = {name: self._signed(definition) for name, definition in definitions.items()}
         now = (await self.due(0, 1)).now
         declared = [
@@ -208,11 +209,11 @@ class Schedules:
     async def fire(
         self, name: str, due_at: int, following_at: int, next_due_at: int, definition: dict[str, Any]
     ) -> calls.ScheduleFireReply:
-        """Ask for one occurrence; what the library answered, and when the schedule falls due next.
+        """Ask for one occurrence; the reply says whether it was enqueued, and when the schedule falls due next.
 
         Args:
-            following_at: the occurrence after it, in milliseconds since the epoch.
-            next_due_at: the first one that is still to come, likewise.
+            following_at: when the occurrence after it falls due, in milliseconds since the epoch.
+            next_due_at: when the first one in the future does, likewise.
 
         Raises:
             ArdiqError: an `on_enqueue` hook raised, its cause.
@@ -227,7 +228,7 @@ class Schedules:
         )
 
     async def _headers(self, name: str, due_at: int, definition: dict[str, Any]) -> str:
-        """What the `on_enqueue` hooks say is to travel with an occurrence, should it be this worker's."""
+        """The headers that the `on_enqueue` hooks set for an occurrence, in case this worker fires it."""
         call = EnqueueContext(f"cron:{name}:{due_at}", *self._call_of(name, definition), {})
         try:
             headers = await self._queue.producer.ask_hooks(call)
@@ -238,11 +239,11 @@ class Schedules:
             raise ArdiqError(f"an on_enqueue hook raised {error!r}") from error
         if headers and self._queue.signer is not None:
             return self._sign(definition, from_json(headers.encode()))
-        # Those of a schedule are its signature, which more headers would break.
+        # The headers of a schedule are its signature, which more headers would break.
         return "" if "headers" in definition else headers
 
     def _signed(self, definition: dict[str, Any]) -> dict[str, Any]:
-        """A definition as its tasks are to travel."""
+        """The definition with a signature, if the app signs its calls."""
         return definition if self._queue.signer is None else definition | {"headers": self._sign(definition, {})}
 
     def _sign(self, definition: dict[str, Any], headers: dict[str, Any]) -> str:
@@ -255,7 +256,7 @@ class Schedules:
 
         Raises:
             ArdiqError: they are invalid.
-            BadSignature: nobody with the key put them.
+            BadSignature: the schedule was not put with the key.
         """
         try:
             self._check(name, definition)
@@ -265,7 +266,7 @@ class Schedules:
             raise _senseless(name) from None
 
     def _check(self, name: str, definition: dict[str, Any]) -> None:
-        """Refuse one that no app with the key put: what is enqueued for it is to be signed."""
+        """Refuse a schedule that was not put with the key: its tasks would be signed with it."""
         if self._queue.signer is None:
             return
         args, kwargs, headers = (definition.get(field, "").encode() for field in ("args", "kwargs", "headers"))
@@ -298,7 +299,7 @@ def define(
     jitter: _options.Duration,
     source: str,
 ) -> dict[str, Any]:
-    """A definition as the server keeps it."""
+    """A definition as the server stores it."""
     if missed not in MISSED:
         raise ValueError(f"missed must be one of {', '.join(MISSED)}, not {missed!r}")
     lane = queue.producer.check_lane(priority or None)
@@ -309,7 +310,7 @@ def define(
 
 
 def kept_as_task(queue: "QueueContext", name: str) -> dict[str, int]:
-    """How long the results of the app's task of that name are kept, where it says so, as part of a definition."""
+    """The part of a definition that says how long results are kept; empty unless the task sets it."""
     ttl_ms = queue.registry.result_ttl_ms_of(name)
     return {} if ttl_ms is None else {"result_ttl_ms": ttl_ms}
 
@@ -319,7 +320,7 @@ def _senseless(name: str) -> ArdiqError:
 
 
 def read_schedule(row: calls.ScheduleRow) -> Schedule:
-    """A schedule from its row; a definition that somebody wrote by hand is shown as well as it goes."""
+    """A schedule from its row; a definition that somebody edited by hand is shown as far as it can be read."""
     definition = row.definition
     outcome = definition.get("last_outcome")
     return Schedule(

@@ -1,4 +1,4 @@
-"""The options of an app, to be read."""
+"""The options of an app, as users read them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from .facade import Facade
 
 
 class Options(Facade):
-    """What an app was told when it was made; a part of `Ardiq`, which says what each means."""
+    """The options that an app was created with; a part of `Ardiq`, whose docstring explains each."""
 
     @property
     def redis_url(self) -> str:
@@ -23,7 +23,7 @@ class Options(Facade):
 
     @property
     def prefix(self) -> str:
-        """First part of every key."""
+        """The beginning of every key."""
         return self.context.settings.prefix
 
     @property
@@ -50,17 +50,17 @@ class Options(Facade):
 
     @property
     def worker_id(self) -> str:
-        """What people see of this worker; its identity at the server has a random part in addition."""
+        """The name under which people see this worker; its identity on the server has a random part, too."""
         return self.context.settings.worker_id
 
     @property
     def serializer(self) -> Callable[[Any], bytes] | None:
-        """What makes bytes of arguments and results; None: JSON, or msgpack where that would change them."""
+        """Turns arguments and results into bytes; None: JSON, or msgpack where JSON would change them."""
         return self.context.settings.serializer
 
     @property
     def deserializer(self) -> Callable[[bytes], Any] | None:
-        """What makes them back."""
+        """Turns the bytes back into values."""
         return self.context.settings.deserializer
 
     @property
@@ -70,12 +70,12 @@ class Options(Facade):
 
     @property
     def prefetch(self) -> int | None:
-        """Most tasks that one worker holds ahead; None: adapted to how long they take."""
+        """How many tasks one worker may fetch ahead; None: adapted to how long they take."""
         return self.context.settings.prefetch
 
     @property
     def idle_timeout_ms(self) -> int:
-        """The worker's lease."""
+        """The worker's lease: how long it may be silent before its tasks are given to others."""
         return self.context.settings.idle_timeout_ms
 
     @property
@@ -85,27 +85,27 @@ class Options(Facade):
 
     @property
     def poll_block_ms(self) -> int:
-        """Bound of one blocking wait for work."""
+        """The longest single blocking wait for work."""
         return self.context.settings.poll_block_ms
 
     @property
     def result_ttl_ms(self) -> int:
-        """How long results are kept; 0: not at all, negative: for ever."""
+        """How long results are kept; 0: not at all, negative: forever."""
         return self.context.settings.result_ttl_ms
 
     @property
     def max_lost(self) -> int:
-        """How many workers may die holding a task before it is dead-lettered as poison."""
+        """How many workers may die while holding a task before it is dead-lettered as poison."""
         return self.context.settings.max_lost
 
     @property
     def unknown_task_wait(self) -> float:
-        """How long, in seconds, a task waits that no worker knows; 0: it fails at once."""
+        """How many seconds a task that no worker knows waits for one that does; 0: it fails at once."""
         return self.context.settings.unknown_task_wait_ms / 1000
 
     @property
     def dead_ttl_ms(self) -> int | None:
-        """How long dead letters are kept; None: until somebody discards them."""
+        """How long dead letters are kept; None: until you discard them."""
         return self.context.settings.dead_ttl_ms
 
     @property
@@ -115,25 +115,25 @@ class Options(Facade):
 
     @property
     def stall_after(self) -> float | None:
-        """After how many seconds without a turn a worker's event loop is called stalled; None: never."""
+        """After how many seconds without running a worker's event loop counts as stalled; None: never."""
         return self.context.settings.stall_after_s
 
     @property
     def cron_poll_s(self) -> float:
-        """How often a worker looks for schedules that others changed."""
+        """How often, in seconds, a worker checks the schedules, in addition to when one falls due."""
         return self.context.settings.cron_poll_s
 
     @property
     def check_types(self) -> bool:
-        """Whether arguments must fit the annotations, and plain JSON is converted to them."""
+        """Whether arguments must fit the annotations, and plain JSON is converted to the annotated types."""
         return self.context.settings.check_types
 
     @property
     def task_defaults(self) -> TaskDefaults:
-        """The options of tasks that do not say them themselves."""
+        """The options of tasks that do not set them."""
         return self.context.settings.task_defaults.copy()
 
     @property
     def imports(self) -> list[str]:
-        """The modules that a worker imports for the tasks in them."""
+        """The modules that workers import for the tasks in them."""
         return list(self.context.settings.imports)

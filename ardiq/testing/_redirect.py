@@ -1,4 +1,4 @@
-"""An app that talks to another server for a while, under a prefix of its own, and leaves nothing behind."""
+"""Lets an app use another server for a while, under a prefix of its own, and leave nothing there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 def on_server(app: "Ardiq", url: str, *, prefix: str | None = None) -> Iterator["Ardiq"]:
     """Let an app use another server while the `with` block lasts.
 
-    It is the same object, so whatever imported it or its tasks uses that server, too, on all its queues. These begin
-    empty, and are deleted at the end. Tasks and hooks that are registered within the block are forgotten with it.
+    The app stays the same object, so all code that imported it or its tasks uses that server, too, for all its queues.
+    These start empty and are deleted at the end. Tasks and hooks that are registered within the block are forgotten at
+    its end.
 
     Args:
-        app: the app; it must not run.
+        app: the app; no worker of it may be running.
         url: the server, as `Ardiq` takes it.
-        prefix: first part of every key; a random one when None, so that nobody else's keys are touched.
+        prefix: beginning of every key; None: a random one, so that no other keys are touched.
 
     Raises:
-        RuntimeError: the app runs.
+        RuntimeError: the app is running.
 
     Example:
         ```python
@@ -58,10 +59,11 @@ def on_server(app: "Ardiq", url: str, *, prefix: str | None = None) -> Iterator[
 
 @contextmanager
 def given_back(own: "QueueContext") -> Iterator[None]:
-    """Let the queues of an app be given something else while the `with` block lasts.
+    """Give an app's queues back what they have now when the `with` block ends.
 
-    At its end they have what they had before, queues that were first used within it are forgotten, and servers that
-    they were given are closed: what is under way there does not come after the block.
+    Within the block they may be given other settings, registries, servers and metrics. At its end, queues that were
+    first used within it are forgotten, and servers that they were given are closed, so that nothing in progress there
+    arrives after the block.
     """
     family = own.family
     before = [(each, each.settings, each.registry, each.server, each.metrics) for each in family.values()]
