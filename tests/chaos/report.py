@@ -29,16 +29,16 @@ def table(verdicts: dict[str, Verdict]) -> str:
     row("executions", [v.executions for v in every])
     for what in every[0].wrong:
         row(f"**{what}**", [len(v.wrong[what]) for v in every])
-    row("gone by the nature of a fault", [v.lost_by_nature for v in every])
+    row("lost, because the server lost its data", [v.lost_with_data for v in every])
     row(
         '… of those enqueued with `durability="replicated"`',
         [f"0 of {v.replicated:,}" if v.replicated else "-" for v in every],
     )
     row("results seen by their producers", [v.seen for v in every])
-    row("result gone, and another one later, by the nature of a fault", [v.changed_by_nature for v in every])
-    row("calls that said: may have been enqueued", [v.maybe for v in every])
-    row("… and were", [v.maybe_ran for v in every])
-    row("calls that said: was not enqueued", [v.refused for v in every])
+    row("result seen, then replaced, because the server lost its data", [v.changed_with_data for v in every])
+    row("failed calls that may have enqueued", [v.maybe for v in every])
+    row("… and did", [v.maybe_ran for v in every])
+    row("failed calls that did not enqueue", [v.refused for v in every])
     row("dead letters after their workers died", [v.poisoned for v in every])
     row("executed more than once", [sum(v.repeated.values()) for v in every])
     for cause in sorted({cause for v in every for cause in v.repeated}):

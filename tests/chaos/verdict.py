@@ -34,8 +34,8 @@ class Verdict:
     finished: int = 0
     executions: int = 0
     wrong: dict[str, list[object]] = field(default_factory=dict)
-    lost_by_nature: int = 0
-    changed_by_nature: int = 0
+    lost_with_data: int = 0
+    changed_with_data: int = 0
     replicated: int = 0
     maybe: int = 0
     maybe_ran: int = 0
@@ -98,7 +98,7 @@ class Evidence:
         self.deaths: dict[int, Ended] = {ended.pid: ended for member in members for ended in member.ended}
 
     def may_be_gone(self, at: float) -> bool:
-        """Whether what was acknowledged then may be gone by the nature of a fault that came after."""
+        """Whether what was acknowledged then may be lost, because the server lost its data that came after."""
         return any(
             event.loses and at <= event.ended + _NOTED_S and (event.loses_all or at >= event.began - _LAG_S)
             for event in self.events
@@ -139,10 +139,10 @@ def judge(evidence: Evidence, fleet: Fleet, fsck: str) -> Verdict:
     verdict.poisoned = sum(record.state == "failed" and record.lost > 0 for record in finished.values())
 
     gone = [number for number in it.acked if number not in finished]
-    by_nature = {n for n in gone if n not in last and it.may_be_gone(it.acked[n]) and n not in it.replicated}
-    verdict.lost_by_nature = len(by_nature)
+    with_data = {n for n in gone if n not in last and it.may_be_gone(it.acked[n]) and n not in it.replicated}
+    verdict.lost_with_data = len(with_data)
     wrong = verdict.wrong
-    wrong["lost"] = [number for number in gone if number not in by_nature]
+    wrong["lost"] = [number for number in gone if number not in with_data]
     wrong["committed twice"] = []
     for number, value, at in it.saw:
         record = finished.get(number)
@@ -151,15 +151,15 @@ def judge(evidence: Evidence, fleet: Fleet, fsck: str) -> Verdict:
                 wrong["committed twice"].append((number, "ran after its result was seen"))
             continue
         if it.may_be_gone(at):
-            verdict.changed_by_nature += 1
+            verdict.changed_with_data += 1
         else:
             wrong["committed twice"].append((number, f"{value} was seen, {record.result} is there"))
     for taken in it.snapshots:
         if taken.settled != len(taken.finished):
             wrong["committed twice"].append(f"{taken.settled} settled, {len(taken.finished)} finished")
     wrong["enqueued twice"] = [twice for taken in it.snapshots for twice in taken.doubled]
-    wrong["refused, and yet it ran"] = [number for number in it.refused if number in it.ran]
-    wrong["finished, but nobody ran it"] = [
+    wrong["refused, but ran"] = [number for number in it.refused if number in it.ran]
+    wrong["finished, but never ran"] = [
         number
         for number, record in finished.items()
         if record.state == "complete" and record.result.strip('"') not in it.stamps
