@@ -266,7 +266,7 @@ class DeadLetters:
         )
 
     def _of_served_lanes(self, rows: Rows, is_known: bool) -> Rows:
-        """Without those that nobody would take; where they were asked for by their ids, that is an error."""
+        """Without those of lanes that this app does not serve; if they were named by their ids, that is an error."""
         served, left = Rows(), dict[str, str]()
         for row in rows:
             try:
@@ -277,11 +277,11 @@ class DeadLetters:
                     raise
                 left[row.lane] = str(error)
         for why in left.values():
-            log.warning("dead letters were left: %s", why)
+            log.warning("dead letters skipped: %s", why)
         return served
 
     def _changes(self, rows: Rows, call: Arguments) -> Changes:
-        """The new arguments of each, as they travel."""
+        """The new arguments of each, encoded."""
         changes = Changes()
         for row in rows:
             entry = self._queue.registry.tasks.get(row.name)
@@ -290,8 +290,8 @@ class DeadLetters:
         return changes
 
     async def _signed(self, rows: Rows, changes: Changes, is_known: bool) -> tuple[Rows, Changes]:
-        """Changes with a new signature, where the app signs, of those whose old one is good: their names and other
-        headers stay, and are not to be vouched for when somebody else wrote them.
+        """Changes with a new signature, if the app signs, of those whose old one is good. The others are skipped: their
+        names and other headers stay, and may be somebody else's.
         """
         signer, queue = self._queue.signer, self._queue.name
         if signer is None:
@@ -304,7 +304,7 @@ class DeadLetters:
             except BadSignature as error:
                 if is_known:
                     raise BadSignature(f"dead letter {row.id!r}: {error}; enqueue the task again") from None
-                log.warning("dead letter %r was left: %s", row.id, error)
+                log.warning("dead letter %r skipped: %s", row.id, error)
                 continue
             kept.append(row)
             name = text_of(record, "name")
@@ -337,11 +337,11 @@ def _amending(row: Row, change: Change) -> Call[Any]:
 
 
 def _say_or_raise(ids: Ids, answers: Sequence[Any], is_known: bool) -> None:
-    """Those that were refused: an error where they were asked for by their ids, else they are left and that is said."""
+    """Of those that were refused: an error if they were named by their ids, else a log line."""
     for task_id, answer in zip(ids, answers, strict=True):
         if not isinstance(answer, BaseException):
             continue
         error = answer
         if is_known or isinstance(error, BrokerError) or not isinstance(error, ArdiqError):
             raise error
-        log.warning("dead letter %r was left: %s", task_id, error)
+        log.warning("dead letter %r skipped: %s", task_id, error)

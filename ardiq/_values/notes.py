@@ -40,7 +40,7 @@ class Notes(MutableMapping[str, Any]):
             )
         noted = self._noted(to_add=True)
         if name not in noted and len(noted) >= _MOST:
-            raise ValueError(f"a task has up to {_MOST} notes, {name!r} is one too many")
+            raise ValueError(f"a task may have at most {_MOST} notes; {name!r} would be one more")
         noted[name] = text
         if self._reports is not None:
             self._reports.add(self._claim, notes={name: text})

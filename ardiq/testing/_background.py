@@ -54,7 +54,7 @@ class BackgroundWorker:
             if monotonic() > deadline:
                 raise TimeoutError(
                     f"after {timeout:g} s {counts.queued} tasks of queue {self.app.queue_name!r} are still ready "
-                    f"and {counts.running} run"
+                    f"and {counts.running} are running"
                 )
             sleep(_LOOK_S)
 
@@ -72,7 +72,7 @@ class BackgroundWorker:
         self.app.stop()
         self._thread.join(timeout)
         if self._thread.is_alive() and self._loop is not None and self._main is not None:
-            log.warning("tasks still run after %g s: they are cancelled", timeout)
+            log.warning("tasks are still running after %g s: they are cancelled", timeout)
             with suppress(RuntimeError):  # it has just ended
                 self._loop.call_soon_threadsafe(self._main.cancel)
             self._thread.join(_CANCEL_S)

@@ -78,9 +78,9 @@ class Clock:
         if not self.workers:
             raise RuntimeError("move the clock within `async with inline(app, clock=clock)`")
         if until_ms < self.now_ms:
-            raise ValueError(f"time does not go back: it is {self.now.isoformat()} already")
+            raise ValueError(f"the clock cannot go back: it is {self.now.isoformat()} already")
         if self._is_moving:
-            raise RuntimeError("the clock is moving already: await one advance before the next")
+            raise RuntimeError("the clock is already moving: await one advance before the next")
         self._is_moving = True
         began = {id(worker): len(worker.started) for worker in self.workers}
         try:

@@ -203,7 +203,7 @@ async def test_those_of_a_lane_that_nobody_serves_are_left(
         await other.dead.requeue([new.id, old.id])
     assert await other.dead.count() == 2
     assert await other.dead.requeue(all=True) == 1
-    assert "dead letters were left: priority 'old' is not one of ['new']" in caplog.text
+    assert "dead letters skipped: priority 'old' is not one of ['new']" in caplog.text
     assert await is_state(other, new.id, "queued")
 
 
@@ -218,7 +218,7 @@ async def test_those_of_a_damaged_lane_hold_up_no_others(
     await drain(app)
     command(app, "SET", "ready:low", "by hand")
     assert await app.dead.requeue(all=True) == 1
-    assert f"dead letter {low.id!r} was left: key ardiq:{{{app.queue_name}}}:ready:low" in caplog.text
+    assert f"dead letter {low.id!r} skipped: key ardiq:{{{app.queue_name}}}:ready:low" in caplog.text
     assert await is_state(app, high.id, "queued")
     with pytest.raises(WrongType):
         await app.dead.requeue(low.id)

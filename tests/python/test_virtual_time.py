@@ -186,7 +186,7 @@ async def test_misuse(lonely: Ardiq, clock: Clock) -> None:
 
     @lonely.task
     async def nested() -> None:
-        with pytest.raises(RuntimeError, match="moving already") as caught:
+        with pytest.raises(RuntimeError, match="already moving") as caught:
             await clock.advance(seconds=1)
         errors.append(caught.value)
 
