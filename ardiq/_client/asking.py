@@ -3,6 +3,7 @@
 from .._values.options import Duration
 from ..models import Attempt, TaskInfo, TaskResult
 from .facade import Facade
+from .overview import Inspect
 
 
 class Asking(Facade):
@@ -60,7 +61,8 @@ class Asking(Facade):
 
     async def queue_size(self) -> int:
         """How many tasks have not ended: those that wait, including scheduled and held ones, and those that run."""
-        return await self.context.inspector.size()
+        counts = await Inspect(self.context).counts()
+        return counts.queued + counts.scheduled + counts.held + counts.running
 
     def result_sync(self, task_id: str, timeout: Duration | None = None) -> TaskResult | None:
         """`result` for code without an event loop: blocks this thread, and polls at most every 50 ms."""

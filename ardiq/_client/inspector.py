@@ -156,10 +156,6 @@ class Inspector:
     def abort_sync(self, task_id: str) -> bool:
         return self._ask(self._abort(task_id)) in ("aborted", "requested")
 
-    async def size(self) -> int:
-        counts = await self._counts()
-        return counts["queued"] + counts["scheduled"] + counts["held"] + counts["running"]
-
     def decode(self, outcome: Outcome, signature: Signature | None = None) -> TaskResult:
         """An outcome as callers see it; with the signature of its task, its value is of the type that says."""
         success = outcome.state == "complete"
@@ -191,9 +187,6 @@ class Inspector:
 
     async def _record(self, task_id: str) -> dict[str, bytes]:
         return await self._queue.channel().ask(calls.task(id=task_id))
-
-    async def _counts(self) -> dict[str, int]:
-        return await self._queue.channel().ask(calls.counts())
 
     def arguments(self, record: dict[str, bytes]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """A record's positional and keyword arguments, as the task is called with them.

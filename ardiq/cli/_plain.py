@@ -62,14 +62,6 @@ def plain_totals(task: TaskTotals) -> dict[str, Any]:
     return {"name" if name == "fn_name" else name: value for name, value in task._asdict().items()}
 
 
-def number(value: Any, otherwise: int = 0) -> int:
-    """A number of a reply, or something else where it is none: records can be written by hand."""
-    try:
-        return int(float(value))
-    except (TypeError, ValueError, OverflowError):
-        return otherwise
-
-
 def done(progress: dict[str, Any]) -> str:
     """How far a task is, as it told."""
     fraction = progress.get("fraction")

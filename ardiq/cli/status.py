@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .._server import commands
+from .._server.replies import number
 from .._values.timing import Timing
 from ..inspection import WorkerInfo
 from ..schedules import Schedule
@@ -15,7 +16,6 @@ from ._plain import (
     MINUTES,
     done,
     last_minutes,
-    number,
     plain_counts,
     plain_lane,
     plain_minute,
@@ -126,7 +126,7 @@ def _draw(status: dict[str, Any]) -> list[Part]:
     if status["schedules"]:
         rows = [_schedule(schedule) for schedule in status["schedules"][:_MOST_SCHEDULES]]
         parts.append(Table(["schedule", "task", "next"], rows, many(len(status["schedules"]), "schedule")))
-    counters = [name for name, number in status["last_minutes"].items() if number]
+    counters = [name for name, count in status["last_minutes"].items() if count]
     if counters:
         rows = [
             [time.strftime("%H:%M", time.localtime(minute["at"] / 1000)), *(f"{minute[name]:,}" for name in counters)]

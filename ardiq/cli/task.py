@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from .._client.inspector import NOTE, text_of
 from .._server import calls, commands
-from .._server.replies import ask, text
+from .._server.replies import ask, number, text
 from .._values.codec import from_json
 from ..errors import ArdiqError
 from ..inspection import TaskPosition
 from . import open_app
 from ._arguments import app_argument, json_argument, word
 from ._output import Part, Styled, Table, age, json_text, many, moment, print_json, short, show
-from ._plain import done, number
+from ._plain import done
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -168,10 +168,15 @@ def _place(found: TaskPosition | None, record: dict[str, str], now_ms: int) -> d
     if found.place == "queued":
         return {"key": f"ready:{found.of}", "position": found.position, "of": found.length}
     if found.place == "scheduled":
-        return {"key": "scheduled", "due_in_ms": number(record.get("due_at"), now_ms) - now_ms}
+        return {"key": "scheduled", "due_in_ms": (_number(record.get("due_at")) or now_ms) - now_ms}
     if found.place == "running":
-        return {"key": f"running:{found.of}", "run_ms": now_ms - number(record.get("started_at"), now_ms)}
+        return {"key": f"running:{found.of}", "run_ms": now_ms - (_number(record.get("started_at")) or now_ms)}
     return {"key": f"held:{found.of}" if found.place == "held" else found.place}
+
+
+def _number(value: object) -> int:
+    """A number out of a record; 0 where it has none, or somebody wrote something else there."""
+    return number(str(value))
 
 
 def _listed(value: str) -> list[Any]:
@@ -193,10 +198,10 @@ def _draw(task: dict[str, Any]) -> list[Part]:
         Styled(f"{state}, {_where(task)}", _STYLES.get(state, "")),
         _call(task),
         f"lane {task.get('lane', '')}, tries {task.get('tries', 0)}"
-        + (f", lost with {many(number(task['lost']), 'worker')}" if task.get("lost") else "")
+        + (f", lost with {many(_number(task['lost']), 'worker')}" if task.get("lost") else "")
         + (", to be aborted" if task.get("abort_requested") else ""),
     ]
-    parts += [f"{name.partition('_')[0]} {moment(number(task[name]))}" for name in _TIMES if task.get(name)]
+    parts += [f"{name.partition('_')[0]} {moment(_number(task[name]))}" for name in _TIMES if task.get(name)]
     if isinstance(task.get("progress"), dict):
         parts.append(f"progress {done(task['progress'])}")
     parts += [f"{name} {task[name]}" for name in ("notes", "headers") if task.get(name)]
@@ -247,8 +252,8 @@ def _attempt(attempt: dict[str, Any]) -> list[str]:
     ran = attempt.get("run_ms")
     return [
         str(attempt.get("try", "")),
-        moment(number(attempt.get("ended_at"))),
-        "its worker died" if ran is None else age(number(ran)),
+        moment(_number(attempt.get("ended_at"))),
+        "its worker died" if ran is None else age(_number(ran)),
         str(attempt.get("worker", "")),
         short(str(attempt.get("error", ""))),
     ]
