@@ -12,7 +12,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     models, errors, retries, executors: what you receive, catch and configure
     settings, options, defaults, imports: an app's options and their checks
     signature, conversion, sameness: what a task's function takes and returns
-    codec, headers, signing, ids: how a call travels
+    codec, encodings, headers, signing, ids: how a call travels
     timing: cron expressions and periods
     metrics: counters of this process
     known, notes, reports, objects, typing: parts of jobs, contexts and models

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Generic, NamedTuple
 
-from ._values.codec import to_json
+from ._values.encodings import to_json
 from ._values.notes import Notes
 from ._values.objects import as_object
 from ._values.reports import Reports

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from ._client.facade import Facade
 from ._server import calls
 from ._server.replies import Call, R, ask
-from ._values.codec import from_json, to_json
+from ._values.encodings import from_json, to_json
 from ._values.objects import as_object
 from .task import Task
 

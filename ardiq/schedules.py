@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ._server import calls
 from ._server.replies import Ask, Call, R, at_once
 from ._values import options as _options
-from ._values.codec import from_json, to_json
+from ._values.encodings import from_json, to_json
 from ._values.objects import as_object
 from ._values.timing import Timing
 from .errors import ArdiqError, BadSignature

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 from ._client.facade import Facade
 from ._server.calls import Outcome
 from ._values import options as _options
-from ._values.codec import from_json
+from ._values.encodings import from_json
 from ._values.objects import as_object
 from ._values.options import Duration
 from ._values.typing import R_co

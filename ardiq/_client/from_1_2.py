@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .._values import headers as _headers
-from .._values.codec import from_msgpack, to_json
+from .._values.encodings import from_msgpack, to_json
 from .._values.options import CallOptions
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from .._server.calls import Outcome
 from .._server.mailbox import not_kept, read_look, too_late
 from .._server.replies import Call, R, ask, number
 from .._values import options as _options
-from .._values.codec import from_json
+from .._values.encodings import from_json
 from .._values.options import Duration
 from .._values.signature import Signature
 from .._values.signing import Signer

@@ -13,7 +13,7 @@ from .._server.mailbox import too_late
 from .._server.replies import refusal
 from .._values import headers as _headers
 from .._values import options as _options
-from .._values.codec import from_json, to_json
+from .._values.encodings import from_json, to_json
 from .._values.ids import new_id
 from .._values.known import set_existed
 from .._values.options import NO_OPTIONS, CallOptions

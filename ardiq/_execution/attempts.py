@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import context
 from .._client.registry import Registered
 from .._values import headers as _headers
-from .._values.codec import from_json, to_json
+from .._values.encodings import from_json, to_json
 from .._values.signing import without_signature
 from ..models import ExecutionContext
 from ..retries import RetryRules

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, NoReturn
 from .. import context
 from .._client.registry import Registered
 from .._server import server
-from .._values.codec import from_msgpack
+from .._values.encodings import from_msgpack
 from . import processes as _processes
 from .endings import error_text, error_traceback
 from .logging import Stderr, ToWorker

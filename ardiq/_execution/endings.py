@@ -9,7 +9,7 @@ import traceback
 from time import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._values.codec import to_json
+from .._values.encodings import to_json
 from ..models import ErrorContext
 from ..retries import Decision, leaves
 

@@ -16,7 +16,8 @@ from weakref import WeakValueDictionary
 
 from .. import context
 from .._client.registry import Registered
-from .._values.codec import NOT_SENT, NotSent, from_msgpack, to_msgpack
+from .._values.codec import NOT_SENT, NotSent
+from .._values.encodings import from_msgpack, to_msgpack
 from ..errors import ProcessDied
 from ..retries import Decision
 from . import logging as _logging

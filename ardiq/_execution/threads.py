@@ -14,7 +14,7 @@ from typing import Any
 from .. import _core, context
 from .._client.registry import Registered
 from .._server.inbox import resolve
-from .._values.codec import to_json
+from .._values.encodings import to_json
 from .attempts import Attempts, InThread
 from .endings import COMPLETE, Claim, TimedOut, waited
 

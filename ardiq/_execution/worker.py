@@ -18,7 +18,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from .. import _core, context
-from .._values.codec import to_json
+from .._values.encodings import to_json
 from .._values.settings import Settings
 from .attempts import Attempts
 from .endings import ABORTED, RELEASED, Claim

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from .. import _core, errors
-from .._values.codec import from_json
+from .._values.encodings import from_json
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)

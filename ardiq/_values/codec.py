@@ -1,187 +1,22 @@
-"""How arguments and results travel: what arrives equals what was sent, or the sender is told.
+"""How the calls and results of an app travel: what arrives equals what was sent, or the sender gets an error."""
 
-Text JSON by default, because people read it in redis-cli. What JSON would change silently
-travels as msgpack, or as JSON that the worker converts back by the parameters' annotations
-(`json+types`), or is refused by name. Only the common case is fast: plain values in plain
-containers, recognised by their exact types.
-"""
-
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, time, timedelta
-from decimal import Decimal
-from math import isfinite
-from types import NoneType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-from . import conversion as _conversion
-from .sameness import same
+from .encodings import SCALARS, TUPLE, TYPED, choose, encoding_of, from_json, stable, strict_json, survey, to_json
 from .signature import MISSING, PLAIN, Readers, Signature, invalid
 
 CUSTOM = "custom"
-TYPED = "json+types"
 NOT_SENT = "not-sent"
-"""Of a result that could not be sent, where none is kept: the bytes are the reason."""
-
-_SCALARS = frozenset({str, int, bool, NoneType})
-_BINARY = frozenset({bytes, bytearray, memoryview})
-_STRING_KEYS = frozenset({str})
-_MSGPACK_KEYS = frozenset({str, int, bool, NoneType, float, bytes})
-
-# What `survey` finds beside plain JSON.
-_TUPLE, _MSGPACK, _OTHER = 1, 2, 4
-
-
-def survey(values: Iterable[Any]) -> int:
-    """What JSON would not carry as it is: a sum of `_TUPLE`, `_MSGPACK` and `_OTHER`, 0 for nothing."""
-    found = 0
-    for value in values:
-        kind = type(value)
-        if kind in _SCALARS:
-            continue
-        if kind is float:
-            if not isfinite(value):
-                found |= _MSGPACK
-        elif kind is list or kind is tuple:
-            if kind is tuple:
-                found |= _TUPLE
-            if not _SCALARS.issuperset(map(type, value)):
-                found |= survey(value)
-        elif kind is dict:
-            keys = set(map(type, value))
-            if not keys <= _STRING_KEYS:
-                found |= _MSGPACK if keys <= _MSGPACK_KEYS else _OTHER
-            if not _SCALARS.issuperset(map(type, value.values())):
-                found |= survey(value.values())
-        elif kind in _BINARY:
-            found |= _MSGPACK
-        else:
-            found |= _OTHER | (_TUPLE if isinstance(value, tuple) else 0)
-    return found
-
-
-def _base_value(value: Any) -> Any:
-    """A subclass of a plain type as that type: it arrives equal, though not of its class."""
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int.__index__(value)
-    if isinstance(value, float):
-        return float.__float__(value)
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return timedelta(value.days, value.seconds, value.microseconds)
-    if isinstance(value, Decimal):
-        return Decimal.__str__(value)
-    plain = _conversion.to_plain(value)
-    if plain is not value:
-        return plain
-    raise TypeError(f"a {type(value).__name__} cannot be serialized")
-
-
-_msgspec_json = msgspec.json.Encoder(enc_hook=_base_value).encode
-_deterministic_msgpack = msgspec.msgpack.Encoder(enc_hook=_base_value, order="deterministic").encode
-_decode_json_strict = msgspec.json.Decoder().decode
-to_msgpack = msgspec.msgpack.Encoder(enc_hook=_base_value).encode
-from_msgpack = msgspec.msgpack.Decoder().decode
-
-
-def to_json(value: Any) -> bytes:
-    """Text JSON. A lone surrogate (a file name that is not UTF-8) goes as an escape."""
-    try:
-        return _msgspec_json(value)
-    except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
-
-
-def from_json(data: bytes) -> Any:
-    """What `to_json` wrote, or anybody else."""
-    try:
-        return _decode_json_strict(data)
-    except msgspec.DecodeError:
-        return json.loads(data)  # msgspec refuses lone surrogates
-    except RecursionError:
-        raise ValueError("the JSON is nested too deeply") from None
+"""The codec of a result that could not be sent, where none is kept: the bytes are the reason."""
 
 
 class NotSent(NamedTuple):
     """Stands for a result that could not be sent, where none is kept."""
 
     reason: str
-
-
-class _Mode:
-    """One way to travel; `typed` ones are converted by annotation on arrival."""
-
-    __slots__ = ("codec", "decode", "encode", "str_keys", "typed")
-
-    def __init__(self, codec: str, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any], typed: bool) -> None:
-        self.codec = codec
-        self.encode = encode
-        self.decode = decode
-        self.typed = typed
-        self.str_keys = encode is to_json
-
-    def carries(self, value: Any, hint: Any) -> bool:
-        """Whether the value arrives as it was sent; found out by sending it."""
-        try:
-            back = self.decode(self.encode(value))
-            if self.typed and hint is not MISSING:
-                back = _conversion.convert(back, hint, self.str_keys)
-            return same(value, back)
-        except Exception:
-            return False
-
-    def converts(self, value: Any, hint: Any) -> bool:
-        """Whether plain data arrives as its annotation wants it."""
-        try:
-            _conversion.convert(self.decode(self.encode(value)), hint, self.str_keys)
-        except Exception:
-            return False
-        return True
-
-    def takes(self, value: Any) -> bool:
-        """Whether it can be written at all."""
-        try:
-            self.encode(value)
-        except (OverflowError, UnicodeEncodeError):
-            return False
-        return True
-
-    def restore(self, value: Any, hint: Any, label: str) -> Any:
-        if hint is MISSING:
-            return value
-        try:
-            return _conversion.convert(value, hint, self.str_keys)
-        except msgspec.ValidationError as error:
-            raise TypeError(f"{label} does not fit its annotation: {_conversion.why_not(error)}") from None
-
-
-_MODES = {
-    mode.codec: mode
-    for mode in (
-        _Mode(TYPED, to_json, from_json, True),
-        _Mode("", to_json, from_json, False),
-        _Mode("msgpack+types", to_msgpack, from_msgpack, True),
-        _Mode("msgpack", to_msgpack, from_msgpack, False),
-    )
-}
-_UNTYPED = tuple(mode for mode in _MODES.values() if not mode.typed)
-_ALL = tuple(_MODES.values())
-
-
-def plain_json(label: str, value: Any) -> bytes:
-    """The JSON of a value that equals it.
-
-    Raises:
-        TypeError: JSON would change it.
-    """
-    if not _MODES[""].carries(value, MISSING):
-        raise TypeError(f"{label} must be plain JSON, not a {type(value).__name__} like this one")
-    return to_json(value)
 
 
 class Codec:
@@ -200,17 +35,17 @@ class Codec:
         self.deserializer = deserializer
         self.limit = limit
         self._keeps_results = keeps_results
-        # Of tasks that say so themselves: whether any time at all.
+        # Of the tasks that set it themselves: whether their results are kept at all.
         self.kept: dict[str, bool] = {}
         self.is_custom = serializer is not None
 
     def encode_call(
         self, name: str, signature: Signature | None, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[bytes, bytes, str]:
-        """Arguments to their bytes, keywords to theirs (empty for none), and the codec.
+        """The bytes of the positional and of the keyword arguments (empty for none), and the codec.
 
         Raises:
-            TypeError: an argument cannot travel; it is named.
+            TypeError: an argument cannot be sent; the message names it.
             ValueError: they are larger than the limit.
         """
         codec = ""
@@ -220,8 +55,8 @@ class Codec:
             k = self.serialize(kwargs, name) if kwargs else b""
         else:
             try:
-                if _SCALARS.issuperset(map(type, args)) and (
-                    not kwargs or _SCALARS.issuperset(map(type, kwargs.values()))
+                if SCALARS.issuperset(map(type, args)) and (
+                    not kwargs or SCALARS.issuperset(map(type, kwargs.values()))
                 ):
                     found = 0
                 else:
@@ -229,10 +64,10 @@ class Codec:
                     if kwargs:
                         found |= survey(kwargs.values())
                 encode: Callable[[Any], bytes] = to_json
-                if found and not (found == _TUPLE and (signature is None or not signature.wants_tuples)):
+                if found and not (found == TUPLE and (signature is None or not signature.wants_tuples)):
                     converts = signature is not None and signature.converts
-                    mode = self.choose(_labelled(name, signature, args, kwargs), found, converts)
-                    encode, codec = mode.encode, mode.codec
+                    encoding = choose(_labelled(name, signature, args, kwargs), found, converts)
+                    encode, codec = encoding.encode, encoding.codec
                 a = encode(args) if args or codec else b"[]"
                 k = encode(kwargs) if kwargs else b""
             except RecursionError:
@@ -241,32 +76,10 @@ class Codec:
             raise self.too_large(f"the arguments of task {name!r} are", len(a) + len(k))
         return a, k, codec
 
-    def choose(self, rows: list[tuple[str, Any, Any]], found: int, converts: bool = False) -> _Mode:
-        """How values travel of which plain JSON would change some: each with what to call it and its annotation.
-        `converts`: plain ones among them arrive as their annotations want them.
-
-        Raises:
-            TypeError: one cannot travel; it is named.
-        """
-        hinted = any(hint is not MISSING and survey((value,)) for _, value, hint in rows)
-        if not found & _OTHER and not (found & _TUPLE and hinted):
-            mode = _MODES["msgpack" if found & _MSGPACK else ""]
-            if all(mode.takes(value) for _, value, _ in rows):
-                return mode
-        modes = list(_ALL if hinted else _UNTYPED)
-        for label, value, hint in rows:
-            if converts and hint is not MISSING and not survey((value,)):
-                modes = [mode for mode in modes if mode.converts(value, hint)]
-            else:
-                modes = [mode for mode in modes if mode.carries(value, hint)]
-            if not modes:
-                raise TypeError(_why_not(label, value, hint))
-        return modes[0]
-
     def decode_call(
         self, args: bytes, kwargs: bytes, codec: str, signature: Signature | None
     ) -> tuple[list[Any], dict[str, Any]]:
-        """The other way round, to look at. Without a signature, typed values stay as JSON has them.
+        """The arguments from their bytes, for people to see. Without a signature, typed values stay as in JSON.
 
         Raises:
             TypeError: an argument does not fit its annotation.
@@ -279,15 +92,15 @@ class Codec:
             a = self._deserialize(args)
             k = self._deserialize(kwargs) if kwargs else {}
         else:
-            mode = self._mode(codec)
-            a = mode.decode(args)
-            k = mode.decode(kwargs) if kwargs else {}
-            if mode.typed and signature is not None:
+            encoding = encoding_of(codec)
+            a = encoding.decode(args)
+            k = encoding.decode(kwargs) if kwargs else {}
+            if encoding.typed and signature is not None:
                 signature = signature.annotated(a, k)
-            if mode.typed and signature is not None:
+            if encoding.typed and signature is not None:
                 named = zip(signature.positional(len(a)), a, strict=True)
-                a = [mode.restore(v, hint, f"argument {label!r}") for (label, hint), v in named]
-                k = {key: mode.restore(v, signature.hint(key), f"argument {key!r}") for key, v in k.items()}
+                a = [encoding.restore(v, hint, f"argument {label!r}") for (label, hint), v in named]
+                k = {key: encoding.restore(v, signature.hint(key), f"argument {key!r}") for key, v in k.items()}
         if not isinstance(a, list | tuple) or not isinstance(k, dict):
             raise ValueError("the stored arguments are not a list and a mapping")
         return list(a), k
@@ -295,10 +108,10 @@ class Codec:
     def encode_fitting(
         self, name: str, signature: Signature | None, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[bytes, bytes, str]:
-        """As `encode_call`, of a call that the task's worker will take.
+        """`encode_call`, if the task's worker will accept the call.
 
         Raises:
-            TypeError: the arguments do not fit the function, or one does not fit its annotation or cannot travel.
+            TypeError: the arguments do not fit the function, or one does not fit its annotation or cannot be sent.
             ValueError: as `encode_call`.
         """
         if signature is None:
@@ -306,7 +119,7 @@ class Codec:
         kinds: Any = (type(args[0]),) if len(args) == 1 else tuple(map(type, args))
         if kwargs:
             kinds = kinds, tuple(kwargs), tuple(map(type, kwargs.values()))
-        known = signature.fitting.get(kinds)  # never of what an own serializer carries
+        known = signature.fitting.get(kinds)  # never with a custom serializer
         if known is not None and (known is PLAIN or _is_plain_json(args, kwargs)):
             a = to_json(args) if args else b"[]"
             k = to_json(kwargs) if kwargs else b""
@@ -326,8 +139,8 @@ class Codec:
     def encode_readable(
         self, name: str, signature: Signature | None, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[bytes, bytes]:
-        """As `encode_fitting`, of what is kept for later: text that an own serializer has no part in, and that arrives
-        as it was without a word on how.
+        """`encode_fitting` for a call that is stored: as JSON, without the custom serializer, so that no codec need be
+        stored with it.
 
         Raises:
             TypeError: as `encode_fitting`, or JSON cannot carry an argument.
@@ -341,10 +154,10 @@ class Codec:
     def _rehearse(
         self, call: tuple[bytes, bytes, str], name: str, signature: Signature, readers: Readers | None
     ) -> None:
-        """Receive a call as its worker will, to refuse what that would refuse."""
+        """Receive the call as its worker will, and refuse what the worker would refuse."""
         a, k, codec = call
-        if codec and self._mode(codec).typed:
-            return  # it was tried to choose the codec
+        if codec and encoding_of(codec).typed:
+            return  # choosing the codec has tried it
         if not codec and readers is not None and _fits(readers, a, k):
             return
         try:
@@ -355,8 +168,8 @@ class Codec:
     def receive_call(
         self, args: bytes, kwargs: bytes, codec: str, signature: Signature | None
     ) -> tuple[list[Any], dict[str, Any]]:
-        """The other way round, to call the function with: each argument as its annotation wants it, whoever sent it.
-        What an own serializer carries is as that made it.
+        """The arguments from their bytes, for the function: each converted to its annotation, no matter who sent it.
+        Those of a custom serializer stay as it returns them.
 
         Raises:
             InvalidArguments: they cannot be read, or do not fit.
@@ -366,9 +179,9 @@ class Codec:
             try:
                 if not kwargs and (read := signature.reader) is not None:
                     return list(read(args)), {}
-                a = _decode_json_strict(args)
-                k = _decode_json_strict(kwargs) if kwargs else {}
-                # Read once for the shape of the call, and again by the types of that shape.
+                a = strict_json(args)
+                k = strict_json(kwargs) if kwargs else {}
+                # Once for the shape of the call, then again by the types of that shape.
                 if type(a) is list and type(k) is dict and (readers := signature.readers_of(a, k)) is not None:
                     return (
                         a if readers.args is None else list(readers.args(args)),
@@ -376,20 +189,20 @@ class Codec:
                     )
             except msgspec.DecodeError:
                 pass  # explained below
-        mode = None if codec == CUSTOM else self._mode(codec)
+        encoding = None if codec == CUSTOM else encoding_of(codec)
         try:
             a, k = self.decode_call(args, kwargs, codec, None)
         except ValueError as error:
-            if mode is None:
+            if encoding is None:
                 raise
             raise invalid(f"the stored arguments cannot be read: {error}") from None
         if signature is None:
             return a, k
-        return signature.convert(a, k, mode.str_keys if mode else None, mode is not None and mode.typed)
+        return signature.convert(a, k, encoding.str_keys if encoding else None, encoding is not None and encoding.typed)
 
     def receiver(self, signature: Signature | None) -> Callable[[bytes], Sequence[Any]]:
-        """`receive_call` for what most calls have: positional arguments in JSON. What was left out may be there as its
-        default.
+        """`receive_call` for most calls, which have positional arguments in JSON. It may also return the defaults of
+        arguments that were left out.
         """
         read = None if signature is None else signature.call_reader
 
@@ -404,14 +217,15 @@ class Codec:
         return receive
 
     def keeps(self, name: str) -> bool:
-        """Whether results of that task are kept at all."""
+        """Whether the task's results are kept at all."""
         return self.kept.get(name, self._keeps_results)
 
     def encode_result(self, name: str, signature: Signature | None, value: Any) -> tuple[bytes, str]:
-        """A task's result to its bytes and codec. Where none is kept, none fails the task: the reason takes its place.
+        """The bytes of a task's result, and the codec. If no result is kept, one that cannot be sent is replaced by the
+        reason, and does not fail the task.
 
         Raises:
-            InvalidResult: it cannot travel, or is larger than the limit.
+            InvalidResult: it cannot be sent, or is larger than the limit.
         """
         if value is None and not self.is_custom:
             return b"null", ""
@@ -441,8 +255,8 @@ class Codec:
             if not found:
                 return to_json(value), ""
             hint = MISSING if signature is None else signature.returns
-            mode = self.choose([(what, value, hint)], found)
-            return mode.encode(value), f"{mode.codec}:{name}" if mode.typed else mode.codec
+            encoding = choose([(what, value, hint)], found)
+            return encoding.encode(value), f"{encoding.codec}:{name}" if encoding.typed else encoding.codec
         except RecursionError:
             raise ValueError(f"{what} is nested too deeply, or contains itself") from None
 
@@ -453,9 +267,9 @@ class Codec:
         signature_of: Callable[[str], Signature | None],
         signature: Signature | None = None,
     ) -> Any:
-        """A result from its bytes; `signature_of` finds the task that returned it, where `signature` is not given.
+        """A result from its bytes; without `signature`, `signature_of` finds that of the task that returned it.
 
-        Where that task is unknown, a typed result is the plain data that JSON has of it.
+        If that task is unknown, a typed result is plain data, as in JSON.
 
         Raises:
             TypeError: it does not fit the annotation.
@@ -468,32 +282,26 @@ class Codec:
         if codec == NOT_SENT:
             raise _invalid_result("", data.decode(errors="replace"))
         codec, _, name = codec.partition(":")
-        mode = self._mode(codec)
-        value = mode.decode(data) if data else None
+        encoding = encoding_of(codec)
+        value = encoding.decode(data) if data else None
         if signature is None:
-            if not mode.typed:
+            if not encoding.typed:
                 return value
             signature = signature_of(name)
         if signature is None:
             return value
         name = name or signature.name
         try:
-            return mode.restore(value, signature.returns, f"the result of task {name!r}")
+            return encoding.restore(value, signature.returns, f"the result of task {name!r}")
         except TypeError:
-            if mode.typed or signature.inner is None:
+            if encoding.typed or signature.inner is None:
                 raise
             return value
 
     def canonical(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         """The same bytes for the same call in every process, whatever the order of keywords; as in ArdiQ 1.2."""
         call = {"f": name, "a": list(args), "k": dict(sorted(kwargs.items()))}
-        if self.serializer is not None:
-            return self.serialize(call, name)
-        try:
-            # Keys in the order of 1.2: a map of three, whose values have theirs sorted.
-            return b"\x83" + b"".join(map(_deterministic_msgpack, [part for item in call.items() for part in item]))
-        except (OverflowError, UnicodeEncodeError):  # an integer beyond 64 bits, a lone surrogate
-            return json.dumps(call, sort_keys=True, default=_base_value).encode()
+        return stable(call) if self.serializer is None else self.serialize(call, name)
 
     def serialize(self, value: Any, name: str) -> bytes:
         assert self.serializer is not None
@@ -508,21 +316,15 @@ class Codec:
         return self.deserializer(data)
 
     def decode_packed(self, data: bytes, codec: str) -> Any:
-        """A value from its bytes, without a word on its type.
+        """A value from its bytes, without converting it.
 
         Raises:
             ValueError: an unknown codec.
         """
-        return self._deserialize(data) if codec == CUSTOM else self._mode(codec).decode(data)
-
-    def _mode(self, codec: str) -> _Mode:
-        try:
-            return _MODES[codec]
-        except KeyError:
-            raise ValueError(f"unknown codec {codec[:40]!r}: written by a newer version?") from None
+        return self._deserialize(data) if codec == CUSTOM else encoding_of(codec).decode(data)
 
     def too_large(self, what: str, size: int) -> ValueError:
-        """`what` is over the limit, with its verb."""
+        """The error for `what`, a subject and its verb, which is over the limit."""
         return ValueError(
             f"{what} {size:,} bytes, over the limit of {self.limit:,} (payload_limit): "
             "store large data elsewhere and pass its address"
@@ -530,7 +332,7 @@ class Codec:
 
 
 def _is_plain_json(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether JSON changes nothing in a call, seen at first sight."""
+    """Whether JSON would change nothing in a call."""
     try:
         return not survey(args) and not (kwargs and survey(kwargs.values()))
     except RecursionError:
@@ -538,7 +340,7 @@ def _is_plain_json(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
 
 
 def _fits(readers: Readers, args: bytes, kwargs: bytes) -> bool:
-    """Whether they read the JSON of a call."""
+    """Whether the JSON of a call can be read by these."""
     try:
         if readers.args is not None:
             readers.args(args)
@@ -552,7 +354,7 @@ def _fits(readers: Readers, args: bytes, kwargs: bytes) -> bool:
 def _labelled(
     name: str, signature: Signature | None, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> list[tuple[str, Any, Any]]:
-    """Each argument with what to call it and its annotation."""
+    """For each argument its name in messages, the argument, and its annotation."""
     signature = signature and signature.annotated(args, kwargs)
     if signature is None:
         rows = [(f"argument {i} of task {name!r}", value, MISSING) for i, value in enumerate(args, 1)]
@@ -564,25 +366,6 @@ def _labelled(
     for key, value in kwargs.items():
         rows.append((f"argument {key!r} of task {name!r}", value, signature.hint(key) if signature else MISSING))
     return rows
-
-
-def _why_not(what: str, value: Any, hint: Any) -> str:
-    kind = type(value).__name__
-    if hint is not MISSING:
-        is_plain = not survey((value,))
-        try:
-            _conversion.convert(value if is_plain else from_json(to_json(value)), hint, True)
-        except msgspec.ValidationError as error:
-            # Of what is not plain it is the JSON that is spoken of: that helps where it says which part is meant.
-            if is_plain or "$" in str(error):
-                return f"{what} does not fit its annotation: {_conversion.why_not(error)}"
-        except Exception:
-            pass
-    if hint is MISSING:
-        remedy = "annotate it with that type, or pass plain data"
-    else:
-        remedy = "its annotation does not restore it; pass plain data"
-    return f"{what} is of type {kind}, and would not arrive as you sent it: {remedy}, or give the app a serializer"
 
 
 def _invalid_result(name: str, why: object) -> TypeError:

@@ -4,7 +4,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any
 
-from .codec import CUSTOM, Codec, survey, to_json
+from .codec import CUSTOM, Codec
+from .encodings import choose, survey, to_json
 from .signature import MISSING
 from .signing import SIGNATURE
 
@@ -41,10 +42,8 @@ def _encode(codec: Codec, name: str, headers: Mapping[str, Any]) -> tuple[str, b
         found = survey((headers,))
         if not found:
             return "", to_json(headers)
-        mode = codec.choose(
-            [(f"header {key!r} of task {name!r}", each, MISSING) for key, each in headers.items()], found
-        )
-        return mode.codec, mode.encode(headers)
+        encoding = choose([(f"header {key!r} of task {name!r}", each, MISSING) for key, each in headers.items()], found)
+        return encoding.codec, encoding.encode(headers)
     except RecursionError:
         raise ValueError(f"a header of task {name!r} is nested too deeply, or contains itself") from None
 

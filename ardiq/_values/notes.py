@@ -3,7 +3,7 @@
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
-from .codec import from_json, plain_json
+from .encodings import from_json, plain_json
 from .reports import Reports
 
 # As the server refuses them, too.

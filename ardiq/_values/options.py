@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias
 
-from .codec import to_json
+from .encodings import to_json
 
 # A part of keys, of which each call names a dozen.
 _LONGEST_TEXT = 1000

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..errors import BadSignature
-from .codec import from_json, to_json
+from .encodings import from_json, to_json
 
 SigningKey = str | bytes | Sequence[str | bytes]
 

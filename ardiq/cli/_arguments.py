@@ -192,7 +192,7 @@ def json_value(value: str, kind: type[list[Any]] | type[dict[str, Any]], option:
     Raises:
         Refusal: it is none.
     """
-    from .._values.codec import from_json
+    from .._values.encodings import from_json
 
     try:
         found = from_json(value.encode())

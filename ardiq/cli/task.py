@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from .._client.inspector import NOTE, text_of
 from .._server import calls, commands
 from .._server.replies import ask, number, text
-from .._values.codec import from_json
+from .._values.encodings import from_json
 from ..errors import ArdiqError
 from ..inspection import TaskPosition
 from . import open_app

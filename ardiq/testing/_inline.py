@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .._server.inbox import Inbox
 from .._server.replies import refusal
 from .._server.server import Server
-from .._values.codec import from_json, to_json
+from .._values.encodings import from_json, to_json
 from .._values.ids import new_id
 from ..errors import ArdiqError, BrokerError
 from ._emulation import Emulation

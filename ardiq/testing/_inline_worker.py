@@ -16,7 +16,7 @@ from .._execution.reports import bounded
 from .._execution.scheduler import Scheduler
 from .._server import calls
 from .._server.replies import Call
-from .._values.codec import to_json
+from .._values.encodings import to_json
 from ..errors import ArdiqError
 
 if TYPE_CHECKING:

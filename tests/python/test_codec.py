@@ -19,7 +19,8 @@ from helpers import drain, field, result_of
 
 from ardiq import Ardiq
 from ardiq._values import conversion as _conversion
-from ardiq._values.codec import Codec, to_json
+from ardiq._values.codec import Codec
+from ardiq._values.encodings import to_json
 from ardiq._values.signature import Signature
 from ardiq.errors import InvalidArguments
 

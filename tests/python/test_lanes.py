@@ -13,7 +13,7 @@ from helpers import SOON_S, drain, is_sound, working
 
 from ardiq import Ardiq
 from ardiq._server import calls
-from ardiq._values.codec import to_json
+from ardiq._values.encodings import to_json
 from ardiq.embedded import Server
 from ardiq.errors import BadArgument
 
