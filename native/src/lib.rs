@@ -19,9 +19,9 @@
 //! | [`call::schema`] | which libraries a server has |
 //! | [`call::dispatch`] | one call: `FCALL` or `EVALSHA`; whether a server is fit for it; waiting for a replica |
 //! | [`call::migrate`] | plan, load, verify, prune |
-//! | **[`engine`]** | **what goes on by itself on the I/O thread** |
+//! | **[`engine`]** | **what goes on by itself** |
 //! | [`engine::events`] | what happened, for an event loop, and waking it |
-//! | [`engine::runtime`] | the I/O thread |
+//! | [`engine::runtime`] | the runtime, driven by who waits or by a thread of its own |
 //! | [`engine::registry`] | the list of queues at the server |
 //! | [`engine::mailbox`] | reading a mailbox |
 //! | [`engine::producer`] | batching of enqueues |

@@ -94,6 +94,33 @@ async def test_within_a_running_loop(app: Ardiq) -> None:
     assert result.value == 3
 
 
+def test_the_calling_thread_does_the_io(app: Ardiq, run_script: Callable[..., Any]) -> None:
+    script = run_script(
+        f"""
+from pathlib import Path
+from ardiq import Ardiq
+app = Ardiq({app.redis_url!r}, {app.queue_name!r})
+job = app.send_sync('add', 1, 2)
+job.status_sync()
+print(sorted(path.read_text().strip() for path in Path('/proc/self/task').glob('*/comm')))
+"""
+    )
+    code, output, _ = script.end()
+    assert code == 0
+    assert "ardiq-io" not in output
+
+
+def test_a_connection_that_ended_while_nobody_looked_is_not_used(make_app: Callable[..., Ardiq]) -> None:
+    # With no record kept the call is not repeated: sent on the ended connection, it would fail.
+    app, other = make_app(result_ttl_ms=0), make_app()
+    task = app.task(add)
+    for _ in range(5):
+        task.enqueue_sync(1, 2)
+        other.context.server.core.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+    task.enqueue_sync(1, 2)
+    assert asyncio.run(app.queue_size()) == 6
+
+
 def test_after_a_fork(app: Ardiq) -> None:
     task = app.task(add)
     task.enqueue_sync(1, 2)

@@ -1,4 +1,4 @@
-//! `Hub`: what all queues of this process share on their way to one server: the I/O thread and the connections. Owns when
+//! `Hub`: what all queues of this process share on their way to one server: the runtime and the connections. Owns when
 //! they start, end and are forgotten; knows no function.
 
 use std::collections::HashMap;
@@ -105,7 +105,7 @@ impl Hub {
     /// to Python.
     ///
     /// # Errors
-    /// As [`Runtime::start`].
+    /// As [`Runtime::new`].
     pub fn enter(&self, base: &str) -> Result<State, Error> {
         let mut live = lock(&self.live);
         if live.as_ref().is_some_and(|live| !live.running.runtime.is_mine()) {
@@ -119,7 +119,7 @@ impl Hub {
                 let registry = ManuallyDrop::new(Arc::new(Registry::new(link.clone(), Protocol::of_base(base).0)));
                 let dispatcher = Dispatcher::new(link, base);
                 let dispatcher = if self.replicated { dispatcher.replicated() } else { dispatcher };
-                let runtime = ManuallyDrop::new(Runtime::start()?);
+                let runtime = ManuallyDrop::new(Runtime::new()?);
                 let dispatcher = ManuallyDrop::new(dispatcher);
                 let running = Running { runtime, dispatcher, registry, reader: ManuallyDrop::default() };
                 none.insert(Live { running: Arc::new(running), queues: 0 })
@@ -148,7 +148,7 @@ impl Hub {
 impl Running {
     /// Ends the thread and the connections, and waits for that no longer than `timeout`.
     pub fn stop(&self, timeout: Duration) {
-        self.registry.wait(timeout);
+        let _ = self.runtime.drive(Box::pin(self.registry.told()), timeout);
         self.runtime.stop(timeout);
     }
 }
@@ -183,16 +183,49 @@ impl State {
         }
     }
 
-    /// Runs `future` on the runtime's thread until the queue is closed.
+    /// From now on what is spawned goes on by itself, on a thread.
+    ///
+    /// # Errors
+    /// As [`Runtime::start_thread`].
+    pub fn start_thread(&self) -> Result<(), Error> {
+        self.running.runtime.start_thread()
+    }
+
+    /// Has `future` run, until the queue is closed.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        let open = self.until_closed(future);
+        self.running.runtime.spawn(async move { open.await.unwrap_or_default() }).abort_handle()
+    }
+
+    /// For [`drive`](Self::drive): ends with an error when the queue is closed.
+    pub fn call<T>(
+        &self,
+        future: impl Future<Output = Result<T, Error>> + Send,
+    ) -> impl Future<Output = Result<T, Error>> + Send {
+        let running = self.running.clone();
+        let open = self.until_closed(future);
+        async move {
+            running.runtime.catch_up().await;
+            open.await.unwrap_or_else(|| Err(Error::closed(true)))
+        }
+    }
+
+    /// As [`Runtime::drive`].
+    ///
+    /// # Errors
+    /// As that.
+    pub fn drive<F: Future + Unpin>(&self, future: F, limit: Duration) -> Result<Option<F::Output>, Error> {
+        self.running.runtime.drive(future, limit)
+    }
+
+    fn until_closed<F: Future + Send>(&self, future: F) -> impl Future<Output = Option<F::Output>> + Send + use<F> {
         let mut closed = self.closed.subscribe();
-        let running = async move {
+        async move {
             tokio::select! {
-                () = future => {}
-                _ = closed.wait_for(|closed| *closed) => {}
+                output = future => Some(output),
+                _ = closed.wait_for(|closed| *closed) => None,
             }
-        };
-        self.running.runtime.spawn(running).abort_handle()
+        }
     }
 }
 

@@ -3,8 +3,10 @@
 //! Owns: which names are still to be told, and when it is tried again. Must not know: what the list is for.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use crate::lua::protocol::Protocol;
 use crate::wire::connection::Link;
@@ -20,7 +22,7 @@ pub struct Registry {
     link: Link,
     key: String,
     waiting: Mutex<Waiting>,
-    told: Condvar,
+    told: Notify,
 }
 
 #[derive(Default)]
@@ -35,7 +37,7 @@ struct Waiting {
 impl Registry {
     pub fn new(link: Link, prefix: &str) -> Self {
         let key = Protocol::get().shared_key("queues", prefix);
-        Self { link: link.for_key(&key), key, waiting: Mutex::default(), told: Condvar::new() }
+        Self { link: link.for_key(&key), key, waiting: Mutex::default(), told: Notify::new() }
     }
 
     /// Adds a queue; whether somebody should [`tell`](Self::tell) the server now.
@@ -60,10 +62,11 @@ impl Registry {
         }
     }
 
-    /// Blocks until nothing is on its way to the server, or the time is over.
-    pub fn wait(&self, timeout: Duration) {
-        let waited = self.told.wait_timeout_while(self.waiting(), timeout, |waiting| waiting.is_sent);
-        drop(waited);
+    /// Resolves when nothing is on its way to the server.
+    pub async fn told(&self) {
+        while self.waiting().is_sent {
+            self.told.notified().await;
+        }
     }
 
     async fn connected(&self) {
@@ -82,7 +85,7 @@ impl Registry {
         waiting.is_sent = !names.is_empty();
         if names.is_empty() {
             waiting.is_served = false;
-            self.told.notify_all();
+            self.told.notify_one();
             return None;
         }
         Some(names)
@@ -92,7 +95,7 @@ impl Registry {
         let mut waiting = self.waiting();
         waiting.names.extend(names);
         waiting.is_sent = false;
-        self.told.notify_all();
+        self.told.notify_one();
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {

@@ -1,19 +1,21 @@
-//! The one thread a `Core` does its I/O on, and what fork and exit do to it.
-//! Nothing that runs here may touch Python.
+//! What a `Core` does its I/O on, and what fork and exit do to it: a runtime that each thread drives which waits for
+//! something, and a thread of its own once there is something that goes on by itself. Nothing that runs here may touch
+//! Python.
 
 use std::future::Future;
 use std::mem::ManuallyDrop;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
+use tokio::time::timeout;
 
 use crate::wire::error::Error;
 
-/// A current-thread tokio runtime on a thread of its own. Dropping it tells the thread to stop,
-/// without waiting.
+/// A current-thread tokio runtime. Dropping it tells its thread, if it has one, to stop, without waiting.
 pub struct Runtime {
     pid: u32,
     // In a forked child the thread does not exist, but locks it held at the fork stay locked:
@@ -23,15 +25,39 @@ pub struct Runtime {
 
 struct Inner {
     handle: Handle,
+    /// Whoever drives it holds it, too; the last one ends it.
+    shared: Mutex<Option<Arc<Shared>>>,
+    has_thread: AtomicBool,
     stop: Arc<Notify>,
-    ended: Arc<(Mutex<bool>, Condvar)>,
+    ended: Arc<Ended>,
+}
+
+struct Shared {
+    runtime: ManuallyDrop<tokio::runtime::Runtime>,
+    ended: Arc<Ended>,
+}
+
+#[derive(Default)]
+struct Ended {
+    ended: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: it is not used after this: `self` is being dropped.
+        let runtime = unsafe { ManuallyDrop::take(&mut self.runtime) };
+        // Drops the tasks; does not wait for a name that is just being resolved.
+        runtime.shutdown_background();
+        *lock(&self.ended.ended) = true;
+        self.ended.changed.notify_all();
+    }
 }
 
 impl Runtime {
     /// # Errors
-    /// [`Error::Broker`] when the system gives no thread or no descriptor.
-    pub fn start() -> Result<Self, Error> {
-        let refused = |e: std::io::Error| Error::broker(format!("cannot start the I/O thread: {e}"), false);
+    /// [`Error::Broker`] when the system gives no descriptor.
+    pub fn new() -> Result<Self, Error> {
         let runtime = Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -41,24 +67,33 @@ impl Runtime {
             .build()
             .map_err(refused)?;
         let handle = runtime.handle().clone();
-        let stop = Arc::new(Notify::new());
-        let ended = Arc::new((Mutex::new(false), Condvar::new()));
-        let (told, end) = (stop.clone(), ended.clone());
-        std::thread::Builder::new()
-            .name("ardiq-io".to_owned())
-            .spawn(move || {
-                runtime.block_on(told.notified());
-                // Drops the tasks; does not wait for a name that is just being resolved.
-                runtime.shutdown_background();
-                *end.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-                end.1.notify_all();
-            })
-            .map_err(refused)?;
-        Ok(Self { pid: std::process::id(), inner: ManuallyDrop::new(Inner { handle, stop, ended }) })
+        let ended = Arc::new(Ended::default());
+        let shared = Arc::new(Shared { runtime: ManuallyDrop::new(runtime), ended: ended.clone() });
+        let (shared, has_thread) = (Mutex::new(Some(shared)), AtomicBool::new(false));
+        let inner = Inner { handle, shared, has_thread, stop: Arc::default(), ended };
+        Ok(Self { pid: std::process::id(), inner: ManuallyDrop::new(inner) })
     }
 
-    /// Runs `future` on the thread; from any thread, attached to Python or not. After
-    /// [`stop`](Self::stop) the future is dropped unrun.
+    /// Gives it a thread: what is spawned goes on by itself from now on.
+    ///
+    /// # Errors
+    /// [`Error::Broker`] when the system gives no thread.
+    pub fn start_thread(&self) -> Result<(), Error> {
+        let shared = lock(&self.inner.shared);
+        let Some(runtime) = shared.as_ref().filter(|_| !self.has_thread()).cloned() else { return Ok(()) };
+        let stop = self.inner.stop.clone();
+        let run = move || runtime.runtime.block_on(stop.notified());
+        std::thread::Builder::new().name("ardiq-io".to_owned()).spawn(run).map_err(refused)?;
+        self.inner.has_thread.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn has_thread(&self) -> bool {
+        self.inner.has_thread.load(Ordering::Relaxed)
+    }
+
+    /// Has `future` run by its thread; without one, whenever somebody drives it. From any thread, attached to Python or
+    /// not. After [`stop`](Self::stop) the future is dropped unrun.
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -66,20 +101,40 @@ impl Runtime {
         self.inner.handle.spawn(future)
     }
 
-    /// Whether this process started it: a forked child has the handle, but not the thread.
+    /// Runs `future`, and what was spawned beside it, on the calling thread, for up to `limit`; None where that was not
+    /// enough. Several threads may do this: one of them does the I/O for all.
+    ///
+    /// # Errors
+    /// [`Error::Broker`] when it is stopped.
+    pub fn drive<F: Future + Unpin>(&self, future: F, limit: Duration) -> Result<Option<F::Output>, Error> {
+        let shared = lock(&self.inner.shared).clone().ok_or_else(|| Error::closed(true))?;
+        Ok(shared.runtime.block_on(async { timeout(limit, future).await.ok() }))
+    }
+
+    /// Comes first in what is driven: what has happened since anybody drove the runtime, such as the end of a connection,
+    /// is known before it is relied upon.
+    pub async fn catch_up(&self) {
+        if !self.has_thread() {
+            // The first pass finds what happened, the second has run whom it woke.
+            yield_now().await;
+            yield_now().await;
+        }
+    }
+
+    /// Whether this process started it: a forked child has the handle, but no thread.
     pub fn is_mine(&self) -> bool {
         self.pid == std::process::id()
     }
 
-    /// Drops every task and waits up to `timeout` for the thread to end; whether it did.
+    /// Drops every task and waits up to `timeout` for that, and for the thread to end; whether it did.
     pub fn stop(&self, timeout: Duration) -> bool {
         if !self.is_mine() {
             return true;
         }
         self.inner.stop.notify_one();
-        let (ended, changed) = &*self.inner.ended;
-        let guard = ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = changed.wait_timeout_while(guard, timeout, |ended| !*ended);
+        drop(lock(&self.inner.shared).take());
+        let ended = &self.inner.ended;
+        let waited = ended.changed.wait_timeout_while(lock(&ended.ended), timeout, |ended| !*ended);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
@@ -94,13 +149,22 @@ impl Drop for Runtime {
     }
 }
 
+fn refused(error: std::io::Error) -> Error {
+    Error::broker(format!("cannot start the I/O runtime: {error}"), false)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn it_runs_futures_until_it_is_stopped() {
-        let runtime = Runtime::start().unwrap();
+    fn its_thread_runs_futures_until_it_is_stopped() {
+        let runtime = Runtime::new().unwrap();
+        runtime.start_thread().unwrap();
         let (sender, receiver) = std::sync::mpsc::channel();
         runtime.spawn(async move { sender.send(std::thread::current().name().map(str::to_owned)) });
         assert_eq!(receiver.recv().unwrap().as_deref(), Some("ardiq-io"));
@@ -114,5 +178,17 @@ mod tests {
         assert!(receiver.recv().is_err(), "the task was dropped with its sender");
         assert!(runtime.stop(Duration::ZERO), "stopping twice is harmless");
         runtime.spawn(async {});
+    }
+
+    #[test]
+    fn without_a_thread_whoever_waits_runs_what_was_spawned() {
+        let runtime = Runtime::new().unwrap();
+        let ran_by = runtime.spawn(async { std::thread::current().id() });
+        let waited = runtime.drive(ran_by, Duration::from_secs(5)).unwrap();
+        assert_eq!(waited.unwrap().unwrap(), std::thread::current().id());
+        let waiting = Box::pin(std::future::pending::<()>());
+        assert!(runtime.drive(waiting, Duration::from_millis(1)).unwrap().is_none());
+        assert!(runtime.stop(Duration::ZERO));
+        assert!(runtime.drive(Box::pin(async {}), Duration::from_secs(5)).is_err(), "it is stopped");
     }
 }

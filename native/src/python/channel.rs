@@ -101,6 +101,7 @@ struct Open {
 
 impl Channel {
     pub(crate) fn open(state: Arc<State>, inbox: &PyInbox, number: u64) -> PyResult<Self> {
+        state.start_thread()?;
         let inbox = Arc::new(inbox.live()?.of(number));
         let outgoing = Arc::new(Outgoing::new(state.dispatcher(), inbox.clone()));
         let open = Open { state, inbox, pending: Mutex::default(), outgoing, tasks: Mutex::default() };

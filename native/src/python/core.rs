@@ -1,7 +1,6 @@
 //! `Core`: what Python holds of one queue of one server. Knows no function.
 
 use std::future::Future;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -71,36 +70,20 @@ impl Core {
         Protocol::of_base(&self.base).0.to_owned()
     }
 
-    /// Runs what `work` makes of the dispatcher on the runtime's thread and waits for it, detached
-    /// from Python except to see whether a signal came.
-    fn wait<T, F>(&self, py: Python<'_>, work: impl FnOnce(Dispatcher) -> F) -> PyResult<T>
+    /// Runs what `work` makes of the dispatcher on this thread and waits for it, detached from Python except to see whether
+    /// a signal came.
+    fn wait<T: Send, F>(&self, py: Python<'_>, work: impl FnOnce(Dispatcher) -> F) -> PyResult<T>
     where
-        T: Send + 'static,
-        F: Future<Output = Result<T, Error>> + Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send,
     {
         let state = self.state()?;
-        let work = work(state.dispatcher());
-        let (sender, mut receiver) = sync_channel(1);
-        let task = state.spawn(async move {
-            // Nobody waits any more when a signal ended the wait.
-            let _ = sender.send(work.await);
-        });
-        // Held no longer than needed: `close` may run while this waits.
-        drop(state);
+        let mut work = std::pin::pin!(state.call(work(state.dispatcher())));
         loop {
-            let receiver = &mut receiver;
-            match py.detach(move || receiver.recv_timeout(SIGNAL_CHECK)) {
-                Ok(result) => return Ok(result?),
-                Err(RecvTimeoutError::Timeout) => {
-                    if let Err(interrupted) = py.check_signals() {
-                        task.abort();
-                        return Err(interrupted);
-                    }
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Error::closed(true).into());
-                }
+            let (state, work) = (&state, work.as_mut());
+            if let Some(result) = py.detach(move || state.drive(work, SIGNAL_CHECK))? {
+                return Ok(result?);
             }
+            py.check_signals()?;
         }
     }
 }

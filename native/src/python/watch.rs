@@ -75,6 +75,7 @@ pub struct Health {
 
 impl Health {
     pub(crate) fn start(state: Arc<State>, host: &str, port: u16) -> PyResult<Self> {
+        state.start_thread()?;
         let (listener, address) = health::bind(host, port).map_err(os_error)?;
         let socket = Socket { descriptor: listener.as_raw_fd(), inode: inode(listener.as_raw_fd()) };
         let health = Arc::<health::Health>::default();
