@@ -26,7 +26,7 @@ SUITE := tests/python tests/model --ignore-glob="tests/python/test_docs*.py" --i
 SEED ?= 1
 
 .PHONY: demo test check docs bench leaks chaos small-chaos soak fmt render style types rust python pythons servers packages develop
-.PHONY: release release-lua clean compat redis-6 redis-7
+.PHONY: release release-lua next-version clean compat redis-6 redis-7
 .NOTPARALLEL:
 
 demo: release
@@ -49,6 +49,12 @@ render: $(VENV)/installed
 # What lua/ makes today becomes the released library of its version, which nobody changes any more: lua/README.md.
 release-lua: develop
 	$(BIN)/python tests/agreement/releases.py
+
+# From now on lua/ is the version after the one that was released.
+next-version: develop
+	$(BIN)/python tests/agreement/releases.py --begin
+	$(BIN)/maturin develop --quiet
+	$(MAKE) render
 
 # The environment, and the package in it: quickly compiled for the tests, well compiled for the rest.
 $(VENV)/installed: pyproject.toml .ci/tools
@@ -115,8 +121,9 @@ redis-7: develop
 chaos: develop
 	$(BIN)/python -m tests.chaos --seed $(SEED) $(CHAOS)
 
+# Of two versions of the library: a third of the workers and half of the producers are of the one before.
 small-chaos: develop
-	$(BIN)/python -m tests.chaos --topology valkey --tasks 2000 --faults 20 --pace 0.4 --skip "two versions"
+	$(BIN)/python -m tests.chaos --topology valkey --tasks 2000 --faults 20 --pace 0.4 --mixed
 
 # Random calls on a server and on the model of the protocol.
 soak: export SOAK_SECONDS ?= 600

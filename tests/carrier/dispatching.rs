@@ -32,7 +32,9 @@ async fn a_fresh_server_is_given_the_library() {
     let reply = dispatcher.call("enqueue", &ONE).await.unwrap();
     assert_eq!(reply, Value::Array(vec![Value::BulkString(b"queued".to_vec())]));
     if has_functions(&dispatcher).await {
-        let entry = text(&command(dispatcher.link(), &["HGET", "ardiq:schema", "v1"]).await);
+        let entry = text(
+            &command(dispatcher.link(), &["HGET", "ardiq:schema", &format!("v{}", Protocol::get().version)]).await,
+        );
         assert!(entry.contains(Library::get().sha1()), "{entry}");
     }
 }

@@ -15,6 +15,7 @@ from ardiq.cli import main
 from ardiq.embedded import Server
 
 Ardiq = Callable[..., tuple[int, str]]
+LIBRARY = f"ardiq_v{_core.PROTOCOL_VERSION}"
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def another_library() -> str:
 def test_it_shows_the_plan_and_carries_it_out(migrate: Ardiq, core: _core.Core) -> None:
     code, output = migrate()
     assert code == 0
-    assert re.fullmatch(r"server: \w+ [\d.]+\nplan: load ardiq_v1\ndone: load ardiq_v1\n", output)
+    assert re.fullmatch(rf"server: \w+ [\d.]+\nplan: load {LIBRARY}\ndone: load {LIBRARY}\n", output)
     assert len(libraries(core)) == 1
     assert migrate()[1].splitlines()[1:] == ["plan: nothing is pending"]
 
@@ -73,7 +74,7 @@ def test_check_and_dry_run_change_nothing(migrate: Ardiq, core: _core.Core) -> N
     assert migrate("--check")[0] == 1
     code, output = migrate("--dry-run")
     assert code == 0
-    assert "plan: load ardiq_v1" in output
+    assert f"plan: load {LIBRARY}" in output
     assert libraries(core) == []
     migrate()
     assert migrate("--check")[0] == 0
@@ -81,11 +82,11 @@ def test_check_and_dry_run_change_nothing(migrate: Ardiq, core: _core.Core) -> N
 
 @pytest.mark.usefixtures("functions")
 def test_status_tells_what_is_installed(migrate: Ardiq) -> None:
-    assert "plan: load ardiq_v1" in migrate("status")[1]
+    assert f"plan: load {LIBRARY}" in migrate("status")[1]
     migrate()
     code, output = migrate("status")
     assert code == 0
-    assert f"ardiq_v1: current, SHA1 {_core.library()[1]}, loaded 20" in output
+    assert f"{LIBRARY}: current, SHA1 {_core.library()[1]}, loaded 20" in output
     assert "maxmemory-policy: noeviction" in output
     assert "plan: nothing is pending" in output
 
@@ -93,13 +94,13 @@ def test_status_tells_what_is_installed(migrate: Ardiq) -> None:
 @pytest.mark.usefixtures("functions")
 def test_another_library_under_this_version(migrate: Ardiq, core: _core.Core) -> None:
     core.command(["FUNCTION", "LOAD", another_library()])
-    assert "ardiq_v1: different" in migrate("status")[1]
+    assert f"{LIBRARY}: different" in migrate("status")[1]
     code, output = migrate("--check")
     assert code == 1
-    assert "plan: replace ardiq_v1" in output
-    # Once version 1 is released, only with force.
+    assert f"plan: replace {LIBRARY}" in output
+    # Of a version that was released, only with force.
     assert migrate("--force")[0] == 0
-    assert "ardiq_v1: current" in migrate("status")[1]
+    assert f"{LIBRARY}: current" in migrate("status")[1]
 
 
 def test_show_prints_the_library(migrate: Ardiq) -> None:
@@ -135,10 +136,11 @@ def test_prune_has_nothing_to_do(migrate: Ardiq) -> None:
 
 
 def test_a_version_that_does_not_exist(migrate: Ardiq) -> None:
-    for version in ("7", "0"):
-        code, output = migrate("--to", version)
+    newest = _core.PROTOCOL_VERSION
+    for version in (newest + 1, 0):
+        code, output = migrate("--to", str(version))
         assert code == 2
-        assert output == f"ardiq: this Ardiq {_core.VERSION} knows versions 1 to 1, not {version}\n"
+        assert output == f"ardiq: this Ardiq {_core.VERSION} knows versions 1 to {newest}, not {version}\n"
 
 
 def test_two_servers_at_once_are_refused(migrate: Ardiq) -> None:
@@ -162,7 +164,7 @@ async def test_who_is_connected_when_its_version_is_pruned_ends(server: Server, 
     assert await work.request(timeout=SOON_S) == 1
     # As a newer Ardiq's `migrate --prune` does, which would have seen this worker.
     core.command(["HSET", "shop:schema", "data", _core.PROTOCOL_VERSION + 1])
-    core.command(["FUNCTION", "DELETE", f"ardiq_v{_core.PROTOCOL_VERSION}"])
+    core.command(["FUNCTION", "DELETE", LIBRARY])
     with pytest.raises(LibraryError, match="install a newer Ardiq"):
         await work.enqueue()
     async with asyncio.timeout(SOON_S):

@@ -9,7 +9,7 @@ from helpers import drain, eventually, is_served, leftovers, number_of, result_o
 from streams import Stream, offset
 from topologies import Cluster, Node, cluster, until
 
-from ardiq import Ardiq, BrokerError
+from ardiq import Ardiq, BrokerError, _core
 from ardiq.cli import main
 
 
@@ -59,10 +59,14 @@ def test_migrate_loads_on_every_primary(servers: Cluster, capsys: pytest.Capture
     assert main(["migrate", servers.nodes[0].url, "--check"]) == (1 if functions else 0)
     assert main(["migrate", servers.url]) == 0
     done = [line for line in capsys.readouterr().out.splitlines() if line.startswith("done: ")]
-    assert sorted(done) == sorted(f"done: load ardiq_v1 on {primary.name}" for primary in primaries if functions)
+    assert sorted(done) == sorted(
+        f"done: load ardiq_v{_core.PROTOCOL_VERSION} on {primary.name}" for primary in primaries if functions
+    )
     assert main(["migrate", servers.nodes[-1].url, "--check"]) == 0
     servers.slots()
-    assert servers.primary_of("ardiq:schema").command("HGET", "ardiq:schema", "data") == "1"
+    assert servers.primary_of("ardiq:schema").command("HGET", "ardiq:schema", "data") == str(
+        max(1, _core.PROTOCOL_VERSION - 1)
+    )
 
 
 async def test_a_failover_in_good_order_loses_nothing(servers: Cluster, make_app: Callable[..., Ardiq]) -> None:

@@ -130,6 +130,12 @@ def test_the_demo_counts_the_standard_library() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for words in ("$ ardiq migrate", "largest modules", "throughput", "redis-cli", "FCALL_RO ardiq_v1_counts"):
+    for words in (
+        "$ ardiq migrate",
+        "largest modules",
+        "throughput",
+        "redis-cli",
+        f"FCALL_RO ardiq_v{_core.PROTOCOL_VERSION}_counts",
+    ):
         assert words in done.stdout, words
     assert time.monotonic() - started < 300

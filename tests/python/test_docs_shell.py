@@ -156,7 +156,7 @@ def test_the_library_is_loaded_and_driven_by_hand(tmp_path: Path) -> None:
     load, enqueue, abort, look = BY_HAND
     with Server() as server:
         shell = Shell(tmp_path, server)
-        assert shell.run(load) == "ardiq_v1"
+        assert shell.run(load) == f"ardiq_v{_core.PROTOCOL_VERSION}"
         assert shell.run(enqueue) == "queued"
         shell.run("ardiq run jobs:app --burst --quiet")
         assert shell.run(look) == "3"

@@ -303,12 +303,13 @@ async def test_replies_of_the_wrong_shape_are_survived(own: Callable[..., Ardiq]
         true, _ = _core.library()
         names = [function["library_code"] for function in listed(core)]
         assert names == [true]
+        library = f"ardiq_v{_core.PROTOCOL_VERSION}"
         functions = "".join(
-            f"server.register_function{{function_name='ardiq_v1_{name}', callback=function() return {reply} end, "
+            f"server.register_function{{function_name='{library}_{name}', callback=function() return {reply} end, "
             f"flags={{'no-writes', 'allow-oom'}}}}\n"
             for name in json.loads(_core.PROTOCOL)["functions"]
         )
-        core.command(["FUNCTION", "LOAD", "REPLACE", f"#!lua name=ardiq_v1\n{functions}"])
+        core.command(["FUNCTION", "LOAD", "REPLACE", f"#!lua name={library}\n{functions}"])
         for call in (add.enqueue, app.queue_size):
             await wrongly_answered(lambda call=call: call(1, 2) if call is add.enqueue else call())
         for question in (app.status, app.info, app.abort, app.history, app.result):

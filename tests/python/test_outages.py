@@ -13,7 +13,7 @@ from helpers import SOON_S, eventually, is_sound, number_of, result_of, working
 from proxy import Proxy
 from topologies import Node, free_port
 
-from ardiq import Ardiq, ArdiqError, BrokerError, LibraryError, embedded
+from ardiq import Ardiq, ArdiqError, BrokerError, LibraryError, _core, embedded
 from ardiq.embedded import Server
 
 
@@ -235,7 +235,8 @@ async def test_a_server_that_takes_no_library_now_is_waited_for(outage: Outage) 
 
 async def test_another_library_is_refused_in_one_line(outage: Outage) -> None:
     app = Ardiq(outage.url, burst=True)
-    other = "#!lua name=ardiq_v1\nredis.register_function('ardiq_v1_enqueue', function() return {'queued'} end)"
+    name = f"ardiq_v{_core.PROTOCOL_VERSION}"
+    other = f"#!lua name={name}\nredis.register_function('{name}_enqueue', function() return {{'queued'}} end)"
     try:
         app.context.server.core.command(["FUNCTION", "LOAD", other])
     except ArdiqError:

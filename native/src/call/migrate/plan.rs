@@ -184,7 +184,7 @@ mod tests {
     fn a_fresh_server_lacks_the_library() {
         let steps = steps(&are(vec![]), &Record::default(), mine());
         assert_eq!(steps, [Step::Load { version: mine() }]);
-        assert_eq!(steps[0].to_string(), "load ardiq_v1");
+        assert_eq!(steps[0].to_string(), format!("load {}", library_name(mine())));
     }
 
     #[test]
@@ -198,7 +198,8 @@ mod tests {
     fn a_library_with_another_checksum_is_replaced() {
         let record = recorded(PACKAGE);
         let steps = steps(&are(vec![other()]), &record, mine());
-        assert!(steps[0].to_string().starts_with("replace ardiq_v1 (checksum 01234567…, not "), "{}", steps[0]);
+        let replaced = format!("replace {} (checksum 01234567…, not ", library_name(mine()));
+        assert!(steps[0].to_string().starts_with(&replaced), "{}", steps[0]);
         assert!(refuse(&steps, &record, |_| false).is_ok());
         let refused = refuse(&steps, &record, |version| version == mine()).unwrap_err().to_string();
         assert!(refused.ends_with("is not the one that was released; it is replaced only with --force"), "{refused}");
@@ -213,8 +214,9 @@ mod tests {
 
     #[test]
     fn what_was_interrupted_is_finished() {
-        let record = Record { dirty: Some("load ardiq_v1".to_owned()), ..Record::default() };
-        assert_eq!(steps(&are(vec![current()]), &record, mine()), [Step::Finish { what: "load ardiq_v1".to_owned() }]);
+        let what = format!("load {}", library_name(mine()));
+        let record = Record { dirty: Some(what.clone()), ..Record::default() };
+        assert_eq!(steps(&are(vec![current()]), &record, mine()), [Step::Finish { what }]);
         assert_eq!(steps(&are(vec![]), &record, mine()), [Step::Load { version: mine() }]);
     }
 
