@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import ledger, plan, records, report
+from . import ledger, plan, records, released, report
 from .faults import Injector
 from .fleet import Fleet
 from .jobs import QUEUE
@@ -32,17 +32,24 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=50, help="for each topology")
     parser.add_argument("--pace", type=float, default=1.0, help="multiplies how long faults and pauses last")
     parser.add_argument("--skip", action="append", default=[], metavar="FAULT", help="leave a kind of fault out")
+    parser.add_argument(
+        "--mixed",
+        action="store_true",
+        help="one worker and one producer are of the version of the library before this one (not on a cluster)",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the logs and ledgers, and say where")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that what was started is ended
     verdicts: dict[str, Verdict] = {}
     try:
         for topology in arguments.topology or plan.KINDS:
-            faults = plan.script(arguments.seed, topology, arguments.faults, tuple(arguments.skip), arguments.pace)
+            skipped, mixed = tuple(arguments.skip), arguments.mixed
+            faults = plan.script(arguments.seed, topology, arguments.faults, skipped, arguments.pace, mixed)
             print(f"{topology}: {len(faults)} faults, script {plan.digest(faults)}, seed {arguments.seed}", flush=True)
             directory = Path(tempfile.mkdtemp(prefix="ardiq-chaos-"))
             try:
-                verdicts[topology] = run(topology, faults, arguments.tasks, arguments.seed, directory)
+                library = released.before_this(directory) if mixed else None
+                verdicts[topology] = run(topology, faults, arguments.tasks, arguments.seed, directory, library)
             finally:
                 if arguments.keep:
                     print(f"logs and ledgers are in {directory}")
@@ -56,7 +63,9 @@ def main() -> int:
     return 0 if all(verdict.good for verdict in verdicts.values()) else 1
 
 
-def run(topology: str, faults: list[plan.Fault], tasks: int, seed: int, directory: Path) -> Verdict:
+def run(
+    topology: str, faults: list[plan.Fault], tasks: int, seed: int, directory: Path, library: Path | None
+) -> Verdict:
     """One topology: faults while the fleet works, then peace, then the verdict."""
     if (server := binary(topology)) is not None:
         os.environ["ARDIQ_TEST_SERVER"] = server
@@ -66,7 +75,7 @@ def run(topology: str, faults: list[plan.Fault], tasks: int, seed: int, director
     environment = {"CHAOS_LEDGERS": str(ledgers)}
     rate = tasks / sum(_FAULT_S + fault.pause_s + fault.for_s for fault in faults)
     with site(topology, directory) as servers:
-        fleet = Fleet(directory, environment, servers.urls, rate, seed, replicated=servers.proxy is None)
+        fleet = Fleet(directory, environment, servers.urls, rate, seed, servers.proxy is None, library)
         injector = Injector(servers, fleet, directory)
         try:
             fleet.start()

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ardiq import _core
+
 from ..python.topologies import Cluster, Node, Refused, Sentinels, until
 from . import other_version
 from .fleet import Fleet, Member
@@ -199,12 +201,26 @@ class Injector:
         worker.wait()
         self._migrate({}, "--prune")
 
-    def _migrate(self, environment: dict[str, str], *options: str) -> None:
+    def _migrated_both_ways(self, fault: Fault, event: Event) -> None:
+        """Nothing that live workers use is dropped, whichever way an operator goes."""
+        this, before = _core.PROTOCOL_VERSION, _core.PROTOCOL_VERSION - 1
+        until(self._has_both, "workers of both versions", self._site.nodes)
+        self._migrate({})
+        assert f"keep ardiq_v{before}: live workers" in self._migrate({}, "--prune")
+        if before > 0:
+            assert f"keep ardiq_v{this}: live workers" in self._migrate({}, "--to", str(before))
+
+    def _has_both(self) -> bool:
+        alive = "".join(self._site.command("ZRANGEBYSCORE", f"{BASE}workers", f"{time.time() * 1000:.0f}", "+inf"))
+        return "released:" in alive and alive.replace("released:", "").count(":") > 0
+
+    def _migrate(self, environment: dict[str, str], *options: str) -> str:
         command = [sys.executable, "-m", "ardiq", "migrate", self._site.url, *options]
         done = subprocess.run(
             command, env={**os.environ, **environment}, cwd=Path(__file__).parents[2], capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     # Connections by the proxy.
 

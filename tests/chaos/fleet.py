@@ -100,10 +100,18 @@ class Fleet:
         rate: tasks a second that the producers enqueue together.
         seed: what the producers do.
         replicated: whether every other producer waits for a replica.
+        library: a released one, which one of the workers and one of the producers speak.
     """
 
     def __init__(
-        self, directory: Path, environment: dict[str, str], urls: list[str], rate: float, seed: int, replicated: bool
+        self,
+        directory: Path,
+        environment: dict[str, str],
+        urls: list[str],
+        rate: float,
+        seed: int,
+        replicated: bool,
+        library: Path | None = None,
     ) -> None:
         self._library = clocks.preload(directory)
         self.clocks = [clocks.Clock(directory, str(index)) for index in range(WORKERS)]
@@ -120,6 +128,12 @@ class Fleet:
             self.producers.append(Member(f"producer{index}", directory, {**environment, **own}))
         for worker in self.workers:
             worker.arguments = ["ardiq", "run", "tests.chaos.jobs:app"]
+        self._produces = {producer: ["tests.chaos.produce"] for producer in self.producers}
+        if library is not None:
+            for member in (self.workers[-1], self.producers[-1]):
+                member.environment["CHAOS_LIBRARY"] = str(library)
+            self.workers[-1].arguments = ["tests.chaos.released", "work"]
+            self._produces[self.producers[-1]] = ["tests.chaos.released", "produce"]
 
     def start(self) -> None:
         for worker in self.workers:
@@ -131,7 +145,8 @@ class Fleet:
         """Start it with numbers that nobody had before."""
         self._generation += 1
         first = self._generation * _NUMBERS_EACH
-        producer.arguments = ["tests.chaos.produce", str(first), str(self._rate), str(self._seed + self._generation)]
+        numbers = first, self._rate, self._seed + self._generation
+        producer.arguments = [*self._produces[producer], *map(str, numbers)]
         producer.start()
 
     def tend(self) -> None:

@@ -46,10 +46,17 @@ class Fault:
     """How much: hours, bytes, milliseconds."""
 
 
-def script(seed: int, topology: str, faults: int, left_out: tuple[str, ...] = (), pace: float = 1.0) -> list[Fault]:
+MIXED = "migrated both ways"
+"""In place of a deploy, where the fleet is of two versions throughout."""
+
+
+def script(
+    seed: int, topology: str, faults: int, left_out: tuple[str, ...] = (), pace: float = 1.0, mixed: bool = False
+) -> list[Fault]:
     """Every kind as often as any other, in random order; all times multiplied by `pace`."""
     chance = random.Random(f"{seed} {topology} {faults}")
-    possible = [kind for kind in KINDS[topology] if kind not in left_out]
+    kinds_here = [MIXED if mixed and kind == "two versions" else kind for kind in KINDS[topology]]
+    possible = [kind for kind in kinds_here if kind not in left_out]
     kinds: list[str] = []
     while len(kinds) < faults:
         kinds += chance.sample(possible, len(possible))

@@ -75,6 +75,11 @@ impl Libraries {
     }
 }
 
+/// The version before, if there is one.
+pub fn before(version: u32) -> u32 {
+    (version - 1).max(1)
+}
+
 /// Name of the library of a version, as [`Protocol::library`] names its own.
 pub fn library_name(version: u32) -> String {
     format!("ardiq_v{version}")
@@ -123,13 +128,13 @@ pub async fn record(connection: &Connection, key: &str, version: u32, sha1: &str
     record_data(connection, key, version).await
 }
 
-/// Notes which version the data is of, where nothing says so yet: that of the library loaded first,
-/// until `migrate --prune` moves it on.
+/// Notes which version the data is of, where nothing says so yet, until `migrate --prune` moves it on: the one before
+/// `version`, which reads what this one writes. On a server that lost all it had, a fleet may be of both.
 ///
 /// # Errors
 /// As [`Connection::query`].
 pub async fn record_data(connection: &Connection, key: &str, version: u32) -> Result<(), Error> {
-    connection.query(redis::cmd("HSETNX").arg(key).arg(DATA_VERSION).arg(version)).await.map(drop)
+    connection.query(redis::cmd("HSETNX").arg(key).arg(DATA_VERSION).arg(before(version))).await.map(drop)
 }
 
 /// The server's clock.
