@@ -9,7 +9,7 @@ read_globals = {
   "tonumber", "tostring", "type", "unpack",
   -- lua/lib
   "ask", "attempt", "batches", "claim", "clock", "errors", "history", "keys", "lane", "mail", "member", "move", "number",
-  "pause_rules", "pauses", "payload", "place", "reap", "schedule", "share", "stats", "task", "timer", "waiters",
+  "object", "pause_rules", "pauses", "payload", "place", "reap", "schedule", "share", "stats", "task", "timer", "waiters",
 }
 files["ardiq/testing/emulation.lua"] = {
   globals = { "cjson", "cmsgpack", "redis" },

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from .queue import QueueContext
 
 _PAGE = 500
-_WORKERS_PAGE = 100  # each costs the server two commands
-_LOOK_AT = 10_000  # entries of a lane, as many as the query `position` allows
 _MINUTES = 5
 _FIGURES = TaskTotals._fields[2:]  # as a task's field of `task_stats:<minute>` has them
 _NO_RECORD = -2
@@ -180,7 +178,7 @@ async def _lanes(ask: Ask, first: Sequence[str], workers: Sequence[WorkerInfo] |
 async def _workers(ask: Ask) -> list[WorkerInfo]:
     found, cursor = dict[str, WorkerInfo](), "0"
     while True:
-        page = await ask(calls.workers(cursor=cursor, limit=_WORKERS_PAGE))
+        page = await ask(calls.workers(cursor=cursor, limit=calls.WORKERS_LIMIT_MOST))
         found |= {row.worker: _worker(row, page.now) for row in page.rows}
         cursor = page.cursor
         if cursor == "0":
@@ -259,7 +257,7 @@ async def _next_due_at(ask: Ask) -> int | None:
 
 
 async def _position(ask: Ask, task_id: str) -> TaskPosition | None:
-    found = await ask(calls.position(id=task_id, limit=_LOOK_AT))
+    found = await ask(calls.position(id=task_id, limit=calls.POSITION_LIMIT_MOST))
     if found.kept_ms == _NO_RECORD:
         return None
     return TaskPosition(

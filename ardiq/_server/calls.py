@@ -50,6 +50,48 @@ REPORT_STATS_MOST: Final = 100
 REPAIR_MOST: Final = 20
 """How many records one call of `repair` takes."""
 
+PURGE_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `purge`."""
+
+DISCARD_OLD_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `discard_old`."""
+
+RESUME_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `resume`."""
+
+POSITION_LIMIT_MOST: Final = 10000
+"""The largest `limit` of `position`."""
+
+LIST_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `list`."""
+
+DEAD_LETTERS_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `dead_letters`."""
+
+LOG_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `log`."""
+
+SCHEDULES_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `schedules`."""
+
+SCHEDULES_DUE_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `schedules_due`."""
+
+WORKERS_LIMIT_MOST: Final = 100
+"""The largest `limit` of `workers`."""
+
+CLAIMS_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `claims`."""
+
+STATS_MINUTES_MOST: Final = 120
+"""The largest `minutes` of `stats`."""
+
+TASK_STATS_MINUTES_MOST: Final = 120
+"""The largest `minutes` of `task_stats`."""
+
+FSCK_PAGE_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `fsck_page`."""
+
 
 class NewTask(NamedTuple):
     """A record of `enqueue`."""
@@ -851,8 +893,8 @@ def position(*, id: Text, limit: int) -> Call[PositionReply]:
 def list_(*, place: Text, which: Text, offset: int, limit: int) -> Call[list[Entry]]:
     """A page of the ids in one place.
 
-    Replies id and number in turn: due time, lease token, time of death, lease expiry, when last given to a worker
-    that does not know it; for `queued` the position, for `held` the order.
+    Replies id and number in turn: due time, lease token, time of death, when last given to a worker that does not
+    know it; for `queued` the position, for `held` the order.
     """
     return Call("list", (place, which, offset, limit), ENTRY.rows)
 

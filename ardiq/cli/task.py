@@ -17,7 +17,6 @@ from ._plain import done
 if TYPE_CHECKING:
     from ..app import Ardiq
 
-_LOOK_AT = 10_000
 _LINES = 20
 _STYLES = {
     "failed": "red",
@@ -136,7 +135,7 @@ def read(app: "Ardiq", task_id: str) -> dict[str, Any] | None:
         "place": _place(position, record, commands.now_ms(core)),
         "gone_in_ms": None if position is None else position.kept_ms,
         "history": history,
-        "log": ask(core, calls.log(id=task_id, limit=1000)),
+        "log": ask(core, calls.log(id=task_id, limit=calls.LOG_LIMIT_MOST)),
     }
 
 
@@ -224,7 +223,11 @@ def _draw(task: dict[str, Any]) -> list[Part]:
 def _where(task: dict[str, Any]) -> str:
     place = task["place"]
     if "position" in place:
-        at = f"number {place['position'] + 1:,}" if place["position"] is not None else f"beyond number {_LOOK_AT:,}"
+        at = (
+            f"number {place['position'] + 1:,}"
+            if place["position"] is not None
+            else f"beyond number {calls.POSITION_LIMIT_MOST:,}"
+        )
         return f"{at} of {place['of']:,} in its lane"
     if "due_in_ms" in place:
         due_ms = place["due_in_ms"]

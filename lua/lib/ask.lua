@@ -6,8 +6,7 @@ local ASKED = { 'state', 'tries', 'enqueued_at', 'started_at', 'finished_at', 'r
   'expires_at', 'pause', 'progress', 'watched_until', 'result_ttl_ms' }
 
 -- What `await` and `watch` ask first. Replies the record of a task that has not ended; else nil and the answer.
-function M.outcome(base, id, mailbox, ttl_ms, result_ttl_ms)
-  if mailbox ~= '' and ttl_ms <= 0 then errors.raise(errors.bad_argument('waiter_ttl_ms must be positive')) end
+function M.outcome(base, id, result_ttl_ms)
   local record, err = task.read(base, id, ASKED)
   if err then return nil, { err = err } end
   if not record.state then return nil, { 'not_found' } end

@@ -3,6 +3,8 @@ local M = {}
 
 -- `unpack` is bounded by Lua's stack.
 local MAX_AT_ONCE = 1000
+-- Of an entry of the lanes argument.
+local FIELDS = { lane = 'string', weight = 'number', limit = 'number' }
 -- So many lanes are remembered although they are empty; beyond that some are looked at, and more while all of those are.
 local REMEMBERED, LOOK_AT, MAX_LOOKS = 100, 20, 10
 
@@ -123,15 +125,6 @@ function M.settle_tokens(base, lanes, is_empty)
   return more
 end
 
-local function read_number(names, field, name, value, least)
-  if value == nil then return end
-  if type(name) ~= 'string' or type(value) ~= 'number' or value < least then
-    errors.raise(errors.bad_argument('in lanes, limit must be a number from 0 and weight one from 1'))
-  end
-  names[field] = names[field] or {}
-  names[field][name] = value
-end
-
 -- The lanes argument: a non-empty JSON array, highest priority first, of lane names or objects: `lane`, its `weight` in
 -- sharing claims (for none or for all), and `limit`, how many of it to claim now. Replies the names; `weights` and `limit`
 -- by name are fields of the list, where given.
@@ -144,17 +137,26 @@ function M.names(value)
   end
   local names, weighted = {}, 0
   for i, entry in ipairs(value) do
-    local name = entry
+    local name, limit, weight = entry, nil, nil
     if type(entry) == 'table' then
-      name = entry.lane
-      read_number(names, 'limits', name, entry.limit, 0)
-      read_number(names, 'weights', name, entry.weight, 1)
-      weighted = weighted + (entry.weight and 1 or 0)
+      object.check(entry, FIELDS, 'lanes')
+      name, limit, weight = entry.lane, entry.limit, entry.weight
     end
     if type(name) ~= 'string' or name == '' then
       errors.raise(errors.bad_argument('lanes must hold non-empty strings'))
     end
+    if (limit or 0) < 0 or (weight or 1) < 1 then
+      errors.raise(errors.bad_argument('in lanes, limit must be a number from 0 and weight one from 1'))
+    end
     names[i] = name
+    if limit then
+      names.limits = names.limits or {}
+      names.limits[name] = limit
+    end
+    if weight then
+      names.weights, weighted = names.weights or {}, weighted + 1
+      names.weights[name] = weight
+    end
   end
   if weighted > 0 and weighted < #names then errors.raise(errors.bad_argument('all lanes need a weight, or none')) end
   return names

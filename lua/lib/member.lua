@@ -9,12 +9,7 @@ function M.require(base, worker)
   if not expiry or tonumber(expiry) <= 0 then errors.raise(errors.lease_lost(worker)) end
 end
 
-function M.check_lease(lease_ms)
-  if lease_ms <= 0 then errors.raise(errors.bad_argument('lease_ms must be positive')) end
-end
-
 function M.renew(base, worker, now, lease_ms)
-  M.check_lease(lease_ms)
   redis.call('ZADD', keys.workers(base), now + lease_ms, worker)
 end
 

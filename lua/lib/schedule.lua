@@ -6,8 +6,10 @@ local M = {}
 local TIMING = { 'spec', 'every_ms', 'tz' }
 -- What a new definition leaves as it was.
 local KEPT = { 'last_id', 'last_due_at', 'last_outcome', 'caught_up', 'paused' }
-local KINDS = { args = 'string', kwargs = 'string', headers = 'string', missed = 'string', coalesce = 'boolean',
-  jitter_ms = 'number', result_ttl_ms = 'number' }
+-- What a definition may have.
+local FIELDS = { task = 'string', lane = 'string', args = 'string', kwargs = 'string', headers = 'string',
+  spec = 'string', every_ms = 'number', tz = 'string', jitter_ms = 'number', result_ttl_ms = 'number',
+  coalesce = 'boolean', missed = 'string', source = 'string' }
 -- For how long a schedule waits to be told what an occurrence came to: a week.
 local WAIT_MS = 604800000
 
@@ -44,13 +46,9 @@ end
 -- Refuse what is no definition.
 function M.check(name, definition)
   if name == '' then errors.raise(errors.bad_argument('a schedule needs a name')) end
-  if type(definition) ~= 'table' or type(definition.task) ~= 'string' or type(definition.lane) ~= 'string' then
+  local fields = object.check(type(definition) == 'table' and definition or {}, FIELDS, 'a definition')
+  if not (fields.task and fields.lane) then
     errors.raise(errors.bad_argument('definition must be a JSON object with at least task and lane'))
-  end
-  for field, kind in pairs(KINDS) do
-    if definition[field] ~= nil and type(definition[field]) ~= kind then
-      errors.raise(errors.bad_argument('in a definition, ' .. field .. ' must be a ' .. kind))
-    end
   end
 end
 

@@ -5,9 +5,6 @@ local FIELDS = { 'name', 'lane', 'tries', 'started_at', 'progress' }
 
 return function(base, args)
   local first, limit = args.offset, args.limit
-  if first < 0 or limit < 1 or limit > 1000 then
-    errors.raise(errors.bad_argument('offset must not be negative, limit from 1 to 1000'))
-  end
   local claims, reply = member.claims(base, args.worker), { clock.now() }
   for i = first + 1, math.min(first + limit, #claims) do
     local record = task.read(base, claims[i].id, FIELDS) or {}

@@ -28,7 +28,6 @@ local function page_of(base, since, before, limit)
 end
 
 return function(base, args)
-  if args.limit < 1 or args.limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end
   local before = bound(args.before_at, '+inf')
   if before ~= '+inf' then before = '(' .. before end
   local page, next_before = page_of(base, bound(args.since_at, '-inf'), before, args.limit)

@@ -132,7 +132,6 @@ local function check_task(base, id, add)
 end
 
 return function(base, args)
-  if args.limit < 1 or args.limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end
   if not string.find(args.cursor, '^%d+$') then errors.raise(errors.bad_argument('cursor must be a number')) end
   local reply = { '0', 1 }
   local function add(kind, id, detail)

@@ -2,7 +2,7 @@
 -- args: place, which, offset int, limit int
 -- reply: (id, number)…
 local SORTED = { scheduled = keys.scheduled, held = keys.held, dead = keys.dead, quarantined = keys.quarantined,
-  workers = keys.workers, unknown_tasks = keys.unknown_tasks }
+  unknown_tasks = keys.unknown_tasks }
 
 -- Leave out of a page of a ready list what a claim would skip.
 local function ready_page(base, lane_name, first, last)
@@ -24,17 +24,14 @@ local function running_page(base, worker, first, last)
 end
 
 return function(base, args)
-  local first, limit = args.offset, args.limit
-  if first < 0 or limit < 1 or limit > 1000 then
-    errors.raise(errors.bad_argument('offset must not be negative, limit from 1 to 1000'))
-  end
-  local last, place = first + limit - 1, args.place
+  local place, first = args.place, args.offset
+  local last = first + args.limit - 1
   if place == 'queued' then return ready_page(base, args.which, first, last) end
   if place == 'running' then return running_page(base, args.which, first, last) end
   local key = SORTED[place]
   if not key then
     errors.raise(errors.bad_argument(
-      'place must be queued, scheduled, held, running, dead, quarantined, workers or unknown_tasks'))
+      'place must be queued, scheduled, held, running, dead, quarantined or unknown_tasks'))
   end
   return errors.read(place == 'dead' and 'ZREVRANGE' or 'ZRANGE', key(base, args.which), first, last, 'WITHSCORES')
 end

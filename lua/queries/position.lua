@@ -15,7 +15,6 @@ local function place_of(record)
 end
 
 return function(base, args)
-  if args.limit < 1 or args.limit > 10000 then errors.raise(errors.bad_argument('limit must be from 1 to 10000')) end
   local record, err = task.read(base, args.id, place.FIELDS)
   if err then return { err = err } end
   local kept_ms = redis.call('PTTL', keys.task(base, args.id))

@@ -2,7 +2,6 @@
 -- args: cursor, limit int
 -- reply: cursor, (name, due_at, definition)…
 return function(base, args)
-  if args.limit < 1 or args.limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end
   if not string.find(args.cursor, '^%d+$') then errors.raise(errors.bad_argument('cursor must be a number')) end
   local page = errors.read('ZSCAN', keys.schedule_due(base), args.cursor, 'COUNT', args.limit)
   return schedule.describe(base, page[2], { page[1] })

@@ -2,9 +2,6 @@
 -- args: offset int, limit int
 -- reply: now, next_due_at, (name, due_at, definition)…
 return function(base, args)
-  if args.offset < 0 or args.limit < 1 or args.limit > 1000 then
-    errors.raise(errors.bad_argument('offset must not be negative, limit from 1 to 1000'))
-  end
   local key, now, limit = keys.schedule_due(base), clock.now(), args.limit
   local page = errors.read('ZRANGEBYSCORE', key, '-inf', clock.text(now), 'WITHSCORES', 'LIMIT', args.offset, limit)
   local following = errors.read('ZRANGEBYSCORE', key, '(' .. clock.text(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)

@@ -4,7 +4,6 @@
 local FIELDS = { 'joined_at', 'abandoned_threads', 'stalled_since', 'info', 'lanes' }
 
 return function(base, args)
-  if args.limit < 1 or args.limit > 100 then errors.raise(errors.bad_argument('limit must be from 1 to 100')) end
   if not string.find(args.cursor, '^%d+$') then errors.raise(errors.bad_argument('cursor must be a number')) end
   local key, now = keys.workers(base), clock.now()
   local page = errors.read('ZSCAN', key, args.cursor, 'COUNT', args.limit)

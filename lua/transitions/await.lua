@@ -2,7 +2,10 @@
 -- args: id, mailbox, waiter_ttl_ms int, result_ttl_ms int
 -- reply: answer, (state, tries, enqueued_at, started_at, finished_at, codec, value)?
 return function(base, args)
-  local record, answer = ask.outcome(base, args.id, args.mailbox, args.waiter_ttl_ms, args.result_ttl_ms)
+  if args.mailbox ~= '' and args.waiter_ttl_ms == 0 then
+    errors.raise(errors.bad_argument('with a mailbox, waiter_ttl_ms must be positive'))
+  end
+  local record, answer = ask.outcome(base, args.id, args.result_ttl_ms)
   if not record then return answer end
   if args.mailbox ~= '' then mail.await(base, args.id, args.mailbox, args.waiter_ttl_ms) end
   return { 'unfinished', record.state }

@@ -14,7 +14,7 @@ return function(base, args)
   local batch = batches.open(base, clock.now())
   batch.pauses = pauses
   local claims = { n = 0 }
-  local want = math.max(0, math.min(args.want, MAX))
+  local want = math.min(args.want, MAX)
   local earlier = { quarantined = last[1], passes = last[2] or nil }
   local _, _, more = claim.take(batch, worker, lanes, want, earlier, args.result_ttl_ms, claims)
   batches.close(batch)

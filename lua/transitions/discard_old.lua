@@ -3,7 +3,6 @@
 -- reply: discarded, more
 return function(base, args)
   local limit = args.limit
-  if limit < 1 or limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end
   local dead, batch = keys.dead(base), batches.open(base, clock.now())
   local too_many, too_old = 0, 0
   if args.dead_limit >= 0 then too_many = errors.read('ZCARD', dead) - args.dead_limit end

@@ -13,16 +13,7 @@ local OPTIONS = {
 
 -- What an `options` object asks for: when the task falls due (nil: at once), and the fields it adds to the record.
 local function read_options(text, now)
-  local ok, options = pcall(cjson.decode, text)
-  if not ok or type(options) ~= 'table' then
-    errors.raise(errors.bad_argument('options must be a JSON object'))
-  end
-  for name, value in pairs(options) do
-    if not OPTIONS[name] then errors.raise(errors.bad_argument('unknown option ' .. name)) end
-    if type(value) ~= OPTIONS[name] then
-      errors.raise(errors.bad_argument(name .. ' must be a ' .. OPTIONS[name]))
-    end
-  end
+  local options = object.decode(text, OPTIONS, 'options')
   if options.delay_ms and options.due_at then errors.raise(errors.bad_argument('give delay_ms or due_at, not both')) end
   local waiter_ttl_ms = options.waiter_ttl_ms or WAITER_TTL_MS
   if waiter_ttl_ms <= 0 then errors.raise(errors.bad_argument('waiter_ttl_ms must be positive')) end

@@ -12,7 +12,6 @@ return function(base, args)
   errors.read('HGET', keys.worker(base, worker), 'mailbox')
   errors.read('HGET', keys.meta(base), 'timer_at')
   for _, name in ipairs(lanes) do lane.check(base, name) end
-  member.check_lease(args.lease_ms)
   local is_json, info = pcall(cjson.encode, args.info)
   if not is_json then errors.raise(errors.bad_argument('info cannot be kept: ' .. info)) end
 

@@ -23,9 +23,6 @@ end
 
 return function(base, args)
   local place, limit = args.place, args.limit
-  if args.offset < 0 or limit < 1 or limit > 1000 then
-    errors.raise(errors.bad_argument('offset must not be negative, limit from 1 to 1000'))
-  end
   local batch = batches.open(base, clock.now())
   local ids, looked
   if place == 'scheduled' and args.which ~= '' then

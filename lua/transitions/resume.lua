@@ -3,7 +3,6 @@
 -- reply: answer, moved, more
 return function(base, args)
   local limit, id, named = args.limit, pauses.named(args)
-  if limit < 1 or limit > 1000 then errors.raise(errors.bad_argument('limit must be from 1 to 1000')) end
   local rule = pauses.read(base, id)
   pauses.check(base, id)
   -- One that was made anew meanwhile is not the one whose end was begun.

@@ -9,17 +9,7 @@ local DETAILS = { codec = 'string', traceback = 'string', delay_ms = 'number', m
 local function read_outcomes(records)
   for _, ended in ipairs(records) do
     if ended.details ~= '' then
-      local ok, details = pcall(cjson.decode, ended.details)
-      if not ok or type(details) ~= 'table' then
-        errors.raise(errors.bad_argument('details must be a JSON object'))
-      end
-      for name, kind in pairs(DETAILS) do
-        local value = details[name]
-        if value ~= nil and type(value) ~= kind then
-          errors.raise(errors.bad_argument('in details, ' .. name .. ' must be a ' .. kind))
-        end
-        ended[name] = value
-      end
+      for name, value in pairs(object.decode(ended.details, DETAILS, 'details')) do ended[name] = value end
     end
     if not attempt.OUTCOMES[ended.outcome] then
       errors.raise(errors.bad_argument('unknown outcome ' .. ended.outcome))
@@ -42,13 +32,12 @@ end
 
 return function(base, args)
   local worker, seq, now = args.worker, args.seq, clock.now()
-  local lanes, want = lane.names(args.lanes), math.max(0, math.min(args.want, 1000))
+  local lanes, want = lane.names(args.lanes), math.min(args.want, 1000)
   local outcomes = read_outcomes(args.outcomes)
   member.require(base, worker)
   local row = keys.worker(base, worker)
   local last = errors.read('HMGET', row, 'seq', 'first_token', 'quarantined', 'passes', 'timer_at', 'answers')
   local last_seq = number.of(last[1], 0)
-  if seq < 1 then errors.raise(errors.bad_argument('seq counts from 1')) end
   if seq < last_seq then errors.raise(errors.old_step(seq, last_seq)) end
   if seq > last_seq + 1 then errors.raise(errors.lost_steps(worker, seq, last_seq)) end
   local tokens = attempt.tokens(base, worker, outcomes)

@@ -5,7 +5,7 @@
 return function(base, args)
   if args.mailbox == '' then errors.raise(errors.bad_argument('mailbox must not be empty')) end
   local id = args.id
-  local record, answer = ask.outcome(base, args.id, args.mailbox, args.waiter_ttl_ms, args.result_ttl_ms)
+  local record, answer = ask.outcome(base, id, args.result_ttl_ms)
   if not record then return answer end
   mail.await(base, id, args.mailbox, args.waiter_ttl_ms)
   local watched_until = clock.now() + args.waiter_ttl_ms

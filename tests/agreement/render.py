@@ -107,11 +107,17 @@ def _calls() -> str:
         fields = [*function["args"], *function.get("tail", {}).get("record", [])]
         reply, callers = function["reply"], " and ".join(f"{caller}s" for caller in function["callers"])
         lines = [f"#### {name}", "", "```", call(name, function), "```"]
-        lines += [f"- `{field['name']}` ({field['type']}): {field['about']}" for field in fields]
+        lines += [f"- `{field['name']}` ({field['type']}{_range(field)}): {field['about']}" for field in fields]
         lines.append(f"- replies {reply['about']}" + (f": `{' '.join(reply['record'])}`" if "record" in reply else ""))
         lines.append(f"- for {callers}" if callers != "producers" else "- for everybody")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _range(field: dict[str, Any]) -> str:
+    """The bounds of an integer, in words."""
+    bounds = [f"{word} {field[bound]}" for word, bound in (("from", "min"), ("to", "max")) if bound in field]
+    return " ".join(["", *bounds])
 
 
 def tables() -> dict[str, str]:

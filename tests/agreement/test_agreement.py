@@ -12,6 +12,7 @@ import render
 import typed_calls
 
 from ardiq import _core, errors
+from ardiq._server import calls
 from ardiq.cli import _acl, fsck
 from ardiq.testing._commands import COMMANDS
 
@@ -158,6 +159,33 @@ def test_counters_are_answered_as_they_are_declared() -> None:
     counters = re.findall(r"'(\w+)'", after.partition("}")[0])
     assert FUNCTIONS["stats"]["reply"]["record"] == ["minutes_ago", *counters]
     assert " ".join(counters) in PROTOCOL["keys"]["stats"]["holds"]
+
+
+def test_what_is_asked_of_the_counters_is_still_kept() -> None:
+    kept_s = re.search(r"MINUTE_TTL_S = (\d+)", (ROOT / "lua/lib/stats.lua").read_text())
+    assert kept_s
+    assert {int(kept_s[1]) // 60} == {calls.STATS_MINUTES_MOST, calls.TASK_STATS_MINUTES_MOST}
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "path", "table"),
+    [
+        ("enqueue", "options", "transitions/enqueue.lua", "OPTIONS"),
+        ("step", "details", "transitions/step.lua", "DETAILS"),
+        ("step", "lanes", "lib/lane.lua", "FIELDS"),
+        ("schedule_put", "definition", "lib/schedule.lua", "FIELDS"),
+    ],
+)
+def test_fields_of_objects_are_those_that_the_protocol_names(
+    function: str, argument: str, path: str, table: str
+) -> None:
+    _, _, after = (ROOT / "lua" / path).read_text().partition(f"local {table} = {{")
+    known = set(re.findall(r"(\w+) = '", after.partition("}")[0]))
+    entry = FUNCTIONS[function]
+    fields = [*entry["args"], *entry.get("tail", {}).get("record", [])]
+    about = next(field["about"] for field in fields if field["name"] == argument)
+    values = {"once", "all", "code", "unknown"}
+    assert set(re.findall(r"`(\w+)`", about)) - values == known
 
 
 def test_every_transition_says_whether_a_repeat_is_harmless() -> None:

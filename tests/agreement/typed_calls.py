@@ -63,6 +63,13 @@ class Module:
             for name, function in self._functions.items()
             if "tail" in function
         ]
+        limits += [
+            f"{name.upper()}_{argument['name'].upper()}_MOST: Final = {argument['max']}\n"
+            f'"""The largest `{argument["name"]}` of `{name}`."""'
+            for name, function in self._functions.items()
+            for argument in function["args"]
+            if argument.get("max", 1) > 1
+        ]
         head = HEAD.replace("{imports}", "".join(f"    {name},\n" for name in IMPORTED).rstrip())
         return "\n\n".join([head, *limits, *self._classes.values(), *functions])
 

@@ -166,7 +166,7 @@ class Project:
 
     def workers(self) -> list[int]:
         """The process ids of the workers that the server knows."""
-        rows = self.core.call("list", ["workers", "", 0, 100])[::2]
+        rows = self.core.call("workers", ["0", 100])[3::8]
         infos = [self.core.command(["HGET", f"ardiq:{{default}}:worker:{row.decode()}", "info"]) for row in rows]
         return [int(re.findall(rb'"pid":\s*(\d+)', info)[0]) for info in infos if info]
 

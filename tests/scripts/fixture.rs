@@ -45,9 +45,12 @@ enum Arguments {
 }
 
 /// What placeholders stand for.
+#[derive(Clone)]
 pub struct Values {
     /// id → its lease tokens, oldest first.
     pub tokens: HashMap<String, Vec<String>>,
+    /// When the schedule that was put last falls due.
+    pub due_ms: i64,
     pub now_ms: i64,
     pub index: usize,
 }
@@ -242,7 +245,7 @@ impl Request {
         let shown = self.shown.len();
         for index in 1..=times.unwrap_or(1) as usize {
             let index = if times.is_some() { index } else { values.index };
-            let values = Values { index, tokens: values.tokens.clone(), now_ms: values.now_ms };
+            let values = Values { index, ..values.clone() };
             let mut record = record.clone();
             self.shown += "\n ";
             for field in fields {
@@ -262,7 +265,7 @@ impl Request {
 }
 
 impl Values {
-    /// Placeholders replaced: `$i`, `$now+1000`, `$token:t1` (its newest lease token; `$token:t1@1` its first).
+    /// Placeholders replaced: `$i`, `$now+1000`, `$token:t1` (its newest lease token; `$token:t1@1` its first), `$due`.
     pub fn fill(&self, value: &Json) -> Result<Json, String> {
         Ok(match value {
             Json::String(text) => {
@@ -272,6 +275,9 @@ impl Values {
                     json!(self.now_ms + offset)
                 } else if let Some(id) = text.strip_prefix("$token:") {
                     json!(self.token(id)?)
+                } else if text == "$due" {
+                    // As text: it is no time of this call, but of the one that put the schedule.
+                    json!(self.due_ms.to_string())
                 } else if let Some(key) = text.strip_prefix("$key:") {
                     json!(format!("{BASE}{key}"))
                 } else if let Some(count) = text.strip_prefix("$bytes:") {

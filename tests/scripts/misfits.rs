@@ -1,15 +1,19 @@
 //! Calls that do not fit their declaration in `protocol.json`: too few, too many, of another type.
 
 use _core::lua::protocol::{Argument, Function, Kind, Protocol};
+use redis::Value;
 
 use crate::fixture;
-use crate::server::{BASE, Server};
+use crate::server::{BASE, Refusal, Server};
 
 const NO_BASES: [&[&str]; 6] = [&[], &[BASE, BASE], &["ardiq:test:"], &["ardiq:{}:"], &["{test}:"], &["ardiq:{test}"]];
 const NO_INTEGERS: [&str; 6] = ["", "x", "1.5", "1e3", " 1", "9007199254740993"];
 // Fields of a record are read in a hurry.
 const NO_NUMBERS: [&str; 3] = ["", "x", "1.5"];
 const NO_JSON: [&str; 5] = ["", "x", "5", "null", "\"a\""];
+// JSON whose fields are the caller's, and texts whose fields are ours.
+const FREE: [&str; 2] = ["info", "positions"];
+const OBJECTS: [&str; 3] = ["options", "details", "definition"];
 
 /// Calls that were answered otherwise than with a refusal, in sentences.
 pub fn accepted(server: &mut Server) -> Vec<String> {
@@ -23,6 +27,12 @@ pub fn accepted(server: &mut Server) -> Vec<String> {
         for (keys, args) in misfits(function, &good) {
             if !is_misfit(server, function, &keys, &args) || server.size() > 0 {
                 found.push(format!("{} {keys:?} {} arguments {:?}", function.name, args.len(), args.last()));
+            }
+        }
+        for args in unknown_fields(function, &good) {
+            let refusal = call(server, function, &[BASE], &args).err();
+            if !refusal.is_some_and(|refusal| refusal.text.ends_with("unknown field misspelt")) || server.size() > 0 {
+                found.push(format!("{} {args:?}", function.name));
             }
         }
     }
@@ -54,20 +64,43 @@ fn misfits(function: &Function, good: &[String]) -> Vec<(Vec<&'static str>, Vec<
             Kind::Int => &NO_INTEGERS,
             Kind::Json => &NO_JSON,
         };
-        for value in wrong {
+        let outside = [argument.min.map(|min| min - 1), argument.max.map(|max| max + 1)].into_iter().flatten();
+        for value in wrong.iter().map(|text| (*text).to_owned()).chain(outside.map(|number| number.to_string())) {
             let mut args = good.to_vec();
-            args[index] = (*value).to_owned();
+            args[index] = value;
             with(args);
         }
     }
     misfits
 }
 
-fn is_misfit(server: &mut Server, function: &Function, keys: &[&str], args: &[String]) -> bool {
+/// Calls that fit but for a field that nobody knows.
+fn unknown_fields(function: &Function, good: &[String]) -> Vec<Vec<String>> {
+    let mut calls = Vec::new();
+    for (index, argument) in function.args.iter().chain(record(function)).enumerate() {
+        let name = argument.name.as_str();
+        if argument.kind == Kind::Json && !FREE.contains(&name) || OBJECTS.contains(&name) {
+            let mut args = good.to_vec();
+            args[index] = match name {
+                "lanes" => r#"[{"lane":"x","misspelt":1}]"#,
+                _ => r#"{"misspelt":1}"#,
+            }
+            .to_owned();
+            calls.push(args);
+        }
+    }
+    calls
+}
+
+fn call(server: &mut Server, function: &Function, keys: &[&str], args: &[String]) -> Result<Value, Refusal> {
     let args: Vec<Vec<u8>> = args.iter().map(|arg| arg.clone().into_bytes()).collect();
-    let reply = server.call_by_hand(&function.name, keys, &args);
+    server.call_by_hand(&function.name, keys, &args)
+}
+
+fn is_misfit(server: &mut Server, function: &Function, keys: &[&str], args: &[String]) -> bool {
     let prefix = format!("{}: ", function.name);
-    reply.is_err_and(|refusal| refusal.code == "ARDIQ_BAD_ARGUMENT" && refusal.text.starts_with(&prefix))
+    let refusal = call(server, function, keys, args).err();
+    refusal.is_some_and(|refusal| refusal.code == "ARDIQ_BAD_ARGUMENT" && refusal.text.starts_with(&prefix))
 }
 
 fn record(function: &Function) -> impl Iterator<Item = &Argument> {

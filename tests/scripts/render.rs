@@ -100,7 +100,7 @@ pub fn changes(before: &Keyspace, after: &Keyspace, times: &Times) -> String {
     let counted = counted(before, after);
     for name in after.changed_since(before) {
         let (old, new) = (before.0.get(name), after.0.get(name));
-        let short = short_name(name);
+        let short = times.normalise(&short_name(name));
         if counted.is_some() && short.starts_with("stats") {
             continue;
         }

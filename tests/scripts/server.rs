@@ -123,7 +123,8 @@ impl Server {
     /// A call with its arguments by name, as a fixture has them.
     pub fn run(&mut self, function: &str, named: Json) -> Value {
         let call = Call::parse(json!([function, named])).expect("a call");
-        let request = call.resolve(&Values { tokens: HashMap::new(), now_ms: 0, index: 1 }).expect("its arguments");
+        let request =
+            call.resolve(&Values { tokens: HashMap::new(), due_ms: 0, now_ms: 0, index: 1 }).expect("its arguments");
         self.call(function, &request.args).unwrap_or_else(|refusal| panic!("{function}: {refusal}"))
     }
 

@@ -30,6 +30,7 @@ pub struct Told {
 pub struct Story<'a> {
     pub server: &'a mut Server,
     tokens: HashMap<String, Vec<String>>,
+    due_ms: i64,
     times: Times,
     problems: Vec<String>,
     /// Nobody asks which call wrote which time.
@@ -55,7 +56,7 @@ impl<'a> Story<'a> {
     fn new(server: &'a mut Server, hurried: bool) -> Self {
         server.command(&["CONFIG", "SET", "maxmemory", "0"]);
         server.command(&["FLUSHALL"]);
-        Self { server, tokens: HashMap::new(), times: Times::default(), problems: Vec::new(), hurried }
+        Self { server, tokens: HashMap::new(), due_ms: 0, times: Times::default(), problems: Vec::new(), hurried }
     }
 
     /// What is given, and no more.
@@ -203,6 +204,7 @@ impl<'a> Story<'a> {
             Step::Wait(ms) => {
                 keyspace::age(self.server, *ms);
                 self.times.pass(*ms);
+                self.due_ms -= ms;
             }
             Step::Redis(words) => {
                 let values = self.values(1);
@@ -256,13 +258,16 @@ impl<'a> Story<'a> {
         };
         self.times.add(name.to_owned(), request.since.unwrap_or(from), to, &request.durations);
         if let Ok(reply) = &reply {
-            self.remember_tokens(&call.function.name, reply);
+            self.remember(&call.function.name, reply);
         }
         reply
     }
 
-    /// Claims of a reply: each begins with id and token, as the protocol says.
-    fn remember_tokens(&mut self, function: &str, reply: &Value) {
+    /// Claims of a reply: each begins with id and token, as the protocol says. And when a schedule falls due.
+    fn remember(&mut self, function: &str, reply: &Value) {
+        if function == "schedule_put" {
+            self.due_ms = text(reply).parse().unwrap_or(0);
+        }
         let reply: Vec<String> = items(reply).iter().map(text).collect();
         let claims = match function {
             "claim" => 1,
@@ -279,7 +284,7 @@ impl<'a> Story<'a> {
 
     fn values(&mut self, index: usize) -> Values {
         let now_ms = self.server.now_us() / 1000;
-        Values { tokens: self.tokens.clone(), now_ms, index }
+        Values { tokens: self.tokens.clone(), due_ms: self.due_ms, now_ms, index }
     }
 
     /// Lets a moment pass, so that the next call's time is no other call's.

@@ -47,6 +47,9 @@ pub struct Function {
 pub struct Argument {
     pub name: String,
     pub kind: Kind,
+    /// Of an integer: the least and the most that it may be.
+    pub min: Option<i64>,
+    pub max: Option<i64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -229,7 +232,12 @@ impl Function {
 
 impl Argument {
     fn parse(entry: &Json) -> Result<Self, String> {
-        Ok(Self { name: string(entry, "name")?, kind: Kind::parse(&string(entry, "type")?)? })
+        let kind = Kind::parse(&string(entry, "type")?)?;
+        let [min, max] = ["min", "max"].map(|bound| entry[bound].as_i64());
+        if kind != Kind::Int && (min.is_some() || max.is_some()) {
+            return Err("min and max are of integers".to_owned());
+        }
+        Ok(Self { name: string(entry, "name")?, kind, min, max })
     }
 }
 
@@ -247,8 +255,8 @@ impl Kind {
 impl Tail {
     fn parse(entry: &Json) -> Result<Self, String> {
         let fields = array(entry, "record")?.iter().map(Argument::parse).collect::<Result<Vec<_>, _>>()?;
-        if fields.iter().any(|field| field.kind == Kind::Json) {
-            return Err("tail: its fields are strings and integers".to_owned());
+        if fields.iter().any(|field| field.kind == Kind::Json || field.min.is_some() || field.max.is_some()) {
+            return Err("tail: its fields are strings and integers of any size".to_owned());
         }
         let max = entry["max"].as_u64().ok_or("tail.max: not a number")?;
         if fields.is_empty() {

@@ -5,7 +5,7 @@ const PROTOCOL: &str = r#"{
   "states": {}, "keys": {}, "shared_keys": {}, "errors": {},
   "functions": {
     "put": {"kind": "transition", "idempotent": false, "flags": [],
-      "args": [{"name": "limit", "type": "int"}, {"name": "lanes", "type": "json"}],
+      "args": [{"name": "limit", "type": "int", "min": 1, "max": 9}, {"name": "lanes", "type": "json"}],
       "tail": {"name": "items", "max": 5, "record": [
         {"name": "id", "type": "string"}, {"name": "size", "type": "int"}]}},
     "drop": {"kind": "transition", "idempotent": false, "flags": ["allow-oom"], "args": [{"name": "id", "type": "string"}]},
@@ -72,7 +72,9 @@ fn libraries_that_need_each_other_are_refused() {
 fn the_wrapper_names_and_converts_what_is_declared() {
     let payload = library().payload();
     assert!(payload.contains("#ARGV < 2 or #ARGV > 12 or (#ARGV - 2) % 2 ~= 0"), "{payload}");
-    assert!(payload.contains("local arg1 = integer(ARGV[1])"), "{payload}");
+    let limit = "local arg1 = integer(ARGV[1])\n  if not arg1 or arg1 < 1 or arg1 > 9 then return refuse('put', 'limit is \
+                 not an integer from 1 to 9') end";
+    assert!(payload.contains(limit), "{payload}");
     assert!(payload.contains("local arg2 = json(ARGV[2])"), "{payload}");
     assert!(payload.contains("for i = 3, #ARGV, 2 do"), "{payload}");
     assert!(payload.contains("tail[count] = { id = ARGV[i], size = size }"), "{payload}");

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::lua::protocol::{Function, Kind};
+use crate::lua::protocol::{Argument, Function, Kind};
 use crate::wire::error::Error;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,17 +85,20 @@ pub fn callback(function: &Function, form: Form) -> Result<String, Error> {
     for (index, arg) in function.args.iter().enumerate() {
         let field = checked(name, &arg.name)?;
         let position = index + 1;
-        let (convert, what) = match arg.kind {
+        let (convert, misfit, what) = match arg.kind {
             Kind::String => {
                 fields.push(format!("{field} = ARGV[{position}]"));
                 continue;
             }
-            Kind::Int => ("integer", "is not an integer"),
-            Kind::Json => ("json", "is not a JSON array or object"),
+            Kind::Int => {
+                let (misfit, range) = range(arg, &format!("arg{position}"));
+                ("integer", misfit, format!("an integer{range}"))
+            }
+            Kind::Json => ("json", String::new(), "a JSON array or object".to_owned()),
         };
         line(format!(
             "local arg{position} = {convert}(ARGV[{position}])\n  \
-             if not arg{position} then return refuse('{name}', '{field} {what}') end"
+             if not arg{position}{misfit} then return refuse('{name}', '{field} is not {what}') end"
         ));
         fields.push(format!("{field} = arg{position}"));
     }
@@ -141,6 +144,20 @@ pub fn callback(function: &Function, form: Form) -> Result<String, Error> {
     line("if ok then return reply end".to_owned());
     line("return failed(reply)".to_owned());
     Ok(format!("return function(KEYS, ARGV)\n{lua}end"))
+}
+
+/// What in Lua is true of a number outside the bounds of an argument, and the bounds in words.
+fn range(arg: &Argument, number: &str) -> (String, String) {
+    let (mut misfit, mut words) = (String::new(), String::new());
+    if let Some(min) = arg.min {
+        let _ = write!(misfit, " or {number} < {min}");
+        let _ = write!(words, " from {min}");
+    }
+    if let Some(max) = arg.max {
+        let _ = write!(misfit, " or {number} > {max}");
+        let _ = write!(words, " to {max}");
+    }
+    (misfit, words)
 }
 
 fn checked<'a>(function: &str, name: &'a str) -> Result<&'a str, Error> {
