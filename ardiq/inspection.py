@@ -8,7 +8,7 @@ from .models import Progress
 
 @as_object
 class QueueCounts(NamedTuple):
-    """How many tasks of a queue are where.
+    """How many tasks of a queue are in each place.
 
     Attributes:
         queued: those that are ready to run, `quarantined` ones included.
@@ -54,9 +54,8 @@ class LaneInfo(NamedTuple):
 
 @as_object
 class WorkerInfo(NamedTuple):
-    """A worker, as it told when it joined the queue and since.
-
-    What somebody wrote into its record by hand, and cannot be read, is None.
+    """A worker, as it has reported since it joined the queue. A field that cannot be read, because somebody edited the
+    record by hand, is None.
 
     Attributes:
         worker: its identity.
@@ -141,9 +140,9 @@ class MinuteCounts(NamedTuple):
         expired: tasks that did not start in time.
         discarded: tasks that were removed.
         lost: attempts whose worker died.
-        snoozed: attempts that put their task off.
+        snoozed: attempts that postponed their task.
         released: tasks that a worker handed back unstarted.
-        unknown: tasks that were given to a worker without them.
+        unknown: tasks that were given to a worker that does not know them.
         held: tasks that a pause set aside.
         requeued: dead letters that were enqueued again.
     """
@@ -166,7 +165,7 @@ class MinuteCounts(NamedTuple):
 
 @as_object
 class TaskTotals(NamedTuple):
-    """How often the tasks of one name ran in some minutes, as workers told: they do so every five seconds.
+    """How often the tasks of one name ran in some minutes, as workers report every five seconds.
 
     Attributes:
         runs: how many attempts ended; the four that follow say how.
@@ -188,7 +187,7 @@ class TaskTotals(NamedTuple):
 
 @as_object
 class TaskPosition(NamedTuple):
-    """Where a task lies.
+    """Where a task is.
 
     Attributes:
         place: "queued", "scheduled", "held", "running", "quarantined" or "dead"; None: it has ended.

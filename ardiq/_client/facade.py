@@ -1,4 +1,4 @@
-"""What the parts of `Ardiq` have in common."""
+"""The base of the parts of `Ardiq`."""
 
 from typing import TYPE_CHECKING
 
@@ -7,10 +7,10 @@ if TYPE_CHECKING:
 
 
 class Facade:
-    """A part of what an app offers.
+    """A part of `Ardiq`.
 
     Attributes:
-        context: the queue that it is about, for the rest of Ardiq.
+        context: the queue; for the other modules of Ardiq.
     """
 
     def __init__(self, context: "QueueContext") -> None:

@@ -1,4 +1,4 @@
-"""Which dead letters are meant, and how fast they go."""
+"""Selecting dead letters, and limiting the rate at which they are requeued."""
 
 import asyncio
 from asyncio import get_running_loop
@@ -15,7 +15,7 @@ _PORTIONS_A_SECOND = 10
 
 
 class Filter(NamedTuple):
-    """Which dead letters are meant, as the library takes it: empty and 0 for any."""
+    """The filters as the library takes them: empty and 0 match any."""
 
     task: str
     error: str
@@ -33,7 +33,7 @@ class Filter(NamedTuple):
 
 
 class Pace:
-    """No more than `rate` a second, in portions of which there are ten a second."""
+    """Allows at most `rate` a second, in ten portions a second."""
 
     def __init__(self, rate: float | None) -> None:
         if rate is not None and type(rate) not in (int, float):
@@ -45,7 +45,7 @@ class Pace:
         self.portion = _PORTION if rate is None else int(max(1, min(_PORTION, rate / _PORTIONS_A_SECOND)))
 
     async def wait(self, count: int) -> None:
-        """Until so many may go."""
+        """Wait until this many may be sent."""
         if self._rate is None:
             return
         now = get_running_loop().time()

@@ -1,4 +1,4 @@
-"""What users hang into an app: a lifespan, middleware, and hooks."""
+"""What users plug into an app: lifespans, middleware and hooks."""
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,8 +29,8 @@ class Hooks(Facade):
     def lifespan(self, fn: LifespanT) -> LifespanT:
         """Set up what tasks share, and tear it down: an async generator with one `yield`.
 
-        It runs around the worker loop. A mapping it yields lands on `app.state`. Of several, each is set up within the
-        one that was registered before it, and torn down before that one.
+        It runs around the worker loop. The items of a mapping that it yields become attributes of `app.state`. Several
+        are set up in the order in which they were registered, and torn down in the reverse order.
 
         Example:
             ```python
@@ -48,7 +48,7 @@ class Hooks(Facade):
         return fn
 
     def middleware(self, fn: MiddlewareT) -> MiddlewareT:
-        """Wrap every attempt: an async function of an `ExecutionContext` and of what to await for the rest.
+        """Wrap every attempt: an async function that takes an `ExecutionContext` and a function to await for the rest.
 
         The first one registered is outermost. The task's timeout covers the task alone.
 
@@ -76,9 +76,9 @@ class Hooks(Facade):
     def on_error(self, fn: ErrorHookT) -> ErrorHookT:
         """Call this with an `ErrorContext` for each attempt that failed; sync or async.
 
-        Not for aborts, nor for a `Retry` that will run again. One that raises is logged and changes nothing. The last
-        failure is told before its result can be seen, a retry once the server has said that it comes. An attempt keeps
-        its slot until the hooks are through.
+        Not for aborts, nor for a `Retry` that will run again. One that raises is logged and changes nothing. Hooks hear
+        of the final failure before its result can be seen, and of a retry once the server has accepted it. An attempt
+        keeps its slot until its hooks have ended.
         """
         self.context.registry.error_hooks.append(_options.required_callable("@app.on_error", fn))
         return fn

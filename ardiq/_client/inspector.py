@@ -1,4 +1,4 @@
-"""Asking about tasks: results, states, what they tell of themselves."""
+"""Asking about tasks: results, states, and what they report."""
 
 from math import inf
 from time import monotonic, sleep
@@ -26,11 +26,11 @@ _FINISHED = frozenset({"complete", "failed", "aborted", "expired", "discarded"})
 _PAGE = 500
 NOTE = "note:"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05
-_LAST_LOOK_MS = 100  # what a look that begins just in time has
+_LAST_LOOK_MS = 100  # the time limit of a look that begins at the last moment
 
 
 class Inspector:
-    """What is asked about the tasks of one queue."""
+    """Answers questions about the tasks of one queue."""
 
     def __init__(self, queue: "QueueContext") -> None:
         self._queue = queue
@@ -46,7 +46,7 @@ class Inspector:
     async def wait(
         self, task_id: str, timeout: Duration | None, signature: Signature | None = None, is_known: bool = False
     ) -> TaskResult:
-        """How a task ended, when it has. None: as long as it takes. `is_known`: see `Mailbox.wait`."""
+        """Wait until a task has ended. `timeout` None: as long as it takes. `is_known`: see `Mailbox.wait`."""
         timeout_s = _options.patience("timeout", timeout)
         outcome = await self._queue.channel().mailbox.wait(task_id, timeout_s, is_known)
         return self.decode(outcome, signature)
@@ -63,7 +63,7 @@ class Inspector:
     def wait_sync(
         self, task_id: str, timeout: Duration | None, signature: Signature | None = None, is_known: bool = False
     ) -> TaskResult:
-        """Block this thread until the task has ended: asks again and again, at most every 50 ms. None: for ever."""
+        """Block this thread until the task has ended: polls, at most every 50 ms. `timeout` None: without a limit."""
         timeout_s = _options.patience("timeout", timeout)
         pause_s, deadline = _FIRST_PAUSE_S, inf if timeout_s is None else monotonic() + timeout_s
         while True:
@@ -105,7 +105,7 @@ class Inspector:
         return self.info_of(task_id, record, state)
 
     def info_of(self, task_id: str, record: dict[str, bytes], status: str) -> TaskInfo:
-        """What a record says, under the status that it is shown with."""
+        """The information in a record, with the status to show."""
         args, kwargs = self.arguments(record)
         return TaskInfo(
             task_id,
@@ -157,7 +157,7 @@ class Inspector:
         return self._ask(self._abort(task_id)) in ("aborted", "requested")
 
     def decode(self, outcome: Outcome, signature: Signature | None = None) -> TaskResult:
-        """An outcome as callers see it; with the signature of its task, its value is of the type that says."""
+        """The result that callers see; with the task's signature, its value is converted to the annotated type."""
         success = outcome.state == "complete"
         value: Any
         if success:
@@ -192,7 +192,7 @@ class Inspector:
         """A record's positional and keyword arguments, as the task is called with them.
 
         Raises:
-            BadSignature: the app's own deserializer is not shown what no producer with the key made.
+            BadSignature: the call was not signed with the app's key, so its bytes are not given to the deserializer.
         """
         if self._queue.signer is not None and self._queue.codec.is_custom:
             self.check(self._queue.signer, record)
@@ -205,10 +205,10 @@ class Inspector:
         return tuple(positional), by_name
 
     def check(self, signer: Signer, record: dict[str, bytes]) -> dict[str, Any]:
-        """The headers of a record that a producer with the app's key made.
+        """The headers of a record, if it was signed with the app's key.
 
         Raises:
-            BadSignature: it is none.
+            BadSignature: it was not.
         """
         args, kwargs, headers = (record.get(field, b"") for field in ("args", "kwargs", "headers"))
         name, codec = text_of(record, "name"), text_of(record, "codec")

@@ -28,7 +28,7 @@ _NO_RECORD = -2
 
 
 class Inspect:
-    """The lanes, workers, running tasks and counters of one app's queue, as `app.inspect`.
+    """The lanes, workers, running tasks and counters of a queue: `app.inspect`.
 
     Each method has a `_sync` twin for code without an event loop, which blocks its thread until the server has
     answered. None of them changes anything or blocks the server for long: whatever can grow is read in batches. Times
@@ -40,7 +40,7 @@ class Inspect:
         self._queue = queue
 
     async def counts(self) -> QueueCounts:
-        """How many tasks are where; it costs the same however many there are."""
+        """How many tasks are in each place; it costs the same however many there are."""
         return await _counts(self._ask)
 
     def counts_sync(self) -> QueueCounts:
@@ -48,10 +48,10 @@ class Inspect:
         return self._blocking(_counts)
 
     async def lanes(self, workers: Sequence[WorkerInfo] | None = None) -> list[LaneInfo]:
-        """Each lane: those of the app, the highest first, then others that have tasks or are served, by name.
+        """The lanes: those of the app, the highest first, then others that have tasks or workers, by name.
 
         Args:
-            workers: those that were just asked for; None: ask.
+            workers: what `workers` has just returned; None: ask for it.
         """
         return await self._lanes(self._ask, workers)
 
@@ -60,7 +60,7 @@ class Inspect:
         return self._blocking(lambda ask: self._lanes(ask, workers))
 
     async def workers(self) -> list[WorkerInfo]:
-        """Its workers, those first whose lease has run out or does so next. It takes a call for each hundred."""
+        """Its workers, in the order in which their leases expire, expired ones first. It takes one call per hundred."""
         return await _workers(self._ask)
 
     def workers_sync(self) -> list[WorkerInfo]:
@@ -68,7 +68,7 @@ class Inspect:
         return self._blocking(_workers)
 
     async def workers_alive(self) -> int:
-        """How many workers' leases have not run out; one call, however many there are."""
+        """How many workers have a lease that has not expired; one call, however many there are."""
         return await _workers_alive(self._ask)
 
     def workers_alive_sync(self) -> int:
@@ -76,9 +76,10 @@ class Inspect:
         return self._blocking(_workers_alive)
 
     async def running(self, limit: int = 100, workers: Sequence[WorkerInfo] | None = None) -> list[RunningTask]:
-        """What runs, the longest first. It takes a call for each worker that has tasks.
+        """The running tasks, the longest first. It takes one call per worker that has tasks.
 
-        Of what a worker has taken, as many as it has slots count as running, the oldest: the others wait in it.
+        Of the tasks that a worker has taken, the oldest count as running, as many as it has slots; the others still
+        wait in it.
 
         Args:
             limit: the largest number to return; of one worker, 500 at most.
@@ -94,7 +95,9 @@ class Inspect:
         return self._blocking(lambda ask: _running(ask, limit, workers))
 
     async def unknown_tasks(self) -> list[UnknownTask]:
-        """Names of tasks that were of late given to a worker without them, the last one first: up to a hundred."""
+        """Names of tasks that were recently given to a worker that does not know them, the latest first, at most a
+        hundred.
+        """
         return await _unknown_tasks(self._ask)
 
     def unknown_tasks_sync(self) -> list[UnknownTask]:
@@ -117,7 +120,7 @@ class Inspect:
         return self._blocking(lambda ask: _minutes(ask, minutes))
 
     async def task_totals(self, minutes: int = _MINUTES) -> list[TaskTotals]:
-        """How often each task ran in the last minutes, by outcome, and for how long, by name.
+        """For each task name, how often tasks ran in the last minutes, by outcome, and for how long.
 
         Args:
             minutes: how many, this one included: from 1 to 120.
@@ -132,7 +135,9 @@ class Inspect:
         return self._blocking(lambda ask: _task_totals(ask, minutes))
 
     async def next_due_at(self) -> int | None:
-        """When the next scheduled task falls due, in ms since the epoch; past: it is overdue; None: there is none."""
+        """When the next scheduled task falls due, in ms since the epoch; in the past if it is overdue; None if there is
+        none.
+        """
         return await _next_due_at(self._ask)
 
     def next_due_at_sync(self) -> int | None:
@@ -140,7 +145,7 @@ class Inspect:
         return self._blocking(_next_due_at)
 
     async def position(self, task_id: str) -> TaskPosition | None:
-        """Where a task lies, and how many are before it; None: there is no such task."""
+        """Where a task is, and how many are ahead of it; None if there is no such task."""
         return await _position(self._ask, task_id)
 
     def position_sync(self, task_id: str) -> TaskPosition | None:

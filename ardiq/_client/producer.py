@@ -1,4 +1,4 @@
-"""Putting tasks on the queue: from a call to its record, by every path the same."""
+"""Enqueueing: from a call to its record, the same way on every path."""
 
 import asyncio
 import inspect
@@ -44,7 +44,7 @@ class Producer:
     def enqueue(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> Coroutine[Any, Any, Job]:
-        """Send one task; awaited, it gives the job. What is wrong with the call is said when awaited."""
+        """Send one task; awaited, it gives the job, or raises what is wrong with the call."""
         try:
             loop = get_running_loop()
         except RuntimeError:  # called to be run later, as in asyncio.run(task.enqueue())
@@ -67,7 +67,7 @@ class Producer:
         options: CallOptions,
         more: dict[str, Any] | None = None,
     ) -> Job:
-        """`enqueue` as a coroutine. `more`: further options, which count before the headers of hooks."""
+        """`enqueue` as a coroutine. `more`: further options, which override the headers of hooks."""
         task_id, extra = await self._run_hooks(task, args, kwargs, options)
         if more:
             extra = {**(extra or {}), **more}
@@ -119,7 +119,7 @@ class Producer:
         return prepared
 
     def record_sync(self, call: PreparedTask) -> Record:
-        """The record of one call, its hooks run; what is wrong with it is said here."""
+        """Run the hooks of one call, and return its record; raises what is wrong with it."""
         task_id, extra = self._run_hooks_sync(call)
         return self.record(call.task, call.args, call.kwargs, call.call_options, task_id, extra)
 
@@ -168,7 +168,7 @@ class Producer:
         options: CallOptions,
         timeout: float | None,
     ) -> Any:
-        """Send one task, naming the mailbox to tell when it ends, and wait for that."""
+        """Send one task with the mailbox that is told when it ends, and wait for that."""
         timeout = _options.patience("timeout", timeout)
         loop = get_running_loop()
         task_id, extra = await self._run_hooks(task, args, kwargs, options)
@@ -182,7 +182,7 @@ class Producer:
                 channel.enqueue(
                     Job(self._queue.app, task_id), self.record(task, args, kwargs, options, task_id, waiter), sent
                 )
-                await sent  # not timed: whoever is told of a timeout knows that the task is on the queue
+                await sent  # not timed: after a timeout the caller knows that the task is on the queue
                 async with asyncio.timeout(timeout):
                     outcome = await wished.future
         except TimeoutError:
@@ -234,7 +234,7 @@ class Producer:
     def _chosen_id(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> str | None:
-        """The id that is not random: the user's own, or made of the call itself."""
+        """The id, if it is not random: your own, or a hash of the call."""
         if options.task_id is not None:
             return options.task_id
         if not (task.unique if options.unique is None else options.unique):
@@ -261,7 +261,7 @@ class Producer:
     async def _run_hooks(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> tuple[str | None, dict[str, Any] | None]:
-        """The id that the `on_enqueue` hooks were told, and the headers they set, as options."""
+        """The id that the `on_enqueue` hooks got, and the headers they set, as options."""
         if not self._queue.registry.enqueue_hooks:
             return None, None
         self.check_lane(options.priority or task.priority)
@@ -270,7 +270,7 @@ class Producer:
         return task_id, {"headers": headers} if headers else None
 
     async def ask_hooks(self, call: EnqueueContext) -> str:
-        """Run the `on_enqueue` hooks; the headers they set, as they travel, empty for none."""
+        """Run the `on_enqueue` hooks; returns the headers they set, encoded, or an empty text."""
         for hook in self._queue.registry.enqueue_hooks:
             answer = hook(call)
             if inspect.isawaitable(answer):
@@ -279,10 +279,10 @@ class Producer:
 
 
 def held_back(call: Any, taker: str, queue: "QueueContext | None" = None) -> PreparedTask:
-    """The call, if it is one; that of `queue` where it does not say of which.
+    """The call, if it is one; if it names no queue, a call of `queue`.
 
     Raises:
-        TypeError: it is something else than `task.prepare(...)` gives.
+        TypeError: it is not what `task.prepare(...)` returns.
     """
     if isinstance(call, PreparedTask):
         if queue is not None:
@@ -297,7 +297,7 @@ def _flat(records: Sequence[Record]) -> list[str | bytes]:
 
 
 def _answered(jobs: list[Job], answers: Sequence[Any]) -> list[Job]:
-    """The jobs of records that were answered.
+    """The jobs of records, if all were accepted.
 
     Raises:
         ArdiqError: the first of those that were refused; its `jobs` are the others.
@@ -315,7 +315,7 @@ def _answered(jobs: list[Job], answers: Sequence[Any]) -> list[Job]:
 
 
 def _partly_sent(error: ArdiqError, jobs: list[Job]) -> ArdiqError:
-    """The error of a batch, which has the jobs that were accepted all the same, and names those that may have been."""
+    """The error of a batch: its `jobs` were accepted nevertheless, and its text names those that may have been."""
     accepted = getattr(error, "accepted", [None] * len(jobs))
     answered = [(job, answer) for job, answer in zip(jobs, accepted, strict=True) if answer]
     error.jobs = [job for job, answer in answered if not refusal(answer)]

@@ -1,4 +1,4 @@
-"""One queue of an app: what everything that asks, sends and works there is given."""
+"""The context of one queue, which everything that enqueues, inspects or runs tasks there gets."""
 
 import asyncio
 from collections.abc import Container
@@ -24,12 +24,12 @@ class QueueContext:
         settings: the options of the app.
         registry: what the app registered.
         name: of the queue; `settings.queue_name` is that of the app's own.
-        server: the way to it.
+        server: its connections.
         codec: the app's wire format.
-        signer: what signs and checks its calls, if anything does.
-        metrics: what this process ran of it.
+        signer: signs and checks its calls; None without a `signing_key`.
+        metrics: counters of what this process has run of it.
         family: the app's queues that were used so far, by name.
-        lanes: those that tasks may go to.
+        lanes: the lanes that tasks may go to.
         app: the `Ardiq` that users have of it.
         producer: puts tasks on it.
         inspector: asks about its tasks.
@@ -80,13 +80,15 @@ class QueueContext:
         return own
 
     def sibling(self, name: str) -> "QueueContext":
-        """One for another queue of the same server: what was registered is shared, what is asked and sent is not."""
+        """The context of another queue on the same server. It shares what is registered; its calls and metrics are its
+        own.
+        """
         other = replace(self, name=name, metrics=Metrics(), app=None)
         other.server = self.server.sibling(other)
         return other
 
     def forget(self) -> None:
-        """Close the way to another queue than the app's own, and let the app forget it."""
+        """Close the connection of a queue other than the app's own, and let the app forget it."""
         if not self.is_own:
             self.server.close()
             self.family.pop(self.name, None)
@@ -98,7 +100,7 @@ class QueueContext:
 
     @property
     def crons(self) -> dict[str, dict[str, Any]]:
-        """What recurs on it by the app's code, by name."""
+        """The definitions of its `@app.cron`, by name."""
         return self.registry.crons if self.is_own else {}
 
     def channel(self) -> Channel:
@@ -112,7 +114,7 @@ class QueueContext:
             each.settings = settings
 
     def move(self, url: str, prefix: str) -> None:
-        """Let the app use another server, on all its queues, for a while: its queues are not listed there."""
+        """Let all queues of the app use another server for a while; they are not listed there."""
         self.change(redis_url=url, prefix=prefix)
         for each in list(self.family.values()):
             each.server = each.server.sibling(each)

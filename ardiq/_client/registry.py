@@ -1,4 +1,4 @@
-"""What an app registered: its tasks, what recurs, and what hangs into them. All queues of an app share it."""
+"""What is registered with an app: tasks, schedules, hooks. All its queues share it."""
 
 import inspect
 import logging
@@ -38,7 +38,7 @@ class Registered:
         self.retries = retries
         self.timeout = timeout
         self.process = process
-        # The module that registered it, where a child process has to.
+        # The module that registered it, which a child process must import.
         self.home = ""
         # An instance whose class defines `async def __call__` counts, too.
         self.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
@@ -65,22 +65,22 @@ class Registry:
     state: State = field(default_factory=State)
 
     def draft(self) -> "Registry":
-        """One with the same in it, to which more can be added; its state is empty."""
+        """A copy, to which more can be added; its state is empty."""
         return Registry(**{each.name: copy(getattr(self, each.name)) for each in fields(self)} | {"state": State()})
 
     def signature_of(self, name: str) -> Signature | None:
-        """What is known of the function of a task; None where it is registered elsewhere."""
+        """The signature of a task's function; None if it is registered elsewhere."""
         entry = self.tasks.get(name)
         return None if entry is None else entry.signature
 
     def result_ttl_ms_of(self, name: str) -> int | None:
-        """For how long the results of a task are kept, where it says so itself."""
+        """How long the results of a task are kept, if it sets that itself."""
         entry = self.tasks.get(name)
         return None if entry is None or entry.task is None else entry.task.result_ttl_ms
 
     @asynccontextmanager
     async def lifespan(self, worker_id: str) -> AsyncIterator[None]:
-        """All lifespans, each within the one that was registered before it."""
+        """All lifespans, each inside the one that was registered before it."""
         async with AsyncExitStack() as stack:
             for lifespan in list(self.lifespans):
                 shared = await stack.enter_async_context(asynccontextmanager(lifespan)())

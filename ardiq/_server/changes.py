@@ -14,9 +14,9 @@ from .mailbox import too_late
 if TYPE_CHECKING:
     from .mailbox import Mailbox
 
-# A watch that is not asked for again ends at the server after the one; it is asked for again after the other.
+# The server ends a watch after the first of these times; it is renewed after the second.
 _WATCH_S, _ASK_AGAIN_S = 120.0, 60.0
-# By then the mail has come that is on its way.
+# By then mail that is on its way has arrived.
 _MAIL_S = 1.0
 _MOST_CHANGES = 100
 _MOST_TOLD = 1000
@@ -24,7 +24,7 @@ _WAITING = calls.WatchReply("unfinished", None)
 
 
 class Change(NamedTuple):
-    """A task that has not ended, and what it told since the last change: notes by name, lines of its log without."""
+    """A task that has not ended, and what it has reported since the last change: notes by name, lines of its log."""
 
     state: str
     tries: int
@@ -36,15 +36,13 @@ class Change(NamedTuple):
         told = tuple(
             (name.decode(errors="replace"), text) for name, text in zip(fields[3::2], fields[4::2], strict=False)
         )
-        tries = int(fields[1]) if fields[1].isdigit() else 0  # somebody wrote into the record
+        tries = int(fields[1]) if fields[1].isdigit() else 0  # somebody edited the record by hand
         return cls(fields[0].decode(errors="replace"), tries, fields[2], told)
 
 
 class Watch:
-    """What one reader has not read yet of one task.
-
-    For a reader that is slower than the task changes of state are kept, the last of each progress, and of what it told
-    the last thousand.
+    """What one reader has not yet read of one task. If the reader is slower than the task, it gets all changes of
+    state, the latest progress of each, and the last thousand reports.
     """
 
     def __init__(self) -> None:
@@ -63,21 +61,21 @@ class Watch:
         self._news.set()
 
     def ask_again(self) -> None:
-        """The mailbox has a new name: what was on its way to the old one may be lost."""
+        """The mailbox has a new name: mail to the old one may be lost."""
         self._ask_at = 0.0
         self._news.set()
 
     async def changes(
         self, mailbox: "Mailbox", task_id: str, timeout: float | None
     ) -> AsyncGenerator[Change | Outcome | None, None]:
-        """Each change of the task from now on; at last its outcome, or None for a task that is unknown.
+        """Each change of the task from now on; finally its outcome, or None if the task is unknown.
 
         Raises:
-            TimeoutError: it has not ended within so many seconds.
+            TimeoutError: it has not ended within `timeout` seconds.
         """
         channel, now = mailbox.channel, mailbox.channel.loop.time
         deadline = inf if timeout is None else now() + timeout
-        # With no time at all it is asked once, nevertheless.
+        # Ask once even if the time is 0.
         patience = deadline if timeout is not None and timeout > 0 else None
         while True:
             with mailbox.wish(task_id, _WATCH_S, self) as wished:
@@ -97,7 +95,7 @@ class Watch:
                         if reply.answer == "unfinished":
                             told = name
                         elif name == told:
-                            # How it ended is on its way, behind what it told before, and perhaps nowhere else any more.
+                            # Its outcome is on its way, after its reports, and perhaps kept nowhere else.
                             reply, told = _WAITING, ""
                             self._ask_at = min(self._ask_at, now() + _MAIL_S)
                     while (change := self._next()) is not None:
@@ -113,13 +111,13 @@ class Watch:
                 outcome = wished.future.result()
             while (change := self._next()) is not None:
                 yield change
-            # None: it has ended, but the message did not say how.
+            # None: it has ended, but the message does not say how.
             if outcome is not None:
                 yield outcome
                 return
 
     def _next(self) -> Change | None:
-        """The oldest change that says anything new."""
+        """The oldest change that has something new."""
         while self._changes:
             change = self._changes.popleft()
             if change != self._last:
@@ -128,7 +126,7 @@ class Watch:
         return None
 
     async def _wait(self, until: float) -> None:
-        """For news, or that time of the loop."""
+        """Wait for a change, until that time of the loop."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until):
                 await self._news.wait()

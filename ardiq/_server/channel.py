@@ -13,13 +13,14 @@ from .replies import Call, R
 
 # Submitted calls leave when the loop's turn ends, or sooner when there are enough for a call of their own.
 _FLUSH_AT = 250
-# Where the options of a task are among the fields of its record, and what they say where no result is kept.
+# The place of a task's options among the fields of its record, and what they contain if no result is kept.
 _OPTIONS_AT, _NOT_KEPT = 5, b'"result_ttl_ms":0'
 
 
 def may_repeat(fields: Sequence[str | bytes], result_ttl_ms: int) -> bool:
-    """Whether an enqueue whose answer is lost may be sent again: not with a task of which no record is kept, for then a
-    repeated one could not be told from a new one."""
+    """Whether an enqueue whose answer is lost may be sent again: not if no record of a task is kept, because a repeat
+    could then not be told from a new task.
+    """
     return result_ttl_ms != 0 and not any(
         _NOT_KEPT in options for options in set(fields[_OPTIONS_AT :: _OPTIONS_AT + 1])
     )
@@ -49,7 +50,7 @@ class Channel:
         return answer
 
     def tell(self, call: Call[Any]) -> None:
-        """Call one function and do not care for the reply."""
+        """Call one function and ignore the reply."""
         if self.closed:
             return
         self.core.call(next(self._inbox.tickets), call.function, call.args)
@@ -93,7 +94,7 @@ class Channel:
         self.core.flush()
 
     def _hear(self, event: tuple[Any, ...]) -> None:
-        """What is no answer to a call."""
+        """Take an event that is not an answer to a call."""
         kind = event[0]
         if kind == "message":
             self.mailbox.receive(event[1])
@@ -106,4 +107,4 @@ class Channel:
 
 
 def _ignore(event: tuple[Any, ...]) -> None:
-    """Events of a worker that is gone."""
+    """Ignore the events of a worker that is gone."""

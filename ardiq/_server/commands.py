@@ -1,4 +1,4 @@
-"""What is asked of a server besides the functions of the library, in its own commands."""
+"""Commands of the server itself, besides the library's functions."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from .. import _core, errors
 from .replies import text
 
-# Of a queue there is one of these keys at least.
+# Every queue has at least one of these keys.
 _SIGNS = ("meta", "lanes", "workers", "dead", "scheduled", "schedules", "pauses")
 _PAGE = 1000
 
 
 def ping(core: _core.Core) -> None:
-    """See whether the server answers."""
+    """Check that the server answers."""
     core.command(["PING"])
 
 
@@ -33,19 +33,21 @@ def known_queues(core: _core.Core, queues_key: str) -> set[str]:
 
 
 def task_ids(core: _core.Core, base: str) -> list[str]:
-    """The ids of all records of a queue, in the server's order. It looks at every key of the server: for tests."""
+    """The ids of all records of a queue, in the server's order. For tests: it scans all keys of the server."""
     start = f"{base}task:"
     return list(dict.fromkeys(text(key).removeprefix(start) for keys in _scan(core, start) for key in keys))
 
 
 def delete_all(core: _core.Core, start: str) -> None:
-    """Delete all keys that begin so. It looks at every key of the server: for tests."""
+    """Delete all keys with that prefix. For tests: it scans all keys of the server."""
     for keys in _scan(core, start):
         core.command(["UNLINK", *keys])
 
 
 def setting(core: _core.Core, name: str) -> str | None:
-    """One of the server's settings; None where it has no such, or does not tell, as many hosted ones."""
+    """One of the server's settings; None if it does not have it, or does not allow the question, as many hosted servers
+    do.
+    """
     try:
         answer = core.command(["CONFIG", "GET", name])
     except errors.ArdiqError:
@@ -54,7 +56,7 @@ def setting(core: _core.Core, name: str) -> str | None:
 
 
 def info(core: _core.Core, section: str) -> dict[str, str]:
-    """What the server says of itself; empty where it does not."""
+    """A section of INFO; empty if that is not allowed."""
     try:
         answer = core.command(["INFO", section])
     except errors.ArdiqError:
@@ -64,7 +66,7 @@ def info(core: _core.Core, section: str) -> dict[str, str]:
 
 
 def has_commands(core: _core.Core, names: Sequence[str]) -> list[bool]:
-    """Of each command whether the server has it."""
+    """Whether the server has each of these commands."""
     return [bool(answer) for answer in core.command(["COMMAND", "INFO", *names])]
 
 

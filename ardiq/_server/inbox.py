@@ -1,4 +1,4 @@
-"""What comes back to one event loop: the answers to its calls, and what else its queues hear."""
+"""What comes back to one event loop: answers to its calls, and other events of its queues."""
 
 import asyncio
 import copy
@@ -16,10 +16,10 @@ from .replies import Call, R, refusal
 log = logging.getLogger("ardiq")
 
 _CLOSE_S = 1.0
-# Tasks that one error names.
+# How many tasks an error names.
 _NAMED = 3
 
-# What an enqueue is answered where an unfinished task has the id already.
+# The answer to an enqueue if an unfinished task already has the id.
 EXISTS = b"exists"
 
 
@@ -62,7 +62,7 @@ class Answer(asyncio.Future[R]):
         self.call = call
 
     def take(self, reply: Any) -> None:
-        """The reply is there."""
+        """Take the reply."""
         try:
             value = self.call.decode(reply)
         except errors.ArdiqError as error:
@@ -72,7 +72,7 @@ class Answer(asyncio.Future[R]):
 
 
 class Inbox:
-    """The answers and the news of one event loop, for all queues that are used on it. Used on its loop."""
+    """The answers and other events of one event loop, for all queues that are used on it. To be used on its loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -97,13 +97,13 @@ class Inbox:
         return inbox
 
     def join(self, hear: Callable[[tuple[Any, ...]], None]) -> int:
-        """A number of which `hear` is told what is no answer to a call."""
+        """A number; `hear` gets the events for it that are not answers to a call."""
         number = next(self._numbers)
         self._hearers[number] = hear
         return number
 
     def leave(self, number: int) -> None:
-        """The number is done with; from any thread. The last one closes the inbox."""
+        """Give up the number, from any thread. Giving up the last one closes the inbox."""
         try:
             self.loop.call_soon_threadsafe(self._leave, number)
         except RuntimeError:  # the loop is closed, and nothing happens on it any more
@@ -116,11 +116,11 @@ class Inbox:
         if self._hearers or self._closed:
             return
         if not self.loop.is_closed():
-            self.receive()  # what was told in time
+            self.receive()  # events that arrived in time
         self._closed = True
         if _inboxes.get(id(self.loop)) is self:
             del _inboxes[id(self.loop)]
-        # The descriptor must leave the loop before it is closed, and is not to wait for the garbage collector.
+        # The loop must stop watching the descriptor before that is closed, without waiting for the garbage collector.
         if self._watcher is not None:
             self._watcher.join()
             self._watcher = None
@@ -136,7 +136,7 @@ class Inbox:
                     answer.set_exception(error)
 
     def receive(self, events: Sequence[tuple[Any, ...]] | None = None) -> None:
-        """Hand on what came, or `events`, of who is no server."""
+        """Hand on what has arrived, or `events` that do not come from a server."""
         if self._closed:
             return
         waiting = self.open
@@ -162,7 +162,7 @@ class Inbox:
                 elif kind == "error":
                     answer = waiting.pop(event[1], None)
                     if answer is None:
-                        if not isinstance(event[2], errors.BrokerError):  # told, and refused
+                        if not isinstance(event[2], errors.BrokerError):  # of `tell`, which has no future
                             log.warning("%s", event[2])
                     elif not answer.done():
                         # Calls that failed together share the error; whoever catches one may add to it.
@@ -172,23 +172,23 @@ class Inbox:
                         answer.set_exception(failure)
                 elif (hear := self._hearers.get(event[1])) is not None:
                     hear(event[2])
-            except Exception:  # of one event: the others must not be lost with it
+            except Exception:  # an error in one event must not lose the others
                 log.exception("an event from the server cannot be handled: %r", event[:2])
 
 
-# By the id of the loop, which its inbox keeps: the loop itself would be kept by this, and keep its inbox.
+# By the id of the loop, which its inbox keeps alive: a reference to the loop itself would keep both forever.
 _inboxes: "weakref.WeakValueDictionary[int, Inbox]" = weakref.WeakValueDictionary()
 
 
 def forget_inboxes() -> Any:
-    """In the child of a fork: those of the parent, which are to be kept and not touched."""
+    """In the child of a fork: returns those of the parent, to be kept alive and not touched."""
     global _inboxes
     of_parent, _inboxes = _inboxes, weakref.WeakValueDictionary()
     return of_parent
 
 
 def resolve(answer: "asyncio.Future[Any]", value: Any) -> None:
-    """Answer a future unless somebody gave it up."""
+    """Set the result of a future, unless it is done."""
     if not answer.done():
         answer.set_result(value)
 
@@ -199,7 +199,7 @@ def _closed() -> errors.BrokerError:
 
 
 def name_unsure(error: errors.ArdiqError, jobs: Sequence[Any]) -> None:
-    """Let the error of an enqueue name the tasks of which it is not known whether they are on the queue."""
+    """Let the error of an enqueue name the tasks that may or may not be on the queue."""
     if not (isinstance(error, errors.BrokerError) and error.maybe_enqueued and jobs):
         return
     ids, more = ", ".join(job.id for job in jobs[:_NAMED]), len(jobs) - _NAMED

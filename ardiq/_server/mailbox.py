@@ -1,4 +1,4 @@
-"""Waiting for tasks to end: a mailbox at the server, and who waits here for which task."""
+"""Waiting for tasks to end: a mailbox on the server, and the waiters in this process."""
 
 import asyncio
 import copy
@@ -21,38 +21,38 @@ _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.02, 0.5
 
 
 def read_look(reply: calls.AwaitReply) -> Outcome | str | None:
-    """The outcome of a task, else its state, or None when it is unknown."""
+    """The outcome of a task, else its state, or None if it is unknown."""
     if reply.row is None:
         return None
     return reply.row if reply.answer == "finished" else reply.row.state
 
 
 def too_late(task_id: str, timeout: float | None) -> TimeoutError:
-    """The error of a wait that was over before the task."""
+    """The error of a wait whose time is up."""
     return TimeoutError(f"no result for {task_id!r} within {timeout}s")
 
 
 def not_kept(task_id: str) -> TimeoutError:
-    """The error of a wait that began too late, or was not told in time."""
+    """The error of a wait that began, or heard of the end, after the result was gone."""
     return TimeoutError(f"no result for {task_id!r}: it has ended, but its result is not kept (any more)")
 
 
 class _Gone(Exception):
-    """There is nothing of a task that was enqueued."""
+    """There is no record of a task that was enqueued."""
 
 
 class Watcher(Protocol):
-    """Who wants to hear of a task before it ends."""
+    """Hears of a task's changes before it ends."""
 
     def hear(self, fields: Sequence[bytes], /) -> None:
-        """The task has changed: state, tries, progress, and notes and lines that it told."""
+        """The task has changed: state, tries, progress, and the notes and lines that it reported."""
 
     def ask_again(self) -> None:
-        """The mailbox has another name now: the server is to be told."""
+        """The mailbox has a new name, which the server must be told."""
 
 
 class _Wish(NamedTuple):
-    """Everybody here who waits for one task; None as its outcome says only that it ended."""
+    """All waiters of this process for one task. An outcome of None: it has ended, ask how."""
 
     waiters: list[asyncio.Future[Outcome | None]]
     watchers: list[Watcher]
@@ -60,9 +60,8 @@ class _Wish(NamedTuple):
 
 
 class Mailbox:
-    """One loop's mailbox, read from the first wait on.
-
-    Its name changes with each new connection; whatever is open is asked for again under the new one.
+    """The mailbox of one loop, read from the first wait on. Its name changes with each new connection; open waits are
+    then registered again under the new name.
     """
 
     def __init__(self, channel: "Channel") -> None:
@@ -72,7 +71,7 @@ class Mailbox:
         self._wishes: dict[str, _Wish] = {}
 
     async def name(self) -> str:
-        """The mailbox's name at the server, once it is read.
+        """The mailbox's name on the server, once it is being read.
 
         Raises:
             BrokerError: it cannot be, within the time that a call may take.
@@ -83,7 +82,7 @@ class Mailbox:
         if self._opening is None:
             self._opening = self.channel.loop.create_future()
             self.channel.core.listen(new_id())
-        # The mailbox is opened with endless patience; a call says why the server cannot be reached.
+        # Opening the mailbox never gives up; a call says why the server cannot be reached.
         await self.look("")
         opened, _ = await asyncio.wait([self._opening], timeout=max(0, until - self.channel.loop.time()))
         if not opened:
@@ -91,13 +90,13 @@ class Mailbox:
         return self._opening.result()
 
     async def wait(self, task_id: str, timeout: float | None, is_known: bool = False) -> Outcome:
-        """The outcome of a task, known or not, when it has one.
+        """Wait for the outcome of a task.
 
         Args:
-            is_known: it was enqueued: where nothing is there of it, it has ended.
+            is_known: it was enqueued, so if it has no record, it has ended.
 
         Raises:
-            TimeoutError: it has none within so many seconds, or its result is gone.
+            TimeoutError: it did not end within `timeout` seconds, or its result is gone.
         """
         if timeout is not None and timeout <= 0:
             found = await self.look(task_id)
@@ -121,7 +120,7 @@ class Mailbox:
                             continue
                     if is_known:
                         raise _Gone
-                    # Perhaps somebody enqueues it yet.
+                    # It may still be enqueued.
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_LOOK_S)
         except _Gone:
@@ -134,11 +133,11 @@ class Mailbox:
         return read_look(await self.channel.ask(self._awaiting(task_id, "", 0)))
 
     def wish(self, task_id: str, timeout: float | None, watcher: Watcher | None = None) -> "_Wished":
-        """A `with` block during which the mailbox is listened to for this task."""
+        """A `with` block in which messages about this task are heard."""
         return _Wished(self, task_id, timeout, watcher)
 
     def receive(self, fields: Sequence[bytes]) -> None:
-        """A message: `finished`, the task's id and mostly its outcome; or `changed`, its id and how it is."""
+        """A message: `finished`, the task's id and usually its outcome; or `changed`, its id and its state."""
         if len(fields) >= 5 and fields[0] == b"changed":
             watched = self._wishes.get(fields[1].decode(errors="replace"))
             for watcher in watched.watchers if watched is not None else ():
@@ -155,7 +154,7 @@ class Mailbox:
                 waiter.set_result(outcome)
 
     def opened(self, name: str) -> None:
-        """The mailbox is read (anew), under this name."""
+        """The mailbox is being read, under this name."""
         earlier, self._name = self._name, name
         if self._opening is not None and not self._opening.done():
             self._opening.set_result(name)
@@ -164,21 +163,21 @@ class Mailbox:
         for task_id, wish in self._wishes.items():
             for watcher in wish.watchers:
                 watcher.ask_again()
-            if wish.watchers:  # else every change would be told to a mailbox that nobody reads
+            if wish.watchers:  # else every change would be sent to a mailbox that nobody reads
                 self.channel.tell(calls.stop_waiting(id=task_id, mailbox=earlier))
             ttl_ms = max(0, int((wish.until - self.channel.loop.time()) * 1000)) + _MARGIN_MS
             asked = self.channel.ask(self._awaiting(task_id, name, ttl_ms))
             asked.add_done_callback(lambda answer, task_id=task_id: self._asked_again(task_id, answer))  # type: ignore[misc]
 
     def close(self, error: BrokerError) -> None:
-        """Nothing more will come: whoever waits is told so."""
+        """Nothing more will arrive: let all waits fail."""
         waiting: list[asyncio.Future[Any]] = [each for wish in self._wishes.values() for each in wish.waiters]
         if self._opening is not None:
             waiting.append(self._opening)
         for each in waiting:
             if not each.done():
                 each.set_exception(copy.copy(error))
-                each.exception()  # perhaps nobody awaits it yet, or any more
+                each.exception()  # perhaps it is not awaited yet, or no longer
 
     def _awaiting(self, task_id: str, mailbox: str, ttl_ms: int) -> Call[calls.AwaitReply]:
         ttls = {"waiter_ttl_ms": ttl_ms, "result_ttl_ms": self.channel.result_ttl_ms}
@@ -220,7 +219,7 @@ class Mailbox:
 
 
 class _Wished:
-    """Registered while its `with` block lasts; the server is told when the wish ends unfulfilled."""
+    """Registered while its `with` block lasts; if that ends without an outcome, the server is told."""
 
     def __init__(self, mailbox: Mailbox, task_id: str, timeout: float | None, watcher: Watcher | None) -> None:
         self._mailbox = mailbox

@@ -1,6 +1,6 @@
-"""What `calls.py` is made of: a call of one function, and how its reply is read.
+"""The parts of `calls.py`: a call of one function, and the readers of its reply.
 
-Records can be written by hand: a value that makes no sense is read as an empty one.
+Records can be edited by hand, so an invalid value is read as an empty one.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -18,7 +18,7 @@ Make: TypeAlias = Callable[[Iterable[Any]], R]
 
 
 class Call(NamedTuple, Generic[R_co]):
-    """A call of one function that is yet to be sent: by `ask`, or by `ask` and `tell` of a channel."""
+    """A call of one function, to be sent by `ask`, or by `ask` or `tell` of a channel."""
 
     function: str
     args: tuple[Text | int, ...]
@@ -42,13 +42,13 @@ def ask(core: _core.Core, call: Call[R], *, repeat: bool = False, within_ms: int
 
 
 class Ask(Protocol):
-    """How a coroutine asks, whoever runs it: by `ask` of a channel, or blocking, as `at_once` gives it."""
+    """How a coroutine asks the server: by `ask` of a channel, or blocking within `at_once`."""
 
     def __call__(self, call: Call[R], /) -> Awaitable[R]: ...
 
 
 def at_once(core: _core.Core, work: Callable[[Ask], Coroutine[Any, Any, R]]) -> R:
-    """Run a coroutine that awaits nothing but what it asks, blocking this thread; it needs no event loop."""
+    """Run a coroutine that awaits nothing but what it asks the server; blocks this thread, without an event loop."""
 
     async def asked(call: Call[Any], /) -> Any:
         return ask(core, call)
@@ -62,31 +62,31 @@ def at_once(core: _core.Core, work: Callable[[Ask], Coroutine[Any, Any, R]]) -> 
 
 
 class Record(NamedTuple, Generic[R]):
-    """What a named tuple is made from: a value for each of its fields."""
+    """Reads a named tuple: a value for each of its fields."""
 
     make: Make[R]
     readers: tuple[Read, ...]
 
     def read(self, values: Values) -> R:
-        """One of them; values at the end may be missing."""
+        """One tuple; values at the end may be missing."""
         missing = [b""] * (len(self.readers) - len(values))
         return self.make([read(value) for read, value in zip(self.readers, (*values, *missing), strict=True)])
 
     def rows(self, values: Values) -> list[R]:
-        """One after the other."""
+        """Tuples, one after the other."""
         width = len(self.readers)
         return [self.read(values[at : at + width]) for at in range(0, len(values), width)]
 
     def optional(self, values: Values) -> R | None:
-        """One or none."""
+        """A tuple, or None."""
         return self.read(values) if values else None
 
 
 def page(
     make: Make[R], header: tuple[Read, ...], rest: Read | None = None, counted: Record[Any] | None = None
 ) -> Callable[[Values], R]:
-    """A reply that begins with a value each for the header. What follows is read as a whole; before it, where the last
-    of the header says how many, come records of another kind.
+    """Reads a reply that begins with one value for each part of the header, then, if `counted`, as many records as the
+    last of these says; `rest` reads what follows.
     """
 
     def read(values: Values) -> R:
@@ -101,32 +101,32 @@ def page(
 
 
 def text(value: Any) -> str:
-    """A text; what is no UTF-8 in it is replaced."""
+    """A text; invalid UTF-8 is replaced."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def texts(values: Values) -> list[str]:
-    """A text each."""
+    """Texts."""
     return [text(value) for value in values]
 
 
 def word(value: Any) -> Any:
-    """A text out of the few that the protocol declares."""
+    """One of the words that the protocol declares."""
     return text(value)
 
 
 def answers(values: Values) -> list[Any]:
-    """For each record of the call a text, or the error that it was refused with."""
+    """A text for each record of the call, or the error with which it was refused."""
     return [refusal(value) or text(value) for value in values]
 
 
 def table(read: Callable[[Any], R]) -> Callable[[Values], dict[str, R]]:
-    """Names and values in turn."""
+    """A dict from alternating names and values."""
     return lambda values: {text(values[at]): read(values[at + 1]) for at in range(0, len(values), 2)}
 
 
 def number(value: Any) -> int:
-    """A number; 0 where there is none, or somebody wrote something else."""
+    """A number; 0 if it is missing or invalid."""
     try:
         return int(value)
     except ValueError:

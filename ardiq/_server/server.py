@@ -1,4 +1,4 @@
-"""The way to one queue of a server: the compiled core, and for each event loop one channel to it."""
+"""The connections of one queue: the compiled core, and a channel for each event loop."""
 
 import asyncio
 import logging
@@ -23,11 +23,11 @@ _servers: "weakref.WeakSet[Server]" = weakref.WeakSet()
 _of_parent: list[Any] = []
 
 is_imported_by_child = False
-"""Whether this is a child process that imports the program of its worker, which is then to use no server."""
+"""Whether this child process is importing its worker's program, which must not use a server meanwhile."""
 
 
 class Place(Protocol):
-    """Which queue of which server is meant."""
+    """What a `Server` needs to know of its queue."""
 
     settings: Settings
     name: str
@@ -49,9 +49,9 @@ class Server:
         self._core: _core.Core | None = None
         self._channels: dict[asyncio.AbstractEventLoop, Channel] = {}
         self._known = False
-        self.is_listed = True  # in the list of queues
-        self.is_lent = False  # a test's own server, for a while
-        # A wrong URL is refused now, a server is not asked yet.
+        self.is_listed = True  # whether the queue is put into the list of queues
+        self.is_lent = False  # whether it is the server of a test
+        # A wrong URL is refused now; connections are opened later.
         if not _is_embedded(self.url):
             self._core = self._open(self.url)
         else:
@@ -68,10 +68,10 @@ class Server:
 
     @property
     def core(self) -> _core.Core:
-        """The core; an embedded server is started for it.
+        """The core; if needed, an embedded server is started.
 
         Raises:
-            RuntimeError: a child process imports the program, which would do again what it does when it is started.
+            RuntimeError: a child process is importing the program, which would enqueue or run a worker once more.
         """
         if is_imported_by_child:
             raise RuntimeError(
@@ -108,24 +108,24 @@ class Server:
         return self.url if self._core is None else self._core.url
 
     def register(self, core: _core.Core) -> None:
-        """Make the queue known at the server, once a process, without waiting for it."""
+        """Put the queue into the server's list, once per process, without waiting."""
         if self.is_listed and not self._known:
             self._known = True
             core.register()
 
     def register_again(self) -> None:
-        """As `register`, for a server that may have lost what it held."""
+        """`register` again, because the server may have lost its data."""
         self._known = False
         self.register(self.core)
 
     def may_wait(self) -> None:
-        """A thread may block until a task has ended: the worker that runs it is elsewhere."""
+        """A thread may block until a task has ended: the worker is elsewhere."""
 
     async def refuse_eviction(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Refuse a server that may throw away tasks; one that cannot be reached is not asked.
+        """Refuse a server that may evict tasks; one that cannot be reached is not checked.
 
         Raises:
-            LibraryError: its eviction policy takes keys without a time to live.
+            LibraryError: its eviction policy removes keys without a time to live.
             Forbidden: it does not know the user.
         """
         core, answer = self.core, loop.create_future()
@@ -136,10 +136,11 @@ class Server:
                 core.check_eviction()
             except Exception as raised:
                 error = raised
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(resolve, answer, error)
 
-        # The core blocks, the loop must not. Not a daemon: it must not come back into an interpreter that ends.
+        # The core blocks, the loop must not. Not a daemon: it must not return into an interpreter that is shutting
+        # down.
         threading.Thread(target=ask, name="ardiq-check").start()
         error = await answer
         if error is not None:
@@ -148,7 +149,7 @@ class Server:
             log.warning("%s; trying again", error)
 
     def trouble(self, patience_s: float) -> Exception | None:
-        """What keeps the server from answering within that time, if anything; blocks for no longer."""
+        """Why the server does not answer within that time, if so; blocks for no longer."""
         if _is_embedded(self.url):
             return None
         core = self._open(self.url, int(patience_s * 1000))
@@ -161,7 +162,7 @@ class Server:
         return None
 
     def close(self) -> None:
-        """Close all channels and the core; calls under way are lost."""
+        """Close all channels and the core; calls in progress are lost."""
         with self._lock:
             channels, self._channels = list(self._channels.values()), {}
             core, self._core = self._core, None
@@ -171,7 +172,7 @@ class Server:
             core.close(_CLOSE_MS)
 
     def after_fork(self) -> None:
-        """In the child: the loops and connections are the parent's; begin anew without touching them."""
+        """In the child of a fork: start again without touching the parent's loops and connections."""
         _of_parent.append(self._channels)
         self._channels = {}
         self._lock = threading.Lock()
@@ -180,7 +181,7 @@ class Server:
             self._core.after_fork()
 
     def _open(self, url: str, timeout_ms: int | None = None) -> _core.Core:
-        # An answer that takes longer than the lease comes too late; the connection may be half-open.
+        # An answer that takes longer than the lease is too late; the connection may be half-open.
         response_ms = min(_LONGEST_RESPONSE_MS, max(_SHORTEST_RESPONSE_MS, self._lease_ms))
         return _core.Core(
             url,

@@ -1,4 +1,4 @@
-"""What annotations make of JSON: which of them can be converted to, and how the classes of others are."""
+"""Converting JSON to annotations: which of them values can be converted to, and the classes of other libraries."""
 
 import collections.abc
 import sys
@@ -18,22 +18,22 @@ _CONTAINERS = frozenset(
 _UNIONS = (typing.Union, types.UnionType)
 
 ABSENT = object()
-"""In a row: what has no value."""
+"""In a row: an argument that has no value."""
 
 
 class _StandsIn(type):
     def __instancecheck__(cls, _: object) -> bool:
-        return True  # for msgspec, which looks at what it was given for the class
+        return True  # msgspec looks up the class by what it was given
 
 
 class _Adapted(metaclass=_StandsIn):
-    """Base of the classes that stand for a hint which only Pydantic understands."""
+    """Base of the classes that stand for a hint that only Pydantic understands."""
 
     adapter: Any
 
 
 def convertible(hint: Any) -> Any:
-    """The hint as values are converted to it, or None where nothing is known of it."""
+    """The hint in the form that values are converted to; None if values cannot be converted to it."""
     if hint is Any or hint is object or isinstance(hint, typing.TypeVar):
         return None
     hint = _widened(hint)
@@ -48,7 +48,7 @@ def convertible(hint: Any) -> Any:
 
 
 def convert(value: Any, hint: Any, from_json: bool) -> Any:
-    """A plain value as its annotation wants it.
+    """A plain value, converted to its annotation.
 
     Raises:
         msgspec.ValidationError: it does not fit; the text says what was wrong and where.
@@ -57,17 +57,19 @@ def convert(value: Any, hint: Any, from_json: bool) -> Any:
 
 
 def decoder(kind: Any) -> Callable[[bytes], Any]:
-    """Reads JSON as that type."""
+    """A function that reads JSON as that type."""
     return msgspec.json.Decoder(kind, dec_hook=from_plain).decode
 
 
 def why_not(error: msgspec.ValidationError) -> str:
-    """What was wrong, in terms of the annotation as it was written."""
+    """What was wrong, with the annotation as the user wrote it."""
     return str(error).replace("bool | int | float", "float").replace("bool | int", "int")
 
 
 def row_type(hints: Sequence[Any], defaults: Sequence[Any] = ()) -> Any:
-    """A type of rows with these columns, the last of which have defaults; it is looked at once and then known."""
+    """A type of rows with these columns, the last of which have defaults. To be made once: msgspec inspects each new
+    type.
+    """
     names = [f"a{number}" for number in range(len(hints))]
     make: Any = namedtuple
     row = make("Row", names, defaults=defaults)
@@ -76,13 +78,13 @@ def row_type(hints: Sequence[Any], defaults: Sequence[Any] = ()) -> Any:
 
 
 def object_type(names: Iterable[str], hints: Iterable[Any]) -> Any:
-    """A type of objects with exactly these names."""
+    """A type of JSON objects with exactly these keys."""
     make: Any = typing.TypedDict
     return make("Object", dict(zip(names, hints, strict=True)))
 
 
 def from_plain(kind: Any, value: Any) -> Any:
-    """For msgspec: an instance of a class that it does not know."""
+    """For msgspec: makes an instance of a class that it does not know."""
     adapted = isinstance(kind, type) and issubclass(kind, _Adapted)
     if not adapted and isinstance(value, kind):
         return value
@@ -102,7 +104,9 @@ def from_plain(kind: Any, value: Any) -> Any:
 
 
 def to_plain(value: Any) -> Any:
-    """The JSON of an instance of a class that msgspec does not know; itself where Pydantic does not know it, either."""
+    """Plain data for an instance of a class that msgspec does not know; the instance itself if Pydantic does not know
+    it, either.
+    """
     pydantic = sys.modules.get("pydantic")
     if pydantic is not None and isinstance(value, pydantic.BaseModel):
         return value.model_dump(mode="json", by_alias=True, round_trip=True)
@@ -115,7 +119,7 @@ def _in_short(error: Any) -> str:
 
 
 def _widened(hint: Any) -> Any:
-    """The hint with all that type checkers take for it: a bool is an int, and both are floats."""
+    """The hint, widened to what type checkers accept: a bool is an int, and both are floats."""
     if hint is int:
         return int | bool
     if hint is float:
@@ -124,7 +128,7 @@ def _widened(hint: Any) -> Any:
     if origin in _UNIONS:
         return typing.Union[tuple(map(_widened, args))]  # noqa: UP007
     if origin in _CONTAINERS and args:
-        # Keys of an object are text in JSON, and are read as the one type that they have.
+        # Keys are text in JSON, and are read as the one type that the hint names.
         if len(args) == 2 and issubclass(origin, collections.abc.Mapping):
             return origin[args[0], _widened(args[1])]
         return origin[tuple(arg if arg is ... else _widened(arg) for arg in args)]
@@ -132,7 +136,7 @@ def _widened(hint: Any) -> Any:
 
 
 def _is_foreign(info: Any) -> bool:
-    """Whether it names, outside of the fields of a class, one that nobody here can make."""
+    """Whether it names, outside the fields of a class, a class that neither msgspec nor Pydantic can make."""
     if isinstance(info, msgspec.inspect.CustomType):
         pydantic = sys.modules.get("pydantic")
         kind: Any = info.cls

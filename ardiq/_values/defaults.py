@@ -1,4 +1,4 @@
-"""What an app says of all its tasks, where a task says nothing of its own."""
+"""An app's defaults for options that a task does not set."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -29,11 +29,11 @@ class _HasDefaults(Protocol):
 
 
 def read(value: object) -> TaskDefaults:
-    """They, checked.
+    """The defaults, checked.
 
     Raises:
-        TypeError: it is no mapping, or names something else.
-        ValueError: one of them is impossible.
+        TypeError: not a mapping, or it names another option.
+        ValueError: one of them has an invalid value.
     """
     if not isinstance(value, Mapping):
         raise TypeError(f"task_defaults must be a dict of task options, not {type(value).__name__}")
@@ -47,12 +47,12 @@ def read(value: object) -> TaskDefaults:
 
 
 def with_defaults(method: F) -> F:
-    """A method of the app whose options are the app's defaults, where they are not given."""
+    """Let a method of the app use the app's defaults for options that are not given."""
 
     @functools.wraps(method)
     def call(app: _HasDefaults, /, *args: Any, **given: Any) -> Any:
         defaults: dict[str, Any] = {**app.task_defaults}
-        if "retry" in given or "backoff_ms" in given:  # either way it says how long to wait
+        if "retry" in given or "backoff_ms" in given:  # each of them says how long to wait
             defaults.pop("retry", None)
             defaults.pop("backoff_ms", None)
         return method(app, *args, **{**defaults, **given})

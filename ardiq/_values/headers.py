@@ -1,4 +1,4 @@
-"""How headers travel: as a JSON object, readable where they are plain and the app has no serializer of its own."""
+"""How headers travel: as a JSON object, which people can read if the values are plain and the app has no serializer."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
@@ -9,16 +9,16 @@ from .encodings import choose, survey, to_json
 from .signature import MISSING
 from .signing import SIGNATURE
 
-# Stands for headers that are no plain JSON, or that an own serializer made: codec and base64.
+# Replaces headers that are not plain JSON, or that a custom serializer encoded: codec and base64.
 _PACKED = "ardiq-packed"
 
 
 def pack(codec: Codec, name: str, headers: Mapping[str, Any]) -> str:
-    """The headers of a call of task `name` as they travel.
+    """The headers of a call of task `name`, encoded.
 
     Raises:
-        TypeError: one cannot travel; it is named.
-        ValueError: they are larger than the limit, or the name of one is taken.
+        TypeError: one cannot be sent; the message names it.
+        ValueError: they are larger than the limit, or one has a reserved name.
     """
     for taken in (_PACKED, SIGNATURE):
         if taken in headers:
@@ -49,7 +49,7 @@ def _encode(codec: Codec, name: str, headers: Mapping[str, Any]) -> tuple[str, b
 
 
 def unpack(codec: Codec, headers: dict[str, Any]) -> dict[str, Any]:
-    """The headers that were sent, of the object that travelled.
+    """The headers that were sent, decoded.
 
     Raises:
         ValueError: it cannot be read.

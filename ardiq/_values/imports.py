@@ -1,4 +1,4 @@
-"""The modules whose tasks a worker is to know."""
+"""Importing the modules with a worker's tasks."""
 
 import importlib
 import pkgutil
@@ -12,8 +12,8 @@ def patterns(name: str, value: object) -> list[str]:
     """Names of modules, in which `*` stands for anything within one part: `proj.mail`, `proj.*.tasks`.
 
     Raises:
-        TypeError: it is no list of texts.
-        ValueError: one is no name of a module.
+        TypeError: not a list of strings.
+        ValueError: one is not the name of a module.
     """
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a list of module names, not {type(value).__name__}")
@@ -26,10 +26,10 @@ def patterns(name: str, value: object) -> list[str]:
 
 
 def load(names: Iterable[str]) -> list[str]:
-    """Import the modules of these names and patterns; all that there are.
+    """Import all modules of these names and patterns.
 
     Raises:
-        ModuleNotFoundError: there is no module of a name, or none that a pattern fits.
+        ModuleNotFoundError: there is no module of that name, or none that matches the pattern.
         Exception: whatever a module raises.
     """
     loaded = []
@@ -44,7 +44,7 @@ def load(names: Iterable[str]) -> list[str]:
 
 
 def _matching(pattern: str) -> list[str]:
-    """Names of modules that a pattern fits, in order."""
+    """Names of the modules that match a pattern, in order."""
     first, *rest = pattern.split(".")
     found = [first]
     for at, part in enumerate(rest, 1):

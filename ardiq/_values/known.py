@@ -1,4 +1,4 @@
-"""Of a job, what has no part in whether two are equal."""
+"""The state of a job that does not affect whether two jobs are equal."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from .signature import Signature
 
 
 class Known:
-    """What is known here of an enqueued task. Set where it is something else than for most."""
+    """What this process knows of an enqueued task. Attributes are set only if they differ from the usual."""
 
     __slots__ = ("_is_unsure", "_signature", "existed")
 

@@ -22,14 +22,14 @@ class Counters:
         self.failed = 0
         self.aborted = 0
         self.abandoned_threads = 0
-        # How many fell at or under each bound and over the one before; the last is for the rest.
+        # How many observations fell into each bucket, up to its bound; the last one is for the rest.
         self._run = [0] * (len(_BOUNDS) + 1)
         self._wait = [0] * (len(_BOUNDS) + 1)
         self._run_s = 0.0
         self._wait_s = 0.0
 
     def observe(self, run_s: float, wait_s: float | None) -> None:
-        """Note how long one attempt ran and, if known, had waited: by two clocks, so it may seem negative."""
+        """Record how long one attempt ran and, if known, had waited: by two clocks, so that may be negative."""
         # Most fall into the first bucket: they need no search.
         self._run_s += run_s
         self._run[0 if run_s <= _FIRST_BOUND else bisect_left(_BOUNDS, run_s)] += 1
@@ -38,7 +38,7 @@ class Counters:
             self._wait[0 if wait_s <= _FIRST_BOUND else bisect_left(_BOUNDS, wait_s)] += 1
 
     def add(self, other: "Counters") -> None:
-        """Count what another one counted, too."""
+        """Add the counts of another one."""
         for name in ("succeeded", "retried", "failed", "aborted", "abandoned_threads", "_run_s", "_wait_s"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self._run = [a + b for a, b in zip(self._run, other._run, strict=True)]
@@ -66,7 +66,7 @@ def _histogram(counts: list[int], seconds: float) -> Histogram:
 
 
 class Metrics:
-    """All counters of one app in this process."""
+    """All counters of one queue in this process."""
 
     def __init__(self) -> None:
         self.counters: dict[tuple[str, str], Counters] = {}

@@ -6,15 +6,15 @@ from typing import Any
 from .encodings import from_json, plain_json
 from .reports import Reports
 
-# As the server refuses them, too.
+# The server has the same limits.
 _MOST, _LONGEST_NAME, _LONGEST = 100, 200, 8192
 
 
 class Notes(MutableMapping[str, Any]):
-    """JSON values by name, which leave with the task's next report; `job.notes()` reads them.
+    """JSON values by name, which are sent with the task's next report; `job.notes()` reads them.
 
-    It shows what this attempt noted, not what an earlier one did. A value is kept as it is when it is set: to change
-    one, set it again.
+    It has the notes of this attempt, not those of earlier ones. A value is copied when you set it: to change one, set
+    it again.
     """
 
     __slots__ = ("_alone", "_claim", "_reports")
@@ -22,7 +22,7 @@ class Notes(MutableMapping[str, Any]):
     def __init__(self, reports: Reports | None, claim: tuple[Any, ...]) -> None:
         self._reports = reports
         self._claim = claim
-        self._alone: dict[str, bytes] = {}  # where nobody keeps them
+        self._alone: dict[str, bytes] = {}  # outside a worker
 
     def _noted(self, to_add: bool = False) -> dict[str, bytes]:
         return self._alone if self._reports is None else self._reports.noted(self._claim, to_add)

@@ -1,6 +1,5 @@
-"""What web frameworks make of named tuples: with Pydantic they go over the wire as objects with their fields.
-
-Of itself it makes arrays of them. It is imported only by whoever uses it.
+"""Named tuples for web frameworks: Pydantic would make arrays of them, and this makes objects with their fields.
+Pydantic is not imported unless you use it.
 """
 
 import typing
@@ -10,14 +9,14 @@ Class = TypeVar("Class", bound=type[Any])
 
 
 def as_object(cls: Class) -> Class:
-    """Let a named tuple be an object where it is in a Pydantic model, a `TypeAdapter` or a FastAPI annotation."""
+    """Make a named tuple an object in Pydantic models, `TypeAdapter`s and FastAPI annotations."""
     cls.__get_pydantic_core_schema__ = classmethod(lambda cls, _, handler: _schema(cls, Any, handler))
     generic = getattr(cls, "__class_getitem__", None)
     if generic is not None:
 
         def of(_: type[Any], value: Any) -> Any:
             alias = generic(value)
-            # Pydantic takes any generic named tuple for an array, and asks nobody but an annotation.
+            # Pydantic treats a generic named tuple as an array unless an annotation says otherwise.
             return alias if alias.__parameters__ else Annotated[cls, _Of(cls, value)]
 
         cls.__class_getitem__ = classmethod(of)
@@ -25,7 +24,7 @@ def as_object(cls: Class) -> Class:
 
 
 class _Of(NamedTuple):
-    """Says of which value a named tuple is."""
+    """Names the type of the value in a named tuple."""
 
     cls: type[Any]
     value: Any

@@ -1,4 +1,4 @@
-"""Checks of what users pass as options: a wrong one is refused by name."""
+"""Checks of users' options: an error names the option."""
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
@@ -6,25 +6,25 @@ from typing import Any, Literal, TypeAlias
 
 from .encodings import to_json
 
-# A part of keys, of which each call names a dozen.
+# It is part of keys, of which each call names a dozen.
 _LONGEST_TEXT = 1000
-# A wait that is no shorter is one for ever, and timers can count it.
+# Long enough for a wait without a limit, short enough for timers.
 _LONGEST_S = 100 * 366 * 86_400
 _FINITE = 1e300
 Duration: TypeAlias = timedelta | float
-"""A timedelta or seconds: what every option of a time takes whose name does not end in `_ms`."""
+"""A timedelta or seconds: the type of every duration whose name does not end in `_ms`."""
 Durability: TypeAlias = Literal["primary", "replicated"]
 
 
 def durability(value: Any) -> Durability:
-    """Who must have a task for it to count as accepted."""
+    """When a task counts as accepted."""
     if value not in ("primary", "replicated"):
         raise ValueError(f"durability must be 'primary' or 'replicated', not {value!r}")
     return "replicated" if value == "replicated" else "primary"
 
 
 def integer(name: str, value: Any, *, least: int | None = None, default: int | None = None) -> int:
-    """An int, at least that large; the default, if there is one, where it is None."""
+    """An int, not below `least`; None stands for the default, if there is one."""
     if value is None and default is not None:
         return default
     if not isinstance(value, int) or isinstance(value, bool):
@@ -53,7 +53,7 @@ def required_callable(name: str, value: Any) -> Any:
 
 
 def text(name: str, value: Any) -> str:
-    """A string that may be part of a key and of a line in a terminal."""
+    """A string that is fit for a key and a line on a terminal."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {_kind(value)}")
     if not value:
@@ -66,7 +66,7 @@ def text(name: str, value: Any) -> str:
 
 
 def key_part(name: str, value: Any) -> str:
-    """A part of every key, where braces would move the hash tag."""
+    """A string for the beginning of keys, where braces would change the hash slot."""
     text(name, value)
     if "{" in value or "}" in value:
         raise ValueError(f"{name} {value!r} must not contain braces: they mark the hash slot in keys")
@@ -88,7 +88,7 @@ def lanes(value: Any) -> list[str]:
 
 
 def by_lane(name: str, value: Any, known: Collection[str]) -> dict[str, int] | None:
-    """A positive number for each of some lanes."""
+    """Lanes with a positive number each."""
     if value is None:
         return None
     if not isinstance(value, Mapping):
@@ -101,7 +101,7 @@ def by_lane(name: str, value: Any, known: Collection[str]) -> dict[str, int] | N
 
 
 def milliseconds(name: str, value: Any, *, least: int = 0) -> int:
-    """A timedelta or seconds as whole milliseconds, at least that many."""
+    """A timedelta or seconds as whole milliseconds, not below `least`."""
     found_s = amount_s(name, value)
     if abs(found_s) > _LONGEST_S:
         raise ValueError(f"{name} must be at most a hundred years, not {value!r}")
@@ -112,7 +112,9 @@ def milliseconds(name: str, value: Any, *, least: int = 0) -> int:
 
 
 def either_ms(name: str, value: Any, value_ms: Any, *, least: int = 0) -> int:
-    """What was given under the name, a timedelta or seconds, or with `_ms`, whole milliseconds; 0 for neither."""
+    """The duration that was given as `name`, a timedelta or seconds, or as `name_ms`; in milliseconds; 0 if neither
+    was.
+    """
     found_ms = integer(f"{name}_ms", value_ms, least=0)
     if value is None:
         return found_ms
@@ -122,7 +124,7 @@ def either_ms(name: str, value: Any, value_ms: Any, *, least: int = 0) -> int:
 
 
 def result_ttl(value: Any) -> int | None:
-    """For how long a task's result is kept, in milliseconds; None: as long as the app says."""
+    """How long a task's result is kept, in milliseconds; None: as long as the app sets."""
     return None if value is None else milliseconds("result_ttl", value)
 
 
@@ -146,7 +148,7 @@ def seconds(name: str, value: Any) -> float | None:
 
 
 def patience(name: str, value: Any) -> float | None:
-    """For how many seconds to wait, 0 for not at all, or None for as long as it takes."""
+    """How many seconds to wait; 0: not at all; None: as long as it takes."""
     if value is None:
         return None
     found_s = amount_s(name, value)
@@ -161,10 +163,10 @@ def amount_s(name: str, value: Any) -> float:
 
 
 def finite(name: str, value: Any, what: str) -> float:
-    """A number that can be counted with."""
+    """A finite number."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{name} must be {what}, not {_kind(value)}")
-    if not abs(value) < _FINITE:  # nor is what is not a number
+    if not abs(value) < _FINITE:  # also refuses NaN
         raise ValueError(f"{name} must be {what}, not {value}")
     return value
 

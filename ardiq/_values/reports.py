@@ -1,10 +1,10 @@
-"""Where a task tells of itself, as it sees it from inside."""
+"""What a running task reports to, seen from the task."""
 
 from typing import Any, Protocol
 
 
 class Reports(Protocol):
-    """What takes the progress, notes and log lines of attempts; each names the claim that it runs for."""
+    """Takes the progress, notes and log lines of attempts, each under its claim."""
 
     queue: str
 
@@ -17,10 +17,10 @@ class Reports(Protocol):
         notes: dict[str, bytes] | None = None,
         line: str = "",
     ) -> None:
-        """Take what the task of this claim tells, a note being its JSON or nothing; from any thread."""
+        """Take what the task of this claim reports; an empty note deletes it. From any thread."""
 
     def noted(self, claim: tuple[Any, ...], /, to_add: bool = False) -> dict[str, bytes]:
-        """What the attempt of this claim has noted so far; kept only where something is `to_add`."""
+        """The notes of this claim's attempt so far; the dict is kept only if something is `to_add`."""
 
     def is_current(self, claim: tuple[Any, ...], /) -> bool:
-        """Whether the attempt is still wanted."""
+        """Whether the attempt's outcome still counts."""

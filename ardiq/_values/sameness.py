@@ -1,8 +1,7 @@
-"""Whether what has arrived is as good as what was sent, to whoever receives it.
-
-Equality alone does not prove it. It never holds of what is not a number, nor between a zone's time in an hour that
-comes twice or not at all and the same moment with the offset it travels with; and it does hold for a bool and an int.
-Containers and the fields of classes that are unequal are therefore looked at one by one.
+"""Whether what has arrived is as good as what was sent, for the receiver. Equality does not prove it. NaN never equals
+itself, and a time in an hour that comes twice or not at all does not equal the same moment with the offset that it
+travels with; a bool equals an int. So the items of containers and the fields of classes that are unequal are compared
+one by one.
 """
 
 import dataclasses
@@ -15,13 +14,13 @@ from uuid import UUID
 import msgspec
 
 _ARRAYS, _SETS, _NUMBERS, _CLOCKS = (list, tuple), (set, frozenset), (int, float), (datetime, time)
-# A subclass of one of these arrives as the type itself.
+# A subclass of one of these arrives as that type.
 _PLAIN = (str, bytes, bytearray, datetime, time, date, timedelta, Decimal, UUID)
 _key = msgspec.msgpack.Encoder(enc_hook=repr).encode
 
 
 def same(sent: Any, back: Any) -> bool:
-    """Whether they are the same; lists stand for tuples, and an offset for the zone that had it."""
+    """Whether they are the same; a list may stand for a tuple, and an offset for the zone that had it."""
     if isinstance(sent, _ARRAYS):
         return isinstance(back, _ARRAYS) and _all_same(sent, back)
     if isinstance(sent, dict):
@@ -51,19 +50,19 @@ def _all_same(sent: Any, back: Any) -> bool:
 
 
 def _clock(moment: datetime | time) -> tuple[Any, ...]:
-    """What its clock shows, its distance from UTC, and whether it has a zone at all."""
+    """What its clock shows, its offset from UTC, and whether it has a zone at all."""
     return moment.replace(tzinfo=None, fold=0), moment.utcoffset(), moment.tzinfo is None
 
 
 def _equal(sent: Any, back: Any) -> bool:
     try:
         return bool(sent == back)
-    except Exception:  # some refuse to be compared, such as a signalling NaN in them
+    except Exception:  # some cannot be compared, for example if they contain a signalling NaN
         return False
 
 
 def _paired(sent: Iterable[Any], back: Any) -> Iterator[tuple[Any, Any]] | None:
-    """Each member of `sent` with the one of `back` that stands for it, which may not equal it; None: one has none."""
+    """Each member of `sent` with its counterpart in `back`, which need not be equal; None if one has no counterpart."""
     members = {member: member for member in back}
     pairs, others = [], []
     for member in sent:
@@ -81,7 +80,7 @@ def _paired(sent: Iterable[Any], back: Any) -> Iterator[tuple[Any, Any]] | None:
 
 
 def _fields(value: Any) -> list[Any] | None:
-    """The values of what an instance of a class is made of; None where that is not known."""
+    """The values of an instance's fields; None if its fields are not known."""
     kind = type(value)
     if hasattr(kind, "__pydantic_private__"):
         return [value.__dict__, value.__pydantic_extra__, value.__pydantic_private__]

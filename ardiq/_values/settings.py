@@ -1,4 +1,4 @@
-"""What an app was told when it was made."""
+"""The options of an app."""
 
 import os
 import socket
@@ -18,11 +18,11 @@ DEFAULT_URL = "redis://localhost:6379"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The options of an app, checked and complete; `Ardiq` says what each means.
+    """The options of an app, checked and complete; `Ardiq` explains each.
 
     Raises:
-        TypeError: an option of a wrong type.
-        ValueError: an option of an impossible value.
+        TypeError: an option has the wrong type.
+        ValueError: an option has an invalid value.
     """
 
     redis_url: str = field(repr=False)  # it may have a password
@@ -57,7 +57,7 @@ class Settings:
 
     @classmethod
     def read(cls, **given: Any) -> "Settings":
-        """The options as `Ardiq` takes them, every one by its name."""
+        """From the options as `Ardiq` takes them."""
         lanes = tuple(options.lanes(given["priorities"]))
         default_lane = given["default_priority"]
         if default_lane is None:

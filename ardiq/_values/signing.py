@@ -14,12 +14,12 @@ SIGNATURE = "ardiq-signature"
 """The header that it travels as."""
 
 _SHORTEST_KEY = 16
-# Half of what SHA-256 gives, which RFC 2104 allows: the header stays short enough for a compact record.
+# Half of a SHA-256, which RFC 2104 allows: the header stays short enough for a compact record.
 _SIGNATURE_BYTES = 16
 
 
 class Signer:
-    """Signs calls with the first key, and takes those that any key signed.
+    """Signs calls with the first key, and accepts signatures by any key.
 
     A signature is an HMAC-SHA256 over the queue, the task's name, its arguments and its other headers. The task's id,
     lane, times and tries are not signed: workers and operators change them.
@@ -35,13 +35,13 @@ class Signer:
         return to_json({SIGNATURE: _signature(self._keys[0], message), **headers}).decode()
 
     def check(self, queue: str, name: str, args: bytes, kwargs: bytes, codec: str, packed: bytes) -> dict[str, Any]:
-        """Take a call or not; nothing of it was read before. `packed`: its headers as they travel.
+        """Accept or refuse a call, before any of it is decoded. `packed`: its headers, encoded.
 
         Returns:
             Its headers without the signature.
 
         Raises:
-            BadSignature: it was not enqueued with a key of this app, or changed since.
+            BadSignature: it was not signed with a key of this app, or was changed since.
         """
         try:
             headers = from_json(packed) if packed else {}
@@ -66,7 +66,7 @@ def without_signature(headers: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_keys(value: Any) -> list[bytes]:
-    """Keys from what `Ardiq` takes, the one to sign with first."""
+    """The keys from the option `signing_key`; the first one signs."""
     given = [value] if isinstance(value, str | bytes) else value
     if not isinstance(given, Iterable):
         raise TypeError(f"signing_key must be a str, bytes, or a list of them, not {type(value).__name__}")
@@ -81,7 +81,7 @@ def read_keys(value: Any) -> list[bytes]:
 
 
 def _message(queue: str, name: str, args: bytes, kwargs: bytes, codec: str, headers: dict[str, Any]) -> bytes:
-    """What is signed: each part with its length before it, so that none can borrow from the next."""
+    """What is signed: each part after its length, so that bytes cannot move from one part to the next."""
     parts = [queue.encode(), name.encode(), args or b"[]", kwargs, codec.encode(), to_json(headers) if headers else b""]
     return b"".join(b"%d:%b" % (len(part), part) for part in [b"ardiq-call-1", *parts])
 

@@ -48,8 +48,8 @@ _COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code.
 
-    0: done; 1: it failed, or what was asked for is not there, or a check found something; 2: what was asked for makes
-    no sense, and nothing was done; 3: `--wait` ran out; 130: interrupted.
+    0: done; 1: it failed, or what was asked for is not there, or a check found something; 2: the arguments are invalid,
+    and nothing was done; 3: `--wait` ran out; 130: interrupted.
     """
     _open_streams()
     words = sys.argv[1:] if arguments is None else arguments
@@ -211,7 +211,7 @@ def server_app(url: str, queue: str | None, prefix: str | None) -> "Ardiq":
 
 
 def no_such_queue(app: "Ardiq") -> str:
-    """What to say if there is no sign of the app's queue at its server, else nothing."""
+    """The message if the server has no sign of the app's queue, else an empty one."""
     core, name = app.context.server.core, app.queue_name
     if is_there(core, app.context.server.base):
         return ""
@@ -225,7 +225,7 @@ def no_such_queue(app: "Ardiq") -> str:
 
 
 def note_new_queue(app: "Ardiq", arguments: argparse.Namespace) -> None:
-    """Say so where a queue that is named is about to be made: perhaps another one was meant."""
+    """Say so if the named queue is about to be created: perhaps you meant another one."""
     if arguments.queue is None:
         return
     with suppress(Forbidden):  # who may only enqueue cannot look
@@ -260,7 +260,7 @@ class _EveryLane(frozenset[str]):
 
 
 def _modules_beside(name: str) -> set[str]:
-    """The modules that there are where one of that name was looked for."""
+    """The modules in the place where one of that name was searched for."""
     package, _, _ = name.rpartition(".")
     folder = Path.cwd().joinpath(*package.split(".")) if package else Path.cwd()
     found = {path.stem for path in (*folder.glob("*.py"), *folder.glob("*/")) if path.stem.isidentifier()}
@@ -268,7 +268,7 @@ def _modules_beside(name: str) -> set[str]:
 
 
 def _broken(module_name: str, error: Exception) -> Refusal:
-    """What to say of a module that cannot be imported; shows how it came to that, unless Ardiq refused a word."""
+    """The message for a module that cannot be imported; prints the traceback, unless Ardiq refused an option in it."""
     frames = _without(error.__traceback__, __file__, _imports.__file__, importlib.__file__, "<frozen importlib")
     steps = traceback.extract_tb(frames)
     ours = str(Path(__file__).parent.parent)
@@ -288,14 +288,14 @@ def _without(frames: TracebackType | None, *files: str) -> TracebackType | None:
 
 
 def _open_streams() -> None:
-    """Give a process that was started without one, as by `>&-`, somewhere to write to and read from."""
+    """Open the streams that the process was started without, as by `>&-`."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
 
 
 def _reason(error: OSError) -> str:
-    """What the system refused, without its number."""
+    """What the system refused, without the error number."""
     what = error.strerror or str(error)
     return f"{what}: {error.filename}" if error.filename is not None else what
 

@@ -1,4 +1,4 @@
-"""The users of a server: who may do what, no more than each needs."""
+"""The users of a server, each with no more rights than it needs."""
 
 import json
 import re
@@ -13,7 +13,7 @@ _SHARED: dict[str, str] = {name: entry["pattern"] for name, entry in json.loads(
 
 _EVERYBODY = ("ping", "select", "client|setinfo", "blpop", "lpop", "sadd", "hgetall", "wait")
 _WORKERS = ("client|unblock", "info")
-# What the command line and `ardiq migrate` send beside the functions.
+# What the command line and `ardiq migrate` send besides the functions.
 _OPERATORS = (
     *("info", "config|get", "time", "get", "set", "del", "exists", "smembers", "zrange", "zrangebyscore"),
     *("scan", "eval", "pexpire", "hget", "hmget", "hset", "hsetnx", "hdel"),
@@ -31,7 +31,7 @@ ROLES = {
     "worker": _Role("the same, and runs tasks", _WORKERS, loads=False),
     "operator": _Role("the command line, `ardiq migrate` included", _OPERATORS, loads=True),
 }
-"""Who there is; for each a user `ardiq-<role>`."""
+"""The roles; for each there is a user `ardiq-<role>`."""
 
 
 def lines(core: _core.Core, prefix: str, queues: Sequence[str]) -> list[str]:
@@ -49,7 +49,7 @@ def lines(core: _core.Core, prefix: str, queues: Sequence[str]) -> list[str]:
 class _Server:
     def __init__(self, core: _core.Core) -> None:
         self._core = core
-        # By what it says of a command that came together with the tellable rights of keys and of subcommands.
+        # Whether it knows a command that is as old as separate rights for keys and for subcommands.
         self._has_functions = has_commands(core, ["FCALL"])[0]
         self._is_cluster = bool(core.primaries())
 
@@ -77,11 +77,11 @@ class _Server:
         return list(dict.fromkeys([*dispatch, *_EVERYBODY, *does.also, *cluster, *inside]))
 
     def _only(self, right: str, key: str) -> str:
-        """A key that may only be read or written, where the server tells the two apart."""
+        """A key that may only be read, or only written, if the server tells the two apart."""
         return f"%{right}~{key}" if self._has_functions else f"~{key}"
 
     def _known(self, commands: list[str]) -> list[str]:
-        """Those that the server has; one that knows no subcommands by name has those of its time."""
+        """Those that the server has; a server that cannot name subcommands has those of its time."""
         asked = commands if self._has_functions else [command.partition("|")[0] for command in commands]
         return [
             command for command, is_there in zip(commands, has_commands(self._core, asked), strict=True) if is_there

@@ -1,4 +1,4 @@
-"""What may be typed: the parser of commands, the arguments that several have, and what is wrong with a word."""
+"""The command line's parser, arguments that several commands have, and messages about wrong ones."""
 
 import argparse
 import os
@@ -19,13 +19,13 @@ LONGEST_MS = 100 * 366 * _UNITS_MS["d"]
 
 
 _MOST_LISTED = 4
-_LIKE = 0.7  # how much a word is to be like another to be meant
+_LIKE = 0.7  # how similar a word must be to be suggested
 
 
 class Refusal(Exception):
-    """What was asked for makes no sense, and nothing was done; the message is one line for a person. Exit code 2.
+    """The arguments are invalid, and nothing was done; the message is one line for people. Exit code 2.
 
-    `usage`: how the command is to be typed, where that would help.
+    `usage`: the command's usage, if that helps.
     """
 
     def __init__(self, message: str, usage: str = "") -> None:
@@ -35,7 +35,7 @@ class Refusal(Exception):
 
 @contextmanager
 def refusing(option: str = "") -> Iterator[None]:
-    """What Ardiq finds impossible in here is what was asked for, by an option if it is named.
+    """Blame the arguments, or the option that is named, for what Ardiq refuses within this block.
 
     Raises:
         Refusal: for a `ValueError` or a `TypeError`.
@@ -204,7 +204,7 @@ def json_value(value: str, kind: type[list[Any]] | type[dict[str, Any]], option:
 
 
 def check_call(app: "Ardiq", name: str, args: list[Any], kwargs: dict[str, Any]) -> None:
-    """Refuse what the task's worker would refuse, as far as this app knows the task.
+    """Refuse arguments that the task's worker would refuse, if this app knows the task.
 
     Raises:
         Refusal: the arguments do not fit the function, or one its annotation.
@@ -216,7 +216,7 @@ def check_call(app: "Ardiq", name: str, args: list[Any], kwargs: dict[str, Any])
 
 
 def check_task(app: "Ardiq", arguments: argparse.Namespace, name: str) -> None:
-    """Refuse a task that the app does not have, where the app is known and nobody says `--unknown`.
+    """Refuse a task that the app does not have, if the app is known and `--unknown` is not given.
 
     Raises:
         Refusal: it is none of the app's.
@@ -242,7 +242,7 @@ def unknown_argument(parser: argparse.ArgumentParser, about: str = "even if the 
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence about a word that is none of those known; empty where none is like it."""
+    """The end of a sentence about an unknown word; empty if no known one is similar."""
     from difflib import get_close_matches
 
     names = list(known)
@@ -252,7 +252,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def among(known: Iterable[str]) -> str:
-    """The end of a sentence about a word that is none of those known, and like none: all of them where they are few."""
+    """The end of a sentence about an unknown word that is similar to none: all known ones, if they are few."""
     names = sorted(known)
     if len(names) > _MOST_LISTED:
         return f"; there are {len(names):,} others"
@@ -260,10 +260,10 @@ def among(known: Iterable[str]) -> str:
 
 
 def agreed(question: str, yes: bool) -> bool:
-    """Whether a person says yes to what cannot be undone, now or by `--yes`.
+    """Whether the user agrees to what cannot be undone, now or by `--yes`.
 
     Raises:
-        Refusal: there is nobody to ask.
+        Refusal: there is no terminal to ask on.
     """
     if yes:
         return True

@@ -1,4 +1,4 @@
-"""Print a script that teaches your shell to complete `ardiq`.
+"""Print a completion script for your shell.
 
 bash: ardiq completion bash > ~/.local/share/bash-completion/completions/ardiq
 zsh:  ardiq completion zsh > _ardiq, in a folder of your $fpath

@@ -3,12 +3,12 @@
 ardiq dlq list MODULE:ATTR            the newest first
 ardiq dlq show MODULE:ATTR ID         one, with its traceback and its attempts
 ardiq dlq requeue MODULE:ATTR ID …    run them again: same id and arguments, new retries
-ardiq dlq discard MODULE:ATTR ID …    give them up; what they failed with is kept as long as a result
+ardiq dlq discard MODULE:ATTR ID …    give them up; their errors are kept as long as a result
 
-replay and delete, ArdiQ 1.2's words for the last two, work as well.
+replay and delete, ArdiQ 1.2's words for the last two, still work.
 
-list, and requeue and discard with --all, choose by --task, --error, --since and --until. A time is so long ago (90, 5m,
-2h, 7d) or a moment such as 2026-03-01T09:00 (UTC where it names no zone).
+list, and requeue and discard with --all, choose by --task, --error, --since and --until. A time is how long ago (90,
+5m, 2h, 7d) or a moment such as 2026-03-01T09:00 (UTC if it names no zone).
 """
 
 import argparse
@@ -130,7 +130,7 @@ def _told(letter: DeadLetter) -> dict[str, Any]:
 
 
 def _no_such_task(app: "Ardiq", arguments: argparse.Namespace, found: int) -> str:
-    """What to add where a filter found nothing, because of its spelling perhaps."""
+    """What to add if a filter found nothing, perhaps because of its spelling."""
     if found or arguments.task is None or arguments.task in app.tasks:
         return ""
     return did_you_mean(arguments.task, app.tasks)
@@ -220,7 +220,7 @@ async def _discard(app: "Ardiq", arguments: argparse.Namespace) -> int:
 
 
 async def _one_by_one(change: Callable[[str], Awaitable[int]], arguments: argparse.Namespace, pace: Pace) -> int:
-    """Each id by itself, so that what is wrong with one is said of it and holds up no other."""
+    """Each id by itself, so that an error of one names it and does not stop the others."""
     done, left = 0, dict[str, str]()
     for task_id in dict.fromkeys(arguments.ids):
         await pace.wait(1)
@@ -245,7 +245,7 @@ def _done_all(app: "Ardiq", count: int, arguments: argparse.Namespace) -> int:
 
 
 def _done(count: int, arguments: argparse.Namespace, left: dict[str, str] | None = None) -> int:
-    """Say what was done, and of each id that was left, why."""
+    """Print what was done, and why ids were skipped."""
     verb = _DONE[arguments.action]
     if arguments.json:
         print_json({verb: count} | ({} if left is None else {"left": left}))

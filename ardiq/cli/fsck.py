@@ -1,7 +1,7 @@
 """Check a queue's data against its invariants: every task in exactly one place, every entry with its record.
 
 Reads page by page, so it neither blocks the server nor stops the workers. What looks wrong because it moved between
-two pages is checked again in one atomic step; only what is confirmed is reported. Exit code 1 when there is any.
+two pages is checked again in one atomic step; only confirmed findings are reported. Exit code 1 if there are any.
 """
 
 import argparse

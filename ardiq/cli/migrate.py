@@ -6,10 +6,10 @@
   ardiq migrate --from-1.2 MODULE:ATTR      move what ArdiQ 1.2 left in the app's queue into this version's
   ardiq migrate --acl [URL|MODULE:ATTR]     print the users a server needs, with no more rights than they need
 
-A library is for the whole server; what was applied is noted under the prefix of the app, or under --prefix.
+A library serves the whole server; what was applied is recorded under the prefix of the app, or under --prefix.
 --prune looks for workers under every prefix.
 
-Without a server named, it is that of ARDIQ_REDIS_URL, else redis://localhost:6379.
+If you name no server, it is the one in ARDIQ_REDIS_URL, else redis://localhost:6379.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Let no more tasks of an app's queue start: any, those of a name, or those with an argument of a value.
+"""Keep an app's queue from starting tasks: all of them, those of one name, or those with a given argument.
 
 ardiq pause MODULE:ATTR                              the whole queue
 ardiq pause MODULE:ATTR --task send                  tasks of a name
 ardiq pause MODULE:ATTR --arg customer_id=42         any task with that argument; a text has its quotes: 'plan="free"'
 ardiq pause MODULE:ATTR --task send --arg 0=42       by its position
 
-It holds at once and for all workers, until `ardiq resume` with the same words; `ardiq status` shows it. Nothing is
+It applies to all workers immediately, until `ardiq resume` with the same arguments; `ardiq status` shows it. Nothing is
 lost.
 """
 

@@ -1,4 +1,4 @@
-"""Remove the tasks that wait in an app's queue, unrun, scheduled ones too. What runs, and dead letters, stay."""
+"""Remove the waiting tasks of an app's queue, including scheduled ones. Running tasks and dead letters stay."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _places(app: "Ardiq", arguments: argparse.Namespace, counts: "QueueCounts") -> dict[tuple[str, str], int]:
-    """Where to remove from what is ready, as the library takes it, and how much there is.
+    """From which lane to remove ready tasks, as the library takes it, and how many there are.
 
     Raises:
         ArdiqError: neither the app nor the queue has the lane.
@@ -67,7 +67,7 @@ def _places(app: "Ardiq", arguments: argparse.Namespace, counts: "QueueCounts") 
 
 
 def _purge(app: "Ardiq", place: str, of: str) -> int:
-    """Remove all there is, a portion a call; how many there were."""
+    """Remove all of them, a batch per call; returns how many."""
     core, ttl_ms = app.context.server.core, app.result_ttl_ms
     removed, passed, more = 0, 0, True
     while more:

@@ -1,4 +1,4 @@
-"""List the queues of a server: what is where in each, and how many workers it has."""
+"""List the queues of a server: how many tasks are where in each, and how many workers it has."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read(app: "Ardiq", name: str) -> dict[str, Any]:
-    """One queue; of one whose keys somebody damaged, the error alone."""
+    """One queue; only the error if its keys are damaged."""
     other = app.queue(name)
     try:
         return {

@@ -1,4 +1,4 @@
-"""End a pause of an app's queue, and give back what it held. Takes the words that `ardiq pause` was given.
+"""End a pause of an app's queue, and return the tasks it held. Takes the arguments that `ardiq pause` was given.
 
 ardiq resume MODULE:ATTR                             the whole queue
 ardiq resume MODULE:ATTR --task send                 tasks of a name

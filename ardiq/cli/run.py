@@ -1,9 +1,9 @@
 """Run a worker for the app that MODULE:ATTR names; the module is importable from the working directory.
 
-SIGINT (Ctrl-C) or SIGTERM stops it when the running tasks have ended, one more than a second later at once; with
---drain-timeout, what still runs then is handed back. With --workers it starts that many processes, stops them when it
-is stopped, and starts a crashed one again. --max-tasks, --max-age, --max-memory-mb and --replace-stalled end a worker;
-with --workers a new one takes its place.
+SIGINT (Ctrl-C) or SIGTERM stops it when the running tasks have ended; another signal, more than a second later, stops
+it immediately. With --drain-timeout, tasks that still run after that time are handed back. With --workers it starts
+that many processes, stops them when it is stopped, and replaces those that crash. --max-tasks, --max-age,
+--max-memory-mb and --replace-stalled end a worker; with --workers a new one takes its place.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Show what is where in an app's queue: lanes, workers, what runs, what recurs, and how much was done of late."""
+"""Show an app's queue: its lanes, workers, running tasks and schedules, and how much was done in the last minutes."""
 
 import argparse
 import time
@@ -72,12 +72,12 @@ def read(app: "Ardiq") -> dict[str, Any]:
 
 
 def _worker_of(worker: WorkerInfo) -> dict[str, Any]:
-    """A worker, in the words of ArdiQ 1.2 too."""
+    """A worker, also with the names of ArdiQ 1.2."""
     return {**plain_worker(worker), "started": worker.started_at}
 
 
 def _crons(app: "Ardiq", schedules: list[Schedule], now_ms: int) -> list[dict[str, Any]]:
-    """The schedules of the code in the words of ArdiQ 1.2, those that no worker has declared yet included."""
+    """The schedules in the code, as ArdiQ 1.2 shows them, including those that no worker has declared yet."""
     found = {schedule.name: _cron(schedule) for schedule in schedules if schedule.source == "code"}
     for name, definition in app.context.crons.items():
         found.setdefault(name, {"name": name, "next": Timing.of(definition).after(now_ms), "last": None})

@@ -1,4 +1,4 @@
-"""Look at one task of an app's queue, stop it, or run it again."""
+"""Look at one task of an app's queue, abort it, or run it again."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -108,7 +108,7 @@ def _missing(task_id: str, as_json: bool) -> int:
 
 
 def read(app: "Ardiq", task_id: str) -> dict[str, Any] | None:
-    """Everything the server knows of a task, as `--json` shows it; None when that is nothing."""
+    """Everything that the server knows about a task, as `--json` shows it; None if it does not know the task."""
     core = app.context.server.core
     raw = ask(core, calls.task(id=task_id))
     if not raw:
@@ -140,7 +140,7 @@ def read(app: "Ardiq", task_id: str) -> dict[str, Any] | None:
 
 
 def _call_of(app: "Ardiq", record: dict[str, bytes]) -> dict[str, Any]:
-    """Its arguments as they travel; as they are stored where this app cannot read them."""
+    """Its arguments as plain data; as they are stored if this app cannot read them."""
     codec = text_of(record, "codec")
     try:
         args, kwargs = app.context.codec.decode_call(record.get("args", b"[]"), record.get("kwargs", b""), codec, None)
@@ -161,7 +161,7 @@ def _result_of(app: "Ardiq", record: dict[str, bytes]) -> dict[str, Any]:
 
 
 def _place(found: TaskPosition | None, record: dict[str, str], now_ms: int) -> dict[str, Any]:
-    """Where it lies: `key`; in a lane its `position`, of how many entries, None beyond the first ten thousand."""
+    """Where it is: `key`; in a lane its `position` among how many entries, None beyond the first ten thousand."""
     if found is None:  # it is gone since
         return {"key": None}
     if found.place == "queued":

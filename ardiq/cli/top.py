@@ -1,7 +1,7 @@
-"""Show what runs in an app's queue now, the longest first, and which tasks took most of the last five minutes.
+"""Show the running tasks of an app's queue, the longest first, and those that took most of the last five minutes.
 
-On a terminal it is redrawn until Ctrl-C. Workers tell every five seconds how often their tasks ran; `for` counts from
-when a worker took the task, `mean` and `waited` are of one attempt.
+On a terminal it is redrawn until Ctrl-C. Workers report every five seconds how often their tasks ran. `for` counts from
+when a worker took the task; `mean` and `waited` are per attempt.
 """
 
 import argparse
