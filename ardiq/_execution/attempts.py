@@ -42,7 +42,7 @@ _GOES_ON = frozenset((RETRY, SNOOZE, RELEASED, UNKNOWN))
 
 
 class HandBack(asyncio.CancelledError):
-    """The attempt could not go on because its worker stops: it is handed back."""
+    """The attempt could not continue because its worker stops: it is handed back."""
 
 
 async def within(timeout: float | None, work: Awaitable[Any]) -> Any:
@@ -64,7 +64,7 @@ async def within(timeout: float | None, work: Awaitable[Any]) -> Any:
 
 
 class InThread(NamedTuple):
-    """An attempt on a thread. Whoever takes it out of `Attempts.threads` settles it."""
+    """An attempt on a thread. The code that takes it out of `Attempts.threads` settles it."""
 
     entry: Registered
     claim: Claim
@@ -73,7 +73,7 @@ class InThread(NamedTuple):
 
 
 class Attempts:
-    """The attempts of one worker: those that run, and the outcomes of those that ended."""
+    """The attempts of one worker: those that run, and the outcomes of those that have ended."""
 
     def __init__(self, queue: "QueueContext", worker: "Worker") -> None:
         self._queue = queue
@@ -84,7 +84,7 @@ class Attempts:
         self._counters = queue.metrics.counters
         self.endings = Endings(queue, worker, asyncio.get_running_loop())
         self.over = False
-        # Set by the worker each time it takes tasks: asked for once a turn, not once a task.
+        # Set by the worker each time it takes tasks: once per turn, not once per task.
         self.taken_at = 0.0
         self.is_debug = False
         self.outcomes: list[Outcome] = []
@@ -110,7 +110,7 @@ class Attempts:
         return known
 
     def runner(self, name: str) -> Callable[[Claim], Coroutine[Any, Any, None]]:
-        """What makes an attempt of a claim; made once for each task."""
+        """The function that makes an attempt of a claim; made once for each task."""
         entry = self.registered(name)
         if entry.task is None:
             runner = self._unknown_runner(entry)
@@ -123,13 +123,13 @@ class Attempts:
         return runner
 
     def _plain_runner(self, entry: Registered) -> Callable[[Claim], Coroutine[Any, Any, None]]:
-        # The hot path. It differs from `_runner_with` in nothing but the calls it saves.
+        # The hot path: the same as `_runner_with`, with fewer calls.
         fn, signature, running = entry.fn, entry.signature, self.running
         set_context, succeeded = context.running.set, self._succeeded
         codec = self.codec
         decode, receive, encode = codec.receive_call, codec.receiver(signature), codec.encode_result
         takes_none = signature is None or signature.takes(())
-        # Where a record goes with its task's end, nothing can be told after it.
+        # If the record is deleted when its task ends, nothing can be reported after that.
         ends_at_once = entry.task is not None and not codec.keeps(entry.task.name)
 
         async def attempt(claim: Claim) -> None:
@@ -158,7 +158,7 @@ class Attempts:
         return attempt
 
     def _unknown_runner(self, entry: Registered) -> Callable[[Claim], Coroutine[Any, Any, None]]:
-        # Nothing of the call is read: what its arguments are, they know who know the task.
+        # The call is not decoded: only workers that know the task can read its arguments.
         async def attempt(claim: Claim) -> None:
             started = monotonic()
             try:
@@ -196,10 +196,10 @@ class Attempts:
         return attempt
 
     def check(self, claim: Claim) -> None:
-        """Refuse a call that no producer with the app's key made; from any thread.
+        """Refuse a call that was not signed with the app's key; from any thread.
 
         Raises:
-            BadSignature: it is one.
+            BadSignature: it was not.
         """
         if self._signer is not None:
             self._signer.check(self._queue.name, *claim[2:7])
@@ -243,19 +243,19 @@ class Attempts:
             self.log_success(claim, run_s)
 
     def never_began(self, claim: Claim) -> None:
-        """Settle an attempt that was cancelled before its first step, so that its own code did not."""
+        """Settle an attempt that was cancelled before its first step, and so cannot settle itself."""
         if not self.worker.is_cancelled():
             self._why_cancelled.setdefault(claim[1], ABORTED)
         self.settle_soon(self.failed(self.registered(claim[2]), claim, monotonic(), asyncio.CancelledError()))
 
     def settle_soon(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have it settled by a task of its own."""
+        """Settle it in an asyncio task."""
         settling = asyncio.get_running_loop().create_task(work)
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
 
     async def failed(self, entry: Registered, claim: Claim, started: float, error: BaseException) -> None:
-        """Settle an attempt that raised, after its last words."""
+        """Settle an attempt that raised, after `last_words`."""
         run_s = monotonic() - started
         # From here on it cannot be cancelled: hooks may await.
         self.running.pop(claim[1], None)
@@ -270,8 +270,8 @@ class Attempts:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 task.uncancel()
-                # Not by the worker: by the task itself, or a neighbour. One that it waited for and was cancelled is no
-                # wish of its own: that is a failure like any other.
+                # Not by the worker, but by the task itself or by another one. If something that it awaited was
+                # cancelled, that is a failure like any other.
                 why = why or ABORTED
             if why is not None:
                 if self.must_tell(claim, why):
@@ -290,15 +290,15 @@ class Attempts:
         return self.endings.tells_first(ending) or self.must_tell(ending.claim, ending.outcome)
 
     async def last_words(self, ending: Ending) -> None:
-        """What comes before the outcome: the hooks of a failure, and what the task told."""
+        """Before the outcome is sent: run the hooks of a failure, and send what the task reported."""
         if self.endings.tells_first(ending):
             await self.endings.tell_first(ending)
         if self.must_tell(ending.claim, ending.outcome):
             await self.worker.reports_arrive(ending.claim[1])
 
     def must_tell(self, claim: Claim, outcome: str) -> bool:
-        """Whether what the attempt told has to arrive before it is settled: nobody takes it from an attempt that is not
-        the last one any more, nor for a record that is gone. From any thread.
+        """Whether the attempt's reports must arrive before it is settled: the server refuses those of an attempt that
+        is no longer the current one, and of a record that is gone. From any thread.
         """
         return (outcome in _GOES_ON or not self.codec.keeps(claim[2])) and self.worker.has_told(claim[1])
 
@@ -308,14 +308,14 @@ class Attempts:
         self.worker.turn_soon()
 
     def is_current(self, token: int) -> bool:
-        """Whether an attempt runs and was not cancelled; asked by itself, on the loop or on a thread of its own."""
+        """Whether an attempt runs and was not cancelled; asked by the attempt itself, on the loop or on its thread."""
         if token in self._why_cancelled:
             return False
-        # One that was started eagerly is on the loop and not among the running ones yet.
+        # One that was started eagerly runs before it is in `running`.
         return token in self.threads or token in self.running or get_ident() == self._loop_thread
 
     def abort(self, token: int) -> bool:
-        """Cancel the attempt of that token as aborted; whether there is one."""
+        """Cancel the attempt of that token as aborted; False if there is none."""
         if token not in self.running and token not in self.threads:
             return False
         self._cancel(token, ABORTED)
@@ -329,7 +329,7 @@ class Attempts:
 
     def _cancel(self, token: int, why: str) -> None:
         if token in self.running:
-            # It is asked for until it is settled: a second cancellation would cut the task's clean-up short.
+            # The request is repeated until the task is settled, and a second cancellation would interrupt its clean-up.
             if token not in self._why_cancelled:
                 self._why_cancelled[token] = why
                 self.running[token].cancel()
@@ -347,7 +347,7 @@ class Attempts:
         self.settle_cancelled(claim, run_s, why)
 
     def log_start(self, claim: Claim) -> None:
-        """Say so at debug level."""
+        """Log the start at debug level."""
         log.debug(f"task started {ATTEMPT}", *self.endings.named(claim), extra=self.endings.fields(claim))
 
     def log_success(self, claim: Claim, run_s: float) -> None:
@@ -356,8 +356,9 @@ class Attempts:
         log.debug(f"task succeeded {ATTEMPT} duration_ms=%d", *values, extra=self.endings.fields(claim))
 
     def abandon(self, claim: Claim, change: int) -> None:
-        """Count a thread that runs on after its attempt was settled, or, with -1, one that has ended: until then it
-        takes a slot. From any thread."""
+        """Count a thread that still runs after its attempt was settled, or with -1 one that has ended: until then it
+        occupies a slot. From any thread.
+        """
         self.worker.link.thread_runs_on(claim[1], change > 0)
         with self._metrics.lock:
             self._metrics.of(claim[2], claim[7]).abandoned_threads += change

@@ -1,6 +1,7 @@
-"""The child of a worker: runs sync tasks where they can be stopped. Started by `processes` with one end of a socket.
+"""A worker's child process: runs sync tasks where they can be stopped. Started by `processes` with one end of a socket.
 
-Frames go both ways: four bytes of length, then msgpack. The first one says what to import; each further one is a claim.
+Frames go both ways: four bytes of length, then msgpack. The first one to the child says what to import; each later one
+is a claim.
 """
 
 import contextvars
@@ -31,7 +32,7 @@ from .logging import Stderr, ToWorker
 from .processes import frame
 
 _LAST_WORDS_S = 1.0
-# The name of the program of the worker in here: it is not to do what it does when it is started.
+# The worker's program is imported under this name, so that it does not do what it does when started.
 _MAIN = "__mp_main__"
 _stopping = False
 _channel: socket.socket
@@ -52,7 +53,7 @@ def main() -> None:
     threading.Thread(target=_listen, args=(channel.makefile("rb"), messages), daemon=True).start()
     sys.path[:], sys.argv, _program, _modules, levels, where = messages.get()
     reports = _Reports(channel)
-    # First: to what configures logging on import only where it is not, it is.
+    # First, so that modules that configure logging on import only if nobody has, do not.
     logging.root.handlers[:] = [ToWorker(reports.log)]
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
@@ -64,11 +65,11 @@ def main() -> None:
     while (call := messages.get()) is not None:
         reports.queue = call[0]
         reports.send(contextvars.copy_context().run(_attempt, where, *call[1:]))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which comes now: it ends already
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the signal comes now: it is ending already
 
 
 class _Reports:
-    """Passes on to the worker what a task tells of itself."""
+    """Passes the reports of a task on to the worker."""
 
     def __init__(self, channel: socket.socket) -> None:
         self.queue = ""
@@ -92,7 +93,7 @@ class _Reports:
         return self._noted[1]
 
     def is_current(self, _: tuple[Any, ...]) -> bool:
-        return True  # a child whose task is not wanted any more is ended
+        return True  # a child whose task no longer counts is ended
 
 
 def _listen(stream: BinaryIO, messages: "queue.SimpleQueue[Any]") -> NoReturn:
@@ -100,13 +101,13 @@ def _listen(stream: BinaryIO, messages: "queue.SimpleQueue[Any]") -> NoReturn:
         while head := stream.read(4):
             messages.put(from_msgpack(stream.read(int.from_bytes(head, "big"))))
     messages.put(None)
-    time.sleep(_LAST_WORDS_S)  # an idle child has ended by then; for a busy one nobody waits any more
+    time.sleep(_LAST_WORDS_S)  # an idle child has ended by then; nobody waits for a busy one
     os._exit(1)
 
 
 def _stop(number: int, _: FrameType | None) -> None:
-    """End, where the worker asks for it. A signal from anybody else, who sends it to every process of the unit, is for
-    the worker to answer: it waits for the task that runs here.
+    """End if the signal comes from the worker. One that was sent to all processes of the unit is for the worker, which
+    waits for the task that runs here.
     """
     global _stopping
     if not _is_hung_up():
@@ -116,7 +117,7 @@ def _stop(number: int, _: FrameType | None) -> None:
 
 
 def _is_hung_up() -> bool:
-    """Whether the worker has said its last, which it does before it sends a signal, or is gone."""
+    """Whether the worker has closed its end, which it does before it sends a signal, or is gone."""
     try:
         return _channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:
@@ -126,7 +127,7 @@ def _is_hung_up() -> bool:
 
 
 def _stop_as_usual() -> None:
-    """In a process that the task forks: it is no business of the worker's, which hears the child alone."""
+    """In a process that the task forks: the worker listens to its child alone."""
     for handler in logging.root.handlers[:]:
         if isinstance(handler, ToWorker):
             logging.root.handlers[:] = [Stderr()]
@@ -156,24 +157,24 @@ def _attempt(where: list[str], of: str, module: str, path: str, claim: list[Any]
             raise
         _limit_memory(None)
         failure, decision = error, None
-        with suppress(Exception):  # what cannot be judged here is judged by the worker
+        with suppress(Exception):  # if it cannot be judged here, the worker does
             decision = _registered(of, module, path, claim[2]).retries.decide(claim[8], error)
         if max_memory_mb is not None and isinstance(error, MemoryError):
-            kind = "spent"  # what it holds may never be free again
+            kind = "spent"  # its memory may never become free again
             text = f"the task needed more than its memory limit of {max_memory_mb} MiB"
             failure = MemoryError(text).with_traceback(error.__traceback__)
         return frame([kind, _described(failure), _printable(error_traceback(failure)), decision])
 
 
 def _described(error: BaseException) -> list[Any]:
-    """An exception for the worker to rebuild: its class, its text, and as much of what it holds as can travel."""
+    """An exception for the worker to rebuild: its class, its text, and those of its attributes that can be sent."""
     kind, text = type(error), _printable(error_text(error))
     module = "__main__" if kind.__module__ == _MAIN else kind.__module__
     if isinstance(error, BaseExceptionGroup):
         args: list[Any] = [error.message]
         parts = [_described(each) for each in error.exceptions]
     else:
-        # What cannot travel is in the text.
+        # What cannot be sent is in the text.
         args, parts = list(error.args) if _travels(error.args) else [text], []
     held = {name: value for name, value in vars(error).items() if _travels(value)}
     return [module, _printable(kind.__qualname__), text, args, parts, held]
@@ -192,7 +193,7 @@ def _printable(text: str) -> str:
 
 
 def _limit_memory(max_memory_mb: int | None) -> None:
-    """Let allocations fail beyond so many MiB of data: of the heap and of private mappings, whoever asks for them."""
+    """Let all allocations fail beyond this many MiB of heap and private mappings."""
     soft, hard = _memory_limits
     if max_memory_mb is not None:
         soft = max_memory_mb << 20 if hard == resource.RLIM_INFINITY else min(max_memory_mb << 20, hard)
@@ -211,7 +212,7 @@ def _registered(of: str, module: str, path: str, name: str) -> Registered:
 
 
 def _import(name: str) -> ModuleType:
-    """A module; the program of the worker under another name."""
+    """Import a module; the worker's program under another name."""
     if name != "__main__":
         return importlib.import_module(name)
     if _MAIN not in sys.modules:

@@ -1,4 +1,4 @@
-"""How attempts end: what is asked of the server for each, and, once it has answered, who is told what became of it."""
+"""How attempts end: what is sent to the server for each, and who hears of its answer."""
 
 import asyncio
 import contextvars
@@ -28,14 +28,14 @@ Outcome = tuple[str, int, str, int, bytes, bytes]
 COMPLETE, FAILED, RETRY, SNOOZE, ABORTED, RELEASED = "complete", "failed", "retry", "snooze", "aborted", "release"
 UNKNOWN = "unknown"
 
-# A task without a max_age is not put off for ever.
+# A task without a max_age is not snoozed forever.
 _LONGEST_SNOOZED_MS = 7 * 86_400_000
 
 _LONGEST_TEXT = 16_384
-# Names of unknown tasks that were warned of once: there is no end to such names.
+# How many names of unknown tasks are remembered: there may be any number.
 _MOST_UNKNOWN = 1_000
 
-# As a line of the log names an attempt.
+# How log lines name an attempt.
 ATTEMPT = "id=%s name=%r worker=%s try=%d"
 
 _STALE = "stale"
@@ -43,12 +43,12 @@ _REFUSALS = {_STALE: "another worker has the task", "not_found": "its record was
 
 
 class TimedOut(TimeoutError):
-    """The task's own time limit; its text is the failure's."""
+    """The attempt exceeded its time limit; the text becomes the task's error."""
 
 
 class FromChild(Exception):
-    """The cause of an error that was raised in a child process: what it looked like there, and what the task's retry
-    rules say of it, which saw the exception itself; None where that could not be said.
+    """The cause of an error that was raised in a child process: its traceback there, and the decision of the task's
+    retry rules, which saw the original exception; None if they could not decide.
     """
 
     def __init__(self, text: str, traceback: str, decision: Decision | None) -> None:
@@ -65,11 +65,11 @@ class Ending(NamedTuple):
     """An attempt that ended and did not succeed.
 
     Attributes:
-        outcome: what is asked of the server.
-        wait_s: how long its task had lain ready before its first attempt.
-        error: what it raised, `text` how that reads.
+        outcome: what is sent to the server.
+        wait_s: how long its task had been ready before its first attempt.
+        error: what it raised; `text` is its message.
         asked: the task asked for another attempt itself.
-        is_traced: what it raised has a traceback that tells something.
+        is_traced: whether the traceback of what it raised is of use.
         context: of the attempt, for the hooks.
     """
 
@@ -86,11 +86,11 @@ class Ending(NamedTuple):
 
     @property
     def keeps_slot(self) -> bool:
-        """Whether the hooks may have to hear of it once it is answered: no more are to fail than can be told of."""
+        """Whether the hooks may have to hear of it once it is answered; such attempts are limited in number."""
         return self.context is not None and self.outcome != FAILED
 
     def outcome_record(self) -> Outcome:
-        """As the server is handed it in."""
+        """The record that is sent to the server."""
         value, details = self.text.encode(errors="backslashreplace"), to_json(self.details) if self.details else b""
         return self.claim[0], self.claim[1], self.outcome, int(self.run_s * 1000), value, details
 
@@ -103,20 +103,20 @@ class Endings:
         self._worker = worker
         self._loop = loop
         self._metrics = queue.metrics
-        # By token: handed in, and not answered.
+        # By token: those that were sent and are not yet answered.
         self._unanswered: dict[int, Ending] = {}
         self._void_up_to = 0
         self._unknown: set[str] = set()
         self._closed = False
-        # By task id, the last one each: the hooks hear of a task's attempts one after the other.
+        # By task id, its latest one: the hooks hear of a task's attempts one after the other.
         self._telling: dict[str, asyncio.Task[None]] = {}
 
     def cancelled(self, claim: Claim, run_s: float, why: str) -> Ending:
-        """Of an attempt that the worker cancelled: aborted or handed back."""
+        """The ending of an attempt that the worker cancelled: aborted or handed back."""
         return Ending(claim, run_s, why, waited(claim, run_s))
 
     def judge(self, entry: "Registered", claim: Claim, run_s: float, error: BaseException) -> Ending:
-        """Of an attempt that raised, whatever it was. From any thread."""
+        """The ending of an attempt that raised any exception. From any thread."""
         try:
             return self._judge(entry, claim, run_s, error)
         except Exception:
@@ -128,7 +128,7 @@ class Endings:
             return Ending(claim, run_s, FAILED, waited(claim, run_s), error, error_text(error))
 
     def _judge(self, entry: "Registered", claim: Claim, run_s: float, error: BaseException) -> Ending:
-        # A child's exception was judged there: not all of it can travel.
+        # A child's exception was judged in the child: not all of it can be sent.
         judged = error.__cause__.decision if isinstance(error.__cause__, FromChild) else None
         outcome, delay_ms, asked = judged or entry.retries.decide(claim[8], error)
         details: dict[str, Any] = {}
@@ -154,12 +154,12 @@ class Endings:
         )  # fmt: skip
 
     def hand_in(self, ending: Ending) -> Outcome:
-        """What the server is to be handed in. Its answer is waited for. From any thread."""
+        """The record to send to the server, whose answer is then awaited. From any thread."""
         token = ending.claim[1]
         if ending.keeps_slot:
             self._worker.occupy(True)
         self._unanswered[token] = ending
-        if token <= self._void_up_to:  # its lease was lost meanwhile
+        if token <= self._void_up_to:  # its lease was lost in the meantime
             self._loop.call_soon_threadsafe(self.answered, ending.claim[0], token, _STALE, True)
         return ending.outcome_record()
 
@@ -191,32 +191,33 @@ class Endings:
         self._worker.occupy(False)
 
     async def tell(self, token: int, became: str) -> None:
-        """As `answered`, until the hooks have heard of it."""
+        """`answered`, and wait until the hooks have heard of it."""
         ending = self._unanswered.pop(token, None)
         if ending is not None and (failure := self.announce(ending, became)) is not None:
             await self._loop.create_task(self._tell_hooks(failure, ending.claim, None), context=ending.context)
 
     def void(self, up_to: int) -> None:
-        """The lease is lost: what is handed in of an attempt whose token is not above this one will not be taken."""
+        """The lease is lost: the server will refuse outcomes whose token is not above this one."""
         self._void_up_to = up_to
         for token, ending in list(self._unanswered.items()):
             if token <= up_to:
                 self.answered(ending.claim[0], token, _STALE, True)
 
     async def all_told(self) -> None:
-        """Until the hooks have heard of everything that was answered."""
+        """Wait until the hooks have heard of everything that was answered."""
         while self._telling:
             await asyncio.wait(self._telling.values())
 
     def close(self) -> None:
-        """Tell no more."""
+        """Stop calling the hooks."""
         self._closed = True
         for telling in self._telling.values():
             telling.cancel()
 
     def tells_first(self, ending: Ending) -> bool:
-        """Whether the hooks are to hear of it before it is handed in, so that who sees the result knows that they have:
-        of a failure the server can only say that it is nobody's business here any more. From any thread.
+        """Whether the hooks hear of it before it is sent, so that they have run when its result can be seen. That is
+        possible for a failure, because all that the server may answer is that the attempt no longer counts. From any
+        thread.
         """
         is_ours = ending.claim[1] > self._void_up_to
         return (
@@ -224,10 +225,10 @@ class Endings:
         )
 
     async def tell_first(self, ending: Ending) -> None:
-        """Tell the hooks of a failure."""
+        """Call the hooks with a failure."""
         assert ending.error is not None
         claim = ending.claim
-        # A turn may take a task again before this loop has read what became of the attempt before.
+        # The worker may take the task again before this loop has read the answer to the attempt before.
         while claim[8] > 1 and not self._closed and self._awaits_answer(claim):
             await asyncio.sleep(0)
         failure = ErrorContext(claim[2], claim[0], ending.error, claim[8], False)
@@ -238,7 +239,7 @@ class Endings:
         return any(each.claim[0] == claim[0] and each.claim[1] < claim[1] for each in self._unanswered.values())
 
     def announce(self, ending: Ending, became: str) -> ErrorContext | None:
-        """Count and log what an attempt became; what the `on_error` hooks are to be told, if anything."""
+        """Count and log what became of an attempt; returns what the `on_error` hooks must hear, if anything."""
         claim, run_s, error = ending.claim, ending.run_s, ending.error
         if became == RELEASED:
             return None
@@ -262,7 +263,7 @@ class Endings:
             self._log(logging.ERROR, ending, "failed", duration_ms=duration_ms, error=text)
         is_failure = became == FAILED or (became == RETRY and not ending.asked)
         if error is None or not is_failure or not ending.keeps_slot:
-            return None  # those of a failure were told before
+            return None  # those of a failure have run before
         return ErrorContext(claim[2], claim[0], error, claim[8], became == RETRY)
 
     async def _tell_hooks(self, failure: ErrorContext, claim: Claim, earlier: "asyncio.Task[None] | None") -> None:
@@ -274,15 +275,14 @@ class Endings:
                 answer = hook(failure)
                 if inspect.isawaitable(answer):
                     await answer
-            except (Exception, asyncio.CancelledError):  # of something that it waited for; the attempt cannot be
+            except (Exception, asyncio.CancelledError):  # something it awaited was cancelled, not it
                 if self._closed:
                     raise
                 log.exception("on_error hook failed for task %r", failure.name, extra=self.fields(claim))
 
     def _log(self, level: int, ending: Ending, what: str, **values: object) -> None:
-        """Log what became of an attempt, with what it raised.
-
-        Handlers get the exception itself; its text is the one that the record of the task has, bounded and printable.
+        """Log what became of an attempt, with what it raised. Handlers get the exception itself; its text is the same
+        as in the task's record, bounded and printable.
         """
         if not log.isEnabledFor(level):
             return
@@ -308,11 +308,11 @@ class Endings:
         log.log(level, message, *self.named(claim), extra=self.fields(claim))
 
     def named(self, claim: Claim) -> tuple[str, str, str, int]:
-        """What `ATTEMPT` is filled with."""
+        """The values for `ATTEMPT`."""
         return claim[0], claim[2], self._queue.settings.worker_id, claim[8]
 
     def fields(self, claim: Claim) -> dict[str, Any]:
-        """What a log record about an attempt has beside its text."""
+        """The extra fields of a log record about an attempt."""
         return {"task": claim[2], "task_id": claim[0], "attempt": claim[8], "queue": self._queue.name}
 
     def count(self, claim: Claim, run_s: float, wait_s: float | None, outcome: str) -> None:
@@ -331,12 +331,12 @@ class Endings:
 
 
 def waited(claim: Claim, run_s: float) -> float | None:
-    """How long a task that has just run lay ready before, in seconds; unknown of further attempts."""
+    """How long a task that has just run had been ready, in seconds; unknown for further attempts."""
     return time() - run_s - claim[9] / 1000 if claim[8] == 1 else None
 
 
 def error_text(error: BaseException) -> str:
-    """An exception in one bounded text."""
+    """An exception as a bounded text."""
     if isinstance(error.__cause__, FromChild):
         return error.__cause__.text
     try:
@@ -347,7 +347,7 @@ def error_text(error: BaseException) -> str:
 
 
 def error_traceback(error: BaseException) -> str:
-    """Where it was raised, as text, bounded from above."""
+    """Its traceback as text, without the beginning if that is too long."""
     if isinstance(error.__cause__, FromChild):
         return error.__cause__.traceback
     try:

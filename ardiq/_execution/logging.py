@@ -1,4 +1,4 @@
-"""Logging as `ardiq run` sets it up, where the program itself does not."""
+"""Logging as `ardiq run` configures it, if the program itself does not."""
 
 import importlib
 import json
@@ -21,28 +21,28 @@ _PAGE = 4096
 
 
 class Setup(NamedTuple):
-    """What is logged, and how."""
+    """How to log."""
 
     format: Literal["text", "json"] = "text"
     level: int = logging.INFO
-    """Of the program, where it says nothing of that itself."""
+    """The root logger's level, if the program does not set it."""
     own_level: int | None = None
-    """Of Ardiq; None: as the program's."""
+    """The level of Ardiq's loggers; None: the same as the program's."""
     file: str | None = None
-    """A configuration that counts instead, and whatever the program says."""
+    """A configuration to use instead, even if the program has one."""
 
 
 def is_set_up() -> bool:
-    """Whether the program has somewhere to log to: then that is its own affair."""
+    """Whether the program has configured logging itself."""
     handlers = [*logging.getLogger().handlers, *log.handlers]
     return any(not isinstance(handler, logging.NullHandler) for handler in handlers)
 
 
 def set_up(setup: Setup) -> bool:
-    """Log like this, unless the program has its own way already; once its modules are imported.
+    """Configure logging, unless the program has done so; to be called once its modules are imported.
 
     Returns:
-        False when it has.
+        False if it has.
 
     Raises:
         ValueError: what is wrong with the file.
@@ -62,21 +62,21 @@ def set_up(setup: Setup) -> bool:
 
 
 def levels() -> dict[str, int]:
-    """From which level on this process logs, by logger; the root one is ""."""
-    known = list(logging.root.manager.loggerDict.items())  # a thread may add one meanwhile
+    """The levels from which this process logs, by logger; the root is ""."""
+    known = list(logging.root.manager.loggerDict.items())  # a thread may add one in the meantime
     loggers = {name: each for name, each in known if isinstance(each, logging.Logger)}
     return {"": logging.root.level, **{name: each.level for name, each in loggers.items() if each.level}}
 
 
 def handle(record: dict[str, Any]) -> None:
-    """Log what a child process did as if it were said here; `record`: as `ToWorker` sends it."""
+    """Log a record of a child process as if it came from here; `record`: as `ToWorker` sends it."""
     logger = logging.getLogger(record["name"])
     if logger.isEnabledFor(record["levelno"]):
         logger.handle(logging.makeLogRecord(record))
 
 
 class ToWorker(logging.Handler):
-    """Of a child process: sends each record to its worker, as what can travel of it."""
+    """In a child process: sends each record to its worker, as far as it can be sent."""
 
     def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
         super().__init__()
@@ -89,17 +89,15 @@ class ToWorker(logging.Handler):
             if record.exc_info and not exc_text:
                 exc_text = self._texts.formatException(record.exc_info)
             texts = {"msg": record.getMessage(), "args": None, "exc_info": None, "exc_text": exc_text}
-            # Those of the task come first: what `extra=` says counts.
+            # The task's first, so that `extra=` overrides them.
             self._send({**running_fields(), **vars(record), **texts})
         except Exception:
             self.handleError(record)
 
 
 class Stderr(logging.StreamHandler[Any]):
-    """Standard error, as long as somebody takes what is written there.
-
-    A pipe that nobody empties would hold up whoever logs, the event loop too. After a second of that, lines are
-    dropped until it moves again, and counted.
+    """Standard error that never blocks for long. A pipe that nobody reads would block whatever logs, the event loop,
+    too. After a second, lines are dropped and counted until the pipe is read again.
     """
 
     def __init__(self) -> None:
@@ -108,7 +106,7 @@ class Stderr(logging.StreamHandler[Any]):
         self._poll: Any = select.poll()
         try:
             self._poll.register(self.stream.fileno(), select.POLLOUT)
-        except (OSError, ValueError):  # no file of the system: nothing to wait for
+        except (OSError, ValueError):  # not a file of the system: nothing to wait for
             self._poll = None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -146,12 +144,14 @@ class Stderr(logging.StreamHandler[Any]):
 
 
 def _read(name: str) -> None:
-    """Configure logging by a file: a dictionary in JSON, TOML or, with PyYAML, YAML; else an INI for `fileConfig`."""
+    """Configure logging from a file: a dictionary in JSON, TOML or, with PyYAML, YAML; else an INI file for
+    `fileConfig`.
+    """
     path, kind = Path(name), Path(name).suffix.lower()
     try:
         if kind in (".json", ".toml", ".yaml", ".yml"):
             config = _dictionary(path, kind)
-            # Loggers that the app made on import go on.
+            # Loggers that the app created on import stay enabled.
             logging.config.dictConfig({"version": 1, "disable_existing_loggers": False} | config)
         else:
             with path.open() as file:

@@ -1,4 +1,4 @@
-"""What processes hold of the machine's memory, and whether the kernel killed one for it, as far as Linux tells."""
+"""How much memory processes use, and whether the kernel killed one because memory ran out, as far as Linux says."""
 
 import os
 import resource
@@ -10,9 +10,8 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident_mb() -> int:
-    """MiB that this process and all that descend from it have in memory; pages they share count for each.
-
-    Where there is no /proc: the most that this process ever had.
+    """MiB that this process and its descendants have in memory; shared pages count for each. Without /proc: the most
+    that this process ever had.
     """
     try:
         pages = _resident_pages(os.getpid()) + sum(_resident_pages(pid) for pid in _descendants(os.getpid()))
@@ -48,7 +47,7 @@ def _descendants(pid: int) -> Iterator[int]:
 
 
 def oom_kills(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """How many processes of its control group the kernel has killed for want of memory; None: it does not tell."""
+    """How many processes of this control group the kernel has killed because memory ran out; None: unknown."""
     for path in _event_files(groups, mount):
         try:
             lines = path.read_text().splitlines()
@@ -69,7 +68,7 @@ def _event_files(groups: Path, mount: Path) -> Iterator[Path]:
     for line in lines:
         number, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
-        # Version 2, then version 1; in a container the group's own directory may be what is mounted.
+        # Version 2, then version 1; in a container the group's own directory may be mounted there.
         if number == "0":
             yield from (mount / group.lstrip("/") / "memory.events", mount / "memory.events")
         elif "memory" in controllers.split(","):

@@ -32,18 +32,18 @@ _START_S = 60.0
 _GRACE_S = 1.0
 _LAST_WORDS_S = 0.1
 _STOP_ARRIVES_S = 0.5
-# How a child ends that a signal to every process of a unit reached before it could leave the answer to its worker.
+# The exit codes of a child that got a signal for all processes of the unit before it could leave that to its worker.
 _STOPPED = tuple(code for number in (signal.SIGTERM, signal.SIGINT) for code in (-number, 128 + number))
 
 
 def frame(message: Any) -> bytes:
-    """A message as it travels."""
+    """A message, encoded."""
     data = to_msgpack(message)
     return len(data).to_bytes(4, "big") + data
 
 
 def exit_reason(code: int, oom_kills_before: int | None) -> str:
-    """How a process ended, for people; `oom_kills_before`: what `oom_kills` said while it lived."""
+    """How a process ended, for people; `oom_kills_before`: the result of `oom_kills` while it lived."""
     if code >= 0:
         return f"exit code {code}"
     if code == -signal.SIGKILL:
@@ -72,13 +72,14 @@ def importable_name(fn: Any, name: str) -> tuple[str, str]:
     return module, path
 
 
-# Tasks for child processes, by their name and that of their function: what a child knows of one, and of its app. Also
-# with the app's queue before: several apps may have the same task. An app may have another queue in a child, though.
+# Tasks for child processes, by their name and that of their function, which is what a child is told. Also with the
+# app's queue in front, because several apps may have the same task; without it, because an app may have another queue
+# in a child.
 _known: "WeakValueDictionary[tuple[str, ...], Registered]" = WeakValueDictionary()
 
 
 def remember(entry: Registered) -> None:
-    """Let a task be found that is being registered for child processes.
+    """Remember a task that is being registered for child processes.
 
     Raises:
         TypeError: a child cannot import its function.
@@ -93,13 +94,13 @@ def remember(entry: Registered) -> None:
 
 
 def find(queue: str, name: str, module: str, path: str) -> Registered | None:
-    """The task of that name and function, if it can be that of the app with that queue, once it is registered."""
+    """The task of that name and function, preferably of the app with that queue; None if it is not registered."""
     key = (name, module, path)
     return _known.get((queue, *key)) or _known.get(key)
 
 
 def program() -> tuple[str, str] | None:
-    """How the program of this process was started: "module" and its name, or "path"; None: it cannot be again."""
+    """How this process's program was started: "module" and its name, or "path"; None: it cannot be imported again."""
     main = sys.modules["__main__"]
     if (spec := getattr(main, "__spec__", None)) is not None:
         return "module", spec.name
@@ -117,9 +118,9 @@ class _Child:
         self._oom_kills = oom_kills()
         self._reader = reader
         self._reading = asyncio.Lock()
-        self._size: int | None = None  # of the message that comes, once it is known
+        self._size: int | None = None  # of the incoming message, once it is known
         self._writer = writer
-        # A process that the task forked may hold the socket open: the end of the child is what counts.
+        # A process that the task forked may keep the socket open, so the end of the child counts.
         loop = asyncio.get_running_loop()
         self._ended = loop.create_task(process.wait())
         self._ended.add_done_callback(lambda _: loop.call_later(_GRACE_S, writer.transport.abort))
@@ -130,7 +131,7 @@ class _Child:
         return not self._ended.done() and not self._reader.at_eof()
 
     async def ask(self, message: Any) -> list[Any]:
-        """Its answer; its next one when there is nothing to say.
+        """Send it a message, if any, and return its answer.
 
         Raises:
             ProcessDied: it ended instead.
@@ -149,7 +150,7 @@ class _Child:
             raise ProcessDied(text, code) from None
 
     async def _read(self) -> list[Any]:
-        """Its next message; what it logs meanwhile is logged."""
+        """Its next message; records that it logs before are logged."""
         async with self._reading:
             while True:
                 if self._size is None:
@@ -161,30 +162,30 @@ class _Child:
                 _logging.handle(message[1])
 
     async def _hear_out(self) -> None:
-        """Log its last words."""
-        with contextlib.suppress(Exception):  # the signal may have cut a message short
+        """Log what it still has to log."""
+        with contextlib.suppress(Exception):  # the signal may have interrupted a message
             while True:
                 await self._read()
 
     async def stop(self) -> None:
-        """End it and what it started: first asked, then killed."""
+        """End it and what it has started: ask first, then kill."""
         last_words = asyncio.get_running_loop().create_task(self._hear_out())
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self._ended.done():
                 break
-            with contextlib.suppress(OSError):  # first: by this the child knows that the signal is its worker's
+            with contextlib.suppress(OSError):  # first, so that the child knows that the signal comes from its worker
                 self._writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, number)
             await asyncio.wait([self._ended], timeout=_GRACE_S)
-        # What it forked may hold the socket open.
+        # Processes that it forked may keep the socket open.
         await asyncio.wait([last_words], timeout=_LAST_WORDS_S)
         last_words.cancel()
         self._writer.transport.abort()
 
 
 class Processes:
-    """The child processes of one worker: started when first needed, kept for the next task."""
+    """The child processes of one worker, started when needed and kept for later tasks."""
 
     def __init__(self, queue: "QueueContext", is_stopping: Callable[[], bool]) -> None:
         self._queue = queue
@@ -207,7 +208,7 @@ class Processes:
         """Run an attempt in a child; its time limit begins when the child is ready.
 
         Raises:
-            HandBack: the child died of the signal that stops the worker.
+            HandBack: the child died of the signal that is stopping the worker.
         """
         try:
             return await self._call(entry, claim)
@@ -217,7 +218,7 @@ class Processes:
             raise
 
     async def _is_stopping(self) -> bool:
-        """Whether the worker is asked to stop; it may hear of it a moment after its child."""
+        """Whether the worker is asked to stop; its child may hear of that a moment earlier."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_ARRIVES_S):
                 while not self._is_stop_asked():
@@ -280,14 +281,15 @@ class Processes:
         return await self._start()
 
     async def _start(self) -> _Child:
-        # No more children than tasks run at once: one that waits makes room for one that is to be fresh.
+        # No more children than tasks run at once: an idle one makes room for a fresh one.
         if self._idle and len(self._children) >= self._queue.settings.concurrency:
             await self._stop(self._idle.pop(0))
         ours, theirs = socket.socketpair()
         with theirs:
             reader, writer = await asyncio.open_unix_connection(sock=ours)
             try:
-                # A session of its own: Ctrl-C in the terminal is for the worker, and what a task starts ends with it.
+                # A session of its own: Ctrl-C in the terminal reaches the worker alone, and processes that a task
+                # starts end with the child.
                 process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-m", "ardiq._execution.child", str(theirs.fileno())),
                     pass_fds=[theirs.fileno()],
@@ -312,7 +314,7 @@ class Processes:
         return child
 
     async def _stop(self, child: _Child) -> None:
-        # Whoever waits for it may be cancelled meanwhile; the child ends all the same.
+        # The caller may be cancelled in the meantime; the child must end nevertheless.
         self._children.discard(child)
         stop = asyncio.get_running_loop().create_task(child.stop())
         self._stops.add(stop)
