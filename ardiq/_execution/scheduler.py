@@ -43,7 +43,7 @@ class Scheduler:
         while True:
             try:
                 if monotonic() >= self._declare_at:
-                    await self.declare()
+                    await self._declare_or_warn()
                 pause_s = await self.fire_due()
             except BrokerError as error:
                 # That the server is away the worker says itself.
@@ -57,6 +57,17 @@ class Scheduler:
                 log.exception("schedules: firing failed; trying again")
                 pause_s = _IDLE_S
             await asyncio.sleep(pause_s)
+
+    async def _declare_or_warn(self) -> None:
+        """`declare`; what keeps it from that keeps no schedule from firing."""
+        try:
+            await self.declare()
+        except BrokerError:
+            raise
+        except Exception as error:
+            unexpected = not isinstance(error, ArdiqError)
+            log.warning("schedules of this code cannot be declared: %s; trying again", error, exc_info=unexpected)
+            self._declare_at = monotonic() + _DECLARE_S
 
     async def declare(self) -> None:
         """Store the schedules of this code, unless newer code runs; those of older code go.

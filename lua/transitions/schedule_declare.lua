@@ -10,17 +10,6 @@ local function decode(text)
   return ok and type(value) == 'table' and value or nil
 end
 
--- The versions stored, {version, when first, when last} each.
-local function read_seen(text)
-  local versions = {}
-  for _, entry in ipairs(decode(text) or {}) do
-    if type(entry) == 'table' and tonumber(entry[2]) and tonumber(entry[3]) then
-      versions[#versions + 1] = { tostring(entry[1]), tonumber(entry[2]), tonumber(entry[3]) }
-    end
-  end
-  return versions
-end
-
 -- While the server could not be reached nobody could give a sign of life: what ran when that began is taken to run
 -- still, or the first worker that is back would take the others for gone.
 local function after_silence(versions, now)
@@ -32,8 +21,8 @@ local function after_silence(versions, now)
   end
 end
 
--- The versions known, in the order in which they came. This one was seen now. A new one came after all others, also
--- within one millisecond and when the clock went back.
+-- The versions known ({version, when first, when last} each), in the order in which they came. This one was seen now. A
+-- new one came after all others, also within one millisecond and when the clock went back.
 local function seen(known, version, now)
   local versions, first, own_first = {}, now, nil
   for _, entry in ipairs(known) do
@@ -65,7 +54,7 @@ return function(base, args)
   if #declared == 0 and not known[1] then return { 'nothing' } end
 
   local names = decode(known[2] or nil) or {}
-  local known_versions = read_seen(known[3] or nil)
+  local known_versions = decode(known[3] or nil) or {}
   -- A worker that starts may be the first after all were stopped: what ran before counts no more.
   if args.starting == 0 then after_silence(known_versions, now) end
   local versions, last = seen(known_versions, args.version, now), nil

@@ -1,5 +1,6 @@
 """Schedules that the code declares: what a deploy, and a clock that is wrong, do to them."""
 
+import asyncio
 import json
 import select
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from helpers import SOON_S, Script, eventually, is_sound, working
 
 from ardiq import Ardiq
@@ -100,6 +102,18 @@ async def test_older_code_does_not_fight_newer_code(make_app: Callable[..., Ardi
     assert await declare(Scheduler(new.context)) == "declared"
     assert await spec_of(new) == expected
     assert is_sound(new)
+
+
+@pytest.mark.damages_keys
+async def test_what_cannot_be_declared_keeps_nothing_from_firing(app: Ardiq, caplog: pytest.LogCaptureFixture) -> None:
+    fired = asyncio.Event()
+    app.task(name="tick")(fired.set)
+    app.cron("@daily", name="of-code")(lambda: None)
+    await app.schedules.put("ticks", "tick", every=0.05)
+    meta(app, "HSET", "declared_version", "v0", "declared_names", "[{}]")
+    async with working(app):
+        await asyncio.wait_for(fired.wait(), SOON_S)
+    assert [record.message for record in caplog.records if "cannot be declared" in record.message]
 
 
 async def test_two_versions_that_both_run(make_app: Callable[..., Ardiq]) -> None:
