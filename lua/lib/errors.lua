@@ -10,7 +10,7 @@ function M.bad_argument(what)
 end
 
 function M.lease_lost(worker, why)
-  why = why or 'is not a member of this queue: its lease ran out or it never joined'
+  why = why or 'is not a member of this queue: its lease expired, or it never joined'
   return refusal('LEASE_LOST', 'worker ' .. worker .. ' ' .. why .. '. Drop what was not started and join under a new'
     .. ' identity.')
 end
@@ -20,8 +20,8 @@ function M.old_step(seq, last)
 end
 
 function M.lost_steps(worker, seq, last)
-  return M.lease_lost(worker, 'calls step ' .. seq .. ' after step ' .. last .. ': the server lost what was between, as'
-    .. ' a failover may do')
+  return M.lease_lost(worker, 'sent step ' .. seq .. ' after step ' .. last .. ': the server lost the steps between, as'
+    .. ' may happen in a failover')
 end
 
 function M.wrong_type(key)

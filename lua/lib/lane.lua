@@ -146,7 +146,7 @@ function M.names(value)
       errors.raise(errors.bad_argument('lanes must hold non-empty strings'))
     end
     if (limit or 0) < 0 or (weight or 1) < 1 then
-      errors.raise(errors.bad_argument('in lanes, limit must be a number from 0 and weight one from 1'))
+      errors.raise(errors.bad_argument('in lanes, limit must be a number >= 0, and weight a number >= 1'))
     end
     names[i] = name
     if limit then

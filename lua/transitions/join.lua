@@ -13,7 +13,7 @@ return function(base, args)
   errors.read('HGET', keys.meta(base), 'timer_at')
   for _, name in ipairs(lanes) do lane.check(base, name) end
   local is_json, info = pcall(cjson.encode, args.info)
-  if not is_json then errors.raise(errors.bad_argument('info cannot be kept: ' .. info)) end
+  if not is_json then errors.raise(errors.bad_argument('info cannot be stored: ' .. info)) end
 
   -- This first: a producer's user may not do it, and so leaves no worker behind.
   redis.call('HSETNX', keys.meta(base), 'data_version', 1)

@@ -5,7 +5,7 @@ return function(base, args)
   local id, rule = pauses.named(args)
   for _, position in pairs(args.positions) do
     if type(position) ~= 'number' or position < 0 then
-      errors.raise(errors.bad_argument('a position is a number from 0'))
+      errors.raise(errors.bad_argument('a position must be a number, at least 0'))
     end
   end
   local before = pauses.read(base, id)

@@ -16,7 +16,7 @@ local function sorted(told)
   local lines, notes, dropped, fields, last = {}, {}, {}, {}, {}
   for _, entry in ipairs(told) do
     if #entry.note > MAX_NAME or (entry.note ~= '' and #entry.text > MAX_NOTE) then
-      errors.raise(errors.bad_argument('the name of a note must have up to ' .. MAX_NAME .. ' bytes, the note '
+      errors.raise(errors.bad_argument('the name of a note must have at most ' .. MAX_NAME .. ' bytes, its value '
         .. MAX_NOTE))
     end
     if entry.note == '' then
@@ -45,7 +45,7 @@ local function check_notes(base, id, notes, dropped)
   for _, field in ipairs(dropped) do names[field] = nil end
   for _ in pairs(names) do count = count + 1 end
   if count > MAX_NOTES then
-    errors.raise(errors.bad_argument('a task may have up to ' .. MAX_NOTES .. ' notes; with these, ' .. id
+    errors.raise(errors.bad_argument('a task may have at most ' .. MAX_NOTES .. ' notes; with these, ' .. id
       .. ' would have ' .. count))
   end
 end
@@ -59,7 +59,7 @@ end
 return function(base, args)
   local key, log = keys.task(base, args.id), keys.log(base, args.id)
   if #args.progress > MAX_NOTE then
-    errors.raise(errors.bad_argument('progress must have up to ' .. MAX_NOTE .. ' bytes'))
+    errors.raise(errors.bad_argument('progress must have at most ' .. MAX_NOTE .. ' bytes'))
   end
   local lines, notes, dropped = sorted(args.told)
   local record, err = task.read(base, args.id, { 'state', 'worker', 'watched_until', 'result_ttl_ms' })

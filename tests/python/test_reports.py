@@ -377,7 +377,7 @@ async def test_notes_are_bounded(app: Ardiq, caplog: pytest.LogCaptureFixture) -
         job = await note.enqueue()
         await result_of(job)
         # Those of the second attempt would be 100 more: the server has the last word.
-        await eventually(lambda: "may have up to 100 notes" in caplog.text)
+        await eventually(lambda: "may have at most 100 notes" in caplog.text)
     assert job.id in caplog.text
     assert len(await job.notes()) == 100
     assert (await job.notes())["1:7"] == "again"
