@@ -19,7 +19,26 @@ function redis.register_function(entry)
   functions[entry.function_name] = entry.callback
 end
 
-cmsgpack = { unpack = unpack_msgpack }
+-- As much of it as the library packs: a list of texts and whole numbers, the latter all in eight bytes.
+local function pack(list)
+  local function length(mark, count)
+    return string.char(mark, math.floor(count / 16777216), math.floor(count / 65536) % 256, math.floor(count / 256) % 256,
+      count % 256)
+  end
+  local parts = { length(221, #list) }
+  for i, value in ipairs(list) do
+    if type(value) == 'string' then
+      parts[i + 1] = length(219, #value) .. value
+    else
+      local bytes, rest = {}, value
+      for at = 8, 1, -1 do bytes[at], rest = rest % 256, math.floor(rest / 256) end
+      parts[i + 1] = string.char(211, unpack(bytes))
+    end
+  end
+  return table.concat(parts)
+end
+
+cmsgpack = { unpack = unpack_msgpack, pack = pack }
 
 -- lua-cjson as Redis has it: numbers have 14 digits, a slash is escaped, an empty table is an object.
 cjson = { null = newproxy() }

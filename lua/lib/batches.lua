@@ -77,6 +77,7 @@ end
 -- The one place that asks who was waiting for a task that ended.
 local function tell_waiters(batch)
   if #batch.finished == 0 then return end
+  if #batch.finished > 1 and not mail.is_awaited(batch.base, batch.now) then return end
   local places = {}
   for i, id in ipairs(batch.finished) do places[i] = keys.waiters(batch.base, id) end
   if #places > 1 and redis.call('EXISTS', unpack(places)) == 0 then return end

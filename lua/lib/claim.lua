@@ -4,6 +4,10 @@ local M = {}
 -- What a worker is told of a claim.
 local CLAIM = { 'state', 'name', 'args', 'kwargs', 'codec', 'headers', 'lane', 'tries', 'enqueued_at' }
 
+-- What few tasks have. A record without `tries` has none of it: it is a task without such options, never claimed and never
+-- watched, as most are, and each field that is asked for costs.
+local UNCOMMON, NONE = { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms' }, {}
+
 -- queued -> held under a pause, where it is not looked at again until that ends.
 local function hold(batch, id, key, lane_name, pause_id, watched_until)
   local obstacle = batches.obstacle(batch, 'ZCARD', keys.held(batch.base, pause_id))
@@ -16,14 +20,14 @@ local function hold(batch, id, key, lane_name, pause_id, watched_until)
   -- Where it cannot be held it goes to the end of its lane, and nobody is woken for it.
   if not batch.is_stuck then batches.refuse(batch, id, '', obstacle) end
   batch.is_stuck = true
-  redis.pcall('RPUSH', keys.ready(batch.base, lane_name or task.DEFAULT_LANE), id)
+  redis.pcall('RPUSH', keys.ready(batch.base, lane_name), id)
 end
 
--- queued -> running, expired, held for one id. Appends a claim (its token still open) to `claims` and replies whether it did.
-local function start(batch, id, worker, ttl_ms, claims)
+-- queued -> running, expired, held for one id of a lane. Appends a claim (its token still open) to `claims` and replies
+-- whether it did.
+local function start(batch, id, lane_name, worker, ttl_ms, claims)
   local key = keys.task(batch.base, id)
-  local r = redis.pcall('HMGET', key, 'state', 'name', 'args', 'lane', 'enqueued_at', 'tries', 'kwargs', 'codec',
-    'headers', 'expires_at', 'watched_until', 'result_ttl_ms')
+  local r = redis.pcall('HMGET', key, 'state', 'name', 'args', 'kwargs', 'enqueued_at', 'tries')
   if r.err then
     batches.refuse(batch, id, '', errors.wrong_type(key).err)
     return false
@@ -32,30 +36,42 @@ local function start(batch, id, worker, ttl_ms, claims)
     batches.count(batch, 'ghosts')
     return false
   end
-  if r[10] and number.of(r[10], batch.now + 1) <= batch.now then
-    move.finish(batch, id, 'expired', { 'error', 'expired' }, number.of(r[12], ttl_ms))
+  local more, tries = NONE, '1'
+  if r[6] then
+    more, tries = redis.call('HMGET', key, unpack(UNCOMMON)), clock.text(number.of(r[6], 0) + 1)
+  end
+  local codec, expires_at, watched_until, own_ttl_ms = more[1], more[3], more[4], more[5]
+  if expires_at and number.of(expires_at, batch.now + 1) <= batch.now then
+    move.finish(batch, id, 'expired', { 'error', 'expired' }, number.of(own_ttl_ms, ttl_ms))
     return false
   end
   -- The one place that asks whether a task may start now.
   if batch.pauses then
-    local pause_id, unreadable = pause_rules.match(batch.pauses, r[2], r[3], r[7], r[8])
+    local pause_id, unreadable = pause_rules.match(batch.pauses, r[2], r[3], r[4], codec)
     if unreadable then batches.count(batch, 'unreadable') end
     if pause_id then
-      hold(batch, id, key, r[4], pause_id, r[11])
+      hold(batch, id, key, lane_name, pause_id, watched_until)
       return false
     end
   end
-  local tries = r[6] and clock.text(number.of(r[6], 0) + 1) or '1'
   redis.call('HSET', key, 'state', 'running', 'worker', worker, 'started_at', batch.now_text, 'tries', tries)
-  waiters.changed(batch.base, batch.now, id, r[11])
-  local n = claims.n
-  if r[12] then
+  if watched_until then waiters.changed(batch.base, batch.now, id, watched_until) end
+  if own_ttl_ms then
     batch.own_ttls = batch.own_ttls or {}
-    batch.own_ttls[id] = r[12]
+    batch.own_ttls[id] = own_ttl_ms
   end
-  claims[n + 1], claims[n + 3], claims[n + 4], claims[n + 5] = id, r[2] or '', r[3] or '', r[7] or ''
-  claims[n + 6], claims[n + 7], claims[n + 8] = r[8] or '', r[9] or '', r[4] or ''
-  claims[n + 9], claims[n + 10] = tries, r[5] or '0'
+  -- One by one, in order: several at once are assigned from the last, and a list grows cheaply only at its end.
+  local n = claims.n
+  claims[n + 1] = id
+  claims[n + 2] = ''
+  claims[n + 3] = r[2] or ''
+  claims[n + 4] = r[3] or ''
+  claims[n + 5] = r[4] or ''
+  claims[n + 6] = codec or ''
+  claims[n + 7] = more[2] or ''
+  claims[n + 8] = lane_name
+  claims[n + 9] = tries
+  claims[n + 10] = r[5] or '0'
   claims.n = n + 10
   return true
 end
@@ -77,11 +93,12 @@ local function start_quarantined(batch, worker, lanes, last_id, ttl_ms, claims)
   for _, name in ipairs(lanes) do served[name] = not (lanes.limits and lanes.limits[name] == 0) end
   for _, id in ipairs(waiting) do
     local name = redis.pcall('HGET', keys.task(batch.base, id), 'lane')
-    if type(name) ~= 'string' or served[name] and not is_paused(batch, id) then
+    name = type(name) == 'string' and name or nil
+    if not name or served[name] and not is_paused(batch, id) then
       redis.call('ZREM', quarantined, id)
-      if start(batch, id, worker, ttl_ms, claims) then
+      if start(batch, id, name or task.DEFAULT_LANE, worker, ttl_ms, claims) then
         redis.call('HSET', keys.worker(batch.base, worker), 'quarantined', id)
-        if lanes.limits and lanes.limits[name] then lanes.limits[name] = lanes.limits[name] - 1 end
+        if name and lanes.limits and lanes.limits[name] then lanes.limits[name] = lanes.limits[name] - 1 end
         return 1
       end
     else
@@ -100,10 +117,10 @@ function M.check(base)
 end
 
 -- queued -> running for up to `want` tasks of the lanes: in their order, or shared by their weights, with what the row
--- of the worker (`row`: quarantined, passes) says of earlier claims. `claims` ({n = 0}) is filled with flat records.
+-- of the worker (`row`: quarantined, passes) says of earlier claims. To `claims`, a list of `n` entries, flat records are added.
 -- Replies how many, the first of their tokens (they are consecutive), and 1 if ready work is left, else 0.
 function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
-  local base, taken, first_token = batch.base, 0, ''
+  local base, taken, first_token, from = batch.base, 0, '', claims.n
   if batch.pauses and batch.pauses.whole then return 0, '', 0 end
   local budget, limits, is_empty = 4 * want + 100, lanes.limits or {}, {}
 
@@ -116,7 +133,7 @@ function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
       if err then batches.refuse(batch, '', '', err) end
       budget = budget - looked
       for i = 1, #ids do
-        if start(batch, ids[i], worker, ttl_ms, claims) then got = got + 1 end
+        if start(batch, ids[i], name, worker, ttl_ms, claims) then got = got + 1 end
       end
       if looked < asked then
         is_empty[name] = not err and not batch.is_stuck
@@ -142,12 +159,13 @@ function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
   end
   if taken > 0 then
     first_token = redis.call('HINCRBY', keys.meta(base), 'token', taken) - taken + 1
-    local leases = {}
-    for i = 0, taken - 1 do
-      local at, token = 10 * i, clock.text(first_token + i)
+    local leases, own_ttls = {}, batch.own_ttls
+    for i = 1, taken do
+      local at, token = from + 10 * (i - 1), clock.text(first_token + i - 1)
+      local id = claims[at + 1]
       claims[at + 2] = token
-      local own_ttl = batch.own_ttls and batch.own_ttls[claims[at + 1]]
-      leases[2 * i + 1], leases[2 * i + 2] = claims[at + 1], own_ttl and token .. '/' .. own_ttl or token
+      leases[2 * i - 1] = id
+      leases[2 * i] = own_ttls and own_ttls[id] and token .. '/' .. own_ttls[id] or token
     end
     batches.change_load(batch, worker, redis.call('HSET', keys.running(base, worker), unpack(leases)))
   end

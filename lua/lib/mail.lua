@@ -4,7 +4,7 @@ local M = {}
 -- The fields an outcome is made of.
 M.OUTCOME = { 'state', 'tries', 'enqueued_at', 'started_at', 'finished_at', 'result_codec', 'result', 'error' }
 
-local TTL_MS = 600000
+local TTL_MS, AHEAD_MS = 600000, 3600000
 local MAX = 10000
 local LARGEST_OUTCOME = 65536
 
@@ -40,6 +40,23 @@ end
 function M.finished(id, outcome, is_gone)
   if #outcome[7] > LARGEST_OUTCOME and not is_gone then return M.pack('finished', id) end
   return M.pack('finished', id, unpack(outcome))
+end
+
+-- Until when anybody may be waiting for a task, so that where nobody does, no call looks for those who do: of a call that
+-- registered some, how long for at most. It says an hour more, so as to be written once in an hour. A damaged key has all
+-- calls look, hence pcall.
+function M.note_wait(base, now, ttl_ms)
+  local key = keys.meta(base)
+  local known = redis.pcall('HGET', key, 'waited_until')
+  if not errors.of(known) and number.of(known, 0) < now + ttl_ms then
+    redis.call('HSET', key, 'waited_until', clock.text(math.ceil(now + ttl_ms) + AHEAD_MS))
+  end
+end
+
+-- Whether somebody may be waiting for any task.
+function M.is_awaited(base, now)
+  local noted = redis.pcall('HGET', keys.meta(base), 'waited_until')
+  return errors.of(noted) or number.of(noted or 0, math.huge) > now
 end
 
 -- Register a mailbox to be told when a task ends. `is_first`: it is known that nobody waits for it.

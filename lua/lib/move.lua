@@ -4,7 +4,7 @@
 local M = {}
 
 -- What a record loses when a dead letter starts anew, its notes besides.
-local EARLIER_LIFE = { 'tries', 'lost', 'error', 'traceback', 'history', 'started_at', 'finished_at', 'worker',
+local EARLIER_LIFE = { 'lost', 'error', 'traceback', 'history', 'started_at', 'finished_at', 'worker',
   'due_at', 'expires_at', 'abort_requested', 'progress', 'unknown_since' }
 -- What is left of a record that was discarded.
 local OUTLIVES = { 'state', 'name', 'lane', 'idempotency_key', 'tries', 'enqueued_at', 'started_at', 'finished_at',
@@ -84,16 +84,19 @@ function M.schedule(batch, id, lane_name, due_at)
   end
 end
 
--- none -> queued, scheduled. `t`: id, name, lane, args, kwargs; `plan`: when it falls due, more fields to write.
+-- none -> queued, scheduled. `t`: id, name, lane, args, kwargs; `plan`: when it falls due, more fields to write, which
+-- `tries` tells a claim of.
 function M.create(batch, key, t, plan)
-  local state, args = plan.due_at and 'scheduled' or 'queued', t.args ~= '' and t.args or '[]'
-  if t.kwargs == '' and not plan.fields then
-    redis.call('HSET', key, 'state', state, 'name', t.name, 'args', args, 'lane', t.lane, 'enqueued_at', batch.now_text)
-  else
-    local more = plan.fields or {}
+  local state, args, more = plan.due_at and 'scheduled' or 'queued', t.args ~= '' and t.args or '[]', plan.fields
+  if more and #more > 0 then
     if t.kwargs ~= '' then more[#more + 1], more[#more + 2] = 'kwargs', t.kwargs end
     redis.call('HSET', key, 'state', state, 'name', t.name, 'args', args, 'lane', t.lane, 'enqueued_at', batch.now_text,
-      unpack(more))
+      'tries', '0', unpack(more))
+  elseif t.kwargs ~= '' then
+    redis.call('HSET', key, 'state', state, 'name', t.name, 'args', args, 'lane', t.lane, 'enqueued_at', batch.now_text,
+      'kwargs', t.kwargs)
+  else
+    redis.call('HSET', key, 'state', state, 'name', t.name, 'args', args, 'lane', t.lane, 'enqueued_at', batch.now_text)
   end
   if plan.due_at then M.schedule(batch, t.id, t.lane, plan.due_at) else batches.push(batch.back, t.lane, t.id) end
   batches.count(batch, 'enqueued')
@@ -170,7 +173,7 @@ end
 
 -- failed -> queued: a dead letter runs again as if new; `call`: with these args, kwargs and codec instead of its own.
 function M.requeue(batch, id, record, call)
-  local fields, dropped = { 'enqueued_at', batch.now_text }, task.note_fields(batch.base, id)
+  local fields, dropped = { 'enqueued_at', batch.now_text, 'tries', '0' }, task.note_fields(batch.base, id)
   for _, name in ipairs(EARLIER_LIFE) do dropped[#dropped + 1] = name end
   redis.call('ZREM', keys.dead(batch.base), id)
   if call then

@@ -103,8 +103,9 @@ local function as_waiter(name)
   return 'schedule:' .. name
 end
 
-function M.await(base, name, id)
+function M.await(base, now, name, id)
   mail.await(base, id, as_waiter(name), WAIT_MS)
+  mail.note_wait(base, now, WAIT_MS)
 end
 
 -- The schedule that a waiter stands for, or nil: it is a mailbox.

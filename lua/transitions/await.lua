@@ -7,6 +7,9 @@ return function(base, args)
   end
   local record, answer = ask.outcome(base, args.id, args.result_ttl_ms)
   if not record then return answer end
-  if args.mailbox ~= '' then mail.await(base, args.id, args.mailbox, args.waiter_ttl_ms) end
+  if args.mailbox ~= '' then
+    mail.await(base, args.id, args.mailbox, args.waiter_ttl_ms)
+    mail.note_wait(base, clock.now(), args.waiter_ttl_ms)
+  end
   return { 'unfinished', record.state }
 end

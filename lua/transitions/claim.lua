@@ -13,11 +13,12 @@ return function(base, args)
   local pauses = claim.check(base)
   local batch = batches.open(base, clock.now())
   batch.pauses = pauses
-  local claims = { n = 0 }
+  local reply = { 0, n = 1 }
   local want = math.min(args.want, MAX)
   local earlier = { quarantined = last[1], passes = last[2] or nil }
-  local _, _, more = claim.take(batch, worker, lanes, want, earlier, args.result_ttl_ms, claims)
+  local _
+  _, _, reply[1] = claim.take(batch, worker, lanes, want, earlier, args.result_ttl_ms, reply)
   batches.close(batch)
   -- A record somebody overwrote cannot be claimed: its entry is dropped, and `fsck` names the key.
-  return { more, unpack(claims, 1, claims.n) }
+  return reply
 end

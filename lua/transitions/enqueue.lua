@@ -71,7 +71,7 @@ return function(base, args)
   for name in pairs(lanes) do batch.seen[name] = lane.check(base, name) end
 
   local some_exist = redis.call('EXISTS', unpack(records)) > 0
-  local answers, plans, replace, seen, is_first, some_later = {}, {}, {}, {}, {}, false
+  local answers, plans, replace, seen, is_first, some_later, longest_wait_ms = {}, {}, {}, {}, {}, false, 0
   for i, t in ipairs(tasks) do
     local plan = t.options ~= '' and read_options(t.options, now) or PLAIN
     if seen[t.id] then
@@ -82,6 +82,7 @@ return function(base, args)
     seen[t.id], plans[i] = true, plan
     some_later = some_later or plan.due_at
     if plan.waiter then
+      longest_wait_ms = math.max(longest_wait_ms, plan.waiter_ttl_ms)
       -- Named twice in this call, it has one by then.
       is_first[i] = errors.read('SCARD', keys.waiters(base, t.id)) == 0 and answers[i] ~= 'exists'
     end
@@ -103,6 +104,7 @@ return function(base, args)
     end
     if plan.waiter then tell_or_await(base, t.id, plan, answers[i], is_first[i]) end
   end
+  if longest_wait_ms > 0 then mail.note_wait(base, now, longest_wait_ms) end
   batches.close(batch)
   return answers
 end

@@ -56,7 +56,7 @@ return function(base, args)
   if passed then return { passed, next_due_at, '' } end
   definition.last_id, definition.last_due_at, definition.caught_up = id, due_at, caught_up
   schedule.write(base, name, definition)
-  schedule.await(base, name, id)
+  schedule.await(base, now, name, id)
   -- Somebody enqueued a task of that id: it stands for this occurrence.
   if record.state and not task.is_finished(record.state) then return { 'exists', next_due_at, id } end
   if record.state then move.remove(base, id) end

@@ -7,7 +7,8 @@ local DETAILS = { codec = 'string', traceback = 'string', delay_ms = 'number', m
 
 -- The outcome records of the call with their details unfolded.
 local function read_outcomes(records)
-  for _, ended in ipairs(records) do
+  for i = 1, #records do
+    local ended = records[i]
     if ended.details ~= '' then
       for name, value in pairs(object.decode(ended.details, DETAILS, 'details')) do ended[name] = value end
     end
@@ -27,6 +28,13 @@ local function repeat_step(base, worker, first_token, answers)
     for i = 1, #said do reply[3 + i] = tostring(said[i]) end
   end
   if first_token ~= '' then claim.since(base, worker, number.of(first_token, 0), reply) end
+  return reply
+end
+
+-- The reply so far: what was refused, and room for what is known at the end.
+local function answer(refusals)
+  local reply = { 0, -1, #refusals / 3, n = 3 + #refusals }
+  for i = 1, #refusals do reply[3 + i] = refusals[i] end
   return reply
 end
 
@@ -56,8 +64,9 @@ return function(base, args)
   end
   local more_due = move.promote(batch, PROMOTE_LIMIT)
   batches.flush(batch)
-  local claims, earlier = { n = 0 }, { quarantined = last[3], passes = last[4] or nil }
-  local claimed, first_token, more = claim.take(batch, worker, lanes, want, earlier, args.result_ttl_ms, claims)
+  local reply, earlier = answer(batch.refusals), { quarantined = last[3], passes = last[4] or nil }
+  local from = reply.n
+  local claimed, first_token, more = claim.take(batch, worker, lanes, want, earlier, args.result_ttl_ms, reply)
   redis.call('HSET', row, 'seq', seq, 'first_token', first_token)
   batches.close(batch)
 
@@ -69,10 +78,12 @@ return function(base, args)
   elseif claimed == 0 and more == 0 then
     wait_ms = timer.wait_ms(batch, worker)
   end
-  local refusals = batch.refusals
-  local reply = { more, wait_ms, #refusals / 3 }
-  for i = 1, #refusals do reply[3 + i] = refusals[i] end
-  local at = #reply
-  for i = 1, claims.n do reply[at + i] = claims[i] end
+  if #batch.refusals > from - 3 then
+    -- Claiming came upon damaged keys.
+    local claims = reply
+    reply = answer(batch.refusals)
+    for i = from + 1, claims.n do reply[#reply + 1] = claims[i] end
+  end
+  reply[1], reply[2], reply.n = more, wait_ms, nil
   return reply
 end

@@ -8,9 +8,11 @@ return function(base, args)
   local record, answer = ask.outcome(base, id, args.result_ttl_ms)
   if not record then return answer end
   mail.await(base, id, args.mailbox, args.waiter_ttl_ms)
-  local watched_until = clock.now() + args.waiter_ttl_ms
+  local now = clock.now()
+  local watched_until = now + args.waiter_ttl_ms
+  mail.note_wait(base, now, args.waiter_ttl_ms)
   if (tonumber(record.watched_until) or 0) < watched_until then
-    redis.call('HSET', keys.task(base, id), 'watched_until', watched_until)
+    redis.call('HSET', keys.task(base, id), 'watched_until', watched_until, 'tries', record.tries or '0')
   end
   mail.post(base, args.mailbox, { waiters.message(id, record) })
   return { 'unfinished', record.state }

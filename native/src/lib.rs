@@ -8,6 +8,7 @@
 //! | **[`wire`]** | **bytes to and from a server** |
 //! | [`wire::error`] | the one error enum; what error replies mean |
 //! | [`wire::values`] | parts of replies that Rust itself reads |
+//! | [`wire::packed`] | many texts as one argument, and such replies |
 //! | [`wire::address`] | what a URL says |
 //! | [`wire::connection`] | address to connections; reconnecting; which of several servers |
 //! | **[`lua`]** | **what is embedded of `../lua`** |

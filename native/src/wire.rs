@@ -3,4 +3,5 @@
 pub mod address;
 pub mod connection;
 pub mod error;
+pub mod packed;
 pub mod values;

@@ -119,6 +119,15 @@ fn check_record(
     if state != "running" && fields.contains_key("worker") && matches!(state, "queued" | "scheduled" | "held") {
         found(format!("{id} is {state} and still names a worker"));
     }
+    // A claim asks for these only where there is `tries`.
+    for name in ["codec", "headers", "expires_at", "watched_until", "result_ttl_ms"] {
+        if matches!(state, "queued" | "scheduled" | "held")
+            && fields.contains_key(name)
+            && !fields.contains_key("tries")
+        {
+            found(format!("{id} is {state} and has {name}, but no tries"));
+        }
+    }
 }
 
 fn places(keys: &Keyspace, found: &mut dyn FnMut(String)) -> Places {
@@ -166,6 +175,15 @@ fn records(keys: &Keyspace) -> impl Iterator<Item = (String, &BTreeMap<String, S
 /// id → state of every task.
 pub fn states(keys: &Keyspace) -> BTreeMap<String, String> {
     records(keys).map(|(id, fields)| (id, fields.get("state").cloned().unwrap_or_default())).collect()
+}
+
+/// Who waits for a task is looked for only as long as `meta` says that somebody waits for any.
+pub fn unnoted(keys: &Keyspace) -> Vec<String> {
+    let meta = keys.hash(&key("meta"));
+    let waited_until: i64 = meta.and_then(|meta| meta.get("waited_until")?.parse().ok()).unwrap_or(0);
+    let waiters = keys.0.iter().filter(|(name, _)| name.starts_with(&key("waiters:")));
+    let unnoted = waiters.filter(|(_, value)| value.expires_at > Some(waited_until));
+    unnoted.map(|(name, _)| format!("{name} is kept for longer than anybody waits, by meta")).collect()
 }
 
 /// A worker that may be asleep must have been woken for what a call made ready, and no more than there are.

@@ -1,6 +1,7 @@
 //! Calls that do not fit their declaration in `protocol.json`: too few, too many, of another type.
 
 use _core::lua::protocol::{Argument, Function, Kind, Protocol};
+use _core::wire::packed::{pack, unpack};
 use redis::Value;
 
 use crate::fixture;
@@ -23,6 +24,8 @@ pub fn accepted(server: &mut Server) -> Vec<String> {
         if is_misfit(server, function, &[BASE], &good) {
             found.push(format!("{} {good:?} is refused, though it fits", function.name));
         }
+        server.command(&["FLUSHALL"]);
+        found.extend(packed(server, function, &good));
         server.command(&["FLUSHALL"]);
         for (keys, args) in misfits(function, &good) {
             if !is_misfit(server, function, &keys, &args) || server.size() > 0 {
@@ -90,6 +93,45 @@ fn unknown_fields(function: &Function, good: &[String]) -> Vec<Vec<String>> {
         }
     }
     calls
+}
+
+/// Records as one argument: answered as the same records by themselves; refused where they are anything but texts.
+fn packed(server: &mut Server, function: &Function, good: &[String]) -> Vec<String> {
+    let width = record(function).count();
+    if width < 2 {
+        return Vec::new();
+    }
+    let (fixed, record) = good.split_at(good.len() - width);
+    let fixed: Vec<Vec<u8>> = fixed.iter().map(|arg| arg.clone().into_bytes()).collect();
+    let mut ask = |records: &[u8]| {
+        let reply = server.call_by_hand(&function.name, &[BASE], &[&fixed[..], &[records.to_vec()]].concat());
+        let plain: Vec<Vec<u8>> = record.iter().map(|field| field.clone().into_bytes()).collect();
+        server.command(&["FLUSHALL"]);
+        let expected = server.call_by_hand(&function.name, &[BASE], &[&fixed[..], &plain].concat());
+        server.command(&["FLUSHALL"]);
+        (reply, expected)
+    };
+    let mut found = Vec::new();
+    let (reply, expected) = ask(&pack(record.iter().map(String::as_bytes), 0));
+    let reply = reply.map(|value| match value {
+        Value::BulkString(packed) if matches!(expected, Ok(Value::Array(_))) => unpack(&packed).unwrap_or(Value::Nil),
+        value => value,
+    });
+    if format!("{reply:?}") != format!("{expected:?}") {
+        found.push(format!("{} answers packed records with {reply:?}, by themselves with {expected:?}", function.name));
+    }
+    let one_more = pack(record.iter().map(String::as_bytes).chain([&b"x"[..]]).collect::<Vec<_>>().into_iter(), 0);
+    let mut nested = pack(record.iter().skip(1).map(String::as_bytes), 0);
+    // The count of texts, and then an array among them.
+    nested[0] += 1;
+    nested.push(0x90);
+    for wrong in [&b""[..], b"x", b"\xc0", b"\xa1x", &one_more, &one_more[..one_more.len() - 1], &nested] {
+        let refused = ask(wrong).0.is_err_and(|refusal| refusal.code == "ARDIQ_BAD_ARGUMENT");
+        if !refused {
+            found.push(format!("{} takes {wrong:?} for records", function.name));
+        }
+    }
+    found
 }
 
 fn call(server: &mut Server, function: &Function, keys: &[&str], args: &[String]) -> Result<Value, Refusal> {

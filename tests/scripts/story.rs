@@ -122,6 +122,7 @@ impl<'a> Story<'a> {
             self.problems.extend(check::miscounted(self.server, &after));
             if error.is_none() {
                 self.problems.extend(check::unheard(&before, &after));
+                self.problems.extend(check::unnoted(&after));
             }
         }
         let _ = writeln!(snapshot, "{}", self.repeat(fixture, &request, &reply, &after));

@@ -3,6 +3,8 @@
 /// Durations that the library chooses by itself: of a task that its worker does not know, statistics, mailboxes, the wish to be told, what is stuck, and a
 /// schedule's wish to be told.
 const OWN_DURATIONS_MS: [i64; 6] = [1_000, 7_200_000, 600_000, 3_600_000, 10_000, 604_800_000];
+/// Until when somebody waits is noted for so much longer.
+const NOTED_AHEAD_MS: i64 = 3_600_000;
 /// Numbers further away than this from now are no times.
 const NEAR_MS: i64 = 40 * 24 * 3_600_000;
 /// An expiry is read as the time that is left, which is a little less exact.
@@ -30,6 +32,7 @@ impl Times {
         let mut offsets = vec![0];
         offsets.extend(durations);
         offsets.extend(OWN_DURATIONS_MS);
+        offsets.extend(durations.iter().chain(&OWN_DURATIONS_MS).map(|ms| ms + NOTED_AHEAD_MS));
         let clash = self.meant().any(|(other_from, other_to)| from <= other_to && other_from <= to);
         self.clash |= clash;
         self.calls.push(Moment { name, from, to, offsets });

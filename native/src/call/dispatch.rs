@@ -18,6 +18,7 @@ use crate::lua::library::{Library, Script};
 use crate::lua::protocol::Function;
 use crate::wire::connection::{Attempts, Connection, Link, refuse_error};
 use crate::wire::error::Error;
+use crate::wire::packed::{pack, unpack};
 use compatibility::{Missing, Unfit};
 
 /// Calls functions on one queue. Cheap to clone.
@@ -61,7 +62,12 @@ pub struct Request {
     cmd: Cmd,
     count: usize,
     size: usize,
+    /// Its records are one argument, and so is its reply.
+    is_packed: bool,
 }
+
+/// From so many records on it is cheaper for the server to unpack them than to be given each field by itself.
+const PACKED_FROM: usize = 4;
 
 impl Request {
     pub fn arg(&mut self, value: &[u8]) -> &mut Self {
@@ -75,6 +81,22 @@ impl Request {
         self.cmd.arg(value);
         self.count += 1;
         self.size += 8;
+        self
+    }
+
+    /// The records that follow the function's own arguments, field by field.
+    pub fn records<'a>(&mut self, fields: impl ExactSizeIterator<Item = &'a [u8]>, bytes: usize) -> &mut Self {
+        let width = self.function.tail.as_ref().map_or(0, |tail| tail.fields.len());
+        if width < 2 || fields.len() < width * PACKED_FROM {
+            for field in fields {
+                self.arg(field);
+            }
+            return self;
+        }
+        self.is_packed = true;
+        self.count += fields.len();
+        self.size += bytes;
+        self.cmd.arg(pack(fields, bytes));
         self
     }
 
@@ -162,7 +184,7 @@ impl Dispatcher {
         let function = self.inner.common.library.protocol().function(function)?;
         let form = self.form();
         let cmd = self.begin(function, form, 16, 512)?;
-        Ok(Request { function, form, cmd, count: 0, size: 0 })
+        Ok(Request { function, form, cmd, count: 0, size: 0, is_packed: false })
     }
 
     /// [`request`](Self::request), its arguments, and [`deliver`](Self::deliver) in one.
@@ -310,6 +332,15 @@ impl Dispatcher {
     }
 
     fn conclude(&self, request: &Request, answer: Result<Value, Error>) -> Result<Value, Error> {
+        let value = self.read(request, answer)?;
+        match value {
+            Value::BulkString(packed) if request.is_packed => unpack(&packed)
+                .ok_or_else(|| Error::Script(format!("{}: a reply that cannot be unpacked", request.function.name))),
+            value => Ok(value),
+        }
+    }
+
+    fn read(&self, request: &Request, answer: Result<Value, Error>) -> Result<Value, Error> {
         refuse_error(answer?).map_err(|error| {
             let error = match error {
                 Error::Forbidden { .. } => error.map_message(|message| {

@@ -93,6 +93,11 @@ impl Outcomes {
         self.fields.iter()
     }
 
+    /// Bytes of them.
+    pub fn bytes(&self) -> usize {
+        self.fields.bytes()
+    }
+
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
         (0..self.len()).map(|at| Record { fields: &self.fields, first: at * FIELDS })
     }

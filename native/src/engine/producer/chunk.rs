@@ -109,9 +109,7 @@ impl Chunk {
     /// One value a record.
     pub(super) async fn send(&self, dispatcher: &Dispatcher, deadline: Instant) -> Result<Vec<Value>, Error> {
         let mut request = dispatcher.request(&self.function.name)?;
-        for field in self.records.iter() {
-            request.arg(field);
-        }
+        request.records(self.records.iter(), self.records.bytes());
         match dispatcher.deliver_until(deadline, &request, self.repeat).await? {
             Value::Array(values) if values.len() == self.count() => Ok(values),
             _ => Err(Error::Script(format!("{}: the reply has not one answer a record", self.function.name))),

@@ -71,9 +71,7 @@ impl Session {
             ("want", (want as i64).into()),
         ];
         request.named(&args).map_err(End::Failed)?;
-        for field in outcomes.fields() {
-            request.arg(field);
-        }
+        request.records(outcomes.fields(), outcomes.bytes());
         let mut backoff = Backoff::default();
         loop {
             let sent = Instant::now();

@@ -71,13 +71,16 @@ fn libraries_that_need_each_other_are_refused() {
 #[test]
 fn the_wrapper_names_and_converts_what_is_declared() {
     let payload = library().payload();
-    assert!(payload.contains("#ARGV < 2 or #ARGV > 12 or (#ARGV - 2) % 2 ~= 0"), "{payload}");
+    assert!(payload.contains("local records, first = ARGV, 3"), "{payload}");
+    assert!(payload.contains("if #ARGV == first then records, first = unpacked(ARGV[first]), 1 end"), "{payload}");
+    let misfit = "#ARGV < 2 or not records or #records - first + 1 > 10 or (#records - first + 1) % 2 ~= 0";
+    assert!(payload.contains(misfit), "{payload}");
     let limit = "local arg1 = integer(ARGV[1])\n  if not arg1 or arg1 < 1 or arg1 > 9 then return refuse('put', 'limit is \
                  not an integer from 1 to 9') end";
     assert!(payload.contains(limit), "{payload}");
     assert!(payload.contains("local arg2 = json(ARGV[2])"), "{payload}");
-    assert!(payload.contains("for i = 3, #ARGV, 2 do"), "{payload}");
-    assert!(payload.contains("tail[count] = { id = ARGV[i], size = size }"), "{payload}");
+    assert!(payload.contains("for i = first, #records, 2 do"), "{payload}");
+    assert!(payload.contains("tail[count] = { id = records[i], size = size }"), "{payload}");
     assert!(payload.contains("pcall(run, KEYS[1], { limit = arg1, lanes = arg2, items = tail })"), "{payload}");
 }
 

@@ -39,6 +39,11 @@ local function json(text)
   local ok, value = pcall(cjson.decode, text)
   return ok and type(value) == 'table' and value
 end
+-- The fields of records that came as one argument, a msgpack array of texts. Nothing else can be joined, save numbers.
+local function unpacked(text)
+  local ok, list = pcall(cmsgpack.unpack, text)
+  return ok and type(list) == 'table' and pcall(table.concat, list) and list
+end
 -- What a call that failed answers. Refusals and errors of commands begin with their code; anything else is a mistake
 -- in the Lua. A `pcall` inside the server turns an error raised as a table into its text, save before 7.0, when in
 -- turn the text of a command's error begins with a place.
@@ -64,13 +69,16 @@ pub fn callback(function: &Function, form: Form) -> Result<String, Error> {
     let fixed = function.args.len();
     let mut lua = String::new();
     let mut fields = Vec::new();
+    let width = function.tail.as_ref().map_or(0, |tail| tail.fields.len());
+    // One argument alone is no record where those have several fields.
+    let may_be_packed = width > 1;
     let (misfit, expected) = match &function.tail {
         None => (format!("#ARGV ~= {fixed}"), fixed.to_string()),
         Some(tail) => {
-            let width = tail.fields.len();
-            let multiple = if width > 1 { format!(" or (#ARGV - {fixed}) % {width} ~= 0") } else { String::new() };
+            let multiple = if width > 1 { format!(" or (#records - first + 1) % {width} ~= 0") } else { String::new() };
+            let absent = if may_be_packed { " or not records" } else { "" };
             (
-                format!("#ARGV < {fixed} or #ARGV > {}{multiple}", fixed + width * tail.max),
+                format!("#ARGV < {fixed}{absent} or #records - first + 1 > {}{multiple}", width * tail.max),
                 format!("{fixed} and {width} for each of up to {} {}", tail.max, tail.name),
             )
         }
@@ -78,6 +86,12 @@ pub fn callback(function: &Function, form: Form) -> Result<String, Error> {
     let mut line = |text: String| {
         let _ = writeln!(lua, "  {text}");
     };
+    if width > 0 {
+        line(format!("local records, first = ARGV, {}", fixed + 1));
+    }
+    if may_be_packed {
+        line("if #ARGV == first then records, first = unpacked(ARGV[first]), 1 end".to_owned());
+    }
     line(format!(
         "if #KEYS ~= 1 or not string.find(KEYS[1], '^.+:{{.+}}:$') or {misfit} then return \
          bad_call('{name}', KEYS, ARGV, '{expected}') end"
@@ -105,7 +119,7 @@ pub fn callback(function: &Function, form: Form) -> Result<String, Error> {
     if let Some(tail) = &function.tail {
         let (mut record, mut numbers) = (Vec::new(), String::new());
         for (index, field) in tail.fields.iter().enumerate() {
-            let at = if index == 0 { "ARGV[i]".to_owned() } else { format!("ARGV[i + {index}]") };
+            let at = if index == 0 { "records[i]".to_owned() } else { format!("records[i + {index}]") };
             let field_name = checked(name, &field.name)?;
             if field.kind == Kind::Int {
                 // Not `integer`: this runs once a record, and its pattern costs more than the rest.
@@ -120,10 +134,8 @@ pub fn callback(function: &Function, form: Form) -> Result<String, Error> {
             }
         }
         line(format!(
-            "local tail, count = {{}}, 0\n  for i = {}, #ARGV, {} do\n{numbers}    count = count + 1\n    \
+            "local tail, count = {{}}, 0\n  for i = first, #records, {width} do\n{numbers}    count = count + 1\n    \
              tail[count] = {{ {} }}\n  end",
-            fixed + 1,
-            tail.fields.len(),
             record.join(", ")
         ));
         fields.push(format!("{} = tail", checked(name, &tail.name)?));
@@ -141,6 +153,12 @@ pub fn callback(function: &Function, form: Form) -> Result<String, Error> {
         });
     }
     line(format!("local ok, reply = pcall(run, KEYS[1], {{ {} }})", fields.join(", ")));
+    if may_be_packed {
+        line(
+            "if ok and records ~= ARGV and type(reply) == 'table' and not reply.err then return cmsgpack.pack(reply) end"
+                .to_owned(),
+        );
+    }
     line("if ok then return reply end".to_owned());
     line("return failed(reply)".to_owned());
     Ok(format!("return function(KEYS, ARGV)\n{lua}end"))
