@@ -25,8 +25,8 @@ SUITE := tests/python tests/model --ignore-glob="tests/python/test_docs*.py" --i
 
 SEED ?= 1
 
-.PHONY: demo test check docs bench leaks chaos small-chaos soak fmt render style types rust python pythons servers packages develop
-.PHONY: release release-lua next-version clean compat redis-6 redis-7
+.PHONY: demo test check docs bench bench-scale leaks chaos small-chaos soak fmt render style types rust python pythons servers
+.PHONY: packages develop release release-lua next-version clean compat redis-6 redis-7
 .NOTPARALLEL:
 
 demo: release
@@ -37,6 +37,10 @@ check: test
 
 bench: release
 	$(BIN)/python -m bench
+
+# Curves over workers, backlog, queues and members, under ten minutes: make bench-scale SCALE=--quick for a look.
+bench-scale: release
+	$(BIN)/python -m bench.scale $(SCALE)
 
 fmt: $(VENV)/installed
 	cargo fmt $(MANIFEST)

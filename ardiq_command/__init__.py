@@ -6,6 +6,9 @@ import os
 def program() -> None:
     """Import and run the command; exit code 130 if that is interrupted."""
     try:
+        from . import late_ssl
+
+        late_ssl.import_asyncio()
         from ardiq.cli import program
 
         program()

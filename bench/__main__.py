@@ -34,7 +34,7 @@ def main() -> None:
         tasks = arguments.tasks or (20_000 if arguments.quick else 200_000)
         programs = Programs(server, floor)
         setting = Setting(server, programs, tasks, arguments.quick, lambda: start_server(arguments), floor)
-        machine = _machine(server, arguments)
+        about = machine(server, arguments)
         samples: dict[str, list[Sample]] = defaultdict(list)
         try:
             for repetition in range(arguments.repeat):
@@ -47,8 +47,8 @@ def main() -> None:
             if setting.crowded is not None:
                 setting.crowded.__exit__(None, None, None)
     figures = [_figure(samples[name]) for name in known if name in samples and name in (arguments.only or known)]
-    _print(machine, figures)
-    RESULTS.write_text(json.dumps({"machine": machine, "figures": figures}, indent=2, ensure_ascii=False) + "\n")
+    _print(about, figures)
+    RESULTS.write_text(json.dumps({"machine": about, "figures": figures}, indent=2, ensure_ascii=False) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
@@ -93,7 +93,7 @@ def _rounded(number: float) -> float:
     return float(f"{number:.4g}")
 
 
-def _machine(server: Server, arguments: argparse.Namespace) -> dict[str, Any]:
+def machine(server: Server, arguments: argparse.Namespace) -> dict[str, Any]:
     cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
     return {
         "cpu": cpu.partition(":")[2].strip() or platform.machine(),

@@ -32,11 +32,11 @@ class Usage:
         return {"n": n, "seconds": seconds, "cpu_seconds": time.process_time() - self._cpu}
 
 
-async def enqueue_many(n: int = 20_000, task: str = "noop", size: int = 0) -> Figures:
-    """One call with all tasks. `size`: bytes of their arguments as JSON."""
+async def enqueue_many(n: int = 20_000, task: str = "noop", size: int = 0, delay_ms: int | None = None) -> Figures:
+    """One call with all tasks. `size`: bytes of their arguments as JSON; `delay_ms`: of `noop`."""
     text = "x" * (size - len('[""]'))
     prepare: Callable[[], Any] = {
-        "noop": noop.prepare,
+        "noop": noop.prepare if delay_ms is None else noop.options(delay_ms=delay_ms).prepare,
         "noop_thread": noop_thread.prepare,
         "nap": lambda: nap.prepare(0.1),
         "payload": lambda: payload.prepare(text),

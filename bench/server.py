@@ -66,6 +66,12 @@ class Server:
         self._socket.sendall(b"*%d\r\n" % len(parts) + lines)
         return self._reply()
 
+    def pipelined(self, packed: bytes, replies: int) -> None:
+        """Send commands that are packed already, and read as many replies."""
+        self._socket.sendall(packed)
+        for _ in range(replies):
+            self._reply()
+
     def _reply(self) -> Any:
         line = self._replies.readline()
         kind, rest = line[:1], line[1:-2]

@@ -3,15 +3,15 @@
 import importlib
 import json
 import logging
-import logging.config
 import select
 import sys
-import tomllib
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..logs import JsonFormatter, running_fields
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 log = logging.getLogger("ardiq")
 
@@ -147,6 +147,9 @@ def _read(name: str) -> None:
     """Configure logging from a file: a dictionary in JSON, TOML or, with PyYAML, YAML; else an INI file for
     `fileConfig`.
     """
+    import logging.config
+    from pathlib import Path
+
     path, kind = Path(name), Path(name).suffix.lower()
     try:
         if kind in (".json", ".toml", ".yaml", ".yml"):
@@ -163,11 +166,13 @@ def _read(name: str) -> None:
         raise ValueError(f"{name}: {': '.join(causes)}") from error
 
 
-def _dictionary(path: Path, kind: str) -> dict[str, Any]:
+def _dictionary(path: "Path", kind: str) -> dict[str, Any]:
     text = path.read_text()
     if kind == ".json":
         config = json.loads(text)
     elif kind == ".toml":
+        import tomllib
+
         config = tomllib.loads(text)
     else:
         try:

@@ -4,7 +4,10 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -23,7 +26,7 @@ def resident_mb() -> int:
 
 def _resident_pages(pid: int) -> int:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return int(_path(f"/proc/{pid}/statm").read_text().split()[1])
     except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
         if pid == os.getpid():
             raise
@@ -32,7 +35,7 @@ def _resident_pages(pid: int) -> int:
 
 def _descendants(pid: int) -> Iterator[int]:
     children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
+    for entry in _path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
@@ -46,9 +49,9 @@ def _descendants(pid: int) -> Iterator[int]:
         yield from found
 
 
-def oom_kills(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> int | None:
+def oom_kills(groups: "str | Path" = "/proc/self/cgroup", mount: "str | Path" = "/sys/fs/cgroup") -> int | None:
     """How many processes of this control group the kernel has killed because memory ran out; None: unknown."""
-    for path in _event_files(groups, mount):
+    for path in _event_files(_path(groups), _path(mount)):
         try:
             lines = path.read_text().splitlines()
         except OSError:
@@ -60,7 +63,13 @@ def oom_kills(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys
     return None
 
 
-def _event_files(groups: Path, mount: Path) -> Iterator[Path]:
+def _path(name: "str | Path") -> "Path":
+    from pathlib import Path  # not in a worker that asks for none of this
+
+    return Path(name)
+
+
+def _event_files(groups: "Path", mount: "Path") -> "Iterator[Path]":
     try:
         lines = groups.read_text().splitlines()
     except OSError:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -105,7 +104,7 @@ def program() -> tuple[str, str] | None:
     if (spec := getattr(main, "__spec__", None)) is not None:
         return "module", spec.name
     path = getattr(main, "__file__", None)
-    return None if path is None else ("path", str(Path(path).resolve()))
+    return None if path is None else ("path", os.path.realpath(path))
 
 
 class _Child:

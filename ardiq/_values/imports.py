@@ -1,7 +1,6 @@
 """Importing the modules with a worker's tasks."""
 
 import importlib
-import pkgutil
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
@@ -45,6 +44,8 @@ def load(names: Iterable[str]) -> list[str]:
 
 def _matching(pattern: str) -> list[str]:
     """Names of the modules that match a pattern, in order."""
+    import pkgutil
+
     first, *rest = pattern.split(".")
     found = [first]
     for at, part in enumerate(rest, 1):

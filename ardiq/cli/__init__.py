@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, redirect_stdout, suppress
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -56,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tell = partial(_say, as_json="--json" in words)
     try:
         try:
-            parsed = build_parser().parse_args(words)
+            parsed = build_parser(whole=False).parse_args(words)
             return int(parsed.run(parsed))
         finally:
             sys.stdout.flush()
@@ -94,8 +93,8 @@ def program() -> NoReturn:
     sys.exit(code)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def build_parser(*, whole: bool = True) -> argparse.ArgumentParser:
+    """The parser of all commands; not `whole`: each is imported when it is typed."""
     parser = Parser(prog="ardiq", description="A distributed task queue on Redis or Valkey.")
     version = f"Ardiq {_core.VERSION}, version {_core.PROTOCOL_VERSION} of the library"
     parser.add_argument("--version", action="version", version=version)
@@ -107,16 +106,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=no_command)
     commands = parser.add_subparsers(metavar="COMMAND")
     for name, text in _COMMANDS.items():
-        module = importlib.import_module(f".{name}", __name__)
-        command = commands.add_parser(
-            name,
-            help=text,
-            description=module.__doc__,
-            formatter_class=argparse.RawTextHelpFormatter,
-        )
-        module.configure(command)
-        command.set_defaults(run=module.run)
+        command = commands.add_parser(name, help=text, formatter_class=argparse.RawTextHelpFormatter)
+        if whole:
+            _complete(command, name)
+        else:
+            command.complete = partial(_complete, command, name)
     return parser
+
+
+def _complete(command: Parser, name: str) -> None:
+    module = importlib.import_module(f".{name}", __name__)
+    command.description = module.__doc__
+    module.configure(command)
+    command.set_defaults(run=module.run)
 
 
 def load_app(target: str, queue: str | None = None, imports: Iterable[str] = (), *, answers: bool = True) -> "Ardiq":
@@ -134,7 +136,7 @@ def load_app(target: str, queue: str | None = None, imports: Iterable[str] = (),
     module_name, _, attribute = target.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
         raise Refusal(f"{unsecret(target)!r} is not MODULE:ATTR, such as 'shop.jobs:app'")
-    here = str(Path.cwd())
+    here = os.getcwd()  # noqa: PTH109 - of all that runs in a worker, it alone would need pathlib
     if here not in sys.path:
         sys.path.insert(0, here)
     # What it prints is no part of a command's answer.
@@ -262,6 +264,8 @@ class _EveryLane(frozenset[str]):
 def _modules_beside(name: str) -> set[str]:
     """The modules in the place where one of that name was searched for."""
     package, _, _ = name.rpartition(".")
+    from pathlib import Path
+
     folder = Path.cwd().joinpath(*package.split(".")) if package else Path.cwd()
     found = {path.stem for path in (*folder.glob("*.py"), *folder.glob("*/")) if path.stem.isidentifier()}
     return {f"{package}.{module}" if package else module for module in found}
@@ -269,6 +273,8 @@ def _modules_beside(name: str) -> set[str]:
 
 def _broken(module_name: str, error: Exception) -> Refusal:
     """The message for a module that cannot be imported; prints the traceback, unless Ardiq refused an option in it."""
+    from pathlib import Path
+
     frames = _without(error.__traceback__, __file__, _imports.__file__, importlib.__file__, "<frozen importlib")
     steps = traceback.extract_tb(frames)
     ours = str(Path(__file__).parent.parent)
@@ -291,6 +297,8 @@ def _open_streams() -> None:
     """Open the streams that the process was started without, as by `>&-`."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
+            from pathlib import Path
+
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
 
 

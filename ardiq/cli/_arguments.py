@@ -4,8 +4,9 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ DEFAULT_URL = os.environ.get("ARDIQ_REDIS_URL") or "redis://localhost:6379"
 _UNITS_MS = {"ms": 1, "": 1000, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 LONGEST_MS = 100 * 366 * _UNITS_MS["d"]
 
-
+_COLUMNS = 80
 _MOST_LISTED = 4
 _LIKE = 0.7  # how similar a word must be to be suggested
 
@@ -49,9 +50,17 @@ def refusing(option: str = "") -> Iterator[None]:
 class Parser(argparse.ArgumentParser):
     """A parser that takes options before, between and after the other words."""
 
+    def __init__(self, *, formatter_class: Any = argparse.HelpFormatter, **settings: Any) -> None:
+        super().__init__(formatter_class=partial(formatter_class, width=_columns() - 2), **settings)
+
     _between = False
+    complete: Callable[[], None] | None = None
+    """Adds what it takes, when it is first asked to parse."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.complete is not None:
+            complete, self.complete = self.complete, None
+            complete()
         if self._between or self._subparsers is not None or args is None:
             return super().parse_known_args(args, namespace)
         self._between = True  # what follows comes back here
@@ -84,6 +93,14 @@ class Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         # argparse's own hides that nobody could read it.
         print(message, end="", file=file or sys.stderr)
+
+
+def _columns() -> int:
+    """How wide the terminal is. `shutil.get_terminal_size` would bring three compressors into each worker."""
+    try:
+        return int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(1).columns or _COLUMNS
+    except (OSError, ValueError):
+        return _COLUMNS
 
 
 def unsecret(word: str) -> str:

@@ -13,7 +13,6 @@ import os
 from functools import partial
 from typing import Any
 
-from .. import embedded
 from .._execution import logging as _logging
 from .._values import imports as _imports
 from . import Refusal, load_app
@@ -119,6 +118,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if workers == 1:
         return asyncio.run(Work(app, arguments, lifeline).run())
+    from .. import embedded
+
     if embedded.is_embedded(app.redis_url):
         embedded.url_for(app.redis_url)  # here, so that the children share it
     return asyncio.run(Supervisor(arguments, workers).run())

@@ -1,0 +1,79 @@
+"""Measure how Ardiq grows on one server; write bench/scale/results.json, of which docs/benchmarks.md is rendered."""
+
+import argparse
+import json
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+from bench.__main__ import machine, start_server
+from bench.programs import Programs
+from bench.scale.curves import FAMILIES, Point, Setting
+
+RESULTS = Path(__file__).parent / "results.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
+    known = [family.key for family in FAMILIES]
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller points, for a look; writes no results")
+    parser.add_argument("--only", nargs="+", choices=known, metavar="NAME", help=f"of {', '.join(known)}; writes none")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="medians are kept (default: 3)")
+    parser.add_argument("--tasks", type=int, metavar="N", help="tasks that workers empty (default: 100,000)")
+    parser.add_argument("--server", metavar="PATH", help="redis-server or valkey-server; default: the embedded one")
+    parser.add_argument("--tcp", action="store_true", help="loopback TCP instead of a unix socket")
+    arguments = parser.parse_args()
+    arguments.repeat = arguments.rounds
+    rounds = 1 if arguments.quick else arguments.rounds
+    families = [family for family in FAMILIES if not arguments.only or family.key in arguments.only]
+    found: dict[tuple[str, int], list[Point]] = defaultdict(list)
+    began = time.monotonic()
+    with start_server(arguments) as server:
+        tasks = arguments.tasks or (10_000 if arguments.quick else 100_000)
+        setting = Setting(server, Programs(server), tasks, 2.0 if arguments.quick else 5.0)
+        about = machine(server, arguments)
+        setting.fill(1)  # loads the library
+        for turn in range(rounds):
+            for family in families:
+                for at in family.quick if arguments.quick else family.at:
+                    print(f"{turn + 1}/{rounds} {family.key} {at:,}", file=sys.stderr)
+                    for point in family.take(setting, at):
+                        found[point.curve, at].append(point)
+    curves = {
+        curve.key: [
+            {"at": at, "value": _median([each.value for each in points]), **_beside(points)}
+            for at in family.at + family.quick
+            if (points := found.pop((curve.key, at), None))
+        ]
+        for family in families
+        for curve in family.curves
+    }
+    for family in families:
+        for curve in family.curves:
+            _print(f"{family.over}: {curve.title}, {curve.unit}", curves[curve.key])
+    print(f"{time.monotonic() - began:.0f} s")
+    if not arguments.quick and not arguments.only:
+        text = json.dumps({"machine": about, "curves": curves}, indent=1, ensure_ascii=False)
+        RESULTS.write_text(text + "\n")
+
+
+def _beside(points: list[Point]) -> dict[str, float]:
+    floors = [each.floor for each in points if each.floor is not None]
+    return {"floor": _median(floors)} if floors else {}
+
+
+def _median(values: list[float]) -> float:
+    return float(f"{median(values):.4g}")
+
+
+def _print(title: str, points: list[dict[str, float]]) -> None:
+    print(title)
+    for point in points:
+        floor = f"   floor {point['floor']:12,.4g}" if "floor" in point else ""
+        print(f"{point['at']:12,} {point['value']:12,.4g}{floor}")
+
+
+if __name__ == "__main__":
+    main()
