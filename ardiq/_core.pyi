@@ -22,6 +22,7 @@ __all__ = [
     "library",
     "migration",
     "script",
+    "trim_memory",
 ]
 
 PROTOCOL: str
@@ -44,6 +45,9 @@ def script(function: str) -> tuple[str, str]:
 
 def migration(name: str) -> str:
     """A data step of `lua/migrations` as an EVAL script, whose key is the base of a queue."""
+
+def trim_memory() -> None:
+    """Give memory that was freed back to the system, where the C library keeps it until told."""
 
 def commands(function: str) -> list[str]:
     """The commands of the server that one function may call."""

@@ -154,6 +154,11 @@ class Worker:
             crash()
         return True
 
+    def settle(self) -> None:
+        """Hand in what has ended."""
+        self.link.settle(self._attempts.outcomes)
+        self._attempts.outcomes.clear()
+
     def turn_soon(self) -> None:
         """Settle what ended and start what is there when the loop comes round."""
         if not self.turn_due:
@@ -188,8 +193,7 @@ class Worker:
             if self._stopping:
                 self._release_taken()
             if outcomes:
-                link.settle(outcomes)
-                outcomes.clear()
+                self.settle()
             if left == 0 or monotonic() > ends:
                 return True
             if not taken:

@@ -57,6 +57,7 @@ mod _core {
     #[pymodule_export]
     use crate::python::{
         Channel, Core, Health, Pool, PyInbox, StallDetector, Worker, commands, composed, library, migration, script,
+        trim_memory,
     };
     #[pymodule_export]
     const PROTOCOL: &str = crate::lua::protocol::TEXT;

@@ -7,7 +7,7 @@ mod error;
 mod watch;
 mod worker;
 
-pub use self::core::{Core, commands, composed, library, migration, script};
+pub use self::core::{Core, commands, composed, library, migration, script, trim_memory};
 pub use channel::{Channel, PyInbox};
 pub use watch::{Health, StallDetector};
 pub use worker::{Pool, Worker};

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,35 @@ async def test_concurrency_is_the_limit_and_is_reached(make_app: Callable[..., A
     await app.enqueue_many(work.prepare() for _ in range(50))
     await drain(app)
     assert most == 5
+
+
+async def test_tasks_that_end_at_once_are_handed_in_while_others_end(make_app: Callable[..., Ardiq]) -> None:
+    app = make_app(concurrency=250)
+    gate = asyncio.Event()
+    begun = 0
+
+    @app.task
+    async def wave() -> int:
+        nonlocal begun
+        begun += 1
+        await gate.wait()
+        begun -= 1
+        # The last one keeps the loop until the server has heard of others.
+        return 1 if begun else await_others()
+
+    def await_others() -> int:
+        for _ in range(1000):
+            if app.inspect.counts_sync().running < 250:
+                return 2
+            time.sleep(0.01)
+        return 3
+
+    jobs = await app.enqueue_many(wave.prepare() for _ in range(250))
+    async with working(app):
+        await eventually(lambda: begun == 250)
+        gate.set()
+        values = [(await result_of(job)).value for job in jobs]
+    assert sorted(values) == [*[1] * 249, 2]
 
 
 async def test_many_tasks_of_every_kind(app: Ardiq) -> None:

@@ -303,6 +303,18 @@ pub fn commands(function: &str) -> PyResult<Vec<String>> {
     Ok(Library::get().commands(function)?)
 }
 
+/// Give memory that was freed back to the system, where the C library keeps it until told.
+#[pyfunction]
+pub fn trim_memory(py: Python<'_>) {
+    #[cfg(target_env = "gnu")]
+    py.detach(|| {
+        // SAFETY: it may be called at any time, from any thread.
+        unsafe { libc::malloc_trim(0) };
+    });
+    #[cfg(not(target_env = "gnu"))]
+    let _ = py;
+}
+
 fn status_to_python<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
     let installed = PyList::empty(py);
     for library in &status.installed {
