@@ -1,4 +1,4 @@
-"""What running tasks tell of themselves: progress, notes and log lines, gathered and sent now and then."""
+"""What running tasks report: progress, notes and log lines, collected and sent in batches."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ _PAUSE_S = 0.1
 
 
 def bounded(line: str) -> str:
-    """A line of the log, cut to what one may have."""
+    """A line of the log, cut to the longest allowed."""
     return line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + "…"
 
 
@@ -97,7 +97,7 @@ class Reports:
             await asyncio.wait(under_way)
 
     def send(self) -> bool:
-        """Send what was noted; whether there was anything."""
+        """Send what was reported; False if there was nothing."""
         with self._lock:
             reports, self._open = self._open, {}
             for token in [token for token in self._noted if not self._worker.holds(token)]:
@@ -141,5 +141,5 @@ class Reports:
         else:
             with self._lock:
                 self._is_due = bool(self._open)
-                if self._is_due:  # it came just now
+                if self._is_due:  # it was added just now
                     self._channel.loop.call_soon(self._send_soon)

@@ -1,4 +1,4 @@
-"""How long dead letters are kept, where the app says so: a worker trims them now and then."""
+"""Trimming dead letters, if the app limits how long or how many are kept."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ _PORTION = 200
 
 
 async def retain(queue: "QueueContext") -> None:
-    """Delete, once a second, the dead letters that are older or more than the app keeps; for ever."""
+    """Delete, once a second, the dead letters beyond the app's limits; runs forever."""
     settings, channel, said = queue.settings, queue.channel(), ""
     ttl_ms = 0 if settings.dead_ttl_ms is None else settings.dead_ttl_ms
     most = -1 if settings.dead_limit is None else settings.dead_limit

@@ -1,4 +1,4 @@
-"""The part of a worker that fires schedules. Which worker does, and whether, is decided by the library."""
+"""The part of a worker that fires schedules. The library decides which worker fires an occurrence, and whether."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ log = logging.getLogger("ardiq")
 
 # Occurrences of one schedule in a turn; which of those that were missed run is decided by the library.
 _MOST_IN_TURN = 200
-# How often a worker looks that has never seen a schedule.
+# How often a worker that has never seen a schedule looks for some.
 _IDLE_S = 10.0
 # How often a worker says that its code runs; the library forgets it after a minute.
 _DECLARE_S = 10.0
@@ -46,7 +46,7 @@ class Scheduler:
                     await self._declare_or_warn()
                 pause_s = await self.fire_due()
             except BrokerError as error:
-                # That the server is away the worker says itself.
+                # The worker itself logs that the server is away.
                 level = logging.WARNING if isinstance(error, OutOfMemory | Forbidden) else logging.DEBUG
                 log.log(level, "schedules: %s; trying again", error)
                 pause_s = self._poll_s
@@ -131,6 +131,6 @@ class Scheduler:
         timing = self._timings.get(key)
         if timing is None:
             if len(self._timings) >= _MOST_TIMINGS:
-                self._timings.clear()  # schedules come and go, a worker stays
+                self._timings.clear()  # a worker outlives many schedules
             timing = self._timings[key] = Timing.of(definition)
         return timing

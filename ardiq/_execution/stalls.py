@@ -1,4 +1,4 @@
-"""An event loop that does not turn: the core notices, a thread here looks what holds it and says so in the log."""
+"""Stalled event loops: the core notices one, and a thread here logs what blocks it."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ class StallWatch:
     def of(cls, channel: "Channel", stall_after_s: float | None, replace_after_s: float | None) -> "StallWatch | None":
         """One as the options say, or None where they say none."""
         most = replace_after_s
-        # What holds the loop is to be in the log before the process ends.
+        # What blocks the loop must be logged before the process ends.
         limits = [limit for limit in (stall_after_s, most and most / 2) if limit is not None]
         return cls(channel, min(limits), most) if limits else None
 
@@ -43,7 +43,7 @@ class StallWatch:
         self._thread.start()
 
     def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self.core.close()
         # It must not come back into an interpreter that ends.
         self._thread.join(_JOIN_S)

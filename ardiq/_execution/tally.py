@@ -1,4 +1,4 @@
-"""How often a worker's tasks ran, and for how long, told to the server now and then for `ardiq top`."""
+"""Reports to the server, every few seconds, how often a worker's tasks ran and for how long, for `ardiq top`."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _LAST_S = 1.0
 
 
 class Tally:
-    """Tells what the app's counters grew by. What is lost on the way costs figures, nothing else."""
+    """Reports by how much the app's counters grew. If a report is lost, only figures are missing."""
 
     def __init__(self, queue: "QueueContext") -> None:
         self._queue = queue
@@ -25,17 +25,17 @@ class Tally:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Tell every five seconds."""
+        """Report every five seconds."""
         self._timer = self._channel.loop.call_later(_EVERY_S, self._tick)
 
     def stop(self) -> None:
-        """Tell no more."""
+        """Stop reporting."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     async def close(self) -> None:
-        """Tell for the last time, within a second."""
+        """Report for the last time, within a second."""
         self.stop()
         answers = [self._channel.ask(calls.report_stats(tasks=portion)) for portion in self._portions()]
         with suppress(ArdiqError, TimeoutError):

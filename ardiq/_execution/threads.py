@@ -25,7 +25,7 @@ _JOIN_S = 0.5
 
 
 class _Pool:
-    """Up to so many daemon threads, each started when all others are busy."""
+    """A limited number of daemon threads, each started when all others are busy."""
 
     def __init__(self, limit: int, serve: Callable[[], None], name: str) -> None:
         self._limit = limit
@@ -99,7 +99,9 @@ class SyncTasks:
             pool.join(deadline)
 
     async def call(self, fn: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
-        """Call a function on a thread, in the caller's context. Cancelled, the thread runs on unheard."""
+        """Call a function on a thread, in the caller's context. If cancelled, the thread runs on, and its result is
+        ignored.
+        """
         answer: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
         call = contextvars.copy_context().run
         claim = context.running.get()
@@ -113,7 +115,7 @@ class SyncTasks:
                 error = raised
             try:
                 self._loop.call_soon_threadsafe(end, (value, error))
-            except RuntimeError:  # the loop is closed: nobody waits any more
+            except RuntimeError:  # the loop is closed
                 return
 
         def end(outcome: tuple[Any, BaseException | None]) -> None:
@@ -197,7 +199,7 @@ class SyncTasks:
         self._link.settle([attempts.endings.hand_in(ending)])
 
     def _wait(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Have the loop do it; whether it did."""
+        """Let the loop do it; False if the loop is closed."""
         try:
             asyncio.run_coroutine_threadsafe(work, self._loop).result()
         except (RuntimeError, CancelledError):

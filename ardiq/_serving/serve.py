@@ -1,4 +1,4 @@
-"""One process that works for some of an app's queues."""
+"""One process that serves several queues of an app."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ def read_shares(settings: Settings, queues: Queues) -> dict[str, int]:
 
 
 async def serve(queues: Sequence[QueueContext], shares: Sequence[int], run_state: RunState) -> None:
-    """Work for queues of one app until it is stopped; in burst mode until none has anything ready."""
+    """Serve queues of one app until stopped; in burst mode until none has anything ready."""
     first = queues[0]
     if not run_state.allow_eviction:
         await _refuse_eviction(first.server, run_state)
@@ -78,7 +78,7 @@ async def _refuse_eviction(server: Server, run_state: RunState) -> None:
 
 
 async def _run_all(run_state: RunState) -> None:
-    """Until all have ended; where one fails the others hand back what they run."""
+    """Wait until all have ended; if one fails, the others hand back what they run."""
     if len(run_state.workers) == 1:
         return await run_state.workers[0].run()
 
