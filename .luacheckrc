@@ -13,5 +13,5 @@ read_globals = {
 }
 files["ardiq/testing/emulation.lua"] = {
   globals = { "cjson", "cmsgpack", "redis" },
-  read_globals = { "loadstring", "newproxy" },
+  read_globals = { "collectgarbage", "jit", "loadstring", "newproxy" },
 }

@@ -1,19 +1,33 @@
-"""A server in this process: the real Lua library, in an interpreter of its own, on keys in memory."""
+"""A server in this process: the real Lua library, in an interpreter of its own, on keys in memory.
+
+Keys and commands are Lua, too (`keys.lua`, `commands.lua`), so that a call crosses from Python once, and back once.
+"""
 
 import hashlib
+import importlib
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from .. import _core
-from ._commands import COMMANDS
-from ._keys import Keys, Refused, Status
+from ..errors import ArdiqError
 
 _LOCK = threading.Lock()  # one call at a time, as a server carries them out
+
+
+class Refused(ArdiqError):
+    """What a server answers to a command, or a function, that it does not carry out; begins with a code."""
+
+
+class Status(NamedTuple):
+    """A reply like `OK`, which is no bulk of bytes."""
+
+    text: bytes
 
 
 class Emulation:
@@ -21,15 +35,17 @@ class Emulation:
 
     Args:
         now_us: its clock, in microseconds.
-        stands_still: see `Keys`.
+        stands_still: of a clock that does, or leaps: keys do not end by themselves, and members of one score come in
+            the order in which they were put, since many have the same time.
 
     Raises:
         RuntimeError: the interpreter is not installed.
     """
 
     def __init__(self, now_us: Callable[[], int], stands_still: bool = False) -> None:
-        self.keys = Keys(now_us, stands_still)
+        self._now_us = now_us
         self._library = _library()
+        self._keys = self._library.new(stands_still)
 
     def call(self, function: str, bases: Sequence[bytes], args: Sequence[bytes]) -> Any:
         """The reply of a function: integers, bytes, lists of them, None; of errors those within a list.
@@ -40,12 +56,8 @@ class Emulation:
         Raises:
             Refused: it is an error.
         """
-        with _LOCK:
-            self.keys.turn()
-            reply = self._library.call(self.keys, function, bases, args)
-        if isinstance(reply, Refused):
-            raise reply
-        return reply
+        table = self._library.table
+        return self.enter(self._library.functions[function], table(bases), table(args))
 
     def command(self, name: bytes, *args: bytes) -> Any:
         """The reply of a command.
@@ -53,67 +65,46 @@ class Emulation:
         Raises:
             Refused: it is an error.
         """
+        return self.enter(self._library.command, name, *args)
+
+    def holds(self, key: bytes) -> bool:
+        """Whether there is something under a key."""
+        return self._library.find(self._keys, key) is not None
+
+    def enter(self, what: Any, *args: Any) -> Any:
+        """The reply of a function of Lua's, on these keys.
+
+        Raises:
+            Refused: it is an error.
+        """
         with _LOCK:
-            self.keys.turn()
-            return COMMANDS[name](self.keys, *args)
+            reply = self._library.enter(self._keys, self._now_us(), what, *args)
+        if isinstance(reply, Refused):
+            raise reply
+        return reply
 
 
 class _Library:
     """The library of this build, loaded. It is loaded once a process: that takes a few milliseconds."""
 
     def __init__(self) -> None:
-        try:
-            from lupa import lua51
-        except ImportError:
-            raise RuntimeError("inline(app) runs Ardiq's Lua in this process: pip install 'ardiq[testing]'") from None
-        self._lua = lua51.LuaRuntime(encoding=None, register_eval=False, register_builtins=False)
-        self._keys: Keys
-        prepare = self._lua.compile(Path(__file__).with_name("emulation.lua").read_bytes())
-        functions = prepare(self._run, _sha1hex, self._unpack_msgpack, _core.library()[0].encode())
+        self._lua = _interpreter().LuaRuntime(encoding=None, register_eval=False, register_builtins=False)
+        self.table = self._lua.table_from
+        self.store = store = self.compile("keys.lua")()
+        self.commands = self.compile("commands.lua")(store)
+        payload = _core.library()[0].encode()
+        given = (_sha1hex, self._unpack_msgpack, _listed, _refused, Status)
+        entrances = self.compile("emulation.lua")(store, self.commands, payload, *given)
+        self.enter, self.new, self.find = (entrances[name] for name in (b"enter", b"new", b"find"))
+        self.command = entrances[b"command"]
         prefix = f"ardiq_v{_core.PROTOCOL_VERSION}_"
-        self._functions = {name.decode().removeprefix(prefix): function for name, function in functions.items()}
+        functions = entrances[b"functions"].items()
+        self.functions = {name.decode().removeprefix(prefix): function for name, function in functions}
 
-    def call(self, keys: Keys, function: str, bases: Sequence[bytes], args: Sequence[bytes]) -> Any:
-        self._keys = keys
-        table = self._lua.table_from
-        return self._read(self._functions[function](table(bases), table(args)))
-
-    def _run(self, name: bytes, *args: Any) -> Any:
-        """Carry out a command for Lua."""
-        try:
-            words = [word if type(word) is bytes else b"%.17g" % word for word in args]
-            reply = COMMANDS[name](self._keys, *words)
-        except Refused as error:
-            return self._lua.table_from({b"err": str(error).encode()})
-        return self._given(reply)
-
-    def _given(self, reply: Any) -> Any:
-        """A command's reply as Lua gets it."""
-        kind = type(reply)
-        if kind is bytes or kind is int:
-            return reply
-        if reply is None:
-            return False
-        if kind is list:
-            return self._lua.table_from([item if type(item) is bytes else self._given(item) for item in reply])
-        return self._lua.table_from({b"ok": bytes(reply)})  # a status
-
-    def _read(self, reply: Any) -> Any:
-        """What Lua replies, as a client gets it."""
-        if isinstance(reply, bytes):
-            return reply
-        if isinstance(reply, bool) or reply is None:
-            return 1 if reply else None
-        if isinstance(reply, int | float):
-            return int(reply)
-        if reply[b"err"] is not None:
-            return Refused(reply[b"err"].decode(errors="replace"))
-        if reply[b"ok"] is not None:
-            return Status(reply[b"ok"])
-        items: list[Any] = []
-        while (item := reply[len(items) + 1]) is not None:
-            items.append(self._read(item))
-        return items
+    def compile(self, source: str | bytes) -> Any:
+        """A chunk: the text, or the file of that name."""
+        text = source if isinstance(source, bytes) else Path(__file__).with_name(source).read_bytes()
+        return self._lua.compile(text, name=b"@" + (source if isinstance(source, str) else "script").encode())
 
     def _unpack_msgpack(self, text: bytes) -> Any:
         return self._of_python(msgspec.msgpack.decode(text))
@@ -122,11 +113,19 @@ class _Library:
         if isinstance(value, str):
             return value.encode()
         if isinstance(value, list):
-            return self._lua.table_from([self._of_python(item) for item in value])
+            return self.table([self._of_python(item) for item in value])
         if isinstance(value, dict):
             pairs = value.items()
-            return self._lua.table_from({self._of_python(name): self._of_python(item) for name, item in pairs})
+            return self.table({self._of_python(name): self._of_python(item) for name, item in pairs})
         return value
+
+
+def _interpreter() -> Any:
+    """That of Lua 5.1, as servers have it; LuaJIT where lupa brings it, whose interpreter takes half the time."""
+    for name in ("luajit21", "lua51"):
+        with suppress(ImportError):
+            return importlib.import_module(f"lupa.{name}")
+    raise RuntimeError("inline(app) runs Ardiq's Lua in this process: pip install 'ardiq[testing]'")
 
 
 @cache
@@ -136,3 +135,14 @@ def _library() -> _Library:
 
 def _sha1hex(text: bytes) -> bytes:
     return hashlib.sha1(text).hexdigest().encode()
+
+
+def _listed(to: list[Any] | None, *items: Any) -> list[Any]:
+    if to is None:
+        return list(items)
+    to += items
+    return to
+
+
+def _refused(text: bytes) -> Refused:
+    return Refused(text.decode(errors="replace"))

@@ -12,9 +12,8 @@ from .._server.server import Server
 from .._values.encodings import from_json, to_json
 from .._values.ids import new_id
 from ..errors import ArdiqError, BrokerError
-from ._emulation import Emulation
+from ._emulation import Emulation, Refused, Status
 from ._inline_worker import InlineWorker
-from ._keys import Refused
 
 if TYPE_CHECKING:
     from .._client.queue import QueueContext
@@ -66,7 +65,7 @@ class Block:
         except Refused as error:
             raise _error(error) from None
         for mailbox, hear in list(self.hearers.items()):
-            if mailbox in self.emulation.keys.held:
+            if self.emulation.holds(mailbox):
                 for message in self.emulation.command(b"LPOP", mailbox, b"10000") or ():
                     hear(_fields(message))
         return [_error(item) if isinstance(item, Refused) else item for item in reply] if type(reply) is list else reply
@@ -135,7 +134,8 @@ class InlineCore:
     def command(self, args: Sequence[str | bytes | int]) -> Any:
         """Answer a command."""
         name, *words = map(_word, args)
-        return self._worker.block.emulation.command(name, *words)
+        reply = self._worker.block.emulation.command(name, *words)
+        return reply.text if isinstance(reply, Status) else reply
 
     def channel(self, inbox: Any, number: int) -> "InlineChannel":
         """Of the loop that runs here."""

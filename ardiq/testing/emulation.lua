@@ -1,13 +1,21 @@
--- What Redis gives its Lua besides the language, for the library to run within this process. Called with `run` (a
--- command's reply, an error as `{ err = … }`), `sha1hex` and `unpack_msgpack`; replies the functions it registered.
-local run, sha1hex, unpack_msgpack, payload = ...
+-- What Redis gives its Lua besides the language, for the library to run within this process. Called with the keys and
+-- commands of their files, the library, and Python functions: what hashes, what unpacks msgpack, and what makes of a
+-- reply's items a list, of an error or a status what it is in Python. Replies the entrances.
+local store, commands, payload, sha1hex, unpack_msgpack, listed, refused, status = ...
 local functions = {}
+local keys -- of the call that runs
 
-redis = { pcall = run, sha1hex = sha1hex }
+-- Memory for time: a test keeps what it does for seconds. Nothing here runs long enough to be worth compiling.
+collectgarbage('setpause', 400)
+if jit then jit.off() end
 
-function redis.call(...)
-  local reply = run(...)
-  if type(reply) == 'table' and reply.err then error(reply, 0) end
+redis = { sha1hex = sha1hex }
+
+function redis.call(name, ...) return commands[name](keys, ...) end
+
+function redis.pcall(name, ...)
+  local ok, reply = pcall(commands[name], keys, ...)
+  if not ok and type(reply) ~= 'table' then error(reply, 0) end
   return reply
 end
 
@@ -39,6 +47,25 @@ local function pack(list)
 end
 
 cmsgpack = { unpack = unpack_msgpack, pack = pack }
+
+-- A reply as Python gets it: integers, text, lists, nil for nothing.
+local MOST = 4000 -- so many arguments a call may have
+local function given(reply)
+  local kind = type(reply)
+  if kind == 'string' then return reply end
+  if kind == 'number' then return reply < 0 and math.ceil(reply) or math.floor(reply) end
+  if kind ~= 'table' then return reply and 1 or nil end
+  if reply.err then return refused(reply.err) end
+  if reply.ok then return status(reply.ok) end
+  local items, n = {}, 0
+  while reply[n + 1] ~= nil do
+    n = n + 1
+    items[n] = given(reply[n])
+  end
+  local list = listed(nil, unpack(items, 1, math.min(n, MOST)))
+  for first = MOST + 1, n, MOST do listed(list, unpack(items, first, math.min(n, first + MOST - 1))) end
+  return list
+end
 
 -- lua-cjson as Redis has it: numbers have 14 digits, a slash is escaped, an empty table is an object.
 cjson = { null = newproxy() }
@@ -178,4 +205,11 @@ function cjson.decode(text)
 end
 
 assert(loadstring((string.gsub(payload, '^#![^\n]*', '')), '@user_function'))()
-return functions
+
+-- Have a function done on these keys, at this time.
+local function enter(on, now_us, what, ...)
+  keys, on.now_us = on, now_us
+  return given(what(...))
+end
+
+return { enter = enter, functions = functions, command = redis.pcall, new = store.new, find = store.find }

@@ -14,7 +14,7 @@ import typed_calls
 from ardiq import _core, errors
 from ardiq._server import calls
 from ardiq.cli import _acl, fsck
-from ardiq.testing._commands import COMMANDS
+from ardiq.testing import _emulation
 
 ROOT = render.ROOT
 PROTOCOL = render.PROTOCOL
@@ -219,4 +219,4 @@ def test_the_changelog_tells_of_this_version() -> None:
 def test_the_emulation_has_the_commands_of_the_library_and_no_others() -> None:
     used = {command for function in FUNCTIONS for command in _core.commands(function)}
     # The first is an option of ZADD, the other stands in the scripts of servers without functions.
-    assert {command.decode() for command in COMMANDS} == used - {"INCR", "SETRANGE"}
+    assert {command.decode() for command in _emulation._library().commands} == used - {"INCR", "SETRANGE"}

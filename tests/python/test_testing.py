@@ -284,7 +284,8 @@ async def test_a_queue_is_sound_and_purged_by_the_rules_of_a_server(lonely: Ardi
 
 
 async def test_without_the_extra_it_says_what_to_install(lonely: Ardiq, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "lupa", None)
+    for name in ("lupa", "lupa.luajit21", "lupa.lua51"):
+        monkeypatch.setitem(sys.modules, name, None)
     _emulation._library.cache_clear()
     with pytest.raises(RuntimeError, match=r"pip install 'ardiq\[testing\]'"):
         async with inline(lonely):
@@ -292,6 +293,16 @@ async def test_without_the_extra_it_says_what_to_install(lonely: Ardiq, monkeypa
     monkeypatch.undo()
     async with inline(lonely):
         pass
+
+
+async def test_it_needs_no_luajit(lonely: Ardiq, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = lonely.task(name="add")(lambda a, b: a + b)
+    monkeypatch.setitem(sys.modules, "lupa.luajit21", None)
+    _emulation._library.cache_clear()
+    async with inline(lonely):
+        assert await add.request(1, 2) == 3
+    monkeypatch.undo()
+    _emulation._library.cache_clear()
 
 
 def signs_up(app: Ardiq) -> tuple[Task[..., Any], Task[..., Any]]:

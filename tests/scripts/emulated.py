@@ -1,42 +1,31 @@
 """Serves the emulation of `ardiq.testing.inline` on a socket, so that `tests/scripts` tells it every fixture.
 
-What the library does not use is here: commands that the fixtures and the harness give a server, and `maxmemory`.
+What the library does not use is here and in `emulated.lua`: commands that the fixtures and the harness give a server,
+and `maxmemory`.
 """
 
 import argparse
 import asyncio
-import copy
 import itertools
 import json
 import time
-from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ardiq import _core
-from ardiq.testing import _emulation
-from ardiq.testing._commands import COMMANDS
-from ardiq.testing._keys import Keys, Refused, SortedSet, Status, integer, number, shown
+from ardiq.testing._emulation import Emulation, Refused, Status, _library
 
 OK = Status(b"OK")
 FUNCTIONS: dict[str, Any] = json.loads(_core.PROTOCOL)["functions"]
 PREFIX = f"ardiq_v{_core.PROTOCOL_VERSION}_"
 _ABLE_WHEN_FULL = {"allow-oom", "no-writes"}
 
-emulation = _emulation.Emulation(lambda: time.time_ns() // 1000)
-keys: Keys = emulation.keys
-used: Counter[bytes] = Counter()
-images: dict[bytes, Any] = {}
+library = _library()
+emulation = Emulation(lambda: time.time_ns() // 1000)
+used = library.compile(Path(__file__).with_name("emulated.lua").read_bytes())(library.store, library.commands)
 is_full = False
 numbers = itertools.count(1)
-
-
-def counted(name: bytes, function: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*args: Any) -> Any:
-        used[name] += 1
-        return function(*args)
-
-    return run
 
 
 def call_function(name: bytes, count: bytes, *rest: bytes) -> Any:
@@ -58,72 +47,19 @@ def config(verb: bytes, *rest: bytes) -> Status:
     if verb == b"SET":
         is_full = dict(zip(rest[::2], rest[1::2], strict=True)).get(b"maxmemory", b"0") != b"0"
     else:
-        used.clear()
-    return OK
-
-
-def flush() -> Status:
-    keys.held.clear()
-    keys.ends_at.clear()
-    return OK
-
-
-def set_(name: bytes, value: bytes, *options: bytes) -> Status:
-    if not options:
-        keys.drop(name)
-    keys.held[name] = value
-    return OK
-
-
-def lset(name: bytes, index: bytes, value: bytes) -> Status:
-    keys.held[name][int(index)] = value
-    return OK
-
-
-def lrem(name: bytes, _: bytes, value: bytes) -> int:
-    kept = [item for item in keys.held[name] if item != value]
-    removed = len(keys.held[name]) - len(kept)
-    keys.held[name] = kept
-    keys.tidy(name)
-    return removed
-
-
-def zincrby(name: bytes, by: bytes, member: bytes) -> bytes:
-    held = keys.write(name, SortedSet)
-    score = (held.score(member) or 0) + number(by)
-    held.put(member, score)
-    return shown(score)
-
-
-def pexpireat(name: bytes, at: bytes) -> int:
-    if integer(at) * 1000 <= keys.now_us:
-        return int(keys.drop(name))
-    keys.expire(name, integer(at))
-    return 1
-
-
-def dump(name: bytes) -> bytes:
-    images[image := b"%d" % next(numbers)] = copy.deepcopy(keys.held[name])
-    return image
-
-
-def restore(name: bytes, at: bytes, image: bytes, *_: bytes) -> Status:
-    keys.held[name] = copy.deepcopy(images[image])
-    if at != b"0":
-        keys.expire(name, integer(at))
+        for name in list(used):
+            used[name] = None
     return OK
 
 
 def evaluate(script: bytes, count: bytes, *rest: bytes) -> Any:
-    library = _emulation._library()
-    library._keys = keys
-    run = library._lua.compile(b"local KEYS, ARGV = ...\n" + script)
-    table = library._lua.table_from
-    return library._read(run(table(rest[: int(count)]), table(rest[int(count) :])))
+    run = library.compile(b"local KEYS, ARGV = ...\n" + script)
+    return emulation.enter(run, library.table(rest[: int(count)]), library.table(rest[int(count) :]))
 
 
 def info(*_: bytes) -> bytes:
-    return "".join(f"cmdstat_{name.decode().lower()}:calls={calls},x\r\n" for name, calls in used.items()).encode()
+    counts = [(name.decode().lower(), calls) for name, calls in used.items()]
+    return "".join(f"cmdstat_{name}:calls={calls},x\r\n" for name, calls in counts).encode()
 
 
 HARNESS: dict[bytes, Callable[..., Any]] = {
@@ -133,19 +69,6 @@ HARNESS: dict[bytes, Callable[..., Any]] = {
     b"FUNCTION": function_,
     b"FCALL": call_function,
     b"CONFIG": config,
-    b"FLUSHALL": flush,
-    b"DBSIZE": lambda: len(keys.held),
-    b"KEYS": lambda _: list(keys.held),
-    b"SET": set_,
-    b"GET": lambda name: keys.held.get(name),
-    b"LSET": lset,
-    b"LREM": lrem,
-    b"ZINCRBY": zincrby,
-    b"PEXPIREAT": pexpireat,
-    b"PEXPIRETIME": lambda name: keys.ends_at.get(name, -1) if name in keys.held else -2,
-    b"PERSIST": lambda name: int(keys.ends_at.pop(name, None) is not None),
-    b"DUMP": dump,
-    b"RESTORE": restore,
     b"EVAL": evaluate,
 }
 
@@ -153,7 +76,6 @@ HARNESS: dict[bytes, Callable[..., Any]] = {
 def answer(words: list[bytes]) -> Any:
     name = words[0].upper()
     try:
-        keys.turn()
         return HARNESS[name](*words[1:]) if name in HARNESS else emulation.command(name, *words[1:])
     except Refused as error:
         return error
@@ -163,7 +85,7 @@ def written(reply: Any) -> bytes:
     if isinstance(reply, Refused):
         return f"-{reply}\r\n".encode()
     if isinstance(reply, Status):
-        return b"+%b\r\n" % reply
+        return b"+%b\r\n" % reply.text
     if isinstance(reply, bytes):
         return b"$%d\r\n%b\r\n" % (len(reply), reply)
     if isinstance(reply, list):
@@ -186,8 +108,6 @@ async def main(socket: str) -> None:
     await server.serve_forever()
 
 
-for known in COMMANDS:
-    COMMANDS[known] = counted(known, COMMANDS[known])
 parser = argparse.ArgumentParser()
 parser.add_argument("--unixsocket")
 asyncio.run(main(parser.parse_known_args()[0].unixsocket))
