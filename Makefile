@@ -25,8 +25,8 @@ SUITE := tests/python tests/model --ignore-glob="tests/python/test_docs*.py" --i
 
 SEED ?= 1
 
-.PHONY: demo test check docs bench bench-scale leaks chaos small-chaos soak fmt render style types rust python pythons servers
-.PHONY: packages develop release release-lua next-version clean compat redis-6 redis-7
+.PHONY: demo test check docs bench bench-peers bench-scale leaks chaos small-chaos soak fmt render style types rust python
+.PHONY: pythons servers packages develop release release-lua next-version clean compat redis-6 redis-7
 .NOTPARALLEL:
 
 demo: release
@@ -41,6 +41,12 @@ bench: release
 # Curves over workers, backlog, queues and members, under ten minutes: make bench-scale SCALE=--quick for a look.
 bench-scale: release
 	$(BIN)/python -m bench.scale $(SCALE)
+
+# The field's task queues side by side, for docs/benchmarks.md: make bench-peers PEERS="--libs ardiq huey --rounds 5".
+bench-peers: $(VENV)/installed
+	$(BIN)/python -m bench.peers $(PEERS)
+	$(BIN)/python tests/agreement/render.py --write
+	$(VENV)/peers/plots/bin/python -m bench.peers.plots
 
 fmt: $(VENV)/installed
 	cargo fmt $(MANIFEST)

@@ -59,6 +59,16 @@ class Server:
                     raise SystemExit(f"the server did not start: {self._process.args!r}") from None
                 time.sleep(0.02)
 
+    def restart(self, down_s: float) -> None:
+        """Stop it as an operator does; start it again after this time, with its settings and files."""
+        self._socket.close()
+        self._process.terminate()
+        self._process.wait()
+        time.sleep(down_s)
+        self._process = subprocess.Popen(self._process.args, stdout=subprocess.DEVNULL)
+        self._socket = self._connect()
+        self._replies = self._socket.makefile("rb")
+
     def command(self, *words: str | int) -> Any:
         """The reply of one command."""
         parts = [str(word).encode() for word in words]

@@ -1,5 +1,6 @@
 """Renders from lua/protocol.json the tables of lua/README.md and docs/storage.md, the head of each function's file, and
-the module of typed calls; besides, the tables of docs/configuration.md.
+the module of typed calls; besides, the tables of docs/configuration.md, and from bench/peers/results.json those of
+docs/benchmarks.md.
 
 With `--write` it puts the tables between the markers `<!-- rendered: NAME -->` and `<!-- /rendered -->`, and the heads
 in place of the first lines; without, it only says, by its exit code, whether all is up to date.
@@ -15,7 +16,16 @@ import options
 import typed_calls
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = (ROOT / "lua/README.md", ROOT / "docs/storage.md", ROOT / "docs/configuration.md")
+sys.path.insert(0, str(ROOT))
+
+from bench.peers import render as benchmarks  # noqa: E402 (found by the line above)
+
+DOCUMENTS = (
+    ROOT / "lua/README.md",
+    ROOT / "docs/storage.md",
+    ROOT / "docs/configuration.md",
+    ROOT / "docs/benchmarks.md",
+)
 CALLS = ROOT / "ardiq/_server/calls.py"
 PROTOCOL: dict[str, Any] = json.loads((ROOT / "lua/protocol.json").read_text())
 OWNERS = {
@@ -144,6 +154,7 @@ def tables() -> dict[str, str]:
         "calls": _calls(),
         "errors": _table(("error", "in Python", "when", "remedy"), *errors),
         **{name: _table(*rows) for name, rows in options.tables().items()},
+        **benchmarks.tables(),
     }
 
 
