@@ -39,6 +39,8 @@ NAMES = [*SCENARIOS, *robustness.SCENARIOS]
 def main() -> None:
     arguments = _arguments()
     libraries = [BY_NAME[name] for name in arguments.libs]
+    if arguments.quick:
+        libraries = [library.smaller() for library in libraries]
     subprocess.run([HERE / "install", *arguments.libs], check=False)
     server = (arguments.server or _redis(), {"save": ""})
     started = time.monotonic()
@@ -156,10 +158,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of which medians are shown (default: 3)")
     parser.add_argument("--server", metavar="PATH", help="another server program than the installed Redis")
     parser.add_argument("--output", type=Path, metavar="FILE", help="instead of bench/peers/results.json")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the tasks: whether all of it runs")
     parser.add_argument("--preliminary", action="store_true", help="say in the report that the machine was not quiet")
     arguments = parser.parse_args()
     if arguments.output is None:
-        whole = (arguments.libs, arguments.scenarios) == (names, NAMES)
+        whole = (arguments.libs, arguments.scenarios, arguments.quick) == (names, NAMES, False)
         arguments.output = RESULTS if whole else HOME / "results.json"
     return arguments
 

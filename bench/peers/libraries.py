@@ -1,7 +1,8 @@
 """What is measured: the libraries, and how many tasks each gets, so that each run takes a few seconds."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from bench.programs import ROOT
 
@@ -21,6 +22,11 @@ class Library:
     naps: int = 5_000
     site: str = ""
     node: bool = False
+
+    def smaller(self) -> Self:
+        """With a tenth of the tasks."""
+        counts = {name: max(50, getattr(self, name) // 10) for name in ("tasks", "singles", "burns", "naps")}
+        return replace(self, **counts)
 
     @property
     def interpreter(self) -> str:
@@ -43,7 +49,16 @@ class Library:
 
 LIBRARIES = [
     Library("ardiq", "Ardiq", tasks=50_000, singles=5_000, site="https://pypi.org/project/ardiq"),
-    Library("arq", "arq", tasks=2_000, singles=1_000, site="https://arq-docs.helpmanual.io"),
-    Library("rq", "RQ", tasks=400, singles=500, burns=200, site="https://python-rq.org"),
+    Library("ardiq12", "ArdiQ 1.2", tasks=12_000, singles=3_000, site="https://pypi.org/project/ardiq/1.2.0"),
+    Library("celery", "Celery", tasks=2_000, naps=2_000, site="https://docs.celeryq.dev"),
+    Library("arq", "arq", tasks=1_500, burns=100, naps=2_000, site="https://arq-docs.helpmanual.io"),
+    Library("taskiq", "Taskiq", tasks=3_000, site="https://taskiq-python.github.io"),
+    Library("dramatiq", "Dramatiq", tasks=3_000, site="https://dramatiq.io"),
+    Library("rq", "RQ", tasks=150, singles=500, burns=100, site="https://python-rq.org"),
+    Library("saq", "SAQ", tasks=2_000, site="https://saq-py.readthedocs.io"),
+    Library("huey", "Huey", tasks=3_000, singles=3_000, site="https://huey.readthedocs.io"),
+    Library("streaq", "streaQ", tasks=3_000, site="https://streaq.readthedocs.io"),
+    Library("docket", "Docket", tasks=2_000, naps=2_000, site="https://docket.lol"),
+    Library("bullmq", "BullMQ", tasks=8_000, singles=2_000, site="https://docs.bullmq.io", node=True),
 ]
 BY_NAME = {library.name: library for library in LIBRARIES}

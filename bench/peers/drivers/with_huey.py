@@ -1,0 +1,62 @@
+"""Huey: `huey_consumer with_huey.huey`, a `RedisHuey`, the default options (https://huey.readthedocs.io).
+
+`-w` sets how many at once; worker threads are the default, `-k greenlet` is what its documentation recommends for many
+tasks that wait, `-k process` for those that compute. redis-py with hiredis. There is no call for many. A result is kept
+where a task returns something; `result(blocking=True)` looks at intervals that grow.
+"""
+
+from typing import Any
+
+import bodies
+from drive import Driver, program
+from huey import RedisHuey
+
+huey = RedisHuey(url=bodies.URL)
+
+TASKS = {
+    "noop": huey.task()(bodies.noop),
+    "echo": huey.task()(bodies.echo),
+    "nap": huey.task()(bodies.nap),
+    "burn": huey.task()(bodies.burn),
+}
+
+
+def _many(body: str, numbers: range) -> None:
+    task = TASKS[body]
+    for number in numbers:
+        task(number)
+
+
+def _blocking(body: str, number: int) -> None:
+    TASKS[body](number)
+
+
+def _request(number: int) -> Any:
+    return TASKS["echo"](number).get(blocking=True, timeout=10)
+
+
+def _worker(body: str) -> list[str]:
+    command = [program("huey_consumer"), "with_huey.huey"]
+    if bodies.CONCURRENCY is not None:
+        command += ["-w", str(bodies.CONCURRENCY)]
+    if body == "burn":
+        command += ["-k", "process"]
+    elif bodies.CONCURRENCY is not None and bodies.CONCURRENCY >= 500:
+        command += ["-k", "greenlet"]
+    return command
+
+
+driver = Driver(
+    packages=("huey", "redis", "hiredis", "gevent"),
+    many=_many,
+    blocking=_blocking,
+    request=_request,
+    worker=_worker,
+    notes={
+        "enqueue": "no call for many: a loop",
+        "latency": "the default worker has one thread",
+        "io": "`-k greenlet -w 500`",
+        "cpu": "`-k process -w 2`",
+        "kill": "a task leaves the queue when it is fetched",
+    },
+)
