@@ -17,7 +17,9 @@ from bench.server import Server
 _RECORD = struct.Struct("<QQ")
 _ENDED = 1 << 63
 PATIENCE_S = 60.0
-"""How long a run may go without any progress, and a producer's step in all."""
+"""How long a producer's step may take; a worker may go for half of it without any progress."""
+LIMIT_S = 60.0
+"""How long a queue may take to drain."""
 
 
 class Stamps:
@@ -91,7 +93,10 @@ class Stage:
     def until(self, worker: Program, done: Callable[[], bool], pause_s: float = 0.002) -> bool:
         """Wait; False when stamps stopped coming before `done`."""
         seen, moved = -1, time.monotonic()
+        limit = moved + LIMIT_S
         while not done():
+            if time.monotonic() > limit:
+                raise Failed(f"not done within {LIMIT_S:g} s, after {self.stamps.count()} stamps")
             if (count := self.stamps.count()) != seen:
                 seen, moved = count, time.monotonic()
             if not worker.alive():

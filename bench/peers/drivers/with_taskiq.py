@@ -1,4 +1,4 @@
-"""Taskiq: `taskiq worker with_taskiq:broker`, a `RedisStreamBroker`, because it acknowledges, which its page points out.
+"""Taskiq: `taskiq worker with_taskiq:broker` with a `RedisStreamBroker`, because that one acknowledges.
 
 https://taskiq-python.github.io and https://github.com/taskiq-python/taskiq-redis. `--workers 1`, for one process; the
 CLI's default is two. `--max-async-tasks` sets how many at once (default 100). uvloop, which its worker uses where it is
