@@ -48,17 +48,23 @@ class Found:
 
 
 class Old:
-    """One queue as ArdiQ 1.2 keeps it, and the app it is moved to."""
+    """One queue as ArdiQ 1.2 keeps it, and the one it is moved to.
 
-    def __init__(self, queue: "QueueContext") -> None:
+    Args:
+        queue: where to.
+        name: its name in 1.2, which may have had braces.
+    """
+
+    def __init__(self, queue: "QueueContext", name: str) -> None:
         self._queue = queue
         self._core = queue.server.core
-        self._base = f"ardiq:{queue.name}:"
+        self._name = name
+        self._base = f"ardiq:{name}:"
         self._sha1 = ""
 
     def look(self) -> Found:
         """Count what is there; changes nothing."""
-        found = Found(self._queue.name)
+        found = Found(self._name)
         for lane in self._names("queues:"):
             if lane.startswith("delayed:"):
                 lane = lane.removeprefix("delayed:")

@@ -73,6 +73,11 @@ def key_part(name: str, value: Any) -> str:
     return str(value)
 
 
+def without_braces(name: str) -> str:
+    """What a queue is called here that had braces in its name in ArdiQ 1.2."""
+    return name.replace("{", "").replace("}", "")
+
+
 def lanes(value: Any) -> list[str]:
     """Lane names, lowest first."""
     if value is None:

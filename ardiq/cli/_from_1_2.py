@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 
 from .._client.from_1_2 import Found, Old
+from .._values.options import without_braces
 from . import load_app
 from ._output import many, print_json, teller
 
@@ -35,9 +36,9 @@ def run(arguments: argparse.Namespace, target: str) -> int:
 
 
 def _move(arguments: argparse.Namespace, target: str, queue: str | None, say: Any) -> tuple[dict[str, Any], int]:
-    app = load_app(target, queue)
+    app = load_app(target, queue and without_braces(queue))
     core = app.context.server.core
-    old = Old(app.context)
+    old = Old(app.context, queue or app.queue_name)
     found = old.look()
     facts: dict[str, Any] = {
         "queue": found.queue,
@@ -49,7 +50,7 @@ def _move(arguments: argparse.Namespace, target: str, queue: str | None, say: An
         "moved": {},
         "left": [],
     }
-    say(f"{app.queue_name}, as ArdiQ 1.2 left it: {_summary(found)}")
+    say(f"{found.queue}, as ArdiQ 1.2 left it: {_summary(found)}")
     if not found.in_all:
         return facts, 0
     obstacle = _obstacle(old, found, arguments.force)

@@ -47,7 +47,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="--acl: only this queue; --from-1.2: this one instead of the app's own; may be repeated",
+        help="--acl: only this queue; --from-1.2: this one instead of the app's own,\n"
+        "by its name in 1.2: {jobs} is moved to jobs; may be repeated",
     )
     parser.add_argument(
         "--from-1.2", dest="from_1_2", action="store_true", help="move tasks and results that ArdiQ 1.2 left in Redis"
@@ -129,7 +130,7 @@ def _understand(arguments: argparse.Namespace) -> tuple[str, str]:
         raise Refusal("--queue is for --acl and --from-1.2: a library serves all queues")
     for name in arguments.queue:
         with refusing("--queue"):
-            _options.key_part("queue name", name)
+            _options.key_part("queue name", _options.without_braces(name) if arguments.from_1_2 else name)
     if action == "show" and rest:
         raise Refusal("show prints the library of this Ardiq: it takes no server")
     if arguments.prefix is not None:

@@ -20,8 +20,8 @@ HOUR_MS = 3_600_000
 class Forerunner:
     """Writes what ArdiQ 1.2.0 writes, command for command as MONITOR shows them."""
 
-    def __init__(self, app: Ardiq, dumps: Callable[[Any], bytes] = pack) -> None:
-        self._core, self._base, self._dumps = app.context.server.core, f"ardiq:{app.queue_name}:", dumps
+    def __init__(self, app: Ardiq, dumps: Callable[[Any], bytes] = pack, queue: str | None = None) -> None:
+        self._core, self._base, self._dumps = app.context.server.core, f"ardiq:{queue or app.queue_name}:", dumps
 
     def command(self, name: str, key: str, *words: Any) -> Any:
         return self._core.command([name, self._base + key, *words])
@@ -381,3 +381,15 @@ def test_names_with_letters_that_match_anything(make_app: Callable[..., Ardiq], 
     Forerunner(other).enqueue("q", "add", 1)
     assert migrate_of(app) == (0, "a*c[x], as ArdiQ 1.2 left it: nothing\n")
     assert Forerunner(other).command("XLEN", "queues:default") == 1
+
+
+def test_a_queue_that_had_braces_in_its_name(app: Ardiq, migrate: Callable[..., Any]) -> None:
+    name = f"{app.queue_name}-mails"
+    old = Forerunner(app, queue=f"{{{name}}}")
+    old.enqueue("q", "add", 1)
+    code, printed = migrate("--queue", f"{{{name}}}")
+    assert code == 0
+    assert printed.startswith(f"{{{name}}}, as ArdiQ 1.2 left it: 1 queued")
+    assert Job(app.queue(name), "q").status_sync() == "queued"
+    assert old.command("XLEN", "queues:default") == 0
+    old.command("DEL", "queues:default")
