@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use _core::lua::library::Library;
 use _core::lua::protocol::Protocol;
+use _core::wire::packed::{pack, unpack};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -77,14 +78,14 @@ async fn enqueue_many(server: &Server, options: &Options) -> Outcome<Json> {
     let mut calls = JoinSet::new();
     for first in (0..n).step_by(CHUNK) {
         let mut call = server.call("enqueue");
-        for _ in first..n.min(first + CHUNK) {
-            task(&mut call, &ids.next(), name, &args, &plan);
-        }
+        let new: Vec<String> = (first..n.min(first + CHUNK)).map(|_| ids.next()).collect();
+        let fields = new.iter().flat_map(|id| [id, name, "default", &args, "", &plan].map(str::as_bytes));
+        records(&mut call, &fields.collect::<Vec<_>>());
         if calls.len() == IN_FLIGHT {
             calls.join_next().await.expect("not empty")??;
         }
         let server = server.clone();
-        calls.spawn(async move { expect_queued(server.query(&call).await?) });
+        calls.spawn(async move { expect_queued(redis::from_redis_value(unpacked(server.query(&call).await?))?) });
     }
     while let Some(done) = calls.join_next().await {
         done??;
@@ -262,10 +263,11 @@ impl Worker {
         self.seq += 1;
         let mut call = self.server.call("step");
         call.arg(&self.name).arg(self.seq).arg(LEASE_MS).arg(RESULT_TTL_MS).arg(r#"["default"]"#).arg(want);
-        for outcome in outcomes {
-            call.arg(&outcome.claim.id).arg(&outcome.claim.token).arg("complete").arg(0).arg(&outcome.value).arg("");
-        }
-        let Value::Array(reply) = self.server.query(&call).await? else {
+        let fields = outcomes.iter().flat_map(|Finished { claim, value }| {
+            [&claim.id, &claim.token, &b"complete"[..], b"0", value.as_bytes(), b""]
+        });
+        records(&mut call, &fields.collect::<Vec<_>>());
+        let Value::Array(reply) = unpacked(self.server.query(&call).await?) else {
             return Err("step answered no array".into());
         };
         if reply.get(2) != Some(&Value::Int(0)) {
@@ -330,6 +332,23 @@ impl Server {
 
     async fn query<T: FromRedisValue>(&self, cmd: &Cmd) -> redis::RedisResult<T> {
         cmd.query_async(&mut self.connection.clone()).await
+    }
+}
+
+/// Records of six fields as Ardiq sends them: many of them are one argument.
+fn records(call: &mut Cmd, fields: &[&[u8]]) {
+    if fields.len() < 4 * 6 {
+        call.arg(fields);
+    } else {
+        call.arg(pack(fields.iter().copied(), 0));
+    }
+}
+
+/// A reply, which came as one text where the records did.
+fn unpacked(reply: Value) -> Value {
+    match reply {
+        Value::BulkString(packed) => unpack(&packed).unwrap_or(Value::Nil),
+        reply => reply,
     }
 }
 
