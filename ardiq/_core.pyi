@@ -56,8 +56,9 @@ def commands(function: str) -> list[str]:
 class Core:
     """One queue of one server; thread-safe; connects when first used.
 
-    Those of one process with the same URL, prefix and options share one I/O thread and the connections: one to the
-    server, or to each node of a cluster.
+    Those of one process with the same URL, prefix and options share connections: each event loop has one to the server,
+    or to each node of a cluster, and blocking calls have another; with a worker there is an I/O thread, and one
+    connection for all.
     """
 
     def __new__(
@@ -124,7 +125,7 @@ class Core:
     def close(self, timeout_ms: int = 1000) -> None:
         """Let go of the connections: what is under way ends.
 
-        The last one of those that share them ends the I/O thread, waiting at most that long for it.
+        The last one of those that share them ends the I/O thread, if there is one, waiting at most that long for it.
         """
 
     def after_fork(self) -> None:
@@ -134,7 +135,7 @@ class Core:
 class Inbox:
     """What happened, for one event loop.
 
-    Rust appends events, *then* signals the descriptor; Python's `take` clears the
+    Other threads append events, *then* signal the descriptor; Python's `turn` or `take` clears the
     descriptor, *then* takes the events. Events are tuples whose first item is their kind:
 
     - `("reply", ticket, value)`: the answer to `call`, `submit` or `submit_many` of any channel
@@ -144,7 +145,27 @@ class Inbox:
 
     def __new__(cls) -> Inbox: ...
     def fileno(self) -> int:
-        """The descriptor to watch for reading."""
+        """The descriptor to watch for reading: what happens on other threads makes it readable."""
+
+    def drive(self) -> None:
+        """From now on the loop does the I/O of its channels itself, by `turn`."""
+
+    def turn(
+        self, readable: int | None = None, writable: int | None = None
+    ) -> tuple[list[tuple[Any, ...]], float | None]:
+        """Do the I/O that is ready, without blocking: all events, and in how many seconds the next turn is due.
+
+        `readable` and `writable`: the descriptor that the loop found to be so. Events come first that say what to do
+        about one: `("watch", descriptor, what)`, where `what` is
+
+        - `"read"`: call `turn` whenever it is readable
+        - `"pause"`: not any more
+        - `"write"`: call `turn` when it is writable, once
+        - `"close"`: stop watching it, then call `release`
+        """
+
+    def release(self) -> None:
+        """Close the descriptors that are not watched any more."""
 
     def take(self) -> list[tuple[Any, ...]]:
         """Clear the descriptor and take all events."""
@@ -179,8 +200,8 @@ class Channel:
     - `("worker", "stopped")`: everything is settled and the worker has left
     """
 
-    def call(self, ticket: int, function: str, args: Sequence[str | bytes | int]) -> None:
-        """Call one function; answered by an event with this ticket.
+    def call(self, ticket: int, function: str, args: Sequence[str | bytes | int]) -> bool:
+        """Call one function; answered by an event with this ticket. Whether the loop has to take a `turn` for it.
 
         It is sent again when the reply was lost if the protocol calls it idempotent.
         """
@@ -195,7 +216,7 @@ class Channel:
         `maybe_enqueued`.
         """
 
-    def flush(self) -> None:
+    def flush(self) -> bool:
         """Send what was submitted, in as few calls as the limits allow.
 
         Each record is answered by an event of its own: one value of the flat reply.
@@ -207,7 +228,7 @@ class Channel:
         function: str,
         records: Sequence[str | bytes],
         repeat: bool = True,
-    ) -> None:
+    ) -> bool:
         """Send many tail records, given as one flat list; answered by one event.
 
         The reply is a list with one value a record. The exception of an error has
@@ -215,7 +236,10 @@ class Channel:
         and False for each that was certainly not carried out.
         """
 
-    def listen(self, mailbox: str) -> None:
+    def register(self) -> bool:
+        """Make the queue known at the server, without waiting for it."""
+
+    def listen(self, mailbox: str) -> bool:
         """Read the mailbox of that name (to which a generation is appended) for ever."""
 
     def worker(self, config: dict[str, Any]) -> Worker:

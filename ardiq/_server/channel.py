@@ -45,7 +45,8 @@ class Channel:
     def ask(self, call: Call[R]) -> Answer[R]:
         """Call one function of the library; the future has its reply."""
         ticket, answer = next(self._inbox.tickets), Answer(call, self.loop)
-        self.core.call(ticket, call.function, call.args)
+        if self.core.call(ticket, call.function, call.args):
+            self._inbox.stir()
         self._inbox.open[ticket] = answer
         return answer
 
@@ -53,7 +54,18 @@ class Channel:
         """Call one function and ignore the reply."""
         if self.closed:
             return
-        self.core.call(next(self._inbox.tickets), call.function, call.args)
+        if self.core.call(next(self._inbox.tickets), call.function, call.args):
+            self._inbox.stir()
+
+    def listen(self, mailbox: str) -> None:
+        """Have the mailbox of that name read."""
+        if self.core.listen(mailbox):
+            self._inbox.stir()
+
+    def register(self) -> None:
+        """Make the queue known at the server, without waiting for it."""
+        if self.core.register():
+            self._inbox.stir()
 
     def watch(self, task_id: str, timeout: float | None) -> AsyncGenerator[Change | Outcome | None, None]:
         """Each change of a task from now on; see `Watch.changes`."""
@@ -68,15 +80,17 @@ class Channel:
         self._submitted += 1
         if self._submitted == 1:
             self.loop.call_soon(self._flush)
-        elif self._submitted % _FLUSH_AT == 0:
-            self.core.flush()
+        elif self._submitted % _FLUSH_AT == 0 and self.core.flush():
+            self._inbox.turn()
 
     def enqueue_many(self, records: Sequence[str | bytes]) -> asyncio.Future[list[Any]]:
         """Send many tasks at once; the future has one answer each."""
         ticket = next(self._inbox.tickets)
         answer: asyncio.Future[list[Any]] = self.loop.create_future()
-        self.core.submit_many(ticket, "enqueue", records, may_repeat(records, self.result_ttl_ms))
+        is_due = self.core.submit_many(ticket, "enqueue", records, may_repeat(records, self.result_ttl_ms))
         self._inbox.open[ticket] = answer
+        if is_due:
+            self._inbox.stir()
         return answer
 
     def close(self) -> None:
@@ -91,7 +105,8 @@ class Channel:
         if self.closed:
             return
         self._submitted = 0
-        self.core.flush()
+        if self.core.flush():
+            self._inbox.turn()
 
     def _hear(self, event: tuple[Any, ...]) -> None:
         """Take an event that is not an answer to a call."""

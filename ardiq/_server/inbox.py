@@ -83,10 +83,15 @@ class Inbox:
         self._hearers: dict[int, Callable[[tuple[Any, ...]], None]] = {}
         self._closed = False
         self._watcher: _Watcher | None = None
+        self._watched: set[int] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_due = False
         try:
-            loop.add_reader(self.core.fileno(), self.receive)
+            self._watch(self.core.fileno(), "read")
         except NotImplementedError:
-            self._watcher = _Watcher(self.core, loop, self.receive)
+            self._watcher = _Watcher(self.core, loop, self.turn)
+        else:
+            self.core.drive()
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> "Inbox":
@@ -116,7 +121,7 @@ class Inbox:
         if self._hearers or self._closed:
             return
         if not self.loop.is_closed():
-            self.receive()  # events that arrived in time
+            self.turn()  # events that arrived in time
         self._closed = True
         if _inboxes.get(id(self.loop)) is self:
             del _inboxes[id(self.loop)]
@@ -125,7 +130,10 @@ class Inbox:
             self._watcher.join()
             self._watcher = None
         elif not self.loop.is_closed():
-            self.loop.remove_reader(self.core.fileno())
+            for descriptor in [*self._watched]:
+                self._watch(descriptor, "close")
+        if self._timer is not None:
+            self._timer.cancel()
         del self.core
         if not self.loop.is_closed():
             for answer in self.open.values():
@@ -135,12 +143,61 @@ class Inbox:
                         name_unsure(error, [answer.job])
                     answer.set_exception(error)
 
-    def receive(self, events: Sequence[tuple[Any, ...]] | None = None) -> None:
-        """Hand on what has arrived, or `events` that do not come from a server."""
+    def stir(self) -> None:
+        """Have a turn at the end of this turn of the loop."""
+        if not self._is_due:
+            self._is_due = True
+            self.loop.call_soon(self.turn)
+
+    def turn(self, readable: int | None = None, writable: int | None = None) -> None:
+        """Do the I/O that is ready, and hand on what came; `readable`, `writable`: what the loop found to be so."""
+        if self._closed:
+            return
+        self._is_due = False
+        events, due_s = self.core.turn(readable, writable)
+        if events:
+            self.receive(events)
+        if due_s is not None:
+            self._turn_after(due_s)
+
+    def _turn_after(self, due_s: float) -> None:
+        due = self.loop.time() + due_s
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = self.loop.call_at(due, self._turn_in_time)
+
+    def _turn_in_time(self) -> None:
+        self._timer = None
+        self.turn()
+
+    def _watch(self, descriptor: int, what: str) -> None:
+        """Do as the core wishes about a socket."""
+        loop = self.loop
+        if what == "read":
+            loop.add_reader(descriptor, self.turn, descriptor)
+            self._watched.add(descriptor)
+        elif what == "write":
+            loop.add_writer(descriptor, self._write, descriptor)
+            self._watched.add(descriptor)
+        else:
+            loop.remove_reader(descriptor)
+            if what == "close":
+                loop.remove_writer(descriptor)
+                self._watched.discard(descriptor)
+                self.core.release()
+
+    def _write(self, descriptor: int) -> None:
+        self.loop.remove_writer(descriptor)
+        self.turn(None, descriptor)
+
+    def receive(self, events: Sequence[tuple[Any, ...]]) -> None:
+        """Hand on what has arrived."""
         if self._closed:
             return
         waiting = self.open
-        for event in self.core.take() if events is None else events:
+        for event in events:
             try:
                 kind = event[0]
                 if kind == "reply":
@@ -170,6 +227,8 @@ class Inbox:
                         if type(answer) is Enqueued:
                             name_unsure(failure, [answer.job])
                         answer.set_exception(failure)
+                elif kind == "watch":
+                    self._watch(event[1], event[2])
                 elif (hear := self._hearers.get(event[1])) is not None:
                     hear(event[2])
             except Exception:  # an error in one event must not lose the others

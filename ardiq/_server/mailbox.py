@@ -81,7 +81,7 @@ class Mailbox:
         until = self.channel.loop.time() + self.channel.timeout_s
         if self._opening is None:
             self._opening = self.channel.loop.create_future()
-            self.channel.core.listen(new_id())
+            self.channel.listen(new_id())
         # Opening the mailbox never gives up; a call says why the server cannot be reached.
         await self.look("")
         opened, _ = await asyncio.wait([self._opening], timeout=max(0, until - self.channel.loop.time()))

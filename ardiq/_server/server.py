@@ -99,7 +99,7 @@ class Server:
             for other in [other for other in self._channels if other.is_closed()]:
                 self._channels.pop(other).close()
             channel = self._channels[loop] = Channel(loop, core, self._timeout_ms / 1000, self._result_ttl_ms)
-        self.register(core)
+        self.register(channel)
         return channel
 
     @property
@@ -107,11 +107,11 @@ class Server:
         """The server's URL, without its password."""
         return self.url if self._core is None else self._core.url
 
-    def register(self, core: _core.Core) -> None:
+    def register(self, way: _core.Core | Channel) -> None:
         """Put the queue into the server's list, once per process, without waiting."""
         if self.is_listed and not self._known:
             self._known = True
-            core.register()
+            way.register()
 
     def register_again(self) -> None:
         """`register` again, because the server may have lost its data."""

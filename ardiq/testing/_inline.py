@@ -210,6 +210,9 @@ class InlineChannel:
     def flush(self) -> None:
         """Nothing is held back."""
 
+    def register(self) -> None:
+        """There is no list of queues."""
+
     def listen(self, mailbox: str) -> None:
         """It hears from its beginning, under a name of its own."""
 

@@ -11,4 +11,5 @@ pub mod producer;
 pub mod registry;
 pub mod runtime;
 pub mod stalls;
+pub mod turns;
 pub mod worker;

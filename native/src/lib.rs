@@ -10,6 +10,8 @@
 //! | [`wire::values`] | parts of replies that Rust itself reads |
 //! | [`wire::packed`] | many texts as one argument, and such replies |
 //! | [`wire::address`] | what a URL says |
+//! | [`wire::clock`] | time limits and pauses |
+//! | [`wire::reactor`] | sockets that an event loop watches |
 //! | [`wire::connection`] | address to connections; reconnecting; which of several servers |
 //! | **[`lua`]** | **what is embedded of `../lua`** |
 //! | [`lua::layout`] | where fields are in what is sent flat, by name |
@@ -23,6 +25,7 @@
 //! | **[`engine`]** | **what goes on by itself** |
 //! | [`engine::events`] | what happened, for an event loop, and waking it |
 //! | [`engine::runtime`] | the runtime, driven by who waits or by a thread of its own |
+//! | [`engine::turns`] | the runtime of an event loop, driven by it |
 //! | [`engine::registry`] | the list of queues at the server |
 //! | [`engine::mailbox`] | reading a mailbox |
 //! | [`engine::producer`] | batching of enqueues |

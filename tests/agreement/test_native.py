@@ -121,3 +121,11 @@ def test_rust_names_only_the_functions_it_must() -> None:
         names = re.findall(r'\b(?:call|request|function|reply)\(\s*"(\w+)"', source)
         found |= {(path, name) for name in names}
     assert found == set(FUNCTIONS)
+
+
+def test_what_a_loop_may_drive_takes_its_time_from_one_place() -> None:
+    # Those who run on the I/O thread only.
+    threaded = ("engine/worker", "engine/health", "engine/stalls.rs", "engine/runtime.rs")
+    limits = re.compile(r"tokio::time::(?:\{[^}]*\b)?(?:sleep|timeout|interval)")
+    found = [path for path, source in code() if limits.search(source) and not path.startswith(threaded)]
+    assert found == ["call/migrate/lock.rs", "wire/clock.rs"], "the migration blocks"

@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::{Cmd, Value};
-use tokio::time::{Instant, timeout_at};
 
 use crate::call::args::Arg;
 use crate::lua::library::{Library, Script};
 use crate::lua::protocol::Function;
+use crate::wire::clock::{Instant, timeout_at};
 use crate::wire::connection::{Attempts, Connection, Link, refuse_error};
 use crate::wire::error::Error;
 use crate::wire::packed::{pack, unpack};
@@ -160,6 +160,13 @@ impl Dispatcher {
     pub fn on(&self, base: &str) -> Self {
         let Shared { link, common, confirming, .. } = &*self.inner;
         Self::of(link.for_key(base), base, common.clone(), confirming.as_ref().map(|confirming| confirming.on(base)))
+    }
+
+    /// The same on connections of its own, for another runtime.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        let Shared { link, base, common, confirming } = &*self.inner;
+        Self::of(link.another(), base, common.clone(), confirming.as_ref().map(Self::apart))
     }
 
     pub fn base(&self) -> &str {

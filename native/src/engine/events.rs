@@ -1,4 +1,4 @@
-//! The boundary to an event loop: what happened on the I/O thread, waiting for Python to take it.
+//! The boundary to an event loop: what happened in Rust, waiting for Python to take it.
 //!
 //! Owns: the inbox of events and the descriptor that tells a loop to look. The rule that keeps it from
 //! losing a wake-up: the I/O thread appends, *then* signals; Python clears, *then* takes. Must not know:
@@ -69,10 +69,17 @@ pub struct Inbox {
 }
 
 struct Shared {
-    events: Mutex<Vec<(u64, Event)>>,
+    events: Mutex<Events>,
     signal: Signal,
     /// How often somebody came for the events.
     turns: AtomicU64,
+}
+
+#[derive(Default)]
+struct Events {
+    waiting: Vec<(u64, Event)>,
+    /// Whoever takes them is about to: no signal is needed.
+    is_turning: bool,
 }
 
 impl Inbox {
@@ -92,8 +99,8 @@ impl Inbox {
     pub fn push(&self, event: Event) {
         let first = {
             let mut events = self.lock();
-            events.push((self.number, event));
-            events.len() == 1
+            events.waiting.push((self.number, event));
+            events.waiting.len() == 1 && !events.is_turning
         };
         // Whoever found events already there has signalled or is about to.
         if first {
@@ -108,9 +115,26 @@ impl Inbox {
 
     /// Everything that happened since the last time, and whose it is.
     pub fn take(&self) -> Vec<(u64, Event)> {
-        self.shared.turns.fetch_add(1, Ordering::Relaxed);
+        self.clear();
+        self.take_turning()
+    }
+
+    /// For who was woken by the descriptor.
+    pub fn clear(&self) {
         self.shared.signal.clear();
-        std::mem::take(&mut *self.lock())
+    }
+
+    /// What happens from now on needs no signal, until [`take_turning`](Self::take_turning).
+    pub fn begin_turn(&self) {
+        self.lock().is_turning = true;
+    }
+
+    /// As [`take`](Self::take), for who was not woken by the descriptor.
+    pub fn take_turning(&self) -> Vec<(u64, Event)> {
+        self.shared.turns.fetch_add(1, Ordering::Relaxed);
+        let mut events = self.lock();
+        events.is_turning = false;
+        std::mem::take(&mut events.waiting)
     }
 
     /// Blocks until something happened or the time is over; whether it did.
@@ -133,7 +157,7 @@ impl Inbox {
         self.shared.signal.set();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(u64, Event)>> {
+    fn lock(&self) -> MutexGuard<'_, Events> {
         self.shared.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

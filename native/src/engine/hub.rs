@@ -7,6 +7,7 @@ use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -14,6 +15,7 @@ use crate::call::dispatch::Dispatcher;
 use crate::engine::mailbox::Reader;
 use crate::engine::registry::Registry;
 use crate::engine::runtime::Runtime;
+use crate::engine::turns::Turns;
 use crate::lua::protocol::Protocol;
 use crate::wire::address::Place;
 use crate::wire::connection::{Connector, Link, Options};
@@ -47,6 +49,32 @@ struct Live {
     queues: usize,
 }
 
+/// What an event loop has of a server that drives its own runtime.
+struct Apart {
+    dispatcher: Dispatcher,
+    reader: Arc<Reader>,
+}
+
+/// By the number of the loop's runtime.
+type OfLoop = (u64, Weak<Apart>);
+
+/// On which runtime one queue's calls from an event loop go on, and by which connections.
+#[derive(Clone)]
+pub struct Way {
+    pub dispatcher: Dispatcher,
+    pub reader: Arc<Reader>,
+    handle: Handle,
+    /// Kept for the other queues of the loop; None on the I/O thread.
+    apart: Option<Arc<Apart>>,
+}
+
+impl Way {
+    /// Whether the loop drives it itself.
+    pub fn is_driven(&self) -> bool {
+        self.apart.is_some()
+    }
+}
+
 /// The runtime and the connections on it. In a forked child nothing of it may be touched, so there it is not even
 /// dropped.
 pub struct Running {
@@ -54,6 +82,8 @@ pub struct Running {
     dispatcher: ManuallyDrop<Dispatcher>,
     registry: ManuallyDrop<Arc<Registry>>,
     reader: ManuallyDrop<Arc<Reader>>,
+    /// Of each loop that drives a runtime of its own.
+    apart: ManuallyDrop<Mutex<Vec<OfLoop>>>,
 }
 
 impl Drop for Running {
@@ -65,6 +95,7 @@ impl Drop for Running {
                 ManuallyDrop::drop(&mut self.dispatcher);
                 ManuallyDrop::drop(&mut self.registry);
                 ManuallyDrop::drop(&mut self.reader);
+                ManuallyDrop::drop(&mut self.apart);
             }
         }
     }
@@ -116,12 +147,18 @@ impl Hub {
             Some(live) => live,
             none => {
                 let link = Link::new(self.connector.another());
-                let registry = ManuallyDrop::new(Arc::new(Registry::new(link.clone(), Protocol::of_base(base).0)));
+                let registry = ManuallyDrop::new(Arc::new(Registry::new(Protocol::of_base(base).0)));
                 let dispatcher = Dispatcher::new(link, base);
                 let dispatcher = if self.replicated { dispatcher.replicated() } else { dispatcher };
                 let runtime = ManuallyDrop::new(Runtime::new()?);
                 let dispatcher = ManuallyDrop::new(dispatcher);
-                let running = Running { runtime, dispatcher, registry, reader: ManuallyDrop::default() };
+                let running = Running {
+                    runtime,
+                    dispatcher,
+                    registry,
+                    reader: ManuallyDrop::default(),
+                    apart: ManuallyDrop::default(),
+                };
                 none.insert(Live { running: Arc::new(running), queues: 0 })
             }
         };
@@ -146,6 +183,19 @@ impl Hub {
 }
 
 impl Running {
+    fn apart(&self, turns: &Turns) -> Arc<Apart> {
+        let mut known = lock(&self.apart);
+        known.retain(|(_, apart)| apart.strong_count() > 0);
+        if let Some(apart) =
+            known.iter().find(|(number, _)| *number == turns.number()).and_then(|(_, apart)| apart.upgrade())
+        {
+            return apart;
+        }
+        let apart = Arc::new(Apart { dispatcher: self.dispatcher.apart(), reader: Arc::default() });
+        known.push((turns.number(), Arc::downgrade(&apart)));
+        apart
+    }
+
     /// Ends the thread and the connections, and waits for that no longer than `timeout`.
     pub fn stop(&self, timeout: Duration) {
         let _ = self.runtime.drive(Box::pin(self.registry.told()), timeout);
@@ -170,16 +220,42 @@ impl State {
         Dispatcher::clone(&self.dispatcher)
     }
 
-    /// Who reads the mailboxes of all queues.
-    pub fn reader(&self) -> Arc<Reader> {
-        Arc::clone(&self.running.reader)
+    /// The way of an event loop: that which it drives itself, unless it cannot or there is a thread for it, as in a worker's
+    /// process.
+    ///
+    /// # Errors
+    /// As [`start_thread`](Self::start_thread).
+    pub fn way(&self, turns: Option<&Turns>) -> Result<Way, Error> {
+        let runtime = &self.running.runtime;
+        match turns.filter(|_| !runtime.has_thread()) {
+            Some(turns) => {
+                let apart = self.running.apart(turns);
+                let dispatcher = apart.dispatcher.on(self.dispatcher.base());
+                let (reader, handle) = (apart.reader.clone(), turns.handle().clone());
+                Ok(Way { dispatcher, reader, handle, apart: Some(apart) })
+            }
+            None => {
+                self.start_thread()?;
+                let (dispatcher, reader) = (self.dispatcher(), Arc::clone(&self.running.reader));
+                Ok(Way { dispatcher, reader, handle: runtime.handle().clone(), apart: None })
+            }
+        }
     }
 
-    /// Makes the queue known at the server, without waiting for it.
-    pub fn register(&self) {
+    /// Whether a way is not to be used any more.
+    pub fn is_left(&self, way: &Way) -> bool {
+        way.is_driven() && self.running.runtime.has_thread()
+    }
+
+    /// Makes the queue known at the server, without waiting for it; on that way, or beside blocking calls.
+    pub fn register(&self, way: Option<&Way>) {
         let registry = &self.running.registry;
         if registry.add(Protocol::of_base(self.dispatcher.base()).1) {
-            self.running.runtime.spawn(Arc::clone(registry).tell());
+            let (handle, dispatcher) = match way {
+                Some(way) => (&way.handle, &way.dispatcher),
+                None => (self.running.runtime.handle(), &*self.dispatcher),
+            };
+            handle.spawn(Arc::clone(registry).tell(dispatcher.link().clone()));
         }
     }
 
@@ -189,6 +265,12 @@ impl State {
     /// As [`Runtime::start_thread`].
     pub fn start_thread(&self) -> Result<(), Error> {
         self.running.runtime.start_thread()
+    }
+
+    /// The same, on that way.
+    pub fn spawn_on(&self, way: &Way, future: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        let open = self.until_closed(future);
+        way.handle.spawn(async move { open.await.unwrap_or_default() }).abort_handle()
     }
 
     /// Has `future` run, until the queue is closed.
@@ -202,8 +284,8 @@ impl State {
         &self,
         future: impl Future<Output = Result<T, Error>> + Send,
     ) -> impl Future<Output = Result<T, Error>> + Send {
-        let running = self.running.clone();
-        let open = self.until_closed(future);
+        // Boxed: each of those around it would hold it twice.
+        let (running, open) = (self.running.clone(), self.until_closed(Box::pin(future)));
         async move {
             running.runtime.catch_up().await;
             open.await.unwrap_or_else(|| Err(Error::closed(true)))

@@ -10,6 +10,7 @@ use std::time::Duration;
 use redis::{Cmd, Value};
 use tokio::sync::oneshot;
 
+use crate::wire::clock::timeout;
 use crate::wire::connection::Connection;
 use crate::wire::error::Error;
 
@@ -29,7 +30,7 @@ const SWEPT: usize = 1000;
 pub async fn block_on(connection: &Connection, keys: &[String], block: Duration) -> Result<Value, Error> {
     let mut command = Cmd::new();
     command.arg("BLPOP").arg(keys).arg(format!("{:.3}", block.as_secs_f64().max(0.001)));
-    match tokio::time::timeout(block + GRACE, connection.query(&command)).await {
+    match timeout(block + GRACE, connection.query(&command)).await {
         Ok(answer) => answer,
         Err(_) => Err(dead()),
     }
@@ -95,7 +96,7 @@ async fn sweep<'a>(
         for key in keys {
             take.cmd("LPOP").arg(key).arg(BATCH);
         }
-        let Ok(taken) = tokio::time::timeout(GRACE, connection.exchange_all(&take)).await else { return Err(dead()) };
+        let Ok(taken) = timeout(GRACE, connection.exchange_all(&take)).await else { return Err(dead()) };
         for (key, messages) in keys.iter().zip(taken?) {
             let Value::Array(messages) = messages else { continue };
             messages.iter().filter_map(bytes).for_each(|message| deliver(key, message));

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::call::args::Args;
 use crate::call::dispatch::Dispatcher;
 use crate::engine::events::{Event, Inbox, Unanswered};
 use crate::lua::protocol::Function;
+use crate::wire::clock::Instant;
 use crate::wire::error::Error;
 
 mod chunk;

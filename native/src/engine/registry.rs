@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::lua::protocol::Protocol;
+use crate::wire::clock::timeout;
 use crate::wire::connection::Link;
 use crate::wire::error::Error;
 
@@ -19,7 +20,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The queues of one prefix that this process uses.
 pub struct Registry {
-    link: Link,
     key: String,
     waiting: Mutex<Waiting>,
     told: Notify,
@@ -35,9 +35,9 @@ struct Waiting {
 }
 
 impl Registry {
-    pub fn new(link: Link, prefix: &str) -> Self {
+    pub fn new(prefix: &str) -> Self {
         let key = Protocol::get().shared_key("queues", prefix);
-        Self { link: link.for_key(&key), key, waiting: Mutex::default(), told: Notify::new() }
+        Self { key, waiting: Mutex::default(), told: Notify::new() }
     }
 
     /// Adds a queue; whether somebody should [`tell`](Self::tell) the server now.
@@ -49,32 +49,26 @@ impl Registry {
         !std::mem::replace(&mut waiting.is_served, true)
     }
 
-    /// Tells the server, with as much patience as it takes.
-    pub async fn tell(self: Arc<Self>) {
+    /// Tells the server on this way, with as much patience as it takes.
+    pub async fn tell(self: Arc<Self>, link: Link) {
+        let link = link.for_key(&self.key);
+        let serving = Serving(&self);
         while let Some(names) = self.next() {
             let mut add = redis::cmd("SADD");
             add.arg(&self.key).arg(&names);
             // A user that may not do this does without; what else was refused is not for us to mend.
-            if let Err(Error::Broker { .. }) = self.link.query(&add).await {
+            if let Err(Error::Broker { .. }) = link.query(&add).await {
                 self.put_back(names);
-                self.connected().await;
+                connected(&link).await;
             }
         }
+        std::mem::forget(serving);
     }
 
     /// Resolves when nothing is on its way to the server.
     pub async fn told(&self) {
         while self.waiting().is_sent {
             self.told.notified().await;
-        }
-    }
-
-    async fn connected(&self) {
-        loop {
-            let _ = tokio::time::timeout(LOOK_AGAIN, self.link.made()).await;
-            if self.link.is_connected() {
-                return;
-            }
         }
     }
 
@@ -100,5 +94,25 @@ impl Registry {
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who tells the names; ended in the middle, the next one does.
+struct Serving<'a>(&'a Registry);
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting();
+        (waiting.is_served, waiting.is_sent) = (false, false);
+        self.0.told.notify_one();
+    }
+}
+
+async fn connected(link: &Link) {
+    loop {
+        let _ = timeout(LOOK_AGAIN, link.made()).await;
+        if link.is_connected() {
+            return;
+        }
     }
 }

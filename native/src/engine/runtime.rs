@@ -88,7 +88,11 @@ impl Runtime {
         Ok(())
     }
 
-    fn has_thread(&self) -> bool {
+    pub fn handle(&self) -> &Handle {
+        &self.inner.handle
+    }
+
+    pub fn has_thread(&self) -> bool {
         self.inner.has_thread.load(Ordering::Relaxed)
     }
 

@@ -4,7 +4,8 @@
 //! held while Python objects are made, and nothing that goes to the I/O thread holds one.
 
 use std::mem::ManuallyDrop;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
@@ -18,11 +19,14 @@ use super::convert::{exception, from_python, push_all, to_python};
 use super::watch::StallDetector;
 use super::worker::Worker;
 use crate::engine::events::{Event, Inbox, Level, Unanswered};
-use crate::engine::hub::State;
+use crate::engine::hub::{State, Way};
 use crate::engine::mailbox;
 use crate::engine::producer::{self, Chunk, Outgoing, Pending};
+use crate::engine::turns::Turns;
 use crate::lua::protocol::{Function, Protocol};
+use crate::wire::clock::Instant;
 use crate::wire::error::Error;
+use crate::wire::reactor::{Reactor, Watch};
 
 /// What happened, for one event loop.
 #[pyclass(name = "Inbox", frozen, module = "ardiq._core")]
@@ -30,11 +34,19 @@ pub struct PyInbox {
     pid: u32,
     /// Dropped by the process that made it only: a forked child must not touch what it shares with threads it does not
     /// have.
-    inbox: ManuallyDrop<Inbox>,
+    inbox: ManuallyDrop<Owned>,
+}
+
+struct Owned {
+    inbox: Inbox,
+    /// Where the loop does its own I/O.
+    turns: OnceLock<Turns>,
+    /// Sockets that the loop is told to let go of.
+    closing: Mutex<Vec<OwnedFd>>,
 }
 
 impl PyInbox {
-    fn live(&self) -> PyResult<&Inbox> {
+    fn live(&self) -> PyResult<&Owned> {
         if self.pid == std::process::id() { Ok(&self.inbox) } else { Err(of_parent("inbox")) }
     }
 }
@@ -52,36 +64,96 @@ impl Drop for PyInbox {
 impl PyInbox {
     #[new]
     fn new() -> PyResult<Self> {
-        Ok(Self { pid: std::process::id(), inbox: ManuallyDrop::new(Inbox::new()?) })
+        let (turns, closing) = (OnceLock::new(), Mutex::default());
+        let owned = Owned { inbox: Inbox::new()?, turns, closing };
+        Ok(Self { pid: std::process::id(), inbox: ManuallyDrop::new(owned) })
     }
 
     fn fileno(&self) -> PyResult<i32> {
-        Ok(self.live()?.fileno())
+        Ok(self.live()?.inbox.fileno())
+    }
+
+    fn drive(&self) -> PyResult<()> {
+        let owned = self.live()?;
+        if owned.turns.get().is_none() {
+            let _ = owned.turns.set(Turns::new(owned.inbox.of(0))?);
+        }
+        Ok(())
+    }
+
+    #[pyo3(signature = (readable = None, writable = None))]
+    fn turn<'py>(
+        &self,
+        py: Python<'py>,
+        readable: Option<i32>,
+        writable: Option<i32>,
+    ) -> PyResult<(Bound<'py, PyList>, Option<f64>)> {
+        let owned = self.live()?;
+        let Some(turns) = owned.turns.get() else { return Ok((self.take(py)?, None)) };
+        match readable {
+            Some(descriptor) if descriptor == owned.inbox.fileno() => owned.inbox.clear(),
+            Some(descriptor) => turns.reactor().readable(descriptor),
+            None => {}
+        }
+        if let Some(descriptor) = writable {
+            turns.reactor().writable(descriptor);
+        }
+        owned.inbox.begin_turn();
+        let due = turns.turn().map(|due| due.saturating_duration_since(Instant::now()).as_secs_f64());
+        let events = owned.inbox.take_turning();
+        let mut items = Vec::with_capacity(events.len());
+        for wish in turns.reactor().wishes() {
+            let (what, descriptor) = match wish {
+                Watch::Read(descriptor) => ("read", descriptor),
+                Watch::Pause(descriptor) => ("pause", descriptor),
+                Watch::Write(descriptor) => ("write", descriptor),
+                Watch::Close(socket) => {
+                    let descriptor = socket.as_raw_fd();
+                    lock(&owned.closing).push(socket);
+                    ("close", descriptor)
+                }
+            };
+            items.push(("watch", descriptor, what).into_pyobject(py)?);
+        }
+        Ok((tell(py, events, items)?, due))
+    }
+
+    /// The loop does not watch them any more.
+    fn release(&self) -> PyResult<()> {
+        lock(&self.live()?.closing).clear();
+        Ok(())
     }
 
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let events = self.live()?.take();
-        let mut items = Vec::with_capacity(events.len());
-        for (number, event) in events {
-            if let Err(error) = describe(py, number, event, &mut items) {
-                // The others must not be lost with it.
-                let line = format!("an event cannot be told: {error}");
-                let told = ("log", Level::Error as i32, line).into_pyobject(py)?;
-                items.push(("other", number, told).into_pyobject(py)?);
-            }
-        }
-        PyList::new(py, items)
+        tell(py, self.live()?.inbox.take(), Vec::new())
     }
 
     fn wait(&self, py: Python<'_>, timeout_ms: u64) -> PyResult<bool> {
-        let inbox = self.live()?;
+        let inbox = &self.live()?.inbox;
         Ok(py.detach(|| inbox.wait(Duration::from_millis(timeout_ms))))
     }
 
     fn wake(&self) -> PyResult<()> {
-        self.live()?.wake();
+        self.live()?.inbox.wake();
         Ok(())
     }
+}
+
+/// Events as the tuples that Python is told, behind `items`.
+fn tell<'py>(
+    py: Python<'py>,
+    events: Vec<(u64, Event)>,
+    mut items: Vec<Bound<'py, PyTuple>>,
+) -> PyResult<Bound<'py, PyList>> {
+    for (number, event) in events {
+        if let Err(error) = describe(py, number, event, &mut items) {
+            // The others must not be lost with it.
+            let line = format!("an event cannot be told: {error}");
+            let told = ("log", Level::Error as i32, line).into_pyobject(py)?;
+            items.push(("other", number, told).into_pyobject(py)?);
+        }
+    }
+    PyList::new(py, items)
 }
 
 /// One queue on one event loop: calls to make, whose answers come to the loop's inbox.
@@ -94,17 +166,24 @@ pub struct Channel {
 struct Open {
     state: Arc<State>,
     inbox: Arc<Inbox>,
+    /// The way its calls go now, and the chunks that wait there.
+    way: Mutex<(Way, Arc<Outgoing>)>,
+    /// Of the loop that drives it.
+    reactor: Option<Arc<Reactor>>,
     pending: Mutex<Pending>,
-    outgoing: Arc<Outgoing>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
 impl Channel {
     pub(crate) fn open(state: Arc<State>, inbox: &PyInbox, number: u64) -> PyResult<Self> {
-        state.start_thread()?;
-        let inbox = Arc::new(inbox.live()?.of(number));
-        let outgoing = Arc::new(Outgoing::new(state.dispatcher(), inbox.clone()));
-        let open = Open { state, inbox, pending: Mutex::default(), outgoing, tasks: Mutex::default() };
+        let owned = inbox.live()?;
+        let inbox = Arc::new(owned.inbox.of(number));
+        let turns = owned.turns.get();
+        let way = state.way(turns)?;
+        let outgoing = Arc::new(Outgoing::new(way.dispatcher.clone(), inbox.clone()));
+        let reactor = turns.map(|turns| turns.reactor().clone());
+        let way = Mutex::new((way, outgoing));
+        let open = Open { state, inbox, way, reactor, pending: Mutex::default(), tasks: Mutex::default() };
         Ok(Self { open: ManuallyDrop::new(open) })
     }
 
@@ -128,35 +207,49 @@ impl Drop for Channel {
 }
 
 impl Open {
-    fn send(&self, chunks: Vec<Chunk>) {
-        for _ in 0..self.outgoing.line_up(chunks) {
-            self.state.spawn(self.outgoing.clone().send());
+    /// How the next call goes. What happened meanwhile, such as the end of a connection, is seen before it.
+    fn way(&self) -> Result<(Way, Arc<Outgoing>), Error> {
+        let mut way = lock(&self.way);
+        if self.state.is_left(&way.0) {
+            let threaded = self.state.way(None)?;
+            let outgoing = Arc::new(Outgoing::new(threaded.dispatcher.clone(), self.inbox.clone()));
+            *way = (threaded, outgoing);
         }
+        if let Some(reactor) = self.reactor.as_ref().filter(|_| way.0.is_driven()) {
+            reactor.look();
+        }
+        Ok(way.clone())
+    }
+
+    /// Whether the loop has to take a turn for it.
+    fn send(&self, chunks: Vec<Chunk>) -> Result<bool, Error> {
+        let (way, outgoing) = self.way()?;
+        for _ in 0..outgoing.line_up(chunks) {
+            self.state.spawn_on(&way, outgoing.clone().send());
+        }
+        Ok(way.is_driven())
     }
 
     fn end(&self) {
-        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let tasks = std::mem::take(&mut *lock(&self.tasks));
         tasks.iter().for_each(AbortHandle::abort);
-        self.pending().discard(&self.inbox);
-    }
-
-    fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.pending).discard(&self.inbox);
     }
 }
 
 #[pymethods]
 impl Channel {
-    fn call(&self, ticket: u64, function: &str, args: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn call(&self, ticket: u64, function: &str, args: &Bound<'_, PyAny>) -> PyResult<bool> {
         let open = self.live()?;
         let args = from_python(args)?;
-        let dispatcher = open.state.dispatcher();
+        let (way, _) = open.way()?;
+        let dispatcher = way.dispatcher.clone();
         let mut request = dispatcher.request(function)?;
         for arg in args.iter() {
             request.arg(arg);
         }
         let inbox = open.inbox.clone();
-        open.state.spawn(async move {
+        open.state.spawn_on(&way, async move {
             let unanswered = Unanswered::new(|error| inbox.push(Event::Failure { ticket, error }));
             let answer = dispatcher.deliver(&request, false).await;
             unanswered.answered();
@@ -165,7 +258,7 @@ impl Channel {
                 Err(error) => Event::Failure { ticket, error },
             });
         });
-        Ok(())
+        Ok(way.is_driven())
     }
 
     #[pyo3(signature = (ticket, function, record, repeat = true))]
@@ -173,43 +266,52 @@ impl Channel {
         let open = self.live()?;
         let function = declared(function)?;
         // Reading a tuple or a list runs no Python code, so the lock cannot be asked for twice.
-        open.pending().submit(function, repeat, ticket, |args| push_all(args, record))
+        lock(&open.pending).submit(function, repeat, ticket, |args| push_all(args, record))
     }
 
-    fn flush(&self) -> PyResult<()> {
+    fn flush(&self) -> PyResult<bool> {
         let open = self.live()?;
-        let chunks = open.pending().take();
-        open.send(chunks);
-        Ok(())
+        let chunks = lock(&open.pending).take();
+        Ok(open.send(chunks)?)
     }
 
     #[pyo3(signature = (ticket, function, records, repeat = true))]
-    fn submit_many(&self, ticket: u64, function: &str, records: &Bound<'_, PyAny>, repeat: bool) -> PyResult<()> {
+    fn submit_many(&self, ticket: u64, function: &str, records: &Bound<'_, PyAny>, repeat: bool) -> PyResult<bool> {
         let open = self.live()?;
         let records = from_python(records)?;
         let chunks = producer::split(declared(function)?, repeat, ticket, &records)?;
-        let before = open.pending().take();
-        open.send(before);
-        open.send(chunks);
-        Ok(())
+        let before = lock(&open.pending).take();
+        open.send(before)?;
+        Ok(open.send(chunks)?)
     }
 
-    fn listen(&self, mailbox: String) -> PyResult<()> {
+    /// Makes the queue known at the server, without waiting for it.
+    fn register(&self) -> PyResult<bool> {
         let open = self.live()?;
-        let listening = mailbox::listen(open.state.dispatcher(), open.inbox.clone(), mailbox, open.state.reader());
-        let task = open.state.spawn(listening);
-        open.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
-        Ok(())
+        let (way, _) = open.way()?;
+        open.state.register(Some(&way));
+        Ok(way.is_driven())
+    }
+
+    fn listen(&self, mailbox: String) -> PyResult<bool> {
+        let open = self.live()?;
+        let (way, _) = open.way()?;
+        let listening = mailbox::listen(way.dispatcher.clone(), open.inbox.clone(), mailbox, way.reader.clone());
+        lock(&open.tasks).push(open.state.spawn_on(&way, listening));
+        Ok(way.is_driven())
     }
 
     fn worker(&self, config: &Bound<'_, PyDict>) -> PyResult<Worker> {
         let open = self.live()?;
+        // A busy loop must not stop a lease.
+        open.state.start_thread()?;
         Worker::new(open.state.clone(), open.inbox.clone(), config)
     }
 
     #[pyo3(signature = (after_ms, most_ms = None))]
     fn detect_stalls(&self, after_ms: u64, most_ms: Option<u64>) -> PyResult<StallDetector> {
         let open = self.live()?;
+        open.state.start_thread()?;
         Ok(StallDetector::start(open.state.clone(), open.inbox.clone(), after_ms, most_ms))
     }
 
@@ -218,6 +320,10 @@ impl Channel {
             self.open.end();
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn declared(function: &str) -> Result<&'static Function, Error> {

@@ -176,7 +176,7 @@ impl Core {
 
     /// Makes the queue known at the server, without waiting for it.
     fn register(&self) -> PyResult<()> {
-        self.state()?.register();
+        self.state()?.register(None);
         Ok(())
     }
 

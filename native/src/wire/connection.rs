@@ -26,11 +26,12 @@ use redis::RedisConnectionInfo;
 use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::wire::address::{Address, Kind, Place};
+use crate::wire::clock::timeout;
 use crate::wire::error::Error;
+use crate::wire::reactor::Reactor;
 use cluster::slot_of;
 
 pub use attempts::{Attempts, Backoff};
@@ -230,21 +231,33 @@ impl Refusal {
 
 async fn stream(place: &Place) -> std::io::Result<Box<dyn Stream>> {
     match place {
-        Place::Tcp { host, port } => Ok(Box::new(tcp(host, *port).await?)),
+        Place::Tcp { host, port } => tcp(host, *port).await,
         Place::Tls { host, port, name, config } => {
             let stream = tcp(host, *port).await?;
             Ok(Box::new(TlsConnector::from(config.clone()).connect(name.clone(), stream).await?))
         }
-        Place::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+        Place::Unix(path) => match Reactor::current() {
+            Some(reactor) => Ok(Box::new(reactor.connect_unix(path).await?)),
+            None => Ok(Box::new(UnixStream::connect(path).await?)),
+        },
     }
 }
 
-async fn tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
+async fn tcp(host: &str, port: u16) -> std::io::Result<Box<dyn Stream>> {
+    if let Some(reactor) = Reactor::current() {
+        let stream = reactor.connect_tcp(host, port).await?;
+        keep_alive(&SockRef::from(stream.socket()))?;
+        return Ok(Box::new(stream));
+    }
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
+    keep_alive(&SockRef::from(&stream))?;
+    Ok(Box::new(stream))
+}
+
+fn keep_alive(socket: &SockRef<'_>) -> std::io::Result<()> {
     // A peer that vanished without a word is noticed after half a minute, also while a blocking
     // command waits and nothing is sent.
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
-    SockRef::from(&stream).set_tcp_keepalive(&keepalive.with_retries(3))?;
-    Ok(stream)
+    socket.set_tcp_keepalive(&keepalive.with_retries(3))
 }

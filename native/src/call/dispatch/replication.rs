@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use redis::Value;
-use tokio::time::Instant;
 
 use super::{Dispatcher, Request, Shared};
 use crate::lua::protocol::Protocol;
+use crate::wire::clock::Instant;
 use crate::wire::connection::{Attempts, Connection};
 use crate::wire::error::Error;
 

@@ -12,6 +12,7 @@ use super::{split, sweep, take};
 use crate::call::dispatch::Dispatcher;
 use crate::engine::events::{Event, Inbox, Level};
 use crate::lua::protocol::Protocol;
+use crate::wire::clock::sleep;
 use crate::wire::connection::{Backoff, Connection, Link};
 use crate::wire::error::Error;
 
@@ -195,7 +196,7 @@ impl Reader {
             // A block on very many costs the server something: what comes meanwhile is read together, where much does.
             let pause = PER_MAILBOX * keys.len() as u32;
             let much = since.elapsed() < pause;
-            tokio::time::sleep(pause).await;
+            sleep(pause).await;
             if much && let Err(error) = sweep(connection, inboxes.keys(), told).await {
                 return error;
             }

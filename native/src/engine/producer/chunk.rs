@@ -6,13 +6,13 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use redis::Value;
-use tokio::time::Instant;
 
 use super::lock;
 use crate::call::args::Args;
 use crate::call::dispatch::Dispatcher;
 use crate::engine::events::{Event, Inbox};
 use crate::lua::protocol::{Function, Tail};
+use crate::wire::clock::Instant;
 use crate::wire::error::Error;
 
 /// Records a call carries at most; more would keep the server from others for too long.

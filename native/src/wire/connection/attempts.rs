@@ -4,10 +4,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use redis::{Cmd, Value};
-use tokio::time::Instant;
 
 use super::cluster::Moved;
 use super::{Connection, Link};
+use crate::wire::clock::Instant;
 use crate::wire::error::{Error, code};
 
 /// One call's tries; see [`Link::attempts`].

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use redis::{Cmd, Value};
 use tokio::sync::{Notify, OwnedMutexGuard};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::cluster::Moved;
 use super::{Attempts, Backoff, Connection, Connector, Refusal, refuse_error};
+use crate::wire::clock::{Instant, sleep, sleep_until, timeout, timeout_at};
 use crate::wire::error::Error;
 
 /// How often it is made sure that a primary which others may take the place of still answers, and how long it has.
@@ -178,7 +178,7 @@ impl Link {
                 if !refusal.temporary || next >= deadline {
                     return Err(refusal.error);
                 }
-                tokio::time::sleep_until(next).await;
+                sleep_until(next).await;
             }
         }
     }

@@ -10,10 +10,10 @@ use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, Value};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Server;
 use crate::wire::address::Place;
+use crate::wire::clock::{Instant, timeout, timeout_at};
 use crate::wire::error::Error;
 
 /// The number of the next connection.

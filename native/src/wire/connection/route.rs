@@ -9,11 +9,11 @@ use std::time::Duration;
 use redis::Value;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 use super::cluster::{SLOTS, View};
 use super::{Connection, Connector, Node, Opened, Refusal};
 use crate::wire::address::{Kind, Place};
+use crate::wire::clock::sleep;
 use crate::wire::error::Error;
 use crate::wire::values::text;
 

@@ -1,0 +1,103 @@
+//! Time limits and pauses: tokio's, but whoever drives a runtime by turns knows when the next turn is due. Who may run
+//! there takes them from here.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::error::Elapsed;
+
+pub use tokio::time::Instant;
+
+thread_local! {
+    /// Of the runtime that this thread drives by turns at the moment.
+    static CURRENT: RefCell<Option<Arc<Deadlines>>> = const { RefCell::new(None) };
+}
+
+/// By how much tokio's timers may be late.
+const LATE: Duration = Duration::from_millis(1);
+
+/// When those who wait in one runtime want to go on: how many at each time.
+#[derive(Default)]
+pub struct Deadlines(Mutex<BTreeMap<Instant, usize>>);
+
+impl Deadlines {
+    /// From now on, those who wait on this thread do so in that runtime, or in none that is driven by turns.
+    pub fn enter(deadlines: Option<Arc<Self>>) {
+        CURRENT.set(deadlines);
+    }
+
+    /// When the first of them goes on if the runtime is driven then.
+    pub fn first(&self) -> Option<Instant> {
+        self.lock().keys().next().map(|first| *first + LATE)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Instant, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A deadline that is waited for while this lives.
+struct Noted(Option<(Arc<Deadlines>, Instant)>);
+
+fn note(deadline: Instant) -> Noted {
+    Noted(CURRENT.with_borrow(Clone::clone).map(|deadlines| {
+        *deadlines.lock().entry(deadline).or_default() += 1;
+        (deadlines, deadline)
+    }))
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        let Some((deadlines, deadline)) = &self.0 else { return };
+        let mut deadlines = deadlines.lock();
+        if let Some(count) = deadlines.get_mut(deadline) {
+            *count -= 1;
+            if *count == 0 {
+                deadlines.remove(deadline);
+            }
+        }
+    }
+}
+
+/// What goes on at its deadline at the latest. No `async fn`: that would hold the future twice, which doubles with each
+/// limit around another.
+struct Until<F> {
+    waiting: F,
+    deadline: Instant,
+    noted: Option<Noted>,
+}
+
+impl<F: Future> Future for Until<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        // SAFETY: `waiting` is never moved: only this reaches it, and pins it.
+        let this = unsafe { self.get_unchecked_mut() };
+        let deadline = this.deadline;
+        this.noted.get_or_insert_with(|| note(deadline));
+        // SAFETY: as above.
+        unsafe { Pin::new_unchecked(&mut this.waiting) }.poll(cx)
+    }
+}
+
+pub fn sleep_until(deadline: Instant) -> impl Future<Output = ()> + Send {
+    Until { waiting: tokio::time::sleep_until(deadline), deadline, noted: None }
+}
+
+pub fn sleep(pause: Duration) -> impl Future<Output = ()> + Send {
+    sleep_until(Instant::now() + pause)
+}
+
+/// Fails with [`Elapsed`] when the time is over first.
+pub fn timeout_at<F: Future>(deadline: Instant, future: F) -> impl Future<Output = Result<F::Output, Elapsed>> {
+    Until { waiting: tokio::time::timeout_at(deadline, future), deadline, noted: None }
+}
+
+/// Fails with [`Elapsed`] when the time is over first.
+pub fn timeout<F: Future>(limit: Duration, future: F) -> impl Future<Output = Result<F::Output, Elapsed>> {
+    timeout_at(Instant::now() + limit, future)
+}

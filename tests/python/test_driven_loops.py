@@ -1,0 +1,86 @@
+"""Event loops that do their own I/O: no thread, no tick, and nothing that is relied on blindly."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from helpers import SOON_S, is_sound
+
+from ardiq import Ardiq
+from ardiq.job import Job
+
+
+def test_the_loop_does_the_io(app: Ardiq, run_script: Callable[..., Any]) -> None:
+    script = run_script(
+        f"""
+import asyncio
+from pathlib import Path
+from ardiq import Ardiq
+
+async def main():
+    app = Ardiq({app.redis_url!r}, {app.queue_name!r})
+    job = await app.send("add", 1, 2)
+    try:
+        await job.result(timeout=0.2)
+    except TimeoutError:
+        print(sorted(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")))
+
+asyncio.run(main())
+"""
+    )
+    code, output, errors = script.end()
+    assert (code, errors) == (0, "")
+    assert output
+    assert "ardiq-io" not in output
+
+
+async def test_nothing_ticks_while_nothing_is_asked(make_app: Callable[..., Ardiq]) -> None:
+    app = make_app(broker_timeout_ms=200)
+    await app.send("add", 1, 2)
+    inbox = app.context.server.channel(asyncio.get_running_loop())._inbox
+    await asyncio.sleep(0.5)  # the time limit of the call is over
+    assert inbox._timer is None
+
+
+async def test_a_connection_that_ended_while_the_loop_was_busy_is_not_used(make_app: Callable[..., Ardiq]) -> None:
+    # With no record kept the call is not repeated: sent on the ended connection, it would fail.
+    app, other = make_app(result_ttl_ms=0), make_app()
+    task = app.ref("add")
+    for _ in range(5):
+        await task.enqueue(1, 2)
+        other.context.server.core.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+    await task.enqueue(1, 2)
+    assert await app.queue_size() == 6
+
+
+async def test_more_than_a_socket_takes_at_once(app: Ardiq) -> None:
+    task, large = app.ref("store"), "x" * 3_000_000
+    jobs = await asyncio.gather(*(task.enqueue(large) for _ in range(12)))
+    info = await jobs[-1].info()
+    assert info is not None
+    assert info.args == (large,)
+    assert is_sound(app)
+
+
+async def test_a_mailbox_that_is_cut_off_is_read_again(make_app: Callable[..., Ardiq]) -> None:
+    app, other = make_app(), make_app()
+    jobs: list[Job[Any]] = [await app.send("add", number) for number in range(10)]
+    waits = [asyncio.ensure_future(job.result(timeout=SOON_S)) for job in jobs]
+    mailbox = app.context.server.channel(asyncio.get_running_loop()).mailbox
+    while len(mailbox._wishes) < len(jobs):
+        await asyncio.sleep(0.01)
+    other.context.server.core.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+    for job in jobs:
+        await job.abort()
+    assert [result.success for result in await asyncio.gather(*waits)] == [False] * 10
+
+
+def test_loops_one_after_the_other_and_a_pause_between(app: Ardiq) -> None:
+    for _ in range(3):
+        asyncio.run(app.ref("add").enqueue(1, 2))
+    with asyncio.Runner() as runner:
+        for _ in range(3):
+            runner.run(app.send("add", 1, 2))
+            time.sleep(0.05)
+    assert asyncio.run(app.queue_size()) == 6
