@@ -96,7 +96,7 @@ async fn calls_that_do_not_fit_are_not_sent() {
     assert!(matches!(dispatcher.call("task", &["a", "b"]).await, Err(Error::Argument(_))));
     let refused = dispatcher.call("list", &["queued", "default", "many", "10"]).await.unwrap_err();
     assert!(refused.is("BAD_ARGUMENT"), "{refused:?}");
-    assert_eq!(refused.to_string(), "list: offset is not an integer");
+    assert_eq!(refused.to_string(), "list: offset is not an integer from 0");
 }
 
 #[tokio::test]
