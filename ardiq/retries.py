@@ -1,7 +1,6 @@
 """Retry policies: how long to wait before a failed task is retried."""
 
 import logging
-import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -91,7 +90,11 @@ class ExponentialBackoff:
             longest = min(cap, _seconds("base", self.base) * self.factor ** (tries - 1))
         except OverflowError:
             longest = cap
-        return random.uniform(0, longest) if self.jitter else longest  # no secret depends on it
+        if not self.jitter:
+            return longest
+        from random import uniform  # not for a worker that draws nothing
+
+        return uniform(0, longest)  # no secret depends on it
 
 
 class Decision(NamedTuple):

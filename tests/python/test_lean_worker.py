@@ -21,6 +21,7 @@ HEAVY = [
     "multiprocessing",
     "pathlib",
     "pkgutil",
+    "random",
     "rich",
     "shutil",
     "ssl",
