@@ -41,6 +41,9 @@ bench: release
 # Curves over workers, backlog, queues and members, under ten minutes: make bench-scale SCALE=--quick for a look.
 bench-scale: release
 	$(BIN)/python -m bench.scale $(SCALE)
+	$(BIN)/python tests/agreement/render.py --write
+	bench/peers/install
+	$(VENV)/peers/plots/bin/python -m bench.scale.plots
 
 # The field's task queues side by side, for docs/benchmarks.md: make bench-peers PEERS="--libs ardiq huey --rounds 5".
 bench-peers: $(VENV)/installed

@@ -130,6 +130,12 @@ class Server:
         called = next(calls[key] for command in commands if (key := f"cmdstat_{command}") in calls)
         return float(dict(pair.split("=") for pair in called.split(","))["usec_per_call"])
 
+    def calls(self, *commands: str) -> int:
+        """How often these commands were called, since `reset_calls`."""
+        stats = self.info("commandstats")
+        found = [stats[key] for command in commands if (key := f"cmdstat_{command}") in stats]
+        return sum(int(dict(pair.split("=") for pair in each.split(","))["calls"]) for each in found)
+
     def reset_calls(self) -> None:
         """Count calls from now on."""
         self.command("CONFIG", "RESETSTAT")

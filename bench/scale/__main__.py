@@ -19,7 +19,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
     known = [family.key for family in FAMILIES]
     parser.add_argument("--quick", action="store_true", help="fewer and smaller points, for a look; writes no results")
-    parser.add_argument("--only", nargs="+", choices=known, metavar="NAME", help=f"of {', '.join(known)}; writes none")
+    parser.add_argument(
+        "--only", nargs="+", choices=known, metavar="NAME", help=f"of {', '.join(known)}; replaces these"
+    )
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="medians are kept (default: 3)")
     parser.add_argument("--tasks", type=int, metavar="N", help="tasks that workers empty (default: 100,000)")
     parser.add_argument("--server", metavar="PATH", help="redis-server or valkey-server; default: the embedded one")
@@ -54,8 +56,9 @@ def main() -> None:
         for curve in family.curves:
             _print(f"{family.over}: {curve.title}, {curve.unit}", curves[curve.key])
     print(f"{time.monotonic() - began:.0f} s")
-    if not arguments.quick and not arguments.only:
-        text = json.dumps({"machine": about, "curves": curves}, indent=1, ensure_ascii=False)
+    if not arguments.quick:
+        kept = json.loads(RESULTS.read_text())["curves"] if arguments.only else {}
+        text = json.dumps({"machine": about, "curves": kept | curves}, indent=1, ensure_ascii=False)
         RESULTS.write_text(text + "\n")
 
 

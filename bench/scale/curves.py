@@ -208,45 +208,47 @@ def served(setting: Setting, count: int) -> Points:
 
 
 def members(setting: Setting, count: int) -> Points:
-    """So many workers, played by the protocol: idle; then tasks one by one; then many at once."""
+    """So many workers, played by the protocol: idle; then, without their beats, tasks one by one, and many at once."""
     server, n, one_by_one = setting.server, setting.tasks // 5, 300
     server.clear()
-    alone_us = _idle_us(setting)
-    with running([sys.executable, "-m", "bench.scale.fleet", server.url, str(count)]) as fleet:
-        setting.programs.until(fleet, lambda: server.workers() == count, pause_s=0.05)
-        time.sleep(2 * _LEVEL_S)
-        idle_us = _idle_us(setting)
+    alone_us, _ = _idle(setting)
+    with _fleet(setting, count, beats=True):
+        idle_us, beats = _idle(setting)
+    server.clear()
+    with _fleet(setting, count, beats=False) as fleet:
         server.reset_calls()
-        before, started = server.cpu_us(), time.perf_counter()
+        before = server.cpu_us()
         setting.programs.producer("enqueue_sequential", n=one_by_one)
-        setting.programs.until(fleet, lambda: server.progress()[1] >= one_by_one)
-        idle = idle_us * (time.perf_counter() - started)
-        single_us = (server.cpu_us() - before - idle) / one_by_one
-        wakes = _blocks(server) / one_by_one
-        before, started = server.cpu_us(), time.perf_counter()
+        setting.programs.until(fleet, lambda: server.progress()[1] >= one_by_one, pause_s=0.05)
+        single_us, wakes = (server.cpu_us() - before) / one_by_one, server.calls("blpop") / one_by_one
+        before = server.cpu_us()
         setting.fill(n)
-        setting.programs.until(fleet, lambda: server.progress()[1] >= one_by_one + n)
-        idle = idle_us * (time.perf_counter() - started)
-        many_us = (server.cpu_us() - before - idle) / n
+        setting.programs.until(fleet, lambda: server.progress()[1] >= one_by_one + n, pause_s=0.05)
+        many_us = (server.cpu_us() - before) / n
     server.clear()
     tasks = plain.ids(n)
     floor = plain.cost(server, plain.enqueued, tasks) + plain.cost(server, plain.ran, tasks)
-    yield Point("members_idle", max(0.0, idle_us - alone_us) / count)
+    yield Point("members_idle", max(0.0, idle_us - alone_us) / max(1, beats))
     yield Point("members_single", single_us)
     yield Point("members_wakes", wakes)
     yield Point("members_many", many_us, floor)
 
 
-def _idle_us(setting: Setting) -> float:
-    """µs of the server's CPU a second while nobody asks for anything."""
+@contextmanager
+def _fleet(setting: Setting, count: int, *, beats: bool) -> Iterator[Process]:
+    words = [sys.executable, "-m", "bench.scale.fleet", setting.server.url, str(count), *(["beats"] if beats else [])]
+    with running(words) as fleet:
+        setting.programs.until(fleet, lambda: setting.server.workers() == count, pause_s=0.05)
+        time.sleep(2 * _LEVEL_S)
+        yield fleet
+
+
+def _idle(setting: Setting) -> tuple[float, int]:
+    """µs of the server's CPU while nobody asks for anything, and how many functions were called meanwhile."""
+    setting.server.reset_calls()
     before = setting.server.cpu_us()
     time.sleep(setting.beats_s)
-    return (setting.server.cpu_us() - before) / setting.beats_s
-
-
-def _blocks(server: Server) -> int:
-    """How often a worker began to wait, since calls are counted: once after each time it was woken."""
-    return int(dict(pair.split("=") for pair in server.info("commandstats")["cmdstat_blpop"].split(","))["calls"])
+    return setting.server.cpu_us() - before, setting.server.calls("fcall", "evalsha")
 
 
 _PLAIN = "plain commands"
@@ -321,7 +323,7 @@ FAMILIES = (
         (1, 10, 100),
         members,
         (
-            Curve("members_idle", "an idle worker: server CPU", "µs/s"),
+            Curve("members_idle", "an idle worker, which beats once a second: server CPU", "µs/s"),
             Curve("members_single", "tasks one by one: server CPU", "µs/task"),
             Curve("members_wakes", "workers woken", "a task alone"),
             Curve("members_many", "many tasks at once: server CPU", "µs/task", _PLAIN),

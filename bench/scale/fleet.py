@@ -1,8 +1,8 @@
 """Many workers of one queue, played by the protocol alone over plain connections: no Ardiq, no tasks that run.
 
-`python -m bench.scale.fleet URL WORKERS` joins them, says so in a line, and goes on until it is ended. Each has two
-connections, as a worker has: it steps, completes at once what it was given, blocks on its wake lists when there is
-nothing, and beats once a second.
+`python -m bench.scale.fleet URL WORKERS [beats]` joins them, says so in a line, and goes on until it is ended. Each has
+two connections, as a worker has: it steps, completes at once what it was given, and blocks on its wake lists when there
+is nothing. With `beats` it also beats once a second, and looks every five seconds, as workers do.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from bench.server import BASE
 _LEASE_MS = 60_000
 _RESULT_TTL_MS = 300_000
 _BEAT_S = 1.0
-_BLOCK_S = "5"
+_BLOCK_S, _LONG_S = "5", "60"
 _WANT = 16
 _LANES = '["default"]'
 _FUNCTIONS: dict[str, Any] = json.loads(_core.PROTOCOL)["functions"]
@@ -84,9 +84,9 @@ async def _prepare(link: Link) -> None:
 class Member:
     """One worker."""
 
-    def __init__(self, number: int, link: Link, blocking: Link) -> None:
+    def __init__(self, number: int, link: Link, blocking: Link, block_s: str) -> None:
         self._name = f"member:{number:012x}"
-        self._link, self._blocking = link, blocking
+        self._link, self._blocking, self._block_s = link, blocking, block_s
 
     async def join(self) -> None:
         told: dict[str, str | int] = {"lease_ms": _LEASE_MS, "info": "{}", "lanes": _LANES, "generation": 1}
@@ -101,7 +101,7 @@ class Member:
             more, _, refused = map(int, reply[:_HEADER])
             settled = [word for claim in _claims(reply[_HEADER + refused * _REFUSAL :]) for word in _complete(claim)]
             if not settled and not more:
-                await self._blocking.command("BLPOP", *self._keys, _BLOCK_S)
+                await self._blocking.command("BLPOP", *self._keys, self._block_s)
 
     async def beat(self, after_s: float) -> None:
         await asyncio.sleep(after_s)  # not all at once
@@ -121,19 +121,21 @@ def _complete(claim: list[bytes]) -> tuple[str | bytes, ...]:
     return (claim[0], claim[1], "complete", "0", "null", "")
 
 
-async def main(url: str, count: int) -> None:
+async def main(url: str, count: int, beats: bool) -> None:
     await _prepare(await Link.to(url))
-    members = [Member(number, await Link.to(url), await Link.to(url)) for number in range(count)]
+    block_s = _BLOCK_S if beats else _LONG_S
+    members = [Member(number, await Link.to(url), await Link.to(url), block_s) for number in range(count)]
     for member in members:
         await member.join()
     async with asyncio.TaskGroup() as group:
         for number, member in enumerate(members):
             group.create_task(member.work())
-            group.create_task(member.beat(_BEAT_S * number / count))
+            if beats:
+                group.create_task(member.beat(_BEAT_S * number / count))
         print("joined", flush=True)
 
 
 if __name__ == "__main__":
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), "beats" in sys.argv[3:]))
