@@ -41,7 +41,8 @@ def _run(machine: dict[str, Any]) -> str:
             "",
         ]
     told = f"{machine['cores']} cores ({machine['cpu']}), {machine['server']}; Python {machine['python']}"
-    lines.append(f"{told}. Medians of {machine['repeat']} rounds. Load average before: {machine['load_before']:.1f}.")
+    rounds = "One round" if machine["repeat"] == 1 else f"Medians of {machine['repeat']} rounds"
+    lines.append(f"{told}. {rounds}. Load average before: {machine['load_before']:.1f}.")
     return "\n".join(lines)
 
 

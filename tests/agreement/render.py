@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from bench.peers import render as benchmarks  # noqa: E402 (found by the line above)
+from bench.scale import render as scale  # noqa: E402
 
 DOCUMENTS = (
     ROOT / "lua/README.md",
@@ -155,6 +156,7 @@ def tables() -> dict[str, str]:
         "errors": _table(("error", "in Python", "when", "remedy"), *errors),
         **{name: _table(*rows) for name, rows in options.tables().items()},
         **benchmarks.tables(),
+        **scale.tables(),
     }
 
 
