@@ -77,7 +77,7 @@ async def _prepare(link: Link) -> None:
         if has_functions and has_functions[0]:
             _how[function] = ("FCALL", f"ardiq_v{_core.PROTOCOL_VERSION}_{function}")
         else:
-            _, text = _core.script(function)
+            text, _ = _core.script(function)
             _how[function] = ("EVALSHA", await link.command("SCRIPT", "LOAD", text))
 
 
