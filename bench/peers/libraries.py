@@ -49,7 +49,9 @@ class Library:
 
 LIBRARIES = [
     Library("ardiq", "Ardiq", tasks=50_000, singles=5_000, site="https://pypi.org/project/ardiq"),
-    Library("ardiq12", "ArdiQ 1.2", tasks=12_000, singles=3_000, site="https://pypi.org/project/ardiq/1.2.0"),
+    Library(
+        "ardiq12", "ArdiQ 1.2", tasks=12_000, singles=3_000, burns=100, site="https://pypi.org/project/ardiq/1.2.0"
+    ),
     Library("celery", "Celery", tasks=2_000, naps=2_000, site="https://docs.celeryq.dev"),
     Library("arq", "arq", tasks=1_500, burns=100, naps=2_000, site="https://arq-docs.helpmanual.io"),
     Library("taskiq", "Taskiq", tasks=3_000, site="https://taskiq-python.github.io"),

@@ -90,8 +90,8 @@ class Stage:
         """A worker as its library's documentation starts it; it may be at work before this returns."""
         return self._started(["worker", body], talks=False, concurrency=concurrency)
 
-    def until(self, worker: Program, done: Callable[[], bool], pause_s: float = 0.002) -> bool:
-        """Wait; False when stamps stopped coming before `done`."""
+    def until(self, worker: Program, done: Callable[[], bool], pause_s: float = 0.002) -> None:
+        """Wait; a worker that stops before `done`, or is too slow, has no figure."""
         seen, moved = -1, time.monotonic()
         limit = moved + LIMIT_S
         while not done():
@@ -104,9 +104,8 @@ class Stage:
             if time.monotonic() - moved > PATIENCE_S / 2:
                 if not seen:
                     raise Failed(f"no task ran within {PATIENCE_S / 2:g} s: {last_line(worker.log())}")
-                return False
+                raise Failed(f"after {seen} stamps none came for {PATIENCE_S / 2:g} s, though tasks were waiting")
             time.sleep(pause_s)
-        return True
 
 
 def _memory() -> str | None:

@@ -39,5 +39,5 @@ driver = Driver(
     awaited=_awaited,
     request=_request,
     worker=lambda body: [sys.executable, "-m", "ardiq", "run", f"{__name__}:app"],
-    notes={"cpu": '`executor="process"`'},
+    notes={"cpu": '`executor="process"`, a process for each task'},
 )

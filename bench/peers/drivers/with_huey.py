@@ -8,8 +8,15 @@ where a task returns something; `result(blocking=True)` looks at intervals that 
 from typing import Any
 
 import bodies
-from drive import Driver, program
-from huey import RedisHuey
+
+_GREENLETS = bodies.CONCURRENCY is not None and bodies.CONCURRENCY >= 500
+if _GREENLETS:  # before anything else is imported, as its documentation says
+    from gevent import monkey
+
+    monkey.patch_all()
+
+from drive import Driver, program  # noqa: E402
+from huey import RedisHuey  # noqa: E402
 
 huey = RedisHuey(url=bodies.URL)
 
@@ -41,7 +48,7 @@ def _worker(body: str) -> list[str]:
         command += ["-w", str(bodies.CONCURRENCY)]
     if body == "burn":
         command += ["-k", "process"]
-    elif bodies.CONCURRENCY is not None and bodies.CONCURRENCY >= 500:
+    elif _GREENLETS:
         command += ["-k", "greenlet"]
     return command
 
