@@ -58,9 +58,9 @@ LIBRARIES = [
     Library("dramatiq", "Dramatiq", tasks=3_000, site="https://dramatiq.io"),
     Library("rq", "RQ", tasks=150, singles=500, burns=100, site="https://python-rq.org"),
     Library("saq", "SAQ", tasks=2_000, site="https://saq-py.readthedocs.io"),
-    Library("huey", "Huey", tasks=3_000, singles=3_000, site="https://huey.readthedocs.io"),
+    Library("huey", "Huey", tasks=3_000, singles=3_000, naps=1_000, site="https://huey.readthedocs.io"),
     Library("streaq", "streaQ", tasks=3_000, site="https://streaq.readthedocs.io"),
-    Library("docket", "Docket", tasks=2_000, naps=2_000, site="https://docket.lol"),
+    Library("docket", "Docket", tasks=1_500, naps=2_000, site="https://docket.lol"),
     Library("bullmq", "BullMQ", tasks=8_000, singles=2_000, site="https://docs.bullmq.io", node=True),
 ]
 BY_NAME = {library.name: library for library in LIBRARIES}
