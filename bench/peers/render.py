@@ -108,8 +108,8 @@ def _cell(results: Results, row: Row, name: str) -> str:
 
 def _faults(results: Results) -> str:
     header = (
-        *("", "worker killed: tasks under way", "never finished", "finished twice", "all done after, s"),
-        *("server restarted: the worker", "never finished", "finished twice", "all done after, s"),
+        *("", "worker killed: tasks under way", "not finished in 150 s", "finished twice", "all done after, s"),
+        *("server restarted: the worker", "not finished in 60 s", "finished twice", "all done after, s"),
     )
     rows = []
     for name in results.libraries:
