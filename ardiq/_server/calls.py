@@ -563,7 +563,8 @@ FSCK_PAGE_REPLY = page(FsckPageReply._make, (text, number), FINDING.rows)
 def enqueue(
     *, tasks: Iterable[NewTask]
 ) -> Call[list[Literal["queued", "scheduled", "exists", "accepted"] | Exception]]:
-    """A client adds tasks; an id already waiting or running is left as it is.
+    """A client adds tasks; an id already waiting or running is left as it is. A few tasks in empty lanes are claimed
+    at once for workers that have nothing to do, and put into their mailboxes.
 
     Replies one string per task, in order: `queued`, `scheduled`, `exists` (unfinished under this id, nothing
     added), `accepted` (this very call was already carried out), or an error.
@@ -588,7 +589,15 @@ def leave(*, worker: Text, result_ttl_ms: int) -> Call[bool]:
 
 
 def step(
-    *, worker: Text, seq: int, lease_ms: int, result_ttl_ms: int, lanes: Text, want: int, outcomes: Iterable[Settled]
+    *,
+    worker: Text,
+    seq: int,
+    lease_ms: int,
+    result_ttl_ms: int,
+    lanes: Text,
+    want: int,
+    hand_off: int,
+    outcomes: Iterable[Settled],
 ) -> Call[StepReply]:
     """A worker's round trip: renew the lease, settle, promote up to 100 due tasks, claim.
 
@@ -598,7 +607,16 @@ def step(
     """
     return Call(
         "step",
-        (worker, seq, lease_ms, result_ttl_ms, lanes, want, *(value for record in outcomes for value in record)),
+        (
+            worker,
+            seq,
+            lease_ms,
+            result_ttl_ms,
+            lanes,
+            want,
+            hand_off,
+            *(value for record in outcomes for value in record),
+        ),
         STEP_REPLY,
     )
 

@@ -220,7 +220,7 @@ class InlineWorker:
             call = calls.step(
                 worker=_IDENTITY, seq=self._seq, lease_ms=_FOREVER_MS,
                 result_ttl_ms=self.context.settings.result_ttl_ms,
-                lanes=self._open_lanes(), want=_WANT, outcomes=settled,
+                lanes=self._open_lanes(), want=_WANT, hand_off=0, outcomes=settled,
             )  # fmt: skip
             more, wait_ms, refusals, claims = self.ask(call)
             settled = []

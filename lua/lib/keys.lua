@@ -5,6 +5,7 @@ function M.task(base, id) return base .. 'task:' .. id end
 function M.ready(base, lane) return base .. 'ready:' .. lane end
 function M.tombstones(base, lane) return base .. 'tombstones:' .. lane end
 function M.wake(base, lane) return base .. 'wake:' .. lane end
+function M.idle(base, lane) return base .. 'idle:' .. lane end
 function M.scheduled(base) return base .. 'scheduled' end
 function M.running(base, worker) return base .. 'running:' .. worker end
 function M.held(base, id) return base .. 'held:' .. id end

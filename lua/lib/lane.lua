@@ -9,10 +9,10 @@ local FIELDS = { lane = 'string', weight = 'number', limit = 'number' }
 local REMEMBERED, LOOK_AT, MAX_LOOKS = 100, 20, 10
 
 -- Refuse the call while nothing is written yet if a key of this lane has another type. Replies what was seen: whether
--- the lane `is_new`, how many entries are `marked`, how many wake-up `tokens` there are.
+-- the lane `is_new`, how many entries are `ready` and how many `marked`, how many wake-up `tokens` there are.
 function M.check(base, lane)
-  errors.read('LLEN', keys.ready(base, lane))
   return {
+    ready = errors.read('LLEN', keys.ready(base, lane)),
     is_new = errors.read('SISMEMBER', keys.lanes(base), lane) == 0,
     marked = errors.read('SCARD', keys.tombstones(base, lane)),
     tokens = errors.read('LLEN', keys.wake(base, lane)),
@@ -62,14 +62,14 @@ local function without_tombstones(base, lane, ids, marked)
 end
 
 -- Make ids ready. `command`: RPUSH for the end of the lane, LPUSH for its front (last one first); `seen`: what `check`
--- replied, if nothing was pushed since.
+-- replied, if nothing was pushed since; where it says `is_offered`, nobody is woken here.
 function M.push(base, lane, ids, command, seen)
   local rest = without_tombstones(base, lane, ids, seen and seen.marked)
   if #rest > 0 and redis.call(command, keys.ready(base, lane), unpack(rest)) == #rest and not seen then
     -- It was empty, and may have been forgotten.
     redis.pcall('SADD', keys.lanes(base), lane)
   end
-  M.wake(base, lane, #ids, seen and seen.tokens)
+  if not (seen and seen.is_offered) then M.wake(base, lane, #ids, seen and seen.tokens) end
 end
 
 -- Forget empty lanes where there are very many, so that who asks for all of them asks for what is there.

@@ -33,11 +33,27 @@ function M.change_load(base, worker, by)
   if not redis.pcall('ZADD', keys.loads(base), 'XX', 'INCR', by, worker) then M.count_load(base, worker) end
 end
 
+-- A worker found nothing to do: whoever enqueues finds it by each lane that it has room for. Its row says what it would
+-- take; where it says nothing any more, such an entry is stale, and goes when somebody comes upon it.
+function M.offer(base, worker, lanes, now)
+  for _, name in ipairs(lanes) do
+    if not (lanes.limits and lanes.limits[name] == 0) then
+      redis.pcall('ZADD', keys.idle(base, name), now, worker)
+    end
+  end
+end
+
+function M.withdraw(base, worker, lanes)
+  for _, name in ipairs(lanes) do redis.pcall('ZREM', keys.idle(base, name), worker) end
+end
+
 -- Remove a worker that has nothing claimed any more.
 function M.remove(base, worker)
   local row = keys.worker(base, worker)
-  local mailbox = redis.pcall('HGET', row, 'mailbox')
-  if type(mailbox) == 'string' then redis.call('DEL', keys.mailbox(base, mailbox)) end
+  local known = redis.pcall('HMGET', row, 'mailbox', 'lanes')
+  if known[1] then redis.call('DEL', keys.mailbox(base, known[1])) end
+  -- The lanes are text that somebody may have changed by hand.
+  pcall(function() M.withdraw(base, worker, cjson.decode(known[2])) end)
   redis.call('DEL', row, keys.aborts(base, worker))
   redis.call('ZREM', keys.workers(base), worker)
   redis.pcall('ZREM', keys.loads(base), worker)

@@ -6,7 +6,8 @@ M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause' }
 
 -- The type of every key, by the first part of its name.
 M.TYPES = {
-  task = 'hash', ready = 'list', tombstones = 'set', wake = 'list', scheduled = 'zset', running = 'hash', held = 'zset',
+  task = 'hash', ready = 'list', tombstones = 'set', wake = 'list',
+  idle = 'zset', scheduled = 'zset', running = 'hash', held = 'zset',
   quarantined = 'zset', workers = 'zset', loads = 'zset', worker = 'hash', aborts = 'set', mailbox = 'list',
   waiters = 'set', log = 'list', dead = 'zset', unknown_tasks = 'zset', pauses = 'hash', schedules = 'hash',
   schedule_due = 'zset', lanes = 'set', meta = 'hash', stats = 'hash', task_stats = 'hash', replicated = 'string',

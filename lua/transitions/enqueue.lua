@@ -1,4 +1,4 @@
--- enqueue: none, complete, failed, aborted, expired, discarded -> queued, scheduled. A client adds tasks; an id already waiting or running is left as it is.
+-- enqueue: none, complete, failed, aborted, expired, discarded, queued -> queued, scheduled, running, held, expired. A client adds tasks; an id already waiting or running is left as it is. A few tasks in empty lanes are claimed at once for workers that have nothing to do, and put into their mailboxes.
 -- args: tasks: (id, name, lane, args, kwargs, options)…
 -- reply: one string per task, in order: `queued`, `scheduled`, `exists` (unfinished under this id, nothing added), `accepted` (this very call was already carried out), or an error
 -- Everything is read and refused before the first write, so a refused batch leaves nothing behind.
@@ -58,20 +58,21 @@ end
 
 return function(base, args)
   local tasks, now = args.tasks, clock.now()
-  local records, lanes = {}, {}
+  local records, lanes, batch = {}, {}, batches.open(base, now)
   for i, t in ipairs(tasks) do
     if t.id == '' or t.name == '' or t.lane == '' then
       errors.raise(errors.bad_argument('a task needs an id, a name and a lane'))
     end
     records[i] = keys.task(base, t.id)
-    lanes[t.lane] = true
+    if not batch.seen[t.lane] then
+      lanes[#lanes + 1], batch.seen[t.lane] = t.lane, lane.check(base, t.lane)
+    end
   end
   if #tasks == 0 then return {} end
-  local batch = batches.open(base, now)
-  for name in pairs(lanes) do batch.seen[name] = lane.check(base, name) end
 
   local some_exist = redis.call('EXISTS', unpack(records)) > 0
   local answers, plans, replace, seen, is_first, some_later, longest_wait_ms = {}, {}, {}, {}, {}, false, 0
+  local added = 0
   for i, t in ipairs(tasks) do
     local plan = t.options ~= '' and read_options(t.options, now) or PLAIN
     if seen[t.id] then
@@ -79,6 +80,7 @@ return function(base, args)
     elseif some_exist then
       answers[i], replace[i] = look_up(base, t.id, plan.idempotency_key)
     end
+    if not answers[i] then added = added + 1 end
     seen[t.id], plans[i] = true, plan
     some_later = some_later or plan.due_at
     if plan.waiter then
@@ -92,8 +94,9 @@ return function(base, args)
     errors.read('ZCARD', keys.scheduled(base))
     errors.read('HGET', keys.meta(base), 'timer_at')
   end
+  local offers = added > 0 and not some_later and hand_off.offers(batch, lanes, added)
 
-  for name in pairs(lanes) do
+  for _, name in ipairs(lanes) do
     if batch.seen[name].is_new then redis.call('SADD', keys.lanes(base), name) end
   end
   for i, t in ipairs(tasks) do
@@ -105,6 +108,7 @@ return function(base, args)
     if plan.waiter then tell_or_await(base, t.id, plan, answers[i], is_first[i]) end
   end
   if longest_wait_ms > 0 then mail.note_wait(base, now, longest_wait_ms) end
+  if offers then hand_off.give(batch, offers, lanes, added) end
   batches.close(batch)
   return answers
 end

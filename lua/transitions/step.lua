@@ -1,5 +1,5 @@
 -- step: queued, scheduled, running -> queued, scheduled, running, complete, failed, aborted, expired, held. A worker's round trip: renew the lease, settle, promote up to 100 due tasks, claim.
--- args: worker, seq int, lease_ms int, result_ttl_ms int, lanes json, want int; outcomes: (id, token, outcome, run_ms int, value, details)…
+-- args: worker, seq int, lease_ms int, result_ttl_ms int, lanes json, want int, hand_off int; outcomes: (id, token, outcome, run_ms int, value, details)…
 -- reply: more, wait_ms, refused, (id, token, reason)…, (id, token, name, args, kwargs, codec, headers, lane, tries, enqueued_at)…
 local PROMOTE_LIMIT = 100
 
@@ -44,7 +44,8 @@ return function(base, args)
   local outcomes = read_outcomes(args.outcomes)
   member.require(base, worker)
   local row = keys.worker(base, worker)
-  local last = errors.read('HMGET', row, 'seq', 'first_token', 'quarantined', 'passes', 'timer_at', 'answers')
+  local last = errors.read('HMGET', row, 'seq', 'first_token', 'quarantined', 'passes', 'timer_at', 'answers',
+    'idle', 'handed')
   local last_seq = number.of(last[1], 0)
   if seq < last_seq then errors.raise(errors.old_step(seq, last_seq)) end
   if seq > last_seq + 1 then errors.raise(errors.lost_steps(worker, seq, last_seq)) end
@@ -64,10 +65,22 @@ return function(base, args)
   end
   local more_due = move.promote(batch, PROMOTE_LIMIT)
   batches.flush(batch)
+  -- What was handed over since the last step, and is not settled by now: whether the worker has it is not known.
+  local handed, first_handed = {}, last[8] and last[8] ~= '' and last[8]
+  if first_handed then claim.since(base, worker, number.of(first_handed, 0), handed) end
   local reply, earlier = answer(batch.refusals), { quarantined = last[3], passes = last[4] or nil }
   local from = reply.n
   local claimed, first_token, more = claim.take(batch, worker, lanes, want, earlier, args.result_ttl_ms, reply)
-  redis.call('HSET', row, 'seq', seq, 'first_token', first_token)
+  if #handed > 0 then first_token = first_handed end
+  if args.hand_off == 1 and want > 0 and claimed == 0 and more == 0 and #handed == 0 then
+    local terms = { lanes = args.lanes, want = want, lease_ms = args.lease_ms, result_ttl_ms = args.result_ttl_ms }
+    redis.call('HSET', row, 'seq', seq, 'first_token', first_token, 'idle', cjson.encode(terms), 'handed', '')
+    member.offer(base, worker, lanes, batch.now_text)
+  elseif last[7] and last[7] ~= '' or first_handed then
+    redis.call('HSET', row, 'seq', seq, 'first_token', first_token, 'idle', '', 'handed', '')
+  else
+    redis.call('HSET', row, 'seq', seq, 'first_token', first_token)
+  end
   batches.close(batch)
 
   if more_due then more = 1 end
@@ -84,6 +97,8 @@ return function(base, args)
     reply = answer(batch.refusals)
     for i = from + 1, claims.n do reply[#reply + 1] = claims[i] end
   end
+  local at = #reply
+  for i = 1, #handed do reply[at + i] = handed[i] end
   reply[1], reply[2], reply.n = more, wait_ms, nil
   return reply
 end

@@ -262,7 +262,7 @@ impl Worker {
     async fn step(&mut self, outcomes: &[Finished], want: usize) -> Outcome<Vec<Claim>> {
         self.seq += 1;
         let mut call = self.server.call("step");
-        call.arg(&self.name).arg(self.seq).arg(LEASE_MS).arg(RESULT_TTL_MS).arg(r#"["default"]"#).arg(want);
+        call.arg(&self.name).arg(self.seq).arg(LEASE_MS).arg(RESULT_TTL_MS).arg(r#"["default"]"#).arg(want).arg(0);
         let fields = outcomes.iter().flat_map(|Finished { claim, value }| {
             [&claim.id, &claim.token, &b"complete"[..], b"0", value.as_bytes(), b""]
         });

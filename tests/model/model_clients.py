@@ -8,6 +8,8 @@ from typing import Any
 from model_queue import FINISHED, WAITING, Pause, Task
 from model_schedules import Schedules
 
+# A call of more tasks hands none over.
+MOST_HANDED = 16
 DEAD_PLACES = {"held": "held", "quarantined": "queued", "scheduled": "scheduled", "dead": "failed"}
 
 
@@ -17,6 +19,10 @@ class Clients(Schedules):
         unfinished = {id for id in before if self.is_unfinished(id)}
         answers: list[str] = []
         seen: set[str] = set()
+        added = self.counters["enqueued"]
+        lanes = list(dict.fromkeys(each["lane"] for each in tasks))
+        is_offered = not any(self.ready.get(lane) for lane in lanes)
+        is_offered &= not any("delay_ms" in each.get("options", {}) for each in tasks)
         for each in tasks:
             id, options = each["id"], each.get("options", {})
             key = options.get("idempotency_key", "")
@@ -43,7 +49,14 @@ class Clients(Schedules):
                     self.mail.append((options["waiter"], "finished", id, task.state, str(task.tries)))
                 else:
                     self.wait_for(id, options["waiter"], options["waiter_ttl_ms"])
+        added = self.counters["enqueued"] - added
+        if is_offered and 0 < added <= MOST_HANDED:
+            self.hand_off(lanes, added)
         return answers
+
+    def hand_off(self, lanes: list[str], count: int) -> None:
+        """So many tasks of these lanes came: workers that have nothing to do may get them at once."""
+        raise NotImplementedError
 
     def abort(self, id: str, result_ttl_ms: int) -> str:
         task = self.tasks.get(id)

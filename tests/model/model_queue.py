@@ -67,6 +67,19 @@ class Worker:
     answers: list[tuple[str, int, str]] = field(default_factory=list)
     quarantined: str = ""
     passes: dict[str, int] = field(default_factory=dict)
+    offer: Offer | None = None
+    handed: int | None = None
+    """The first token of what was handed over since the last step."""
+
+
+@dataclass
+class Offer:
+    """What a worker would take that has nothing to do."""
+
+    lanes: list[Any]
+    want: int
+    lease_ms: int
+    result_ttl_ms: int
 
 
 @dataclass
@@ -104,6 +117,7 @@ class Queue:
         self.held: dict[str, list[str]] = {}
         self.pauses: dict[str, Pause] = {}
         self.workers: dict[str, Worker] = {}
+        self.idle: dict[str, dict[str, int]] = {}
         self.schedules: dict[str, Schedule] = {}
         self.logs: dict[str, Log] = {}
         self.waiters: dict[str, Waiters] = {}

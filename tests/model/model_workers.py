@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from model_clients import Clients
-from model_queue import FINISHED, Log, Pause, Refused, Task, Worker
+from model_clients import MOST_HANDED, Clients
+from model_queue import FINISHED, Log, Offer, Pause, Refused, Task, Worker
 
 # What a lane of weight 1 has of a claim: any weight in these tests divides it.
 SHARE = 720_720
@@ -40,6 +40,7 @@ class Workers(Clients):
         lanes: list[Any],
         want: int,
         outcomes: list[dict[str, Any]],
+        hand_off: int = 0,
     ) -> dict[str, Any]:
         member = self._member(worker)
         if seq < member.seq:
@@ -48,19 +49,60 @@ class Workers(Clients):
             raise Refused("LeaseLost")
         member.lease_until = self.now + lease_ms
         if seq == member.seq:
-            return {"refusals": member.answers, "claims": self._claims_since(member)}
+            return {"refusals": member.answers, "claims": self._claims_since(member, member.first_token)}
         refusals = member.answers = self._settle(worker, outcomes, result_ttl_ms)
         self.promote()
         self.flush()
+        handed = self._claims_since(member, member.handed)
         claims = self._claim(worker, lanes, want, result_ttl_ms)
-        member.seq, member.first_token = seq, claims[0][1] if claims else None
-        return {"refusals": refusals, "claims": claims}
+        first = member.handed if handed else claims[0][1] if claims else None
+        member.seq, member.first_token, member.handed, member.offer = seq, first, None, None
+        if hand_off and want > 0 and not claims + handed:
+            member.offer = Offer(lanes, want, lease_ms, result_ttl_ms)
+            for lane in _served(lanes):
+                self.idle.setdefault(lane, {})[worker] = self.now
+        return {"refusals": refusals, "claims": claims + handed}
 
-    def _claims_since(self, member: Worker) -> list[Claim]:
-        if member.first_token is None:
+    def _claims_since(self, member: Worker, first_token: int | None) -> list[Claim]:
+        if first_token is None:
             return []
-        by_token = sorted((token, id) for id, token in member.running.items() if token >= member.first_token)
+        by_token = sorted((token, id) for id, token in member.running.items() if token >= first_token)
         return [(id, token, self.tasks[id].tries) for token, id in by_token]
+
+    # Hand-offs: claims by those who enqueue, for workers that have nothing to do.
+
+    def hand_off(self, lanes: list[str], count: int) -> None:
+        if "*()" in self.pauses:
+            return
+        offered: dict[str, Offer] = {}
+        for lane in lanes:
+            idle = self.idle.get(lane, {})
+            for worker in sorted(idle, key=lambda name: (idle[name], name))[:count]:
+                offer = self._offer_of(worker)
+                if offer is None:
+                    del idle[worker]
+                else:
+                    offered.setdefault(worker, offer)
+        self.flush()
+        for at, (worker, offer) in enumerate(offered.items()):
+            others = len(offered) - at - 1
+            share = math.ceil(count / (others + 1)) if others else MOST_HANDED
+            claims = self._claim(worker, offer.lanes, min(offer.want, share), offer.result_ttl_ms)
+            if claims:
+                count -= min(len(claims), count)
+                self.workers[worker].offer, self.workers[worker].handed = None, claims[0][1]
+                for lane in map(_name, offer.lanes):
+                    self.idle.get(lane, {}).pop(worker, None)
+                self.mail += [(f"{worker}:1", "claimed", id, str(token)) for id, token, _ in claims]
+            if count == 0:
+                break
+
+    def _offer_of(self, worker: str) -> Offer | None:
+        member = self.workers.get(worker)
+        if member is None or member.offer is None:
+            return None
+        has_beaten = member.lease_until - self.now >= member.offer.lease_ms * 2 / 3
+        return member.offer if has_beaten else None
 
     # Claims.
 
@@ -71,7 +113,7 @@ class Workers(Clients):
     def _claim(self, worker: str, lanes: list[Any], want: int, ttl_ms: int) -> list[Claim]:
         if "*()" in self.pauses or want <= 0:
             return []
-        served = [lane["lane"] if isinstance(lane, dict) else lane for lane in lanes]
+        served = [_name(lane) for lane in lanes]
         room: dict[str, float] = {lane["lane"]: lane["limit"] for lane in lanes if "limit" in lane}
         weights = {lane["lane"]: lane["weight"] for lane in lanes if "weight" in lane}
 
@@ -323,3 +365,14 @@ class Workers(Clients):
     def _take_from(self, worker: str, ttl_ms: int, max_lost: int | None) -> None:
         for _, id in sorted((token, id) for id, token in self.workers.pop(worker).running.items()):
             self._hand_back(self.tasks[id], ttl_ms, max_lost)
+        for idle in self.idle.values():
+            idle.pop(worker, None)
+
+
+def _name(lane: Any) -> str:
+    return str(lane["lane"] if isinstance(lane, dict) else lane)
+
+
+def _served(lanes: list[Any]) -> list[str]:
+    """Those that more may be claimed of."""
+    return [_name(lane) for lane in lanes if not (isinstance(lane, dict) and lane.get("limit") == 0)]

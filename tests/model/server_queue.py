@@ -19,7 +19,7 @@ CLAIM_WIDTH = 10
 DEFAULTS = {
     "info": {}, "generation": 1, "abandoned_threads": 0, "stalled_ms": 0, "run_ms": 0, "delay_ms": 0, "max_age_ms": 0,
     "result": "null", "value": "null", "error": "no", "reason": "later", "traceback": "", "codec": "", "details": "",
-    "kwargs": "", "headers": "", "options": "",
+    "kwargs": "", "headers": "", "options": "", "hand_off": 0,
 }  # fmt: skip
 
 # Every key of the queue at one moment: name, content with scores, time to live. Messages are taken out.
@@ -230,7 +230,10 @@ class ServerQueue:
             "wake": of("wake"),
             "logs": {id: (Left(ttls[f"log:{id}"]), lines) for id, lines in of("log").items()},
             "waiters": {id: (Left(ttls[f"waiters:{id}"]), set(names)) for id, names in of("waiters").items()},
-            "mail": by_task([(box, *_parts(letter)) for box, letters in of("mailbox").items() for letter in letters]),
+            "mail": by_task(
+                [(box, *told) for box, letters in of("mailbox").items() for letter in letters for told in _told(letter)]
+            ),
+            "idle": {lane: flat[::2] for lane, flat in of("idle").items()},
             "counters": {name: int(count) for name, count in pairs(keys.get("stats", [])).items()},
         }
 
@@ -285,6 +288,14 @@ def _parts(letter: str) -> list[str]:
     return parts
 
 
+def _told(letter: str) -> list[list[str]]:
+    """What a letter tells of each task."""
+    kind, *parts = _parts(letter)
+    if kind != "claimed":
+        return [[kind, *parts]]
+    return [[kind, *parts[at : at + 2]] for at in range(0, len(parts), CLAIM_WIDTH)]
+
+
 def by_task(mail: list[tuple[str, ...]]) -> dict[tuple[str, str], list[tuple[str, ...]]]:
     """What each mailbox is told of each task, in order; of an outcome its state and tries."""
     told: dict[tuple[str, str], list[tuple[str, ...]]] = {}
@@ -332,5 +343,6 @@ def view_of(model: Model) -> dict[str, Any]:
             if waiters.names
         },
         "mail": by_task(model.mail),
+        "idle": {lane: in_order(idle) for lane, idle in model.idle.items() if idle},
         "counters": some(model.counters),
     }

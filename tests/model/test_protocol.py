@@ -227,11 +227,12 @@ class Protocol(BothQueues):
 
     @rule(
         worker=NUMBER, outcomes=OUTCOMES, lease=LEASE, ttl=KEEP, lanes=SERVED, want=st.integers(0, 5),
-        seq=st.sampled_from([1, 1, 1, 0, -1, 2]), again=AGAIN,
+        seq=st.sampled_from([1, 1, 1, 0, -1, 2]), again=AGAIN, hand_off=st.sampled_from([1, 1, 0]),
     )  # fmt: skip
     def step(
-        self, worker: int, outcomes: Any, lease: int, ttl: int, lanes: Any, want: int, seq: int, again: bool
-    ) -> None:
+        self, worker: int, outcomes: Any, lease: int, ttl: int, lanes: Any, want: int, seq: int, again: bool,
+        hand_off: int,
+    ) -> None:  # fmt: skip
         name = self.worker(worker)
         number = max(self.last_step(name) + seq, 1)
         records = []
@@ -245,7 +246,29 @@ class Protocol(BothQueues):
             records.append(record)
         self.both(
             "step", again, worker=name, seq=number, lease_ms=lease, result_ttl_ms=ttl, lanes=lanes, want=want,
-            outcomes=records,
+            hand_off=hand_off, outcomes=records,
+        )  # fmt: skip
+
+    @rule(
+        worker=NUMBER, lanes=SERVED, want=st.integers(1, 3), tasks=st.lists(TASK, min_size=1, max_size=5),
+        settled=st.integers(0, 2), ttl=KEEP, again=AGAIN,
+    )  # fmt: skip
+    def hand_off(
+        self, worker: int, lanes: Any, want: int, tasks: list[dict[str, Any]], settled: int, ttl: int, again: bool
+    ) -> None:
+        """A worker that takes all there is and then finds nothing may be handed what is enqueued next. Its next step
+        settles some of that, and tells of the rest.
+        """
+        name = self.worker(worker % max(len(self.model.workers), 1))
+        terms = {"worker": name, "lease_ms": SHORT, "result_ttl_ms": ttl, "hand_off": 1}
+        for served, most in ((LANES, 20), (lanes, want)):
+            seq = self.last_step(name) + 1
+            self.both("step", again, seq=seq, lanes=served, want=most, outcomes=[], **terms)
+        self.both("enqueue", again, tasks=tasks)
+        handed = [claim for claim in self.model.workers[name].running.items() if claim not in self.tokens]
+        outcomes = [{"id": id, "token": token, "outcome": "complete"} for id, token in handed[:settled]]
+        self.both(
+            "step", again, seq=self.last_step(name) + 1, lanes=lanes, want=want - 1, outcomes=outcomes, **terms
         )  # fmt: skip
 
     @rule(worker=NUMBER, lanes=SERVED, want=st.integers(1, 4), ttl=KEEP)
@@ -318,7 +341,7 @@ class Protocol(BothQueues):
         records = [{"id": id, "token": token, "outcome": outcome, **more} for id, token in claims]
         self.both(
             "step", again=True, worker=name, seq=self.last_step(name) + 1, lease_ms=SHORT, result_ttl_ms=ttl,
-            lanes=LANES, want=want, outcomes=records,
+            lanes=LANES, want=want, hand_off=1, outcomes=records,
         )  # fmt: skip
         for id, token in [*claims[:1], self.held(name, 0)] if told else []:
             self.both("progress", worker=name, id=id, token=token, progress=how, result_ttl_ms=ttl, told=told)
@@ -364,4 +387,25 @@ def test_what_rests_for_a_second_ends_for_both(server_url: str) -> None:
     queues.both("step", seq=1, want=0, outcomes=outcomes, **step)
     queues.server.pass_time(1_500)  # as on a busy machine
     queues.both("step", seq=2, want=2, outcomes=[], **step)
+    Protocol.core.close()
+
+
+def test_what_is_handed_over_is_the_same_for_both(server_url: str) -> None:
+    queues = Protocol()
+    Protocol.core = Core(server_url, Protocol.base)
+    queues.begin()
+    task = {"name": "send", "lane": "low", "args": [1], "kwargs": "", "options": {}}
+    step = {"lease_ms": LONG, "result_ttl_ms": LONG, "lanes": LANES, "want": 2, "hand_off": 1}
+    for worker in ("w:1", "w:2"):
+        queues.enter(LONG)
+        queues.both("step", again=True, worker=worker, seq=1, outcomes=[], **step)
+    queues.both("enqueue", again=True, tasks=[{**task, "id": id} for id in ("a", "b", "c")])
+    held = dict(queues.model.workers["w:1"].running)
+    assert list(held) == ["a", "b"]
+    settled = [{"id": "b", "token": held["b"], "outcome": "complete"}]
+    queues.both("step", again=True, worker="w:1", seq=2, outcomes=settled, **step)
+    queues.both("enqueue", tasks=[{**task, "id": id} for id in ("d", "e")])
+    assert list(queues.model.workers["w:2"].running) == ["c"]
+    queues.both("leave", worker="w:2", result_ttl_ms=LONG)
+    queues.both("step", worker="w:1", seq=3, outcomes=[], **step)
     Protocol.core.close()

@@ -42,7 +42,7 @@ local CHECKS = {
       return work == 0 and 'there is no work to wake anybody for'
     end
     local list = kind == 'ready'
-    local other = (kind == 'workers' or kind == 'loads') and 'worker:' or 'task:'
+    local other = (kind == 'workers' or kind == 'loads' or kind == 'idle') and 'worker:' or 'task:'
     for _, member in ipairs(redis.call(list and 'LRANGE' or 'ZRANGE', key, 0, -1)) do
       local is_tombstone = list and redis.call('SISMEMBER', base .. 'tombstones:' .. lane, member) == 1
       if not is_tombstone and redis.call('EXISTS', base .. other .. member) == 0 then return member .. ' is nothing' end

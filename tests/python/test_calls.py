@@ -31,7 +31,14 @@ def test_a_task_s_day(core: _core.Core) -> None:
     step = ask(
         core,
         calls.step(
-            worker="w:1", seq=1, lease_ms=60_000, result_ttl_ms=60_000, lanes='["default"]', want=5, outcomes=[]
+            worker="w:1",
+            seq=1,
+            lease_ms=60_000,
+            result_ttl_ms=60_000,
+            lanes='["default"]',
+            want=5,
+            hand_off=0,
+            outcomes=[],
         ),
     )
     assert [(claim.id, claim.args, claim.lane, claim.tries) for claim in step.rows] == [
@@ -54,7 +61,14 @@ def test_a_task_s_day(core: _core.Core) -> None:
     step = ask(
         core,
         calls.step(
-            worker="w:1", seq=2, lease_ms=60_000, result_ttl_ms=60_000, lanes='["default"]', want=0, outcomes=ends
+            worker="w:1",
+            seq=2,
+            lease_ms=60_000,
+            result_ttl_ms=60_000,
+            lanes='["default"]',
+            want=0,
+            hand_off=0,
+            outcomes=ends,
         ),
     )
     assert [(refusal.id, refusal.reason) for refusal in step.refusals] == [("b", "stale")]

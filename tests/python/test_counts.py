@@ -60,7 +60,7 @@ def step(core: _core.Core, worker: str, seq: int, want: int, ids: list[str] | No
     done = [
         part for at in range(0, len(ids or []), 2) for part in (*(ids or [])[at : at + 2], "complete", 1, "null", "")
     ]
-    reply = core.call("step", [worker, seq, LEASE_MS, LEASE_MS, b'["default"]', want, *done])
+    reply = core.call("step", [worker, seq, LEASE_MS, LEASE_MS, b'["default"]', want, 0, *done])
     texts = [value.decode() if isinstance(value, bytes) else str(value) for value in reply[3:]]
     return [part for at in range(0, len(texts), 10) for part in texts[at : at + 2]]
 

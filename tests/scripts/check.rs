@@ -37,7 +37,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
                 "zset"
             }
             ("meta" | "stats" | "schedules" | "pauses", "") => "hash",
-            ("held", _) => "zset",
+            ("held" | "idle", _) => "zset",
             ("task" | "running" | "worker" | "stats" | "task_stats", _) => "hash",
             ("ready" | "wake" | "mailbox" | "log", _) => "list",
             ("tombstones" | "aborts" | "waiters", _) => "set",

@@ -319,7 +319,8 @@ pub fn default(name: &str) -> Result<Json, String> {
         "args" => json!([]),
         "generation" => json!(1),
         "max_lost" => json!(3),
-        "run_ms" | "delay_ms" | "max_age_ms" | "offset" | "abandoned_threads" | "stalled_ms" | "resuming" => json!(0),
+        "run_ms" | "delay_ms" | "max_age_ms" | "offset" | "abandoned_threads" | "stalled_ms" | "resuming"
+        | "hand_off" => json!(0),
         "paused" | "due_at" | "starting" => json!(1),
         "version" => json!("v1"),
         "completed" | "failed" | "retried" | "aborted" | "waits" | "wait_ms" | "minutes_ago" => json!(0),

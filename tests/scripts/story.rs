@@ -10,7 +10,7 @@ use _core::lua::protocol::TEXT;
 
 use crate::check;
 use crate::fixture::{Call, Fixture, Request, Step, Values, plain};
-use crate::keyspace::{self, Keyspace};
+use crate::keyspace::{self, Content, Keyspace};
 use crate::render;
 use crate::server::{Refusal, Server, items, text};
 use crate::times::Times;
@@ -258,10 +258,32 @@ impl<'a> Story<'a> {
             self.server.call_timed(&call.function.name, &request.args)
         };
         self.times.add(name.to_owned(), request.since.unwrap_or(from), to, &request.durations);
-        if let Ok(reply) = &reply {
-            self.remember(&call.function.name, reply);
+        match &reply {
+            Ok(_) if call.function.name == "enqueue" => self.remember_hand_offs(),
+            Ok(reply) => self.remember(&call.function.name, reply),
+            Err(_) => {}
         }
         reply
+    }
+
+    /// What an enqueue claimed for workers that had nothing to do.
+    fn remember_hand_offs(&mut self) {
+        if self.server.size() >= SMALL {
+            return;
+        }
+        for (name, key) in Keyspace::read(self.server).0 {
+            let Content::Hash(claims) = key.content else { continue };
+            if !name.contains(":running:") {
+                continue;
+            }
+            for (id, token) in claims {
+                let token = token.split('/').next().unwrap_or_default().to_owned();
+                let tokens = self.tokens.entry(id).or_default();
+                if !tokens.contains(&token) {
+                    tokens.push(token);
+                }
+            }
+        }
     }
 
     /// Claims of a reply: each begins with id and token, as the protocol says. And when a schedule falls due.

@@ -125,6 +125,15 @@ impl Reply {
     }
 }
 
+/// What was claimed for this worker while it had nothing to do, as the fields of a message have it.
+pub fn handed_over(fields: Vec<Vec<u8>>, received: Instant) -> Option<Vec<Claim>> {
+    let mut fields: Vec<Value> = fields.into_iter().map(Value::BulkString).collect();
+    if !fields.len().is_multiple_of(LAYOUT.claim.width) {
+        return None;
+    }
+    fields.chunks_exact_mut(LAYOUT.claim.width).map(|fields| Claim::read(fields, &LAYOUT, received)).collect()
+}
+
 impl Answer {
     fn read(fields: &mut [Value], layout: &Layout) -> Option<Self> {
         let [id, token, what] = layout.answer.at;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use super::session::{End, Session, is_hopeless};
+use crate::engine::claims::{self, Claim};
 use crate::engine::events::{Event, Level};
 use crate::engine::mailbox;
 use crate::lua::layout::Places;
@@ -69,29 +70,47 @@ impl Session {
     /// connection before it may still swallow what is sent to the old one.
     pub async fn mailbox(&self) -> End {
         let shared = &self.shared;
-        let connector = shared.dispatcher.link().connector();
+        let link = shared.dispatcher.link();
         let mut backoff = Backoff::default();
         let mut key = self.mailbox_key.clone();
         loop {
             let since = Instant::now();
-            let error = match connector.dedicated().await {
-                Ok(connection) => {
-                    let deliver = |message: &[u8]| self.deliver(message);
-                    mailbox::read(&connection, &key, shared.config.poll_block, deliver).await
+            let reading = async {
+                match link.connector().dedicated().await {
+                    Ok(connection) => {
+                        let deliver = |message: &[u8]| self.deliver(message);
+                        mailbox::read(&connection, &key, shared.config.poll_block, deliver).await
+                    }
+                    Err(error) => error,
                 }
-                Err(error) => error,
             };
-            shared.trouble(&error);
+            let error = tokio::select! {
+                error = reading => Some(error),
+                // What broke the shared connection may have left this one half-open: what is handed over would not come.
+                () = link.made() => None,
+            };
+            let mut failed = error.is_some();
+            error.iter().for_each(|error| shared.trouble(error));
             if since.elapsed() > STABLE {
                 backoff.reset();
             }
             self.generation.fetch_add(1, Ordering::Relaxed);
             key = loop {
-                shared.dispatcher.link().pause(&mut backoff).await;
+                if failed {
+                    link.pause(&mut backoff).await;
+                }
                 match self.beat().await {
-                    Ok(pulse) => break pulse.mailbox_key,
+                    Ok(pulse) => {
+                        // What was handed over may have gone with the connection: a step is told of it again.
+                        let wake = shared.slots().poke();
+                        shared.wake_if(wake);
+                        break pulse.mailbox_key;
+                    }
                     Err(error) if error.is("LEASE_LOST") => return End::Lost(error),
-                    Err(error) => shared.trouble(&error),
+                    Err(error) => {
+                        shared.trouble(&error);
+                        failed = true;
+                    }
                 }
             };
         }
@@ -130,10 +149,24 @@ impl Session {
     }
 
     fn deliver(&self, message: &[u8]) {
-        match mailbox::split(message).as_deref() {
-            Some([kind, _, token]) if kind == b"abort" => number(token).into_iter().for_each(|token| self.abort(token)),
-            _ => self.shared.inbox.log(Level::Warning, "a message in the mailbox is invalid and was dropped"),
+        let mut fields = mailbox::split(message).unwrap_or_default();
+        match fields.as_slice() {
+            [kind, _, token] if kind == b"abort" => number(token).into_iter().for_each(|token| self.abort(token)),
+            [kind, ..] if kind == b"claimed" => {
+                let claims = claims::handed_over(fields.split_off(1), Instant::now());
+                claims.map_or_else(|| self.dropped(), |claims| self.take_over(claims));
+            }
+            _ => self.dropped(),
         }
+    }
+
+    fn dropped(&self) {
+        self.shared.inbox.log(Level::Warning, "a message in the mailbox is invalid and was dropped");
+    }
+
+    fn take_over(&self, claims: Vec<Claim>) {
+        let news = self.shared.slots().take_over(claims);
+        self.shared.pass_on(&news);
     }
 
     fn abort(&self, lease_token: i64) {

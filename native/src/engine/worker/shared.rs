@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::lanes::Lanes;
 use super::pool::PoolListener;
-use super::slots::Slots;
+use super::slots::{News, Slots};
 use super::{Config, lock, new_identity};
 use crate::call::dispatch::Dispatcher;
 use crate::engine::events::{Event, Inbox, Level};
@@ -76,6 +76,11 @@ impl Shared {
         lock(&self.slots)
     }
 
+    /// Whether others may claim for it while it has nothing to do: not where other queues may take its slots meanwhile.
+    pub(super) fn takes_hand_offs(&self) -> bool {
+        self.config.pool_share.is_none()
+    }
+
     pub(super) fn observe(&self, tell: impl FnOnce(&Observer)) {
         if let Some(observer) = &self.config.observer {
             tell(observer);
@@ -94,6 +99,14 @@ impl Shared {
             1 => self.for_threads.notify_one(),
             _ => self.for_threads.notify_all(),
         }
+    }
+
+    /// There are tasks to start.
+    pub(super) fn pass_on(&self, news: &News) {
+        if news.tasks {
+            self.inbox.push(Event::Tasks);
+        }
+        self.wake_threads(news.threads);
     }
 
     /// What could not be started, because threads or other queues had the slots, may be by now. An event loop that has

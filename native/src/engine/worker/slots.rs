@@ -16,10 +16,12 @@ use crate::engine::outcomes::{Outcome, Outcomes, RELEASE, Record};
 use crate::wire::values::number;
 
 mod abandoned;
+mod hand_offs;
 mod lease;
 mod next;
 
 use abandoned::Abandoned;
+use hand_offs::HandOffs;
 pub use next::Next;
 
 /// After a claim the next step may wait that long: the tasks just claimed may be settled with it.
@@ -91,6 +93,7 @@ pub struct Slots {
     stalled: bool,
     /// The highest token of any claim so far.
     last_token: i64,
+    hand_offs: HandOffs,
     /// What [`Claim::token`] is above the server's. A server that lost its data gives its tokens out anew, while
     /// threads and tasks of before may still run: each session's are shifted above all of those before.
     shift: i64,
@@ -130,6 +133,7 @@ impl Slots {
             withheld: false,
             stalled: false,
             last_token: 0,
+            hand_offs: HandOffs::default(),
             shift: 0,
         }
     }
@@ -290,22 +294,34 @@ impl Slots {
             (_, false) => Some(now + LOOK_AGAIN),
         };
         let before = self.tasks.claims.len();
-        for mut claim in reply.claims.drain(..) {
-            claim.token = claim.token.saturating_add(self.shift);
-            self.last_token = self.last_token.max(claim.token);
-            self.lanes.claimed(&claim);
-            if self.thread_tasks.contains(&claim.name) {
-                self.thread_tasks_held.claims.push_back(claim);
-            } else {
-                self.tasks.claims.push_back(claim);
-            }
-        }
+        self.hand_offs.stepped(&mut reply.claims);
+        reply.claims.drain(..).for_each(|claim| self.keep(claim));
         self.tell();
         let nothing_held = self.held() + self.started == 0 && self.outbox.is_empty();
         News {
             tasks: before == 0 && !self.tasks.claims.is_empty(),
             threads: self.threads_to_wake(),
             idle: claimed == 0 && !reply.more && nothing_held,
+        }
+    }
+
+    /// What somebody claimed for this worker; the news there is for Python. What it waits for stays as it is.
+    pub fn take_over(&mut self, mut claims: Vec<Claim>) -> News {
+        let before = self.tasks.claims.len();
+        self.hand_offs.handed_over(&mut claims);
+        claims.into_iter().for_each(|claim| self.keep(claim));
+        let tasks = before == 0 && !self.tasks.claims.is_empty();
+        News { tasks, threads: self.threads_to_wake(), idle: false }
+    }
+
+    fn keep(&mut self, mut claim: Claim) {
+        claim.token = claim.token.saturating_add(self.shift);
+        self.last_token = self.last_token.max(claim.token);
+        self.lanes.claimed(&claim);
+        if self.thread_tasks.contains(&claim.name) {
+            self.thread_tasks_held.claims.push_back(claim);
+        } else {
+            self.tasks.claims.push_back(claim);
         }
     }
 

@@ -69,6 +69,7 @@ impl Session {
             ("result_ttl_ms", config.result_ttl_ms.into()),
             ("lanes", lanes.into()),
             ("want", (want as i64).into()),
+            ("hand_off", i64::from(shared.takes_hand_offs()).into()),
         ];
         request.named(&args).map_err(End::Failed)?;
         request.records(outcomes.fields(), outcomes.bytes());
@@ -115,10 +116,7 @@ impl Session {
             slots.prefetch.stepped(now, now.duration_since(sent), count, bytes);
             slots.accept(&mut reply, now)
         };
-        if news.tasks {
-            shared.inbox.push(Event::Tasks);
-        }
-        shared.wake_threads(news.threads);
+        shared.pass_on(&news);
         match &shared.config.pool_share {
             Some(pool_share) if count > 0 => pool_share.busy(),
             Some(pool_share) if news.idle && shared.config.burst => pool_share.idle(sent),

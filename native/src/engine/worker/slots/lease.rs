@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::Slots;
+use super::{HandOffs, Slots};
 use crate::engine::outcomes::Outcomes;
 use crate::wire::values::number;
 
@@ -40,6 +40,7 @@ impl Slots {
             queue.claims.drain(..).for_each(|claim| self.lanes.gone(claim.token));
         }
         self.outbox = Outcomes::default();
+        self.hand_offs = HandOffs::default();
         self.lease_ends = None;
         self.more = false;
         self.woken = true;

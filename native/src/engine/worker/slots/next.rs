@@ -50,6 +50,7 @@ impl Slots {
             self.woken = false;
             self.look_at = None;
             self.gather_until = None;
+            self.hand_offs.stepping();
             let lanes = self.lanes.is_limited().then(|| self.lanes.to_json());
             return Next::Step { outcomes: self.outcomes(), want, lanes };
         }

@@ -1,0 +1,86 @@
+-- Hand-off: what is enqueued while a worker has nothing to do is claimed for it in the same call, and goes into its mailbox.
+-- A worker offers itself with a step that found nothing. Whatever comes next ends the offer: a hand-off, its next step, its end.
+local M = {}
+
+-- Larger calls are left to workers to share.
+local MOST = 16
+-- A worker that gave no sign of life for that part of its lease may be dead, and what it is handed would wait until the
+-- lease is over. A living one does so four times as often.
+local SILENT = 1 / 3
+
+-- What a worker offers, as its row has it, or nil: it does not, it is gone, or its keys are damaged.
+local function read_offer(batch, worker)
+  local base = batch.base
+  local row = redis.pcall('HMGET', keys.worker(base, worker), 'idle', 'mailbox', 'quarantined', 'passes', 'timer_at')
+  if errors.of(row) or not row[1] or row[1] == '' or not row[2] then return nil end
+  local expiry = redis.pcall('ZSCORE', keys.workers(base), worker)
+  if type(expiry) ~= 'string' or errors.of(redis.pcall('HLEN', keys.running(base, worker))) then return nil end
+  local ok, terms = pcall(cjson.decode, row[1])
+  if not ok or type(terms) ~= 'table' then return nil end
+  for _, name in ipairs({ 'want', 'lease_ms', 'result_ttl_ms' }) do
+    if type(terms[name]) ~= 'number' then return nil end
+  end
+  if tonumber(expiry) - batch.now < terms.lease_ms * (1 - SILENT) then return nil end
+  local has_lanes, names = pcall(lane.names, terms.lanes)
+  if not has_lanes then return nil end
+  return { worker = worker, mailbox = row[2], lanes = names, want = terms.want, result_ttl_ms = terms.result_ttl_ms,
+    earlier = { quarantined = row[3], passes = row[4] or nil }, has_timer = row[5] }
+end
+
+-- Who has nothing to do, longest first, for `count` tasks of these lanes; nil where something waits in one of them, or
+-- nobody offers. Only reads. A damaged key costs speed, never a task.
+function M.offers(batch, lanes, count)
+  if count > MOST then return nil end
+  for _, name in ipairs(lanes) do
+    if batch.seen[name].ready > 0 then return nil end
+  end
+  local found, offers, stale = {}, {}, {}
+  for _, name in ipairs(lanes) do
+    local workers = redis.pcall('ZRANGE', keys.idle(batch.base, name), 0, count - 1)
+    for _, worker in ipairs(errors.of(workers) and {} or workers) do
+      if found[worker] == nil then found[worker] = read_offer(batch, worker) or false end
+      if not found[worker] then
+        batches.push(stale, name, worker)
+      elseif not found[worker].is_listed then
+        found[worker].is_listed, offers[#offers + 1] = true, found[worker]
+      end
+    end
+  end
+  if next(found) == nil then return nil end
+  local ok, pauses = pcall(claim.check, batch.base)
+  if not ok or pauses and pauses.whole then return nil end
+  return { workers = offers, stale = stale, pauses = pauses }
+end
+
+-- Claim what this call made ready for those who offered, evenly; for what is left, workers are woken as ever.
+function M.give(batch, offers, lanes, count)
+  local base = batch.base
+  batch.pauses = offers.pauses
+  for name, workers in pairs(offers.stale) do redis.call('ZREM', keys.idle(base, name), unpack(workers)) end
+  for _, name in ipairs(lanes) do batch.seen[name].is_offered = true end
+  batches.flush(batch)
+  for i, offer in ipairs(offers.workers) do
+    local share = i < #offers.workers and math.ceil(count / (#offers.workers - i + 1)) or MOST
+    local claims, row = { n = 0 }, keys.worker(base, offer.worker)
+    local taken, first_token = claim.take(batch, offer.worker, offer.lanes, math.min(offer.want, share), offer.earlier,
+      offer.result_ttl_ms, claims)
+    if taken > 0 then
+      count = math.max(count - taken, 0)
+      member.withdraw(base, offer.worker, offer.lanes)
+      redis.call('HSET', row, 'idle', '', 'handed', first_token)
+      mail.post(base, offer.mailbox, { mail.pack('claimed', unpack(claims, 1, claims.n)) })
+      -- It has no room for what falls due: the timer is for one that has.
+      if taken == offer.want and offer.has_timer then timer.drop(base, offer.worker) end
+    end
+    if count == 0 then break end
+  end
+  for _, name in ipairs(lanes) do
+    local left = redis.call('LLEN', keys.ready(base, name))
+    if left > 0 then
+      local tokens = redis.call('LLEN', keys.wake(base, name))
+      lane.wake(base, name, left - tokens, tokens)
+    end
+  end
+end
+
+return M
