@@ -10,6 +10,7 @@ import datetime
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -38,6 +39,7 @@ NAMES = [*SCENARIOS, *robustness.SCENARIOS]
 
 def main() -> None:
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with the blocks that started it
     libraries = [BY_NAME[name] for name in arguments.libs]
     if arguments.quick:
         libraries = [library.smaller() for library in libraries]

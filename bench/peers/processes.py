@@ -90,12 +90,13 @@ class Program:
         return total / 1024
 
     def kill(self) -> None:
-        """End all of them at once, as the kernel does that runs out of memory."""
-        for process in self.members():
-            try:
-                os.kill(process, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        """End all of them at once. None may start another one meanwhile, so they are stopped first."""
+        for sign in (signal.SIGSTOP, signal.SIGSTOP, signal.SIGKILL):
+            for process in self.members():
+                try:
+                    os.kill(process, sign)
+                except ProcessLookupError:
+                    continue
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
