@@ -112,7 +112,8 @@ print(sorted(path.read_text().strip() for path in Path('/proc/self/task').glob('
 
 def test_a_connection_that_ended_while_nobody_looked_is_not_used(make_app: Callable[..., Ardiq]) -> None:
     # With no record kept the call is not repeated: sent on the ended connection, it would fail.
-    app, other = make_app(result_ttl_ms=0), make_app()
+    # `other` has a connection of its own, as its options are others.
+    app, other = make_app(result_ttl_ms=0), make_app(broker_timeout_ms=60_000)
     task = app.task(add)
     for _ in range(5):
         task.enqueue_sync(1, 2)
