@@ -4,9 +4,9 @@ local M = {}
 
 -- Larger calls are left to workers to share.
 local MOST = 16
--- A worker that gave no sign of life for that part of its lease may be dead, and what it is handed would wait until the
--- lease is over. A living one does so four times as often.
-local SILENT = 1 / 3
+-- A worker that gave no sign of life for that part of its lease, or for that long, may be dead, and what it is handed would
+-- wait until the lease is over. A living one beats four times a lease, and every second.
+local SILENT, SILENT_MS = 1 / 3, 3000
 
 -- What a worker offers, as its row has it, or nil: it does not, it is gone, or its keys are damaged.
 local function read_offer(batch, worker)
@@ -20,7 +20,7 @@ local function read_offer(batch, worker)
   for _, name in ipairs({ 'want', 'lease_ms', 'result_ttl_ms' }) do
     if type(terms[name]) ~= 'number' then return nil end
   end
-  if tonumber(expiry) - batch.now < terms.lease_ms * (1 - SILENT) then return nil end
+  if tonumber(expiry) - batch.now < terms.lease_ms - math.min(terms.lease_ms * SILENT, SILENT_MS) then return nil end
   local has_lanes, names = pcall(lane.names, terms.lanes)
   if not has_lanes then return nil end
   return { worker = worker, mailbox = row[2], lanes = names, want = terms.want, result_ttl_ms = terms.result_ttl_ms,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from time import monotonic
 from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, initialize
@@ -34,6 +35,7 @@ class BothQueues(RuleBasedStateMachine):
         self.tokens: list[tuple[str, int]] = []
         self.joined = 0
         self.found: dict[str, Any] = {}
+        self.offered_at: float | None = None
 
     # Who makes calls, and about what.
 
@@ -69,7 +71,13 @@ class BothQueues(RuleBasedStateMachine):
 
     def both(self, function: str, again: bool = False, **arguments: Any) -> None:
         """Make a call on both; with `again`, once more."""
+        if function == "step":
+            self.offered_at = self.offered_at or monotonic()
         for _ in range(1 + again):
+            # On a busy machine workers might be silent for too long to be handed anything.
+            if function == "enqueue" and self.offered_at and monotonic() - self.offered_at > 1:
+                self.offered_at = None
+                self.pass_time(A_WHILE)
             ready = {lane: list(ids) for lane, ids in self.model.ready.items()}
             told = [_answer(queue, function, arguments) for queue in (self.model, self.server)]
             self.tokens += [(claim[0], claim[1]) for claim in _claims(told[0])]

@@ -101,7 +101,7 @@ class Workers(Clients):
         member = self.workers.get(worker)
         if member is None or member.offer is None:
             return None
-        has_beaten = member.lease_until - self.now >= member.offer.lease_ms * 2 / 3
+        has_beaten = member.lease_until - self.now >= member.offer.lease_ms - min(member.offer.lease_ms / 3, 3_000)
         return member.offer if has_beaten else None
 
     # Claims.

@@ -165,8 +165,9 @@ impl Session {
     }
 
     fn take_over(&self, claims: Vec<Claim>) {
-        let news = self.shared.slots().take_over(claims);
+        let (news, wake) = self.shared.slots().take_over(claims);
         self.shared.pass_on(&news);
+        self.shared.wake_if(wake);
     }
 
     fn abort(&self, lease_token: i64) {

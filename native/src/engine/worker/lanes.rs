@@ -55,6 +55,12 @@ impl Lanes {
         }
     }
 
+    /// Whether the lane of a claim is not at its limit.
+    pub fn has_room(&self, claim: &Claim) -> bool {
+        let mut rooms = self.lanes.iter().zip(self.rooms());
+        !self.is_limited || !rooms.any(|(lane, room)| room == Some(0) && lane.name.as_bytes() == claim.lane)
+    }
+
     /// A task is neither held nor run here any more.
     pub fn gone(&mut self, token: i64) {
         if let Some(at) = self.of_token.remove(&token) {

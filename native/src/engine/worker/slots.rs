@@ -94,6 +94,8 @@ pub struct Slots {
     /// The highest token of any claim so far.
     last_token: i64,
     hand_offs: HandOffs,
+    /// How many tasks the step that is under way claims at most.
+    asked: usize,
     /// What [`Claim::token`] is above the server's. A server that lost its data gives its tokens out anew, while
     /// threads and tasks of before may still run: each session's are shifted above all of those before.
     shift: i64,
@@ -134,6 +136,7 @@ impl Slots {
             stalled: false,
             last_token: 0,
             hand_offs: HandOffs::default(),
+            asked: 0,
             shift: 0,
         }
     }
@@ -252,6 +255,8 @@ impl Slots {
     pub fn drain(&mut self) -> bool {
         if self.phase == Phase::Working {
             self.phase = Phase::Draining;
+            // What still runs may take long, and others may claim for this worker until it steps.
+            self.woken |= self.started > 0;
         }
         self.wake()
     }
@@ -282,7 +287,13 @@ impl Slots {
         self.tasks.claims.len() + self.thread_tasks_held.claims.len()
     }
 
-    /// A step was answered; the news there is for Python.
+    /// Whether the answer to a step shows that the server has lost what was handed over, and its tokens name other tasks now.
+    pub fn is_contradicted(&self, reply: &Reply) -> bool {
+        self.hand_offs.contradict(&reply.claims)
+    }
+
+    /// A step was answered; the news there is for Python. What was handed over meanwhile, or before without its message, the
+    /// step did not reckon with: what is more than there is room for goes back, the newest claims first.
     pub fn accept(&mut self, reply: &mut Reply, now: Instant) -> News {
         let claimed = reply.claims.len();
         self.more = reply.more;
@@ -294,8 +305,16 @@ impl Slots {
             (_, false) => Some(now + LOOK_AGAIN),
         };
         let before = self.tasks.claims.len();
-        self.hand_offs.stepped(&mut reply.claims);
-        reply.claims.drain(..).for_each(|claim| self.keep(claim));
+        let mut room = self.asked.saturating_sub(self.hand_offs.stepped(&mut reply.claims));
+        for claim in reply.claims.drain(..) {
+            if room > 0 && self.lanes.has_room(&claim) {
+                room -= 1;
+                self.keep(claim);
+            } else {
+                let token = claim.token.saturating_add(self.shift);
+                release(&mut self.outbox, &mut self.lanes, &Claim { token, ..claim });
+            }
+        }
         self.tell();
         let nothing_held = self.held() + self.started == 0 && self.outbox.is_empty();
         News {
@@ -305,13 +324,14 @@ impl Slots {
         }
     }
 
-    /// What somebody claimed for this worker; the news there is for Python. What it waits for stays as it is.
-    pub fn take_over(&mut self, mut claims: Vec<Claim>) -> News {
+    /// What somebody claimed for this worker; the news there is for Python, and whether to wake the I/O loop: it may have to
+    /// go back.
+    pub fn take_over(&mut self, mut claims: Vec<Claim>) -> (News, bool) {
         let before = self.tasks.claims.len();
         self.hand_offs.handed_over(&mut claims);
         claims.into_iter().for_each(|claim| self.keep(claim));
         let tasks = before == 0 && !self.tasks.claims.is_empty();
-        News { tasks, threads: self.threads_to_wake(), idle: false }
+        (News { tasks, threads: self.threads_to_wake(), idle: false }, self.wake())
     }
 
     fn keep(&mut self, mut claim: Claim) {

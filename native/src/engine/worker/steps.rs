@@ -17,6 +17,7 @@ use crate::engine::events::{Event, Level};
 use crate::engine::outcomes::{COMPLETE, Outcomes};
 use crate::lua::protocol::Protocol;
 use crate::wire::connection::Backoff;
+use crate::wire::error::Error;
 
 impl Session {
     pub async fn steps(&self) -> End {
@@ -79,6 +80,10 @@ impl Session {
             let answer = shared.dispatcher.send(&request).await;
             let now = Instant::now();
             match answer.and_then(|value| Reply::parse(value, now)) {
+                Ok(reply) if shared.slots().is_contradicted(&reply) => {
+                    self.answer(outcomes, reply.answers);
+                    return Err(End::Lost(Error::Server { code: "LEASE_LOST".to_owned(), message: String::new() }));
+                }
                 Ok(reply) => {
                     shared.renewed(sent);
                     self.accept(reply, outcomes, sent, now);

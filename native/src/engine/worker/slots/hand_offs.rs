@@ -1,14 +1,15 @@
 //! Which claims came by message rather than by a step, so that none is taken twice: the step after a hand-off tells of it
 //! again, because a message may be lost, and one that was only late may come after that step.
 //!
-//! Owns: the tokens, as the server gave them out, since the last step but one. Must not know: what becomes of a claim.
+//! Owns: the tokens, as the server gave them out, since the last step but one, and whose they are. Must not know: what
+//! becomes of a claim.
 
 use crate::engine::claims::Claim;
 
 #[derive(Default)]
 pub struct HandOffs {
-    /// Those that a step may still tell of.
-    tokens: Vec<i64>,
+    /// Those that a step may still tell of, each with its task.
+    known: Vec<(i64, Vec<u8>)>,
     /// How many of them came before the step that is under way: no later one tells of these.
     before_step: usize,
     /// The highest token that a step told of: a message with that or a lower one is late.
@@ -18,22 +19,37 @@ pub struct HandOffs {
 impl HandOffs {
     /// A step is about to be sent.
     pub fn stepping(&mut self) {
-        self.before_step = self.tokens.len();
+        self.before_step = self.known.len();
     }
 
-    /// Leaves of a step's claims those that are new.
-    pub fn stepped(&mut self, claims: &mut Vec<Claim>) {
+    /// Whether a step told of a token that another task was handed over with: the server has lost that hand-off, which no
+    /// step's number says, and gives its tokens out anew.
+    pub fn contradict(&self, claims: &[Claim]) -> bool {
+        !self.known.is_empty()
+            && claims.iter().any(|claim| self.known.iter().any(|(token, id)| *token == claim.token && *id != claim.id))
+    }
+
+    /// Leaves of a step's claims those that are new, the oldest first. How many came by message while it was under way.
+    pub fn stepped(&mut self, claims: &mut Vec<Claim>) -> usize {
         self.stepped = claims.iter().map(|claim| claim.token).max().unwrap_or(0).max(self.stepped);
-        if !self.tokens.is_empty() {
-            claims.retain(|claim| !self.tokens.contains(&claim.token));
-            self.tokens.drain(..std::mem::take(&mut self.before_step));
+        let before_step = std::mem::take(&mut self.before_step);
+        if !self.known.is_empty() {
+            claims.retain(|claim| !self.knows(claim));
+            self.known.drain(..before_step);
         }
+        // It tells of what was handed over last.
+        claims.sort_by_key(|claim| claim.token);
+        self.known.len()
     }
 
     /// Leaves of a message's claims those that are new.
     pub fn handed_over(&mut self, claims: &mut Vec<Claim>) {
-        claims.retain(|claim| claim.token > self.stepped);
-        self.tokens.extend(claims.iter().map(|claim| claim.token));
+        claims.retain(|claim| claim.token > self.stepped && !self.knows(claim));
+        self.known.extend(claims.iter().map(|claim| (claim.token, claim.id.clone())));
+    }
+
+    fn knows(&self, claim: &Claim) -> bool {
+        self.known.iter().any(|(token, _)| *token == claim.token)
     }
 }
 
@@ -63,7 +79,7 @@ mod tests {
         assert_eq!(handed_over(&mut hand_offs, &[5, 6]), [5, 6]);
         hand_offs.stepping();
         assert_eq!(stepped(&mut hand_offs, &[6, 7]), [7]);
-        assert!(hand_offs.tokens.is_empty());
+        assert!(hand_offs.known.is_empty());
     }
 
     #[test]
@@ -92,5 +108,16 @@ mod tests {
         assert_eq!(handed_over(&mut hand_offs, &[6]), [6]);
         // Its first reply was lost, the second has all that came since.
         assert_eq!(stepped(&mut hand_offs, &[5, 6]), [5]);
+    }
+
+    #[test]
+    fn a_token_that_was_given_out_twice_says_that_the_server_lost_a_hand_off() {
+        let mut hand_offs = HandOffs::default();
+        assert_eq!(handed_over(&mut hand_offs, &[5]), [5]);
+        assert!(!hand_offs.contradict(&claims(&[5, 6])));
+        let other = Claim { id: b"other".into(), ..Claim::example(5, "work") };
+        assert_eq!(handed_over(&mut hand_offs, &[5]), Vec::<i64>::new(), "the next step will tell");
+        hand_offs.stepping();
+        assert!(hand_offs.contradict(&[other]));
     }
 }

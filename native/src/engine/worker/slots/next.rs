@@ -51,6 +51,7 @@ impl Slots {
             self.look_at = None;
             self.gather_until = None;
             self.hand_offs.stepping();
+            self.asked = want;
             let lanes = self.lanes.is_limited().then(|| self.lanes.to_json());
             return Next::Step { outcomes: self.outcomes(), want, lanes };
         }

@@ -1,3 +1,4 @@
+use super::super::lanes::Lane;
 use super::super::pool::Pool;
 use super::super::prefetch::{STEP_BYTES, STEP_RECORDS};
 use super::next::{GATHER, HELD_TOO_LONG};
@@ -36,13 +37,19 @@ fn told(outcomes: &Outcomes) -> Vec<[String; 3]> {
     outcomes.iter().map(|record| [record.id(), record.token(), record.outcome()].map(text)).collect()
 }
 
+/// As if it had asked for any number.
+fn held_ahead(slots: &mut Slots) -> &mut Slots {
+    slots.asked = usize::MAX;
+    slots
+}
+
 /// A worker that has joined and made its first step, with the tasks `tokens`.
 fn working(concurrency: usize, tokens: std::ops::Range<i64>, more: bool, now: Instant) -> Slots {
     let thread_tasks = HashSet::from([b"threaded".to_vec()]);
     let mut slots = Slots::new(concurrency, None, thread_tasks, Lanes::new(vec!["default".into()]), None, now);
     slots.renewed(now + LEASE);
     assert_eq!(slots.next(now), Next::Step { outcomes: Outcomes::default(), want: concurrency, lanes: None });
-    slots.accept(&mut reply(tokens, more, -1, now), now);
+    held_ahead(&mut slots).accept(&mut reply(tokens, more, -1, now), now);
     slots
 }
 
@@ -84,7 +91,7 @@ fn a_loop_that_steps_is_not_woken() {
     assert!(matches!(slots.next(now), Next::Step { want: 1, .. }));
     assert!(!slots.settle(outcomes(&[1]), 0));
     assert!(!slots.settle(outcomes(&[2]), 0));
-    slots.accept(&mut reply(3..3, false, -1, now), now);
+    held_ahead(&mut slots).accept(&mut reply(3..3, false, -1, now), now);
     assert_eq!(settled(&mut slots, now).0, ["t1 complete", "t2 complete"]);
 }
 
@@ -104,7 +111,7 @@ fn the_due_time_is_waited_for() {
     let mut slots = working(1, 1..1, false, now);
     slots.poke();
     slots.next(now);
-    slots.accept(&mut reply(1..1, false, 250, now), now);
+    held_ahead(&mut slots).accept(&mut reply(1..1, false, 250, now), now);
     assert_eq!(slots.next(now), Next::Wait { until: Some(now + 250 * MS), block: true });
     assert_eq!(settled(&mut slots, now + 250 * MS), (vec![], 1));
 }
@@ -118,10 +125,10 @@ fn a_queue_that_is_owed_slots_looks_for_work_while_others_have_them() {
     let lanes = Lanes::new(vec!["default".into()]);
     let mut slots = Slots::new(2, None, HashSet::new(), lanes, pool.share(0), now);
     assert_eq!(settled(&mut slots, now), (vec![], 0));
-    slots.accept(&mut reply(1..1, false, 100, now), now);
+    held_ahead(&mut slots).accept(&mut reply(1..1, false, 100, now), now);
     assert_eq!(slots.next(now), Next::Wait { until: Some(now + 100 * MS), block: true });
     assert_eq!(settled(&mut slots, now + 100 * MS), (vec![], 0));
-    slots.accept(&mut reply(1..1, true, -1, now), now);
+    held_ahead(&mut slots).accept(&mut reply(1..1, true, -1, now), now);
     assert_eq!(slots.next(now), Next::Wait { until: None, block: false });
     other.tell(1, usize::MAX);
     assert_eq!(other.room(), 0, "the slot is the one that was asked for");
@@ -154,7 +161,7 @@ fn tasks_nobody_comes_for_go_back_and_none_are_claimed_until_somebody_does() {
     let mut slots = working(4, 1..3, false, now);
     let late = now + HELD_TOO_LONG;
     assert_eq!(settled(&mut slots, late), (vec!["t1 release".into(), "t2 release".into()], 0));
-    slots.accept(&mut reply(3..3, true, -1, late), late);
+    held_ahead(&mut slots).accept(&mut reply(3..3, true, -1, late), late);
     assert_eq!(slots.next(late), Next::Wait { until: None, block: false });
     let (claims, wake) = slots.take(4, late);
     assert!(claims.is_empty() && wake);
@@ -189,11 +196,11 @@ fn draining_hands_back_and_leaves_when_all_is_settled() {
     slots.next(now);
     assert!(slots.drain());
     assert_eq!(settled(&mut slots, now), (vec!["t3 release".into()], 0));
-    slots.accept(&mut reply(4..4, true, -1, now), now);
+    held_ahead(&mut slots).accept(&mut reply(4..4, true, -1, now), now);
     assert_eq!(slots.next(now), Next::Wait { until: None, block: false });
     slots.settle(outcomes(&[1, 2]), 0);
     assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into(), "t2 complete".into()], 0));
-    slots.accept(&mut reply(4..4, true, -1, now), now);
+    held_ahead(&mut slots).accept(&mut reply(4..4, true, -1, now), now);
     assert_eq!(slots.next(now), Next::Leave);
 }
 
@@ -220,7 +227,7 @@ fn a_token_that_a_server_gives_out_again_is_another_attempt_here() {
     assert_eq!((slots.lose(), slots.lease_token(1)), (2, 0));
     slots.renewed(now + LEASE);
     slots.next(now);
-    slots.accept(&mut reply(1..3, false, -1, now), now);
+    held_ahead(&mut slots).accept(&mut reply(1..3, false, -1, now), now);
     let claims = slots.take(1, now).0;
     assert_eq!((claims[0].id.as_slice(), claims[0].token), (&b"t1"[..], 3));
     assert_eq!((slots.lease_token(3), slots.abort(1)), (1, (Some(3), false)));
@@ -260,7 +267,7 @@ fn hurrying(now: Instant) -> Slots {
     slots.prefetch.stepped(now + 40 * MS, MS, 0, 0);
     slots.poke();
     assert!(matches!(slots.next(now), Next::Step { want: BATCH, .. }));
-    slots.accept(&mut reply(1..251, true, -1, now), now);
+    held_ahead(&mut slots).accept(&mut reply(1..251, true, -1, now), now);
     slots
 }
 
@@ -309,7 +316,7 @@ fn threads_and_the_loop_share_the_slots() {
     slots.next(now);
     let claims = vec![claim(1, "threaded", now), claim(2, "task", now), claim(3, "threaded", now)];
     slots.waiting_threads = 3;
-    let news = slots.accept(&mut Reply { claims, ..reply(0..0, false, -1, now) }, now);
+    let news = held_ahead(&mut slots).accept(&mut Reply { claims, ..reply(0..0, false, -1, now) }, now);
     assert_eq!(news, News { tasks: true, threads: 2, idle: false });
     assert_eq!(slots.take_for_thread(now).0.unwrap().token, 1);
     assert_eq!(slots.take(9, now).0.len(), 1);
@@ -325,7 +332,7 @@ fn the_event_loop_is_called_when_a_thread_gives_a_slot_back() {
     slots.poke();
     slots.next(now);
     let claims = vec![claim(1, "threaded", now), claim(2, "task", now)];
-    slots.accept(&mut Reply { claims, ..reply(0..0, false, -1, now) }, now);
+    held_ahead(&mut slots).accept(&mut Reply { claims, ..reply(0..0, false, -1, now) }, now);
     assert!(slots.take_for_thread(now).0.is_some());
     assert!(slots.take(9, now).0.is_empty());
     assert!(!slots.calls_loop(), "there is no slot yet");
@@ -344,8 +351,8 @@ fn idle_is_nothing_ready_nothing_held_and_all_settled() {
     slots.take(2, now);
     slots.settle(outcomes(&[1]), 0);
     slots.next(now);
-    assert!(!slots.accept(&mut reply(2..2, true, -1, now), now).idle);
-    assert!(slots.accept(&mut reply(2..2, false, 1000, now), now).idle);
+    assert!(!held_ahead(&mut slots).accept(&mut reply(2..2, true, -1, now), now).idle);
+    assert!(held_ahead(&mut slots).accept(&mut reply(2..2, false, 1000, now), now).idle);
 }
 
 #[test]
@@ -371,7 +378,7 @@ fn a_thread_that_outlasts_its_task_keeps_its_slot() {
     slots.settle(outcomes(&[1]), 0);
     assert_eq!(slots.abandoned_threads(), 1);
     assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 0));
-    slots.accept(&mut reply(3..4, false, -1, now), now);
+    held_ahead(&mut slots).accept(&mut reply(3..4, false, -1, now), now);
     assert!(slots.take(2, now).0.is_empty());
     slots.next(now);
     assert!(slots.thread_runs_on(1, false), "the loop is not told of the free slot");
@@ -415,7 +422,7 @@ fn a_lane_is_held_until_the_last_thread_that_its_task_left_behind_has_ended() {
     let lane = crate::engine::worker::lanes::Lane { name: "default".into(), weight: None, limit: Some(1) };
     let mut slots = Slots::new(4, None, HashSet::new(), Lanes::new(vec![lane]), None, now);
     slots.renewed(now + LEASE);
-    slots.accept(&mut reply(1..2, false, -1, now), now);
+    held_ahead(&mut slots).accept(&mut reply(1..2, false, -1, now), now);
     slots.take(1, now);
     slots.thread_runs_on(1, true);
     slots.thread_runs_on(1, true);
@@ -434,8 +441,67 @@ fn where_threads_left_behind_take_all_slots_nothing_is_claimed() {
     slots.thread_runs_on(1, true);
     slots.settle(outcomes(&[1]), 0);
     assert_eq!(settled(&mut slots, now), (vec!["t1 complete".into()], 0));
-    slots.accept(&mut reply(2..2, true, -1, now), now);
+    held_ahead(&mut slots).accept(&mut reply(2..2, true, -1, now), now);
     assert_eq!(slots.next(now), Next::Wait { until: None, block: false });
     assert!(slots.drain());
     assert_eq!(slots.next(now), Next::Leave, "leaving does not wait for it");
+}
+
+/// A worker that has nothing to do, one of whose lanes has a limit, and that steps again.
+fn stepping_with_a_limit(now: Instant) -> Slots {
+    let limited = Lane { limit: Some(1), ..Lane::from("heavy") };
+    let lanes = Lanes::new(vec!["default".into(), limited]);
+    let mut slots = Slots::new(2, None, HashSet::new(), lanes, None, now);
+    slots.renewed(now + LEASE);
+    assert!(matches!(slots.next(now), Next::Step { want: 2, .. }));
+    slots.accept(&mut reply(1..1, false, -1, now), now);
+    slots.poke();
+    assert!(matches!(slots.next(now), Next::Step { want: 2, .. }));
+    slots
+}
+
+#[test]
+fn what_is_handed_over_during_a_step_does_not_exceed_the_limit_of_its_lane() {
+    let now = Instant::now();
+    let heavy = |token| Claim { lane: b"heavy".into(), ..claim(token, "task", now) };
+    let mut late = stepping_with_a_limit(now);
+    late.accept(&mut Reply { claims: vec![heavy(2), heavy(1)], ..reply(1..1, false, -1, now) }, now);
+    assert_eq!(settled(&mut late, now).0, ["t2 release"]);
+    let mut overtaking = stepping_with_a_limit(now);
+    overtaking.take_over(vec![heavy(1)]);
+    overtaking.accept(&mut Reply { claims: vec![heavy(2), heavy(1)], ..reply(1..1, false, -1, now) }, now);
+    assert_eq!(settled(&mut overtaking, now).0, ["t2 release"]);
+}
+
+#[test]
+fn what_is_handed_over_during_a_step_takes_the_place_of_what_that_claims() {
+    let now = Instant::now();
+    let mut slots = stepping_with_a_limit(now);
+    slots.take_over(vec![claim(1, "task", now)]);
+    let claims = [3, 4, 1, 2].map(|token| claim(token, "task", now)).into();
+    slots.accept(&mut Reply { claims, ..reply(1..1, false, -1, now) }, now);
+    assert_eq!(slots.held(), 2);
+    assert_eq!(settled(&mut slots, now), (vec!["t3 release".into(), "t4 release".into()], 0));
+}
+
+#[test]
+fn what_is_handed_over_and_not_fetched_goes_back() {
+    let now = Instant::now();
+    let mut slots = working(1, 1..1, false, now);
+    assert_eq!(slots.next(now), Next::Wait { until: None, block: true });
+    assert!(slots.take_over(vec![claim(1, "task", now)]).1, "the waiting loop was not woken");
+    assert!(matches!(slots.next(now), Next::Wait { until: Some(_), .. }));
+    assert_eq!(settled(&mut slots, now + HELD_TOO_LONG).0, ["t1 release"]);
+}
+
+#[test]
+fn a_worker_that_stops_while_something_runs_is_offered_no_more() {
+    let now = Instant::now();
+    let mut slots = working(2, 1..2, false, now);
+    slots.take(1, now);
+    slots.drain();
+    assert_eq!(settled(&mut slots, now), (vec![], 0));
+    assert_eq!(slots.next(now), Next::Wait { until: None, block: false });
+    assert!(slots.take_over(vec![claim(2, "threaded", now)]).1, "the waiting loop was not woken");
+    assert_eq!(settled(&mut slots, now).0, ["t2 release"]);
 }
