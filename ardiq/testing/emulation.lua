@@ -30,8 +30,8 @@ end
 -- As much of it as the library packs: a list of texts and whole numbers, the latter all in eight bytes.
 local function pack(list)
   local function length(mark, count)
-    return string.char(mark, math.floor(count / 16777216), math.floor(count / 65536) % 256, math.floor(count / 256) % 256,
-      count % 256)
+    return string.char(mark, math.floor(count / 16777216), math.floor(count / 65536) % 256,
+      math.floor(count / 256) % 256, count % 256)
   end
   local parts = { length(221, #list) }
   for i, value in ipairs(list) do
