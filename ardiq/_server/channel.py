@@ -99,6 +99,7 @@ class Channel:
         core = self.core
         del self.core
         core.close()
+        del core  # what it held ends in the turn that leaving takes
         self._inbox.leave(self._number)
 
     def _flush(self) -> None:

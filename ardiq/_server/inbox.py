@@ -118,10 +118,10 @@ class Inbox:
         hear = self._hearers.pop(number, None)
         if hear is not None and not self.loop.is_closed():
             hear(("closed", _closed()))
+        if not self.loop.is_closed():
+            self.turn()  # ends what was under way for it; events that arrived in time
         if self._hearers or self._closed:
             return
-        if not self.loop.is_closed():
-            self.turn()  # events that arrived in time
         self._closed = True
         if _inboxes.get(id(self.loop)) is self:
             del _inboxes[id(self.loop)]

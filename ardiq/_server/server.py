@@ -166,10 +166,11 @@ class Server:
         with self._lock:
             channels, self._channels = list(self._channels.values()), {}
             core, self._core = self._core, None
-        for channel in channels:
-            channel.close()
         if core is not None:
             core.close(_CLOSE_MS)
+        # Last: each loop takes a turn for it, in which the calls that the core gave up are answered.
+        for channel in channels:
+            channel.close()
 
     def after_fork(self) -> None:
         """In the child of a fork: start again without touching the parent's loops and connections."""

@@ -1,13 +1,15 @@
 """Event loops that do their own I/O: no thread, no tick, and nothing that is relied on blindly."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from helpers import SOON_S, is_sound
 
-from ardiq import Ardiq
+from ardiq import Ardiq, BrokerError
 from ardiq.job import Job
 
 
@@ -52,6 +54,53 @@ async def test_a_connection_that_ended_while_the_loop_was_busy_is_not_used(make_
         other.context.server.core.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
     await task.enqueue(1, 2)
     assert await app.queue_size() == 6
+
+
+async def test_an_answer_that_came_while_the_loop_was_busy_is_in_time(make_app: Callable[..., Ardiq]) -> None:
+    app = make_app(broker_timeout_ms=500)
+    task = app.ref("add")
+    await task.enqueue(1, 2)
+    inbox = app.context.server.channel(asyncio.get_running_loop())._inbox
+    sent = task.enqueue(1, 2)
+    await asyncio.sleep(0)
+    inbox.stir()  # the loop takes this turn before it hears that the socket is readable
+    time.sleep(0.6)
+    assert (await sent).id
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_closing_one_of_two_queues_ends_its_calls_at_once(elsewhere: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        closed, other = (Ardiq(f"redis://127.0.0.1:{silent.getsockname()[1]}", name) for name in "ab")
+        calls = [asyncio.ensure_future(app.queue_size()) for app in (closed, other)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        if elsewhere:
+            await asyncio.to_thread(closed.context.server.close)
+        else:
+            closed.context.server.close()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert [call.done() for call in calls] == [True, False]
+        other.context.server.close()
+        told = await asyncio.gather(*calls, return_exceptions=True)
+        assert all("closed" in str(error) for error in told)
+
+
+async def test_closing_does_not_wait_for_the_loop_that_waits_for_it(
+    make_app: Callable[..., Ardiq], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ardiq._server.server._CLOSE_MS", int(4000 * SOON_S))
+    app, other = make_app(), make_app()
+    server = app.context.server
+    sent = app.ref("add").enqueue(1, 2)
+    await asyncio.sleep(0)  # the queue is about to be listed, by this loop
+    began = time.monotonic()
+    server.close()
+    assert time.monotonic() - began < SOON_S
+    assert other.context.server.core.command(["SISMEMBER", server.queues_key, app.queue_name]) == 1
+    with pytest.raises(BrokerError, match="closed"):
+        await sent
 
 
 async def test_more_than_a_socket_takes_at_once(app: Ardiq) -> None:

@@ -198,7 +198,7 @@ impl Running {
 
     /// Ends the thread and the connections, and waits for that no longer than `timeout`.
     pub fn stop(&self, timeout: Duration) {
-        let _ = self.runtime.drive(Box::pin(self.registry.told()), timeout);
+        let _ = self.runtime.drive(Box::pin(self.registry.told(self.dispatcher.link())), timeout);
         self.runtime.stop(timeout);
     }
 }
@@ -250,7 +250,7 @@ impl State {
     /// Makes the queue known at the server, without waiting for it; on that way, or beside blocking calls.
     pub fn register(&self, way: Option<&Way>) {
         let registry = &self.running.registry;
-        if registry.add(Protocol::of_base(self.dispatcher.base()).1) {
+        if registry.add(Protocol::of_base(self.dispatcher.base()).1, way.is_some_and(Way::is_driven)) {
             let (handle, dispatcher) = match way {
                 Some(way) => (&way.handle, &way.dispatcher),
                 None => (self.running.runtime.handle(), &*self.dispatcher),

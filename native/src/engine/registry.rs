@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use redis::Value;
 use tokio::sync::Notify;
 
 use crate::lua::protocol::Protocol;
@@ -28,8 +29,12 @@ pub struct Registry {
 #[derive(Default)]
 struct Waiting {
     names: BTreeSet<String>,
+    /// Those of the command under way.
+    sent: BTreeSet<String>,
     /// Somebody tells them, or waits until that can be done.
     is_served: bool,
+    /// Who does goes on only while an event loop turns.
+    is_driven: bool,
     /// A command is under way.
     is_sent: bool,
 }
@@ -40,42 +45,64 @@ impl Registry {
         Self { key, waiting: Mutex::default(), told: Notify::new() }
     }
 
-    /// Adds a queue; whether somebody should [`tell`](Self::tell) the server now.
+    /// Adds a queue; whether somebody should [`tell`](Self::tell) the server now, who is driven by an event loop or not.
     #[must_use]
-    pub fn add(&self, name: &str) -> bool {
+    pub fn add(&self, name: &str, is_driven: bool) -> bool {
         let mut waiting = self.waiting();
         waiting.names.insert(name.to_owned());
-        waiting.is_sent |= !waiting.is_served;
-        !std::mem::replace(&mut waiting.is_served, true)
+        if waiting.is_served {
+            return false;
+        }
+        (waiting.is_served, waiting.is_sent, waiting.is_driven) = (true, true, is_driven);
+        true
     }
 
     /// Tells the server on this way, with as much patience as it takes.
-    pub async fn tell(self: Arc<Self>, link: Link) {
-        let link = link.for_key(&self.key);
-        let serving = Serving(&self);
-        while let Some(names) = self.next() {
-            let mut add = redis::cmd("SADD");
-            add.arg(&self.key).arg(&names);
-            // A user that may not do this does without; what else was refused is not for us to mend.
-            if let Err(Error::Broker { .. }) = link.query(&add).await {
-                self.put_back(names);
-                connected(&link).await;
+    pub fn tell(self: Arc<Self>, link: Link) -> impl Future<Output = ()> + Send {
+        // Also where it ends before it began, with the loop that was to drive it.
+        let serving = Serving(Some(self.clone()));
+        async move {
+            let link = link.for_key(&self.key);
+            while let Some(names) = self.next() {
+                // A user that may not do this does without; what else was refused is not for us to mend.
+                if let Err(Error::Broker { .. }) = self.send(&link, &names).await {
+                    self.put_back(true);
+                    connected(&link).await;
+                }
             }
+            serving.end();
         }
-        std::mem::forget(serving);
     }
 
-    /// Resolves when nothing is on its way to the server.
-    pub async fn told(&self) {
+    /// Resolves when nothing is on its way to the server. What a loop was about to tell is told on this way: the loop may be
+    /// that of the caller, who keeps it from turning.
+    pub async fn told(&self, link: &Link) {
+        let of_loop: Vec<String> = {
+            let waiting = self.waiting();
+            let is_of_loop = waiting.is_sent && waiting.is_driven;
+            waiting.names.union(&waiting.sent).filter(|_| is_of_loop).cloned().collect()
+        };
+        if !of_loop.is_empty() {
+            let link = link.for_key(&self.key);
+            for names in of_loop.chunks(MOST) {
+                let _ = self.send(&link, names).await;
+            }
+            return;
+        }
         while self.waiting().is_sent {
             self.told.notified().await;
         }
     }
 
-    fn next(&self) -> Option<BTreeSet<String>> {
+    async fn send(&self, link: &Link, names: &[String]) -> Result<Value, Error> {
+        link.query(redis::cmd("SADD").arg(&self.key).arg(names)).await
+    }
+
+    /// Those to send; the ones before have been.
+    fn next(&self) -> Option<Vec<String>> {
         let mut waiting = self.waiting();
-        let names: BTreeSet<_> = waiting.names.iter().take(MOST).cloned().collect();
-        waiting.names.retain(|name| !names.contains(name));
+        let names: Vec<_> = waiting.names.iter().take(MOST).cloned().collect();
+        waiting.sent = names.iter().filter_map(|name| waiting.names.take(name)).collect();
         waiting.is_sent = !names.is_empty();
         if names.is_empty() {
             waiting.is_served = false;
@@ -85,10 +112,11 @@ impl Registry {
         Some(names)
     }
 
-    fn put_back(&self, names: BTreeSet<String>) {
+    fn put_back(&self, is_served: bool) {
         let mut waiting = self.waiting();
-        waiting.names.extend(names);
-        waiting.is_sent = false;
+        let sent = std::mem::take(&mut waiting.sent);
+        waiting.names.extend(sent);
+        (waiting.is_served, waiting.is_sent) = (is_served, false);
         self.told.notify_one();
     }
 
@@ -98,13 +126,19 @@ impl Registry {
 }
 
 /// Who tells the names; ended in the middle, the next one does.
-struct Serving<'a>(&'a Registry);
+struct Serving(Option<Arc<Registry>>);
 
-impl Drop for Serving<'_> {
+impl Serving {
+    fn end(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Serving {
     fn drop(&mut self) {
-        let mut waiting = self.0.waiting();
-        (waiting.is_served, waiting.is_sent) = (false, false);
-        self.0.told.notify_one();
+        if let Some(registry) = &self.0 {
+            registry.put_back(false);
+        }
     }
 }
 

@@ -76,6 +76,10 @@ impl Turns {
     pub fn turn(&self) -> Option<Instant> {
         let _entered = self.reactor.enter();
         for _ in 0..ROUNDS {
+            if self.reactor.deadlines().is_over() {
+                // After a busy time the answer may be there, too, of which the loop has not told yet.
+                self.reactor.look();
+            }
             self.idle.is_idle.store(false, Ordering::Relaxed);
             self.runtime.block_on(poll_fn(|cx| {
                 if self.idle.is_idle.load(Ordering::Relaxed) {

@@ -35,6 +35,11 @@ impl Deadlines {
         self.lock().keys().next().map(|first| *first + LATE)
     }
 
+    /// Whether somebody's time is over.
+    pub fn is_over(&self) -> bool {
+        self.lock().keys().next().is_some_and(|first| *first <= Instant::now())
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Instant, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
