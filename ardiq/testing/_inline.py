@@ -1,6 +1,7 @@
 """The server of an app within `inline`: the library itself, in this process, and a worker that runs what is ready."""
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ _MAKES_READY = frozenset({"enqueue", "requeue", "requeue_with", "resume", "sched
 _FOREVER_MS = 100 * 365 * 86_400_000
 _TASK_FIELDS = 6
 _PORTION = 500
-_EXPIRY = b'"expire_ms"'
+_TIMES = re.compile(rb'"(expire_ms|waiter_ttl_ms)"')
 
 
 class Block:
@@ -183,7 +184,7 @@ class InlineChannel:
     def submit(self, ticket: int, function: str, record: Sequence[str | bytes], repeat: bool = True) -> None:
         """Add a task, and answer when it has ended, or waits."""
         try:
-            [reply] = self._worker.block.ask(self._worker.base, function, self._expiring(record))
+            [reply] = self._worker.block.ask(self._worker.base, function, self._timed(record))
         except ArdiqError as error:
             self._tell("error", ticket, error)
             return
@@ -199,7 +200,7 @@ class InlineChannel:
         for first in range(0, len(records), _PORTION * _TASK_FIELDS):
             portion = records[first : first + _PORTION * _TASK_FIELDS]
             try:
-                replies += self._worker.block.ask(self._worker.base, function, self._expiring(portion))
+                replies += self._worker.block.ask(self._worker.base, function, self._timed(portion))
             except ArdiqError as error:
                 error.accepted = replies + [None] * (len(records) // _TASK_FIELDS - len(replies))  # type: ignore[attr-defined]
                 self._tell("error", ticket, error)
@@ -222,13 +223,15 @@ class InlineChannel:
         for mailbox in [mailbox for mailbox, hear in hearers.items() if hear == self._hear]:
             del hearers[mailbox]
 
-    def _expiring(self, records: Sequence[str | bytes]) -> Sequence[str | bytes]:
-        """The records; where no clock is moved, nothing expires."""
-        if not self._worker.block.passes_waits:
-            return records
+    def _timed(self, records: Sequence[str | bytes]) -> list[str | bytes]:
+        """The records in virtual time: who waits has real time; where no clock is moved, nothing expires."""
+        set_anew = {"waiter_ttl_ms": _FOREVER_MS}
+        dropped = {"expire_ms"} if self._worker.block.passes_waits else set()
         return [
-            to_json({name: value for name, value in from_json(field).items() if name != "expire_ms"})
-            if at % _TASK_FIELDS == _TASK_FIELDS - 1 and isinstance(field, bytes) and _EXPIRY in field
+            to_json(
+                {name: set_anew.get(name, value) for name, value in from_json(field).items() if name not in dropped}
+            )
+            if at % _TASK_FIELDS == _TASK_FIELDS - 1 and isinstance(field, bytes) and _TIMES.search(field)
             else field
             for at, field in enumerate(records)
         ]

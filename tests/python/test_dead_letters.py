@@ -163,8 +163,8 @@ async def test_requeue_of_all_takes_each_up_once(app: Ardiq) -> None:
 
 
 async def is_empty(app: Ardiq) -> bool:
-    counts = await app.context.inspector._counts()
-    return not counts["queued"] + counts["running"]
+    counts = await app.inspect.counts()
+    return not counts.queued + counts.running
 
 
 async def test_requeue_at_a_rate(app: Ardiq) -> None:

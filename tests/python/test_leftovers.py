@@ -27,6 +27,7 @@ LEFT = [
     (("ZADD", "quarantined", "1", "a"), "a is nothing"),
     (("ZADD", "workers", "1", "w"), "w is nothing"),
     (("ZADD", "loads", "1", "w"), "w is nothing"),
+    (("ZADD", "idle:default", "1", "w"), "w is nothing"),
     (("HSET", "worker:w", "info", "{}"), "its worker is gone"),
     (("SADD", "aborts:w", "a"), "its worker is gone"),
     (("RPUSH", "mailbox:m", "x"), "has no time to live"),
