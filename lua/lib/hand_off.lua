@@ -59,6 +59,7 @@ function M.give(batch, offers, lanes, count)
   for name, workers in pairs(offers.stale) do redis.call('ZREM', keys.idle(base, name), unpack(workers)) end
   for _, name in ipairs(lanes) do batch.seen[name].is_offered = true end
   batches.flush(batch)
+  local full = {}
   for i, offer in ipairs(offers.workers) do
     local share = i < #offers.workers and math.ceil(count / (#offers.workers - i + 1)) or MOST
     local claims, row = { n = 0 }, keys.worker(base, offer.worker)
@@ -69,11 +70,13 @@ function M.give(batch, offers, lanes, count)
       member.withdraw(base, offer.worker, offer.lanes)
       redis.call('HSET', row, 'idle', '', 'handed', first_token)
       mail.post(base, offer.mailbox, { mail.pack('claimed', unpack(claims, 1, claims.n)) })
-      -- It has no room for what falls due: the timer is for one that has.
-      if taken == offer.want and offer.has_timer then timer.drop(base, offer.worker) end
+      if taken == offer.want and offer.has_timer then full[#full + 1] = offer.worker end
     end
     if count == 0 then break end
   end
+  -- They have no room for what falls due: the timer is for one that has. Only now, or a later claim would take the token
+  -- of the worker that is woken for it.
+  for _, worker in ipairs(full) do timer.drop(base, worker) end
   for _, name in ipairs(lanes) do
     local left = redis.call('LLEN', keys.ready(base, name))
     if left > 0 then

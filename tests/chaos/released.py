@@ -194,7 +194,14 @@ class Worker:
                 ended, self._ended = self._ended, []
                 want = 0 if self._stopped else max(0, _SLOTS - len(self._running))
                 more, wait_ms, refused, *rest = await self._library.call(
-                    "step", itertools.chain(*ended), **lease, **_KEPT, seq=seq, lanes='["default"]', want=want
+                    "step",
+                    itertools.chain(*ended),
+                    **lease,
+                    **_KEPT,
+                    seq=seq,
+                    lanes='["default"]',
+                    want=want,
+                    hand_off=0,
                 )
                 for claim in zip(*[iter(rest[3 * refused :])] * 10, strict=True):
                     task = asyncio.create_task(self._execute(*claim))
