@@ -69,11 +69,13 @@ class Record(NamedTuple, Generic[R]):
 
     def read(self, values: Values) -> R:
         """One tuple; values at the end may be missing."""
+        several(values)
         missing = [b""] * (len(self.readers) - len(values))
         return self.make([read(value) for read, value in zip(self.readers, (*values, *missing), strict=True)])
 
     def rows(self, values: Values) -> list[R]:
         """Tuples, one after the other."""
+        several(values)
         width = len(self.readers)
         return [self.read(values[at : at + width]) for at in range(0, len(values), width)]
 
@@ -90,6 +92,7 @@ def page(
     """
 
     def read(values: Values) -> R:
+        several(values)
         at = len(header)
         fields = [read(value) for read, value in zip(header, values[:at], strict=True)]
         if counted is not None:
@@ -100,6 +103,17 @@ def page(
     return read
 
 
+def several(values: Values) -> Values:
+    """The values, which a text is not, although it has a length and parts.
+
+    Raises:
+        TypeError: it is one.
+    """
+    if isinstance(values, bytes | str):
+        raise TypeError("one value where several were expected")
+    return values
+
+
 def text(value: Any) -> str:
     """A text; invalid UTF-8 is replaced."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
@@ -107,7 +121,7 @@ def text(value: Any) -> str:
 
 def texts(values: Values) -> list[str]:
     """Texts."""
-    return [text(value) for value in values]
+    return [text(value) for value in several(values)]
 
 
 def word(value: Any) -> Any:
@@ -117,12 +131,12 @@ def word(value: Any) -> Any:
 
 def answers(values: Values) -> list[Any]:
     """A text for each record of the call, or the error with which it was refused."""
-    return [refusal(value) or text(value) for value in values]
+    return [refusal(value) or text(value) for value in several(values)]
 
 
 def table(read: Callable[[Any], R]) -> Callable[[Values], dict[str, R]]:
     """A dict from alternating names and values."""
-    return lambda values: {text(values[at]): read(values[at + 1]) for at in range(0, len(values), 2)}
+    return lambda values: {text(values[at]): read(values[at + 1]) for at in range(0, len(several(values)), 2)}
 
 
 def number(value: Any) -> int:

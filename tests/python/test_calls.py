@@ -1,6 +1,7 @@
 """Typed calls: what the library replies arrives as the protocol declares it, and bounded however much there is."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -135,6 +136,27 @@ def test_a_reply_of_another_shape_is_an_error_that_says_so(core: _core.Core) -> 
             calls.workers(cursor="0", limit=1).decode(reply)
 
 
+def functions() -> Iterator[Any]:
+    for function in vars(calls).values():
+        if getattr(function, "__module__", "") == calls.__name__ and not isinstance(function, type):
+            yield function
+
+
+@pytest.mark.parametrize("reply", [b"120", b"x" * 9, "12"])
+def test_a_text_is_not_taken_for_the_list_of_its_parts(reply: Any) -> None:
+    seen = 0
+    for function in functions():
+        given = {name: 1 if kind is int else "1" for name, kind in get_type_hints(function).items() if name != "return"}
+        tail = {name: [] for name in given if "Sequence" in str(get_type_hints(function)[name])}
+        try:
+            read = function(**given | tail).decode(reply)
+        except ArdiqError:
+            seen += 1
+        else:
+            assert isinstance(read, str | int | bytes), (function.__name__, read)
+    assert seen > 10
+
+
 @pytest.mark.damages_keys
 def test_what_somebody_wrote_by_hand_is_read_as_nothing(core: _core.Core, app: Ardiq) -> None:
     base = f"ardiq:{{{app.queue_name}}}:"
@@ -150,9 +172,7 @@ def test_what_somebody_wrote_by_hand_is_read_as_nothing(core: _core.Core, app: A
 
 def test_every_function_says_what_it_replies() -> None:
     """No reply is untyped: what a call gives is never Any."""
-    for name in calls.__dict__:
-        function = getattr(calls, name)
-        if getattr(function, "__module__", "") == calls.__name__ and not isinstance(function, type):
-            kind = get_type_hints(function)["return"]
-            assert kind.__origin__ is Call
-            assert get_args(kind)[0] is not Any, name
+    for function in functions():
+        kind = get_type_hints(function)["return"]
+        assert kind.__origin__ is Call
+        assert get_args(kind)[0] is not Any, function.__name__
