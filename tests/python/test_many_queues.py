@@ -290,7 +290,8 @@ def test_a_forked_child_has_its_own_connection(server: Server, run_script: Calla
 
 @pytest.fixture(params=[1, 3], scope="module")
 def nodes(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    with cluster(primaries=request.param, replicas=0) as servers:
+    # One that is frozen is away for a moment, and the others are not to take the cluster for down.
+    with cluster(primaries=request.param, replicas=0, node_timeout_ms=30_000) as servers:
         yield servers
 
 
