@@ -75,6 +75,7 @@ impl Turns {
     /// Runs all that is ready; gives when the next turn is due if nothing happens before.
     pub fn turn(&self) -> Option<Instant> {
         let _entered = self.reactor.enter();
+        let mut due = None;
         for _ in 0..ROUNDS {
             if self.reactor.deadlines().is_over() {
                 // After a busy time the answer may be there, too, of which the loop has not told yet.
@@ -89,11 +90,12 @@ impl Turns {
                 Poll::Pending
             }));
             // What was found to be over last has not gone on yet.
-            if self.reactor.deadlines().first().is_none_or(|first| first > Instant::now()) {
+            due = self.reactor.deadlines().first();
+            if due.is_none_or(|due| due > Instant::now()) {
                 break;
             }
         }
-        self.reactor.deadlines().first()
+        due
     }
 }
 
