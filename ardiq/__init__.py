@@ -47,60 +47,62 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 `cli`, `testing`, `django`, `sqlalchemy`: what stands on the app; `cli` has one file a command
 """
 
-from ._client.overview import Inspect
-from ._values.defaults import TaskDefaults
-from .app import Ardiq
-from .context import current_task
-from .errors import (
-    ArdiqError,
-    BadArgument,
-    BadSignature,
-    BrokerError,
-    Forbidden,
-    InvalidArguments,
-    InvalidResult,
-    LeaseLost,
-    LibraryError,
-    OldStep,
-    OutOfMemory,
-    ProcessDied,
-    Retry,
-    Snooze,
-    TaskError,
-    WrongType,
-)
-from .executors import Process
-from .inspection import (
-    LaneInfo,
-    MinuteCounts,
-    QueueCounts,
-    RunningTask,
-    TaskPosition,
-    TaskTotals,
-    UnknownTask,
-    WorkerInfo,
-)
-from .job import Job
-from .models import (
-    Attempt,
-    DeadLetter,
-    DeadRecord,
-    EnqueueContext,
-    ErrorContext,
-    ExecutionContext,
-    Histogram,
-    Progress,
-    State,
-    TaskContext,
-    TaskInfo,
-    TaskMetrics,
-    TaskResult,
-    Unreadable,
-)
-from .pauses import Pause
-from .schedules import Schedule, ScheduleOutcome
-from .task import PreparedTask, Task
-from .watching import TaskUpdate
+TYPE_CHECKING = False  # `typing` itself takes a while to import
+if TYPE_CHECKING:
+    from ._client.overview import Inspect
+    from ._values.defaults import TaskDefaults
+    from .app import Ardiq
+    from .context import current_task
+    from .errors import (
+        ArdiqError,
+        BadArgument,
+        BadSignature,
+        BrokerError,
+        Forbidden,
+        InvalidArguments,
+        InvalidResult,
+        LeaseLost,
+        LibraryError,
+        OldStep,
+        OutOfMemory,
+        ProcessDied,
+        Retry,
+        Snooze,
+        TaskError,
+        WrongType,
+    )
+    from .executors import Process
+    from .inspection import (
+        LaneInfo,
+        MinuteCounts,
+        QueueCounts,
+        RunningTask,
+        TaskPosition,
+        TaskTotals,
+        UnknownTask,
+        WorkerInfo,
+    )
+    from .job import Job
+    from .models import (
+        Attempt,
+        DeadLetter,
+        DeadRecord,
+        EnqueueContext,
+        ErrorContext,
+        ExecutionContext,
+        Histogram,
+        Progress,
+        State,
+        TaskContext,
+        TaskInfo,
+        TaskMetrics,
+        TaskResult,
+        Unreadable,
+    )
+    from .pauses import Pause
+    from .schedules import Schedule, ScheduleOutcome
+    from .task import PreparedTask, Task
+    from .watching import TaskUpdate
 
 __all__ = [
     "Ardiq",
@@ -154,3 +156,41 @@ __all__ = [
     "WrongType",
     "current_task",
 ]
+
+_HOMES = (
+    "_client.overview",
+    "_values.defaults",
+    "app",
+    "context",
+    "errors",
+    "executors",
+    "inspection",
+    "job",
+    "models",
+    "pauses",
+    "schedules",
+    "task",
+    "watching",
+)
+"""The modules of the names above."""
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        """A public name or module, when it is asked for: `python -m ardiq` comes before the import of all of them."""
+        from importlib import import_module
+
+        if name in _HOMES:
+            return import_module(f".{name}", __name__)
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        for home in _HOMES:
+            module = import_module(f".{home}", __name__)
+            own = {each: value for each, value in vars(module).items() if each in __all__}
+            globals().update({each: value for each, value in own.items() if value.__module__ == module.__name__})
+        return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

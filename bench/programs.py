@@ -106,7 +106,7 @@ class Programs:
         if concurrency is not None:
             environment["BENCH_CONCURRENCY"] = str(concurrency)
         app = "bench.jobs:app" if option is None else "bench.options:app"
-        with running([sys.executable, "-m", "ardiq_command", "run", app], **environment) as process:
+        with running([sys.executable, "-m", "ardiq", "run", app], **environment) as process:
             self._joined(process)
             yield process
 

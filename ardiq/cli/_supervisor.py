@@ -40,7 +40,7 @@ class Supervisor:
         self._count = count
         self._drain_timeout: float | None = arguments.drain_timeout
         options = words(arguments, without=("workers", "health"))
-        self._command = [sys.executable, "-m", "ardiq_command", "run", arguments.app, "--workers=1", *options]
+        self._command = [sys.executable, "-m", "ardiq", "run", arguments.app, "--workers=1", *options]
         self._health = arguments.health
         self._children: dict[asyncio.subprocess.Process, socket.socket] = {}
         self._requests = Requests()

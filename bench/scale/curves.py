@@ -92,7 +92,7 @@ class Setting:
     def command(self, *words: str) -> None:
         """The command line on the app."""
         environment = {**os.environ, "ARDIQ_REDIS_URL": self.server.url}
-        command = [sys.executable, "-m", "ardiq_command", *words, "bench.jobs:app"]
+        command = [sys.executable, "-m", "ardiq", *words, "bench.jobs:app"]
         subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -191,7 +191,7 @@ def served(setting: Setting, count: int) -> Points:
     server.clear()
     setting.programs.producer("enqueue_queues", n=n, queues=count)
     names = [f"bench-{number}" for number in range(count)]
-    words = [sys.executable, "-m", "ardiq_command", "run", "bench.jobs:app", *(f"--queue={name}" for name in names)]
+    words = [sys.executable, "-m", "ardiq", "run", "bench.jobs:app", *(f"--queue={name}" for name in names)]
     environment = {"ARDIQ_REDIS_URL": server.url, "BENCH_CONCURRENCY": "100"}
 
     def complete() -> int:

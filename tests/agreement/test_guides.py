@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 DECISIONS = sorted((ROOT / "docs/decisions").glob("0*.md"))
 PROTOCOL = json.loads((ROOT / "lua/protocol.json").read_text())
 PAGES = [*DECISIONS, *(page for page in [ROOT / "docs/internals.md", ROOT / "docs/glossary.md"] if page.exists())]
-_PATH = re.compile(r"`((?:ardiq|ardiq_command|native|lua|tests|fixtures|docs|bench)/[\w./*-]*)`")
+_PATH = re.compile(r"`((?:ardiq|native|lua|tests|fixtures|docs|bench)/[\w./*-]*)`")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

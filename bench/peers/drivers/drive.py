@@ -1,17 +1,13 @@
 """Runs one driver in its library's environment: `python drive.py with_arq describe`, `worker BODY`, or `produce`.
 
 A driver is a module with a `driver`. `worker` becomes the library's own worker command. `produce` reads steps, each a
-line of JSON, and answers each with a line.
+line of JSON, and answers each with a line. A worker imports this as well, and its memory is measured: what only a
+producer needs is imported where it is used.
 """
 
 import asyncio
 import importlib
-import importlib.metadata
-import inspect
-import json
 import os
-import platform
-import random
 import sys
 import time
 from collections.abc import Callable
@@ -66,6 +62,8 @@ class Producer:
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Blocking functions run outside of the loop, as in a user's program."""
+        import inspect
+
         if not inspect.iscoroutinefunction(function):
             return function(*arguments)
         return self._run(function(*arguments))
@@ -100,6 +98,7 @@ class Producer:
 
     def body_latency(self, first: int, samples: int, budget_s: float) -> dict[str, Any]:
         """When each of some tasks was sent; the next one is once the body of the last has begun."""
+        import random
 
         stamps = Path(bodies.STAMPS)
 
@@ -128,6 +127,9 @@ class Producer:
 
     def result_latency(self, first: int, samples: int, budget_s: float) -> dict[str, Any]:
         """When each of some tasks was sent, and when its result was here."""
+        import inspect
+        import random
+
         request = self._driver.request
         assert request is not None
 
@@ -158,6 +160,9 @@ def _timed(work: Callable[[], Any]) -> dict[str, Any]:
 
 
 def _describe(driver: Driver) -> dict[str, Any]:
+    import importlib.metadata
+    import platform
+
     versions = {name: importlib.metadata.version(name) for name in driver.packages}
     ways = [name for name in ("awaited", "blocking", "request") if getattr(driver, name) is not None]
     return {
@@ -170,6 +175,8 @@ def _describe(driver: Driver) -> dict[str, Any]:
 
 
 def _produce(driver: Driver) -> None:
+    import json
+
     # What the library prints is not an answer.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -183,6 +190,8 @@ def _produce(driver: Driver) -> None:
 
 
 def main() -> None:
+    import json
+
     name, verb, *rest = sys.argv[1:]
     driver: Driver = importlib.import_module(name).driver
     if verb == "describe":
