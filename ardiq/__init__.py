@@ -37,7 +37,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     threads, processes, child, memory: where `def` tasks run
     reports, context: what a running task tells, and knows of itself
     scheduler, retention, tally: a worker's other chores
-    run_state, stalls, logging, logs: how a run stands, loops that do not turn, log lines
+    run_state, stalls, stacks, logging, logs: how a run stands, loops that do not turn, tracebacks, log lines
 
 `_serving`: several queues in one worker
     serve

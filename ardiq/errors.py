@@ -54,8 +54,8 @@ class BrokerError(ArdiqError):
     maybe_enqueued: bool
     unsure: Sequence[Job] = ()
 
-    def __init__(self, message: str = "", *, maybe_enqueued: bool = False) -> None:
-        super().__init__(message)
+    def __init__(self, *args: object, maybe_enqueued: bool = False) -> None:
+        super().__init__(*args)
         self.maybe_enqueued = maybe_enqueued
 
 

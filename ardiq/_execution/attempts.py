@@ -30,6 +30,7 @@ from .endings import (
     Outcome,
     TimedOut,
 )
+from .stacks import stack_of
 
 if TYPE_CHECKING:
     from .._client.queue import QueueContext
@@ -59,9 +60,10 @@ async def within(timeout: float | None, work: Awaitable[Any]) -> Any:
     try:
         async with asyncio.timeout(timeout) as limit:
             return await work
-    except TimeoutError:
+    except TimeoutError as error:
         if limit.expired():
-            raise TimedOut(f"timed out after {timeout}s") from None
+            # The cause is the cancellation, whose traceback says where the task waited.
+            raise TimedOut(f"timed out after {timeout}s") from error.__cause__
         raise
 
 
@@ -364,5 +366,11 @@ class Attempts:
         occupies a slot. From any thread.
         """
         self.worker.link.thread_runs_on(claim[1], change > 0)
+        if change > 0 and (stack := stack_of(claim)):
+            log.warning(
+                "the thread of task %r (id %s) cannot be stopped, and runs on until it returns; it is here:\n%s",
+                claim[2], claim[0], stack,
+                extra=self.endings.fields(claim),
+            )  # fmt: skip
         with self._metrics.lock:
             self._metrics.of(claim[2], claim[7]).abandoned_threads += change

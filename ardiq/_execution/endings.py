@@ -5,13 +5,13 @@ import contextvars
 import functools
 import inspect
 import logging
-import traceback
 from time import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._values.encodings import to_json
 from ..models import ErrorContext
 from ..retries import Decision, leaves
+from .stacks import traceback_text
 
 if TYPE_CHECKING:
     from .._client.queue import QueueContext
@@ -351,8 +351,7 @@ def error_traceback(error: BaseException) -> str:
     if isinstance(error.__cause__, FromChild):
         return error.__cause__.traceback
     try:
-        frames = error.__traceback__ and error.__traceback__.tb_next  # without the worker's own frame
-        text = "".join(traceback.format_exception(type(error), error, frames))
+        text = traceback_text(error)
     except Exception:
         return ""
     text = text.encode(errors="backslashreplace").decode()

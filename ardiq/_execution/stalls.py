@@ -4,12 +4,10 @@ import asyncio
 import logging
 import sys
 import threading
-import traceback
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from . import attempts as _attempts
-from . import threads as _threads
+from .stacks import claim_of, stack_text
 
 if TYPE_CHECKING:
     from .. import _core
@@ -18,9 +16,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ardiq")
 
 _WAIT_MS = 10_000
-_MOST_FRAMES = 50
 _JOIN_S = 0.5
-_RUN_TASKS = (_attempts.__file__, _threads.__file__)
 
 
 class StallWatch:
@@ -64,24 +60,14 @@ class StallWatch:
             # It may wait for the interpreter, which a task on a thread holds on to.
             others = sorted(filter(None, map(_task, frames.values())))
             holder = "code outside any task" + (f" (on threads: {', '.join(others)})" if others else "")
-        stack = "".join(_own_part(traceback.extract_stack(frame)).format()).rstrip()
-        log.warning("the event loop has not run for %.1f s; %s blocks it:\n%s", stalled_s, holder, stack)
+        log.warning("the event loop has not run for %.1f s; %s blocks it:\n%s", stalled_s, holder, stack_text(frame))
 
 
 def _milliseconds(seconds: float) -> int:
     return max(1, int(seconds * 1000))
 
 
-def _own_part(stack: traceback.StackSummary) -> traceback.StackSummary:
-    """What a task called, without what called the task; no more than the last frames."""
-    ours = max((at for at, entry in enumerate(stack) if entry.filename in _RUN_TASKS), default=-1)
-    return traceback.StackSummary.from_list((stack[ours + 1 :] or stack)[-_MOST_FRAMES:])
-
-
 def _task(frame: FrameType | None) -> str | None:
     """Whose code it is, where it is a task's."""
-    while frame is not None:
-        if frame.f_code.co_filename in _RUN_TASKS and (claim := frame.f_locals.get("claim")) is not None:
-            return f"task {claim[2]!r} (id {claim[0]})"
-        frame = frame.f_back
-    return None
+    claim = claim_of(frame)
+    return None if claim is None else f"task {claim[2]!r} (id {claim[0]})"

@@ -106,7 +106,8 @@ class SyncTasks:
         call = contextvars.copy_context().run
         claim = context.running.get()
 
-        def work() -> None:
+        # The claim is a variable of the frame that stacks show to be the task's.
+        def work(claim: Claim | None = claim) -> None:
             value, error = None, None
             try:
                 if not answer.cancelled():  # or nobody has waited long enough for a thread to be free
@@ -225,11 +226,6 @@ class SyncTasks:
     def _time_out(self, held: InThread) -> None:
         limit = held.entry.timeout
         self._attempts.abandon(held.claim, 1)
-        log.warning(
-            "task %r (id %s) exceeded its time limit of %ss; its thread cannot be stopped and runs until it returns",
-            held.claim[2], held.claim[0], limit,
-            extra=self._attempts.endings.fields(held.claim),
-        )  # fmt: skip
         error = TimedOut(f"timed out after {limit}s")
         # Hooks may await: not in a timer.
         self._attempts.settle_soon(self._attempts.failed(held.entry, held.claim, held.started, error))

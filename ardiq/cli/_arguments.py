@@ -239,6 +239,11 @@ def check_task(app: "Ardiq", arguments: argparse.Namespace, name: str) -> None:
         Refusal: it is none of the app's.
     """
     if not (name in app.tasks or arguments.unknown or "://" in arguments.app):
+        if not app.tasks:
+            raise Refusal(
+                f"{arguments.app} has no tasks (--unknown allows any). If they are in other modules, name one that "
+                "imports the app, such as proj.mail:app, or write Ardiq(imports=['proj.mail'])"
+            )
         meant = did_you_mean(name, app.tasks) or among(app.tasks)
         raise Refusal(f"{arguments.app} has no task {name!r} (--unknown allows any){meant}")
 

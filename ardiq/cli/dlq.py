@@ -271,9 +271,8 @@ def _moment(text: str) -> datetime | timedelta:
         try:
             return timedelta(milliseconds=duration_ms(text))
         except argparse.ArgumentTypeError as error:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a time, such as 2h or 2026-03-01T09:00: {error}"
-            ) from None
+            why = "" if "not a duration" in str(error) else f": {error}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a time, such as 2h or 2026-03-01T09:00{why}") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

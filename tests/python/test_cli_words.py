@@ -121,7 +121,7 @@ def test_a_password_that_ends_too_early_is_refused(url: str, ardiq: Run) -> None
             "dlq list APP --since=-2h",
             "--since: '-2h' is not a time, such as 2h or 2026-03-01T09:00: it must be at least",
         ),
-        ("dlq list APP --until nan", "--until: 'nan' is not a time"),
+        ("dlq list APP --until nan", "--until: 'nan' is not a time, such as 2h or 2026-03-01T09:00"),
         ("dlq list APP -n 0", "-n/--limit: expected a whole number, at least 1, got '0'"),
         ("schedule put APP s nosuch --every 5m", "has no task 'nosuch' (--unknown allows any); known: add, nothing"),
         ("schedule put APP s add --every 5m", "task 'add': missing a required argument: 'a'"),
@@ -137,7 +137,18 @@ def test_what_makes_no_sense(app: Ardiq, ardiq: Run, command: str, says: str) ->
     assert code == 2
     assert says in text.splitlines()[-1]
     assert "Traceback" not in text
+    assert "not a duration" not in text or "duration" in says
     assert asyncio.run(app.queue_size()) == 0
+
+
+@pytest.mark.parametrize("command", ["enqueue APP mail", "pause APP --task mail", "schedule put APP s mail --every 5m"])
+def test_an_app_whose_tasks_are_in_other_modules(
+    make_app: Callable[..., Ardiq], ardiq: Run, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "app_alone", make_app(), raising=False)
+    code, text = ardiq(*(f"{__name__}:app_alone" if word == "APP" else word for word in command.split(" ")))
+    assert (code, text.count("\n")) == (2, 1)
+    assert "has no tasks (--unknown allows any). If they are in other modules" in text
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ def test_what_is_handed_out() -> None:
 
 def test_errors_and_modules() -> None:
     assert BrokerError.__mro__[1:3] == (ArdiqError, RuntimeError)
+    assert [error.args for error in (BrokerError(), BrokerError("a", 1))] == [(), ("a", 1)], "as mocks make them"
     assert ardiq.current_task() is None
     assert callable(importlib.import_module("ardiq.testing").inline)
 

@@ -169,6 +169,7 @@ for braces in ("{tenant}", "a{b", "a}b", "a b", "a:b", "ü", "a\nb"):
 
 see("Retry()", [str(ardiq.Retry()), ardiq.Retry().delay_ms, ardiq.Retry("x", delay_ms=5).delay_ms])
 see("errors", [each.__name__ for each in ardiq.BrokerError.__mro__])
+see("errors: arguments", lambda: [repr(ardiq.BrokerError()), repr(ardiq.BrokerError("a", 1))])
 see("state", lambda: app.state.missing)
 see("task twice", lambda: app.task(name="add")(print))
 see("task without a name", lambda: app.task(object()))
