@@ -720,7 +720,8 @@ def heartbeat(
 def abort(*, id: Text, result_ttl_ms: int) -> Call[Literal["aborted", "requested", "finished", "not_found"]]:
     """Stops a task: at once if it waits, by request if it runs.
 
-    Replies `aborted` (now or before), `requested` (its worker is told), `finished` (another way) or `not_found`.
+    Replies `aborted` (now or before), `requested` (its worker is told; in a state of a later version, the record
+    says so), `finished` (another way) or `not_found`.
     """
     return Call("abort", (id, result_ttl_ms), word)
 

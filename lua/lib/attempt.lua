@@ -237,15 +237,18 @@ end
 -- running -> queued, aborted, failed for up to `limit` tasks of a worker that is gone. Replies how many were moved,
 -- whether any is left, and whether any of those was not tried yet. The whole hash is read: it is bounded by what one
 -- worker can claim. What a damaged key keeps from a lost one goes behind the rest, with minus the time as its token.
+-- What a later version claimed is left to it.
 function M.take_from(batch, worker, limit, ttl_ms, lost, max_lost)
   -- Each portion goes to the front of the lane, so the newest claims come first, and within it the oldest.
   local running, claims, moved, stuck = keys.running(batch.base, worker), member.claims(batch.base, worker), {}, {}
   for i = math.max(#claims - limit + 1, 1), #claims do
-    local _, stays = M.hand_back(batch, claims[i].id, ttl_ms, lost, max_lost)
-    if stays then
-      stuck[#stuck + 1], stuck[#stuck + 2] = claims[i].id, clock.text(-batch.now)
-    else
-      moved[#moved + 1] = claims[i].id
+    if not claims[i].is_foreign then
+      local _, stays = M.hand_back(batch, claims[i].id, ttl_ms, lost, max_lost)
+      if stays then
+        stuck[#stuck + 1], stuck[#stuck + 2] = claims[i].id, clock.text(-batch.now)
+      else
+        moved[#moved + 1] = claims[i].id
+      end
     end
   end
   if lost and #stuck > 0 then redis.call('HSET', running, unpack(stuck)) end

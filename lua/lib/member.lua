@@ -86,11 +86,14 @@ function M.aborts(base, worker)
   return open, settled
 end
 
--- What a worker has claimed, the oldest claim first; the hash has no order of its own.
+-- What a worker has claimed, the oldest claim first; the hash has no order of its own. `is_foreign`: more follows the
+-- token, after a space. A later version wrote it, and its functions know what else is to be done when such a claim ends.
 function M.claims(base, worker)
   local entries, claimed = errors.read('HGETALL', keys.running(base, worker)), {}
   for i = 1, #entries, 2 do
-    claimed[#claimed + 1] = { id = entries[i], token = number.of((M.token(entries[i + 1])), 0) }
+    local lease = entries[i + 1]
+    claimed[#claimed + 1] = { id = entries[i], token = number.of((M.token(lease)), 0),
+      is_foreign = string.find(lease, '^%d+ ') ~= nil }
   end
   table.sort(claimed, function(x, y) return x.token < y.token end)
   return claimed

@@ -53,8 +53,7 @@ end
 
 -- queued, scheduled, held -> expired, for a task that somebody asks about before a worker comes upon it. Replies whether.
 function M.expire_waiting(batch, id, record, ttl_ms)
-  local is_waiting = record.state == 'queued' or record.state == 'scheduled' or record.state == 'held'
-  if not (is_waiting and number.of(record.expires_at, math.huge) <= batch.now) then return false end
+  if not (task.is_waiting(record.state) and number.of(record.expires_at, math.huge) <= batch.now) then return false end
   take_out(batch, id, record)
   M.finish(batch, id, 'expired', { 'error', 'expired' }, task.kept_ms(record, ttl_ms))
   return true

@@ -20,6 +20,9 @@ function M.is_finished(state)
   return state == 'complete' or state == 'failed' or state == 'aborted' or state == 'expired' or state == 'discarded'
 end
 
+-- Whether it waits for its turn in a place that this version knows.
+function M.is_waiting(state) return state == 'queued' or state == 'scheduled' or state == 'held' end
+
 -- How long a finished record is kept: as long as its task says, else `ttl_ms`.
 function M.kept_ms(record, ttl_ms) return number.of(record.result_ttl_ms, ttl_ms) end
 

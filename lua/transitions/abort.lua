@@ -1,6 +1,6 @@
 -- abort: scheduled, queued, held, running -> aborted, running. Stops a task: at once if it waits, by request if it runs.
 -- args: id, result_ttl_ms int
--- reply: `aborted` (now or before), `requested` (its worker is told), `finished` (another way) or `not_found`
+-- reply: `aborted` (now or before), `requested` (its worker is told; in a state of a later version, the record says so), `finished` (another way) or `not_found`
 return function(base, args)
   local id = args.id
   local record, err = task.read(base, id, { 'state', 'lane', 'worker', 'pause', 'result_ttl_ms' })
@@ -8,7 +8,8 @@ return function(base, args)
   if not record.state then return 'not_found' end
   if record.state == 'aborted' then return 'aborted' end
   if task.is_finished(record.state) then return 'finished' end
-  if record.state == 'running' then
+  -- In a state of a later version, whose functions know what follows from its end: they find the wish in the record.
+  if not task.is_waiting(record.state) then
     attempt.ask_abort(base, id, record.worker)
     return 'requested'
   end

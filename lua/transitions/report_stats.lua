@@ -17,6 +17,8 @@ return function(base, args)
     for at, figure in ipairs(FIGURES) do
       sums[at] = clock.text(number.of(ok and type(before) == 'table' and before[at], 0) + counted[figure])
     end
+    -- What a later version keeps behind them stays.
+    for at = #FIGURES + 1, ok and type(before) == 'table' and #before or 0 do sums[at] = cjson.encode(before[at]) end
     figures[counted.name] = '[' .. table.concat(sums, ',') .. ']'
   end
   local fields = {}

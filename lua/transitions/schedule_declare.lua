@@ -10,6 +10,24 @@ local function decode(text)
   return ok and type(value) == 'table' and value or nil
 end
 
+-- The versions as they were noted, and names as they were declared, without what somebody wrote there by hand.
+local function noted_versions(text)
+  local known = {}
+  for _, entry in ipairs(decode(text) or {}) do
+    local is_version = type(entry) == 'table' and type(entry[1]) == 'string' and type(entry[2]) == 'number'
+    if is_version and type(entry[3]) == 'number' then known[#known + 1] = entry end
+  end
+  return known
+end
+
+local function noted_names(text)
+  local known = {}
+  for _, name in ipairs(decode(text) or {}) do
+    if type(name) == 'string' then known[#known + 1] = name end
+  end
+  return known
+end
+
 -- While the server could not be reached nobody could give a sign of life: what ran when that began is taken to run
 -- still, or the first worker that is back would take the others for gone.
 local function after_silence(versions, now)
@@ -53,8 +71,7 @@ return function(base, args)
   errors.read('ZCARD', keys.schedule_due(base))
   if #declared == 0 and not known[1] then return { 'nothing' } end
 
-  local names = decode(known[2] or nil) or {}
-  local known_versions = decode(known[3] or nil) or {}
+  local names, known_versions = noted_names(known[2] or nil), noted_versions(known[3] or nil)
   -- A worker that starts may be the first after all were stopped: what ran before counts no more.
   if args.starting == 0 then after_silence(known_versions, now) end
   local versions, last = seen(known_versions, args.version, now), nil
