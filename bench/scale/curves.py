@@ -208,22 +208,25 @@ def served(setting: Setting, count: int) -> Points:
 
 
 def members(setting: Setting, count: int) -> Points:
-    """So many workers, played by the protocol: idle; then, without their beats, tasks one by one, and many at once."""
+    """So many workers, played by the protocol: idle, then tasks one by one; then, without their beats, many at once."""
     server, n, one_by_one = setting.server, setting.tasks // 5, 300
     server.clear()
     alone_us, _ = _idle(setting)
-    with _fleet(setting, count, beats=True):
+    with _fleet(setting, count, beats=True) as fleet:
         idle_us, beats = _idle(setting)
-    server.clear()
-    with _fleet(setting, count, beats=False) as fleet:
         server.reset_calls()
-        before = server.cpu_us()
+        before, began = server.cpu_us(), time.perf_counter()
         setting.programs.producer("enqueue_sequential", n=one_by_one)
         setting.programs.until(fleet, lambda: server.progress()[1] >= one_by_one, pause_s=0.05)
-        single_us, wakes = (server.cpu_us() - before) / one_by_one, server.calls("blpop") / one_by_one
+        seconds = time.perf_counter() - began
+        # Without what they cost as idle ones; they look for themselves every five seconds.
+        single_us = max(0.0, server.cpu_us() - before - idle_us * seconds / setting.beats_s) / one_by_one
+        wakes = max(0.0, server.calls("blpop") - count * seconds / 5) / one_by_one
+    server.clear()
+    with _fleet(setting, count, beats=False) as fleet:
         before = server.cpu_us()
         setting.fill(n)
-        setting.programs.until(fleet, lambda: server.progress()[1] >= one_by_one + n, pause_s=0.05)
+        setting.programs.until(fleet, lambda: server.progress()[1] >= n, pause_s=0.05)
         many_us = (server.cpu_us() - before) / n
     server.clear()
     tasks = plain.ids(n)

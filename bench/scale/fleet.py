@@ -1,8 +1,9 @@
 """Many workers of one queue, played by the protocol alone over plain connections: no Ardiq, no tasks that run.
 
 `python -m bench.scale.fleet URL WORKERS [beats]` joins them, says so in a line, and goes on until it is ended. Each has
-two connections, as a worker has: it steps, completes at once what it was given, and blocks on its wake lists when there
-is nothing. With `beats` it also beats once a second, and looks every five seconds, as workers do.
+two connections: it steps, completes at once what it was given, and blocks on its mailbox and its wake lists when there
+is nothing; what it is handed comes by the mailbox. With `beats` it also beats once a second, and looks every five
+seconds, as workers do; nothing is handed to one that does not beat.
 """
 
 import asyncio
@@ -96,12 +97,15 @@ class Member:
         settled: list[str | bytes] = []
         for seq in itertools.count(1):
             told: dict[str, str | int] = {"worker": self._name, "seq": seq, "lanes": _LANES, "want": _WANT}
-            told |= {"lease_ms": _LEASE_MS, "result_ttl_ms": _RESULT_TTL_MS}
+            told |= {"lease_ms": _LEASE_MS, "result_ttl_ms": _RESULT_TTL_MS, "hand_off": 1}
             reply = await self._link.call("step", *settled, **told)
             more, _, refused = map(int, reply[:_HEADER])
             settled = [word for claim in _claims(reply[_HEADER + refused * _REFUSAL :]) for word in _complete(claim)]
             if not settled and not more:
-                await self._blocking.command("BLPOP", *self._keys, self._block_s)
+                woken = await self._blocking.command("BLPOP", *self._keys, self._block_s)
+                if woken is not None and woken[0] == self._keys[0]:
+                    _, *fields = _fields(woken[1])
+                    settled = [word for claim in _claims(fields) for word in _complete(claim)]
 
     async def beat(self, after_s: float) -> None:
         await asyncio.sleep(after_s)  # not all at once
@@ -115,6 +119,14 @@ class Member:
 def _claims(values: list[bytes]) -> Iterator[list[bytes]]:
     for at in range(0, len(values), _CLAIM):
         yield values[at : at + _CLAIM]
+
+
+def _fields(message: bytes) -> Iterator[bytes]:
+    """Of a message in a mailbox: each its length, a colon, itself, a comma."""
+    while message:
+        length, _, rest = message.partition(b":")
+        yield rest[: int(length)]
+        message = rest[int(length) + 1 :]
 
 
 def _complete(claim: list[bytes]) -> tuple[str | bytes, ...]:
