@@ -12,6 +12,9 @@ import subprocess
 import sys
 import threading
 
+# The server saves and ends; it hears no SIGTERM.
+_END = signal.SIGINT
+
 
 def main() -> None:
     lock, runtime, *command = sys.argv[1:]
@@ -24,7 +27,8 @@ def main() -> None:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr, flush=True)
         shutil.rmtree(runtime, ignore_errors=True)
         os._exit(1)
-    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+    # Whoever stops a whole service signals this, too: the server is needed until its users have ended.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_stop_when_unused, args=(lock, server), daemon=True).start()
     server.wait()
     shutil.rmtree(runtime, ignore_errors=True)
@@ -34,12 +38,13 @@ def main() -> None:
 def _stop_when_unused(lock: str, server: subprocess.Popen[bytes]) -> None:
     descriptor = os.open(lock, os.O_RDWR)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    server.terminate()
+    server.send_signal(_END)
 
 
 def _end_with_parent() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, _END)  # PR_SET_PDEATHSIG
 
 
 if __name__ == "__main__":

@@ -94,6 +94,19 @@ def test_it_survives_a_ctrl_c_meant_for_somebody_else() -> None:
         assert os.getsid(pid) != os.getsid(0)
 
 
+def test_a_signal_to_all_processes_of_a_service_leaves_it_to_those_who_still_use_it(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        pid = int(ask(server.url, "INFO server").partition("process_id:")[2].split()[0])
+        watchdog = int(Path(f"/proc/{pid}/stat").read_text().split()[3])
+        for each in (watchdog, pid):
+            os.kill(each, signal.SIGTERM)
+        time.sleep(0.3)
+        assert ask(server.url, "SET a b").startswith("+OK")
+    assert eventually(lambda: not Path(f"/proc/{pid}").exists())
+    with Server(tmp_path) as server:
+        assert ask(server.url, "GET a").split() == ["$1", "b"]
+
+
 def test_a_child_process_shares_it_and_does_not_keep_it() -> None:
     process = python("""
         import subprocess, sys
