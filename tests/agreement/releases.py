@@ -1,19 +1,23 @@
 """Released versions of the library, kept byte for byte in lua/releases, with the SHA1 that `ardiq migrate` shows.
 
 `make release-lua` runs this: it adds what lua/ makes today, and the protocol that says how to call it. What was
-released is never written again. `make next-version` runs it with `--begin`: from then on lua/ is the next version.
+released is never written again. `make next-version` runs it with `--begin`: from then on lua/ is the next version, and
+the package is on its way to the next minor one.
 """
 
 import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 RELEASES = ROOT / "lua/releases"
 PROTOCOL = ROOT / "lua/protocol.json"
+CARGO = ROOT / "native/Cargo.toml"
+CHANGELOG = ROOT / "CHANGELOG.md"
 SUMS = "SHA1SUMS"
 """As `sha1sum` writes and checks it."""
 
@@ -70,6 +74,24 @@ def faults(version: int, payload: str, folder: Path = RELEASES) -> list[str]:
     ]
 
 
+def renumber(change: Callable[[str], str], cargo: Path = CARGO) -> str:
+    """Change the version of the package, which Cargo keeps in two files; the new one."""
+    before = tomllib.loads(cargo.read_text())["package"]
+    after = change(before["version"])
+    for path in (cargo, cargo.with_suffix(".lock")):
+        entry = 'name = "{}"\nversion = "{}"\n'
+        old, new = entry.format(before["name"], before["version"]), entry.format(before["name"], after)
+        path.write_text(path.read_text().replace(old, new, 1))
+    return after
+
+
+def next_minor(version: str) -> str:
+    """`2.1.0-dev` after 2.0.0: what is built from now on is not what was released."""
+    major, minor, _ = version.split(".")
+    return f"{major}.{int(minor) + 1}.0{_DEV}"
+
+
+_DEV = "-dev"
 _BEGIN = "begin the next version with `make next-version` (lua/README.md)"
 
 
@@ -90,13 +112,17 @@ def _texts() -> list[Path]:
 def main() -> None:
     if sys.argv[1:] == ["--begin"]:
         PROTOCOL.write_text(protocol := begin(PROTOCOL.read_text(), _texts()))
-        print(f"lua/ is {json.loads(protocol)['library']} from now on")
+        package = renumber(next_minor)
+        section = f"## {package.removesuffix(_DEV)}\n\nNot released yet.\n\n"
+        CHANGELOG.write_text(CHANGELOG.read_text().replace("## ", f"{section}## ", 1))
+        print(f"lua/ is {json.loads(protocol)['library']} from now on, the package {package}")
         return
     from ardiq import _core
 
     name = json.loads(_core.PROTOCOL)["library"]
     release(name, _core.composed(), _core.PROTOCOL)
-    print(f"lua/releases/{name}.lua, SHA1 {_sha1(RELEASES / f'{name}.lua')}")
+    package = renumber(lambda version: version.removesuffix(_DEV))
+    print(f"lua/releases/{name}.lua, SHA1 {_sha1(RELEASES / f'{name}.lua')}, of Ardiq {package}")
 
 
 if __name__ == "__main__":

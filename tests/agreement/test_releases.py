@@ -1,6 +1,9 @@
 """What was released stays as it is: those of lua/releases, and one that is made here."""
 
 import json
+import re
+import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,15 @@ VERSION, LIBRARY = render.PROTOCOL["version"], render.PROTOCOL["library"]
 
 def test_released_versions_are_what_was_released() -> None:
     assert releases.faults(VERSION, _core.composed()) == []
+
+
+def test_no_commit_ever_changed_a_released_file() -> None:
+    """The sums could be changed along with them."""
+    if not (releases.ROOT / ".git").exists():
+        pytest.skip("no repository")
+    command = ["git", "log", "--diff-filter=a", "--format=%h %s", "--name-status", "--", "lua/releases/ardiq_v*"]
+    changed = subprocess.run(command, cwd=releases.ROOT, capture_output=True, text=True, check=True).stdout
+    assert changed == ""
 
 
 def test_a_release_is_kept_byte_for_byte(tmp_path: Path) -> None:
@@ -76,3 +88,16 @@ def test_the_next_version_begins_once_this_one_is_released(tmp_path: Path) -> No
     following = json.loads(releases.begin(text, [guide], tmp_path))
     assert following == {**json.loads(text), "version": VERSION + 1, "library": f"ardiq_v{VERSION + 1}"}
     assert guide.read_text() == f"`ardiq_v{VERSION + 1}_counts` of ardiq_v{VERSION + 1}, not of {LIBRARY}0"
+
+
+def test_the_package_is_not_called_as_the_one_that_was_released(tmp_path: Path) -> None:
+    cargo, lock = tmp_path / "Cargo.toml", tmp_path / "Cargo.lock"
+    cargo.write_text(releases.CARGO.read_text())
+    lock.write_text(releases.CARGO.with_suffix(".lock").read_text())
+    released = releases.renumber(lambda version: version.removesuffix("-dev"), cargo)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", released)
+    assert releases.renumber(releases.next_minor, cargo) == releases.next_minor(released)
+    package = tomllib.loads(cargo.read_text())["package"]
+    (locked,) = (each for each in tomllib.loads(lock.read_text())["package"] if each["name"] == package["name"])
+    assert locked["version"] == package["version"] == releases.next_minor(released)
+    assert releases.next_minor("2.9.3") == "2.10.0-dev"

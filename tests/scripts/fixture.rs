@@ -9,7 +9,10 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::server::BASE;
 
+#[derive(Clone)]
 pub struct Fixture {
+    /// `<function>/<case>`
+    pub name: String,
     pub why: String,
     pub given: Vec<Step>,
     pub when: Call,
@@ -19,8 +22,11 @@ pub struct Fixture {
     pub unordered: bool,
     /// The repeated call is allowed to do more than the first one did: why.
     pub repeat: Option<String>,
+    /// The version of the library that brought what it tells of; earlier ones answer otherwise.
+    pub since: u32,
 }
 
+#[derive(Clone)]
 pub enum Step {
     Call(Call),
     /// The same call many times, `$i` being 1, 2, 3 …
@@ -31,6 +37,7 @@ pub enum Step {
     Redis(Vec<Json>),
 }
 
+#[derive(Clone)]
 pub struct Call {
     pub function: &'static Function,
     arguments: Arguments,
@@ -38,6 +45,7 @@ pub struct Call {
     pub keys: Option<Vec<String>>,
 }
 
+#[derive(Clone)]
 enum Arguments {
     Named(Map<String, Json>),
     /// As they are, however few or many.
@@ -105,13 +113,30 @@ impl Fixture {
         let damaged = take("damaged").is_some_and(|flag| flag == true);
         let unordered = take("unordered").is_some_and(|flag| flag == true);
         let repeat = take("repeat").and_then(|text| text.as_str().map(str::to_owned));
+        let since = take("since").map_or(Some(0), |version| version.as_u64()?.try_into().ok());
+        let since = since.ok_or("since: the number of a version")?;
         if let Some(field) = root.keys().next() {
             return Err(format!("unknown field {field:?}"));
         }
         if name.split('/').next() != Some(when.function.name.as_str()) {
             return Err(format!("`when` calls {}: the file belongs into its folder", when.function.name));
         }
-        Ok(Self { why, given, when, damaged, unordered, repeat })
+        Ok(Self { name: name.to_owned(), why, given, when, damaged, unordered, repeat, since })
+    }
+
+    /// The same story, with what is given and the last call told to other versions of the library.
+    ///
+    /// # Errors
+    /// Names what a version does not have.
+    pub fn told_to(&self, given: &'static Protocol, when: &'static Protocol) -> Result<Self, String> {
+        let given = self.given.iter().map(|step| {
+            Ok(match step {
+                Step::Call(call) => Step::Call(call.to(given)?),
+                Step::Repeat(times, call) => Step::Repeat(*times, call.to(given)?),
+                other => other.clone(),
+            })
+        });
+        Ok(Self { given: given.collect::<Result<_, String>>()?, when: self.when.to(when)?, ..self.clone() })
     }
 }
 
@@ -144,6 +169,16 @@ impl Call {
         Ok(Self { function, arguments, keys })
     }
 
+    fn to(&self, protocol: &'static Protocol) -> Result<Self, String> {
+        let function = protocol.function(&self.function.name).map_err(|error| error.to_string())?;
+        Ok(Self { function, ..self.clone() })
+    }
+
+    /// Whether it is for another version of the library than this build's.
+    pub fn is_foreign(&self) -> bool {
+        !Protocol::get().functions().any(|function| std::ptr::eq(function, self.function))
+    }
+
     /// Whether it asks for what it finishes not to be kept.
     pub fn keeps_nothing(&self) -> bool {
         matches!(&self.arguments, Arguments::Named(named) if named.get("result_ttl_ms") == Some(&json!(0)))
@@ -151,7 +186,7 @@ impl Call {
 
     /// Whether the crate's own check of the call is to be passed by.
     pub fn by_hand(&self) -> bool {
-        self.keys.is_some() || matches!(self.arguments, Arguments::ByHand(_))
+        self.keys.is_some() || matches!(self.arguments, Arguments::ByHand(_)) || self.is_foreign()
     }
 
     /// # Errors

@@ -1,6 +1,7 @@
 //! Every function of the library against a real server. A fixture tells one story; its snapshot shows what
 //! the call answered and changed; what must hold after any call is asserted here for each of them.
 
+mod across;
 mod check;
 mod damage;
 mod fixture;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use _core::lua::protocol::TEXT;
 use serde_json::{Value as Json, json};
 
+use crate::across::Before;
 use crate::fixture::{Fixture, folder, names};
 use crate::server::{Server, items, text};
 use crate::story::Told;
@@ -112,6 +114,22 @@ fn a_key_that_somebody_overwrote_or_deleted_harms_nothing_else() {
         .flat_map(|(name, found)| found.iter().map(move |problem| format!("{name}: {problem}")))
         .collect();
     assert_none("with a key", &found);
+}
+
+/// While a fleet is of two versions, each finds what the other wrote.
+#[test]
+fn what_the_version_before_wrote_is_understood_and_the_reverse() {
+    let found: Vec<String> = for_each_fixture(|server, fixture| {
+        // Scripts and the emulation are of this version, whoever calls them.
+        if !Before::get().is_spoken_by(server) {
+            return Vec::new();
+        }
+        across::misunderstood(server, fixture, &told()[&fixture.name].outcome)
+    })
+    .iter()
+    .flat_map(|(name, found)| found.iter().map(move |problem| format!("{name}: {problem}")))
+    .collect();
+    assert_none("data of two versions", &found);
 }
 
 #[test]

@@ -104,10 +104,10 @@ fn packed(server: &mut Server, function: &Function, good: &[String]) -> Vec<Stri
     let (fixed, record) = good.split_at(good.len() - width);
     let fixed: Vec<Vec<u8>> = fixed.iter().map(|arg| arg.clone().into_bytes()).collect();
     let mut ask = |records: &[u8]| {
-        let reply = server.call_by_hand(&function.name, &[BASE], &[&fixed[..], &[records.to_vec()]].concat());
+        let reply = server.call_by_hand(function, &[BASE], &[&fixed[..], &[records.to_vec()]].concat());
         let plain: Vec<Vec<u8>> = record.iter().map(|field| field.clone().into_bytes()).collect();
         server.command(&["FLUSHALL"]);
-        let expected = server.call_by_hand(&function.name, &[BASE], &[&fixed[..], &plain].concat());
+        let expected = server.call_by_hand(function, &[BASE], &[&fixed[..], &plain].concat());
         server.command(&["FLUSHALL"]);
         (reply, expected)
     };
@@ -136,7 +136,7 @@ fn packed(server: &mut Server, function: &Function, good: &[String]) -> Vec<Stri
 
 fn call(server: &mut Server, function: &Function, keys: &[&str], args: &[String]) -> Result<Value, Refusal> {
     let args: Vec<Vec<u8>> = args.iter().map(|arg| arg.clone().into_bytes()).collect();
-    server.call_by_hand(&function.name, keys, &args)
+    server.call_by_hand(function, keys, &args)
 }
 
 fn is_misfit(server: &mut Server, function: &Function, keys: &[&str], args: &[String]) -> bool {

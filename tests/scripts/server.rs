@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use _core::call::dispatch::Dispatcher;
 use _core::lua::library::Library;
-use _core::lua::protocol::Protocol;
+use _core::lua::protocol::{Function, Protocol};
 use _core::wire::connection::{Connector, Link, Options};
 use _core::wire::error::Error;
 use redis::{Cmd, Pipeline, Value, cmd};
@@ -26,6 +26,8 @@ pub struct Server {
     connection: redis::Connection,
     /// Whether it has functions; else each function is a script of its own.
     functions: bool,
+    /// Whether it has the version before this one, too.
+    pub speaks_before: Option<bool>,
     runtime: tokio::runtime::Runtime,
     dispatcher: Dispatcher,
 }
@@ -59,7 +61,8 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let connector = Connector::new(&format!("unix://{}", socket.display()), Options::default());
         let dispatcher = Dispatcher::new(Link::new(connector.expect("a socket's URL")), BASE);
-        let mut server = Self { process, connection, directory, functions: false, runtime, dispatcher };
+        let mut server =
+            Self { process, connection, directory, functions: false, speaks_before: None, runtime, dispatcher };
         if cluster {
             server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
             server.until("the cluster to be up", |server| {
@@ -137,13 +140,13 @@ impl Server {
     }
 
     /// A call with whatever keys and arguments, none of them checked here.
-    pub fn call_by_hand(&mut self, function: &str, keys: &[&str], args: &[Vec<u8>]) -> Result<Value, Refusal> {
+    pub fn call_by_hand(&mut self, function: &Function, keys: &[&str], args: &[Vec<u8>]) -> Result<Value, Refusal> {
         let mut call = if self.functions {
             let mut call = cmd("FCALL");
-            call.arg(&Protocol::get().function(function).unwrap().server_name);
+            call.arg(&function.server_name);
             call
         } else {
-            let script = Library::get().script(function).unwrap();
+            let script = Library::get().script(&function.name).unwrap();
             self.command(&["SCRIPT", "LOAD", &script.source]);
             let mut call = cmd("EVALSHA");
             call.arg(&script.sha1);
@@ -151,6 +154,16 @@ impl Server {
         };
         call.arg(keys.len()).arg(keys).arg(args);
         self.query(&call)
+    }
+
+    /// Has another library beside its own. Replies whether it takes any.
+    pub fn load(&mut self, name: &str, payload: &str) -> bool {
+        if !self.functions {
+            return false;
+        }
+        self.command(&["FUNCTION", "LOAD", "REPLACE", payload]);
+        // The emulation is of the one version alone.
+        format!("{:?}", self.command(&["FUNCTION", "LIST"])).contains(name)
     }
 
     pub fn query(&mut self, command: &Cmd) -> Result<Value, Refusal> {

@@ -1,6 +1,6 @@
 //! One fixture from its beginning to its end: the calls, what they changed, and what must hold afterwards.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 
 use redis::Value;
@@ -25,6 +25,15 @@ pub struct Told {
     pub arrows: BTreeSet<(String, String)>,
     /// The code it was refused with.
     pub error: Option<String>,
+    pub outcome: Outcome,
+}
+
+/// What everybody may rely on, whichever version of the library wrote the data.
+#[derive(PartialEq, Eq)]
+pub struct Outcome {
+    pub reply: String,
+    /// Of each task.
+    pub states: BTreeMap<String, String>,
 }
 
 pub struct Story<'a> {
@@ -38,11 +47,23 @@ pub struct Story<'a> {
 }
 
 pub fn tell(server: &mut Server, fixture: &Fixture) -> Told {
+    clearly(server, |story| story.tell(fixture))
+}
+
+/// Only what came of it, and what is wrong by then.
+///
+/// # Errors
+/// Says which of the calls before the last one was refused.
+pub fn outline(server: &mut Server, fixture: &Fixture) -> Result<(Outcome, Vec<String>), String> {
+    clearly(server, |story| story.outline(fixture))
+}
+
+fn clearly<T>(server: &mut Server, tell: impl Fn(&mut Story) -> T) -> T {
     let mut attempts = 0;
     loop {
         let minute = server.now_us() / 60_000_000;
         let mut story = Story::new(server, false);
-        let told = story.tell(fixture);
+        let told = tell(&mut story);
         attempts += 1;
         // What the clock made unclear is told again; statistics are kept by the minute.
         let clear = !story.times.clash && server.now_us() / 60_000_000 == minute;
@@ -63,7 +84,7 @@ impl<'a> Story<'a> {
     pub fn begin(server: &'a mut Server, fixture: &Fixture) -> Self {
         let mut story = Self::new(server, true);
         for (index, step) in fixture.given.iter().enumerate() {
-            story.step(&format!("given {}", index + 1), step);
+            story.step(&format!("given {}", index + 1), step).unwrap_or_else(|refusal| panic!("{refusal}"));
         }
         story
     }
@@ -77,10 +98,31 @@ impl<'a> Story<'a> {
         reply
     }
 
+    fn outline(&mut self, fixture: &Fixture) -> Result<(Outcome, Vec<String>), String> {
+        for (index, step) in fixture.given.iter().enumerate() {
+            self.step(&format!("given {}", index + 1), step)?;
+        }
+        self.pause();
+        let request = self.request("when", &fixture.when);
+        let reply = self.call("now", &fixture.when, &request);
+        let keys = Keyspace::read(self.server);
+        if !fixture.damaged {
+            self.check("when", &keys);
+            self.problems.extend(check::fsck(self.server, &keys).iter().map(|finding| format!("fsck: {finding}")));
+        }
+        Ok((self.outcome(fixture, &reply, &keys), std::mem::take(&mut self.problems)))
+    }
+
+    fn outcome(&self, fixture: &Fixture, reply: &Result<Value, Refusal>, after: &Keyspace) -> Outcome {
+        // An occurrence's id has its time in it.
+        let states = check::states(after).into_iter().map(|(id, state)| (self.times.normalise(&id), state)).collect();
+        Outcome { reply: render::reply(fixture, reply, &self.times), states }
+    }
+
     fn tell(&mut self, fixture: &Fixture) -> Told {
         for (index, step) in fixture.given.iter().enumerate() {
             let name = format!("given {}", index + 1);
-            self.step(&name, step);
+            self.step(&name, step).unwrap_or_else(|refusal| panic!("{refusal}"));
             if !fixture.damaged && self.server.size() < SMALL {
                 let keys = Keyspace::read(self.server);
                 self.check(&name, &keys);
@@ -93,7 +135,8 @@ impl<'a> Story<'a> {
         let reply = self.call("now", &fixture.when, &request);
         let after = Keyspace::read(self.server);
         let mut snapshot = format!("why: {}\ncall: {}\n", fixture.why, self.times.normalise(&request.shown));
-        let _ = writeln!(snapshot, "{}", render::reply(fixture, &reply, &self.times));
+        let outcome = self.outcome(fixture, &reply, &after);
+        let _ = writeln!(snapshot, "{}", outcome.reply);
         let _ = writeln!(snapshot, "{}", render::changes(&before, &after, &self.times));
 
         let error = reply.as_ref().err().map(|refusal| {
@@ -131,6 +174,7 @@ impl<'a> Story<'a> {
             problems: std::mem::take(&mut self.problems),
             arrows: arrows(&before, &after, fixture),
             error,
+            outcome,
         }
     }
 
@@ -199,7 +243,9 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    fn step(&mut self, name: &str, step: &Step) {
+    /// # Errors
+    /// Says what a call was refused with.
+    fn step(&mut self, name: &str, step: &Step) -> Result<(), String> {
         self.pause();
         match step {
             Step::Wait(ms) => {
@@ -220,7 +266,7 @@ impl<'a> Story<'a> {
             Step::Call(call) => {
                 let request = self.request(name, call);
                 if let Err(refusal) = self.call(name, call, &request) {
-                    panic!("{name} ({}) was refused: {refusal}", request.shown);
+                    return Err(format!("{name} ({}) was refused: {refusal}", request.shown));
                 }
             }
             Step::Repeat(times, call) => {
@@ -234,11 +280,19 @@ impl<'a> Story<'a> {
                         request.args
                     })
                     .collect();
-                self.server.call_all(&call.function.name, &calls);
+                if call.is_foreign() {
+                    for args in &calls {
+                        let reply = self.server.call_by_hand(call.function, &[crate::server::BASE], args);
+                        reply.map_err(|refusal| format!("{name} was refused: {refusal}"))?;
+                    }
+                } else {
+                    self.server.call_all(&call.function.name, &calls);
+                }
                 let to = self.server.now_us();
                 self.times.add(name.to_owned(), from / 1000, to / 1000, &durations);
             }
         }
+        Ok(())
     }
 
     fn request(&mut self, name: &str, call: &Call) -> Request {
@@ -252,7 +306,7 @@ impl<'a> Story<'a> {
                 None => vec![crate::server::BASE],
             };
             let from = self.server.now_us() / 1000;
-            let reply = self.server.call_by_hand(&call.function.name, &keys, &request.args);
+            let reply = self.server.call_by_hand(call.function, &keys, &request.args);
             (from, self.server.now_us() / 1000, reply)
         } else {
             self.server.call_timed(&call.function.name, &request.args)
