@@ -453,7 +453,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
 
     def enqueue_many_sync(self, tasks: Iterable[PreparedTask[R]]) -> list[Job[R]]:
         """`enqueue_many` for code without an event loop; blocks this thread until the server has answered."""
-        return self.context.producer.enqueue_sync(list(tasks))
+        return self.context.producer.enqueue_many_sync(list(tasks))
 
     async def enqueue_many(self, tasks: Iterable[PreparedTask[R]]) -> list[Job[R]]:
         """Enqueue many calls at once.

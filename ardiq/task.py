@@ -91,7 +91,8 @@ class _Enqueueable(Generic[P, R_co]):
                 print(job.result_sync(timeout=10))
                 ```
             """
-            return self._task.app.context.producer.enqueue_sync([self.prepare(*args, **kwargs)])[0]
+            task = self._task
+            return task.app.context.producer.enqueue_sync(task, args, kwargs, self._options)
 
         def prepare(self, *args: P.args, **kwargs: P.kwargs) -> "PreparedTask":
             """The call that `enqueue` would make, for `app.enqueue_many`."""

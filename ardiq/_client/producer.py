@@ -103,7 +103,28 @@ class Producer:
             raise _partly_sent(error, jobs) from None
         return _answered(jobs, answers)
 
-    def enqueue_sync(self, prepared: Sequence[PreparedTask]) -> list[Job]:
+    def enqueue_sync(
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> Job:
+        """Send one task from code without an event loop; blocks this thread, with the GIL released."""
+        queue = self._queue
+        if queue.registry.enqueue_hooks:
+            return self.send_sync([self.record_sync(PreparedTask.of(task, args, kwargs, options))], [task.signature])[0]
+        record = self.record(task, args, kwargs, options)
+        job = job_of(queue.app, record[0], task.signature)
+        core = queue.server.core
+        queue.server.register(core)
+        try:
+            [answer] = core.call("enqueue", record, may_repeat(record, queue.settings.result_ttl_ms))
+        except ArdiqError as error:
+            raise _partly_sent(error, [job]) from None
+        if (refused := refusal(answer)) is not None:
+            raise refused
+        if answer == EXISTS:
+            set_existed(job, True)
+        return job
+
+    def enqueue_many_sync(self, prepared: Sequence[PreparedTask]) -> list[Job]:
         """Send tasks from code without an event loop; blocks this thread, with the GIL released."""
         own = [self._own(each, "enqueue_many_sync") for each in prepared]
         return self.send_sync([self.record_sync(each) for each in own], [each.task.signature for each in own])
@@ -147,7 +168,7 @@ class Producer:
                 f"request_sync polls for the result, and none is kept (result_ttl_ms=0): "
                 f"await {call.name}.request(...), or keep results"
             )
-        job = self.enqueue_sync([call])[0]
+        job = self.enqueue_many_sync([call])[0]
         return value_of(self._queue.inspector.wait_sync(job.id, timeout, call.task.signature, is_known=True))
 
     def _run_hooks_sync(self, each: PreparedTask) -> tuple[str | None, dict[str, Any] | None]:

@@ -7,6 +7,7 @@ pub mod hub;
 pub mod mailbox;
 pub mod observer;
 pub mod outcomes;
+pub mod process;
 pub mod producer;
 pub mod registry;
 pub mod runtime;

@@ -8,6 +8,7 @@
 //! | **[`wire`]** | **bytes to and from a server** |
 //! | [`wire::error`] | the one error enum; what error replies mean |
 //! | [`wire::values`] | parts of replies that Rust itself reads |
+//! | [`wire::replies`] | replies, read by hand |
 //! | [`wire::packed`] | many texts as one argument, and such replies |
 //! | [`wire::address`] | what a URL says |
 //! | [`wire::clock`] | time limits and pauses |
@@ -23,6 +24,7 @@
 //! | [`call::dispatch`] | one call: `FCALL` or `EVALSHA`; whether a server is fit for it; waiting for a replica |
 //! | [`call::migrate`] | plan, load, verify, prune |
 //! | **[`engine`]** | **what goes on by itself** |
+//! | [`engine::process`] | which process this is |
 //! | [`engine::events`] | what happened, for an event loop, and waking it |
 //! | [`engine::runtime`] | the runtime, driven by who waits or by a thread of its own |
 //! | [`engine::turns`] | the runtime of an event loop, driven by it |

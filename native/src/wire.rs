@@ -6,4 +6,5 @@ pub mod connection;
 pub mod error;
 pub mod packed;
 pub mod reactor;
+pub mod replies;
 pub mod values;

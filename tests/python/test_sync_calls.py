@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -84,6 +85,59 @@ def test_from_many_threads(app: Ardiq) -> None:
     for thread in threads:
         thread.join()
     assert asyncio.run(app.queue_size()) == 200
+
+
+def test_each_answer_goes_to_who_asked(app: Ardiq) -> None:
+    """One call alone has the connection by hand; with others it shares it."""
+    task = app.task(add)
+    core = app.context.server.core
+    wrong: list[Any] = []
+
+    def enqueue() -> None:
+        wrong.extend(job for job in [task.enqueue_sync(1, 2) for _ in range(100)] if job.status_sync() != "queued")
+
+    def echo(number: int) -> None:
+        words = [f"{number}-{at}".encode() for at in range(300)]
+        wrong.extend(word for word in words if core.command(["ECHO", word]) != word)
+
+    threads = [threading.Thread(target=enqueue) for _ in range(2)]
+    threads += [threading.Thread(target=echo, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert asyncio.run(app.queue_size()) == 200
+
+
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals come to the main thread")
+def test_the_answer_to_a_call_that_was_interrupted_is_nobodys(make_app: Callable[..., Ardiq]) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    app = make_app(broker_timeout_ms=4_000)  # and a connection of its own
+    task = app.task(add)
+    task.enqueue_sync(1, 2)
+    core = app.context.server.core
+    line = core.command(["CLIENT", "ID"])
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        other = make_app(broker_timeout_ms=50_000).context.server.core
+        other.command(["CLIENT", "PAUSE", "1500", "ALL"])
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(Interrupted):
+            task.enqueue_sync(1, 2)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert core.command(["ECHO", "mine"]) == b"mine"
+    assert core.command(["CLIENT", "ID"]) == line
+    task.enqueue_sync(1, 2)
+    assert task.enqueue_sync(1, 2).status_sync() == "queued"
+    assert asyncio.run(app.queue_size()) == 4
 
 
 async def test_within_a_running_loop(app: Ardiq) -> None:

@@ -2,6 +2,7 @@
 //! the library where it is missing; refuses another one. The only place that knows the difference.
 //! Knows no function by name.
 
+mod begun;
 mod compatibility;
 mod replication;
 
@@ -16,7 +17,7 @@ use crate::call::args::Arg;
 use crate::lua::library::{Library, Script};
 use crate::lua::protocol::Function;
 use crate::wire::clock::{Instant, timeout_at};
-use crate::wire::connection::{Attempts, Connection, Link, refuse_error};
+use crate::wire::connection::{Attempts, Begun, Connection, Link, refuse_error};
 use crate::wire::error::Error;
 use crate::wire::packed::{pack, unpack};
 use compatibility::{Missing, Unfit};
@@ -220,8 +221,12 @@ impl Dispatcher {
     /// # Errors
     /// As [`send`](Self::send).
     pub async fn deliver_within(&self, within: Duration, request: &Request, repeat: bool) -> Result<Value, Error> {
-        let within = within.min(self.inner.link.connector().options().broker_timeout);
-        self.deliver_until(Instant::now() + within, request, repeat).await
+        self.deliver_until(self.deadline(within), request, repeat).await
+    }
+
+    /// Until when a call has that begins now and has so much time.
+    pub fn deadline(&self, within: Duration) -> Instant {
+        Instant::now() + within.min(self.inner.link.connector().options().broker_timeout)
     }
 
     /// The same, of a call that has until then.
@@ -229,9 +234,23 @@ impl Dispatcher {
     /// # Errors
     /// As [`send`](Self::send).
     pub async fn deliver_until(&self, deadline: Instant, request: &Request, repeat: bool) -> Result<Value, Error> {
+        self.deliver_begun(deadline, request, repeat, None).await
+    }
+
+    /// The same, after a first try.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn deliver_begun(
+        &self,
+        deadline: Instant,
+        request: &Request,
+        repeat: bool,
+        begun: Option<Begun>,
+    ) -> Result<Value, Error> {
         let confirming = self.inner.confirming.as_ref().filter(|_| request.function.durable);
         let way = confirming.unwrap_or(self);
-        let mut attempts = way.inner.link.attempts_until(deadline);
+        let mut attempts = way.inner.link.attempts_until(deadline).begun(begun);
         if deadline <= Instant::now() {
             return Err(attempts.late());
         }

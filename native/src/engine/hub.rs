@@ -11,14 +11,14 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::call::dispatch::Dispatcher;
+use crate::call::dispatch::{Dispatcher, Request};
 use crate::engine::mailbox::Reader;
 use crate::engine::registry::Registry;
 use crate::engine::runtime::Runtime;
 use crate::engine::turns::Turns;
 use crate::lua::protocol::Protocol;
 use crate::wire::address::Place;
-use crate::wire::connection::{Connector, Link, Options};
+use crate::wire::connection::{Connector, Direct, Link, Options};
 use crate::wire::error::Error;
 
 /// What two queues must have in common to share a hub.
@@ -277,6 +277,16 @@ impl State {
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         let open = self.until_closed(future);
         self.running.runtime.spawn(async move { open.await.unwrap_or_default() }).abort_handle()
+    }
+
+    /// The connection to send a call on by hand, beside which nothing has to go on; None where it has to be driven.
+    pub fn direct(&self, request: &Request) -> Option<Direct> {
+        let is_quiet = self.running.runtime.is_quiet() && !self.is_closed();
+        is_quiet.then(|| self.dispatcher.direct(request)).flatten()
+    }
+
+    pub fn is_closed(&self) -> bool {
+        *self.closed.borrow()
     }
 
     /// For [`drive`](Self::drive): ends with an error when the queue is closed.

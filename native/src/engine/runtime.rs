@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::timeout;
 
+use crate::engine::process;
 use crate::wire::error::Error;
 
 /// A current-thread tokio runtime. Dropping it tells its thread, if it has one, to stop, without waiting.
@@ -71,7 +72,7 @@ impl Runtime {
         let shared = Arc::new(Shared { runtime: ManuallyDrop::new(runtime), ended: ended.clone() });
         let (shared, has_thread) = (Mutex::new(Some(shared)), AtomicBool::new(false));
         let inner = Inner { handle, shared, has_thread, stop: Arc::default(), ended };
-        Ok(Self { pid: std::process::id(), inner: ManuallyDrop::new(inner) })
+        Ok(Self { pid: process::id(), inner: ManuallyDrop::new(inner) })
     }
 
     /// Gives it a thread: what is spawned goes on by itself from now on.
@@ -90,6 +91,11 @@ impl Runtime {
 
     pub fn handle(&self) -> &Handle {
         &self.inner.handle
+    }
+
+    /// Whether nothing goes on by itself but the driver of one connection.
+    pub fn is_quiet(&self) -> bool {
+        !self.has_thread() && self.inner.handle.metrics().num_alive_tasks() <= 1
     }
 
     pub fn has_thread(&self) -> bool {
@@ -127,7 +133,7 @@ impl Runtime {
 
     /// Whether this process started it: a forked child has the handle, but no thread.
     pub fn is_mine(&self) -> bool {
-        self.pid == std::process::id()
+        self.pid == process::id()
     }
 
     /// Drops every task and waits up to `timeout` for that, and for the thread to end; whether it did.

@@ -21,6 +21,7 @@ use super::worker::Worker;
 use crate::engine::events::{Event, Inbox, Level, Unanswered};
 use crate::engine::hub::{State, Way};
 use crate::engine::mailbox;
+use crate::engine::process;
 use crate::engine::producer::{self, Chunk, Outgoing, Pending};
 use crate::engine::turns::Turns;
 use crate::lua::protocol::{Function, Protocol};
@@ -47,13 +48,13 @@ struct Owned {
 
 impl PyInbox {
     fn live(&self) -> PyResult<&Owned> {
-        if self.pid == std::process::id() { Ok(&self.inbox) } else { Err(of_parent("inbox")) }
+        if self.pid == process::id() { Ok(&self.inbox) } else { Err(of_parent("inbox")) }
     }
 }
 
 impl Drop for PyInbox {
     fn drop(&mut self) {
-        if self.pid == std::process::id() {
+        if self.pid == process::id() {
             // SAFETY: dropped once, here, and not used afterwards.
             unsafe { ManuallyDrop::drop(&mut self.inbox) };
         }
@@ -66,7 +67,7 @@ impl PyInbox {
     fn new() -> PyResult<Self> {
         let (turns, closing) = (OnceLock::new(), Mutex::default());
         let owned = Owned { inbox: Inbox::new()?, turns, closing };
-        Ok(Self { pid: std::process::id(), inbox: ManuallyDrop::new(owned) })
+        Ok(Self { pid: process::id(), inbox: ManuallyDrop::new(owned) })
     }
 
     fn fileno(&self) -> PyResult<i32> {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
+use redis::Value;
 
 use super::channel::{Channel, PyInbox, partly};
 use super::convert::{from_python, to_python};
 use super::watch::Health;
-use crate::call::dispatch::Dispatcher;
+use crate::call::dispatch::{Dispatcher, Request};
 use crate::call::migrate::{self, Status};
 use crate::call::schema;
 use crate::engine::events::{Event, Inbox};
@@ -20,8 +21,9 @@ use crate::engine::producer;
 use crate::lua::library::Library;
 use crate::lua::protocol::Protocol;
 use crate::wire::address::Place;
-use crate::wire::connection::Options;
+use crate::wire::clock::Instant;
 use crate::wire::connection::cluster::{View, slot_of};
+use crate::wire::connection::{Begun, Options};
 use crate::wire::error::Error;
 
 /// How long a wait may keep Ctrl-C from being noticed.
@@ -128,13 +130,20 @@ impl Core {
         repeat: bool,
         within_ms: Option<u64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let mut request = self.state()?.dispatcher().request(function)?;
+        let state = self.state()?;
+        let dispatcher = state.dispatcher();
+        let mut request = dispatcher.request(function)?;
         for arg in from_python(args)?.iter() {
             request.arg(arg);
         }
-        let within = within_ms.map_or(Duration::MAX, Duration::from_millis);
-        let reply =
-            self.wait(py, |dispatcher| async move { dispatcher.deliver_within(within, &request, repeat).await })?;
+        let deadline = dispatcher.deadline(within_ms.map_or(Duration::MAX, Duration::from_millis));
+        let begun = match by_hand(py, &state, &request, deadline)? {
+            Some(Ok(reply)) => return to_python(py, reply?),
+            Some(Err(begun)) => Some(begun),
+            None => None,
+        };
+        let reply = self
+            .wait(py, |dispatcher| async move { dispatcher.deliver_begun(deadline, &request, repeat, begun).await })?;
         to_python(py, reply)
     }
 
@@ -268,6 +277,34 @@ impl Core {
         if state.as_ref().is_some_and(|state| !state.is_mine()) {
             // Not dropped: see `state`.
             std::mem::forget(state.take());
+        }
+    }
+}
+
+/// Makes the first try of a call on this thread alone, where the connection is free for that.
+fn by_hand(
+    py: Python<'_>,
+    state: &State,
+    request: &Request,
+    deadline: Instant,
+) -> PyResult<Option<Result<Result<Value, Error>, Begun>>> {
+    let Some(mut direct) = state.direct(request) else { return Ok(None) };
+    let dispatcher = state.dispatcher();
+    let mut command = Some(request.packed());
+    loop {
+        let answer = py.detach(|| {
+            if let Some(Err(error)) = command.take().map(|command| direct.send(&command)) {
+                return Some(Err(error));
+            }
+            direct.wait(SIGNAL_CHECK.min(deadline.saturating_duration_since(Instant::now())));
+            direct.receive()
+        });
+        if answer.is_some() || deadline <= Instant::now() {
+            return Ok(Some(dispatcher.conclude_direct(request, &direct, answer)));
+        }
+        py.check_signals()?;
+        if state.is_closed() {
+            return Err(Error::closed(true).into());
         }
     }
 }

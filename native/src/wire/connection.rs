@@ -7,18 +7,21 @@
 //! | `route` | which of several servers is the primary |
 //! | [`cluster`] | what a cluster says of its nodes |
 //! | `opened` | one connection, until it breaks |
+//! | `direct` | one exchange by hand, on a connection that nobody else uses |
 //! | `attempts` | the tries of one call; pauses between them |
 //! | `link` | the shared connection, made again when it broke |
 //! | `tls` | why TLS was refused, for people |
 
 mod attempts;
 pub mod cluster;
+mod direct;
 mod handshake;
 mod link;
 mod opened;
 mod route;
 mod tls;
 
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +37,8 @@ use crate::wire::error::Error;
 use crate::wire::reactor::Reactor;
 use cluster::slot_of;
 
-pub use attempts::{Attempts, Backoff};
+pub use attempts::{Attempts, Backoff, Begun};
+pub use direct::Direct;
 pub use handshake::Server;
 pub use link::Link;
 pub use opened::{Connection, Noted, counted, refuse_error};
@@ -187,8 +191,8 @@ impl Connector {
         login: &RedisConnectionInfo,
         response_timeout: Option<Duration>,
     ) -> Result<Connection, Refusal> {
-        let stream = stream(place).await.map_err(|e| self.unreachable(&e.to_string()).at(place, self))?;
-        let wire = Wire::over(stream, response_timeout);
+        let (stream, socket) = stream(place).await.map_err(|e| self.unreachable(&e.to_string()).at(place, self))?;
+        let wire = Wire::over(stream, socket, response_timeout);
         let wire = wire.await.map_err(|e| self.unreachable(&e.to_string()).at(place, self))?;
         let server = handshake::greet(&wire, login).await.map_err(|error| {
             let told = error.error.map_message(|what| format!("{}: {what}", self.describe()));
@@ -229,30 +233,36 @@ impl Refusal {
     }
 }
 
-async fn stream(place: &Place) -> std::io::Result<Box<dyn Stream>> {
+/// A connection to that place, and the socket that its bytes go over as they are.
+async fn stream(place: &Place) -> std::io::Result<(Box<dyn Stream>, Option<RawFd>)> {
     match place {
         Place::Tcp { host, port } => tcp(host, *port).await,
         Place::Tls { host, port, name, config } => {
-            let stream = tcp(host, *port).await?;
-            Ok(Box::new(TlsConnector::from(config.clone()).connect(name.clone(), stream).await?))
+            let (stream, _) = tcp(host, *port).await?;
+            Ok((Box::new(TlsConnector::from(config.clone()).connect(name.clone(), stream).await?), None))
         }
         Place::Unix(path) => match Reactor::current() {
-            Some(reactor) => Ok(Box::new(reactor.connect_unix(path).await?)),
-            None => Ok(Box::new(UnixStream::connect(path).await?)),
+            Some(reactor) => Ok(bare(reactor.connect_unix(path).await?)),
+            None => Ok(bare(UnixStream::connect(path).await?)),
         },
     }
 }
 
-async fn tcp(host: &str, port: u16) -> std::io::Result<Box<dyn Stream>> {
+async fn tcp(host: &str, port: u16) -> std::io::Result<(Box<dyn Stream>, Option<RawFd>)> {
     if let Some(reactor) = Reactor::current() {
         let stream = reactor.connect_tcp(host, port).await?;
         keep_alive(&SockRef::from(stream.socket()))?;
-        return Ok(Box::new(stream));
+        return Ok(bare(stream));
     }
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
     keep_alive(&SockRef::from(&stream))?;
-    Ok(Box::new(stream))
+    Ok(bare(stream))
+}
+
+fn bare<S: Stream + AsRawFd + 'static>(stream: S) -> (Box<dyn Stream>, Option<RawFd>) {
+    let socket = stream.as_raw_fd();
+    (Box::new(stream), Some(socket))
 }
 
 fn keep_alive(socket: &SockRef<'_>) -> std::io::Result<()> {

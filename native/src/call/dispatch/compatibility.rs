@@ -288,7 +288,7 @@ impl Dispatcher {
     }
 }
 
-fn checked(connection: &Connection) -> Option<Form> {
+pub(super) fn checked(connection: &Connection) -> Option<Form> {
     form_in(connection.noted().form.load(Ordering::Acquire))
 }
 

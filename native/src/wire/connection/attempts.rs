@@ -20,20 +20,41 @@ pub struct Attempts<'a> {
     backoff: Backoff,
     /// The connection it was given last, and when.
     last: Option<(Connection, Instant)>,
+    /// What the first try came to, where it was made by hand.
+    begun: Option<(Connection, Result<Value, Error>)>,
+}
+
+/// A try that was made by hand.
+pub struct Begun {
+    pub connection: Connection,
+    pub sent_at: Instant,
+    /// None where it did not come in time.
+    pub answer: Option<Result<Value, Error>>,
 }
 
 impl<'a> Attempts<'a> {
     pub(super) fn new(link: &'a Link, deadline: Instant) -> Self {
-        Self { link, deadline, backoff: Backoff::default(), last: None, maybe_sent: false }
+        Self { link, deadline, backoff: Backoff::default(), last: None, maybe_sent: false, begun: None }
+    }
+
+    /// The same, after a first try.
+    pub fn begun(mut self, begun: Option<Begun>) -> Self {
+        if let Some(Begun { connection, sent_at, answer }) = begun {
+            self.maybe_sent = answer.is_none();
+            self.last = Some((connection.clone(), sent_at));
+            self.begun = answer.map(|answer| (connection, answer));
+        }
+        self
     }
 
     /// # Errors
     /// As [`Link::connection`].
     pub async fn connection(&mut self) -> Result<Connection, Error> {
         self.last = None;
-        let connection = match self.link.live() {
-            Some(connection) => connection,
-            None => self.link.connect(self.deadline).await?,
+        let connection = match (&self.begun, self.link.live()) {
+            (Some((connection, _)), _) => connection.clone(),
+            (None, Some(connection)) => connection,
+            (None, None) => self.link.connect(self.deadline).await?,
         };
         self.last = Some((connection.clone(), Instant::now()));
         Ok(connection)
@@ -45,7 +66,10 @@ impl<'a> Attempts<'a> {
     /// As that.
     pub async fn exchange(&mut self, connection: &Connection, cmd: &Cmd) -> Result<Value, Error> {
         let before = std::mem::replace(&mut self.maybe_sent, true);
-        let answer = connection.exchange(cmd).await;
+        let answer = match self.begun.take() {
+            Some((_, answer)) => answer,
+            None => connection.exchange(cmd).await,
+        };
         // Answered, it was either carried out, which the answer tells, or not.
         self.maybe_sent = before || answer.as_ref().is_err_and(Error::maybe_sent);
         answer

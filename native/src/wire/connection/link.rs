@@ -140,7 +140,8 @@ impl Link {
         self.live().is_some()
     }
 
-    pub(super) fn live(&self) -> Option<Connection> {
+    /// The shared connection, where there is one.
+    pub fn live(&self) -> Option<Connection> {
         self.connector.shared()
     }
 

@@ -1,17 +1,18 @@
 //! One connection, from before its handshake until it breaks. Must not know: how it is made, nor by what other it is
 //! followed.
 
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, Value};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::Server;
+use super::direct::{Gate, Gated};
+use super::{Server, Stream};
 use crate::wire::address::Place;
 use crate::wire::clock::{Instant, timeout, timeout_at};
 use crate::wire::error::Error;
@@ -62,22 +63,27 @@ pub struct Node {
 /// A connection before and after its handshake.
 pub struct Wire {
     multiplexed: MultiplexedConnection,
+    pub(super) gate: Arc<Gate>,
     /// Given up by us; the driver takes a moment to end.
     closed: AtomicBool,
     /// Closed when the driver ended: nothing can be sent or answered any more.
     gone: watch::Receiver<()>,
     driver: AbortHandle,
-    response_timeout: Option<Duration>,
+    pub(super) response_timeout: Option<Duration>,
     /// Somebody makes sure that it still answers.
     doubted: AtomicBool,
 }
 
 impl Wire {
-    /// Over a stream; an answer may take as long as `response_timeout`, if there is one.
-    pub(super) async fn over<S>(stream: S, response_timeout: Option<Duration>) -> Result<Self, RedisError>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    /// Over a stream, and the socket that its bytes go over as they are; an answer may take as long as
+    /// `response_timeout`, if there is one.
+    pub(super) async fn over(
+        stream: Box<dyn Stream>,
+        socket: Option<RawFd>,
+        response_timeout: Option<Duration>,
+    ) -> Result<Self, RedisError> {
+        let gate = Gate::new(socket);
+        let stream = Gated::new(stream, gate.clone());
         // Nothing of redis-rs' own limits and greetings: ours say more when they fail.
         let bare = RedisConnectionInfo::default().set_skip_set_lib_name();
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
@@ -89,7 +95,7 @@ impl Wire {
         });
         let (closed, doubted) = (AtomicBool::new(false), AtomicBool::new(false));
         OPEN.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { multiplexed, closed, gone, driver: driver.abort_handle(), response_timeout, doubted })
+        Ok(Self { multiplexed, gate, closed, gone, driver: driver.abort_handle(), response_timeout, doubted })
     }
 
     pub(super) fn is_alive(&self) -> bool {
@@ -111,7 +117,12 @@ impl Wire {
             return Err(Error::broker("the connection is closed", false));
         }
         let mut multiplexed = self.multiplexed.clone();
-        let sent = multiplexed.send_packed_command(cmd);
+        let sent = async {
+            let entered = self.gate.enter().await;
+            let answer = multiplexed.send_packed_command(cmd).await;
+            entered.answered();
+            answer
+        };
         let answer = match self.response_timeout {
             None => sent.await,
             Some(limit) => match timeout(limit, sent).await {
@@ -226,7 +237,9 @@ impl Connection {
     /// [`Error::Broker`] only.
     pub async fn exchange_all(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Error> {
         let mut multiplexed = self.inner.wire.multiplexed.clone();
+        let entered = self.inner.wire.gate.enter().await;
         let answers = multiplexed.send_packed_commands(commands, 0, commands.len()).await;
+        entered.answered();
         answers.map_err(|e| Error::broker(format!("the connection broke: {e}"), true))
     }
 }
