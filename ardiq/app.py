@@ -71,7 +71,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
         dead_limit: how many of the newest dead letters are kept; None: all.
         payload_limit: largest size of a task's arguments, and of its result, in bytes.
         check_types: whether arguments must fit the annotations, at enqueue and on arrival, and plain JSON is converted
-            to them; if False, the function gets what the JSON contains, as in ArdiQ 1.2.
+            to them; if False, plain JSON reaches the function as it is, as in ArdiQ 1.2.
         signing_key: workers run only tasks that were signed with it; a str or bytes of at least 16 bytes, or a list:
             the first key signs, and signatures by any of them are accepted.
         takes_unsigned: also run tasks without a signature, until all producers have a key.

@@ -234,11 +234,15 @@ class Old:
             passed += max(size - max(before - self._ask("ZCARD", key), 0), 0)
 
     def _result_keys(self) -> Iterator[list[bytes]]:
+        """Pages of the keys of results, without those of dead letters, with which they are moved."""
         cursor = b"0"
         while True:
             cursor, pairs = self._ask("ZSCAN", "index:results", cursor, "COUNT", 1000)
-            if pairs:
-                yield [self._key(b"task:results:" + task_id) for task_id in pairs[::2]]
+            ids = pairs[::2]
+            failed_at = self._ask("ZMSCORE", "index:dead", *ids) if ids else []
+            alone = [task_id for task_id, at in zip(ids, failed_at, strict=True) if at is None]
+            if alone:
+                yield [self._key(b"task:results:" + task_id) for task_id in alone]
             if cursor == b"0":
                 return
 

@@ -135,6 +135,7 @@ async def test_everything_is_moved_and_runs(app: Ardiq, old: Forerunner, migrate
     code, printed = migrate()
     assert code == 0, printed
     assert "moved: 6 queued, 1 scheduled, 1 dead letter, 3 results" in printed
+    assert printed.count("1 dead letter, 3 results") == 2, "as in the plan: the result of a dead letter is a part of it"
     assert old.left() == set()
     assert is_sound(app)
 

@@ -2,11 +2,17 @@
 
 import asyncio
 import functools
+import os
 import re
+import shutil
 import socket
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import randrange
 from typing import Any
 
 import pytest
@@ -138,6 +144,42 @@ async def test_a_server_that_accepts_and_says_nothing(make_app: Callable[..., Ar
         errors["primaries"] = await late("primaries", app.context.server.core.primaries)
     assert is_sure(errors)
     assert f"cannot reach {scheme}://127.0.0.1:{port}: no connection within {LIMIT_MS} ms" in str(errors["enqueue"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="names are resolved as for all")
+def test_a_resolver_that_says_nothing(tmp_path: Path) -> None:
+    address = f"127.{randrange(1, 255)}.{randrange(1, 255)}.{randrange(1, 255)}"
+    (tmp_path / "resolv.conf").write_text(f"nameserver {address}\n")
+    (tmp_path / "calls.py").write_text(
+        textwrap.dedent(f"""
+            import asyncio
+            from ardiq import Ardiq, BrokerError
+
+            app = Ardiq("redis://nowhere.example:6379", broker_timeout_ms={LIMIT_MS})
+
+            async def main() -> None:
+                try:
+                    await app.send("task")
+                except BrokerError as error:
+                    print(error)
+
+            asyncio.run(main())
+            try:
+                app.send_sync("task")
+            except BrokerError as error:
+                print(error)
+            """)
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind((address, 53))
+        ended = subprocess.run(
+            ["unshare", "-m", "sh", "-c", 'mount --bind resolv.conf /etc/resolv.conf && "$0" calls.py', sys.executable],
+            cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    says = f"cannot reach redis://nowhere.example:6379: no connection within {LIMIT_MS} ms"
+    if "mount" in ended.stderr or "unshare" in ended.stderr:
+        pytest.skip(ended.stderr)
+    assert ended.stdout.splitlines() == [says, says], ended.stderr
 
 
 # In the greeting, in the questions that precede the first call, in its answer.
