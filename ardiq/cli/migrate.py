@@ -152,6 +152,8 @@ def _understand_from_1_2(arguments: argparse.Namespace, rest: list[str]) -> None
 
 
 def _plan(status: dict[str, Any]) -> list[str]:
+    if (data := status["data_version"] or 0) > _core.PROTOCOL_VERSION:
+        return [f"plan: none; the data is of version {data}, which this Ardiq does not understand"]
     if status["pending"]:
         return [f"plan: {line}" for line in status["pending"]]
     return ["plan: nothing is pending" + ("" if status["functions"] else "; scripts are loaded when first used")]

@@ -10,6 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from ardiq import _core
+
 from . import ledger, plan, records, released, report
 from .faults import Injector
 from .fleet import Fleet
@@ -45,6 +47,8 @@ def main() -> int:
         for topology in arguments.topology or plan.KINDS:
             skipped, mixed = tuple(arguments.skip), arguments.mixed
             faults = plan.script(arguments.seed, topology, arguments.faults, skipped, arguments.pace, mixed)
+            if mixed and _core.PROTOCOL_VERSION > 1:
+                faults.append(plan.LAST)
             print(f"{topology}: {len(faults)} faults, script {plan.digest(faults)}, seed {arguments.seed}", flush=True)
             directory = Path(tempfile.mkdtemp(prefix="ardiq-chaos-"))
             try:

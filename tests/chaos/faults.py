@@ -13,7 +13,7 @@ from pathlib import Path
 from ardiq import _core
 
 from ..python.topologies import Cluster, Node, Refused, Sentinels, until
-from . import other_version
+from . import other_version, released
 from .fleet import Fleet, Member
 from .jobs import BASE, LEASE_MS
 from .plan import PRODUCERS, WORKERS, Fault
@@ -209,6 +209,34 @@ class Injector:
         assert f"keep ardiq_v{before}: live workers" in self._migrate({}, "--prune")
         if before > 0:
             assert f"keep ardiq_v{this}: live workers" in self._migrate({}, "--to", str(before))
+
+    def _back_forth_and_pruned(self, fault: Fault, event: Event) -> None:
+        """All goes back to the version before, forward again, and then there is only this one."""
+        this, before = _core.PROTOCOL_VERSION, _core.PROTOCOL_VERSION - 1
+        ours, theirs = self._fleet.versions()
+        self._until(self._has_both, "workers of both versions")
+        self._fleet.retire(*ours)
+        assert f"drop ardiq_v{this}" in self._migrate({}, "--to", str(before))
+        self.sleep(fault.for_s)
+        for member in ours:
+            self._fleet.start_again(member)  # they load what they miss
+        self._until(self._has_both, "workers of both versions")
+        self.sleep(fault.for_s)
+        worker, producer = theirs
+        self._fleet.retire(worker)
+        producer.retired = True
+        assert f"drop ardiq_v{before}" in self._migrate({}, "--prune")
+        worker.start()
+        for member in theirs:
+            self._until(lambda member=member: not member.running, "what is of the version before to end")
+            assert member.ended.pop().code == released.PRUNED, member.log.read_text()
+        self.sleep(fault.for_s)
+
+    def _until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            self.sleep(0.05)
 
     def _has_both(self) -> bool:
         alive = "".join(self._site.command("ZRANGEBYSCORE", f"{BASE}workers", f"{time.time() * 1000:.0f}", "+inf"))

@@ -36,6 +36,8 @@ class Member:
         self.environment = environment
         self.arguments: list[str] = []
         self.asked = False
+        self.retired = False
+        """It is not started again."""
         self.ended: list[Ended] = []
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -151,12 +153,28 @@ class Fleet:
 
     def tend(self) -> None:
         """Start again what has ended."""
-        for worker in self.workers:
-            if worker.look():
-                worker.start()
-        for producer in self.producers:
-            if producer.look():
-                self.produce(producer)
+        for member in (*self.workers, *self.producers):
+            if member.look() and not member.retired:
+                self.start_again(member)
+
+    def start_again(self, member: Member) -> None:
+        member.retired = False
+        if member in self.producers:
+            self.produce(member)
+        else:
+            member.start()
+
+    def retire(self, *members: Member) -> None:
+        """Stop them for good."""
+        for member in members:
+            member.retired = True
+            if member.running:
+                member.signal(signal.SIGTERM)
+        self._see_off(list(members))
+
+    def versions(self) -> tuple[list[Member], list[Member]]:
+        """Who speaks this version, and who the one before, in a fleet of both."""
+        return [*self.workers[:-1], *self.producers[:-1]], [self.workers[-1], self.producers[-1]]
 
     def stop_producing(self) -> None:
         for producer in self.producers:

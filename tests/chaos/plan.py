@@ -48,6 +48,8 @@ class Fault:
 
 MIXED = "migrated both ways"
 """In place of a deploy, where the fleet is of two versions throughout."""
+LAST = Fault("back, forth, and pruned", pause_s=0.0, for_s=1.0, target=0, number=1)
+"""Where the version before was released: in the end only this one is left."""
 
 
 def script(

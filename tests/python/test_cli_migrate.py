@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,6 +144,19 @@ def test_a_version_that_does_not_exist(migrate: Ardiq) -> None:
         assert output == f"ardiq: this Ardiq {_core.VERSION} knows versions 1 to {newest}, not {version}\n"
 
 
+@pytest.mark.usefixtures("functions")
+def test_each_version_is_loaded_as_it_was_released_beside_those_before(migrate: Ardiq, core: _core.Core) -> None:
+    newest = _core.PROTOCOL_VERSION
+    for version in range(1, newest + 1):
+        assert migrate("--to", str(version))[0] == 0
+    installed = {library["version"]: library["sha1"] for library in core.migrate_status()["installed"]}
+    assert list(installed) == list(range(1, newest + 1))
+    sums = Path(__file__).parents[2] / "lua/releases/SHA1SUMS"
+    released = dict(reversed(line.split()) for line in sums.read_text().splitlines()) if sums.exists() else {}
+    for version in range(1, newest):
+        assert installed[version] == released[f"ardiq_v{version}.lua"]
+
+
 def test_two_servers_at_once_are_refused(migrate: Ardiq) -> None:
     code, output = migrate("redis://a", "redis://b")
     assert code == 2
@@ -157,7 +171,9 @@ def test_an_unreachable_server_is_one_line(migrate: Ardiq) -> None:
 
 
 @pytest.mark.usefixtures("functions")
-async def test_who_is_connected_when_its_version_is_pruned_ends(server: Server, core: _core.Core) -> None:
+async def test_who_is_connected_when_its_version_is_pruned_ends(
+    server: Server, core: _core.Core, capsys: pytest.CaptureFixture[str]
+) -> None:
     app = App(server.url, queue_name="jobs", prefix="shop")
     work = app.task(name="work")(lambda: 1)
     run = asyncio.create_task(app.run())
@@ -165,6 +181,9 @@ async def test_who_is_connected_when_its_version_is_pruned_ends(server: Server, 
     # As a newer Ardiq's `migrate --prune` does, which would have seen this worker.
     core.command(["HSET", "shop:schema", "data", _core.PROTOCOL_VERSION + 1])
     core.command(["FUNCTION", "DELETE", LIBRARY])
+    assert main(["migrate", "status", server.url, "--prefix", "shop"]) == 0
+    data = _core.PROTOCOL_VERSION + 1
+    assert f"plan: none; the data is of version {data}, which this" in capsys.readouterr().out
     with pytest.raises(LibraryError, match="install a newer Ardiq"):
         await work.enqueue()
     async with asyncio.timeout(SOON_S):
