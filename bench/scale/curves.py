@@ -186,19 +186,22 @@ def queues(setting: Setting, count: int) -> Points:
 
 
 def served(setting: Setting, count: int) -> Points:
-    """One worker serves so many queues."""
-    server, n = setting.server, 10_000
+    """One worker serves so many queues; from when it has begun with all of them."""
+    server, n = setting.server, setting.tasks
     server.clear()
     setting.programs.producer("enqueue_queues", n=n, queues=count)
     names = [f"bench-{number}" for number in range(count)]
     words = [sys.executable, "-m", "ardiq", "run", "bench.jobs:app", *(f"--queue={name}" for name in names)]
     environment = {"ARDIQ_REDIS_URL": server.url, "BENCH_CONCURRENCY": "100"}
 
+    def each() -> list[int]:
+        return [int(server.command("HGET", f"ardiq:{{{name}}}:stats", "completed") or 0) for name in names]
+
     def complete() -> int:
-        return sum(int(server.command("HGET", f"ardiq:{{{name}}}:stats", "completed") or 0) for name in names)
+        return sum(each())
 
     with running(words, **environment) as worker:
-        setting.programs.until(worker, lambda: complete() > 0, pause_s=0.01)
+        setting.programs.until(worker, lambda: all(each()), pause_s=0.01)
         first, started, cpu, theirs = complete(), time.perf_counter(), server.cpu_us(), worker.cpu_us()
         setting.programs.until(worker, lambda: complete() >= n, pause_s=0.02)
         seconds, left = time.perf_counter() - started, max(1, n - first)

@@ -1,10 +1,11 @@
 """What is enqueued while a worker has nothing to do is claimed for it at once, and comes as a message."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
-from helpers import SOON_S, eventually, is_sound, working
+from helpers import SOON_S, eventually, is_sound, result_of, working
 
 from ardiq import Ardiq
 
@@ -163,3 +164,82 @@ async def test_a_server_that_lost_a_hand_off_and_no_step_is_noticed(app: Ardiq) 
         assert await work.request(1, timeout=SOON_S) == 1
         go_on.set()
     assert is_sound(app)
+
+
+@asynccontextmanager
+async def serving(app: Ardiq, *names: str) -> AsyncIterator[list[Ardiq]]:
+    """A worker that serves these queues, once each of them has nothing to do."""
+    queues = [app.queue(name) for name in names]
+    run = asyncio.create_task(app.run(list(names)))
+    try:
+        for queue in queues:
+            await has_nothing_to_do(queue)
+        yield queues
+    finally:
+        app.stop()
+        async with asyncio.timeout(SOON_S):
+            await run
+
+
+async def test_a_worker_of_several_queues_is_handed_tasks_too(app: Ardiq) -> None:
+    @app.task
+    async def work(number: int) -> int:
+        return number
+
+    async with serving(app, "emails", "reports") as queues:
+        before = [int(row(queue, "seq")) for queue in queues]
+        for number in range(20):
+            for queue in queues:
+                job = await queue.send("work", number)
+                assert (await result_of(job)).value == number
+                await has_nothing_to_do(queue)
+        # A block that ends by itself costs one, too; a task that is not handed over takes two.
+        assert all(int(row(queue, "seq")) - first < 35 for queue, first in zip(queues, before, strict=True))
+    assert all(is_sound(queue) for queue in queues)
+
+
+async def test_what_several_queues_are_handed_at_once_takes_no_more_slots_than_there_are(
+    make_app: Callable[..., Ardiq],
+) -> None:
+    app = make_app(concurrency=2)
+    running, most, ran = 0, 0, 0
+
+    @app.task
+    async def work() -> None:
+        nonlocal running, most, ran
+        running += 1
+        most, ran = max(most, running), ran + 1
+        await asyncio.sleep(0.02)
+        running -= 1
+
+    async with serving(app, "emails", "reports") as queues:
+        batches = (queue.enqueue_many(work.prepare() for _ in range(4)) for queue in queues)
+        jobs = [job for batch in await asyncio.gather(*batches) for job in batch]
+        await asyncio.gather(*map(result_of, jobs))
+    assert (most, ran) == (2, 8)
+    assert all(is_sound(queue) for queue in queues)
+
+
+async def test_a_hand_off_to_a_queue_without_a_slot_is_free_for_other_workers(make_app: Callable[..., Ardiq]) -> None:
+    app = make_app(concurrency=2)
+    go_on, started = asyncio.Event(), 0
+
+    @app.task
+    async def long() -> None:
+        nonlocal started
+        started += 1
+        await go_on.wait()
+
+    @app.task
+    async def short() -> None: ...
+
+    async with serving(app, "emails", "reports") as (emails, reports):
+        await emails.enqueue_many(long.prepare() for _ in range(2))
+        await eventually(lambda: started == 2)
+        assert row(reports, "idle"), "its offer stands"
+        job = await reports.send("short")
+        await eventually(lambda: not row(reports, "handed"))
+        assert await job.status() == "queued"
+        go_on.set()
+        await result_of(job)
+    assert is_sound(reports)

@@ -76,11 +76,6 @@ impl Shared {
         lock(&self.slots)
     }
 
-    /// Whether others may claim for it while it has nothing to do: not where other queues may take its slots meanwhile.
-    pub(super) fn takes_hand_offs(&self) -> bool {
-        self.config.pool_share.is_none()
-    }
-
     pub(super) fn observe(&self, tell: impl FnOnce(&Observer)) {
         if let Some(observer) = &self.config.observer {
             tell(observer);

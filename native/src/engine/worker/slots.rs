@@ -311,8 +311,7 @@ impl Slots {
                 room -= 1;
                 self.keep(claim);
             } else {
-                let token = claim.token.saturating_add(self.shift);
-                release(&mut self.outbox, &mut self.lanes, &Claim { token, ..claim });
+                self.give_back(claim);
             }
         }
         self.tell();
@@ -325,13 +324,23 @@ impl Slots {
     }
 
     /// What somebody claimed for this worker; the news there is for Python, and whether to wake the I/O loop: it may have to
-    /// go back.
+    /// go back, at once where other queues of this process have taken the slots since this one offered itself.
     pub fn take_over(&mut self, mut claims: Vec<Claim>) -> (News, bool) {
         let before = self.tasks.claims.len();
         self.hand_offs.handed_over(&mut claims);
+        let room = self.pool_share.as_ref().map_or(usize::MAX, |_| self.room().saturating_sub(self.held()));
+        let late = claims.split_off(claims.len().min(room));
         claims.into_iter().for_each(|claim| self.keep(claim));
+        late.into_iter().for_each(|claim| self.give_back(claim));
+        self.pool_share.iter().for_each(PoolShare::busy);
+        self.tell();
         let tasks = before == 0 && !self.tasks.claims.is_empty();
         (News { tasks, threads: self.threads_to_wake(), idle: false }, self.wake())
+    }
+
+    fn give_back(&mut self, claim: Claim) {
+        let token = claim.token.saturating_add(self.shift);
+        release(&mut self.outbox, &mut self.lanes, &Claim { token, ..claim });
     }
 
     fn keep(&mut self, mut claim: Claim) {

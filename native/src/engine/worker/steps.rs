@@ -70,7 +70,7 @@ impl Session {
             ("result_ttl_ms", config.result_ttl_ms.into()),
             ("lanes", lanes.into()),
             ("want", (want as i64).into()),
-            ("hand_off", i64::from(shared.takes_hand_offs()).into()),
+            ("hand_off", 1.into()),
         ];
         request.named(&args).map_err(End::Failed)?;
         request.records(outcomes.fields(), outcomes.bytes());

@@ -136,6 +136,28 @@ fn a_queue_that_is_owed_slots_looks_for_work_while_others_have_them() {
 }
 
 #[test]
+fn what_is_handed_over_when_other_queues_have_the_slots_goes_back() {
+    let now = Instant::now();
+    let pool = Pool::new(3, &[1, 2]);
+    let other = pool.share(1).unwrap();
+    let lanes = Lanes::new(vec!["default".into()]);
+    let mut slots = Slots::new(3, None, HashSet::new(), lanes, pool.share(0), now);
+    slots.renewed(now + LEASE);
+    assert_eq!(settled(&mut slots, now), (vec![], 3));
+    held_ahead(&mut slots).accept(&mut reply(1..1, false, -1, now), now);
+    assert_eq!(slots.next(now), Next::Wait { until: None, block: true });
+    other.tell(2, 2);
+    let (news, wake) = slots.take_over((1..3).map(|token| claim(token, "task", now)).collect());
+    assert!(news.tasks && wake);
+    assert_eq!(other.take(1), 0, "the slot is for the one that stays");
+    assert_eq!((slots.take(3, now).0.len(), settled(&mut slots, now)), (1, (vec!["t2 release".into()], 0)));
+    held_ahead(&mut slots).accept(&mut reply(2..2, true, -1, now), now);
+    assert_eq!(slots.next(now), Next::Wait { until: None, block: false });
+    other.tell(1, 1);
+    assert_eq!(settled(&mut slots, now), (vec![], 1));
+}
+
+#[test]
 fn work_left_behind_is_fetched_when_there_is_room() {
     let now = Instant::now();
     let mut slots = working(2, 1..3, true, now);
