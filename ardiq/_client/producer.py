@@ -3,8 +3,8 @@
 import asyncio
 import inspect
 from asyncio import get_running_loop
-from collections.abc import Coroutine, Iterable, Sequence
-from itertools import repeat
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from .._server.channel import may_repeat
@@ -26,6 +26,9 @@ from .inspector import value_of
 
 if TYPE_CHECKING:
     from .queue import QueueContext
+
+# Jobs that are made in one turn of the loop.
+_AT_ONCE = 500
 
 # id, name, lane, args, kwargs, options
 Record = tuple[str, str, str, bytes, bytes, bytes]
@@ -80,27 +83,34 @@ class Producer:
 
     async def enqueue_many(self, tasks: Iterable[PreparedTask]) -> list[Job]:
         """Send many tasks at once; nothing is sent if one of them is wrong."""
+        if not self._queue.registry.enqueue_hooks:
+            return await self.send(*self._records(tasks, "enqueue_many"))
         prepared = [self._own(each, "enqueue_many") for each in tasks]
         for each in prepared:
             self.check_lane(each.call_options.priority or each.task.priority)
-        hooked = bool(self._queue.registry.enqueue_hooks)
         records: list[Record] = []
         for each in prepared:
-            task_id, extra = None, None
-            if hooked:
-                task_id, extra = await self._run_hooks(each.task, each.args, each.kwargs, each.call_options)
+            task_id, extra = await self._run_hooks(each.task, each.args, each.kwargs, each.call_options)
             records.append(self.record(each.task, each.args, each.kwargs, each.call_options, task_id, extra))
         return await self.send(records, [each.task.signature for each in prepared])
 
     async def send(self, records: Sequence[Record], signatures: Iterable[Signature | None] = repeat(None)) -> list[Job]:
         """Send records in one go."""
-        jobs = [job_of(self._queue.app, record[0], known) for record, known in zip(records, signatures, strict=False)]
-        if not jobs:
-            return jobs
+        if not records:
+            return []
+        app, known = self._queue.app, iter(signatures)
+        sending = self._queue.channel().enqueue_many(_flat(records))
+        jobs: list[Job] = []
         try:
-            answers = await self._queue.channel().enqueue_many(_flat(records))
+            # Made while the server works, with turns of the loop in between, which send on.
+            for start in range(0, len(records), _AT_ONCE):
+                jobs += [job_of(app, record[0], next(known)) for record in records[start : start + _AT_ONCE]]
+                await asyncio.sleep(0)
+            answers = await sending
         except ArdiqError as error:
             raise _partly_sent(error, jobs) from None
+        finally:
+            sending.cancel()
         return _answered(jobs, answers)
 
     def enqueue_sync(
@@ -126,8 +136,46 @@ class Producer:
 
     def enqueue_many_sync(self, prepared: Sequence[PreparedTask]) -> list[Job]:
         """Send tasks from code without an event loop; blocks this thread, with the GIL released."""
+        if not self._queue.registry.enqueue_hooks:
+            return self.send_sync(*self._records(prepared, "enqueue_many_sync"))
         own = [self._own(each, "enqueue_many_sync") for each in prepared]
         return self.send_sync([self.record_sync(each) for each in own], [each.task.signature for each in own])
+
+    def _records(self, calls: Iterable[Any], taker: str) -> tuple[list[Record], list[Signature | None]]:
+        """The records of calls, and what is known of their tasks."""
+        records: list[Record] = []
+        signatures: list[Signature | None] = []
+        like: PreparedTask | None = None
+        for each in calls:
+            call = held_back(each, taker, self._queue)
+            if like is None or call.task is not like.task or call.call_options is not like.call_options:
+                like = self._own(call, taker)
+                record_of = self._recorder(call.task, call.call_options)
+            records.append(record_of(call))
+            signatures.append(call.task.signature)
+        return records, signatures
+
+    def _recorder(self, task: Task[..., Any], options: CallOptions) -> Callable[[PreparedTask], Record]:
+        """What makes the records of calls of one task, which have more in common than not."""
+
+        def record_of(call: PreparedTask) -> Record:
+            return self.record(task, call.args, call.kwargs, options)
+
+        signature = task.signature
+        if signature is None or not self._is_bare(task, options):
+            return record_of
+        name, lane, packed, encode = (
+            task.name,
+            self.check_lane(task.priority),
+            self._options_of(""),
+            self._codec.encode_known,
+        )
+
+        def bare_record_of(call: PreparedTask) -> Record:
+            args = None if call.kwargs else encode(name, signature, call.args)
+            return record_of(call) if args is None else (new_id(), name, lane, args, b"", packed)
+
+        return bare_record_of
 
     def _own(self, call: Any, taker: str) -> PreparedTask:
         prepared = held_back(call, taker, self._queue)
@@ -231,11 +279,8 @@ class Producer:
             signature = self._queue.registry.signature_of(task.name)
         packed_args, packed_kwargs, codec = self._codec.encode_fitting(task.name, signature, args, kwargs)
         signer = self._signer
-        if options is NO_OPTIONS and extra is None and not task.unique and signer is None:
-            packed = self._of_codec.get(codec)
-            if packed is None:
-                packed = self._of_codec[codec] = to_json({"codec": codec})
-            return task_id or new_id(), task.name, lane, packed_args, packed_kwargs, packed
+        if extra is None and self._is_bare(task, options):
+            return task_id or new_id(), task.name, lane, packed_args, packed_kwargs, self._options_of(codec)
         fields = dict(options.fields)
         if codec:
             fields["codec"] = codec
@@ -251,6 +296,16 @@ class Producer:
             fields["idempotency_key"] = new_id()
         packed = to_json(fields) if fields else b""
         return chosen or task_id or new_id(), task.name, lane, packed_args, packed_kwargs, packed
+
+    def _is_bare(self, task: Task[..., Any], options: CallOptions) -> bool:
+        """Whether its calls have no option but the codec."""
+        return options is NO_OPTIONS and not task.unique and self._signer is None
+
+    def _options_of(self, codec: str) -> bytes:
+        packed = self._of_codec.get(codec)
+        if packed is None:
+            packed = self._of_codec[codec] = to_json({"codec": codec})
+        return packed
 
     def _chosen_id(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
@@ -313,8 +368,8 @@ def held_back(call: Any, taker: str, queue: "QueueContext | None" = None) -> Pre
     raise TypeError(f"{taker} takes task.prepare(...), not {type(call).__name__}")
 
 
-def _flat(records: Sequence[Record]) -> list[str | bytes]:
-    return [field for record in records for field in record]
+def _flat(records: Iterable[Iterable[Any]]) -> list[Any]:
+    return [*chain.from_iterable(records)]
 
 
 def _answered(jobs: list[Job], answers: Sequence[Any]) -> list[Job]:
@@ -323,6 +378,9 @@ def _answered(jobs: list[Job], answers: Sequence[Any]) -> list[Job]:
     Raises:
         ArdiqError: the first of those that were refused; its `jobs` are the others.
     """
+    kinds = set(answers)
+    if len(jobs) == len(answers) and EXISTS not in kinds and not any(map(refusal, kinds)):
+        return jobs
     refused = [refusal(answer) for answer in answers]
     for job, answer in zip(jobs, answers, strict=True):
         if answer == EXISTS:

@@ -89,7 +89,9 @@ class Watch:
                             async with asyncio.timeout_at(patience):
                                 name = await mailbox.name()
                                 ttls = {"waiter_ttl_ms": wished.ttl_ms, "result_ttl_ms": channel.result_ttl_ms}
+                                wished.is_noted = True
                                 reply = await channel.ask(calls.watch(id=task_id, mailbox=name, **ttls))
+                                wished.is_noted = reply.answer == "unfinished"
                         except TimeoutError:
                             raise too_late(task_id, timeout) from None
                         if reply.answer == "unfinished":

@@ -90,7 +90,7 @@ class Channel:
         is_due = self.core.submit_many(ticket, "enqueue", records, may_repeat(records, self.result_ttl_ms))
         self._inbox.open[ticket] = answer
         if is_due:
-            self._inbox.stir()
+            self._inbox.turn()
         return answer
 
     def close(self) -> None:

@@ -109,7 +109,9 @@ class Mailbox:
                 while True:
                     mailbox = await self.name()
                     with self.wish(task_id, timeout) as wished:
-                        found = read_look(await self.channel.ask(self._awaiting(task_id, mailbox, wished.ttl_ms)))
+                        reply = await self.channel.ask(self._awaiting(task_id, mailbox, wished.ttl_ms))
+                        wished.is_noted = reply.answer == "unfinished"
+                        found = read_look(reply)
                         if isinstance(found, Outcome):
                             return found
                         if found is not None:
@@ -214,7 +216,7 @@ class Mailbox:
             wish.watchers.remove(wished.watcher)
         if not wish.waiters:
             del self._wishes[task_id]
-            if self._name is not None:
+            if self._name is not None and wished.is_noted:
                 self.channel.tell(calls.stop_waiting(id=task_id, mailbox=self._name))
 
 
@@ -225,6 +227,7 @@ class _Wished:
         self._mailbox = mailbox
         self.task_id = task_id
         self.watcher = watcher
+        self.is_noted = True  # at the server, as far as is known
         loop = mailbox.channel.loop
         wait_ms = FOREVER_MS if timeout is None else max(0, int(timeout * 1000))
         self.ttl_ms = wait_ms + _MARGIN_MS

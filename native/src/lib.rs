@@ -43,7 +43,8 @@
 //! | `python::convert` | Python's objects to arguments, replies to Python's objects |
 //! | `python::watch` | `Health`, `StallDetector` |
 //! | `python::worker` | `Worker`, `Pool` |
-//! | `python::channel` | `Inbox`, `Channel`: one event loop's side |
+//! | `python::inbox` | `Inbox`: what happened, for one event loop |
+//! | `python::channel` | `Channel`: one queue on one event loop |
 //! | `python::core` | `Core`: what Python holds of one queue |
 //!
 //! Without the feature `python` the crate is plain Rust: tests and the bench floor use it so.

@@ -365,6 +365,37 @@ async def test_enqueue_many_keeps_the_order(app: Ardiq, add: Any) -> None:
     assert is_sound(app)
 
 
+# What a task's record says of the call.
+SENT = ("name", "args", "kwargs", "lane", "codec")
+
+
+async def test_a_call_in_a_batch_is_sent_as_alone(app: Ardiq, add: Any) -> None:
+    @app.task(unique=True)
+    async def once(what: Any) -> None: ...
+
+    def calls() -> list[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
+        return [
+            (add, (1, 2), {}),
+            (add, (3,), {"b": 4}),
+            (add.options(priority="low"), (5, 6), {}),
+            (once, (1.5,), {}),
+            (once, ((1, b"x"),), {}),
+            (app.ref("add"), (7, 8), {}),
+            (app.ref("unknown"), (), {}),
+            (add, (9, 10), {}),
+        ]
+
+    def sent_of(job: Any) -> Any:
+        return app.context.server.core.command(["HMGET", f"ardiq:{{{app.queue_name}}}:task:{job.id}", *SENT])
+
+    alone = [await task.enqueue(*args, **kwargs) for task, args, kwargs in calls()]
+    expected = [sent_of(job) for job in alone]
+    for many in (app.enqueue_many, app.enqueue_many_sync):
+        sent = many(task.prepare(*args, **kwargs) for task, args, kwargs in calls())
+        jobs = sent if isinstance(sent, list) else await sent
+        assert [sent_of(job) for job in jobs] == expected
+
+
 async def test_enqueue_many_of_nothing(app: Ardiq) -> None:
     assert await app.enqueue_many([]) == []
 

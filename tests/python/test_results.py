@@ -34,6 +34,24 @@ async def test_without_a_timeout_the_result_is_what_there_is_now(app: Ardiq, add
     assert (await job.result()).value == 3
 
 
+async def test_only_who_gives_up_has_something_to_take_back(
+    app: Ardiq, add: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(app.context.channel(), "tell", told.append)
+    job = await add.enqueue(1, 2)
+    with pytest.raises(TimeoutError):
+        await job.result(timeout=0.05)
+    assert [call.function for call in told] == ["stop_waiting"]
+    told.clear()
+    waiting = asyncio.create_task(job.result(timeout=SOON_S))
+    await drain(app)
+    assert (await waiting).value == 3
+    assert (await job.result(timeout=SOON_S)).value == 3  # it has ended already
+    assert [update.status async for update in job.watch()] == ["complete"]
+    assert told == []
+
+
 async def test_waiting_is_over_when_the_task_is(app: Ardiq, add: Any) -> None:
     job = await add.enqueue(1, 2)
     waiting = [asyncio.create_task(job.result(timeout=SOON_S)) for _ in range(3)]

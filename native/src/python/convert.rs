@@ -10,6 +10,9 @@ use redis::Value;
 use crate::call::args::Args;
 use crate::wire::error::Error;
 
+/// Texts up to this length are compared with the one before.
+const SHORT: usize = 16;
+
 /// Appends one `str`, `bytes` or `int`.
 pub fn push(args: &mut Args, item: &Bound<'_, PyAny>) -> PyResult<()> {
     if let Ok(text) = item.cast::<PyString>() {
@@ -70,6 +73,20 @@ pub fn exception(py: Python<'_>, error: Error) -> Bound<'_, PyAny> {
 }
 
 fn list(py: Python<'_>, values: impl IntoIterator<Item = Value>) -> PyResult<Bound<'_, PyAny>> {
-    let items: Vec<_> = values.into_iter().map(|value| to_python(py, value)).collect::<PyResult<_>>()?;
+    let mut items: Vec<Bound<'_, PyAny>> = Vec::new();
+    let mut before: Option<(Vec<u8>, usize)> = None;
+    for value in values {
+        let item = match (value, &before) {
+            // Most answers of a batch are the one before again.
+            (Value::BulkString(text), Some((same, at))) if text == *same => items[*at].clone(),
+            (Value::BulkString(text), _) if text.len() <= SHORT => {
+                let item = PyBytes::new(py, &text).into_any();
+                before = Some((text, items.len()));
+                item
+            }
+            (value, _) => to_python(py, value)?,
+        };
+        items.push(item);
+    }
     Ok(PyList::new(py, items)?.into_any())
 }

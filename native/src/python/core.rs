@@ -9,8 +9,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use redis::Value;
 
-use super::channel::{Channel, PyInbox, partly};
+use super::channel::Channel;
 use super::convert::{from_python, to_python};
+use super::inbox::{PyInbox, partly};
 use super::watch::Health;
 use crate::call::dispatch::{Dispatcher, Request};
 use crate::call::migrate::{self, Status};

@@ -63,10 +63,14 @@ pub fn split(function: &'static Function, repeat: bool, ticket: u64, records: &A
     while from < records.len() {
         let part = Answers::Part { batch: batch.clone(), from: from / width };
         let mut chunk = Chunk::new(function, repeat, part);
-        while from < records.len() && !chunk.is_full() {
-            chunk.records.append_range(records, from, from + width);
+        let (start, bytes_before) = (from, records.bytes_of(from));
+        while from < records.len()
+            && from - start < chunk.most() * width
+            && records.bytes_of(from) - bytes_before < BYTES
+        {
             from += width;
         }
+        chunk.records.append_range(records, start, from);
         chunks.push(chunk);
     }
     lock(&batch).open_chunks = chunks.len();
