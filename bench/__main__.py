@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from bench.measures import MEASURES, Sample, Setting
-from bench.programs import ROOT, Programs, build_floor
+from bench.programs import ROOT, Programs, build_floor, busy
 from bench.server import Server
 
 _NUMBERS = (1, 2, 4)
@@ -102,7 +102,7 @@ def machine(server: Server, arguments: argparse.Namespace) -> dict[str, Any]:
         "python": platform.python_version(),
         "ardiq": importlib.metadata.version("ardiq"),
         "server": server.description,
-        "load_before": os.getloadavg()[0],
+        "busy_before": busy(),
         "repeat": arguments.repeat,
         "quick": arguments.quick,
     }

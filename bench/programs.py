@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +18,38 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _PATIENCE_S = 300.0
 _TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def stop_in_order(said: Callable[[], str] = lambda: "interrupted") -> None:
+    """Let a signal end this program by its blocks, which end what they started. A second one does not disturb that."""
+    signums = [
+        signum
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        if signal.getsignal(signum) != signal.SIG_IGN  # as in the background, or with nohup
+    ]
+
+    def stop(signum: int, frame: Any) -> None:
+        for each in signums:
+            signal.signal(each, signal.SIG_IGN)
+        print(f"\n{said()}", file=sys.stderr, flush=True)
+        sys.exit(128 + signum)
+
+    for signum in signums:
+        signal.signal(signum, stop)
+
+
+def busy(seconds: float = 3.0) -> float:
+    """What share of the CPU others use while this one waits. A load average would still count a build before a run."""
+    before = _cpu_ticks()
+    time.sleep(seconds)
+    total, idle = (now - then for now, then in zip(_cpu_ticks(), before, strict=True))
+    return round(1 - idle / total, 3)
+
+
+def _cpu_ticks() -> tuple[int, int]:
+    """Of all cores: all of them, and those in which there was nothing to do."""
+    ticks = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return sum(ticks), ticks[3] + ticks[4]
 
 
 def build_floor() -> Path:

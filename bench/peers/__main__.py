@@ -2,15 +2,16 @@
 
 A run of some libraries or scenarios writes .venv/peers/results.json instead; what it found is printed in any case.
 Each library in turn, scenario by scenario, round by round, each time on a fresh server. A library that fails does not
-stop the others: its figure is left out, with the reason.
+stop the others: its figure is left out, with the reason. What is interrupted leaves what it found in
+.venv/peers/results.json, and nothing running.
 """
 
 import argparse
 import datetime
 import json
+import math
 import os
 import platform
-import signal
 import subprocess
 import sys
 import time
@@ -20,10 +21,10 @@ from typing import Any
 
 from bench.peers import render, robustness, scenarios
 from bench.peers.figures import BARE, RESULTS, Results
-from bench.peers.libraries import BY_NAME, HERE, HOME, LIBRARIES, Library
+from bench.peers.libraries import BEFORE, BY_NAME, HERE, HOME, LIBRARIES, Library, before
 from bench.peers.processes import Failed, Program, describe
 from bench.peers.stage import Figures, Stage, Stamps
-from bench.programs import ROOT
+from bench.programs import ROOT, busy, stop_in_order
 from bench.server import Server
 
 Scenario = Callable[[Stage, list[str]], Figures]
@@ -34,18 +35,35 @@ SCENARIOS: dict[str, Scenario] = {
     "io": lambda stage, ways: scenarios.waiting(stage, 500),
     "cpu": lambda stage, ways: scenarios.computing(stage, 2),
 }
-NAMES = [*SCENARIOS, *robustness.SCENARIOS]
+NAMES = [*robustness.SCENARIOS, *SCENARIOS]
+PROGRESS = HOME / "results.json"
 
 
 def main() -> None:
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with the blocks that started it
+    PROGRESS.unlink(missing_ok=True)
+    stop_in_order(lambda: f"interrupted; what was found is in {PROGRESS}" if PROGRESS.exists() else "interrupted")
+    started = time.monotonic()
+    results = _measure(arguments, started)
+    _write(results, arguments.output)
+    for title, text in render.tables(Results(arguments.output)).items():
+        print(f"\n{title.removeprefix('benchmark ')}\n\n{text}")
+    print(f"\n{arguments.output} written, {(time.monotonic() - started) / 60:.1f} min")
+
+
+def _measure(arguments: argparse.Namespace, started: float) -> dict[str, Any]:
     libraries = [BY_NAME[name] for name in arguments.libs]
+    installed = list(arguments.libs)
+    if arguments.before:
+        commit, wheel = arguments.before
+        libraries.insert(1, before(commit))
+        installed.append(f"ardiq_before={Path(wheel).resolve()}")
     if arguments.quick:
         libraries = [library.smaller() for library in libraries]
-    subprocess.run([HERE / "install", *arguments.libs], check=False)
+    with Program([str(HERE / "install"), *installed], dict(os.environ), shown=True) as install:
+        while install.alive():
+            time.sleep(0.05)
     server = (arguments.server or _redis(), {"save": ""})
-    started = time.monotonic()
     results: dict[str, Any] = {"machine": _machine(server, arguments), "libraries": {}, "rounds": []}
     for library in list(libraries):
         try:
@@ -55,27 +73,35 @@ def main() -> None:
             results["libraries"][library.name] = {"title": library.title, "site": library.site, "failed": str(failure)}
             libraries.remove(library)
 
-    for number in range(arguments.rounds):
-        figures: dict[str, dict[str, Figures]] = {library.name: {} for library in libraries}
-        figures[BARE] = {name: _bare(name) for name in ("io", "cpu") if name in arguments.scenarios}
-        for name in SCENARIOS:
-            for library in libraries if name in arguments.scenarios else ():
-                at = f"{(time.monotonic() - started) / 60:4.1f} min  {number + 1}/{arguments.rounds} {name:8}"
-                figures[library.name][name] = taken = _take(library, name, server, results)
-                _say(f"{at}{library.title:10} {_brief(taken)}")
-        results["rounds"].append(figures)
-        _write(results, arguments.output)
     # How many were lost is no matter of medians, and mostly a matter of waiting: once, all at the same time.
     for name, scenario in robustness.SCENARIOS.items():
         if name in arguments.scenarios:
-            asked = [library for library in libraries if name not in results["libraries"][library.name]["without"]]
+            described = results["libraries"]
+            asked = [each for each in libraries if each.name != BEFORE and name not in described[each.name]["without"]]
             for library, taken in scenario(asked, server):
                 results.setdefault(name, {})[library.name] = taken
-                _say(f"{(time.monotonic() - started) / 60:4.1f} min  {name:12}{library.title:10} {_brief(taken)}")
-            _write(results, arguments.output)
-    for title, text in render.tables(Results(arguments.output)).items():
-        print(f"\n{title.removeprefix('benchmark ')}\n\n{text}")
-    print(f"\n{arguments.output} written")
+                _say(f"{_minutes(started)}  {name:12}{library.title:16} {_brief(taken)}")
+                _write(results, PROGRESS)
+    longest_s = 0.0
+    for number in range(arguments.rounds):
+        began = time.monotonic()
+        if began - started + longest_s > 60 * arguments.minutes:
+            _say(f"{number} rounds: another one would not end within {arguments.minutes:g} minutes")
+            break
+        figures: dict[str, dict[str, Figures]] = {library.name: {} for library in libraries}
+        results["rounds"].append(figures)
+        figures[BARE] = {name: _bare(name) for name in ("io", "cpu") if name in arguments.scenarios}
+        for name in SCENARIOS:
+            for library in libraries if name in arguments.scenarios else ():
+                figures[library.name][name] = taken = _take(library, name, server, results)
+                _say(f"{_minutes(started)}  {number + 1}/{arguments.rounds} {name:8}{library.title:16} {_brief(taken)}")
+                _write(results, PROGRESS)
+        longest_s = max(longest_s, time.monotonic() - began)
+    return results
+
+
+def _minutes(started: float) -> str:
+    return f"{(time.monotonic() - started) / 60:4.1f} min"
 
 
 def _take(library: Library, name: str, server: tuple[str, dict[str, str]], results: dict[str, Any]) -> Figures:
@@ -86,7 +112,7 @@ def _take(library: Library, name: str, server: tuple[str, dict[str, str]], resul
     try:
         with Stage(library, server, PEERS_RESULTS=str(int(name == "latency"))) as stage:
             return SCENARIOS[name](stage, described["ways"])
-    except (Failed, OSError, KeyError, StopIteration) as failure:
+    except (Failed, OSError, LookupError, RuntimeError, StopIteration, ValueError) as failure:
         return {"failed": str(failure) or repr(failure)}
 
 
@@ -103,6 +129,8 @@ def _bare(kind: str) -> Figures:
         while program.alive():
             time.sleep(0.01)
     began, ended = stamps.read()
+    if not ended:
+        return {"failed": "nothing ran"}
     seconds = (max(map(max, ended.values())) - min(map(min, began.values()))) / 1e9
     return {"rate": total / seconds} | stamps.check(total)
 
@@ -128,8 +156,7 @@ def _machine(server: tuple[str, dict[str, str]], arguments: argparse.Namespace) 
         "cores": os.cpu_count(),
         "kernel": platform.release(),
         "server": description,
-        "load_before": round(os.getloadavg()[0], 2),
-        "rounds": arguments.rounds,
+        "busy_before": busy(),
         "preliminary": arguments.preliminary,
     }
 
@@ -143,7 +170,8 @@ def _brief(figures: Figures) -> str:
 
 def _write(results: dict[str, Any], path: Path) -> None:
     text = json.dumps(results, indent=1, ensure_ascii=False, default=str)
-    path.write_text(text + "\n")
+    path.with_suffix(".new").write_text(text + "\n")
+    path.with_suffix(".new").replace(path)
 
 
 def _say(text: str) -> None:
@@ -158,6 +186,12 @@ def _arguments() -> argparse.Namespace:
         "--scenarios", nargs="+", default=NAMES, choices=NAMES, metavar="NAME", help=f"of {' '.join(NAMES)}"
     )
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of which medians are shown (default: 3)")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, metavar="N", help="begin no round that would not end within these"
+    )
+    parser.add_argument(
+        "--before", nargs=2, metavar=("COMMIT", "WHEEL"), help="measure this wheel of an earlier Ardiq as well"
+    )
     parser.add_argument("--server", metavar="PATH", help="another server program than the installed Redis")
     parser.add_argument("--output", type=Path, metavar="FILE", help="instead of bench/peers/results.json")
     parser.add_argument("--quick", action="store_true", help="a tenth of the tasks: whether all of it runs")
@@ -165,7 +199,7 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.output is None:
         whole = (arguments.libs, arguments.scenarios, arguments.quick) == (names, NAMES, False)
-        arguments.output = RESULTS if whole else HOME / "results.json"
+        arguments.output = RESULTS if whole else PROGRESS
     return arguments
 
 

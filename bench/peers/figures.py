@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.peers.libraries import BEFORE
+
 RESULTS = Path(__file__).with_name("results.json")
 OURS = "ardiq"
 BARE = "bare"
@@ -36,7 +38,7 @@ def _server(taken: dict[str, Any], bare: dict[str, Any]) -> float | None:
 
 
 def _share(taken: dict[str, Any], bare: dict[str, Any]) -> float | None:
-    return taken["rate"] / bare["rate"] if "rate" in taken else None
+    return taken["rate"] / bare["rate"] if "rate" in taken and "rate" in bare else None
 
 
 ROWS = [
@@ -51,7 +53,15 @@ ROWS = [
     Row("server_c100", "server CPU a task, 100 at once", "c100", "µs", _server, more_is_better=False),
     Row("worker_c10", "worker CPU a task, 10 at once", "c10", "µs", _figure("worker_cpu_us"), more_is_better=False),
     Row("worker_c100", "worker CPU a task, 100 at once", "c100", "µs", _figure("worker_cpu_us"), more_is_better=False),
-    Row("pss", "idle worker, PSS", "latency", "MiB", _figure("pss_mib"), more_is_better=False),
+    Row(
+        "fresh",
+        "idle worker, PSS",
+        "latency",
+        "MiB",
+        _figure("fresh_pss_mib"),
+        more_is_better=False,
+    ),
+    Row("pss", "idle after 500 tasks, PSS", "latency", "MiB", _figure("pss_mib"), more_is_better=False),
     Row("io", "tasks of 100 ms, 500 at once, of bare asyncio's rate", "io", "share", _share),
     Row("cpu", "tasks of 5 ms CPU on 2 cores, of 2 bare processes' rate", "cpu", "share", _share),
 ]
@@ -64,7 +74,9 @@ class Results:
     def __init__(self, path: Path = RESULTS) -> None:
         self.raw: dict[str, Any] = json.loads(path.read_text())
         self.machine: dict[str, Any] = self.raw["machine"]
-        self.libraries: dict[str, dict[str, Any]] = self.raw["libraries"]
+        everybody: dict[str, dict[str, Any]] = self.raw["libraries"]
+        self.libraries = {name: library for name, library in everybody.items() if name != BEFORE}
+        self.before = everybody.get(BEFORE)
         self.rounds: list[dict[str, Any]] = self.raw["rounds"]
 
     def title(self, name: str) -> str:
@@ -88,15 +100,17 @@ class Results:
         library = self.libraries[name]
         if "failed" in library:
             return f"not measured here: {library['failed']}"
-        for figures in self.rounds:
-            taken = figures.get(name, {}).get(row.scenario, {})
+        measured = [figures[name][row.scenario] for figures in self.rounds if row.scenario in figures.get(name, {})]
+        if not measured:
+            return "not measured in this run"
+        for taken in measured:
             if why := taken.get("without") or taken.get("failed"):
                 return str(why)
         return "the library has no such call"
 
-    def best_other(self, row: Row) -> str | None:
-        """Whose median is the best but for ours."""
-        values = {name: self.value(row, name) for name in self.libraries if name != OURS}
+    def best_other(self, row: Row, *but: str) -> str | None:
+        """Whose median is the best but for ours, and these."""
+        values = {name: self.value(row, name) for name in self.libraries if name not in (OURS, *but)}
         known = {name: value for name, value in values.items() if value is not None}
         if not known:
             return None

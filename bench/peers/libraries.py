@@ -12,7 +12,7 @@ HERE = ROOT / "bench" / "peers"
 
 @dataclass(frozen=True)
 class Library:
-    """tasks: that do nothing; singles: enqueued one by one; cores: `burn` tasks; naps: of 100 ms at 500 at once."""
+    """tasks: that do nothing; singles: enqueued one by one; burns: of 5 ms CPU; naps: of 100 ms at 500 at once."""
 
     name: str
     title: str
@@ -22,6 +22,8 @@ class Library:
     naps: int = 5_000
     site: str = ""
     node: bool = False
+    driver: str = ""
+    """Whose driver runs it, where it has none of its own."""
 
     def smaller(self) -> Self:
         """With a tenth of the tasks."""
@@ -38,7 +40,7 @@ class Library:
         drivers = HERE / "drivers"
         if self.node:
             return [self.interpreter, str(drivers / f"with_{self.name}.mjs"), *words]
-        return [self.interpreter, str(drivers / "drive.py"), f"with_{self.name}", *words]
+        return [self.interpreter, str(drivers / "drive.py"), f"with_{self.driver or self.name}", *words]
 
     def environment(self) -> dict[str, str]:
         """Nothing of ours on its path: another version of Ardiq must not import this one."""
@@ -52,15 +54,21 @@ LIBRARIES = [
     Library(
         "ardiq12", "ArdiQ 1.2", tasks=12_000, singles=3_000, burns=100, site="https://pypi.org/project/ardiq/1.2.0"
     ),
-    Library("celery", "Celery", tasks=2_000, naps=2_000, site="https://docs.celeryq.dev"),
-    Library("arq", "arq", tasks=1_500, burns=100, naps=2_000, site="https://arq-docs.helpmanual.io"),
+    Library("celery", "Celery", tasks=2_000, site="https://docs.celeryq.dev"),
+    Library("arq", "arq", tasks=1_500, burns=100, site="https://arq-docs.helpmanual.io"),
     Library("taskiq", "Taskiq", tasks=3_000, site="https://taskiq-python.github.io"),
     Library("dramatiq", "Dramatiq", tasks=3_000, site="https://dramatiq.io"),
     Library("rq", "RQ", tasks=150, singles=500, burns=100, site="https://python-rq.org"),
     Library("saq", "SAQ", tasks=2_000, site="https://saq-py.readthedocs.io"),
-    Library("huey", "Huey", tasks=3_000, singles=3_000, naps=1_000, site="https://huey.readthedocs.io"),
+    Library("huey", "Huey", tasks=3_000, singles=3_000, site="https://huey.readthedocs.io"),
     Library("streaq", "streaQ", tasks=3_000, site="https://streaq.readthedocs.io"),
-    Library("docket", "Docket", tasks=1_500, naps=2_000, site="https://docket.lol"),
+    Library("docket", "Docket", tasks=1_000, singles=500, site="https://docket.lol"),
     Library("bullmq", "BullMQ", tasks=8_000, singles=2_000, site="https://docs.bullmq.io", node=True),
 ]
 BY_NAME = {library.name: library for library in LIBRARIES}
+BEFORE = "ardiq_before"
+
+
+def before(commit: str) -> Library:
+    """An earlier Ardiq, beside which this one is measured."""
+    return replace(BY_NAME["ardiq"], name=BEFORE, title=f"Ardiq at {commit}", driver="ardiq")

@@ -19,10 +19,10 @@ _DRAWN = {
     "throughput": ("c10", "c100"),
     "enqueueing": ("many", "awaited", "blocking"),
     "latency": ("body", "result"),
-    "cost": ("server_c10", "worker_c10", "pss"),
+    "cost": ("server_c10", "worker_c10", "fresh"),
     "shares": ("io", "cpu"),
 }
-_LINEAR = {"pss", "io", "cpu"}
+_LINEAR = {"fresh", "io", "cpu"}
 
 
 def _bars(axes: Axes, results: Results, row: Row) -> None:

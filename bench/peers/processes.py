@@ -23,15 +23,18 @@ class Failed(Exception):
 class Program:
     """A process in a session of its own, so that whatever it starts can be found."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], *, talks: bool = False) -> None:
+    def __init__(
+        self, command: list[str], environment: dict[str, str], *, talks: bool = False, shown: bool = False
+    ) -> None:
+        """talks: it is sent steps; shown: what it prints is for the user, not for the log."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `kill`)
         self._process = subprocess.Popen(
             command,
             env=environment,
             cwd=tempfile.gettempdir(),
             stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
-            stdout=subprocess.PIPE if talks else self._log,
-            stderr=self._log,
+            stdout=None if shown else subprocess.PIPE if talks else self._log,
+            stderr=None if shown else self._log,
             start_new_session=True,
         )
 

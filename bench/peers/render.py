@@ -4,14 +4,16 @@ from statistics import median
 from typing import Any
 
 from bench.peers.figures import BY_KEY, OURS, ROWS, Results, Row
+from bench.peers.libraries import BEFORE
 
 _COLUMNS = {
     "throughput": ("c10", "c100", "io", "cpu"),
     "enqueueing": ("many", "awaited", "blocking"),
     "latency": ("body", "result"),
-    "cost": ("server_c10", "server_c100", "worker_c10", "worker_c100", "pss"),
+    "cost": ("server_c10", "server_c100", "worker_c10", "worker_c100", "fresh", "pss"),
 }
 _NONE = "\N{EN DASH}"
+_FORERUNNER = "ardiq12"
 _NOTES = {
     "enqueue": "enqueueing",
     "c10": "10 at once",
@@ -30,6 +32,7 @@ def tables(results: Results | None = None) -> dict[str, str]:
     return {
         "benchmark run": _run(results),
         "benchmark standing": _standing(results),
+        "benchmark before": _before(results),
         **{f"benchmark {name}": _figures(results, keys) for name, keys in _COLUMNS.items()},
         "benchmark faults": _faults(results),
         "benchmark libraries": _libraries(results),
@@ -37,14 +40,15 @@ def tables(results: Results | None = None) -> dict[str, str]:
 
 
 def _run(results: Results) -> str:
-    machine = results.machine
+    machine, rounds = results.machine, len(results.rounds)
     versions = sorted({library["runtime"] for library in results.libraries.values() if "runtime" in library})
     text = (
         f"{machine['date']}, commit `{machine['commit']}`: {machine['cores']} cores ({machine['cpu']}), Linux "
-        f"{machine['kernel']}; {machine['server']}; {', '.join(versions)}. Medians of {machine['rounds']} "
-        f"{'round' if machine['rounds'] == 1 else 'rounds'}. Load average before the run: {machine['load_before']}."
+        f"{machine['kernel']}; {machine['server']}; {', '.join(versions)}. Medians of {rounds} "
+        f"{'round' if rounds == 1 else 'rounds'}. Before it, other work took "
+        f"{percent(machine['busy_before'])} of the CPU."
     )
-    if not machine["preliminary"]:
+    if machine["busy_before"] < 0.1 and not machine["preliminary"]:
         return text
     return (
         "> **Preliminary.** These figures were taken while the machine was busy with other work. They show that the\n"
@@ -59,15 +63,50 @@ def _standing(results: Results) -> str:
         if ours is None or other is None:
             continue
         theirs, ratios = results.value(row, other), results.ratios(row, other)
-        span = f" ({number(min(ratios))} to {number(max(ratios))})" if len(ratios) > 1 else ""
-        ratio = f"{number(median(ratios))}{span}" if ratios else ""
-        rows.append((row.title, row.unit, number(ours), f"{results.title(other)} {number(theirs)}", ratio))
+        rows.append((row.title, row.unit, number(ours), f"{results.title(other)} {number(theirs)}", _ratio(ratios)))
         groups[_place(row, ratios)].append(row.title)
     lines = [table(("row", "unit", "Ardiq", "the best other", "Ardiq ÷ the best other"), *rows), ""]
     lines.append(f"Ardiq is ahead in {len(groups['first'])} of {len(rows)} rows.")
     lines.append(_named("It is behind in", groups["behind"]))
     lines.append(_named("Level, because the rounds disagree:", groups["level"]))
     return "\n".join(line for line in lines if line is not None)
+
+
+def _before(results: Results) -> str:
+    """This Ardiq, an earlier one, and the field: only where an earlier one was measured."""
+    if results.before is None:
+        return ""
+    known = [row for row in ROWS if results.value(row, OURS) is not None]
+    header = (
+        "row",
+        "unit",
+        "before",
+        "now",
+        "now ÷ before",
+        "ArdiQ 1.2",
+        "the best of the rest",
+        "now ÷ the best other",
+    )
+    rows = []
+    for row in known:
+        rest, other = results.best_other(row, _FORERUNNER), results.best_other(row)
+        values = [number(results.value(row, name)) for name in (BEFORE, OURS)]
+        forerunner = number(results.value(row, _FORERUNNER)) if _FORERUNNER in results.libraries else _NONE
+        best = f"{results.title(rest)} {number(results.value(row, rest))}" if rest else _NONE
+        ratios = [_ratio(results.ratios(row, name)) if name else _NONE for name in (BEFORE, other)]
+        rows.append((row.title, row.unit, *values, ratios[0], forerunner, best, ratios[1]))
+    return (
+        f"## Before and now\n\nBefore: {results.before['title']}, a wheel built as a release is, measured in the same "
+        "rounds. The ratios are\nmedians of those of the single rounds, with the lowest and the highest one.\n\n"
+        f"{table(header, *rows)}"
+    )
+
+
+def _ratio(ratios: list[float]) -> str:
+    if not ratios:
+        return _NONE
+    span = f" ({number(min(ratios))} to {number(max(ratios))})" if len(ratios) > 1 else ""
+    return f"{number(median(ratios))}{span}"
 
 
 def _place(row: Row, ratios: list[float]) -> str:
@@ -159,6 +198,11 @@ def table(*rows: tuple[str, ...]) -> str:
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     lines.insert(1, "| --- " + "| --- " * (len(rows[0]) - 1) + "|")
     return "\n".join(lines)
+
+
+def percent(share: float) -> str:
+    """A share, in words."""
+    return f"{100 * share:.0f} %"
 
 
 def number(value: Any) -> str:

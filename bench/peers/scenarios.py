@@ -7,7 +7,9 @@ from bench.peers.processes import Failed, Program
 from bench.peers.stage import PATIENCE_S, Figures, Stage
 
 _WARM = 20
-_SAMPLES, _BUDGET_S = 300, 4.0
+_SAMPLES, _BUDGET_S = 240, 4.0
+_WORKED = _WARM + 2 * _SAMPLES
+_STARTED_S = 15.0
 _ONE_BY_ONE = ("awaited", "blocking")
 
 
@@ -39,11 +41,14 @@ def dispatch(stage: Stage, ways: list[str], concurrency: int) -> Figures:
 
 
 def latency(stage: Stage, ways: list[str]) -> Figures:
-    """One task at a time, on a warm idle worker with its default options; then what that worker takes of memory."""
-    worker, producer = stage.worker("noop", None), stage.producer()
+    """One task at a time, on a warm idle worker; and its memory before its first task and after its 500th."""
+    worker, figures = stage.worker("noop", None), Figures()
+    _settle(worker)
+    figures["fresh_pss_mib"] = worker.pss_mib()
+    producer = stage.producer()
     producer.ask({"do": "many", "body": "noop", "first": 0, "count": _WARM}, PATIENCE_S)
     stage.until(worker, lambda: stage.stamps.count() >= _WARM)
-    total, figures = _WARM, Figures()
+    total = _WARM
     steps = ["body_latency", *(["result_latency"] if "request" in ways else [])]
     for step in steps:
         sent = producer.ask({"do": step, "first": total, "samples": _SAMPLES, "budget_s": _BUDGET_S}, PATIENCE_S)[
@@ -55,10 +60,13 @@ def latency(stage: Stage, ways: list[str]) -> Figures:
         else:
             figures |= _percentiles("result", [finished - at for _, at, finished in sent])
         total += len(sent)
+    if total < _WORKED:
+        producer.ask({"do": "many", "body": "noop", "first": total, "count": _WORKED - total}, PATIENCE_S)
+    stage.until(worker, lambda: stage.stamps.count() >= _WORKED)
     producer.kill()
     time.sleep(1)
     figures["pss_mib"], figures["processes"] = worker.pss_mib(), len(worker.members())
-    return figures | _checked(stage, worker, total)
+    return figures | _checked(stage, worker, _WORKED)
 
 
 def waiting(stage: Stage, concurrency: int) -> Figures:
@@ -83,6 +91,17 @@ def _full(stage: Stage, body: str, concurrency: int, total: int) -> Program:
     worker = stage.worker(body, concurrency)
     stage.until(worker, lambda: stage.stamps.count() >= 2 * total)
     return worker
+
+
+def _settle(worker: Program) -> None:
+    """Wait until it has started: until it has used next to no CPU for a second."""
+    before_s, until = 0.0, time.monotonic() + _STARTED_S
+    while time.monotonic() < until:
+        time.sleep(1)
+        used_s = worker.cpu_s()
+        if 0.05 < used_s < before_s + 0.05:
+            return
+        before_s = used_s
 
 
 def _seconds(stage: Stage, *, ended: bool) -> float:

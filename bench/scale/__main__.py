@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import math
+import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -9,8 +11,8 @@ from pathlib import Path
 from statistics import median
 
 from bench.__main__ import machine, start_server
-from bench.programs import Programs
-from bench.scale.curves import FAMILIES, Point, Setting
+from bench.programs import Programs, stop_in_order
+from bench.scale.curves import FAMILIES, Family, Point, Setting
 
 RESULTS = Path(__file__).parent / "results.json"
 
@@ -23,12 +25,15 @@ def main() -> None:
         "--only", nargs="+", choices=known, metavar="NAME", help=f"of {', '.join(known)}; replaces these"
     )
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="medians are kept (default: 3)")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, metavar="N", help="begin no round that would not end within these"
+    )
     parser.add_argument("--tasks", type=int, metavar="N", help="tasks that workers empty (default: 100,000)")
     parser.add_argument("--server", metavar="PATH", help="redis-server or valkey-server; default: the embedded one")
     parser.add_argument("--tcp", action="store_true", help="loopback TCP instead of a unix socket")
     arguments = parser.parse_args()
-    arguments.repeat = arguments.rounds
-    rounds = 1 if arguments.quick else arguments.rounds
+    arguments.repeat = rounds = 1 if arguments.quick else arguments.rounds
+    stop_in_order()
     families = [family for family in FAMILIES if not arguments.only or family.key in arguments.only]
     found: dict[tuple[str, int], list[Point]] = defaultdict(list)
     began = time.monotonic()
@@ -37,12 +42,19 @@ def main() -> None:
         setting = Setting(server, Programs(server), tasks, 2.0 if arguments.quick else 5.0)
         about = machine(server, arguments)
         setting.fill(1)  # loads the library
+        longest_s = 0.0
         for turn in range(rounds):
+            started = time.monotonic()
+            if started - began + longest_s > 60 * arguments.minutes:
+                print(f"{turn} rounds: another one would not end within {arguments.minutes:g} minutes", file=sys.stderr)
+                break
             for family in families:
                 for at in family.quick if arguments.quick else family.at:
                     print(f"{turn + 1}/{rounds} {family.key} {at:,}", file=sys.stderr)
-                    for point in family.take(setting, at):
+                    for point in _taken(family, setting, at):
                         found[point.curve, at].append(point)
+            longest_s = max(longest_s, time.monotonic() - started)
+            about["repeat"] = turn + 1
     curves = {
         curve.key: [
             {"at": at, "value": _median([each.value for each in points]), **_beside(points)}
@@ -60,6 +72,17 @@ def main() -> None:
         kept = json.loads(RESULTS.read_text())["curves"] if arguments.only else {}
         text = json.dumps({"machine": about, "curves": kept | curves}, indent=1, ensure_ascii=False)
         RESULTS.write_text(text + "\n")
+
+
+def _taken(family: Family, setting: Setting, at: int) -> list[Point]:
+    """The points, or none, if they could not be taken: the other ones are worth having."""
+    try:
+        return list(family.take(setting, at))
+    except (SystemExit, RuntimeError, OSError, subprocess.SubprocessError) as failure:
+        if isinstance(failure, SystemExit) and isinstance(failure.code, int):  # interrupted
+            raise
+        print(f"no point: {failure}", file=sys.stderr)
+        return []
 
 
 def _beside(points: list[Point]) -> dict[str, float]:

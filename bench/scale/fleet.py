@@ -39,7 +39,7 @@ class Link:
     @classmethod
     async def to(cls, url: str) -> "Link":
         parts = urlsplit(url)
-        if parts.scheme == "unix":
+        if not parts.hostname:
             return cls(*await asyncio.open_unix_connection(parts.path))
         return cls(*await asyncio.open_connection(parts.hostname, parts.port))
 

@@ -46,6 +46,8 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for family in FAMILIES:
         shown = [curve for curve in family.curves if curves.get(curve.key)]
+        if not shown:
+            continue
         figure, all_axes = plt.subplots(1, len(shown), figsize=(3.2 * len(shown), 2.8), squeeze=False)
         for axes, curve in zip(all_axes[0], shown, strict=True):
             _draw(axes, family, curve, curves[curve.key])

@@ -34,7 +34,8 @@ def number(value: float) -> str:
 
 def _run(machine: dict[str, Any]) -> str:
     lines = []
-    if machine["load_before"] > 1:
+    busy = machine["busy_before"]
+    if busy > 0.1:
         lines = [
             "> **Preliminary.** These curves were taken while the machine was busy with other work: a point may be",
             "> wrong by a factor of two.",
@@ -42,7 +43,7 @@ def _run(machine: dict[str, Any]) -> str:
         ]
     told = f"{machine['cores']} cores ({machine['cpu']}), {machine['server']}; Python {machine['python']}"
     rounds = "One round" if machine["repeat"] == 1 else f"Medians of {machine['repeat']} rounds"
-    lines.append(f"{told}. {rounds}. Load average before: {machine['load_before']:.1f}.")
+    lines.append(f"{told}. {rounds}. Before it, other work took {100 * busy:.0f} % of the CPU.")
     return "\n".join(lines)
 
 

@@ -14,6 +14,9 @@ STAMPS = os.environ.get("PEERS_STAMPS", os.devnull)
 # Libraries that keep results only when asked are asked where results are measured, and nowhere else.
 RESULTS = os.environ.get("PEERS_RESULTS") == "1"
 CONCURRENCY = int(os.environ["PEERS_CONCURRENCY"]) if os.environ.get("PEERS_CONCURRENCY") else None
+# redis-py 8 opens no more than a hundred connections unless its URL says so. Libraries that take one for each task
+# stall at that, or lose tasks.
+ROOMY_URL = f"{URL}?max_connections=2000" if (CONCURRENCY or 0) >= 100 else URL
 
 NAP_S = 0.1
 BURN_S = 0.005

@@ -47,5 +47,8 @@ driver = Driver(
     blocking=_blocking,
     request=_request,
     worker=lambda body: [sys.executable, "-m", "ardiq", "run", f"{__name__}:app"],
-    notes={"cpu": '`executor="process"`'},
+    notes={
+        "cpu": '`executor="process"`',
+        "kill": "what a dead worker held is run again after a minute (`idle_timeout_ms`)",
+    },
 )

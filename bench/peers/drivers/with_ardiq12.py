@@ -39,5 +39,8 @@ driver = Driver(
     awaited=_awaited,
     request=_request,
     worker=lambda body: [sys.executable, "-m", "ardiq", "run", f"{__name__}:app"],
-    notes={"cpu": '`executor="process"`, a process for each task'},
+    notes={
+        "cpu": '`executor="process"`, a process for each task',
+        "kill": "what a dead worker held is run again after a minute (`idle_timeout`)",
+    },
 )

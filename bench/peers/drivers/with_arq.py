@@ -78,8 +78,9 @@ driver = Driver(
     worker=lambda body: [program("arq"), "with_arq.WorkerSettings"],
     notes={
         "enqueue": "no call for many jobs: `enqueue_job` gathered, 100 at a time",
+        "c10": "a worker takes what it has room for every 0.5 s (`poll_delay`)",
         "latency": "the worker, and `job.result()`, look every 0.5 s (`poll_delay`)",
         "kill": "a job of a dead worker runs again when its mark has expired: `job_timeout` (300 s) and ten more",
-        "cpu": "`run_in_executor` with a `ProcessPoolExecutor`",
+        "cpu": "`run_in_executor` with a `ProcessPoolExecutor`; the same",
     },
 )

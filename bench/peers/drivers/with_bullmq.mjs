@@ -74,7 +74,10 @@ function describe() {
     versions: { bullmq: version("bullmq"), ioredis: version("ioredis") },
     runtime: `Node ${process.versions.node}`,
     ways: ["awaited", "request"],
-    notes: { cpu: "a sandboxed processor, two processes" },
+    notes: {
+      cpu: "a sandboxed processor, two processes",
+      kill: "a job whose lock has run out (`lockDuration`, 30 s) goes back once; that is looked for every 30 s",
+    },
     without: {},
   };
 }

@@ -1,6 +1,10 @@
 """Docket: `docket worker --tasks with_docket:tasks`, the default options (https://docket.lol).
 
 Many by `docket.add_many`. redis-py with hiredis. CPU: two workers would be two commands; a worker is one process.
+
+Each task that begins takes a connection. redis-py refuses the 101st, on which a worker stops for five seconds and
+leaves what it holds until `--redelivery-timeout`. So the URL allows more: an option that `docket/_redis_sentinel.py`
+names.
 """
 
 from datetime import timedelta
@@ -29,7 +33,7 @@ async def burn(number: int) -> None:
 
 tasks = [noop, echo, nap, burn]
 BODIES = {task.__name__: task for task in tasks}
-DOCKET = Docket(name="docket", url=bodies.URL)
+DOCKET = Docket(name="docket", url=bodies.ROOMY_URL)
 
 
 async def _connect() -> None:
@@ -52,7 +56,16 @@ async def _request(number: int) -> Any:
 
 
 def _worker(body: str) -> list[str]:
-    command = [program("docket"), "worker", "--url", bodies.URL, "--docket", "docket", "--tasks", "with_docket:tasks"]
+    command = [
+        program("docket"),
+        "worker",
+        "--url",
+        bodies.ROOMY_URL,
+        "--docket",
+        "docket",
+        "--tasks",
+        "with_docket:tasks",
+    ]
     return command + ([] if bodies.CONCURRENCY is None else ["--concurrency", str(bodies.CONCURRENCY)])
 
 
@@ -63,6 +76,11 @@ driver = Driver(
     awaited=_awaited,
     request=_request,
     worker=_worker,
-    notes={"kill": "tasks of a dead worker are run again after five minutes (`--redelivery-timeout`)"},
+    notes={
+        "c10": "a worker whose slots are all taken looks again after 0.1 s (`--minimum-check-interval`)",
+        "c100": "`?max_connections=` in the URL: redis-py's 100 stop its workers",
+        "io": "the same",
+        "kill": "tasks of a dead worker are run again after five minutes (`--redelivery-timeout`)",
+    },
     without={"cpu": "a worker is one process with one event loop; more cores take more workers"},
 )

@@ -3,6 +3,9 @@
 `--processes 1`, for one process; the default is one for each core, with 8 threads each. `--threads` sets how many at
 once. redis-py with hiredis. There is no call for many: `broker.enqueue` in a loop, as `group.run` does. Results by the
 `Results` middleware with its `RedisBackend`, only where they are measured. CPU: a process for each core, the default.
+
+500 threads take more than the hundred connections that redis-py allows, and one that gets none waits for five seconds.
+So the URL allows more.
 """
 
 from typing import Any
@@ -14,7 +17,7 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 from drive import Driver, program
 
-broker = RedisBroker(url=bodies.URL)
+broker = RedisBroker(url=bodies.ROOMY_URL)
 if bodies.RESULTS:
     broker.add_middleware(Results(backend=RedisBackend(url=bodies.URL)))
 dramatiq.set_broker(broker)
@@ -55,7 +58,9 @@ driver = Driver(
     worker=_worker,
     notes={
         "enqueue": "`group(…).run()`, which sends one by one",
-        "io": "500 threads",
+        "io": "500 threads; `?max_connections=` in the URL",
         "cpu": "`--processes 2 --threads 1`",
+        "kill": "what a dead worker held goes back when it has been silent for a minute (`heartbeat_timeout`): one "
+        "command in a thousand, by chance, looks for that (`maintenance_chance`)",
     },
 )

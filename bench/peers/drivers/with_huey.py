@@ -2,7 +2,11 @@
 
 `-w` sets how many at once; worker threads are the default, `-k greenlet` is what its documentation recommends for many
 tasks that wait, `-k process` for those that compute. redis-py with hiredis. There is no call for many. A result is kept
-where a task returns something; `result(blocking=True)` looks at intervals that grow.
+where a task returns something. Where results are measured `notify_result=True` is set, its option for results without
+delay; otherwise `get(blocking=True)` looks at intervals of 50 ms and more.
+
+A thread or greenlet has a connection of its own. redis-py refuses the 101st; a task that had left the queue by then is
+lost. So the URL allows more.
 """
 
 from typing import Any
@@ -18,7 +22,7 @@ if _GREENLETS:  # before anything else is imported, as its documentation says
 from drive import Driver, program  # noqa: E402
 from huey import RedisHuey  # noqa: E402
 
-huey = RedisHuey(url=bodies.URL)
+huey = RedisHuey(url=bodies.ROOMY_URL, notify_result=bodies.RESULTS)
 
 TASKS = {
     "noop": huey.task()(bodies.noop),
@@ -61,9 +65,10 @@ driver = Driver(
     worker=_worker,
     notes={
         "enqueue": "no call for many: a loop",
-        "latency": "the default worker has one thread",
-        "io": "`-k greenlet -w 500`",
+        "latency": "one thread, the default; `notify_result=True`",
+        "c100": "`?max_connections=` in the URL: redis-py's 100 make it lose tasks",
+        "io": "`-k greenlet -w 500`, and the same",
         "cpu": "`-k process -w 2`",
-        "kill": "a task leaves the queue when it is fetched",
+        "kill": "a task leaves the queue when it is fetched; what ran is gone",
     },
 )

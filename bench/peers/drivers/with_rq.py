@@ -44,6 +44,8 @@ driver = Driver(
     notes={
         "c10": "a pool of 10 workers; each forks for each job",
         "cpu": "a pool of 2 workers",
+        "kill": "a job of a dead worker ends in the `FailedJobRegistry`, unless it was given a `Retry`; every ten "
+        "minutes that is looked for",
     },
     without={
         "c100": "a process for each job at once: a hundred workers on two cores is not what it is for",

@@ -1,11 +1,13 @@
 """SAQ: `saq with_saq.settings`, the default options (https://saq-py.readthedocs.io).
 
 redis-py with hiredis, SAQ's own extra. There is no call that only enqueues many (`queue.map` also waits for all
-results): `queue.enqueue` gathered, 100 at a time, which is what `map` does inside. Results by `queue.apply`. CPU: its
-documentation starts more worker processes by `--workers`.
+results): `queue.enqueue` gathered, 100 at a time, which is what `map` does inside. Results by `job.refresh(1)`, which
+its README shows first and which is woken; `queue.apply` sleeps for 0.5 s after each look. CPU: its documentation starts
+more worker processes by `--workers`.
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import bodies
@@ -49,7 +51,12 @@ async def _awaited(body: str, number: int) -> None:
 
 
 async def _request(number: int) -> Any:
-    return await queue.apply("echo", number=number)
+    job = await queue.enqueue("echo", number=number)
+    assert job is not None
+    while not job.completed:
+        with suppress(TimeoutError):  # the job ended just before it listened
+            await job.refresh(1)
+    return job.result
 
 
 driver = Driver(
@@ -61,6 +68,9 @@ driver = Driver(
     worker=lambda body: [program("saq"), "with_saq.settings", *(["--workers", "2"] if body == "burn" else [])],
     notes={
         "enqueue": "no call that only enqueues many: `queue.enqueue` gathered, 100 at a time, as in `queue.map`",
+        "latency": "`job.refresh(1)`, and once more where it missed the end",
         "cpu": "`--workers 2`",
+        "kill": "a job that was running is given up: `retries` is 1, and that was one. Every minute that is looked for "
+        "(`sweep`), and when a worker starts: a job that is fetched in that moment runs twice",
     },
 )

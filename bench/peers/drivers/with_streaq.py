@@ -53,5 +53,8 @@ driver = Driver(
         *(program("streaq"), "run", "with_streaq:worker"),
         *(["--workers", "2"] if body == "burn" else []),
     ],
-    notes={"cpu": "`--workers 2`"},
+    notes={
+        "cpu": "`--workers 2`",
+        "kill": "what a dead worker held is run again after a minute (`idle_timeout`)",
+    },
 )
