@@ -25,6 +25,7 @@ from ._output import age, json_text, print_json, show
 
 if TYPE_CHECKING:
     from ..app import Ardiq
+    from ..job import Job
     from ..models import TaskResult
 
 _TIME_RAN_OUT = 3
@@ -67,9 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
     options = {"task_id": arguments.id, "priority": arguments.priority, "delay_ms": arguments.delay}
     with redirect_stdout(sys.stderr):  # what a hook prints is no part of the answer
         job = task.options(**options, queue=app.queue_name).enqueue_sync(*args, **kwargs)
+    if job.existed and not arguments.json:
+        print(f"{job.id} is there already: nothing was added", file=sys.stderr)
     if arguments.wait is None:
         if arguments.json:
-            print_json({"id": job.id})
+            print_json({"id": job.id, "existed": job.existed})
         else:
             show(job.id)
         return 0
@@ -82,14 +85,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise
     except BrokerError as error:
         raise BrokerError(f"{job.id} is enqueued, but waiting for it failed: {error}") from None
-    _tell(app, job.id, result, arguments)
+    _tell(app, job, result, arguments)
     return _TIME_RAN_OUT if result is None else 0 if result.success else 1
 
 
-def _tell(app: "Ardiq", task_id: str, result: "TaskResult | None", arguments: argparse.Namespace) -> None:
+def _tell(app: "Ardiq", job: "Job[Any]", result: "TaskResult | None", arguments: argparse.Namespace) -> None:
+    task_id = job.id
     if arguments.json:
         told = {"state": asyncio.run(app.status(task_id))} if result is None else _told(result)
-        print_json({"id": task_id, **told})
+        print_json({"id": task_id, "existed": job.existed, **told})
     elif result is None and app.status_sync(task_id) == "not_found":
         show(f"{task_id} has ended, and its result is not kept")
     elif result is None:

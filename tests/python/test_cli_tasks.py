@@ -160,6 +160,14 @@ async def test_enqueue_and_wait(app: Ardiq, cli: Cli) -> None:
         assert (code, told["state"], told["error"]) == (1, "failed", "ValueError('no \\x1b[31mgood')")
 
 
+def test_a_task_that_is_there_already_is_said(cli: Cli) -> None:
+    words = ("enqueue", MODULE, "add", "--args", "[1]", "--id", "mine")
+    assert cli(*words) == (0, "mine\n")
+    assert cli(*words) == (0, "mine\nmine is there already: nothing was added\n")
+    assert cli.json(*words) == (0, {"id": "mine", "existed": True})
+    assert cli.json(*words, "--wait", "0") == (3, {"id": "mine", "existed": True, "state": "queued"})
+
+
 def test_waiting_too_long(cli: Cli) -> None:
     code, text = cli("enqueue", MODULE, "add", "--args", "[1]", "--wait", "0.01")
     assert code == 3
