@@ -14,6 +14,7 @@ from ._client.queue import QueueContext
 from ._client.registry import Registered
 from ._execution import processes as _processes
 from ._execution.run_state import RunState
+from ._server.calls import SCHEDULE_DECLARE_MOST
 from ._serving.serve import Queues, read_shares, serve
 from ._values import imports as _imports
 from ._values import options as _options
@@ -360,7 +361,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
             retry, retry_on, give_up_on, max_age: whether and when it is retried; see `task`.
 
         Raises:
-            ValueError: an invalid timing, or an unknown zone, lane or policy.
+            ValueError: an invalid timing, or an unknown zone, lane or policy; or a thousand schedules are declared.
             TypeError: neither or both of `spec` and `every` are given, or the function requires arguments.
             RuntimeError: called on `app.queue(name)`: schedules in code belong to the app's own queue.
 
@@ -379,6 +380,10 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
         def register(function: Callable[[], R]) -> Task[[], R]:
             if callable(function):
                 _needs_nothing(function, name)
+            if len(self.context.registry.crons) >= SCHEDULE_DECLARE_MOST:
+                raise ValueError(
+                    f"an app declares up to {SCHEDULE_DECLARE_MOST:,} schedules in code; make others with schedules.put"
+                )
             task: Task[[], R] = self.task(
                 name=name,
                 max_retries=max_retries,

@@ -104,13 +104,12 @@ async def test_older_code_does_not_fight_newer_code(make_app: Callable[..., Ardi
     assert is_sound(new)
 
 
-@pytest.mark.damages_keys
 async def test_what_cannot_be_declared_keeps_nothing_from_firing(app: Ardiq, caplog: pytest.LogCaptureFixture) -> None:
     fired = asyncio.Event()
     app.task(name="tick")(fired.set)
     app.cron("@daily", name="of-code")(lambda: None)
     await app.schedules.put("ticks", "tick", every=0.05)
-    meta(app, "HSET", "declared_version", "v0", "declared_names", "[{}]")
+    app.context.crons["of-code"]["unheard_of"] = 1  # the library refuses it
     async with working(app):
         await asyncio.wait_for(fired.wait(), SOON_S)
     assert [record.message for record in caplog.records if "cannot be declared" in record.message]
@@ -151,6 +150,16 @@ async def test_newer_code_that_declares_none(make_app: Callable[..., Ardiq]) -> 
     assert await declare(Scheduler(new.context)) == "declared"
     assert await spec_of(new) == {}
     assert await declare(Scheduler(old.context)) == "superseded"
+
+
+async def test_a_thousand_are_declared_and_no_more(app: Ardiq) -> None:
+    for number in range(1000):
+        app.cron("0 3 * * *", name=f"c{number}")(lambda: None)
+    with pytest.raises(ValueError, match=r"up to 1,000 schedules in code; make others with schedules\.put"):
+        app.cron("0 3 * * *", name="one too many")(lambda: None)
+    assert (len(app.crons), "one too many" in app.tasks) == (1000, False)
+    assert await declare(Scheduler(app.context)) == "declared"
+    assert len(await app.schedules.list()) == 1000
 
 
 async def test_declaring_takes_two_calls_however_many_there_are(app: Ardiq) -> None:
