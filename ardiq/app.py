@@ -512,12 +512,16 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
                 queue is guaranteed its share; slots it does not need go to the others.
 
         Raises:
-            RuntimeError: this app is already running.
+            RuntimeError: this app is already running, or a command such as `ardiq run` is importing the program.
             ValueError: an invalid name or share, or more queues than slots.
             ModuleNotFoundError: a module in `imports` does not exist.
             LibraryError: the server has a different Lua library, cannot load it, or may evict tasks.
             Forbidden: the server does not know the user of the URL, or the user lacks a right that a worker needs.
         """
+        if _imports.is_by_command:
+            raise RuntimeError(
+                "this program runs a worker when a command imports it: put that under `if __name__ == '__main__':`"
+            )
         if queues is None:
             queues = [self.context.name]
         shares, run_state = read_shares(self.context.settings, queues), self.run_state

@@ -51,7 +51,9 @@ class Producer:
         try:
             loop = get_running_loop()
         except RuntimeError:  # called to be run later, as in asyncio.run(task.enqueue())
-            return self.enqueue_later(task, args, kwargs, options)
+            later: Any = self.enqueue_later(task, args, kwargs, options)
+            later.__qualname__ = f"{task.name}.enqueue"  # for the warning that nobody awaited it
+            return later  # type: ignore[no-any-return]
         if self._queue.registry.enqueue_hooks:
             return self.enqueue_later(task, args, kwargs, options)
         sent = Enqueued(loop=loop)

@@ -6,6 +6,9 @@ from fnmatch import fnmatchcase
 
 from . import options as _options
 
+is_by_command = False
+"""Whether a command imports a program, which must not run a worker meanwhile."""
+
 
 def patterns(name: str, value: object) -> list[str]:
     """Names of modules, in which `*` stands for anything within one part: `proj.mail`, `proj.*.tasks`.

@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext, redirect_stdout, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
@@ -139,10 +139,8 @@ def load_app(target: str, queue: str | None = None, imports: Iterable[str] = (),
     here = os.getcwd()  # noqa: PTH109 - of all that runs in a worker, it alone would need pathlib
     if here not in sys.path:
         sys.path.insert(0, here)
-    # What it prints is no part of a command's answer.
-    printing = redirect_stdout(sys.stderr) if answers else nullcontext()
     try:
-        with printing:
+        with _importing(answers):
             app: object = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
@@ -162,7 +160,7 @@ def load_app(target: str, queue: str | None = None, imports: Iterable[str] = (),
         raise Refusal(f"{target!r} is {'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}, not an Ardiq app")
     for name in (*app.imports, *imports):
         try:
-            with printing:
+            with _importing(answers):
                 _imports.load([name])
         except ModuleNotFoundError as error:
             if error.name and f"{name}.".startswith(f"{error.name}."):
@@ -172,6 +170,17 @@ def load_app(target: str, queue: str | None = None, imports: Iterable[str] = (),
             raise _broken(name, error) from None
     with refusing():
         return app if queue is None else app.queue(queue)
+
+
+@contextmanager
+def _importing(answers: bool) -> Iterator[None]:
+    """What is imported starts no worker of its own, and what it prints is no part of a command's answer."""
+    _imports.is_by_command = True
+    try:
+        with redirect_stdout(sys.stderr) if answers else nullcontext():
+            yield
+    finally:
+        _imports.is_by_command = False
 
 
 def open_app(arguments: argparse.Namespace, *, may_be_new: bool = False) -> "Ardiq":
@@ -277,9 +286,9 @@ def _broken(module_name: str, error: Exception) -> Refusal:
 
     frames = _without(error.__traceback__, __file__, _imports.__file__, importlib.__file__, "<frozen importlib")
     steps = traceback.extract_tb(frames)
-    ours = str(Path(__file__).parent.parent)
-    theirs = [step for step in steps if not step.filename.startswith(ours)]
-    if isinstance(error, TypeError | ValueError) and theirs and steps[-1] is not theirs[-1]:
+    ours, loops = str(Path(__file__).parent.parent), str(Path(importlib.__file__).parent.with_name("asyncio"))
+    theirs = [step for step in steps if not step.filename.startswith((ours, loops))]
+    if isinstance(error, TypeError | ValueError | RuntimeError) and theirs and steps[-1] is not theirs[-1]:
         return Refusal(f"{theirs[-1].filename}, line {theirs[-1].lineno}: {error}")
     traceback.print_exception(type(error), error, frames)
     return Refusal(f"importing {module_name!r} failed: {type(error).__name__}: {error}")

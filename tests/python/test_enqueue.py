@@ -91,6 +91,12 @@ def test_enqueue_can_be_called_before_there_is_a_loop(make_app: Callable[..., Ar
     assert asyncio.run(job.status()) == "scheduled"
 
 
+def test_an_enqueue_that_nobody_awaits_is_named(make_app: Callable[..., Ardiq]) -> None:
+    app = make_app()
+    with pytest.warns(RuntimeWarning, match="coroutine 'add.enqueue' was never awaited"):
+        app.ref("add").enqueue(1)
+
+
 async def test_a_cancelled_enqueue_does_not_disturb_the_others(app: Ardiq, add: Any) -> None:
     first, second = add.enqueue(1), add.enqueue(2)
     first.cancel()

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import signal
+import subprocess
 import sys
 from typing import Any
 
@@ -192,6 +193,18 @@ def test_a_module_that_cannot_be_imported_is_named(package: Project, name: str, 
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 2, errors
     assert says in errors.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", [["run"], ["status"]])
+def test_a_program_that_runs_a_worker_on_import_is_told_how_to_guard_it(package: Project, command: list[str]) -> None:
+    package.write("unguarded.py", "import asyncio\nfrom proj.main import app\n\nasyncio.run(app.run())\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", "ardiq", *command, "unguarded:app"],
+        cwd=package.directory, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    [line] = ended.stderr.splitlines()
+    assert "unguarded.py, line 4: this program runs a worker when a command imports it" in line
 
 
 @pytest.mark.parametrize("wrong", ["proj.mail", 5, [""], ["proj mail"], ["*.tasks"], [7]])
