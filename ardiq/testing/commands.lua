@@ -79,13 +79,6 @@ function M.HSET(keys, key, ...)
   return added
 end
 
-function M.HSETNX(keys, key, field, value)
-  local hash = write(keys, key, 'hash')
-  if hash.at[field] then return 0 end
-  put(hash, text(field), text(value))
-  return 1
-end
-
 function M.HGET(keys, key, field)
   local hash = read(keys, key, 'hash')
   return hash and get(hash, field) or false

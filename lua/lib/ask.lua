@@ -11,7 +11,7 @@ function M.outcome(base, id, result_ttl_ms)
   if err then return nil, { err = err } end
   if not record.state then return nil, { 'not_found' } end
   if record.expires_at and not task.is_finished(record.state) then
-    local batch = batches.open(base, clock.now())
+    local batch = batches.open(base, clock.read())
     if move.expire_waiting(batch, id, record, result_ttl_ms) then record = task.read(base, id, ASKED) end
     batches.close(batch)
   end

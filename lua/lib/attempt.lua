@@ -67,35 +67,36 @@ function M.hand_back(batch, id, ttl_ms, lost, max_lost)
       redis.call('HSET', key, 'state', 'queued', unpack(fields))
       redis.call('ZADD', keys.quarantined(batch.base), batch.now, id)
       local name = record.lane or task.DEFAULT_LANE
-      batch.quarantined[name] = (batch.quarantined[name] or 0) + 1
+      batches.quarantine(batch, name)
       waiters.changed(batch.base, batch.now, id, record.watched_until)
     end
   else
-    err, stays = move.make_ready(batch, id, record, fields, CLAIMED, batch.front)
+    err, stays = move.make_ready(batch, id, record, fields, CLAIMED, 'front')
   end
   if not err then batches.count(batch, lost and 'lost' or 'released') end
   return err, stays
 end
 
 -- running -> complete.
-local function complete(batch, ended, ttl_ms)
-  local key = keys.task(batch.base, ended.id)
-  local started_at = ended.run_ms == 0 and batch.now_text or clock.text(batch.now - ended.run_ms)
+local function complete(batch, id, run_ms, result, codec, ttl_ms)
+  local key, now_text, fields = keys.task(batch.base, id), batch.now_text, 4
+  local started_at = run_ms == 0 and now_text or clock.text(batch.now - run_ms)
   local written
-  if ended.codec and ended.codec ~= '' then
-    written = redis.pcall('HSET', key, 'state', 'complete', 'started_at', started_at, 'finished_at', batch.now_text,
-      'result', ended.value, 'result_codec', ended.codec)
+  if codec and codec ~= '' then
+    fields = 5
+    written = redis.pcall('HSET', key, 'state', 'complete', 'started_at', started_at, 'finished_at', now_text,
+      'result', result, 'result_codec', codec)
   else
-    written = redis.pcall('HSET', key, 'state', 'complete', 'started_at', started_at, 'finished_at', batch.now_text,
-      'result', ended.value)
+    written = redis.pcall('HSET', key, 'state', 'complete', 'started_at', started_at, 'finished_at', now_text,
+      'result', result)
   end
   -- All of them new fields: somebody deleted the record. Half of one must not come back.
-  if written == (ended.codec and ended.codec ~= '' and 5 or 4) then
+  if written == fields then
     redis.call('DEL', key)
     batches.count(batch, 'ghosts')
     return 'not_found'
   end
-  return move.ended(batch, ended.id, key, 'completed', written, ttl_ms)
+  return move.ended(batch, id, key, 'completed', written, ttl_ms)
 end
 
 -- running -> scheduled. What is in its way, as `hand_back` replies it.
@@ -158,10 +159,8 @@ local function leave_to_others(batch, ended, record, ttl_ms)
   end
 end
 
--- One outcome of an attempt that is known to be the current one. Replies as `hand_back`.
+-- An outcome other than `complete` of an attempt that is known to be the current one. Replies as `hand_back`.
 local function settle(batch, ended, ttl_ms)
-  -- The one outcome that does not look first: it is most of them.
-  if ended.outcome == 'complete' then return complete(batch, ended, ttl_ms) end
   if ended.outcome == 'release' then return M.hand_back(batch, ended.id, ttl_ms, false) end
   local record, err = task.read(batch.base, ended.id, FIELDS)
   if err then return err end
@@ -180,30 +179,42 @@ local function settle(batch, ended, ttl_ms)
   return abort(batch, ended.id, record, ttl_ms)
 end
 
+-- Outcomes are a flat list: id, token, outcome, run_ms, value and details (a table: codec, traceback, delay_ms, max_age_ms)
+-- of each in turn.
+local WIDTH = 6
+
 -- The lease tokens that the worker has for these outcomes; to be asked before anything is written.
 function M.tokens(base, worker, outcomes)
   local running, ids = keys.running(base, worker), {}
-  for i = 1, #outcomes do ids[i] = outcomes[i].id end
+  for at = 1, #outcomes, WIDTH do ids[#ids + 1] = outcomes[at] end
   if #ids == 0 then return errors.read('HLEN', running) end
   return errors.read('HMGET', running, unpack(ids))
 end
 
--- Settle attempts of one worker, which has them under `tokens`; `outcomes`: {id, token, outcome, run_ms, value} each, some with codec, traceback,
--- delay_ms, max_age_ms.
+-- Settle attempts of one worker, which has them under `tokens`.
 -- Those it does not have (`stale`), whose record was deleted (`not_found`), and whose record or new place is damaged are
 -- refused; of those that became something else than was asked for, it is said what. Replies how many it no longer has.
 function M.settle(batch, worker, outcomes, tokens, ttl_ms)
   local settled, seen = {}, {}
-  for i = 1, #outcomes do
-    local ended, token, kept_ms = outcomes[i], tokens[i], ttl_ms
-    if token ~= ended.token then token, kept_ms = member.token(token, ttl_ms) end
-    if token == ended.token and not seen[ended.id] then
-      seen[ended.id] = true
-      local err, stays, instead = settle(batch, ended, kept_ms)
-      if err or instead then batches.refuse(batch, ended.id, ended.token, err or instead) end
-      if not stays then settled[#settled + 1] = ended.id end
+  for i = 1, #outcomes / WIDTH do
+    local at, current, kept_ms = (i - 1) * WIDTH + 1, tokens[i], ttl_ms
+    local id, token, outcome = outcomes[at], outcomes[at + 1], outcomes[at + 2]
+    local run_ms, value, details = outcomes[at + 3], outcomes[at + 4], outcomes[at + 5]
+    if current ~= token then current, kept_ms = member.token(current, ttl_ms) end
+    if current == token and not seen[id] then
+      seen[id] = true
+      local err, stays, instead
+      if outcome == 'complete' then
+        -- The one that does not look first: it is most of them.
+        err = complete(batch, id, run_ms, value, details.codec, kept_ms)
+      else
+        err, stays, instead = settle(batch, { id = id, outcome = outcome, run_ms = run_ms, value = value,
+          traceback = details.traceback, delay_ms = details.delay_ms, max_age_ms = details.max_age_ms }, kept_ms)
+      end
+      if err or instead then batches.refuse(batch, id, token, err or instead) end
+      if not stays then settled[#settled + 1] = id end
     else
-      batches.refuse(batch, ended.id, ended.token, 'stale')
+      batches.refuse(batch, id, token, 'stale')
     end
   end
   if #settled > 0 then
@@ -213,12 +224,12 @@ function M.settle(batch, worker, outcomes, tokens, ttl_ms)
 end
 
 -- One outcome by its own transition. Replies `ok`, `stale` or the state that it got into instead.
-function M.settle_one(base, args, outcome)
+function M.settle_one(base, args, outcome, value, details)
   member.require(base, args.worker)
-  outcome.id, outcome.token, outcome.run_ms = args.id, args.token, args.run_ms or 0
-  local outcomes = { outcome }
-  local tokens, batch = M.tokens(base, args.worker, outcomes), batches.open(base, clock.now())
-  local settled, refusal = M.settle(batch, args.worker, outcomes, tokens, args.result_ttl_ms), batch.refusals[3]
+  local outcomes = { args.id, args.token, outcome, args.run_ms or 0, value, details or {} }
+  local tokens, batch = M.tokens(base, args.worker, outcomes), batches.open(base, clock.read())
+  local settled = M.settle(batch, args.worker, outcomes, tokens, args.result_ttl_ms)
+  local refusal = batch.refusals and batch.refusals[3]
   batches.close(batch)
   if refusal and refusal ~= 'stale' and settled == 0 then return { err = refusal } end
   return refusal or 'ok'

@@ -5,13 +5,20 @@ local M = {}
 M.STUCK_MS = 10000
 local MAX_UNKNOWN, UNKNOWN_TTL_MS = 100, 600000
 
-function M.open(base, now)
-  return { base = base, now = now, now_text = clock.text(now), back = {}, front = {}, quarantined = {}, held = {},
-    finished = {}, removed = {}, refusals = {}, counters = {}, obstacles = {}, seen = {} }
+-- `now`, `now_text`: what `clock.read` replies. What a call may gather is made when there is some: a call alone mostly pays
+-- for its tables. Named here is what most have.
+function M.open(base, now, now_text)
+  return { base = base, now = now, now_text = now_text, back = false, finished = false, counters = false, loads = false,
+    pauses = false, seen = false }
 end
 
 function M.count(batch, name, by)
-  batch.counters[name] = (batch.counters[name] or 0) + (by or 1)
+  local counters = batch.counters
+  if counters then
+    counters[name] = (counters[name] or 0) + (by or 1)
+  else
+    batch.counters = { [name] = by or 1 }
+  end
 end
 
 -- A worker has claimed so many tasks more, or less. What it settles and what it claims in one call is written once.
@@ -23,16 +30,19 @@ end
 -- What could not be done for one task (or one key, without an id) while the rest of the call went on; or, of an outcome
 -- that was taken, the state that the task got into instead.
 function M.refuse(batch, id, token, reason)
-  local at = #batch.refusals
-  batch.refusals[at + 1], batch.refusals[at + 2], batch.refusals[at + 3] = id, token, reason
+  local refusals = batch.refusals or {}
+  local at = #refusals
+  refusals[at + 1], refusals[at + 2], refusals[at + 3] = id, token, reason
+  batch.refusals = refusals
 end
 
 -- Why a key cannot be written that a move is about to write (it has another type), or nil; asked once a call.
 function M.obstacle(batch, command, key)
-  local known = batch.obstacles[key]
+  local obstacles = batch.obstacles or {}
+  local known = obstacles[key]
   if known == nil then
     known = errors.of(redis.pcall(command, key)) and errors.wrong_type(key).err or false
-    batch.obstacles[key] = known
+    batch.obstacles, obstacles[key] = obstacles, known
   end
   return known or nil
 end
@@ -41,6 +51,18 @@ end
 function M.push(lists, name, item)
   local list = lists[name]
   if list then list[#list + 1] = item else lists[name] = { item } end
+end
+
+-- The same for lists that the batch keeps: `back` and `front` by lane, `held` by pause.
+function M.add(batch, place, name, item)
+  local lists = batch[place]
+  if lists then M.push(lists, name, item) else batch[place] = { [name] = { item } } end
+end
+
+-- A quarantined task of a lane waits: workers are woken for it.
+function M.quarantine(batch, lane_name)
+  local counts = batch.quarantined or {}
+  counts[lane_name], batch.quarantined = (counts[lane_name] or 0) + 1, counts
 end
 
 -- Put ids behind those that are held under a pause already.
@@ -60,36 +82,44 @@ end
 
 -- Make ready what was moved to `queued` so far; a step does so before it claims.
 function M.flush(batch)
-  for name, ids in pairs(batch.back) do
-    lane.push(batch.base, name, ids, 'RPUSH', batch.seen[name])
-    batch.seen[name] = nil
+  local back, front, quarantined, held = batch.back, batch.front, batch.quarantined, batch.held
+  if back then
+    for name, ids in pairs(back) do lane.push(batch.base, name, ids, 'RPUSH', batch.seen and batch.seen[name]) end
+    batch.back, batch.seen = false, false
   end
-  for name, ids in pairs(batch.front) do
-    local reversed = {}
-    for i = #ids, 1, -1 do reversed[#reversed + 1] = ids[i] end
-    lane.push(batch.base, name, reversed, 'LPUSH')
+  if front then
+    for name, ids in pairs(front) do
+      local reversed = {}
+      for i = #ids, 1, -1 do reversed[#reversed + 1] = ids[i] end
+      lane.push(batch.base, name, reversed, 'LPUSH')
+    end
+    batch.front = false
   end
-  for name, count in pairs(batch.quarantined) do lane.wake(batch.base, name, count) end
-  for id, ids in pairs(batch.held) do hold(batch.base, id, ids) end
-  batch.back, batch.front, batch.quarantined, batch.held = {}, {}, {}, {}
+  if quarantined then
+    for name, count in pairs(quarantined) do lane.wake(batch.base, name, count) end
+    batch.quarantined = false
+  end
+  if held then
+    for id, ids in pairs(held) do hold(batch.base, id, ids) end
+    batch.held = false
+  end
 end
 
 -- The one place that asks who was waiting for a task that ended.
 local function tell_waiters(batch)
-  if #batch.finished == 0 then return end
-  if #batch.finished > 1 and not mail.is_awaited(batch.base, batch.now) then return end
-  local places = {}
-  for i, id in ipairs(batch.finished) do places[i] = keys.waiters(batch.base, id) end
+  local finished, places = batch.finished, {}
+  if #finished > 1 and not mail.is_awaited(batch.base, batch.now) then return end
+  for i, id in ipairs(finished) do places[i] = keys.waiters(batch.base, id) end
   if #places > 1 and redis.call('EXISTS', unpack(places)) == 0 then return end
   local letters, some = {}, false
-  for i, id in ipairs(batch.finished) do
+  for i, id in ipairs(finished) do
     local names = redis.pcall('SMEMBERS', places[i])
     if errors.of(names) then
       some = true
     elseif #names > 0 then
       some = true
       local record = task.read(batch.base, id, mail.OUTCOME)
-      local letter = mail.finished(id, mail.outcome(record), #batch.removed > 0)
+      local letter = mail.finished(id, mail.outcome(record), batch.removed)
       for _, name in ipairs(names) do
         if not schedule.tell(batch.base, name, id, record) then M.push(letters, name, letter) end
       end
@@ -111,13 +141,17 @@ end
 function M.close(batch)
   M.flush(batch)
   if batch.unknown then note_unknown(batch) end
-  tell_waiters(batch)
-  timer.scheduled(batch)
-  if #batch.removed > 0 then redis.call('DEL', unpack(batch.removed)) end
-  for worker, by in pairs(batch.loads or {}) do
-    if by ~= 0 then member.change_load(batch.base, worker, by) end
+  if batch.finished then tell_waiters(batch) end
+  if batch.first_due then timer.scheduled(batch) end
+  if batch.removed then redis.call('DEL', unpack(batch.removed)) end
+  if batch.loads then
+    for worker, by in pairs(batch.loads) do
+      if by ~= 0 then member.change_load(batch.base, worker, by) end
+    end
   end
-  stats.add(batch.base, batch.now, batch.counters)
+  if batch.counters then
+    for name, count in pairs(batch.counters) do stats.add(batch.base, batch.now, name, count) end
+  end
 end
 
 return M

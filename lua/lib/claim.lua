@@ -13,7 +13,7 @@ local function hold(batch, id, key, lane_name, pause_id, watched_until)
   local obstacle = batches.obstacle(batch, 'ZCARD', keys.held(batch.base, pause_id))
   if not obstacle then
     redis.call('HSET', key, 'state', 'held', 'pause', pause_id)
-    batches.push(batch.held, pause_id, id)
+    batches.add(batch, 'held', pause_id, id)
     waiters.changed(batch.base, batch.now, id, watched_until)
     return batches.count(batch, 'held')
   end

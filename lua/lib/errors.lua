@@ -41,9 +41,8 @@ end
 -- A command that refuses the whole call when its key has another type; nothing may be written before it.
 function M.read(command, key, ...)
   local reply = redis.pcall(command, key, ...)
-  local err = M.of(reply)
-  if not err then return reply end
-  if string.find(err, 'WRONGTYPE', 1, true) then M.raise(M.wrong_type(key)) end
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then M.raise(M.wrong_type(key)) end
   return M.raise(reply)
 end
 

@@ -1,32 +1,51 @@
 -- Every key name of one queue. `base` is the queue's own prefix with its hash tag, `ardiq:{emails}:`.
 local M = {}
 
+-- Most calls are about the same queue, lane and worker as the one before: a name is joined anew only for another.
+local function of_queue(name)
+  local last_base, key
+  return function(base)
+    if base ~= last_base then last_base, key = base, base .. name end
+    return key
+  end
+end
+
+local function of(prefix)
+  local last_base, last_name, key
+  return function(base, name)
+    if base ~= last_base or name ~= last_name then last_base, last_name, key = base, name, base .. prefix .. name end
+    return key
+  end
+end
+
 function M.task(base, id) return base .. 'task:' .. id end
-function M.ready(base, lane) return base .. 'ready:' .. lane end
-function M.tombstones(base, lane) return base .. 'tombstones:' .. lane end
-function M.wake(base, lane) return base .. 'wake:' .. lane end
-function M.idle(base, lane) return base .. 'idle:' .. lane end
-function M.scheduled(base) return base .. 'scheduled' end
-function M.running(base, worker) return base .. 'running:' .. worker end
 function M.held(base, id) return base .. 'held:' .. id end
-function M.quarantined(base) return base .. 'quarantined' end
-function M.workers(base) return base .. 'workers' end
-function M.worker(base, worker) return base .. 'worker:' .. worker end
-function M.loads(base) return base .. 'loads' end
-function M.aborts(base, worker) return base .. 'aborts:' .. worker end
-function M.mailbox(base, name) return base .. 'mailbox:' .. name end
 function M.waiters(base, id) return base .. 'waiters:' .. id end
 function M.log(base, id) return base .. 'log:' .. id end
-function M.unknown_tasks(base) return base .. 'unknown_tasks' end
-function M.dead(base) return base .. 'dead' end
-function M.pauses(base) return base .. 'pauses' end
-function M.schedules(base) return base .. 'schedules' end
-function M.schedule_due(base) return base .. 'schedule_due' end
-function M.lanes(base) return base .. 'lanes' end
-function M.meta(base) return base .. 'meta' end
-function M.stats(base) return base .. 'stats' end
-function M.replicated(base) return base .. 'replicated' end
-function M.stats_minute(base, minute) return base .. 'stats:' .. minute end
-function M.task_stats(base, minute) return base .. 'task_stats:' .. minute end
+
+M.ready = of('ready:')
+M.tombstones = of('tombstones:')
+M.wake = of('wake:')
+M.idle = of('idle:')
+M.running = of('running:')
+M.worker = of('worker:')
+M.aborts = of('aborts:')
+M.mailbox = of('mailbox:')
+M.stats_minute = of('stats:')
+M.task_stats = of('task_stats:')
+
+M.scheduled = of_queue('scheduled')
+M.quarantined = of_queue('quarantined')
+M.workers = of_queue('workers')
+M.loads = of_queue('loads')
+M.unknown_tasks = of_queue('unknown_tasks')
+M.dead = of_queue('dead')
+M.pauses = of_queue('pauses')
+M.schedules = of_queue('schedules')
+M.schedule_due = of_queue('schedule_due')
+M.lanes = of_queue('lanes')
+M.meta = of_queue('meta')
+M.stats = of_queue('stats')
+M.replicated = of_queue('replicated')
 
 return M

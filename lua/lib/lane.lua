@@ -8,14 +8,26 @@ local FIELDS = { lane = 'string', weight = 'number', limit = 'number' }
 -- So many lanes are remembered although they are empty; beyond that some are looked at, and more while all of those are.
 local REMEMBERED, LOOK_AT, MAX_LOOKS = 100, 20, 10
 
--- Refuse the call while nothing is written yet if a key of this lane has another type. Replies what was seen: whether
--- the lane `is_new`, how many entries are `ready` and how many `marked`, how many wake-up `tokens` there are.
+-- Refuse the call while nothing is written yet if a key of this lane has another type.
 function M.check(base, lane)
+  errors.read('LLEN', keys.ready(base, lane))
+  errors.read('SCARD', keys.lanes(base))
+  errors.read('SCARD', keys.tombstones(base, lane))
+  errors.read('LLEN', keys.wake(base, lane))
+end
+
+-- The same where tasks are added, and what `push` must know, in as few commands as this takes: how many entries are `ready`,
+-- whether the lane `is_new`, how many wake-up `tokens` there are for so many `workers`. How many entries are `marked` is
+-- for the caller to ask, where the lane has tombstones.
+function M.look(base, lane, workers)
+  local ready = errors.read('LLEN', keys.ready(base, lane))
   return {
-    ready = errors.read('LLEN', keys.ready(base, lane)),
-    is_new = errors.read('SISMEMBER', keys.lanes(base), lane) == 0,
-    marked = errors.read('SCARD', keys.tombstones(base, lane)),
-    tokens = errors.read('LLEN', keys.wake(base, lane)),
+    ready = ready,
+    -- One with entries is known.
+    is_new = ready == 0 and errors.read('SISMEMBER', keys.lanes(base), lane) == 0,
+    marked = 0,
+    tokens = workers > 0 and errors.read('LLEN', keys.wake(base, lane)) or 0,
+    workers = workers,
   }
 end
 
@@ -29,10 +41,17 @@ function M.damage(base, lane)
     or misfit('SCARD', keys.tombstones(base, lane)) or misfit('SCARD', keys.lanes(base))
 end
 
--- Push up to `added` wake-up tokens, never more in all than there are workers. `waiting`: how many there are, if known.
-function M.wake(base, lane, added, waiting)
+-- How many workers there are; of a damaged key it is taken that there are none: nobody can be woken.
+function M.count_workers(base)
   local workers = redis.pcall('ZCARD', keys.workers(base))
-  if errors.of(workers) or workers == 0 then return end
+  return errors.of(workers) and 0 or workers
+end
+
+-- Push up to `added` wake-up tokens, never more in all than there are workers. `waiting`, `workers`: how many there are,
+-- if known.
+function M.wake(base, lane, added, waiting, workers)
+  workers = workers or M.count_workers(base)
+  if workers == 0 then return end
   waiting = waiting or redis.pcall('LLEN', keys.wake(base, lane))
   if errors.of(waiting) then return end
   local missing = math.min(added, workers - waiting)
@@ -61,7 +80,7 @@ local function without_tombstones(base, lane, ids, marked)
   return rest
 end
 
--- Make ids ready. `command`: RPUSH for the end of the lane, LPUSH for its front (last one first); `seen`: what `check`
+-- Make ids ready. `command`: RPUSH for the end of the lane, LPUSH for its front (last one first); `seen`: what `look`
 -- replied, if nothing was pushed since; where it says `is_offered`, nobody is woken here.
 function M.push(base, lane, ids, command, seen)
   local rest = without_tombstones(base, lane, ids, seen and seen.marked)
@@ -69,7 +88,11 @@ function M.push(base, lane, ids, command, seen)
     -- It was empty, and may have been forgotten.
     redis.pcall('SADD', keys.lanes(base), lane)
   end
-  if not (seen and seen.is_offered) then M.wake(base, lane, #ids, seen and seen.tokens) end
+  if not seen then
+    M.wake(base, lane, #ids)
+  elseif not seen.is_offered then
+    M.wake(base, lane, #ids, seen.tokens, seen.workers)
+  end
 end
 
 -- Forget empty lanes where there are very many, so that who asks for all of them asks for what is there.

@@ -14,11 +14,13 @@ local OUTLIVES = { 'state', 'name', 'lane', 'idempotency_key', 'tries', 'enqueue
 function M.ended(batch, id, key, counter, written, ttl_ms)
   if type(written) == 'table' then return errors.wrong_type(key).err end
   batches.count(batch, counter)
-  batch.finished[#batch.finished + 1] = id
+  local finished = batch.finished
+  if finished then finished[#finished + 1] = id else batch.finished = { id } end
   if ttl_ms > 0 then
     if ttl_ms ~= batch.ttl_ms then batch.ttl_ms, batch.ttl_text = ttl_ms, clock.text(ttl_ms) end
     redis.call('PEXPIRE', key, batch.ttl_text)
   elseif ttl_ms == 0 then
+    batch.removed = batch.removed or {}
     batch.removed[#batch.removed + 1] = key
   end
 end
@@ -60,7 +62,7 @@ function M.expire_waiting(batch, id, record, ttl_ms)
 end
 
 -- running, scheduled, held, failed -> queued, with what else to write to its record and, first, which fields to drop.
-function M.make_ready(batch, id, record, fields, dropped, lists)
+function M.make_ready(batch, id, record, fields, dropped, place)
   local lane_name = record.lane
   if not lane_name then
     lane_name = task.DEFAULT_LANE
@@ -71,7 +73,7 @@ function M.make_ready(batch, id, record, fields, dropped, lists)
   local key = keys.task(batch.base, id)
   if dropped then redis.call('HDEL', key, unpack(dropped)) end
   redis.call('HSET', key, 'state', 'queued', unpack(fields))
-  batches.push(lists or batch.back, lane_name, id)
+  batches.add(batch, place or 'back', lane_name, id)
   waiters.changed(batch.base, batch.now, id, record.watched_until)
 end
 
@@ -83,22 +85,22 @@ function M.schedule(batch, id, lane_name, due_at)
   end
 end
 
--- none -> queued, scheduled. `t`: id, name, lane, args, kwargs; `plan`: when it falls due, more fields to write, which
--- `tries` tells a claim of.
-function M.create(batch, key, t, plan)
-  local state, args, more = plan.due_at and 'scheduled' or 'queued', t.args ~= '' and t.args or '[]', plan.fields
+-- none -> queued, scheduled. `plan`: when it falls due, more fields to write, which `tries` tells a claim of.
+function M.create(batch, key, id, name, lane_name, args, kwargs, plan)
+  local due_at, more, now_text = plan.due_at, plan.fields, batch.now_text
+  local state = due_at and 'scheduled' or 'queued'
+  if args == '' then args = '[]' end
   if more and #more > 0 then
-    if t.kwargs ~= '' then more[#more + 1], more[#more + 2] = 'kwargs', t.kwargs end
-    redis.call('HSET', key, 'state', state, 'name', t.name, 'args', args, 'lane', t.lane, 'enqueued_at', batch.now_text,
+    if kwargs ~= '' then more[#more + 1], more[#more + 2] = 'kwargs', kwargs end
+    redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
       'tries', '0', unpack(more))
-  elseif t.kwargs ~= '' then
-    redis.call('HSET', key, 'state', state, 'name', t.name, 'args', args, 'lane', t.lane, 'enqueued_at', batch.now_text,
-      'kwargs', t.kwargs)
+  elseif kwargs ~= '' then
+    redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
+      'kwargs', kwargs)
   else
-    redis.call('HSET', key, 'state', state, 'name', t.name, 'args', args, 'lane', t.lane, 'enqueued_at', batch.now_text)
+    redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text)
   end
-  if plan.due_at then M.schedule(batch, t.id, t.lane, plan.due_at) else batches.push(batch.back, t.lane, t.id) end
-  batches.count(batch, 'enqueued')
+  if due_at then M.schedule(batch, id, lane_name, due_at) else batches.add(batch, 'back', lane_name, id) end
   return state
 end
 
@@ -140,7 +142,7 @@ function M.give_back(batch, pause_id, limit)
     local id = ids[i]
     local record, err, stays = task.read(batch.base, id, { 'state', 'lane', 'pause', 'watched_until' })
     if record and record.state == 'held' and record.pause == pause_id then
-      err, stays = M.make_ready(batch, id, record, {}, { 'pause' }, batch.front)
+      err, stays = M.make_ready(batch, id, record, {}, { 'pause' }, 'front')
     elseif record then
       batches.count(batch, 'ghosts')
     end

@@ -7,25 +7,20 @@ M.COUNTERS = { 'enqueued', 'completed', 'failed', 'retried', 'snoozed', 'unknown
   'held', 'lost', 'requeued', 'discarded', 'unreadable', 'ghosts' }
 
 -- A key of one minute is named by it.
-function M.minute(now) return math.floor(now / 60000) end
+function M.minute(now) return (now - now % 60000) / 60000 end
 
 -- The minutes that a query is asked for, the newest first: now, and how long ago the first and the last of them were.
 function M.minutes(args)
   return clock.now(), args.minutes_ago, args.minutes_ago + args.minutes - 1
 end
 
--- `counters`: name -> how many. A damaged statistics key costs figures, never a task, hence pcall.
-function M.add(base, now, counters)
-  local minute, is_new
-  for name, count in pairs(counters) do
-    if count ~= 0 then
-      minute = minute or keys.stats_minute(base, M.minute(now))
-      redis.pcall('HINCRBY', keys.stats(base), name, count)
-      -- The first of its name may be the first of its minute.
-      if redis.pcall('HINCRBY', minute, name, count) == count then is_new = true end
-    end
-  end
-  if is_new then redis.pcall('EXPIRE', minute, M.MINUTE_TTL_S) end
+-- A damaged statistics key costs figures, never a task, hence pcall.
+function M.add(base, now, name, count)
+  if count == 0 then return end
+  local minute = keys.stats_minute(base, M.minute(now))
+  redis.pcall('HINCRBY', keys.stats(base), name, count)
+  -- The first of its name may be the first of its minute.
+  if redis.pcall('HINCRBY', minute, name, count) == count then redis.pcall('EXPIRE', minute, M.MINUTE_TTL_S) end
 end
 
 return M

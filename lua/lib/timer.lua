@@ -3,7 +3,6 @@ local M = {}
 
 -- Tasks were scheduled: one that falls due before the timer makes a worker look again.
 function M.scheduled(batch)
-  if not batch.first_due then return end
   local timer = redis.pcall('HGET', keys.meta(batch.base), 'timer_at')
   local at = number.of(timer, 0)
   if at <= batch.now or batch.first_due < at then lane.wake(batch.base, batch.first_due_lane, 1) end

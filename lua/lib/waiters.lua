@@ -6,13 +6,14 @@ local SHOWN = { 'state', 'tries', 'progress' }
 -- What one message carries of what a task tells, in bytes.
 local MAX_TOLD = 65536
 
--- How a task is that has not ended. `told`: notes and lines ({note, text} each) that it just told.
+-- How a task is that has not ended. `told`: notes and lines that it just told, names (of a line: empty) and texts
+-- in turn.
 function M.message(id, record, told)
   local parts, size = { mail.pack('changed', id, record.state, record.tries or '0', record.progress or '') }, 0
-  for _, entry in ipairs(told or {}) do
-    size = size + #entry.note + #entry.text
+  for at = 1, told and #told or 0, 2 do
+    size = size + #told[at] + #told[at + 1]
     if size > MAX_TOLD then break end
-    parts[#parts + 1] = mail.pack(entry.note, entry.text)
+    parts[#parts + 1] = mail.pack(told[at], told[at + 1])
   end
   return table.concat(parts)
 end

@@ -144,13 +144,14 @@ local function enter(batch, kind, t, p)
   if t.expires_in_ms > 0 then add('expires_at', clock.text(batch.now + t.expires_in_ms)) end
   local due_at = t.due_at and t.due_at > batch.now and t.due_at or nil
   if due_at then add('due_at', clock.text(due_at)) end
-  return move.create(batch, key, t, { due_at = due_at, fields = fields })
+  batches.count(batch, 'enqueued')
+  return move.create(batch, key, t.id, t.name, t.lane, t.args, t.kwargs, { due_at = due_at, fields = fields })
 end
 
 return function(base, argv)
   local old, kind = argv[1], argv[2]
   if not LOOK[kind] then errors.raise(errors.bad_argument('unknown kind ' .. tostring(kind))) end
-  local batch = batches.open(base, clock.now())
+  local batch = batches.open(base, clock.read())
   batch.result_ttl_ms = tonumber(argv[3])
   local tasks, plans, seen, lanes = {}, {}, {}, {}
   for i = 4, #argv, WIDTH do
@@ -164,7 +165,7 @@ return function(base, argv)
   errors.read('ZCARD', keys.scheduled(base))
   errors.read('ZCARD', keys.dead(base))
   errors.read('HGET', keys.meta(base), 'timer_at')
-  for name in pairs(lanes) do batch.seen[name] = lane.check(base, name) end
+  for name in pairs(lanes) do lane.check(base, name) end
 
   for name in pairs(lanes) do redis.call('SADD', keys.lanes(base), name) end
   local answers = {}

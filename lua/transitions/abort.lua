@@ -13,7 +13,7 @@ return function(base, args)
     attempt.ask_abort(base, id, record.worker)
     return 'requested'
   end
-  local batch = batches.open(base, clock.now())
+  local batch = batches.open(base, clock.read())
   move.abort_waiting(batch, id, record, args.result_ttl_ms)
   batches.close(batch)
   return 'aborted'

@@ -11,7 +11,7 @@ return function(base, args)
   local last = errors.read('HMGET', row, 'quarantined', 'passes')
   errors.read('HLEN', keys.running(base, worker))
   local pauses = claim.check(base)
-  local batch = batches.open(base, clock.now())
+  local batch = batches.open(base, clock.read())
   batch.pauses = pauses
   local reply = { 0, n = 1 }
   local want = math.min(args.want, MAX)

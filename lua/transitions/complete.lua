@@ -2,5 +2,5 @@
 -- args: worker, id, token, run_ms int, result, codec, result_ttl_ms int
 -- reply: `ok`, `stale` (another attempt has the task now: nothing changed) or what became of it instead
 return function(base, args)
-  return attempt.settle_one(base, args, { outcome = 'complete', value = args.result, codec = args.codec })
+  return attempt.settle_one(base, args, 'complete', args.result, { codec = args.codec })
 end

@@ -2,15 +2,15 @@
 -- args: result_ttl_ms int; tasks: (id)…
 -- reply: one string per id: `discarded` or `not_dead`, or an error
 return function(base, args)
-  local batch, answers = batches.open(base, clock.now()), {}
+  local batch, answers = batches.open(base, clock.read()), {}
   errors.read('ZCARD', keys.dead(base))
-  for i, t in ipairs(args.tasks) do
-    local record, err = task.read(base, t.id, { 'state' })
+  for i, id in ipairs(args.tasks) do
+    local record, err = task.read(base, id, { 'state' })
     if err then
       answers[i] = err
     elseif record.state == 'failed' then
-      redis.call('ZREM', keys.dead(base), t.id)
-      move.discard(batch, t.id, 'failed', args.result_ttl_ms)
+      redis.call('ZREM', keys.dead(base), id)
+      move.discard(batch, id, 'failed', args.result_ttl_ms)
       answers[i] = 'discarded'
     else
       answers[i] = 'not_dead'

@@ -3,7 +3,7 @@
 -- reply: discarded, more
 return function(base, args)
   local limit = args.limit
-  local dead, batch = keys.dead(base), batches.open(base, clock.now())
+  local dead, batch = keys.dead(base), batches.open(base, clock.read())
   local too_many, too_old = 0, 0
   if args.dead_limit >= 0 then too_many = errors.read('ZCARD', dead) - args.dead_limit end
   if args.dead_ttl_ms > 0 then

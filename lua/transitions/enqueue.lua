@@ -4,7 +4,7 @@
 -- Everything is read and refused before the first write, so a refused batch leaves nothing behind.
 
 local WAITER_TTL_MS = 3600000
--- A task without options.
+-- What there is to say of a task without options that is new, as most are.
 local PLAIN = {}
 local OPTIONS = {
   delay_ms = 'number', due_at = 'number', expire_ms = 'number', codec = 'string', headers = 'string',
@@ -43,70 +43,102 @@ local function look_up(base, id, idempotency_key)
   -- A random id needs no key: only a repeat of its own call can find it.
   if record.idempotency_key == idempotency_key then return 'accepted' end
   if not task.is_finished(record.state) then return 'exists' end
+  errors.read('ZCARD', keys.dead(base))
   return nil, true
 end
 
 -- The client that enqueued wants to be told; when its repeated call finds the task finished, at once.
-local function tell_or_await(base, id, plan, answer, is_first)
+local function tell_or_await(base, id, plan, answer)
   local record = answer == 'accepted' and task.read(base, id, mail.OUTCOME)
   if record and task.is_finished(record.state) then
     mail.post(base, plan.waiter, { mail.finished(id, mail.outcome(record)) })
   else
-    mail.await(base, id, plan.waiter, plan.waiter_ttl_ms, is_first)
+    mail.await(base, id, plan.waiter, plan.waiter_ttl_ms, plan.is_first)
   end
 end
 
 return function(base, args)
-  local tasks, now = args.tasks, clock.now()
-  local records, lanes, batch = {}, {}, batches.open(base, now)
-  for i, t in ipairs(tasks) do
-    if t.id == '' or t.name == '' or t.lane == '' then
+  local tasks, now, now_text = args.tasks, clock.read()
+  if #tasks == 0 then return {} end
+  local count, workers, first_lane = #tasks / 6, lane.count_workers(base), tasks[3]
+  local lanes, seen = { first_lane }, { [first_lane] = lane.look(base, first_lane, workers) }
+  -- Tombstones and records, which most calls find none of.
+  local found = { keys.tombstones(base, first_lane), false }
+  local answers, plans, ids, some_later, some_waiter = { false }, nil, count > 1 and {}, false, false
+  local added = count
+  for i = 1, count do
+    local at = 6 * i - 5
+    local id, lane_name, options = tasks[at], tasks[at + 2], tasks[at + 5]
+    if id == '' or tasks[at + 1] == '' or lane_name == '' then
       errors.raise(errors.bad_argument('a task needs an id, a name and a lane'))
     end
-    records[i] = keys.task(base, t.id)
-    if not batch.seen[t.lane] then
-      lanes[#lanes + 1], batch.seen[t.lane] = t.lane, lane.check(base, t.lane)
+    found[i + 1] = keys.task(base, id)
+    if not seen[lane_name] then
+      lanes[#lanes + 1], seen[lane_name] = lane_name, lane.look(base, lane_name, workers)
+    end
+    if ids then
+      if ids[id] then answers[i], added = 'exists', added - 1 end
+      ids[id] = true
+    end
+    if options ~= '' then
+      local plan = read_options(options, now)
+      plans = plans or {}
+      plans[i], some_later, some_waiter = plan, some_later or plan.due_at, some_waiter or plan.waiter
     end
   end
-  if #tasks == 0 then return {} end
 
-  local some_exist = redis.call('EXISTS', unpack(records)) > 0
-  local answers, plans, replace, seen, is_first, some_later, longest_wait_ms = {}, {}, {}, {}, {}, false, 0
-  local added = 0
-  for i, t in ipairs(tasks) do
-    local plan = t.options ~= '' and read_options(t.options, now) or PLAIN
-    if seen[t.id] then
-      answers[i] = 'exists'
-    elseif some_exist then
-      answers[i], replace[i] = look_up(base, t.id, plan.idempotency_key)
+  for i = 2, #lanes do found[count + i] = keys.tombstones(base, lanes[i]) end
+  local existing = redis.call('EXISTS', unpack(found))
+  if existing > 0 then
+    for _, name in ipairs(lanes) do
+      local marked = errors.read('SCARD', keys.tombstones(base, name))
+      seen[name].marked = marked
+      if marked > 0 then existing = existing - 1 end
     end
-    if not answers[i] then added = added + 1 end
-    seen[t.id], plans[i] = true, plan
-    some_later = some_later or plan.due_at
-    if plan.waiter then
-      longest_wait_ms = math.max(longest_wait_ms, plan.waiter_ttl_ms)
-      -- Named twice in this call, it has one by then.
-      is_first[i] = errors.read('SCARD', keys.waiters(base, t.id)) == 0 and answers[i] ~= 'exists'
+  end
+  for i = 1, existing > 0 and count or 0 do
+    if not answers[i] then
+      local plan = plans and plans[i]
+      local answer, replaces = look_up(base, tasks[6 * i - 5], plan and plan.idempotency_key)
+      if answer then answers[i], added = answer, added - 1 end
+      if replaces then
+        plans = plans or {}
+        plans[i] = plan or {}
+        plans[i].replaces = true
+      end
     end
-    if replace[i] then errors.read('ZCARD', keys.dead(base)) end
+  end
+  local longest_wait_ms = 0
+  if some_waiter then
+    for i, plan in pairs(plans) do
+      if plan.waiter then
+        longest_wait_ms = math.max(longest_wait_ms, plan.waiter_ttl_ms)
+        -- Named twice in this call, it has one by then.
+        plan.is_first = errors.read('SCARD', keys.waiters(base, tasks[6 * i - 5])) == 0 and answers[i] ~= 'exists'
+      end
+    end
   end
   if some_later then
     errors.read('ZCARD', keys.scheduled(base))
     errors.read('HGET', keys.meta(base), 'timer_at')
   end
-  local offers = added > 0 and not some_later and hand_off.offers(batch, lanes, added)
+  local batch = batches.open(base, now, now_text)
+  batch.seen = seen
+  local offers = added > 0 and workers > 0 and not some_later and hand_off.offers(batch, lanes, added)
 
   for _, name in ipairs(lanes) do
-    if batch.seen[name].is_new then redis.call('SADD', keys.lanes(base), name) end
+    if seen[name].is_new then redis.call('SADD', keys.lanes(base), name) end
   end
-  for i, t in ipairs(tasks) do
-    local plan = plans[i]
+  for i = 1, count do
+    local at, plan = 6 * i - 5, plans and plans[i] or PLAIN
     if not answers[i] then
-      if replace[i] then move.remove(base, t.id) end
-      answers[i] = move.create(batch, records[i], t, plan)
+      if plan.replaces then move.remove(base, tasks[at]) end
+      answers[i] =
+        move.create(batch, found[i + 1], tasks[at], tasks[at + 1], tasks[at + 2], tasks[at + 3], tasks[at + 4], plan)
     end
-    if plan.waiter then tell_or_await(base, t.id, plan, answers[i], is_first[i]) end
+    if plan.waiter then tell_or_await(base, tasks[at], plan, answers[i]) end
   end
+  stats.add(base, now, 'enqueued', added)
   if longest_wait_ms > 0 then mail.note_wait(base, now, longest_wait_ms) end
   if offers then hand_off.give(batch, offers, lanes, added) end
   batches.close(batch)

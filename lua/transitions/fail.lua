@@ -2,5 +2,5 @@
 -- args: worker, id, token, run_ms int, error, traceback, result_ttl_ms int
 -- reply: `ok`, `stale` (another attempt has the task now: nothing changed) or what became of it instead
 return function(base, args)
-  return attempt.settle_one(base, args, { outcome = 'failed', value = args.error, traceback = args.traceback })
+  return attempt.settle_one(base, args, 'failed', args.error, { traceback = args.traceback })
 end

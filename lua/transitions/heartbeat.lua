@@ -13,7 +13,7 @@ return function(base, args)
   local old_mailbox, abandoned_threads = known[1], clock.text(args.abandoned_threads)
   local beat = member.last_beat(base)
   local aborts, settled = member.aborts(base, worker)
-  local batch = batches.open(base, clock.now())
+  local batch = batches.open(base, clock.read())
 
   member.renew(base, worker, batch.now, args.lease_ms)
   if old_mailbox ~= mailbox then

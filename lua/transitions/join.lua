@@ -12,11 +12,11 @@ return function(base, args)
   errors.read('HGET', keys.worker(base, worker), 'mailbox')
   errors.read('HGET', keys.meta(base), 'timer_at')
   for _, name in ipairs(lanes) do lane.check(base, name) end
+  -- A command of workers alone: the user of a producer is refused here, and leaves no worker behind.
+  errors.read('ZREVRANGEBYSCORE', keys.workers(base), 0, 0, 'LIMIT', 0, 1)
   local is_json, info = pcall(cjson.encode, args.info)
   if not is_json then errors.raise(errors.bad_argument('info cannot be stored: ' .. info)) end
 
-  -- This first: a producer's user may not do it, and so leaves no worker behind.
-  redis.call('HSETNX', keys.meta(base), 'data_version', 1)
   local mailbox = worker .. ':' .. args.generation
   member.renew(base, worker, now, args.lease_ms)
   redis.call('HSET', keys.worker(base, worker), 'info', info,

@@ -7,7 +7,7 @@ return function(base, args)
   local worker = args.worker
   if not errors.read('ZSCORE', keys.workers(base), worker) then return 0 end
   errors.read('HLEN', keys.running(base, worker))
-  local batch = batches.open(base, clock.now())
+  local batch = batches.open(base, clock.read())
   -- From here on it is refused, as a lost one is.
   redis.call('ZADD', keys.workers(base), 0, worker)
   local moved, left = attempt.take_from(batch, worker, LIMIT, args.result_ttl_ms, false)

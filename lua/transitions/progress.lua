@@ -14,17 +14,18 @@ end
 -- named twice the last word counts.
 local function sorted(told)
   local lines, notes, dropped, fields, last = {}, {}, {}, {}, {}
-  for _, entry in ipairs(told) do
-    if #entry.note > MAX_NAME or (entry.note ~= '' and #entry.text > MAX_NOTE) then
+  for at = 1, #told, 2 do
+    local note, text = told[at], told[at + 1]
+    if #note > MAX_NAME or (note ~= '' and #text > MAX_NOTE) then
       errors.raise(errors.bad_argument('the name of a note must have at most ' .. MAX_NAME .. ' bytes, its value '
         .. MAX_NOTE))
     end
-    if entry.note == '' then
-      lines[#lines + 1] = entry.text
+    if note == '' then
+      lines[#lines + 1] = text
     else
-      local field = task.note_field(entry.note)
+      local field = task.note_field(note)
       if not last[field] then fields[#fields + 1] = field end
-      last[field] = entry.text
+      last[field] = text
     end
   end
   for _, field in ipairs(fields) do

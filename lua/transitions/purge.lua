@@ -23,7 +23,7 @@ end
 
 return function(base, args)
   local place, limit = args.place, args.limit
-  local batch = batches.open(base, clock.now())
+  local batch = batches.open(base, clock.read())
   local ids, looked
   if place == 'scheduled' and args.which ~= '' then
     ids, looked = scheduled_of(base, args.which, args.offset, limit)

@@ -2,5 +2,5 @@
 -- args: worker, id, token, result_ttl_ms int
 -- reply: `ok`, `stale` (another attempt has the task now: nothing changed) or what became of it instead
 return function(base, args)
-  return attempt.settle_one(base, args, { outcome = 'release' })
+  return attempt.settle_one(base, args, 'release')
 end

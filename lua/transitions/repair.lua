@@ -18,7 +18,7 @@ local function put_in_place(batch, id, ttl_ms)
     'watched_until' })
   if err then return err end
   if record.state == 'running' then return (attempt.hand_back(batch, id, ttl_ms, false)) end
-  if record.state == 'held' then return (move.make_ready(batch, id, record, {}, { 'pause' }, batch.front)) end
+  if record.state == 'held' then return (move.make_ready(batch, id, record, {}, { 'pause' }, 'front')) end
   local key = record.state == 'scheduled' and keys.scheduled or record.state == 'failed' and keys.dead
     or place.FITS.quarantined(record) and keys.quarantined
   if not key then return 'by_hand' end
@@ -29,7 +29,7 @@ local function put_in_place(batch, id, ttl_ms)
     move.schedule(batch, id, lane_name, number.of(record.due_at, batch.now))
   else
     redis.call('ZADD', key(batch.base), record.finished_at or batch.now_text, id)
-    if record.state == 'queued' then batch.quarantined[lane_name] = (batch.quarantined[lane_name] or 0) + 1 end
+    if record.state == 'queued' then batches.quarantine(batch, lane_name) end
   end
 end
 
@@ -48,7 +48,7 @@ local function make_ready(batch, id, record)
   if not place.FITS.ready(record, record.lane or '') then return 'sound' end
   if batches.obstacle(batch, 'LLEN', keys.ready(batch.base, record.lane)) then return 'by_hand' end
   if place.is_near_an_end(batch.base, record.lane, id) then return 'sound' end
-  batches.push(batch.back, record.lane, id)
+  batches.add(batch, 'back', record.lane, id)
 end
 
 function MEND.not_in_ready(batch, finding, record) return make_ready(batch, finding.id, record) end
@@ -123,11 +123,14 @@ function MEND.no_ttl(batch, finding)
 end
 
 return function(base, args)
-  local batch, answers = batches.open(base, clock.now()), {}
-  for i, finding in ipairs(args.findings) do
+  local batch, answers = batches.open(base, clock.read()), {}
+  local findings = args.findings
+  for at = 1, #findings, 3 do
+    local finding = { kind = findings[at], id = findings[at + 1], detail = findings[at + 2] }
     local mend = MEND[finding.kind]
     local record, err = task.read(base, finding.id, place.FIELDS)
-    answers[i] = (not mend or err) and 'by_hand' or mend(batch, finding, record, args.result_ttl_ms) or 'mended'
+    local answer = (not mend or err) and 'by_hand' or mend(batch, finding, record, args.result_ttl_ms) or 'mended'
+    answers[#answers + 1] = answer
     -- The next finding may be about the same task, and is to see it where it lies by now.
     batches.flush(batch)
   end

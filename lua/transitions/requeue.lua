@@ -2,10 +2,10 @@
 -- args: tasks: (id)…
 -- reply: one string per id: `queued` or `not_dead`, or an error
 return function(base, args)
-  local batch, answers, records, damaged = batches.open(base, clock.now()), {}, {}, {}
+  local batch, answers, records, damaged = batches.open(base, clock.read()), {}, {}, {}
   errors.read('ZCARD', keys.dead(base))
-  for i, t in ipairs(args.tasks) do
-    local record, err = task.read(base, t.id, { 'state', 'lane' })
+  for i, id in ipairs(args.tasks) do
+    local record, err = task.read(base, id, { 'state', 'lane' })
     records[i] = record
     if err then
       answers[i] = err
@@ -17,10 +17,10 @@ return function(base, args)
       answers[i] = damaged[name] and damaged[name].err or 'queued'
     end
   end
-  for i, t in ipairs(args.tasks) do
+  for i, id in ipairs(args.tasks) do
     if answers[i] == 'queued' then
-      if task.read(base, t.id, { 'state' }).state == 'failed' then
-        move.requeue(batch, t.id, records[i])
+      if task.read(base, id, { 'state' }).state == 'failed' then
+        move.requeue(batch, id, records[i])
       else
         answers[i] = 'not_dead' -- named twice in this call
       end

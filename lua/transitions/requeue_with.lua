@@ -7,7 +7,7 @@ return function(base, args)
   if err then return { err = err } end
   if record.state ~= 'failed' then return 'not_dead' end
   lane.check(base, record.lane or task.DEFAULT_LANE)
-  local batch = batches.open(base, clock.now())
+  local batch = batches.open(base, clock.read())
   move.requeue(batch, args.id, record, args)
   batches.close(batch)
   return 'queued'

@@ -8,7 +8,7 @@ return function(base, args)
   -- One that was made anew meanwhile is not the one whose end was begun.
   local is_over = args.resuming == 1 and not (rule and rule.resuming)
   if is_over or not rule and redis.call('EXISTS', keys.held(base, id)) == 0 then return { 'not_paused', 0, 0 } end
-  local batch = batches.open(base, clock.now())
+  local batch = batches.open(base, clock.read())
   local moved, left = move.give_back(batch, id, limit)
   if left then
     rule = rule or named

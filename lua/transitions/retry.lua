@@ -2,7 +2,6 @@
 -- args: worker, id, token, run_ms int, delay_ms int, max_age_ms int, error, traceback, result_ttl_ms int
 -- reply: `ok`, `stale` (another attempt has the task now: nothing changed) or what became of it instead
 return function(base, args)
-  return attempt.settle_one(base, args,
-    { outcome = 'retry', value = args.error, traceback = args.traceback, delay_ms = args.delay_ms,
-      max_age_ms = args.max_age_ms })
+  return attempt.settle_one(base, args, 'retry', args.error,
+    { traceback = args.traceback, delay_ms = args.delay_ms, max_age_ms = args.max_age_ms })
 end

@@ -39,8 +39,8 @@ local function after_silence(versions, now)
   end
 end
 
--- The versions known ({version, when first, when last} each), in the order in which they came. This one was seen now. A
--- new one came after all others, also within one millisecond and when the clock went back.
+-- The versions known ({version, when first, when last} each), and this one, which was seen now. A new one came after all
+-- others, also within one millisecond and when the clock went back.
 local function seen(known, version, now)
   local versions, first, own_first = {}, now, nil
   for _, entry in ipairs(known) do
@@ -61,10 +61,11 @@ end
 
 return function(base, args)
   local meta, now, declared = keys.meta(base), clock.now(), {}
-  for i, record in ipairs(args.schedules) do
-    local definition = decode(record.definition)
-    schedule.check(record.name, definition)
-    declared[i], declared[record.name] = record.name, definition
+  local schedules = args.schedules
+  for at = 1, #schedules, 3 do
+    local name, definition = schedules[at], decode(schedules[at + 1])
+    schedule.check(name, definition)
+    declared[#declared + 1], declared[name] = name, definition
   end
   local known = errors.read('HMGET', meta, 'declared_version', 'declared_names', 'declared_seen')
   errors.read('HLEN', keys.schedules(base))
@@ -89,8 +90,8 @@ return function(base, args)
       reply[#reply + 1] = name
     end
   end
-  for _, record in ipairs(args.schedules) do
-    schedule.put(base, record.name, declared[record.name], record.next_due_at)
+  for at = 1, #schedules, 3 do
+    schedule.put(base, schedules[at], declared[schedules[at]], schedules[at + 2])
   end
   names = #declared > 0 and cjson.encode({ unpack(declared) }) or '[]'
   redis.call('HSET', meta, 'declared_version', args.version, 'declared_names', names)

@@ -21,7 +21,8 @@ return function(base, args)
   if args.following_at <= due_at or args.next_due_at <= due_at then
     errors.raise(errors.bad_argument('following_at and next_due_at must come after due_at'))
   end
-  local definition, at, now = schedule.read(base, name), schedule.due_at(base, name), clock.now()
+  local definition, at = schedule.read(base, name), schedule.due_at(base, name)
+  local now, now_text = clock.read()
   if not definition or not at then return { 'gone', 0, '' } end
   if at ~= due_at then return { 'moved', at, '' } end
   if due_at > now then return { 'early', at, '' } end
@@ -60,7 +61,8 @@ return function(base, args)
   -- Somebody enqueued a task of that id: it stands for this occurrence.
   if record.state and not task.is_finished(record.state) then return { 'exists', next_due_at, id } end
   if record.state then move.remove(base, id) end
-  local batch, plan, start_at = batches.open(base, now), { fields = {} }, schedule.start_at(definition, due_at, id)
+  local batch, plan = batches.open(base, now, now_text), { fields = {} }
+  local start_at = schedule.start_at(definition, due_at, id)
   local function add(field, value) plan.fields[#plan.fields + 1], plan.fields[#plan.fields + 2] = field, value end
   local headers = args.headers ~= '' and args.headers or definition.headers
   if headers then add('headers', headers) end
@@ -69,8 +71,8 @@ return function(base, args)
     plan.due_at = start_at
     add('due_at', clock.text(start_at))
   end
-  move.create(batch, key, { id = id, name = definition.task, lane = definition.lane, args = definition.args or '',
-    kwargs = definition.kwargs or '' }, plan)
+  move.create(batch, key, id, definition.task, definition.lane, definition.args or '', definition.kwargs or '', plan)
+  batches.count(batch, 'enqueued')
   redis.call('SADD', keys.lanes(base), definition.lane)
   batches.close(batch)
   return { 'fired', next_due_at, id }

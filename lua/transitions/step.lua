@@ -5,18 +5,17 @@ local PROMOTE_LIMIT = 100
 
 local DETAILS = { codec = 'string', traceback = 'string', delay_ms = 'number', max_age_ms = 'number' }
 
--- The outcome records of the call with their details unfolded.
-local function read_outcomes(records)
-  for i = 1, #records do
-    local ended = records[i]
-    if ended.details ~= '' then
-      for name, value in pairs(object.decode(ended.details, DETAILS, 'details')) do ended[name] = value end
-    end
-    if not attempt.OUTCOMES[ended.outcome] then
-      errors.raise(errors.bad_argument('unknown outcome ' .. ended.outcome))
-    end
+-- Most outcomes have none.
+local NO_DETAILS = {}
+
+-- The outcomes of the call with their details unfolded.
+local function read_outcomes(outcomes)
+  for at = 1, #outcomes, 6 do
+    local outcome, details = outcomes[at + 2], outcomes[at + 5]
+    outcomes[at + 5] = details ~= '' and object.decode(details, DETAILS, 'details') or NO_DETAILS
+    if not attempt.OUTCOMES[outcome] then errors.raise(errors.bad_argument('unknown outcome ' .. outcome)) end
   end
-  return records
+  return outcomes
 end
 
 -- The same step again, after its reply was lost: nothing happens twice, it is answered again.
@@ -39,7 +38,7 @@ local function answer(refusals)
 end
 
 return function(base, args)
-  local worker, seq, now = args.worker, args.seq, clock.now()
+  local worker, seq, now, now_text = args.worker, args.seq, clock.read()
   local lanes, want = lane.names(args.lanes), math.min(args.want, 1000)
   local outcomes = read_outcomes(args.outcomes)
   member.require(base, worker)
@@ -54,11 +53,11 @@ return function(base, args)
   member.renew(base, worker, now, args.lease_ms)
   if seq == last_seq then return repeat_step(base, worker, last[2] or '', last[6]) end
 
-  local batch = batches.open(base, now)
+  local batch = batches.open(base, now, now_text)
   batch.pauses = pauses
   attempt.settle(batch, worker, outcomes, tokens, args.result_ttl_ms)
   -- For the same step again: mostly all became what was asked for.
-  if #batch.refusals > 0 then
+  if batch.refusals then
     redis.call('HSET', row, 'answers', cjson.encode(batch.refusals))
   elseif last[6] then
     redis.call('HDEL', row, 'answers')
@@ -68,7 +67,7 @@ return function(base, args)
   -- What was handed over since the last step, and is not settled by now: whether the worker has it is not known.
   local handed, first_handed = {}, last[8] and last[8] ~= '' and last[8]
   if first_handed then claim.since(base, worker, number.of(first_handed, 0), handed) end
-  local reply, earlier = answer(batch.refusals), { quarantined = last[3], passes = last[4] or nil }
+  local reply, earlier = answer(batch.refusals or {}), { quarantined = last[3], passes = last[4] or nil }
   local from = reply.n
   local claimed, first_token, more = claim.take(batch, worker, lanes, want, earlier, args.result_ttl_ms, reply)
   if #handed > 0 then first_token = first_handed end
@@ -91,7 +90,7 @@ return function(base, args)
   elseif claimed == 0 and more == 0 then
     wait_ms = timer.wait_ms(batch, worker)
   end
-  if #batch.refusals > from - 3 then
+  if batch.refusals and #batch.refusals > from - 3 then
     -- Claiming came upon damaged keys.
     local claims = reply
     reply = answer(batch.refusals)

@@ -73,10 +73,10 @@ def test_the_compiled_core_embeds_these_sources() -> None:
 def test_key_names() -> None:
     text = (ROOT / "lua/lib/keys.lua").read_text()
     written = {}
-    for name, parameters, body in re.findall(r"function M\.(\w+)\(base(?:, (\w+))?\) return base \.\. (.*) end", text):
-        literal, _, variable = body.partition(" .. ")
-        assert variable == parameters
-        written[name] = literal.strip("'") + ("<>" if variable else "")
+    for name, literal in re.findall(r"function M\.(\w+)\(base, id\) return base \.\. '(\w+:)' \.\. id end", text):
+        written[name] = literal + "<>"
+    for name, kind, literal in re.findall(r"M\.(\w+) = (of|of_queue)\('(\w+:?)'\)", text):
+        written[name] = literal + ("<>" if kind == "of" else "")
     declared = {name: re.sub("<.*>", "<>", key["pattern"]) for name, key in PROTOCOL["keys"].items()}
     assert written == declared
 

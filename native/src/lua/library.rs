@@ -194,6 +194,7 @@ impl Library {
         let mut text = Text::default();
         text.line(&format!("#!lua name={}", self.protocol.library));
         text.line(&format!("-- Ardiq's library, version {}. {GENERATED}", self.protocol.version));
+        text.line(&wrapper::globals());
         text.libs(&self.libs.iter().collect::<Vec<_>>());
         text.line(wrapper::HELPERS);
         for (function, body) in &self.functions {

@@ -71,17 +71,17 @@ fn libraries_that_need_each_other_are_refused() {
 #[test]
 fn the_wrapper_names_and_converts_what_is_declared() {
     let payload = library().payload();
-    assert!(payload.contains("local records, first = ARGV, 3"), "{payload}");
-    assert!(payload.contains("if #ARGV == first then records, first = unpacked(ARGV[first]), 1 end"), "{payload}");
-    let misfit = "#ARGV < 2 or not records or #records - first + 1 > 10 or (#records - first + 1) % 2 ~= 0";
+    let packed = "if is_packed then records = unpacked(ARGV[3]) else records = behind(ARGV, 2) end";
+    assert!(payload.contains(packed), "{payload}");
+    let misfit = "#ARGV < 2 or not records or #records > 10 or #records % 2 ~= 0";
     assert!(payload.contains(misfit), "{payload}");
     let limit = "local arg1 = integer(ARGV[1])\n  if not arg1 or arg1 < 1 or arg1 > 9 then return refuse('put', 'limit is \
                  not an integer from 1 to 9') end";
     assert!(payload.contains(limit), "{payload}");
     assert!(payload.contains("local arg2 = json(ARGV[2])"), "{payload}");
-    assert!(payload.contains("for i = first, #records, 2 do"), "{payload}");
-    assert!(payload.contains("tail[count] = { id = records[i], size = size }"), "{payload}");
-    assert!(payload.contains("pcall(run, KEYS[1], { limit = arg1, lanes = arg2, items = tail })"), "{payload}");
+    assert!(payload.contains("for i = 1, #records, 2 do\n    local size = tonumber(records[i + 1])"), "{payload}");
+    assert!(payload.contains("records[i + 1] = size\n  end"), "{payload}");
+    assert!(payload.contains("pcall(run, KEYS[1], { limit = arg1, lanes = arg2, items = records })"), "{payload}");
 }
 
 #[test]

@@ -19,13 +19,36 @@ pub const KEYWORDS: [&str; 21] = [
     "repeat", "return", "then", "true", "until", "while",
 ];
 
+/// The server's globals as locals of the library: there, a global is looked up in two tables. They exist only when a
+/// function is called, hence the first call fetches them.
+pub fn globals() -> String {
+    let names = GLOBALS.join(", ");
+    format!(
+        "local function globals() return redis, {names} end\nlocal redis, {names} = redis\n\
+         local function fetch_globals() redis, {names} = globals() end"
+    )
+}
+
+const GLOBALS: [&str; 15] = [
+    "cjson", "cmsgpack", "error", "ipairs", "math", "next", "pairs", "pcall", "select", "string", "table", "tonumber",
+    "tostring", "type", "unpack",
+];
+
 /// What all callbacks share. No standard library exists while a library loads, so nothing but
 /// functions stands here.
 pub const HELPERS: &str = r#"local function refuse(name, what)
   return redis.error_reply('ARDIQ_BAD_ARGUMENT ' .. name .. ': ' .. what)
 end
+-- Whether a key is the base of a queue. Mostly the one of the last call is asked for again.
+local known_base
+local function is_base(key)
+  if key == known_base then return true end
+  if not string.find(key, '^.+:{.+}:$') then return false end
+  known_base = key
+  return true
+end
 local function bad_call(name, KEYS, ARGV, expected)
-  if #KEYS ~= 1 or not string.find(KEYS[1], '^.+:{.+}:$') then
+  if #KEYS ~= 1 or not is_base(KEYS[1]) then
     return refuse(name, 'expected one key, the base of a queue, as ardiq:{default}:')
   end
   return refuse(name, 'takes ' .. expected .. ' arguments, got ' .. #ARGV)
@@ -39,10 +62,22 @@ local function json(text)
   local ok, value = pcall(cjson.decode, text)
   return ok and type(value) == 'table' and value
 end
--- The fields of records that came as one argument, a msgpack array of texts. Nothing else can be joined, save numbers.
+-- Fails unless all are texts: nothing else can be compared with one.
+local function compare(list)
+  for i = 1, #list do
+    if list[i] < '' then return end
+  end
+end
+-- The fields of records that came as one argument, a msgpack array of texts.
 local function unpacked(text)
   local ok, list = pcall(cmsgpack.unpack, text)
-  return ok and type(list) == 'table' and pcall(table.concat, list) and list
+  return ok and type(list) == 'table' and pcall(compare, list) and list
+end
+-- The fields of records that came as arguments of their own, behind the function's own.
+local function behind(ARGV, own)
+  local list = {}
+  for i = own + 1, #ARGV do list[i - own] = ARGV[i] end
+  return list
 end
 -- What a call that failed answers. Refusals and errors of commands begin with their code; anything else is a mistake
 -- in the Lua. A `pcall` inside the server turns an error raised as a table into its text, save before 7.0, when in
@@ -75,10 +110,10 @@ pub fn callback(function: &Function, form: Form) -> Result<String, Error> {
     let (misfit, expected) = match &function.tail {
         None => (format!("#ARGV ~= {fixed}"), fixed.to_string()),
         Some(tail) => {
-            let multiple = if width > 1 { format!(" or (#records - first + 1) % {width} ~= 0") } else { String::new() };
+            let multiple = if width > 1 { format!(" or #records % {width} ~= 0") } else { String::new() };
             let absent = if may_be_packed { " or not records" } else { "" };
             (
-                format!("#ARGV < {fixed}{absent} or #records - first + 1 > {}{multiple}", width * tail.max),
+                format!("#ARGV < {fixed}{absent} or #records > {}{multiple}", width * tail.max),
                 format!("{fixed} and {width} for each of up to {} {}", tail.max, tail.name),
             )
         }
@@ -86,14 +121,24 @@ pub fn callback(function: &Function, form: Form) -> Result<String, Error> {
     let mut line = |text: String| {
         let _ = writeln!(lua, "  {text}");
     };
-    if width > 0 {
-        line(format!("local records, first = ARGV, {}", fixed + 1));
+    if form == Form::Function {
+        line("if not type then fetch_globals() end".to_owned());
     }
-    if may_be_packed {
-        line("if #ARGV == first then records, first = unpacked(ARGV[first]), 1 end".to_owned());
+    if width > 0 {
+        let apart = if fixed > 0 { format!("behind(ARGV, {fixed})") } else { "ARGV".to_owned() };
+        line(if may_be_packed {
+            let first = fixed + 1;
+            format!(
+                "local is_packed = #ARGV == {first}\n  \
+                 local records\n  \
+                 if is_packed then records = unpacked(ARGV[{first}]) else records = {apart} end"
+            )
+        } else {
+            format!("local records = {apart}")
+        });
     }
     line(format!(
-        "if #KEYS ~= 1 or not string.find(KEYS[1], '^.+:{{.+}}:$') or {misfit} then return \
+        "if #KEYS ~= 1 or not is_base(KEYS[1]) or {misfit} then return \
          bad_call('{name}', KEYS, ARGV, '{expected}') end"
     ));
     for (index, arg) in function.args.iter().enumerate() {
@@ -117,28 +162,21 @@ pub fn callback(function: &Function, form: Form) -> Result<String, Error> {
         fields.push(format!("{field} = arg{position}"));
     }
     if let Some(tail) = &function.tail {
-        let (mut record, mut numbers) = (Vec::new(), String::new());
-        for (index, field) in tail.fields.iter().enumerate() {
-            let at = if index == 0 { "records[i]".to_owned() } else { format!("records[i + {index}]") };
-            let field_name = checked(name, &field.name)?;
-            if field.kind == Kind::Int {
-                // Not `integer`: this runs once a record, and its pattern costs more than the rest.
-                let _ = write!(
-                    numbers,
-                    "    local {field_name} = tonumber({at})\n    if not {field_name} or {field_name} % 1 ~= 0 \
-                     then return refuse('{name}', '{field_name} is not an integer') end\n"
-                );
-                record.push(format!("{field_name} = {field_name}"));
-            } else {
-                record.push(format!("{field_name} = {at}"));
-            }
+        // The records stay one flat list: a table for each would cost about as much as a command.
+        let mut numbers = String::new();
+        for (index, field) in tail.fields.iter().enumerate().filter(|(_, field)| field.kind == Kind::Int) {
+            // Not `integer`: this runs once a record, and its pattern costs more than the rest.
+            let field = checked(name, &field.name)?;
+            let _ = write!(
+                numbers,
+                "    local {field} = tonumber(records[i + {index}])\n    if not {field} or {field} % 1 ~= 0 \
+                 then return refuse('{name}', '{field} is not an integer') end\n    records[i + {index}] = {field}\n"
+            );
         }
-        line(format!(
-            "local tail, count = {{}}, 0\n  for i = first, #records, {width} do\n{numbers}    count = count + 1\n    \
-             tail[count] = {{ {} }}\n  end",
-            record.join(", ")
-        ));
-        fields.push(format!("{} = tail", checked(name, &tail.name)?));
+        if !numbers.is_empty() {
+            line(format!("for i = 1, #records, {width} do\n{numbers}  end"));
+        }
+        fields.push(format!("{} = records", checked(name, &tail.name)?));
     }
     if form == Form::Script && !function.query {
         // Without function flags, a script is held to `maxmemory` by each command until its first write.
@@ -155,7 +193,7 @@ pub fn callback(function: &Function, form: Form) -> Result<String, Error> {
     line(format!("local ok, reply = pcall(run, KEYS[1], {{ {} }})", fields.join(", ")));
     if may_be_packed {
         line(
-            "if ok and records ~= ARGV and type(reply) == 'table' and not reply.err then return cmsgpack.pack(reply) end"
+            "if is_packed and ok and type(reply) == 'table' and not reply.err then return cmsgpack.pack(reply) end"
                 .to_owned(),
         );
     }
