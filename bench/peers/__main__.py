@@ -86,7 +86,9 @@ def _measure(arguments: argparse.Namespace, started: float) -> dict[str, Any]:
     for number in range(arguments.rounds):
         began = time.monotonic()
         if began - started + longest_s > 60 * arguments.minutes:
-            _say(f"{number} rounds: another one would not end within {arguments.minutes:g} minutes")
+            _say(
+                f"{number} of {arguments.rounds} rounds: another one would not end within {arguments.minutes:g} minutes"
+            )
             break
         figures: dict[str, dict[str, Figures]] = {library.name: {} for library in libraries}
         results["rounds"].append(figures)

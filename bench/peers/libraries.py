@@ -55,7 +55,7 @@ LIBRARIES = [
         "ardiq12", "ArdiQ 1.2", tasks=12_000, singles=3_000, burns=100, site="https://pypi.org/project/ardiq/1.2.0"
     ),
     Library("celery", "Celery", tasks=2_000, site="https://docs.celeryq.dev"),
-    Library("arq", "arq", tasks=1_500, burns=100, site="https://arq-docs.helpmanual.io"),
+    Library("arq", "arq", tasks=1_500, site="https://arq-docs.helpmanual.io"),
     Library("taskiq", "Taskiq", tasks=3_000, site="https://taskiq-python.github.io"),
     Library("dramatiq", "Dramatiq", tasks=3_000, site="https://dramatiq.io"),
     Library("rq", "RQ", tasks=150, singles=500, burns=100, site="https://python-rq.org"),

@@ -46,7 +46,7 @@ def main() -> None:
         for turn in range(rounds):
             started = time.monotonic()
             if started - began + longest_s > 60 * arguments.minutes:
-                print(f"{turn} rounds: another one would not end within {arguments.minutes:g} minutes", file=sys.stderr)
+                print(f"{turn} of {rounds} rounds: another would not end in {arguments.minutes:g} min", file=sys.stderr)
                 break
             for family in families:
                 for at in family.quick if arguments.quick else family.at:

@@ -43,7 +43,7 @@ class WorkerSettings:
     redis_settings = SETTINGS
     on_startup = _start
     if bodies.CONCURRENCY is not None:
-        max_jobs = bodies.CONCURRENCY
+        max_jobs = max(10, bodies.CONCURRENCY)  # 10 is the default; of what computes, the pool runs two at once
 
 
 class _Client:
@@ -81,6 +81,6 @@ driver = Driver(
         "c10": "a worker takes what it has room for every 0.5 s (`poll_delay`)",
         "latency": "the worker, and `job.result()`, look every 0.5 s (`poll_delay`)",
         "kill": "a job of a dead worker runs again when its mark has expired: `job_timeout` (300 s) and ten more",
-        "cpu": "`run_in_executor` with a `ProcessPoolExecutor`; the same",
+        "cpu": "`run_in_executor` with a `ProcessPoolExecutor`; ten jobs, the default, every 0.5 s",
     },
 )

@@ -64,7 +64,7 @@ driver = Driver(
     request=_request,
     worker=_worker,
     notes={
-        "enqueue": "no call for many: `kiq` gathered, 10 at a time, which is faster than 100",
+        "enqueue": "no call for many: `kiq` gathered, 10 at a time; 100 are slower",
         "latency": "`wait_result` looks every 0.2 s (`check_interval`)",
         "cpu": "`--workers 2 --max-async-tasks 1`",
         "kill": "unacknowledged messages are taken over after ten minutes (`idle_timeout`)",
