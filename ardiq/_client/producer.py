@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._server.channel import may_repeat
 from .._server.inbox import EXISTS, Enqueued, name_unsure
-from .._server.mailbox import too_late
+from .._server.mailbox import too_late, waiter_ttl_ms
 from .._server.replies import refusal
 from .._values import headers as _headers
 from .._values import options as _options
@@ -243,16 +243,16 @@ class Producer:
         timeout = _options.patience("timeout", timeout)
         loop = get_running_loop()
         task_id, extra = await self._run_hooks(task, args, kwargs, options)
-        task_id = self.record(task, args, kwargs, options, task_id, extra)[0]  # a wrong call is refused first
         channel = self._queue.server.channel(loop)
-        mailbox = await channel.mailbox.name()
+        if not channel.mailbox.is_read:
+            self.record(task, args, kwargs, options, task_id, extra)  # a wrong call is refused first
+        waiter = {"waiter": await channel.mailbox.name(), "waiter_ttl_ms": waiter_ttl_ms(timeout), **(extra or {})}
+        record = self.record(task, args, kwargs, options, task_id, waiter)
+        task_id = record[0]
         try:
             with channel.mailbox.wish(task_id, timeout) as wished:
-                waiter = {"waiter": mailbox, "waiter_ttl_ms": wished.ttl_ms, **(extra or {})}
                 sent = Enqueued(loop=loop)
-                channel.enqueue(
-                    Job(self._queue.app, task_id), self.record(task, args, kwargs, options, task_id, waiter), sent
-                )
+                channel.enqueue(Job(self._queue.app, task_id), record, sent)
                 await sent  # not timed: after a timeout the caller knows that the task is on the queue
                 async with asyncio.timeout(timeout):
                     outcome = await wished.future

@@ -158,7 +158,10 @@ class Inbox:
         if events:
             self.receive(events)
         if due_s is not None:
-            self._turn_after(due_s)
+            if due_s > 0:
+                self._turn_after(due_s)
+            else:  # after what follows from this one
+                self.stir()
 
     def _turn_after(self, due_s: float) -> None:
         due = self.loop.time() + due_s

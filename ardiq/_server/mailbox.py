@@ -27,6 +27,11 @@ def read_look(reply: calls.AwaitReply) -> Outcome | str | None:
     return reply.row if reply.answer == "finished" else reply.row.state
 
 
+def waiter_ttl_ms(timeout: float | None) -> int:
+    """For how long the server is to remember who waits that many seconds."""
+    return _MARGIN_MS + (FOREVER_MS if timeout is None else max(0, int(timeout * 1000)))
+
+
 def too_late(task_id: str, timeout: float | None) -> TimeoutError:
     """The error of a wait whose time is up."""
     return TimeoutError(f"no result for {task_id!r} within {timeout}s")
@@ -69,6 +74,11 @@ class Mailbox:
         self._name: str | None = None
         self._opening: asyncio.Future[str] | None = None
         self._wishes: dict[str, _Wish] = {}
+
+    @property
+    def is_read(self) -> bool:
+        """Whether `name` has it at once."""
+        return self._name is not None
 
     async def name(self) -> str:
         """The mailbox's name on the server, once it is being read.
@@ -229,9 +239,8 @@ class _Wished:
         self.watcher = watcher
         self.is_noted = True  # at the server, as far as is known
         loop = mailbox.channel.loop
-        wait_ms = FOREVER_MS if timeout is None else max(0, int(timeout * 1000))
-        self.ttl_ms = wait_ms + _MARGIN_MS
-        self.until = loop.time() + wait_ms / 1000
+        self.ttl_ms = waiter_ttl_ms(timeout)
+        self.until = loop.time() + (self.ttl_ms - _MARGIN_MS) / 1000
         self.future: asyncio.Future[Outcome | None] = loop.create_future()
 
     def __enter__(self) -> "_Wished":

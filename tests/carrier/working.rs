@@ -55,7 +55,7 @@ fn dispatcher(server: &Server) -> Dispatcher {
 impl Desk {
     fn open(server: &Server, config: Config) -> Self {
         let inbox = Arc::new(Inbox::new().unwrap());
-        let worker = Worker::new(dispatcher(server), inbox.clone(), config);
+        let worker = Worker::new(dispatcher(server), inbox.clone(), None, config);
         let life = tokio::spawn(worker.clone().run());
         Self { worker, inbox, life, events: Vec::new(), started: Vec::new(), runs: BTreeMap::new() }
     }

@@ -1,13 +1,14 @@
 """What is enqueued while a worker has nothing to do is claimed for it at once, and comes as a message."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from helpers import SOON_S, eventually, is_sound, result_of, working
 
-from ardiq import Ardiq
+from ardiq import Ardiq, Job
 
 
 def row(app: Ardiq, field: str) -> str:
@@ -243,3 +244,48 @@ async def test_a_hand_off_to_a_queue_without_a_slot_is_free_for_other_workers(ma
         go_on.set()
         await result_of(job)
     assert is_sound(reports)
+
+
+async def test_the_loop_reads_its_worker_s_mail_where_no_thread_takes_tasks(make_app: Callable[..., Ardiq]) -> None:
+    for threaded in (False, True):
+        app = make_app()
+
+        async def work() -> None: ...
+
+        def thread_work() -> None: ...
+
+        app.task(work)
+        if threaded:
+            app.task(thread_work)
+        async with working(app):
+            await has_nothing_to_do(app)
+            inbox = app.context.server.channel(asyncio.get_running_loop())._inbox
+            # What wakes the loop; the connection.
+            await eventually(lambda inbox=inbox, count=1 if threaded else 2: len(inbox._watched) == count)
+
+
+async def test_what_a_busy_loop_does_not_come_for_goes_back(make_app: Callable[..., Ardiq]) -> None:
+    app = make_app(poll_block_ms=60_000)
+    other = make_app(queue_name=app.queue_name)
+
+    @app.task
+    async def work() -> str:
+        return "done"
+
+    def state(job: Job) -> bytes:
+        value: bytes = other.context.server.core.command(["HGET", f"{app.context.server.base}task:{job.id}", "state"])
+        return value
+
+    async with working(app):
+        await has_nothing_to_do(app)
+        job = other.ref("work").enqueue_sync()
+        assert state(job) == b"running", "it was not handed over"
+        until = time.monotonic() + SOON_S
+        # Nothing turns the loop meanwhile.
+        while state(job) != b"queued" and time.monotonic() < until:
+            time.sleep(0.01)
+        assert state(job) == b"queued"
+        result = await job.result(timeout=SOON_S)
+        assert result is not None
+        assert result.value == "done"
+    assert is_sound(app)

@@ -93,6 +93,20 @@ async def test_who_stops_waiting_is_forgotten(app: Ardiq, add: Any) -> None:
     await eventually(lambda: not core.command(["EXISTS", f"{base}waiters:{job.id}"]))
 
 
+async def test_who_was_answered_has_nothing_to_take_back(app: Ardiq, add: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    channel = app.context.server.channel(asyncio.get_running_loop())
+    monkeypatch.setattr(channel, "tell", lambda call: told.append(call.function))
+    async with working(app):
+        job = await add.enqueue(1, 2)
+        await job.result(timeout=SOON_S)  # perhaps by message
+        await job.result(timeout=SOON_S)
+        assert await add.request(3, 4, timeout=SOON_S) == 7
+        with pytest.raises(TimeoutError):
+            await app.result("unknown", timeout=0.1)
+    assert told == []
+
+
 async def test_one_who_stops_waiting_does_not_disturb_the_others(app: Ardiq, add: Any) -> None:
     job = await add.enqueue(1, 2)
     kept = asyncio.create_task(job.result(timeout=SOON_S))

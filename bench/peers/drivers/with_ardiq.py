@@ -35,9 +35,7 @@ def _blocking(body: str, number: int) -> None:
 
 
 async def _request(number: int) -> Any:
-    job = await TASKS["echo"].enqueue(number)
-    outcome = await job.result(timeout=10)
-    return outcome and outcome.value
+    return await TASKS["echo"].request(number, timeout=10)
 
 
 driver = Driver(

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
 use tokio::runtime::{Builder, Handle};
+use tokio::task::JoinHandle;
 
 use crate::engine::events::Inbox;
 use crate::wire::clock::Instant;
@@ -25,6 +26,44 @@ pub struct Turns {
     runtime: ManuallyDrop<tokio::runtime::Runtime>,
     reactor: Arc<Reactor>,
     idle: Arc<Idle>,
+}
+
+/// What others have run on the event loop's thread, as far as that turns.
+#[derive(Clone)]
+pub struct Loop {
+    handle: Handle,
+    reactor: Arc<Reactor>,
+}
+
+impl Loop {
+    /// Runs `future` there, until it ends or nobody waits for it any more; where the loop has ended, for ever.
+    pub async fn run<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
+        let mut running = OnLoop { task: self.handle.spawn(future), reactor: self.reactor.clone() };
+        self.reactor.wake();
+        match (&mut running.task).await {
+            Ok(output) => output,
+            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// As [`Reactor::has_unread`].
+    pub fn has_unread(&self) -> bool {
+        self.reactor.has_unread()
+    }
+}
+
+/// What runs on an event loop's thread while this lives.
+struct OnLoop<T> {
+    task: JoinHandle<T>,
+    reactor: Arc<Reactor>,
+}
+
+impl<T> Drop for OnLoop<T> {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.reactor.wake();
+    }
 }
 
 /// Who drives the runtime is told by it when nothing is ready any more.
@@ -68,6 +107,11 @@ impl Turns {
         self.runtime.handle()
     }
 
+    /// For what goes on beside it.
+    pub fn of_loop(&self) -> Loop {
+        Loop { handle: self.handle().clone(), reactor: self.reactor.clone() }
+    }
+
     pub fn reactor(&self) -> &Arc<Reactor> {
         &self.reactor
     }
@@ -75,6 +119,7 @@ impl Turns {
     /// Runs all that is ready; gives when the next turn is due if nothing happens before.
     pub fn turn(&self) -> Option<Instant> {
         let _entered = self.reactor.enter();
+        self.reactor.begin_turn();
         let mut due = None;
         for _ in 0..ROUNDS {
             if self.reactor.deadlines().is_over() {
@@ -95,7 +140,7 @@ impl Turns {
                 break;
             }
         }
-        due
+        if self.reactor.is_deferred() { Some(Instant::now()) } else { due }
     }
 }
 
@@ -135,10 +180,53 @@ mod tests {
                 sender.send(number).unwrap();
             });
         }
-        let due = turns.turn().unwrap();
-        assert_eq!(receiver.try_iter().count(), 0);
-        std::thread::sleep(due.saturating_duration_since(Instant::now()) + Duration::from_millis(5));
-        assert_eq!(turns.turn(), None);
+        let mut due = turns.turn();
+        assert!(due.is_some());
+        while let Some(next) = due {
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            due = turns.turn();
+        }
         assert_eq!(receiver.try_iter().count(), 1000);
+    }
+
+    #[test]
+    fn who_waits_for_the_next_turn_has_it_come_at_once() {
+        let turns = Turns::new(Inbox::new().unwrap()).unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        turns.handle().spawn(async move {
+            sender.send("this turn").unwrap();
+            Reactor::current().unwrap().next_turn().await;
+            sender.send("the next").unwrap();
+        });
+        assert!(turns.turn().unwrap() <= Instant::now());
+        assert_eq!(receiver.try_iter().collect::<Vec<_>>(), ["this turn"]);
+        assert_eq!(turns.turn(), None);
+        assert_eq!(receiver.try_iter().collect::<Vec<_>>(), ["the next"]);
+    }
+
+    #[test]
+    fn what_others_have_run_on_the_loop_runs_there_and_ends_with_their_wait() {
+        let inbox = Inbox::new().unwrap();
+        let turns = Turns::new(inbox.of(0)).unwrap();
+        let of_loop = turns.of_loop();
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let waits = std::thread::spawn(move || {
+            let here = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let ran_by = here.block_on(of_loop.run(async { std::thread::current().id() }));
+            let forever = of_loop.run(async move {
+                let _ended_with_it = sender;
+                std::future::pending::<()>().await;
+            });
+            let limited = here.block_on(async { tokio::time::timeout(Duration::from_millis(20), forever).await });
+            (ran_by, limited.is_err())
+        });
+        while !waits.is_finished() {
+            inbox.wait(Duration::from_millis(100));
+            inbox.clear();
+            turns.turn();
+        }
+        assert_eq!(waits.join().unwrap(), (std::thread::current().id(), true));
+        turns.turn();
+        assert_eq!(receiver.recv(), Err(std::sync::mpsc::RecvError), "it is dropped");
     }
 }

@@ -29,6 +29,7 @@ use crate::engine::claims::Claim;
 use crate::engine::events::{Event, Inbox};
 use crate::engine::observer::Observer;
 use crate::engine::outcomes::Outcomes;
+use crate::engine::turns::Loop;
 use crate::wire::error::Error;
 
 pub mod config;
@@ -56,8 +57,9 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(dispatcher: Dispatcher, inbox: Arc<Inbox>, config: Config) -> Self {
-        let shared = Arc::new(Shared::new(dispatcher, inbox, config));
+    /// `of_loop`: the event loop that starts its tasks, where that does I/O.
+    pub fn new(dispatcher: Dispatcher, inbox: Arc<Inbox>, of_loop: Option<Loop>, config: Config) -> Self {
+        let shared = Arc::new(Shared::new(dispatcher, inbox, of_loop, config));
         if let Some(pool_share) = &shared.config.pool_share {
             let listener: Arc<dyn PoolListener> = shared.clone();
             pool_share.join(Arc::downgrade(&listener));

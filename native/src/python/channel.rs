@@ -18,6 +18,7 @@ use crate::engine::events::{Event, Inbox, Unanswered};
 use crate::engine::hub::{State, Way};
 use crate::engine::mailbox;
 use crate::engine::producer::{self, Chunk, Outgoing, Pending};
+use crate::engine::turns::{Loop, Turns};
 use crate::lua::protocol::{Function, Protocol};
 use crate::wire::error::Error;
 use crate::wire::reactor::Reactor;
@@ -36,6 +37,7 @@ struct Open {
     way: Mutex<(Way, Arc<Outgoing>)>,
     /// Of the loop that drives it.
     reactor: Option<Arc<Reactor>>,
+    of_loop: Option<Loop>,
     pending: Mutex<Pending>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -48,8 +50,9 @@ impl Channel {
         let way = state.way(turns)?;
         let outgoing = Arc::new(Outgoing::new(way.dispatcher.clone(), inbox.clone()));
         let reactor = turns.map(|turns| turns.reactor().clone());
+        let of_loop = turns.map(Turns::of_loop);
         let way = Mutex::new((way, outgoing));
-        let open = Open { state, inbox, way, reactor, pending: Mutex::default(), tasks: Mutex::default() };
+        let open = Open { state, inbox, way, reactor, of_loop, pending: Mutex::default(), tasks: Mutex::default() };
         Ok(Self { open: ManuallyDrop::new(open) })
     }
 
@@ -167,7 +170,7 @@ impl Channel {
         let open = self.live()?;
         // A busy loop must not stop a lease.
         open.state.start_thread()?;
-        Worker::new(open.state.clone(), open.inbox.clone(), config)
+        Worker::new(open.state.clone(), open.inbox.clone(), open.of_loop.clone(), config)
     }
 
     #[pyo3(signature = (after_ms, most_ms = None))]

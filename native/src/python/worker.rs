@@ -17,6 +17,7 @@ use crate::engine::claims::Claim;
 use crate::engine::events::Inbox;
 use crate::engine::hub::State;
 use crate::engine::outcomes::{Outcome, Outcomes};
+use crate::engine::turns::Loop;
 use crate::engine::worker::lanes::Lane;
 use crate::engine::worker::pool;
 use crate::engine::worker::{self, Config};
@@ -35,14 +36,19 @@ struct Open {
 }
 
 impl Worker {
-    pub(super) fn new(state: Arc<State>, inbox: Arc<Inbox>, config: &Bound<'_, PyDict>) -> PyResult<Self> {
+    pub(super) fn new(
+        state: Arc<State>,
+        inbox: Arc<Inbox>,
+        of_loop: Option<Loop>,
+        config: &Bound<'_, PyDict>,
+    ) -> PyResult<Self> {
         let health: Option<(Bound<'_, Health>, String, Vec<String>)> = item(config, "health")?.extract()?;
         let mut read = read_config(config)?;
         let watcher = health.map(|(health, queue, tasks)| {
             read.observer = Some(observer(tasks));
             (health, queue)
         });
-        let worker = worker::Worker::new(state.dispatcher(), inbox, read);
+        let worker = worker::Worker::new(state.dispatcher(), inbox, of_loop, read);
         if let Some((health, queue)) = watcher {
             health.get().watch(queue, worker.clone());
         }

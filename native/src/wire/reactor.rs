@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -40,6 +41,8 @@ pub enum Watch {
 pub struct Reactor {
     deadlines: Arc<Deadlines>,
     sockets: Mutex<Sockets>,
+    /// How many turns have begun.
+    turns: AtomicU64,
     /// Has the next turn come, from any thread.
     wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -48,6 +51,8 @@ pub struct Reactor {
 struct Sockets {
     open: HashMap<RawFd, Ready>,
     wishes: Vec<Watch>,
+    /// Who waits for the next turn.
+    deferred: Vec<Waker>,
 }
 
 /// What is known of one socket, and who waits for it.
@@ -74,7 +79,12 @@ impl Drop for Entered {
 
 impl Reactor {
     pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { deadlines: Arc::default(), sockets: Mutex::default(), wake: Box::new(wake) })
+        Arc::new(Self {
+            deadlines: Arc::default(),
+            sockets: Mutex::default(),
+            turns: AtomicU64::new(0),
+            wake: Box::new(wake),
+        })
     }
 
     /// That of the runtime which this thread drives by turns, if it does.
@@ -93,6 +103,44 @@ impl Reactor {
         &self.deadlines
     }
 
+    /// Has the next turn come, from any thread.
+    pub fn wake(&self) {
+        (self.wake)();
+    }
+
+    /// A turn begins: who waited for it goes on.
+    pub fn begin_turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+        let deferred = std::mem::take(&mut self.lock().deferred);
+        deferred.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether somebody waits for the next turn.
+    pub fn is_deferred(&self) -> bool {
+        !self.lock().deferred.is_empty()
+    }
+
+    /// Resolves in the loop's next turn: when it has done what follows from this one.
+    pub async fn next_turn(&self) {
+        let turn = self.turns.load(Ordering::Relaxed);
+        std::future::poll_fn(|cx| {
+            if self.turns.load(Ordering::Relaxed) != turn {
+                return Poll::Ready(());
+            }
+            self.lock().deferred.push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Whether a socket has something that the loop has not come to read.
+    pub fn has_unread(&self) -> bool {
+        let watched = |&descriptor: &RawFd| libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
+        let mut watched: Vec<_> = self.lock().open.keys().map(watched).collect();
+        // SAFETY: `watched` is that many pollfds. A descriptor that was closed meanwhile says so.
+        unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, 0) > 0 }
+    }
+
     /// What has changed since the last time, in this order.
     pub fn wishes(&self) -> Vec<Watch> {
         std::mem::take(&mut self.lock().wishes)
@@ -101,7 +149,7 @@ impl Reactor {
     /// The loop found the socket readable.
     pub fn readable(&self, descriptor: RawFd) {
         let mut sockets = self.lock();
-        let Sockets { open, wishes } = &mut *sockets;
+        let Sockets { open, wishes, .. } = &mut *sockets;
         let Some(ready) = open.get_mut(&descriptor) else { return };
         match ready.reader.take() {
             Some(reader) => {
@@ -208,7 +256,7 @@ impl Stream {
     fn poll_writable(&self, cx: &Context<'_>) -> Poll<()> {
         let descriptor = self.socket().as_raw_fd();
         let mut sockets = self.reactor.lock();
-        let Sockets { open, wishes } = &mut *sockets;
+        let Sockets { open, wishes, .. } = &mut *sockets;
         let ready = open.entry(descriptor).or_default();
         if ready.writable {
             return Poll::Ready(());
@@ -222,7 +270,7 @@ impl Stream {
     fn poll_readable(&self, cx: &Context<'_>) -> Poll<()> {
         let descriptor = self.socket().as_raw_fd();
         let mut sockets = self.reactor.lock();
-        let Sockets { open, wishes } = &mut *sockets;
+        let Sockets { open, wishes, .. } = &mut *sockets;
         let ready = open.entry(descriptor).or_default();
         if ready.readable {
             return Poll::Ready(());

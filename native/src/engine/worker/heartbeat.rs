@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 
+use super::Shared;
 use super::session::{End, Session, is_hopeless};
 use crate::engine::claims::{self, Claim};
 use crate::engine::events::{Event, Level};
@@ -21,6 +22,8 @@ use crate::wire::values::{integer, number, text};
 
 /// The longest time between two heartbeats.
 const SLOWEST: Duration = Duration::from_secs(1);
+/// An event loop that has not come for its mail for that long leaves it to the I/O thread.
+const TOO_BUSY: Duration = Duration::from_millis(100);
 /// A connection that lived shorter did not end the trouble before it.
 const STABLE: Duration = Duration::from_secs(2);
 
@@ -54,7 +57,7 @@ impl Session {
             loop {
                 match self.beat().await {
                     Ok(pulse) if pulse.more => {}
-                    Ok(_) => break,
+                    Ok(_) => break self.look_after().await,
                     Err(error) if error.is("LEASE_LOST") => return End::Lost(error),
                     Err(error) if is_hopeless(&error) => return End::Failed(error),
                     Err(error) => {
@@ -75,17 +78,8 @@ impl Session {
         let mut key = self.mailbox_key.clone();
         loop {
             let since = Instant::now();
-            let reading = async {
-                match link.connector().dedicated().await {
-                    Ok(connection) => {
-                        let deliver = |message: &[u8]| self.deliver(message);
-                        mailbox::read(&connection, &key, shared.config.poll_block, deliver).await
-                    }
-                    Err(error) => error,
-                }
-            };
             let error = tokio::select! {
-                error = reading => Some(error),
+                error = self.read(key) => Some(error),
                 // What broke the shared connection may have left this one half-open: what is handed over would not come.
                 () = link.made() => None,
             };
@@ -116,6 +110,47 @@ impl Session {
         }
     }
 
+    /// Reads the mailbox at `key` until the connection fails: where it can, on the event loop's own thread, which then starts
+    /// what it is handed without another thread between.
+    async fn read(&self, key: String) -> Error {
+        let (shared, session) = (self.shared.clone(), self.shared.slots().session());
+        let by_loop = shared.mail_reader.is_some();
+        let reading = async move {
+            match shared.dispatcher.link().connector().dedicated().await {
+                Ok(connection) => {
+                    let deliver = |message: &[u8]| shared.deliver(message, session, by_loop);
+                    mailbox::read(&connection, &key, shared.config.poll_block, deliver).await
+                }
+                Err(error) => error,
+            }
+        };
+        match &self.shared.mail_reader {
+            Some(of_loop) => of_loop.run(reading).await,
+            None => reading.await,
+        }
+    }
+
+    /// What a busy event loop leaves undone.
+    async fn look_after(&self) {
+        let (shared, config) = (&self.shared, &self.shared.config);
+        let wake = shared.slots().look_after();
+        shared.wake_if(wake);
+        let Some(of_loop) = &shared.mail_reader else { return };
+        let is_called = shared.inbox.wait(Duration::ZERO);
+        if !is_called && !of_loop.has_unread() {
+            return;
+        }
+        let turns = shared.inbox.turns();
+        shared.inbox.wake();
+        tokio::time::sleep(TOO_BUSY.min(config.lease / 4)).await;
+        if shared.inbox.turns() == turns {
+            let wake = shared.slots().leaves_mail();
+            shared.wake_if(wake);
+            // It comes for its tasks when it comes back.
+            shared.inbox.push(Event::Tasks);
+        }
+    }
+
     async fn beat(&self) -> Result<Pulse, Error> {
         let shared = &self.shared;
         let config = &shared.config;
@@ -131,7 +166,7 @@ impl Session {
             ("abandoned_threads", (shared.slots().abandoned_threads() as i64).into()),
             ("stalled_ms", stalled_ms.into()),
         ])?;
-        let sent = Instant::now();
+        let (sent, session) = (Instant::now(), shared.slots().session());
         let answer = shared.dispatcher.send(&request).await?;
         shared.renewed(sent);
         let malformed = || Error::Script("heartbeat: the reply does not match the protocol".to_owned());
@@ -144,37 +179,41 @@ impl Session {
         tasks
             .chunks_exact(LAYOUT.task.width)
             .filter_map(|task| integer(&task[token]))
-            .for_each(|token| self.abort(token));
+            .for_each(|token| shared.abort(token, session));
         Ok(Pulse { mailbox_key, more })
     }
+}
 
-    fn deliver(&self, message: &[u8]) {
+impl Shared {
+    fn deliver(&self, message: &[u8], session: u64, by_loop: bool) {
         let mut fields = mailbox::split(message).unwrap_or_default();
         match fields.as_slice() {
-            [kind, _, token] if kind == b"abort" => number(token).into_iter().for_each(|token| self.abort(token)),
+            [kind, _, token] if kind == b"abort" => {
+                number(token).into_iter().for_each(|token| self.abort(token, session))
+            }
             [kind, ..] if kind == b"claimed" => {
                 let claims = claims::handed_over(fields.split_off(1), Instant::now());
-                claims.map_or_else(|| self.dropped(), |claims| self.take_over(claims));
+                claims.map_or_else(|| self.dropped(), |claims| self.take_over(claims, session, by_loop));
             }
             _ => self.dropped(),
         }
     }
 
     fn dropped(&self) {
-        self.shared.inbox.log(Level::Warning, "a message in the mailbox is invalid and was dropped");
+        self.inbox.log(Level::Warning, "a message in the mailbox is invalid and was dropped");
     }
 
-    fn take_over(&self, claims: Vec<Claim>) {
-        let (news, wake) = self.shared.slots().take_over(claims);
-        self.shared.pass_on(&news);
-        self.shared.wake_if(wake);
+    fn take_over(&self, claims: Vec<Claim>, session: u64, by_loop: bool) {
+        let (news, wake) = self.slots().take_over(claims, session, by_loop);
+        self.pass_on(&news);
+        self.wake_if(wake);
     }
 
-    fn abort(&self, lease_token: i64) {
-        let (started, wake) = self.shared.slots().abort(lease_token);
-        self.shared.wake_if(wake);
+    fn abort(&self, lease_token: i64, session: u64) {
+        let (started, wake) = self.slots().abort(lease_token, session);
+        self.wake_if(wake);
         if let Some(token) = started {
-            self.shared.inbox.push(Event::Abort(token));
+            self.inbox.push(Event::Abort(token));
         }
     }
 }

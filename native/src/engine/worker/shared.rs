@@ -14,6 +14,7 @@ use super::{Config, lock, new_identity};
 use crate::call::dispatch::Dispatcher;
 use crate::engine::events::{Event, Inbox, Level};
 use crate::engine::observer::Observer;
+use crate::engine::turns::Loop;
 use crate::wire::error::Error;
 
 /// What the I/O loop shares with the threads that take and settle tasks.
@@ -21,6 +22,8 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) dispatcher: Dispatcher,
     pub(super) inbox: Arc<Inbox>,
+    /// Who reads the mailbox; none: the I/O thread.
+    pub(super) mail_reader: Option<Loop>,
     pub(super) slots: Mutex<Slots>,
     pub(super) identity: Mutex<String>,
     /// Wakes the I/O loop.
@@ -56,7 +59,10 @@ impl PoolListener for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(dispatcher: Dispatcher, inbox: Arc<Inbox>, config: Config) -> Self {
+    pub(super) fn new(dispatcher: Dispatcher, inbox: Arc<Inbox>, of_loop: Option<Loop>, config: Config) -> Self {
+        // Where threads take tasks without the loop, it must not keep one from them while it is busy; and what other queues have
+        // taken the slots of is given back at once.
+        let mail_reader = of_loop.filter(|_| config.thread_tasks.is_empty() && config.pool_share.is_none());
         let lanes = Lanes::new(config.lanes.clone());
         let (names, pool_share) = (config.thread_tasks.clone(), config.pool_share.clone());
         let slots = Slots::new(config.concurrency, config.prefetch, names, lanes, pool_share, Instant::now());
@@ -65,6 +71,7 @@ impl Shared {
             config,
             dispatcher,
             inbox,
+            mail_reader,
             slots: Mutex::new(slots),
             wake: Notify::new(),
             for_threads: Condvar::new(),

@@ -94,6 +94,8 @@ pub struct Slots {
     /// The highest token of any claim so far.
     last_token: i64,
     hand_offs: HandOffs,
+    /// How many leases were lost before this one.
+    session: u64,
     /// How many tasks the step that is under way claims at most.
     asked: usize,
     /// What [`Claim::token`] is above the server's. A server that lost its data gives its tokens out anew, while
@@ -136,6 +138,7 @@ impl Slots {
             stalled: false,
             last_token: 0,
             hand_offs: HandOffs::default(),
+            session: 0,
             asked: 0,
             shift: 0,
         }
@@ -149,7 +152,7 @@ impl Slots {
         let count = self.start(wanted, now);
         self.starved = count < wanted;
         let claims = self.tasks.claims.drain(..count).collect();
-        (claims, if came_back { self.wake() } else { self.wake_for_batch() })
+        (claims, if came_back { self.wake() } else { self.wake_when_scarce() })
     }
 
     /// One task for a thread to start now; whether to wake the I/O loop.
@@ -159,7 +162,7 @@ impl Slots {
         if self.start(wanted, now) == 0 {
             return (None, false);
         }
-        (self.thread_tasks_held.claims.pop_front(), self.wake_for_batch())
+        (self.thread_tasks_held.claims.pop_front(), self.wake_when_scarce())
     }
 
     /// Fills up to `wanted` slots; how many.
@@ -234,7 +237,10 @@ impl Slots {
 
     /// The task of that lease token is asked to stop: if it was not started, it goes back, which carries the wish out.
     /// Its token if it was not one of those, and whether to wake the I/O loop.
-    pub fn abort(&mut self, lease_token: i64) -> (Option<i64>, bool) {
+    pub fn abort(&mut self, lease_token: i64, session: u64) -> (Option<i64>, bool) {
+        if session != self.session {
+            return (None, false);
+        }
         let token = lease_token.saturating_add(self.shift);
         let mut found = false;
         for queue in [&mut self.tasks, &mut self.thread_tasks_held] {
@@ -261,6 +267,18 @@ impl Slots {
         self.wake()
     }
 
+    /// Whether to wake the I/O loop because of what may lie here unattended.
+    pub fn look_after(&mut self) -> bool {
+        self.held() > 0 && self.wake()
+    }
+
+    /// The event loop has not come for its mail: it gets no tasks until it comes for those. What it was handed is told by
+    /// the step that follows, and goes back. Whether to wake the I/O loop.
+    pub fn leaves_mail(&mut self) -> bool {
+        self.stalled = true;
+        self.poke()
+    }
+
     /// Something happened that a step must follow; whether to wake the I/O loop.
     pub fn poke(&mut self) -> bool {
         self.woken = true;
@@ -269,6 +287,12 @@ impl Slots {
 
     fn wake(&mut self) -> bool {
         std::mem::replace(&mut self.waiting, Waiting::No) != Waiting::No
+    }
+
+    /// Whether to wake the I/O loop because tasks were started: it may wait for them to become scarce, no more could be
+    /// claimed for that.
+    fn wake_when_scarce(&mut self) -> bool {
+        (self.waiting == Waiting::ForBatch || self.pool_share.is_some()) && self.wake_for_batch()
     }
 
     /// As [`wake`](Self::wake), unless the loop waits for more than there is.
@@ -324,8 +348,12 @@ impl Slots {
     }
 
     /// What somebody claimed for this worker; the news there is for Python, and whether to wake the I/O loop: it may have to
-    /// go back, at once where other queues of this process have taken the slots since this one offered itself.
-    pub fn take_over(&mut self, mut claims: Vec<Claim>) -> (News, bool) {
+    /// go back, at once where other queues of this process have taken the slots since this one offered itself. `by_loop`: the
+    /// event loop brings them and comes for them next, unless its tasks keep it from that.
+    pub fn take_over(&mut self, mut claims: Vec<Claim>, session: u64, by_loop: bool) -> (News, bool) {
+        if session != self.session {
+            claims.clear();
+        }
         let before = self.tasks.claims.len();
         self.hand_offs.handed_over(&mut claims);
         let room = self.pool_share.as_ref().map_or(usize::MAX, |_| self.room().saturating_sub(self.held()));
@@ -335,7 +363,8 @@ impl Slots {
         self.pool_share.iter().for_each(PoolShare::busy);
         self.tell();
         let tasks = before == 0 && !self.tasks.claims.is_empty();
-        (News { tasks, threads: self.threads_to_wake(), idle: false }, self.wake())
+        let at_once = by_loop && self.phase == Phase::Working && self.used() == 0;
+        (News { tasks, threads: self.threads_to_wake(), idle: false }, !at_once && self.wake())
     }
 
     fn give_back(&mut self, claim: Claim) {

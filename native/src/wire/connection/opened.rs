@@ -16,6 +16,7 @@ use super::{Server, Stream};
 use crate::wire::address::Place;
 use crate::wire::clock::{Instant, timeout, timeout_at};
 use crate::wire::error::Error;
+use crate::wire::reactor::Reactor;
 
 /// The number of the next connection.
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
@@ -69,6 +70,8 @@ pub struct Wire {
     /// Closed when the driver ended: nothing can be sent or answered any more.
     gone: watch::Receiver<()>,
     driver: AbortHandle,
+    /// Of the event loop on whose thread it is.
+    reactor: Option<Arc<Reactor>>,
     pub(super) response_timeout: Option<Duration>,
     /// Somebody makes sure that it still answers.
     doubted: AtomicBool,
@@ -95,7 +98,16 @@ impl Wire {
         });
         let (closed, doubted) = (AtomicBool::new(false), AtomicBool::new(false));
         OPEN.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { multiplexed, gate, closed, gone, driver: driver.abort_handle(), response_timeout, doubted })
+        Ok(Self {
+            multiplexed,
+            gate,
+            closed,
+            gone,
+            driver: driver.abort_handle(),
+            reactor: Reactor::current(),
+            response_timeout,
+            doubted,
+        })
     }
 
     pub(super) fn is_alive(&self) -> bool {
@@ -105,6 +117,8 @@ impl Wire {
     pub(super) fn close(&self) {
         self.retire();
         self.driver.abort();
+        // Perhaps from another thread.
+        self.reactor.iter().for_each(|reactor| reactor.wake());
     }
 
     pub(super) fn retire(&self) {

@@ -23,6 +23,11 @@ impl Slots {
         std::mem::take(&mut self.withheld) && self.held() > 0
     }
 
+    /// Which lease this is. What came for an earlier one is void: the event loop may read its mailbox for a moment longer.
+    pub fn session(&self) -> u64 {
+        self.session
+    }
+
     /// When, by this machine's clock, the server may take this worker for dead; nothing where it has no lease.
     pub fn lease_ends(&self) -> Option<Instant> {
         self.lease_ends
@@ -41,6 +46,7 @@ impl Slots {
         }
         self.outbox = Outcomes::default();
         self.hand_offs = HandOffs::default();
+        self.session += 1;
         self.lease_ends = None;
         self.more = false;
         self.woken = true;

@@ -147,7 +147,7 @@ fn what_is_handed_over_when_other_queues_have_the_slots_goes_back() {
     held_ahead(&mut slots).accept(&mut reply(1..1, false, -1, now), now);
     assert_eq!(slots.next(now), Next::Wait { until: None, block: true });
     other.tell(2, 2);
-    let (news, wake) = slots.take_over((1..3).map(|token| claim(token, "task", now)).collect());
+    let (news, wake) = slots.take_over((1..3).map(|token| claim(token, "task", now)).collect(), 0, false);
     assert!(news.tasks && wake);
     assert_eq!(other.take(1), 0, "the slot is for the one that stays");
     assert_eq!((slots.take(3, now).0.len(), settled(&mut slots, now)), (1, (vec!["t2 release".into()], 0)));
@@ -252,9 +252,9 @@ fn a_token_that_a_server_gives_out_again_is_another_attempt_here() {
     held_ahead(&mut slots).accept(&mut reply(1..3, false, -1, now), now);
     let claims = slots.take(1, now).0;
     assert_eq!((claims[0].id.as_slice(), claims[0].token), (&b"t1"[..], 3));
-    assert_eq!((slots.lease_token(3), slots.abort(1)), (1, (Some(3), false)));
+    assert_eq!((slots.lease_token(3), slots.abort(1, 1)), (1, (Some(3), false)));
     slots.settle(outcomes(&[1, 2, 3]), 0);
-    assert_eq!(slots.abort(2).0, None, "what is not started is known by the server's token, too");
+    assert_eq!(slots.abort(2, 1).0, None, "what is not started is known by the server's token, too");
     let Next::Step { outcomes, .. } = slots.next(now) else { panic!("no step") };
     let told: Vec<_> = told(&outcomes).iter().map(|outcome| outcome.join(" ")).collect();
     assert_eq!(told, ["t1 0 complete", "t2 0 complete", "t3 1 complete", "t2 2 release"]);
@@ -277,8 +277,8 @@ fn an_unstarted_task_that_is_to_stop_goes_back() {
     let mut slots = working(1, 1..3, false, now);
     slots.take(1, now);
     slots.next(now);
-    assert_eq!(slots.abort(1), (Some(1), false));
-    assert_eq!(slots.abort(2), (None, true));
+    assert_eq!(slots.abort(1, 0), (Some(1), false));
+    assert_eq!(slots.abort(2, 0), (None, true));
     assert_eq!(settled(&mut slots, now), (vec!["t2 release".into()], 0));
 }
 
@@ -490,7 +490,7 @@ fn what_is_handed_over_during_a_step_does_not_exceed_the_limit_of_its_lane() {
     late.accept(&mut Reply { claims: vec![heavy(2), heavy(1)], ..reply(1..1, false, -1, now) }, now);
     assert_eq!(settled(&mut late, now).0, ["t2 release"]);
     let mut overtaking = stepping_with_a_limit(now);
-    overtaking.take_over(vec![heavy(1)]);
+    overtaking.take_over(vec![heavy(1)], 0, false);
     overtaking.accept(&mut Reply { claims: vec![heavy(2), heavy(1)], ..reply(1..1, false, -1, now) }, now);
     assert_eq!(settled(&mut overtaking, now).0, ["t2 release"]);
 }
@@ -499,7 +499,7 @@ fn what_is_handed_over_during_a_step_does_not_exceed_the_limit_of_its_lane() {
 fn what_is_handed_over_during_a_step_takes_the_place_of_what_that_claims() {
     let now = Instant::now();
     let mut slots = stepping_with_a_limit(now);
-    slots.take_over(vec![claim(1, "task", now)]);
+    slots.take_over(vec![claim(1, "task", now)], 0, false);
     let claims = [3, 4, 1, 2].map(|token| claim(token, "task", now)).into();
     slots.accept(&mut Reply { claims, ..reply(1..1, false, -1, now) }, now);
     assert_eq!(slots.held(), 2);
@@ -511,7 +511,7 @@ fn what_is_handed_over_and_not_fetched_goes_back() {
     let now = Instant::now();
     let mut slots = working(1, 1..1, false, now);
     assert_eq!(slots.next(now), Next::Wait { until: None, block: true });
-    assert!(slots.take_over(vec![claim(1, "task", now)]).1, "the waiting loop was not woken");
+    assert!(slots.take_over(vec![claim(1, "task", now)], 0, false).1, "the waiting loop was not woken");
     assert!(matches!(slots.next(now), Next::Wait { until: Some(_), .. }));
     assert_eq!(settled(&mut slots, now + HELD_TOO_LONG).0, ["t1 release"]);
 }
@@ -524,6 +524,62 @@ fn a_worker_that_stops_while_something_runs_is_offered_no_more() {
     slots.drain();
     assert_eq!(settled(&mut slots, now), (vec![], 0));
     assert_eq!(slots.next(now), Next::Wait { until: None, block: false });
-    assert!(slots.take_over(vec![claim(2, "threaded", now)]).1, "the waiting loop was not woken");
+    assert!(slots.take_over(vec![claim(2, "threaded", now)], 0, false).1, "the waiting loop was not woken");
     assert_eq!(settled(&mut slots, now).0, ["t2 release"]);
+}
+
+#[test]
+fn a_free_event_loop_that_takes_what_it_brought_disturbs_nobody() {
+    let now = Instant::now();
+    let mut slots = working(3, 1..1, false, now);
+    assert!(matches!(slots.next(now), Next::Wait { block: true, .. }));
+    let (news, wake) = slots.take_over(vec![claim(1, "task", now)], 0, true);
+    assert!(news.tasks && !wake);
+    let (taken, wake) = slots.take(10, now);
+    assert!(taken.len() == 1 && !wake);
+    // Now a task may keep it from coming for the next.
+    assert!(slots.take_over(vec![claim(2, "task", now)], 0, true).1);
+    assert_eq!(slots.next(now), Next::Wait { until: Some(now + HELD_TOO_LONG), block: true });
+    slots.take(10, now);
+    assert!(slots.settle(outcomes(&[1, 2]), 0));
+}
+
+#[test]
+fn what_lies_here_is_looked_after() {
+    let now = Instant::now();
+    let mut slots = working(1, 1..1, false, now);
+    slots.next(now);
+    assert!(!slots.look_after(), "there is nothing");
+    slots.take_over(vec![claim(1, "task", now)], 0, true);
+    assert!(slots.look_after());
+    assert_eq!(slots.next(now), Next::Wait { until: Some(now + HELD_TOO_LONG), block: false });
+    assert_eq!(settled(&mut slots, now + HELD_TOO_LONG).0, ["t1 release"]);
+}
+
+#[test]
+fn a_loop_that_leaves_its_mail_gets_no_tasks_until_it_comes() {
+    let now = Instant::now();
+    let mut slots = working(2, 1..1, false, now);
+    slots.next(now);
+    assert!(slots.leaves_mail());
+    assert_eq!(settled(&mut slots, now), (vec![], 0));
+    // The step tells of what was handed over, and it goes back.
+    slots.accept(&mut reply(1..2, false, -1, now), now);
+    assert_eq!(settled(&mut slots, now), (vec!["t1 release".into()], 0));
+    slots.accept(&mut reply(1..1, false, -1, now), now);
+    assert_eq!(slots.next(now), Next::Wait { until: None, block: false });
+    let (taken, wake) = slots.take(10, now);
+    assert!(taken.is_empty() && wake);
+}
+
+#[test]
+fn mail_of_a_lease_that_was_lost_is_void() {
+    let now = Instant::now();
+    let mut slots = working(2, 1..2, false, now);
+    slots.lose();
+    slots.renewed(now + LEASE);
+    assert!(!slots.take_over(vec![claim(2, "task", now)], 0, true).0.tasks);
+    assert_eq!(slots.abort(1, 0), (None, false));
+    assert!(slots.take(10, now).0.is_empty());
+    assert_eq!(slots.abort(1, slots.session()).0, Some(2), "of the lease it has now");
 }
