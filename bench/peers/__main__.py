@@ -9,7 +9,6 @@ stop the others: its figure is left out, with the reason. What is interrupted le
 import argparse
 import datetime
 import json
-import math
 import os
 import platform
 import subprocess
@@ -189,7 +188,11 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of which medians are shown (default: 3)")
     parser.add_argument(
-        "--minutes", type=float, default=math.inf, metavar="N", help="begin no round that would not end within these"
+        "--minutes",
+        type=float,
+        default=50,
+        metavar="N",
+        help="begin no round that would not end in these (default: 50)",
     )
     parser.add_argument(
         "--before", nargs=2, metavar=("COMMIT", "WHEEL"), help="measure this wheel of an earlier Ardiq as well"

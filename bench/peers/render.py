@@ -23,6 +23,7 @@ _NOTES = {
     "cpu": "CPU",
     "kill": "killed worker",
     "restart": "restarted server",
+    "start": "a worker's start",
 }
 
 

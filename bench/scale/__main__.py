@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 import time
@@ -26,7 +25,11 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="medians are kept (default: 3)")
     parser.add_argument(
-        "--minutes", type=float, default=math.inf, metavar="N", help="begin no round that would not end within these"
+        "--minutes",
+        type=float,
+        default=10,
+        metavar="N",
+        help="begin no round that would not end in these (default: 10)",
     )
     parser.add_argument("--tasks", type=int, metavar="N", help="tasks that workers empty (default: 100,000)")
     parser.add_argument("--server", metavar="PATH", help="redis-server or valkey-server; default: the embedded one")

@@ -70,7 +70,8 @@ driver = Driver(
         "enqueue": "no call that only enqueues many: `queue.enqueue` gathered, 100 at a time, as in `queue.map`",
         "latency": "`job.refresh(1)`, and once more where it missed the end",
         "cpu": "`--workers 2`",
-        "kill": "a job that was running is given up: `retries` is 1, and that was one. Every minute that is looked for "
-        "(`sweep`), and when a worker starts: a job that is fetched in that moment runs twice",
+        "kill": "a job that was running is given up: `retries` is 1, and that was one",
+        "start": "a worker looks for stuck jobs (`sweep`) as it starts; one that it fetches in that moment passes for "
+        "stuck and runs again",
     },
 )
