@@ -3,14 +3,15 @@
 import os
 import select
 import shutil
+import signal
 import sys
 import termios
 import textwrap
 import time
 import tty
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from types import TracebackType
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from types import FrameType, TracebackType
 from typing import Any
 
 from ._output import Part, Styled, Table, printable
@@ -39,20 +40,42 @@ class Screen:
         self._first = 0
         self._drawn = ""
         self._stack = ExitStack()
+        self._terminal: list[Any] = []
         self._keys = sys.stdin.fileno() if sys.stdin.isatty() else None
 
     def __enter__(self) -> "Screen":
-        if self._keys is not None:
-            self._stack.enter_context(_letter_by_letter(self._keys))
-        _write(_OPEN)
+        for number, handle in ((signal.SIGTERM, _end), (signal.SIGTSTP, self._suspend)):
+            self._stack.callback(signal.signal, number, signal.signal(number, handle))
+        self._open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+        self._stack.close()
+
+    def _open(self) -> None:
+        if self._keys is not None:
+            self._terminal = termios.tcgetattr(self._keys)
+            tty.setcbreak(self._keys, termios.TCSANOW)  # keys as they are typed, unseen; Ctrl-C stays what it is
+        self._drawn = ""
+        _write(_OPEN)
+
+    def _close(self) -> None:
         with suppress(OSError):
             _write(_CLOSE)
-        self._stack.close()
+        if self._keys is not None:
+            with suppress(termios.error):
+                termios.tcsetattr(self._keys, termios.TCSADRAIN, self._terminal)
+
+    def _suspend(self, number: int, frame: FrameType | None) -> None:
+        """Ctrl-Z: the shell gets its terminal, until `fg`."""
+        self._close()
+        handle = signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        signal.signal(number, handle)  # it goes on here
+        self._open()
 
     def show(self, parts: Sequence[Part]) -> None:
         """Draw this from now on."""
@@ -166,16 +189,8 @@ def _size() -> tuple[int, int]:
     return max(1, size.columns), max(2, size.lines)
 
 
-@contextmanager
-def _letter_by_letter(stdin: int) -> Iterator[None]:
-    """Hands over keys as they are typed, unseen; Ctrl-C stays what it is."""
-    before: Any = termios.tcgetattr(stdin)
-    tty.setcbreak(stdin, termios.TCSANOW)
-    try:
-        yield
-    finally:
-        with suppress(termios.error):
-            termios.tcsetattr(stdin, termios.TCSADRAIN, before)
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _write(text: str) -> None:

@@ -109,3 +109,14 @@ async fn a_client_certificate_is_shown_where_asked_for() {
     command(&link(&line.url("localhost", &shown)), &["PING"]).await;
     assert!(try_command(&link(&line.url("localhost", &shown[..1])), &["PING"]).await.is_err());
 }
+
+#[tokio::test]
+async fn who_speaks_tls_and_who_does_not_is_told() {
+    let server = Server::start();
+    let line = Line::to(&server, false).await;
+    let plain = format!("rediss://127.0.0.1:{}?ssl_cert_reqs=none", server.port);
+    for (url, told) in [(plain, "redis for rediss"), (format!("redis://127.0.0.1:{}", line.port), "rediss for redis")] {
+        let error = try_command(&link(&url), &["PING"]).await.unwrap_err();
+        assert!(error.to_string().contains(told), "{error}");
+    }
+}

@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -143,6 +144,26 @@ def test_ctrl_c_gives_the_terminal_back(open_terminal: Callable[..., Terminal], 
     terminal = open_terminal(*words)
     assert len(terminal.until(names)) == 24
     terminal.process.send_signal(2)
+    assert terminal.process.wait(SOON_S) == 0
+    assert terminal.is_as_before()
+
+
+def test_sigterm_gives_the_terminal_back(open_terminal: Callable[..., Terminal]) -> None:
+    terminal = open_terminal("top", "seen:app")
+    terminal.until(names)
+    terminal.process.terminate()
+    assert terminal.process.wait(SOON_S) == 128 + 15
+    assert terminal.is_as_before()
+
+
+def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(open_terminal: Callable[..., Terminal]) -> None:
+    terminal = open_terminal("top", "seen:app")
+    terminal.until(names)
+    # A process group of its own that no shell controls is not stopped: it comes back at once.
+    terminal.process.send_signal(signal.SIGTSTP)
+    terminal.until(lambda _: terminal.written.count("\x1b[?1049h") == 2 and names(terminal.screen()))
+    assert terminal.written.count("\x1b[?1049l") == 1
+    terminal.press("q")
     assert terminal.process.wait(SOON_S) == 0
     assert terminal.is_as_before()
 

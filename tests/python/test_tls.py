@@ -3,11 +3,12 @@
 import asyncio
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from helpers import eventually, is_served, number_of, working
 from streams import Stream, offset
-from topologies import Certificates, Cluster, Sentinels, cluster, sentinel, server_with_tls
+from topologies import Certificates, Cluster, Node, Sentinels, cluster, free_port, sentinel, server_with_tls, until
 
 from ardiq import Ardiq, BrokerError
 from ardiq.cli import main
@@ -96,3 +97,23 @@ async def is_refused(app: Ardiq, told: str) -> None:
         async with asyncio.timeout(30):
             await app.ref("work").enqueue(1)
     assert not caught.value.maybe_enqueued
+
+
+async def test_a_url_with_tls_to_a_server_without_and_the_reverse(
+    nodes: Cluster, tmp_path: Path, make_app: Make
+) -> None:
+    plain = Node(tmp_path / "server", free_port(), {"save": ""})
+    plain.start()
+    until(plain.answers, "the server", [plain])
+    try:
+        for url, says in (
+            (f"rediss://127.0.0.1:{plain.port}", "speaks no TLS on this port: write redis for rediss"),
+            (f"redis://127.0.0.1:{nodes.nodes[0].port}", "wants TLS on this port: write rediss for redis"),
+        ):
+            app = make_app(redis_url=url)
+            with pytest.raises(BrokerError, match=says):
+                await app.send("task")
+            with pytest.raises(BrokerError, match=says):
+                app.send_sync("task")
+    finally:
+        plain.kill()

@@ -10,7 +10,7 @@
 //! | `direct` | one exchange by hand, on a connection that nobody else uses |
 //! | `attempts` | the tries of one call; pauses between them |
 //! | `link` | the shared connection, made again when it broke |
-//! | `tls` | why TLS was refused, for people |
+//! | `tls` | why TLS was refused, and whether a server speaks it, for people |
 
 mod attempts;
 pub mod cluster;
@@ -32,7 +32,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::wire::address::{Address, Kind, Place};
-use crate::wire::clock::timeout;
+use crate::wire::clock::{sleep, timeout};
 use crate::wire::error::Error;
 use crate::wire::reactor::Reactor;
 use cluster::slot_of;
@@ -194,7 +194,16 @@ impl Connector {
         let (stream, socket) = stream(place).await.map_err(|e| self.unreachable(&e.to_string()).at(place, self))?;
         let wire = Wire::over(stream, socket, response_timeout);
         let wire = wire.await.map_err(|e| self.unreachable(&e.to_string()).at(place, self))?;
-        let server = handshake::greet(&wire, login).await.map_err(|error| {
+        let greeted = handshake::greet(&wire, login).await;
+        if let Place::Tcp { host, port } = place
+            && greeted.is_err()
+            && !wire.is_alive()
+            && let Ok((stream, _)) = tcp(host, *port).await
+            && timeout(tls::PATIENCE, tls::is_secure(stream)).await == Ok(true)
+        {
+            return Err(self.unreachable(tls::SECURE).at(place, self));
+        }
+        let server = greeted.map_err(|error| {
             let told = error.error.map_message(|what| format!("{}: {what}", self.describe()));
             Refusal { temporary: error.temporary, error: told }.advised().at(place, self)
         })?;
@@ -239,13 +248,28 @@ async fn stream(place: &Place) -> std::io::Result<(Box<dyn Stream>, Option<RawFd
         Place::Tcp { host, port } => tcp(host, *port).await,
         Place::Tls { host, port, name, config } => {
             let (stream, _) = tcp(host, *port).await?;
-            Ok((Box::new(TlsConnector::from(config.clone()).connect(name.clone(), stream).await?), None))
+            let secured = tokio::select! {
+                secured = TlsConnector::from(config.clone()).connect(name.clone(), stream) => secured?,
+                () = found_plain(host, *port) => return Err(std::io::Error::other(tls::PLAIN)),
+            };
+            Ok((Box::new(secured), None))
         }
         Place::Unix(path) => match Reactor::current() {
             Some(reactor) => Ok(bare(reactor.connect_unix(path).await?)),
             None => Ok(bare(UnixStream::connect(path).await?)),
         },
     }
+}
+
+/// Resolves when a server that lets a handshake wait turns out to speak plain text.
+async fn found_plain(host: &str, port: u16) {
+    sleep(tls::PATIENCE).await;
+    if let Ok((stream, _)) = tcp(host, port).await
+        && tls::is_plain(stream).await
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 async fn tcp(host: &str, port: u16) -> std::io::Result<(Box<dyn Stream>, Option<RawFd>)> {
