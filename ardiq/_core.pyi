@@ -216,8 +216,8 @@ class Channel:
         `maybe_enqueued`.
         """
 
-    def flush(self) -> bool:
-        """Send what was submitted, in as few calls as the limits allow.
+    def flush(self) -> float | None:
+        """Send what was submitted, in as few calls as the limits allow; in how many seconds a turn is due, if one is.
 
         Each record is answered by an event of its own: one value of the flat reply.
         """

@@ -87,7 +87,7 @@ class Watch:
                         self._ask_at = now() + _ASK_AGAIN_S
                         try:
                             async with asyncio.timeout_at(patience):
-                                name = await mailbox.name()
+                                name = await mailbox.name(task_id)
                                 ttls = {"waiter_ttl_ms": wished.ttl_ms, "result_ttl_ms": channel.result_ttl_ms}
                                 wished.is_noted = True
                                 reply = await channel.ask(calls.watch(id=task_id, mailbox=name, **ttls))

@@ -80,8 +80,8 @@ class Channel:
         self._submitted += 1
         if self._submitted == 1:
             self.loop.call_soon(self._flush)
-        elif self._submitted % _FLUSH_AT == 0 and self.core.flush():
-            self._inbox.turn()
+        elif self._submitted % _FLUSH_AT == 0:
+            self._inbox.turn_after(self.core.flush())
 
     def enqueue_many(self, records: Sequence[str | bytes]) -> asyncio.Future[list[Any]]:
         """Send many tasks at once; the future has one answer each."""
@@ -106,8 +106,7 @@ class Channel:
         if self.closed:
             return
         self._submitted = 0
-        if self.core.flush():
-            self._inbox.turn()
+        self._inbox.turn_after(self.core.flush())
 
     def _hear(self, event: tuple[Any, ...]) -> None:
         """Take an event that is not an answer to a call."""

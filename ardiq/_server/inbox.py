@@ -159,12 +159,18 @@ class Inbox:
             self.receive(events)
         if due_s is not None:
             if due_s > 0:
-                self._turn_after(due_s)
+                self._turn_at(self.loop.time() + due_s)
             else:  # after what follows from this one
                 self.stir()
 
-    def _turn_after(self, due_s: float) -> None:
-        due = self.loop.time() + due_s
+    def turn_after(self, due_s: float | None) -> None:
+        """Have a turn after so many seconds, at the latest; 0: now."""
+        if due_s == 0:
+            self.turn()
+        elif due_s is not None:
+            self._turn_at(self.loop.time() + due_s)
+
+    def _turn_at(self, due: float) -> None:
         if self._timer is not None:
             if self._timer.when() <= due:
                 return

@@ -74,18 +74,23 @@ class Mailbox:
         self._name: str | None = None
         self._opening: asyncio.Future[str] | None = None
         self._wishes: dict[str, _Wish] = {}
+        self._leaving: dict[str, asyncio.Future[Any]] = {}
 
     @property
     def is_read(self) -> bool:
         """Whether `name` has it at once."""
         return self._name is not None
 
-    async def name(self) -> str:
+    async def name(self, task_id: str = "") -> str:
         """The mailbox's name on the server, once it is being read.
+
+        An earlier wait for that task has ended there by then, lest its end come later and end the next one, too.
 
         Raises:
             BrokerError: it cannot be, within the time that a call may take.
         """
+        if (leaving := self._leaving.get(task_id)) is not None:
+            await asyncio.wait([leaving])
         if self._name is not None:
             return self._name
         until = self.channel.loop.time() + self.channel.timeout_s
@@ -117,7 +122,7 @@ class Mailbox:
             async with asyncio.timeout(timeout):
                 pause = _FIRST_LOOK_S
                 while True:
-                    mailbox = await self.name()
+                    mailbox = await self.name(task_id)
                     with self.wish(task_id, timeout) as wished:
                         reply = await self.channel.ask(self._awaiting(task_id, mailbox, wished.ttl_ms))
                         wished.is_noted = reply.answer == "unfinished"
@@ -226,8 +231,16 @@ class Mailbox:
             wish.watchers.remove(wished.watcher)
         if not wish.waiters:
             del self._wishes[task_id]
-            if self._name is not None and wished.is_noted:
-                self.channel.tell(calls.stop_waiting(id=task_id, mailbox=self._name))
+            if self._name is not None and wished.is_noted and not self.channel.closed:
+                leaving = self.channel.ask(calls.stop_waiting(id=task_id, mailbox=self._name))
+                self._leaving[task_id] = leaving
+                leaving.add_done_callback(lambda _: self._left(task_id, leaving))
+
+    def _left(self, task_id: str, leaving: asyncio.Future[Any]) -> None:
+        if self._leaving.get(task_id) is leaving:
+            del self._leaving[task_id]
+        if not leaving.cancelled():
+            leaving.exception()  # nobody waits for it
 
 
 class _Wished:

@@ -1,6 +1,7 @@
 """Event loops that do their own I/O: no thread, no tick, and nothing that is relied on blindly."""
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from helpers import SOON_S, is_sound
 
-from ardiq import Ardiq, BrokerError
+from ardiq import Ardiq, ArdiqError, BrokerError
 from ardiq.job import Job
 
 
@@ -85,6 +86,42 @@ async def test_closing_one_of_two_queues_ends_its_calls_at_once(elsewhere: bool)
         other.context.server.close()
         told = await asyncio.gather(*calls, return_exceptions=True)
         assert all("closed" in str(error) for error in told)
+
+
+async def test_calls_alone_and_beside_others_are_answered_each(app: Ardiq, make_app: Callable[..., Ardiq]) -> None:
+    """A chunk of tasks leaves by hand where nothing else is under way; what comes meanwhile goes by the runtime."""
+    task, other = app.ref("add"), make_app(result_ttl_ms=60_000)  # on the same connection
+
+    async def often(number: int) -> None:
+        for at in range(30):
+            task_id = f"{number}-{at}"
+            job = await task.options(task_id=task_id).enqueue(at)
+            assert (job.id, job.existed) == (task_id, False)
+            if at % 3 == number % 3:
+                assert await job.status() == "queued"
+            again = await task.options(task_id=task_id).enqueue(at)
+            assert again.existed
+            await asyncio.sleep(0.001 * (number % 4))
+
+    await asyncio.gather(often(0), *(often(number) for number in range(1, 9)), other.send("add", 1))
+    assert await app.queue_size() == 270 + (other.queue_name == app.queue_name)
+
+
+async def test_a_call_alone_is_refused_as_any(make_app: Callable[..., Ardiq]) -> None:
+    app, other = make_app(result_ttl_ms=0), make_app()
+    await app.send("add", 1)
+    for command in (["FUNCTION", "FLUSH"], ["SCRIPT", "FLUSH"]):  # found out by the call, which loads it again
+        with contextlib.suppress(ArdiqError):
+            other.context.server.core.command(command)
+    await app.send("add", 1)
+    paused = asyncio.create_task(app.send("add", 1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    other.context.server.core.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+    with contextlib.suppress(BrokerError):  # or it was answered before
+        await paused
+    await app.send("add", 1)
+    assert await app.queue_size() >= 3
 
 
 async def test_closing_does_not_wait_for_the_loop_that_waits_for_it(

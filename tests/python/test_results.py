@@ -38,11 +38,18 @@ async def test_only_who_gives_up_has_something_to_take_back(
     app: Ardiq, add: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Any] = []
-    monkeypatch.setattr(app.context.channel(), "tell", told.append)
+    channel = app.context.channel()
+    ask = channel.ask
+
+    def asked(call: Any) -> Any:
+        told.extend([call.function] if call.function == "stop_waiting" else [])
+        return ask(call)
+
+    monkeypatch.setattr(channel, "ask", asked)
     job = await add.enqueue(1, 2)
     with pytest.raises(TimeoutError):
         await job.result(timeout=0.05)
-    assert [call.function for call in told] == ["stop_waiting"]
+    assert told == ["stop_waiting"]
     told.clear()
     waiting = asyncio.create_task(job.result(timeout=SOON_S))
     await drain(app)

@@ -69,6 +69,11 @@ pub struct Way {
 }
 
 impl Way {
+    /// Of the runtime on which its calls go on.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Whether the loop drives it itself.
     pub fn is_driven(&self) -> bool {
         self.apart.is_some()
@@ -283,6 +288,11 @@ impl State {
     pub fn direct(&self, request: &Request) -> Option<Direct> {
         let is_quiet = self.running.runtime.is_quiet() && !self.is_closed();
         is_quiet.then(|| self.dispatcher.direct(request)).flatten()
+    }
+
+    /// Becomes true when the queue is closed.
+    pub fn closed(&self) -> watch::Receiver<bool> {
+        self.closed.subscribe()
     }
 
     pub fn is_closed(&self) -> bool {

@@ -17,8 +17,10 @@ use crate::lua::protocol::Function;
 use crate::wire::clock::Instant;
 use crate::wire::error::Error;
 
+mod alone;
 mod chunk;
 
+pub use alone::Alone;
 use chunk::{Answers, BYTES, tail, wrong_width};
 pub use chunk::{Chunk, split};
 
@@ -122,13 +124,28 @@ impl Outgoing {
         more
     }
 
+    /// Whether nothing waits and nothing is under way.
+    fn is_idle(&self) -> bool {
+        let queue = lock(&self.queue);
+        queue.senders == 0 && queue.chunks.is_empty()
+    }
+
+    fn patience(&self) -> Duration {
+        lock(&self.queue).patience
+    }
+
+    /// The server has answered.
+    fn moved(&self) {
+        lock(&self.queue).moved_at = Instant::now();
+    }
+
     /// Sends chunks until none waits.
     pub async fn send(self: Arc<Self>) {
         while let Some((chunk, deadline)) = self.next() {
             // Of its own, so that one that panics harms only itself.
             let sent = tokio::spawn(deliver(self.dispatcher.clone(), self.inbox.clone(), chunk, deadline)).await;
             if matches!(sent, Ok(true)) {
-                lock(&self.queue).moved_at = Instant::now();
+                self.moved();
             }
         }
     }

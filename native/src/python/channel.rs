@@ -17,9 +17,10 @@ use super::worker::Worker;
 use crate::engine::events::{Event, Inbox, Unanswered};
 use crate::engine::hub::{State, Way};
 use crate::engine::mailbox;
-use crate::engine::producer::{self, Chunk, Outgoing, Pending};
+use crate::engine::producer::{self, Alone, Chunk, Outgoing, Pending};
 use crate::engine::turns::{Loop, Turns};
 use crate::lua::protocol::{Function, Protocol};
+use crate::wire::clock::Instant;
 use crate::wire::error::Error;
 use crate::wire::reactor::Reactor;
 
@@ -38,6 +39,7 @@ struct Open {
     /// Of the loop that drives it.
     reactor: Option<Arc<Reactor>>,
     of_loop: Option<Loop>,
+    alone: Arc<Alone>,
     pending: Mutex<Pending>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -52,7 +54,9 @@ impl Channel {
         let reactor = turns.map(|turns| turns.reactor().clone());
         let of_loop = turns.map(Turns::of_loop);
         let way = Mutex::new((way, outgoing));
-        let open = Open { state, inbox, way, reactor, of_loop, pending: Mutex::default(), tasks: Mutex::default() };
+        let alone = owned.alone.clone();
+        let (pending, tasks) = (Mutex::default(), Mutex::default());
+        let open = Open { state, inbox, way, reactor, of_loop, alone, pending, tasks };
         Ok(Self { open: ManuallyDrop::new(open) })
     }
 
@@ -95,6 +99,21 @@ impl Open {
         Ok(way.is_driven())
     }
 
+    /// The same, where they may leave alone; gives in how many seconds the loop has to take a turn.
+    fn send_alone(&self, chunks: Vec<Chunk>) -> Result<Option<f64>, Error> {
+        let (way, outgoing) = lock(&self.way).clone();
+        let chunks = match &self.reactor {
+            Some(reactor) if way.is_driven() && !self.state.is_left(&way) => {
+                match self.alone.send(chunks, &outgoing, reactor, way.handle(), self.state.closed()) {
+                    Ok(due) => return Ok(Some(due.saturating_duration_since(Instant::now()).as_secs_f64())),
+                    Err(chunks) => chunks,
+                }
+            }
+            _ => chunks,
+        };
+        Ok(self.send(chunks)?.then_some(0.0))
+    }
+
     fn end(&self) {
         let tasks = std::mem::take(&mut *lock(&self.tasks));
         tasks.iter().for_each(AbortHandle::abort);
@@ -134,10 +153,10 @@ impl Channel {
         lock(&open.pending).submit(function, repeat, ticket, |args| push_all(args, record))
     }
 
-    fn flush(&self) -> PyResult<bool> {
+    fn flush(&self) -> PyResult<Option<f64>> {
         let open = self.live()?;
         let chunks = lock(&open.pending).take();
-        Ok(open.send(chunks)?)
+        Ok(open.send_alone(chunks)?)
     }
 
     #[pyo3(signature = (ticket, function, records, repeat = true))]

@@ -5,7 +5,7 @@
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
@@ -17,6 +17,7 @@ use redis::Value;
 use super::convert::{exception, to_python};
 use crate::engine::events::{Event, Inbox, Level};
 use crate::engine::process;
+use crate::engine::producer::Alone;
 use crate::engine::turns::Turns;
 use crate::wire::clock::Instant;
 use crate::wire::error::Error;
@@ -35,6 +36,7 @@ pub(super) struct Owned {
     pub inbox: Inbox,
     /// Where the loop does its own I/O.
     pub turns: OnceLock<Turns>,
+    pub alone: Arc<Alone>,
     /// Sockets that the loop is told to let go of.
     closing: Mutex<Vec<OwnedFd>>,
 }
@@ -58,8 +60,8 @@ impl Drop for PyInbox {
 impl PyInbox {
     #[new]
     fn new() -> PyResult<Self> {
-        let (turns, closing) = (OnceLock::new(), Mutex::default());
-        let owned = Owned { inbox: Inbox::new()?, turns, closing };
+        let (turns, alone, closing) = (OnceLock::new(), Arc::default(), Mutex::default());
+        let owned = Owned { inbox: Inbox::new()?, turns, alone, closing };
         Ok(Self { pid: process::id(), inbox: ManuallyDrop::new(owned) })
     }
 
@@ -84,15 +86,17 @@ impl PyInbox {
     ) -> PyResult<(Bound<'py, PyList>, Option<f64>)> {
         let owned = self.live()?;
         let Some(turns) = owned.turns.get() else { return Ok((self.take(py)?, None)) };
-        match readable {
-            Some(descriptor) if descriptor == owned.inbox.fileno() => owned.inbox.clear(),
-            Some(descriptor) => turns.reactor().readable(descriptor),
-            None => {}
+        if readable == Some(owned.inbox.fileno()) {
+            owned.inbox.clear();
+        }
+        owned.inbox.begin_turn();
+        if let Some(descriptor) = readable.filter(|descriptor| !owned.alone.readable(*descriptor)) {
+            turns.reactor().readable(descriptor);
         }
         if let Some(descriptor) = writable {
             turns.reactor().writable(descriptor);
         }
-        owned.inbox.begin_turn();
+        owned.alone.look_after();
         let due = turns.turn().map(|due| due.saturating_duration_since(Instant::now()).as_secs_f64());
         let events = owned.inbox.take_turning();
         let mut items = Vec::with_capacity(events.len());

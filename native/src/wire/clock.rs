@@ -35,6 +35,12 @@ impl Deadlines {
         self.lock().keys().next().map(|first| *first + LATE)
     }
 
+    /// Has it known that somebody goes on then.
+    pub fn note(this: &Arc<Self>, deadline: Instant) -> Noted {
+        *this.lock().entry(deadline).or_default() += 1;
+        Noted(Some((this.clone(), deadline)))
+    }
+
     /// Whether somebody's time is over.
     pub fn is_over(&self) -> bool {
         self.lock().keys().next().is_some_and(|first| *first <= Instant::now())
@@ -46,13 +52,10 @@ impl Deadlines {
 }
 
 /// A deadline that is waited for while this lives.
-struct Noted(Option<(Arc<Deadlines>, Instant)>);
+pub struct Noted(Option<(Arc<Deadlines>, Instant)>);
 
 fn note(deadline: Instant) -> Noted {
-    Noted(CURRENT.with_borrow(Clone::clone).map(|deadlines| {
-        *deadlines.lock().entry(deadline).or_default() += 1;
-        (deadlines, deadline)
-    }))
+    CURRENT.with_borrow(Clone::clone).map_or(Noted(None), |deadlines| Deadlines::note(&deadlines, deadline))
 }
 
 impl Drop for Noted {

@@ -99,7 +99,7 @@ impl Reactor {
         Entered(())
     }
 
-    pub fn deadlines(&self) -> &Deadlines {
+    pub fn deadlines(&self) -> &Arc<Deadlines> {
         &self.deadlines
     }
 
@@ -144,6 +144,11 @@ impl Reactor {
     /// What has changed since the last time, in this order.
     pub fn wishes(&self) -> Vec<Watch> {
         std::mem::take(&mut self.lock().wishes)
+    }
+
+    /// Whether the loop tells when there is something to read.
+    pub fn watches(&self, descriptor: RawFd) -> bool {
+        self.lock().open.get(&descriptor).is_some_and(|ready| ready.watched)
     }
 
     /// The loop found the socket readable.

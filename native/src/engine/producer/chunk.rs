@@ -9,7 +9,7 @@ use redis::Value;
 
 use super::lock;
 use crate::call::args::Args;
-use crate::call::dispatch::Dispatcher;
+use crate::call::dispatch::{Dispatcher, Request};
 use crate::engine::events::{Event, Inbox};
 use crate::lua::protocol::{Function, Tail};
 use crate::wire::clock::Instant;
@@ -112,9 +112,19 @@ impl Chunk {
 
     /// One value a record.
     pub(super) async fn send(&self, dispatcher: &Dispatcher, deadline: Instant) -> Result<Vec<Value>, Error> {
+        let request = self.request(dispatcher)?;
+        self.answers(dispatcher.deliver_until(deadline, &request, self.repeat).await?)
+    }
+
+    pub(super) fn request(&self, dispatcher: &Dispatcher) -> Result<Request, Error> {
         let mut request = dispatcher.request(&self.function.name)?;
         request.records(self.records.iter(), self.records.bytes());
-        match dispatcher.deliver_until(deadline, &request, self.repeat).await? {
+        Ok(request)
+    }
+
+    /// One value a record, of the reply.
+    pub(super) fn answers(&self, reply: Value) -> Result<Vec<Value>, Error> {
+        match reply {
             Value::Array(values) if values.len() == self.count() => Ok(values),
             _ => Err(Error::Script(format!("{}: the reply has not one answer a record", self.function.name))),
         }

@@ -247,6 +247,15 @@ impl Direct {
         &self.connection
     }
 
+    pub fn socket(&self) -> RawFd {
+        self.socket
+    }
+
+    /// How long the answer may take.
+    pub fn limit(&self) -> Option<Duration> {
+        self.connection.inner.wire.response_timeout
+    }
+
     pub fn sent_at(&self) -> Instant {
         self.sent_at.unwrap_or_else(Instant::now)
     }
