@@ -108,7 +108,8 @@ end
 -- The one place that asks who was waiting for a task that ended.
 local function tell_waiters(batch)
   local finished, places = batch.finished, {}
-  if #finished > 1 and not mail.is_awaited(batch.base, batch.now) then return end
+  local noted = batch.waited_until
+  if (noted or #finished > 1) and not mail.is_awaited(batch.base, batch.now, noted) then return end
   for i, id in ipairs(finished) do places[i] = keys.waiters(batch.base, id) end
   if #places > 1 and redis.call('EXISTS', unpack(places)) == 0 then return end
   local letters, some = {}, false

@@ -109,11 +109,12 @@ local function start_quarantined(batch, worker, lanes, last_id, ttl_ms, claims)
   return 0
 end
 
--- Refuse a claim while nothing is written yet: what it writes last must be writable. Replies what is paused, or nil.
+-- Refuse a claim while nothing is written yet: what it writes last must be writable. Replies what is paused, or nil, and
+-- until when somebody may wait for a task, as `meta` has it.
 function M.check(base)
-  local meta = errors.read('HMGET', keys.meta(base), 'token', 'paused')
+  local meta = errors.read('HMGET', keys.meta(base), 'token', 'paused', 'waited_until')
   if meta[1] and not number.of(meta[1]) then errors.raise(errors.wrong_type(keys.meta(base))) end
-  return pause_rules.load(base, meta[2])
+  return pause_rules.load(base, meta[2]), meta[3] or '0'
 end
 
 -- queued -> running for up to `want` tasks of the lanes: in their order, or shared by their weights, with what the row

@@ -53,9 +53,9 @@ function M.note_wait(base, now, ttl_ms)
   end
 end
 
--- Whether somebody may be waiting for any task.
-function M.is_awaited(base, now)
-  local noted = redis.pcall('HGET', keys.meta(base), 'waited_until')
+-- Whether somebody may be waiting for any task. `noted`: what `meta` says of it, if known.
+function M.is_awaited(base, now, noted)
+  noted = noted or redis.pcall('HGET', keys.meta(base), 'waited_until')
   return errors.of(noted) or number.of(noted or 0, math.huge) > now
 end
 

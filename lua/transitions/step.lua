@@ -49,12 +49,12 @@ return function(base, args)
   if seq < last_seq then errors.raise(errors.old_step(seq, last_seq)) end
   if seq > last_seq + 1 then errors.raise(errors.lost_steps(worker, seq, last_seq)) end
   local tokens = attempt.tokens(base, worker, outcomes)
-  local pauses = claim.check(base)
+  local pauses, waited_until = claim.check(base)
   member.renew(base, worker, now, args.lease_ms)
   if seq == last_seq then return repeat_step(base, worker, last[2] or '', last[6]) end
 
   local batch = batches.open(base, now, now_text)
-  batch.pauses = pauses
+  batch.pauses, batch.waited_until = pauses, waited_until
   attempt.settle(batch, worker, outcomes, tokens, args.result_ttl_ms)
   -- For the same step again: mostly all became what was asked for.
   if batch.refusals then
