@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FOREVER_MS = 30 * 24 * 3600 * 1000
 _MARGIN_MS = 10_000
-_LENGTHS = (2, 9)  # of a message without and with an outcome
+_SHORT, _WHOLE = 2, 9  # how many fields a message without and with an outcome has; a later version may add some
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.02, 0.5
 
 
@@ -160,9 +160,9 @@ class Mailbox:
             for watcher in watched.watchers if watched is not None else ():
                 watcher.hear(fields[2:])
             return
-        if len(fields) not in _LENGTHS or fields[0] != b"finished":
+        if not (len(fields) == _SHORT or len(fields) >= _WHOLE) or fields[0] != b"finished":
             return
-        outcome = OUTCOME.read(fields[2:]) if len(fields) > 2 else None
+        outcome = OUTCOME.read(fields[_SHORT:_WHOLE]) if len(fields) > _SHORT else None
         wish = self._wishes.pop(fields[1].decode(errors="replace"), None)
         if wish is None:
             return

@@ -188,7 +188,7 @@ impl Shared {
     fn deliver(&self, message: &[u8], session: u64, by_loop: bool) {
         let mut fields = mailbox::split(message).unwrap_or_default();
         match fields.as_slice() {
-            [kind, _, token] if kind == b"abort" => {
+            [kind, _, token, ..] if kind == b"abort" => {
                 number(token).into_iter().for_each(|token| self.abort(token, session))
             }
             [kind, ..] if kind == b"claimed" => {
