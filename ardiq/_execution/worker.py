@@ -144,7 +144,7 @@ class Worker:
             self.link.occupy(takes)
 
     def is_cancelled(self) -> bool:
-        """Whether the worker itself is being cancelled, and not a task of its.
+        """Whether the worker itself is being cancelled, and not one of its tasks.
 
         It does not return where that can only be the work of a task.
         """
@@ -160,7 +160,7 @@ class Worker:
         self._attempts.outcomes.clear()
 
     def turn_soon(self) -> None:
-        """Settle what ended and start what is there when the loop comes round."""
+        """Settle what ended and start what is there in the next turn of the loop."""
         if not self.turn_due:
             self.turn_due = True
             self._loop.call_soon(self._turn)

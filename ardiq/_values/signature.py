@@ -24,7 +24,7 @@ class _Missing:
 
 
 MISSING: Final = _Missing()
-"""No annotation, or one that values cannot be converted to."""
+"""No annotation, or one to which nothing can be converted."""
 
 Reader: TypeAlias = Callable[[bytes], Sequence[Any]]
 KeywordReader: TypeAlias = Callable[[bytes], dict[str, Any]]
@@ -33,7 +33,7 @@ _NOTHING: Final[Mapping[str, Any]] = types.MappingProxyType({})
 _SCALARS = frozenset({str, int, float, bool, types.NoneType})
 _MOST_LAYERS = 100
 
-# Of one function's calls, so many are known, none of them longer.
+# How many shapes of calls are remembered for a function, and how many arguments a remembered one has at most.
 _MOST_SHAPES, _LONGEST_SHAPE = 1000, 100
 
 
@@ -50,7 +50,7 @@ class Readers(NamedTuple):
 
 
 PLAIN: Final = Readers(None, None)
-"""Of calls that fit, and in which there is nothing that JSON would change."""
+"""For calls that fit and that JSON carries unchanged."""
 
 
 class Signature:
@@ -65,7 +65,7 @@ class Signature:
         self.name = name
         self._fn = fn
         layers = _layers(fn)
-        # Whether it is a wrapper, of wrappers perhaps, that passes on whatever it is given.
+        # Whether it is a wrapper (perhaps of wrappers) that passes on whatever it is given.
         self.passes_on = len(layers) > 1 and all(map(_is_opaque, layers[:-1]))
         # What has the annotations, where they refuse nothing; None where they are those of what is called, and do.
         self.inner = Signature(name, layers[-1]) if len(layers) > 1 or not checks_types else None
@@ -87,7 +87,7 @@ class Signature:
         Raises:
             TypeError: too many or too few arguments, or an unknown keyword.
         """
-        # Whether a call fits depends on nothing but how many arguments and which keywords.
+        # Whether a call fits depends only on the number of arguments and on the keywords.
         shape = (len(args), *kwargs) if kwargs else len(args)
         if shape in self._fits:
             return
@@ -131,7 +131,7 @@ class Signature:
             self.inner is not None
             or all(hint is MISSING or _is_scalar(hint) for _, hint in self._labelled(len(args), kwargs))
         ):
-            # A float may be none, which JSON has no word for.
+            # A float may be NaN or infinite, for which JSON has no word.
             self.fitting[kinds] = Readers(None, None) if float in found else PLAIN
         elif (readers := self.readers_of(args, kwargs)) is not None:
             self.fitting[kinds] = readers
@@ -296,7 +296,7 @@ class Signature:
             row: Sequence[Any] = decode(data)
             return row if row[-1] is not absent else [value for value in row if value is not absent]
 
-        # What wraps a function may tell an argument that was left out from one that is the default.
+        # A wrapper may distinguish an argument that was left out from one that equals the default.
         if type(self._fn) is not types.FunctionType or self._fn.__dict__.keys() & {"__wrapped__", "__signature__"}:
             return read, read
         return read, _conversion.decoder(_conversion.row_type(hints, defaults))
@@ -354,15 +354,15 @@ def _is_opaque(fn: Callable[..., Any]) -> bool:
 
 
 def _signature_of(fn: Callable[..., Any]) -> inspect.Signature:
-    """How it is called, which what it wraps has no say in."""
+    """How it is called, whatever it wraps."""
     try:
         return inspect.signature(fn, follow_wrapped=False)
-    except ValueError:  # some builtins tell nothing about themselves
+    except ValueError:  # some builtins have no signature
         return inspect.signature(_anything)
 
 
 def _is_scalar(hint: Any) -> bool:
-    """Whether it names nothing but plain scalars."""
+    """Whether it consists of plain scalars only."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return all(map(_is_scalar, typing.get_args(hint)))
     return isinstance(hint, type) and hint in _SCALARS

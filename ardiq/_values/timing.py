@@ -67,7 +67,7 @@ class Timing:
         """The first occurrence after a time, both in ms since the epoch."""
         if self.every_ms is not None:
             return (time_ms // self.every_ms + 1) * self.every_ms
-        # Occurrences are whole seconds.
+        # Occurrences fall on whole seconds.
         start = datetime.fromtimestamp(time_ms // 1000, UTC)
         moment = self._fixed_after(start) if self._is_fixed else self._repeating_after(start)
         if moment is None:

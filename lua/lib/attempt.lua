@@ -191,9 +191,9 @@ function M.tokens(base, worker, outcomes)
   return errors.read('HMGET', running, unpack(ids))
 end
 
--- Settle attempts of one worker, which has them under `tokens`.
--- Those it does not have (`stale`), whose record was deleted (`not_found`), and whose record or new place is damaged are
--- refused; of those that became something else than was asked for, it is said what. Replies how many it no longer has.
+-- Settle attempts of one worker, which holds them under `tokens`. Refused are those that it does not hold (`stale`), those
+-- whose record was deleted (`not_found`), and those whose record or new place is damaged. Where a task got into another
+-- state than was asked for, the refusal is that state. Replies how many it no longer holds.
 function M.settle(batch, worker, outcomes, tokens, ttl_ms)
   local settled, seen = {}, {}
   for i = 1, #outcomes / WIDTH do
@@ -205,7 +205,7 @@ function M.settle(batch, worker, outcomes, tokens, ttl_ms)
       seen[id] = true
       local err, stays, instead
       if outcome == 'complete' then
-        -- The one that does not look first: it is most of them.
+        -- The only one that does not read the record first: it is by far the most frequent.
         err = complete(batch, id, run_ms, value, details.codec, kept_ms)
       else
         err, stays, instead = settle(batch, { id = id, outcome = outcome, run_ms = run_ms, value = value,

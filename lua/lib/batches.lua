@@ -1,7 +1,7 @@
 -- The moves of one call, and what is done once for all of them: pushes, wake-ups, telling waiters, counters.
 local M = {}
 
--- When what a damaged key held up is tried again.
+-- How long what a damaged key held up waits before it is tried again.
 M.STUCK_MS = 10000
 local MAX_UNKNOWN, UNKNOWN_TTL_MS = 100, 600000
 
@@ -130,8 +130,8 @@ local function tell_waiters(batch)
   if some then redis.call('DEL', unpack(places)) end
 end
 
--- Keep the names of tasks that a worker did not know, for people: the last ones, for a while longer than such a task
--- rests. A damaged key costs nothing else, hence pcall.
+-- Keep the names of tasks that a worker did not know, for people: the last ones, for somewhat longer than such a task
+-- rests. A damaged key costs only that, hence pcall.
 local function note_unknown(batch)
   local key = keys.unknown_tasks(batch.base)
   for name in pairs(batch.unknown) do redis.pcall('ZADD', key, batch.now, name) end

@@ -5,7 +5,7 @@ local M = {}
 local MAX_AT_ONCE = 1000
 -- Of an entry of the lanes argument.
 local FIELDS = { lane = 'string', weight = 'number', limit = 'number' }
--- So many lanes are remembered although they are empty; beyond that some are looked at, and more while all of those are.
+-- Up to so many lanes are remembered although they are empty. Beyond that, samples of them are looked at.
 local REMEMBERED, LOOK_AT, MAX_LOOKS = 100, 20, 10
 
 -- Refuse the call while nothing is written yet if a key of this lane has another type.

@@ -42,9 +42,9 @@ function M.finished(id, outcome, is_gone)
   return M.pack('finished', id, unpack(outcome))
 end
 
--- Until when anybody may be waiting for a task, so that where nobody does, no call looks for those who do: of a call that
--- registered some, how long for at most. It says an hour more, so as to be written once in an hour. A damaged key has all
--- calls look, hence pcall.
+-- Note until when anybody may be waiting for a task, so that calls need not look for waiters where there are none.
+-- `ttl_ms`: the longest wait that this call registered. An hour is added, so that it is written once an hour. Where the
+-- key is damaged, all calls look, hence pcall.
 function M.note_wait(base, now, ttl_ms)
   local key = keys.meta(base)
   local known = redis.pcall('HGET', key, 'waited_until')

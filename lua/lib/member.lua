@@ -68,8 +68,8 @@ function M.token(text, ttl_ms)
   return text, ttl_ms
 end
 
--- What this worker is asked to abort: id and token in turn of what it still has claimed, and the ids that are settled. Of very
--- many a part: the next call has others.
+-- What this worker is asked to abort: id and token in turn of what it still holds, and the ids that are settled. Where
+-- there are very many, a part of them: the next call has others.
 function M.aborts(base, worker)
   local asked, open, settled = errors.read('SRANDMEMBER', keys.aborts(base, worker), ABORT_LIMIT), {}, {}
   if #asked == 0 then return open, settled end

@@ -5,8 +5,8 @@ local REAP_LIMIT = 100
 local LOOK_AT = 10
 
 -- The expiry up to which a lease has run out. When nobody beat for more than half a lease, who had one until then gets
--- one more to show a sign of life. Such a grace stands still in further silences, beyond half a lease each, so that
--- beats which are always late put off nobody's end for ever.
+-- one more to show a sign of life. Further silences of more than half a lease do not begin such a grace anew but stop its
+-- clock, so that beats which are always late do not keep a dead worker for ever.
 local function run_out(batch, beat, lease_ms)
   local last, reap_after = number.of(beat[1], batch.now), number.of(beat[2], 0)
   local expiry, missed = batch.now, batch.now - last - math.floor(lease_ms / 2)

@@ -2,8 +2,7 @@
 -- args: none
 -- reply: (name, number)…
 
--- How many tasks the workers hold. Where not each of them has a load, for no earlier library wrote any down, those without
--- are asked themselves.
+-- How many tasks the workers hold. If some worker has no load written down, its own hash is counted.
 local function count_running(base, workers)
   local key, total = keys.loads(base), 0
   if errors.read('ZCARD', key) == workers then

@@ -9,7 +9,7 @@ local MAX_CAUGHT_UP = 100
 
 -- Whether an occurrence is to run, and how many in a row were missed and made up for with it.
 local function judge(definition, due_at, now)
-  -- Not twice, should a change of timing have led back.
+  -- A change of timing may have led back: nothing runs twice.
   if definition.last_due_at and due_at <= definition.last_due_at then return false end
   if now - due_at <= GRACE_MS or definition.missed == 'once' then return true end
   local caught_up = (tonumber(definition.caught_up) or 0) + 1
