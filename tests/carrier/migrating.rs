@@ -106,8 +106,7 @@ async fn older_libraries_go_when_no_live_worker_uses_them() {
     for (base, queue) in [("ardiq:{mails}:", "mails"), ("shop:{mails}:", "mails (prefix shop)")] {
         let keep = [format!("keep ardiq_v0: live workers of the queue {queue} use it")];
         let (workers, row) = (format!("{base}workers"), format!("{base}worker:w:1"));
-        // In no registry: a queue is found by its keys.
-        command(&link, &["HSET", &format!("{base}meta"), "token", "1"]).await;
+        // In no registry: a queue is found by its keys, even one whose first worker has only just joined.
         command(&link, &["ZADD", &workers, "9999999999999", "w:1"]).await;
         command(&link, &["HSET", &row, "info", r#"{"protocol": 0}"#]).await;
         assert_eq!(migrate::prune(&link, "ardiq", false).await.unwrap(), keep);

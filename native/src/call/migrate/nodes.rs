@@ -101,9 +101,10 @@ impl Nodes {
     /// As [`Connection::query`]; [`Error::Forbidden`] for who may not `SCAN`.
     pub async fn queues(&self) -> Result<BTreeSet<String>, Error> {
         let mut bases = BTreeSet::new();
-        // Of a queue that had a worker, and of one that had a task.
+        // Of a queue that had a worker at work, of one that had a task, and of one whose workers have just joined.
         let protocol = Protocol::get();
-        for suffix in [protocol.key("meta", "", ""), protocol.key("lanes", "", "")] {
+        let suffixes = [protocol.key("meta", "", ""), protocol.key("lanes", "", ""), protocol.key("workers", "", "")];
+        for suffix in suffixes {
             for node in self.all() {
                 let mut cursor = "0".to_owned();
                 loop {
