@@ -234,6 +234,8 @@ def _where(task: dict[str, Any]) -> str:
         return f"due in {age(due_ms)}" if due_ms >= 0 else f"overdue by {age(-due_ms)}"
     if "run_ms" in place:
         return f"on worker {task.get('worker', 'nobody')} for {age(place['run_ms'])}"
+    if task.get("state") == "held" and task.get("pause") == "newer":
+        return "held for workers of a later version of Ardiq"
     if task.get("state") == "held":
         return f"held by the pause {task.get('pause', '')}"
     if place["key"] == "quarantined":

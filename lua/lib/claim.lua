@@ -6,9 +6,10 @@ local CLAIM = { 'state', 'name', 'args', 'kwargs', 'codec', 'headers', 'lane', '
 
 -- What few tasks have. A record without `tries` has none of it: it is a task without such options, never claimed and never
 -- watched, as most are, and each field that is asked for costs.
-local UNCOMMON, NONE = { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms' }, {}
+local UNCOMMON, NONE = { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'needs_version' }, {}
 
--- queued -> held under a pause, where it is not looked at again until that ends.
+-- queued -> held under a pause, where it is not looked at again until that ends, or for a later version, which takes it
+-- from there.
 local function hold(batch, id, key, lane_name, pause_id, watched_until)
   local obstacle = batches.obstacle(batch, 'ZCARD', keys.held(batch.base, pause_id))
   if not obstacle then
@@ -46,6 +47,10 @@ local function start(batch, id, lane_name, worker, ttl_ms, claims)
     return false
   end
   -- The one place that asks whether a task may start now.
+  if more[6] then
+    hold(batch, id, key, lane_name, pause_rules.NEWER, watched_until)
+    return false
+  end
   if batch.pauses then
     local pause_id, unreadable = pause_rules.match(batch.pauses, r[2], r[3], r[4], codec)
     if unreadable then batches.count(batch, 'unreadable') end

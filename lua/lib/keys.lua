@@ -1,11 +1,16 @@
 -- Every key name of one queue. `base` is the queue's own prefix with its hash tag, `ardiq:{emails}:`.
 local M = {}
 
--- Most calls are about the same queue, lane and worker as the one before: a name is joined anew only for another.
+-- Most calls are about the same queue, lane and worker as the one before: a name is joined anew only for another. The server
+-- may kill a call between any two instructions (FUNCTION KILL): whose key it is, is written last.
 local function of_queue(name)
   local last_base, key
   return function(base)
-    if base ~= last_base then last_base, key = base, base .. name end
+    if base ~= last_base then
+      last_base = nil
+      key = base .. name
+      last_base = base
+    end
     return key
   end
 end
@@ -13,7 +18,11 @@ end
 local function of(prefix)
   local last_base, last_name, key
   return function(base, name)
-    if base ~= last_base or name ~= last_name then last_base, last_name, key = base, name, base .. prefix .. name end
+    if base ~= last_base or name ~= last_name then
+      last_base = nil
+      last_name, key = name, base .. prefix .. name
+      last_base = base
+    end
     return key
   end
 end

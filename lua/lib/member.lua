@@ -93,7 +93,7 @@ function M.claims(base, worker)
   for i = 1, #entries, 2 do
     local lease = entries[i + 1]
     claimed[#claimed + 1] = { id = entries[i], token = number.of((M.token(lease)), 0),
-      is_foreign = string.find(lease, '^%d+ ') ~= nil }
+      is_foreign = string.find(lease, '^%d%S* ') ~= nil }
   end
   table.sort(claimed, function(x, y) return x.token < y.token end)
   return claimed

@@ -30,8 +30,9 @@ return function(base)
     queued = queued + live
     ready[#ready + 1], ready[#ready + 2] = 'ready:' .. name, live
   end
-  local held, of_pauses = 0, {}
-  for _, id in ipairs(errors.read('HKEYS', keys.pauses(base))) do
+  local held, of_pauses, ids = 0, {}, errors.read('HKEYS', keys.pauses(base))
+  ids[#ids + 1] = pause_rules.NEWER
+  for _, id in ipairs(ids) do
     local count = errors.read('ZCARD', keys.held(base, id))
     held = held + count
     if count > 0 then of_pauses[#of_pauses + 1], of_pauses[#of_pauses + 2] = 'held:' .. id, count end

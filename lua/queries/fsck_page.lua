@@ -15,7 +15,9 @@ local function check_key(base, key, add)
   if place.OF_WORKERS[kind] and place.lacks('ZSCORE', keys.workers(base), rest) then
     return add('no_such_worker', name, rest)
   end
-  if kind == 'held' and place.lacks('HEXISTS', keys.pauses(base), rest) then return add('no_such_pause', name, '') end
+  if kind == 'held' and rest ~= pause_rules.NEWER and place.lacks('HEXISTS', keys.pauses(base), rest) then
+    return add('no_such_pause', name, '')
+  end
   if kind == 'pauses' and place.lacks('HEXISTS', keys.meta(base), 'paused') then
     return add('unseen_pauses', name, '')
   end
