@@ -289,3 +289,36 @@ async def test_what_a_busy_loop_does_not_come_for_goes_back(make_app: Callable[.
         assert result is not None
         assert result.value == "done"
     assert is_sound(app)
+
+
+async def test_what_comes_while_a_task_holds_up_the_loop_goes_back(make_app: Callable[..., Ardiq]) -> None:
+    app = make_app(poll_block_ms=60_000, stall_after=None)
+    other = make_app(queue_name=app.queue_name)
+    core, base = other.context.server.core, app.context.server.base
+    states: list[bytes] = []
+
+    def until(condition: Callable[[], object]) -> None:
+        ends = time.monotonic() + SOON_S
+        while not condition() and time.monotonic() < ends:
+            time.sleep(0.01)
+
+    @app.task
+    async def quick() -> None: ...
+
+    @app.task
+    async def long() -> None:
+        # Handed over itself, it runs before the loop asks for the next message.
+        while not row(other, "idle"):
+            steps = int(row(other, "seq"))
+            core.command(["RPUSH", f"{base}wake:default", ""])
+            until(lambda steps=steps: int(row(other, "seq")) > steps)
+        job = other.ref("quick").enqueue_sync()
+        states.append(core.command(["HGET", f"{base}task:{job.id}", "state"]))
+        until(lambda: core.command(["HGET", f"{base}task:{job.id}", "state"]) == b"queued")
+        states.append(core.command(["HGET", f"{base}task:{job.id}", "state"]))
+
+    async with working(app):
+        await has_nothing_to_do(app)
+        await long.request(timeout=2 * SOON_S)
+    assert states == [b"running", b"queued"]
+    assert is_sound(app)

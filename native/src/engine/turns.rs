@@ -46,11 +46,6 @@ impl Loop {
             Err(_) => std::future::pending().await,
         }
     }
-
-    /// As [`Reactor::has_unread`].
-    pub fn has_unread(&self) -> bool {
-        self.reactor.has_unread()
-    }
 }
 
 /// What runs on an event loop's thread while this lives.

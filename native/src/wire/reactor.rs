@@ -133,14 +133,6 @@ impl Reactor {
         .await;
     }
 
-    /// Whether a socket has something that the loop has not come to read.
-    pub fn has_unread(&self) -> bool {
-        let watched = |&descriptor: &RawFd| libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
-        let mut watched: Vec<_> = self.lock().open.keys().map(watched).collect();
-        // SAFETY: `watched` is that many pollfds. A descriptor that was closed meanwhile says so.
-        unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, 0) > 0 }
-    }
-
     /// What has changed since the last time, in this order.
     pub fn wishes(&self) -> Vec<Watch> {
         std::mem::take(&mut self.lock().wishes)

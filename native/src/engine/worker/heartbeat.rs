@@ -22,7 +22,7 @@ use crate::wire::values::{integer, number, text};
 
 /// The longest time between two heartbeats.
 const SLOWEST: Duration = Duration::from_secs(1);
-/// An event loop that has not come for its mail for that long leaves it to the I/O thread.
+/// An event loop that does not turn for that long, when it is called, leaves its mail.
 const TOO_BUSY: Duration = Duration::from_millis(100);
 /// A connection that lived shorter did not end the trouble before it.
 const STABLE: Duration = Duration::from_secs(2);
@@ -53,11 +53,11 @@ impl Session {
     pub async fn heartbeats(&self) -> End {
         let pause = (self.shared.config.lease / 4).min(SLOWEST);
         loop {
-            tokio::time::sleep(pause).await;
+            self.look_after(pause).await;
             loop {
                 match self.beat().await {
                     Ok(pulse) if pulse.more => {}
-                    Ok(_) => break self.look_after().await,
+                    Ok(_) => break,
                     Err(error) if error.is("LEASE_LOST") => return End::Lost(error),
                     Err(error) if is_hopeless(&error) => return End::Failed(error),
                     Err(error) => {
@@ -130,25 +130,25 @@ impl Session {
         }
     }
 
-    /// What a busy event loop leaves undone.
-    async fn look_after(&self) {
-        let (shared, config) = (&self.shared, &self.shared.config);
+    /// Pauses, and looks meanwhile what a busy event loop leaves undone.
+    async fn look_after(&self, pause: Duration) {
+        let shared = &self.shared;
         let wake = shared.slots().look_after();
         shared.wake_if(wake);
-        let Some(of_loop) = &shared.mail_reader else { return };
-        let is_called = shared.inbox.wait(Duration::ZERO);
-        if !is_called && !of_loop.has_unread() {
-            return;
-        }
         let turns = shared.inbox.turns();
-        shared.inbox.wake();
-        tokio::time::sleep(TOO_BUSY.min(config.lease / 4)).await;
-        if shared.inbox.turns() == turns {
-            let wake = shared.slots().leaves_mail();
-            shared.wake_if(wake);
-            // It comes for its tasks when it comes back.
-            shared.inbox.push(Event::Tasks);
+        let patience = shared.mail_reader.as_ref().map_or(Duration::ZERO, |_| TOO_BUSY.min(pause));
+        if !patience.is_zero() {
+            // Whether mail lies unread cannot be seen: a loop that is busy with the last message has not asked for more.
+            shared.inbox.wake();
+            tokio::time::sleep(patience).await;
+            if shared.inbox.turns() == turns {
+                let wake = shared.slots().leaves_mail();
+                shared.wake_if(wake);
+                // It comes for its tasks when it comes back.
+                shared.inbox.push(Event::Tasks);
+            }
         }
+        tokio::time::sleep(pause - patience).await;
     }
 
     async fn beat(&self) -> Result<Pulse, Error> {

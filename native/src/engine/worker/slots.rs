@@ -152,7 +152,8 @@ impl Slots {
         let count = self.start(wanted, now);
         self.starved = count < wanted;
         let claims = self.tasks.claims.drain(..count).collect();
-        (claims, if came_back { self.wake() } else { self.wake_when_scarce() })
+        // Steps while it was away asked for nothing: neither offers nor due times stand.
+        (claims, if came_back { self.poke() } else { self.wake_when_scarce() })
     }
 
     /// One task for a thread to start now; whether to wake the I/O loop.

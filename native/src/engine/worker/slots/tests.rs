@@ -570,6 +570,7 @@ fn a_loop_that_leaves_its_mail_gets_no_tasks_until_it_comes() {
     assert_eq!(slots.next(now), Next::Wait { until: None, block: false });
     let (taken, wake) = slots.take(10, now);
     assert!(taken.is_empty() && wake);
+    assert_eq!(settled(&mut slots, now), (vec![], 2), "it offers itself again");
 }
 
 #[test]
