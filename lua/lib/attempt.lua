@@ -239,7 +239,9 @@ end
 -- the time it hears of it a later task may have the id.
 function M.ask_abort(base, id, worker)
   local mailbox = worker and errors.read('HGET', keys.worker(base, worker), 'mailbox')
-  local token = mailbox and member.token(errors.read('HGET', keys.running(base, worker), id))
+  local lease = mailbox and errors.read('HGET', keys.running(base, worker), id)
+  -- The token alone, also of a claim of a later version.
+  local token = lease and string.match(lease, '^[^/ ]*')
   if token then errors.read('SADD', keys.aborts(base, worker), id) end
   redis.call('HSET', keys.task(base, id), 'abort_requested', 1)
   if token then mail.post(base, mailbox, { mail.pack('abort', id, token) }) end
