@@ -12,8 +12,9 @@ return function(base, args)
   local moved, left = move.give_back(batch, id, limit)
   if left then
     rule = rule or named
+    local changed = not rule.resuming
     rule.resuming = true
-    pauses.write(base, id, rule, true)
+    pauses.write(base, id, rule, changed)
   else
     pauses.remove(base, id)
   end
