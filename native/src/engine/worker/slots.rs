@@ -312,14 +312,13 @@ impl Slots {
         self.tasks.claims.len() + self.thread_tasks_held.claims.len()
     }
 
-    /// Whether the answer to a step shows that the server has lost what was handed over, and its tokens name other tasks now.
-    pub fn is_contradicted(&self, reply: &Reply) -> bool {
-        self.hand_offs.contradict(&reply.claims)
-    }
-
     /// A step was answered; the news there is for Python. What was handed over meanwhile, or before without its message, the
-    /// step did not reckon with: what is more than there is room for goes back, the newest claims first.
-    pub fn accept(&mut self, reply: &mut Reply, now: Instant) -> News {
+    /// step did not reckon with: what is more than there is room for goes back, the newest claims first. None: the server has
+    /// lost what was handed over, and its tokens name other tasks now.
+    pub fn accept(&mut self, reply: &mut Reply, now: Instant) -> Option<News> {
+        if self.hand_offs.contradict(&reply.claims) {
+            return None;
+        }
         let claimed = reply.claims.len();
         self.more = reply.more;
         self.look_at = match (claimed, reply.more) {
@@ -341,11 +340,11 @@ impl Slots {
         }
         self.tell();
         let nothing_held = self.held() + self.started == 0 && self.outbox.is_empty();
-        News {
+        Some(News {
             tasks: before == 0 && !self.tasks.claims.is_empty(),
             threads: self.threads_to_wake(),
             idle: claimed == 0 && !reply.more && nothing_held,
-        }
+        })
     }
 
     /// What somebody claimed for this worker; the news there is for Python, and whether to wake the I/O loop: it may have to

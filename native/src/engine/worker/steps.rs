@@ -80,15 +80,7 @@ impl Session {
             let answer = shared.dispatcher.send(&request).await;
             let now = Instant::now();
             match answer.and_then(|value| Reply::parse(value, now)) {
-                Ok(reply) if shared.slots().is_contradicted(&reply) => {
-                    self.answer(outcomes, reply.answers);
-                    return Err(End::Lost(Error::Server { code: "LEASE_LOST".to_owned(), message: String::new() }));
-                }
-                Ok(reply) => {
-                    shared.renewed(sent);
-                    self.accept(reply, outcomes, sent, now);
-                    return Ok(());
-                }
+                Ok(reply) => return self.accept(reply, outcomes, sent, now),
                 Err(error) if error.is("LEASE_LOST") || error.is("OLD_STEP") => {
                     return Err(End::Lost(error));
                 }
@@ -111,8 +103,9 @@ impl Session {
         slots.phase != Phase::Working && slots.is_quiet() && slots.lease_is_over(now)
     }
 
-    fn accept(&self, mut reply: Reply, outcomes: &Outcomes, sent: Instant, now: Instant) {
+    fn accept(&self, mut reply: Reply, outcomes: &Outcomes, sent: Instant, now: Instant) -> Result<(), End> {
         let shared = &self.shared;
+        shared.renewed(sent);
         // Before the news: a task may be among the claims again.
         self.answer(outcomes, std::mem::take(&mut reply.answers));
         let (count, bytes) = (reply.claims.len(), reply.bytes());
@@ -121,6 +114,9 @@ impl Session {
             slots.prefetch.stepped(now, now.duration_since(sent), count, bytes);
             slots.accept(&mut reply, now)
         };
+        let Some(news) = news else {
+            return Err(End::Lost(Error::Server { code: "LEASE_LOST".to_owned(), message: String::new() }));
+        };
         shared.pass_on(&news);
         match &shared.config.pool_share {
             Some(pool_share) if count > 0 => pool_share.busy(),
@@ -128,6 +124,7 @@ impl Session {
             None if news.idle && shared.config.burst => shared.inbox.push(Event::Idle),
             _ => {}
         }
+        Ok(())
     }
 
     /// Tells Python what its outcomes became: those that were refused, and all that are not simply `complete`.

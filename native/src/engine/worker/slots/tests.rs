@@ -339,7 +339,7 @@ fn threads_and_the_loop_share_the_slots() {
     let claims = vec![claim(1, "threaded", now), claim(2, "task", now), claim(3, "threaded", now)];
     slots.waiting_threads = 3;
     let news = held_ahead(&mut slots).accept(&mut Reply { claims, ..reply(0..0, false, -1, now) }, now);
-    assert_eq!(news, News { tasks: true, threads: 2, idle: false });
+    assert_eq!(news, Some(News { tasks: true, threads: 2, idle: false }));
     assert_eq!(slots.take_for_thread(now).0.unwrap().token, 1);
     assert_eq!(slots.take(9, now).0.len(), 1);
     assert!(slots.take_for_thread(now).0.is_none());
@@ -373,8 +373,8 @@ fn idle_is_nothing_ready_nothing_held_and_all_settled() {
     slots.take(2, now);
     slots.settle(outcomes(&[1]), 0);
     slots.next(now);
-    assert!(!held_ahead(&mut slots).accept(&mut reply(2..2, true, -1, now), now).idle);
-    assert!(held_ahead(&mut slots).accept(&mut reply(2..2, false, 1000, now), now).idle);
+    assert!(!held_ahead(&mut slots).accept(&mut reply(2..2, true, -1, now), now).unwrap().idle);
+    assert!(held_ahead(&mut slots).accept(&mut reply(2..2, false, 1000, now), now).unwrap().idle);
 }
 
 #[test]
@@ -583,4 +583,16 @@ fn mail_of_a_lease_that_was_lost_is_void() {
     assert_eq!(slots.abort(1, 0), (None, false));
     assert!(slots.take(10, now).0.is_empty());
     assert_eq!(slots.abort(1, slots.session()).0, Some(2), "of the lease it has now");
+}
+
+#[test]
+fn a_token_that_names_another_task_than_a_message_said_shows_that_the_server_lost_data() {
+    let now = Instant::now();
+    let mut slots = working(2, 1..1, false, now);
+    slots.poke();
+    slots.next(now);
+    // The event loop brings it while the step is under way, until the very moment in which that is accepted.
+    slots.take_over(vec![claim(5, "task", now)], 0, true);
+    let claims = vec![Claim { id: b"other".into(), ..claim(5, "task", now) }];
+    assert_eq!(slots.accept(&mut Reply { claims, ..reply(0..0, false, -1, now) }, now), None);
 }
