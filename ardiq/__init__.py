@@ -47,7 +47,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 `cli`, `testing`, `django`, `sqlalchemy`: what stands on the app; `cli` has one file a command
 """
 
-TYPE_CHECKING = False  # `typing` itself takes a while to import
+TYPE_CHECKING = not __name__  # False, which editors that read `False` would not look behind; `typing` takes a while
 if TYPE_CHECKING:
     from ._client.overview import Inspect
     from ._values.defaults import TaskDefaults
