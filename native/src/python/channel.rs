@@ -85,6 +85,7 @@ impl Open {
             *way = (threaded, outgoing);
         }
         if let Some(reactor) = self.reactor.as_ref().filter(|_| way.0.is_driven()) {
+            self.alone.join();
             reactor.look();
         }
         Ok(way.clone())

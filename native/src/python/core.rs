@@ -79,10 +79,17 @@ impl Core {
     where
         F: Future<Output = Result<T, Error>> + Send,
     {
-        let state = self.state()?;
+        Self::wait_on(&*self.state()?, py, work)
+    }
+
+    /// The same for a call that has begun: closed meanwhile, it does not begin anew.
+    fn wait_on<T: Send, F>(state: &State, py: Python<'_>, work: impl FnOnce(Dispatcher) -> F) -> PyResult<T>
+    where
+        F: Future<Output = Result<T, Error>> + Send,
+    {
         let mut work = std::pin::pin!(state.call(work(state.dispatcher())));
         loop {
-            let (state, work) = (&state, work.as_mut());
+            let work = work.as_mut();
             if let Some(result) = py.detach(move || state.drive(work, SIGNAL_CHECK))? {
                 return Ok(result?);
             }
@@ -138,13 +145,16 @@ impl Core {
             request.arg(arg);
         }
         let deadline = dispatcher.deadline(within_ms.map_or(Duration::MAX, Duration::from_millis));
-        let begun = match by_hand(py, &state, &request, deadline)? {
+        let begun = match by_hand(py, &state, &request, deadline) {
             Some(Ok(reply)) => return to_python(py, reply?),
             Some(Err(begun)) => Some(begun),
             None => None,
         };
-        let reply = self
-            .wait(py, |dispatcher| async move { dispatcher.deliver_begun(deadline, &request, repeat, begun).await })?;
+        // One may be why there is no answer yet. What it has called may use the connection.
+        py.check_signals()?;
+        let reply = Self::wait_on(&state, py, |dispatcher| async move {
+            dispatcher.deliver_begun(deadline, &request, repeat, begun).await
+        })?;
         to_python(py, reply)
     }
 
@@ -282,32 +292,24 @@ impl Core {
     }
 }
 
-/// Makes the first try of a call on this thread alone, where the connection is free for that.
+/// Makes the first try of a call on this thread alone, where the connection is free for that; waits no longer than a
+/// signal may.
 fn by_hand(
     py: Python<'_>,
     state: &State,
     request: &Request,
     deadline: Instant,
-) -> PyResult<Option<Result<Result<Value, Error>, Begun>>> {
-    let Some(mut direct) = state.direct(request) else { return Ok(None) };
-    let dispatcher = state.dispatcher();
-    let mut command = Some(request.packed());
-    loop {
-        let answer = py.detach(|| {
-            if let Some(Err(error)) = command.take().map(|command| direct.send(&command)) {
-                return Some(Err(error));
-            }
-            direct.wait(SIGNAL_CHECK.min(deadline.saturating_duration_since(Instant::now())));
-            direct.receive()
-        });
-        if answer.is_some() || deadline <= Instant::now() {
-            return Ok(Some(dispatcher.conclude_direct(request, &direct, answer)));
+) -> Option<Result<Result<Value, Error>, Begun>> {
+    let mut direct = state.direct(request)?;
+    let command = request.packed();
+    let answer = py.detach(|| {
+        if let Err(error) = direct.send(&command) {
+            return Some(Err(error));
         }
-        py.check_signals()?;
-        if state.is_closed() {
-            return Err(Error::closed(true).into());
-        }
-    }
+        direct.wait(SIGNAL_CHECK.min(deadline.saturating_duration_since(Instant::now())));
+        direct.receive()
+    });
+    Some(state.dispatcher().conclude_direct(request, direct, answer))
 }
 
 /// The library of this build: payload and SHA1.

@@ -23,20 +23,19 @@ impl Dispatcher {
         connection.lend(request.size + 512)
     }
 
-    /// What the call came to, where its first try says so; else what the usual way goes on with.
+    /// What the call came to, where its first try says so; else what the usual way goes on with. The connection is
+    /// everybody's again.
     ///
     /// # Errors
-    /// The try, and its answer.
+    /// The try.
     pub fn conclude_direct(
         &self,
         request: &Request,
-        direct: &Direct,
+        direct: Direct,
         answer: Option<Result<Value, Error>>,
     ) -> Result<Result<Value, Error>, Begun> {
         match answer {
-            Some(Ok(Value::ServerError(_)) | Err(_)) | None => {
-                Err(Begun { connection: direct.connection().clone(), sent_at: direct.sent_at(), answer })
-            }
+            Some(Ok(Value::ServerError(_)) | Err(_)) | None => Err(direct.begun(answer)),
             Some(answer) => Ok(self.conclude(request, answer)),
         }
     }

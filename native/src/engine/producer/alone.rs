@@ -86,6 +86,13 @@ impl Alone {
         true
     }
 
+    /// Something else is to be sent, which is not to wait for the answer.
+    pub fn join(&self) {
+        if let Some(flight) = lock(&self.0).take() {
+            flight.land(None);
+        }
+    }
+
     /// Ends what is late, or was closed.
     pub fn look_after(&self) {
         let mut slot = lock(&self.0);
@@ -105,12 +112,10 @@ impl Alone {
 }
 
 impl Flight {
-    /// Hands out the answer; None: there was none in time.
+    /// Hands out the answer; None: the usual way waits for it.
     fn land(self, answer: Option<Result<Value, Error>>) {
         let Self { direct, chunk, request, outgoing, handle, mut closed, deadline, .. } = self;
-        let concluded = outgoing.dispatcher.conclude_direct(&request, &direct, answer);
-        drop(direct);
-        let begun = match concluded {
+        let begun = match outgoing.dispatcher.conclude_direct(&request, direct, answer) {
             Ok(reply) => {
                 outgoing.moved();
                 return chunk.tell(reply.and_then(|reply| chunk.answers(reply)), &outgoing.inbox);
@@ -127,6 +132,9 @@ impl Flight {
                 _ = closed.wait_for(|closed| *closed) => Err(Error::closed(true)),
             };
             unanswered.answered();
+            if !matches!(answers, Err(Error::Broker { .. })) {
+                outgoing.moved();
+            }
             chunk.tell(answers, &outgoing.inbox);
         });
     }

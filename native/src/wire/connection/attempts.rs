@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use redis::{Cmd, Value};
+use tokio::sync::oneshot;
 
 use super::cluster::Moved;
 use super::{Connection, Link};
@@ -20,16 +21,22 @@ pub struct Attempts<'a> {
     backoff: Backoff,
     /// The connection it was given last, and when.
     last: Option<(Connection, Instant)>,
-    /// What the first try came to, where it was made by hand.
-    begun: Option<(Connection, Result<Value, Error>)>,
+    /// The first try, where it was made by hand.
+    begun: Option<Begun>,
 }
 
 /// A try that was made by hand.
 pub struct Begun {
     pub connection: Connection,
     pub sent_at: Instant,
-    /// None where it did not come in time.
-    pub answer: Option<Result<Value, Error>>,
+    pub tried: Tried,
+}
+
+/// What it came to.
+pub enum Tried {
+    Answered(Result<Value, Error>),
+    /// The connection's driver reads the answer.
+    Coming(oneshot::Receiver<Value>),
 }
 
 impl<'a> Attempts<'a> {
@@ -39,22 +46,24 @@ impl<'a> Attempts<'a> {
 
     /// The same, after a first try.
     pub fn begun(mut self, begun: Option<Begun>) -> Self {
-        if let Some(Begun { connection, sent_at, answer }) = begun {
-            self.maybe_sent = answer.is_none();
-            self.last = Some((connection.clone(), sent_at));
-            self.begun = answer.map(|answer| (connection, answer));
+        if let Some(begun) = &begun {
+            self.maybe_sent = matches!(begun.tried, Tried::Coming(_));
+            self.last = Some((begun.connection.clone(), begun.sent_at));
         }
+        self.begun = begun;
         self
     }
 
     /// # Errors
     /// As [`Link::connection`].
     pub async fn connection(&mut self) -> Result<Connection, Error> {
+        if let Some(begun) = &self.begun {
+            return Ok(begun.connection.clone());
+        }
         self.last = None;
-        let connection = match (&self.begun, self.link.live()) {
-            (Some((connection, _)), _) => connection.clone(),
-            (None, Some(connection)) => connection,
-            (None, None) => self.link.connect(self.deadline).await?,
+        let connection = match self.link.live() {
+            Some(connection) => connection,
+            None => self.link.connect(self.deadline).await?,
         };
         self.last = Some((connection.clone(), Instant::now()));
         Ok(connection)
@@ -65,9 +74,13 @@ impl<'a> Attempts<'a> {
     /// # Errors
     /// As that.
     pub async fn exchange(&mut self, connection: &Connection, cmd: &Cmd) -> Result<Value, Error> {
-        let before = std::mem::replace(&mut self.maybe_sent, true);
-        let answer = match self.begun.take() {
-            Some((_, answer)) => answer,
+        let begun = self.begun.take();
+        let before = std::mem::replace(&mut self.maybe_sent, true) && begun.is_none();
+        let answer = match begun {
+            Some(Begun { tried: Tried::Answered(answer), .. }) => answer,
+            Some(Begun { tried: Tried::Coming(coming), sent_at, .. }) => {
+                connection.inner.wire.answer(coming, sent_at).await
+            }
             None => connection.exchange(cmd).await,
         };
         // Answered, it was either carried out, which the answer tells, or not.

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use redis::Value;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
+use super::attempts::{Begun, Tried};
 use super::{Connection, Stream};
 use crate::wire::clock::Instant;
 use crate::wire::error::Error;
-use crate::wire::replies;
+use crate::wire::replies::Reply;
 
 /// A command of so many bytes leaves in one piece.
 const MOST: usize = 16 << 10;
@@ -35,9 +36,9 @@ pub(super) struct Gate {
 #[derive(Default)]
 struct State {
     is_lent: bool,
-    /// Of an answer to come that nobody waits for, what has come so far: the driver reads on behind it.
-    unwanted: Option<Vec<u8>>,
-    /// The driver may wait for such an answer, too.
+    /// The answer to what was sent by hand: the driver reads it before its own.
+    coming: Option<Coming>,
+    /// The driver may wait for an answer that nobody wants.
     is_owed: bool,
     /// Exchanges through the driver, and those that wait until they may begin.
     exchanges: usize,
@@ -45,6 +46,12 @@ struct State {
     driver: Option<Waker>,
     /// Let go of by the driver while the socket was lent, which must not be closed meanwhile.
     left: Option<Box<dyn Stream>>,
+}
+
+struct Coming {
+    reply: Reply,
+    /// Who waits for it, if anybody does; told by its end where it will not come.
+    told: Option<oneshot::Sender<Value>>,
 }
 
 impl Gate {
@@ -74,7 +81,7 @@ impl Gate {
 
     fn lend(&self) -> Option<RawFd> {
         let mut state = self.lock();
-        let is_owed = state.is_owed || state.unwanted.is_some();
+        let is_owed = state.is_owed || state.coming.is_some();
         if state.is_lent || is_owed || state.exchanges > 0 || state.waiting > 0 {
             return None;
         }
@@ -82,11 +89,14 @@ impl Gate {
         self.socket
     }
 
-    fn take_back(&self, unwanted: Option<Vec<u8>>) {
+    fn take_back(&self, coming: Option<Coming>) {
         let (driver, left) = {
             let mut state = self.lock();
-            (state.is_lent, state.unwanted) = (false, unwanted);
-            (state.driver.take(), state.left.take())
+            state.is_lent = false;
+            let left = state.left.take();
+            // Without a driver it does not come.
+            state.coming = coming.filter(|_| left.is_none());
+            (state.driver.take(), left)
         };
         drop(left);
         if let Some(driver) = driver {
@@ -154,22 +164,24 @@ impl AsyncRead for Gated {
             state.driver = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        if let Some(unwanted) = &mut state.unwanted {
-            let length = loop {
-                if let Some((_, length)) = replies::read(unwanted).map_err(IoError::other)? {
-                    break length;
-                }
-                let mut space = [MaybeUninit::uninit(); 1 << 10];
-                let mut more = ReadBuf::uninit(&mut space[..buffer.remaining().min(1 << 10)]);
+        if let Some(Coming { reply, .. }) = &mut state.coming {
+            while reply.length()?.is_none() {
+                let mut space = [MaybeUninit::uninit(); 4 << 10];
+                let mut more = ReadBuf::uninit(&mut space[..buffer.remaining().min(4 << 10)]);
                 std::task::ready!(self.stream().poll_read(cx, &mut more))?;
                 if more.filled().is_empty() {
                     return Poll::Ready(Ok(()));
                 }
-                unwanted.extend_from_slice(more.filled());
-            };
-            // No more than there was room for.
-            buffer.put_slice(&unwanted[length..]);
-            state.unwanted = None;
+                reply.bytes().extend_from_slice(more.filled());
+            }
+            let (value, more) = reply.split().map_err(IoError::other)?;
+            if more.len() > buffer.remaining() {
+                return Poll::Ready(Err(IoError::other("an answer to nothing")));
+            }
+            buffer.put_slice(more);
+            if let Some(told) = state.coming.take().and_then(|coming| coming.told) {
+                let _ = told.send(value);
+            }
             if !buffer.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
@@ -208,6 +220,8 @@ impl Drop for Gated {
     fn drop(&mut self) {
         let stream = self.stream.take();
         let mut state = self.gate.lock();
+        // Whoever waits for it is told.
+        state.coming = None;
         if state.is_lent {
             // Whoever has it by hand hears of it at once.
             // SAFETY: the socket is open while `stream` lives.
@@ -220,11 +234,13 @@ impl Drop for Gated {
     }
 }
 
-/// A connection that is used by hand, for one exchange. Dropped before the answer has come, it leaves that to the driver.
+/// A connection that is used by hand, for one exchange. Dropped before the answer has come, it leaves that to the driver,
+/// for nobody.
 pub struct Direct {
     connection: Connection,
     socket: RawFd,
-    received: Vec<u8>,
+    reply: Reply,
+    told: Option<oneshot::Sender<Value>>,
     /// Since when an answer is to come.
     sent_at: Option<Instant>,
     is_broken: bool,
@@ -237,14 +253,25 @@ impl Connection {
             return None;
         }
         let socket = self.inner.wire.gate.lend()?;
-        let direct = Direct { connection: self.clone(), socket, received: Vec::new(), sent_at: None, is_broken: false };
+        let (connection, reply) = (self.clone(), Reply::default());
+        let direct = Direct { connection, socket, reply, told: None, sent_at: None, is_broken: false };
         direct.is_quiet().then_some(direct)
     }
 }
 
 impl Direct {
-    pub fn connection(&self) -> &Connection {
-        &self.connection
+    /// What the usual way goes on with: the answer, or that it is still to come.
+    pub fn begun(mut self, answer: Option<Result<Value, Error>>) -> Begun {
+        let (connection, sent_at) = (self.connection.clone(), self.sent_at());
+        let tried = answer.map_or_else(
+            || {
+                let (told, coming) = oneshot::channel();
+                self.told = Some(told);
+                Tried::Coming(coming)
+            },
+            Tried::Answered,
+        );
+        Begun { connection, sent_at, tried }
     }
 
     pub fn socket(&self) -> RawFd {
@@ -285,9 +312,9 @@ impl Direct {
         };
         match usize::try_from(sent) {
             Ok(sent) if sent == command.len() => Ok(()),
-            // The server does nothing with a part of a command.
+            // The server does nothing with a part of a command, nor with none.
             Ok(_) => Err(Error::broker("the connection does not take a command at once", false)),
-            Err(_) => Err(broke(&IoError::last_os_error())),
+            Err(_) => Err(broke(&IoError::last_os_error(), false)),
         }
     }
 
@@ -308,36 +335,41 @@ impl Direct {
 
     fn try_receive(&mut self) -> Option<Result<Value, Error>> {
         loop {
-            let before = self.received.len();
-            self.received.reserve(READ);
-            let space = self.received.spare_capacity_mut();
+            let received = self.reply.bytes();
+            let before = received.len();
+            received.reserve(READ);
+            let space = received.spare_capacity_mut();
             // SAFETY: so much is writable.
             let read = unsafe { libc::recv(self.socket, space.as_mut_ptr().cast(), space.len(), libc::MSG_DONTWAIT) };
             let read = match usize::try_from(read) {
-                Ok(0) => return Some(Err(broke(&ErrorKind::UnexpectedEof.into()))),
+                Ok(0) => return Some(Err(broke(&ErrorKind::UnexpectedEof.into(), true))),
                 Ok(read) => read,
                 Err(_) => {
                     let error = IoError::last_os_error();
                     return match error.kind() {
                         ErrorKind::WouldBlock | ErrorKind::Interrupted => self.late().map(Err),
-                        _ => Some(Err(broke(&error))),
+                        _ => Some(Err(broke(&error, true))),
                     };
                 }
             };
             // SAFETY: `recv` filled so many bytes.
-            unsafe { self.received.set_len(before + read) };
-            if !self.received.ends_with(b"\r\n") {
-                continue;
-            }
-            match replies::read(&self.received) {
-                Ok(Some((value, length))) if length == self.received.len() => {
-                    self.sent_at = None;
-                    return Some(Ok(value));
-                }
+            unsafe { received.set_len(before + read) };
+            match self.reply.length() {
                 Ok(None) => {}
-                Ok(_) => return Some(Err(Error::broker("the connection broke: an answer to nothing", true))),
-                Err(error) => return Some(Err(Error::broker(format!("the connection broke: {error}"), true))),
+                Ok(Some(_)) => return Some(self.conclude()),
+                Err(error) => return Some(Err(broke(&error, true))),
             }
+        }
+    }
+
+    fn conclude(&mut self) -> Result<Value, Error> {
+        match self.reply.split() {
+            Ok((value, [])) => {
+                self.sent_at = None;
+                Ok(value)
+            }
+            Ok(_) => Err(Error::broker("the connection broke: an answer to nothing", true)),
+            Err(error) => Err(Error::broker(format!("the connection broke: {error}"), true)),
         }
     }
 
@@ -355,11 +387,11 @@ impl Drop for Direct {
             self.connection.close();
         }
         let is_awaited = self.sent_at.is_some() && !self.is_broken;
-        let unwanted = is_awaited.then(|| std::mem::take(&mut self.received));
-        self.connection.inner.wire.gate.take_back(unwanted);
+        let (reply, told) = (std::mem::take(&mut self.reply), self.told.take());
+        self.connection.inner.wire.gate.take_back(is_awaited.then_some(Coming { reply, told }));
     }
 }
 
-fn broke(error: &IoError) -> Error {
-    Error::broker(format!("the connection broke: {error}"), true)
+fn broke(error: &IoError, maybe_sent: bool) -> Error {
+    Error::broker(format!("the connection broke: {error}"), maybe_sent)
 }

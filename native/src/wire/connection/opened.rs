@@ -1,6 +1,8 @@
 //! One connection, from before its handshake until it breaks. Must not know: how it is made, nor by what other it is
 //! followed.
 
+use std::fmt::Display;
+use std::io::{Error as IoError, ErrorKind};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -8,13 +10,13 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, Value};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::direct::{Gate, Gated};
 use super::{Server, Stream};
 use crate::wire::address::Place;
-use crate::wire::clock::{Instant, timeout, timeout_at};
+use crate::wire::clock::{Instant, timeout_at};
 use crate::wire::error::Error;
 use crate::wire::reactor::Reactor;
 
@@ -137,9 +139,22 @@ impl Wire {
             entered.answered();
             answer
         };
+        self.in_time(Instant::now(), sent).await
+    }
+
+    /// The answer to what was sent by hand then.
+    pub(super) async fn answer(&self, coming: oneshot::Receiver<Value>, sent_at: Instant) -> Result<Value, Error> {
+        self.in_time(sent_at, async { coming.await.map_err(|_| IoError::from(ErrorKind::UnexpectedEof)) }).await
+    }
+
+    async fn in_time<E: Display>(
+        &self,
+        since: Instant,
+        answer: impl Future<Output = Result<Value, E>>,
+    ) -> Result<Value, Error> {
         let answer = match self.response_timeout {
-            None => sent.await,
-            Some(limit) => match timeout(limit, sent).await {
+            None => answer.await,
+            Some(limit) => match timeout_at(since + limit, answer).await {
                 Ok(answer) => answer,
                 Err(_) => {
                     // What comes late would be nobody's, and a peer that vanished answers nothing
