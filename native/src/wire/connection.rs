@@ -7,6 +7,7 @@
 //! | `route` | which of several servers is the primary |
 //! | [`cluster`] | what a cluster says of its nodes |
 //! | `opened` | one connection, until it breaks |
+//! | `gate` | who uses a connection at the moment: its driver or a caller by hand |
 //! | `direct` | one exchange by hand, on a connection that nobody else uses |
 //! | `attempts` | the tries of one call; pauses between them |
 //! | `link` | the shared connection, made again when it broke |
@@ -15,6 +16,7 @@
 mod attempts;
 pub mod cluster;
 mod direct;
+mod gate;
 mod handshake;
 mod link;
 mod opened;

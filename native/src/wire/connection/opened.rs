@@ -13,7 +13,7 @@ use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, Value};
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
-use super::direct::{Gate, Gated};
+use super::gate::{Gate, Gated};
 use super::{Server, Stream};
 use crate::wire::address::Place;
 use crate::wire::clock::{Instant, timeout_at};
