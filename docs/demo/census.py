@@ -195,7 +195,7 @@ def report_lines(dead: str | None) -> None:
     address = embedded.url_for("embedded://").partition("://")[2]
     base = "ardiq:{census}:"
     questions = {
-        "how many tasks are where": f"FCALL_RO ardiq_v1_counts 1 '{base}'",
+        "how many tasks are where": f"FCALL_RO ardiq_v2_counts 1 '{base}'",
         "what happened so far": f"HGETALL '{base}stats'",
         "who is alive": f"ZRANGE '{base}workers' 0 -1 WITHSCORES",
         "what failed for good, newest first": f"ZREVRANGE '{base}dead' 0 9",
