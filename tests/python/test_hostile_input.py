@@ -256,8 +256,8 @@ async def test_messages_nobody_should_send_are_dropped(app: Ardiq) -> None:
         return b"".join(b"%d:%b," % (len(part), part) for part in parts)
 
     messages = [message(*combination) for kind in fields for combination in ((), (kind,), (kind, kind), (kind,) * 12)]
-    # With seven more fields it would be an outcome.
-    messages += [message(b"finished", b"slow", *[junk] * n) for junk in fields for n in range(1, 12) if n != 7]
+    # With seven more fields it would be an outcome, and a later version may say more.
+    messages += [message(b"finished", b"slow", *[junk] * n) for junk in fields for n in range(1, 7)]
     messages += [message(b"abort", junk) for junk in JUNK] + JUNK
 
     @app.task
