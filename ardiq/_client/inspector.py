@@ -1,6 +1,6 @@
 """Asking about tasks: results, states, and what they report."""
 
-from math import inf
+from math import ceil, inf
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -67,7 +67,7 @@ class Inspector:
         timeout_s = _options.patience("timeout", timeout)
         pause_s, deadline = _FIRST_PAUSE_S, inf if timeout_s is None else monotonic() + timeout_s
         while True:
-            left_ms = max(_LAST_LOOK_MS, int(1000 * (deadline - monotonic()))) if timeout_s else None
+            left_ms = max(_LAST_LOOK_MS, ceil(1000 * (deadline - monotonic()))) if timeout_s else None
             try:
                 found = read_look(self._ask(self._look(task_id), within_ms=left_ms))
             except BrokerError:
