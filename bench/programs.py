@@ -79,6 +79,15 @@ class Process:
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) * 1e6 / _TICKS
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It stands still meanwhile."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def pss_mib(self) -> float:
         """Proportional set size."""
         rollup = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text()

@@ -186,10 +186,10 @@ def queues(setting: Setting, count: int) -> Points:
 
 
 def served(setting: Setting, count: int) -> Points:
-    """One worker serves so many queues; from when it has begun with all of them."""
+    """One worker serves so many queues; they are filled while it stands still, once it has begun with all of them."""
     server, n = setting.server, setting.tasks
     server.clear()
-    setting.programs.producer("enqueue_queues", n=n, queues=count)
+    setting.programs.producer("enqueue_queues", n=count, queues=count)
     names = [f"bench-{number}" for number in range(count)]
     words = [sys.executable, "-m", "ardiq", "run", "bench.jobs:app", *(f"--queue={name}" for name in names)]
     environment = {"ARDIQ_REDIS_URL": server.url, "BENCH_CONCURRENCY": "100"}
@@ -202,12 +202,14 @@ def served(setting: Setting, count: int) -> Points:
 
     with running(words, **environment) as worker:
         setting.programs.until(worker, lambda: all(each()), pause_s=0.01)
-        first, started, cpu, theirs = complete(), time.perf_counter(), server.cpu_us(), worker.cpu_us()
-        setting.programs.until(worker, lambda: complete() >= n, pause_s=0.02)
-        seconds, left = time.perf_counter() - started, max(1, n - first)
-        yield Point("served_rate", left / seconds)
-        yield Point("served_server", (server.cpu_us() - cpu) / left)
-        yield Point("served_cpu", (worker.cpu_us() - theirs) / left)
+        with worker.frozen():
+            setting.programs.producer("enqueue_queues", n=n, queues=count)
+            started, cpu, theirs = time.perf_counter(), server.cpu_us(), worker.cpu_us()
+        setting.programs.until(worker, lambda: complete() >= count + n, pause_s=0.02)
+        seconds = time.perf_counter() - started
+        yield Point("served_rate", n / seconds)
+        yield Point("served_server", (server.cpu_us() - cpu) / n)
+        yield Point("served_cpu", (worker.cpu_us() - theirs) / n)
 
 
 def members(setting: Setting, count: int) -> Points:

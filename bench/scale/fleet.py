@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import json
 import resource
+import socket
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -40,7 +41,10 @@ class Link:
     async def to(cls, url: str) -> "Link":
         parts = urlsplit(url)
         if not parts.hostname:
-            return cls(*await asyncio.open_unix_connection(parts.path))
+            # An event loop takes a socket for connected while the server's queue of those that wait is full.
+            opened = socket.socket(socket.AF_UNIX)
+            opened.connect(parts.path)
+            return cls(*await asyncio.open_unix_connection(sock=opened))
         return cls(*await asyncio.open_connection(parts.hostname, parts.port))
 
     async def command(self, *words: str | bytes) -> Any:
