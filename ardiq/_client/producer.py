@@ -151,7 +151,7 @@ class Producer:
         for each in calls:
             call = held_back(each, taker, self._queue)
             if like is None or call.task is not like.task or call.call_options is not like.call_options:
-                like = self._own(call, taker)
+                like = self._check_queue(call, taker)
                 record_of = self._recorder(call.task, call.call_options)
             records.append(record_of(call))
             signatures.append(call.task.signature)
@@ -180,7 +180,9 @@ class Producer:
         return bare_record_of
 
     def _own(self, call: Any, taker: str) -> PreparedTask:
-        prepared = held_back(call, taker, self._queue)
+        return self._check_queue(held_back(call, taker, self._queue), taker)
+
+    def _check_queue(self, prepared: PreparedTask, taker: str) -> PreparedTask:
         theirs = prepared.task.context
         if theirs is not self._queue and not theirs.is_own:
             raise ValueError(

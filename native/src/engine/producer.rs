@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use redis::Value;
 use tokio::task::JoinSet;
 
 use crate::call::args::Args;
@@ -130,10 +131,6 @@ impl Outgoing {
         queue.senders == 0 && queue.chunks.is_empty()
     }
 
-    fn patience(&self) -> Duration {
-        lock(&self.queue).patience
-    }
-
     /// The server has answered.
     fn moved(&self) {
         lock(&self.queue).moved_at = Instant::now();
@@ -234,14 +231,22 @@ impl Queue {
 
 /// Sends one chunk and hands out its answers; replies whether there were any.
 async fn deliver(dispatcher: Dispatcher, inbox: Arc<Inbox>, chunk: Chunk, deadline: Instant) -> bool {
-    let unanswered = Unanswered::new(|error| chunk.tell(Err(error), &inbox));
-    let answers = match chunk.left_out() {
-        Some(error) => Err(error),
-        None => chunk.send(&dispatcher, deadline).await,
+    let answers = async {
+        match chunk.left_out() {
+            Some(error) => Err(error),
+            None => chunk.send(&dispatcher, deadline).await,
+        }
     };
+    hand_out(&chunk, &inbox, answers).await
+}
+
+/// Hands out the answers of a chunk when they come; replies whether there were any.
+async fn hand_out(chunk: &Chunk, inbox: &Inbox, answers: impl Future<Output = Result<Vec<Value>, Error>>) -> bool {
+    let unanswered = Unanswered::new(|error| chunk.tell(Err(error), inbox));
+    let answers = answers.await;
     unanswered.answered();
     let answered = !matches!(answers, Err(Error::Broker { .. }));
-    chunk.tell(answers, &inbox);
+    chunk.tell(answers, inbox);
     answered
 }
 

@@ -36,6 +36,10 @@ pub struct Loop {
 }
 
 impl Loop {
+    pub fn reactor(&self) -> &Arc<Reactor> {
+        &self.reactor
+    }
+
     /// Runs `future` there, until it ends or nobody waits for it any more; where the loop has ended, for ever.
     pub async fn run<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
         let mut running = OnLoop { task: self.handle.spawn(future), reactor: self.reactor.clone() };

@@ -22,7 +22,6 @@ use crate::engine::turns::{Loop, Turns};
 use crate::lua::protocol::{Function, Protocol};
 use crate::wire::clock::Instant;
 use crate::wire::error::Error;
-use crate::wire::reactor::Reactor;
 
 /// One queue on one event loop: calls to make, whose answers come to the loop's inbox.
 #[pyclass(frozen, module = "ardiq._core")]
@@ -36,8 +35,7 @@ struct Open {
     inbox: Arc<Inbox>,
     /// The way its calls go now, and the chunks that wait there.
     way: Mutex<(Way, Arc<Outgoing>)>,
-    /// Of the loop that drives it.
-    reactor: Option<Arc<Reactor>>,
+    /// The loop that drives it.
     of_loop: Option<Loop>,
     alone: Arc<Alone>,
     pending: Mutex<Pending>,
@@ -51,12 +49,11 @@ impl Channel {
         let turns = owned.turns.get();
         let way = state.way(turns)?;
         let outgoing = Arc::new(Outgoing::new(way.dispatcher.clone(), inbox.clone()));
-        let reactor = turns.map(|turns| turns.reactor().clone());
         let of_loop = turns.map(Turns::of_loop);
         let way = Mutex::new((way, outgoing));
         let alone = owned.alone.clone();
         let (pending, tasks) = (Mutex::default(), Mutex::default());
-        let open = Open { state, inbox, way, reactor, of_loop, alone, pending, tasks };
+        let open = Open { state, inbox, way, of_loop, alone, pending, tasks };
         Ok(Self { open: ManuallyDrop::new(open) })
     }
 
@@ -84,9 +81,9 @@ impl Open {
             let outgoing = Arc::new(Outgoing::new(threaded.dispatcher.clone(), self.inbox.clone()));
             *way = (threaded, outgoing);
         }
-        if let Some(reactor) = self.reactor.as_ref().filter(|_| way.0.is_driven()) {
+        if let Some(of_loop) = self.of_loop.as_ref().filter(|_| way.0.is_driven()) {
             self.alone.join();
-            reactor.look();
+            of_loop.reactor().look();
         }
         Ok(way.clone())
     }
@@ -103,9 +100,9 @@ impl Open {
     /// The same, where they may leave alone; gives in how many seconds the loop has to take a turn.
     fn send_alone(&self, chunks: Vec<Chunk>) -> Result<Option<f64>, Error> {
         let (way, outgoing) = lock(&self.way).clone();
-        let chunks = match &self.reactor {
-            Some(reactor) if way.is_driven() && !self.state.is_left(&way) => {
-                match self.alone.send(chunks, &outgoing, reactor, way.handle(), self.state.closed()) {
+        let chunks = match &self.of_loop {
+            Some(of_loop) if way.is_driven() && !self.state.is_left(&way) => {
+                match self.alone.send(chunks, &outgoing, of_loop.reactor(), way.handle(), self.state.closed()) {
                     Ok(due) => return Ok(Some(due.saturating_duration_since(Instant::now()).as_secs_f64())),
                     Err(chunks) => chunks,
                 }

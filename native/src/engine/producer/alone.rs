@@ -3,15 +3,15 @@
 
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use redis::Value;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::chunk::Chunk;
-use super::{Outgoing, lock};
+use super::{Outgoing, hand_out, lock};
 use crate::call::dispatch::Request;
-use crate::engine::events::Unanswered;
 use crate::wire::clock::{Deadlines, Instant, Noted};
 use crate::wire::connection::Direct;
 use crate::wire::error::Error;
@@ -59,9 +59,8 @@ impl Alone {
             return Err(chunks);
         };
         let sent = direct.send(&request.packed());
-        let (patience, limit) = (outgoing.patience(), direct.limit());
-        let deadline = direct.sent_at() + patience;
-        let due = deadline.min(direct.sent_at() + limit.unwrap_or(patience));
+        let deadline = outgoing.dispatcher.deadline(Duration::MAX);
+        let due = direct.limit().map_or(deadline, |limit| deadline.min(direct.sent_at() + limit));
         let _noted = Deadlines::note(reactor.deadlines(), due);
         let chunk = chunks.pop().expect("there is one");
         let (outgoing, handle) = (outgoing.clone(), handle.clone());
@@ -123,19 +122,17 @@ impl Flight {
             Err(begun) => begun,
         };
         handle.spawn(async move {
-            let unanswered = Unanswered::new(|error| chunk.tell(Err(error), &outgoing.inbox));
-            let repeat = chunk.repeat;
-            let answers = tokio::select! {
-                reply = outgoing.dispatcher.deliver_begun(deadline, &request, repeat, Some(begun)) => {
-                    reply.and_then(|reply| chunk.answers(reply))
+            let answers = async {
+                tokio::select! {
+                    reply = outgoing.dispatcher.deliver_begun(deadline, &request, chunk.repeat, Some(begun)) => {
+                        reply.and_then(|reply| chunk.answers(reply))
+                    }
+                    _ = closed.wait_for(|closed| *closed) => Err(Error::closed(true)),
                 }
-                _ = closed.wait_for(|closed| *closed) => Err(Error::closed(true)),
             };
-            unanswered.answered();
-            if !matches!(answers, Err(Error::Broker { .. })) {
+            if hand_out(&chunk, &outgoing.inbox, answers).await {
                 outgoing.moved();
             }
-            chunk.tell(answers, &outgoing.inbox);
         });
     }
 }
