@@ -19,6 +19,7 @@ __all__ = [
     "BadArgument",
     "BadSignature",
     "BrokerError",
+    "Duplicate",
     "Forbidden",
     "LeaseLost",
     "LibraryError",
@@ -83,6 +84,18 @@ class LibraryError(ArdiqError):
 
 class BadArgument(ArdiqError):
     """A call does not match its declaration: number, type or range of arguments."""
+
+
+class Duplicate(ArdiqError):
+    """Another task has the key of a call whose `Unique` says `on_conflict="reject"`: it was not enqueued.
+
+    Attributes:
+        task_id: the id of that task.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.task_id = str(self).partition(" because of the task ")[2]
 
 
 class LeaseLost(ArdiqError):

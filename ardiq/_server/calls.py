@@ -563,11 +563,13 @@ FSCK_PAGE_REPLY = page(FsckPageReply._make, (text, number), FINDING.rows)
 def enqueue(
     *, tasks: Iterable[NewTask]
 ) -> Call[list[Literal["queued", "scheduled", "exists", "accepted"] | Exception]]:
-    """A client adds tasks; an id already waiting or running is left as it is. A few tasks in empty lanes are claimed
-    at once for workers that have nothing to do, and put into their mailboxes.
+    """A client adds tasks; an id already waiting or running is left as it is, and what has the key of another adds
+    nothing, or replaces its arguments. A few tasks in empty lanes are claimed at once for workers that have nothing
+    to do, and put into their mailboxes.
 
     Replies one string per task, in order: `queued`, `scheduled`, `exists` (unfinished under this id, nothing
-    added), `accepted` (this very call was already carried out), or an error.
+    added), `accepted` (this very call was already carried out), `exists <id>` (the task of that id has the key),
+    `replaced <id>` (that task, which waits, has these arguments now), or an error.
     """
     return Call("enqueue", (*(value for record in tasks for value in record),), answers)
 

@@ -107,6 +107,18 @@ local function size_of(kind)
   end
 end
 
+function M.HSETNX(keys, key, field, value)
+  local hash = read(keys, key, 'hash')
+  return hash and get(hash, field) and 0 or M.HSET(keys, key, field, value)
+end
+
+-- The first ones.
+function M.HRANDFIELD(keys, key, count, _)
+  local all, found = M.HGETALL(keys, key), {}
+  for i = 1, math.min(2 * integer(count), #all) do found[i] = all[i] end
+  return found
+end
+
 M.HLEN = size_of('hash')
 
 function M.HEXISTS(keys, key, field)
@@ -135,6 +147,21 @@ function M.HINCRBY(keys, key, field, by)
 end
 
 function M.HSCAN(keys, key) return { '0', M.HGETALL(keys, key) } end
+
+-- Strings
+
+function M.GET(keys, key)
+  local value = read(keys, key, 'string')
+  return value and value.text or false
+end
+
+function M.SET(keys, key, value, _, ttl_ms, is_new)
+  if is_new and store.find(keys, key) then return false end
+  store.drop(keys, key)
+  write(keys, key, 'string').text = text(value)
+  expire(keys, key, integer(ttl_ms))
+  return { ok = 'OK' }
+end
 
 -- Lists
 

@@ -165,6 +165,7 @@ end
 local NEW = {
   hash = function() return { kind = 'hash', at = {}, names = {}, values = {}, last = 0, size = 0 } end,
   set = function() return { kind = 'set', at = {}, names = {}, values = {}, last = 0, size = 0 } end,
+  string = function() return { kind = 'string', text = '' } end,
   list = function() return { kind = 'list', items = {}, first = 1, last = 0 } end,
   zset = function() return { kind = 'zset', places = {}, order = {} } end,
 }

@@ -197,16 +197,17 @@ end
 function M.settle(batch, worker, outcomes, tokens, ttl_ms)
   local settled, seen = {}, {}
   for i = 1, #outcomes / WIDTH do
-    local at, current, kept_ms = (i - 1) * WIDTH + 1, tokens[i], ttl_ms
+    local at, current, kept_ms, has_key = (i - 1) * WIDTH + 1, tokens[i], ttl_ms, false
     local id, token, outcome = outcomes[at], outcomes[at + 1], outcomes[at + 2]
     local run_ms, value, details = outcomes[at + 3], outcomes[at + 4], outcomes[at + 5]
-    if current ~= token then current, kept_ms = member.token(current, ttl_ms) end
+    if current ~= token then current, kept_ms, has_key = member.token(current, ttl_ms) end
     if current == token and not seen[id] then
       seen[id] = true
       local err, stays, instead
       if outcome == 'complete' then
         -- The only one that does not read the record first: it is by far the most frequent.
         err = complete(batch, id, run_ms, value, details.codec, kept_ms)
+        if has_key and not err then unique.free(batch.base, id) end
       else
         err, stays, instead = settle(batch, { id = id, outcome = outcome, run_ms = run_ms, value = value,
           traceback = details.traceback, delay_ms = details.delay_ms, max_age_ms = details.max_age_ms }, kept_ms)

@@ -6,7 +6,8 @@ local CLAIM = { 'state', 'name', 'args', 'kwargs', 'codec', 'headers', 'lane', '
 
 -- What few tasks have. A record without `tries` has none of it: it is a task without such options, never claimed and never
 -- watched, as most are, and each field that is asked for costs.
-local UNCOMMON, NONE = { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'needs_version' }, {}
+local UNCOMMON, NONE =
+  { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'needs_version', 'unique' }, {}
 
 -- queued -> held under a pause, where it is not looked at again until that ends, or for a later version, which takes it
 -- from there.
@@ -61,6 +62,7 @@ local function start(batch, id, lane_name, worker, ttl_ms, claims)
   end
   redis.call('HSET', key, 'state', 'running', 'worker', worker, 'started_at', batch.now_text, 'tries', tries)
   if watched_until then waiters.changed(batch.base, batch.now, id, watched_until) end
+  if more[7] then own_ttl_ms = member.with_key(own_ttl_ms or ttl_ms) end
   if own_ttl_ms then
     batch.own_ttls = batch.own_ttls or {}
     batch.own_ttls[id] = own_ttl_ms

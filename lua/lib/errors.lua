@@ -9,6 +9,10 @@ function M.bad_argument(what)
   return refusal('BAD_ARGUMENT', what)
 end
 
+function M.duplicate(id)
+  return refusal('DUPLICATE', 'nothing was enqueued, because of the task ' .. id)
+end
+
 function M.lease_lost(worker, why)
   why = why or 'is not a member of this queue: its lease expired, or it never joined'
   return refusal('LEASE_LOST', 'worker ' .. worker .. ' ' .. why .. '. Drop what was not started and join under a new'

@@ -60,12 +60,18 @@ function M.remove(base, worker)
   timer.drop(base, worker)
 end
 
+-- What `running` has behind the token of a task that has a key, for `token`: with a 0 in front, for all versions the same.
+function M.with_key(ttl_ms)
+  return (string.gsub(clock.text(number.of(ttl_ms, 0)), '^-?', '%00'))
+end
+
 -- A lease token as `running` has it: `12`, or `12/60000` where the task says itself how long its result is kept, so that
--- it need not be asked when it is complete. Replies the token, and that time or `ttl_ms`.
+-- it need not be asked when it is complete; `12/060000` where it has a key to free. Replies the token, that time or
+-- `ttl_ms`, and whether it has a key.
 function M.token(text, ttl_ms)
   local token, own_ttl_ms = string.match(text or '', '^(%d+)/(-?%d+)$')
-  if token then return token, number.of(own_ttl_ms, ttl_ms) end
-  return text, ttl_ms
+  if token then return token, number.of(own_ttl_ms, ttl_ms), string.find(own_ttl_ms, '^-?0%d') ~= nil end
+  return text, ttl_ms, false
 end
 
 -- What this worker is asked to abort: id and token in turn of what it still holds, and the ids that are settled. Where

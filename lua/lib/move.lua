@@ -28,6 +28,7 @@ end
 -- any -> failed, aborted, expired, discarded. `fields`: more names and values to write, flat.
 function M.finish(batch, id, state, fields, ttl_ms)
   local key = keys.task(batch.base, id)
+  unique.free(batch.base, id)
   local written = redis.pcall('HSET', key, 'state', state, 'finished_at', batch.now_text, unpack(fields))
   if state == 'failed' and type(written) == 'number' then
     redis.call('ZADD', keys.dead(batch.base), batch.now_text, id)
@@ -167,6 +168,7 @@ function M.discard(batch, id, state, ttl_ms)
   for _, name in ipairs(OUTLIVES) do
     if record[name] then fields[#fields + 1], fields[#fields + 2] = name, record[name] end
   end
+  unique.free(batch.base, id)
   redis.call('DEL', key)
   M.ended(batch, id, key, 'discarded', redis.call('HSET', key, unpack(fields)), task.kept_ms(record, ttl_ms))
   return true
@@ -178,11 +180,13 @@ function M.requeue(batch, id, record, call)
   for _, name in ipairs(EARLIER_LIFE) do dropped[#dropped + 1] = name end
   redis.call('ZREM', keys.dead(batch.base), id)
   if call then
-    redis.call('HDEL', keys.task(batch.base, id), 'kwargs', 'codec')
+    -- Its key is that of other arguments.
+    redis.call('HDEL', keys.task(batch.base, id), 'kwargs', 'codec', 'unique', 'replaced_by')
     for _, name in ipairs({ 'args', 'kwargs', 'codec', 'headers' }) do
       if call[name] ~= '' then fields[#fields + 1], fields[#fields + 2] = name, call[name] end
     end
   end
+  unique.take_back(batch.base, id)
   batches.count(batch, 'requeued')
   M.make_ready(batch, id, record, fields, dropped)
 end

@@ -11,11 +11,13 @@ M.TYPES = {
   quarantined = 'zset', workers = 'zset', loads = 'zset', worker = 'hash', aborts = 'set', mailbox = 'list',
   waiters = 'set', log = 'list', dead = 'zset', unknown_tasks = 'zset', pauses = 'hash', schedules = 'hash',
   schedule_due = 'zset', lanes = 'set', meta = 'hash', stats = 'hash', task_stats = 'hash', replicated = 'string',
+  unique = 'hash', window = 'string',
 }
 -- Keys that belong to one worker; and those that must end by themselves, by what keys.lua calls them.
 M.OF_WORKERS = { running = true, worker = true, aborts = true }
 M.WITH_TTL = {
   mailbox = 'mailbox', waiters = 'waiters', log = 'log', stats = 'stats_minute', task_stats = 'task_stats',
+  window = 'window',
 }
 
 -- How far into a ready list an id is looked for, from either end: a search of the whole would block the server.

@@ -1,6 +1,6 @@
--- enqueue: none, complete, failed, aborted, expired, discarded, queued -> queued, scheduled, running, held, expired. A client adds tasks; an id already waiting or running is left as it is. A few tasks in empty lanes are claimed at once for workers that have nothing to do, and put into their mailboxes.
+-- enqueue: none, complete, failed, aborted, expired, discarded, queued, scheduled -> queued, scheduled, running, held, expired. A client adds tasks; an id already waiting or running is left as it is, and what has the key of another adds nothing, or replaces its arguments. A few tasks in empty lanes are claimed at once for workers that have nothing to do, and put into their mailboxes.
 -- args: tasks: (id, name, lane, args, kwargs, options)…
--- reply: one string per task, in order: `queued`, `scheduled`, `exists` (unfinished under this id, nothing added), `accepted` (this very call was already carried out), or an error
+-- reply: one string per task, in order: `queued`, `scheduled`, `exists` (unfinished under this id, nothing added), `accepted` (this very call was already carried out), `exists <id>` (the task of that id has the key), `replaced <id>` (that task, which waits, has these arguments now), or an error
 -- Everything is read and refused before the first write, so a refused batch leaves nothing behind.
 
 local WAITER_TTL_MS = 3600000
@@ -9,6 +9,7 @@ local PLAIN = {}
 local OPTIONS = {
   delay_ms = 'number', due_at = 'number', expire_ms = 'number', codec = 'string', headers = 'string',
   idempotency_key = 'string', waiter = 'string', waiter_ttl_ms = 'number', result_ttl_ms = 'number',
+  unique = 'table', debounce = 'table', throttle = 'table',
 }
 
 -- What an `options` object asks for: when the task falls due (nil: at once), and the fields it adds to the record.
@@ -21,7 +22,9 @@ local function read_options(text, now)
   local function add(name, value)
     if value and value ~= '' then fields[#fields + 1], fields[#fields + 2] = name, value end
   end
+  local rule = (options.unique or options.debounce or options.throttle) and admit.rule(options)
   local delay_ms, due_at, expire_ms = options.delay_ms or 0, options.due_at, options.expire_ms or 0
+  if rule and rule.quiet_ms then delay_ms = rule.quiet_ms end
   if delay_ms > 0 then due_at = now + delay_ms end
   due_at = due_at and due_at > now and math.floor(due_at) or nil
   add('due_at', due_at and clock.text(due_at))
@@ -30,9 +33,10 @@ local function read_options(text, now)
   add('headers', options.headers)
   add('idempotency_key', options.idempotency_key)
   add('result_ttl_ms', options.result_ttl_ms and clock.text(options.result_ttl_ms))
+  add('unique', rule and rule.key)
   local waiter = options.waiter ~= '' and options.waiter or nil
   return { due_at = due_at, fields = fields, idempotency_key = options.idempotency_key, waiter = waiter,
-    waiter_ttl_ms = waiter_ttl_ms }
+    waiter_ttl_ms = waiter_ttl_ms, rule = rule }
 end
 
 -- What is there under an id already: an answer, or nil and whether a finished record must make room.
@@ -84,6 +88,10 @@ return function(base, args)
       local plan = read_options(options, now)
       plans = plans or {}
       plans[i], some_later, some_waiter = plan, some_later or plan.due_at, some_waiter or plan.waiter
+      if plan.rule then
+        unique.check(base, plan.rule.key)
+        some_later = some_later or plan.rule.replaces or plan.rule.kind == 'throttle'
+      end
     end
   end
 
@@ -131,12 +139,18 @@ return function(base, args)
   end
   for i = 1, count do
     local at, plan = 6 * i - 5, plans and plans[i] or PLAIN
-    if not answers[i] then
+    local instead = not answers[i] and plan.rule and
+      admit.call(batch, plan.rule, { identity = plan.idempotency_key or tasks[at], args = tasks[at + 3],
+        kwargs = tasks[at + 4] }, plan)
+    if instead then
+      answers[i], added = instead, added - 1
+    elseif not answers[i] then
       if plan.replaces then move.remove(base, tasks[at]) end
       answers[i] =
         move.create(batch, found[i + 1], tasks[at], tasks[at + 1], tasks[at + 2], tasks[at + 3], tasks[at + 4], plan)
+      if plan.rule then admit.added(batch, tasks[at], plan) end
     end
-    if plan.waiter then tell_or_await(base, tasks[at], plan, answers[i]) end
+    if plan.waiter and not instead then tell_or_await(base, tasks[at], plan, answers[i]) end
   end
   stats.add(base, now, 'enqueued', added)
   if longest_wait_ms > 0 then mail.note_wait(base, now, longest_wait_ms) end

@@ -32,6 +32,7 @@ return function(base, args)
   if #settled > 0 then redis.call('SREM', keys.aborts(base, worker), unpack(settled)) end
   batches.close(batch)
   lane.remove_empty(base)
+  unique.sweep(base)
 
   local reply = { keys.mailbox(base, mailbox), more }
   for i = 1, #aborts do reply[2 + i] = aborts[i] end

@@ -3,6 +3,8 @@
 local base, owners, for_ever = KEYS[1], cjson.decode(ARGV[1]), ARGV[2] == '1'
 local found, ready, all = {}, {}, {}
 
+local ENDED = { complete = true, failed = true, aborted = true, expired = true, discarded = true }
+
 local function lacks(command, key, member) return not redis.call(command, key, member) end
 
 -- Whether the ready list of a lane holds an id.
@@ -40,6 +42,14 @@ local CHECKS = {
     if kind == 'wake' then
       local work = redis.call('EXISTS', base .. 'ready:' .. lane, base .. 'quarantined', base .. 'scheduled')
       return work == 0 and 'there is no work to wake anybody for'
+    end
+    if kind == 'unique' then
+      local holders = redis.call('HVALS', key)
+      for _, id in ipairs(holders) do
+        local state = redis.call('HGET', base .. 'task:' .. id, 'state')
+        if not state or ENDED[state] then return id .. ' has ended' end
+      end
+      return false
     end
     local list = kind == 'ready'
     local other = (kind == 'workers' or kind == 'loads' or kind == 'idle') and 'worker:' or 'task:'

@@ -39,6 +39,8 @@ LEFT = [
     (("HSET", "stats:1", "enqueued", "1"), "has no time to live"),
     (("HSET", "task_stats:1", "a", "[1]"), "has no time to live"),
     (("ZADD", "unknown_tasks", "1", "work"), "has no time to live"),
+    (("HSET", "unique", "key", "a"), "a has ended"),
+    (("SET", "window:key", "a"), "has no time to live"),
     (("SET", "replicated", ""), "has no time to live"),
     (("SET", "other", "1"), "is of no kind that the protocol names"),
 ]

@@ -36,7 +36,8 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
             ("scheduled" | "quarantined" | "workers" | "loads" | "dead" | "unknown_tasks" | "schedule_due", "") => {
                 "zset"
             }
-            ("meta" | "stats" | "schedules" | "pauses", "") => "hash",
+            ("meta" | "stats" | "schedules" | "pauses" | "unique", "") => "hash",
+            ("window", _) => "string",
             ("held" | "idle", _) => "zset",
             ("task" | "running" | "worker" | "stats" | "task_stats", _) => "hash",
             ("ready" | "wake" | "mailbox" | "log", _) => "list",
@@ -51,13 +52,13 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
         }
         let ends = value.expires_at.is_some();
         match kind {
-            "mailbox" | "waiters" | "log" | "unknown_tasks" if !ends => found(format!("{name} has no TTL")),
+            "mailbox" | "waiters" | "log" | "unknown_tasks" | "window" if !ends => found(format!("{name} has no TTL")),
             "stats" if ends == rest.is_empty() => found(format!("{name}: TTL {ends}")),
             "running" | "worker" | "aborts" if !workers.iter().any(|worker| worker == rest) => {
                 found(format!("{name} belongs to no worker"));
             }
             "task_stats" if !ends => found(format!("{name} has no TTL")),
-            "task" | "mailbox" | "waiters" | "log" | "stats" | "task_stats" | "unknown_tasks" => {}
+            "task" | "mailbox" | "waiters" | "log" | "stats" | "task_stats" | "unknown_tasks" | "window" => {}
             _ if ends => found(format!("{name} has a TTL")),
             _ => {}
         }

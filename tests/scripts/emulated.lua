@@ -28,15 +28,12 @@ function commands.DBSIZE(keys) return #store.names(keys) end
 
 function commands.KEYS(keys) return store.names(keys) end
 
+local set = commands.SET
 function commands.SET(keys, key, value, ...)
+  if (...) == 'PX' then return set(keys, key, value, ...) end
   if select('#', ...) == 0 then store.drop(keys, key) end
   keys.held[key] = { kind = 'string', text = value }
   return OK
-end
-
-function commands.GET(keys, key)
-  local value = store.find(keys, key)
-  return value and value.text or false
 end
 
 function commands.LSET(keys, key, index, value)

@@ -102,7 +102,11 @@ fn the_fixtures_take_every_arrow_and_meet_every_error() {
         };
         compare("from", mine().flat_map(|told| &told.arrows).map(|(from, _)| from.clone()).collect());
         compare("to", mine().flat_map(|told| &told.arrows).map(|(_, to)| to.clone()).collect());
-        compare("errors", mine().filter_map(|told| told.error.clone()).filter(|code| !code.is_empty()).collect());
+        let refused = mine().flat_map(|told| told.refused.clone());
+        compare(
+            "errors",
+            mine().filter_map(|told| told.error.clone()).filter(|code| !code.is_empty()).chain(refused).collect(),
+        );
     }
     assert_none("protocol.json and the fixtures", &wrong);
 }

@@ -195,6 +195,10 @@ fn difference(old: &Key, new: &Key, times: &Times) -> Vec<String> {
         (Content::Hash(old), Content::Hash(new)) | (Content::Sorted(old), Content::Sorted(new)) => {
             pairs(old, new, times)
         }
+        (Content::String(old), Content::String(new)) => {
+            let told = |value: &str| if value.is_empty() { "-".to_owned() } else { shown(value, times) };
+            vec![format!("{} → {}", told(old), told(new))]
+        }
         (old, new) => vec![format!("{old:?} → {new:?}")],
     };
     if old.content == new.content {

@@ -25,6 +25,8 @@ pub struct Told {
     pub arrows: BTreeSet<(String, String)>,
     /// The code it was refused with.
     pub error: Option<String>,
+    /// Those of single records of the call.
+    pub refused: Vec<String>,
     pub outcome: Outcome,
 }
 
@@ -174,6 +176,7 @@ impl<'a> Story<'a> {
             problems: std::mem::take(&mut self.problems),
             arrows: arrows(&before, &after, fixture),
             error,
+            refused: reply.iter().flat_map(items).filter_map(refused).collect(),
             outcome,
         }
     }
@@ -404,4 +407,9 @@ fn arrows(before: &Keyspace, after: &Keyspace, fixture: &Fixture) -> BTreeSet<(S
         arrows.insert((state(&old), state(&new)));
     }
     arrows
+}
+
+/// The error that one record of a call was answered with.
+fn refused(answer: &Value) -> Option<String> {
+    text(answer).strip_prefix("ARDIQ_")?.split(' ').next().map(str::to_owned)
 }

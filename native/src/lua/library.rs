@@ -263,7 +263,21 @@ impl Source {
 // Before 7.0 a script may write after TIME only when its effects are replicated.
 const REPLICATE_EFFECTS: &str = "if redis.replicate_commands then redis.replicate_commands() end";
 /// Words in capitals in `lua/` that are options of commands, or codes of errors.
-const NO_COMMANDS: [&str; 9] = ["CH", "COUNT", "LIMIT", "MATCH", "MAXLEN", "RANK", "WITHSCORES", "WRONGTYPE", "XX"];
+const NO_COMMANDS: [&str; 13] = [
+    "CH",
+    "COUNT",
+    "DUPLICATE",
+    "LIMIT",
+    "MATCH",
+    "MAXLEN",
+    "NX",
+    "PX",
+    "RANK",
+    "WITHSCORES",
+    "WITHVALUES",
+    "WRONGTYPE",
+    "XX",
+];
 
 const GENERATED: &str = "Generated from lua/ in Ardiq's sources: edit those.";
 
