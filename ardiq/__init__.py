@@ -9,10 +9,11 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 `_core`: the compiled core, `native/src`
 
 `_values`: values and the rules about them; no server, no event loop
-    models, errors, retries, executors: what you receive, catch and configure
+    models, errors, retries, executors, uniqueness: what you receive, catch and configure
     settings, options, defaults, imports: an app's options and their checks
     signature, conversion, sameness: what a task's function takes and returns
     codec, encodings, headers, signing, ids: how a call travels
+    keyed: the key of a call under a rule of `uniqueness`
     timing: cron expressions and periods
     metrics: counters of this process
     known, notes, reports, objects, typing: parts of jobs, contexts and models
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
     from .pauses import Pause
     from .schedules import Schedule, ScheduleOutcome
     from .task import PreparedTask, Task
+    from .uniqueness import Debounce, Throttle, Unique
     from .watching import TaskUpdate
 
 __all__ = [
@@ -114,6 +116,7 @@ __all__ = [
     "BrokerError",
     "DeadLetter",
     "DeadRecord",
+    "Debounce",
     "Duplicate",
     "EnqueueContext",
     "ErrorContext",
@@ -152,6 +155,8 @@ __all__ = [
     "TaskResult",
     "TaskTotals",
     "TaskUpdate",
+    "Throttle",
+    "Unique",
     "UnknownTask",
     "Unreadable",
     "WorkerInfo",
@@ -172,6 +177,7 @@ _HOMES = (
     "pauses",
     "schedules",
     "task",
+    "uniqueness",
     "watching",
 )
 """The modules of the names above."""

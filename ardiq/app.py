@@ -32,6 +32,7 @@ from .pauses import Pausing
 from .retries import DEFAULT_MAX_RETRIES, Delay, ExceptionTypes, RetryOption, RetryRules
 from .schedules import Schedules, define, kept_as_task
 from .task import PreparedTask, Task
+from .uniqueness import Debounce, Throttle, Unique, rule_of
 from .watching import Watching
 
 P = ParamSpec("P")
@@ -219,7 +220,9 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
         backoff_ms: int = ...,
         timeout: Delay | None = ...,
         priority: str | None = ...,
-        unique: bool = ...,
+        unique: bool | Unique = ...,
+        debounce: Debounce | None = ...,
+        throttle: Throttle | None = ...,
         retry: RetryOption | None = ...,
         retry_on: ExceptionTypes | None = ...,
         give_up_on: ExceptionTypes | None = ...,
@@ -237,7 +240,9 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
         backoff_ms: int = 0,
         timeout: Delay | None = None,
         priority: str | None = None,
-        unique: bool = False,
+        unique: bool | Unique = False,
+        debounce: Debounce | None = None,
+        throttle: Throttle | None = None,
         retry: RetryOption | None = None,
         retry_on: ExceptionTypes | None = None,
         give_up_on: ExceptionTypes | None = None,
@@ -255,7 +260,10 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
             timeout: time limit of an attempt, a timedelta or seconds; None: no limit. A thread cannot be stopped: it is
                 abandoned.
             priority: its lane.
-            unique: while an identical call waits or runs, a new one adds nothing.
+            unique: while an identical call waits or runs, a new one adds nothing; a `Unique` says which calls are the
+                same, for how long, and what becomes of the new one.
+            debounce: one task for many calls, once there was none for a while: a `Debounce`.
+            throttle: one task in a while: a `Throttle`. At most one of these three.
             retry: pause before a retry, instead of `backoff_ms`: a policy of `ardiq.retries`, a list of delays (the
                 last one repeats), or a function of the attempt's number and its exception.
             retry_on: retry only after these exceptions; a `Retry` counts as one.
@@ -282,7 +290,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
             self.context.producer.check_lane(priority)
         retries = RetryRules(max_retries, backoff_ms, retry, retry_on, give_up_on, max_age)
         timeout_s = _options.seconds("timeout", timeout)
-        _options.boolean("unique", unique)
+        rule = rule_of(unique, debounce, throttle)
         process = executors.read(executor)
         ttl_ms = _options.result_ttl(result_ttl)
 
@@ -292,7 +300,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
             task_name = name or getattr(function, "__name__", None)
             if task_name is None:
                 raise TypeError("@app.task needs a name= for a callable that has none")
-            task = Task(self, _options.text("name", task_name), function, priority, unique, ttl_ms)
+            task = Task(self, _options.text("name", task_name), function, priority, unique is True, ttl_ms, rule)
             other = self.context.registry.tasks.get(task.name)
             if other is not None:
                 raise ValueError(
@@ -441,10 +449,13 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
         """A task that is registered elsewhere: you can enqueue it, but not call it.
 
         The worker decides everything but its lane, its uniqueness and how long its result is kept. If this app has the
-        task, too, its arguments are checked and its result is kept accordingly.
+        task, too, its arguments are checked, its result is kept accordingly, and its rule for calls with the same key
+        counts.
         """
-        ttl_ms = self.context.registry.result_ttl_ms_of(_options.text("name", name))
-        return Task(self, name, None, priority, _options.boolean("unique", unique), ttl_ms)
+        known = self.context.registry.task_of(_options.text("name", name))
+        ttl_ms, keyed = (None, None) if known is None else (known.result_ttl_ms, known.rule)
+        rule = keyed.rule if keyed is not None and not unique else None
+        return Task(self, name, None, priority, _options.boolean("unique", unique), ttl_ms, rule)
 
     async def send(self, name: str, *args: Any, **kwargs: Any) -> Job:
         """Enqueue a task by its name; see `ref` for what is checked. A task that no worker knows waits: see

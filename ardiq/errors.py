@@ -95,7 +95,7 @@ class Duplicate(ArdiqError):
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
-        self.task_id = str(self).partition(" because of the task ")[2]
+        self.task_id = str(self).partition(" belongs to the task ")[2]
 
 
 class LeaseLost(ArdiqError):

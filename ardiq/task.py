@@ -8,13 +8,15 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
+from ._values.keyed import Keyed
 from ._values.options import NO_OPTIONS, CallOptions, Duration
 from ._values.options import result_ttl as result_ttl_ms
 from ._values.signature import Signature
 from ._values.typing import R_co as Returned
 from .job import Job
+from .uniqueness import Debounce, Rule, Throttle, Unique, rule_of
 
 if TYPE_CHECKING:
     from ._client.queue import QueueContext
@@ -171,6 +173,7 @@ class Task(_Enqueueable[P, R_co]):
         priority: str | None = None,
         unique: bool = False,
         result_ttl_ms: int | None = None,
+        rule: Rule | None = None,
     ) -> None:
         self.app = app
         self.name = name
@@ -180,6 +183,8 @@ class Task(_Enqueueable[P, R_co]):
         self._task = self
         self._options = NO_OPTIONS if result_ttl_ms is None else CallOptions(result_ttl_ms=result_ttl_ms)
         self._signature = None if fn is None else Signature(name, fn, self.context.settings.check_types)
+        self.rule = None if rule is None else self._keyed(rule)
+        """Its rule for calls with the same key, for the rest of Ardiq."""
         if fn is not None:
             functools.update_wrapper(self, fn, updated=())  # what it is called, says and takes, for help() and its like
 
@@ -199,7 +204,9 @@ class Task(_Enqueueable[P, R_co]):
         delay_ms: int = 0,
         schedule_ms: int = 0,
         expire_ms: int = 0,
-        unique: bool | None = None,
+        unique: bool | Unique | None = None,
+        debounce: Debounce | None = None,
+        throttle: Throttle | None = None,
         delay: Duration | None = None,
         at: datetime | None = None,
         expire: Duration | None = None,
@@ -214,7 +221,10 @@ class Task(_Enqueueable[P, R_co]):
             delay_ms: start no sooner than this much later.
             schedule_ms: start no sooner than this moment, in ms since the epoch.
             expire_ms: drop it if it has not started within this time.
-            unique: whether the call adds nothing while an identical one waits or runs.
+            unique: whether the call adds nothing while an identical one waits or runs, or a `Unique`; False: none of
+                these rules, not the task's either.
+            debounce: a `Debounce`, instead of the task's rule.
+            throttle: a `Throttle`, instead of the task's rule.
             delay: `delay_ms` as a timedelta or in seconds.
             at: `schedule_ms` as a datetime with a time zone.
             expire: `expire_ms` as a timedelta or in seconds.
@@ -230,22 +240,30 @@ class Task(_Enqueueable[P, R_co]):
         ttl_ms = self._options.result_ttl_ms if result_ttl is None else result_ttl_ms(result_ttl)
         if queue is not None:
             self.app.queue(queue)  # an impossible name is refused here
-        return BoundTask(
-            self,
-            CallOptions(
-                task_id=task_id,
-                priority=priority,
-                delay_ms=delay_ms,
-                schedule_ms=schedule_ms,
-                expire_ms=expire_ms,
-                unique=unique,
-                delay=delay,
-                at=at,
-                expire=expire,
-                result_ttl_ms=ttl_ms,
-            ),
-            queue,
+        rule = rule_of(unique, debounce, throttle)
+        options = CallOptions(
+            task_id=task_id,
+            priority=priority,
+            delay_ms=delay_ms,
+            schedule_ms=schedule_ms,
+            expire_ms=expire_ms,
+            unique=False if rule is not None else cast("bool | None", unique),
+            rule=None if rule is None else self._keyed(rule),
+            delay=delay,
+            at=at,
+            expire=expire,
+            result_ttl_ms=ttl_ms,
         )
+        keyed = options.rule_of(self)
+        if keyed is not None and keyed.delays and (options.delay_ms or options.schedule_ms):
+            raise ValueError(
+                f"task {self.name!r} has a {type(keyed.rule).__name__}, which says when it falls due: give it no delay"
+            )
+        return BoundTask(self, options, queue)
+
+    def _keyed(self, rule: Rule) -> Keyed:
+        known = self._signature or self.context.registry.signature_of(self.name)
+        return Keyed(self.name, rule, known)
 
     @property
     def context(self) -> "QueueContext":
@@ -366,7 +384,7 @@ class PreparedTask(_Origin, Generic[Returned]):
             delay_ms=self.delay_ms,
             schedule_ms=self.schedule_ms,
             expire_ms=self.expire_ms,
-            unique=self.unique,
+            unique=self.unique or None,
         )
         return PreparedTask.of(task, self.args, self.kwargs, bound._options)
 

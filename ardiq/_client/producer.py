@@ -8,14 +8,14 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from .._server.channel import may_repeat
-from .._server.inbox import EXISTS, Enqueued, name_unsure
+from .._server.inbox import Enqueued, name_unsure
 from .._server.mailbox import too_late, waiter_ttl_ms
 from .._server.replies import refusal
 from .._values import headers as _headers
 from .._values import options as _options
 from .._values.encodings import from_json, to_json
 from .._values.ids import new_id
-from .._values.known import set_existed
+from .._values.known import ADDED, take_answer
 from .._values.options import NO_OPTIONS, CallOptions
 from .._values.signature import Signature
 from ..errors import ArdiqError
@@ -132,8 +132,8 @@ class Producer:
             raise _partly_sent(error, [job]) from None
         if (refused := refusal(answer)) is not None:
             raise refused
-        if answer == EXISTS:
-            set_existed(job, True)
+        if answer not in ADDED:
+            take_answer(job, answer)
         return job
 
     def enqueue_many_sync(self, prepared: Sequence[PreparedTask]) -> list[Job]:
@@ -255,9 +255,11 @@ class Producer:
             with channel.mailbox.wish(task_id, timeout) as wished:
                 sent = Enqueued(loop=loop)
                 channel.enqueue(Job(self._queue.app, task_id), record, sent)
-                await sent  # not timed: after a timeout the caller knows that the task is on the queue
+                # Not timed: after a timeout the caller knows that the task is on the queue.
+                own_id, task_id = task_id, (await sent).id
                 async with asyncio.timeout(timeout):
-                    outcome = await wished.future
+                    # Of another task with its key nobody has been told that somebody waits.
+                    outcome = await wished.future if task_id == own_id else None
         except TimeoutError:
             raise too_late(task_id, timeout) from None
         if outcome is None:
@@ -288,6 +290,8 @@ class Producer:
         fields = dict(options.fields)
         if codec:
             fields["codec"] = codec
+        if rule := options.rule_of(task):
+            fields.update(rule.options(args, kwargs))
         if extra:
             fields.update(extra)
         if signer is not None:
@@ -303,7 +307,7 @@ class Producer:
 
     def _is_bare(self, task: Task[..., Any], options: CallOptions) -> bool:
         """Whether its calls have no option but the codec."""
-        return options is NO_OPTIONS and not task.unique and self._signer is None
+        return options is NO_OPTIONS and not task.unique and task.rule is None and self._signer is None
 
     def _options_of(self, codec: str) -> bytes:
         packed = self._of_codec.get(codec)
@@ -383,12 +387,12 @@ def _answered(jobs: list[Job], answers: Sequence[Any]) -> list[Job]:
         ArdiqError: the first of those that were refused; its `jobs` are the others.
     """
     kinds = set(answers)
-    if len(jobs) == len(answers) and EXISTS not in kinds and not any(map(refusal, kinds)):
+    if len(jobs) == len(answers) and kinds <= ADDED:
         return jobs
     refused = [refusal(answer) for answer in answers]
-    for job, answer in zip(jobs, answers, strict=True):
-        if answer == EXISTS:
-            set_existed(job, True)
+    for job, answer, error in zip(jobs, answers, refused, strict=True):
+        if error is None and answer not in ADDED:
+            take_answer(job, answer)
     first = next((error for error in refused if error is not None), None)
     if first is None:
         return jobs

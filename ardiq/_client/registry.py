@@ -73,10 +73,15 @@ class Registry:
         entry = self.tasks.get(name)
         return None if entry is None else entry.signature
 
+    def task_of(self, name: str) -> "Task[..., Any] | None":
+        """A task; None if it is registered elsewhere."""
+        entry = self.tasks.get(name)
+        return None if entry is None else entry.task
+
     def result_ttl_ms_of(self, name: str) -> int | None:
         """How long the results of a task are kept, if it sets that itself."""
-        entry = self.tasks.get(name)
-        return None if entry is None or entry.task is None else entry.task.result_ttl_ms
+        task = self.task_of(name)
+        return None if task is None else task.result_ttl_ms
 
     @asynccontextmanager
     async def lifespan(self, worker_id: str) -> AsyncIterator[None]:

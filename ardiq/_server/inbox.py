@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from .. import _core, errors
-from .._values.known import set_existed, set_unsure
+from .._values.known import ADDED, set_unsure, take_answer
 from .replies import Call, R, refusal
 
 log = logging.getLogger("ardiq")
@@ -18,9 +18,6 @@ log = logging.getLogger("ardiq")
 _CLOSE_S = 1.0
 # How many tasks an error names.
 _NAMED = 3
-
-# The answer to an enqueue if an unfinished task already has the id.
-EXISTS = b"exists"
 
 
 class Enqueued(asyncio.Future[Any], Coroutine[Any, Any, Any]):
@@ -216,8 +213,8 @@ class Inbox:
                     value = event[2]
                     if type(answer) is Enqueued:
                         if (error := refusal(value)) is None:
-                            if value == EXISTS:
-                                set_existed(answer.job, True)
+                            if value not in ADDED:
+                                take_answer(answer.job, value)
                             answer.set_result(answer.job)
                         else:
                             answer.set_exception(error)

@@ -11,7 +11,7 @@ class Known:
     __slots__ = ("_is_unsure", "_signature", "existed")
 
     existed: bool
-    """Whether an enqueue added nothing, because an unfinished task had this id."""
+    """Whether an enqueue added nothing, because an unfinished task had this id, or its key."""
     _signature: Signature | None
     _is_unsure: bool
 
@@ -21,6 +21,19 @@ class Known:
         if name == "_signature":
             return None
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+ADDED = frozenset({b"queued", b"scheduled", b"accepted"})
+"""Answers to an enqueue that has become a task of its own."""
+
+
+def take_answer(job: Any, answer: Any) -> None:
+    """Take the answer of an enqueue that has not: its job is that of the task that is there instead."""
+    word, _, task_id = answer.decode(errors="replace").partition(" ")
+    if word in ("exists", "replaced"):
+        set_existed(job, True)
+        if task_id:
+            object.__setattr__(job, "id", task_id)
 
 
 # One is made for each task that is enqueued: the slots themselves are the fastest way around `frozen`.

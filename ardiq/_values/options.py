@@ -2,9 +2,17 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from .encodings import to_json
+
+if TYPE_CHECKING:
+    from .keyed import Keyed
+
+    class _Ruled(Protocol):
+        @property
+        def rule(self) -> Keyed | None: ...
+
 
 # It is part of keys, of which each call names a dozen.
 _LONGEST_TEXT = 1000
@@ -186,6 +194,7 @@ class CallOptions:
         "packed",
         "priority",
         "result_ttl_ms",
+        "rule",
         "schedule_ms",
         "task_id",
         "unique",
@@ -204,6 +213,7 @@ class CallOptions:
         at: datetime | None = None,
         expire: Duration | None = None,
         result_ttl_ms: int | None = None,
+        rule: "Keyed | None" = None,
     ) -> None:
         if task_id:
             text("task_id", task_id)
@@ -224,6 +234,7 @@ class CallOptions:
             _only_one(moment, "delay_ms" if delay is None else "delay", self.delay_ms)
         self.unique = None if unique is None else boolean("unique", unique)
         self.result_ttl_ms = result_ttl_ms
+        self.rule = rule
         self.fields: dict[str, Any] = {}
         if self.schedule_ms > 0:
             self.fields["due_at"] = self.schedule_ms
@@ -234,6 +245,10 @@ class CallOptions:
         if result_ttl_ms is not None:
             self.fields["result_ttl_ms"] = result_ttl_ms
         self.packed = to_json(self.fields) if self.fields else b""
+
+    def rule_of(self, task: "_Ruled") -> "Keyed | None":
+        """The rule of a call of this task."""
+        return task.rule if self.rule is None and self.unique is None else self.rule
 
 
 NO_OPTIONS = CallOptions()

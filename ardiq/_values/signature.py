@@ -108,6 +108,16 @@ class Signature:
         bound.apply_defaults()
         return bound.arguments
 
+    def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """As `bind`, of the function behind wrappers that pass on what they are given, and with further keywords among
+        the others.
+        """
+        if self.inner is not None and self.passes_on:
+            return self.inner.named(args, kwargs)
+        named = self.bind(args, kwargs)
+        rest = next((p.name for p in self._inspected().parameters.values() if p.kind is p.VAR_KEYWORD), None)
+        return named if rest is None else {**named.pop(rest), **named}
+
     def takes(self, args: Sequence[Any], kwargs: Mapping[str, Any] = _NOTHING) -> bool:
         """Whether the function can be called with these arguments alone."""
         try:

@@ -203,6 +203,8 @@ def _draw(task: dict[str, Any]) -> list[Part]:
     parts += [f"{name.partition('_')[0]} {moment(_number(task[name]))}" for name in _TIMES if task.get(name)]
     if isinstance(task.get("progress"), dict):
         parts.append(f"progress {done(task['progress'])}")
+    if "unique" in task:
+        parts.append(f"key {task['unique']}")
     parts += [f"{name} {task[name]}" for name in ("notes", "headers") if task.get(name)]
     if "result" in task:
         parts.append(Styled(f"result {short(json_text(task['result']), 1000)}", "green"))

@@ -126,7 +126,7 @@ function M.call(batch, rule, call, plan)
   if is_past then return nil end
   if rule.kind == 'throttle' then return throttle(batch, id, record, rule, call, plan) end
   if not is_in_the_way(rule, record, now) then return nil end
-  if rule.on_conflict == 'reject' then return errors.duplicate(id).err end
+  if rule.on_conflict == 'reject' then return errors.duplicate(rule.key, id).err end
   if not rule.replaces or not waits(record, now) then return 'exists ' .. id end
   local due_at = rule.kind == 'debounce' and quiet_until(rule, record, now) or plan.due_at or now
   return replace(batch, id, record, call, plan.fields, due_at)

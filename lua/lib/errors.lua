@@ -9,8 +9,8 @@ function M.bad_argument(what)
   return refusal('BAD_ARGUMENT', what)
 end
 
-function M.duplicate(id)
-  return refusal('DUPLICATE', 'nothing was enqueued, because of the task ' .. id)
+function M.duplicate(key, id)
+  return refusal('DUPLICATE', 'nothing was enqueued: the key ' .. key .. ' belongs to the task ' .. id)
 end
 
 function M.lease_lost(worker, why)

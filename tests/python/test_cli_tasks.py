@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from helpers import SOON_S, drain, eventually, is_state, working
 
-from ardiq import Ardiq, current_task
+from ardiq import Ardiq, Unique, current_task
 from ardiq.cli import _output, main
 from ardiq.cli._arguments import duration_ms
 
@@ -166,6 +166,24 @@ def test_a_task_that_is_there_already_is_said(cli: Cli) -> None:
     assert cli(*words) == (0, "mine\nmine is there already: nothing was added\n")
     assert cli.json(*words) == (0, {"id": "mine", "existed": True})
     assert cli.json(*words, "--wait", "0") == (3, {"id": "mine", "existed": True, "state": "queued"})
+
+
+def test_the_rule_of_a_task(cli: Cli, app: Ardiq) -> None:
+    @app.task(unique=Unique(key="user", on_conflict="replace"))
+    async def replaced(user: int, text: str = "") -> None: ...
+
+    @app.task(unique=Unique(on_conflict="reject"))
+    async def rejected() -> None: ...
+
+    task_id = cli.json("enqueue", MODULE, "replaced", "--args", "[1]")[1]["id"]
+    assert cli.json("enqueue", MODULE, "replaced", "--args", '[1, "b"]') == (0, {"id": task_id, "existed": True})
+    told = cli.json("task", "show", MODULE, task_id)[1]
+    assert (told["args"], told["unique"].partition(":")[0]) == ([1, "b"], "replaced")
+    assert f"\nkey {told['unique']}\n" in cli("task", "show", MODULE, task_id)[1]
+    task_id = cli.json("enqueue", MODULE, "rejected")[1]["id"]
+    code, text = cli("enqueue", MODULE, "rejected")
+    assert (code, text.split(":")[:2]) == (1, ["ardiq", " nothing was enqueued"])
+    assert text.endswith(f" belongs to the task {task_id}\n")
 
 
 def test_waiting_too_long(cli: Cli) -> None:
