@@ -41,6 +41,9 @@ REQUEUE_MOST: Final = 1000
 DISCARD_MOST: Final = 1000
 """How many records one call of `discard` takes."""
 
+LIMITS_DECLARE_MOST: Final = 1000
+"""How many records one call of `limits_declare` takes."""
+
 SCHEDULE_DECLARE_MOST: Final = 1000
 """How many records one call of `schedule_declare` takes."""
 
@@ -76,6 +79,12 @@ SCHEDULES_LIMIT_MOST: Final = 1000
 
 SCHEDULES_DUE_LIMIT_MOST: Final = 1000
 """The largest `limit` of `schedules_due`."""
+
+LIMITS_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `limits`."""
+
+BUCKETS_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `buckets`."""
 
 WORKERS_LIMIT_MOST: Final = 100
 """The largest `limit` of `workers`."""
@@ -261,6 +270,13 @@ class ResumeReply(NamedTuple):
 RESUME_REPLY = page(ResumeReply._make, (word, number, flag))
 
 
+class NewLimit(NamedTuple):
+    """A record of `limits_declare`."""
+
+    name: Text
+    definition: Text
+
+
 class ScheduleFireReply(NamedTuple):
     """What `schedule_fire` replies."""
 
@@ -400,6 +416,52 @@ class PauseRow(NamedTuple):
 
 
 PAUSE_ROW = Record(PauseRow._make, (text, json_object, number))
+
+
+class LimitRow(NamedTuple):
+    """A record of the reply of `limits`."""
+
+    bucket: str
+    declared: str
+    override: str
+    running: int
+    blocked: int
+    opens_at: int
+
+
+LIMIT_ROW = Record(LimitRow._make, (text, text, text, number, number, number))
+
+
+class LimitsReply(NamedTuple):
+    """What `limits` replies."""
+
+    cursor: str
+    rows: list[LimitRow]
+
+
+LIMITS_REPLY = page(LimitsReply._make, (text,), LIMIT_ROW.rows)
+
+
+class BucketRow(NamedTuple):
+    """A record of the reply of `buckets`."""
+
+    bucket: str
+    running: int
+    blocked: int
+    opens_at: int
+
+
+BUCKET_ROW = Record(BucketRow._make, (text, number, number, number))
+
+
+class BucketsReply(NamedTuple):
+    """What `buckets` replies."""
+
+    cursor: str
+    rows: list[BucketRow]
+
+
+BUCKETS_REPLY = page(BucketsReply._make, (text,), BUCKET_ROW.rows)
 
 
 class WorkerRow(NamedTuple):
@@ -562,14 +624,14 @@ FSCK_PAGE_REPLY = page(FsckPageReply._make, (text, number), FINDING.rows)
 
 def enqueue(
     *, tasks: Iterable[NewTask]
-) -> Call[list[Literal["queued", "scheduled", "exists", "accepted"] | Exception]]:
+) -> Call[list[Literal["queued", "scheduled", "limited", "exists", "accepted"] | Exception]]:
     """A client adds tasks; an id already waiting or running is left as it is, and what has the key of another adds
     nothing, or replaces its arguments. A few tasks in empty lanes are claimed at once for workers that have nothing
     to do, and put into their mailboxes.
 
-    Replies one string per task, in order: `queued`, `scheduled`, `exists` (unfinished under this id, nothing
-    added), `accepted` (this very call was already carried out), `exists <id>` (the task of that id has the key),
-    `replaced <id>` (that task, which waits, has these arguments now), or an error.
+    Replies one string per task, in order: `queued`, `scheduled`, `limited`, `exists` (unfinished under this id,
+    nothing added), `accepted` (this very call was already carried out), `exists <id>` (the task of that id has the
+    key), `replaced <id>` (that task, which waits, has these arguments now), or an error.
     """
     return Call("enqueue", (*(value for record in tasks for value in record),), answers)
 
@@ -824,6 +886,31 @@ def resume(*, task: Text, argument: Text, value: Text, limit: int, resuming: int
     return Call("resume", (task, argument, value, limit, resuming), RESUME_REPLY)
 
 
+def limits_declare(*, limits: Iterable[NewLimit]) -> Call[int]:
+    """What code says of its limits. The last to declare one counts.
+
+    Replies how many are new or have changed.
+    """
+    return Call("limits_declare", (*(value for record in limits for value in record),), number)
+
+
+def limit_put(*, name: Text, key: Text, definition: Text) -> Call[Literal["put", "same"]]:
+    """An operator changes a limit, or one key of it, over what code declared; or puts one that no code declares.
+
+    Replies `put`, or `same`.
+    """
+    return Call("limit_put", (name, key, definition), word)
+
+
+def limit_remove(*, name: Text, key: Text) -> Call[Literal["removed", "not_found"]]:
+    """Takes back what was put over a limit or one key of it; without that, the limit that code declared, until that
+    code declares it again.
+
+    Replies `removed`, or `not_found`.
+    """
+    return Call("limit_remove", (name, key), word)
+
+
 def schedule_put(*, name: Text, definition: Text, next_due_at: int) -> Call[int]:
     """A client creates or changes a schedule; its next due time stays unless its timing changed.
 
@@ -967,6 +1054,25 @@ def pauses() -> Call[list[PauseRow]]:
     Replies each pause, its definition (JSON) and the number of tasks held under it.
     """
     return Call("pauses", (), PAUSE_ROW.rows)
+
+
+def limits(*, cursor: Text, limit: int) -> Call[LimitsReply]:
+    """The limits that are declared, and what operators put over them or their keys.
+
+    Replies where to continue, 0 at the end; then each limit or bucket, its definition in code (JSON, or empty),
+    what was put over it (likewise), how many run, how many lines wait for it, and when it has room by time (ms, or
+    0).
+    """
+    return Call("limits", (cursor, limit), LIMITS_REPLY)
+
+
+def buckets(*, name: Text, cursor: Text, limit: int) -> Call[BucketsReply]:
+    """The buckets that are in use: of which attempts run, or under which lines wait.
+
+    Replies where to continue, 0 at the end; then each bucket, how many run, how many lines wait for it, and when it
+    has room by time (ms, or 0).
+    """
+    return Call("buckets", (name, cursor, limit), BUCKETS_REPLY)
 
 
 def workers(*, cursor: Text, limit: int) -> Call[WorkersReply]:

@@ -100,6 +100,13 @@ function M.HKEYS(keys, key)
   return hash and store.all(hash) or {}
 end
 
+function M.HVALS(keys, key)
+  local hash, found = read(keys, key, 'hash'), {}
+  local flat = hash and store.all(hash, true) or {}
+  for i = 2, #flat, 2 do found[#found + 1] = flat[i] end
+  return found
+end
+
 local function size_of(kind)
   return function(keys, key)
     local value = read(keys, key, kind)
@@ -259,7 +266,7 @@ function M.SSCAN(keys, key) return { '0', M.SMEMBERS(keys, key) } end
 
 -- Sorted sets
 
-local FLAGS = { CH = true, XX = true, INCR = true }
+local FLAGS = { CH = true, XX = true, NX = true, LT = true, INCR = true }
 
 function M.ZADD(keys, key, ...)
   local words, flags, first = { ... }, {}, 1
@@ -275,7 +282,8 @@ function M.ZADD(keys, key, ...)
   for i = first, #words, 2 do
     local score, member = words[i], text(words[i + 1])
     local before = zset.places[member]
-    if before or not flags.XX then
+    local stays = before and (flags.NX or flags.LT and score >= before.score)
+    if not stays and (before or not flags.XX) then
       if flags.INCR and before then score = score + before.score end
       if not before then added = added + 1 end
       if not before or before.score ~= score then
@@ -309,6 +317,12 @@ function M.ZSCORE(keys, key, member)
   local zset = read(keys, key, 'zset')
   local place = zset and zset.places[member]
   return place and store.shown(place.score) or false
+end
+
+function M.ZMSCORE(keys, key, ...)
+  local found = { ... }
+  for i = 1, #found do found[i] = M.ZSCORE(keys, key, found[i]) end
+  return found
 end
 
 function M.ZRANK(keys, key, member)
@@ -387,6 +401,12 @@ function M.ZREVRANGEBYSCORE(keys, key, most, least, ...)
   if not zset then return {} end
   local first, last = store.between(zset, least, most)
   return rows(zset, first, last, true, ...)
+end
+
+function M.ZPOPMIN(keys, key, count)
+  local found = M.ZRANGE(keys, key, '0', string.format('%d', integer(count) - 1), 'WITHSCORES')
+  for i = 1, #found, 2 do M.ZREM(keys, key, found[i]) end
+  return found
 end
 
 function M.ZSCAN(keys, key) return { '0', M.ZRANGE(keys, key, '0', '-1', 'WITHSCORES') } end

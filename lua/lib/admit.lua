@@ -1,7 +1,8 @@
 -- Calls with the same key: what becomes of one that finds a task in its way. unique.lua knows who has the key.
 local M = {}
 
-local HOLDER = { 'state', 'lane', 'tries', 'enqueued_at', 'due_at', 'expires_at', 'unique', 'replaced_by' }
+local HOLDER = { 'state', 'lane', 'tries', 'enqueued_at', 'due_at', 'expires_at', 'unique', 'replaced_by',
+  'buckets' }
 -- What each rule may say.
 local RULES = {
   unique = { key = 'string', ['until'] = 'string', ttl_ms = 'number', on_conflict = 'string' },
@@ -75,8 +76,8 @@ local function is_in_the_way(rule, record, now)
 end
 
 -- The waiting task `id` takes what the call says; where it is given, and the task is not due yet, its due time as well.
-local function replace(batch, id, record, call, fields, due_at)
-  local key = keys.task(batch.base, id)
+local function replace(batch, id, record, call, plan, due_at)
+  local key, fields = keys.task(batch.base, id), plan.fields
   local written = { 'args', call.args == '' and '[]' or call.args, 'replaced_by', call.identity }
   local function add(name, value) written[#written + 1], written[#written + 2] = name, value end
   if call.kwargs ~= '' then add('kwargs', call.kwargs) end
@@ -93,6 +94,10 @@ local function replace(batch, id, record, call, fields, due_at)
   redis.call('HDEL', key, unpack(OF_CALL))
   redis.call('HSET', key, unpack(written))
   if due_at then move.schedule(batch, id, record.lane or task.DEFAULT_LANE, due_at) end
+  -- Its old line passes it over.
+  if record.state == 'limited' and plan.line and plan.line ~= record.buckets then
+    batches.add_to_line(batch, record.lane or task.DEFAULT_LANE, plan.line, id, 'RPUSH')
+  end
   return 'replaced ' .. id
 end
 
@@ -107,7 +112,7 @@ local function throttle(batch, id, record, rule, call, plan)
   local now = batch.now
   if rule.trailing == false then return 'exists ' .. id end
   local was_delayed = record.due_at and number.of(record.tries, 0) == 0
-  if was_delayed and waits(record, now) then return replace(batch, id, record, call, plan.fields) end
+  if was_delayed and waits(record, now) then return replace(batch, id, record, call, plan) end
   local _, left_ms = unique.window(batch.base, rule.key)
   -- One that was removed before its turn leaves that to this one.
   if was_delayed and task.is_finished(record.state) then left_ms = math.max(left_ms - rule.per_ms, 1) end
@@ -129,7 +134,7 @@ function M.call(batch, rule, call, plan)
   if rule.on_conflict == 'reject' then return errors.duplicate(rule.key, id).err end
   if not rule.replaces or not waits(record, now) then return 'exists ' .. id end
   local due_at = rule.kind == 'debounce' and quiet_until(rule, record, now) or plan.due_at or now
-  return replace(batch, id, record, call, plan.fields, due_at)
+  return replace(batch, id, record, call, plan, due_at)
 end
 
 -- The call has become a new task.

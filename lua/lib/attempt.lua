@@ -2,7 +2,7 @@
 local M = {}
 
 local FIELDS = { 'state', 'lane', 'tries', 'lost', 'abort_requested', 'worker', 'enqueued_at', 'history',
-  'watched_until', 'name', 'unknown_since', 'result_ttl_ms' }
+  'watched_until', 'name', 'unknown_since', 'result_ttl_ms', 'buckets' }
 -- What a record loses with its claim, and with a settled attempt.
 local CLAIMED = { 'worker', 'started_at' }
 local SETTLED = { 'worker', 'started_at', 'lost', 'unknown_since' }
@@ -34,7 +34,7 @@ local function fail(batch, id, error_text, traceback, more_fields)
   return move.finish(batch, id, 'failed', fields, -1)
 end
 
--- running -> queued, aborted, failed: a worker no longer has the task. `lost`: it died with it. Replies an error text
+-- running -> queued, limited, aborted, failed: a worker no longer has the task. `lost`: it died with it. Replies an error text
 -- or nil, whether the task stays where it is because of a damaged key, and the state it got into where that is another
 -- one than what was asked for.
 function M.hand_back(batch, id, ttl_ms, lost, max_lost)
@@ -111,7 +111,7 @@ local function put_off(batch, id, record, fields, delay_ms, counter)
   batches.count(batch, counter)
 end
 
--- running -> scheduled, queued, aborted; failed where the next attempt would come later than `max_age_ms` allows. A
+-- running -> scheduled, queued, limited, aborted; failed where the next attempt would come later than `max_age_ms` allows. A
 -- snooze is no failure: it spends no try and is no part of the history.
 local function try_again(batch, ended, record, ttl_ms)
   if record.abort_requested then return abort(batch, ended.id, record, ttl_ms), nil, 'aborted' end
@@ -197,10 +197,10 @@ end
 function M.settle(batch, worker, outcomes, tokens, ttl_ms)
   local settled, seen = {}, {}
   for i = 1, #outcomes / WIDTH do
-    local at, current, kept_ms, has_key = (i - 1) * WIDTH + 1, tokens[i], ttl_ms, false
+    local at, current, kept_ms, has_key, line_name = (i - 1) * WIDTH + 1, tokens[i], ttl_ms, false, nil
     local id, token, outcome = outcomes[at], outcomes[at + 1], outcomes[at + 2]
     local run_ms, value, details = outcomes[at + 3], outcomes[at + 4], outcomes[at + 5]
-    if current ~= token then current, kept_ms, has_key = member.token(current, ttl_ms) end
+    if current ~= token then current, kept_ms, has_key, line_name = member.token(current, ttl_ms) end
     if current == token and not seen[id] then
       seen[id] = true
       local err, stays, instead
@@ -213,7 +213,10 @@ function M.settle(batch, worker, outcomes, tokens, ttl_ms)
           traceback = details.traceback, delay_ms = details.delay_ms, max_age_ms = details.max_age_ms }, kept_ms)
       end
       if err or instead then batches.refuse(batch, id, token, err or instead) end
-      if not stays then settled[#settled + 1] = id end
+      if not stays then
+        settled[#settled + 1] = id
+        if line_name then limits.free(batch, line_name) end
+      end
     else
       batches.refuse(batch, id, token, 'stale')
     end
@@ -248,7 +251,7 @@ function M.ask_abort(base, id, worker)
   if token then mail.post(base, mailbox, { mail.pack('abort', id, token) }) end
 end
 
--- running -> queued, aborted, failed for up to `limit` tasks of a worker that is gone. Replies how many were moved,
+-- running -> queued, limited, aborted, failed for up to `limit` tasks of a worker that is gone. Replies how many were moved,
 -- whether any is left, and whether any of those was not tried yet. The whole hash is read: it is bounded by what one
 -- worker can claim. What a damaged key keeps from a lost one goes behind the rest, with minus the time as its token.
 -- What a later version claimed is left to it.
@@ -259,9 +262,12 @@ function M.take_from(batch, worker, limit, ttl_ms, lost, max_lost)
     if not claims[i].is_foreign then
       local _, stays = M.hand_back(batch, claims[i].id, ttl_ms, lost, max_lost)
       if stays then
-        stuck[#stuck + 1], stuck[#stuck + 2] = claims[i].id, clock.text(-batch.now)
+        local line_name = claims[i].line
+        stuck[#stuck + 1] = claims[i].id
+        stuck[#stuck + 1] = clock.text(-batch.now) .. (line_name and ' ' .. line_name or '')
       else
         moved[#moved + 1] = claims[i].id
+        if claims[i].line then limits.free(batch, claims[i].line) end
       end
     end
   end

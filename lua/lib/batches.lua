@@ -9,7 +9,7 @@ local MAX_UNKNOWN, UNKNOWN_TTL_MS = 100, 600000
 -- for its tables. Named here is what most have.
 function M.open(base, now, now_text)
   return { base = base, now = now, now_text = now_text, back = false, finished = false, counters = false, loads = false,
-    pauses = false, seen = false }
+    pauses = false, seen = false, has_lines = false }
 end
 
 function M.count(batch, name, by)
@@ -59,6 +59,20 @@ function M.add(batch, place, name, item)
   if lists then M.push(lists, name, item) else batch[place] = { [name] = { item } } end
 end
 
+-- A task of a lane waits in a line: at its end, or at its front (`LPUSH`).
+function M.add_to_line(batch, lane_name, line_name, id, command)
+  local lines = batch.lines or {}
+  local key = command .. lane_name .. ':' .. line_name
+  local one = lines[key]
+  if one then
+    one.ids[#one.ids + 1] = id
+  else
+    one = { lane = lane_name, line = line_name, command = command, ids = { id } }
+    lines[key], lines[#lines + 1] = one, one
+    batch.lines = lines
+  end
+end
+
 -- A quarantined task of a lane waits: workers are woken for it.
 function M.quarantine(batch, lane_name)
   local counts = batch.quarantined or {}
@@ -80,6 +94,24 @@ local function hold(base, id, held)
   end
 end
 
+-- The last first: each is pushed before the one that is there.
+local function reversed(ids)
+  local turned = {}
+  for i = #ids, 1, -1 do turned[#turned + 1] = ids[i] end
+  return turned
+end
+
+-- Lines get what was added to them, and what was freed is given to those that waited for it.
+local function flush_lines(batch)
+  local lines = batch.lines
+  batch.lines = nil
+  for _, one in ipairs(lines or {}) do
+    line.push(batch, one.lane, one.line, one.command == 'LPUSH' and reversed(one.ids) or one.ids, one.command)
+  end
+  local freed = limits.settle(batch)
+  if freed then line.reconsider(batch, freed) end
+end
+
 -- Make ready what was moved to `queued` so far; a step does so before it claims.
 function M.flush(batch)
   local back, front, quarantined, held = batch.back, batch.front, batch.quarantined, batch.held
@@ -88,11 +120,7 @@ function M.flush(batch)
     batch.back, batch.seen = false, false
   end
   if front then
-    for name, ids in pairs(front) do
-      local reversed = {}
-      for i = #ids, 1, -1 do reversed[#reversed + 1] = ids[i] end
-      lane.push(batch.base, name, reversed, 'LPUSH')
-    end
+    for name, ids in pairs(front) do lane.push(batch.base, name, reversed(ids), 'LPUSH') end
     batch.front = false
   end
   if quarantined then
@@ -103,6 +131,7 @@ function M.flush(batch)
     for id, ids in pairs(held) do hold(batch.base, id, ids) end
     batch.held = false
   end
+  if batch.lines or batch.freed then flush_lines(batch) end
 end
 
 -- The one place that asks who was waiting for a task that ended.
@@ -143,6 +172,7 @@ function M.close(batch)
   M.flush(batch)
   if batch.unknown then note_unknown(batch) end
   if batch.finished then tell_waiters(batch) end
+  if batch.buckets then limits.write(batch) end
   if batch.first_due then timer.scheduled(batch) end
   if batch.removed then redis.call('DEL', unpack(batch.removed)) end
   if batch.loads then

@@ -1,4 +1,5 @@
--- What a claim does with a task that is ready: a worker gets it, or it has expired, or a pause holds it.
+-- What a claim does with a task that is ready: a worker gets it, or it has expired, or a pause holds it, or it has to wait for
+-- its limits.
 local M = {}
 
 -- What a worker is told of a claim.
@@ -6,10 +7,14 @@ local CLAIM = { 'state', 'name', 'args', 'kwargs', 'codec', 'headers', 'lane', '
 
 -- What few tasks have. A record without `tries` has none of it: it is a task without such options, never claimed and never
 -- watched, as most are, and each field that is asked for costs.
-local UNCOMMON, NONE =
-  { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'needs_version', 'unique' }, {}
+local UNCOMMON =
+  { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'needs_version', 'unique', 'buckets' }
+-- The same of those that wait in a line, and what only they have.
+local OF_LINES = { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'needs_version', 'unique',
+  'buckets', 'weight', 'abort_requested' }
+local NONE = {}
 
--- queued -> held under a pause, where it is not looked at again until that ends, or for a later version, which takes it
+-- queued, limited -> held under a pause, where it is not looked at again until that ends, or for a later version, which takes it
 -- from there.
 local function hold(batch, id, key, lane_name, pause_id, watched_until)
   local obstacle = batches.obstacle(batch, 'ZCARD', keys.held(batch.base, pause_id))
@@ -25,31 +30,62 @@ local function hold(batch, id, key, lane_name, pause_id, watched_until)
   redis.pcall('RPUSH', keys.ready(batch.base, lane_name), id)
 end
 
--- queued -> running, expired, held for one id of a lane. Appends a claim (its token still open) to `claims` and replies
--- whether it did.
-local function start(batch, id, lane_name, worker, ttl_ms, claims)
+-- A task of this version that another one made ready waits in its line from now on.
+local function to_line(batch, id, key, lane_name, line_name)
+  local err = line.damage(batch.base, lane_name, line_name)
+  if err then
+    batches.refuse(batch, id, '', err.err)
+    batch.is_stuck = true
+    redis.pcall('RPUSH', keys.ready(batch.base, lane_name), id)
+  else
+    redis.call('HSET', key, 'state', 'limited')
+    batches.add_to_line(batch, lane_name, line_name, id, 'RPUSH')
+  end
+end
+
+-- queued, limited -> running, expired, held, aborted for one id of a lane, or of one of its lines (`line_name`), or a quarantined
+-- one, whose line it is then, too. Appends a claim (its token still open) to `claims` and replies its weight, or false where it
+-- does not start.
+local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is_quarantined)
   local key = keys.task(batch.base, id)
   local r = redis.pcall('HMGET', key, 'state', 'name', 'args', 'kwargs', 'enqueued_at', 'tries')
   if r.err then
     batches.refuse(batch, id, '', errors.wrong_type(key).err)
     return false
   end
-  if r[1] ~= 'queued' then
+  if r[1] ~= (line_name and not is_quarantined and 'limited' or 'queued') then
     batches.count(batch, 'ghosts')
     return false
   end
-  local more, tries = NONE, '1'
-  if r[6] then
-    more, tries = redis.call('HMGET', key, unpack(UNCOMMON)), clock.text(number.of(r[6], 0) + 1)
+  local more, tries, weight = NONE, '1', 1
+  if line_name then
+    more = redis.call('HMGET', key, unpack(OF_LINES))
+    weight = number.of(more[9], 1)
+    if more[8] ~= line_name then
+      batches.count(batch, 'ghosts')
+      return false
+    end
+    -- By a version that does not know lines, and could not do it.
+    if more[10] then
+      move.finish(batch, id, 'aborted', { 'error', 'aborted' }, number.of(more[5], ttl_ms))
+      return false
+    end
+  elseif r[6] then
+    more = redis.call('HMGET', key, unpack(UNCOMMON))
   end
+  if r[6] then tries = clock.text(number.of(r[6], 0) + 1) end
   local codec, expires_at, watched_until, own_ttl_ms = more[1], more[3], more[4], more[5]
   if expires_at and number.of(expires_at, batch.now + 1) <= batch.now then
     move.finish(batch, id, 'expired', { 'error', 'expired' }, number.of(own_ttl_ms, ttl_ms))
     return false
   end
   -- The one place that asks whether a task may start now.
-  if more[6] then
+  if more[6] and number.of(more[6], math.huge) > task.VERSION then
     hold(batch, id, key, lane_name, pause_rules.NEWER, watched_until)
+    return false
+  end
+  if more[8] and not line_name then
+    to_line(batch, id, key, lane_name, more[8])
     return false
   end
   if batch.pauses then
@@ -67,6 +103,10 @@ local function start(batch, id, lane_name, worker, ttl_ms, claims)
     batch.own_ttls = batch.own_ttls or {}
     batch.own_ttls[id] = own_ttl_ms
   end
+  if line_name then
+    batch.claimed_lines = batch.claimed_lines or {}
+    batch.claimed_lines[id] = line_name
+  end
   -- One by one, in order: several at once are assigned from the last, and a list grows cheaply only at its end.
   local n = claims.n
   claims[n + 1] = id
@@ -80,7 +120,7 @@ local function start(batch, id, lane_name, worker, ttl_ms, claims)
   claims[n + 9] = tries
   claims[n + 10] = r[5] or '0'
   claims.n = n + 10
-  return true
+  return weight
 end
 
 -- Whether a quarantined task falls under a pause. It stays where it is, so that it is in quarantine still when that ends.
@@ -99,11 +139,12 @@ local function start_quarantined(batch, worker, lanes, last_id, ttl_ms, claims)
   local served = {}
   for _, name in ipairs(lanes) do served[name] = not (lanes.limits and lanes.limits[name] == 0) end
   for _, id in ipairs(waiting) do
-    local name = redis.pcall('HGET', keys.task(batch.base, id), 'lane')
-    name = type(name) == 'string' and name or nil
-    if not name or served[name] and not is_paused(batch, id) then
+    local record = task.read(batch.base, id, { 'lane', 'buckets' }) or {}
+    local name, line_name = record.lane, record.buckets
+    if not name or served[name] and not is_paused(batch, id) and (not line_name or line.has_room(batch, line_name)) then
       redis.call('ZREM', quarantined, id)
-      if start(batch, id, name or task.DEFAULT_LANE, worker, ttl_ms, claims) then
+      if start(batch, id, name or task.DEFAULT_LANE, line_name, worker, ttl_ms, claims, true) then
+        if line_name then line.charge(batch, line_name) end
         redis.call('HSET', keys.worker(batch.base, worker), 'quarantined', id)
         if name and lanes.limits and lanes.limits[name] then lanes.limits[name] = lanes.limits[name] - 1 end
         return 1
@@ -116,12 +157,12 @@ local function start_quarantined(batch, worker, lanes, last_id, ttl_ms, claims)
   return 0
 end
 
--- Refuse a claim while nothing is written yet: what it writes last must be writable. Replies what is paused, or nil, and
--- until when somebody may wait for a task, as `meta` has it.
+-- Refuse a claim while nothing is written yet: what it writes last must be writable. Replies what is paused, or nil; until
+-- when somebody may wait for a task, as `meta` has it; and whether tasks wait in lines.
 function M.check(base)
-  local meta = errors.read('HMGET', keys.meta(base), 'token', 'paused', 'waited_until')
+  local meta = errors.read('HMGET', keys.meta(base), 'token', 'paused', 'waited_until', 'limited')
   if meta[1] and not number.of(meta[1]) then errors.raise(errors.wrong_type(keys.meta(base))) end
-  return pause_rules.load(base, meta[2]), meta[3] or '0'
+  return pause_rules.load(base, meta[2]), meta[3] or '0', meta[4] and true
 end
 
 -- queued -> running for up to `want` tasks of the lanes: in their order, or shared by their weights, with what the row
@@ -130,26 +171,43 @@ end
 function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
   local base, taken, first_token, from = batch.base, 0, '', claims.n
   if batch.pauses and batch.pauses.whole then return 0, '', 0 end
-  local budget, limits, is_empty = 4 * want + 100, lanes.limits or {}, {}
+  local budget, limits_of, is_empty = 4 * want + 100, lanes.limits or {}, {}
 
-  -- Up to `count` tasks of one lane; replies how many, and whether there is no more to be had.
-  local function take(name, count)
-    local got, limit = 0, math.min(count, limits[name] or count)
-    while got < limit and budget > 0 do
-      local asked = math.min(limit - got, budget)
+  -- Up to `count` of a ready list; replies how many, and whether there is no more to be had.
+  local function take_ready(name, count)
+    local got = 0
+    while got < count and budget > 0 do
+      local asked = math.min(count - got, budget)
       local ids, looked, err = lane.pop(base, name, asked)
       if err then batches.refuse(batch, '', '', err) end
       budget = budget - looked
       for i = 1, #ids do
-        if start(batch, ids[i], name, worker, ttl_ms, claims) then got = got + 1 end
+        if start(batch, ids[i], name, nil, worker, ttl_ms, claims) then got = got + 1 end
       end
       if looked < asked then
         is_empty[name] = not err and not batch.is_stuck
-        break
+        return got, true
       end
     end
-    if limits[name] then limits[name] = limits[name] - got end
     return got, got < count
+  end
+
+  -- The same of a lane, where its lines and its ready list take turns.
+  local function take_turns(name, count)
+    local got, is_dry, looked, err = line.take(batch, name, count, budget,
+      function(id, line_name) return start(batch, id, name, line_name, worker, ttl_ms, claims) end,
+      function(portion) return take_ready(name, portion) end)
+    budget = budget - looked
+    if err then batches.refuse(batch, '', '', err.err) end
+    return got, is_dry
+  end
+
+  -- Up to `count` tasks of one lane; replies how many, and whether there is no more to be had.
+  local function take(name, count)
+    local limit = math.min(count, limits_of[name] or count)
+    local got, is_dry = (batch.has_lines and take_turns or take_ready)(name, limit)
+    if limits_of[name] then limits_of[name] = limits_of[name] - got end
+    return got, is_dry or got < count
   end
 
   if want > 0 then
@@ -167,18 +225,19 @@ function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
   end
   if taken > 0 then
     first_token = redis.call('HINCRBY', keys.meta(base), 'token', taken) - taken + 1
-    local leases, own_ttls = {}, batch.own_ttls
+    local leases, own_ttls, lines = {}, batch.own_ttls, batch.claimed_lines
     for i = 1, taken do
       local at, token = from + 10 * (i - 1), clock.text(first_token + i - 1)
       local id = claims[at + 1]
       claims[at + 2] = token
       leases[2 * i - 1] = id
-      leases[2 * i] = own_ttls and own_ttls[id] and token .. '/' .. own_ttls[id] or token
+      local lease = own_ttls and own_ttls[id] and token .. '/' .. own_ttls[id] or token
+      leases[2 * i] = lines and lines[id] and lease .. ' ' .. lines[id] or lease
     end
     batches.change_load(batch, worker, redis.call('HSET', keys.running(base, worker), unpack(leases)))
   end
   if taken == 0 and batch.is_stuck then return 0, '', 0 end
-  return taken, first_token, lane.settle_tokens(base, lanes, is_empty)
+  return taken, first_token, lane.settle_tokens(base, lanes, is_empty, batch.has_lines)
 end
 
 -- The claims of an earlier step again, after its reply was lost: what the worker has claimed from `first_token` on.

@@ -13,6 +13,11 @@ function M.duplicate(key, id)
   return refusal('DUPLICATE', 'nothing was enqueued: the key ' .. key .. ' belongs to the task ' .. id)
 end
 
+function M.no_limit(name)
+  return refusal('NO_LIMIT', 'limit ' .. name .. ' is not declared in this queue. Start a worker whose code declares'
+    .. ' it, or put it there: ardiq limits put ' .. name)
+end
+
 function M.lease_lost(worker, why)
   why = why or 'is not a member of this queue: its lease expired, or it never joined'
   return refusal('LEASE_LOST', 'worker ' .. worker .. ' ' .. why .. '. Drop what was not started and join under a new'

@@ -47,15 +47,15 @@ function M.offers(batch, lanes, count)
     end
   end
   if next(found) == nil then return nil end
-  local ok, pauses = pcall(claim.check, batch.base)
+  local ok, pauses, _, has_lines = pcall(claim.check, batch.base)
   if not ok or pauses and pauses.whole then return nil end
-  return { workers = offers, stale = stale, pauses = pauses }
+  return { workers = offers, stale = stale, pauses = pauses, has_lines = has_lines }
 end
 
 -- Claim what this call made ready for those who offered, evenly; for what is left, workers are woken as ever.
 function M.give(batch, offers, lanes, count)
   local base = batch.base
-  batch.pauses = offers.pauses
+  batch.pauses, batch.has_lines = offers.pauses, offers.has_lines
   for name, workers in pairs(offers.stale) do redis.call('ZREM', keys.idle(base, name), unpack(workers)) end
   for _, name in ipairs(lanes) do batch.seen[name].is_offered = true end
   batches.flush(batch)

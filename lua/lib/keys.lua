@@ -31,11 +31,14 @@ function M.task(base, id) return base .. 'task:' .. id end
 function M.held(base, id) return base .. 'held:' .. id end
 function M.waiters(base, id) return base .. 'waiters:' .. id end
 function M.log(base, id) return base .. 'log:' .. id end
+function M.line(base, lane, line) return base .. 'line:' .. lane .. ':' .. line end
+function M.blocked(base, lane, bucket) return base .. 'blocked:' .. lane .. ':' .. bucket end
 
 M.ready = of('ready:')
 M.tombstones = of('tombstones:')
 M.wake = of('wake:')
 M.idle = of('idle:')
+M.ring = of('ring:')
 M.running = of('running:')
 M.window = of('window:')
 M.worker = of('worker:')
@@ -51,6 +54,14 @@ M.workers = of_queue('workers')
 M.loads = of_queue('loads')
 M.unknown_tasks = of_queue('unknown_tasks')
 M.dead = of_queue('dead')
+M.limits = of_queue('limits')
+M.overrides = of_queue('overrides')
+M.busy = of_queue('busy')
+M.rates = of_queue('rates')
+M.opens = of_queue('opens')
+M.turns = of_queue('turns')
+M.limited = of_queue('limited')
+M.blocked_lanes = of_queue('blocked_lanes')
 M.pauses = of_queue('pauses')
 M.schedules = of_queue('schedules')
 M.schedule_due = of_queue('schedule_due')

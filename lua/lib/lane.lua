@@ -130,11 +130,13 @@ function M.pop(base, lane, count)
 end
 
 -- After a claim: one more worker is woken for what is left behind; an emptied lane needs no tokens.
--- `is_empty`: the lanes known to be, by name. Replies 1 if ready work is left in any of the lanes.
-function M.settle_tokens(base, lanes, is_empty)
+-- `is_empty`: the ready lists known to be, by name; `has_lines`: lines may have their turn, too. Replies 1 if ready work is
+-- left in any of the lanes.
+function M.settle_tokens(base, lanes, is_empty, has_lines)
   local more = 0
   for _, lane in ipairs(lanes) do
     local left = is_empty[lane] and 0 or redis.pcall('LLEN', keys.ready(base, lane))
+    if has_lines and left == 0 then left = redis.pcall('ZCARD', keys.ring(base, lane)) end
     if not errors.of(left) then
       if left > 0 then
         -- One that is at its limit here is for others.

@@ -66,12 +66,13 @@ function M.with_key(ttl_ms)
 end
 
 -- A lease token as `running` has it: `12`, or `12/60000` where the task says itself how long its result is kept, so that
--- it need not be asked when it is complete; `12/060000` where it has a key to free. Replies the token, that time or
--- `ttl_ms`, and whether it has a key.
+-- it need not be asked when it is complete; `12/060000` where it has a key to free; then, after a space, the line whose slots
+-- it has. Replies the token, that time or `ttl_ms`, whether it has a key, and the line or nil.
 function M.token(text, ttl_ms)
-  local token, own_ttl_ms = string.match(text or '', '^(%d+)/(-?%d+)$')
-  if token then return token, number.of(own_ttl_ms, ttl_ms), string.find(own_ttl_ms, '^-?0%d') ~= nil end
-  return text, ttl_ms, false
+  local token, own_ttl_ms, line_name = string.match(text or '', '^(-?%d+)/?(-?%d*) ?([^ ]*)$')
+  if not token then return text, ttl_ms, false end
+  local has_key = own_ttl_ms ~= '' and string.find(own_ttl_ms, '^-?0%d') ~= nil
+  return token, number.of(own_ttl_ms, ttl_ms), has_key, line_name ~= '' and line_name or nil
 end
 
 -- What this worker is asked to abort: id and token in turn of what it still holds, and the ids that are settled. Where
@@ -92,22 +93,24 @@ function M.aborts(base, worker)
   return open, settled
 end
 
--- What a worker has claimed, the oldest claim first; the hash has no order of its own. `is_foreign`: more follows the
--- token, after a space. A later version wrote it, and its functions know what else is to be done when such a claim ends.
+-- What a worker has claimed, the oldest claim first; the hash has no order of its own. `line`: whose slots it has.
+-- `is_foreign`: yet more follows, after another space. A later version wrote it, and its functions know what else is to be
+-- done when such a claim ends.
 function M.claims(base, worker)
   local entries, claimed = errors.read('HGETALL', keys.running(base, worker)), {}
   for i = 1, #entries, 2 do
     local lease = entries[i + 1]
-    claimed[#claimed + 1] = { id = entries[i], token = number.of((M.token(lease)), 0),
-      is_foreign = string.find(lease, '^%d%S* ') ~= nil }
+    local token, _, _, line = M.token(lease)
+    claimed[#claimed + 1] = { id = entries[i], token = number.of(token, 0), line = line,
+      is_foreign = string.find(lease, '^%d%S* %S* ') ~= nil }
   end
   table.sort(claimed, function(x, y) return x.token < y.token end)
   return claimed
 end
 
--- When anybody beat last, until when nobody is reaped, and what is paused.
+-- When anybody beat last, until when nobody is reaped, what is paused, and whether tasks wait in lines.
 function M.last_beat(base)
-  return errors.read('HMGET', keys.meta(base), 'last_beat', 'reap_after', 'paused')
+  return errors.read('HMGET', keys.meta(base), 'last_beat', 'reap_after', 'paused', 'limited')
 end
 
 return M

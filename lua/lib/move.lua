@@ -43,6 +43,9 @@ local function take_out(batch, id, record)
   elseif record.state == 'held' then
     errors.read('ZREM', keys.held(batch.base, record.pause or ''), id)
     redis.call('HDEL', keys.task(batch.base, id), 'pause')
+  elseif record.state == 'limited' then
+    -- Its line drops it when it comes to it: an id that is in a line and is not `limited` there is passed over.
+    return
   elseif errors.read('ZREM', keys.quarantined(batch.base), id) == 0 then
     errors.read('SADD', keys.tombstones(batch.base, record.lane or task.DEFAULT_LANE), id)
   end
@@ -62,34 +65,43 @@ function M.expire_waiting(batch, id, record, ttl_ms)
   return true
 end
 
--- running, scheduled, held, failed -> queued, with what else to write to its record and, first, which fields to drop.
+-- running, scheduled, held, failed -> queued, limited, with what else to write to its record and, first, which fields to drop.
 function M.make_ready(batch, id, record, fields, dropped, place)
   local lane_name = record.lane
   if not lane_name then
     lane_name = task.DEFAULT_LANE
     fields[#fields + 1], fields[#fields + 2] = 'lane', lane_name
   end
-  local obstacle = batches.obstacle(batch, 'LLEN', keys.ready(batch.base, lane_name))
+  local key, line_name = keys.task(batch.base, id), record.buckets
+  local obstacle
+  if line_name then
+    obstacle = line.damage(batch.base, lane_name, line_name)
+    obstacle = obstacle and obstacle.err
+  else
+    obstacle = batches.obstacle(batch, 'LLEN', keys.ready(batch.base, lane_name))
+  end
   if obstacle then return obstacle, true end
-  local key = keys.task(batch.base, id)
   if dropped then redis.call('HDEL', key, unpack(dropped)) end
-  redis.call('HSET', key, 'state', 'queued', unpack(fields))
-  batches.add(batch, place or 'back', lane_name, id)
+  redis.call('HSET', key, 'state', line_name and 'limited' or 'queued', unpack(fields))
+  if line_name then
+    batches.add_to_line(batch, lane_name, line_name, id, place == 'front' and 'LPUSH' or 'RPUSH')
+  else
+    batches.add(batch, place or 'back', lane_name, id)
+  end
   waiters.changed(batch.base, batch.now, id, record.watched_until)
 end
 
 -- none, running -> scheduled.
 function M.schedule(batch, id, lane_name, due_at)
   redis.call('ZADD', keys.scheduled(batch.base), due_at, id)
-  if not batch.first_due or due_at < batch.first_due then
-    batch.first_due, batch.first_due_lane = due_at, lane_name
-  end
+  timer.note(batch, lane_name, due_at)
 end
 
--- none -> queued, scheduled. `plan`: when it falls due, more fields to write, which `tries` tells a claim of.
+-- none -> queued, limited, scheduled. `plan`: when it falls due, the line of its limits, more fields to write, which `tries`
+-- tells a claim of.
 function M.create(batch, key, id, name, lane_name, args, kwargs, plan)
   local due_at, more, now_text = plan.due_at, plan.fields, batch.now_text
-  local state = due_at and 'scheduled' or 'queued'
+  local state = due_at and 'scheduled' or plan.line and 'limited' or 'queued'
   if args == '' then args = '[]' end
   if more and #more > 0 then
     if kwargs ~= '' then more[#more + 1], more[#more + 2] = 'kwargs', kwargs end
@@ -101,11 +113,17 @@ function M.create(batch, key, id, name, lane_name, args, kwargs, plan)
   else
     redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text)
   end
-  if due_at then M.schedule(batch, id, lane_name, due_at) else batches.add(batch, 'back', lane_name, id) end
+  if due_at then
+    M.schedule(batch, id, lane_name, due_at)
+  elseif plan.line then
+    batches.add_to_line(batch, lane_name, plan.line, id, 'RPUSH')
+  else
+    batches.add(batch, 'back', lane_name, id)
+  end
   return state
 end
 
--- scheduled -> queued for up to `limit` tasks that are due; those whose lane is damaged are put behind the others.
+-- scheduled -> queued, limited for up to `limit` tasks that are due; those whose lane is damaged are put behind the others.
 -- Replies whether as many as that were due.
 function M.promote(batch, limit)
   local scheduled = keys.scheduled(batch.base)
@@ -114,7 +132,7 @@ function M.promote(batch, limit)
   if due.err or #due == 0 then return false end
   local gone, stuck = {}, {}
   for _, id in ipairs(due) do
-    local record, err, stays = task.read(batch.base, id, { 'state', 'lane', 'watched_until' })
+    local record, err, stays = task.read(batch.base, id, { 'state', 'lane', 'watched_until', 'buckets' })
     if record and record.state == 'scheduled' then
       err, stays = M.make_ready(batch, id, record, {})
     elseif record then
@@ -132,7 +150,7 @@ function M.promote(batch, limit)
   return #due == limit
 end
 
--- held -> queued for up to `limit` tasks of a pause, to the front of their lanes: each portion in its order, the last
+-- held -> queued, limited for up to `limit` tasks of a pause, to the front of their lanes: each portion in its order, the last
 -- ones first, so that all lie in their order when the last portion is through. Replies how many were moved, and whether
 -- any is left.
 function M.give_back(batch, pause_id, limit)
@@ -141,7 +159,7 @@ function M.give_back(batch, pause_id, limit)
   if errors.of(ids) then return 0, true end
   for i = #ids, 1, -1 do
     local id = ids[i]
-    local record, err, stays = task.read(batch.base, id, { 'state', 'lane', 'pause', 'watched_until' })
+    local record, err, stays = task.read(batch.base, id, { 'state', 'lane', 'pause', 'watched_until', 'buckets' })
     if record and record.state == 'held' and record.pause == pause_id then
       err, stays = M.make_ready(batch, id, record, {}, { 'pause' }, 'front')
     elseif record then
@@ -152,6 +170,24 @@ function M.give_back(batch, pause_id, limit)
   end
   if #moved > 0 then redis.call('ZREM', place, unpack(moved)) end
   return #moved, redis.call('EXISTS', place) == 1
+end
+
+-- held -> limited: what an earlier version held because it could not claim it. Replies whether there may be more.
+function M.take_over(batch, limit)
+  local place, gone = keys.held(batch.base, pause_rules.NEWER), {}
+  local ids = redis.pcall('ZRANGE', place, 0, limit - 1)
+  if errors.of(ids) then return false end
+  for _, id in ipairs(ids) do
+    local record = task.read(batch.base, id, { 'state', 'lane', 'pause', 'watched_until', 'buckets', 'needs_version' })
+    if not record or record.state ~= 'held' or record.pause ~= pause_rules.NEWER then
+      gone[#gone + 1] = id
+    elseif number.of(record.needs_version, 0) <= task.VERSION then
+      local _, stays = M.make_ready(batch, id, record, {}, { 'pause' }, 'back')
+      if not stays then gone[#gone + 1] = id end
+    end
+  end
+  if #gone > 0 then redis.call('ZREM', place, unpack(gone)) end
+  return #gone > 0 and #ids == limit
 end
 
 -- queued, scheduled, held, failed -> discarded: taken out of its place already. The record shrinks to its outcome, which for a
@@ -174,7 +210,7 @@ function M.discard(batch, id, state, ttl_ms)
   return true
 end
 
--- failed -> queued: a dead letter runs again as if new; `call`: with these args, kwargs and codec instead of its own.
+-- failed -> queued, limited: a dead letter runs again as if new; `call`: with these args, kwargs and codec instead of its own.
 function M.requeue(batch, id, record, call)
   local fields, dropped = { 'enqueued_at', batch.now_text, 'tries', '0' }, task.note_fields(batch.base, id)
   for _, name in ipairs(EARLIER_LIFE) do dropped[#dropped + 1] = name end

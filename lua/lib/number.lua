@@ -9,4 +9,9 @@ function M.of(text, default)
   return value and value > -MAX and value < MAX and value or default
 end
 
+-- A number that may have a fraction, as text that says all of it.
+function M.text(value)
+  return string.format('%.17g', value)
+end
+
 return M

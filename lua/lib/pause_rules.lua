@@ -5,8 +5,8 @@ local M = {}
 M.ANY = '*'
 -- The field `paused` of `meta` says what there is, so that a claim need not look where nothing is paused.
 M.QUEUE, M.TASKS = 'queue', 'tasks'
--- In place of a pause: where a task is held whose `needs_version` says that only a later version can claim it. No version
--- so far writes that, so whatever it says is later than this one.
+-- In place of a pause: where a task is held whose `needs_version` says that only a later version can claim it, by the one that
+-- came upon it.
 M.NEWER = 'newer'
 
 -- What a claim must know of the pauses, where the flag in `meta` says that there are any. Those by argument come as

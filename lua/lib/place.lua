@@ -2,7 +2,7 @@
 local M = {}
 
 -- Fields that say where a task belongs.
-M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause' }
+M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets' }
 
 -- The type of every key, by the first part of its name.
 M.TYPES = {
@@ -12,6 +12,8 @@ M.TYPES = {
   waiters = 'set', log = 'list', dead = 'zset', unknown_tasks = 'zset', pauses = 'hash', schedules = 'hash',
   schedule_due = 'zset', lanes = 'set', meta = 'hash', stats = 'hash', task_stats = 'hash', replicated = 'string',
   unique = 'hash', window = 'string',
+  line = 'list', ring = 'zset', blocked = 'zset', blocked_lanes = 'hash', turns = 'hash', limited = 'hash',
+  limits = 'hash', overrides = 'hash', busy = 'hash', rates = 'zset', opens = 'zset',
 }
 -- Keys that belong to one worker; and those that must end by themselves, by what keys.lua calls them.
 M.OF_WORKERS = { running = true, worker = true, aborts = true }
@@ -47,12 +49,17 @@ function M.misplaced(base, id, record)
   elseif state == 'queued' then
     return M.is_quarantined(record) and M.lacks('ZSCORE', keys.quarantined(base), id) and 'not_in_quarantined'
   end
-  return not task.is_finished(state) and 'unknown_state'
+  return state ~= 'limited' and not task.is_finished(state) and 'unknown_state'
 end
 
--- Whether an id lies near either end of a ready list. In a longer one it may lie in between.
-function M.is_near_an_end(base, lane_name, id)
-  local key = keys.ready(base, lane_name)
+-- The list that a task waits in by its record: the ready list of its lane, or a line.
+function M.list(base, record)
+  if record.state == 'limited' then return keys.line(base, record.lane or '', record.buckets or '') end
+  return keys.ready(base, record.lane or '')
+end
+
+-- Whether an id lies near either end of a list. In a longer one it may lie in between.
+function M.is_near_an_end(key, id)
   return (errors.read('LPOS', key, id, 'MAXLEN', WINDOW) or errors.read('LPOS', key, id, 'RANK', -1, 'MAXLEN', WINDOW))
     and true or false
 end

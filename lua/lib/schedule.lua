@@ -9,7 +9,7 @@ local KEPT = { 'last_id', 'last_due_at', 'last_outcome', 'caught_up', 'paused' }
 -- What a definition may have.
 local FIELDS = { task = 'string', lane = 'string', args = 'string', kwargs = 'string', headers = 'string',
   spec = 'string', every_ms = 'number', tz = 'string', jitter_ms = 'number', result_ttl_ms = 'number',
-  coalesce = 'boolean', missed = 'string', source = 'string' }
+  coalesce = 'boolean', missed = 'string', source = 'string', limits = 'table' }
 -- For how long a schedule waits to be told what an occurrence came to: a week.
 local WAIT_MS = 604800000
 

@@ -3,6 +3,8 @@ local M = {}
 
 -- The lane of a record that somebody took its lane from.
 M.DEFAULT_LANE = 'default'
+-- The version of the library: a claim understands tasks that need this one, or an earlier one.
+M.VERSION = 2
 -- A note is a field of the record, so that it is what its task sent, byte for byte.
 local NOTE = 'note:'
 
@@ -21,7 +23,9 @@ function M.is_finished(state)
 end
 
 -- Whether it waits for its turn in a place that this version knows.
-function M.is_waiting(state) return state == 'queued' or state == 'scheduled' or state == 'held' end
+function M.is_waiting(state)
+  return state == 'queued' or state == 'limited' or state == 'scheduled' or state == 'held'
+end
 
 -- How long a finished record is kept: as long as its task says, else `ttl_ms`.
 function M.kept_ms(record, ttl_ms) return number.of(record.result_ttl_ms, ttl_ms) end

@@ -1,6 +1,21 @@
 -- The timer: one idle worker at a time is told the next due time and wakes for it; it is kept in `meta`.
 local M = {}
 
+-- In this lane something may start at that time (ms).
+function M.note(batch, lane_name, at)
+  if not batch.first_due or at < batch.first_due then batch.first_due, batch.first_due_lane = at, lane_name end
+end
+
+-- When the next task falls due or, where tasks wait in lines (`has_lines`), the next bucket has room by time; nil: never.
+local function next_due(base, has_lines)
+  local due = redis.pcall('ZRANGE', keys.scheduled(base), 0, 0, 'WITHSCORES')
+  local at = not errors.of(due) and tonumber(due[2]) or nil
+  local opens = has_lines and redis.pcall('ZRANGE', keys.opens(base), 0, 0, 'WITHSCORES')
+  local opens_at = opens and not errors.of(opens) and tonumber(opens[2])
+  if opens_at and opens_at < (at or math.huge) then return opens_at, nil, opens[1] end
+  return at, due[1]
+end
+
 -- Tasks were scheduled: one that falls due before the timer makes a worker look again.
 function M.scheduled(batch)
   local timer = redis.pcall('HGET', keys.meta(batch.base), 'timer_at')
@@ -15,18 +30,21 @@ function M.drop(base, worker)
   local held = redis.pcall('HGET', meta, 'timer_worker')
   if held ~= worker then return end
   redis.call('HDEL', meta, 'timer_at', 'timer_worker')
-  local next_due = redis.pcall('ZRANGE', keys.scheduled(base), 0, 0)
-  if errors.of(next_due) or #next_due == 0 then return end
-  local name = redis.pcall('HGET', keys.task(base, next_due[1]), 'lane')
+  local _, id, bucket = next_due(base, true)
+  local name = id and redis.pcall('HGET', keys.task(base, id), 'lane')
+  if bucket then
+    -- The first of the lanes that wait under it.
+    local known, lanes = pcall(cjson.decode, redis.pcall('HGET', keys.blocked_lanes(base), bucket) or '[]')
+    name = known and type(lanes) == 'table' and lanes[1]
+  end
   if type(name) == 'string' then lane.wake(base, name, 1) end
 end
 
--- A worker is about to block: when it should step again because a task falls due, in ms from now; -1: another one
+-- A worker is about to block: when it should step again because something falls due, in ms from now; -1: another one
 -- will, or nothing is scheduled. A timer that has passed was missed by its worker, and is given anew.
 function M.wait_ms(batch, worker)
-  local next_due = redis.pcall('ZRANGE', keys.scheduled(batch.base), 0, 0, 'WITHSCORES')
-  if errors.of(next_due) or #next_due == 0 then return -1 end
-  local meta, due_at = keys.meta(batch.base), tonumber(next_due[2])
+  local meta, due_at = keys.meta(batch.base), next_due(batch.base, batch.has_lines)
+  if not due_at then return -1 end
   local timer = redis.call('HMGET', meta, 'timer_at', 'timer_worker')
   local at = number.of(timer[1], 0)
   if timer[2] ~= worker and at > batch.now and at <= due_at then return -1 end

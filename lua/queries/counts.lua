@@ -30,6 +30,8 @@ return function(base)
     queued = queued + live
     ready[#ready + 1], ready[#ready + 2] = 'ready:' .. name, live
   end
+  local limited, of_lanes = 0, errors.read('HGETALL', keys.limited(base))
+  for i = 2, #of_lanes, 2 do limited = limited + tonumber(of_lanes[i]) end
   local held, of_pauses, ids = 0, {}, errors.read('HKEYS', keys.pauses(base))
   ids[#ids + 1] = pause_rules.NEWER
   for _, id in ipairs(ids) do
@@ -38,10 +40,14 @@ return function(base)
     if count > 0 then of_pauses[#of_pauses + 1], of_pauses[#of_pauses + 2] = 'held:' .. id, count end
   end
   local reply = {
-    'scheduled', errors.read('ZCARD', keys.scheduled(base)), 'queued', queued, 'running', running,
+    'scheduled', errors.read('ZCARD', keys.scheduled(base)), 'queued', queued, 'limited', limited,
+    'running', running,
     'held', held, 'quarantined', quarantined, 'dead', errors.read('ZCARD', keys.dead(base)), 'workers', workers,
   }
   for i = 1, #ready do reply[#reply + 1] = ready[i] end
+  for i = 1, #of_lanes, 2 do
+    reply[#reply + 1], reply[#reply + 2] = 'limited:' .. of_lanes[i], tonumber(of_lanes[i + 1])
+  end
   for i = 1, #of_pauses do reply[#reply + 1] = of_pauses[i] end
   return reply
 end

@@ -2,7 +2,7 @@
 -- args: section, cursor, limit int
 -- reply: cursor, seen, (kind, id, detail)…
 -- Places are compared with records here; whether a queued record lies in its ready list is for the caller to find out
--- by walking both (`queued` and `entry` rows), and to confirm with the section `task:<id>`.
+-- by walking both (`queued` and `entry` rows), and to confirm with the section `task:<id>`. So, too, with lines (`limited`).
 
 -- One key of the queue: its type, whether it has an owner, and for a record its place.
 local function check_key(base, key, add)
@@ -21,6 +21,7 @@ local function check_key(base, key, add)
   if kind == 'pauses' and place.lacks('HEXISTS', keys.meta(base), 'paused') then
     return add('unseen_pauses', name, '')
   end
+  if kind == 'line' and not line.has_place(base, rest) then return add('not_in_turn', name, rest) end
   if rest ~= '' and place.WITH_TTL[kind] and redis.call('PTTL', key) == -1 then return add('no_ttl', name, '') end
   if kind ~= 'task' then return end
   local record = task.read(base, rest, place.FIELDS)
@@ -29,6 +30,8 @@ local function check_key(base, key, add)
     add(problem, rest, record.state or '')
   elseif record.state == 'queued' and not place.is_quarantined(record) then
     add('queued', rest, record.lane or '')
+  elseif record.state == 'limited' and not place.is_near_an_end(place.list(base, record), rest) then
+    add('not_in_line', rest, record.buckets or '')
   end
 end
 
@@ -118,6 +121,22 @@ local function scan_schedules(base, section, cursor, limit, add)
   return page[1], #page[2] / 2
 end
 
+-- What runs by `busy` must be what the leases name.
+local function scan_busy(base, cursor, limit, add)
+  local page = errors.read('HSCAN', keys.busy(base), cursor, 'COUNT', limit)
+  local counted = limits.count_busy(base)
+  for i = 1, #page[2], 2 do
+    local bucket = page[2][i]
+    if page[2][i + 1] ~= tostring(counted[bucket] or 0) then add('wrong_busy', bucket, page[2][i + 1]) end
+    counted[bucket] = nil
+  end
+  -- Those that are not there at all; looked for once.
+  if cursor == '0' and page[1] == '0' then
+    for bucket in pairs(counted) do add('wrong_busy', bucket, '') end
+  end
+  return page[1], #page[2] / 2
+end
+
 -- One task, whole and at once: the confirmation of what the pages suspected. In a long ready list only the ends are
 -- searched, where everything lies that moved of late.
 local function check_task(base, id, add)
@@ -128,8 +147,10 @@ local function check_task(base, id, add)
   if problem then return add(problem, id, record.state) end
   if record.state == 'queued' and not place.is_quarantined(record) then
     local name = record.lane or ''
-    if not place.is_near_an_end(base, name, id) then add('not_in_ready', id, name) end
+    if not place.is_near_an_end(place.list(base, record), id) then add('not_in_ready', id, name) end
     if errors.read('SISMEMBER', keys.tombstones(base, name), id) == 1 then add('ghost_in_tombstones', id, name) end
+  elseif record.state == 'limited' and not place.is_near_an_end(place.list(base, record), id) then
+    add('not_in_line', id, record.buckets or '')
   end
 end
 
@@ -148,6 +169,8 @@ return function(base, args)
     cursor, seen = walk_ready(base, of, args.cursor, args.limit, add)
   elseif section == 'workers' then
     cursor, seen = scan_workers(base, args.cursor, args.limit, add)
+  elseif section == 'busy' then
+    cursor, seen = scan_busy(base, args.cursor, args.limit, add)
   elseif section == 'loads' then
     cursor, seen = scan_loads(base, args.cursor, args.limit, add)
   elseif section == 'task' then

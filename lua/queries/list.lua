@@ -15,6 +15,15 @@ local function ready_page(base, lane_name, first, last)
   return page
 end
 
+-- A line, `<lane>:<line>`; what is there no more is passed over when its turn comes, and named here, too.
+local function line_page(base, which, first, last)
+  local page = {}
+  for i, id in ipairs(errors.read('LRANGE', base .. 'line:' .. which, first, last)) do
+    page[2 * i - 1], page[2 * i] = id, first + i - 1
+  end
+  return page
+end
+
 local function running_page(base, worker, first, last)
   local claims, page = member.claims(base, worker), {}
   for i = first + 1, math.min(last + 1, #claims) do
@@ -27,11 +36,12 @@ return function(base, args)
   local place, first = args.place, args.offset
   local last = first + args.limit - 1
   if place == 'queued' then return ready_page(base, args.which, first, last) end
+  if place == 'limited' then return line_page(base, args.which, first, last) end
   if place == 'running' then return running_page(base, args.which, first, last) end
   local key = SORTED[place]
   if not key then
     errors.raise(errors.bad_argument(
-      'place must be queued, scheduled, held, running, dead, quarantined or unknown_tasks'))
+      'place must be queued, limited, scheduled, held, running, dead, quarantined or unknown_tasks'))
   end
   return errors.read(place == 'dead' and 'ZREVRANGE' or 'ZRANGE', key(base, args.which), first, last, 'WITHSCORES')
 end

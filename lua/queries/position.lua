@@ -8,6 +8,7 @@ local function place_of(record)
   local state = record.state
   if state == 'queued' and place.is_quarantined(record) then return 'quarantined', '' end
   if state == 'queued' then return 'queued', record.lane or task.DEFAULT_LANE end
+  if state == 'limited' then return 'limited', (record.lane or '') .. ':' .. (record.buckets or '') end
   if state == 'held' then return 'held', record.pause or '' end
   if state == 'running' then return 'running', record.worker or '' end
   if state == 'scheduled' then return 'scheduled', '' end
@@ -20,8 +21,8 @@ return function(base, args)
   local kept_ms = redis.call('PTTL', keys.task(base, args.id))
   local name, of = place_of(record)
   local position, length
-  if name == 'queued' then
-    local key = keys.ready(base, of)
+  if name == 'queued' or name == 'limited' then
+    local key = place.list(base, record)
     position, length = errors.read('LPOS', key, args.id, 'MAXLEN', args.limit), errors.read('LLEN', key)
   elseif name == 'running' then
     length = errors.read('HLEN', keys.running(base, of))

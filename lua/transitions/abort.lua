@@ -1,4 +1,4 @@
--- abort: scheduled, queued, held, running -> aborted, running. Stops a task: at once if it waits, by request if it runs.
+-- abort: scheduled, queued, limited, held, running -> aborted, running. Stops a task: at once if it waits, by request if it runs.
 -- args: id, result_ttl_ms int
 -- reply: `aborted` (now or before), `requested` (its worker is told; in a state of a later version, the record says so), `finished` (another way) or `not_found`
 return function(base, args)

@@ -1,4 +1,4 @@
--- claim: queued -> running, expired, held. A worker takes tasks that are ready; each comes with a lease token.
+-- claim: queued, limited -> running, limited, aborted, expired, held. A worker takes tasks that are ready; each comes with a lease token.
 -- args: worker, lanes json, want int, result_ttl_ms int
 -- reply: more, (id, token, name, args, kwargs, codec, headers, lane, tries, enqueued_at)…
 -- `unpack` is bounded by Lua's stack.
@@ -10,13 +10,12 @@ return function(base, args)
   local row = keys.worker(base, worker)
   local last = errors.read('HMGET', row, 'quarantined', 'passes')
   errors.read('HLEN', keys.running(base, worker))
-  local pauses = claim.check(base)
+  local pauses, _, has_lines = claim.check(base)
   local batch = batches.open(base, clock.read())
-  batch.pauses = pauses
+  batch.pauses, batch.has_lines = pauses, has_lines
   local reply = { 0, n = 1 }
   local want = math.min(args.want, MAX)
   local earlier = { quarantined = last[1], passes = last[2] or nil }
-  local _
   _, _, reply[1] = claim.take(batch, worker, lanes, want, earlier, args.result_ttl_ms, reply)
   batches.close(batch)
   -- A record somebody overwrote cannot be claimed: its entry is dropped, and `fsck` names the key.

@@ -1,6 +1,6 @@
--- enqueue: none, complete, failed, aborted, expired, discarded, queued, scheduled -> queued, scheduled, running, held, expired. A client adds tasks; an id already waiting or running is left as it is, and what has the key of another adds nothing, or replaces its arguments. A few tasks in empty lanes are claimed at once for workers that have nothing to do, and put into their mailboxes.
+-- enqueue: none, complete, failed, aborted, expired, discarded, queued, scheduled -> queued, scheduled, limited, running, held, expired. A client adds tasks; an id already waiting or running is left as it is, and what has the key of another adds nothing, or replaces its arguments. A few tasks in empty lanes are claimed at once for workers that have nothing to do, and put into their mailboxes.
 -- args: tasks: (id, name, lane, args, kwargs, options)…
--- reply: one string per task, in order: `queued`, `scheduled`, `exists` (unfinished under this id, nothing added), `accepted` (this very call was already carried out), `exists <id>` (the task of that id has the key), `replaced <id>` (that task, which waits, has these arguments now), or an error
+-- reply: one string per task, in order: `queued`, `scheduled`, `limited`, `exists` (unfinished under this id, nothing added), `accepted` (this very call was already carried out), `exists <id>` (the task of that id has the key), `replaced <id>` (that task, which waits, has these arguments now), or an error
 -- Everything is read and refused before the first write, so a refused batch leaves nothing behind.
 
 local WAITER_TTL_MS = 3600000
@@ -9,11 +9,12 @@ local PLAIN = {}
 local OPTIONS = {
   delay_ms = 'number', due_at = 'number', expire_ms = 'number', codec = 'string', headers = 'string',
   idempotency_key = 'string', waiter = 'string', waiter_ttl_ms = 'number', result_ttl_ms = 'number',
-  unique = 'table', debounce = 'table', throttle = 'table',
+  unique = 'table', debounce = 'table', throttle = 'table', limits = 'table',
 }
 
--- What an `options` object asks for: when the task falls due (nil: at once), and the fields it adds to the record.
-local function read_options(text, now)
+-- What an `options` object asks for: when the task falls due (nil: at once), its line (nil: none), and the fields it adds to the
+-- record.
+local function read_options(base, text, now, declared)
   local options = object.decode(text, OPTIONS, 'options')
   if options.delay_ms and options.due_at then errors.raise(errors.bad_argument('give delay_ms or due_at, not both')) end
   local waiter_ttl_ms = options.waiter_ttl_ms or WAITER_TTL_MS
@@ -34,9 +35,10 @@ local function read_options(text, now)
   add('idempotency_key', options.idempotency_key)
   add('result_ttl_ms', options.result_ttl_ms and clock.text(options.result_ttl_ms))
   add('unique', rule and rule.key)
+  local line_name = limits.add(base, options.limits, declared, add)
   local waiter = options.waiter ~= '' and options.waiter or nil
-  return { due_at = due_at, fields = fields, idempotency_key = options.idempotency_key, waiter = waiter,
-    waiter_ttl_ms = waiter_ttl_ms, rule = rule }
+  return { due_at = due_at, line = line_name, fields = fields, idempotency_key = options.idempotency_key,
+    waiter = waiter, waiter_ttl_ms = waiter_ttl_ms, rule = rule }
 end
 
 -- What is there under an id already: an answer, or nil and whether a finished record must make room.
@@ -69,6 +71,7 @@ return function(base, args)
   -- Tombstones and records, which most calls find none of.
   local found = { keys.tombstones(base, first_lane), false }
   local answers, plans, ids, some_later, some_waiter = { false }, nil, count > 1 and {}, false, false
+  local some_limited, declared = false, {}
   local added = count
   for i = 1, count do
     local at = 6 * i - 5
@@ -85,12 +88,17 @@ return function(base, args)
       ids[id] = true
     end
     if options ~= '' then
-      local plan = read_options(options, now)
+      local plan = read_options(base, options, now, declared)
       plans = plans or {}
       plans[i], some_later, some_waiter = plan, some_later or plan.due_at, some_waiter or plan.waiter
       if plan.rule then
         unique.check(base, plan.rule.key)
         some_later = some_later or plan.rule.replaces or plan.rule.kind == 'throttle'
+      end
+      if plan.line then
+        local err = line.damage(base, lane_name, plan.line)
+        if err then errors.raise(err) end
+        some_limited = true
       end
     end
   end
@@ -132,7 +140,8 @@ return function(base, args)
   end
   local batch = batches.open(base, now, now_text)
   batch.seen = seen
-  local offers = added > 0 and workers > 0 and not some_later and hand_off.offers(batch, lanes, added)
+  local offers = added > 0 and workers > 0 and not (some_later or some_limited)
+    and hand_off.offers(batch, lanes, added)
 
   for _, name in ipairs(lanes) do
     if seen[name].is_new then redis.call('SADD', keys.lanes(base), name) end

@@ -1,4 +1,4 @@
--- heartbeat: scheduled, held, running -> queued, failed, aborted. A worker renews its lease; promotes due tasks, gives back held ones and reaps dead workers, a bounded number per call.
+-- heartbeat: scheduled, held, running -> queued, limited, failed, aborted. A worker renews its lease; promotes due tasks, gives back held ones and reaps dead workers, a bounded number per call.
 -- args: worker, lease_ms int, result_ttl_ms int, generation int, max_lost int, abandoned_threads int, stalled_ms int
 -- reply: mailbox, more, (id, token)…
 local PROMOTE_LIMIT = 100
@@ -29,6 +29,8 @@ return function(base, args)
   local more = move.promote(batch, PROMOTE_LIMIT) and 1 or 0
   if reap.dead_workers(batch, beat, args.lease_ms, args.result_ttl_ms, args.max_lost) then more = 1 end
   if beat[3] and pauses.go_on(batch, GIVE_BACK_LIMIT) then more = 1 end
+  if move.take_over(batch, GIVE_BACK_LIMIT) then more = 1 end
+  if beat[4] and line.go_on(batch) then more = 1 end
   if #settled > 0 then redis.call('SREM', keys.aborts(base, worker), unpack(settled)) end
   batches.close(batch)
   lane.remove_empty(base)

@@ -1,4 +1,4 @@
--- purge: queued, scheduled, held, failed -> discarded. Discards waiting tasks or dead letters, a bounded number per call.
+-- purge: queued, limited, scheduled, held, failed -> discarded. Discards waiting tasks or dead letters, a bounded number per call.
 -- args: place, which, offset int, limit int, result_ttl_ms int
 -- reply: discarded, more, passed
 local PLACES = {
@@ -30,15 +30,17 @@ return function(base, args)
   elseif place == 'queued' then
     lane.check(base, args.which)
     ids, looked = lane.pop(base, args.which, limit)
+  elseif place == 'limited' then
+    ids, looked = line.drain(batch, args.which, limit)
   elseif PLACES[place] then
     local key = PLACES[place].key(base, args.which)
     ids = errors.read('ZRANGE', key, 0, limit - 1)
     looked = #ids
     if looked > 0 then redis.call('ZREM', key, unpack(ids)) end
   else
-    errors.raise(errors.bad_argument('place must be queued, held, quarantined, scheduled or dead'))
+    errors.raise(errors.bad_argument('place must be queued, limited, held, quarantined, scheduled or dead'))
   end
-  local state = PLACES[place] and PLACES[place].state or 'queued'
+  local state = PLACES[place] and PLACES[place].state or place == 'limited' and place or 'queued'
   local removed = 0
   for _, id in ipairs(ids) do
     if move.discard(batch, id, state, args.result_ttl_ms) then removed = removed + 1 end

@@ -1,4 +1,4 @@
--- repair: running, held -> queued, aborted. Repairs what fsck found; each finding is checked again first, and what is sound by now is left alone.
+-- repair: running, held -> queued, limited, aborted. Repairs what fsck found; each finding is checked again first, and what is sound by now is left alone.
 -- args: result_ttl_ms int; findings: (kind, id, detail)…
 -- reply: one string per finding: `mended`, `sound` (nothing is wrong by now) or `by_hand` (left to a person)
 local TTL_MS = 3600000
@@ -15,7 +15,7 @@ local MEND = {}
 -- the place is damaged.
 local function put_in_place(batch, id, ttl_ms)
   local record, err = task.read(batch.base, id, { 'state', 'lane', 'lost', 'due_at', 'finished_at',
-    'watched_until' })
+    'watched_until', 'buckets' })
   if err then return err end
   if record.state == 'running' then return (attempt.hand_back(batch, id, ttl_ms, false)) end
   if record.state == 'held' then return (move.make_ready(batch, id, record, {}, { 'pause' }, 'front')) end
@@ -47,11 +47,40 @@ MEND.not_in_dead, MEND.not_in_quarantined, MEND.not_in_held = put_back, put_back
 local function make_ready(batch, id, record)
   if not place.FITS.ready(record, record.lane or '') then return 'sound' end
   if batches.obstacle(batch, 'LLEN', keys.ready(batch.base, record.lane)) then return 'by_hand' end
-  if place.is_near_an_end(batch.base, record.lane, id) then return 'sound' end
+  if place.is_near_an_end(place.list(batch.base, record), id) then return 'sound' end
   batches.add(batch, 'back', record.lane, id)
 end
 
 function MEND.not_in_ready(batch, finding, record) return make_ready(batch, finding.id, record) end
+
+-- In its line again, likewise.
+function MEND.not_in_line(batch, finding, record)
+  local id, lane_name, line_name = finding.id, record.lane, record.buckets
+  if record.state ~= 'limited' or not lane_name or not line_name then return 'sound' end
+  if line.damage(batch.base, lane_name, line_name) then return 'by_hand' end
+  if place.is_near_an_end(place.list(batch.base, record), id) then return 'sound' end
+  batches.add_to_line(batch, lane_name, line_name, id, 'RPUSH')
+end
+
+-- A line without a place has its turn again.
+function MEND.not_in_turn(batch, finding)
+  local kind, rest = parts(finding.id)
+  if kind ~= 'line' or redis.call('EXISTS', batch.base .. finding.id) == 0 then return 'sound' end
+  local lane_name, name = string.match(rest, '^(.*):([^:]*)$')
+  if not name or line.damage(batch.base, lane_name, name) then return 'by_hand' end
+  if line.has_place(batch.base, rest) then return 'sound' end
+  line.place(batch, rest)
+end
+
+-- What runs of a bucket is counted anew.
+function MEND.wrong_busy(batch, finding)
+  local bucket = finding.id
+  if limits.look(batch, { bucket }) then return 'by_hand' end
+  local counted = limits.count_busy(batch.base)[bucket] or 0
+  if batch.buckets[bucket].busy == counted then return 'sound' end
+  batch.freed = batch.freed or {}
+  batch.freed[bucket] = batch.buckets[bucket].busy - counted
+end
 
 -- An entry whose record says otherwise is dropped, and the task put where its record says, should it be nowhere else.
 -- In a ready list an entry stays: a claim drops it when it gets there.
@@ -59,10 +88,15 @@ local function drop_ghosts(kind, command)
   MEND['ghost_in_' .. kind] = function(batch, finding, record, ttl_ms)
     local id, of = finding.id, finding.detail
     if place.FITS[kind](record, of) then return 'sound' end
+    local lease = kind == 'running' and redis.pcall('HGET', keys.running(batch.base, of), id)
     local dropped = redis.pcall(command, keys[kind](batch.base, of), id)
     if errors.of(dropped) then return 'by_hand' end
     if dropped == 0 then return 'sound' end
-    if kind == 'running' then member.count_load(batch.base, of) end
+    if kind == 'running' then
+      local _, _, _, line_name = member.token(type(lease) == 'string' and lease)
+      if line_name then limits.free(batch, line_name) end
+      member.count_load(batch.base, of)
+    end
     if record.state and place.misplaced(batch.base, id, record) then
       put_in_place(batch, id, ttl_ms)
     else

@@ -1,11 +1,11 @@
--- requeue: failed -> queued. Dead letters run again: same id and arguments, a fresh retry budget.
+-- requeue: failed -> queued, limited. Dead letters run again: same id and arguments, a fresh retry budget.
 -- args: tasks: (id)…
 -- reply: one string per id: `queued` or `not_dead`, or an error
 return function(base, args)
   local batch, answers, records, damaged = batches.open(base, clock.read()), {}, {}, {}
   errors.read('ZCARD', keys.dead(base))
   for i, id in ipairs(args.tasks) do
-    local record, err = task.read(base, id, { 'state', 'lane' })
+    local record, err = task.read(base, id, { 'state', 'lane', 'buckets' })
     records[i] = record
     if err then
       answers[i] = err

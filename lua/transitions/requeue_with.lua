@@ -1,9 +1,9 @@
--- requeue_with: failed -> queued. A dead letter runs again with other arguments: same id, a fresh retry budget.
+-- requeue_with: failed -> queued, limited. A dead letter runs again with other arguments: same id, a fresh retry budget.
 -- args: id, args, kwargs, codec, headers
 -- reply: `queued` or `not_dead`
 return function(base, args)
   errors.read('ZCARD', keys.dead(base))
-  local record, err = task.read(base, args.id, { 'state', 'lane' })
+  local record, err = task.read(base, args.id, { 'state', 'lane', 'buckets' })
   if err then return { err = err } end
   if record.state ~= 'failed' then return 'not_dead' end
   lane.check(base, record.lane or task.DEFAULT_LANE)

@@ -1,4 +1,4 @@
--- resume: held -> queued. A pause ends; what was held under it goes back to the front of its lane, a bounded number per call.
+-- resume: held -> queued, limited. A pause ends; what was held under it goes back to the front of its lane, a bounded number per call.
 -- args: task, argument, value, limit int, resuming int
 -- reply: answer, moved, more
 return function(base, args)

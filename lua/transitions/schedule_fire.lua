@@ -1,4 +1,4 @@
--- schedule_fire: none, complete, failed, aborted, expired, discarded -> queued, scheduled. A worker says that an occurrence is due: it is enqueued once, and the schedule moves on to the next.
+-- schedule_fire: none, complete, failed, aborted, expired, discarded -> queued, limited, scheduled. A worker says that an occurrence is due: it is enqueued once, and the schedule moves on to the next.
 -- args: name, due_at int, following_at int, next_due_at int, headers
 -- reply: answer, next_due_at, id
 
@@ -37,6 +37,12 @@ return function(base, args)
   if err then return { err = err } end
   local last = definition.coalesce and definition.last_id and task.read(base, definition.last_id, { 'state' })
 
+  local plan = { fields = {} }
+  local function add(field, value)
+    if value then plan.fields[#plan.fields + 1], plan.fields[#plan.fields + 2] = field, value end
+  end
+  plan.line = limits.add(base, definition.limits, {}, add)
+
   local runs, caught_up = judge(definition, due_at, now)
   local before, passed = last and last.state, nil
   if definition.paused then
@@ -61,9 +67,8 @@ return function(base, args)
   -- Somebody enqueued a task of that id: it stands for this occurrence.
   if record.state and not task.is_finished(record.state) then return { 'exists', next_due_at, id } end
   if record.state then move.remove(base, id) end
-  local batch, plan = batches.open(base, now, now_text), { fields = {} }
+  local batch = batches.open(base, now, now_text)
   local start_at = schedule.start_at(definition, due_at, id)
-  local function add(field, value) plan.fields[#plan.fields + 1], plan.fields[#plan.fields + 2] = field, value end
   local headers = args.headers ~= '' and args.headers or definition.headers
   if headers then add('headers', headers) end
   if definition.result_ttl_ms then add('result_ttl_ms', clock.text(definition.result_ttl_ms)) end

@@ -1,4 +1,4 @@
--- step: queued, scheduled, running -> queued, scheduled, running, complete, failed, aborted, expired, held. A worker's round trip: renew the lease, settle, promote up to 100 due tasks, claim.
+-- step: queued, limited, scheduled, running -> queued, limited, scheduled, running, complete, failed, aborted, expired, held. A worker's round trip: renew the lease, settle, promote up to 100 due tasks, claim.
 -- args: worker, seq int, lease_ms int, result_ttl_ms int, lanes json, want int, hand_off int; outcomes: (id, token, outcome, run_ms int, value, details)…
 -- reply: more, wait_ms, refused, (id, token, reason)…, (id, token, name, args, kwargs, codec, headers, lane, tries, enqueued_at)…
 local PROMOTE_LIMIT = 100
@@ -49,12 +49,12 @@ return function(base, args)
   if seq < last_seq then errors.raise(errors.old_step(seq, last_seq)) end
   if seq > last_seq + 1 then errors.raise(errors.lost_steps(worker, seq, last_seq)) end
   local tokens = attempt.tokens(base, worker, outcomes)
-  local pauses, waited_until = claim.check(base)
+  local pauses, waited_until, has_lines = claim.check(base)
   member.renew(base, worker, now, args.lease_ms)
   if seq == last_seq then return repeat_step(base, worker, last[2] or '', last[6]) end
 
   local batch = batches.open(base, now, now_text)
-  batch.pauses, batch.waited_until = pauses, waited_until
+  batch.pauses, batch.waited_until, batch.has_lines = pauses, waited_until, has_lines
   attempt.settle(batch, worker, outcomes, tokens, args.result_ttl_ms)
   -- For the same step again: mostly all became what was asked for.
   if batch.refusals then
@@ -63,6 +63,7 @@ return function(base, args)
     redis.call('HDEL', row, 'answers')
   end
   local more_due = move.promote(batch, PROMOTE_LIMIT)
+  if has_lines and line.open_due(batch) then more_due = true end
   batches.flush(batch)
   -- What was handed over since the last step, and is not settled by now: whether the worker has it is not known.
   local handed, first_handed = {}, last[8] and last[8] ~= '' and last[8]

@@ -35,6 +35,7 @@ OWNERS = {
     "members": "its members: it is gone when it is empty, and each member stands for a record, work or a worker",
     "worker": "its worker: it is deleted when the worker leaves or is reaped by another one after its lease",
     "pause": "its pause, when that ends: the tasks return to their lanes",
+    "limit": "each limit, or what was put over it, until it is removed",
     "schedule": "each schedule, until it is removed",
     "ttl": "a time to live",
     "queue": "the queue: one of each, bounded, forever",

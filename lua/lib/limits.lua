@@ -1,0 +1,314 @@
+-- Limits: how many attempts of a bucket run at once over all workers, and how many may start in a time. A bucket is the name of
+-- a limit, or `name(key)`; a task names its buckets when it is enqueued. Here is kept what a call knows of buckets: read once,
+-- changed in memory, written once at its end. Which task has its turn is for line.lua.
+local M = {}
+
+local FIELDS = { concurrency = 'number', rate = 'number', per_ms = 'number', burst = 'number' }
+local USE = { name = 'string', key = 'string', cost = 'number', weight = 'number' }
+local MAX_BUCKETS, MAX_NAME, MAX_KEY, MAX_WEIGHT = 8, 100, 256, 1000000
+-- What a name may have, and what of a key stands in a bucket as it is; all else is written as %XX.
+local PLAIN, OTHER = '^[%w_.%-/@\128-\255]+$', '[^%w_.%-/@\128-\255]'
+-- A start that is due to the fraction of a millisecond is due.
+local TOLERANCE = 1e-6
+
+local function bad(what) errors.raise(errors.bad_argument(what)) end
+
+-- NaN and infinity are none of them.
+local function is_whole(number, least) return number >= least and number < 2 ^ 53 and number % 1 == 0 end
+
+-- Refuse what is no definition. `is_override`: what operators put over one, which may have any part of it, and close a limit.
+function M.check(name, text, is_override)
+  if #name > MAX_NAME or not string.find(name, PLAIN) then
+    bad('the name of a limit must be 1 to ' .. MAX_NAME .. ' letters, digits or any of _ . - / @')
+  end
+  local what = 'the definition of limit ' .. name
+  local fields = object.decode(text, FIELDS, what)
+  local concurrency, rate, per_ms, burst = fields.concurrency, fields.rate, fields.per_ms, fields.burst
+  local least = is_override and 0 or 1
+  if concurrency and not is_whole(concurrency, least) then
+    bad(what .. ': concurrency must be a whole number >= ' .. least)
+  end
+  if rate and not (rate > 0 and rate < 2 ^ 53) then bad(what .. ': rate must be a number > 0') end
+  if per_ms and not is_whole(per_ms, 1) then bad(what .. ': per_ms must be a whole number >= 1') end
+  if burst and not is_whole(burst, 1) then bad(what .. ': burst must be a whole number >= 1') end
+  if next(fields) == nil then bad(what .. ' is empty: give concurrency, or rate and per_ms') end
+  if is_override then return fields end
+  if (rate == nil) ~= (per_ms == nil) then bad(what .. ': rate and per_ms belong together') end
+  if burst and not rate then bad(what .. ': burst belongs to a rate') end
+  return fields
+end
+
+-- The bucket of a limit, and of a key where it has one.
+function M.bucket(name, key)
+  if not key or key == '' then return name end
+  if #key > MAX_KEY then
+    bad('the key of limit ' .. name .. ' has ' .. #key .. ' bytes, and may have ' .. MAX_KEY .. ': '
+      .. string.sub(key, 1, 40) .. '…')
+  end
+  return name .. '(' .. string.gsub(key, OTHER, function(c) return string.format('%%%02X', string.byte(c)) end) .. ')'
+end
+
+-- The effective definitions of buckets: what code declared, with what operators put for the limit and for the bucket over it.
+-- Each is nil where there is none. Texts are decoded once: they say the same in every call.
+local decoded, decoded_count = {}, 0
+
+local function decode(text)
+  local fields = decoded[text]
+  if fields == nil then
+    local ok, found = pcall(cjson.decode, text)
+    fields = ok and type(found) == 'table' and found or false
+    if decoded_count >= 1000 then decoded, decoded_count = {}, 0 end
+    decoded[text], decoded_count = fields, decoded_count + 1
+  end
+  return fields
+end
+
+local function add_field(into, text)
+  local fields = text and decode(text)
+  if not fields then return into end
+  if not into then return fields end
+  local sum = {}
+  for name, value in pairs(into) do sum[name] = value end
+  for name, value in pairs(fields) do sum[name] = value end
+  return sum
+end
+
+function M.name(bucket) return string.match(bucket, '^[^(]*') end
+
+function M.definitions(base, buckets)
+  local names, at, found = {}, {}, {}
+  for _, bucket in ipairs(buckets) do
+    local name = M.name(bucket)
+    if not at[name] then names[#names + 1], at[name] = name, #names + 1 end
+  end
+  local code = redis.pcall('HMGET', keys.limits(base), unpack(names))
+  if errors.of(code) then return nil, errors.wrong_type(keys.limits(base)) end
+  local count = redis.pcall('HLEN', keys.overrides(base))
+  if errors.of(count) then return nil, errors.wrong_type(keys.overrides(base)) end
+  local of_names, of_buckets = {}, {}
+  if count > 0 then
+    of_names = redis.call('HMGET', keys.overrides(base), unpack(names))
+    of_buckets = redis.call('HMGET', keys.overrides(base), unpack(buckets))
+  end
+  for i, bucket in ipairs(buckets) do
+    local name_at = at[M.name(bucket)]
+    local definition = add_field(add_field(nil, code[name_at]), of_names[name_at])
+    if bucket ~= names[name_at] then definition = add_field(definition, of_buckets[i]) end
+    found[i] = definition
+  end
+  return found
+end
+
+-- What `limits` of a task's options asks for: its buckets as the name of its line, and its weight where that is not 1.
+-- `declared`: definitions that this call has looked up already, by name.
+local function read_uses(base, uses, declared)
+  if #uses == 0 or #uses > MAX_BUCKETS then bad('a task may have 1 to ' .. MAX_BUCKETS .. ' limits, not ' .. #uses) end
+  local parts, seen, weight = {}, {}, nil
+  for i, use in ipairs(uses) do
+    if type(use) ~= 'table' then bad('limits must be a list of objects') end
+    object.check(use, USE, 'limits')
+    local name, cost = use.name or '', use.cost or 1
+    local bucket = M.bucket(name, use.key)
+    if seen[bucket] then bad('limit ' .. bucket .. ' is named twice') end
+    if not is_whole(cost, 1) then bad('the cost of limit ' .. bucket .. ' must be a whole number >= 1') end
+    if use.weight and not (use.weight > 0 and use.weight <= MAX_WEIGHT) then
+      bad('the weight of limit ' .. bucket .. ' must be a number > 0, up to ' .. MAX_WEIGHT)
+    end
+    if declared[name] == nil then
+      local found, err = M.definitions(base, { name })
+      if err then errors.raise(err) end
+      declared[name] = found[1] or false
+    end
+    local definition = declared[name]
+    if not definition then errors.raise(errors.no_limit(name)) end
+    if definition.rate and cost > (definition.burst or 1) then
+      bad('a task costs ' .. cost .. ' of limit ' .. bucket .. ', whose burst is ' .. (definition.burst or 1)
+        .. ': it could never start')
+    end
+    seen[bucket], parts[i] = true, cost > 1 and bucket .. '*' .. clock.text(cost) or bucket
+    if use.weight then weight = math.max(weight or 0, use.weight) end
+  end
+  table.sort(parts)
+  return table.concat(parts, ','), weight
+end
+
+-- The line of a new task, or nil, with what else its record says of it, by `add(field, value)`. Only this version can claim it.
+function M.add(base, uses, declared, add)
+  if not uses or #uses == 0 then return nil end
+  local line_name, weight = read_uses(base, uses, declared)
+  add('buckets', line_name)
+  add('needs_version', clock.text(task.VERSION))
+  add('weight', weight and weight ~= 1 and number.text(weight))
+  return line_name
+end
+
+-- The buckets of a line, and what one start costs of each.
+function M.parse(line)
+  local buckets, costs = {}, {}
+  for part in string.gmatch(line, '[^,]+') do
+    local bucket, cost = string.match(part, '^(.*)%*(%d+)$')
+    buckets[#buckets + 1], costs[#costs + 1] = bucket or part, tonumber(cost) or 1
+  end
+  return buckets, costs
+end
+
+-- Learn what is known of these buckets, those that this call has not asked for before. Replies an error where a key that says
+-- so is damaged: then nothing of any may start.
+function M.look(batch, buckets)
+  local base, known, asked = batch.base, batch.buckets or {}, {}
+  batch.buckets = known
+  for _, bucket in ipairs(buckets) do
+    if not known[bucket] then
+      known[bucket] = {}
+      asked[#asked + 1] = bucket
+    end
+  end
+  if #asked == 0 then return batch.limits_err end
+  local definitions, err = M.definitions(base, asked)
+  local busy = redis.pcall('HMGET', keys.busy(base), unpack(asked))
+  local reached = redis.pcall('ZMSCORE', keys.rates(base), unpack(asked))
+  batch.busy_is_damaged = errors.of(busy) and true
+  err = err or batch.busy_is_damaged and errors.wrong_type(keys.busy(base))
+    or errors.of(reached) and errors.wrong_type(keys.rates(base))
+  batch.limits_err = batch.limits_err or err or nil
+  for i, bucket in ipairs(asked) do
+    local one, definition = known[bucket], definitions and definitions[i] or {}
+    one.concurrency = definition.concurrency
+    one.interval_ms = definition.rate and definition.per_ms and definition.per_ms / definition.rate
+    one.burst = definition.burst or 1
+    one.busy = number.of(busy[i], 0)
+    -- The theoretical arrival time of GCRA (ITU-T I.371): until then all that may start has started.
+    one.reached = number.of(reached[i], 0)
+  end
+  return batch.limits_err
+end
+
+-- The lanes where lines wait under a bucket, as `blocked_lanes` has them.
+function M.lanes(text)
+  local ok, lanes = pcall(cjson.decode, text or '[]')
+  return ok and type(lanes) == 'table' and lanes or {}
+end
+
+-- How many may start now at this cost; where none may for want of time, when one may (ms).
+function M.room(batch, bucket, cost)
+  local one, room, opens_at = batch.buckets[bucket], math.huge, nil
+  local ahead_ms = math.max(one.reached - batch.now, 0)
+  if one.concurrency then room = math.max(one.concurrency - one.busy, 0) end
+  if one.interval_ms then
+    cost = math.min(cost, one.burst)
+    local starts = math.floor((one.burst * one.interval_ms - ahead_ms) / (cost * one.interval_ms) + TOLERANCE)
+    if starts < 1 then starts, opens_at = 0, math.ceil(batch.now + ahead_ms - (one.burst - cost) * one.interval_ms) end
+    room = math.min(room, starts)
+  elseif ahead_ms > 0 then
+    -- Closed until then.
+    room, opens_at = 0, math.ceil(one.reached)
+  end
+  return room, opens_at and math.max(opens_at, batch.now + 1)
+end
+
+-- So many of a line have started.
+function M.charge(batch, buckets, costs, count)
+  for i, bucket in ipairs(buckets) do
+    local one = batch.buckets[bucket]
+    one.busy, one.is_changed = one.busy + count, true
+    if one.interval_ms then
+      one.reached = math.max(one.reached, batch.now) + count * costs[i] * one.interval_ms
+      one.is_reached_changed = true
+    end
+  end
+end
+
+-- A claim of a line has ended: its slots are free.
+function M.free(batch, line)
+  local freed = batch.freed or {}
+  batch.freed = freed
+  for _, bucket in ipairs((M.parse(line))) do freed[bucket] = (freed[bucket] or 0) + 1 end
+end
+
+-- Count what was freed. Replies the buckets that have to be looked at again for those that wait, or nil.
+function M.settle(batch)
+  local freed, buckets = batch.freed, {}
+  if not freed then return nil end
+  batch.freed = false
+  for bucket in pairs(freed) do buckets[#buckets + 1] = bucket end
+  -- In the same order everywhere.
+  table.sort(buckets)
+  M.look(batch, buckets)
+  for _, bucket in ipairs(buckets) do
+    local one = batch.buckets[bucket]
+    if freed[bucket] ~= 0 then one.busy, one.is_changed = math.max(one.busy - freed[bucket], 0), true end
+  end
+  return buckets
+end
+
+-- Of a bucket: how many run, how many lines wait under it, and when it has room by time (ms; 0: that is not what it lacks).
+function M.figures(base, bucket)
+  local blocked = 0
+  for _, lane_name in ipairs(M.lanes(errors.read('HGET', keys.blocked_lanes(base), bucket))) do
+    blocked = blocked + errors.read('ZCARD', keys.blocked(base, lane_name, bucket))
+  end
+  local running = number.of(errors.read('HGET', keys.busy(base), bucket), 0)
+  return running, blocked, number.of(errors.read('ZSCORE', keys.opens(base), bucket), 0)
+end
+
+-- Refuse a change of limits while nothing is written yet, if what follows from it could not be written.
+function M.check_keys(base)
+  errors.read('HLEN', keys.blocked_lanes(base))
+  errors.read('HLEN', keys.busy(base))
+  errors.read('ZCARD', keys.opens(base))
+  errors.read('ZCARD', keys.rates(base))
+  errors.read('HGET', keys.meta(base), 'limited')
+end
+
+-- Refuse an override that leaves half of a rate. `fields`: what is put for the limit, or for one `key` of it.
+function M.check_together(base, name, key, fields, declared)
+  local effective = add_field(add_field(nil, declared or nil),
+    key ~= '' and errors.read('HGET', keys.overrides(base), name) or nil) or {}
+  if (fields.rate or effective.rate) and not (fields.per_ms or effective.per_ms) then
+    bad('limit ' .. M.bucket(name, key) .. ' has a rate and no per_ms: give both')
+  end
+end
+
+-- What runs of each bucket, by the leases: all claims of all workers are read.
+function M.count_busy(base)
+  local counted = {}
+  for _, worker in ipairs(errors.read('ZRANGE', keys.workers(base), 0, -1)) do
+    for _, lease in ipairs(errors.read('HVALS', keys.running(base, worker))) do
+      local _, _, _, line_name = member.token(lease)
+      for _, bucket in ipairs(line_name and M.parse(line_name) or {}) do
+        counted[bucket] = (counted[bucket] or 0) + 1
+      end
+    end
+  end
+  return counted
+end
+
+-- Those whose time has come are as good as absent: as many as were added are looked at.
+local function trim(base, now_text, added)
+  local past = redis.call('ZRANGEBYSCORE', keys.rates(base), '-inf', now_text, 'LIMIT', 0, 2 * added)
+  if #past > 0 then redis.call('ZREM', keys.rates(base), unpack(past)) end
+end
+
+-- Write what has changed.
+function M.write(batch)
+  local base, busy, idle, reached = batch.base, {}, {}, {}
+  for bucket, one in pairs(batch.buckets) do
+    if one.is_changed and one.busy > 0 then
+      busy[#busy + 1], busy[#busy + 2] = bucket, clock.text(one.busy)
+    elseif one.is_changed then
+      idle[#idle + 1] = bucket
+    end
+    if one.is_reached_changed then reached[#reached + 1], reached[#reached + 2] = number.text(one.reached), bucket end
+    one.is_changed, one.is_reached_changed = nil, nil
+  end
+  if not batch.busy_is_damaged then
+    if #busy > 0 then redis.call('HSET', keys.busy(base), unpack(busy)) end
+    if #idle > 0 then redis.call('HDEL', keys.busy(base), unpack(idle)) end
+  end
+  if #reached > 0 then
+    redis.call('ZADD', keys.rates(base), unpack(reached))
+    trim(base, batch.now_text, #reached / 2)
+  end
+end
+
+return M
