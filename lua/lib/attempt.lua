@@ -11,8 +11,8 @@ local RESTS_MS = { { waited = 600000, rest = 300000 }, { waited = 60000, rest = 
   { waited = 10000, rest = 10000 }, { waited = 0, rest = 1000 } }
 
 -- The outcomes an attempt can be settled with.
-M.OUTCOMES = { complete = true, failed = true, retry = true, snooze = true, unknown = true, aborted = true,
-  release = true }
+M.OUTCOMES = { complete = true, failed = true, retry = true, snooze = true, limited = true, unknown = true,
+  aborted = true, release = true }
 
 -- running -> aborted.
 local function abort(batch, id, record, ttl_ms)
@@ -111,11 +111,21 @@ local function put_off(batch, id, record, fields, delay_ms, counter)
   batches.count(batch, counter)
 end
 
+-- running -> failed where the next attempt would come later than `max_age_ms` allows. Replies as `hand_back`.
+local function too_old(batch, ended, record, fields)
+  local delay_ms = math.max(math.floor(ended.delay_ms or 0), 0)
+  local age_ms = batch.now + delay_ms - number.of(record.enqueued_at, batch.now)
+  if (ended.max_age_ms or 0) <= 0 or age_ms <= ended.max_age_ms then return nil end
+  local text = ended.value .. ' (older than its max_age of ' .. clock.text(ended.max_age_ms) .. ' ms)'
+  local err, stays = fail(batch, ended.id, text, nil, fields)
+  return err, stays, 'failed'
+end
+
 -- running -> scheduled, queued, limited, aborted; failed where the next attempt would come later than `max_age_ms` allows. A
 -- snooze is no failure: it spends no try and is no part of the history.
 local function try_again(batch, ended, record, ttl_ms)
   if record.abort_requested then return abort(batch, ended.id, record, ttl_ms), nil, 'aborted' end
-  local snoozed, delay_ms = ended.outcome == 'snooze', math.max(math.floor(ended.delay_ms or 0), 0)
+  local snoozed, delay_ms = ended.outcome ~= 'retry', math.max(math.floor(ended.delay_ms or 0), 0)
   local fields, err, stays
   if snoozed then
     fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0) }
@@ -123,12 +133,9 @@ local function try_again(batch, ended, record, ttl_ms)
     fields = { 'error', ended.value, 'history', attempted(batch, record, ended.run_ms, ended.value) }
     if ended.traceback and ended.traceback ~= '' then fields[5], fields[6] = 'traceback', ended.traceback end
   end
-  local age_ms = batch.now + delay_ms - number.of(record.enqueued_at, batch.now)
-  if (ended.max_age_ms or 0) > 0 and age_ms > ended.max_age_ms then
-    local text = ended.value .. ' (older than its max_age of ' .. clock.text(ended.max_age_ms) .. ' ms)'
-    err, stays = fail(batch, ended.id, text, nil, fields)
-    return err, stays, 'failed'
-  end
+  local instead
+  err, stays, instead = too_old(batch, ended, record, fields)
+  if instead then return err, stays, instead end
   local counter = snoozed and 'snoozed' or 'retried'
   if delay_ms == 0 then
     err, stays = move.make_ready(batch, ended.id, record, fields, SETTLED)
@@ -136,6 +143,33 @@ local function try_again(batch, ended, record, ttl_ms)
     return err, stays
   end
   return put_off(batch, ended.id, record, fields, delay_ms, counter)
+end
+
+-- The buckets of a record that an outcome `limited` is about: of one limit, with the task's own key or another one.
+local function told_buckets(record, ended)
+  local found = {}
+  for _, bucket in ipairs(record.buckets and limits.parse(record.buckets) or {}) do
+    if limits.name(bucket) == ended.limit then
+      found[#found + 1] = ended.key and limits.bucket(ended.limit, ended.key) or bucket
+    end
+  end
+  return found
+end
+
+-- running -> limited, aborted; failed where it would be too old by then. A limit is used up elsewhere: nothing of its bucket
+-- starts for a time, and the task waits for that at the front of its line. No try is charged. What has no such limit is
+-- put off alone.
+local function limit_reached(batch, ended, record, ttl_ms)
+  local told = told_buckets(record, ended)
+  if record.abort_requested then return abort(batch, ended.id, record, ttl_ms), nil, 'aborted' end
+  local err, stays, instead = too_old(batch, ended, record, {})
+  if instead then return err, stays, instead end
+  if #told == 0 then return try_again(batch, ended, record, ttl_ms) end
+  local fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0) }
+  err, stays = move.make_ready(batch, ended.id, record, fields, SETTLED, 'front')
+  if err then return err, stays end
+  for _, bucket in ipairs(told) do limits.shut(batch, bucket, batch.now + math.floor(ended.delay_ms or 0)) end
+  batches.count(batch, 'snoozed')
 end
 
 -- running -> scheduled, aborted; failed once it has waited for `max_age_ms`. The worker has no task of that name: it is
@@ -170,6 +204,8 @@ local function settle(batch, ended, ttl_ms)
   end
   if ended.outcome == 'retry' or ended.outcome == 'snooze' then
     return try_again(batch, ended, record, ttl_ms)
+  elseif ended.outcome == 'limited' then
+    return limit_reached(batch, ended, record, ttl_ms)
   elseif ended.outcome == 'unknown' then
     return leave_to_others(batch, ended, record, ttl_ms)
   elseif ended.outcome == 'failed' then
@@ -210,7 +246,8 @@ function M.settle(batch, worker, outcomes, tokens, ttl_ms)
         if has_key and not err then unique.free(batch.base, id) end
       else
         err, stays, instead = settle(batch, { id = id, outcome = outcome, run_ms = run_ms, value = value,
-          traceback = details.traceback, delay_ms = details.delay_ms, max_age_ms = details.max_age_ms }, kept_ms)
+          traceback = details.traceback, delay_ms = details.delay_ms, max_age_ms = details.max_age_ms,
+          limit = details.limit, key = details.key }, kept_ms)
       end
       if err or instead then batches.refuse(batch, id, token, err or instead) end
       if not stays then

@@ -269,6 +269,14 @@ function M.check_together(base, name, key, fields, declared)
   end
 end
 
+-- Nothing of a bucket starts until then; then one may, and the rate goes on from there.
+function M.shut(batch, bucket, until_at)
+  M.look(batch, { bucket })
+  local one = batch.buckets[bucket]
+  local reached = one.interval_ms and until_at + (one.burst - 1) * one.interval_ms or until_at
+  if reached > one.reached then one.reached, one.is_reached_changed = reached, not batch.limits_err end
+end
+
 -- What runs of each bucket, by the leases: all claims of all workers are read.
 function M.count_busy(base)
   local counted = {}

@@ -3,7 +3,8 @@
 -- reply: more, wait_ms, refused, (id, token, reason)…, (id, token, name, args, kwargs, codec, headers, lane, tries, enqueued_at)…
 local PROMOTE_LIMIT = 100
 
-local DETAILS = { codec = 'string', traceback = 'string', delay_ms = 'number', max_age_ms = 'number' }
+local DETAILS = { codec = 'string', traceback = 'string', delay_ms = 'number', max_age_ms = 'number', limit = 'string',
+  key = 'string' }
 
 -- Most outcomes have none.
 local NO_DETAILS = {}
@@ -13,6 +14,7 @@ local function read_outcomes(outcomes)
   for at = 1, #outcomes, 6 do
     local outcome, details = outcomes[at + 2], outcomes[at + 5]
     outcomes[at + 5] = details ~= '' and object.decode(details, DETAILS, 'details') or NO_DETAILS
+    if outcomes[at + 5].key then limits.bucket(outcomes[at + 5].limit or '', outcomes[at + 5].key) end
     if not attempt.OUTCOMES[outcome] then errors.raise(errors.bad_argument('unknown outcome ' .. outcome)) end
   end
   return outcomes
