@@ -9,11 +9,11 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 `_core`: the compiled core, `native/src`
 
 `_values`: values and the rules about them; no server, no event loop
-    models, errors, retries, executors, uniqueness: what you receive, catch and configure
+    models, errors, retries, executors, limits, uniqueness: what you receive, catch and configure
     settings, options, defaults, imports: an app's options and their checks
     signature, conversion, sameness: what a task's function takes and returns
     codec, encodings, headers, signing, ids: how a call travels
-    keyed: the key of a call under a rule of `uniqueness`
+    chosen, keyed, buckets: what of a call makes its key; its rule of `uniqueness`; its `limits`
     timing: cron expressions and periods
     metrics: counters of this process
     known, notes, reports, objects, typing: parts of jobs, contexts and models
@@ -26,11 +26,11 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 
 `_client`: what an app asks of its queue
     queue, registry: the context of one queue, and what the app registered; everything below `app` is given a context
-    task, job, producer, typing: enqueueing
+    task, job, producer, answers, typing: enqueueing
     inspector, watching: what is asked about tasks
     overview, inspection: what is asked about the queue
     dead, filters, schedules, pauses: changing what is there
-    facade, asking, hooks, options: parts of `Ardiq`, which hand on to the modules above
+    facade, asking, hooks, limiting, options: parts of `Ardiq`, which hand on to the modules above
     from_1_2: moving what ArdiQ 1.2 left
 
 `_execution`: running the tasks of one queue
@@ -50,6 +50,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 
 TYPE_CHECKING = not __name__  # False, which editors that read `False` would not look behind; `typing` takes a while
 if TYPE_CHECKING:
+    from ._client.limiting import Limits
     from ._client.overview import Inspect
     from ._values.defaults import TaskDefaults
     from .app import Ardiq
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
         InvalidResult,
         LeaseLost,
         LibraryError,
+        NoLimit,
         OldStep,
         OutOfMemory,
         ProcessDied,
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     from .executors import Process
     from .inspection import (
         LaneInfo,
+        LimitInfo,
         MinuteCounts,
         QueueCounts,
         RunningTask,
@@ -85,6 +88,7 @@ if TYPE_CHECKING:
         WorkerInfo,
     )
     from .job import Job
+    from .limits import Limit, Rate
     from .models import (
         Attempt,
         DeadLetter,
@@ -130,7 +134,11 @@ __all__ = [
     "LaneInfo",
     "LeaseLost",
     "LibraryError",
+    "Limit",
+    "LimitInfo",
+    "Limits",
     "MinuteCounts",
+    "NoLimit",
     "OldStep",
     "OutOfMemory",
     "Pause",
@@ -139,6 +147,7 @@ __all__ = [
     "ProcessDied",
     "Progress",
     "QueueCounts",
+    "Rate",
     "Retry",
     "RunningTask",
     "Schedule",
@@ -165,6 +174,7 @@ __all__ = [
 ]
 
 _HOMES = (
+    "_client.limiting",
     "_client.overview",
     "_values.defaults",
     "app",
@@ -173,6 +183,7 @@ _HOMES = (
     "executors",
     "inspection",
     "job",
+    "limits",
     "models",
     "pauses",
     "schedules",

@@ -1,13 +1,14 @@
 """The app: its options, its tasks, and everything you can ask of its queue."""
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta, tzinfo
 from typing import Any, ParamSpec, TypeVar, overload
 
 from . import executors
 from ._client.asking import Asking
 from ._client.hooks import Hooks
+from ._client.limiting import Limiting
 from ._client.options import Options
 from ._client.overview import Inspect
 from ._client.queue import QueueContext
@@ -18,6 +19,7 @@ from ._server.calls import SCHEDULE_DECLARE_MOST
 from ._serving.serve import Queues, read_shares, serve
 from ._values import imports as _imports
 from ._values import options as _options
+from ._values.buckets import Buckets
 from ._values.defaults import TaskDefaults, with_defaults
 from ._values.metrics import snapshot
 from ._values.settings import Settings
@@ -27,6 +29,7 @@ from ._values.timing import Timing
 from .dead import DeadLetters
 from .executors import Executor
 from .job import Job
+from .limits import Limit
 from .models import DeadLetter, TaskMetrics
 from .pauses import Pausing
 from .retries import DEFAULT_MAX_RETRIES, Delay, ExceptionTypes, RetryOption, RetryRules
@@ -39,7 +42,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Ardiq(Options, Hooks, Asking, Pausing, Watching):
+class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
     """A queue and the tasks that run on it.
 
     Args:
@@ -229,6 +232,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
         max_age: Delay | None = ...,
         result_ttl: Delay | None = ...,
         executor: Executor = ...,
+        limits: Limit | Sequence[Limit] = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     @with_defaults
     def task(
@@ -249,6 +253,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
         max_age: Delay | None = None,
         result_ttl: Delay | None = None,
         executor: Executor = "thread",
+        limits: Limit | Sequence[Limit] = (),
     ) -> Any:
         """Register a function as a task; `async def` runs on the worker's loop, `def` on a thread or in a process.
 
@@ -273,6 +278,8 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
                 timedelta or seconds, up to a hundred years; 0: not at all; None: the app's `result_ttl_ms`.
             executor: where a `def` runs: "thread", or "process" for a child process, which a timeout or an abort kills,
                 or an `ardiq.Process` with options.
+            limits: a `Limit`, or up to eight: how many attempts run at once and how many start in a time, over all
+                workers, by name and by key. A limit without a name gets that of the task.
 
         Returns:
             The `Task`, which you can call like the function, and enqueue.
@@ -301,6 +308,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
             if task_name is None:
                 raise TypeError("@app.task needs a name= for a callable that has none")
             task = Task(self, _options.text("name", task_name), function, priority, unique is True, ttl_ms, rule)
+            task.buckets = Buckets.read(task.name, limits, task.signature)
             other = self.context.registry.tasks.get(task.name)
             if other is not None:
                 raise ValueError(
@@ -315,6 +323,8 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
                         "loop and can be stopped there"
                     )
                 _processes.remember(entry)
+            if task.buckets is not None:
+                self.context.registry.declare(*task.buckets.limits)
             self.context.registry.tasks[task.name] = entry
             if ttl_ms is not None:
                 self.context.codec.kept[task.name] = ttl_ms != 0
@@ -348,6 +358,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
         retry_on: ExceptionTypes | None = None,
         give_up_on: ExceptionTypes | None = None,
         max_age: Delay | None = None,
+        limits: Limit | Sequence[Limit] = (),
     ) -> Callable[[Callable[[], R]], Task[[], R]]:
         """Register a function as a recurring task: each occurrence runs once, however many workers there are.
 
@@ -367,6 +378,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
                 of them, or run "all", the oldest hundred at most.
             jitter: start each occurrence up to this much after its time, a timedelta or seconds.
             retry, retry_on, give_up_on, max_age: whether and when it is retried; see `task`.
+            limits: how many attempts run at once, and how many start in a time; see `task`.
 
         Raises:
             ValueError: an invalid timing, or an unknown zone, lane or policy; or a thousand schedules are declared.
@@ -404,6 +416,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
                 max_age=max_age,
                 result_ttl=result_ttl,
                 executor=executor,
+                limits=limits,
             )(function)
             self.context.registry.crons[task.name] = {
                 **definition,
@@ -445,17 +458,31 @@ class Ardiq(Options, Hooks, Asking, Pausing, Watching):
         other: Ardiq = context.app
         return other
 
-    def ref(self, name: str, *, priority: str | None = None, unique: bool = False) -> Task[..., Any]:
+    def ref(
+        self, name: str, *, priority: str | None = None, unique: bool = False, limits: Limit | Sequence[Limit] = ()
+    ) -> Task[..., Any]:
         """A task that is registered elsewhere: you can enqueue it, but not call it.
 
-        The worker decides everything but its lane, its uniqueness and how long its result is kept. If this app has the
-        task, too, its arguments are checked, its result is kept accordingly, and its rule for calls with the same key
-        counts.
+        The worker decides everything but its lane, its uniqueness, its limits and how long its result is kept. If this
+        app has the task, too, its arguments are checked, its result is kept and its calls are limited accordingly, and
+        its rule for calls with the same key counts.
+
+        Args:
+            name: of the task.
+            priority: its lane.
+            unique: while an identical call waits or runs, a new one adds nothing.
+            limits: those of the task where this app does not have it, as its code says them. Arguments that make a key
+                must then be passed by keyword.
         """
-        known = self.context.registry.task_of(_options.text("name", name))
+        registry = self.context.registry
+        known = registry.task_of(_options.text("name", name))
         ttl_ms, keyed = (None, None) if known is None else (known.result_ttl_ms, known.rule)
         rule = keyed.rule if keyed is not None and not unique else None
-        return Task(self, name, None, priority, _options.boolean("unique", unique), ttl_ms, rule)
+        task: Task[..., Any] = Task(self, name, None, priority, _options.boolean("unique", unique), ttl_ms, rule)
+        task.buckets = Buckets.read(name, limits, registry.signature_of(name)) or registry.buckets_of(name)
+        if task.buckets is not None:
+            registry.declare(*task.buckets.limits)
+        return task
 
     async def send(self, name: str, *args: Any, **kwargs: Any) -> Job:
         """Enqueue a task by its name; see `ref` for what is checked. A task that no worker knows waits: see

@@ -23,6 +23,7 @@ __all__ = [
     "Forbidden",
     "LeaseLost",
     "LibraryError",
+    "NoLimit",
     "OldStep",
     "OutOfMemory",
     "ProcessDied",
@@ -100,6 +101,10 @@ class Duplicate(ArdiqError):
 
 class LeaseLost(ArdiqError):
     """The worker is no longer a member: its lease expired, and its tasks were given to others."""
+
+
+class NoLimit(ArdiqError):
+    """The queue does not know a limit of the task, and this code does not declare it; nothing was written."""
 
 
 class OldStep(ArdiqError):

@@ -1,8 +1,9 @@
-"""What `app.inspect` returns: counts, lanes, workers, running tasks, counters of a queue."""
+"""What `app.inspect` and `app.limits` return: counts, lanes, workers, running tasks, counters, limits of a queue."""
 
 from typing import NamedTuple
 
 from ._values.objects import as_object
+from .limits import Rate
 from .models import Progress
 
 
@@ -12,12 +13,14 @@ class QueueCounts(NamedTuple):
 
     Attributes:
         queued: those that are ready to run, `quarantined` ones included.
+        limited: those that are ready to run, and wait in a line until their limits let them start.
         scheduled: those that wait for their time, a retry included.
         running: those that workers have taken.
         held: those that a pause holds.
         quarantined: those suspected of killing their worker.
         dead: the dead letters.
         ready: how many are ready in each lane, by its name.
+        lines: how many wait in the lines of each lane, by its name.
     """
 
     queued: int
@@ -27,6 +30,8 @@ class QueueCounts(NamedTuple):
     quarantined: int
     dead: int
     ready: dict[str, int]
+    limited: int = 0
+    lines: dict[str, int] = {}  # noqa: RUF012 - nobody changes it
 
 
 @as_object
@@ -41,6 +46,7 @@ class LaneInfo(NamedTuple):
         claimed: how many tasks workers have taken, where the queue has one lane; else None: by lane, it is not counted.
         scheduled: how many tasks are scheduled, likewise.
         next_due_at: when the next scheduled one falls due, in ms since the epoch, likewise; None also if there is none.
+        limited: how many of its tasks are ready, but wait for their limits.
     """
 
     name: str
@@ -50,6 +56,7 @@ class LaneInfo(NamedTuple):
     claimed: int | None = None
     scheduled: int | None = None
     next_due_at: int | None = None
+    limited: int = 0
 
 
 @as_object
@@ -190,10 +197,11 @@ class TaskPosition(NamedTuple):
     """Where a task is.
 
     Attributes:
-        place: "queued", "scheduled", "held", "running", "quarantined" or "dead"; None: it has ended.
-        of: the lane of "queued", the pause of "held", the worker of "running"; else None.
-        position: 0 is the next one to run (of "dead": the newest); None: it is beyond the first 10,000 of its lane, or
-            the place has no order.
+        place: "queued", "limited", "scheduled", "held", "running", "quarantined" or "dead"; None: it has ended.
+        of: the lane of "queued", lane and line of "limited" as `default:customer(42)`, the pause of "held", the worker
+            of "running"; else None.
+        position: 0 is the next one to run (of "dead": the newest); None: it is beyond the first 10,000 of its lane or
+            line, or the place has no order.
         length: how many entries the place has.
         kept_ms: how long its record is still kept, in ms; None: it has no time to live.
     """
@@ -203,3 +211,28 @@ class TaskPosition(NamedTuple):
     position: int | None
     length: int
     kept_ms: int | None
+
+
+@as_object
+class LimitInfo(NamedTuple):
+    """A limit of a queue, or one key of it.
+
+    Attributes:
+        name: of the limit.
+        key: the key; None: it is the limit as such.
+        concurrency: how many attempts may run at once; None: any number.
+        rate: how many may start in a time; None: any number.
+        overridden: whether something was put over what code declares.
+        running: how many attempts run.
+        waiting_lines: how many lines of tasks it keeps from starting.
+        opens_at: when it lets the next one start, in ms since the epoch; None: now, or when an attempt ends.
+    """
+
+    name: str
+    key: str | None
+    concurrency: int | None
+    rate: Rate | None
+    overridden: bool
+    running: int
+    waiting_lines: int
+    opens_at: int | None

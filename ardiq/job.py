@@ -91,7 +91,9 @@ class Job(Known, Generic[R_co]):
         return value
 
     async def status(self) -> str:
-        """Where the task is: "queued", "scheduled", "held" by a pause, "running", "complete" or "not_found"."""
+        """Where the task is: "queued", "limited" (it waits for its limits), "scheduled", "held" by a pause, "running",
+        "complete" or "not_found".
+        """
         return await self._inspector.status(self.id)
 
     def status_sync(self) -> str:

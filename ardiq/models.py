@@ -200,7 +200,7 @@ class TaskInfo(NamedTuple):
     """An unfinished task.
 
     Attributes:
-        status: "queued", "scheduled", "held" by a pause, or "running".
+        status: "queued", "limited" by its limits, "scheduled", "held" by a pause, or "running".
         enqueue_time: when it was enqueued, in ms since the epoch.
         scheduled_at: when it falls due, in ms since the epoch, while it is scheduled.
     """

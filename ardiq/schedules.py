@@ -11,7 +11,7 @@ from ._values import options as _options
 from ._values.encodings import from_json, to_json
 from ._values.objects import as_object
 from ._values.timing import Timing
-from .errors import ArdiqError, BadSignature
+from .errors import ArdiqError, BadSignature, NoLimit
 from .models import EnqueueContext
 
 if TYPE_CHECKING:
@@ -150,9 +150,10 @@ class Schedules:
         call = {"args": by_position.decode()} | ({"kwargs": by_name.decode()} if by_name else {})
         timing = Timing(spec, every, tz)
         definition = define(self._queue, task, timing, priority, coalesce, missed, jitter, "runtime") | call
+        definition |= kept_as_task(self._queue, task, args, kwargs)
         now = (await self.due(0, 1)).now
         text = to_json(self._signed(definition))
-        await self._ask(calls.schedule_put(name=name, definition=text, next_due_at=timing.after(now)))
+        await self._ask_limited(calls.schedule_put(name=name, definition=text, next_due_at=timing.after(now)))
 
     async def pause(self, name: str) -> bool:
         """Skip its occurrences until `resume`; False if there is no such schedule."""
@@ -207,7 +208,7 @@ class Schedules:
             import hashlib  # OpenSSL: not for a worker without schedules
 
             version = hashlib.sha256(to_json(sorted(definitions.items()))).hexdigest()[:16]
-        return await self._ask(calls.schedule_declare(version=version, starting=is_start, schedules=declared))
+        return await self._ask_limited(calls.schedule_declare(version=version, starting=is_start, schedules=declared))
 
     async def fire(
         self, name: str, due_at: int, following_at: int, next_due_at: int, definition: dict[str, Any]
@@ -224,7 +225,7 @@ class Schedules:
         headers = ""
         if self._queue.registry.enqueue_hooks and not definition.get("paused"):
             headers = await self._headers(name, due_at, definition)
-        return await self._ask(
+        return await self._ask_limited(
             calls.schedule_fire(
                 name=name, due_at=due_at, following_at=following_at, next_due_at=next_due_at, headers=headers
             )
@@ -281,6 +282,14 @@ class Schedules:
     async def _ask(self, call: Call[R]) -> R:
         return await self._queue.channel().ask(call)
 
+    async def _ask_limited(self, call: Call[R]) -> R:
+        """`_ask`, again if the server has to be told the limits of the task first."""
+        try:
+            return await self._ask(call)
+        except NoLimit:
+            await self._ask(self._queue.producer.declaration())
+        return await self._ask(call)
+
 
 async def _listed(ask: Ask) -> list[Schedule]:
     rows, cursor = dict[str, Schedule](), "0"
@@ -308,14 +317,16 @@ def define(
     lane = queue.producer.check_lane(priority or None)
     definition = {"task": task, "lane": lane, "source": source, "missed": missed, **timing.describe()}
     jitter_ms = _options.milliseconds("jitter", jitter)
-    definition |= kept_as_task(queue, task)
     return definition | ({"coalesce": True} if coalesce else {}) | ({"jitter_ms": jitter_ms} if jitter_ms else {})
 
 
-def kept_as_task(queue: "QueueContext", name: str) -> dict[str, int]:
-    """The part of a definition that says how long results are kept; empty unless the task sets it."""
-    ttl_ms = queue.registry.result_ttl_ms_of(name)
-    return {} if ttl_ms is None else {"result_ttl_ms": ttl_ms}
+def kept_as_task(
+    queue: "QueueContext", name: str, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The part of a definition that the task says: how long results are kept, and the limits of its call."""
+    ttl_ms, buckets = queue.registry.result_ttl_ms_of(name), queue.registry.buckets_of(name)
+    kept: dict[str, Any] = {} if ttl_ms is None else {"result_ttl_ms": ttl_ms}
+    return kept if buckets is None else kept | {"limits": buckets.of(args, kwargs or {})}
 
 
 def _senseless(name: str) -> ArdiqError:

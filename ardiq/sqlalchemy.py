@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
-from ._client.producer import Producer, Record, held_back
+from ._client.answers import Record
+from ._client.producer import Producer, held_back
 from .errors import ArdiqError
 from .job import Job
 from .task import PreparedTask

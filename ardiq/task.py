@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
+from ._values.buckets import Buckets
 from ._values.keyed import Keyed
 from ._values.options import NO_OPTIONS, CallOptions, Duration
 from ._values.options import result_ttl as result_ttl_ms
@@ -180,6 +181,7 @@ class Task(_Enqueueable[P, R_co]):
         self.fn = fn
         self.priority = priority
         self.unique = unique
+        self.buckets: Buckets | None = None
         self._task = self
         self._options = NO_OPTIONS if result_ttl_ms is None else CallOptions(result_ttl_ms=result_ttl_ms)
         self._signature = None if fn is None else Signature(name, fn, self.context.settings.check_types)

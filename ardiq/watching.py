@@ -23,7 +23,8 @@ class TaskUpdate(NamedTuple, Generic[R_co]):
     """The state of a task while it is watched.
 
     Attributes:
-        status: as `job.status()` says: "queued", "scheduled", "held", "running"; last "complete" or "not_found".
+        status: as `job.status()` says: "queued", "limited", "scheduled", "held", "running"; last "complete" or
+            "not_found".
         tries: attempts so far, including the running one.
         progress: what it reported last; None if it reported none.
         notes: the notes made since the last update, by name; None for a deleted one.

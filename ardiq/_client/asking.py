@@ -25,7 +25,9 @@ class Asking(Facade):
         return await self.context.inspector.result(task_id, timeout)
 
     async def status(self, task_id: str) -> str:
-        """Where a task is: "queued", "scheduled", "held" by a pause, "running", "complete" or "not_found"."""
+        """Where a task is: "queued", "limited" (it waits for its limits), "scheduled", "held" by a pause, "running",
+        "complete" or "not_found".
+        """
         return await self.context.inspector.status(task_id)
 
     def status_sync(self, task_id: str) -> str:
@@ -60,9 +62,11 @@ class Asking(Facade):
         return self.context.inspector.abort_sync(task_id)
 
     async def queue_size(self) -> int:
-        """How many tasks have not ended: those that wait, including scheduled and held ones, and those that run."""
+        """How many tasks have not ended: those that wait, including limited, scheduled and held ones, and those that
+        run.
+        """
         counts = await Inspect(self.context).counts()
-        return counts.queued + counts.scheduled + counts.held + counts.running
+        return counts.queued + counts.limited + counts.scheduled + counts.held + counts.running
 
     def result_sync(self, task_id: str, timeout: Duration | None = None) -> TaskResult | None:
         """`result` for code without an event loop: blocks this thread, and polls at most every 50 ms."""

@@ -6,6 +6,7 @@ from typing import Any
 from .._values.defaults import TaskDefaults
 from .._values.options import Durability
 from .facade import Facade
+from .limiting import Limits
 
 
 class Options(Facade):
@@ -43,10 +44,13 @@ class Options(Facade):
         return None if weights is None else dict(weights)
 
     @property
-    def limits(self) -> dict[str, int]:
-        """How many tasks of a lane one worker runs at once, for lanes that have a limit."""
-        limits = self.context.settings.limits or {}
-        return {lane: limits[lane] for lane in self.context.settings.priorities if lane in limits}
+    def limits(self) -> Limits:
+        """The limits of the queue, to look at and to change: `await app.limits.list()`.
+
+        It is also the option of that name, a dict: how many tasks of a lane one worker runs at once, for lanes that
+        have a limit.
+        """
+        return Limits(self.context)
 
     @property
     def worker_id(self) -> str:

@@ -164,8 +164,12 @@ class Inspect:
 
 async def _counts(ask: Ask) -> QueueCounts:
     found = await ask(calls.counts())
-    ready = {name.partition(":")[2]: count for name, count in found.items() if name.startswith("ready:")}
-    return QueueCounts._make((*(found[name] for name in QueueCounts._fields[:-1]), ready))
+    ready, lines = (
+        {name.partition(":")[2]: count for name, count in found.items() if name.startswith(kind)}
+        for kind in ("ready:", "limited:")
+    )
+    places = ("queued", "scheduled", "running", "held", "quarantined", "dead")
+    return QueueCounts._make((*(found[name] for name in places), ready, found["limited"], lines))
 
 
 async def _lanes(ask: Ask, first: Sequence[str], workers: Sequence[WorkerInfo] | None) -> list[LaneInfo]:
@@ -173,11 +177,16 @@ async def _lanes(ask: Ask, first: Sequence[str], workers: Sequence[WorkerInfo] |
     counts, oldest = await _counts(ask), await ask(calls.oldest_ready())
     served = [lane for worker in workers if worker.is_alive for lane in worker.lanes]
     ages = {row.lane: max(0, oldest.now - row.since) for row in oldest.rows}
-    names = list(dict.fromkeys([*first, *sorted({*counts.ready, *served})]))
-    of_queue: tuple[int | None, ...] = ()
+    names = list(dict.fromkeys([*first, *sorted({*counts.ready, *counts.lines, *served})]))
+    of_queue: tuple[int | None, int | None, int | None] = (None, None, None)
     if len(names) == 1:
         of_queue = (sum(worker.claimed for worker in workers), counts.scheduled, await _next_due_at(ask))
-    return [LaneInfo(name, counts.ready.get(name, 0), ages.get(name), served.count(name), *of_queue) for name in names]
+    return [
+        LaneInfo(
+            name, counts.ready.get(name, 0), ages.get(name), served.count(name), *of_queue, counts.lines.get(name, 0)
+        )
+        for name in names
+    ]
 
 
 async def _workers(ask: Ask) -> list[WorkerInfo]:

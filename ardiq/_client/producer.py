@@ -4,13 +4,14 @@ import asyncio
 import inspect
 from asyncio import get_running_loop
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from itertools import chain, repeat
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+from .._server import calls
 from .._server.channel import may_repeat
-from .._server.inbox import Enqueued, name_unsure
+from .._server.inbox import Enqueued
 from .._server.mailbox import too_late, waiter_ttl_ms
-from .._server.replies import refusal
+from .._server.replies import Call, at_once, refusal
 from .._values import headers as _headers
 from .._values import options as _options
 from .._values.encodings import from_json, to_json
@@ -18,10 +19,11 @@ from .._values.ids import new_id
 from .._values.known import ADDED, take_answer
 from .._values.options import NO_OPTIONS, CallOptions
 from .._values.signature import Signature
-from ..errors import ArdiqError
+from ..errors import ArdiqError, NoLimit
 from ..job import Job, job_of
 from ..models import EnqueueContext
 from ..task import PreparedTask, Task
+from .answers import Record, answered, flat, partly_sent, repeat_limited
 from .inspector import value_of
 
 if TYPE_CHECKING:
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
 
 # Jobs that are made in one turn of the loop.
 _AT_ONCE = 500
-
-# id, name, lane, args, kwargs, options
-Record = tuple[str, str, str, bytes, bytes, bytes]
 
 
 class Producer:
@@ -54,7 +53,7 @@ class Producer:
             later: Any = self.enqueue_later(task, args, kwargs, options)
             later.__qualname__ = f"{task.name}.enqueue"  # for the warning that nobody awaited it
             return later  # type: ignore[no-any-return]
-        if self._queue.registry.enqueue_hooks:
+        if self._queue.registry.enqueue_hooks or task.buckets is not None:
             return self.enqueue_later(task, args, kwargs, options)
         sent = Enqueued(loop=loop)
         try:
@@ -76,12 +75,34 @@ class Producer:
         task_id, extra = await self._run_hooks(task, args, kwargs, options)
         if more:
             extra = {**(extra or {}), **more}
-        loop = get_running_loop()
-        sent = Enqueued(loop=loop)
         record = self.record(task, args, kwargs, options, task_id, extra)
-        self._queue.server.channel(loop).enqueue(job_of(self._queue.app, record[0], task.signature), record, sent)
-        job: Job = await sent
-        return job
+        return await self._sent(record, task)
+
+    async def _sent(self, record: Record, task: Task[..., Any]) -> Job:
+        """Send one task; once more if the server has to be told its limits first."""
+        loop = get_running_loop()
+        channel = self._queue.server.channel(loop)
+        job = job_of(self._queue.app, record[0], task.signature)
+
+        def send() -> Enqueued:
+            sent = Enqueued(loop=loop)
+            channel.enqueue(job, record, sent)
+            return sent
+
+        try:
+            return await send()  # type: ignore[no-any-return]
+        except NoLimit:
+            if task.buckets is None:
+                raise
+        await channel.ask(self.declaration())
+        return await send()  # type: ignore[no-any-return]
+
+    def declaration(self) -> Call[int]:
+        """What tells the server the limits that this code declares."""
+        declared = self._queue.registry.limits.values()
+        return calls.limits_declare(
+            limits=[calls.NewLimit(str(limit.name), to_json(limit.definition)) for limit in declared]
+        )
 
     async def enqueue_many(self, tasks: Iterable[PreparedTask]) -> list[Job]:
         """Send many tasks at once; nothing is sent if one of them is wrong."""
@@ -101,7 +122,8 @@ class Producer:
         if not records:
             return []
         app, known = self._queue.app, iter(signatures)
-        sending = self._queue.channel().enqueue_many(_flat(records))
+        channel = self._queue.channel()
+        sending = channel.enqueue_many(flat(records))
         jobs: list[Job] = []
         try:
             # Made while the server works, with turns of the loop in between, which send on.
@@ -110,17 +132,20 @@ class Producer:
                 await asyncio.sleep(0)
             answers = await sending
         except ArdiqError as error:
-            raise _partly_sent(error, jobs) from None
+            raise partly_sent(error, jobs) from None
         finally:
             sending.cancel()
-        return _answered(jobs, answers)
+        try:
+            return answered(jobs, answers)
+        except NoLimit:
+            return await repeat_limited(self.declaration(), records, jobs, answers, channel.ask, channel.enqueue_many)
 
     def enqueue_sync(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> Job:
         """Send one task from code without an event loop; blocks this thread, with the GIL released."""
         queue = self._queue
-        if queue.registry.enqueue_hooks:
+        if queue.registry.enqueue_hooks or task.buckets is not None:
             return self.send_sync([self.record_sync(PreparedTask.of(task, args, kwargs, options))], [task.signature])[0]
         record = self.record(task, args, kwargs, options)
         job = job_of(queue.app, record[0], task.signature)
@@ -129,7 +154,7 @@ class Producer:
         try:
             [answer] = core.call("enqueue", record, may_repeat(record, queue.settings.result_ttl_ms))
         except ArdiqError as error:
-            raise _partly_sent(error, [job]) from None
+            raise partly_sent(error, [job]) from None
         if (refused := refusal(answer)) is not None:
             raise refused
         if answer not in ADDED:
@@ -203,13 +228,24 @@ class Producer:
             return jobs
         core = self._queue.server.core
         self._queue.server.register(core)
-        call = core.call if len(records) == 1 else core.call_many
-        fields = _flat(records)
+
+        def send(fields: Sequence[Any]) -> Any:
+            call = core.call if len(fields) == len(records[0]) else core.call_many
+            return call("enqueue", fields, may_repeat(fields, self._queue.settings.result_ttl_ms))
+
         try:
-            answers = call("enqueue", fields, may_repeat(fields, self._queue.settings.result_ttl_ms))
+            answers = send(flat(records))
         except ArdiqError as error:
-            raise _partly_sent(error, jobs) from None
-        return _answered(jobs, answers)
+            raise partly_sent(error, jobs) from None
+        try:
+            return answered(jobs, answers)
+        except NoLimit:
+            pass
+
+        async def send_again(fields: Sequence[Any]) -> Any:
+            return send(fields)
+
+        return at_once(core, lambda ask: repeat_limited(self.declaration(), records, jobs, answers, ask, send_again))
 
     def request_sync(self, call: PreparedTask, timeout: float | None) -> Any:
         """Send one task and block this thread until it has ended."""
@@ -253,10 +289,8 @@ class Producer:
         task_id = record[0]
         try:
             with channel.mailbox.wish(task_id, timeout) as wished:
-                sent = Enqueued(loop=loop)
-                channel.enqueue(Job(self._queue.app, task_id), record, sent)
                 # Not timed: after a timeout the caller knows that the task is on the queue.
-                own_id, task_id = task_id, (await sent).id
+                own_id, task_id = task_id, (await self._sent(record, task)).id
                 async with asyncio.timeout(timeout):
                     # Of another task with its key nobody has been told that somebody waits.
                     outcome = await wished.future if task_id == own_id else None
@@ -292,6 +326,8 @@ class Producer:
             fields["codec"] = codec
         if rule := options.rule_of(task):
             fields.update(rule.options(args, kwargs))
+        if task.buckets is not None and is_checked:
+            fields["limits"] = task.buckets.of(args, kwargs)
         if extra:
             fields.update(extra)
         if signer is not None:
@@ -307,7 +343,8 @@ class Producer:
 
     def _is_bare(self, task: Task[..., Any], options: CallOptions) -> bool:
         """Whether its calls have no option but the codec."""
-        return options is NO_OPTIONS and not task.unique and task.rule is None and self._signer is None
+        is_plain = not task.unique and task.rule is None and task.buckets is None
+        return options is NO_OPTIONS and is_plain and self._signer is None
 
     def _options_of(self, codec: str) -> bytes:
         packed = self._of_codec.get(codec)
@@ -374,37 +411,3 @@ def held_back(call: Any, taker: str, queue: "QueueContext | None" = None) -> Pre
         if hasattr(call, "task"):
             return call
     raise TypeError(f"{taker} takes task.prepare(...), not {type(call).__name__}")
-
-
-def _flat(records: Iterable[Iterable[Any]]) -> list[Any]:
-    return [*chain.from_iterable(records)]
-
-
-def _answered(jobs: list[Job], answers: Sequence[Any]) -> list[Job]:
-    """The jobs of records, if all were accepted.
-
-    Raises:
-        ArdiqError: the first of those that were refused; its `jobs` are the others.
-    """
-    kinds = set(answers)
-    if len(jobs) == len(answers) and kinds <= ADDED:
-        return jobs
-    refused = [refusal(answer) for answer in answers]
-    for job, answer, error in zip(jobs, answers, refused, strict=True):
-        if error is None and answer not in ADDED:
-            take_answer(job, answer)
-    first = next((error for error in refused if error is not None), None)
-    if first is None:
-        return jobs
-    if isinstance(first, ArdiqError):
-        first.jobs = [job for job, error in zip(jobs, refused, strict=True) if error is None]
-    raise first
-
-
-def _partly_sent(error: ArdiqError, jobs: list[Job]) -> ArdiqError:
-    """The error of a batch: its `jobs` were accepted nevertheless, and its text names those that may have been."""
-    accepted = getattr(error, "accepted", [None] * len(jobs))
-    answered = [(job, answer) for job, answer in zip(jobs, accepted, strict=True) if answer]
-    error.jobs = [job for job, answer in answered if not refusal(answer)]
-    name_unsure(error, [job for job, answer in zip(jobs, accepted, strict=True) if answer is None])
-    return error

@@ -8,8 +8,10 @@ from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from .._values.buckets import Buckets
 from .._values.signature import Signature
 from ..executors import Process
+from ..limits import Limit
 from ..models import EnqueueContext, ErrorContext, State
 from ..retries import RetryRules
 
@@ -53,11 +55,13 @@ class Registry:
     Attributes:
         tasks: by name.
         crons: the definitions of its `@app.cron`, by name; they are of the app's own queue.
+        limits: the limits of its tasks and of `app.limit`, by name.
         state: what its lifespans set up.
     """
 
     tasks: dict[str, Registered] = field(default_factory=dict)
     crons: dict[str, dict[str, Any]] = field(default_factory=dict)
+    limits: dict[str, Limit] = field(default_factory=dict)
     lifespans: list[Callable[[], AsyncGenerator[Any]]] = field(default_factory=list)
     middleware: list[Callable[..., Awaitable[Any]]] = field(default_factory=list)
     enqueue_hooks: list[Callable[[EnqueueContext], Any]] = field(default_factory=list)
@@ -82,6 +86,27 @@ class Registry:
         """How long the results of a task are kept, if it sets that itself."""
         task = self.task_of(name)
         return None if task is None else task.result_ttl_ms
+
+    def buckets_of(self, name: str) -> Buckets | None:
+        """How the calls of a task are limited, if they are."""
+        task = self.task_of(name)
+        return None if task is None else task.buckets
+
+    def declare(self, *limits: Limit) -> None:
+        """Add limits that have names.
+
+        Raises:
+            ValueError: one of that name is defined in another way.
+        """
+        found = dict(self.limits)
+        for limit in limits:
+            other = found.setdefault(str(limit.name), limit)
+            if other.definition != limit.definition:
+                raise ValueError(
+                    f"limit {limit.name!r} is declared twice: as {other}, and as {limit}; what has one name is one "
+                    "limit, so define it once, or rename one"
+                )
+        self.limits = found
 
     @asynccontextmanager
     async def lifespan(self, worker_id: str) -> AsyncIterator[None]:

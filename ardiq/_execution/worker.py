@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _core, context
 from .._values.encodings import to_json
 from .._values.settings import Settings
+from ..errors import ArdiqError, is_away
 from .attempts import Attempts
 from .endings import ABORTED, RELEASED, Claim
 from .processes import Processes
@@ -40,6 +41,7 @@ _LONGEST_TURN_S = 0.005
 _HALT_S = 5.0
 _MOST_NAMED = 10
 _BURST_PATIENCE_S = 30.0
+_DECLARE_AGAIN_S = 1.0
 
 if sys.version_info >= (3, 12):
     _EAGER = True
@@ -79,7 +81,9 @@ class Worker:
         self._attempts.in_thread = self._sync_tasks.call
         self._attempts.in_process = processes.call
         self._has_threaded = bool(threaded)
+        self._queue = queue
         self._server = queue.server
+        self._declaring: asyncio.Task[None] | None = None
         self._what = _described(queue, _slots(queue.settings, pool_share))
         self._tasks = queue.registry.tasks
         self.turn_due = False
@@ -110,6 +114,8 @@ class Worker:
             self._attempts.over = True
             self._attempts.endings.close()
             self._tally.stop()
+            if self._declaring is not None:
+                self._declaring.cancel()
             self._channel.on_worker_event = _ignore
             self.link.abandon()  # of no effect once it has left
             self._attempts.hand_back()
@@ -235,6 +241,7 @@ class Worker:
         elif kind == "stuck":
             log.warning("the queue is damaged%s: %s", event[1] and f", task id={event[1]} stays where it is", event[2])
         elif kind == "joined":
+            self._declare()
             log.info("ready: worker %s, %s", event[1], self._what)
             if not self._tasks:
                 log.warning(
@@ -254,6 +261,24 @@ class Worker:
             self._fail(event[1])
         elif kind == "worker" and not self._stopped.done():
             self._stopped.set_result(None)
+
+    def _declare(self) -> None:
+        """Tell the server the limits of this code: of those that differ, those of the worker that joined last count."""
+        if self._queue.registry.limits:
+            if self._declaring is not None:
+                self._declaring.cancel()
+            self._declaring = self._loop.create_task(self._declare_limits())
+
+    async def _declare_limits(self) -> None:
+        while True:
+            try:
+                await self._channel.ask(self._queue.producer.declaration())
+                return
+            except ArdiqError as error:
+                if not is_away(error):
+                    log.warning("the limits of this code cannot be declared: %s", error)
+                    return
+            await asyncio.sleep(_DECLARE_AGAIN_S)
 
     def _abort(self, token: int) -> None:
         if not self._attempts.abort(token):

@@ -1,10 +1,10 @@
 """The key of a call under a rule of `uniqueness`: the same for equal calls, in every process."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..uniqueness import Debounce, Rule, Throttle, Unique
+from .chosen import Chosen
 from .encodings import stable
 from .signature import Signature
 
@@ -23,7 +23,7 @@ class Keyed:
         TypeError: the key's function cannot be called with arguments by name.
     """
 
-    __slots__ = ("_fields", "_kind", "_names", "_signature", "_task", "delays", "rule")
+    __slots__ = ("_chosen", "_fields", "_kind", "_signature", "_task", "delays", "rule")
 
     def __init__(self, task: str, rule: Rule, signature: Signature | None) -> None:
         self.rule = rule
@@ -31,10 +31,10 @@ class Keyed:
         self.delays = not isinstance(rule, Unique)
         self._task, self._signature = task, signature
         self._kind, self._fields = _NAMES[type(rule)], rule.fields
-        self._names = _names(self._what, rule.key)
-        for name in self._names or ():
-            if signature is not None and not signature.accepts(name):
-                raise ValueError(f"{self._what} names the parameter {name!r}, which the task does not have")
+        key = rule.key
+        if key is not None and not isinstance(key, str) and not callable(key):
+            key = sorted(set(key))
+        self._chosen = None if key is None else Chosen(self._what, key, signature)
 
     @property
     def _what(self) -> str:
@@ -47,7 +47,7 @@ class Keyed:
             TypeError: an argument cannot be encoded.
             ValueError: the call lacks an argument, or the key's function raised.
         """
-        chosen = self._chosen(args, kwargs)
+        chosen = self._same(args, kwargs)
         try:
             data = stable({"f": self._task, "k": chosen})
         except (TypeError, ValueError) as error:
@@ -59,38 +59,8 @@ class Keyed:
         digest = hashlib.blake2b(data, digest_size=16).hexdigest()
         return {self._kind: {"key": f"{self._task}:{digest}", **self._fields}}
 
-    def _chosen(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _same(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What of a call makes it the same as another."""
-        named = dict(kwargs) if self._signature is None else self._signature.named(args, kwargs)
-        if self._names is None:
-            return [list(args), named] if self._signature is None else named
-        try:
-            found = {name: named[name] for name in self._names}
-        except KeyError as error:
-            raise ValueError(
-                f"{self._what} cannot be computed: the call has no argument named {error.args[0]!r}"
-            ) from None
-        if not callable(self.rule.key):
-            return found
-        try:
-            return self.rule.key(**found)
-        except Exception as error:
-            raise ValueError(f"{self._what} cannot be computed: {error!r}") from error
-
-
-def _names(what: str, key: Any) -> list[str] | None:
-    """The parameters that a key is made of; None: all."""
-    if key is None:
-        return None
-    if isinstance(key, str):
-        return [key]
-    if not callable(key):
-        return sorted(set(key))
-    try:
-        parameters = inspect.signature(key).parameters.values()
-    except (TypeError, ValueError):
-        raise TypeError(f"{what} must be a function whose parameters are known, not {key!r}") from None
-    for each in parameters:
-        if each.kind not in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY):
-            raise TypeError(f"{what} must be a function of parameters that the task has, not of {str(each)!r}")
-    return [each.name for each in parameters if each.default is each.empty]
+        if self._chosen is not None:
+            return (self._chosen.value if callable(self.rule.key) else self._chosen.arguments)(args, kwargs)
+        return [list(args), dict(kwargs)] if self._signature is None else self._signature.named(args, kwargs)

@@ -23,7 +23,7 @@ class Known:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-ADDED = frozenset({b"queued", b"scheduled", b"accepted"})
+ADDED = frozenset({b"queued", b"limited", b"scheduled", b"accepted"})
 """Answers to an enqueue that has become a task of its own."""
 
 

@@ -263,6 +263,13 @@ class Signature:
                 return at if by_position else None
         return self.inner.position(name) if self.inner is not None and self.passes_on else None
 
+    def default(self, name: str) -> Any:
+        """The default of a parameter, or `MISSING`."""
+        if self.inner is not None and self.passes_on:
+            return self.inner.default(name)
+        parameter = self._inspected().parameters.get(name)
+        return MISSING if parameter is None or parameter.default is parameter.empty else parameter.default
+
     def accepts(self, name: str) -> bool:
         """Whether a call can have an argument of that name."""
         if self.inner is not None and self.passes_on:

@@ -224,12 +224,14 @@ def check_call(app: "Ardiq", name: str, args: list[Any], kwargs: dict[str, Any])
     """Refuse arguments that the task's worker would refuse, if this app knows the task.
 
     Raises:
-        Refusal: the arguments do not fit the function, or one its annotation.
+        Refusal: the arguments do not fit the function, or one its annotation; or the key of a limit cannot be computed.
     """
     entry = app.context.registry.tasks.get(name)
     if entry is not None and entry.signature is not None:
         with refusing():
             app.context.codec.encode_fitting(name, entry.signature, args, kwargs)
+            if (buckets := app.context.registry.buckets_of(name)) is not None:
+                buckets.of(args, kwargs)
 
 
 def check_task(app: "Ardiq", arguments: argparse.Namespace, name: str) -> None:

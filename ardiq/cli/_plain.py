@@ -3,11 +3,21 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..inspection import LaneInfo, MinuteCounts, QueueCounts, RunningTask, TaskTotals, UnknownTask, WorkerInfo
+from ..inspection import (
+    LaneInfo,
+    LimitInfo,
+    MinuteCounts,
+    QueueCounts,
+    RunningTask,
+    TaskTotals,
+    UnknownTask,
+    WorkerInfo,
+)
+from ..limits import definition_of
 from ..schedules import Schedule
 
 MINUTES = 5
-COUNTS = ("queued", "scheduled", "running", "held", "quarantined", "dead")
+COUNTS = ("queued", "limited", "scheduled", "running", "held", "quarantined", "dead")
 _COUNTERS = ("enqueued", "completed", "failed", "retried", "aborted", "expired", "discarded", "lost")
 
 
@@ -45,6 +55,13 @@ def plain_schedule(schedule: Schedule) -> dict[str, Any]:
     """A schedule."""
     outcome = schedule.last_outcome
     return schedule._asdict() | {"last_outcome": None if outcome is None else outcome._asdict()}
+
+
+def plain_limit(limit: LimitInfo) -> dict[str, Any]:
+    """A limit, or one key of it."""
+    plain, rate = limit._asdict(), limit.rate
+    told = {"rate": None, "per_ms": None, "burst": None} if rate is None else definition_of(None, rate)
+    return {**plain, **told}
 
 
 def plain_minute(minute: MinuteCounts) -> dict[str, Any]:

@@ -237,9 +237,15 @@ def _queue(app: "Ardiq", words: Sequence[str]) -> Iterator[Check]:
     for pause in app.pauses_sync():
         yield _paused(pause, words)
     for lane in sorted(inspect.lanes_sync(workers), key=lambda lane: lane.name):
-        if lane.waiting and not lane.workers_alive:
-            found = f"{many(lane.waiting, 'task is', 'tasks are')} ready, and no live worker serves it"
+        if (ready := lane.waiting + lane.limited) and not lane.workers_alive:
+            found = f"{many(ready, 'task is', 'tasks are')} ready, and no live worker serves it"
             yield Check("fail", f"lane {lane.name}", found, "start a worker that has it among its priorities")
+    for limit in app.limits.list_sync():
+        if limit.concurrency == 0:
+            name = limit.name if limit.key is None else f"{limit.name}({limit.key})"
+            lines = f"; {many(limit.waiting_lines, 'line waits', 'lines wait')} for it" if limit.waiting_lines else ""
+            remedy = f"to open it: `{shlex.join(['ardiq', 'limits', 'remove', 'MODULE:ATTR', *words, name])}`"
+            yield Check("warn", f"limit {name}", f"it is closed: none of its tasks start{lines}", remedy)
     due_at = inspect.next_due_at_sync()
     if due_at is not None and now_ms - due_at > _OVERDUE_MS:
         found = f"the next one is overdue by {age(now_ms - due_at)}"

@@ -54,16 +54,17 @@ def _places(app: "Ardiq", arguments: argparse.Namespace, counts: "QueueCounts") 
     Raises:
         ArdiqError: neither the app nor the queue has the lane.
     """
-    ready = dict.fromkeys(app.priorities, 0) | counts.ready
+    ready = dict.fromkeys(app.priorities, 0) | dict.fromkeys(counts.lines, 0) | counts.ready
     if arguments.lane is not None and arguments.lane not in ready:
         raise ArdiqError(f"there is no lane {arguments.lane!r}{did_you_mean(arguments.lane, ready) or among(ready)}")
     if arguments.scheduled:
         return {}
+    limited = {("limited", lane): count for lane, count in counts.lines.items() if arguments.lane in (None, lane)}
     if arguments.lane is not None:
-        return {("queued", arguments.lane): ready[arguments.lane]}
+        return {("queued", arguments.lane): ready[arguments.lane]} | limited
     held = {("held", pause.id): pause.held for pause in app.pauses_sync() if pause.held}
     queued = {("queued", lane): count for lane, count in ready.items()}
-    return queued | {("quarantined", ""): counts.quarantined} | held
+    return queued | limited | {("quarantined", ""): counts.quarantined} | held
 
 
 def _purge(app: "Ardiq", place: str, of: str) -> int:

@@ -102,6 +102,10 @@ def _draw(status: dict[str, Any]) -> list[Part]:
     parts: list[Part] = [Styled(f"queue {status['queue']} at {time.strftime('%H:%M:%S')}", "bold")]
     counts = status["counts"]
     parts.append(", ".join(f"{counts[name]:,} {name}" for name in ("queued", "scheduled", "running", "dead")))
+    if counts["limited"]:
+        parts.append(
+            f"{many(counts['limited'], 'more waits', 'more wait')} for limits, which `ardiq limits list` shows"
+        )
     if counts["held"]:
         parts.append(Styled(f"{counts['held']:,} held by a pause", "yellow"))
     if counts["quarantined"]:
@@ -117,7 +121,8 @@ def _draw(status: dict[str, Any]) -> list[Part]:
     if (due_ms := status["next_due_in_ms"]) is not None:
         when = f"falls due in {age(due_ms)}" if due_ms >= 0 else f"is overdue by {age(-due_ms)}"
         parts.append(f"the next scheduled one {when}")
-    parts.append(Table(["lane", "waiting", "oldest", "workers"], [_lane(lane) for lane in status["lanes"]], "lanes"))
+    lanes = ["lane", "waiting", "limited", "oldest", "workers"]
+    parts.append(Table(lanes, [_lane(lane) for lane in status["lanes"]], "lanes"))
     if workers := [*status["workers"], *status["gone"]]:
         header = ["worker", "host/pid", "claimed/slots", "lease left"]
         parts.append(Table(header, [_worker(worker) for worker in workers], "workers"))
@@ -166,10 +171,11 @@ def _pause(pause: dict[str, Any]) -> list[str]:
 
 def _lane(lane: dict[str, Any]) -> list[str]:
     oldest = "" if lane["oldest_ms"] is None else age(lane["oldest_ms"])
-    nobody = Styled("none", "red" if lane["waiting"] else "")
+    nobody = Styled("none", "red" if lane["waiting"] or lane["limited"] else "")
     return [
         lane["name"],
         f"{lane['waiting']:,}",
+        f"{lane['limited']:,}",
         oldest,
         str(lane["workers_alive"]) if lane["workers_alive"] else nobody,
     ]

@@ -164,8 +164,9 @@ def _place(found: TaskPosition | None, record: dict[str, str], now_ms: int) -> d
     """Where it is: `key`; in a lane its `position` among how many entries, None beyond the first ten thousand."""
     if found is None:  # it is gone since
         return {"key": None}
-    if found.place == "queued":
-        return {"key": f"ready:{found.of}", "position": found.position, "of": found.length}
+    if found.place in ("queued", "limited"):
+        list_of = "ready" if found.place == "queued" else "line"
+        return {"key": f"{list_of}:{found.of}", "position": found.position, "of": found.length}
     if found.place == "scheduled":
         return {"key": "scheduled", "due_in_ms": (_number(record.get("due_at")) or now_ms) - now_ms}
     if found.place == "running":
@@ -230,6 +231,8 @@ def _where(task: dict[str, Any]) -> str:
             if place["position"] is not None
             else f"beyond number {calls.POSITION_LIMIT_MOST:,}"
         )
+        if task.get("state") == "limited":
+            return f"{at} of {place['of']:,} that wait for {' and '.join(task.get('buckets', '').split(','))}"
         return f"{at} of {place['of']:,} in its lane"
     if "due_in_ms" in place:
         due_ms = place["due_in_ms"]

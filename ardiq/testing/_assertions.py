@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-_UNFINISHED = ("scheduled", "queued", "held", "running")
+_UNFINISHED = ("scheduled", "queued", "limited", "held", "running")
 _LISTED = 10
 
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 _NO_BLOCKING = "within inline(app) nothing may block: await enqueue and result instead of enqueue_sync and result_sync"
 # What may make tasks ready: who calls it is answered when they have run.
-_MAKES_READY = frozenset({"enqueue", "requeue", "requeue_with", "resume", "schedule_fire"})
+_MAKES_READY = frozenset(
+    {"enqueue", "limit_put", "limit_remove", "limits_declare", "requeue", "requeue_with", "resume", "schedule_fire"}
+)
 _FOREVER_MS = 100 * 365 * 86_400_000
 _TASK_FIELDS = 6
 _PORTION = 500

@@ -90,9 +90,9 @@ class InlineWorker:
             await self.start(claim)
 
     def next_due_ms(self) -> int | None:
-        """When the next task or schedule falls due."""
+        """When the next task or schedule falls due, or a limit lets the next task start."""
         schedules = self.ask(calls.schedules_due(offset=0, limit=1))
-        times = [entry.number for entry in self._scheduled()] + [row.due_at for row in schedules.rows]
+        times = self._due_times() + [row.due_at for row in schedules.rows]
         return min([*times, *([schedules.next_due_at] if schedules.next_due_at >= 0 else [])], default=None)
 
     async def run_due(self) -> None:
@@ -240,13 +240,20 @@ class InlineWorker:
                 continue
             if claims or not (more or wait_ms >= 0):
                 return
-            if not self.block.passes_waits or not (scheduled := self._scheduled()):
+            if not self.block.passes_waits or not (due := self._due_times()):
                 return
-            self.block.pass_until(scheduled[0].number)
+            self.block.pass_until(min(due))
 
-    def _scheduled(self) -> list[calls.Entry]:
-        """The task that falls due next, if any does."""
-        return self.ask(calls.list_(place="scheduled", which="", offset=0, limit=1))
+    def _due_times(self) -> list[int]:
+        """When the next task falls due, and when limits let the next ones start."""
+        scheduled = self.ask(calls.list_(place="scheduled", which="", offset=0, limit=1))
+        times, cursor = [entry.number for entry in scheduled], "0"
+        while True:
+            page = self.ask(calls.buckets(name="", cursor=cursor, limit=_WANT))
+            times += [row.opens_at for row in page.rows if row.blocked and row.opens_at]
+            cursor = page.cursor
+            if cursor == "0":
+                return times
 
     def _open_lanes(self) -> bytes:
         """The lanes to claim from, and how many more of each may run."""

@@ -16,15 +16,80 @@ local function is_ready(lane, id)
   return ready[lane][id]
 end
 
+local function exists(kind, name) return redis.call('EXISTS', base .. kind .. ':' .. name) == 1 end
+
+-- Whether a lane has lines.
+local function has_lines(lane)
+  for key in pairs(all) do
+    if string.sub(key, 1, #base + #lane + 6) == base .. 'line:' .. lane .. ':' then return true end
+  end
+  return false
+end
+
+-- Of limits: what waits in lines, and what stands for the lines.
+local OF_LINES = {
+  line = function(_, place)
+    local lane, line = string.match(place, '^(.*):([^:]*)$')
+    if redis.call('ZSCORE', base .. 'ring:' .. lane, line) then return false end
+    for _, bucket in ipairs(redis.call('HKEYS', base .. 'blocked_lanes')) do
+      if redis.call('ZSCORE', base .. 'blocked:' .. lane .. ':' .. bucket, line) then return false end
+    end
+    return 'never has its turn'
+  end,
+  ring = function(key, lane)
+    for _, line in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+      if not exists('line', lane .. ':' .. line) then return line .. ' is empty' end
+    end
+  end,
+  blocked = function(key, place)
+    local lane, bucket = string.match(place, '^(.*):([^:]*)$')
+    -- One that is empty goes when it is looked at again.
+    local is_seen = redis.call('ZSCORE', base .. 'opens', bucket) or redis.call('HGET', base .. 'busy', bucket)
+    for _, line in ipairs(is_seen and {} or redis.call('ZRANGE', key, 0, -1)) do
+      if not exists('line', lane .. ':' .. line) then return line .. ' is empty' end
+    end
+    return lacks('HGET', base .. 'blocked_lanes', bucket) and 'nobody gives it back'
+  end,
+  blocked_lanes = function(key)
+    for _, bucket in ipairs(redis.call('HKEYS', key)) do
+      for _, lane in ipairs(cjson.decode(redis.call('HGET', key, bucket))) do
+        if not exists('blocked', lane .. ':' .. bucket) then return 'nothing waits for ' .. bucket .. ' in ' .. lane end
+      end
+    end
+  end,
+  turns = function(key)
+    for _, lane in ipairs(redis.call('HKEYS', key)) do
+      if not has_lines(lane) and not exists('ring', lane) then return lane .. ' has no lines' end
+    end
+  end,
+  busy = function()
+    for key in pairs(all) do
+      if string.sub(key, 1, #base + 8) == base .. 'running:' then return false end
+    end
+    return 'nothing runs'
+  end,
+  opens = function(key)
+    for _, bucket in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+      if lacks('HGET', base .. 'blocked_lanes', bucket) then return 'nothing waits for ' .. bucket end
+    end
+  end,
+  -- Trimmed when others are added.
+  rates = function() return false end,
+}
+OF_LINES.limited = OF_LINES.turns
+
 local CHECKS = {
   ttl = function(key) return redis.call('PTTL', key) == -1 and 'has no time to live' end,
   worker = function(_, worker) return lacks('ZSCORE', base .. 'workers', worker) and 'its worker is gone' end,
   queue = function() return false end,
+  limit = function() return false end,
   record = function(key, id)
-    local record = redis.call('HMGET', key, 'state', 'lane', 'worker', 'pause', 'result_ttl_ms')
-    local state, lane, worker, pause, ttl_ms = unpack(record)
+    local record = redis.call('HMGET', key, 'state', 'lane', 'worker', 'pause', 'result_ttl_ms', 'buckets')
+    local state, lane, worker, pause, ttl_ms, line = unpack(record)
     if state == 'queued' then
       return not is_ready(lane, id) and lacks('ZSCORE', base .. 'quarantined', id) and 'is queued nowhere'
+    elseif state == 'limited' then
+      return not redis.call('LPOS', base .. 'line:' .. lane .. ':' .. line, id) and 'is in no line'
     elseif state == 'running' then
       return lacks('HGET', base .. 'running:' .. worker, id) and 'no worker holds it'
     elseif state == 'held' then
@@ -38,9 +103,11 @@ local CHECKS = {
   end,
   -- What is gone when it is empty: each member must have something to stand for.
   members = function(key, lane, kind)
+    if OF_LINES[kind] then return OF_LINES[kind](key, lane) end
     if kind == 'tombstones' then return redis.call('EXISTS', base .. 'ready:' .. lane) == 0 and 'marks no entry' end
     if kind == 'wake' then
-      local work = redis.call('EXISTS', base .. 'ready:' .. lane, base .. 'quarantined', base .. 'scheduled')
+      local work = redis.call('EXISTS', base .. 'ready:' .. lane, base .. 'ring:' .. lane, base .. 'quarantined', base .. 'scheduled',
+        base .. 'opens')
       return work == 0 and 'there is no work to wake anybody for'
     end
     if kind == 'unique' then

@@ -100,8 +100,15 @@ def test_status_of_a_queue(app: Ardiq, ardiq: Run) -> None:
     assert "3 completed" in text
     status = json.loads(ardiq("status", "--json")[1])
     assert status["lanes"] == [
-        {"name": "default", "waiting": 0, "oldest_ms": None, "workers_alive": 1, **dict.fromkeys(OF_QUEUE)},
-        {"name": "low", "waiting": 700, "oldest_ms": status["lanes"][1]["oldest_ms"], "workers_alive": 0}
+        {
+            "name": "default",
+            "waiting": 0,
+            "oldest_ms": None,
+            "workers_alive": 1,
+            "limited": 0,
+            **dict.fromkeys(OF_QUEUE),
+        },
+        {"name": "low", "waiting": 700, "oldest_ms": status["lanes"][1]["oldest_ms"], "workers_alive": 0, "limited": 0}
         | dict.fromkeys(OF_QUEUE),
     ]
     worker = status["workers"][0]

@@ -21,10 +21,13 @@ from ardiq import (
     ErrorContext,
     ExecutionContext,
     Job,
+    Limit,
+    LimitInfo,
     Pause,
     PreparedTask,
     Process,
     Progress,
+    Rate,
     Retry,
     Schedule,
     ScheduleOutcome,
@@ -400,3 +403,31 @@ Ardiq(task_defaults={"max_retry": 5})  # type: ignore[arg-type]
 Ardiq(task_defaults={"max_retries": "5"})  # type: ignore[arg-type]
 app.cron("@daily", retry_on=ConnectionError, max_age=timedelta(hours=1))
 app.task(max_retries="3")  # type: ignore[call-overload]
+
+shared = app.limit("partner", rate=Rate(100, per=timedelta(minutes=1), burst=20))
+
+
+@app.task(limits=[shared, Limit("customer", key="customer", cost=lambda order: order, concurrency=1)])
+async def limited(customer: str, order: int) -> int:
+    return order
+
+
+app.task(limits=Limit(key=("customer", "order"), rate=Rate(0.5, per=1.0), weight=2.5))
+app.cron("@daily", limits=shared)
+app.ref("elsewhere", limits=[shared])
+app.task(limits=["partner"])  # type: ignore[list-item]
+app.limit("partner", rate=5)  # type: ignore[arg-type]
+Limit("partner", 5)  # type: ignore[call-arg]
+Rate(100)  # type: ignore[call-arg]
+
+
+async def limits() -> None:
+    assert_type(await limited.enqueue("a", 1), Job[int])
+    await app.limits.put("customer(42)", concurrency=10)
+    await app.limits.put(shared, rate=Rate(1, per=1))
+    await app.limits.put(shared, 10)  # type: ignore[call-arg]
+    assert_type(await app.limits.list(), list[LimitInfo])
+    assert_type(await app.limits.buckets("customer"), list[LimitInfo])
+    assert_type(await app.limits.show("partner"), LimitInfo | None)
+    assert_type(app.limits.remove_sync("partner"), bool)
+    assert_type(app.limits["low"], int)

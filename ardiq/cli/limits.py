@@ -1,0 +1,150 @@
+"""Look at the limits of an app's queue, or change them at run time.
+
+ardiq limits list MODULE:ATTR                                list limits, and the keys for which something was put
+ardiq limits show MODULE:ATTR 'customer(42)'                 one of them, or one key of it
+ardiq limits put MODULE:ATTR partner --concurrency 2         change it for all workers at once
+ardiq limits put MODULE:ATTR 'customer(42)' --rate 10 --per 1m --burst 5
+ardiq limits remove MODULE:ATTR partner                      let what code declares count again
+"""
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .._server import commands
+from ..limits import Rate, said
+from . import open_app
+from ._arguments import (
+    Refusal,
+    among,
+    app_argument,
+    did_you_mean,
+    duration_ms,
+    json_argument,
+    refusing,
+    word,
+)
+from ._output import Part, Table, age, many, print_json, show
+from ._plain import plain_limit
+
+if TYPE_CHECKING:
+    from ..app import Ardiq
+    from ..inspection import LimitInfo
+
+_MOST_KEYS = 20
+_ACTIONS = {
+    "list": "list limits, and the keys for which something was put",
+    "show": "one of them, or one key of it",
+    "put": "change it for all workers at once; what code declares counts where nothing is given",
+    "remove": "remove what was put; if nothing was, the limit, until code declares it again",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    for action, what in _ACTIONS.items():
+        chosen = actions.add_parser(action, help=what, description=f"{what[0].upper()}{what[1:]}.")
+        app_argument(chosen)
+        if action != "list":
+            chosen.add_argument("name", type=word, metavar="LIMIT", help="its name; of one key: 'customer(42)'")
+        if action == "put":
+            _configure_put(chosen)
+        json_argument(chosen)
+        chosen.set_defaults(action=action)
+
+
+def _configure_put(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--concurrency", type=int, metavar="N", help="how many attempts run at once; 0: none starts")
+    parser.add_argument("--rate", type=float, metavar="N", help="how many start in the time that --per says")
+    parser.add_argument("--per", type=duration_ms, metavar="TIME", help="that time: 1, 500ms, 1m (default: 1s)")
+    parser.add_argument("--burst", type=int, metavar="N", help="how many of these may start at once (default: 1)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    app = open_app(arguments)
+    with refusing():
+        if arguments.action == "list":
+            return asyncio.run(_list(app, arguments.json))
+        if arguments.action == "show":
+            return asyncio.run(_show(app, arguments.name, arguments.json))
+        if arguments.action == "put":
+            return asyncio.run(_put(app, arguments))
+        return asyncio.run(_remove(app, arguments.name, arguments.json))
+
+
+async def _list(app: "Ardiq", as_json: bool) -> int:
+    found = await app.limits.list()
+    if as_json:
+        print_json([plain_limit(limit) for limit in found])
+    else:
+        show(_table(found, commands.now_ms(app.context.server.core)))
+    return 0
+
+
+async def _show(app: "Ardiq", name: str, as_json: bool) -> int:
+    limit = await app.limits.show(name)
+    if limit is None:
+        return await _missing(app, name, as_json)
+    buckets = [] if limit.key is not None else [each for each in await app.limits.buckets(limit.name) if each.key]
+    if as_json:
+        print_json({**plain_limit(limit), "buckets": [plain_limit(each) for each in buckets]})
+        return 0
+    now_ms = commands.now_ms(app.context.server.core)
+    parts: list[Part] = [_table([limit], now_ms)]
+    if buckets:
+        more = f", {_MOST_KEYS} of them" if len(buckets) > _MOST_KEYS else ""
+        parts += [f"{many(len(buckets), 'key')} in use{more}:", _table(buckets[:_MOST_KEYS], now_ms)]
+    show(*parts)
+    return 0
+
+
+async def _put(app: "Ardiq", arguments: argparse.Namespace) -> int:
+    if arguments.rate is None and (arguments.per is not None or arguments.burst is not None):
+        raise Refusal("--per and --burst belong to --rate N")
+    per_ms, burst = arguments.per or 1000, 1 if arguments.burst is None else arguments.burst
+    rate = None if arguments.rate is None else Rate(arguments.rate, per=per_ms / 1000, burst=burst)
+    await app.limits.put(arguments.name, concurrency=arguments.concurrency, rate=rate)
+    return await _show(app, arguments.name, arguments.json)
+
+
+async def _remove(app: "Ardiq", name: str, as_json: bool) -> int:
+    if not await app.limits.remove(name):
+        return await _missing(app, name, as_json)
+    if as_json:
+        print_json({"name": name, "changed": True})
+    else:
+        show(f"{name}: removed")
+    return 0
+
+
+async def _missing(app: "Ardiq", name: str, as_json: bool) -> int:
+    if as_json:
+        print_json({"name": name, "changed": False})
+    else:
+        known = [named(limit) for limit in await app.limits.list()]
+        show(f"there is no limit {name!r}{did_you_mean(name, known) or among(known)}")
+    return 1
+
+
+def named(limit: "LimitInfo") -> str:
+    """A limit, or one key of it, as people write it."""
+    return limit.name if limit.key is None else f"{limit.name}({limit.key})"
+
+
+def _said(limit: "LimitInfo") -> str:
+    return "nothing: it is closed" if limit.concurrency == 0 else said(limit.concurrency, limit.rate) or "any number"
+
+
+def _table(limits: Sequence["LimitInfo"], now_ms: int) -> Table:
+    rows = [
+        [
+            named(limit),
+            _said(limit) + (" (put)" if limit.overridden else ""),
+            f"{limit.running:,}",
+            f"{limit.waiting_lines:,}",
+            "" if limit.opens_at is None else f"in {age(max(0, limit.opens_at - now_ms))}",
+        ]
+        for limit in limits
+    ]
+    return Table(["limit", "lets start", "running", "lines waiting", "opens"], rows)

@@ -1,0 +1,218 @@
+"""Limits: how many attempts run at once, and how many start in a time, over all workers, by name and by key."""
+
+import re
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, TypeAlias
+
+from ._values import options as _options
+
+Key: TypeAlias = str | tuple[str, ...] | Callable[..., Any]
+"""Where the key of a call comes from: a parameter, several, or a function of some of the task's parameters."""
+Cost: TypeAlias = int | Callable[..., int]
+"""A number, or a function of some of the task's parameters."""
+Weight: TypeAlias = float | Callable[..., float]
+"""Likewise."""
+
+LONGEST_KEY = 256
+"""The largest size of a key, in bytes of UTF-8."""
+# Others have a meaning in the names of buckets and of keys.
+_NAME = re.compile(r"(?:[A-Za-z0-9_.\-/@]|[^\x00-\x7f])+")
+_LONGEST_NAME = 100
+_MOST_WEIGHT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How many attempts may start in a time: `Rate(100, per=60)`.
+
+    They are spread evenly: one each `per / starts`. After a quiet time, `burst` of them may start at once.
+
+    Args:
+        starts: how many attempts, a positive number.
+        per: in how long, a timedelta or seconds, at least 1 ms.
+        burst: how many may start at once, at least 1.
+
+    Raises:
+        TypeError: one of them has the wrong type.
+        ValueError: one of them is too small, or not finite.
+    """
+
+    starts: float
+    _: KW_ONLY
+    per: _options.Duration
+    burst: int = 1
+
+    def __post_init__(self) -> None:
+        if _options.finite("the starts of a Rate", self.starts, "a number") <= 0:
+            raise ValueError(f"the starts of a Rate must be positive, not {self.starts!r}")
+        _options.milliseconds("per of a Rate", self.per, least=1)
+        _options.integer("burst of a Rate", self.burst, least=1)
+
+    @property
+    def per_ms(self) -> int:
+        """`per` in milliseconds."""
+        return _options.milliseconds("per", self.per)
+
+    def __str__(self) -> str:
+        burst = "" if self.burst == 1 else f", {self.burst} at once"
+        return f"{self.starts:g} per {self.per_ms / 1000:g} s{burst}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit for `@app.task(limits=[...])`: all tasks that name it share it, over all workers of their queue.
+
+    With a `key`, each key has a limit of its own: `Limit("customer", key="customer_id", concurrency=2)` runs two tasks
+    of each customer at once. A task that may not start waits in a line, and others overtake it.
+
+    Args:
+        name: of the limit: letters, digits and any of `_ . - / @`; None: that of the task.
+        concurrency: how many attempts run at once, at least 1; None: any number.
+        rate: how many start in a time; None: any number.
+        key: where the key of a call comes from: the name of a parameter of the task, a tuple of names, or a function
+            whose parameters are named as the task's. It gives a text, a whole number, or what travels as one, such as a
+            UUID or an enum; of up to 256 bytes.
+        cost: how many starts of the rate a call takes, at most its burst: a number, or a function as for `key`.
+        weight: the share of a key among the keys that wait in a lane, a number above 0, or a function as for `key`.
+
+    Raises:
+        TypeError: an option has the wrong type.
+        ValueError: an option has an invalid value, or there is neither a concurrency nor a rate.
+
+    Example:
+        ```python
+        @app.task(limits=[partner, Limit("customer", key="customer_id", concurrency=2)])
+        async def sync(customer_id: int) -> None: ...
+        ```
+    """
+
+    name: str | None = None
+    _: KW_ONLY
+    concurrency: int | None = None
+    rate: Rate | None = None
+    key: Key | None = None
+    cost: Cost = 1
+    weight: Weight = 1
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            check_name(self.name)
+        what = "a limit" if self.name is None else f"limit {self.name!r}"
+        if self.concurrency is None and self.rate is None:
+            raise ValueError(f"{what} needs a concurrency or a rate")
+        if self.concurrency is not None:
+            _options.integer(f"the concurrency of {what}", self.concurrency, least=1)
+        if self.rate is not None and not isinstance(self.rate, Rate):
+            raise TypeError(f"the rate of {what} must be a Rate, such as Rate(100, per=60), not {_kind(self.rate)}")
+        self._check_key(what)
+        if not callable(self.cost):
+            check_cost(what, self.cost, self.rate)
+        if not callable(self.weight):
+            check_weight(what, self.weight)
+        if self.rate is None and self.cost != 1:
+            raise ValueError(f"{what} has a cost but no rate to take it from")
+
+    def _check_key(self, what: str) -> None:
+        if self.key is None or callable(self.key):
+            return
+        names = self.key if isinstance(self.key, tuple) else (self.key,)
+        if not names or not all(isinstance(name, str) for name in names):
+            raise TypeError(
+                f"the key of {what} must be the name of a parameter, a tuple of names, or a function, not {self.key!r}"
+            )
+
+    def for_task(self, task: str) -> "Limit":
+        """This limit with a name: its own, or that of the task."""
+        if self.name is not None:
+            return self
+        try:
+            return replace(self, name=task)
+        except ValueError as error:
+            raise ValueError(
+                f"task {task!r}: its limit is named after it, but {error}; give the limit a name"
+            ) from None
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What the server is told of it."""
+        return definition_of(self.concurrency, self.rate)
+
+    def __str__(self) -> str:
+        return said(self.concurrency, self.rate)
+
+
+def definition_of(concurrency: int | None, rate: Rate | None) -> dict[str, Any]:
+    """A definition as the server takes it."""
+    found: dict[str, Any] = {} if concurrency is None else {"concurrency": concurrency}
+    if rate is not None:
+        found |= {"rate": rate.starts, "per_ms": rate.per_ms, "burst": rate.burst}
+    return found
+
+
+def said(concurrency: int | None, rate: Rate | None) -> str:
+    """A definition for people."""
+    parts = [] if concurrency is None else [f"{concurrency} at once"]
+    return ", ".join([*parts, *([] if rate is None else [str(rate)])])
+
+
+def check_name(name: Any) -> str:
+    """The name of a limit.
+
+    Raises:
+        TypeError: it is not a str.
+        ValueError: it is empty or too long, or has another character.
+    """
+    _options.text("the name of a limit", name)
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"the name of a limit may have letters, digits and any of _ . - / @, not {name!r}")
+    if len(name.encode()) > _LONGEST_NAME:
+        raise ValueError(f"the name of a limit must have at most {_LONGEST_NAME} bytes: {name!r}")
+    return str(name)
+
+
+def check_cost(what: str, cost: Any, rate: Rate | None) -> int:
+    """A cost in starts.
+
+    Raises:
+        TypeError: it is not an int.
+        ValueError: it is not positive, or above the burst, so that the task could never start.
+    """
+    _options.integer(f"the cost of {what}", cost, least=1)
+    if rate is not None and cost > rate.burst:
+        raise ValueError(f"the cost of {what} is {cost}, but its burst is {rate.burst}: the task could never start")
+    return int(cost)
+
+
+def check_weight(what: str, weight: Any) -> float:
+    """A weight.
+
+    Raises:
+        TypeError: it is of another type.
+        ValueError: it is not positive, or not finite.
+    """
+    if not 0 < _options.finite(f"the weight of {what}", weight, "a number") <= _MOST_WEIGHT:
+        raise ValueError(f"the weight of {what} must be above 0, and at most {_MOST_WEIGHT:,}, not {weight!r}")
+    return float(weight)
+
+
+def check_key(what: str, key: str) -> str:
+    """A key of a limit.
+
+    Raises:
+        ValueError: it is empty or too long, or no server could store it.
+    """
+    if len(key) <= LONGEST_KEY:
+        try:
+            size = len(key.encode())
+        except UnicodeEncodeError:
+            raise ValueError(f"the key of {what} has a lone surrogate, which is no valid text: {key!r}") from None
+        if 0 < size <= LONGEST_KEY:
+            return key
+        if not size:
+            raise ValueError(f"the key of {what} is empty")
+    raise ValueError(f"the key of {what} must have at most {LONGEST_KEY} bytes, not {key[:20] + '…'!r}")
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__

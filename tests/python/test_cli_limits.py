@@ -1,0 +1,122 @@
+"""`ardiq limits`, and what other commands say of limits."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ardiq import Ardiq, Limit, Rate
+from ardiq.cli import main
+
+MODULE = f"{__name__}:limits_app"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def app(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> Ardiq:
+    app: Ardiq = make_app()
+    partner = app.limit("partner", rate=Rate(100, per=60, burst=20))
+
+    @app.task(limits=[partner, Limit("customer", key="customer", concurrency=1)])
+    async def sync(customer: str) -> None: ...
+
+    monkeypatch.setattr(sys.modules[__name__], "limits_app", app, raising=False)
+    return app
+
+
+@pytest.fixture
+def ardiq(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*words: str) -> tuple[int, str, str]:
+        code = main(words)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_limits_are_listed_shown_put_and_removed(app: Ardiq, ardiq: Run) -> None:
+    assert ardiq("limits", "list", MODULE)[:2] == (0, "limit  lets start  running  lines waiting  opens\n")
+    code, out, _ = ardiq("limits", "put", MODULE, "partner", "--rate", "10", "--per", "500ms", "--burst", "3", "--json")
+    assert code == 0
+    assert json.loads(out) == {
+        "name": "partner",
+        "key": None,
+        "concurrency": None,
+        "rate": 10,
+        "per_ms": 500,
+        "burst": 3,
+        "overridden": True,
+        "running": 0,
+        "waiting_lines": 0,
+        "opens_at": None,
+        "buckets": [],
+    }
+    _, out, _ = ardiq("limits", "put", MODULE, "customer(a,b)", "--concurrency", "0")
+    assert "customer(a,b)  nothing: it is closed (put)  0" in out
+    _, out, _ = ardiq("limits", "list", MODULE)
+    assert [line.split("  ")[0] for line in out.splitlines()[1:]] == ["customer(a,b)", "partner"]
+    assert "10 per 0.5 s, 3 at once (put)" in out
+    assert ardiq("limits", "remove", MODULE, "partner") == (0, "partner: removed\n", "")
+    code, out, _ = ardiq("limits", "remove", MODULE, "parter", "--json")
+    assert (code, json.loads(out)) == (1, {"name": "parter", "changed": False})
+    assert ardiq("limits", "show", MODULE, "custom")[1].startswith("there is no limit 'custom'; ")
+
+
+def test_what_waits_for_what_is_shown(app: Ardiq, ardiq: Run) -> None:
+    job = app.ref("sync").enqueue_sync(customer="a b")
+    assert ardiq("limits", "put", MODULE, "customer", "--concurrency", "0")[0] == 0
+    other = app.ref("sync").enqueue_sync(customer="c")
+    _, out, _ = ardiq("task", "show", MODULE, job.id)
+    assert "limited, number 1 of 1 that wait for customer(a%20b) and partner" in out
+    _, out, _ = ardiq("task", "show", MODULE, other.id, "--json")
+    shown = json.loads(out)
+    assert (shown["state"], shown["buckets"]) == ("limited", "customer(c),partner")
+    assert shown["place"] == {"key": "line:default:customer(c),partner", "position": 0, "of": 1}
+    _, out, _ = ardiq("status", MODULE)
+    assert "2 more wait for limits, which `ardiq limits list` shows" in out
+    _, out, _ = ardiq("status", MODULE, "--json")
+    status = json.loads(out)
+    assert (status["counts"]["limited"], status["lanes"][0]["limited"]) == (2, 2)
+    code, out, _ = ardiq("purge", MODULE, "--yes", "--json")
+    assert (code, json.loads(out)) == (0, {"removed": 2})
+    assert [asyncio.run(app.status(task)) for task in (job.id, other.id)] == ["complete", "complete"]
+
+
+def test_a_closed_limit_is_a_finding(app: Ardiq, ardiq: Run) -> None:
+    assert ardiq("limits", "put", MODULE, "customer(a b)", "--concurrency", "0")[0] == 0
+    _, out, _ = ardiq("doctor", MODULE, "--json")
+    [check] = [check for check in json.loads(out)["checks"] if check["name"].startswith("limit ")]
+    assert (check["name"], check["status"]) == ("limit customer(a b)", "warn")
+    assert check["detail"] == "it is closed: none of its tasks start"
+    assert check["remedy"] == "to open it: `ardiq limits remove MODULE:ATTR 'customer(a b)'`"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["put", MODULE, "partner"], "give a concurrency or a rate for limit 'partner'"),
+        (["put", MODULE, "partner", "--concurrency", "-1"], "must be at least 0, not -1"),
+        (["put", MODULE, "partner", "--concurrency", "x"], "argument --concurrency: invalid int value: 'x'"),
+        (["put", MODULE, "partner", "--rate", "nan"], "the starts of a Rate must be a number, not nan"),
+        (["put", MODULE, "partner", "--rate", "0"], "must be positive, not 0"),
+        (["put", MODULE, "partner", "--burst", "3"], "--per and --burst belong to --rate N"),
+        (["put", MODULE, "partner", "--rate", "1", "--burst", "0"], "burst of a Rate must be at least 1, not 0"),
+        (["put", MODULE, "a:b", "--concurrency", "1"], "the name of a limit may have letters, digits and any of"),
+        (["put", MODULE, "customer(1", "--concurrency", "1"], "it does not end with ')'"),
+        (["show", MODULE, "customer()"], "the key of limit 'customer' is empty"),
+        (["remove", MODULE, ""], "LIMIT: it must not be empty"),
+    ],
+)
+def test_what_is_wrong_is_refused(words: list[str], says: str, app: Ardiq, ardiq: Run) -> None:
+    code, _, errors = ardiq("limits", *words)
+    assert code == 2
+    assert says in errors
+
+
+def test_a_call_whose_key_cannot_be_computed_is_refused(app: Ardiq, ardiq: Run) -> None:
+    code, _, errors = ardiq("enqueue", MODULE, "sync", "--args", '[""]')
+    assert code == 2
+    assert "the key of limit 'customer' of task 'sync' is empty" in errors
