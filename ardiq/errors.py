@@ -12,6 +12,7 @@ from ._values import options as _options
 
 if TYPE_CHECKING:
     from .job import Job
+    from .limits import Limit
     from .models import TaskResult
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "OldStep",
     "OutOfMemory",
     "ProcessDied",
+    "RateLimited",
     "Retry",
     "Snooze",
     "TaskError",
@@ -203,3 +205,42 @@ class Snooze(Exception):
     def __init__(self, delay: _options.Duration, reason: str = "snoozed") -> None:
         super().__init__(reason)
         self.delay_ms = _options.milliseconds("delay", delay)
+
+
+class RateLimited(Snooze):
+    """Raise it in a task when a limit is used up elsewhere, as an HTTP response 429 says: until then no worker starts
+    anything under that limit, or under that key of it. The task goes back to the front of its line, without using up a
+    try. In a task without limits it is a `Snooze`.
+
+    Args:
+        retry_after: for how long, a timedelta or seconds.
+        limit: which of the task's limits; None: the first.
+        key: which key of it; None: that of this task.
+        reason: the error's text if the task gets too old.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: `retry_after` is negative or infinite.
+
+    Example:
+        ```python
+        if response.status == 429:
+            raise RateLimited(float(response.headers.get("Retry-After", 30)), limit=partner)
+        ```
+    """
+
+    def __init__(
+        self,
+        retry_after: _options.Duration,
+        limit: Limit | str | None = None,
+        key: str | int | None = None,
+        reason: str = "rate limited",
+    ) -> None:
+        super().__init__(_options.amount_s("retry_after", retry_after), reason)
+        named = limit if limit is None or isinstance(limit, str) else getattr(limit, "name", limit)
+        if named is not None and not isinstance(named, str):
+            raise TypeError(f"limit must be a Limit or its name, not {type(limit).__name__}")
+        if key is not None and (isinstance(key, bool) or not isinstance(key, str | int)):
+            raise TypeError(f"key must be a str or an int, not {type(key).__name__}")
+        self.limit = named
+        self.key = None if key is None else str(key)

@@ -20,6 +20,7 @@ from .endings import (
     ABORTED,
     ATTEMPT,
     COMPLETE,
+    LIMITED,
     RELEASED,
     RETRY,
     SNOOZE,
@@ -41,7 +42,7 @@ log = logging.getLogger("ardiq")
 # The task runs again.
 # As many outcomes as a step waits for.
 _MANY = 100
-_GOES_ON = frozenset((RETRY, SNOOZE, RELEASED, UNKNOWN))
+_GOES_ON = frozenset((RETRY, SNOOZE, LIMITED, RELEASED, UNKNOWN))
 
 
 class HandBack(asyncio.CancelledError):

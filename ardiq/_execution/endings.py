@@ -9,6 +9,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._values.encodings import to_json
+from ..errors import RateLimited
 from ..models import ErrorContext
 from ..retries import Decision, leaves
 from .stacks import traceback_text
@@ -26,7 +27,7 @@ Claim = tuple[str, int, str, bytes, bytes, str, bytes, str, int, int]
 Outcome = tuple[str, int, str, int, bytes, bytes]
 
 COMPLETE, FAILED, RETRY, SNOOZE, ABORTED, RELEASED = "complete", "failed", "retry", "snooze", "aborted", "release"
-UNKNOWN = "unknown"
+UNKNOWN, LIMITED = "unknown", "limited"
 
 # A task without a max_age is not snoozed forever.
 _LONGEST_SNOOZED_MS = 7 * 86_400_000
@@ -136,6 +137,8 @@ class Endings:
         if outcome == SNOOZE:
             text = ", ".join(dict.fromkeys(map(str, leaves(error))))
             max_age_ms = max_age_ms or _LONGEST_SNOOZED_MS
+            if limit := _used_up(entry, error):
+                outcome, details = LIMITED, limit
         else:
             is_unknown = entry.task is None and isinstance(error, LookupError)
             text = str(error) if is_unknown or isinstance(error, TimedOut) else error_text(error)
@@ -250,8 +253,8 @@ class Endings:
         duration_ms, delay_ms = int(run_s * 1000), (ending.details or {}).get("delay_ms", 0)
         if became == ABORTED:
             self._log(logging.WARNING, ending, "aborted", duration_ms=duration_ms)
-        elif became == SNOOZE:
-            self._log(logging.INFO, ending, "snoozed", delay_ms=delay_ms)
+        elif became in (SNOOZE, LIMITED):
+            self._log(logging.INFO, ending, "snoozed" if became == SNOOZE else "rate limited", delay_ms=delay_ms)
         elif became == RETRY:
             level = logging.INFO if ending.asked else logging.WARNING
             self._log(level, ending, "retry scheduled", delay_ms=delay_ms, error=ending.text)
@@ -321,13 +324,23 @@ class Endings:
             counters = self._metrics.of(claim[2], claim[7])
             if outcome == COMPLETE:
                 counters.succeeded += 1
-            elif outcome in (RETRY, SNOOZE):
+            elif outcome in (RETRY, SNOOZE, LIMITED):
                 counters.retried += 1
             elif outcome == ABORTED:
                 counters.aborted += 1
             else:
                 counters.failed += 1
             counters.observe(run_s, wait_s)
+
+
+def _used_up(entry: "Registered", error: BaseException) -> dict[str, Any]:
+    """Which limit the task says is used up, and which key of it; nothing if none, or if the task has none."""
+    told = next((each for each in leaves(error) if isinstance(each, RateLimited)), None)
+    buckets = None if entry.task is None else entry.task.buckets
+    if told is None or (buckets is None and told.limit is None):
+        return {}
+    name = told.limit or (buckets.limits[0].name if buckets else None)
+    return {"limit": name} | ({} if told.key is None else {"key": told.key})
 
 
 def waited(claim: Claim, run_s: float) -> float | None:

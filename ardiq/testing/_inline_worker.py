@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .. import context
 from .._client.registry import Registered
 from .._execution.attempts import Attempts, within
-from .._execution.endings import ABORTED, COMPLETE, FAILED, RELEASED, RETRY, SNOOZE, UNKNOWN, Claim, Outcome
+from .._execution.endings import ABORTED, COMPLETE, FAILED, LIMITED, RELEASED, RETRY, SNOOZE, UNKNOWN, Claim, Outcome
 from .._execution.reports import bounded
 from .._execution.scheduler import Scheduler
 from .._server import calls
@@ -30,7 +30,7 @@ log = logging.getLogger("ardiq")
 _IDENTITY = "inline"
 _WANT = 1000
 # What an attempt may become; anything else that is answered is why its outcome was refused.
-_BECOMES = frozenset({ABORTED, COMPLETE, FAILED, RELEASED, RETRY, SNOOZE, UNKNOWN})
+_BECOMES = frozenset({ABORTED, COMPLETE, FAILED, LIMITED, RELEASED, RETRY, SNOOZE, UNKNOWN})
 _FOREVER_MS = 100 * 365 * 86_400_000
 
 
