@@ -99,8 +99,8 @@ function M.definitions(base, buckets)
   return found
 end
 
--- What `limits` of a task's options asks for: its buckets as the name of its line, and its weight where that is not 1.
--- `declared`: definitions that this call has looked up already, by name.
+-- What `limits` of a task's options asks for: its buckets as the name of its line, and its weight or nil; or nil and why the
+-- queue does not take such a task. `declared`: definitions that this call has looked up already, by name.
 local function read_uses(base, uses, declared)
   if #uses == 0 or #uses > MAX_BUCKETS then bad('a task may have 1 to ' .. MAX_BUCKETS .. ' limits, not ' .. #uses) end
   local parts, seen, weight = {}, {}, nil
@@ -120,10 +120,10 @@ local function read_uses(base, uses, declared)
       declared[name] = found[1] or false
     end
     local definition = declared[name]
-    if not definition then errors.raise(errors.no_limit(name)) end
+    if not definition then return nil, errors.no_limit(name) end
     if definition.rate and cost > (definition.burst or 1) then
-      bad('a task costs ' .. cost .. ' of limit ' .. bucket .. ', whose burst is ' .. (definition.burst or 1)
-        .. ': it could never start')
+      return nil, errors.bad_argument('a task costs ' .. cost .. ' of limit ' .. bucket .. ', whose burst is '
+        .. (definition.burst or 1) .. ': it could never start')
     end
     seen[bucket], parts[i] = true, cost > 1 and bucket .. '*' .. clock.text(cost) or bucket
     if use.weight then weight = math.max(weight or 0, use.weight) end
@@ -132,10 +132,12 @@ local function read_uses(base, uses, declared)
   return table.concat(parts, ','), weight
 end
 
--- The line of a new task, or nil, with what else its record says of it, by `add(field, value)`. Only this version can claim it.
+-- The line of a new task, or nil, with what else its record says of it, by `add(field, value)`; or nil and why the queue does
+-- not take it. Only this version can claim it.
 function M.add(base, uses, declared, add)
   if not uses or #uses == 0 then return nil end
   local line_name, weight = read_uses(base, uses, declared)
+  if not line_name then return nil, weight end
   add('buckets', line_name)
   add('needs_version', clock.text(task.VERSION))
   add('weight', weight and weight ~= 1 and number.text(weight))

@@ -35,10 +35,10 @@ local function read_options(base, text, now, declared)
   add('idempotency_key', options.idempotency_key)
   add('result_ttl_ms', options.result_ttl_ms and clock.text(options.result_ttl_ms))
   add('unique', rule and rule.key)
-  local line_name = limits.add(base, options.limits, declared, add)
-  local waiter = options.waiter ~= '' and options.waiter or nil
-  return { due_at = due_at, line = line_name, fields = fields, idempotency_key = options.idempotency_key,
-    waiter = waiter, waiter_ttl_ms = waiter_ttl_ms, rule = rule }
+  local line_name, refusal = limits.add(base, options.limits, declared, add)
+  local waiter = options.waiter ~= '' and not refusal and options.waiter or nil
+  return { due_at = due_at, line = line_name, refusal = refusal, fields = fields, rule = rule,
+    idempotency_key = options.idempotency_key, waiter = waiter, waiter_ttl_ms = waiter_ttl_ms }
 end
 
 -- What is there under an id already: an answer, or nil and whether a finished record must make room.
@@ -95,6 +95,7 @@ return function(base, args)
         unique.check(base, plan.rule.key)
         some_later = some_later or plan.rule.replaces or plan.rule.kind == 'throttle'
       end
+      if plan.refusal and not answers[i] then answers[i], added = plan.refusal.err, added - 1 end
       if plan.line then
         local err = line.damage(base, lane_name, plan.line)
         if err then errors.raise(err) end

@@ -41,7 +41,9 @@ return function(base, args)
   local function add(field, value)
     if value then plan.fields[#plan.fields + 1], plan.fields[#plan.fields + 2] = field, value end
   end
-  plan.line = limits.add(base, definition.limits, {}, add)
+  local refusal
+  plan.line, refusal = limits.add(base, definition.limits, {}, add)
+  if refusal then return refusal end
 
   local runs, caught_up = judge(definition, due_at, now)
   local before, passed = last and last.state, nil
