@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use redis::Value;
 
 use crate::keyspace::{Content, Keyspace};
+use crate::lines;
 use crate::server::{BASE, Server, items, text};
 
 /// Where a task's id lies: `ready:default`, `running:w:1` …
@@ -24,6 +25,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
         let places = places.get(&id).map_or(&[] as &[String], Vec::as_slice);
         check_record(keys, &id, fields, places, &mut found);
     }
+    lines::check(keys, &mut found);
     let workers = keys.sorted(&key("workers"));
     for (name, value) in &keys.0 {
         let Some(name) = name.strip_prefix(BASE) else {
@@ -36,11 +38,12 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
             ("scheduled" | "quarantined" | "workers" | "loads" | "dead" | "unknown_tasks" | "schedule_due", "") => {
                 "zset"
             }
+            ("rates" | "opens", "") | ("held" | "idle" | "ring" | "blocked", _) => "zset",
             ("meta" | "stats" | "schedules" | "pauses" | "unique", "") => "hash",
             ("window", _) => "string",
-            ("held" | "idle", _) => "zset",
+            ("limits" | "overrides" | "busy" | "limited" | "turns" | "blocked_lanes", "") => "hash",
             ("task" | "running" | "worker" | "stats" | "task_stats", _) => "hash",
-            ("ready" | "wake" | "mailbox" | "log", _) => "list",
+            ("ready" | "line" | "wake" | "mailbox" | "log", _) => "list",
             ("tombstones" | "aborts" | "waiters", _) => "set",
             _ => {
                 found(format!("key {name} is not in the protocol"));
@@ -89,6 +92,7 @@ fn check_record(
     let expected = match state {
         "queued" if places == ["quarantined"] => "quarantined".to_owned(),
         "queued" => format!("ready:{}", field("lane")),
+        "limited" => format!("line:{}:{}", field("lane"), field("buckets")),
         "scheduled" => "scheduled".to_owned(),
         "held" => format!("held:{}", field("pause")),
         "running" => format!("running:{}", field("worker")),
@@ -107,7 +111,7 @@ fn check_record(
     let times: Vec<&str> =
         ["enqueued_at", "started_at", "finished_at"].into_iter().filter(|time| fields.contains_key(*time)).collect();
     let fits = match state {
-        "queued" | "scheduled" | "held" => times == ["enqueued_at"],
+        "queued" | "limited" | "scheduled" | "held" => times == ["enqueued_at"],
         "running" => times == ["enqueued_at", "started_at"],
         _ => times.starts_with(&["enqueued_at"]) && times.ends_with(&["finished_at"]),
     };
@@ -117,18 +121,19 @@ fn check_record(
     if (state == "held") != fields.contains_key("pause") {
         found(format!("{id} is {state} and held by {:?}", field("pause")));
     }
-    if state != "running" && fields.contains_key("worker") && matches!(state, "queued" | "scheduled" | "held") {
+    if state != "running" && fields.contains_key("worker") && is_waiting(state) {
         found(format!("{id} is {state} and still names a worker"));
     }
     // A claim asks for these only where there is `tries`.
-    for name in ["codec", "headers", "expires_at", "watched_until", "result_ttl_ms"] {
-        if matches!(state, "queued" | "scheduled" | "held")
-            && fields.contains_key(name)
-            && !fields.contains_key("tries")
-        {
+    for name in ["codec", "headers", "expires_at", "watched_until", "result_ttl_ms", "needs_version", "buckets"] {
+        if is_waiting(state) && fields.contains_key(name) && !fields.contains_key("tries") {
             found(format!("{id} is {state} and has {name}, but no tries"));
         }
     }
+}
+
+fn is_waiting(state: &str) -> bool {
+    matches!(state, "queued" | "limited" | "scheduled" | "held")
 }
 
 fn places(keys: &Keyspace, found: &mut dyn FnMut(String)) -> Places {
@@ -142,6 +147,7 @@ fn places(keys: &Keyspace, found: &mut dyn FnMut(String)) -> Places {
             (Content::Sorted(members), ("held", _)) => members.keys().collect(),
             (Content::Hash(fields), ("running", _)) => fields.keys().collect(),
             (Content::List(entries), ("ready", lane)) => live_entries(keys, lane, entries, found),
+            (Content::List(entries), ("line", rest)) => lines::live_entries(keys, rest, entries),
             _ => continue,
         };
         for id in ids {
@@ -201,6 +207,7 @@ pub fn unheard(before: &Keyspace, after: &Keyspace) -> Vec<String> {
     if workers == 0 || paused.is_some_and(|what| what == "queue") {
         return unheard;
     }
+    unheard.extend(lines::unheard(before, after));
     for (name, value) in &after.0 {
         let (Some(lane), Content::List(entries)) =
             (name.strip_prefix(BASE).and_then(|name| name.strip_prefix("ready:")), &value.content)
@@ -219,7 +226,7 @@ pub fn unheard(before: &Keyspace, after: &Keyspace) -> Vec<String> {
 /// What `fsck_page` finds in all sections, as `kind id detail`; and whether `counts` agrees with the keyspace.
 pub fn fsck(server: &mut Server, keys: &Keyspace) -> Vec<String> {
     let mut sections: Vec<String> =
-        ["records", "scheduled", "quarantined", "dead", "workers", "loads", "schedules", "schedule_due"]
+        ["records", "scheduled", "quarantined", "dead", "workers", "loads", "busy", "schedules", "schedule_due"]
             .map(str::to_owned)
             .to_vec();
     for name in keys.0.keys() {
@@ -275,6 +282,7 @@ pub fn miscounted(server: &mut Server, keys: &Keyspace) -> Vec<String> {
     let expected = [
         ("scheduled", count("scheduled")),
         ("queued", count("queued")),
+        ("limited", lines::entries(keys)),
         ("running", count("running")),
         ("held", count("held")),
         ("dead", count("failed")),

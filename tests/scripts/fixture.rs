@@ -70,6 +70,8 @@ pub struct Request {
     pub shown: String,
     /// Every duration in it: a time that the call writes is its own time and one of these.
     pub durations: Vec<i64>,
+    /// The time between two starts, of each rate that it declares: later calls count with it.
+    pub intervals: Vec<i64>,
     /// What `$now` was, where it counts.
     pub since: Option<i64>,
     now_ms: i64,
@@ -196,6 +198,7 @@ impl Call {
             args: Vec::new(),
             shown: self.function.name.clone(),
             durations: Vec::new(),
+            intervals: Vec::new(),
             since: None,
             now_ms: values.now_ms,
         };
@@ -249,7 +252,12 @@ impl Request {
                 self.since = Some(self.now_ms);
                 self.durations.extend(number.as_i64().map(|time| time - self.now_ms));
             }
-            Json::Object(fields) => fields.iter().for_each(|(name, value)| self.measure(name, value)),
+            Json::Object(fields) => {
+                if let (Some(rate), Some(per_ms)) = (number_of(fields, "rate"), number_of(fields, "per_ms")) {
+                    self.intervals.push((per_ms / rate) as i64);
+                }
+                fields.iter().for_each(|(name, value)| self.measure(name, value));
+            }
             _ => {}
         }
     }
@@ -372,7 +380,7 @@ pub fn default(name: &str) -> Result<Json, String> {
         "cursor" => json!("0"),
         "since_at" | "before_at" => json!(0),
         "kwargs" | "options" | "codec" | "headers" | "traceback" | "details" | "which" | "reason" | "progress"
-        | "note" | "task" | "error" | "argument" | "detail" => json!(""),
+        | "note" | "task" | "error" | "argument" | "detail" | "key" => json!(""),
         _ => return Err(format!("{name}: the fixture must say")),
     })
 }
@@ -383,6 +391,10 @@ pub fn plain(value: &Json) -> String {
         Json::String(text) => text.clone(),
         other => other.to_string(),
     }
+}
+
+fn number_of(fields: &Map<String, Json>, name: &str) -> Option<f64> {
+    fields.get(name)?.as_f64().filter(|number| *number > 0.0)
 }
 
 fn shortened(text: &str) -> String {

@@ -6,6 +6,7 @@ mod check;
 mod damage;
 mod fixture;
 mod keyspace;
+mod lines;
 mod misfits;
 mod render;
 mod server;
