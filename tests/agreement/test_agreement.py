@@ -186,7 +186,7 @@ def test_fields_of_objects_are_those_that_the_protocol_names(
     entry = FUNCTIONS[function]
     fields = [*entry["args"], *entry.get("tail", {}).get("record", [])]
     about = next(field["about"] for field in fields if field["name"] == argument)
-    values = {"once", "all", "code", "unknown"}
+    values = {"once", "all", "code", "unknown", "limited"}
     assert set(re.findall(r"`(\w+)`", about)) - values == known
 
 

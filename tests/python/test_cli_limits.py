@@ -86,6 +86,7 @@ def test_what_waits_for_what_is_shown(app: Ardiq, ardiq: Run) -> None:
 
 
 def test_a_closed_limit_is_a_finding(app: Ardiq, ardiq: Run) -> None:
+    app.ref("sync").enqueue_sync(customer="c")
     assert ardiq("limits", "put", MODULE, "customer(a b)", "--concurrency", "0")[0] == 0
     _, out, _ = ardiq("doctor", MODULE, "--json")
     [check] = [check for check in json.loads(out)["checks"] if check["name"].startswith("limit ")]
