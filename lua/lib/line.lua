@@ -341,7 +341,8 @@ local function write_turns(taking)
   if #moved > 0 then redis.call('ZADD', ring, unpack(moved)) end
   block(batch, lane_name, taking.blocked, taking.opens)
   redis.call('HSET', keys.turns(base), lane_name, number.text(taking.reached) .. ' ' .. number.text(taking.ready_score))
-  count(base, lane_name, -taking.popped)
+  -- Not minus nothing: Redis 6.2 is told `-0`, and takes it for no integer.
+  count(base, lane_name, 0 - taking.popped)
   taking.scores, taking.gone, taking.blocked, taking.opens, taking.popped = {}, {}, {}, {}, 0
 end
 
