@@ -98,7 +98,7 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
   end
   redis.call('HSET', key, 'state', 'running', 'worker', worker, 'started_at', batch.now_text, 'tries', tries)
   if watched_until then waiters.changed(batch.base, batch.now, id, watched_until) end
-  if more[7] then own_ttl_ms = member.with_key(own_ttl_ms or ttl_ms) end
+  if more[7] then own_ttl_ms = member.with_key(own_ttl_ms) end
   if own_ttl_ms then
     batch.own_ttls = batch.own_ttls or {}
     batch.own_ttls[id] = own_ttl_ms

@@ -60,18 +60,18 @@ function M.remove(base, worker)
   timer.drop(base, worker)
 end
 
--- What `running` has behind the token of a task that has a key, for `token`: with a 0 in front, for all versions the same.
-function M.with_key(ttl_ms)
-  return (string.gsub(clock.text(number.of(ttl_ms, 0)), '^-?', '%00'))
-end
+-- What `running` has behind the token of a task that has a key: its own time to keep the result with a 0 in front, which
+-- version 1 reads as the same, or -0 where it has none.
+function M.with_key(own_ttl_ms) return own_ttl_ms and (string.gsub(own_ttl_ms, '^-?', '%00')) or '-0' end
 
 -- A lease token as `running` has it: `12`, or `12/60000` where the task says itself how long its result is kept, so that
--- it need not be asked when it is complete; `12/060000` where it has a key to free; then, after a space, the line whose slots
--- it has. Replies the token, that time or `ttl_ms`, whether it has a key, and the line or nil.
+-- it need not be asked when it is complete; `12/060000` or `12/-0` where it has a key to free; then, after a space, the line
+-- whose slots it has. Replies the token, that time or `ttl_ms`, whether it has a key, and the line or nil.
 function M.token(text, ttl_ms)
   local token, own_ttl_ms, line_name = string.match(text or '', '^(-?%d+)/?(-?%d*) ?([^ ]*)$')
   if not token then return text, ttl_ms, false end
   local has_key = own_ttl_ms ~= '' and string.find(own_ttl_ms, '^-?0%d') ~= nil
+  if own_ttl_ms == '-0' then own_ttl_ms, has_key = nil, true end
   return token, number.of(own_ttl_ms, ttl_ms), has_key, line_name ~= '' and line_name or nil
 end
 

@@ -164,7 +164,7 @@ return function(base, args)
   end
   stats.add(base, now, 'enqueued', added)
   if longest_wait_ms > 0 then mail.note_wait(base, now, longest_wait_ms) end
-  if offers then hand_off.give(batch, offers, lanes, added) end
+  if offers and added > 0 then hand_off.give(batch, offers, lanes, added) end
   batches.close(batch)
   return answers
 end

@@ -33,7 +33,7 @@ class BothQueues(RuleBasedStateMachine):
         self.model, self.server = Model(), ServerQueue(self.core, self.base)
         self.names: list[str] = []
         self.tokens: list[tuple[str, int]] = []
-        self.joined = 0
+        self.joined = self.named = 0
         self.found: dict[str, Any] = {}
         self.offered_at: float | None = None
 
@@ -85,7 +85,8 @@ class BothQueues(RuleBasedStateMachine):
                 self.fail(f"{function}: the model answers {told[0]}, the server {told[1]}")
             self.check(function, ready)
             # A busy machine could let it end between any two calls.
-            if any(0 < at - self.model.now <= BRIEF for at in self.model.scheduled.values()):
+            ends = [*self.model.scheduled.values(), *(each.gone_at for each in self.model.windows.values())]
+            if any(0 < at - self.model.now <= BRIEF for at in ends):
                 self.pass_time(A_WHILE)
 
     def pass_time(self, ms: int) -> None:

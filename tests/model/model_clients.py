@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from model_keys import Call, Keys
 from model_queue import FINISHED, WAITING, Pause, Task
-from model_schedules import Schedules
 
 # A call of more tasks hands none over.
 MOST_HANDED = 16
 DEAD_PLACES = {"held": "held", "quarantined": "queued", "scheduled": "scheduled", "dead": "failed"}
 
 
-class Clients(Schedules):
+RULES = ("unique", "debounce", "throttle")
+
+
+class Clients(Keys):
     def enqueue(self, tasks: list[dict[str, Any]]) -> list[str]:
         before = {id: task.idempotency_key for id, task in self.tasks.items()}
         unfinished = {id for id in before if self.is_unfinished(id)}
@@ -22,7 +25,8 @@ class Clients(Schedules):
         added = self.counters["enqueued"]
         lanes = list(dict.fromkeys(each["lane"] for each in tasks))
         is_offered = not any(self.ready.get(lane) for lane in lanes)
-        is_offered &= not any("delay_ms" in each.get("options", {}) for each in tasks)
+        is_offered &= not any(_may_be_scheduled(each.get("options", {})) for each in tasks)
+        asked = 0
         for each in tasks:
             id, options = each["id"], each.get("options", {})
             key = options.get("idempotency_key", "")
@@ -40,7 +44,21 @@ class Clients(Schedules):
                     more["result_ttl_ms"] = options["result_ttl_ms"]
                 if "expire_ms" in options:
                     more["expires_at"] = self.now + options["expire_ms"]
-                answer = self.create(id, each["name"], each["lane"], each["args"], each["kwargs"] or {}, **more)
+                asked += 1
+                rule = next((options[name] for name in RULES if name in options), None)
+                call = Call(id, each["args"], each["kwargs"] or {}, rule or {}, more)
+                if rule:
+                    more["unique"] = rule["key"]
+                    if "quiet_ms" in rule:
+                        more["due_at"] = self.now + rule["quiet_ms"]
+                instead = self.admit(call) if rule else None
+                if instead:
+                    answers.append(instead)
+                    seen.add(id)
+                    continue
+                answer = self.create(id, each["name"], each["lane"], call.args, call.kwargs, **more)
+                if rule:
+                    self.added(call)
             seen.add(id)
             answers.append(answer)
             if "waiter" in options:
@@ -50,12 +68,12 @@ class Clients(Schedules):
                 else:
                     self.wait_for(id, options["waiter"], options["waiter_ttl_ms"])
         added = self.counters["enqueued"] - added
-        if is_offered and 0 < added <= MOST_HANDED:
-            self.hand_off(lanes, added)
+        if is_offered and added and asked <= MOST_HANDED:
+            self.hand_off(lanes, asked, added)
         return answers
 
-    def hand_off(self, lanes: list[str], count: int) -> None:
-        """So many tasks of these lanes came: workers that have nothing to do may get them at once."""
+    def hand_off(self, lanes: list[str], asked: int, count: int) -> None:
+        """So many tasks came, of those asked for, in these lanes: who has nothing to do may get them at once."""
         raise NotImplementedError
 
     def abort(self, id: str, result_ttl_ms: int) -> str:
@@ -105,9 +123,12 @@ class Clients(Schedules):
         return [self._revive(each["id"]) for each in tasks]
 
     def requeue_with(self, id: str, args: list[Any]) -> str:
+        if id in self.dead:
+            self.tasks[id].unique = self.tasks[id].replaced_by = ""
         answer = self._revive(id)
         if answer == "queued":
-            self.tasks[id].args, self.tasks[id].kwargs = args, {}
+            task = self.tasks[id]
+            task.args, task.kwargs = args, {}
         return answer
 
     def _revive(self, id: str) -> str:
@@ -117,6 +138,9 @@ class Clients(Schedules):
         del self.dead[id]
         fresh = Task(id, task.name, task.lane, task.args, task.kwargs, self.now, task.idempotency_key)
         fresh.watched_until, fresh.result_ttl_ms = task.watched_until, task.result_ttl_ms
+        fresh.unique, fresh.replaced_by = task.unique, task.replaced_by
+        if fresh.unique:
+            self.keys.setdefault(fresh.unique, id)
         self.tasks[id] = fresh
         self.counters["requeued"] += 1
         self.make_ready(fresh)
@@ -136,6 +160,7 @@ class Clients(Schedules):
         task.lost, task.abort_requested, task.worker = 0, False, ""
         task.progress, task.notes, task.watched_until = "", {}, 0
         self.end(task, "discarded", ttl_ms)
+        task.args, task.kwargs, task.due_at, task.unique, task.replaced_by = [], {}, None, "", ""
 
     def discard_old(self, dead_ttl_ms: int, dead_limit: int, limit: int, result_ttl_ms: int) -> list[int]:
         by_age = sorted((at, id) for id, at in self.dead.items())
@@ -201,3 +226,8 @@ class Clients(Schedules):
 
 def _pause_id(task: str, argument: str, value: Any) -> str:
     return f"{task or '*'}({argument}={json.dumps(value)})" if argument else f"{task or '*'}()"
+
+
+def _may_be_scheduled(options: dict[str, Any]) -> bool:
+    replaces = options.get("unique", {}).get("on_conflict") == "replace"
+    return replaces or any(name in options for name in ("delay_ms", "debounce", "throttle"))

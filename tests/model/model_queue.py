@@ -14,6 +14,8 @@ from typing import Any
 
 FINISHED = ("complete", "failed", "aborted", "expired", "discarded")
 WAITING = ("queued", "scheduled", "held")
+# For how long a call whose reply was lost finds the task that took its arguments, after that has ended.
+REPEAT_MS = 60_000
 
 
 class Refused(Exception):
@@ -38,10 +40,21 @@ class Task:
     abort_requested: bool = False
     unknown_since: int | None = None
     result_ttl_ms: int | None = None
+    due_at: int | None = None
+    unique: str = ""
+    replaced_by: str = ""
     progress: str = ""
     notes: dict[str, str] = field(default_factory=dict)
     watched_until: float = 0
     gone_at: float = math.inf
+
+
+@dataclass
+class Window:
+    """The task that has a key for a time."""
+
+    id: str
+    gone_at: int
 
 
 @dataclass
@@ -121,6 +134,8 @@ class Queue:
         self.schedules: dict[str, Schedule] = {}
         self.logs: dict[str, Log] = {}
         self.waiters: dict[str, Waiters] = {}
+        self.keys: dict[str, str] = {}
+        self.windows: dict[str, Window] = {}
         self.mail: list[tuple[str, ...]] = []
         self.counters: Counter[str] = Counter()
         self.token = 0
@@ -147,6 +162,7 @@ class Queue:
         for task in [task for task in self.tasks.values() if task.gone_at <= self.now]:
             self.remove(task)
         self.logs = {id: log for id, log in self.logs.items() if log.gone_at > self.now}
+        self.windows = {key: each for key, each in self.windows.items() if each.gone_at > self.now}
         self.waiters = {id: each for id, each in self.waiters.items() if each.names and each.gone_at > self.now}
 
     # Becoming ready, in the order in which it happened in a call; what is handed back goes to the front.
@@ -182,6 +198,7 @@ class Queue:
 
     def end(self, task: Task, state: str, ttl_ms: int) -> None:
         task.state, task.pause = state, ""
+        self._free(task)
         if task.result_ttl_ms is not None:
             ttl_ms = task.result_ttl_ms
         self.counters["completed" if state == "complete" else state] += 1
@@ -193,6 +210,12 @@ class Queue:
             self.remove(task)
         elif ttl_ms > 0:
             task.gone_at = self.now + ttl_ms
+
+    def _free(self, task: Task) -> None:
+        if self.keys.get(task.unique) == task.id:
+            del self.keys[task.unique]
+        if task.replaced_by:
+            self.windows.setdefault(task.unique, Window(task.id, self.now + REPEAT_MS))
 
     def remove(self, task: Task) -> None:
         del self.tasks[task.id]
@@ -260,7 +283,7 @@ class Queue:
         if lane not in self.lanes:
             self.lanes.append(lane)
         if due_at > self.now:
-            task.state, self.scheduled[id] = "scheduled", due_at
+            task.state, self.scheduled[id], task.due_at = "scheduled", due_at, due_at
         else:
             self.make_ready(task)
         return task.state

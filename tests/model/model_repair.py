@@ -74,4 +74,4 @@ class Model(Workers):
             self.ready[task.lane].remove(task.id)
             self._back.append(task.id)
         elif kind == "scheduled" and not knows_where:
-            self.scheduled[task.id] = self.now
+            self.scheduled[task.id], task.due_at = self.now, None

@@ -71,13 +71,13 @@ class Workers(Clients):
 
     # Hand-offs: claims by those who enqueue, for workers that have nothing to do.
 
-    def hand_off(self, lanes: list[str], count: int) -> None:
+    def hand_off(self, lanes: list[str], asked: int, count: int) -> None:
         if "*()" in self.pauses:
             return
         offered: dict[str, Offer] = {}
         for lane in lanes:
             idle = self.idle.get(lane, {})
-            for worker in sorted(idle, key=lambda name: (idle[name], name))[:count]:
+            for worker in sorted(idle, key=lambda name: (idle[name], name))[:asked]:
                 offer = self._offer_of(worker)
                 if offer is None:
                     del idle[worker]
@@ -267,7 +267,7 @@ class Workers(Clients):
         task.lost, task.worker, task.unknown_since = 0, "", None
         self.counters["snoozed" if outcome == "snooze" else "retried"] += 1
         if delay_ms > 0:
-            task.state, self.scheduled[task.id] = "scheduled", due_at
+            task.state, self.scheduled[task.id], task.due_at = "scheduled", due_at, due_at
             self.tell_watchers(task)
         else:
             self.make_ready(task)
@@ -286,7 +286,8 @@ class Workers(Clients):
             return
         task.lost, task.worker = 0, ""
         self.counters["unknown"] += 1
-        task.state, self.scheduled[task.id] = "scheduled", self.now + rest
+        task.due_at = self.now + rest
+        task.state, self.scheduled[task.id] = "scheduled", task.due_at
         self.tell_watchers(task)
 
     def _hand_back(self, task: Task, ttl_ms: int, max_lost: int | None) -> None:
@@ -344,6 +345,9 @@ class Workers(Clients):
                 self.give_back(id, 500)
                 del self.pauses[id]
                 break
+        self.keys = {
+            key: id for key, id in self.keys.items() if self.is_unfinished(id) and self.tasks[id].unique == key
+        }
         return held
 
     def _reap(self, lease_ms: int, ttl_ms: int, max_lost: int) -> None:

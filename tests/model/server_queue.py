@@ -31,7 +31,8 @@ for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
   if kind == 'list' then content = redis.call('LRANGE', key, 0, -1)
   elseif kind == 'zset' then content = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
   elseif kind == 'hash' then content = redis.call('HGETALL', key)
-  elseif kind == 'set' then content = redis.call('SMEMBERS', key) end
+  elseif kind == 'set' then content = redis.call('SMEMBERS', key)
+  elseif kind == 'string' then content = { redis.call('GET', key) } end
   dump[#dump + 1] = { name, content or {}, redis.call('PTTL', key) }
   if string.sub(name, 1, 8) == 'mailbox:' then redis.call('DEL', key) end
 end
@@ -234,6 +235,8 @@ class ServerQueue:
                 [(box, *told) for box, letters in of("mailbox").items() for letter in letters for told in _told(letter)]
             ),
             "idle": {lane: flat[::2] for lane, flat in of("idle").items()},
+            "keys": pairs(keys.get("unique", [])),
+            "windows": {key: (Left(ttls[f"window:{key}"]), id) for key, [id] in of("window").items()},
             "counters": {name: int(count) for name, count in pairs(keys.get("stats", [])).items()},
         }
 
@@ -268,14 +271,18 @@ def _record(fields: dict[str, str], ttl: Left, now: int) -> tuple[Any, ...]:
     notes = {name.removeprefix("note:"): value for name, value in fields.items() if name.startswith("note:")}
     expires = fields["state"] not in FINISHED and "expires_at" in fields
     watched = Left(max(int(fields.get("watched_until", 0)) - now, 0))
-    return (*texts, *numbers, notes, expires, watched, ttl)
+    call = [json.loads(fields.get("args") or "[]"), json.loads(fields.get("kwargs") or "{}")]
+    rule = (fields.get("unique", ""), fields.get("replaced_by", ""))
+    return (*texts, *numbers, notes, expires, watched, ttl, call, rule)
 
 
 def _record_of(task: Task, ttl: Left, now: int) -> tuple[Any, ...]:
     texts = (task.name, task.state, task.lane, task.worker, task.pause, task.progress)
     numbers = (task.tries, task.lost, int(task.abort_requested))
     expires = task.state not in FINISHED and task.expires_at != inf
-    return (*texts, *numbers, task.notes, expires, Left(max(task.watched_until - now, 0)), ttl)
+    watched = Left(max(task.watched_until - now, 0))
+    call, rule = [task.args, task.kwargs], (task.unique, task.replaced_by)
+    return (*texts, *numbers, task.notes, expires, watched, ttl, call, rule)
 
 
 def _parts(letter: str) -> list[str]:
@@ -344,5 +351,7 @@ def view_of(model: Model) -> dict[str, Any]:
         },
         "mail": by_task(model.mail),
         "idle": {lane: in_order(idle) for lane, idle in model.idle.items() if idle},
+        "keys": model.keys,
+        "windows": {key: (Left(each.gone_at - model.now), each.id) for key, each in model.windows.items()},
         "counters": some(model.counters),
     }

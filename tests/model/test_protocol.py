@@ -53,9 +53,29 @@ WAITING_MS = 1_000_000_000
 MAILBOX = st.sampled_from(["client:1", "client:2"])
 
 
-def _with_time_to_wait(task: dict[str, Any]) -> dict[str, Any]:
-    more = {"waiter_ttl_ms": SHORT} if "waiter" in task["options"] else {}
-    return {**task, "options": {**task["options"], **more}}
+KEY, OTHER_KEY = {"key": "k"}, {"key": "l"}
+WHAT = ["keep", "replace", "replace", "reject"]
+RULES = [
+    *({"unique": {**KEY, "until": until, "on_conflict": what}} for until in ("start", "finish") for what in WHAT),
+    *({"unique": {**OTHER_KEY, "until": until, "on_conflict": what}} for until in ("start", "finish") for what in WHAT),
+    *({"unique": {**KEY, "until": "window", "ttl_ms": SHORT, "on_conflict": what}} for what in ("keep", "replace")),
+    {"debounce": {**KEY, "quiet_ms": 500_000}}, {"debounce": {**OTHER_KEY, "quiet_ms": SHORT, "most_ms": 2_250_000}},
+    {"throttle": {**KEY, "per_ms": SHORT}}, {"throttle": {**KEY, "per_ms": SHORT, "trailing": False}},
+    *[{"throttle": {**OTHER_KEY, "per_ms": SHORT}}] * 2,
+]  # fmt: skip
+
+SOME_RULES = st.one_of(
+    st.sampled_from(RULES).map(lambda each: [each] * 3), st.lists(st.sampled_from(RULES), min_size=2, max_size=4)
+)
+
+
+def _whole(task: dict[str, Any]) -> dict[str, Any]:
+    options = {**task["options"]}
+    rule = options.pop("rule", {})
+    if "debounce" in rule or "throttle" in rule:
+        options.pop("delay_ms", None)
+    more = {"waiter_ttl_ms": SHORT} if "waiter" in options else {}
+    return {**task, "options": {**options, **rule, **more}}
 
 
 TASK = st.fixed_dictionaries(
@@ -73,10 +93,11 @@ TASK = st.fixed_dictionaries(
                 "result_ttl_ms": st.sampled_from([-1, 0, SHORT, LONG]),
                 "idempotency_key": st.sampled_from(["1", "2"]),
                 "waiter": MAILBOX,
+                "rule": st.sampled_from(RULES),
             },
         ),
     }
-).map(_with_time_to_wait)
+).map(_whole)
 OUTCOMES = st.lists(
     st.tuples(
         NUMBER,
@@ -108,6 +129,40 @@ class Protocol(BothQueues):
         options = {"expire_ms": expire} if expire else {}
         task = {"name": "send", "lane": lane, "args": [1], "kwargs": "", "options": options}
         self.both("enqueue", tasks=[{**task, "id": id} for id in ids])
+
+    @rule(
+        rules=SOME_RULES, lane=LANE, is_new=st.booleans(),
+        ms=st.sampled_from([0, 0, 1_000_000, 2_000_000]), worker=NUMBER, beat=st.booleans(),
+        how=st.sampled_from(["complete", "retry", "release", "abort", "nothing"]), ttl=KEEP, again=AGAIN,
+    )  # fmt: skip
+    def same_key(
+        self, rules: list[dict[str, Any]], lane: str, is_new: bool, ms: int, worker: int, beat: bool, how: str,
+        ttl: int, again: bool,
+    ) -> None:  # fmt: skip
+        """Calls with the same keys, and between them time passes and a task runs. `is_new`: nobody has the keys yet."""
+        for id in list(self.model.keys.values()) if is_new else []:
+            self.both("abort", id=id, result_ttl_ms=ttl)
+        for number, each in enumerate(rules):
+            self.named += 1
+            id = f"s{self.named}"
+            task = {"id": id, "name": "send", "lane": lane, "args": [number], "kwargs": "", "options": each}
+            self.both("enqueue", again, tasks=[task])
+            if ms:
+                self.pass_time(ms)
+            name = self.worker(worker % max(len(self.model.workers), 1))
+            if beat:
+                self.both("heartbeat", worker=name, lease_ms=LONG, result_ttl_ms=ttl, max_lost=3)
+            if how == "nothing" or name not in self.model.workers:
+                continue
+            self.both("claim", worker=name, lanes=[lane], want=1, result_ttl_ms=ttl)
+            held, token = self.held(name, 0)
+            details = {"delay_ms": 500_000, "max_age_ms": 0} if how == "retry" else {}
+            if how == "abort":
+                self.both("abort", id=held, result_ttl_ms=ttl)
+            else:
+                self.both(how, again, worker=name, id=held, token=token, result_ttl_ms=ttl, **details)
+            # The call before, whose reply came late.
+            self.both("enqueue", tasks=[task])
 
     @rule(
         what=st.sampled_from(["abort", "await_", "stop_waiting", "watch"]), id=ID, at=NUMBER, mailbox=MAILBOX,
@@ -358,6 +413,7 @@ class Protocol(BothQueues):
 
     # What matters most comes up more often.
     work_again, step_again, enqueue_again, client_again, operator_again = work, step, enqueue, one_task, dead_letters
+    same_key_again = same_key
 
 
 def test_the_server_does_what_the_model_does(server_url: str) -> None:
