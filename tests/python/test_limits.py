@@ -202,6 +202,21 @@ async def test_the_worker_that_starts_last_declares_what_counts(make_app: Callab
             await eventually(lambda concurrency=concurrency: declares(old, concurrency))
 
 
+async def test_a_worker_declares_on_each_queue_that_it_serves(app: Ardiq) -> None:
+    other = app.queue(f"{app.queue_name}-other")
+
+    @app.task(limits=Limit("shared", concurrency=3))
+    async def work() -> None: ...
+
+    run = asyncio.create_task(app.run([app.queue_name, other.queue_name]))
+    try:
+        await eventually(lambda: declares(app, 3))
+        await eventually(lambda: declares(other, 3))
+    finally:
+        app.stop()
+        await run
+
+
 async def declares(app: Ardiq, concurrency: int) -> bool:
     return [limit.concurrency for limit in await app.limits.list()] == [concurrency]
 

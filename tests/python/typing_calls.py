@@ -28,6 +28,7 @@ from ardiq import (
     Process,
     Progress,
     Rate,
+    RateLimited,
     Retry,
     Schedule,
     ScheduleOutcome,
@@ -419,6 +420,9 @@ app.task(limits=["partner"])  # type: ignore[list-item]
 app.limit("partner", rate=5)  # type: ignore[arg-type]
 Limit("partner", 5)  # type: ignore[call-arg]
 Rate(100)  # type: ignore[call-arg]
+RateLimited(retry_after=timedelta(seconds=30), limit=shared, key=42)
+RateLimited(30, "partner", "42", "429")
+RateLimited("30")  # type: ignore[arg-type]
 
 
 async def limits() -> None:
