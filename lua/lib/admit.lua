@@ -53,16 +53,18 @@ function M.rule(options)
   return rule
 end
 
--- The task that may be in the way, and its record. `is_past`: it is no longer, but took this call's arguments, perhaps.
+-- The task that may be in the way (nil: none), an error text where that cannot be told, its record, how long its window
+-- lasts, and `is_past`: it is no longer in the way, but took this call's arguments, perhaps.
 local function holder_of(base, rule)
-  local id = not rule.window_ms and unique.holder(base, rule.key)
+  local id, err, left_ms
+  if not rule.window_ms then id, err = unique.holder(base, rule.key) end
   local is_past = not id and not rule.window_ms
-  if not id and (rule.window_ms or rule.replaces) then id = unique.window(base, rule.key) end
-  if not id then return nil end
-  local record, err = task.read(base, id, HOLDER)
+  if not id and not err and (rule.window_ms or rule.replaces) then id, err, left_ms = unique.window(base, rule.key) end
+  if not id then return nil, err end
+  local record, damage = task.read(base, id, HOLDER)
   -- A later task may have the id.
   if not record or record.unique ~= rule.key then record = {} end
-  return id, record, is_past, err
+  return id, damage, record, left_ms, is_past
 end
 
 local function waits(record, now)
@@ -108,12 +110,11 @@ local function quiet_until(rule, record, now)
 end
 
 -- A throttled call within the window of an earlier one. The window ends a period after that was due.
-local function throttle(batch, id, record, rule, call, plan)
+local function throttle(batch, id, record, left_ms, rule, call, plan)
   local now = batch.now
   if rule.trailing == false then return 'exists ' .. id end
   local was_delayed = record.due_at and number.of(record.tries, 0) == 0
   if was_delayed and waits(record, now) then return replace(batch, id, record, call, plan) end
-  local _, left_ms = unique.window(batch.base, rule.key)
   -- One that was removed before its turn leaves that to this one.
   if was_delayed and task.is_finished(record.state) then left_ms = math.max(left_ms - rule.per_ms, 1) end
   plan.due_at = now + left_ms
@@ -123,13 +124,12 @@ end
 -- What becomes of a call under a rule: an answer, or nil: it is a new task, perhaps a delayed one.
 function M.call(batch, rule, call, plan)
   local now = batch.now
-  local id, record, is_past, err = holder_of(batch.base, rule)
-  if not id then return nil end
-  if err then return err end
+  local id, err, record, left_ms, is_past = holder_of(batch.base, rule)
+  if err or not id then return err end
   -- This very call, whose reply was lost.
   if record.replaced_by == call.identity then return 'replaced ' .. id end
   if is_past then return nil end
-  if rule.kind == 'throttle' then return throttle(batch, id, record, rule, call, plan) end
+  if rule.kind == 'throttle' then return throttle(batch, id, record, left_ms, rule, call, plan) end
   if not is_in_the_way(rule, record, now) then return nil end
   if rule.on_conflict == 'reject' then return errors.duplicate(rule.key, id).err end
   if not rule.replaces or not waits(record, now) then return 'exists ' .. id end

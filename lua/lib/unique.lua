@@ -8,21 +8,21 @@ local REPEAT_MS = 60000
 -- How many entries a heartbeat looks at.
 local LOOK_AT = 10
 
--- Who has the window of a key, and how long it lasts. Where the clock is not the server's own it may have ended although
--- its key is there.
-function M.window(base, key)
-  local id = redis.call('GET', keys.window(base, key))
-  local left_ms = id and redis.call('PTTL', keys.window(base, key)) or 0
-  return left_ms > 0 and id or nil, left_ms
+-- Who has a key, of tasks that have it until they end; nil: nobody. Replies an error text, too, where the place is damaged.
+function M.holder(base, key)
+  local id = redis.pcall('HGET', keys.unique(base), key)
+  if errors.of(id) then return nil, errors.wrong_type(keys.unique(base)).err end
+  return id or nil
 end
 
--- Who has a key, of tasks that have it until they end.
-function M.holder(base, key) return redis.call('HGET', keys.unique(base), key) end
-
--- Refuse the call while nothing is written yet where the keys hold something else.
-function M.check(base, key)
-  errors.read('HLEN', keys.unique(base))
-  errors.read('GET', keys.window(base, key))
+-- Who has the window of a key, as `holder`, and how long it lasts. Where the clock is not the server's own it may have ended
+-- although its key is there.
+function M.window(base, key)
+  local place = keys.window(base, key)
+  local id = redis.pcall('GET', place)
+  if errors.of(id) then return nil, errors.wrong_type(place).err end
+  local left_ms = id and redis.call('PTTL', place) or 0
+  return left_ms > 0 and id or nil, nil, left_ms
 end
 
 -- A new task has the key, for a time or until it ends.

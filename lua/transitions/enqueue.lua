@@ -92,7 +92,6 @@ return function(base, args)
       plans = plans or {}
       plans[i], some_later, some_waiter = plan, some_later or plan.due_at, some_waiter or plan.waiter
       if plan.rule then
-        unique.check(base, plan.rule.key)
         some_later = some_later or plan.rule.replaces or plan.rule.kind == 'throttle'
       end
       if plan.refusal and not answers[i] then answers[i], added = plan.refusal.err, added - 1 end
