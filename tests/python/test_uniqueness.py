@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import drain, field, is_sound, result_of
+from helpers import drain, eventually, field, is_sound, result_of, working
 
 from ardiq import Ardiq, Debounce, Duplicate, Job, Throttle, Unique
 from ardiq.testing import Clock, inline
@@ -384,6 +385,67 @@ async def test_nobody_reads_what_is_not_asked_for(app: Ardiq, note: Any) -> None
     assert field(app, job.id, "unique") is None
     assert app.context.server.core.command(["EXISTS", f"{app.context.server.base}unique"]) == 0
     assert is_sound(app)
+
+
+class Released:
+    """A worker of version 1 of the library, by its functions."""
+
+    def __init__(self, app: Ardiq) -> None:
+        self.core, self.base = app.context.server.core, app.context.server.base
+        if not self.core.command(["COMMAND", "INFO", "FCALL"])[0]:
+            pytest.skip("a server with functions")
+        released = Path(__file__).parents[2] / "lua/releases/ardiq_v1.lua"
+        self.core.command(["FUNCTION", "LOAD", "REPLACE", released.read_text()])
+        self("join", "old:1", "60000", "{}", '["default"]', "1")
+
+    def __call__(self, function: str, *arguments: str) -> Any:
+        return self.core.command(["FCALL", f"ardiq_v1_{function}", "1", self.base, *arguments])
+
+    def claim(self) -> tuple[str, str]:
+        """The id and the token of a claim."""
+        _, task_id, token, *_ = self("claim", "old:1", '["default"]', "1", "60000")
+        return task_id.decode(), token.decode()
+
+
+async def test_beside_workers_of_version_1(app: Ardiq, note: Any) -> None:
+    old = Released(app)
+    until_start, until_finish = (note.options(unique=Unique(until=until, key="user")) for until in ("start", "finish"))
+    job = await until_finish.enqueue(1)
+    task_id, token = old.claim()
+    assert task_id == job.id
+    assert (await until_finish.enqueue(1)).id == job.id, "it runs there"
+    old("retry", "old:1", job.id, token, "0", "0", "0", "no", "", "60000")
+    assert (await until_start.enqueue(1)).id == job.id, "it waits for another try"
+    _, token = old.claim()
+    second = await until_start.enqueue(1)
+    assert second.id != job.id, "it runs there"
+    old("complete", "old:1", job.id, token, "0", "1", "", "60000")
+    assert (await until_start.enqueue(1)).id == second.id
+    _, token = old.claim()
+    old("complete", "old:1", second.id, token, "0", "1", "", "60000")
+    assert not (await until_finish.enqueue(2)).existed
+    key = [app.context.server.core.command(["HLEN", f"{app.context.server.base}unique"])]
+    assert key == [2], "nobody has freed what version 1 ended"
+    async with working(app):
+        await eventually(lambda: not app.context.server.core.command(["EXISTS", f"{app.context.server.base}unique"]))
+    old("leave", "old:1", "60000")
+
+
+async def test_what_version_1_reaps_of_ours_waits_with_its_key(app: Ardiq, note: Any) -> None:
+    old = Released(app)
+    core, base = app.context.server.core, app.context.server.base
+    unique = note.options(unique=Unique(key="user"))
+    job = await unique.enqueue(1)
+    core.call("join", ["new:1", "60000", "{}", '["default"]', "1"], False)
+    core.call("claim", ["new:1", '["default"]', "1", "60000"], False)
+    assert core.command(["HGET", f"{base}running:new:1", job.id]).endswith(b"/-0")
+    core.command(["ZADD", f"{base}workers", "0", "new:1"])  # it is lost
+    old("heartbeat", "old:1", "60000", "60000", "1", "3", "0", "0")
+    assert await job.status() == "queued"
+    assert (await unique.enqueue(1)).id == job.id
+    await drain(app)
+    assert not (await unique.enqueue(1)).existed
+    old("leave", "old:1", "60000")
 
 
 async def test_inline_in_virtual_time(app: Ardiq, note: Any, ran: list[Any]) -> None:
