@@ -1,4 +1,4 @@
-# `make demo` shows it, `make test` checks everything; both install what they need into .venv, nothing else.
+# `make demo` and `make demo-limits` show it, `make test` checks everything; both install what they need into .venv, nothing else.
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
@@ -25,12 +25,16 @@ SUITE := tests/python tests/model --ignore-glob="tests/python/test_docs*.py" --i
 
 SEED ?= 1
 
-.PHONY: demo test check docs bench bench-peers bench-scale leaks chaos small-chaos soak fmt render style types rust python
+.PHONY: demo demo-limits test check docs bench bench-peers bench-scale leaks chaos small-chaos soak fmt render style types rust python
 .PHONY: pythons servers packages develop release release-lua next-version clean compat redis-6 redis-7
 .NOTPARALLEL:
 
 demo: release
 	@cd docs/demo && PATH="$(BIN):$$PATH" $(BIN)/python census.py
+
+# Half a minute, no network: crawling politely, a partner that answers 429, a large tenant beside a tiny one.
+demo-limits: release
+	@cd docs/demo && PATH="$(BIN):$$PATH" $(BIN)/python limits.py
 
 test: develop style types docs rust packages servers python compat pythons small-chaos
 check: test
@@ -95,7 +99,7 @@ style: $(VENV)/installed
 types: develop
 	$(CARGO) clippy $(MANIFEST) --all-targets --all-features -- -D warnings
 	$(BIN)/mypy
-	$(BIN)/mypy tests/python/typing_calls.py tests/python/typing_protocol.py docs/demo/census.py
+	$(BIN)/mypy tests/python/typing_calls.py tests/python/typing_protocol.py docs/demo/*.py
 	$(BIN)/python -m mypy.stubtest ardiq._core
 
 # The guides and a reference of the public interface, for reading in dist/site. A broken link fails it; it needs no network.

@@ -280,12 +280,13 @@ def test_what_a_module_gets_wrong_is_shown_from_its_first_line_on(tmp_path: Path
     assert ended.stderr.splitlines()[-1].startswith("ardiq: importing 'shop' failed: ValueError: invalid literal")
 
 
-def test_ctrl_c_while_the_demonstration_is_imported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ["census.py", "limits.py"])
+def test_ctrl_c_while_a_demonstration_is_imported(program: str, tmp_path: Path) -> None:
     (tmp_path / "rich").mkdir()
     (tmp_path / "rich" / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
-    census = Path(__file__).parents[2] / "docs" / "demo" / "census.py"
+    demonstration = Path(__file__).parents[2] / "docs" / "demo" / program
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, str(census)]
+    command = [sys.executable, str(demonstration)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
