@@ -108,8 +108,7 @@ local function flush_lines(batch)
   for _, one in ipairs(lines or {}) do
     line.push(batch, one.lane, one.line, one.command == 'LPUSH' and reversed(one.ids) or one.ids, one.command)
   end
-  local freed = limits.settle(batch)
-  if freed then line.reconsider(batch, freed) end
+  if batch.freed or batch.freed_lines then line.reconsider(batch, limits.settle(batch)) end
 end
 
 -- Make ready what was moved to `queued` so far; a step does so before it claims.
@@ -131,7 +130,7 @@ function M.flush(batch)
     for id, ids in pairs(held) do hold(batch.base, id, ids) end
     batch.held = false
   end
-  if batch.lines or batch.freed then flush_lines(batch) end
+  if batch.lines or batch.freed or batch.freed_lines then flush_lines(batch) end
 end
 
 -- The one place that asks who was waiting for a task that ended.

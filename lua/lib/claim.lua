@@ -5,14 +5,15 @@ local M = {}
 -- What a worker is told of a claim.
 local CLAIM = { 'state', 'name', 'args', 'kwargs', 'codec', 'headers', 'lane', 'tries', 'enqueued_at' }
 
+-- What is asked of each task.
+local COMMON = { 'state', 'name', 'args', 'kwargs', 'enqueued_at', 'tries' }
 -- What few tasks have. A record without `tries` has none of it: it is a task without such options, never claimed and never
 -- watched, as most are, and each field that is asked for costs.
 local UNCOMMON =
   { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'needs_version', 'unique', 'buckets' }
--- The same of those that wait in a line, and what only they have.
-local OF_LINES = { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'needs_version', 'unique',
-  'buckets', 'weight', 'abort_requested' }
-local NONE = {}
+-- All of it, and what only those have that wait in a line.
+local OF_LINES = { 'state', 'name', 'args', 'kwargs', 'enqueued_at', 'tries', 'codec', 'headers', 'expires_at',
+  'watched_until', 'result_ttl_ms', 'needs_version', 'unique', 'buckets', 'weight', 'abort_requested' }
 
 -- queued, limited -> held under a pause, where it is not looked at again until that ends, or for a later version, which takes it
 -- from there.
@@ -48,44 +49,39 @@ end
 -- does not start.
 local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is_quarantined)
   local key = keys.task(batch.base, id)
-  local r = redis.pcall('HMGET', key, 'state', 'name', 'args', 'kwargs', 'enqueued_at', 'tries')
+  local r = redis.pcall('HMGET', key, unpack(line_name and OF_LINES or COMMON))
   if r.err then
     batches.refuse(batch, id, '', errors.wrong_type(key).err)
     return false
   end
-  if r[1] ~= (line_name and not is_quarantined and 'limited' or 'queued') then
+  if r[1] ~= (line_name and not is_quarantined and 'limited' or 'queued') or line_name and r[14] ~= line_name then
     batches.count(batch, 'ghosts')
     return false
   end
-  local more, tries, weight = NONE, '1', 1
+  local tries = r[6] and clock.text(number.of(r[6], 0) + 1) or '1'
+  local codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key, its_line
   if line_name then
-    more = redis.call('HMGET', key, unpack(OF_LINES))
-    weight = number.of(more[9], 1)
-    if more[8] ~= line_name then
-      batches.count(batch, 'ghosts')
-      return false
-    end
+    codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key = unpack(r, 7, 13)
     -- By a version that does not know lines, and could not do it.
-    if more[10] then
-      move.finish(batch, id, 'aborted', { 'error', 'aborted' }, number.of(more[5], ttl_ms))
+    if r[16] then
+      move.finish(batch, id, 'aborted', { 'error', 'aborted' }, number.of(own_ttl_ms, ttl_ms))
       return false
     end
   elseif r[6] then
-    more = redis.call('HMGET', key, unpack(UNCOMMON))
+    codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key, its_line =
+      unpack(redis.call('HMGET', key, unpack(UNCOMMON)))
   end
-  if r[6] then tries = clock.text(number.of(r[6], 0) + 1) end
-  local codec, expires_at, watched_until, own_ttl_ms = more[1], more[3], more[4], more[5]
   if expires_at and number.of(expires_at, batch.now + 1) <= batch.now then
     move.finish(batch, id, 'expired', { 'error', 'expired' }, number.of(own_ttl_ms, ttl_ms))
     return false
   end
   -- The one place that asks whether a task may start now.
-  if more[6] and number.of(more[6], math.huge) > task.VERSION then
+  if needs_version and number.of(needs_version, math.huge) > task.VERSION then
     hold(batch, id, key, lane_name, pause_rules.NEWER, watched_until)
     return false
   end
-  if more[8] and not line_name then
-    to_line(batch, id, key, lane_name, more[8])
+  if its_line then
+    to_line(batch, id, key, lane_name, its_line)
     return false
   end
   if batch.pauses then
@@ -98,7 +94,7 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
   end
   redis.call('HSET', key, 'state', 'running', 'worker', worker, 'started_at', batch.now_text, 'tries', tries)
   if watched_until then waiters.changed(batch.base, batch.now, id, watched_until) end
-  if more[7] then own_ttl_ms = member.with_key(own_ttl_ms) end
+  if has_key then own_ttl_ms = member.with_key(own_ttl_ms) end
   if own_ttl_ms then
     batch.own_ttls = batch.own_ttls or {}
     batch.own_ttls[id] = own_ttl_ms
@@ -115,12 +111,12 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
   claims[n + 4] = r[3] or ''
   claims[n + 5] = r[4] or ''
   claims[n + 6] = codec or ''
-  claims[n + 7] = more[2] or ''
+  claims[n + 7] = headers or ''
   claims[n + 8] = lane_name
   claims[n + 9] = tries
   claims[n + 10] = r[5] or '0'
   claims.n = n + 10
-  return weight
+  return line_name and number.of(r[15], 1) or 1
 end
 
 -- Whether a quarantined task falls under a pause. It stays where it is, so that it is in quarantine still when that ends.

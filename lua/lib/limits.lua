@@ -76,24 +76,23 @@ end
 function M.name(bucket) return string.match(bucket, '^[^(]*') end
 
 function M.definitions(base, buckets)
-  local names, at, found = {}, {}, {}
-  for _, bucket in ipairs(buckets) do
+  local names, at, name_at, found = {}, {}, {}, {}
+  for i, bucket in ipairs(buckets) do
     local name = M.name(bucket)
     if not at[name] then names[#names + 1], at[name] = name, #names + 1 end
+    name_at[i] = at[name]
   end
   local code = redis.pcall('HMGET', keys.limits(base), unpack(names))
   if errors.of(code) then return nil, errors.wrong_type(keys.limits(base)) end
   local count = redis.pcall('HLEN', keys.overrides(base))
   if errors.of(count) then return nil, errors.wrong_type(keys.overrides(base)) end
-  local of_names, of_buckets = {}, {}
-  if count > 0 then
-    of_names = redis.call('HMGET', keys.overrides(base), unpack(names))
-    of_buckets = redis.call('HMGET', keys.overrides(base), unpack(buckets))
-  end
+  local of_names = count > 0 and redis.call('HMGET', keys.overrides(base), unpack(names)) or {}
+  local of_buckets = count > 0 and redis.call('HMGET', keys.overrides(base), unpack(buckets)) or {}
+  local of_limits = {}
+  for i = 1, #names do of_limits[i] = add_field(add_field(nil, code[i]), of_names[i]) or false end
   for i, bucket in ipairs(buckets) do
-    local name_at = at[M.name(bucket)]
-    local definition = add_field(add_field(nil, code[name_at]), of_names[name_at])
-    if bucket ~= names[name_at] then definition = add_field(definition, of_buckets[i]) end
+    local definition = of_limits[name_at[i]] or nil
+    if of_buckets[i] and bucket ~= names[name_at[i]] then definition = add_field(definition, of_buckets[i]) end
     found[i] = definition
   end
   return found
@@ -146,6 +145,8 @@ end
 
 -- The buckets of a line, and what one start costs of each.
 function M.parse(line)
+  -- Most have one, and cost one.
+  if not string.find(line, '[,*]') then return { line }, { 1 } end
   local buckets, costs = {}, {}
   for part in string.gmatch(line, '[^,]+') do
     local bucket, cost = string.match(part, '^(.*)%*(%d+)$')
@@ -222,16 +223,17 @@ end
 
 -- A claim of a line has ended: its slots are free.
 function M.free(batch, line)
-  local freed = batch.freed or {}
-  batch.freed = freed
-  for _, bucket in ipairs((M.parse(line))) do freed[bucket] = (freed[bucket] or 0) + 1 end
+  local lines = batch.freed_lines or {}
+  lines[line], batch.freed_lines = (lines[line] or 0) + 1, lines
 end
 
--- Count what was freed. Replies the buckets that have to be looked at again for those that wait, or nil.
+-- Count what was freed. Replies the buckets that have to be looked at again for those that wait.
 function M.settle(batch)
-  local freed, buckets = batch.freed, {}
-  if not freed then return nil end
-  batch.freed = false
+  local freed, lines, buckets = batch.freed or {}, batch.freed_lines, {}
+  batch.freed, batch.freed_lines = nil, nil
+  for line, count in pairs(lines or {}) do
+    for _, bucket in ipairs((M.parse(line))) do freed[bucket] = (freed[bucket] or 0) + count end
+  end
   for bucket in pairs(freed) do buckets[#buckets + 1] = bucket end
   -- In the same order everywhere.
   table.sort(buckets)
