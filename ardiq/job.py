@@ -22,8 +22,9 @@ else:
 class Job(Known, Generic[R_co]):
     """An enqueued task: its app and its id.
 
-    `existed`: nothing was added, because an unfinished task has this id. Only a job returned by an enqueue with your
-    own id, or of a unique task, knows this; it does not affect whether two jobs are equal.
+    `existed`: nothing was added, because an unfinished task has this id, or the call's key. Only a job returned by an
+    enqueue with your own id, or of a unique, debounced or throttled call, knows this; it does not affect whether two
+    jobs are equal.
 
     The job of a task whose function returns an `R` is a `Job[R]`, and its result is an `R`. Otherwise the result is as
     it travels.

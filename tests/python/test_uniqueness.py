@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import drain, eventually, field, is_sound, result_of, working
+from helpers import SOON_S, drain, eventually, field, is_sound, result_of, working
 
 from ardiq import Ardiq, Debounce, Duplicate, Job, Throttle, Unique
 from ardiq.testing import Clock, inline
@@ -238,9 +238,10 @@ async def test_without_a_trailing_call(app: Ardiq, note: Any) -> None:
 
 async def test_request_waits_for_the_task_that_is_there(app: Ardiq, note: Any, ran: list[Any]) -> None:
     unique = note.options(unique=Unique(key="user"))
-    await unique.enqueue(1, "a")
-    asked = asyncio.create_task(unique.request(1, "b", timeout=20))
-    await asyncio.sleep(0.05)
+    job = await unique.enqueue(1, "a")
+    asked = asyncio.create_task(unique.request(1, "b", timeout=SOON_S))
+    core, waiters = app.context.server.core, f"{app.context.server.base}waiters:{job.id}"
+    await eventually(lambda: core.command(["EXISTS", waiters]))
     await drain(app)
     assert await asked == "a"
     assert ran == [(1, "a", 1)]

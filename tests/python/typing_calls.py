@@ -17,6 +17,7 @@ from ardiq import (
     BrokerError,
     DeadLetter,
     DeadRecord,
+    Debounce,
     EnqueueContext,
     ErrorContext,
     ExecutionContext,
@@ -40,6 +41,8 @@ from ardiq import (
     TaskMetrics,
     TaskResult,
     TaskUpdate,
+    Throttle,
+    Unique,
     current_task,
 )
 from ardiq.django import enqueue_on_commit as django_commit
@@ -67,6 +70,25 @@ async def fetch(url: str, *, retries: int = 3) -> bytes:
 @app.task(name="sum", max_retries=5, backoff_ms=100, timeout=1.5, priority="high", unique=True)
 def add(a: int, b: int = 0) -> int:
     return a + b
+
+
+@app.task(unique=Unique(until="start", key=["url"], on_conflict="reject"))
+async def once(url: str) -> None: ...
+
+
+@app.task(debounce=Debounce(quiet=5, most=timedelta(minutes=1), key=lambda url: url))
+async def late(url: str) -> None: ...
+
+
+@app.task(throttle=Throttle(per=timedelta(seconds=10), key=("url",), trailing=False))
+def seldom(url: str) -> None: ...
+
+
+Unique(until="end")  # type: ignore[arg-type]
+Unique("start")  # type: ignore[call-arg]
+Debounce()  # type: ignore[call-arg]
+Throttle(per=1, trailing="no")  # type: ignore[arg-type]
+app.task(unique="start")  # type: ignore[call-overload]
 
 
 @app.task(executor="process", timeout=60)
@@ -132,6 +154,8 @@ async def calls() -> None:
     add.options(delay_ms="5")  # type: ignore[arg-type]
     add.options(at="tomorrow")  # type: ignore[arg-type]
     add.options(delay="5s")  # type: ignore[arg-type]
+    assert_type(await fetch.options(unique=Unique(), throttle=None).enqueue("x"), Job[bytes])
+    add.options(debounce=Throttle(per=1))  # type: ignore[arg-type]
     add.options(colour="red")  # type: ignore[call-arg]
 
     # Many.
