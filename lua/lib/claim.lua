@@ -17,7 +17,7 @@ local OF_LINES = { 'state', 'name', 'args', 'kwargs', 'enqueued_at', 'tries', 'c
 
 -- queued, limited -> held under a pause, where it is not looked at again until that ends, or for a later version, which takes it
 -- from there.
-local function hold(batch, id, key, lane_name, pause_id, watched_until)
+local function hold(batch, id, key, lane_name, line_name, pause_id, watched_until)
   local obstacle = batches.obstacle(batch, 'ZCARD', keys.held(batch.base, pause_id))
   if not obstacle then
     redis.call('HSET', key, 'state', 'held', 'pause', pause_id)
@@ -25,10 +25,14 @@ local function hold(batch, id, key, lane_name, pause_id, watched_until)
     waiters.changed(batch.base, batch.now, id, watched_until)
     return batches.count(batch, 'held')
   end
-  -- Where it cannot be held it goes to the end of its lane, and nobody is woken for it.
+  -- Where it cannot be held it goes to the end of its lane or line, and nobody is woken for it.
   if not batch.is_stuck then batches.refuse(batch, id, '', obstacle) end
   batch.is_stuck = true
-  redis.pcall('RPUSH', keys.ready(batch.base, lane_name), id)
+  if line_name then
+    batches.add_to_line(batch, lane_name, line_name, id, 'RPUSH')
+  else
+    redis.pcall('RPUSH', keys.ready(batch.base, lane_name), id)
+  end
 end
 
 -- A task of this version that another one made ready waits in its line from now on.
@@ -77,7 +81,7 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
   end
   -- The one place that asks whether a task may start now.
   if needs_version and number.of(needs_version, math.huge) > task.VERSION then
-    hold(batch, id, key, lane_name, pause_rules.NEWER, watched_until)
+    hold(batch, id, key, lane_name, line_name, pause_rules.NEWER, watched_until)
     return false
   end
   if its_line then
@@ -88,7 +92,7 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
     local pause_id, unreadable = pause_rules.match(batch.pauses, r[2], r[3], r[4], codec)
     if unreadable then batches.count(batch, 'unreadable') end
     if pause_id then
-      hold(batch, id, key, lane_name, pause_id, watched_until)
+      hold(batch, id, key, lane_name, line_name, pause_id, watched_until)
       return false
     end
   end

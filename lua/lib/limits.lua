@@ -106,7 +106,8 @@ local function read_uses(base, uses, declared)
   for i, use in ipairs(uses) do
     if type(use) ~= 'table' then bad('limits must be a list of objects') end
     object.check(use, USE, 'limits')
-    local name, cost = use.name or '', use.cost or 1
+    local name, cost = use.name, use.cost or 1
+    if not name or name == '' then bad('each of the limits needs a name') end
     local bucket = M.bucket(name, use.key)
     if seen[bucket] then bad('limit ' .. bucket .. ' is named twice') end
     if not is_whole(cost, 1) then bad('the cost of limit ' .. bucket .. ' must be a whole number >= 1') end

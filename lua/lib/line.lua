@@ -19,25 +19,39 @@ function M.damage(base, lane_name, line)
     HLEN = keys.turns(base) }) do
     if errors.of(redis.pcall(command, key)) then return errors.wrong_type(key) end
   end
-  local limited = keys.limited(base)
-  return errors.of(redis.pcall('HLEN', limited)) and errors.wrong_type(limited) or nil
+  for _, key in ipairs({ keys.limited(base), keys.meta(base) }) do
+    if errors.of(redis.pcall('HLEN', key)) then return errors.wrong_type(key) end
+  end
+end
+
+-- A command whose key may be damaged, which `fsck` names: nil where it is. What waits is looked at again by heartbeats.
+local function try(batch, command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if not errors.of(reply) then return reply end
+  redis.pcall('HSET', keys.meta(batch.base), 'limited', 1, 'reopening', '0')
 end
 
 -- The turns of a lane: the virtual time that it has reached, and that of its ready list.
 local function turns(base, lane_name)
-  local text = redis.call('HGET', keys.turns(base), lane_name)
-  local reached, ready = string.match(text or '', '^(%S+) (%S+)$')
+  local text = redis.pcall('HGET', keys.turns(base), lane_name)
+  local reached, ready = string.match(type(text) == 'string' and text or '', '^(%S+) (%S+)$')
   return number.of(reached, 0), number.of(ready, 0)
 end
 
--- So many entries are in the lines of a lane, more or less; without any nothing is left of its turns.
+-- So many entries are in the lines of a lane, more or less; without any nothing is left of its turns, nor of lines that wait
+-- for theirs empty, so that they have not waited in vain. Less than none is a count that somebody took away: go_on counts anew.
 local function count(base, lane_name, by)
-  local total = redis.call('HINCRBY', keys.limited(base), lane_name, by)
+  local total = redis.pcall('HINCRBY', keys.limited(base), lane_name, by)
+  if errors.of(total) then
+    total = by
+    redis.pcall('HSET', keys.limited(base), lane_name, by)
+  end
   if total == by and by > 0 then redis.call('HSET', keys.meta(base), 'limited', 1) end
   if total <= 0 then
-    redis.call('HDEL', keys.limited(base), lane_name)
-    redis.call('HDEL', keys.turns(base), lane_name)
+    redis.pcall('HDEL', keys.limited(base), lane_name)
+    redis.pcall('HDEL', keys.turns(base), lane_name)
   end
+  if total == 0 and by < 0 then redis.call('DEL', keys.ring(base, lane_name)) end
 end
 
 -- Put ids into a line. One that was empty gets its turn after those that have waited: a key that was idle has saved up nothing.
@@ -57,7 +71,7 @@ function M.push(batch, lane_name, line, ids, command)
   else
     runs = redis.call('ZSCORE', ring, line)
   end
-  if runs then lane.wake(base, lane_name, #ids) end
+  if runs and not batch.is_stuck then lane.wake(base, lane_name, #ids) end
 end
 
 -- Add to the lanes where a bucket blocks lines, or take away from them.
@@ -70,27 +84,31 @@ local function note_blocked(base, bucket, lanes)
 end
 
 -- Lines of a lane that have no room wait under their bucket: `blocked` has bucket -> score and line in turn, `opens` bucket ->
--- when it has room by time.
+-- when it has room by time. Where they cannot they stay in the ring.
 local function block(batch, lane_name, blocked, opens)
   local base, buckets, times = batch.base, {}, {}
   for bucket in pairs(blocked) do buckets[#buckets + 1] = bucket end
   if #buckets == 0 then return end
-  local known = redis.call('HMGET', keys.blocked_lanes(base), unpack(buckets))
+  local known = try(batch, 'HMGET', keys.blocked_lanes(base), unpack(buckets))
   for i, bucket in ipairs(buckets) do
-    redis.call('ZADD', keys.blocked(base, lane_name, bucket), unpack(blocked[bucket]))
-    local lanes, is_known = limits.lanes(known[i]), false
-    for _, name in ipairs(lanes) do is_known = is_known or name == lane_name end
-    if not is_known then
-      lanes[#lanes + 1] = lane_name
-      note_blocked(base, bucket, lanes)
-    end
-    if opens[bucket] then
-      times[#times + 1], times[#times + 2] = clock.text(opens[bucket]), bucket
-      timer.note(batch, lane_name, opens[bucket])
+    if known and try(batch, 'ZADD', keys.blocked(base, lane_name, bucket), unpack(blocked[bucket])) then
+      local lanes, is_known = limits.lanes(known[i]), false
+      for _, name in ipairs(lanes) do is_known = is_known or name == lane_name end
+      if not is_known then
+        lanes[#lanes + 1] = lane_name
+        note_blocked(base, bucket, lanes)
+      end
+      if opens[bucket] then
+        times[#times + 1], times[#times + 2] = clock.text(opens[bucket]), bucket
+        timer.note(batch, lane_name, opens[bucket])
+      end
+    else
+      batch.is_stuck = true
+      redis.call('ZADD', keys.ring(base, lane_name), unpack(blocked[bucket]))
     end
   end
   -- One that is there already may be for a line that costs less.
-  if #times > 0 then redis.call('ZADD', keys.opens(base), 'LT', unpack(times)) end
+  if #times > 0 then try(batch, 'ZADD', keys.opens(base), 'LT', unpack(times)) end
 end
 
 -- Whether a line, by its lane and name as its key has them, is in the ring or waits under a bucket.
@@ -118,16 +136,19 @@ local function reopen(batch, bucket, lanes)
   local left, changed = {}, false
   for _, lane_name in ipairs(lanes) do
     local key, portion = keys.blocked(base, lane_name, bucket), math.min(room, REOPENED)
-    local lines = portion > 0 and redis.call('ZPOPMIN', key, clock.text(portion)) or {}
+    local lines = portion > 0 and try(batch, 'ZPOPMIN', key, clock.text(portion)) or {}
     if #lines > 0 then
       local reached, scored = turns(base, lane_name), {}
       for i = 1, #lines, 2 do
         scored[i], scored[i + 1] = number.text(math.max(number.of(lines[i + 1], 0), reached)), lines[i]
       end
-      redis.call('ZADD', keys.ring(base, lane_name), unpack(scored))
-      lane.wake(base, lane_name, #lines / 2)
+      if try(batch, 'ZADD', keys.ring(base, lane_name), unpack(scored)) then
+        lane.wake(base, lane_name, #lines / 2)
+      else
+        redis.call('ZADD', key, unpack(scored))
+      end
     end
-    if #lines == 2 * portion and redis.call('EXISTS', key) == 1 then
+    if redis.call('EXISTS', key) == 1 then
       left[#left + 1] = lane_name
       -- Without a limit nothing will free a slot: the rest is for the calls that follow.
       if room > REOPENED then opens_at = batch.now end
@@ -137,7 +158,7 @@ local function reopen(batch, bucket, lanes)
   end
   if changed then note_blocked(base, bucket, left) end
   if #left > 0 and opens_at then
-    redis.call('ZADD', keys.opens(base), clock.text(opens_at), bucket)
+    try(batch, 'ZADD', keys.opens(base), clock.text(opens_at), bucket)
     timer.note(batch, left[1], opens_at)
   end
 end
@@ -167,7 +188,7 @@ end
 local function reopen_some(batch)
   local base, times = batch.base, {}
   local cursor = redis.call('HGET', keys.meta(base), 'reopening')
-  if not cursor then return end
+  if not cursor or errors.of(redis.pcall('ZCARD', keys.opens(base))) then return end
   local page = redis.call('HSCAN', keys.blocked_lanes(base), string.match(cursor, '^%d+$') or '0', 'COUNT', CHANGED)
   for i = 1, #page[2], 2 do times[i], times[i + 1] = batch.now_text, page[2][i] end
   if #times > 0 then redis.call('ZADD', keys.opens(base), unpack(times)) end
@@ -190,13 +211,38 @@ function M.limits_changed(batch, buckets)
   M.open_due(batch)
 end
 
+-- Count the entries of all lines anew. Replies whether there are any.
+local function recount(base)
+  local places, found = {}, false
+  for _, name in ipairs(redis.pcall('SMEMBERS', keys.lanes(base))) do
+    places[#places + 1] = { lane = name, key = keys.ring(base, name) }
+  end
+  local blocked = redis.pcall('HGETALL', keys.blocked_lanes(base))
+  for i = 1, #blocked, 2 do
+    for _, name in ipairs(limits.lanes(blocked[i + 1])) do
+      places[#places + 1] = { lane = name, key = keys.blocked(base, name, blocked[i]) }
+    end
+  end
+  for _, place in ipairs(places) do
+    local entries = 0
+    for _, name in ipairs(redis.pcall('ZRANGE', place.key, 0, -1)) do
+      entries = entries + number.of(redis.pcall('LLEN', keys.line(base, place.lane, name)), 0)
+    end
+    if entries > 0 then
+      redis.call('HINCRBY', keys.limited(base), place.lane, entries)
+      found = true
+    end
+  end
+  return found
+end
+
 -- What a heartbeat does for lines. A worker that knows no lines may have taken the wake-up token of one. Replies whether there is
 -- more to do.
 function M.go_on(batch)
   local base = batch.base
   local lanes = redis.pcall('HKEYS', keys.limited(base))
   if errors.of(lanes) then return false end
-  if #lanes == 0 then
+  if #lanes == 0 and not recount(base) then -- which is by hand, if it finds any
     redis.call('HDEL', keys.meta(base), 'limited')
     return false
   end
@@ -211,19 +257,20 @@ end
 -- Take up to `most` ids out of the lines of a lane, those in the ring first. Replies them, and how many entries were looked at.
 function M.drain(batch, lane_name, most)
   local base, ids = batch.base, {}
+  errors.read('ZCARD', keys.ring(base, lane_name))
+  local blocked = errors.read('HGETALL', keys.blocked_lanes(base))
   local function empty(place)
     while #ids < most do
-      local name = errors.read('ZRANGE', place, 0, 0)[1]
+      local name = redis.pcall('ZRANGE', place, 0, 0)[1]
       if not name then return end
-      local asked = most - #ids
-      local found = errors.read('LPOP', keys.line(base, lane_name, name), clock.text(asked)) or {}
+      local key = keys.line(base, lane_name, name)
+      local found = redis.pcall('LPOP', key, clock.text(most - #ids)) or {}
       for i = 1, #found do ids[#ids + 1] = found[i] end
-      if #found == asked then return end
+      if redis.call('EXISTS', key) == 1 then return end
       redis.call('ZREM', place, name)
     end
   end
   empty(keys.ring(base, lane_name))
-  local blocked = errors.read('HGETALL', keys.blocked_lanes(base))
   for i = 1, #blocked, 2 do
     if #ids >= most then break end
     local left = {}
@@ -340,7 +387,8 @@ local function write_turns(taking)
   if #taking.gone > 0 then redis.call('ZREM', ring, unpack(taking.gone)) end
   if #moved > 0 then redis.call('ZADD', ring, unpack(moved)) end
   block(batch, lane_name, taking.blocked, taking.opens)
-  redis.call('HSET', keys.turns(base), lane_name, number.text(taking.reached) .. ' ' .. number.text(taking.ready_score))
+  local reached, ready_score = number.text(taking.reached), number.text(taking.ready_score)
+  redis.pcall('HSET', keys.turns(base), lane_name, reached .. ' ' .. ready_score)
   -- Not minus nothing: Redis 6.2 is told `-0`, and takes it for no integer.
   count(base, lane_name, 0 - taking.popped)
   taking.scores, taking.gone, taking.blocked, taking.opens, taking.popped = {}, {}, {}, {}, 0

@@ -14,7 +14,8 @@ return function(base, args)
     else
       local name = record.lane or task.DEFAULT_LANE
       if damaged[name] == nil then damaged[name] = lane.damage(base, name) or false end
-      answers[i] = damaged[name] and damaged[name].err or 'queued'
+      local of_line = record.buckets and line.damage(base, name, record.buckets)
+      answers[i] = (damaged[name] or of_line or { err = 'queued' }).err
     end
   end
   for i, id in ipairs(args.tasks) do

@@ -6,7 +6,10 @@ return function(base, args)
   local record, err = task.read(base, args.id, { 'state', 'lane', 'buckets' })
   if err then return { err = err } end
   if record.state ~= 'failed' then return 'not_dead' end
-  lane.check(base, record.lane or task.DEFAULT_LANE)
+  local lane_name = record.lane or task.DEFAULT_LANE
+  lane.check(base, lane_name)
+  err = record.buckets and line.damage(base, lane_name, record.buckets)
+  if err then return err end
   local batch = batches.open(base, clock.read())
   move.requeue(batch, args.id, record, args)
   batches.close(batch)

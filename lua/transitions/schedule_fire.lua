@@ -43,6 +43,7 @@ return function(base, args)
   end
   local refusal
   plan.line, refusal = limits.add(base, definition.limits, {}, add)
+  refusal = refusal or plan.line and line.damage(base, definition.lane, plan.line)
   if refusal then return refusal end
 
   local runs, caught_up = judge(definition, due_at, now)
