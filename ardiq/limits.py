@@ -73,6 +73,8 @@ class Limit:
         key: where the key of a call comes from: the name of a parameter of the task, a tuple of names, or a function
             whose parameters are named as the task's. It gives a text, a whole number, or what travels as one, such as a
             UUID or an enum; of up to 256 bytes.
+        ordered: a task that is to run again (a retry, a `Snooze`) stays in front of its line, and those behind it wait
+            for it, also through its backoff; for a concurrency of 1.
         cost: how many starts of the rate a call takes, at most its burst: a number, or a function as for `key`.
         weight: the share of a key among the keys that wait in a lane, a number above 0, or a function as for `key`.
 
@@ -94,6 +96,7 @@ class Limit:
     key: Key | None = None
     cost: Cost = 1
     weight: Weight = 1
+    ordered: bool = False
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -105,6 +108,8 @@ class Limit:
             _options.integer(f"the concurrency of {what}", self.concurrency, least=1)
         if self.rate is not None and not isinstance(self.rate, Rate):
             raise TypeError(f"the rate of {what} must be a Rate, such as Rate(100, per=60), not {_kind(self.rate)}")
+        if self.ordered and self.concurrency != 1:
+            raise ValueError(f"{what} is ordered, so its concurrency must be 1")
         self._check_key(what)
         if not callable(self.cost):
             check_cost(what, self.cost, self.rate)
@@ -136,7 +141,7 @@ class Limit:
     @property
     def definition(self) -> dict[str, Any]:
         """What the server is told of it."""
-        return definition_of(self.concurrency, self.rate)
+        return definition_of(self.concurrency, self.rate) | ({"ordered": True} if self.ordered else {})
 
     def __str__(self) -> str:
         return said(self.concurrency, self.rate)

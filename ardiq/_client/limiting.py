@@ -31,6 +31,7 @@ class Limiting(Facade):
         key: Key | None = None,
         cost: Cost = 1,
         weight: Weight = 1,
+        ordered: bool = False,
     ) -> Limit:
         """Declare a limit that several tasks share: `@app.task(limits=[partner])`.
 
@@ -41,6 +42,7 @@ class Limiting(Facade):
             key: where the key of a call comes from, if each has a limit of its own.
             cost: how many starts of the rate a call takes.
             weight: the share of a key among the keys that wait in a lane.
+            ordered: whether a task that is to run again keeps its place, and those behind it wait.
 
         Returns:
             The `Limit`, whose class explains each of these. `dataclasses.replace(limit, key=…)` gives the same limit
@@ -55,7 +57,9 @@ class Limiting(Facade):
             partner = app.limit("partner", rate=Rate(100, per=60, burst=20), concurrency=5)
             ```
         """
-        limit = Limit(check_name(name), concurrency=concurrency, rate=rate, key=key, cost=cost, weight=weight)
+        limit = Limit(
+            check_name(name), concurrency=concurrency, rate=rate, key=key, cost=cost, weight=weight, ordered=ordered
+        )
         self.context.registry.declare(limit)
         return limit
 

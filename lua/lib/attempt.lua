@@ -121,6 +121,14 @@ local function too_old(batch, ended, record, fields)
   return err, stays, 'failed'
 end
 
+-- running -> limited: a task waits in front of its line, while nothing of these buckets starts for a time.
+local function wait_in_front(batch, ended, record, fields, buckets)
+  local delay_ms = math.max(math.floor(ended.delay_ms or 0), 0)
+  local err, stays = move.make_ready(batch, ended.id, record, fields, SETTLED, 'front')
+  if err then return err, stays end
+  for _, bucket in ipairs(buckets) do limits.shut(batch, bucket, batch.now + delay_ms) end
+end
+
 -- running -> scheduled, queued, limited, aborted; failed where the next attempt would come later than `max_age_ms` allows. A
 -- snooze is no failure: it spends no try and is no part of the history.
 local function try_again(batch, ended, record, ttl_ms)
@@ -137,7 +145,12 @@ local function try_again(batch, ended, record, ttl_ms)
   err, stays, instead = too_old(batch, ended, record, fields)
   if instead then return err, stays, instead end
   local counter = snoozed and 'snoozed' or 'retried'
-  if delay_ms == 0 then
+  local ordered = record.buckets and limits.ordered(batch, record.buckets) or {}
+  if #ordered > 0 then
+    err, stays = wait_in_front(batch, ended, record, fields, ordered)
+    if not err then batches.count(batch, counter) end
+    return err, stays
+  elseif delay_ms == 0 then
     err, stays = move.make_ready(batch, ended.id, record, fields, SETTLED)
     if not err then batches.count(batch, counter) end
     return err, stays
@@ -166,10 +179,9 @@ local function limit_reached(batch, ended, record, ttl_ms)
   if instead then return err, stays, instead end
   if #told == 0 then return try_again(batch, ended, record, ttl_ms) end
   local fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0) }
-  err, stays = move.make_ready(batch, ended.id, record, fields, SETTLED, 'front')
-  if err then return err, stays end
-  for _, bucket in ipairs(told) do limits.shut(batch, bucket, batch.now + math.floor(ended.delay_ms or 0)) end
-  batches.count(batch, 'snoozed')
+  err, stays = wait_in_front(batch, ended, record, fields, told)
+  if not err then batches.count(batch, 'snoozed') end
+  return err, stays
 end
 
 -- running -> scheduled, aborted; failed once it has waited for `max_age_ms`. The worker has no task of that name: it is

@@ -3,7 +3,7 @@
 -- changed in memory, written once at its end. Which task has its turn is for line.lua.
 local M = {}
 
-local FIELDS = { concurrency = 'number', rate = 'number', per_ms = 'number', burst = 'number' }
+local FIELDS = { concurrency = 'number', rate = 'number', per_ms = 'number', burst = 'number', ordered = 'boolean' }
 local USE = { name = 'string', key = 'string', cost = 'number', weight = 'number' }
 local MAX_BUCKETS, MAX_NAME, MAX_KEY, MAX_WEIGHT = 8, 100, 256, 1000000
 -- What a name may have, and what of a key stands in a bucket as it is; all else is written as %XX.
@@ -35,6 +35,7 @@ function M.check(name, text, is_override)
   if is_override then return fields end
   if (rate == nil) ~= (per_ms == nil) then bad(what .. ': rate and per_ms belong together') end
   if burst and not rate then bad(what .. ': burst belongs to a rate') end
+  if fields.ordered and concurrency ~= 1 then bad(what .. ': ordered belongs to a concurrency of 1') end
   return fields
 end
 
@@ -180,6 +181,7 @@ function M.look(batch, buckets)
     one.concurrency = definition.concurrency
     one.interval_ms = definition.rate and definition.per_ms and definition.per_ms / definition.rate
     one.burst = definition.burst or 1
+    one.is_ordered = definition.ordered
     one.busy = number.of(busy[i], 0)
     -- The theoretical arrival time of GCRA (ITU-T I.371): until then all that may start has started.
     one.reached = number.of(reached[i], 0)
@@ -272,6 +274,16 @@ function M.check_together(base, name, key, fields, declared)
   if (fields.rate or effective.rate) and not (fields.per_ms or effective.per_ms) then
     bad('limit ' .. M.bucket(name, key) .. ' has a rate and no per_ms: give both')
   end
+end
+
+-- The buckets of a line whose tasks keep their order when one is to run again.
+function M.ordered(batch, line)
+  local buckets, found = M.parse(line), {}
+  M.look(batch, buckets)
+  for _, bucket in ipairs(buckets) do
+    if batch.buckets[bucket].is_ordered then found[#found + 1] = bucket end
+  end
+  return found
 end
 
 -- Nothing of a bucket starts until then; then one may, and the rate goes on from there.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from helpers import SOON_S, drain, eventually, field, is_sound, is_state, result_of, working
 
-from ardiq import Ardiq, Job, Limit, NoLimit, Rate
+from ardiq import Ardiq, Job, Limit, NoLimit, Rate, Retry, Snooze
 from ardiq.embedded import Server
 from ardiq.errors import BadArgument
 
@@ -71,6 +71,22 @@ async def test_a_limit_holds_by_key_over_two_workers_and_each_key_keeps_its_orde
     assert bodies.order == {f"a{key}": list(range(key, 140, 7)) for key in range(7)}
     assert await one.limits.buckets() == []
     assert is_sound(one)
+
+
+async def test_an_ordered_key_waits_for_a_task_that_runs_again(app: Ardiq) -> None:
+    ran: list[tuple[str, int]] = []
+
+    @app.task(limits=Limit(key="account", concurrency=1, ordered=True), max_retries=3)
+    async def post(account: str, number: int) -> None:
+        ran.append((account, number))
+        if number == 0 and ran.count((account, 0)) <= 2:
+            raise Retry(delay_ms=50) if account == "retried" else Snooze(0.05)
+
+    jobs = await app.enqueue_many(post.prepare(account, n) for n in range(3) for account in ("retried", "snoozed"))
+    async with working(app):
+        await ended(*jobs)
+    for account in ("retried", "snoozed"):
+        assert [number for name, number in ran if name == account] == [0, 0, 0, 1, 2]
 
 
 async def test_tasks_share_a_limit_and_have_others_beside(app: Ardiq) -> None:
