@@ -26,10 +26,13 @@ MENDED_BY = {
     "no_ttl": "gives the key an hour to live",
     "not_in_dead": "lists it among the dead letters again",
     "not_in_held": "makes it ready again; its pause holds it when a worker takes it",
+    "not_in_line": "puts it back into its line",
     "not_in_ready": "makes it ready again",
     "not_in_running": "makes it ready again; no try is charged",
     "not_in_scheduled": "schedules it again, for when it was due",
     "not_in_quarantined": "puts it in quarantine again",
+    "not_in_turn": "gives the line its turn again",
+    "wrong_busy": "counts what runs again",
     "wrong_load": "counts its tasks again",
 }
 """What `ardiq doctor --repair` does about each finding."""

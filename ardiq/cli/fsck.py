@@ -31,6 +31,7 @@ from ._output import many, print_json, printable
 
 # Bounds for how long one call keeps the server from others: about 1 ms.
 _PAGE = 100
+_LINE_PAGE = 1000
 
 FINDINGS = {
     "ghost_in_dead": "listed as a dead letter, but has not failed",
@@ -120,9 +121,12 @@ class Check:
     def findings(self) -> Iterator[Finding]:
         """Everything that is confirmed to be wrong."""
         queued: dict[str, str] = {}
+        limited: dict[str, set[str]] = {}
         for row in self._rows("records"):
             if row.kind == "queued":
                 queued[row.id] = row.detail
+            elif row.kind == "not_in_line":
+                limited.setdefault(row.detail, set()).add(row.id)
             else:
                 yield row
         if not self.complete:  # what was not looked at may be anywhere
@@ -136,6 +140,8 @@ class Check:
                     yield row
         if self.complete:
             yield from self._missed(queued, lanes)
+        for line, identities in limited.items():
+            yield from self._not_in(line, identities)
 
     def _missed(self, queued: dict[str, str], lanes: set[str]) -> Iterator[Finding]:
         """What of the `queued` tasks, which were in no list, is confirmed to be wrong.
@@ -156,6 +162,25 @@ class Check:
             if identity not in seen:
                 yield from self._rows(f"task:{identity}")
 
+    def _not_in(self, line: str, missing: set[str]) -> Iterator[Finding]:
+        """What of these tasks, which were not near an end of their line, is confirmed to be nowhere in it."""
+        for _ in range(2):
+            missing = missing - self._entries(line, next(iter(missing))) if missing else missing
+        for identity in sorted(missing):
+            yield from self._rows(f"task:{identity}")
+
+    def _entries(self, line: str, identity: str) -> set[str]:
+        """The ids in the line of a task, from its end to the front: what is taken off meanwhile hides none."""
+        found: set[str] = set()
+        position = self._ask(calls.position(id=identity, limit=1))
+        first = 0 if position is None else position.length
+        while first > 0 and self.complete:
+            self.complete = time.monotonic() <= self._deadline
+            first = max(0, first - _LINE_PAGE)
+            page = self._ask(calls.list_(place="limited", which=line, offset=first, limit=_LINE_PAGE))
+            found |= {entry.id for entry in page or ()}
+        return found
+
     def _places(self, lanes: set[str]) -> list[str]:
         names = list(self._ask(calls.counts()) or ())
         lanes |= {name.partition(":")[2] for name in names if name.startswith("ready:")}
@@ -168,6 +193,7 @@ class Check:
             "loads",
             "schedules",
             "schedule_due",
+            "busy",
             *of_lanes,
             *(name for name in names if name.startswith("held:")),
             *(f"running:{worker}" for worker in self._workers()),

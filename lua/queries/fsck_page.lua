@@ -2,7 +2,10 @@
 -- args: section, cursor, limit int
 -- reply: cursor, seen, (kind, id, detail)…
 -- Places are compared with records here; whether a queued record lies in its ready list is for the caller to find out
--- by walking both (`queued` and `entry` rows), and to confirm with the section `task:<id>`. So, too, with lines (`limited`).
+-- by walking both (`queued` and `entry` rows), and to confirm with the section `task:<id>`. So, too, what is `not_in_line`,
+-- not near an end of it.
+
+local function line_of(record) return (record.lane or '') .. ':' .. (record.buckets or '') end
 
 -- One key of the queue: its type, whether it has an owner, and for a record its place.
 local function check_key(base, key, add)
@@ -31,7 +34,7 @@ local function check_key(base, key, add)
   elseif record.state == 'queued' and not place.is_quarantined(record) then
     add('queued', rest, record.lane or '')
   elseif record.state == 'limited' and not place.is_near_an_end(place.list(base, record), rest) then
-    add('not_in_line', rest, record.buckets or '')
+    add('not_in_line', rest, line_of(record))
   end
 end
 
@@ -150,7 +153,7 @@ local function check_task(base, id, add)
     if not place.is_near_an_end(place.list(base, record), id) then add('not_in_ready', id, name) end
     if errors.read('SISMEMBER', keys.tombstones(base, name), id) == 1 then add('ghost_in_tombstones', id, name) end
   elseif record.state == 'limited' and not place.is_near_an_end(place.list(base, record), id) then
-    add('not_in_line', id, record.buckets or '')
+    add('not_in_line', id, line_of(record))
   end
 end
 

@@ -35,6 +35,9 @@ DAMAGES = {
     "ghost_in_held": ["ZADD", f"{BASE}held:other()", "1", "queued-700"],
     "not_in_held": ["HSET", f"{BASE}task:queued-2", "state", "held", "pause", "x()"],
     "no_ttl": ["SADD", f"{BASE}waiters:later", "m"],
+    "not_in_line": ["LREM", f"{BASE}line:default:partner", "1", "limited-1"],
+    "not_in_turn": ["ZREM", f"{BASE}ring:default", "partner"],
+    "wrong_busy": ["HSET", f"{BASE}busy", "partner", "7"],
 }
 
 

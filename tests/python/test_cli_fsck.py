@@ -53,6 +53,13 @@ def populate(core: _core.Core) -> None:
     core.call("fail", ["w", dead, dead_token, 1, "ValueError", "", 60_000])
     core.call("retry", ["w", again, again_token, 1, 60_000, 0, "ValueError", "", 60_000])
     core.call("abort", ["queued-1000", 60_000])
+    limited(core, 3)
+
+
+def limited(core: _core.Core, count: int) -> None:
+    """Tasks in a line."""
+    core.call("limits_declare", ["partner", '{"concurrency": 1}'])
+    enqueue(core, *(f"limited-{number}" for number in range(count)), options='{"limits": [{"name": "partner"}]}')
 
 
 def check(server: Server, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -113,6 +120,9 @@ def test_a_place_of_the_wrong_type_does_not_hide_the_rest(
         (["SET", f"{BASE}mine", "1"], "unknown_key", "mine"),
         (["SET", f"{BASE}task:mine", "1"], "wrong_type", "task:mine"),
         (["SADD", f"{BASE}waiters:later", "m"], "no_ttl", "waiters:later"),
+        (["LREM", f"{BASE}line:default:partner", "1", "limited-1"], "not_in_line", "limited-1"),
+        (["ZREM", f"{BASE}ring:default", "partner"], "not_in_turn", "line:default:partner"),
+        (["HSET", f"{BASE}busy", "partner", "7"], "wrong_busy", "partner"),
         (["HSET", f"{BASE}stats:1", "enqueued", "1"], "no_ttl", "stats:1"),
     ],
 )
@@ -129,6 +139,18 @@ def test_damage_is_found(
     code, output = check(server, capsys)
     assert code == 1
     assert f"default: {identity}: {fsck.FINDINGS[kind]}" in output
+
+
+def test_a_long_line_is_searched(server: Server, core: _core.Core, capsys: pytest.CaptureFixture[str]) -> None:
+    """Longer than what one call looks at from either end."""
+    limited(core, 11_000)
+    assert check(server, capsys)[0] == 0
+    core.command(["LREM", f"{BASE}line:default:partner", "1", "limited-5500"])
+    code, output = check(server, capsys)
+    assert code == 1
+    assert [line for line in output.splitlines() if "limited-" in line] == [
+        f"default: limited-5500: {fsck.FINDINGS['not_in_line']} (default:partner)"
+    ]
 
 
 def test_a_queue_that_moves_meanwhile_is_clean(
