@@ -388,6 +388,45 @@ async def test_nobody_reads_what_is_not_asked_for(app: Ardiq, note: Any) -> None
     assert is_sound(app)
 
 
+async def test_many_producers_and_two_workers(make_app: Callable[..., Ardiq]) -> None:
+    """Of a key one task at a time is unfinished, and what was said last of it runs."""
+    one = make_app(concurrency=8)
+    two = make_app(queue_name=one.queue_name, concurrency=8)
+    running: dict[int, int] = {}
+    said: set[int] = set()
+
+    async def alone(key: int) -> None:
+        running[key] = running.get(key, 0) + 1
+        assert running[key] == 1
+        await asyncio.sleep(0.001)
+        running[key] -= 1
+
+    async def newest(key: int, number: int) -> None:
+        said.add(number)
+
+    unique = Unique(key="key")
+    replaced = Unique(until="start", key="key", on_conflict="replace")
+    for app in (one, two):
+        app.task(unique=unique, max_retries=0)(alone)
+        app.task(unique=replaced, max_retries=0)(newest)
+
+    async def produce(app: Ardiq, first: int) -> list[Job]:
+        jobs = []
+        for number in range(first, first + 60):
+            jobs.append(await app.send("alone", number % 3))
+            jobs.append(await app.send("newest", number % 3, number))
+        return jobs
+
+    async with working(one), working(two):
+        made = await asyncio.gather(*(produce(app, 1000 * n) for n, app in enumerate((one, two, one, two))))
+        for key in range(3):
+            await (await one.send("newest", key, 9000 + key)).value(timeout=SOON_S)
+        for job in {job.id: job for jobs in made for job in jobs}.values():
+            assert (await result_of(job)).success
+    assert said >= {9000, 9001, 9002}
+    assert is_sound(one)
+
+
 class Released:
     """A worker of version 1 of the library, by its functions."""
 
