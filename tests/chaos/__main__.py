@@ -16,10 +16,11 @@ from . import ledger, plan, records, released, report
 from .faults import Injector
 from .fleet import Fleet
 from .jobs import QUEUE
+from .observer import Observer, left
 from .site import ROOT, Site, binary, site
 from .verdict import Evidence, Verdict, judge
 
-_IDLE_S = 90.0
+_IDLE_S, _SETTLED_S = 90.0, 5.0
 _FAULT_S = 1.0
 """About how long a fault takes, beyond what the script says."""
 
@@ -80,33 +81,48 @@ def run(
     rate = tasks / sum(_FAULT_S + fault.pause_s + fault.for_s for fault in faults)
     with site(topology, directory) as servers:
         fleet = Fleet(directory, environment, servers.urls, rate, seed, servers.proxy is None, library)
-        injector = Injector(servers, fleet, directory)
+        observer = Observer(servers)
+        injector = Injector(servers, fleet, directory, observer)
         try:
-            fleet.start()
-            while not any(ledger.read(ledgers, "runs")):
-                injector.sleep(0.1)
-            for number, fault in enumerate(faults, 1):
-                injector.sleep(fault.pause_s)
-                event = injector.inject(fault)
-                print(f"  {number:3} {fault.kind:24} {event.ended - event.began:6.2f} s", flush=True)
-            while sum(words[0] in ("acked", "safe") for _, words in ledger.read(ledgers, "sent")) < tasks:
-                injector.sleep(1.0)
-            fleet.stop_producing()
-            until_idle(servers, injector)
+            with observer:
+                drained_s = work(servers, fleet, injector, faults, tasks, ledgers)
+            remains = left(servers.primary())
             fleet.stop_working()
             evidence = Evidence(ledgers, servers, injector.events, fleet, injector.before_loss)
-            return judge(evidence, fleet, fsck(servers))
+            verdict = judge(evidence, fleet, fsck(servers), observer.findings, remains)
+            verdict.drained_s = drained_s
+            return verdict
         finally:
             fleet.kill()
 
 
-def until_idle(servers: Site, injector: Injector) -> None:
-    """Until every task is finished, or nothing moves any more: what is left then is lost."""
-    deadline = time.monotonic() + _IDLE_S
-    while (waiting := records.waiting(servers.primary())) and time.monotonic() < deadline:
+def work(servers: Site, fleet: Fleet, injector: Injector, faults: list[plan.Fault], tasks: int, ledgers: Path) -> float:
+    """Faults while the fleet works, then peace. How long the rest took then, in seconds."""
+    fleet.start()
+    while not any(ledger.read(ledgers, "runs")):
+        injector.sleep(0.1)
+    for number, fault in enumerate(faults, 1):
+        injector.sleep(fault.pause_s)
+        event = injector.inject(fault)
+        print(f"  {number:3} {fault.kind:24} {event.ended - event.began:6.2f} s", flush=True)
+    while sum(words[0] in ("acked", "safe") for _, words in ledger.read(ledgers, "sent")) < tasks:
+        injector.sleep(1.0)
+    fleet.stop_producing()
+    return until_idle(servers, injector)
+
+
+def until_idle(servers: Site, injector: Injector) -> float:
+    """Until every task is finished, or nothing moves any more: what is left then is lost. How long it took."""
+    began = time.monotonic()
+    while (waiting := records.waiting(servers.primary())) and time.monotonic() < began + _IDLE_S:
         injector.sleep(0.2)
     if waiting:
         print(f"  not idle: {', '.join(waiting)}")
+    drained_s = time.monotonic() - began
+    # What is left of limits goes with the next heartbeats.
+    while left(servers.primary()) and time.monotonic() < began + drained_s + _SETTLED_S:
+        injector.sleep(0.2)
+    return drained_s
 
 
 def fsck(servers: Site) -> str:

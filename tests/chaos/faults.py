@@ -13,13 +13,18 @@ from pathlib import Path
 from ardiq import _core
 
 from ..python.topologies import Cluster, Node, Refused, Sentinels, until
-from . import other_version, released
+from . import limited, other_version, released
 from .fleet import Fleet, Member
 from .jobs import BASE, LEASE_MS
+from .observer import Observer
 from .plan import PRODUCERS, WORKERS, Fault
 from .records import Snapshot, snapshot
 from .site import Site, terminate, wipe
 
+LAG_S = 2.0
+"""What was acknowledged so long before a primary was lost may not have reached its replica."""
+NOTED_S = 0.25
+"""What a process had from a server is noted so much later at most: it shares the machine with all the others."""
 _PAST_LEASE_S = LEASE_MS / 1000 * 1.5
 _LOAD_DELAY_US = 500
 _PATIENCE_S = 120.0
@@ -45,8 +50,8 @@ class Event:
 class Injector:
     """Injects one fault after the other. `sleep` looks after the fleet meanwhile."""
 
-    def __init__(self, site: Site, fleet: Fleet, directory: Path) -> None:
-        self._site, self._fleet, self._directory = site, fleet, directory
+    def __init__(self, site: Site, fleet: Fleet, directory: Path, observer: Observer) -> None:
+        self._site, self._fleet, self._directory, self._observer = site, fleet, directory, observer
         self._version: dict[str, str] | None = None
         self.events: list[Event] = []
         self.before_loss: list[Snapshot] = []
@@ -182,6 +187,13 @@ class Injector:
         self.sleep(fault.for_s)
         self._site.command("REPLICAOF", "NO", "ONE")
         event.serves_at = event.ended = self._site.wait_until_it_serves()
+
+    def _limits_changed(self, fault: Fault, event: Event) -> None:
+        """Lowered, raised, closed, and as declared again; at times no limit, until a producer declares it."""
+        for change in limited.changes(self._site.url, fault.number):
+            with self._observer.blind():
+                change()
+            self.sleep(fault.for_s / 4)
 
     def _two_versions(self, fault: Fault, event: Event) -> None:
         """A deploy of another version of the library, of which one worker comes first, and then back."""
@@ -333,7 +345,8 @@ class Injector:
         assert isinstance(servers, Cluster)
         slot, holder = servers.slot_of(BASE), self._site.primary()
         others = [node for node in servers.nodes if node.is_primary() and node is not holder]
-        servers.move(slot, others[fault.target % len(others)])
+        with self._observer.blind():
+            servers.move(slot, others[fault.target % len(others)])
         event.serves_at = event.ended = self._site.wait_until_it_serves()
 
     def _cluster_down(self, fault: Fault, event: Event) -> None:

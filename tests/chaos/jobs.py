@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from ardiq import Ardiq, current_task
+from ardiq import Ardiq, RateLimited, current_task
 
 from .ledger import Ledger
 
@@ -43,13 +43,20 @@ def ledger(kind: str) -> Ledger:
 
 
 @contextmanager
-def execution(number: int) -> Iterator[str]:
+def execution(number: int, *line: str) -> Iterator[str]:
+    """Note that a task's body runs, and in which buckets, where it has any."""
     task = current_task()
     assert task is not None
     stamp = f"{os.getpid()}.{next(_executions)}"
-    ledger("runs").write("start", number, task.tries, stamp)
-    yield stamp
-    ledger("runs").write("end", number, stamp)
+    ledger("runs").write("start", number, task.tries, stamp, *line)
+    ended = "end"
+    try:
+        yield stamp
+    except RateLimited:
+        ended = "put-back"
+        raise
+    finally:
+        ledger("runs").write(ended, number, stamp)
 
 
 @app.task(max_retries=0)

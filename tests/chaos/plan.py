@@ -9,7 +9,14 @@ WORKERS = 3
 PRODUCERS = 2
 
 _PROCESSES = ("worker killed", "worker frozen", "worker stopped", "producer killed", "clock off by hours")
-_SERVER = ("connections killed", "blocked clients killed", "functions flushed", "scripts flushed", "server asleep")
+_SERVER = (
+    "connections killed",
+    "blocked clients killed",
+    "functions flushed",
+    "scripts flushed",
+    "server asleep",
+    "limits changed",
+)
 _SINGLE = (
     "server stopped",
     "server killed",

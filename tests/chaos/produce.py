@@ -16,9 +16,9 @@ from typing import Any
 from ardiq import ArdiqError, BrokerError, Job, TaskError
 from ardiq.task import PreparedTask, Task
 
-from . import jobs
+from . import jobs, limited
 
-_WATCHED = 0.15
+_WATCHED, _LIMITED = 0.15, 0.25
 _WAIT_S, _LAST_WAIT_S = 20.0, 3.0
 _ACKED = "safe" if jobs.app.durability == "replicated" else "acked"
 
@@ -53,6 +53,8 @@ class Producer:
         return self._next
 
     def _task(self, number: int) -> tuple[Task[..., Any], tuple[Any, ...]]:
+        if self._random.random() < _LIMITED:
+            return limited.chosen(self._random, number)
         chance = self._random.random()
         if chance < 0.88:
             return jobs.quick, (number,)
@@ -62,15 +64,16 @@ class Producer:
             return jobs.threaded, (number, self._random.choice([0.01, 0.05]))
         return (jobs.flaky, (number,)) if chance < 0.99 else (jobs.hopeless, (number,))
 
-    def _options(self) -> dict[str, Any]:
-        return {"delay_ms": self._random.randrange(2000)} if self._random.random() < 0.1 else {}
+    def _options(self, task: Task[..., Any]) -> dict[str, Any]:
+        is_delayed = self._random.random() < 0.1 and task is not limited.ordered
+        return {"delay_ms": self._random.randrange(2000)} if is_delayed else {}
 
     async def _one(self) -> None:
         number = self._number()
         task, args = self._task(number)
         sent = time.monotonic()
         try:
-            job = await task.options(**self._options()).enqueue(*args)
+            job = await task.options(**self._options(task)).enqueue(*args)
         except Exception as error:
             self._failed(number, error)
         else:
@@ -85,7 +88,7 @@ class Producer:
         batch: list[PreparedTask[Any]] = []
         for number in numbers:
             task, args = self._task(number)
-            batch.append(task.options(task_id=f"n{number}", **self._options()).prepare(*args))
+            batch.append(task.options(task_id=f"n{number}", **self._options(task)).prepare(*args))
         sent = time.monotonic()
         try:
             accepted: Any = await jobs.app.enqueue_many(batch)

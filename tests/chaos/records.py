@@ -19,7 +19,7 @@ return reply
 """
 
 _WAITING = """
-local waiting, places = {}, { 'scheduled', 'quarantined' }
+local waiting, places = {}, { 'scheduled', 'quarantined', 'limited', 'held:newer' }
 for _, lane in ipairs(redis.call('SMEMBERS', KEYS[1] .. 'lanes')) do places[#places + 1] = 'ready:' .. lane end
 for _, worker in ipairs(redis.call('ZRANGE', KEYS[1] .. 'workers', 0, -1)) do
   places[#places + 1] = 'running:' .. worker

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from . import limited
 from .jobs import LEASE_MS
 from .verdict import Verdict
 
@@ -43,6 +44,8 @@ def table(verdicts: dict[str, Verdict]) -> str:
     row("executed more than once", [sum(v.repeated.values()) for v in every])
     for cause in sorted({cause for v in every for cause in v.repeated}):
         row(f"… {cause}", [v.repeated[cause] for v in every])
+    for name, cells in _of_limits(every):
+        row(name, cells)
     bound = LEASE_MS / 1000 + 1
     row(f"worker killed: its tasks ran again within (bound {bound:g} s)", [f"{v.rerun_s:.2f} s" for v in every])
     kinds = list(dict.fromkeys(kind for v in every for kind in v.faults))
@@ -53,6 +56,23 @@ def table(verdicts: dict[str, Verdict]) -> str:
         resumed = [v.resumed[kind] for v in every if kind in v.resumed]
         lines.append(_row(kind, *cells, f"{max(resumed):.2f} s" if resumed else "-"))
     return "\n".join(lines)
+
+
+def _of_limits(every: list[Verdict]) -> Iterator[tuple[str, list[object]]]:
+    yield "looks at the limits", [v.observed.looks for v in every]
+    yield "… starts under limits that they saw", [v.observed.starts for v in every]
+    for name, limit in {**limited.AT_ONCE, **limited.TUNED}.items():
+        said = limit if name in limited.AT_ONCE else f"{limit}, or what is put"
+        cells = [f"{v.observed.most[name]}, {v.bodies.most.get(name, 0)}" for v in every]
+        yield f"… `{name}` (limit {said}): most leases at once, most bodies", list(cells)
+    yield "… above a limit that had just been lowered", [v.observed.lowered for v in every]
+    waited = [f"{v.observed.beside_idle_s:.2f} s" for v in every]
+    yield "… longest that what could start waited beside an idle worker", list(waited)
+    yield "executions under limits", [v.bodies.starts for v in every]
+    yield "… not judged, for their slots were others' by then", [v.bodies.lapsed for v in every]
+    yield "… compared with those before of their key, which has an order", [v.bodies.in_order for v in every]
+    yield "… closer together than their rate by", [f"{v.bodies.closer_s:.2f} s" for v in every]
+    yield "all drained after the last task within", [f"{v.drained_s:.1f} s" for v in every]
 
 
 def _row(*cells: str) -> str:

@@ -6,16 +6,13 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import ledger
-from .faults import Event
+from . import ledger, slots
+from .faults import LAG_S, NOTED_S, Event
 from .fleet import Ended, Fleet
+from .observer import Findings
 from .records import Record, Snapshot, snapshot
 from .site import Site
-
-_LAG_S = 2.0
-"""What was acknowledged so long before a primary was lost may not have reached its replica."""
-_NOTED_S = 0.25
-"""What a process had from a server is noted so much later at most: it shares the machine with all the others."""
+from .slots import Bodies
 
 
 @dataclass
@@ -23,7 +20,11 @@ class Execution:
     pid: int
     began: float
     stamp: str
+    line: str | None = None
+    """The buckets it ran in."""
     ended: float | None = None
+    is_put_back: bool = False
+    """Its limit was used up elsewhere, so it runs again."""
 
 
 @dataclass
@@ -47,6 +48,9 @@ class Verdict:
     resumed: dict[str, float] = field(default_factory=dict)
     faults: Counter[str] = field(default_factory=Counter)
     rerun_s: float = 0.0
+    drained_s: float = 0.0
+    observed: Findings = field(default_factory=Findings)
+    bodies: Bodies = field(default_factory=Bodies)
 
     @property
     def good(self) -> bool:
@@ -65,11 +69,14 @@ class Evidence:
         by_stamp: dict[str, Execution] = {}
         for pid, words in ledger.read(ledgers, "runs"):
             if words[0] == "start":
-                _, number, tries, stamp, at = words
-                by_stamp[stamp] = Execution(pid, float(at), stamp)
+                _, number, tries, stamp, *line, at = words
+                by_stamp[stamp] = Execution(pid, float(at), stamp, *line)
                 self.executions[int(number), int(tries)].append(by_stamp[stamp])
             else:
                 by_stamp[words[2]].ended = float(words[3])
+                by_stamp[words[2]].is_put_back = words[0] == "put-back"
+        for executions in self.executions.values():
+            executions.sort(key=lambda each: each.began)
         self.stamps = by_stamp
         self.ran: dict[int, float] = {}
         """Number → when it last began."""
@@ -77,6 +84,8 @@ class Evidence:
             self.ran[number] = max(self.ran.get(number, 0.0), *(each.began for each in executions))
         self.starts = sorted(each.began for each in by_stamp.values())
         self.acked: dict[int, float] = {}
+        self.sent: dict[int, float] = {}
+        """When what was acknowledged was sent."""
         self.replicated: set[int] = set()
         self.saw: list[tuple[int, str, float]] = []
         self.maybe: set[int] = set()
@@ -85,7 +94,7 @@ class Evidence:
         for _, words in ledger.read(ledgers, "sent"):
             kind, sent, when = words[0], int(words[1]), float(words[-1])
             if kind in ("acked", "safe"):
-                self.acked[sent] = when
+                self.acked[sent], self.sent[sent] = when, float(words[3])
                 if kind == "safe":
                     self.replicated.add(sent)
             elif kind == "saw":
@@ -100,7 +109,7 @@ class Evidence:
     def may_be_gone(self, at: float) -> bool:
         """Whether what was acknowledged then may be lost, because the server lost its data that came after."""
         return any(
-            event.loses and at <= event.ended + _NOTED_S and (event.loses_all or at >= event.began - _LAG_S)
+            event.loses and at <= event.ended + NOTED_S and (event.loses_all or at >= event.began - LAG_S)
             for event in self.events
         )
 
@@ -125,8 +134,9 @@ class Evidence:
         return "its worker was silent for longer than its lease, without a fault"
 
 
-def judge(evidence: Evidence, fleet: Fleet, fsck: str) -> Verdict:
-    it, verdict = evidence, Verdict()
+def judge(evidence: Evidence, fleet: Fleet, fsck: str, observed: Findings, left: list[str]) -> Verdict:
+    """`observed`: of the limits, all the time; `left`: what they left behind."""
+    it, verdict = evidence, Verdict(observed=observed)
     verdict.acknowledged, verdict.executions = len(it.acked), len(it.starts)
     verdict.refused, verdict.maybe, verdict.seen = len(it.refused), len(it.maybe), len(it.saw)
     verdict.maybe_ran = sum(number in it.ran for number in it.maybe)
@@ -137,6 +147,7 @@ def judge(evidence: Evidence, fleet: Fleet, fsck: str) -> Verdict:
     last = it.snapshots[-1].records
     verdict.finished = len(finished)
     verdict.poisoned = sum(record.state == "failed" and record.lost > 0 for record in finished.values())
+    verdict.bodies = slots.judge(it, {number: record.lost for number, record in finished.items()})
 
     gone = [number for number in it.acked if number not in finished]
     with_data = {n for n in gone if n not in last and it.may_be_gone(it.acked[n]) and n not in it.replicated}
@@ -175,10 +186,13 @@ def judge(evidence: Evidence, fleet: Fleet, fsck: str) -> Verdict:
         member.name for member in (*fleet.workers, *fleet.producers) if _has_traceback(member.log)
     ]
     wrong["fsck"] = [] if not fsck else [fsck]
+    wrong |= observed.wrong | verdict.bodies.wrong
+    wrong["left behind by limits"] = list(left)
 
     for executions in it.executions.values():
-        executions.sort(key=lambda each: each.began)
         for first, second in itertools.pairwise(executions):
+            if first.is_put_back:
+                continue
             verdict.repeated[it.why_again(first, second)] += 1
     _times(it, verdict)
     return verdict
