@@ -13,6 +13,7 @@ if __name__ == "__main__":  # Ctrl-C while the rest is imported
 
 import argparse
 import asyncio
+import io
 import shlex
 import subprocess
 import sys
@@ -323,6 +324,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30, help="how long it takes (default: 30)")
     parser.add_argument("--tasks", type=int, default=100_000, help="of the large tenant (default: 100000)")
     options = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # also into a pipe
     console.print("[bold]A private Valkey server, for as long as this runs[/]")
     url = embedded.url_for("embedded://")
     console.print(
