@@ -108,16 +108,26 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    """A server with one task in each place and one worker that never calls."""
+    """A server with a task in each place and one worker that never calls."""
     with Server() as server:
         core = _core.Core(server.url, BASE)
         core.command(["SADD", "ardiq:queues", "default"])
         core.call("join", ["WORKER", 600_000, '{"label": "w"}', '["default"]', 1])
+        core.call("limits_declare", ["partner", '{"rate": 1, "per_ms": 600000}', "customer", '{"concurrency": 2}'])
+        core.call("limit_put", ["customer", "42", '{"concurrency": 10}'])
+        by_both, by_customer = (
+            '{"name": "customer", "key": "42"}, {"name": "partner"}',
+            '{"name": "customer", "key": "7"}',
+        )
+        for identity in ("LIMITED", "BLOCKED"):
+            core.call("enqueue", [identity, "add", "default", "[1, 2]", "", f'{{"limits": [{by_both}]}}'])
+        core.call("claim", ["WORKER", '["default"]', 2, 60_000])
         for identity in ("FAILED", "RUNNING", "QUEUED"):
             core.call("enqueue", [identity, "add", "default", "[1, 2]", "", ""])
         core.call("enqueue", ["SCHEDULED", "add", "default", "[1, 2]", "", '{"delay_ms": 600000}'])
         token = str(int(core.call("claim", ["WORKER", '["default"]', 2, 60_000])[2]))
         core.call("fail", ["WORKER", "FAILED", token, 1, "ValueError('no')", "Traceback …", 60_000])
+        core.call("enqueue", ["NEXT", "add", "default", "[1, 2]", "", f'{{"limits": [{by_customer}]}}'])
         core.call("pause", ["PAUSED", "", "", "{}"])
         core.close()
         yield Shell(tmp_path_factory.mktemp("stage"), server)
