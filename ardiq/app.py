@@ -479,9 +479,10 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
         ttl_ms, keyed = (None, None) if known is None else (known.result_ttl_ms, known.rule)
         rule = keyed.rule if keyed is not None and not unique else None
         task: Task[..., Any] = Task(self, name, None, priority, _options.boolean("unique", unique), ttl_ms, rule)
-        task.buckets = Buckets.read(name, limits, registry.signature_of(name)) or registry.buckets_of(name)
-        if task.buckets is not None:
-            registry.declare(*task.buckets.limits)
+        given = Buckets.read(name, limits, registry.signature_of(name))
+        if given is not None:
+            registry.declare(*given.limits)
+        task.buckets = given or registry.buckets_of(name)
         return task
 
     async def send(self, name: str, *args: Any, **kwargs: Any) -> Job:
