@@ -114,7 +114,8 @@ async def _remove(app: "Ardiq", name: str, as_json: bool) -> int:
     if as_json:
         print_json({"name": name, "changed": True})
     else:
-        show(f"{name}: removed")
+        left = await app.limits.show(name)
+        show(f"{name}: removed; " + (f"now it lets start {_said(left)}" if left else "nothing limits its tasks now"))
     return 0
 
 
@@ -123,7 +124,10 @@ async def _missing(app: "Ardiq", name: str, as_json: bool) -> int:
         print_json({"name": name, "changed": False})
     else:
         known = [named(limit) for limit in await app.limits.list()]
-        show(f"there is no limit {name!r}{did_you_mean(name, known) or among(known)}")
+        if name.partition("(")[0] in known:
+            show(f"nothing was put for {name}: what its limit says counts")
+        else:
+            show(f"there is no limit {name!r}{did_you_mean(name, known) or among(known)}")
     return 1
 
 
@@ -143,7 +147,7 @@ def _table(limits: Sequence["LimitInfo"], now_ms: int) -> Table:
             _said(limit) + (" (put)" if limit.overridden else ""),
             f"{limit.running:,}",
             f"{limit.waiting_lines:,}",
-            "" if limit.opens_at is None else f"in {age(max(0, limit.opens_at - now_ms))}",
+            "" if limit.opens_at is None or limit.concurrency == 0 else f"in {age(max(0, limit.opens_at - now_ms))}",
         ]
         for limit in limits
     ]

@@ -59,7 +59,16 @@ def test_limits_are_listed_shown_put_and_removed(app: Ardiq, ardiq: Run) -> None
     _, out, _ = ardiq("limits", "list", MODULE)
     assert [line.split("  ")[0] for line in out.splitlines()[1:]] == ["customer(a,b)", "partner"]
     assert "10 per 0.5 s, 3 at once (put)" in out
-    assert ardiq("limits", "remove", MODULE, "partner") == (0, "partner: removed\n", "")
+    assert ardiq("limits", "remove", MODULE, "partner") == (
+        0,
+        "partner: removed; nothing limits its tasks now\n",
+        "",
+    )
+    assert ardiq("limits", "put", MODULE, "customer", "--concurrency", "3")[0] == 0
+    said = "customer(a,b): removed; now it lets start 3 at once\n"
+    assert ardiq("limits", "remove", MODULE, "customer(a,b)") == (0, said, "")
+    said = "nothing was put for customer(a,b): what its limit says counts\n"
+    assert ardiq("limits", "remove", MODULE, "customer(a,b)") == (1, said, "")
     code, out, _ = ardiq("limits", "remove", MODULE, "parter", "--json")
     assert (code, json.loads(out)) == (1, {"name": "parter", "changed": False})
     assert ardiq("limits", "show", MODULE, "custom")[1].startswith("there is no limit 'custom'; ")
