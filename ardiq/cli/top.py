@@ -76,7 +76,9 @@ def _means(task: dict[str, Any]) -> dict[str, float]:
 
 
 def _draw(top: dict[str, Any]) -> list[Part]:
-    counted = ", ".join(f"{top['counts'][name]:,} {name}" for name in ("queued", "scheduled", "running", "dead"))
+    counts = top["counts"]
+    names = ["queued", *(["limited"] if counts["limited"] else []), "scheduled", "running", "dead"]
+    counted = ", ".join(f"{counts[name]:,} {name}" for name in names)
     parts: list[Part] = [
         Styled(f"queue {top['queue']} at {time.strftime('%H:%M:%S')}", "bold"),
         f"{counted}; {many(top['workers_alive'], 'worker')} with {many(top['slots'], 'slot')}",

@@ -86,6 +86,7 @@ def test_what_waits_for_what_is_shown(app: Ardiq, ardiq: Run) -> None:
     assert shown["place"] == {"key": "line:default:customer(c),partner", "position": 0, "of": 1}
     _, out, _ = ardiq("status", MODULE)
     assert "2 more wait for limits, which `ardiq limits list` shows" in out
+    assert "0 queued, 2 limited, 0 scheduled, 0 running, 0 dead" in ardiq("top", MODULE, "--once")[1]
     _, out, _ = ardiq("status", MODULE, "--json")
     status = json.loads(out)
     assert (status["counts"]["limited"], status["lanes"][0]["limited"]) == (2, 2)

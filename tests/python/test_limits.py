@@ -104,9 +104,7 @@ async def test_tasks_share_a_limit_and_have_others_beside(app: Ardiq) -> None:
     jobs = await app.enqueue_many([sync.prepare(n % 2) for n in range(40)] + [report.prepare() for _ in range(20)])
     async with working(app):
         await ended(*jobs)
-    assert bodies.most == {"partner": 3, 0: 2, 1: 2} or all(
-        bodies.most[key] <= most for key, most in {"partner": 3, 0: 2, 1: 2}.items()
-    )
+    assert all(bodies.most[key] <= most for key, most in {"partner": 3, 0: 2, 1: 2}.items())
     assert len(bodies.order["partner"]) == 60
     assert is_sound(app)
 
