@@ -28,6 +28,7 @@ __all__ = [
     "OldStep",
     "OutOfMemory",
     "ProcessDied",
+    "QueueFull",
     "RateLimited",
     "Retry",
     "Snooze",
@@ -99,6 +100,10 @@ class Duplicate(ArdiqError):
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
         self.task_id = str(self).partition(" belongs to the task ")[2]
+
+
+class QueueFull(ArdiqError):
+    """As many tasks wait as a limit of the task allows (`max_waiting`): it was not enqueued. Try again later."""
 
 
 class LeaseLost(ArdiqError):

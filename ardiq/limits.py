@@ -75,12 +75,13 @@ class Limit:
             UUID or an enum; of up to 256 bytes.
         ordered: a task that is to run again (a retry, a `Snooze`) stays in front of its line, and those behind it wait
             for it, also through its backoff; for a concurrency of 1.
+        max_waiting: how many tasks may wait in a line of it; a call beyond that raises `QueueFull`. None: any number.
         cost: how many starts of the rate a call takes, at most its burst: a number, or a function as for `key`.
         weight: the share of a key among the keys that wait in a lane, a number above 0, or a function as for `key`.
 
     Raises:
         TypeError: an option has the wrong type.
-        ValueError: an option has an invalid value, or there is neither a concurrency nor a rate.
+        ValueError: an option has an invalid value, or there is no concurrency, no rate and no max_waiting.
 
     Example:
         ```python
@@ -97,13 +98,16 @@ class Limit:
     cost: Cost = 1
     weight: Weight = 1
     ordered: bool = False
+    max_waiting: int | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None:
             check_name(self.name)
         what = "a limit" if self.name is None else f"limit {self.name!r}"
-        if self.concurrency is None and self.rate is None:
+        if self.concurrency is None and self.rate is None and self.max_waiting is None:
             raise ValueError(f"{what} needs a concurrency or a rate")
+        if self.max_waiting is not None:
+            _options.integer(f"max_waiting of {what}", self.max_waiting, least=1)
         if self.concurrency is not None:
             _options.integer(f"the concurrency of {what}", self.concurrency, least=1)
         if self.rate is not None and not isinstance(self.rate, Rate):
@@ -141,7 +145,12 @@ class Limit:
     @property
     def definition(self) -> dict[str, Any]:
         """What the server is told of it."""
-        return definition_of(self.concurrency, self.rate) | ({"ordered": True} if self.ordered else {})
+        found = definition_of(self.concurrency, self.rate)
+        if self.ordered:
+            found["ordered"] = True
+        if self.max_waiting is not None:
+            found["max_waiting"] = self.max_waiting
+        return found
 
     def __str__(self) -> str:
         return said(self.concurrency, self.rate)

@@ -32,6 +32,7 @@ class Limiting(Facade):
         cost: Cost = 1,
         weight: Weight = 1,
         ordered: bool = False,
+        max_waiting: int | None = None,
     ) -> Limit:
         """Declare a limit that several tasks share: `@app.task(limits=[partner])`.
 
@@ -43,6 +44,7 @@ class Limiting(Facade):
             cost: how many starts of the rate a call takes.
             weight: the share of a key among the keys that wait in a lane.
             ordered: whether a task that is to run again keeps its place, and those behind it wait.
+            max_waiting: how many tasks may wait in a line of it.
 
         Returns:
             The `Limit`, whose class explains each of these. `dataclasses.replace(limit, key=…)` gives the same limit
@@ -58,7 +60,14 @@ class Limiting(Facade):
             ```
         """
         limit = Limit(
-            check_name(name), concurrency=concurrency, rate=rate, key=key, cost=cost, weight=weight, ordered=ordered
+            check_name(name),
+            concurrency=concurrency,
+            rate=rate,
+            key=key,
+            cost=cost,
+            weight=weight,
+            ordered=ordered,
+            max_waiting=max_waiting,
         )
         self.context.registry.declare(limit)
         return limit

@@ -73,6 +73,13 @@ function M.add_to_line(batch, lane_name, line_name, id, command)
   end
 end
 
+-- How many entries a line has, with what was added in this call.
+function M.length_of_line(batch, lane_name, line_name)
+  local length = redis.pcall('LLEN', keys.line(batch.base, lane_name, line_name))
+  local added = batch.lines and batch.lines['RPUSH' .. lane_name .. ':' .. line_name]
+  return (errors.of(length) and 0 or length) + (added and #added.ids or 0)
+end
+
 -- A quarantined task of a lane waits: workers are woken for it.
 function M.quarantine(batch, lane_name)
   local counts = batch.quarantined or {}

@@ -13,6 +13,11 @@ function M.duplicate(key, id)
   return refusal('DUPLICATE', 'nothing was enqueued: the key ' .. key .. ' belongs to the task ' .. id)
 end
 
+function M.full(line_name, most)
+  return refusal('QUEUE_FULL', 'nothing was enqueued: ' .. most .. ' tasks wait for ' .. line_name
+    .. ', as many as may. Try again later, or raise max_waiting of the limit.')
+end
+
 function M.no_limit(name)
   return refusal('NO_LIMIT', 'limit ' .. name .. ' is not declared in this queue. Start a worker whose code declares'
     .. ' it, or put it there: ardiq limits put ' .. name)

@@ -3,7 +3,8 @@
 -- changed in memory, written once at its end. Which task has its turn is for line.lua.
 local M = {}
 
-local FIELDS = { concurrency = 'number', rate = 'number', per_ms = 'number', burst = 'number', ordered = 'boolean' }
+local FIELDS = { concurrency = 'number', rate = 'number', per_ms = 'number', burst = 'number', ordered = 'boolean',
+  max_waiting = 'number' }
 local USE = { name = 'string', key = 'string', cost = 'number', weight = 'number' }
 local MAX_BUCKETS, MAX_NAME, MAX_KEY, MAX_WEIGHT = 8, 100, 256, 1000000
 -- What a name may have, and what of a key stands in a bucket as it is; all else is written as %XX.
@@ -31,7 +32,9 @@ function M.check(name, text, is_override)
   if rate and not (rate > 0 and rate < 2 ^ 53) then bad(what .. ': rate must be a number > 0') end
   if per_ms and not is_whole(per_ms, 1) then bad(what .. ': per_ms must be a whole number >= 1') end
   if burst and not is_whole(burst, 1) then bad(what .. ': burst must be a whole number >= 1') end
-  if next(fields) == nil then bad(what .. ' is empty: give concurrency, or rate and per_ms') end
+  local most = fields.max_waiting
+  if most and not is_whole(most, 1) then bad(what .. ': max_waiting must be a whole number >= 1') end
+  if next(fields) == nil then bad(what .. ' is empty: give concurrency, or rate and per_ms, or max_waiting') end
   if is_override then return fields end
   if (rate == nil) ~= (per_ms == nil) then bad(what .. ': rate and per_ms belong together') end
   if burst and not rate then bad(what .. ': burst belongs to a rate') end
@@ -99,11 +102,12 @@ function M.definitions(base, buckets)
   return found
 end
 
--- What `limits` of a task's options asks for: its buckets as the name of its line, and its weight or nil; or nil and why the
--- queue does not take such a task. `declared`: definitions that this call has looked up already, by name.
+-- What `limits` of a task's options asks for: its buckets as the name of its line, its weight or nil, and how many may wait in
+-- that line; or nil and why the queue does not take such a task. `declared`: definitions that this call has looked up
+-- already, by name.
 local function read_uses(base, uses, declared)
   if #uses == 0 or #uses > MAX_BUCKETS then bad('a task may have 1 to ' .. MAX_BUCKETS .. ' limits, not ' .. #uses) end
-  local parts, seen, weight = {}, {}, nil
+  local parts, seen, weight, most = {}, {}, nil, math.huge
   for i, use in ipairs(uses) do
     if type(use) ~= 'table' then bad('limits must be a list of objects') end
     object.check(use, USE, 'limits')
@@ -128,21 +132,22 @@ local function read_uses(base, uses, declared)
     end
     seen[bucket], parts[i] = true, cost > 1 and bucket .. '*' .. clock.text(cost) or bucket
     if use.weight then weight = math.max(weight or 0, use.weight) end
+    most = math.min(most, definition.max_waiting or math.huge)
   end
   table.sort(parts)
-  return table.concat(parts, ','), weight
+  return table.concat(parts, ','), weight, most
 end
 
--- The line of a new task, or nil, with what else its record says of it, by `add(field, value)`; or nil and why the queue does
--- not take it. Only this version can claim it.
+-- The line of a new task, or nil, with what else its record says of it, by `add(field, value)`, and how many may wait there; or
+-- nil and why the queue does not take it. Only this version can claim it.
 function M.add(base, uses, declared, add)
   if not uses or #uses == 0 then return nil end
-  local line_name, weight = read_uses(base, uses, declared)
+  local line_name, weight, most = read_uses(base, uses, declared)
   if not line_name then return nil, weight end
   add('buckets', line_name)
   add('needs_version', clock.text(task.VERSION))
   add('weight', weight and weight ~= 1 and number.text(weight))
-  return line_name
+  return line_name, nil, most
 end
 
 -- The buckets of a line, and what one start costs of each.

@@ -35,9 +35,9 @@ local function read_options(base, text, now, declared)
   add('idempotency_key', options.idempotency_key)
   add('result_ttl_ms', options.result_ttl_ms and clock.text(options.result_ttl_ms))
   add('unique', rule and rule.key)
-  local line_name, refusal = limits.add(base, options.limits, declared, add)
+  local line_name, refusal, most = limits.add(base, options.limits, declared, add)
   local waiter = options.waiter ~= '' and not refusal and options.waiter or nil
-  return { due_at = due_at, line = line_name, refusal = refusal, fields = fields, rule = rule,
+  return { due_at = due_at, line = line_name, most_waiting = most, refusal = refusal, fields = fields, rule = rule,
     idempotency_key = options.idempotency_key, waiter = waiter, waiter_ttl_ms = waiter_ttl_ms }
 end
 
@@ -51,6 +51,13 @@ local function look_up(base, id, idempotency_key)
   if not task.is_finished(record.state) then return 'exists' end
   errors.read('ZCARD', keys.dead(base))
   return nil, true
+end
+
+-- Why a task cannot wait in its line: as many do as may.
+local function full(batch, lane_name, plan)
+  local most = plan.most_waiting or math.huge
+  if plan.due_at or most == math.huge or batches.length_of_line(batch, lane_name, plan.line) < most then return nil end
+  return errors.full(plan.line, clock.text(most)).err
 end
 
 -- The client that enqueued wants to be told; when its repeated call finds the task finished, at once.
@@ -151,6 +158,7 @@ return function(base, args)
     local instead = not answers[i] and plan.rule and
       admit.call(batch, plan.rule, { identity = plan.idempotency_key or tasks[at], args = tasks[at + 3],
         kwargs = tasks[at + 4] }, plan)
+    if not answers[i] and not instead then instead = full(batch, tasks[at + 2], plan) end
     if instead then
       answers[i], added = instead, added - 1
     elseif not answers[i] then

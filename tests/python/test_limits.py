@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from helpers import SOON_S, drain, eventually, field, is_sound, is_state, result_of, working
 
-from ardiq import Ardiq, Job, Limit, NoLimit, Rate, Retry, Snooze
+from ardiq import Ardiq, Job, Limit, NoLimit, QueueFull, Rate, Retry, Snooze
 from ardiq.embedded import Server
 from ardiq.errors import BadArgument
 
@@ -87,6 +87,24 @@ async def test_an_ordered_key_waits_for_a_task_that_runs_again(app: Ardiq) -> No
         await ended(*jobs)
     for account in ("retried", "snoozed"):
         assert [number for name, number in ran if name == account] == [0, 0, 0, 1, 2]
+
+
+async def test_a_line_takes_no_more_than_may_wait(app: Ardiq) -> None:
+    @app.task(limits=Limit("partner", key="of", concurrency=1, max_waiting=2))
+    async def call(of: str) -> None: ...
+
+    one, two, other = await call.enqueue("a"), call.enqueue_sync("a"), await call.enqueue("b")
+    with pytest.raises(QueueFull, match=r"2 tasks wait for partner\(a\), as many as may"):
+        await call.enqueue("a")
+    with pytest.raises(QueueFull):
+        call.enqueue_sync("a")
+    with pytest.raises(QueueFull) as refused:
+        await app.enqueue_many(call.prepare(of) for of in ("a", "b"))
+    later = await call.options(delay=3600).enqueue("a")
+    async with working(app):
+        await ended(one, two, other, *refused.value.jobs)
+        await ended(await call.enqueue("a"))
+        assert await later.abort()
 
 
 async def test_tasks_share_a_limit_and_have_others_beside(app: Ardiq) -> None:
