@@ -241,7 +241,8 @@ class RateLimited(Snooze):
         key: str | int | None = None,
         reason: str = "rate limited",
     ) -> None:
-        super().__init__(_options.amount_s("retry_after", retry_after), reason)
+        _options.milliseconds("retry_after", retry_after)  # by this name
+        super().__init__(retry_after, reason)
         named = limit if limit is None or isinstance(limit, str) else getattr(limit, "name", limit)
         if named is not None and not isinstance(named, str):
             raise TypeError(f"limit must be a Limit or its name, not {type(limit).__name__}")

@@ -77,6 +77,10 @@ async def _list(app: "Ardiq", as_json: bool) -> int:
     found = await app.limits.list()
     if as_json:
         print_json([plain_limit(limit) for limit in found])
+    elif not found:
+        show(
+            "there are no limits: those of the code are declared when a worker starts, or a task is enqueued with them"
+        )
     else:
         show(_table(found, commands.now_ms(app.context.server.core)))
     return 0
@@ -104,7 +108,11 @@ async def _put(app: "Ardiq", arguments: argparse.Namespace) -> int:
         raise Refusal("--per and --burst belong to --rate N")
     per_ms, burst = arguments.per or 1000, 1 if arguments.burst is None else arguments.burst
     rate = None if arguments.rate is None else Rate(arguments.rate, per=per_ms / 1000, burst=burst)
+    known = [limit.name for limit in await app.limits.list()]
     await app.limits.put(arguments.name, concurrency=arguments.concurrency, rate=rate)
+    name = arguments.name.partition("(")[0]
+    if name not in known and not arguments.json:
+        show(f"nobody has declared {name!r} yet{did_you_mean(name, known)}")
     return await _show(app, arguments.name, arguments.json)
 
 

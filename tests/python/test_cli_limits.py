@@ -38,7 +38,10 @@ def ardiq(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def test_limits_are_listed_shown_put_and_removed(app: Ardiq, ardiq: Run) -> None:
-    assert ardiq("limits", "list", MODULE)[:2] == (0, "limit  lets start  running  lines waiting  opens\n")
+    assert ardiq("limits", "list", MODULE)[:2] == (
+        0,
+        "there are no limits: those of the code are declared when a worker starts, or a task is enqueued with them\n",
+    )
     code, out, _ = ardiq("limits", "put", MODULE, "partner", "--rate", "10", "--per", "500ms", "--burst", "3", "--json")
     assert code == 0
     assert json.loads(out) == {
@@ -55,6 +58,7 @@ def test_limits_are_listed_shown_put_and_removed(app: Ardiq, ardiq: Run) -> None
         "buckets": [],
     }
     _, out, _ = ardiq("limits", "put", MODULE, "customer(a,b)", "--concurrency", "0")
+    assert "nobody has declared 'customer' yet" in out
     assert "customer(a,b)  nothing: it is closed (put)  0" in out
     _, out, _ = ardiq("limits", "list", MODULE)
     assert [line.split("  ")[0] for line in out.splitlines()[1:]] == ["customer(a,b)", "partner"]

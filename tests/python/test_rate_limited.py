@@ -110,7 +110,7 @@ async def test_a_task_that_is_limited_for_ever_fails_by_its_age(app: Ardiq) -> N
 @pytest.mark.parametrize(
     ("arguments", "kind", "says"),
     [
-        ({"retry_after": -1}, ValueError, "must not be negative"),
+        ({"retry_after": -1}, ValueError, "retry_after must not be negative"),
         ({"retry_after": "30"}, TypeError, "retry_after must be a timedelta or seconds, not str"),
         ({"retry_after": float("nan")}, ValueError, "retry_after must be a timedelta or seconds, not nan"),
         ({"retry_after": 1, "limit": 5}, TypeError, "limit must be a Limit or its name, not int"),
