@@ -188,8 +188,11 @@ function M.look(batch, buckets)
     one.burst = definition.burst or 1
     one.is_ordered = definition.ordered
     one.busy = number.of(busy[i], 0)
-    -- The theoretical arrival time of GCRA (ITU-T I.371): until then all that may start has started.
-    one.reached = number.of(reached[i], 0)
+    -- The theoretical arrival time of GCRA (ITU-T I.371): until then all that may start has started. It says nothing of a
+    -- limit that has no rate any more; what shuts one without a rate is written with a minus.
+    local score = number.of(reached[i], 0)
+    one.is_shut = score < 0
+    one.reached = (one.interval_ms or one.is_shut) and math.abs(score) or 0
   end
   return batch.limits_err
 end
@@ -205,14 +208,13 @@ function M.room(batch, bucket, cost)
   local one, room, opens_at = batch.buckets[bucket], math.huge, nil
   local ahead_ms = math.max(one.reached - batch.now, 0)
   if one.concurrency then room = math.max(one.concurrency - one.busy, 0) end
-  if one.interval_ms then
+  if one.is_shut and ahead_ms > 0 then
+    room, opens_at = 0, math.ceil(one.reached)
+  elseif one.interval_ms then
     cost = math.min(cost, one.burst)
     local starts = math.floor((one.burst * one.interval_ms - ahead_ms) / (cost * one.interval_ms) + TOLERANCE)
     if starts < 1 then starts, opens_at = 0, math.ceil(batch.now + ahead_ms - (one.burst - cost) * one.interval_ms) end
     room = math.min(room, starts)
-  elseif ahead_ms > 0 then
-    -- Closed until then.
-    room, opens_at = 0, math.ceil(one.reached)
   end
   return room, opens_at and math.max(opens_at, batch.now + 1)
 end
@@ -224,7 +226,7 @@ function M.charge(batch, buckets, costs, count)
     one.busy, one.is_changed = one.busy + count, true
     if one.interval_ms then
       one.reached = math.max(one.reached, batch.now) + count * costs[i] * one.interval_ms
-      one.is_reached_changed = true
+      one.is_shut, one.is_reached_changed = false, true
     end
   end
 end
@@ -296,7 +298,9 @@ function M.shut(batch, bucket, until_at)
   M.look(batch, { bucket })
   local one = batch.buckets[bucket]
   local reached = one.interval_ms and until_at + (one.burst - 1) * one.interval_ms or until_at
-  if reached > one.reached then one.reached, one.is_reached_changed = reached, not batch.limits_err end
+  if reached > one.reached then
+    one.reached, one.is_shut, one.is_reached_changed = reached, not one.interval_ms, not batch.limits_err
+  end
 end
 
 -- What runs of each bucket, by the leases: all claims of all workers are read.
@@ -315,7 +319,7 @@ end
 
 -- Those whose time has come are as good as absent: as many as were added are looked at.
 local function trim(base, now_text, added)
-  local past = redis.call('ZRANGEBYSCORE', keys.rates(base), '-inf', now_text, 'LIMIT', 0, 2 * added)
+  local past = redis.call('ZRANGEBYSCORE', keys.rates(base), '-' .. now_text, now_text, 'LIMIT', 0, 2 * added)
   if #past > 0 then redis.call('ZREM', keys.rates(base), unpack(past)) end
 end
 
@@ -328,7 +332,9 @@ function M.write(batch)
     elseif one.is_changed then
       idle[#idle + 1] = bucket
     end
-    if one.is_reached_changed then reached[#reached + 1], reached[#reached + 2] = number.text(one.reached), bucket end
+    if one.is_reached_changed then
+      reached[#reached + 1], reached[#reached + 2] = number.text(one.is_shut and -one.reached or one.reached), bucket
+    end
     one.is_changed, one.is_reached_changed = nil, nil
   end
   if not batch.busy_is_damaged then
