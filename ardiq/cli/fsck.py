@@ -191,6 +191,7 @@ class Check:
             "dead",
             "workers",
             "loads",
+            "busy",
             "schedules",
             "schedule_due",
             "busy",
