@@ -1,0 +1,292 @@
+"""Workers, clients and operators of a queue with limits, one call after the other, and what must hold after each."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from hypothesis.stateful import RuleBasedStateMachine, initialize
+from limit_checks import Asked, Known, out_of_turn, problems, startable
+from limit_model import Use, line_of
+from limit_server import LimitServer
+from model_queue import Refused
+
+from ardiq._core import Core
+
+LEASE_MS, INTERVAL_MS = 1_500_000, 100_000
+SERVED = ["high", "low"]
+"""Lanes that workers serve; the lane `slow` is served by nobody until the end."""
+LANES = [*SERVED, "slow"]
+CODE: dict[str, dict[str, Any]] = {
+    "one": {"concurrency": 1},
+    "few": {"concurrency": 3},
+    "customer": {"concurrency": 2},
+    "rated": {"rate": 1, "per_ms": INTERVAL_MS, "burst": 3},
+    "both": {"concurrency": 2, "rate": 2, "per_ms": INTERVAL_MS, "burst": 2},
+}
+WITHOUT_END = 500
+
+
+class Worker:
+    def __init__(self, lanes: list[str]) -> None:
+        self.lanes, self.seq, self.held = lanes, 0, dict[str, str]()
+        # It waits for a token, or until the time it was told; else it steps again by itself, or is full.
+        self.is_idle, self.is_full = False, False
+        self.until: float | None = None
+
+
+class LimitMachine(RuleBasedStateMachine):
+    core: Core
+    base = "ardiq:{limits}:"
+
+    @initialize()
+    def begin(self) -> None:
+        self.core.command(["FLUSHALL"])
+        self.server, self.known = LimitServer(self.core, self.base), Known()
+        self.has_released = self.server.has_released()
+        self.workers: dict[str, Worker] = {}
+        self.old: dict[str, list[tuple[str, str]]] = {}
+        self.passed_ms, self.joined, self.fired = 0, 0, 0
+        # A worker of the version before took a wake-up token: a heartbeat gives another.
+        self.is_token_lost = False
+        self.seen = self.server.look()
+        self.declare(CODE)
+
+    def now(self) -> float:
+        return time.time() * 1000 + self.passed_ms
+
+    def fail(self, what: str) -> None:
+        raise AssertionError(f"{what}\n\nTo keep it, in fixtures/:\n{self.server.fixture(what)}")
+
+    # Calls.
+
+    def call(self, function: str, **arguments: Any) -> Any:
+        """The reply, or None where it was refused; what must hold afterwards is checked."""
+        begin = self.now()
+        try:
+            reply = self.server.call(function, **arguments)
+        except Refused as refused:
+            self.check(f"{function}: {refused}")
+            return None
+        claims = reply["claims"] if function == "step" else reply if function == "claim" else []
+        self.claimed(claims, begin, arguments.get("outcomes", []))
+        self.check(function, claims, {record["id"] for record in arguments.get("outcomes", [])})
+        return reply
+
+    def claimed(self, claims: list[Any], begin: float, outcomes: list[Any]) -> None:
+        end = self.now() + 1
+        for record in outcomes:
+            if record["outcome"] == "limited":
+                line, details = self.known.tasks[record["id"]].line, record["details"]
+                for bucket in line_buckets(line, details["limit"]):
+                    self.known.limits.shut(bucket, begin + details["delay_ms"], end + details["delay_ms"])
+        for id, *_ in claims:
+            if wrong := self.known.limits.started(self.known.tasks[id].line, begin - 1, end):
+                self.fail(f"claim of {id}: {wrong}")
+
+    def check(self, what: str, claims: list[Any] = (), settled: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+        before, self.seen = self.seen, self.server.look()
+        # A reply names what a task's record has no more: schedules name their tasks themselves.
+        for id, record in self.seen.tasks.items():
+            if id.startswith("cron:"):
+                self.known.tasks.setdefault(id, Asked(record["name"], record["lane"], record.get("buckets", "")))
+        wrong = [*problems(before, self.seen, self.known)]
+        wrong += out_of_turn(before, self.seen, self.known, [id for id, *_ in claims], settled)
+        wrong += self.unheard()
+        if wrong:
+            self.fail(f"{what}: {'; '.join(wrong)}")
+
+    def unheard(self) -> list[str]:
+        """Lanes in which something may start, served by workers that all wait to be told, and no token for them."""
+        unheard = []
+        for lane in SERVED:
+            workers = [worker for worker in self.workers.values() if lane in worker.lanes and not worker.is_full]
+            is_quiet = workers and all(worker.is_idle and worker.until is None for worker in workers)
+            if is_quiet and not self.is_token_lost and not self.seen.keys.get(f"wake:{lane}"):
+                found = [id for id in startable(self.seen, self.known, lane, self.now()) if not self.is_by_time(id)]
+                unheard += [f"{id} may start, and no worker of lane {lane} is woken" for id in found]
+        return unheard
+
+    def is_by_time(self, id: str) -> bool:
+        """Whether a rate of its line says when it starts: that a timer or a heartbeat sees to."""
+        names = {bucket.partition("(")[0] for bucket in line_buckets(self.known.tasks[id].line)}
+        return bool(names & {"rated", "both"}) or any(
+            self.known.limits.was_shut(bucket) for bucket in line_buckets(self.known.tasks[id].line)
+        )
+
+    # Clients and operators.
+
+    def declare(self, code: dict[str, dict[str, Any]]) -> None:
+        self.known.limits.code.update(code)
+        self.known.limits.changed()
+        self.call("limits_declare", limits=[{"name": name, "definition": code[name]} for name in code])
+
+    def put(self, name: str, key: str, definition: dict[str, Any]) -> None:
+        limits = self.known.limits
+        bucket = line_of([{"name": name, "key": key}])
+        together = {**limits.effective(bucket), **definition}
+        is_half = "rate" in together and "per_ms" not in together
+        if not is_half:
+            limits.overrides[bucket] = definition
+            limits.changed()
+        self.call("limit_put", name=name, key=key, definition=definition)
+
+    def remove(self, name: str, key: str) -> None:
+        limits, bucket = self.known.limits, line_of([{"name": name, "key": key}])
+        if not limits.overrides.pop(bucket, None) and not key:
+            limits.code.pop(name, None)
+        limits.changed()
+        self.call("limit_remove", name=name, key=key)
+
+    def enqueue(self, tasks: list[dict[str, Any]]) -> None:
+        for task in tasks:
+            uses: list[Use] = task["options"].get("limits", [])
+            record = self.seen.tasks.get(task["id"], {})
+            is_free = record.get("state", "complete") in ("complete", "failed", "aborted", "expired", "discarded")
+            unknown = [use["name"] for use in uses if not self.known.limits.is_known(use["name"])]
+            if is_free and not unknown:
+                expires = "expire_ms" in task["options"]
+                self.known.tasks[task["id"]] = Asked(task["name"], task["lane"], line_of(uses), expires)
+            answers = self.call("enqueue", tasks=[task])
+            if uses and unknown and is_free and answers and "is not declared" not in answers[0]:
+                self.fail(f"limit {unknown} is unknown, and the answer is {answers}")
+
+    # Workers.
+
+    def enter(self, lanes: list[str]) -> str:
+        self.joined += 1
+        name = f"w:{self.joined}"
+        self.workers[name] = Worker(lanes)
+        self.call("join", worker=name, lease_ms=LEASE_MS, lanes=LANES)
+        return name
+
+    def worker(self, number: int) -> str:
+        """One of those that live."""
+        if not self.workers:
+            self.enter(SERVED)
+        return list(self.workers)[number % len(self.workers)]
+
+    def step(self, name: str, outcomes: list[dict[str, Any]], want: int) -> int:
+        """Replies how many it got."""
+        worker = self.workers[name]
+        if want:
+            self.server.take_token(worker.lanes)
+        for record in outcomes:
+            worker.held.pop(record["id"], None)
+        worker.seq += 1
+        # While the call runs it is not idle.
+        worker.is_idle, worker.until = False, None
+        reply = self.call(
+            "step", worker=name, seq=worker.seq, lease_ms=LEASE_MS, result_ttl_ms=LEASE_MS, lanes=worker.lanes,
+            want=want, outcomes=outcomes,
+        )  # fmt: skip
+        if reply is None:
+            self.fail(f"{name} is refused")
+        worker.held |= {id: token for id, token, _ in reply["claims"]}
+        worker.is_full = len(reply["claims"]) == want
+        worker.is_idle = not worker.is_full and not reply["claims"] and not self.server.more
+        worker.until = self.now() + self.server.wait_ms if self.server.wait_ms >= 0 else None
+        if worker.is_idle:
+            self.idle_for_nothing(name)
+        return len(reply["claims"])
+
+    def idle_for_nothing(self, name: str) -> None:
+        """It asked for more, and got nothing."""
+        for lane in self.workers[name].lanes:
+            found = startable(self.seen, self.known, lane, self.now() - 1000)
+            if not all(self.known.tasks[id].expires for id in found):
+                self.fail(
+                    f"{name} found nothing to do in lane {lane}, where {found} may start: {self.state_of(found[0])}"
+                )
+
+    def state_of(self, id: str) -> str:
+        """What the server has of its line."""
+        asked = self.known.tasks[id]
+        where = self.seen.places().get((asked.lane, asked.line))
+        kept = {name: self.seen.hash(name) for name in ("busy", "rates", "opens", "meta", "overrides")}
+        return f"{asked} has its turn in {where}; at {self.now() - self.passed_ms:.0f}: {kept}"
+
+    def claim(self, name: str, want: int) -> None:
+        worker = self.workers[name]
+        reply = self.call("claim", worker=name, lanes=worker.lanes, want=want, result_ttl_ms=LEASE_MS)
+        worker.held |= {id: token for id, token, _ in reply or []}
+        worker.is_idle = worker.is_full = False
+
+    def beat(self, name: str) -> None:
+        self.is_token_lost = False
+        self.call("heartbeat", worker=name, lease_ms=LEASE_MS, result_ttl_ms=LEASE_MS, max_lost=3)
+
+    def drop(self, name: str) -> None:
+        """It is gone, and with it what it held."""
+        self.workers.pop(name)
+
+    def pass_time(self, ms: int) -> None:
+        """Nobody's lease ends meanwhile, but those of the dead."""
+        while ms > 0:
+            some = min(ms, LEASE_MS // 2)
+            self.server.pass_time(some)
+            self.passed_ms += some
+            ms -= some
+            for name in list(self.workers):
+                self.beat(name)
+            for name in self.old:
+                self.server.released("heartbeat", worker=name, lease_ms=LEASE_MS, result_ttl_ms=LEASE_MS, max_lost=3)
+        self.check("time passed")
+
+    # The end.
+
+    def drain(self) -> None:
+        """Nothing holds anything up any more: one worker of all lanes gets everything."""
+        for name in [*self.workers, *self.old]:
+            self.call("leave", worker=name, result_ttl_ms=LEASE_MS)
+        self.workers, self.old = {}, {}
+        for bucket in list(self.known.limits.overrides):
+            name, _, key = bucket.partition("(")
+            self.remove(name, KEYS_BY_BUCKET.get(key, ""))
+        self.declare(CODE)
+        for task in sorted(self.known.paused):
+            self.call("resume", task=task, argument="", value="null", limit=1000, resuming=0)
+        self.known.paused.clear()
+        name = self.enter(LANES)
+        self.beat(name)
+        for _ in range(WITHOUT_END):
+            outcomes = [
+                {"id": id, "token": token, "outcome": "complete"} for id, token in self.workers[name].held.items()
+            ]
+            got = self.step(name, outcomes, 20)
+            if got or self.server.more or self.workers[name].held:
+                continue
+            if not self.is_anything_left():
+                break
+            if self.server.wait_ms < 0:
+                self.fail(f"{self.is_anything_left()} wait, and nobody is told when")
+            self.pass_time(self.server.wait_ms + 2)
+        else:
+            self.fail(f"{self.is_anything_left()} are left")
+        self.pass_time(20 * INTERVAL_MS)
+        self.step(name, [], 20)
+        self.beat(name)
+        kinds = ("line", "ring", "blocked", "blocked_lanes", "turns", "limited", "busy", "opens")
+        if left := [key for key in self.seen.keys if key.split(":")[0] in kinds]:
+            self.fail(f"nothing waits or runs, and there are {left}")
+
+    def is_anything_left(self) -> dict[str, str]:
+        states = {id: record["state"] for id, record in self.seen.tasks.items()}
+        return {
+            id: state for id, state in states.items() if state in ("limited", "queued", "scheduled", "held", "running")
+        }
+
+
+KEYS = ["", "1", "2", "a:b*2 (c)"]
+KEYS_BY_BUCKET = {line_of([{"name": "x", "key": key}])[2:]: key for key in KEYS if key}
+
+
+def line_buckets(line: str, name: str = "") -> list[str]:
+    """The buckets of a line, or those of one limit."""
+    buckets = [part.partition("*")[0] for part in line.split(",") if part]
+    return [bucket for bucket in buckets if not name or bucket.partition("(")[0] == name]
+
+
+def outcome(id: str, token: str, what: str, **details: Any) -> dict[str, Any]:
+    return {"id": id, "token": token, "outcome": what, "details": json.dumps(details) if details else ""}

@@ -1,0 +1,130 @@
+"""How lines share a lane: by their weights, whatever the backlog, the order of arrival and how much a call is for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from limit_server import LimitServer
+from model_queue import Refused
+
+from ardiq._core import Core
+
+BASE = "ardiq:{turns}:"
+PORTION = 16
+"""A line has no longer turn than this, where another one waits."""
+INTERVAL_MS, LEASE_MS = 100_000, 100_000_000
+WANTS = st.lists(st.integers(1, 40), min_size=5, max_size=12)
+QUICK = settings(
+    max_examples=8, deadline=None, database=None, derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+
+
+@pytest.fixture
+def server(server_url: str) -> Iterator[LimitServer]:
+    core = Core(server_url, BASE)
+    yield LimitServer(core, BASE)
+    core.close()
+
+
+def begin(server: LimitServer, **definition: Any) -> None:
+    server.core.command(["FLUSHALL"])
+    server.call("limits_declare", limits=[{"name": "customer", "definition": definition or {"concurrency": 10_000}}])
+    server.call("join", worker="w:1", lease_ms=LEASE_MS, lanes=["default"])
+
+
+def enqueue(server: LimitServer, key: str, many: int, weight: float = 1, first: int = 0) -> None:
+    """Tasks of a key, named after it; without one they are plain."""
+    options = {"limits": [{"name": "customer", "key": key, "weight": weight}]} if key != "plain" else {}
+    task = {"name": "work", "lane": "default", "args": [], "options": options}
+    server.call("enqueue", tasks=[{**task, "id": f"{key} {first + number}"} for number in range(many)])
+
+
+def claim(server: LimitServer, want: int) -> Counter[str]:
+    """How many of each key it got."""
+    claims = server.call("claim", worker="w:1", lanes=["default"], want=want, result_ttl_ms=LEASE_MS)
+    assert len(claims) <= want
+    return Counter(id.split()[0] for id, *_ in claims)
+
+
+@QUICK
+@given(
+    weights=st.dictionaries(st.sampled_from("abcde"), st.sampled_from([0.5, 1, 1, 2, 3]), min_size=2), wants=WANTS,
+    plain=st.booleans(),
+)  # fmt: skip
+def test_keys_are_served_by_their_weights(
+    server: LimitServer, weights: dict[str, float], wants: list[int], plain: bool
+) -> None:
+    begin(server)
+    if plain:
+        weights = {**weights, "plain": 1}
+    for key, weight in weights.items():
+        enqueue(server, key, 500, weight)
+    served: Counter[str] = Counter()
+    for want in wants:
+        got = claim(server, want)
+        assert got.total() == want
+        served += got
+        shares = sorted((served[key] / weight, key) for key, weight in weights.items())
+        for (less, one), (more, other) in pairwise(shares):
+            assert more - less <= PORTION / weights[one] + PORTION / weights[other], (served, weights)
+
+
+@QUICK
+@given(alone=st.integers(1, 300), wants=WANTS, rests=st.booleans())
+def test_nobody_pays_for_what_he_had_while_he_was_alone(
+    server: LimitServer, alone: int, wants: list[int], rests: bool
+) -> None:
+    """Nor is anything saved up by one that was idle."""
+    begin(server)
+    enqueue(server, "a", alone)
+    assert claim(server, alone) == {"a": alone}
+    if rests:
+        server.call("heartbeat", worker="w:1", lease_ms=LEASE_MS, result_ttl_ms=LEASE_MS, max_lost=3)
+    for key in "ab":
+        enqueue(server, key, 500, first=1000)
+    served: Counter[str] = Counter()
+    for want in wants:
+        served += claim(server, want)
+        assert abs(served["a"] - served["b"]) <= 2 * PORTION, served
+
+
+def test_a_lone_key_has_all(server: LimitServer) -> None:
+    begin(server)
+    enqueue(server, "a", 200)
+    assert claim(server, 200) == {"a": 200}
+
+
+@QUICK
+@given(burst=st.integers(1, 4), passes=st.lists(st.sampled_from([20_000, 60_000, 130_000]), min_size=5, max_size=15))
+def test_a_rate_is_used_up_and_no_more(server: LimitServer, burst: int, passes: list[int]) -> None:
+    begin(server, rate=1, per_ms=INTERVAL_MS, burst=burst)
+    enqueue(server, "a", 100)
+    started = claim(server, 100).total()
+    assert started == burst
+    passed = 0
+    for ms in passes:
+        server.pass_time(ms)
+        passed += ms
+        server.call("heartbeat", worker="w:1", lease_ms=LEASE_MS, result_ttl_ms=LEASE_MS, max_lost=3)
+        started += claim(server, 100).total()
+        # Some time passes by itself, too; what is over the burst is lost.
+        assert started <= burst + (passed + INTERVAL_MS / 2) // INTERVAL_MS
+        if burst > 1:
+            assert started >= burst + passed // INTERVAL_MS
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-1", "0", "1e999"])
+def test_what_is_no_number_of_starts_is_refused(server: LimitServer, number: str) -> None:
+    begin(server)
+    with pytest.raises(Refused):
+        server.call("limits_declare", limits=[{"name": "a", "definition": f'{{"rate":{number},"per_ms":1000}}'}])
+    options = f'{{"limits":[{{"name":"customer","weight":{number}}}]}}'
+    with pytest.raises(Refused):
+        server.call("enqueue", tasks=[{"id": "a", "name": "work", "lane": "default", "args": [], "options": options}])

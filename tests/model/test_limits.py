@@ -1,0 +1,326 @@
+"""Limits under random interleavings: what they promise holds after every call, seen from outside.
+
+No more attempts of a bucket run than may, and no more start in any time; nothing waits while an idle worker could have
+it; lines are first in, first out; what is counted is what the leases name; and without tasks no key is left.
+A failure is shrunk, and told as a fixture to keep. `make soak` goes on for longer.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from itertools import count
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from limit_checks import Asked
+from limit_machine import INTERVAL_MS, KEYS, LEASE_MS, SERVED, LimitMachine, line_buckets
+
+from ardiq._core import Core
+from ardiq.cli.fsck import Check
+
+SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
+LEAST_S = 8
+FIRST_SEED = int(os.environ.get("SOAK_SEED", "1"))
+SETTINGS = settings(
+    max_examples=10, stateful_step_count=60, deadline=None, database=None, print_blob=False, report_multiple_bugs=False,
+    phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+
+NUMBER, FEW = st.integers(0, 7), st.integers(0, 5)
+KEY, NAME, TASK_NAME = (
+    st.sampled_from(KEYS),
+    st.sampled_from(["one", "few", "customer", "rated", "both"]),
+    st.sampled_from(["bill", "send"]),
+)
+USE: Any = st.one_of(
+    st.fixed_dictionaries(
+        {"name": st.sampled_from(["one", "few", "both"])}, optional={"weight": st.sampled_from([0.5, 3])}
+    ),
+    st.fixed_dictionaries({"name": st.just("customer"), "key": st.sampled_from(KEYS[1:])}),
+    st.fixed_dictionaries({"name": st.just("rated"), "cost": st.sampled_from([1, 1, 2])}),
+)
+SOME_USES = st.lists(USE, min_size=1, max_size=2, unique_by=lambda use: use["name"])
+USES = st.one_of(st.just([]), SOME_USES, SOME_USES, SOME_USES)
+TASK = st.fixed_dictionaries(
+    {
+        "id": st.integers(0, 40).map(lambda number: f"t{number}"),
+        "name": TASK_NAME,
+        "lane": st.sampled_from([*SERVED * 3, "slow"]),
+        "args": st.just([]),
+        "options": st.builds(
+            lambda uses, more: {**({"limits": uses} if uses else {}), **more},
+            USES,
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "delay_ms": st.just(INTERVAL_MS),
+                    "expire_ms": st.just(2 * LEASE_MS),
+                    "result_ttl_ms": st.sampled_from([0, -1]),
+                },
+            ),
+        ),
+    }
+)
+HOW = st.sampled_from([*["complete"] * 4, "failed", "retry", "snooze", "release", "limited"])
+LATER = st.sampled_from([0, INTERVAL_MS])
+CHANGE = st.sampled_from([
+    {"concurrency": 0}, {"concurrency": 1}, {"concurrency": 2}, {"concurrency": 5}, {"rate": 5},
+    {"rate": 3, "per_ms": INTERVAL_MS}, {"burst": 1},
+    {"concurrency": 4, "rate": 1, "per_ms": 2 * INTERVAL_MS, "burst": 2},
+])  # fmt: skip
+
+
+class RandomLimits(LimitMachine):
+    # Clients.
+
+    @rule(tasks=st.lists(TASK, min_size=1, max_size=6))
+    def enqueue_some(self, tasks: list[dict[str, Any]]) -> None:
+        self.enqueue(tasks)
+
+    @rule(uses=SOME_USES, lane=st.sampled_from(SERVED), first=st.integers(50, 99), how_many=st.integers(3, 12))
+    def enqueue_many(self, uses: list[dict[str, Any]], lane: str, first: int, how_many: int) -> None:
+        ids = [f"t{first + number}" for number in range(how_many)]
+        self.enqueue([{"id": id, "name": "bill", "lane": lane, "args": [], "options": {"limits": uses}} for id in ids])
+
+    @rule(at=NUMBER)
+    def abort(self, at: int) -> None:
+        if ids := self.unfinished():
+            self.call("abort", id=ids[at % len(ids)], result_ttl_ms=LEASE_MS)
+
+    @rule(at=NUMBER, what=st.sampled_from(["await_", "watch"]))
+    def ask(self, at: int, what: str) -> None:
+        if ids := self.unfinished():
+            self.call(what, id=ids[at % len(ids)], mailbox="client:1", waiter_ttl_ms=LEASE_MS, result_ttl_ms=LEASE_MS)
+
+    def unfinished(self) -> list[str]:
+        waits = ("limited", "queued", "scheduled", "held", "running")
+        return [id for id, record in self.seen.tasks.items() if record.get("state") in waits]
+
+    # Workers.
+
+    @rule(worker=NUMBER, how=st.lists(HOW, max_size=4), later=LATER, want=st.sampled_from([0, 1, 3, 10, 30]))
+    def work(self, worker: int, how: list[str], later: int, want: int) -> None:
+        """A worker settles some of what it holds, and takes more."""
+        name = self.worker(worker)
+        held = list(self.workers[name].held.items())
+        self.step(
+            name, [self.outcome(id, token, what, later) for (id, token), what in zip(held, how, strict=False)], want
+        )
+
+    @rule(worker=NUMBER, want=st.sampled_from([5, 20]))
+    def work_off(self, worker: int, want: int) -> None:
+        """It completes all it holds and takes more, until there is nothing."""
+        name = self.worker(worker)
+        for _ in range(30):
+            held = list(self.workers[name].held.items())
+            if not self.step(name, [self.outcome(id, token, "complete", 0) for id, token in held], want) and not held:
+                break
+
+    def outcome(self, id: str, token: str, what: str, later: int) -> dict[str, Any]:
+        names = [bucket.partition("(")[0] for bucket in line_buckets(self.known.tasks[id].line)]
+        if what == "limited":
+            return {
+                "id": id,
+                "token": token,
+                "outcome": what,
+                "details": {"delay_ms": later, "limit": (names or ["none"])[0]},
+            }
+        details = {"details": {"delay_ms": later}} if what in ("retry", "snooze") else {}
+        return {"id": id, "token": token, "outcome": what, **details}
+
+    @rule(worker=NUMBER, want=st.integers(1, 5))
+    def claim_some(self, worker: int, want: int) -> None:
+        self.claim(self.worker(worker), want)
+
+    @rule(
+        worker=NUMBER, at=NUMBER, how=st.sampled_from(["complete", "fail", "release", "retry", "snooze"]), later=LATER
+    )
+    def settle(self, worker: int, at: int, how: str, later: int) -> None:
+        name = self.worker(worker)
+        if held := list(self.workers[name].held.items()):
+            id, token = held[at % len(held)]
+            del self.workers[name].held[id]
+            self.call(how, worker=name, id=id, token=token, result_ttl_ms=LEASE_MS, delay_ms=later)
+
+    @rule(lanes=st.sampled_from([SERVED, SERVED[::-1], SERVED[:1], SERVED[1:]]))
+    def join(self, lanes: list[str]) -> None:
+        if len(self.workers) < 4:
+            self.enter(lanes)
+
+    @rule(worker=NUMBER)
+    def heartbeat(self, worker: int) -> None:
+        self.beat(self.worker(worker))
+
+    @rule(worker=NUMBER)
+    def leave(self, worker: int) -> None:
+        name = self.worker(worker)
+        self.drop(name)
+        self.call("leave", worker=name, result_ttl_ms=LEASE_MS)
+
+    @rule(worker=NUMBER)
+    def die(self, worker: int) -> None:
+        """Its lease ends while another one lives, and finds it."""
+        name = self.worker(worker)
+        self.drop(name)
+        if not self.workers:
+            self.enter(SERVED)
+        self.pass_time(2 * LEASE_MS)
+        for _ in range(5):
+            self.beat(self.worker(0))
+        if name in self.seen.hash("workers"):
+            self.fail(f"{name} is dead, and still a member")
+
+    # Operators.
+
+    @rule(name=NAME, key=KEY, change=CHANGE)
+    def put_over(self, name: str, key: str, change: dict[str, Any]) -> None:
+        self.put(name, key, change)
+
+    @rule(name=NAME, key=KEY)
+    def take_back(self, name: str, key: str) -> None:
+        self.remove(name, key)
+
+    @rule(name=NAME, change=CHANGE)
+    def declare_again(self, name: str, change: dict[str, Any]) -> None:
+        if change.get("concurrency", 1) and ("rate" in change) == ("per_ms" in change) and change != {"burst": 1}:
+            self.declare({name: change})
+
+    @rule(task=st.sampled_from(["bill", "*"]))
+    def pause(self, task: str) -> None:
+        self.known.paused.add(task)
+        self.call("pause", task=task, argument="", value="null", positions={})
+
+    @precondition(lambda self: self.known.paused)
+    @rule()
+    def resume(self) -> None:
+        task = self.known.paused.pop()
+        self.call("resume", task=task, argument="", value="null", limit=1000, resuming=0)
+
+    @rule(how_many=st.integers(1, 3), other=st.booleans())
+    def requeue(self, how_many: int, other: bool) -> None:
+        if dead := list(self.seen.hash("dead"))[:how_many]:
+            if other:
+                self.call("requeue_with", id=dead[0], args=[1])
+            else:
+                self.call("requeue", tasks=[{"id": id} for id in dead])
+
+    @rule(lane=st.sampled_from(SERVED), limit=st.integers(1, 5))
+    def purge(self, lane: str, limit: int) -> None:
+        self.call("purge", place="limited", which=lane, offset=0, limit=limit, result_ttl_ms=LEASE_MS)
+
+    @rule(uses=USES, lane=st.sampled_from(SERVED))
+    def fire(self, uses: list[dict[str, Any]], lane: str) -> None:
+        self.fired += 1
+        definition = {
+            "task": "bill",
+            "lane": lane,
+            "spec": "* * * * *",
+            "missed": "once",
+            **({"limits": uses} if uses else {}),
+        }
+        due = {"due_at": self.fired, "following_at": self.fired + 1, "next_due_at": self.fired + 1}
+        if self.call("schedule_put", name=f"s{self.fired}", definition=definition, next_due_at=self.fired) is not None:
+            self.call("schedule_fire", name=f"s{self.fired}", **due)
+            self.call("schedule_remove", name=f"s{self.fired}")
+
+    @rule(at=NUMBER, what=st.sampled_from(["busy", "turn", "entry"]))
+    def repair(self, at: int, what: str) -> None:
+        """Somebody takes away what is needed; fsck finds it, and repair mends it."""
+        places = [
+            (place, line)
+            for (lane, line), where in self.seen.places().items()
+            for place in where
+            if (lane, line) in self.seen.lines
+        ]
+        entries = [(*at, self.seen.live(*at)[0]) for at in self.seen.lines if len(self.seen.live(*at)) > 1]
+        busy = list(self.seen.hash("busy"))
+        if what == "busy" and busy:
+            self.server.break_(["HDEL", "$key:busy", busy[at % len(busy)]])
+        elif what == "turn" and places and at % 2:
+            place, line = places[at % len(places)]
+            self.server.break_(["ZREM", f"$key:{place}", line])
+            if place.startswith("blocked:") and not self.core.command(["EXISTS", f"{self.base}{place}"]):
+                self.server.break_(["HDEL", "$key:blocked_lanes", place.rsplit(":", 1)[1]])
+        elif what == "entry" and entries:
+            lane, line, id = entries[at % len(entries)]
+            self.server.break_(["LREM", f"$key:line:{lane}:{line}", "0", id])
+            self.server.break_(["HINCRBY", "$key:limited", lane, str(-self.seen.lines[lane, line].count(id))])
+        else:
+            return
+        findings = [row._asdict() for row in Check(self.core).findings()]
+        if not findings:
+            self.fail("fsck finds nothing")
+        self.server.call("repair", result_ttl_ms=LEASE_MS, findings=findings)
+        if left := list(Check(self.core).findings()):
+            self.fail(f"repair leaves {left}")
+        # It came back at the end of its line.
+        self.seen = self.server.look()
+        self.check("repair")
+
+    @rule(ms=st.sampled_from([INTERVAL_MS // 2, INTERVAL_MS, 3 * INTERVAL_MS]))
+    def time_passes(self, ms: int) -> None:
+        self.pass_time(ms)
+
+    # The version before this one.
+
+    @precondition(lambda self: self.has_released)
+    @rule(
+        what=st.sampled_from(["step", "step", "heartbeat", "abort", "requeue", "enqueue"]), at=NUMBER,
+        want=st.sampled_from([1, 10]), takes_token=st.booleans(),
+    )  # fmt: skip
+    def version_1(self, what: str, at: int, want: int, takes_token: bool) -> None:
+        if not self.old:
+            self.old["old:1"], self.old_seq = [], 0
+            self.server.released("join", worker="old:1", lease_ms=LEASE_MS, lanes=SERVED)
+        if what == "step":
+            if takes_token and self.server.take_token(SERVED):
+                self.is_token_lost = True
+            self.old_seq += 1
+            outcomes = [{"id": id, "token": token, "outcome": "complete"} for id, token in self.old["old:1"]]
+            flat = self.server.released(
+                "step", worker="old:1", seq=self.old_seq, lease_ms=LEASE_MS, result_ttl_ms=LEASE_MS, lanes=SERVED,
+                want=want, outcomes=outcomes,
+            )  # fmt: skip
+            self.old["old:1"] = self.server.claims_of(flat)
+            if limited := [id for id, _ in self.old["old:1"] if self.known.tasks[id].line]:
+                self.fail(f"version 1 claims {limited}")
+            # What it promoted or took on it has no tokens for.
+            self.is_token_lost = True
+        elif what == "heartbeat":
+            self.server.released("heartbeat", worker="old:1", lease_ms=LEASE_MS, result_ttl_ms=LEASE_MS, max_lost=3)
+        elif what == "abort" and (ids := self.unfinished()):
+            self.server.released("abort", id=ids[at % len(ids)], result_ttl_ms=LEASE_MS)
+        elif what == "requeue" and (dead := list(self.seen.hash("dead"))):
+            self.server.released("requeue", tasks=[{"id": dead[at % len(dead)]}])
+        elif what == "enqueue":
+            self.enqueue_old(f"old{at}")
+        self.check(f"version 1: {what}")
+
+    def enqueue_old(self, id: str) -> None:
+        if self.seen.tasks.get(id, {}).get("state", "complete") == "complete":
+            self.known.tasks[id] = Asked("send", "low", "")
+        self.server.released("enqueue", tasks=[{"id": id, "name": "send", "lane": "low", "args": []}])
+
+    # What matters most comes up more often.
+    work_again, work_once_more, enqueue_again, put_again = work, work_off, enqueue_some, put_over
+
+    def teardown(self) -> None:
+        if hasattr(self, "server"):
+            self.drain()
+
+
+def test_limits_hold_under_any_interleaving(server_url: str) -> None:
+    RandomLimits.core = Core(server_url, RandomLimits.base)
+    until = time.monotonic() + max(SOAK_SECONDS, LEAST_S)
+    for number in count(FIRST_SEED):
+        try:
+            run_state_machine_as_test(seed(number)(RandomLimits), settings=SETTINGS)
+        except AssertionError as error:
+            error.add_note(f"make soak SEED={number} finds it again")
+            raise
+        if time.monotonic() >= until:
+            break
+    RandomLimits.core.close()
