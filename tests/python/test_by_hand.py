@@ -26,6 +26,8 @@ class Line(Proxy):
     asked = b""
     is_held = False
     is_slow = False
+    passed = 0
+    """Bytes that came back."""
     alter: Callable[[bytes], bytes] | None = None
     ends = False
 
@@ -46,6 +48,7 @@ class Line(Proxy):
                 for piece in [data[at : at + 1] for at in range(len(data))] if self.is_slow else [data]:
                     writer.write(piece)
                     await writer.drain()
+                    self.passed += len(piece)
                     await asyncio.sleep(0.001 if self.is_slow else 0)
                 if alter is not None and self.ends:
                     return
@@ -175,6 +178,37 @@ def test_a_signal_handler_enqueues_while_a_call_waits(line: Line, connect: Calla
         ("inner", False, "queued"),
         ("outer", False, "queued"),
     ]
+
+
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals come to the main thread")
+@pytest.mark.parametrize("way", ["by hand", "driven"])
+def test_an_answer_that_came_while_the_caller_was_busy_is_in_time(
+    line: Line, connect: Callable[..., Ardiq], way: str
+) -> None:
+    """As on a machine that is so busy that the caller has no turn for longer than the call has time."""
+    app = connect(broker_timeout_ms=1000)
+    core = app.context.server.core
+    asyncio.run(warm(app, "blocking"))
+
+    def handle(*_: object) -> None:
+        before = line.passed
+        line.release()
+        while line.passed == before:
+            time.sleep(0.002)
+        time.sleep(max(0, over - time.monotonic()))
+
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        line.is_held = True
+        over = time.monotonic() + 1.1
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        if way == "by hand":
+            assert not app.ref("add").options(task_id="second").enqueue_sync(1, 2).existed
+        else:
+            assert core.command(["ECHO", "here"]) == b"here"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize("wait_s", [0, 0.2])  # while the call has the connection by hand, and later

@@ -250,10 +250,12 @@ impl Dispatcher {
     ) -> Result<Value, Error> {
         let confirming = self.inner.confirming.as_ref().filter(|_| request.function.durable);
         let way = confirming.unwrap_or(self);
-        let mut attempts = way.inner.link.attempts_until(deadline).begun(begun);
-        if deadline <= Instant::now() {
+        let mut attempts = way.inner.link.attempts_until(deadline);
+        // What was sent may be answered by now.
+        if begun.is_none() && deadline <= Instant::now() {
             return Err(attempts.late());
         }
+        attempts = attempts.begun(begun);
         let answer = timeout_at(deadline, async {
             let repeat = repeat || request.function.idempotent;
             match confirming {

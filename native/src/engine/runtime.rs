@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, yield_now};
-use tokio::time::timeout;
 
 use crate::engine::process;
+use crate::wire::clock::timeout;
 use crate::wire::error::Error;
 
 /// A current-thread tokio runtime. Dropping it tells its thread, if it has one, to stop, without waiting.
@@ -118,6 +118,7 @@ impl Runtime {
     /// [`Error::Broker`] when it is stopped.
     pub fn drive<F: Future + Unpin>(&self, future: F, limit: Duration) -> Result<Option<F::Output>, Error> {
         let shared = lock(&self.inner.shared).clone().ok_or_else(|| Error::closed(true))?;
+        // Not tokio's: this one leaves a limit of `future` that is over, too, its time to look once more.
         Ok(shared.runtime.block_on(async { timeout(limit, future).await.ok() }))
     }
 
@@ -169,6 +170,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::pin::Pin;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::sync::oneshot;
+
     use super::*;
 
     #[test]
@@ -200,5 +209,38 @@ mod tests {
         assert!(runtime.drive(waiting, Duration::from_millis(1)).unwrap().is_none());
         assert!(runtime.stop(Duration::ZERO));
         assert!(runtime.drive(Box::pin(async {}), Duration::from_secs(5)).is_err(), "it is stopped");
+    }
+
+    #[test]
+    fn an_answer_that_came_while_nobody_drove_it_is_in_time() {
+        let runtime = Runtime::new().unwrap();
+        let (mut server, client) = UnixStream::pair().unwrap();
+        client.set_nonblocking(true).unwrap();
+        let (told, answer) = oneshot::channel();
+        runtime.spawn(async move {
+            let mut client = tokio::net::UnixStream::from_std(client).unwrap();
+            told.send(client.read_u8().await.unwrap())
+        });
+        // It waits for the socket.
+        runtime.drive(Box::pin(runtime.catch_up()), Duration::from_secs(5)).unwrap();
+        let limit = Duration::from_millis(10);
+        let (mut answer, mut polls) = (answer, 0);
+        let mut call = Box::pin(timeout(
+            limit,
+            poll_fn(|cx| {
+                polls += 1;
+                match polls {
+                    1 => std::thread::sleep(3 * limit),
+                    // Its time is over, as is that of `drive`, and nobody has looked since.
+                    2 => server.write_all(&[7]).unwrap(),
+                    _ => {}
+                }
+                Pin::new(&mut answer).poll(cx)
+            }),
+        ));
+        let answered = std::iter::from_fn(|| Some(runtime.drive(&mut call, limit).unwrap())).flatten().next();
+        assert_eq!(answered, Some(Ok(Ok(7))));
+        let in_vain = Box::pin(timeout(limit, std::future::pending::<()>()));
+        assert_eq!(runtime.drive(in_vain, Duration::from_secs(5)).unwrap().map(|end| end.is_err()), Some(true));
     }
 }

@@ -3,12 +3,12 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::error::Elapsed;
+use tokio::task::{coop::unconstrained, yield_now};
 
 pub use tokio::time::Instant;
 
@@ -100,9 +100,43 @@ pub fn sleep(pause: Duration) -> impl Future<Output = ()> + Send {
     sleep_until(Instant::now() + pause)
 }
 
-/// Fails with [`Elapsed`] when the time is over first.
+/// The time was over first.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Elapsed;
+
+/// What has until `over`. Holds both in one place, as [`Until`] does.
+struct Limited<F, O> {
+    waiting: F,
+    over: O,
+}
+
+impl<F: Future, O: Future<Output = ()>> Future for Limited<F, O> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // SAFETY: neither is ever moved: only this reaches them, and pins them.
+        let (waiting, over) = unsafe {
+            let this = self.get_unchecked_mut();
+            (Pin::new_unchecked(&mut this.waiting), Pin::new_unchecked(&mut this.over))
+        };
+        match waiting.poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            // Also where that did so much that it is to let others on.
+            Poll::Pending => pin!(unconstrained(over)).poll(cx).map(|()| Err(Elapsed)),
+        }
+    }
+}
+
+/// Fails with [`Elapsed`] when the time is over first. What came meanwhile is in time, however long nobody drove the
+/// runtime: a process may wait longer for its turn on a busy machine than for an answer.
 pub fn timeout_at<F: Future>(deadline: Instant, future: F) -> impl Future<Output = Result<F::Output, Elapsed>> {
-    Until { waiting: tokio::time::timeout_at(deadline, future), deadline, noted: None }
+    let over = async move {
+        tokio::time::sleep_until(deadline).await;
+        // The first pass finds what came, the second has run whom it woke.
+        yield_now().await;
+        yield_now().await;
+    };
+    Until { waiting: Limited { waiting: future, over }, deadline, noted: None }
 }
 
 /// Fails with [`Elapsed`] when the time is over first.
