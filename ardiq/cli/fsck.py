@@ -194,7 +194,6 @@ class Check:
             "busy",
             "schedules",
             "schedule_due",
-            "busy",
             *of_lanes,
             *(name for name in names if name.startswith("held:")),
             *(f"running:{worker}" for worker in self._workers()),
