@@ -169,7 +169,7 @@ def workers(environment: dict[str, str]) -> Iterator[None]:
     """Worker processes for the length of the block, as `ardiq run` starts them in a shell."""
     with tempfile.TemporaryFile() as log:
         running = subprocess.Popen(
-            command("run", "limits:app", "--workers", str(WORKERS)),
+            command("run", "limits:app", "--workers", str(WORKERS), "--give-up-after", "10s"),
             cwd=HERE,
             env={**os.environ, **environment},
             stdout=log,
