@@ -108,7 +108,8 @@ def chosen(chance: random.Random, number: int) -> tuple[Task[..., Any], tuple[An
     calls: list[tuple[Task[..., Any], tuple[Any, ...]]] = [
         (alone, (seconds,)),
         (few, (seconds,)),
-        (many, (chance.randrange(TENANTS) if chance.random() < 0.5 else 0, seconds)),
+        # Long enough that workers die with some.
+        (many, (chance.randrange(TENANTS) if chance.random() < 0.5 else 0, chance.choice([0.0, 0.1, 0.5]))),
         (ordered, (chance.randrange(ACCOUNTS),)),
         (paced, ()),
         (dear, ()),

@@ -18,7 +18,7 @@ from ardiq.task import PreparedTask, Task
 
 from . import jobs, limited
 
-_WATCHED, _LIMITED = 0.15, 0.25
+_WATCHED, _LIMITED = 0.15, 0.4
 _WAIT_S, _LAST_WAIT_S = 20.0, 3.0
 _ACKED = "safe" if jobs.app.durability == "replicated" else "acked"
 

@@ -1,0 +1,150 @@
+"""What `make chaos` would find, if limits did not hold: its judges on looks and stamps made by hand."""
+
+import sys
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from render import ROOT
+
+sys.path.insert(0, str(ROOT))
+from tests.chaos import observer, slots
+from tests.chaos.faults import Event
+from tests.chaos.limited import BURST, STARTS_S
+from tests.chaos.verdict import Execution
+
+LINE = "account(1)"
+
+
+def look(token: int = 0, /, *claims: tuple[str, int], **changed: Any) -> observer.Look:
+    """One at which all is well: attempts of buckets, by their tokens."""
+    leases: dict[str, list[int]] = {}
+    for bucket, claim in claims:
+        leases.setdefault(bucket, []).append(claim)
+    fields: dict[str, Any] = {
+        "now_ms": 1000,
+        "token": token,
+        "leases": leases,
+        "busy": {bucket: len(tokens) for bucket, tokens in leases.items()},
+        "at_once": {"account": 1, "tuned": 2},
+        "rates": {"paced": {"rate": 40.0, "per_ms": 1000, "burst": 10}},
+        "waiting": [],
+        "placed": Counter(),
+        "reached": {},
+        "idle": set(),
+    }
+    return observer.Look(**{**fields, **changed})
+
+
+def judged(*looks: observer.Look, step_s: float = 0.1) -> dict[str, list[object]]:
+    """What was found."""
+    judge = observer.Judge()
+    for i, each in enumerate(looks):
+        judge.judge(each, 100 + i * step_s, True)
+    assert judge.findings.looks == len(looks)
+    return {what: cases for what, cases in judge.findings.wrong.items() if cases}
+
+
+def test_nothing_is_found_where_all_is_well() -> None:
+    waiting = look(2, ("account(1)", 1), ("tuned", 2), waiting=[LINE], placed=Counter([LINE]), idle={"w"})
+    assert judged(look(), waiting, waiting, look(2)) == {}
+
+
+def test_above_a_limit() -> None:
+    two = look(2, ("account(1)", 1), ("account(1)", 2))
+    assert list(judged(look(1, ("account(1)", 1)), two)) == [observer.ABOVE]
+
+
+def test_a_limit_that_was_lowered_lets_run_what_runs_and_starts_nothing() -> None:
+    before = look(2, ("tuned", 1), ("tuned", 2))
+    lowered = look(2, ("tuned", 1), ("tuned", 2), at_once={"tuned": 1})
+    started = look(3, ("tuned", 2), ("tuned", 3), at_once={"tuned": 1})
+    assert judged(before, lowered, lowered) == {}
+    assert list(judged(before, lowered, started)) == [observer.ABOVE]
+
+
+def test_a_server_that_lost_writes_is_judged_anew() -> None:
+    lowered = look(5, ("tuned", 1), ("tuned", 5), at_once={"tuned": 1})
+    again = look(4, ("tuned", 3), ("tuned", 4), at_once={"tuned": 1})
+    assert judged(lowered, again) == {}
+
+
+def test_a_leaked_slot() -> None:
+    assert list(judged(look(busy={"tuned": 1}))) == [observer.BUSY]
+
+
+@pytest.mark.parametrize("places", [[], [LINE, LINE]])
+def test_a_line_in_no_place_or_two(places: list[str]) -> None:
+    assert list(judged(look(waiting=[LINE], placed=Counter(places)))) == [observer.PLACES]
+
+
+def test_a_start_while_closed() -> None:
+    closed = look(1, ("account(1)", 1), reached={"account(1)": 2000.0})
+    assert judged(closed, closed) == {}
+    assert list(judged(closed, look(2, ("account(1)", 2), reached={"account(1)": 2000.0}))) == [observer.CLOSED]
+    assert judged(closed, look(2, ("account(1)", 2), now_ms=2000)) == {}
+
+
+def test_startable_work_beside_an_idle_worker() -> None:
+    beside = look(1, waiting=[LINE], placed=Counter([LINE]), idle={"w"})
+    enough = int(observer.PATIENCE_S / 0.4) + 2
+    assert list(judged(*[beside] * enough, step_s=0.4)) == [observer.IDLE]
+    others = [look(1, waiting=[LINE], placed=Counter([LINE]), idle={f"w{i}"}) for i in range(enough)]
+    assert judged(*others, step_s=0.4) == {}
+    assert judged(*[beside] * enough, step_s=5.0) == {}  # nobody looked between
+
+
+def evidence(*executions: Execution, events: tuple[Event, ...] = ()) -> Any:
+    """Each of a task of its own, sent and acknowledged one after the other."""
+    numbered = dict(enumerate(executions))
+    return SimpleNamespace(
+        executions={(number, 1): [execution] for number, execution in numbered.items()},
+        events=list(events),
+        deaths={},
+        sent={number: number * 0.001 for number in numbered},
+        acked={number: number * 0.001 + 0.0005 for number in numbered},
+    )
+
+
+def ran(line: str, began: float, ended: float | None, pid: int = 1) -> Execution:
+    return Execution(pid, began, f"{pid}.{began}", line, ended)
+
+
+def found(it: Any, lost: dict[int, int] | None = None) -> dict[str, list[object]]:
+    return {what: cases for what, cases in slots.judge(it, lost or {}).wrong.items() if cases}
+
+
+def test_bodies_above_a_limit() -> None:
+    assert found(evidence(ran("one", 10, 11), ran("one", 11, 12))) == {}
+    assert list(found(evidence(ran("one", 10, 11.5), ran("one", 11, 12)))) == [slots.ABOVE]
+
+
+def test_a_body_whose_claim_was_taken_from_it_is_not_judged() -> None:
+    it = evidence(ran("one", 10, 13), ran("one", 11, 12))
+    it.executions[0, 1].append(ran("one", 12, 12.5, pid=2))
+    assert found(it) == {}
+    frozen = Event("worker frozen", 10.2, 12.8, pid=1)
+    assert found(evidence(ran("one", 10, 13), ran("one", 11, 12, pid=2), events=(frozen,))) == {}
+    lost = Event("primary killed", 10.2, 10.8, loses=True)
+    assert found(evidence(ran("one", 10, 13), ran("one", 11, 12), events=(lost,))) == {}
+
+
+def test_a_task_that_was_put_back_is_judged() -> None:
+    it = evidence(ran("one", 10, 13), ran("one", 11, 12))
+    it.executions[0, 1][0].is_put_back = True
+    it.executions[0, 1].append(ran("one", 14, 15))
+    assert list(found(it)) == [slots.ABOVE]
+
+
+def test_bodies_closer_together_than_their_rate() -> None:
+    spread = [ran("paced", 10 + max(0, i - BURST + 1) / STARTS_S, None) for i in range(200)]
+    assert found(evidence(*spread)) == {}
+    double = [ran("paced*2", 10 + max(0, i - BURST + 1) / STARTS_S, None) for i in range(200)]
+    assert list(found(evidence(*double))) == [slots.CLOSER]
+
+
+def test_a_key_out_of_order() -> None:
+    assert found(evidence(ran(LINE, 10, 11), ran(LINE, 12, 13))) == {}
+    assert list(found(evidence(ran(LINE, 12, 13), ran(LINE, 10, 11)))) == [slots.ORDER]
+    assert found(evidence(ran(LINE, 12, 13), ran(LINE, 10, 11)), lost={0: 2}) == {}
