@@ -26,6 +26,7 @@ def look(token: int = 0, /, *claims: tuple[str, int], **changed: Any) -> observe
         "now_ms": 1000,
         "token": token,
         "leases": leases,
+        "paced": {},
         "busy": {bucket: len(tokens) for bucket, tokens in leases.items()},
         "at_once": {"account": 1, "tuned": 2},
         "rates": {"paced": {"rate": 40.0, "per_ms": 1000, "burst": 10}},
@@ -62,6 +63,12 @@ def test_a_limit_that_was_lowered_lets_run_what_runs_and_starts_nothing() -> Non
     started = look(3, ("tuned", 2), ("tuned", 3), at_once={"tuned": 1})
     assert judged(before, lowered, lowered) == {}
     assert list(judged(before, lowered, started)) == [observer.ABOVE]
+
+
+def test_starts_closer_together_than_their_rate() -> None:
+    burst = look(10, now_ms=1000, paced=dict.fromkeys(range(1, 11), 1))
+    assert judged(look(now_ms=990), burst, look(11, now_ms=1025, paced={11: 1})) == {}
+    assert list(judged(look(now_ms=990), burst, look(12, now_ms=1020, paced={11: 1, 12: 1}))) == [observer.CLOSER]
 
 
 def test_a_server_that_lost_writes_is_judged_anew() -> None:
@@ -135,6 +142,14 @@ def test_a_task_that_was_put_back_is_judged() -> None:
     it.executions[0, 1][0].is_put_back = True
     it.executions[0, 1].append(ran("one", 14, 15))
     assert list(found(it)) == [slots.ABOVE]
+
+
+def test_a_body_that_began_while_its_limit_was_closed() -> None:
+    told = Execution(1, 10, "1.10", "partner", 10.1, is_put_back=True)
+    assert found(evidence(told, ran("partner", 10.2, 10.3), ran("partner", 12.7, 12.8))) == {}
+    assert list(found(evidence(told, ran("partner", 12, 12.1)))) == [slots.CLOSED]
+    other = Event("server asleep", 9, 10.5)
+    assert found(evidence(told, ran("partner", 12, 12.1), events=(other,))) == {}
 
 
 def test_bodies_closer_together_than_their_rate() -> None:

@@ -19,13 +19,16 @@ AT_ONCE = {"one": 1, "three": 3, "hundred": 100, "account": 1, "tenant": 3, "par
 """What runs at once at most, of the limit or of each of its keys."""
 TUNED = {"tuned": 8, "region": 2}
 """The same as code declares it."""
-STARTS_S, BURST = 40.0, 10
+STARTS_S, BURST = 30.0, 8
 """The rate of `paced`."""
 ORDERED = "account"
 """Each of its keys runs in the order in which it was enqueued, whatever fails."""
 ACCOUNTS, TENANTS, REGIONS = 12, 100, 4
-_DEAR = 2
-_RETRY_AFTER_S, _USED_UP, _FAILED = 0.3, 0.15, 0.1
+RETRY_AFTER_S = 2.5
+"""How long `partner` is closed when a task was told so."""
+_DEAR, _USED_UP, _FAILED = 2, 0.04, 0.1
+_SEEN_S = 0.05
+"""Long enough for a look, mostly."""
 
 _one, _three, _hundred, _partner, _tuned = (
     app.limit(name, concurrency={**AT_ONCE, **TUNED}[name]) for name in ("one", "three", "hundred", "partner", "tuned")
@@ -80,12 +83,12 @@ async def ordered(number: int, account: int) -> str:
 
 @app.task(max_retries=0, limits=_paced)
 async def paced(number: int) -> str:
-    return await _run(number, "paced")
+    return await _run(number, "paced", _SEEN_S)
 
 
 @app.task(max_retries=0, limits=replace(_paced, cost=_DEAR))
 async def dear(number: int) -> str:
-    return await _run(number, f"paced*{_DEAR}")
+    return await _run(number, f"paced*{_DEAR}", _SEEN_S)
 
 
 @app.task(max_retries=0, limits=[_tuned, _region])
@@ -98,7 +101,7 @@ async def partnered(number: int, seconds: float) -> str:
     with execution(number, "partner") as stamp:
         await asyncio.sleep(seconds)
         if random.random() < _USED_UP:
-            raise RateLimited(_RETRY_AFTER_S)
+            raise RateLimited(RETRY_AFTER_S)
         return stamp
 
 

@@ -86,6 +86,8 @@ class Look:
     token: int
     leases: dict[str, list[int]]
     """The tokens of the attempts of each bucket."""
+    paced: dict[int, int]
+    """Of `paced`, which has a rate: token → what the start took of it."""
     busy: dict[str, int]
     at_once: dict[str, int]
     """The effective concurrency, of buckets or of limits."""
@@ -124,8 +126,9 @@ class Findings:
     wrong: dict[str, list[object]] = field(default_factory=lambda: {name: [] for name in WRONG})
 
 
-WRONG = ABOVE, BUSY, PLACES, CLOSED, IDLE = (
+WRONG = ABOVE, CLOSER, BUSY, PLACES, CLOSED, IDLE = (
     "above a limit",
+    "starts closer together than their rate",
     "busy is not what the leases name",
     "line without its one place",
     "started while its limit was closed",
@@ -138,10 +141,12 @@ class Judge:
 
     def __init__(self) -> None:
         self.findings = Findings()
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
-        self._token, self._at = 0, 0.0
+    def forget(self) -> None:
+        """The next look is at another server, or another state: it is compared with none before."""
+        self._token, self._at, self._now_ms = 0, 0.0, 0
+        self._started, self._least = 0.0, 0.0
         self._since: dict[str, tuple[int, int]] = {}
         """Bucket → its limit, and the last token when that was seen first."""
         self._closed: dict[str, tuple[float, int]] = {}
@@ -154,7 +159,7 @@ class Judge:
         if at - self._at > _GAP_S:  # nobody knows what was meanwhile
             self._startable.clear()
         if look.token < self._token:  # it lost writes, or all it had
-            self._forget()
+            self.forget()
         elif not is_steady:
             self._since.clear()
         found = self.findings
@@ -167,9 +172,10 @@ class Judge:
             if look.placed[line] != 1:
                 self._note(PLACES, at, line, look.placed[line])
         self._judge_limits(look, at)
+        self._judge_rate(look, at)
         self._judge_closed(look, at)
         self._judge_idle(look, at)
-        self._token, self._at = look.token, at
+        self._token, self._at, self._now_ms = look.token, at, look.now_ms
 
     def _judge_limits(self, look: Look, at: float) -> None:
         for bucket, tokens in look.leases.items():
@@ -189,6 +195,20 @@ class Judge:
                     self.findings.lowered += 1
         for bucket in [bucket for bucket in self._since if bucket not in look.leases]:
             del self._since[bucket]
+
+    def _judge_rate(self, look: Look, at: float) -> None:
+        """Of the starts that were seen, in every window: each was between the look before and this one."""
+        rate = look.rates.get("paced")
+        if rate is None:  # nobody has declared it again yet
+            self._started, self._least = 0.0, float("inf")
+            return
+        per_ms = rate["rate"] / rate["per_ms"]
+        cost = sum(cost for token, cost in look.paced.items() if token > self._token)
+        if cost:
+            self._least = min(self._least, self._started - per_ms * self._now_ms)
+            self._started += cost
+            if self._started - per_ms * look.now_ms - self._least > rate["burst"] + 0.01:
+                self._note(CLOSER, at, self._started - per_ms * look.now_ms - self._least)
 
     def _judge_closed(self, look: Look, at: float) -> None:
         """Of buckets without a rate: what has a time has it because a task said so."""
@@ -258,6 +278,7 @@ class Observer:
 
     def _run(self) -> None:
         node: Node | None = None
+        last: Node | None = None
         changes = 0
         while not self._ends.is_set():
             self._sees.wait()
@@ -265,6 +286,9 @@ class Observer:
             try:
                 if node is None or self.findings.looks % _LOOKS_EACH == 0:
                     node = self._site.primary()
+                if node is not last:
+                    self._judge.forget()
+                    last = node
                 look = _read(node.command("EVAL_RO", _LOOK, 1, BASE, *LINES, timeout=2))
             except (OSError, Refused, StopIteration, AssertionError, ValueError, IndexError):
                 node = None
@@ -279,10 +303,13 @@ class Observer:
 def _read(values: list[Any]) -> Look:
     now, token, claimed, busy, limits, overrides, placed, lengths, rates, alive, idle = values
     leases: dict[str, list[int]] = defaultdict(list)
+    paced: dict[int, int] = {}
     for lease in claimed:
         number, line = lease.split(" ")
-        for bucket, _ in parts(line):
+        for bucket, cost in parts(line):
             leases[bucket].append(int(number))
+            if bucket == "paced":
+                paced[int(number)] = cost
     declared = {name: json.loads(text) for name, text in _pairs(limits)}
     put = {name: json.loads(text) for name, text in _pairs(overrides)}
     definitions = dict(declared)
@@ -293,6 +320,7 @@ def _read(values: list[Any]) -> Look:
         now_ms=now,
         token=int(token),
         leases=dict(leases),
+        paced=paced,
         busy={bucket: int(count) for bucket, count in _pairs(busy)},
         at_once={name: one["concurrency"] for name, one in definitions.items() if "concurrency" in one},
         rates={name: one for name, one in definitions.items() if "rate" in one},

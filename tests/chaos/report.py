@@ -71,6 +71,7 @@ def _of_limits(every: list[Verdict]) -> Iterator[tuple[str, list[object]]]:
     yield "executions under limits", [v.bodies.starts for v in every]
     yield "… not judged, for their slots were others' by then", [v.bodies.lapsed for v in every]
     yield "… compared with those before of their key, which has an order", [v.bodies.in_order for v in every]
+    yield "… told that their limit is used up, far from all faults", [v.bodies.closed for v in every]
     yield "… closer together than their rate by", [f"{v.bodies.closer_s:.2f} s" for v in every]
     yield "all drained after the last task within", [f"{v.drained_s:.1f} s" for v in every]
 

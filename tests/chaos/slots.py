@@ -10,15 +10,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .faults import LAG_S, NOTED_S
-from .limited import AT_ONCE, BURST, ORDERED, STARTS_S, parts
+from .limited import AT_ONCE, BURST, ORDERED, RETRY_AFTER_S, STARTS_S, parts
 
 if TYPE_CHECKING:
     from .faults import Event
     from .verdict import Evidence, Execution
 
-ABOVE, CLOSER, ORDER = "bodies above a limit", "bodies closer together than their rate", "key out of order"
+WRONG = ABOVE, CLOSER, ORDER, CLOSED = (
+    "bodies above a limit",
+    "bodies closer together than their rate",
+    "key out of order",
+    "body began while its limit was closed",
+)
 _LATE_S = 1.0
-"""A body begins so long after its claim at most, on a busy machine, if no fault is in the way."""
+"""A body begins so long after its claim at most, and what it ends with is known, if no fault is in the way."""
 _LONGEST_OUTAGE_S = 15.0
 
 
@@ -33,9 +38,11 @@ class Bodies:
     """By limit: how many bodies of it, or of one of its keys, ran at once."""
     closer_s: float = 0.0
     """By how much the starts of bodies were closer together than those of their claims may be."""
+    closed: int = 0
+    """How often a task was told that its limit is used up, far from all faults."""
     in_order: int = 0
     """Starts that were compared with those before them of the same key."""
-    wrong: dict[str, list[object]] = field(default_factory=lambda: {ABOVE: [], CLOSER: [], ORDER: []})
+    wrong: dict[str, list[object]] = field(default_factory=lambda: {name: [] for name in WRONG})
 
 
 def judge(it: "Evidence", lost: dict[int, int]) -> Bodies:
@@ -59,6 +66,7 @@ def judge(it: "Evidence", lost: dict[int, int]) -> Bodies:
                     in_turn[bucket][number].append(execution.began)
     for bucket, executions in of_buckets.items():
         _judge_overlap(it, bodies, bucket, executions)
+        _judge_closed(it, bodies, bucket, executions)
     _judge_rate(it, bodies, sorted(starts))
     for bucket, tasks in in_turn.items():
         _judge_order(it, bodies, bucket, tasks)
@@ -95,6 +103,18 @@ def _judge_overlap(it: "Evidence", bodies: Bodies, bucket: str, executions: list
         bodies.most[name] = max(bodies.most.get(name, 0), running)
         if change > 0 and running > AT_ONCE.get(name, running):
             bodies.wrong[ABOVE].append((bucket, running, round(at, 2)))
+
+
+def _judge_closed(it: "Evidence", bodies: Bodies, bucket: str, executions: list["Execution"]) -> None:
+    begun = sorted(execution.began for execution in executions)
+    for told in executions:
+        if not told.is_put_back or told.ended is None:
+            continue
+        opens = told.ended + RETRY_AFTER_S
+        if any(_concerns(event, told.began, opens) for event in it.events):
+            continue
+        bodies.closed += 1
+        bodies.wrong[CLOSED] += [(bucket, round(at, 2)) for at in begun if told.ended + _LATE_S < at < opens]
 
 
 def _judge_rate(it: "Evidence", bodies: Bodies, starts: list[tuple[float, int]]) -> None:
