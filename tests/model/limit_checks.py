@@ -122,6 +122,15 @@ def out_of_turn(before: Seen, seen: Seen, known: Known, claimed: list[str], fron
             yield f"{id} was claimed before {left} in line {asked.line} of lane {asked.lane}"
 
 
+def not_in_front(before: Seen, seen: Seen, known: Known, back: set[str]) -> Iterator[str]:
+    """What was handed back by this call and waits behind those that waited already."""
+    for id in back:
+        lane, line = known.tasks[id].lane, known.tasks[id].line
+        then, now = before.live(lane, line), seen.live(lane, line)
+        if id in now and id not in then and set(now[: now.index(id)]) & set(then):
+            yield f"{id} was handed back, and is not in front: line {line} of lane {lane} was {then} and is {now}"
+
+
 def startable(seen: Seen, known: Known, lane: str, now: float) -> list[str]:
     """Those of a lane that wait in lines although all of their buckets have room."""
     counts, found = running(seen, known), []

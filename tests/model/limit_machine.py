@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, initialize
-from limit_checks import Asked, Known, out_of_turn, problems, startable
+from limit_checks import Asked, Known, not_in_front, out_of_turn, problems, startable
 from limit_model import Use, line_of
 from limit_server import LimitServer
 from model_queue import Refused
@@ -71,7 +71,11 @@ class LimitMachine(RuleBasedStateMachine):
             return None
         claims = reply["claims"] if function == "step" else reply if function == "claim" else []
         self.claimed(claims, begin, arguments.get("outcomes", []))
-        self.check(function, claims, {record["id"] for record in arguments.get("outcomes", [])})
+        settled = {record["id"]: record["outcome"] for record in arguments.get("outcomes", [])}
+        if function in ("release", "leave"):
+            held = self.seen.leases.get(arguments["worker"], {}) if function == "leave" else [arguments["id"]]
+            settled = dict.fromkeys(held, "release")
+        self.check(function, claims, settled)
         return reply
 
     def claimed(self, claims: list[Any], begin: float, outcomes: list[Any]) -> None:
@@ -85,14 +89,16 @@ class LimitMachine(RuleBasedStateMachine):
             if wrong := self.known.limits.started(self.known.tasks[id].line, begin - 1, end):
                 self.fail(f"claim of {id}: {wrong}")
 
-    def check(self, what: str, claims: list[Any] = (), settled: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+    def check(self, what: str, claims: Any = (), settled: dict[str, str] | None = None) -> None:
         before, self.seen = self.seen, self.server.look()
         # A reply names what a task's record has no more: schedules name their tasks themselves.
         for id, record in self.seen.tasks.items():
             if id.startswith("cron:"):
                 self.known.tasks.setdefault(id, Asked(record["name"], record["lane"], record.get("buckets", "")))
         wrong = [*problems(before, self.seen, self.known)]
-        wrong += out_of_turn(before, self.seen, self.known, [id for id, *_ in claims], settled)
+        wrong += out_of_turn(before, self.seen, self.known, [id for id, *_ in claims], set(settled or ()))
+        back = {id for id, outcome in (settled or {}).items() if outcome == "release"}
+        wrong += not_in_front(before, self.seen, self.known, back)
         wrong += self.unheard()
         if wrong:
             self.fail(f"{what}: {'; '.join(wrong)}")
@@ -142,6 +148,7 @@ class LimitMachine(RuleBasedStateMachine):
     def enqueue(self, tasks: list[dict[str, Any]]) -> None:
         for task in tasks:
             uses: list[Use] = task["options"].get("limits", [])
+            was = self.known.tasks.get(task["id"])
             record = self.seen.tasks.get(task["id"], {})
             is_free = record.get("state", "complete") in ("complete", "failed", "aborted", "expired", "discarded")
             unknown = [use["name"] for use in uses if not self.known.limits.is_known(use["name"])]
@@ -149,6 +156,8 @@ class LimitMachine(RuleBasedStateMachine):
                 expires = "expire_ms" in task["options"]
                 self.known.tasks[task["id"]] = Asked(task["name"], task["lane"], line_of(uses), expires)
             answers = self.call("enqueue", tasks=[task])
+            if was and answers and answers[0] not in ("queued", "scheduled", "limited"):
+                self.known.tasks[task["id"]] = was  # a dead letter, and it may be requeued
             if uses and unknown and is_free and answers and "is not declared" not in answers[0]:
                 self.fail(f"limit {unknown} is unknown, and the answer is {answers}")
 
