@@ -31,7 +31,7 @@ WITHOUT_END = 500
 class Worker:
     def __init__(self, lanes: list[str]) -> None:
         self.lanes, self.seq, self.held = lanes, 0, dict[str, str]()
-        # It waits for a token, or until the time it was told; else it steps again by itself, or is full.
+        # It waits for a token, or until the time it was told; else it was woken, or steps again by itself, or is full.
         self.is_idle, self.is_full = False, False
         self.until: float | None = None
 
@@ -52,6 +52,8 @@ class LimitMachine(RuleBasedStateMachine):
         self.is_token_lost = False
         self.seen = self.server.look()
         self.declare(CODE)
+        for _ in range(2):
+            self.step(self.enter(SERVED), [], 5)
 
     def now(self) -> float:
         return time.time() * 1000 + self.passed_ms
@@ -104,13 +106,16 @@ class LimitMachine(RuleBasedStateMachine):
             self.fail(f"{what}: {'; '.join(wrong)}")
 
     def unheard(self) -> list[str]:
-        """Lanes in which something may start, served by workers that all wait to be told, and no token for them."""
+        """Lanes in which something may start, served by workers that all wait to be told, and nobody was."""
+        now = self.now()
+        for worker in self.workers.values():
+            if worker.is_idle and (self.server.take_token(worker.lanes) or now >= (worker.until or now + 1)):
+                worker.is_idle = False
         unheard = []
         for lane in SERVED:
             workers = [worker for worker in self.workers.values() if lane in worker.lanes and not worker.is_full]
-            is_quiet = workers and all(worker.is_idle and worker.until is None for worker in workers)
-            if is_quiet and not self.is_token_lost and not self.seen.keys.get(f"wake:{lane}"):
-                found = [id for id in startable(self.seen, self.known, lane, self.now()) if not self.is_by_time(id)]
+            if workers and all(worker.is_idle for worker in workers) and not self.is_token_lost:
+                found = [id for id in startable(self.seen, self.known, lane, now) if not self.is_by_time(id)]
                 unheard += [f"{id} may start, and no worker of lane {lane} is woken" for id in found]
         return unheard
 

@@ -109,6 +109,10 @@ class RandomLimits(LimitMachine):
         self.step(
             name, [self.outcome(id, token, what, later) for (id, token), what in zip(held, how, strict=False)], want
         )
+        for _ in range(5):
+            if self.workers[name].is_idle or self.workers[name].is_full:
+                break
+            self.step(name, [], want)
 
     @rule(worker=NUMBER, want=st.sampled_from([5, 20]))
     def work_off(self, worker: int, want: int) -> None:
