@@ -337,7 +337,7 @@ local function serve(taking, one, portion, start)
     local ids = redis.pcall('LPOP', key, clock.text(portion)) or {}
     for i = 1, #ids do
       local weight = start(ids[i], one.name)
-      if weight then served, one.score = served + 1, one.score + 1 / weight end
+      if weight then served, one.began, one.score = served + 1, one.score, one.score + 1 / weight end
     end
     if served > 0 then limits.charge(batch, one.buckets, one.costs, served) end
     taking.taken, taking.budget, taking.popped = taking.taken + served, taking.budget - #ids, taking.popped + #ids
@@ -373,8 +373,10 @@ local function serve_all(taking, want, open, bound, start, take_ready)
       local got
       got, is_out = take_ready(portion)
       taking.taken, one.score, taking.ready_is_dry = taking.taken + got, one.score + got, is_out
-      taking.ready_score = one.score
+      taking.ready_score, one.began = one.score, got > 0 and one.score - 1
     end
+    -- What a line had while it was alone is not held against it.
+    if is_alone and one.began then taking.reached = math.max(taking.reached, one.began) end
     if is_out then table.remove(open, at) end
   end
 end
