@@ -113,8 +113,9 @@ local function flush_lines(batch)
   local lines = batch.lines
   batch.lines = nil
   for _, one in ipairs(lines or {}) do
-    line.push(batch, one.lane, one.line, one.command == 'LPUSH' and reversed(one.ids) or one.ids, one.command)
+    if one.command == 'LPUSH' then one.ids = reversed(one.ids) end
   end
+  if lines then line.push(batch, lines) end
   if batch.freed or batch.freed_lines then line.reconsider(batch, limits.settle(batch)) end
 end
 

@@ -13,15 +13,19 @@ local CHANGED = 500
 -- `unpack` is bounded by Lua's stack.
 local MAX_AT_ONCE = 1000
 
--- Why a task cannot be put into a line: one of its keys has another type.
-function M.damage(base, lane_name, line)
-  for command, key in pairs({ LLEN = keys.line(base, lane_name, line), ZCARD = keys.ring(base, lane_name),
-    HLEN = keys.turns(base) }) do
-    if errors.of(redis.pcall(command, key)) then return errors.wrong_type(key) end
+-- Why a task cannot be put into a line: one of its keys has another type. `sound`: keys that this call has looked at already.
+function M.damage(base, lane_name, line, sound)
+  sound = sound or {}
+  local commands = { LLEN = keys.line(base, lane_name, line), ZCARD = keys.ring(base, lane_name) }
+  for command, key in pairs(commands) do
+    if not sound[key] and errors.of(redis.pcall(command, key)) then return errors.wrong_type(key) end
+    sound[key] = true
   end
-  for _, key in ipairs({ keys.limited(base), keys.meta(base) }) do
+  if sound.others then return nil end
+  for _, key in ipairs({ keys.turns(base), keys.limited(base), keys.meta(base) }) do
     if errors.of(redis.pcall('HLEN', key)) then return errors.wrong_type(key) end
   end
+  sound.others = true
 end
 
 -- A command whose key may be damaged, which `fsck` names: nil where it is. What waits is looked at again by heartbeats.
@@ -54,24 +58,33 @@ local function count(base, lane_name, by)
   if total == 0 and by < 0 then redis.call('DEL', keys.ring(base, lane_name)) end
 end
 
--- Put ids into a line. One that was empty gets its turn after those that have waited: a key that was idle has saved up nothing.
-function M.push(batch, lane_name, line, ids, command)
-  local base, ring = batch.base, keys.ring(batch.base, lane_name)
+-- Put ids into lines: `lane`, `line`, `ids` and `command` of each. One that was empty gets its turn after those that have
+-- waited: a key that was idle has saved up nothing.
+function M.push(batch, lines)
+  local base, lanes, of_lanes = batch.base, {}, {}
   batch.has_lines = true
-  local length
-  for from = 1, #ids, MAX_AT_ONCE do
-    local to = math.min(from + MAX_AT_ONCE - 1, #ids)
-    length = redis.call(command, keys.line(base, lane_name, line), unpack(ids, from, to))
+  for _, one in ipairs(lines) do
+    local lane_name, ids, key, length = one.lane, one.ids, keys.line(base, one.lane, one.line), nil
+    local of_lane = of_lanes[lane_name] or { added = 0, woken = 0, new = {} }
+    if not of_lanes[lane_name] then lanes[#lanes + 1], of_lanes[lane_name] = lane_name, of_lane end
+    for from = 1, #ids, MAX_AT_ONCE do
+      length = redis.call(one.command, key, unpack(ids, from, math.min(from + MAX_AT_ONCE - 1, #ids)))
+    end
+    of_lane.added = of_lane.added + #ids
+    if length == #ids then
+      of_lane.new[#of_lane.new + 1], of_lane.woken = one.line, of_lane.woken + #ids
+    elseif redis.call('ZSCORE', keys.ring(base, lane_name), one.line) then
+      of_lane.woken = of_lane.woken + #ids
+    end
   end
-  count(base, lane_name, #ids)
-  local runs
-  if length == #ids then
-    redis.call('ZADD', ring, 'NX', number.text((turns(base, lane_name))), line)
-    runs = true
-  else
-    runs = redis.call('ZSCORE', ring, line)
+  for _, lane_name in ipairs(lanes) do
+    local of_lane, scored = of_lanes[lane_name], {}
+    local reached = #of_lane.new > 0 and number.text((turns(base, lane_name)))
+    for i, line in ipairs(of_lane.new) do scored[2 * i - 1], scored[2 * i] = reached, line end
+    if reached then redis.call('ZADD', keys.ring(base, lane_name), 'NX', unpack(scored)) end
+    count(base, lane_name, of_lane.added)
+    if of_lane.woken > 0 and not batch.is_stuck then lane.wake(base, lane_name, of_lane.woken) end
   end
-  if runs and not batch.is_stuck then lane.wake(base, lane_name, #ids) end
 end
 
 -- Add to the lanes where a bucket blocks lines, or take away from them.
@@ -365,7 +378,7 @@ local function serve_all(taking, want, open, bound, start, take_ready)
     if one.score > bound then return end
     taking.reached = math.max(taking.reached, one.score)
     local is_alone = #open == 1 and bound == math.huge
-    local portion = is_alone and left or math.min(math.ceil(left / #open), LONGEST)
+    local portion = is_alone and left or math.min(math.max(math.ceil(left / #open), QUANTUM), LONGEST, left)
     local is_out
     if one.name then
       is_out = serve(taking, one, portion, start)

@@ -75,7 +75,8 @@ function M.make_ready(batch, id, record, fields, dropped, place)
   local key, line_name = keys.task(batch.base, id), record.buckets
   local obstacle
   if line_name then
-    obstacle = line.damage(batch.base, lane_name, line_name)
+    batch.sound = batch.sound or {}
+    obstacle = line.damage(batch.base, lane_name, line_name, batch.sound)
     obstacle = obstacle and obstacle.err
   else
     obstacle = batches.obstacle(batch, 'LLEN', keys.ready(batch.base, lane_name))

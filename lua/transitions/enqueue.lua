@@ -78,7 +78,7 @@ return function(base, args)
   -- Tombstones and records, which most calls find none of.
   local found = { keys.tombstones(base, first_lane), false }
   local answers, plans, ids, some_later, some_waiter = { false }, nil, count > 1 and {}, false, false
-  local some_limited, declared = false, {}
+  local some_limited, declared, sound = false, {}, {}
   local added = count
   for i = 1, count do
     local at = 6 * i - 5
@@ -103,7 +103,7 @@ return function(base, args)
       end
       if plan.refusal and not answers[i] then answers[i], added = plan.refusal.err, added - 1 end
       if plan.line then
-        local err = line.damage(base, lane_name, plan.line)
+        local err = line.damage(base, lane_name, plan.line, sound)
         if err then errors.raise(err) end
         some_limited = true
       end
