@@ -10,7 +10,7 @@ read_globals = {
   -- lua/lib
   "admit", "ask", "attempt", "batches", "claim", "clock", "errors", "hand_off", "history", "keys", "lane", "limits",
   "line", "mail", "member", "move", "number", "object", "pause_rules", "pauses", "payload", "place", "reap", "schedule",
-  "share", "stats", "task", "timer", "unique", "waiters",
+  "share", "stats", "task", "timer", "turn", "unique", "waiters",
 }
 files["ardiq/testing/emulation.lua"] = {
   globals = { "cjson", "cmsgpack", "redis" },

@@ -113,11 +113,17 @@ end
 local function throttle(batch, id, record, left_ms, rule, call, plan)
   local now = batch.now
   if rule.trailing == false then return 'exists ' .. id end
-  local was_delayed = record.due_at and number.of(record.tries, 0) == 0
+  local is_untried = number.of(record.tries, 0) == 0
+  local was_delayed = record.due_at and is_untried
   if was_delayed and waits(record, now) then return replace(batch, id, record, call, plan) end
+  local ends_at = now + left_ms
+  -- To the millisecond, where the record tells when the window began. A second try has overwritten that.
+  local is_told = not record.due_at or is_untried or record.tries == '1' and record.state ~= 'scheduled'
+  local began_at = is_told and number.of(record.due_at or record.enqueued_at)
+  if began_at then ends_at = began_at + rule.per_ms end
   -- One that was removed before its turn leaves that to this one.
-  if was_delayed and task.is_finished(record.state) then left_ms = math.max(left_ms - rule.per_ms, 1) end
-  plan.due_at = now + left_ms
+  if was_delayed and task.is_finished(record.state) then ends_at = ends_at - rule.per_ms end
+  plan.due_at = math.max(ends_at, now + 1)
   plan.fields[#plan.fields + 1], plan.fields[#plan.fields + 2] = 'due_at', clock.text(plan.due_at)
 end
 

@@ -141,10 +141,10 @@ local function start_quarantined(batch, worker, lanes, last_id, ttl_ms, claims)
   for _, id in ipairs(waiting) do
     local record = task.read(batch.base, id, { 'lane', 'buckets' }) or {}
     local name, line_name = record.lane, record.buckets
-    if not name or served[name] and not is_paused(batch, id) and (not line_name or line.has_room(batch, line_name)) then
+    if not name or served[name] and not is_paused(batch, id) and (not line_name or turn.has_room(batch, line_name)) then
       redis.call('ZREM', quarantined, id)
       if start(batch, id, name or task.DEFAULT_LANE, line_name, worker, ttl_ms, claims, true) then
-        if line_name then line.charge(batch, line_name) end
+        if line_name then turn.charge(batch, line_name) end
         redis.call('HSET', keys.worker(batch.base, worker), 'quarantined', id)
         if name and lanes.limits and lanes.limits[name] then lanes.limits[name] = lanes.limits[name] - 1 end
         return 1
@@ -194,7 +194,7 @@ function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
 
   -- The same of a lane, where its lines and its ready list take turns.
   local function take_turns(name, count)
-    local got, is_dry, looked, err = line.take(batch, name, count, budget,
+    local got, is_dry, looked, err = turn.take(batch, name, count, budget,
       function(id, line_name) return start(batch, id, name, line_name, worker, ttl_ms, claims) end,
       function(portion) return take_ready(name, portion) end)
     budget = budget - looked

@@ -15,7 +15,7 @@ import pytest
 from helpers import awaited
 
 import ardiq
-from ardiq import Ardiq, Job, Retry, Snooze
+from ardiq import Ardiq, Debounce, Job, Rate, RateLimited, Retry, Snooze, Throttle, Unique
 from ardiq.retries import ExponentialBackoff, Fixed, Quadratic
 from ardiq.testing import BackgroundWorker, Clock
 
@@ -54,6 +54,12 @@ PERIODS: Taking = {
     "Task.options result_ttl": lambda job, value: job.app.ref("work").options(result_ttl=value),
     "Schedules.put every": lambda job, value: job.app.schedules.put("often", "work", every=value),
     "Schedules.put jitter": lambda job, value: job.app.schedules.put("often", "work", "@daily", jitter=value),
+    "Unique until": lambda job, value: Unique(until=value, key="of"),
+    "Debounce quiet": lambda job, value: Debounce(quiet=value),
+    "Debounce most": lambda job, value: Debounce(quiet=0.001, most=value),
+    "Throttle per": lambda job, value: Throttle(per=value),
+    "Rate per": lambda job, value: Rate(1, per=value),
+    "RateLimited retry_after": lambda job, value: RateLimited(value),
     "Retry delay": lambda job, value: Retry(delay=value),
     "Snooze delay": lambda job, value: Snooze(value),
     "Fixed delay": lambda job, value: Fixed(value),
@@ -123,7 +129,7 @@ def test_no_duration_is_left_out() -> None:
 
 async def refused(taking: Taking, name: str, job: Job, values: dict[Any, type[Exception]]) -> None:
     for value, error in values.items():
-        with pytest.raises(error, match=rf"\b{name.split()[-1]} must .*, not "):
+        with pytest.raises(error, match=rf"\b{name.split()[-1]}(?: of [\w ]+)? must .*, not "):
             await awaited(taking[name], job, value)
     # Before anything was sent.
     assert await job.app.queue_size() == 0
@@ -132,14 +138,15 @@ async def refused(taking: Taking, name: str, job: Job, values: dict[Any, type[Ex
 
 @pytest.mark.parametrize("name", PERIODS)
 async def test_a_duration_is_a_timedelta_or_seconds(app: Ardiq, name: str) -> None:
-    wrong = {
+    wrong: dict[Any, type[Exception]] = {
         -1: ValueError,
         timedelta(seconds=-1): ValueError,
         nan: ValueError,
         inf: ValueError,
         -inf: ValueError,
         True: TypeError,
-        "5": TypeError,
+        # Which may be a word, but not this one.
+        "5": ValueError if name == "Unique until" else TypeError,
     }
     await refused(PERIODS, name, Job(app, "nobody"), wrong)
 

@@ -263,11 +263,12 @@ impl Source {
 // Before 7.0 a script may write after TIME only when its effects are replicated.
 const REPLICATE_EFFECTS: &str = "if redis.replicate_commands then redis.replicate_commands() end";
 /// Words in capitals in `lua/` that are options of commands, or codes of errors.
-const NO_COMMANDS: [&str; 13] = [
+const NO_COMMANDS: [&str; 14] = [
     "CH",
     "COUNT",
     "DUPLICATE",
     "LIMIT",
+    "LT",
     "MATCH",
     "MAXLEN",
     "NX",

@@ -1,0 +1,146 @@
+-- Turns: the lines of a lane that may run are served by virtual time (start-time fair queueing: Goyal, Vin and Cheng, 1996): the
+-- one with the least score is next, and each of its tasks moves it on by 1 / weight. A line that turns out to have no room
+-- waits under the bucket that has none, and keeps its score. The ready list of the lane is one more line.
+local M = {}
+
+-- So many of a line in a row, where others wait: a call is for so many lines that each gets about QUANTUM of it.
+local QUANTUM, LONGEST = 4, 16
+
+-- The lines whose turn it is in a lane, up to `most`: score, name, buckets, costs; and the score up to which no line is missing.
+local function open_lines(batch, lane_name, most)
+  local found, asked, open = redis.pcall('ZRANGE', keys.ring(batch.base, lane_name), 0, most - 1, 'WITHSCORES'), {}, {}
+  local err = errors.of(found) and errors.wrong_type(keys.ring(batch.base, lane_name))
+  if err then return open, 0, err end
+  for i = 1, #found, 2 do
+    local buckets, costs = limits.parse(found[i])
+    open[#open + 1] = { name = found[i], score = number.of(found[i + 1], 0), buckets = buckets, costs = costs }
+    for _, bucket in ipairs(buckets) do asked[#asked + 1] = bucket end
+  end
+  err = #asked > 0 and limits.look(batch, asked)
+  return open, #open == most and open[#open].score or math.huge, err
+end
+
+-- The room of a line: how many of it may start, the bucket that has least, and when that opens.
+local function room_of(batch, one)
+  local room, least, opens_at = math.huge, nil, nil
+  for i, bucket in ipairs(one.buckets) do
+    local has, at = limits.room(batch, bucket, one.costs[i])
+    if has < room or has == 0 and (at or 0) > (opens_at or 0) then room, least, opens_at = has, bucket, at end
+  end
+  return room, least, opens_at
+end
+
+-- Whether one of a line may start, beside all turns; and that one has.
+function M.has_room(batch, name)
+  local buckets, costs = limits.parse(name)
+  if limits.look(batch, buckets) then return false end
+  return room_of(batch, { buckets = buckets, costs = costs }) >= 1
+end
+
+function M.charge(batch, name)
+  local buckets, costs = limits.parse(name)
+  limits.charge(batch, buckets, costs, 1)
+end
+
+-- A line whose turn it is: up to `portion` of it start, or it goes under the bucket that has no room. Replies whether it is out
+-- of the ring. Other lines may have waited for what it leaves: its buckets are looked at again.
+local function serve(taking, one, portion, start)
+  local batch, room, least, opens_at = taking.batch, room_of(taking.batch, one)
+  local key = keys.line(batch.base, taking.lane, one.name)
+  local is_blocked = room < 1 and redis.call('EXISTS', key) == 1
+  if is_blocked then
+    local lines = taking.blocked[least] or {}
+    lines[#lines + 1], lines[#lines + 2] = number.text(one.score), one.name
+    taking.blocked[least] = lines
+    if opens_at then taking.opens[least] = math.min(taking.opens[least] or math.huge, opens_at) end
+  elseif room >= 1 then
+    local served = 0
+    portion = math.min(portion, room, taking.budget)
+    local ids = redis.pcall('LPOP', key, clock.text(portion)) or {}
+    for i = 1, #ids do
+      local weight = start(ids[i], one.name)
+      if weight then served, one.began, one.score = served + 1, one.score, one.score + 1 / weight end
+    end
+    if served > 0 then limits.charge(batch, one.buckets, one.costs, served) end
+    taking.taken, taking.budget, taking.popped = taking.taken + served, taking.budget - #ids, taking.popped + #ids
+    if #ids == portion then
+      taking.scores[one.name] = one.score
+      return false
+    end
+  end
+  taking.scores[one.name] = nil
+  taking.gone[#taking.gone + 1] = one.name
+  for _, bucket in ipairs(one.buckets) do
+    if not (is_blocked and bucket == least) then taking.again[bucket] = true end
+  end
+  return true
+end
+
+-- Serve the open lines, always the one that is furthest behind. Beyond `bound` lines that are not here have their turn.
+local function serve_all(taking, want, open, bound, start, take_ready)
+  while taking.taken < want and taking.budget > 0 and #open > 0 do
+    local at = 1
+    for i = 2, #open do
+      if open[i].score < open[at].score then at = i end
+    end
+    local one, left = open[at], want - taking.taken
+    if one.score > bound then return end
+    taking.reached = math.max(taking.reached, one.score)
+    local is_alone = #open == 1 and bound == math.huge
+    local portion = is_alone and left or math.min(math.max(math.ceil(left / #open), QUANTUM), LONGEST, left)
+    local is_out
+    if one.name then
+      is_out = serve(taking, one, portion, start)
+    else
+      local got
+      got, is_out = take_ready(portion)
+      taking.taken, one.score, taking.ready_is_dry = taking.taken + got, one.score + got, is_out
+      taking.ready_score, one.began = one.score, got > 0 and one.score - 1
+    end
+    -- What a line had while it was alone is not held against it.
+    if is_alone and one.began then taking.reached = math.max(taking.reached, one.began) end
+    if is_out then table.remove(open, at) end
+  end
+end
+
+-- Write what has become of the lines that were served.
+local function write_turns(taking)
+  local batch, lane_name, moved = taking.batch, taking.lane, {}
+  local base, ring = batch.base, keys.ring(batch.base, lane_name)
+  for name, score in pairs(taking.scores) do moved[#moved + 1], moved[#moved + 2] = number.text(score), name end
+  if #taking.gone > 0 then redis.call('ZREM', ring, unpack(taking.gone)) end
+  if #moved > 0 then redis.call('ZADD', ring, unpack(moved)) end
+  line.block(batch, lane_name, taking.blocked, taking.opens)
+  local reached, ready_score = number.text(taking.reached), number.text(taking.ready_score)
+  redis.pcall('HSET', keys.turns(base), lane_name, reached .. ' ' .. ready_score)
+  -- Not minus nothing: Redis 6.2 is told `-0`, and takes it for no integer.
+  line.count(base, lane_name, 0 - taking.popped)
+  taking.scores, taking.gone, taking.blocked, taking.opens, taking.popped = {}, {}, {}, {}, 0
+end
+
+-- Take up to `want` tasks of a lane, of its lines and its ready list in turn. `start(id, line)` claims one and replies its
+-- weight, or false; `take_ready(count)` claims from the ready list, and replies how many, and whether there is no more. Replies
+-- how many were taken, whether there is no more, how many entries of lines were looked at, and an error where a damaged key is in
+-- the way.
+function M.take(batch, lane_name, want, budget, start, take_ready)
+  local taking = { batch = batch, lane = lane_name, budget = budget, taken = 0, popped = 0, scores = {}, gone = {},
+    blocked = {}, opens = {}, again = {} }
+  taking.reached, taking.ready_score = line.turns(batch.base, lane_name)
+  local is_last, err = false, nil
+  while taking.taken < want and taking.budget > 0 and not is_last do
+    local open, bound
+    open, bound, err = open_lines(batch, lane_name, math.max(math.ceil((want - taking.taken) / QUANTUM) + 1, 2))
+    if err then open, bound = {}, math.huge end
+    if not taking.ready_is_dry then open[#open + 1] = { score = math.max(taking.ready_score, taking.reached) } end
+    serve_all(taking, want, open, bound, start, take_ready)
+    if not err then write_turns(taking) end
+    is_last = bound == math.huge
+  end
+  local again = {}
+  for bucket in pairs(taking.again) do again[#again + 1] = bucket end
+  table.sort(again)
+  line.reconsider(batch, again)
+  return taking.taken, is_last and taking.taken < want, budget - taking.budget, err
+end
+
+return M
