@@ -11,6 +11,7 @@ local RULES = {
 }
 local UNTIL = { start = true, finish = true, window = true }
 local ON_CONFLICT = { keep = true, replace = true, reject = true }
+local OFF_MS = 5
 -- What a task has of its call, which another call replaces.
 local OF_CALL = { 'kwargs', 'codec', 'headers', 'expires_at', 'result_ttl_ms' }
 
@@ -117,10 +118,9 @@ local function throttle(batch, id, record, left_ms, rule, call, plan)
   local was_delayed = record.due_at and is_untried
   if was_delayed and waits(record, now) then return replace(batch, id, record, call, plan) end
   local ends_at = now + left_ms
-  -- To the millisecond, where the record tells when the window began. A second try has overwritten that.
-  local is_told = not record.due_at or is_untried or record.tries == '1' and record.state ~= 'scheduled'
-  local began_at = is_told and number.of(record.due_at or record.enqueued_at)
-  if began_at then ends_at = began_at + rule.per_ms end
+  -- A key's time to live is told by another clock, which may be a millisecond off. The record says when it began.
+  local told = number.of(record.due_at or record.enqueued_at, 0) + rule.per_ms
+  if math.abs(told - ends_at) <= OFF_MS then ends_at = told end
   -- One that was removed before its turn leaves that to this one.
   if was_delayed and task.is_finished(record.state) then ends_at = ends_at - rule.per_ms end
   plan.due_at = math.max(ends_at, now + 1)
