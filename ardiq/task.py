@@ -181,11 +181,11 @@ class Task(_Enqueueable[P, R_co]):
         self.fn = fn
         self.priority = priority
         self.unique = unique
-        self.buckets: Buckets | None = None
+        self._buckets: Buckets | None = None
         self._task = self
         self._options = NO_OPTIONS if result_ttl_ms is None else CallOptions(result_ttl_ms=result_ttl_ms)
         self._signature = None if fn is None else Signature(name, fn, self.context.settings.check_types)
-        self.rule = None if rule is None else self._keyed(rule)
+        self._rule = None if rule is None else self._keyed(rule)
         """Its rule for calls with the same key, for the rest of Ardiq."""
         if fn is not None:
             functools.update_wrapper(self, fn, updated=())  # what it is called, says and takes, for help() and its like
@@ -276,6 +276,20 @@ class Task(_Enqueueable[P, R_co]):
     def signature(self) -> Signature | None:
         """What its function takes and returns; None for a reference."""
         return self._signature
+
+    @property
+    def rule(self) -> Keyed | None:
+        """How calls with the same key are treated; None for any."""
+        return self._rule
+
+    @property
+    def buckets(self) -> Buckets | None:
+        """Its limits; None if it has none."""
+        return self._buckets
+
+    @buckets.setter
+    def buckets(self, buckets: Buckets | None) -> None:
+        self._buckets = buckets
 
     @property
     def call_options(self) -> CallOptions:

@@ -165,7 +165,7 @@ DELIBERATE: dict[str, dict[str, str]] = {
                 "concurrency=0", "idle_timeout_ms=0", "poll_block_ms=0", "queue_name=''", "cron_poll_s=0",
                 "worker_id=''", "nothing=1", "twice a lane", "queue 'a\\nb'", "task({'max_retries': -1})",
                 "task({'backoff_ms': -1})", "task({'timeout': 0})", "task({'timeout': -1})",
-                "task({'max_retries': None})", "task({'backoff_ms': None})", "task({'unique': None})",
+                "task({'max_retries': None})", "task({'backoff_ms': None})",
                 "task({'unique': 1})", "options({'delay_ms': 1.5})",
                 "options({'delay_ms': -1})", "options({'expire_ms': -1})", "options({'delay_ms': None})",
                 "options({'schedule_ms': None})", "options({'expire_ms': None})", "options({'unique': 1})",
