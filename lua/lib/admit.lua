@@ -11,6 +11,7 @@ local RULES = {
 }
 local UNTIL = { start = true, finish = true, window = true }
 local ON_CONFLICT = { keep = true, replace = true, reject = true }
+-- How far what a key's time to live says of a window's end may be from what a record says.
 local OFF_MS = 5
 -- What a task has of its call, which another call replaces.
 local OF_CALL = { 'kwargs', 'codec', 'headers', 'expires_at', 'result_ttl_ms' }

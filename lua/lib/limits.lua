@@ -1,6 +1,6 @@
 -- Limits: how many attempts of a bucket run at once over all workers, and how many may start in a time. A bucket is the name of
 -- a limit, or `name(key)`; a task names its buckets when it is enqueued. Here is kept what a call knows of buckets: read once,
--- changed in memory, written once at its end. Which task has its turn is for line.lua.
+-- changed in memory, written once at its end. Where tasks wait is for line.lua, whose turn it is for turn.lua.
 local M = {}
 
 local FIELDS = { concurrency = 'number', rate = 'number', per_ms = 'number', burst = 'number', ordered = 'boolean',
@@ -52,8 +52,7 @@ function M.bucket(name, key)
   return name .. '(' .. string.gsub(key, OTHER, function(c) return string.format('%%%02X', string.byte(c)) end) .. ')'
 end
 
--- The effective definitions of buckets: what code declared, with what operators put for the limit and for the bucket over it.
--- Each is nil where there is none. Texts are decoded once: they say the same in every call.
+-- Texts are decoded once: they say the same in every call.
 local decoded, decoded_count = {}, 0
 
 local function decode(text)
@@ -79,6 +78,8 @@ end
 
 function M.name(bucket) return string.match(bucket, '^[^(]*') end
 
+-- The effective definitions of buckets: what code declared, with what operators put for the limit and for the bucket over it.
+-- Each is nil where there is none. Or nil and an error where a key is damaged.
 function M.definitions(base, buckets)
   local names, at, name_at, found = {}, {}, {}, {}
   for i, bucket in ipairs(buckets) do
