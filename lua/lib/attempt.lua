@@ -113,8 +113,7 @@ end
 
 -- running -> failed where the next attempt would come later than `max_age_ms` allows. Replies as `hand_back`.
 local function too_old(batch, ended, record, fields)
-  local delay_ms = math.max(math.floor(ended.delay_ms or 0), 0)
-  local age_ms = batch.now + delay_ms - number.of(record.enqueued_at, batch.now)
+  local age_ms = batch.now + ended.delay_ms - number.of(record.enqueued_at, batch.now)
   if (ended.max_age_ms or 0) <= 0 or age_ms <= ended.max_age_ms then return nil end
   local text = ended.value .. ' (older than its max_age of ' .. clock.text(ended.max_age_ms) .. ' ms)'
   local err, stays = fail(batch, ended.id, text, nil, fields)
@@ -123,17 +122,16 @@ end
 
 -- running -> limited: a task waits in front of its line, while nothing of these buckets starts for a time.
 local function wait_in_front(batch, ended, record, fields, buckets)
-  local delay_ms = math.max(math.floor(ended.delay_ms or 0), 0)
   local err, stays = move.make_ready(batch, ended.id, record, fields, SETTLED, 'front')
   if err then return err, stays end
-  for _, bucket in ipairs(buckets) do limits.shut(batch, bucket, batch.now + delay_ms) end
+  for _, bucket in ipairs(buckets) do limits.shut(batch, bucket, batch.now + ended.delay_ms) end
 end
 
 -- running -> scheduled, queued, limited, aborted; failed where the next attempt would come later than `max_age_ms` allows. A
 -- snooze is no failure: it spends no try and is no part of the history.
 local function try_again(batch, ended, record, ttl_ms)
   if record.abort_requested then return abort(batch, ended.id, record, ttl_ms), nil, 'aborted' end
-  local snoozed, delay_ms = ended.outcome ~= 'retry', math.max(math.floor(ended.delay_ms or 0), 0)
+  local snoozed, delay_ms = ended.outcome ~= 'retry', ended.delay_ms
   local fields, err, stays
   if snoozed then
     fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0) }
@@ -258,8 +256,8 @@ function M.settle(batch, worker, outcomes, tokens, ttl_ms)
         if has_key and not err then unique.free(batch.base, id) end
       else
         err, stays, instead = settle(batch, { id = id, outcome = outcome, run_ms = run_ms, value = value,
-          traceback = details.traceback, delay_ms = details.delay_ms, max_age_ms = details.max_age_ms,
-          limit = details.limit, key = details.key }, kept_ms)
+          traceback = details.traceback, delay_ms = math.max(math.floor(details.delay_ms or 0), 0),
+          max_age_ms = details.max_age_ms, limit = details.limit, key = details.key }, kept_ms)
       end
       if err or instead then batches.refuse(batch, id, token, err or instead) end
       if not stays then

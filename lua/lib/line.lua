@@ -120,9 +120,12 @@ function M.block(batch, lane_name, blocked, opens)
   if #times > 0 then try(batch, 'ZADD', keys.opens(base), 'LT', unpack(times)) end
 end
 
+-- Lane and name of a line, as its key has them.
+function M.split(lane_and_name) return string.match(lane_and_name, '^(.*):([^:]*)$') end
+
 -- Whether a line, by its lane and name as its key has them, is in the ring or waits under a bucket.
 function M.has_place(base, lane_and_name)
-  local lane_name, name = string.match(lane_and_name, '^(.*):([^:]*)$')
+  local lane_name, name = M.split(lane_and_name)
   if not name or redis.pcall('ZSCORE', keys.ring(base, lane_name), name) then return true end
   for _, bucket in ipairs((limits.parse(name))) do
     if redis.pcall('ZSCORE', keys.blocked(base, lane_name, bucket), name) then return true end
@@ -132,7 +135,7 @@ end
 
 -- Put a line into the ring that has no place.
 function M.place(batch, lane_and_name)
-  local base, lane_name, name = batch.base, string.match(lane_and_name, '^(.*):([^:]*)$')
+  local base, lane_name, name = batch.base, M.split(lane_and_name)
   redis.call('ZADD', keys.ring(base, lane_name), number.text((M.turns(base, lane_name))), name)
   redis.call('HSET', keys.meta(base), 'limited', 1)
   lane.wake(base, lane_name, 1)

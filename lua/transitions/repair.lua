@@ -66,7 +66,7 @@ end
 function MEND.not_in_turn(batch, finding)
   local kind, rest = parts(finding.id)
   if kind ~= 'line' or redis.call('EXISTS', batch.base .. finding.id) == 0 then return 'sound' end
-  local lane_name, name = string.match(rest, '^(.*):([^:]*)$')
+  local lane_name, name = line.split(rest)
   if not name or line.damage(batch.base, lane_name, name) then return 'by_hand' end
   if line.has_place(batch.base, rest) then return 'sound' end
   line.place(batch, rest)
