@@ -8,11 +8,13 @@ import re
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from documents import DOCUMENTS, ROOT, by_name, files
 
+import ardiq
 from ardiq import Ardiq, _core
 from ardiq.cli import main
 from ardiq.embedded import Server
@@ -86,6 +88,28 @@ async def test_records_are_as_large_as_told(column: int, settings: dict[str, str
         for size, *told in [[int(cell.replace(",", "")) for cell in row] for row in rows]:
             assert abs(await grown(size) / told[column] - 1) < 0.25, size
         app.context.server.close()
+
+
+ROWS = sorted({
+    code
+    for line in (ROOT / "docs/coming-from.md").read_text().partition("## Unique, debounced")[2].splitlines()
+    if len(cells := line.split(" | ")) == 2
+    for code in re.findall(r"`([^`]*[(=][^`]*)`", cells[1])
+})  # fmt: skip
+
+
+@pytest.mark.parametrize("code", ROWS)
+def test_what_replaces_a_feature_of_others_can_be_pasted(code: str) -> None:
+    app = Ardiq("redis://localhost:6379")
+    app.limit("all", concurrency=1)
+    names = {**vars(ardiq), "app": app, "timedelta": timedelta, "ms": 1000}
+    program = f"app.task({code})(sync)" if re.match(r"\w+=", code) else code
+    compile(program, "coming-from.md", "exec")
+
+    async def sync(user_id: int = 0, account_id: int = 0) -> None: ...
+
+    if not program.startswith(("raise ", "app.limits.", "sync.")):
+        exec(program, {**names, "sync": sync})
 
 
 COMMANDS = sorted({
