@@ -667,7 +667,8 @@ def step(
 
     Replies `more` (1: ready work was left behind, step again), `wait_ms` (-1, or when to step again because a task
     falls due), number of answers; then an answer for each outcome that was refused or became another: id, token,
-    the reason or the new state; then each claim.
+    the reason or the new state; then each claim: a `+` before its token says that it belongs to the batch of the
+    claim before it.
     """
     return Call(
         "step",

@@ -167,7 +167,8 @@ end
 
 -- queued -> running for up to `want` tasks of the lanes: in their order, or shared by their weights, with what the row
 -- of the worker (`row`: quarantined, passes) says of earlier claims. To `claims`, a list of `n` entries, flat records are added.
--- Replies how many, the first of their tokens (they are consecutive), and 1 if ready work is left, else 0.
+-- A batch counts as one; the tokens of all in it but the first have a `+` in front. Replies how many, the first of their tokens
+-- (they are consecutive), and 1 if ready work is left, else 0.
 function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
   local base, taken, first_token, from = batch.base, 0, '', claims.n
   if batch.pauses and batch.pauses.whole then return 0, '', 0 end
@@ -195,7 +196,11 @@ function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
   -- The same of a lane, where its lines and its ready list take turns.
   local function take_turns(name, count)
     local got, is_dry, looked, err = turn.take(batch, name, count, budget,
-      function(id, line_name) return start(batch, id, name, line_name, worker, ttl_ms, claims) end,
+      function(id, line_name, follows)
+        local weight = start(batch, id, name, line_name, worker, ttl_ms, claims)
+        if weight and follows then batch.claimed_lines[id] = gather.FOLLOWS end
+        return weight
+      end,
       function(portion) return take_ready(name, portion) end)
     budget = budget - looked
     if err then batches.refuse(batch, '', '', err.err) end
@@ -224,17 +229,24 @@ function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
     end
   end
   if taken > 0 then
-    first_token = redis.call('HINCRBY', keys.meta(base), 'token', taken) - taken + 1
+    -- More than that where there are batches.
+    local count = (claims.n - from) / 10
+    first_token = redis.call('HINCRBY', keys.meta(base), 'token', count) - count + 1
     local leases, own_ttls, lines = {}, batch.own_ttls, batch.claimed_lines
-    for i = 1, taken do
+    for i = 1, count do
       local at, token = from + 10 * (i - 1), clock.text(first_token + i - 1)
       local id = claims[at + 1]
-      claims[at + 2] = token
-      leases[2 * i - 1] = id
+      local line_name = lines and lines[id]
+      claims[at + 2] = line_name == gather.FOLLOWS and line_name .. token or token
+      leases[#leases + 1] = id
       local lease = own_ttls and own_ttls[id] and token .. '/' .. own_ttls[id] or token
-      leases[2 * i] = lines and lines[id] and lease .. ' ' .. lines[id] or lease
+      leases[#leases + 1] = line_name and lease .. ' ' .. line_name or lease
+      -- `unpack` is bounded by Lua's stack.
+      if #leases == 2000 or i == count then
+        batches.change_load(batch, worker, redis.call('HSET', keys.running(base, worker), unpack(leases)))
+        leases = {}
+      end
     end
-    batches.change_load(batch, worker, redis.call('HSET', keys.running(base, worker), unpack(leases)))
   end
   if taken == 0 and batch.is_stuck then return 0, '', 0 end
   return taken, first_token, lane.settle_tokens(base, lanes, is_empty, batch.has_lines)
@@ -246,7 +258,7 @@ function M.since(base, worker, first_token, reply)
     local r = one.token >= first_token and task.read(base, one.id, CLAIM)
     if r and r.state == 'running' then
       local at = #reply
-      reply[at + 1], reply[at + 2] = one.id, clock.text(one.token)
+      reply[at + 1], reply[at + 2] = one.id, (one.follows and gather.FOLLOWS or '') .. clock.text(one.token)
       for i = 2, #CLAIM do reply[at + i + 1] = r[CLAIM[i]] or '' end
     end
   end

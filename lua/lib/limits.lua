@@ -19,9 +19,11 @@ local function is_whole(number, least) return number >= least and number < 2 ^ 5
 
 -- Refuse what is no definition. `is_override`: what operators put over one, which may have any part of it, and close a limit.
 function M.check(name, text, is_override)
-  if #name > MAX_NAME or not string.find(name, PLAIN) then
+  -- A `#` in front is that of a batch.
+  if #name > MAX_NAME or not string.find(string.gsub(name, '^#', ''), PLAIN) then
     bad('the name of a limit must be 1 to ' .. MAX_NAME .. ' letters, digits or any of _ . - / @')
   end
+  if gather.is(name) then return gather.check(name, text, is_override) end
   local what = 'the definition of limit ' .. name
   local fields = object.decode(text, FIELDS, what)
   local concurrency, rate, per_ms, burst = fields.concurrency, fields.rate, fields.per_ms, fields.burst
@@ -108,7 +110,7 @@ end
 -- already, by name.
 local function read_uses(base, uses, declared)
   if #uses == 0 or #uses > MAX_BUCKETS then bad('a task may have 1 to ' .. MAX_BUCKETS .. ' limits, not ' .. #uses) end
-  local parts, seen, weight, most = {}, {}, nil, math.huge
+  local parts, seen, weight, most, gathers = {}, {}, nil, math.huge, nil
   for i, use in ipairs(uses) do
     if type(use) ~= 'table' then bad('limits must be a list of objects') end
     object.check(use, USE, 'limits')
@@ -116,6 +118,10 @@ local function read_uses(base, uses, declared)
     if not name or name == '' then bad('each of the limits needs a name') end
     local bucket = M.bucket(name, use.key)
     if seen[bucket] then bad('limit ' .. bucket .. ' is named twice') end
+    if gather.is(name) then
+      if gathers then bad('a task may have one batch, not ' .. gathers .. ' and ' .. name) end
+      gathers = name
+    end
     if not is_whole(cost, 1) then bad('the cost of limit ' .. bucket .. ' must be a whole number >= 1') end
     if use.weight and not (use.weight > 0 and use.weight <= MAX_WEIGHT) then
       bad('the weight of limit ' .. bucket .. ' must be a number > 0, up to ' .. MAX_WEIGHT)
@@ -188,6 +194,7 @@ function M.look(batch, buckets)
     one.interval_ms = definition.rate and definition.per_ms and definition.per_ms / definition.rate
     one.burst = definition.burst or 1
     one.is_ordered = definition.ordered
+    one.batch_size, one.batch_wait_ms = definition.batch_size, definition.batch_wait_ms
     one.busy = number.of(busy[i], 0)
     -- The theoretical arrival time of GCRA (ITU-T I.371): until then all that may start has started. It says nothing of a
     -- limit that has no rate any more; what shuts one without a rate is written with a minus.
@@ -196,6 +203,19 @@ function M.look(batch, buckets)
     one.reached = (one.interval_ms or one.is_shut) and math.abs(score) or 0
   end
   return batch.limits_err
+end
+
+-- The bucket of a line that gathers, how many it gathers, and for how long (ms) it waits for them; nil of others. What nobody
+-- defines any more runs one by one.
+function M.batch_of(batch, line)
+  if not gather.is(line) then return nil end
+  for _, bucket in ipairs((M.parse(line))) do
+    if gather.is(bucket) then
+      M.look(batch, { bucket })
+      local one = batch.buckets[bucket]
+      return bucket, one.batch_size or 1, one.batch_wait_ms or 0
+    end
+  end
 end
 
 -- The lanes where lines wait under a bucket, as `blocked_lanes` has them.
@@ -240,20 +260,26 @@ end
 
 -- Count what was freed. Replies the buckets that have to be looked at again for those that wait.
 function M.settle(batch)
-  local freed, lines, buckets = batch.freed or {}, batch.freed_lines, {}
+  local freed, lines, buckets, again = batch.freed or {}, batch.freed_lines, {}, {}
   batch.freed, batch.freed_lines = nil, nil
+  for bucket in pairs(freed) do again[#again + 1] = bucket end
   for line, count in pairs(lines or {}) do
-    for _, bucket in ipairs((M.parse(line))) do freed[bucket] = (freed[bucket] or 0) + count end
+    for _, bucket in ipairs((M.parse(line))) do
+      -- What gathers does not wait for the end of another batch.
+      if not freed[bucket] and not gather.is(bucket) then again[#again + 1] = bucket end
+      freed[bucket] = (freed[bucket] or 0) + count
+    end
   end
   for bucket in pairs(freed) do buckets[#buckets + 1] = bucket end
   -- In the same order everywhere.
   table.sort(buckets)
+  table.sort(again)
   M.look(batch, buckets)
   for _, bucket in ipairs(buckets) do
     local one = batch.buckets[bucket]
     if freed[bucket] ~= 0 then one.busy, one.is_changed = math.max(one.busy - freed[bucket], 0), true end
   end
-  return buckets
+  return again
 end
 
 -- Of a bucket: how many run, how many lines wait under it, and when it has room by time (ms; 0: that is not what it lacks).

@@ -54,6 +54,30 @@ function M.count(base, lane_name, by)
   if total == 0 and by < 0 then redis.call('DEL', keys.ring(base, lane_name)) end
 end
 
+-- Add to the lanes where a bucket blocks lines, or take away from them.
+local function note_blocked(base, bucket, lanes)
+  if #lanes > 0 then
+    redis.call('HSET', keys.blocked_lanes(base), bucket, cjson.encode(lanes))
+  else
+    redis.call('HDEL', keys.blocked_lanes(base), bucket)
+  end
+end
+
+-- A line has as many as it gathers: it waits no more for others, if it did. Replies whether.
+local function has_gathered(batch, lane_name, line_name, bucket)
+  local base, left = batch.base, {}
+  local key = keys.blocked(base, lane_name, bucket)
+  if (try(batch, 'ZREM', key, line_name) or 0) == 0 then return false end
+  if redis.call('EXISTS', key) == 0 then
+    for _, name in ipairs(limits.lanes(try(batch, 'HGET', keys.blocked_lanes(base), bucket))) do
+      if name ~= lane_name then left[#left + 1] = name end
+    end
+    note_blocked(base, bucket, left)
+    if #left == 0 then try(batch, 'ZREM', keys.opens(base), bucket) end
+  end
+  return true
+end
+
 -- Put ids into lines: `lane`, `line`, `ids` and `command` of each. One that was empty gets its turn after those that have
 -- waited: a key that was idle has saved up nothing.
 function M.push(batch, lines)
@@ -67,10 +91,14 @@ function M.push(batch, lines)
       length = redis.call(one.command, key, unpack(ids, from, math.min(from + MAX_AT_ONCE - 1, #ids)))
     end
     of_lane.added = of_lane.added + #ids
-    if length == #ids then
-      of_lane.new[#of_lane.new + 1], of_lane.woken = one.line, of_lane.woken + #ids
+    local bucket, size, wait_ms = limits.batch_of(batch, one.line)
+    local woken = bucket and gather.full(size, wait_ms, length - #ids, length) or #ids
+    if length == #ids and woken == 0 then
+      M.gather(batch, lane_name, one.line, bucket, wait_ms)
+    elseif length == #ids or bucket and woken > 0 and has_gathered(batch, lane_name, one.line, bucket) then
+      of_lane.new[#of_lane.new + 1], of_lane.woken = one.line, of_lane.woken + woken
     elseif redis.call('ZSCORE', keys.ring(base, lane_name), one.line) then
-      of_lane.woken = of_lane.woken + #ids
+      of_lane.woken = of_lane.woken + woken
     end
   end
   for _, lane_name in ipairs(lanes) do
@@ -80,15 +108,6 @@ function M.push(batch, lines)
     if reached then redis.call('ZADD', keys.ring(base, lane_name), 'NX', unpack(scored)) end
     M.count(base, lane_name, of_lane.added)
     if of_lane.woken > 0 and not batch.is_stuck then lane.wake(base, lane_name, of_lane.woken) end
-  end
-end
-
--- Add to the lanes where a bucket blocks lines, or take away from them.
-local function note_blocked(base, bucket, lanes)
-  if #lanes > 0 then
-    redis.call('HSET', keys.blocked_lanes(base), bucket, cjson.encode(lanes))
-  else
-    redis.call('HDEL', keys.blocked_lanes(base), bucket)
   end
 end
 
@@ -118,6 +137,12 @@ function M.block(batch, lane_name, blocked, opens)
   end
   -- One that is there already may be for a line that costs less.
   if #times > 0 then try(batch, 'ZADD', keys.opens(base), 'LT', unpack(times)) end
+end
+
+-- A line waits for others to come.
+function M.gather(batch, lane_name, line_name, bucket, wait_ms)
+  local score = number.text((M.turns(batch.base, lane_name)))
+  M.block(batch, lane_name, { [bucket] = { score, line_name } }, { [bucket] = batch.now + wait_ms })
 end
 
 -- Lane and name of a line, as its key has them.

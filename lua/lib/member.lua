@@ -66,13 +66,15 @@ function M.with_key(own_ttl_ms) return own_ttl_ms and (string.gsub(own_ttl_ms, '
 
 -- A lease token as `running` has it: `12`, or `12/60000` where the task says itself how long its result is kept, so that
 -- it need not be asked when it is complete; `12/060000` or `12/-0` where it has a key to free; then, after a space, the line
--- whose slots it has. Replies the token, that time or `ttl_ms`, whether it has a key, and the line or nil.
+-- whose slots it has, or `+`: it follows another task of its batch, and has none. Replies the token, that time or `ttl_ms`,
+-- whether it has a key, the line or nil, and whether it follows another one.
 function M.token(text, ttl_ms)
   local token, own_ttl_ms, line_name = string.match(text or '', '^(-?%d+)/?(-?%d*) ?([^ ]*)$')
   if not token then return text, ttl_ms, false end
   local has_key = own_ttl_ms ~= '' and string.find(own_ttl_ms, '^-?0%d') ~= nil
   if own_ttl_ms == '-0' then own_ttl_ms, has_key = nil, true end
-  return token, number.of(own_ttl_ms, ttl_ms), has_key, line_name ~= '' and line_name or nil
+  local follows = line_name == gather.FOLLOWS
+  return token, number.of(own_ttl_ms, ttl_ms), has_key, not follows and line_name ~= '' and line_name or nil, follows
 end
 
 -- What this worker is asked to abort: id and token in turn of what it still holds, and the ids that are settled. Where
@@ -100,8 +102,8 @@ function M.claims(base, worker)
   local entries, claimed = errors.read('HGETALL', keys.running(base, worker)), {}
   for i = 1, #entries, 2 do
     local lease = entries[i + 1]
-    local token, _, _, line = M.token(lease)
-    claimed[#claimed + 1] = { id = entries[i], token = number.of(token, 0), line = line,
+    local token, _, _, line, follows = M.token(lease)
+    claimed[#claimed + 1] = { id = entries[i], token = number.of(token, 0), line = line, follows = follows,
       is_foreign = string.find(lease, '^%d%S* %S* ') ~= nil }
   end
   table.sort(claimed, function(x, y) return x.token < y.token end)

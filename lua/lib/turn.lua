@@ -42,36 +42,54 @@ function M.charge(batch, name)
   limits.charge(batch, buckets, costs, 1)
 end
 
+-- A line leaves the ring: it waits under a bucket from now on, until that opens by time, if it does.
+local function block(taking, one, bucket, opens_at)
+  local lines = taking.blocked[bucket] or {}
+  lines[#lines + 1], lines[#lines + 2] = number.text(one.score), one.name
+  taking.blocked[bucket] = lines
+  if opens_at then taking.opens[bucket] = math.min(taking.opens[bucket] or math.huge, opens_at) end
+end
+
+-- Up to `portion` of a line start, or one batch of it, which counts as one. Replies whether the line is used up; where what is
+-- left gathers anew, its bucket and until when.
+local function start_some(taking, one, portion, start)
+  local batch, key, served = taking.batch, keys.line(taking.batch.base, taking.lane, one.name), 0
+  local bucket, size, wait_ms = limits.batch_of(batch, one.name)
+  portion = size or math.min(portion, taking.budget)
+  local ids = redis.pcall('LPOP', key, clock.text(portion)) or {}
+  for i = 1, #ids do
+    local follows = bucket and served > 0
+    local weight = start(ids[i], one.name, follows)
+    if weight and not follows then served, one.began, one.score = served + 1, one.score, one.score + 1 / weight end
+  end
+  if served > 0 then limits.charge(batch, one.buckets, one.costs, served) end
+  taking.taken, taking.budget, taking.popped = taking.taken + served, taking.budget - #ids, taking.popped + #ids
+  if #ids < portion then return true end
+  local left = bucket and redis.call('LLEN', key)
+  if left and left > 0 and left < size and wait_ms > 0 then return false, bucket, batch.now + wait_ms end
+  return left == 0
+end
+
 -- A line whose turn it is: up to `portion` of it start, or it goes under the bucket that has no room. Replies whether it is out
 -- of the ring. Other lines may have waited for what it leaves: its buckets are looked at again.
 local function serve(taking, one, portion, start)
   local batch, room, least, opens_at = taking.batch, room_of(taking.batch, one)
-  local key = keys.line(batch.base, taking.lane, one.name)
-  local is_blocked = room < 1 and redis.call('EXISTS', key) == 1
-  if is_blocked then
-    local lines = taking.blocked[least] or {}
-    lines[#lines + 1], lines[#lines + 2] = number.text(one.score), one.name
-    taking.blocked[least] = lines
-    if opens_at then taking.opens[least] = math.min(taking.opens[least] or math.huge, opens_at) end
-  elseif room >= 1 then
-    local served = 0
-    portion = math.min(portion, room, taking.budget)
-    local ids = redis.pcall('LPOP', key, clock.text(portion)) or {}
-    for i = 1, #ids do
-      local weight = start(ids[i], one.name)
-      if weight then served, one.began, one.score = served + 1, one.score, one.score + 1 / weight end
-    end
-    if served > 0 then limits.charge(batch, one.buckets, one.costs, served) end
-    taking.taken, taking.budget, taking.popped = taking.taken + served, taking.budget - #ids, taking.popped + #ids
-    if #ids == portion then
-      taking.scores[one.name] = one.score
-      return false
-    end
+  local waits_for = room < 1 and redis.call('EXISTS', keys.line(batch.base, taking.lane, one.name)) == 1 and least
+  local is_used_up = room < 1
+  if room >= 1 then
+    is_used_up, waits_for, opens_at = start_some(taking, one, math.min(portion, room), start)
+  end
+  if waits_for then
+    block(taking, one, waits_for, opens_at)
+  elseif not is_used_up then
+    taking.scores[one.name] = one.score
+    return false
   end
   taking.scores[one.name] = nil
   taking.gone[#taking.gone + 1] = one.name
   for _, bucket in ipairs(one.buckets) do
-    if not (is_blocked and bucket == least) then taking.again[bucket] = true end
+    -- What gathers does not wait for what others leave.
+    if bucket ~= waits_for and not gather.is(bucket) then taking.again[bucket] = true end
   end
   return true
 end
@@ -118,8 +136,8 @@ local function write_turns(taking)
   taking.scores, taking.gone, taking.blocked, taking.opens, taking.popped = {}, {}, {}, {}, 0
 end
 
--- Take up to `want` tasks of a lane, of its lines and its ready list in turn. `start(id, line)` claims one and replies its
--- weight, or false; `take_ready(count)` claims from the ready list, and replies how many, and whether there is no more. Replies
+-- Take up to `want` tasks of a lane, of its lines and its ready list in turn. `start(id, line, follows)` claims one, perhaps as one more
+-- of a batch, and replies its weight, or false; `take_ready(count)` claims from the ready list, and replies how many, and whether there is no more. Replies
 -- how many were taken, whether there is no more, how many entries of lines were looked at, and an error where a damaged key is in
 -- the way.
 function M.take(batch, lane_name, want, budget, start, take_ready)

@@ -27,6 +27,28 @@ pub struct Claim {
     pub tries: i64,
     pub enqueued_at: i64,
     pub received: Instant,
+    /// What one execution takes together with it. They have none themselves.
+    pub others: Vec<Self>,
+}
+
+impl Claim {
+    /// It, and what one execution takes together with it.
+    pub fn batch(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.others)
+    }
+
+    /// With other tokens: so much above those of now.
+    pub fn shifted(mut self, by: i64) -> Self {
+        self.token = self.token.saturating_add(by);
+        for other in &mut self.others {
+            other.token = other.token.saturating_add(by);
+        }
+        self
+    }
+
+    pub fn last_token(&self) -> i64 {
+        self.others.last().map_or(self.token, |other| other.token)
+    }
 }
 
 #[cfg(test)]
@@ -45,7 +67,14 @@ impl Claim {
             tries: 1,
             enqueued_at: 0,
             received: Instant::now(),
+            others: Vec::new(),
         }
+    }
+
+    /// The first of a batch of so many, with consecutive tokens.
+    pub fn example_batch(token: i64, name: &str, size: i64) -> Self {
+        let others = (1..size).map(|after| Self::example(token + after, name)).collect();
+        Self { others, ..Self::example(token, name) }
     }
 }
 
@@ -112,16 +141,22 @@ impl Reply {
         for fields in refused.chunks_exact_mut(layout.answer.width) {
             answers.push(Answer::read(fields, layout)?);
         }
-        let mut claims = Vec::with_capacity(claimed.len() / layout.claim.width);
+        let mut claims: Vec<Claim> = Vec::with_capacity(claimed.len() / layout.claim.width);
         for fields in claimed.chunks_exact_mut(layout.claim.width) {
-            claims.push(Claim::read(fields, layout, received)?);
+            let follows = is_marked(&fields[layout.claim.at[1]]);
+            let claim = Claim::read(fields, layout, received)?;
+            match claims.last_mut() {
+                Some(first) if follows && first.name == claim.name => first.others.push(claim),
+                _ => claims.push(claim),
+            }
         }
         Some(Self { more: more? != 0, wait_ms: wait_ms?, answers, claims })
     }
 
     /// Bytes of the payloads it carried.
     pub fn bytes(&self) -> usize {
-        self.claims.iter().map(|claim| claim.args.len() + claim.kwargs.len() + claim.headers.len()).sum()
+        let claims = self.claims.iter().flat_map(Claim::batch);
+        claims.map(|claim| claim.args.len() + claim.kwargs.len() + claim.headers.len()).sum()
     }
 }
 
@@ -156,12 +191,18 @@ impl Claim {
             tries: integer_by_hand(&fields[tries])?,
             enqueued_at: integer_by_hand(&fields[enqueued_at])?,
             received,
+            others: Vec::new(),
         })
     }
 }
 
 fn take(fields: &mut [Value], at: usize) -> Option<Vec<u8>> {
     bytes(std::mem::replace(&mut fields[at], Value::Nil))
+}
+
+/// Whether a token says that its claim belongs to the batch of the claim before it.
+fn is_marked(token: &Value) -> bool {
+    matches!(token, Value::BulkString(text) if text.first() == Some(&b'+'))
 }
 
 /// A number that stands in the record, where somebody may have written something else: 0 then.
@@ -199,6 +240,20 @@ mod tests {
         assert_eq!((claim.id.as_slice(), claim.token, claim.tries), (&b"t1"[..], 7, 2));
         assert_eq!(claim.enqueued_at, 1_700_000_000_000);
         assert_eq!(reply.bytes(), 5);
+    }
+
+    #[test]
+    fn a_claim_with_a_plus_belongs_to_the_one_before() {
+        let mut values = vec![Value::Int(0), Value::Int(-1), Value::Int(0)];
+        for (token, name) in [("7", "load"), ("+8", "load"), ("+9", "load"), ("10", "load"), ("+11", "other")] {
+            values.extend([text("t"), text(token), text(name), text("[1]"), text(""), text(""), text("")]);
+            values.extend([text("default"), text("1"), text("0")]);
+        }
+        let reply = parse(values).unwrap();
+        let tokens: Vec<Vec<i64>> =
+            reply.claims.iter().map(|claim| claim.batch().map(|one| one.token).collect()).collect();
+        assert_eq!(tokens, [vec![7, 8, 9], vec![10], vec![11]], "one of another name cannot belong to it");
+        assert_eq!(reply.bytes(), 15);
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Observer {
         }
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
         let mut counts = self.counts();
-        for claim in claims {
+        for claim in claims.iter().flat_map(Claim::batch) {
             let at = counts.place(self.tasks.get(&claim.name).map_or(&[], Vec::as_slice), &claim.lane);
             counts.open.insert(claim.token, at);
             if claim.tries == 1 {

@@ -210,21 +210,23 @@ fn text<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
 fn describe<'py>(py: Python<'py>, claim: &Claim, before: &mut Repeated<'py>) -> PyResult<Bound<'py, PyTuple>> {
     let int = |number: i64| -> PyResult<Bound<'py, PyAny>> { Ok(number.into_pyobject(py)?.into_any()) };
     let bytes = |bytes: &[u8]| PyBytes::new(py, bytes).into_any();
-    PyTuple::new(
-        py,
-        [
-            text(py, &claim.id).into_any(),
-            int(claim.token)?,
-            repeated(py, &mut before.name, &claim.name).into_any(),
-            bytes(&claim.args),
-            bytes(&claim.kwargs),
-            repeated(py, &mut before.codec, &claim.codec).into_any(),
-            bytes(&claim.headers),
-            repeated(py, &mut before.lane, &claim.lane).into_any(),
-            int(claim.tries)?,
-            int(claim.enqueued_at)?,
-        ],
-    )
+    let fields = [
+        text(py, &claim.id).into_any(),
+        int(claim.token)?,
+        repeated(py, &mut before.name, &claim.name).into_any(),
+        bytes(&claim.args),
+        bytes(&claim.kwargs),
+        repeated(py, &mut before.codec, &claim.codec).into_any(),
+        bytes(&claim.headers),
+        repeated(py, &mut before.lane, &claim.lane).into_any(),
+        int(claim.tries)?,
+        int(claim.enqueued_at)?,
+    ];
+    if claim.others.is_empty() {
+        return PyTuple::new(py, fields);
+    }
+    let others: Vec<_> = claim.others.iter().map(|other| describe(py, other, before)).collect::<PyResult<_>>()?;
+    PyTuple::new(py, fields.into_iter().chain([PyTuple::new(py, others)?.into_any()]).collect::<Vec<_>>())
 }
 
 /// Adds one outcome; for how long its task ran.

@@ -16,11 +16,13 @@ use crate::engine::outcomes::{Outcome, Outcomes, RELEASE, Record};
 use crate::wire::values::number;
 
 mod abandoned;
+mod batches;
 mod hand_offs;
 mod lease;
 mod next;
 
 use abandoned::Abandoned;
+use batches::Batches;
 use hand_offs::HandOffs;
 pub use next::Next;
 
@@ -68,6 +70,8 @@ pub struct Slots {
     /// Threads that wait for a task.
     pub waiting_threads: usize,
     started: usize,
+    /// Of what was started, what takes a slot together.
+    batches: Batches,
     /// Threads that cannot be stopped and outlast their task, by its token.
     abandoned: HashMap<i64, Abandoned>,
     /// Slots of tasks that are settled, and of which somebody is still told.
@@ -123,6 +127,7 @@ impl Slots {
             thread_tasks_held: queue(),
             waiting_threads: 0,
             started: 0,
+            batches: Batches::default(),
             abandoned: HashMap::new(),
             occupied: 0,
             outbox: Outcomes::default(),
@@ -151,7 +156,8 @@ impl Slots {
         let wanted = limit.min(self.tasks.claims.len());
         let count = self.start(wanted, now);
         self.starved = count < wanted;
-        let claims = self.tasks.claims.drain(..count).collect();
+        let claims: Vec<Claim> = self.tasks.claims.drain(..count).collect();
+        claims.iter().for_each(|claim| self.batches.started(claim));
         // Steps while it was away asked for nothing: neither offers nor due times stand.
         (claims, if came_back { self.poke() } else { self.wake_when_scarce() })
     }
@@ -222,10 +228,10 @@ impl Slots {
 
     /// Tasks have ended that ran for so long together; whether to wake the I/O loop.
     pub fn settle(&mut self, outcomes: Outcomes, run_ms: i64) -> bool {
-        let count = outcomes.len();
+        let count = self.batches.settled(&outcomes);
         self.stalled = false;
         self.started = self.started.saturating_sub(count);
-        self.prefetch.completed(count, run_ms);
+        self.prefetch.completed(count, run_ms * count as i64 / outcomes.len().max(1) as i64);
         if self.lanes.is_limited() || !self.abandoned.is_empty() {
             let tokens = outcomes.iter().map(Record::token).filter_map(number);
             tokens.for_each(|token| self.settled_token(token));
@@ -245,7 +251,7 @@ impl Slots {
         let token = lease_token.saturating_add(self.shift);
         let mut found = false;
         for queue in [&mut self.tasks, &mut self.thread_tasks_held] {
-            if let Some(at) = queue.claims.iter().position(|claim| claim.token == token) {
+            if let Some(at) = queue.claims.iter().position(|claim| claim.batch().any(|one| one.token == token)) {
                 queue.claims.remove(at).iter().for_each(|claim| release(&mut self.outbox, &mut self.lanes, claim));
                 found = true;
             }
@@ -368,13 +374,12 @@ impl Slots {
     }
 
     fn give_back(&mut self, claim: Claim) {
-        let token = claim.token.saturating_add(self.shift);
-        release(&mut self.outbox, &mut self.lanes, &Claim { token, ..claim });
+        release(&mut self.outbox, &mut self.lanes, &claim.shifted(self.shift));
     }
 
-    fn keep(&mut self, mut claim: Claim) {
-        claim.token = claim.token.saturating_add(self.shift);
-        self.last_token = self.last_token.max(claim.token);
+    fn keep(&mut self, claim: Claim) {
+        let claim = claim.shifted(self.shift);
+        self.last_token = self.last_token.max(claim.last_token());
         self.lanes.claimed(&claim);
         if self.thread_tasks.contains(&claim.name) {
             self.thread_tasks_held.claims.push_back(claim);
@@ -425,7 +430,9 @@ pub struct News {
 
 fn release(outbox: &mut Outcomes, lanes: &mut Lanes, claim: &Claim) {
     lanes.gone(claim.token);
-    outbox.push(&Outcome { id: &claim.id, token: claim.token, outcome: RELEASE, run_ms: 0, value: b"", details: b"" });
+    for Claim { id, token, .. } in claim.batch() {
+        outbox.push(&Outcome { id, token: *token, outcome: RELEASE, run_ms: 0, value: b"", details: b"" });
+    }
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ impl HandOffs {
 
     /// Leaves of a step's claims those that are new, the oldest first. How many came by message while it was under way.
     pub fn stepped(&mut self, claims: &mut Vec<Claim>) -> usize {
-        self.stepped = claims.iter().map(|claim| claim.token).max().unwrap_or(0).max(self.stepped);
+        self.stepped = claims.iter().map(Claim::last_token).max().unwrap_or(0).max(self.stepped);
         let before_step = std::mem::take(&mut self.before_step);
         if !self.known.is_empty() {
             claims.retain(|claim| !self.knows(claim));

@@ -596,3 +596,51 @@ fn a_token_that_names_another_task_than_a_message_said_shows_that_the_server_los
     let claims = vec![Claim { id: b"other".into(), ..claim(5, "task", now) }];
     assert_eq!(slots.accept(&mut Reply { claims, ..reply(0..0, false, -1, now) }, now), None);
 }
+
+/// A worker with one slot that holds a batch of three, and a task after it.
+fn with_a_batch(now: Instant) -> Slots {
+    let mut slots = working(1, 0..0, false, now);
+    let claims = vec![Claim { received: now, ..Claim::example_batch(5, "task", 3) }, claim(8, "task", now)];
+    held_ahead(&mut slots).accept(&mut Reply { more: false, wait_ms: -1, answers: Vec::new(), claims }, now);
+    slots
+}
+
+#[test]
+fn a_batch_takes_one_slot_until_its_last_task_is_settled() {
+    let now = Instant::now();
+    let mut slots = with_a_batch(now);
+    assert_eq!(slots.held(), 2);
+    let (taken, _) = slots.take(10, now);
+    assert_eq!(taken.iter().map(|claim| claim.batch().count()).collect::<Vec<_>>(), [3]);
+    slots.settle(outcomes(&[5]), 0);
+    assert_eq!((slots.started(), slots.take(10, now).0.len()), (1, 0));
+    slots.settle(outcomes(&[7, 6]), 0);
+    assert_eq!(slots.started(), 0);
+    assert_eq!(slots.take(10, now).0[0].token, 8);
+    slots.settle(outcomes(&[8]), 0);
+    assert_eq!(slots.started(), 0);
+}
+
+#[test]
+fn a_batch_goes_back_as_a_whole() {
+    let now = Instant::now();
+    let mut slots = with_a_batch(now);
+    assert_eq!(slots.abort(6, 0).0, None, "one of a batch that was not started");
+    slots.drain();
+    let (released, _) = settled(&mut slots, now);
+    assert_eq!(released, ["t5 release", "t6 release", "t7 release", "t8 release"]);
+    assert_eq!(slots.next(now), Next::Leave);
+}
+
+#[test]
+fn the_tokens_of_a_batch_are_above_all_before() {
+    let now = Instant::now();
+    let mut slots = with_a_batch(now);
+    assert_eq!(slots.lose(), 8);
+    slots.renewed(now + LEASE);
+    let claims = vec![Claim { received: now, ..Claim::example_batch(1, "task", 2) }];
+    held_ahead(&mut slots).accept(&mut Reply { more: false, wait_ms: -1, answers: Vec::new(), claims }, now);
+    let (taken, _) = slots.take(10, now);
+    assert_eq!(taken[0].batch().map(|one| one.token).collect::<Vec<_>>(), [9, 10]);
+    assert_eq!(slots.lose(), 10);
+}
