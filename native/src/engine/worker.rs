@@ -158,6 +158,7 @@ impl Worker {
     pub fn stop(&self) {
         let wake = self.shared.slots().drain();
         self.shared.wake_if(wake);
+        self.shared.stopping.notify_one();
     }
 
     /// No more tasks, no more waiting. Whoever runs [`run`](Self::run) drops it.

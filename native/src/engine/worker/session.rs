@@ -11,14 +11,17 @@ use redis::Value;
 use tokio::sync::{Mutex, Notify};
 
 use super::lanes::Lanes;
+use super::slots::Parting;
 use super::{Phase, Shared, lock};
 use crate::call::dispatch::Request;
-use crate::engine::events::Event;
+use crate::engine::events::{Event, Level};
 use crate::wire::connection::Backoff;
 use crate::wire::error::Error;
 
-/// Who is to stop before it has entered waits no longer for the server.
+/// Who leaves a server that is away, or one that it has not entered, waits no longer for it.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How often a worker that is to stop looks whether the server is away.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How a session ends.
 pub enum End {
@@ -73,7 +76,7 @@ impl Session {
             () = shared.stopped() => {
                 // It may have entered all the same: the reply was not waited for.
                 if shared.dispatcher.link().is_connected() {
-                    let _ = tokio::time::timeout(FAREWELL, shared.leave(&identity)).await;
+                    shared.farewell(&identity).await;
                 }
                 return Err(End::Left);
             }
@@ -103,6 +106,42 @@ impl Session {
             end = self.heartbeats() => end,
             end = self.mailbox() => end,
             end = self.wakes() => end,
+            () = self.unheard() => {
+                self.shared.farewell(&self.identity).await;
+                End::Left
+            }
+        }
+    }
+
+    /// Resolves when a worker that is to stop waits no longer for a server that is away.
+    async fn unheard(&self) {
+        let shared = &self.shared;
+        while shared.slots().phase == Phase::Working {
+            shared.stopping.notified().await;
+        }
+        let mut said = false;
+        loop {
+            if shared.is_in_trouble() {
+                let now = Instant::now();
+                let parting = shared.slots().parting(now);
+                match parting {
+                    Parting::Now => return,
+                    Parting::Late(count) => {
+                        let what = "the server was away until the lease was over, so the end of tasks";
+                        let line = format!("{what} could not be reported ({count}): they run again");
+                        return shared.inbox.log(Level::Error, line);
+                    }
+                    Parting::By(end, count) if !said => {
+                        said = true;
+                        let left = end.saturating_duration_since(now).as_secs_f64();
+                        let what = "the server is away: waiting to report the end of tasks";
+                        let line = format!("{what} ({count}), until the lease is over in {left:.0} s");
+                        shared.inbox.log(Level::Warning, line);
+                    }
+                    Parting::By(..) | Parting::Busy => {}
+                }
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
 }
@@ -127,6 +166,11 @@ impl Shared {
             }
             self.dispatcher.link().pause(&mut backoff).await;
         }
+    }
+
+    /// Leaves, unless that takes long.
+    async fn farewell(&self, identity: &str) {
+        let _ = tokio::time::timeout(FAREWELL, self.leave(identity)).await;
     }
 
     /// Resolves when the worker is to stop and nothing is started.

@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) identity: Mutex<String>,
     /// Wakes the I/O loop.
     pub(super) wake: Notify,
+    /// The worker is to stop.
+    pub(super) stopping: Notify,
     /// Wakes threads that wait for tasks.
     pub(super) for_threads: Condvar,
     pub(super) outage: Mutex<Outage>,
@@ -74,6 +76,7 @@ impl Shared {
             mail_reader,
             slots: Mutex::new(slots),
             wake: Notify::new(),
+            stopping: Notify::new(),
             for_threads: Condvar::new(),
             outage: Mutex::default(),
         }
@@ -144,6 +147,11 @@ impl Shared {
         if was_away {
             self.inbox.log(Level::Info, "the server is back");
         }
+    }
+
+    /// Whether something failed since the lease was renewed.
+    pub(super) fn is_in_trouble(&self) -> bool {
+        lock(&self.outage).said_at.is_some()
     }
 
     /// Something failed that will be tried again.

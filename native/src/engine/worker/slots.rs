@@ -24,6 +24,7 @@ mod next;
 use abandoned::Abandoned;
 use batches::Batches;
 use hand_offs::HandOffs;
+pub use lease::Parting;
 pub use next::Next;
 
 /// After a claim the next step may wait that long: the tasks just claimed may be settled with it.
@@ -102,6 +103,8 @@ pub struct Slots {
     session: u64,
     /// How many tasks the step that is under way claims at most.
     asked: usize,
+    /// How many outcomes it carries.
+    sending: usize,
     /// What [`Claim::token`] is above the server's. A server that lost its data gives its tokens out anew, while
     /// threads and tasks of before may still run: each session's are shifted above all of those before.
     shift: i64,
@@ -145,6 +148,7 @@ impl Slots {
             hand_offs: HandOffs::default(),
             session: 0,
             asked: 0,
+            sending: 0,
             shift: 0,
         }
     }
@@ -325,6 +329,7 @@ impl Slots {
         if self.hand_offs.contradict(&reply.claims) {
             return None;
         }
+        self.sending = 0;
         let claimed = reply.claims.len();
         self.more = reply.more;
         self.look_at = match (claimed, reply.more) {

@@ -11,7 +11,7 @@ use redis::Value;
 
 use super::Shared;
 use super::session::{End, Session, is_hopeless};
-use super::slots::{Next, Phase};
+use super::slots::Next;
 use crate::engine::claims::{Answer, Reply};
 use crate::engine::events::{Event, Level};
 use crate::engine::outcomes::{COMPLETE, Outcomes};
@@ -87,20 +87,10 @@ impl Session {
                 Err(error) if is_hopeless(&error) => return Err(End::Failed(error)),
                 Err(error) => {
                     shared.trouble(&error);
-                    if self.is_too_late(now) {
-                        shared.inbox.log(Level::Error, "the last outcomes could not be reported");
-                        return Err(End::Left);
-                    }
                     shared.dispatcher.link().pause(&mut backoff).await;
                 }
             }
         }
-    }
-
-    /// The worker is to stop, nothing runs, and others may have been given what it held.
-    fn is_too_late(&self, now: Instant) -> bool {
-        let mut slots = self.shared.slots();
-        slots.phase != Phase::Working && slots.is_quiet() && slots.lease_is_over(now)
     }
 
     fn accept(&self, mut reply: Reply, outcomes: &Outcomes, sent: Instant, now: Instant) -> Result<(), End> {

@@ -2,11 +2,35 @@
 
 use std::time::Instant;
 
-use super::{HandOffs, Slots};
+use super::{HandOffs, Phase, Slots};
 use crate::engine::outcomes::Outcomes;
 use crate::wire::values::number;
 
+/// How long a worker that is to stop waits for a server that is away.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Parting {
+    /// Until its tasks have ended, at least.
+    Busy,
+    /// Not at all: it has nothing to tell.
+    Now,
+    /// Until then: the server is to be told of so many tasks that they have ended, or were not started.
+    By(Instant, usize),
+    /// No longer: so many belong to others by now.
+    Late(usize),
+}
+
 impl Slots {
+    /// How long a worker that is to stop waits, if the server is away now.
+    pub fn parting(&self, now: Instant) -> Parting {
+        let untold = self.held() + self.outbox.len() + self.sending;
+        match self.lease_ends {
+            _ if self.phase == Phase::Working || self.started > 0 => Parting::Busy,
+            _ if untold == 0 => Parting::Now,
+            Some(end) if now < end => Parting::By(end, untold),
+            _ => Parting::Late(untold),
+        }
+    }
+
     /// What the server calls `token`; 0, which no attempt has, if the lease that it was held under is lost.
     pub fn lease_token(&self, token: i64) -> i64 {
         (token - self.shift).max(0)
@@ -33,11 +57,6 @@ impl Slots {
         self.lease_ends
     }
 
-    /// Whether the server may have taken this worker for dead.
-    pub fn lease_is_over(&self, now: Instant) -> bool {
-        self.lease_ends.is_none_or(|end| now >= end)
-    }
-
     /// The lease is lost: what is held belongs to others, and outcomes that wait would be refused. The highest
     /// token that is void. What was started is settled later, as stale: its token is no longer the one.
     pub fn lose(&mut self) -> i64 {
@@ -45,6 +64,7 @@ impl Slots {
             queue.claims.drain(..).for_each(|claim| self.lanes.gone(claim.token));
         }
         self.outbox = Outcomes::default();
+        self.sending = 0;
         self.hand_offs = HandOffs::default();
         self.session += 1;
         self.lease_ends = None;

@@ -53,7 +53,9 @@ impl Slots {
             self.hand_offs.stepping();
             self.asked = want;
             let lanes = self.lanes.is_limited().then(|| self.lanes.to_json());
-            return Next::Step { outcomes: self.outcomes(), want, lanes };
+            let outcomes = self.outcomes();
+            self.sending = outcomes.len();
+            return Next::Step { outcomes, want, lanes };
         }
         if self.phase != Phase::Working && self.started == 0 {
             return Next::Leave;

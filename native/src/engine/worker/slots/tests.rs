@@ -227,6 +227,25 @@ fn draining_hands_back_and_leaves_when_all_is_settled() {
 }
 
 #[test]
+fn who_stops_waits_for_a_server_that_is_away_as_long_as_it_has_something_to_tell_and_a_lease() {
+    let now = Instant::now();
+    let over = now + LEASE;
+    let mut slots = working(2, 1..4, false, now);
+    slots.take(2, now);
+    slots.next(now);
+    assert_eq!(slots.parting(now), Parting::Busy, "it works");
+    slots.drain();
+    assert_eq!(slots.parting(over), Parting::Busy, "tasks run");
+    slots.settle(outcomes(&[1, 2]), 0);
+    assert_eq!(slots.parting(now), Parting::By(over, 3), "two ended, and one was not started");
+    assert_eq!(settled(&mut slots, now).0.len(), 3);
+    assert_eq!(slots.parting(now), Parting::By(over, 3), "they are on their way");
+    assert_eq!(slots.parting(over), Parting::Late(3));
+    held_ahead(&mut slots).accept(&mut reply(4..4, false, -1, now), now);
+    assert_eq!(slots.parting(now), Parting::Now);
+}
+
+#[test]
 fn a_lost_lease_voids_what_was_held() {
     let now = Instant::now();
     let mut slots = working(2, 1..4, false, now);
