@@ -89,12 +89,12 @@ function M.definitions(base, buckets)
     if not at[name] then names[#names + 1], at[name] = name, #names + 1 end
     name_at[i] = at[name]
   end
-  local code = redis.pcall('HMGET', keys.limits(base), unpack(names))
+  local code = bulk.read('HMGET', keys.limits(base), names)
   if errors.of(code) then return nil, errors.wrong_type(keys.limits(base)) end
   local count = redis.pcall('HLEN', keys.overrides(base))
   if errors.of(count) then return nil, errors.wrong_type(keys.overrides(base)) end
-  local of_names = count > 0 and redis.call('HMGET', keys.overrides(base), unpack(names)) or {}
-  local of_buckets = count > 0 and redis.call('HMGET', keys.overrides(base), unpack(buckets)) or {}
+  local of_names = count > 0 and bulk.read('HMGET', keys.overrides(base), names) or {}
+  local of_buckets = count > 0 and bulk.read('HMGET', keys.overrides(base), buckets) or {}
   local of_limits = {}
   for i = 1, #names do of_limits[i] = add_field(add_field(nil, code[i]), of_names[i]) or false end
   for i, bucket in ipairs(buckets) do
@@ -182,8 +182,8 @@ function M.look(batch, buckets)
   end
   if #asked == 0 then return batch.limits_err end
   local definitions, err = M.definitions(base, asked)
-  local busy = redis.pcall('HMGET', keys.busy(base), unpack(asked))
-  local reached = redis.pcall('ZMSCORE', keys.rates(base), unpack(asked))
+  local busy = bulk.read('HMGET', keys.busy(base), asked)
+  local reached = bulk.read('ZMSCORE', keys.rates(base), asked)
   batch.busy_is_damaged = errors.of(busy) and true
   err = err or batch.busy_is_damaged and errors.wrong_type(keys.busy(base))
     or errors.of(reached) and errors.wrong_type(keys.rates(base))
@@ -347,7 +347,7 @@ end
 -- Those whose time has come are as good as absent: as many as were added are looked at.
 local function trim(base, now_text, added)
   local past = redis.call('ZRANGEBYSCORE', keys.rates(base), '-' .. now_text, now_text, 'LIMIT', 0, 2 * added)
-  if #past > 0 then redis.call('ZREM', keys.rates(base), unpack(past)) end
+  bulk.write('ZREM', keys.rates(base), past)
 end
 
 -- Write what has changed.
@@ -365,11 +365,11 @@ function M.write(batch)
     one.is_changed, one.is_reached_changed = nil, nil
   end
   if not batch.busy_is_damaged then
-    if #busy > 0 then redis.call('HSET', keys.busy(base), unpack(busy)) end
-    if #idle > 0 then redis.call('HDEL', keys.busy(base), unpack(idle)) end
+    bulk.write('HSET', keys.busy(base), busy)
+    bulk.write('HDEL', keys.busy(base), idle)
   end
   if #reached > 0 then
-    redis.call('ZADD', keys.rates(base), unpack(reached))
+    bulk.write('ZADD', keys.rates(base), reached)
     trim(base, batch.now_text, #reached / 2)
   end
 end

@@ -203,7 +203,7 @@ end
 -- Look again at buckets under which lines may wait.
 function M.reconsider(batch, buckets)
   if #buckets == 0 or limits.look(batch, buckets) then return end
-  local blocked = redis.pcall('HMGET', keys.blocked_lanes(batch.base), unpack(buckets))
+  local blocked = bulk.read('HMGET', keys.blocked_lanes(batch.base), buckets)
   if errors.of(blocked) then return end
   for i, bucket in ipairs(buckets) do
     if blocked[i] then reopen(batch, bucket, limits.lanes(blocked[i])) end

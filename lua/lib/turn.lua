@@ -85,6 +85,8 @@ local function serve(taking, one, portion, start)
     taking.scores[one.name] = one.score
     return false
   end
+  -- One that gives nothing was looked at, too.
+  taking.budget = taking.budget - 1
   taking.scores[one.name] = nil
   taking.gone[#taking.gone + 1] = one.name
   for _, bucket in ipairs(one.buckets) do

@@ -128,3 +128,48 @@ def test_what_is_no_number_of_starts_is_refused(server: LimitServer, number: str
     options = f'{{"limits":[{{"name":"customer","weight":{number}}}]}}'
     with pytest.raises(Refused):
         server.call("enqueue", tasks=[{"id": "a", "name": "work", "lane": "default", "args": [], "options": options}])
+
+
+def test_a_claim_looks_at_a_bounded_number_of_lines(server: LimitServer) -> None:
+    """However many wait for the same slot."""
+    begin(server)
+    server.call("limits_declare", limits=[{"name": "gate", "definition": {"concurrency": 1}}])
+    keys = [{"name": "customer", "key": str(number)} for number in range(9_000)]
+    for first in range(0, len(keys), 1_000):
+        tasks = [
+            {
+                "id": key["key"],
+                "name": "work",
+                "lane": "default",
+                "args": [],
+                "options": {"limits": [{"name": "gate"}, key]},
+            }
+            for key in keys[first : first + 1_000]
+        ]
+        server.call("enqueue", tasks=tasks)
+    started, calls = claim(server, 100).total(), 1
+    while server.core.command(["ZCARD", f"{BASE}ring:default"]):
+        before = server.core.command(["ZCARD", f"{BASE}ring:default"])
+        started += claim(server, 100).total()
+        assert before - server.core.command(["ZCARD", f"{BASE}ring:default"]) <= 1_000
+        calls += 1
+    assert started == 1
+    assert calls >= 9
+
+
+def test_a_call_may_be_about_thousands_of_buckets(server: LimitServer) -> None:
+    begin(server)
+    names = [{"name": f"limit{number}", "definition": {"concurrency": 1}} for number in range(8)]
+    server.call("limits_declare", limits=names)
+    tasks = [
+        {
+            "id": f"task {number}", "name": "work", "lane": "default", "args": [],
+            "options": {"limits": [{"name": limit["name"], "key": str(number)} for limit in names]},
+        }
+        for number in range(1_000)
+    ]  # fmt: skip
+    server.call("enqueue", tasks=tasks)
+    assert claim(server, 500) + claim(server, 500) == {"task": 1_000}
+    assert server.core.command(["HLEN", f"{BASE}busy"]) == 8_000
+    server.call("leave", worker="w:1", result_ttl_ms=LEASE_MS)
+    assert server.core.command(["EXISTS", f"{BASE}busy"]) == 0
