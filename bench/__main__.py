@@ -8,32 +8,37 @@ import platform
 import subprocess
 import sys
 from collections import defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.measures import MEASURES, Sample, Setting
+from bench import limits, measures
+from bench.measures import Sample, Setting
 from bench.programs import ROOT, Programs, build_floor, busy
 from bench.server import Server
 
+_MEASURES = [*measures.MEASURES, *limits.MEASURES]
 _NUMBERS = (1, 2, 4)
 RESULTS = ROOT / "bench" / "results.json"
 
 
 def main() -> None:
     arguments = _arguments()
-    known = [name for names, _ in MEASURES for name in names.split()]
+    known = [name for names, _ in _MEASURES for name in names.split()]
     for name in arguments.only or ():
         if name not in known:
             raise SystemExit(f"no figure {name!r}; there are: {' '.join(known)}")
     wanted = [
-        (names, take) for names, take in MEASURES if not arguments.only or set(names.split()) & set(arguments.only)
+        (names, take) for names, take in _MEASURES if not arguments.only or set(names.split()) & set(arguments.only)
     ]
     floor = build_floor()
-    with start_server(arguments) as server:
+    with start_server(arguments) as server, ExitStack() as kept:
         tasks = arguments.tasks or (20_000 if arguments.quick else 200_000)
         programs = Programs(server, floor)
-        setting = Setting(server, programs, tasks, arguments.quick, lambda: start_server(arguments), floor)
+        setting = Setting(
+            server, programs, tasks, arguments.quick, lambda: start_server(arguments), floor, kept, arguments.before
+        )
         about = machine(server, arguments)
         samples: dict[str, list[Sample]] = defaultdict(list)
         try:
@@ -44,8 +49,7 @@ def main() -> None:
                         samples[sample.name].append(sample)
         finally:
             _say("\r\033[K")
-            if setting.crowded is not None:
-                setting.crowded.__exit__(None, None, None)
+    about["load_after"] = round(os.getloadavg()[0], 2)
     figures = [_figure(samples[name]) for name in known if name in samples and name in (arguments.only or known)]
     _print(about, figures)
     RESULTS.write_text(json.dumps({"machine": about, "figures": figures}, indent=2, ensure_ascii=False) + "\n")
@@ -63,6 +67,11 @@ def _arguments() -> argparse.Namespace:
         "--server", metavar="PATH", help="redis-server or valkey-server to run, as it comes; default: the embedded one"
     )
     parser.add_argument("--tcp", action="store_true", help="loopback TCP instead of a unix socket")
+    parser.add_argument(
+        "--before",
+        metavar="PYTHON",
+        help="an interpreter with the Ardiq that limits_none is beside; default: version 1 of the library",
+    )
     return parser.parse_args()
 
 
@@ -103,6 +112,7 @@ def machine(server: Server, arguments: argparse.Namespace) -> dict[str, Any]:
         "ardiq": importlib.metadata.version("ardiq"),
         "server": server.description,
         "busy_before": busy(),
+        "load_before": round(os.getloadavg()[0], 2),
         "repeat": arguments.repeat,
         "quick": arguments.quick,
     }

@@ -3,9 +3,10 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench.options import OPTIONS
 from bench.programs import Process, Programs, running
@@ -36,7 +37,12 @@ class Setting:
     quick: bool
     start_server: Callable[[], Server]
     floor: Path
+    kept: ExitStack
+    """What lives until the last repetition."""
+    earlier: str | None = None
+    """The interpreter of another build."""
     crowded: Server | None = None
+    contests: dict[str, Any] = field(default_factory=dict)
 
 
 Samples = Iterator[Sample]
@@ -165,7 +171,7 @@ def claim_scheduled(setting: Setting) -> Samples:
     """A worker's step while many tasks are scheduled for later, against one where none is."""
     ahead, n = 100_000 if setting.quick else 1_000_000, 20_000
     if setting.crowded is None:
-        setting.crowded = setting.start_server()
+        setting.crowded = setting.kept.enter_context(setting.start_server())
         Programs(setting.crowded, setting.floor).floor("enqueue_many", n=ahead, delay_ms=_DAY_MS)
     setting.server.clear()
     steps = []

@@ -1,11 +1,13 @@
 """The app that shows what each option costs: the tasks do nothing, the app has the option that BENCH_OPTION names."""
 
+import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from ardiq import Ardiq, EnqueueContext, ExecutionContext
+from ardiq import Ardiq, EnqueueContext, ExecutionContext, Limit
 from ardiq.retries import ExponentialBackoff
 from ardiq.task import PreparedTask
 
@@ -52,6 +54,27 @@ async def timeout() -> None: ...
 async def retries() -> None: ...
 
 
+@app.task(limits=Limit("wide", concurrency=1_000_000))
+async def limited() -> None: ...
+
+
+@app.task(limits=Limit("keyed", key="number", concurrency=2))
+async def keyed(number: int) -> None: ...
+
+
+@app.task(limits=Limit("gate", concurrency=1))
+async def gated() -> tuple[int, int]:
+    """When it began and ended: the monotonic clock is the same in every process."""
+    began = time.monotonic_ns()
+    await asyncio.sleep(0.002)
+    return began, time.monotonic_ns()
+
+
+@app.task
+async def clock() -> int:
+    return time.monotonic_ns()
+
+
 _NOW = datetime.now().astimezone()
 _BY_OPTION: dict[str, Callable[[int], PreparedTask]] = {
     "argument": lambda _: argument.prepare(7),
@@ -61,6 +84,8 @@ _BY_OPTION: dict[str, Callable[[int], PreparedTask]] = {
     "unique": lambda n: argument.options(unique=True).prepare(n),
     "task_id": lambda n: plain.options(task_id=f"task-{n}").prepare(),
     "expire": lambda _: plain.options(expire=timedelta(hours=1)).prepare(),
+    "limit": lambda _: limited.prepare(),
+    "limit_keys": lambda n: keyed.prepare(n % 1_000),
     "delay": lambda _: plain.options(delay_ms=1).prepare(),
 }
 OPTIONS = [*_BY_OPTION, "middleware", "on_enqueue", *_OF_APP]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import options
+from bench import options, played
 from bench.jobs import app, clock, nap, noop, noop_thread, payload
 
 Figures = dict[str, Any]
@@ -117,6 +117,40 @@ async def latency(n: int = 1_000, pause_us: int = 0) -> Figures:
     }
 
 
+async def slots(n: int = 300, pause_us: int = 0) -> Figures:
+    """From before another worker ends what had the only slot until the next body runs; from the end of a body to the
+    next one of the same worker; and from before a plain task is enqueued until its body runs. One after the other.
+    """
+    body: list[int] = []
+    passed: list[int] = []
+    reused: list[int] = []
+    gate = played.limits(("gate", None))
+    holder = played.Queue(options.app.redis_url, "bench", lane="other")
+    for sample in range(_WARM_UP + n):
+        await asyncio.sleep(pause_us / 1e6)
+        started = time.monotonic_ns()
+        clocked = await (await options.clock.enqueue()).result(timeout=10)
+        holder.enqueue([gate], lane="other")
+        assert holder.step(want=1) == 1
+        waiting = await options.gated.enqueue()
+        await asyncio.sleep(pause_us / 1e6)
+        freed = time.monotonic_ns()
+        holder.step(want=0)
+        alone = await waiting.result(timeout=10)
+        jobs = await options.app.enqueue_many(options.gated.prepare() for _ in range(2))
+        first, second = [await job.result(timeout=10) for job in jobs]
+        assert clocked is not None
+        assert alone is not None
+        assert first is not None
+        assert second is not None
+        if sample >= _WARM_UP:
+            body.append(clocked.value - started)
+            passed.append(alone.value[0] - freed)
+            reused.append(second.value[0] - first.value[1])
+    holder.close()
+    return {"body_us": percentiles(body), "passed_us": percentiles(passed), "reused_us": percentiles(reused)}
+
+
 def percentiles(samples: list[int]) -> dict[str, float]:
     """In microseconds."""
     samples.sort()
@@ -124,7 +158,9 @@ def percentiles(samples: list[int]) -> dict[str, float]:
 
 
 async def _main(measure: str, arguments: dict[str, Any]) -> Figures:
-    await (options.app if measure == "enqueue_option" else app).queue_size()  # connects, and loads the library
+    await (
+        options.app if measure in ("enqueue_option", "slots") else app
+    ).queue_size()  # connects, and loads the library
     figures: Figures = await globals()[measure](**arguments)
     figures["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return figures

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import render
 
+from bench import limits
 from bench.peers.libraries import BEFORE, HERE, LIBRARIES, Library, before
 
 NAMED = pytest.mark.parametrize("library", [pytest.param(library, id=library.name) for library in LIBRARIES])
@@ -57,3 +58,10 @@ def test_the_report_names_every_library() -> None:
     text = (render.ROOT / "docs/benchmarks.md").read_text()
     for library in LIBRARIES:
         assert f"[{library.title}](" in text, "run: make bench-peers, all libraries"
+
+
+def test_each_figure_of_limits_is_explained() -> None:
+    text = (render.ROOT / "bench/README.md").read_text()
+    for names, _ in limits.MEASURES:
+        for name in names.split():
+            assert f"`{name}`" in text or name.startswith("enqueue_limits_"), name
