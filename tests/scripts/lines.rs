@@ -29,6 +29,11 @@ pub fn check(keys: &Keyspace, found: &mut dyn FnMut(String)) {
         found("tasks wait in lines, and meta does not say so".to_owned());
     }
     let (named, blocked) = (named_lanes(keys), blocked_lanes(keys));
+    for bucket in blocked.keys().filter(|bucket| bucket.starts_with('#')) {
+        if !keys.scores(&key("opens")).contains_key(bucket) {
+            found(format!("what gathers for {bucket} would wait for ever"));
+        }
+    }
     if named != blocked {
         found(format!("blocked_lanes has {named:?}, and lines are blocked in {blocked:?}"));
     }
@@ -88,7 +93,8 @@ fn leased(keys: &Keyspace) -> Counts {
             // With yet another part it is of a later version.
             let parts: Vec<&str> = lease.split(' ').collect();
             let line = if parts.len() == 2 { parts[1] } else { "" };
-            for bucket in buckets(line).filter(|bucket| !bucket.is_empty()) {
+            // One that follows another task of its batch has no slots.
+            for bucket in buckets(line).filter(|bucket| !bucket.is_empty() && *bucket != "+") {
                 *counts.entry(bucket.to_owned()).or_default() += 1;
             }
         }

@@ -367,8 +367,10 @@ impl<'a> Story<'a> {
         };
         for claim in reply[claims..].chunks(10) {
             let tokens = self.tokens.entry(claim[0].clone()).or_default();
-            if tokens.last() != Some(&claim[1]) {
-                tokens.push(claim[1].clone());
+            // With a `+` in front where it belongs to the batch of the claim before it.
+            let token = claim[1].trim_start_matches('+');
+            if tokens.last().is_none_or(|last| last != token) {
+                tokens.push(token.to_owned());
             }
         }
     }
