@@ -223,8 +223,11 @@ class LimitInfo(NamedTuple):
         concurrency: how many attempts may run at once; None: any number.
         rate: how many may start in a time; None: any number.
         overridden: whether something was put over what code declares.
-        running: how many attempts run.
-        waiting_lines: how many lines of tasks it keeps from starting.
+        running: how many attempts run; of a limit as such, of all its keys together. One with two keys counts for each.
+        waiting: how many tasks wait in lines that have it, likewise.
+        exact: False: at least so many run and wait; there are more lines of tasks than the server looks at for one
+            answer (2,000).
+        declared: whether code declares it.
         opens_at: when it lets the next one start, in ms since the epoch; None: now, or when an attempt ends.
     """
 
@@ -234,5 +237,7 @@ class LimitInfo(NamedTuple):
     rate: Rate | None
     overridden: bool
     running: int
-    waiting_lines: int
+    waiting: int
+    exact: bool
+    declared: bool
     opens_at: int | None

@@ -1,10 +1,10 @@
 """Limits as an app declares them, looks at them and changes them at run time."""
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from .._server import calls
-from .._server.replies import Ask, Call, R, at_once, json_object
+from .._server.replies import Ask, Call, R, at_once
 from .._values import options as _options
 from .._values.encodings import to_json
 from ..inspection import LimitInfo
@@ -13,10 +13,6 @@ from .facade import Facade
 
 if TYPE_CHECKING:
     from .queue import QueueContext
-
-# Concurrency, rate, whether that was put; running, waiting, when it opens.
-_Definition: TypeAlias = tuple[int | None, Rate | None, bool]
-_Figures: TypeAlias = tuple[int, int, int | None]
 
 
 class Limiting(Facade):
@@ -204,59 +200,42 @@ async def _listed(ask: Ask) -> list[LimitInfo]:
         rows |= {row.bucket: row for row in page.rows}
         cursor = page.cursor
         if cursor == "0":
-            break
-    found = []
-    for bucket, row in rows.items():
-        name, key = _read(bucket)
-        of_name = rows.get(name, row)
-        # As the library does: what was put for the key, over what was put for the limit, over what code declares.
-        parts = (of_name.declared, of_name.override, row.override)
-        definition = {field: value for part in parts for field, value in json_object(part.encode()).items()}
-        found.append(_info(name, key, (*_defined(definition), bool(row.override)), _figures(row)))
-    return sorted(found, key=lambda limit: (limit.name, limit.key or ""))
+            return sorted(map(_info, rows.values()), key=lambda limit: (limit.name, limit.key or ""))
 
 
 async def _buckets(ask: Ask, limit: Limit | str | None) -> list[LimitInfo]:
     name = "" if limit is None else _named(limit)[0]
-    known = {(each.name, each.key): each for each in await _listed(ask)}
-    rows, cursor = dict[str, calls.BucketRow](), "0"
+    rows, cursor = dict[str, calls.LimitRow](), "0"
     while True:
         page = await ask(calls.buckets(name=name, cursor=cursor, limit=calls.BUCKETS_LIMIT_MOST))
         rows |= {row.bucket: row for row in page.rows}
         cursor = page.cursor
         if cursor == "0":
-            break
-    found = [_of_key(known, *_read(bucket), _figures(row)) for bucket, row in rows.items()]
-    return sorted(found, key=lambda limit: (-limit.waiting_lines, -limit.running, limit.name, limit.key or ""))
+            found = map(_info, rows.values())
+            return sorted(found, key=lambda limit: (-limit.waiting, -limit.running, limit.name, limit.key or ""))
 
 
 async def _shown(ask: Ask, limit: Limit | str) -> LimitInfo | None:
     name, key = _named(limit)
-    known = {(each.name, each.key): each for each in await _listed(ask)}
-    if not key or (name, key) in known or (name, None) not in known:
-        return known.get((name, key or None))
-    in_use = {each.key: each for each in await _buckets(ask, name)}
-    return in_use.get(key) or _of_key(known, name, key, (0, 0, None))
+    row = await ask(calls.limit(name=name, key=key))
+    return None if row is None else _info(row)
 
 
-def _read(bucket: str) -> tuple[str, str | None]:
-    """Name and key of a bucket."""
+def _info(row: calls.LimitRow) -> LimitInfo:
     from urllib.parse import unquote  # not for a worker
 
-    name, has_key, key = bucket.partition("(")
-    return name, unquote(key.removesuffix(")")) if has_key else None
-
-
-def _of_key(known: dict[tuple[str, str | None], LimitInfo], name: str, key: str | None, figures: _Figures) -> LimitInfo:
-    """A bucket that need not be listed: then it is as its limit is."""
-    listed = known.get((name, key)) or known.get((name, None))
-    if listed is None:
-        return _info(name, key, (None, None, False), figures)
-    return _info(name, key, (listed.concurrency, listed.rate, listed.overridden), figures)
-
-
-def _info(name: str, key: str | None, definition: _Definition, figures: _Figures) -> LimitInfo:
-    return LimitInfo(name, key, *definition, *figures)
+    name, has_key, key = row.bucket.partition("(")
+    return LimitInfo(
+        name,
+        unquote(key.removesuffix(")")) if has_key else None,
+        *_defined(row.definition),
+        row.is_put,
+        row.running,
+        row.waiting,
+        row.is_exact,
+        row.is_declared,
+        row.opens_at or None,
+    )
 
 
 def _defined(definition: dict[str, Any]) -> tuple[int | None, Rate | None]:
@@ -267,7 +246,3 @@ def _defined(definition: dict[str, Any]) -> tuple[int | None, Rate | None]:
         rate = None
     concurrency = definition.get("concurrency")
     return concurrency if isinstance(concurrency, int) else None, rate
-
-
-def _figures(row: calls.LimitRow | calls.BucketRow) -> _Figures:
-    return row.running, row.blocked, row.opens_at or None

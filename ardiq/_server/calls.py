@@ -419,17 +419,19 @@ PAUSE_ROW = Record(PauseRow._make, (text, json_object, number))
 
 
 class LimitRow(NamedTuple):
-    """A record of the reply of `limits`."""
+    """A record of the reply of `buckets`."""
 
     bucket: str
-    declared: str
-    override: str
+    definition: dict[str, Any]
+    is_declared: bool
+    is_put: bool
     running: int
-    blocked: int
+    waiting: int
+    is_exact: bool
     opens_at: int
 
 
-LIMIT_ROW = Record(LimitRow._make, (text, text, text, number, number, number))
+LIMIT_ROW = Record(LimitRow._make, (text, json_object, flag, flag, number, number, flag, number))
 
 
 class LimitsReply(NamedTuple):
@@ -442,26 +444,14 @@ class LimitsReply(NamedTuple):
 LIMITS_REPLY = page(LimitsReply._make, (text,), LIMIT_ROW.rows)
 
 
-class BucketRow(NamedTuple):
-    """A record of the reply of `buckets`."""
-
-    bucket: str
-    running: int
-    blocked: int
-    opens_at: int
-
-
-BUCKET_ROW = Record(BucketRow._make, (text, number, number, number))
-
-
 class BucketsReply(NamedTuple):
     """What `buckets` replies."""
 
     cursor: str
-    rows: list[BucketRow]
+    rows: list[LimitRow]
 
 
-BUCKETS_REPLY = page(BucketsReply._make, (text,), BUCKET_ROW.rows)
+BUCKETS_REPLY = page(BucketsReply._make, (text,), LIMIT_ROW.rows)
 
 
 class WorkerRow(NamedTuple):
@@ -1058,20 +1048,31 @@ def pauses() -> Call[list[PauseRow]]:
 
 
 def limits(*, cursor: Text, limit: int) -> Call[LimitsReply]:
-    """The limits that are declared, and what operators put over them or their keys.
+    """The limits that are declared, and those that operators put something for, or for one of their keys.
 
-    Replies where to continue, 0 at the end; then each limit or bucket, its definition in code (JSON, or empty),
-    what was put over it (likewise), how many run, how many lines wait for it, and when it has room by time (ms, or
-    0).
+    Replies where to continue, 0 at the end; then each limit or bucket, its definition (JSON), whether code declares
+    it, whether something was put over that, how many run and wait, whether these figures are exact (0: at least so
+    many), and when it has room by time (ms, or 0).
     """
     return Call("limits", (cursor, limit), LIMITS_REPLY)
 
 
-def buckets(*, name: Text, cursor: Text, limit: int) -> Call[BucketsReply]:
-    """The buckets that are in use: of which attempts run, or under which lines wait.
+def limit(*, name: Text, key: Text) -> Call[LimitRow | None]:
+    """One limit, or one key of it.
 
-    Replies where to continue, 0 at the end; then each bucket, how many run, how many lines wait for it, and when it
-    has room by time (ms, or 0).
+    Replies its bucket, its definition (JSON), whether code declares it, whether something was put over that, how
+    many run and wait, whether these figures are exact (0: at least so many), and when it has room by time (ms, or
+    0); nothing if there is no such limit.
+    """
+    return Call("limit", (name, key), LIMIT_ROW.optional)
+
+
+def buckets(*, name: Text, cursor: Text, limit: int) -> Call[BucketsReply]:
+    """The buckets that are in use: of which attempts run, or tasks wait.
+
+    Replies where to continue, 0 at the end; then each bucket, its definition (JSON), whether code declares it,
+    whether something was put over that, how many run and wait, whether these figures are exact (0: at least so
+    many), and when it has room by time (ms, or 0).
     """
     return Call("buckets", (name, cursor, limit), BUCKETS_REPLY)
 

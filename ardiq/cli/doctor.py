@@ -243,9 +243,9 @@ def _queue(app: "Ardiq", words: Sequence[str]) -> Iterator[Check]:
     for limit in app.limits.list_sync():
         if limit.concurrency == 0:
             name = limit.name if limit.key is None else f"{limit.name}({limit.key})"
-            lines = f"; {many(limit.waiting_lines, 'line waits', 'lines wait')} for it" if limit.waiting_lines else ""
+            waiting = f"; {many(limit.waiting, 'task waits', 'tasks wait')} for it" if limit.waiting else ""
             remedy = f"to open it: `{shlex.join(['ardiq', 'limits', 'remove', 'MODULE:ATTR', *words, name])}`"
-            yield Check("warn", f"limit {name}", f"it is closed: none of its tasks start{lines}", remedy)
+            yield Check("warn", f"limit {name}", f"it is closed: none of its tasks start{waiting}", remedy)
     due_at = inspect.next_due_at_sync()
     if due_at is not None and now_ms - due_at > _OVERDUE_MS:
         found = f"the next one is overdue by {age(now_ms - due_at)}"

@@ -154,9 +154,9 @@ def _table(limits: Sequence["LimitInfo"], now_ms: int) -> Table:
             named(limit),
             _said(limit) + (" (put)" if limit.overridden else ""),
             f"{limit.running:,}",
-            f"{limit.waiting_lines:,}",
+            f"{limit.waiting:,}{'' if limit.exact else '+'}",
             "" if limit.opens_at is None or limit.concurrency == 0 else f"in {age(max(0, limit.opens_at - now_ms))}",
         ]
         for limit in limits
     ]
-    return Table(["limit", "lets start", "running", "lines waiting", "opens"], rows)
+    return Table(["limit", "lets start", "running", "waiting", "opens"], rows)

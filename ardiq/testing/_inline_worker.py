@@ -250,7 +250,7 @@ class InlineWorker:
         times, cursor = [entry.number for entry in scheduled], "0"
         while True:
             page = self.ask(calls.buckets(name="", cursor=cursor, limit=_WANT))
-            times += [row.opens_at for row in page.rows if row.blocked and row.opens_at]
+            times += [row.opens_at for row in page.rows if row.waiting and row.opens_at]
             cursor = page.cursor
             if cursor == "0":
                 return times

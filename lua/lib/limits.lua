@@ -282,16 +282,6 @@ function M.settle(batch)
   return again
 end
 
--- Of a bucket: how many run, how many lines wait under it, and when it has room by time (ms; 0: that is not what it lacks).
-function M.figures(base, bucket)
-  local blocked = 0
-  for _, lane_name in ipairs(M.lanes(errors.read('HGET', keys.blocked_lanes(base), bucket))) do
-    blocked = blocked + errors.read('ZCARD', keys.blocked(base, lane_name, bucket))
-  end
-  local running = number.of(errors.read('HGET', keys.busy(base), bucket), 0)
-  return running, blocked, number.of(errors.read('ZSCORE', keys.opens(base), bucket), 0)
-end
-
 -- Refuse a change of limits while nothing is written yet, if what follows from it could not be written.
 function M.check_keys(base)
   errors.read('HLEN', keys.blocked_lanes(base))

@@ -1,24 +1,13 @@
--- limits: the limits that are declared, and what operators put over them or their keys.
+-- limits: the limits that are declared, and those that operators put something for, or for one of their keys.
 -- args: cursor, limit int
--- reply: cursor, (bucket, declared, override, running, blocked, opens_at)…
+-- reply: cursor, (bucket, definition, is_declared, is_put, running, waiting, is_exact, opens_at)…
 return function(base, args)
-  local reply = { '0' }
-  local function add(bucket, declared, override)
-    local at = #reply
-    reply[at + 1], reply[at + 2], reply[at + 3] = bucket, declared or '', override or ''
-    reply[at + 4], reply[at + 5], reply[at + 6] = limits.figures(base, bucket)
-  end
+  local buckets = {}
   -- Few are declared in code: the first page has them all.
-  if args.cursor == '0' then
-    local declared = errors.read('HGETALL', keys.limits(base))
-    for i = 1, #declared, 2 do
-      add(declared[i], declared[i + 1], errors.read('HGET', keys.overrides(base), declared[i]))
-    end
-  end
+  if args.cursor == '0' then buckets = errors.read('HKEYS', keys.limits(base)) end
   local page = errors.read('HSCAN', keys.overrides(base), args.cursor, 'COUNT', args.limit)
   for i = 1, #page[2], 2 do
-    if redis.call('HEXISTS', keys.limits(base), page[2][i]) == 0 then add(page[2][i], '', page[2][i + 1]) end
+    if errors.read('HEXISTS', keys.limits(base), page[2][i]) == 0 then buckets[#buckets + 1] = page[2][i] end
   end
-  reply[1] = page[1]
-  return reply
+  return figures.describe(base, { page[1] }, buckets, figures.count(base, ''))
 end

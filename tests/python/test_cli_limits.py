@@ -53,7 +53,9 @@ def test_limits_are_listed_shown_put_and_removed(app: Ardiq, ardiq: Run) -> None
         "burst": 3,
         "overridden": True,
         "running": 0,
-        "waiting_lines": 0,
+        "waiting": 0,
+        "exact": True,
+        "declared": False,
         "opens_at": None,
         "buckets": [],
     }

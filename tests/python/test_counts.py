@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from helpers import drain
@@ -37,11 +37,11 @@ def alone() -> Iterator[Ardiq]:
         app.context.server.close()
 
 
-def commands_of(core: _core.Core, query: str) -> int:
+def commands_of(core: _core.Core, query: str, args: Sequence[str | int] = ()) -> int:
     """How many commands the server runs for one query."""
-    core.call(query, [])  # a server without functions gets the script now
+    core.call(query, args)  # a server without functions gets the script now
     core.command(["CONFIG", "RESETSTAT"])
-    core.call(query, [])
+    core.call(query, args)
     stats = core.command(["INFO", "commandstats"]).decode()
     return sum(int(calls) for calls in re.findall(r"^cmdstat_[^:]+:calls=(\d+)", stats, re.MULTILINE))
 
@@ -134,3 +134,43 @@ async def test_a_load_ends_with_it(make_app: Callable[..., Ardiq]) -> None:
     assert (await job.result()).value == 1
     assert app.context.server.core.command(["EXISTS", f"{app.context.server.base}loads"]) == 0
     assert json.loads(_core.PROTOCOL)["keys"]["loads"]["owner"] == "members"
+
+
+# Lines of two limits: those of one lane have their turn, those of another wait for a closed limit.
+LINES = """
+local base, count = KEYS[1], tonumber(ARGV[1])
+for number = 1, count do
+  for _, lane in ipairs({'default', 'low'}) do
+    local line = 'customer(' .. number .. '),partner'
+    redis.call('RPUSH', base .. 'line:' .. lane .. ':' .. line, 'a', 'b', 'c')
+    redis.call('ZADD', base .. (lane == 'low' and 'blocked:low:partner' or 'ring:default'), number, line)
+  end
+end
+redis.call('RPUSH', base .. 'line:default:tenant(x)', 'a', 'b')
+redis.call('ZADD', base .. 'ring:default', count + 1, 'tenant(x)')
+redis.call('HSET', base .. 'blocked_lanes', 'partner', '["low"]')
+redis.call('HSET', base .. 'limited', 'default', 3 * count + 2, 'low', 3 * count)
+redis.call('HSET', base .. 'limits', 'customer', '{"concurrency":1}', 'partner', '{"concurrency":1}',
+  'tenant', '{"concurrency":1}')
+"""
+
+
+def test_figures_of_limits_cost_a_bounded_number_of_lines(alone: Ardiq) -> None:
+    core, base = alone.context.server.core, alone.context.server.base
+    core.command(["EVAL", LINES, 1, base, 999])
+    found = {limit.name: (limit.waiting, limit.exact) for limit in alone.limits.list_sync()}
+    assert found == {"customer": (5_994, True), "partner": (5_994, True), "tenant": (2, True)}
+    assert len(alone.limits.buckets_sync()) == 1_001
+
+    core.command(["FLUSHDB"])
+    core.command(["EVAL", LINES, 1, base, 10_000])
+    found = {limit.name: (limit.waiting, limit.exact) for limit in alone.limits.list_sync()}
+    assert found == {"customer": (6_000, False), "partner": (6_000, False), "tenant": (0, False)}
+    shown = alone.limits.show_sync("tenant(x)")
+    assert shown is not None
+    assert (shown.waiting, shown.exact) == (2, False), "a line of this key alone is found without a search"
+    bound = 2_000 + 100
+    assert commands_of(core, "limits", ["0", 1_000]) < bound
+    assert commands_of(core, "limit", ["partner", ""]) < bound
+    assert commands_of(core, "limit", ["customer", "7"]) < bound
+    assert commands_of(core, "buckets", ["", "s:0", 100]) < bound + 100 * 10

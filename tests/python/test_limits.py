@@ -161,7 +161,7 @@ async def test_a_task_that_waits_is_limited_and_says_for_what(app: Ardiq) -> Non
         assert position is not None
         assert position[:4] == ("limited", "default:one", 0, 1)
         [limit] = await app.limits.list()
-        assert (limit.name, limit.concurrency, limit.running, limit.waiting_lines) == ("one", 1, 1, 1)
+        assert (limit.name, limit.concurrency, limit.running, limit.waiting) == ("one", 1, 1, 1)
         release.set()
         await ended(first, second)
     assert began == [1, 2]
