@@ -225,7 +225,8 @@ class RateLimited(Snooze):
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: `retry_after` is negative or infinite.
+        ValueError: `retry_after` is negative or infinite, or `limit` or `key` is no such name. What a task with limits
+            raises must name one of them, and a key only of a limit that has keys: anything else fails the attempt.
 
     Example:
         ```python
@@ -248,5 +249,7 @@ class RateLimited(Snooze):
             raise TypeError(f"limit must be a Limit or its name, not {type(limit).__name__}")
         if key is not None and (isinstance(key, bool) or not isinstance(key, str | int)):
             raise TypeError(f"key must be a str or an int, not {type(key).__name__}")
-        self.limit = named
-        self.key = None if key is None else str(key)
+        from .limits import check_key, check_name  # not for every program
+
+        self.limit = None if named is None else check_name(named)
+        self.key = None if key is None else check_key("RateLimited", str(key))

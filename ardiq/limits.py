@@ -1,13 +1,13 @@
 """Limits: how many attempts run at once, and how many start in a time, over all workers, by name and by key."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, TypeAlias
 
 from ._values import options as _options
 
-Key: TypeAlias = str | tuple[str, ...] | Callable[..., Any]
+Key: TypeAlias = str | Sequence[str] | Callable[..., Any]
 """Where the key of a call comes from: a parameter, several, or a function of some of the task's parameters."""
 Cost: TypeAlias = int | Callable[..., int]
 """A number, or a function of some of the task's parameters."""
@@ -20,6 +20,9 @@ LONGEST_KEY = 256
 _NAME = re.compile(r"(?:[A-Za-z0-9_.\-/@]|[^\x00-\x7f])+")
 _LONGEST_NAME = 100
 _MOST_WEIGHT = 1_000_000
+# What the library counts with.
+MOST = 2**53 - 1
+_LONGEST_BURST_MS = 10**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class Rate:
 
     Raises:
         TypeError: one of them has the wrong type.
-        ValueError: one of them is too small, or not finite.
+        ValueError: one of them is too small, too large or not finite, or it is so slow that a full burst takes more
+            than 30,000 years.
     """
 
     starts: float
@@ -47,7 +51,11 @@ class Rate:
         if _options.finite("the starts of a Rate", self.starts, "a number") <= 0:
             raise ValueError(f"the starts of a Rate must be positive, not {self.starts!r}")
         _options.milliseconds("per of a Rate", self.per, least=1)
-        _options.integer("burst of a Rate", self.burst, least=1)
+        _options.integer("burst of a Rate", self.burst, least=1, most=MOST)
+        if self.starts > MOST:
+            raise ValueError(f"the starts of a Rate must be at most {MOST}, not {self.starts!r}")
+        if self.per_ms * self.burst > _LONGEST_BURST_MS * self.starts:
+            raise ValueError(f"a Rate of {self} is too slow: its burst would take more than 30,000 years")
 
     @property
     def per_ms(self) -> int:
@@ -70,7 +78,7 @@ class Limit:
         name: of the limit: letters, digits and any of `_ . - / @`; None: that of the task.
         concurrency: how many attempts run at once, at least 1; None: any number.
         rate: how many start in a time; None: any number.
-        key: where the key of a call comes from: the name of a parameter of the task, a tuple of names, or a function
+        key: where the key of a call comes from: the name of a parameter of the task, a list of names, or a function
             whose parameters are named as the task's. It gives a text, a whole number, or what travels as one, such as a
             UUID or an enum; of up to 256 bytes.
         ordered: a task that is to run again (a retry, a `Snooze`) stays in front of its line, and those behind it wait
@@ -105,14 +113,14 @@ class Limit:
             check_name(self.name)
         what = "a limit" if self.name is None else f"limit {self.name!r}"
         if self.concurrency is None and self.rate is None and self.max_waiting is None:
-            raise ValueError(f"{what} needs a concurrency or a rate")
+            raise ValueError(f"{what} needs a concurrency, a rate or max_waiting")
         if self.max_waiting is not None:
-            _options.integer(f"max_waiting of {what}", self.max_waiting, least=1)
+            _options.integer(f"max_waiting of {what}", self.max_waiting, least=1, most=MOST)
         if self.concurrency is not None:
-            _options.integer(f"the concurrency of {what}", self.concurrency, least=1)
+            _options.integer(f"the concurrency of {what}", self.concurrency, least=1, most=MOST)
         if self.rate is not None and not isinstance(self.rate, Rate):
             raise TypeError(f"the rate of {what} must be a Rate, such as Rate(100, per=60), not {_kind(self.rate)}")
-        if self.ordered and self.concurrency != 1:
+        if _options.boolean(f"ordered of {what}", self.ordered) and self.concurrency != 1:
             raise ValueError(f"{what} is ordered, so its concurrency must be 1")
         self._check_key(what)
         if not callable(self.cost):
@@ -125,11 +133,13 @@ class Limit:
     def _check_key(self, what: str) -> None:
         if self.key is None or callable(self.key):
             return
-        names = self.key if isinstance(self.key, tuple) else (self.key,)
-        if not names or not all(isinstance(name, str) for name in names):
+        names = tuple(self.key) if isinstance(self.key, list | tuple) else (self.key,)
+        if not names or not all(isinstance(name, str) and name.isidentifier() for name in names):
             raise TypeError(
-                f"the key of {what} must be the name of a parameter, a tuple of names, or a function, not {self.key!r}"
+                f"the key of {what} must be the name of a parameter, a list of names, or a function, not {self.key!r}"
             )
+        if isinstance(self.key, list):
+            object.__setattr__(self, "key", names)
 
     def for_task(self, task: str) -> "Limit":
         """This limit with a name: its own, or that of the task."""

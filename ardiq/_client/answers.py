@@ -36,6 +36,9 @@ def answered(jobs: list[Job], answers: Sequence[Any]) -> list[Job]:
         return jobs
     if isinstance(first, ArdiqError):
         first.jobs = [job for job, error in zip(jobs, refused, strict=True) if error is None]
+        if first.jobs:
+            lost = len(jobs) - len(first.jobs)
+            first.args = (f"{first} ({lost} of {len(jobs)} calls: `jobs` of this error has those that were enqueued)",)
     raise first
 
 

@@ -8,7 +8,7 @@ from .._server.replies import Ask, Call, R, at_once
 from .._values import options as _options
 from .._values.encodings import to_json
 from ..inspection import LimitInfo
-from ..limits import Cost, Key, Limit, Rate, Weight, check_key, check_name, definition_of
+from ..limits import MOST, Cost, Key, Limit, Rate, Weight, check_key, check_name, definition_of
 from .facade import Facade
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _putting(limit: Limit | str, concurrency: int | None, rate: Rate | None) -> 
     if concurrency is None and rate is None:
         raise ValueError(f"give a concurrency or a rate for limit {name!r}")
     if concurrency is not None:
-        _options.integer(f"the concurrency of limit {name!r}", concurrency, least=0)
+        _options.integer(f"the concurrency of limit {name!r}", concurrency, least=0, most=MOST)
     if rate is not None and not isinstance(rate, Rate):
         raise TypeError(f"the rate of limit {name!r} must be a Rate, such as Rate(100, per=60), not {rate!r}")
     return calls.limit_put(name=name, key=key, definition=to_json(definition_of(concurrency, rate)))

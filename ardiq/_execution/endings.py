@@ -128,7 +128,8 @@ class Endings:
             )
             return Ending(claim, run_s, FAILED, waited(claim, run_s), error, error_text(error))
 
-    def _judge(self, entry: "Registered", claim: Claim, run_s: float, error: BaseException) -> Ending:
+    def _judge(self, entry: "Registered", claim: Claim, run_s: float, raised: BaseException) -> Ending:
+        error = _mistaken(entry, raised) or raised
         # A child's exception was judged in the child: not all of it can be sent.
         judged = error.__cause__.decision if isinstance(error.__cause__, FromChild) else None
         outcome, delay_ms, asked = judged or entry.retries.decide(claim[8], error)
@@ -333,9 +334,30 @@ class Endings:
             counters.observe(run_s, wait_s)
 
 
+def _told(error: BaseException) -> RateLimited | None:
+    return next((each for each in leaves(error) if isinstance(each, RateLimited)), None)
+
+
+def _mistaken(entry: "Registered", error: BaseException) -> ValueError | None:
+    """What is wrong with a `RateLimited` that names a limit, or the key of one, which its task does not have."""
+    told = _told(error)
+    if told is None or entry.task is None or entry.task.buckets is None:
+        return None
+    limits = entry.task.buckets.limits
+    named = [limit for limit in limits if limit.name == (told.limit or limits[0].name)]
+    if not named:
+        has = ", ".join(repr(name) for name in dict.fromkeys(limit.name for limit in limits))
+        what = f"the limit {told.limit!r}, which the task does not have: it has {has}"
+    elif told.key is not None and all(limit.key is None for limit in named):
+        what = f"the key {told.key!r} of limit {named[0].name!r}, which has no keys"
+    else:
+        return None
+    return ValueError(f"RateLimited of task {entry.task.name!r} names {what}").with_traceback(error.__traceback__)
+
+
 def _used_up(entry: "Registered", error: BaseException) -> dict[str, Any]:
     """Which limit the task says is used up, and which key of it; nothing if none, or if the task has none."""
-    told = next((each for each in leaves(error) if isinstance(each, RateLimited)), None)
+    told = _told(error)
     buckets = None if entry.task is None else entry.task.buckets
     if told is None or (buckets is None and told.limit is None):
         return {}

@@ -77,6 +77,8 @@ def _parameters(what: str, function: Callable[..., Any], signature: Signature | 
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         raise TypeError(f"{what} must be a function whose parameters are known, not {function!r}") from None
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"{what} must be a plain function, not async: nobody could await {function!r}")
     for each in parameters:
         if each.kind not in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY):
             raise TypeError(f"{what} must be a function of parameters that the task has, not of {str(each)!r}")

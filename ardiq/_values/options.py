@@ -31,14 +31,18 @@ def durability(value: Any) -> Durability:
     return "replicated" if value == "replicated" else "primary"
 
 
-def integer(name: str, value: Any, *, least: int | None = None, default: int | None = None) -> int:
-    """An int, not below `least`; None stands for the default, if there is one."""
+def integer(
+    name: str, value: Any, *, least: int | None = None, most: int | None = None, default: int | None = None
+) -> int:
+    """An int, not below `least` nor above `most`; None stands for the default, if there is one."""
     if value is None and default is not None:
         return default
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int, not {_kind(value)}")
     if least is not None and value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most}, not {value}")
     return value
 
 

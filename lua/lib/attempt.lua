@@ -156,28 +156,31 @@ local function try_again(batch, ended, record, ttl_ms)
   return put_off(batch, ended.id, record, fields, delay_ms, counter)
 end
 
--- The buckets of a record that an outcome `limited` is about: of one limit, with the task's own key or another one.
-local function told_buckets(record, ended)
-  local found = {}
+-- Nothing starts for a time of what an outcome `limited` is about: one of the task's limits, with its own key or another one.
+-- Replies whether that is in the task's way.
+local function close_told(batch, record, ended)
+  local is_in_its_way = false
   for _, bucket in ipairs(record.buckets and limits.parse(record.buckets) or {}) do
     if limits.name(bucket) == ended.limit then
-      found[#found + 1] = ended.key and limits.bucket(ended.limit, ended.key) or bucket
+      local told = ended.key and limits.bucket(ended.limit, ended.key) or bucket
+      limits.shut(batch, told, batch.now + ended.delay_ms)
+      is_in_its_way = is_in_its_way or told == bucket
     end
   end
-  return found
+  return is_in_its_way
 end
 
--- running -> limited, aborted; failed where it would be too old by then. A limit is used up elsewhere: nothing of its bucket
--- starts for a time, and the task waits for that at the front of its line. No try is charged. What has no such limit is
--- put off alone.
+-- running -> limited, scheduled, queued, aborted; failed where it would be too old by then. A limit is used up elsewhere: nothing
+-- of its bucket starts for a time, whatever becomes of the task, which waits for that at the front of its line. No try is
+-- charged. What is not in its way puts it off all the same: it has just seen that the time has not come.
 local function limit_reached(batch, ended, record, ttl_ms)
-  local told = told_buckets(record, ended)
+  local is_in_its_way = close_told(batch, record, ended)
   if record.abort_requested then return abort(batch, ended.id, record, ttl_ms), nil, 'aborted' end
   local err, stays, instead = too_old(batch, ended, record, {})
   if instead then return err, stays, instead end
-  if #told == 0 then return try_again(batch, ended, record, ttl_ms) end
+  if not is_in_its_way then return try_again(batch, ended, record, ttl_ms) end
   local fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0) }
-  err, stays = wait_in_front(batch, ended, record, fields, told)
+  err, stays = move.make_ready(batch, ended.id, record, fields, SETTLED, 'front')
   if not err then batches.count(batch, 'snoozed') end
   return err, stays
 end

@@ -10,11 +10,11 @@ function M.bad_argument(what)
 end
 
 function M.duplicate(key, id)
-  return refusal('DUPLICATE', 'nothing was enqueued: the key ' .. key .. ' belongs to the task ' .. id)
+  return refusal('DUPLICATE', 'not enqueued: the key ' .. key .. ' belongs to the task ' .. id)
 end
 
 function M.full(line_name, most)
-  return refusal('QUEUE_FULL', 'nothing was enqueued: ' .. most .. ' tasks wait for ' .. line_name
+  return refusal('QUEUE_FULL', 'not enqueued: ' .. most .. ' tasks wait for ' .. line_name
     .. ', as many as may. Try again later, or raise max_waiting of the limit.')
 end
 

@@ -7,6 +7,8 @@ local FIELDS = { concurrency = 'number', rate = 'number', per_ms = 'number', bur
   max_waiting = 'number' }
 local USE = { name = 'string', key = 'string', cost = 'number', weight = 'number' }
 local MAX_BUCKETS, MAX_NAME, MAX_KEY, MAX_WEIGHT = 8, 100, 256, 1000000
+-- Beyond, the times that a rate is kept by would be no longer exact.
+local MAX_BURST_MS = 1e15
 -- What a name may have, and what of a key stands in a bucket as it is; all else is written as %XX.
 local PLAIN, OTHER = '^[%w_.%-/@\128-\255]+$', '[^%w_.%-/@\128-\255]'
 -- A start that is due to the fraction of a millisecond is due.
@@ -17,12 +19,30 @@ local function bad(what) errors.raise(errors.bad_argument(what)) end
 -- NaN and infinity are none of them.
 local function is_whole(number, least) return number >= least and number < 2 ^ 53 and number % 1 == 0 end
 
--- Refuse what is no definition. `is_override`: what operators put over one, which may have any part of it, and close a limit.
-function M.check(name, text, is_override)
+local function check_name(name)
   -- A `#` in front is that of a batch.
   if #name > MAX_NAME or not string.find(string.gsub(name, '^#', ''), PLAIN) then
     bad('the name of a limit must be 1 to ' .. MAX_NAME .. ' letters, digits or any of _ . - / @')
   end
+end
+
+-- Refuse a definition whose parts do not go together. `what`: the definition, in the refusal.
+local function check_parts(what, parts)
+  if parts.rate and not parts.per_ms then bad(what .. ' has a rate and no per_ms: give both') end
+  if not parts.rate and (parts.per_ms or parts.burst) then
+    bad(what .. ' has ' .. (parts.per_ms and 'per_ms' or 'a burst') .. ' and no rate: give both')
+  end
+  if parts.rate and parts.per_ms / parts.rate * (parts.burst or 1) > MAX_BURST_MS then
+    bad(what .. ' is too slow: a full burst would take more than ' .. clock.text(MAX_BURST_MS) .. ' ms')
+  end
+  if parts.ordered and (parts.concurrency or 2) > 1 then
+    bad(what .. ' is ordered, which belongs to a concurrency of 1')
+  end
+end
+
+-- Refuse what is no definition. `is_override`: what operators put over one, which may have any part of it, and close a limit.
+function M.check(name, text, is_override)
+  check_name(name)
   if gather.is(name) then return gather.check(name, text, is_override) end
   local what = 'the definition of limit ' .. name
   local fields = object.decode(text, FIELDS, what)
@@ -37,10 +57,7 @@ function M.check(name, text, is_override)
   local most = fields.max_waiting
   if most and not is_whole(most, 1) then bad(what .. ': max_waiting must be a whole number >= 1') end
   if next(fields) == nil then bad(what .. ' is empty: give concurrency, or rate and per_ms, or max_waiting') end
-  if is_override then return fields end
-  if (rate == nil) ~= (per_ms == nil) then bad(what .. ': rate and per_ms belong together') end
-  if burst and not rate then bad(what .. ': burst belongs to a rate') end
-  if fields.ordered and concurrency ~= 1 then bad(what .. ': ordered belongs to a concurrency of 1') end
+  if not is_override then check_parts(what, fields) end
   return fields
 end
 
@@ -116,6 +133,7 @@ local function read_uses(base, uses, declared)
     object.check(use, USE, 'limits')
     local name, cost = use.name, use.cost or 1
     if not name or name == '' then bad('each of the limits needs a name') end
+    check_name(name)
     local bucket = M.bucket(name, use.key)
     if seen[bucket] then bad('limit ' .. bucket .. ' is named twice') end
     if gather.is(name) then
@@ -291,13 +309,11 @@ function M.check_keys(base)
   errors.read('HGET', keys.meta(base), 'limited')
 end
 
--- Refuse an override that leaves half of a rate. `fields`: what is put for the limit, or for one `key` of it.
-function M.check_together(base, name, key, fields, declared)
-  local effective = add_field(add_field(nil, declared or nil),
-    key ~= '' and errors.read('HGET', keys.overrides(base), name) or nil) or {}
-  if (fields.rate or effective.rate) and not (fields.per_ms or effective.per_ms) then
-    bad('limit ' .. M.bucket(name, key) .. ' has a rate and no per_ms: give both')
-  end
+-- Refuse an override that does not go together with what it is put over. `text`: what is put for the limit, or for one `key` of it.
+function M.check_together(base, name, key, text, declared)
+  local over = add_field(nil, declared or nil)
+  if key ~= '' then over = add_field(over, errors.read('HGET', keys.overrides(base), name) or nil) end
+  check_parts('limit ' .. M.bucket(name, key), add_field(over, text))
 end
 
 -- The buckets of a line whose tasks keep their order when one is to run again.

@@ -150,7 +150,7 @@ return function(base, args)
   local offers = added > 0 and workers > 0 and not (some_later or some_limited)
     and hand_off.offers(batch, lanes, added)
 
-  for _, name in ipairs(lanes) do
+  for _, name in ipairs(added > 0 and lanes or {}) do
     if seen[name].is_new then redis.call('SADD', keys.lanes(base), name) end
   end
   for i = 1, count do

@@ -3,10 +3,10 @@
 -- reply: `put`, or `same`
 return function(base, args)
   local bucket = limits.bucket(args.name, args.key)
-  local fields = limits.check(args.name, args.definition, true)
+  limits.check(args.name, args.definition, true)
   local known = errors.read('HGET', keys.overrides(base), bucket)
   local declared = errors.read('HGET', keys.limits(base), args.name)
-  limits.check_together(base, args.name, args.key, fields, declared)
+  limits.check_together(base, args.name, args.key, args.definition, declared)
   limits.check_keys(base)
   if known == args.definition then return 'same' end
   redis.call('HSET', keys.overrides(base), bucket, args.definition)

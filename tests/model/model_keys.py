@@ -49,7 +49,7 @@ class Keys(Schedules):
         if not (by_time or waits or (runs and rule.get("until") == "finish")):
             return None
         if rule.get("on_conflict") == "reject":
-            return f"ARDIQ_DUPLICATE nothing was enqueued: the key {key} belongs to the task {holder}"
+            return f"ARDIQ_DUPLICATE not enqueued: the key {key} belongs to the task {holder}"
         if not replaces or not waits or task is None:
             return f"exists {holder}"
         due_at = call.more.get("due_at", self.now)

@@ -182,7 +182,7 @@ def test_the_rule_of_a_task(cli: Cli, app: Ardiq) -> None:
     assert f"\nkey {told['unique']}\n" in cli("task", "show", MODULE, task_id)[1]
     task_id = cli.json("enqueue", MODULE, "rejected")[1]["id"]
     code, text = cli("enqueue", MODULE, "rejected")
-    assert (code, text.split(":")[:2]) == (1, ["ardiq", " nothing was enqueued"])
+    assert (code, text.split(":")[:2]) == (1, ["ardiq", " not enqueued"])
     assert text.endswith(f" belongs to the task {task_id}\n")
 
 

@@ -20,6 +20,10 @@ class Plan(Enum):
     FREE = "free"
 
 
+async def key_from_afar(customer: Any) -> Any:
+    return customer
+
+
 def task(*limits: Limit, of: Callable[..., Any] | None = None) -> Any:
     """A task of an app of its own, with these limits."""
 
@@ -43,7 +47,11 @@ def key_of(key: Any, *args: Any, **kwargs: Any) -> str:
 @pytest.mark.parametrize(
     ("make", "kind", "says"),
     [
-        (lambda: Limit("partner"), ValueError, "limit 'partner' needs a concurrency or a rate"),
+        (lambda: Limit("partner"), ValueError, "limit 'partner' needs a concurrency, a rate or max_waiting"),
+        (lambda: Limit("partner", concurrency=2**53), ValueError, "concurrency of limit 'partner' must be at most"),
+        (lambda: Limit("partner", max_waiting=10**30), ValueError, "max_waiting of limit 'partner' must be at most"),
+        (lambda: Limit("partner", concurrency=1, ordered="no"), TypeError, "ordered of limit 'partner' must be"),  # type: ignore[arg-type]
+        (lambda: Limit("partner", concurrency=2, ordered=True), ValueError, "is ordered, so its concurrency must be 1"),
         (lambda: Limit("partner", concurrency=0), ValueError, "of limit 'partner' must be at least 1, not 0"),
         (lambda: Limit("partner", concurrency=-1), ValueError, "must be at least 1, not -1"),
         (lambda: Limit("partner", concurrency=True), TypeError, "must be an int, not bool"),
@@ -59,6 +67,8 @@ def key_of(key: Any, *args: Any, **kwargs: Any) -> str:
         (lambda: Limit(7, concurrency=1), TypeError, "the name of a limit must be a str, not int"),  # type: ignore[arg-type]
         (lambda: Limit("partner", concurrency=1, key=7), TypeError, "the key of limit 'partner' must be"),  # type: ignore[arg-type]
         (lambda: Limit("partner", concurrency=1, key=()), TypeError, "the key of limit 'partner' must be"),
+        (lambda: Limit("partner", concurrency=1, key=""), TypeError, "the key of limit 'partner' must be"),
+        (lambda: Limit("partner", concurrency=1, key=["a", 1]), TypeError, "the key of limit 'partner' must be"),  # type: ignore[list-item]
         (lambda: Limit("partner", rate=Rate(1, per=1, burst=2), cost=3), ValueError, "is 3, but its burst is 2"),
         (lambda: Limit("partner", rate=Rate(1, per=1), cost=0), ValueError, "of limit 'partner' must be at least 1"),
         (lambda: Limit("partner", rate=Rate(1, per=1), cost=1.5), TypeError, "cost of limit 'partner' must be an int"),  # type: ignore[arg-type]
@@ -70,6 +80,10 @@ def key_of(key: Any, *args: Any, **kwargs: Any) -> str:
         (lambda: Rate(-1, per=1), ValueError, "must be positive, not -1"),
         (lambda: Rate(nan, per=1), ValueError, "not nan"),
         (lambda: Rate(inf, per=1), ValueError, "not inf"),
+        (lambda: Rate(1e30, per=1), ValueError, "the starts of a Rate must be at most"),
+        (lambda: Rate(1, per=1, burst=10**30), ValueError, "burst of a Rate must be at most"),
+        (lambda: Rate(1e-300, per=1), ValueError, "a Rate of 1e-300 per 1 s is too slow"),
+        (lambda: Rate(1, per=86_400, burst=10**9), ValueError, "is too slow: its burst would take more than"),
         (lambda: Rate(True, per=1), TypeError, "not bool"),
         (lambda: Rate(1, per=0), ValueError, "per of a Rate must be at least 1 ms, not 0"),
         (lambda: Rate(1, per="1m"), TypeError, "per of a Rate must be a timedelta or seconds"),  # type: ignore[arg-type]
@@ -80,6 +94,7 @@ def key_of(key: Any, *args: Any, **kwargs: Any) -> str:
         (lambda: task(Limit("p", concurrency=1, key=lambda c: c)), ValueError, "key of limit 'p' of task 'sync' names"),
         (lambda: task(Limit("p", concurrency=1, key=lambda *a: a)), TypeError, "not of '*a'"),
         (lambda: task(Limit("p", concurrency=1, key=dict)), TypeError, "limit 'p' of task 'sync'"),
+        (lambda: task(Limit("p", concurrency=1, key=key_from_afar)), TypeError, "must be a plain function, not async"),
         (lambda: task(Limit("p", concurrency=1), Limit("p", concurrency=1)), ValueError, "has the limit 'p' twice"),
         (lambda: task(*(Limit(f"p{n}", concurrency=1) for n in range(9))), ValueError, "has 9 limits: it may have 8"),
         (
@@ -126,6 +141,7 @@ def test_a_limit_without_a_name_is_called_after_the_task() -> None:
         ("region", (1,), {}, "eu"),
         ("region", (1,), {"region": "us"}, "us"),
         (("customer", "region"), (42,), {}, "42/eu"),
+        (["customer", "region"], (42,), {}, "42/eu"),
         (("customer", "region"), ("a/b%",), {"region": "c"}, "a%2Fb%25/c"),
         (lambda customer, region: f"{customer}-{region}", (42,), {}, "42-eu"),
         (lambda region, spare="x": region + spare, (42,), {}, "eux"),

@@ -100,6 +100,8 @@ async def test_a_line_takes_no_more_than_may_wait(app: Ardiq) -> None:
         call.enqueue_sync("a")
     with pytest.raises(QueueFull) as refused:
         await app.enqueue_many(call.prepare(of) for of in ("a", "b"))
+    assert str(refused.value).startswith("not enqueued: 2 tasks wait for partner(a), as many as may")
+    assert str(refused.value).endswith("(1 of 2 calls: `jobs` of this error has those that were enqueued)")
     later = await call.options(delay=3600).enqueue("a")
     async with working(app):
         await ended(one, two, other, *refused.value.jobs)
@@ -362,6 +364,7 @@ async def has_none(app: Ardiq, limit: str) -> bool:
     [
         ("partner", {}, ValueError, "give a concurrency or a rate for limit 'partner'"),
         ("partner", {"concurrency": -1}, ValueError, "the concurrency of limit 'partner' must be at least 0, not -1"),
+        ("partner", {"concurrency": 10**30}, ValueError, "the concurrency of limit 'partner' must be at most"),
         ("partner", {"concurrency": "5"}, TypeError, "the concurrency of limit 'partner' must be an int, not str"),
         ("partner", {"rate": 5}, TypeError, "the rate of limit 'partner' must be a Rate"),
         ("", {"concurrency": 1}, ValueError, "the name of a limit must not be empty"),
@@ -381,6 +384,20 @@ async def test_what_cannot_be_put_is_refused(
     with pytest.raises(kind):
         app.limits.put_sync(limit, **options)
     assert await app.limits.list() == []
+
+
+async def test_an_ordered_limit_is_not_widened(app: Ardiq) -> None:
+    @app.task(limits=Limit("account", key="account", concurrency=1, ordered=True))
+    async def post(account: str) -> None: ...
+
+    job = await post.enqueue("A-7")
+    for name in ("account", "account(A-7)"):
+        with pytest.raises(BadArgument, match=r"limit account.* is ordered, which belongs to a concurrency of 1"):
+            await app.limits.put(name, concurrency=2)
+        await app.limits.put(name, concurrency=0)
+        assert await app.limits.remove(name)
+    async with working(app):
+        await ended(job)
 
 
 async def test_the_server_refuses_a_cost_above_the_burst_that_was_put(app: Ardiq) -> None:
