@@ -40,8 +40,8 @@ class LaneInfo(NamedTuple):
 
     Attributes:
         waiting: how many of its tasks are ready.
-        oldest_ms: for how long the next of them has been ready, in ms, since it was enqueued or fell due; None: there
-            is none.
+        oldest_ms: for how long the oldest one has been ready, in ms, since it was enqueued or fell due, those that wait
+            for their limits included (of many lines, 200 are looked at); None: there is none.
         workers_alive: how many workers that are alive serve it.
         claimed: how many tasks workers have taken, where the queue has one lane; else None: by lane, it is not counted.
         scheduled: how many tasks are scheduled, likewise.

@@ -1097,9 +1097,11 @@ def claims(*, worker: Text, offset: int, limit: int) -> Call[ClaimsReply]:
 
 
 def oldest_ready() -> Call[OldestReadyReply]:
-    """Since when the next task of each lane has been ready.
+    """Since when the oldest task of each lane has been ready, with those that wait for their limits.
 
-    Replies the server's time in ms; then each lane in which a task is ready, and since when (ms).
+    Replies the server's time in ms; then each lane in which a task is ready, and since when (ms): the one that is
+    next, or of up to 100 lines that have their turn, and as many that have no room, the first one of each, if that
+    is older.
     """
     return Call("oldest_ready", (), OLDEST_READY_REPLY)
 

@@ -5,23 +5,25 @@ local M = {}
 -- Lines that are looked at in one call, and buckets.
 local LOOK_AT = 2000
 
--- The lines of a queue, each as `visit(lane, line)`, up to LOOK_AT of them: those under `first`, a bucket, before the others.
--- Replies whether these were all.
-function M.each_line(base, visit, first)
-  local left, is_all = LOOK_AT, true
-  local function look(lane_name, place)
-    local names = errors.read('ZRANGE', place, 0, left)
-    if #names > left then names[#names], is_all = nil, false end
-    left = left - #names
+-- Some lines of a queue, each as `visit(lane, line)`: up to `most`, those under `first`, a bucket, before the others; or, `by_lane`,
+-- of each lane up to `most` that have their turn and as many that are blocked. Replies whether these were all.
+function M.each_line(base, most, visit, first, by_lane)
+  local lanes, left, is_all = errors.read('HKEYS', keys.limited(base)), {}, true
+  if #lanes == 0 then return true end
+  local function look(lane_name, place, kind)
+    local part = by_lane and kind .. lane_name or ''
+    local bound = left[part] or most
+    local names = errors.read('ZRANGE', place, 0, bound)
+    if #names > bound then names[#names], is_all = nil, false end
+    left[part] = bound - #names
     for _, name in ipairs(names) do visit(lane_name, name) end
   end
-  local function look_under(bucket, lanes)
-    for _, lane_name in ipairs(limits.lanes(lanes)) do look(lane_name, keys.blocked(base, lane_name, bucket)) end
+  local function look_under(bucket, its_lanes)
+    for _, name in ipairs(limits.lanes(its_lanes)) do look(name, keys.blocked(base, name, bucket), 'blocked:') end
   end
   if first then look_under(first, errors.read('HGET', keys.blocked_lanes(base), first)) end
-  local lanes = errors.read('HKEYS', keys.limited(base))
-  for _, lane_name in ipairs(lanes) do look(lane_name, keys.ring(base, lane_name)) end
-  local page = errors.read('HSCAN', keys.blocked_lanes(base), '0', 'COUNT', LOOK_AT)
+  for _, name in ipairs(lanes) do look(name, keys.ring(base, name), 'ring:') end
+  local page = errors.read('HSCAN', keys.blocked_lanes(base), '0', 'COUNT', most)
   for i = 1, #page[2], 2 do
     if page[2][i] ~= first then look_under(page[2][i], page[2][i + 1]) end
   end
@@ -39,7 +41,7 @@ function M.count(base, only, first)
     if name ~= last then counts[name] = (counts[name] or 0) + by end
     return name
   end
-  local is_all = M.each_line(base, function(lane_name, line_name)
+  local is_all = M.each_line(base, LOOK_AT, function(lane_name, line_name)
     if only == '' or string.find(line_name, only, 1, true) then
       local length, last = errors.read('LLEN', keys.line(base, lane_name, line_name)), nil
       -- In order of their names: a task with two keys of a limit is one of those that wait for it.

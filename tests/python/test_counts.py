@@ -174,3 +174,9 @@ def test_figures_of_limits_cost_a_bounded_number_of_lines(alone: Ardiq) -> None:
     assert commands_of(core, "limit", ["partner", ""]) < bound
     assert commands_of(core, "limit", ["customer", "7"]) < bound
     assert commands_of(core, "buckets", ["", "s:0", 100]) < bound + 100 * 10
+
+
+def test_the_age_of_a_lane_costs_a_bounded_number_of_lines(alone: Ardiq) -> None:
+    core, base = alone.context.server.core, alone.context.server.base
+    core.command(["EVAL", LINES, 1, base, 10_000])
+    assert commands_of(core, "oldest_ready") < 2 * 100 * 15

@@ -13,7 +13,7 @@ import pytest
 from fleet import Fleet, Probe, soon
 from helpers import SOON_S
 
-from ardiq import Ardiq, _core
+from ardiq import Ardiq, Limit, _core
 from ardiq.cli import Refusal, main
 from ardiq.cli._health import Place, listen, read_place
 from ardiq.embedded import Server
@@ -118,6 +118,12 @@ def test_depth_and_age_of_the_lanes_are_the_queues(fleet: Fleet) -> None:
     soon(lambda: worker.metric("attempts_total", task="wait", outcome="complete") == 40)
     soon(lambda: worker.metric("queue_lane_age_seconds") is None)
     assert worker.metric("run_seconds_bucket", task="wait", le="0.005") != 40
+
+    closed = Limit("closed", concurrency=1)
+    fleet.app.limits.put_sync(closed, concurrency=0)
+    fleet.app.ref("add", limits=closed).enqueue_sync(1, 2)
+    soon(lambda: worker.metric("queue_lane_limited", lane="default") == 1)
+    soon(lambda: worker.metric("queue_lane_age_seconds", lane="default") is not None)
 
 
 def test_they_answer_while_a_task_holds_on_to_the_interpreter(fleet: Fleet) -> None:

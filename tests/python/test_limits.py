@@ -159,6 +159,7 @@ async def test_a_task_that_waits_is_limited_and_says_for_what(app: Ardiq) -> Non
         assert await app.queue_size() == 2
         [lane] = await app.inspect.lanes()
         assert (lane.waiting, lane.limited) == (0, 1)
+        assert lane.oldest_ms is not None
         position = await app.inspect.position(second.id)
         assert position is not None
         assert position[:4] == ("limited", "default:one", 0, 1)

@@ -146,6 +146,10 @@ impl Text {
                     let labels = [labels[0], ("lane", lane)];
                     self.gauge("queue_lane_ready", "Tasks of the queue that are ready, by lane.", &labels, number);
                 }
+                Some(("limited", lane)) => {
+                    let labels = [labels[0], ("lane", lane)];
+                    self.gauge("queue_lane_limited", "Tasks that wait for their limits, by lane.", &labels, number);
+                }
                 Some(_) => {}
                 None if name == "workers" => {
                     self.gauge("queue_workers", "Workers of the queue, of all processes.", &labels, number);
@@ -163,7 +167,7 @@ impl Text {
         }
         for (lane, age) in &state.ages {
             let labels = [labels[0], ("lane", lane.as_str())];
-            let help = "For how long the next task of a lane has been ready; absent if there is none.";
+            let help = "For how long the oldest task of a lane has been ready or limited; absent if there is none.";
             self.gauge("queue_lane_age_seconds", help, &labels, age.as_secs_f64());
         }
     }
