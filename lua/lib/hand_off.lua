@@ -69,7 +69,7 @@ function M.give(batch, offers, lanes, count)
       count = math.max(count - taken, 0)
       member.withdraw(base, offer.worker, offer.lanes)
       redis.call('HSET', row, 'idle', '', 'handed', first_token)
-      mail.post(base, offer.mailbox, { mail.pack('claimed', unpack(claims, 1, claims.n)) })
+      mail.post(base, offer.mailbox, { mail.pack('claimed') .. mail.pack_list(claims, claims.n) })
       if taken == offer.want and offer.has_timer then full[#full + 1] = offer.worker end
     end
     if count == 0 then break end

@@ -8,14 +8,17 @@ local TTL_MS, AHEAD_MS = 600000, 3600000
 local MAX = 10000
 local LARGEST_OUTCOME = 65536
 
-function M.pack(...)
-  local parts = {}
-  for i = 1, select('#', ...) do
-    local part = tostring((select(i, ...)))
-    parts[i] = #part .. ':' .. part .. ','
+-- `parts`: a list of `count` entries, perhaps more than a call takes arguments.
+function M.pack_list(parts, count)
+  local packed = {}
+  for i = 1, count do
+    local part = tostring(parts[i])
+    packed[i] = #part .. ':' .. part .. ','
   end
-  return table.concat(parts)
+  return table.concat(packed)
 end
+
+function M.pack(...) return M.pack_list({ ... }, select('#', ...)) end
 
 -- Put messages into a mailbox. Nobody may ever read it, so it is bounded and ends by itself.
 function M.post(base, name, messages)
