@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from limit_model import Limits, costs_of
 from limit_server import Seen
 
+MOST_LOST = 3
+"""Workers that may die with a task before it is a dead letter."""
+
 
 @dataclass
 class Asked:
@@ -27,16 +30,25 @@ class Known:
 
     limits: Limits = field(default_factory=Limits)
     tasks: dict[str, Asked] = field(default_factory=dict)
+    followers: set[tuple[str, int]] = field(default_factory=set)
+    """id and token of those that were handed out with another one, which has the slots."""
+    gathers_until: dict[tuple[str, str], float] = field(default_factory=dict)
+    """lane and line → when it is to be handed out at the latest."""
     paused: set[str] = field(default_factory=set)
 
 
 def running(seen: Seen, known: Known) -> Counter[str]:
-    """How many attempts of each bucket hold a lease."""
+    """How many attempts of each bucket hold a lease, or batches of them."""
     counts: Counter[str] = Counter()
     for leases in seen.leases.values():
-        for id in leases:
-            counts.update(costs_of(known.tasks[id].line).keys())
+        for id, lease in leases.items():
+            if (id, token_of(lease)) not in known.followers:
+                counts.update(costs_of(known.tasks[id].line).keys())
     return counts
+
+
+def token_of(lease: str) -> int:
+    return int(lease.partition(" ")[0].partition("/")[0])
 
 
 def problems(before: Seen, seen: Seen, known: Known) -> Iterator[str]:
@@ -56,8 +68,9 @@ def _slots(before: Seen, seen: Seen, known: Known) -> Iterator[str]:
         yield f"busy has {busy}, and the leases {dict(now)}"
     for leases in seen.leases.values():
         for id, lease in leases.items():
-            if [*lease.split(" "), ""][1] != known.tasks[id].line:
-                yield f"the lease of {id} is {lease!r}, and its line {known.tasks[id].line!r}"
+            line = "+" if (id, token_of(lease)) in known.followers else known.tasks[id].line
+            if [*lease.split(" "), ""][1] != line:
+                yield f"the lease of {id} is {lease!r}, and its line {line!r}"
 
 
 def _lines(seen: Seen) -> Iterator[str]:
@@ -118,6 +131,7 @@ def out_of_turn(before: Seen, seen: Seen, known: Known, claimed: list[str], fron
         ahead = before.live(asked.lane, asked.line)
         ahead = [] if id in front else ahead[: ahead.index(id)] if id in ahead else ahead
         left = [other for other in ahead if other in seen.live(asked.lane, asked.line)]
+        left += [other for other in claimed[claimed.index(id) :] if other in ahead]
         if left:
             yield f"{id} was claimed before {left} in line {asked.line} of lane {asked.lane}"
 
@@ -131,6 +145,29 @@ def not_in_front(before: Seen, seen: Seen, known: Known, back: set[str]) -> Iter
             yield f"{id} was handed back, and is not in front: line {line} of lane {lane} was {then} and is {now}"
 
 
+def not_back(before: Seen, seen: Seen, known: Known, dead: str) -> Iterator[str]:
+    """What a worker held when it died that is not at the front of its line again, in quarantine, or a dead letter."""
+    held = sorted(before.leases.get(dead, {}), key=lambda id: token_of(before.leases[dead][id]))
+    lost: dict[tuple[str, str], list[str]] = {}
+    for id in held:
+        was, record, asked = before.tasks[id], seen.tasks.get(id, {}), known.tasks[id]
+        state, times = record.get("state"), int(was.get("lost", 0)) + 1
+        if "abort_requested" in was:
+            is_right = state in ("aborted", None)
+        elif times > MOST_LOST:
+            is_right = state == "failed"
+        elif times >= 2:
+            is_right = state == "queued" and id in seen.hash("quarantined")
+        else:
+            is_right = state == ("limited" if asked.line else "queued")
+            lost.setdefault((asked.lane, asked.line), []).append(id)
+        if not is_right:
+            yield f"{id} was lost {times} times, and is {record}"
+    for (lane, line), ids in lost.items():
+        if line and (now := seen.live(lane, line))[: len(ids)] != ids:
+            yield f"{ids} were lost, and line {line} of lane {lane} is {now}"
+
+
 def startable(seen: Seen, known: Known, lane: str, now: float) -> list[str]:
     """Those of a lane that wait in lines although all of their buckets have room."""
     counts, found = running(seen, known), []
@@ -138,7 +175,7 @@ def startable(seen: Seen, known: Known, lane: str, now: float) -> list[str]:
         return []
     for of_lane, line in seen.lines:
         live = seen.live(of_lane, line)
-        if of_lane != lane or not live:
+        if of_lane != lane or not live or now < known.gathers_until.get((of_lane, line), 0):
             continue
         has_slots = all(counts[bucket] < known.limits.most(bucket) for bucket in costs_of(line))
         asked = known.tasks[live[0]]

@@ -7,9 +7,10 @@ import time
 from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, initialize
-from limit_checks import Asked, Known, not_in_front, out_of_turn, problems, startable
-from limit_model import Use, line_of
-from limit_server import LimitServer
+from limit_batches import Call, batch_problems
+from limit_checks import MOST_LOST, Asked, Known, not_in_front, out_of_turn, problems, startable
+from limit_model import line_of
+from limit_server import Claim, LimitServer
 from model_queue import Refused
 
 from ardiq._core import Core
@@ -24,6 +25,8 @@ CODE: dict[str, dict[str, Any]] = {
     "customer": {"concurrency": 2},
     "rated": {"rate": 1, "per_ms": INTERVAL_MS, "burst": 3},
     "both": {"concurrency": 2, "rate": 2, "per_ms": INTERVAL_MS, "burst": 2},
+    "#bill": {"batch_size": 3, "batch_wait_ms": INTERVAL_MS // 2},
+    "#send": {"batch_size": 4, "batch_wait_ms": 0},
 }
 WITHOUT_END = 500
 
@@ -43,22 +46,24 @@ class LimitMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.core.command(["FLUSHALL"])
+        self.has_failed = False
         self.server, self.known = LimitServer(self.core, self.base), Known()
         self.has_released = self.server.has_released()
         self.workers: dict[str, Worker] = {}
         self.old: dict[str, list[tuple[str, str]]] = {}
-        self.passed_ms, self.joined, self.fired = 0, 0, 0
+        self.joined, self.fired = 0, 0
         # A worker of the version before took a wake-up token: a heartbeat gives another.
         self.is_token_lost = False
-        self.seen = self.server.look()
+        self.seen, self.seen_at = self.server.look(), self.now()
         self.declare(CODE)
         for _ in range(2):
             self.step(self.enter(SERVED), [], 5)
 
     def now(self) -> float:
-        return time.time() * 1000 + self.passed_ms
+        return time.time() * 1000 + self.server.passed_ms
 
     def fail(self, what: str) -> None:
+        self.has_failed = True
         raise AssertionError(f"{what}\n\nTo keep it, in fixtures/:\n{self.server.fixture(what)}")
 
     # Calls.
@@ -71,34 +76,40 @@ class LimitMachine(RuleBasedStateMachine):
         except Refused as refused:
             self.check(f"{function}: {refused}")
             return None
-        claims = reply["claims"] if function == "step" else reply if function == "claim" else []
-        self.claimed(claims, begin, arguments.get("outcomes", []))
+        batches = self.server.batches if function in ("step", "claim") else []
+        self.claimed(batches, begin, arguments.get("outcomes", []))
         settled = {record["id"]: record["outcome"] for record in arguments.get("outcomes", [])}
         if function in ("release", "leave"):
             held = self.seen.leases.get(arguments["worker"], {}) if function == "leave" else [arguments["id"]]
             settled = dict.fromkeys(held, "release")
-        self.check(function, claims, settled)
+        self.check(function, batches, settled)
         return reply
 
-    def claimed(self, claims: list[Any], begin: float, outcomes: list[Any]) -> None:
+    def claimed(self, batches: list[list[Claim]], begin: float, outcomes: list[Any]) -> None:
         end = self.now() + 1
         for record in outcomes:
             if record["outcome"] == "limited":
                 line, details = self.known.tasks[record["id"]].line, record["details"]
                 for bucket in line_buckets(line, details["limit"]):
                     self.known.limits.shut(bucket, begin + details["delay_ms"], end + details["delay_ms"])
-        for id, *_ in claims:
-            if wrong := self.known.limits.started(self.known.tasks[id].line, begin - 1, end):
-                self.fail(f"claim of {id}: {wrong}")
+        for first, *others in batches:
+            self.known.followers |= {(claim.id, claim.token) for claim in others}
+            if wrong := self.known.limits.started(self.known.tasks[first.id].line, begin - 1, end):
+                self.fail(f"claim of {first.id}: {wrong}")
 
-    def check(self, what: str, claims: Any = (), settled: dict[str, str] | None = None) -> None:
-        before, self.seen = self.seen, self.server.look()
+    def check(self, what: str, batches: list[list[Claim]] | None = None, settled: dict[str, str] | None = None) -> None:
+        before, begin = self.seen, self.seen_at
+        self.seen, self.seen_at = self.server.look(), self.now()
         # A reply names what a task's record has no more: schedules name their tasks themselves.
         for id, record in self.seen.tasks.items():
             if id.startswith("cron:"):
                 self.known.tasks.setdefault(id, Asked(record["name"], record["lane"], record.get("buckets", "")))
-        wrong = [*problems(before, self.seen, self.known)]
-        wrong += out_of_turn(before, self.seen, self.known, [id for id, *_ in claims], set(settled or ()))
+        claimed = [claim.id for batch in batches or [] for claim in batch]
+        is_change = "limit" in what or "reopening" in before.hash("meta")
+        by_hand = what in ("purge", "repair")
+        call = Call(before, self.seen, self.known, batches or [], begin, self.seen_at, is_change, by_hand)
+        wrong = [*problems(before, self.seen, self.known), *batch_problems(call)]
+        wrong += out_of_turn(before, self.seen, self.known, claimed, set(settled or ()))
         back = {id for id, outcome in (settled or {}).items() if outcome == "release"}
         wrong += not_in_front(before, self.seen, self.known, back)
         wrong += self.unheard()
@@ -121,9 +132,12 @@ class LimitMachine(RuleBasedStateMachine):
 
     def is_by_time(self, id: str) -> bool:
         """Whether a rate of its line says when it starts: that a timer or a heartbeat sees to."""
-        names = {bucket.partition("(")[0] for bucket in line_buckets(self.known.tasks[id].line)}
-        return bool(names & {"rated", "both"}) or any(
-            self.known.limits.was_shut(bucket) for bucket in line_buckets(self.known.tasks[id].line)
+        asked = self.known.tasks[id]
+        names = {bucket.partition("(")[0] for bucket in line_buckets(asked.line)}
+        return (
+            (asked.lane, asked.line) in self.known.gathers_until
+            or bool(names & {"rated", "both"})
+            or any(self.known.limits.was_shut(bucket) for bucket in line_buckets(self.known.tasks[id].line))
         )
 
     # Clients and operators.
@@ -136,12 +150,14 @@ class LimitMachine(RuleBasedStateMachine):
     def put(self, name: str, key: str, definition: dict[str, Any]) -> None:
         limits = self.known.limits
         bucket = line_of([{"name": name, "key": key}])
-        together = {**limits.effective(bucket), **definition}
-        is_half = "rate" in together and "per_ms" not in together
+        together = {**limits.code.get(name, {}), **(limits.overrides.get(name, {}) if key else {}), **definition}
+        is_half = ("rate" in together) != ("per_ms" in together) or ("burst" in together and "rate" not in together)
         if not is_half:
             limits.overrides[bucket] = definition
             limits.changed()
-        self.call("limit_put", name=name, key=key, definition=definition)
+        reply = self.call("limit_put", name=name, key=key, definition=definition)
+        if (reply is None) != is_half:
+            self.fail(f"{definition} put for {bucket}: {reply}, and together it is {together}")
 
     def remove(self, name: str, key: str) -> None:
         limits, bucket = self.known.limits, line_of([{"name": name, "key": key}])
@@ -150,21 +166,27 @@ class LimitMachine(RuleBasedStateMachine):
         limits.changed()
         self.call("limit_remove", name=name, key=key)
 
-    def enqueue(self, tasks: list[dict[str, Any]]) -> None:
+    def enqueue(self, tasks: list[dict[str, Any]], in_one_call: bool = False) -> None:
+        for some in [tasks] if in_one_call else [[task] for task in tasks]:
+            self.enqueue_call(some)
+
+    def enqueue_call(self, tasks: list[dict[str, Any]]) -> None:
+        asked: list[tuple[str, Asked | None, list[str]]] = []
         for task in tasks:
-            uses: list[Use] = task["options"].get("limits", [])
-            was = self.known.tasks.get(task["id"])
-            record = self.seen.tasks.get(task["id"], {})
+            id, uses = task["id"], task["options"].get("limits", [])
+            record = self.seen.tasks.get(id, {})
             is_free = record.get("state", "complete") in ("complete", "failed", "aborted", "expired", "discarded")
             unknown = [use["name"] for use in uses if not self.known.limits.is_known(use["name"])]
+            asked.append((id, self.known.tasks.get(id), unknown if is_free else []))
             if is_free and not unknown:
                 expires = "expire_ms" in task["options"]
-                self.known.tasks[task["id"]] = Asked(task["name"], task["lane"], line_of(uses), expires)
-            answers = self.call("enqueue", tasks=[task])
-            if was and answers and answers[0] not in ("queued", "scheduled", "limited"):
-                self.known.tasks[task["id"]] = was  # a dead letter, and it may be requeued
-            if uses and unknown and is_free and answers and "is not declared" not in answers[0]:
-                self.fail(f"limit {unknown} is unknown, and the answer is {answers}")
+                self.known.tasks[id] = Asked(task["name"], task["lane"], line_of(uses), expires)
+        answers = self.call("enqueue", tasks=tasks) or []
+        for (id, was, unknown), answer in zip(asked, answers, strict=False):
+            if was and answer not in ("queued", "scheduled", "limited"):
+                self.known.tasks[id] = was  # a dead letter, and it may be requeued
+            if unknown and "is not declared" not in answer:
+                self.fail(f"limit {unknown} is unknown, and the answer is {answer}")
 
     # Workers.
 
@@ -198,12 +220,28 @@ class LimitMachine(RuleBasedStateMachine):
         if reply is None:
             self.fail(f"{name} is refused")
         worker.held |= {id: token for id, token, _ in reply["claims"]}
-        worker.is_full = len(reply["claims"]) == want
+        if len(self.server.batches) > want:
+            self.fail(f"{name} asked for {want}, and got {self.server.batches}")
+        worker.is_full = len(self.server.batches) == want
         worker.is_idle = not worker.is_full and not reply["claims"] and not self.server.more
         worker.until = self.now() + self.server.wait_ms if self.server.wait_ms >= 0 else None
         if worker.is_idle:
             self.idle_for_nothing(name)
         return len(reply["claims"])
+
+    def repeat_step(self, name: str, outcomes: list[dict[str, Any]], want: int) -> None:
+        """The reply was lost: it is told again, and nothing happens."""
+        worker, told, was = self.workers[name], self.server.batches, self.seen
+        self.server.call(
+            "step", worker=name, seq=worker.seq, lease_ms=LEASE_MS, result_ttl_ms=LEASE_MS, lanes=worker.lanes,
+            want=want, outcomes=outcomes,
+        )  # fmt: skip
+        if self.server.batches != told:
+            self.fail(f"a step got {told}, and the same step again {self.server.batches}")
+        worker.is_idle = False
+        self.check("the same step again")
+        if (was.lines, was.leases) != (self.seen.lines, self.seen.leases):
+            self.fail("the same step again changed something")
 
     def idle_for_nothing(self, name: str) -> None:
         """It asked for more, and got nothing."""
@@ -219,7 +257,7 @@ class LimitMachine(RuleBasedStateMachine):
         asked = self.known.tasks[id]
         where = self.seen.places().get((asked.lane, asked.line))
         kept = {name: self.seen.hash(name) for name in ("busy", "rates", "opens", "meta", "overrides")}
-        return f"{asked} has its turn in {where}; at {self.now() - self.passed_ms:.0f}: {kept}"
+        return f"{asked} has its turn in {where}; at {self.now() - self.seen.behind_ms:.0f}: {kept}"
 
     def claim(self, name: str, want: int) -> None:
         worker = self.workers[name]
@@ -229,7 +267,7 @@ class LimitMachine(RuleBasedStateMachine):
 
     def beat(self, name: str) -> None:
         self.is_token_lost = False
-        self.call("heartbeat", worker=name, lease_ms=LEASE_MS, result_ttl_ms=LEASE_MS, max_lost=3)
+        self.call("heartbeat", worker=name, lease_ms=LEASE_MS, result_ttl_ms=LEASE_MS, max_lost=MOST_LOST)
 
     def drop(self, name: str) -> None:
         """It is gone, and with it what it held."""
@@ -240,21 +278,23 @@ class LimitMachine(RuleBasedStateMachine):
         while ms > 0:
             some = min(ms, LEASE_MS // 2)
             self.server.pass_time(some)
-            self.passed_ms += some
             ms -= some
             for name in list(self.workers):
                 self.beat(name)
             for name in self.old:
-                self.server.released("heartbeat", worker=name, lease_ms=LEASE_MS, result_ttl_ms=LEASE_MS, max_lost=3)
-        self.check("time passed")
+                self.server.released(
+                    "heartbeat", worker=name, lease_ms=LEASE_MS, result_ttl_ms=LEASE_MS, max_lost=MOST_LOST
+                )
+            self.check("time passed")
 
     # The end.
 
     def drain(self) -> None:
         """Nothing holds anything up any more: one worker of all lanes gets everything."""
         for name in [*self.workers, *self.old]:
+            self.workers.pop(name, None)
             self.call("leave", worker=name, result_ttl_ms=LEASE_MS)
-        self.workers, self.old = {}, {}
+        self.old = {}
         for bucket in list(self.known.limits.overrides):
             name, _, key = bucket.partition("(")
             self.remove(name, KEYS_BY_BUCKET.get(key, ""))

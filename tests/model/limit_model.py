@@ -28,6 +28,11 @@ def costs_of(line: str) -> dict[str, int]:
     return {bucket: int(cost or 1) for bucket, _, cost in parts}
 
 
+def batch_bucket_of(line: str) -> str:
+    """The bucket under which it gathers, if it does."""
+    return next((bucket for bucket in costs_of(line) if bucket.startswith("#")), "")
+
+
 @dataclass
 class Starts:
     """What started of a bucket since its definition changed, and when at the latest its rate is no longer used up."""
@@ -60,6 +65,12 @@ class Limits:
     def most(self, bucket: str) -> float:
         """How many attempts of it may run."""
         return float(self.effective(bucket).get("concurrency", float("inf")))
+
+    def batch(self, line: str) -> tuple[int, int]:
+        """How many of a line one execution takes at most, and how long (ms) the first of them waits for the others."""
+        bucket = batch_bucket_of(line)
+        definition = self.effective(bucket) if bucket else {}
+        return definition.get("batch_size", 1), definition.get("batch_wait_ms", 0)
 
     def _rate(self, bucket: str) -> tuple[float, int] | None:
         """The time between two starts, and the burst."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from limit_model import batch_bucket_of
 from server_queue import CLAIM_WIDTH, DEFAULTS, SNAPSHOT, ServerQueue, pairs, plain, text
 
 from ardiq._core import Core
@@ -13,15 +14,32 @@ from ardiq._core import Core
 RELEASE = Path(__file__).parents[2] / "lua" / "releases" / "ardiq_v1"
 
 
+class Claim(NamedTuple):
+    id: str
+    token: int
+    follows: bool
+    name: str
+    lane: str
+
+
 class LimitServer(ServerQueue):
     def __init__(self, core: Core, base: str) -> None:
         super().__init__(core, base)
         self._released = json.loads(RELEASE.with_suffix(".json").read_text())["functions"]
         self.wait_ms, self.more = -1, 0
+        self.batches: list[list[Claim]] = []
+        self.passed_ms = 0
 
     def _claims(self, name: str, flat: list[str]) -> Any:
         self.more = int(flat[0])
         self.wait_ms = int(flat[1]) if name == "step" else -1
+        self.batches = []
+        for at in range(1 if name == "claim" else 3 + 3 * int(flat[2]), len(flat), CLAIM_WIDTH):
+            claim = Claim(flat[at], int(flat[at + 1]), flat[at + 1].startswith("+"), flat[at + 2], flat[at + 7])
+            if claim.follows and self.batches:
+                self.batches[-1].append(claim)
+            else:
+                self.batches.append([claim])
         return super()._claims(name, flat)
 
     # The version before this one.
@@ -54,11 +72,16 @@ class LimitServer(ServerQueue):
         at = 3 + 3 * int(flat[2])
         return [(flat[i], flat[i + 1]) for i in range(at, len(flat), CLAIM_WIDTH)]
 
+    def pass_time(self, ms: int) -> None:
+        super().pass_time(ms)
+        self.passed_ms += ms
+
     # What is there.
 
     def look(self) -> Seen:
         _, dump = self.core.command(["EVAL", SNAPSHOT, 0, self.base])
-        return Seen({text(name): [text(value) for value in content] for name, content, _ in dump})
+        keys = {text(name): [text(value) for value in content] for name, content, _ in dump}
+        return Seen(keys, self.passed_ms)
 
     def take_token(self, lanes: list[str]) -> bool:
         """What a worker waits for before it steps again."""
@@ -68,8 +91,8 @@ class LimitServer(ServerQueue):
 class Seen:
     """Every key of the queue at one moment, without its base."""
 
-    def __init__(self, keys: dict[str, list[str]]) -> None:
-        self.keys = keys
+    def __init__(self, keys: dict[str, list[str]], behind_ms: int) -> None:
+        self.keys, self.behind_ms = keys, behind_ms
         self.tasks = {id: pairs(flat) for id, flat in self._of("task")}
         self.leases = {name: pairs(flat) for name, flat in self._of("running")}
         self.lines = {tuple(rest.rsplit(":", 1)): ids for rest, ids in self._of("line")}
@@ -79,6 +102,14 @@ class Seen:
 
     def hash(self, name: str) -> dict[str, str]:
         return pairs(self.keys.get(name, []))
+
+    def opens(self, bucket: str) -> float:
+        """When what waits under a bucket is to be looked at, by the clock of the model."""
+        return float(self.hash("opens").get(bucket, "inf")) + self.behind_ms
+
+    def gathers(self, lane: str, line: str) -> bool:
+        """Whether it waits for others to come."""
+        return f"blocked:{lane}:{batch_bucket_of(line)}" in self.places().get((lane, line), [])
 
     def is_live(self, id: str, lane: str, line: str) -> bool:
         """Whether its record says that it waits in this line; else a claim passes its entry over."""

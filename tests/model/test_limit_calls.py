@@ -15,7 +15,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
-from limit_checks import Asked
+from limit_checks import Asked, not_back
 from limit_machine import INTERVAL_MS, KEYS, LEASE_MS, SERVED, LimitMachine, line_buckets
 
 from ardiq._core import Core
@@ -44,32 +44,43 @@ USE: Any = st.one_of(
 )
 SOME_USES = st.lists(USE, min_size=1, max_size=2, unique_by=lambda use: use["name"])
 USES = st.one_of(st.just([]), SOME_USES, SOME_USES, SOME_USES)
-TASK = st.fixed_dictionaries(
-    {
-        "id": st.integers(0, 40).map(lambda number: f"t{number}"),
-        "name": TASK_NAME,
-        "lane": st.sampled_from([*SERVED * 3, "slow"]),
-        "args": st.just([]),
-        "options": st.builds(
-            lambda uses, more: {**({"limits": uses} if uses else {}), **more},
-            USES,
-            st.fixed_dictionaries(
-                {},
-                optional={
-                    "delay_ms": st.just(INTERVAL_MS),
-                    "expire_ms": st.just(2 * LEASE_MS),
-                    "result_ttl_ms": st.sampled_from([0, -1]),
-                },
-            ),
-        ),
-    }
+# Two of three tasks run alone.
+GATHERS = st.sampled_from([None, None, None, None, {}, {"key": "1"}])
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "delay_ms": st.just(INTERVAL_MS),
+        "expire_ms": st.just(2 * LEASE_MS),
+        "result_ttl_ms": st.sampled_from([0, -1]),
+    },
 )
+
+
+def in_batches(name: str, uses: list[dict[str, Any]], gathers: dict[str, str] | None) -> list[dict[str, Any]]:
+    """The limits of a task, which gathers with its like or not."""
+    return uses if gathers is None else [*uses, {"name": f"#{name}", **gathers}]
+
+
+TASK = st.builds(
+    lambda id, name, lane, uses, gathers, more: {
+        "id": f"t{id}",
+        "name": name,
+        "lane": lane,
+        "args": [],
+        "options": {**({"limits": limits} if (limits := in_batches(name, uses, gathers)) else {}), **more},
+    },
+    st.integers(0, 40), TASK_NAME, st.sampled_from([*SERVED * 3, "slow"]), USES, GATHERS, OPTIONS,
+)  # fmt: skip
 HOW = st.sampled_from([*["complete"] * 4, "failed", "retry", "snooze", "release", "limited"])
 LATER = st.sampled_from([0, INTERVAL_MS])
 CHANGE = st.sampled_from([
     {"concurrency": 0}, {"concurrency": 1}, {"concurrency": 2}, {"concurrency": 5}, {"rate": 5},
     {"rate": 3, "per_ms": INTERVAL_MS}, {"burst": 1},
     {"concurrency": 4, "rate": 1, "per_ms": 2 * INTERVAL_MS, "burst": 2},
+])  # fmt: skip
+BATCH_CHANGE = st.sampled_from([
+    None, {"batch_size": 1}, {"batch_size": 2}, {"batch_size": 5}, {"batch_wait_ms": 0}, {"batch_wait_ms": INTERVAL_MS},
+    {"batch_size": 3, "batch_wait_ms": INTERVAL_MS // 2}, {"batch_size": 2, "batch_wait_ms": 2 * INTERVAL_MS},
 ])  # fmt: skip
 
 
@@ -84,6 +95,20 @@ class RandomLimits(LimitMachine):
     def enqueue_many(self, uses: list[dict[str, Any]], lane: str, first: int, how_many: int) -> None:
         ids = [f"t{first + number}" for number in range(how_many)]
         self.enqueue([{"id": id, "name": "bill", "lane": lane, "args": [], "options": {"limits": uses}} for id in ids])
+
+    @rule(
+        uses=st.one_of(st.just([]), SOME_USES), name=TASK_NAME, key=st.sampled_from(["", "1"]),
+        lane=st.sampled_from(SERVED), first=st.integers(50, 99), how_many=st.integers(1, 8), in_one_call=st.booleans(),
+    )  # fmt: skip
+    def enqueue_batch(
+        self, uses: list[Any], name: str, key: str, lane: str, first: int, how_many: int, in_one_call: bool
+    ) -> None:
+        limits = in_batches(name, uses, {"key": key})
+        tasks = [
+            {"id": f"t{first + number}", "name": name, "lane": lane, "args": [], "options": {"limits": limits}}
+            for number in range(how_many)
+        ]
+        self.enqueue(tasks, in_one_call)
 
     @rule(at=NUMBER)
     def abort(self, at: int) -> None:
@@ -114,6 +139,14 @@ class RandomLimits(LimitMachine):
                 break
             self.step(name, [], want)
 
+    @rule(worker=NUMBER, how=st.lists(HOW, max_size=4), later=LATER, want=st.sampled_from([0, 1, 10]))
+    def lose_reply(self, worker: int, how: list[str], later: int, want: int) -> None:
+        name = self.worker(worker)
+        held = list(self.workers[name].held.items())
+        outcomes = [self.outcome(id, token, what, later) for (id, token), what in zip(held, how, strict=False)]
+        self.step(name, outcomes, want)
+        self.repeat_step(name, outcomes, want)
+
     @rule(worker=NUMBER, want=st.sampled_from([5, 20]))
     def work_off(self, worker: int, want: int) -> None:
         """It completes all it holds and takes more, until there is nothing."""
@@ -124,7 +157,7 @@ class RandomLimits(LimitMachine):
                 break
 
     def outcome(self, id: str, token: str, what: str, later: int) -> dict[str, Any]:
-        names = [bucket.partition("(")[0] for bucket in line_buckets(self.known.tasks[id].line)]
+        names = [bucket.partition("(")[0] for bucket in line_buckets(self.known.tasks[id].line) if bucket[0] != "#"]
         if what == "limited":
             return {
                 "id": id,
@@ -171,11 +204,14 @@ class RandomLimits(LimitMachine):
         self.drop(name)
         if not self.workers:
             self.enter(SERVED)
+        before = self.seen
         self.pass_time(2 * LEASE_MS)
         for _ in range(5):
             self.beat(self.worker(0))
         if name in self.seen.hash("workers"):
             self.fail(f"{name} is dead, and still a member")
+        if wrong := [*not_back(before, self.seen, self.known, name)]:
+            self.fail(f"{name} is dead: {'; '.join(wrong)}")
 
     # Operators.
 
@@ -186,6 +222,15 @@ class RandomLimits(LimitMachine):
     @rule(name=NAME, key=KEY)
     def take_back(self, name: str, key: str) -> None:
         self.remove(name, key)
+
+    @rule(name=st.sampled_from(["#bill", "#send"]), key=st.sampled_from(["", "1"]), change=BATCH_CHANGE)
+    def change_batch(self, name: str, key: str, change: dict[str, Any] | None) -> None:
+        if change is None:
+            self.remove(name, key)
+        elif len(change) == 2 and not key:
+            self.declare({name: change})
+        else:
+            self.put(name, key, change)
 
     @rule(name=NAME, change=CHANGE)
     def declare_again(self, name: str, change: dict[str, Any]) -> None:
@@ -312,7 +357,7 @@ class RandomLimits(LimitMachine):
     work_again, work_once_more, enqueue_again, put_again = work, work_off, enqueue_some, put_over
 
     def teardown(self) -> None:
-        if hasattr(self, "server"):
+        if hasattr(self, "server") and not self.has_failed:
             self.drain()
 
 
