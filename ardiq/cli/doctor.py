@@ -25,10 +25,12 @@ from .fsck import describe
 
 if TYPE_CHECKING:
     from ..app import Ardiq
+    from ..inspection import LimitInfo, WorkerInfo
 
 _MOST_SKEW_MS = 2_000
 _LISTPACK_BYTES = 512
 _OVERDUE_MS = 10_000
+_CLOSED_MS = 3_600_000
 _NEARLY_FULL = 0.9
 _LOOK_S = 0.3
 _MOST_SHOWN = 20
@@ -240,12 +242,21 @@ def _queue(app: "Ardiq", words: Sequence[str]) -> Iterator[Check]:
         if (ready := lane.waiting + lane.limited) and not lane.workers_alive:
             found = f"{many(ready, 'task is', 'tasks are')} ready, and no live worker serves it"
             yield Check("fail", f"lane {lane.name}", found, "start a worker that has it among its priorities")
+        elif lane.limited and all(
+            _is_2_0(worker) for worker in workers if worker.is_alive and lane.name in worker.lanes
+        ):
+            found = f"{many(lane.limited, 'task waits', 'tasks wait')} for limits, and all its live workers are of 2.0"
+            yield Check("fail", f"lane {lane.name}", found, "start a worker of 2.1: those of 2.0 know no limits")
     for limit in app.limits.list_sync():
         if limit.concurrency == 0:
             name = limit.name if limit.key is None else f"{limit.name}({limit.key})"
             waiting = f"; {many(limit.waiting, 'task waits', 'tasks wait')} for it" if limit.waiting else ""
             remedy = f"to open it: `{shlex.join(['ardiq', 'limits', 'remove', 'MODULE:ATTR', *words, name])}`"
             yield Check("warn", f"limit {name}", f"it is closed: none of its tasks start{waiting}", remedy)
+        elif (closed_ms := _closed_ms(limit, now_ms)) > _CLOSED_MS:
+            found = f"a task closed it by RateLimited, for {age(round(closed_ms))} more: none of its tasks start"
+            put = shlex.join(["ardiq", "limits", "put", "MODULE:ATTR", *words, limit.name, *_as_it_is(limit)])
+            yield Check("warn", f"limit {limit.name}", found, f"to open it now: `{put}`")
     due_at = inspect.next_due_at_sync()
     if due_at is not None and now_ms - due_at > _OVERDUE_MS:
         found = f"the next one is overdue by {age(now_ms - due_at)}"
@@ -281,6 +292,25 @@ def _queue(app: "Ardiq", words: Sequence[str]) -> Iterator[Check]:
         found = f"{many(len(gone), 'lease')} expired; {many(sum(gone), 'task')} held under them"
         remedy = "a live worker gives them to others within a second or two" if alive else "start a worker"
         yield Check("warn" if alive or not sum(gone) else "fail", "lost workers", found, remedy)
+
+
+def _is_2_0(worker: "WorkerInfo") -> bool:
+    return str(worker.version).startswith("2.0.")
+
+
+def _closed_ms(limit: "LimitInfo", now_ms: int) -> float:
+    """For how long a limit is closed beyond what its rate alone would do."""
+    rate = limit.rate
+    return (limit.opens_at or 0) - now_ms - (rate.burst * rate.per_ms / rate.starts if rate else 0)
+
+
+def _as_it_is(limit: "LimitInfo") -> list[str]:
+    """The options of `ardiq limits put` that change nothing."""
+    rate = limit.rate
+    found = [] if limit.concurrency is None else ["--concurrency", str(limit.concurrency)]
+    if rate is not None:
+        found += ["--rate", f"{rate.starts:g}", "--per", f"{rate.per_ms}ms", "--burst", str(rate.burst)]
+    return found
 
 
 def _paused(pause: Pause, queue: Sequence[str]) -> Check:

@@ -187,6 +187,12 @@ function M.parse(line)
   return buckets, costs
 end
 
+-- What a bucket has started is no more than a full burst of its rate, also where that was slower: so a change counts at once.
+function M.cap(batch, one)
+  local most = batch.now + (one.interval_ms and one.burst * one.interval_ms or 0)
+  if one.reached > most then one.reached, one.is_shut, one.is_reached_changed = most, false, not batch.limits_err end
+end
+
 -- Learn what is known of these buckets, those that this call has not asked for before. Replies an error where a key that says
 -- so is damaged: then nothing of any may start.
 function M.look(batch, buckets)
@@ -215,10 +221,11 @@ function M.look(batch, buckets)
     one.batch_size, one.batch_wait_ms = definition.batch_size, definition.batch_wait_ms
     one.busy = number.of(busy[i], 0)
     -- The theoretical arrival time of GCRA (ITU-T I.371): until then all that may start has started. It says nothing of a
-    -- limit that has no rate any more; what shuts one without a rate is written with a minus.
+    -- limit that has no rate any more. What a task has shut is written with a minus.
     local score = number.of(reached[i], 0)
     one.is_shut = score < 0
     one.reached = (one.interval_ms or one.is_shut) and math.abs(score) or 0
+    if not one.is_shut then M.cap(batch, one) end
   end
   return batch.limits_err
 end
@@ -247,7 +254,7 @@ function M.room(batch, bucket, cost)
   local one, room, opens_at = batch.buckets[bucket], math.huge, nil
   local ahead_ms = math.max(one.reached - batch.now, 0)
   if one.concurrency then room = math.max(one.concurrency - one.busy, 0) end
-  if one.is_shut and ahead_ms > 0 then
+  if one.is_shut and not one.interval_ms and ahead_ms > 0 then
     room, opens_at = 0, math.ceil(one.reached)
   elseif one.interval_ms then
     cost = math.min(cost, one.burst)
@@ -332,8 +339,17 @@ function M.shut(batch, bucket, until_at)
   local one = batch.buckets[bucket]
   local reached = one.interval_ms and until_at + (one.burst - 1) * one.interval_ms or until_at
   if reached > one.reached then
-    one.reached, one.is_shut, one.is_reached_changed = reached, not one.interval_ms, not batch.limits_err
+    one.reached, one.is_shut, one.is_reached_changed = reached, true, not batch.limits_err
   end
+end
+
+-- An operator says what a bucket lets start: what a task has shut is open. Replies whether it was shut.
+function M.open(batch, bucket)
+  M.look(batch, { bucket })
+  local one = batch.buckets[bucket]
+  local was_shut = one.is_shut
+  M.cap(batch, one)
+  return was_shut
 end
 
 -- What runs of each bucket, by the leases: all claims of all workers are read.

@@ -10,6 +10,7 @@ return function(base, args)
   if removed == 0 and bucket == args.name then removed = redis.call('HDEL', keys.limits(base), bucket) end
   if removed == 0 then return 'not_found' end
   local batch = batches.open(base, clock.read())
+  limits.open(batch, bucket)
   line.limits_changed(batch, { bucket })
   batches.close(batch)
   return 'removed'

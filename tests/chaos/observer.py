@@ -326,7 +326,8 @@ def _read(values: list[Any]) -> Look:
         rates={name: one for name, one in definitions.items() if "rate" in one},
         waiting=[line for line, length in zip(LINES, lengths, strict=True) if length],
         placed=Counter(placed),
-        reached={bucket: float(score) for bucket, score in _pairs(rates)},
+        # What a task has shut is written with a minus.
+        reached={bucket: abs(float(score)) for bucket, score in _pairs(rates)},
         idle=set(alive) & set(idle),
     )
 

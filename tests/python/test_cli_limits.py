@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from helpers import eventually, result_of, working
 
-from ardiq import Ardiq, Limit, Rate
+from ardiq import Ardiq, Limit, Rate, RateLimited
 from ardiq.cli import main
 
 MODULE = f"{__name__}:limits_app"
@@ -109,6 +111,44 @@ def test_a_closed_limit_is_a_finding(app: Ardiq, ardiq: Run) -> None:
     assert (check["name"], check["status"]) == ("limit customer(a b)", "warn")
     assert check["detail"] == "it is closed: none of its tasks start"
     assert check["remedy"] == "to open it: `ardiq limits remove MODULE:ATTR 'customer(a b)'`"
+
+
+async def test_a_limit_that_a_task_closed_is_a_finding_and_is_opened(app: Ardiq, ardiq: Run) -> None:
+    ran: list[int] = []
+
+    @app.task(limits=Limit("slow", concurrency=2, rate=Rate(600, per=60, burst=3)))
+    async def call(number: int) -> None:
+        ran.append(number)
+        if ran == [1]:
+            raise RateLimited(36_000)
+
+    def find() -> list[dict[str, str]]:
+        found: list[dict[str, str]] = json.loads(ardiq("doctor", MODULE, "--json")[1])["checks"]
+        return [check for check in found if check["name"] == "limit slow"]
+
+    async with working(app):
+        job = await call.enqueue(1)
+        [check] = await eventually(lambda: asyncio.to_thread(find))
+        assert check["detail"].startswith("a task closed it by RateLimited, for 9 h 59 m")
+        command = shlex.split(check["remedy"].partition("`")[2].rstrip("`"))
+        assert command[:4] == ["ardiq", "limits", "put", "MODULE:ATTR"]
+        assert command[4:] == ["slow", "--concurrency", "2", "--rate", "600", "--per", "60000ms", "--burst", "3"]
+        assert ran == [1]
+        assert (await asyncio.to_thread(ardiq, "limits", "put", MODULE, *command[4:]))[0] == 0
+        assert (await result_of(job)).success
+        assert await asyncio.to_thread(find) == []
+
+
+def test_workers_that_know_no_limits_are_a_finding(app: Ardiq, ardiq: Run) -> None:
+    app.ref("sync").enqueue_sync(customer="c")
+    core = app.context.server.core
+    for version, level in (("2.1.0", None), ("2.0.3", "fail")):
+        info = json.dumps({"ardiq": version})
+        core.call("join", [f"w:{version}", 60_000, info, '["default"]', 1])
+        checks = json.loads(ardiq("doctor", MODULE, "--json")[1])["checks"]
+        found = [check for check in checks if check["name"] == "lane default"]
+        assert [check["status"] for check in found] == ([level] if level else [])
+        core.call("leave", [f"w:{version}", 0])
 
 
 @pytest.mark.parametrize(

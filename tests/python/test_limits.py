@@ -189,6 +189,17 @@ async def test_what_is_put_counts_at_once(app: Ardiq) -> None:
         await ended(*jobs)
 
 
+async def test_a_faster_rate_counts_at_once_for_each_key(app: Ardiq) -> None:
+    @app.task(limits=Limit("partner", key="of", rate=Rate(1, per=3600)))
+    async def call(of: str) -> None: ...
+
+    jobs = [await call.enqueue(of) for of in ("a", "b", "a", "b")]
+    async with working(app):
+        await ended(*jobs[:2])
+        await app.limits.put("partner", rate=Rate(100, per=1))
+        await ended(*jobs[2:])
+
+
 async def test_a_closed_limit_starts_nothing_until_it_opens(app: Ardiq) -> None:
     release = asyncio.Event()
     release.set()
