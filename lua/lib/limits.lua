@@ -5,8 +5,7 @@ local M = {}
 
 local FIELDS = { concurrency = 'number', rate = 'number', per_ms = 'number', burst = 'number', ordered = 'boolean',
   max_waiting = 'number' }
-local USE = { name = 'string', key = 'string', cost = 'number', weight = 'number' }
-local MAX_BUCKETS, MAX_NAME, MAX_KEY, MAX_WEIGHT = 8, 100, 256, 1000000
+local MAX_NAME, MAX_KEY = 100, 256
 -- Beyond, the times that a rate is kept by would be no longer exact.
 local MAX_BURST_MS = 1e15
 -- What a name may have, and what of a key stands in a bucket as it is; all else is written as %XX.
@@ -19,7 +18,7 @@ local function bad(what) errors.raise(errors.bad_argument(what)) end
 -- NaN and infinity are none of them.
 local function is_whole(number, least) return number >= least and number < 2 ^ 53 and number % 1 == 0 end
 
-local function check_name(name)
+function M.check_name(name)
   -- A `#` in front is that of a batch.
   if #name > MAX_NAME or not string.find(string.gsub(name, '^#', ''), PLAIN) then
     bad('the name of a limit must be 1 to ' .. MAX_NAME .. ' letters, digits or any of _ . - / @')
@@ -42,7 +41,7 @@ end
 
 -- Refuse what is no definition. `is_override`: what operators put over one, which may have any part of it, and close a limit.
 function M.check(name, text, is_override)
-  check_name(name)
+  M.check_name(name)
   if gather.is(name) then return gather.check(name, text, is_override) end
   local what = 'the definition of limit ' .. name
   local fields = object.decode(text, FIELDS, what)
@@ -68,6 +67,7 @@ function M.bucket(name, key)
     bad('the key of limit ' .. name .. ' has ' .. #key .. ' bytes, and may have ' .. MAX_KEY .. ': '
       .. string.sub(key, 1, 40) .. '…')
   end
+  if not string.find(key, OTHER) then return name .. '(' .. key .. ')' end
   return name .. '(' .. string.gsub(key, OTHER, function(c) return string.format('%%%02X', string.byte(c)) end) .. ')'
 end
 
@@ -120,59 +120,6 @@ function M.definitions(base, buckets)
     found[i] = definition
   end
   return found
-end
-
--- What `limits` of a task's options asks for: its buckets as the name of its line, its weight or nil, and how many may wait in
--- that line; or nil and why the queue does not take such a task. `declared`: definitions that this call has looked up
--- already, by name.
-local function read_uses(base, uses, declared)
-  if #uses == 0 or #uses > MAX_BUCKETS then bad('a task may have 1 to ' .. MAX_BUCKETS .. ' limits, not ' .. #uses) end
-  local parts, seen, weight, most, gathers = {}, {}, nil, math.huge, nil
-  for i, use in ipairs(uses) do
-    if type(use) ~= 'table' then bad('limits must be a list of objects') end
-    object.check(use, USE, 'limits')
-    local name, cost = use.name, use.cost or 1
-    if not name or name == '' then bad('each of the limits needs a name') end
-    check_name(name)
-    local bucket = M.bucket(name, use.key)
-    if seen[bucket] then bad('limit ' .. bucket .. ' is named twice') end
-    if gather.is(name) then
-      if gathers then bad('a task may have one batch, not ' .. gathers .. ' and ' .. name) end
-      gathers = name
-    end
-    if not is_whole(cost, 1) then bad('the cost of limit ' .. bucket .. ' must be a whole number >= 1') end
-    if use.weight and not (use.weight > 0 and use.weight <= MAX_WEIGHT) then
-      bad('the weight of limit ' .. bucket .. ' must be a number > 0, up to ' .. MAX_WEIGHT)
-    end
-    if declared[name] == nil then
-      local found, err = M.definitions(base, { name })
-      if err then errors.raise(err) end
-      declared[name] = found[1] or false
-    end
-    local definition = declared[name]
-    if not definition then return nil, errors.no_limit(name) end
-    if definition.rate and cost > (definition.burst or 1) then
-      return nil, errors.bad_argument('a task costs ' .. cost .. ' of limit ' .. bucket .. ', whose burst is '
-        .. (definition.burst or 1) .. ': it could never start')
-    end
-    seen[bucket], parts[i] = true, cost > 1 and bucket .. '*' .. clock.text(cost) or bucket
-    if use.weight then weight = math.max(weight or 0, use.weight) end
-    most = math.min(most, definition.max_waiting or math.huge)
-  end
-  table.sort(parts)
-  return table.concat(parts, ','), weight, most
-end
-
--- The line of a new task, or nil, with what else its record says of it, by `add(field, value)`, and how many may wait there; or
--- nil and why the queue does not take it. Only this version can claim it.
-function M.add(base, uses, declared, add)
-  if not uses or #uses == 0 then return nil end
-  local line_name, weight, most = read_uses(base, uses, declared)
-  if not line_name then return nil, weight end
-  add('buckets', line_name)
-  add('needs_version', clock.text(task.VERSION))
-  add('weight', weight and weight ~= 1 and number.text(weight))
-  return line_name, nil, most
 end
 
 -- The buckets of a line, and what one start costs of each.

@@ -9,14 +9,17 @@ local CHANGED = 500
 -- `unpack` is bounded by Lua's stack.
 local MAX_AT_ONCE = 1000
 
+local function is_damaged(sound, command, key)
+  if not sound[key] and errors.of(redis.pcall(command, key)) then return true end
+  sound[key] = true
+end
+
 -- Why a task cannot be put into a line: one of its keys has another type. `sound`: keys that this call has looked at already.
 function M.damage(base, lane_name, line, sound)
   sound = sound or {}
-  local commands = { LLEN = keys.line(base, lane_name, line), ZCARD = keys.ring(base, lane_name) }
-  for command, key in pairs(commands) do
-    if not sound[key] and errors.of(redis.pcall(command, key)) then return errors.wrong_type(key) end
-    sound[key] = true
-  end
+  local entries, ring = keys.line(base, lane_name, line), keys.ring(base, lane_name)
+  if is_damaged(sound, 'LLEN', entries) then return errors.wrong_type(entries) end
+  if is_damaged(sound, 'ZCARD', ring) then return errors.wrong_type(ring) end
   if sound.others then return nil end
   for _, key in ipairs({ keys.turns(base), keys.limited(base), keys.meta(base) }) do
     if errors.of(redis.pcall('HLEN', key)) then return errors.wrong_type(key) end
@@ -85,7 +88,7 @@ function M.push(batch, lines)
   batch.has_lines = true
   for _, one in ipairs(lines) do
     local lane_name, ids, key, length = one.lane, one.ids, keys.line(base, one.lane, one.line), nil
-    local of_lane = of_lanes[lane_name] or { added = 0, woken = 0, new = {} }
+    local of_lane = of_lanes[lane_name] or { added = 0, woken = 0, new = {}, old = {}, of_old = {} }
     if not of_lanes[lane_name] then lanes[#lanes + 1], of_lanes[lane_name] = lane_name, of_lane end
     for from = 1, #ids, MAX_AT_ONCE do
       length = redis.call(one.command, key, unpack(ids, from, math.min(from + MAX_AT_ONCE - 1, #ids)))
@@ -97,12 +100,17 @@ function M.push(batch, lines)
       M.gather(batch, lane_name, one.line, bucket, wait_ms)
     elseif length == #ids or bucket and woken > 0 and has_gathered(batch, lane_name, one.line, bucket) then
       of_lane.new[#of_lane.new + 1], of_lane.woken = one.line, of_lane.woken + woken
-    elseif redis.call('ZSCORE', keys.ring(base, lane_name), one.line) then
-      of_lane.woken = of_lane.woken + woken
+    else
+      of_lane.old[#of_lane.old + 1], of_lane.of_old[#of_lane.of_old + 1] = one.line, woken
     end
   end
   for _, lane_name in ipairs(lanes) do
     local of_lane, scored = of_lanes[lane_name], {}
+    -- What is blocked wakes nobody.
+    local scores = #of_lane.old > 0 and bulk.read('ZMSCORE', keys.ring(base, lane_name), of_lane.old) or {}
+    for i = 1, #scores do
+      if scores[i] then of_lane.woken = of_lane.woken + of_lane.of_old[i] end
+    end
     local reached = #of_lane.new > 0 and number.text((M.turns(base, lane_name)))
     for i, line in ipairs(of_lane.new) do scored[2 * i - 1], scored[2 * i] = reached, line end
     if reached then redis.call('ZADD', keys.ring(base, lane_name), 'NX', unpack(scored)) end

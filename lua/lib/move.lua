@@ -105,9 +105,13 @@ function M.create(batch, key, id, name, lane_name, args, kwargs, plan)
   local state = due_at and 'scheduled' or plan.line and 'limited' or 'queued'
   if args == '' then args = '[]' end
   if more and #more > 0 then
-    if kwargs ~= '' then more[#more + 1], more[#more + 2] = 'kwargs', kwargs end
-    redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
-      'tries', '0', unpack(more))
+    if kwargs ~= '' then
+      redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
+        'tries', '0', 'kwargs', kwargs, unpack(more))
+    else
+      redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
+        'tries', '0', unpack(more))
+    end
   elseif kwargs ~= '' then
     redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
       'kwargs', kwargs)

@@ -15,6 +15,12 @@ local OPTIONS = {
 -- What an `options` object asks for: when the task falls due (nil: at once), its line (nil: none), and the fields it adds to the
 -- record.
 local function read_options(base, text, now, declared)
+  local known = uses.known(text)
+  if known then
+    local refusal, most = uses.refusal(base, known, declared)
+    if not refusal and most == math.huge then return known end
+    return { line = not refusal and known.line or nil, fields = known.fields, most_waiting = most, refusal = refusal }
+  end
   local options = object.decode(text, OPTIONS, 'options')
   if options.delay_ms and options.due_at then errors.raise(errors.bad_argument('give delay_ms or due_at, not both')) end
   local waiter_ttl_ms = options.waiter_ttl_ms or WAITER_TTL_MS
@@ -35,7 +41,13 @@ local function read_options(base, text, now, declared)
   add('idempotency_key', options.idempotency_key)
   add('result_ttl_ms', options.result_ttl_ms and clock.text(options.result_ttl_ms))
   add('unique', rule and rule.key)
-  local line_name, refusal, most = limits.add(base, options.limits, declared, add)
+  local asked, refusal, most = uses.read(options.limits), nil, nil
+  if asked then
+    uses.remember(text, options, asked)
+    refusal, most = uses.refusal(base, asked, declared)
+    for i = 1, #asked.fields, 2 do add(asked.fields[i], asked.fields[i + 1]) end
+  end
+  local line_name = asked and not refusal and asked.line or nil
   local waiter = options.waiter ~= '' and not refusal and options.waiter or nil
   return { due_at = due_at, line = line_name, most_waiting = most, refusal = refusal, fields = fields, rule = rule,
     idempotency_key = options.idempotency_key, waiter = waiter, waiter_ttl_ms = waiter_ttl_ms }
@@ -119,15 +131,15 @@ return function(base, args)
       if marked > 0 then existing = existing - 1 end
     end
   end
+  local replaced
   for i = 1, existing > 0 and count or 0 do
     if not answers[i] then
       local plan = plans and plans[i]
       local answer, replaces = look_up(base, tasks[6 * i - 5], plan and plan.idempotency_key)
       if answer then answers[i], added = answer, added - 1 end
       if replaces then
-        plans = plans or {}
-        plans[i] = plan or {}
-        plans[i].replaces = true
+        replaced = replaced or {}
+        replaced[i] = true
       end
     end
   end
@@ -162,7 +174,7 @@ return function(base, args)
     if instead then
       answers[i], added = instead, added - 1
     elseif not answers[i] then
-      if plan.replaces then move.remove(base, tasks[at]) end
+      if replaced and replaced[i] then move.remove(base, tasks[at]) end
       answers[i] =
         move.create(batch, found[i + 1], tasks[at], tasks[at + 1], tasks[at + 2], tasks[at + 3], tasks[at + 4], plan)
       if plan.rule then admit.added(batch, tasks[at], plan) end

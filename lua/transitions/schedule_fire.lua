@@ -41,9 +41,12 @@ return function(base, args)
   local function add(field, value)
     if value then plan.fields[#plan.fields + 1], plan.fields[#plan.fields + 2] = field, value end
   end
-  local refusal
-  plan.line, refusal = limits.add(base, definition.limits, {}, add)
-  refusal = refusal or plan.line and line.damage(base, definition.lane, plan.line)
+  local asked = uses.read(definition.limits)
+  local refusal = asked and (uses.refusal(base, asked, {}) or line.damage(base, definition.lane, asked.line))
+  if asked then
+    plan.line = asked.line
+    for i = 1, #asked.fields, 2 do add(asked.fields[i], asked.fields[i + 1]) end
+  end
   if refusal then return refusal end
 
   local runs, caught_up = judge(definition, due_at, now)

@@ -3,7 +3,8 @@
 -- reply: when it falls due next
 return function(base, args)
   schedule.check(args.name, args.definition)
-  local _, refusal = limits.add(base, args.definition.limits, {}, function() end)
+  local asked = uses.read(args.definition.limits)
+  local refusal = asked and uses.refusal(base, asked, {})
   if refusal then return refusal end
   errors.read('ZCARD', keys.schedule_due(base))
   return schedule.put(base, args.name, args.definition, args.next_due_at)
