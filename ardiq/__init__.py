@@ -9,9 +9,9 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 `_core`: the compiled core, `native/src`
 
 `_values`: values and the rules about them; no server, no event loop
-    models, errors, retries, executors, limits, uniqueness: what you receive, catch and configure
+    models, errors, retries, executors, limits, batches, uniqueness: what you receive, catch and configure
     settings, options, defaults, imports: an app's options and their checks
-    signature, conversion, sameness: what a task's function takes and returns
+    signature, items, conversion, sameness: what a task's function takes and returns
     codec, encodings, headers, signing, ids: how a call travels
     chosen, keyed, buckets: what of a call makes its key; its rule of `uniqueness`; its `limits`
     timing: cron expressions and periods
@@ -34,7 +34,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     from_1_2: moving what ArdiQ 1.2 left
 
 `_execution`: running the tasks of one queue
-    worker, attempts, endings: claims become attempts, attempts become outcomes
+    worker, attempts, batches, endings: claims become attempts, attempts become outcomes
     threads, processes, child, memory: where `def` tasks run
     reports, context: what a running task tells, and knows of itself
     scheduler, retention, tally: a worker's other chores
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from ._client.overview import Inspect
     from ._values.defaults import TaskDefaults
     from .app import Ardiq
+    from .batches import Batch
     from .context import current_task
     from .errors import (
         ArdiqError,
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
         Forbidden,
         InvalidArguments,
         InvalidResult,
+        ItemErrors,
         LeaseLost,
         LibraryError,
         NoLimit,
@@ -119,6 +121,7 @@ __all__ = [
     "Attempt",
     "BadArgument",
     "BadSignature",
+    "Batch",
     "BrokerError",
     "DeadLetter",
     "DeadRecord",
@@ -132,6 +135,7 @@ __all__ = [
     "Inspect",
     "InvalidArguments",
     "InvalidResult",
+    "ItemErrors",
     "Job",
     "LaneInfo",
     "LeaseLost",
@@ -182,6 +186,7 @@ _HOMES = (
     "_client.overview",
     "_values.defaults",
     "app",
+    "batches",
     "context",
     "errors",
     "executors",

@@ -249,6 +249,7 @@ class Channel:
         `concurrency` int, `prefetch` int or None (adaptive), `lease_ms` int,
         `poll_block_ms` int, `result_ttl_ms` int, `max_lost` int, `burst` bool,
         `thread_tasks` list of str: names whose tasks go to `take_thread`,
+        `batch_tasks` list of str: names whose batches are one claim; of others each task is one,
         `pool_share` (pool, number of the share) or None: where several queues share the slots,
         `health` (who answers for it, queue, names of tasks) or None, `stall_detector` of its event loop or None.
         """
@@ -315,7 +316,8 @@ class Worker:
         """Take tasks to start now: never more than there are free slots.
 
         Each is `(id, token, name, args, kwargs, codec, headers, lane, tries,
-        enqueued_at)`; `enqueued_at` in milliseconds of the server's clock. A `token` comes
+        enqueued_at)`; `enqueued_at` in milliseconds of the server's clock. The first of a batch (see
+        `batch_tasks`) has an eleventh field, the tuple of the others; all tokens are to be settled. A `token` comes
         once in a worker's life and is for its own use: the server has another one, which
         it may give out again when it lost its data (see `holder`).
         """

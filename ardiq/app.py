@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta, tzinfo
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from . import executors
 from ._client.asking import Asking
@@ -21,11 +21,13 @@ from ._values import imports as _imports
 from ._values import options as _options
 from ._values.buckets import Buckets
 from ._values.defaults import TaskDefaults, with_defaults
+from ._values.items import ItemSignature, check_function, of_one
 from ._values.metrics import snapshot
 from ._values.settings import Settings
 from ._values.signature import Signature
 from ._values.signing import SigningKey
 from ._values.timing import Timing
+from .batches import Batch, check_batch
 from .dead import DeadLetters
 from .executors import Executor
 from .job import Job
@@ -37,6 +39,9 @@ from .schedules import Schedules, define, kept_as_task
 from .task import PreparedTask, Task
 from .uniqueness import Debounce, Throttle, Unique, rule_of
 from .watching import Watching
+
+if TYPE_CHECKING:
+    from ._client.typing import BatchDecorator
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -234,6 +239,28 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
         executor: Executor = ...,
         limits: Limit | Sequence[Limit] = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    @overload
+    def task(
+        self,
+        fn: None = None,
+        /,
+        *,
+        batch: Batch,
+        name: str | None = ...,
+        max_retries: int = ...,
+        backoff_ms: int = ...,
+        timeout: Delay | None = ...,
+        priority: str | None = ...,
+        unique: bool | Unique = ...,
+        debounce: Debounce | None = ...,
+        throttle: Throttle | None = ...,
+        retry: RetryOption | None = ...,
+        retry_on: ExceptionTypes | None = ...,
+        give_up_on: ExceptionTypes | None = ...,
+        max_age: Delay | None = ...,
+        result_ttl: Delay | None = ...,
+        limits: Limit | Sequence[Limit] = ...,
+    ) -> "BatchDecorator": ...
     @with_defaults
     def task(
         self,
@@ -254,6 +281,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
         result_ttl: Delay | None = None,
         executor: Executor = "thread",
         limits: Limit | Sequence[Limit] = (),
+        batch: Batch | None = None,
     ) -> Any:
         """Register a function as a task; `async def` runs on the worker's loop, `def` on a thread or in a process.
 
@@ -280,12 +308,15 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
                 or an `ardiq.Process` with options.
             limits: a `Limit`, or up to eight: how many attempts run at once and how many start in a time, over all
                 workers, by name and by key. A limit without a name gets that of the task.
+            batch: the function takes a list, each call passes one item of it, and calls gather in a `Batch`. It returns
+                a list of the items' results, or None; `ItemErrors` says which of them failed.
 
         Returns:
             The `Task`, which you can call like the function, and enqueue.
 
         Raises:
             ValueError: another task has the name, or an option has an invalid value.
+            TypeError: an option has the wrong type, or the function does not fit it.
 
         Example:
             ```python
@@ -300,6 +331,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
         rule = rule_of(unique, debounce, throttle)
         process = executors.read(executor)
         ttl_ms = _options.result_ttl(result_ttl)
+        check_batch(batch)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             if not callable(function):
@@ -307,8 +339,14 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
             task_name = name or getattr(function, "__name__", None)
             if task_name is None:
                 raise TypeError("@app.task needs a name= for a callable that has none")
-            task = Task(self, _options.text("name", task_name), function, priority, unique is True, ttl_ms, rule)
-            task.buckets = Buckets.read(task.name, limits, task.signature)
+            _options.text("name", task_name)
+            if batch is None:
+                task = Task(self, task_name, function, priority, unique is True, ttl_ms, rule)
+            else:
+                check_function(task_name, function)
+                calls = ItemSignature(task_name, function, self.context.settings.check_types)
+                task = Task(self, task_name, of_one(function), priority, unique is True, ttl_ms, rule, calls)
+            task.buckets = Buckets.read(task.name, limits, task.signature, batch)
             other = self.context.registry.tasks.get(task.name)
             if other is not None:
                 raise ValueError(
@@ -317,6 +355,10 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
                 )
             entry = Registered(task, function, retries, timeout_s, process)
             if process is not None:
+                if batch is not None:
+                    raise TypeError(
+                        f"task {task.name!r}: executor='process' takes no batch; without it a `def` runs on a thread"
+                    )
                 if entry.is_async:
                     raise TypeError(
                         f"task {task.name!r}: executor='process' is for `def`; an `async def` runs on the worker's "
@@ -324,7 +366,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
                     )
                 _processes.remember(entry)
             if task.buckets is not None:
-                self.context.registry.declare(*task.buckets.limits)
+                self.context.registry.declare(*task.buckets.declared)
             self.context.registry.tasks[task.name] = entry
             if ttl_ms is not None:
                 self.context.codec.kept[task.name] = ttl_ms != 0
@@ -459,13 +501,19 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
         return other
 
     def ref(
-        self, name: str, *, priority: str | None = None, unique: bool = False, limits: Limit | Sequence[Limit] = ()
+        self,
+        name: str,
+        *,
+        priority: str | None = None,
+        unique: bool = False,
+        limits: Limit | Sequence[Limit] = (),
+        batch: Batch | None = None,
     ) -> Task[..., Any]:
         """A task that is registered elsewhere: you can enqueue it, but not call it.
 
-        The worker decides everything but its lane, its uniqueness, its limits and how long its result is kept. If this
-        app has the task, too, its arguments are checked, its result is kept and its calls are limited accordingly, and
-        its rule for calls with the same key counts.
+        The worker decides everything but its lane, its uniqueness, its limits, its batch and how long its result is
+        kept. If this app has the task, too, its arguments are checked, its result is kept and its calls are limited and
+        gather accordingly, and its rule for calls with the same key counts.
 
         Args:
             name: of the task.
@@ -473,15 +521,20 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
             unique: while an identical call waits or runs, a new one adds nothing.
             limits: those of the task where this app does not have it, as its code says them. Arguments that make a key
                 must then be passed by keyword.
+            batch: that of the task where this app does not have it, as its code says it.
         """
         registry = self.context.registry
         known = registry.task_of(_options.text("name", name))
         ttl_ms, keyed = (None, None) if known is None else (known.result_ttl_ms, known.rule)
         rule = keyed.rule if keyed is not None and not unique else None
-        task: Task[..., Any] = Task(self, name, None, priority, _options.boolean("unique", unique), ttl_ms, rule)
-        given = Buckets.read(name, limits, registry.signature_of(name))
+        check_batch(batch)
+        calls = None if known is not None or batch is None else ItemSignature.unknown(name)
+        task: Task[..., Any] = Task(self, name, None, priority, _options.boolean("unique", unique), ttl_ms, rule, calls)
+        if known is not None and known.buckets is not None and known.buckets.gathering is not None:
+            batch = known.buckets.gathering.batch
+        given = Buckets.read(name, limits, calls or registry.signature_of(name), batch)
         if given is not None:
-            registry.declare(*given.limits)
+            registry.declare(*given.declared)
         task.buckets = given or registry.buckets_of(name)
         return task
 

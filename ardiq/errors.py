@@ -5,8 +5,8 @@ The compiled core raises these classes by name; `lua/protocol.json` names one fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ._values import options as _options
 
@@ -22,6 +22,7 @@ __all__ = [
     "BrokerError",
     "Duplicate",
     "Forbidden",
+    "ItemErrors",
     "LeaseLost",
     "LibraryError",
     "NoLimit",
@@ -253,3 +254,38 @@ class RateLimited(Snooze):
 
         self.limit = None if named is None else check_name(named)
         self.key = None if key is None else check_key("RateLimited", str(key))
+
+
+class ItemErrors(Exception):
+    """Raise it in a task with a `batch` when some of the items failed: each of these ends as if it alone had raised its
+    error (a `Retry`, a `Snooze` and a `RateLimited`, too), and the others are complete.
+
+    Args:
+        errors: the errors by the numbers of the items, counted from 0.
+        results: the results, one for each item, of which those of failed items do not count; None: each is None.
+
+    Raises:
+        TypeError: a number is no int, an error no exception, or `results` no list.
+        ValueError: a number is negative.
+
+    Example:
+        ```python
+        answers = await search.bulk(documents)
+        errors = {i: Retry(answer.reason) for i, answer in enumerate(answers) if not answer.ok}
+        raise ItemErrors(errors, results=[answer.id for answer in answers])
+        ```
+    """
+
+    def __init__(self, errors: Mapping[int, BaseException], results: list[Any] | None = None) -> None:
+        if not isinstance(errors, Mapping):
+            raise TypeError(f"errors must be a dict of item numbers and exceptions, not {type(errors).__name__}")
+        for number, error in errors.items():
+            _options.integer("the number of an item", number, least=0)
+            if not isinstance(error, BaseException):
+                raise TypeError(f"the error of item {number} must be an exception, not {error!r}")
+        if results is not None and not isinstance(results, list):
+            raise TypeError(f"results must be a list or None, not {type(results).__name__}")
+        failed = ", ".join(map(str, errors))
+        super().__init__(f"items that failed: {failed}" if errors else "no item failed")
+        self.errors = dict(errors)
+        self.results = results

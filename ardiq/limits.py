@@ -18,7 +18,8 @@ LONGEST_KEY = 256
 """The largest size of a key, in bytes of UTF-8."""
 # Others have a meaning in the names of buckets and of keys.
 _NAME = re.compile(r"(?:[A-Za-z0-9_.\-/@]|[^\x00-\x7f])+")
-_LONGEST_NAME = 100
+LONGEST_NAME = 100
+"""The largest size of a name, in bytes of UTF-8."""
 _MOST_WEIGHT = 1_000_000
 # What the library counts with.
 MOST = 2**53 - 1
@@ -180,8 +181,8 @@ def said(concurrency: int | None, rate: Rate | None) -> str:
     return ", ".join([*parts, *([] if rate is None else [str(rate)])])
 
 
-def check_name(name: Any) -> str:
-    """The name of a limit.
+def check_name(name: Any, longest: int = LONGEST_NAME) -> str:
+    """The name of a limit, of up to so many bytes.
 
     Raises:
         TypeError: it is not a str.
@@ -190,8 +191,8 @@ def check_name(name: Any) -> str:
     _options.text("the name of a limit", name)
     if not _NAME.fullmatch(name):
         raise ValueError(f"the name of a limit may have letters, digits and any of _ . - / @, not {name!r}")
-    if len(name.encode()) > _LONGEST_NAME:
-        raise ValueError(f"the name of a limit must have at most {_LONGEST_NAME} bytes: {name!r}")
+    if len(name.encode()) > longest:
+        raise ValueError(f"the name of a limit must have at most {longest} bytes: {name!r}")
     return str(name)
 
 

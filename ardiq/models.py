@@ -18,6 +18,8 @@ DISCARDED = "discarded"
 """The `value` of a task that was removed before it ran."""
 
 _LONGEST_MESSAGE = 1000
+# What a claim has, before the claims of a batch.
+_CLAIM_FIELDS = 10
 
 
 @as_object
@@ -98,6 +100,14 @@ class TaskContext(_TaskFields):
         return self._deadline
 
     @property
+    def batch(self) -> "tuple[TaskContext, ...]":
+        """In a task with a `batch`: the task of each item, in the order of the list; empty in others. The running task
+        itself is that of the first item.
+        """
+        claims = self._claim[_CLAIM_FIELDS:]
+        return tuple(TaskContext.of(each, self._reports, self._deadline) for each in claims[0]) if claims else ()
+
+    @property
     def notes(self) -> Notes:
         """The task's notes, which you set, read and delete by name: `task.notes["rows"] = 7`.
 
@@ -144,9 +154,11 @@ class TaskContext(_TaskFields):
     def cancelled(self) -> bool:
         """Whether the task's outcome no longer counts: it was aborted, has timed out, or runs on another worker.
 
-        A sync task cannot be stopped from outside: a long one should check this from time to time, and return.
+        A sync task cannot be stopped from outside: a long one should check this from time to time, and return. In a
+        task with a `batch`: whether none of the outcomes counts.
         """
-        return self._reports is not None and not self._reports.is_current(self._claim)
+        reports, claims = self._reports, self._claim[_CLAIM_FIELDS:]
+        return reports is not None and not any(map(reports.is_current, claims[0] if claims else (self._claim,)))
 
 
 @as_object

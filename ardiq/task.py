@@ -175,6 +175,7 @@ class Task(_Enqueueable[P, R_co]):
         unique: bool = False,
         result_ttl_ms: int | None = None,
         rule: Rule | None = None,
+        signature: Signature | None = None,
     ) -> None:
         self.app = app
         self.name = name
@@ -184,7 +185,9 @@ class Task(_Enqueueable[P, R_co]):
         self._buckets: Buckets | None = None
         self._task = self
         self._options = NO_OPTIONS if result_ttl_ms is None else CallOptions(result_ttl_ms=result_ttl_ms)
-        self._signature = None if fn is None else Signature(name, fn, self.context.settings.check_types)
+        if signature is None and fn is not None:
+            signature = Signature(name, fn, self.context.settings.check_types)
+        self._signature = signature
         self._rule = None if rule is None else self._keyed(rule)
         """Its rule for calls with the same key, for the rest of Ardiq."""
         if fn is not None:
@@ -274,7 +277,7 @@ class Task(_Enqueueable[P, R_co]):
 
     @property
     def signature(self) -> Signature | None:
-        """What its function takes and returns; None for a reference."""
+        """What its calls take and return; None for a reference to a task that is registered elsewhere."""
         return self._signature
 
     @property

@@ -7,6 +7,7 @@ from .._server import calls
 from .._server.replies import Ask, Call, R, at_once
 from .._values import options as _options
 from .._values.encodings import to_json
+from ..batches import is_batch
 from ..inspection import LimitInfo
 from ..limits import MOST, Cost, Key, Limit, Rate, Weight, check_key, check_name, definition_of
 from .facade import Facade
@@ -200,7 +201,8 @@ async def _listed(ask: Ask) -> list[LimitInfo]:
         rows |= {row.bucket: row for row in page.rows}
         cursor = page.cursor
         if cursor == "0":
-            return sorted(map(_info, rows.values()), key=lambda limit: (limit.name, limit.key or ""))
+            found = [_info(row) for row in rows.values() if not is_batch(row.bucket)]
+            return sorted(found, key=lambda limit: (limit.name, limit.key or ""))
 
 
 async def _buckets(ask: Ask, limit: Limit | str | None) -> list[LimitInfo]:
@@ -211,7 +213,7 @@ async def _buckets(ask: Ask, limit: Limit | str | None) -> list[LimitInfo]:
         rows |= {row.bucket: row for row in page.rows}
         cursor = page.cursor
         if cursor == "0":
-            found = map(_info, rows.values())
+            found = [_info(row) for row in rows.values() if not is_batch(row.bucket)]
             return sorted(found, key=lambda limit: (-limit.waiting, -limit.running, limit.name, limit.key or ""))
 
 

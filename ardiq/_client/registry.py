@@ -8,7 +8,8 @@ from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from .._values.buckets import Buckets
+from .._values.buckets import Buckets, Gathering
+from .._values.items import ItemSignature
 from .._values.signature import Signature
 from ..executors import Process
 from ..limits import Limit
@@ -24,7 +25,18 @@ log = logging.getLogger("ardiq")
 class Registered:
     """A task as the worker knows it."""
 
-    __slots__ = ("__weakref__", "fn", "home", "is_async", "process", "retries", "signature", "task", "timeout")
+    __slots__ = (
+        "__weakref__",
+        "fn",
+        "gathers",
+        "home",
+        "is_async",
+        "process",
+        "retries",
+        "signature",
+        "task",
+        "timeout",
+    )
 
     def __init__(
         self,
@@ -37,6 +49,8 @@ class Registered:
         self.task = task
         self.fn = fn
         self.signature: Signature | None = None if task is None else task.signature
+        # Whether the function takes a list, to which each call adds one.
+        self.gathers = isinstance(self.signature, ItemSignature)
         self.retries = retries
         self.timeout = timeout
         self.process = process
@@ -55,13 +69,13 @@ class Registry:
     Attributes:
         tasks: by name.
         crons: the definitions of its `@app.cron`, by name; they are of the app's own queue.
-        limits: the limits of its tasks and of `app.limit`, by name.
+        limits: the limits of its tasks and of `app.limit`, and the batches of its tasks, by name.
         state: what its lifespans set up.
     """
 
     tasks: dict[str, Registered] = field(default_factory=dict)
     crons: dict[str, dict[str, Any]] = field(default_factory=dict)
-    limits: dict[str, Limit] = field(default_factory=dict)
+    limits: dict[str, Limit | Gathering] = field(default_factory=dict)
     lifespans: list[Callable[[], AsyncGenerator[Any]]] = field(default_factory=list)
     middleware: list[Callable[..., Awaitable[Any]]] = field(default_factory=list)
     enqueue_hooks: list[Callable[[EnqueueContext], Any]] = field(default_factory=list)
@@ -92,8 +106,8 @@ class Registry:
         task = self.task_of(name)
         return None if task is None else task.buckets
 
-    def declare(self, *limits: Limit) -> None:
-        """Add limits that have names.
+    def declare(self, *limits: Limit | Gathering) -> None:
+        """Add limits that have names, and batches.
 
         Raises:
             ValueError: one of that name is defined in another way.

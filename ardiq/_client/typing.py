@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from typing import ParamSpec, TypeVar, overload
+    from typing import ParamSpec, Protocol, TypeVar, overload
 
     from ..job import Job
-    from ..task import PreparedTask, _Enqueueable
+    from ..task import PreparedTask, Task, _Enqueueable
 
     P = ParamSpec("P")
     T = TypeVar("T")
+    R = TypeVar("R")
 
     # Not a `Coroutine[Any, Any, ...]`, of which mypy gives up on gathering several.
     class EnqueueMethod:
@@ -42,3 +43,24 @@ if TYPE_CHECKING:
         @overload
         def __get__(self, task: _Enqueueable[P, T], owner: Any) -> Callable[P, PreparedTask[T]]: ...
         def __get__(self, task: Any, owner: Any) -> Any: ...
+
+    # Of a task with a `batch`: the function takes a list of items, its calls one of them.
+    class BatchDecorator(Protocol):
+        @overload
+        def __call__(
+            self, fn: Callable[[list[T]], Coroutine[Any, Any, None]], /
+        ) -> Task[[T], Coroutine[Any, Any, None]]: ...
+        @overload
+        def __call__(
+            self, fn: Callable[[list[T]], Coroutine[Any, Any, list[R]]], /
+        ) -> Task[[T], Coroutine[Any, Any, R]]: ...
+        @overload
+        def __call__(
+            self, fn: Callable[[list[T]], Coroutine[Any, Any, list[R] | None]], /
+        ) -> Task[[T], Coroutine[Any, Any, R | None]]: ...
+        @overload
+        def __call__(self, fn: Callable[[list[T]], None], /) -> Task[[T], None]: ...
+        @overload
+        def __call__(self, fn: Callable[[list[T]], list[R]], /) -> Task[[T], R]: ...
+        @overload
+        def __call__(self, fn: Callable[[list[T]], list[R] | None], /) -> Task[[T], R | None]: ...

@@ -16,6 +16,7 @@ from .._values.encodings import from_json, to_json
 from .._values.signing import without_signature
 from ..models import ExecutionContext
 from ..retries import RetryRules
+from .batches import Call, Execution, starter
 from .endings import (
     ABORTED,
     ATTEMPT,
@@ -96,6 +97,8 @@ class Attempts:
         # By token: an attempt that lost its lease may still run when the same task comes again.
         self.running: dict[int, asyncio.Task[None]] = {}
         self.threads: dict[int, InThread] = {}
+        # By the tokens of all their items.
+        self.executions: dict[int, Execution] = {}
         self.runners: dict[str, Callable[[Claim], Coroutine[Any, Any, None]]] = {}
         self.in_thread: Callable[..., Awaitable[Any]]
         self.in_process: Callable[[Registered, Claim], Awaitable[Any]]
@@ -119,10 +122,12 @@ class Attempts:
         entry = self.registered(name)
         if entry.task is None:
             runner = self._unknown_runner(entry)
+        elif entry.gathers:
+            runner = starter(self, entry, self._call(entry), self._runner_with(entry, self._item))
         elif entry.is_async and entry.timeout is None and not self._queue.registry.middleware and self._signer is None:
             runner = self._plain_runner(entry)
         else:
-            runner = self._runner_with(entry, self._call(entry))
+            runner = self._runner_with(entry, self._reader(entry, self._call(entry)))
         if entry.task is not None:
             self.runners[name] = runner
         return runner
@@ -175,7 +180,7 @@ class Attempts:
         return attempt
 
     def _runner_with(
-        self, entry: Registered, call: Callable[[Claim, list[Any], dict[str, Any]], Awaitable[Any]]
+        self, entry: Registered, run: Callable[[Claim], Awaitable[Any]]
     ) -> Callable[[Claim], Coroutine[Any, Any, None]]:
         signature = entry.signature
 
@@ -184,11 +189,7 @@ class Attempts:
             wait_s = self.taken_at - claim[9] / 1000 if claim[8] == 1 else None
             context.running.set(claim)
             try:
-                self.check(claim)
-                if self.is_debug:
-                    self.log_start(claim)
-                args, kwargs = self.codec.receive_call(claim[3], claim[4], claim[5], signature)
-                value = await call(claim, args, kwargs)
+                value = await run(claim)
                 result = self.codec.encode_result(claim[2], signature, value)
                 if self.must_tell(claim, COMPLETE):
                     await self.worker.reports_arrive(claim[1])
@@ -200,6 +201,23 @@ class Attempts:
 
         return attempt
 
+    def _reader(self, entry: Registered, call: Call) -> Callable[[Claim], Awaitable[Any]]:
+        """What runs a claim by itself."""
+
+        def run(claim: Claim) -> Awaitable[Any]:
+            self.check(claim)
+            if self.is_debug:
+                self.log_start(claim)
+            return call(claim, *self.codec.receive_call(claim[3], claim[4], claim[5], entry.signature))
+
+        return run
+
+    def _item(self, claim: Claim) -> Awaitable[Any]:
+        """What runs a claim together with others."""
+        if self.is_debug:
+            self.log_start(claim)
+        return self.executions[claim[1]].result_of(claim[1])
+
     def check(self, claim: Claim) -> None:
         """Refuse a call that was not signed with the app's key; from any thread.
 
@@ -209,7 +227,7 @@ class Attempts:
         if self._signer is not None:
             self._signer.check(self._queue.name, *claim[2:7])
 
-    def _call(self, entry: Registered) -> Callable[[Claim, list[Any], dict[str, Any]], Awaitable[Any]]:
+    def _call(self, entry: Registered) -> Call:
         """How the function is called: on a thread or in a process, with a time limit, within the middleware."""
         fn, timeout, middleware = entry.fn, entry.timeout, list(self._queue.registry.middleware)
 
@@ -251,9 +269,13 @@ class Attempts:
 
     def never_began(self, claim: Claim) -> None:
         """Settle an attempt that was cancelled before its first step, and so cannot settle itself."""
+        self.was_cancelled(claim)
+        self.settle_soon(self.failed(self.registered(claim[2]), claim, monotonic(), asyncio.CancelledError()))
+
+    def was_cancelled(self, claim: Claim) -> None:
+        """Not the worker has cancelled the attempt, but its task or another one, which aborts it."""
         if not self.worker.is_cancelled():
             self._why_cancelled.setdefault(claim[1], ABORTED)
-        self.settle_soon(self.failed(self.registered(claim[2]), claim, monotonic(), asyncio.CancelledError()))
 
     def settle_soon(self, work: Coroutine[Any, Any, None]) -> None:
         """Settle it in an asyncio task."""
@@ -266,6 +288,8 @@ class Attempts:
         run_s = monotonic() - started
         # From here on it cannot be cancelled: hooks may await.
         self.running.pop(claim[1], None)
+        if (execution := self.executions.get(claim[1])) is not None:
+            await execution.without(claim[1])
         if self.over:
             if isinstance(error, asyncio.CancelledError | GeneratorExit):
                 raise error

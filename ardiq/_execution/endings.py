@@ -344,9 +344,11 @@ def _mistaken(entry: "Registered", error: BaseException) -> ValueError | None:
     if told is None or entry.task is None or entry.task.buckets is None:
         return None
     limits = entry.task.buckets.limits
+    if not limits and told.limit is None:
+        return None
     named = [limit for limit in limits if limit.name == (told.limit or limits[0].name)]
     if not named:
-        has = ", ".join(repr(name) for name in dict.fromkeys(limit.name for limit in limits))
+        has = ", ".join(repr(name) for name in dict.fromkeys(limit.name for limit in limits)) or "none"
         what = f"the limit {told.limit!r}, which the task does not have: it has {has}"
     elif told.key is not None and all(limit.key is None for limit in named):
         what = f"the key {told.key!r} of limit {named[0].name!r}, which has no keys"
@@ -358,10 +360,12 @@ def _mistaken(entry: "Registered", error: BaseException) -> ValueError | None:
 def _used_up(entry: "Registered", error: BaseException) -> dict[str, Any]:
     """Which limit the task says is used up, and which key of it; nothing if none, or if the task has none."""
     told = _told(error)
-    buckets = None if entry.task is None else entry.task.buckets
-    if told is None or (buckets is None and told.limit is None):
+    if told is None:
         return {}
-    name = told.limit or (buckets.limits[0].name if buckets else None)
+    buckets = None if entry.task is None else entry.task.buckets
+    name = told.limit or next((limit.name for limit in buckets.limits), None) if buckets else told.limit
+    if name is None:
+        return {}
     return {"limit": name} | ({} if told.key is None else {"key": told.key})
 
 

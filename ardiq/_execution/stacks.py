@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .endings import Claim
 
 _OURS = __file__.removesuffix("_execution/stacks.py")
-_RUN_TASKS = (f"{_OURS}_execution/attempts.py", f"{_OURS}_execution/threads.py")
+_RUN_TASKS = tuple(f"{_OURS}_execution/{name}.py" for name in ("attempts", "batches", "threads"))
 _MOST_FRAMES = 50
 
 

@@ -22,6 +22,7 @@ from .._values.encodings import to_json
 from .._values.settings import Settings
 from ..errors import ArdiqError, is_away
 from .attempts import Attempts
+from .batches import items_of
 from .endings import ABORTED, RELEASED, Claim
 from .processes import Processes
 from .reports import Reports
@@ -73,7 +74,8 @@ class Worker:
         self._taken: deque[Claim] = deque()
         self._unbegun: list[Claim] = []
         # Sync tasks go from the core to threads without the loop, unless a middleware needs it.
-        sync = [name for name, task in queue.registry.tasks.items() if not (task.is_async or task.process)]
+        tasks = queue.registry.tasks.items()
+        sync = [name for name, task in tasks if not (task.is_async or task.process or task.gathers)]
         threaded = [] if queue.registry.middleware else sync
         self.link = channel.core.worker(_config(queue, run_state, threaded, pool_share, watch))
         self._attempts = Attempts(queue, self)
@@ -222,10 +224,24 @@ class Worker:
                 # They take their first step when the loop comes round, and then what ended is settled at once.
                 return True
 
+    def start(self, claim: Claim) -> None:
+        """Begin an attempt of a claim that came with another one, which begins now."""
+        attempts = self._attempts
+        task = _new_task(attempts.runners[claim[2]](claim), loop=self._loop, context=self.new_context())
+        if not task.done():
+            attempts.running[claim[1]] = task
+            if not _EAGER:
+                self._unbegun.append(claim)
+
+    def new_context(self) -> contextvars.Context:
+        """What a task of this worker sees at first."""
+        return self._context.copy()
+
     def _release_taken(self, up_to: float = inf) -> None:
         for claim in [claim for claim in self._taken if claim[1] <= up_to]:
             self._taken.remove(claim)
-            self._attempts.outcomes.append((claim[0], claim[1], RELEASED, 0, b"", b""))
+            for each in items_of(claim):
+                self._attempts.outcomes.append((each[0], each[1], RELEASED, 0, b"", b""))
 
     def _on_event(self, event: tuple[Any, ...]) -> None:
         kind = event[0]
@@ -282,9 +298,10 @@ class Worker:
 
     def _abort(self, token: int) -> None:
         if not self._attempts.abort(token):
-            for claim in [claim for claim in self._taken if claim[1] == token]:
+            for claim in [claim for claim in self._taken if any(each[1] == token for each in items_of(claim))]:
                 self._taken.remove(claim)
-                self._attempts.settle_cancelled(claim, 0.0, ABORTED)
+                for each in items_of(claim):  # the others of its batch gather anew
+                    self._attempts.settle_cancelled(each, 0.0, ABORTED if each[1] == token else RELEASED)
 
     def _fail(self, error: BaseException) -> None:
         if not self._stopped.done():
@@ -353,6 +370,7 @@ def _config(
         "burst": run_state.burst,
         "give_up_after_ms": None if (most := give_up_after(run_state)) is None else int(most * 1000),
         "thread_tasks": threaded,
+        "batch_tasks": [name for name, task in queue.registry.tasks.items() if task.gathers],
         "pool_share": pool_share,
         "health": None if health is None else (health, queue.name, tasks),
         "stall_detector": None if watch is None else watch.core,

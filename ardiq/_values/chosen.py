@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from .items import ItemSignature
 from .signature import MISSING, Signature
 
 
@@ -12,7 +13,8 @@ class Chosen:
 
     Args:
         what: that is made of them, for messages.
-        source: the name of a parameter of the task, several, or a function whose parameters are named as the task's.
+        source: the name of a parameter of the task, several, or a function whose parameters are named as the task's; of
+            a task that gathers, a function of the item.
         signature: of the task's function; None where that is registered elsewhere, and arguments are known by keyword
             alone.
 
@@ -21,7 +23,7 @@ class Chosen:
         TypeError: it is a function that cannot be called with arguments by name.
     """
 
-    __slots__ = ("_function", "_places", "_single", "_what")
+    __slots__ = ("_function", "_of_item", "_places", "_single", "_what")
 
     def __init__(
         self, what: str, source: str | Sequence[str] | Callable[..., Any], signature: Signature | None
@@ -29,8 +31,12 @@ class Chosen:
         self._what = what
         self._function = source if callable(source) else None
         self._single = isinstance(source, str)
+        self._of_item = self._function is not None and isinstance(signature, ItemSignature)
         names = [source] if isinstance(source, str) else source
-        if callable(names):
+        if self._of_item:
+            _check_takes_one(what, source)
+            names = []
+        elif callable(names):
             names = list(_parameters(what, names, signature))
         # By name: at which position it is passed, and its default.
         self._places: dict[str, tuple[int | None, Any]] = {}
@@ -66,7 +72,7 @@ class Chosen:
         if self._function is None:
             return next(iter(found.values())) if self._single else tuple(found.values())
         try:
-            return self._function(**found)
+            return self._function(args[0]) if self._of_item else self._function(**found)
         except Exception as error:
             raise ValueError(f"{self._what} cannot be computed: {error!r}") from error
 
@@ -84,3 +90,14 @@ def _parameters(what: str, function: Callable[..., Any], signature: Signature | 
             raise TypeError(f"{what} must be a function of parameters that the task has, not of {str(each)!r}")
         if each.default is each.empty or (signature is not None and signature.accepts(each.name)):
             yield each.name
+
+
+def _check_takes_one(what: str, function: Any) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # as some builtins: the first call says what is wrong
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise TypeError(f"{what} must be a function of one parameter, the item: {error}") from None

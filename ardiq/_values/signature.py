@@ -57,18 +57,18 @@ class Signature:
     """One function's parameters and annotations, looked up when first needed."""
 
     __slots__ = (
-        "_fits", "_fn", "_hints", "_readers", "_readers_of", "_signature", "_wants_tuples", "converts", "fitting",
+        "_fits", "_hints", "_readers", "_readers_of", "_signature", "_wants_tuples", "converts", "fitting", "fn",
         "inner", "name", "passes_on",
     )  # fmt: skip
 
     def __init__(self, name: str, fn: Callable[..., Any], checks_types: bool = True) -> None:
         self.name = name
-        self._fn = fn
+        self.fn = fn
         layers = _layers(fn)
         # Whether it is a wrapper (perhaps of wrappers) that passes on whatever it is given.
         self.passes_on = len(layers) > 1 and all(map(_is_opaque, layers[:-1]))
         # What has the annotations, where they refuse nothing; None where they are those of what is called, and do.
-        self.inner = Signature(name, layers[-1]) if len(layers) > 1 or not checks_types else None
+        self.inner = type(self)(name, layers[-1]) if len(layers) > 1 or not checks_types else None
         # Whether plain JSON is converted by the annotations.
         self.converts = checks_types and (self.inner is None or self.passes_on)
         # Of calls that fit the function, by the types of their arguments: what remains to be read to know that they fit
@@ -314,7 +314,7 @@ class Signature:
             return row if row[-1] is not absent else [value for value in row if value is not absent]
 
         # A wrapper may distinguish an argument that was left out from one that equals the default.
-        if type(self._fn) is not types.FunctionType or self._fn.__dict__.keys() & {"__wrapped__", "__signature__"}:
+        if type(self.fn) is not types.FunctionType or self.fn.__dict__.keys() & {"__wrapped__", "__signature__"}:
             return read, read
         return read, _conversion.decoder(_conversion.row_type(hints, defaults))
 
@@ -323,7 +323,7 @@ class Signature:
 
     def _inspected(self) -> inspect.Signature:
         if self._signature is None:
-            self._signature = _signature_of(self._fn)
+            self._signature = _signature_of(self.fn)
         return self._signature
 
     def _resolved(self) -> dict[str, Any]:
@@ -333,7 +333,7 @@ class Signature:
         return self._hints
 
     def _written(self) -> dict[str, Any]:
-        hints = _hints_of(self._fn)
+        hints = hints_of(self.fn)
         for parameter in self._inspected().parameters.values():
             if parameter.default is None and parameter.name in hints:
                 hints[parameter.name] = typing.Optional[hints[parameter.name]]  # noqa: UP045
@@ -370,6 +370,13 @@ def _is_opaque(fn: Callable[..., Any]) -> bool:
     return kinds == [inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD]
 
 
+def parameters_of(fn: Callable[..., Any]) -> list[inspect.Parameter]:
+    """How it is called, behind wrappers that pass on whatever they are given."""
+    layers = _layers(fn)
+    called = next((layer for layer in layers if not _is_opaque(layer)), layers[-1])
+    return list(_signature_of(called).parameters.values())
+
+
 def _signature_of(fn: Callable[..., Any]) -> inspect.Signature:
     """How it is called, whatever it wraps."""
     try:
@@ -403,7 +410,8 @@ def invalid(why: str) -> Exception:
 def _anything(*args: Any, **kwargs: Any) -> None: ...
 
 
-def _hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a function, of a wrapper those of what it wraps; without those that cannot be resolved yet."""
     target: Any = inspect.unwrap(fn)
     while hasattr(target, "func"):  # functools.partial
         target = target.func

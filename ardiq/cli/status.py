@@ -104,7 +104,8 @@ def _draw(status: dict[str, Any]) -> list[Part]:
     parts.append(", ".join(f"{counts[name]:,} {name}" for name in ("queued", "scheduled", "running", "dead")))
     if counts["limited"]:
         parts.append(
-            f"{many(counts['limited'], 'more waits', 'more wait')} for limits, which `ardiq limits list` shows"
+            f"{many(counts['limited'], 'more waits', 'more wait')} for limits, which `ardiq limits list` shows, or in "
+            "batches that are not full"
         )
     if counts["held"]:
         parts.append(Styled(f"{counts['held']:,} held by a pause", "yellow"))

@@ -7,6 +7,7 @@ from .._client.inspector import NOTE, text_of
 from .._server import calls, commands
 from .._server.replies import ask, number, text
 from .._values.encodings import from_json
+from ..batches import is_batch
 from ..errors import ArdiqError
 from ..inspection import TaskPosition
 from . import open_app
@@ -15,6 +16,7 @@ from ._output import Part, Styled, Table, age, json_text, many, moment, print_js
 from ._plain import done
 
 if TYPE_CHECKING:
+    from .. import _core
     from ..app import Ardiq
 
 _LINES = 20
@@ -129,10 +131,13 @@ def read(app: "Ardiq", task_id: str) -> dict[str, Any] | None:
     history = [attempt for attempt in _listed(record.get("history", "")) if isinstance(attempt, dict)]
     if history and record.get("state") != "failed":  # what the record says of an error is of its last attempt
         history[-1] = {**history[-1], **{name: fields.pop(name) for name in ("error", "traceback") if name in fields}}
+    now_ms = commands.now_ms(core)
+    if position is not None and position.place == "limited" and (batch := _batch(core, record, now_ms)):
+        fields["batch"] = batch
     return {
         "id": task_id,
         **fields,
-        "place": _place(position, record, commands.now_ms(core)),
+        "place": _place(position, record, now_ms),
         "gone_in_ms": None if position is None else position.kept_ms,
         "history": history,
         "log": ask(core, calls.log(id=task_id, limit=calls.LOG_LIMIT_MOST)),
@@ -172,6 +177,23 @@ def _place(found: TaskPosition | None, record: dict[str, str], now_ms: int) -> d
     if found.place == "running":
         return {"key": f"running:{found.of}", "run_ms": now_ms - (_number(record.get("started_at")) or now_ms)}
     return {"key": f"held:{found.of}" if found.place == "held" else found.place}
+
+
+def _batch(core: "_core.Core", record: dict[str, str], now_ms: int) -> dict[str, Any] | None:
+    """Of a task that gathers: how many make a batch, and when it starts without that many; None if that is not what it
+    waits for.
+    """
+    bucket = next(filter(is_batch, record.get("buckets", "").split(",")), None)
+    if bucket is None:
+        return None
+    from urllib.parse import unquote
+
+    name, _, key = bucket.partition("(")
+    found = ask(core, calls.limit(name=name, key=unquote(key.removesuffix(")"))))
+    if found is None:
+        return {"size": 1, "starts_in_ms": None}
+    starts_in_ms = found.opens_at - now_ms if found.opens_at else None
+    return {"size": found.definition.get("batch_size"), "starts_in_ms": starts_in_ms}
 
 
 def _number(value: object) -> int:
@@ -232,7 +254,7 @@ def _where(task: dict[str, Any]) -> str:
             else f"beyond number {calls.POSITION_LIMIT_MOST:,}"
         )
         if task.get("state") == "limited":
-            return f"{at} of {place['of']:,} that wait for {' and '.join(task.get('buckets', '').split(','))}"
+            return f"{at} of {place['of']:,} that {_waits_for(task)}"
         return f"{at} of {place['of']:,} in its lane"
     if "due_in_ms" in place:
         due_ms = place["due_in_ms"]
@@ -248,6 +270,17 @@ def _where(task: dict[str, Any]) -> str:
     if place["key"] == "dead":
         return "a dead letter, kept until it is run again or discarded"
     return "kept forever" if task["gone_in_ms"] is None else f"kept for {age(task['gone_in_ms'])} more"
+
+
+def _waits_for(task: dict[str, Any]) -> str:
+    limits = [bucket for bucket in task.get("buckets", "").split(",") if not is_batch(bucket)]
+    batch = task.get("batch")
+    if batch is None:
+        return f"wait for {' and '.join(limits)}"
+    if batch["starts_in_ms"] is not None:
+        when = age(max(0, batch["starts_in_ms"]))
+        return f"gather in a batch of {batch['size']:,}, which starts in {when} if it is not full before"
+    return f"wait in batches of {batch['size']:,} for {' and '.join([*limits, 'a worker'])}"
 
 
 def _call(task: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._execution.batches import items_of
 from .._server.inbox import Inbox
 from .._server.replies import refusal
 from .._server.server import Server
@@ -190,7 +191,8 @@ class InlineChannel:
         except ArdiqError as error:
             self._tell("error", ticket, error)
             return
-        runs = {claim[0]: self._worker.start(claim) for claim in self._worker.take()}
+        begun = [(claim, self._worker.start(claim)) for claim in self._worker.take()]
+        runs = {each[0]: run for claim, run in begun for each in items_of(claim)}
         if (run := runs.get(str(record[0]))) is None:
             self._tell("reply", ticket, reply)
         else:

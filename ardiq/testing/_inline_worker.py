@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .. import context
 from .._client.registry import Registered
 from .._execution.attempts import Attempts, within
+from .._execution.batches import batch_of, items_of
 from .._execution.endings import ABORTED, COMPLETE, FAILED, LIMITED, RELEASED, RETRY, SNOOZE, UNKNOWN, Claim, Outcome
 from .._execution.reports import bounded
 from .._execution.scheduler import Scheduler
@@ -51,6 +52,7 @@ class InlineWorker:
         self._pending: dict[int, Claim] = {}  # claimed, not begun
         self._held: dict[str, int] = {}  # by lane: how many are claimed
         self._runs: set[asyncio.Task[Any]] = set()
+        self._run_of: dict[int, asyncio.Task[Any]] = {}
         self._noted: dict[int, dict[str, bytes]] = {}
         self._attempts = Attempts(queue, self)  # type: ignore[arg-type]
         self._attempts.in_thread = lambda fn, args, kwargs: asyncio.to_thread(fn, *args, **kwargs)
@@ -74,12 +76,14 @@ class InlineWorker:
         return self._step()
 
     def start(self, claim: Claim) -> "asyncio.Task[None]":
-        """Run a task that was claimed, and again as long as it need not wait."""
-        return self.spawn(self._run(claim))
+        """Run a task that was claimed, and again as long as it need not wait; of a batch all of its tasks."""
+        run = self._run_of[claim[1]] = self.spawn(self._run(claim))
+        run.add_done_callback(lambda _: self._run_of.pop(claim[1], None))
+        return run
 
     def spawn(self, work: Any) -> "asyncio.Task[None]":
         """Have it done on the loop that runs here; cancelled with the block."""
-        run = asyncio.get_running_loop().create_task(work, context=self._context.copy())
+        run = asyncio.get_running_loop().create_task(work, context=self.new_context())
         self._runs.add(run)
         run.add_done_callback(self._runs.discard)
         return run
@@ -99,6 +103,10 @@ class InlineWorker:
         """Run the tasks that are due, one after the other, and fire the schedules."""
         await self.run_all(self.take())
         await self.scheduler.fire_due()
+
+    def new_context(self) -> contextvars.Context:
+        """What a task sees at first."""
+        return self._context.copy()
 
     def close(self) -> None:
         """Cancel what still runs."""
@@ -162,11 +170,15 @@ class InlineWorker:
 
     async def _run(self, claim: Claim | None) -> None:
         while claim is not None:
-            task_id, token = claim[:2]
-            if self._pending.pop(token, None) is None:
+            wanted = [each for each in items_of(claim) if each[1] in self._pending]
+            if not wanted:
                 return  # aborted meanwhile
+            task_id, token = wanted[0][:2]
+            del self._pending[token]
             self.started.append(task_id)
-            claim = await self._end(claim, await self._attempt(claim))
+            claim = await self._end(wanted[0], await self._attempt(batch_of(wanted)))
+            if others := [self._run_of[each[1]] for each in wanted[1:] if each[1] in self._run_of]:
+                await asyncio.wait(others)
 
     async def _end(self, claim: Claim, outcome: Outcome) -> Claim | None:
         """Settle an attempt and start what is ready then; the next attempt of the same task, if that is at once."""
@@ -194,7 +206,7 @@ class InlineWorker:
     async def _attempt(self, claim: Claim) -> Outcome:
         attempts, token = self._attempts, claim[1]
         attempts.taken_at = self.block.now_us() / 1_000_000
-        attempt = asyncio.get_running_loop().create_task(attempts.runner(claim[2])(claim), context=self._context.copy())
+        attempt = asyncio.get_running_loop().create_task(attempts.runner(claim[2])(claim), context=self.new_context())
         attempts.running[token] = attempt
         try:
             await attempt
@@ -229,13 +241,18 @@ class InlineWorker:
                     hear(int(token), reason)
                 else:
                     log.warning("the queue is damaged: %s", reason)
+            batches: list[list[Claim]] = []
             for c in claims:
                 claim: Claim = (
                     c.id, int(c.token), c.name, c.args, c.kwargs, c.codec, c.headers, c.lane, c.tries, c.enqueued_at
                 )  # fmt: skip
                 self._pending[claim[1]] = claim
                 self._held[claim[7]] = self._held.get(claim[7], 0) + 1
-                yield claim
+                if c.token.startswith("+"):  # it belongs to the batch of the one before it
+                    batches[-1].append(claim)
+                else:
+                    batches.append([claim])
+            yield from map(batch_of, batches)
             if claims and more:
                 continue
             if claims or not (more or wait_ms >= 0):

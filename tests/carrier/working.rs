@@ -42,6 +42,7 @@ fn config() -> Config {
         burst: false,
         give_up_after: None,
         thread_tasks: HashSet::from([b"threaded".to_vec()]),
+        batch_tasks: HashSet::new(),
         pool_share: None,
         observer: None,
         stall: None,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers import eventually, result_of, working
 
-from ardiq import Ardiq, Limit, Rate, RateLimited
+from ardiq import Ardiq, Batch, Limit, Rate, RateLimited
 from ardiq.cli import main
 
 MODULE = f"{__name__}:limits_app"
@@ -93,7 +93,7 @@ def test_what_waits_for_what_is_shown(app: Ardiq, ardiq: Run) -> None:
     assert (shown["state"], shown["buckets"]) == ("limited", "customer(c),partner")
     assert shown["place"] == {"key": "line:default:customer(c),partner", "position": 0, "of": 1}
     _, out, _ = ardiq("status", MODULE)
-    assert "2 more wait for limits, which `ardiq limits list` shows" in out
+    assert "2 more wait for limits, which `ardiq limits list` shows, or in batches" in out
     assert "0 queued, 2 limited, 0 scheduled, 0 running, 0 dead" in ardiq("top", MODULE, "--once")[1]
     _, out, _ = ardiq("status", MODULE, "--json")
     status = json.loads(out)
@@ -101,6 +101,29 @@ def test_what_waits_for_what_is_shown(app: Ardiq, ardiq: Run) -> None:
     code, out, _ = ardiq("purge", MODULE, "--yes", "--json")
     assert (code, json.loads(out)) == (0, {"removed": 2})
     assert [asyncio.run(app.status(task)) for task in (job.id, other.id)] == ["complete", "complete"]
+
+
+def test_what_gathers_says_when_it_starts(app: Ardiq, ardiq: Run) -> None:
+    """A batch is no limit of those that can be looked at and changed."""
+    partner = app.context.registry.limits["partner"]
+    assert isinstance(partner, Limit)
+    index = app.ref("index", batch=Batch(3, wait=3600, key=lambda number: f"k {number % 2}"), limits=partner)
+    first, *_ = [index.enqueue_sync(number) for number in (1, 3)]
+    _, out, _ = ardiq("task", "show", MODULE, first.id)
+    assert "limited, number 1 of 2 that gather in a batch of 3, which starts in " in out
+    assert " if it is not full before\n" in out
+    _, out, _ = ardiq("task", "show", MODULE, first.id, "--json")
+    assert 3_500_000 < json.loads(out)["batch"].pop("starts_in_ms") <= 3_600_000
+    index.enqueue_sync(5)
+    _, out, _ = ardiq("task", "show", MODULE, first.id)
+    assert "limited, number 1 of 3 that wait in batches of 3 for partner and a worker\n" in out
+    _, out, _ = ardiq("task", "show", MODULE, first.id, "--json")
+    assert json.loads(out)["batch"] == {"size": 3, "starts_in_ms": None}
+    _, out, _ = ardiq("limits", "list", MODULE)
+    assert [line.split("  ")[0] for line in out.splitlines()[1:]] == ["customer", "partner"]
+    assert [each.name for each in asyncio.run(app.limits.buckets())] == ["partner"]
+    _, out, _ = ardiq("status", MODULE)
+    assert "3 more wait for limits, which `ardiq limits list` shows, or in batches that are not full" in out
 
 
 def test_a_closed_limit_is_a_finding(app: Ardiq, ardiq: Run) -> None:

@@ -4,7 +4,7 @@ A right one must pass. A wrong one carries `type: ignore`, which is an error its
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from ardiq import (
     Ardiq,
     Attempt,
+    Batch,
     BrokerError,
     DeadLetter,
     DeadRecord,
@@ -21,6 +22,7 @@ from ardiq import (
     EnqueueContext,
     ErrorContext,
     ExecutionContext,
+    ItemErrors,
     Job,
     Limit,
     LimitInfo,
@@ -108,6 +110,73 @@ app.cron("@daily", executor=Process(fresh=True))
 Process(max_memory_mb="1 GB")  # type: ignore[arg-type]
 app.task(colour="red")  # type: ignore[call-overload]
 app.task("name")  # type: ignore[call-overload]
+
+
+@app.task(batch=Batch(100, wait=2.0, key=lambda word: word[0]), limits=Limit(concurrency=1), timeout=60)
+async def index(words: list[str]) -> list[int]:
+    raise ItemErrors({0: Retry(), 1: ValueError("no")}, results=[1, 2])
+
+
+@app.task(batch=Batch(10, wait=timedelta(seconds=1)))
+def store(rows: Sequence[dict[str, int]]) -> None: ...
+
+
+@app.task(batch=Batch(10, wait=0))
+async def mail(letters: list[str]) -> None: ...
+
+
+@app.task(batch=Batch(size=10, wait=0))
+def measure(letters: list[str]) -> list[float] | None:
+    return None
+
+
+@app.task(batch=Batch(10, wait=0))
+async def ask(letters: list[str]) -> list[float] | None:
+    return None
+
+
+@app.task(batch=Batch(10, wait=0))  # type: ignore[arg-type]
+async def of_one(letter: str) -> None: ...
+
+
+@app.task(batch=Batch(10, wait=0))  # type: ignore[arg-type]
+async def of_two(letters: list[str], kind: str) -> None: ...
+
+
+@app.task(batch=Batch(10, wait=0))  # type: ignore[arg-type]
+async def not_each(letters: list[str]) -> int:
+    return len(letters)
+
+
+Batch(10)  # type: ignore[call-arg]
+Batch("10", wait=1)  # type: ignore[arg-type]
+Batch(10, wait="1s")  # type: ignore[arg-type]
+Batch(10, wait=1, key="index")  # type: ignore[arg-type]
+app.task(batch=10)  # type: ignore[call-overload]
+app.task(batch=Batch(10, wait=1), executor="process")  # type: ignore[call-overload]
+app.ref("index", batch=Batch(100, wait=2.0))
+ItemErrors([ValueError()])  # type: ignore[arg-type]
+ItemErrors({0: "no"})  # type: ignore[dict-item]
+
+
+async def gathering() -> None:
+    assert_type(await index.enqueue("word"), Job[int])
+    assert_type(await (await index.enqueue("word")).value(timeout=5), int)
+    assert_type(await index("word"), int)
+    assert_type(await store.enqueue({"a": 1}), Job[None])
+    assert_type(await mail.enqueue("letter"), Job[None])
+    assert_type(await measure.enqueue("letter"), Job[float | None])
+    assert_type(await ask.enqueue("letter"), Job[float | None])
+    assert_type(await ask.request("letter"), float | None)
+    assert_type(await app.enqueue_many(index.prepare(word) for word in "abc"), list[Job[int]])
+    assert_type(index.options(delay=5).enqueue_sync("word"), Job[int])
+    await index.enqueue(["word"])  # type: ignore[arg-type]
+    await index.enqueue("word", "word")  # type: ignore[call-arg]
+    await index.enqueue(words="word")  # type: ignore[call-arg]
+    await store.enqueue({"a": "b"})  # type: ignore[dict-item]
+    task = current_task()
+    if task is not None:
+        assert_type(task.batch, tuple[TaskContext, ...])
 
 
 def is_a_task(task: Task[..., int]) -> str:

@@ -3,6 +3,7 @@
 //! Owns: turning claims into tuples and tuples into outcomes. Must not know: what an outcome means. No lock
 //! is held while Python objects are made.
 
+use std::collections::HashSet;
 use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -260,7 +261,10 @@ fn read_config(config: &Bound<'_, PyDict>) -> PyResult<Config> {
     let item = |name: &str| item(config, name);
     let milliseconds = |name: &str| -> PyResult<Duration> { Ok(Duration::from_millis(item(name)?.extract()?)) };
     let lanes: Vec<(String, Option<u32>, Option<usize>)> = item("lanes")?.extract()?;
-    let thread_tasks: Vec<String> = item("thread_tasks")?.extract()?;
+    let names = |name: &str| -> PyResult<HashSet<Vec<u8>>> {
+        let names: Vec<String> = item(name)?.extract()?;
+        Ok(names.into_iter().map(String::into_bytes).collect())
+    };
     let pool_share: Option<(Bound<'_, Pool>, usize)> = item("pool_share")?.extract()?;
     let watch: Option<Bound<'_, StallDetector>> = item("stall_detector")?.extract()?;
     let no_share = || PyIndexError::new_err("the pool has no such share");
@@ -277,7 +281,8 @@ fn read_config(config: &Bound<'_, PyDict>) -> PyResult<Config> {
         max_lost: item("max_lost")?.extract()?,
         burst: item("burst")?.extract()?,
         give_up_after: item("give_up_after_ms")?.extract::<Option<u64>>()?.map(Duration::from_millis),
-        thread_tasks: thread_tasks.into_iter().map(String::into_bytes).collect(),
+        thread_tasks: names("thread_tasks")?,
+        batch_tasks: names("batch_tasks")?,
         pool_share,
         observer: None,
         stall: watch.map(|watch| watch.get().stall()),

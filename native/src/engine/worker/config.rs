@@ -34,6 +34,8 @@ pub struct Config {
     pub give_up_after: Option<Duration>,
     /// Names of the tasks that threads take.
     pub thread_tasks: HashSet<Vec<u8>>,
+    /// Names of the tasks that take batches.
+    pub batch_tasks: HashSet<Vec<u8>>,
     /// Its place, where other queues of this process share the slots.
     pub pool_share: Option<PoolShare>,
     /// Who counts what it does, where somebody wants to know.

@@ -67,7 +67,8 @@ impl Shared {
         let mail_reader = of_loop.filter(|_| config.thread_tasks.is_empty() && config.pool_share.is_none());
         let lanes = Lanes::new(config.lanes.clone());
         let (names, pool_share) = (config.thread_tasks.clone(), config.pool_share.clone());
-        let slots = Slots::new(config.concurrency, config.prefetch, names, lanes, pool_share, Instant::now());
+        let mut slots = Slots::new(config.concurrency, config.prefetch, names, lanes, pool_share, Instant::now());
+        slots.batch_tasks.clone_from(&config.batch_tasks);
         Self {
             identity: Mutex::new(new_identity(&config.label)),
             config,

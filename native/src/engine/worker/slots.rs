@@ -64,6 +64,8 @@ pub struct Slots {
     /// The event loop left tasks here for want of slots, or does not come for them.
     starved: bool,
     thread_tasks: HashSet<Vec<u8>>,
+    /// Names of the tasks whose batches are one execution here; the tasks in a batch of others run one by one.
+    pub batch_tasks: HashSet<Vec<u8>>,
     /// For the event loop.
     tasks: Queue,
     /// For the threads.
@@ -126,6 +128,7 @@ impl Slots {
             pool_share,
             starved: false,
             thread_tasks,
+            batch_tasks: HashSet::new(),
             tasks: queue(),
             thread_tasks_held: queue(),
             waiting_threads: 0,
@@ -383,13 +386,17 @@ impl Slots {
     }
 
     fn keep(&mut self, claim: Claim) {
-        let claim = claim.shifted(self.shift);
+        let mut claim = claim.shifted(self.shift);
         self.last_token = self.last_token.max(claim.last_token());
-        self.lanes.claimed(&claim);
-        if self.thread_tasks.contains(&claim.name) {
-            self.thread_tasks_held.claims.push_back(claim);
-        } else {
-            self.tasks.claims.push_back(claim);
+        let is_whole = claim.others.is_empty() || self.batch_tasks.contains(&claim.name);
+        let others = if is_whole { Vec::new() } else { std::mem::take(&mut claim.others) };
+        let queue = match self.thread_tasks.contains(&claim.name) {
+            true => &mut self.thread_tasks_held,
+            false => &mut self.tasks,
+        };
+        for claim in std::iter::once(claim).chain(others) {
+            self.lanes.claimed(&claim);
+            queue.claims.push_back(claim);
         }
     }
 

@@ -619,6 +619,7 @@ fn a_token_that_names_another_task_than_a_message_said_shows_that_the_server_los
 /// A worker with one slot that holds a batch of three, and a task after it.
 fn with_a_batch(now: Instant) -> Slots {
     let mut slots = working(1, 0..0, false, now);
+    slots.batch_tasks.insert(b"task".to_vec());
     let claims = vec![Claim { received: now, ..Claim::example_batch(5, "task", 3) }, claim(8, "task", now)];
     held_ahead(&mut slots).accept(&mut Reply { more: false, wait_ms: -1, answers: Vec::new(), claims }, now);
     slots
@@ -638,6 +639,20 @@ fn a_batch_takes_one_slot_until_its_last_task_is_settled() {
     assert_eq!(slots.take(10, now).0[0].token, 8);
     slots.settle(outcomes(&[8]), 0);
     assert_eq!(slots.started(), 0);
+}
+
+#[test]
+fn the_tasks_in_a_batch_are_claims_of_their_own_where_nobody_takes_it() {
+    let now = Instant::now();
+    let mut slots = working(4, 0..0, false, now);
+    let batch = |token, name| Claim { received: now, ..Claim::example_batch(token, name, 2) };
+    let claims = vec![batch(5, "task"), batch(7, "threaded")];
+    held_ahead(&mut slots).accept(&mut Reply { more: false, wait_ms: -1, answers: Vec::new(), claims }, now);
+    let (taken, _) = slots.take(10, now);
+    assert_eq!(taken.iter().map(|claim| (claim.token, claim.others.len())).collect::<Vec<_>>(), [(5, 0), (6, 0)]);
+    let from_threads = [7, 8].map(|_| slots.take_for_thread(now).0.map(|claim| (claim.token, claim.others.len())));
+    assert_eq!(from_threads, [Some((7, 0)), Some((8, 0))]);
+    assert_eq!(slots.started(), 4);
 }
 
 #[test]
