@@ -8,7 +8,7 @@ read_globals = {
   "assert", "cjson", "cmsgpack", "error", "ipairs", "math", "next", "pairs", "pcall", "redis", "select", "string", "table",
   "tonumber", "tostring", "type", "unpack",
   -- lua/lib
-  "admit", "ask", "attempt", "batches", "bulk", "claim", "clock", "errors", "figures", "gather", "hand_off", "history",
+  "adaptive", "admit", "ask", "attempt", "batches", "bulk", "claim", "clock", "errors", "figures", "gather", "hand_off", "history",
   "keys", "lane", "limits", "line", "mail", "member", "move", "number", "object", "pause_rules", "pauses", "payload",
   "place", "reap", "schedule", "share", "stats", "task", "timer", "turn", "unique", "uses", "waiters",
 }

@@ -229,6 +229,9 @@ class LimitInfo(NamedTuple):
             answer (2,000).
         declared: whether code declares it.
         opens_at: when it lets the next one start, in ms since the epoch; None: now, or when an attempt ends.
+        max_waiting: how many tasks may wait in a line of it; None: any number.
+        recovery_ms: in how many ms it recovers, if it is adaptive; None: it is not.
+        share: how much of `concurrency` and `rate` is left now: 1.0, or less of an adaptive limit that was slowed.
     """
 
     name: str
@@ -241,3 +244,6 @@ class LimitInfo(NamedTuple):
     exact: bool
     declared: bool
     opens_at: int | None
+    max_waiting: int | None = None
+    recovery_ms: int | None = None
+    share: float = 1.0

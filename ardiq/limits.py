@@ -13,6 +13,8 @@ Cost: TypeAlias = int | Callable[..., int]
 """A number, or a function of some of the task's parameters."""
 Weight: TypeAlias = float | Callable[..., float]
 """Likewise."""
+Adaptive: TypeAlias = bool | _options.Duration
+"""Whether a limit adapts to what is used up elsewhere, or in how long it recovers, a timedelta or seconds."""
 
 LONGEST_KEY = 256
 """The largest size of a key, in bytes of UTF-8."""
@@ -21,6 +23,7 @@ _NAME = re.compile(r"(?:[A-Za-z0-9_.\-/@]|[^\x00-\x7f])+")
 LONGEST_NAME = 100
 """The largest size of a name, in bytes of UTF-8."""
 _MOST_WEIGHT = 1_000_000
+_RECOVERY_MS = 300_000
 # What the library counts with.
 MOST = 2**53 - 1
 _LONGEST_BURST_MS = 10**15
@@ -85,6 +88,9 @@ class Limit:
         ordered: a task that is to run again (a retry, a `Snooze`) stays in front of its line, and those behind it wait
             for it, also through its backoff; for a concurrency of 1.
         max_waiting: how many tasks may wait in a line of it; a call beyond that raises `QueueFull`. None: any number.
+        adaptive: True: a task that raises `RateLimited` halves what the limit, or its key, lets start, concurrency (not
+            below 1) and rate, from when it opens again; that comes back evenly, in 5 minutes from nothing to all. A
+            timedelta or seconds: in so long.
         cost: how many starts of the rate a call takes, at most its burst: a number, or a function as for `key`.
         weight: the share of a key among the keys that wait in a lane, a number above 0, or a function as for `key`.
 
@@ -108,6 +114,7 @@ class Limit:
     weight: Weight = 1
     ordered: bool = False
     max_waiting: int | None = None
+    adaptive: Adaptive = False
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -121,6 +128,8 @@ class Limit:
             _options.integer(f"the concurrency of {what}", self.concurrency, least=1, most=MOST)
         if self.rate is not None and not isinstance(self.rate, Rate):
             raise TypeError(f"the rate of {what} must be a Rate, such as Rate(100, per=60), not {_kind(self.rate)}")
+        if recovery_ms(what, self.adaptive) and self.concurrency is None and self.rate is None:
+            raise ValueError(f"{what} is adaptive, but has no concurrency and no rate to adapt")
         if _options.boolean(f"ordered of {what}", self.ordered) and self.concurrency != 1:
             raise ValueError(f"{what} is ordered, so its concurrency must be 1")
         self._check_key(what)
@@ -156,29 +165,46 @@ class Limit:
     @property
     def definition(self) -> dict[str, Any]:
         """What the server is told of it."""
-        found = definition_of(self.concurrency, self.rate)
-        if self.ordered:
-            found["ordered"] = True
-        if self.max_waiting is not None:
-            found["max_waiting"] = self.max_waiting
-        return found
+        recovers_ms = recovery_ms("a limit", self.adaptive) or None
+        found = definition_of(self.concurrency, self.rate, self.max_waiting, recovers_ms)
+        return {**found, "ordered": True} if self.ordered else found
 
     def __str__(self) -> str:
         return said(self.concurrency, self.rate)
 
 
-def definition_of(concurrency: int | None, rate: Rate | None) -> dict[str, Any]:
+def definition_of(
+    concurrency: int | None, rate: Rate | None, max_waiting: int | None = None, recovers_ms: int | None = None
+) -> dict[str, Any]:
     """A definition as the server takes it."""
-    found: dict[str, Any] = {} if concurrency is None else {"concurrency": concurrency}
+    found: dict[str, Any] = {"concurrency": concurrency, "max_waiting": max_waiting, "recovery_ms": recovers_ms}
     if rate is not None:
         found |= {"rate": rate.starts, "per_ms": rate.per_ms, "burst": rate.burst}
-    return found
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def said(concurrency: int | None, rate: Rate | None) -> str:
     """A definition for people."""
     parts = [] if concurrency is None else [f"{concurrency} at once"]
     return ", ".join([*parts, *([] if rate is None else [str(rate)])])
+
+
+def slowed(concurrency: int | None, rate: Rate | None, share: float) -> tuple[int | None, Rate | None]:
+    """What is left of a definition: as the library has it."""
+    left = None if concurrency is None else max(min(concurrency, 1), int(concurrency * share))
+    return left, None if rate is None else replace(rate, starts=rate.starts * share)
+
+
+def recovery_ms(what: str, adaptive: Any) -> int:
+    """In how long an adaptive limit recovers; 0: it is none.
+
+    Raises:
+        TypeError: it is neither a bool nor a duration.
+        ValueError: it is less than a millisecond, or not finite.
+    """
+    if isinstance(adaptive, bool):
+        return _RECOVERY_MS if adaptive else 0
+    return _options.milliseconds(f"adaptive of {what}", adaptive, least=1)
 
 
 def check_name(name: Any, longest: int = LONGEST_NAME) -> str:

@@ -9,7 +9,7 @@ from .._values import options as _options
 from .._values.encodings import to_json
 from ..batches import is_batch
 from ..inspection import LimitInfo
-from ..limits import MOST, Cost, Key, Limit, Rate, Weight, check_key, check_name, definition_of
+from ..limits import MOST, Adaptive, Cost, Key, Limit, Rate, Weight, check_key, check_name, definition_of, recovery_ms
 from .facade import Facade
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Limiting(Facade):
         weight: Weight = 1,
         ordered: bool = False,
         max_waiting: int | None = None,
+        adaptive: Adaptive = False,
     ) -> Limit:
         """Declare a limit that several tasks share: `@app.task(limits=[partner])`.
 
@@ -42,6 +43,7 @@ class Limiting(Facade):
             weight: the share of a key among the keys that wait in a lane.
             ordered: whether a task that is to run again keeps its place, and those behind it wait.
             max_waiting: how many tasks may wait in a line of it.
+            adaptive: whether `RateLimited` halves what it lets start, for a time; or for how long.
 
         Returns:
             The `Limit`, whose class explains each of these. `dataclasses.replace(limit, key=…)` gives the same limit
@@ -65,6 +67,7 @@ class Limiting(Facade):
             weight=weight,
             ordered=ordered,
             max_waiting=max_waiting,
+            adaptive=adaptive,
         )
         self.context.registry.declare(limit)
         return limit
@@ -109,7 +112,15 @@ class Limits(dict[str, int]):
         """`show` for code without an event loop; blocks this thread until the server has answered."""
         return self._blocking(lambda ask: _shown(ask, limit))
 
-    async def put(self, limit: Limit | str, *, concurrency: int | None = None, rate: Rate | None = None) -> None:
+    async def put(
+        self,
+        limit: Limit | str,
+        *,
+        concurrency: int | None = None,
+        rate: Rate | None = None,
+        max_waiting: int | None = None,
+        adaptive: Adaptive | None = None,
+    ) -> None:
         """Change a limit, or one key of it, for all workers at once. It replaces what was put before.
 
         Tasks that run go on. What waits and may start now is started at once.
@@ -118,6 +129,8 @@ class Limits(dict[str, int]):
             limit: a limit, its name, or the name of one of its keys, such as `customer(42)`.
             concurrency: how many attempts run at once; 0: none is started; None: as declared.
             rate: how many start in a time; None: as declared.
+            max_waiting: how many tasks may wait in a line of it; None: as declared.
+            adaptive: whether, or in how long, it recovers from `RateLimited`, as in `Limit`; None: as declared.
 
         Raises:
             TypeError: an option has the wrong type.
@@ -128,11 +141,19 @@ class Limits(dict[str, int]):
             await app.limits.put("customer(42)", concurrency=10)
             ```
         """
-        await self._ask(_putting(limit, concurrency, rate))
+        await self._ask(_putting(limit, concurrency, rate, max_waiting, adaptive))
 
-    def put_sync(self, limit: Limit | str, *, concurrency: int | None = None, rate: Rate | None = None) -> None:
+    def put_sync(
+        self,
+        limit: Limit | str,
+        *,
+        concurrency: int | None = None,
+        rate: Rate | None = None,
+        max_waiting: int | None = None,
+        adaptive: Adaptive | None = None,
+    ) -> None:
         """`put` for code without an event loop; blocks this thread until the server has answered."""
-        call = _putting(limit, concurrency, rate)
+        call = _putting(limit, concurrency, rate, max_waiting, adaptive)
         self._blocking(lambda ask: _asked(ask, call))
 
     async def remove(self, limit: Limit | str) -> bool:
@@ -178,15 +199,26 @@ def _named(limit: Any) -> tuple[str, str]:
     return name, check_key(f"limit {name!r}", key[:-1])
 
 
-def _putting(limit: Limit | str, concurrency: int | None, rate: Rate | None) -> Call[str]:
+def _putting(
+    limit: Limit | str,
+    concurrency: int | None,
+    rate: Rate | None,
+    max_waiting: int | None,
+    adaptive: Adaptive | None,
+) -> Call[str]:
     name, key = _named(limit)
-    if concurrency is None and rate is None:
-        raise ValueError(f"give a concurrency or a rate for limit {name!r}")
+    what = f"limit {name!r}"
     if concurrency is not None:
-        _options.integer(f"the concurrency of limit {name!r}", concurrency, least=0, most=MOST)
+        _options.integer(f"the concurrency of {what}", concurrency, least=0, most=MOST)
     if rate is not None and not isinstance(rate, Rate):
-        raise TypeError(f"the rate of limit {name!r} must be a Rate, such as Rate(100, per=60), not {rate!r}")
-    return calls.limit_put(name=name, key=key, definition=to_json(definition_of(concurrency, rate)))
+        raise TypeError(f"the rate of {what} must be a Rate, such as Rate(100, per=60), not {rate!r}")
+    if max_waiting is not None:
+        _options.integer(f"max_waiting of {what}", max_waiting, least=1, most=MOST)
+    recovers_ms = None if adaptive is None else recovery_ms(what, adaptive)
+    definition = definition_of(concurrency, rate, max_waiting, recovers_ms)
+    if not definition:
+        raise ValueError(f"give a concurrency, a rate, max_waiting or adaptive for {what}")
+    return calls.limit_put(name=name, key=key, definition=to_json(definition))
 
 
 def _removing(limit: Limit | str) -> Call[str]:
@@ -237,6 +269,9 @@ def _info(row: calls.LimitRow) -> LimitInfo:
         row.is_exact,
         row.is_declared,
         row.opens_at or None,
+        _whole(row.definition, "max_waiting"),
+        _whole(row.definition, "recovery_ms"),
+        float(row.share),
     )
 
 
@@ -248,3 +283,8 @@ def _defined(definition: dict[str, Any]) -> tuple[int | None, Rate | None]:
         rate = None
     concurrency = definition.get("concurrency")
     return concurrency if isinstance(concurrency, int) else None, rate
+
+
+def _whole(definition: dict[str, Any], name: str) -> int | None:
+    value = definition.get(name)
+    return value if isinstance(value, int) and value > 0 else None

@@ -429,9 +429,10 @@ class LimitRow(NamedTuple):
     waiting: int
     is_exact: bool
     opens_at: int
+    share: str
 
 
-LIMIT_ROW = Record(LimitRow._make, (text, json_object, flag, flag, number, number, flag, number))
+LIMIT_ROW = Record(LimitRow._make, (text, json_object, flag, flag, number, number, flag, number, text))
 
 
 class LimitsReply(NamedTuple):
@@ -1052,7 +1053,7 @@ def limits(*, cursor: Text, limit: int) -> Call[LimitsReply]:
 
     Replies where to continue, 0 at the end; then each limit or bucket, its definition (JSON), whether code declares
     it, whether something was put over that, how many run and wait, whether these figures are exact (0: at least so
-    many), and when it has room by time (ms, or 0).
+    many), when it has room by time (ms, or 0), and what share of its definition is left (1: all).
     """
     return Call("limits", (cursor, limit), LIMITS_REPLY)
 
@@ -1061,8 +1062,8 @@ def limit(*, name: Text, key: Text) -> Call[LimitRow | None]:
     """One limit, or one key of it.
 
     Replies its bucket, its definition (JSON), whether code declares it, whether something was put over that, how
-    many run and wait, whether these figures are exact (0: at least so many), and when it has room by time (ms, or
-    0); nothing if there is no such limit.
+    many run and wait, whether these figures are exact (0: at least so many), when it has room by time (ms, or 0),
+    and what share of its definition is left (1: all); nothing if there is no such limit.
     """
     return Call("limit", (name, key), LIMIT_ROW.optional)
 
@@ -1072,7 +1073,7 @@ def buckets(*, name: Text, cursor: Text, limit: int) -> Call[BucketsReply]:
 
     Replies where to continue, 0 at the end; then each bucket, its definition (JSON), whether code declares it,
     whether something was put over that, how many run and wait, whether these figures are exact (0: at least so
-    many), and when it has room by time (ms, or 0).
+    many), when it has room by time (ms, or 0), and what share of its definition is left (1: all).
     """
     return Call("buckets", (name, cursor, limit), BUCKETS_REPLY)
 

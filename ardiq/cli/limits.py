@@ -10,10 +10,11 @@ ardiq limits remove MODULE:ATTR partner                      let what code decla
 import argparse
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .._server import commands
-from ..limits import Rate, said
+from ..limits import Rate, said, slowed
 from . import open_app
 from ._arguments import (
     Refusal,
@@ -59,6 +60,13 @@ def _configure_put(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, metavar="N", help="how many start in the time that --per says")
     parser.add_argument("--per", type=duration_ms, metavar="TIME", help="that time: 1, 500ms, 1m (default: 1s)")
     parser.add_argument("--burst", type=int, metavar="N", help="how many of these may start at once (default: 1)")
+    parser.add_argument("--max-waiting", type=int, metavar="N", help="how many tasks may wait in a line of it")
+    parser.add_argument(
+        "--adaptive",
+        type=partial(duration_ms, least=0),
+        metavar="TIME",
+        help="a RateLimited halves what it lets start, which is back after that time from nothing; 0: not adaptive",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -109,7 +117,13 @@ async def _put(app: "Ardiq", arguments: argparse.Namespace) -> int:
     per_ms, burst = arguments.per or 1000, 1 if arguments.burst is None else arguments.burst
     rate = None if arguments.rate is None else Rate(arguments.rate, per=per_ms / 1000, burst=burst)
     known = [limit.name for limit in await app.limits.list()]
-    await app.limits.put(arguments.name, concurrency=arguments.concurrency, rate=rate)
+    await app.limits.put(
+        arguments.name,
+        concurrency=arguments.concurrency,
+        rate=rate,
+        max_waiting=arguments.max_waiting,
+        adaptive=None if arguments.adaptive is None else arguments.adaptive / 1000 or False,
+    )
     name = arguments.name.partition("(")[0]
     if name not in known and not arguments.json:
         show(f"nobody has declared {name!r} yet{did_you_mean(name, known)}")
@@ -145,14 +159,24 @@ def named(limit: "LimitInfo") -> str:
 
 
 def _said(limit: "LimitInfo") -> str:
-    return "nothing: it is closed" if limit.concurrency == 0 else said(limit.concurrency, limit.rate) or "any number"
+    if limit.concurrency == 0:
+        return "nothing: it is closed"
+    parts = [said(limit.concurrency, limit.rate) or "any number"]
+    if limit.max_waiting is not None:
+        parts.append(f"{limit.max_waiting:,} wait in a line")
+    return ", ".join([*parts, *(["adaptive"] if limit.recovery_ms else [])])
+
+
+def _now(limit: "LimitInfo") -> str:
+    """What is left of one that was slowed."""
+    return "" if limit.share == 1 else f"; now {said(*slowed(limit.concurrency, limit.rate, limit.share))}"
 
 
 def _table(limits: Sequence["LimitInfo"], now_ms: int) -> Table:
     rows = [
         [
             named(limit),
-            _said(limit) + (" (put)" if limit.overridden else ""),
+            _said(limit) + (" (put)" if limit.overridden else "") + _now(limit),
             f"{limit.running:,}",
             f"{limit.waiting:,}{'' if limit.exact else '+'}",
             "" if limit.opens_at is None or limit.concurrency == 0 else f"in {age(max(0, limit.opens_at - now_ms))}",

@@ -162,6 +162,15 @@ function M.GET(keys, key)
   return value and value.text or false
 end
 
+function M.MGET(keys, ...)
+  local found = { ... }
+  for i = 1, #found do
+    local value = store.find(keys, found[i])
+    found[i] = value and value.kind == 'string' and value.text or false
+  end
+  return found
+end
+
 function M.SET(keys, key, value, _, ttl_ms, is_new)
   if is_new and store.find(keys, key) then return false end
   store.drop(keys, key)

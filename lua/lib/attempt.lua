@@ -2,7 +2,7 @@
 local M = {}
 
 local FIELDS = { 'state', 'lane', 'tries', 'lost', 'abort_requested', 'worker', 'enqueued_at', 'history',
-  'watched_until', 'name', 'unknown_since', 'result_ttl_ms', 'buckets' }
+  'watched_until', 'name', 'unknown_since', 'result_ttl_ms', 'buckets', 'started_at' }
 -- What a record loses with its claim, and with a settled attempt.
 local CLAIMED = { 'worker', 'started_at' }
 local SETTLED = { 'worker', 'started_at', 'lost', 'unknown_since' }
@@ -164,6 +164,7 @@ local function close_told(batch, record, ended)
     if limits.name(bucket) == ended.limit then
       local told = ended.key and limits.bucket(ended.limit, ended.key) or bucket
       limits.shut(batch, told, batch.now + ended.delay_ms)
+      adaptive.slow(batch.buckets[told], batch.now, number.of(record.started_at, 0), batch.now + ended.delay_ms)
       is_in_its_way = is_in_its_way or told == bucket
     end
   end

@@ -81,7 +81,7 @@ function M.describe(base, reply, buckets, counted)
   if #buckets == 0 then return reply end
   local definitions, err = limits.definitions(base, buckets)
   if err then errors.raise(err) end
-  local encoded = {}
+  local encoded, now = {}, clock.now()
   for i, bucket in ipairs(buckets) do
     local name, definition, at = limits.name(bucket), definitions[i] or {}, #reply
     local waiting, running = counted.waiting[bucket] or 0, counted.running[bucket] or 0
@@ -96,6 +96,7 @@ function M.describe(base, reply, buckets, counted)
     reply[at + 3], reply[at + 4] = errors.read('HEXISTS', keys.limits(base), name), is_put and 1 or 0
     reply[at + 5], reply[at + 6], reply[at + 7] = running, waiting, counted.is_all and 1 or 0
     reply[at + 8] = number.of(errors.read('ZSCORE', keys.opens(base), bucket), 0)
+    reply[at + 9] = string.format('%.4g', adaptive.share_of(base, bucket, definition, now))
   end
   return reply
 end

@@ -4,7 +4,7 @@
 local M = {}
 
 local FIELDS = { concurrency = 'number', rate = 'number', per_ms = 'number', burst = 'number', ordered = 'boolean',
-  max_waiting = 'number' }
+  max_waiting = 'number', recovery_ms = 'number' }
 local MAX_NAME, MAX_KEY = 100, 256
 -- Beyond, the times that a rate is kept by would be no longer exact.
 local MAX_BURST_MS = 1e15
@@ -34,6 +34,9 @@ local function check_parts(what, parts)
   if parts.rate and parts.per_ms / parts.rate * (parts.burst or 1) > MAX_BURST_MS then
     bad(what .. ' is too slow: a full burst would take more than ' .. clock.text(MAX_BURST_MS) .. ' ms')
   end
+  if (parts.recovery_ms or 0) > 0 and not (parts.concurrency or parts.rate) then
+    bad(what .. ' has a recovery_ms, and neither a concurrency nor a rate')
+  end
   if parts.ordered and (parts.concurrency or 2) > 1 then
     bad(what .. ' is ordered, which belongs to a concurrency of 1')
   end
@@ -55,6 +58,10 @@ function M.check(name, text, is_override)
   if burst and not is_whole(burst, 1) then bad(what .. ': burst must be a whole number >= 1') end
   local most = fields.max_waiting
   if most and not is_whole(most, 1) then bad(what .. ': max_waiting must be a whole number >= 1') end
+  local recovery_ms = fields.recovery_ms
+  if recovery_ms and not is_whole(recovery_ms, least) then
+    bad(what .. ': recovery_ms must be a whole number >= ' .. least)
+  end
   if next(fields) == nil then bad(what .. ' is empty: give concurrency, or rate and per_ms, or max_waiting') end
   if not is_override then check_parts(what, fields) end
   return fields
@@ -95,10 +102,15 @@ local function add_field(into, text)
   return sum
 end
 
+-- A definition with what operators put for a bucket over it.
+function M.with_override(base, definition, bucket)
+  return add_field(definition, redis.call('HGET', keys.overrides(base), bucket))
+end
+
 function M.name(bucket) return string.match(bucket, '^[^(]*') end
 
 -- The effective definitions of buckets: what code declared, with what operators put for the limit and for the bucket over it.
--- Each is nil where there is none. Or nil and an error where a key is damaged.
+-- Each is nil where there is none; and whether operators put anything. Or nil and an error where a key is damaged.
 function M.definitions(base, buckets)
   local names, at, name_at, found = {}, {}, {}, {}
   for i, bucket in ipairs(buckets) do
@@ -119,7 +131,7 @@ function M.definitions(base, buckets)
     if of_buckets[i] and bucket ~= names[name_at[i]] then definition = add_field(definition, of_buckets[i]) end
     found[i] = definition
   end
-  return found
+  return found, nil, count > 0
 end
 
 -- The buckets of a line, and what one start costs of each.
@@ -136,7 +148,7 @@ end
 
 -- What a bucket has started is no more than a full burst of its rate, also where that was slower: so a change counts at once.
 function M.cap(batch, one)
-  local most = batch.now + (one.interval_ms and one.burst * one.interval_ms or 0)
+  local most = one.interval_ms and adaptive.reach(one, batch.now, one.burst * one.interval_ms) or batch.now
   if one.reached > most then one.reached, one.is_shut, one.is_reached_changed = most, false, not batch.limits_err end
 end
 
@@ -165,6 +177,7 @@ function M.look(batch, buckets)
     one.interval_ms = definition.rate and definition.per_ms and definition.per_ms / definition.rate
     one.burst = definition.burst or 1
     one.is_ordered = definition.ordered
+    one.recovery_ms = adaptive.recovery_ms(definition)
     one.batch_size, one.batch_wait_ms = definition.batch_size, definition.batch_wait_ms
     one.busy = number.of(busy[i], 0)
     -- The theoretical arrival time of GCRA (ITU-T I.371): until then all that may start has started. It says nothing of a
@@ -172,7 +185,10 @@ function M.look(batch, buckets)
     local score = number.of(reached[i], 0)
     one.is_shut = score < 0
     one.reached = (one.interval_ms or one.is_shut) and math.abs(score) or 0
-    if not one.is_shut then M.cap(batch, one) end
+  end
+  adaptive.look(base, asked, known, batch.now)
+  for _, bucket in ipairs(asked) do
+    if not known[bucket].is_shut then M.cap(batch, known[bucket]) end
   end
   return batch.limits_err
 end
@@ -200,14 +216,22 @@ end
 function M.room(batch, bucket, cost)
   local one, room, opens_at = batch.buckets[bucket], math.huge, nil
   local ahead_ms = math.max(one.reached - batch.now, 0)
-  if one.concurrency then room = math.max(one.concurrency - one.busy, 0) end
+  if one.concurrency then
+    local may
+    may, opens_at = adaptive.concurrency(one, batch.now)
+    room = math.max(may - one.busy, 0)
+  end
   if one.is_shut and not one.interval_ms and ahead_ms > 0 then
     room, opens_at = 0, math.ceil(one.reached)
   elseif one.interval_ms then
-    cost = math.min(cost, one.burst)
-    local starts = math.floor((one.burst * one.interval_ms - ahead_ms) / (cost * one.interval_ms) + TOLERANCE)
-    if starts < 1 then starts, opens_at = 0, math.ceil(batch.now + ahead_ms - (one.burst - cost) * one.interval_ms) end
-    room = math.min(room, starts)
+    local each_ms = math.min(cost, one.burst) * one.interval_ms
+    local spare_ms = one.burst * one.interval_ms - each_ms - ahead_ms
+    if spare_ms < -TOLERANCE * each_ms then
+      room, opens_at = 0, math.ceil(batch.now - spare_ms)
+    else
+      local work_ms = adaptive.work(one, batch.now + ahead_ms, spare_ms)
+      room = math.min(room, math.floor(work_ms / each_ms + TOLERANCE) + 1)
+    end
   end
   return room, opens_at and math.max(opens_at, batch.now + 1)
 end
@@ -218,7 +242,7 @@ function M.charge(batch, buckets, costs, count)
     local one = batch.buckets[bucket]
     one.busy, one.is_changed = one.busy + count, true
     if one.interval_ms then
-      one.reached = math.max(one.reached, batch.now) + count * costs[i] * one.interval_ms
+      one.reached = adaptive.reach(one, math.max(one.reached, batch.now), count * costs[i] * one.interval_ms)
       one.is_shut, one.is_reached_changed = false, true
     end
   end
@@ -331,7 +355,8 @@ function M.write(batch)
     if one.is_reached_changed then
       reached[#reached + 1], reached[#reached + 2] = number.text(one.is_shut and -one.reached or one.reached), bucket
     end
-    one.is_changed, one.is_reached_changed = nil, nil
+    if one.is_share_changed then adaptive.write(base, bucket, one, batch.now) end
+    one.is_changed, one.is_reached_changed, one.is_share_changed = nil, nil, nil
   end
   if not batch.busy_is_damaged then
     bulk.write('HSET', keys.busy(base), busy)

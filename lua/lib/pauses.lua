@@ -84,8 +84,8 @@ function M.wake_all(base)
   quarantined = errors.of(quarantined) and 0 or quarantined
   local lanes = redis.pcall('SMEMBERS', keys.lanes(base))
   for _, name in ipairs(errors.of(lanes) and {} or lanes) do
-    local ready = redis.pcall('LLEN', keys.ready(base, name))
-    lane.wake(base, name, quarantined + (errors.of(ready) and 0 or ready))
+    local ready, lines = redis.pcall('LLEN', keys.ready(base, name)), redis.pcall('ZCARD', keys.ring(base, name))
+    lane.wake(base, name, quarantined + (errors.of(ready) and 0 or ready) + (errors.of(lines) and 0 or lines))
   end
 end
 

@@ -14,12 +14,13 @@ M.TYPES = {
   unique = 'hash', window = 'string',
   line = 'list', ring = 'zset', blocked = 'zset', blocked_lanes = 'hash', turns = 'hash', limited = 'hash',
   limits = 'hash', overrides = 'hash', busy = 'hash', rates = 'zset', opens = 'zset',
+  slowed = 'string',
 }
 -- Keys that belong to one worker; and those that must end by themselves, by what keys.lua calls them.
 M.OF_WORKERS = { running = true, worker = true, aborts = true }
 M.WITH_TTL = {
   mailbox = 'mailbox', waiters = 'waiters', log = 'log', stats = 'stats_minute', task_stats = 'task_stats',
-  window = 'window',
+  window = 'window', slowed = 'slowed',
 }
 
 -- How far into a ready list an id is looked for, from either end: a search of the whole would block the server.

@@ -59,12 +59,15 @@ function M.refusal(base, asked, declared)
   local most = math.huge
   for i, name in ipairs(asked.names) do
     if declared[name] == nil then
-      local found, err = limits.definitions(base, { name })
+      local found, err, has_overrides = limits.definitions(base, { name })
       if err then errors.raise(err) end
-      declared[name] = found[1] or false
+      declared[name] = { definition = found[1], has_overrides = has_overrides }
     end
-    local definition, cost = declared[name], asked.costs[i]
+    local definition, cost = declared[name].definition, asked.costs[i]
     if not definition then return errors.no_limit(name) end
+    if declared[name].has_overrides and asked.buckets[i] ~= name then
+      definition = limits.with_override(base, definition, asked.buckets[i])
+    end
     if definition.rate and cost > (definition.burst or 1) then
       return errors.bad_argument('a task costs ' .. cost .. ' of limit ' .. asked.buckets[i] .. ', whose burst is '
         .. (definition.burst or 1) .. ': it could never start')

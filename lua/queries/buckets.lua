@@ -1,6 +1,6 @@
 -- buckets: the buckets that are in use: of which attempts run, or tasks wait.
 -- args: name, cursor, limit int
--- reply: cursor, (bucket, definition, is_declared, is_put, running, waiting, is_exact, opens_at)…
+-- reply: cursor, (bucket, definition, is_declared, is_put, running, waiting, is_exact, opens_at, share)…
 -- First those of which some run, then, from a cursor `w:0` on, those under which lines wait, and from `s:0` on those of other lines.
 local NEXT = { [''] = 'w:0', w = 's:0' }
 

@@ -1,6 +1,6 @@
 -- limit: one limit, or one key of it.
 -- args: name, key
--- reply: (bucket, definition, is_declared, is_put, running, waiting, is_exact, opens_at)?
+-- reply: (bucket, definition, is_declared, is_put, running, waiting, is_exact, opens_at, share)?
 return function(base, args)
   local bucket = limits.bucket(args.name, args.key)
   local found, err = limits.definitions(base, { bucket })

@@ -1,6 +1,6 @@
 -- limits: the limits that are declared, and those that operators put something for, or for one of their keys.
 -- args: cursor, limit int
--- reply: cursor, (bucket, definition, is_declared, is_put, running, waiting, is_exact, opens_at)…
+-- reply: cursor, (bucket, definition, is_declared, is_put, running, waiting, is_exact, opens_at, share)…
 return function(base, args)
   local buckets = {}
   -- Few are declared in code: the first page has them all.

@@ -35,6 +35,7 @@ class Known:
     gathers_until: dict[tuple[str, str], float] = field(default_factory=dict)
     """lane and line → when it is to be handed out at the latest."""
     paused: set[str] = field(default_factory=set)
+    now: float = 0
 
 
 def running(seen: Seen, known: Known) -> Counter[str]:
@@ -56,13 +57,15 @@ def problems(before: Seen, seen: Seen, known: Known) -> Iterator[str]:
     yield from _lines(seen)
     yield from _places_of_tasks(seen, known)
     yield from _order(before, seen)
+    yield from _slowed(seen, known)
 
 
 def _slots(before: Seen, seen: Seen, known: Known) -> Iterator[str]:
     then, now = running(before, known), running(seen, known)
     for bucket, count in now.items():
-        if count > max(known.limits.most(bucket), then[bucket]):
-            yield f"{count} of {bucket} run, of which {known.limits.most(bucket):.0f} may, and {then[bucket]} did"
+        most = known.limits.most(bucket, known.now)
+        if count > max(most, then[bucket]):
+            yield f"{count} of {bucket} run, of which {most:.0f} may, and {then[bucket]} did"
     busy = {bucket: int(count) for bucket, count in seen.hash("busy").items()}
     if busy != dict(now):
         yield f"busy has {busy}, and the leases {dict(now)}"
@@ -71,6 +74,15 @@ def _slots(before: Seen, seen: Seen, known: Known) -> Iterator[str]:
             line = "+" if (id, token_of(lease)) in known.followers else known.tasks[id].line
             if [*lease.split(" "), ""][1] != line:
                 yield f"the lease of {id} is {lease!r}, and its line {line!r}"
+
+
+def _slowed(seen: Seen, known: Known) -> Iterator[str]:
+    """What is left of adaptive limits is what the calls make of them."""
+    for bucket, slowed in known.limits.slowed.items():
+        share, _ = seen.share(bucket)
+        is_so = slowed.share * 0.999 <= share <= slowed.share * 1.001
+        if not is_so and known.limits.share(bucket, known.now + 100) < 1:
+            yield f"{share} is left of {bucket}, of which {slowed.share} should be"
 
 
 def _lines(seen: Seen) -> Iterator[str]:
@@ -177,7 +189,7 @@ def startable(seen: Seen, known: Known, lane: str, now: float) -> list[str]:
         live = seen.live(of_lane, line)
         if of_lane != lane or not live or now < known.gathers_until.get((of_lane, line), 0):
             continue
-        has_slots = all(counts[bucket] < known.limits.most(bucket) for bucket in costs_of(line))
+        has_slots = all(counts[bucket] < known.limits.surely(bucket, now) for bucket in costs_of(line))
         asked = known.tasks[live[0]]
         # One that costs more, and waits for that, is not overtaken for ever.
         others = [costs_of(other) for its_lane, other in seen.lines if its_lane == lane and other != line]

@@ -27,6 +27,8 @@ CODE: dict[str, dict[str, Any]] = {
     "both": {"concurrency": 2, "rate": 2, "per_ms": INTERVAL_MS, "burst": 2},
     "#bill": {"batch_size": 3, "batch_wait_ms": INTERVAL_MS // 2},
     "#send": {"batch_size": 4, "batch_wait_ms": 0},
+    "adapts": {"concurrency": 4, "recovery_ms": 10 * INTERVAL_MS},
+    "partner": {"concurrency": 6, "rate": 4, "per_ms": INTERVAL_MS, "burst": 3, "recovery_ms": 8 * INTERVAL_MS},
 }
 WITHOUT_END = 500
 
@@ -55,6 +57,7 @@ class LimitMachine(RuleBasedStateMachine):
         # A worker of the version before took a wake-up token: a heartbeat gives another.
         self.is_token_lost = False
         self.seen, self.seen_at = self.server.look(), self.now()
+        self.begun: dict[str, tuple[float, float]] = {}
         self.declare(CODE)
         for _ in range(2):
             self.step(self.enter(SERVED), [], 5)
@@ -92,6 +95,12 @@ class LimitMachine(RuleBasedStateMachine):
                 line, details = self.known.tasks[record["id"]].line, record["details"]
                 for bucket in line_buckets(line, details["limit"]):
                     self.known.limits.shut(bucket, begin + details["delay_ms"], end + details["delay_ms"])
+                    if not self.known.limits.slow(bucket, self.begun[record["id"]], (begin, end), details["delay_ms"]):
+                        # Within one millisecond: the server knows.
+                        slowed = self.known.limits.slowed[bucket]
+                        slowed.share, slowed.since = self.server.look().share(bucket)
+        for claim in [each for batch in batches for each in batch]:
+            self.begun[claim.id] = (begin, end)
         for first, *others in batches:
             self.known.followers |= {(claim.id, claim.token) for claim in others}
             if wrong := self.known.limits.started(self.known.tasks[first.id].line, begin - 1, end):
@@ -100,6 +109,7 @@ class LimitMachine(RuleBasedStateMachine):
     def check(self, what: str, batches: list[list[Claim]] | None = None, settled: dict[str, str] | None = None) -> None:
         before, begin = self.seen, self.seen_at
         self.seen, self.seen_at = self.server.look(), self.now()
+        self.known.now = self.now()
         # A reply names what a task's record has no more: schedules name their tasks themselves.
         for id, record in self.seen.tasks.items():
             if id.startswith("cron:"):
@@ -127,8 +137,16 @@ class LimitMachine(RuleBasedStateMachine):
             workers = [worker for worker in self.workers.values() if lane in worker.lanes and not worker.is_full]
             if workers and all(worker.is_idle for worker in workers) and not self.is_token_lost:
                 found = [id for id in startable(self.seen, self.known, lane, now) if not self.is_by_time(id)]
-                unheard += [f"{id} may start, and no worker of lane {lane} is woken" for id in found]
+                # One that is slowed has room by time, too: a worker was told when.
+                found += [id for id in startable(self.seen, self.known, lane, now - 1000) if not self.has_rate(id)]
+                unheard += [f"{id} may start, and no worker of lane {lane} is woken" for id in dict.fromkeys(found)]
         return unheard
+
+    def has_rate(self, id: str) -> bool:
+        """Or gathers."""
+        asked = self.known.tasks[id]
+        rates = ["rate" in self.known.limits.effective(bucket) for bucket in line_buckets(asked.line)]
+        return any(rates) or (asked.lane, asked.line) in self.known.gathers_until
 
     def is_by_time(self, id: str) -> bool:
         """Whether a rate of its line says when it starts: that a timer or a heartbeat sees to."""
@@ -136,7 +154,7 @@ class LimitMachine(RuleBasedStateMachine):
         names = {bucket.partition("(")[0] for bucket in line_buckets(asked.line)}
         return (
             (asked.lane, asked.line) in self.known.gathers_until
-            or bool(names & {"rated", "both"})
+            or bool(names & {"rated", "both", "partner"})
             or any(self.known.limits.was_shut(bucket) for bucket in line_buckets(self.known.tasks[id].line))
         )
 
@@ -152,6 +170,7 @@ class LimitMachine(RuleBasedStateMachine):
         bucket = line_of([{"name": name, "key": key}])
         together = {**limits.code.get(name, {}), **(limits.overrides.get(name, {}) if key else {}), **definition}
         is_half = ("rate" in together) != ("per_ms" in together) or ("burst" in together and "rate" not in together)
+        is_half = is_half or (bool(together.get("recovery_ms")) and not {"concurrency", "rate"} & together.keys())
         if not is_half:
             limits.overrides[bucket] = definition
             limits.changed()
@@ -321,7 +340,7 @@ class LimitMachine(RuleBasedStateMachine):
         self.pass_time(20 * INTERVAL_MS)
         self.step(name, [], 20)
         self.beat(name)
-        kinds = ("line", "ring", "blocked", "blocked_lanes", "turns", "limited", "busy", "opens")
+        kinds = ("line", "ring", "blocked", "blocked_lanes", "turns", "limited", "busy", "opens", "slowed")
         if left := [key for key in self.seen.keys if key.split(":")[0] in kinds]:
             self.fail(f"nothing waits or runs, and there are {left}")
 

@@ -8,6 +8,8 @@ from typing import Any
 Use = dict[str, Any]
 # A start is placed between two readings of the clock.
 NEARLY = 1e-6
+# What is left of an adaptive limit is kept with four digits.
+ABOUT = 2e-3
 
 
 def bucket_of(use: Use) -> str:
@@ -42,10 +44,24 @@ class Starts:
     shut_until: float = 0
 
 
+@dataclass
+class Slowed:
+    """What was left of an adaptive limit, since when that grows, or up to `slack` later, and until when it is kept."""
+
+    share: float
+    since: float
+    slack: float
+    until: float
+
+    def by(self, now: float, recovery_ms: float) -> float:
+        return 1 if now >= self.until else min(self.share + max(now - self.since, 0) / recovery_ms, 1)
+
+
 class Limits:
     def __init__(self) -> None:
         self.code: dict[str, dict[str, Any]] = {}
         self.overrides: dict[str, dict[str, Any]] = {}
+        self.slowed: dict[str, Slowed] = {}
         self._starts: dict[str, Starts] = {}
 
     def effective(self, bucket: str) -> dict[str, Any]:
@@ -62,9 +78,56 @@ class Limits:
         for starts in self._starts.values():
             starts.begun.clear()
 
-    def most(self, bucket: str) -> float:
+    def most(self, bucket: str, now: float, nearly: float = ABOUT) -> float:
         """How many attempts of it may run."""
-        return float(self.effective(bucket).get("concurrency", float("inf")))
+        most = float(self.effective(bucket).get("concurrency", float("inf")))
+        share = self.share(bucket, now)
+        return most if share == 1 or most == float("inf") else max(float(int(most * share + nearly)), min(most, 1))
+
+    def surely(self, bucket: str, now: float) -> float:
+        """The same, should the clock be a little behind."""
+        slowed = self.slowed.get(bucket)
+        return self.most(bucket, now - slowed.slack - 2 if slowed else now, -ABOUT)
+
+    # What adapts.
+
+    def share(self, bucket: str, now: float) -> float:
+        """What is left of it."""
+        slowed, recovery_ms = self.slowed.get(bucket), self.effective(bucket).get("recovery_ms", 0)
+        return slowed.by(now, float(recovery_ms)) if slowed and recovery_ms else 1
+
+    def slow(self, bucket: str, started: tuple[float, float], called: tuple[float, float], delay_ms: float) -> bool:
+        """An attempt found it used up elsewhere. Replies whether it is clear which was first."""
+        recovery_ms = self.effective(bucket).get("recovery_ms", 0)
+        if not recovery_ms:
+            return True
+        begin, end = called
+        since, known = max(begin + delay_ms, begin + 1), self.slowed.get(bucket)
+        if known and self.share(bucket, begin) == 1:
+            known = None
+        if not known or started[0] > known.since + known.slack + 1:
+            share = self.share(bucket, begin) / 2 if known else 0.5
+            self.slowed[bucket] = Slowed(share, since, end - begin + 1, since + (1 - share) * recovery_ms)
+            self._used_up(bucket, since)
+        elif started[1] >= known.since - 1:
+            return False
+        elif known.since > end and since > known.since:
+            known.since, known.until = since, since + (1 - known.share) * recovery_ms
+        return True
+
+    def _used_up(self, bucket: str, at: float) -> None:
+        """What started before counts no more: one may start then, and the others as the rate goes."""
+        if rate := self._rate(bucket):
+            self._starts[bucket].begun = [(at, at, rate[1] - 1)]
+
+    def _work(self, bucket: str, begin: float, end: float) -> float:
+        """What the rate lets start in a time, in ms of the full one; at the most."""
+        slowed, recovery_ms = self.slowed.get(bucket), self.effective(bucket).get("recovery_ms", 0)
+        if not slowed or not recovery_ms:
+            return end - begin
+        whole = slowed.since + (1 - slowed.share) * recovery_ms
+        first, last = (max(whole - at, 0) for at in (begin, end))
+        return max(end - whole, 0) - max(begin - whole, 0) + (first - last) * (1 - (first + last) / 2 / recovery_ms)
 
     def batch(self, line: str) -> tuple[int, int]:
         """How many of a line one execution takes at most, and how long (ms) the first of them waits for the others."""
@@ -89,12 +152,14 @@ class Limits:
             if not rate:
                 continue
             interval, burst = rate
-            starts.reached = max(starts.reached, end) + cost * interval
+            # At the latest: as if it stayed as slow as it is.
+            starts.reached = max(starts.reached, end) + cost * interval / self.share(bucket, begin)
             starts.begun.append((begin, end, cost))
             taken, dearest = 0, burst
             for earlier, _, its_cost in reversed(starts.begun):
                 taken, dearest = taken + its_cost, max(dearest, its_cost)
-                if taken > dearest + (end - earlier) / interval + NEARLY:
+                nearly = ABOUT * 10 if bucket in self.slowed else NEARLY
+                if taken > dearest + self._work(bucket, earlier, end) / interval + nearly:
                     return f"{taken} of {bucket} started in {end - earlier:.0f} ms, at a rate of one in {interval} ms"
         return ""
 

@@ -111,6 +111,11 @@ class Seen:
         """Whether it waits for others to come."""
         return f"blocked:{lane}:{batch_bucket_of(line)}" in self.places().get((lane, line), [])
 
+    def share(self, bucket: str) -> tuple[float, float]:
+        """What was left of a limit, and since when it grows."""
+        share, since = (float(part) for part in self.keys.get(f"slowed:{bucket}", ["1 0"])[0].split(" "))
+        return share, since + self.behind_ms
+
     def is_live(self, id: str, lane: str, line: str) -> bool:
         """Whether its record says that it waits in this line; else a claim passes its entry over."""
         record = self.tasks.get(id, {})

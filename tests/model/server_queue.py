@@ -64,6 +64,7 @@ for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
     local members = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
     for i = 1, #members, 2 do redis.call('ZADD', key, aged(members[i + 1]), members[i]) end
   end
+  if kind == 'string' then redis.call('SET', key, aged(redis.call('GET', key)), 'KEEPTTL') end
   if ttl > 0 then
     if ttl > by then redis.call('PEXPIRE', key, string.format('%.0f', ttl - by)) else redis.call('DEL', key) end
   end

@@ -32,12 +32,13 @@ SETTINGS = settings(
 NUMBER, FEW = st.integers(0, 7), st.integers(0, 5)
 KEY, NAME, TASK_NAME = (
     st.sampled_from(KEYS),
-    st.sampled_from(["one", "few", "customer", "rated", "both"]),
+    st.sampled_from(["one", "few", "customer", "rated", "both", "adapts", "partner"]),
     st.sampled_from(["bill", "send"]),
 )
 USE: Any = st.one_of(
     st.fixed_dictionaries(
-        {"name": st.sampled_from(["one", "few", "both"])}, optional={"weight": st.sampled_from([0.5, 3])}
+        {"name": st.sampled_from(["one", "few", "both", "adapts", "partner"])},
+        optional={"weight": st.sampled_from([0.5, 3])},
     ),
     st.fixed_dictionaries({"name": st.just("customer"), "key": st.sampled_from(KEYS[1:])}),
     st.fixed_dictionaries({"name": st.just("rated"), "cost": st.sampled_from([1, 1, 2])}),
@@ -75,7 +76,7 @@ HOW = st.sampled_from([*["complete"] * 4, "failed", "retry", "snooze", "release"
 LATER = st.sampled_from([0, INTERVAL_MS])
 CHANGE = st.sampled_from([
     {"concurrency": 0}, {"concurrency": 1}, {"concurrency": 2}, {"concurrency": 5}, {"rate": 5},
-    {"rate": 3, "per_ms": INTERVAL_MS}, {"burst": 1},
+    {"rate": 3, "per_ms": INTERVAL_MS}, {"burst": 1}, {"recovery_ms": 0}, {"recovery_ms": 4 * INTERVAL_MS},
     {"concurrency": 4, "rate": 1, "per_ms": 2 * INTERVAL_MS, "burst": 2},
 ])  # fmt: skip
 BATCH_CHANGE = st.sampled_from([
@@ -234,7 +235,8 @@ class RandomLimits(LimitMachine):
 
     @rule(name=NAME, change=CHANGE)
     def declare_again(self, name: str, change: dict[str, Any]) -> None:
-        if change.get("concurrency", 1) and ("rate" in change) == ("per_ms" in change) and change != {"burst": 1}:
+        is_whole = ("rate" in change) == ("per_ms" in change) and change != {"burst": 1} and "recovery_ms" not in change
+        if change.get("concurrency", 1) and is_whole:
             self.declare({name: change})
 
     @rule(task=st.sampled_from(["bill", "*"]))

@@ -59,6 +59,9 @@ def test_limits_are_listed_shown_put_and_removed(app: Ardiq, ardiq: Run) -> None
         "exact": True,
         "declared": False,
         "opens_at": None,
+        "max_waiting": None,
+        "recovery_ms": None,
+        "share": 1.0,
         "buckets": [],
     }
     _, out, _ = ardiq("limits", "put", MODULE, "customer(a,b)", "--concurrency", "0")
@@ -80,6 +83,20 @@ def test_limits_are_listed_shown_put_and_removed(app: Ardiq, ardiq: Run) -> None
     code, out, _ = ardiq("limits", "remove", MODULE, "parter", "--json")
     assert (code, json.loads(out)) == (1, {"name": "parter", "changed": False})
     assert ardiq("limits", "show", MODULE, "custom")[1].startswith("there is no limit 'custom'; ")
+
+
+def test_what_is_left_of_a_slowed_limit_is_shown(app: Ardiq, ardiq: Run) -> None:
+    words = ("--concurrency", "5", "--rate", "10", "--burst", "2", "--max-waiting", "1000", "--adaptive", "5m")
+    _, out, _ = ardiq("limits", "put", MODULE, "partner", *words)
+    assert "5 at once, 10 per 1 s, 2 at once, 1,000 wait in a line, adaptive (put)  " in out
+    core, base = app.context.server.core, app.context.server.base
+    core.command(["SET", f"{base}slowed:partner", f"0.5 {2**41}", "PX", "300000"])
+    _, out, _ = ardiq("limits", "list", MODULE)
+    assert "adaptive (put); now 2 at once, 5 per 1 s, 2 at once" in out
+    shown = json.loads(ardiq("limits", "show", MODULE, "partner", "--json")[1])
+    assert (shown["max_waiting"], shown["recovery_ms"], shown["share"]) == (1000, 300_000, 0.5)
+    _, out, _ = ardiq("limits", "put", MODULE, "partner", "--adaptive", "0")
+    assert "any number (put)  " in out
 
 
 def test_what_waits_for_what_is_shown(app: Ardiq, ardiq: Run) -> None:
@@ -177,7 +194,9 @@ def test_workers_that_know_no_limits_are_a_finding(app: Ardiq, ardiq: Run) -> No
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["put", MODULE, "partner"], "give a concurrency or a rate for limit 'partner'"),
+        (["put", MODULE, "partner"], "give a concurrency, a rate, max_waiting or adaptive for limit 'partner'"),
+        (["put", MODULE, "partner", "--max-waiting", "0"], "max_waiting of limit 'partner' must be at least 1, not 0"),
+        (["put", MODULE, "partner", "--adaptive", "x"], "argument --adaptive: 'x' is not a duration"),
         (["put", MODULE, "partner", "--concurrency", "-1"], "must be at least 0, not -1"),
         (["put", MODULE, "partner", "--concurrency", "x"], "argument --concurrency: invalid int value: 'x'"),
         (["put", MODULE, "partner", "--rate", "nan"], "the starts of a Rate must be a number, not nan"),

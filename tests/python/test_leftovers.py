@@ -50,6 +50,7 @@ LEFT = [
     (("ZADD", "unknown_tasks", "1", "work"), "has no time to live"),
     (("HSET", "unique", "key", "a"), "a has ended"),
     (("SET", "window:key", "a"), "has no time to live"),
+    (("SET", "slowed:partner", "0.5 1"), "has no time to live"),
     (("SET", "replicated", ""), "has no time to live"),
     (("SET", "other", "1"), "is of no kind that the protocol names"),
 ]

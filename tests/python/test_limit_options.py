@@ -73,6 +73,12 @@ def key_of(key: Any, *args: Any, **kwargs: Any) -> str:
         (lambda: Limit("partner", rate=Rate(1, per=1), cost=0), ValueError, "of limit 'partner' must be at least 1"),
         (lambda: Limit("partner", rate=Rate(1, per=1), cost=1.5), TypeError, "cost of limit 'partner' must be an int"),  # type: ignore[arg-type]
         (lambda: Limit("partner", concurrency=1, cost=2), ValueError, "has a cost but no rate"),
+        (lambda: Limit("partner", concurrency=1, adaptive="5m"), TypeError, "adaptive of limit 'partner' must be a"),  # type: ignore[arg-type]
+        (lambda: Limit("partner", concurrency=1, adaptive=0), ValueError, "of limit 'partner' must be at least 1 ms"),
+        (lambda: Limit("partner", concurrency=1, adaptive=-1), ValueError, "must be at least 1 ms, not -1"),
+        (lambda: Limit("partner", concurrency=1, adaptive=nan), ValueError, "seconds, not nan"),
+        (lambda: Limit("partner", concurrency=1, adaptive=None), TypeError, "not NoneType"),  # type: ignore[arg-type]
+        (lambda: Limit("partner", max_waiting=1, adaptive=True), ValueError, "limit 'partner' is adaptive, but has no"),
         (lambda: Limit("partner", concurrency=1, weight=0), ValueError, "weight of limit 'partner' must be above 0"),
         (lambda: Limit("partner", concurrency=1, weight=nan), ValueError, "must be a number, not nan"),
         (lambda: Limit("partner", concurrency=1, weight=1e9), ValueError, "at most 1,000,000"),

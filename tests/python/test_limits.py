@@ -215,6 +215,31 @@ async def test_a_closed_limit_starts_nothing_until_it_opens(app: Ardiq) -> None:
         await ended(job)
 
 
+async def test_how_many_may_wait_is_put_for_a_limit_and_for_a_key(app: Ardiq) -> None:
+    @app.task(limits=Limit("partner", key="of", concurrency=1, max_waiting=3))
+    async def call(of: str) -> None: ...
+
+    await call.enqueue("a")
+    await app.limits.put("partner", max_waiting=1)
+    await app.limits.put("partner(b)", max_waiting=2)
+    found = [(limit.key, limit.max_waiting) for limit in await app.limits.list()]
+    assert found == [(None, 1), ("b", 2)]
+    shown = await app.limits.show("partner(c)")
+    assert shown is not None
+    assert shown.max_waiting == 1
+    for _ in range(2):
+        await call.enqueue("b")
+    for of in ("a", "b"):
+        with pytest.raises(QueueFull, match=rf"partner\({of}\)"):
+            await call.enqueue(of)
+    assert await app.limits.remove("partner(b)")
+    with pytest.raises(QueueFull, match="1 tasks wait"):
+        await call.enqueue("b")
+    assert await app.limits.remove("partner")
+    await call.enqueue("a")
+    await drain(app)
+
+
 async def test_one_key_may_differ_from_the_others(app: Ardiq) -> None:
     bodies = Bodies()
 
@@ -374,11 +399,20 @@ async def has_none(app: Ardiq, limit: str) -> bool:
 @pytest.mark.parametrize(
     ("limit", "options", "kind", "says"),
     [
-        ("partner", {}, ValueError, "give a concurrency or a rate for limit 'partner'"),
+        ("partner", {}, ValueError, "give a concurrency, a rate, max_waiting or adaptive for limit 'partner'"),
         ("partner", {"concurrency": -1}, ValueError, "the concurrency of limit 'partner' must be at least 0, not -1"),
         ("partner", {"concurrency": 10**30}, ValueError, "the concurrency of limit 'partner' must be at most"),
         ("partner", {"concurrency": "5"}, TypeError, "the concurrency of limit 'partner' must be an int, not str"),
         ("partner", {"rate": 5}, TypeError, "the rate of limit 'partner' must be a Rate"),
+        ("partner", {"max_waiting": 0}, ValueError, "max_waiting of limit 'partner' must be at least 1, not 0"),
+        ("partner", {"max_waiting": 1.5}, TypeError, "max_waiting of limit 'partner' must be an int, not float"),
+        ("partner", {"adaptive": -1}, ValueError, "adaptive of limit 'partner' must be at least 1 ms, not -1"),
+        (
+            "partner",
+            {"adaptive": "5m"},
+            TypeError,
+            "adaptive of limit 'partner' must be a timedelta or seconds, not str",
+        ),
         ("", {"concurrency": 1}, ValueError, "the name of a limit must not be empty"),
         ("a:b", {"concurrency": 1}, ValueError, "not 'a:b'"),
         ("customer(42", {"concurrency": 1}, ValueError, "does not end with ')'"),
