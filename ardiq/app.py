@@ -237,7 +237,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
         max_age: Delay | None = ...,
         result_ttl: Delay | None = ...,
         executor: Executor = ...,
-        limits: Limit | Sequence[Limit] = ...,
+        limits: Limit | Sequence[Limit] | None = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     @overload
     def task(
@@ -259,7 +259,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
         give_up_on: ExceptionTypes | None = ...,
         max_age: Delay | None = ...,
         result_ttl: Delay | None = ...,
-        limits: Limit | Sequence[Limit] = ...,
+        limits: Limit | Sequence[Limit] | None = ...,
     ) -> "BatchDecorator": ...
     @with_defaults
     def task(
@@ -280,7 +280,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
         max_age: Delay | None = None,
         result_ttl: Delay | None = None,
         executor: Executor = "thread",
-        limits: Limit | Sequence[Limit] = (),
+        limits: Limit | Sequence[Limit] | None = (),
         batch: Batch | None = None,
     ) -> Any:
         """Register a function as a task; `async def` runs on the worker's loop, `def` on a thread or in a process.
@@ -400,7 +400,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
         retry_on: ExceptionTypes | None = None,
         give_up_on: ExceptionTypes | None = None,
         max_age: Delay | None = None,
-        limits: Limit | Sequence[Limit] = (),
+        limits: Limit | Sequence[Limit] | None = (),
     ) -> Callable[[Callable[[], R]], Task[[], R]]:
         """Register a function as a recurring task: each occurrence runs once, however many workers there are.
 
@@ -506,7 +506,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
         *,
         priority: str | None = None,
         unique: bool = False,
-        limits: Limit | Sequence[Limit] = (),
+        limits: Limit | Sequence[Limit] | None = (),
         batch: Batch | None = None,
     ) -> Task[..., Any]:
         """A task that is registered elsewhere: you can enqueue it, but not call it.

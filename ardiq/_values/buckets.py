@@ -34,7 +34,7 @@ class Buckets:
 
     def __init__(self, task: str, limits: Any, signature: Signature | None, batch: Batch | None = None) -> None:
         self._task = task
-        given = [limits] if isinstance(limits, Limit) else limits
+        given = [limits] if isinstance(limits, Limit) else () if limits is None else limits
         if isinstance(given, str | bytes) or not isinstance(given, Sequence):
             raise TypeError(f"limits must be a Limit or a list of them, not {type(limits).__name__}")
         for each in given:

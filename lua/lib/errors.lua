@@ -14,7 +14,8 @@ function M.duplicate(key, id)
 end
 
 function M.full(line_name, most)
-  return refusal('QUEUE_FULL', 'not enqueued: ' .. most .. ' tasks wait for ' .. line_name
+  local waiting = most == '1' and '1 task waits' or most .. ' tasks wait'
+  return refusal('QUEUE_FULL', 'not enqueued: ' .. waiting .. ' for ' .. line_name
     .. ', as many as may. Try again later, or raise max_waiting of the limit.')
 end
 

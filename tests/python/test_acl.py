@@ -13,9 +13,25 @@ from types import ModuleType
 import pytest
 from helpers import SOON_S, eventually, result_of, working
 
-from ardiq import Ardiq, ArdiqError, BrokerError, Forbidden, LibraryError, Retry, _core, current_task
+from ardiq import (
+    Ardiq,
+    ArdiqError,
+    BrokerError,
+    Debounce,
+    Forbidden,
+    LibraryError,
+    Limit,
+    Rate,
+    RateLimited,
+    Retry,
+    Throttle,
+    Unique,
+    _core,
+    current_task,
+)
 from ardiq.cli import main
 from ardiq.embedded import Server
+from ardiq.task import Task
 
 
 @pytest.fixture
@@ -137,6 +153,43 @@ async def test_each_can_do_all_that_it_is_for(
     await operator.resume("work")
     assert await operator.dead.requeue((await operator.dead_letters())[0].task_id)
     assert [row.name for row in await operator.schedules.list()] == ["recurring"]
+    assert denied(admin) == []
+
+
+async def test_limits_and_equal_calls(
+    url: Callable[..., str], make_app: Callable[..., Ardiq], admin: _core.Core
+) -> None:
+    assert main(["migrate", url("operator")]) == 0
+    running, sending, operator = (
+        make_app(redis_url=url(role), queue_name="jobs") for role in ("worker", "producer", "operator")
+    )
+    ran: list[int] = []
+    calls: dict[Ardiq, list[Task[..., None]]] = {}
+    for app in (running, sending):
+        partner = app.limit("partner", concurrency=2, rate=Rate(100, per=1, burst=2), max_waiting=100)
+
+        @app.task(name="call", limits=[partner, Limit("customer", key="number", concurrency=1, ordered=True)])
+        async def call(number: int) -> None:
+            ran.append(number)
+            if len(ran) == 1:
+                raise RateLimited(0.05, limit="partner")
+
+        async def equal(number: int) -> None: ...
+
+        calls[app] = [
+            call,
+            app.task(name="unique", unique=Unique(until="start", on_conflict="replace"))(equal),
+            app.task(name="debounce", debounce=Debounce(quiet=0.05))(equal),
+            app.task(name="throttle", throttle=Throttle(per=0.05))(equal),
+        ]
+    jobs = await sending.enqueue_many(task.prepare(number) for task in calls[sending] for number in (1, 1, 2))
+    async with working(running):
+        await operator.limits.put("partner", concurrency=1)
+        await operator.limits.put("customer(1)", concurrency=0)
+        assert await operator.limits.remove("customer(1)")
+        for job in jobs:
+            assert (await result_of(job)).success
+    assert [limit.name for limit in await operator.limits.list()] == ["customer", "partner"]
     assert denied(admin) == []
 
 

@@ -232,5 +232,7 @@ def test_a_reference_is_limited_as_the_task_is() -> None:
 
 
 def test_what_has_no_limits_says_nothing_of_them() -> None:
+    for none in (None, (), []):
+        assert Ardiq("redis://127.0.0.1:1").task(limits=none)(key_from_afar).buckets is None
     work = task()
     assert work.app.context.producer.record(work, (1,), {}, work.call_options)[5] == b""
