@@ -57,12 +57,14 @@ function M.count(base, lane_name, by)
   if total == 0 and by < 0 then redis.call('DEL', keys.ring(base, lane_name)) end
 end
 
--- Add to the lanes where a bucket blocks lines, or take away from them.
-local function note_blocked(base, bucket, lanes)
+-- The lanes where a bucket blocks lines are these from now on. Without any there is nothing to open.
+local function note_blocked(batch, bucket, lanes)
+  local known = keys.blocked_lanes(batch.base)
   if #lanes > 0 then
-    redis.call('HSET', keys.blocked_lanes(base), bucket, cjson.encode(lanes))
+    try(batch, 'HSET', known, bucket, cjson.encode(lanes))
   else
-    redis.call('HDEL', keys.blocked_lanes(base), bucket)
+    try(batch, 'HDEL', known, bucket)
+    try(batch, 'ZREM', keys.opens(batch.base), bucket)
   end
 end
 
@@ -75,8 +77,7 @@ local function has_gathered(batch, lane_name, line_name, bucket)
     for _, name in ipairs(limits.lanes(try(batch, 'HGET', keys.blocked_lanes(base), bucket))) do
       if name ~= lane_name then left[#left + 1] = name end
     end
-    note_blocked(base, bucket, left)
-    if #left == 0 then try(batch, 'ZREM', keys.opens(base), bucket) end
+    note_blocked(batch, bucket, left)
   end
   return true
 end
@@ -132,7 +133,7 @@ function M.block(batch, lane_name, blocked, opens)
       for _, name in ipairs(lanes) do is_known = is_known or name == lane_name end
       if not is_known then
         lanes[#lanes + 1] = lane_name
-        note_blocked(base, bucket, lanes)
+        note_blocked(batch, bucket, lanes)
       end
       if opens[bucket] then
         times[#times + 1], times[#times + 2] = clock.text(opens[bucket]), bucket
@@ -201,7 +202,7 @@ local function reopen(batch, bucket, lanes)
       changed = true
     end
   end
-  if changed then note_blocked(base, bucket, left) end
+  if changed then note_blocked(batch, bucket, left) end
   if #left > 0 and opens_at then
     try(batch, 'ZADD', keys.opens(base), clock.text(opens_at), bucket)
     timer.note(batch, left[1], opens_at)
@@ -323,7 +324,7 @@ function M.drain(batch, lane_name, most)
       if name == lane_name then empty(keys.blocked(base, lane_name, blocked[i])) end
       if redis.call('EXISTS', keys.blocked(base, name, blocked[i])) == 1 then left[#left + 1] = name end
     end
-    note_blocked(base, blocked[i], left)
+    note_blocked(batch, blocked[i], left)
   end
   if #ids > 0 then M.count(base, lane_name, -#ids) end
   return ids, #ids
