@@ -108,6 +108,8 @@ def _lines(seen: Seen) -> Iterator[str]:
     lanes = {bucket: set(json.loads(names)) for bucket, names in seen.hash("blocked_lanes").items()}
     if lanes != blocked:
         yield f"blocked_lanes has {lanes}, and lines are blocked in {blocked}"
+    if opens := {*seen.hash("opens")} - {*lanes}:
+        yield f"{opens} are to be opened, and nothing waits for them"
 
 
 def _places_of_tasks(seen: Seen, known: Known) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from math import inf
 from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, initialize
@@ -56,6 +57,8 @@ class LimitMachine(RuleBasedStateMachine):
         self.joined, self.fired = 0, 0
         # A worker of the version before took a wake-up token: a heartbeat gives another.
         self.is_token_lost = False
+        # A worker died, perhaps the one that was to step again in time.
+        self.is_timer_lost = False
         self.seen, self.seen_at = self.server.look(), self.now()
         self.begun: dict[str, tuple[float, float]] = {}
         self.declare(CODE)
@@ -140,7 +143,18 @@ class LimitMachine(RuleBasedStateMachine):
                 # One that is slowed has room by time, too: a worker was told when.
                 found += [id for id in startable(self.seen, self.known, lane, now - 1000) if not self.has_rate(id)]
                 unheard += [f"{id} may start, and no worker of lane {lane} is woken" for id in dict.fromkeys(found)]
-        return unheard
+        return unheard + self.untimed()
+
+    def untimed(self) -> list[str]:
+        """Lines that gather, while all workers wait to be told, and none of them for that time."""
+        if self.old or self.is_timer_lost or self.is_token_lost or not all(w.is_idle for w in self.workers.values()):
+            return []
+        next_look = min((worker.until or inf for worker in self.workers.values()), default=inf)
+        return [
+            f"line {line} of lane {lane} gathers, and nobody looks again in time"
+            for (lane, line), until in self.known.gathers_until.items()
+            if until + 1000 < next_look and any(lane in worker.lanes for worker in self.workers.values())
+        ]
 
     def has_rate(self, id: str) -> bool:
         """Or gathers."""
@@ -243,6 +257,7 @@ class LimitMachine(RuleBasedStateMachine):
             self.fail(f"{name} asked for {want}, and got {self.server.batches}")
         worker.is_full = len(self.server.batches) == want
         worker.is_idle = not worker.is_full and not reply["claims"] and not self.server.more
+        self.is_timer_lost = False
         worker.until = self.now() + self.server.wait_ms if self.server.wait_ms >= 0 else None
         if worker.is_idle:
             self.idle_for_nothing(name)
@@ -291,6 +306,7 @@ class LimitMachine(RuleBasedStateMachine):
     def drop(self, name: str) -> None:
         """It is gone, and with it what it held."""
         self.workers.pop(name)
+        self.is_timer_lost = True
 
     def pass_time(self, ms: int) -> None:
         """Nobody's lease ends meanwhile, but those of the dead."""

@@ -7,6 +7,7 @@ A failure is shrunk, and told as a fixture to keep. `make soak` goes on for long
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from itertools import count
@@ -294,7 +295,7 @@ class RandomLimits(LimitMachine):
             place, line = places[at % len(places)]
             self.server.break_(["ZREM", f"$key:{place}", line])
             if place.startswith("blocked:") and not self.core.command(["EXISTS", f"{self.base}{place}"]):
-                self.server.break_(["HDEL", "$key:blocked_lanes", place.rsplit(":", 1)[1]])
+                self.unblock(*place.split(":")[1:])
         elif what == "entry" and entries:
             lane, line, id = entries[at % len(entries)]
             self.server.break_(["LREM", f"$key:line:{lane}:{line}", "0", id])
@@ -310,6 +311,14 @@ class RandomLimits(LimitMachine):
         # It came back at the end of its line.
         self.seen = self.server.look()
         self.check("repair")
+
+    def unblock(self, lane: str, bucket: str) -> None:
+        lanes = [name for name in json.loads(self.seen.hash("blocked_lanes")[bucket]) if name != lane]
+        if lanes:
+            self.server.break_(["HSET", "$key:blocked_lanes", bucket, json.dumps(lanes)])
+        else:
+            self.server.break_(["HDEL", "$key:blocked_lanes", bucket])
+            self.server.break_(["ZREM", "$key:opens", bucket])
 
     @rule(ms=st.sampled_from([INTERVAL_MS // 2, INTERVAL_MS, 3 * INTERVAL_MS]))
     def time_passes(self, ms: int) -> None:

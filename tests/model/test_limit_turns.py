@@ -39,9 +39,12 @@ def begin(server: LimitServer, **definition: Any) -> None:
     server.call("join", worker="w:1", lease_ms=LEASE_MS, lanes=["default"])
 
 
-def enqueue(server: LimitServer, key: str, many: int, weight: float = 1, first: int = 0) -> None:
-    """Tasks of a key, named after it; without one they are plain."""
-    options = {"limits": [{"name": "customer", "key": key, "weight": weight}]} if key != "plain" else {}
+def enqueue(
+    server: LimitServer, key: str, many: int, weight: float = 1, first: int = 0, batch: dict[str, str] | None = None
+) -> None:
+    """Tasks of a key, named after it; without one they are plain. `batch`: they gather there."""
+    limits = [{"name": "customer", "key": key, "weight": weight}, *([batch] if batch else [])]
+    options = {"limits": limits} if key != "plain" else {}
     task = {"name": "work", "lane": "default", "args": [], "options": options}
     server.call("enqueue", tasks=[{**task, "id": f"{key} {first + number}"} for number in range(many)])
 
@@ -49,7 +52,7 @@ def enqueue(server: LimitServer, key: str, many: int, weight: float = 1, first: 
 def claim(server: LimitServer, want: int) -> Counter[str]:
     """How many of each key it got."""
     claims = server.call("claim", worker="w:1", lanes=["default"], want=want, result_ttl_ms=LEASE_MS)
-    assert len(claims) <= want
+    assert len(server.batches) <= want
     return Counter(id.split()[0] for id, *_ in claims)
 
 
@@ -93,6 +96,38 @@ def test_nobody_pays_for_what_he_had_while_he_was_alone(
     for want in wants:
         served += claim(server, want)
         assert abs(served["a"] - served["b"]) <= 2 * PORTION, served
+
+
+@QUICK
+@given(
+    sizes=st.dictionaries(st.sampled_from("abcde"), st.sampled_from([1, 2, 5]), min_size=2), wants=WANTS,
+    weights=st.lists(st.sampled_from([0.5, 1, 1, 2, 3]), min_size=5, max_size=5), plain=st.booleans(),
+)  # fmt: skip
+def test_a_batch_is_one_turn(
+    server: LimitServer, sizes: dict[str, int], wants: list[int], weights: list[float], plain: bool
+) -> None:
+    begin(server)
+    server.call("limits_declare", limits=[{"name": "#work", "definition": {"batch_size": 1, "batch_wait_ms": 0}}])
+    weight_of = dict(zip("abcde", weights, strict=True), plain=1)
+    for key, size in sizes.items():
+        batch = {"name": "#work", "key": key}
+        server.call("limit_put", **batch, definition={"batch_size": size, "batch_wait_ms": INTERVAL_MS})
+        enqueue(server, key, 100 * size, weight_of[key], batch=batch)  # a hundred turns
+    if plain:
+        enqueue(server, "plain", 200)
+    served: Counter[str] = Counter()
+    for want in wants:
+        if max(served.values(), default=0) + want > 100:
+            break  # no more of one may be left
+        claim(server, want)
+        assert len(server.batches) == want
+        for first, *others in server.batches:
+            key = first.id.split()[0]
+            assert len(others) + 1 == sizes.get(key, 1)
+            served[key] += 1
+        shares = sorted((served[key] / weight_of[key], key) for key in [*sizes, *["plain"] * plain])
+        for (less, one), (more, other) in pairwise(shares):
+            assert more - less <= PORTION / weight_of[one] + PORTION / weight_of[other], (served, sizes)
 
 
 def test_a_lone_key_has_all(server: LimitServer) -> None:
