@@ -27,11 +27,14 @@ function M.damage(base, lane_name, line, sound)
   sound.others = true
 end
 
--- A command whose key may be damaged, which `fsck` names: nil where it is. What waits is looked at again by heartbeats.
+-- A key is damaged, which `fsck` names: what waits is looked at again by heartbeats.
+local function look_later(batch) redis.pcall('HSET', keys.meta(batch.base), 'limited', 1, 'reopening', '0') end
+
+-- A command whose key may be damaged: nil where it is.
 local function try(batch, command, key, ...)
   local reply = redis.pcall(command, key, ...)
   if not errors.of(reply) then return reply end
-  redis.pcall('HSET', keys.meta(batch.base), 'limited', 1, 'reopening', '0')
+  look_later(batch)
 end
 
 -- The turns of a lane: the virtual time that it has reached, and that of its ready list.
@@ -211,9 +214,9 @@ end
 
 -- Look again at buckets under which lines may wait.
 function M.reconsider(batch, buckets)
-  if #buckets == 0 or limits.look(batch, buckets) then return end
+  if #buckets == 0 then return end
   local blocked = bulk.read('HMGET', keys.blocked_lanes(batch.base), buckets)
-  if errors.of(blocked) then return end
+  if limits.look(batch, buckets) or errors.of(blocked) then return look_later(batch) end
   for i, bucket in ipairs(buckets) do
     if blocked[i] then reopen(batch, bucket, limits.lanes(blocked[i])) end
   end

@@ -188,6 +188,7 @@ class LimitMachine(RuleBasedStateMachine):
         if not is_half:
             limits.overrides[bucket] = definition
             limits.changed()
+            limits.opened(bucket)
         reply = self.call("limit_put", name=name, key=key, definition=definition)
         if (reply is None) != is_half:
             self.fail(f"{definition} put for {bucket}: {reply}, and together it is {together}")
@@ -197,6 +198,7 @@ class LimitMachine(RuleBasedStateMachine):
         if not limits.overrides.pop(bucket, None) and not key:
             limits.code.pop(name, None)
         limits.changed()
+        limits.opened(bucket)
         self.call("limit_remove", name=name, key=key)
 
     def enqueue(self, tasks: list[dict[str, Any]], in_one_call: bool = False) -> None:

@@ -170,7 +170,7 @@ class Limits:
         starts.reached = max(starts.reached, end + ((rate[1] - 1) * rate[0] if rate else 0))
 
     def opened(self, bucket: str) -> None:
-        """Its definition changed, and what was shut may be open by that."""
+        """An operator changed it, and what was shut is open by that."""
         self._starts.setdefault(bucket, Starts()).shut_until = 0
 
     def was_shut(self, bucket: str) -> bool:
