@@ -140,7 +140,7 @@ chaos: develop
 
 # Of two versions of the library: a third of the workers and half of the producers are of the one before.
 small-chaos: develop
-	$(BIN)/python -m tests.chaos --topology valkey --tasks 2000 --faults 20 --pace 0.4 --mixed
+	$(BIN)/python -m tests.chaos --topology valkey --tasks 2000 --keys 2000 --faults 20 --pace 0.4 --mixed
 
 # Random calls on a server and on the model of the protocol.
 soak: export SOAK_SECONDS ?= 600

@@ -16,11 +16,12 @@ from . import ledger, plan, records, released, report
 from .faults import Injector
 from .fleet import Fleet
 from .jobs import QUEUE
+from .limited import OWNERS
 from .observer import Observer, left
 from .site import ROOT, Site, binary, site
 from .verdict import Evidence, Verdict, judge
 
-_IDLE_S, _SETTLED_S = 90.0, 5.0
+_IDLE_S, _SETTLED_S = 30.0, 5.0
 _FAULT_S = 1.0
 """About how long a fault takes, beyond what the script says."""
 
@@ -32,6 +33,7 @@ def main() -> int:
         "--topology", choices=plan.KINDS, action="append", help="repeat for several (default: all, one after the other)"
     )
     parser.add_argument("--tasks", type=int, default=50_000, help="at least so many, for each topology")
+    parser.add_argument("--keys", type=int, default=OWNERS, help="tasks that wait in the beginning, a key each")
     parser.add_argument("--faults", type=int, default=50, help="for each topology")
     parser.add_argument("--pace", type=float, default=1.0, help="multiplies how long faults and pauses last")
     parser.add_argument("--skip", action="append", default=[], metavar="FAULT", help="leave a kind of fault out")
@@ -40,21 +42,26 @@ def main() -> int:
         action="store_true",
         help="one worker and one producer are of the version of the library before this one (not on a cluster)",
     )
+    parser.add_argument("--write", action="store_true", help="show it in docs/reliability.md, if all is well")
     parser.add_argument("--keep", action="store_true", help="keep the logs and ledgers, and say where")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that what was started is ended
     verdicts: dict[str, Verdict] = {}
+    digests: dict[str, str] = {}
+    began = time.monotonic()
     try:
         for topology in arguments.topology or plan.KINDS:
             skipped, mixed = tuple(arguments.skip), arguments.mixed
             faults = plan.script(arguments.seed, topology, arguments.faults, skipped, arguments.pace, mixed)
             if mixed and _core.PROTOCOL_VERSION > 1:
                 faults.append(plan.LAST)
-            print(f"{topology}: {len(faults)} faults, script {plan.digest(faults)}, seed {arguments.seed}", flush=True)
+            digests[topology] = plan.digest(faults)
+            print(f"{topology}: {len(faults)} faults, script {digests[topology]}, seed {arguments.seed}", flush=True)
             directory = Path(tempfile.mkdtemp(prefix="ardiq-chaos-"))
             try:
                 library = released.before_this(directory) if mixed else None
-                verdicts[topology] = run(topology, faults, arguments.tasks, arguments.seed, directory, library)
+                counts = arguments.tasks, arguments.keys
+                verdicts[topology] = run(topology, faults, counts, arguments.seed, directory, library)
             finally:
                 if arguments.keep:
                     print(f"logs and ledgers are in {directory}")
@@ -65,13 +72,18 @@ def main() -> int:
     finally:
         if verdicts:
             print(report.table(verdicts))
-    return 0 if all(verdict.good for verdict in verdicts.values()) else 1
+    if not all(verdict.good for verdict in verdicts.values()):
+        return 1
+    if arguments.write:
+        print(f"written to {report.write(verdicts, digests, time.monotonic() - began)}")
+    return 0
 
 
 def run(
-    topology: str, faults: list[plan.Fault], tasks: int, seed: int, directory: Path, library: Path | None
+    topology: str, faults: list[plan.Fault], counts: tuple[int, int], seed: int, directory: Path, library: Path | None
 ) -> Verdict:
-    """One topology: faults while the fleet works, then peace, then the verdict."""
+    """One topology: faults while the fleet works, then peace, then the verdict. `counts`: of tasks and of keys."""
+    tasks, keys = counts
     if (server := binary(topology)) is not None:
         os.environ["ARDIQ_TEST_SERVER"] = server
     else:
@@ -85,7 +97,8 @@ def run(
         injector = Injector(servers, fleet, directory, observer)
         try:
             with observer:
-                drained_s = work(servers, fleet, injector, faults, tasks, ledgers)
+                fleet.backlog(keys)
+                drained_s = work(servers, fleet, injector, faults, tasks + keys, ledgers)
             remains = left(servers.primary())
             fleet.stop_working()
             evidence = Evidence(ledgers, servers, injector.events, fleet, injector.before_loss)
@@ -113,8 +126,11 @@ def work(servers: Site, fleet: Fleet, injector: Injector, faults: list[plan.Faul
 
 def until_idle(servers: Site, injector: Injector) -> float:
     """Until every task is finished, or nothing moves any more: what is left then is lost. How long it took."""
-    began = time.monotonic()
-    while (waiting := records.waiting(servers.primary())) and time.monotonic() < began + _IDLE_S:
+    began = moved = time.monotonic()
+    settled = 0
+    while (waiting := records.waiting(servers.primary())) and time.monotonic() < moved + _IDLE_S:
+        if (now := records.settled(servers.primary())) != settled:
+            settled, moved = now, time.monotonic()
         injector.sleep(0.2)
     if waiting:
         print(f"  not idle: {', '.join(waiting)}")

@@ -13,7 +13,7 @@ from .plan import PRODUCERS, WORKERS
 
 ROOT = Path(__file__).parents[2]
 _NUMBERS_EACH = 10_000_000
-_STUCK_S = 40.0
+_STUCK_S, _BACKLOG_S = 40.0, 300.0
 
 
 @dataclass
@@ -75,11 +75,11 @@ class Member:
         self._process = None
         return True
 
-    def wait(self) -> None:
+    def wait(self, patience_s: float = _STUCK_S) -> None:
         """Until it has ended; one that does not shows where it hangs."""
         assert self._process is not None
         try:
-            self._process.wait(_STUCK_S)
+            self._process.wait(patience_s)
         except subprocess.TimeoutExpired:
             self.asked = False
             self._process.send_signal(signal.SIGABRT)
@@ -115,7 +115,7 @@ class Fleet:
         replicated: bool,
         library: Path | None = None,
     ) -> None:
-        self._library = clocks.preload(directory)
+        self._directory, self._library = directory, clocks.preload(directory)
         self.clocks = [clocks.Clock(directory, str(index)) for index in range(WORKERS)]
         self.workers: list[Member] = []
         self.producers: list[Member] = []
@@ -136,6 +136,15 @@ class Fleet:
                 member.environment["CHAOS_LIBRARY"] = str(library)
             self.workers[-1].arguments = ["tests.chaos.released", "work"]
             self._produces[self.producers[-1]] = ["tests.chaos.released", "produce"]
+
+    def backlog(self, count: int) -> None:
+        """Have so many tasks wait, of a key each, before anybody works."""
+        first = Member("backlog", self._directory, self.producers[-1].environment)
+        first.arguments = ["tests.chaos.produce", "backlog", str(count)]
+        first.start()
+        first.wait(_BACKLOG_S)
+        first.look()
+        assert first.ended[0].code == 0, first.log.read_text()
 
     def start(self) -> None:
         for worker in self.workers:

@@ -26,7 +26,7 @@ app = Ardiq(
     idle_timeout_ms=LEASE_MS,
     poll_block_ms=1000,
     result_ttl_ms=-1,
-    concurrency=16,
+    concurrency=64,
     durability="replicated" if os.environ.get("CHAOS_REPLICATED") else "primary",
 )
 _executions = count(1)

@@ -15,7 +15,7 @@ from ardiq.task import Task
 
 from .jobs import QUEUE, app, execution
 
-AT_ONCE = {"one": 1, "three": 3, "hundred": 100, "account": 1, "tenant": 3, "partner": 5}
+AT_ONCE = {"one": 1, "three": 3, "hundred": 100, "crowd": 32, "account": 1, "tenant": 3, "owner": 1, "partner": 5}
 """What runs at once at most, of the limit or of each of its keys."""
 TUNED = {"tuned": 8, "region": 2}
 """The same as code declares it."""
@@ -23,28 +23,38 @@ STARTS_S, BURST = 30.0, 8
 """The rate of `paced`."""
 ORDERED = "account"
 """Each of its keys runs in the order in which it was enqueued, whatever fails."""
-ACCOUNTS, TENANTS, REGIONS = 12, 100, 4
+ACCOUNTS, TENANTS, OWNERS, REGIONS = 12, 1_000, 100_000, 4
+SURGE, SURGE_S = 250, 1.0
+"""So many come at once that `hundred` is full, each for so long."""
 RETRY_AFTER_S = 2.5
 """How long `partner` is closed when a task was told so."""
 _DEAR, _USED_UP, _FAILED = 2, 0.04, 0.1
-_SEEN_S = 0.05
-"""Long enough for a look, mostly."""
+_SEEN_S, _PASSES_S = 0.05, 0.02
+"""Long enough for a look, mostly; and for the backlog to last a while."""
+_MANY_LINES = 50
+"""Of each limit with very many keys, a look is at so many."""
 
-_one, _three, _hundred, _partner, _tuned = (
-    app.limit(name, concurrency={**AT_ONCE, **TUNED}[name]) for name in ("one", "three", "hundred", "partner", "tuned")
+_one, _three, _hundred, _crowd, _partner, _tuned = (
+    app.limit(name, concurrency={**AT_ONCE, **TUNED}[name])
+    for name in ("one", "three", "hundred", "crowd", "partner", "tuned")
 )
 _account = app.limit("account", key="account", concurrency=AT_ONCE["account"], ordered=True)
 _tenant = app.limit("tenant", key="tenant", concurrency=AT_ONCE["tenant"])
+_owner = app.limit("owner", key="owner", concurrency=AT_ONCE["owner"])
 _region = app.limit("region", key="region", concurrency=TUNED["region"])
 _paced = app.limit("paced", rate=Rate(STARTS_S, per=1, burst=BURST))
 
-LINES = (
-    *("one", "three", "paced", f"paced*{_DEAR}", "partner"),
+_FEW = (
+    *("one", "three", "paced", f"paced*{_DEAR}", "partner", "hundred,tenant(0)"),
     *(f"account({account})" for account in range(ACCOUNTS)),
-    *(f"hundred,tenant({tenant})" for tenant in range(TENANTS)),
     *(f"region({region}),tuned" for region in range(REGIONS)),
 )
-"""Every line that there can be, in the lane `default`."""
+
+
+def lines() -> list[str]:
+    """Lines of the lane `default`: all of those that are few, and some of the others."""
+    tenants, owners = (random.sample(range(1, keys), _MANY_LINES) for keys in (TENANTS, OWNERS))
+    return [*_FEW, *(f"hundred,tenant({key})" for key in tenants), *(f"crowd,owner({key})" for key in owners)]
 
 
 def parts(line: str) -> list[tuple[str, int]]:
@@ -71,6 +81,11 @@ async def few(number: int, seconds: float) -> str:
 @app.task(max_retries=0, limits=[_hundred, _tenant])
 async def many(number: int, tenant: int, seconds: float) -> str:
     return await _run(number, f"hundred,tenant({tenant})", seconds)
+
+
+@app.task(max_retries=0, limits=[_crowd, _owner])
+async def owned(number: int, owner: int) -> str:
+    return await _run(number, f"crowd,owner({owner})", _PASSES_S)
 
 
 @app.task(max_retries=4, backoff_ms=50, limits=_account)
@@ -113,14 +128,20 @@ def chosen(chance: random.Random, number: int) -> tuple[Task[..., Any], tuple[An
         (few, (seconds,)),
         # Long enough that workers die with some.
         (many, (chance.randrange(TENANTS) if chance.random() < 0.5 else 0, chance.choice([0.0, 0.1, 0.5]))),
+        (owned, (chance.randrange(OWNERS),)),
         (ordered, (chance.randrange(ACCOUNTS),)),
         (paced, ()),
         (dear, ()),
         (adjusted, (chance.randrange(REGIONS), seconds)),
         (partnered, (seconds,)),
     ]
-    task, args = chance.choices(calls, [2, 2, 4, 4, 2, 1, 3, 1])[0]
+    task, args = chance.choices(calls, [2, 2, 4, 2, 4, 2, 1, 3, 1])[0]
     return task, (number, *args)
+
+
+def of_surge(chance: random.Random, number: int) -> tuple[Task[..., Any], tuple[Any, ...]]:
+    """One of `SURGE`."""
+    return many, (number, chance.randrange(TENANTS), SURGE_S)
 
 
 def changes(url: str, number: int) -> list[Callable[[], object]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..python.topologies import Node, Refused
 from .jobs import BASE
-from .limited import LINES, parts
+from .limited import lines, parts
 from .site import Site
 
 PATIENCE_S = 10.0
@@ -24,6 +24,7 @@ PATIENCE_S = 10.0
 until its lease ends, and one more lease after an outage."""
 _PAUSE_S, _GAP_S = 0.003, 0.5
 _LOOKS_EACH = 50
+_SAME_LINES_S = 1.5 * PATIENCE_S
 _MOST_SHOWN = 100
 
 _LOOK = """
@@ -31,18 +32,17 @@ local base, leases, placed, lengths = KEYS[1], {}, {}, {}
 for _, worker in ipairs(redis.call('ZRANGE', base .. 'workers', 0, -1)) do
   for _, lease in ipairs(redis.call('HVALS', base .. 'running:' .. worker)) do
     local token, line = string.match(lease, '^(-?%d+)%S* (%S+)')
-    if line then leases[#leases + 1] = token .. ' ' .. line end
+    if line and line ~= '+' then leases[#leases + 1] = token .. ' ' .. line end
   end
 end
-local function place(key)
-  for _, line in ipairs(redis.call('ZRANGE', key, 0, -1)) do placed[#placed + 1] = line end
+for i, line in ipairs(ARGV) do
+  lengths[i], placed[i] = redis.call('LLEN', base .. 'line:default:' .. line), 0
+  local function count(key)
+    if redis.call('ZSCORE', key, line) then placed[i] = placed[i] + 1 end
+  end
+  count(base .. 'ring:default')
+  for bucket in string.gmatch(line, '[^,*]+') do count(base .. 'blocked:default:' .. bucket) end
 end
-place(base .. 'ring:default')
-local blocked = redis.call('HGETALL', base .. 'blocked_lanes')
-for i = 1, #blocked, 2 do
-  for _, lane in ipairs(cjson.decode(blocked[i + 1])) do place(base .. 'blocked:' .. lane .. ':' .. blocked[i]) end
-end
-for i, line in ipairs(ARGV) do lengths[i] = redis.call('LLEN', base .. 'line:default:' .. line) end
 local time, now = redis.call('TIME'), 0
 now = time[1] * 1000 + math.floor(time[2] / 1000)
 return {
@@ -93,8 +93,12 @@ class Look:
     """The effective concurrency, of buckets or of limits."""
     rates: dict[str, dict[str, float]]
     waiting: list[str]
-    placed: Counter[str]
+    placed: dict[str, int]
+    """Of each line, in how many places it is."""
     reached: dict[str, float]
+    """Of each bucket with a rate: when all that may start has started."""
+    shut: dict[str, float]
+    """Until when a bucket is closed because a task said so."""
     idle: set[str]
 
     def limit(self, bucket: str) -> int | None:
@@ -104,9 +108,11 @@ class Look:
         limit, rate = self.limit(bucket), self.rates.get(bucket.partition("(")[0])
         if limit is not None and len(self.leases.get(bucket, ())) >= limit:
             return False
-        ahead_ms = self.reached.get(bucket, 0.0) - self.now_ms
+        if self.shut.get(bucket, 0.0) > self.now_ms:
+            return False
         if rate is None:
-            return ahead_ms <= 0
+            return True
+        ahead_ms = self.reached.get(bucket, 0.0) - self.now_ms
         return ahead_ms <= (rate.get("burst", 1) - cost) * rate["per_ms"] / rate["rate"]
 
 
@@ -211,14 +217,13 @@ class Judge:
                 self._note(CLOSER, at, self._started - per_ms * look.now_ms - self._least)
 
     def _judge_closed(self, look: Look, at: float) -> None:
-        """Of buckets without a rate: what has a time has it because a task said so."""
         for bucket, (until, token) in list(self._closed.items()):
             if look.now_ms >= until:
                 del self._closed[bucket]
             elif any(one > token for one in look.leases.get(bucket, ())):
                 self._note(CLOSED, at, bucket)
-        for bucket, until in look.reached.items():
-            if bucket.partition("(")[0] not in look.rates and until > look.now_ms and bucket not in self._closed:
+        for bucket, until in look.shut.items():
+            if until > look.now_ms and bucket not in self._closed:
                 self._closed[bucket] = until, look.token
 
     def _judge_idle(self, look: Look, at: float) -> None:
@@ -280,6 +285,7 @@ class Observer:
         node: Node | None = None
         last: Node | None = None
         changes = 0
+        looked_at, lines_until = lines(), time.monotonic() + _SAME_LINES_S
         while not self._ends.is_set():
             self._sees.wait()
             before = self._changes
@@ -289,7 +295,9 @@ class Observer:
                 if node is not last:
                     self._judge.forget()
                     last = node
-                look = _read(node.command("EVAL_RO", _LOOK, 1, BASE, *LINES, timeout=2))
+                if time.monotonic() > lines_until:
+                    looked_at, lines_until = lines(), time.monotonic() + _SAME_LINES_S
+                look = _read(looked_at, node.command("EVAL_RO", _LOOK, 1, BASE, *looked_at, timeout=2))
             except (OSError, Refused, StopIteration, AssertionError, ValueError, IndexError):
                 node = None
                 time.sleep(0.05)
@@ -300,7 +308,7 @@ class Observer:
             time.sleep(_PAUSE_S)
 
 
-def _read(values: list[Any]) -> Look:
+def _read(lines: list[str], values: list[Any]) -> Look:
     now, token, claimed, busy, limits, overrides, placed, lengths, rates, alive, idle = values
     leases: dict[str, list[int]] = defaultdict(list)
     paced: dict[int, int] = {}
@@ -316,6 +324,7 @@ def _read(values: list[Any]) -> Look:
     for bucket in put:
         name = bucket.partition("(")[0]
         definitions[bucket] = {**declared.get(name, {}), **put.get(name, {}), **put[bucket]}
+    times = {bucket: float(score) for bucket, score in _pairs(rates)}
     return Look(
         now_ms=now,
         token=int(token),
@@ -324,10 +333,10 @@ def _read(values: list[Any]) -> Look:
         busy={bucket: int(count) for bucket, count in _pairs(busy)},
         at_once={name: one["concurrency"] for name, one in definitions.items() if "concurrency" in one},
         rates={name: one for name, one in definitions.items() if "rate" in one},
-        waiting=[line for line, length in zip(LINES, lengths, strict=True) if length],
-        placed=Counter(placed),
-        # What a task has shut is written with a minus.
-        reached={bucket: abs(float(score)) for bucket, score in _pairs(rates)},
+        waiting=[line for line, length in zip(lines, lengths, strict=True) if length],
+        placed=dict(zip(lines, placed, strict=True)),
+        reached={bucket: at for bucket, at in times.items() if at > 0},
+        shut={bucket: -at for bucket, at in times.items() if at < 0},
         idle=set(alive) & set(idle),
     )
 

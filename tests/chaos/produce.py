@@ -1,4 +1,5 @@
-"""A producer process: `python -m tests.chaos.produce FIRST RATE SEED` enqueues until SIGTERM, by every public way.
+"""A producer process: `python -m tests.chaos.produce FIRST RATE SEED` enqueues until SIGTERM, by every public way;
+`python -m tests.chaos.produce backlog COUNT` enqueues so many, of a key each, and ends.
 
 It notes what was acknowledged (`acked`, or `safe` with `durability="replicated"`), what was refused and so must never
 run (`refused`), what may have been enqueued (`maybe`), which results it saw (`saw`), and errors that no fault explains
@@ -11,6 +12,8 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ardiq import ArdiqError, BrokerError, Job, TaskError
@@ -20,6 +23,8 @@ from . import jobs, limited
 
 _WATCHED, _LIMITED = 0.15, 0.4
 _WAIT_S, _LAST_WAIT_S = 20.0, 3.0
+_SURGES_S = 4.0, 8.0
+_BACKLOG_EACH = 1000
 _ACKED = "safe" if jobs.app.durability == "replicated" else "acked"
 
 
@@ -34,7 +39,8 @@ class Producer:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopped.set)
         ways: list[Callable[[], Awaitable[None]]] = [self._one, self._together, self._sync, self._request]
         # Batches at a pace of their own, so that single tasks come all the time.
-        await asyncio.gather(self._paced(ways, [30, 2, 3, 10], 0.6), self._paced([self._many], [1], 0.4))
+        single, batches = self._paced(ways, [30, 2, 3, 10], 0.6), self._paced([self._many], [1], 0.4)
+        await asyncio.gather(single, batches, self._surges())
         if self._open:
             await asyncio.wait(self._open, timeout=_LAST_WAIT_S)
 
@@ -65,7 +71,7 @@ class Producer:
         return (jobs.flaky, (number,)) if chance < 0.99 else (jobs.hopeless, (number,))
 
     def _options(self, task: Task[..., Any]) -> dict[str, Any]:
-        is_delayed = self._random.random() < 0.1 and task is not limited.ordered
+        is_delayed = self._random.random() < 0.1 and task not in (limited.ordered, limited.owned)
         return {"delay_ms": self._random.randrange(2000)} if is_delayed else {}
 
     async def _one(self) -> None:
@@ -82,12 +88,26 @@ class Producer:
     async def _together(self) -> None:
         await asyncio.gather(*(self._one() for _ in range(20)))
 
+    async def _surges(self) -> None:
+        while not self._stopped.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), self._random.uniform(*_SURGES_S))
+            await self._send(limited.SURGE, partial(limited.of_surge, self._random))
+
+    async def backlog(self, count: int) -> None:
+        """So many tasks, the key of each its own."""
+        for first in range(0, count, _BACKLOG_EACH):
+            await self._send(min(_BACKLOG_EACH, count - first), lambda number: (limited.owned, (number, number - 1)))
+
     async def _many(self) -> None:
+        await self._send(self._random.choice([50, 100, 300]), self._task)
+
+    async def _send(self, count: int, choose: Callable[[int], tuple[Task[..., Any], tuple[Any, ...]]]) -> None:
         """Ids of our own, so that we know which of them were accepted when it failed."""
-        numbers = [self._number() for _ in range(self._random.choice([50, 100, 300]))]
+        numbers = [self._number() for _ in range(count)]
         batch: list[PreparedTask[Any]] = []
         for number in numbers:
-            task, args = self._task(number)
+            task, args = choose(number)
             batch.append(task.options(task_id=f"n{number}", **self._options(task)).prepare(*args))
         sent = time.monotonic()
         try:
@@ -155,4 +175,7 @@ class Producer:
 
 
 if __name__ == "__main__":
-    asyncio.run(Producer(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])).run())
+    if sys.argv[1] == "backlog":
+        asyncio.run(Producer(0, 0.0, 0).backlog(int(sys.argv[2])))
+    else:
+        asyncio.run(Producer(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])).run())

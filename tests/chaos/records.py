@@ -75,7 +75,12 @@ def snapshot(node: Node) -> Snapshot:
             taken.records[number] = Record(state, result, int(lost or 0))
         if cursor == "0":
             break
+    taken.settled = settled(node)
+    return taken
+
+
+def settled(node: Node) -> int:
+    """How often a task was settled, as the engine counted."""
     words = node.command("HGETALL", f"{BASE}stats")
     counts = dict(zip(words[::2], map(int, words[1::2]), strict=True))
-    taken.settled = sum(counts.get(name, 0) for name in ("completed", *FINISHED))
-    return taken
+    return sum(counts.get(name, 0) for name in ("completed", *FINISHED))

@@ -1,12 +1,27 @@
 """A verdict as people read it."""
 
+import os
+import platform
+import re
+import shlex
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+
+from ardiq import _core
 
 from . import limited
 from .jobs import LEASE_MS
+from .plan import PRODUCERS, WORKERS
+from .site import ROOT
 from .verdict import Verdict
 
 _SHOWN = 8
+_OF_FAULTS = (
+    "For each fault: how often it was injected, the longest time before the next fault in which no execution began\n"
+    "anywhere, and how soon one began once a server or a new primary served again:"
+)
+_GUIDE = ROOT / "docs" / "reliability.md"
 
 
 def wrongs(verdict: Verdict) -> Iterator[str]:
@@ -15,6 +30,32 @@ def wrongs(verdict: Verdict) -> Iterator[str]:
         if cases:
             more = f" … {len(cases) - _SHOWN} more" if len(cases) > _SHOWN else ""
             yield f"  WRONG: {what}: {len(cases)}: {', '.join(map(str, cases[:_SHOWN]))}{more}"
+
+
+def write(verdicts: dict[str, Verdict], digests: dict[str, str], took_s: float) -> Path:
+    """Have the guide show this run, in place of the one it shows. Where it is."""
+    scripts = ", ".join(f"{topology} `{digest}`" for topology, digest in digests.items())
+    arguments = shlex.join(argument for argument in sys.argv[1:] if argument != "--write")
+    text = f"""## A run
+
+```sh
+python -m tests.chaos {arguments}
+```
+
+This was {_core.VERSION} with Python {platform.python_version()}, in {took_s / 60:.0f} minutes;
+{WORKERS} workers and {PRODUCERS} producers had a machine with {os.cpu_count()} cores.
+The lease was {LEASE_MS / 1000:g} s.
+On the cluster and the Sentinel set, one of the producers used `durability="replicated"`.
+The checksums of the scripts: {scripts}.
+
+{table(verdicts)}
+
+"""
+    guide = _GUIDE.read_text()
+    shown, count = re.subn(r"## A run\n.*?(?=^## )", lambda _: text, guide, flags=re.DOTALL | re.MULTILINE)
+    assert count == 1, f"{_GUIDE} has no section `A run`"
+    _GUIDE.write_text(shown)
+    return _GUIDE
 
 
 def table(verdicts: dict[str, Verdict]) -> str:
@@ -49,7 +90,12 @@ def table(verdicts: dict[str, Verdict]) -> str:
     bound = LEASE_MS / 1000 + 1
     row(f"worker killed: its tasks ran again within (bound {bound:g} s)", [f"{v.rerun_s:.2f} s" for v in every])
     kinds = list(dict.fromkeys(kind for v in every for kind in v.faults))
-    lines += ["", _row("fault", *(f"{name}: times, longest silence" for name in verdicts), "work resumed within")]
+    lines += [
+        "",
+        _OF_FAULTS,
+        "",
+        _row("fault", *(f"{name}: times, longest silence" for name in verdicts), "work resumed within"),
+    ]
     lines.append(_row("---", *("---:" for _ in range(len(every) + 1))))
     for kind in sorted(kinds):
         cells = [f"{v.faults[kind]} x {v.silence.get(kind, 0.0):.2f} s" if v.faults[kind] else "-" for v in every]
