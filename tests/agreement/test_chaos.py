@@ -1,6 +1,7 @@
 """What `make chaos` would find, if limits did not hold: its judges on looks and stamps made by hand."""
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,10 +9,10 @@ import pytest
 from render import ROOT
 
 sys.path.insert(0, str(ROOT))
-from tests.chaos import observer, slots
+from tests.chaos import observer, report, slots
 from tests.chaos.faults import Event
 from tests.chaos.limited import BURST, STARTS_S
-from tests.chaos.verdict import Execution
+from tests.chaos.verdict import Execution, Verdict
 
 LINE = "account(1)"
 
@@ -163,3 +164,17 @@ def test_a_key_out_of_order() -> None:
     assert found(evidence(ran(LINE, 10, 11), ran(LINE, 12, 13))) == {}
     assert list(found(evidence(ran(LINE, 12, 13), ran(LINE, 10, 11)))) == [slots.ORDER]
     assert found(evidence(ran(LINE, 12, 13), ran(LINE, 10, 11)), lost={0: 2}) == {}
+
+
+def test_a_run_takes_the_place_of_the_one_in_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, guide = report.GUIDE.read_text(), tmp_path / "guide.md"
+    guide.write_text(before)
+    monkeypatch.setattr(report, "GUIDE", guide)
+    monkeypatch.setattr(sys, "argv", ["chaos", "--seed", "7", "--write"])
+    report.write({"valkey": Verdict(acknowledged=1234)}, {"valkey": "abc"}, 600)
+    after = guide.read_text()
+    head, _, rest = before.partition("## A run\n")
+    assert after.startswith(f"{head}## A run\n\n```sh\npython -m tests.chaos --seed 7\n```\n")
+    assert after.endswith(rest[rest.index("\n## ") :])
+    assert "| tasks acknowledged | 1,234 |" in after
+    assert "valkey `abc`" in after

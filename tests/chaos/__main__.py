@@ -12,11 +12,10 @@ from pathlib import Path
 
 from ardiq import _core
 
-from . import ledger, plan, records, released, report
+from . import ledger, limited, plan, records, released, report
 from .faults import Injector
 from .fleet import Fleet
 from .jobs import QUEUE
-from .limited import OWNERS
 from .observer import Observer, left
 from .site import ROOT, Site, binary, site
 from .verdict import Evidence, Verdict, judge
@@ -33,7 +32,7 @@ def main() -> int:
         "--topology", choices=plan.KINDS, action="append", help="repeat for several (default: all, one after the other)"
     )
     parser.add_argument("--tasks", type=int, default=50_000, help="at least so many, for each topology")
-    parser.add_argument("--keys", type=int, default=OWNERS, help="tasks that wait in the beginning, a key each")
+    parser.add_argument("--keys", type=int, default=limited.OWNERS, help="tasks that wait in the beginning, a key each")
     parser.add_argument("--faults", type=int, default=50, help="for each topology")
     parser.add_argument("--pace", type=float, default=1.0, help="multiplies how long faults and pauses last")
     parser.add_argument("--skip", action="append", default=[], metavar="FAULT", help="leave a kind of fault out")
@@ -93,7 +92,7 @@ def run(
     rate = tasks / sum(_FAULT_S + fault.pause_s + fault.for_s for fault in faults)
     with site(topology, directory) as servers:
         fleet = Fleet(directory, environment, servers.urls, rate, seed, servers.proxy is None, library)
-        observer = Observer(servers)
+        observer = Observer(servers, max(keys, 2 * limited.MANY_LINES))
         injector = Injector(servers, fleet, directory, observer)
         try:
             with observer:

@@ -31,7 +31,7 @@ RETRY_AFTER_S = 2.5
 _DEAR, _USED_UP, _FAILED = 2, 0.04, 0.1
 _SEEN_S, _PASSES_S = 0.05, 0.02
 """Long enough for a look, mostly; and for the backlog to last a while."""
-_MANY_LINES = 50
+MANY_LINES = 50
 """Of each limit with very many keys, a look is at so many."""
 
 _one, _three, _hundred, _crowd, _partner, _tuned = (
@@ -51,10 +51,10 @@ _FEW = (
 )
 
 
-def lines() -> list[str]:
+def lines(owners: int) -> list[str]:
     """Lines of the lane `default`: all of those that are few, and some of the others."""
-    tenants, owners = (random.sample(range(1, keys), _MANY_LINES) for keys in (TENANTS, OWNERS))
-    return [*_FEW, *(f"hundred,tenant({key})" for key in tenants), *(f"crowd,owner({key})" for key in owners)]
+    some_tenants, some_owners = (random.sample(range(1, keys), MANY_LINES) for keys in (TENANTS, owners))
+    return [*_FEW, *(f"hundred,tenant({key})" for key in some_tenants), *(f"crowd,owner({key})" for key in some_owners)]
 
 
 def parts(line: str) -> list[tuple[str, int]]:

@@ -250,10 +250,15 @@ class Judge:
 
 
 class Observer:
-    """Looks at the queue's primary from a thread of its own, until the block ends."""
+    """Looks at the queue's primary from a thread of its own, until the block ends.
 
-    def __init__(self, site: Site) -> None:
-        self._site, self._judge = site, Judge()
+    Args:
+        site: the servers.
+        owners: how many keys the backlog has.
+    """
+
+    def __init__(self, site: Site, owners: int) -> None:
+        self._site, self._owners, self._judge = site, owners, Judge()
         self._ends, self._sees = threading.Event(), threading.Event()
         self._changes = 0
         self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
@@ -285,7 +290,7 @@ class Observer:
         node: Node | None = None
         last: Node | None = None
         changes = 0
-        looked_at, lines_until = lines(), time.monotonic() + _SAME_LINES_S
+        looked_at, lines_until = lines(self._owners), time.monotonic() + _SAME_LINES_S
         while not self._ends.is_set():
             self._sees.wait()
             before = self._changes
@@ -296,7 +301,7 @@ class Observer:
                     self._judge.forget()
                     last = node
                 if time.monotonic() > lines_until:
-                    looked_at, lines_until = lines(), time.monotonic() + _SAME_LINES_S
+                    looked_at, lines_until = lines(self._owners), time.monotonic() + _SAME_LINES_S
                 look = _read(looked_at, node.command("EVAL_RO", _LOOK, 1, BASE, *looked_at, timeout=2))
             except (OSError, Refused, StopIteration, AssertionError, ValueError, IndexError):
                 node = None

@@ -21,7 +21,7 @@ _OF_FAULTS = (
     "For each fault: how often it was injected, the longest time before the next fault in which no execution began\n"
     "anywhere, and how soon one began once a server or a new primary served again:"
 )
-_GUIDE = ROOT / "docs" / "reliability.md"
+GUIDE = ROOT / "docs" / "reliability.md"
 
 
 def wrongs(verdict: Verdict) -> Iterator[str]:
@@ -51,11 +51,11 @@ The checksums of the scripts: {scripts}.
 {table(verdicts)}
 
 """
-    guide = _GUIDE.read_text()
+    guide = GUIDE.read_text()
     shown, count = re.subn(r"## A run\n.*?(?=^## )", lambda _: text, guide, flags=re.DOTALL | re.MULTILINE)
-    assert count == 1, f"{_GUIDE} has no section `A run`"
-    _GUIDE.write_text(shown)
-    return _GUIDE
+    assert count == 1, f"{GUIDE} has no section `A run`"
+    GUIDE.write_text(shown)
+    return GUIDE
 
 
 def table(verdicts: dict[str, Verdict]) -> str:
