@@ -161,11 +161,11 @@ class Inbox:
         - `"read"`: call `turn` whenever it is readable
         - `"pause"`: not any more
         - `"write"`: call `turn` when it is writable, once
-        - `"close"`: stop watching it, then call `release`
+        - `"close"`: stop watching it, then call `release` with it
         """
 
-    def release(self) -> None:
-        """Close the descriptors that are not watched any more."""
+    def release(self, descriptor: int) -> None:
+        """Close a descriptor that is not watched any more."""
 
     def take(self) -> list[tuple[Any, ...]]:
         """Clear the descriptor and take all events."""

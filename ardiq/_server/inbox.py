@@ -192,7 +192,7 @@ class Inbox:
             if what == "close":
                 loop.remove_writer(descriptor)
                 self._watched.discard(descriptor)
-                self.core.release()
+                self.core.release(descriptor)
 
     def _write(self, descriptor: int) -> None:
         self.loop.remove_writer(descriptor)

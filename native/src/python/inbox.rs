@@ -116,9 +116,9 @@ impl PyInbox {
         Ok((tell(py, events, items)?, due))
     }
 
-    /// The loop does not watch them any more.
-    fn release(&self) -> PyResult<()> {
-        lock(&self.live()?.closing).clear();
+    /// The loop does not watch that one any more. Of others it may still be told.
+    fn release(&self, descriptor: i32) -> PyResult<()> {
+        lock(&self.live()?.closing).retain(|socket| socket.as_raw_fd() != descriptor);
         Ok(())
     }
 
