@@ -98,6 +98,7 @@ def run(
             with observer:
                 fleet.backlog(keys)
                 drained_s = work(servers, fleet, injector, faults, tasks + keys, ledgers)
+                injector.notice_failover()
             remains = left(servers.primary())
             fleet.stop_working()
             evidence = Evidence(ledgers, servers, injector.events, fleet, injector.before_loss)

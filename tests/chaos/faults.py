@@ -53,6 +53,8 @@ class Injector:
     def __init__(self, site: Site, fleet: Fleet, directory: Path, observer: Observer) -> None:
         self._site, self._fleet, self._directory, self._observer = site, fleet, directory, observer
         self._version: dict[str, str] | None = None
+        self._primary: Node | None = None
+        self._well_at = 0.0
         self.events: list[Event] = []
         self.before_loss: list[Snapshot] = []
         """What was there before a server lost all it had."""
@@ -61,13 +63,22 @@ class Injector:
         inject: Callable[[Fault, Event], None] = getattr(
             self, "_" + fault.kind.replace(",", "").replace(" ", "_").replace("-", "_")
         )
+        self.notice_failover()
         event = Event(fault.kind, time.monotonic())
         self.events.append(event)
         inject(fault, event)
         if event.ended == 0.0:
             event.ended = time.monotonic()
         self._site.wait_until_well()
+        self._primary, self._well_at = self._site.primary(), time.monotonic()
         return event
+
+    def notice_failover(self) -> None:
+        """Note a failover that no fault has brought about: on a busy machine a primary may be silent for too long."""
+        with contextlib.suppress(OSError, Refused, StopIteration):
+            if self._primary not in (None, primary := self._site.primary()):
+                self.events.append(Event("failover by itself", self._well_at, time.monotonic(), loses=True))
+                self._primary = primary
 
     def sleep(self, seconds: float) -> None:
         ends = time.monotonic() + seconds
@@ -174,7 +185,7 @@ class Injector:
         self._site.command("SCRIPT", "FLUSH")
 
     def _server_asleep(self, fault: Fault, event: Event) -> None:
-        self._site.primary().command("DEBUG", "SLEEP", min(fault.for_s, 0.8 if self._site.proxy is None else 2.0))
+        self._site.primary().command("DEBUG", "SLEEP", min(fault.for_s, 0.6 if self._site.proxy is None else 2.0))
         event.serves_at = event.ended = self._site.wait_until_it_serves()
 
     def _memory_full(self, fault: Fault, event: Event) -> None:
