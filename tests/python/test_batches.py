@@ -1,6 +1,7 @@
 """Batches on a real server: which calls come into one execution, and what becomes of each of them."""
 
 import asyncio
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -211,6 +212,12 @@ async def test_what_is_tried_again_gathers_with_others(app: Ardiq) -> None:
 
 
 async def test_an_error_of_the_execution_is_that_of_each_item(app: Ardiq) -> None:
+    depths: list[int] = []
+
+    @app.on_error
+    def hear(failure: ErrorContext) -> None:
+        depths.append(len(list(traceback.walk_tb(failure.exc.__traceback__))))
+
     @app.task(batch=Batch(3, wait=LONG_S), max_retries=0)
     async def work(items: list[int]) -> None:
         raise ValueError(f"all of {items}")
@@ -222,6 +229,7 @@ async def test_an_error_of_the_execution_is_that_of_each_item(app: Ardiq) -> Non
         assert letter is not None
         assert letter.traceback.count("raise ValueError") == 1
         assert "ardiq/_execution" not in letter.traceback
+    assert len(set(depths)) == 1, "each item adds to the one exception's traceback"
 
 
 @pytest.mark.parametrize(
@@ -436,7 +444,8 @@ async def test_the_first_limit_of_an_item_that_is_rate_limited_closes(app: Ardiq
         assert await values(*jobs) == [1, 2]
         assert got == [[1, 2], [2]]
         got.clear()
-        assert await values(await unlimited.enqueue(1)) == [None]
+        result = await result_of(await unlimited.enqueue(1))
+        assert (result.success, result.tries, got) == (True, 1, [[]])  # a batch is no limit that could be closed
     assert is_sound(app)
 
 
@@ -462,6 +471,19 @@ def test_a_call_can_be_found_by_its_item(app: Ardiq) -> None:
     assert_enqueued(double, 5)
     with pytest.raises(AssertionError):
         assert_enqueued(double, 6)
+
+
+async def test_what_was_enqueued_without_the_batch_is_one_of_its_own(app: Ardiq) -> None:
+    double, got = doubling(app, Batch(2, wait=LONG_S))
+    with stranger(app) as other:
+        alone = await other.ref("double").enqueue(1)
+        async with working(app):
+            jobs = await app.enqueue_many(map(double.prepare, [2, 3]))
+            assert await values(*jobs) == [4, 6]
+            result = await app.result(alone.id, SOON_S)
+    assert result is not None
+    assert result.value == 2
+    assert sorted(got) == [[1], [2, 3]]
 
 
 async def test_a_schedule_adds_an_item(app: Ardiq) -> None:
