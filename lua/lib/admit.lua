@@ -14,7 +14,7 @@ local ON_CONFLICT = { keep = true, replace = true, reject = true }
 -- How far what a key's time to live says of a window's end may be from what a record says.
 local OFF_MS = 5
 -- What a task has of its call, which another call replaces.
-local OF_CALL = { 'kwargs', 'codec', 'headers', 'expires_at', 'result_ttl_ms' }
+local OF_CALL = { 'kwargs', 'codec', 'headers', 'expires_at', 'result_ttl_ms', 'weight' }
 
 local function refuse(what) errors.raise(errors.bad_argument(what)) end
 

@@ -141,7 +141,8 @@ local function start_quarantined(batch, worker, lanes, last_id, ttl_ms, claims)
   for _, id in ipairs(waiting) do
     local record = task.read(batch.base, id, { 'lane', 'buckets' }) or {}
     local name, line_name = record.lane, record.buckets
-    if not name or served[name] and not is_paused(batch, id) and (not line_name or turn.has_room(batch, line_name)) then
+    local has_room = not line_name or not batch.is_hand_off and turn.has_room(batch, line_name)
+    if not name or served[name] and not is_paused(batch, id) and has_room then
       redis.call('ZREM', quarantined, id)
       if start(batch, id, name or task.DEFAULT_LANE, line_name, worker, ttl_ms, claims, true) then
         if line_name then turn.charge(batch, line_name) end
@@ -203,14 +204,17 @@ function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
       end,
       function(portion) return take_ready(name, portion) end)
     budget = budget - looked
-    if err then batches.refuse(batch, '', '', err.err) end
+    if err then
+      batches.refuse(batch, '', '', err.err)
+      batch.is_stuck = true
+    end
     return got, is_dry
   end
 
   -- Up to `count` tasks of one lane; replies how many, and whether there is no more to be had.
   local function take(name, count)
     local limit = math.min(count, limits_of[name] or count)
-    local got, is_dry = (batch.has_lines and take_turns or take_ready)(name, limit)
+    local got, is_dry = (batch.has_lines and not batch.is_hand_off and take_turns or take_ready)(name, limit)
     if limits_of[name] then limits_of[name] = limits_of[name] - got end
     return got, is_dry or got < count
   end

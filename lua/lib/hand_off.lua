@@ -1,5 +1,6 @@
 -- Hand-off: what is enqueued while a worker has nothing to do is claimed for it in the same call, and goes into its mailbox.
 -- A worker offers itself with a step that found nothing. Whatever comes next ends the offer: a hand-off, its next step, its end.
+-- What waits in lines is left to steps: a worker of version 1 knows no lines, and a message tells of no batch.
 local M = {}
 
 -- Larger calls are left to workers to share.
@@ -49,13 +50,16 @@ function M.offers(batch, lanes, count)
   if next(found) == nil then return nil end
   local ok, pauses, _, has_lines = pcall(claim.check, batch.base)
   if not ok or pauses and pauses.whole then return nil end
+  for _, name in ipairs(has_lines and lanes or {}) do
+    if redis.pcall('ZCARD', keys.ring(batch.base, name)) ~= 0 then return nil end
+  end
   return { workers = offers, stale = stale, pauses = pauses, has_lines = has_lines }
 end
 
 -- Claim what this call made ready for those who offered, evenly; for what is left, workers are woken as ever.
 function M.give(batch, offers, lanes, count)
   local base = batch.base
-  batch.pauses, batch.has_lines = offers.pauses, offers.has_lines
+  batch.pauses, batch.has_lines, batch.is_hand_off = offers.pauses, offers.has_lines, true
   for name, workers in pairs(offers.stale) do redis.call('ZREM', keys.idle(base, name), unpack(workers)) end
   for _, name in ipairs(lanes) do batch.seen[name].is_offered = true end
   batches.flush(batch)

@@ -104,7 +104,7 @@ function M.remove_empty(base)
     local names, empty = redis.call('SRANDMEMBER', key, LOOK_AT), {}
     for _, name in ipairs(names) do
       local is_empty = redis.call('EXISTS', keys.ready(base, name), keys.tombstones(base, name)) == 0
-      if is_empty then empty[#empty + 1] = name end
+      if is_empty and redis.pcall('HEXISTS', keys.limited(base), name) == 0 then empty[#empty + 1] = name end
     end
     if #empty > 0 then redis.call('SREM', key, unpack(empty)) end
     if #empty < #names then return end

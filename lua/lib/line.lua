@@ -52,7 +52,10 @@ function M.count(base, lane_name, by)
     total = by
     redis.pcall('HSET', keys.limited(base), lane_name, by)
   end
-  if total == by and by > 0 then redis.call('HSET', keys.meta(base), 'limited', 1) end
+  if total == by and by > 0 then
+    redis.call('HSET', keys.meta(base), 'limited', 1)
+    redis.pcall('SADD', keys.lanes(base), lane_name)
+  end
   if total <= 0 then
     redis.pcall('HDEL', keys.limited(base), lane_name)
     redis.pcall('HDEL', keys.turns(base), lane_name)
@@ -230,7 +233,8 @@ function M.open_due(batch)
   redis.call('ZREM', opens, unpack(due))
   batch.freed = batch.freed or {}
   for _, bucket in ipairs(due) do batch.freed[bucket] = batch.freed[bucket] or 0 end
-  return #due == OPENED
+  -- Those that a damaged key keeps from being looked at are for a later heartbeat, not for one at once.
+  return #due == OPENED and not limits.look(batch, due)
 end
 
 -- Blocked buckets that are to be looked at because a limit has changed, a portion a call.
@@ -240,7 +244,7 @@ local function reopen_some(batch)
   if not cursor or errors.of(redis.pcall('ZCARD', keys.opens(base))) then return end
   local page = redis.call('HSCAN', keys.blocked_lanes(base), string.match(cursor, '^%d+$') or '0', 'COUNT', CHANGED)
   for i = 1, #page[2], 2 do times[i], times[i + 1] = batch.now_text, page[2][i] end
-  if #times > 0 then redis.call('ZADD', keys.opens(base), unpack(times)) end
+  bulk.write('ZADD', keys.opens(base), times)
   if page[1] == '0' then
     redis.call('HDEL', keys.meta(base), 'reopening')
   else
@@ -317,8 +321,13 @@ function M.drain(batch, lane_name, most)
       for i = 1, #found do ids[#ids + 1] = found[i] end
       if redis.call('EXISTS', key) == 1 then return end
       redis.call('ZREM', place, name)
+      -- Others may have waited for what it leaves.
+      for _, bucket in ipairs((limits.parse(name))) do
+        if not gather.is(bucket) then batch.freed[bucket] = 0 end
+      end
     end
   end
+  batch.freed = {}
   empty(keys.ring(base, lane_name))
   for i = 1, #blocked, 2 do
     if #ids >= most then break end

@@ -76,7 +76,8 @@ end
 function MEND.wrong_busy(batch, finding)
   local bucket = finding.id
   if limits.look(batch, { bucket }) then return 'by_hand' end
-  local counted = limits.count_busy(batch.base)[bucket] or 0
+  batch.counted = batch.counted or limits.count_busy(batch.base)
+  local counted = batch.counted[bucket] or 0
   if batch.buckets[bucket].busy == counted then return 'sound' end
   batch.freed = batch.freed or {}
   batch.freed[bucket] = batch.buckets[bucket].busy - counted
@@ -162,6 +163,8 @@ return function(base, args)
   for at = 1, #findings, 3 do
     local finding = { kind = findings[at], id = findings[at + 1], detail = findings[at + 2] }
     local mend = MEND[finding.kind]
+    -- All leases are read once for findings in a row.
+    if finding.kind ~= 'wrong_busy' then batch.counted = nil end
     local record, err = task.read(base, finding.id, place.FIELDS)
     local answer = (not mend or err) and 'by_hand' or mend(batch, finding, record, args.result_ttl_ms) or 'mended'
     answers[#answers + 1] = answer
