@@ -247,16 +247,7 @@ def _queue(app: "Ardiq", words: Sequence[str]) -> Iterator[Check]:
         ):
             found = f"{many(lane.limited, 'task waits', 'tasks wait')} for limits, and all its live workers are of 2.0"
             yield Check("fail", f"lane {lane.name}", found, "start a worker of 2.1: those of 2.0 know no limits")
-    for limit in app.limits.list_sync():
-        if limit.concurrency == 0:
-            name = limit.name if limit.key is None else f"{limit.name}({limit.key})"
-            waiting = f"; {many(limit.waiting, 'task waits', 'tasks wait')} for it" if limit.waiting else ""
-            remedy = f"to open it: `{shlex.join(['ardiq', 'limits', 'remove', 'MODULE:ATTR', *words, name])}`"
-            yield Check("warn", f"limit {name}", f"it is closed: none of its tasks start{waiting}", remedy)
-        elif (closed_ms := _closed_ms(limit, now_ms)) > _CLOSED_MS:
-            found = f"a task closed it by RateLimited, for {age(round(closed_ms))} more: none of its tasks start"
-            put = shlex.join(["ardiq", "limits", "put", "MODULE:ATTR", *words, limit.name, *_as_it_is(limit)])
-            yield Check("warn", f"limit {limit.name}", found, f"to open it now: `{put}`")
+    yield from _limits(app, words, now_ms)
     due_at = inspect.next_due_at_sync()
     if due_at is not None and now_ms - due_at > _OVERDUE_MS:
         found = f"the next one is overdue by {age(now_ms - due_at)}"
@@ -311,6 +302,26 @@ def _as_it_is(limit: "LimitInfo") -> list[str]:
     if rate is not None:
         found += ["--rate", f"{rate.starts:g}", "--per", f"{rate.per_ms}ms", "--burst", str(rate.burst)]
     return found
+
+
+def _limits(app: "Ardiq", queue: Sequence[str], now_ms: int) -> Iterator[Check]:
+    code = app.context.registry
+    for limit in app.limits.list_sync():
+        name = limit.name if limit.key is None else f"{limit.name}({limit.key})"
+        remove = f"`{shlex.join(['ardiq', 'limits', 'remove', 'MODULE:ATTR', *queue, name])}`"
+        is_used = limit.running or limit.waiting or not limit.exact
+        is_of_code = limit.name in code.limits or limit.name.startswith("#") or not code.tasks
+        if limit.concurrency == 0:
+            waiting = f"; {many(limit.waiting, 'task waits', 'tasks wait')} for it" if limit.waiting else ""
+            found = f"it is closed: none of its tasks start{waiting}"
+            yield Check("warn", f"limit {name}", found, f"to open it: {remove}")
+        elif (closed_ms := _closed_ms(limit, now_ms)) > _CLOSED_MS:
+            found = f"a task closed it by RateLimited, for {age(round(closed_ms))} more: none of its tasks start"
+            put = shlex.join(["ardiq", "limits", "put", "MODULE:ATTR", *queue, limit.name, *_as_it_is(limit)])
+            yield Check("warn", f"limit {limit.name}", found, f"to open it now: `{put}`")
+        elif limit.declared and limit.key is None and not is_used and not is_of_code:
+            found = "this code does not declare it, and none of its tasks runs or waits"
+            yield Check("warn", f"limit {name}", found, f"if no other program of this queue has it: {remove}")
 
 
 def _paused(pause: Pause, queue: Sequence[str]) -> Check:

@@ -224,6 +224,24 @@ function M.LTRIM(keys, key, first, last)
   return { ok = 'OK' }
 end
 
+function M.LREM(keys, key, count, item)
+  local list, most = read(keys, key, 'list'), integer(count)
+  local removed, size, kept = 0, list and store.size(list) or 0, {}
+  for i = 0, size - 1 do
+    local at = most >= 0 and list.first + i or list.last - i
+    if list.items[at] == item and (most == 0 or removed < math.abs(most)) then
+      removed = removed + 1
+    else
+      table.insert(kept, most >= 0 and #kept + 1 or 1, list.items[at])
+    end
+  end
+  if removed > 0 then
+    list.items, list.first, list.last = kept, 1, #kept
+    tidy(keys, key, list)
+  end
+  return removed
+end
+
 function M.LPOS(keys, key, item, ...)
   local list, options = read(keys, key, 'list'), named(...)
   if not list then return false end

@@ -98,8 +98,8 @@ local function replace(batch, id, record, call, plan, due_at)
   redis.call('HDEL', key, unpack(OF_CALL))
   redis.call('HSET', key, unpack(written))
   if due_at then move.schedule(batch, id, record.lane or task.DEFAULT_LANE, due_at) end
-  -- Its old line passes it over.
   if record.state == 'limited' and plan.line and plan.line ~= record.buckets then
+    if record.buckets then line.take_out(batch, record.lane or task.DEFAULT_LANE, record.buckets, id) end
     batches.add_to_line(batch, record.lane or task.DEFAULT_LANE, plan.line, id, 'RPUSH')
   end
   return 'replaced ' .. id

@@ -8,6 +8,8 @@ local REOPENED, OPENED = 100, 100
 local CHANGED = 500
 -- `unpack` is bounded by Lua's stack.
 local MAX_AT_ONCE = 1000
+-- How far into a line an id is looked for, from either end.
+local WINDOW = 1000
 
 local function is_damaged(sound, command, key)
   if not sound[key] and errors.of(redis.pcall(command, key)) then return true end
@@ -74,13 +76,14 @@ local function note_blocked(batch, bucket, lanes)
   end
 end
 
--- A line has as many as it gathers: it waits no more for others, if it did. Replies whether.
-local function has_gathered(batch, lane_name, line_name, bucket)
+-- A line waits no more under a bucket, if it did. Replies whether.
+local function unblock(batch, lane_name, line_name, bucket)
   local base, left = batch.base, {}
   local key = keys.blocked(base, lane_name, bucket)
   if (try(batch, 'ZREM', key, line_name) or 0) == 0 then return false end
-  if redis.call('EXISTS', key) == 0 then
-    for _, name in ipairs(limits.lanes(try(batch, 'HGET', keys.blocked_lanes(base), bucket))) do
+  local known = redis.call('EXISTS', key) == 0 and try(batch, 'HGET', keys.blocked_lanes(base), bucket)
+  if known then
+    for _, name in ipairs(limits.lanes(known)) do
       if name ~= lane_name then left[#left + 1] = name end
     end
     note_blocked(batch, bucket, left)
@@ -105,7 +108,7 @@ function M.push(batch, lines)
     local woken = bucket and gather.full(size, wait_ms, length - #ids, length) or #ids
     if length == #ids and woken == 0 then
       M.gather(batch, lane_name, one.line, bucket, wait_ms)
-    elseif length == #ids or bucket and woken > 0 and has_gathered(batch, lane_name, one.line, bucket) then
+    elseif length == #ids or bucket and woken > 0 and unblock(batch, lane_name, one.line, bucket) then
       of_lane.new[#of_lane.new + 1], of_lane.woken = one.line, of_lane.woken + woken
     else
       of_lane.old[#of_lane.old + 1], of_lane.of_old[#of_lane.of_old + 1] = one.line, woken
@@ -124,6 +127,21 @@ function M.push(batch, lines)
     M.count(base, lane_name, of_lane.added)
     if of_lane.woken > 0 and not batch.is_stuck then lane.wake(base, lane_name, of_lane.woken) end
   end
+end
+
+-- Take an id out of its line. What lies deeper in it is passed over when its turn comes, and counted until then.
+function M.take_out(batch, lane_name, line_name, id)
+  local base, key, from = batch.base, keys.line(batch.base, lane_name, line_name), '1'
+  if not try(batch, 'LPOS', key, id, 'MAXLEN', WINDOW) then
+    from = '-1'
+    if not try(batch, 'LPOS', key, id, 'RANK', from, 'MAXLEN', WINDOW) then return end
+  end
+  redis.call('LREM', key, from, id)
+  if redis.call('EXISTS', key) == 0 then
+    try(batch, 'ZREM', keys.ring(base, lane_name), line_name)
+    for _, bucket in ipairs((limits.parse(line_name))) do unblock(batch, lane_name, line_name, bucket) end
+  end
+  M.count(base, lane_name, -1)
 end
 
 -- Lines of a lane that have no room wait under their bucket: `blocked` has bucket -> score and line in turn, `opens` bucket ->

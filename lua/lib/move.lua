@@ -44,8 +44,8 @@ local function take_out(batch, id, record)
     errors.read('ZREM', keys.held(batch.base, record.pause or ''), id)
     redis.call('HDEL', keys.task(batch.base, id), 'pause')
   elseif record.state == 'limited' then
-    -- Its line drops it when it comes to it: an id that is in a line and is not `limited` there is passed over.
-    return
+    local line_name = redis.call('HGET', keys.task(batch.base, id), 'buckets')
+    if line_name then line.take_out(batch, record.lane or task.DEFAULT_LANE, line_name, id) end
   elseif errors.read('ZREM', keys.quarantined(batch.base), id) == 0 then
     errors.read('SADD', keys.tombstones(batch.base, record.lane or task.DEFAULT_LANE), id)
   end

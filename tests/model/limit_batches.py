@@ -86,7 +86,9 @@ def _gathering(call: Call, lane: str, line: str) -> Iterator[str]:
     entries = len(seen.lines.get((lane, line), []))
     gathered, gathers = before.gathers(lane, line), seen.gathers(lane, line)
     had = before.lines.get((lane, line), [])
-    was_taken = bool(Counter(had) - Counter(seen.lines.get((lane, line), []))) or any(
+    # One that was aborted leaves fewer than there were; they may start all the same.
+    gone = Counter(had) - Counter(seen.lines.get((lane, line), []))
+    was_taken = any(seen.tasks.get(id, {}).get("state") not in ("aborted", "expired") for id in gone) or any(
         known.tasks[claim.id].line == line and claim.lane == lane for batch in call.batches for claim in batch
     )
     if gathers:

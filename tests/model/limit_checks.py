@@ -140,7 +140,8 @@ def out_of_turn(before: Seen, seen: Seen, known: Known, claimed: list[str], fron
     """What was claimed while something ahead of it in its line still waits. `front`: handed back by this very call."""
     for id in claimed:
         asked = known.tasks[id]
-        if not asked.line:
+        is_quarantined = int(before.tasks.get(id, {}).get("lost", "0")) >= 2
+        if not asked.line or is_quarantined:
             continue
         ahead = before.live(asked.lane, asked.line)
         ahead = [] if id in front else ahead[: ahead.index(id)] if id in ahead else ahead

@@ -115,7 +115,12 @@ class RandomLimits(LimitMachine):
     @rule(at=NUMBER)
     def abort(self, at: int) -> None:
         if ids := self.unfinished():
-            self.call("abort", id=ids[at % len(ids)], result_ttl_ms=LEASE_MS)
+            id = ids[at % len(ids)]
+            self.call("abort", id=id, result_ttl_ms=LEASE_MS)
+            if self.seen.tasks.get(id, {}).get("state") == "aborted" and any(
+                id in ids for ids in self.seen.lines.values()
+            ):
+                self.fail(f"{id} was aborted, and lies in its line still")
 
     @rule(at=NUMBER, what=st.sampled_from(["await_", "watch"]))
     def ask(self, at: int, what: str) -> None:
@@ -220,6 +225,16 @@ class RandomLimits(LimitMachine):
     @rule(name=NAME, key=KEY, change=CHANGE)
     def put_over(self, name: str, key: str, change: dict[str, Any]) -> None:
         self.put(name, key, change)
+
+    @rule(name=st.sampled_from(["one", "few", "customer"]))
+    def open_for_the_idle(self, name: str) -> None:
+        """When no worker finds anything more to do, they are told of what a change lets start by that call itself."""
+        self.beat(self.worker(0))
+        for _ in range(5):
+            for worker in [worker for worker in self.workers if not self.workers[worker].is_idle]:
+                while self.step(worker, [], 20):
+                    pass
+        self.put(name, "", {"concurrency": 50})
 
     @rule(name=NAME, key=KEY)
     def take_back(self, name: str, key: str) -> None:

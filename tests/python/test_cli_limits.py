@@ -191,6 +191,27 @@ def test_workers_that_know_no_limits_are_a_finding(app: Ardiq, ardiq: Run) -> No
         core.call("leave", [f"w:{version}", 0])
 
 
+def test_a_limit_that_has_left_the_code_is_a_finding(app: Ardiq, ardiq: Run) -> None:
+    def found() -> dict[str, str]:
+        _, out, _ = ardiq("doctor", MODULE, "--json")
+        checks = [check for check in json.loads(out)["checks"] if check["name"].startswith("limit ")]
+        return {check["name"]: f"{check['status']}: {check['detail']}; {check['remedy']}" for check in checks}
+
+    app.ref("sync").enqueue_sync(customer="c")
+    assert found() == {}, "those of the code are none, whether a task has them or not"
+    old = Limit("old", concurrency=1)
+    job = app.ref("sync", limits=old).enqueue_sync(customer="c")
+    assert found() == {}
+    asyncio.run(job.abort())
+    assert app.context.registry.limits.pop("old") == old, "the next release of the code has it no more"
+    assert found() == {
+        "limit old": "warn: this code does not declare it, and none of its tasks runs or waits; if no other program of"
+        " this queue has it: `ardiq limits remove MODULE:ATTR old`"
+    }
+    assert ardiq("limits", "remove", MODULE, "old")[0] == 0
+    assert found() == {}
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

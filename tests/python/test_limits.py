@@ -479,3 +479,27 @@ async def test_a_server_that_lost_everything_is_told_again() -> None:
             app.context.server.core.command(["FLUSHALL"])
             assert (await result_of(await work.enqueue())).value == 1
         app.context.server.close()
+
+
+async def test_aborted_tasks_leave_their_line_but_for_the_middle_of_a_long_one(app: Ardiq) -> None:
+    @app.task(limits=Limit("one", concurrency=1))
+    async def work(number: int) -> None: ...
+
+    jobs = await app.enqueue_many([work.prepare(number) for number in range(2_004)])
+
+    async def waiting() -> int:
+        shown = await app.limits.show("one")
+        assert shown is not None
+        return shown.waiting
+
+    await jobs[0].abort()
+    await jobs[-1].abort()
+    assert await waiting() == 2_002
+    await jobs[1_001].abort()
+    assert await waiting() == 2_002, "it is not looked for so deep, and passed over at its turn"
+    await jobs[1_000].abort()
+    assert await waiting() == 2_001
+    core = app.context.server.core
+    while core.call("purge", ["limited", "default", 0, 1_000, 0])[1]:
+        pass
+    assert await waiting() == 0
