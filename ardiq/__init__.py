@@ -26,7 +26,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 
 `_client`: what an app asks of its queue
     queue, registry: the context of one queue, and what the app registered; everything below `app` is given a context
-    task, job, producer, answers, typing: enqueueing
+    task, job, producer, answers, room, typing: enqueueing
     inspector, watching: what is asked about tasks
     overview, inspection: what is asked about the queue
     dead, filters, schedules, pauses: changing what is there

@@ -38,7 +38,7 @@ def enqueue_on_commit(call: PreparedTask, *, using: str | None = None, robust: b
     record = context.producer.record_sync(call)
 
     def enqueue() -> None:  # by its name Django tells of an error
-        context.producer.send_sync([record])
+        context.producer.send_sync([record], waits_s=[call.call_options.wait_s])
 
     transaction.on_commit(enqueue, using=using, robust=robust)
     return Job(context.app, record[0])

@@ -65,7 +65,7 @@ def enqueue_on_commit(session: AnySession, call: PreparedTask) -> Job:
         event.listen(sync_session, "after_transaction_end", pending.ended)
     pending.is_async = pending.is_async or sync_session is not own
     where = sync_session.get_nested_transaction() or sync_session.get_transaction() or sync_session.begin()
-    pending.calls.append((where, producer, record))
+    pending.calls.append((where, producer, record, call.call_options.wait_s))
     return Job(call.task.app, record[0])
 
 
@@ -74,14 +74,14 @@ class _Pending:
 
     def __init__(self) -> None:
         self.is_async = False
-        self.calls: list[tuple[SessionTransaction, Producer, Record]] = []
-        self._due: list[tuple[Producer, Record]] = []
+        self.calls: list[tuple[SessionTransaction, Producer, Record, float | None]] = []
+        self._due: list[tuple[Producer, Record, float | None]] = []
 
     def committed(self, session: Session) -> None:
         """Of a savepoint: from now on its calls belong to the transaction around it. Of the outermost: they are due."""
         savepoint = session.get_nested_transaction()
         if savepoint is None:
-            self._due += [(producer, record) for _, producer, record in self.calls]
+            self._due += [due for _, *due in self.calls]  # type: ignore[misc]
             self.calls.clear()
             return
         around = savepoint.parent
@@ -95,14 +95,14 @@ class _Pending:
             return
         due, self._due = self._due, []
         for producer, calls in groupby(due, key=lambda each: each[0]):
-            records = [record for _, record in calls]
+            records, waits_s = zip(*((record, wait_s) for _, record, wait_s in calls), strict=True)
             try:
                 if self.is_async:
                     from sqlalchemy.util import await_only
 
-                    await_only(producer.send(records))
+                    await_only(producer.send(records, waits_s=waits_s))
                 else:
-                    producer.send_sync(records)
+                    producer.send_sync(records, waits_s=waits_s)
             except ArdiqError as error:
                 error.add_note("the session is committed, but its tasks were not enqueued, or not all of them")
                 raise

@@ -217,6 +217,7 @@ class Task(_Enqueueable[P, R_co]):
         expire: Duration | None = None,
         result_ttl: Duration | None = None,
         queue: str | None = None,
+        wait_for_room: Duration | None = None,
     ) -> "BoundTask[P, R_co]":
         """This task with other options for the calls made through it.
 
@@ -236,6 +237,8 @@ class Task(_Enqueueable[P, R_co]):
             result_ttl: how long its result is kept, a timedelta or seconds, up to a hundred years; 0: not at all; None:
                 the task's.
             queue: another queue on the app's server, which some worker must serve; see `Ardiq.queue`.
+            wait_for_room: where as many tasks wait as may (`max_waiting`), enqueue again until there is room, for up to
+                this time, a timedelta or seconds, and only then raise `QueueFull`; None: at once.
 
         Example:
             ```python
@@ -258,6 +261,7 @@ class Task(_Enqueueable[P, R_co]):
             at=at,
             expire=expire,
             result_ttl_ms=ttl_ms,
+            wait_for_room=wait_for_room,
         )
         keyed = options.rule_of(self)
         if keyed is not None and keyed.delays and (options.delay_ms or options.schedule_ms):

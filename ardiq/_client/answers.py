@@ -58,14 +58,16 @@ async def repeat_limited(
     answers: Sequence[Any],
     ask: Ask,
     send: Callable[[Sequence[Any]], Awaitable[Any]],
-) -> list[Job]:
-    """The jobs of records of which some were refused, because the server has to be told their limits first.
+) -> list[Any]:
+    """The answers to records of which some were refused, because the server has to be told their limits first.
 
     Raises:
-        ArdiqError: as `answered`, or what failed now.
+        ArdiqError: what failed now.
     """
     merged = list(answers)
     again = [at for at, answer in enumerate(answers) if isinstance(refusal(answer), NoLimit)]
+    if not again:
+        return merged
 
     def merge(late: Sequence[Any]) -> list[Any]:
         for at, answer in zip(again, late, strict=True):
@@ -76,8 +78,7 @@ async def repeat_limited(
     try:
         await ask(declaration)
         late = [None] * len(again)  # perhaps sent
-        merge(await send(flat(records[at] for at in again)))
+        return merge(await send(flat(records[at] for at in again)))
     except ArdiqError as error:
         error.accepted = merge(getattr(error, "accepted", late))  # type: ignore[attr-defined]
         raise partly_sent(error, jobs) from None
-    return answered(jobs, merged)

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import time
 from asyncio import get_running_loop
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from itertools import repeat
@@ -11,7 +12,7 @@ from .._server import calls
 from .._server.channel import may_repeat
 from .._server.inbox import Enqueued
 from .._server.mailbox import too_late, waiter_ttl_ms
-from .._server.replies import Call, at_once, refusal
+from .._server.replies import Ask, Call, at_once, refusal
 from .._values import headers as _headers
 from .._values import options as _options
 from .._values.encodings import from_json, to_json
@@ -19,12 +20,13 @@ from .._values.ids import new_id
 from .._values.known import ADDED, take_answer
 from .._values.options import NO_OPTIONS, CallOptions
 from .._values.signature import Signature
-from ..errors import ArdiqError, NoLimit
+from ..errors import ArdiqError, NoLimit, QueueFull
 from ..job import Job, job_of
 from ..models import EnqueueContext
 from ..task import PreparedTask, Task
 from .answers import Record, answered, flat, partly_sent, repeat_limited
 from .inspector import value_of
+from .room import WaitsS, pauses, wait_for_room
 
 if TYPE_CHECKING:
     from .queue import QueueContext
@@ -53,7 +55,7 @@ class Producer:
             later: Any = self.enqueue_later(task, args, kwargs, options)
             later.__qualname__ = f"{task.name}.enqueue"  # for the warning that nobody awaited it
             return later  # type: ignore[no-any-return]
-        if self._queue.registry.enqueue_hooks or task.buckets is not None:
+        if self._queue.registry.enqueue_hooks or task.buckets is not None or options.wait_s:
             return self.enqueue_later(task, args, kwargs, options)
         sent = Enqueued(loop=loop)
         try:
@@ -76,9 +78,23 @@ class Producer:
         if more:
             extra = {**(extra or {}), **more}
         record = self.record(task, args, kwargs, options, task_id, extra)
-        return await self._sent(record, task)
+        return await self._sent(record, task, options.wait_s)
 
-    async def _sent(self, record: Record, task: Task[..., Any]) -> Job:
+    async def _sent(self, record: Record, task: Task[..., Any], wait_s: float | None) -> Job:
+        """Send one task; again while there is no room for it, for so long."""
+        try:
+            return await self._sent_once(record, task)
+        except QueueFull as error:
+            refused = error
+        for pause in pauses(wait_s or 0):
+            await asyncio.sleep(pause)
+            try:
+                return await self._sent_once(record, task)
+            except QueueFull as error:
+                refused = error
+        raise refused
+
+    async def _sent_once(self, record: Record, task: Task[..., Any]) -> Job:
         """Send one task; once more if the server has to be told its limits first."""
         loop = get_running_loop()
         channel = self._queue.server.channel(loop)
@@ -115,10 +131,13 @@ class Producer:
         for each in prepared:
             task_id, extra = await self._run_hooks(each.task, each.args, each.kwargs, each.call_options)
             records.append(self.record(each.task, each.args, each.kwargs, each.call_options, task_id, extra))
-        return await self.send(records, [each.task.signature for each in prepared])
+        waits_s = [each.call_options.wait_s for each in prepared]
+        return await self.send(records, [each.task.signature for each in prepared], waits_s)
 
-    async def send(self, records: Sequence[Record], signatures: Iterable[Signature | None] = repeat(None)) -> list[Job]:
-        """Send records in one go."""
+    async def send(
+        self, records: Sequence[Record], signatures: Iterable[Signature | None] = repeat(None), waits_s: WaitsS = ()
+    ) -> list[Job]:
+        """Send records in one go, and those again for which there is no room yet, if they wait for it."""
         if not records:
             return []
         app, known = self._queue.app, iter(signatures)
@@ -137,16 +156,19 @@ class Producer:
             sending.cancel()
         try:
             return answered(jobs, answers)
-        except NoLimit:
-            return await repeat_limited(self.declaration(), records, jobs, answers, channel.ask, channel.enqueue_many)
+        except (NoLimit, QueueFull):
+            send = channel.enqueue_many
+            answers = await repeat_limited(self.declaration(), records, jobs, answers, channel.ask, send)
+            return answered(jobs, await wait_for_room(records, jobs, answers, waits_s, send, asyncio.sleep))
 
     def enqueue_sync(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> Job:
         """Send one task from code without an event loop; blocks this thread, with the GIL released."""
         queue = self._queue
-        if queue.registry.enqueue_hooks or task.buckets is not None:
-            return self.send_sync([self.record_sync(PreparedTask.of(task, args, kwargs, options))], [task.signature])[0]
+        if queue.registry.enqueue_hooks or task.buckets is not None or options.wait_s:
+            record = self.record_sync(PreparedTask.of(task, args, kwargs, options))
+            return self.send_sync([record], [task.signature], [options.wait_s])[0]
         record = self.record(task, args, kwargs, options)
         job = job_of(queue.app, record[0], task.signature)
         core = queue.server.core
@@ -166,12 +188,14 @@ class Producer:
         if not self._queue.registry.enqueue_hooks:
             return self.send_sync(*self._records(prepared, "enqueue_many_sync"))
         own = [self._own(each, "enqueue_many_sync") for each in prepared]
-        return self.send_sync([self.record_sync(each) for each in own], [each.task.signature for each in own])
+        waits_s = [each.call_options.wait_s for each in own]
+        return self.send_sync([self.record_sync(each) for each in own], [each.task.signature for each in own], waits_s)
 
-    def _records(self, calls: Iterable[Any], taker: str) -> tuple[list[Record], list[Signature | None]]:
-        """The records of calls, and what is known of their tasks."""
+    def _records(self, calls: Iterable[Any], taker: str) -> tuple[list[Record], list[Signature | None], WaitsS]:
+        """The records of calls, what is known of their tasks, and for how long each waits for room."""
         records: list[Record] = []
         signatures: list[Signature | None] = []
+        waits_s: list[float | None] = []
         like: PreparedTask | None = None
         for each in calls:
             call = held_back(each, taker, self._queue)
@@ -180,7 +204,8 @@ class Producer:
                 record_of = self._recorder(call.task, call.call_options)
             records.append(record_of(call))
             signatures.append(call.task.signature)
-        return records, signatures
+            waits_s.append(call.call_options.wait_s)
+        return records, signatures, waits_s
 
     def _recorder(self, task: Task[..., Any], options: CallOptions) -> Callable[[PreparedTask], Record]:
         """What makes the records of calls of one task, which have more in common than not."""
@@ -221,8 +246,10 @@ class Producer:
         task_id, extra = self._run_hooks_sync(call)
         return self.record(call.task, call.args, call.kwargs, call.call_options, task_id, extra)
 
-    def send_sync(self, records: Sequence[Record], signatures: Iterable[Signature | None] = repeat(None)) -> list[Job]:
-        """Send records; blocks this thread, with the GIL released."""
+    def send_sync(
+        self, records: Sequence[Record], signatures: Iterable[Signature | None] = repeat(None), waits_s: WaitsS = ()
+    ) -> list[Job]:
+        """`send`; blocks this thread, with the GIL released."""
         jobs = [job_of(self._queue.app, record[0], known) for record, known in zip(records, signatures, strict=False)]
         if not jobs:
             return jobs
@@ -239,13 +266,20 @@ class Producer:
             raise partly_sent(error, jobs) from None
         try:
             return answered(jobs, answers)
-        except NoLimit:
+        except (NoLimit, QueueFull):
             pass
 
         async def send_again(fields: Sequence[Any]) -> Any:
             return send(fields)
 
-        return at_once(core, lambda ask: repeat_limited(self.declaration(), records, jobs, answers, ask, send_again))
+        async def sleep(seconds: float) -> None:
+            time.sleep(seconds)
+
+        async def finish(ask: Ask) -> Sequence[Any]:
+            known = await repeat_limited(self.declaration(), records, jobs, answers, ask, send_again)
+            return await wait_for_room(records, jobs, known, waits_s, send_again, sleep)
+
+        return answered(jobs, at_once(core, finish))
 
     def request_sync(self, call: PreparedTask, timeout: float | None) -> Any:
         """Send one task and block this thread until it has ended."""
@@ -290,7 +324,7 @@ class Producer:
         try:
             with channel.mailbox.wish(task_id, timeout) as wished:
                 # Not timed: after a timeout the caller knows that the task is on the queue.
-                own_id, task_id = task_id, (await self._sent(record, task)).id
+                own_id, task_id = task_id, (await self._sent(record, task, options.wait_s)).id
                 async with asyncio.timeout(timeout):
                     # Of another task with its key nobody has been told that somebody waits.
                     outcome = await wished.future if task_id == own_id else None

@@ -202,6 +202,7 @@ class CallOptions:
         "schedule_ms",
         "task_id",
         "unique",
+        "wait_s",
     )
 
     def __init__(
@@ -218,6 +219,7 @@ class CallOptions:
         expire: Duration | None = None,
         result_ttl_ms: int | None = None,
         rule: "Keyed | None" = None,
+        wait_for_room: Duration | None = None,
     ) -> None:
         if task_id:
             text("task_id", task_id)
@@ -239,6 +241,8 @@ class CallOptions:
         self.unique = None if unique is None else boolean("unique", unique)
         self.result_ttl_ms = result_ttl_ms
         self.rule = rule
+        self.wait_s = patience("wait_for_room", wait_for_room)
+        """For how many seconds a call waits for room in a queue that is full; None or 0: not at all."""
         self.fields: dict[str, Any] = {}
         if self.schedule_ms > 0:
             self.fields["due_at"] = self.schedule_ms

@@ -175,6 +175,13 @@ class RandomLimits(LimitMachine):
         details = {"details": {"delay_ms": later}} if what in ("retry", "snooze") else {}
         return {"id": id, "token": token, "outcome": what, **details}
 
+    @rule(worker=NUMBER, later=LATER)
+    def told_429(self, worker: int, later: int) -> None:
+        """All that it runs under limits finds them used up."""
+        name = self.worker(worker)
+        held = [(id, token) for id, token in self.workers[name].held.items() if self.known.tasks[id].line]
+        self.step(name, [self.outcome(id, token, "limited", later) for id, token in held], 0)
+
     @rule(worker=NUMBER, want=st.integers(1, 5))
     def claim_some(self, worker: int, want: int) -> None:
         self.claim(self.worker(worker), want)
