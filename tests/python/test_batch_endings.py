@@ -382,3 +382,27 @@ async def test_many_batches_at_once_keep_their_items(make_app: Callable[..., Ard
         for number, job in enumerate(jobs):
             assert (await result_of(job)).value in (number + 1, "ValueError()")
     assert is_sound(app)
+
+
+async def test_a_worker_that_lost_its_lease_leaves_its_batch_to_others(make_app: Callable[..., Ardiq]) -> None:
+    one = make_app(idle_timeout_ms=3000)
+    two = make_app(queue_name=one.queue_name, idle_timeout_ms=1000)
+    held, heir = Held(one, 2), Held(two, 2)
+    heir.release.set()
+    core, base = one.context.server.core, one.context.server.base
+    async with working(one):
+        jobs = await held.began(1, 2)
+        [worker] = core.command(["ZRANGE", f"{base}workers", 0, -1])
+
+        def is_lost() -> bool:
+            """Its lease is over, however often it renews it."""
+            core.command(["ZADD", f"{base}workers", "XX", 1, worker])
+            return field(one, jobs[1].id, "lost") == "1"
+
+        async with working(two):
+            await eventually(is_lost)
+            await eventually(lambda: held.cancelled == 1)
+            held.release.set()
+            assert await ends(*jobs) == ["complete"] * 2
+    assert sorted(held.got + heir.got) == [[1, 2], [1, 2]]
+    assert is_sound(one)
