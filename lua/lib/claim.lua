@@ -11,9 +11,11 @@ local COMMON = { 'state', 'name', 'args', 'kwargs', 'enqueued_at', 'tries' }
 -- watched, as most are, and each field that is asked for costs.
 local UNCOMMON =
   { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'needs_version', 'unique', 'buckets' }
--- All of it, and what only those have that wait in a line.
-local OF_LINES = { 'state', 'name', 'args', 'kwargs', 'enqueued_at', 'tries', 'codec', 'headers', 'expires_at',
-  'watched_until', 'result_ttl_ms', 'needs_version', 'unique', 'buckets', 'weight', 'abort_requested' }
+-- What a task has that waits in a line, besides its lane and perhaps kwargs: one with no more fields has none of the uncommon.
+local OF_LINES = { 'state', 'name', 'args', 'kwargs', 'enqueued_at', 'tries', 'needs_version', 'buckets' }
+local FIELDS_OF_LINES = 8
+local UNCOMMON_OF_LINES =
+  { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'unique', 'weight', 'abort_requested' }
 
 -- queued, limited -> held under a pause, where it is not looked at again until that ends, or for a later version, which takes it
 -- from there.
@@ -58,16 +60,21 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
     batches.refuse(batch, id, '', errors.wrong_type(key).err)
     return false
   end
-  if r[1] ~= (line_name and not is_quarantined and 'limited' or 'queued') or line_name and r[14] ~= line_name then
+  if r[1] ~= (line_name and not is_quarantined and 'limited' or 'queued') or line_name and r[8] ~= line_name then
     batches.count(batch, 'ghosts')
     return false
   end
   local tries = r[6] and clock.text(number.of(r[6], 0) + 1) or '1'
   local codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key, its_line
+  local weight, abort_requested
   if line_name then
-    codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key = unpack(r, 7, 13)
+    needs_version = r[7]
+    if redis.call('HLEN', key) ~= FIELDS_OF_LINES + (r[4] and 1 or 0) then
+      codec, headers, expires_at, watched_until, own_ttl_ms, has_key, weight, abort_requested =
+        unpack(redis.call('HMGET', key, unpack(UNCOMMON_OF_LINES)))
+    end
     -- By a version that does not know lines, and could not do it.
-    if r[16] then
+    if abort_requested then
       move.finish(batch, id, 'aborted', { 'error', 'aborted' }, number.of(own_ttl_ms, ttl_ms))
       return false
     end
@@ -120,7 +127,7 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
   claims[n + 9] = tries
   claims[n + 10] = r[5] or '0'
   claims.n = n + 10
-  return line_name and number.of(r[15], 1) or 1
+  return line_name and number.of(weight, 1) or 1
 end
 
 -- Whether a quarantined task falls under a pause. It stays where it is, so that it is in quarantine still when that ends.

@@ -135,9 +135,10 @@ function M.definitions(base, buckets)
 end
 
 -- The buckets of a line, and what one start costs of each.
+local ONE = { 1 }
 function M.parse(line)
   -- Most have one, and cost one.
-  if not string.find(line, '[,*]') then return { line }, { 1 } end
+  if not string.find(line, '[,*]') then return { line }, ONE end
   local buckets, costs = {}, {}
   for part in string.gmatch(line, '[^,]+') do
     local bucket, cost = string.match(part, '^(.*)%*(%d+)$')
@@ -208,7 +209,8 @@ end
 
 -- The lanes where lines wait under a bucket, as `blocked_lanes` has them.
 function M.lanes(text)
-  local ok, lanes = pcall(cjson.decode, text or '[]')
+  if not text then return {} end
+  local ok, lanes = pcall(cjson.decode, text)
   return ok and type(lanes) == 'table' and lanes or {}
 end
 

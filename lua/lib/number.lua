@@ -5,7 +5,8 @@ local MAX = 2 ^ 53
 
 -- The number, or `default` where there is none that can be counted with.
 function M.of(text, default)
-  local value = tonumber(text or nil)
+  if not text then return default end
+  local value = tonumber(text)
   return value and value > -MAX and value < MAX and value or default
 end
 

@@ -13,11 +13,29 @@ local function open_lines(batch, lane_name, most)
   if err then return open, 0, err end
   for i = 1, #found, 2 do
     local buckets, costs = limits.parse(found[i])
-    open[#open + 1] = { name = found[i], score = number.of(found[i + 1], 0), buckets = buckets, costs = costs }
+    open[#open + 1] = { name = found[i], score = number.of(found[i + 1], 0), order = i, buckets = buckets,
+      costs = costs }
     for _, bucket in ipairs(buckets) do asked[#asked + 1] = bucket end
   end
   err = #asked > 0 and limits.look(batch, asked)
   return open, #open == most and open[#open].score or math.huge, err
+end
+
+-- A line is due again in its place among those from `first` on, which are in order: by score, then as they were found.
+local function put_back(open, first, one)
+  local at = first
+  while open[at + 1] and (open[at + 1].score < one.score or open[at + 1].score == one.score
+      and open[at + 1].order < one.order) do
+    open[at], at = open[at + 1], at + 1
+  end
+  open[at] = one
+end
+
+-- The ready list is one of them, behind those of the same score.
+local function add_ready(taking, open)
+  local ready = { score = math.max(taking.ready_score, taking.reached), order = math.huge }
+  table.insert(open, 1, ready)
+  put_back(open, 1, ready)
 end
 
 -- The room of a line: how many of it may start, the bucket that has least, and when that opens.
@@ -98,16 +116,13 @@ end
 
 -- Serve the open lines, always the one that is furthest behind. Beyond `bound` lines that are not here have their turn.
 local function serve_all(taking, want, open, bound, start, take_ready)
-  while taking.taken < want and taking.budget > 0 and #open > 0 do
-    local at = 1
-    for i = 2, #open do
-      if open[i].score < open[at].score then at = i end
-    end
-    local one, left = open[at], want - taking.taken
+  local first, count = 1, #open
+  while taking.taken < want and taking.budget > 0 and open[first] do
+    local one, left = open[first], want - taking.taken
     if one.score > bound then return end
     taking.reached = math.max(taking.reached, one.score)
-    local is_alone = #open == 1 and bound == math.huge
-    local portion = is_alone and left or math.min(math.max(math.ceil(left / #open), QUANTUM), LONGEST, left)
+    local is_alone = count == 1 and bound == math.huge
+    local portion = is_alone and left or math.min(math.max(math.ceil(left / count), QUANTUM), LONGEST, left)
     local is_out
     if one.name then
       is_out = serve(taking, one, portion, start)
@@ -119,23 +134,32 @@ local function serve_all(taking, want, open, bound, start, take_ready)
     end
     -- What a line had while it was alone is not held against it.
     if is_alone and one.began then taking.reached = math.max(taking.reached, one.began) end
-    if is_out then table.remove(open, at) end
+    if is_out then
+      first, count = first + 1, count - 1
+    elseif one.score > bound then
+      first = first + 1
+    else
+      put_back(open, first, one)
+    end
   end
 end
 
 -- Write what has become of the lines that were served.
-local function write_turns(taking)
-  local batch, lane_name, moved = taking.batch, taking.lane, {}
-  local base, ring = batch.base, keys.ring(batch.base, lane_name)
+local function write_lines(taking)
+  local moved, ring = {}, keys.ring(taking.batch.base, taking.lane)
   for name, score in pairs(taking.scores) do moved[#moved + 1], moved[#moved + 2] = number.text(score), name end
-  if #taking.gone > 0 then redis.call('ZREM', ring, unpack(taking.gone)) end
-  if #moved > 0 then redis.call('ZADD', ring, unpack(moved)) end
-  line.block(batch, lane_name, taking.blocked, taking.opens)
-  local reached, ready_score = number.text(taking.reached), number.text(taking.ready_score)
-  redis.pcall('HSET', keys.turns(base), lane_name, reached .. ' ' .. ready_score)
+  bulk.write('ZREM', ring, taking.gone)
+  bulk.write('ZADD', ring, moved)
+  line.block(taking.batch, taking.lane, taking.blocked, taking.opens)
+  taking.scores, taking.gone, taking.blocked, taking.opens = {}, {}, {}, {}
+end
+
+-- Write how far the turns of the lane are.
+local function write_turns(taking)
+  local base, reached, ready_score = taking.batch.base, number.text(taking.reached), number.text(taking.ready_score)
+  redis.pcall('HSET', keys.turns(base), taking.lane, reached .. ' ' .. ready_score)
   -- Not minus nothing: Redis 6.2 is told `-0`, and takes it for no integer.
-  line.count(base, lane_name, 0 - taking.popped)
-  taking.scores, taking.gone, taking.blocked, taking.opens, taking.popped = {}, {}, {}, {}, 0
+  line.count(base, taking.lane, 0 - taking.popped)
 end
 
 -- Take up to `want` tasks of a lane, of its lines and its ready list in turn. `start(id, line, follows)` claims one, perhaps as one more
@@ -146,16 +170,21 @@ function M.take(batch, lane_name, want, budget, start, take_ready)
   local taking = { batch = batch, lane = lane_name, budget = budget, taken = 0, popped = 0, scores = {}, gone = {},
     blocked = {}, opens = {}, again = {} }
   taking.reached, taking.ready_score = line.turns(batch.base, lane_name)
-  local is_last, err = false, nil
+  -- How many each line gave so far.
+  local yield, is_last, err = QUANTUM, false, nil
   while taking.taken < want and taking.budget > 0 and not is_last do
+    local before = taking.taken
     local open, bound
-    open, bound, err = open_lines(batch, lane_name, math.max(math.ceil((want - taking.taken) / QUANTUM) + 1, 2))
+    open, bound, err = open_lines(batch, lane_name, math.max(math.ceil((want - before) / yield) + 1, 2))
     if err then open, bound = {}, math.huge end
-    if not taking.ready_is_dry then open[#open + 1] = { score = math.max(taking.ready_score, taking.reached) } end
+    local count = #open
+    if not taking.ready_is_dry then add_ready(taking, open) end
     serve_all(taking, want, open, bound, start, take_ready)
-    if not err then write_turns(taking) end
+    if not err then write_lines(taking) end
+    yield = math.max(math.min((taking.taken - before) / count, yield), 1)
     is_last = bound == math.huge
   end
+  if not err or taking.popped > 0 then write_turns(taking) end
   local again = {}
   for bucket in pairs(taking.again) do again[#again + 1] = bucket end
   table.sort(again)
