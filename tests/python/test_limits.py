@@ -233,7 +233,7 @@ async def test_how_many_may_wait_is_put_for_a_limit_and_for_a_key(app: Ardiq) ->
         with pytest.raises(QueueFull, match=rf"partner\({of}\)"):
             await call.enqueue(of)
     assert await app.limits.remove("partner(b)")
-    with pytest.raises(QueueFull, match="1 tasks wait"):
+    with pytest.raises(QueueFull, match="1 task waits"):
         await call.enqueue("b")
     assert await app.limits.remove("partner")
     await call.enqueue("a")
