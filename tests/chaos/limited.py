@@ -29,7 +29,7 @@ SURGE, SURGE_S = 250, 1.0
 RETRY_AFTER_S = 2.5
 """How long `partner` is closed when a task was told so."""
 _DEAR, _USED_UP, _FAILED = 2, 0.04, 0.1
-_SEEN_S, _PASSES_S = 0.05, 0.04
+_SEEN_S, _PASSES_S = 0.05, 0.03
 """Long enough for a look, mostly; and for the backlog to last a while."""
 MANY_LINES = 50
 """Of each limit with very many keys, a look is at so many."""
