@@ -129,6 +129,14 @@ function M.push(batch, lines)
   end
 end
 
+-- A line has gone without starting anything: others may have waited for what it leaves.
+local function give_way(batch, line_name)
+  batch.freed = batch.freed or {}
+  for _, bucket in ipairs((limits.parse(line_name))) do
+    if not gather.is(bucket) then batch.freed[bucket] = batch.freed[bucket] or 0 end
+  end
+end
+
 -- Take an id out of its line. What lies deeper in it is passed over when its turn comes, and counted until then.
 function M.take_out(batch, lane_name, line_name, id)
   local base, key, from = batch.base, keys.line(batch.base, lane_name, line_name), '1'
@@ -138,7 +146,7 @@ function M.take_out(batch, lane_name, line_name, id)
   end
   redis.call('LREM', key, from, id)
   if redis.call('EXISTS', key) == 0 then
-    try(batch, 'ZREM', keys.ring(base, lane_name), line_name)
+    if try(batch, 'ZREM', keys.ring(base, lane_name), line_name) == 1 then give_way(batch, line_name) end
     for _, bucket in ipairs((limits.parse(line_name))) do unblock(batch, lane_name, line_name, bucket) end
   end
   M.count(base, lane_name, -1)
@@ -339,13 +347,9 @@ function M.drain(batch, lane_name, most)
       for i = 1, #found do ids[#ids + 1] = found[i] end
       if redis.call('EXISTS', key) == 1 then return end
       redis.call('ZREM', place, name)
-      -- Others may have waited for what it leaves.
-      for _, bucket in ipairs((limits.parse(name))) do
-        if not gather.is(bucket) then batch.freed[bucket] = 0 end
-      end
+      give_way(batch, name)
     end
   end
-  batch.freed = {}
   empty(keys.ring(base, lane_name))
   for i = 1, #blocked, 2 do
     if #ids >= most then break end
