@@ -56,15 +56,20 @@ def _handed_out(call: Call) -> Iterator[str]:
             yield f"{quarantined & set(ids)} were quarantined, and are of a batch: {ids}"
 
 
+def _taken(call: Call, lane: str, line: str) -> list[list[str]]:
+    """What was handed out of a line; the quarantined are in none."""
+    quarantined = call.before.hash("quarantined")
+    return [
+        [claim.id for claim in batch] for batch in call.batches
+        if (first := batch[0]).lane == lane and call.known.tasks[first.id].line == line and first.id not in quarantined
+    ]  # fmt: skip
+
+
 def _in_time(call: Call, lane: str, line: str) -> Iterator[str]:
     """What gathers is handed out when there is enough of it, or when it has waited, and then as many as may."""
     before, seen, known = call.before, call.seen, call.known
     size, wait_ms = known.limits.batch(line)
-    quarantined = before.hash("quarantined")
-    batches = [
-        [claim.id for claim in batch] for batch in call.batches
-        if (claim := batch[0]).lane == lane and known.tasks[claim.id].line == line and claim.id not in quarantined
-    ]  # fmt: skip
+    batches = _taken(call, lane, line)
     then, now = before.lines.get((lane, line), []), seen.lines.get((lane, line), [])
     arrived = {*now, *(id for batch in batches for id in batch)} - {*then}
     entries = len(then) + len(arrived)
@@ -88,9 +93,8 @@ def _gathering(call: Call, lane: str, line: str) -> Iterator[str]:
     had = before.lines.get((lane, line), [])
     # One that was aborted leaves fewer than there were; they may start all the same.
     gone = Counter(had) - Counter(seen.lines.get((lane, line), []))
-    was_taken = any(seen.tasks.get(id, {}).get("state") not in ("aborted", "expired") for id in gone) or any(
-        known.tasks[claim.id].line == line and claim.lane == lane for batch in call.batches for claim in batch
-    )
+    is_less = any(seen.tasks.get(id, {}).get("state") not in ("aborted", "expired") for id in gone)
+    was_taken = is_less or bool(_taken(call, lane, line))
     if gathers:
         if not gathered or was_taken:
             until[lane, line] = call.end + wait_ms
