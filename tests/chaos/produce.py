@@ -31,7 +31,7 @@ _ACKED = "safe" if jobs.app.durability == "replicated" else "acked"
 class Producer:
     def __init__(self, first: int, rate: float, seed: int) -> None:
         self._next, self._rate, self._random = first, rate, random.Random(seed)
-        self._stopped = asyncio.Event()
+        self._stopped, self._watched = asyncio.Event(), _WATCHED
         self._notes = jobs.ledger("sent")
         self._open: set[asyncio.Task[None]] = set()
 
@@ -95,7 +95,8 @@ class Producer:
             await self._send(limited.SURGE, partial(limited.of_surge, self._random))
 
     async def backlog(self, count: int) -> None:
-        """So many tasks, the key of each its own."""
+        """So many tasks, the key of each its own. Nobody waits for their results."""
+        self._watched = 0.0
         for first in range(0, count, _BACKLOG_EACH):
             await self._send(min(_BACKLOG_EACH, count - first), lambda number: (limited.owned, (number, number - 1)))
 
@@ -146,7 +147,7 @@ class Producer:
 
     def _accepted(self, number: int, job: Job[Any], sent: float) -> None:
         self._notes.write(_ACKED, number, job.id, f"{sent:.4f}")
-        if self._random.random() < _WATCHED:
+        if self._random.random() < self._watched:
             self._keep(self._watch(number, job))
 
     async def _watch(self, number: int, job: Job[Any]) -> None:
