@@ -10,8 +10,8 @@ from bench.measures import Sample, Samples, Setting
 from bench.played import Queue, limits
 from bench.server import Server
 
-_TURNS = 5
-_TURN = 20 * played.AT_ONCE
+_TURNS = 15
+_TURN = 10 * played.AT_ONCE
 _AHEAD = 20_000
 _WIDE, _TWO = {"concurrency": 1_000_000}, {"concurrency": 2}
 _MANY = 1_000_000
@@ -105,7 +105,7 @@ def _figures(setting: Setting, name: str, kinds: tuple[Kind, ...], ahead: int) -
 
 def blocked(setting: Setting) -> Samples:
     """A slot is freed and taken again in one step, while ten thousand lines wait for it."""
-    server, lines, steps = setting.server, 10_000, 100
+    server, lines, steps = setting.server, 10_000, 40
     server.clear()
     queue, plain = Queue(server.url, "blocked"), Queue(server.url, "plain")
     queue.declare("gate", concurrency=1)
