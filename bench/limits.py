@@ -1,5 +1,6 @@
 """What limits cost, beside plain tasks on the same server: full queues take turns in being added to and worked off."""
 
+import random
 from collections.abc import Callable
 from itertools import count
 from statistics import median
@@ -65,9 +66,9 @@ class Contest:
     def turns(self) -> dict[str, tuple[float, float]]:
         """By kind: µs of the server's CPU that a task takes to be added, and to be claimed and settled."""
         taken: dict[str, list[tuple[float, float]]] = {kind.name: [] for kind, _, _ in self._queues}
-        for turn in range(_TURNS):
-            first = turn % len(self._queues)
-            for kind, queue, numbers in self._queues[first:] + self._queues[:first]:
+        for _ in range(_TURNS):
+            # Each pays a part of what the one before has left to be collected: not always the same one.
+            for kind, queue, numbers in random.sample(self._queues, len(self._queues)):
                 before = self._server.cpu_us()
                 added = self._add(kind, queue, numbers, _TURN)
                 between = self._server.cpu_us()
