@@ -137,9 +137,10 @@ async def test_a_rate_is_not_exceeded(app: Ardiq) -> None:
         starts.append(asyncio.get_running_loop().time())
 
     async with working(app):
+        began = asyncio.get_running_loop().time()
         await ended(*await app.enqueue_many(call.prepare() for _ in range(6)))
-    # Of six starts two are the burst, and each of the others waits for its tenth of a second.
-    assert starts[-1] - starts[0] > 0.35
+    # Of six starts two are the burst, and each of the others waits for its tenth of a second. The first may be late.
+    assert starts[-1] - began > 0.39
 
 
 async def test_a_task_that_waits_is_limited_and_says_for_what(app: Ardiq) -> None:
