@@ -165,6 +165,18 @@ local function start_quarantined(batch, worker, lanes, last_id, ttl_ms, claims)
   return 0
 end
 
+-- One that has to wait for its limits lies in no line, where these would wake somebody for it: heartbeats do.
+function M.wake_for_quarantined(base)
+  local waiting = redis.pcall('ZRANGE', keys.quarantined(base), 0, 7)
+  if errors.of(waiting) then return end
+  for _, id in ipairs(waiting) do
+    local record = task.read(base, id, { 'lane', 'buckets' })
+    if record and record.lane and record.buckets and redis.pcall('LLEN', keys.wake(base, record.lane)) == 0 then
+      lane.wake(base, record.lane, 1, 0)
+    end
+  end
+end
+
 -- Refuse a claim while nothing is written yet: what it writes last must be writable. Replies what is paused, or nil; until
 -- when somebody may wait for a task, as `meta` has it; and whether tasks wait in lines.
 function M.check(base)

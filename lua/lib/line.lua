@@ -269,7 +269,13 @@ local function reopen_some(batch)
   local cursor = redis.call('HGET', keys.meta(base), 'reopening')
   if not cursor or errors.of(redis.pcall('ZCARD', keys.opens(base))) then return end
   local page = redis.call('HSCAN', keys.blocked_lanes(base), string.match(cursor, '^%d+$') or '0', 'COUNT', CHANGED)
-  for i = 1, #page[2], 2 do times[i], times[i + 1] = batch.now_text, page[2][i] end
+  for i = 1, #page[2], 2 do
+    local bucket = page[2][i]
+    -- What gathers has its time, and no limit to do with that; unless it has lost it.
+    if not gather.is(bucket) or not redis.call('ZSCORE', keys.opens(base), bucket) then
+      times[#times + 1], times[#times + 2] = batch.now_text, bucket
+    end
+  end
   bulk.write('ZADD', keys.opens(base), times)
   if page[1] == '0' then
     redis.call('HDEL', keys.meta(base), 'reopening')

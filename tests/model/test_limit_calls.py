@@ -213,8 +213,18 @@ class RandomLimits(LimitMachine):
 
     @rule(worker=NUMBER)
     def die(self, worker: int) -> None:
+        self.kill(self.worker(worker))
+
+    @rule(want=st.sampled_from([1, 3]))
+    def die_of_the_same(self, want: int) -> None:
+        """What one worker held when it died is for the next one, which dies of it."""
+        for _ in range(2):
+            name = self.enter(SERVED)
+            self.step(name, [], want)
+            self.kill(name)
+
+    def kill(self, name: str) -> None:
         """Its lease ends while another one lives, and finds it."""
-        name = self.worker(worker)
         self.drop(name)
         if not self.workers:
             self.enter(SERVED)
