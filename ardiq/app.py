@@ -61,6 +61,8 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
         weights: each lane's share of a worker's claims, instead of strict order; a lane that is not named has 1. What
             an empty lane does not use goes to the others.
         limits: how many tasks of a lane one worker may run at once.
+        max_waiting: how many tasks may wait in a lane: a call that finds so many raises `QueueFull`. What is delayed or
+            tried again is not refused.
         serializer: turns arguments and results into bytes, instead of JSON or msgpack.
         deserializer: turns the bytes back into values.
         cron_poll_s: how often a worker checks the schedules, in addition to when one falls due.
@@ -117,6 +119,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
         default_priority: str | None = None,
         weights: dict[str, int] | None = None,
         limits: dict[str, int] | None = None,
+        max_waiting: dict[str, int] | None = None,
         serializer: Callable[[Any], bytes] | None = None,
         deserializer: Callable[[bytes], Any] | None = None,
         cron_poll_s: Delay | None = 1.0,
@@ -150,6 +153,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
             default_priority=default_priority,
             weights=weights,
             limits=limits,
+            max_waiting=max_waiting,
             serializer=serializer,
             deserializer=deserializer,
             cron_poll_s=cron_poll_s,

@@ -43,6 +43,7 @@ class Producer:
         self._codec = queue.codec
         self._signer = queue.signer
         self._default_lane = queue.settings.default_priority
+        self._max_waiting = queue.settings.max_waiting or {}
         self._of_codec: dict[str, bytes] = {"": b""}
 
     def enqueue(
@@ -214,11 +215,11 @@ class Producer:
             return self.record(task, call.args, call.kwargs, options)
 
         signature = task.signature
-        if signature is None or not self._is_bare(task, options):
+        lane = self.check_lane(task.priority)
+        if signature is None or not self._is_bare(task, options, lane):
             return record_of
-        name, lane, packed, encode = (
+        name, packed, encode = (
             task.name,
-            self.check_lane(task.priority),
             self._options_of(""),
             self._codec.encode_known,
         )
@@ -353,7 +354,7 @@ class Producer:
             signature = self._queue.registry.signature_of(task.name)
         packed_args, packed_kwargs, codec = self._codec.encode_fitting(task.name, signature, args, kwargs)
         signer = self._signer
-        if extra is None and self._is_bare(task, options):
+        if extra is None and self._is_bare(task, options, lane):
             return task_id or new_id(), task.name, lane, packed_args, packed_kwargs, self._options_of(codec)
         fields = dict(options.fields)
         if codec:
@@ -362,6 +363,8 @@ class Producer:
             fields.update(rule.options(args, kwargs))
         if task.buckets is not None and is_checked:
             fields["limits"] = task.buckets.of(args, kwargs)
+        if lane in self._max_waiting:
+            fields["max_waiting"] = self._max_waiting[lane]
         if extra:
             fields.update(extra)
         if signer is not None:
@@ -375,10 +378,10 @@ class Producer:
         packed = to_json(fields) if fields else b""
         return chosen or task_id or new_id(), task.name, lane, packed_args, packed_kwargs, packed
 
-    def _is_bare(self, task: Task[..., Any], options: CallOptions) -> bool:
+    def _is_bare(self, task: Task[..., Any], options: CallOptions, lane: str) -> bool:
         """Whether its calls have no option but the codec."""
         is_plain = not task.unique and task.rule is None and task.buckets is None
-        return options is NO_OPTIONS and is_plain and self._signer is None
+        return options is NO_OPTIONS and is_plain and self._signer is None and lane not in self._max_waiting
 
     def _options_of(self, codec: str) -> bytes:
         packed = self._of_codec.get(codec)

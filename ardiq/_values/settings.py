@@ -32,6 +32,7 @@ class Settings:
     default_priority: str
     weights: Mapping[str, int] | None
     limits: Mapping[str, int] | None
+    max_waiting: Mapping[str, int] | None
     worker_id: str
     serializer: Callable[[Any], bytes] | None
     deserializer: Callable[[bytes], Any] | None
@@ -79,6 +80,7 @@ class Settings:
             default_priority=default_lane,
             weights=None if weights is None else {lane: weights.get(lane, 1) for lane in lanes},
             limits=options.by_lane("limits", given["limits"], lanes),
+            max_waiting=options.by_lane("max_waiting", given["max_waiting"], lanes),
             worker_id=_worker_id() if given["worker_id"] is None else options.text("worker_id", given["worker_id"]),
             serializer=options.optional_callable("serializer", given["serializer"]),
             deserializer=options.optional_callable("deserializer", given["deserializer"]),

@@ -13,10 +13,10 @@ function M.duplicate(key, id)
   return refusal('DUPLICATE', 'not enqueued: the key ' .. key .. ' belongs to the task ' .. id)
 end
 
-function M.full(line_name, most)
+function M.full(where, most, bound)
   local waiting = most == '1' and '1 task waits' or most .. ' tasks wait'
-  return refusal('QUEUE_FULL', 'not enqueued: ' .. waiting .. ' for ' .. line_name
-    .. ', as many as may. Try again later, or raise max_waiting of the limit.')
+  return refusal('QUEUE_FULL', 'not enqueued: ' .. waiting .. ' ' .. where
+    .. ', as many as may. Try again later, or raise max_waiting of ' .. bound .. '.')
 end
 
 function M.no_limit(name)

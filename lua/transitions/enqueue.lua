@@ -9,7 +9,7 @@ local PLAIN = {}
 local OPTIONS = {
   delay_ms = 'number', due_at = 'number', expire_ms = 'number', codec = 'string', headers = 'string',
   idempotency_key = 'string', waiter = 'string', waiter_ttl_ms = 'number', result_ttl_ms = 'number',
-  unique = 'table', debounce = 'table', throttle = 'table', limits = 'table',
+  unique = 'table', debounce = 'table', throttle = 'table', limits = 'table', max_waiting = 'number',
 }
 
 -- What an `options` object asks for: when the task falls due (nil: at once), its line (nil: none), and the fields it adds to the
@@ -25,6 +25,9 @@ local function read_options(base, text, now, declared)
   if options.delay_ms and options.due_at then errors.raise(errors.bad_argument('give delay_ms or due_at, not both')) end
   local waiter_ttl_ms = options.waiter_ttl_ms or WAITER_TTL_MS
   if waiter_ttl_ms <= 0 then errors.raise(errors.bad_argument('waiter_ttl_ms must be positive')) end
+  if options.max_waiting and number.of(options.max_waiting, 0) < 1 then
+    errors.raise(errors.bad_argument('max_waiting must be at least 1'))
+  end
   local fields = {}
   local function add(name, value)
     if value and value ~= '' then fields[#fields + 1], fields[#fields + 2] = name, value end
@@ -49,8 +52,9 @@ local function read_options(base, text, now, declared)
   end
   local line_name = asked and not refusal and asked.line or nil
   local waiter = options.waiter ~= '' and not refusal and options.waiter or nil
-  return { due_at = due_at, line = line_name, most_waiting = most, refusal = refusal, fields = fields, rule = rule,
-    idempotency_key = options.idempotency_key, waiter = waiter, waiter_ttl_ms = waiter_ttl_ms }
+  return { due_at = due_at, line = line_name, most_waiting = most, most_in_lane = options.max_waiting,
+    refusal = refusal, fields = fields, rule = rule, idempotency_key = options.idempotency_key, waiter = waiter,
+    waiter_ttl_ms = waiter_ttl_ms }
 end
 
 -- What is there under an id already: an answer, or nil and whether a finished record must make room.
@@ -65,11 +69,16 @@ local function look_up(base, id, idempotency_key)
   return nil, true
 end
 
--- Why a task cannot wait in its line: as many do as may.
-local function full(batch, lane_name, plan)
-  local most = plan.most_waiting or math.huge
-  if plan.due_at or most == math.huge or batches.length_of_line(batch, lane_name, plan.line) < most then return nil end
-  return errors.full(plan.line, clock.text(most)).err
+-- Why a task cannot wait in its line, or in its lane: as many do as may. `look`: what is known of the lane.
+local function full(batch, lane_name, plan, look)
+  local most, most_in_lane = plan.most_waiting or math.huge, plan.most_in_lane or math.huge
+  if plan.due_at then return nil end
+  if most < math.huge and batches.length_of_line(batch, lane_name, plan.line) >= most then
+    return errors.full('for ' .. plan.line, clock.text(most), 'the limit').err
+  end
+  if most_in_lane < math.huge and look.ready - look.marked + look.limited + look.added >= most_in_lane then
+    return errors.full('in lane ' .. lane_name, clock.text(most_in_lane), 'the lane').err
+  end
 end
 
 -- The client that enqueued wants to be told; when its repeated call finds the task finished, at once.
@@ -114,6 +123,10 @@ return function(base, args)
         some_later = some_later or plan.rule.replaces or plan.rule.kind == 'throttle'
       end
       if plan.refusal and not answers[i] then answers[i], added = plan.refusal.err, added - 1 end
+      if plan.most_in_lane and not seen[lane_name].limited then
+        local look = seen[lane_name]
+        look.limited, look.added = number.of(errors.read('HGET', keys.limited(base), lane_name), 0), 0
+      end
       if plan.line then
         local err = line.damage(base, lane_name, plan.line, sound)
         if err then errors.raise(err) end
@@ -170,7 +183,7 @@ return function(base, args)
     local instead = not answers[i] and plan.rule and
       admit.call(batch, plan.rule, { identity = plan.idempotency_key or tasks[at], args = tasks[at + 3],
         kwargs = tasks[at + 4] }, plan)
-    if not answers[i] and not instead then instead = full(batch, tasks[at + 2], plan) end
+    if not answers[i] and not instead then instead = full(batch, tasks[at + 2], plan, seen[tasks[at + 2]]) end
     if instead then
       answers[i], added = instead, added - 1
     elseif not answers[i] then
@@ -178,6 +191,8 @@ return function(base, args)
       answers[i] =
         move.create(batch, found[i + 1], tasks[at], tasks[at + 1], tasks[at + 2], tasks[at + 3], tasks[at + 4], plan)
       if plan.rule then admit.added(batch, tasks[at], plan) end
+      local look = seen[tasks[at + 2]]
+      if look.added and not plan.due_at then look.added = look.added + 1 end
     end
     if plan.waiter and not instead then tell_or_await(base, tasks[at], plan, answers[i]) end
   end

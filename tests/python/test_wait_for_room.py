@@ -114,3 +114,30 @@ def test_what_is_wrong_is_refused_at_once(given: Any, kind: type[Exception], say
     task = Ardiq("redis://127.0.0.1:1").ref("letter")
     with pytest.raises(kind, match=says):
         task.options(wait_for_room=given)
+
+
+async def test_a_lane_takes_no_more_than_may_wait(make_app: Callable[..., Ardiq]) -> None:
+    app = make_app(priorities=["low", "high"], max_waiting={"low": 2})
+
+    @app.task(priority="low")
+    async def work(number: int) -> int:
+        return number
+
+    jobs = [await work.enqueue(number) for number in range(2)]
+    with pytest.raises(QueueFull, match="2 tasks wait in lane low, as many as may"):
+        await work.enqueue(2)
+    with pytest.raises(QueueFull):
+        work.enqueue_sync(2)
+    with pytest.raises(QueueFull) as refused:
+        await app.enqueue_many([work.prepare(3), work.options(priority="high").prepare(4)])
+    assert len(refused.value.jobs) == 1
+    jobs += [await work.options(delay=0.01).enqueue(5), await work.options(priority="high").enqueue(6)]
+    async with working(app):
+        later = await work.options(wait_for_room=30).enqueue(7)
+        assert [(await result_of(job)).value for job in [*jobs, later]] == [0, 1, 5, 6, 7]
+
+
+@pytest.mark.parametrize("given", [{"low": 0}, {"low": "2"}, {"none": 2}, [2]])
+def test_a_bound_of_a_lane_that_makes_no_sense_is_refused(given: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="max_waiting"):
+        Ardiq(priorities=["low"], max_waiting=given)
