@@ -1,6 +1,5 @@
 """A polite wait for room: calls that find their queue full are sent again, for as long as their options say."""
 
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
@@ -20,9 +19,11 @@ def pauses(wait_s: float) -> Iterator[float]:
     """Seconds between tries: longer and longer, and at random, so that those who wait do not come at once. The last
     one ends with the wait.
     """
+    from random import uniform  # few wait, and a process that never does goes without
+
     until, longest = time.monotonic() + wait_s, _FIRST_S
     while (left := until - time.monotonic()) > 0:
-        yield min(random.uniform(longest / 2, longest), left)
+        yield min(uniform(longest / 2, longest), left)
         longest = min(2 * longest, _LONGEST_S)
 
 

@@ -15,7 +15,7 @@ import pytest
 from helpers import awaited
 
 import ardiq
-from ardiq import Ardiq, Debounce, Job, Rate, RateLimited, Retry, Snooze, Throttle, Unique
+from ardiq import Ardiq, Batch, Debounce, Job, Limit, Rate, RateLimited, Retry, Snooze, Throttle, Unique
 from ardiq.retries import ExponentialBackoff, Fixed, Quadratic
 from ardiq.testing import BackgroundWorker, Clock
 
@@ -52,6 +52,10 @@ PERIODS: Taking = {
     "Task.options delay": lambda job, value: job.app.ref("work").options(delay=value),
     "Task.options expire": lambda job, value: job.app.ref("work").options(expire=value),
     "Task.options result_ttl": lambda job, value: job.app.ref("work").options(result_ttl=value),
+    "Task.options wait_for_room": lambda job, value: job.app.ref("work").options(wait_for_room=value),
+    "Limit adaptive": lambda job, value: Limit(concurrency=1, adaptive=value),
+    "Ardiq.limit adaptive": lambda job, value: job.app.limit("partner", concurrency=1, adaptive=value),
+    "Batch wait": lambda job, value: Batch(5, wait=value),
     "Schedules.put every": lambda job, value: job.app.schedules.put("often", "work", every=value),
     "Schedules.put jitter": lambda job, value: job.app.schedules.put("often", "work", "@daily", jitter=value),
     "Unique until": lambda job, value: Unique(until=value, key="of"),
@@ -86,7 +90,7 @@ MILLISECONDS: Taking = {
 }
 UNSEEN = re.compile(r"task_defaults|Task\.request")
 """Those that no signature names."""
-INTERNAL = {"PreparedTask", "RetryRules", "Task", "Watching.watch", "define", "watch"}
+INTERNAL = {"definition_of", "PreparedTask", "RetryRules", "Task", "Watching.watch", "define", "watch"}
 """What no user calls with a duration of their own."""
 
 
@@ -129,7 +133,7 @@ def test_no_duration_is_left_out() -> None:
 
 async def refused(taking: Taking, name: str, job: Job, values: dict[Any, type[Exception]]) -> None:
     for value, error in values.items():
-        with pytest.raises(error, match=rf"\b{name.split()[-1]}(?: of [\w ]+)? must .*, not "):
+        with pytest.raises(error, match=rf"\b{name.split()[-1]}(?: of [\w' ]+)? must .*, not "):
             await awaited(taking[name], job, value)
     # Before anything was sent.
     assert await job.app.queue_size() == 0
@@ -148,6 +152,8 @@ async def test_a_duration_is_a_timedelta_or_seconds(app: Ardiq, name: str) -> No
         # Which may be a word, but not this one.
         "5": ValueError if name == "Unique until" else TypeError,
     }
+    if name.endswith("adaptive"):  # which takes it
+        del wrong[True]
     await refused(PERIODS, name, Job(app, "nobody"), wrong)
 
 
