@@ -268,11 +268,12 @@ local function reopen_some(batch)
   local base, times = batch.base, {}
   local cursor = redis.call('HGET', keys.meta(base), 'reopening')
   if not cursor or errors.of(redis.pcall('ZCARD', keys.opens(base))) then return end
-  local page = redis.call('HSCAN', keys.blocked_lanes(base), string.match(cursor, '^%d+$') or '0', 'COUNT', CHANGED)
+  local limits_alone, at = string.match(cursor, '^(%-?)(%d+)$')
+  local page = redis.call('HSCAN', keys.blocked_lanes(base), at or '0', 'COUNT', CHANGED)
   for i = 1, #page[2], 2 do
     local bucket = page[2][i]
-    -- What gathers has its time, and no limit to do with that; unless it has lost it.
-    if not gather.is(bucket) or not redis.call('ZSCORE', keys.opens(base), bucket) then
+    -- What gathers has its time, with which limits have nothing to do; unless it has lost it.
+    if limits_alone ~= '-' or not gather.is(bucket) or not redis.call('ZSCORE', keys.opens(base), bucket) then
       times[#times + 1], times[#times + 2] = batch.now_text, bucket
     end
   end
@@ -280,7 +281,7 @@ local function reopen_some(batch)
   if page[1] == '0' then
     redis.call('HDEL', keys.meta(base), 'reopening')
   else
-    redis.call('HSET', keys.meta(base), 'reopening', page[1])
+    redis.call('HSET', keys.meta(base), 'reopening', (limits_alone or '') .. page[1])
   end
 end
 
@@ -291,7 +292,13 @@ function M.limits_changed(batch, buckets)
   if #buckets == 0 then return end
   batch.freed = freed
   if redis.call('EXISTS', keys.blocked_lanes(batch.base)) == 0 then return end
-  redis.call('HSET', keys.meta(batch.base), 'reopening', '0')
+  -- With a minus in front: no batch has changed.
+  local mark, known = '-', redis.call('HGET', keys.meta(batch.base), 'reopening')
+  for _, bucket in ipairs(buckets) do
+    if gather.is(bucket) then mark = '' end
+  end
+  if known and string.sub(known, 1, 1) ~= '-' then mark = '' end
+  redis.call('HSET', keys.meta(batch.base), 'reopening', mark .. '0')
   reopen_some(batch)
   M.open_due(batch)
 end
