@@ -129,6 +129,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         core.call("fail", ["WORKER", "FAILED", token, 1, "ValueError('no')", "Traceback …", 60_000])
         core.call("enqueue", ["NEXT", "add", "default", "[1, 2]", "", f'{{"limits": [{by_customer}]}}'])
         core.call("pause", ["PAUSED", "", "", "{}"])
+        # As an adaptive limit has it after a 429, which would close the limit here.
+        core.command(["SET", "ardiq:{default}:slowed:partner", "0.5 1", "EX", "600"])
         core.close()
         yield Shell(tmp_path_factory.mktemp("stage"), server)
 

@@ -229,9 +229,11 @@ async def test_keys_somebody_replaced_are_survived_and_worked_on_when_they_are_g
     base, core = app.context.server.base, app.context.server.core
 
     async def replace(key: bytes) -> None:
-        core.command(["DEL", key])
-        writes = [["SET", key, "junk"], ["RPUSH", key, "junk"], ["HSET", key, "junk", "junk"]]
-        core.command(rng.choice([*writes, ["SADD", key, "junk"], ["ZADD", key, "inf", "junk"]]))
+        # At once: the worker writes, too.
+        junk = f"{base}junk"
+        writes = [["SET", junk, "junk"], ["RPUSH", junk, "junk"], ["HSET", junk, "junk", "junk"]]
+        core.command(rng.choice([*writes, ["SADD", junk, "junk"], ["ZADD", junk, "inf", "junk"]]))
+        core.command(["RENAME", junk, key])
         await refused_or_done(lambda: app.ref("add").enqueue(1, 1))
         await refused_or_done(app.queue_size)
         await asyncio.sleep(0.02)
