@@ -215,7 +215,7 @@ class Producer:
             return self.record(task, call.args, call.kwargs, options)
 
         signature = task.signature
-        lane = self.check_lane(task.priority)
+        lane = self.check_lane(options.priority or task.priority)
         if signature is None or not self._is_bare(task, options, lane):
             return record_of
         name, packed, encode = (

@@ -171,6 +171,13 @@ async def test_an_unknown_lane_is_refused_before_anything_is_sent(app: Ardiq, ad
     assert await app.queue_size() == 0
 
 
+async def test_the_lane_of_a_call_counts_and_not_that_of_its_task(app: Ardiq) -> None:
+    elsewhere = app.ref("add", priority="nowhere").options(priority="default")
+    await elsewhere.enqueue(1)
+    await app.enqueue_many([elsewhere.prepare(1), elsewhere.prepare(2)])
+    assert await app.queue_size() == 3
+
+
 async def test_lanes_are_served_strictly_by_priority(make_app: Callable[..., Ardiq]) -> None:
     app = make_app(priorities=["low", "default", "high"], concurrency=1, prefetch=0)
     seen: list[str] = []
