@@ -6,8 +6,6 @@ local M = {}
 
 -- A share that lacks but the end of a fraction is enough for one more.
 local TOLERANCE = 1e-6
--- `unpack` is bounded by Lua's stack.
-local AT_ONCE = 1000
 
 -- Of a definition: nil where it is not adaptive.
 function M.recovery_ms(definition)
@@ -25,12 +23,9 @@ function M.look(base, buckets, known, now)
       places[#places + 1], asked[#asked + 1] = keys.slowed(base, bucket), known[bucket]
     end
   end
+  if #places == 0 then return end
   -- A damaged one reads as none, and is written over.
-  local found = {}
-  for from = 1, #places, AT_ONCE do
-    local part = redis.call('MGET', unpack(places, from, math.min(from + AT_ONCE - 1, #places)))
-    for i = 1, #part do found[#found + 1] = part[i] end
-  end
+  local found = bulk.collect(places, function(...) return redis.call('MGET', ...) end)
   for i, one in ipairs(asked) do
     local share, since = string.match(found[i] or '', '^(%S+) (%S+)$')
     share, since = number.of(share, 1), number.of(since, 0)

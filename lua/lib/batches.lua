@@ -93,12 +93,8 @@ local function hold(base, id, held)
   local score, members = tonumber(last[2] or 0), {}
   for i, member_id in ipairs(held) do
     members[#members + 1], members[#members + 2] = clock.text(score + i), member_id
-    -- `unpack` is bounded by Lua's stack.
-    if #members == 1000 or i == #held then
-      redis.call('ZADD', key, unpack(members))
-      members = {}
-    end
   end
+  bulk.write('ZADD', key, members)
 end
 
 -- The last first: each is pushed before the one that is there.

@@ -4,23 +4,31 @@ local M = {}
 -- Even, so that pairs stay together.
 local AT_ONCE = 1000
 
--- What a command replies for each of these fields, or its error.
-function M.read(command, key, fields)
-  if #fields <= AT_ONCE then return redis.pcall(command, key, unpack(fields)) end
+-- What `ask` replies for each entry of a list that it is called with as arguments, or its error.
+function M.collect(list, ask)
+  if #list <= AT_ONCE then return ask(unpack(list)) end
   local found = {}
-  for from = 1, #fields, AT_ONCE do
-    local part = redis.pcall(command, key, unpack(fields, from, math.min(from + AT_ONCE - 1, #fields)))
+  for from = 1, #list, AT_ONCE do
+    local part = ask(unpack(list, from, math.min(from + AT_ONCE - 1, #list)))
     if errors.of(part) then return part end
     for i = 1, #part do found[#found + 1] = part[i] end
   end
   return found
 end
 
--- A command that writes these arguments; none where there are none.
+-- What a command replies for each of these fields, or its error.
+function M.read(command, key, fields)
+  if #fields <= AT_ONCE then return redis.pcall(command, key, unpack(fields)) end
+  return M.collect(fields, function(...) return redis.pcall(command, key, ...) end)
+end
+
+-- A command that writes these arguments; none where there are none. Replies what the last one did.
 function M.write(command, key, arguments)
+  local reply
   for from = 1, #arguments, AT_ONCE do
-    redis.call(command, key, unpack(arguments, from, math.min(from + AT_ONCE - 1, #arguments)))
+    reply = redis.call(command, key, unpack(arguments, from, math.min(from + AT_ONCE - 1, #arguments)))
   end
+  return reply
 end
 
 return M

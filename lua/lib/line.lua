@@ -6,8 +6,6 @@ local M = {}
 local REOPENED, OPENED = 100, 100
 -- Blocked buckets that are looked at in one call after a limit has changed.
 local CHANGED = 500
--- `unpack` is bounded by Lua's stack.
-local MAX_AT_ONCE = 1000
 -- How far into a line an id is looked for, from either end.
 local WINDOW = 1000
 
@@ -97,12 +95,10 @@ function M.push(batch, lines)
   local base, lanes, of_lanes = batch.base, {}, {}
   batch.has_lines = true
   for _, one in ipairs(lines) do
-    local lane_name, ids, key, length = one.lane, one.ids, keys.line(base, one.lane, one.line), nil
+    local lane_name, ids = one.lane, one.ids
     local of_lane = of_lanes[lane_name] or { added = 0, woken = 0, new = {}, old = {}, of_old = {} }
     if not of_lanes[lane_name] then lanes[#lanes + 1], of_lanes[lane_name] = lane_name, of_lane end
-    for from = 1, #ids, MAX_AT_ONCE do
-      length = redis.call(one.command, key, unpack(ids, from, math.min(from + MAX_AT_ONCE - 1, #ids)))
-    end
+    local length = bulk.write(one.command, keys.line(base, lane_name, one.line), ids)
     of_lane.added = of_lane.added + #ids
     local bucket, size, wait_ms = limits.batch_of(batch, one.line)
     local woken = bucket and gather.full(size, wait_ms, length - #ids, length) or #ids

@@ -162,10 +162,10 @@ local function write_turns(taking)
   line.count(base, taking.lane, 0 - taking.popped)
 end
 
--- Take up to `want` tasks of a lane, of its lines and its ready list in turn. `start(id, line, follows)` claims one, perhaps as one more
--- of a batch, and replies its weight, or false; `take_ready(count)` claims from the ready list, and replies how many, and whether there is no more. Replies
--- how many were taken, whether there is no more, how many entries of lines were looked at, and an error where a damaged key is in
--- the way.
+-- Take up to `want` tasks of a lane, of its lines and its ready list in turn. `start(id, line, follows)` claims one, perhaps as
+-- one more of a batch, and replies its weight, or false; `take_ready(count)` claims from the ready list, and replies how many,
+-- and whether there is no more. Replies how many were taken, whether there is no more, how many entries of lines were looked at,
+-- and an error where a damaged key is in the way.
 function M.take(batch, lane_name, want, budget, start, take_ready)
   local taking = { batch = batch, lane = lane_name, budget = budget, taken = 0, popped = 0, scores = {}, gone = {},
     blocked = {}, opens = {}, again = {} }

@@ -8,7 +8,7 @@ return function(base, args)
   local declared = errors.read('HGET', keys.limits(base), args.name)
   limits.check_together(base, args.name, args.key, args.definition, declared)
   limits.check_keys(base)
-  redis.call('HSET', keys.overrides(base), bucket, args.definition)
+  if known ~= args.definition then redis.call('HSET', keys.overrides(base), bucket, args.definition) end
   local batch = batches.open(base, clock.read())
   if not limits.open(batch, bucket) and known == args.definition then return 'same' end
   line.limits_changed(batch, { bucket })
