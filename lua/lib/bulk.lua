@@ -31,4 +31,14 @@ function M.write(command, key, arguments)
   return reply
 end
 
+-- The same, where the key may be damaged: replies the error, too.
+function M.try(command, key, arguments)
+  local reply
+  for from = 1, #arguments, AT_ONCE do
+    reply = redis.pcall(command, key, unpack(arguments, from, math.min(from + AT_ONCE - 1, #arguments)))
+    if errors.of(reply) then break end
+  end
+  return reply
+end
+
 return M

@@ -37,6 +37,11 @@ local function try(batch, command, key, ...)
   look_later(batch)
 end
 
+-- The same with any number of arguments, also none.
+local function try_all(batch, command, key, arguments)
+  if errors.of(bulk.try(command, key, arguments)) then look_later(batch) end
+end
+
 -- The turns of a lane: the virtual time that it has reached, and that of its ready list.
 function M.turns(base, lane_name)
   local text = redis.pcall('HGET', keys.turns(base), lane_name)
@@ -63,15 +68,19 @@ function M.count(base, lane_name, by)
   if total == 0 and by < 0 then redis.call('DEL', keys.ring(base, lane_name)) end
 end
 
--- The lanes where a bucket blocks lines are these from now on. Without any there is nothing to open.
-local function note_blocked(batch, bucket, lanes)
-  local known = keys.blocked_lanes(batch.base)
-  if #lanes > 0 then
-    try(batch, 'HSET', known, bucket, cjson.encode(lanes))
-  else
-    try(batch, 'HDEL', known, bucket)
-    try(batch, 'ZREM', keys.opens(batch.base), bucket)
+-- The lanes where buckets block lines are these from now on: `bucket` and `lanes` of each. Without any there is nothing to open.
+local function note_blocked(batch, places)
+  local known, some, none = keys.blocked_lanes(batch.base), {}, {}
+  for _, place in ipairs(places) do
+    if #place.lanes > 0 then
+      some[#some + 1], some[#some + 2] = place.bucket, cjson.encode(place.lanes)
+    else
+      none[#none + 1] = place.bucket
+    end
   end
+  try_all(batch, 'HSET', known, some)
+  try_all(batch, 'HDEL', known, none)
+  try_all(batch, 'ZREM', keys.opens(batch.base), none)
 end
 
 -- A line waits no more under a bucket, if it did. Replies whether.
@@ -84,7 +93,7 @@ local function unblock(batch, lane_name, line_name, bucket)
     for _, name in ipairs(limits.lanes(known)) do
       if name ~= lane_name then left[#left + 1] = name end
     end
-    note_blocked(batch, bucket, left)
+    note_blocked(batch, { { bucket = bucket, lanes = left } })
   end
   return true
 end
@@ -151,7 +160,7 @@ end
 -- Lines of a lane that have no room wait under their bucket: `blocked` has bucket -> score and line in turn, `opens` bucket ->
 -- when it has room by time. Where they cannot they stay in the ring.
 function M.block(batch, lane_name, blocked, opens)
-  local base, buckets, times = batch.base, {}, {}
+  local base, buckets, places, times = batch.base, {}, {}, {}
   for bucket in pairs(blocked) do buckets[#buckets + 1] = bucket end
   if #buckets == 0 then return end
   local known = try(batch, 'HMGET', keys.blocked_lanes(base), unpack(buckets))
@@ -161,7 +170,7 @@ function M.block(batch, lane_name, blocked, opens)
       for _, name in ipairs(lanes) do is_known = is_known or name == lane_name end
       if not is_known then
         lanes[#lanes + 1] = lane_name
-        note_blocked(batch, bucket, lanes)
+        places[#places + 1] = { bucket = bucket, lanes = lanes }
       end
       if opens[bucket] then
         times[#times + 1], times[#times + 2] = clock.text(opens[bucket]), bucket
@@ -172,6 +181,7 @@ function M.block(batch, lane_name, blocked, opens)
       redis.call('ZADD', keys.ring(base, lane_name), unpack(blocked[bucket]))
     end
   end
+  note_blocked(batch, places)
   -- One that is there already may be for a line that costs less.
   if #times > 0 then try(batch, 'ZADD', keys.opens(base), 'LT', unpack(times)) end
 end
@@ -203,36 +213,40 @@ function M.place(batch, lane_and_name)
   lane.wake(base, lane_name, 1)
 end
 
+-- What is to go back to the ring of a lane: `scored`, where that is in order. `reached`: the virtual time of the lane.
+local function to_ring(batch, reopened, lane_name)
+  local of_lane = reopened.of_lanes[lane_name]
+  if not of_lane then
+    of_lane = { scored = {}, reached = M.turns(batch.base, lane_name) }
+    of_lane.is_sound = try(batch, 'ZCARD', keys.ring(batch.base, lane_name))
+    reopened.of_lanes[lane_name], reopened.lanes[#reopened.lanes + 1] = of_lane, lane_name
+  end
+  return of_lane
+end
+
 -- Lines that wait under a bucket go back to the ring, as many as it has room for: in each lane, for not every lane has a worker
 -- with nothing to do. What it does not have room for comes back at its next turn.
-local function reopen(batch, bucket, lanes)
+local function reopen(batch, reopened, bucket, lanes)
   local base, room, opens_at = batch.base, limits.room(batch, bucket, 1)
-  local left, changed = {}, false
+  local left, times = {}, reopened.times
   for _, lane_name in ipairs(lanes) do
-    local key, portion = keys.blocked(base, lane_name, bucket), math.min(room, REOPENED)
-    local lines = portion > 0 and try(batch, 'ZPOPMIN', key, clock.text(portion)) or {}
-    if #lines > 0 then
-      local reached, scored = M.turns(base, lane_name), {}
-      for i = 1, #lines, 2 do
-        scored[i], scored[i + 1] = number.text(math.max(number.of(lines[i + 1], 0), reached)), lines[i]
-      end
-      if try(batch, 'ZADD', keys.ring(base, lane_name), unpack(scored)) then
-        lane.wake(base, lane_name, #lines / 2)
-      else
-        redis.call('ZADD', key, unpack(scored))
-      end
+    local key, of_lane = keys.blocked(base, lane_name, bucket), to_ring(batch, reopened, lane_name)
+    local portion, scored = of_lane.is_sound and math.min(room, REOPENED) or 0, of_lane.scored
+    local lines = portion > 0 and try(batch, 'ZPOPMIN', key, clock.text(portion))
+    for i = 1, lines and #lines or 0, 2 do
+      local score = math.max(number.of(lines[i + 1], 0), of_lane.reached)
+      scored[#scored + 1], scored[#scored + 2] = number.text(score), lines[i]
     end
-    if redis.call('EXISTS', key) == 1 then
+    -- Fewer than were asked for are all.
+    if (not lines or #lines == 2 * portion) and redis.call('EXISTS', key) == 1 then
       left[#left + 1] = lane_name
       -- Without a limit nothing will free a slot: the rest is for the calls that follow.
       if room > REOPENED then opens_at = batch.now end
-    else
-      changed = true
     end
   end
-  if changed then note_blocked(batch, bucket, left) end
+  if #left < #lanes then reopened.places[#reopened.places + 1] = { bucket = bucket, lanes = left } end
   if #left > 0 and opens_at then
-    try(batch, 'ZADD', keys.opens(base), clock.text(opens_at), bucket)
+    times[#times + 1], times[#times + 2] = clock.text(opens_at), bucket
     timer.note(batch, left[1], opens_at)
   end
 end
@@ -240,11 +254,19 @@ end
 -- Look again at buckets under which lines may wait.
 function M.reconsider(batch, buckets)
   if #buckets == 0 then return end
-  local blocked = bulk.read('HMGET', keys.blocked_lanes(batch.base), buckets)
+  local base, reopened = batch.base, { lanes = {}, of_lanes = {}, places = {}, times = {} }
+  local blocked = bulk.read('HMGET', keys.blocked_lanes(base), buckets)
   if limits.look(batch, buckets) or errors.of(blocked) then return look_later(batch) end
   for i, bucket in ipairs(buckets) do
-    if blocked[i] then reopen(batch, bucket, limits.lanes(blocked[i])) end
+    if blocked[i] then reopen(batch, reopened, bucket, limits.lanes(blocked[i])) end
   end
+  for _, lane_name in ipairs(reopened.lanes) do
+    local scored = reopened.of_lanes[lane_name].scored
+    bulk.write('ZADD', keys.ring(base, lane_name), scored)
+    if #scored > 0 then lane.wake(base, lane_name, #scored / 2) end
+  end
+  note_blocked(batch, reopened.places)
+  try_all(batch, 'ZADD', keys.opens(base), reopened.times)
 end
 
 -- Buckets whose time has come are looked at again.
@@ -344,7 +366,7 @@ end
 
 -- Take up to `most` ids out of the lines of a lane, those in the ring first. Replies them, and how many entries were looked at.
 function M.drain(batch, lane_name, most)
-  local base, ids = batch.base, {}
+  local base, ids, places = batch.base, {}, {}
   errors.read('ZCARD', keys.ring(base, lane_name))
   local blocked = errors.read('HGETALL', keys.blocked_lanes(base))
   local function empty(place)
@@ -367,8 +389,9 @@ function M.drain(batch, lane_name, most)
       if name == lane_name then empty(keys.blocked(base, lane_name, blocked[i])) end
       if redis.call('EXISTS', keys.blocked(base, name, blocked[i])) == 1 then left[#left + 1] = name end
     end
-    note_blocked(batch, blocked[i], left)
+    places[#places + 1] = { bucket = blocked[i], lanes = left }
   end
+  note_blocked(batch, places)
   if #ids > 0 then M.count(base, lane_name, -#ids) end
   return ids, #ids
 end

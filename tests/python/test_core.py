@@ -14,13 +14,14 @@ from helpers import Script
 from ardiq import _core, errors
 from ardiq.embedded import Server
 
-BASE = "ardiq:{core}:"
+# A prefix of its own: what another test left open would share the connection, and wait for what is cut off here.
+BASE = "core:{core}:"
 
 PROGRAM = """
 import os, signal, sys, threading, time, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of a fork beside threads; it is tried here
 from ardiq import _core, errors
-core = _core.Core(sys.argv[1], "ardiq:{core}:")
+core = _core.Core(sys.argv[1], "core:{core}:")
 """
 
 

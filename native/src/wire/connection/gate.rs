@@ -27,6 +27,8 @@ pub(super) struct Gate {
 #[derive(Default)]
 struct State {
     is_lent: bool,
+    /// The driver has let go of the socket, whose number may be another's by now.
+    is_gone: bool,
     /// The answer to what was sent by hand: the driver reads it before its own.
     coming: Option<Coming>,
     /// Exchanges through the driver that have begun so far, those under way, and those that wait until they may begin.
@@ -76,7 +78,7 @@ impl Gate {
     pub(super) fn lend(&self) -> Option<RawFd> {
         let mut state = self.lock();
         let is_owed = state.owed.is_some() || state.coming.is_some();
-        if state.is_lent || is_owed || state.exchanges > 0 || state.waiting > 0 {
+        if state.is_gone || state.is_lent || is_owed || state.exchanges > 0 || state.waiting > 0 {
             return None;
         }
         state.is_lent = self.socket.is_some();
@@ -220,6 +222,7 @@ impl Drop for Gated {
     fn drop(&mut self) {
         let stream = self.stream.take();
         let mut state = self.gate.lock();
+        state.is_gone = true;
         // Whoever waits for it is told.
         state.coming = None;
         if state.is_lent {
@@ -252,5 +255,12 @@ mod tests {
         gate.take_back(None);
         gate.enter().await.answered();
         assert_eq!(gate.lend(), Some(0));
+    }
+
+    #[tokio::test]
+    async fn what_its_driver_has_let_go_of_is_not_lent() {
+        let gate = Gate::new(Some(0));
+        drop(Gated::new(Box::new(tokio::io::duplex(1).0), gate.clone()));
+        assert_eq!(gate.lend(), None, "the number may be of another socket");
     }
 }
