@@ -65,7 +65,9 @@ def main() -> None:
     while (call := messages.get()) is not None:
         reports.queue = call[0]
         reports.send(contextvars.copy_context().run(_attempt, where, *call[1:]))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the signal comes now: it is ending already
+    # The signal comes now: it is ending already. Not SIG_IGN: of a signal that has come just before, Python would print that it
+    # was ignored due to a race condition.
+    signal.signal(signal.SIGTERM, lambda *_: None)
 
 
 class _Reports:
