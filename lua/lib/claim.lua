@@ -64,7 +64,8 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
     batches.count(batch, 'ghosts')
     return false
   end
-  local tries = r[6] and clock.text(number.of(r[6], 0) + 1) or '1'
+  -- The first try of most.
+  local tries = r[6] and r[6] ~= '0' and clock.text(number.of(r[6], 0) + 1) or '1'
   local codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key, its_line
   local weight, abort_requested
   if line_name then
@@ -87,7 +88,7 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
     return false
   end
   -- The one place that asks whether a task may start now.
-  if needs_version and number.of(needs_version, math.huge) > task.VERSION then
+  if needs_version and needs_version ~= task.VERSION_TEXT and number.of(needs_version, math.huge) > task.VERSION then
     hold(batch, id, key, lane_name, line_name, pause_rules.NEWER, watched_until)
     return false
   end

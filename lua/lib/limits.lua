@@ -160,7 +160,7 @@ function M.look(batch, buckets)
   batch.buckets = known
   for _, bucket in ipairs(buckets) do
     if not known[bucket] then
-      known[bucket] = {}
+      known[bucket] = true
       asked[#asked + 1] = bucket
     end
   end
@@ -173,19 +173,21 @@ function M.look(batch, buckets)
     or errors.of(reached) and errors.wrong_type(keys.rates(base))
   batch.limits_err = batch.limits_err or err or nil
   for i, bucket in ipairs(asked) do
-    local one, definition = known[bucket], definitions and definitions[i] or {}
-    one.concurrency = definition.concurrency
-    one.interval_ms = definition.rate and definition.per_ms and definition.per_ms / definition.rate
-    one.burst = definition.burst or 1
-    one.is_ordered = definition.ordered
-    one.recovery_ms = adaptive.recovery_ms(definition)
-    one.batch_size, one.batch_wait_ms = definition.batch_size, definition.batch_wait_ms
-    one.busy = number.of(busy[i], 0)
-    -- The theoretical arrival time of GCRA (ITU-T I.371): until then all that may start has started. It says nothing of a
-    -- limit that has no rate any more. What a task has shut is written with a minus.
-    local score = number.of(reached[i], 0)
-    one.is_shut = score < 0
-    one.reached = (one.interval_ms or one.is_shut) and math.abs(score) or 0
+    local definition, score = definitions and definitions[i] or {}, number.of(reached[i], 0)
+    local interval_ms = definition.rate and definition.per_ms and definition.per_ms / definition.rate
+    -- The theoretical arrival time of GCRA (ITU-T I.371): until then all that may start has started. It says nothing of a limit
+    -- that has no rate any more. What a task has shut is written with a minus.
+    local at = (interval_ms or score < 0) and math.abs(score) or 0
+    local one = { concurrency = definition.concurrency, burst = definition.burst or 1, busy = number.of(busy[i], 0),
+      reached = at, is_shut = score < 0 }
+    -- What few have, apart: a table with room for all would cost twice as much.
+    if interval_ms then one.interval_ms = interval_ms end
+    if definition.ordered then one.is_ordered = true end
+    if definition.recovery_ms then one.recovery_ms = adaptive.recovery_ms(definition) end
+    if definition.batch_size then
+      one.batch_size, one.batch_wait_ms = definition.batch_size, definition.batch_wait_ms
+    end
+    known[bucket] = one
   end
   adaptive.look(base, asked, known, batch.now)
   for _, bucket in ipairs(asked) do
@@ -250,28 +252,33 @@ function M.charge(batch, buckets, costs, count)
   end
 end
 
--- A claim of a line has ended: its slots are free.
+-- A claim of a line has ended: its slots are free. `freed_lines`: the lines, and of each how many.
 function M.free(batch, line)
   local lines = batch.freed_lines or {}
-  lines[line], batch.freed_lines = (lines[line] or 0) + 1, lines
+  batch.freed_lines = lines
+  if not lines[line] then lines[#lines + 1], lines[line] = line, 0 end
+  lines[line] = lines[line] + 1
 end
 
 -- Count what was freed. Replies the buckets that have to be looked at again for those that wait.
 function M.settle(batch)
-  local freed, lines, buckets, again = batch.freed or {}, batch.freed_lines, {}, {}
+  local freed, lines, buckets = batch.freed or {}, batch.freed_lines or {}, {}
   batch.freed, batch.freed_lines = nil, nil
-  for bucket in pairs(freed) do again[#again + 1] = bucket end
-  for line, count in pairs(lines or {}) do
-    for _, bucket in ipairs((M.parse(line))) do
-      -- What gathers does not wait for the end of another batch.
-      if not freed[bucket] and not gather.is(bucket) then again[#again + 1] = bucket end
-      freed[bucket] = (freed[bucket] or 0) + count
-    end
-  end
   for bucket in pairs(freed) do buckets[#buckets + 1] = bucket end
   -- In the same order everywhere.
   table.sort(buckets)
-  table.sort(again)
+  local again = {}
+  for i, bucket in ipairs(buckets) do again[i] = bucket end
+  for _, line in ipairs(lines) do
+    for _, bucket in ipairs((M.parse(line))) do
+      if not freed[bucket] then
+        buckets[#buckets + 1], freed[bucket] = bucket, 0
+        -- What gathers does not wait for the end of another batch.
+        if not gather.is(bucket) then again[#again + 1] = bucket end
+      end
+      freed[bucket] = freed[bucket] + lines[line]
+    end
+  end
   M.look(batch, buckets)
   for _, bucket in ipairs(buckets) do
     local one = batch.buckets[bucket]

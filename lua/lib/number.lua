@@ -12,6 +12,7 @@ end
 
 -- A number that may have a fraction, as text that says all of it.
 function M.text(value)
+  if value % 1 == 0 and value > -MAX and value < MAX then return string.format('%d', value) end
   return string.format('%.17g', value)
 end
 

@@ -4,7 +4,7 @@ local M = {}
 -- The lane of a record that somebody took its lane from.
 M.DEFAULT_LANE = 'default'
 -- The version of the library: a claim understands tasks that need this one, or an earlier one.
-M.VERSION = 2
+M.VERSION, M.VERSION_TEXT = 2, '2'
 -- A note is a field of the record, so that it is what its task sent, byte for byte.
 local NOTE = 'note:'
 

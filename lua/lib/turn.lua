@@ -21,21 +21,23 @@ local function open_lines(batch, lane_name, most)
   return open, #open == most and open[#open].score or math.huge, err
 end
 
--- A line is due again in its place among those from `first` on, which are in order: by score, then as they were found.
-local function put_back(open, first, one)
-  local at = first
-  while open[at + 1] and (open[at + 1].score < one.score or open[at + 1].score == one.score
-      and open[at + 1].order < one.order) do
-    open[at], at = open[at + 1], at + 1
+-- Whether a line is due before another one: by score, then as they were found.
+local function is_before(one, other)
+  return one.score < other.score or one.score == other.score and one.order < other.order
+end
+
+-- A line gets its place in a list that is in order, from `first` on: mostly one of the last.
+local function put_in(list, first, one)
+  local at = #list + 1
+  while at > first and is_before(one, list[at - 1]) do
+    list[at], at = list[at - 1], at - 1
   end
-  open[at] = one
+  list[at] = one
 end
 
 -- The ready list is one of them, behind those of the same score.
 local function add_ready(taking, open)
-  local ready = { score = math.max(taking.ready_score, taking.reached), order = math.huge }
-  table.insert(open, 1, ready)
-  put_back(open, 1, ready)
+  put_in(open, 1, { score = math.max(taking.ready_score, taking.reached), order = math.huge })
 end
 
 -- The room of a line: how many of it may start, the bucket that has least, and when that opens.
@@ -109,7 +111,9 @@ local function serve(taking, one, portion, start)
   taking.gone[#taking.gone + 1] = one.name
   for _, bucket in ipairs(one.buckets) do
     -- What gathers does not wait for what others leave.
-    if bucket ~= waits_for and not gather.is(bucket) then taking.again[bucket] = true end
+    if bucket ~= waits_for and not gather.is(bucket) and not taking.again[bucket] then
+      taking.again[bucket], taking.again[#taking.again + 1] = true, bucket
+    end
   end
   return true
 end
@@ -117,8 +121,15 @@ end
 -- Serve the open lines, always the one that is furthest behind. Beyond `bound` lines that are not here have their turn.
 local function serve_all(taking, want, open, bound, start, take_ready)
   local first, count = 1, #open
-  while taking.taken < want and taking.budget > 0 and open[first] do
+  -- Those that were served already, in order, too.
+  local served, first_served = {}, 1
+  while taking.taken < want and taking.budget > 0 and count > 0 do
     local one, left = open[first], want - taking.taken
+    if not one or served[first_served] and is_before(served[first_served], one) then
+      one, first_served = served[first_served], first_served + 1
+    else
+      first = first + 1
+    end
     if one.score > bound then return end
     taking.reached = math.max(taking.reached, one.score)
     local is_alone = count == 1 and bound == math.huge
@@ -135,11 +146,9 @@ local function serve_all(taking, want, open, bound, start, take_ready)
     -- What a line had while it was alone is not held against it.
     if is_alone and one.began then taking.reached = math.max(taking.reached, one.began) end
     if is_out then
-      first, count = first + 1, count - 1
-    elseif one.score > bound then
-      first = first + 1
+      count = count - 1
     else
-      put_back(open, first, one)
+      put_in(served, first_served, one)
     end
   end
 end
@@ -185,10 +194,7 @@ function M.take(batch, lane_name, want, budget, start, take_ready)
     is_last = bound == math.huge
   end
   if not err or taking.popped > 0 then write_turns(taking) end
-  local again = {}
-  for bucket in pairs(taking.again) do again[#again + 1] = bucket end
-  table.sort(again)
-  line.reconsider(batch, again)
+  line.reconsider(batch, taking.again)
   return taking.taken, is_last and taking.taken < want, budget - taking.budget, err
 end
 

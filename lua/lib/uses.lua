@@ -48,7 +48,7 @@ function M.read(uses)
   end
   table.sort(parts)
   local line_name = table.concat(parts, ',')
-  local fields = { 'buckets', line_name, 'needs_version', clock.text(task.VERSION) }
+  local fields = { 'buckets', line_name, 'needs_version', task.VERSION_TEXT }
   if weight and weight ~= 1 then fields[5], fields[6] = 'weight', number.text(weight) end
   return { names = names, buckets = buckets, costs = costs, line = line_name, fields = fields }
 end
