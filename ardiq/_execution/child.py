@@ -50,7 +50,11 @@ def main() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, for code that never lets go of the interpreter
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(channel.makefile("rb"), messages), daemon=True).start()
+    listener = threading.Thread(target=_listen, args=(channel.makefile("rb"), messages), daemon=True)
+    # Signals are for the main thread, which lets none through in the end.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    listener.start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     sys.path[:], sys.argv, _program, _modules, levels, where = messages.get()
     reports = _Reports(channel)
     # First, so that modules that configure logging on import only if nobody has, do not.
@@ -67,7 +71,7 @@ def main() -> None:
         reports.send(contextvars.copy_context().run(_attempt, where, *call[1:]))
     # The signal comes now: it is ending already. Not SIG_IGN: of a signal that has come just before, Python would print that it
     # was ignored due to a race condition.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
 class _Reports:

@@ -11,11 +11,10 @@ local COMMON = { 'state', 'name', 'args', 'kwargs', 'enqueued_at', 'tries' }
 -- watched, as most are, and each field that is asked for costs.
 local UNCOMMON =
   { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'needs_version', 'unique', 'buckets' }
--- What a task has that waits in a line, besides its lane and perhaps kwargs: one with no more fields has none of the uncommon.
-local OF_LINES = { 'state', 'name', 'args', 'kwargs', 'enqueued_at', 'tries', 'needs_version', 'buckets' }
-local FIELDS_OF_LINES = 8
-local UNCOMMON_OF_LINES =
-  { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'unique', 'weight', 'abort_requested' }
+-- The same of one that waits in a line. A wish to abort is of a version that does not know lines, and could not do it.
+local OF_LINES =
+  { 'state', 'name', 'args', 'kwargs', 'enqueued_at', 'tries', 'needs_version', 'buckets', 'abort_requested' }
+local UNCOMMON_OF_LINES = { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'unique', 'weight' }
 
 -- queued, limited -> held under a pause, where it is not looked at again until that ends, or for a later version, which takes it
 -- from there.
@@ -23,6 +22,8 @@ local function hold(batch, id, key, lane_name, line_name, pause_id, watched_unti
   local obstacle = batches.obstacle(batch, 'ZCARD', keys.held(batch.base, pause_id))
   if not obstacle then
     redis.call('HSET', key, 'state', 'held', 'pause', pause_id)
+    -- Without it the version before, where that gives it back, does not ask whether it may claim it.
+    if line_name then redis.call('HSETNX', key, 'tries', '0') end
     batches.add(batch, 'held', pause_id, id)
     waiters.changed(batch.base, batch.now, id, watched_until)
     return batches.count(batch, 'held')
@@ -67,15 +68,14 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
   -- The first try of most.
   local tries = r[6] and r[6] ~= '0' and clock.text(number.of(r[6], 0) + 1) or '1'
   local codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key, its_line
-  local weight, abort_requested
+  local weight
   if line_name then
     needs_version = r[7]
-    if redis.call('HLEN', key) ~= FIELDS_OF_LINES + (r[4] and 1 or 0) then
-      codec, headers, expires_at, watched_until, own_ttl_ms, has_key, weight, abort_requested =
+    if r[6] then
+      codec, headers, expires_at, watched_until, own_ttl_ms, has_key, weight =
         unpack(redis.call('HMGET', key, unpack(UNCOMMON_OF_LINES)))
     end
-    -- By a version that does not know lines, and could not do it.
-    if abort_requested then
+    if r[9] then
       move.finish(batch, id, 'aborted', { 'error', 'aborted' }, number.of(own_ttl_ms, ttl_ms))
       return false
     end

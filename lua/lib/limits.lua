@@ -178,7 +178,7 @@ function M.look(batch, buckets)
     -- The theoretical arrival time of GCRA (ITU-T I.371): until then all that may start has started. It says nothing of a limit
     -- that has no rate any more. What a task has shut is written with a minus.
     local at = (interval_ms or score < 0) and math.abs(score) or 0
-    local one = { concurrency = definition.concurrency, burst = definition.burst or 1, busy = number.of(busy[i], 0),
+    local one = { concurrency = definition.concurrency, burst = definition.burst or 1, busy = math.floor(number.of(busy[i], 0)),
       reached = at, is_shut = score < 0 }
     -- What few have, apart: a table with room for all would cost twice as much.
     if interval_ms then one.interval_ms = interval_ms end
@@ -212,8 +212,12 @@ end
 -- The lanes where lines wait under a bucket, as `blocked_lanes` has them.
 function M.lanes(text)
   if not text then return {} end
-  local ok, lanes = pcall(cjson.decode, text)
-  return ok and type(lanes) == 'table' and lanes or {}
+  local ok, found = pcall(cjson.decode, text)
+  local lanes = {}
+  for _, name in ipairs(ok and type(found) == 'table' and found or {}) do
+    if type(name) == 'string' then lanes[#lanes + 1] = name end
+  end
+  return lanes
 end
 
 -- How many may start now at this cost; where none may for want of time, when one may (ms).

@@ -213,7 +213,8 @@ function M.place(batch, lane_and_name)
   lane.wake(base, lane_name, 1)
 end
 
--- What is to go back to the ring of a lane: `scored`, where that is in order. `reached`: the virtual time of the lane.
+-- What is to go back to the ring of a lane, `scored`; none where the ring is not `is_sound`. `reached`: the virtual time of the
+-- lane.
 local function to_ring(batch, reopened, lane_name)
   local of_lane = reopened.of_lanes[lane_name]
   if not of_lane then
@@ -226,15 +227,14 @@ end
 
 -- Lines that wait under a bucket go back to the ring, as many as it has room for: in each lane, for not every lane has a worker
 -- with nothing to do. What it does not have room for comes back at its next turn.
-local function reopen(batch, reopened, bucket, lanes)
-  local base, room, opens_at = batch.base, limits.room(batch, bucket, 1)
-  local left, times = {}, reopened.times
+local function reopen(batch, reopened, bucket, lanes, room, opens_at)
+  local portion, left, times = math.floor(math.min(room, REOPENED)), {}, reopened.times
   for _, lane_name in ipairs(lanes) do
-    local key, of_lane = keys.blocked(base, lane_name, bucket), to_ring(batch, reopened, lane_name)
-    local portion, scored = of_lane.is_sound and math.min(room, REOPENED) or 0, of_lane.scored
-    local lines = portion > 0 and try(batch, 'ZPOPMIN', key, clock.text(portion))
+    local key = keys.blocked(batch.base, lane_name, bucket)
+    local of_lane = portion > 0 and to_ring(batch, reopened, lane_name)
+    local lines = of_lane and of_lane.is_sound and try(batch, 'ZPOPMIN', key, clock.text(portion))
     for i = 1, lines and #lines or 0, 2 do
-      local score = math.max(number.of(lines[i + 1], 0), of_lane.reached)
+      local scored, score = of_lane.scored, math.max(number.of(lines[i + 1], 0), of_lane.reached)
       scored[#scored + 1], scored[#scored + 2] = number.text(score), lines[i]
     end
     -- Fewer than were asked for are all.
@@ -257,8 +257,13 @@ function M.reconsider(batch, buckets)
   local base, reopened = batch.base, { lanes = {}, of_lanes = {}, places = {}, times = {} }
   local blocked = bulk.read('HMGET', keys.blocked_lanes(base), buckets)
   if limits.look(batch, buckets) or errors.of(blocked) then return look_later(batch) end
+  -- Before the first line is taken out: a definition that makes no sense ends the call.
+  local rooms, opening = {}, {}
   for i, bucket in ipairs(buckets) do
-    if blocked[i] then reopen(batch, reopened, bucket, limits.lanes(blocked[i])) end
+    if blocked[i] then rooms[i], opening[i] = limits.room(batch, bucket, 1) end
+  end
+  for i, bucket in ipairs(buckets) do
+    if blocked[i] then reopen(batch, reopened, bucket, limits.lanes(blocked[i]), rooms[i], opening[i]) end
   end
   for _, lane_name in ipairs(reopened.lanes) do
     local scored = reopened.of_lanes[lane_name].scored

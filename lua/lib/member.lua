@@ -70,7 +70,7 @@ function M.with_key(own_ttl_ms) return own_ttl_ms and (string.gsub(own_ttl_ms, '
 -- whether it has a key, the line or nil, and whether it follows another one. `expected`: what the token should be.
 function M.token(text, ttl_ms, expected)
   -- Most of those that are more than a token are that and a line.
-  if expected and text and string.find(text, expected .. ' ', 1, true) == 1 then
+  if expected and text and string.find(text, expected .. ' ', 1, true) == 1 and string.find(expected, '^%d+$') then
     local line_name = string.sub(text, #expected + 2)
     if line_name ~= '' and line_name ~= gather.FOLLOWS and not string.find(line_name, ' ', 1, true) then
       return expected, ttl_ms, false, line_name, false

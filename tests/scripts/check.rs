@@ -127,9 +127,20 @@ fn check_record(
     if state != "running" && fields.contains_key("worker") && is_waiting(state) {
         found(format!("{id} is {state} and still names a worker"));
     }
-    // A claim asks for these only where there is `tries`.
-    for name in ["codec", "headers", "expires_at", "watched_until", "result_ttl_ms", "needs_version", "buckets"] {
-        if is_waiting(state) && fields.contains_key(name) && !fields.contains_key("tries") {
+    // A claim asks for these only where there is `tries`; from a line for the last two anyway.
+    let asked = [
+        "codec",
+        "headers",
+        "expires_at",
+        "watched_until",
+        "result_ttl_ms",
+        "unique",
+        "weight",
+        "needs_version",
+        "buckets",
+    ];
+    for name in &asked[..if state == "limited" { 7 } else { 9 }] {
+        if is_waiting(state) && fields.contains_key(*name) && !fields.contains_key("tries") {
             found(format!("{id} is {state} and has {name}, but no tries"));
         }
     }
