@@ -69,8 +69,8 @@ def main() -> None:
     while (call := messages.get()) is not None:
         reports.queue = call[0]
         reports.send(contextvars.copy_context().run(_attempt, where, *call[1:]))
-    # The signal comes now: it is ending already. Not SIG_IGN: of a signal that has come just before, Python would print that
-    # it was ignored due to a race condition.
+    # The signal comes now: it is ending already. Not SIG_IGN: of one that came just before, Python would print that it
+    # was ignored due to a race condition.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
