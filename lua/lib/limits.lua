@@ -178,8 +178,8 @@ function M.look(batch, buckets)
     -- The theoretical arrival time of GCRA (ITU-T I.371): until then all that may start has started. It says nothing of a limit
     -- that has no rate any more. What a task has shut is written with a minus.
     local at = (interval_ms or score < 0) and math.abs(score) or 0
-    local one = { concurrency = definition.concurrency, burst = definition.burst or 1, busy = math.floor(number.of(busy[i], 0)),
-      reached = at, is_shut = score < 0 }
+    local one = { concurrency = definition.concurrency, burst = definition.burst or 1, reached = at,
+      busy = math.floor(number.of(busy[i], 0)), is_shut = score < 0 }
     -- What few have, apart: a table with room for all would cost twice as much.
     if interval_ms then one.interval_ms = interval_ms end
     if definition.ordered then one.is_ordered = true end
