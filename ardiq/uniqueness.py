@@ -22,8 +22,8 @@ class Unique:
         key: the name of a parameter, several, or a function whose parameters are named as the task's; None: all
             arguments. Two calls are the same if these are, with defaults filled in, by position or by name.
         on_conflict: what becomes of a call that finds a task in its way. "keep": nothing is added, and the job is that
-            of the task. "replace": the same, and if that task waits, it takes the new arguments, and if it is not due
-            yet, the new due time. "reject": `Duplicate` is raised.
+            of the task. "replace": the same, and if that task waits, it takes the new arguments, headers, expiry and
+            result TTL, and if it is not due yet, the new due time. "reject": `Duplicate` is raised.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -100,7 +100,7 @@ class Throttle:
     Args:
         per: the time, a timedelta or seconds.
         key: see `Unique`.
-        trailing: False: what comes within the time is dropped, and its job is that of the last task.
+        trailing: False: what comes within the time is dropped, and its job is that of the task that began it.
 
     Raises:
         TypeError: an argument has the wrong type.
