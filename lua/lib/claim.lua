@@ -61,7 +61,9 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
     batches.refuse(batch, id, '', errors.wrong_type(key).err)
     return false
   end
-  if r[1] ~= (line_name and not is_quarantined and 'limited' or 'queued') or line_name and r[8] ~= line_name then
+  local is_ghost = r[1] ~= 'queued'
+  if line_name then is_ghost = r[8] ~= line_name or r[1] ~= (is_quarantined and 'queued' or 'limited') end
+  if is_ghost then
     batches.count(batch, 'ghosts')
     return false
   end
@@ -128,7 +130,7 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
   claims[n + 9] = tries
   claims[n + 10] = r[5] or '0'
   claims.n = n + 10
-  return line_name and number.of(weight, 1) or 1
+  return weight and number.of(weight, 1) or 1
 end
 
 -- Whether a quarantined task falls under a pause. It stays where it is, so that it is in quarantine still when that ends.
@@ -256,19 +258,22 @@ function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
     -- More than that where there are batches.
     local count = (claims.n - from) / 10
     first_token = redis.call('HINCRBY', keys.meta(base), 'token', count) - count + 1
-    local leases, own_ttls, lines = {}, batch.own_ttls, batch.claimed_lines
+    local leases, written, own_ttls, lines = {}, 0, batch.own_ttls, batch.claimed_lines
     for i = 1, count do
       local at, token = from + 10 * (i - 1), clock.text(first_token + i - 1)
       local id = claims[at + 1]
-      local line_name = lines and lines[id]
-      claims[at + 2] = line_name == gather.FOLLOWS and line_name .. token or token
-      leases[#leases + 1] = id
-      local lease = own_ttls and own_ttls[id] and token .. '/' .. own_ttls[id] or token
-      leases[#leases + 1] = line_name and lease .. ' ' .. line_name or lease
+      local lease, line_name = token, lines and lines[id]
+      claims[at + 2] = token
+      if own_ttls and own_ttls[id] then lease = token .. '/' .. own_ttls[id] end
+      if line_name then
+        lease = lease .. ' ' .. line_name
+        if line_name == gather.FOLLOWS then claims[at + 2] = line_name .. token end
+      end
+      leases[2 * i - 1 - written], leases[2 * i - written] = id, lease
       -- `unpack` is bounded by Lua's stack.
-      if #leases == 2000 or i == count then
+      if 2 * i - written == 2000 or i == count then
         batches.change_load(batch, worker, redis.call('HSET', keys.running(base, worker), unpack(leases)))
-        leases = {}
+        leases, written = {}, 2 * i
       end
     end
   end

@@ -91,6 +91,13 @@ local function tell_or_await(base, id, plan, answer)
   end
 end
 
+-- What becomes of a call, by its options, instead of a new task: an answer, or nil.
+local function instead_of(batch, tasks, at, plan, look)
+  local call = plan.rule
+    and { identity = plan.idempotency_key or tasks[at], args = tasks[at + 3], kwargs = tasks[at + 4] }
+  return call and admit.call(batch, plan.rule, call, plan) or full(batch, tasks[at + 2], plan, look)
+end
+
 return function(base, args)
   local tasks, now, now_text = args.tasks, clock.read()
   if #tasks == 0 then return {} end
@@ -180,19 +187,18 @@ return function(base, args)
   end
   for i = 1, count do
     local at, plan = 6 * i - 5, plans and plans[i] or PLAIN
-    local instead = not answers[i] and plan.rule and
-      admit.call(batch, plan.rule, { identity = plan.idempotency_key or tasks[at], args = tasks[at + 3],
-        kwargs = tasks[at + 4] }, plan)
-    if not answers[i] and not instead then instead = full(batch, tasks[at + 2], plan, seen[tasks[at + 2]]) end
+    local instead = plans and not answers[i] and instead_of(batch, tasks, at, plan, seen[tasks[at + 2]])
     if instead then
       answers[i], added = instead, added - 1
     elseif not answers[i] then
       if replaced and replaced[i] then move.remove(base, tasks[at]) end
       answers[i] =
         move.create(batch, found[i + 1], tasks[at], tasks[at + 1], tasks[at + 2], tasks[at + 3], tasks[at + 4], plan)
-      if plan.rule then admit.added(batch, tasks[at], plan) end
-      local look = seen[tasks[at + 2]]
-      if look.added and not plan.due_at then look.added = look.added + 1 end
+      if plans then
+        if plan.rule then admit.added(batch, tasks[at], plan) end
+        local look = seen[tasks[at + 2]]
+        if look.added and not plan.due_at then look.added = look.added + 1 end
+      end
     end
     if plan.waiter and not instead then tell_or_await(base, tasks[at], plan, answers[i]) end
   end
