@@ -71,7 +71,8 @@ end
 function M.reach(one, from, ms)
   if not one.share then return from + ms end
   from = math.max(from, one.since)
-  return worked_at(one, worked(one, from) + ms)
+  -- To the microsecond: below, a number as large as a time says something else from call to call.
+  return math.floor(worked_at(one, worked(one, from) + ms) * 1000 + 0.5) / 1000
 end
 
 function M.work(one, from, ms)
