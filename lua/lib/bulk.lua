@@ -22,23 +22,19 @@ function M.read(command, key, fields)
   return M.collect(fields, function(...) return redis.pcall(command, key, ...) end)
 end
 
--- A command that writes these arguments; none where there are none. Replies what the last one did.
-function M.write(command, key, arguments)
+local function write(call, command, key, arguments)
   local reply
   for from = 1, #arguments, AT_ONCE do
-    reply = redis.call(command, key, unpack(arguments, from, math.min(from + AT_ONCE - 1, #arguments)))
-  end
-  return reply
-end
-
--- The same, where the key may be damaged: replies the error, too.
-function M.try(command, key, arguments)
-  local reply
-  for from = 1, #arguments, AT_ONCE do
-    reply = redis.pcall(command, key, unpack(arguments, from, math.min(from + AT_ONCE - 1, #arguments)))
+    reply = call(command, key, unpack(arguments, from, math.min(from + AT_ONCE - 1, #arguments)))
     if errors.of(reply) then break end
   end
   return reply
 end
+
+-- A command that writes these arguments; none where there are none. Replies what the last one did.
+function M.write(command, key, arguments) return write(redis.call, command, key, arguments) end
+
+-- The same, where the key may be damaged: replies the error, too.
+function M.try(command, key, arguments) return write(redis.pcall, command, key, arguments) end
 
 return M
