@@ -69,6 +69,8 @@ end
 -- queued, limited, scheduled, held, blocked -> aborted.
 function M.abort_waiting(batch, id, record, ttl_ms)
   take_out(batch, id, record)
+  -- A map that never began; one that is skipped keeps them, since it may be needed after all.
+  if record.kind == 'map' then redis.call('DEL', keys.items(batch.base, id)) end
   return M.finish(batch, id, 'aborted', { 'error', 'aborted' }, task.kept_ms(record, ttl_ms))
 end
 
