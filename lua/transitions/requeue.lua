@@ -5,12 +5,12 @@ return function(base, args)
   local batch, answers, records, damaged = batches.open(base, clock.read()), {}, {}, {}
   errors.read('ZCARD', keys.dead(base))
   for i, id in ipairs(args.tasks) do
-    local record, err = task.read(base, id, { 'state', 'lane', 'buckets' })
+    local record, err = task.read(base, id, { 'state', 'lane', 'buckets', 'kind' })
     records[i] = record
     if err then
       answers[i] = err
-    elseif record.state ~= 'failed' then
-      answers[i] = 'not_dead'
+    elseif record.state ~= 'failed' or record.kind then
+      answers[i] = 'not_dead' -- nor is a workflow or a map that failed: its members are
     else
       local name = record.lane or task.DEFAULT_LANE
       if damaged[name] == nil then damaged[name] = lane.damage(base, name) or false end
