@@ -12,7 +12,7 @@ return function(base, args)
     local batch = batches.open(base, clock.read())
     flow.abort(batch, id)
     calls.close(batch)
-    return redis.call('HGET', keys.task(base, id), 'state') == 'aborted' and 'aborted' or 'requested'
+    return group.read(batch, id).state == 'aborted' and 'aborted' or 'requested'
   end
   -- In a state of a later version, whose functions know what follows from its end: they find the wish in the record.
   if not (task.is_waiting(record.state) or record.state == 'blocked') then
