@@ -8,7 +8,8 @@ local ADVANCE, LOOK_AT = 500, 10
 local CANCEL = 500
 -- How long a client that creates a workflow by parts may be silent.
 local UNFINISHED_MS = 3600000
-local FOLLOWER = { 'state', 'needs', 'broken', 'kind', 'lane', 'buckets', 'delay_ms', 'expire_ms', 'watched_until' }
+local FOLLOWER = { 'state', 'needs', 'broken', 'unneeded', 'kind', 'lane', 'buckets', 'delay_ms', 'expire_ms',
+  'watched_until' }
 -- Edges whose follower does not mind that what it follows did not complete.
 local LENIENT = { ignore = true, continue = true, only = true }
 
@@ -124,8 +125,9 @@ local function apply(batch, of, effects, order)
       if on.broken > 0 then redis.call('HSET', key, 'broken', clock.text(broken)) end
       -- A map that has begun is blocked, too, and needs nothing more.
       local waits = record.state == 'blocked' and number.of(record.needs, 0) > 0
+      -- One that was skipped already stays so, whatever runs again.
+      if on.is_unneeded and (waits or record.state == 'skipped') then redis.call('HSET', key, 'unneeded', '1') end
       if waits and on.is_unneeded then
-        redis.call('HSET', key, 'unneeded', '1')
         move.skip(batch, id, 'skipped: not needed')
       elseif waits and on.broken > 0 then
         move.skip(batch, id, 'skipped: ' .. on.by.name .. ' ' .. on.by.state)
@@ -356,7 +358,7 @@ local function reopen_followers(batch, of, id)
     if not record or not record.state then return end
     local key, broken = keys.task(batch.base, follower), math.max(number.of(record.broken, 0) - 1, 0)
     redis.call('HSET', key, 'broken', clock.text(broken))
-    if record.state ~= 'skipped' or broken > 0 then return end
+    if record.state ~= 'skipped' or record.unneeded or broken > 0 then return end
     M.reopen_member(batch, of, name, 'skipped')
     redis.call('HSET', key, 'state', 'blocked')
     redis.call('HDEL', key, 'error', 'finished_at')
