@@ -262,6 +262,16 @@ local function end_if_through(batch, of)
   end_group(batch, of)
 end
 
+-- Dead letters of a workflow are those that may run again, or do so to no effect: all of it is kept for them.
+local function count_dead(batch, of, one, is_open)
+  if is_open then
+    if one.state == 'failed' then group.count_dead(batch, of.id, 1) end
+  elseif one.was_dead
+    or one.state ~= 'failed' and redis.call('SISMEMBER', keys.failed(batch.base, of.id), one.name) == 1 then
+    group.count_dead(batch, of.id, -1)
+  end
+end
+
 -- Members of one group have ended: those that were open are counted, once, and what follows is done.
 local function settle(batch, of, ended)
   local base, names, seen = batch.base, {}, {}
@@ -283,8 +293,8 @@ local function settle(batch, of, ended)
     local waits = is_open and of.kind ~= 'map' and not of.abort_requested and (batch.moves or 0) >= ADVANCE
     if waits then
       later(batch, one.id)
-    elseif not one.is_group and (one.state == 'failed' or one.was_dead) then
-      group.count_dead(batch, of.id, one.was_dead and -1 or 1)
+    elseif not one.is_group and not seen[one.name] then
+      count_dead(batch, of, one, is_open)
     end
     if is_open then
       seen[one.name] = true
@@ -389,16 +399,26 @@ function M.reopen_member(batch, of, name, count)
   end
 end
 
+-- Whether a group, and what it is a member of, runs or ended by failures.
+local function is_reopenable(batch, of)
+  while of do
+    if of.state ~= 'blocked' and of.state ~= 'failed' or of.abort_requested then return false end
+    local parent_id = group.split(of.id)
+    of = parent_id and group.read(batch, parent_id)
+  end
+  return true
+end
+
 -- A dead letter runs again: what its failure ended or skipped is open again. A group that ended in another way than by failures
 -- stays as it is.
 function M.reopen(batch, id)
   if not string.find(id, '~', 1, true) then return end
   local of, name = group.of(batch, id)
   if not of then return end
+  if not is_reopenable(batch, of) then return end
+  if damage(batch, of) or redis.call('SISMEMBER', keys.failed(batch.base, of.id), name) == 0 then return end
   group.count_dead(batch, id, -1)
   batch.members = batch.members or {}
-  if of.state ~= 'blocked' and of.state ~= 'failed' or of.abort_requested then return end
-  if damage(batch, of) or redis.call('SISMEMBER', keys.failed(batch.base, of.id), name) == 0 then return end
   M.reopen_member(batch, of, name, 'failed')
   if of.kind ~= 'map' then reopen_followers(batch, of, id) end
 end
