@@ -153,7 +153,7 @@ local function cancel(batch, of)
     elseif record and record.state == 'running' then
       member.ask_abort(base, id, record.worker)
     elseif not record or not record.state or task.is_finished(record.state) then
-      group.note(batch, of, name, record and record.state or 'discarded')
+      group.note(batch, of, name, record and record.state or 'discarded', nil, record and record.kind)
     end
   end
   if page[1] ~= '0' then
@@ -443,7 +443,7 @@ local function look(batch, id)
   if not record or not record.state then
     group.note(batch, of, name, 'discarded')
   elseif task.is_finished(record.state) then
-    group.note(batch, of, name, record.state)
+    group.note(batch, of, name, record.state, nil, record.kind)
   elseif record.state == 'blocked' and number.of(record.needs, 0) <= 0 and number.of(record.broken, 0) <= 0
     and not of.abort_requested then
     M.begin(batch, of, name, record)
