@@ -12,6 +12,7 @@ import os
 import time
 from itertools import count
 from typing import Any
+from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -29,26 +30,30 @@ SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
 LEAST_S = 8
 FIRST_SEED = int(os.environ.get("SOAK_SEED", "1"))
 SETTINGS = settings(
-    max_examples=10, stateful_step_count=50, deadline=None, database=None, print_blob=False, report_multiple_bugs=False,
+    max_examples=5, stateful_step_count=60, deadline=None, database=None, print_blob=False, report_multiple_bugs=False,
     phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 
 NUMBER, AT = st.integers(0, 7), st.integers(0, 999)
-WORKFLOW = st.sampled_from(["w0", "w1", "w2", "w3"])
-SIZE = st.one_of(st.integers(1, 6), st.integers(1, 6), st.integers(1, 25))
-HOW = st.sampled_from([*["complete"] * 5, "failed", "failed", "retry", "snooze", "release", "aborted"])
+WORKFLOWS = ["w0", "w1", "w2", "w3", "w4"]
+WORKFLOW = st.sampled_from(WORKFLOWS)
+SIZE = st.one_of(st.integers(1, 8), st.integers(1, 8), st.integers(1, 25))
+HOW = st.sampled_from([*["complete"] * 6, *["failed"] * 4, "retry", "snooze", "release", "aborted"])
 LATER = st.sampled_from([0, 0, INTERVAL_MS // 2])
 TTL = st.sampled_from([KEPT_MS, KEPT_MS, KEPT_MS, 0, -1])
 PLACE = st.sampled_from(["queued", "queued", "limited", "scheduled", "quarantined", "dead"])
 
 
 class RandomWorkflows(Roles):
-    policies: tuple[str, ...] = ("", "", "", "ignore", "continue", "cancel", "only")
+    policies: tuple[str, ...] = ("", "", "", "", "", "ignore", "ignore", "continue", "continue", "cancel", "only")
 
     # Clients.
 
     @rule(id=WORKFLOW, size=SIZE, number=st.integers(0, 2**32), kept_ms=TTL, call=st.sampled_from(["", "", "1", "2"]))
     def create_one(self, id: str, size: int, number: int, kept_ms: int, call: str) -> None:
+        # Mostly one that is not there.
+        if number % 5 and (free := [each for each in WORKFLOWS if each not in self.model.tasks]):
+            id = free[0]
         # Of what is not kept nobody sees afterwards whether it was aborted in the end.
         policies = tuple(policy for policy in self.policies if kept_ms or policy != "cancel")
         nodes = graph(size, number, policies)
@@ -72,9 +77,9 @@ class RandomWorkflows(Roles):
         if id := self.some_id(at):
             self.abort(id)
 
-    @rule(at=AT, of_maps=st.booleans())
+    @rule(at=AT, of_maps=st.sampled_from([True, True, False]))
     def abort_group(self, at: int, of_maps: bool) -> None:
-        groups = [task.id for task in self.model.tasks.values() if isinstance(task, Group) and task.is_map == of_maps]
+        groups = [task.id for task in self.model.of("blocked") if isinstance(task, Group) and task.is_map == of_maps]
         if groups:
             self.abort(groups[at % len(groups)])
 
@@ -93,11 +98,23 @@ class RandomWorkflows(Roles):
 
     # Operators.
 
+    @precondition(lambda self: self.dead())
     @rule(at=AT, how_many=st.integers(1, 4), other=st.sampled_from([False, False, True]))
     def requeue_some(self, at: int, how_many: int, other: bool) -> None:
-        if dead := [task.id for task in self.model.tasks.values() if task.is_dead]:
-            first = at % len(dead)
-            self.requeue(dead[first : first + how_many], other)
+        dead = self.dead()
+        first = at % len(dead)
+        self.requeue(dead[first : first + how_many], other)
+
+    @rule(worker=NUMBER, at=AT, how_many=st.integers(1, 4), failing=st.sampled_from([2, 3, 5]))
+    def replay(self, worker: int, at: int, how_many: int, failing: int) -> None:
+        """Much fails, and some of that runs again."""
+        self.work_off(worker, 20, failing)
+        if self.dead():
+            self.requeue_some(at, how_many, False)
+            self.work_off(worker, 20, failing * (at % 3))
+
+    def dead(self) -> list[str]:
+        return [task.id for task in self.model.tasks.values() if task.is_dead]
 
     @rule(at=AT, what=st.sampled_from(["requeue", "requeue", "discard"]))
     def requeue_any(self, at: int, what: str) -> None:
@@ -108,11 +125,12 @@ class RandomWorkflows(Roles):
         elif ids:
             self.discard([ids[at % len(ids)]])
 
+    @precondition(lambda self: self.dead())
     @rule(at=AT, how_many=st.integers(1, 2))
     def discard_some(self, at: int, how_many: int) -> None:
-        if dead := [task.id for task in self.model.tasks.values() if task.is_dead]:
-            first = at % len(dead)
-            self.discard(dead[first : first + how_many])
+        dead = self.dead()
+        first = at % len(dead)
+        self.discard(dead[first : first + how_many])
 
     @rule(left=st.integers(0, 3))
     def discard_oldest(self, left: int) -> None:
@@ -129,7 +147,7 @@ class RandomWorkflows(Roles):
 
     # Workers.
 
-    @rule(worker=NUMBER, how=st.lists(HOW, max_size=6), later=LATER, want=st.sampled_from([0, 1, 3, 10, 30]), n=AT)
+    @rule(worker=NUMBER, how=st.lists(HOW, max_size=8), later=LATER, want=st.sampled_from([0, 3, 10, 10, 30]), n=AT)
     def work(self, worker: int, how: list[str], later: int, want: int, n: int) -> None:
         """A worker settles some of what it holds, and takes more."""
         name = self.worker(worker)
@@ -148,7 +166,7 @@ class RandomWorkflows(Roles):
         name = self.worker(worker)
         for _ in range(20):
             held = list(self.workers[name].held)
-            how = ["failed" if failing and (at + len(id)) % failing == 0 else "complete" for at, id in enumerate(held)]
+            how = ["failed" if failing and crc32(id.encode()) % failing == 0 else "complete" for id in held]
             if not self.step(name, self.outcomes(name, how, 0, failing), want) and not held:
                 break
 
@@ -228,7 +246,7 @@ class RandomWorkflows(Roles):
         self.shown(workflow, offset, limit)
 
     # What matters most comes up more often.
-    work_again, work_once_more, create_again, requeue_again, work_more = work, work, create_one, requeue_some, work_off
+    work_again, work_once_more, create_again, requeue_again, replay_again = work, work, create_one, requeue_some, replay
 
     def teardown(self) -> None:
         if hasattr(self, "server") and not self.has_failed:

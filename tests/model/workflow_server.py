@@ -40,6 +40,9 @@ class WorkflowServer(LimitServer):
         self.refused = {flat[i]: flat[i + 2] for i in range(3, at - 2, 3)} if name == "step" else {}
         return super()._claims(name, flat)
 
+    def has_chores(self) -> bool:
+        return bool(self.core.command(["EXISTS", f"{self.base}chores"]))
+
     def look(self) -> Looked:
         _, dump = self.core.command(["EVAL", SNAPSHOT, 0, self.base])
         keys = {text(name): [text(value) for value in content] for name, content, _ in dump}
