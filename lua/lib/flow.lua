@@ -153,7 +153,7 @@ local function cancel(batch, of)
     elseif record and record.state == 'running' then
       member.ask_abort(base, id, record.worker)
     elseif not record or not record.state or task.is_finished(record.state) then
-      group.note(batch, of, name, record and record.state or 'discarded', nil, record and record.kind)
+      group.note(batch, of, name, record and record.state or 'discarded', record and record.kind)
     end
   end
   if page[1] ~= '0' then
@@ -246,7 +246,7 @@ local function end_group(batch, of)
   local parent_id, name = group.split(of.id)
   local parent = parent_id and group.read(batch, parent_id)
   if parent then
-    group.note(batch, parent, name, state, nil, true)
+    group.note(batch, parent, name, state, true)
   elseif not parent_id then
     redis.call('ZREM', keys.workflows(base), of.id)
     if of.building then redis.call('ZREM', keys.building(base), of.id) end
@@ -266,8 +266,7 @@ end
 local function count_dead(batch, of, one, is_open)
   if is_open then
     if one.state == 'failed' then group.count_dead(batch, of.id, 1) end
-  elseif one.was_dead
-    or one.state ~= 'failed' and redis.call('SISMEMBER', keys.failed(batch.base, of.id), one.name) == 1 then
+  elseif one.state ~= 'failed' and redis.call('SISMEMBER', keys.failed(batch.base, of.id), one.name) == 1 then
     group.count_dead(batch, of.id, -1)
   end
 end
@@ -443,7 +442,7 @@ local function look(batch, id)
   if not record or not record.state then
     group.note(batch, of, name, 'discarded')
   elseif task.is_finished(record.state) then
-    group.note(batch, of, name, record.state, nil, record.kind)
+    group.note(batch, of, name, record.state, record.kind)
   elseif record.state == 'blocked' and number.of(record.needs, 0) <= 0 and number.of(record.broken, 0) <= 0
     and not of.abort_requested then
     M.begin(batch, of, name, record)

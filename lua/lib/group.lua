@@ -46,12 +46,10 @@ end
 
 function M.root_of(id) return string.match(id, '^[^~]*') end
 
--- A member has ended: what follows is done when the call ends (flow.lua). `was_dead`: it had been a dead letter; `is_group`: it
--- cannot be one.
-function M.note(batch, of, name, state, was_dead, is_group)
+-- A member has ended: what follows is done when the call ends (flow.lua). `is_group`: it cannot be a dead letter.
+function M.note(batch, of, name, state, is_group)
   local ended = batch.members or {}
-  ended[#ended + 1] = { group = of, name = name, id = M.id_of(of.id, name), state = state, was_dead = was_dead,
-    is_group = is_group }
+  ended[#ended + 1] = { group = of, name = name, id = M.id_of(of.id, name), state = state, is_group = is_group }
   batch.members = ended
 end
 

@@ -12,22 +12,22 @@ local OUTLIVES = { 'state', 'name', 'lane', 'idempotency_key', 'tries', 'enqueue
 
 -- A task that ended may be a member of a group, which hears of it. Replies whether it is kept as long as its group, and else for
 -- how long, where it is a member: a call of a map that was aborted or discarded cannot run again.
-function M.note_member(batch, id, counter, was_dead)
+function M.note_member(batch, id, counter)
   local of, name = group.of(batch, id)
   if not of then return false end
   local state = counter == 'completed' and 'complete' or counter
-  group.note(batch, of, name, state, was_dead)
+  group.note(batch, of, name, state)
   return of.kind ~= 'map' or state == 'failed', number.of(of.result_ttl_ms, 0)
 end
 
 -- What becomes of a record whose last write is `written`: kept for a time, for ever as a dead letter, or not at all.
-function M.ended(batch, id, key, counter, written, ttl_ms, was_dead)
+function M.ended(batch, id, key, counter, written, ttl_ms)
   if type(written) == 'table' then return errors.wrong_type(key).err end
   batches.count(batch, counter)
   local finished = batch.finished
   if finished then finished[#finished + 1] = id else batch.finished = { id } end
   if string.find(id, '~', 1, true) then
-    local is_kept, its_ttl_ms = M.note_member(batch, id, counter, was_dead)
+    local is_kept, its_ttl_ms = M.note_member(batch, id, counter)
     if is_kept then return end
     ttl_ms = its_ttl_ms or ttl_ms
   end
@@ -254,7 +254,7 @@ function M.discard(batch, id, state, ttl_ms)
   unique.free(batch.base, id)
   redis.call('DEL', key)
   local written = redis.call('HSET', key, unpack(fields))
-  M.ended(batch, id, key, 'discarded', written, task.kept_ms(record, ttl_ms), state == 'failed')
+  M.ended(batch, id, key, 'discarded', written, task.kept_ms(record, ttl_ms))
   return true
 end
 
