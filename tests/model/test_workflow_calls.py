@@ -30,17 +30,18 @@ SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
 LEAST_S = 8
 FIRST_SEED = int(os.environ.get("SOAK_SEED", "1"))
 SETTINGS = settings(
-    max_examples=5, stateful_step_count=60, deadline=None, database=None, print_blob=False, report_multiple_bugs=False,
+    max_examples=10, stateful_step_count=60, deadline=None, database=None, print_blob=False, report_multiple_bugs=False,
     phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 
 NUMBER, AT = st.integers(0, 7), st.integers(0, 999)
 WORKFLOWS = ["w0", "w1", "w2", "w3", "w4"]
 WORKFLOW = st.sampled_from(WORKFLOWS)
-SIZE = st.one_of(st.integers(1, 8), st.integers(1, 8), st.integers(1, 25))
+SIZE = st.one_of(st.integers(3, 5), st.integers(1, 8), st.integers(1, 25))
 HOW = st.sampled_from([*["complete"] * 6, *["failed"] * 4, "retry", "snooze", "release", "aborted"])
 LATER = st.sampled_from([0, 0, INTERVAL_MS // 2])
 TTL = st.sampled_from([KEPT_MS, KEPT_MS, KEPT_MS, 0, -1])
+ROUNDS = st.lists(st.sampled_from([2, 3, 20]), min_size=2, max_size=4)
 PLACE = st.sampled_from(["queued", "queued", "limited", "scheduled", "quarantined", "dead"])
 
 
@@ -105,13 +106,14 @@ class RandomWorkflows(Roles):
         first = at % len(dead)
         self.requeue(dead[first : first + how_many], other)
 
-    @rule(worker=NUMBER, at=AT, how_many=st.integers(1, 4), failing=st.sampled_from([2, 3, 5]))
-    def replay(self, worker: int, at: int, how_many: int, failing: int) -> None:
-        """Much fails, and some of that runs again."""
-        self.work_off(worker, 20, failing)
-        if self.dead():
-            self.requeue_some(at, how_many, False)
-            self.work_off(worker, 20, failing * (at % 3))
+    @rule(worker=NUMBER, at=AT, how_many=st.integers(1, 4), failing=st.sampled_from([2, 3, 5]), rounds=ROUNDS)
+    def replay(self, worker: int, at: int, how_many: int, failing: int, rounds: list[int]) -> None:
+        """Much fails, and some of that runs again, while the rest is still open or when all has ended."""
+        for round in rounds:
+            self.work_off(worker, 5, failing + at % 2, round)
+            if self.dead():
+                self.requeue_some(at, how_many, False)
+                at, failing = at // 2, failing * (at % 3)
 
     def dead(self) -> list[str]:
         return [task.id for task in self.model.tasks.values() if task.is_dead]
@@ -161,10 +163,10 @@ class RandomWorkflows(Roles):
         self.repeat_step(name, outcomes, want)
 
     @rule(worker=NUMBER, want=st.sampled_from([5, 20]), failing=st.sampled_from([0, 0, 3, 8]))
-    def work_off(self, worker: int, want: int, failing: int) -> None:
+    def work_off(self, worker: int, want: int, failing: int, rounds: int = 20) -> None:
         """It ends all it holds and takes more, until there is nothing; every so many fail."""
         name = self.worker(worker)
-        for _ in range(20):
+        for _ in range(rounds):
             held = list(self.workers[name].held)
             how = ["failed" if failing and crc32(id.encode()) % failing == 0 else "complete" for id in held]
             if not self.step(name, self.outcomes(name, how, 0, failing), want) and not held:
@@ -229,7 +231,7 @@ class RandomWorkflows(Roles):
     def die(self, worker: int) -> None:
         self.kill(self.worker(worker))
 
-    @rule(times=st.integers(1, 4), want=st.sampled_from([1, 3]))
+    @rule(times=st.sampled_from([2, 2, 4]), want=st.sampled_from([1, 3]))
     def die_of_the_same(self, times: int, want: int) -> None:
         """What one worker held when it died is for the next one, which dies of it."""
         for _ in range(times):

@@ -41,8 +41,8 @@ def _inputs(chance: Random, node: Node, by_name: dict[str, Node]) -> list[tuple[
     for at, name in enumerate(node.after):
         if chance.random() < 0.5:
             inputs.append((chance.choice([str(at), f"p{at}"]), name if name in plain else f"*{name}"))
-    if plain and chance.random() < 0.3:
-        inputs.append(("all", chance.sample(plain, chance.randint(1, len(plain)))))
+    if plain and chance.random() < 0.5:
+        inputs.append(("all", chance.sample(plain, min(len(plain), chance.randint(1, 4)))))
     return inputs
 
 
