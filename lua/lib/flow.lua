@@ -115,8 +115,9 @@ local function gather_effects(batch, of, ended)
   return effects, order
 end
 
--- blocked -> queued, limited, scheduled, skipped for those that follow.
+-- blocked -> queued, limited, scheduled, skipped for those that follow. Replies whether one began.
 local function apply(batch, of, effects, order)
+  local began = false
   for _, name in ipairs(order) do
     local on, id = effects[name], group.id_of(of.id, name)
     local record = task.read(batch.base, id, FOLLOWER)
@@ -138,9 +139,11 @@ local function apply(batch, of, effects, order)
         move.skip(batch, id, 'skipped: ' .. on.by.name .. ' ' .. on.by.state)
       elseif waits and needs <= 0 then
         M.begin(batch, of, name, record)
+        began = began or not record.kind
       end
     end
   end
+  return began
 end
 
 -- Stop everything in a group that has not ended, a portion a call: what waits is aborted, what runs is asked to.
@@ -286,7 +289,7 @@ end
 
 -- Members of one group have ended: those that were open are counted, once, and what follows is done.
 local function settle(batch, of, ended)
-  local base, names, seen = batch.base, {}, {}
+  local base, names, seen, began = batch.base, {}, {}, false
   local obstacle = group.damage(batch, of)
   if obstacle then
     for _, one in ipairs(ended) do batches.refuse(batch, one.id, '', obstacle) end
@@ -327,7 +330,7 @@ local function settle(batch, of, ended)
   if of.kind == 'map' then
     if not of.abort_requested then map.make(batch, of) end
   elseif not of.abort_requested then
-    apply(batch, of, gather_effects(batch, of, through))
+    began = apply(batch, of, gather_effects(batch, of, through))
     counts.unborne, of.unborne = of.unborne, nil
   end
   group.count(base, of.id, counts)
@@ -335,7 +338,7 @@ local function settle(batch, of, ended)
     of.is_cancelled = nil
     M.abort(batch, of.id)
   end
-  end_if_through(batch, of)
+  if not began then end_if_through(batch, of) end
 end
 
 -- Calls of a map have completed: they are counted, and others take their place.
