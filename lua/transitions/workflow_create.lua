@@ -171,7 +171,7 @@ end
 local function write_node(batch, id, node, result_ttl_ms)
   local base, key, fields = batch.base, keys.task(batch.base, id), node.fields
   if #node.followers > 0 then node.add('then', table.concat(node.followers, ' ')) end
-  if redis.call('DEL', key) == 1 then redis.pcall('ZREM', keys.dead(base), group.id_of(id, node.name)) end
+  if redis.call('DEL', key) == 1 then redis.pcall('ZREM', keys.dead(base), id) end
   if node.map then
     redis.call('DEL', keys.open(base, id), keys.items(base, id), keys.results(base, id), keys.failed(base, id))
     redis.call('HSET', key, 'state', 'blocked', 'kind', 'map', 'name', node.task, 'lane', node.lane, 'enqueued_at',

@@ -9,6 +9,7 @@ return function(base, args)
   if not root.building or root.state ~= 'blocked' or root.abort_requested then return 'accepted' end
   errors.read('ZCARD', keys.building(base))
   errors.read('ZCARD', keys.scheduled(base))
+  errors.read('LLEN', keys.nodes(base, id))
   local batch = batches.open(base, clock.read())
   err = group.damage(batch, group.read(batch, id))
   if err then return { err = err } end
