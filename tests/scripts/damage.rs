@@ -154,7 +154,11 @@ fn is_of_a_group(key: &str, hand: &Hand, problem: &str) -> bool {
             "open:", "failed:", " nodes", " items are left", " results of ", " counts ", " has not ended", " needs 0", " has a TTL",
             "no record",
         ]),
-        ("task", Hand::Writes(_)) => about(&[" counts ", " tasks, and ", "workflows has ", " of its own", " items are left"]),
+        // What follows waits until it is mended.
+        ("workflows" | "building" | "chores", _) => about(&[" is in open:", " counts "]),
+        ("task", Hand::Writes(_)) => about(&[
+            " counts ", " tasks, and ", "workflows has ", " items are left", " waits for ", " has a TTL",
+        ]),
         _ => false,
     }
 }
