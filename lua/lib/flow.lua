@@ -304,18 +304,19 @@ local function settle(batch, of, ended)
   end
   local closed, missing, counts, through = {}, {}, {}, {}
   for i, one in ipairs(ended) do
-    local is_open = open[i] == 1 and not seen[one.name]
+    local is_new = not seen[one.name]
+    local is_open = open[i] == 1 and is_new
+    seen[one.name] = true
     local waits = is_open and of.kind ~= 'map' and not of.abort_requested and (batch.moves or 0) >= ADVANCE
     if waits then
       later(batch, one.id)
     elseif one.was_dead then
       -- One that was open had not been counted yet.
       if not is_open then group.count_dead(batch, of.id, -1) end
-    elseif one.state == 'failed' and not one.is_group then
+    elseif one.state == 'failed' and is_new and not one.is_group then
       group.count_dead(batch, of.id, 1)
     end
     if is_open then
-      seen[one.name] = true
       if not waits then
         closed[#closed + 1], through[#through + 1] = one.name, one
         if one.state ~= 'complete' then missing[#missing + 1] = one.name end
@@ -510,6 +511,7 @@ function M.go_on(batch)
   local chores = keys.chores(base)
   if errors.of(redis.pcall('LLEN', chores)) then return false end
   if errors.of(redis.pcall('ZCARD', keys.workflows(base))) then return false end
+  M.advance(batch)
   -- Not what these looks leave in turn.
   local left = redis.call('LLEN', chores)
   while left > 0 and (batch.moves or 0) < ADVANCE do
