@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-_FINISHED = frozenset({"complete", "failed", "aborted", "expired", "discarded"})
+_FINISHED = frozenset({"complete", "failed", "aborted", "expired", "discarded", "skipped"})
 _PAGE = 500
 NOTE = "note:"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05

@@ -165,7 +165,7 @@ class InlineWorker:
             log.warning("%s", error)
 
     async def _in_process(self, entry: Registered, claim: Claim) -> Any:
-        args, kwargs = self._attempts.codec.receive_call(claim[3], claim[4], claim[5], entry.signature)
+        args, kwargs = self._attempts.received(claim, entry.signature)
         return await within(entry.timeout, asyncio.to_thread(entry.fn, *args, **kwargs))
 
     async def _run(self, claim: Claim | None) -> None:
