@@ -74,7 +74,7 @@ class Graph:
             options["output"] = self.output.name
         nodes = [
             calls.NewNode(
-                member.name, made.task, made.lane, made.args, made.kwargs, self._options(member, made, header)
+                member.name, made.task, made.lane, made.args, made.kwargs, self._options(made, header)
             )
             for (member, made), header in zip(self._made, headers, strict=True)
         ]
@@ -129,8 +129,8 @@ class Graph:
         fields = {name: options.fields[name] for name in ("delay_ms", "expire_ms") if name in options.fields}
         try:
             if isinstance(member, Map):
-                items = [codec.encode_fitting(task.name, signature, item, {}) for item in member.items]
-                args, kwargs, how = b"".join(_item(*item) for item in items), b"", ""
+                items = [self._item(member, number) for number in range(len(member.items))]
+                args, kwargs, how = b"".join(items), b"", ""
                 fields["map"] = {
                     "size": len(items),
                     "max_concurrent": member.max_concurrent or 0,
@@ -158,6 +158,16 @@ class Graph:
                 for other, policy in member.edges.items()
             ]
         return _Made(task.name, lane, args, kwargs, how, fields)
+
+    def _item(self, member: Map[Any], number: int) -> bytes:
+        """An item of a map: the codec, and the arguments of its call."""
+        task = member.call.task
+        signature = task.signature or self._queue.registry.signature_of(task.name)
+        try:
+            args, _, codec = self._queue.codec.encode_fitting(task.name, signature, member.items[number], {})
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"item {number}: {error}") from None
+        return netstring(b"%b %b" % (codec.encode(), args))
 
     def _limits(self, member: Member) -> Any:
         of: Callable[..., Any] = member.call.task.buckets.of  # type: ignore[union-attr]
@@ -243,11 +253,6 @@ def _names(source: Any) -> Any:
 
 def _only(source: Any) -> str:
     return str(source.nodes[0].name)
-
-
-def _item(args: bytes, _: bytes, codec: str) -> bytes:
-    """An item of a map."""
-    return netstring(b"%b %b" % (codec.encode(), args))
 
 
 def _number_of(tolerate: float, count: int) -> int:

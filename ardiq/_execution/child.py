@@ -158,7 +158,9 @@ def _attempt(where: list[str], of: str, module: str, path: str, claim: list[Any]
             context.deadline.set(time.time() + entry.timeout)
         args, kwargs = codec.receive_call(claim[3], claim[4], claim[5], entry.signature)
         if claim[5].startswith(WITH):
-            pages.bind(queue, args, kwargs)
+            reports = context.reports.get()
+            named = queue.name if reports is None else reports.queue
+            pages.bind(entry.task.app.queue(named or queue.name).context, args, kwargs)
         value = codec.encode_result(claim[2], entry.signature, entry.fn(*args, **kwargs))
         _limit_memory(None)
         return frame(["value", *value])
