@@ -8,8 +8,8 @@ read_globals = {
   "assert", "cjson", "cmsgpack", "error", "ipairs", "math", "next", "pairs", "pcall", "redis", "select", "string", "table",
   "tonumber", "tostring", "type", "unpack",
   -- lua/lib
-  "adaptive", "admit", "ask", "attempt", "batches", "bulk", "claim", "clock", "errors", "figures", "gather", "hand_off", "history",
-  "keys", "lane", "limits", "line", "mail", "member", "move", "number", "object", "pause_rules", "pauses", "payload",
+  "adaptive", "admit", "ask", "attempt", "batches", "bulk", "calls", "claim", "clock", "errors", "figures", "flow", "gather", "group", "hand_off", "history",
+  "inputs", "keys", "lane", "limits", "line", "mail", "map", "member", "move", "number", "object", "pause_rules", "pauses", "payload",
   "place", "reap", "schedule", "share", "stats", "task", "timer", "turn", "unique", "uses", "waiters",
 }
 files["ardiq/testing/emulation.lua"] = {

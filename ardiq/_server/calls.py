@@ -53,6 +53,9 @@ REPORT_STATS_MOST: Final = 100
 REPAIR_MOST: Final = 20
 """How many records one call of `repair` takes."""
 
+WORKFLOW_CREATE_MOST: Final = 1000
+"""How many records one call of `workflow_create` takes."""
+
 PURGE_LIMIT_MOST: Final = 1000
 """The largest `limit` of `purge`."""
 
@@ -100,6 +103,15 @@ TASK_STATS_MINUTES_MOST: Final = 120
 
 FSCK_PAGE_LIMIT_MOST: Final = 1000
 """The largest `limit` of `fsck_page`."""
+
+WORKFLOW_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `workflow`."""
+
+WORKFLOWS_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `workflows`."""
+
+RESULTS_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `results`."""
 
 
 class NewTask(NamedTuple):
@@ -611,6 +623,79 @@ class FsckPageReply(NamedTuple):
 
 
 FSCK_PAGE_REPLY = page(FsckPageReply._make, (text, number), FINDING.rows)
+
+
+class NewNode(NamedTuple):
+    """A record of `workflow_create`."""
+
+    name: Text
+    task: Text
+    lane: Text
+    args: Text
+    kwargs: Text
+    options: Text
+
+
+class NodeRow(NamedTuple):
+    """A record of the reply of `workflow`."""
+
+    name: str
+    kind: str
+    task: str
+    state: str
+    after: str
+    size: int
+    complete: int
+    failed: int
+    skipped: int
+    aborted: int
+    error: str
+
+
+NODE_ROW = Record(NodeRow._make, (text, text, text, text, text, number, number, number, number, number, text))
+
+
+class WorkflowReply(NamedTuple):
+    """What `workflow` replies."""
+
+    state: str
+    kind: str
+    rows: list[NodeRow]
+
+
+WORKFLOW_REPLY = page(WorkflowReply._make, (text, text), NODE_ROW.rows)
+
+
+class WorkflowRow(NamedTuple):
+    """A record of the reply of `workflows`."""
+
+    id: str
+    created_at: int
+
+
+WORKFLOW_ROW = Record(WorkflowRow._make, (text, number))
+
+
+class MapResult(NamedTuple):
+    """A record of the reply of `results`."""
+
+    index: int
+    codec: str
+    value: bytes
+
+
+MAP_RESULT = Record(MapResult._make, (number, text, raw))
+
+
+class ResultsReply(NamedTuple):
+    """What `results` replies."""
+
+    size: int
+    next_offset: int
+    rows: list[MapResult]
+
+
+RESULTS_REPLY = page(ResultsReply._make, (number, number), MAP_RESULT.rows)
 
 
 def enqueue(
@@ -1140,3 +1225,42 @@ def fsck_page(*, section: Text, cursor: Text, limit: int) -> Call[FsckPageReply]
     Replies next cursor (`0` at the end), how many entries were looked at; then each finding: kind, id, detail.
     """
     return Call("fsck_page", (section, cursor, limit), FSCK_PAGE_REPLY)
+
+
+def workflow_create(
+    *, id: Text, options: Text, nodes: Iterable[NewNode]
+) -> Call[Literal["created", "accepted", "exists", "kept"]]:
+    """A client creates a workflow: tasks, and maps of one function over many items, with the order they run in and the
+    results they pass on. All of it, or nothing. Those that need no other begin.
+
+    Replies `created`; `accepted` (this very call was already carried out); `exists` (one of this id has not ended)
+    or `kept` (one has ended, and is kept): nothing was added.
+    """
+    return Call("workflow_create", (id, options, *(value for record in nodes for value in record)), word)
+
+
+def workflow(*, id: Text, offset: int, limit: int) -> Call[WorkflowReply]:
+    """A workflow, and a page of its members.
+
+    Replies its state (`not_found`: there is none) and kind; then of each member its name, kind (`map`, or empty),
+    task, state, what it comes after, and of a map how many calls it has and how many of them completed, failed,
+    were skipped and aborted; and its error.
+    """
+    return Call("workflow", (id, offset, limit), WORKFLOW_REPLY)
+
+
+def workflows(*, offset: int, limit: int) -> Call[list[WorkflowRow]]:
+    """A page of the workflows that have not ended, the newest first.
+
+    Replies id and time of creation in turn.
+    """
+    return Call("workflows", (offset, limit), WORKFLOW_ROW.rows)
+
+
+def results(*, map: Text, offset: int, limit: int) -> Call[ResultsReply]:
+    """A page of the results of a map's calls that have completed, in order.
+
+    Replies how many calls the map has; where the next page begins; then index, codec and result of each call that
+    has completed; a page ends early beyond 1 MiB.
+    """
+    return Call("results", (map, offset, limit), RESULTS_REPLY)

@@ -13,7 +13,7 @@ function M.outcome(base, id, result_ttl_ms)
   if record.expires_at and not task.is_finished(record.state) then
     local batch = batches.open(base, clock.read())
     if move.expire_waiting(batch, id, record, result_ttl_ms) then record = task.read(base, id, ASKED) end
-    batches.close(batch)
+    calls.close(batch)
   end
   if task.is_finished(record.state) then return nil, { 'finished', unpack(mail.outcome(record)) } end
   return record

@@ -79,6 +79,10 @@ end
 
 -- running -> complete.
 local function complete(batch, id, run_ms, result, codec, ttl_ms)
+  if string.find(id, '~', 1, true) then
+    local of, name = group.of(batch, id)
+    if of and of.kind == 'map' then return map.complete(batch, of, name, codec, result) end
+  end
   local key, now_text, fields = keys.task(batch.base, id), batch.now_text, 4
   local started_at = run_ms == 0 and now_text or clock.text(batch.now - run_ms)
   local written
@@ -285,21 +289,9 @@ function M.settle_one(base, args, outcome, value, details)
   local tokens, batch = M.tokens(base, args.worker, outcomes), batches.open(base, clock.read())
   local settled = M.settle(batch, args.worker, outcomes, tokens, args.result_ttl_ms)
   local refusal = batch.refusals and batch.refusals[3]
-  batches.close(batch)
+  calls.close(batch)
   if refusal and refusal ~= 'stale' and settled == 0 then return { err = refusal } end
   return refusal or 'ok'
-end
-
--- running -> running. The wish to abort survives the worker in the record, and the worker is told: by token, since by
--- the time it hears of it a later task may have the id.
-function M.ask_abort(base, id, worker)
-  local mailbox = worker and errors.read('HGET', keys.worker(base, worker), 'mailbox')
-  local lease = mailbox and errors.read('HGET', keys.running(base, worker), id)
-  -- The token alone, also of a claim of a later version.
-  local token = lease and string.match(lease, '^[^/ ]*')
-  if token then errors.read('SADD', keys.aborts(base, worker), id) end
-  redis.call('HSET', keys.task(base, id), 'abort_requested', 1)
-  if token then mail.post(base, mailbox, { mail.pack('abort', id, token) }) end
 end
 
 -- running -> queued, limited, aborted, failed for up to `limit` tasks of a worker that is gone. Replies how many were moved,

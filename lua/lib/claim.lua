@@ -3,18 +3,20 @@
 local M = {}
 
 -- What a worker is told of a claim.
-local CLAIM = { 'state', 'name', 'args', 'kwargs', 'codec', 'headers', 'lane', 'tries', 'enqueued_at' }
+local CLAIM = { 'state', 'name', 'args', 'kwargs', 'codec', 'headers', 'lane', 'tries', 'enqueued_at', 'inputs' }
+local TOLD = #CLAIM - 1
 
 -- What is asked of each task.
 local COMMON = { 'state', 'name', 'args', 'kwargs', 'enqueued_at', 'tries' }
 -- What few tasks have. A record without `tries` has none of it: it is a task without such options, never claimed and never
 -- watched, as most are, and each field that is asked for costs.
 local UNCOMMON =
-  { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'needs_version', 'unique', 'buckets' }
+  { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'needs_version', 'unique', 'buckets', 'inputs' }
 -- The same of one that waits in a line. A wish to abort is of a version that does not know lines, and could not do it.
 local OF_LINES =
   { 'state', 'name', 'args', 'kwargs', 'enqueued_at', 'tries', 'needs_version', 'buckets', 'abort_requested' }
-local UNCOMMON_OF_LINES = { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'unique', 'weight' }
+local UNCOMMON_OF_LINES =
+  { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'unique', 'weight', 'inputs' }
 
 -- queued, limited -> held under a pause, where it is not looked at again until that ends, or for a later version, which takes it
 -- from there.
@@ -70,11 +72,11 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
   -- The first try of most.
   local tries = r[6] and r[6] ~= '0' and clock.text(number.of(r[6], 0) + 1) or '1'
   local codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key, its_line
-  local weight
+  local weight, needed
   if line_name then
     needs_version = r[7]
     if r[6] then
-      codec, headers, expires_at, watched_until, own_ttl_ms, has_key, weight =
+      codec, headers, expires_at, watched_until, own_ttl_ms, has_key, weight, needed =
         unpack(redis.call('HMGET', key, unpack(UNCOMMON_OF_LINES)))
     end
     if r[9] then
@@ -82,7 +84,7 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
       return false
     end
   elseif r[6] then
-    codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key, its_line =
+    codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key, its_line, needed =
       unpack(redis.call('HMGET', key, unpack(UNCOMMON)))
   end
   if expires_at and number.of(expires_at, batch.now + 1) <= batch.now then
@@ -117,12 +119,14 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
     batch.claimed_lines = batch.claimed_lines or {}
     batch.claimed_lines[id] = line_name
   end
+  local args = r[3] or ''
+  if needed then args, codec = inputs.resolve(batch.base, id, args, codec, needed) end
   -- One by one, in order: several at once are assigned from the last, and a list grows cheaply only at its end.
   local n = claims.n
   claims[n + 1] = id
   claims[n + 2] = ''
   claims[n + 3] = r[2] or ''
-  claims[n + 4] = r[3] or ''
+  claims[n + 4] = args
   claims[n + 5] = r[4] or ''
   claims[n + 6] = codec or ''
   claims[n + 7] = headers or ''
@@ -287,8 +291,9 @@ function M.since(base, worker, first_token, reply)
     local r = one.token >= first_token and task.read(base, one.id, CLAIM)
     if r and r.state == 'running' then
       local at = #reply
+      if r.inputs then r.args, r.codec = inputs.resolve(base, one.id, r.args or '', r.codec, r.inputs) end
       reply[at + 1], reply[at + 2] = one.id, (one.follows and gather.FOLLOWS or '') .. clock.text(one.token)
-      for i = 2, #CLAIM do reply[at + i + 1] = r[CLAIM[i]] or '' end
+      for i = 2, TOLD do reply[at + i + 1] = r[CLAIM[i]] or '' end
     end
   end
 end

@@ -62,7 +62,7 @@ function M.give(batch, offers, lanes, count)
   batch.pauses, batch.has_lines, batch.is_hand_off = offers.pauses, offers.has_lines, true
   for name, workers in pairs(offers.stale) do redis.call('ZREM', keys.idle(base, name), unpack(workers)) end
   for _, name in ipairs(lanes) do batch.seen[name].is_offered = true end
-  batches.flush(batch)
+  calls.flush(batch)
   local full = {}
   for i, offer in ipairs(offers.workers) do
     local share = i < #offers.workers and math.ceil(count / (#offers.workers - i + 1)) or MOST

@@ -31,6 +31,8 @@ function M.task(base, id) return base .. 'task:' .. id end
 function M.held(base, id) return base .. 'held:' .. id end
 function M.waiters(base, id) return base .. 'waiters:' .. id end
 function M.log(base, id) return base .. 'log:' .. id end
+function M.nodes(base, id) return base .. 'nodes:' .. id end
+function M.items(base, id) return base .. 'items:' .. id end
 function M.line(base, lane, line) return base .. 'line:' .. lane .. ':' .. line end
 function M.blocked(base, lane, bucket) return base .. 'blocked:' .. lane .. ':' .. bucket end
 
@@ -48,7 +50,13 @@ M.mailbox = of('mailbox:')
 M.stats_minute = of('stats:')
 M.task_stats = of('task_stats:')
 
+M.open = of('open:')
+M.results = of('results:')
+M.failed = of('failed:')
+
 M.scheduled = of_queue('scheduled')
+M.workflows = of_queue('workflows')
+M.chores = of_queue('chores')
 M.unique = of_queue('unique')
 M.quarantined = of_queue('quarantined')
 M.workers = of_queue('workers')

@@ -102,6 +102,18 @@ function M.aborts(base, worker)
   return open, settled
 end
 
+-- running -> running. The wish to abort survives the worker in the record, and the worker is told: by token, since by
+-- the time it hears of it a later task may have the id.
+function M.ask_abort(base, id, worker)
+  local mailbox = worker and errors.read('HGET', keys.worker(base, worker), 'mailbox')
+  local lease = mailbox and errors.read('HGET', keys.running(base, worker), id)
+  -- The token alone, also of a claim of a later version.
+  local token = lease and string.match(lease, '^[^/ ]*')
+  if token then errors.read('SADD', keys.aborts(base, worker), id) end
+  redis.call('HSET', keys.task(base, id), 'abort_requested', 1)
+  if token then mail.post(base, mailbox, { mail.pack('abort', id, token) }) end
+end
+
 -- What a worker has claimed, the oldest claim first; the hash has no order of its own. `line`: whose slots it has.
 -- `is_foreign`: yet more follows, after another space. A later version wrote it, and its functions know what else is to be
 -- done when such a claim ends.

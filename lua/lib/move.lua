@@ -8,14 +8,26 @@ local EARLIER_LIFE = { 'lost', 'error', 'traceback', 'history', 'started_at', 'f
   'due_at', 'expires_at', 'abort_requested', 'progress', 'unknown_since' }
 -- What is left of a record that was discarded.
 local OUTLIVES = { 'state', 'name', 'lane', 'idempotency_key', 'tries', 'enqueued_at', 'started_at', 'finished_at',
-  'error', 'result_ttl_ms' }
+  'error', 'result_ttl_ms', 'needs', 'then', 'after', 'broken', 'spent', 'unborne' }
+
+-- Whether a task that ended is kept as long as its group, which hears of it. A call of a map that was aborted or has expired
+-- cannot run again: it is kept as long as any task.
+function M.note_member(batch, id, counter, was_dead)
+  local of, name = group.of(batch, id)
+  if not of then return false end
+  local state = counter == 'completed' and 'complete' or counter
+  group.note(batch, of, name, state, was_dead)
+  return of.kind ~= 'map' or state == 'failed'
+end
 
 -- What becomes of a record whose last write is `written`: kept for a time, for ever as a dead letter, or not at all.
-function M.ended(batch, id, key, counter, written, ttl_ms)
+function M.ended(batch, id, key, counter, written, ttl_ms, was_dead)
   if type(written) == 'table' then return errors.wrong_type(key).err end
   batches.count(batch, counter)
   local finished = batch.finished
   if finished then finished[#finished + 1] = id else batch.finished = { id } end
+  -- What is a part of something is kept with it.
+  if string.find(id, '~', 1, true) and M.note_member(batch, id, counter, was_dead) then return end
   if ttl_ms > 0 then
     if ttl_ms ~= batch.ttl_ms then batch.ttl_ms, batch.ttl_text = ttl_ms, clock.text(ttl_ms) end
     redis.call('PEXPIRE', key, batch.ttl_text)
@@ -36,6 +48,9 @@ function M.finish(batch, id, state, fields, ttl_ms)
   return M.ended(batch, id, key, state, written, ttl_ms)
 end
 
+-- blocked -> skipped: something that it needed did not complete.
+function M.skip(batch, id, why) return M.finish(batch, id, 'skipped', { 'error', why }, -1) end
+
 -- Out of the place of a task that waits. An entry of a ready list cannot be taken out of its middle: it gets a tombstone.
 local function take_out(batch, id, record)
   if record.state == 'scheduled' then
@@ -46,12 +61,12 @@ local function take_out(batch, id, record)
   elseif record.state == 'limited' then
     local line_name = redis.call('HGET', keys.task(batch.base, id), 'buckets')
     if line_name then line.take_out(batch, record.lane or task.DEFAULT_LANE, line_name, id) end
-  elseif errors.read('ZREM', keys.quarantined(batch.base), id) == 0 then
+  elseif record.state ~= 'blocked' and errors.read('ZREM', keys.quarantined(batch.base), id) == 0 then
     errors.read('SADD', keys.tombstones(batch.base, record.lane or task.DEFAULT_LANE), id)
   end
 end
 
--- queued, scheduled, held -> aborted.
+-- queued, limited, scheduled, held, blocked -> aborted.
 function M.abort_waiting(batch, id, record, ttl_ms)
   take_out(batch, id, record)
   return M.finish(batch, id, 'aborted', { 'error', 'aborted' }, task.kept_ms(record, ttl_ms))
@@ -96,6 +111,21 @@ end
 function M.schedule(batch, id, lane_name, due_at)
   redis.call('ZADD', keys.scheduled(batch.base), due_at, id)
   timer.note(batch, lane_name, due_at)
+end
+
+-- blocked -> queued, limited, scheduled: nothing that it needs is open any more. Its delay and its expiry count from now.
+function M.begin(batch, id, record)
+  local fields, delay_ms = {}, number.of(record.delay_ms, 0)
+  if record.expire_ms then
+    fields[1], fields[2] = 'expires_at', clock.text(batch.now + number.of(record.expire_ms, 0))
+  end
+  if delay_ms <= 0 then return M.make_ready(batch, id, record, fields) end
+  local err = batches.obstacle(batch, 'ZCARD', keys.scheduled(batch.base))
+  if err then return err end
+  local due_at = clock.text(batch.now + delay_ms)
+  redis.call('HSET', keys.task(batch.base, id), 'state', 'scheduled', 'due_at', due_at, unpack(fields))
+  M.schedule(batch, id, record.lane or task.DEFAULT_LANE, tonumber(due_at))
+  waiters.changed(batch.base, batch.now, id, record.watched_until)
 end
 
 -- none -> queued, limited, scheduled. `plan`: when it falls due, the line of its limits, more fields to write, which `tries`
@@ -218,7 +248,8 @@ function M.discard(batch, id, state, ttl_ms)
   end
   unique.free(batch.base, id)
   redis.call('DEL', key)
-  M.ended(batch, id, key, 'discarded', redis.call('HSET', key, unpack(fields)), task.kept_ms(record, ttl_ms))
+  local written = redis.call('HSET', key, unpack(fields))
+  M.ended(batch, id, key, 'discarded', written, task.kept_ms(record, ttl_ms), state == 'failed')
   return true
 end
 

@@ -2,7 +2,7 @@
 local M = {}
 
 -- Fields that say where a task belongs.
-M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets' }
+M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind' }
 
 -- The type of every key, by the first part of its name.
 M.TYPES = {
@@ -15,6 +15,7 @@ M.TYPES = {
   line = 'list', ring = 'zset', blocked = 'zset', blocked_lanes = 'hash', turns = 'hash', limited = 'hash',
   limits = 'hash', overrides = 'hash', busy = 'hash', rates = 'zset', opens = 'zset',
   slowed = 'string',
+  workflows = 'zset', open = 'set', nodes = 'list', items = 'list', results = 'hash', failed = 'set', chores = 'list',
 }
 -- Keys that belong to one worker; and those that must end by themselves, by what keys.lua calls them.
 M.OF_WORKERS = { running = true, worker = true, aborts = true }
@@ -39,6 +40,7 @@ end
 -- What is wrong with a record whose place can be looked up directly; nil: nothing, or it is for the ready list to say.
 function M.misplaced(base, id, record)
   local state = record.state
+  if record.kind then return nil end
   if state == 'scheduled' then
     return M.lacks('ZSCORE', keys.scheduled(base), id) and 'not_in_scheduled'
   elseif state == 'running' then
@@ -50,7 +52,8 @@ function M.misplaced(base, id, record)
   elseif state == 'queued' then
     return M.is_quarantined(record) and M.lacks('ZSCORE', keys.quarantined(base), id) and 'not_in_quarantined'
   end
-  return state ~= 'limited' and not task.is_finished(state) and 'unknown_state'
+  if state == 'limited' or state == 'blocked' then return nil end
+  return not task.is_finished(state) and 'unknown_state'
 end
 
 -- The list that a task waits in by its record: the ready list of its lane, or a line.

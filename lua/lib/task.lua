@@ -20,6 +20,7 @@ end
 
 function M.is_finished(state)
   return state == 'complete' or state == 'failed' or state == 'aborted' or state == 'expired' or state == 'discarded'
+    or state == 'skipped'
 end
 
 -- Whether it waits for its turn in a place that this version knows.

@@ -1,4 +1,4 @@
--- Those who wait for a task: `waiters:<id>` has their mailboxes. All hear of its end (batches.lua); while `watched_until` of
+-- Those who wait for a task: `waiters:<id>` has their mailboxes. All hear of its end (calls.lua); while `watched_until` of
 -- its record is to come, they hear of what happens before, too. Of a task that nobody watches, nothing is looked up.
 local M = {}
 

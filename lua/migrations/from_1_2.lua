@@ -178,6 +178,6 @@ return function(base, argv)
     end
     answers[i] = p.removed or p.answer
   end
-  batches.close(batch)
+  calls.close(batch)
   return answers
 end

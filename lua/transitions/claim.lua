@@ -17,7 +17,7 @@ return function(base, args)
   local want = math.min(args.want, MAX)
   local earlier = { quarantined = last[1], passes = last[2] or nil }
   _, _, reply[1] = claim.take(batch, worker, lanes, want, earlier, args.result_ttl_ms, reply)
-  batches.close(batch)
+  calls.close(batch)
   -- A record somebody overwrote cannot be claimed: its entry is dropped, and `fsck` names the key.
   return reply
 end

@@ -16,6 +16,6 @@ return function(base, args)
       answers[i] = 'not_dead'
     end
   end
-  batches.close(batch)
+  calls.close(batch)
   return answers
 end

@@ -17,6 +17,6 @@ return function(base, args)
   for _, id in ipairs(ids) do
     if move.discard(batch, id, 'failed', args.result_ttl_ms) then removed = removed + 1 end
   end
-  batches.close(batch)
+  calls.close(batch)
   return { removed, count > limit and 1 or 0 }
 end

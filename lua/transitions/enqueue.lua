@@ -65,6 +65,8 @@ local function look_up(base, id, idempotency_key)
   -- A random id needs no key: only a repeat of its own call can find it.
   if record.idempotency_key == idempotency_key then return 'accepted' end
   if not task.is_finished(record.state) then return 'exists' end
+  -- What is a part of a workflow stays as long as that.
+  if string.find(id, '~', 1, true) and group.of({ base = base }, id) then return 'exists' end
   errors.read('ZCARD', keys.dead(base))
   return nil, true
 end
@@ -205,6 +207,6 @@ return function(base, args)
   stats.add(base, now, 'enqueued', added)
   if longest_wait_ms > 0 then mail.note_wait(base, now, longest_wait_ms) end
   if offers and added > 0 then hand_off.give(batch, offers, lanes, added) end
-  batches.close(batch)
+  calls.close(batch)
   return answers
 end

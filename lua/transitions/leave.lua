@@ -12,7 +12,7 @@ return function(base, args)
   redis.call('ZADD', keys.workers(base), 0, worker)
   local moved, left = attempt.take_from(batch, worker, LIMIT, args.result_ttl_ms, false)
   if not left then member.remove(base, worker) end
-  batches.close(batch)
+  calls.close(batch)
   -- What a damaged lane does not take stays with the worker, to be reaped.
   return left and moved > 0 and 1 or 0
 end

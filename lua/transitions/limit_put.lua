@@ -12,6 +12,6 @@ return function(base, args)
   local batch = batches.open(base, clock.read())
   if not limits.open(batch, bucket) and known == args.definition then return 'same' end
   line.limits_changed(batch, { bucket })
-  batches.close(batch)
+  calls.close(batch)
   return 'put'
 end

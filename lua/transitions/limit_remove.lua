@@ -12,6 +12,6 @@ return function(base, args)
   local batch = batches.open(base, clock.read())
   limits.open(batch, bucket)
   line.limits_changed(batch, { bucket })
-  batches.close(batch)
+  calls.close(batch)
   return 'removed'
 end

@@ -18,6 +18,6 @@ return function(base, args)
   end
   local batch = batches.open(base, clock.read())
   line.limits_changed(batch, changed)
-  batches.close(batch)
+  calls.close(batch)
   return #changed
 end

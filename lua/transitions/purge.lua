@@ -45,6 +45,6 @@ return function(base, args)
   for _, id in ipairs(ids) do
     if move.discard(batch, id, state, args.result_ttl_ms) then removed = removed + 1 end
   end
-  batches.close(batch)
+  calls.close(batch)
   return { removed, looked == limit and 1 or 0, place == 'scheduled' and looked - #ids or 0 }
 end

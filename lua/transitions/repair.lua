@@ -169,8 +169,8 @@ return function(base, args)
     local answer = (not mend or err) and 'by_hand' or mend(batch, finding, record, args.result_ttl_ms) or 'mended'
     answers[#answers + 1] = answer
     -- The next finding may be about the same task, and is to see it where it lies by now.
-    batches.flush(batch)
+    calls.flush(batch)
   end
-  batches.close(batch)
+  calls.close(batch)
   return answers
 end

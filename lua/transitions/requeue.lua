@@ -22,11 +22,12 @@ return function(base, args)
     if answers[i] == 'queued' then
       if task.read(base, id, { 'state' }).state == 'failed' then
         move.requeue(batch, id, records[i])
+        flow.reopen(batch, id)
       else
         answers[i] = 'not_dead' -- named twice in this call
       end
     end
   end
-  batches.close(batch)
+  calls.close(batch)
   return answers
 end

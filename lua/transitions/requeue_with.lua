@@ -12,6 +12,7 @@ return function(base, args)
   if err then return err end
   local batch = batches.open(base, clock.read())
   move.requeue(batch, args.id, record, args)
-  batches.close(batch)
+  flow.reopen(batch, args.id)
+  calls.close(batch)
   return 'queued'
 end

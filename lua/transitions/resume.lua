@@ -18,7 +18,7 @@ return function(base, args)
   else
     pauses.remove(base, id)
   end
-  batches.close(batch)
+  calls.close(batch)
   pauses.wake_all(base)
   return { 'resumed', moved, left and moved > 0 and 1 or 0 }
 end

@@ -85,6 +85,6 @@ return function(base, args)
   move.create(batch, key, id, definition.task, definition.lane, definition.args or '', definition.kwargs or '', plan)
   batches.count(batch, 'enqueued')
   redis.call('SADD', keys.lanes(base), definition.lane)
-  batches.close(batch)
+  calls.close(batch)
   return { 'fired', next_due_at, id }
 end

@@ -66,7 +66,7 @@ return function(base, args)
   end
   local more_due = move.promote(batch, PROMOTE_LIMIT)
   if has_lines and line.open_due(batch) then more_due = true end
-  batches.flush(batch)
+  calls.flush(batch)
   -- What was handed over since the last step, and is not settled by now: whether the worker has it is not known.
   local handed, first_handed = {}, last[8] and last[8] ~= '' and last[8]
   if first_handed then claim.since(base, worker, number.of(first_handed, 0), handed) end
@@ -83,7 +83,7 @@ return function(base, args)
   else
     redis.call('HSET', row, 'seq', seq, 'first_token', first_token)
   end
-  batches.close(batch)
+  calls.close(batch)
 
   if more_due then more = 1 end
   local wait_ms = -1

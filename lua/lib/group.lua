@@ -1,0 +1,65 @@
+-- Groups: workflows, and the maps in them. A member's id is the id of its group, `~` and its name, so that by its id alone it is
+-- seen whether a task may be part of anything. Whether it is, its group's record says, which is read once a call.
+local M = {}
+
+local FIELDS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'name', 'lane', 'kwargs', 'headers', 'codec',
+  'buckets', 'weight', 'size', 'made', 'max_concurrent', 'tolerate', 'keep_results' }
+
+-- What a group counts a member as that has ended in this state.
+M.COUNTS = { complete = 'complete', failed = 'failed', expired = 'failed', discarded = 'failed', skipped = 'skipped',
+  aborted = 'aborted' }
+
+function M.id_of(group_id, name) return group_id .. '~' .. name end
+
+-- The group and the name that an id has; nil: it cannot be a member.
+function M.split(id) return string.match(id, '^(.+)~([^~]+)$') end
+
+-- The record of a group with its id, or nil where there is none. `holder`: a batch, or a table with its `base`; it remembers
+-- what was read.
+function M.read(holder, group_id)
+  local groups = holder.groups or {}
+  holder.groups = groups
+  local known = groups[group_id]
+  if known == nil then
+    local record = task.read(holder.base, group_id, FIELDS)
+    known = record and record.kind and record or false
+    if known then
+      known.id, known.size, known.made = group_id, number.of(known.size, 0), number.of(known.made, 0)
+    end
+    groups[group_id] = known
+  end
+  return known or nil
+end
+
+-- The group that a task is a member of, and its name there; nil: of none.
+function M.of(holder, id)
+  local group_id, name = M.split(id)
+  local found = group_id and M.read(holder, group_id)
+  if not found then return nil end
+  if found.kind == 'map' then
+    local index = string.find(name, '^%d+$') and tonumber(name)
+    return index and index < found.made and found or nil, name
+  end
+  local is_member = redis.pcall('HEXISTS', keys.task(holder.base, id), 'needs')
+  return is_member == 1 and found or nil, name
+end
+
+function M.root_of(id) return string.match(id, '^[^~]*') end
+
+-- A member has ended: what follows is done when the call ends (flow.lua). `was_dead`: it had been a dead letter; `is_group`: it
+-- cannot be one.
+function M.note(batch, of, name, state, was_dead, is_group)
+  local ended = batch.members or {}
+  ended[#ended + 1] = { group = of, name = name, id = M.id_of(of.id, name), state = state, was_dead = was_dead,
+    is_group = is_group }
+  batch.members = ended
+end
+
+-- More or fewer dead letters in a workflow.
+function M.count_dead(batch, id, by)
+  local dead = batch.dead or {}
+  local root = M.root_of(id)
+  dead[root], batch.dead = (dead[root] or 0) + by, dead
+end
+
+return M

@@ -1,0 +1,82 @@
+-- Maps: one function called for each of many items. An item is only text in a list until it becomes a task; at most so many are
+-- tasks at once as the map's window says. One that completes leaves its result, and no record.
+local M = {}
+
+-- The window of a map that has none, and the most that one call makes.
+local WINDOW, MAKE_MOST = 2000, 1000
+
+-- What an item or a result is kept as: its codec, a space, its bytes.
+function M.pack(codec, bytes) return codec .. ' ' .. bytes end
+
+function M.unpack(text)
+  local codec, bytes = string.match(text, '^([^ ]*) (.*)$')
+  return codec or '', bytes or ''
+end
+
+-- none -> queued, limited: as many of a map's items become tasks as its window has room for. Replies whether any is left.
+function M.make(batch, of)
+  local base = batch.base
+  local waiting = redis.call('LLEN', keys.items(base, of.id))
+  if waiting == 0 then return false end
+  local window = number.of(of.max_concurrent, 0)
+  if window < 1 then window = WINDOW end
+  local count = math.min(window - redis.call('SCARD', keys.open(base, of.id)), MAKE_MOST)
+  if count < 1 then return true end
+  local lane_name, line_name = of.lane or task.DEFAULT_LANE, of.buckets
+  local obstacle = line_name and line.damage(base, lane_name, line_name)
+  if not obstacle and errors.of(redis.pcall('LLEN', keys.ready(base, lane_name))) then
+    obstacle = errors.wrong_type(keys.ready(base, lane_name))
+  end
+  if obstacle then
+    batches.refuse(batch, of.id, '', obstacle.err)
+    return true
+  end
+  local more = { 'tries', '0', 'needs_version', task.VERSION_TEXT }
+  for _, name in ipairs({ 'kwargs', 'headers', 'buckets', 'weight' }) do
+    if of[name] then more[#more + 1], more[#more + 2] = name, of[name] end
+  end
+  local items = redis.call('LPOP', keys.items(base, of.id), count) or {}
+  local state, names = line_name and 'limited' or 'queued', {}
+  for i, item in ipairs(items) do
+    local name = clock.text(of.made + i - 1)
+    local id = group.id_of(of.id, name)
+    local codec, args = M.unpack(item)
+    local key = keys.task(base, id)
+    redis.call('HSET', key, 'state', state, 'name', of.name, 'args', args, 'lane', lane_name, 'enqueued_at',
+      batch.now_text, unpack(more))
+    if codec ~= '' then redis.call('HSET', key, 'codec', codec) end
+    if line_name then
+      batches.add_to_line(batch, lane_name, line_name, id, 'RPUSH')
+    else
+      batches.add(batch, 'back', lane_name, id)
+    end
+    names[i] = name
+  end
+  of.made = of.made + #items
+  redis.call('HSET', keys.task(base, of.id), 'made', clock.text(of.made))
+  bulk.write('SADD', keys.open(base, of.id), names)
+  batches.count(batch, 'enqueued', #items)
+  return waiting > #items
+end
+
+-- running -> complete for an item's task: its record gives way to its result. Replies an error text, or nil.
+function M.complete(batch, of, name, codec, result)
+  local id = group.id_of(of.id, name)
+  if redis.call('DEL', keys.task(batch.base, id)) == 0 then
+    batches.count(batch, 'ghosts')
+    return 'not_found'
+  end
+  if of.keep_results ~= '0' then
+    local results = batch.results or {}
+    local of_map = results[of.id] or {}
+    of_map[#of_map + 1], of_map[#of_map + 2] = name, M.pack(codec or '', result)
+    results[of.id], batch.results = of_map, results
+  end
+  batches.count(batch, 'completed')
+  batches.ended(batch, id)
+  batch.outcomes = batch.outcomes or {}
+  batch.outcomes[id] = { state = 'complete', finished_at = batch.now_text, result = result, result_codec = codec }
+  group.note(batch, of, name, 'complete')
+end
+
+return M
