@@ -19,9 +19,9 @@ def draw(workflow_id: str, nodes: "Sequence[WorkflowNode]", format: str) -> str:
     Raises:
         ValueError: another format.
     """
-    if format not in _FORMATS:
-        raise ValueError(f"format must be one of {', '.join(map(repr, _FORMATS))}, not {format!r}")
-    found: str = _FORMATS[format](workflow_id, nodes)
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(map(repr, FORMATS))}, not {format!r}")
+    found: str = FORMATS[format](workflow_id, nodes)
     return found
 
 
@@ -76,4 +76,4 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-_FORMATS: dict[str, Any] = {"mermaid": _mermaid, "dot": _dot, "json": _json}
+FORMATS: dict[str, Any] = {"mermaid": _mermaid, "dot": _dot, "json": _json}

@@ -95,10 +95,10 @@ class WorkflowJob(Job[R_co], Generic[R_co]):
         offset = 0
         while True:
             page = await self.app.context.channel().ask(self._page(offset))
-            for row in page.nodes:
+            for row in page.rows:
                 yield node_of(self.id, row)
-            offset += len(page.nodes)
-            if len(page.nodes) < _PAGE:
+            offset += len(page.rows)
+            if len(page.rows) < _PAGE:
                 return
 
     def node(self, name: str) -> Job[Any]:
@@ -115,7 +115,7 @@ class WorkflowJob(Job[R_co], Generic[R_co]):
 
 def node_of(workflow_id: str, row: Any) -> WorkflowNode:
     """A node as the query `workflow` replies it."""
-    after = [each.partition("?") for each in row.after]
+    after = [each.partition("?") for each in row.after.split()]
     return WorkflowNode(
         row.name,
         f"{workflow_id}~{row.name}",
@@ -123,7 +123,7 @@ def node_of(workflow_id: str, row: Any) -> WorkflowNode:
         row.kind == "map",
         row.state,
         {name: policy or "fail" for name, _, policy in after},
-        row.tasks,
+        row.size,
         row.complete,
         row.failed,
         row.error,
@@ -131,7 +131,7 @@ def node_of(workflow_id: str, row: Any) -> WorkflowNode:
 
 
 def _progress(page: Any) -> WorkflowProgress | None:
-    return progress_of(page.nodes) if page.state else None
+    return progress_of(page.rows) if page.kind == "workflow" else None
 
 
 def progress_of(rows: Iterable[Any]) -> WorkflowProgress:
@@ -140,11 +140,11 @@ def progress_of(rows: Iterable[Any]) -> WorkflowProgress:
     for row in rows:
         if row.kind == "map":
             ended = (row.complete, row.failed, row.skipped, row.aborted)
-            counts["total"] += row.tasks
+            counts["total"] += row.size
             for name, count in zip(list(counts)[1:], ended, strict=True):
                 counts[name] += count
             if row.state in ("skipped", "aborted"):  # the calls that it never made
-                counts[row.state] += row.tasks - sum(ended)
+                counts[row.state] += row.size - sum(ended)
         else:
             counts["total"] += 1
             state = "failed" if row.state in ("expired", "discarded") else row.state

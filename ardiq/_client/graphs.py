@@ -73,9 +73,7 @@ class Graph:
         if self.output is not None:
             options["output"] = self.output.name
         nodes = [
-            calls.NewNode(
-                member.name, made.task, made.lane, made.args, made.kwargs, self._options(made, header)
-            )
+            calls.NewNode(member.name, made.task, made.lane, made.args, made.kwargs, self._options(made, header))
             for (member, made), header in zip(self._made, headers, strict=True)
         ]
         return calls.workflow_create(id=self.id, options=to_json(options), nodes=nodes)

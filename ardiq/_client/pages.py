@@ -36,11 +36,11 @@ class MapPages:
 
     def _read(self, reply: "calls.ResultsReply") -> Page:
         codec, found = self._queue.codec, []
-        for row in reply.results:
+        for row in reply.rows:
             how = row.codec.partition(":")[0]
             is_own = how == CUSTOM
-            found.append((codec.decode_packed(row.result, how), None if is_own else encoding_of(how).str_keys))
-        return Page(found, reply.next if reply.next < reply.size else None)
+            found.append((codec.decode_packed(row.value, how), None if is_own else encoding_of(how).str_keys))
+        return Page(found, reply.next_offset if reply.next_offset < reply.size else None)
 
 
 def bind(queue: "QueueContext", args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -98,15 +98,15 @@ async def _all_of(queue: "QueueContext", given: Input, value: Value) -> list[Val
     size = 0
     while offset is not None:
         reply = await patiently(queue, _page(map_id, offset))
-        for row in reply.results:
-            values.append(Value(f"{value.source}~{row.index}", COMPLETE, row.codec, row.result))
-            size += len(row.result)
+        for row in reply.rows:
+            values.append(Value(f"{value.source}~{row.index}", COMPLETE, row.codec, row.value))
+            size += len(row.value)
         if size > queue.codec.limit:
             raise invalid(
                 f"argument {given.parameter!r}: the results of {value.source!r} are more than {queue.codec.limit:,} "
                 "bytes (payload_limit): annotate the parameter as Results[…], which reads them page by page"
             )
-        offset = reply.next if reply.next < reply.size else None
+        offset = reply.next_offset if reply.next_offset < reply.size else None
     return values
 
 
