@@ -34,7 +34,7 @@ class MapPages:
         """Likewise; blocks this thread."""
         return self._read(ask(self._queue.server.core, _page(map_id, offset), repeat=True))
 
-    def _read(self, reply: "calls.ResultsReply") -> Page:
+    def _read(self, reply: calls.ResultsReply) -> Page:
         codec, found = self._queue.codec, []
         for row in reply.rows:
             how = row.codec.partition(":")[0]
@@ -110,5 +110,5 @@ async def _all_of(queue: "QueueContext", given: Input, value: Value) -> list[Val
     return values
 
 
-def _page(map_id: str, offset: int) -> "Call[calls.ResultsReply]":
+def _page(map_id: str, offset: int) -> Call[calls.ResultsReply]:
     return calls.results(map=map_id, offset=offset, limit=_PAGE)

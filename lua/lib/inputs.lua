@@ -8,8 +8,8 @@ local LARGEST, LARGEST_IN_ALL = 65536, 262144
 local WITH = 'with+'
 
 -- The arguments and the codec of a claim whose record has `inputs`: netstrings of the arguments, then of each input its
--- parameter, its shape (`one`, `list`, `map`), how many results it has, and of each of them state, codec and value. What did
--- not complete has its error for a value; a `reference`, the id of the task that has the result.
+-- parameter, its shape (`one`, `list`, `map`), how many results it has, and of each of them its source, state, codec and value.
+-- What did not complete has its error for a value; a `reference`, the id of the task that has the result.
 function M.resolve(base, id, args, codec, inputs)
   local ok, wanted = pcall(cjson.decode, inputs)
   local group_id = group.split(id)
@@ -27,6 +27,7 @@ function M.resolve(base, id, args, codec, inputs)
       local of = group.id_of(group_id, name)
       local found = task.read(base, of, { 'state', 'result', 'result_codec', 'error' }) or {}
       local result = found.result or ''
+      add(name)
       if found.state ~= 'complete' then
         add(found.state or 'not_found')
         add('')
@@ -43,6 +44,7 @@ function M.resolve(base, id, args, codec, inputs)
       end
     end
     if is_map then
+      add(string.sub(source, 2))
       add('map')
       add('')
       add(group.id_of(group_id, string.sub(source, 2)))
