@@ -13,12 +13,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import limits, measures
+from bench import limits, measures, workflows
 from bench.measures import Sample, Setting
 from bench.programs import ROOT, Programs, build_floor, busy
 from bench.server import Server
 
-_MEASURES = [*measures.MEASURES, *limits.MEASURES]
+_MEASURES = [*measures.MEASURES, *limits.MEASURES, *workflows.MEASURES]
 _NUMBERS = (1, 2, 4)
 RESULTS = ROOT / "bench" / "results.json"
 

@@ -60,7 +60,7 @@ def dispatch(setting: Setting, name: str, concurrency: int, task: str = "noop") 
     server.clear()
     programs.producer("enqueue_many", n=n, task=task)
     with programs.worker(concurrency) as worker:
-        run = _drained(setting, worker, n)
+        run = drained(setting, worker, n)
     yield Sample(name, run.rate, "tasks/s", floor["n"] / floor["seconds"])
     suffix = name.removeprefix("dispatch")
     suffix = "" if suffix == "_c100" else suffix
@@ -68,20 +68,22 @@ def dispatch(setting: Setting, name: str, concurrency: int, task: str = "noop") 
     yield Sample(f"server_cpu{suffix}", run.server_cpu, "µs/task", floor_server)
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
+    """What a worker did: tasks a second, and µs of CPU that a task took it and the server."""
+
     rate: float
     worker_cpu: float
     server_cpu: float
 
 
-def _drained(setting: Setting, worker: Process, n: int) -> _Run:
+def drained(setting: Setting, worker: Process, n: int) -> Run:
     """Watch the worker from its first claim to the last task."""
     server, programs = setting.server, setting.programs
     programs.until(worker, lambda: server.progress()[0] > 0)
     started, worker_cpu, server_cpu = time.perf_counter(), worker.cpu_us(), server.cpu_us()
     programs.until(worker, lambda: server.progress()[1] >= n, pause_s=0.003)
     seconds = time.perf_counter() - started
-    return _Run(n / seconds, (worker.cpu_us() - worker_cpu) / n, (server.cpu_us() - server_cpu) / n)
+    return Run(n / seconds, (worker.cpu_us() - worker_cpu) / n, (server.cpu_us() - server_cpu) / n)
 
 
 def enqueue(setting: Setting, name: str) -> Samples:
@@ -163,7 +165,7 @@ def naps(setting: Setting) -> Samples:
     server.clear()
     programs.producer("enqueue_many", n=n, task="nap")
     with programs.worker(concurrency) as worker:
-        run = _drained(setting, worker, n)
+        run = drained(setting, worker, n)
     yield Sample("sleep_c500", run.rate / (concurrency / _NAP_S), "of the ceiling", 1.0)
 
 
@@ -191,7 +193,7 @@ def option(setting: Setting, name: str) -> Samples:
         server.clear()
         figures = programs.producer("enqueue_option", used, n=n)
         with programs.worker(option=used) as worker:
-            run = _drained(setting, worker, n)
+            run = drained(setting, worker, n)
         rates.append((n / figures["seconds"], run.rate))
     yield Sample(f"enqueue_with_{name}", rates[1][0], "tasks/s", rates[0][0])
     yield Sample(f"dispatch_with_{name}", rates[1][1], "tasks/s", rates[0][1])

@@ -3,8 +3,8 @@
 import json
 import re
 import subprocess
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Self
 
 from ardiq import _core
 from bench.programs import ROOT
@@ -17,8 +17,18 @@ _STEP = json.loads(_core.PROTOCOL)["functions"]["step"]["reply"]
 _HEADER, _REFUSAL, _CLAIM = (len(_STEP[part]) for part in ("header", "refusal", "record"))
 _EARLIER = "ardiq_earlier"
 
+_PAGE = 1_000
+
 Claim = tuple[str, str]
 """Id and lease token."""
+
+
+class Node(NamedTuple):
+    """A task of a workflow, or a map."""
+
+    name: str
+    after: Sequence[str] = ()
+    is_map: bool = False
 
 
 def load_earlier(url: str, python: str | None) -> None:
@@ -41,14 +51,23 @@ class Queue:
     `earlier`: by the library that `load_earlier` has loaded.
     """
 
-    def __init__(self, url: str, name: str, *, lane: str = "default", earlier: bool = False) -> None:
+    def __init__(
+        self, url: str, name: str, *, lane: str = "default", earlier: bool = False, joins: bool = True
+    ) -> None:
         self._base = f"ardiq:{{{name}}}:"
         self._core = _core.Core(url, self._base)
         self._earlier = earlier
         self._lanes = json.dumps([lane])
         self._number = self._seq = 0
         self._held: list[Claim] = []
-        self._call("join", "played:1", _LONG_MS, "{}", self._lanes, "1")
+        if joins:
+            self._call("join", "played:1", _LONG_MS, "{}", self._lanes, "1")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -73,6 +92,35 @@ class Queue:
                 records += (f"{self._number:022x}", "noop", lane, "[]", "", text)
             self._call("enqueue", *records)
         return len(texts)
+
+    def create(self, id: str, nodes: Iterable[Node], *, is_open: bool = False) -> None:
+        """A workflow of tasks that do nothing."""
+        words: list[str] = []
+        for node in nodes:
+            options: dict[str, Any] = {"after": list(node.after)} if node.after else {}
+            if node.is_map:
+                options["map"] = {"size": 0}
+            words += (node.name, "noop", "default", "" if node.is_map else "[]", "", json.dumps(options))
+        self._call("workflow_create", id, json.dumps({"result_ttl_ms": int(_LONG_MS), "is_open": is_open}), *words)
+
+    def create_map(self, id: str, calls: int, *, args: str = "", starts: bool = True) -> None:
+        """A map of so many calls, and a task that comes after it."""
+        self.create(id, [Node("calls", is_map=True), Node("body", after=["calls"])], is_open=True)
+        call = ("", f'["{args}"]' if args else "[]")
+        for first in range(0, calls, _PAGE):
+            self._call("workflow_items", id, "calls", str(first), *call * min(_PAGE, calls - first))
+        if starts:
+            self.start(id)
+
+    def start(self, id: str) -> None:
+        """A workflow begins that has all its parts."""
+        self._call("workflow_start", id)
+
+    def give_back(self) -> None:
+        """Hand back what the last step gave."""
+        for id, token in self._held:
+            self._call("release", "played:1", id, token, _LONG_MS)
+        self._held = []
 
     def step(self, want: int = AT_ONCE, result_ttl_ms: str = _LONG_MS) -> int:
         """Complete what the last one gave, and claim; replies how many it gave."""

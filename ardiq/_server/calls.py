@@ -56,6 +56,9 @@ REPAIR_MOST: Final = 20
 WORKFLOW_CREATE_MOST: Final = 1000
 """How many records one call of `workflow_create` takes."""
 
+WORKFLOW_ITEMS_MOST: Final = 1000
+"""How many records one call of `workflow_items` takes."""
+
 PURGE_LIMIT_MOST: Final = 1000
 """The largest `limit` of `purge`."""
 
@@ -634,6 +637,23 @@ class NewNode(NamedTuple):
     args: Text
     kwargs: Text
     options: Text
+
+
+class NewItem(NamedTuple):
+    """A record of `workflow_items`."""
+
+    codec: Text
+    args: Text
+
+
+class WorkflowItemsReply(NamedTuple):
+    """What `workflow_items` replies."""
+
+    answer: str
+    size: int
+
+
+WORKFLOW_ITEMS_REPLY = page(WorkflowItemsReply._make, (text, number))
 
 
 class NodeRow(NamedTuple):
@@ -1237,6 +1257,25 @@ def workflow_create(
     or `kept` (one has ended, and is kept): nothing was added.
     """
     return Call("workflow_create", (id, options, *(value for record in nodes for value in record)), word)
+
+
+def workflow_items(*, id: Text, map: Text, offset: int, items: Iterable[NewItem]) -> Call[WorkflowItemsReply]:
+    """A client adds a page of calls to a map of a workflow that it creates by parts.
+
+    Replies `added`, `accepted` (a page that is there already), `started` (it is complete: nothing was added) or
+    `not_found`; and how many calls the map has.
+    """
+    return Call(
+        "workflow_items", (id, map, offset, *(value for record in items for value in record)), WORKFLOW_ITEMS_REPLY
+    )
+
+
+def workflow_start(*, id: Text) -> Call[Literal["started", "accepted", "not_found"]]:
+    """All parts of a workflow are there: those of its tasks that need no other begin.
+
+    Replies `started`, `accepted` (before, or it is aborted) or `not_found`.
+    """
+    return Call("workflow_start", (id,), word)
 
 
 def workflow(*, id: Text, offset: int, limit: int) -> Call[WorkflowReply]:

@@ -73,7 +73,7 @@ local function tell_waiters(batch)
       local record = batch.outcomes and batch.outcomes[id] or task.read(batch.base, id, mail.OUTCOME)
       local letter = mail.finished(id, mail.outcome(record), batch.removed)
       for _, name in ipairs(names) do
-        if not schedule.tell(batch.base, name, id, record) then M.push(letters, name, letter) end
+        if not schedule.tell(batch.base, name, id, record) then batches.push(letters, name, letter) end
       end
     end
   end

@@ -6,6 +6,8 @@ local M = {}
 local ADVANCE, LOOK_AT = 500, 10
 -- Members that one call aborts.
 local CANCEL = 500
+-- How long a client that creates a workflow by parts may be silent.
+local UNFINISHED_MS = 3600000
 local FOLLOWER = { 'state', 'needs', 'broken', 'kind', 'lane', 'buckets', 'delay_ms', 'expire_ms', 'watched_until' }
 -- Edges whose follower does not mind that what it follows did not complete.
 local LENIENT = { ignore = true, continue = true, only = true }
@@ -51,6 +53,16 @@ function M.begin(batch, of, name, record)
   if err then
     batches.refuse(batch, id, '', err)
     later(batch, id)
+  end
+end
+
+-- A workflow of which everything is there runs: the members that need no other begin.
+function M.start(batch, id)
+  local of = group.read(batch, id)
+  for _, name in ipairs(redis.call('LRANGE', keys.nodes(batch.base, id), 0, -1)) do
+    local record = task.read(batch.base, group.id_of(id, name), FOLLOWER)
+    local is_first = record and record.state == 'blocked' and number.of(record.needs, 0) <= 0
+    if is_first then M.begin(batch, of, name, record) end
   end
 end
 
@@ -235,6 +247,7 @@ local function end_group(batch, of)
     group.note(batch, parent, name, state, nil, true)
   elseif not parent_id then
     redis.call('ZREM', keys.workflows(base), of.id)
+    if of.building then redis.call('ZREM', keys.building(base), of.id) end
     batch.swept = batch.swept or {}
     batch.swept[#batch.swept + 1] = of
   end
@@ -393,6 +406,9 @@ end
 local function look(batch, id)
   local record = task.read(batch.base, id, FOLLOWER)
   local own = record and record.kind and group.read(batch, id)
+  local parent_id, name = group.split(id)
+  local of = parent_id and group.read(batch, parent_id)
+  if of and of.building and not of.abort_requested then return end
   if own and own.state == 'blocked' and number.of(record.needs, 0) <= 0 then
     if own.abort_requested then
       cancel(batch, own)
@@ -401,8 +417,6 @@ local function look(batch, id)
     end
     return touch(batch, own)
   end
-  local parent_id, name = group.split(id)
-  local of = parent_id and group.read(batch, parent_id)
   if not of or redis.pcall('SISMEMBER', keys.open(batch.base, of.id), name) ~= 1 then return end
   if not record or not record.state then
     group.note(batch, of, name, 'discarded')
@@ -411,6 +425,17 @@ local function look(batch, id)
   elseif record.state == 'blocked' and number.of(record.needs, 0) <= 0 and number.of(record.broken, 0) <= 0
     and not of.abort_requested then
     M.begin(batch, of, name, record)
+  end
+end
+
+-- What its client left unfinished, an hour after its last page.
+local function drop_unfinished(batch)
+  local building, until_ms = keys.building(batch.base), clock.text(batch.now - UNFINISHED_MS)
+  local left = redis.pcall('ZRANGEBYSCORE', building, '-inf', until_ms, 'LIMIT', 0, LOOK_AT)
+  for _, id in ipairs(errors.of(left) and {} or left) do
+    redis.call('ZREM', building, id)
+    M.abort(batch, id)
+    M.advance(batch)
   end
 end
 
@@ -428,6 +453,7 @@ function M.go_on(batch)
     look(batch, redis.call('LPOP', chores))
     M.advance(batch)
   end
+  drop_unfinished(batch)
   local some = redis.call('ZRANDMEMBER', keys.workflows(base))
   if some then
     local names = redis.pcall('SRANDMEMBER', keys.open(base, some), LOOK_AT)

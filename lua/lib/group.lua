@@ -3,7 +3,7 @@
 local M = {}
 
 local FIELDS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'name', 'lane', 'kwargs', 'headers', 'codec',
-  'buckets', 'weight', 'size', 'made', 'max_concurrent', 'tolerate', 'keep_results' }
+  'buckets', 'weight', 'size', 'made', 'max_concurrent', 'tolerate', 'keep_results', 'building' }
 
 -- What a group counts a member as that has ended in this state.
 M.COUNTS = { complete = 'complete', failed = 'failed', expired = 'failed', discarded = 'failed', skipped = 'skipped',

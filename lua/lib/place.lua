@@ -15,7 +15,8 @@ M.TYPES = {
   line = 'list', ring = 'zset', blocked = 'zset', blocked_lanes = 'hash', turns = 'hash', limited = 'hash',
   limits = 'hash', overrides = 'hash', busy = 'hash', rates = 'zset', opens = 'zset',
   slowed = 'string',
-  workflows = 'zset', open = 'set', nodes = 'list', items = 'list', results = 'hash', failed = 'set', chores = 'list',
+  workflows = 'zset', open = 'set', nodes = 'list', items = 'list', results = 'hash', failed = 'set',
+  chores = 'list', building = 'zset',
 }
 -- Keys that belong to one worker; and those that must end by themselves, by what keys.lua calls them.
 M.OF_WORKERS = { running = true, worker = true, aborts = true }

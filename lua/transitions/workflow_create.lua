@@ -3,7 +3,8 @@
 -- reply: `created`; `accepted` (this very call was already carried out); `exists` (one of this id has not ended) or `kept` (one has ended, and is kept): nothing was added
 -- Everything is read and refused before the first write, so a refused call leaves nothing behind.
 
-local OPTIONS = { name = 'string', idempotency_key = 'string', result_ttl_ms = 'number', output = 'string' }
+local OPTIONS = { name = 'string', idempotency_key = 'string', result_ttl_ms = 'number', output = 'string',
+  is_open = 'boolean' }
 local NODE = { codec = 'string', headers = 'string', delay_ms = 'number', expire_ms = 'number', limits = 'table',
   after = 'table', inputs = 'table', map = 'table' }
 local MAP = { size = 'number', max_concurrent = 'number', tolerate = 'number', keep_results = 'boolean' }
@@ -182,6 +183,7 @@ return function(base, args)
   local nodes, by_name = read(base, args)
   if options.output and not by_name[options.output] then bad('output ' .. options.output .. ' is no node') end
   errors.read('ZCARD', keys.workflows(base))
+  errors.read('ZCARD', keys.building(base))
   errors.read('LLEN', keys.chores(base))
   errors.read('ZCARD', keys.scheduled(base))
   local answer = look_up(base, id, options.idempotency_key, nodes)
@@ -190,7 +192,7 @@ return function(base, args)
   local batch = batches.open(base, clock.read())
   local result_ttl_ms, names = clock.text(options.result_ttl_ms), {}
   redis.call('DEL', keys.open(base, id), keys.nodes(base, id), keys.failed(base, id))
-  local fields = {}
+  local fields = options.is_open and { 'building', '1' } or {}
   for _, field in ipairs({ 'name', 'idempotency_key', 'output' }) do
     local value = options[field]
     if value and value ~= '' then fields[#fields + 1], fields[#fields + 2] = field, value end
@@ -205,13 +207,10 @@ return function(base, args)
   end
   bulk.write('RPUSH', keys.nodes(base, id), names)
   bulk.write('SADD', keys.open(base, id), names)
-  local root = group.read(batch, id)
-  for _, node in ipairs(nodes) do
-    if node.needs == 0 then
-      local record = { state = 'blocked', lane = node.lane, kind = node.map and 'map' }
-      for i = 1, #node.fields, 2 do record[node.fields[i]] = node.fields[i + 1] end
-      flow.begin(batch, root, node.name, record)
-    end
+  if options.is_open then
+    redis.call('ZADD', keys.building(base), batch.now_text, id)
+  else
+    flow.start(batch, id)
   end
   calls.close(batch)
   return 'created'

@@ -1,0 +1,26 @@
+-- workflow_items: a client adds a page of calls to a map of a workflow that it creates by parts.
+-- args: id, map, offset int; items: (codec, args)…
+-- reply: answer, size
+return function(base, args)
+  local id, items = group.id_of(args.id, args.map), args.items
+  local root, err = task.read(base, args.id, { 'state', 'building' })
+  if err then return { err = err } end
+  if not root.state then return { 'not_found', 0 } end
+  local size = number.of(errors.read('HGET', keys.task(base, id), 'size'))
+  if not size then errors.raise(errors.bad_argument('workflow ' .. args.id .. ' has no map ' .. args.map)) end
+  local count = #items / 2
+  if args.offset + count <= size then return { 'accepted', size } end
+  if root.state ~= 'blocked' or not root.building then return { 'started', size } end
+  if args.offset ~= size then
+    errors.raise(errors.bad_argument('map ' .. id .. ' has ' .. clock.text(size) .. ' items: the next page begins'
+      .. ' there, not at ' .. clock.text(args.offset)))
+  end
+  errors.read('LLEN', keys.items(base, id))
+  errors.read('ZCARD', keys.building(base))
+  local texts = {}
+  for i = 1, count do texts[i] = map.pack(items[2 * i - 1], items[2 * i]) end
+  bulk.write('RPUSH', keys.items(base, id), texts)
+  redis.call('HSET', keys.task(base, id), 'size', clock.text(size + count))
+  redis.call('ZADD', keys.building(base), clock.now(), args.id)
+  return { 'added', size + count }
+end

@@ -1,0 +1,17 @@
+-- workflow_start: blocked -> queued, limited, scheduled, complete. All parts of a workflow are there: those of its tasks that need no other begin.
+-- args: id
+-- reply: `started`, `accepted` (before, or it is aborted) or `not_found`
+return function(base, args)
+  local id = args.id
+  local root, err = task.read(base, id, { 'state', 'building', 'kind', 'abort_requested' })
+  if err then return { err = err } end
+  if root.kind ~= 'workflow' then return 'not_found' end
+  if not root.building or root.state ~= 'blocked' or root.abort_requested then return 'accepted' end
+  errors.read('ZCARD', keys.building(base))
+  local batch = batches.open(base, clock.read())
+  redis.call('HDEL', keys.task(base, id), 'building')
+  redis.call('ZREM', keys.building(base), id)
+  flow.start(batch, id)
+  calls.close(batch)
+  return 'started'
+end
