@@ -1,7 +1,7 @@
 """Workflows: tasks that begin when others have ended, with their results as arguments."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 from ._client.producer import held_back
@@ -248,7 +248,29 @@ class Flow:
     @overload
     def starmap(
         self,
-        task: "_Enqueueable[[*Ts], Coroutine[Any, Any, R]]",
+        task: "BoundTask[..., Coroutine[Any, Any, R]]",
+        items: Iterable[tuple[Any, ...]],
+        *,
+        max_concurrent: int | None = ...,
+        tolerate: float = ...,
+        keep_results: bool = ...,
+        name: str | None = ...,
+    ) -> Map[R]: ...
+    @overload
+    def starmap(
+        self,
+        task: BoundTask[..., R],
+        items: Iterable[tuple[Any, ...]],
+        *,
+        max_concurrent: int | None = ...,
+        tolerate: float = ...,
+        keep_results: bool = ...,
+        name: str | None = ...,
+    ) -> Map[R]: ...
+    @overload
+    def starmap(
+        self,
+        task: "Callable[[*Ts], Coroutine[Any, Any, R]]",
         items: "Iterable[tuple[*Ts]]",
         *,
         max_concurrent: int | None = ...,
@@ -259,7 +281,7 @@ class Flow:
     @overload
     def starmap(
         self,
-        task: "_Enqueueable[[*Ts], R]",
+        task: "Callable[[*Ts], R]",
         items: "Iterable[tuple[*Ts]]",
         *,
         max_concurrent: int | None = ...,
@@ -308,7 +330,7 @@ class Flow:
         if max_concurrent is not None:
             _options.integer("max_concurrent", max_concurrent, least=1)
         _options.finite("tolerate", tolerate, "a number of calls, or a part of them from 0 to 1")
-        if tolerate < 0 or (isinstance(tolerate, float) and tolerate > 1):
+        if tolerate < 0 or (tolerate > 1 and not isinstance(tolerate, int)):
             raise ValueError(f"tolerate must be a number of calls, or a part of them from 0 to 1, not {tolerate!r}")
         _options.boolean("keep_results", keep_results)
         for number, row in enumerate(items):

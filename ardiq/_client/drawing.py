@@ -38,9 +38,9 @@ def _mermaid(_: str, nodes: "Sequence[WorkflowNode]") -> str:
     for node in nodes:
         text = label(node).replace('"', "#quot;")
         lines.append(f'    {number[node.name]}[["{text}"]]' if node.is_map else f'    {number[node.name]}["{text}"]')
-    for node, other, policy in _edges(nodes):
+    for name, other, policy in _edges(nodes):
         arrow = "-->" if policy == "fail" else f"-. {policy} .->"
-        lines.append(f"    {number[other]} {arrow} {number[node]}")
+        lines.append(f"    {number[other]} {arrow} {number[name]}")
     for node in nodes:
         lines.append(f"    style {number[node.name]} stroke:{_color(node)}")
     return "\n".join(lines) + "\n"
@@ -51,9 +51,9 @@ def _dot(workflow_id: str, nodes: "Sequence[WorkflowNode]") -> str:
     for node in nodes:
         shape = ", peripheries=2" if node.is_map else ""
         lines.append(f'    {_quoted(node.name)} [label={_quoted(label(node))}, color="{_color(node)}"{shape}];')
-    for node, other, policy in _edges(nodes):
+    for name, other, policy in _edges(nodes):
         how = "" if policy == "fail" else f" [label={_quoted(policy)}, style=dashed]"
-        lines.append(f"    {_quoted(other)} -> {_quoted(node)}{how};")
+        lines.append(f"    {_quoted(other)} -> {_quoted(name)}{how};")
     return "\n".join([*lines, "}"]) + "\n"
 
 

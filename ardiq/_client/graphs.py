@@ -124,7 +124,9 @@ class Graph:
         task, options = call.task, call.call_options
         lane = producer.check_lane(options.priority or task.priority)
         signature = task.signature or self._queue.registry.signature_of(task.name)
-        fields = {name: options.fields[name] for name in ("delay_ms", "expire_ms") if name in options.fields}
+        fields: dict[str, Any] = {
+            name: options.fields[name] for name in ("delay_ms", "expire_ms") if name in options.fields
+        }
         try:
             if isinstance(member, Map):
                 items = [self._item(member, number) for number in range(len(member.items))]
@@ -254,4 +256,4 @@ def _only(source: Any) -> str:
 
 
 def _number_of(tolerate: float, count: int) -> int:
-    return int(tolerate * count) if isinstance(tolerate, float) else tolerate
+    return tolerate if isinstance(tolerate, int) else int(tolerate * count)

@@ -99,7 +99,7 @@ async def _all_of(queue: "QueueContext", given: Input, value: Value) -> list[Val
     while offset is not None:
         reply = await patiently(queue, _page(map_id, offset))
         for row in reply.rows:
-            values.append(Value(f"{value.source}~{row.index}", COMPLETE, row.codec, row.value))
+            values.append(Value(f"{value.source}~{row.number}", COMPLETE, row.codec, row.value))
             size += len(row.value)
         if size > queue.codec.limit:
             raise invalid(

@@ -56,13 +56,15 @@ def unpack(packed: bytes) -> tuple[bytes, list[Input]]:
         args, inputs = next(parts), []
         for parameter in parts:
             shape, count = next(parts).decode(), int(next(parts))
-            values = [
-                Value(*(next(parts).decode(errors="replace") for _ in range(3)), next(parts)) for _ in range(count)
-            ]
+            values = [Value(_text(parts), _text(parts), _text(parts), next(parts)) for _ in range(count)]
             inputs.append(Input(parameter.decode(), shape, values))
     except (StopIteration, RuntimeError, ValueError) as error:
         raise invalid("the stored arguments and results cannot be read: written by a newer version?") from error
     return args, inputs
+
+
+def _text(parts: Iterator[bytes]) -> str:
+    return next(parts).decode(errors="replace")
 
 
 def pack(args: bytes, inputs: Iterable[Input]) -> bytes:
@@ -113,7 +115,8 @@ def receive(
     args, inputs = unpack(packed)
     base = how.removeprefix(WITH)
     a, k = codec.decode_call(args, kwargs, base, None)
-    places: dict[int | str, _Carried] = {at: _Carried(value, base) for at, value in [*enumerate(a), *k.items()]}
+    places: dict[int | str, _Carried] = {at: _Carried(value, base) for at, value in enumerate(a)}
+    places |= {name: _Carried(value, base) for name, value in k.items()}
     for each in inputs:
         place = _place(each.parameter)
         if isinstance(place, int) and place not in places:
@@ -241,7 +244,7 @@ def encode_open(
     if known is not None:
         hints = dict(enumerate(known.positional(len(args))))
     hints |= {key: (key, MISSING if known is None else known.hint(key)) for key in kwargs}
-    named = [*enumerate(args), *kwargs.items()]
+    named: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
     rows = [
         (f"argument {label!r} of task {name!r}", value, MISSING if place in holes else hint)
         for place, value in named

@@ -96,7 +96,7 @@ def sources_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[int | str
     Raises:
         TypeError: there is a reference within one.
     """
-    named = [*enumerate(args), *kwargs.items()]
+    named: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
     found: dict[int | str, Source] = {}
     for name, value in named:
         source = source_of(value)

@@ -19,7 +19,7 @@ from ardiq import (
     Limit,
     Node,
     Results,
-    Snooze,
+    Retry,
     TaskError,
     Unique,
     WorkflowJob,
@@ -505,7 +505,7 @@ async def test_middleware_hooks_limits_batches_and_options(app: Ardiq) -> None:
         task = current_task()
         assert task is not None
         if task.tries == 1:
-            raise Snooze(0.001)
+            raise Retry("once more", delay_ms=1)
         return sum(values)
 
     flow = Flow("much")

@@ -17,7 +17,6 @@ from ardiq import (
     Node,
     Results,
     TaskResult,
-    Workflow,
     WorkflowJob,
     WorkflowProgress,
     chain,
@@ -131,7 +130,7 @@ def maps(paths: list[str]) -> None:
     assert_type(flow.starmap(add, [(1, 2), (3, 4)], keep_results=False), Map[int])
     assert_type(flow.starmap(resize.options(expire=5), [("a", 1)]), Map[str])
 
-    flow.map(resize, [1, 2])  # type: ignore[list-item]
+    flow.map(resize, [1, 2])  # type: ignore[arg-type]
     flow.map(add, [1])  # type: ignore[arg-type]
     flow.starmap(add, [(1, "2")])  # type: ignore[arg-type]
     flow.map(resize, paths, tolerate="few")  # type: ignore[call-overload]
@@ -166,7 +165,6 @@ async def starts(flow: Flow, node: Node[int], thumbs: Map[str]) -> None:
     await app.start(flow, output=thumbs)  # type: ignore[call-overload]
     await job.graph("png")  # type: ignore[arg-type]
 
-    assert_type(gallery, Workflow[[list[str], str], bytes]) if False else None
     assert_type(await gallery.start(["a"], title="x"), WorkflowJob[bytes])
     assert_type(await gallery.options(id="gallery-7").start(["a"]), WorkflowJob[bytes])
     assert_type(tidy.start_sync(), WorkflowJob[None])
@@ -181,7 +179,7 @@ async def starts(flow: Flow, node: Node[int], thumbs: Map[str]) -> None:
     assert_type(await group(resize.prepare("a")).then(montage, title="x").start(), WorkflowJob[bytes])
     assert_type(chord([resize.prepare("a")], montage, "title").start_sync(), WorkflowJob[bytes])
     assert_type(await group(resize.prepare("a")).start(), WorkflowJob[None])
-    chain(fetch.prepare("x")).then(store)  # type: ignore[arg-type]
-    chain(fetch.prepare("x")).then(parse, strict="no")  # type: ignore[arg-type]
-    chain(fetch.prepare("x")).then(parse, table="rows")  # type: ignore[call-arg]
-    chord([add.prepare(1, 2)], montage)  # type: ignore[list-item]
+    chain(fetch.prepare("x")).then(store)  # type: ignore[call-overload]
+    chain(fetch.prepare("x")).then(parse, strict="no")  # type: ignore[call-overload]
+    chain(fetch.prepare("x")).then(parse, table="rows")  # type: ignore[call-overload]
+    chord([add.prepare(1, 2)], montage)  # type: ignore[call-overload]
