@@ -81,7 +81,8 @@ end
 local function complete(batch, id, run_ms, result, codec, ttl_ms)
   if string.find(id, '~', 1, true) then
     local of, name = group.of(batch, id)
-    if of and of.kind == 'map' then return map.complete(batch, of, name, codec, result) end
+    -- One that runs again although its map is through has a result of its own.
+    if of and of.kind == 'map' and of.state == 'blocked' then return map.complete(batch, of, name, codec, result) end
   end
   local key, now_text, fields = keys.task(batch.base, id), batch.now_text, 4
   local started_at = run_ms == 0 and now_text or clock.text(batch.now - run_ms)
@@ -260,7 +261,7 @@ function M.settle(batch, worker, outcomes, tokens, ttl_ms)
       local err, stays, instead
       if outcome == 'complete' then
         -- The only one that does not read the record first: it is by far the most frequent.
-        err = complete(batch, id, run_ms, value, details.codec, kept_ms)
+        err, stays = complete(batch, id, run_ms, value, details.codec, kept_ms)
         if has_key and not err then unique.free(batch.base, id) end
       else
         err, stays, instead = settle(batch, { id = id, outcome = outcome, run_ms = run_ms, value = value,

@@ -8,7 +8,8 @@ local ADVANCE, LOOK_AT = 500, 10
 local CANCEL = 500
 -- How long a client that creates a workflow by parts may be silent.
 local UNFINISHED_MS = 3600000
-local FOLLOWER = { 'state', 'needs', 'broken', 'kind', 'lane', 'buckets', 'delay_ms', 'expire_ms', 'watched_until' }
+local FOLLOWER = { 'state', 'needs', 'broken', 'kind', 'lane', 'buckets', 'delay_ms', 'expire_ms', 'watched_until',
+  'unneeded' }
 -- Edges whose follower does not mind that what it follows did not complete.
 local LENIENT = { ignore = true, continue = true, only = true }
 
@@ -20,20 +21,6 @@ local function each_follower(followers, call)
   for name, policy in string.gmatch(followers or '', '([^ ?]+)%??([^ ]*)') do call(name, policy) end
 end
 
--- What the keys of a group that are about to be written hold something else than, or nil.
-local function damage(batch, of)
-  local base = batch.base
-  local obstacle = batches.obstacle(batch, 'SCARD', keys.open(base, of.id))
-    or batches.obstacle(batch, 'SCARD', keys.failed(base, of.id))
-    or batches.obstacle(batch, 'LLEN', keys.chores(base))
-    or batches.obstacle(batch, 'ZCARD', keys.workflows(base))
-  if not obstacle and of.kind == 'map' then
-    obstacle = batches.obstacle(batch, 'LLEN', keys.items(base, of.id))
-      or batches.obstacle(batch, 'HLEN', keys.results(base, of.id))
-  end
-  return obstacle
-end
-
 -- A group may be through although none of its members ends in this call.
 local function touch(batch, of)
   batch.touched = batch.touched or {}
@@ -43,13 +30,14 @@ end
 
 -- blocked -> queued, limited, scheduled for a member that needs nothing more; a map makes its first calls.
 function M.begin(batch, of, name, record)
-  local id = group.id_of(of.id, name)
+  local id, err = group.id_of(of.id, name), nil
   if record.kind == 'map' then
     local own = group.read(batch, id)
-    if own and not map.make(batch, own) and own.size == 0 then touch(batch, own) end
-    return
+    err = own and group.damage(batch, own)
+    if own and not err and not map.make(batch, own) and own.size == 0 then touch(batch, own) end
+  else
+    err = move.begin(batch, id, record)
   end
-  local err = move.begin(batch, id, record)
   if err then
     batches.refuse(batch, id, '', err)
     later(batch, id)
@@ -66,6 +54,19 @@ function M.start(batch, id)
   end
 end
 
+-- The followers of a member whose record somebody deleted, as `then` had them: by what the others come after.
+local function followers_by_others(batch, of, name)
+  local found = {}
+  local names = redis.pcall('LRANGE', keys.nodes(batch.base, of.id), 0, -1)
+  for _, other in ipairs(errors.of(names) and {} or names) do
+    local record = task.read(batch.base, group.id_of(of.id, other), { 'after' })
+    each_follower(record and record.after, function(before, policy)
+      if before == name then found[#found + 1] = other .. (policy ~= '' and '?' .. policy or '') end
+    end)
+  end
+  return table.concat(found, ' ')
+end
+
 -- What the ends of some members mean for those that follow: by name, how many of the needed ones were met, how many broke it and
 -- by whom, whether it begins now, and whether it is not needed.
 local function gather_effects(batch, of, ended)
@@ -79,10 +80,12 @@ local function gather_effects(batch, of, ended)
   end
   for _, one in ipairs(ended) do
     local key = keys.task(batch.base, one.id)
-    local record = redis.call('HMGET', key, 'then', 'spent', 'unneeded')
-    local is_spent, followers, lenient = record[2], 0, 0
-    local completed, is_unneeded = one.state == 'complete', one.state == 'skipped' and record[3]
-    each_follower(record[1] or nil, function(name, policy)
+    local record, err = task.read(batch.base, one.id, { 'state', 'then', 'spent', 'unneeded' })
+    local is_gone = err or not record.state
+    if is_gone then record = { ['then'] = followers_by_others(batch, of, one.name) } end
+    local is_spent, followers, lenient = record.spent, 0, 0
+    local completed, is_unneeded = one.state == 'complete', one.state == 'skipped' and record.unneeded
+    each_follower(record['then'], function(name, policy)
       local on, is_lenient = effect(name), LENIENT[policy]
       followers, lenient = followers + 1, lenient + (is_lenient and 1 or 0)
       if completed or is_unneeded then
@@ -100,10 +103,10 @@ local function gather_effects(batch, of, ended)
       end
     end)
     batch.moves = (batch.moves or 0) + followers
-    if not completed and lenient > 0 and not is_spent then redis.call('HSET', key, 'spent', '1') end
+    if not completed and lenient > 0 and not is_spent and not is_gone then redis.call('HSET', key, 'spent', '1') end
     -- A failure is borne where all that follows can do without.
     if not completed and one.state ~= 'skipped' and (followers == 0 or lenient < followers) then
-      redis.call('HSET', key, 'unborne', '1')
+      if not is_gone then redis.call('HSET', key, 'unborne', '1') end
       of.unborne = (of.unborne or 0) + 1
     end
   end
@@ -124,8 +127,9 @@ local function apply(batch, of, effects, order)
       if on.broken > 0 then redis.call('HSET', key, 'broken', clock.text(broken)) end
       -- A map that has begun is blocked, too, and needs nothing more.
       local waits = record.state == 'blocked' and number.of(record.needs, 0) > 0
+      -- It stays so, should what broke it before run again.
+      if on.is_unneeded and (waits or record.state == 'skipped') then redis.call('HSET', key, 'unneeded', '1') end
       if waits and on.is_unneeded then
-        redis.call('HSET', key, 'unneeded', '1')
         move.skip(batch, id, 'skipped: not needed')
       elseif waits and on.broken > 0 then
         move.skip(batch, id, 'skipped: ' .. on.by.name .. ' ' .. on.by.state)
@@ -145,13 +149,20 @@ local function cancel(batch, of)
     local id = group.id_of(of.id, name)
     local record = task.read(base, id, { 'state', 'kind', 'lane', 'worker', 'pause', 'needs' })
     if record and record.kind and record.state == 'blocked' and number.of(record.needs, 0) <= 0 then
-      M.abort(batch, id)
+      local err = M.abort(batch, id)
+      if err then batches.refuse(batch, id, '', err) end
     elseif record and (task.is_waiting(record.state) or record.state == 'blocked') then
-      move.abort_waiting(batch, id, record, number.of(of.result_ttl_ms, 0))
+      local err = move.in_the_way(batch, record)
+      if err then
+        batches.refuse(batch, id, '', err)
+      else
+        move.abort_waiting(batch, id, record, number.of(of.result_ttl_ms, 0))
+      end
     elseif record and record.state == 'running' then
-      member.ask_abort(base, id, record.worker)
+      local ok, err = pcall(member.ask_abort, base, id, record.worker)
+      if not ok then batches.refuse(batch, id, '', err.err) end
     elseif not record or not record.state or task.is_finished(record.state) then
-      group.note(batch, of, name, record and record.state or 'discarded')
+      group.note(batch, of, name, record and record.state or 'discarded', nil, record and record.kind)
     end
   end
   if page[1] ~= '0' then
@@ -162,10 +173,12 @@ local function cancel(batch, of)
   end
 end
 
--- blocked -> blocked, aborted: a workflow, or a map that has begun, is to stop.
+-- blocked -> blocked, aborted: a workflow, or a map that has begun, is to stop. Replies an error text where a key is damaged.
 function M.abort(batch, group_id)
   local of = group.read(batch, group_id)
-  if not of or of.state ~= 'blocked' or of.abort_requested then return end
+  if not of or of.state ~= 'blocked' or of.abort_requested then return nil end
+  local obstacle = group.damage(batch, of)
+  if obstacle then return obstacle end
   of.abort_requested = '1'
   redis.call('HSET', keys.task(batch.base, group_id), 'abort_requested', '1')
   if of.kind == 'map' then redis.call('DEL', keys.items(batch.base, group_id)) end
@@ -188,10 +201,13 @@ local function sweep(batch, root)
   local function keep_group(id)
     for _, name in ipairs({ 'open', 'items', 'failed', 'results', 'nodes' }) do keep(keys[name](base, id)) end
   end
-  for _, name in ipairs(redis.call('LRANGE', keys.nodes(base, root.id), 0, -1)) do
+  local names = redis.pcall('LRANGE', keys.nodes(base, root.id), 0, -1)
+  for _, name in ipairs(errors.of(names) and {} or names) do
     local id = group.id_of(root.id, name)
-    keep(keys.task(base, id))
-    if redis.call('HEXISTS', keys.task(base, id), 'size') == 1 then keep_group(id) end
+    local record = task.read(base, id, { 'kind', 'needs' })
+    -- What runs again, and is no part of it any more, has a time of its own.
+    if record and record.needs then keep(keys.task(base, id)) end
+    if record and record.kind then keep_group(id) end
   end
   keep_group(root.id)
   keep(keys.task(base, root.id))
@@ -221,22 +237,18 @@ local function outcome(batch, of, counts)
   if counts.unborne > 0 then return 'failed', { 'error', reason(batch, of, missing, total) } end
   local name = redis.call('HGET', keys.task(batch.base, of.id), 'output')
   if not name then return 'complete', { 'result', 'null' } end
-  local found = redis.call('HMGET', keys.task(batch.base, group.id_of(of.id, name)), 'state', 'kind', 'result',
-    'result_codec')
-  if found[1] ~= 'complete' then return 'failed', { 'error', 'its result, ' .. name .. ', did not complete' } end
-  local fields = { 'result', found[3] or 'null' }
-  if found[4] then fields[3], fields[4] = 'result_codec', found[4] end
+  local found = task.read(batch.base, group.id_of(of.id, name), { 'state', 'result', 'result_codec' })
+  if not found or found.state ~= 'complete' then
+    return 'failed', { 'error', 'its result, ' .. name .. ', did not complete' }
+  end
+  local fields = { 'result', found.result or 'null' }
+  if found.result_codec then fields[3], fields[4] = 'result_codec', found.result_codec end
   return 'complete', fields
 end
 
 -- blocked -> complete, failed, aborted for a group of which nothing is open.
-local function end_group(batch, of)
+local function end_group(batch, of, counts)
   local base, key = batch.base, keys.task(batch.base, of.id)
-  local found = redis.call('HMGET', key, 'complete', 'failed', 'skipped', 'aborted', 'unborne')
-  local counts = {}
-  for i, name in ipairs({ 'complete', 'failed', 'skipped', 'aborted', 'unborne' }) do
-    counts[name] = number.of(found[i], 0)
-  end
   local state, fields = outcome(batch, of, counts)
   of.state = state
   redis.call('HSET', key, 'state', state, 'finished_at', batch.now_text, unpack(fields))
@@ -253,17 +265,26 @@ local function end_group(batch, of)
   end
 end
 
--- A group ends when nothing of it is open, and no item waits to become a task.
+local COUNTS = { 'complete', 'failed', 'skipped', 'aborted', 'unborne' }
+
+-- A group ends when nothing of it is open, and no item waits to become a task. Where fewer have ended than there are, somebody
+-- deleted what was open: it stays, and fsck finds it.
 local function end_if_through(batch, of)
   if of.state ~= 'blocked' or redis.call('EXISTS', keys.open(batch.base, of.id)) == 1 then return end
   if of.kind == 'map' and redis.call('EXISTS', keys.items(batch.base, of.id)) == 1 then return end
-  end_group(batch, of)
+  local found = redis.call('HMGET', keys.task(batch.base, of.id), 'tasks', unpack(COUNTS))
+  local counts = {}
+  for i, name in ipairs(COUNTS) do counts[name] = number.of(found[i + 1], 0) end
+  local expected = of.kind == 'map' and of.made or number.of(found[1], 0)
+  local through = counts.complete + counts.failed + counts.skipped + counts.aborted
+  if through < expected and not of.abort_requested then return end
+  end_group(batch, of, counts)
 end
 
 -- Members of one group have ended: those that were open are counted, once, and what follows is done.
 local function settle(batch, of, ended)
   local base, names, seen = batch.base, {}, {}
-  local obstacle = damage(batch, of)
+  local obstacle = group.damage(batch, of)
   if obstacle then
     for _, one in ipairs(ended) do batches.refuse(batch, one.id, '', obstacle) end
     return
@@ -281,8 +302,11 @@ local function settle(batch, of, ended)
     local waits = is_open and of.kind ~= 'map' and not of.abort_requested and (batch.moves or 0) >= ADVANCE
     if waits then
       later(batch, one.id)
-    elseif not one.is_group and (one.state == 'failed' or one.was_dead) then
-      group.count_dead(batch, of.id, one.was_dead and -1 or 1)
+    elseif one.was_dead then
+      -- One that was open had not been counted yet.
+      if not is_open then group.count_dead(batch, of.id, -1) end
+    elseif one.state == 'failed' and not one.is_group then
+      group.count_dead(batch, of.id, 1)
     end
     if is_open then
       seen[one.name] = true
@@ -303,7 +327,7 @@ local function settle(batch, of, ended)
     apply(batch, of, gather_effects(batch, of, through))
     counts.unborne, of.unborne = of.unborne, nil
   end
-  for name, count in pairs(counts) do redis.call('HINCRBY', keys.task(base, of.id), name, count) end
+  group.count(base, of.id, counts)
   if of.is_cancelled then
     of.is_cancelled = nil
     M.abort(batch, of.id)
@@ -332,7 +356,8 @@ function M.advance(batch)
   for root_id, by in pairs(dead or {}) do
     local root = group.read(batch, root_id)
     if root and by ~= 0 then
-      local left = redis.call('HINCRBY', keys.task(batch.base, root_id), 'dead', by)
+      group.count(batch.base, root_id, { dead = by })
+      local left = number.of(redis.call('HGET', keys.task(batch.base, root_id), 'dead'), 0)
       if left <= 0 and root.state ~= 'blocked' then
         batch.swept = batch.swept or {}
         batch.swept[#batch.swept + 1] = root
@@ -356,7 +381,7 @@ local function reopen_followers(batch, of, id)
     if not record or not record.state then return end
     local key, broken = keys.task(batch.base, follower), math.max(number.of(record.broken, 0) - 1, 0)
     redis.call('HSET', key, 'broken', clock.text(broken))
-    if record.state ~= 'skipped' or broken > 0 then return end
+    if record.state ~= 'skipped' or record.unneeded or broken > 0 then return end
     M.reopen_member(batch, of, name, 'skipped')
     redis.call('HSET', key, 'state', 'blocked')
     redis.call('HDEL', key, 'error', 'finished_at')
@@ -371,8 +396,8 @@ function M.reopen_member(batch, of, name, count)
   local base, key, id = batch.base, keys.task(batch.base, of.id), group.id_of(of.id, name)
   redis.call('SREM', keys.failed(base, of.id), name)
   redis.call('SADD', keys.open(base, of.id), name)
-  redis.call('HINCRBY', key, count, -1)
-  if redis.call('HDEL', keys.task(base, id), 'unborne') == 1 then redis.call('HINCRBY', key, 'unborne', -1) end
+  group.count(base, of.id, { [count] = -1 })
+  if redis.call('HDEL', keys.task(base, id), 'unborne') == 1 then group.count(base, of.id, { unborne = -1 }) end
   if of.state == 'blocked' then return end
   of.state = 'blocked'
   redis.call('HSET', key, 'state', 'blocked')
@@ -383,33 +408,49 @@ function M.reopen_member(batch, of, name, count)
     M.reopen_member(batch, parent, own_name, 'failed')
     reopen_followers(batch, parent, of.id)
   elseif not parent_id then
-    redis.call('ZADD', keys.workflows(base), redis.call('HGET', key, 'enqueued_at') or batch.now_text, of.id)
+    local created_at = number.of(redis.call('HGET', key, 'enqueued_at'), batch.now)
+    redis.call('ZADD', keys.workflows(base), clock.text(created_at), of.id)
   end
 end
 
+-- Whether a group, and what that is in, goes on as long as a member does.
+local function goes_on(batch, of)
+  while of do
+    if of.state ~= 'blocked' and of.state ~= 'failed' or of.abort_requested then return false end
+    local parent_id = group.split(of.id)
+    of = parent_id and group.read(batch, parent_id)
+  end
+  return true
+end
+
 -- A dead letter runs again: what its failure ended or skipped is open again. A group that ended in another way than by failures
--- stays as it is.
+-- stays as it is, and the task is no part of it any more.
 function M.reopen(batch, id)
   if not string.find(id, '~', 1, true) then return end
   local of, name = group.of(batch, id)
   if not of then return end
+  -- That it failed may be one of the chores yet.
+  if redis.call('SISMEMBER', keys.open(batch.base, of.id), name) == 1 then return end
   group.count_dead(batch, id, -1)
   batch.members = batch.members or {}
-  if of.state ~= 'blocked' and of.state ~= 'failed' or of.abort_requested then return end
-  if damage(batch, of) or redis.call('SISMEMBER', keys.failed(batch.base, of.id), name) == 0 then return end
+  if not goes_on(batch, of) or redis.call('SISMEMBER', keys.failed(batch.base, of.id), name) == 0 then
+    redis.call('HDEL', keys.task(batch.base, id), 'needs')
+    return
+  end
   M.reopen_member(batch, of, name, 'failed')
   if of.kind ~= 'map' then reopen_followers(batch, of, id) end
 end
 
 -- What is open to do for one id, by its record: that it ended is not known to its group, it could begin, its group could end, or it
 -- is being aborted.
-local function look(batch, id)
+function M.look(batch, id)
   local record = task.read(batch.base, id, FOLLOWER)
   local own = record and record.kind and group.read(batch, id)
   local parent_id, name = group.split(id)
   local of = parent_id and group.read(batch, parent_id)
   if of and of.building and not of.abort_requested then return end
   if own and own.state == 'blocked' and number.of(record.needs, 0) <= 0 then
+    if group.damage(batch, own) then return end
     if own.abort_requested then
       cancel(batch, own)
     elseif own.kind == 'map' then
@@ -421,7 +462,7 @@ local function look(batch, id)
   if not record or not record.state then
     group.note(batch, of, name, 'discarded')
   elseif task.is_finished(record.state) then
-    group.note(batch, of, name, record.state)
+    group.note(batch, of, name, record.state, nil, record.kind)
   elseif record.state == 'blocked' and number.of(record.needs, 0) <= 0 and number.of(record.broken, 0) <= 0
     and not of.abort_requested then
     M.begin(batch, of, name, record)
@@ -450,7 +491,7 @@ function M.go_on(batch)
   local left = redis.call('LLEN', chores)
   while left > 0 and (batch.moves or 0) < ADVANCE do
     batch.moves, left = (batch.moves or 0) + 1, left - 1
-    look(batch, redis.call('LPOP', chores))
+    M.look(batch, redis.call('LPOP', chores))
     M.advance(batch)
   end
   drop_unfinished(batch)
@@ -459,11 +500,11 @@ function M.go_on(batch)
     local names = redis.pcall('SRANDMEMBER', keys.open(base, some), LOOK_AT)
     for _, name in ipairs(errors.of(names) and {} or names) do
       local id = group.id_of(some, name)
-      look(batch, id)
+      M.look(batch, id)
       local inner = redis.pcall('SRANDMEMBER', keys.open(base, id), LOOK_AT)
-      for _, index in ipairs(errors.of(inner) and {} or inner) do look(batch, group.id_of(id, index)) end
+      for _, index in ipairs(errors.of(inner) and {} or inner) do M.look(batch, group.id_of(id, index)) end
     end
-    look(batch, some)
+    M.look(batch, some)
     M.advance(batch)
   end
   return left > 0

@@ -44,6 +44,40 @@ function M.of(holder, id)
   return is_member == 1 and found or nil, name
 end
 
+-- What a key of a group that is about to be written holds something else than, or nil.
+function M.damage(batch, of)
+  local base = batch.base
+  local obstacle = batches.obstacle(batch, 'SCARD', keys.open(base, of.id))
+    or batches.obstacle(batch, 'SCARD', keys.failed(base, of.id))
+    or batches.obstacle(batch, 'LLEN', keys.chores(base))
+    or batches.obstacle(batch, 'ZCARD', keys.workflows(base))
+    or of.building and batches.obstacle(batch, 'ZCARD', keys.building(base))
+  if not obstacle and of.kind == 'map' then
+    obstacle = batches.obstacle(batch, 'LLEN', keys.items(base, of.id))
+      or batches.obstacle(batch, 'HLEN', keys.results(base, of.id))
+  end
+  return obstacle or nil
+end
+
+-- The same of the group that a task is a member of, and of all that this is in.
+function M.damage_above(batch, id)
+  local of = string.find(id, '~', 1, true) and M.of(batch, id)
+  while of do
+    local obstacle = M.damage(batch, of)
+    if obstacle then return obstacle end
+    local parent_id = M.split(of.id)
+    of = parent_id and M.read(batch, parent_id)
+  end
+end
+
+-- Counts in a group's record, by so much more or less.
+function M.count(base, group_id, changes)
+  local key = keys.task(base, group_id)
+  for name, by in pairs(changes) do
+    redis.call('HSET', key, name, clock.text(number.of(redis.call('HGET', key, name), 0) + by))
+  end
+end
+
 function M.root_of(id) return string.match(id, '^[^~]*') end
 
 -- A member has ended: what follows is done when the call ends (flow.lua). `was_dead`: it had been a dead letter; `is_group`: it

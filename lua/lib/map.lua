@@ -20,8 +20,13 @@ function M.make(batch, of)
   if waiting == 0 then return false end
   local window = number.of(of.max_concurrent, 0)
   if window < 1 then window = WINDOW end
-  local count = math.min(window - redis.call('SCARD', keys.open(base, of.id)), MAKE_MOST)
-  if count < 1 then return true end
+  local room, left = window - redis.call('SCARD', keys.open(base, of.id)), MAKE_MOST - (batch.made or 0)
+  if room < 1 then return true end
+  if left < 1 then
+    redis.call('RPUSH', keys.chores(base), of.id)
+    return true
+  end
+  local count = math.min(room, left)
   local lane_name, line_name = of.lane or task.DEFAULT_LANE, of.buckets
   local obstacle = line_name and line.damage(base, lane_name, line_name)
   if not obstacle and errors.of(redis.pcall('LLEN', keys.ready(base, lane_name))) then
@@ -31,9 +36,9 @@ function M.make(batch, of)
     batches.refuse(batch, of.id, '', obstacle.err)
     return true
   end
-  local more = { 'tries', '0', 'needs_version', task.VERSION_TEXT }
+  local more, written = { 'tries', '0', 'needs_version', task.VERSION_TEXT }, 7
   for _, name in ipairs({ 'kwargs', 'headers', 'buckets', 'weight' }) do
-    if of[name] then more[#more + 1], more[#more + 2] = name, of[name] end
+    if of[name] then more[#more + 1], more[#more + 2], written = name, of[name], written + 1 end
   end
   local items = redis.call('LPOP', keys.items(base, of.id), count) or {}
   local state, names = line_name and 'limited' or 'queued', {}
@@ -42,8 +47,14 @@ function M.make(batch, of)
     local id = group.id_of(of.id, name)
     local codec, args = M.unpack(item)
     local key = keys.task(base, id)
-    redis.call('HSET', key, 'state', state, 'name', of.name, 'args', args, 'lane', lane_name, 'enqueued_at',
-      batch.now_text, unpack(more))
+    -- What is left of an earlier workflow of that id makes room.
+    if redis.pcall('HSET', key, 'state', state, 'name', of.name, 'args', args, 'lane', lane_name, 'enqueued_at',
+      batch.now_text, unpack(more)) ~= written then
+      redis.call('DEL', key)
+      redis.pcall('ZREM', keys.dead(base), id)
+      redis.call('HSET', key, 'state', state, 'name', of.name, 'args', args, 'lane', lane_name, 'enqueued_at',
+        batch.now_text, unpack(more))
+    end
     if codec ~= '' then redis.call('HSET', key, 'codec', codec) end
     if line_name then
       batches.add_to_line(batch, lane_name, line_name, id, 'RPUSH')
@@ -52,16 +63,18 @@ function M.make(batch, of)
     end
     names[i] = name
   end
-  of.made = of.made + #items
+  of.made, batch.made = of.made + #items, (batch.made or 0) + #items
   redis.call('HSET', keys.task(base, of.id), 'made', clock.text(of.made))
   bulk.write('SADD', keys.open(base, of.id), names)
   batches.count(batch, 'enqueued', #items)
   return waiting > #items
 end
 
--- running -> complete for an item's task: its record gives way to its result. Replies an error text, or nil.
+-- running -> complete for an item's task: its record gives way to its result. Replies an error text or nil, and whether it
+-- stays where it is because of a damaged key.
 function M.complete(batch, of, name, codec, result)
-  local id = group.id_of(of.id, name)
+  local id, obstacle = group.id_of(of.id, name), group.damage(batch, of)
+  if obstacle then return obstacle, true end
   if redis.call('DEL', keys.task(batch.base, id)) == 0 then
     batches.count(batch, 'ghosts')
     return 'not_found'

@@ -8,7 +8,7 @@ local EARLIER_LIFE = { 'lost', 'error', 'traceback', 'history', 'started_at', 'f
   'due_at', 'expires_at', 'abort_requested', 'progress', 'unknown_since' }
 -- What is left of a record that was discarded.
 local OUTLIVES = { 'state', 'name', 'lane', 'idempotency_key', 'tries', 'enqueued_at', 'started_at', 'finished_at',
-  'error', 'result_ttl_ms', 'needs', 'then', 'after', 'broken', 'spent', 'unborne' }
+  'error', 'result_ttl_ms', 'needs', 'then', 'after', 'broken', 'spent', 'unborne', 'kind' }
 
 -- Whether a task that ended is kept as long as its group, which hears of it. A call of a map that was aborted or has expired
 -- cannot run again: it is kept as long as any task.
@@ -64,6 +64,16 @@ local function take_out(batch, id, record)
   elseif record.state ~= 'blocked' and errors.read('ZREM', keys.quarantined(batch.base), id) == 0 then
     errors.read('SADD', keys.tombstones(batch.base, record.lane or task.DEFAULT_LANE), id)
   end
+end
+
+-- Why a task that waits cannot be taken out of its place, or nil.
+function M.in_the_way(batch, record)
+  local base = batch.base
+  if record.state == 'scheduled' then return batches.obstacle(batch, 'ZCARD', keys.scheduled(base)) end
+  if record.state == 'held' then return batches.obstacle(batch, 'ZCARD', keys.held(base, record.pause or '')) end
+  if record.state ~= 'queued' then return nil end
+  return batches.obstacle(batch, 'ZCARD', keys.quarantined(base))
+    or batches.obstacle(batch, 'SCARD', keys.tombstones(base, record.lane or task.DEFAULT_LANE))
 end
 
 -- queued, limited, scheduled, held, blocked -> aborted.
@@ -236,7 +246,7 @@ end
 -- dead letter stays what it was, and is kept as long as a result.
 function M.discard(batch, id, state, ttl_ms)
   local record = task.read(batch.base, id, OUTLIVES)
-  if not record or record.state ~= state then
+  if not record or record.state ~= state or record.kind then
     batches.count(batch, 'ghosts')
     return false
   end

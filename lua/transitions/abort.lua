@@ -10,7 +10,8 @@ return function(base, args)
   if task.is_finished(record.state) then return 'finished' end
   if record.state == 'blocked' and record.kind and number.of(record.needs, 0) <= 0 then
     local batch = batches.open(base, clock.read())
-    flow.abort(batch, id)
+    err = flow.abort(batch, id)
+    if err then return { err = err } end
     calls.close(batch)
     return redis.call('HGET', keys.task(base, id), 'state') == 'aborted' and 'aborted' or 'requested'
   end

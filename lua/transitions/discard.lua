@@ -5,10 +5,10 @@ return function(base, args)
   local batch, answers = batches.open(base, clock.read()), {}
   errors.read('ZCARD', keys.dead(base))
   for i, id in ipairs(args.tasks) do
-    local record, err = task.read(base, id, { 'state' })
+    local record, err = task.read(base, id, { 'state', 'kind' })
     if err then
       answers[i] = err
-    elseif record.state == 'failed' then
+    elseif record.state == 'failed' and not record.kind then
       redis.call('ZREM', keys.dead(base), id)
       move.discard(batch, id, 'failed', args.result_ttl_ms)
       answers[i] = 'discarded'

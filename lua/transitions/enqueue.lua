@@ -59,13 +59,14 @@ end
 
 -- What is there under an id already: an answer, or nil and whether a finished record must make room.
 local function look_up(base, id, idempotency_key)
-  local record, err = task.read(base, id, { 'state', 'idempotency_key' })
+  local record, err = task.read(base, id, { 'state', 'idempotency_key', 'kind' })
   if err then return err end
   if not record.state then return nil, false end
   -- A random id needs no key: only a repeat of its own call can find it.
   if record.idempotency_key == idempotency_key then return 'accepted' end
   if not task.is_finished(record.state) then return 'exists' end
-  -- What is a part of a workflow stays as long as that.
+  -- A workflow stays as long as it is kept, and so does what is a part of it.
+  if record.kind then return 'exists' end
   if string.find(id, '~', 1, true) and group.of({ base = base }, id) then return 'exists' end
   errors.read('ZCARD', keys.dead(base))
   return nil, true

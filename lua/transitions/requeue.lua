@@ -5,17 +5,17 @@ return function(base, args)
   local batch, answers, records, damaged = batches.open(base, clock.read()), {}, {}, {}
   errors.read('ZCARD', keys.dead(base))
   for i, id in ipairs(args.tasks) do
-    local record, err = task.read(base, id, { 'state', 'lane', 'buckets' })
+    local record, err = task.read(base, id, { 'state', 'lane', 'buckets', 'kind' })
     records[i] = record
     if err then
       answers[i] = err
-    elseif record.state ~= 'failed' then
+    elseif record.state ~= 'failed' or record.kind then
       answers[i] = 'not_dead'
     else
       local name = record.lane or task.DEFAULT_LANE
       if damaged[name] == nil then damaged[name] = lane.damage(base, name) or false end
       local of_line = record.buckets and line.damage(base, name, record.buckets)
-      answers[i] = (damaged[name] or of_line or { err = 'queued' }).err
+      answers[i] = group.damage_above(batch, id) or (damaged[name] or of_line or { err = 'queued' }).err
     end
   end
   for i, id in ipairs(args.tasks) do

@@ -3,14 +3,16 @@
 -- reply: `queued` or `not_dead`
 return function(base, args)
   errors.read('ZCARD', keys.dead(base))
-  local record, err = task.read(base, args.id, { 'state', 'lane', 'buckets' })
+  local record, err = task.read(base, args.id, { 'state', 'lane', 'buckets', 'kind' })
   if err then return { err = err } end
-  if record.state ~= 'failed' then return 'not_dead' end
+  if record.state ~= 'failed' or record.kind then return 'not_dead' end
   local lane_name = record.lane or task.DEFAULT_LANE
   lane.check(base, lane_name)
   err = record.buckets and line.damage(base, lane_name, record.buckets)
   if err then return err end
   local batch = batches.open(base, clock.read())
+  err = group.damage_above(batch, args.id)
+  if err then return { err = err } end
   move.requeue(batch, args.id, record, args)
   flow.reopen(batch, args.id)
   calls.close(batch)

@@ -20,9 +20,17 @@ local function check_name(name)
   end
 end
 
+-- A JSON array, as `what` of a node has to be; of an object there would be nothing in it.
+local function check_list(node, value, what)
+  for key in pairs(value or {}) do
+    if type(key) ~= 'number' then bad(what .. ' of node ' .. node.name .. ' must be an array') end
+  end
+end
+
 -- The edges that `after` names, noted at the nodes that they come from.
 local function read_edges(node, after, by_name)
   local texts, seen = {}, {}
+  check_list(node, after, 'after')
   for i, text in ipairs(after or {}) do
     local name, policy = string.match(type(text) == 'string' and text or '', '^([^?]*)%??(.*)$')
     local suffix = POLICIES[policy == '' and 'fail' or policy]
@@ -39,6 +47,7 @@ end
 
 -- `inputs`, which name results of nodes that this one comes after.
 local function read_inputs(node, inputs, by_name)
+  check_list(node, inputs, 'inputs')
   if not inputs or #inputs == 0 then return end
   for _, input in ipairs(inputs) do
     local source = type(input) == 'table' and input[2]
@@ -149,17 +158,20 @@ local function look_up(base, id, idempotency_key, nodes)
   end
   for _, node in ipairs(nodes) do
     local key = keys.task(base, group.id_of(id, node.name))
-    -- What is left of an earlier workflow may go.
-    if redis.call('EXISTS', key) == 1 and errors.read('HEXISTS', key, 'needs') == 0 then
-      bad('there is a task ' .. group.id_of(id, node.name) .. ' already, which is no part of a workflow')
+    -- What is left of an earlier workflow may go, if it has ended.
+    local left = redis.call('EXISTS', key) == 1 and errors.read('HMGET', key, 'state', 'needs')
+    if left and (not left[2] or left[1] ~= 'blocked' and not task.is_finished(left[1])) then
+      bad('there is a task ' .. group.id_of(id, node.name) .. ' already, which is '
+        .. (left[2] and 'of an earlier workflow and has not ended' or 'no part of a workflow'))
     end
+    if left and left[1] == 'failed' then errors.read('ZCARD', keys.dead(base)) end
   end
 end
 
 local function write_node(batch, id, node, result_ttl_ms)
   local base, key, fields = batch.base, keys.task(batch.base, id), node.fields
   if #node.followers > 0 then node.add('then', table.concat(node.followers, ' ')) end
-  redis.call('DEL', key)
+  if redis.call('DEL', key) == 1 then redis.pcall('ZREM', keys.dead(base), group.id_of(id, node.name)) end
   if node.map then
     redis.call('DEL', keys.open(base, id), keys.items(base, id), keys.results(base, id), keys.failed(base, id))
     redis.call('HSET', key, 'state', 'blocked', 'kind', 'map', 'name', node.task, 'lane', node.lane, 'enqueued_at',

@@ -8,7 +8,10 @@ return function(base, args)
   if root.kind ~= 'workflow' then return 'not_found' end
   if not root.building or root.state ~= 'blocked' or root.abort_requested then return 'accepted' end
   errors.read('ZCARD', keys.building(base))
+  errors.read('ZCARD', keys.scheduled(base))
   local batch = batches.open(base, clock.read())
+  err = group.damage(batch, group.read(batch, id))
+  if err then return { err = err } end
   redis.call('HDEL', keys.task(base, id), 'building')
   redis.call('ZREM', keys.building(base), id)
   flow.start(batch, id)
