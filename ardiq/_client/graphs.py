@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._server import calls
+from .._server.replies import Call
 from .._values.encodings import from_json, to_json
 from .._values.ids import new_id
 from .._values.inputs import encode_open, netstring
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 MOST_NODES = 1000
 _MOST_EDGES = 10_000
 _MOST_BYTES = 64 * 1024 * 1024
+_PAGE_BYTES = 1024 * 1024
 
 
 class Graph:
@@ -32,7 +34,7 @@ class Graph:
         self._queue = queue
         self._flow = flow
         self.id = id or flow.id or new_id()
-        self.output: Node[Any] | None = self._output(output)
+        self.output = self._output(output)
         members = list(flow.members.values())
         if not members:
             raise ValueError(f"flow {flow.name!r} has no nodes")
@@ -48,6 +50,9 @@ class Graph:
             self._check(member)
         self._made = [(member, self._node(member)) for member in sorted_by_edges(flow, members)]
         size = sum(len(made.args) + len(made.kwargs) for _, made in self._made)
+        items = [len(item.args) for _, made in self._made for item in made.items]
+        # Whether the calls of its maps are sent in pages, each a call of its own.
+        self.has_pages = len(items) > calls.WORKFLOW_ITEMS_MOST or sum(items) > _PAGE_BYTES
         if size > _MOST_BYTES:
             raise ValueError(
                 f"the arguments of flow {flow.name!r} have {size:,} bytes; it may have {_MOST_BYTES:,}: store large "
@@ -62,7 +67,7 @@ class Graph:
             args, kwargs = ((), {}) if isinstance(member, Map) else _with_defaults(member)
             yield EnqueueContext(f"{self.id}~{member.name}", member.call.name, tuple(args), kwargs, {})
 
-    def call(self, headers: Iterable[str]) -> Any:
+    def call(self, headers: Iterable[str]) -> Call[str]:
         """What creates it, with the headers that the hooks gave each node."""
         ttl_ms = self._flow.result_ttl_ms
         options: dict[str, Any] = {
@@ -72,11 +77,33 @@ class Graph:
         }
         if self.output is not None:
             options["output"] = self.output.name
+        if self.has_pages:
+            options["is_open"] = True
         nodes = [
-            calls.NewNode(member.name, made.task, made.lane, made.args, made.kwargs, self._options(made, header))
+            calls.NewNode(member.name, made.task, made.lane, *self._arguments(made), self._options(made, header))
             for (member, made), header in zip(self._made, headers, strict=True)
         ]
         return calls.workflow_create(id=self.id, options=to_json(options), nodes=nodes)
+
+    def pages(self) -> Iterator[Call[calls.WorkflowItemsReply]]:
+        """What adds the calls of its maps, in order."""
+        for member, made in self._made:
+            offset, page, size = 0, list[calls.NewItem](), 0
+            for item in made.items:
+                if page and (len(page) >= calls.WORKFLOW_ITEMS_MOST or size + len(item.args) > _PAGE_BYTES):
+                    yield calls.workflow_items(id=self.id, map=member.name, offset=offset, items=page)
+                    offset, page, size = offset + len(page), [], 0
+                page.append(calls.NewItem(*item))
+                size += len(item.args)
+            if page:
+                yield calls.workflow_items(id=self.id, map=member.name, offset=offset, items=page)
+
+    def _arguments(self, made: "_Made") -> tuple[bytes, bytes]:
+        """The arguments of a node; of a map its items, unless they are sent later."""
+        if "map" not in made.fields:
+            return made.args, made.kwargs
+        items = () if self.has_pages else made.items
+        return b"".join(netstring(b"%b %b" % (item.codec.encode(), item.args)) for item in items), b""
 
     def _output(self, output: Any) -> Node[Any] | None:
         if output is None:
@@ -127,10 +154,10 @@ class Graph:
         fields: dict[str, Any] = {
             name: options.fields[name] for name in ("delay_ms", "expire_ms") if name in options.fields
         }
+        args, kwargs, how, items = b"", b"", "", list[_Item]()
         try:
             if isinstance(member, Map):
                 items = [self._item(member, number) for number in range(len(member.items))]
-                args, kwargs, how = b"".join(items), b"", ""
                 fields["map"] = {
                     "size": len(items),
                     "max_concurrent": member.max_concurrent or 0,
@@ -157,17 +184,17 @@ class Graph:
                 other.name if policy in (None, "fail") else f"{other.name}?{policy}"
                 for other, policy in member.edges.items()
             ]
-        return _Made(task.name, lane, args, kwargs, how, fields)
+        return _Made(task.name, lane, args, kwargs, how, fields, items)
 
-    def _item(self, member: Map[Any], number: int) -> bytes:
-        """An item of a map: the codec, and the arguments of its call."""
+    def _item(self, member: Map[Any], number: int) -> "_Item":
+        """An item of a map."""
         task = member.call.task
         signature = task.signature or self._queue.registry.signature_of(task.name)
         try:
             args, _, codec = self._queue.codec.encode_fitting(task.name, signature, member.items[number], {})
         except (TypeError, ValueError) as error:
             raise type(error)(f"item {number}: {error}") from None
-        return netstring(b"%b %b" % (codec.encode(), args))
+        return _Item(codec, args)
 
     def _limits(self, member: Member) -> Any:
         of: Callable[..., Any] = member.call.task.buckets.of  # type: ignore[union-attr]
@@ -182,6 +209,8 @@ class Graph:
 
     def _options(self, made: "_Made", headers: str) -> bytes:
         fields = dict(made.fields)
+        if self.has_pages and "map" in fields:
+            fields["map"] = {**fields["map"], "size": 0}  # each page adds to it
         if headers:
             fields["headers"] = headers
         if self._queue.signer is not None:
@@ -196,6 +225,13 @@ _UNIQUE_BY = "make the workflow unique by its id, or pass task.options(unique=Fa
 _NOT_UNIQUE = f"unique: a node's id is its place in the workflow; {_UNIQUE_BY}"
 
 
+class _Item(NamedTuple):
+    """The arguments of one call of a map."""
+
+    codec: str
+    args: bytes
+
+
 class _Made(NamedTuple):
     """A node as the server takes it, without headers."""
 
@@ -205,6 +241,7 @@ class _Made(NamedTuple):
     kwargs: bytes
     codec: str
     fields: dict[str, Any]
+    items: list[_Item]
 
 
 def sorted_by_edges(flow: Flow, members: list[Member]) -> list[Member]:

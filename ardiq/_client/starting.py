@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from .._server import calls
 from .._server.replies import Ask, at_once
 from .._values import options as _options
 from .._values.known import set_existed, set_signature
 from .._values.options import Duration
 from .._values.typing import R_co
-from ..errors import NoLimit
+from ..errors import ArdiqError, NoLimit
 from ..workflows import Flow, Node, workflow_id
 from .facade import Facade
 from .following import WorkflowJob
@@ -173,10 +174,16 @@ async def _sent(queue: "QueueContext", graph: Graph, headers: list[str], ask: As
     """The answer of the server, which is told the limits of the tasks if it has to be."""
     call = graph.call(headers)
     try:
-        return str(await ask(call))
+        answer = await ask(call)
     except NoLimit:
         await ask(queue.producer.declaration())
-        return str(await ask(call))
+        answer = await ask(call)
+    if graph.has_pages and answer in ("created", "accepted"):
+        for page in graph.pages():
+            if (await ask(page)).answer == "not_found":
+                raise ArdiqError(f"workflow {graph.id!r} was removed while it was created")
+        await ask(calls.workflow_start(id=graph.id))
+    return answer
 
 
 def _job(queue: "QueueContext", graph: Graph, answer: str) -> WorkflowJob[Any]:

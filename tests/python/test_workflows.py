@@ -161,6 +161,28 @@ async def test_a_map(app: Ardiq, tasks: Tasks) -> None:
     )  # fmt: skip
 
 
+async def test_a_map_of_many(app: Ardiq, tasks: Tasks) -> None:
+    """They are sent in pages: each a call of its own, by their number or their size."""
+
+    @app.task
+    async def length(text: str) -> int:
+        return len(text)
+
+    @app.task
+    async def add(results: Results[int]) -> int:
+        return sum([each async for each in results])
+
+    flow = Flow("many")
+    numbers = flow.map(tasks.give, range(2500))
+    texts = flow.map(length, ["x" * 300_000] * 10)
+    sums = [flow.add(add.prepare(each.result)) for each in (numbers, texts)]
+    job = await app.start(flow, output=flow.add(tasks.total.prepare([each.result for each in sums])))
+    again = await asyncio.to_thread(app.start_sync, flow)
+    async with working(app):
+        assert await job.value(timeout=SOON_S) == sum(range(2500)) + 3_000_000
+        assert (await result_of(again)).success
+
+
 async def test_a_map_of_nothing(app: Ardiq, tasks: Tasks) -> None:
     flow = Flow("map")
     job = await app.start(flow, output=flow.add(tasks.total.prepare(flow.map(tasks.give, []).results)))
