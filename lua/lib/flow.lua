@@ -40,14 +40,15 @@ function M.begin(batch, of, name, record)
   end
   if err then
     batches.refuse(batch, id, '', err)
+    redis.call('HSET', keys.task(batch.base, id), 'needs', '0')
     later(batch, id)
   end
 end
 
--- A workflow of which everything is there runs: the members that need no other begin.
-function M.start(batch, id)
+-- A workflow of which everything is there runs: the members that need no other begin, which are among these.
+function M.start(batch, id, names)
   local of = group.read(batch, id)
-  for _, name in ipairs(redis.call('LRANGE', keys.nodes(batch.base, id), 0, -1)) do
+  for _, name in ipairs(names) do
     local record = task.read(batch.base, group.id_of(id, name), FOLLOWER)
     local is_first = record and record.state == 'blocked' and number.of(record.needs, 0) <= 0
     if is_first then M.begin(batch, of, name, record) end
@@ -80,7 +81,8 @@ local function gather_effects(batch, of, ended)
   end
   for _, one in ipairs(ended) do
     local key = keys.task(batch.base, one.id)
-    local record, err = task.read(batch.base, one.id, { 'state', 'then', 'spent', 'unneeded' })
+    local record, err = one.record
+    if not record then record, err = task.read(batch.base, one.id, { 'state', 'then', 'spent', 'unneeded' }) end
     local is_gone = err or not record.state
     if is_gone then record = { ['then'] = followers_by_others(batch, of, one.name) } end
     local is_spent, followers, lenient = record.spent, 0, 0
@@ -123,7 +125,8 @@ local function apply(batch, of, effects, order)
       local needs = number.of(record.needs, 0) - on.met
       local broken = number.of(record.broken, 0) + on.broken
       if on.begins then needs = math.min(needs, 0) end
-      if on.met > 0 or on.begins then redis.call('HSET', key, 'needs', clock.text(needs)) end
+      local begins = needs <= 0 and broken == 0 and not record.kind and record.state == 'blocked'
+      if (on.met > 0 or on.begins) and not begins then redis.call('HSET', key, 'needs', clock.text(needs)) end
       if on.broken > 0 then redis.call('HSET', key, 'broken', clock.text(broken)) end
       -- A map that has begun is blocked, too, and needs nothing more.
       local waits = record.state == 'blocked' and number.of(record.needs, 0) > 0
@@ -289,13 +292,13 @@ local function settle(batch, of, ended)
     for _, one in ipairs(ended) do batches.refuse(batch, one.id, '', obstacle) end
     return
   end
-  local results = batch.results and batch.results[of.id]
-  if results then
-    bulk.write('HSET', keys.results(base, of.id), results)
-    batch.results[of.id] = nil
+  local open
+  if #ended == 1 and (batch.moves or 0) < ADVANCE then
+    open = { redis.call('SREM', keys.open(base, of.id), ended[1].name) }
+  else
+    for i, one in ipairs(ended) do names[i] = one.name end
+    open = bulk.read('SMISMEMBER', keys.open(base, of.id), names)
   end
-  for i, one in ipairs(ended) do names[i] = one.name end
-  local open = bulk.read('SMISMEMBER', keys.open(base, of.id), names)
   local closed, missing, counts, through = {}, {}, {}, {}
   for i, one in ipairs(ended) do
     local is_open = open[i] == 1 and not seen[one.name]
@@ -318,7 +321,7 @@ local function settle(batch, of, ended)
       end
     end
   end
-  bulk.write('SREM', keys.open(base, of.id), closed)
+  if names[1] then bulk.write('SREM', keys.open(base, of.id), closed) end
   bulk.write('SADD', keys.failed(base, of.id), missing)
   if missing[1] then redis.call('HSETNX', keys.task(base, of.id), 'first_missing', missing[1]) end
   if of.kind == 'map' then
@@ -335,9 +338,26 @@ local function settle(batch, of, ended)
   end_if_through(batch, of)
 end
 
+-- Calls of a map have completed: they are counted, and others take their place.
+local function settle_completed(batch, of)
+  local base, names, results = batch.base, of.completed, of.results
+  of.completed, of.results = nil, nil
+  if results then bulk.write('HSET', keys.results(base, of.id), results) end
+  local open_key, closed = keys.open(base, of.id), 0
+  for from = 1, #names, 1000 do
+    closed = closed + redis.call('SREM', open_key, unpack(names, from, math.min(from + 999, #names)))
+  end
+  group.count(base, of.id, { complete = closed })
+  if not of.abort_requested then map.make(batch, of) end
+  end_if_through(batch, of)
+end
+
 -- What follows from all ends of this call; and from those that follow from these.
 function M.advance(batch)
   while batch.members do
+    local maps = batch.maps
+    batch.maps = nil
+    for _, of in ipairs(maps or {}) do settle_completed(batch, of) end
     local by_group, order, touched = {}, {}, batch.touched or {}
     for _, one in ipairs(batch.members) do
       local of = one.group

@@ -9,12 +9,13 @@ return function(base, args)
   if not root.building or root.state ~= 'blocked' or root.abort_requested then return 'accepted' end
   errors.read('ZCARD', keys.building(base))
   errors.read('ZCARD', keys.scheduled(base))
+  errors.read('LLEN', keys.nodes(base, id))
   local batch = batches.open(base, clock.read())
   err = group.damage(batch, group.read(batch, id))
   if err then return { err = err } end
   redis.call('HDEL', keys.task(base, id), 'building')
   redis.call('ZREM', keys.building(base), id)
-  flow.start(batch, id)
+  flow.start(batch, id, redis.call('LRANGE', keys.nodes(base, id), 0, -1))
   calls.close(batch)
   return 'started'
 end
