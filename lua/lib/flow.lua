@@ -30,7 +30,8 @@ end
 
 -- blocked -> queued, limited, scheduled for a member that needs nothing more; a map makes its first calls.
 function M.begin(batch, of, name, record)
-  local id, err = group.id_of(of.id, name), nil
+  local id = group.id_of(of.id, name)
+  local err
   if record.kind == 'map' then
     local own = group.read(batch, id)
     err = own and group.damage(batch, own)
