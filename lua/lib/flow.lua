@@ -9,7 +9,7 @@ local CANCEL = 500
 -- How long a client that creates a workflow by parts may be silent.
 local UNFINISHED_MS = 3600000
 local FOLLOWER = { 'state', 'needs', 'broken', 'kind', 'lane', 'buckets', 'delay_ms', 'expire_ms', 'watched_until',
-  'unneeded' }
+  'unneeded', 'abort_requested' }
 -- Edges whose follower does not mind that what it follows did not complete.
 local LENIENT = { ignore = true, continue = true, only = true }
 
@@ -32,7 +32,10 @@ end
 function M.begin(batch, of, name, record)
   local id = group.id_of(of.id, name)
   local err
-  if record.kind == 'map' then
+  if record.abort_requested then
+    -- Of a version that does not know what waits for others, and could only note the wish.
+    move.abort_waiting(batch, id, record, number.of(of.result_ttl_ms, 0))
+  elseif record.kind == 'map' then
     local own = group.read(batch, id)
     err = own and group.damage(batch, own)
     if own and not err and not map.make(batch, own) and own.size == 0 then touch(batch, own) end
