@@ -70,11 +70,11 @@ function M.damage_above(batch, id)
   end
 end
 
--- Counts in a group's record, by so much more or less.
+-- Counts in a group's record, by so much more or less; from nothing, where something else wrote there.
 function M.count(base, group_id, changes)
   local key = keys.task(base, group_id)
   for name, by in pairs(changes) do
-    redis.call('HSET', key, name, clock.text(number.of(redis.call('HGET', key, name), 0) + by))
+    if errors.of(redis.pcall('HINCRBY', key, name, by)) then redis.call('HSET', key, name, by) end
   end
 end
 
