@@ -123,11 +123,12 @@ function M.schedule(batch, id, lane_name, due_at)
   timer.note(batch, lane_name, due_at)
 end
 
--- blocked -> queued, limited, scheduled: nothing that it needs is open any more. Its delay and its expiry count from now.
+-- blocked -> queued, limited, scheduled: nothing that it needs is open any more. Its delay, its expiry and its age count from
+-- now.
 function M.begin(batch, id, record)
-  local fields, delay_ms = { 'needs', '0' }, number.of(record.delay_ms, 0)
+  local fields, delay_ms = { 'needs', '0', 'enqueued_at', batch.now_text }, number.of(record.delay_ms, 0)
   if record.expire_ms then
-    fields[3], fields[4] = 'expires_at', clock.text(batch.now + number.of(record.expire_ms, 0))
+    fields[5], fields[6] = 'expires_at', clock.text(batch.now + number.of(record.expire_ms, 0))
   end
   if delay_ms <= 0 then return M.make_ready(batch, id, record, fields) end
   local err = batches.obstacle(batch, 'ZCARD', keys.scheduled(batch.base))
