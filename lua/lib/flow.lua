@@ -9,7 +9,7 @@ local CANCEL = 500
 -- How long a client that creates a workflow by parts may be silent.
 local UNFINISHED_MS = 3600000
 local FOLLOWER = { 'state', 'needs', 'broken', 'kind', 'lane', 'buckets', 'delay_ms', 'expire_ms', 'watched_until',
-  'unneeded' }
+  'unneeded', 'abort_requested' }
 -- Edges whose follower does not mind that what it follows did not complete.
 local LENIENT = { ignore = true, continue = true, only = true }
 
@@ -30,8 +30,12 @@ end
 
 -- blocked -> queued, limited, scheduled for a member that needs nothing more; a map makes its first calls.
 function M.begin(batch, of, name, record)
-  local id, err = group.id_of(of.id, name), nil
-  if record.kind == 'map' then
+  local id = group.id_of(of.id, name)
+  local err
+  if record.abort_requested then
+    -- Of a version that does not know what waits for others, and could only note the wish.
+    move.abort_waiting(batch, id, record, number.of(of.result_ttl_ms, 0))
+  elseif record.kind == 'map' then
     local own = group.read(batch, id)
     err = own and group.damage(batch, own)
     if own and not err and not map.make(batch, own) and own.size == 0 then touch(batch, own) end
@@ -115,8 +119,9 @@ local function gather_effects(batch, of, ended)
   return effects, order
 end
 
--- blocked -> queued, limited, scheduled, skipped for those that follow.
+-- blocked -> queued, limited, scheduled, skipped for those that follow. Replies whether one began.
 local function apply(batch, of, effects, order)
+  local began = false
   for _, name in ipairs(order) do
     local on, id = effects[name], group.id_of(of.id, name)
     local record = task.read(batch.base, id, FOLLOWER)
@@ -138,9 +143,11 @@ local function apply(batch, of, effects, order)
         move.skip(batch, id, 'skipped: ' .. on.by.name .. ' ' .. on.by.state)
       elseif waits and needs <= 0 then
         M.begin(batch, of, name, record)
+        began = began or not record.kind
       end
     end
   end
+  return began
 end
 
 -- Stop everything in a group that has not ended, a portion a call: what waits is aborted, what runs is asked to.
@@ -286,7 +293,7 @@ end
 
 -- Members of one group have ended: those that were open are counted, once, and what follows is done.
 local function settle(batch, of, ended)
-  local base, names, seen = batch.base, {}, {}
+  local base, names, seen, began = batch.base, {}, {}, false
   local obstacle = group.damage(batch, of)
   if obstacle then
     for _, one in ipairs(ended) do batches.refuse(batch, one.id, '', obstacle) end
@@ -301,18 +308,19 @@ local function settle(batch, of, ended)
   end
   local closed, missing, counts, through = {}, {}, {}, {}
   for i, one in ipairs(ended) do
-    local is_open = open[i] == 1 and not seen[one.name]
+    local is_new = not seen[one.name]
+    local is_open = open[i] == 1 and is_new
+    seen[one.name] = true
     local waits = is_open and of.kind ~= 'map' and not of.abort_requested and (batch.moves or 0) >= ADVANCE
     if waits then
       later(batch, one.id)
     elseif one.was_dead then
       -- One that was open had not been counted yet.
       if not is_open then group.count_dead(batch, of.id, -1) end
-    elseif one.state == 'failed' and not one.is_group then
+    elseif one.state == 'failed' and is_new and not one.is_group then
       group.count_dead(batch, of.id, 1)
     end
     if is_open then
-      seen[one.name] = true
       if not waits then
         closed[#closed + 1], through[#through + 1] = one.name, one
         if one.state ~= 'complete' then missing[#missing + 1] = one.name end
@@ -327,7 +335,7 @@ local function settle(batch, of, ended)
   if of.kind == 'map' then
     if not of.abort_requested then map.make(batch, of) end
   elseif not of.abort_requested then
-    apply(batch, of, gather_effects(batch, of, through))
+    began = apply(batch, of, gather_effects(batch, of, through))
     counts.unborne, of.unborne = of.unborne, nil
   end
   group.count(base, of.id, counts)
@@ -335,7 +343,7 @@ local function settle(batch, of, ended)
     of.is_cancelled = nil
     M.abort(batch, of.id)
   end
-  end_if_through(batch, of)
+  if not began then end_if_through(batch, of) end
 end
 
 -- Calls of a map have completed: they are counted, and others take their place.
@@ -507,6 +515,7 @@ function M.go_on(batch)
   local chores = keys.chores(base)
   if errors.of(redis.pcall('LLEN', chores)) then return false end
   if errors.of(redis.pcall('ZCARD', keys.workflows(base))) then return false end
+  M.advance(batch)
   -- Not what these looks leave in turn.
   local left = redis.call('LLEN', chores)
   while left > 0 and (batch.moves or 0) < ADVANCE do

@@ -34,6 +34,8 @@ function M.make(batch, of)
   end
   if obstacle then
     batches.refuse(batch, of.id, '', obstacle.err)
+    -- Its own ends look again.
+    if room == window then redis.call('RPUSH', keys.chores(base), of.id) end
     return true
   end
   local more, written = { 'tries', '0', 'needs_version', task.VERSION_TEXT }, 7

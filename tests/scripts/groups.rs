@@ -59,16 +59,18 @@ fn check_group(
     let mut counts = BTreeMap::<&str, i64>::new();
     for name in &names {
         let member = format!("{id}~{name}");
-        let record = records.get(&member).filter(|record| is_map || record.contains_key("needs"));
+        let record = records.get(&member);
+        // What runs again although its workflow went on without it is counted as what it was.
+        let is_apart = !is_map && record.is_some_and(|record| !record.contains_key("needs"));
         let state = record.map_or("", |record| record.get("state").map_or("", String::as_str));
         let is_open = open.contains(name);
         let is_over = OVER.contains(&state) || state.is_empty();
         // A call of a map that completed has no record; of one that ended otherwise, and may not run again, it ends by itself.
         let may_be_gone = is_map && !is_open;
-        if state.is_empty() && !may_be_gone && record.is_none() && !records.contains_key(&member) {
+        if state.is_empty() && !may_be_gone {
             found(format!("{member} has no record"));
         }
-        if goes_on && !is_aborted && !is_over && !is_open {
+        if goes_on && !is_aborted && !is_over && !is_open && !is_apart {
             found(format!("{member} is {state}, and not in open:{id}"));
         }
         if is_open && is_over && !chores.contains(&member) && !chores.contains(&id.to_owned()) {
@@ -80,6 +82,7 @@ fn check_group(
         if !is_open {
             let counted = match state {
                 "expired" | "discarded" => "failed",
+                _ if is_apart => "failed",
                 // Those that run again, though their group has ended.
                 _ if !is_over => continue,
                 state => state,
