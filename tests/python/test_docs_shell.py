@@ -124,8 +124,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         core.call("claim", ["WORKER", '["default"]', 2, 60_000])
         for identity in ("FAILED", "RUNNING", "QUEUED"):
             core.call("enqueue", [identity, "add", "default", "[1, 2]", "", ""])
-        nodes = ["add", "add", "default", "[1, 2]", "", '{"delay_ms": 600000}']
-        core.call("workflow_create", ["order-17", '{"name": "order", "result_ttl_ms": 600000}', *nodes])
         core.call("enqueue", ["SCHEDULED", "add", "default", "[1, 2]", "", '{"delay_ms": 600000}'])
         token = str(int(core.call("claim", ["WORKER", '["default"]', 2, 60_000])[2]))
         core.call("fail", ["WORKER", "FAILED", token, 1, "ValueError('no')", "Traceback …", 60_000])
@@ -139,8 +137,12 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 @pytest.fixture(scope="module")
 def at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    """A server with a worker."""
+    """A server with a worker, and a workflow."""
     with Server() as server:
+        core = _core.Core(server.url, BASE)
+        nodes = ["add", "add", "default", "[1, 2]", "", '{"delay_ms": 600000}']
+        core.call("workflow_create", ["order-17", '{"name": "order", "result_ttl_ms": 600000}', *nodes])
+        core.close()
         shell = Shell(tmp_path_factory.mktemp("at_work"), server)
         with shell.worker("ardiq run jobs:app"):
             yield shell
