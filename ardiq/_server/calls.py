@@ -699,7 +699,7 @@ WORKFLOW_ROW = Record(WorkflowRow._make, (text, number))
 class MapResult(NamedTuple):
     """A record of the reply of `results`."""
 
-    index: int
+    number: int
     codec: str
     value: bytes
 
@@ -1299,7 +1299,7 @@ def workflows(*, offset: int, limit: int) -> Call[list[WorkflowRow]]:
 def results(*, map: Text, offset: int, limit: int) -> Call[ResultsReply]:
     """A page of the results of a map's calls that have completed, in order.
 
-    Replies how many calls the map has; where the next page begins; then index, codec and result of each call that
+    Replies how many calls the map has; where the next page begins; then number, codec and result of each call that
     has completed; a page ends early beyond 1 MiB.
     """
     return Call("results", (map, offset, limit), RESULTS_REPLY)

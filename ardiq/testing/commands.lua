@@ -285,7 +285,7 @@ end
 
 function M.SRANDMEMBER(keys, key, count)
   local members, chosen = M.SMEMBERS(keys, key), {}
-  if not count then return #members > 0 and members[math.random(#members)] end
+  if not count then return #members > 0 and members[math.random(#members)] or false end
   for i = 1, math.min(integer(count), #members) do chosen[i] = table.remove(members, math.random(#members)) end
   return chosen
 end
@@ -438,8 +438,8 @@ function M.ZPOPMIN(keys, key, count)
 end
 
 function M.ZRANDMEMBER(keys, key)
-  local zset = read(keys, key, 'zset')
-  return zset and zset.order[math.random(#zset.order)].member or false
+  local members = M.ZRANGE(keys, key, '0', '-1')
+  return #members > 0 and members[math.random(#members)] or false
 end
 
 function M.ZSCAN(keys, key) return { '0', M.ZRANGE(keys, key, '0', '-1', 'WITHSCORES') } end

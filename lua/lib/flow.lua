@@ -9,7 +9,7 @@ local CANCEL = 500
 -- How long a client that creates a workflow by parts may be silent.
 local UNFINISHED_MS = 3600000
 local FOLLOWER = { 'state', 'needs', 'broken', 'kind', 'lane', 'buckets', 'delay_ms', 'expire_ms', 'watched_until',
-  'unneeded' }
+  'unneeded', 'abort_requested' }
 -- Edges whose follower does not mind that what it follows did not complete.
 local LENIENT = { ignore = true, continue = true, only = true }
 
@@ -30,8 +30,12 @@ end
 
 -- blocked -> queued, limited, scheduled for a member that needs nothing more; a map makes its first calls.
 function M.begin(batch, of, name, record)
-  local id, err = group.id_of(of.id, name), nil
-  if record.kind == 'map' then
+  local id = group.id_of(of.id, name)
+  local err
+  if record.abort_requested then
+    -- Of a version that does not know what waits for others, and could only note the wish.
+    move.abort_waiting(batch, id, record, number.of(of.result_ttl_ms, 0))
+  elseif record.kind == 'map' then
     local own = group.read(batch, id)
     err = own and group.damage(batch, own)
     if own and not err and not map.make(batch, own) and own.size == 0 then touch(batch, own) end
@@ -40,14 +44,15 @@ function M.begin(batch, of, name, record)
   end
   if err then
     batches.refuse(batch, id, '', err)
+    redis.call('HSET', keys.task(batch.base, id), 'needs', '0')
     later(batch, id)
   end
 end
 
--- A workflow of which everything is there runs: the members that need no other begin.
-function M.start(batch, id)
+-- A workflow of which everything is there runs: the members that need no other begin, which are among these.
+function M.start(batch, id, names)
   local of = group.read(batch, id)
-  for _, name in ipairs(redis.call('LRANGE', keys.nodes(batch.base, id), 0, -1)) do
+  for _, name in ipairs(names) do
     local record = task.read(batch.base, group.id_of(id, name), FOLLOWER)
     local is_first = record and record.state == 'blocked' and number.of(record.needs, 0) <= 0
     if is_first then M.begin(batch, of, name, record) end
@@ -80,7 +85,8 @@ local function gather_effects(batch, of, ended)
   end
   for _, one in ipairs(ended) do
     local key = keys.task(batch.base, one.id)
-    local record, err = task.read(batch.base, one.id, { 'state', 'then', 'spent', 'unneeded' })
+    local record, err = one.record
+    if not record then record, err = task.read(batch.base, one.id, { 'state', 'then', 'spent', 'unneeded' }) end
     local is_gone = err or not record.state
     if is_gone then record = { ['then'] = followers_by_others(batch, of, one.name) } end
     local is_spent, followers, lenient = record.spent, 0, 0
@@ -113,8 +119,9 @@ local function gather_effects(batch, of, ended)
   return effects, order
 end
 
--- blocked -> queued, limited, scheduled, skipped for those that follow.
+-- blocked -> queued, limited, scheduled, skipped for those that follow. Replies whether one began.
 local function apply(batch, of, effects, order)
+  local began = false
   for _, name in ipairs(order) do
     local on, id = effects[name], group.id_of(of.id, name)
     local record = task.read(batch.base, id, FOLLOWER)
@@ -123,7 +130,8 @@ local function apply(batch, of, effects, order)
       local needs = number.of(record.needs, 0) - on.met
       local broken = number.of(record.broken, 0) + on.broken
       if on.begins then needs = math.min(needs, 0) end
-      if on.met > 0 or on.begins then redis.call('HSET', key, 'needs', clock.text(needs)) end
+      local begins = needs <= 0 and broken == 0 and not record.kind and record.state == 'blocked'
+      if (on.met > 0 or on.begins) and not begins then redis.call('HSET', key, 'needs', clock.text(needs)) end
       if on.broken > 0 then redis.call('HSET', key, 'broken', clock.text(broken)) end
       -- A map that has begun is blocked, too, and needs nothing more.
       local waits = record.state == 'blocked' and number.of(record.needs, 0) > 0
@@ -135,9 +143,11 @@ local function apply(batch, of, effects, order)
         move.skip(batch, id, 'skipped: ' .. on.by.name .. ' ' .. on.by.state)
       elseif waits and needs <= 0 then
         M.begin(batch, of, name, record)
+        began = began or not record.kind
       end
     end
   end
+  return began
 end
 
 -- Stop everything in a group that has not ended, a portion a call: what waits is aborted, what runs is asked to.
@@ -284,19 +294,19 @@ end
 
 -- Members of one group have ended: those that were open are counted, once, and what follows is done.
 local function settle(batch, of, ended)
-  local base, names, seen = batch.base, {}, {}
+  local base, names, seen, began = batch.base, {}, {}, false
   local obstacle = group.damage(batch, of)
   if obstacle then
     for _, one in ipairs(ended) do batches.refuse(batch, one.id, '', obstacle) end
     return
   end
-  local results = batch.results and batch.results[of.id]
-  if results then
-    bulk.write('HSET', keys.results(base, of.id), results)
-    batch.results[of.id] = nil
+  local open
+  if #ended == 1 and (batch.moves or 0) < ADVANCE then
+    open = { redis.call('SREM', keys.open(base, of.id), ended[1].name) }
+  else
+    for i, one in ipairs(ended) do names[i] = one.name end
+    open = bulk.read('SMISMEMBER', keys.open(base, of.id), names)
   end
-  for i, one in ipairs(ended) do names[i] = one.name end
-  local open = bulk.read('SMISMEMBER', keys.open(base, of.id), names)
   local closed, missing, counts, through = {}, {}, {}, {}
   for i, one in ipairs(ended) do
     local is_new = not seen[one.name]
@@ -320,13 +330,13 @@ local function settle(batch, of, ended)
       end
     end
   end
-  bulk.write('SREM', keys.open(base, of.id), closed)
+  if names[1] then bulk.write('SREM', keys.open(base, of.id), closed) end
   bulk.write('SADD', keys.failed(base, of.id), missing)
   if missing[1] and not of.abort_requested then redis.call('HSETNX', keys.task(base, of.id), 'first_missing', missing[1]) end
   if of.kind == 'map' then
     if not of.abort_requested then map.make(batch, of) end
   elseif not of.abort_requested then
-    apply(batch, of, gather_effects(batch, of, through))
+    began = apply(batch, of, gather_effects(batch, of, through))
     counts.unborne, of.unborne = of.unborne, nil
   end
   group.count(base, of.id, counts)
@@ -334,12 +344,29 @@ local function settle(batch, of, ended)
     of.is_cancelled = nil
     M.abort(batch, of.id, 'failed')
   end
+  if not began then end_if_through(batch, of) end
+end
+
+-- Calls of a map have completed: they are counted, and others take their place.
+local function settle_completed(batch, of)
+  local base, names, results = batch.base, of.completed, of.results
+  of.completed, of.results = nil, nil
+  if results then bulk.write('HSET', keys.results(base, of.id), results) end
+  local open_key, closed = keys.open(base, of.id), 0
+  for from = 1, #names, 1000 do
+    closed = closed + redis.call('SREM', open_key, unpack(names, from, math.min(from + 999, #names)))
+  end
+  group.count(base, of.id, { complete = closed })
+  if not of.abort_requested then map.make(batch, of) end
   end_if_through(batch, of)
 end
 
 -- What follows from all ends of this call; and from those that follow from these.
 function M.advance(batch)
   while batch.members do
+    local maps = batch.maps
+    batch.maps = nil
+    for _, of in ipairs(maps or {}) do settle_completed(batch, of) end
     local by_group, order, touched = {}, {}, batch.touched or {}
     for _, one in ipairs(batch.members) do
       local of = one.group

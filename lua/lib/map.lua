@@ -9,8 +9,8 @@ local WINDOW, MAKE_MOST = 2000, 1000
 function M.pack(codec, bytes) return codec .. ' ' .. bytes end
 
 function M.unpack(text)
-  local codec, bytes = string.match(text, '^([^ ]*) (.*)$')
-  return codec or '', bytes or ''
+  local at = string.find(text, ' ', 1, true) or 0
+  return at > 1 and string.sub(text, 1, at - 1) or '', string.sub(text, at + 1)
 end
 
 -- none -> queued, limited: as many of a map's items become tasks as its window has room for. Replies whether any is left.
@@ -81,17 +81,24 @@ function M.complete(batch, of, name, codec, result)
     batches.count(batch, 'ghosts')
     return 'not_found'
   end
-  if of.keep_results ~= '0' then
-    local results = batch.results or {}
-    local of_map = results[of.id] or {}
-    of_map[#of_map + 1], of_map[#of_map + 2] = name, M.pack(codec or '', result)
-    results[of.id], batch.results = of_map, results
+  local completed = of.completed
+  if not completed then
+    completed, of.results = {}, of.keep_results ~= '0' and {} or nil
+    of.completed, batch.maps, batch.members = completed, batch.maps or {}, batch.members or {}
+    batch.maps[#batch.maps + 1] = of
+  end
+  completed[#completed + 1] = name
+  local results = of.results
+  if results then
+    local at = #results
+    results[at + 1], results[at + 2] = name, M.pack(codec or '', result)
   end
   batches.count(batch, 'completed')
   batches.ended(batch, id)
-  batch.outcomes = batch.outcomes or {}
-  batch.outcomes[id] = { state = 'complete', finished_at = batch.now_text, result = result, result_codec = codec }
-  group.note(batch, of, name, 'complete')
+  if mail.is_awaited(batch.base, batch.now, batch.waited_until) then
+    batch.outcomes = batch.outcomes or {}
+    batch.outcomes[id] = { state = 'complete', finished_at = batch.now_text, result = result, result_codec = codec }
+  end
 end
 
 return M

@@ -13,10 +13,10 @@ local OUTLIVES = { 'state', 'name', 'lane', 'idempotency_key', 'tries', 'enqueue
 -- Whether a task that ended is kept as long as its group, which hears of it. A call of a map that was aborted or has expired
 -- cannot run again: it is kept as long as any task.
 function M.note_member(batch, id, counter, was_dead)
-  local of, name = group.of(batch, id)
+  local of, name, record = group.of(batch, id)
   if not of then return false end
   local state = counter == 'completed' and 'complete' or counter
-  group.note(batch, of, name, state, was_dead)
+  group.note(batch, of, name, state, was_dead, false, record)
   return of.kind ~= 'map' or state == 'failed'
 end
 
@@ -126,9 +126,9 @@ end
 -- blocked -> queued, limited, scheduled: nothing that it needs is open any more. Its delay, its expiry and its age count from
 -- now.
 function M.begin(batch, id, record)
-  local fields, delay_ms = { 'enqueued_at', batch.now_text }, number.of(record.delay_ms, 0)
+  local fields, delay_ms = { 'needs', '0', 'enqueued_at', batch.now_text }, number.of(record.delay_ms, 0)
   if record.expire_ms then
-    fields[3], fields[4] = 'expires_at', clock.text(batch.now + number.of(record.expire_ms, 0))
+    fields[5], fields[6] = 'expires_at', clock.text(batch.now + number.of(record.expire_ms, 0))
   end
   if delay_ms <= 0 then return M.make_ready(batch, id, record, fields) end
   local err = batches.obstacle(batch, 'ZCARD', keys.scheduled(batch.base))

@@ -156,10 +156,13 @@ local function look_up(base, id, idempotency_key, nodes)
     if record.idempotency_key and record.idempotency_key == idempotency_key then return 'accepted' end
     return task.is_finished(record.state) and 'kept' or 'exists'
   end
-  for _, node in ipairs(nodes) do
-    local key = keys.task(base, group.id_of(id, node.name))
+  local places = {}
+  for i, node in ipairs(nodes) do places[i] = keys.task(base, group.id_of(id, node.name)) end
+  if bulk.of_keys('EXISTS', places) == 0 then return nil end
+  for i, node in ipairs(nodes) do
     -- What is left of an earlier workflow may go, if it has ended.
-    local left = redis.call('EXISTS', key) == 1 and errors.read('HMGET', key, 'state', 'needs')
+    node.makes_room = redis.call('EXISTS', places[i]) == 1
+    local left = node.makes_room and errors.read('HMGET', places[i], 'state', 'needs')
     if left and (not left[2] or left[1] ~= 'blocked' and not task.is_finished(left[1])) then
       bad('there is a task ' .. group.id_of(id, node.name) .. ' already, which is '
         .. (left[2] and 'of an earlier workflow and has not ended' or 'no part of a workflow'))
@@ -171,7 +174,10 @@ end
 local function write_node(batch, id, node, result_ttl_ms)
   local base, key, fields = batch.base, keys.task(batch.base, id), node.fields
   if #node.followers > 0 then node.add('then', table.concat(node.followers, ' ')) end
-  if redis.call('DEL', key) == 1 then redis.pcall('ZREM', keys.dead(base), id) end
+  if node.makes_room then
+    redis.call('DEL', key)
+    redis.pcall('ZREM', keys.dead(base), id)
+  end
   if node.map then
     redis.call('DEL', keys.open(base, id), keys.items(base, id), keys.results(base, id), keys.failed(base, id))
     redis.call('HSET', key, 'state', 'blocked', 'kind', 'map', 'name', node.task, 'lane', node.lane, 'enqueued_at',
@@ -212,17 +218,20 @@ return function(base, args)
   redis.call('HSET', keys.task(base, id), 'state', 'blocked', 'kind', 'workflow', 'enqueued_at', batch.now_text,
     'result_ttl_ms', result_ttl_ms, 'tasks', clock.text(#nodes), unpack(fields))
   redis.call('ZADD', keys.workflows(base), batch.now_text, id)
+  local lanes, first = {}, {}
   for i, node in ipairs(nodes) do
     names[i] = node.name
+    if node.needs == 0 then first[#first + 1] = node.name end
     write_node(batch, group.id_of(id, node.name), node, result_ttl_ms)
-    redis.call('SADD', keys.lanes(base), node.lane)
+    if not lanes[node.lane] then redis.call('SADD', keys.lanes(base), node.lane) end
+    lanes[node.lane] = true
   end
   bulk.write('RPUSH', keys.nodes(base, id), names)
   bulk.write('SADD', keys.open(base, id), names)
   if options.is_open then
     redis.call('ZADD', keys.building(base), batch.now_text, id)
   else
-    flow.start(batch, id)
+    flow.start(batch, id, first)
   end
   calls.close(batch)
   return 'created'

@@ -15,7 +15,7 @@ return function(base, args)
   if err then return { err = err } end
   redis.call('HDEL', keys.task(base, id), 'building')
   redis.call('ZREM', keys.building(base), id)
-  flow.start(batch, id)
+  flow.start(batch, id, redis.call('LRANGE', keys.nodes(base, id), 0, -1))
   calls.close(batch)
   return 'started'
 end
