@@ -332,7 +332,9 @@ local function settle(batch, of, ended)
   end
   if names[1] then bulk.write('SREM', keys.open(base, of.id), closed) end
   bulk.write('SADD', keys.failed(base, of.id), missing)
-  if missing[1] and not of.abort_requested then redis.call('HSETNX', keys.task(base, of.id), 'first_missing', missing[1]) end
+  if missing[1] and not of.abort_requested then
+    redis.call('HSETNX', keys.task(base, of.id), 'first_missing', missing[1])
+  end
   if of.kind == 'map' then
     if not of.abort_requested then map.make(batch, of) end
   elseif not of.abort_requested then
