@@ -31,7 +31,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     inspector, watching: what is asked about tasks
     overview, inspection: what is asked about the queue
     dead, filters, schedules, pauses: changing what is there
-    workflows, canvas, graphs, starting: workflows, from a flow to what the server takes
+    workflows, nodes, canvas, graphs, starting: workflows, from a flow to what the server takes
     following, drawing, pages: workflows that run, and their results
     facade, asking, hooks, limiting, options: parts of `Ardiq`, which hand on to the modules above
     from_1_2: moving what ArdiQ 1.2 left
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from ._client.canvas import Chain, Group, chain, chord, group
     from ._client.following import WorkflowJob, WorkflowNode, WorkflowProgress
     from ._client.limiting import Limits
+    from ._client.nodes import Map, Node
     from ._client.overview import Inspect
     from ._client.starting import Workflow
     from ._values.defaults import TaskDefaults
@@ -121,7 +122,7 @@ if TYPE_CHECKING:
     from .task import PreparedTask, Task
     from .uniqueness import Debounce, Throttle, Unique
     from .watching import TaskUpdate
-    from .workflows import Flow, Map, Node
+    from .workflows import Flow
 
 __all__ = [
     "Ardiq",
@@ -206,6 +207,7 @@ _HOMES = (
     "_client.canvas",
     "_client.following",
     "_client.limiting",
+    "_client.nodes",
     "_client.overview",
     "_client.starting",
     "_values.defaults",

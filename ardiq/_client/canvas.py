@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSp
 
 from .._values.options import Duration
 from ..task import BoundTask, PreparedTask, Task
-from ..workflows import Flow, Node
+from ..workflows import Flow
 from .following import WorkflowJob
+from .nodes import Node
 from .producer import held_back
 from .starting import start, start_sync
 

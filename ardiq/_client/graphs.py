@@ -10,7 +10,8 @@ from .._values.ids import new_id
 from .._values.inputs import encode_open, netstring
 from .._values.signature import MISSING
 from ..models import EnqueueContext
-from ..workflows import Flow, Map, Member, Node
+from ..workflows import Flow
+from .nodes import Map, Member, Node
 
 if TYPE_CHECKING:
     from .queue import QueueContext

@@ -10,10 +10,11 @@ from .._values.known import set_existed, set_signature
 from .._values.options import Duration
 from .._values.typing import R_co
 from ..errors import ArdiqError, NoLimit
-from ..workflows import Flow, Node, workflow_id
+from ..workflows import Flow, workflow_id
 from .facade import Facade
 from .following import WorkflowJob
 from .graphs import Graph
+from .nodes import Node
 
 if TYPE_CHECKING:
     from .queue import QueueContext
