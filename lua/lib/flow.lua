@@ -157,7 +157,7 @@ local function cancel(batch, of)
   local page = redis.call('SSCAN', keys.open(base, of.id), cursor, 'COUNT', CANCEL)
   for _, name in ipairs(page[2]) do
     local id = group.id_of(of.id, name)
-    local record = task.read(base, id, { 'state', 'kind', 'lane', 'worker', 'pause', 'needs' })
+    local record = task.read(base, id, { 'state', 'kind', 'lane', 'worker', 'pause', 'needs', 'abort_requested' })
     if record and record.kind and record.state == 'blocked' and number.of(record.needs, 0) <= 0 then
       local err = M.abort(batch, id)
       if err then batches.refuse(batch, id, '', err) end
@@ -168,7 +168,7 @@ local function cancel(batch, of)
       else
         move.abort_waiting(batch, id, record, number.of(of.result_ttl_ms, 0))
       end
-    elseif record and record.state == 'running' then
+    elseif record and record.state == 'running' and not record.abort_requested then
       local ok, err = pcall(member.ask_abort, base, id, record.worker)
       if not ok then batches.refuse(batch, id, '', err.err) end
     elseif not record or not record.state or task.is_finished(record.state) then
@@ -183,14 +183,15 @@ local function cancel(batch, of)
   end
 end
 
--- blocked -> blocked, aborted: a workflow, or a map that has begun, is to stop. Replies an error text where a key is damaged.
-function M.abort(batch, group_id)
+-- blocked -> blocked, aborted: a workflow, or a map that has begun, is to stop. `why`: `1`, or `failed` where nobody asked for it.
+-- Replies an error text where a key is damaged.
+function M.abort(batch, group_id, why)
   local of = group.read(batch, group_id)
   if not of or of.state ~= 'blocked' or of.abort_requested then return nil end
   local obstacle = group.damage(batch, of)
   if obstacle then return obstacle end
-  of.abort_requested = '1'
-  redis.call('HSET', keys.task(batch.base, group_id), 'abort_requested', '1')
+  of.abort_requested = why or '1'
+  redis.call('HSET', keys.task(batch.base, group_id), 'abort_requested', of.abort_requested)
   if of.kind == 'map' then redis.call('DEL', keys.items(batch.base, group_id)) end
   cancel(batch, of)
   touch(batch, of)
@@ -238,7 +239,7 @@ end
 -- What a group ended as, and what else its record gets.
 local function outcome(batch, of, counts)
   local missing = counts.failed + counts.skipped + counts.aborted
-  if of.abort_requested then return 'aborted', { 'error', 'aborted' } end
+  if of.abort_requested and of.abort_requested ~= 'failed' then return 'aborted', { 'error', 'aborted' } end
   if of.kind == 'map' then
     if missing <= number.of(of.tolerate, 0) then return 'complete', {} end
     return 'failed', { 'error', reason(batch, of, missing, of.size) }
@@ -331,7 +332,9 @@ local function settle(batch, of, ended)
   end
   if names[1] then bulk.write('SREM', keys.open(base, of.id), closed) end
   bulk.write('SADD', keys.failed(base, of.id), missing)
-  if missing[1] then redis.call('HSETNX', keys.task(base, of.id), 'first_missing', missing[1]) end
+  if missing[1] and not of.abort_requested then
+    redis.call('HSETNX', keys.task(base, of.id), 'first_missing', missing[1])
+  end
   if of.kind == 'map' then
     if not of.abort_requested then map.make(batch, of) end
   elseif not of.abort_requested then
@@ -341,7 +344,7 @@ local function settle(batch, of, ended)
   group.count(base, of.id, counts)
   if of.is_cancelled then
     of.is_cancelled = nil
-    M.abort(batch, of.id)
+    M.abort(batch, of.id, 'failed')
   end
   if not began then end_if_through(batch, of) end
 end
@@ -523,6 +526,7 @@ function M.go_on(batch)
     M.look(batch, redis.call('LPOP', chores))
     M.advance(batch)
   end
+  if left > 0 then return true end
   drop_unfinished(batch)
   local some = redis.call('ZRANDMEMBER', keys.workflows(base))
   if some then
@@ -536,7 +540,7 @@ function M.go_on(batch)
     M.look(batch, some)
     M.advance(batch)
   end
-  return left > 0
+  return false
 end
 
 return M

@@ -76,7 +76,7 @@ function M.damage_above(batch, id)
   end
 end
 
--- Counts in a group's record, by so much more or less.
+-- Counts in a group's record, by so much more or less; from nothing, where something else wrote there.
 function M.count(base, group_id, changes)
   local key = keys.task(base, group_id)
   for name, by in pairs(changes) do

@@ -10,14 +10,14 @@ local EARLIER_LIFE = { 'lost', 'error', 'traceback', 'history', 'started_at', 'f
 local OUTLIVES = { 'state', 'name', 'lane', 'idempotency_key', 'tries', 'enqueued_at', 'started_at', 'finished_at',
   'error', 'result_ttl_ms', 'needs', 'then', 'after', 'broken', 'spent', 'unborne', 'kind' }
 
--- Whether a task that ended is kept as long as its group, which hears of it. A call of a map that was aborted or has expired
--- cannot run again: it is kept as long as any task.
+-- A task that ended may be a member of a group, which hears of it. Replies whether it is kept as long as its group, and else for
+-- how long, where it is a member: a call of a map that was aborted or discarded cannot run again.
 function M.note_member(batch, id, counter, was_dead)
   local of, name, record = group.of(batch, id)
   if not of then return false end
   local state = counter == 'completed' and 'complete' or counter
   group.note(batch, of, name, state, was_dead, false, record)
-  return of.kind ~= 'map' or state == 'failed'
+  return of.kind ~= 'map' or state == 'failed', number.of(of.result_ttl_ms, 0)
 end
 
 -- What becomes of a record whose last write is `written`: kept for a time, for ever as a dead letter, or not at all.
@@ -26,8 +26,11 @@ function M.ended(batch, id, key, counter, written, ttl_ms, was_dead)
   batches.count(batch, counter)
   local finished = batch.finished
   if finished then finished[#finished + 1] = id else batch.finished = { id } end
-  -- What is a part of something is kept with it.
-  if string.find(id, '~', 1, true) and M.note_member(batch, id, counter, was_dead) then return end
+  if string.find(id, '~', 1, true) then
+    local is_kept, its_ttl_ms = M.note_member(batch, id, counter, was_dead)
+    if is_kept then return end
+    ttl_ms = its_ttl_ms or ttl_ms
+  end
   if ttl_ms > 0 then
     if ttl_ms ~= batch.ttl_ms then batch.ttl_ms, batch.ttl_text = ttl_ms, clock.text(ttl_ms) end
     redis.call('PEXPIRE', key, batch.ttl_text)
@@ -79,6 +82,8 @@ end
 -- queued, limited, scheduled, held, blocked -> aborted.
 function M.abort_waiting(batch, id, record, ttl_ms)
   take_out(batch, id, record)
+  -- A map that never began; one that is skipped keeps them, since it may be needed after all.
+  if record.kind == 'map' then redis.call('DEL', keys.items(batch.base, id)) end
   return M.finish(batch, id, 'aborted', { 'error', 'aborted' }, task.kept_ms(record, ttl_ms))
 end
 
@@ -123,11 +128,12 @@ function M.schedule(batch, id, lane_name, due_at)
   timer.note(batch, lane_name, due_at)
 end
 
--- blocked -> queued, limited, scheduled: nothing that it needs is open any more. Its delay and its expiry count from now.
+-- blocked -> queued, limited, scheduled: nothing that it needs is open any more. Its delay, its expiry and its age count from
+-- now.
 function M.begin(batch, id, record)
-  local fields, delay_ms = { 'needs', '0' }, number.of(record.delay_ms, 0)
+  local fields, delay_ms = { 'needs', '0', 'enqueued_at', batch.now_text }, number.of(record.delay_ms, 0)
   if record.expire_ms then
-    fields[3], fields[4] = 'expires_at', clock.text(batch.now + number.of(record.expire_ms, 0))
+    fields[5], fields[6] = 'expires_at', clock.text(batch.now + number.of(record.expire_ms, 0))
   end
   if delay_ms <= 0 then return M.make_ready(batch, id, record, fields) end
   local err = batches.obstacle(batch, 'ZCARD', keys.scheduled(batch.base))

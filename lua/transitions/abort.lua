@@ -1,4 +1,4 @@
--- abort: scheduled, queued, limited, held, running -> aborted, running. Stops a task: at once if it waits, by request if it runs.
+-- abort: scheduled, queued, limited, held, running, blocked -> aborted, running, queued, skipped. Stops a task: at once if it waits, by request if it runs.
 -- args: id, result_ttl_ms int
 -- reply: `aborted` (now or before), `requested` (its worker is told; in a state of a later version, the record says so), `finished` (another way) or `not_found`
 return function(base, args)
@@ -13,7 +13,7 @@ return function(base, args)
     err = flow.abort(batch, id)
     if err then return { err = err } end
     calls.close(batch)
-    return redis.call('HGET', keys.task(base, id), 'state') == 'aborted' and 'aborted' or 'requested'
+    return group.read(batch, id).state == 'blocked' and 'requested' or 'aborted'
   end
   -- In a state of a later version, whose functions know what follows from its end: they find the wish in the record.
   if not (task.is_waiting(record.state) or record.state == 'blocked') then

@@ -1,4 +1,4 @@
--- requeue: failed -> queued, limited. Dead letters run again: same id and arguments, a fresh retry budget.
+-- requeue: failed, skipped -> queued, limited, blocked. Dead letters run again: same id and arguments, a fresh retry budget.
 -- args: tasks: (id)…
 -- reply: one string per id: `queued` or `not_dead`, or an error
 return function(base, args)

@@ -1,4 +1,4 @@
--- requeue_with: failed -> queued, limited. A dead letter runs again with other arguments: same id, a fresh retry budget.
+-- requeue_with: failed, skipped -> queued, limited, blocked. A dead letter runs again with other arguments: same id, a fresh retry budget.
 -- args: id, args, kwargs, codec, headers
 -- reply: `queued` or `not_dead`
 return function(base, args)

@@ -1,4 +1,4 @@
--- workflow_items: blocked -> blocked. A client adds a page of calls to a map of a workflow that it creates by parts.
+-- workflow_items: a client adds a page of calls to a map of a workflow that it creates by parts.
 -- args: id, map, offset int; items: (codec, args)…
 -- reply: answer, size
 return function(base, args)

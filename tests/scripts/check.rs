@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use redis::Value;
 
-use crate::keyspace::{Content, Keyspace, same_expiry};
 use crate::groups;
+use crate::keyspace::{Content, Keyspace, same_expiry};
 use crate::lines;
 use crate::server::{BASE, Server, items, text};
 
