@@ -423,6 +423,22 @@ async def test_an_amended_dead_letter_keeps_its_results(app: Ardiq, tasks: Tasks
         assert await job.value(timeout=SOON_S) == 6
 
 
+async def test_an_amended_dead_letter_is_called_with_what_it_is_given(app: Ardiq, tasks: Tasks) -> None:
+    """And not with the result that did not fit."""
+
+    @app.task
+    async def text() -> Any:
+        return "text"
+
+    job = await chain(text.prepare()).then(tasks.double).start()
+    async with working(app):
+        assert not (await result_of(job)).success
+        with pytest.raises(TypeError, match="'value' does not fit"):
+            await app.dead.requeue(f"{job.id}~double", args=["text"])
+        assert await app.dead.requeue(f"{job.id}~double", args=[21]) == 1
+        assert await job.value(timeout=SOON_S) == 42
+
+
 async def test_the_same_id_twice(app: Ardiq, tasks: Tasks) -> None:
     job = await chain(tasks.give.prepare(1)).start(id="once")
     again = await chain(tasks.give.prepare(1)).start(id="once")
