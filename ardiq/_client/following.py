@@ -138,16 +138,20 @@ class WorkflowJob(Job[R_co], Generic[R_co]):
         return calls.workflow(id=self.id, offset=offset, limit=_PAGE)
 
 
+def edges_of(after: str) -> dict[str, str]:
+    """What a record says a node is after, each with what happens if that does not complete."""
+    return {name: policy or "fail" for name, _, policy in (each.partition("?") for each in after.split())}
+
+
 def node_of(workflow_id: str, row: Any) -> WorkflowNode:
     """A node as the query `workflow` replies it."""
-    after = [each.partition("?") for each in row.after.split()]
     return WorkflowNode(
         row.name,
         f"{workflow_id}~{row.name}",
         row.task,
         row.kind == "map",
         row.state,
-        {name: policy or "fail" for name, _, policy in after},
+        edges_of(row.after),
         row.size,
         row.complete,
         row.failed,
