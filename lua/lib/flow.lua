@@ -214,7 +214,7 @@ local function sweep(batch, root)
   for _, name in ipairs(errors.of(names) and {} or names) do
     local id = group.id_of(root.id, name)
     local record = task.read(base, id, { 'kind', 'needs' })
-    -- What runs again, and is no part of it any more, has a time of its own.
+    -- An earlier version may have put a task there that is no part of it.
     if record and record.needs then keep(keys.task(base, id)) end
     if record and record.kind then keep_group(id) end
   end
@@ -297,6 +297,16 @@ local function end_if_through(batch, of)
   end_group(batch, of, counts)
 end
 
+-- Dead letters of a workflow are those that may run again, or do so to no effect: all of it is kept for them.
+local function count_dead(batch, of, one, is_open)
+  if is_open then
+    if one.state == 'failed' then group.count_dead(batch, of.id, 1) end
+  elseif one.was_dead
+    or one.state ~= 'failed' and redis.call('SISMEMBER', keys.failed(batch.base, of.id), one.name) == 1 then
+    group.count_dead(batch, of.id, -1)
+  end
+end
+
 -- Members of one group have ended: those that were open are counted, once, and what follows is done.
 local function settle(batch, of, ended)
   local base, names, seen, began = batch.base, {}, {}, false
@@ -320,11 +330,8 @@ local function settle(batch, of, ended)
     local waits = is_open and of.kind ~= 'map' and not of.abort_requested and (batch.moves or 0) >= ADVANCE
     if waits then
       later(batch, one.id)
-    elseif one.was_dead then
-      -- One that was open had not been counted yet.
-      if not is_open then group.count_dead(batch, of.id, -1) end
-    elseif one.state == 'failed' and is_new and not one.is_group then
-      group.count_dead(batch, of.id, 1)
+    elseif is_new and not one.is_group then
+      count_dead(batch, of, one, is_open)
     end
     if is_open then
       if not waits then
@@ -460,19 +467,14 @@ local function goes_on(batch, of)
 end
 
 -- A dead letter runs again: what its failure ended or skipped is open again. A group that ended in another way than by failures
--- stays as it is, and the task is no part of it any more.
+-- stays as it is.
 function M.reopen(batch, id)
   if not string.find(id, '~', 1, true) then return end
   local of, name = group.of(batch, id)
   if not of then return end
-  -- That it failed may be one of the chores yet.
-  if redis.call('SISMEMBER', keys.open(batch.base, of.id), name) == 1 then return end
+  if not goes_on(batch, of) or redis.call('SISMEMBER', keys.failed(batch.base, of.id), name) == 0 then return end
   group.count_dead(batch, id, -1)
   batch.members = batch.members or {}
-  if not goes_on(batch, of) or redis.call('SISMEMBER', keys.failed(batch.base, of.id), name) == 0 then
-    redis.call('HDEL', keys.task(batch.base, id), 'needs')
-    return
-  end
   M.reopen_member(batch, of, name, 'failed')
   if of.kind ~= 'map' then reopen_followers(batch, of, id) end
 end
