@@ -117,7 +117,11 @@ drop_ghosts('tombstones', 'SREM')
 function MEND.not_open(batch, finding, record)
   if place.disconnected(batch.base, finding.id, record) ~= 'not_open' then return 'sound' end
   local of, name = group.of(batch, finding.id)
-  if group.damage(batch, of) then return 'by_hand' end
+  if group.damage_above(batch, finding.id) then return 'by_hand' end
+  if redis.call('SISMEMBER', keys.failed(batch.base, of.id), name) == 1 then
+    -- A dead letter that a version gave back which knows of no workflows.
+    return flow.reopen(batch, finding.id)
+  end
   redis.call('SADD', keys.open(batch.base, of.id), name)
 end
 

@@ -633,3 +633,44 @@ async def test_a_failed_workflow_says_why(app: Ardiq, tasks: Tasks) -> None:
     assert f"{job.id}~give" in str(failed.value)
     async for update in job.watch(timeout=SOON_S):
         assert update.status == "complete"
+
+
+async def test_retry_runs_all_dead_letters_again(app: Ardiq, tasks: Tasks) -> None:
+    tasks.broken.update((1, 7))
+    flow = Flow()
+    items = flow.map(tasks.give, range(3))
+    flow.add(tasks.total.prepare(items.results), name="of_map")
+    single = flow.add(tasks.give.prepare(7))
+    flow.add(tasks.double.prepare(single.result), name="of_node")
+    job = await app.start(flow)
+    await ended(app, job)
+    found = await states(job)
+    assert (found["of_map"], found["of_node"]) == ("skipped", "skipped")
+    tasks.broken.clear()
+    tasks.seen.clear()
+    assert await job.retry() == 2
+    assert await job.retry() == 0
+    assert await job.status() == "running"
+    async with working(app):
+        await result_of(job)
+    assert set((await states(job)).values()) == {"complete"}
+    assert sorted(value for value in tasks.seen if isinstance(value, int)) == [1, 7]
+
+
+async def test_a_workflow_has_a_time_limit(app: Ardiq, tasks: Tasks) -> None:
+    @app.task
+    async def wait() -> None:
+        await asyncio.sleep(60)
+
+    flow = Flow(timeout=0.2)
+    flow.add(tasks.note.prepare()).after(flow.add(wait.prepare()))
+    job = await app.start(flow)
+    async with working(app):
+        result = await result_of(job)
+    assert not result.success
+    assert set((await states(job)).values()) == {"aborted"}
+    record = app.context.server.core.call("task", [job.id])
+    assert b"timed out after 200 ms" in record
+    for wrong in (0, -1, "soon"):
+        with pytest.raises((ValueError, TypeError), match="timeout"):
+            Flow(timeout=wrong)  # type: ignore[arg-type]

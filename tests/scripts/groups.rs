@@ -60,8 +60,6 @@ fn check_group(
     for name in &names {
         let member = format!("{id}~{name}");
         let record = records.get(&member);
-        // What runs again although its workflow went on without it is counted as what it was.
-        let is_apart = !is_map && record.is_some_and(|record| !record.contains_key("needs"));
         let state = record.map_or("", |record| record.get("state").map_or("", String::as_str));
         let is_open = open.contains(name);
         let is_over = OVER.contains(&state) || state.is_empty();
@@ -70,7 +68,7 @@ fn check_group(
         if state.is_empty() && !may_be_gone {
             found(format!("{member} has no record"));
         }
-        if goes_on && !is_aborted && !is_over && !is_open && !is_apart {
+        if goes_on && !is_aborted && !is_over && !is_open {
             found(format!("{member} is {state}, and not in open:{id}"));
         }
         if is_open && is_over && !chores.contains(&member) && !chores.contains(&id.to_owned()) {
@@ -82,9 +80,8 @@ fn check_group(
         if !is_open {
             let counted = match state {
                 "expired" | "discarded" => "failed",
-                _ if is_apart => "failed",
-                // Those that run again, though their group has ended.
-                _ if !is_over => continue,
+                // What runs again to no effect is counted as what it was.
+                _ if !is_over || state == "complete" && failed.contains(name) => "failed",
                 state => state,
             };
             let is_failed = !matches!(counted, "complete" | "");
@@ -132,9 +129,13 @@ fn check_group(
         found(format!("{id} waits for nothing, and has not ended"));
     }
     if !is_map {
+        // Or one that runs again to no effect: all is kept until it has ended.
         let dead = records.iter().filter(|(member, record)| {
+            let state = record.get("state").map_or("", String::as_str);
+            let (group, name) = member.rsplit_once('~').unwrap_or_default();
+            let has = |kind: &str| keys.list(&key(&format!("{kind}:{group}"))).iter().any(|other| other == name);
             member.starts_with(&format!("{id}~"))
-                && record.get("state").is_some_and(|state| state == "failed")
+                && (state == "failed" || !OVER.contains(&state) && has("failed") && !has("open"))
                 && !record.contains_key("kind")
                 && !chores.contains(member)
         });
