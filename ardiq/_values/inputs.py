@@ -114,7 +114,14 @@ def receive(
     """
     args, inputs = unpack(packed)
     base = how.removeprefix(WITH)
-    a, k = codec.decode_call(args, kwargs, base, None)
+    if base != CUSTOM:
+        encoding_of(base)  # one that is unknown here may be known elsewhere
+    try:
+        a, k = codec.decode_call(args, kwargs, base, None)
+    except ValueError as error:
+        if base == CUSTOM:
+            raise
+        raise invalid(f"the stored arguments cannot be read: {error}") from None
     places: dict[int | str, _Carried] = {at: _Carried(value, base) for at, value in enumerate(a)}
     places |= {name: _Carried(value, base) for name, value in k.items()}
     for each in inputs:
@@ -176,7 +183,9 @@ def _taken(codec: Codec, given: Input, default: _Carried | None) -> _Carried:
         [value] = given.values
         if value.state == COMPLETE:
             return _Carried(_decoded(codec, given, value), _encoding(value), given)
-        return _Carried(None if default is None else default.value, "", given)
+        default = default or _Carried(None, "")
+        default.origin = given
+        return default
     results = [
         _decoded(codec, given, value) if value.state == COMPLETE else None
         for value in given.values
