@@ -44,6 +44,12 @@ class Input(NamedTuple):
     shape: str
     values: list[Value]
 
+    @property
+    def label(self) -> str:
+        """The argument, for messages."""
+        place = _place(self.parameter)
+        return f"argument {place!r}" if isinstance(place, str) else f"argument {place + 1}"
+
 
 def unpack(packed: bytes) -> tuple[bytes, list[Input]]:
     """The arguments of a claim with inputs, and the inputs.
@@ -208,9 +214,7 @@ def _decoded(codec: Codec, given: Input, value: Value) -> Any:
             raise ValueError(value.data.decode(errors="replace"))
         return codec.decode_packed(value.data or b"null", _encoding(value))
     except (ValueError, TypeError) as error:
-        place = _place(given.parameter)
-        label = repr(place) if isinstance(place, str) else place + 1
-        raise invalid(f"argument {label}: the result of {value.source!r} cannot be read: {error}") from None
+        raise invalid(f"{given.label}: the result of {value.source!r} cannot be read: {error}") from None
 
 
 def _place(parameter: str) -> int | str:

@@ -251,6 +251,16 @@ async def test_results_are_read_in_pages(app: Ardiq, tasks: Tasks) -> None:
     assert (await result_of(job.node("both"))).value == [100_000, 100_000]
 
 
+async def test_the_results_of_a_map_are_read_from_outside(app: Ardiq, tasks: Tasks) -> None:
+    flow = Flow("outside")
+    flow.map(tasks.point, [1, 2])
+    job = await app.start(flow)
+    await ended(app, job)
+    assert [each async for each in job.results("point")] == [Point(1, date(2026, 11, 30)), Point(2, date(2026, 11, 30))]
+    assert await asyncio.to_thread(lambda: len(list(job.results("point")))) == 2
+    assert [each async for each in job.results("nothing")] == []
+
+
 async def test_too_many_results_for_a_list(make_app: Callable[..., Ardiq]) -> None:
     app = make_app(payload_limit=50_000)
 
