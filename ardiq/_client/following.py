@@ -6,9 +6,11 @@ from typing import Any, Generic, Literal, NamedTuple
 from .._server import calls
 from .._server.replies import ask
 from .._values.objects import as_object
+from .._values.results import Results
 from .._values.typing import R_co
 from ..job import Job
 from .drawing import draw
+from .pages import MapPages
 
 _PAGE = 1000
 
@@ -104,6 +106,10 @@ class WorkflowJob(Job[R_co], Generic[R_co]):
     def node(self, name: str) -> Job[Any]:
         """The job of one of its nodes."""
         return Job(self.app, f"{self.id}~{name}")
+
+    def results(self, name: str) -> Results[Any]:
+        """The results of one of its maps, which are read page by page: `async for`, or `for` without an event loop."""
+        return Results(f"{self.id}~{name}", MapPages(self.app.context, restores=True))
 
     async def graph(self, format: Literal["mermaid", "dot", "json"] = "mermaid") -> str:
         """A picture of it, with the states of its nodes: for Mermaid, for Graphviz, or as JSON."""

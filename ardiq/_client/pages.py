@@ -21,10 +21,15 @@ _ASK_AGAIN_S = 1.0
 
 
 class MapPages:
-    """Reads the results of maps of one queue."""
+    """Reads the results of maps of one queue.
 
-    def __init__(self, queue: "QueueContext") -> None:
+    Args:
+        restores: whether they are converted as their task says, where it is known; else they are plain data.
+    """
+
+    def __init__(self, queue: "QueueContext", restores: bool = False) -> None:
         self._queue = queue
+        self._restores = restores
 
     async def page(self, map_id: str, offset: int) -> Page:
         """The results from that index on."""
@@ -35,8 +40,11 @@ class MapPages:
         return self._read(ask(self._queue.server.core, _page(map_id, offset), repeat=True))
 
     def _read(self, reply: calls.ResultsReply) -> Page:
-        codec, found = self._queue.codec, []
+        codec, found = self._queue.codec, list[tuple[Any, bool | None]]()
         for row in reply.rows:
+            if self._restores:
+                found.append((codec.decode_result(row.value, row.codec, self._queue.registry.signature_of), None))
+                continue
             how = row.codec.partition(":")[0]
             is_own = how == CUSTOM
             found.append((codec.decode_packed(row.value, how), None if is_own else encoding_of(how).str_keys))
@@ -59,18 +67,29 @@ async def completed(queue: "QueueContext", packed: bytes, signature: Signature |
     args, inputs = unpack(packed)
     if all(value.state not in (REFERENCE, MAP) for each in inputs for value in each.values):
         return packed
-    found: list[Input] = []
-    for each in inputs:
-        values: list[Value] = []
-        for value in each.values:
-            if value.state == REFERENCE:
-                values.append(await _fetched(queue, each, value))
-            elif value.state == MAP and not takes_pages(signature, each.parameter):
-                values += await _all_of(queue, each, value)
-            else:
-                values.append(value)
-        found.append(each._replace(values=values))
-    return pack(args, found)
+    return pack(args, [await _completed(queue, each, signature) for each in inputs])
+
+
+async def _completed(queue: "QueueContext", given: Input, signature: Signature | None) -> Input:
+    if given.shape == MAP:
+        [value] = given.values
+        return (
+            given
+            if takes_pages(signature, given.parameter)
+            else given._replace(values=await _all_of(queue, given, value))
+        )
+    values: list[Value] = []
+    size = 0
+    for value in given.values:
+        values.append(await _fetched(queue, given, value) if value.state == REFERENCE else value)
+        size += len(values[-1].data)
+        _check_size(queue, given, size if len(given.values) > 1 else 0)
+    return given._replace(values=values)
+
+
+def _check_size(queue: "QueueContext", given: Input, size: int, remedy: str = "") -> None:
+    if size > queue.codec.limit:
+        raise invalid(f"{given.label}: its results have more than {queue.codec.limit:,} bytes (payload_limit){remedy}")
 
 
 async def patiently(queue: "QueueContext", call: Call[R]) -> R:
@@ -87,7 +106,7 @@ async def patiently(queue: "QueueContext", call: Call[R]) -> R:
 async def _fetched(queue: "QueueContext", given: Input, value: Value) -> Value:
     record = await patiently(queue, calls.task(id=value.data.decode(errors="replace")))
     if record.get("state") != b"complete" or "result" not in record:
-        raise invalid(f"argument {given.parameter!r}: the result of {value.source!r} is gone")
+        raise invalid(f"{given.label}: the result of {value.source!r} is gone")
     return Value(value.source, COMPLETE, record.get("result_codec", b"").decode(errors="replace"), record["result"])
 
 
@@ -101,11 +120,7 @@ async def _all_of(queue: "QueueContext", given: Input, value: Value) -> list[Val
         for row in reply.rows:
             values.append(Value(f"{value.source}~{row.number}", COMPLETE, row.codec, row.value))
             size += len(row.value)
-        if size > queue.codec.limit:
-            raise invalid(
-                f"argument {given.parameter!r}: the results of {value.source!r} are more than {queue.codec.limit:,} "
-                "bytes (payload_limit): annotate the parameter as Results[…], which reads them page by page"
-            )
+        _check_size(queue, given, size, ": annotate the parameter as Results[…], which reads them page by page")
         offset = reply.next_offset if reply.next_offset < reply.size else None
     return values
 

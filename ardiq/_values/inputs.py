@@ -44,6 +44,12 @@ class Input(NamedTuple):
     shape: str
     values: list[Value]
 
+    @property
+    def label(self) -> str:
+        """The argument, for messages."""
+        place = _place(self.parameter)
+        return f"argument {place!r}" if isinstance(place, str) else f"argument {place + 1}"
+
 
 def unpack(packed: bytes) -> tuple[bytes, list[Input]]:
     """The arguments of a claim with inputs, and the inputs.
@@ -114,7 +120,14 @@ def receive(
     """
     args, inputs = unpack(packed)
     base = how.removeprefix(WITH)
-    a, k = codec.decode_call(args, kwargs, base, None)
+    if base != CUSTOM:
+        encoding_of(base)  # one that is unknown here may be known elsewhere
+    try:
+        a, k = codec.decode_call(args, kwargs, base, None)
+    except ValueError as error:
+        if base == CUSTOM:
+            raise
+        raise invalid(f"the stored arguments cannot be read: {error}") from None
     places: dict[int | str, _Carried] = {at: _Carried(value, base) for at, value in enumerate(a)}
     places |= {name: _Carried(value, base) for name, value in k.items()}
     for each in inputs:
@@ -176,7 +189,9 @@ def _taken(codec: Codec, given: Input, default: _Carried | None) -> _Carried:
         [value] = given.values
         if value.state == COMPLETE:
             return _Carried(_decoded(codec, given, value), _encoding(value), given)
-        return _Carried(None if default is None else default.value, "", given)
+        default = default or _Carried(None, "")
+        default.origin = given
+        return default
     results = [
         _decoded(codec, given, value) if value.state == COMPLETE else None
         for value in given.values
@@ -199,9 +214,7 @@ def _decoded(codec: Codec, given: Input, value: Value) -> Any:
             raise ValueError(value.data.decode(errors="replace"))
         return codec.decode_packed(value.data or b"null", _encoding(value))
     except (ValueError, TypeError) as error:
-        place = _place(given.parameter)
-        label = repr(place) if isinstance(place, str) else place + 1
-        raise invalid(f"argument {label}: the result of {value.source!r} cannot be read: {error}") from None
+        raise invalid(f"{given.label}: the result of {value.source!r} cannot be read: {error}") from None
 
 
 def _place(parameter: str) -> int | str:

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import pickle
 from collections.abc import Awaitable, Callable
 from datetime import date
 from typing import Any
@@ -248,6 +249,16 @@ async def test_results_are_read_in_pages(app: Ardiq, tasks: Tasks) -> None:
     assert (await result_of(job.node("sync"))).value == sum(range(2100))
     assert (await result_of(job.node("lengths"))).value == [100_000] * 8
     assert (await result_of(job.node("both"))).value == [100_000, 100_000]
+
+
+async def test_the_results_of_a_map_are_read_from_outside(app: Ardiq, tasks: Tasks) -> None:
+    flow = Flow("outside")
+    flow.map(tasks.point, [1, 2])
+    job = await app.start(flow)
+    await ended(app, job)
+    assert [each async for each in job.results("point")] == [Point(1, date(2026, 11, 30)), Point(2, date(2026, 11, 30))]
+    assert await asyncio.to_thread(lambda: len(list(job.results("point")))) == 2
+    assert [each async for each in job.results("nothing")] == []
 
 
 async def test_too_many_results_for_a_list(make_app: Callable[..., Ardiq]) -> None:
@@ -621,6 +632,39 @@ async def test_a_large_workflow(app: Ardiq, tasks: Tasks) -> None:
     flow.add(tasks.give.prepare(1))
     with pytest.raises(ValueError, match="has 1,001 nodes"):
         await app.start(flow)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"result_ttl_ms": 0},
+        {"result_ttl_ms": -1},
+        {"check_types": False},
+        {"serializer": pickle.dumps, "deserializer": pickle.loads},
+    ],
+    ids=["nothing is kept", "all is kept", "unchecked", "serializer"],
+)
+async def test_with_other_options(make_app: Callable[..., Ardiq], options: dict[str, Any]) -> None:
+    app = make_app(**options)
+
+    @app.task
+    async def give(value: int) -> int:
+        return value
+
+    @app.task(result_ttl=0)
+    async def add(values: list[int], also: set[int], pages: Results[int]) -> list[int]:
+        return [*values, *sorted(also), *[each async for each in pages]]
+
+    @app.task
+    def last(values: list[int], pair: tuple[int, int] = (0, 0)) -> int:
+        return sum(values) + sum(pair)
+
+    flow = Flow("options")
+    pages = flow.map(give, range(5))
+    added = flow.add(add.prepare([flow.add(give.prepare(1)).result], also={2, 3}, pages=pages.result))
+    job = await app.start(flow, output=flow.add(last.prepare(added.result, pair=(10, 20))))
+    async with working(app):
+        assert await job.value(timeout=SOON_S) == 46
 
 
 async def test_a_failed_workflow_says_why(app: Ardiq, tasks: Tasks) -> None:

@@ -14,7 +14,7 @@ from helpers import SOON_S, result_of, task_module, working
 from ardiq import Ardiq, Batch, Flow, Results, chain, chord, group
 from ardiq.cli import main
 from ardiq.embedded import Server
-from ardiq.testing import Clock, inline
+from ardiq.testing import Clock, all_enqueued, assert_enqueued, inline
 
 MODULE = f"{__name__}:workflow_app"
 
@@ -87,6 +87,31 @@ async def test_inline_with_a_clock() -> None:
         assert await job.node("give_2").status() == "scheduled"
         await clock.advance(3600)
         assert await job.value() == 1
+
+
+async def test_what_was_enqueued(app: Ardiq) -> None:
+    tasks = tasks_of(app)
+    flow = Flow("assertions")
+    first = flow.add(tasks.give.prepare(1))
+    flow.map(tasks.give, [2], name="map").after(first)
+    flow.add(tasks.give.prepare(first.result))
+    await app.start(flow)
+    assert_enqueued(tasks.give, 1)
+    assert {(info.fn_name, info.args, info.status) for info in all_enqueued(app)} == {
+        ("give", (1,), "queued"), ("give", (None,), "blocked")
+    }  # fmt: skip
+
+
+async def test_another_queue_of_the_app(app: Ardiq) -> None:
+    tasks = tasks_of(app)
+    other = app.queue(f"{app.queue_name}-other")
+    flow = Flow("other")
+    job = await other.start(flow, output=flow.add(tasks.total.prepare(flow.map(tasks.give, range(5)).results)))
+    run = asyncio.create_task(app.run([other.queue_name]))
+    assert await job.value(timeout=SOON_S) == 10
+    app.stop()
+    await run
+    assert await app.status(job.id) == "not_found"
 
 
 PROCESSES = """
