@@ -34,6 +34,7 @@ class Flow:
         id: the workflow's id: while one with it runs or is kept, a start adds nothing. None: a new one for each start.
         result_ttl: for how long it is kept after its end, with all its tasks, a timedelta or seconds; None: as long as
             the app keeps results.
+        timeout: after how long all of it that has not ended is aborted, a timedelta or seconds; None: never.
 
     Example:
         ```python
@@ -45,10 +46,18 @@ class Flow:
         ```
     """
 
-    def __init__(self, name: str = "workflow", *, id: str | None = None, result_ttl: Duration | None = None) -> None:
+    def __init__(
+        self,
+        name: str = "workflow",
+        *,
+        id: str | None = None,
+        result_ttl: Duration | None = None,
+        timeout: Duration | None = None,
+    ) -> None:
         self.name = _options.text("name", name)
         self.id = None if id is None else workflow_id(id)
         self.result_ttl_ms = _options.result_ttl(result_ttl)
+        self.timeout_ms = None if timeout is None else _options.milliseconds("timeout", timeout, least=1)
         self.members: dict[str, Member] = {}
 
     def __repr__(self) -> str:

@@ -109,20 +109,49 @@ class WorkflowJob(Job[R_co], Generic[R_co]):
         """A picture of it, with the states of its nodes: for Mermaid, for Graphviz, or as JSON."""
         return draw(self.id, [node async for node in self.nodes()], format)
 
+    async def retry(self) -> int:
+        """Run its dead letters again, also those of its maps; what was skipped because of them then follows. No other
+        task runs twice.
+
+        Returns:
+            How many there were.
+        """
+        ask, seen, done = self.app.context.channel().ask, set[str](), 0
+        # One that fails again meanwhile is left alone.
+        while dead := set(await ask(self._dead())) - seen:
+            seen |= dead
+            done += (await ask(calls.requeue(tasks=dead))).count("queued")
+        return done
+
+    def retry_sync(self) -> int:
+        """`retry` for code without an event loop; blocks this thread until the server has answered."""
+        core, seen, done = self.app.context.server.core, set[str](), 0
+        while dead := set(ask(core, self._dead())) - seen:
+            seen |= dead
+            done += ask(core, calls.requeue(tasks=dead)).count("queued")
+        return done
+
+    def _dead(self) -> Any:
+        return calls.workflow_dead(id=self.id, limit=calls.WORKFLOW_DEAD_LIMIT_MOST)
+
     def _page(self, offset: int = 0) -> Any:
         return calls.workflow(id=self.id, offset=offset, limit=_PAGE)
 
 
+def edges_of(after: str) -> dict[str, str]:
+    """What a record says a node is after, each with what happens if that does not complete."""
+    return {name: policy or "fail" for name, _, policy in (each.partition("?") for each in after.split())}
+
+
 def node_of(workflow_id: str, row: Any) -> WorkflowNode:
     """A node as the query `workflow` replies it."""
-    after = [each.partition("?") for each in row.after.split()]
     return WorkflowNode(
         row.name,
         f"{workflow_id}~{row.name}",
         row.task,
         row.kind == "map",
         row.state,
-        {name: policy or "fail" for name, _, policy in after},
+        edges_of(row.after),
         row.size,
         row.complete,
         row.failed,

@@ -78,6 +78,8 @@ class Graph:
         }
         if self.output is not None:
             options["output"] = self.output.name
+        if self._flow.timeout_ms is not None:
+            options["timeout_ms"] = self._flow.timeout_ms
         if self.has_pages:
             options["is_open"] = True
         nodes = [

@@ -10,7 +10,7 @@ from .._values.known import set_existed, set_signature
 from .._values.options import Duration
 from .._values.typing import R_co
 from ..errors import ArdiqError, NoLimit
-from ..workflows import Flow, workflow_id
+from ..workflows import Flow
 from .facade import Facade
 from .following import WorkflowJob
 from .graphs import Graph
@@ -33,11 +33,13 @@ class Workflow(Generic[P, R_co]):
         name: str,
         id: str | None = None,
         result_ttl: Duration | None = None,
+        timeout: Duration | None = None,
     ) -> None:
         self._queue = queue
         self._fn = fn
         self._id = id
         self._result_ttl = result_ttl
+        self._timeout = timeout
         self.name = name
         self.__doc__ = fn.__doc__
 
@@ -47,17 +49,18 @@ class Workflow(Generic[P, R_co]):
     def __call__(self, flow: Flow, *args: P.args, **kwargs: P.kwargs) -> Any:
         return self._fn(flow, *args, **kwargs)
 
-    def options(self, *, id: str | None = None, result_ttl: Duration | None = None) -> "Workflow[P, R_co]":
+    def options(
+        self, *, id: str | None = None, result_ttl: Duration | None = None, timeout: Duration | None = None
+    ) -> "Workflow[P, R_co]":
         """This workflow with options for its starts.
 
         Args:
             id: its id: while one with it runs or is kept, a start adds nothing.
             result_ttl: for how long it is kept after its end, with all its tasks, a timedelta or seconds.
+            timeout: after how long all of it that has not ended is aborted, a timedelta or seconds.
         """
-        if id is not None:
-            workflow_id(id)
-        _options.result_ttl(result_ttl)
-        return Workflow(self._queue, self._fn, self.name, id, result_ttl)
+        Flow(self.name, id=id, result_ttl=result_ttl, timeout=timeout)  # what is wrong is refused here
+        return Workflow(self._queue, self._fn, self.name, id, result_ttl, timeout)
 
     async def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowJob[R_co]:
         """Call the function with a new flow and these arguments, and start the flow; what it returns is the output."""
@@ -68,7 +71,7 @@ class Workflow(Generic[P, R_co]):
         return start_sync(self._queue, *self._filled(args, kwargs))
 
     def _filled(self, args: Any, kwargs: Any) -> tuple[Flow, Any]:
-        flow = Flow(self.name, id=self._id, result_ttl=self._result_ttl)
+        flow = Flow(self.name, id=self._id, result_ttl=self._result_ttl, timeout=self._timeout)
         return flow, self._fn(flow, *args, **kwargs)
 
 

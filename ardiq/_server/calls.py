@@ -110,6 +110,9 @@ FSCK_PAGE_LIMIT_MOST: Final = 1000
 WORKFLOW_LIMIT_MOST: Final = 1000
 """The largest `limit` of `workflow`."""
 
+WORKFLOW_DEAD_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `workflow_dead`."""
+
 WORKFLOWS_LIMIT_MOST: Final = 1000
 """The largest `limit` of `workflows`."""
 
@@ -1286,6 +1289,14 @@ def workflow(*, id: Text, offset: int, limit: int) -> Call[WorkflowReply]:
     were skipped and aborted; and its error.
     """
     return Call("workflow", (id, offset, limit), WORKFLOW_REPLY)
+
+
+def workflow_dead(*, id: Text, limit: int) -> Call[list[str]]:
+    """Dead letters of a workflow, also those of its maps, in no order.
+
+    Replies their ids.
+    """
+    return Call("workflow_dead", (id, limit), texts)
 
 
 def workflows(*, offset: int, limit: int) -> Call[list[WorkflowRow]]:

@@ -1,15 +1,17 @@
-"""Look at the workflows of an app's queue. `ardiq task abort MODULE:ATTR ID` stops one.
+"""Look at the workflows of an app's queue, stop one, or run again what failed in it.
 
 ardiq workflow list MODULE:ATTR              those that have not ended, newest first
 ardiq workflow show MODULE:ATTR ID           one, with the state of each of its nodes
 ardiq workflow graph MODULE:ATTR ID          a picture of one, for Mermaid; --format dot: for Graphviz
+ardiq workflow abort MODULE:ATTR ID          stop all of it that has not ended
+ardiq workflow retry MODULE:ATTR ID          run its dead letters again, and what was skipped because of them
 """
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
 from .._client.drawing import FORMATS, draw
-from .._client.following import WorkflowNode, WorkflowProgress, node_of, progress_of
+from .._client.following import WorkflowJob, WorkflowNode, WorkflowProgress, node_of, progress_of
 from .._client.inspector import number_of, text_of
 from .._server import calls, commands
 from .._server.replies import ask
@@ -27,6 +29,8 @@ _ACTIONS = {
     "list": "list those that have not ended, newest first",
     "show": "one of them, with the state of each node",
     "graph": "a picture of one of them",
+    "abort": "stop all of one that has not ended",
+    "retry": "run the dead letters of one again, and what was skipped because of them",
 }
 
 
@@ -43,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             chosen.add_argument("id", type=word, metavar="ID", help="the workflow's id")
         if action == "graph":
             chosen.add_argument("--format", choices=FORMATS, default="mermaid", help="for what (default: mermaid)")
-        else:
+        elif action in ("list", "show"):
             json_argument(chosen)
         chosen.set_defaults(action=action)
 
@@ -52,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     app = open_app(arguments)
     if arguments.action == "list":
         return _list(app, arguments.limit, arguments.json)
+    if arguments.action in ("abort", "retry"):
+        return _change(app, arguments.id, arguments.action)
     as_json = arguments.action == "show" and arguments.json
     nodes, progress = _nodes(app, arguments.id)
     if progress is None:
@@ -66,6 +72,21 @@ def run(arguments: argparse.Namespace) -> int:
         print_json({**_workflow(app, arguments.id, progress), "nodes": list(map(_plain, nodes))})
     else:
         show(*_draw(app, _workflow(app, arguments.id, progress), nodes))
+    return 0
+
+
+def _change(app: "Ardiq", workflow_id: str, action: str) -> int:
+    job: WorkflowJob[Any] = WorkflowJob(app, workflow_id)
+    if job.progress_sync() is None:
+        show(f"{workflow_id}: there is no such workflow: it was never started, or its time is up (result_ttl_ms)")
+        return 1
+    if action == "retry":
+        show(f"{many(job.retry_sync(), 'dead letter')} requeued")
+    elif job.abort_sync():
+        show(f"{workflow_id}: aborted, or told to stop")
+    else:
+        show(f"{workflow_id}: it had ended already")
+        return 1
     return 0
 
 

@@ -6,8 +6,6 @@ local M = {}
 local ADVANCE, LOOK_AT = 500, 10
 -- Members that one call aborts.
 local CANCEL = 500
--- How long a client that creates a workflow by parts may be silent.
-local UNFINISHED_MS = 3600000
 local FOLLOWER = { 'state', 'needs', 'broken', 'kind', 'lane', 'buckets', 'delay_ms', 'expire_ms', 'watched_until',
   'unneeded', 'abort_requested' }
 -- Edges whose follower does not mind that what it follows did not complete.
@@ -183,8 +181,8 @@ local function cancel(batch, of)
   end
 end
 
--- blocked -> blocked, aborted: a workflow, or a map that has begun, is to stop. `why`: `1`, or `failed` where nobody asked for it.
--- Replies an error text where a key is damaged.
+-- blocked -> blocked, aborted: a workflow, or a map that has begun, is to stop. `why`: `1`, or, where nobody asked for it,
+-- `failed`, `timeout` or `unfinished`. Replies an error text where a key is damaged.
 function M.abort(batch, group_id, why)
   local of = group.read(batch, group_id)
   if not of or of.state ~= 'blocked' or of.abort_requested then return nil end
@@ -239,7 +237,14 @@ end
 -- What a group ended as, and what else its record gets.
 local function outcome(batch, of, counts)
   local missing = counts.failed + counts.skipped + counts.aborted
-  if of.abort_requested and of.abort_requested ~= 'failed' then return 'aborted', { 'error', 'aborted' } end
+  local why = of.abort_requested
+  if why == 'timeout' then
+    return 'aborted', { 'error', 'timed out after ' .. clock.text(number.of(of.timeout_ms, 0)) .. ' ms' }
+  elseif why == 'unfinished' then
+    return 'aborted', { 'error', 'its client never sent the rest of it' }
+  elseif why and why ~= 'failed' then
+    return 'aborted', { 'error', 'aborted' }
+  end
   if of.kind == 'map' then
     if missing <= number.of(of.tolerate, 0) then return 'complete', {} end
     return 'failed', { 'error', reason(batch, of, missing, of.size) }
@@ -270,7 +275,7 @@ local function end_group(batch, of, counts)
     group.note(batch, parent, name, state, nil, true)
   elseif not parent_id then
     redis.call('ZREM', keys.workflows(base), of.id)
-    if of.building then redis.call('ZREM', keys.building(base), of.id) end
+    if of.building or of.timeout_ms then redis.call('ZREM', keys.deadlines(base), of.id) end
     batch.swept = batch.swept or {}
     batch.swept[#batch.swept + 1] = of
   end
@@ -502,13 +507,14 @@ function M.look(batch, id)
   end
 end
 
--- What its client left unfinished, an hour after its last page.
-local function drop_unfinished(batch)
-  local building, until_ms = keys.building(batch.base), clock.text(batch.now - UNFINISHED_MS)
-  local left = redis.pcall('ZRANGEBYSCORE', building, '-inf', until_ms, 'LIMIT', 0, LOOK_AT)
-  for _, id in ipairs(errors.of(left) and {} or left) do
-    redis.call('ZREM', building, id)
-    M.abort(batch, id)
+-- What took too long, or what its client left unfinished.
+local function stop_overdue(batch)
+  local deadlines = keys.deadlines(batch.base)
+  local overdue = redis.pcall('ZRANGEBYSCORE', deadlines, '-inf', batch.now_text, 'LIMIT', 0, LOOK_AT)
+  for _, id in ipairs(errors.of(overdue) and {} or overdue) do
+    redis.call('ZREM', deadlines, id)
+    local of = group.read(batch, id)
+    if of then M.abort(batch, id, of.building and 'unfinished' or 'timeout') end
     M.advance(batch)
   end
 end
@@ -529,7 +535,7 @@ function M.go_on(batch)
     M.advance(batch)
   end
   if left > 0 then return true end
-  drop_unfinished(batch)
+  stop_overdue(batch)
   local some = redis.call('ZRANDMEMBER', keys.workflows(base))
   if some then
     local names = redis.pcall('SRANDMEMBER', keys.open(base, some), LOOK_AT)

@@ -2,7 +2,7 @@
 -- seen whether a task may be part of anything. Whether it is, its group's record says, which is read once a call.
 local M = {}
 
-local FIELDS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building' }
+local FIELDS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'timeout_ms' }
 local OF_MAPS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'name', 'lane', 'kwargs', 'headers',
   'buckets', 'weight', 'size', 'made', 'max_concurrent', 'tolerate', 'keep_results' }
 local OF_MEMBERS = { 'needs', 'state', 'then', 'spent', 'unneeded' }
@@ -10,6 +10,9 @@ local OF_MEMBERS = { 'needs', 'state', 'then', 'spent', 'unneeded' }
 -- What a group counts a member as that has ended in this state.
 M.COUNTS = { complete = 'complete', failed = 'failed', expired = 'failed', discarded = 'failed', skipped = 'skipped',
   aborted = 'aborted' }
+
+-- How long a client that creates a workflow by parts may be silent.
+M.UNFINISHED_MS = 3600000
 
 function M.id_of(group_id, name) return group_id .. '~' .. name end
 
@@ -56,7 +59,7 @@ function M.damage(batch, of)
     or batches.obstacle(batch, 'SCARD', keys.failed(base, of.id))
     or batches.obstacle(batch, 'LLEN', keys.chores(base))
     or batches.obstacle(batch, 'ZCARD', keys.workflows(base))
-    or of.building and batches.obstacle(batch, 'ZCARD', keys.building(base))
+    or (of.building or of.timeout_ms) and batches.obstacle(batch, 'ZCARD', keys.deadlines(base))
   if not obstacle and of.kind == 'map' then
     obstacle = batches.obstacle(batch, 'LLEN', keys.items(base, of.id))
       or batches.obstacle(batch, 'HLEN', keys.results(base, of.id))

@@ -275,8 +275,8 @@ function M.requeue(batch, id, record, call)
   for _, name in ipairs(EARLIER_LIFE) do dropped[#dropped + 1] = name end
   redis.call('ZREM', keys.dead(batch.base), id)
   if call then
-    -- Its key is that of other arguments.
-    redis.call('HDEL', keys.task(batch.base, id), 'kwargs', 'codec', 'unique', 'replaced_by')
+    -- Its key is that of other arguments; and results of other tasks are no longer among these.
+    redis.call('HDEL', keys.task(batch.base, id), 'kwargs', 'codec', 'unique', 'replaced_by', 'inputs')
     for _, name in ipairs({ 'args', 'kwargs', 'codec', 'headers' }) do
       if call[name] ~= '' then fields[#fields + 1], fields[#fields + 2] = name, call[name] end
     end

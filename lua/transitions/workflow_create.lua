@@ -4,7 +4,7 @@
 -- Everything is read and refused before the first write, so a refused call leaves nothing behind.
 
 local OPTIONS = { name = 'string', idempotency_key = 'string', result_ttl_ms = 'number', output = 'string',
-  is_open = 'boolean' }
+  is_open = 'boolean', timeout_ms = 'number' }
 local NODE = { codec = 'string', headers = 'string', delay_ms = 'number', expire_ms = 'number', limits = 'table',
   after = 'table', inputs = 'table', map = 'table' }
 local MAP = { size = 'number', max_concurrent = 'number', tolerate = 'number', keep_results = 'boolean' }
@@ -198,10 +198,13 @@ return function(base, args)
     bad('the id of a workflow must be 1 to ' .. LONGEST_ID .. ' bytes without ~')
   end
   if not options.result_ttl_ms then bad('options need result_ttl_ms') end
+  if options.timeout_ms and not (options.timeout_ms >= 1 and options.timeout_ms < 2 ^ 53) then
+    bad('timeout_ms must be at least 1')
+  end
   local nodes, by_name = read(base, args)
   if options.output and not by_name[options.output] then bad('output ' .. options.output .. ' is no node') end
   errors.read('ZCARD', keys.workflows(base))
-  errors.read('ZCARD', keys.building(base))
+  errors.read('ZCARD', keys.deadlines(base))
   errors.read('LLEN', keys.chores(base))
   errors.read('ZCARD', keys.scheduled(base))
   local answer = look_up(base, id, options.idempotency_key, nodes)
@@ -210,7 +213,9 @@ return function(base, args)
   local batch = batches.open(base, clock.read())
   local result_ttl_ms, names = clock.text(options.result_ttl_ms), {}
   redis.call('DEL', keys.open(base, id), keys.nodes(base, id), keys.failed(base, id))
+  local timeout_ms = options.timeout_ms and clock.text(options.timeout_ms)
   local fields = options.is_open and { 'building', '1' } or {}
+  if timeout_ms then fields[#fields + 1], fields[#fields + 2] = 'timeout_ms', timeout_ms end
   for _, field in ipairs({ 'name', 'idempotency_key', 'output' }) do
     local value = options[field]
     if value and value ~= '' then fields[#fields + 1], fields[#fields + 2] = field, value end
@@ -229,8 +234,9 @@ return function(base, args)
   bulk.write('RPUSH', keys.nodes(base, id), names)
   bulk.write('SADD', keys.open(base, id), names)
   if options.is_open then
-    redis.call('ZADD', keys.building(base), batch.now_text, id)
+    redis.call('ZADD', keys.deadlines(base), clock.text(batch.now + group.UNFINISHED_MS), id)
   else
+    if timeout_ms then redis.call('ZADD', keys.deadlines(base), clock.text(batch.now + options.timeout_ms), id) end
     flow.start(batch, id, first)
   end
   calls.close(batch)

@@ -423,6 +423,22 @@ async def test_an_amended_dead_letter_keeps_its_results(app: Ardiq, tasks: Tasks
         assert await job.value(timeout=SOON_S) == 6
 
 
+async def test_an_amended_dead_letter_is_called_with_what_it_is_given(app: Ardiq, tasks: Tasks) -> None:
+    """And not with the result that did not fit."""
+
+    @app.task
+    async def text() -> Any:
+        return "text"
+
+    job = await chain(text.prepare()).then(tasks.double).start()
+    async with working(app):
+        assert not (await result_of(job)).success
+        with pytest.raises(TypeError, match="'value' does not fit"):
+            await app.dead.requeue(f"{job.id}~double", args=["text"])
+        assert await app.dead.requeue(f"{job.id}~double", args=[21]) == 1
+        assert await job.value(timeout=SOON_S) == 42
+
+
 async def test_the_same_id_twice(app: Ardiq, tasks: Tasks) -> None:
     job = await chain(tasks.give.prepare(1)).start(id="once")
     again = await chain(tasks.give.prepare(1)).start(id="once")
@@ -617,3 +633,44 @@ async def test_a_failed_workflow_says_why(app: Ardiq, tasks: Tasks) -> None:
     assert f"{job.id}~give" in str(failed.value)
     async for update in job.watch(timeout=SOON_S):
         assert update.status == "complete"
+
+
+async def test_retry_runs_all_dead_letters_again(app: Ardiq, tasks: Tasks) -> None:
+    tasks.broken.update((1, 7))
+    flow = Flow()
+    items = flow.map(tasks.give, range(3))
+    flow.add(tasks.total.prepare(items.results), name="of_map")
+    single = flow.add(tasks.give.prepare(7))
+    flow.add(tasks.double.prepare(single.result), name="of_node")
+    job = await app.start(flow)
+    await ended(app, job)
+    found = await states(job)
+    assert (found["of_map"], found["of_node"]) == ("skipped", "skipped")
+    tasks.broken.clear()
+    tasks.seen.clear()
+    assert await job.retry() == 2
+    assert await job.retry() == 0
+    assert await job.status() == "running"
+    async with working(app):
+        await result_of(job)
+    assert set((await states(job)).values()) == {"complete"}
+    assert sorted(value for value in tasks.seen if isinstance(value, int)) == [1, 7]
+
+
+async def test_a_workflow_has_a_time_limit(app: Ardiq, tasks: Tasks) -> None:
+    @app.task
+    async def wait() -> None:
+        await asyncio.sleep(60)
+
+    flow = Flow(timeout=0.2)
+    flow.add(tasks.note.prepare()).after(flow.add(wait.prepare()))
+    job = await app.start(flow)
+    async with working(app):
+        result = await result_of(job)
+    assert not result.success
+    assert set((await states(job)).values()) == {"aborted"}
+    record = app.context.server.core.call("task", [job.id])
+    assert b"timed out after 200 ms" in record
+    for wrong in (0, -1, "soon"):
+        with pytest.raises((ValueError, TypeError), match="timeout"):
+            Flow(timeout=wrong)  # type: ignore[arg-type]

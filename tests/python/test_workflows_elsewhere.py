@@ -151,7 +151,11 @@ def test_the_command_line(app: Ardiq, ardiq: Callable[..., tuple[int, str]]) -> 
     assert (listed["id"], listed["state"], listed["progress"]["total"]) == ("site-1", "running", 6)
     code, text = ardiq("task", "show", MODULE, "site-1")
     assert (code, "site" in text) == (0, True)
-    assert ardiq("task", "show", MODULE, "site-1~total")[0] == 0
+    assert "blocked, until its tasks have ended" in text
+    code, text = ardiq("task", "show", MODULE, "site-1~total")
+    assert (code, "blocked, waits for numbers\ntotal(<results of numbers>)" in text) == (0, True)
+    shown = json.loads(ardiq("task", "show", MODULE, "site-1~total", "--json")[1])
+    assert (shown["after"], shown["inputs"], "needs" in shown) == ({"numbers": "fail"}, {"0": "*numbers"}, False)
 
     async def work() -> None:
         async with working(app):

@@ -40,7 +40,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
             ("scheduled" | "quarantined" | "workers" | "loads" | "dead" | "unknown_tasks" | "schedule_due", "") => {
                 "zset"
             }
-            ("workflows" | "building", "") => "zset",
+            ("workflows" | "deadlines", "") => "zset",
             ("open" | "failed", _) => "set",
             ("chores", "") | ("nodes" | "items", _) => "list",
             ("results", _) => "hash",

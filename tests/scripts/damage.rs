@@ -171,7 +171,7 @@ fn is_of_a_group(key: &str, hand: &Hand, problem: &str) -> bool {
             "no record",
         ]),
         // What follows waits until it is mended.
-        ("workflows" | "building" | "chores", _) => about(&[" is in open:", " counts "]),
+        ("workflows" | "deadlines" | "chores", _) => about(&[" is in open:", " counts "]),
         ("task", Hand::Writes(_)) => {
             about(&[" counts ", " tasks, and ", "workflows has ", " items are left", " waits for ", " has a TTL"])
         }

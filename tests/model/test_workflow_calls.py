@@ -1,0 +1,285 @@
+"""Workflows under random interleavings: which member is where is what the model says, after every call, and all ends.
+
+Graphs with maps and every kind of edge, several at once, are worked off, fail, are aborted, purged and replayed;
+workers die. What a claim brings of earlier results is checked, too. After each run one worker completes what is left,
+and no workflow, member, item or chore may stay. A failure is shrunk, and told as a fixture to keep. `make soak` goes on
+for longer.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from itertools import count
+from typing import Any
+from zlib import crc32
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from workflow_graphs import graph, some_result
+from workflow_machine import INTERVAL_MS
+from workflow_roles import Roles
+from workflow_server import small_portions
+from workflow_tasks import KEPT_MS, Group, Node
+
+from ardiq._core import Core
+
+SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
+LEAST_S = 8
+FIRST_SEED = int(os.environ.get("SOAK_SEED", "1"))
+SETTINGS = settings(
+    max_examples=5, stateful_step_count=60, deadline=None, database=None, print_blob=False, report_multiple_bugs=False,
+    phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+
+NUMBER, AT = st.integers(0, 7), st.integers(0, 999)
+WORKFLOWS = ["w0", "w1", "w2", "w3", "w4"]
+WORKFLOW = st.sampled_from(WORKFLOWS)
+SIZE = st.one_of(st.integers(1, 8), st.integers(1, 8), st.integers(1, 25))
+HOW = st.sampled_from([*["complete"] * 6, *["failed"] * 4, "retry", "snooze", "release", "aborted"])
+LATER = st.sampled_from([0, 0, INTERVAL_MS // 2])
+TTL = st.sampled_from([KEPT_MS, KEPT_MS, KEPT_MS, 0, -1])
+PLACE = st.sampled_from(["queued", "queued", "limited", "scheduled", "quarantined", "dead"])
+
+
+class RandomWorkflows(Roles):
+    policies: tuple[str, ...] = ("", "", "", "", "", "ignore", "ignore", "continue", "continue", "cancel", "only")
+
+    # Clients.
+
+    @rule(id=WORKFLOW, size=SIZE, number=st.integers(0, 2**32), kept_ms=TTL, call=st.sampled_from(["", "", "1", "2"]))
+    def create_one(self, id: str, size: int, number: int, kept_ms: int, call: str) -> None:
+        # Mostly one that is not there.
+        if number % 5 and (free := [each for each in WORKFLOWS if each not in self.model.tasks]):
+            id = free[0]
+        # Of what is not kept nobody sees afterwards whether it was aborted in the end.
+        policies = tuple(policy for policy in self.policies if kept_ms or policy != "cancel")
+        nodes = graph(size, number, policies)
+        output = nodes[number % len(nodes)].name if number % 3 == 0 else ""
+        self.create(id, nodes, output, kept_ms, call)
+
+    @rule(id=WORKFLOW, items=st.integers(0, 12), window=st.integers(0, 3), tolerate=st.integers(0, 2))
+    def create_chord(self, id: str, items: int, window: int, tolerate: int) -> None:
+        """A map, and one that takes all of its results."""
+        rows = Node("rows", items=[f" [{number}]" for number in range(items)], window=window, tolerate=tolerate)
+        self.create(id, [rows, Node("sum", {"rows": ""}, inputs=[("0", "*rows")])], "sum", KEPT_MS, "")
+
+    @rule(id=st.sampled_from(["p0", "p1", "x~5", "w0~5", "w1~none", "w0~m1~99", "w0", "w1~n0", "w2~m0~0"]))
+    def enqueue_one(self, id: str) -> None:
+        """Some are named as members are, and are not."""
+        if id != "w2~m0~0" or id in self.model.tasks:
+            self.enqueue(id)
+
+    @rule(at=AT)
+    def abort_one(self, at: int) -> None:
+        if id := self.some_id(at):
+            self.abort(id)
+
+    @rule(at=AT, of_maps=st.sampled_from([True, True, False]))
+    def abort_group(self, at: int, of_maps: bool) -> None:
+        groups = [task.id for task in self.model.of("blocked") if isinstance(task, Group) and task.is_map == of_maps]
+        if groups:
+            self.abort(groups[at % len(groups)])
+
+    @rule(at=AT)
+    def await_one(self, at: int) -> None:
+        self.wait_for(self.some_id(at) or "w0")
+
+    @rule(at=AT)
+    def await_workflow(self, at: int) -> None:
+        if workflows := self.model.workflows:
+            self.wait_for(workflows[at % len(workflows)].id)
+
+    def some_id(self, at: int) -> str:
+        ids = list(self.model.tasks)
+        return ids[at % len(ids)] if ids else ""
+
+    # Operators.
+
+    @precondition(lambda self: self.dead())
+    @rule(at=AT, how_many=st.integers(1, 4), other=st.sampled_from([False, False, True]))
+    def requeue_some(self, at: int, how_many: int, other: bool) -> None:
+        dead = self.dead()
+        first = at % len(dead)
+        self.requeue(dead[first : first + how_many], other)
+
+    @rule(worker=NUMBER, at=AT, how_many=st.integers(1, 4), failing=st.sampled_from([2, 3, 5]))
+    def replay(self, worker: int, at: int, how_many: int, failing: int) -> None:
+        """Much fails, and some of that runs again."""
+        self.work_off(worker, 20, failing)
+        if self.dead():
+            self.requeue_some(at, how_many, False)
+            self.work_off(worker, 20, failing * (at % 3))
+
+    def dead(self) -> list[str]:
+        return [task.id for task in self.model.tasks.values() if task.is_dead]
+
+    @rule(at=AT, what=st.sampled_from(["requeue", "requeue", "discard"]))
+    def requeue_any(self, at: int, what: str) -> None:
+        """Mostly what is no dead letter."""
+        ids = [task.id for task in self.model.of("failed")] if at % 2 else list(self.model.tasks)
+        if ids and what == "requeue":
+            self.requeue([ids[at % len(ids)]])
+        elif ids:
+            self.discard([ids[at % len(ids)]])
+
+    @precondition(lambda self: self.dead())
+    @rule(at=AT, how_many=st.integers(1, 2))
+    def discard_some(self, at: int, how_many: int) -> None:
+        dead = self.dead()
+        first = at % len(dead)
+        self.discard(dead[first : first + how_many])
+
+    @rule(left=st.integers(0, 3))
+    def discard_oldest(self, left: int) -> None:
+        self.call("discard_old", dead_ttl_ms=0, dead_limit=left, limit=2, result_ttl_ms=KEPT_MS)
+
+    @rule(place=PLACE, limit=st.integers(1, 3))
+    def purge(self, place: str, limit: int) -> None:
+        which = "default" if place in ("queued", "limited") else ""
+        self.call("purge", place=place, which=which, offset=0, limit=limit, result_ttl_ms=KEPT_MS)
+
+    @rule(ms=st.sampled_from([INTERVAL_MS, 3 * INTERVAL_MS, 3 * INTERVAL_MS, 10 * INTERVAL_MS]))
+    def time_passes(self, ms: int) -> None:
+        self.pass_time(ms)
+
+    # Workers.
+
+    @rule(worker=NUMBER, how=st.lists(HOW, max_size=8), later=LATER, want=st.sampled_from([0, 3, 10, 10, 30]), n=AT)
+    def work(self, worker: int, how: list[str], later: int, want: int, n: int) -> None:
+        """A worker settles some of what it holds, and takes more."""
+        name = self.worker(worker)
+        self.step(name, self.outcomes(name, how, later, n), want)
+
+    @rule(worker=NUMBER, how=st.lists(HOW, max_size=6), later=LATER, want=st.sampled_from([0, 1, 10]), n=AT)
+    def lose_reply(self, worker: int, how: list[str], later: int, want: int, n: int) -> None:
+        name = self.worker(worker)
+        outcomes = self.outcomes(name, how, later, n)
+        self.step(name, outcomes, want)
+        self.repeat_step(name, outcomes, want)
+
+    @rule(worker=NUMBER, want=st.sampled_from([5, 20]), failing=st.sampled_from([0, 0, 3, 8]))
+    def work_off(self, worker: int, want: int, failing: int) -> None:
+        """It ends all it holds and takes more, until there is nothing; every so many fail."""
+        name = self.worker(worker)
+        for _ in range(20):
+            held = list(self.workers[name].held)
+            how = ["failed" if failing and crc32(id.encode()) % failing == 0 else "complete" for id in held]
+            if not self.step(name, self.outcomes(name, how, 0, failing), want) and not held:
+                break
+
+    def outcomes(self, name: str, how: list[str], later: int, number: int) -> list[dict[str, Any]]:
+        held = zip(self.workers[name].held.items(), how, strict=False)
+        return [self.outcome(id, token, what, later, number + at) for at, ((id, token), what) in enumerate(held)]
+
+    def outcome(self, id: str, token: str, what: str, later: int, number: int) -> dict[str, Any]:
+        codec, value = some_result(id, number)
+        if what == "complete":
+            return {"id": id, "token": token, "outcome": what, "value": value, "details": {"codec": codec}}
+        details = {"details": {"delay_ms": later}} if what in ("retry", "snooze") else {}
+        return {"id": id, "token": token, "outcome": what, "value": f"no {number}", **details}
+
+    @rule(worker=NUMBER, at=AT, how=HOW, twice=st.booleans())
+    def settle_again(self, worker: int, at: int, how: str, twice: bool) -> None:
+        """What it does not hold, or no longer; or the same task twice in one call."""
+        name = self.worker(worker)
+        held = list(self.workers[name].held.items())
+        if twice and held:
+            id, token = held[at % len(held)]
+            self.step(name, [self.outcome(id, token, what, 0, at) for what in (how, "complete", "failed")], 0)
+        elif stale := [*self.old, *(pair for other in self.workers.values() for pair in other.held.items())]:
+            id, token = stale[at % len(stale)]
+            if self.workers[name].held.get(id) != token:
+                self.step(name, [self.outcome(id, token, how, 0, at)], 0)
+
+    @rule(worker=NUMBER, at=AT, how=st.sampled_from(["complete", "fail", "release", "retry", "snooze"]), later=LATER)
+    def settle_one(self, worker: int, at: int, how: str, later: int) -> None:
+        """By its own transition."""
+        name = self.worker(worker)
+        if held := list(self.workers[name].held.items()):
+            id, token = held[at % len(held)]
+            codec, value = some_result(id, at)
+            details = {"delay_ms": later, "codec": codec}
+            outcome = "failed" if how == "fail" else how
+            self.settled(name, [{"id": id, "token": token, "outcome": outcome, "value": value, "details": details}])
+            self.call(
+                how, worker=name, id=id, token=token, result_ttl_ms=KEPT_MS, delay_ms=later, result=value, codec=codec
+            )
+
+    @rule(worker=NUMBER, want=st.integers(1, 5))
+    def claim_some(self, worker: int, want: int) -> None:
+        self.claim(self.worker(worker), want)
+
+    @rule()
+    def join(self) -> None:
+        if len(self.workers) < 4:
+            self.enter()
+
+    @rule(worker=NUMBER)
+    def heartbeat(self, worker: int) -> None:
+        self.beat(self.worker(worker))
+
+    @rule(worker=NUMBER)
+    def leave_one(self, worker: int) -> None:
+        self.leave(self.worker(worker))
+
+    @rule(worker=NUMBER)
+    def die(self, worker: int) -> None:
+        self.kill(self.worker(worker))
+
+    @rule(times=st.integers(1, 4), want=st.sampled_from([1, 3]))
+    def die_of_the_same(self, times: int, want: int) -> None:
+        """What one worker held when it died is for the next one, which dies of it."""
+        for _ in range(times):
+            name = self.enter()
+            self.step(name, [], want)
+            self.kill(name)
+
+    # What people are shown.
+
+    @precondition(lambda self: self.model.workflows)
+    @rule(at=AT, offset=st.integers(0, 10), limit=st.integers(1, 10))
+    def ask(self, at: int, offset: int, limit: int) -> None:
+        workflow = self.model.workflows[at % len(self.model.workflows)]
+        self.shown(workflow, offset, limit)
+
+    # What matters most comes up more often.
+    work_again, work_once_more, create_again, requeue_again, replay_again = work, work, create_one, requeue_some, replay
+
+    def teardown(self) -> None:
+        if hasattr(self, "server") and not self.has_failed:
+            self.drain()
+
+
+class SmallPortions(RandomWorkflows):
+    # What these edges do does not depend on which of two ends of one call comes first.
+    policies, is_at_once = ("", "", "ignore"), False
+
+
+def walk(machine: type[RandomWorkflows], seconds: float) -> None:
+    until = time.monotonic() + max(SOAK_SECONDS / 2, seconds)
+    for number in count(FIRST_SEED):
+        try:
+            run_state_machine_as_test(seed(number)(machine), settings=SETTINGS)
+        except AssertionError as error:
+            error.add_note(f"make soak SEED={number} finds it again")
+            raise
+        if time.monotonic() >= until:
+            break
+
+
+def test_workflows_are_as_the_model_has_them(server_url: str) -> None:
+    RandomWorkflows.core = Core(server_url, RandomWorkflows.base)
+    walk(RandomWorkflows, LEAST_S)
+    RandomWorkflows.core.close()
+
+
+def test_they_are_so_when_calls_leave_most_to_heartbeats(server_url: str) -> None:
+    SmallPortions.core = Core(server_url, SmallPortions.base)
+    with small_portions(SmallPortions.core) as is_possible:
+        if not is_possible:
+            pytest.skip("the server has no functions")
+        walk(SmallPortions, LEAST_S)
+    SmallPortions.core.close()

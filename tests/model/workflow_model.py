@@ -1,0 +1,272 @@
+"""Workflows restated: which member is where after each call, as sets in plain Python. No Redis, no look at the Lua.
+
+What a follower waits for and whether anything broke is asked anew of all members, never noted. Ends of one call count
+at once; what follows from them is the next wave of ends.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from workflow_tasks import KEPT_MS, Group, Node, Task
+
+LENIENT = ("ignore", "continue", "only")
+WINDOW = 2000
+
+
+class Flows:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.tasks: dict[str, Task] = {}
+        self.awaited: set[str] = set()
+        self.told: list[tuple[str, str]] = []
+        self._ended: list[Task] = []
+        self._touched: list[Group] = []
+
+    @property
+    def workflows(self) -> list[Group]:
+        return [task for task in self.tasks.values() if isinstance(task, Group) and not task.group]
+
+    def of(self, *states: str) -> list[Task]:
+        return [task for task in self.tasks.values() if task.state in states]
+
+    def dead(self, workflow: Group) -> int:
+        return sum(task.is_dead or task.runs_in_vain for task in workflow.all_tasks())
+
+    # Clients.
+
+    def enqueue(self, id: str) -> str:
+        known = self.tasks.get(id)
+        if known and (known.group or isinstance(known, Group) or not known.has_ended):
+            return "exists"
+        self.tasks[id] = Task(id)
+        return "queued"
+
+    def create(self, id: str, nodes: list[Node], output: str, kept_ms: int, call: str) -> str:
+        if known := self.tasks.get(id):
+            is_the_same = isinstance(known, Group) and known.call == call != ""
+            return "accepted" if is_the_same else "kept" if known.has_ended else "exists"
+        if any(f"{id}~{node.name}" in self.tasks for node in nodes):
+            return "refused"
+        workflow = Group(id, state="blocked", has_begun=True, output=output, kept_ms=kept_ms, call=call)
+        self.tasks[id] = workflow
+        for node in nodes:
+            kind = Task if node.items is None else Group
+            member = kind(f"{id}~{node.name}", workflow, node, "blocked")
+            if isinstance(member, Group):
+                member.items = list(node.items or [])
+            workflow.members[node.name] = self.tasks[member.id] = member
+        for member in workflow.members.values():
+            self._look(member)
+        self.advance()
+        return "created"
+
+    def abort(self, id: str) -> str:
+        task = self.tasks.get(id)
+        if not task:
+            return "not_found"
+        if task.has_ended:
+            return "aborted" if task.state == "aborted" else "finished"
+        if isinstance(task, Group) and task.has_begun:
+            self._stop(task)
+        elif task.state == "running":
+            task.is_stopping = True
+        else:
+            self.end(task, "aborted")
+        self.advance()
+        return "aborted" if task.state == "aborted" else "requested"
+
+    def requeue(self, id: str) -> str:
+        task = self.tasks.get(id)
+        if not task or not task.is_dead:
+            return "not_dead"
+        task.state, task.due_at, task.expires_at, task.lost, task.is_stopping = "waiting", 0, inf, 0, False
+        group = task.group
+        while group and group.state in ("blocked", "failed") and not group.is_stopping:
+            group = group.group
+        if not group and task.group:
+            self._reopen(task)
+        self.advance()
+        return "queued"
+
+    def discard(self, id: str) -> str:
+        task = self.tasks.get(id)
+        if not task or not task.is_dead:
+            return "not_dead"
+        self.end(task, "discarded")
+        return "discarded"
+
+    def pass_time(self, ms: int) -> None:
+        self.now += ms
+        self.tasks = {id: task for id, task in self.tasks.items() if task.gone_at > self.now}
+
+    # What follows.
+
+    def end(self, task: Task, state: str) -> None:
+        """It has ended; `advance` says what follows."""
+        task.state = state
+        if task.id in self.awaited:
+            self.awaited.remove(task.id)
+            self.told.append((task.id, state))
+        if isinstance(task, Group) and state == "aborted":
+            task.items = []
+        if task.group:
+            self._ended.append(task)
+        group = task.group
+        if group is None and not isinstance(task, Group) and state != "failed":
+            task.gone_at = self.now + KEPT_MS
+        elif group and group.group and state != "failed":
+            # Of a map's call that completed there is the result.
+            self._keep(task, 0 if state == "complete" else group.group.kept_ms)
+
+    def _keep(self, task: Task, kept_ms: int) -> None:
+        if kept_ms >= 0:
+            task.gone_at = self.now + kept_ms
+
+    def complete(self, task: Task, codec: str, value: str) -> None:
+        task.result = (codec, value)
+        if task.group and task.group.is_map and task.group.node.keeps_results:
+            task.group.results[task.name] = f"{codec} {value}"
+        self.end(task, "complete")
+
+    def lose(self, task: Task, most: int) -> None:
+        """Its worker died."""
+        task.lost += 1
+        if task.is_stopping:
+            self.end(task, "aborted")
+        elif task.lost > most:
+            self.end(task, "failed")
+        else:
+            task.state = "waiting"
+
+    def advance(self) -> None:
+        while self._ended or self._touched:
+            ended, touched, self._ended, self._touched = self._ended, self._touched, [], []
+            groups = dict.fromkeys(task.group for task in ended if task.group)
+            for group in groups:
+                self._settle(group, [task for task in ended if task.group is group and not task.verdict])
+                self._end_if_through(group)
+            for group in touched:
+                self._end_if_through(group)
+        for workflow in self.workflows:
+            if workflow.has_ended and workflow.gone_at == inf and not self.dead(workflow):
+                for task in [workflow, *workflow.members.values()]:
+                    self._keep(task, workflow.kept_ms)
+        self.pass_time(0)
+
+    def _settle(self, group: Group, ended: list[Task]) -> None:
+        for task in ended:
+            task.verdict = task.state
+        if group.is_stopping:
+            return
+        if group.is_map:
+            self._make(group)
+            return
+        is_cancelled = False
+        for task in ended:
+            for name, policy in group.followers(task).items():
+                if policy in LENIENT:
+                    group.members[name].fates.setdefault(task.name, self._fate_for_good(task, policy))
+                elif policy == "cancel" and task.verdict != "complete" and not task.is_unneeded:
+                    is_cancelled = True
+        for member in group.members.values():
+            self._look(member)
+        if is_cancelled:
+            self._stop(group)
+
+    def _fate_for_good(self, task: Task, policy: str) -> str:
+        if task.verdict == "complete" or task.is_unneeded:
+            return "unneeded" if policy == "only" else "met"
+        return "begins" if policy == "continue" else "met"
+
+    def _fates(self, member: Task) -> list[str]:
+        """What is with each of the edges that it comes after."""
+        assert member.group
+        fates = []
+        for name, policy in member.node.after.items():
+            task = member.group.members[name]
+            if policy in LENIENT:
+                fates.append(member.fates.get(name, "open"))
+            elif task.verdict in ("", "complete"):
+                fates.append("met" if task.verdict else "open")
+            else:
+                fates.append("unneeded" if task.is_unneeded else "broken")
+        return fates
+
+    def _look(self, member: Task) -> None:
+        """Whether it begins now, or never."""
+        if member.state != "blocked" or (isinstance(member, Group) and member.has_begun):
+            return
+        fates = self._fates(member)
+        if "unneeded" in fates or "broken" in fates:
+            member.is_unneeded = "unneeded" in fates
+            self.end(member, "skipped")
+        elif "begins" in fates or set(fates) <= {"met"}:
+            self._begin(member)
+
+    def _begin(self, member: Task) -> None:
+        if isinstance(member, Group):
+            member.has_begun = True
+            self._make(member)
+            self._touched.append(member)
+            return
+        member.state, member.due_at = "waiting", self.now + member.node.delay_ms if member.node.delay_ms else 0
+        member.expires_at = self.now + member.node.expire_ms if member.node.expire_ms else inf
+
+    def _make(self, group: Group) -> None:
+        while group.items and len(group.open) < (group.node.window or WINDOW):
+            name = str(len(group.members))
+            call = Task(f"{group.id}~{name}", group, Node(name))
+            group.members[name] = self.tasks[call.id] = call
+            group.items.pop(0)
+
+    def _stop(self, group: Group) -> None:
+        if group.state != "blocked" or group.is_stopping:
+            return
+        group.is_stopping, group.items = True, []
+        for name in group.open:
+            member = group.members[name]
+            if isinstance(member, Group) and member.has_begun:
+                self._stop(member)
+            elif member.state == "running":
+                member.is_stopping = True
+            elif not member.has_ended:
+                self.end(member, "aborted")
+        self._touched.append(group)
+
+    def _end_if_through(self, group: Group) -> None:
+        if group.state != "blocked" or not group.has_begun or group.open or group.items:
+            return
+        group.result = ("", "null")
+        output = group.members.get(group.output)
+        if group.is_stopping:
+            state = "aborted"
+        elif group.is_map:
+            state = "failed" if len(group.missing) > group.node.tolerate else "complete"
+        elif any(self._is_unborne(group, task) for task in group.members.values()) or (
+            output and output.verdict != "complete"
+        ):
+            state = "failed"
+        else:
+            state = "complete"
+            if output and not isinstance(output, Group):
+                group.result = output.result
+        self.end(group, state)
+
+    def _is_unborne(self, group: Group, task: Task) -> bool:
+        policies = group.followers(task).values()
+        is_strict = not policies or any(policy not in LENIENT for policy in policies)
+        return task.verdict not in ("complete", "skipped") and is_strict
+
+    def _reopen(self, task: Task) -> None:
+        task.verdict, group = "", task.group
+        assert group
+        if group.state == "failed":
+            group.state = "blocked"
+            if group.group:
+                self._reopen(group)
+        for member in group.members.values():
+            if member.verdict == "skipped" and not {"broken", "unneeded"} & set(self._fates(member)):
+                member.state, member.verdict = "blocked", ""
+        for member in group.members.values():
+            self._look(member)

@@ -1,0 +1,197 @@
+"""What clients, operators and workers of a queue with workflows do, each of it of the server and of the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workflow_checks import shown_wrongly
+from workflow_machine import INTERVAL_MS, LANES, LEASE_MS, MAILBOX, MOST_LOST, WITHOUT_END, WorkflowMachine
+from workflow_server import record_of
+from workflow_tasks import KEPT_MS, Group, Node, Task
+
+
+class Roles(WorkflowMachine):
+    # Clients and operators.
+
+    def create(self, id: str, nodes: list[Node], output: str, kept_ms: int, call: str) -> None:
+        options = {"result_ttl_ms": kept_ms, "output": output, "idempotency_key": call}
+        expect = self.model.create(id, nodes, output, kept_ms, call)
+        self.call(
+            "workflow_create", id=id, options={name: value for name, value in options.items() if value != ""},
+            nodes=[record_of(node) for node in nodes], expect=expect,
+        )  # fmt: skip
+
+    def enqueue(self, id: str) -> None:
+        self.calls += 1
+        options = {"idempotency_key": f"call {self.calls}"}
+        tasks = [{"id": id, "name": "noop", "lane": "default", "args": [], "options": options}]
+        self.call("enqueue", tasks=tasks, expect=[self.model.enqueue(id)])
+
+    def abort(self, id: str) -> None:
+        answer, task = self.model.abort(id), self.model.tasks.get(id)
+        is_left = isinstance(task, Group) and not self.is_at_once
+        self.call("abort", id=id, result_ttl_ms=KEPT_MS, expect=None if is_left else answer)
+
+    def requeue(self, ids: list[str], other: bool = False) -> None:
+        if other and (task := self.model.tasks.get(ids[0])):
+            task.args = '["other"]'
+            expect = self.model.requeue(ids[0])
+            self.call("requeue_with", id=ids[0], args=["other"], expect=expect)
+        else:
+            answers = [self.model.requeue(id) for id in ids]
+            self.call("requeue", tasks=[{"id": id} for id in ids], expect=answers)
+
+    def discard(self, ids: list[str]) -> None:
+        answers = [self.model.discard(id) for id in ids]
+        self.call("discard", tasks=[{"id": id} for id in ids], result_ttl_ms=KEPT_MS, expect=answers)
+
+    def wait_for(self, id: str) -> None:
+        task = self.model.tasks.get(id)
+        is_asked = task is not None and not task.has_ended
+        if is_asked:
+            self.model.awaited.add(id)
+        reply = self.call("await_", id=id, mailbox=MAILBOX, waiter_ttl_ms=1000 * LEASE_MS, result_ttl_ms=KEPT_MS)
+        # One that is found to have expired is told of by the answer.
+        has_expired = is_asked and task is not None and task.has_ended
+        expect = "finished" if has_expired else "unfinished" if is_asked else "finished" if task else "not_found"
+        if (reply if isinstance(reply, str) else reply[0]) != expect:
+            self.fail(f"await of {id} answers {reply}, and is to answer {expect}")
+
+    def shown(self, workflow: Group, offset: int, limit: int) -> None:
+        """What the queries say."""
+        for wrong in shown_wrongly(self.server, self.seen, workflow, offset, limit):
+            self.fail(wrong)
+
+    # Workers.
+
+    def worker(self, number: int) -> str:
+        return list(self.workers)[number % len(self.workers)]
+
+    def settled(self, name: str, outcomes: list[dict[str, Any]]) -> None:
+        """In the model: what a worker says of what it holds."""
+        worker = self.workers[name]
+        for record in outcomes:
+            if worker.held.get(record["id"]) != record["token"]:
+                continue
+            self.old.append((record["id"], worker.held.pop(record["id"])))
+            self.settle(self.model.tasks[record["id"]], record)
+        self.model.advance()
+
+    def settle(self, task: Task, record: dict[str, Any]) -> None:
+        outcome, details = record["outcome"], record.get("details") or {}
+        if outcome == "complete":
+            self.model.complete(task, details.get("codec", ""), record["value"])
+        elif outcome == "failed":
+            self.model.end(task, "failed")
+        elif outcome == "aborted" or task.is_stopping:
+            self.model.end(task, "aborted")
+        else:
+            delay_ms = details.get("delay_ms", 0) if outcome != "release" else 0
+            task.state, task.due_at = "waiting", self.model.now + delay_ms if delay_ms else 0
+            if outcome != "release":
+                task.lost = 0
+
+    def step(self, name: str, outcomes: list[dict[str, Any]], want: int) -> int:
+        """Replies how many it got."""
+        worker = self.workers[name]
+        if want:
+            self.server.take_token(LANES)
+        worker.is_idle = False
+        worker.seq += 1
+        self.settled(name, outcomes)
+        self.call(
+            "step", worker=name, seq=worker.seq, lease_ms=LEASE_MS, result_ttl_ms=KEPT_MS, lanes=LANES, want=want,
+            outcomes=outcomes,
+        )  # fmt: skip
+        worker.held |= {got.id: got.token for got in self.server.got}
+        worker.is_idle = bool(want) and not self.server.got and not self.server.more
+        return len(self.server.got)
+
+    def repeat_step(self, name: str, outcomes: list[dict[str, Any]], want: int) -> None:
+        """The reply was lost: it is told again, and nothing happens."""
+        worker, got, told = self.workers[name], self.server.got, self.seen.keys
+        self.server.call(
+            "step", worker=name, seq=worker.seq, lease_ms=LEASE_MS, result_ttl_ms=KEPT_MS, lanes=LANES, want=want,
+            outcomes=outcomes,
+        )  # fmt: skip
+        again, worker.is_idle = self.server.got, False
+        self.look()
+        if sorted(again) != sorted(got):
+            self.fail(f"a step got {got}, and the same step again {again}")
+        if changed := [key for key in {*told} | {*self.seen.keys} if self.is_changed(key, told)]:
+            self.fail(f"the same step again changed {changed}")
+
+    def is_changed(self, key: str, told: dict[str, list[str]]) -> bool:
+        kinds = ("task", "open", "nodes", "items", "results", "failed", "workflows", "dead", "ready", "scheduled")
+        return key.partition(":")[0] in kinds and sorted(told.get(key, [])) != sorted(self.seen.keys.get(key, []))
+
+    def claim(self, name: str, want: int) -> None:
+        self.call("claim", worker=name, lanes=LANES, want=want, result_ttl_ms=KEPT_MS)
+        self.workers[name].held |= {got.id: got.token for got in self.server.got}
+        self.workers[name].is_idle = False
+
+    def beat(self, name: str) -> None:
+        self.call("heartbeat", worker=name, lease_ms=LEASE_MS, result_ttl_ms=KEPT_MS, max_lost=MOST_LOST)
+
+    def leave(self, name: str) -> None:
+        if len(self.workers) == 1:
+            self.enter()
+        for id in self.workers.pop(name).held:
+            self.settle(self.model.tasks[id], {"outcome": "release"})
+        self.call("leave", worker=name, result_ttl_ms=KEPT_MS, expect=0)
+
+    def kill(self, name: str) -> None:
+        """Its lease ends while another one lives, and finds it."""
+        self.dying[name] = self.workers.pop(name)
+        if not self.workers:
+            self.enter()
+        self.pass_time(2 * LEASE_MS)
+        for _ in range(5):
+            self.beat(self.worker(0))
+        if name in self.dying or name in self.seen.hash("workers"):
+            self.fail(f"{name} is dead, and still a member")
+
+    def pass_time(self, ms: int) -> None:
+        """Nobody's lease ends meanwhile, but those of the dead."""
+        while ms > 0:
+            some = min(ms, 7 * INTERVAL_MS)
+            self.server.pass_time(some)
+            self.model.pass_time(some)
+            ms -= some
+            for name in list(self.workers):
+                self.beat(name)
+
+    # The end.
+
+    def drain(self) -> None:
+        """One worker completes all there is, and then nothing is left to do."""
+        for name in list(self.workers):
+            self.leave(name)
+        name = self.worker(0)
+        for _ in range(WITHOUT_END):
+            held = self.workers[name].held.items()
+            outcomes = [{"id": id, "token": token, "outcome": "complete", "value": "1"} for id, token in held]
+            if self.step(name, outcomes, 20) or self.server.more or self.workers[name].held:
+                continue
+            if not self.model.of("waiting", "running"):
+                break
+            self.pass_time(INTERVAL_MS)
+        self.nothing_is_left()
+        self.discard([task.id for task in self.model.tasks.values() if task.is_dead])
+        self.pass_time(2 * KEPT_MS // INTERVAL_MS * INTERVAL_MS)
+        kept = {task.id for task in self.model.workflows}
+        kept |= {task.id for workflow in self.model.workflows for task in workflow.all_tasks()}
+        if left := [id for id in self.seen.tasks if id not in kept]:
+            self.fail(f"nobody needs {left} any more")
+
+    def nothing_is_left(self) -> None:
+        """Of the model, and of what the server says whatever the model thinks."""
+        if unfinished := self.model.of("blocked", "waiting", "running"):
+            self.fail(f"{[(task.id, task.state) for task in unfinished]} are left")
+        states = {id: record.get("state") for id, record in self.seen.tasks.items()}
+        if left := {id: state for id, state in states.items() if state in ("blocked", "running", "queued", "limited")}:
+            self.fail(f"nothing runs, and these never will: {left}")
+        skipped = {f"items:{task.id}" for task in self.model.of("skipped") if isinstance(task, Group)}
+        kinds = ("open", "items", "chores", "workflows")
+        if left := {key for key in self.seen.keys if key.split(":")[0] in kinds} - skipped:
+            self.fail(f"all workflows ended, and there are {left}")

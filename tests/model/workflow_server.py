@@ -1,0 +1,113 @@
+"""A queue with workflows on a real server: graphs as records of a call, what claims bring, and what is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from limit_server import LimitServer, Seen
+from server_queue import CLAIM_WIDTH, SNAPSHOT, text
+from workflow_tasks import Node
+
+from ardiq._core import Core
+
+PORTIONS = {
+    "local ADVANCE, LOOK_AT = 500, 10": "local ADVANCE, LOOK_AT = 3, 2",
+    "local CANCEL = 500": "local CANCEL = 3",
+}
+"""How much of a workflow one call does, and how little it can be."""
+KINDS = ("open", "nodes", "items", "results", "failed")
+"""Keys that a group has besides its record."""
+
+
+class Got(NamedTuple):
+    """A claim, with what the task is called with."""
+
+    id: str
+    token: str
+    args: str
+    codec: str
+
+
+class WorkflowServer(LimitServer):
+    got: list[Got]
+
+    def _claims(self, name: str, flat: list[str]) -> Any:
+        at = 1 if name == "claim" else 3 + 3 * int(flat[2])
+        self.got = [Got(flat[i], flat[i + 1], flat[i + 3], flat[i + 5]) for i in range(at, len(flat), CLAIM_WIDTH)]
+        self.refused = {flat[i]: flat[i + 2] for i in range(3, at - 2, 3)} if name == "step" else {}
+        return super()._claims(name, flat)
+
+    def has_chores(self) -> bool:
+        return bool(self.core.command(["EXISTS", f"{self.base}chores"]))
+
+    def look(self) -> Looked:
+        _, dump = self.core.command(["EVAL", SNAPSHOT, 0, self.base])
+        keys = {text(name): [text(value) for value in content] for name, content, _ in dump}
+        return Looked(keys, self.passed_ms, {text(name): int(ttl) for name, _, ttl in dump})
+
+
+class Looked(Seen):
+    def __init__(self, keys: dict[str, list[str]], behind_ms: int, ttls: dict[str, int]) -> None:
+        super().__init__(keys, behind_ms)
+        self.ttls = ttls
+
+
+@contextmanager
+def small_portions(core: Core) -> Iterator[bool]:
+    """Calls leave most of what follows to heartbeats. Not on Redis 6.2, which has no functions to load."""
+    try:
+        core.call("workflows", ("0", "1"))
+        listed = core.command(["FUNCTION", "LIST", "WITHCODE"])
+    except Exception:
+        yield False
+        return
+    texts = [text(part) for library in listed for part in library if isinstance(part, bytes)]
+    [code] = [part for part in texts if all(portion in part for portion in PORTIONS)]
+    changed = code
+    for portion, small in PORTIONS.items():
+        changed = changed.replace(portion, small)
+    entries = [text(part) for part in core.command(["CONFIG", "GET", "set-max-listpack-entries"])]
+    core.command(["FUNCTION", "LOAD", "REPLACE", changed])
+    # A small set is scanned as a whole else.
+    core.command(["CONFIG", "SET", entries[0], "0"])
+    try:
+        yield True
+    finally:
+        core.command(["FUNCTION", "LOAD", "REPLACE", code])
+        core.command(["CONFIG", "SET", *entries])
+
+
+def record_of(node: Node) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "after": [f"{name}?{policy}" if policy else name for name, policy in node.after.items()],
+        "inputs": [list(each) for each in node.inputs],
+        "codec": node.codec,
+        "delay_ms": node.delay_ms,
+        "expire_ms": node.expire_ms,
+        "limits": [{"name": "two"}] if node.is_limited else [],
+    }
+    args = f'["{node.name}"]'
+    if node.items is not None:
+        options["map"] = {
+            "size": len(node.items), "max_concurrent": node.window, "tolerate": node.tolerate,
+            "keep_results": node.keeps_results,
+        }  # fmt: skip
+        args = "".join(f"{len(item.encode())}:{item}," for item in node.items)
+    options = {name: value for name, value in options.items() if value}
+    written = json.dumps(options) if options else ""
+    return {"name": node.name, "task": "noop", "lane": "default", "args": args, "options": written}
+
+
+def netstrings(packed: str) -> list[str]:
+    """Lengths are of bytes."""
+    parts, rest = [], packed.encode()
+    while rest:
+        length, _, rest = rest.partition(b":")
+        end = int(length)
+        assert rest[end : end + 1] == b",", f"no netstrings: {packed}"
+        parts.append(rest[:end].decode())
+        rest = rest[end + 1 :]
+    return parts

@@ -1,0 +1,110 @@
+"""What workflows consist of: tasks, and groups of them. What a group holds is asked of its members, never counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+KEPT_MS = 950_000
+"""What calls say for how long results are kept. Nothing else ends within a minute of that."""
+COUNTED_AS = {"expired": "failed", "discarded": "failed"}
+
+
+@dataclass
+class Node:
+    """A node, as it is asked for. `after`: name → policy. `items`: of a map."""
+
+    name: str
+    after: dict[str, str] = field(default_factory=dict)
+    delay_ms: int = 0
+    expire_ms: int = 0
+    is_limited: bool = False
+    inputs: list[tuple[str, Any]] = field(default_factory=list)
+    codec: str = ""
+    items: list[str] | None = None
+    window: int = 0
+    tolerate: int = 0
+    keeps_results: bool = True
+
+
+@dataclass(eq=False)
+class Task:
+    """Anything with a record. `state` is `waiting` wherever it waits for its turn; until `due_at` it is scheduled."""
+
+    id: str
+    group: Group | None = None
+    node: Node = field(default_factory=lambda: Node(""))
+    state: str = "waiting"
+    verdict: str = ""
+    """What its group takes it for: empty, it is open there. It stays where a dead letter runs again to no effect."""
+    is_unneeded: bool = False
+    fates: dict[str, str] = field(default_factory=dict)
+    """What became of its lenient edges, for good: by whom it follows."""
+    due_at: float = 0
+    expires_at: float = inf
+    lost: int = 0
+    is_stopping: bool = False
+    result: tuple[str, str] = ("", "")
+    args: str = ""
+    """Those that it was requeued with."""
+    gone_at: float = inf
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state not in ("blocked", "waiting", "running")
+
+    @property
+    def runs_in_vain(self) -> bool:
+        """A dead letter that runs again, and nothing of its workflow waits for it any more."""
+        return self.verdict == "failed" and not self.has_ended
+
+    @property
+    def is_dead(self) -> bool:
+        return self.state == "failed" and not isinstance(self, Group)
+
+
+@dataclass(eq=False)
+class Group(Task):
+    members: dict[str, Task] = field(default_factory=dict)
+    has_begun: bool = False
+    items: list[str] = field(default_factory=list)
+    results: dict[str, str] = field(default_factory=dict)
+    output: str = ""
+    kept_ms: int = KEPT_MS
+    call: str = ""
+
+    @property
+    def is_map(self) -> bool:
+        return self.node.items is not None
+
+    @property
+    def open(self) -> set[str]:
+        return {name for name, member in self.members.items() if not member.verdict}
+
+    @property
+    def missing(self) -> set[str]:
+        return {name for name, member in self.members.items() if member.verdict not in ("", "complete")}
+
+    @property
+    def counts(self) -> Counter[str]:
+        verdicts = [member.verdict for member in self.members.values() if member.verdict]
+        return Counter(COUNTED_AS.get(verdict, verdict) for verdict in verdicts)
+
+    def followers(self, member: Task) -> dict[str, str]:
+        """name → policy."""
+        return {
+            other.name: other.node.after[member.name]
+            for other in self.members.values()
+            if member.name in other.node.after
+        }
+
+    def all_tasks(self) -> list[Task]:
+        """Its members, and theirs."""
+        inner = [task for member in self.members.values() if isinstance(member, Group) for task in member.all_tasks()]
+        return [*self.members.values(), *inner]
