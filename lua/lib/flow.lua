@@ -512,9 +512,14 @@ local function stop_overdue(batch)
   local deadlines = keys.deadlines(batch.base)
   local overdue = redis.pcall('ZRANGEBYSCORE', deadlines, '-inf', batch.now_text, 'LIMIT', 0, LOOK_AT)
   for _, id in ipairs(errors.of(overdue) and {} or overdue) do
-    redis.call('ZREM', deadlines, id)
     local of = group.read(batch, id)
-    if of then M.abort(batch, id, of.building and 'unfinished' or 'timeout') end
+    local err = of and M.abort(batch, id, of.building and 'unfinished' or 'timeout')
+    if err then
+      batches.refuse(batch, id, '', err)
+      redis.call('ZADD', deadlines, clock.text(batch.now + batches.STUCK_MS), id)
+    else
+      redis.call('ZREM', deadlines, id)
+    end
     M.advance(batch)
   end
 end
