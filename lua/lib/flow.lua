@@ -370,7 +370,11 @@ local function settle_completed(batch, of)
   for from = 1, #names, 1000 do
     closed = closed + redis.call('SREM', open_key, unpack(names, from, math.min(from + 999, #names)))
   end
-  group.count(base, of.id, { complete = closed })
+  -- One that was not open ran again to no effect, of a map that is being aborted.
+  for i = 1, closed < #names and #names or 0 do
+    count_dead(batch, of, { name = names[i], state = 'complete' }, false)
+  end
+  if closed > 0 then group.count(base, of.id, { complete = closed }) end
   if not of.abort_requested then map.make(batch, of) end
   end_if_through(batch, of)
 end
