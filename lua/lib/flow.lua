@@ -370,7 +370,11 @@ local function settle_completed(batch, of)
   for from = 1, #names, 1000 do
     closed = closed + redis.call('SREM', open_key, unpack(names, from, math.min(from + 999, #names)))
   end
-  group.count(base, of.id, { complete = closed })
+  -- One that was not open ran again to no effect, of a map that is being aborted.
+  for i = 1, closed < #names and #names or 0 do
+    count_dead(batch, of, { name = names[i], state = 'complete' }, false)
+  end
+  if closed > 0 then group.count(base, of.id, { complete = closed }) end
   if not of.abort_requested then map.make(batch, of) end
   end_if_through(batch, of)
 end
@@ -512,9 +516,14 @@ local function stop_overdue(batch)
   local deadlines = keys.deadlines(batch.base)
   local overdue = redis.pcall('ZRANGEBYSCORE', deadlines, '-inf', batch.now_text, 'LIMIT', 0, LOOK_AT)
   for _, id in ipairs(errors.of(overdue) and {} or overdue) do
-    redis.call('ZREM', deadlines, id)
     local of = group.read(batch, id)
-    if of then M.abort(batch, id, of.building and 'unfinished' or 'timeout') end
+    local err = of and M.abort(batch, id, of.building and 'unfinished' or 'timeout')
+    if err then
+      batches.refuse(batch, id, '', err)
+      redis.call('ZADD', deadlines, clock.text(batch.now + batches.STUCK_MS), id)
+    else
+      redis.call('ZREM', deadlines, id)
+    end
     M.advance(batch)
   end
 end

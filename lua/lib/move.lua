@@ -1,6 +1,6 @@
--- What can happen to a task that is not running, and how any task ends. A task is moved between states here, in claim.lua
--- and in attempt.lua, and nowhere else. Moves happen within a batch (batches.lua), which does once for all of them what
--- need not be done for each.
+-- What can happen to a task that is not running, and how any task ends. A task is moved between states here, in claim.lua,
+-- in attempt.lua, and of workflows in map.lua and flow.lua, and nowhere else. Moves happen within a batch (batches.lua),
+-- which does once for all of them what need not be done for each.
 local M = {}
 
 -- What a record loses when a dead letter starts anew, its notes besides.

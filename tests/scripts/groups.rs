@@ -119,7 +119,7 @@ fn check_group(
         }
         let results = keys.hash(&key(&format!("results:{id}"))).map_or(0, BTreeMap::len) as i64;
         let keeps = !fields.contains_key("keep_results");
-        if keeps && goes_on && results != number(fields, "complete") {
+        if keeps && goes_on && !is_aborted && results != number(fields, "complete") {
             found(format!("{id} has {results} results of {} that completed", number(fields, "complete")));
         }
     }
