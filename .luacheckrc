@@ -9,7 +9,7 @@ read_globals = {
   "tonumber", "tostring", "type", "unpack",
   -- lua/lib
   "adaptive", "admit", "ask", "attempt", "batches", "bulk", "claim", "clock", "errors", "figures", "gather", "hand_off", "history",
-  "keys", "lane", "limits", "line", "mail", "member", "move", "number", "object", "pause_rules", "pauses", "payload",
+  "keys", "lane", "limits", "line", "mail", "member", "move", "number", "object", "opening", "pause_rules", "pauses", "payload",
   "place", "reap", "schedule", "share", "stats", "task", "timer", "turn", "unique", "uses", "waiters",
 }
 files["ardiq/testing/emulation.lua"] = {

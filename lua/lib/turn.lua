@@ -194,7 +194,7 @@ function M.take(batch, lane_name, want, budget, start, take_ready)
     is_last = bound == math.huge
   end
   if not err or taking.popped > 0 then write_turns(taking) end
-  line.reconsider(batch, taking.again)
+  opening.reconsider(batch, taking.again)
   return taking.taken, is_last and taking.taken < want, budget - taking.budget, err
 end
 
