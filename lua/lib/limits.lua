@@ -10,6 +10,8 @@ local MAX_NAME, MAX_KEY = 100, 256
 local MAX_BURST_MS = 1e15
 -- What a name may have, and what of a key stands in a bucket as it is; all else is written as %XX.
 local PLAIN, OTHER = '^[%w_.%-/@\128-\255]+$', '[^%w_.%-/@\128-\255]'
+-- How long after its time it is known that a bucket was shut.
+local SHUT_KEPT_MS = 86400000
 -- A start that is due to the fraction of a millisecond is due.
 local TOLERANCE = 1e-6
 
@@ -147,10 +149,15 @@ function M.parse(line)
   return buckets, costs
 end
 
+-- What a bucket that is shut until then may start by then, and that is one, has started.
+local function reached_when_shut(one)
+  return one.interval_ms and one.shut_until + (one.burst - 1) * one.interval_ms or one.shut_until
+end
+
 -- What a bucket has started is no more than a full burst of its rate, also where that was slower: so a change counts at once.
 function M.cap(batch, one)
   local most = one.interval_ms and adaptive.reach(one, batch.now, one.burst * one.interval_ms) or batch.now
-  if one.reached > most then one.reached, one.is_shut, one.is_reached_changed = most, false, not batch.limits_err end
+  if one.reached > most then one.reached, one.shut_until, one.is_reached_changed = most, nil, not batch.limits_err end
 end
 
 -- Learn what is known of these buckets, those that this call has not asked for before. Replies an error where a key that says
@@ -176,10 +183,9 @@ function M.look(batch, buckets)
     local definition, score = definitions and definitions[i] or {}, number.of(reached[i], 0)
     local interval_ms = definition.rate and definition.per_ms and definition.per_ms / definition.rate
     -- The theoretical arrival time of GCRA (ITU-T I.371): until then all that may start has started. It says nothing of a limit
-    -- that has no rate any more. What a task has shut is written with a minus.
-    local at = (interval_ms or score < 0) and math.abs(score) or 0
-    local one = { concurrency = definition.concurrency, burst = definition.burst or 1, reached = at,
-      busy = math.floor(number.of(busy[i], 0)), is_shut = score < 0 }
+    -- that has no rate any more.
+    local one = { concurrency = definition.concurrency, burst = definition.burst or 1,
+      reached = interval_ms and score > 0 and score or 0, busy = math.floor(number.of(busy[i], 0)) }
     -- What few have, apart: a table with room for all would cost twice as much.
     if interval_ms then one.interval_ms = interval_ms end
     if definition.ordered then one.is_ordered = true end
@@ -187,11 +193,16 @@ function M.look(batch, buckets)
     if definition.batch_size then
       one.batch_size, one.batch_wait_ms = definition.batch_size, definition.batch_wait_ms
     end
+    -- With a minus: until when a task has shut it, whatever its rate is by now.
+    if score < 0 then
+      one.shut_until = -score
+      one.reached = reached_when_shut(one)
+    end
     known[bucket] = one
   end
   adaptive.look(base, asked, known, batch.now)
   for _, bucket in ipairs(asked) do
-    if not known[bucket].is_shut then M.cap(batch, known[bucket]) end
+    if not known[bucket].shut_until then M.cap(batch, known[bucket]) end
   end
   return batch.limits_err
 end
@@ -229,7 +240,7 @@ function M.room(batch, bucket, cost)
     may, opens_at = adaptive.concurrency(one, batch.now)
     room = math.max(may - one.busy, 0)
   end
-  if one.is_shut and not one.interval_ms and ahead_ms > 0 then
+  if one.shut_until and not one.interval_ms and ahead_ms > 0 then
     room, opens_at = 0, math.ceil(one.reached)
   elseif one.interval_ms then
     local each_ms = math.min(cost, one.burst) * one.interval_ms
@@ -251,7 +262,7 @@ function M.charge(batch, buckets, costs, count)
     one.busy, one.is_changed = one.busy + count, true
     if one.interval_ms then
       one.reached = adaptive.reach(one, math.max(one.reached, batch.now), count * costs[i] * one.interval_ms)
-      one.is_shut, one.is_reached_changed = false, true
+      one.shut_until, one.is_reached_changed = nil, true
     end
   end
 end
@@ -321,9 +332,13 @@ end
 function M.shut(batch, bucket, until_at)
   M.look(batch, { bucket })
   local one = batch.buckets[bucket]
-  local reached = one.interval_ms and until_at + (one.burst - 1) * one.interval_ms or until_at
-  if reached > one.reached then
-    one.reached, one.is_shut, one.is_reached_changed = reached, true, not batch.limits_err
+  local reached, shut_until = one.reached, one.shut_until
+  one.shut_until = until_at
+  one.reached = reached_when_shut(one)
+  if one.reached > math.max(reached, batch.now) then
+    one.is_reached_changed = not batch.limits_err
+  else
+    one.reached, one.shut_until = reached, shut_until
   end
 end
 
@@ -331,7 +346,7 @@ end
 function M.open(batch, bucket)
   M.look(batch, { bucket })
   local one = batch.buckets[bucket]
-  local was_shut = one.is_shut
+  local was_shut = one.shut_until ~= nil
   M.cap(batch, one)
   return was_shut
 end
@@ -350,9 +365,11 @@ function M.count_busy(base)
   return counted
 end
 
--- Those whose time has come are as good as absent: as many as were added are looked at.
-local function trim(base, now_text, added)
-  local past = redis.call('ZRANGEBYSCORE', keys.rates(base), '-' .. now_text, now_text, 'LIMIT', 0, 2 * added)
+-- Those whose time has come are as good as absent: as many as were added are looked at. What was shut has one start by then, and
+-- no full burst: it is kept for longer.
+local function trim(batch, added)
+  local base, least = batch.base, clock.text(batch.now - SHUT_KEPT_MS)
+  local past = redis.call('ZRANGEBYSCORE', keys.rates(base), '-' .. least, batch.now_text, 'LIMIT', 0, 2 * added)
   bulk.write('ZREM', keys.rates(base), past)
 end
 
@@ -366,7 +383,8 @@ function M.write(batch)
       idle[#idle + 1] = bucket
     end
     if one.is_reached_changed then
-      reached[#reached + 1], reached[#reached + 2] = number.text(one.is_shut and -one.reached or one.reached), bucket
+      local score = one.shut_until and -one.shut_until or one.reached
+      reached[#reached + 1], reached[#reached + 2] = number.text(score), bucket
     end
     if one.is_share_changed then adaptive.write(base, bucket, one, batch.now) end
     one.is_changed, one.is_reached_changed, one.is_share_changed = nil, nil, nil
@@ -377,7 +395,7 @@ function M.write(batch)
   end
   if #reached > 0 then
     bulk.write('ZADD', keys.rates(base), reached)
-    trim(base, batch.now_text, #reached / 2)
+    trim(batch, #reached / 2)
   end
 end
 
