@@ -10,7 +10,7 @@ read_globals = {
   -- lua/lib
   "adaptive", "admit", "ask", "attempt", "batches", "bulk", "claim", "clock", "errors", "figures", "gather", "hand_off", "history",
   "keys", "lane", "limits", "line", "mail", "member", "move", "number", "object", "opening", "pause_rules", "pauses", "payload",
-  "place", "reap", "schedule", "share", "stats", "task", "timer", "turn", "unique", "uses", "waiters",
+  "place", "reap", "saving", "schedule", "share", "stats", "task", "timer", "turn", "unique", "uses", "waiters",
 }
 files["ardiq/testing/emulation.lua"] = {
   globals = { "cjson", "cmsgpack", "redis" },

@@ -163,7 +163,7 @@ end
 -- Learn what is known of these buckets, those that this call has not asked for before. Replies an error where a key that says
 -- so is damaged: then nothing of any may start.
 function M.look(batch, buckets)
-  local base, known, asked = batch.base, batch.buckets or {}, {}
+  local base, known, asked, shut = batch.base, batch.buckets or {}, {}, nil
   batch.buckets = known
   for _, bucket in ipairs(buckets) do
     if not known[bucket] then
@@ -197,12 +197,17 @@ function M.look(batch, buckets)
     if score < 0 then
       one.shut_until = -score
       one.reached = reached_when_shut(one)
+      shut = shut or {}
+      shut[#shut + 1] = bucket
     end
     known[bucket] = one
   end
   adaptive.look(base, asked, known, batch.now)
+  if shut then saving.look(base, shut, known) end
   for _, bucket in ipairs(asked) do
-    if not known[bucket].shut_until then M.cap(batch, known[bucket]) end
+    local one = known[bucket]
+    if one.saves_for or not one.shut_until then M.cap(batch, one) end
+    saving.read_time(one)
   end
   return batch.limits_err
 end
@@ -240,13 +245,13 @@ function M.room(batch, bucket, cost)
     may, opens_at = adaptive.concurrency(one, batch.now)
     room = math.max(may - one.busy, 0)
   end
-  if one.shut_until and not one.interval_ms and ahead_ms > 0 then
-    room, opens_at = 0, math.ceil(one.reached)
-  elseif one.interval_ms then
+  local shut_until = one.shut_until or 0
+  if shut_until > batch.now then room, opens_at = 0, math.ceil(shut_until) end
+  if one.interval_ms then
     local each_ms = math.min(cost, one.burst) * one.interval_ms
     local spare_ms = one.burst * one.interval_ms - each_ms - ahead_ms
     if spare_ms < -TOLERANCE * each_ms then
-      room, opens_at = 0, math.ceil(batch.now - spare_ms)
+      room, opens_at = 0, math.ceil(math.max(batch.now - spare_ms, shut_until))
     else
       local work_ms = adaptive.work(one, batch.now + ahead_ms, spare_ms)
       room = math.min(room, math.floor(work_ms / each_ms + TOLERANCE) + 1)
@@ -263,8 +268,21 @@ function M.charge(batch, buckets, costs, count)
     if one.interval_ms then
       one.reached = adaptive.reach(one, math.max(one.reached, batch.now), count * costs[i] * one.interval_ms)
       one.shut_until, one.is_reached_changed = nil, true
+      saving.finish(one)
     end
   end
+end
+
+-- A line whose turn it is has no room because it costs more than one. If one that costs less would start in its place, nothing
+-- does until there is room for it. Replies whether.
+function M.save(batch, buckets, costs)
+  for _, bucket in ipairs(buckets) do
+    if M.room(batch, bucket, 1) < 1 then return false end
+  end
+  for i, bucket in ipairs(buckets) do
+    if M.room(batch, bucket, costs[i]) < 1 then saving.begin(batch.buckets[bucket], costs[i]) end
+  end
+  return true
 end
 
 -- A claim of a line has ended: its slots are free. `freed_lines`: the lines, and of each how many.
@@ -337,6 +355,7 @@ function M.shut(batch, bucket, until_at)
   one.reached = reached_when_shut(one)
   if one.reached > math.max(reached, batch.now) then
     one.is_reached_changed = not batch.limits_err
+    saving.finish(one)
   else
     one.reached, one.shut_until = reached, shut_until
   end
@@ -346,7 +365,7 @@ end
 function M.open(batch, bucket)
   M.look(batch, { bucket })
   local one = batch.buckets[bucket]
-  local was_shut = one.shut_until ~= nil
+  local was_shut = one.shut_until and not one.saves_for or false
   M.cap(batch, one)
   return was_shut
 end
@@ -387,7 +406,10 @@ function M.write(batch)
       reached[#reached + 1], reached[#reached + 2] = number.text(score), bucket
     end
     if one.is_share_changed then adaptive.write(base, bucket, one, batch.now) end
-    one.is_changed, one.is_reached_changed, one.is_share_changed = nil, nil, nil
+    if one.is_saving_changed then
+      saving.write(base, bucket, one, one.saves_for and reached_when_shut(one), batch.now)
+    end
+    one.is_changed, one.is_reached_changed, one.is_share_changed, one.is_saving_changed = nil, nil, nil, nil
   end
   if not batch.busy_is_damaged then
     bulk.write('HSET', keys.busy(base), busy)

@@ -28,7 +28,8 @@ local function reopen(batch, reopened, bucket, lanes, room, opens_at)
     local of_lane = portion > 0 and to_ring(batch, reopened, lane_name)
     local lines = of_lane and of_lane.is_sound and line.try(batch, 'ZPOPMIN', key, clock.text(portion))
     for i = 1, lines and #lines or 0, 2 do
-      local scored, score = of_lane.scored, math.max(number.of(lines[i + 1], 0), of_lane.reached)
+      local scored, waited = of_lane.scored, number.of(lines[i + 1], 0)
+      local score = waited == saving.NEXT and of_lane.reached - saving.AHEAD or math.max(waited, of_lane.reached)
       scored[#scored + 1], scored[#scored + 2] = number.text(score), lines[i]
     end
     -- Fewer than were asked for are all.

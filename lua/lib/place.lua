@@ -15,12 +15,13 @@ M.TYPES = {
   line = 'list', ring = 'zset', blocked = 'zset', blocked_lanes = 'hash', turns = 'hash', limited = 'hash',
   limits = 'hash', overrides = 'hash', busy = 'hash', rates = 'zset', opens = 'zset',
   slowed = 'string',
+  saving = 'string',
 }
 -- Keys that belong to one worker; and those that must end by themselves, by what keys.lua calls them.
 M.OF_WORKERS = { running = true, worker = true, aborts = true }
 M.WITH_TTL = {
   mailbox = 'mailbox', waiters = 'waiters', log = 'log', stats = 'stats_minute', task_stats = 'task_stats',
-  window = 'window', slowed = 'slowed',
+  window = 'window', slowed = 'slowed', saving = 'saving',
 }
 
 -- How far into a ready list an id is looked for, from either end: a search of the whole would block the server.

@@ -96,6 +96,9 @@ local function serve(taking, one, portion, start)
   local batch, room, least, opens_at = taking.batch, room_of(taking.batch, one)
   local waits_for = room < 1 and redis.call('EXISTS', keys.line(batch.base, taking.lane, one.name)) == 1 and least
   local is_used_up = room < 1
+  if waits_for and string.find(one.name, '*', 1, true) and limits.save(batch, one.buckets, one.costs) then
+    one.score = saving.NEXT
+  end
   if room >= 1 then
     is_used_up, waits_for, opens_at = start_some(taking, one, math.min(portion, room), start)
   end
