@@ -80,6 +80,24 @@ function M.bucket(name, key)
   return name .. '(' .. string.gsub(key, OTHER, function(c) return string.format('%%%02X', string.byte(c)) end) .. ')'
 end
 
+-- Somebody may have written one by hand. What makes no sense lets nothing start, and says so to whoever enqueues.
+local DAMAGED = { concurrency = 0, is_damaged = true }
+-- Parts that may be 0.
+local FROM_0 = { concurrency = true, recovery_ms = true, batch_wait_ms = true }
+
+-- Whether each part that is known is what it should be; a later version may have others.
+local function is_sound(fields, kinds)
+  for name, kind in pairs(kinds) do
+    local value = fields[name]
+    if value ~= nil and type(value) ~= kind then return false end
+    if value and kind == 'number' then
+      local least_is_0 = value == 0 and FROM_0[name]
+      if not (least_is_0 or value > 0 and value < 2 ^ 53) then return false end
+    end
+  end
+  return true
+end
+
 -- Texts are decoded once: they say the same in every call.
 local decoded, decoded_count = {}, 0
 
@@ -87,7 +105,8 @@ local function decode(text)
   local fields = decoded[text]
   if fields == nil then
     local ok, found = pcall(cjson.decode, text)
-    fields = ok and type(found) == 'table' and found or false
+    ok = ok and type(found) == 'table' and is_sound(found, FIELDS) and is_sound(found, gather.FIELDS)
+    fields = ok and found or DAMAGED
     if decoded_count >= 1000 then decoded, decoded_count = {}, 0 end
     decoded[text], decoded_count = fields, decoded_count + 1
   end
@@ -96,8 +115,8 @@ end
 
 local function add_field(into, text)
   local fields = text and decode(text)
-  if not fields then return into end
-  if not into then return fields end
+  if not fields or into == DAMAGED then return into end
+  if not into or fields == DAMAGED then return fields end
   local sum = {}
   for name, value in pairs(into) do sum[name] = value end
   for name, value in pairs(fields) do sum[name] = value end
@@ -181,6 +200,8 @@ function M.look(batch, buckets)
   batch.limits_err = batch.limits_err or err or nil
   for i, bucket in ipairs(asked) do
     local definition, score = definitions and definitions[i] or {}, number.of(reached[i], 0)
+    -- What would gather runs one by one, as where nobody defines that any more.
+    if definition.is_damaged and gather.is(bucket) then definition = {} end
     local interval_ms = definition.rate and definition.per_ms and definition.per_ms / definition.rate
     -- The theoretical arrival time of GCRA (ITU-T I.371): until then all that may start has started. It says nothing of a limit
     -- that has no rate any more.

@@ -82,6 +82,7 @@ function M.refusal(base, asked, declared)
     if declared[name].has_overrides and asked.buckets[i] ~= name then
       definition = limits.with_override(base, definition, asked.buckets[i])
     end
+    if definition.is_damaged then return errors.damaged_limit(base, asked.buckets[i]) end
     if definition.rate and cost > (definition.burst or 1) then
       return errors.bad_argument('a task costs ' .. cost .. ' of limit ' .. asked.buckets[i] .. ', whose burst is '
         .. (definition.burst or 1) .. ': it could never start')
