@@ -10,6 +10,9 @@ local SETTLED = { 'worker', 'started_at', 'lost', 'unknown_since' }
 local RESTS_MS = { { waited = 600000, rest = 300000 }, { waited = 60000, rest = 60000 },
   { waited = 10000, rest = 10000 }, { waited = 0, rest = 1000 } }
 
+-- A limit that is used up elsewhere is shut for so long (ms) at least: `Retry-After: 0` asks for no calls without a pause.
+local LEAST_SHUT_MS = 100
+
 -- The outcomes an attempt can be settled with.
 M.OUTCOMES = { complete = true, failed = true, retry = true, snooze = true, limited = true, unknown = true,
   aborted = true, release = true }
@@ -180,6 +183,7 @@ end
 -- of its bucket starts for a time, whatever becomes of the task, which waits for that at the front of its line. No try is
 -- charged. What is not in its way puts it off all the same: it has just seen that the time has not come.
 local function limit_reached(batch, ended, record, ttl_ms)
+  ended.delay_ms = math.max(ended.delay_ms, LEAST_SHUT_MS)
   local is_in_its_way = close_told(batch, record, ended)
   if record.abort_requested then return abort(batch, ended.id, record, ttl_ms), nil, 'aborted' end
   local err, stays, instead = too_old(batch, ended, record, {})

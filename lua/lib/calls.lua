@@ -30,7 +30,7 @@ local function flush_lines(batch)
     if one.command == 'LPUSH' then one.ids = reversed(one.ids) end
   end
   if lines then line.push(batch, lines) end
-  if batch.freed or batch.freed_lines then line.reconsider(batch, limits.settle(batch)) end
+  if batch.freed or batch.freed_lines then opening.reconsider(batch, limits.settle(batch)) end
 end
 
 -- Make ready what was moved to `queued` so far; a step does so before it claims.

@@ -144,27 +144,19 @@ function M.begin(batch, id, record)
   waiters.changed(batch.base, batch.now, id, record.watched_until)
 end
 
--- none -> queued, limited, scheduled. `plan`: when it falls due, the line of its limits, more fields to write, which `tries`
--- tells a claim of; those of its line alone, four, a claim from that asks for anyway.
+-- none -> queued, limited, scheduled. `plan`: when it falls due, the line of its limits, and what else its record has
+-- (`uses.fields`).
 function M.create(batch, key, id, name, lane_name, args, kwargs, plan)
   local due_at, more, now_text = plan.due_at, plan.fields, batch.now_text
   local state = due_at and 'scheduled' or plan.line and 'limited' or 'queued'
   if args == '' then args = '[]' end
-  if more and #more > 0 then
-    local is_line_alone = plan.line and not due_at and #more == 4
-    if kwargs ~= '' and is_line_alone then
-      redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
-        'kwargs', kwargs, unpack(more))
-    elseif kwargs ~= '' then
-      redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
-        'tries', '0', 'kwargs', kwargs, unpack(more))
-    elseif is_line_alone then
-      redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
-        unpack(more))
-    else
-      redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
-        'tries', '0', unpack(more))
-    end
+  -- Most have no more: for them nothing is unpacked.
+  if more and kwargs ~= '' then
+    redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
+      'kwargs', kwargs, unpack(more))
+  elseif more then
+    redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
+      unpack(more))
   elseif kwargs ~= '' then
     redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
       'kwargs', kwargs)

@@ -17,6 +17,7 @@ M.TYPES = {
   slowed = 'string',
   workflows = 'zset', open = 'set', nodes = 'list', items = 'list', results = 'hash', failed = 'set',
   chores = 'list', deadlines = 'zset',
+  saving = 'string',
 }
 -- Keys that belong to one worker; and those that must end by themselves, by what keys.lua calls them.
 M.OF_WORKERS = { running = true, worker = true, aborts = true }
@@ -24,7 +25,7 @@ M.OF_WORKERS = { running = true, worker = true, aborts = true }
 M.OF_GROUPS = { open = true, nodes = true, items = true, results = true, failed = true }
 M.WITH_TTL = {
   mailbox = 'mailbox', waiters = 'waiters', log = 'log', stats = 'stats_minute', task_stats = 'task_stats',
-  window = 'window', slowed = 'slowed',
+  window = 'window', slowed = 'slowed', saving = 'saving',
 }
 
 -- How far into a ready list an id is looked for, from either end: a search of the whole would block the server.

@@ -48,13 +48,12 @@ local function read_options(base, text, now, declared)
   if asked then
     uses.remember(text, options, asked)
     refusal, most = uses.refusal(base, asked, declared)
-    for i = 1, #asked.fields, 2 do add(asked.fields[i], asked.fields[i + 1]) end
   end
   local line_name = asked and not refusal and asked.line or nil
   local waiter = options.waiter ~= '' and not refusal and options.waiter or nil
   return { due_at = due_at, line = line_name, most_waiting = most, most_in_lane = options.max_waiting,
-    refusal = refusal, fields = fields, rule = rule, idempotency_key = options.idempotency_key, waiter = waiter,
-    waiter_ttl_ms = waiter_ttl_ms }
+    refusal = refusal, fields = uses.fields(fields, asked), rule = rule, waiter = waiter, waiter_ttl_ms = waiter_ttl_ms,
+    idempotency_key = options.idempotency_key }
 end
 
 -- What is there under an id already: an answer, or nil and whether a finished record must make room.

@@ -65,7 +65,7 @@ return function(base, args)
     redis.call('HDEL', row, 'answers')
   end
   local more_due = move.promote(batch, PROMOTE_LIMIT)
-  if has_lines and line.open_due(batch) then more_due = true end
+  if has_lines and opening.open_due(batch) then more_due = true end
   calls.flush(batch)
   -- What was handed over since the last step, and is not settled by now: whether the worker has it is not known.
   local handed, first_handed = {}, last[8] and last[8] ~= '' and last[8]

@@ -127,9 +127,8 @@ local function read_node(base, nodes, at, by_name, declared)
     if refusal then errors.raise(refusal) end
     local err = line.damage(base, lane_name, asked.line)
     if err then errors.raise(err) end
-    for i = 1, #asked.fields, 2 do
-      if asked.fields[i] ~= 'needs_version' then node.add(asked.fields[i], asked.fields[i + 1]) end
-    end
+    node.add('buckets', asked.line)
+    node.add('weight', asked.weight)
   end
   if options.map then read_map(node, options, nodes[at + 3]) else node.args = nodes[at + 3] end
   lane.check(base, lane_name)

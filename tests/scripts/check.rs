@@ -46,7 +46,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
             ("results", _) => "hash",
             ("rates" | "opens", "") | ("held" | "idle" | "ring" | "blocked", _) => "zset",
             ("meta" | "stats" | "schedules" | "pauses" | "unique", "") => "hash",
-            ("window" | "slowed", _) => "string",
+            ("window" | "slowed" | "saving", _) => "string",
             ("limits" | "overrides" | "busy" | "limited" | "turns" | "blocked_lanes", "") => "hash",
             ("task" | "running" | "worker" | "stats" | "task_stats", _) => "hash",
             ("ready" | "line" | "wake" | "mailbox" | "log", _) => "list",
@@ -61,7 +61,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
         }
         let ends = value.expires_at.is_some();
         match kind {
-            "mailbox" | "waiters" | "log" | "unknown_tasks" | "window" | "slowed" if !ends => {
+            "mailbox" | "waiters" | "log" | "unknown_tasks" | "window" | "slowed" | "saving" if !ends => {
                 found(format!("{name} has no TTL"))
             }
             "stats" if ends == rest.is_empty() => found(format!("{name}: TTL {ends}")),
@@ -69,8 +69,8 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
                 found(format!("{name} belongs to no worker"));
             }
             "task_stats" if !ends => found(format!("{name} has no TTL")),
-            "task" | "mailbox" | "waiters" | "log" | "stats" | "task_stats" | "unknown_tasks" | "window" | "slowed" => {
-            }
+            "task" | "mailbox" | "waiters" | "log" | "stats" | "task_stats" | "unknown_tasks" | "window" | "slowed"
+            | "saving" => {}
             // Kept as long as their group's record.
             "open" | "nodes" | "items" | "results" | "failed" if ends => {
                 let group = keys.0.get(&record(rest)).and_then(|record| record.expires_at);
