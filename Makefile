@@ -1,4 +1,4 @@
-# `make demo` and `make demo-limits` show it, `make test` checks everything; both install what they need into .venv, nothing else.
+# `make demo`, `make demo-limits` and `make demo-workflow` show it, `make test` checks everything; both install what they need into .venv, nothing else.
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
@@ -25,7 +25,7 @@ SUITE := tests/python tests/model --ignore-glob="tests/python/test_docs*.py" --i
 
 SEED ?= 1
 
-.PHONY: demo demo-limits test check docs bench bench-peers bench-scale leaks chaos small-chaos soak fmt render style types rust python
+.PHONY: demo demo-limits demo-workflow test check docs bench bench-peers bench-scale leaks chaos small-chaos soak fmt render style types rust python
 .PHONY: pythons servers packages develop release release-lua next-version clean compat redis-6 redis-7
 .NOTPARALLEL:
 
@@ -35,6 +35,10 @@ demo: release
 # Half a minute, no network: crawling politely, a partner that answers 429, a large tenant beside a tiny one.
 demo-limits: release
 	@cd docs/demo && PATH="$(BIN):$$PATH" $(BIN)/python limits.py
+
+# A few seconds: an index of the standard library, with a worker that is killed, a task that fails, and its replay.
+demo-workflow: release
+	@cd docs/demo && PATH="$(BIN):$$PATH" $(BIN)/python workflow.py
 
 test: develop style types docs rust packages servers python compat pythons small-chaos
 check: test
@@ -99,7 +103,7 @@ style: $(VENV)/installed
 types: develop
 	$(CARGO) clippy $(MANIFEST) --all-targets --all-features -- -D warnings
 	$(BIN)/mypy
-	$(BIN)/mypy tests/python/typing_calls.py tests/python/typing_protocol.py docs/demo/*.py
+	$(BIN)/mypy tests/python/typing_calls.py tests/python/typing_protocol.py tests/python/typing_workflows.py docs/demo/*.py
 	$(BIN)/python -m mypy.stubtest ardiq._core
 
 # The guides and a reference of the public interface, for reading in dist/site. A broken link fails it; it needs no network.

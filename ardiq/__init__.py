@@ -13,6 +13,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     settings, options, defaults, imports: an app's options and their checks
     signature, items, conversion, sameness: what a task's function takes and returns
     codec, encodings, headers, signing, ids: how a call travels
+    references, inputs, results: what stands for a result in a workflow, and what takes its place
     chosen, keyed, buckets: what of a call makes its key; its rule of `uniqueness`; its `limits`
     timing: cron expressions and periods
     metrics: counters of this process
@@ -30,6 +31,8 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     inspector, watching: what is asked about tasks
     overview, inspection: what is asked about the queue
     dead, filters, schedules, pauses: changing what is there
+    workflows, nodes, canvas, graphs, starting: workflows, from a flow to what the server takes
+    following, drawing, pages: workflows that run, and their results
     facade, asking, hooks, limiting, options: parts of `Ardiq`, which hand on to the modules above
     from_1_2: moving what ArdiQ 1.2 left
 
@@ -50,9 +53,14 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 
 TYPE_CHECKING = not __name__  # False, which editors that read `False` would not look behind; `typing` takes a while
 if TYPE_CHECKING:
+    from ._client.canvas import Chain, Group, chain, chord, group
+    from ._client.following import WorkflowJob, WorkflowNode, WorkflowProgress
     from ._client.limiting import Limits
+    from ._client.nodes import Map, Node
     from ._client.overview import Inspect
+    from ._client.starting import Workflow
     from ._values.defaults import TaskDefaults
+    from ._values.results import Results
     from .app import Ardiq
     from .batches import Batch
     from .context import current_task
@@ -114,6 +122,7 @@ if TYPE_CHECKING:
     from .task import PreparedTask, Task
     from .uniqueness import Debounce, Throttle, Unique
     from .watching import TaskUpdate
+    from .workflows import Flow
 
 __all__ = [
     "Ardiq",
@@ -123,6 +132,7 @@ __all__ = [
     "BadSignature",
     "Batch",
     "BrokerError",
+    "Chain",
     "DeadLetter",
     "DeadRecord",
     "Debounce",
@@ -130,7 +140,9 @@ __all__ = [
     "EnqueueContext",
     "ErrorContext",
     "ExecutionContext",
+    "Flow",
     "Forbidden",
+    "Group",
     "Histogram",
     "Inspect",
     "InvalidArguments",
@@ -143,8 +155,10 @@ __all__ = [
     "Limit",
     "LimitInfo",
     "Limits",
+    "Map",
     "MinuteCounts",
     "NoLimit",
+    "Node",
     "OldStep",
     "OutOfMemory",
     "Pause",
@@ -156,6 +170,7 @@ __all__ = [
     "QueueFull",
     "Rate",
     "RateLimited",
+    "Results",
     "Retry",
     "RunningTask",
     "Schedule",
@@ -177,14 +192,26 @@ __all__ = [
     "UnknownTask",
     "Unreadable",
     "WorkerInfo",
+    "Workflow",
+    "WorkflowJob",
+    "WorkflowNode",
+    "WorkflowProgress",
     "WrongType",
+    "chain",
+    "chord",
     "current_task",
+    "group",
 ]
 
 _HOMES = (
+    "_client.canvas",
+    "_client.following",
     "_client.limiting",
+    "_client.nodes",
     "_client.overview",
+    "_client.starting",
     "_values.defaults",
+    "_values.results",
     "app",
     "batches",
     "context",
@@ -199,6 +226,7 @@ _HOMES = (
     "task",
     "uniqueness",
     "watching",
+    "workflows",
 )
 """The modules of the names above."""
 

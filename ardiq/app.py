@@ -13,6 +13,7 @@ from ._client.options import Options
 from ._client.overview import Inspect
 from ._client.queue import QueueContext
 from ._client.registry import Registered
+from ._client.starting import Starting
 from ._execution import processes as _processes
 from ._execution.run_state import RunState
 from ._server.calls import SCHEDULE_DECLARE_MOST
@@ -47,7 +48,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching):
+class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching, Starting):
     """A queue and the tasks that run on it.
 
     Args:

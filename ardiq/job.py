@@ -92,8 +92,8 @@ class Job(Known, Generic[R_co]):
         return value
 
     async def status(self) -> str:
-        """Where the task is: "queued", "limited" (it waits for its limits), "scheduled", "held" by a pause, "running",
-        "complete" or "not_found".
+        """Where the task is: "queued", "limited" (it waits for its limits), "scheduled", "held" by a pause, "blocked"
+        (it waits for other tasks of its workflow), "running", "complete" or "not_found".
         """
         return await self._inspector.status(self.id)
 

@@ -16,6 +16,8 @@ EXPIRED = "expired"
 """The `value` of a task that did not start in time."""
 DISCARDED = "discarded"
 """The `value` of a task that was removed before it ran."""
+SKIPPED = "skipped: "
+"""What the `value` of a task begins with that another one's failure kept from running."""
 
 _LONGEST_MESSAGE = 1000
 # What a claim has, before the claims of a batch.
@@ -62,6 +64,11 @@ class TaskResult(NamedTuple, Generic[R_co]):
     def discarded(self) -> bool:
         """Whether it was removed before it ran. A discarded dead letter keeps the error it failed with."""
         return not self.success and self.value == DISCARDED
+
+    @property
+    def skipped(self) -> bool:
+        """Whether it did not run, because another task of its workflow that it needed did not complete."""
+        return not self.success and isinstance(self.value, str) and self.value.startswith(SKIPPED)
 
 
 class _TaskFields(NamedTuple):
@@ -212,7 +219,8 @@ class TaskInfo(NamedTuple):
     """An unfinished task.
 
     Attributes:
-        status: "queued", "limited" by its limits, "scheduled", "held" by a pause, or "running".
+        status: "queued", "limited" by its limits, "scheduled", "held" by a pause, "blocked" by other tasks of its
+            workflow, or "running".
         enqueue_time: when it was enqueued, in ms since the epoch.
         scheduled_at: when it falls due, in ms since the epoch, while it is scheduled.
     """

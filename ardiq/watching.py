@@ -23,8 +23,8 @@ class TaskUpdate(NamedTuple, Generic[R_co]):
     """The state of a task while it is watched.
 
     Attributes:
-        status: as `job.status()` says: "queued", "limited", "scheduled", "held", "running"; last "complete" or
-            "not_found".
+        status: as `job.status()` says: "queued", "limited", "scheduled", "held", "blocked", "running"; last "complete"
+            or "not_found".
         tries: attempts so far, including the running one.
         progress: what it reported last; None if it reported none.
         notes: the notes made since the last update, by name; None for a deleted one.
@@ -66,13 +66,18 @@ async def _updates(
             yield TaskUpdate("complete", seen.tries, progress, result=queue.inspector.decode(seen, signature))
         else:
             tries, progress = seen.tries, read_progress(seen.progress)
-            yield _update(seen, progress)
+            yield _update(task_id, seen, progress)
 
 
-def _update(change: "Change", progress: Progress | None) -> TaskUpdate:
+def _update(task_id: str, change: "Change", progress: Progress | None) -> TaskUpdate:
     notes = {name: read_note(text) if text else None for name, text in change.told if name}
     lines = tuple(text.decode(errors="replace") for name, text in change.told if not name)
-    return TaskUpdate(change.state, change.tries, progress, notes, lines)
+    return TaskUpdate(shown(task_id, change.state), change.tries, progress, notes, lines)
+
+
+def shown(task_id: str, state: str) -> str:
+    """A state as people see it: a workflow runs as long as its tasks wait for each other."""
+    return "running" if state == "blocked" and "~" not in task_id else state
 
 
 def read_progress(said: bytes) -> Progress | None:

@@ -25,8 +25,8 @@ class Asking(Facade):
         return await self.context.inspector.result(task_id, timeout)
 
     async def status(self, task_id: str) -> str:
-        """Where a task is: "queued", "limited" (it waits for its limits), "scheduled", "held" by a pause, "running",
-        "complete" or "not_found".
+        """Where a task is: "queued", "limited" (it waits for its limits), "scheduled", "held" by a pause, "blocked" (it
+        waits for other tasks of its workflow), "running", "complete" or "not_found".
         """
         return await self.context.inspector.status(task_id)
 

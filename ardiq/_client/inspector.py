@@ -15,14 +15,14 @@ from .._values.signature import Signature
 from .._values.signing import Signer
 from ..errors import BrokerError, TaskError
 from ..models import Attempt, Progress, TaskInfo, TaskResult
-from ..watching import read_note, read_progress
+from ..watching import read_note, read_progress, shown
 
 if TYPE_CHECKING:
     from .queue import QueueContext
 
 Value = TypeVar("Value")
 
-_FINISHED = frozenset({"complete", "failed", "aborted", "expired", "discarded"})
+_FINISHED = frozenset({"complete", "failed", "aborted", "expired", "discarded", "skipped"})
 _PAGE = 500
 NOTE = "note:"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05
@@ -87,10 +87,10 @@ class Inspector:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def status(self, task_id: str) -> str:
-        return _status(await self._queue.channel().mailbox.look(task_id))
+        return _status(task_id, await self._queue.channel().mailbox.look(task_id))
 
     def status_sync(self, task_id: str) -> str:
-        return _status(read_look(self._ask(self._look(task_id))))
+        return _status(task_id, read_look(self._ask(self._look(task_id))))
 
     async def info(self, task_id: str) -> TaskInfo | None:
         return self._info(task_id, await self._record(task_id))
@@ -102,7 +102,7 @@ class Inspector:
         state = text_of(record, "state")
         if not state or state in _FINISHED:
             return None
-        return self.info_of(task_id, record, state)
+        return self.info_of(task_id, record, shown(task_id, state))
 
     def info_of(self, task_id: str, record: dict[str, bytes], status: str) -> TaskInfo:
         """The information in a record, with the status to show."""
@@ -226,8 +226,10 @@ def value_of(result: TaskResult[Value]) -> Value:
     return result.value
 
 
-def _status(found: Outcome | str | None) -> str:
-    return "not_found" if found is None else "complete" if isinstance(found, Outcome) else found
+def _status(task_id: str, found: Outcome | str | None) -> str:
+    if isinstance(found, Outcome):
+        return "complete"
+    return "not_found" if found is None else shown(task_id, found)
 
 
 def text_of(record: dict[str, bytes], field: str) -> str:

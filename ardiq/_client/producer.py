@@ -6,7 +6,7 @@ import time
 from asyncio import get_running_loop
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._server import calls
 from .._server.channel import may_repeat
@@ -30,6 +30,8 @@ from .room import WaitsS, pauses, wait_for_room
 
 if TYPE_CHECKING:
     from .queue import QueueContext
+
+Answer = TypeVar("Answer")
 
 # Jobs that are made in one turn of the loop.
 _AT_ONCE = 500
@@ -295,14 +297,11 @@ class Producer:
         return value_of(self._queue.inspector.wait_sync(job.id, timeout, call.task.signature, is_known=True))
 
     def _run_hooks_sync(self, each: PreparedTask) -> tuple[str | None, dict[str, Any] | None]:
-        running = self._run_hooks(each.task, each.args, each.kwargs, each.call_options)
-        try:
-            running.send(None)
-        except StopIteration as ended:
-            answer: tuple[str | None, dict[str, Any] | None] = ended.value
-            return answer
-        running.close()
-        raise RuntimeError("an async @app.on_enqueue hook needs an event loop: await enqueue, or make the hook a `def`")
+        return _without_loop(self._run_hooks(each.task, each.args, each.kwargs, each.call_options))
+
+    def ask_hooks_sync(self, call: EnqueueContext) -> str:
+        """`ask_hooks` for code without an event loop."""
+        return _without_loop(self.ask_hooks(call))
 
     async def request(
         self,
@@ -434,6 +433,17 @@ class Producer:
             if inspect.isawaitable(answer):
                 await answer
         return _headers.pack(self._codec, call.name, call.headers) if call.headers else ""
+
+
+def _without_loop(running: Coroutine[Any, Any, Answer]) -> Answer:
+    """What a coroutine of hooks returns that awaits nothing."""
+    try:
+        running.send(None)
+    except StopIteration as ended:
+        answer: Answer = ended.value
+        return answer
+    running.close()
+    raise RuntimeError("an async @app.on_enqueue hook needs an event loop: await enqueue, or make the hook a `def`")
 
 
 def held_back(call: Any, taker: str, queue: "QueueContext | None" = None) -> PreparedTask:

@@ -10,9 +10,11 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import context
+from .._client import pages as _pages
 from .._client.registry import Registered
 from .._values import headers as _headers
 from .._values.encodings import from_json, to_json
+from .._values.inputs import WITH
 from .._values.signing import without_signature
 from ..models import ExecutionContext
 from ..retries import RetryRules
@@ -36,6 +38,7 @@ from .stacks import stack_of
 
 if TYPE_CHECKING:
     from .._client.queue import QueueContext
+    from .._values.signature import Signature
     from .worker import Worker
 
 log = logging.getLogger("ardiq")
@@ -150,7 +153,11 @@ class Attempts:
                 if self.is_debug:
                     self.log_start(claim)
                 if claim[5] or claim[4]:
-                    args, kwargs = decode(claim[3], claim[4], claim[5], signature)
+                    if claim[5].startswith(WITH):
+                        claim = await self.with_results(claim)
+                        args, kwargs = self.received(claim, signature)
+                    else:
+                        args, kwargs = decode(claim[3], claim[4], claim[5], signature)
                     value = await fn(*args, **kwargs)
                 elif claim[3] == b"[]" and takes_none:
                     value = await fn()
@@ -208,9 +215,31 @@ class Attempts:
             self.check(claim)
             if self.is_debug:
                 self.log_start(claim)
+            if claim[5].startswith(WITH):
+                return with_results(claim)
             return call(claim, *self.codec.receive_call(claim[3], claim[4], claim[5], entry.signature))
 
+        async def with_results(claim: Claim) -> Any:
+            claim = await self.with_results(claim)
+            return await call(claim, *self.received(claim, entry.signature))
+
         return run
+
+    async def with_results(self, claim: Claim) -> Claim:
+        """A claim of a workflow's task with all results that it only refers to."""
+        signature = self._queue.registry.signature_of(claim[2])
+        first: Any = claim
+        return (*first[:3], await _pages.completed(self._queue, claim[3], signature), *first[4:])
+
+    def received(self, claim: Claim, signature: "Signature | None") -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of such a claim; from any thread.
+
+        Raises:
+            InvalidArguments: they do not fit.
+        """
+        args, kwargs = self.codec.receive_call(claim[3], claim[4], claim[5], signature)
+        _pages.bind(self._queue, args, kwargs)
+        return args, kwargs
 
     def _item(self, claim: Claim) -> Awaitable[Any]:
         """What runs a claim together with others."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from .. import context
 from .._client.registry import Registered
 from .._server.inbox import resolve
+from .._values.inputs import WITH
 from .._values.items import errors_of, results_of
 from ..errors import ItemErrors
 from .endings import Claim
@@ -102,7 +103,7 @@ class Execution:
         errors: Mapping[int, BaseException] = {}
         try:
             await asyncio.sleep(0)  # the attempts take their first step, from which their time counts
-            claims, items = self._read()
+            claims, items = await self._read()
             if claims:
                 claim: Any = (*claims[0], tuple(claims))
                 context.running.set(claim)
@@ -117,7 +118,7 @@ class Execution:
         for number, each in enumerate(claims):
             self._end(each, _raised(errors[number]) if number in errors else results[number])
 
-    def _read(self) -> tuple[list[Claim], list[Any]]:
+    async def _read(self) -> tuple[list[Claim], list[Any]]:
         """The items, and their claims; one that cannot be read fails alone."""
         attempts, claims, items = self._attempts, [], []
         for claim in self._claims:
@@ -125,6 +126,8 @@ class Execution:
                 continue
             try:
                 attempts.check(claim)
+                if claim[5].startswith(WITH):
+                    claim = await attempts.with_results(claim)
                 [item], _ = attempts.codec.receive_call(claim[3], claim[4], claim[5], self._entry.signature)
             except Exception as error:
                 self._end(claim, _raised(error))

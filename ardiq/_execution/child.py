@@ -23,9 +23,11 @@ from types import FrameType, ModuleType
 from typing import Any, BinaryIO, NoReturn
 
 from .. import context
+from .._client import pages
 from .._client.registry import Registered
 from .._server import server
 from .._values.encodings import from_msgpack
+from .._values.inputs import WITH
 from . import processes as _processes
 from .endings import error_text, error_traceback
 from .logging import Stderr, ToWorker
@@ -155,6 +157,10 @@ def _attempt(where: list[str], of: str, module: str, path: str, claim: list[Any]
         if entry.timeout is not None:
             context.deadline.set(time.time() + entry.timeout)
         args, kwargs = codec.receive_call(claim[3], claim[4], claim[5], entry.signature)
+        if claim[5].startswith(WITH):
+            reports = context.reports.get()
+            named = queue.name if reports is None else reports.queue
+            pages.bind(entry.task.app.queue(named or queue.name).context, args, kwargs)
         value = codec.encode_result(claim[2], entry.signature, entry.fn(*args, **kwargs))
         _limit_memory(None)
         return frame(["value", *value])

@@ -15,6 +15,7 @@ from .. import _core, context
 from .._client.registry import Registered
 from .._server.inbox import resolve
 from .._values.encodings import to_json
+from .._values.inputs import WITH
 from .attempts import Attempts, InThread
 from .endings import COMPLETE, Claim, TimedOut, waited
 
@@ -171,7 +172,11 @@ class SyncTasks:
             attempts.check(claim)
             if is_debug:
                 attempts.log_start(claim)
-            args, kwargs = attempts.codec.receive_call(claim[3], claim[4], claim[5], signature)
+            if claim[5].startswith(WITH):
+                claim = asyncio.run_coroutine_threadsafe(attempts.with_results(claim), self._loop).result()
+                args, kwargs = attempts.received(claim, signature)
+            else:
+                args, kwargs = attempts.codec.receive_call(claim[3], claim[4], claim[5], signature)
             data, codec = attempts.codec.encode_result(claim[2], signature, entry.fn(*args, **kwargs))
         except BaseException as error:
             if attempts.threads.pop(claim[1], None) is not None:

@@ -110,6 +110,9 @@ FSCK_PAGE_LIMIT_MOST: Final = 1000
 WORKFLOW_LIMIT_MOST: Final = 1000
 """The largest `limit` of `workflow`."""
 
+WORKFLOW_DEAD_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `workflow_dead`."""
+
 WORKFLOWS_LIMIT_MOST: Final = 1000
 """The largest `limit` of `workflows`."""
 
@@ -699,7 +702,7 @@ WORKFLOW_ROW = Record(WorkflowRow._make, (text, number))
 class MapResult(NamedTuple):
     """A record of the reply of `results`."""
 
-    index: int
+    number: int
     codec: str
     value: bytes
 
@@ -1288,6 +1291,14 @@ def workflow(*, id: Text, offset: int, limit: int) -> Call[WorkflowReply]:
     return Call("workflow", (id, offset, limit), WORKFLOW_REPLY)
 
 
+def workflow_dead(*, id: Text, limit: int) -> Call[list[str]]:
+    """Dead letters of a workflow, also those of its maps, in no order.
+
+    Replies their ids.
+    """
+    return Call("workflow_dead", (id, limit), texts)
+
+
 def workflows(*, offset: int, limit: int) -> Call[list[WorkflowRow]]:
     """A page of the workflows that have not ended, the newest first.
 
@@ -1299,7 +1310,7 @@ def workflows(*, offset: int, limit: int) -> Call[list[WorkflowRow]]:
 def results(*, map: Text, offset: int, limit: int) -> Call[ResultsReply]:
     """A page of the results of a map's calls that have completed, in order.
 
-    Replies how many calls the map has; where the next page begins; then index, codec and result of each call that
+    Replies how many calls the map has; where the next page begins; then number, codec and result of each call that
     has completed; a page ends early beyond 1 MiB.
     """
     return Call("results", (map, offset, limit), RESULTS_REPLY)

@@ -199,6 +199,10 @@ class Codec:
                     )
             except msgspec.DecodeError:
                 pass  # explained below
+        if codec[:5] == "with+":
+            from .inputs import receive
+
+            return receive(self, args, kwargs, codec, signature)
         encoding = None if codec == CUSTOM else encoding_of(codec)
         try:
             a, k = self.decode_call(args, kwargs, codec, None)

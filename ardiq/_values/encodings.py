@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from . import conversion as _conversion
+from .references import is_reference, why_not_sent
 from .sameness import same
 from .signature import MISSING
 
@@ -232,6 +233,8 @@ def encoding_of(codec: str) -> Encoding:
 
 
 def _why_not(what: str, value: Any, hint: Any) -> str:
+    if is_reference(value):
+        return f"{what} {why_not_sent(value)}"
     kind = type(value).__name__
     if hint is not MISSING:
         is_plain = not survey((value,))

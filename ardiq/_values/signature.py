@@ -285,6 +285,17 @@ class Signature:
             keyword = next((p.name for p in parameters.values() if p.kind is p.VAR_KEYWORD), "")
         return self._resolved().get(keyword, MISSING)
 
+    def annotation(self, place: int | str) -> Any:
+        """The annotation of an argument by its position or keyword, as it is written, or `MISSING`."""
+        if self.inner is not None:
+            return self.inner.annotation(place)
+        if isinstance(place, int):
+            *_, (name, _) = self.positional(place + 1)
+            return self._written().get(name, MISSING)
+        named = self._inspected().parameters
+        rest = next((each.name for each in named.values() if each.kind is each.VAR_KEYWORD), "")
+        return self._written().get(place if place in named else rest, MISSING)
+
     def _make_readers(self) -> tuple[Reader | None, Reader | None]:
         if self.inner is not None:
             reader = self.inner.reader if self.converts else None

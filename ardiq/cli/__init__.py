@@ -38,6 +38,7 @@ _COMMANDS = {
     "purge": "remove waiting tasks",
     "dlq": "look at dead letters, run them again, or discard them",
     "schedule": "look at recurring tasks; create, pause, run or remove them",
+    "workflow": "look at workflows, stop one, run again what failed in it",
     "limits": "look at limits, or change them at run time",
     "doctor": "check the server and the queue, and say what to do",
     "fsck": "check a queue's data against its invariants",

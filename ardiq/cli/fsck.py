@@ -42,7 +42,9 @@ FINDINGS = {
     "ghost_in_scheduled": "has a due time, but is not scheduled",
     "ghost_in_quarantined": "in quarantine, but not one that was lost more than once",
     "ghost_in_tombstones": "queued, but marked to be skipped",
+    "ghost_in_workflows": "listed as an unfinished workflow, but is none",
     "no_row": "a worker without its row",
+    "no_such_group": "part of a workflow that is gone",
     "no_such_pause": "tasks held by a pause that is gone; resume it",
     "no_such_worker": "belongs to a worker that does not exist",
     "no_ttl": "would stay forever: it has no time to live",
@@ -55,6 +57,11 @@ FINDINGS = {
     "not_in_scheduled": "scheduled, but without a due time",
     "not_in_quarantined": "lost with its worker more than once, but not in quarantine",
     "not_in_turn": "a line whose turn never comes",
+    "not_in_workflows": "an unfinished workflow, but not listed as one",
+    "not_open": "not ended, but its workflow does not wait for it",
+    "open_but_ended": "ended, but its workflow still waits for it",
+    "open_without_record": "its workflow waits for it, but its record is gone",
+    "stuck_group": "waits for nothing, and does not go on",
     "unknown_key": "a key that Ardiq does not know",
     "unknown_state": "a state that Ardiq does not know",
     "unseen_pauses": "workers do not know of them; pause one of them again",
@@ -122,9 +129,12 @@ class Check:
         """Everything that is confirmed to be wrong."""
         queued: dict[str, str] = {}
         limited: dict[str, set[str]] = {}
+        groups: list[str] = []
         for row in self._rows("records"):
             if row.kind == "queued":
                 queued[row.id] = row.detail
+            elif row.kind == "group":
+                groups.append(row.id)
             elif row.kind == "not_in_line":
                 limited.setdefault(row.detail, set()).add(row.id)
             else:
@@ -132,7 +142,7 @@ class Check:
         if not self.complete:  # what was not looked at may be anywhere
             return
         lanes = set(queued.values())
-        for section in self._places(lanes):
+        for section in (*self._places(lanes), *(f"open:{group}" for group in groups)):
             for row in self._rows(section):
                 if row.kind == "entry":
                     queued.pop(row.id, None)
@@ -189,6 +199,7 @@ class Check:
             "scheduled",
             "quarantined",
             "dead",
+            "workflows",
             "workers",
             "loads",
             "busy",

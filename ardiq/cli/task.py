@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from .._client.following import edges_of
 from .._client.inspector import NOTE, text_of
 from .._server import calls, commands
 from .._server.replies import ask, number, text
@@ -30,6 +31,19 @@ _STYLES = {
 }
 _TIMES = ("enqueued_at", "due_at", "expires_at", "started_at", "finished_at")
 _NUMBERS = (*_TIMES, "tries", "lost")
+# Of a workflow and its tasks: how the library counts; `ardiq workflow show` has what comes of it.
+_COUNTS = (
+    "needs",
+    "then",
+    "broken",
+    "spent",
+    "unborne",
+    "unneeded",
+    "building",
+    "cancelled_to",
+    "first_missing",
+    "dead",
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -119,8 +133,14 @@ def read(app: "Ardiq", task_id: str) -> dict[str, Any] | None:
     fields: dict[str, Any] = {
         name: int(value) if name in _NUMBERS and value.isdigit() else value
         for name, value in record.items()
-        if not name.startswith(NOTE)
+        if not name.startswith(NOTE) and name not in _COUNTS
     }
+    if "after" in fields:
+        fields["after"] = edges_of(str(fields["after"]))
+    if "inputs" in fields:
+        fields["inputs"] = {
+            str(row[0]): row[1] for row in _listed(record["inputs"]) if isinstance(row, list) and row[1:]
+        }
     for name in ("progress", "headers"):
         if name in fields:
             fields[name] = _decoded(record[name])
@@ -247,6 +267,10 @@ def _draw(task: dict[str, Any]) -> list[Part]:
 
 def _where(task: dict[str, Any]) -> str:
     place = task["place"]
+    if task.get("state") == "blocked":
+        if "kind" in task:
+            return "until its tasks have ended: ardiq workflow show has them"
+        return f"waits for {', '.join(task.get('after', ())) or 'other tasks'}"
     if "position" in place:
         at = (
             f"number {place['position'] + 1:,}"
@@ -287,8 +311,18 @@ def _call(task: dict[str, Any]) -> str:
     args, kwargs = task.get("args", []), task.get("kwargs", {})
     if not (isinstance(args, list) and isinstance(kwargs, dict)):
         return f"arguments in the codec {task.get('codec', 'JSON')}"
-    words = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
+    inputs = task.get("inputs", {})
+    shown = {str(at): repr(value) for at, value in [*enumerate(args), *kwargs.items()]}
+    shown |= {name: f"<{_source(source)}>" for name, source in inputs.items() if name in shown}
+    words = [text if name.isdecimal() else f"{name}={text}" for name, text in shown.items()]
     return short(f"{task.get('name', '')}({', '.join(words)})", 1000)
+
+
+def _source(source: Any) -> str:
+    """Where an argument of a workflow's task comes from."""
+    if isinstance(source, list):
+        return f"results of {', '.join(map(str, source))}"
+    return f"results of {source[1:]}" if str(source).startswith("*") else f"result of {source}"
 
 
 def _attempt(attempt: dict[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-_UNFINISHED = ("scheduled", "queued", "limited", "held", "running")
+_UNFINISHED = ("scheduled", "queued", "limited", "held", "blocked", "running")
 _LISTED = 10
 
 
@@ -124,7 +124,8 @@ def no_server() -> Iterator[None]:
 def _records(queue: "QueueContext") -> Iterator[tuple[str, dict[str, bytes]]]:
     core = queue.server.core
     for task_id in task_ids(core, queue.server.base):
-        if record := ask(core, calls.task(id=task_id)):
+        record = ask(core, calls.task(id=task_id))
+        if record and "kind" not in record:  # a workflow, or a map, is no task itself
             yield task_id, record
 
 

@@ -24,8 +24,13 @@ if TYPE_CHECKING:
 _NO_BLOCKING = "within inline(app) nothing may block: await enqueue and result instead of enqueue_sync and result_sync"
 # What may make tasks ready: who calls it is answered when they have run.
 _MAKES_READY = frozenset(
-    {"enqueue", "limit_put", "limit_remove", "limits_declare", "requeue", "requeue_with", "resume", "schedule_fire"}
+    {
+        *("enqueue", "limit_put", "limit_remove", "limits_declare", "requeue", "requeue_with", "resume"),
+        *("schedule_fire", "workflow_create", "workflow_start"),
+    }
 )
+# What may let other tasks of a workflow begin.
+_MAY_RELEASE = frozenset({"abort", "discard", "purge"})
 _FOREVER_MS = 100 * 365 * 86_400_000
 _TASK_FIELDS = 6
 _PORTION = 500
@@ -177,7 +182,7 @@ class InlineChannel:
         except ArdiqError as error:
             self._tell("error", ticket, error)
             return
-        claims = self._worker.take() if function in _MAKES_READY else []
+        claims = self._worker.take() if function in _MAKES_READY or function in _MAY_RELEASE else []
         if not claims:
             self._tell("reply", ticket, reply)
             return

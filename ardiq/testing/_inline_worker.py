@@ -165,10 +165,11 @@ class InlineWorker:
             log.warning("%s", error)
 
     async def _in_process(self, entry: Registered, claim: Claim) -> Any:
-        args, kwargs = self._attempts.codec.receive_call(claim[3], claim[4], claim[5], entry.signature)
+        args, kwargs = self._attempts.received(claim, entry.signature)
         return await within(entry.timeout, asyncio.to_thread(entry.fn, *args, **kwargs))
 
     async def _run(self, claim: Claim | None) -> None:
+        following: list[asyncio.Task[None]] = []
         while claim is not None:
             wanted = [each for each in items_of(claim) if each[1] in self._pending]
             if not wanted:
@@ -176,12 +177,18 @@ class InlineWorker:
             task_id, token = wanted[0][:2]
             del self._pending[token]
             self.started.append(task_id)
-            claim = await self._end(wanted[0], await self._attempt(batch_of(wanted)))
+            claim = await self._end(wanted[0], await self._attempt(batch_of(wanted)), following)
             if others := [self._run_of[each[1]] for each in wanted[1:] if each[1] in self._run_of]:
                 await asyncio.wait(others)
+        if following:
+            await asyncio.wait(following)
 
-    async def _end(self, claim: Claim, outcome: Outcome) -> Claim | None:
-        """Settle an attempt and start what is ready then; the next attempt of the same task, if that is at once."""
+    async def _end(
+        self, claim: Claim, outcome: Outcome, following: "list[asyncio.Task[None]] | None" = None
+    ) -> Claim | None:
+        """Settle an attempt and start what is ready then; the next attempt of the same task, if that is at once.
+        `following` gets the others of its workflow.
+        """
         self._held[claim[7]] -= 1
         again, became = None, outcome[2]
 
@@ -194,7 +201,9 @@ class InlineWorker:
             if claimed[0] == claim[0]:
                 again = claimed
             else:
-                self.start(claimed)
+                run = self.start(claimed)
+                if following is not None and _are_of_one_workflow(claim[0], claimed[0]):
+                    following.append(run)
         endings = self._attempts.endings
         if became in _BECOMES:
             await endings.tell(claim[1], became)
@@ -291,6 +300,11 @@ class InlineWorker:
     def _abort(self, token: int) -> None:
         if not self._attempts.abort(token) and (claim := self._pending.pop(token, None)) is not None:
             self.spawn(self._end(claim, _aborted(claim)))
+
+
+def _are_of_one_workflow(task_id: str, other_id: str) -> bool:
+    root, is_member, _ = task_id.partition("~")
+    return bool(is_member) and other_id.startswith(f"{root}~")
 
 
 def _aborted(claim: Claim) -> Outcome:

@@ -285,6 +285,7 @@ end
 
 function M.SRANDMEMBER(keys, key, count)
   local members, chosen = M.SMEMBERS(keys, key), {}
+  if not count then return #members > 0 and members[math.random(#members)] or false end
   for i = 1, math.min(integer(count), #members) do chosen[i] = table.remove(members, math.random(#members)) end
   return chosen
 end
@@ -434,6 +435,11 @@ function M.ZPOPMIN(keys, key, count)
   local found = M.ZRANGE(keys, key, '0', string.format('%d', integer(count) - 1), 'WITHSCORES')
   for i = 1, #found, 2 do M.ZREM(keys, key, found[i]) end
   return found
+end
+
+function M.ZRANDMEMBER(keys, key)
+  local members = M.ZRANGE(keys, key, '0', '-1')
+  return #members > 0 and members[math.random(#members)] or false
 end
 
 function M.ZSCAN(keys, key) return { '0', M.ZRANGE(keys, key, '0', '-1', 'WITHSCORES') } end

@@ -88,11 +88,8 @@ local function replace(batch, id, record, call, plan, due_at)
   for i = 1, #fields, 2 do
     if fields[i] ~= 'due_at' and fields[i] ~= 'idempotency_key' then add(fields[i], fields[i + 1]) end
   end
-  -- One that waits for another try begins anew.
-  if number.of(record.tries, 0) > 0 then
-    add('tries', '0')
-    add('enqueued_at', batch.now_text)
-  end
+  -- One that waits for another try begins anew, with the `tries` of the call.
+  if number.of(record.tries, 0) > 0 then add('enqueued_at', batch.now_text) end
   due_at = record.state == 'scheduled' and due_at or nil
   if due_at then add('due_at', clock.text(due_at)) end
   redis.call('HDEL', key, unpack(OF_CALL))

@@ -10,6 +10,9 @@ local SETTLED = { 'worker', 'started_at', 'lost', 'unknown_since' }
 local RESTS_MS = { { waited = 600000, rest = 300000 }, { waited = 60000, rest = 60000 },
   { waited = 10000, rest = 10000 }, { waited = 0, rest = 1000 } }
 
+-- A limit that is used up elsewhere is shut for so long (ms) at least: `Retry-After: 0` asks for no calls without a pause.
+local LEAST_SHUT_MS = 100
+
 -- The outcomes an attempt can be settled with.
 M.OUTCOMES = { complete = true, failed = true, retry = true, snooze = true, limited = true, unknown = true,
   aborted = true, release = true }
@@ -81,7 +84,8 @@ end
 local function complete(batch, id, run_ms, result, codec, ttl_ms)
   if string.find(id, '~', 1, true) then
     local of, name = group.of(batch, id)
-    if of and of.kind == 'map' then return map.complete(batch, of, name, codec, result) end
+    -- One that runs again although its map is through has a result of its own.
+    if of and of.kind == 'map' and of.state == 'blocked' then return map.complete(batch, of, name, codec, result) end
   end
   local key, now_text, fields = keys.task(batch.base, id), batch.now_text, 4
   local started_at = run_ms == 0 and now_text or clock.text(batch.now - run_ms)
@@ -179,6 +183,7 @@ end
 -- of its bucket starts for a time, whatever becomes of the task, which waits for that at the front of its line. No try is
 -- charged. What is not in its way puts it off all the same: it has just seen that the time has not come.
 local function limit_reached(batch, ended, record, ttl_ms)
+  ended.delay_ms = math.max(ended.delay_ms, LEAST_SHUT_MS)
   local is_in_its_way = close_told(batch, record, ended)
   if record.abort_requested then return abort(batch, ended.id, record, ttl_ms), nil, 'aborted' end
   local err, stays, instead = too_old(batch, ended, record, {})
@@ -260,7 +265,7 @@ function M.settle(batch, worker, outcomes, tokens, ttl_ms)
       local err, stays, instead
       if outcome == 'complete' then
         -- The only one that does not read the record first: it is by far the most frequent.
-        err = complete(batch, id, run_ms, value, details.codec, kept_ms)
+        err, stays = complete(batch, id, run_ms, value, details.codec, kept_ms)
         if has_key and not err then unique.free(batch.base, id) end
       else
         err, stays, instead = settle(batch, { id = id, outcome = outcome, run_ms = run_ms, value = value,

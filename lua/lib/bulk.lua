@@ -34,6 +34,15 @@ end
 -- A command that writes these arguments; none where there are none. Replies what the last one did.
 function M.write(command, key, arguments) return write(redis.call, command, key, arguments) end
 
+-- A command of keys alone. Replies the sum of what it did.
+function M.of_keys(command, names)
+  local sum = 0
+  for from = 1, #names, AT_ONCE do
+    sum = sum + redis.call(command, unpack(names, from, math.min(from + AT_ONCE - 1, #names)))
+  end
+  return sum
+end
+
 -- The same, where the key may be damaged: replies the error, too.
 function M.try(command, key, arguments) return write(redis.pcall, command, key, arguments) end
 

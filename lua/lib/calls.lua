@@ -30,7 +30,7 @@ local function flush_lines(batch)
     if one.command == 'LPUSH' then one.ids = reversed(one.ids) end
   end
   if lines then line.push(batch, lines) end
-  if batch.freed or batch.freed_lines then line.reconsider(batch, limits.settle(batch)) end
+  if batch.freed or batch.freed_lines then opening.reconsider(batch, limits.settle(batch)) end
 end
 
 -- Make ready what was moved to `queued` so far; a step does so before it claims.
@@ -62,7 +62,7 @@ local function tell_waiters(batch)
   local noted = batch.waited_until
   if (noted or #finished > 1) and not mail.is_awaited(batch.base, batch.now, noted) then return end
   for i, id in ipairs(finished) do places[i] = keys.waiters(batch.base, id) end
-  if #places > 1 and redis.call('EXISTS', unpack(places)) == 0 then return end
+  if #places > 1 and bulk.of_keys('EXISTS', places) == 0 then return end
   local letters, some = {}, false
   for i, id in ipairs(finished) do
     local names = redis.pcall('SMEMBERS', places[i])
@@ -78,7 +78,7 @@ local function tell_waiters(batch)
     end
   end
   for name, messages in pairs(letters) do mail.post(batch.base, name, messages) end
-  if some then redis.call('DEL', unpack(places)) end
+  if some then bulk.of_keys('DEL', places) end
 end
 
 -- Keep the names of tasks that a worker did not know, for people: the last ones, for somewhat longer than such a task
@@ -96,7 +96,7 @@ function M.close(batch)
   if batch.finished then tell_waiters(batch) end
   if batch.buckets then limits.write(batch) end
   if batch.first_due then timer.scheduled(batch) end
-  if batch.removed then redis.call('DEL', unpack(batch.removed)) end
+  if batch.removed then bulk.of_keys('DEL', batch.removed) end
   if batch.loads then
     for worker, by in pairs(batch.loads) do
       if by ~= 0 then member.change_load(batch.base, worker, by) end

@@ -225,8 +225,9 @@ function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
     local got, is_dry, looked, err = turn.take(batch, name, count, budget,
       function(id, line_name, follows)
         local weight = start(batch, id, name, line_name, worker, ttl_ms, claims)
-        if weight and follows then batch.claimed_lines[id] = gather.FOLLOWS end
-        return weight
+        if not weight or follows == nil then return weight end
+        if follows then batch.claimed_lines[id] = gather.FOLLOWS end
+        return weight, #claims[claims.n - 6] + #claims[claims.n - 5]
       end,
       function(portion) return take_ready(name, portion) end)
     budget = budget - looked

@@ -39,9 +39,18 @@ function M.lost_steps(worker, seq, last)
     .. ' may happen in a failover')
 end
 
+local function damaged(key, what, remedy)
+  return refusal('WRONG_TYPE', 'key ' .. key .. ' does not hold what ' .. what .. ': something else wrote it. '
+    .. remedy)
+end
+
 function M.wrong_type(key)
-  return refusal('WRONG_TYPE', 'key ' .. key .. ' does not hold what Ardiq keeps there: something else wrote it. Look'
-    .. ' at it with redis-cli TYPE, then rename or delete it.')
+  return damaged(key, 'Ardiq keeps there', 'Look at it with redis-cli TYPE, then rename or delete it.')
+end
+
+function M.damaged_limit(base, bucket)
+  return damaged(keys.limits(base) .. ' or ' .. keys.overrides(base), 'limit ' .. bucket .. ' may be',
+    'Start a worker whose code declares it; or to remove what was put: ardiq limits remove ' .. bucket)
 end
 
 function M.raise(err)

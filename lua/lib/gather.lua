@@ -3,7 +3,10 @@
 -- long. Such a batch has one slot of each bucket, that of its first task; the others follow that one.
 local M = {}
 
-local FIELDS, MAX = { batch_size = 'number', batch_wait_ms = 'number' }, 1000
+local MAX = 1000
+
+-- Of a definition.
+M.FIELDS = { batch_size = 'number', batch_wait_ms = 'number' }
 
 -- What `running` has instead of a line for a task that follows another one.
 M.FOLLOWS = '+'
@@ -14,7 +17,7 @@ function M.is(name) return string.find(name, '#', 1, true) ~= nil end
 -- Refuse what is no definition. `is_override`: what operators put over one.
 function M.check(name, text, is_override)
   local function bad(what) errors.raise(errors.bad_argument('the definition of batch ' .. name .. what)) end
-  local fields = object.decode(text, FIELDS, 'the definition of batch ' .. name)
+  local fields = object.decode(text, M.FIELDS, 'the definition of batch ' .. name)
   local size, wait_ms = fields.batch_size, fields.batch_wait_ms
   if size and not (size >= 1 and size <= MAX and size % 1 == 0) then
     bad(': batch_size must be a whole number from 1 to ' .. MAX)

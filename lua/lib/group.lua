@@ -2,12 +2,17 @@
 -- seen whether a task may be part of anything. Whether it is, its group's record says, which is read once a call.
 local M = {}
 
-local FIELDS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'name', 'lane', 'kwargs', 'headers', 'codec',
-  'buckets', 'weight', 'size', 'made', 'max_concurrent', 'tolerate', 'keep_results', 'building' }
+local FIELDS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'timeout_ms' }
+local OF_MAPS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'name', 'lane', 'kwargs', 'headers',
+  'buckets', 'weight', 'size', 'made', 'max_concurrent', 'tolerate', 'keep_results' }
+local OF_MEMBERS = { 'needs', 'state', 'then', 'spent', 'unneeded' }
 
 -- What a group counts a member as that has ended in this state.
 M.COUNTS = { complete = 'complete', failed = 'failed', expired = 'failed', discarded = 'failed', skipped = 'skipped',
   aborted = 'aborted' }
+
+-- How long a client that creates a workflow by parts may be silent.
+M.UNFINISHED_MS = 3600000
 
 function M.id_of(group_id, name) return group_id .. '~' .. name end
 
@@ -23,15 +28,17 @@ function M.read(holder, group_id)
   if known == nil then
     local record = task.read(holder.base, group_id, FIELDS)
     known = record and record.kind and record or false
-    if known then
-      known.id, known.size, known.made = group_id, number.of(known.size, 0), number.of(known.made, 0)
+    if known and known.kind == 'map' then
+      known = task.read(holder.base, group_id, OF_MAPS)
+      known.size, known.made = number.of(known.size, 0), number.of(known.made, 0)
     end
+    if known then known.id = group_id end
     groups[group_id] = known
   end
   return known or nil
 end
 
--- The group that a task is a member of, and its name there; nil: of none.
+-- The group that a task is a member of, its name there, and, of a workflow, what its record has of its edges; nil: of none.
 function M.of(holder, id)
   local group_id, name = M.split(id)
   local found = group_id and M.read(holder, group_id)
@@ -40,16 +47,55 @@ function M.of(holder, id)
     local index = string.find(name, '^%d+$') and tonumber(name)
     return index and index < found.made and found or nil, name
   end
-  local is_member = redis.pcall('HEXISTS', keys.task(holder.base, id), 'needs')
-  return is_member == 1 and found or nil, name
+  local record = task.read(holder.base, id, OF_MEMBERS)
+  return record and record.needs and found or nil, name, record
+end
+
+-- What a key of a group that is about to be written holds something else than, or nil. Asked once a call.
+function M.damage(batch, of)
+  if of.is_sound then return nil end
+  local base = batch.base
+  local obstacle = batches.obstacle(batch, 'SCARD', keys.open(base, of.id))
+    or batches.obstacle(batch, 'SCARD', keys.failed(base, of.id))
+    or batches.obstacle(batch, 'LLEN', keys.chores(base))
+    or batches.obstacle(batch, 'ZCARD', keys.workflows(base))
+    or (of.building or of.timeout_ms) and batches.obstacle(batch, 'ZCARD', keys.deadlines(base))
+  if not obstacle and of.kind == 'map' then
+    obstacle = batches.obstacle(batch, 'LLEN', keys.items(base, of.id))
+      or batches.obstacle(batch, 'HLEN', keys.results(base, of.id))
+  end
+  of.is_sound = not obstacle
+  return obstacle or nil
+end
+
+-- The same of the group that a task is a member of, and of all that this is in.
+function M.damage_above(batch, id)
+  local of = string.find(id, '~', 1, true) and M.of(batch, id)
+  while of do
+    local obstacle = M.damage(batch, of)
+    if obstacle then return obstacle end
+    local parent_id = M.split(of.id)
+    of = parent_id and M.read(batch, parent_id)
+  end
+end
+
+-- Counts in a group's record, by so much more or less; from nothing, where something else wrote there.
+function M.count(base, group_id, changes)
+  local key = keys.task(base, group_id)
+  for name, by in pairs(changes) do
+    -- Somebody may have written something that is no number.
+    if errors.of(redis.pcall('HINCRBY', key, name, by)) then redis.call('HSET', key, name, clock.text(by)) end
+  end
 end
 
 function M.root_of(id) return string.match(id, '^[^~]*') end
 
--- A member has ended: what follows is done when the call ends (flow.lua). `is_group`: it cannot be a dead letter.
-function M.note(batch, of, name, state, is_group)
+-- A member has ended: what follows is done when the call ends (flow.lua). `is_group`: it cannot be a dead letter. `record`: what is
+-- known of its edges.
+function M.note(batch, of, name, state, is_group, record)
   local ended = batch.members or {}
-  ended[#ended + 1] = { group = of, name = name, id = M.id_of(of.id, name), state = state, is_group = is_group }
+  ended[#ended + 1] = { group = of, name = name, id = M.id_of(of.id, name), state = state, is_group = is_group,
+    record = record }
   batch.members = ended
 end
 

@@ -84,7 +84,7 @@ end
 -- replied, if nothing was pushed since; where it says `is_offered`, nobody is woken here.
 function M.push(base, lane, ids, command, seen)
   local rest = without_tombstones(base, lane, ids, seen and seen.marked)
-  if #rest > 0 and redis.call(command, keys.ready(base, lane), unpack(rest)) == #rest and not seen then
+  if #rest > 0 and bulk.write(command, keys.ready(base, lane), rest) == #rest and not seen then
     -- It was empty, and may have been forgotten.
     redis.pcall('SADD', keys.lanes(base), lane)
   end

@@ -10,6 +10,8 @@ local MAX_NAME, MAX_KEY = 100, 256
 local MAX_BURST_MS = 1e15
 -- What a name may have, and what of a key stands in a bucket as it is; all else is written as %XX.
 local PLAIN, OTHER = '^[%w_.%-/@\128-\255]+$', '[^%w_.%-/@\128-\255]'
+-- How long after its time it is known that a bucket was shut.
+local SHUT_KEPT_MS = 86400000
 -- A start that is due to the fraction of a millisecond is due.
 local TOLERANCE = 1e-6
 
@@ -78,6 +80,24 @@ function M.bucket(name, key)
   return name .. '(' .. string.gsub(key, OTHER, function(c) return string.format('%%%02X', string.byte(c)) end) .. ')'
 end
 
+-- Somebody may have written one by hand. What makes no sense lets nothing start, and says so to whoever enqueues.
+local DAMAGED = { concurrency = 0, is_damaged = true }
+-- Parts that may be 0.
+local FROM_0 = { concurrency = true, recovery_ms = true, batch_wait_ms = true }
+
+-- Whether each part that is known is what it should be; a later version may have others.
+local function is_sound(fields, kinds)
+  for name, kind in pairs(kinds) do
+    local value = fields[name]
+    if value ~= nil and type(value) ~= kind then return false end
+    if value and kind == 'number' then
+      local least_is_0 = value == 0 and FROM_0[name]
+      if not (least_is_0 or value > 0 and value < 2 ^ 53) then return false end
+    end
+  end
+  return true
+end
+
 -- Texts are decoded once: they say the same in every call.
 local decoded, decoded_count = {}, 0
 
@@ -85,7 +105,8 @@ local function decode(text)
   local fields = decoded[text]
   if fields == nil then
     local ok, found = pcall(cjson.decode, text)
-    fields = ok and type(found) == 'table' and found or false
+    ok = ok and type(found) == 'table' and is_sound(found, FIELDS) and is_sound(found, gather.FIELDS)
+    fields = ok and found or DAMAGED
     if decoded_count >= 1000 then decoded, decoded_count = {}, 0 end
     decoded[text], decoded_count = fields, decoded_count + 1
   end
@@ -94,8 +115,8 @@ end
 
 local function add_field(into, text)
   local fields = text and decode(text)
-  if not fields then return into end
-  if not into then return fields end
+  if not fields or into == DAMAGED then return into end
+  if not into or fields == DAMAGED then return fields end
   local sum = {}
   for name, value in pairs(into) do sum[name] = value end
   for name, value in pairs(fields) do sum[name] = value end
@@ -147,16 +168,21 @@ function M.parse(line)
   return buckets, costs
 end
 
+-- What a bucket that is shut until then may start by then, and that is one, has started.
+local function reached_when_shut(one)
+  return one.interval_ms and one.shut_until + (one.burst - 1) * one.interval_ms or one.shut_until
+end
+
 -- What a bucket has started is no more than a full burst of its rate, also where that was slower: so a change counts at once.
 function M.cap(batch, one)
   local most = one.interval_ms and adaptive.reach(one, batch.now, one.burst * one.interval_ms) or batch.now
-  if one.reached > most then one.reached, one.is_shut, one.is_reached_changed = most, false, not batch.limits_err end
+  if one.reached > most then one.reached, one.shut_until, one.is_reached_changed = most, nil, not batch.limits_err end
 end
 
 -- Learn what is known of these buckets, those that this call has not asked for before. Replies an error where a key that says
 -- so is damaged: then nothing of any may start.
 function M.look(batch, buckets)
-  local base, known, asked = batch.base, batch.buckets or {}, {}
+  local base, known, asked, shut = batch.base, batch.buckets or {}, {}, nil
   batch.buckets = known
   for _, bucket in ipairs(buckets) do
     if not known[bucket] then
@@ -174,12 +200,13 @@ function M.look(batch, buckets)
   batch.limits_err = batch.limits_err or err or nil
   for i, bucket in ipairs(asked) do
     local definition, score = definitions and definitions[i] or {}, number.of(reached[i], 0)
+    -- What would gather runs one by one, as where nobody defines that any more.
+    if definition.is_damaged and gather.is(bucket) then definition = {} end
     local interval_ms = definition.rate and definition.per_ms and definition.per_ms / definition.rate
     -- The theoretical arrival time of GCRA (ITU-T I.371): until then all that may start has started. It says nothing of a limit
-    -- that has no rate any more. What a task has shut is written with a minus.
-    local at = (interval_ms or score < 0) and math.abs(score) or 0
-    local one = { concurrency = definition.concurrency, burst = definition.burst or 1, reached = at,
-      busy = math.floor(number.of(busy[i], 0)), is_shut = score < 0 }
+    -- that has no rate any more.
+    local one = { concurrency = definition.concurrency, burst = definition.burst or 1,
+      reached = interval_ms and score > 0 and score or 0, busy = math.floor(number.of(busy[i], 0)) }
     -- What few have, apart: a table with room for all would cost twice as much.
     if interval_ms then one.interval_ms = interval_ms end
     if definition.ordered then one.is_ordered = true end
@@ -187,11 +214,21 @@ function M.look(batch, buckets)
     if definition.batch_size then
       one.batch_size, one.batch_wait_ms = definition.batch_size, definition.batch_wait_ms
     end
+    -- With a minus: until when a task has shut it, whatever its rate is by now.
+    if score < 0 then
+      one.shut_until = -score
+      one.reached = reached_when_shut(one)
+      shut = shut or {}
+      shut[#shut + 1] = bucket
+    end
     known[bucket] = one
   end
   adaptive.look(base, asked, known, batch.now)
+  if shut then saving.look(base, shut, known) end
   for _, bucket in ipairs(asked) do
-    if not known[bucket].is_shut then M.cap(batch, known[bucket]) end
+    local one = known[bucket]
+    if one.saves_for or not one.shut_until then M.cap(batch, one) end
+    saving.read_time(one)
   end
   return batch.limits_err
 end
@@ -229,13 +266,13 @@ function M.room(batch, bucket, cost)
     may, opens_at = adaptive.concurrency(one, batch.now)
     room = math.max(may - one.busy, 0)
   end
-  if one.is_shut and not one.interval_ms and ahead_ms > 0 then
-    room, opens_at = 0, math.ceil(one.reached)
-  elseif one.interval_ms then
+  local shut_until = one.shut_until or 0
+  if shut_until > batch.now then room, opens_at = 0, math.ceil(shut_until) end
+  if one.interval_ms then
     local each_ms = math.min(cost, one.burst) * one.interval_ms
     local spare_ms = one.burst * one.interval_ms - each_ms - ahead_ms
     if spare_ms < -TOLERANCE * each_ms then
-      room, opens_at = 0, math.ceil(batch.now - spare_ms)
+      room, opens_at = 0, math.ceil(math.max(batch.now - spare_ms, shut_until))
     else
       local work_ms = adaptive.work(one, batch.now + ahead_ms, spare_ms)
       room = math.min(room, math.floor(work_ms / each_ms + TOLERANCE) + 1)
@@ -251,9 +288,22 @@ function M.charge(batch, buckets, costs, count)
     one.busy, one.is_changed = one.busy + count, true
     if one.interval_ms then
       one.reached = adaptive.reach(one, math.max(one.reached, batch.now), count * costs[i] * one.interval_ms)
-      one.is_shut, one.is_reached_changed = false, true
+      one.shut_until, one.is_reached_changed = nil, true
+      saving.finish(one)
     end
   end
+end
+
+-- A line whose turn it is has no room because it costs more than one. If one that costs less would start in its place, nothing
+-- does until there is room for it. Replies whether.
+function M.save(batch, buckets, costs)
+  for _, bucket in ipairs(buckets) do
+    if M.room(batch, bucket, 1) < 1 then return false end
+  end
+  for i, bucket in ipairs(buckets) do
+    if M.room(batch, bucket, costs[i]) < 1 then saving.begin(batch.buckets[bucket], costs[i]) end
+  end
+  return true
 end
 
 -- A claim of a line has ended: its slots are free. `freed_lines`: the lines, and of each how many.
@@ -321,9 +371,14 @@ end
 function M.shut(batch, bucket, until_at)
   M.look(batch, { bucket })
   local one = batch.buckets[bucket]
-  local reached = one.interval_ms and until_at + (one.burst - 1) * one.interval_ms or until_at
-  if reached > one.reached then
-    one.reached, one.is_shut, one.is_reached_changed = reached, true, not batch.limits_err
+  local reached, shut_until = one.reached, one.shut_until
+  one.shut_until = until_at
+  one.reached = reached_when_shut(one)
+  if one.reached > math.max(reached, batch.now) then
+    one.is_reached_changed = not batch.limits_err
+    saving.finish(one)
+  else
+    one.reached, one.shut_until = reached, shut_until
   end
 end
 
@@ -331,7 +386,7 @@ end
 function M.open(batch, bucket)
   M.look(batch, { bucket })
   local one = batch.buckets[bucket]
-  local was_shut = one.is_shut
+  local was_shut = one.shut_until and not one.saves_for or false
   M.cap(batch, one)
   return was_shut
 end
@@ -350,9 +405,11 @@ function M.count_busy(base)
   return counted
 end
 
--- Those whose time has come are as good as absent: as many as were added are looked at.
-local function trim(base, now_text, added)
-  local past = redis.call('ZRANGEBYSCORE', keys.rates(base), '-' .. now_text, now_text, 'LIMIT', 0, 2 * added)
+-- Those whose time has come are as good as absent: as many as were added are looked at. What was shut has one start by then, and
+-- no full burst: it is kept for longer.
+local function trim(batch, added)
+  local base, least = batch.base, clock.text(batch.now - SHUT_KEPT_MS)
+  local past = redis.call('ZRANGEBYSCORE', keys.rates(base), '-' .. least, batch.now_text, 'LIMIT', 0, 2 * added)
   bulk.write('ZREM', keys.rates(base), past)
 end
 
@@ -366,10 +423,14 @@ function M.write(batch)
       idle[#idle + 1] = bucket
     end
     if one.is_reached_changed then
-      reached[#reached + 1], reached[#reached + 2] = number.text(one.is_shut and -one.reached or one.reached), bucket
+      local score = one.shut_until and -one.shut_until or one.reached
+      reached[#reached + 1], reached[#reached + 2] = number.text(score), bucket
     end
     if one.is_share_changed then adaptive.write(base, bucket, one, batch.now) end
-    one.is_changed, one.is_reached_changed, one.is_share_changed = nil, nil, nil
+    if one.is_saving_changed then
+      saving.write(base, bucket, one, one.saves_for and reached_when_shut(one), batch.now)
+    end
+    one.is_changed, one.is_reached_changed, one.is_share_changed, one.is_saving_changed = nil, nil, nil, nil
   end
   if not batch.busy_is_damaged then
     bulk.write('HSET', keys.busy(base), busy)
@@ -377,7 +438,7 @@ function M.write(batch)
   end
   if #reached > 0 then
     bulk.write('ZADD', keys.rates(base), reached)
-    trim(base, batch.now_text, #reached / 2)
+    trim(batch, #reached / 2)
   end
 end
 

@@ -1,11 +1,7 @@
 -- Lines: the tasks of a lane that wait with the same buckets, first in, first out. A line has one place: the ring of its lane,
--- where the lines that may run take turns (turn.lua), or under the bucket that has no room.
+-- where the lines that may run take turns (turn.lua), or under the bucket that has no room, until opening.lua takes it from there.
 local M = {}
 
--- Lines that a bucket gives back to the ring in one call, and buckets whose time has come.
-local REOPENED, OPENED = 100, 100
--- Blocked buckets that are looked at in one call after a limit has changed.
-local CHANGED = 500
 -- How far into a line an id is looked for, from either end.
 local WINDOW = 1000
 
@@ -28,18 +24,18 @@ function M.damage(base, lane_name, line, sound)
 end
 
 -- A key is damaged, which `fsck` names: what waits is looked at again by heartbeats.
-local function look_later(batch) redis.pcall('HSET', keys.meta(batch.base), 'limited', 1, 'reopening', '0') end
+function M.look_later(batch) redis.pcall('HSET', keys.meta(batch.base), 'limited', 1, 'reopening', '0') end
 
 -- A command whose key may be damaged: nil where it is.
-local function try(batch, command, key, ...)
+function M.try(batch, command, key, ...)
   local reply = redis.pcall(command, key, ...)
   if not errors.of(reply) then return reply end
-  look_later(batch)
+  M.look_later(batch)
 end
 
 -- The same with any number of arguments, also none.
-local function try_all(batch, command, key, arguments)
-  if errors.of(bulk.try(command, key, arguments)) then look_later(batch) end
+function M.try_all(batch, command, key, arguments)
+  if errors.of(bulk.try(command, key, arguments)) then M.look_later(batch) end
 end
 
 -- The turns of a lane: the virtual time that it has reached, and that of its ready list.
@@ -50,7 +46,7 @@ function M.turns(base, lane_name)
 end
 
 -- So many entries are in the lines of a lane, more or less; without any nothing is left of its turns, nor of lines that wait
--- for theirs empty, so that they have not waited in vain. Less than none is a count that somebody took away: go_on counts anew.
+-- for theirs empty, so that they have not waited in vain. Less than none is a count that somebody took away: heartbeats count anew.
 function M.count(base, lane_name, by)
   local total = redis.pcall('HINCRBY', keys.limited(base), lane_name, by)
   if errors.of(total) then
@@ -69,7 +65,7 @@ function M.count(base, lane_name, by)
 end
 
 -- The lanes where buckets block lines are these from now on: `bucket` and `lanes` of each. Without any there is nothing to open.
-local function note_blocked(batch, places)
+function M.note_blocked(batch, places)
   local known, some, none = keys.blocked_lanes(batch.base), {}, {}
   for _, place in ipairs(places) do
     if #place.lanes > 0 then
@@ -78,22 +74,22 @@ local function note_blocked(batch, places)
       none[#none + 1] = place.bucket
     end
   end
-  try_all(batch, 'HSET', known, some)
-  try_all(batch, 'HDEL', known, none)
-  try_all(batch, 'ZREM', keys.opens(batch.base), none)
+  M.try_all(batch, 'HSET', known, some)
+  M.try_all(batch, 'HDEL', known, none)
+  M.try_all(batch, 'ZREM', keys.opens(batch.base), none)
 end
 
 -- A line waits no more under a bucket, if it did. Replies whether.
 local function unblock(batch, lane_name, line_name, bucket)
   local base, left = batch.base, {}
   local key = keys.blocked(base, lane_name, bucket)
-  if (try(batch, 'ZREM', key, line_name) or 0) == 0 then return false end
-  local known = redis.call('EXISTS', key) == 0 and try(batch, 'HGET', keys.blocked_lanes(base), bucket)
+  if (M.try(batch, 'ZREM', key, line_name) or 0) == 0 then return false end
+  local known = redis.call('EXISTS', key) == 0 and M.try(batch, 'HGET', keys.blocked_lanes(base), bucket)
   if known then
     for _, name in ipairs(limits.lanes(known)) do
       if name ~= lane_name then left[#left + 1] = name end
     end
-    note_blocked(batch, { { bucket = bucket, lanes = left } })
+    M.note_blocked(batch, { { bucket = bucket, lanes = left } })
   end
   return true
 end
@@ -145,13 +141,13 @@ end
 -- Take an id out of its line. What lies deeper in it is passed over when its turn comes, and counted until then.
 function M.take_out(batch, lane_name, line_name, id)
   local base, key, from = batch.base, keys.line(batch.base, lane_name, line_name), '1'
-  if not try(batch, 'LPOS', key, id, 'MAXLEN', WINDOW) then
+  if not M.try(batch, 'LPOS', key, id, 'MAXLEN', WINDOW) then
     from = '-1'
-    if not try(batch, 'LPOS', key, id, 'RANK', from, 'MAXLEN', WINDOW) then return end
+    if not M.try(batch, 'LPOS', key, id, 'RANK', from, 'MAXLEN', WINDOW) then return end
   end
   redis.call('LREM', key, from, id)
   if redis.call('EXISTS', key) == 0 then
-    if try(batch, 'ZREM', keys.ring(base, lane_name), line_name) == 1 then give_way(batch, line_name) end
+    if M.try(batch, 'ZREM', keys.ring(base, lane_name), line_name) == 1 then give_way(batch, line_name) end
     for _, bucket in ipairs((limits.parse(line_name))) do unblock(batch, lane_name, line_name, bucket) end
   end
   M.count(base, lane_name, -1)
@@ -163,9 +159,9 @@ function M.block(batch, lane_name, blocked, opens)
   local base, buckets, places, times = batch.base, {}, {}, {}
   for bucket in pairs(blocked) do buckets[#buckets + 1] = bucket end
   if #buckets == 0 then return end
-  local known = try(batch, 'HMGET', keys.blocked_lanes(base), unpack(buckets))
+  local known = M.try(batch, 'HMGET', keys.blocked_lanes(base), unpack(buckets))
   for i, bucket in ipairs(buckets) do
-    if known and try(batch, 'ZADD', keys.blocked(base, lane_name, bucket), unpack(blocked[bucket])) then
+    if known and M.try(batch, 'ZADD', keys.blocked(base, lane_name, bucket), unpack(blocked[bucket])) then
       local lanes, is_known = limits.lanes(known[i]), false
       for _, name in ipairs(lanes) do is_known = is_known or name == lane_name end
       if not is_known then
@@ -181,9 +177,9 @@ function M.block(batch, lane_name, blocked, opens)
       redis.call('ZADD', keys.ring(base, lane_name), unpack(blocked[bucket]))
     end
   end
-  note_blocked(batch, places)
+  M.note_blocked(batch, places)
   -- One that is there already may be for a line that costs less.
-  if #times > 0 then try(batch, 'ZADD', keys.opens(base), 'LT', unpack(times)) end
+  if #times > 0 then M.try(batch, 'ZADD', keys.opens(base), 'LT', unpack(times)) end
 end
 
 -- A line waits for others to come.
@@ -213,162 +209,6 @@ function M.place(batch, lane_and_name)
   lane.wake(base, lane_name, 1)
 end
 
--- What is to go back to the ring of a lane, `scored`; none where the ring is not `is_sound`. `reached`: the virtual time of the
--- lane.
-local function to_ring(batch, reopened, lane_name)
-  local of_lane = reopened.of_lanes[lane_name]
-  if not of_lane then
-    of_lane = { scored = {}, reached = M.turns(batch.base, lane_name) }
-    of_lane.is_sound = try(batch, 'ZCARD', keys.ring(batch.base, lane_name))
-    reopened.of_lanes[lane_name], reopened.lanes[#reopened.lanes + 1] = of_lane, lane_name
-  end
-  return of_lane
-end
-
--- Lines that wait under a bucket go back to the ring, as many as it has room for: in each lane, for not every lane has a worker
--- with nothing to do. What it does not have room for comes back at its next turn.
-local function reopen(batch, reopened, bucket, lanes, room, opens_at)
-  local portion, left, times = math.floor(math.min(room, REOPENED)), {}, reopened.times
-  for _, lane_name in ipairs(lanes) do
-    local key = keys.blocked(batch.base, lane_name, bucket)
-    local of_lane = portion > 0 and to_ring(batch, reopened, lane_name)
-    local lines = of_lane and of_lane.is_sound and try(batch, 'ZPOPMIN', key, clock.text(portion))
-    for i = 1, lines and #lines or 0, 2 do
-      local scored, score = of_lane.scored, math.max(number.of(lines[i + 1], 0), of_lane.reached)
-      scored[#scored + 1], scored[#scored + 2] = number.text(score), lines[i]
-    end
-    -- Fewer than were asked for are all.
-    if (not lines or #lines == 2 * portion) and redis.call('EXISTS', key) == 1 then
-      left[#left + 1] = lane_name
-      -- Without a limit nothing will free a slot: the rest is for the calls that follow.
-      if room > REOPENED then opens_at = batch.now end
-    end
-  end
-  if #left < #lanes then reopened.places[#reopened.places + 1] = { bucket = bucket, lanes = left } end
-  if #left > 0 and opens_at then
-    times[#times + 1], times[#times + 2] = clock.text(opens_at), bucket
-    timer.note(batch, left[1], opens_at)
-  end
-end
-
--- Look again at buckets under which lines may wait.
-function M.reconsider(batch, buckets)
-  if #buckets == 0 then return end
-  local base, reopened = batch.base, { lanes = {}, of_lanes = {}, places = {}, times = {} }
-  local blocked = bulk.read('HMGET', keys.blocked_lanes(base), buckets)
-  if limits.look(batch, buckets) or errors.of(blocked) then return look_later(batch) end
-  -- Before the first line is taken out: a definition that makes no sense ends the call.
-  local rooms, opening = {}, {}
-  for i, bucket in ipairs(buckets) do
-    if blocked[i] then rooms[i], opening[i] = limits.room(batch, bucket, 1) end
-  end
-  for i, bucket in ipairs(buckets) do
-    if blocked[i] then reopen(batch, reopened, bucket, limits.lanes(blocked[i]), rooms[i], opening[i]) end
-  end
-  for _, lane_name in ipairs(reopened.lanes) do
-    local scored = reopened.of_lanes[lane_name].scored
-    bulk.write('ZADD', keys.ring(base, lane_name), scored)
-    if #scored > 0 then lane.wake(base, lane_name, #scored / 2) end
-  end
-  note_blocked(batch, reopened.places)
-  try_all(batch, 'ZADD', keys.opens(base), reopened.times)
-end
-
--- Buckets whose time has come are looked at again.
-function M.open_due(batch)
-  local opens = keys.opens(batch.base)
-  local due = redis.pcall('ZRANGEBYSCORE', opens, '-inf', batch.now_text, 'LIMIT', 0, OPENED)
-  if errors.of(due) or #due == 0 then return false end
-  redis.call('ZREM', opens, unpack(due))
-  batch.freed = batch.freed or {}
-  for _, bucket in ipairs(due) do batch.freed[bucket] = batch.freed[bucket] or 0 end
-  -- Those that a damaged key keeps from being looked at are for a later heartbeat, not for one at once.
-  return #due == OPENED and not limits.look(batch, due)
-end
-
--- Blocked buckets that are to be looked at because a limit has changed, a portion a call.
-local function reopen_some(batch)
-  local base, times = batch.base, {}
-  local cursor = redis.call('HGET', keys.meta(base), 'reopening')
-  if not cursor or errors.of(redis.pcall('ZCARD', keys.opens(base))) then return end
-  local limits_alone, at = string.match(cursor, '^(%-?)(%d+)$')
-  local page = redis.call('HSCAN', keys.blocked_lanes(base), at or '0', 'COUNT', CHANGED)
-  for i = 1, #page[2], 2 do
-    local bucket = page[2][i]
-    -- What gathers has its time, with which limits have nothing to do; unless it has lost it.
-    if limits_alone ~= '-' or not gather.is(bucket) or not redis.call('ZSCORE', keys.opens(base), bucket) then
-      times[#times + 1], times[#times + 2] = batch.now_text, bucket
-    end
-  end
-  bulk.write('ZADD', keys.opens(base), times)
-  if page[1] == '0' then
-    redis.call('HDEL', keys.meta(base), 'reopening')
-  else
-    redis.call('HSET', keys.meta(base), 'reopening', (limits_alone or '') .. page[1])
-  end
-end
-
--- Limits have changed, or a key of one: what waits is looked at again, of the limits themselves at once.
-function M.limits_changed(batch, buckets)
-  local freed = {}
-  for _, bucket in ipairs(buckets) do freed[bucket] = 0 end
-  if #buckets == 0 then return end
-  batch.freed = freed
-  if redis.call('EXISTS', keys.blocked_lanes(batch.base)) == 0 then return end
-  -- With a minus in front: no batch has changed.
-  local mark, known = '-', redis.call('HGET', keys.meta(batch.base), 'reopening')
-  for _, bucket in ipairs(buckets) do
-    if gather.is(bucket) then mark = '' end
-  end
-  if known and string.sub(known, 1, 1) ~= '-' then mark = '' end
-  redis.call('HSET', keys.meta(batch.base), 'reopening', mark .. '0')
-  reopen_some(batch)
-  M.open_due(batch)
-end
-
--- Count the entries of all lines anew. Replies whether there are any.
-local function recount(base)
-  local places, found = {}, false
-  for _, name in ipairs(redis.pcall('SMEMBERS', keys.lanes(base))) do
-    places[#places + 1] = { lane = name, key = keys.ring(base, name) }
-  end
-  local blocked = redis.pcall('HGETALL', keys.blocked_lanes(base))
-  for i = 1, #blocked, 2 do
-    for _, name in ipairs(limits.lanes(blocked[i + 1])) do
-      places[#places + 1] = { lane = name, key = keys.blocked(base, name, blocked[i]) }
-    end
-  end
-  for _, place in ipairs(places) do
-    local entries = 0
-    for _, name in ipairs(redis.pcall('ZRANGE', place.key, 0, -1)) do
-      entries = entries + number.of(redis.pcall('LLEN', keys.line(base, place.lane, name)), 0)
-    end
-    if entries > 0 then
-      redis.call('HINCRBY', keys.limited(base), place.lane, entries)
-      found = true
-    end
-  end
-  return found
-end
-
--- What a heartbeat does for lines. A worker that knows no lines may have taken the wake-up token of one. Replies whether there is
--- more to do.
-function M.go_on(batch)
-  local base = batch.base
-  local lanes = redis.pcall('HKEYS', keys.limited(base))
-  if errors.of(lanes) then return false end
-  if #lanes == 0 and not recount(base) then -- which is by hand, if it finds any
-    redis.call('HDEL', keys.meta(base), 'limited')
-    return false
-  end
-  for _, name in ipairs(lanes) do
-    local runs, tokens = redis.pcall('ZCARD', keys.ring(base, name)), redis.pcall('LLEN', keys.wake(base, name))
-    if runs ~= 0 and tokens == 0 and not errors.of(runs) then lane.wake(base, name, 1, 0) end
-  end
-  if not errors.of(redis.pcall('HLEN', keys.blocked_lanes(base))) then reopen_some(batch) end
-  return M.open_due(batch)
-end
-
 -- Take up to `most` ids out of the lines of a lane, those in the ring first. Replies them, and how many entries were looked at.
 function M.drain(batch, lane_name, most)
   local base, ids, places = batch.base, {}, {}
@@ -396,7 +236,7 @@ function M.drain(batch, lane_name, most)
     end
     places[#places + 1] = { bucket = blocked[i], lanes = left }
   end
-  note_blocked(batch, places)
+  M.note_blocked(batch, places)
   if #ids > 0 then M.count(base, lane_name, -#ids) end
   return ids, #ids
 end

@@ -9,8 +9,8 @@ local WINDOW, MAKE_MOST = 2000, 1000
 function M.pack(codec, bytes) return codec .. ' ' .. bytes end
 
 function M.unpack(text)
-  local codec, bytes = string.match(text, '^([^ ]*) (.*)$')
-  return codec or '', bytes or ''
+  local at = string.find(text, ' ', 1, true) or 0
+  return at > 1 and string.sub(text, 1, at - 1) or '', string.sub(text, at + 1)
 end
 
 -- none -> queued, limited: as many of a map's items become tasks as its window has room for. Replies whether any is left.
@@ -20,8 +20,13 @@ function M.make(batch, of)
   if waiting == 0 then return false end
   local window = number.of(of.max_concurrent, 0)
   if window < 1 then window = WINDOW end
-  local count = math.min(window - redis.call('SCARD', keys.open(base, of.id)), MAKE_MOST)
-  if count < 1 then return true end
+  local room, left = window - redis.call('SCARD', keys.open(base, of.id)), MAKE_MOST - (batch.made or 0)
+  if room < 1 then return true end
+  if left < 1 then
+    redis.call('RPUSH', keys.chores(base), of.id)
+    return true
+  end
+  local count = math.min(room, left)
   local lane_name, line_name = of.lane or task.DEFAULT_LANE, of.buckets
   local obstacle = line_name and line.damage(base, lane_name, line_name)
   if not obstacle and errors.of(redis.pcall('LLEN', keys.ready(base, lane_name))) then
@@ -29,11 +34,13 @@ function M.make(batch, of)
   end
   if obstacle then
     batches.refuse(batch, of.id, '', obstacle.err)
+    -- Its own ends look again.
+    if room == window then redis.call('RPUSH', keys.chores(base), of.id) end
     return true
   end
-  local more = { 'tries', '0', 'needs_version', task.VERSION_TEXT }
+  local more, written = { 'tries', '0', 'needs_version', task.VERSION_TEXT }, 7
   for _, name in ipairs({ 'kwargs', 'headers', 'buckets', 'weight' }) do
-    if of[name] then more[#more + 1], more[#more + 2] = name, of[name] end
+    if of[name] then more[#more + 1], more[#more + 2], written = name, of[name], written + 1 end
   end
   local items = redis.call('LPOP', keys.items(base, of.id), count) or {}
   local state, names = line_name and 'limited' or 'queued', {}
@@ -42,8 +49,14 @@ function M.make(batch, of)
     local id = group.id_of(of.id, name)
     local codec, args = M.unpack(item)
     local key = keys.task(base, id)
-    redis.call('HSET', key, 'state', state, 'name', of.name, 'args', args, 'lane', lane_name, 'enqueued_at',
-      batch.now_text, unpack(more))
+    -- What is left of an earlier workflow of that id makes room.
+    if redis.pcall('HSET', key, 'state', state, 'name', of.name, 'args', args, 'lane', lane_name, 'enqueued_at',
+      batch.now_text, unpack(more)) ~= written then
+      redis.call('DEL', key)
+      redis.pcall('ZREM', keys.dead(base), id)
+      redis.call('HSET', key, 'state', state, 'name', of.name, 'args', args, 'lane', lane_name, 'enqueued_at',
+        batch.now_text, unpack(more))
+    end
     if codec ~= '' then redis.call('HSET', key, 'codec', codec) end
     if line_name then
       batches.add_to_line(batch, lane_name, line_name, id, 'RPUSH')
@@ -52,31 +65,40 @@ function M.make(batch, of)
     end
     names[i] = name
   end
-  of.made = of.made + #items
+  of.made, batch.made = of.made + #items, (batch.made or 0) + #items
   redis.call('HSET', keys.task(base, of.id), 'made', clock.text(of.made))
   bulk.write('SADD', keys.open(base, of.id), names)
   batches.count(batch, 'enqueued', #items)
   return waiting > #items
 end
 
--- running -> complete for an item's task: its record gives way to its result. Replies an error text, or nil.
+-- running -> complete for an item's task: its record gives way to its result. Replies an error text or nil, and whether it
+-- stays where it is because of a damaged key.
 function M.complete(batch, of, name, codec, result)
-  local id = group.id_of(of.id, name)
+  local id, obstacle = group.id_of(of.id, name), group.damage(batch, of)
+  if obstacle then return obstacle, true end
   if redis.call('DEL', keys.task(batch.base, id)) == 0 then
     batches.count(batch, 'ghosts')
     return 'not_found'
   end
-  if of.keep_results ~= '0' then
-    local results = batch.results or {}
-    local of_map = results[of.id] or {}
-    of_map[#of_map + 1], of_map[#of_map + 2] = name, M.pack(codec or '', result)
-    results[of.id], batch.results = of_map, results
+  local completed = of.completed
+  if not completed then
+    completed, of.results = {}, of.keep_results ~= '0' and {} or nil
+    of.completed, batch.maps, batch.members = completed, batch.maps or {}, batch.members or {}
+    batch.maps[#batch.maps + 1] = of
+  end
+  completed[#completed + 1] = name
+  local results = of.results
+  if results then
+    local at = #results
+    results[at + 1], results[at + 2] = name, M.pack(codec or '', result)
   end
   batches.count(batch, 'completed')
   batches.ended(batch, id)
-  batch.outcomes = batch.outcomes or {}
-  batch.outcomes[id] = { state = 'complete', finished_at = batch.now_text, result = result, result_codec = codec }
-  group.note(batch, of, name, 'complete')
+  if mail.is_awaited(batch.base, batch.now, batch.waited_until) then
+    batch.outcomes = batch.outcomes or {}
+    batch.outcomes[id] = { state = 'complete', finished_at = batch.now_text, result = result, result_codec = codec }
+  end
 end
 
 return M

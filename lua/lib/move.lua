@@ -1,6 +1,6 @@
--- What can happen to a task that is not running, and how any task ends. A task is moved between states here, in claim.lua
--- and in attempt.lua, and nowhere else. Moves happen within a batch (batches.lua), which does once for all of them what
--- need not be done for each.
+-- What can happen to a task that is not running, and how any task ends. A task is moved between states here, in claim.lua,
+-- in attempt.lua, and of workflows in map.lua and flow.lua, and nowhere else. Moves happen within a batch (batches.lua),
+-- which does once for all of them what need not be done for each.
 local M = {}
 
 -- What a record loses when a dead letter starts anew, its notes besides.
@@ -8,15 +8,15 @@ local EARLIER_LIFE = { 'lost', 'error', 'traceback', 'history', 'started_at', 'f
   'due_at', 'expires_at', 'abort_requested', 'progress', 'unknown_since' }
 -- What is left of a record that was discarded.
 local OUTLIVES = { 'state', 'name', 'lane', 'idempotency_key', 'tries', 'enqueued_at', 'started_at', 'finished_at',
-  'error', 'result_ttl_ms', 'needs', 'then', 'after', 'broken', 'spent', 'unborne' }
+  'error', 'result_ttl_ms', 'needs', 'then', 'after', 'broken', 'spent', 'unborne', 'kind' }
 
 -- A task that ended may be a member of a group, which hears of it. Replies whether it is kept as long as its group, and else for
 -- how long, where it is a member: a call of a map that was aborted or discarded cannot run again.
 function M.note_member(batch, id, counter)
-  local of, name = group.of(batch, id)
+  local of, name, record = group.of(batch, id)
   if not of then return false end
   local state = counter == 'completed' and 'complete' or counter
-  group.note(batch, of, name, state)
+  group.note(batch, of, name, state, false, record)
   return of.kind ~= 'map' or state == 'failed', number.of(of.result_ttl_ms, 0)
 end
 
@@ -69,6 +69,16 @@ local function take_out(batch, id, record)
   end
 end
 
+-- Why a task that waits cannot be taken out of its place, or nil.
+function M.in_the_way(batch, record)
+  local base = batch.base
+  if record.state == 'scheduled' then return batches.obstacle(batch, 'ZCARD', keys.scheduled(base)) end
+  if record.state == 'held' then return batches.obstacle(batch, 'ZCARD', keys.held(base, record.pause or '')) end
+  if record.state ~= 'queued' then return nil end
+  return batches.obstacle(batch, 'ZCARD', keys.quarantined(base))
+    or batches.obstacle(batch, 'SCARD', keys.tombstones(base, record.lane or task.DEFAULT_LANE))
+end
+
 -- queued, limited, scheduled, held, blocked -> aborted.
 function M.abort_waiting(batch, id, record, ttl_ms)
   take_out(batch, id, record)
@@ -118,11 +128,12 @@ function M.schedule(batch, id, lane_name, due_at)
   timer.note(batch, lane_name, due_at)
 end
 
--- blocked -> queued, limited, scheduled: nothing that it needs is open any more. Its delay and its expiry count from now.
+-- blocked -> queued, limited, scheduled: nothing that it needs is open any more. Its delay, its expiry and its age count from
+-- now.
 function M.begin(batch, id, record)
-  local fields, delay_ms = {}, number.of(record.delay_ms, 0)
+  local fields, delay_ms = { 'needs', '0', 'enqueued_at', batch.now_text }, number.of(record.delay_ms, 0)
   if record.expire_ms then
-    fields[1], fields[2] = 'expires_at', clock.text(batch.now + number.of(record.expire_ms, 0))
+    fields[5], fields[6] = 'expires_at', clock.text(batch.now + number.of(record.expire_ms, 0))
   end
   if delay_ms <= 0 then return M.make_ready(batch, id, record, fields) end
   local err = batches.obstacle(batch, 'ZCARD', keys.scheduled(batch.base))
@@ -133,27 +144,19 @@ function M.begin(batch, id, record)
   waiters.changed(batch.base, batch.now, id, record.watched_until)
 end
 
--- none -> queued, limited, scheduled. `plan`: when it falls due, the line of its limits, more fields to write, which `tries`
--- tells a claim of; those of its line alone, four, a claim from that asks for anyway.
+-- none -> queued, limited, scheduled. `plan`: when it falls due, the line of its limits, and what else its record has
+-- (`uses.fields`).
 function M.create(batch, key, id, name, lane_name, args, kwargs, plan)
   local due_at, more, now_text = plan.due_at, plan.fields, batch.now_text
   local state = due_at and 'scheduled' or plan.line and 'limited' or 'queued'
   if args == '' then args = '[]' end
-  if more and #more > 0 then
-    local is_line_alone = plan.line and not due_at and #more == 4
-    if kwargs ~= '' and is_line_alone then
-      redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
-        'kwargs', kwargs, unpack(more))
-    elseif kwargs ~= '' then
-      redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
-        'tries', '0', 'kwargs', kwargs, unpack(more))
-    elseif is_line_alone then
-      redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
-        unpack(more))
-    else
-      redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
-        'tries', '0', unpack(more))
-    end
+  -- Most have no more: for them nothing is unpacked.
+  if more and kwargs ~= '' then
+    redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
+      'kwargs', kwargs, unpack(more))
+  elseif more then
+    redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
+      unpack(more))
   elseif kwargs ~= '' then
     redis.call('HSET', key, 'state', state, 'name', name, 'args', args, 'lane', lane_name, 'enqueued_at', now_text,
       'kwargs', kwargs)
@@ -241,7 +244,7 @@ end
 -- dead letter stays what it was, and is kept as long as a result.
 function M.discard(batch, id, state, ttl_ms)
   local record = task.read(batch.base, id, OUTLIVES)
-  if not record or record.state ~= state then
+  if not record or record.state ~= state or record.kind then
     batches.count(batch, 'ghosts')
     return false
   end
@@ -264,8 +267,8 @@ function M.requeue(batch, id, record, call)
   for _, name in ipairs(EARLIER_LIFE) do dropped[#dropped + 1] = name end
   redis.call('ZREM', keys.dead(batch.base), id)
   if call then
-    -- Its key is that of other arguments.
-    redis.call('HDEL', keys.task(batch.base, id), 'kwargs', 'codec', 'unique', 'replaced_by')
+    -- Its key is that of other arguments; and results of other tasks are no longer among these.
+    redis.call('HDEL', keys.task(batch.base, id), 'kwargs', 'codec', 'unique', 'replaced_by', 'inputs')
     for _, name in ipairs({ 'args', 'kwargs', 'codec', 'headers' }) do
       if call[name] ~= '' then fields[#fields + 1], fields[#fields + 2] = name, call[name] end
     end

@@ -2,7 +2,7 @@
 local M = {}
 
 -- Fields that say where a task belongs.
-M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind' }
+M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building' }
 
 -- The type of every key, by the first part of its name.
 M.TYPES = {
@@ -16,13 +16,16 @@ M.TYPES = {
   limits = 'hash', overrides = 'hash', busy = 'hash', rates = 'zset', opens = 'zset',
   slowed = 'string',
   workflows = 'zset', open = 'set', nodes = 'list', items = 'list', results = 'hash', failed = 'set',
-  chores = 'list', building = 'zset',
+  chores = 'list', deadlines = 'zset',
+  saving = 'string',
 }
 -- Keys that belong to one worker; and those that must end by themselves, by what keys.lua calls them.
 M.OF_WORKERS = { running = true, worker = true, aborts = true }
+-- Those of one group, of which `task:<group>` is the record.
+M.OF_GROUPS = { open = true, nodes = true, items = true, results = true, failed = true }
 M.WITH_TTL = {
   mailbox = 'mailbox', waiters = 'waiters', log = 'log', stats = 'stats_minute', task_stats = 'task_stats',
-  window = 'window', slowed = 'slowed',
+  window = 'window', slowed = 'slowed', saving = 'saving',
 }
 
 -- How far into a ready list an id is looked for, from either end: a search of the whole would block the server.
@@ -33,16 +36,18 @@ function M.is_quarantined(record)
 end
 
 -- Whether a place lacks an id. One of another type lacks all.
-function M.lacks(command, key, id)
-  local found = redis.pcall(command, key, id)
-  return not found or found == 0 or type(found) == 'table'
+function M.lacks(command, key, ...)
+  local found = redis.pcall(command, key, ...)
+  return not found or type(found) == 'table' or found == 0 and command ~= 'LPOS'
 end
 
 -- What is wrong with a record whose place can be looked up directly; nil: nothing, or it is for the ready list to say.
 function M.misplaced(base, id, record)
   local state = record.state
-  if record.kind then return nil end
-  if state == 'scheduled' then
+  if record.kind then
+    local is_open = record.kind == 'workflow' and state == 'blocked'
+    return is_open and M.lacks('ZSCORE', keys.workflows(base), id) and 'not_in_workflows' or nil
+  elseif state == 'scheduled' then
     return M.lacks('ZSCORE', keys.scheduled(base), id) and 'not_in_scheduled'
   elseif state == 'running' then
     return M.lacks('HGET', keys.running(base, record.worker or ''), id) and 'not_in_running'
@@ -55,6 +60,31 @@ function M.misplaced(base, id, record)
   end
   if state == 'limited' or state == 'blocked' then return nil end
   return not task.is_finished(state) and 'unknown_state'
+end
+
+-- Whether it is to be looked at by a heartbeat; in a long list it may lie in between.
+function M.is_chore(base, id)
+  return not M.lacks('LPOS', keys.chores(base), id, 'MAXLEN', WINDOW)
+end
+
+-- What is wrong with a part of a workflow, or with a workflow, that has not ended; nil: nothing.
+function M.disconnected(base, id, record)
+  if task.is_finished(record.state) then return nil end
+  local holder = { base = base }
+  local of, name = group.of(holder, id)
+  if record.state == 'blocked' and record.needs and not of then return 'no_such_group' end
+  local goes_on = not of or of.state == 'blocked' and not of.abort_requested
+  if of and goes_on and M.lacks('SISMEMBER', keys.open(base, of.id), name) then return 'not_open' end
+  if record.state ~= 'blocked' or number.of(record.needs, 0) > 0 then return nil end
+  local has_open = record.kind and redis.call('EXISTS', keys.open(base, id)) == 1
+  if has_open or record.building or not goes_on or of and of.building or M.is_chore(base, id) then return nil end
+  return 'stuck_group'
+end
+
+-- What is wrong with an entry of those of a group that have not ended; nil: nothing, or it will be looked at.
+function M.is_over(base, id, record)
+  if not record.state then return 'open_without_record' end
+  return task.is_finished(record.state) and not M.is_chore(base, id) and 'open_but_ended' or nil
 end
 
 -- The list that a task waits in by its record: the ready list of its lane, or a line.
@@ -78,7 +108,8 @@ end
 M.FITS = {
   ready = fits_ready,
   scheduled = function(record) return record.state == 'scheduled' end,
-  dead = function(record) return record.state == 'failed' end,
+  workflows = function(record) return record.kind == 'workflow' and record.state == 'blocked' end,
+  dead = function(record) return record.state == 'failed' and not record.kind end,
   quarantined = fits_quarantined,
   held = function(record, of) return record.state == 'held' and record.pause == of end,
   running = function(record, of) return record.state == 'running' and record.worker == of end,

@@ -1,6 +1,9 @@
 -- The timer: one idle worker at a time is told the next due time and wakes for it; it is kept in `meta`.
 local M = {}
 
+-- Lanes in which one worker each is woken to take the timer.
+local MOST_WOKEN = 10
+
 -- In this lane something may start at that time (ms).
 function M.note(batch, lane_name, at)
   if not batch.first_due or at < batch.first_due then batch.first_due, batch.first_due_lane = at, lane_name end
@@ -31,13 +34,15 @@ function M.drop(base, worker)
   if held ~= worker then return end
   redis.call('HDEL', meta, 'timer_at', 'timer_worker')
   local _, id, bucket = next_due(base, true)
-  local name = id and redis.pcall('HGET', keys.task(base, id), 'lane')
+  local lanes = { id and redis.pcall('HGET', keys.task(base, id), 'lane') }
   if bucket then
-    -- The first of the lanes that wait under it.
-    local known, lanes = pcall(cjson.decode, redis.pcall('HGET', keys.blocked_lanes(base), bucket) or '[]')
-    name = known and type(lanes) == 'table' and lanes[1]
+    -- Those that wait under it: perhaps nobody else serves the first.
+    local is_sound, named = pcall(cjson.decode, redis.pcall('HGET', keys.blocked_lanes(base), bucket) or '[]')
+    lanes = is_sound and type(named) == 'table' and named or {}
   end
-  if type(name) == 'string' then lane.wake(base, name, 1) end
+  for i = 1, math.min(#lanes, MOST_WOKEN) do
+    if type(lanes[i]) == 'string' then lane.wake(base, lanes[i], 1) end
+  end
 end
 
 -- A worker is about to block: when it should step again because something falls due, in ms from now; -1: another one

@@ -5,6 +5,8 @@ local M = {}
 
 -- So many of a line in a row, where others wait: a call is for so many lines that each gets about QUANTUM of it.
 local QUANTUM, LONGEST = 4, 16
+-- Batches that have so many bytes of arguments are enough for one call, and for one execution.
+local BATCH_BYTES = 8 * 1024 * 1024
 
 -- The lines whose turn it is in a lane, up to `most`: score, name, buckets, costs; and the score up to which no line is missing.
 local function open_lines(batch, lane_name, most)
@@ -70,20 +72,40 @@ local function block(taking, one, bucket, opens_at)
   if opens_at then taking.opens[bucket] = math.min(taking.opens[bucket] or math.huge, opens_at) end
 end
 
+-- A batch has enough: those from `first` on are in front of their line again, in their order.
+local function put_back(key, ids, first)
+  local rest = {}
+  for i = #ids, first, -1 do rest[#rest + 1] = ids[i] end
+  redis.call('LPUSH', key, unpack(rest))
+end
+
 -- Up to `portion` of a line start, or one batch of it, which counts as one. Replies whether the line is used up; where what is
 -- left gathers anew, its bucket and until when.
 local function start_some(taking, one, portion, start)
   local batch, key, served = taking.batch, keys.line(taking.batch.base, taking.lane, one.name), 0
   local bucket, size, wait_ms = limits.batch_of(batch, one.name)
   portion = size or math.min(portion, taking.budget)
-  local ids = redis.pcall('LPOP', key, clock.text(portion)) or {}
+  local ids, bytes = redis.pcall('LPOP', key, clock.text(portion)) or {}, 0
+  local popped = #ids
   for i = 1, #ids do
     local follows = bucket and served > 0
-    local weight = start(ids[i], one.name, follows)
+    local weight, its_bytes = start(ids[i], one.name, follows)
     if weight and not follows then served, one.began, one.score = served + 1, one.score, one.score + 1 / weight end
+    bytes = bytes + (its_bytes or 0)
+    if bytes >= BATCH_BYTES - taking.bytes then
+      popped = i
+      break
+    end
   end
+  if popped < #ids then put_back(key, ids, popped + 1) end
   if served > 0 then limits.charge(batch, one.buckets, one.costs, served) end
-  taking.taken, taking.budget, taking.popped = taking.taken + served, taking.budget - #ids, taking.popped + #ids
+  taking.taken, taking.budget, taking.popped = taking.taken + served, taking.budget - #ids, taking.popped + popped
+  taking.bytes = taking.bytes + bytes
+  if taking.bytes >= BATCH_BYTES then
+    -- The rest is for the next call, and need not gather.
+    taking.budget = 0
+    return popped == #ids and redis.call('EXISTS', key) == 0
+  end
   if #ids < portion then return true end
   local left = bucket and redis.call('LLEN', key)
   if left and left > 0 and left < size and wait_ms > 0 then return false, bucket, batch.now + wait_ms end
@@ -96,6 +118,9 @@ local function serve(taking, one, portion, start)
   local batch, room, least, opens_at = taking.batch, room_of(taking.batch, one)
   local waits_for = room < 1 and redis.call('EXISTS', keys.line(batch.base, taking.lane, one.name)) == 1 and least
   local is_used_up = room < 1
+  if waits_for and string.find(one.name, '*', 1, true) and limits.save(batch, one.buckets, one.costs) then
+    one.score = saving.NEXT
+  end
   if room >= 1 then
     is_used_up, waits_for, opens_at = start_some(taking, one, math.min(portion, room), start)
   end
@@ -171,13 +196,13 @@ local function write_turns(taking)
   line.count(base, taking.lane, 0 - taking.popped)
 end
 
--- Take up to `want` tasks of a lane, of its lines and its ready list in turn. `start(id, line, follows)` claims one, perhaps as
--- one more of a batch, and replies its weight, or false; `take_ready(count)` claims from the ready list, and replies how many,
--- and whether there is no more. Replies how many were taken, whether there is no more, how many entries of lines were looked at,
--- and an error where a damaged key is in the way.
+-- Take up to `want` tasks of a lane, of its lines and its ready list in turn. `start(id, line, follows)` claims one, as one more of
+-- a batch (true), as the first of one (false) or alone (nil), and replies its weight, or false, and of a batch how many bytes it
+-- has; `take_ready(count)` claims from the ready list, and replies how many, and whether there is no more. Replies how many were
+-- taken, whether there is no more, how many entries of lines were looked at, and an error where a damaged key is in the way.
 function M.take(batch, lane_name, want, budget, start, take_ready)
-  local taking = { batch = batch, lane = lane_name, budget = budget, taken = 0, popped = 0, scores = {}, gone = {},
-    blocked = {}, opens = {}, again = {} }
+  local taking = { batch = batch, lane = lane_name, budget = budget, taken = 0, popped = 0, bytes = 0, scores = {},
+    gone = {}, blocked = {}, opens = {}, again = {} }
   taking.reached, taking.ready_score = line.turns(batch.base, lane_name)
   -- How many each line gave so far.
   local yield, is_last, err = QUANTUM, false, nil
@@ -194,7 +219,7 @@ function M.take(batch, lane_name, want, budget, start, take_ready)
     is_last = bound == math.huge
   end
   if not err or taking.popped > 0 then write_turns(taking) end
-  line.reconsider(batch, taking.again)
+  opening.reconsider(batch, taking.again)
   return taking.taken, is_last and taking.taken < want, budget - taking.budget, err
 end
 

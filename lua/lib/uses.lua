@@ -18,8 +18,22 @@ function M.remember(text, options, asked)
   known[text], known_count = asked, known_count + 1
 end
 
--- `limits` of a task's options, checked: the names, buckets and costs, the line that they make, and the fields that a record has
--- for it, nil where there are none. Only this version can claim it.
+-- What a record has besides its call: `own`, and that of its line if it has one (`asked`); nil where it has nothing. `tries` tells
+-- a claim that there is more to ask for than the line, which it asks for anyway.
+function M.fields(own, asked)
+  local function add(name, value) own[#own + 1], own[#own + 2] = name, value end
+  if #own > 0 or asked and asked.weight then add('tries', '0') end
+  if asked then
+    add('buckets', asked.line)
+    -- Only this version can claim it.
+    add('needs_version', task.VERSION_TEXT)
+    if asked.weight then add('weight', asked.weight) end
+  end
+  return #own > 0 and own or nil
+end
+
+-- `limits` of a task's options, checked: the names, buckets and costs, the line that they make, its `weight` where that is not 1,
+-- and the `fields` of a record that has nothing else; nil where there are none.
 function M.read(uses)
   if not uses or #uses == 0 then return nil end
   if #uses > MAX_BUCKETS then bad('a task may have 1 to ' .. MAX_BUCKETS .. ' limits, not ' .. #uses) end
@@ -47,10 +61,10 @@ function M.read(uses)
     if use.weight then weight = math.max(weight or 0, use.weight) end
   end
   table.sort(parts)
-  local line_name = table.concat(parts, ',')
-  local fields = { 'buckets', line_name, 'needs_version', task.VERSION_TEXT }
-  if weight and weight ~= 1 then fields[5], fields[6] = 'weight', number.text(weight) end
-  return { names = names, buckets = buckets, costs = costs, line = line_name, fields = fields }
+  local asked = { names = names, buckets = buckets, costs = costs, line = table.concat(parts, ',') }
+  if weight and weight ~= 1 then asked.weight = number.text(weight) end
+  asked.fields = M.fields({}, asked)
+  return asked
 end
 
 -- Why the queue does not take a task that asks for these, or nil and how many may wait in its line. `declared`: definitions that
@@ -68,6 +82,7 @@ function M.refusal(base, asked, declared)
     if declared[name].has_overrides and asked.buckets[i] ~= name then
       definition = limits.with_override(base, definition, asked.buckets[i])
     end
+    if definition.is_damaged then return errors.damaged_limit(base, asked.buckets[i]) end
     if definition.rate and cost > (definition.burst or 1) then
       return errors.bad_argument('a task costs ' .. cost .. ' of limit ' .. asked.buckets[i] .. ', whose burst is '
         .. (definition.burst or 1) .. ': it could never start')

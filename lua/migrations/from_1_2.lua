@@ -135,7 +135,7 @@ local function enter(batch, kind, t, p)
     redis.call('ZADD', keys.dead(batch.base), t.failed_at, t.id)
     return 'failed'
   end
-  if t.tries then add('tries', t.tries) end
+  add('tries', t.tries or '0')
   if t.is_aborted then
     put_record(batch.base, t, fields)
     move.finish(batch, t.id, 'aborted', { 'error', 'aborted' }, batch.result_ttl_ms)

@@ -3,7 +3,7 @@
 -- reply: cursor, seen, (kind, id, detail)…
 -- Places are compared with records here; whether a queued record lies in its ready list is for the caller to find out
 -- by walking both (`queued` and `entry` rows), and to confirm with the section `task:<id>`. So, too, what is `not_in_line`,
--- not near an end of it.
+-- not near an end of it. A `group` is for the caller to walk: `open:<group>`.
 
 local function line_of(record) return (record.lane or '') .. ':' .. (record.buckets or '') end
 
@@ -25,10 +25,14 @@ local function check_key(base, key, add)
     return add('unseen_pauses', name, '')
   end
   if kind == 'line' and not line.has_place(base, rest) then return add('not_in_turn', name, rest) end
+  if place.OF_GROUPS[kind] then
+    if place.lacks('HEXISTS', keys.task(base, rest), 'kind') then return add('no_such_group', name, rest) end
+    if kind == 'open' then add('group', rest, '') end
+  end
   if rest ~= '' and place.WITH_TTL[kind] and redis.call('PTTL', key) == -1 then return add('no_ttl', name, '') end
   if kind ~= 'task' then return end
   local record = task.read(base, rest, place.FIELDS)
-  local problem = place.misplaced(base, rest, record)
+  local problem = place.misplaced(base, rest, record) or place.disconnected(base, rest, record)
   if problem then
     add(problem, rest, record.state or '')
   elseif record.state == 'queued' and not place.is_quarantined(record) then
@@ -77,7 +81,7 @@ end
 -- How the other places are walked, and how many values an entry has.
 local SCANS = {
   scheduled = { 'ZSCAN', 2 }, dead = { 'ZSCAN', 2 }, quarantined = { 'ZSCAN', 2 }, running = { 'HSCAN', 2 },
-  held = { 'ZSCAN', 2 }, tombstones = { 'SSCAN', 1 },
+  held = { 'ZSCAN', 2 }, tombstones = { 'SSCAN', 1 }, workflows = { 'ZSCAN', 2 },
 }
 
 local function scan_place(base, kind, of, cursor, limit, add)
@@ -86,6 +90,18 @@ local function scan_place(base, kind, of, cursor, limit, add)
   local page = errors.read(command, key, cursor, 'COUNT', limit)
   for i = 1, #page[2], width do check_entry(base, page[2][i], kind, of, add) end
   return page[1], #page[2] / width
+end
+
+-- What of a group has not ended, by the group.
+local function scan_open(base, of, cursor, limit, add)
+  local page = errors.read('SSCAN', keys.open(base, of), cursor, 'COUNT', limit)
+  for _, name in ipairs(page[2]) do
+    local id = group.id_of(of, name)
+    local record, err = task.read(base, id, { 'state' })
+    local problem = err and 'wrong_type' or place.is_over(base, id, record)
+    if problem then add(problem, err and 'task:' .. id or id, err and '' or of) end
+  end
+  return page[1], #page[2]
 end
 
 -- A lost worker is on its way out and needs no row.
@@ -146,7 +162,7 @@ local function check_task(base, id, add)
   local record, err = task.read(base, id, place.FIELDS)
   if err then return add('wrong_type', 'task:' .. id, '') end
   if not record.state then return end
-  local problem = place.misplaced(base, id, record)
+  local problem = place.misplaced(base, id, record) or place.disconnected(base, id, record)
   if problem then return add(problem, id, record.state) end
   if record.state == 'queued' and not place.is_quarantined(record) then
     local name = record.lane or ''
@@ -170,6 +186,8 @@ return function(base, args)
     cursor, seen = scan_keys(base, args.cursor, args.limit, add)
   elseif section == 'ready' then
     cursor, seen = walk_ready(base, of, args.cursor, args.limit, add)
+  elseif section == 'open' then
+    cursor, seen = scan_open(base, of, args.cursor, args.limit, add)
   elseif section == 'workers' then
     cursor, seen = scan_workers(base, args.cursor, args.limit, add)
   elseif section == 'busy' then

@@ -12,7 +12,7 @@ local function place_of(record)
   if state == 'held' then return 'held', record.pause or '' end
   if state == 'running' then return 'running', record.worker or '' end
   if state == 'scheduled' then return 'scheduled', '' end
-  return state == 'failed' and 'dead' or '', ''
+  return state == 'failed' and not record.kind and 'dead' or '', ''
 end
 
 return function(base, args)

@@ -1,6 +1,6 @@
 -- results: a page of the results of a map's calls that have completed, in order.
 -- args: map, offset int, limit int
--- reply: size, next_offset, (index, codec, value)…
+-- reply: size, next_offset, (number, codec, value)…
 -- What one page has at the most, in bytes.
 local PAGE = 1048576
 

@@ -1,4 +1,4 @@
--- abort: scheduled, queued, limited, held, running -> aborted, running. Stops a task: at once if it waits, by request if it runs.
+-- abort: scheduled, queued, limited, held, running, blocked -> aborted, running, queued, skipped. Stops a task: at once if it waits, by request if it runs.
 -- args: id, result_ttl_ms int
 -- reply: `aborted` (now or before), `requested` (its worker is told; in a state of a later version, the record says so), `finished` (another way) or `not_found`
 return function(base, args)
@@ -10,9 +10,10 @@ return function(base, args)
   if task.is_finished(record.state) then return 'finished' end
   if record.state == 'blocked' and record.kind and number.of(record.needs, 0) <= 0 then
     local batch = batches.open(base, clock.read())
-    flow.abort(batch, id)
+    err = flow.abort(batch, id)
+    if err then return { err = err } end
     calls.close(batch)
-    return group.read(batch, id).state == 'aborted' and 'aborted' or 'requested'
+    return group.read(batch, id).state == 'blocked' and 'requested' or 'aborted'
   end
   -- In a state of a later version, whose functions know what follows from its end: they find the wish in the record.
   if not (task.is_waiting(record.state) or record.state == 'blocked') then

@@ -1,4 +1,4 @@
--- await: queued, limited, scheduled, held -> expired. A client asks for a task's outcome, or to be told when it ends. A task that was not started in time expires.
+-- await: queued, limited, scheduled, held, blocked -> expired, failed, skipped. A client asks for a task's outcome, or to be told when it ends. A task that was not started in time expires.
 -- args: id, mailbox, waiter_ttl_ms int, result_ttl_ms int
 -- reply: answer, (state, tries, enqueued_at, started_at, finished_at, codec, value)?
 return function(base, args)

@@ -1,4 +1,4 @@
--- claim: queued, limited -> running, limited, aborted, expired, held. A worker takes tasks that are ready; each comes with a lease token.
+-- claim: queued, limited, blocked -> running, limited, aborted, expired, held, failed, skipped. A worker takes tasks that are ready; each comes with a lease token.
 -- args: worker, lanes json, want int, result_ttl_ms int
 -- reply: more, (id, token, name, args, kwargs, codec, headers, lane, tries, enqueued_at)…
 -- `unpack` is bounded by Lua's stack.

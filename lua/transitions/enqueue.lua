@@ -48,13 +48,12 @@ local function read_options(base, text, now, declared)
   if asked then
     uses.remember(text, options, asked)
     refusal, most = uses.refusal(base, asked, declared)
-    for i = 1, #asked.fields, 2 do add(asked.fields[i], asked.fields[i + 1]) end
   end
   local line_name = asked and not refusal and asked.line or nil
   local waiter = options.waiter ~= '' and not refusal and options.waiter or nil
   return { due_at = due_at, line = line_name, most_waiting = most, most_in_lane = options.max_waiting,
-    refusal = refusal, fields = fields, rule = rule, idempotency_key = options.idempotency_key, waiter = waiter,
-    waiter_ttl_ms = waiter_ttl_ms }
+    refusal = refusal, fields = uses.fields(fields, asked), rule = rule, waiter = waiter, waiter_ttl_ms = waiter_ttl_ms,
+    idempotency_key = options.idempotency_key }
 end
 
 -- What is there under an id already: an answer, or nil and whether a finished record must make room.
@@ -65,8 +64,9 @@ local function look_up(base, id, idempotency_key)
   -- A random id needs no key: only a repeat of its own call can find it.
   if record.idempotency_key == idempotency_key then return 'accepted' end
   if not task.is_finished(record.state) then return 'exists' end
-  -- A workflow that has ended is kept for its members; and these stay as long as it.
-  if record.kind or string.find(id, '~', 1, true) and group.of({ base = base }, id) then return 'exists' end
+  -- A workflow stays as long as it is kept, and so does what is a part of it.
+  if record.kind then return 'exists' end
+  if string.find(id, '~', 1, true) and group.of({ base = base }, id) then return 'exists' end
   errors.read('ZCARD', keys.dead(base))
   return nil, true
 end

@@ -1,4 +1,4 @@
--- heartbeat: scheduled, held, running -> queued, limited, failed, aborted. A worker renews its lease; promotes due tasks, gives back held ones and reaps dead workers, a bounded number per call.
+-- heartbeat: scheduled, held, running, blocked, queued -> queued, limited, failed, aborted, skipped. A worker renews its lease; promotes due tasks, gives back held ones and reaps dead workers, a bounded number per call.
 -- args: worker, lease_ms int, result_ttl_ms int, generation int, max_lost int, abandoned_threads int, stalled_ms int
 -- reply: mailbox, more, (id, token)…
 local PROMOTE_LIMIT = 100
@@ -30,7 +30,7 @@ return function(base, args)
   if reap.dead_workers(batch, beat, args.lease_ms, args.result_ttl_ms, args.max_lost) then more = 1 end
   if beat[3] and pauses.go_on(batch, GIVE_BACK_LIMIT) then more = 1 end
   if move.take_over(batch, GIVE_BACK_LIMIT) then more = 1 end
-  if beat[4] and line.go_on(batch) then more = 1 end
+  if beat[4] and opening.go_on(batch) then more = 1 end
   if flow.go_on(batch) then more = 1 end
   claim.wake_for_quarantined(base)
   if #settled > 0 then redis.call('SREM', keys.aborts(base, worker), unpack(settled)) end

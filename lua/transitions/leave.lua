@@ -1,4 +1,4 @@
--- leave: running -> queued, limited, aborted. A worker leaves and hands back what it has claimed; no try is charged.
+-- leave: running, blocked -> queued, limited, aborted. A worker leaves and hands back what it has claimed; no try is charged.
 -- args: worker, result_ttl_ms int
 -- reply: 1 when more is left to hand back (call again), else 0
 local LIMIT = 1000

@@ -11,7 +11,7 @@ return function(base, args)
   if known ~= args.definition then redis.call('HSET', keys.overrides(base), bucket, args.definition) end
   local batch = batches.open(base, clock.read())
   if not limits.open(batch, bucket) and known == args.definition then return 'same' end
-  line.limits_changed(batch, { bucket })
+  opening.limits_changed(batch, { bucket })
   calls.close(batch)
   return 'put'
 end

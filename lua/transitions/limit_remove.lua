@@ -11,7 +11,7 @@ return function(base, args)
   if removed == 0 then return 'not_found' end
   local batch = batches.open(base, clock.read())
   limits.open(batch, bucket)
-  line.limits_changed(batch, { bucket })
+  opening.limits_changed(batch, { bucket })
   calls.close(batch)
   return 'removed'
 end

@@ -17,7 +17,7 @@ return function(base, args)
     end
   end
   local batch = batches.open(base, clock.read())
-  line.limits_changed(batch, changed)
+  opening.limits_changed(batch, changed)
   calls.close(batch)
   return #changed
 end

@@ -1,4 +1,4 @@
--- repair: running, held -> queued, limited, aborted. Repairs what fsck found; each finding is checked again first, and what is sound by now is left alone.
+-- repair: running, held, blocked, skipped -> queued, limited, aborted, failed, skipped, blocked. Repairs what fsck found; each finding is checked again first, and what is sound by now is left alone.
 -- args: result_ttl_ms int; findings: (kind, id, detail)…
 -- reply: one string per finding: `mended`, `sound` (nothing is wrong by now) or `by_hand` (left to a person)
 local TTL_MS = 3600000
@@ -112,6 +112,64 @@ drop_ghosts('quarantined', 'ZREM')
 drop_ghosts('held', 'ZREM')
 drop_ghosts('running', 'HDEL')
 drop_ghosts('tombstones', 'SREM')
+
+-- What of a workflow has not ended is known to it again.
+function MEND.not_open(batch, finding, record)
+  if place.disconnected(batch.base, finding.id, record) ~= 'not_open' then return 'sound' end
+  local of, name = group.of(batch, finding.id)
+  if group.damage_above(batch, finding.id) then return 'by_hand' end
+  if redis.call('SISMEMBER', keys.failed(batch.base, of.id), name) == 1 then
+    -- A dead letter that a version gave back which knows of no workflows.
+    return flow.reopen(batch, finding.id)
+  end
+  redis.call('SADD', keys.open(batch.base, of.id), name)
+end
+
+function MEND.not_in_workflows(batch, finding, record)
+  if place.misplaced(batch.base, finding.id, record) ~= finding.kind then return 'sound' end
+  if batches.obstacle(batch, 'ZCARD', keys.workflows(batch.base)) then return 'by_hand' end
+  local created_at = number.of(redis.call('HGET', keys.task(batch.base, finding.id), 'enqueued_at'), batch.now)
+  redis.call('ZADD', keys.workflows(batch.base), clock.text(created_at), finding.id)
+end
+
+function MEND.ghost_in_workflows(batch, finding, record)
+  if place.FITS.workflows(record) then return 'sound' end
+  local dropped = redis.pcall('ZREM', keys.workflows(batch.base), finding.id)
+  if errors.of(dropped) then return 'by_hand' end
+  return dropped == 0 and 'sound' or nil
+end
+
+-- What follows from its end is done now; without a record it counts as failed.
+local function end_open(batch, finding, record)
+  local of, name = group.split(finding.id)
+  local own = of and group.read(batch, of)
+  if not own or place.lacks('SISMEMBER', keys.open(batch.base, of), name) then return 'sound' end
+  if place.is_over(batch.base, finding.id, record) ~= finding.kind then return 'sound' end
+  if group.damage(batch, own) then return 'by_hand' end
+  flow.look(batch, finding.id)
+end
+
+MEND.open_but_ended, MEND.open_without_record = end_open, end_open
+
+-- It goes on, or ends, where it can.
+function MEND.stuck_group(batch, finding, record)
+  if place.disconnected(batch.base, finding.id, record) ~= finding.kind then return 'sound' end
+  flow.look(batch, finding.id)
+  calls.flush(batch)
+  local after = task.read(batch.base, finding.id, place.FIELDS)
+  if after and place.disconnected(batch.base, finding.id, after) then return 'by_hand' end
+end
+
+-- A key of a workflow that is gone is dropped; a task of one, which waits for others, is aborted.
+function MEND.no_such_group(batch, finding, record, ttl_ms)
+  local kind, of = parts(finding.id)
+  if kind and place.OF_GROUPS[kind] then
+    if not place.lacks('HEXISTS', keys.task(batch.base, of), 'kind') then return 'sound' end
+    return redis.call('DEL', batch.base .. finding.id) == 0 and 'sound' or nil
+  end
+  if place.disconnected(batch.base, finding.id, record) ~= finding.kind then return 'sound' end
+  move.abort_waiting(batch, finding.id, record, ttl_ms)
+end
 
 -- A time without its schedule. One without its time is for a person: when it falls due only clients can tell.
 function MEND.ghost_in_schedule_due(batch, finding)

@@ -1,4 +1,4 @@
--- requeue: failed -> queued, limited. Dead letters run again: same id and arguments, a fresh retry budget.
+-- requeue: failed, skipped -> queued, limited, blocked. Dead letters run again: same id and arguments, a fresh retry budget.
 -- args: tasks: (id)…
 -- reply: one string per id: `queued` or `not_dead`, or an error
 return function(base, args)
@@ -10,12 +10,12 @@ return function(base, args)
     if err then
       answers[i] = err
     elseif record.state ~= 'failed' or record.kind then
-      answers[i] = 'not_dead' -- nor is a workflow or a map that failed: its members are
+      answers[i] = 'not_dead'
     else
       local name = record.lane or task.DEFAULT_LANE
       if damaged[name] == nil then damaged[name] = lane.damage(base, name) or false end
       local of_line = record.buckets and line.damage(base, name, record.buckets)
-      answers[i] = (damaged[name] or of_line or { err = 'queued' }).err
+      answers[i] = group.damage_above(batch, id) or (damaged[name] or of_line or { err = 'queued' }).err
     end
   end
   for i, id in ipairs(args.tasks) do

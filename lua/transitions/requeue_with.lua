@@ -1,4 +1,4 @@
--- requeue_with: failed -> queued, limited. A dead letter runs again with other arguments: same id, a fresh retry budget.
+-- requeue_with: failed, skipped -> queued, limited, blocked. A dead letter runs again with other arguments: same id, a fresh retry budget.
 -- args: id, args, kwargs, codec, headers
 -- reply: `queued` or `not_dead`
 return function(base, args)
@@ -11,6 +11,8 @@ return function(base, args)
   err = record.buckets and line.damage(base, lane_name, record.buckets)
   if err then return err end
   local batch = batches.open(base, clock.read())
+  err = group.damage_above(batch, args.id)
+  if err then return { err = err } end
   move.requeue(batch, args.id, record, args)
   flow.reopen(batch, args.id)
   calls.close(batch)

@@ -37,16 +37,8 @@ return function(base, args)
   if err then return { err = err } end
   local last = definition.coalesce and definition.last_id and task.read(base, definition.last_id, { 'state' })
 
-  local plan = { fields = {} }
-  local function add(field, value)
-    if value then plan.fields[#plan.fields + 1], plan.fields[#plan.fields + 2] = field, value end
-  end
   local asked = uses.read(definition.limits)
   local refusal = asked and (uses.refusal(base, asked, {}) or line.damage(base, definition.lane, asked.line))
-  if asked then
-    plan.line = asked.line
-    for i = 1, #asked.fields, 2 do add(asked.fields[i], asked.fields[i + 1]) end
-  end
   if refusal then return refusal end
 
   local runs, caught_up = judge(definition, due_at, now)
@@ -74,14 +66,14 @@ return function(base, args)
   if record.state and not task.is_finished(record.state) then return { 'exists', next_due_at, id } end
   if record.state then move.remove(base, id) end
   local batch = batches.open(base, now, now_text)
-  local start_at = schedule.start_at(definition, due_at, id)
+  local start_at, fields = schedule.start_at(definition, due_at, id), {}
+  local function add(field, value) fields[#fields + 1], fields[#fields + 2] = field, value end
   local headers = args.headers ~= '' and args.headers or definition.headers
   if headers then add('headers', headers) end
   if definition.result_ttl_ms then add('result_ttl_ms', clock.text(definition.result_ttl_ms)) end
-  if start_at > now then
-    plan.due_at = start_at
-    add('due_at', clock.text(start_at))
-  end
+  if start_at > now then add('due_at', clock.text(start_at)) end
+  local plan = { due_at = start_at > now and start_at or nil, line = asked and asked.line }
+  plan.fields = uses.fields(fields, asked)
   move.create(batch, key, id, definition.task, definition.lane, definition.args or '', definition.kwargs or '', plan)
   batches.count(batch, 'enqueued')
   redis.call('SADD', keys.lanes(base), definition.lane)

@@ -1,4 +1,4 @@
--- step: queued, limited, scheduled, running -> queued, limited, scheduled, running, complete, failed, aborted, expired, held. A worker's round trip: renew the lease, settle, promote up to 100 due tasks, claim.
+-- step: queued, limited, scheduled, running, blocked -> queued, limited, scheduled, running, complete, failed, aborted, expired, held, skipped. A worker's round trip: renew the lease, settle, promote up to 100 due tasks, claim.
 -- args: worker, seq int, lease_ms int, result_ttl_ms int, lanes json, want int, hand_off int; outcomes: (id, token, outcome, run_ms int, value, details)…
 -- reply: more, wait_ms, refused, (id, token, reason)…, (id, token, name, args, kwargs, codec, headers, lane, tries, enqueued_at)…
 local PROMOTE_LIMIT = 100
@@ -65,7 +65,7 @@ return function(base, args)
     redis.call('HDEL', row, 'answers')
   end
   local more_due = move.promote(batch, PROMOTE_LIMIT)
-  if has_lines and line.open_due(batch) then more_due = true end
+  if has_lines and opening.open_due(batch) then more_due = true end
   calls.flush(batch)
   -- What was handed over since the last step, and is not settled by now: whether the worker has it is not known.
   local handed, first_handed = {}, last[8] and last[8] ~= '' and last[8]

@@ -1,4 +1,4 @@
--- watch: queued, limited, scheduled, held, running -> queued, limited, scheduled, held, running, expired. A client asks for a task's outcome, or to be told of each change until it ends. A task that was not started in time expires.
+-- watch: queued, limited, scheduled, held, running, blocked -> queued, limited, scheduled, held, running, expired, failed, skipped. A client asks for a task's outcome, or to be told of each change until it ends. A task that was not started in time expires.
 -- args: id, mailbox, waiter_ttl_ms int, result_ttl_ms int
 -- reply: answer, (state, tries, enqueued_at, started_at, finished_at, codec, value)?
 -- How it is now comes by mail, too: so it is in order with what follows.

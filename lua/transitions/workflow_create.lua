@@ -4,7 +4,7 @@
 -- Everything is read and refused before the first write, so a refused call leaves nothing behind.
 
 local OPTIONS = { name = 'string', idempotency_key = 'string', result_ttl_ms = 'number', output = 'string',
-  is_open = 'boolean' }
+  is_open = 'boolean', timeout_ms = 'number' }
 local NODE = { codec = 'string', headers = 'string', delay_ms = 'number', expire_ms = 'number', limits = 'table',
   after = 'table', inputs = 'table', map = 'table' }
 local MAP = { size = 'number', max_concurrent = 'number', tolerate = 'number', keep_results = 'boolean' }
@@ -20,9 +20,17 @@ local function check_name(name)
   end
 end
 
+-- A JSON array, as `what` of a node has to be; of an object there would be nothing in it.
+local function check_list(node, value, what)
+  for key in pairs(value or {}) do
+    if type(key) ~= 'number' then bad(what .. ' of node ' .. node.name .. ' must be an array') end
+  end
+end
+
 -- The edges that `after` names, noted at the nodes that they come from.
 local function read_edges(node, after, by_name)
   local texts, seen = {}, {}
+  check_list(node, after, 'after')
   for i, text in ipairs(after or {}) do
     local name, policy = string.match(type(text) == 'string' and text or '', '^([^?]*)%??(.*)$')
     local suffix = POLICIES[policy == '' and 'fail' or policy]
@@ -39,6 +47,7 @@ end
 
 -- `inputs`, which name results of nodes that this one comes after.
 local function read_inputs(node, inputs, by_name)
+  check_list(node, inputs, 'inputs')
   if not inputs or #inputs == 0 then return end
   for _, input in ipairs(inputs) do
     local source = type(input) == 'table' and input[2]
@@ -118,9 +127,8 @@ local function read_node(base, nodes, at, by_name, declared)
     if refusal then errors.raise(refusal) end
     local err = line.damage(base, lane_name, asked.line)
     if err then errors.raise(err) end
-    for i = 1, #asked.fields, 2 do
-      if asked.fields[i] ~= 'needs_version' then node.add(asked.fields[i], asked.fields[i + 1]) end
-    end
+    node.add('buckets', asked.line)
+    node.add('weight', asked.weight)
   end
   if options.map then read_map(node, options, nodes[at + 3]) else node.args = nodes[at + 3] end
   lane.check(base, lane_name)
@@ -147,19 +155,28 @@ local function look_up(base, id, idempotency_key, nodes)
     if record.idempotency_key and record.idempotency_key == idempotency_key then return 'accepted' end
     return task.is_finished(record.state) and 'kept' or 'exists'
   end
-  for _, node in ipairs(nodes) do
-    local key = keys.task(base, group.id_of(id, node.name))
-    -- What is left of an earlier workflow may go.
-    if redis.call('EXISTS', key) == 1 and errors.read('HEXISTS', key, 'needs') == 0 then
-      bad('there is a task ' .. group.id_of(id, node.name) .. ' already, which is no part of a workflow')
+  local places = {}
+  for i, node in ipairs(nodes) do places[i] = keys.task(base, group.id_of(id, node.name)) end
+  if bulk.of_keys('EXISTS', places) == 0 then return nil end
+  for i, node in ipairs(nodes) do
+    -- What is left of an earlier workflow may go, if it has ended.
+    node.makes_room = redis.call('EXISTS', places[i]) == 1
+    local left = node.makes_room and errors.read('HMGET', places[i], 'state', 'needs')
+    if left and (not left[2] or left[1] ~= 'blocked' and not task.is_finished(left[1])) then
+      bad('there is a task ' .. group.id_of(id, node.name) .. ' already, which is '
+        .. (left[2] and 'of an earlier workflow and has not ended' or 'no part of a workflow'))
     end
+    if left and left[1] == 'failed' then errors.read('ZCARD', keys.dead(base)) end
   end
 end
 
 local function write_node(batch, id, node, result_ttl_ms)
   local base, key, fields = batch.base, keys.task(batch.base, id), node.fields
   if #node.followers > 0 then node.add('then', table.concat(node.followers, ' ')) end
-  redis.call('DEL', key)
+  if node.makes_room then
+    redis.call('DEL', key)
+    redis.pcall('ZREM', keys.dead(base), id)
+  end
   if node.map then
     redis.call('DEL', keys.open(base, id), keys.items(base, id), keys.results(base, id), keys.failed(base, id))
     redis.call('HSET', key, 'state', 'blocked', 'kind', 'map', 'name', node.task, 'lane', node.lane, 'enqueued_at',
@@ -180,10 +197,13 @@ return function(base, args)
     bad('the id of a workflow must be 1 to ' .. LONGEST_ID .. ' bytes without ~')
   end
   if not options.result_ttl_ms then bad('options need result_ttl_ms') end
+  if options.timeout_ms and not (options.timeout_ms >= 1 and options.timeout_ms < 2 ^ 53) then
+    bad('timeout_ms must be at least 1')
+  end
   local nodes, by_name = read(base, args)
   if options.output and not by_name[options.output] then bad('output ' .. options.output .. ' is no node') end
   errors.read('ZCARD', keys.workflows(base))
-  errors.read('ZCARD', keys.building(base))
+  errors.read('ZCARD', keys.deadlines(base))
   errors.read('LLEN', keys.chores(base))
   errors.read('ZCARD', keys.scheduled(base))
   local answer = look_up(base, id, options.idempotency_key, nodes)
@@ -192,7 +212,9 @@ return function(base, args)
   local batch = batches.open(base, clock.read())
   local result_ttl_ms, names = clock.text(options.result_ttl_ms), {}
   redis.call('DEL', keys.open(base, id), keys.nodes(base, id), keys.failed(base, id))
+  local timeout_ms = options.timeout_ms and clock.text(options.timeout_ms)
   local fields = options.is_open and { 'building', '1' } or {}
+  if timeout_ms then fields[#fields + 1], fields[#fields + 2] = 'timeout_ms', timeout_ms end
   for _, field in ipairs({ 'name', 'idempotency_key', 'output' }) do
     local value = options[field]
     if value and value ~= '' then fields[#fields + 1], fields[#fields + 2] = field, value end
@@ -200,17 +222,21 @@ return function(base, args)
   redis.call('HSET', keys.task(base, id), 'state', 'blocked', 'kind', 'workflow', 'enqueued_at', batch.now_text,
     'result_ttl_ms', result_ttl_ms, 'tasks', clock.text(#nodes), unpack(fields))
   redis.call('ZADD', keys.workflows(base), batch.now_text, id)
+  local lanes, first = {}, {}
   for i, node in ipairs(nodes) do
     names[i] = node.name
+    if node.needs == 0 then first[#first + 1] = node.name end
     write_node(batch, group.id_of(id, node.name), node, result_ttl_ms)
-    redis.call('SADD', keys.lanes(base), node.lane)
+    if not lanes[node.lane] then redis.call('SADD', keys.lanes(base), node.lane) end
+    lanes[node.lane] = true
   end
   bulk.write('RPUSH', keys.nodes(base, id), names)
   bulk.write('SADD', keys.open(base, id), names)
   if options.is_open then
-    redis.call('ZADD', keys.building(base), batch.now_text, id)
+    redis.call('ZADD', keys.deadlines(base), clock.text(batch.now + group.UNFINISHED_MS), id)
   else
-    flow.start(batch, id)
+    if timeout_ms then redis.call('ZADD', keys.deadlines(base), clock.text(batch.now + options.timeout_ms), id) end
+    flow.start(batch, id, first)
   end
   calls.close(batch)
   return 'created'

@@ -16,11 +16,11 @@ return function(base, args)
       .. ' there, not at ' .. clock.text(args.offset)))
   end
   errors.read('LLEN', keys.items(base, id))
-  errors.read('ZCARD', keys.building(base))
+  errors.read('ZCARD', keys.deadlines(base))
   local texts = {}
   for i = 1, count do texts[i] = map.pack(items[2 * i - 1], items[2 * i]) end
   bulk.write('RPUSH', keys.items(base, id), texts)
   redis.call('HSET', keys.task(base, id), 'size', clock.text(size + count))
-  redis.call('ZADD', keys.building(base), clock.now(), args.id)
+  redis.call('ZADD', keys.deadlines(base), clock.text(clock.now() + group.UNFINISHED_MS), args.id)
   return { 'added', size + count }
 end

@@ -16,7 +16,7 @@ ROOMS = (
     {"_core"},
     {"_values", "models", "errors", "retries", "executors", "limits", "batches", "uniqueness"},
     {"_server", "embedded"},
-    {"_client", "task", "job", "dead", "schedules", "pauses", "watching", "inspection"},
+    {"_client", "task", "job", "dead", "schedules", "pauses", "watching", "inspection", "workflows"},
     {"_execution", "context", "logs"},
     {"_serving"},
     {"app"},

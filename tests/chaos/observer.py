@@ -112,8 +112,10 @@ class Look:
             return False
         if rate is None:
             return True
-        ahead_ms = self.reached.get(bucket, 0.0) - self.now_ms
-        return ahead_ms <= (rate.get("burst", 1) - cost) * rate["per_ms"] / rate["rate"]
+        interval_ms, burst = rate["per_ms"] / rate["rate"], rate.get("burst", 1)
+        # What was shut may start one by then.
+        reached = max(self.reached.get(bucket, 0.0), self.shut.get(bucket, 0.0) + (burst - 1) * interval_ms)
+        return reached - self.now_ms <= (burst - cost) * interval_ms
 
 
 @dataclass

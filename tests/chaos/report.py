@@ -89,6 +89,7 @@ def table(verdicts: dict[str, Verdict]) -> str:
         row(name, cells)
     bound = LEASE_MS / 1000 + 1
     row(f"worker killed: its tasks ran again within (bound {bound:g} s)", [f"{v.rerun_s:.2f} s" for v in every])
+    row("… those with limits, when it was their turn again", [f"{v.rerun_limited_s:.2f} s" for v in every])
     kinds = list(dict.fromkeys(kind for v in every for kind in v.faults))
     lines += [
         "",

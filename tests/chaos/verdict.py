@@ -48,6 +48,9 @@ class Verdict:
     resumed: dict[str, float] = field(default_factory=dict)
     faults: Counter[str] = field(default_factory=Counter)
     rerun_s: float = 0.0
+    """How long those of a killed worker waited that have no limits."""
+    rerun_limited_s: float = 0.0
+    """The same of those that have some: they wait for their turn again."""
     drained_s: float = 0.0
     observed: Findings = field(default_factory=Findings)
     bodies: Bodies = field(default_factory=Bodies)
@@ -219,7 +222,11 @@ def _times(it: Evidence, verdict: Verdict) -> None:
             for executions in it.executions.values():
                 # Those lost for the first time: a task lost twice is in quarantine, and those run one at a time.
                 if len(executions) > 1 and executions[0].pid == event.pid and executions[0].ended is None:
-                    verdict.rerun_s = max(verdict.rerun_s, executions[1].began - event.began)
+                    waited = executions[1].began - event.began
+                    if executions[0].line is None:
+                        verdict.rerun_s = max(verdict.rerun_s, waited)
+                    else:
+                        verdict.rerun_limited_s = max(verdict.rerun_limited_s, waited)
 
 
 def _has_traceback(log: Path) -> bool:

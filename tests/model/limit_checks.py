@@ -188,16 +188,15 @@ def startable(seen: Seen, known: Known, lane: str, now: float) -> list[str]:
     counts, found = running(seen, known), []
     if "*" in known.paused:
         return []
+    dearest = Counter[str]()
+    for task in known.tasks.values():
+        dearest |= Counter(costs_of(task.line))
     for of_lane, line in seen.lines:
         live = seen.live(of_lane, line)
         if of_lane != lane or not live or now < known.gathers_until.get((of_lane, line), 0):
             continue
         has_slots = all(counts[bucket] < known.limits.surely(bucket, now) for bucket in costs_of(line))
         asked = known.tasks[live[0]]
-        # One that costs more, and waits for that, is not overtaken for ever.
-        others = [costs_of(other) for its_lane, other in seen.lines if its_lane == lane and other != line]
-        if any(costs.get(bucket, 1) > 1 for costs in others for bucket in costs_of(line)):
-            continue
-        if has_slots and asked.name not in known.paused and known.limits.opens_in(line, now) <= 0:
+        if has_slots and asked.name not in known.paused and known.limits.opens_in(line, now, dearest) <= 0:
             found.append(live[0])
     return found

@@ -32,6 +32,7 @@ CODE: dict[str, dict[str, Any]] = {
     "partner": {"concurrency": 6, "rate": 4, "per_ms": INTERVAL_MS, "burst": 3, "recovery_ms": 8 * INTERVAL_MS},
 }
 WITHOUT_END = 500
+LEAST_SHUT_MS = 100
 
 
 class Worker:
@@ -96,9 +97,10 @@ class LimitMachine(RuleBasedStateMachine):
         for record in outcomes:
             if record["outcome"] == "limited":
                 line, details = self.known.tasks[record["id"]].line, record["details"]
+                delay_ms = max(details["delay_ms"], LEAST_SHUT_MS)
                 for bucket in line_buckets(line, details["limit"]):
-                    self.known.limits.shut(bucket, begin + details["delay_ms"], end + details["delay_ms"])
-                    if not self.known.limits.slow(bucket, self.begun[record["id"]], (begin, end), details["delay_ms"]):
+                    self.known.limits.shut(bucket, begin + delay_ms, end + delay_ms)
+                    if not self.known.limits.slow(bucket, self.begun[record["id"]], (begin, end), delay_ms):
                         # Within one millisecond: the server knows.
                         slowed = self.known.limits.slowed[bucket]
                         slowed.share, slowed.since = self.server.look().share(bucket)

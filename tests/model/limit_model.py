@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -176,14 +177,16 @@ class Limits:
     def was_shut(self, bucket: str) -> bool:
         return bucket in self._starts and self._starts[bucket].shut_until > 0
 
-    def opens_in(self, line: str, now: float) -> float:
-        """In how many ms at the latest one of this line may start, as far as its rates go."""
+    def opens_in(self, line: str, now: float, dearest: Counter[str]) -> float:
+        """In how many ms at the latest one of this line may start, as far as its rates go, which may save up for what
+        costs more."""
         longest = 0.0
         for bucket, cost in costs_of(line).items():
             starts, rate = self._starts.get(bucket, Starts()), self._rate(bucket)
             if rate:
                 interval, burst = rate
-                longest = max(longest, starts.reached - (burst - min(cost, burst)) * interval - now)
+                most = min(max(cost, dearest[bucket]), burst)
+                longest = max(longest, starts.reached - (burst - most) * interval - now)
             else:
                 longest = max(longest, starts.shut_until - now)
         return longest

@@ -155,6 +155,53 @@ def test_a_rate_is_used_up_and_no_more(server: LimitServer, burst: int, passes: 
             assert started >= burst + passed // INTERVAL_MS
 
 
+@QUICK
+@given(
+    burst=st.integers(2, 6), cost=st.integers(2, 6), keys=st.integers(1, 3), dear=st.integers(1, 3),
+    arrive=st.integers(0, 2), want=st.sampled_from([1, 3, 20]),
+)  # fmt: skip
+def test_what_costs_more_has_its_turn(
+    server: LimitServer, burst: int, cost: int, keys: int, dear: int, arrive: int, want: int
+) -> None:
+    """However many cheaper ones wait, and come; and the rate is used up."""
+    begin(server)
+    cost = min(cost, burst)
+    rate = {"name": "rate", "definition": {"rate": 1, "per_ms": INTERVAL_MS, "burst": burst}}
+    server.call("limits_declare", limits=[rate])
+    counts: Counter[str] = Counter()
+
+    def add(key: str, its_cost: int) -> None:
+        counts[key] += 1
+        uses = [{"name": "rate", "cost": its_cost}, {"name": "customer", "key": key}]
+        task = {"name": "work", "lane": "default", "args": [], "options": {"limits": uses}}
+        server.call("enqueue", tasks=[{**task, "id": f"{key} {counts[key]}"}])
+
+    for number in range(40):
+        for key in range(keys):
+            add(f"cheap{key}", 1)
+        if number < 10:
+            for key in range(dear):
+                add(f"large{key}", cost)
+    served, used, passed = Counter[str](), 0, 0
+    # A round is one of each, or of cheap ones a few in a row.
+    rounds, a_round = 3, (4 * keys + cost * dear) + 2 * cost
+    for number in range(rounds * a_round):
+        server.pass_time(INTERVAL_MS)
+        passed += 1
+        server.call("heartbeat", worker="w:1", lease_ms=LEASE_MS, result_ttl_ms=LEASE_MS, max_lost=3)
+        got = claim(server, want)
+        served += got
+        used += sum(many * (cost if key.startswith("large") else 1) for key, many in got.items())
+        assert used <= burst + passed
+        if arrive:
+            add("cheap0", 1)
+            # Of those that come anew there is no end: fewer than the rate lets start.
+            add(f"new{number // 4 * arrive}", 1)
+    assert used >= passed - burst
+    for key in range(dear):
+        assert served[f"large{key}"] >= 2, served
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-1", "0", "1e999"])
 def test_what_is_no_number_of_starts_is_refused(server: LimitServer, number: str) -> None:
     begin(server)

@@ -172,6 +172,7 @@ class Flows:
         for member in group.members.values():
             self._look(member)
         if is_cancelled:
+            group.is_cancelled = True
             self._stop(group)
 
     def _fate_for_good(self, task: Task, policy: str) -> str:
@@ -240,7 +241,7 @@ class Flows:
         group.result = ("", "null")
         output = group.members.get(group.output)
         if group.is_stopping:
-            state = "aborted"
+            state = "failed" if group.is_cancelled else "aborted"
         elif group.is_map:
             state = "failed" if len(group.missing) > group.node.tolerate else "complete"
         elif any(self._is_unborne(group, task) for task in group.members.values()) or (

@@ -73,6 +73,8 @@ class Task:
 class Group(Task):
     members: dict[str, Task] = field(default_factory=dict)
     has_begun: bool = False
+    is_cancelled: bool = False
+    """A failure stops it."""
     items: list[str] = field(default_factory=list)
     results: dict[str, str] = field(default_factory=dict)
     output: str = ""

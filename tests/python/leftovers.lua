@@ -3,7 +3,7 @@
 local base, owners, for_ever = KEYS[1], cjson.decode(ARGV[1]), ARGV[2] == '1'
 local found, ready, all = {}, {}, {}
 
-local ENDED = { complete = true, failed = true, aborted = true, expired = true, discarded = true }
+local ENDED = { complete = true, failed = true, aborted = true, expired = true, skipped = true, discarded = true }
 
 local function lacks(command, key, member) return not redis.call(command, key, member) end
 
@@ -78,14 +78,36 @@ local OF_LINES = {
 }
 OF_LINES.limited = OF_LINES.turns
 
+-- The workflow that an id is of, or its own, as long as there is any of it to be kept: it runs, or has dead letters.
+local function keeps(id)
+  local workflow = redis.call('HMGET', base .. 'task:' .. string.match(id, '^[^~]*'), 'kind', 'state', 'dead')
+  return workflow[1] == 'workflow' and (workflow[2] == 'blocked' or tonumber(workflow[3] or 0) > 0)
+end
+
+-- Of workflows: what has not ended, and what stands for it.
+local OF_WORKFLOWS = {
+  open = function(key, group)
+    if not exists('task', group) then return 'its group is gone' end
+    for _, name in ipairs(redis.call('SMEMBERS', key)) do
+      local state = redis.call('HGET', base .. 'task:' .. group .. '~' .. name, 'state')
+      if not state or ENDED[state] then return name .. ' has ended' end
+    end
+  end,
+  items = function(key, map)
+    local is_over = redis.call('HGET', base .. 'task:' .. map, 'state') ~= 'blocked'
+    return is_over and redis.call('PTTL', key) == -1 and 'its map has ended'
+  end,
+  chores = function() return false end,
+}
+
 local CHECKS = {
   ttl = function(key) return redis.call('PTTL', key) == -1 and 'has no time to live' end,
   worker = function(_, worker) return lacks('ZSCORE', base .. 'workers', worker) and 'its worker is gone' end,
   queue = function() return false end,
   limit = function() return false end,
   record = function(key, id)
-    local record = redis.call('HMGET', key, 'state', 'lane', 'worker', 'pause', 'result_ttl_ms', 'buckets')
-    local state, lane, worker, pause, ttl_ms, line = unpack(record)
+    local record = redis.call('HMGET', key, 'state', 'lane', 'worker', 'pause', 'result_ttl_ms', 'buckets', 'kind')
+    local state, lane, worker, pause, ttl_ms, line, is_group = unpack(record)
     if state == 'queued' then
       return not is_ready(lane, id) and lacks('ZSCORE', base .. 'quarantined', id) and 'is queued nowhere'
     elseif state == 'limited' then
@@ -96,14 +118,16 @@ local CHECKS = {
       return lacks('ZSCORE', base .. 'held:' .. pause, id) and 'no pause holds it'
     elseif state == 'scheduled' then
       return lacks('ZSCORE', base .. 'scheduled', id) and 'is not scheduled'
-    elseif state == 'failed' then
+    elseif state == 'failed' and not is_group then
       return lacks('ZSCORE', base .. 'dead', id) and 'is no dead letter'
     end
+    if state == 'blocked' or state and keeps(id) then return not keeps(id) and 'waits for nothing' end
     return not state and 'has no state' or not (for_ever or tonumber(ttl_ms or 0) < 0) and redis.call('PTTL', key) == -1 and 'has no time to live'
   end,
   -- What is gone when it is empty: each member must have something to stand for.
   members = function(key, lane, kind)
     if OF_LINES[kind] then return OF_LINES[kind](key, lane) end
+    if OF_WORKFLOWS[kind] then return OF_WORKFLOWS[kind](key, lane) end
     if kind == 'tombstones' then return redis.call('EXISTS', base .. 'ready:' .. lane) == 0 and 'marks no entry' end
     if kind == 'wake' then
       local work = redis.call('EXISTS', base .. 'ready:' .. lane, base .. 'ring:' .. lane, base .. 'quarantined', base .. 'scheduled',
@@ -129,6 +153,9 @@ local CHECKS = {
   pause = function(_, pause, kind)
     if kind == 'pauses' then return lacks('HGET', base .. 'meta', 'paused') and 'no claim looks at it' end
     return lacks('HGET', base .. 'pauses', pause) and 'its pause has ended'
+  end,
+  workflow = function(key, group)
+    return not for_ever and redis.call('PTTL', key) == -1 and not keeps(group) and 'has no time to live'
   end,
   schedule = function(key, _, kind)
     local names = redis.call(kind == 'schedules' and 'HKEYS' or 'ZRANGE', key, unpack(kind == 'schedules' and {} or { 0, -1 }))

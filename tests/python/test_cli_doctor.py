@@ -38,6 +38,13 @@ DAMAGES = {
     "not_in_line": ["LREM", f"{BASE}line:default:partner", "1", "limited-1"],
     "not_in_turn": ["ZREM", f"{BASE}ring:default", "partner"],
     "wrong_busy": ["HSET", f"{BASE}busy", "partner", "7"],
+    "ghost_in_workflows": ["ZADD", f"{BASE}workflows", "1", "gone"],
+    "not_in_workflows": ["ZREM", f"{BASE}workflows", "wf"],
+    "not_open": ["SREM", f"{BASE}open:wf", "b"],
+    "open_but_ended": ["HSET", f"{BASE}task:wf~b", "state", "complete"],
+    "open_without_record": ["DEL", f"{BASE}task:wf~b"],
+    "stuck_group": ["HSET", f"{BASE}task:wf~b", "needs", "0"],
+    "no_such_group": ["SADD", f"{BASE}open:gone", "a"],
 }
 
 

@@ -54,6 +54,11 @@ def populate(core: _core.Core) -> None:
     core.call("retry", ["w", again, again_token, 1, 60_000, 0, "ValueError", "", 60_000])
     core.call("abort", ["queued-1000", 60_000])
     limited(core, 3)
+    options = ("", '{"after": ["a"]}')
+    nodes = [
+        part for name, each in zip("ab", options, strict=True) for part in (name, "noop", "default", "[]", "", each)
+    ]
+    core.call("workflow_create", ["wf", '{"result_ttl_ms": 60000}', *nodes])
 
 
 def limited(core: _core.Core, count: int) -> None:
@@ -124,6 +129,10 @@ def test_a_place_of_the_wrong_type_does_not_hide_the_rest(
         (["ZREM", f"{BASE}ring:default", "partner"], "not_in_turn", "line:default:partner"),
         (["HSET", f"{BASE}busy", "partner", "7"], "wrong_busy", "partner"),
         (["HSET", f"{BASE}stats:1", "enqueued", "1"], "no_ttl", "stats:1"),
+        (["ZREM", f"{BASE}workflows", "wf"], "not_in_workflows", "wf"),
+        (["SREM", f"{BASE}open:wf", "b"], "not_open", "wf~b"),
+        (["HSET", f"{BASE}task:wf~b", "state", "complete"], "open_but_ended", "wf~b"),
+        (["DEL", f"{BASE}task:wf"], "no_such_group", "open:wf"),
     ],
 )
 def test_damage_is_found(

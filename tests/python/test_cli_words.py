@@ -280,7 +280,7 @@ def test_what_a_module_gets_wrong_is_shown_from_its_first_line_on(tmp_path: Path
     assert ended.stderr.splitlines()[-1].startswith("ardiq: importing 'shop' failed: ValueError: invalid literal")
 
 
-@pytest.mark.parametrize("program", ["census.py", "limits.py"])
+@pytest.mark.parametrize("program", ["census.py", "limits.py", "workflow.py"])
 def test_ctrl_c_while_a_demonstration_is_imported(program: str, tmp_path: Path) -> None:
     (tmp_path / "rich").mkdir()
     (tmp_path / "rich" / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")

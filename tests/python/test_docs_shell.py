@@ -137,8 +137,12 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 @pytest.fixture(scope="module")
 def at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    """A server with a worker."""
+    """A server with a worker, and a workflow."""
     with Server() as server:
+        core = _core.Core(server.url, BASE)
+        nodes = ["add", "add", "default", "[1, 2]", "", '{"delay_ms": 600000}']
+        core.call("workflow_create", ["order-17", '{"name": "order", "result_ttl_ms": 600000}', *nodes])
+        core.close()
         shell = Shell(tmp_path_factory.mktemp("at_work"), server)
         with shell.worker("ardiq run jobs:app"):
             yield shell

@@ -51,6 +51,7 @@ LEFT = [
     (("HSET", "unique", "key", "a"), "a has ended"),
     (("SET", "window:key", "a"), "has no time to live"),
     (("SET", "slowed:partner", "0.5 1"), "has no time to live"),
+    (("SET", "saving:partner", "1 2"), "has no time to live"),
     (("SET", "replicated", ""), "has no time to live"),
     (("SET", "other", "1"), "is of no kind that the protocol names"),
 ]

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use redis::Value;
 
-use crate::keyspace::{Content, Keyspace};
+use crate::groups;
+use crate::keyspace::{Content, Keyspace, same_expiry};
 use crate::lines;
 use crate::server::{BASE, Server, items, text};
 
@@ -26,6 +27,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
         check_record(keys, &id, fields, places, &mut found);
     }
     lines::check(keys, &mut found);
+    groups::check(keys, &mut found);
     let workers = keys.sorted(&key("workers"));
     for (name, value) in &keys.0 {
         let Some(name) = name.strip_prefix(BASE) else {
@@ -38,9 +40,13 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
             ("scheduled" | "quarantined" | "workers" | "loads" | "dead" | "unknown_tasks" | "schedule_due", "") => {
                 "zset"
             }
+            ("workflows" | "deadlines", "") => "zset",
+            ("open" | "failed", _) => "set",
+            ("chores", "") | ("nodes" | "items", _) => "list",
+            ("results", _) => "hash",
             ("rates" | "opens", "") | ("held" | "idle" | "ring" | "blocked", _) => "zset",
             ("meta" | "stats" | "schedules" | "pauses" | "unique", "") => "hash",
-            ("window" | "slowed", _) => "string",
+            ("window" | "slowed" | "saving", _) => "string",
             ("limits" | "overrides" | "busy" | "limited" | "turns" | "blocked_lanes", "") => "hash",
             ("task" | "running" | "worker" | "stats" | "task_stats", _) => "hash",
             ("ready" | "line" | "wake" | "mailbox" | "log", _) => "list",
@@ -55,7 +61,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
         }
         let ends = value.expires_at.is_some();
         match kind {
-            "mailbox" | "waiters" | "log" | "unknown_tasks" | "window" | "slowed" if !ends => {
+            "mailbox" | "waiters" | "log" | "unknown_tasks" | "window" | "slowed" | "saving" if !ends => {
                 found(format!("{name} has no TTL"))
             }
             "stats" if ends == rest.is_empty() => found(format!("{name}: TTL {ends}")),
@@ -63,7 +69,14 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
                 found(format!("{name} belongs to no worker"));
             }
             "task_stats" if !ends => found(format!("{name} has no TTL")),
-            "task" | "mailbox" | "waiters" | "log" | "stats" | "task_stats" | "unknown_tasks" | "window" | "slowed" => {
+            "task" | "mailbox" | "waiters" | "log" | "stats" | "task_stats" | "unknown_tasks" | "window" | "slowed"
+            | "saving" => {}
+            // Kept as long as their group's record.
+            "open" | "nodes" | "items" | "results" | "failed" if ends => {
+                let group = keys.0.get(&record(rest)).and_then(|record| record.expires_at);
+                if !same_expiry(group, value.expires_at) {
+                    found(format!("{name} does not end when its group does"));
+                }
             }
             _ if ends => found(format!("{name} has a TTL")),
             _ => {}
@@ -92,7 +105,10 @@ fn check_record(
 ) {
     let field = |name: &str| fields.get(name).map_or("", String::as_str);
     let state = field("state");
+    let is_group = fields.contains_key("kind");
     let expected = match state {
+        "blocked" | "skipped" => String::new(),
+        "failed" if is_group => String::new(),
         "queued" if places == ["quarantined"] => "quarantined".to_owned(),
         "queued" => format!("ready:{}", field("lane")),
         "limited" => format!("line:{}:{}", field("lane"), field("buckets")),
@@ -108,13 +124,14 @@ fn check_record(
         found(format!("{id} is {state} but lies in {places:?}"));
     }
     let ends = keys.0[&record(id)].expires_at.is_some();
-    if ends && !matches!(state, "complete" | "aborted" | "expired" | "discarded") {
+    let is_over = matches!(state, "complete" | "aborted" | "expired" | "discarded" | "skipped");
+    if ends && !is_over && !(is_group && state == "failed") {
         found(format!("{id} is {state} and its record has a TTL"));
     }
     let times: Vec<&str> =
         ["enqueued_at", "started_at", "finished_at"].into_iter().filter(|time| fields.contains_key(*time)).collect();
     let fits = match state {
-        "queued" | "limited" | "scheduled" | "held" => times == ["enqueued_at"],
+        "queued" | "limited" | "scheduled" | "held" | "blocked" => times == ["enqueued_at"],
         "running" => times == ["enqueued_at", "started_at"],
         _ => times.starts_with(&["enqueued_at"]) && times.ends_with(&["finished_at"]),
     };
@@ -186,7 +203,7 @@ fn live_entries<'a>(
     live
 }
 
-fn records(keys: &Keyspace) -> impl Iterator<Item = (String, &BTreeMap<String, String>)> {
+pub fn records(keys: &Keyspace) -> impl Iterator<Item = (String, &BTreeMap<String, String>)> {
     keys.0.iter().filter_map(|(name, value)| match (name.strip_prefix(BASE)?.strip_prefix("task:"), &value.content) {
         (Some(id), Content::Hash(fields)) => Some((id.to_owned(), fields)),
         _ => None,
@@ -240,12 +257,13 @@ pub fn unheard(before: &Keyspace, after: &Keyspace) -> Vec<String> {
 /// What `fsck_page` finds in all sections, as `kind id detail`; and whether `counts` agrees with the keyspace.
 pub fn fsck(server: &mut Server, keys: &Keyspace) -> Vec<String> {
     let mut sections: Vec<String> =
-        ["records", "scheduled", "quarantined", "dead", "workers", "loads", "busy", "schedules", "schedule_due"]
+        ["records", "scheduled", "quarantined", "dead", "workflows", "workers", "loads", "busy", "schedules"]
             .map(str::to_owned)
             .to_vec();
+    sections.push("schedule_due".to_owned());
     for name in keys.0.keys() {
         let name = name.strip_prefix(BASE).unwrap_or(name);
-        if ["running:", "ready:", "tombstones:", "held:"].iter().any(|kind| name.starts_with(kind)) {
+        if ["running:", "ready:", "tombstones:", "held:", "open:"].iter().any(|kind| name.starts_with(kind)) {
             sections.push(name.to_owned());
         }
     }
@@ -267,6 +285,7 @@ pub fn fsck(server: &mut Server, keys: &Keyspace) -> Vec<String> {
             for finding in page[2..].chunks(3) {
                 match finding[0].as_str() {
                     "queued" => drop(queued.insert((finding[1].clone(), finding[2].clone()))),
+                    "group" => {}
                     "entry" => drop(entries.insert((finding[1].clone(), finding[2].clone()))),
                     _ => findings.push(finding.join(" ").trim_end().to_owned()),
                 }
@@ -293,13 +312,18 @@ pub fn miscounted(server: &mut Server, keys: &Keyspace) -> Vec<String> {
     };
     let states = states(keys);
     let count = |state: &str| states.values().filter(|found| *found == state).count();
+    // A workflow and a map are no dead letters: what failed in them is.
+    let is_dead = |fields: &BTreeMap<String, String>| {
+        fields.get("state").is_some_and(|state| state == "failed") && !fields.contains_key("kind")
+    };
+    let dead = records(keys).filter(|(_, fields)| is_dead(fields)).count();
     let expected = [
         ("scheduled", count("scheduled")),
         ("queued", count("queued")),
         ("limited", lines::entries(keys)),
         ("running", count("running")),
         ("held", count("held")),
-        ("dead", count("failed")),
+        ("dead", dead),
         ("workers", keys.sorted(&key("workers")).len()),
     ];
     expected

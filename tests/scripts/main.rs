@@ -5,6 +5,7 @@ mod across;
 mod check;
 mod damage;
 mod fixture;
+mod groups;
 mod keyspace;
 mod lines;
 mod misfits;

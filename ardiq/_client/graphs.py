@@ -1,0 +1,299 @@
+"""A flow as the server takes it: checked as a whole, each node behind those that it is after."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._server import calls
+from .._server.replies import Call
+from .._values.encodings import from_json, to_json
+from .._values.ids import new_id
+from .._values.inputs import encode_open, netstring
+from .._values.signature import MISSING
+from ..models import EnqueueContext
+from ..workflows import Flow
+from .nodes import Map, Member, Node
+
+if TYPE_CHECKING:
+    from .queue import QueueContext
+
+MOST_NODES = 1000
+_MOST_EDGES = 10_000
+_MOST_BYTES = 64 * 1024 * 1024
+_PAGE_BYTES = 1024 * 1024
+
+
+class Graph:
+    """A flow that is about to be started on a queue.
+
+    Raises:
+        TypeError, ValueError: something is wrong with it; the text names the node or the edge.
+    """
+
+    def __init__(self, queue: "QueueContext", flow: Flow, output: Any, id: str | None = None) -> None:
+        if not isinstance(flow, Flow):
+            raise TypeError(f"start takes a Flow, not {type(flow).__name__}")
+        self._queue = queue
+        self._flow = flow
+        self.id = id or flow.id or new_id()
+        self.output = self._output(output)
+        members = list(flow.members.values())
+        if not members:
+            raise ValueError(f"flow {flow.name!r} has no nodes")
+        if len(members) > MOST_NODES:
+            raise ValueError(
+                f"flow {flow.name!r} has {len(members):,} nodes; it may have {MOST_NODES:,}: make one map of calls of "
+                "the same task"
+            )
+        edges = sum(len(member.edges) for member in members)
+        if edges > _MOST_EDGES:
+            raise ValueError(f"flow {flow.name!r} has {edges:,} edges; it may have {_MOST_EDGES:,}")
+        for member in members:
+            self._check(member)
+        self._made = [(member, self._node(member)) for member in sorted_by_edges(flow, members)]
+        size = sum(len(made.args) + len(made.kwargs) for _, made in self._made)
+        items = [len(item.args) for _, made in self._made for item in made.items]
+        # Whether the calls of its maps are sent in pages, each a call of its own.
+        self.has_pages = len(items) > calls.WORKFLOW_ITEMS_MOST or sum(items) > _PAGE_BYTES
+        if size > _MOST_BYTES:
+            raise ValueError(
+                f"the arguments of flow {flow.name!r} have {size:,} bytes; it may have {_MOST_BYTES:,}: store large "
+                "data elsewhere and pass its address"
+            )
+
+    def contexts(self) -> Iterator[EnqueueContext]:
+        """What the hooks of an enqueue are asked with, one node after the other. Of a map it is the whole map; a result
+        that is not there yet is None, or its default.
+        """
+        for member, _ in self._made:
+            args, kwargs = ((), {}) if isinstance(member, Map) else _with_defaults(member)
+            yield EnqueueContext(f"{self.id}~{member.name}", member.call.name, tuple(args), kwargs, {})
+
+    def call(self, headers: Iterable[str]) -> Call[str]:
+        """What creates it, with the headers that the hooks gave each node."""
+        ttl_ms = self._flow.result_ttl_ms
+        options: dict[str, Any] = {
+            "name": self._flow.name,
+            "idempotency_key": new_id(),
+            "result_ttl_ms": self._queue.settings.result_ttl_ms if ttl_ms is None else ttl_ms,
+        }
+        if self.output is not None:
+            options["output"] = self.output.name
+        if self._flow.timeout_ms is not None:
+            options["timeout_ms"] = self._flow.timeout_ms
+        if self.has_pages:
+            options["is_open"] = True
+        nodes = [
+            calls.NewNode(member.name, made.task, made.lane, *self._arguments(made), self._options(made, header))
+            for (member, made), header in zip(self._made, headers, strict=True)
+        ]
+        return calls.workflow_create(id=self.id, options=to_json(options), nodes=nodes)
+
+    def pages(self) -> Iterator[Call[calls.WorkflowItemsReply]]:
+        """What adds the calls of its maps, in order."""
+        for member, made in self._made:
+            offset, page, size = 0, list[calls.NewItem](), 0
+            for item in made.items:
+                if page and (len(page) >= calls.WORKFLOW_ITEMS_MOST or size + len(item.args) > _PAGE_BYTES):
+                    yield calls.workflow_items(id=self.id, map=member.name, offset=offset, items=page)
+                    offset, page, size = offset + len(page), [], 0
+                page.append(calls.NewItem(*item))
+                size += len(item.args)
+            if page:
+                yield calls.workflow_items(id=self.id, map=member.name, offset=offset, items=page)
+
+    def _arguments(self, made: "_Made") -> tuple[bytes, bytes]:
+        """The arguments of a node; of a map its items, unless they are sent later."""
+        if "map" not in made.fields:
+            return made.args, made.kwargs
+        items = () if self.has_pages else made.items
+        return b"".join(netstring(b"%b %b" % (item.codec.encode(), item.args)) for item in items), b""
+
+    def _output(self, output: Any) -> Node[Any] | None:
+        if output is None:
+            return None
+        if isinstance(output, Map):
+            raise TypeError(
+                f"output {output.name!r} is a map, whose results stay with its calls: add a node that takes "
+                "map.results, and let that be the output"
+            )
+        if not isinstance(output, Node):
+            raise TypeError(f"output must be a node of the flow, not {type(output).__name__}")
+        if output.flow is not self._flow:
+            raise ValueError(f"output {output.name!r} is a node of another flow")
+        return output
+
+    def _check(self, member: Member) -> None:
+        """Refuse what a node cannot have."""
+        what, task, options = f"node {member.name!r}", member.call.task, member.call.call_options
+        theirs, rule = task.context, options.rule_of(task)
+        if theirs is not self._queue and not theirs.is_own:
+            raise ValueError(
+                f"{what} is for queue {theirs.name!r}, and its workflow for {self._queue.name!r}: all nodes are on one "
+                "queue"
+            )
+        for given, why in (
+            (options.task_id, "a task_id: its id is its place in the workflow"),
+            (task.unique if options.unique is None else options.unique, _NOT_UNIQUE),
+            (rule, f"a {type(rule and rule.rule).__name__}: {_UNIQUE_BY}"),
+            (options.schedule_ms, "a time: give it a delay, which begins when the nodes before it have ended"),
+            (options.wait_s, "wait_for_room: a workflow's tasks are not refused where many wait"),
+        ):
+            if given:
+                raise ValueError(f"{what} cannot have {why}")
+        if isinstance(member, Map) and (options.delay_ms or options.expire_ms):
+            raise ValueError(f"map {member.name!r} cannot have a delay or an expiry")
+        if self._queue.signer is not None and (member.sources or isinstance(member, Map)):
+            why = "is a map" if isinstance(member, Map) else "takes the result of another one"
+            raise ValueError(
+                f"{what} {why}, which an app with a signing_key cannot have yet: nobody would have signed what its "
+                "task is called with"
+            )
+
+    def _node(self, member: Member) -> "_Made":
+        call, producer, codec = member.call, self._queue.producer, self._queue.codec
+        task, options = call.task, call.call_options
+        lane = producer.check_lane(options.priority or task.priority)
+        signature = task.signature or self._queue.registry.signature_of(task.name)
+        fields: dict[str, Any] = {
+            name: options.fields[name] for name in ("delay_ms", "expire_ms") if name in options.fields
+        }
+        args, kwargs, how, items = b"", b"", "", list[_Item]()
+        try:
+            if isinstance(member, Map):
+                items = [self._item(member, number) for number in range(len(member.items))]
+                fields["map"] = {
+                    "size": len(items),
+                    "max_concurrent": member.max_concurrent or 0,
+                    "tolerate": _number_of(member.tolerate, len(items)),
+                    "keep_results": member.keep_results,
+                }
+            elif member.sources:
+                given, named = _with_defaults(member)
+                args, kwargs, how = encode_open(codec, task.name, signature, given, named, member.sources)
+                fields["inputs"] = [
+                    [str(place), f"*{_only(source)}" if isinstance(source.nodes[0], Map) else _names(source)]
+                    for place, source in member.sources.items()
+                ]
+            else:
+                args, kwargs, how = codec.encode_fitting(task.name, signature, call.args, call.kwargs)
+            if task.buckets is not None and (limits := self._limits(member)) is not None:
+                fields["limits"] = limits
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"node {member.name!r}: {error}") from None
+        if how:
+            fields["codec"] = how
+        if member.edges:
+            fields["after"] = [
+                other.name if policy in (None, "fail") else f"{other.name}?{policy}"
+                for other, policy in member.edges.items()
+            ]
+        return _Made(task.name, lane, args, kwargs, how, fields, items)
+
+    def _item(self, member: Map[Any], number: int) -> "_Item":
+        """An item of a map."""
+        task = member.call.task
+        signature = task.signature or self._queue.registry.signature_of(task.name)
+        try:
+            args, _, codec = self._queue.codec.encode_fitting(task.name, signature, member.items[number], {})
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"item {number}: {error}") from None
+        return _Item(codec, args)
+
+    def _limits(self, member: Member) -> Any:
+        of: Callable[..., Any] = member.call.task.buckets.of  # type: ignore[union-attr]
+        if not isinstance(member, Map):
+            return of(member.call.args, member.call.kwargs)
+        found = [of(item, {}) for item in member.items]
+        if any(each != found[0] for each in found):
+            raise ValueError(
+                "the calls of a map must have the same limits, and here their keys, costs or weights differ"
+            )
+        return found[0] if found else None
+
+    def _options(self, made: "_Made", headers: str) -> bytes:
+        fields = dict(made.fields)
+        if self.has_pages and "map" in fields:
+            fields["map"] = {**fields["map"], "size": 0}  # each page adds to it
+        if headers:
+            fields["headers"] = headers
+        if self._queue.signer is not None:
+            call = (made.task, made.args, made.kwargs, made.codec)
+            fields["headers"] = self._queue.signer.sign(
+                self._queue.name, *call, from_json(headers.encode()) if headers else {}
+            )
+        return to_json(fields) if fields else b""
+
+
+_UNIQUE_BY = "make the workflow unique by its id, or pass task.options(unique=False)"
+_NOT_UNIQUE = f"unique: a node's id is its place in the workflow; {_UNIQUE_BY}"
+
+
+class _Item(NamedTuple):
+    """The arguments of one call of a map."""
+
+    codec: str
+    args: bytes
+
+
+class _Made(NamedTuple):
+    """A node as the server takes it, without headers."""
+
+    task: str
+    lane: str
+    args: bytes
+    kwargs: bytes
+    codec: str
+    fields: dict[str, Any]
+    items: list[_Item]
+
+
+def sorted_by_edges(flow: Flow, members: list[Member]) -> list[Member]:
+    """The members, each after those that it is after; otherwise in the order in which they were added.
+
+    Raises:
+        ValueError: some are after each other.
+    """
+    done: dict[Member, bool] = {}
+    order: list[Member] = []
+    for start in members:
+        path: list[tuple[Member, Iterator[Member]]] = [] if start in done else [(start, iter(start.edges))]
+        if path:
+            done[start] = False
+        while path:
+            member, others = path[-1]
+            other = next(others, None)
+            if other is None:
+                done[member] = True
+                order.append(member)
+                path.pop()
+            elif other not in done:
+                done[other] = False
+                path.append((other, iter(other.edges)))
+            elif not done[other]:
+                names = [each.name for each, _ in path]
+                circle = [*names[names.index(other.name) :], other.name]
+                raise ValueError(f"flow {flow.name!r} goes round in a circle: {' is after '.join(map(repr, circle))}")
+    return order
+
+
+def _with_defaults(member: Member) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a call, with None or a default in the place of what is not there yet."""
+
+    def known(place: int | str, value: Any) -> Any:
+        source = member.sources.get(place)
+        return value if source is None else None if source.default is MISSING else source.default
+
+    call = member.call
+    return [known(at, value) for at, value in enumerate(call.args)], {n: known(n, v) for n, v in call.kwargs.items()}
+
+
+def _names(source: Any) -> Any:
+    return [node.name for node in source.nodes] if source.is_list else source.nodes[0].name
+
+
+def _only(source: Any) -> str:
+    return str(source.nodes[0].name)
+
+
+def _number_of(tolerate: float, count: int) -> int:
+    return tolerate if isinstance(tolerate, int) else int(tolerate * count)

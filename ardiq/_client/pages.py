@@ -1,0 +1,129 @@
+"""Reading the results that a workflow's tasks are called with, where a claim only says which."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .._server import calls
+from .._server.replies import Call, R, ask
+from .._values.codec import CUSTOM
+from .._values.encodings import encoding_of
+from .._values.inputs import COMPLETE, MAP, REFERENCE, Input, Value, pack, takes_pages, unpack
+from .._values.results import Page, Results
+from .._values.signature import Signature, invalid
+from ..errors import ArdiqError, is_away
+
+if TYPE_CHECKING:
+    from .queue import QueueContext
+
+_PAGE = 1000
+_ASK_AGAIN_S = 1.0
+
+
+class MapPages:
+    """Reads the results of maps of one queue.
+
+    Args:
+        restores: whether they are converted as their task says, where it is known; else they are plain data.
+    """
+
+    def __init__(self, queue: "QueueContext", restores: bool = False) -> None:
+        self._queue = queue
+        self._restores = restores
+
+    async def page(self, map_id: str, offset: int) -> Page:
+        """The results from that index on."""
+        return self._read(await patiently(self._queue, _page(map_id, offset)))
+
+    def page_sync(self, map_id: str, offset: int) -> Page:
+        """Likewise; blocks this thread."""
+        return self._read(ask(self._queue.server.core, _page(map_id, offset), repeat=True))
+
+    def _read(self, reply: calls.ResultsReply) -> Page:
+        codec, found = self._queue.codec, list[tuple[Any, bool | None]]()
+        for row in reply.rows:
+            if self._restores:
+                found.append((codec.decode_result(row.value, row.codec, self._queue.registry.signature_of), None))
+                continue
+            how = row.codec.partition(":")[0]
+            is_own = how == CUSTOM
+            found.append((codec.decode_packed(row.value, how), None if is_own else encoding_of(how).str_keys))
+        return Page(found, reply.next_offset if reply.next_offset < reply.size else None)
+
+
+def bind(queue: "QueueContext", args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Let the results among the arguments of a call be read from that queue."""
+    for value in (*args, *kwargs.values()):
+        if type(value) is Results:
+            value.read_by(MapPages(queue))
+
+
+async def completed(queue: "QueueContext", packed: bytes, signature: Signature | None) -> bytes:
+    """The packed arguments of a claim with all results that it only refers to, but those that are read page by page.
+
+    Raises:
+        InvalidArguments: one is gone, or they are more than the app's `payload_limit`.
+    """
+    args, inputs = unpack(packed)
+    if all(value.state not in (REFERENCE, MAP) for each in inputs for value in each.values):
+        return packed
+    return pack(args, [await _completed(queue, each, signature) for each in inputs])
+
+
+async def _completed(queue: "QueueContext", given: Input, signature: Signature | None) -> Input:
+    if given.shape == MAP:
+        [value] = given.values
+        return (
+            given
+            if takes_pages(signature, given.parameter)
+            else given._replace(values=await _all_of(queue, given, value))
+        )
+    values: list[Value] = []
+    size = 0
+    for value in given.values:
+        values.append(await _fetched(queue, given, value) if value.state == REFERENCE else value)
+        size += len(values[-1].data)
+        _check_size(queue, given, size if len(given.values) > 1 else 0)
+    return given._replace(values=values)
+
+
+def _check_size(queue: "QueueContext", given: Input, size: int, remedy: str = "") -> None:
+    if size > queue.codec.limit:
+        raise invalid(f"{given.label}: its results have more than {queue.codec.limit:,} bytes (payload_limit){remedy}")
+
+
+async def patiently(queue: "QueueContext", call: Call[R]) -> R:
+    """The reply of a query, however long the server is away."""
+    while True:
+        try:
+            return await queue.channel().ask(call)
+        except ArdiqError as error:
+            if not is_away(error):
+                raise
+        await asyncio.sleep(_ASK_AGAIN_S)
+
+
+async def _fetched(queue: "QueueContext", given: Input, value: Value) -> Value:
+    record = await patiently(queue, calls.task(id=value.data.decode(errors="replace")))
+    if record.get("state") != b"complete" or "result" not in record:
+        raise invalid(f"{given.label}: the result of {value.source!r} is gone")
+    return Value(value.source, COMPLETE, record.get("result_codec", b"").decode(errors="replace"), record["result"])
+
+
+async def _all_of(queue: "QueueContext", given: Input, value: Value) -> list[Value]:
+    map_id = value.data.decode(errors="replace")
+    values: list[Value] = []
+    offset: int | None = 0
+    size = 0
+    while offset is not None:
+        reply = await patiently(queue, _page(map_id, offset))
+        for row in reply.rows:
+            values.append(Value(f"{value.source}~{row.number}", COMPLETE, row.codec, row.value))
+            size += len(row.value)
+        _check_size(queue, given, size, ": annotate the parameter as Results[…], which reads them page by page")
+        offset = reply.next_offset if reply.next_offset < reply.size else None
+    return values
+
+
+def _page(map_id: str, offset: int) -> Call[calls.ResultsReply]:
+    return calls.results(map=map_id, offset=offset, limit=_PAGE)

@@ -1,0 +1,175 @@
+"""Look at the workflows of an app's queue, stop one, or run again what failed in it.
+
+ardiq workflow list MODULE:ATTR              those that have not ended, newest first
+ardiq workflow show MODULE:ATTR ID           one, with the state of each of its nodes
+ardiq workflow graph MODULE:ATTR ID          a picture of one, for Mermaid; --format dot: for Graphviz
+ardiq workflow abort MODULE:ATTR ID          stop all of it that has not ended
+ardiq workflow retry MODULE:ATTR ID          run its dead letters again, and what was skipped because of them
+"""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from .._client.drawing import FORMATS, draw
+from .._client.following import WorkflowJob, WorkflowNode, WorkflowProgress, node_of, progress_of
+from .._client.inspector import number_of, text_of
+from .._server import calls, commands
+from .._server.replies import ask
+from . import open_app
+from ._arguments import app_argument, json_argument, positive, word
+from ._output import Part, Styled, Table, age, many, moment, print_json, short, show
+
+if TYPE_CHECKING:
+    from ..app import Ardiq
+
+_PAGE = 1000
+_SHOWN = 100
+_STYLES = {"failed": "red", "complete": "green", "running": "cyan", "aborted": "yellow", "skipped": "yellow"}
+_ACTIONS = {
+    "list": "list those that have not ended, newest first",
+    "show": "one of them, with the state of each node",
+    "graph": "a picture of one of them",
+    "abort": "stop all of one that has not ended",
+    "retry": "run the dead letters of one again, and what was skipped because of them",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    for action, what in _ACTIONS.items():
+        chosen = actions.add_parser(action, help=what, description=f"{what[0].upper()}{what[1:]}.")
+        app_argument(chosen)
+        if action == "list":
+            chosen.add_argument(
+                "-n", "--limit", type=positive, default=_SHOWN, metavar="N", help=f"how many (default: {_SHOWN})"
+            )
+        else:
+            chosen.add_argument("id", type=word, metavar="ID", help="the workflow's id")
+        if action == "graph":
+            chosen.add_argument("--format", choices=FORMATS, default="mermaid", help="for what (default: mermaid)")
+        elif action in ("list", "show"):
+            json_argument(chosen)
+        chosen.set_defaults(action=action)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    app = open_app(arguments)
+    if arguments.action == "list":
+        return _list(app, arguments.limit, arguments.json)
+    if arguments.action in ("abort", "retry"):
+        return _change(app, arguments.id, arguments.action)
+    as_json = arguments.action == "show" and arguments.json
+    nodes, progress = _nodes(app, arguments.id)
+    if progress is None:
+        if as_json:
+            print_json({"id": arguments.id, "state": "not_found"})
+        else:
+            show(f"{arguments.id}: there is no such workflow: it was never started, or its time is up (result_ttl_ms)")
+        return 1
+    if arguments.action == "graph":
+        print(draw(arguments.id, nodes, arguments.format), end="")
+    elif as_json:
+        print_json({**_workflow(app, arguments.id, progress), "nodes": list(map(_plain, nodes))})
+    else:
+        show(*_draw(app, _workflow(app, arguments.id, progress), nodes))
+    return 0
+
+
+def _change(app: "Ardiq", workflow_id: str, action: str) -> int:
+    job: WorkflowJob[Any] = WorkflowJob(app, workflow_id)
+    if job.progress_sync() is None:
+        show(f"{workflow_id}: there is no such workflow: it was never started, or its time is up (result_ttl_ms)")
+        return 1
+    if action == "retry":
+        show(f"{many(job.retry_sync(), 'dead letter')} requeued")
+    elif job.abort_sync():
+        show(f"{workflow_id}: aborted, or told to stop")
+    else:
+        show(f"{workflow_id}: it had ended already")
+        return 1
+    return 0
+
+
+def _list(app: "Ardiq", limit: int, as_json: bool) -> int:
+    rows: list[Any] = []
+    while len(rows) < limit:
+        page = ask(app.context.server.core, calls.workflows(offset=len(rows), limit=min(_PAGE, limit - len(rows))))
+        rows += page
+        if len(page) < _PAGE:
+            break
+    found = [_workflow(app, row.id, progress) for row in rows if (progress := _nodes(app, row.id)[1]) is not None]
+    if as_json:
+        print_json(found)
+        return 0
+    now_ms = commands.now_ms(app.context.server.core)
+    cells = [[each["id"], each["name"], age(now_ms - each["enqueued_at"]), _told(each["progress"])] for each in found]
+    show(Table(["id", "name", "age", "progress"], cells))
+    return 0
+
+
+def _nodes(app: "Ardiq", workflow_id: str) -> tuple[list[WorkflowNode], WorkflowProgress | None]:
+    """Its nodes, and how far it is; None if there is no such workflow."""
+    page = ask(app.context.server.core, calls.workflow(id=workflow_id, offset=0, limit=_PAGE))
+    if page.kind != "workflow":
+        return [], None
+    return [node_of(workflow_id, row) for row in page.rows], progress_of(page.rows)
+
+
+def _workflow(app: "Ardiq", workflow_id: str, progress: WorkflowProgress) -> dict[str, Any]:
+    """A workflow, as `--json` shows it."""
+    record = ask(app.context.server.core, calls.task(id=workflow_id))
+    state = text_of(record, "state")
+    return {
+        "id": workflow_id,
+        "name": text_of(record, "name"),
+        "state": "running" if state == "blocked" else state,
+        "enqueued_at": number_of(record, "enqueued_at"),
+        **({"finished_at": number_of(record, "finished_at")} if "finished_at" in record else {}),
+        **({"error": text_of(record, "error")} if "error" in record else {}),
+        "progress": progress._asdict(),
+    }
+
+
+def _plain(node: WorkflowNode) -> dict[str, Any]:
+    """A node, as `--json` shows it."""
+    plain = node._asdict()
+    plain["id"] = plain.pop("task_id")
+    return plain
+
+
+def _draw(app: "Ardiq", workflow: dict[str, Any], nodes: list[WorkflowNode]) -> list[Part]:
+    state = workflow["state"]
+    parts: list[Part] = [
+        Styled(f"{workflow['id']}: {workflow['name']}", "bold"),
+        Styled(f"{state}, {_told(workflow['progress'])}", _STYLES.get(state, "")),
+        f"started {moment(workflow['enqueued_at'])}",
+    ]
+    if "finished_at" in workflow:
+        parts.append(f"finished {moment(workflow['finished_at'])}")
+    if "error" in workflow:
+        parts.append(Styled(f"error {workflow['error']}", "red"))
+    rows = [
+        [
+            node.name,
+            f"{node.task}, {many(node.total, 'call')}" if node.is_map else node.task,
+            _state(node),
+            _after(node),
+            short(node.error),
+        ]
+        for node in nodes
+    ]
+    return [*parts, Table(["node", "task", "state", "after", "error"], rows)]
+
+
+def _told(progress: dict[str, int]) -> str:
+    return WorkflowProgress(**progress).message
+
+
+def _state(node: WorkflowNode) -> str:
+    if not node.is_map or (node.state == "complete" and not node.failed):
+        return node.state
+    return f"{node.state}, {node.done:,} done" + (f", {node.failed:,} failed" if node.failed else "")
+
+
+def _after(node: WorkflowNode) -> str:
+    return ", ".join(name if policy == "fail" else f"{name} ({policy})" for name, policy in node.after.items())

@@ -1,0 +1,271 @@
+"""Workflows: tasks that begin when others have ended, with their results as arguments."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from ._client.nodes import Map, Member, Node, OnFailure
+from ._client.producer import held_back
+from ._values import options as _options
+from ._values.options import Duration
+from ._values.references import is_reference, sources_of
+from .task import BoundTask, PreparedTask, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import TypeVarTuple
+
+    from .task import _Enqueueable
+
+    Ts = TypeVarTuple("Ts")
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_LONGEST_OF_TASK = 90
+
+
+class Flow:
+    """A graph of calls, to be started with `app.start(flow)`.
+
+    Args:
+        name: what people see.
+        id: the workflow's id: while one with it runs or is kept, a start adds nothing. None: a new one for each start.
+        result_ttl: for how long it is kept after its end, with all its tasks, a timedelta or seconds; None: as long as
+            the app keeps results.
+        timeout: after how long all of it that has not ended is aborted, a timedelta or seconds; None: never.
+
+    Example:
+        ```python
+        flow = Flow("site")
+        page = flow.add(fetch.prepare("https://example.com"))
+        links = flow.add(parse.prepare(page.result))
+        job = await app.start(flow, output=links)
+        print(await job.value(timeout=60))
+        ```
+    """
+
+    def __init__(
+        self,
+        name: str = "workflow",
+        *,
+        id: str | None = None,
+        result_ttl: Duration | None = None,
+        timeout: Duration | None = None,
+    ) -> None:
+        self.name = _options.text("name", name)
+        self.id = None if id is None else workflow_id(id)
+        self.result_ttl_ms = _options.result_ttl(result_ttl)
+        self.timeout_ms = None if timeout is None else _options.milliseconds("timeout", timeout, least=1)
+        self.members: dict[str, Member] = {}
+
+    def __repr__(self) -> str:
+        return f"<Flow {self.name!r}>"
+
+    def add(self, call: PreparedTask[R], *, name: str | None = None) -> Node[R]:
+        """Add a call.
+
+        Args:
+            call: from `task.prepare(…)`; results of other nodes may be among its arguments.
+            name: what it is called in the flow: up to 100 letters, digits, `_`, `.` and `-`; None: after its task.
+
+        Raises:
+            TypeError: it is no call, or a result is within one of its arguments.
+            ValueError: the name is invalid or taken, or a result is of another flow.
+        """
+        held = held_back(call, "flow.add")
+        name = self._name(name, held.task.name)
+        try:
+            sources = sources_of(held.args, held.kwargs)
+        except TypeError as error:
+            raise TypeError(f"node {name!r}: {error}") from None
+        node: Node[R] = Node(self, name, held)
+        for source in sources.values():
+            for other in source.nodes:
+                self.check(name, other)
+                policy: OnFailure | None = "ignore" if source.has_default else None
+                node.edges[other] = node.edges.get(other) or policy
+        node.sources = sources
+        self.members[name] = node
+        return node
+
+    @overload
+    def map(
+        self,
+        task: "_Enqueueable[[T], Coroutine[Any, Any, R]]",
+        items: Iterable[T],
+        *,
+        max_concurrent: int | None = ...,
+        tolerate: float = ...,
+        keep_results: bool = ...,
+        name: str | None = ...,
+    ) -> Map[R]: ...
+    @overload
+    def map(
+        self,
+        task: "_Enqueueable[[T], R]",
+        items: Iterable[T],
+        *,
+        max_concurrent: int | None = ...,
+        tolerate: float = ...,
+        keep_results: bool = ...,
+        name: str | None = ...,
+    ) -> Map[R]: ...
+    def map(
+        self,
+        task: Any,
+        items: Iterable[Any],
+        *,
+        max_concurrent: int | None = None,
+        tolerate: float = 0,
+        keep_results: bool = True,
+        name: str | None = None,
+    ) -> Map[Any]:
+        """Add a call for each item: as many tasks as there are items, but only some of them at once.
+
+        Args:
+            task: the task, or one with options.
+            items: the only argument of each call.
+            max_concurrent: how many of its calls are tasks at once; None: up to 2,000.
+            tolerate: how many calls may fail without failing the map: a number, or a part of them as 0.01.
+            keep_results: whether the calls' results are kept, to be passed on.
+            name: as of `add`.
+
+        Raises:
+            TypeError, ValueError: an argument is invalid.
+        """
+        rows = [(item,) for item in _each("items", items)]
+        return self._map(task, rows, max_concurrent, tolerate, keep_results, name)
+
+    @overload
+    def starmap(
+        self,
+        task: "BoundTask[..., Coroutine[Any, Any, R]]",
+        items: Iterable[tuple[Any, ...]],
+        *,
+        max_concurrent: int | None = ...,
+        tolerate: float = ...,
+        keep_results: bool = ...,
+        name: str | None = ...,
+    ) -> Map[R]: ...
+    @overload
+    def starmap(
+        self,
+        task: BoundTask[..., R],
+        items: Iterable[tuple[Any, ...]],
+        *,
+        max_concurrent: int | None = ...,
+        tolerate: float = ...,
+        keep_results: bool = ...,
+        name: str | None = ...,
+    ) -> Map[R]: ...
+    @overload
+    def starmap(
+        self,
+        task: "Callable[[*Ts], Coroutine[Any, Any, R]]",
+        items: "Iterable[tuple[*Ts]]",
+        *,
+        max_concurrent: int | None = ...,
+        tolerate: float = ...,
+        keep_results: bool = ...,
+        name: str | None = ...,
+    ) -> Map[R]: ...
+    @overload
+    def starmap(
+        self,
+        task: "Callable[[*Ts], R]",
+        items: "Iterable[tuple[*Ts]]",
+        *,
+        max_concurrent: int | None = ...,
+        tolerate: float = ...,
+        keep_results: bool = ...,
+        name: str | None = ...,
+    ) -> Map[R]: ...
+    def starmap(
+        self,
+        task: Any,
+        items: Iterable[tuple[Any, ...]],
+        *,
+        max_concurrent: int | None = None,
+        tolerate: float = 0,
+        keep_results: bool = True,
+        name: str | None = None,
+    ) -> Map[Any]:
+        """As `map`, of items that are tuples, each with all positional arguments of a call."""
+        rows = [tuple(_each("each of items", item)) for item in _each("items", items)]
+        return self._map(task, rows, max_concurrent, tolerate, keep_results, name)
+
+    def check(self, name: str, other: Member) -> None:
+        """Refuse an edge to a node that is not of this flow.
+
+        Raises:
+            ValueError: it is of another one.
+        """
+        if other.flow is not self:
+            raise ValueError(f"node {name!r} cannot be after {other.name!r}, which is of another flow")
+        if other.name == name:
+            raise ValueError(f"node {name!r} cannot be after itself")
+
+    def _map(
+        self,
+        task: Any,
+        items: list[tuple[Any, ...]],
+        max_concurrent: int | None,
+        tolerate: float,
+        keep_results: bool,
+        name: str | None,
+    ) -> Map[Any]:
+        if not isinstance(task, Task | BoundTask):
+            raise TypeError(f"flow.map takes a task, not {type(task).__name__}")
+        like: PreparedTask[Any] = task.prepare()
+        name = self._name(name, like.task.name)
+        if max_concurrent is not None:
+            _options.integer("max_concurrent", max_concurrent, least=1)
+        _options.finite("tolerate", tolerate, "a number of calls, or a part of them from 0 to 1")
+        if tolerate < 0 or (tolerate > 1 and not isinstance(tolerate, int)):
+            raise ValueError(f"tolerate must be a number of calls, or a part of them from 0 to 1, not {tolerate!r}")
+        _options.boolean("keep_results", keep_results)
+        for number, row in enumerate(items):
+            if any(map(is_reference, row)):
+                raise TypeError(f"map {name!r}: item {number} is a result of this workflow, and they are not there yet")
+        made: Map[Any] = Map(self, name, like, items, max_concurrent, tolerate, keep_results)
+        self.members[name] = made
+        return made
+
+    def _name(self, name: str | None, task: str) -> str:
+        """The name of a new member."""
+        if name is None:
+            short = re.sub(r"[^A-Za-z0-9_-]", "_", re.split(r"[.:/]", task)[-1])[:_LONGEST_OF_TASK]
+            start = f"task_{short}" if short.isdigit() or not short else short
+            number, name = 1, start
+            while name in self.members:
+                number += 1
+                name = f"{start}_{number}"
+            return name
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str, not {type(name).__name__}")
+        if not _NAME.fullmatch(name) or name.isdigit():
+            raise ValueError(
+                f"node name {name!r} must be 1 to 100 of A-Z, a-z, 0-9, '_', '.' and '-', and not a number"
+            )
+        if name in self.members:
+            raise ValueError(f"there is a node {name!r} in this flow already")
+        return name
+
+
+def workflow_id(id: str) -> str:
+    """The id of a workflow, if it can be one."""
+    if "~" in _options.text("id", id):
+        raise ValueError(f"the id {id!r} of a workflow must not contain '~', which is between it and its nodes' names")
+    if len(id.encode()) > 400:
+        raise ValueError("the id of a workflow must have at most 400 bytes")
+    return id
+
+
+def _each(what: str, items: Any) -> Iterable[Any]:
+    if is_reference(items):
+        raise TypeError(f"{what} of a map must be there when it is made: it cannot be {items!r} yet")
+    if isinstance(items, str | bytes) or not isinstance(items, Iterable):
+        raise TypeError(f"{what} must be a list or another iterable, not {type(items).__name__}")
+    return items

@@ -1,0 +1,163 @@
+"""A workflow at work: an index of the standard library. A worker is killed, a task fails, and runs again.
+
+Run it with `make demo-workflow`. It takes a few seconds, needs no network, and exits with 1 if a file was not counted
+exactly once. What a user of Ardiq writes is in library.py. This starts a private server and two workers, shows the
+graph while it runs, kills one of the workers, puts right what failed, and runs that again.
+"""
+
+import os
+import signal
+
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+import argparse
+import asyncio
+import io
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from library import LIBRARY, PACKAGES, app, library
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from ardiq import TaskError, WorkflowJob, WorkflowNode, embedded
+
+console = Console(highlight=False)
+HERE = Path(__file__).parent
+COLORS = {"complete": "green", "failed": "bold red", "skipped": "yellow", "running": "cyan", "blocked": "dim"}
+
+
+def command(*words: str) -> list[str]:
+    """The `ardiq` command, shown as one would type it."""
+    console.print(f"[bold]$ ardiq {shlex.join(words)}[/]", soft_wrap=True)
+    return [sys.executable, "-m", "ardiq", *words]
+
+
+@contextmanager
+def worker(shelf: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A worker process for the length of the block, as `ardiq run` starts it in a shell."""
+    with tempfile.TemporaryFile() as log:
+        running = subprocess.Popen(
+            command("run", "library:app", "--give-up-after", "10s"),
+            cwd=HERE,
+            env={**os.environ, "DEMO_SHELF": str(shelf)},
+            stdout=log,
+            stderr=log,
+            process_group=0,
+        )
+        try:
+            yield running
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C: it ends already
+            running.terminate()
+            if running.wait() > 0:
+                log.seek(0)
+                console.print(log.read().decode(errors="replace"), markup=False)
+
+
+def row(node: WorkflowNode) -> str:
+    """What is shown of one."""
+    color = COLORS.get(node.state, "default")
+    done = f" {node.done} of {node.total}" if node.is_map else ""
+    return f"[{color}]{node.name}: {node.state}{done}[/]"
+
+
+async def picture(job: WorkflowJob[str]) -> Table:
+    """The graph for a terminal: each package with the map that it sums up, then what comes after all."""
+    nodes = {node.name: node async for node in job.nodes()}
+    drawn = Table.grid(padding=(0, 3, 0, 0))
+    for package in PACKAGES:
+        drawn.add_row(row(nodes.pop(f"read_{package}")), f"→ {row(nodes.pop(package))}")
+    drawn.add_row("", "")
+    for node in nodes.values():
+        drawn.add_row(row(node), f"after {', '.join(node.after) if len(node.after) < 3 else 'all packages'}")
+    return drawn
+
+
+async def watch(job: WorkflowJob[str]) -> None:
+    """Show it until it has ended: redrawn in place; where there is no terminal, how far it is."""
+    last = ""
+    with Live(console=console, refresh_per_second=10, auto_refresh=console.is_terminal) as live:
+        while await job.result() is None:
+            if console.is_terminal:
+                live.update(await picture(job))
+            elif (progress := await job.progress()) and (now := f"{progress.done} of {progress.total}") != last:
+                console.print(last := now)
+            await asyncio.sleep(0.1)
+        live.update(await picture(job), refresh=True)
+    console.print()
+
+
+async def demonstrate() -> bool:
+    """All of it; whether each file was counted once."""
+    with tempfile.TemporaryDirectory() as directory:
+        shelf = Path(directory) / "shelf"
+        with worker(shelf) as unlucky, worker(shelf):
+            while await app.inspect.workers_alive() < 2:
+                await asyncio.sleep(0.05)
+            job = await library.options(id="library").start()
+            watching = asyncio.create_task(watch(job))
+            while not (progress := await job.progress()) or progress.done < 20:
+                await asyncio.sleep(0.01)
+            console.print("One of the workers is killed while it reads: what it held runs elsewhere.")
+            unlucky.kill()
+            await watching
+
+            try:
+                await job.value()
+            except TaskError as error:
+                console.print(f"\n{error}", markup=False, soft_wrap=True)
+            console.print("There was no shelf. Now there is one, and what failed runs again, with what comes after it:")
+            shelf.mkdir()
+            done = await asyncio.to_thread(
+                subprocess.run,
+                command("dlq", "requeue", "library:app", "library~publish"),
+                cwd=HERE,
+                capture_output=True,
+                text=True,
+                process_group=0,
+                check=False,
+            )
+            console.print((done.stdout + done.stderr).rstrip(), markup=False, soft_wrap=True)
+            await watch(job)
+            value = await job.value(timeout=30)
+        index = (shelf / "index.txt").read_text()
+    console.print(f"\n{index}\n[bold]{value}[/]")
+    counted = sum(int(line.split()[1]) for line in index.splitlines())
+    there = sum(len(list(LIBRARY.joinpath(package).rglob("*.py"))) for package in PACKAGES)
+    verdict = f"{counted:,} files of {there:,} were counted, each once."
+    console.print(f"[bold {'green' if counted == there else 'red'}]{verdict}[/]")
+    return counted == there
+
+
+def main() -> int:
+    """The whole demonstration."""
+    argparse.ArgumentParser(description="A workflow at work.").parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # also into a pipe
+    console.print("[bold]A private Valkey server, for as long as this runs[/]")
+    url = embedded.url_for("embedded://")
+    console.print(
+        "\nWhile it runs, another terminal shows the same:",
+        f"  ardiq workflow show {url} library --queue library",
+        f"  redis-cli -s {url.partition('://')[2]} SMEMBERS 'ardiq:{{library}}:open:library'\n",
+        sep="\n",
+        soft_wrap=True,
+    )
+    subprocess.run(command("migrate", url), check=True, process_group=0)  # Ctrl-C is for this process alone
+    return 0 if asyncio.run(demonstrate()) else 1
+
+
+if __name__ == "__main__":
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise SystemExit(main())
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -1,0 +1,252 @@
+"""What went wrong with workflows of others, each named after where it was reported: it cannot happen here."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from helpers import SOON_S, eventually, result_of, working
+
+from ardiq import Ardiq, Flow, Retry, TaskError, chain, chord, current_task
+
+
+async def test_celery_4207_the_body_of_a_chord_runs_though_a_header_was_tried_again(app: Ardiq) -> None:
+    tried: list[int] = []
+
+    @app.task(max_retries=3)
+    async def header(number: int) -> int:
+        tried.append(number)
+        if tried.count(number) < 3:
+            raise Retry(delay_ms=0)
+        return number
+
+    @app.task
+    async def body(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    job = await chord([header.prepare(number) for number in range(5)], body).start()
+    async with working(app):
+        assert await job.value(timeout=SOON_S) == 10
+    assert sorted(tried) == sorted(3 * list(range(5)))
+
+
+async def test_celery_9107_what_follows_a_failure_within_is_reached(app: Ardiq) -> None:
+    called: list[str] = []
+
+    @app.task(max_retries=0)
+    async def fail(number: int) -> int:
+        raise ValueError(number)
+
+    @app.task
+    async def body(numbers: list[int]) -> int:
+        return len(numbers)
+
+    @app.task
+    async def alarm(name: str) -> None:
+        called.append(name)
+
+    flow = Flow()
+    inner = flow.map(fail, range(3))
+    summed = flow.add(body.prepare(inner.results))
+    outer = flow.add(body.prepare([summed.result]))
+    flow.add(alarm.prepare("inner")).after(inner, on_failure="only")
+    flow.add(alarm.prepare("outer")).after(outer, on_failure="only")
+    job = await app.start(flow)
+    async with working(app):
+        assert not (await result_of(job)).success
+    assert sorted(called) == ["inner", "outer"]
+
+
+async def test_celery_5000_a_task_does_not_carry_what_comes_after_it(app: Ardiq) -> None:
+    @app.task
+    async def link(value: int) -> int:
+        return value + 1
+
+    steps = chain(link.prepare(0))
+    for _ in range(499):
+        steps = steps.then(link)
+    job = await steps.start()
+    core = app.context.server.core
+    base = f"ardiq:{{{app.queue_name}}}:"
+    sizes = [core.command(["MEMORY", "USAGE", f"{base}task:{job.id}~link{suffix}"]) for suffix in ("", "_2", "_400")]
+    assert max(sizes) - min(sizes) < 200, sizes
+    async with working(app):
+        assert await job.value(timeout=10 * SOON_S) == 500
+
+
+async def test_bullmq_3362_no_parent_waits_for_ever(app: Ardiq) -> None:
+    """Children that fail, expire, are aborted or discarded: each of them is an end."""
+
+    @app.task(max_retries=0)
+    async def fail() -> None:
+        raise ValueError("no")
+
+    @app.task
+    async def never() -> None: ...
+
+    @app.task
+    async def parent() -> str:
+        return "ran"
+
+    flow = Flow()
+    children = [
+        flow.add(fail.prepare()),
+        flow.add(never.options(expire=0.001).prepare(), name="expires"),
+        flow.add(never.options(delay=3600).prepare(), name="aborted"),
+    ]
+    flow.add(parent.prepare(), name="strict").after(*children)
+    flow.add(parent.prepare(), name="lenient").after(*children, on_failure="ignore")
+    job = await app.start(flow)
+    await asyncio.sleep(0.01)
+    await job.node("aborted").abort()
+    async with working(app):
+        assert not (await result_of(job)).success
+    assert (await result_of(job.node("lenient"))).value == "ran"
+    assert (await job.node("strict").status()) == "complete"
+    assert not (await result_of(job.node("strict"))).success
+
+
+async def test_bullmq_1752_a_child_that_is_removed_is_noticed(app: Ardiq) -> None:
+    @app.task
+    async def child() -> None: ...
+
+    flow = Flow()
+    flow.add(child.prepare(), name="parent").after(flow.add(child.prepare(), name="child"))
+    job = await app.start(flow)
+    app.context.server.core.command(["DEL", f"ardiq:{{{app.queue_name}}}:task:{job.id}~child"])
+    async with working(app):
+        result = await job.result(timeout=30)
+    assert result is not None
+    assert not result.success
+
+
+async def test_bullmq_1021_a_node_has_several_parents(app: Ardiq) -> None:
+    order: list[str] = []
+
+    @app.task
+    async def note(name: str) -> None:
+        order.append(name)
+
+    flow = Flow()
+    first = flow.add(note.prepare("first"))
+    sides = [flow.add(note.prepare(name)).after(first) for name in ("left", "right")]
+    flow.add(note.prepare("last")).after(*sides)
+    job = await app.start(flow)
+    async with working(app):
+        await result_of(job)
+    assert (order[0], order[3], sorted(order[1:3])) == ("first", "last", ["left", "right"])
+
+
+async def test_rq_2006_what_depends_on_a_task_whose_worker_died_is_released(app: Ardiq) -> None:
+    """A claim whose worker is gone, again and again, is a dead letter at last, which is an end."""
+
+    @app.task
+    async def kills() -> None: ...
+
+    @app.task
+    async def after() -> str:
+        return "ran"
+
+    flow = Flow()
+    flow.add(after.prepare()).after(flow.add(kills.prepare()), on_failure="ignore")
+    job = await app.start(flow)
+    core = app.context.server.core
+    for number in range(5):
+        worker = f"gone:{number}"
+        core.call("join", [worker, "1000", "{}", '["default"]', "1"])
+        claimed = core.call("claim", [worker, '["default"]', "1", "60000"])
+        core.command(["ZADD", f"ardiq:{{{app.queue_name}}}:workers", "1", worker])
+        core.call("join", ["alive", "60000", "{}", '["default"]', "1"])
+        for _ in range(4):
+            core.call("heartbeat", ["alive", "60000", "60000", "1", "3", "0", "0"])
+        assert claimed
+        if await job.node("after").status() != "blocked":
+            break
+    async with working(app):
+        assert (await result_of(job.node("after"))).value == "ran"
+
+
+async def test_sidekiq_5290_what_follows_an_empty_map_runs_once(app: Ardiq) -> None:
+    called: list[int] = []
+
+    @app.task
+    async def one(item: int) -> int:
+        return item
+
+    @app.task
+    async def done(items: list[int]) -> None:
+        called.append(len(items))
+
+    flow = Flow()
+    flow.add(done.prepare(flow.map(one, []).results))
+    job = await app.start(flow)
+    async with working(app):
+        assert (await result_of(job)).success
+    assert called == [0]
+
+
+async def test_sidekiq_6026_what_follows_comes_neither_early_nor_twice(app: Ardiq) -> None:
+    ended: list[int] = []
+    called: list[int] = []
+
+    @app.task(max_retries=3)
+    async def one(item: int) -> int:
+        current = current_task()
+        if item % 5 == 0 and current.tries == 1:
+            raise Retry(delay_ms=5)
+        ended.append(item)
+        return item
+
+    @app.task
+    async def done(items: list[int]) -> None:
+        called.append(len(ended))
+
+    flow = Flow()
+    flow.add(done.prepare(flow.map(one, range(50), max_concurrent=7).results))
+    job = await app.start(flow)
+    async with working(app):
+        assert (await result_of(job)).success
+    assert called == [50]
+    assert sorted(ended) == list(range(50))
+
+
+async def test_durable_workflow_501_a_failed_step_goes_on_without_paying_for_the_others_again(app: Ardiq) -> None:
+    ran: list[str] = []
+    broken = {"charge"}
+
+    @app.task(max_retries=0)
+    async def step(name: str) -> str:
+        ran.append(name)
+        if name in broken:
+            raise ValueError(name)
+        return name
+
+    flow = Flow()
+    before: Any = None
+    for name in ("reserve", "charge", "ship"):
+        node = flow.add(step.prepare(name), name=name)
+        before = node if before is None else node.after(before)
+    job = await app.start(flow, output=before)
+    async with working(app):
+        with pytest.raises(TaskError, match="charge"):
+            await job.value(timeout=SOON_S)
+        broken.clear()
+        assert await app.dead.requeue([f"{job.id}~charge"]) == 1
+        assert await job.value(timeout=SOON_S) == "ship"
+    assert ran == ["reserve", "charge", "charge", "ship"]
+
+
+async def test_bullmq_800_ten_thousand_children(app: Ardiq) -> None:
+    @app.task
+    async def child(number: int) -> int:
+        return number
+
+    @app.task
+    async def parent(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    flow = Flow()
+    output = flow.add(parent.prepare(flow.map(child, range(10_000)).results))
+    job = await app.start(flow, output=output)
+    async with working(app):
+        assert await job.value(timeout=60) == sum(range(10_000))
+    await eventually(lambda: app.context.server.core.command(["EXISTS", f"ardiq:{{{app.queue_name}}}:workflows"]) == 0)

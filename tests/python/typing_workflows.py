@@ -1,0 +1,185 @@
+"""Workflows as users write them, right and wrong, for type checkers; nothing here is run.
+
+A right use must pass. A wrong one carries `type: ignore`, which is an error itself where the use is accepted.
+"""
+
+from datetime import timedelta
+from typing import NamedTuple, assert_type
+
+from ardiq import (
+    Ardiq,
+    Batch,
+    Chain,
+    Flow,
+    Group,
+    Job,
+    Map,
+    Node,
+    Results,
+    TaskResult,
+    WorkflowJob,
+    WorkflowProgress,
+    chain,
+    chord,
+    group,
+)
+
+app = Ardiq("redis://localhost")
+
+
+class Page(NamedTuple):
+    url: str
+    size: int
+
+
+@app.task
+async def fetch(url: str) -> Page:
+    return Page(url, 1)
+
+
+@app.task
+def parse(page: Page, *, strict: bool = True) -> list[str]:
+    return [page.url]
+
+
+@app.task
+async def store(links: list[str], table: str = "links") -> int:
+    return len(links)
+
+
+@app.task
+async def resize(path: str, width: int = 100) -> str:
+    return path
+
+
+@app.task
+def montage(thumbs: list[str], title: str = "") -> bytes:
+    return b""
+
+
+@app.task
+async def report(thumbs: Results[str]) -> int:
+    return len([each async for each in thumbs])
+
+
+@app.task
+def report_sync(thumbs: Results[str]) -> int:
+    return len(list(thumbs))
+
+
+@app.task
+async def add(a: int, b: int) -> int:
+    return a + b
+
+
+@app.task
+async def scale(value: float | None) -> float:
+    return value or 0.0
+
+
+@app.task
+async def nothing() -> None: ...
+
+
+@app.task(batch=Batch(10, wait=1))
+async def index(words: list[str]) -> list[int]:
+    return [1 for _ in words]
+
+
+def flows() -> None:
+    flow = Flow("site", id="site-7", result_ttl=timedelta(days=1))
+    page = flow.add(fetch.prepare("https://example.com"), name="page")
+    assert_type(page, Node[Page])
+    links = flow.add(parse.prepare(page.result, strict=False))
+    assert_type(links, Node[list[str]])
+    rows = flow.add(store.prepare(links.result, table="x")).after(page, on_failure="ignore")
+    assert_type(rows, Node[int])
+    assert_type(rows.result, int)
+    assert_type(rows.result_or(None), int | None)
+    flow.add(scale.prepare(rows.result))
+    flow.add(scale.prepare(rows.result_or(None)))
+    flow.add(add.options(delay=5).prepare(rows.result, b=2)).after(links, rows)
+    flow.add(montage.prepare([flow.add(resize.prepare("a")).result, "b"]))
+    flow.add(nothing.prepare()).after(rows)
+    assert_type(flow.add(index.prepare("word")), Node[int])
+
+    flow.add(fetch.prepare(page.result))  # type: ignore[arg-type]
+    flow.add(parse.prepare(links.result))  # type: ignore[arg-type]
+    flow.add(store.prepare(links.result, table=rows.result))  # type: ignore[arg-type]
+    flow.add(store.prepare(links.result, tables="x"))  # type: ignore[call-arg]
+    flow.add(add.prepare(rows.result_or(None), 1))  # type: ignore[arg-type]
+    flow.add(montage.prepare([rows.result]))  # type: ignore[list-item]
+    flow.add(fetch)  # type: ignore[arg-type]
+    flow.add(fetch.enqueue("x"))  # type: ignore[arg-type]
+    rows.after(links, on_failure="retry")  # type: ignore[arg-type]
+    rows.after("links")  # type: ignore[arg-type]
+    Flow(7)  # type: ignore[arg-type]
+
+
+def maps(paths: list[str]) -> None:
+    flow = Flow("gallery")
+    thumbs = flow.map(resize, paths, max_concurrent=10, tolerate=0.01)
+    assert_type(thumbs, Map[str])
+    assert_type(thumbs.results, list[str])
+    assert_type(thumbs.result, Results[str])
+    assert_type(flow.map(parse.options(priority="low"), [Page("", 0)], tolerate=3, name="pages"), Map[list[str]])
+    assert_type(flow.map(index, paths), Map[int])
+    flow.add(montage.prepare(thumbs.results))
+    flow.add(report.prepare(thumbs.result)).after(thumbs, on_failure="ignore")
+    flow.add(report_sync.prepare(thumbs.result))
+    assert_type(flow.starmap(add, [(1, 2), (3, 4)], keep_results=False), Map[int])
+    assert_type(flow.starmap(resize.options(expire=5), [("a", 1)]), Map[str])
+
+    flow.map(resize, [1, 2])  # type: ignore[arg-type]
+    flow.map(add, [1])  # type: ignore[arg-type]
+    flow.starmap(add, [(1, "2")])  # type: ignore[arg-type]
+    flow.map(resize, paths, tolerate="few")  # type: ignore[call-overload]
+    flow.add(montage.prepare(thumbs.result))  # type: ignore[arg-type]
+    flow.add(report.prepare(thumbs.results))  # type: ignore[arg-type]
+    flow.add(store.prepare(flow.map(fetch, paths).results))  # type: ignore[arg-type]
+
+
+@app.workflow
+def gallery(flow: Flow, paths: list[str], title: str = "") -> Node[bytes]:
+    return flow.add(montage.prepare(flow.map(resize, paths).results, title))
+
+
+@app.workflow(name="clean up")
+def tidy(flow: Flow) -> None:
+    flow.add(nothing.prepare())
+
+
+async def starts(flow: Flow, node: Node[int], thumbs: Map[str]) -> None:
+    job = await app.start(flow, output=node)
+    assert_type(job, WorkflowJob[int])
+    assert_type(await job.value(timeout=5), int)
+    assert_type(await job.result(), TaskResult[int] | None)
+    assert_type(await job.progress(), WorkflowProgress | None)
+    assert_type(await job.graph("dot"), str)
+    assert_type(job.node("page"), Job)
+    assert_type(job.existed, bool)
+    async for each in job.nodes():
+        assert_type(each.after, dict[str, str])
+    assert_type(await app.start(flow), WorkflowJob[None])
+    assert_type(app.start_sync(flow, node), WorkflowJob[int])
+    await app.start(flow, output=thumbs)  # type: ignore[call-overload]
+    await job.graph("png")  # type: ignore[arg-type]
+
+    assert_type(await gallery.start(["a"], title="x"), WorkflowJob[bytes])
+    assert_type(await gallery.options(id="gallery-7").start(["a"]), WorkflowJob[bytes])
+    assert_type(tidy.start_sync(), WorkflowJob[None])
+    await gallery.start([1])  # type: ignore[list-item]
+    await gallery.start()  # type: ignore[call-arg]
+    await tidy.start(1)  # type: ignore[call-arg]
+
+    assert_type(chain(fetch.prepare("x")), Chain[Page])
+    assert_type(chain(fetch.prepare("x")).then(parse, strict=False).then(store, table="rows"), Chain[int])
+    assert_type(await chain(fetch.prepare("x")).then(parse).start(id="x"), WorkflowJob[list[str]])
+    assert_type(group(resize.prepare("a"), resize.prepare("b")), Group[str])
+    assert_type(await group(resize.prepare("a")).then(montage, title="x").start(), WorkflowJob[bytes])
+    assert_type(chord([resize.prepare("a")], montage, "title").start_sync(), WorkflowJob[bytes])
+    assert_type(await group(resize.prepare("a")).start(), WorkflowJob[None])
+    chain(fetch.prepare("x")).then(store)  # type: ignore[call-overload]
+    chain(fetch.prepare("x")).then(parse, strict="no")  # type: ignore[call-overload]
+    chain(fetch.prepare("x")).then(parse, table="rows")  # type: ignore[call-overload]
+    chord([add.prepare(1, 2)], montage)  # type: ignore[call-overload]
