@@ -8,10 +8,10 @@ read_globals = {
   "assert", "cjson", "cmsgpack", "error", "ipairs", "math", "next", "pairs", "pcall", "redis", "select", "string", "table",
   "tonumber", "tostring", "type", "unpack",
   -- lua/lib
-  "adaptive", "admit", "ask", "attempt", "batches", "bulk", "calls", "claim", "clock", "errors", "figures", "flow",
-  "gather", "group", "hand_off", "history", "inputs", "keys", "lane", "limits", "line", "mail", "map", "member", "move",
-  "number", "object", "opening", "pause_rules", "pauses", "payload", "place", "reap", "saving", "schedule", "share",
-  "stats", "task", "timer", "turn", "unique", "uses", "waiters",
+  "adaptive", "admit", "ask", "attempt", "batches", "bulk", "calls", "chores", "claim", "clock", "edges", "ending",
+  "errors", "figures", "flow", "gather", "group", "hand_off", "history", "inputs", "keys", "lane", "limits", "line", "mail",
+  "map", "member", "move", "number", "object", "opening", "pause_rules", "pauses", "payload", "place", "reap", "replay",
+  "saving", "schedule", "share", "stats", "stopping", "task", "timer", "turn", "unique", "uses", "waiters",
 }
 files["ardiq/testing/emulation.lua"] = {
   globals = { "cjson", "cmsgpack", "redis" },

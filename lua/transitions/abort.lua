@@ -10,7 +10,7 @@ return function(base, args)
   if task.is_finished(record.state) then return 'finished' end
   if record.state == 'blocked' and record.kind and number.of(record.needs, 0) <= 0 then
     local batch = batches.open(base, clock.read())
-    err = flow.abort(batch, id)
+    err = stopping.abort(batch, id)
     if err then return { err = err } end
     calls.close(batch)
     return group.read(batch, id).state == 'blocked' and 'requested' or 'aborted'

@@ -31,7 +31,7 @@ return function(base, args)
   if beat[3] and pauses.go_on(batch, GIVE_BACK_LIMIT) then more = 1 end
   if move.take_over(batch, GIVE_BACK_LIMIT) then more = 1 end
   if beat[4] and opening.go_on(batch) then more = 1 end
-  if flow.go_on(batch) then more = 1 end
+  if chores.go_on(batch) then more = 1 end
   claim.wake_for_quarantined(base)
   if #settled > 0 then redis.call('SREM', keys.aborts(base, worker), unpack(settled)) end
   calls.close(batch)

@@ -120,7 +120,7 @@ function MEND.not_open(batch, finding, record)
   if group.damage_above(batch, finding.id) then return 'by_hand' end
   if redis.call('SISMEMBER', keys.failed(batch.base, of.id), name) == 1 then
     -- A dead letter that a version gave back which knows of no workflows.
-    return flow.reopen(batch, finding.id)
+    return replay.reopen(batch, finding.id)
   end
   redis.call('SADD', keys.open(batch.base, of.id), name)
 end
@@ -146,7 +146,7 @@ local function end_open(batch, finding, record)
   if not own or place.lacks('SISMEMBER', keys.open(batch.base, of), name) then return 'sound' end
   if place.is_over(batch.base, finding.id, record) ~= finding.kind then return 'sound' end
   if group.damage(batch, own) then return 'by_hand' end
-  flow.look(batch, finding.id)
+  chores.look(batch, finding.id)
 end
 
 MEND.open_but_ended, MEND.open_without_record = end_open, end_open
@@ -154,7 +154,7 @@ MEND.open_but_ended, MEND.open_without_record = end_open, end_open
 -- It goes on, or ends, where it can.
 function MEND.stuck_group(batch, finding, record)
   if place.disconnected(batch.base, finding.id, record) ~= finding.kind then return 'sound' end
-  flow.look(batch, finding.id)
+  chores.look(batch, finding.id)
   calls.flush(batch)
   local after = task.read(batch.base, finding.id, place.FIELDS)
   if after and place.disconnected(batch.base, finding.id, after) then return 'by_hand' end

@@ -22,7 +22,7 @@ return function(base, args)
     if answers[i] == 'queued' then
       if task.read(base, id, { 'state' }).state == 'failed' then
         move.requeue(batch, id, records[i])
-        flow.reopen(batch, id)
+        replay.reopen(batch, id)
       else
         answers[i] = 'not_dead' -- named twice in this call
       end

@@ -14,7 +14,7 @@ return function(base, args)
   err = group.damage_above(batch, args.id)
   if err then return { err = err } end
   move.requeue(batch, args.id, record, args)
-  flow.reopen(batch, args.id)
+  replay.reopen(batch, args.id)
   calls.close(batch)
   return 'queued'
 end

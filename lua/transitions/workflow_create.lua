@@ -236,7 +236,7 @@ return function(base, args)
     redis.call('ZADD', keys.deadlines(base), clock.text(batch.now + group.UNFINISHED_MS), id)
   else
     if timeout_ms then redis.call('ZADD', keys.deadlines(base), clock.text(batch.now + options.timeout_ms), id) end
-    flow.start(batch, id, first)
+    edges.start(batch, id, first)
   end
   calls.close(batch)
   return 'created'

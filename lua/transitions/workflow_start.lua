@@ -20,7 +20,7 @@ return function(base, args)
   else
     redis.call('ZREM', keys.deadlines(base), id)
   end
-  flow.start(batch, id, redis.call('LRANGE', keys.nodes(base, id), 0, -1))
+  edges.start(batch, id, redis.call('LRANGE', keys.nodes(base, id), 0, -1))
   calls.close(batch)
   return 'started'
 end

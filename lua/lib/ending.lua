@@ -1,0 +1,106 @@
+-- How a workflow or a map ends, and how long all of it is kept.
+local M = {}
+
+-- How long the records of a workflow that has ended are kept: from now on as its own.
+function M.sweep(batch, root)
+  local base, ttl_ms = batch.base, number.of(root.result_ttl_ms, 0)
+  if ttl_ms < 0 then return end
+  local keep
+  if ttl_ms > 0 then
+    local text = clock.text(ttl_ms)
+    keep = function(key) redis.call('PEXPIRE', key, text) end
+  else
+    batch.removed = batch.removed or {}
+    keep = function(key) batch.removed[#batch.removed + 1] = key end
+  end
+  local function keep_group(id)
+    for _, name in ipairs({ 'open', 'items', 'failed', 'results', 'nodes' }) do keep(keys[name](base, id)) end
+  end
+  local names = redis.pcall('LRANGE', keys.nodes(base, root.id), 0, -1)
+  for _, name in ipairs(errors.of(names) and {} or names) do
+    local id = group.id_of(root.id, name)
+    local record = task.read(base, id, { 'kind', 'needs' })
+    -- An earlier version may have put a task there that is no part of it.
+    if record and record.needs then keep(keys.task(base, id)) end
+    if record and record.kind then keep_group(id) end
+  end
+  keep_group(root.id)
+  keep(keys.task(base, root.id))
+end
+
+-- The error of a group: how many did not complete, and one of them.
+local function reason(batch, of, missing, total)
+  local text = clock.text(missing) .. ' of ' .. clock.text(total) .. ' tasks did not complete'
+  local names, name = keys.failed(batch.base, of.id), redis.call('HGET', keys.task(batch.base, of.id), 'first_missing')
+  -- It may have run again since.
+  if not name or redis.call('SISMEMBER', names, name) == 0 then name = redis.call('SRANDMEMBER', names) end
+  if not name then return text end
+  local id = group.id_of(of.id, name)
+  local record = task.read(batch.base, id, { 'state', 'error' }) or {}
+  return text .. ', first ' .. id .. ': ' .. history.short(record.error or record.state or 'its record is gone')
+end
+
+-- What a group ended as, and what else its record gets.
+local function outcome(batch, of, counts)
+  local missing = counts.failed + counts.skipped + counts.aborted
+  local why = of.abort_requested
+  if why == 'timeout' then
+    return 'aborted', { 'error', 'timed out after ' .. clock.text(number.of(of.timeout_ms, 0)) .. ' ms' }
+  elseif why == 'unfinished' then
+    return 'aborted', { 'error', 'its client never sent the rest of it' }
+  elseif why and why ~= 'failed' then
+    return 'aborted', { 'error', 'aborted' }
+  end
+  if of.kind == 'map' then
+    if missing <= number.of(of.tolerate, 0) then return 'complete', {} end
+    return 'failed', { 'error', reason(batch, of, missing, of.size) }
+  end
+  local total = counts.complete + missing
+  if counts.unborne > 0 then return 'failed', { 'error', reason(batch, of, missing, total) } end
+  local name = redis.call('HGET', keys.task(batch.base, of.id), 'output')
+  if not name then return 'complete', { 'result', 'null' } end
+  local found = task.read(batch.base, group.id_of(of.id, name), { 'state', 'result', 'result_codec' })
+  if not found or found.state ~= 'complete' then
+    return 'failed', { 'error', 'its result, ' .. name .. ', did not complete' }
+  end
+  local fields = { 'result', found.result or 'null' }
+  if found.result_codec then fields[3], fields[4] = 'result_codec', found.result_codec end
+  return 'complete', fields
+end
+
+-- blocked -> complete, failed, aborted for a group of which nothing is open.
+local function end_group(batch, of, counts)
+  local base, key = batch.base, keys.task(batch.base, of.id)
+  local state, fields = outcome(batch, of, counts)
+  of.state = state
+  redis.call('HSET', key, 'state', state, 'finished_at', batch.now_text, unpack(fields))
+  batches.ended(batch, of.id)
+  local parent_id, name = group.split(of.id)
+  local parent = parent_id and group.read(batch, parent_id)
+  if parent then
+    group.note(batch, parent, name, state, true)
+  elseif not parent_id then
+    redis.call('ZREM', keys.workflows(base), of.id)
+    if of.building or of.timeout_ms then redis.call('ZREM', keys.deadlines(base), of.id) end
+    batch.swept = batch.swept or {}
+    batch.swept[#batch.swept + 1] = of
+  end
+end
+
+local COUNTS = { 'complete', 'failed', 'skipped', 'aborted', 'unborne' }
+
+-- A group ends when nothing of it is open, and no item waits to become a task. Where fewer have ended than there are, somebody
+-- deleted what was open: it stays, and fsck finds it.
+function M.end_if_through(batch, of)
+  if of.state ~= 'blocked' or redis.call('EXISTS', keys.open(batch.base, of.id)) == 1 then return end
+  if of.kind == 'map' and redis.call('EXISTS', keys.items(batch.base, of.id)) == 1 then return end
+  local found = redis.call('HMGET', keys.task(batch.base, of.id), 'tasks', unpack(COUNTS))
+  local counts = {}
+  for i, name in ipairs(COUNTS) do counts[name] = number.of(found[i + 1], 0) end
+  local expected = of.kind == 'map' and of.made or number.of(found[1], 0)
+  local through = counts.complete + counts.failed + counts.skipped + counts.aborted
+  if through < expected and not of.abort_requested then return end
+  end_group(batch, of, counts)
+end
+
+return M

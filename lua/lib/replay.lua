@@ -1,0 +1,69 @@
+-- A dead letter of a workflow runs again: what followed from its failure is taken back.
+local M = {}
+
+-- skipped -> blocked, queued, limited, scheduled: what followed from the failure of a member that runs again.
+local function reopen_followers(batch, of, id)
+  local followers = redis.call('HGET', keys.task(batch.base, id), 'then')
+  edges.each_follower(followers or nil, function(name, policy)
+    if edges.LENIENT[policy] then return end
+    local follower = group.id_of(of.id, name)
+    local record = task.read(batch.base, follower, edges.FIELDS)
+    if not record or not record.state then return end
+    local key, broken = keys.task(batch.base, follower), math.max(number.of(record.broken, 0) - 1, 0)
+    redis.call('HSET', key, 'broken', clock.text(broken))
+    if record.state ~= 'skipped' or record.unneeded or broken > 0 then return end
+    M.reopen_member(batch, of, name, 'skipped')
+    redis.call('HSET', key, 'state', 'blocked')
+    redis.call('HDEL', key, 'error', 'finished_at')
+    reopen_followers(batch, of, follower)
+    record.state = 'blocked'
+    if number.of(record.needs, 0) <= 0 then edges.begin(batch, of, name, record) end
+  end)
+end
+
+-- complete, failed -> blocked for the groups of a member that has not ended any more. `count`: what it was counted as.
+function M.reopen_member(batch, of, name, count)
+  local base, key, id = batch.base, keys.task(batch.base, of.id), group.id_of(of.id, name)
+  redis.call('SREM', keys.failed(base, of.id), name)
+  redis.call('SADD', keys.open(base, of.id), name)
+  group.count(base, of.id, { [count] = -1 })
+  if redis.call('HDEL', keys.task(base, id), 'unborne') == 1 then group.count(base, of.id, { unborne = -1 }) end
+  if of.state == 'blocked' then return end
+  of.state = 'blocked'
+  redis.call('HSET', key, 'state', 'blocked')
+  redis.call('HDEL', key, 'error', 'finished_at')
+  local parent_id, own_name = group.split(of.id)
+  local parent = parent_id and group.read(batch, parent_id)
+  if parent then
+    M.reopen_member(batch, parent, own_name, 'failed')
+    reopen_followers(batch, parent, of.id)
+  elseif not parent_id then
+    local created_at = number.of(redis.call('HGET', key, 'enqueued_at'), batch.now)
+    redis.call('ZADD', keys.workflows(base), clock.text(created_at), of.id)
+  end
+end
+
+-- Whether a group, and what that is in, goes on as long as a member does.
+local function goes_on(batch, of)
+  while of do
+    if of.state ~= 'blocked' and of.state ~= 'failed' or of.abort_requested then return false end
+    local parent_id = group.split(of.id)
+    of = parent_id and group.read(batch, parent_id)
+  end
+  return true
+end
+
+-- A dead letter runs again: what its failure ended or skipped is open again. A group that ended in another way than by failures
+-- stays as it is.
+function M.reopen(batch, id)
+  if not string.find(id, '~', 1, true) then return end
+  local of, name = group.of(batch, id)
+  if not of then return end
+  if not goes_on(batch, of) or redis.call('SISMEMBER', keys.failed(batch.base, of.id), name) == 0 then return end
+  group.count_dead(batch, id, -1)
+  batch.members = batch.members or {}
+  M.reopen_member(batch, of, name, 'failed')
+  if of.kind ~= 'map' then reopen_followers(batch, of, id) end
+end
+
+return M

@@ -1,0 +1,54 @@
+-- How a workflow, or a map of it, is stopped.
+local M = {}
+
+-- Members that one call aborts.
+local CANCEL = 500
+
+-- Stop everything in a group that has not ended, a portion a call: what waits is aborted, what runs is asked to.
+function M.cancel(batch, of)
+  local base, key = batch.base, keys.task(batch.base, of.id)
+  local cursor = redis.call('HGET', key, 'cancelled_to') or '0'
+  local page = redis.call('SSCAN', keys.open(base, of.id), cursor, 'COUNT', CANCEL)
+  for _, name in ipairs(page[2]) do
+    local id = group.id_of(of.id, name)
+    local record = task.read(base, id, { 'state', 'kind', 'lane', 'worker', 'pause', 'needs', 'abort_requested' })
+    if record and record.kind and record.state == 'blocked' and number.of(record.needs, 0) <= 0 then
+      local err = M.abort(batch, id)
+      if err then batches.refuse(batch, id, '', err) end
+    elseif record and (task.is_waiting(record.state) or record.state == 'blocked') then
+      local err = move.in_the_way(batch, record)
+      if err then
+        batches.refuse(batch, id, '', err)
+      else
+        move.abort_waiting(batch, id, record, number.of(of.result_ttl_ms, 0))
+      end
+    elseif record and record.state == 'running' and not record.abort_requested then
+      local ok, err = pcall(member.ask_abort, base, id, record.worker)
+      if not ok then batches.refuse(batch, id, '', err.err) end
+    elseif not record or not record.state or task.is_finished(record.state) then
+      group.note(batch, of, name, record and record.state or 'discarded', record and record.kind)
+    end
+  end
+  if page[1] ~= '0' then
+    redis.call('HSET', key, 'cancelled_to', page[1])
+    edges.later(batch, of.id)
+  else
+    redis.call('HDEL', key, 'cancelled_to')
+  end
+end
+
+-- blocked -> blocked, aborted: a workflow, or a map that has begun, is to stop. `why`: `1`, or, where nobody asked for it,
+-- `failed`, `timeout` or `unfinished`. Replies an error text where a key is damaged.
+function M.abort(batch, group_id, why)
+  local of = group.read(batch, group_id)
+  if not of or of.state ~= 'blocked' or of.abort_requested then return nil end
+  local obstacle = group.damage(batch, of)
+  if obstacle then return obstacle end
+  of.abort_requested = why or '1'
+  redis.call('HSET', keys.task(batch.base, group_id), 'abort_requested', of.abort_requested)
+  if of.kind == 'map' then redis.call('DEL', keys.items(batch.base, group_id)) end
+  M.cancel(batch, of)
+  edges.touch(batch, of)
+end
+
+return M
