@@ -90,7 +90,7 @@ local function gather_effects(batch, of, ended)
       followers, lenient = followers + 1, lenient + (is_lenient and 1 or 0)
       if completed or is_unneeded then
         if policy == 'only' or not completed and not is_lenient then
-          if not is_spent then on.is_unneeded = true end
+          if not (is_lenient and is_spent) then on.is_unneeded = true end
         elseif not (is_lenient and is_spent) then
           on.met = on.met + 1
         end

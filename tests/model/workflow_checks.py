@@ -103,7 +103,7 @@ def called_wrongly(model: Flows, task: Task, got: Got) -> Iterator[str]:
         args = "[]"
     if task.args:
         args, codec = task.args, ""
-    if not task.node.inputs:
+    if task.args or not task.node.inputs:
         if (got.args, got.codec) != (args, codec):
             yield f"{got} is to be called with {args}, {codec}"
         return

@@ -61,6 +61,8 @@ class WorkflowMachine(RuleBasedStateMachine):
 
     def call(self, function: str, *, expect: Any = None, **arguments: Any) -> Any:
         """The reply; what the server decides is taken from what it shows, the rest must be as in the model."""
+        # Until it is through: after an error nothing is drained.
+        self.has_failed = True
         try:
             reply = self.server.call(function, **arguments)
         except Refused as refused:
@@ -80,6 +82,7 @@ class WorkflowMachine(RuleBasedStateMachine):
         if expect is not None and reply != expect:
             self.fail(f"{function} answers {reply}, and is to answer {expect}")
         self.check_awake(function)
+        self.has_failed = False
         return reply
 
     def look(self) -> list[tuple[str, str]]:

@@ -117,7 +117,8 @@ class Flows:
             task.gone_at = self.now + KEPT_MS
         elif group and group.group and state != "failed":
             # Of a map's call that completed there is the result.
-            self._keep(task, 0 if state == "complete" else group.group.kept_ms)
+            is_gone = state == "complete" and not group.has_ended
+            self._keep(task, 0 if is_gone else group.group.kept_ms)
 
     def _keep(self, task: Task, kept_ms: int) -> None:
         if kept_ms >= 0:
@@ -125,7 +126,9 @@ class Flows:
 
     def complete(self, task: Task, codec: str, value: str) -> None:
         task.result = (codec, value)
-        if task.group and task.group.is_map and task.group.node.keeps_results:
+        # One that runs again although its map is through has a result of its own.
+        is_call = task.group is not None and task.group.is_map and not task.group.has_ended
+        if is_call and task.group and task.group.node.keeps_results:
             task.group.results[task.name] = f"{codec} {value}"
         self.end(task, "complete")
 
@@ -142,9 +145,11 @@ class Flows:
     def advance(self) -> None:
         while self._ended or self._touched:
             ended, touched, self._ended, self._touched = self._ended, self._touched, [], []
-            groups = dict.fromkeys(task.group for task in ended if task.group)
-            for group in groups:
-                self._settle(group, [task for task in ended if task.group is group and not task.verdict])
+            # Maps go on first, whatever else the call brings.
+            for group in {task.group: None for task in ended if task.group and task.group.is_map}:
+                self._settle(group, [task for task in ended if task.group is group and task.state == "complete"])
+            for group in {task.group: None for task in ended if task.group}:
+                self._settle(group, [task for task in ended if task.group is group])
                 self._end_if_through(group)
             for group in touched:
                 self._end_if_through(group)
@@ -155,12 +160,14 @@ class Flows:
         self.pass_time(0)
 
     def _settle(self, group: Group, ended: list[Task]) -> None:
+        ended = [task for task in ended if not task.verdict]
         for task in ended:
             task.verdict = task.state
         if group.is_stopping:
             return
         if group.is_map:
-            self._make(group)
+            if ended:
+                self._make(group)
             return
         is_cancelled = False
         for task in ended:
