@@ -10,6 +10,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from documents import DOCUMENTS, ROOT, by_name, files
@@ -98,11 +99,25 @@ ROWS = sorted({
 })  # fmt: skip
 
 
+def workflow(app: Ardiq) -> dict[str, Any]:
+    """What rows of workflows name."""
+    flow = ardiq.Flow()
+
+    async def one(value: Any) -> Any: ...
+    async def add(x: int, y: int) -> int: ...
+    async def report() -> None: ...
+
+    taking = {name: app.task(name=name)(one) for name in ("fetch", "parse", "store", "resize", "montage")}
+    names = {"add": app.task(add), "report": app.task(report), "flow": flow, "url": "a", "paths": ["a", "b"], **taking}
+    nodes = {name: flow.add(taking["fetch"].prepare(name), name=name) for name in ("a", "b", "node")}
+    return {**names, **nodes, "small": flow.map(taking["resize"], ["a"])}
+
+
 @pytest.mark.parametrize("code", ROWS)
 def test_what_replaces_a_feature_of_others_can_be_pasted(code: str) -> None:
     app = Ardiq("redis://localhost:6379")
     app.limit("all", concurrency=1)
-    names = {**vars(ardiq), "app": app, "timedelta": timedelta, "ms": 1000}
+    names = {**vars(ardiq), "app": app, "timedelta": timedelta, "ms": 1000, **workflow(app)}
     program = f"app.task({code})(sync)" if re.match(r"\w+=", code) else code
     compile(program, "coming-from.md", "exec")
 
