@@ -30,7 +30,7 @@ SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
 LEAST_S = 8
 FIRST_SEED = int(os.environ.get("SOAK_SEED", "1"))
 SETTINGS = settings(
-    max_examples=10, stateful_step_count=60, deadline=None, database=None, print_blob=False, report_multiple_bugs=False,
+    max_examples=10, stateful_step_count=40, deadline=None, database=None, print_blob=False, report_multiple_bugs=False,
     phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 
@@ -110,7 +110,7 @@ class RandomWorkflows(Roles):
     def replay(self, worker: int, at: int, how_many: int, failing: int, rounds: list[int]) -> None:
         """Much fails, and some of that runs again, while the rest is still open or when all has ended."""
         for round in rounds:
-            self.work_off(worker, 5, failing + at % 2, round)
+            self.work_off(worker, 5, failing + at % 2, round, slow=at % 4)
             if self.dead():
                 self.requeue_some(at, how_many, False)
                 at, failing = at // 2, failing * (at % 3)
@@ -163,13 +163,17 @@ class RandomWorkflows(Roles):
         self.repeat_step(name, outcomes, want)
 
     @rule(worker=NUMBER, want=st.sampled_from([5, 20]), failing=st.sampled_from([0, 0, 3, 8]))
-    def work_off(self, worker: int, want: int, failing: int, rounds: int = 20) -> None:
-        """It ends all it holds and takes more, until there is nothing; every so many fail."""
+    def work_off(self, worker: int, want: int, failing: int, rounds: int = 20, slow: int = 0) -> None:
+        """It ends all it holds and takes more, until there is nothing; some fail, and `slow` ones go on running."""
         name = self.worker(worker)
         for _ in range(rounds):
-            held = list(self.workers[name].held)
-            how = ["failed" if failing and crc32(id.encode()) % failing == 0 else "complete" for id in held]
-            if not self.step(name, self.outcomes(name, how, 0, failing), want) and not held:
+            held, outcomes = [*self.workers[name].held.items()], []
+            for id, token in held:
+                number = crc32(id.encode())
+                how = "failed" if failing and number % failing == 0 else "complete"
+                if not slow or number % 4 != slow:
+                    outcomes.append(self.outcome(id, token, how, 0, number))
+            if not self.step(name, outcomes, want) and not held:
                 break
 
     def outcomes(self, name: str, how: list[str], later: int, number: int) -> list[dict[str, Any]]:

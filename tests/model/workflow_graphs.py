@@ -15,10 +15,14 @@ LARGE = 70_000
 def graph(size: int, number: int, policies: tuple[str, ...]) -> list[Node]:
     chance = Random(number)
     nodes: list[Node] = []
-    most = chance.choice([1, 2, 2, 4, 12])
+    # Small ones are all edges, mostly.
+    is_dense = size in range(3, 6) and chance.random() < 0.7
+    most = 3 if is_dense else chance.choice([1, 2, 2, 4, 12])
     for at in range(size):
-        is_map = chance.random() < 0.25
-        names = chance.sample([node.name for node in nodes], chance.randint(0, min(most, len(nodes))))
+        is_map = chance.random() < (0.1 if is_dense else 0.25)
+        names = chance.sample(
+            [node.name for node in nodes], chance.randint(2 * (is_dense and at > 1), min(most, len(nodes)))
+        )
         node = Node(f"{'m' if is_map else 'n'}{at}", {name: chance.choice(policies) for name in names})
         node.is_limited = chance.random() < 0.15
         if is_map:
@@ -27,8 +31,8 @@ def graph(size: int, number: int, policies: tuple[str, ...]) -> list[Node]:
             node.window, node.tolerate = chance.choice([0, 1, 2, 3, 20]), chance.choice([0, 0, 1, 3])
             node.keeps_results = chance.random() < 0.8
         else:
-            node.delay_ms = chance.choice([INTERVAL_MS // 2, 5 * INTERVAL_MS // 2]) if chance.random() < 0.1 else 0
-            node.expire_ms = 3 * INTERVAL_MS // 2 if chance.random() < 0.1 else 0
+            node.delay_ms = chance.choice([INTERVAL_MS // 2, 5 * INTERVAL_MS // 2]) if chance.random() < 0.05 else 0
+            node.expire_ms = 3 * INTERVAL_MS // 2 if chance.random() < 0.05 else 0
             node.codec = chance.choice(["", "", "x"])
             node.inputs = _inputs(chance, node, {node.name: node for node in nodes})
         nodes.append(node)
