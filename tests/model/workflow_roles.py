@@ -28,7 +28,7 @@ class Roles(WorkflowMachine):
         self.call("enqueue", tasks=tasks, expect=[self.model.enqueue(id)])
 
     def abort(self, id: str) -> None:
-        answer, task = self.model.abort(id), self.model.tasks.get(id)
+        task, answer = self.model.tasks.get(id), self.model.abort(id)
         is_left = isinstance(task, Group) and not self.is_at_once
         self.call("abort", id=id, result_ttl_ms=KEPT_MS, expect=None if is_left else answer)
 
