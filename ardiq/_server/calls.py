@@ -1252,12 +1252,12 @@ def fsck_page(*, section: Text, cursor: Text, limit: int) -> Call[FsckPageReply]
 
 def workflow_create(
     *, id: Text, options: Text, nodes: Iterable[NewNode]
-) -> Call[Literal["created", "accepted", "exists", "kept"]]:
+) -> Call[Literal["created", "accepted", "exists", "building", "kept"]]:
     """A client creates a workflow: tasks, and maps of one function over many items, with the order they run in and the
     results they pass on. All of it, or nothing. Those that need no other begin.
 
-    Replies `created`; `accepted` (this very call was already carried out); `exists` (one of this id has not ended)
-    or `kept` (one has ended, and is kept): nothing was added.
+    Replies `created`; `accepted` (this very call was already carried out); `exists` (one of this id has not ended),
+    `building` (one of this id is being created by parts) or `kept` (one has ended, and is kept): nothing was added.
     """
     return Call("workflow_create", (id, options, *(value for record in nodes for value in record)), word)
 
@@ -1310,7 +1310,7 @@ def workflows(*, offset: int, limit: int) -> Call[list[WorkflowRow]]:
 def results(*, map: Text, offset: int, limit: int) -> Call[ResultsReply]:
     """A page of the results of a map's calls that have completed, in order.
 
-    Replies how many calls the map has; where the next page begins; then number, codec and result of each call that
-    has completed; a page ends early beyond 1 MiB.
+    Replies how many calls the map has (-1: there is none, or not any more); where the next page begins; then
+    number, codec and result of each call that has completed; a page ends early beyond 1 MiB.
     """
     return Call("results", (map, offset, limit), RESULTS_REPLY)

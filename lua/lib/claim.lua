@@ -120,7 +120,7 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
     batch.claimed_lines[id] = line_name
   end
   local args = r[3] or ''
-  if needed then args, codec = inputs.resolve(batch.base, id, args, codec, needed) end
+  if needed then args, codec = inputs.resolve(batch, id, args, codec, needed) end
   -- One by one, in order: several at once are assigned from the last, and a list grows cheaply only at its end.
   local n = claims.n
   claims[n + 1] = id
@@ -288,11 +288,12 @@ end
 
 -- The claims of an earlier step again, after its reply was lost: what the worker has claimed from `first_token` on.
 function M.since(base, worker, first_token, reply)
+  local holder = { base = base }
   for _, one in ipairs(member.claims(base, worker)) do
     local r = one.token >= first_token and task.read(base, one.id, CLAIM)
     if r and r.state == 'running' then
       local at = #reply
-      if r.inputs then r.args, r.codec = inputs.resolve(base, one.id, r.args or '', r.codec, r.inputs) end
+      if r.inputs then r.args, r.codec = inputs.resolve(holder, one.id, r.args or '', r.codec, r.inputs) end
       reply[at + 1], reply[at + 2] = one.id, (one.follows and gather.FOLLOWS or '') .. clock.text(one.token)
       for i = 2, TOLD do reply[at + i + 1] = r[CLAIM[i]] or '' end
     end

@@ -80,8 +80,9 @@ local function gather_effects(batch, of, ended)
   for _, one in ipairs(ended) do
     local key = keys.task(batch.base, one.id)
     local record, err = one.record
-    if not record then record, err = task.read(batch.base, one.id, { 'state', 'then', 'spent', 'unneeded' }) end
-    local is_gone = err or not record.state
+    if not record then record, err = task.read(batch.base, one.id, { 'needs', 'then', 'spent', 'unneeded' }) end
+    -- Deleted, or what an earlier version left of it when it was discarded.
+    local is_gone = err or not record.needs
     if is_gone then record = { ['then'] = followers_by_others(batch, of, one.name) } end
     local is_spent, followers, lenient = record.spent, 0, 0
     local completed, is_unneeded = one.state == 'complete', one.state == 'skipped' and record.unneeded
@@ -124,7 +125,7 @@ local function apply(batch, of, effects, order)
       local needs = number.of(record.needs, 0) - on.met
       local broken = number.of(record.broken, 0) + on.broken
       if on.begins then needs = math.min(needs, 0) end
-      local begins = needs <= 0 and broken == 0 and not record.kind and record.state == 'blocked'
+      local begins = needs <= 0 and broken == 0 and not record.kind and record.state == 'blocked' and not of.building
       if (on.met > 0 or on.begins) and not begins then redis.call('HSET', key, 'needs', clock.text(needs)) end
       if on.broken > 0 then redis.call('HSET', key, 'broken', clock.text(broken)) end
       -- A map that has begun is blocked, too, and needs nothing more.
@@ -135,7 +136,7 @@ local function apply(batch, of, effects, order)
         move.skip(batch, id, 'skipped: not needed')
       elseif waits and on.broken > 0 then
         move.skip(batch, id, 'skipped: ' .. on.by.name .. ' ' .. on.by.state)
-      elseif waits and needs <= 0 then
+      elseif waits and needs <= 0 and not of.building then
         M.begin(batch, of, name, record)
         began = began or not record.kind
       end

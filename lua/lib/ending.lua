@@ -1,10 +1,10 @@
 -- How a workflow or a map ends, and how long all of it is kept.
 local M = {}
 
--- How long the records of a workflow that has ended are kept: from now on as its own.
+-- How long the records of a workflow that has ended are kept: from now on as its own. Replies how many it has.
 function M.sweep(batch, root)
   local base, ttl_ms = batch.base, number.of(root.result_ttl_ms, 0)
-  if ttl_ms < 0 then return end
+  if ttl_ms < 0 then return 0 end
   local keep
   if ttl_ms > 0 then
     local text = clock.text(ttl_ms)
@@ -26,6 +26,7 @@ function M.sweep(batch, root)
   end
   keep_group(root.id)
   keep(keys.task(base, root.id))
+  return errors.of(names) and 0 or #names
 end
 
 -- The error of a group: how many did not complete, and one of them.

@@ -4,6 +4,8 @@ local M = {}
 
 -- Followers that one call looks at.
 local ADVANCE = 500
+-- Members of ended workflows that one call gives their time to live, where it looks at no further one.
+local KEPT = 500
 
 -- Dead letters of a workflow are those that may run again, or do so to no effect: all of it is kept for them.
 local function count_dead(batch, of, one, is_open)
@@ -121,7 +123,11 @@ function M.advance(batch)
   local swept = batch.swept
   batch.swept = nil
   for _, root in ipairs(swept or {}) do
-    if number.of(redis.call('HGET', keys.task(batch.base, root.id), 'dead'), 0) <= 0 then ending.sweep(batch, root) end
+    if (batch.kept or 0) >= KEPT then
+      edges.later(batch, root.id)
+    elseif number.of(redis.call('HGET', keys.task(batch.base, root.id), 'dead'), 0) <= 0 then
+      batch.kept = (batch.kept or 0) + ending.sweep(batch, root)
+    end
   end
 end
 

@@ -2,19 +2,19 @@
 -- they are claimed.
 local M = {}
 
--- A larger result, and what there is beyond so many bytes in all, is left for the worker to ask for.
-local LARGEST, LARGEST_IN_ALL = 65536, 262144
+-- A larger result, and what there is beyond so many bytes in one call, is left for the worker to ask for.
+local LARGEST, LARGEST_IN_ALL = 65536, 1048576
 -- In front of the codec of a call that came with its inputs.
 local WITH = 'with+'
 
 -- The arguments and the codec of a claim whose record has `inputs`: netstrings of the arguments, then of each input its
 -- parameter, its shape (`one`, `list`, `map`), how many results it has, and of each of them whose it is, state, codec and value.
 -- What did not complete has its error for a value; a `reference`, and a `map`, the id of the task that has the results.
-function M.resolve(base, id, args, codec, inputs)
+function M.resolve(holder, id, args, codec, inputs)
   local ok, wanted = pcall(cjson.decode, inputs)
   local group_id = group.split(id)
   if not ok or type(wanted) ~= 'table' or not group_id then return args, codec end
-  local parts, size = { args }, 0
+  local base, parts, size = holder.base, { args }, holder.input_bytes or 0
   local function add(...)
     for _, part in ipairs({ ... }) do parts[#parts + 1] = part end
   end
@@ -41,6 +41,7 @@ function M.resolve(base, id, args, codec, inputs)
       add(name, 'map', '', group.id_of(group_id, name))
     end
   end
+  holder.input_bytes = size
   return mail.pack_list(parts, #parts), WITH .. (codec or '')
 end
 

@@ -12,10 +12,12 @@ local function reopen_followers(batch, of, id)
     local key, broken = keys.task(batch.base, follower), math.max(number.of(record.broken, 0) - 1, 0)
     redis.call('HSET', key, 'broken', clock.text(broken))
     if record.state ~= 'skipped' or record.unneeded or broken > 0 then return end
-    M.reopen_member(batch, of, name, 'skipped')
+    -- What its own end means may be one of the chores yet: nothing of that is done, and so nothing to be taken back.
+    local is_settled = redis.call('SISMEMBER', keys.failed(batch.base, of.id), name) == 1
+    if is_settled then M.reopen_member(batch, of, name, 'skipped') end
     redis.call('HSET', key, 'state', 'blocked')
     redis.call('HDEL', key, 'error', 'finished_at')
-    reopen_followers(batch, of, follower)
+    if is_settled then reopen_followers(batch, of, follower) end
     record.state = 'blocked'
     if number.of(record.needs, 0) <= 0 then edges.begin(batch, of, name, record) end
   end)
@@ -35,11 +37,18 @@ function M.reopen_member(batch, of, name, count)
   local parent_id, own_name = group.split(of.id)
   local parent = parent_id and group.read(batch, parent_id)
   if parent then
-    M.reopen_member(batch, parent, own_name, 'failed')
-    reopen_followers(batch, parent, of.id)
+    -- Likewise.
+    if redis.call('SISMEMBER', keys.failed(base, parent_id), own_name) == 1 then
+      M.reopen_member(batch, parent, own_name, 'failed')
+      reopen_followers(batch, parent, of.id)
+    end
   elseif not parent_id then
     local created_at = number.of(redis.call('HGET', key, 'enqueued_at'), batch.now)
     redis.call('ZADD', keys.workflows(base), clock.text(created_at), of.id)
+    if of.timeout_ms then
+      local stops_at = clock.text(batch.now + number.of(of.timeout_ms, 0))
+      redis.call('ZADD', keys.deadlines(base), stops_at, of.id)
+    end
   end
 end
 

@@ -7,8 +7,11 @@ local CANCEL = 500
 -- Stop everything in a group that has not ended, a portion a call: what waits is aborted, what runs is asked to.
 function M.cancel(batch, of)
   local base, key = batch.base, keys.task(batch.base, of.id)
+  -- The wish may be of a version that only noted it.
+  if of.kind == 'map' then redis.call('DEL', keys.items(base, of.id)) end
   local cursor = redis.call('HGET', key, 'cancelled_to') or '0'
   local page = redis.call('SSCAN', keys.open(base, of.id), cursor, 'COUNT', CANCEL)
+  batch.moves = (batch.moves or 0) + #page[2]
   for _, name in ipairs(page[2]) do
     local id = group.id_of(of.id, name)
     local record = task.read(base, id, { 'state', 'kind', 'lane', 'worker', 'pause', 'needs', 'abort_requested' })
@@ -46,8 +49,13 @@ function M.abort(batch, group_id, why)
   if obstacle then return obstacle end
   of.abort_requested = why or '1'
   redis.call('HSET', keys.task(batch.base, group_id), 'abort_requested', of.abort_requested)
-  if of.kind == 'map' then redis.call('DEL', keys.items(batch.base, group_id)) end
-  M.cancel(batch, of)
+  if (batch.moves or 0) < CANCEL then
+    M.cancel(batch, of)
+  else
+    -- No more calls are made of a map, and the rest is for heartbeats.
+    if of.kind == 'map' then redis.call('DEL', keys.items(batch.base, group_id)) end
+    edges.later(batch, group_id)
+  end
   edges.touch(batch, of)
 end
 

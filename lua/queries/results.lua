@@ -5,7 +5,8 @@
 local PAGE = 1048576
 
 return function(base, args)
-  local size = number.of(errors.read('HGET', keys.task(base, args.map), 'size'), 0)
+  local size = number.of(errors.read('HGET', keys.task(base, args.map), 'size'))
+  if not size then return { '-1', '-1' } end
   local last, names = math.min(args.offset + args.limit, size) - 1, {}
   for index = args.offset, last do names[#names + 1] = clock.text(index) end
   local reply, bytes, next_offset = { clock.text(size), clock.text(size) }, 0, last + 1

@@ -1,8 +1,11 @@
 -- workflow_dead: dead letters of a workflow, also those of its maps, in no order.
 -- args: id, limit int
 -- reply: (id)…
+-- Calls of maps that one page looks at.
+local MOST = 10000
+
 return function(base, args)
-  local reply = {}
+  local reply, looked = {}, 0
 
   local function collect(id, name)
     local member_id = group.id_of(id, name)
@@ -14,8 +17,13 @@ return function(base, args)
   end
 
   local function collect_all(id)
-    local names = #reply < args.limit and redis.pcall('SRANDMEMBER', keys.failed(base, id), args.limit) or {}
-    for _, name in ipairs(errors.of(names) and {} or names) do collect(id, name) end
+    local cursor = '0'
+    repeat
+      local page = redis.pcall('SSCAN', keys.failed(base, id), cursor, 'COUNT', 1000)
+      if errors.of(page) then return end
+      for _, name in ipairs(page[2]) do collect(id, name) end
+      cursor, looked = page[1], looked + #page[2]
+    until cursor == '0' or #reply >= args.limit or looked >= MOST
   end
 
   for _, name in ipairs(errors.read('LRANGE', keys.nodes(base, args.id), 0, -1)) do

@@ -1,6 +1,6 @@
 -- workflow_create: none -> blocked, queued, limited, scheduled, complete. A client creates a workflow: tasks, and maps of one function over many items, with the order they run in and the results they pass on. All of it, or nothing. Those that need no other begin.
 -- args: id, options; nodes: (name, task, lane, args, kwargs, options)…
--- reply: `created`; `accepted` (this very call was already carried out); `exists` (one of this id has not ended) or `kept` (one has ended, and is kept): nothing was added
+-- reply: `created`; `accepted` (this very call was already carried out); `exists` (one of this id has not ended), `building` (one of this id is being created by parts) or `kept` (one has ended, and is kept): nothing was added
 -- Everything is read and refused before the first write, so a refused call leaves nothing behind.
 
 local OPTIONS = { name = 'string', idempotency_key = 'string', result_ttl_ms = 'number', output = 'string',
@@ -149,10 +149,11 @@ end
 
 -- What is there under these ids already: an answer, or nil.
 local function look_up(base, id, idempotency_key, nodes)
-  local record, err = task.read(base, id, { 'state', 'idempotency_key' })
+  local record, err = task.read(base, id, { 'state', 'idempotency_key', 'building' })
   if err then errors.raise({ err = err }) end
   if record.state then
     if record.idempotency_key and record.idempotency_key == idempotency_key then return 'accepted' end
+    if record.building and record.state == 'blocked' then return 'building' end
     return task.is_finished(record.state) and 'kept' or 'exists'
   end
   local places = {}

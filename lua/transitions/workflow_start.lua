@@ -14,6 +14,7 @@ return function(base, args)
   err = group.damage(batch, group.read(batch, id))
   if err then return { err = err } end
   redis.call('HDEL', keys.task(base, id), 'building')
+  group.read(batch, id).building = nil
   if root.timeout_ms then
     local due_at = batch.now + number.of(root.timeout_ms, 0)
     redis.call('ZADD', keys.deadlines(base), clock.text(due_at), id)
