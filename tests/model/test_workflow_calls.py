@@ -4,6 +4,9 @@ Graphs with maps and every kind of edge, several at once, are worked off, fail, 
 workers die. What a claim brings of earlier results is checked, too. After each run one worker completes what is left,
 and no workflow, member, item or chore may stay. A failure is shrunk, and told as a fixture to keep. `make soak` goes on
 for longer.
+
+Where heartbeats do most, a third walk has calls between an end and what follows from it: what is counted is what is
+there, and all ends.
 """
 
 from __future__ import annotations
@@ -17,12 +20,13 @@ from zlib import crc32
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 from workflow_graphs import graph, some_result
 from workflow_machine import INTERVAL_MS
 from workflow_roles import Roles
 from workflow_server import small_portions
 from workflow_tasks import KEPT_MS, Group, Node
+from workflow_unsettled import Unsettled, fan
 
 from ardiq._core import Core
 
@@ -42,6 +46,9 @@ HOW = st.sampled_from([*["complete"] * 6, *["failed"] * 4, "retry", "snooze", "r
 LATER = st.sampled_from([0, 0, INTERVAL_MS // 2])
 TTL = st.sampled_from([KEPT_MS, KEPT_MS, KEPT_MS, 0, -1])
 ROUNDS = st.lists(st.sampled_from([2, 3, 20]), min_size=2, max_size=4)
+KEPT = st.sampled_from([KEPT_MS, -1])
+POLICIES = st.lists(st.sampled_from(["", "", "", "ignore", "continue"]), min_size=1, max_size=5)
+ENDS = st.sampled_from([*["complete"] * 3, *["failed"] * 4, "retry", "release"])
 PLACE = st.sampled_from(["queued", "queued", "limited", "scheduled", "quarantined", "dead"])
 
 
@@ -264,8 +271,83 @@ class SmallPortions(RandomWorkflows):
     policies, is_at_once = ("", "", "ignore"), False
 
 
-def walk(machine: type[RandomWorkflows], seconds: float) -> None:
-    until = time.monotonic() + max(SOAK_SECONDS / 2, seconds)
+class Between(Unsettled):
+    """Hardly anything that follows is done when the next thing happens."""
+
+    # With these all completes in the end, whatever comes first.
+    policies = ("", "", "", "ignore", "continue")
+
+    @initialize()
+    def begin(self) -> None:
+        super().begin()
+        self.spoiled = set()
+
+    @precondition(lambda self: self.free())
+    @rule(size=SIZE, number=st.integers(0, 2**32), kept_ms=KEPT)
+    def create_one(self, size: int, number: int, kept_ms: int) -> None:
+        nodes = graph(size, number, self.policies)
+        for node in nodes:
+            node.delay_ms = node.expire_ms = 0
+        self.create(self.free()[0], nodes, kept_ms)
+
+    @precondition(lambda self: self.free())
+    @rule(width=st.integers(1, 9), chain=st.integers(0, 2), policies=POLICIES, kept_ms=KEPT)
+    def create_fan(self, width: int, chain: int, policies: list[str], kept_ms: int) -> None:
+        self.create(self.free()[0], fan(width, chain, policies), kept_ms)
+
+    def free(self) -> list[str]:
+        return [id for id in WORKFLOWS if id not in self.seen.tasks]
+
+    @rule(worker=NUMBER, hows=st.lists(ENDS, max_size=8), want=st.sampled_from([0, 3, 10]))
+    def work(self, worker: int, hows: list[str], want: int) -> None:
+        self.step([*self.workers][worker % len(self.workers)], hows, want)
+
+    @precondition(lambda self: self.dead())
+    @rule(at=AT, how_many=st.integers(1, 4))
+    def requeue_some(self, at: int, how_many: int) -> None:
+        first = at % len(self.dead())
+        self.requeue(self.dead()[first : first + how_many])
+
+    @precondition(lambda self: self.dead())
+    @rule(at=AT, is_meant=st.sampled_from([True, False, False]))
+    def discard_one(self, at: int, is_meant: bool) -> None:
+        if is_meant:
+            self.discard([self.dead()[at % len(self.dead())]])
+
+    @precondition(lambda self: self.seen.tasks)
+    @rule(at=AT, is_meant=st.sampled_from([True, False, False]), of_groups=st.booleans())
+    def abort_one(self, at: int, is_meant: bool, of_groups: bool) -> None:
+        ids = sorted(id for id, record in self.seen.tasks.items() if not of_groups or "kind" in record)
+        if is_meant:
+            self.abort(ids[at % len(ids)])
+
+    @rule(worker=NUMBER, hows=st.lists(ENDS, min_size=1, max_size=8), at=AT, how_many=NUMBER, rounds=st.integers(1, 4))
+    def replay(self, worker: int, hows: list[str], at: int, how_many: int, rounds: int) -> None:
+        """What fails runs again at once."""
+        for _ in range(rounds):
+            self.work(worker, hows, 10)
+            if self.dead():
+                self.requeue_some(at, 1 + how_many)
+
+    @rule(times=st.integers(1, 3))
+    def heartbeat(self, times: int) -> None:
+        for _ in range(times):
+            self.beat()
+
+    @rule(is_meant=st.booleans())
+    def come_to_rest(self, is_meant: bool) -> None:
+        if is_meant:
+            self.rest()
+
+    work_again, work_once_more, requeue_again = work, work, requeue_some
+
+    def teardown(self) -> None:
+        if hasattr(self, "server") and not self.has_failed:
+            self.drain()
+
+
+def walk(machine: type[RandomWorkflows | Between], seconds: float) -> None:
+    until = time.monotonic() + max(SOAK_SECONDS / 3, seconds)
     for number in count(FIRST_SEED):
         try:
             run_state_machine_as_test(seed(number)(machine), settings=SETTINGS)
@@ -289,3 +371,12 @@ def test_they_are_so_when_calls_leave_most_to_heartbeats(server_url: str) -> Non
             pytest.skip("the server has no functions")
         walk(SmallPortions, LEAST_S)
     SmallPortions.core.close()
+
+
+def test_all_ends_when_much_happens_before_heartbeats_go_on(server_url: str) -> None:
+    Between.core = Core(server_url, Between.base)
+    with small_portions(Between.core) as is_possible:
+        if not is_possible:
+            pytest.skip("the server has no functions")
+        walk(Between, LEAST_S / 2)
+    Between.core.close()

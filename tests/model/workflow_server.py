@@ -14,10 +14,11 @@ from workflow_tasks import Node
 from ardiq._core import Core
 
 PORTIONS = {
-    "local ADVANCE, LOOK_AT = 500, 10": "local ADVANCE, LOOK_AT = 3, 2",
+    "local ADVANCE = 500": "local ADVANCE = 3",
+    "local MOST, LOOK_AT = 500, 10": "local MOST, LOOK_AT = 3, 2",
     "local CANCEL = 500": "local CANCEL = 3",
 }
-"""How much of a workflow one call does, and how little it can be."""
+"""Lines of the library, each there once: how much of a workflow one call does, and how little it can be."""
 KINDS = ("open", "nodes", "items", "results", "failed")
 """Keys that a group has besides its record."""
 
@@ -65,10 +66,7 @@ def small_portions(core: Core) -> Iterator[bool]:
         yield False
         return
     texts = [text(part) for library in listed for part in library if isinstance(part, bytes)]
-    [code] = [part for part in texts if all(portion in part for portion in PORTIONS)]
-    changed = code
-    for portion, small in PORTIONS.items():
-        changed = changed.replace(portion, small)
+    code, changed = with_small_portions(texts)
     entries = [text(part) for part in core.command(["CONFIG", "GET", "set-max-listpack-entries"])]
     core.command(["FUNCTION", "LOAD", "REPLACE", changed])
     # A small set is scanned as a whole else.
@@ -78,6 +76,16 @@ def small_portions(core: Core) -> Iterator[bool]:
     finally:
         core.command(["FUNCTION", "LOAD", "REPLACE", code])
         core.command(["CONFIG", "SET", *entries])
+
+
+def with_small_portions(texts: list[str]) -> tuple[str, str]:
+    """The library that has the portions, as it is and with small ones."""
+    lines = {code: code.splitlines() for code in texts}
+    for portion in PORTIONS:
+        if (times := sum(each.count(portion) for each in lines.values())) != 1:
+            raise AssertionError(f"{portion!r} is {times} times a line of the library: PORTIONS is to be as lua/lib is")
+    [code] = [code for code, each in lines.items() if {*PORTIONS} <= {*each}]
+    return code, "\n".join(PORTIONS.get(line, line) for line in lines[code])
 
 
 def record_of(node: Node) -> dict[str, Any]:
