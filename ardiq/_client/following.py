@@ -108,7 +108,9 @@ class WorkflowJob(Job[R_co], Generic[R_co]):
         return Job(self.app, f"{self.id}~{name}")
 
     def results(self, name: str) -> Results[Any]:
-        """The results of one of its maps, which are read page by page: `async for`, or `for` without an event loop."""
+        """The results of one of its maps, which are read page by page: `async for`, or `for` without an event loop. It
+        raises a LookupError if there is no such map, if it is no longer kept, or if it keeps no results.
+        """
         return Results(f"{self.id}~{name}", MapPages(self.app.context, restores=True))
 
     async def graph(self, format: Literal["mermaid", "dot", "json"] = "mermaid") -> str:
@@ -117,13 +119,14 @@ class WorkflowJob(Job[R_co], Generic[R_co]):
 
     async def retry(self) -> int:
         """Run its dead letters again, also those of its maps; what was skipped because of them then follows. No other
-        task runs twice.
+        task runs twice. Of a workflow that was aborted, or was over its time limit, they run alone: nothing follows.
+
+        One that fails again meanwhile is left alone; once 1,000 have, others may be left, too: call it again.
 
         Returns:
             How many there were.
         """
         ask, seen, done = self.app.context.channel().ask, set[str](), 0
-        # One that fails again meanwhile is left alone.
         while dead := set(await ask(self._dead())) - seen:
             seen |= dead
             done += (await ask(calls.requeue(tasks=dead))).count("queued")

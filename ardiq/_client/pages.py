@@ -32,14 +32,27 @@ class MapPages:
         self._restores = restores
 
     async def page(self, map_id: str, offset: int) -> Page:
-        """The results from that index on."""
-        return self._read(await patiently(self._queue, _page(map_id, offset)))
+        """The results from that index on.
+
+        Raises:
+            LookupError: there is no such map, or not any more, or it keeps none.
+        """
+        reply = await patiently(self._queue, _page(map_id, offset))
+        if _may_keep_none(reply, offset):
+            _check_kept(map_id, await patiently(self._queue, calls.task(id=map_id)))
+        return self._read(map_id, reply)
 
     def page_sync(self, map_id: str, offset: int) -> Page:
         """Likewise; blocks this thread."""
-        return self._read(ask(self._queue.server.core, _page(map_id, offset), repeat=True))
+        core = self._queue.server.core
+        reply = ask(core, _page(map_id, offset), repeat=True)
+        if _may_keep_none(reply, offset):
+            _check_kept(map_id, ask(core, calls.task(id=map_id), repeat=True))
+        return self._read(map_id, reply)
 
-    def _read(self, reply: calls.ResultsReply) -> Page:
+    def _read(self, map_id: str, reply: calls.ResultsReply) -> Page:
+        if reply.size < 0:
+            raise LookupError(_gone(map_id))
         codec, found = self._queue.codec, list[tuple[Any, bool | None]]()
         for row in reply.rows:
             if self._restores:
@@ -117,6 +130,8 @@ async def _all_of(queue: "QueueContext", given: Input, value: Value) -> list[Val
     size = 0
     while offset is not None:
         reply = await patiently(queue, _page(map_id, offset))
+        if reply.size < 0:
+            raise invalid(f"{given.label}: {_gone(map_id)}")
         for row in reply.rows:
             values.append(Value(f"{value.source}~{row.number}", COMPLETE, row.codec, row.value))
             size += len(row.value)
@@ -127,3 +142,16 @@ async def _all_of(queue: "QueueContext", given: Input, value: Value) -> list[Val
 
 def _page(map_id: str, offset: int) -> Call[calls.ResultsReply]:
     return calls.results(map=map_id, offset=offset, limit=_PAGE)
+
+
+def _gone(map_id: str) -> str:
+    return f"there is no map {map_id!r}: it is unknown, or no longer kept"
+
+
+def _may_keep_none(reply: calls.ResultsReply, offset: int) -> bool:
+    return offset == 0 and reply.size > 0 and not reply.rows
+
+
+def _check_kept(map_id: str, record: Mapping[str, bytes]) -> None:
+    if record.get("keep_results") == b"0":
+        raise LookupError(f"map {map_id!r} has keep_results=False: it keeps no results")

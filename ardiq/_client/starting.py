@@ -1,5 +1,7 @@
 """Starting workflows."""
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# For how long a start that breaks off waits for its workflow to be aborted.
+_GIVE_UP_S = 2.0
 
 
 class Workflow(Generic[P, R_co]):
@@ -85,6 +90,9 @@ class Starting(Facade):
     async def start(self, flow: Flow, output: Node[Any] | None = None) -> WorkflowJob[Any]:
         """Start a workflow: all of it or, if something is wrong, nothing.
 
+        One whose maps have more than 1,000 items, or 1 MiB of them, is sent in parts, and nothing of it runs before all
+        are there. If this call breaks off meanwhile, it is aborted; if its process dies, within an hour.
+
         Args:
             flow: its nodes.
             output: the node whose result is that of the workflow; None: it has none.
@@ -97,6 +105,7 @@ class Starting(Facade):
                 its own, another queue; or, where the app has a `signing_key`, a map or a result as an argument.
             TypeError: an argument does not fit its task, or cannot be sent.
             BrokerError: the server cannot be reached.
+            ArdiqError: one with its id is still being sent in parts, or was aborted before all were there.
 
         Example:
             ```python
@@ -162,7 +171,17 @@ async def start(queue: "QueueContext", flow: Flow, output: Any) -> WorkflowJob[A
     """Start a workflow."""
     graph = Graph(queue, flow, output)
     headers = [await queue.producer.ask_hooks(context) for context in graph.contexts()]
-    return _job(queue, graph, await _sent(queue, graph, headers, queue.channel().ask))
+    ask = queue.channel().ask
+    answer = await _created(queue, graph, headers, ask)
+    if graph.has_pages and answer in ("created", "accepted"):
+        try:
+            has_started = await _filled(graph, ask)
+        except (Exception, asyncio.CancelledError):
+            # A task of its own, which goes on if this one is cancelled again.
+            await asyncio.wait([asyncio.ensure_future(_give_up(queue, graph, ask))], timeout=_GIVE_UP_S)
+            raise
+        _check(graph, has_started)
+    return _job(queue, graph, answer)
 
 
 def start_sync(queue: "QueueContext", flow: Flow, output: Any) -> WorkflowJob[Any]:
@@ -171,23 +190,69 @@ def start_sync(queue: "QueueContext", flow: Flow, output: Any) -> WorkflowJob[An
     headers = [queue.producer.ask_hooks_sync(context) for context in graph.contexts()]
     core = queue.server.core
     queue.server.register(core)
-    return _job(queue, graph, at_once(core, lambda ask: _sent(queue, graph, headers, ask)))
+    answer = at_once(core, lambda ask: _created(queue, graph, headers, ask))
+    if graph.has_pages and answer in ("created", "accepted"):
+        try:
+            has_started = at_once(core, lambda ask: _filled(graph, ask))
+        except BaseException:
+            at_once(core, lambda ask: _give_up(queue, graph, ask))
+            raise
+        _check(graph, has_started)
+    return _job(queue, graph, answer)
 
 
-async def _sent(queue: "QueueContext", graph: Graph, headers: list[str], ask: Ask) -> str:
-    """The answer of the server, which is told the limits of the tasks if it has to be."""
+async def _created(queue: "QueueContext", graph: Graph, headers: list[str], ask: Ask) -> str:
+    """The answer of the server, which is told the limits of the tasks if it has to be.
+
+    Raises:
+        ArdiqError: one of this id is not there completely, and so will not run because of this call.
+    """
     call = graph.call(headers)
+    answer: str
     try:
         answer = await ask(call)
     except NoLimit:
         await ask(queue.producer.declaration())
         answer = await ask(call)
-    if graph.has_pages and answer in ("created", "accepted"):
-        for page in graph.pages():
-            if (await ask(page)).answer == "not_found":
-                raise ArdiqError(f"workflow {graph.id!r} was removed while it was created")
-        await ask(calls.workflow_start(id=graph.id))
+    if answer == "building":
+        raise ArdiqError(
+            f"workflow {graph.id!r} is being created by another call, or by one that broke off: nothing was added. "
+            "One that broke off is aborted after an hour, or by `ardiq workflow abort`"
+        )
+    if answer == "kept" and await _is_building(graph, ask):
+        raise ArdiqError(
+            f"workflow {graph.id!r} was aborted before all of it was there, and is kept for its result_ttl: nothing "
+            "was added. Start it by another id"
+        )
     return answer
+
+
+async def _filled(graph: Graph, ask: Ask) -> bool:
+    """Send the calls of its maps, and let it begin; False if it was aborted or removed meanwhile."""
+    for page in graph.pages():
+        if (await ask(page)).answer not in ("added", "accepted"):
+            return False
+    answer = await ask(calls.workflow_start(id=graph.id))
+    # `accepted`: the reply of the first try was lost, or it is aborted.
+    return answer == "started" or (answer == "accepted" and not await _is_building(graph, ask))
+
+
+async def _give_up(queue: "QueueContext", graph: Graph, ask: Ask) -> None:
+    """Abort what is not there completely, if the server can be reached; otherwise it is aborted after an hour."""
+    with contextlib.suppress(Exception):
+        # The start may have arrived, and only its reply is lost.
+        if await _is_building(graph, ask):
+            await ask(calls.abort(id=graph.id, result_ttl_ms=queue.settings.result_ttl_ms))
+
+
+async def _is_building(graph: Graph, ask: Ask) -> bool:
+    """Whether it was never there completely."""
+    return "building" in await ask(calls.task(id=graph.id))
+
+
+def _check(graph: Graph, has_started: bool) -> None:
+    if not has_started:
+        raise ArdiqError(f"workflow {graph.id!r} was aborted or removed while it was created: nothing of it runs")
 
 
 def _job(queue: "QueueContext", graph: Graph, answer: str) -> WorkflowJob[Any]:

@@ -173,7 +173,11 @@ class SyncTasks:
             if is_debug:
                 attempts.log_start(claim)
             if claim[5].startswith(WITH):
-                claim = asyncio.run_coroutine_threadsafe(attempts.with_results(claim), self._loop).result()
+                completed = self._with_results(claim)
+                if completed is None:
+                    attempts.threads.pop(claim[1], None)
+                    return
+                claim = completed
                 args, kwargs = attempts.received(claim, signature)
             else:
                 args, kwargs = attempts.codec.receive_call(claim[3], claim[4], claim[5], signature)
@@ -195,6 +199,19 @@ class SyncTasks:
         attempts.endings.count(claim, run_s, waited(claim, run_s), COMPLETE)
         if is_debug:
             attempts.log_success(claim, run_s)
+
+    def _with_results(self, claim: Claim) -> Claim | None:
+        """Let the loop read the results that a claim refers to; None if the loop is closed."""
+        work = self._attempts.with_results(claim)
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        except CancelledError:
+            return None  # the loop is about to be closed, and with it the worker
+        except RuntimeError:  # as is an error of the server
+            work.close()
+            if self._loop.is_closed():
+                return None
+            raise
 
     def _failed(self, entry: Registered, claim: Claim, started: float, error: BaseException) -> None:
         run_s = monotonic() - started

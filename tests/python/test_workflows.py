@@ -4,8 +4,10 @@ import asyncio
 import dataclasses
 import json
 import pickle
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import date
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +15,9 @@ from helpers import SOON_S, drain, eventually, result_of, working
 
 from ardiq import (
     Ardiq,
+    ArdiqError,
     Batch,
+    BrokerError,
     ExecutionContext,
     Flow,
     ItemErrors,
@@ -29,6 +33,9 @@ from ardiq import (
     current_task,
     group,
 )
+from ardiq._client import starting
+from ardiq._client.graphs import Graph
+from ardiq._execution.threads import SyncTasks
 
 
 @dataclasses.dataclass
@@ -254,11 +261,30 @@ async def test_results_are_read_in_pages(app: Ardiq, tasks: Tasks) -> None:
 async def test_the_results_of_a_map_are_read_from_outside(app: Ardiq, tasks: Tasks) -> None:
     flow = Flow("outside")
     flow.map(tasks.point, [1, 2])
+    flow.map(tasks.point, [3], name="unkept", keep_results=False)
+    flow.map(tasks.point, [], name="empty")
     job = await app.start(flow)
     await ended(app, job)
     assert [each async for each in job.results("point")] == [Point(1, date(2026, 11, 30)), Point(2, date(2026, 11, 30))]
     assert await asyncio.to_thread(lambda: len(list(job.results("point")))) == 2
-    assert [each async for each in job.results("nothing")] == []
+    assert [each async for each in job.results("empty")] == []
+    for name, why in (("nothing", "unknown, or no longer kept"), ("unkept", "keeps no results")):
+        with pytest.raises(LookupError, match=f"map '{job.id}~{name}'.*{why}"):
+            [each async for each in job.results(name)]
+        with pytest.raises(LookupError, match=why):
+            await asyncio.to_thread(lambda name=name: list(job.results(name)))
+
+
+async def test_a_list_of_results_that_are_gone(app: Ardiq, tasks: Tasks) -> None:
+    flow = Flow("gone")
+    flow.add(tasks.total.options(delay=0.5).prepare(flow.map(tasks.give, [1]).results))
+    job = await app.start(flow)
+    async with working(app):
+        await result_of(job.node("give"))
+        app.context.server.core.command(["DEL", f"{app.context.server.base}task:{job.id}~give"])
+        total = await result_of(job.node("total"))
+    assert not total.success
+    assert f"there is no map '{job.id}~give'" in str(total.value)
 
 
 async def test_too_many_results_for_a_list(make_app: Callable[..., Ardiq]) -> None:
@@ -631,6 +657,113 @@ async def test_a_large_workflow(app: Ardiq, tasks: Tasks) -> None:
     flow.add(tasks.give.prepare(1))
     flow.add(tasks.give.prepare(1))
     with pytest.raises(ValueError, match="has 1,001 nodes"):
+        await app.start(flow)
+
+
+@pytest.mark.parametrize("how", ["closed", "cancelled", "refused"])
+async def test_a_thread_that_waits_for_results_when_its_loop_is_closed(how: str) -> None:
+    """Its task is not to fail because of it."""
+
+    async def with_results(claim: Any) -> Any:
+        if how == "refused":
+            raise ArdiqError("no")
+        waits.set()
+        await asyncio.sleep(60)
+
+    waits = threading.Event()
+    loop = asyncio.new_event_loop()
+    tasks: Any = object.__new__(SyncTasks)
+    tasks._loop, tasks._attempts = loop, SimpleNamespace(with_results=with_results)
+    if how == "closed":
+        loop.close()
+        assert tasks._with_results(()) is None
+        return
+    runs = asyncio.ensure_future(asyncio.to_thread(loop.run_forever))
+    waiting = asyncio.ensure_future(asyncio.to_thread(tasks._with_results, ()))
+    if how == "refused":
+        with pytest.raises(ArdiqError, match="no"):
+            await waiting
+    else:
+        await asyncio.to_thread(waits.wait)
+        loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
+        assert await waiting is None
+    loop.call_soon_threadsafe(loop.stop)
+    await runs
+    loop.close()
+
+
+@pytest.mark.parametrize("is_sync", [False, True], ids=["async", "sync"])
+async def test_a_start_by_parts_that_breaks_off(
+    app: Ardiq, tasks: Tasks, monkeypatch: pytest.MonkeyPatch, is_sync: bool
+) -> None:
+    async def start() -> WorkflowJob[Any]:
+        flow = Flow("parts", id="parts")
+        flow.map(tasks.give, range(2500))
+        return await (asyncio.to_thread(app.start_sync, flow) if is_sync else app.start(flow))
+
+    sent = Graph.pages
+
+    def broken(graph: Graph) -> Iterator[Any]:
+        yield next(sent(graph))
+        raise BrokerError("gone")
+
+    async def nothing(*_: Any) -> None: ...
+
+    monkeypatch.setattr(Graph, "pages", broken)
+    with monkeypatch.context() as dead:
+        dead.setattr(starting, "_give_up", nothing)
+        with pytest.raises(BrokerError, match="gone"):
+            await start()
+    with pytest.raises(ArdiqError, match="is being created by another call, or by one that broke off"):
+        await start()
+    job: WorkflowJob[Any] = WorkflowJob(app, "parts")
+    assert await job.abort()
+    app.context.server.core.command(["DEL", f"{app.context.server.base}task:parts"])
+    with pytest.raises(BrokerError, match="gone"):
+        await start()
+    assert not (await result_of(job)).success
+    assert set((await states(job)).values()) == {"aborted"}
+
+
+async def test_a_start_by_parts_that_is_cancelled(app: Ardiq, tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = Flow("parts", id="parts")
+    flow.map(tasks.give, range(2500))
+    sent = Graph.pages
+
+    def cancelled(graph: Graph) -> Iterator[Any]:
+        yield next(sent(graph))
+        starts.cancel()
+        yield from list(sent(graph))[1:]
+
+    monkeypatch.setattr(Graph, "pages", cancelled)
+    starts = asyncio.ensure_future(app.start(flow))
+    with pytest.raises(asyncio.CancelledError):
+        await starts
+    job: WorkflowJob[Any] = WorkflowJob(app, "parts")
+    assert set((await states(job)).values()) == {"aborted"}
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["aborted", "removed"])
+@pytest.mark.parametrize("at_page", [1, 3])
+async def test_a_start_by_parts_that_others_stop(
+    app: Ardiq, tasks: Tasks, monkeypatch: pytest.MonkeyPatch, removed: bool, at_page: int
+) -> None:
+    flow = Flow("parts", id="parts")
+    flow.map(tasks.give, range(2500))
+    job: WorkflowJob[Any] = WorkflowJob(app, "parts")
+    sent = Graph.pages
+
+    def stopped(graph: Graph) -> Iterator[Any]:
+        for number, page in enumerate([*sent(graph), None]):
+            if number == at_page:
+                job.abort_sync()
+                if removed:
+                    app.context.server.core.command(["DEL", f"{app.context.server.base}task:parts"])
+            if page is not None:
+                yield page
+
+    monkeypatch.setattr(Graph, "pages", stopped)
+    with pytest.raises(ArdiqError, match="was aborted or removed while it was created"):
         await app.start(flow)
 
 
