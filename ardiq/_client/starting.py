@@ -219,11 +219,6 @@ async def _created(queue: "QueueContext", graph: Graph, headers: list[str], ask:
             f"workflow {graph.id!r} is being created by another call, or by one that broke off: nothing was added. "
             "One that broke off is aborted after an hour, or by `ardiq workflow abort`"
         )
-    if answer == "kept" and await _is_building(graph, ask):
-        raise ArdiqError(
-            f"workflow {graph.id!r} was aborted before all of it was there, and is kept for its result_ttl: nothing "
-            "was added. Start it by another id"
-        )
     return answer
 
 

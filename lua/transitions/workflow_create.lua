@@ -154,7 +154,11 @@ local function look_up(base, id, idempotency_key, nodes)
   if record.state then
     if record.idempotency_key and record.idempotency_key == idempotency_key then return 'accepted' end
     if record.building and record.state == 'blocked' then return 'building' end
-    return task.is_finished(record.state) and 'kept' or 'exists'
+    -- One that was never complete makes room once it is aborted.
+    if not (record.building and task.is_finished(record.state)) then
+      return task.is_finished(record.state) and 'kept' or 'exists'
+    end
+    errors.read('LLEN', keys.nodes(base, id))
   end
   local places = {}
   for i, node in ipairs(nodes) do places[i] = keys.task(base, group.id_of(id, node.name)) end
@@ -169,6 +173,16 @@ local function look_up(base, id, idempotency_key, nodes)
     end
     if left and left[1] == 'failed' then errors.read('ZCARD', keys.dead(base)) end
   end
+end
+
+-- What is left of an earlier workflow of that id, of which nothing is open.
+local function remove_rest(base, id)
+  if redis.call('EXISTS', keys.task(base, id)) == 1 then
+    for _, name in ipairs(redis.call('LRANGE', keys.nodes(base, id), 0, -1)) do
+      redis.call('DEL', keys.task(base, group.id_of(id, name)), keys.failed(base, group.id_of(id, name)))
+    end
+  end
+  redis.call('DEL', keys.task(base, id), keys.open(base, id), keys.nodes(base, id), keys.failed(base, id))
 end
 
 local function write_node(batch, id, node, result_ttl_ms)
@@ -212,7 +226,7 @@ return function(base, args)
 
   local batch = batches.open(base, clock.read())
   local result_ttl_ms, names = clock.text(options.result_ttl_ms), {}
-  redis.call('DEL', keys.open(base, id), keys.nodes(base, id), keys.failed(base, id))
+  remove_rest(base, id)
   local timeout_ms = options.timeout_ms and clock.text(options.timeout_ms)
   local fields = options.is_open and { 'building', '1' } or {}
   if timeout_ms then fields[#fields + 1], fields[#fields + 2] = 'timeout_ms', timeout_ms end
