@@ -69,13 +69,15 @@ def small_portions(core: Core) -> Iterator[bool]:
     code, changed = with_small_portions(texts)
     entries = [text(part) for part in core.command(["CONFIG", "GET", "set-max-listpack-entries"])]
     core.command(["FUNCTION", "LOAD", "REPLACE", changed])
-    # A small set is scanned as a whole else.
-    core.command(["CONFIG", "SET", entries[0], "0"])
     try:
+        # A small set is scanned as a whole else, from Redis 7.2 on.
+        if entries:
+            core.command(["CONFIG", "SET", entries[0], "0"])
         yield True
     finally:
         core.command(["FUNCTION", "LOAD", "REPLACE", code])
-        core.command(["CONFIG", "SET", *entries])
+        if entries:
+            core.command(["CONFIG", "SET", *entries])
 
 
 def with_small_portions(texts: list[str]) -> tuple[str, str]:

@@ -15,7 +15,7 @@ import pytest
 from helpers import awaited
 
 import ardiq
-from ardiq import Ardiq, Batch, Debounce, Job, Limit, Rate, RateLimited, Retry, Snooze, Throttle, Unique
+from ardiq import Ardiq, Batch, Debounce, Flow, Job, Limit, Rate, RateLimited, Retry, Snooze, Throttle, Unique
 from ardiq.retries import ExponentialBackoff, Fixed, Quadratic
 from ardiq.testing import BackgroundWorker, Clock
 
@@ -62,6 +62,8 @@ PERIODS: Taking = {
     "Debounce quiet": lambda job, value: Debounce(quiet=value),
     "Debounce most": lambda job, value: Debounce(quiet=0.001, most=value),
     "Throttle per": lambda job, value: Throttle(per=value),
+    "Flow timeout": lambda job, value: Flow(timeout=value),
+    "Flow result_ttl": lambda job, value: Flow(result_ttl=value),
     "Rate per": lambda job, value: Rate(1, per=value),
     "RateLimited retry_after": lambda job, value: RateLimited(value),
     "Retry delay": lambda job, value: Retry(delay=value),

@@ -53,6 +53,13 @@ LEFT = [
     (("SET", "slowed:partner", "0.5 1"), "has no time to live"),
     (("SET", "saving:partner", "1 2"), "has no time to live"),
     (("SET", "replicated", ""), "has no time to live"),
+    (("ZADD", "workflows", "1", "w"), "w is nothing"),
+    (("ZADD", "deadlines", "1", "w"), "w is nothing"),
+    (("SADD", "open:w", "a"), "its group is gone"),
+    (("RPUSH", "nodes:w", "a"), "has no time to live"),
+    (("RPUSH", "items:w~m", " [1]"), "its map has ended"),
+    (("HSET", "results:w~m", "0", " 1"), "has no time to live"),
+    (("SADD", "failed:w", "a"), "has no time to live"),
     (("SET", "other", "1"), "is of no kind that the protocol names"),
 ]
 
@@ -69,8 +76,8 @@ def test_it_is_found_and_deleted(command: tuple[str, ...], why: str, app: Ardiq,
 def test_no_kind_of_key_is_forgotten() -> None:
     kinds = json.loads(_core.PROTOCOL)["keys"]
     looked_at = {command[1].partition(":")[0] for command, _ in LEFT} | {"stats_minute"}
-    # Limits stay until somebody removes them, and rates until others are added.
-    kept = {"limits", "overrides", "rates"}
+    # Limits stay until somebody removes them, rates until others are added, and chores until a heartbeat comes.
+    kept = {"limits", "overrides", "rates", "chores"}
     assert {name for name, key in kinds.items() if key["owner"] != "queue"} - kept <= looked_at
 
 
