@@ -105,7 +105,7 @@ class Starting(Facade):
                 its own, another queue; or, where the app has a `signing_key`, a map or a result as an argument.
             TypeError: an argument does not fit its task, or cannot be sent.
             BrokerError: the server cannot be reached.
-            ArdiqError: one with its id is still being sent in parts, or was aborted before all were there.
+            ArdiqError: one with its id is still being sent in parts, or this one was aborted before all were there.
 
         Example:
             ```python

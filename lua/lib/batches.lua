@@ -46,7 +46,7 @@ function M.obstacle(batch, command, key)
   return known or nil
 end
 
--- Add to a list of `lists` (name -> list), made when first needed.
+-- Add to a list of `lists` (name -> list, or a batch), made when first needed.
 function M.push(lists, name, item)
   local list = lists[name]
   if list then list[#list + 1] = item else lists[name] = { item } end
@@ -80,10 +80,7 @@ function M.length_of_line(batch, lane_name, line_name)
 end
 
 -- A task has ended: whoever waits for it is told.
-function M.ended(batch, id)
-  local finished = batch.finished
-  if finished then finished[#finished + 1] = id else batch.finished = { id } end
-end
+function M.ended(batch, id) M.push(batch, 'finished', id) end
 
 -- A quarantined task of a lane waits: workers are woken for it.
 function M.quarantine(batch, lane_name)

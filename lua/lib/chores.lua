@@ -22,9 +22,7 @@ function M.look(batch, id)
     return edges.touch(batch, own)
   end
   if own and not parent_id then
-    batch.swept = batch.swept or {}
-    batch.swept[#batch.swept + 1] = own
-    return
+    return batches.push(batch, 'swept', own)
   end
   if not of or redis.pcall('SISMEMBER', keys.open(batch.base, of.id), name) ~= 1 then return end
   if not record or not record.state then

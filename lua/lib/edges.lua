@@ -7,9 +7,6 @@ M.FIELDS = { 'state', 'needs', 'broken', 'kind', 'lane', 'buckets', 'delay_ms', 
 -- Edges whose follower does not mind that what it follows did not complete.
 M.LENIENT = { ignore = true, continue = true, only = true }
 
--- One more look at an id, by a heartbeat.
-function M.later(batch, id) redis.call('RPUSH', keys.chores(batch.base), id) end
-
 -- Call with the name of each follower of a member, and the policy of the edge.
 function M.each_follower(followers, call)
   for name, policy in string.gmatch(followers or '', '([^ ?]+)%??([^ ]*)') do call(name, policy) end
@@ -17,8 +14,7 @@ end
 
 -- A group may be through although none of its members ends in this call.
 function M.touch(batch, of)
-  batch.touched = batch.touched or {}
-  batch.touched[#batch.touched + 1] = of
+  batches.push(batch, 'touched', of)
   batch.members = batch.members or {}
 end
 
@@ -39,7 +35,7 @@ function M.begin(batch, of, name, record)
   if err then
     batches.refuse(batch, id, '', err)
     redis.call('HSET', keys.task(batch.base, id), 'needs', '0')
-    M.later(batch, id)
+    group.later(batch, id)
   end
 end
 

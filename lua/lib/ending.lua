@@ -83,8 +83,7 @@ local function end_group(batch, of, counts)
   elseif not parent_id then
     redis.call('ZREM', keys.workflows(base), of.id)
     if of.building or of.timeout_ms then redis.call('ZREM', keys.deadlines(base), of.id) end
-    batch.swept = batch.swept or {}
-    batch.swept[#batch.swept + 1] = of
+    batches.push(batch, 'swept', of)
   end
 end
 

@@ -38,7 +38,7 @@ local function settle(batch, of, ended)
     seen[one.name] = true
     local waits = is_open and of.kind ~= 'map' and not of.abort_requested and (batch.moves or 0) >= ADVANCE
     if waits then
-      edges.later(batch, one.id)
+      group.later(batch, one.id)
     elseif is_new and not one.is_group then
       count_dead(batch, of, one, is_open)
     end
@@ -115,8 +115,7 @@ function M.advance(batch)
       group.count(batch.base, root_id, { dead = by })
       local left = number.of(redis.call('HGET', keys.task(batch.base, root_id), 'dead'), 0)
       if left <= 0 and root.state ~= 'blocked' then
-        batch.swept = batch.swept or {}
-        batch.swept[#batch.swept + 1] = root
+        batches.push(batch, 'swept', root)
       end
     end
   end
@@ -124,7 +123,7 @@ function M.advance(batch)
   batch.swept = nil
   for _, root in ipairs(swept or {}) do
     if (batch.kept or 0) >= KEPT then
-      edges.later(batch, root.id)
+      group.later(batch, root.id)
     elseif number.of(redis.call('HGET', keys.task(batch.base, root.id), 'dead'), 0) <= 0 then
       batch.kept = (batch.kept or 0) + ending.sweep(batch, root)
     end

@@ -93,11 +93,13 @@ function M.root_of(id) return string.match(id, '^[^~]*') end
 -- A member has ended: what follows is done when the call ends (flow.lua). `is_group`: it cannot be a dead letter. `record`: what is
 -- known of its edges.
 function M.note(batch, of, name, state, is_group, record)
-  local ended = batch.members or {}
-  ended[#ended + 1] = { group = of, name = name, id = M.id_of(of.id, name), state = state, is_group = is_group,
-    record = record }
-  batch.members = ended
+  local id = M.id_of(of.id, name)
+  local ended = { group = of, name = name, id = id, state = state, is_group = is_group, record = record }
+  batches.push(batch, 'members', ended)
 end
+
+-- One more look at an id, by a heartbeat.
+function M.later(batch, id) redis.call('RPUSH', keys.chores(batch.base), id) end
 
 -- More or fewer dead letters in a workflow.
 function M.count_dead(batch, id, by)

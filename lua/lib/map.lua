@@ -23,7 +23,7 @@ function M.make(batch, of)
   local room, left = window - redis.call('SCARD', keys.open(base, of.id)), MAKE_MOST - (batch.made or 0)
   if room < 1 then return true end
   if left < 1 then
-    redis.call('RPUSH', keys.chores(base), of.id)
+    group.later(batch, of.id)
     return true
   end
   local count = math.min(room, left)
@@ -35,7 +35,7 @@ function M.make(batch, of)
   if obstacle then
     batches.refuse(batch, of.id, '', obstacle.err)
     -- Its own ends look again.
-    if room == window then redis.call('RPUSH', keys.chores(base), of.id) end
+    if room == window then group.later(batch, of.id) end
     return true
   end
   local more, written = { 'tries', '0', 'needs_version', task.VERSION_TEXT }, 7
@@ -84,8 +84,8 @@ function M.complete(batch, of, name, codec, result)
   local completed = of.completed
   if not completed then
     completed, of.results = {}, of.keep_results ~= '0' and {} or nil
-    of.completed, batch.maps, batch.members = completed, batch.maps or {}, batch.members or {}
-    batch.maps[#batch.maps + 1] = of
+    of.completed, batch.members = completed, batch.members or {}
+    batches.push(batch, 'maps', of)
   end
   completed[#completed + 1] = name
   local results = of.results

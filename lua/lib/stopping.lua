@@ -34,7 +34,7 @@ function M.cancel(batch, of)
   end
   if page[1] ~= '0' then
     redis.call('HSET', key, 'cancelled_to', page[1])
-    edges.later(batch, of.id)
+    group.later(batch, of.id)
   else
     redis.call('HDEL', key, 'cancelled_to')
   end
@@ -54,7 +54,7 @@ function M.abort(batch, group_id, why)
   else
     -- No more calls are made of a map, and the rest is for heartbeats.
     if of.kind == 'map' then redis.call('DEL', keys.items(batch.base, group_id)) end
-    edges.later(batch, group_id)
+    group.later(batch, group_id)
   end
   edges.touch(batch, of)
 end

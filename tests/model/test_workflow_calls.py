@@ -364,19 +364,18 @@ def test_workflows_are_as_the_model_has_them(server_url: str) -> None:
     RandomWorkflows.core.close()
 
 
-def test_they_are_so_when_calls_leave_most_to_heartbeats(server_url: str) -> None:
-    SmallPortions.core = Core(server_url, SmallPortions.base)
-    with small_portions(SmallPortions.core) as is_possible:
+def walk_in_small_portions(machine: type[SmallPortions | Between], server_url: str, seconds: float) -> None:
+    machine.core = Core(server_url, machine.base)
+    with small_portions(machine.core) as is_possible:
         if not is_possible:
             pytest.skip("the server has no functions")
-        walk(SmallPortions, LEAST_S)
-    SmallPortions.core.close()
+        walk(machine, seconds)
+    machine.core.close()
+
+
+def test_they_are_so_when_calls_leave_most_to_heartbeats(server_url: str) -> None:
+    walk_in_small_portions(SmallPortions, server_url, LEAST_S)
 
 
 def test_all_ends_when_much_happens_before_heartbeats_go_on(server_url: str) -> None:
-    Between.core = Core(server_url, Between.base)
-    with small_portions(Between.core) as is_possible:
-        if not is_possible:
-            pytest.skip("the server has no functions")
-        walk(Between, LEAST_S / 2)
-    Between.core.close()
+    walk_in_small_portions(Between, server_url, LEAST_S / 2)
