@@ -1,9 +1,6 @@
 """`make demo-limits`: it shows that limits hold, says so if one does not, and leaves nothing behind."""
 
 import importlib
-import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -12,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from documents import ROOT
+from demonstrations import DEMO, interrupt, is_gone, start
 from projects import eventually
 
-DEMO = ROOT / "docs/demo"
 SECOND = 1000
 
 
@@ -27,28 +23,9 @@ def demonstration(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sys.modules.pop(name, None)
 
 
-def start(temporary: Path, *words: str) -> "subprocess.Popen[str]":
-    temporary.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "limits.py", *words],
-        cwd=DEMO,
-        env={**os.environ, "TMPDIR": str(temporary)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def is_gone(temporary: Path) -> bool:
-    """Whether server, workers and pipe are."""
-    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    return not list(temporary.iterdir()) and str(temporary) not in processes
-
-
 def test_all_limits_hold() -> None:
     with tempfile.TemporaryDirectory() as directory:
-        process = start(Path(directory), "--seconds", "4", "--tasks", "1000")
+        process = start("limits.py", Path(directory), "--seconds", "4", "--tasks", "1000")
         out, _ = process.communicate(timeout=120)
         assert process.returncode == 0, out
         assert "No limit was exceeded by any of " in out
@@ -60,13 +37,8 @@ def test_all_limits_hold() -> None:
 @pytest.mark.parametrize("after", ["tasks enqueued", "ardiq run", "limits put"])
 def test_ctrl_c_leaves_nothing(after: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        process = start(Path(directory), "--seconds", "4", "--tasks", "100")
-        assert process.stdout is not None
-        for line in process.stdout:
-            if after in line:
-                break
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        process = start("limits.py", Path(directory), "--seconds", "4", "--tasks", "100")
+        out = interrupt(process, after)
         assert process.returncode == 130, out
         assert "Traceback" not in out
         eventually(lambda: is_gone(Path(directory)))
