@@ -7,7 +7,7 @@ const OWN_DURATIONS_MS: [i64; 6] = [1_000, 7_200_000, 600_000, 3_600_000, 10_000
 const NOTED_AHEAD_MS: i64 = 3_600_000;
 /// Numbers further away than this from now are no times.
 const NEAR_MS: i64 = 40 * 24 * 3_600_000;
-/// An expiry is read as the time that is left, which is a little less exact.
+/// An expiry is read as the time that is left, which is a little less exact; a script that schedules at an expiry does so too.
 const TOLERANCE_MS: i64 = 2;
 /// Between two calls, so that a time belongs to one of them.
 const MARGIN_MS: i64 = 4;
@@ -56,12 +56,8 @@ impl Times {
         self.calls.iter().flat_map(|call| call.offsets.iter().map(|offset| (call.from + offset, call.to + offset)))
     }
 
-    /// `<now>`, `<now+1000>`, `<given 2>` …; nothing where no call explains the time.
-    pub fn name(&self, time: i64) -> Option<String> {
-        self.find(time, 0)
-    }
-
-    pub fn expiry(&self, time: i64) -> String {
+    /// `<now>`, `<now+1000>`, `<given 2>` …
+    pub fn name(&self, time: i64) -> String {
         self.find(time, TOLERANCE_MS).unwrap_or_else(|| format!("<unexplained {time}>"))
     }
 
@@ -96,7 +92,7 @@ impl Times {
     /// Every time in a text by its name.
     pub fn normalise(&self, text: &str) -> String {
         let newest = self.calls.last().map_or(0, |moment| moment.to);
-        replace(text, newest, |time| self.name(time).unwrap_or_else(|| format!("<unexplained {time}>")))
+        replace(text, newest, |time| self.name(time))
     }
 }
 
