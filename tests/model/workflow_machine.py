@@ -108,6 +108,8 @@ class WorkflowMachine(RuleBasedStateMachine):
             if not task or task.state != "waiting" or task.due_at > self.model.now:
                 self.fail(f"{got.id} was claimed, and is to be {task and task.state}")
                 raise AssertionError
+            if self.model.is_paused(task):
+                wrong.append(f"{got.id} was claimed, and its workflow is paused")
             if task.expires_at <= self.model.now:
                 wrong.append(f"{got.id} was claimed, and is to have expired")
         # Of one call: what one brings is as the others are then.
