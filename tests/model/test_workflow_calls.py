@@ -107,16 +107,26 @@ class RandomWorkflows(Roles):
         if any:
             self.pause(self.some_id(at))
         elif is_meant and unfinished:
-            self.pause(unfinished[at % len(unfinished)])
+            self.pause(id := unfinished[at % len(unfinished)])
+            # Named as if it were held.
+            self.enqueue(f"{id}~none")
 
     @rule(id=WORKFLOW, limit=st.sampled_from([1, 1000]))
     def resume_one(self, id: str, limit: int) -> None:
         self.resume(id, limit)
 
     @precondition(lambda self: self.model.paused)
-    @rule(limit=st.sampled_from([1, 1000]))
-    def resume_paused(self, limit: int) -> None:
-        self.resume(min(self.model.paused), limit)
+    @rule(worker=NUMBER, limit=st.sampled_from([1, 1, 1000]), then=st.sampled_from(["claim", "pause", ""]))
+    def resume_paused(self, worker: int, limit: int, then: str) -> None:
+        """In parts, it may be paused before the rest is back."""
+        id = min(self.model.paused)
+        self.step(self.worker(worker), [], 5)
+        if id in self.model.paused:
+            self.resume(id, limit)
+        if then == "claim":
+            self.step(self.worker(worker), [], 5)
+        elif then:
+            self.pause(id)
 
     def some_id(self, at: int) -> str:
         ids = list(self.model.tasks)

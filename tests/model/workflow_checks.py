@@ -48,7 +48,8 @@ def _paused(model: Flows, seen: Looked) -> Iterator[str]:
     listed = [id for key in seen.keys if key.startswith("held:") for id in seen.hash(key)]
     if {*listed} != held or len(listed) != len(held):
         yield f"held are {held}, and listed as that are {listed}"
-    if strange := {id for id in held if id.partition("~")[0] not in pauses}:
+    members = {id for id, task in model.tasks.items() if task.group}
+    if strange := {id for id in held if id not in members or id.partition("~")[0] not in pauses}:
         yield f"{strange} are held, and nothing is paused but {pauses}"
 
 
