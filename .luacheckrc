@@ -11,7 +11,7 @@ read_globals = {
   "adaptive", "admit", "ask", "attempt", "batches", "bulk", "calls", "chores", "claim", "clock", "edges", "ending",
   "errors", "figures", "flow", "gather", "group", "hand_off", "history", "inputs", "keys", "lane", "limits", "line", "mail",
   "map", "member", "move", "number", "object", "opening", "pause_rules", "pauses", "payload", "place", "reap", "replay",
-  "saving", "schedule", "share", "stats", "stopping", "task", "timer", "turn", "unique", "uses", "waiters",
+  "saving", "schedule", "share", "stats", "stopping", "task", "timer", "turn", "undo", "unique", "uses", "waiters",
 }
 files["ardiq/testing/emulation.lua"] = {
   globals = { "cjson", "cmsgpack", "redis" },

@@ -74,21 +74,37 @@ class Flow:
             TypeError: it is no call, or a result is within one of its arguments.
             ValueError: the name is invalid or taken, or a result is of another flow.
         """
-        held = held_back(call, "flow.add")
+        node, others = self._new_node(held_back(call, "flow.add"), name)
+        for other, policy in others:
+            self.check(node.name, other)
+            node.edges[other] = node.edges.get(other) or policy
+        self.members[node.name] = node
+        return node
+
+    def add_compensation(self, member: Member, call: PreparedTask[Any], name: str | None) -> Node[Any]:
+        """What `member.compensate` adds."""
+        node, others = self._new_node(held_back(call, "compensate"), name)
+        for other, _ in others:
+            self.check(node.name, other)
+        node.edges[member] = "undo"
+        self.members[node.name] = node
+        return node
+
+    def _new_node(
+        self, held: "PreparedTask[R]", name: str | None
+    ) -> "tuple[Node[R], list[tuple[Member, OnFailure | None]]]":
+        """A node, and the nodes whose results it takes, each with what happens if that does not complete."""
         name = self._name(name, held.task.name)
         try:
             sources = sources_of(held.args, held.kwargs)
         except TypeError as error:
             raise TypeError(f"node {name!r}: {error}") from None
         node: Node[R] = Node(self, name, held)
-        for source in sources.values():
-            for other in source.nodes:
-                self.check(name, other)
-                policy: OnFailure | None = "ignore" if source.has_default else None
-                node.edges[other] = node.edges.get(other) or policy
         node.sources = sources
-        self.members[name] = node
-        return node
+        others: list[tuple[Member, OnFailure | None]] = [
+            (other, "ignore" if source.has_default else None) for source in sources.values() for other in source.nodes
+        ]
+        return node, others
 
     @overload
     def map(

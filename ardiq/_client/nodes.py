@@ -27,7 +27,9 @@ class Member:
         flow: what it is in.
         name: its name there.
         call: the task, its options and, of a node, its arguments.
-        edges: what it is after, each with what happens if that does not complete; None: as if nothing was said.
+        edges: what it is after, each with what happens if that does not complete; None: as if nothing was said; "undo",
+            alone: it is the compensation of that.
+        compensation: what undoes it, if anything does.
         sources: of a node, what its arguments stand for, by position and keyword.
         items: of a map, the arguments of its calls.
     """
@@ -36,8 +38,9 @@ class Member:
         self.flow = flow
         self.name = name
         self.call = call
-        self.edges: dict[Member, OnFailure | None] = {}
+        self.edges: dict[Member, OnFailure | Literal["undo"] | None] = {}
         self.sources: dict[int | str, Source] = {}
+        self.compensation: Node[Any] | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} of {self.flow!r}>"
@@ -66,6 +69,27 @@ class Member:
                 raise TypeError(f"after takes nodes of the flow, not {type(node).__name__}")
             self.flow.check(self.name, node)
             self.edges[node] = on_failure
+        return self
+
+
+    def compensate(self, call: PreparedTask[Any], *, name: str | None = None) -> "Self":
+        """Undo it with this call, should it complete and the workflow come to nothing: fail, be over its time limit, or
+        be aborted with `compensate=True`. Compensations run once nothing else of the workflow does, one after the other,
+        what completed last first.
+
+        Args:
+            call: from `task.prepare(…)`; its result, and those of the nodes it is after, may be among the arguments.
+            name: what the compensation is called in the flow, as of `flow.add`.
+
+        Returns:
+            Itself.
+
+        Raises:
+            TypeError, ValueError: as `flow.add`; or it has a compensation already.
+        """
+        if self.compensation is not None:
+            raise ValueError(f"node {self.name!r} has a compensation already: {self.compensation.name!r}")
+        self.compensation = self.flow.add_compensation(self, call, name)
         return self
 
 
