@@ -129,8 +129,8 @@ class WorkflowJob(Job[R_co], Generic[R_co]):
         """Abort all of it that has not ended; False if it has ended in another way, or is unknown.
 
         Args:
-            compensate: whether what completed is undone, by the compensations that it has. Without this, those that have
-                begun are aborted, too.
+            compensate: whether what completed is undone, by the compensations that it has. Without this, those that
+                have begun are aborted, too.
         """
         if not compensate:
             return await super().abort()
@@ -172,8 +172,8 @@ class WorkflowJob(Job[R_co], Generic[R_co]):
 
     async def retry(self) -> int:
         """Run its dead letters again, also those of its maps; what was skipped because of them then follows. No other
-        task runs twice. Of a workflow that was aborted, or was over its time limit, they run alone: nothing follows. Of one
-        whose compensations have begun, only a compensation that failed runs again.
+        task runs twice. Of a workflow that was aborted, or was over its time limit, they run alone: nothing follows. Of
+        one whose compensations have begun, only a compensation that failed runs again.
 
         One that fails again meanwhile is left alone; once 1,000 have, others may be left, too: call it again.
 

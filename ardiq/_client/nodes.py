@@ -71,11 +71,10 @@ class Member:
             self.edges[node] = on_failure
         return self
 
-
     def compensate(self, call: PreparedTask[Any], *, name: str | None = None) -> "Self":
         """Undo it with this call, should it complete and the workflow come to nothing: fail, be over its time limit, or
-        be aborted with `compensate=True`. Compensations run once nothing else of the workflow does, one after the other,
-        what completed last first.
+        be aborted with `compensate=True`. Compensations run once nothing else of the workflow does, one after the
+        other, what completed last first.
 
         Args:
             call: from `task.prepare(…)`; its result, and those of the nodes it is after, may be among the arguments.

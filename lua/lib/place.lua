@@ -70,8 +70,9 @@ end
 
 -- Whether one of the compensations of a workflow is a dead letter, which has to run again or to be discarded.
 local function waits_for_compensation(base, id, record)
-  local name = group.is_undoing(record) and redis.pcall('LINDEX', keys.undo(base, id), 0)
-  local first = type(name) == 'string' and task.read(base, group.id_of(id, name), { 'state' })
+  local names = group.is_undoing(record) and redis.pcall('LRANGE', keys.undo(base, id), 0, 0)
+  if not names or errors.of(names) or not names[1] then return false end
+  local first = task.read(base, group.id_of(id, names[1]), { 'state' })
   return first and first.state == 'failed'
 end
 

@@ -2,6 +2,9 @@
 -- until it is its turn, and not waited for before. `undo:<group>` lists those that are due, the first one the last to be needed.
 local M = {}
 
+-- The compensation that runs, or is the next to run, or nil.
+local function first(base, of) return redis.call('LRANGE', keys.undo(base, of.id), 0, 0)[1] end
+
 -- Members have completed: their compensations are due, should it come to that, before those of what completed earlier.
 function M.note(batch, of, ended)
   if of.undoing ~= '0' then return end
@@ -26,7 +29,7 @@ end
 -- has to run again, or to be discarded. Replies whether any is left.
 function M.go_on(batch, of)
   local base, list = batch.base, keys.undo(batch.base, of.id)
-  local name = redis.call('LINDEX', list, 0)
+  local name = first(base, of)
   while name do
     local record = task.read(base, group.id_of(of.id, name), edges.FIELDS) or {}
     if record.state and (record.state == 'failed' or not task.is_finished(record.state)) then
@@ -44,7 +47,7 @@ function M.go_on(batch, of)
       return true
     end
     redis.call('LPOP', list)
-    name = redis.call('LINDEX', list, 0)
+    name = first(base, of)
   end
   return false
 end
@@ -63,7 +66,7 @@ end
 
 -- Whether a dead letter is the compensation that the others wait for.
 function M.is_awaited(batch, of, name)
-  return group.is_undoing(of) and of.state == 'blocked' and redis.call('LINDEX', keys.undo(batch.base, of.id), 0) == name
+  return group.is_undoing(of) and of.state == 'blocked' and first(batch.base, of) == name
 end
 
 return M

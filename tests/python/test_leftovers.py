@@ -60,6 +60,7 @@ LEFT = [
     (("RPUSH", "items:w~m", " [1]"), "its map has ended"),
     (("HSET", "results:w~m", "0", " 1"), "has no time to live"),
     (("SADD", "failed:w", "a"), "has no time to live"),
+    (("RPUSH", "undo:w", "a"), "its workflow has ended"),
     (("SET", "other", "1"), "is of no kind that the protocol names"),
 ]
 
