@@ -26,7 +26,7 @@ function M.ended(batch, id, key, counter, written, ttl_ms)
   batches.count(batch, counter)
   local finished = batch.finished
   if finished then finished[#finished + 1] = id else batch.finished = { id } end
-  if string.find(id, '~', 1, true) then
+  if not batch.is_plain and string.find(id, '~', 1, true) then
     local is_kept, its_ttl_ms = M.note_member(batch, id, counter)
     if is_kept then return end
     ttl_ms = its_ttl_ms or ttl_ms
