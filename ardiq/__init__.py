@@ -33,6 +33,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     dead, filters, schedules, pauses: changing what is there
     workflows, nodes, canvas, graphs, starting: workflows, from a flow to what the server takes
     following, drawing, pages: workflows that run, and their results
+    resuming: ending pauses
     facade, asking, hooks, limiting, options: parts of `Ardiq`, which hand on to the modules above
     from_1_2: moving what ArdiQ 1.2 left
 

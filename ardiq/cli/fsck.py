@@ -36,6 +36,7 @@ _LINE_PAGE = 1000
 FINDINGS = {
     "ghost_in_dead": "listed as a dead letter, but has not failed",
     "ghost_in_held": "held by a pause that its record does not name",
+    "ghost_in_pauses": "a pause of a workflow that has ended, or is gone",
     "ghost_in_ready": "in a ready list, but not queued in that lane",
     "ghost_in_running": "claimed by a worker, but not running there",
     "ghost_in_schedule_due": "the due time of a schedule that is gone",

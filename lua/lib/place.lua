@@ -81,6 +81,13 @@ function M.disconnected(base, id, record)
   return 'stuck_group'
 end
 
+-- Whether a pause is that of a workflow which has ended, or is gone.
+function M.outlives_its_workflow(base, rule)
+  if not rule or not rule.workflow or rule.resuming then return false end
+  local record = task.read(base, rule.workflow, { 'state', 'kind' })
+  return not (record and record.kind == 'workflow' and not task.is_finished(record.state))
+end
+
 -- What is wrong with an entry of those of a group that have not ended; nil: nothing, or it will be looked at.
 function M.is_over(base, id, record)
   if not record.state then return 'open_without_record' end

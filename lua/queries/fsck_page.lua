@@ -7,6 +7,14 @@
 
 local function line_of(record) return (record.lane or '') .. ':' .. (record.buckets or '') end
 
+-- With a workflow its pause ends.
+local function check_pauses(base, add)
+  for _, id in ipairs(errors.read('HKEYS', keys.pauses(base))) do
+    local rule = pause_rules.read(base, id)
+    if place.outlives_its_workflow(base, rule) then add('ghost_in_pauses', id, rule.workflow) end
+  end
+end
+
 -- One key of the queue: its type, whether it has an owner, and for a record its place.
 local function check_key(base, key, add)
   local name = string.sub(key, #base + 1)
@@ -24,6 +32,7 @@ local function check_key(base, key, add)
   if kind == 'pauses' and place.lacks('HEXISTS', keys.meta(base), 'paused') then
     return add('unseen_pauses', name, '')
   end
+  if kind == 'pauses' then return check_pauses(base, add) end
   if kind == 'line' and not line.has_place(base, rest) then return add('not_in_turn', name, rest) end
   if place.OF_GROUPS[kind] then
     if place.lacks('HEXISTS', keys.task(base, rest), 'kind') then return add('no_such_group', name, rest) end

@@ -139,6 +139,14 @@ function MEND.ghost_in_workflows(batch, finding, record)
   return dropped == 0 and 'sound' or nil
 end
 
+-- With a workflow its pause ends; what it holds is given back by heartbeats.
+function MEND.ghost_in_pauses(batch, finding)
+  if batches.obstacle(batch, 'HLEN', keys.pauses(batch.base)) then return 'by_hand' end
+  local rule = pause_rules.read(batch.base, finding.id)
+  if not place.outlives_its_workflow(batch.base, rule) then return 'sound' end
+  pause_rules.end_of_workflow(batch.base, rule.workflow)
+end
+
 -- What follows from its end is done now; without a record it counts as failed.
 local function end_open(batch, finding, record)
   local of, name = group.split(finding.id)
