@@ -96,6 +96,12 @@ function M.note(batch, of, name, state, is_group, record)
   local id = M.id_of(of.id, name)
   local ended = { group = of, name = name, id = id, state = state, is_group = is_group, record = record }
   batches.push(batch, 'members', ended)
+  return ended
+end
+
+-- The same of one that is open although its record says that it has ended, or is gone. This very call may have ended it.
+function M.note_open(batch, of, name, record)
+  M.note(batch, of, name, record and record.state or 'discarded', record and record.kind).is_open = true
 end
 
 -- One more look at an id, by a heartbeat.

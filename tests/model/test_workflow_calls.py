@@ -141,6 +141,19 @@ class RandomWorkflows(Roles):
         first = at % len(dead)
         self.discard(dead[first : first + how_many])
 
+    @precondition(lambda self: self.dead_of_ended())
+    @rule(at=AT, how_many=st.integers(1, 3), is_deleted=st.booleans())
+    def lose_some(self, at: int, how_many: int, is_deleted: bool) -> None:
+        dead = self.dead_of_ended()
+        some = dead[at % len(dead)]
+        self.lose_dead(some[at % len(some) :][:how_many], is_deleted)
+
+    def dead_of_ended(self) -> list[list[str]]:
+        """By workflow."""
+        ended = [workflow for workflow in self.model.workflows if workflow.has_ended]
+        dead = [[task.id for task in workflow.all_tasks() if task.is_dead] for workflow in ended]
+        return [ids for ids in dead if ids]
+
     @rule(left=st.integers(0, 3))
     def discard_oldest(self, left: int) -> None:
         self.call("discard_old", dead_ttl_ms=0, dead_limit=left, limit=2, result_ttl_ms=KEPT_MS)

@@ -96,6 +96,12 @@ class Flows:
         self.end(task, "discarded")
         return "discarded"
 
+    def lose_dead(self, id: str, kept_ms: int) -> None:
+        """Nobody is told."""
+        task = self.tasks[id]
+        task.state, task.gone_at = "discarded", self.now + kept_ms
+        self.pass_time(0)
+
     def pass_time(self, ms: int) -> None:
         self.now += ms
         self.tasks = {id: task for id, task in self.tasks.items() if task.gone_at > self.now}
