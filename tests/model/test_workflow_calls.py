@@ -42,6 +42,7 @@ NUMBER, AT = st.integers(0, 7), st.integers(0, 999)
 WORKFLOWS = ["w0", "w1", "w2", "w3", "w4"]
 WORKFLOW = st.sampled_from(WORKFLOWS)
 SIZE = st.one_of(st.integers(3, 5), st.integers(1, 8), st.integers(1, 25))
+OTHERS = ["w2~m0~0", "w0~m0~1", "w1~m2~0", "w3~rows~2", "w4~rows~0"]
 HOW = st.sampled_from([*["complete"] * 6, *["failed"] * 4, "retry", "snooze", "release", "aborted"])
 LATER = st.sampled_from([0, 0, INTERVAL_MS // 2])
 TTL = st.sampled_from([KEPT_MS, KEPT_MS, KEPT_MS, 0, -1])
@@ -74,11 +75,17 @@ class RandomWorkflows(Roles):
         rows = Node("rows", items=[f" [{number}]" for number in range(items)], window=window, tolerate=tolerate)
         self.create(id, [rows, Node("sum", {"rows": ""}, inputs=[("0", "*rows")])], "sum", KEPT_MS, "")
 
-    @rule(id=st.sampled_from(["p0", "p1", "x~5", "w0~5", "w1~none", "w0~m1~99", "w0", "w1~n0", "w2~m0~0"]))
+    @rule(id=st.sampled_from(["p0", "p1", "x~5", "w0~5", "w1~none", "w0~m1~99", "w0", "w1~n0", *OTHERS]))
     def enqueue_one(self, id: str) -> None:
         """Some are named as members are, and are not."""
-        if id != "w2~m0~0" or id in self.model.tasks:
-            self.enqueue(id)
+        self.enqueue(id)
+
+    @rule(id=WORKFLOW, at=AT, items=st.integers(1, 5), window=st.integers(0, 3))
+    def enqueue_in_the_way(self, id: str, at: int, items: int, window: int) -> None:
+        """A task has the id of a call that a map is yet to make."""
+        if id not in self.model.tasks:
+            self.enqueue(f"{id}~rows~{at % items}")
+            self.create_chord(id, items, window, 0)
 
     @rule(at=AT)
     def abort_one(self, at: int) -> None:

@@ -27,7 +27,10 @@ class Roles(WorkflowMachine):
         self.calls += 1
         options = {"idempotency_key": f"call {self.calls}"}
         tasks = [{"id": id, "name": "noop", "lane": "default", "args": [], "options": options}]
-        self.call("enqueue", tasks=tasks, expect=[self.model.enqueue(id)])
+        expect = self.model.enqueue(id)
+        [answer] = self.call("enqueue", tasks=tasks)
+        if (expect == "refused") != answer.startswith("ARDIQ_BAD_ARGUMENT ") or expect not in (answer, "refused"):
+            self.fail(f"enqueue of {id} answers {answer}, and is to answer {expect}")
 
     def abort(self, id: str) -> None:
         task, answer = self.model.tasks.get(id), self.model.abort(id)
