@@ -41,6 +41,7 @@ MENDED_BY = {
     "open_without_record": "its workflow goes on, as if it had failed",
     "stuck_group": "has it go on, or end; where that cannot be, abort it",
     "wrong_busy": "counts what runs again",
+    "wrong_dead": "counts them again; without any it is removed when its time is over",
     "wrong_load": "counts its tasks again",
 }
 """What `ardiq doctor --repair` does about each finding."""

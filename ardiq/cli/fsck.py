@@ -67,6 +67,7 @@ FINDINGS = {
     "unknown_state": "a state that Ardiq does not know",
     "unseen_pauses": "workers do not know of them; pause one of them again",
     "wrong_busy": "the number of its attempts that run is recorded wrongly",
+    "wrong_dead": "has another number of dead letters than is recorded, and may never be removed",
     "wrong_load": "the number of tasks it holds is recorded wrongly",
     "wrong_type": "a key of the wrong type: something else wrote it",
 }
@@ -130,12 +131,14 @@ class Check:
         """Everything that is confirmed to be wrong."""
         queued: dict[str, str] = {}
         limited: dict[str, set[str]] = {}
-        groups: list[str] = []
+        walked: list[str] = []
         for row in self._rows("records"):
             if row.kind == "queued":
                 queued[row.id] = row.detail
             elif row.kind == "group":
-                groups.append(row.id)
+                walked.append(f"open:{row.id}")
+            elif row.kind == "ended":
+                walked.append(f"recount:{row.id}")
             elif row.kind == "not_in_line":
                 limited.setdefault(row.detail, set()).add(row.id)
             else:
@@ -143,7 +146,7 @@ class Check:
         if not self.complete:  # what was not looked at may be anywhere
             return
         lanes = set(queued.values())
-        for section in (*self._places(lanes), *(f"open:{group}" for group in groups)):
+        for section in (*self._places(lanes), *walked):
             for row in self._rows(section):
                 if row.kind == "entry":
                     queued.pop(row.id, None)

@@ -14,7 +14,7 @@ local OUTLIVES = { 'state', 'name', 'lane', 'idempotency_key', 'tries', 'enqueue
 -- how long, where it is a member: a call of a map that was aborted or discarded cannot run again.
 function M.note_member(batch, id, counter)
   local of, name, record = group.of(batch, id)
-  if not of then return false end
+  if not of then return group.note_other(batch, id) end
   local state = counter == 'completed' and 'complete' or counter
   group.note(batch, of, name, state, false, record)
   return of.kind ~= 'map' or state == 'failed', number.of(of.result_ttl_ms, 0)

@@ -2,7 +2,7 @@
 local M = {}
 
 -- Fields that say where a task belongs.
-M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building' }
+M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building', 'dead' }
 
 -- The type of every key, by the first part of its name.
 M.TYPES = {
@@ -78,6 +78,8 @@ function M.disconnected(base, id, record)
   if record.state ~= 'blocked' or number.of(record.needs, 0) > 0 then return nil end
   local has_open = record.kind and redis.call('EXISTS', keys.open(base, id)) == 1
   if has_open or record.building or not goes_on or of and of.building or M.is_chore(base, id) then return nil end
+  local own = record.kind == 'map' and group.read(holder, id)
+  if own and group.is_obstructed(base, own) then return nil end
   return 'stuck_group'
 end
 

@@ -168,6 +168,14 @@ function MEND.stuck_group(batch, finding, record)
   if after and place.disconnected(batch.base, finding.id, after) then return 'by_hand' end
 end
 
+-- Its dead letters are counted again, at once or by heartbeats; without any it is kept no longer than its time.
+function MEND.wrong_dead(batch, finding)
+  local root = group.read(batch, finding.id)
+  if not root or root.kind ~= 'workflow' or not task.is_finished(root.state) then return 'sound' end
+  if group.damage(batch, root) or batches.obstacle(batch, 'LLEN', keys.nodes(batch.base, root.id)) then return 'by_hand' end
+  return recount.go_on(batch, root, true)
+end
+
 -- A key of a workflow that is gone is dropped; a task of one, which waits for others, is aborted.
 function MEND.no_such_group(batch, finding, record, ttl_ms)
   local kind, of = parts(finding.id)
