@@ -181,8 +181,11 @@ class SyncTasks:
                 args, kwargs = attempts.received(claim, signature)
             else:
                 args, kwargs = attempts.codec.receive_call(claim[3], claim[4], claim[5], signature)
-            data, codec = attempts.codec.encode_result(claim[2], signature, entry.fn(*args, **kwargs))
+            value = entry.fn(*args, **kwargs)
+            attempts.waits.end(claim[1])
+            data, codec = attempts.codec.encode_result(claim[2], signature, value)
         except BaseException as error:
+            attempts.waits.open.pop(claim[1], None)
             if attempts.threads.pop(claim[1], None) is not None:
                 self._failed(entry, claim, started, error)
             else:
