@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ..app import Ardiq
 
 _LINES = 20
-# The version of the library that tasks with steps or waits need.
-_HAS_STEPS = 2
 _STYLES = {
     "failed": "red",
     "complete": "green",
@@ -150,8 +148,8 @@ def read(app: "Ardiq", task_id: str) -> dict[str, Any] | None:
     if notes := {name.removeprefix(NOTE): _decoded(record[name]) for name in record if name.startswith(NOTE)}:
         fields["notes"] = notes
     fields |= _call_of(app, raw) | _result_of(app, raw)
-    if _number(record.get("needs_version")) >= _HAS_STEPS and (steps := read_steps(app, task_id)):
-        fields["steps"] = steps
+    if "steps" in record:
+        fields["steps"] = read_steps(app, task_id)
     position = app.inspect.position_sync(task_id)
     history = [attempt for attempt in _listed(record.get("history", "")) if isinstance(attempt, dict)]
     if history and record.get("state") != "failed":  # what the record says of an error is of its last attempt
