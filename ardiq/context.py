@@ -18,7 +18,7 @@ reports: ContextVar[Reports | None] = ContextVar("ardiq_reports", default=None)
 waits: "ContextVar[Waits | None]" = ContextVar("ardiq_waits", default=None)
 """Where the tasks of this worker find what they did in earlier attempts."""
 
-step_key: ContextVar[str] = ContextVar("ardiq_step_key", default="")
+running_step: ContextVar[str] = ContextVar("ardiq_running_step", default="")
 """The key of the step that runs here; empty outside of steps."""
 
 deadline: ContextVar[float | None] = ContextVar("ardiq_deadline", default=None)

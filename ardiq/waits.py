@@ -60,11 +60,11 @@ async def step(name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) 
     if found is not MISSING:
         return found
     with memos.running():
-        token = context.step_key.set(memos.key_of(use))
+        token = context.running_step.set(memos.key_of(use))
         try:
             value = await _called(fn, args, kwargs)
         finally:
-            context.step_key.reset(token)
+            context.running_step.reset(token)
         return await waits.on_loop(lambda way: memos.keep(way, use, value, hint))
 
 
@@ -79,11 +79,11 @@ def step_sync(name: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwarg
     found: Any = waits.blocking(lambda way: memos.recall(way, use, hint))
     if found is MISSING:
         with memos.running():
-            token = context.step_key.set(memos.key_of(use))
+            token = context.running_step.set(memos.key_of(use))
             try:
                 value = function(*args, **kwargs)
             finally:
-                context.step_key.reset(token)
+                context.running_step.reset(token)
             found = waits.blocking(lambda way: memos.keep(way, use, value, hint))
     result: T = found
     return result
@@ -102,7 +102,7 @@ def step_key() -> str:
             return await bank.charge(cents, idempotency_key=step_key())
         ```
     """
-    if not (key := context.step_key.get()):
+    if not (key := context.running_step.get()):
         raise RuntimeError("step_key() is for a function that runs as a step: await step(name, function)")
     return key
 
@@ -217,8 +217,8 @@ async def version(name: str, number: int) -> int:
     """Which version of its code the task follows, so that tasks under way finish as they began: the number is stored
     where a task first comes here, and stays the same for all its attempts.
 
-    Call it before the steps that differ. A task that had steps or waits in an earlier attempt, but no version of this
-    name, began before: it gets 1.
+    Call it where the code differs. A task that was past this place before the version was there gets 1: one with steps
+    or waits of earlier attempts that this attempt has not come to yet.
 
     Args:
         name: of what changed, in this task.
@@ -263,7 +263,7 @@ def _memos(what: str) -> tuple[Waits, Memos]:
             f"{what} in task {task.name!r}, which has a batch: each of its items ends for itself; let one task of its "
             "own do this"
         )
-    if key := context.step_key.get():
+    if key := context.running_step.get():
         raise RuntimeError(f"{what} within the step {key.partition('/')[2]!r}: call it in the task itself")
     return waits, waits.of(claim)
 

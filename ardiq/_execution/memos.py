@@ -115,6 +115,8 @@ class Memos:
         # By name, those of earlier attempts; None: too large to have been sent along.
         self._known: dict[str, Memo | None] | None = None
         self._used: dict[str, tuple[str, int]] = {}
+        # Of all memos that this attempt has come to.
+        self._names: set[str] = set()
         self._pending: Use | None = None
         self._busy = 0
         self._idle: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
@@ -137,6 +139,7 @@ class Memos:
         if len(full.encode()) > _LONGEST_NAME:
             raise ValueError(f"the name of a {kind} must have at most {_LONGEST_NAME} bytes: {full[:50]!r}…")
         self._used[name] = kind, count + 1
+        self._names.add(full)
         return Use(full, kind, f"{kind} {full!r} of task {self._task!r} (id {self._task_id})")
 
     def key_of(self, use: Use) -> str:
@@ -200,10 +203,11 @@ class Memos:
         return self._result(use, reply.codec, reply.value, wanted)
 
     async def version(self, way: Way, use: Use, number: int) -> int:
-        """The number that was stored at its first use; 1 for a task that had done something before that."""
+        """The number that was stored at its first use; 1 where an earlier attempt was past this place already."""
         found = await self.recall(way, use, lambda: Hint.of_type(int))
         if found is MISSING:
-            found = await self.keep(way, use, number if not self._known else 1, lambda: Hint.of_type(int))
+            was_past = not self._names.issuperset(self._known or ())
+            found = await self.keep(way, use, 1 if was_past else number, lambda: Hint.of_type(int))
         return int(found)
 
     async def wait(self, way: Way, use: Use, signals: Sequence[Signal[Any]], wait_ms: int) -> Received[Any] | None:

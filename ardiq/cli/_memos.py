@@ -16,7 +16,7 @@ def read_steps(app: "Ardiq", task_id: str) -> list[dict[str, Any]]:
     return [_step(app, row) for row in ask(app.context.server.core, calls.steps(id=task_id, name=""))]
 
 
-def _step(app: "Ardiq", row: calls.StepRow) -> dict[str, Any]:
+def _step(app: "Ardiq", row: calls.MemoRow) -> dict[str, Any]:
     if not row.is_here:
         return {"name": row.name, "kind": STEP}
     memo = Memo.read(row.memo)

@@ -313,8 +313,9 @@ class InlineWorker:
                 return times
 
     def _waits_for_signals(self, task_id: str) -> bool:
-        wait = self.ask(calls.task(id=task_id)).get("waits_for")
-        return bool(wait) and any(Memo.read(row.memo).signals for row in self.ask(calls.steps(id=task_id, name=wait)))
+        wait = self.ask(calls.task(id=task_id)).get("waits_for", b"")
+        rows = self.ask(calls.steps(id=task_id, name=wait)) if wait else []
+        return any(Memo.read(row.memo).signals for row in rows)
 
     def _open_lanes(self) -> bytes:
         """The lanes to claim from, and how many more of each may run."""
