@@ -287,7 +287,7 @@ def _where(task: dict[str, Any]) -> str:
     if "due_in_ms" in place:
         due_ms = place["due_in_ms"]
         if task.get("waits_for"):
-            return f"waits in {task['waits_for']!r}, {age(max(0, due_ms))} more at most"
+            return f"in the wait {task['waits_for']!r}, for {age(max(0, due_ms))} more at most"
         return f"due in {age(due_ms)}" if due_ms >= 0 else f"overdue by {age(-due_ms)}"
     if "run_ms" in place:
         return f"on worker {task.get('worker', 'nobody')} for {age(place['run_ms'])}"

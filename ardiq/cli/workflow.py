@@ -103,7 +103,7 @@ def _signal(app: "Ardiq", task_id: str, name: str, value: Any) -> int:
         try:
             app.signal_sync(task_id, name, value)
         except LookupError as error:
-            show(f"{task_id}: {error}")
+            show(str(error))
             return 1
     show(f"{task_id}: it has the signal {name!r}")
     return 0
