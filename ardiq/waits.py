@@ -163,8 +163,8 @@ async def wait_for(*signals: Signal[Any], timeout: Duration | None = None) -> An
 
     Args:
         signals: which ones; the first of them that comes ends the wait.
-        timeout: for how long, a timedelta or seconds, at most a year; None: a year. It counts from the first attempt
-            that comes here.
+        timeout: for how long, a timedelta or seconds, at most a year; 0: it takes what is there; None: without a limit.
+            It counts from the first attempt that comes here.
 
     Returns:
         The value; of several signals a `Received` with `signal` and `value`. None when the time is up.
