@@ -52,7 +52,7 @@ function M.make(batch, of)
     -- What is left of an earlier workflow of that id makes room.
     if redis.pcall('HSET', key, 'state', state, 'name', of.name, 'args', args, 'lane', lane_name, 'enqueued_at',
       batch.now_text, unpack(more)) ~= written then
-      redis.call('DEL', key)
+      redis.call('DEL', key, keys.steps(base, id), keys.signals(base, id))
       redis.pcall('ZREM', keys.dead(base), id)
       redis.call('HSET', key, 'state', state, 'name', of.name, 'args', args, 'lane', lane_name, 'enqueued_at',
         batch.now_text, unpack(more))

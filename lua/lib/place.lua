@@ -2,7 +2,8 @@
 local M = {}
 
 -- Fields that say where a task belongs.
-M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building' }
+M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building',
+  'waits_for' }
 
 -- The type of every key, by the first part of its name.
 M.TYPES = {
@@ -16,13 +17,15 @@ M.TYPES = {
   limits = 'hash', overrides = 'hash', busy = 'hash', rates = 'zset', opens = 'zset',
   slowed = 'string',
   workflows = 'zset', open = 'set', nodes = 'list', items = 'list', results = 'hash', failed = 'set',
-  chores = 'list', deadlines = 'zset',
+  chores = 'list', deadlines = 'zset', steps = 'hash', signals = 'hash',
   saving = 'string',
 }
 -- Keys that belong to one worker; and those that must end by themselves, by what keys.lua calls them.
 M.OF_WORKERS = { running = true, worker = true, aborts = true }
 -- Those of one group, of which `task:<group>` is the record.
 M.OF_GROUPS = { open = true, nodes = true, items = true, results = true, failed = true }
+-- Those of one task that has not ended, or may run again.
+M.OF_TASKS = { steps = true, signals = true }
 M.WITH_TTL = {
   mailbox = 'mailbox', waiters = 'waiters', log = 'log', stats = 'stats_minute', task_stats = 'task_stats',
   window = 'window', slowed = 'slowed', saving = 'saving',
@@ -60,6 +63,22 @@ function M.misplaced(base, id, record)
   end
   if state == 'limited' or state == 'blocked' then return nil end
   return not task.is_finished(state) and 'unknown_state'
+end
+
+-- Whether nobody needs what is kept for a task.
+function M.is_forgotten(base, id)
+  local record = task.read(base, id, { 'state' })
+  return record and (not record.state or task.is_finished(record.state) and not memos.outlive(record.state))
+end
+
+-- Whether a task waits although it has what it waits for, or nothing says what that is.
+function M.oversleeps(base, id, record)
+  if record.state ~= 'scheduled' or not record.waits_for then return false end
+  local text = redis.pcall('HGET', keys.steps(base, id), record.waits_for)
+  local fields = redis.pcall('HKEYS', keys.signals(base, id))
+  if errors.of(text) or errors.of(fields) then return false end
+  local asked = memos.pending(text or nil)
+  return not asked or memos.oldest(fields, asked) ~= nil
 end
 
 -- Whether it is to be looked at by a heartbeat; in a long list it may lie in between.

@@ -29,12 +29,15 @@ local function check_key(base, key, add)
     if place.lacks('HEXISTS', keys.task(base, rest), 'kind') then return add('no_such_group', name, rest) end
     if kind == 'open' then add('group', rest, '') end
   end
+  if place.OF_TASKS[kind] and place.is_forgotten(base, rest) then return add('no_such_task', name, rest) end
   if rest ~= '' and place.WITH_TTL[kind] and redis.call('PTTL', key) == -1 then return add('no_ttl', name, '') end
   if kind ~= 'task' then return end
   local record = task.read(base, rest, place.FIELDS)
   local problem = place.misplaced(base, rest, record) or place.disconnected(base, rest, record)
   if problem then
     add(problem, rest, record.state or '')
+  elseif place.oversleeps(base, rest, record) then
+    add('not_woken', rest, record.waits_for)
   elseif record.state == 'queued' and not place.is_quarantined(record) then
     add('queued', rest, record.lane or '')
   elseif record.state == 'limited' and not place.is_near_an_end(place.list(base, record), rest) then
@@ -164,6 +167,7 @@ local function check_task(base, id, add)
   if not record.state then return end
   local problem = place.misplaced(base, id, record) or place.disconnected(base, id, record)
   if problem then return add(problem, id, record.state) end
+  if place.oversleeps(base, id, record) then return add('not_woken', id, record.waits_for) end
   if record.state == 'queued' and not place.is_quarantined(record) then
     local name = record.lane or ''
     if not place.is_near_an_end(place.list(base, record), id) then add('not_in_ready', id, name) end

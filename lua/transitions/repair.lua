@@ -171,6 +171,20 @@ function MEND.no_such_group(batch, finding, record, ttl_ms)
   move.abort_waiting(batch, finding.id, record, ttl_ms)
 end
 
+-- What is kept for a task that is gone.
+function MEND.no_such_task(batch, finding)
+  local kind, id = parts(finding.id)
+  if not place.OF_TASKS[kind] or not place.is_forgotten(batch.base, id) then return 'sound' end
+  return redis.call('DEL', batch.base .. finding.id) == 0 and 'sound' or nil
+end
+
+-- A task waits for what is there: it goes on.
+function MEND.not_woken(batch, finding, record)
+  if not place.oversleeps(batch.base, finding.id, record) then return 'sound' end
+  local fields = { 'state', 'lane', 'buckets', 'watched_until', 'waits_since' }
+  return waits.wake(batch, finding.id, task.read(batch.base, finding.id, fields)) and 'by_hand' or nil
+end
+
 -- A time without its schedule. One without its time is for a person: when it falls due only clients can tell.
 function MEND.ghost_in_schedule_due(batch, finding)
   if batches.obstacle(batch, 'HLEN', keys.schedules(batch.base)) then return 'by_hand' end
