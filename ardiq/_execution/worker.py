@@ -130,6 +130,10 @@ class Worker:
         self.link.stop()
         self._loop.call_soon_threadsafe(self.turn_soon)
 
+    def holder(self, token: int) -> tuple[str, int]:
+        """Under which identity and which lease token it holds a claim."""
+        return self.link.holder(token)
+
     def is_current(self, token: int) -> bool:
         """Whether the attempt of that token is still this worker's to settle."""
         return self._attempts.is_current(token)

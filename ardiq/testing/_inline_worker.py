@@ -132,6 +132,10 @@ class InlineWorker:
         """What a task tells has arrived at once."""
         return False
 
+    def holder(self, token: int) -> tuple[str, int]:
+        """Under which identity and which lease token it holds a claim."""
+        return _IDENTITY, token
+
     async def reports_arrive(self, token: int) -> None:
         """Likewise."""
 
