@@ -30,6 +30,7 @@ from .endings import (
     RELEASED,
     RETRY,
     SNOOZE,
+    SUSPEND,
     UNKNOWN,
     Claim,
     Ending,
@@ -38,6 +39,7 @@ from .endings import (
     TimedOut,
 )
 from .filling import fill
+from .memos import Waits
 from .stacks import stack_of
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ log = logging.getLogger("ardiq")
 # The task runs again.
 # As many outcomes as a step waits for.
 _MANY = 100
-_GOES_ON = frozenset((RETRY, SNOOZE, LIMITED, RELEASED, UNKNOWN))
+_GOES_ON = frozenset((RETRY, SNOOZE, LIMITED, RELEASED, SUSPEND, UNKNOWN))
 
 
 class HandBack(asyncio.CancelledError):
@@ -96,6 +98,7 @@ class Attempts:
         self._metrics = queue.metrics
         self._counters = queue.metrics.counters
         self.endings = Endings(queue, worker, asyncio.get_running_loop())
+        self.waits = Waits(queue, worker)
         self.over = False
         # Set by the worker each time it takes tasks: once per turn, not once per task.
         self.taken_at = 0.0
@@ -149,6 +152,7 @@ class Attempts:
         codec = self.codec
         decode, receive, encode = codec.receive_call, codec.receiver(signature), codec.encode_result
         takes_none = signature is None or signature.takes(())
+        waiting = self.waits.open
         # If the record is deleted when its task ends, nothing can be reported after that.
         ends_at_once = entry.task is not None and not codec.keeps(entry.task.name)
 
@@ -170,6 +174,8 @@ class Attempts:
                     value = await fn()
                 else:
                     value = await fn(*receive(claim[3]))
+                if waiting:
+                    self.waits.end(claim[1])
                 result = encode(claim[2], signature, value)
                 if ends_at_once and self.must_tell(claim, COMPLETE):
                     await self.worker.reports_arrive(claim[1])
@@ -204,6 +210,7 @@ class Attempts:
             context.running.set(claim)
             try:
                 value = await run(claim)
+                self.waits.end(claim[1])
                 result = self.codec.encode_result(claim[2], signature, value)
                 if self.must_tell(claim, COMPLETE):
                     await self.worker.reports_arrive(claim[1])
@@ -333,6 +340,7 @@ class Attempts:
         run_s = monotonic() - started
         # From here on it cannot be cancelled: hooks may await.
         self.running.pop(claim[1], None)
+        self.waits.open.pop(claim[1], None)
         if (execution := self.executions.get(claim[1])) is not None:
             await execution.without(claim[1])
         if self.over:
@@ -383,16 +391,20 @@ class Attempts:
         self.outcomes.append(self.endings.hand_in(self.endings.cancelled(claim, run_s, why)))
         self.worker.turn_soon()
 
+    def holds(self, token: int) -> bool:
+        """Whether an attempt is still to be settled; not yet, while it is being started."""
+        return token in self.running or token in self.threads
+
     def is_current(self, token: int) -> bool:
         """Whether an attempt runs and was not cancelled; asked by the attempt itself, on the loop or on its thread."""
         if token in self._why_cancelled:
             return False
         # One that was started eagerly runs before it is in `running`.
-        return token in self.threads or token in self.running or get_ident() == self._loop_thread
+        return self.holds(token) or get_ident() == self._loop_thread
 
     def abort(self, token: int) -> bool:
         """Cancel the attempt of that token as aborted; False if there is none."""
-        if token not in self.running and token not in self.threads:
+        if not self.holds(token):
             return False
         self._cancel(token, ABORTED)
         return True

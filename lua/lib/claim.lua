@@ -51,6 +51,14 @@ local function to_line(batch, id, key, lane_name, line_name)
   end
 end
 
+-- The id of the pause that a task falls under, or nil; and whether its arguments could not be read to say so.
+local function pause_of(batch, id, name, args, kwargs, codec)
+  local rules = batch.pauses
+  local of_workflow = rules.workflows and rules.workflows[group.root_of(id)]
+  if of_workflow and group.of(batch, id) then return of_workflow end
+  return pause_rules.match(rules, name, args, kwargs, codec)
+end
+
 -- queued, limited -> running, expired, held, aborted for one id of a lane, or of one of its lines (`line_name`), or a quarantined
 -- one, whose line it is then, too. Appends a claim (its token still open) to `claims` and replies its weight, or false where it
 -- does not start.
@@ -107,7 +115,7 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
     end
   end
   if batch.pauses then
-    local pause_id, unreadable = pause_rules.match(batch.pauses, r[2], r[3], r[4], codec)
+    local pause_id, unreadable = pause_of(batch, id, r[2], r[3], r[4], codec)
     if unreadable then batches.count(batch, 'unreadable') end
     if pause_id then
       hold(batch, id, key, lane_name, line_name, pause_id, watched_until)
@@ -148,7 +156,7 @@ end
 -- Whether a quarantined task falls under a pause. It stays where it is, so that it is in quarantine still when that ends.
 local function is_paused(batch, id)
   local record = batch.pauses and task.read(batch.base, id, { 'name', 'args', 'kwargs', 'codec' })
-  return record and pause_rules.match(batch.pauses, record.name, record.args, record.kwargs, record.codec)
+  return record and pause_of(batch, id, record.name, record.args, record.kwargs, record.codec)
 end
 
 -- A quarantined task, which killed workers before, is handed out alone among its like, so that the guilty one shows itself.

@@ -156,8 +156,9 @@ end
 
 -- What is there under these ids already: an answer, or nil.
 local function look_up(base, id, idempotency_key, nodes)
-  local record, err = task.read(base, id, { 'state', 'idempotency_key', 'building' })
+  local record, err = task.read(base, id, { 'state', 'idempotency_key', 'building', 'kind' })
   if err then errors.raise({ err = err }) end
+  if record.state and not record.kind then bad('there is a task ' .. id .. ' already, which is no workflow') end
   if record.state then
     if record.idempotency_key and record.idempotency_key == idempotency_key then return 'accepted' end
     if record.building and record.state == 'blocked' then return 'building' end
@@ -186,7 +187,9 @@ end
 local function remove_rest(base, id)
   if redis.call('EXISTS', keys.task(base, id)) == 1 then
     for _, name in ipairs(redis.call('LRANGE', keys.nodes(base, id), 0, -1)) do
-      redis.call('DEL', keys.task(base, group.id_of(id, name)), keys.failed(base, group.id_of(id, name)))
+      local node_id = group.id_of(id, name)
+      redis.call('DEL', keys.task(base, node_id), keys.failed(base, node_id))
+      memos.drop(base, node_id)
     end
   end
   redis.call('DEL', keys.task(base, id), keys.open(base, id), keys.nodes(base, id), keys.failed(base, id))
@@ -197,6 +200,7 @@ local function write_node(batch, id, node, result_ttl_ms)
   if #node.followers > 0 then node.add('then', table.concat(node.followers, ' ')) end
   if node.makes_room then
     redis.call('DEL', key)
+    memos.drop(base, id)
     redis.pcall('ZREM', keys.dead(base), id)
   end
   if node.map then

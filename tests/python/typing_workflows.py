@@ -160,6 +160,9 @@ async def starts(flow: Flow, node: Node[int], thumbs: Map[str]) -> None:
     assert_type(await job.graph("dot"), str)
     assert_type(job.node("page"), Job)
     assert_type(job.existed, bool)
+    assert_type(await job.pause(), bool)
+    assert_type(job.resume_sync(), bool)
+    await job.pause("x")  # type: ignore[call-arg]
     async for each in job.nodes():
         assert_type(each.after, dict[str, str])
     assert_type(await app.start(flow), WorkflowJob[None])
