@@ -14,7 +14,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     signature, items, conversion, sameness: what a task's function takes and returns
     codec, encodings, chunks, headers, signing, ids: how a call travels
     kept: how results of steps and signals do
-    references, inputs, results: what stands for a result in a workflow, and what takes its place
+    references, inputs, results, filled: what stands for a result in a workflow, and what takes its place
     chosen, keyed, buckets: what of a call makes its key; its rule of `uniqueness`; its `limits`
     timing: cron expressions and periods
     metrics: counters of this process
@@ -40,7 +40,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     from_1_2: moving what ArdiQ 1.2 left
 
 `_execution`: running the tasks of one queue
-    worker, attempts, batches, chunks, endings: claims become attempts, attempts become outcomes
+    worker, attempts, batches, chunks, filling, endings: claims become attempts, attempts become outcomes
     threads, processes, child, memory: where `def` tasks run
     reports, context: what a running task tells, and knows of itself
     waits, memos: its steps, sleeps and waits

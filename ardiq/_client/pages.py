@@ -1,7 +1,7 @@
 """Reading the results that a workflow's tasks are called with, where a claim only says which."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._server import calls
@@ -70,6 +70,23 @@ def bind(queue: "QueueContext", args: Sequence[Any], kwargs: Mapping[str, Any]) 
     for value in (*args, *kwargs.values()):
         if type(value) is Results:
             value.read_by(MapPages(queue))
+
+
+async def results_of(queue: "QueueContext", map_id: str) -> AsyncIterator[tuple[str, bytes]]:
+    """The results of a map, each its codec and its bytes, however long the server is away.
+
+    Raises:
+        InvalidArguments: it is gone.
+    """
+    offset: int | None = 0
+    while offset is not None:
+        reply = await patiently(queue, _page(map_id, offset))
+        if reply.size < 0:
+            raise invalid(_gone(map_id))
+        for row in reply.rows:
+            for part in unpack_chunk(row.codec, row.value):
+                yield part
+        offset = reply.next_offset if reply.next_offset < reply.size else None
 
 
 async def completed(queue: "QueueContext", packed: bytes, signature: Signature | None) -> bytes:

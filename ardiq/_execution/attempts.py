@@ -15,10 +15,11 @@ from .._client.registry import Registered
 from .._values import headers as _headers
 from .._values.chunks import CHUNK
 from .._values.encodings import from_json, to_json
+from .._values.filled import FILL
 from .._values.inputs import WITH
 from .._values.signing import without_signature
 from ..models import ExecutionContext
-from ..retries import RetryRules
+from ..retries import DEFAULT_MAX_RETRIES, RetryRules
 from .batches import Call, Execution, starter
 from .chunks import chunked
 from .endings import (
@@ -37,6 +38,7 @@ from .endings import (
     Outcome,
     TimedOut,
 )
+from .filling import fill
 from .memos import Waits
 from .stacks import stack_of
 
@@ -128,7 +130,10 @@ class Attempts:
     def runner(self, name: str) -> Callable[[Claim], Coroutine[Any, Any, None]]:
         """The function that makes an attempt of a claim; made once for each task."""
         entry = self.registered(name)
-        if entry.task is None:
+        if name == FILL:
+            entry = Registered(None, entry.fn, RetryRules(DEFAULT_MAX_RETRIES))
+            runner = self.runners[name] = self._runner_with(entry, self._fill)
+        elif entry.task is None:
             runner = self._unknown_runner(entry)
         elif entry.gathers:
             runner = starter(self, entry, self._call(entry), self._runner_with(entry, self._item))
@@ -252,6 +257,10 @@ class Attempts:
         args, kwargs = self.codec.receive_call(claim[3], claim[4], claim[5], signature)
         _pages.bind(self._queue, args, kwargs)
         return args, kwargs
+
+    def _fill(self, claim: Claim) -> Awaitable[Any]:
+        """What runs a claim that fills a map."""
+        return fill(self._queue, self.worker.holder, claim)
 
     def _item(self, claim: Claim) -> Awaitable[Any]:
         """What runs a claim together with others."""

@@ -59,6 +59,9 @@ WORKFLOW_CREATE_MOST: Final = 1000
 WORKFLOW_ITEMS_MOST: Final = 1000
 """How many records one call of `workflow_items` takes."""
 
+WORKFLOW_FILL_MOST: Final = 1000
+"""How many records one call of `workflow_fill` takes."""
+
 PURGE_LIMIT_MOST: Final = 1000
 """The largest `limit` of `purge`."""
 
@@ -698,6 +701,16 @@ class WorkflowItemsReply(NamedTuple):
 
 
 WORKFLOW_ITEMS_REPLY = page(WorkflowItemsReply._make, (text, number))
+
+
+class WorkflowFillReply(NamedTuple):
+    """What `workflow_fill` replies."""
+
+    answer: str
+    size: int
+
+
+WORKFLOW_FILL_REPLY = page(WorkflowFillReply._make, (text, number))
 
 
 class WorkflowResumeReply(NamedTuple):
@@ -1361,6 +1374,23 @@ def workflow_items(*, id: Text, map: Text, offset: int, items: Iterable[NewItem]
     """
     return Call(
         "workflow_items", (id, map, offset, *(value for record in items for value in record)), WORKFLOW_ITEMS_REPLY
+    )
+
+
+def workflow_fill(
+    *, worker: Text, id: Text, token: Text, map: Text, offset: int, items: Iterable[NewItem]
+) -> Call[WorkflowFillReply]:
+    """A task of a workflow adds a page of calls to the map that comes after it, which begins when the task has
+    completed.
+
+    Replies `added`, `accepted` (a page that is there already, or an empty one: it asks how many there are), `stale`
+    (another attempt has the task now), `ended` (the map has begun, or ended) or `not_found`; and how many calls the
+    map has.
+    """
+    return Call(
+        "workflow_fill",
+        (worker, id, token, map, offset, *(value for record in items for value in record)),
+        WORKFLOW_FILL_REPLY,
     )
 
 
