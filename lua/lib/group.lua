@@ -55,7 +55,8 @@ end
 function M.reserved(holder, id)
   local group_id = string.find(id, '~', 1, true) and M.split(id)
   if not group_id or not M.read(holder, group_id) then return nil end
-  return errors.bad_argument('the id ' .. id .. ' is a place in workflow ' .. M.root_of(id) .. ': choose another one').err
+  local what = 'the id ' .. id .. ' is a place in workflow ' .. M.root_of(id)
+  return errors.bad_argument(what .. ': choose another one').err
 end
 
 -- What a key of a group that is about to be written holds something else than, or nil. Asked once a call.
