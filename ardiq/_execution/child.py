@@ -26,9 +26,11 @@ from .. import context
 from .._client import pages
 from .._client.registry import Registered
 from .._server import server
+from .._values.chunks import CHUNK
 from .._values.encodings import from_msgpack
 from .._values.inputs import WITH
 from . import processes as _processes
+from .chunks import chunked
 from .endings import error_text, error_traceback
 from .logging import Stderr, ToWorker
 from .processes import frame
@@ -161,7 +163,8 @@ def _attempt(where: list[str], of: str, module: str, path: str, claim: list[Any]
             reports = context.reports.get()
             named = queue.name if reports is None else reports.queue
             pages.bind(entry.task.app.queue(named or queue.name).context, args, kwargs)
-        value = codec.encode_result(claim[2], entry.signature, entry.fn(*args, **kwargs))
+        fn = chunked(entry, claim[2], codec) if claim[5] == CHUNK else entry.fn
+        value = codec.encode_result(claim[2], entry.signature, fn(*args, **kwargs))
         _limit_memory(None)
         return frame(["value", *value])
     except BaseException as error:

@@ -107,6 +107,12 @@ TASK_STATS_MINUTES_MOST: Final = 120
 FSCK_PAGE_LIMIT_MOST: Final = 1000
 """The largest `limit` of `fsck_page`."""
 
+WAIT_WAIT_MS_MOST: Final = 31536000000
+"""The largest `wait_ms` of `wait`."""
+
+WORKFLOW_RESUME_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `workflow_resume`."""
+
 WORKFLOW_LIMIT_MOST: Final = 1000
 """The largest `limit` of `workflow`."""
 
@@ -631,6 +637,41 @@ class FsckPageReply(NamedTuple):
 FSCK_PAGE_REPLY = page(FsckPageReply._make, (text, number), FINDING.rows)
 
 
+class CheckpointReply(NamedTuple):
+    """What `checkpoint` replies."""
+
+    answer: Literal["stored", "kept", "stale"]
+    codec: str
+    value: bytes
+
+
+CHECKPOINT_REPLY = page(CheckpointReply._make, (word, text, raw))
+
+
+class WaitReply(NamedTuple):
+    """What `wait` replies."""
+
+    answer: Literal["signal", "timeout", "waits", "stale"]
+    wait_ms: int
+    signal: str
+    codec: str
+    value: bytes
+
+
+WAIT_REPLY = page(WaitReply._make, (word, number, text, text, raw))
+
+
+class MemoRow(NamedTuple):
+    """A record of the reply of `steps`."""
+
+    name: str
+    is_here: bool
+    memo: bytes
+
+
+MEMO_ROW = Record(MemoRow._make, (text, flag, raw))
+
+
 class NewNode(NamedTuple):
     """A record of `workflow_create`."""
 
@@ -657,6 +698,17 @@ class WorkflowItemsReply(NamedTuple):
 
 
 WORKFLOW_ITEMS_REPLY = page(WorkflowItemsReply._make, (text, number))
+
+
+class WorkflowResumeReply(NamedTuple):
+    """What `workflow_resume` replies."""
+
+    answer: Literal["resumed", "not_paused"]
+    moved: int
+    more: bool
+
+
+WORKFLOW_RESUME_REPLY = page(WorkflowResumeReply._make, (word, number, flag))
 
 
 class NodeRow(NamedTuple):
@@ -1250,6 +1302,45 @@ def fsck_page(*, section: Text, cursor: Text, limit: int) -> Call[FsckPageReply]
     return Call("fsck_page", (section, cursor, limit), FSCK_PAGE_REPLY)
 
 
+def checkpoint(*, worker: Text, id: Text, token: Text, name: Text, codec: Text, value: Text) -> Call[CheckpointReply]:
+    """The attempt's worker keeps the result of a step for later attempts; what is kept already stays.
+
+    Replies `stored`, `kept` (it has a result: its codec and value) or `stale` (another attempt has the task now,
+    nothing changed).
+    """
+    return Call("checkpoint", (worker, id, token, name, codec, value), CHECKPOINT_REPLY)
+
+
+def wait(*, worker: Text, id: Text, token: Text, name: Text, signals: Text, wait_ms: int) -> Call[WaitReply]:
+    """The attempt's worker waits for one of several signals, or for some time: it is decided here, and for later
+    attempts, or is to be waited for, with the outcome `suspend`.
+
+    Replies `signal` (its name, codec and value), `timeout`, `waits` (and for how long; -1: as long as it takes) or
+    `stale` (another attempt has the task now, nothing changed).
+    """
+    return Call("wait", (worker, id, token, name, signals, wait_ms), WAIT_REPLY)
+
+
+def signal(
+    *, id: Text, name: Text, codec: Text, value: Text, nonce: Text
+) -> Call[Literal["stored", "woken", "accepted", "finished", "not_found"]]:
+    """A client sends a signal to a task, which takes it now if it waits for it, or when it waits for it later.
+
+    Replies `stored` (the task has not asked for it yet: up to 1,000 are kept until its end), `woken` (it waited for
+    this), `accepted` (this very call was already carried out), `finished` or `not_found`.
+    """
+    return Call("signal", (id, name, codec, value, nonce), word)
+
+
+def steps(*, id: Text, name: Text) -> Call[list[MemoRow]]:
+    """What a task keeps from one attempt to the next: results of steps, and what its waits came to.
+
+    Replies of each its name, whether its text is here, and that, as `steps:<id>` has it; beyond 1 MiB in all it is
+    not, and is to be asked for by name.
+    """
+    return Call("steps", (id, name), MEMO_ROW.rows)
+
+
 def workflow_create(
     *, id: Text, options: Text, nodes: Iterable[NewNode]
 ) -> Call[Literal["created", "accepted", "exists", "building", "kept"]]:
@@ -1279,6 +1370,24 @@ def workflow_start(*, id: Text) -> Call[Literal["started", "accepted", "not_foun
     Replies `started`, `accepted` (before, or it is aborted) or `not_found`.
     """
     return Call("workflow_start", (id,), word)
+
+
+def workflow_pause(*, id: Text) -> Call[Literal["paused", "finished", "not_found"]]:
+    """Keeps the tasks of a workflow from starting, those of its maps, too. It ends with the workflow.
+
+    Replies `paused`, `finished` (it has ended) or `not_found`.
+    """
+    return Call("workflow_pause", (id,), word)
+
+
+def workflow_resume(*, id: Text, limit: int, resuming: int) -> Call[WorkflowResumeReply]:
+    """The pause of a workflow ends; what was held under it goes back to the front of its lane, a bounded number per
+    call.
+
+    Replies `resumed` or `not_paused`; how many went back; 1 when more is left (call again with `resuming`;
+    otherwise heartbeats do it), else 0.
+    """
+    return Call("workflow_resume", (id, limit, resuming), WORKFLOW_RESUME_REPLY)
 
 
 def workflow(*, id: Text, offset: int, limit: int) -> Call[WorkflowReply]:

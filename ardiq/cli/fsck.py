@@ -36,6 +36,7 @@ _LINE_PAGE = 1000
 FINDINGS = {
     "ghost_in_dead": "listed as a dead letter, but has not failed",
     "ghost_in_held": "held by a pause that its record does not name",
+    "ghost_in_pauses": "a pause of a workflow that has ended, or is gone",
     "ghost_in_ready": "in a ready list, but not queued in that lane",
     "ghost_in_running": "claimed by a worker, but not running there",
     "ghost_in_schedule_due": "the due time of a schedule that is gone",
@@ -46,6 +47,7 @@ FINDINGS = {
     "no_row": "a worker without its row",
     "no_such_group": "part of a workflow that is gone",
     "no_such_pause": "tasks held by a pause that is gone; resume it",
+    "no_such_task": "kept for a task that has ended, or is gone",
     "no_such_worker": "belongs to a worker that does not exist",
     "no_ttl": "would stay forever: it has no time to live",
     "not_in_dead": "failed, but not among the dead letters",
@@ -59,6 +61,7 @@ FINDINGS = {
     "not_in_turn": "a line whose turn never comes",
     "not_in_workflows": "an unfinished workflow, but not listed as one",
     "not_open": "not ended, but its workflow does not wait for it",
+    "not_woken": "waits, although what it waits for is there, or nothing says what that is",
     "open_but_ended": "ended, but its workflow still waits for it",
     "open_without_record": "its workflow waits for it, but its record is gone",
     "stuck_group": "waits for nothing, and does not go on",

@@ -26,7 +26,7 @@ _NO_BLOCKING = "within inline(app) nothing may block: await enqueue and result i
 _MAKES_READY = frozenset(
     {
         *("enqueue", "limit_put", "limit_remove", "limits_declare", "requeue", "requeue_with", "resume"),
-        *("schedule_fire", "workflow_create", "workflow_start"),
+        *("schedule_fire", "workflow_create", "workflow_resume", "workflow_start"),
     }
 )
 # What may let other tasks of a workflow begin.

@@ -2,7 +2,7 @@
 local M = {}
 
 -- Fields that say where a task belongs.
-M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building', 'dead' }
+M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building', 'dead', 'waits_for' }
 
 -- The type of every key, by the first part of its name.
 M.TYPES = {
@@ -16,13 +16,15 @@ M.TYPES = {
   limits = 'hash', overrides = 'hash', busy = 'hash', rates = 'zset', opens = 'zset',
   slowed = 'string',
   workflows = 'zset', open = 'set', nodes = 'list', items = 'list', results = 'hash', failed = 'set',
-  chores = 'list', deadlines = 'zset',
+  chores = 'list', deadlines = 'zset', steps = 'hash', signals = 'hash',
   saving = 'string',
 }
 -- Keys that belong to one worker; and those that must end by themselves, by what keys.lua calls them.
 M.OF_WORKERS = { running = true, worker = true, aborts = true }
 -- Those of one group, of which `task:<group>` is the record.
 M.OF_GROUPS = { open = true, nodes = true, items = true, results = true, failed = true }
+-- Those of one task that has not ended, or may run again.
+M.OF_TASKS = { steps = true, signals = true }
 M.WITH_TTL = {
   mailbox = 'mailbox', waiters = 'waiters', log = 'log', stats = 'stats_minute', task_stats = 'task_stats',
   window = 'window', slowed = 'slowed', saving = 'saving',
@@ -62,6 +64,22 @@ function M.misplaced(base, id, record)
   return not task.is_finished(state) and 'unknown_state'
 end
 
+-- Whether nobody needs what is kept for a task.
+function M.is_forgotten(base, id)
+  local record = task.read(base, id, { 'state' })
+  return record and (not record.state or task.is_finished(record.state) and not memos.outlive(record.state))
+end
+
+-- Whether a task waits although it has what it waits for, or nothing says what that is.
+function M.oversleeps(base, id, record)
+  if record.state ~= 'scheduled' or not record.waits_for then return false end
+  local text = redis.pcall('HGET', keys.steps(base, id), record.waits_for)
+  local fields = redis.pcall('HKEYS', keys.signals(base, id))
+  if errors.of(text) or errors.of(fields) then return false end
+  local asked = memos.pending(text or nil)
+  return not asked or memos.oldest(fields, asked) ~= nil
+end
+
 -- Whether it is to be looked at by a heartbeat; in a long list it may lie in between.
 function M.is_chore(base, id)
   return not M.lacks('LPOS', keys.chores(base), id, 'MAXLEN', WINDOW)
@@ -81,6 +99,13 @@ function M.disconnected(base, id, record)
   local own = record.kind == 'map' and group.read(holder, id)
   if own and group.is_obstructed(base, own) then return nil end
   return 'stuck_group'
+end
+
+-- Whether a pause is that of a workflow which has ended, or is gone.
+function M.outlives_its_workflow(base, rule)
+  if not rule or not rule.workflow or rule.resuming then return false end
+  local record = task.read(base, rule.workflow, { 'state', 'kind' })
+  return not (record and record.kind == 'workflow' and not task.is_finished(record.state))
 end
 
 -- What is wrong with an entry of those of a group that have not ended; nil: nothing, or it will be looked at.

@@ -7,6 +7,14 @@
 
 local function line_of(record) return (record.lane or '') .. ':' .. (record.buckets or '') end
 
+-- With a workflow its pause ends.
+local function check_pauses(base, add)
+  for _, id in ipairs(errors.read('HKEYS', keys.pauses(base))) do
+    local rule = pause_rules.read(base, id)
+    if place.outlives_its_workflow(base, rule) then add('ghost_in_pauses', id, rule.workflow) end
+  end
+end
+
 -- One key of the queue: its type, whether it has an owner, and for a record its place.
 local function check_key(base, key, add)
   local name = string.sub(key, #base + 1)
@@ -24,11 +32,13 @@ local function check_key(base, key, add)
   if kind == 'pauses' and place.lacks('HEXISTS', keys.meta(base), 'paused') then
     return add('unseen_pauses', name, '')
   end
+  if kind == 'pauses' then return check_pauses(base, add) end
   if kind == 'line' and not line.has_place(base, rest) then return add('not_in_turn', name, rest) end
   if place.OF_GROUPS[kind] then
     if place.lacks('HEXISTS', keys.task(base, rest), 'kind') then return add('no_such_group', name, rest) end
     if kind == 'open' then add('group', rest, '') end
   end
+  if place.OF_TASKS[kind] and place.is_forgotten(base, rest) then return add('no_such_task', name, rest) end
   if rest ~= '' and place.WITH_TTL[kind] and redis.call('PTTL', key) == -1 then return add('no_ttl', name, '') end
   if kind ~= 'task' then return end
   local record = task.read(base, rest, place.FIELDS)
@@ -36,6 +46,8 @@ local function check_key(base, key, add)
   local problem = place.misplaced(base, rest, record) or place.disconnected(base, rest, record)
   if problem then
     add(problem, rest, record.state or '')
+  elseif place.oversleeps(base, rest, record) then
+    add('not_woken', rest, record.waits_for)
   elseif record.state == 'queued' and not place.is_quarantined(record) then
     add('queued', rest, record.lane or '')
   elseif record.state == 'limited' and not place.is_near_an_end(place.list(base, record), rest) then
@@ -179,6 +191,7 @@ local function check_task(base, id, add)
   if not record.state then return end
   local problem = place.misplaced(base, id, record) or place.disconnected(base, id, record)
   if problem then return add(problem, id, record.state) end
+  if place.oversleeps(base, id, record) then return add('not_woken', id, record.waits_for) end
   if record.state == 'queued' and not place.is_quarantined(record) then
     local name = record.lane or ''
     if not place.is_near_an_end(place.list(base, record), id) then add('not_in_ready', id, name) end

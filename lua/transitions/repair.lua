@@ -139,6 +139,14 @@ function MEND.ghost_in_workflows(batch, finding, record)
   return dropped == 0 and 'sound' or nil
 end
 
+-- With a workflow its pause ends; what it holds is given back by heartbeats.
+function MEND.ghost_in_pauses(batch, finding)
+  if batches.obstacle(batch, 'HLEN', keys.pauses(batch.base)) then return 'by_hand' end
+  local rule = pause_rules.read(batch.base, finding.id)
+  if not place.outlives_its_workflow(batch.base, rule) then return 'sound' end
+  pause_rules.end_of_workflow(batch.base, rule.workflow)
+end
+
 -- What follows from its end is done now; without a record it counts as failed.
 local function end_open(batch, finding, record)
   local of, name = group.split(finding.id)
@@ -178,6 +186,20 @@ function MEND.no_such_group(batch, finding, record, ttl_ms)
   end
   if place.disconnected(batch.base, finding.id, record) ~= finding.kind then return 'sound' end
   move.abort_waiting(batch, finding.id, record, ttl_ms)
+end
+
+-- What is kept for a task that is gone.
+function MEND.no_such_task(batch, finding)
+  local kind, id = parts(finding.id)
+  if not place.OF_TASKS[kind] or not place.is_forgotten(batch.base, id) then return 'sound' end
+  return redis.call('DEL', batch.base .. finding.id) == 0 and 'sound' or nil
+end
+
+-- A task waits for what is there: it goes on.
+function MEND.not_woken(batch, finding, record)
+  if not place.oversleeps(batch.base, finding.id, record) then return 'sound' end
+  local fields = { 'state', 'lane', 'buckets', 'watched_until', 'waits_since' }
+  return waits.wake(batch, finding.id, task.read(batch.base, finding.id, fields)) and 'by_hand' or nil
 end
 
 -- A time without its schedule. One without its time is for a person: when it falls due only clients can tell.

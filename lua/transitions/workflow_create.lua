@@ -180,7 +180,9 @@ end
 local function remove_rest(base, id)
   if redis.call('EXISTS', keys.task(base, id)) == 1 then
     for _, name in ipairs(redis.call('LRANGE', keys.nodes(base, id), 0, -1)) do
-      redis.call('DEL', keys.task(base, group.id_of(id, name)), keys.failed(base, group.id_of(id, name)))
+      local node_id = group.id_of(id, name)
+      redis.call('DEL', keys.task(base, node_id), keys.failed(base, node_id))
+      memos.drop(base, node_id)
     end
   end
   redis.call('DEL', keys.task(base, id), keys.open(base, id), keys.nodes(base, id), keys.failed(base, id))
@@ -191,6 +193,7 @@ local function write_node(batch, id, node, result_ttl_ms)
   if #node.followers > 0 then node.add('then', table.concat(node.followers, ' ')) end
   if node.makes_room then
     redis.call('DEL', key)
+    memos.drop(base, id)
     redis.pcall('ZREM', keys.dead(base), id)
   end
   if node.map then

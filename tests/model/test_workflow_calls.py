@@ -107,6 +107,34 @@ class RandomWorkflows(Roles):
         if workflows := self.model.workflows:
             self.wait_for(workflows[at % len(workflows)].id)
 
+    @precondition(lambda self: self.model.workflows)
+    @rule(at=AT, is_meant=st.sampled_from([True, False, False]), any=st.sampled_from([True, *[False] * 5]))
+    def pause_one(self, at: int, is_meant: bool, any: bool) -> None:
+        unfinished = [task.id for task in self.model.workflows if not task.has_ended]
+        if any:
+            self.pause(self.some_id(at))
+        elif is_meant and unfinished:
+            self.pause(id := unfinished[at % len(unfinished)])
+            # Named as if it were held.
+            self.enqueue(f"{id}~none")
+
+    @rule(id=WORKFLOW, limit=st.sampled_from([1, 1000]))
+    def resume_one(self, id: str, limit: int) -> None:
+        self.resume(id, limit)
+
+    @precondition(lambda self: self.model.paused)
+    @rule(worker=NUMBER, limit=st.sampled_from([1, 1, 1000]), then=st.sampled_from(["claim", "pause", ""]))
+    def resume_paused(self, worker: int, limit: int, then: str) -> None:
+        """In parts, it may be paused before the rest is back."""
+        id = min(self.model.paused)
+        self.step(self.worker(worker), [], 5)
+        if id in self.model.paused:
+            self.resume(id, limit)
+        if then == "claim":
+            self.step(self.worker(worker), [], 5)
+        elif then:
+            self.pause(id)
+
     def some_id(self, at: int) -> str:
         ids = list(self.model.tasks)
         return ids[at % len(ids)] if ids else ""
@@ -340,6 +368,15 @@ class Between(Unsettled):
         ids = sorted(id for id, record in self.seen.tasks.items() if not of_groups or "kind" in record)
         if is_meant:
             self.abort(ids[at % len(ids)])
+
+    @rule(id=WORKFLOW, is_meant=st.sampled_from([True, False, False]))
+    def pause_one(self, id: str, is_meant: bool) -> None:
+        if is_meant:
+            self.pause(id)
+
+    @rule(id=WORKFLOW)
+    def resume_one(self, id: str) -> None:
+        self.resume(id)
 
     @rule(worker=NUMBER, hows=st.lists(ENDS, min_size=1, max_size=8), at=AT, how_many=NUMBER, rounds=st.integers(1, 4))
     def replay(self, worker: int, hows: list[str], at: int, how_many: int, rounds: int) -> None:

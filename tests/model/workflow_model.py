@@ -19,6 +19,7 @@ class Flows:
         self.now = 0.0
         self.tasks: dict[str, Task] = {}
         self.awaited: set[str] = set()
+        self.paused: set[str] = set()
         self.told: list[tuple[str, str]] = []
         self._ended: list[Task] = []
         self._touched: list[Group] = []
@@ -92,6 +93,18 @@ class Flows:
         self.advance()
         return "queued"
 
+    def pause(self, id: str) -> str:
+        workflow = self.tasks.get(id)
+        if not isinstance(workflow, Group) or workflow.group:
+            return "not_found"
+        if workflow.has_ended:
+            return "finished"
+        self.paused.add(id)
+        return "paused"
+
+    def is_paused(self, task: Task) -> bool:
+        return task.group is not None and task.id.partition("~")[0] in self.paused
+
     def discard(self, id: str) -> str:
         task = self.tasks.get(id)
         if not task or not task.is_dead:
@@ -119,6 +132,8 @@ class Flows:
             self.told.append((task.id, state))
         if isinstance(task, Group) and state == "aborted":
             task.items = []
+        if isinstance(task, Group) and not task.group:
+            self.paused.discard(task.id)
         if task.group:
             self._ended.append(task)
         group = task.group

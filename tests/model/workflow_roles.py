@@ -50,6 +50,17 @@ class Roles(WorkflowMachine):
         answers = [self.model.discard(id) for id in ids]
         self.call("discard", tasks=[{"id": id} for id in ids], result_ttl_ms=KEPT_MS, expect=answers)
 
+    def pause(self, id: str) -> None:
+        self.call("workflow_pause", id=id, expect=self.model.pause(id))
+
+    def resume(self, id: str, limit: int = 1000) -> None:
+        is_there = f"{id}~*" in self.seen.hash("pauses")
+        self.model.paused.discard(id)
+        # The rest is for heartbeats.
+        answer, _, _ = self.call("workflow_resume", id=id, limit=limit, resuming=0)
+        if answer != ("resumed" if is_there else "not_paused"):
+            self.fail(f"the end of the pause of {id} is {answer}")
+
     def lose_dead(self, ids: list[str], is_deleted: bool) -> None:
         """Of a workflow that has ended somebody deletes dead letters, or a version discards them that knows of none."""
         task = self.model.tasks[ids[0]]
@@ -186,6 +197,8 @@ class Roles(WorkflowMachine):
 
     def drain(self) -> None:
         """One worker completes all there is, and then nothing is left to do."""
+        for id in [*self.model.paused]:
+            self.resume(id)
         for name in list(self.workers):
             self.leave(name)
         name = self.worker(0)
@@ -197,6 +210,7 @@ class Roles(WorkflowMachine):
             if not self.model.of("waiting", "running"):
                 break
             self.pass_time(INTERVAL_MS)
+        self.beat(name)
         self.nothing_is_left()
         self.discard([task.id for task in self.model.tasks.values() if task.is_dead])
         self.pass_time(2 * KEPT_MS // INTERVAL_MS * INTERVAL_MS)
@@ -213,6 +227,6 @@ class Roles(WorkflowMachine):
         if left := {id: state for id, state in states.items() if state in ("blocked", "running", "queued", "limited")}:
             self.fail(f"nothing runs, and these never will: {left}")
         skipped = {f"items:{task.id}" for task in self.model.of("skipped") if isinstance(task, Group)}
-        kinds = ("open", "items", "chores", "workflows")
+        kinds = ("open", "items", "chores", "workflows", "pauses", "held")
         if left := {key for key in self.seen.keys if key.split(":")[0] in kinds} - skipped:
             self.fail(f"all workflows ended, and there are {left}")

@@ -43,7 +43,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
             ("workflows" | "deadlines", "") => "zset",
             ("open" | "failed", _) => "set",
             ("chores", "") | ("nodes" | "items", _) => "list",
-            ("results", _) => "hash",
+            ("results" | "steps" | "signals", _) => "hash",
             ("rates" | "opens", "") | ("held" | "idle" | "ring" | "blocked", _) => "zset",
             ("meta" | "stats" | "schedules" | "pauses" | "unique", "") => "hash",
             ("window" | "slowed" | "saving", _) => "string",
@@ -71,6 +71,17 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
             "task_stats" if !ends => found(format!("{name} has no TTL")),
             "task" | "mailbox" | "waiters" | "log" | "stats" | "task_stats" | "unknown_tasks" | "window" | "slowed"
             | "saving" => {}
+            "steps" | "signals" => {
+                let fields = keys.hash(&record(rest));
+                let state = fields.and_then(|fields| fields.get("state")).map_or("", String::as_str);
+                if matches!(state, "" | "complete" | "aborted" | "expired" | "discarded") {
+                    found(format!("{name} belongs to no task that may go on"));
+                }
+                let task = keys.0.get(&record(rest)).and_then(|record| record.expires_at);
+                if !same_expiry(task, value.expires_at) {
+                    found(format!("{name} does not end when its task does"));
+                }
+            }
             // Kept as long as their group's record.
             "open" | "nodes" | "items" | "results" | "failed" if ends => {
                 let group = keys.0.get(&record(rest)).and_then(|record| record.expires_at);
@@ -137,6 +148,9 @@ fn check_record(
     };
     if !fits {
         found(format!("{id} is {state} and has {times:?}"));
+    }
+    if fields.contains_key("waits_for") && state != "scheduled" {
+        found(format!("{id} is {state} and waits for {:?}", field("waits_for")));
     }
     if (state == "held") != fields.contains_key("pause") {
         found(format!("{id} is {state} and held by {:?}", field("pause")));
