@@ -17,7 +17,7 @@ from .._values.encodings import to_json
 from .._values.kept import SIGNAL, STEP, TIMEOUT, UNTIL, Hint, Kept, Memo, place_of
 from .._values.signature import MISSING
 from ..errors import ArdiqError, InvalidArguments, InvalidResult, LeaseLost, Suspend, is_away
-from ..signals import Received, Signal
+from ..signals import Received, SignalOf
 from .endings import Claim
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class Memos:
             found = await self.keep(way, use, 1 if was_past else number, lambda: Hint.of_type(int))
         return int(found)
 
-    async def wait(self, way: Way, use: Use, signals: Sequence[Signal[Any]], wait_ms: int) -> Received[Any] | None:
+    async def wait(self, way: Way, use: Use, signals: Sequence[SignalOf[Any]], wait_ms: int) -> Received[Any] | None:
         """The first signal that comes; None when the time is up. `wait_ms` 0: as long as it takes.
 
         Raises:
@@ -234,7 +234,7 @@ class Memos:
         finally:
             self._pending = None
 
-    async def _decided(self, way: Way, use: Use, signals: Sequence[Signal[Any]], wait_ms: int) -> Memo:
+    async def _decided(self, way: Way, use: Use, signals: Sequence[SignalOf[Any]], wait_ms: int) -> Memo:
         names = to_json([signal.name for signal in signals])
         while True:
             identity, token = self._waits.holder.holder(self._token)
@@ -303,7 +303,7 @@ class Memos:
             why = f"{error}: an earlier attempt stored it; rename the step, or let its annotation take such values"
             raise InvalidResult(why) from None
 
-    def _received(self, use: Use, memo: Memo, signals: Sequence[Signal[Any]]) -> Received[Any]:
+    def _received(self, use: Use, memo: Memo, signals: Sequence[SignalOf[Any]]) -> Received[Any]:
         signal = next((each for each in signals if each.name == memo.signal), None)
         if signal is None:
             raise ValueError(f"{use.label}: the signal {memo.signal!r} ended it in an earlier attempt: rename the wait")
