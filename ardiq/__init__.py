@@ -12,7 +12,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     models, errors, retries, executors, limits, batches, uniqueness, signals: what you receive, catch and configure
     settings, options, defaults, imports: an app's options and their checks
     signature, items, conversion, sameness: what a task's function takes and returns
-    codec, encodings, headers, signing, ids: how a call travels
+    codec, encodings, chunks, headers, signing, ids: how a call travels
     kept: how results of steps and signals do
     references, inputs, results: what stands for a result in a workflow, and what takes its place
     chosen, keyed, buckets: what of a call makes its key; its rule of `uniqueness`; its `limits`
@@ -34,12 +34,13 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     dead, filters, schedules, pauses: changing what is there
     workflows, nodes, canvas, graphs, starting: workflows, from a flow to what the server takes
     following, drawing, pages: workflows that run, and their results
+    resuming: ending pauses
     signalling: signals to running tasks
     facade, asking, hooks, limiting, options: parts of `Ardiq`, which hand on to the modules above
     from_1_2: moving what ArdiQ 1.2 left
 
 `_execution`: running the tasks of one queue
-    worker, attempts, batches, endings: claims become attempts, attempts become outcomes
+    worker, attempts, batches, chunks, endings: claims become attempts, attempts become outcomes
     threads, processes, child, memory: where `def` tasks run
     reports, context: what a running task tells, and knows of itself
     waits, memos: its steps, sleeps and waits
@@ -59,9 +60,9 @@ if TYPE_CHECKING:
     from ._client.canvas import Chain, Group, chain, chord, group
     from ._client.following import WorkflowJob, WorkflowNode, WorkflowProgress
     from ._client.limiting import Limits
-    from ._client.nodes import Map, Node
+    from ._client.nodes import Map, Node, Subflow
     from ._client.overview import Inspect
-    from ._client.starting import Workflow
+    from ._client.starting import PreparedWorkflow, Workflow
     from ._values.defaults import TaskDefaults
     from ._values.results import Results
     from .app import Ardiq
@@ -169,6 +170,7 @@ __all__ = [
     "OutOfMemory",
     "Pause",
     "PreparedTask",
+    "PreparedWorkflow",
     "Process",
     "ProcessDied",
     "Progress",
@@ -185,6 +187,7 @@ __all__ = [
     "Signal",
     "Snooze",
     "State",
+    "Subflow",
     "Suspend",
     "Task",
     "TaskContext",

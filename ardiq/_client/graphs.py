@@ -5,13 +5,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._server import calls
 from .._server.replies import Call
-from .._values.encodings import from_json, to_json
+from .._values import chunks
+from .._values.chunks import CHUNK
+from .._values.encodings import from_json, netstring, to_json
 from .._values.ids import new_id
-from .._values.inputs import encode_open, netstring
+from .._values.inputs import encode_open, parameter_of
+from .._values.references import Leaf
 from .._values.signature import MISSING
 from ..models import EnqueueContext
 from ..workflows import Flow
-from .nodes import Map, Member, Node
+from .nodes import Join, Map, Member, Node, Subflow
 
 if TYPE_CHECKING:
     from .queue import QueueContext
@@ -32,6 +35,8 @@ class Graph:
     def __init__(self, queue: "QueueContext", flow: Flow, output: Any, id: str | None = None) -> None:
         if not isinstance(flow, Flow):
             raise TypeError(f"start takes a Flow, not {type(flow).__name__}")
+        if flow.outer is not None:
+            raise ValueError(f"flow {flow.name!r} is a part of another one, which starts it")
         self._queue = queue
         self._flow = flow
         self.id = id or flow.id or new_id()
@@ -64,9 +69,12 @@ class Graph:
         """What the hooks of an enqueue are asked with, one node after the other. Of a map it is the whole map; a result
         that is not there yet is None, or its default.
         """
-        for member, _ in self._made:
+        for member, _ in self._asked():
             args, kwargs = ((), {}) if isinstance(member, Map) else _with_defaults(member)
             yield EnqueueContext(f"{self.id}~{member.name}", member.call.name, tuple(args), kwargs, {})
+
+    def _asked(self) -> "list[tuple[Member, _Made]]":
+        return [each for each in self._made if not isinstance(each[0], Join)]
 
     def call(self, headers: Iterable[str]) -> Call[str]:
         """What creates it, with the headers that the hooks gave each node."""
@@ -82,9 +90,12 @@ class Graph:
             options["timeout_ms"] = self._flow.timeout_ms
         if self.has_pages:
             options["is_open"] = True
+        given = dict(zip([member for member, _ in self._asked()], headers, strict=True))
         nodes = [
-            calls.NewNode(member.name, made.task, made.lane, *self._arguments(made), self._options(made, header))
-            for (member, made), header in zip(self._made, headers, strict=True)
+            calls.NewNode(
+                member.name, made.task, made.lane, *self._arguments(made), self._options(made, given.get(member, ""))
+            )
+            for member, made in self._made
         ]
         return calls.workflow_create(id=self.id, options=to_json(options), nodes=nodes)
 
@@ -116,14 +127,23 @@ class Graph:
                 f"output {output.name!r} is a map, whose results stay with its calls: add a node that takes "
                 "map.results, and let that be the output"
             )
+        if isinstance(output, Subflow):
+            if output.output is None:
+                raise TypeError(
+                    f"output {output.name!r} has no result of a single node: add a node that takes its result, and let "
+                    "that be the output"
+                )
+            output = output.output
         if not isinstance(output, Node):
             raise TypeError(f"output must be a node of the flow, not {type(output).__name__}")
-        if output.flow is not self._flow:
+        if output.flow.root is not self._flow:
             raise ValueError(f"output {output.name!r} is a node of another flow")
         return output
 
     def _check(self, member: Member) -> None:
         """Refuse what a node cannot have."""
+        if isinstance(member, Join):
+            return
         what, task, options = f"node {member.name!r}", member.call.task, member.call.call_options
         theirs, rule = task.context, options.rule_of(task)
         if theirs is not self._queue and not theirs.is_own:
@@ -160,7 +180,7 @@ class Graph:
         args, kwargs, how, items = b"", b"", "", list[_Item]()
         try:
             if isinstance(member, Map):
-                items = [self._item(member, number) for number in range(len(member.items))]
+                items = self._items(member)
                 fields["map"] = {
                     "size": len(items),
                     "max_concurrent": member.max_concurrent or 0,
@@ -171,8 +191,9 @@ class Graph:
                 given, named = _with_defaults(member)
                 args, kwargs, how = encode_open(codec, task.name, signature, given, named, member.sources)
                 fields["inputs"] = [
-                    [str(place), f"*{_only(source)}" if isinstance(source.nodes[0], Map) else _names(source)]
+                    [parameter_of(place, leaf.path), _names(leaf)]
                     for place, source in member.sources.items()
+                    for leaf in source.leaves
                 ]
             else:
                 args, kwargs, how = codec.encode_fitting(task.name, signature, call.args, call.kwargs)
@@ -188,6 +209,17 @@ class Graph:
                 for other, policy in member.edges.items()
             ]
         return _Made(task.name, lane, args, kwargs, how, fields, items)
+
+    def _items(self, member: Map[Any]) -> "list[_Item]":
+        """The arguments of a map's tasks."""
+        items, most = [self._item(member, number) for number in range(len(member.items))], member.chunk
+        if most == 1:
+            return items
+        codec = self._queue.codec
+        packed = [_Item(CHUNK, chunks.pack(items[at : at + most])) for at in range(0, len(items), most)]
+        if (size := max((len(item.args) for item in packed), default=0)) > codec.limit:
+            raise codec.too_large(f"the arguments of a chunk of {most:,} items are", size)
+        return packed
 
     def _item(self, member: Map[Any], number: int) -> "_Item":
         """An item of a map."""
@@ -287,12 +319,11 @@ def _with_defaults(member: Member) -> tuple[list[Any], dict[str, Any]]:
     return [known(at, value) for at, value in enumerate(call.args)], {n: known(n, v) for n, v in call.kwargs.items()}
 
 
-def _names(source: Any) -> Any:
-    return [node.name for node in source.nodes] if source.is_list else source.nodes[0].name
-
-
-def _only(source: Any) -> str:
-    return str(source.nodes[0].name)
+def _names(leaf: Leaf) -> Any:
+    if leaf.is_list:
+        return [node.name for node in leaf.nodes]
+    [node] = leaf.nodes
+    return f"*{node.name}" if isinstance(node, Map) else node.name
 
 
 def _number_of(tolerate: float, count: int) -> int:

@@ -13,12 +13,14 @@ from .. import context
 from .._client import pages as _pages
 from .._client.registry import Registered
 from .._values import headers as _headers
+from .._values.chunks import CHUNK
 from .._values.encodings import from_json, to_json
 from .._values.inputs import WITH
 from .._values.signing import without_signature
 from ..models import ExecutionContext
 from ..retries import RetryRules
 from .batches import Call, Execution, starter
+from .chunks import chunked
 from .endings import (
     ABORTED,
     ATTEMPT,
@@ -162,7 +164,7 @@ class Attempts:
                         args, kwargs = self.received(claim, signature)
                     else:
                         args, kwargs = decode(claim[3], claim[4], claim[5], signature)
-                    value = await fn(*args, **kwargs)
+                    value = await (chunked(entry, claim[2], codec) if claim[5] == CHUNK else fn)(*args, **kwargs)
                 elif claim[3] == b"[]" and takes_none:
                     value = await fn()
                 else:
@@ -224,7 +226,10 @@ class Attempts:
                 self.log_start(claim)
             if claim[5].startswith(WITH):
                 return with_results(claim)
-            return call(claim, *self.codec.receive_call(claim[3], claim[4], claim[5], entry.signature))
+            args, kwargs = self.codec.receive_call(claim[3], claim[4], claim[5], entry.signature)
+            if claim[5] == CHUNK:
+                return self._call(entry, chunked(entry, claim[2], self.codec))(claim, args, kwargs)
+            return call(claim, args, kwargs)
 
         async def with_results(claim: Claim) -> Any:
             claim = await self.with_results(claim)
@@ -263,9 +268,11 @@ class Attempts:
         if self._signer is not None:
             self._signer.check(self._queue.name, *claim[2:7])
 
-    def _call(self, entry: Registered) -> Call:
-        """How the function is called: on a thread or in a process, with a time limit, within the middleware."""
-        fn, timeout, middleware = entry.fn, entry.timeout, list(self._queue.registry.middleware)
+    def _call(self, entry: Registered, fn: Callable[..., Any] | None = None) -> Call:
+        """How the function, or another in its place, is called: on a thread or in a process, with a time limit, within
+        the middleware.
+        """
+        fn, timeout, middleware = fn or entry.fn, entry.timeout, list(self._queue.registry.middleware)
 
         def run(args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
             return fn(*args, **kwargs) if entry.is_async else self.in_thread(fn, args, kwargs)

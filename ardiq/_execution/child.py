@@ -26,10 +26,12 @@ from .. import context
 from .._client import pages
 from .._client.registry import Registered
 from .._server import server
+from .._values.chunks import CHUNK
 from .._values.encodings import from_msgpack
 from .._values.inputs import WITH
 from ..errors import Suspend
 from . import processes as _processes
+from .chunks import chunked
 from .endings import error_text, error_traceback
 from .logging import Stderr, ToWorker
 from .memos import Waits
@@ -189,7 +191,8 @@ def _attempt(
             pages.bind(queue, args, kwargs)
         waits = Waits(queue, _Held(holder))
         context.waits.set(waits)
-        returned = entry.fn(*args, **kwargs)
+        fn = chunked(entry, claim[2], codec) if claim[5] == CHUNK else entry.fn
+        returned = fn(*args, **kwargs)
         waits.end(claim[1])
         value = codec.encode_result(claim[2], entry.signature, returned)
         _limit_memory(None)

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 from .. import context
 from .._client.registry import Registered
+from .._values.chunks import CHUNK, Chunk
 from .._values.codec import NOT_SENT, NotSent
 from .._values.encodings import from_msgpack, to_msgpack
 from ..errors import ProcessDied, Suspend
@@ -260,6 +261,8 @@ class Processes:
         data, codec = rest
         if codec == NOT_SENT:
             return NotSent(data.decode())
+        if codec == CHUNK:
+            return Chunk(data)
         return self._queue.codec.decode_result(data, codec, lambda _: entry.signature)
 
     async def _answer(self, child: _Child, request: Any, claim: Claim) -> list[Any]:

@@ -110,6 +110,9 @@ FSCK_PAGE_LIMIT_MOST: Final = 1000
 WAIT_WAIT_MS_MOST: Final = 31536000000
 """The largest `wait_ms` of `wait`."""
 
+WORKFLOW_RESUME_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `workflow_resume`."""
+
 WORKFLOW_LIMIT_MOST: Final = 1000
 """The largest `limit` of `workflow`."""
 
@@ -695,6 +698,17 @@ class WorkflowItemsReply(NamedTuple):
 
 
 WORKFLOW_ITEMS_REPLY = page(WorkflowItemsReply._make, (text, number))
+
+
+class WorkflowResumeReply(NamedTuple):
+    """What `workflow_resume` replies."""
+
+    answer: Literal["resumed", "not_paused"]
+    moved: int
+    more: bool
+
+
+WORKFLOW_RESUME_REPLY = page(WorkflowResumeReply._make, (word, number, flag))
 
 
 class NodeRow(NamedTuple):
@@ -1356,6 +1370,24 @@ def workflow_start(*, id: Text) -> Call[Literal["started", "accepted", "not_foun
     Replies `started`, `accepted` (before, or it is aborted) or `not_found`.
     """
     return Call("workflow_start", (id,), word)
+
+
+def workflow_pause(*, id: Text) -> Call[Literal["paused", "finished", "not_found"]]:
+    """Keeps the tasks of a workflow from starting, those of its maps, too. It ends with the workflow.
+
+    Replies `paused`, `finished` (it has ended) or `not_found`.
+    """
+    return Call("workflow_pause", (id,), word)
+
+
+def workflow_resume(*, id: Text, limit: int, resuming: int) -> Call[WorkflowResumeReply]:
+    """The pause of a workflow ends; what was held under it goes back to the front of its lane, a bounded number per
+    call.
+
+    Replies `resumed` or `not_paused`; how many went back; 1 when more is left (call again with `resuming`;
+    otherwise heartbeats do it), else 0.
+    """
+    return Call("workflow_resume", (id, limit, resuming), WORKFLOW_RESUME_REPLY)
 
 
 def workflow(*, id: Text, offset: int, limit: int) -> Call[WorkflowReply]:

@@ -293,6 +293,8 @@ def _where(task: dict[str, Any]) -> str:
         return f"on worker {task.get('worker', 'nobody')} for {age(place['run_ms'])}"
     if task.get("state") == "held" and task.get("pause") == "newer":
         return "held for workers of a later version of Ardiq"
+    if task.get("state") == "held" and str(task.get("pause", "")).endswith("~*"):
+        return "held: its workflow is paused, until `ardiq workflow resume`"
     if task.get("state") == "held":
         return f"held by the pause {task.get('pause', '')}"
     if place["key"] == "quarantined":

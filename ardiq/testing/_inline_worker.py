@@ -13,6 +13,7 @@ from .. import context
 from .._client.registry import Registered
 from .._execution.attempts import Attempts, within
 from .._execution.batches import batch_of, items_of
+from .._execution.chunks import chunked
 from .._execution.endings import (
     ABORTED,
     COMPLETE,
@@ -30,6 +31,7 @@ from .._execution.reports import bounded
 from .._execution.scheduler import Scheduler
 from .._server import calls
 from .._server.replies import Call
+from .._values.chunks import CHUNK
 from .._values.encodings import to_json
 from .._values.kept import Memo
 from ..errors import ArdiqError
@@ -193,7 +195,8 @@ class InlineWorker:
 
     async def _in_process(self, entry: Registered, claim: Claim) -> Any:
         args, kwargs = self._attempts.received(claim, entry.signature)
-        return await within(entry.timeout, asyncio.to_thread(entry.fn, *args, **kwargs))
+        fn = chunked(entry, claim[2], self._attempts.codec) if claim[5] == CHUNK else entry.fn
+        return await within(entry.timeout, asyncio.to_thread(fn, *args, **kwargs))
 
     async def _run(self, claim: Claim | None) -> None:
         following: list[asyncio.Task[None]] = []

@@ -88,6 +88,7 @@ local function end_group(batch, of, counts)
   elseif not parent_id then
     redis.call('ZREM', keys.workflows(base), of.id)
     if of.building or of.timeout_ms then redis.call('ZREM', keys.deadlines(base), of.id) end
+    pause_rules.end_of_workflow(base, of.id)
     batches.push(batch, 'swept', of)
   end
 end

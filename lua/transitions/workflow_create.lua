@@ -149,8 +149,9 @@ end
 
 -- What is there under these ids already: an answer, or nil.
 local function look_up(base, id, idempotency_key, nodes)
-  local record, err = task.read(base, id, { 'state', 'idempotency_key', 'building' })
+  local record, err = task.read(base, id, { 'state', 'idempotency_key', 'building', 'kind' })
   if err then errors.raise({ err = err }) end
+  if record.state and not record.kind then bad('there is a task ' .. id .. ' already, which is no workflow') end
   if record.state then
     if record.idempotency_key and record.idempotency_key == idempotency_key then return 'accepted' end
     if record.building and record.state == 'blocked' then return 'building' end

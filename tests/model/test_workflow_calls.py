@@ -42,6 +42,7 @@ NUMBER, AT = st.integers(0, 7), st.integers(0, 999)
 WORKFLOWS = ["w0", "w1", "w2", "w3", "w4"]
 WORKFLOW = st.sampled_from(WORKFLOWS)
 SIZE = st.one_of(st.integers(3, 5), st.integers(1, 8), st.integers(1, 25))
+OTHERS = ["w2~m0~0", "w0~m0~1", "w1~m2~0", "w3~rows~2", "w4~rows~0"]
 HOW = st.sampled_from([*["complete"] * 6, *["failed"] * 4, "retry", "snooze", "release", "aborted"])
 LATER = st.sampled_from([0, 0, INTERVAL_MS // 2])
 TTL = st.sampled_from([KEPT_MS, KEPT_MS, KEPT_MS, 0, -1])
@@ -74,11 +75,17 @@ class RandomWorkflows(Roles):
         rows = Node("rows", items=[f" [{number}]" for number in range(items)], window=window, tolerate=tolerate)
         self.create(id, [rows, Node("sum", {"rows": ""}, inputs=[("0", "*rows")])], "sum", KEPT_MS, "")
 
-    @rule(id=st.sampled_from(["p0", "p1", "x~5", "w0~5", "w1~none", "w0~m1~99", "w0", "w1~n0", "w2~m0~0"]))
+    @rule(id=st.sampled_from(["p0", "p1", "x~5", "w0~5", "w1~none", "w0~m1~99", "w0", "w1~n0", *OTHERS]))
     def enqueue_one(self, id: str) -> None:
         """Some are named as members are, and are not."""
-        if id != "w2~m0~0" or id in self.model.tasks:
-            self.enqueue(id)
+        self.enqueue(id)
+
+    @rule(id=WORKFLOW, at=AT, items=st.integers(1, 5), window=st.integers(0, 3))
+    def enqueue_in_the_way(self, id: str, at: int, items: int, window: int) -> None:
+        """A task has the id of a call that a map is yet to make."""
+        if id not in self.model.tasks:
+            self.enqueue(f"{id}~rows~{at % items}")
+            self.create_chord(id, items, window, 0)
 
     @rule(at=AT)
     def abort_one(self, at: int) -> None:
@@ -99,6 +106,34 @@ class RandomWorkflows(Roles):
     def await_workflow(self, at: int) -> None:
         if workflows := self.model.workflows:
             self.wait_for(workflows[at % len(workflows)].id)
+
+    @precondition(lambda self: self.model.workflows)
+    @rule(at=AT, is_meant=st.sampled_from([True, False, False]), any=st.sampled_from([True, *[False] * 5]))
+    def pause_one(self, at: int, is_meant: bool, any: bool) -> None:
+        unfinished = [task.id for task in self.model.workflows if not task.has_ended]
+        if any:
+            self.pause(self.some_id(at))
+        elif is_meant and unfinished:
+            self.pause(id := unfinished[at % len(unfinished)])
+            # Named as if it were held.
+            self.enqueue(f"{id}~none")
+
+    @rule(id=WORKFLOW, limit=st.sampled_from([1, 1000]))
+    def resume_one(self, id: str, limit: int) -> None:
+        self.resume(id, limit)
+
+    @precondition(lambda self: self.model.paused)
+    @rule(worker=NUMBER, limit=st.sampled_from([1, 1, 1000]), then=st.sampled_from(["claim", "pause", ""]))
+    def resume_paused(self, worker: int, limit: int, then: str) -> None:
+        """In parts, it may be paused before the rest is back."""
+        id = min(self.model.paused)
+        self.step(self.worker(worker), [], 5)
+        if id in self.model.paused:
+            self.resume(id, limit)
+        if then == "claim":
+            self.step(self.worker(worker), [], 5)
+        elif then:
+            self.pause(id)
 
     def some_id(self, at: int) -> str:
         ids = list(self.model.tasks)
@@ -140,6 +175,19 @@ class RandomWorkflows(Roles):
         dead = self.dead()
         first = at % len(dead)
         self.discard(dead[first : first + how_many])
+
+    @precondition(lambda self: self.dead_of_ended())
+    @rule(at=AT, how_many=st.integers(1, 3), is_deleted=st.booleans())
+    def lose_some(self, at: int, how_many: int, is_deleted: bool) -> None:
+        dead = self.dead_of_ended()
+        some = dead[at % len(dead)]
+        self.lose_dead(some[at % len(some) :][:how_many], is_deleted)
+
+    def dead_of_ended(self) -> list[list[str]]:
+        """By workflow."""
+        ended = [workflow for workflow in self.model.workflows if workflow.has_ended]
+        dead = [[task.id for task in workflow.all_tasks() if task.is_dead] for workflow in ended]
+        return [ids for ids in dead if ids]
 
     @rule(left=st.integers(0, 3))
     def discard_oldest(self, left: int) -> None:
@@ -320,6 +368,15 @@ class Between(Unsettled):
         ids = sorted(id for id, record in self.seen.tasks.items() if not of_groups or "kind" in record)
         if is_meant:
             self.abort(ids[at % len(ids)])
+
+    @rule(id=WORKFLOW, is_meant=st.sampled_from([True, False, False]))
+    def pause_one(self, id: str, is_meant: bool) -> None:
+        if is_meant:
+            self.pause(id)
+
+    @rule(id=WORKFLOW)
+    def resume_one(self, id: str) -> None:
+        self.resume(id)
 
     @rule(worker=NUMBER, hows=st.lists(ENDS, min_size=1, max_size=8), at=AT, how_many=NUMBER, rounds=st.integers(1, 4))
     def replay(self, worker: int, hows: list[str], at: int, how_many: int, rounds: int) -> None:

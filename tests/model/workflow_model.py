@@ -19,6 +19,7 @@ class Flows:
         self.now = 0.0
         self.tasks: dict[str, Task] = {}
         self.awaited: set[str] = set()
+        self.paused: set[str] = set()
         self.told: list[tuple[str, str]] = []
         self._ended: list[Task] = []
         self._touched: list[Group] = []
@@ -39,13 +40,16 @@ class Flows:
         known = self.tasks.get(id)
         if known and (known.group or isinstance(known, Group) or not known.has_ended):
             return "exists"
+        if isinstance(self.tasks.get(id.rpartition("~")[0]), Group):
+            return "refused"
         self.tasks[id] = Task(id)
         return "queued"
 
     def create(self, id: str, nodes: list[Node], output: str, kept_ms: int, call: str) -> str:
         if known := self.tasks.get(id):
-            is_the_same = isinstance(known, Group) and known.call == call != ""
-            return "accepted" if is_the_same else "kept" if known.has_ended else "exists"
+            if not isinstance(known, Group):
+                return "refused"
+            return "accepted" if known.call == call != "" else "kept" if known.has_ended else "exists"
         if any(f"{id}~{node.name}" in self.tasks for node in nodes):
             return "refused"
         workflow = Group(id, state="blocked", has_begun=True, output=output, kept_ms=kept_ms, call=call)
@@ -89,12 +93,30 @@ class Flows:
         self.advance()
         return "queued"
 
+    def pause(self, id: str) -> str:
+        workflow = self.tasks.get(id)
+        if not isinstance(workflow, Group) or workflow.group:
+            return "not_found"
+        if workflow.has_ended:
+            return "finished"
+        self.paused.add(id)
+        return "paused"
+
+    def is_paused(self, task: Task) -> bool:
+        return task.group is not None and task.id.partition("~")[0] in self.paused
+
     def discard(self, id: str) -> str:
         task = self.tasks.get(id)
         if not task or not task.is_dead:
             return "not_dead"
         self.end(task, "discarded")
         return "discarded"
+
+    def lose_dead(self, id: str, kept_ms: int) -> None:
+        """Nobody is told."""
+        task = self.tasks[id]
+        task.state, task.gone_at = "discarded", self.now + kept_ms
+        self.pass_time(0)
 
     def pass_time(self, ms: int) -> None:
         self.now += ms
@@ -110,6 +132,8 @@ class Flows:
             self.told.append((task.id, state))
         if isinstance(task, Group) and state == "aborted":
             task.items = []
+        if isinstance(task, Group) and not task.group:
+            self.paused.discard(task.id)
         if task.group:
             self._ended.append(task)
         group = task.group
@@ -143,6 +167,9 @@ class Flows:
             task.state = "waiting"
 
     def advance(self) -> None:
+        for group in self.of("blocked"):
+            if isinstance(group, Group) and group.is_map and group.has_begun:
+                self._make(group)
         while self._ended or self._touched:
             ended, touched, self._ended, self._touched = self._ended, self._touched, [], []
             # Maps go on first, whatever else the call brings.
@@ -225,6 +252,9 @@ class Flows:
         while group.items and len(group.open) < (group.node.window or WINDOW):
             name = str(len(group.members))
             call = Task(f"{group.id}~{name}", group, Node(name))
+            # A task that is no part of it has the id.
+            if (other := self.tasks.get(call.id)) and not other.has_ended:
+                return
             group.members[name] = self.tasks[call.id] = call
             group.items.pop(0)
 

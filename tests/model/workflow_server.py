@@ -17,6 +17,7 @@ PORTIONS = {
     "local ADVANCE = 500": "local ADVANCE = 3",
     "local MOST, LOOK_AT = 500, 10": "local MOST, LOOK_AT = 3, 2",
     "local CANCEL = 500": "local CANCEL = 3",
+    "local PORTION = 1000": "local PORTION = 2",
 }
 """Lines of the library, each there once: how much of a workflow one call does, and how little it can be."""
 KINDS = ("open", "nodes", "items", "results", "failed")
