@@ -311,7 +311,7 @@ def _wait(memos: Memos, signals: tuple[Any, ...], timeout: Duration | None) -> t
         raise ValueError("wait_for needs a signal to wait for")
     if len(set(names)) < len(names):
         raise ValueError(f"wait_for was given a signal twice: {', '.join(names)}")
-    wait_ms = 0 if timeout is None else wait_ms_of("timeout", timeout)
+    wait_ms = -1 if timeout is None else wait_ms_of("timeout", timeout)
     return memos.use(f"{WAIT}:{','.join(names)}", WAIT), wait_ms
 
 

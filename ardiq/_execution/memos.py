@@ -211,7 +211,7 @@ class Memos:
         return int(found)
 
     async def wait(self, way: Way, use: Use, signals: Sequence[SignalOf[Any]], wait_ms: int) -> Received[Any] | None:
-        """The first signal that comes; None when the time is up. `wait_ms` 0: as long as it takes.
+        """The first signal that comes; None when the time is up. `wait_ms` 0: what is there; -1: without a limit.
 
         Raises:
             Suspend: none is there yet.
@@ -335,7 +335,7 @@ def step_name(name: Any) -> str:
 
 
 def wait_ms_of(name: str, value: Any) -> int:
-    """How long a wait takes at most, in milliseconds; at least 1.
+    """How long a wait takes at most, in milliseconds.
 
     Raises:
         TypeError: it is neither a timedelta nor a number.
@@ -344,7 +344,7 @@ def wait_ms_of(name: str, value: Any) -> int:
     found_ms = _options.milliseconds(name, value)
     if found_ms > _LONGEST_MS:
         raise ValueError(f"{name} must be at most a year, not {value!r}")
-    return max(1, found_ms)
+    return found_ms
 
 
 def _place(use: Use) -> str:

@@ -12,7 +12,7 @@ from helpers import SOON_S, Script, eventually, field, result_of, working
 from proxy import Proxy
 from topologies import Node, free_port
 
-from ardiq import Ardiq, Signal, TaskError, sleep, step, step_sync, wait_for
+from ardiq import Ardiq, Job, Signal, TaskError, sleep, step, step_sync, wait_for
 from ardiq.embedded import Server
 
 approval = Signal("approval", bool)
@@ -124,6 +124,7 @@ async def test_a_result_arrives_when_the_server_is_back(blocking: bool, tmp_path
     node = Node(tmp_path / "server", free_port(), {"save": ""})
     node.start()
     proxy = Proxy(node.port)
+    direct = Ardiq(f"redis://127.0.0.1:{node.port}")
     app = Ardiq(f"redis://127.0.0.1:{proxy.port}", broker_timeout_ms=1000)
     here, go = threading.Event(), threading.Event()
 
@@ -151,8 +152,9 @@ async def test_a_result_arrives_when_the_server_is_back(blocking: bool, tmp_path
             await eventually(lambda: done)
             await asyncio.sleep(2)  # it gives up once, and asks again
             proxy.heal()
-            assert (await result_of(job)).value == "receipt"
+            assert (await result_of(Job(direct, job.id))).value == "receipt"
     finally:
+        direct.context.server.close()
         app.context.server.close()
         proxy.close()
         node.kill()
