@@ -62,7 +62,7 @@ async def step(name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) 
     with memos.running():
         token = context.running_step.set(memos.key_of(use))
         try:
-            value = await _called(fn, args, kwargs)
+            value = await _called(waits, fn, args, kwargs)
         finally:
             context.running_step.reset(token)
         return await waits.on_loop(lambda way: memos.keep(way, use, value, hint))
@@ -286,10 +286,10 @@ def _is_async(fn: Any) -> bool:
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
 
 
-async def _called(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+async def _called(waits: Waits, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     if _is_async(fn):
         return await fn(*args, **kwargs)
-    value = await asyncio.to_thread(fn, *args, **kwargs)
+    value = await waits.in_thread(fn, args, kwargs)
     return await value if inspect.isawaitable(value) else value
 
 

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from .._server import calls
 from .._server.inbox import resolve
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .._client.queue import QueueContext
 
 T = TypeVar("T")
+InThread: TypeAlias = Callable[[Callable[..., Any], Any, Any], Awaitable[Any]]
 
 SLEEP, WAIT, VERSION = "sleep", "wait_for", "version"
 
@@ -70,11 +71,17 @@ class Use(NamedTuple):
 
 
 class Waits:
-    """The attempts that use steps or waits, of those that run here."""
+    """The attempts that use steps or waits, of those that run here.
 
-    def __init__(self, queue: "QueueContext", holder: Holder) -> None:
+    Args:
+        in_thread: calls a function on a thread of the worker, on whose loop this is made; None: there is none.
+    """
+
+    def __init__(self, queue: "QueueContext", holder: Holder, in_thread: InThread | None = None) -> None:
         self.queue = queue
         self.holder = holder
+        self._in_thread = in_thread
+        self._loop = None if in_thread is None else asyncio.get_running_loop()
         self.kept = Kept(queue.name, queue.codec, queue.signer)
         # By token.
         self.open: dict[int, Memos] = {}
@@ -92,6 +99,12 @@ class Waits:
         memos = self.open.pop(token, None)
         if memos is not None and memos.suspends:
             raise Suspend(memos.suspends)
+
+    async def in_thread(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Call a function on a thread, of the worker if this is its loop."""
+        if self._in_thread is None or asyncio.get_running_loop() is not self._loop:
+            return await asyncio.to_thread(fn, *args, **kwargs)
+        return await self._in_thread(fn, args, kwargs)
 
     async def on_loop(self, work: Callable[[Way], Coroutine[Any, Any, T]]) -> T:
         """Do it on the running event loop."""
