@@ -98,7 +98,7 @@ class Attempts:
         self._metrics = queue.metrics
         self._counters = queue.metrics.counters
         self.endings = Endings(queue, worker, asyncio.get_running_loop())
-        self.waits = Waits(queue, worker)
+        self.waits = Waits(queue, worker, lambda fn, args, kwargs: self.in_thread(fn, args, kwargs))
         self.over = False
         # Set by the worker each time it takes tasks: once per turn, not once per task.
         self.taken_at = 0.0
