@@ -60,7 +60,9 @@ function M.finish(batch, of)
   for _, name in ipairs(errors.of(names) and {} or names) do
     local id = group.id_of(of.id, name)
     local record = task.read(batch.base, id, { 'state', 'after' })
-    if record and record.state == 'blocked' and group.is_compensation(record) then move.skip(batch, id, 'skipped: not needed') end
+    if record and record.state == 'blocked' and group.is_compensation(record) then
+      move.skip(batch, id, 'skipped: not needed')
+    end
   end
 end
 

@@ -13,6 +13,9 @@ return function(base, args)
   local batch = batches.open(base, clock.read())
   err = group.damage_above(batch, args.id)
   if err then return { err = err } end
+  -- What it kept belongs to other arguments.
+  memos.drop(base, args.id)
+  redis.call('HDEL', keys.task(base, args.id), 'steps')
   move.requeue(batch, args.id, record, args)
   replay.reopen(batch, args.id)
   calls.close(batch)

@@ -4,7 +4,7 @@
 local PROMOTE_LIMIT = 100
 
 local DETAILS = { codec = 'string', traceback = 'string', delay_ms = 'number', max_age_ms = 'number', limit = 'string',
-  key = 'string' }
+  key = 'string', wait = 'string' }
 
 -- Most outcomes have none.
 local NO_DETAILS = {}

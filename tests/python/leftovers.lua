@@ -97,6 +97,10 @@ local OF_WORKFLOWS = {
     local is_over = redis.call('HGET', base .. 'task:' .. map, 'state') ~= 'blocked'
     return is_over and redis.call('PTTL', key) == -1 and 'its map has ended'
   end,
+  undo = function(_, workflow)
+    local is_over = redis.call('HGET', base .. 'task:' .. workflow, 'state') ~= 'blocked'
+    return is_over and 'its workflow has ended'
+  end,
   chores = function() return false end,
 }
 
@@ -153,6 +157,10 @@ local CHECKS = {
   pause = function(_, pause, kind)
     if kind == 'pauses' then return lacks('HGET', base .. 'meta', 'paused') and 'no claim looks at it' end
     return lacks('HGET', base .. 'pauses', pause) and 'its pause has ended'
+  end,
+  task = function(_, id)
+    local state = redis.call('HGET', base .. 'task:' .. id, 'state')
+    return (not state or ENDED[state] and state ~= 'failed' and state ~= 'skipped') and 'its task has ended'
   end,
   workflow = function(key, group)
     return not for_ever and redis.call('PTTL', key) == -1 and not keeps(group) and 'has no time to live'

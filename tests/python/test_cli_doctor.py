@@ -46,6 +46,8 @@ DAMAGES = {
     "open_without_record": ["DEL", f"{BASE}task:wf~b"],
     "stuck_group": ["HSET", f"{BASE}task:wf~b", "needs", "0"],
     "no_such_group": ["SADD", f"{BASE}open:gone", "a"],
+    "no_such_task": ["HSET", f"{BASE}steps:gone", "charge", "step  1"],
+    "not_woken": ["HSET", f"{BASE}task:later", "waits_for", "nap"],
 }
 
 
