@@ -1,4 +1,4 @@
--- workflow_abort: scheduled, queued, limited, held, running, blocked -> aborted, running, queued, limited, scheduled, skipped. Stops a workflow, and undoes what completed of it: its compensations run, one after the other, what completed last first.
+-- workflow_abort: queued, blocked -> aborted, queued, skipped. Stops a workflow, and undoes what completed of it: its compensations run, one after the other, what completed last first.
 -- args: id
 -- reply: `aborted` (now or before), `requested` (something of it runs, or its compensations do), `finished` (another way) or `not_found`
 -- y
