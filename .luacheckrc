@@ -10,9 +10,9 @@ read_globals = {
   -- lua/lib
   "adaptive", "admit", "ask", "attempt", "batches", "bulk", "calls", "chores", "claim", "clock", "edges", "ending",
   "errors", "figures", "flow", "gather", "group", "hand_off", "history", "inputs", "keys", "lane", "limits", "line", "mail",
-  "map", "member", "memos", "move", "number", "object", "opening", "pause_rules", "pauses", "payload", "place", "reap", "replay",
-  "saving", "schedule", "share", "stats", "stopping", "task", "timer", "turn", "unique", "uses", "waiters",
-  "waits",
+  "map", "member", "memos", "move", "number", "object", "opening", "pause_rules", "pauses", "payload", "place", "reap",
+  "recount", "replay", "saving", "schedule", "share", "stats", "stopping", "task", "timer", "turn", "unique", "uses",
+  "waiters", "waits",
 }
 files["ardiq/testing/emulation.lua"] = {
   globals = { "cjson", "cmsgpack", "redis" },

@@ -13,6 +13,7 @@ from ._client.options import Options
 from ._client.overview import Inspect
 from ._client.queue import QueueContext
 from ._client.registry import Registered
+from ._client.signalling import Signalling
 from ._client.starting import Starting
 from ._execution import processes as _processes
 from ._execution.run_state import RunState
@@ -48,7 +49,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching, Starting):
+class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching, Starting, Signalling):
     """A queue and the tasks that run on it.
 
     Args:

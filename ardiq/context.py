@@ -1,16 +1,25 @@
 """The task that is running here."""
 
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._values.reports import Reports
 from .models import TaskContext
+
+if TYPE_CHECKING:
+    from ._execution.memos import Waits
 
 running: ContextVar[tuple[Any, ...] | None] = ContextVar("ardiq_current_task", default=None)
 """The claim that is being run; a `TaskContext` is made from it only on request."""
 
 reports: ContextVar[Reports | None] = ContextVar("ardiq_reports", default=None)
 """Where the tasks of this worker report progress, notes and logs."""
+
+waits: "ContextVar[Waits | None]" = ContextVar("ardiq_waits", default=None)
+"""Where the tasks of this worker find what they did in earlier attempts."""
+
+running_step: ContextVar[str] = ContextVar("ardiq_running_step", default="")
+"""The key of the step that runs here; empty outside of steps."""
 
 deadline: ContextVar[float | None] = ContextVar("ardiq_deadline", default=None)
 """When the time limit of this attempt ends, in seconds since the epoch."""

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from ._client.inspector import Inspector, value_of
 from ._values.known import Known, set_signature
@@ -10,12 +10,15 @@ from ._values.options import Duration
 from ._values.signature import Signature
 from ._values.typing import R_co
 from .models import Attempt, Progress, TaskInfo, TaskResult
+from .signals import Signal
 from .watching import TaskUpdate, watch
 
 if TYPE_CHECKING:
     from .app import Ardiq
 else:
     Ardiq = Any  # a task may have a `Job` in its annotations, which must resolve
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -151,6 +154,22 @@ class Job(Known, Generic[R_co]):
     async def history(self) -> list[Attempt]:
         """The attempts that did not succeed: the last 20, oldest first."""
         return await self._inspector.history(self.id)
+
+    @overload
+    async def signal(self, signal: Signal[T], value: T) -> None: ...
+    @overload
+    async def signal(self, signal: str, value: Any) -> None: ...
+    async def signal(self, signal: Any, value: Any) -> None:
+        """Give the task a signal, for which it waits or will wait. See `Ardiq.signal`."""
+        await self.app.signal(self.id, signal, value)
+
+    @overload
+    def signal_sync(self, signal: Signal[T], value: T) -> None: ...
+    @overload
+    def signal_sync(self, signal: str, value: Any) -> None: ...
+    def signal_sync(self, signal: Any, value: Any) -> None:
+        """`signal` for code without an event loop; blocks this thread until the server has answered."""
+        self.app.signal_sync(self.id, signal, value)
 
     async def abort(self) -> bool:
         """Abort the task; False if it had ended in another way, or is unknown. See `Ardiq.abort`."""

@@ -112,7 +112,7 @@ class Reports:
         told = [calls.Told(name, text) for name, text in report.notes.items()]
         lines = report.lines[-_MOST_LINES + len(report.notes) :]
         told += [calls.Told("", line.encode(errors="replace")) for line in lines]
-        identity, lease_token = self._worker.link.holder(token)
+        identity, lease_token = self._worker.holder(token)
         call = calls.progress(
             worker=identity,
             id=report.task_id,

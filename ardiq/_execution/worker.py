@@ -55,6 +55,8 @@ else:
 class Worker:
     """One run of the worker loop on one event loop."""
 
+    sleeps_in_place = True
+
     def __init__(
         self,
         queue: "QueueContext",
@@ -92,6 +94,7 @@ class Worker:
         self._reports = Reports(self, queue)
         self._tally = Tally(queue)
         self._context.run(context.reports.set, self._reports)
+        self._context.run(context.waits.set, self._attempts.waits)
 
     async def run(self) -> None:
         """Work until stopped; in burst mode until nothing is left.
@@ -136,7 +139,11 @@ class Worker:
 
     def holds(self, token: int) -> bool:
         """Whether the attempt of that token is still to be settled."""
-        return token in self._attempts.running or token in self._attempts.threads
+        return self._attempts.holds(token)
+
+    def holder(self, token: int) -> tuple[str, int]:
+        """Under which identity and lease token the server knows the attempt of that token."""
+        return self.link.holder(token)
 
     def has_told(self, token: int) -> bool:
         """Whether the attempt of that token told something that may not have arrived yet. From any thread."""

@@ -59,6 +59,9 @@ WORKFLOW_CREATE_MOST: Final = 1000
 WORKFLOW_ITEMS_MOST: Final = 1000
 """How many records one call of `workflow_items` takes."""
 
+WORKFLOW_FILL_MOST: Final = 1000
+"""How many records one call of `workflow_fill` takes."""
+
 PURGE_LIMIT_MOST: Final = 1000
 """The largest `limit` of `purge`."""
 
@@ -109,6 +112,9 @@ FSCK_PAGE_LIMIT_MOST: Final = 1000
 
 WAIT_WAIT_MS_MOST: Final = 31536000000
 """The largest `wait_ms` of `wait`."""
+
+WORKFLOW_RESUME_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `workflow_resume`."""
 
 WORKFLOW_LIMIT_MOST: Final = 1000
 """The largest `limit` of `workflow`."""
@@ -695,6 +701,27 @@ class WorkflowItemsReply(NamedTuple):
 
 
 WORKFLOW_ITEMS_REPLY = page(WorkflowItemsReply._make, (text, number))
+
+
+class WorkflowFillReply(NamedTuple):
+    """What `workflow_fill` replies."""
+
+    answer: str
+    size: int
+
+
+WORKFLOW_FILL_REPLY = page(WorkflowFillReply._make, (text, number))
+
+
+class WorkflowResumeReply(NamedTuple):
+    """What `workflow_resume` replies."""
+
+    answer: Literal["resumed", "not_paused"]
+    moved: int
+    more: bool
+
+
+WORKFLOW_RESUME_REPLY = page(WorkflowResumeReply._make, (word, number, flag))
 
 
 class NodeRow(NamedTuple):
@@ -1350,12 +1377,47 @@ def workflow_items(*, id: Text, map: Text, offset: int, items: Iterable[NewItem]
     )
 
 
+def workflow_fill(
+    *, worker: Text, id: Text, token: Text, map: Text, offset: int, items: Iterable[NewItem]
+) -> Call[WorkflowFillReply]:
+    """A task of a workflow adds a page of calls to the map that comes after it, which begins when the task has
+    completed.
+
+    Replies `added`, `accepted` (a page that is there already, or an empty one: it asks how many there are), `stale`
+    (another attempt has the task now), `ended` (the map has begun, or ended) or `not_found`; and how many calls the
+    map has.
+    """
+    return Call(
+        "workflow_fill",
+        (worker, id, token, map, offset, *(value for record in items for value in record)),
+        WORKFLOW_FILL_REPLY,
+    )
+
+
 def workflow_start(*, id: Text) -> Call[Literal["started", "accepted", "not_found"]]:
     """All parts of a workflow are there: those of its tasks that need no other begin.
 
     Replies `started`, `accepted` (before, or it is aborted) or `not_found`.
     """
     return Call("workflow_start", (id,), word)
+
+
+def workflow_pause(*, id: Text) -> Call[Literal["paused", "finished", "not_found"]]:
+    """Keeps the tasks of a workflow from starting, those of its maps, too. It ends with the workflow.
+
+    Replies `paused`, `finished` (it has ended) or `not_found`.
+    """
+    return Call("workflow_pause", (id,), word)
+
+
+def workflow_resume(*, id: Text, limit: int, resuming: int) -> Call[WorkflowResumeReply]:
+    """The pause of a workflow ends; what was held under it goes back to the front of its lane, a bounded number per
+    call.
+
+    Replies `resumed` or `not_paused`; how many went back; 1 when more is left (call again with `resuming`;
+    otherwise heartbeats do it), else 0.
+    """
+    return Call("workflow_resume", (id, limit, resuming), WORKFLOW_RESUME_REPLY)
 
 
 def workflow(*, id: Text, offset: int, limit: int) -> Call[WorkflowReply]:

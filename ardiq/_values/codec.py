@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from .chunks import CHUNK, Chunk, unpack
+from .chunks import receive as receive_chunk
 from .encodings import SCALARS, TUPLE, TYPED, choose, encoding_of, from_json, stable, strict_json, survey, to_json
 from .signature import MISSING, PLAIN, Readers, Signature, invalid
 
@@ -91,6 +93,8 @@ class Codec:
         elif codec == CUSTOM:
             a = self._deserialize(args)
             k = self._deserialize(kwargs) if kwargs else {}
+        elif codec == CHUNK:
+            a, k = [[self.decode_call(part, b"", how, signature)[0] for how, part in unpack(codec, args)]], {}
         else:
             encoding = encoding_of(codec)
             a = encoding.decode(args)
@@ -203,6 +207,8 @@ class Codec:
             from .inputs import receive
 
             return receive(self, args, kwargs, codec, signature)
+        if codec == CHUNK:
+            return receive_chunk(self, args, signature), {}
         encoding = None if codec == CUSTOM else encoding_of(codec)
         try:
             a, k = self.decode_call(args, kwargs, codec, None)
@@ -254,7 +260,9 @@ class Codec:
             return str(refusal).encode(errors="backslashreplace"), NOT_SENT
 
     def _encode_result(self, name: str, signature: Signature | None, value: Any) -> tuple[bytes, str]:
-        if self.serializer is not None:
+        if type(value) is Chunk:
+            data, codec = value.data, CHUNK
+        elif self.serializer is not None:
             data, codec = self.serialize(value, name), CUSTOM
         else:
             data, codec = self._encode_value(name, signature, value)
@@ -295,6 +303,8 @@ class Codec:
             return self._deserialize(data)
         if codec == NOT_SENT:
             raise _invalid_result("", data.decode(errors="replace"))
+        if codec == CHUNK:
+            return [self.decode_result(part, how, signature_of, signature) for how, part in unpack(codec, data)]
         codec, _, name = codec.partition(":")
         encoding = encoding_of(codec)
         value = encoding.decode(data) if data else None

@@ -17,6 +17,7 @@ MENDED_BY = {
     "ghost_in_dead": "drops the entry",
     "ghost_in_held": "drops the entry, and makes the task ready again if it is in no lane",
     "ghost_in_running": "drops the entry, and makes the task ready again if nobody holds it",
+    "ghost_in_pauses": "ends it; heartbeats give back what it holds",
     "ghost_in_schedule_due": "drops the due time",
     "ghost_in_scheduled": "drops the entry",
     "ghost_in_quarantined": "drops the entry, and makes the task ready again if it is in no lane",
@@ -42,6 +43,7 @@ MENDED_BY = {
     "open_without_record": "its workflow goes on, as if it had failed",
     "stuck_group": "has it go on, or end; where that cannot be, abort it",
     "wrong_busy": "counts what runs again",
+    "wrong_dead": "counts them again; without any it is removed when its time is over",
     "wrong_load": "counts its tasks again",
 }
 """What `ardiq doctor --repair` does about each finding."""

@@ -36,6 +36,7 @@ _LINE_PAGE = 1000
 FINDINGS = {
     "ghost_in_dead": "listed as a dead letter, but has not failed",
     "ghost_in_held": "held by a pause that its record does not name",
+    "ghost_in_pauses": "a pause of a workflow that has ended, or is gone",
     "ghost_in_ready": "in a ready list, but not queued in that lane",
     "ghost_in_running": "claimed by a worker, but not running there",
     "ghost_in_schedule_due": "the due time of a schedule that is gone",
@@ -68,6 +69,7 @@ FINDINGS = {
     "unknown_state": "a state that Ardiq does not know",
     "unseen_pauses": "workers do not know of them; pause one of them again",
     "wrong_busy": "the number of its attempts that run is recorded wrongly",
+    "wrong_dead": "has another number of dead letters than is recorded, and may never be removed",
     "wrong_load": "the number of tasks it holds is recorded wrongly",
     "wrong_type": "a key of the wrong type: something else wrote it",
 }
@@ -131,12 +133,14 @@ class Check:
         """Everything that is confirmed to be wrong."""
         queued: dict[str, str] = {}
         limited: dict[str, set[str]] = {}
-        groups: list[str] = []
+        walked: list[str] = []
         for row in self._rows("records"):
             if row.kind == "queued":
                 queued[row.id] = row.detail
             elif row.kind == "group":
-                groups.append(row.id)
+                walked.append(f"open:{row.id}")
+            elif row.kind == "ended":
+                walked.append(f"recount:{row.id}")
             elif row.kind == "not_in_line":
                 limited.setdefault(row.detail, set()).add(row.id)
             else:
@@ -144,7 +148,7 @@ class Check:
         if not self.complete:  # what was not looked at may be anywhere
             return
         lanes = set(queued.values())
-        for section in (*self._places(lanes), *(f"open:{group}" for group in groups)):
+        for section in (*self._places(lanes), *walked):
             for row in self._rows(section):
                 if row.kind == "entry":
                     queued.pop(row.id, None)

@@ -82,7 +82,7 @@ end
 
 -- running -> complete.
 local function complete(batch, id, run_ms, result, codec, ttl_ms)
-  if string.find(id, '~', 1, true) then
+  if not batch.is_plain and string.find(id, '~', 1, true) then
     local of, name = group.of(batch, id)
     -- One that runs again although its map is through has a result of its own.
     if of and of.kind == 'map' and of.state == 'blocked' then return map.complete(batch, of, name, codec, result) end
@@ -265,12 +265,15 @@ end
 -- of each in turn.
 local WIDTH = 6
 
--- The lease tokens that the worker has for these outcomes; to be asked before anything is written.
+-- The lease tokens that the worker has for these outcomes, and `is_plain`: none can be a member of a workflow. To be asked before
+-- anything is written.
 function M.tokens(base, worker, outcomes)
   local running, ids = keys.running(base, worker), {}
   for at = 1, #outcomes, WIDTH do ids[#ids + 1] = outcomes[at] end
   if #ids == 0 then return errors.read('HLEN', running) end
-  return errors.read('HMGET', running, unpack(ids))
+  local tokens = errors.read('HMGET', running, unpack(ids))
+  tokens.is_plain = not string.find(table.concat(ids, ' '), '~', 1, true)
+  return tokens
 end
 
 -- Settle attempts of one worker, which holds them under `tokens`. Refused are those that it does not hold (`stale`), those
@@ -278,11 +281,12 @@ end
 -- state than was asked for, the refusal is that state. Replies how many it no longer holds.
 function M.settle(batch, worker, outcomes, tokens, ttl_ms)
   local settled, seen = {}, {}
+  batch.is_plain = #outcomes > 0 and tokens.is_plain
   for i = 1, #outcomes / WIDTH do
     local at, current, kept_ms, has_key, line_name = (i - 1) * WIDTH + 1, tokens[i], ttl_ms, false, nil
     local id, token, outcome = outcomes[at], outcomes[at + 1], outcomes[at + 2]
     local run_ms, value, details = outcomes[at + 3], outcomes[at + 4], outcomes[at + 5]
-    if current ~= token then current, kept_ms, has_key, line_name = member.token(current, ttl_ms, token) end
+    if current ~= token then current, kept_ms, has_key, line_name = member.token(current, ttl_ms) end
     if current == token and not seen[id] then
       seen[id] = true
       local err, stays, instead
@@ -304,6 +308,7 @@ function M.settle(batch, worker, outcomes, tokens, ttl_ms)
       batches.refuse(batch, id, token, 'stale')
     end
   end
+  batch.is_plain = false
   if #settled > 0 then
     batches.change_load(batch, worker, -redis.call('HDEL', keys.running(batch.base, worker), unpack(settled)))
   end

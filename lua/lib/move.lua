@@ -14,7 +14,7 @@ local OUTLIVES = { 'state', 'name', 'lane', 'idempotency_key', 'tries', 'enqueue
 -- how long, where it is a member: a call of a map that was aborted or discarded cannot run again.
 function M.note_member(batch, id, counter)
   local of, name, record = group.of(batch, id)
-  if not of then return false end
+  if not of then return group.note_other(batch, id) end
   local state = counter == 'completed' and 'complete' or counter
   group.note(batch, of, name, state, false, record)
   return of.kind ~= 'map' or state == 'failed', number.of(of.result_ttl_ms, 0)
@@ -26,7 +26,7 @@ function M.ended(batch, id, key, counter, written, ttl_ms)
   batches.count(batch, counter)
   local finished = batch.finished
   if finished then finished[#finished + 1] = id else batch.finished = { id } end
-  if string.find(id, '~', 1, true) then
+  if not batch.is_plain and string.find(id, '~', 1, true) then
     local is_kept, its_ttl_ms = M.note_member(batch, id, counter)
     if is_kept then return end
     ttl_ms = its_ttl_ms or ttl_ms

@@ -2,8 +2,7 @@
 local M = {}
 
 -- Fields that say where a task belongs.
-M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building',
-  'waits_for' }
+M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building', 'dead', 'waits_for' }
 
 -- The type of every key, by the first part of its name.
 M.TYPES = {
@@ -97,7 +96,16 @@ function M.disconnected(base, id, record)
   if record.state ~= 'blocked' or number.of(record.needs, 0) > 0 then return nil end
   local has_open = record.kind and redis.call('EXISTS', keys.open(base, id)) == 1
   if has_open or record.building or not goes_on or of and of.building or M.is_chore(base, id) then return nil end
+  local own = record.kind == 'map' and group.read(holder, id)
+  if own and group.is_obstructed(base, own) then return nil end
   return 'stuck_group'
+end
+
+-- Whether a pause is that of a workflow which has ended, or is gone.
+function M.outlives_its_workflow(base, rule)
+  if not rule or not rule.workflow or rule.resuming then return false end
+  local record = task.read(base, rule.workflow, { 'state', 'kind' })
+  return not (record and record.kind == 'workflow' and not task.is_finished(record.state))
 end
 
 -- What is wrong with an entry of those of a group that have not ended; nil: nothing, or it will be looked at.

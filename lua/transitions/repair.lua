@@ -139,6 +139,14 @@ function MEND.ghost_in_workflows(batch, finding, record)
   return dropped == 0 and 'sound' or nil
 end
 
+-- With a workflow its pause ends; what it holds is given back by heartbeats.
+function MEND.ghost_in_pauses(batch, finding)
+  if batches.obstacle(batch, 'HLEN', keys.pauses(batch.base)) then return 'by_hand' end
+  local rule = pause_rules.read(batch.base, finding.id)
+  if not place.outlives_its_workflow(batch.base, rule) then return 'sound' end
+  pause_rules.end_of_workflow(batch.base, rule.workflow)
+end
+
 -- What follows from its end is done now; without a record it counts as failed.
 local function end_open(batch, finding, record)
   local of, name = group.split(finding.id)
@@ -158,6 +166,15 @@ function MEND.stuck_group(batch, finding, record)
   calls.flush(batch)
   local after = task.read(batch.base, finding.id, place.FIELDS)
   if after and place.disconnected(batch.base, finding.id, after) then return 'by_hand' end
+end
+
+-- Its dead letters are counted again, at once or by heartbeats; without any it is kept no longer than its time.
+function MEND.wrong_dead(batch, finding)
+  local root = group.read(batch, finding.id)
+  if not root or root.kind ~= 'workflow' or not task.is_finished(root.state) then return 'sound' end
+  if group.damage(batch, root) then return 'by_hand' end
+  if batches.obstacle(batch, 'LLEN', keys.nodes(batch.base, root.id)) then return 'by_hand' end
+  return recount.go_on(batch, root, true)
 end
 
 -- A key of a workflow that is gone is dropped; a task of one, which waits for others, is aborted.

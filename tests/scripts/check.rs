@@ -284,7 +284,7 @@ pub fn fsck(server: &mut Server, keys: &Keyspace) -> Vec<String> {
     let mut findings = Vec::new();
     let mut queued = BTreeSet::new();
     let mut entries = BTreeSet::new();
-    for section in sections {
+    while let Some(section) = sections.pop() {
         let mut cursor = "0".to_owned();
         loop {
             let args = [section.as_bytes().to_vec(), cursor.into_bytes(), b"1000".to_vec()];
@@ -300,6 +300,7 @@ pub fn fsck(server: &mut Server, keys: &Keyspace) -> Vec<String> {
                 match finding[0].as_str() {
                     "queued" => drop(queued.insert((finding[1].clone(), finding[2].clone()))),
                     "group" => {}
+                    "ended" => sections.push(format!("recount:{}", finding[1])),
                     "entry" => drop(entries.insert((finding[1].clone(), finding[2].clone()))),
                     _ => findings.push(finding.join(" ").trim_end().to_owned()),
                 }
