@@ -85,6 +85,23 @@ async def test_a_value_of_another_task_or_place(order: Order) -> None:
         assert await first.abort()
 
 
+async def test_a_value_of_another_step(make_app: Callable[..., Ardiq]) -> None:
+    order = Order(make_app(signing_key=KEY))
+
+    @order.app.task
+    async def both() -> list[int]:
+        found = [await step("price", lambda: 5), await step("fee", lambda: 1)]
+        await wait_for(approval)
+        return found
+
+    async with working(order.app):
+        job = await both.enqueue()
+        await eventually(lambda: field(order.app, job.id, "waits_for"))
+        order.write(job.id, "price", order.read(job.id, "fee"))
+        await job.signal(approval, True)
+        assert "the result of step 'price'" in str((await result_of(job)).value)
+
+
 async def test_a_signal_that_nobody_signed(order: Order, make_app: Callable[..., Ardiq]) -> None:
     async with working(order.app):
         job = await waiting(order)
