@@ -15,7 +15,7 @@ from .._values.references import Leaf
 from .._values.signature import MISSING
 from ..models import EnqueueContext
 from ..workflows import Flow
-from .nodes import Filler, Join, Map, Member, Node, Subflow
+from .nodes import Filler, Join, Map, Member, Node, OpenMap, Subflow
 
 if TYPE_CHECKING:
     from .queue import QueueContext
@@ -76,7 +76,7 @@ class Graph:
             yield EnqueueContext(f"{self.id}~{member.name}", member.call.name, tuple(args), kwargs, {})
 
     def _asked(self) -> "list[tuple[Member, _Made]]":
-        return [each for each in self._made if not isinstance(each[0], Join | Filler)]
+        return [each for each in self._made if not isinstance(each[0], _OWN)]
 
     def call(self, headers: Iterable[str]) -> Call[str]:
         """What creates it, with the headers that the hooks gave each node."""
@@ -100,6 +100,13 @@ class Graph:
             for member, made in self._made
         ]
         return calls.workflow_create(id=self.id, options=to_json(options), nodes=nodes)
+
+    def added(self, headers: Iterable[str]) -> "list[calls.AddedCall]":
+        """Its nodes as calls of a map, with the headers that the hooks gave each."""
+        return [
+            calls.AddedCall(made.task, made.lane, made.args, made.kwargs, self._options(made, header))
+            for (_, made), header in zip(self._made, headers, strict=True)
+        ]
 
     def pages(self) -> Iterator[Call[calls.WorkflowItemsReply]]:
         """What adds the calls of its maps, in order."""
@@ -144,7 +151,7 @@ class Graph:
 
     def _check(self, member: Member) -> None:
         """Refuse what a node cannot have."""
-        if isinstance(member, Join | Filler):
+        if isinstance(member, _OWN):
             return
         what, task, options = f"node {member.name!r}", member.call.task, member.call.call_options
         theirs, rule = task.context, options.rule_of(task)
@@ -191,6 +198,8 @@ class Graph:
                     "tolerate": _number_of(member.tolerate, len(items)),
                     "keep_results": member.keep_results,
                 }
+                if isinstance(member, OpenMap):
+                    fields["map"]["is_open"] = True
                 if member.filler is not None:
                     fields["map"] |= {"filled_by": member.filler.name, "tolerate": _part_of(member.tolerate)}
             elif member.sources:
@@ -261,6 +270,9 @@ class Graph:
             )
         return to_json(fields) if fields else b""
 
+
+_OWN = (Filler, Join, OpenMap)
+"""Members that are no calls of a user's."""
 
 _UNIQUE_BY = "make the workflow unique by its id, or pass task.options(unique=False)"
 _NOT_UNIQUE = f"unique: a node's id is its place in the workflow; {_UNIQUE_BY}"

@@ -44,7 +44,8 @@ WORKFLOW = st.sampled_from(WORKFLOWS)
 SIZE = st.one_of(st.integers(3, 5), st.integers(1, 8), st.integers(1, 25))
 OTHERS = ["w2~m0~0", "w0~m0~1", "w1~m2~0", "w3~rows~2", "w4~rows~0"]
 HOW = st.sampled_from([*["complete"] * 6, *["failed"] * 4, "retry", "snooze", "release", "aborted"])
-BEHIND, FILLS = st.sampled_from([0, 0, 0, 0, 1, 2, 3]), st.sampled_from(["", "complete", "complete", "failed"])
+BEHIND, FILLS = st.sampled_from([0, 0, 0, 1, 2, 3, 3]), st.sampled_from(["", "complete", "complete", "failed"])
+SEALS = st.sampled_from([False, False, True])
 LATER = st.sampled_from([0, 0, INTERVAL_MS // 2])
 TTL = st.sampled_from([KEPT_MS, KEPT_MS, KEPT_MS, 0, -1])
 ROUNDS = st.lists(st.sampled_from([2, 3, 20]), min_size=2, max_size=4)
@@ -75,6 +76,25 @@ class RandomWorkflows(Roles):
         """A map, and one that takes all of its results."""
         rows = Node("rows", items=[f" [{number}]" for number in range(items)], window=window, tolerate=tolerate)
         self.create(id, [rows, Node("sum", {"rows": ""}, inputs=[("0", "*rows")])], "sum", KEPT_MS, "")
+
+    @rule(id=WORKFLOW, policies=st.lists(st.sampled_from(["", "ignore", "only", "continue"]), max_size=4))
+    def create_open(self, id: str, policies: list[str]) -> None:
+        """A map to which calls are added, and what follows it."""
+        calls = Node("calls", items=[], is_open=True, keeps_results=False)
+        followers = [Node(f"n{at}", {"calls": policy}) for at, policy in enumerate(policies)]
+        self.create(id, [calls, *followers], "", KEPT_MS, "")
+
+    @rule(at=AT, key=st.sampled_from("abcdefghijklmnop"), size=st.integers(0, 4), number=AT, seals=SEALS)
+    def add_some(self, at: int, key: str, size: int, number: int, seals: bool) -> None:
+        """Clients, or tasks that run, add calls, some of them twice, also after it is sealed or has ended."""
+        ids = [task.group.id for task in self.model.tasks.values() if task.name == "calls" and task.group] or ["w0"]
+        calls = [Node(str(index), codec=["", "x"][(number + index) % 2]) for index in range(size)]
+        for index, call in enumerate(calls):
+            call.is_limited = (number + index) % 5 == 0
+            call.delay_ms = INTERVAL_MS // 2 if (number + index) % 7 == 0 else 0
+        self.add(ids[at % len(ids)], key, calls)
+        if seals:
+            self.seal(ids[at % len(ids)])
 
     @rule(id=WORKFLOW, others=st.integers(0, 3), window=st.integers(0, 3), tolerate=st.sampled_from([0, 0.5, 1]))
     def create_filled(self, id: str, others: int, window: int, tolerate: float) -> None:
@@ -340,6 +360,7 @@ class RandomWorkflows(Roles):
     # What matters most comes up more often.
     work_again, work_once_more, create_again, requeue_again, replay_again = work, work, create_one, requeue_some, replay
     fill_again, fill_once_more, create_filled_again = fill_some, fill_some, create_filled
+    add_again, add_once_more, create_open_again = add_some, add_some, create_open
 
     def teardown(self) -> None:
         if hasattr(self, "server") and not self.has_failed:
