@@ -29,7 +29,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 `_client`: what an app asks of its queue
     queue, registry: the context of one queue, and what the app registered; everything below `app` is given a context
     task, job, producer, answers, room, typing: enqueueing
-    inspector, watching: what is asked about tasks
+    inspector, watching, streaming: what is asked about tasks, and what they tell
     overview, inspection: what is asked about the queue
     dead, filters, schedules, pauses: changing what is there
     workflows, nodes, canvas, graphs, starting, adding: workflows, from a flow to what the server takes
@@ -42,7 +42,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 `_execution`: running the tasks of one queue
     worker, attempts, batches, chunks, filling, endings: claims become attempts, attempts become outcomes
     threads, processes, child, memory: where `def` tasks run
-    reports, context: what a running task tells, and knows of itself
+    reports, streams, context: what a running task tells, and knows of itself
     waits, memos: its steps, sleeps and waits
     scheduler, retention, tally: a worker's other chores
     run_state, stalls, stacks, logging, logs: how a run stands, loops that do not turn, tracebacks, log lines
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from ._values.results import Results
     from .app import Ardiq
     from .batches import Batch
-    from .context import current_task
+    from .context import current_task, emit, emit_sync
     from .errors import (
         ArdiqError,
         BadArgument,
@@ -126,6 +126,7 @@ if TYPE_CHECKING:
     from .pauses import Pause
     from .schedules import Schedule, ScheduleOutcome
     from .signals import Received, Signal
+    from .streaming import Chunk
     from .task import PreparedTask, Task
     from .uniqueness import Debounce, Throttle, Unique
     from .waits import sleep, sleep_sync, step, step_key, step_sync, version, version_sync, wait_for, wait_for_sync
@@ -142,6 +143,7 @@ __all__ = [
     "BrokerError",
     "CallBatch",
     "Chain",
+    "Chunk",
     "DeadLetter",
     "DeadRecord",
     "Debounce",
@@ -214,6 +216,8 @@ __all__ = [
     "chain",
     "chord",
     "current_task",
+    "emit",
+    "emit_sync",
     "group",
     "sleep",
     "sleep_sync",
@@ -248,6 +252,7 @@ _HOMES = (
     "pauses",
     "schedules",
     "signals",
+    "streaming",
     "task",
     "uniqueness",
     "waits",

@@ -39,6 +39,7 @@ from .models import DeadLetter, TaskMetrics
 from .pauses import Pausing
 from .retries import DEFAULT_MAX_RETRIES, Delay, ExceptionTypes, RetryOption, RetryRules
 from .schedules import Schedules, define, kept_as_task
+from .streaming import Streaming
 from .task import PreparedTask, Task
 from .uniqueness import Debounce, Throttle, Unique, rule_of
 from .watching import Watching
@@ -50,7 +51,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching, Starting, Batching, Signalling):
+class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching, Streaming, Starting, Batching, Signalling):
     """A queue and the tasks that run on it.
 
     Args:

@@ -67,6 +67,16 @@ class Graph:
                 "data elsewhere and pass its address"
             )
 
+    @property
+    def _result_ttl_ms(self) -> int:
+        ttl_ms = self._flow.result_ttl_ms
+        return self._queue.settings.result_ttl_ms if ttl_ms is None else ttl_ms
+
+    @property
+    def _may_repeat(self) -> bool:
+        """Whether a call whose answer is lost may be sent again: not if nothing is kept, as it may be over by then."""
+        return self._result_ttl_ms != 0
+
     def contexts(self) -> Iterator[EnqueueContext]:
         """What the hooks of an enqueue are asked with, one node after the other. Of a map it is the whole map; a result
         that is not there yet is None, or its default.
@@ -80,11 +90,10 @@ class Graph:
 
     def call(self, headers: Iterable[str]) -> Call[str]:
         """What creates it, with the headers that the hooks gave each node."""
-        ttl_ms = self._flow.result_ttl_ms
         options: dict[str, Any] = {
             "name": self._flow.name,
             "idempotency_key": new_id(),
-            "result_ttl_ms": self._queue.settings.result_ttl_ms if ttl_ms is None else ttl_ms,
+            "result_ttl_ms": self._result_ttl_ms,
         }
         if self.output is not None:
             options["output"] = self.output.name
@@ -99,7 +108,12 @@ class Graph:
             )
             for member, made in self._made
         ]
-        return calls.workflow_create(id=self.id, options=to_json(options), nodes=nodes)
+        call = calls.workflow_create(id=self.id, options=to_json(options), nodes=nodes)
+        return call._replace(repeat=self._may_repeat)
+
+    def start(self) -> Call[str]:
+        """What lets it begin once the calls of its maps are there."""
+        return calls.workflow_start(id=self.id)._replace(repeat=self._may_repeat)
 
     def added(self, headers: Iterable[str]) -> "list[calls.AddedCall]":
         """Its nodes as calls of a map, with the headers that the hooks gave each."""

@@ -141,7 +141,8 @@ class Starting(Facade):
             ValueError: a circle, more than 1,000 nodes, or something that a node cannot have: an id or uniqueness of
                 its own, another queue; or, where the app has a `signing_key`, a map or a result as an argument.
             TypeError: an argument does not fit its task, or cannot be sent.
-            BrokerError: the server cannot be reached.
+            BrokerError: the server cannot be reached; with `maybe_enqueued` if the workflow may have been created.
+            BadArgument: a task that is no part of a workflow has its id, or that of one of its nodes.
             ArdiqError: one with its id is still being sent in parts, or this one was aborted before all were there.
 
         Example:
@@ -264,7 +265,7 @@ async def _filled(graph: Graph, ask: Ask) -> bool:
     for page in graph.pages():
         if (await ask(page)).answer not in ("added", "accepted"):
             return False
-    answer = await ask(calls.workflow_start(id=graph.id))
+    answer = await ask(graph.start())
     # `accepted`: the reply of the first try was lost, or it is aborted.
     return answer == "started" or (answer == "accepted" and not await _is_building(graph, ask))
 

@@ -98,7 +98,7 @@ class Attempts:
         self._metrics = queue.metrics
         self._counters = queue.metrics.counters
         self.endings = Endings(queue, worker, asyncio.get_running_loop())
-        self.waits = Waits(queue, worker)
+        self.waits = Waits(queue, worker, lambda fn, args, kwargs: self.in_thread(fn, args, kwargs))
         self.over = False
         # Set by the worker each time it takes tasks: once per turn, not once per task.
         self.taken_at = 0.0
@@ -106,6 +106,8 @@ class Attempts:
         self.outcomes: list[Outcome] = []
         # By token: an attempt that lost its lease may still run when the same task comes again.
         self.running: dict[int, asyncio.Task[None]] = {}
+        # Those that emitted chunks which may not have arrived yet.
+        self.unsent: set[int] = set()
         self.threads: dict[int, InThread] = {}
         # By the tokens of all their items.
         self.executions: dict[int, Execution] = {}
@@ -147,7 +149,7 @@ class Attempts:
 
     def _plain_runner(self, entry: Registered) -> Callable[[Claim], Coroutine[Any, Any, None]]:
         # The hot path: the same as `_runner_with`, with fewer calls.
-        fn, signature, running = entry.fn, entry.signature, self.running
+        fn, signature, running, unsent = entry.fn, entry.signature, self.running, self.unsent
         set_context, succeeded = context.running.set, self._succeeded
         codec = self.codec
         decode, receive, encode = codec.receive_call, codec.receiver(signature), codec.encode_result
@@ -177,7 +179,7 @@ class Attempts:
                 if waiting:
                     self.waits.end(claim[1])
                 result = encode(claim[2], signature, value)
-                if ends_at_once and self.must_tell(claim, COMPLETE):
+                if (ends_at_once or claim[1] in unsent) and self.must_tell(claim, COMPLETE):
                     await self.worker.reports_arrive(claim[1])
             except BaseException as error:
                 await self.failed(entry, claim, started, error)
@@ -382,9 +384,10 @@ class Attempts:
 
     def must_tell(self, claim: Claim, outcome: str) -> bool:
         """Whether the attempt's reports must arrive before it is settled: the server refuses those of an attempt that
-        is no longer the current one, and of a record that is gone. From any thread.
+        is no longer the current one, and of a record that is gone; and a stream ends with its task. From any thread.
         """
-        return (outcome in _GOES_ON or not self.codec.keeps(claim[2])) and self.worker.has_told(claim[1])
+        is_last_chance = outcome in _GOES_ON or not self.codec.keeps(claim[2])
+        return claim[1] in self.unsent or (is_last_chance and self.worker.has_told(claim[1]))
 
     def settle_cancelled(self, claim: Claim, run_s: float, why: str) -> None:
         """Settle an attempt that was cancelled by the worker: aborted or handed back."""

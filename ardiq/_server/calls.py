@@ -35,6 +35,9 @@ STEP_MOST: Final = 1000
 PROGRESS_MOST: Final = 1000
 """How many records one call of `progress` takes."""
 
+EMIT_MOST: Final = 1000
+"""How many records one call of `emit` takes."""
+
 REQUEUE_MOST: Final = 1000
 """How many records one call of `requeue` takes."""
 
@@ -82,6 +85,9 @@ LIST_LIMIT_MOST: Final = 1000
 
 DEAD_LETTERS_LIMIT_MOST: Final = 1000
 """The largest `limit` of `dead_letters`."""
+
+STREAM_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `stream`."""
 
 LOG_LIMIT_MOST: Final = 1000
 """The largest `limit` of `log`."""
@@ -268,6 +274,13 @@ class Told(NamedTuple):
     text: Text
 
 
+class NewChunk(NamedTuple):
+    """A record of `emit`."""
+
+    codec: Text
+    chunk: Text
+
+
 class PurgeReply(NamedTuple):
     """What `purge` replies."""
 
@@ -403,6 +416,29 @@ class DeadLettersReply(NamedTuple):
 
 
 DEAD_LETTERS_REPLY = page(DeadLettersReply._make, (number,), DEAD_ROW.rows)
+
+
+class ChunkRow(NamedTuple):
+    """A record of the reply of `stream`."""
+
+    token: str
+    number: int
+    tries: int
+    codec: str
+    chunk: bytes
+
+
+CHUNK_ROW = Record(ChunkRow._make, (text, number, number, text, raw))
+
+
+class StreamReply(NamedTuple):
+    """What `stream` replies."""
+
+    more: bool
+    rows: list[ChunkRow]
+
+
+STREAM_REPLY = page(StreamReply._make, (flag,), CHUNK_ROW.rows)
 
 
 class ScheduleRow(NamedTuple):
@@ -1015,6 +1051,18 @@ def progress(
     )
 
 
+def emit(
+    *, worker: Text, id: Text, token: Text, number: int, result_ttl_ms: int, chunks: Iterable[NewChunk]
+) -> Call[Literal["ok", "stale"]]:
+    """The attempt's worker adds chunks to the task's stream.
+
+    Replies `ok`, or `stale`: another attempt has the task now, nothing changed.
+    """
+    return Call(
+        "emit", (worker, id, token, number, result_ttl_ms, *(value for record in chunks for value in record)), word
+    )
+
+
 def requeue(*, tasks: Iterable[Text]) -> Call[list[Literal["queued", "not_dead"] | Exception]]:
     """Dead letters run again: same id and arguments, a fresh retry budget.
 
@@ -1201,6 +1249,15 @@ def dead_letters(*, task: Text, error: Text, since_at: int, before_at: int, limi
     Replies `before_at` of the next page (0: this is the last), then each dead letter.
     """
     return Call("dead_letters", (task, error, since_at, before_at, limit), DEAD_LETTERS_REPLY)
+
+
+def stream(*, id: Text, after_token: int, after_number: int, limit: int) -> Call[StreamReply]:
+    """A page of the chunks that a task emitted.
+
+    Replies 1 if more follow by now; then each chunk: the lease token of its attempt, its number there, from 0, and
+    the try; a page ends early beyond 1 MiB.
+    """
+    return Call("stream", (id, after_token, after_number, limit), STREAM_REPLY)
 
 
 def log(*, id: Text, limit: int) -> Call[list[str]]:

@@ -171,9 +171,7 @@ end
 local function remove_rest(base, id)
   if redis.call('EXISTS', keys.task(base, id)) == 1 then
     for _, name in ipairs(redis.call('LRANGE', keys.nodes(base, id), 0, -1)) do
-      local node_id = group.id_of(id, name)
-      redis.call('DEL', keys.task(base, node_id), keys.failed(base, node_id))
-      memos.drop(base, node_id)
+      redis.call('DEL', keys.task(base, group.id_of(id, name)), keys.failed(base, group.id_of(id, name)))
     end
   end
   redis.call('DEL', keys.task(base, id), keys.open(base, id), keys.nodes(base, id), keys.failed(base, id))

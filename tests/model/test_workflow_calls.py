@@ -96,7 +96,9 @@ class RandomWorkflows(Roles):
         if seals:
             self.seal(ids[at % len(ids)])
 
-    @rule(id=WORKFLOW, others=st.integers(0, 3), window=st.integers(0, 3), tolerate=st.sampled_from([0, 0.5, 1]))
+    @rule(
+        id=WORKFLOW, others=st.integers(0, 3), window=st.integers(0, 3), tolerate=st.sampled_from([0, 0.5, 0.5, 0.3, 1])
+    )
     def create_filled(self, id: str, others: int, window: int, tolerate: float) -> None:
         """A map whose calls come from a node, behind others that may fail meanwhile, and one that takes its results."""
         nodes = [Node(f"n{number}") for number in range(others)] + [Node("f")]
@@ -241,19 +243,21 @@ class RandomWorkflows(Roles):
         self.step(name, self.outcomes(name, how, later, n), want)
 
     @precondition(lambda self: self.fillers())
-    @rule(at=AT, counts=st.lists(st.integers(0, 4), min_size=1, max_size=3), behind=BEHIND, how=FILLS)
+    @rule(at=AT, counts=st.lists(st.integers(0, 4), min_size=1, max_size=4), behind=BEHIND, how=FILLS)
     def fill_some(self, at: int, counts: list[int], behind: int, how: str) -> None:
         """A task adds calls to its map; some pages again, some behind a gap, some by who lost the task."""
         name, id = self.fillers()[at % len(self.fillers())]
         task = self.model.tasks[id]
-        for size in counts:
+        for page, size in enumerate(counts, 1):
             filled = task.group and task.group.filled_by(task)
             there = len(filled.node.items or []) if filled else 0
-            token = self.workers[name].held[id]
-            self.fill(name, id, f"{token}0" if behind == 3 else token, max(0, there + [0, -2, 1, 0][behind]), size)
-            behind = 0
+            token, odd = self.workers[name].held[id], behind if page == len(counts) else 0
+            self.fill(name, id, f"{token}0" if odd == 3 else token, max(0, there + [0, -2, 1, 0][odd]), size)
         if how:
-            self.step(name, [self.outcome(id, self.workers[name].held[id], how, 0, at)], 3)
+            self.step(name, [self.outcome(id, self.workers[name].held[id], how, 0, at)], 10)
+            ends = [(each, token) for each, token in self.workers[name].held.items() if filled and task.group]
+            hows = ["failed" if at >> number & 1 else "complete" for number in range(len(ends))]
+            self.step(name, [self.outcome(*end, hows[number], 0, number) for number, end in enumerate(ends)], 10)
 
     def fillers(self) -> list[tuple[str, str]]:
         """Who holds what adds calls to maps."""
