@@ -171,7 +171,7 @@ class SyncTasks:
         if deadline < self._next_look:
             self._loop.call_soon_threadsafe(self._look)
         try:
-            attempts.check(claim)
+            claim = attempts.checked(claim)
             if is_debug:
                 attempts.log_start(claim)
             if claim[5].startswith(WITH):
@@ -184,7 +184,8 @@ class SyncTasks:
             else:
                 args, kwargs = attempts.codec.receive_call(claim[3], claim[4], claim[5], signature)
             fn = chunked(entry, claim[2], attempts.codec) if claim[5] == CHUNK else entry.fn
-            data, codec = attempts.codec.encode_result(claim[2], signature, fn(*args, **kwargs))
+            result = attempts.codec.encode_result(claim[2], signature, fn(*args, **kwargs))
+            data, codec = attempts.signed(claim, result)
         except BaseException as error:
             if attempts.threads.pop(claim[1], None) is not None:
                 self._failed(entry, claim, started, error)

@@ -9,6 +9,7 @@ from .chunks import CHUNK, Chunk, unpack
 from .chunks import receive as receive_chunk
 from .encodings import SCALARS, TUPLE, TYPED, choose, encoding_of, from_json, stable, strict_json, survey, to_json
 from .signature import MISSING, PLAIN, Readers, Signature, invalid
+from .signing import bare
 
 CUSTOM = "custom"
 NOT_SENT = "not-sent"
@@ -87,6 +88,7 @@ class Codec:
             TypeError: an argument does not fit its annotation.
             ValueError: the bytes are not what the codec says.
         """
+        codec = bare(codec)
         if not codec:
             a = from_json(args)
             k = from_json(kwargs) if kwargs else {}
@@ -203,6 +205,7 @@ class Codec:
                     )
             except msgspec.DecodeError:
                 pass  # explained below
+        codec = bare(codec)
         if codec[:5] == "with+":
             from .inputs import receive
 
@@ -299,6 +302,7 @@ class Codec:
         """
         if not codec and signature is None:
             return from_json(data) if data else None
+        codec = bare(codec)
         if codec == CUSTOM:
             return self._deserialize(data)
         if codec == NOT_SENT:

@@ -126,7 +126,8 @@ function M.note_other(batch, id)
   local group_id, name = M.split(id)
   local of = group_id and M.read(batch, group_id)
   local is_next = of and of.kind == 'map' and of.state == 'blocked' and name == clock.text(of.made)
-  if is_next then M.later(batch, group_id) end
+  -- A heartbeat comes upon it in any case.
+  if is_next and not M.damage(batch, of) then M.later(batch, group_id) end
 end
 
 -- More or fewer dead letters in a workflow.
