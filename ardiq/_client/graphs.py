@@ -8,6 +8,7 @@ from .._server.replies import Call
 from .._values import chunks
 from .._values.chunks import CHUNK
 from .._values.encodings import from_json, netstring, to_json
+from .._values.filled import FILL
 from .._values.ids import new_id
 from .._values.inputs import encode_open, parameter_of, wiring
 from .._values.references import Leaf
@@ -15,7 +16,7 @@ from .._values.signature import MISSING
 from .._values.signing import Place
 from ..models import EnqueueContext
 from ..workflows import Flow
-from .nodes import Join, Map, Member, Node, Subflow
+from .nodes import Filler, Join, Map, Member, Node, Subflow
 
 if TYPE_CHECKING:
     from .queue import QueueContext
@@ -24,6 +25,7 @@ MOST_NODES = 1000
 _MOST_EDGES = 10_000
 _MOST_BYTES = 64 * 1024 * 1024
 _PAGE_BYTES = 1024 * 1024
+_ALL_OF_THEM = 2**53 - 1
 
 
 class Graph:
@@ -86,7 +88,7 @@ class Graph:
             yield EnqueueContext(f"{self.id}~{member.name}", member.call.name, tuple(args), kwargs, {})
 
     def _asked(self) -> "list[tuple[Member, _Made]]":
-        return [each for each in self._made if not isinstance(each[0], Join)]
+        return [each for each in self._made if not isinstance(each[0], Join | Filler)]
 
     def call(self, headers: Iterable[str]) -> Call[str]:
         """What creates it, with the headers that the hooks gave each node."""
@@ -102,6 +104,11 @@ class Graph:
         if self.has_pages:
             options["is_open"] = True
         self._headers = dict(zip([member for member, _ in self._asked()], headers, strict=True))
+        if self._queue.signer is not None:
+            # What fills a map signs its calls, and these have the headers of the map.
+            for member, _ in self._asked():
+                if isinstance(member, Map) and member.filler is not None:
+                    self._headers[member.filler] = self._headers[member]
         nodes = [
             calls.NewNode(
                 member.name,
@@ -162,7 +169,7 @@ class Graph:
 
     def _check(self, member: Member) -> None:
         """Refuse what a node cannot have."""
-        if isinstance(member, Join):
+        if isinstance(member, Join | Filler):
             return
         what, task, options = f"node {member.name!r}", member.call.task, member.call.call_options
         theirs, rule = task.context, options.rule_of(task)
@@ -187,7 +194,9 @@ class Graph:
         call, producer, codec = member.call, self._queue.producer, self._queue.codec
         task, options = call.task, call.call_options
         lane = producer.check_lane(options.priority or task.priority)
-        signature = task.signature or self._queue.registry.signature_of(task.name)
+        is_filler = isinstance(member, Filler)
+        name = FILL if is_filler else task.name
+        signature = None if is_filler else task.signature or self._queue.registry.signature_of(name)
         fields: dict[str, Any] = {
             name: options.fields[name] for name in ("delay_ms", "expire_ms") if name in options.fields
         }
@@ -201,17 +210,19 @@ class Graph:
                     "tolerate": _number_of(member.tolerate, len(items)),
                     "keep_results": member.keep_results,
                 }
+                if member.filler is not None:
+                    fields["map"] |= {"filled_by": member.filler.name, "tolerate": _part_of(member.tolerate)}
             elif member.sources:
                 given, named = _with_defaults(member)
-                args, kwargs, how = encode_open(codec, task.name, signature, given, named, member.sources)
+                args, kwargs, how = encode_open(codec, name, signature, given, named, member.sources)
                 fields["inputs"] = [
                     [parameter_of(place, leaf.path), _names(leaf)]
                     for place, source in member.sources.items()
                     for leaf in source.leaves
                 ]
             else:
-                args, kwargs, how = codec.encode_fitting(task.name, signature, call.args, call.kwargs)
-            if task.buckets is not None and (limits := self._limits(member)) is not None:
+                args, kwargs, how = codec.encode_fitting(name, signature, call.args, call.kwargs)
+            if not is_filler and task.buckets is not None and (limits := self._limits(member)) is not None:
                 fields["limits"] = limits
         except (TypeError, ValueError) as error:
             raise type(error)(f"node {member.name!r}: {error}") from None
@@ -222,7 +233,7 @@ class Graph:
                 other.name if policy in (None, "fail") else f"{other.name}?{policy}"
                 for other, policy in member.edges.items()
             ]
-        return _Made(task.name, lane, args, kwargs, how, fields, items)
+        return _Made(name, lane, args, kwargs, how, fields, items)
 
     def _items(self, member: Map[Any]) -> "list[_Item]":
         """The arguments of a map's tasks."""
@@ -351,6 +362,11 @@ def _names(leaf: Leaf) -> Any:
         return [node.name for node in leaf.nodes]
     [node] = leaf.nodes
     return f"*{node.name}" if isinstance(node, Map) else node.name
+
+
+def _part_of(tolerate: float) -> float:
+    """Of a map of which nobody knows yet how many calls it has: a number, or a part below 1."""
+    return tolerate if isinstance(tolerate, int) or tolerate < 1 else _ALL_OF_THEM
 
 
 def _number_of(tolerate: float, count: int) -> int:

@@ -1,7 +1,7 @@
 """Reading the results that a workflow's tasks are called with, where a claim only says which."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._server import calls
@@ -90,6 +90,26 @@ def bind(queue: "QueueContext", args: Sequence[Any], kwargs: Mapping[str, Any]) 
     for value in (*args, *kwargs.values()):
         if type(value) is Results:
             value.read_by(MapPages(queue, label=value.label))
+
+
+async def results_of(queue: "QueueContext", map_id: str, label: str) -> AsyncIterator[tuple[str, bytes]]:
+    """The results of a map, each its codec and its bytes, however long the server is away. `label`: the argument that
+    they are of, for messages.
+
+    Raises:
+        InvalidArguments: it is gone.
+        BadSignature: the app has a `signing_key`, and one was not signed with that.
+    """
+    offset: int | None = 0
+    while offset is not None:
+        reply = await patiently(queue, _page(map_id, offset))
+        if reply.size < 0:
+            raise invalid(_gone(map_id))
+        for row in reply.rows:
+            what = f"{label}: result {row.number} of {map_id.rpartition('~')[2]!r}"
+            for part in unpack_chunk(_codec(queue, f"{map_id}~{row.number}", row.codec, row.value, what), row.value):
+                yield part
+        offset = reply.next_offset if reply.next_offset < reply.size else None
 
 
 async def completed(queue: "QueueContext", id: str, packed: bytes, signature: Signature | None) -> bytes:

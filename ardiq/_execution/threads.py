@@ -184,9 +184,11 @@ class SyncTasks:
             else:
                 args, kwargs = attempts.codec.receive_call(claim[3], claim[4], claim[5], signature)
             fn = chunked(entry, claim[2], attempts.codec) if claim[5] == CHUNK else entry.fn
-            result = attempts.codec.encode_result(claim[2], signature, fn(*args, **kwargs))
-            data, codec = attempts.signed(claim, result)
+            value = fn(*args, **kwargs)
+            attempts.waits.end(claim[1])
+            data, codec = attempts.signed(claim, attempts.codec.encode_result(claim[2], signature, value))
         except BaseException as error:
+            attempts.waits.open.pop(claim[1], None)
             if attempts.threads.pop(claim[1], None) is not None:
                 self._failed(entry, claim, started, error)
             else:

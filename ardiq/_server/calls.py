@@ -35,6 +35,9 @@ STEP_MOST: Final = 1000
 PROGRESS_MOST: Final = 1000
 """How many records one call of `progress` takes."""
 
+EMIT_MOST: Final = 1000
+"""How many records one call of `emit` takes."""
+
 REQUEUE_MOST: Final = 1000
 """How many records one call of `requeue` takes."""
 
@@ -59,6 +62,9 @@ WORKFLOW_CREATE_MOST: Final = 1000
 WORKFLOW_ITEMS_MOST: Final = 1000
 """How many records one call of `workflow_items` takes."""
 
+WORKFLOW_FILL_MOST: Final = 1000
+"""How many records one call of `workflow_fill` takes."""
+
 PURGE_LIMIT_MOST: Final = 1000
 """The largest `limit` of `purge`."""
 
@@ -76,6 +82,9 @@ LIST_LIMIT_MOST: Final = 1000
 
 DEAD_LETTERS_LIMIT_MOST: Final = 1000
 """The largest `limit` of `dead_letters`."""
+
+STREAM_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `stream`."""
 
 LOG_LIMIT_MOST: Final = 1000
 """The largest `limit` of `log`."""
@@ -262,6 +271,13 @@ class Told(NamedTuple):
     text: Text
 
 
+class NewChunk(NamedTuple):
+    """A record of `emit`."""
+
+    codec: Text
+    chunk: Text
+
+
 class PurgeReply(NamedTuple):
     """What `purge` replies."""
 
@@ -397,6 +413,29 @@ class DeadLettersReply(NamedTuple):
 
 
 DEAD_LETTERS_REPLY = page(DeadLettersReply._make, (number,), DEAD_ROW.rows)
+
+
+class ChunkRow(NamedTuple):
+    """A record of the reply of `stream`."""
+
+    token: str
+    number: int
+    tries: int
+    codec: str
+    chunk: bytes
+
+
+CHUNK_ROW = Record(ChunkRow._make, (text, number, number, text, raw))
+
+
+class StreamReply(NamedTuple):
+    """What `stream` replies."""
+
+    more: bool
+    rows: list[ChunkRow]
+
+
+STREAM_REPLY = page(StreamReply._make, (flag,), CHUNK_ROW.rows)
 
 
 class ScheduleRow(NamedTuple):
@@ -700,6 +739,16 @@ class WorkflowItemsReply(NamedTuple):
 WORKFLOW_ITEMS_REPLY = page(WorkflowItemsReply._make, (text, number))
 
 
+class WorkflowFillReply(NamedTuple):
+    """What `workflow_fill` replies."""
+
+    answer: str
+    size: int
+
+
+WORKFLOW_FILL_REPLY = page(WorkflowFillReply._make, (text, number))
+
+
 class WorkflowResumeReply(NamedTuple):
     """What `workflow_resume` replies."""
 
@@ -979,6 +1028,18 @@ def progress(
     )
 
 
+def emit(
+    *, worker: Text, id: Text, token: Text, number: int, result_ttl_ms: int, chunks: Iterable[NewChunk]
+) -> Call[Literal["ok", "stale"]]:
+    """The attempt's worker adds chunks to the task's stream.
+
+    Replies `ok`, or `stale`: another attempt has the task now, nothing changed.
+    """
+    return Call(
+        "emit", (worker, id, token, number, result_ttl_ms, *(value for record in chunks for value in record)), word
+    )
+
+
 def requeue(*, tasks: Iterable[Text]) -> Call[list[Literal["queued", "not_dead"] | Exception]]:
     """Dead letters run again: same id and arguments, a fresh retry budget.
 
@@ -1165,6 +1226,15 @@ def dead_letters(*, task: Text, error: Text, since_at: int, before_at: int, limi
     Replies `before_at` of the next page (0: this is the last), then each dead letter.
     """
     return Call("dead_letters", (task, error, since_at, before_at, limit), DEAD_LETTERS_REPLY)
+
+
+def stream(*, id: Text, after_token: int, after_number: int, limit: int) -> Call[StreamReply]:
+    """A page of the chunks that a task emitted.
+
+    Replies 1 if more follow by now; then each chunk: the lease token of its attempt, its number there, from 0, and
+    the try; a page ends early beyond 1 MiB.
+    """
+    return Call("stream", (id, after_token, after_number, limit), STREAM_REPLY)
 
 
 def log(*, id: Text, limit: int) -> Call[list[str]]:
@@ -1361,6 +1431,23 @@ def workflow_items(*, id: Text, map: Text, offset: int, items: Iterable[NewItem]
     """
     return Call(
         "workflow_items", (id, map, offset, *(value for record in items for value in record)), WORKFLOW_ITEMS_REPLY
+    )
+
+
+def workflow_fill(
+    *, worker: Text, id: Text, token: Text, map: Text, offset: int, items: Iterable[NewItem]
+) -> Call[WorkflowFillReply]:
+    """A task of a workflow adds a page of calls to the map that comes after it, which begins when the task has
+    completed.
+
+    Replies `added`, `accepted` (a page that is there already, or an empty one: it asks how many there are), `stale`
+    (another attempt has the task now), `ended` (the map has begun, or ended) or `not_found`; and how many calls the
+    map has.
+    """
+    return Call(
+        "workflow_fill",
+        (worker, id, token, map, offset, *(value for record in items for value in record)),
+        WORKFLOW_FILL_REPLY,
     )
 
 

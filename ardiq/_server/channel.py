@@ -67,9 +67,11 @@ class Channel:
         if self.core.register():
             self._inbox.stir()
 
-    def watch(self, task_id: str, timeout: float | None) -> AsyncGenerator[Change | Outcome | None, None]:
-        """Each change of a task from now on; see `Watch.changes`."""
-        return Watch().changes(self.mailbox, task_id, timeout)
+    def watch(
+        self, task_id: str, timeout: float | None, repeats: bool = False
+    ) -> AsyncGenerator[Change | Outcome | None, None]:
+        """Each change of a task from now on; see `Watch`."""
+        return Watch(repeats).changes(self.mailbox, task_id, timeout)
 
     def enqueue(self, job: Any, record: tuple[str | bytes, ...], sent: Enqueued) -> None:
         """Send one task with all others of this turn; `sent` becomes its job."""

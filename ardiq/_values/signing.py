@@ -18,6 +18,8 @@ SIGNED = ";signed="
 
 # What the codec of plain JSON, which is empty, is called then: what looks for an argument in a call knows it by that.
 _JSON = "json"
+# The place of a result among the values of a task.
+_RESULT = "result"
 
 _SHORTEST_KEY = 16
 # Half of a SHA-256, which RFC 2104 allows: the header stays short enough for a compact record.
@@ -38,6 +40,9 @@ class Signer:
     task's id, lane, times and tries are not signed: workers and operators change them; but the id is where results are
     among the arguments. A signature of a result is one over the queue, the id of its task, its codec and its bytes.
     """
+
+    LENGTH = 22
+    """How many characters a signature has."""
 
     def __init__(self, keys: Sequence[bytes], takes_unsigned: bool) -> None:
         self._keys = keys
@@ -61,12 +66,12 @@ class Signer:
         """The codec of a call of a map, with the signature behind it."""
         return _with_signature(codec, _signature(self._keys[0], _message(queue, name, args, b"", codec, headers)))
 
-    def sign_result(self, queue: str, id: str, codec: str, data: bytes) -> str:
+    def sign_result(self, queue: str, task_id: str, codec: str, data: bytes) -> str:
         """The codec of a result, with the signature behind it."""
-        return _with_signature(codec, _signature(self._keys[0], _result_message(queue, id, codec, data)))
+        return _with_signature(codec, self.sign_value(queue, task_id, _RESULT, codec, data))
 
-    def check_result(self, queue: str, id: str, codec: str, data: bytes, what: str) -> str:
-        """Accept or refuse a result, before it is decoded. `what`: what it is called in messages.
+    def check_result(self, queue: str, task_id: str, codec: str, data: bytes, label: str) -> str:
+        """Accept or refuse a result, before it is decoded. `label`: what it is for people.
 
         Returns:
             Its codec without the signature.
@@ -75,19 +80,8 @@ class Signer:
             BadSignature: no worker with a key of this app has signed it for this task, or it was changed since.
         """
         plain, given = split(codec)
-        if not given and self._takes_unsigned:
-            return plain
-        if not given:
-            raise BadSignature(f"{what} has no signature, but the worker has a signing_key")
-        if not self._fits(given, _result_message(queue, id, plain, data)):
-            raise BadSignature(f"{what} was signed with another key or for another task, or changed since")
+        self.check_value(queue, task_id, _RESULT, plain, data, given.encode(errors="replace") or None, label)
         return plain
-
-    def _fits(self, given: str, message: bytes) -> bool:
-        from hmac import compare_digest
-
-        expected = [_signature(key, message).encode() for key in self._keys]
-        return any(compare_digest(each, given.encode(errors="replace")) for each in expected)
 
     def check(
         self,
@@ -118,9 +112,44 @@ class Signer:
             return without_signature(headers)
         if not isinstance(given, str):
             raise BadSignature(f"this call of {name!r} has no signature, but the worker has a signing_key")
-        if not self._fits(given, message):
+        if not self._is_ours(message, given.encode(errors="replace")):
             raise BadSignature(f"this call of {name!r} was signed with another key, or changed since it was enqueued")
         return without_signature(headers)
+
+    def sign_value(self, queue: str, task_id: str, place: str, codec: str, data: bytes) -> str:
+        """The signature of a value that a running task gets: the result of one of its steps, a signal, or the result of
+        another task as an argument.
+        """
+        return _signature(self._keys[0], _value_message(queue, task_id, place, codec, data))
+
+    def check_value(
+        self, queue: str, task_id: str, place: str, codec: str, data: bytes, given: bytes | None, label: str
+    ) -> None:
+        """Accept or refuse such a value, before it is decoded. `label`: what it is for people.
+
+        Raises:
+            BadSignature: it was not signed with a key of this app for this task and place, or was changed since.
+        """
+        if given is None:
+            if self._takes_unsigned:
+                return
+            raise BadSignature(f"{label} has no signature, but the app has a signing_key")
+        if not self._is_ours(_value_message(queue, task_id, place, codec, data), given):
+            raise BadSignature(f"{label} was signed with another key, for something else, or changed since")
+
+    def sign_token(self, queue: str, text: bytes) -> str:
+        """The signature of a token."""
+        return _signature(self._keys[0], _joined(b"ardiq-token-1", queue.encode(), text))
+
+    def is_token(self, queue: str, text: bytes, given: bytes) -> bool:
+        """Whether the signature of a token is one of this app, for this queue."""
+        return self._is_ours(_joined(b"ardiq-token-1", queue.encode(), text), given)
+
+    def _is_ours(self, message: bytes, given: bytes) -> bool:
+        from hmac import compare_digest
+
+        expected = [_signature(key, message).encode() for key in self._keys]
+        return any(compare_digest(each, given) for each in expected)
 
 
 def split(codec: str) -> tuple[str, str]:
@@ -177,8 +206,9 @@ def _message(
     return _joined(b"ardiq-node-1", *parts, place.id.encode(), place.wiring)
 
 
-def _result_message(queue: str, id: str, codec: str, data: bytes) -> bytes:
-    return _joined(b"ardiq-result-1", queue.encode(), id.encode(), codec.encode(), data)
+def _value_message(queue: str, task_id: str, place: str, codec: str, data: bytes) -> bytes:
+    """What is signed of a value."""
+    return _joined(b"ardiq-value-1", queue.encode(), task_id.encode(), place.encode(), codec.encode(), data)
 
 
 def _joined(*parts: bytes) -> bytes:

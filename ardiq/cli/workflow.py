@@ -1,4 +1,4 @@
-"""Look at the workflows of an app's queue, pause or stop one, or run again what failed in it.
+"""Look at the workflows of an app's queue, pause or stop one, run what failed again, or give a task what it waits for.
 
 ardiq workflow list MODULE:ATTR              those that have not ended, newest first
 ardiq workflow show MODULE:ATTR ID           one, with the state of each of its nodes
@@ -7,6 +7,7 @@ ardiq workflow abort MODULE:ATTR ID          stop all of it that has not ended
 ardiq workflow pause MODULE:ATTR ID          let none of its tasks start; what runs goes on
 ardiq workflow resume MODULE:ATTR ID         let them start again
 ardiq workflow retry MODULE:ATTR ID          run its dead letters again, and what was skipped because of them
+ardiq workflow signal MODULE:ATTR ID NAME JSON    give a task the signal of that name, with that value
 """
 
 import argparse
@@ -18,7 +19,7 @@ from .._client.inspector import number_of, text_of
 from .._server import calls, commands
 from .._server.replies import ask
 from . import open_app
-from ._arguments import app_argument, json_argument, positive, word
+from ._arguments import app_argument, json_argument, json_value, positive, refusing, word
 from ._output import Part, Styled, Table, age, many, moment, print_json, short, show
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ _ACTIONS = {
     "pause": "let no task of one start; what runs goes on",
     "resume": "end the pause of one",
     "retry": "run the dead letters of one again, and what was skipped because of them",
+    "signal": "give a task a signal, for which it waits or will wait",
 }
 
 
@@ -48,7 +50,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
                 "-n", "--limit", type=positive, default=_SHOWN, metavar="N", help=f"how many (default: {_SHOWN})"
             )
         else:
-            chosen.add_argument("id", type=word, metavar="ID", help="the workflow's id")
+            what = "the task's id" if action == "signal" else "the workflow's id"
+            chosen.add_argument("id", type=word, metavar="ID", help=what)
+        if action == "signal":
+            chosen.add_argument("name", type=word, metavar="NAME", help="the signal's name")
+            chosen.add_argument("value", metavar="JSON", help="its value, such as true or '{\"cents\": 100}'")
         if action == "graph":
             chosen.add_argument("--format", choices=FORMATS, default="mermaid", help="for what (default: mermaid)")
         elif action in ("list", "show"):
@@ -60,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     app = open_app(arguments)
     if arguments.action == "list":
         return _list(app, arguments.limit, arguments.json)
+    if arguments.action == "signal":
+        return _signal(app, arguments.id, arguments.name, json_value(arguments.value, object, "JSON"))
     if arguments.action in ("abort", "pause", "resume", "retry"):
         return _change(app, arguments.id, arguments.action)
     as_json = arguments.action == "show" and arguments.json
@@ -98,6 +106,17 @@ def _change(app: "Ardiq", workflow_id: str, action: str) -> int:
     else:
         show(f"{workflow_id}: it had ended already")
         return 1
+    return 0
+
+
+def _signal(app: "Ardiq", task_id: str, name: str, value: Any) -> int:
+    with refusing():
+        try:
+            app.signal_sync(task_id, name, value)
+        except LookupError as error:
+            show(str(error))
+            return 1
+    show(f"{task_id}: it has the signal {name!r}")
     return 0
 
 

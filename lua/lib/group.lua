@@ -55,8 +55,8 @@ end
 function M.reserved(holder, id)
   local group_id = string.find(id, '~', 1, true) and M.split(id)
   if not group_id or not M.read(holder, group_id) then return nil end
-  local what = 'the id ' .. id .. ' is a place in workflow ' .. M.root_of(id)
-  return errors.bad_argument(what .. ': choose another one').err
+  local text = 'the id ' .. id .. ' is a place in workflow ' .. M.root_of(id) .. ': choose another one'
+  return errors.bad_argument(text).err
 end
 
 -- What a key of a group that is about to be written holds something else than, or nil. Asked once a call.
@@ -126,7 +126,7 @@ function M.note_other(batch, id)
   local group_id, name = M.split(id)
   local of = group_id and M.read(batch, group_id)
   local is_next = of and of.kind == 'map' and of.state == 'blocked' and name == clock.text(of.made)
-  -- A heartbeat comes upon it in any case.
+  -- Heartbeats look at it in any case, later.
   if is_next and not M.damage(batch, of) then M.later(batch, group_id) end
 end
 

@@ -9,7 +9,8 @@ M.TYPES = {
   task = 'hash', ready = 'list', tombstones = 'set', wake = 'list',
   idle = 'zset', scheduled = 'zset', running = 'hash', held = 'zset',
   quarantined = 'zset', workers = 'zset', loads = 'zset', worker = 'hash', aborts = 'set', mailbox = 'list',
-  waiters = 'set', log = 'list', dead = 'zset', unknown_tasks = 'zset', pauses = 'hash', schedules = 'hash',
+  waiters = 'set', log = 'list', stream = 'list',
+  dead = 'zset', unknown_tasks = 'zset', pauses = 'hash', schedules = 'hash',
   schedule_due = 'zset', lanes = 'set', meta = 'hash', stats = 'hash', task_stats = 'hash', replicated = 'string',
   unique = 'hash', window = 'string',
   line = 'list', ring = 'zset', blocked = 'zset', blocked_lanes = 'hash', turns = 'hash', limited = 'hash',
@@ -26,7 +27,8 @@ M.OF_GROUPS = { open = true, nodes = true, items = true, results = true, failed 
 -- Those of one task that has not ended, or may run again.
 M.OF_TASKS = { steps = true, signals = true }
 M.WITH_TTL = {
-  mailbox = 'mailbox', waiters = 'waiters', log = 'log', stats = 'stats_minute', task_stats = 'task_stats',
+  mailbox = 'mailbox', waiters = 'waiters', log = 'log', stream = 'stream',
+  stats = 'stats_minute', task_stats = 'task_stats',
   window = 'window', slowed = 'slowed', saving = 'saving',
 }
 

@@ -35,8 +35,7 @@ end
 
 -- The record of a task that runs under this token; nil: another attempt has it now.
 function M.of_attempt(base, args)
-  local lease = errors.read('HGET', keys.running(base, args.worker), args.id)
-  if member.token(lease) ~= args.token then return nil end
+  if not member.holds(base, args.worker, args.id, args.token) then return nil end
   local record, err = task.read(base, args.id, { 'state', 'steps', 'needs_version', 'tries' })
   if err then errors.raise({ err = err }) end
   return record.state == 'running' and record or nil
@@ -118,6 +117,7 @@ function M.wake(batch, id, record)
   local err = batches.obstacle(batch, 'ZCARD', scheduled)
   if err then return err end
   local fields, dropped = move.waited(batch, id, record.waits_since)
+  fields[3], fields[4] = 'due_at', batch.now_text
   err = move.make_ready(batch, id, record, fields, dropped, 'front')
   if err then return err end
   redis.call('ZREM', scheduled, id)

@@ -98,7 +98,7 @@ def test_exceptions() -> None:
     }
     of_the_server = {error["exception"] for error in PROTOCOL["errors"].values()}
     assert classes - OWN_ERRORS == of_the_server
-    assert set(errors.__all__) == classes | {"ItemErrors", "ProcessDied", "RateLimited", "Retry", "Snooze"}
+    assert set(errors.__all__) == classes | {"ItemErrors", "ProcessDied", "RateLimited", "Retry", "Snooze", "Suspend"}
     for code, error in PROTOCOL["errors"].items():
         assert error["exception"] == "".join(word.capitalize() for word in code.split("_"))
 

@@ -44,6 +44,7 @@ WORKFLOW = st.sampled_from(WORKFLOWS)
 SIZE = st.one_of(st.integers(3, 5), st.integers(1, 8), st.integers(1, 25))
 OTHERS = ["w2~m0~0", "w0~m0~1", "w1~m2~0", "w3~rows~2", "w4~rows~0"]
 HOW = st.sampled_from([*["complete"] * 6, *["failed"] * 4, "retry", "snooze", "release", "aborted"])
+BEHIND, FILLS = st.sampled_from([0, 0, 0, 0, 1, 2, 3]), st.sampled_from(["", "complete", "complete", "failed"])
 LATER = st.sampled_from([0, 0, INTERVAL_MS // 2])
 TTL = st.sampled_from([KEPT_MS, KEPT_MS, KEPT_MS, 0, -1])
 ROUNDS = st.lists(st.sampled_from([2, 3, 20]), min_size=2, max_size=4)
@@ -74,6 +75,15 @@ class RandomWorkflows(Roles):
         """A map, and one that takes all of its results."""
         rows = Node("rows", items=[f" [{number}]" for number in range(items)], window=window, tolerate=tolerate)
         self.create(id, [rows, Node("sum", {"rows": ""}, inputs=[("0", "*rows")])], "sum", KEPT_MS, "")
+
+    @rule(id=WORKFLOW, others=st.integers(0, 3), window=st.integers(0, 3), tolerate=st.sampled_from([0, 0.5, 1]))
+    def create_filled(self, id: str, others: int, window: int, tolerate: float) -> None:
+        """A map whose calls come from a node, behind others that may fail meanwhile, and one that takes its results."""
+        nodes = [Node(f"n{number}") for number in range(others)] + [Node("f")]
+        rows = Node("rows", dict.fromkeys([node.name for node in nodes], ""), items=[], filled_by="f")
+        rows.window, rows.tolerate = window, tolerate
+        last = Node("sum", {"rows": "ignore"}, inputs=[("0", "*rows")])
+        self.create(id, [*nodes, rows, last], "sum", KEPT_MS, "")
 
     @rule(id=st.sampled_from(["p0", "p1", "x~5", "w0~5", "w1~none", "w0~m1~99", "w0", "w1~n0", *OTHERS]))
     def enqueue_one(self, id: str) -> None:
@@ -227,6 +237,27 @@ class RandomWorkflows(Roles):
         name = self.worker(worker)
         self.step(name, self.outcomes(name, how, later, n), want)
 
+    @precondition(lambda self: self.fillers())
+    @rule(at=AT, counts=st.lists(st.integers(0, 4), min_size=1, max_size=3), behind=BEHIND, how=FILLS)
+    def fill_some(self, at: int, counts: list[int], behind: int, how: str) -> None:
+        """A task adds calls to its map; some pages again, some behind a gap, some by who lost the task."""
+        name, id = self.fillers()[at % len(self.fillers())]
+        task = self.model.tasks[id]
+        for size in counts:
+            filled = task.group and task.group.filled_by(task)
+            there = len(filled.node.items or []) if filled else 0
+            token = self.workers[name].held[id]
+            self.fill(name, id, f"{token}0" if behind == 3 else token, max(0, there + [0, -2, 1, 0][behind]), size)
+            behind = 0
+        if how:
+            self.step(name, [self.outcome(id, self.workers[name].held[id], how, 0, at)], 3)
+
+    def fillers(self) -> list[tuple[str, str]]:
+        """Who holds what adds calls to maps."""
+        held = [(name, id) for name, worker in self.workers.items() for id in worker.held]
+        tasks = self.model.tasks
+        return [(name, id) for name, id in held if (group := tasks[id].group) and group.filled_by(tasks[id])]
+
     @rule(worker=NUMBER, how=st.lists(HOW, max_size=6), later=LATER, want=st.sampled_from([0, 1, 10]), n=AT)
     def lose_reply(self, worker: int, how: list[str], later: int, want: int, n: int) -> None:
         name = self.worker(worker)
@@ -325,6 +356,7 @@ class RandomWorkflows(Roles):
 
     # What matters most comes up more often.
     work_again, work_once_more, create_again, requeue_again, replay_again = work, work, create_one, requeue_some, replay
+    fill_again, fill_once_more, create_filled_again = fill_some, fill_some, create_filled
 
     def teardown(self) -> None:
         if hasattr(self, "server") and not self.has_failed:

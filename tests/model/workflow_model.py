@@ -7,6 +7,7 @@ at once; what follows from them is the next wave of ends.
 from __future__ import annotations
 
 from math import inf
+from typing import Any
 
 from workflow_tasks import KEPT_MS, Group, Node, Task
 
@@ -64,6 +65,26 @@ class Flows:
             self._look(member)
         self.advance()
         return "created"
+
+    def fill(self, id: str, map_id: str, offset: int, items: list[str], is_held: bool) -> list[Any] | str:
+        """A page of calls for a map."""
+        task, group = self.tasks.get(id), self.tasks.get(map_id)
+        if not isinstance(group, Group):
+            return ["not_found", 0]
+        if not group.is_map or not task or group.node.filled_by != task.name:
+            return "refused"
+        there = group.node.items or []
+        if not is_held:
+            return ["stale", len(there)]
+        if offset + len(items) <= len(there):
+            return ["accepted", len(there)]
+        if group.state not in ("blocked", "skipped") or group.has_begun:
+            return ["ended", len(there)]
+        if offset != len(there):
+            return "refused"
+        group.node.items = there + items
+        group.items += items
+        return ["added", len(group.node.items)]
 
     def abort(self, id: str) -> str:
         task = self.tasks.get(id)
@@ -280,7 +301,9 @@ class Flows:
         if group.is_stopping:
             state = "failed" if group.is_cancelled else "aborted"
         elif group.is_map:
-            state = "failed" if len(group.missing) > group.node.tolerate else "complete"
+            tolerate = group.node.tolerate
+            bears = int(tolerate * len(group.node.items or [])) if tolerate < 1 else tolerate
+            state = "failed" if len(group.missing) > bears else "complete"
         elif any(self._is_unborne(group, task) for task in group.members.values()) or (
             output and output.verdict != "complete"
         ):

@@ -139,6 +139,21 @@ class Roles(WorkflowMachine):
         worker.is_idle = bool(want) and not self.server.got and not self.server.more
         return len(self.server.got)
 
+    def fill(self, name: str, id: str, token: str, offset: int, count: int) -> None:
+        """What holds the task adds some calls to the map behind it, or says so without holding it."""
+        task = self.model.tasks[id]
+        filled = task.group and task.group.filled_by(task)
+        map_id = filled.id if filled else f"{id.rpartition('~')[0]}~n0"
+        codecs = ["", "x", "chunk"]
+        items = [f'{codecs[number % 3]} [{number}, "{number * "é "}"]' for number in range(offset, offset + count)]
+        is_held = self.workers[name].held.get(id) == token
+        expect = self.model.fill(id, map_id, offset, items, is_held)
+        rows = [dict(zip(("codec", "args"), item.split(" ", 1), strict=True)) for item in items]
+        self.call(
+            "workflow_fill", worker=name, id=id, token=token, map=map_id.rpartition("~")[2], offset=offset, items=rows,
+            expect=expect,
+        )  # fmt: skip
+
     def repeat_step(self, name: str, outcomes: list[dict[str, Any]], want: int) -> None:
         """The reply was lost: it is told again, and nothing happens."""
         worker, got, told = self.workers[name], self.server.got, self.seen.keys

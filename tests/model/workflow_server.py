@@ -105,7 +105,7 @@ def record_of(node: Node) -> dict[str, Any]:
         options["map"] = {
             "size": len(node.items), "max_concurrent": node.window, "tolerate": node.tolerate,
             "keep_results": node.keeps_results,
-        }  # fmt: skip
+        } | ({"filled_by": node.filled_by} if node.filled_by else {})  # fmt: skip
         args = "".join(f"{len(item.encode())}:{item}," for item in node.items)
     options = {name: value for name, value in options.items() if value}
     written = json.dumps(options) if options else ""

@@ -176,7 +176,11 @@ def spoiled(tasks: Signed, how: str, field: str) -> Callable[[], object]:
 async def test_a_forged_result_is_refused(signed: Signed, how: str, field: str) -> None:
     flow = Flow(id="w")
     job = await signed.run_with(flow, of(flow, signed, how), spoiled(signed, how, field), ["a"])
-    why = "has no signature" if field == "no signature" else "was signed with another key or for another task"
+    why = (
+        "has no signature"
+        if field == "no signature"
+        else "was signed with another key, for something else, or changed since"
+    )
     await signed.assert_refused(job, "b", why)
     result = await signed.app.result("w~b")
     assert result is not None
@@ -194,7 +198,7 @@ async def test_the_result_of_another_task_is_refused(signed: Signed) -> None:
         fields = signed.command("HMGET", "task:w~z", "result", "result_codec")
         signed.command("HSET", "task:w~a", "result", fields[0], "result_codec", fields[1])
 
-    await signed.assert_refused(await signed.run_with(flow, last, swap, ["a", "z"]), "b", "for another task")
+    await signed.assert_refused(await signed.run_with(flow, last, swap, ["a", "z"]), "b", "for something else")
 
 
 @pytest.mark.parametrize("inputs", ['[["0","z"]]', '[["0",["a"]]]', '[["0","a"],["value","a"]]', "[]", None, "no JSON"])
@@ -378,6 +382,51 @@ async def test_a_workflow_by_parts_is_signed(signed: Signed) -> None:
     assert await job.value() == sum(range(1_500))
 
 
+@pytest.mark.parametrize("how", ["list", "map"])
+async def test_a_map_over_results_is_signed(signed: Signed, how: str) -> None:
+    """By the worker that fills it, with the headers that it was started with."""
+    seen: list[Any] = []
+
+    @signed.app.task
+    async def several(count: int) -> list[int]:
+        return [*range(count)]
+
+    @signed.app.on_enqueue
+    def mark(call: Any) -> None:
+        call.headers["trace"] = "t1"
+
+    @signed.app.middleware
+    async def note(call: Any, call_next: Any) -> Any:
+        seen.append(dict(call.headers))
+        return await call_next()
+
+    flow = Flow(id="w")
+    if how == "map":
+        items = flow.map(signed.give, range(3), name="a").results
+    else:
+        items = flow.add(several.prepare(3), name="a").result
+    rows = flow.map(signed.double, items, name="m")
+    job = await signed.app.start(flow, output=flow.add(signed.add.prepare(rows.results), name="b"))
+    await drain(signed.app)
+    assert await job.value() == 6
+    assert seen == [{"trace": "t1"}] * (7 if how == "map" else 5)
+
+
+async def test_forged_items_of_a_map_are_refused(signed: Signed) -> None:
+    flow = Flow(id="w")
+    first = flow.map(signed.give, range(7), name="a")
+    flow.map(signed.double, first.results, name="m")
+    await signed.app.start(flow)
+    await signed.app.pause("ardiq:fill")
+    await drain(signed.app)
+    spoiled(signed, "map", "value")()
+    await signed.app.resume("ardiq:fill")
+    await drain(signed.app)
+    assert signed.seen == []
+    [letter] = await signed.app.dead_letters()
+    assert "the items of map 'm': result 0 of 'a' was signed with another key" in letter.error
+
+
 async def test_inline() -> None:
     tasks = Signed(Ardiq("redis://localhost:1", signing_key=KEY))
     async with inline(tasks.app):
@@ -402,7 +451,7 @@ def test_no_part_of_a_result_can_be_changed(one: Any, other: Any) -> None:
     _, _, signature = told.rpartition("=")
     if one != other:
         queue, id, codec, data = other
-        with pytest.raises(BadSignature, match="it was signed with another key or for another task, or changed since"):
+        with pytest.raises(BadSignature, match="it was signed with another key, for something else, or changed since"):
             signer.check_result(queue, id, f"{codec or 'json'};signed={signature}", data, "it")
 
 

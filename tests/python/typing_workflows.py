@@ -190,6 +190,32 @@ async def starts(flow: Flow, node: Node[int], thumbs: Map[str]) -> None:
     chord([add.prepare(1, 2)], montage)  # type: ignore[arg-type]
 
 
+@app.task
+async def find(folder: str) -> list[str]:
+    return [folder]
+
+
+@app.task
+async def pairs() -> list[tuple[int, int]]:
+    return [(1, 2)]
+
+
+def filled(flow: Flow) -> None:
+    paths = flow.add(find.prepare("a"))
+    assert_type(flow.map(resize, paths.result, chunk=10, tolerate=0.1), Map[str])
+    assert_type(flow.map(resize, paths.result_or([])), Map[str])
+    thumbs = flow.map(resize, flow.map(resize, ["a"]).result)
+    assert_type(flow.map(resize, thumbs.results), Map[str])
+    assert_type(flow.map(resize, [flow.add(resize.prepare("a")).result]), Map[str])
+    assert_type(flow.starmap(add, flow.add(pairs.prepare()).result), Map[int])
+    flow.map(add, paths.result)  # type: ignore[arg-type]
+    flow.map(fetch, flow.add(pairs.prepare()).result)  # type: ignore[arg-type]
+    flow.map(resize, flow.add(add.prepare(1, 2)).result)  # type: ignore[call-overload]
+    flow.map(resize, paths)  # type: ignore[call-overload]
+    flow.map(resize, ["a"], chunk="few")  # type: ignore[call-overload]
+    flow.starmap(add, paths.result)  # type: ignore[arg-type]
+
+
 @app.workflow
 def linked(flow: Flow, page: Page, strict: bool = True) -> Subflow[int]:
     return flow.add(chain(parse.prepare(page, strict=strict)).then(store))
