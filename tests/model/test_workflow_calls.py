@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 from workflow_graphs import graph, some_result
-from workflow_machine import INTERVAL_MS
+from workflow_machine import INTERVAL_MS, WorkflowMachine
 from workflow_roles import Roles
 from workflow_server import small_portions
 from workflow_tasks import KEPT_MS, Group, Node
@@ -477,7 +477,7 @@ class Between(Unsettled):
             self.drain()
 
 
-def walk(machine: type[RandomWorkflows | Between], seconds: float) -> None:
+def walk(machine: type[WorkflowMachine], seconds: float) -> None:
     until = time.monotonic() + max(SOAK_SECONDS / 3, seconds)
     for number in count(FIRST_SEED):
         try:
