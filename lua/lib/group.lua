@@ -2,9 +2,9 @@
 -- seen whether a task may be part of anything. Whether it is, its group's record says, which is read once a call.
 local M = {}
 
-local FIELDS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'timeout_ms' }
+local FIELDS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'timeout_ms', 'open_map' }
 local OF_MAPS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'name', 'lane', 'kwargs', 'headers',
-  'buckets', 'weight', 'size', 'made', 'max_concurrent', 'tolerate', 'keep_results' }
+  'buckets', 'weight', 'size', 'made', 'max_concurrent', 'tolerate', 'keep_results', 'is_open' }
 local OF_MEMBERS = { 'needs', 'state', 'then', 'spent', 'unneeded' }
 
 -- What a group counts a member as that has ended in this state.
@@ -55,7 +55,8 @@ end
 function M.reserved(holder, id)
   local group_id = string.find(id, '~', 1, true) and M.split(id)
   if not group_id or not M.read(holder, group_id) then return nil end
-  return errors.bad_argument('the id ' .. id .. ' is a place in workflow ' .. M.root_of(id) .. ': choose another one').err
+  local text = 'the id ' .. id .. ' is a place in workflow ' .. M.root_of(id) .. ': choose another one'
+  return errors.bad_argument(text).err
 end
 
 -- What a key of a group that is about to be written holds something else than, or nil. Asked once a call.
@@ -66,7 +67,7 @@ function M.damage(batch, of)
     or batches.obstacle(batch, 'SCARD', keys.failed(base, of.id))
     or batches.obstacle(batch, 'LLEN', keys.chores(base))
     or batches.obstacle(batch, 'ZCARD', keys.workflows(base))
-    or (of.building or of.timeout_ms) and batches.obstacle(batch, 'ZCARD', keys.deadlines(base))
+    or (of.building or of.timeout_ms or of.open_map) and batches.obstacle(batch, 'ZCARD', keys.deadlines(base))
   if not obstacle and of.kind == 'map' then
     obstacle = batches.obstacle(batch, 'LLEN', keys.items(base, of.id))
       or batches.obstacle(batch, 'HLEN', keys.results(base, of.id))
@@ -125,7 +126,8 @@ function M.note_other(batch, id)
   local group_id, name = M.split(id)
   local of = group_id and M.read(batch, group_id)
   local is_next = of and of.kind == 'map' and of.state == 'blocked' and name == clock.text(of.made)
-  if is_next then M.later(batch, group_id) end
+  -- Heartbeats look at it in any case, later.
+  if is_next and not M.damage(batch, of) then M.later(batch, group_id) end
 end
 
 -- More or fewer dead letters in a workflow.

@@ -172,7 +172,8 @@ end
 function MEND.wrong_dead(batch, finding)
   local root = group.read(batch, finding.id)
   if not root or root.kind ~= 'workflow' or not task.is_finished(root.state) then return 'sound' end
-  if group.damage(batch, root) or batches.obstacle(batch, 'LLEN', keys.nodes(batch.base, root.id)) then return 'by_hand' end
+  if group.damage(batch, root) then return 'by_hand' end
+  if batches.obstacle(batch, 'LLEN', keys.nodes(batch.base, root.id)) then return 'by_hand' end
   return recount.go_on(batch, root, true)
 end
 
