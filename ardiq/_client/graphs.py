@@ -129,8 +129,8 @@ class Graph:
     def added(self, headers: Iterable[str]) -> "list[calls.AddedCall]":
         """Its nodes as calls of a map, with the headers that the hooks gave each."""
         return [
-            calls.AddedCall(made.task, made.lane, made.args, made.kwargs, self._options(made, header))
-            for (_, made), header in zip(self._made, headers, strict=True)
+            calls.AddedCall(made.task, made.lane, made.args, made.kwargs, self._options(member.name, made, header))
+            for (member, made), header in zip(self._made, headers, strict=True)
         ]
 
     def pages(self) -> Iterator[Call[calls.WorkflowItemsReply]]:

@@ -56,13 +56,15 @@ async def waiting(order: Order) -> Any:
 async def test_what_is_kept_is_signed(order: Order) -> None:
     async with working(order.app):
         job = await waiting(order)
-        assert order.read(job.id, "price").startswith(b"step signed+ ")
+        assert order.read(job.id, "price").startswith(b"step json;signed=")
         await job.signal(approval, True)
         assert (await result_of(job)).value == "5 True"
     assert order.got == [5, 5]
 
 
-@pytest.mark.parametrize("text", [b"step  1000", b"step signed+ AAAAAAAAAAAAAAAAAAAAAA1000", b"step signed+ 1"])
+@pytest.mark.parametrize(
+    "text", [b"step  1000", b"step json;signed=AAAAAAAAAAAAAAAAAAAAAA 1000", b"step json;signed= 1"]
+)
 async def test_a_step_that_was_written_by_hand(order: Order, text: bytes) -> None:
     async with working(order.app):
         job = await waiting(order)
