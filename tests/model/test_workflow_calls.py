@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 from workflow_graphs import graph, some_result
-from workflow_machine import INTERVAL_MS
+from workflow_machine import INTERVAL_MS, WorkflowMachine
 from workflow_roles import Roles
 from workflow_server import small_portions
 from workflow_tasks import KEPT_MS, Group, Node
@@ -209,11 +209,28 @@ class RandomWorkflows(Roles):
         self.discard(dead[first : first + how_many])
 
     @precondition(lambda self: self.dead_of_ended())
-    @rule(at=AT, how_many=st.integers(1, 3), is_deleted=st.booleans())
-    def lose_some(self, at: int, how_many: int, is_deleted: bool) -> None:
+    @rule(at=AT, how_many=st.integers(1, 3), is_deleted=st.booleans(), beside=st.booleans())
+    def lose_some(self, at: int, how_many: int, is_deleted: bool, beside: bool) -> None:
+        """Perhaps beside one that runs again, to no effect."""
         dead = self.dead_of_ended()
         some = dead[at % len(dead)]
+        if beside and len(some) > 1:
+            self.requeue([some.pop(at % len(some))])
+            if some not in self.dead_of_ended():
+                return
         self.lose_dead(some[at % len(some) :][:how_many], is_deleted)
+
+    @rule(id=WORKFLOW, items=st.integers(2, 5), at=AT)
+    def stop_what_fails(self, id: str, items: int, at: int) -> None:
+        """A workflow that ends with dead letters, mostly aborted; one of these gets lost."""
+        if id not in self.model.tasks:
+            self.create_chord(id, items, 0, items)
+            self.work_off(at, 5, 2, 2, slow=at % 4)
+            if at % 3:
+                self.abort(id)
+            self.work_off(at, 5, 0)
+            if self.dead_of_ended():
+                self.lose_some(at, 1, at % 2 == 0, True)
 
     def dead_of_ended(self) -> list[list[str]]:
         """By workflow."""
@@ -460,7 +477,7 @@ class Between(Unsettled):
             self.drain()
 
 
-def walk(machine: type[RandomWorkflows | Between], seconds: float) -> None:
+def walk(machine: type[WorkflowMachine], seconds: float) -> None:
     until = time.monotonic() + max(SOAK_SECONDS / 3, seconds)
     for number in count(FIRST_SEED):
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
+from workflow_kept import Kept
 from workflow_tasks import KEPT_MS, Group, Node, Task
 
 LENIENT = ("ignore", "continue", "only")
@@ -185,7 +186,9 @@ class Flows:
 
     def end(self, task: Task, state: str) -> None:
         """It has ended; `advance` says what follows."""
-        task.state = state
+        task.state, task.waits_for = state, ""
+        if state not in ("failed", "skipped"):
+            task.kept = Kept()
         if task.id in self.awaited:
             self.awaited.remove(task.id)
             self.told.append((task.id, state))
@@ -214,6 +217,11 @@ class Flows:
         if is_call and task.group and task.group.node.keeps_results:
             task.group.results[task.name] = f"{codec} {value}"
         self.end(task, "complete")
+
+    def suspend(self, task: Task, name: str) -> None:
+        """It waits for what one of its waits says, if it is to; it did start in time."""
+        task.state, task.due_at, task.expires_at, task.lost = "waiting", task.kept.due_at(name, self.now), inf, 0
+        task.waits_for = name if task.due_at else ""
 
     def lose(self, task: Task, most: int) -> None:
         """Its worker died."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from workflow_checks import shown_wrongly
+from workflow_kept import Kept
 from workflow_machine import INTERVAL_MS, LANES, LEASE_MS, MAILBOX, MOST_LOST, WITHOUT_END, WorkflowMachine
 from workflow_server import record_of
 from workflow_tasks import KEPT_MS, Group, Node, Task
@@ -40,6 +41,8 @@ class Roles(WorkflowMachine):
     def requeue(self, ids: list[str], other: bool = False) -> None:
         if other and (task := self.model.tasks.get(ids[0])):
             task.args = '["other"]'
+            if task.is_dead:
+                task.kept = Kept()
             expect = self.model.requeue(ids[0])
             self.call("requeue_with", id=ids[0], args=["other"], expect=expect)
         else:
@@ -117,6 +120,8 @@ class Roles(WorkflowMachine):
             self.model.end(task, "failed")
         elif outcome == "aborted" or task.is_stopping:
             self.model.end(task, "aborted")
+        elif outcome == "suspend":
+            self.model.suspend(task, details["wait"])
         else:
             delay_ms = details.get("delay_ms", 0) if outcome != "release" else 0
             task.state, task.due_at = "waiting", self.model.now + delay_ms if delay_ms else 0
@@ -192,7 +197,8 @@ class Roles(WorkflowMachine):
             self.fail(f"the same step again changed {changed}")
 
     def is_changed(self, key: str, told: dict[str, list[str]]) -> bool:
-        kinds = ("task", "open", "nodes", "items", "results", "failed", "workflows", "dead", "ready", "scheduled")
+        of_groups = ("open", "nodes", "items", "results", "failed", "workflows")
+        kinds = (*of_groups, "task", "dead", "ready", "scheduled", "steps", "signals")
         return key.partition(":")[0] in kinds and sorted(told.get(key, [])) != sorted(self.seen.keys.get(key, []))
 
     def claim(self, name: str, want: int) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
+from workflow_kept import Kept
+
 KEPT_MS = 950_000
 """What calls say for how long results are kept. Nothing else ends within a minute of that."""
 COUNTED_AS = {"expired": "failed", "discarded": "failed"}
@@ -55,6 +57,9 @@ class Task:
     args: str = ""
     """Those that it was requeued with."""
     gone_at: float = inf
+    kept: Kept = field(default_factory=Kept)
+    waits_for: str = ""
+    """The name of the wait that it is suspended for."""
 
     @property
     def name(self) -> str:
