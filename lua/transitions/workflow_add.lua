@@ -1,4 +1,4 @@
--- workflow_add: none -> queued, limited, scheduled. A client, or a task, adds calls to the open map of a workflow; also after it is sealed, while some of it has not ended.
+-- workflow_add: none, complete -> queued, limited, scheduled. A client, or a task, adds calls to the open map of a workflow; also after it is sealed, while some of it has not ended.
 -- args: id, map, key; calls: (task, lane, args, kwargs, options)…
 -- reply: answer, size
 -- x

@@ -92,6 +92,8 @@ class RandomWorkflows(Roles):
         for index, call in enumerate(calls):
             call.is_limited = (number + index) % 5 == 0
             call.delay_ms = INTERVAL_MS // 2 if (number + index) % 7 == 0 else 0
+        if number % 9 == 0:
+            self.abort(ids[at % len(ids)])
         self.add(ids[at % len(ids)], key, calls)
         if seals:
             self.seal(ids[at % len(ids)])
