@@ -14,7 +14,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     signature, items, conversion, sameness: what a task's function takes and returns
     codec, encodings, chunks, headers, signing, ids: how a call travels
     kept: how results of steps and signals do
-    references, inputs, results: what stands for a result in a workflow, and what takes its place
+    references, inputs, results, filled: what stands for a result in a workflow, and what takes its place
     chosen, keyed, buckets: what of a call makes its key; its rule of `uniqueness`; its `limits`
     timing: cron expressions and periods
     metrics: counters of this process
@@ -32,15 +32,15 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     inspector, watching, streaming: what is asked about tasks, and what they tell
     overview, inspection: what is asked about the queue
     dead, filters, schedules, pauses: changing what is there
-    workflows, nodes, canvas, graphs, starting: workflows, from a flow to what the server takes
+    workflows, nodes, canvas, graphs, starting, adding: workflows, from a flow to what the server takes
     following, drawing, pages: workflows that run, and their results
     resuming: ending pauses
     signalling: signals to running tasks
-    facade, asking, hooks, limiting, options: parts of `Ardiq`, which hand on to the modules above
+    facade, asking, batching, hooks, limiting, options: parts of `Ardiq`, which hand on to the modules above
     from_1_2: moving what ArdiQ 1.2 left
 
 `_execution`: running the tasks of one queue
-    worker, attempts, batches, chunks, endings: claims become attempts, attempts become outcomes
+    worker, attempts, batches, chunks, filling, endings: claims become attempts, attempts become outcomes
     threads, processes, child, memory: where `def` tasks run
     reports, streams, context: what a running task tells, and knows of itself
     waits, memos: its steps, sleeps and waits
@@ -57,6 +57,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 
 TYPE_CHECKING = not __name__  # False, which editors that read `False` would not look behind; `typing` takes a while
 if TYPE_CHECKING:
+    from ._client.adding import CallBatch
     from ._client.canvas import Chain, Group, chain, chord, group
     from ._client.following import WorkflowJob, WorkflowNode, WorkflowProgress
     from ._client.limiting import Limits
@@ -140,6 +141,7 @@ __all__ = [
     "BadSignature",
     "Batch",
     "BrokerError",
+    "CallBatch",
     "Chain",
     "Chunk",
     "DeadLetter",
@@ -229,6 +231,7 @@ __all__ = [
 ]
 
 _HOMES = (
+    "_client.adding",
     "_client.canvas",
     "_client.following",
     "_client.limiting",

@@ -4,12 +4,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from ._client.nodes import Join, Map, Member, Node, OnFailure, Part, Piece, Subflow
+from ._client.nodes import Filler, Join, Map, Member, Node, OnFailure, Part, Piece, Subflow
 from ._client.producer import held_back
 from ._values import options as _options
+from ._values.filled import Filled
 from ._values.items import ItemSignature
 from ._values.options import Duration
-from ._values.references import is_reference, sources_of
+from ._values.references import Source, is_reference, source_of, sources_of
 from .task import BoundTask, PreparedTask, Task
 
 if TYPE_CHECKING:
@@ -103,14 +104,18 @@ class Flow:
         except TypeError as error:
             raise TypeError(f"node {name!r}: {error}") from None
         node: Node[Any] = Node(self, name, held)
-        for source in sources.values():
-            for other in source.nodes:
-                self.check(name, other)
-                policy: OnFailure | None = "ignore" if source.has_default else None
-                node.edges[other] = node.edges.get(other) or policy
         node.sources = sources
+        self._follow(node)
         self._put(node)
         return node
+
+    def _follow(self, node: Member) -> None:
+        """It comes after those whose results it takes."""
+        for source in node.sources.values():
+            for other in source.nodes:
+                self.check(node.name, other)
+                policy: OnFailure | None = "ignore" if source.has_default else None
+                node.edges[other] = node.edges.get(other) or policy
 
     @overload
     def map(
@@ -151,7 +156,8 @@ class Flow:
 
         Args:
             task: the task, or one with options.
-            items: the only argument of each call.
+            items: the only argument of each call; or the result of a node that returns a list, the results of another
+                map, or a list of results: then it has as many tasks as that has items, up to a million.
             max_concurrent: how many of its calls are tasks at once; None: up to 2,000.
             tolerate: how many calls may fail without failing the map: a number, or a part of them as 0.01.
             keep_results: whether the calls' results are kept, to be passed on.
@@ -163,8 +169,9 @@ class Flow:
         Raises:
             TypeError, ValueError: an argument is invalid.
         """
-        rows = [(item,) for item in _each("items", items)]
-        return self._map(task, rows, max_concurrent, tolerate, keep_results, chunk, name)
+        source = _source_of(items)
+        rows = [] if source else [(item,) for item in _each("items", items)]
+        return self._map(task, rows, source, False, max_concurrent, tolerate, keep_results, chunk, name)
 
     @overload
     def starmap(
@@ -226,8 +233,9 @@ class Flow:
         name: str | None = None,
     ) -> Map[Any]:
         """As `map`, of items that are tuples, each with all positional arguments of a call."""
-        rows = [tuple(_each("each of items", item)) for item in _each("items", items)]
-        return self._map(task, rows, max_concurrent, tolerate, keep_results, chunk, name)
+        source = _source_of(items)
+        rows = [] if source else [tuple(_each("each of items", item)) for item in _each("items", items)]
+        return self._map(task, rows, source, True, max_concurrent, tolerate, keep_results, chunk, name)
 
     def within(self, name: str, prefix: str | None) -> "Flow":
         """A flow that is a part of it; `prefix`: what its names begin with, before a dot; None: as here.
@@ -252,6 +260,11 @@ class Flow:
         self._put(made)
         return made
 
+    def open_map(self, made: Map[Any]) -> Map[Any]:
+        """Add a map of calls that come while it runs."""
+        self._put(made)
+        return made
+
     def _put(self, member: Member) -> None:
         flow: Flow | None = self
         while flow is not None:
@@ -273,6 +286,8 @@ class Flow:
         self,
         task: Any,
         items: list[tuple[Any, ...]],
+        source: Source | None,
+        spreads: bool,
         max_concurrent: int | None,
         tolerate: float,
         keep_results: bool,
@@ -296,6 +311,14 @@ class Flow:
             if any(map(is_reference, row)):
                 raise TypeError(f"map {name!r}: item {number} is a result of this workflow, and they are not there yet")
         made: Map[Any] = Map(self, name, like, items, max_concurrent, tolerate, keep_results, chunk)
+        if source is not None:
+            filled = Filled(name, like.task.name, chunk, spreads)
+            default = source.default if source.has_default else None
+            call = PreparedTask.of(like.task, (default, filled._asdict()), {}, like.call_options)
+            made.filler = Filler(self, self._free(f"{name}.items"), call, source)
+            self._follow(made.filler)
+            made.edges[made.filler] = None
+            self._put(made.filler)
         self._put(made)
         return made
 
@@ -317,12 +340,20 @@ class Flow:
                     f"node name {name!r} must be 1 to 100 of A-Z, a-z, 0-9, '_', '.' and '-', and not a number"
                 )
             name = self.prefix + name
+        return self._free(name)
+
+    def _free(self, name: str) -> str:
+        """The whole name of a new member, which nothing has.
+
+        Raises:
+            ValueError: something has it, or it is too long.
+        """
         if len(name) > _LONGEST:
             raise ValueError(
                 f"node name {name!r} has more than {_LONGEST} characters: give the workflows that it is within shorter "
                 "names"
             )
-        if name in members or name in taken:
+        if name in self.root.members or name in self.root._taken:
             raise ValueError(f"there is a node {name!r} in this flow already")
         return name
 
@@ -336,9 +367,16 @@ def workflow_id(id: str) -> str:
     return id
 
 
+def _source_of(items: Any) -> Source | None:
+    """What the items of a map are a result of; None: they are there."""
+    is_list = type(items) is list and bool(items) and is_reference(items[0])
+    source = source_of(items) if is_list or is_reference(items) else None
+    if source is not None and source.leaves[0].path:
+        raise TypeError("the items of a map can be a list of results of nodes, but not of maps or lists of such")
+    return source
+
+
 def _each(what: str, items: Any) -> Iterable[Any]:
-    if is_reference(items):
-        raise TypeError(f"{what} of a map must be there when it is made: it cannot be {items!r} yet")
     if isinstance(items, str | bytes) or not isinstance(items, Iterable):
         raise TypeError(f"{what} must be a list or another iterable, not {type(items).__name__}")
     return items

@@ -125,6 +125,7 @@ class Map(Member, Generic[R_co]):
         tolerate: how many may fail, or which part of them.
         keep_results: whether its results are kept.
         chunk: for how many items one task calls the function.
+        filler: what adds its items while the workflow runs; None: they are there.
         items: the arguments of its calls.
     """
 
@@ -145,6 +146,11 @@ class Map(Member, Generic[R_co]):
         self.tolerate = tolerate
         self.keep_results = keep_results
         self.chunk = chunk
+        self.filler: Filler | None = None
+
+    def firsts(self) -> list[Member]:
+        """What adds its items, where they are not there yet."""
+        return [self.filler or self]
 
     @property
     def results(self) -> list[R_co]:
@@ -162,6 +168,26 @@ class Map(Member, Generic[R_co]):
         if not self.keep_results:
             raise ValueError(f"map {self.name!r} has keep_results=False: nothing is there to pass on")
         return Reference(self, what)
+
+
+class OpenMap(Map[Any]):
+    """Calls of any tasks, which are added while the workflow runs. Their results are not kept."""
+
+    def __init__(self, flow: "Flow", name: str, call: PreparedTask) -> None:
+        super().__init__(flow, name, call, [], None, 0, False)
+
+
+class Filler(Member):
+    """Adds the items of a map when they are there: a task that each worker knows.
+
+    Args:
+        call: what it is called with, as a call of the map's task.
+        source: what the items are a result of.
+    """
+
+    def __init__(self, flow: "Flow", name: str, call: PreparedTask, source: Source) -> None:
+        super().__init__(flow, name, call)
+        self.sources = {0: source}
 
 
 class Join(Map[Any]):

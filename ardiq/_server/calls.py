@@ -62,6 +62,12 @@ WORKFLOW_CREATE_MOST: Final = 1000
 WORKFLOW_ITEMS_MOST: Final = 1000
 """How many records one call of `workflow_items` takes."""
 
+WORKFLOW_FILL_MOST: Final = 1000
+"""How many records one call of `workflow_fill` takes."""
+
+WORKFLOW_ADD_MOST: Final = 1000
+"""How many records one call of `workflow_add` takes."""
+
 PURGE_LIMIT_MOST: Final = 1000
 """The largest `limit` of `purge`."""
 
@@ -734,6 +740,36 @@ class WorkflowItemsReply(NamedTuple):
 
 
 WORKFLOW_ITEMS_REPLY = page(WorkflowItemsReply._make, (text, number))
+
+
+class WorkflowFillReply(NamedTuple):
+    """What `workflow_fill` replies."""
+
+    answer: str
+    size: int
+
+
+WORKFLOW_FILL_REPLY = page(WorkflowFillReply._make, (text, number))
+
+
+class AddedCall(NamedTuple):
+    """A record of `workflow_add`."""
+
+    task: Text
+    lane: Text
+    args: Text
+    kwargs: Text
+    options: Text
+
+
+class WorkflowAddReply(NamedTuple):
+    """What `workflow_add` replies."""
+
+    answer: str
+    size: int
+
+
+WORKFLOW_ADD_REPLY = page(WorkflowAddReply._make, (text, number))
 
 
 class WorkflowResumeReply(NamedTuple):
@@ -1419,6 +1455,41 @@ def workflow_items(*, id: Text, map: Text, offset: int, items: Iterable[NewItem]
     return Call(
         "workflow_items", (id, map, offset, *(value for record in items for value in record)), WORKFLOW_ITEMS_REPLY
     )
+
+
+def workflow_fill(
+    *, worker: Text, id: Text, token: Text, map: Text, offset: int, items: Iterable[NewItem]
+) -> Call[WorkflowFillReply]:
+    """A task of a workflow adds a page of calls to the map that comes after it, which begins when the task has
+    completed.
+
+    Replies `added`, `accepted` (a page that is there already, or an empty one: it asks how many there are), `stale`
+    (another attempt has the task now), `ended` (the map has begun, or ended) or `not_found`; and how many calls the
+    map has.
+    """
+    return Call(
+        "workflow_fill",
+        (worker, id, token, map, offset, *(value for record in items for value in record)),
+        WORKFLOW_FILL_REPLY,
+    )
+
+
+def workflow_add(*, id: Text, map: Text, key: Text, calls: Iterable[AddedCall]) -> Call[WorkflowAddReply]:
+    """A client, or a task, adds calls to the open map of a workflow; also after it is sealed, while some of it has not
+    ended.
+
+    Replies `added`, `accepted` (this very call was already carried out), `ended` (the map has: nothing was added)
+    or `not_found`; and how many calls the map has.
+    """
+    return Call("workflow_add", (id, map, key, *(value for record in calls for value in record)), WORKFLOW_ADD_REPLY)
+
+
+def workflow_seal(*, id: Text) -> Call[Literal["sealed", "accepted", "not_found"]]:
+    """All calls of a workflow's open map are there: it ends with the last of them, or now.
+
+    Replies `sealed`, `accepted` (before, or it has ended) or `not_found`.
+    """
+    return Call("workflow_seal", (id,), word)
 
 
 def workflow_start(*, id: Text) -> Call[Literal["started", "accepted", "not_found"]]:

@@ -45,7 +45,7 @@ class Channel:
     def ask(self, call: Call[R]) -> Answer[R]:
         """Call one function of the library; the future has its reply."""
         ticket, answer = next(self._inbox.tickets), Answer(call, self.loop)
-        if self.core.call(ticket, call.function, call.args):
+        if self.core.call(ticket, call.function, call.args, call.repeat):
             self._inbox.stir()
         self._inbox.open[ticket] = answer
         return answer
@@ -54,7 +54,7 @@ class Channel:
         """Call one function and ignore the reply."""
         if self.closed:
             return
-        if self.core.call(next(self._inbox.tickets), call.function, call.args):
+        if self.core.call(next(self._inbox.tickets), call.function, call.args, call.repeat):
             self._inbox.stir()
 
     def listen(self, mailbox: str) -> None:

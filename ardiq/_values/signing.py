@@ -1,7 +1,9 @@
-"""Signatures: a worker that has the key runs only calls that were enqueued with it."""
+"""Signatures: a worker that has the key runs only calls that were enqueued with it, with results that it, or another
+one with the key, has signed.
+"""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import BadSignature
 from .encodings import from_json, to_json
@@ -11,16 +13,32 @@ SigningKey = str | bytes | Sequence[str | bytes]
 SIGNATURE = "ardiq-signature"
 """The header that it travels as."""
 
+SIGNED = ";signed="
+"""What is behind the codec of a result, or of a call of a map, which has no headers of its own; then its signature."""
+
+# What the codec of plain JSON, which is empty, is called then: what looks for an argument in a call knows it by that.
+_JSON = "json"
+# The place of a result among the values of a task.
+_RESULT = "result"
+
 _SHORTEST_KEY = 16
 # Half of a SHA-256, which RFC 2104 allows: the header stays short enough for a compact record.
 _SIGNATURE_BYTES = 16
 
 
-class Signer:
-    """Signs calls with the first key, and accepts signatures by any key.
+class Place(NamedTuple):
+    """What of a workflow's call is signed besides: its id, and which results are its arguments (`inputs.wiring`)."""
 
-    A signature is an HMAC-SHA256 over the queue, the task's name, its arguments and its other headers. The task's id,
-    lane, times and tries are not signed: workers and operators change them.
+    id: str
+    wiring: bytes
+
+
+class Signer:
+    """Signs calls and results with the first key, and accepts signatures by any key.
+
+    A signature of a call is an HMAC-SHA256 over the queue, the task's name, its arguments and its other headers. The
+    task's id, lane, times and tries are not signed: workers and operators change them; but the id is where results are
+    among the arguments. A signature of a result is one over the queue, the id of its task, its codec and its bytes.
     """
 
     LENGTH = 22
@@ -30,12 +48,51 @@ class Signer:
         self._keys = keys
         self._takes_unsigned = takes_unsigned
 
-    def sign(self, queue: str, name: str, args: bytes, kwargs: bytes, codec: str, headers: dict[str, Any]) -> str:
+    def sign(
+        self,
+        queue: str,
+        name: str,
+        args: bytes,
+        kwargs: bytes,
+        codec: str,
+        headers: dict[str, Any],
+        place: Place | None = None,
+    ) -> str:
         """The headers with the signature, as JSON."""
-        message = _message(queue, name, args, kwargs, codec, headers)
+        message = _message(queue, name, args, kwargs, codec, headers, place)
         return to_json({SIGNATURE: _signature(self._keys[0], message), **headers}).decode()
 
-    def check(self, queue: str, name: str, args: bytes, kwargs: bytes, codec: str, packed: bytes) -> dict[str, Any]:
+    def sign_item(self, queue: str, name: str, args: bytes, codec: str, headers: dict[str, Any]) -> str:
+        """The codec of a call of a map, with the signature behind it."""
+        return _with_signature(codec, _signature(self._keys[0], _message(queue, name, args, b"", codec, headers)))
+
+    def sign_result(self, queue: str, task_id: str, codec: str, data: bytes) -> str:
+        """The codec of a result, with the signature behind it."""
+        return _with_signature(codec, self.sign_value(queue, task_id, _RESULT, codec, data))
+
+    def check_result(self, queue: str, task_id: str, codec: str, data: bytes, label: str) -> str:
+        """Accept or refuse a result, before it is decoded. `label`: what it is for people.
+
+        Returns:
+            Its codec without the signature.
+
+        Raises:
+            BadSignature: no worker with a key of this app has signed it for this task, or it was changed since.
+        """
+        plain, given = split(codec)
+        self.check_value(queue, task_id, _RESULT, plain, data, given.encode(errors="replace") or None, label)
+        return plain
+
+    def check(
+        self,
+        queue: str,
+        name: str,
+        args: bytes,
+        kwargs: bytes,
+        codec: str,
+        packed: bytes,
+        place: Place | None = None,
+    ) -> dict[str, Any]:
         """Accept or refuse a call, before any of it is decoded. `packed`: its headers, encoded.
 
         Returns:
@@ -46,8 +103,9 @@ class Signer:
         """
         try:
             headers = from_json(packed) if packed else {}
-            given = headers.pop(SIGNATURE, None)
-            message = _message(queue, name, args, kwargs, codec, headers)
+            codec, behind = split(codec)
+            given = headers.pop(SIGNATURE, None) or behind or None
+            message = _message(queue, name, args, kwargs, codec, headers, place)
         except (ValueError, AttributeError, TypeError, RecursionError):
             raise BadSignature(f"the headers of this call of {name!r} were not written by a producer") from None
         if given is None and self._takes_unsigned:
@@ -59,7 +117,9 @@ class Signer:
         return without_signature(headers)
 
     def sign_value(self, queue: str, task_id: str, place: str, codec: str, data: bytes) -> str:
-        """The signature of a value that a running task gets: the result of one of its steps, or a signal."""
+        """The signature of a value that a running task gets: the result of one of its steps, a signal, or the result of
+        another task as an argument.
+        """
         return _signature(self._keys[0], _value_message(queue, task_id, place, codec, data))
 
     def check_value(
@@ -92,6 +152,23 @@ class Signer:
         return any(compare_digest(each, given) for each in expected)
 
 
+def split(codec: str) -> tuple[str, str]:
+    """A codec, and the signature behind it; empty if there is none."""
+    plain, mark, given = codec.rpartition(SIGNED)
+    if not mark:
+        return codec, ""
+    return "" if plain == _JSON else plain, given
+
+
+def bare(codec: str) -> str:
+    """A codec without a signature."""
+    return split(codec)[0] if SIGNED in codec else codec
+
+
+def _with_signature(codec: str, signature: str) -> str:
+    return f"{codec or _JSON}{SIGNED}{signature}"
+
+
 def without_signature(headers: dict[str, Any]) -> dict[str, Any]:
     """The headers that hooks set."""
     headers.pop(SIGNATURE, None)
@@ -113,10 +190,20 @@ def read_keys(value: Any) -> list[bytes]:
     return keys
 
 
-def _message(queue: str, name: str, args: bytes, kwargs: bytes, codec: str, headers: dict[str, Any]) -> bytes:
+def _message(
+    queue: str,
+    name: str,
+    args: bytes,
+    kwargs: bytes,
+    codec: str,
+    headers: dict[str, Any],
+    place: Place | None = None,
+) -> bytes:
     """What is signed of a call."""
     parts = [queue.encode(), name.encode(), args or b"[]", kwargs, codec.encode(), to_json(headers) if headers else b""]
-    return _joined(b"ardiq-call-1", *parts)
+    if place is None:
+        return _joined(b"ardiq-call-1", *parts)
+    return _joined(b"ardiq-node-1", *parts, place.id.encode(), place.wiring)
 
 
 def _value_message(queue: str, task_id: str, place: str, codec: str, data: bytes) -> bytes:

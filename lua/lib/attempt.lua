@@ -228,6 +228,7 @@ local function suspend(batch, ended, record, ttl_ms)
     fields[3], fields[4], fields[5], fields[6] = 'waits_for', ended.wait, 'waits_since', batch.now_text
     err, stays = put_off(batch, id, record, fields, left_ms, 'snoozed')
   else
+    fields[3], fields[4] = 'due_at', batch.now_text
     err, stays = move.make_ready(batch, id, record, fields, SETTLED, 'front')
     if not err then batches.count(batch, 'snoozed') end
   end

@@ -13,6 +13,20 @@ function M.unpack(text)
   return at > 1 and string.sub(text, 1, at - 1) or '', string.sub(text, at + 1)
 end
 
+-- A page of calls, each a codec and arguments, behind those that a map has. Replies `added`, and how many it has then.
+function M.extend(base, id, offset, size, page)
+  if offset ~= size then
+    errors.raise(errors.bad_argument('map ' .. id .. ' has ' .. clock.text(size) .. ' items: the next page begins'
+      .. ' there, not at ' .. clock.text(offset)))
+  end
+  errors.read('LLEN', keys.items(base, id))
+  local texts = {}
+  for i = 1, #page / 2 do texts[i] = M.pack(page[2 * i - 1], page[2 * i]) end
+  bulk.write('RPUSH', keys.items(base, id), texts)
+  redis.call('HSET', keys.task(base, id), 'size', clock.text(size + #texts))
+  return { 'added', size + #texts }
+end
+
 -- How many of these calls, which are next, can become tasks. A task that is no part of the workflow may have the id of one: that
 -- waits until it has ended. What has ended makes room.
 local function unobstructed(batch, ids, places)

@@ -117,6 +117,7 @@ function M.wake(batch, id, record)
   local err = batches.obstacle(batch, 'ZCARD', scheduled)
   if err then return err end
   local fields, dropped = move.waited(batch, id, record.waits_since)
+  fields[3], fields[4] = 'due_at', batch.now_text
   err = move.make_ready(batch, id, record, fields, dropped, 'front')
   if err then return err end
   redis.call('ZREM', scheduled, id)

@@ -9,6 +9,8 @@ return function(base, args)
   local id, name, now = args.id, args.name, clock.now()
   waits.check_name(name)
   waits.check_signals(args.signals)
+  local is_sleep = #args.signals == 0
+  if is_sleep and args.wait_ms < 0 then waits.refuse('wait ' .. name .. ' without signals needs a time') end
   local record = waits.of_attempt(base, args)
   if not record then return answer('stale') end
   local kind, codec, value, text = waits.read(base, id, name)
@@ -16,10 +18,9 @@ return function(base, args)
   if signal then return answer('signal', nil, signal, codec, value) end
   if kind == 'timeout' then return answer('timeout') end
   if kind and kind ~= 'until' then waits.refuse('wait ' .. name .. ' of task ' .. id .. ' has the name of a step') end
-  local is_sleep = #args.signals == 0
   if not kind then
     waits.check_room(base, id, record, name, is_sleep and 0 or waits.LARGEST_SIGNAL)
-    local deadline = (args.wait_ms > 0 or is_sleep) and clock.text(now + args.wait_ms) or ''
+    local deadline = args.wait_ms >= 0 and clock.text(now + args.wait_ms) or ''
     text = memos.pack('until', is_sleep and '' or cjson.encode(args.signals), deadline)
   end
   local asked, deadline = memos.pending(text)

@@ -123,7 +123,8 @@ class WorkflowMachine(RuleBasedStateMachine):
             task = self.model.tasks[got.id]
             wrong += called_wrongly(self.model, task, got)
         for got in self.server.got:
-            self.model.tasks[got.id].state = "running"
+            task = self.model.tasks[got.id]
+            task.state, task.waits_for = "running", ""
         if wrong:
             self.fail("; ".join(wrong))
 

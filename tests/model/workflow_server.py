@@ -106,6 +106,10 @@ def record_of(node: Node) -> dict[str, Any]:
             "size": len(node.items), "max_concurrent": node.window, "tolerate": node.tolerate,
             "keep_results": node.keeps_results,
         }  # fmt: skip
+        if node.filled_by:
+            options["map"]["filled_by"] = node.filled_by
+        if node.is_open:
+            options["map"]["is_open"] = True
         args = "".join(f"{len(item.encode())}:{item}," for item in node.items)
     options = {name: value for name, value in options.items() if value}
     written = json.dumps(options) if options else ""

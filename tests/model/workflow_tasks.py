@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
+from workflow_kept import Kept
+
 KEPT_MS = 950_000
 """What calls say for how long results are kept. Nothing else ends within a minute of that."""
 COUNTED_AS = {"expired": "failed", "discarded": "failed"}
@@ -14,7 +16,9 @@ COUNTED_AS = {"expired": "failed", "discarded": "failed"}
 
 @dataclass
 class Node:
-    """A node, as it is asked for. `after`: name → policy. `items`: of a map."""
+    """A node, as it is asked for. `after`: name → policy. `items`: of a map; of one that is `filled_by` another node,
+    those that this has added so far.
+    """
 
     name: str
     after: dict[str, str] = field(default_factory=dict)
@@ -25,7 +29,10 @@ class Node:
     codec: str = ""
     items: list[str] | None = None
     window: int = 0
-    tolerate: int = 0
+    filled_by: str = ""
+    is_open: bool = False
+    """Calls are added to it, and it ends only once it is sealed."""
+    tolerate: float = 0
     keeps_results: bool = True
 
 
@@ -50,6 +57,9 @@ class Task:
     args: str = ""
     """Those that it was requeued with."""
     gone_at: float = inf
+    kept: Kept = field(default_factory=Kept)
+    waits_for: str = ""
+    """The name of the wait that it is suspended for."""
 
     @property
     def name(self) -> str:
@@ -77,6 +87,8 @@ class Group(Task):
     """A failure stops it."""
     items: list[str] = field(default_factory=list)
     results: dict[str, str] = field(default_factory=dict)
+    keys: set[str] = field(default_factory=set)
+    """Of the calls that added to it."""
     output: str = ""
     kept_ms: int = KEPT_MS
     call: str = ""
@@ -97,6 +109,13 @@ class Group(Task):
     def counts(self) -> Counter[str]:
         verdicts = [member.verdict for member in self.members.values() if member.verdict]
         return Counter(COUNTED_AS.get(verdict, verdict) for verdict in verdicts)
+
+    def filled_by(self, member: Task) -> Group | None:
+        """The map that a member adds calls to."""
+        for other in self.members.values():
+            if isinstance(other, Group) and other.node.filled_by == member.name:
+                return other
+        return None
 
     def followers(self, member: Task) -> dict[str, str]:
         """name → policy."""

@@ -9,6 +9,7 @@ from typing import NamedTuple, assert_type
 from ardiq import (
     Ardiq,
     Batch,
+    CallBatch,
     Chain,
     Flow,
     Group,
@@ -23,6 +24,7 @@ from ardiq import (
     WorkflowProgress,
     chain,
     chord,
+    current_task,
     group,
 )
 
@@ -190,6 +192,32 @@ async def starts(flow: Flow, node: Node[int], thumbs: Map[str]) -> None:
     chord([add.prepare(1, 2)], montage)  # type: ignore[arg-type]
 
 
+@app.task
+async def find(folder: str) -> list[str]:
+    return [folder]
+
+
+@app.task
+async def pairs() -> list[tuple[int, int]]:
+    return [(1, 2)]
+
+
+def filled(flow: Flow) -> None:
+    paths = flow.add(find.prepare("a"))
+    assert_type(flow.map(resize, paths.result, chunk=10, tolerate=0.1), Map[str])
+    assert_type(flow.map(resize, paths.result_or([])), Map[str])
+    thumbs = flow.map(resize, flow.map(resize, ["a"]).result)
+    assert_type(flow.map(resize, thumbs.results), Map[str])
+    assert_type(flow.map(resize, [flow.add(resize.prepare("a")).result]), Map[str])
+    assert_type(flow.starmap(add, flow.add(pairs.prepare()).result), Map[int])
+    flow.map(add, paths.result)  # type: ignore[arg-type]
+    flow.map(fetch, flow.add(pairs.prepare()).result)  # type: ignore[arg-type]
+    flow.map(resize, flow.add(add.prepare(1, 2)).result)  # type: ignore[call-overload]
+    flow.map(resize, paths)  # type: ignore[call-overload]
+    flow.map(resize, ["a"], chunk="few")  # type: ignore[call-overload]
+    flow.starmap(add, paths.result)  # type: ignore[arg-type]
+
+
 @app.workflow
 def linked(flow: Flow, page: Page, strict: bool = True) -> Subflow[int]:
     return flow.add(chain(parse.prepare(page, strict=strict)).then(store))
@@ -236,3 +264,22 @@ async def nested(flow: Flow) -> None:
     line.then(lambda page: group(store.prepare(page)))  # type: ignore[arg-type]
     line.on_failure(nothing)  # type: ignore[arg-type]
     chord([fetch.prepare("a")], gallery)  # type: ignore[arg-type]
+
+
+async def batches() -> None:
+    async with app.batch("import", on_success=nothing.prepare(), on_death=chain(nothing.prepare()), id="x") as batch:
+        assert_type(batch, CallBatch)
+        await batch.add(fetch.prepare("x"), resize.options(delay=5).prepare("a"))
+        assert_type(batch.job, WorkflowJob[None])
+        assert_type(batch.existed, bool)
+        await batch.add(fetch)  # type: ignore[arg-type]
+        await batch.add("x")  # type: ignore[arg-type]
+        await batch.add(fetch.prepare(7))  # type: ignore[arg-type]
+    with app.batch(on_complete=gallery.prepare(["a"])) as other:
+        other.add_sync(fetch.prepare("x"))
+    app.batch(on_success=nothing)  # type: ignore[arg-type]
+    app.batch(7)  # type: ignore[arg-type]
+    task = current_task()
+    assert task
+    assert_type(app.batch_of(task), CallBatch)
+    app.batch_of(7)  # type: ignore[arg-type]
