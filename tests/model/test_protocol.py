@@ -416,8 +416,8 @@ class Protocol(BothQueues):
         told=TOLD,
     )
     def work(self, worker: int, outcome: str, ttl: int, want: int, how: str, told: list[dict[str, str]]) -> None:
-        """A worker's usual day: what it holds streams, it settles that and takes more. One that it settled and one it has
-        by then tell.
+        """A worker's usual day: what it holds streams, it settles that and takes more. One that it settled and one it
+        has by then tell.
         """
         name = self.worker(worker % max(len(self.model.workers), 1))
         claims = [self.held(name, at) for at in range(len(self.model.workers[name].running))]

@@ -259,7 +259,7 @@ async def test_the_command_line_shows_it(
     monkeypatch.setitem(sys.modules, "streaming_jobs", module)
     command = ["task", "stream", "streaming_jobs:app", job.id]
     assert await asyncio.to_thread(main, command) == 0
-    assert capsys.readouterr().out == 'one\n{"two":2}\n'
+    assert capsys.readouterr().out == 'one\n{"two": 2}\n'
     assert await asyncio.to_thread(main, [*command, "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [chunk._asdict() async for chunk in job.stream()]
