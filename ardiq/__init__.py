@@ -29,20 +29,20 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 `_client`: what an app asks of its queue
     queue, registry: the context of one queue, and what the app registered; everything below `app` is given a context
     task, job, producer, answers, room, typing: enqueueing
-    inspector, watching: what is asked about tasks
+    inspector, watching, streaming: what is asked about tasks, and what they tell
     overview, inspection: what is asked about the queue
     dead, filters, schedules, pauses: changing what is there
-    workflows, nodes, canvas, graphs, starting: workflows, from a flow to what the server takes
+    workflows, nodes, canvas, graphs, starting, adding: workflows, from a flow to what the server takes
     following, drawing, pages: workflows that run, and their results
     resuming: ending pauses
     signalling: signals to running tasks
-    facade, asking, hooks, limiting, options: parts of `Ardiq`, which hand on to the modules above
+    facade, asking, batching, hooks, limiting, options: parts of `Ardiq`, which hand on to the modules above
     from_1_2: moving what ArdiQ 1.2 left
 
 `_execution`: running the tasks of one queue
     worker, attempts, batches, chunks, filling, endings: claims become attempts, attempts become outcomes
     threads, processes, child, memory: where `def` tasks run
-    reports, context: what a running task tells, and knows of itself
+    reports, streams, context: what a running task tells, and knows of itself
     waits, memos: its steps, sleeps and waits
     scheduler, retention, tally: a worker's other chores
     run_state, stalls, stacks, logging, logs: how a run stands, loops that do not turn, tracebacks, log lines
@@ -57,6 +57,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 
 TYPE_CHECKING = not __name__  # False, which editors that read `False` would not look behind; `typing` takes a while
 if TYPE_CHECKING:
+    from ._client.adding import CallBatch
     from ._client.canvas import Chain, Group, chain, chord, group
     from ._client.following import WorkflowJob, WorkflowNode, WorkflowProgress
     from ._client.limiting import Limits
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
     from ._values.results import Results
     from .app import Ardiq
     from .batches import Batch
-    from .context import current_task
+    from .context import current_task, emit, emit_sync
     from .errors import (
         ArdiqError,
         BadArgument,
@@ -125,6 +126,7 @@ if TYPE_CHECKING:
     from .pauses import Pause
     from .schedules import Schedule, ScheduleOutcome
     from .signals import Received, Signal
+    from .streaming import Chunk
     from .task import PreparedTask, Task
     from .uniqueness import Debounce, Throttle, Unique
     from .waits import sleep, sleep_sync, step, step_key, step_sync, version, version_sync, wait_for, wait_for_sync
@@ -139,7 +141,9 @@ __all__ = [
     "BadSignature",
     "Batch",
     "BrokerError",
+    "CallBatch",
     "Chain",
+    "Chunk",
     "DeadLetter",
     "DeadRecord",
     "Debounce",
@@ -212,6 +216,8 @@ __all__ = [
     "chain",
     "chord",
     "current_task",
+    "emit",
+    "emit_sync",
     "group",
     "sleep",
     "sleep_sync",
@@ -225,6 +231,7 @@ __all__ = [
 ]
 
 _HOMES = (
+    "_client.adding",
     "_client.canvas",
     "_client.following",
     "_client.limiting",
@@ -245,6 +252,7 @@ _HOMES = (
     "pauses",
     "schedules",
     "signals",
+    "streaming",
     "task",
     "uniqueness",
     "waits",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from . import executors
 from ._client.asking import Asking
+from ._client.batching import Batching
 from ._client.hooks import Hooks
 from ._client.limiting import Limiting
 from ._client.options import Options
@@ -38,6 +39,7 @@ from .models import DeadLetter, TaskMetrics
 from .pauses import Pausing
 from .retries import DEFAULT_MAX_RETRIES, Delay, ExceptionTypes, RetryOption, RetryRules
 from .schedules import Schedules, define, kept_as_task
+from .streaming import Streaming
 from .task import PreparedTask, Task
 from .uniqueness import Debounce, Throttle, Unique, rule_of
 from .watching import Watching
@@ -49,7 +51,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching, Starting, Signalling):
+class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching, Streaming, Starting, Batching, Signalling):
     """A queue and the tasks that run on it.
 
     Args:

@@ -1,6 +1,6 @@
 """The handle of an enqueued task."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -11,6 +11,7 @@ from ._values.signature import Signature
 from ._values.typing import R_co
 from .models import Attempt, Progress, TaskInfo, TaskResult
 from .signals import Signal
+from .streaming import Chunk, Reader
 from .watching import TaskUpdate, watch
 
 if TYPE_CHECKING:
@@ -150,6 +151,55 @@ class Job(Known, Generic[R_co]):
             ```
         """
         return watch(self.app.context, self.id, timeout, self._signature)
+
+    @overload
+    def stream(
+        self, type: type[T], *, after: str = "", timeout: Duration | None = None
+    ) -> AsyncGenerator[Chunk[T], None]: ...
+
+    @overload
+    def stream(
+        self, type: Any = Any, *, after: str = "", timeout: Duration | None = None
+    ) -> AsyncGenerator[Chunk[Any], None]: ...
+
+    def stream(
+        self, type: Any = Any, *, after: str = "", timeout: Duration | None = None
+    ) -> AsyncGenerator[Chunk[Any], None]:
+        """What the task emits, as it happens, until it has ended: `async for chunk in job.stream()`.
+
+        First come the chunks that are there already: the last 10,000, up to 16 MiB. They are kept as long as the task's
+        log. An attempt that follows another one begins with `chunk.number` 0. There are none of an unknown task.
+
+        Args:
+            type: what each value is converted to; without it, it is plain data.
+            after: the id of a chunk: only what follows it.
+            timeout: how long to wait for the end, a timedelta or seconds; None: as long as it takes.
+
+        Raises:
+            TimeoutError: it did not end in time.
+            BrokerError: the server cannot be reached.
+            TypeError: a chunk does not fit, or nothing can be converted to that type.
+            ValueError: `after` is no chunk's id.
+
+        Example:
+            ```python
+            async for chunk in job.stream(str):
+                print(chunk.value, end="")
+            ```
+        """
+        return Reader(self.app.context, self.id, type, after, timeout).chunks()
+
+    @overload
+    def stream_sync(self, type: type[T], *, after: str = "", timeout: Duration | None = None) -> Iterator[Chunk[T]]: ...
+
+    @overload
+    def stream_sync(
+        self, type: Any = Any, *, after: str = "", timeout: Duration | None = None
+    ) -> Iterator[Chunk[Any]]: ...
+
+    def stream_sync(self, type: Any = Any, *, after: str = "", timeout: Duration | None = None) -> Iterator[Chunk[Any]]:
+        """`stream` for code without an event loop: blocks this thread, and polls at most every 50 ms."""
+        return Reader(self.app.context, self.id, type, after, timeout).chunks_sync()
 
     async def history(self) -> list[Attempt]:
         """The attempts that did not succeed: the last 20, oldest first."""

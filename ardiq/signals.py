@@ -3,11 +3,12 @@
 import builtins
 import types
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar, overload
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
 
 from ._values import options as _options
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _LONGEST_NAME = 100
 
@@ -42,11 +43,23 @@ class Signal(Generic[T]):
         object.__setattr__(self, "type", type)
 
 
-class Received(NamedTuple, Generic[T]):
+class Received(NamedTuple, Generic[T_co]):
     """The first of several signals: which one came, and its value."""
 
-    signal: Signal[T]
-    value: T
+    signal: "SignalOf[T_co]"
+    value: T_co
+
+
+class SignalOf(Protocol[T_co]):
+    """A `Signal` for who takes its value: one of `bool` is one of `object`, too."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def type(self) -> "builtins.type[T_co]":
+        """What its value is converted to."""
 
 
 def signal_name(name: Any) -> str:

@@ -14,7 +14,7 @@ from ._values import options as _options
 from ._values.kept import STEP, Hint
 from ._values.options import Duration
 from ._values.signature import MISSING
-from .signals import Received, Signal
+from .signals import Received, Signal, SignalOf
 from .task import Task
 
 P = ParamSpec("P")
@@ -62,7 +62,7 @@ async def step(name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) 
     with memos.running():
         token = context.running_step.set(memos.key_of(use))
         try:
-            value = await _called(fn, args, kwargs)
+            value = await _called(waits, fn, args, kwargs)
         finally:
             context.running_step.reset(token)
         return await waits.on_loop(lambda way: memos.keep(way, use, value, hint))
@@ -138,26 +138,26 @@ def sleep_sync(name: str, duration: Duration) -> None:
 
 
 @overload
-async def wait_for(signal: Signal[T], /, *, timeout: Duration | None = None) -> T | None: ...
+async def wait_for(signal: SignalOf[T], /, *, timeout: Duration | None = None) -> T | None: ...
 @overload
 async def wait_for(
-    first: Signal[T], second: Signal[U], /, *, timeout: Duration | None = None
+    first: SignalOf[T], second: SignalOf[U], /, *, timeout: Duration | None = None
 ) -> Received[T] | Received[U] | None: ...
 @overload
 async def wait_for(
-    first: Signal[T], second: Signal[U], third: Signal[V], /, *, timeout: Duration | None = None
+    first: SignalOf[T], second: SignalOf[U], third: SignalOf[V], /, *, timeout: Duration | None = None
 ) -> Received[T] | Received[U] | Received[V] | None: ...
 @overload
 async def wait_for(
-    first: Signal[Any],
-    second: Signal[Any],
-    third: Signal[Any],
-    fourth: Signal[Any],
+    first: SignalOf[Any],
+    second: SignalOf[Any],
+    third: SignalOf[Any],
+    fourth: SignalOf[Any],
     /,
-    *more: Signal[Any],
+    *more: SignalOf[Any],
     timeout: Duration | None = None,
 ) -> Received[Any] | None: ...
-async def wait_for(*signals: Signal[Any], timeout: Duration | None = None) -> Any:
+async def wait_for(*signals: SignalOf[Any], timeout: Duration | None = None) -> Any:
     """Wait for a signal that somebody gives the task by `app.signal`. The attempt ends, so no slot is held, and another
     one goes on when it comes. One that came before is taken at once; each is taken once, the oldest first.
 
@@ -187,26 +187,26 @@ async def wait_for(*signals: Signal[Any], timeout: Duration | None = None) -> An
 
 
 @overload
-def wait_for_sync(signal: Signal[T], /, *, timeout: Duration | None = None) -> T | None: ...
+def wait_for_sync(signal: SignalOf[T], /, *, timeout: Duration | None = None) -> T | None: ...
 @overload
 def wait_for_sync(
-    first: Signal[T], second: Signal[U], /, *, timeout: Duration | None = None
+    first: SignalOf[T], second: SignalOf[U], /, *, timeout: Duration | None = None
 ) -> Received[T] | Received[U] | None: ...
 @overload
 def wait_for_sync(
-    first: Signal[T], second: Signal[U], third: Signal[V], /, *, timeout: Duration | None = None
+    first: SignalOf[T], second: SignalOf[U], third: SignalOf[V], /, *, timeout: Duration | None = None
 ) -> Received[T] | Received[U] | Received[V] | None: ...
 @overload
 def wait_for_sync(
-    first: Signal[Any],
-    second: Signal[Any],
-    third: Signal[Any],
-    fourth: Signal[Any],
+    first: SignalOf[Any],
+    second: SignalOf[Any],
+    third: SignalOf[Any],
+    fourth: SignalOf[Any],
     /,
-    *more: Signal[Any],
+    *more: SignalOf[Any],
     timeout: Duration | None = None,
 ) -> Received[Any] | None: ...
-def wait_for_sync(*signals: Signal[Any], timeout: Duration | None = None) -> Any:
+def wait_for_sync(*signals: SignalOf[Any], timeout: Duration | None = None) -> Any:
     """`wait_for` for `def` tasks."""
     waits, memos = _memos_sync("wait_for")
     use, wait_ms = _wait(memos, signals, timeout)
@@ -286,10 +286,10 @@ def _is_async(fn: Any) -> bool:
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
 
 
-async def _called(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+async def _called(waits: Waits, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     if _is_async(fn):
         return await fn(*args, **kwargs)
-    value = await asyncio.to_thread(fn, *args, **kwargs)
+    value = await waits.in_thread(fn, args, kwargs)
     return await value if inspect.isawaitable(value) else value
 
 
@@ -311,7 +311,7 @@ def _wait(memos: Memos, signals: tuple[Any, ...], timeout: Duration | None) -> t
         raise ValueError("wait_for needs a signal to wait for")
     if len(set(names)) < len(names):
         raise ValueError(f"wait_for was given a signal twice: {', '.join(names)}")
-    wait_ms = 0 if timeout is None else wait_ms_of("timeout", timeout)
+    wait_ms = -1 if timeout is None else wait_ms_of("timeout", timeout)
     return memos.use(f"{WAIT}:{','.join(names)}", WAIT), wait_ms
 
 

@@ -27,6 +27,7 @@ from .._client import pages
 from .._client.registry import Registered
 from .._server import server
 from .._values.chunks import CHUNK
+from .._values.codec import Codec
 from .._values.encodings import from_msgpack
 from .._values.inputs import WITH
 from ..errors import Suspend
@@ -74,7 +75,7 @@ def main() -> None:
     reports.send(frame(["ready"]))
     while (call := messages.get()) is not None:
         reports.queue = call[0]
-        reports.send(contextvars.copy_context().run(_attempt, where, *call[1:]))
+        reports.send(contextvars.copy_context().run(_attempt, reports, where, *call[1:]))
     # The signal comes now: it is ending already. Not SIG_IGN: of one that came just before, Python would print that it
     # was ignored due to a race condition.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -97,6 +98,9 @@ class _Held:
 
 class _Reports:
     """Passes the reports of a task on to the worker."""
+
+    codec: Codec
+    """Of the task's app, once it is known."""
 
     def __init__(self, channel: socket.socket) -> None:
         self.queue = ""
@@ -121,6 +125,9 @@ class _Reports:
 
     def is_current(self, _: tuple[Any, ...]) -> bool:
         return True  # a child whose task no longer counts is ended
+
+    def is_full(self, _: tuple[Any, ...]) -> bool:
+        return False  # `add` blocks while the worker takes no more
 
 
 def _listen(stream: BinaryIO, messages: "queue.SimpleQueue[Any]") -> NoReturn:
@@ -163,6 +170,7 @@ def _stop_as_usual() -> None:
 
 
 def _attempt(
+    reports: "_Reports",
     where: list[str],
     of: str,
     module: str,
@@ -178,15 +186,14 @@ def _attempt(
         entry = _registered(of, module, path, claim[2])
         assert entry.task is not None
         queue = entry.task.context
-        codec, settings = queue.codec, queue.settings
+        reports.codec = codec = queue.codec
+        settings = queue.settings
         if [settings.redis_url, settings.prefix] != where:  # the worker's was redirected, by a test
             queue.move(*where)
         if entry.timeout is not None:
             context.deadline.set(time.time() + entry.timeout)
         args, kwargs = codec.receive_call(claim[3], claim[4], claim[5], entry.signature)
-        reports = context.reports.get()
-        named = queue.name if reports is None else reports.queue
-        queue = entry.task.app.queue(named or queue.name).context
+        queue = entry.task.app.queue(reports.queue or queue.name).context
         if claim[5].startswith(WITH):
             pages.bind(queue, args, kwargs)
         waits = Waits(queue, _Held(holder))

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from .._server import calls
 from .._server.inbox import resolve
@@ -17,13 +17,14 @@ from .._values.encodings import to_json
 from .._values.kept import SIGNAL, STEP, TIMEOUT, UNTIL, Hint, Kept, Memo, place_of
 from .._values.signature import MISSING
 from ..errors import ArdiqError, InvalidArguments, InvalidResult, LeaseLost, Suspend, is_away
-from ..signals import Received, Signal
+from ..signals import Received, SignalOf
 from .endings import Claim
 
 if TYPE_CHECKING:
     from .._client.queue import QueueContext
 
 T = TypeVar("T")
+InThread: TypeAlias = Callable[[Callable[..., Any], Any, Any], Awaitable[Any]]
 
 SLEEP, WAIT, VERSION = "sleep", "wait_for", "version"
 
@@ -70,11 +71,17 @@ class Use(NamedTuple):
 
 
 class Waits:
-    """The attempts that use steps or waits, of those that run here."""
+    """The attempts that use steps or waits, of those that run here.
 
-    def __init__(self, queue: "QueueContext", holder: Holder) -> None:
+    Args:
+        in_thread: calls a function on a thread of the worker, on whose loop this is made; None: there is none.
+    """
+
+    def __init__(self, queue: "QueueContext", holder: Holder, in_thread: InThread | None = None) -> None:
         self.queue = queue
         self.holder = holder
+        self._in_thread = in_thread
+        self._loop = None if in_thread is None else asyncio.get_running_loop()
         self.kept = Kept(queue.name, queue.codec, queue.signer)
         # By token.
         self.open: dict[int, Memos] = {}
@@ -92,6 +99,12 @@ class Waits:
         memos = self.open.pop(token, None)
         if memos is not None and memos.suspends:
             raise Suspend(memos.suspends)
+
+    async def in_thread(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Call a function on a thread, of the worker if this is its loop."""
+        if self._in_thread is None or asyncio.get_running_loop() is not self._loop:
+            return await asyncio.to_thread(fn, *args, **kwargs)
+        return await self._in_thread(fn, args, kwargs)
 
     async def on_loop(self, work: Callable[[Way], Coroutine[Any, Any, T]]) -> T:
         """Do it on the running event loop."""
@@ -210,8 +223,8 @@ class Memos:
             found = await self.keep(way, use, 1 if was_past else number, lambda: Hint.of_type(int))
         return int(found)
 
-    async def wait(self, way: Way, use: Use, signals: Sequence[Signal[Any]], wait_ms: int) -> Received[Any] | None:
-        """The first signal that comes; None when the time is up. `wait_ms` 0: as long as it takes.
+    async def wait(self, way: Way, use: Use, signals: Sequence[SignalOf[Any]], wait_ms: int) -> Received[Any] | None:
+        """The first signal that comes; None when the time is up. `wait_ms` 0: what is there; -1: without a limit.
 
         Raises:
             Suspend: none is there yet.
@@ -234,7 +247,7 @@ class Memos:
         finally:
             self._pending = None
 
-    async def _decided(self, way: Way, use: Use, signals: Sequence[Signal[Any]], wait_ms: int) -> Memo:
+    async def _decided(self, way: Way, use: Use, signals: Sequence[SignalOf[Any]], wait_ms: int) -> Memo:
         names = to_json([signal.name for signal in signals])
         while True:
             identity, token = self._waits.holder.holder(self._token)
@@ -303,7 +316,7 @@ class Memos:
             why = f"{error}: an earlier attempt stored it; rename the step, or let its annotation take such values"
             raise InvalidResult(why) from None
 
-    def _received(self, use: Use, memo: Memo, signals: Sequence[Signal[Any]]) -> Received[Any]:
+    def _received(self, use: Use, memo: Memo, signals: Sequence[SignalOf[Any]]) -> Received[Any]:
         signal = next((each for each in signals if each.name == memo.signal), None)
         if signal is None:
             raise ValueError(f"{use.label}: the signal {memo.signal!r} ended it in an earlier attempt: rename the wait")
@@ -335,7 +348,7 @@ def step_name(name: Any) -> str:
 
 
 def wait_ms_of(name: str, value: Any) -> int:
-    """How long a wait takes at most, in milliseconds; at least 1.
+    """How long a wait takes at most, in milliseconds.
 
     Raises:
         TypeError: it is neither a timedelta nor a number.
@@ -344,7 +357,7 @@ def wait_ms_of(name: str, value: Any) -> int:
     found_ms = _options.milliseconds(name, value)
     if found_ms > _LONGEST_MS:
         raise ValueError(f"{name} must be at most a year, not {value!r}")
-    return max(1, found_ms)
+    return found_ms
 
 
 def _place(use: Use) -> str:

@@ -271,6 +271,8 @@ class Processes:
         while answer[0] == "report":
             if reports is not None and answer[1] == claim[1]:  # and not from a thread of an earlier task
                 reports.add(claim, **answer[2])
+                while reports.is_full(claim):
+                    await asyncio.sleep(context.FULL_S)
             answer = await child.ask(None)
         return answer
 

@@ -91,7 +91,7 @@ class Worker:
         self._what = _described(queue, _slots(queue.settings, pool_share))
         self._tasks = queue.registry.tasks
         self.turn_due = False
-        self._reports = Reports(self, queue)
+        self._reports = Reports(self, queue, self._attempts.unsent)
         self._tally = Tally(queue)
         self._context.run(context.reports.set, self._reports)
         self._context.run(context.waits.set, self._attempts.waits)
@@ -125,7 +125,7 @@ class Worker:
             self.link.abandon()  # of no effect once it has left
             self._attempts.hand_back()
             self._sync_tasks.close()
-            self._reports.send()
+            self._reports.close()
 
     def stop(self) -> None:
         """Take no more; `run` ends when all that was started is settled. From any thread."""

@@ -35,6 +35,9 @@ STEP_MOST: Final = 1000
 PROGRESS_MOST: Final = 1000
 """How many records one call of `progress` takes."""
 
+EMIT_MOST: Final = 1000
+"""How many records one call of `emit` takes."""
+
 REQUEUE_MOST: Final = 1000
 """How many records one call of `requeue` takes."""
 
@@ -62,6 +65,9 @@ WORKFLOW_ITEMS_MOST: Final = 1000
 WORKFLOW_FILL_MOST: Final = 1000
 """How many records one call of `workflow_fill` takes."""
 
+WORKFLOW_ADD_MOST: Final = 1000
+"""How many records one call of `workflow_add` takes."""
+
 PURGE_LIMIT_MOST: Final = 1000
 """The largest `limit` of `purge`."""
 
@@ -79,6 +85,9 @@ LIST_LIMIT_MOST: Final = 1000
 
 DEAD_LETTERS_LIMIT_MOST: Final = 1000
 """The largest `limit` of `dead_letters`."""
+
+STREAM_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `stream`."""
 
 LOG_LIMIT_MOST: Final = 1000
 """The largest `limit` of `log`."""
@@ -265,6 +274,13 @@ class Told(NamedTuple):
     text: Text
 
 
+class NewChunk(NamedTuple):
+    """A record of `emit`."""
+
+    codec: Text
+    chunk: Text
+
+
 class PurgeReply(NamedTuple):
     """What `purge` replies."""
 
@@ -400,6 +416,29 @@ class DeadLettersReply(NamedTuple):
 
 
 DEAD_LETTERS_REPLY = page(DeadLettersReply._make, (number,), DEAD_ROW.rows)
+
+
+class ChunkRow(NamedTuple):
+    """A record of the reply of `stream`."""
+
+    token: str
+    number: int
+    tries: int
+    codec: str
+    chunk: bytes
+
+
+CHUNK_ROW = Record(ChunkRow._make, (text, number, number, text, raw))
+
+
+class StreamReply(NamedTuple):
+    """What `stream` replies."""
+
+    more: bool
+    rows: list[ChunkRow]
+
+
+STREAM_REPLY = page(StreamReply._make, (flag,), CHUNK_ROW.rows)
 
 
 class ScheduleRow(NamedTuple):
@@ -713,6 +752,26 @@ class WorkflowFillReply(NamedTuple):
 WORKFLOW_FILL_REPLY = page(WorkflowFillReply._make, (text, number))
 
 
+class AddedCall(NamedTuple):
+    """A record of `workflow_add`."""
+
+    task: Text
+    lane: Text
+    args: Text
+    kwargs: Text
+    options: Text
+
+
+class WorkflowAddReply(NamedTuple):
+    """What `workflow_add` replies."""
+
+    answer: str
+    size: int
+
+
+WORKFLOW_ADD_REPLY = page(WorkflowAddReply._make, (text, number))
+
+
 class WorkflowResumeReply(NamedTuple):
     """What `workflow_resume` replies."""
 
@@ -992,6 +1051,18 @@ def progress(
     )
 
 
+def emit(
+    *, worker: Text, id: Text, token: Text, number: int, result_ttl_ms: int, chunks: Iterable[NewChunk]
+) -> Call[Literal["ok", "stale"]]:
+    """The attempt's worker adds chunks to the task's stream.
+
+    Replies `ok`, or `stale`: another attempt has the task now, nothing changed.
+    """
+    return Call(
+        "emit", (worker, id, token, number, result_ttl_ms, *(value for record in chunks for value in record)), word
+    )
+
+
 def requeue(*, tasks: Iterable[Text]) -> Call[list[Literal["queued", "not_dead"] | Exception]]:
     """Dead letters run again: same id and arguments, a fresh retry budget.
 
@@ -1178,6 +1249,15 @@ def dead_letters(*, task: Text, error: Text, since_at: int, before_at: int, limi
     Replies `before_at` of the next page (0: this is the last), then each dead letter.
     """
     return Call("dead_letters", (task, error, since_at, before_at, limit), DEAD_LETTERS_REPLY)
+
+
+def stream(*, id: Text, after_token: int, after_number: int, limit: int) -> Call[StreamReply]:
+    """A page of the chunks that a task emitted.
+
+    Replies 1 if more follow by now; then each chunk: the lease token of its attempt, its number there, from 0, and
+    the try; a page ends early beyond 1 MiB.
+    """
+    return Call("stream", (id, after_token, after_number, limit), STREAM_REPLY)
 
 
 def log(*, id: Text, limit: int) -> Call[list[str]]:
@@ -1392,6 +1472,24 @@ def workflow_fill(
         (worker, id, token, map, offset, *(value for record in items for value in record)),
         WORKFLOW_FILL_REPLY,
     )
+
+
+def workflow_add(*, id: Text, map: Text, key: Text, calls: Iterable[AddedCall]) -> Call[WorkflowAddReply]:
+    """A client, or a task, adds calls to the open map of a workflow; also after it is sealed, while some of it has not
+    ended.
+
+    Replies `added`, `accepted` (this very call was already carried out), `ended` (the map has: nothing was added)
+    or `not_found`; and how many calls the map has.
+    """
+    return Call("workflow_add", (id, map, key, *(value for record in calls for value in record)), WORKFLOW_ADD_REPLY)
+
+
+def workflow_seal(*, id: Text) -> Call[Literal["sealed", "accepted", "not_found"]]:
+    """All calls of a workflow's open map are there: it ends with the last of them, or now.
+
+    Replies `sealed`, `accepted` (before, or it has ended) or `not_found`.
+    """
+    return Call("workflow_seal", (id,), word)
 
 
 def workflow_start(*, id: Text) -> Call[Literal["started", "accepted", "not_found"]]:

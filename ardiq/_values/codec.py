@@ -7,10 +7,24 @@ import msgspec
 
 from .chunks import CHUNK, Chunk, unpack
 from .chunks import receive as receive_chunk
-from .encodings import SCALARS, TUPLE, TYPED, choose, encoding_of, from_json, stable, strict_json, survey, to_json
+from .encodings import (
+    OTHER,
+    SCALARS,
+    TUPLE,
+    TYPED,
+    choose,
+    encoding_of,
+    from_json,
+    stable,
+    strict_json,
+    survey,
+    to_json,
+)
 from .signature import MISSING, PLAIN, Readers, Signature, invalid
+from .signing import bare
 
 CUSTOM = "custom"
+_LARGEST_CHUNK = 65_536
 NOT_SENT = "not-sent"
 """The codec of a result that could not be sent, where none is kept: the bytes are the reason."""
 
@@ -87,6 +101,7 @@ class Codec:
             TypeError: an argument does not fit its annotation.
             ValueError: the bytes are not what the codec says.
         """
+        codec = bare(codec)
         if not codec:
             a = from_json(args)
             k = from_json(kwargs) if kwargs else {}
@@ -203,6 +218,7 @@ class Codec:
                     )
             except msgspec.DecodeError:
                 pass  # explained below
+        codec = bare(codec)
         if codec[:5] == "with+":
             from .inputs import receive
 
@@ -265,22 +281,40 @@ class Codec:
         elif self.serializer is not None:
             data, codec = self.serialize(value, name), CUSTOM
         else:
-            data, codec = self._encode_value(name, signature, value)
+            hint = MISSING if signature is None else signature.returns
+            data, codec, typed = _encode_value(f"the result of task {name!r}", value, hint)
+            codec = f"{codec}:{name}" if typed else codec
         if len(data) > self.limit:
             raise self.too_large(f"the result of task {name!r} is", len(data))
         return data, codec
 
-    def _encode_value(self, name: str, signature: Signature | None, value: Any) -> tuple[bytes, str]:
-        what = f"the result of task {name!r}"
-        try:
-            found = survey((value,))
-            if not found:
-                return to_json(value), ""
-            hint = MISSING if signature is None else signature.returns
-            encoding = choose([(what, value, hint)], found)
-            return encoding.encode(value), f"{encoding.codec}:{name}" if encoding.typed else encoding.codec
-        except RecursionError:
-            raise ValueError(f"{what} is nested too deeply, or contains itself") from None
+    def encode_chunk(self, name: str, value: Any) -> tuple[str, bytes]:
+        """The codec of a chunk that a task emits, and its bytes.
+
+        Raises:
+            TypeError: it cannot be sent.
+            ValueError: it is larger than 64 KiB.
+        """
+        what = f"a chunk of task {name!r}"
+        if self.serializer is not None:
+            codec, data = CUSTOM, self.serialize(value, name)
+        else:
+            # An instance of a class is annotated by its reader.
+            data, codec, _ = _encode_value(what, value, type(value) if survey((value,)) & OTHER else MISSING)
+        if len(data) > _LARGEST_CHUNK:
+            raise ValueError(f"{what} is {len(data):,} bytes, over the limit of {_LARGEST_CHUNK:,}: emit it in parts")
+        return codec, data
+
+    def decode_chunk(self, data: bytes, codec: str, hint: Any, label: str) -> Any:
+        """A chunk from its bytes; `hint`: what it is converted to, or `MISSING`.
+
+        Raises:
+            TypeError: it does not fit.
+        """
+        if codec == CUSTOM:
+            return self._deserialize(data)
+        encoding = encoding_of(codec)
+        return encoding.restore(encoding.decode(data), hint, label)
 
     def decode_result(
         self,
@@ -299,6 +333,7 @@ class Codec:
         """
         if not codec and signature is None:
             return from_json(data) if data else None
+        codec = bare(codec)
         if codec == CUSTOM:
             return self._deserialize(data)
         if codec == NOT_SENT:
@@ -353,6 +388,18 @@ class Codec:
             f"{what} {size:,} bytes, over the limit of {self.limit:,} (payload_limit): "
             "store large data elsewhere and pass its address"
         )
+
+
+def _encode_value(what: str, value: Any, hint: Any) -> tuple[bytes, str, bool]:
+    """The bytes of one value, the codec, and whether its receiver converts it by the annotation."""
+    try:
+        found = survey((value,))
+        if not found:
+            return to_json(value), "", False
+        encoding = choose([(what, value, hint)], found)
+        return encoding.encode(value), encoding.codec, encoding.typed
+    except RecursionError:
+        raise ValueError(f"{what} is nested too deeply, or contains itself") from None
 
 
 def _is_plain_json(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

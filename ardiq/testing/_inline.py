@@ -29,7 +29,8 @@ _NO_BLOCKING = (
 _MAKES_READY = frozenset(
     {
         *("enqueue", "limit_put", "limit_remove", "limits_declare", "requeue", "requeue_with", "resume"),
-        *("schedule_fire", "signal", "workflow_create", "workflow_resume", "workflow_start"),
+        *("schedule_fire", "signal", "workflow_add", "workflow_create", "workflow_resume"),
+        *("workflow_seal", "workflow_start"),
     }
 )
 # What may let other tasks of a workflow begin.
@@ -176,7 +177,7 @@ class InlineChannel:
         worker.block.hearers[f"{worker.base}mailbox:{mailbox}".encode()] = self._hear
         self._tell("other", number, ("listening", mailbox))
 
-    def call(self, ticket: int, function: str, args: Sequence[str | bytes | int]) -> None:
+    def call(self, ticket: int, function: str, args: Sequence[str | bytes | int], repeat: bool = False) -> None:
         """Answer a call."""
         if function in ("await", "watch"):
             args = [*args[:2], _FOREVER_MS, *args[3:]]  # who waits has real time, which is not the server's

@@ -70,6 +70,8 @@ class InlineWorker:
         self._runs: set[asyncio.Task[Any]] = set()
         self._run_of: dict[int, asyncio.Task[Any]] = {}
         self._noted: dict[int, dict[str, bytes]] = {}
+        self._emitted: dict[int, int] = {}
+        self.codec = queue.codec
         self._attempts = Attempts(queue, self)  # type: ignore[arg-type]
         self._attempts.in_thread = lambda fn, args, kwargs: asyncio.to_thread(fn, *args, **kwargs)
         self._attempts.in_process = self._in_process
@@ -176,20 +178,33 @@ class InlineWorker:
         """What the attempt has noted so far."""
         return self._noted.setdefault(claim[1], {})
 
+    def is_full(self, claim: tuple[Any, ...]) -> bool:
+        """What a task emits has arrived at once."""
+        return False
+
     def add(
-        self, claim: tuple[Any, ...], *, progress: bytes = b"", notes: dict[str, bytes] | None = None, line: str = ""
+        self,
+        claim: tuple[Any, ...],
+        *,
+        progress: bytes = b"",
+        notes: dict[str, bytes] | None = None,
+        line: str = "",
+        chunk: tuple[str, bytes] | None = None,
     ) -> None:
         """Tell the library at once."""
         told = [calls.Told(name, text) for name, text in (notes or {}).items()]
         if line:
             told.append(calls.Told("", bounded(line).encode(errors="replace")))
         task_id, token = claim[0], str(claim[1])
+        to = {"worker": _IDENTITY, "id": task_id, "token": token}
         try:
-            self.ask(
-                calls.progress(
-                    worker=_IDENTITY, id=task_id, token=token, progress=progress, result_ttl_ms=_FOREVER_MS, told=told
-                )
-            )
+            if chunk is None:
+                self.ask(calls.progress(**to, progress=progress, result_ttl_ms=_FOREVER_MS, told=told))
+                return
+            number = self._emitted.get(claim[1], 0)
+            self._emitted[claim[1]] = number + 1
+            chunks = [calls.NewChunk(*chunk)]
+            self.ask(calls.emit(**to, number=number, result_ttl_ms=_FOREVER_MS, chunks=chunks))
         except ArdiqError as error:
             log.warning("%s", error)
 
@@ -255,6 +270,7 @@ class InlineWorker:
             return _aborted(claim)  # before its first step
         finally:
             self._noted.pop(token, None)
+            self._emitted.pop(token, None)
         ended = next(outcome for outcome in attempts.outcomes if outcome[1] == token)
         attempts.outcomes.remove(ended)
         return ended

@@ -80,6 +80,11 @@ function M.token(text, ttl_ms)
   return token, number.of(own_ttl_ms, ttl_ms), has_key, not follows and line_name ~= '' and line_name or nil, follows
 end
 
+-- Whether the attempt of that token runs there.
+function M.holds(base, worker, id, token)
+  return M.token(errors.read('HGET', keys.running(base, worker), id)) == token
+end
+
 -- What this worker is asked to abort: id and token in turn of what it still holds, and the ids that are settled. Where
 -- there are very many, a part of them: the next call has others.
 function M.aborts(base, worker)

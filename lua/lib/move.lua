@@ -5,10 +5,10 @@ local M = {}
 
 -- What a record loses when a dead letter starts anew, its notes besides.
 local EARLIER_LIFE = { 'lost', 'error', 'traceback', 'history', 'started_at', 'finished_at', 'worker',
-  'due_at', 'expires_at', 'abort_requested', 'progress', 'unknown_since', 'waited_ms' }
+  'due_at', 'expires_at', 'abort_requested', 'progress', 'unknown_since', 'streamed', 'waited_ms' }
 -- What is left of a record that was discarded.
 local OUTLIVES = { 'state', 'name', 'lane', 'idempotency_key', 'tries', 'enqueued_at', 'started_at', 'finished_at',
-  'error', 'result_ttl_ms', 'needs', 'then', 'after', 'broken', 'spent', 'unborne', 'kind' }
+  'error', 'result_ttl_ms', 'streamed', 'needs', 'then', 'after', 'broken', 'spent', 'unborne', 'kind' }
 
 -- A task that ended may be a member of a group, which hears of it. Replies whether it is kept as long as its group, and else for
 -- how long, where it is a member: a call of a map that was aborted or discarded cannot run again.

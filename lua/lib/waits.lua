@@ -35,8 +35,7 @@ end
 
 -- The record of a task that runs under this token; nil: another attempt has it now.
 function M.of_attempt(base, args)
-  local lease = errors.read('HGET', keys.running(base, args.worker), args.id)
-  if member.token(lease) ~= args.token then return nil end
+  if not member.holds(base, args.worker, args.id, args.token) then return nil end
   local record, err = task.read(base, args.id, { 'state', 'steps', 'needs_version', 'tries' })
   if err then errors.raise({ err = err }) end
   return record.state == 'running' and record or nil

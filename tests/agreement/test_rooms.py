@@ -16,7 +16,7 @@ ROOMS = (
     {"_core"},
     {"_values", "models", "errors", "retries", "executors", "limits", "batches", "uniqueness", "signals"},
     {"_server", "embedded"},
-    {"_client", "task", "job", "dead", "schedules", "pauses", "watching", "inspection", "workflows"},
+    {"_client", "task", "job", "dead", "schedules", "pauses", "watching", "streaming", "inspection", "workflows"},
     {"_execution", "context", "logs", "waits"},
     {"_serving"},
     {"app"},

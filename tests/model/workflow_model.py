@@ -16,6 +16,11 @@ LENIENT = ("ignore", "continue", "only")
 WINDOW = 2000
 
 
+def added(call: Task) -> str:
+    """The arguments of a call that was added to an open map."""
+    return f'["{call.id}"]'
+
+
 class Flows:
     def __init__(self) -> None:
         self.now = 0.0
@@ -86,6 +91,39 @@ class Flows:
         group.node.items = there + items
         group.items += items
         return ["added", len(group.node.items)]
+
+    def add(self, map_id: str, key: str, calls: list[Node]) -> list[Any] | str:
+        """Calls of an open map."""
+        group = self.tasks.get(map_id)
+        if not isinstance(group, Group):
+            return ["not_found", 0]
+        if key in group.keys:
+            return ["accepted", len(group.members)]
+        if group.state != "blocked" or group.is_stopping:
+            return ["ended", len(group.members)]
+        if any(f"{map_id}~{len(group.members) + at}" in self.tasks for at in range(len(calls))):
+            return "refused"
+        group.keys.add(key)
+        for node in calls:
+            node.name = str(len(group.members))
+            call = Task(f"{map_id}~{node.name}", group, node)
+            group.node.items = [*(group.node.items or []), f"{node.codec} {added(call)}"]
+            group.members[node.name] = self.tasks[call.id] = call
+            self._begin(call)
+        return ["added", len(group.members)]
+
+    def seal(self, id: str) -> str:
+        workflow = self.tasks.get(id)
+        if not isinstance(workflow, Group) or workflow.group:
+            return "not_found"
+        open_maps = [each for each in workflow.members.values() if isinstance(each, Group) and each.node.is_open]
+        if workflow.state != "blocked" or not open_maps:
+            return "accepted"
+        for each in open_maps:
+            each.node.is_open = False
+            self._touched.append(each)
+        self.advance()
+        return "sealed"
 
     def abort(self, id: str) -> str:
         task = self.tasks.get(id)
@@ -303,6 +341,8 @@ class Flows:
 
     def _end_if_through(self, group: Group) -> None:
         if group.state != "blocked" or not group.has_begun or group.open or group.items:
+            return
+        if group.node.is_open and not group.is_stopping:
             return
         group.result = ("", "null")
         output = group.members.get(group.output)

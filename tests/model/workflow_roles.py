@@ -144,6 +144,29 @@ class Roles(WorkflowMachine):
         worker.is_idle = bool(want) and not self.server.got and not self.server.more
         return len(self.server.got)
 
+    def add(self, id: str, key: str, calls: list[Node]) -> None:
+        """Adds calls to the open map of a workflow, if it has one."""
+        map_id = f"{id}~calls"
+        expect = self.model.add(map_id, key, calls)
+        there = len(group.members) if isinstance(group := self.model.tasks.get(map_id), Group) else 0
+        records = []
+        for at, node in enumerate(calls):
+            record = record_of(node)
+            del record["name"]
+            number = there - len(calls) + at if isinstance(expect, list) and expect[0] == "added" else at
+            records.append(record | {"args": f'["{map_id}~{number}"]'})
+        self.call("workflow_add", id=id, map="calls", key=key, calls=records, expect=expect)
+
+    def seal(self, id: str) -> None:
+        self.call("workflow_seal", id=id, expect=self.model.seal(id))
+
+    def open_ones(self) -> list[str]:
+        """Workflows with a map that is not sealed."""
+        return [
+            task.group.id for task in self.model.tasks.values()
+            if task.node.is_open and task.group and not task.group.has_ended
+        ]  # fmt: skip
+
     def fill(self, name: str, id: str, token: str, offset: int, count: int) -> None:
         """What holds the task adds some calls to the map behind it, or says so without holding it."""
         task = self.model.tasks[id]
@@ -205,7 +228,9 @@ class Roles(WorkflowMachine):
             self.fail(f"{name} is dead, and still a member")
 
     def pass_time(self, ms: int) -> None:
-        """Nobody's lease ends meanwhile, but those of the dead."""
+        """Nobody's lease ends meanwhile, but those of the dead; nor the hour in which an open map is to be sealed."""
+        for id in self.open_ones():
+            self.seal(id)
         while ms > 0:
             some = min(ms, 7 * INTERVAL_MS)
             self.server.pass_time(some)
@@ -218,6 +243,8 @@ class Roles(WorkflowMachine):
 
     def drain(self) -> None:
         """One worker completes all there is, and then nothing is left to do."""
+        for id in self.open_ones():
+            self.seal(id)
         for id in [*self.model.paused]:
             self.resume(id)
         for name in list(self.workers):

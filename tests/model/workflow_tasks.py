@@ -30,6 +30,8 @@ class Node:
     items: list[str] | None = None
     window: int = 0
     filled_by: str = ""
+    is_open: bool = False
+    """Calls are added to it, and it ends only once it is sealed."""
     tolerate: float = 0
     keeps_results: bool = True
 
@@ -85,6 +87,8 @@ class Group(Task):
     """A failure stops it."""
     items: list[str] = field(default_factory=list)
     results: dict[str, str] = field(default_factory=dict)
+    keys: set[str] = field(default_factory=set)
+    """Of the calls that added to it."""
     output: str = ""
     kept_ms: int = KEPT_MS
     call: str = ""

@@ -76,6 +76,8 @@ async def write_article(topic: str) -> str | None:
     assert_type(await wait_for(approval, budget, pages, maybe), Received[Any] | None)
     if (first := await wait_for(approval, budget)) is not None:
         assert_type(first.value, bool | int)
+    assert_type(bool(await wait_for(approval)), bool)
+    print(await wait_for(approval))
     await wait_for("approval")  # type: ignore[call-overload]
     await wait_for()  # type: ignore[call-overload]
     await wait_for(approval, timeout="3")  # type: ignore[call-overload]

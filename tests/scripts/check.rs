@@ -49,7 +49,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
             ("window" | "slowed" | "saving", _) => "string",
             ("limits" | "overrides" | "busy" | "limited" | "turns" | "blocked_lanes", "") => "hash",
             ("task" | "running" | "worker" | "stats" | "task_stats", _) => "hash",
-            ("ready" | "line" | "wake" | "mailbox" | "log", _) => "list",
+            ("ready" | "line" | "wake" | "mailbox" | "log" | "stream", _) => "list",
             ("tombstones" | "aborts" | "waiters", _) => "set",
             _ => {
                 found(format!("key {name} is not in the protocol"));
@@ -61,7 +61,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
         }
         let ends = value.expires_at.is_some();
         match kind {
-            "mailbox" | "waiters" | "log" | "unknown_tasks" | "window" | "slowed" | "saving" if !ends => {
+            "mailbox" | "waiters" | "log" | "stream" | "unknown_tasks" | "window" | "slowed" | "saving" if !ends => {
                 found(format!("{name} has no TTL"))
             }
             "stats" if ends == rest.is_empty() => found(format!("{name}: TTL {ends}")),
@@ -69,8 +69,8 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
                 found(format!("{name} belongs to no worker"));
             }
             "task_stats" if !ends => found(format!("{name} has no TTL")),
-            "task" | "mailbox" | "waiters" | "log" | "stats" | "task_stats" | "unknown_tasks" | "window" | "slowed"
-            | "saving" => {}
+            "task" | "mailbox" | "waiters" | "log" | "stream" | "stats" | "task_stats" | "unknown_tasks" | "window"
+            | "slowed" | "saving" => {}
             "steps" | "signals" => {
                 let fields = keys.hash(&record(rest));
                 let state = fields.and_then(|fields| fields.get("state")).map_or("", String::as_str);

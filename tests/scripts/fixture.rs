@@ -369,8 +369,8 @@ pub fn default(name: &str) -> Result<Json, String> {
         "args" => json!([]),
         "generation" => json!(1),
         "max_lost" => json!(3),
-        "run_ms" | "delay_ms" | "max_age_ms" | "offset" | "abandoned_threads" | "stalled_ms" | "resuming"
-        | "hand_off" => json!(0),
+        "run_ms" | "delay_ms" | "max_age_ms" | "offset" | "number" | "abandoned_threads" | "stalled_ms"
+        | "resuming" | "hand_off" => json!(0),
         "paused" | "due_at" | "starting" => json!(1),
         "version" => json!("v1"),
         "completed" | "failed" | "retried" | "aborted" | "waits" | "wait_ms" | "minutes_ago" => json!(0),
@@ -385,7 +385,7 @@ pub fn default(name: &str) -> Result<Json, String> {
         "name" => json!("work"),
         "value" | "result" => json!("null"),
         "cursor" => json!("0"),
-        "since_at" | "before_at" => json!(0),
+        "since_at" | "before_at" | "after_token" | "after_number" => json!(0),
         "kwargs" | "options" | "codec" | "headers" | "traceback" | "details" | "which" | "reason" | "progress"
         | "note" | "task" | "error" | "argument" | "detail" | "key" | "nonce" => json!(""),
         _ => return Err(format!("{name}: the fixture must say")),
