@@ -227,11 +227,10 @@ def kept_wrongly(seen: Looked, tasks: dict[str, Task], now: float) -> Iterator[s
                 yield f"{name} of {id} is over in {left}, and is to be in {deadline - now} ms"
         signals = seen.hash(f"signals:{id}")
         fields = sorted((field.split(" ") for field in signals), key=lambda parts: int(parts[0]))
-        sent = [
-            Sent(name, *signals[f"{at} {nonce} {name}"].split(" ", 1)[:2], nonce)  # type: ignore[misc]
-            for at, nonce, name in fields
-            if name
-        ]
+        sent = []
+        for at, nonce, name in fields:
+            codec, _, value = signals[f"{at} {nonce} {name}"].partition(" ")
+            sent += [Sent(name, codec, value, nonce)] if name else []
         if sent != task.kept.sent or {nonce for _, nonce, _ in fields} - {""} != task.kept.nonces:
             yield f"{id} was sent {signals}, and is to have {task.kept.sent}, {task.kept.nonces}"
     asleep = {id for id, record in seen.tasks.items() if record.get("state") == "scheduled"}
