@@ -16,7 +16,7 @@ from .._values.signature import MISSING
 from .._values.signing import Place
 from ..models import EnqueueContext
 from ..workflows import Flow
-from .nodes import Filler, Join, Map, Member, Node, Subflow
+from .nodes import Filler, Join, Map, Member, Node, OpenMap, Subflow
 
 if TYPE_CHECKING:
     from .queue import QueueContext
@@ -88,7 +88,7 @@ class Graph:
             yield EnqueueContext(f"{self.id}~{member.name}", member.call.name, tuple(args), kwargs, {})
 
     def _asked(self) -> "list[tuple[Member, _Made]]":
-        return [each for each in self._made if not isinstance(each[0], Join | Filler)]
+        return [each for each in self._made if not isinstance(each[0], _OWN)]
 
     def call(self, headers: Iterable[str]) -> Call[str]:
         """What creates it, with the headers that the hooks gave each node."""
@@ -125,6 +125,13 @@ class Graph:
     def start(self) -> Call[str]:
         """What lets it begin once the calls of its maps are there."""
         return calls.workflow_start(id=self.id)._replace(repeat=self._may_repeat)
+
+    def added(self, headers: Iterable[str]) -> "list[calls.AddedCall]":
+        """Its nodes as calls of a map, with the headers that the hooks gave each."""
+        return [
+            calls.AddedCall(made.task, made.lane, made.args, made.kwargs, self._options(member.name, made, header))
+            for (member, made), header in zip(self._made, headers, strict=True)
+        ]
 
     def pages(self) -> Iterator[Call[calls.WorkflowItemsReply]]:
         """What adds the calls of its maps, in order."""
@@ -169,7 +176,7 @@ class Graph:
 
     def _check(self, member: Member) -> None:
         """Refuse what a node cannot have."""
-        if isinstance(member, Join | Filler):
+        if isinstance(member, _OWN):
             return
         what, task, options = f"node {member.name!r}", member.call.task, member.call.call_options
         theirs, rule = task.context, options.rule_of(task)
@@ -210,6 +217,8 @@ class Graph:
                     "tolerate": _number_of(member.tolerate, len(items)),
                     "keep_results": member.keep_results,
                 }
+                if isinstance(member, OpenMap):
+                    fields["map"]["is_open"] = True
                 if member.filler is not None:
                     fields["map"] |= {"filled_by": member.filler.name, "tolerate": _part_of(member.tolerate)}
             elif member.sources:
@@ -288,6 +297,9 @@ class Graph:
         queue, task = self._queue.name, made.task
         return (_Item(signer.sign_item(queue, task, args, codec, headers), args) for codec, args in made.items)
 
+
+_OWN = (Filler, Join, OpenMap)
+"""Members that are no calls of a user's."""
 
 _UNIQUE_BY = "make the workflow unique by its id, or pass task.options(unique=False)"
 _NOT_UNIQUE = f"unique: a node's id is its place in the workflow; {_UNIQUE_BY}"

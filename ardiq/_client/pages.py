@@ -12,7 +12,7 @@ from .._values.encodings import encoding_of
 from .._values.inputs import COMPLETE, MAP, REFERENCE, Input, Value, pack, takes_pages, unpack
 from .._values.results import Page, Results
 from .._values.signature import Signature, invalid
-from .._values.signing import SIGNED, bare
+from .._values.signing import RESULT, SIGNED, bare
 from ..errors import ArdiqError, is_away
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _codec(queue: "QueueContext", id: str, codec: str, data: bytes, what: str) -
         BadSignature: the app has a `signing_key`, and it was not signed with that.
     """
     signer = queue.signer
-    return bare(codec) if signer is None else signer.check_result(queue.name, id, codec, data, what)
+    return bare(codec) if signer is None else signer.check_value(queue.name, id, RESULT, codec, data, what)
 
 
 def bind(queue: "QueueContext", args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:

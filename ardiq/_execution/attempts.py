@@ -17,7 +17,7 @@ from .._values.chunks import CHUNK
 from .._values.encodings import from_json, to_json
 from .._values.filled import FILL
 from .._values.inputs import WITH, unpack, wired
-from .._values.signing import SIGNED, Place, Signer, bare, without_signature
+from .._values.signing import RESULT, SIGNED, Place, Signer, bare, without_signature
 from ..models import ExecutionContext
 from ..retries import DEFAULT_MAX_RETRIES, RetryRules
 from .batches import Call, Execution, starter
@@ -303,7 +303,7 @@ class Attempts:
         if self._signer is None or "~" not in claim[0]:
             return result
         data, codec = result
-        return data, self._signer.sign_result(self._queue.name, claim[0], codec, data)
+        return data, self._signer.sign_value(self._queue.name, claim[0], RESULT, codec, data)
 
     def _call(self, entry: Registered, fn: Callable[..., Any] | None = None) -> Call:
         """How the function, or another in its place, is called: on a thread or in a process, with a time limit, within

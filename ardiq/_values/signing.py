@@ -18,8 +18,8 @@ SIGNED = ";signed="
 
 # What the codec of plain JSON, which is empty, is called then: what looks for an argument in a call knows it by that.
 _JSON = "json"
-# The place of a result among the values of a task.
-_RESULT = "result"
+RESULT = "result"
+"""The place of what a task returned, among its values."""
 
 _SHORTEST_KEY = 16
 # Half of a SHA-256, which RFC 2104 allows: the header stays short enough for a compact record.
@@ -40,9 +40,6 @@ class Signer:
     task's id, lane, times and tries are not signed: workers and operators change them; but the id is where results are
     among the arguments. A signature of a result is one over the queue, the id of its task, its codec and its bytes.
     """
-
-    LENGTH = 22
-    """How many characters a signature has."""
 
     def __init__(self, keys: Sequence[bytes], takes_unsigned: bool) -> None:
         self._keys = keys
@@ -66,21 +63,29 @@ class Signer:
         """The codec of a call of a map, with the signature behind it."""
         return _with_signature(codec, _signature(self._keys[0], _message(queue, name, args, b"", codec, headers)))
 
-    def sign_result(self, queue: str, task_id: str, codec: str, data: bytes) -> str:
-        """The codec of a result, with the signature behind it."""
-        return _with_signature(codec, self.sign_value(queue, task_id, _RESULT, codec, data))
+    def sign_value(self, queue: str, task_id: str, place: str, codec: str, data: bytes) -> str:
+        """The codec of a value of a task, with the signature behind it. `place`: which one: `RESULT`, or a step or a
+        signal that it gets.
+        """
+        return _with_signature(codec, _signature(self._keys[0], _value_message(queue, task_id, place, codec, data)))
 
-    def check_result(self, queue: str, task_id: str, codec: str, data: bytes, label: str) -> str:
-        """Accept or refuse a result, before it is decoded. `label`: what it is for people.
+    def check_value(self, queue: str, task_id: str, place: str, codec: str, data: bytes, label: str) -> str:
+        """Accept or refuse such a value, before it is decoded. `label`: what it is for people.
 
         Returns:
             Its codec without the signature.
 
         Raises:
-            BadSignature: no worker with a key of this app has signed it for this task, or it was changed since.
+            BadSignature: nobody with a key of this app has signed it for this task and place, or it was changed since.
         """
         plain, given = split(codec)
-        self.check_value(queue, task_id, _RESULT, plain, data, given.encode(errors="replace") or None, label)
+        if not given:
+            if self._takes_unsigned:
+                return plain
+            raise BadSignature(f"{label} has no signature, but the app has a signing_key")
+        message = _value_message(queue, task_id, place, plain, data)
+        if not self._is_ours(message, given.encode(errors="replace")):
+            raise BadSignature(f"{label} was signed with another key, for something else, or changed since")
         return plain
 
     def check(
@@ -115,27 +120,6 @@ class Signer:
         if not self._is_ours(message, given.encode(errors="replace")):
             raise BadSignature(f"this call of {name!r} was signed with another key, or changed since it was enqueued")
         return without_signature(headers)
-
-    def sign_value(self, queue: str, task_id: str, place: str, codec: str, data: bytes) -> str:
-        """The signature of a value that a running task gets: the result of one of its steps, a signal, or the result of
-        another task as an argument.
-        """
-        return _signature(self._keys[0], _value_message(queue, task_id, place, codec, data))
-
-    def check_value(
-        self, queue: str, task_id: str, place: str, codec: str, data: bytes, given: bytes | None, label: str
-    ) -> None:
-        """Accept or refuse such a value, before it is decoded. `label`: what it is for people.
-
-        Raises:
-            BadSignature: it was not signed with a key of this app for this task and place, or was changed since.
-        """
-        if given is None:
-            if self._takes_unsigned:
-                return
-            raise BadSignature(f"{label} has no signature, but the app has a signing_key")
-        if not self._is_ours(_value_message(queue, task_id, place, codec, data), given):
-            raise BadSignature(f"{label} was signed with another key, for something else, or changed since")
 
     def sign_token(self, queue: str, text: bytes) -> str:
         """The signature of a token."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ardiq import Ardiq, Batch, Flow, Job, Map, Node, Results
 from ardiq._values.inputs import unpack, wired, wiring
-from ardiq._values.signing import Place, Signer, bare
+from ardiq._values.signing import RESULT, Place, Signer, bare
 from ardiq.errors import BadSignature
 from ardiq.testing import inline
 
@@ -446,13 +446,13 @@ PARTS = st.tuples(
 def test_no_part_of_a_result_can_be_changed(one: Any, other: Any) -> None:
     signer = Signer([KEY.encode()], takes_unsigned=False)
     queue, id, codec, data = one
-    told = signer.sign_result(queue, id, codec, data)
-    assert signer.check_result(queue, id, told, data, "it") == codec == bare(told)
+    told = signer.sign_value(queue, id, RESULT, codec, data)
+    assert signer.check_value(queue, id, RESULT, told, data, "it") == codec == bare(told)
     _, _, signature = told.rpartition("=")
     if one != other:
         queue, id, codec, data = other
         with pytest.raises(BadSignature, match="it was signed with another key, for something else, or changed since"):
-            signer.check_result(queue, id, f"{codec or 'json'};signed={signature}", data, "it")
+            signer.check_value(queue, id, RESULT, f"{codec or 'json'};signed={signature}", data, "it")
 
 
 def test_a_call_of_a_node_is_no_other_call() -> None:

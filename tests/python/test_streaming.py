@@ -1,15 +1,19 @@
 """What tasks emit, and who reads it: while they run, and afterwards."""
 
 import asyncio
+import json
+import sys
 import threading
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import pytest
 from helpers import SOON_S, drain, eventually, field, is_sound, result_of, working
 
 from ardiq import Ardiq, Chunk, Retry, Signal, TaskError, current_task, emit, emit_sync, step, wait_for
+from ardiq.cli import main
 from ardiq.testing import inline
 
 Seen = list[tuple[int, int, Any]]
@@ -238,6 +242,28 @@ async def test_a_reader_does_not_wait_for_ever(app: Ardiq) -> None:
         list(job.stream_sync(timeout=0.01))
     waiters = f"ardiq:{{{app.queue_name}}}:waiters:{job.id}"
     await eventually(lambda: app.context.server.core.command(["EXISTS", waiters]) == 0)
+
+
+async def test_the_command_line_shows_it(
+    app: Ardiq, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @app.task
+    async def work() -> None:
+        await emit("one")
+        await emit({"two": 2})
+
+    job = await work.enqueue()
+    await drain(app)
+    module = ModuleType("streaming_jobs")
+    vars(module)["app"] = app
+    monkeypatch.setitem(sys.modules, "streaming_jobs", module)
+    command = ["task", "stream", "streaming_jobs:app", job.id]
+    assert await asyncio.to_thread(main, command) == 0
+    assert capsys.readouterr().out == 'one\n{"two": 2}\n'
+    assert await asyncio.to_thread(main, [*command, "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [chunk._asdict() async for chunk in job.stream()]
+    assert await asyncio.to_thread(main, [*command[:3], "nobody"]) == 1
 
 
 async def test_it_works_inline(app: Ardiq) -> None:

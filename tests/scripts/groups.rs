@@ -128,7 +128,8 @@ fn check_group(
     // A task that is no part of it has the id of its next call.
     let next = format!("{id}~{}", names.len());
     let waits = is_map && records.get(&next).is_some_and(|record| !OVER.contains(&record["state"].as_str()));
-    if begun && open.is_empty() && !is_building && !waits {
+    let is_open = fields.get("is_open").is_some_and(|open| open == "1");
+    if begun && open.is_empty() && !is_building && !is_open && !waits {
         found(format!("{id} waits for nothing, and has not ended"));
     }
     if !is_map {
