@@ -68,6 +68,7 @@ PERIODS: Taking = {
     "Throttle per": lambda job, value: Throttle(per=value),
     "Flow timeout": lambda job, value: Flow(timeout=value),
     "Flow result_ttl": lambda job, value: Flow(result_ttl=value),
+    "Ardiq.batch result_ttl": lambda job, value: job.app.batch(result_ttl=value),
     "Rate per": lambda job, value: Rate(1, per=value),
     "RateLimited retry_after": lambda job, value: RateLimited(value),
     "Retry delay": lambda job, value: Retry(delay=value),
