@@ -82,7 +82,7 @@ class RandomWaits(Waiting):
         if ids := list(self.model.tasks):
             self.wait_for(ids[at % len(ids)])
 
-    @rule(place=st.sampled_from(["scheduled", "scheduled", "queued"]))
+    @rule(place=st.sampled_from(["scheduled", "queued"]))
     def purge(self, place: str) -> None:
         which = "default" if place == "queued" else ""
         self.call("purge", place=place, which=which, offset=0, limit=1, result_ttl_ms=KEPT_MS)

@@ -17,8 +17,8 @@ from workflow_tasks import Group, Task
 TOLERANCE_MS = INTERVAL_MS / 3
 NUMBER, AT = st.integers(0, 7), st.integers(0, 999)
 NAME = st.sampled_from(["x", "y", "z"])
-SIGNALS = st.sampled_from([["s"], ["s"], ["t"], ["s", "t"], []])
-WAIT = st.sampled_from([-1, -1, 0, INTERVAL_MS // 2, 5 * INTERVAL_MS // 2, 5 * INTERVAL_MS // 2])
+SIGNALS = st.sampled_from([["s"], ["t"], ["s", "t"], ["t", "s"], []])
+WAIT = st.sampled_from([-1, -1, -1, 0, INTERVAL_MS // 2, 5 * INTERVAL_MS // 2])
 NONCE = st.sampled_from(["", "1", "2", "3"])
 CODEC = st.sampled_from(["", "typed:x"])
 
@@ -54,8 +54,11 @@ class Waiting(Roles):
     @rule(
         worker=NUMBER, at=AT, name=NAME, signals=SIGNALS, ms=WAIT, want=st.sampled_from([0, 0, 1, 10]),
         between=st.sampled_from(["", "", "", "", "signal", "abort", "time", "nothing", "twice"]),
+        then=st.sampled_from(["", "", "signal", "signal", "other", "time"]),
     )  # fmt: skip
-    def suspend(self, worker: int, at: int, name: str, signals: list[str], ms: int, want: int, between: str) -> None:
+    def suspend(
+        self, worker: int, at: int, name: str, signals: list[str], ms: int, want: int, between: str, then: str
+    ) -> None:
         """An attempt waits, and says so; something else may come between."""
         if not (attempt := self._attempt(worker, at, False)):
             return
@@ -73,6 +76,10 @@ class Waiting(Roles):
         self.step(attempt["worker"], outcomes, want)
         if at % 5 == 0:
             self.repeat_step(attempt["worker"], outcomes, want)
+        if then in ("signal", "other"):
+            self.send(attempt["id"], (signals or ["s"])[at % 2 - 1] if then == "signal" else "u", "", "")
+        elif then == "time":
+            self.pass_time(INTERVAL_MS)
 
     @rule(worker=NUMBER, at=AT, name=NAME)
     def suspend_stale(self, worker: int, at: int, name: str) -> None:
@@ -92,6 +99,9 @@ class Waiting(Roles):
     def signal(self, at: int, name: str, nonce: str, codec: str, is_waited_for: bool) -> None:
         waiting = [task.id for task in self.model.tasks.values() if task.waits_for]
         ids = waiting if waiting and is_waited_for else list(self.model.tasks)
+        task = self.model.tasks[ids[at % len(ids)]] if ids else None
+        if task and task.waits_for and at % 3:
+            name = (task.kept.memos[task.waits_for].signals or [name])[-1]
         self.send(ids[at % len(ids)] if ids else "none", name, nonce, codec, f'"{at} é"')
 
     signal_again = signal

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -14,6 +14,7 @@ from helpers import SOON_S, drain, eventually, field, is_sound, result_of, worki
 
 from ardiq import Ardiq, Chunk, Retry, Signal, TaskError, current_task, emit, emit_sync, step, wait_for
 from ardiq.cli import main
+from ardiq.embedded import Server
 from ardiq.testing import inline
 
 Seen = list[tuple[int, int, Any]]
@@ -232,6 +233,31 @@ async def test_outside_of_a_task_nothing_is_emitted(app: Ardiq) -> None:
         emit_sync("blocks")
     assert await seen_of(app.stream("nobody")) == []
     assert list(app.stream_sync("nobody")) == []
+
+
+async def test_lost_connections_lose_and_repeat_nothing(make_app: Callable[..., Ardiq]) -> None:
+    with Server() as server:
+        app = make_app(redis_url=server.url)
+        go_on = asyncio.Event()
+
+        @app.task
+        async def work() -> None:
+            for number in range(60):
+                await emit(number)
+                if number % 10 == 9:
+                    await go_on.wait()
+                    go_on.clear()
+
+        job = await work.enqueue()
+        seen: list[int] = []
+        async with working(app):
+            async for chunk in job.stream(int, timeout=SOON_S):
+                seen.append(chunk.value)
+                if chunk.value % 10 == 9:
+                    go_on.set()
+                    app.context.server.core.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no"])
+        assert seen == list(range(60))
+        app.context.server.close()
 
 
 async def test_a_reader_does_not_wait_for_ever(app: Ardiq) -> None:
