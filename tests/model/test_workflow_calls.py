@@ -44,7 +44,7 @@ WORKFLOW = st.sampled_from(WORKFLOWS)
 SIZE = st.one_of(st.integers(3, 5), st.integers(1, 8), st.integers(1, 25))
 OTHERS = ["w2~m0~0", "w0~m0~1", "w1~m2~0", "w3~rows~2", "w4~rows~0"]
 HOW = st.sampled_from([*["complete"] * 6, *["failed"] * 4, "retry", "snooze", "release", "aborted"])
-BEHIND, FILLS = st.sampled_from([0, 0, 0, 1, 2, 3, 3]), st.sampled_from(["", "complete", "complete", "failed"])
+BEHIND, FILLS = st.sampled_from([0, 0, 1, 1, 2, 3, 3]), st.sampled_from(["", "complete", "complete", "failed"])
 SEALS = st.sampled_from([False, False, True])
 LATER = st.sampled_from([0, 0, INTERVAL_MS // 2])
 TTL = st.sampled_from([KEPT_MS, KEPT_MS, KEPT_MS, 0, -1])
@@ -271,12 +271,16 @@ class RandomWorkflows(Roles):
             filled = task.group and task.group.filled_by(task)
             there = len(filled.node.items or []) if filled else 0
             token, odd = self.workers[name].held[id], behind if page == len(counts) else 0
-            self.fill(name, id, f"{token}0" if odd == 3 else token, max(0, there + [0, -2, 1, 0][odd]), size)
+            self.fill(
+                name,
+                id,
+                f"{token}0" if odd == 3 else token,
+                max(0, there + [0, -2, 1, 0][odd]),
+                4 if odd == 1 else size,
+            )
         if how:
             self.step(name, [self.outcome(id, self.workers[name].held[id], how, 0, at)], 10)
-            ends = [(each, token) for each, token in self.workers[name].held.items() if filled and task.group]
-            hows = ["failed" if at >> number & 1 else "complete" for number in range(len(ends))]
-            self.step(name, [self.outcome(*end, hows[number], 0, number) for number, end in enumerate(ends)], 10)
+            self.work_off([*self.workers].index(name), 10, [0, 2, 2, 3][at % 4], 4)
 
     def fillers(self) -> list[tuple[str, str]]:
         """Who holds what adds calls to maps."""
