@@ -1,8 +1,6 @@
 -- workflow_add: none, complete -> queued, limited, scheduled. A client, or a task, adds calls to the open map of a workflow; also after it is sealed, while some of it has not ended.
 -- args: id, map, key; calls: (task, lane, args, kwargs, options)…
 -- reply: answer, size
--- x
--- x
 -- Everything is read and refused before the first write.
 
 local CALL = { codec = 'string', headers = 'string', delay_ms = 'number', expire_ms = 'number', limits = 'table' }

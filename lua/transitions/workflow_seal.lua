@@ -1,8 +1,6 @@
 -- workflow_seal: blocked -> complete, failed, queued, limited, scheduled, skipped. All calls of a workflow's open map are there: it ends with the last of them, or now.
 -- args: id
 -- reply: `sealed`, `accepted` (before, or it has ended) or `not_found`
--- x
--- x
 return function(base, args)
   local root, err = task.read(base, args.id, { 'state', 'kind', 'open_map' })
   if err then return { err = err } end
