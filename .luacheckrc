@@ -9,6 +9,7 @@ read_globals = {
   "tonumber", "tostring", "type", "unpack",
   -- lua/lib
   "adaptive", "admit", "ask", "attempt", "batches", "bulk", "calls", "chores", "chunks", "claim", "clock", "edges", "ending",
+  "entering",
   "errors", "figures", "flow", "gather", "group", "hand_off", "history", "inputs", "keys", "lane", "limits", "line", "mail",
   "map", "member", "memos", "move", "number", "object", "opening", "pause_rules", "pauses", "payload", "place", "reap",
   "recount", "replay", "saving", "schedule", "share", "stats", "stopping", "task", "timer", "turn", "undo", "unique", "uses",

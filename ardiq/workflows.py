@@ -273,6 +273,11 @@ class Flow:
         self._put(made)
         return made
 
+    def open_map(self, made: Map[Any]) -> Map[Any]:
+        """Add a map of calls that come while it runs."""
+        self._put(made)
+        return made
+
     def _put(self, member: Member) -> None:
         flow: Flow | None = self
         while flow is not None:

@@ -193,6 +193,13 @@ class Map(Member, Generic[R_co]):
         return Reference(self, what)
 
 
+class OpenMap(Map[Any]):
+    """Calls of any tasks, which are added while the workflow runs. Their results are not kept."""
+
+    def __init__(self, flow: "Flow", name: str, call: PreparedTask) -> None:
+        super().__init__(flow, name, call, [], None, 0, False)
+
+
 class Filler(Member):
     """Adds the items of a map when they are there: a task that each worker knows.
 

@@ -65,6 +65,9 @@ WORKFLOW_ITEMS_MOST: Final = 1000
 WORKFLOW_FILL_MOST: Final = 1000
 """How many records one call of `workflow_fill` takes."""
 
+WORKFLOW_ADD_MOST: Final = 1000
+"""How many records one call of `workflow_add` takes."""
+
 PURGE_LIMIT_MOST: Final = 1000
 """The largest `limit` of `purge`."""
 
@@ -747,6 +750,26 @@ class WorkflowFillReply(NamedTuple):
 
 
 WORKFLOW_FILL_REPLY = page(WorkflowFillReply._make, (text, number))
+
+
+class AddedCall(NamedTuple):
+    """A record of `workflow_add`."""
+
+    task: Text
+    lane: Text
+    args: Text
+    kwargs: Text
+    options: Text
+
+
+class WorkflowAddReply(NamedTuple):
+    """What `workflow_add` replies."""
+
+    answer: str
+    size: int
+
+
+WORKFLOW_ADD_REPLY = page(WorkflowAddReply._make, (text, number))
 
 
 class WorkflowResumeReply(NamedTuple):
@@ -1449,6 +1472,24 @@ def workflow_fill(
         (worker, id, token, map, offset, *(value for record in items for value in record)),
         WORKFLOW_FILL_REPLY,
     )
+
+
+def workflow_add(*, id: Text, map: Text, key: Text, calls: Iterable[AddedCall]) -> Call[WorkflowAddReply]:
+    """A client, or a task, adds calls to the open map of a workflow; also after it is sealed, while some of it has not
+    ended.
+
+    Replies `added`, `accepted` (this very call was already carried out), `ended` (the map has: nothing was added)
+    or `not_found`; and how many calls the map has.
+    """
+    return Call("workflow_add", (id, map, key, *(value for record in calls for value in record)), WORKFLOW_ADD_REPLY)
+
+
+def workflow_seal(*, id: Text) -> Call[Literal["sealed", "accepted", "not_found"]]:
+    """All calls of a workflow's open map are there: it ends with the last of them, or now.
+
+    Replies `sealed`, `accepted` (before, or it has ended) or `not_found`.
+    """
+    return Call("workflow_seal", (id,), word)
 
 
 def workflow_start(*, id: Text) -> Call[Literal["started", "accepted", "not_found"]]:

@@ -29,7 +29,8 @@ _NO_BLOCKING = (
 _MAKES_READY = frozenset(
     {
         *("enqueue", "limit_put", "limit_remove", "limits_declare", "requeue", "requeue_with", "resume"),
-        *("schedule_fire", "signal", "workflow_create", "workflow_resume", "workflow_start"),
+        *("schedule_fire", "signal", "workflow_add", "workflow_create", "workflow_resume"),
+        *("workflow_seal", "workflow_start"),
     }
 )
 # What may let other tasks of a workflow begin.

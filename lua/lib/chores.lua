@@ -40,7 +40,7 @@ local function stop_overdue(batch)
   local overdue = redis.pcall('ZRANGEBYSCORE', deadlines, '-inf', batch.now_text, 'LIMIT', 0, LOOK_AT)
   for _, id in ipairs(errors.of(overdue) and {} or overdue) do
     local of = group.read(batch, id)
-    local err = of and stopping.abort(batch, id, of.building and 'unfinished' or 'timeout')
+    local err = of and stopping.abort(batch, id, (of.building or of.open_map) and 'unfinished' or 'timeout')
     if err then
       batches.refuse(batch, id, '', err)
       redis.call('ZADD', deadlines, clock.text(batch.now + batches.STUCK_MS), id)

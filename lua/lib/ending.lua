@@ -90,7 +90,7 @@ local function end_group(batch, of, state, fields)
     group.note(batch, parent, name, state, true)
   elseif not parent_id then
     redis.call('ZREM', keys.workflows(base), of.id)
-    if of.building or of.timeout_ms then redis.call('ZREM', keys.deadlines(base), of.id) end
+    if of.building or of.timeout_ms or of.open_map then redis.call('ZREM', keys.deadlines(base), of.id) end
     pause_rules.end_of_workflow(base, of.id)
     batches.push(batch, 'swept', of)
   end
@@ -104,6 +104,7 @@ local COUNTS = { 'complete', 'failed', 'skipped', 'aborted', 'unborne' }
 -- deleted what was open: it stays, and fsck finds it.
 function M.end_if_through(batch, of)
   if of.state ~= 'blocked' or redis.call('EXISTS', keys.open(batch.base, of.id)) == 1 then return end
+  if of.is_open == '1' and not of.abort_requested then return end
   if of.kind == 'map' and redis.call('EXISTS', keys.items(batch.base, of.id)) == 1 then return end
   local found = redis.call('HMGET', keys.task(batch.base, of.id), 'tasks', unpack(COUNTS))
   local counts = {}

@@ -2,9 +2,9 @@
 -- seen whether a task may be part of anything. Whether it is, its group's record says, which is read once a call.
 local M = {}
 
-local FIELDS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'timeout_ms', 'undoing' }
+local FIELDS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'timeout_ms', 'open_map', 'undoing' }
 local OF_MAPS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'name', 'lane', 'kwargs', 'headers',
-  'buckets', 'weight', 'size', 'made', 'max_concurrent', 'tolerate', 'keep_results' }
+  'buckets', 'weight', 'size', 'made', 'max_concurrent', 'tolerate', 'keep_results', 'is_open' }
 local OF_MEMBERS = { 'needs', 'state', 'then', 'spent', 'unneeded' }
 
 -- What a group counts a member as that has ended in this state.
@@ -68,7 +68,7 @@ function M.damage(batch, of)
     or batches.obstacle(batch, 'LLEN', keys.chores(base))
     or batches.obstacle(batch, 'ZCARD', keys.workflows(base))
     or of.undoing and batches.obstacle(batch, 'LLEN', keys.undo(base, of.id))
-    or (of.building or of.timeout_ms) and batches.obstacle(batch, 'ZCARD', keys.deadlines(base))
+    or (of.building or of.timeout_ms or of.open_map) and batches.obstacle(batch, 'ZCARD', keys.deadlines(base))
   if not obstacle and of.kind == 'map' then
     obstacle = batches.obstacle(batch, 'LLEN', keys.items(base, of.id))
       or batches.obstacle(batch, 'HLEN', keys.results(base, of.id))

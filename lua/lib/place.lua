@@ -2,8 +2,8 @@
 local M = {}
 
 -- Fields that say where a task belongs.
-M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building', 'dead', 'waits_for',
-  'after', 'undoing' }
+M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building', 'is_open', 'dead',
+  'waits_for', 'after', 'undoing' }
 
 -- The type of every key, by the first part of its name.
 M.TYPES = {
@@ -112,7 +112,8 @@ function M.disconnected(base, id, record)
   if of and goes_on and M.lacks('SISMEMBER', keys.open(base, of.id), name) then return 'not_open' end
   if record.state ~= 'blocked' or number.of(record.needs, 0) > 0 then return nil end
   local has_open = record.kind and redis.call('EXISTS', keys.open(base, id)) == 1
-  if has_open or record.building or not goes_on or of and of.building or M.is_chore(base, id) then return nil end
+  local is_to_come = record.building or record.is_open == '1' or of and of.building
+  if has_open or is_to_come or not goes_on or M.is_chore(base, id) then return nil end
   local own = record.kind == 'map' and group.read(holder, id)
   if own and group.is_obstructed(base, own) then return nil end
   return not waits_for_compensation(base, id, record) and 'stuck_group' or nil

@@ -38,7 +38,7 @@ function M.go_on(batch, of)
         redis.call('HSET', keys.task(base, of.id), 'undoing', '1')
         redis.call('HDEL', keys.task(base, of.id), 'cancelled_to')
         -- Its time is that of the way there.
-        if of.timeout_ms then redis.call('ZREM', keys.deadlines(base), of.id) end
+        if of.timeout_ms or of.open_map then redis.call('ZREM', keys.deadlines(base), of.id) end
       end
       if record.state == 'blocked' then
         redis.call('SADD', keys.open(base, of.id), name)

@@ -9,10 +9,16 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
+from workflow_kept import Kept
 from workflow_tasks import KEPT_MS, Group, Node, Task
 
 LENIENT = ("ignore", "continue", "only")
 WINDOW = 2000
+
+
+def added(call: Task) -> str:
+    """The arguments of a call that was added to an open map."""
+    return f'["{call.id}"]'
 
 
 class Flows:
@@ -85,6 +91,39 @@ class Flows:
         group.node.items = there + items
         group.items += items
         return ["added", len(group.node.items)]
+
+    def add(self, map_id: str, key: str, calls: list[Node]) -> list[Any] | str:
+        """Calls of an open map."""
+        group = self.tasks.get(map_id)
+        if not isinstance(group, Group):
+            return ["not_found", 0]
+        if key in group.keys:
+            return ["accepted", len(group.members)]
+        if group.state != "blocked" or group.is_stopping:
+            return ["ended", len(group.members)]
+        if any(f"{map_id}~{len(group.members) + at}" in self.tasks for at in range(len(calls))):
+            return "refused"
+        group.keys.add(key)
+        for node in calls:
+            node.name = str(len(group.members))
+            call = Task(f"{map_id}~{node.name}", group, node)
+            group.node.items = [*(group.node.items or []), f"{node.codec} {added(call)}"]
+            group.members[node.name] = self.tasks[call.id] = call
+            self._begin(call)
+        return ["added", len(group.members)]
+
+    def seal(self, id: str) -> str:
+        workflow = self.tasks.get(id)
+        if not isinstance(workflow, Group) or workflow.group:
+            return "not_found"
+        open_maps = [each for each in workflow.members.values() if isinstance(each, Group) and each.node.is_open]
+        if workflow.state != "blocked" or not open_maps:
+            return "accepted"
+        for each in open_maps:
+            each.node.is_open = False
+            self._touched.append(each)
+        self.advance()
+        return "sealed"
 
     def abort(self, id: str) -> str:
         task = self.tasks.get(id)
@@ -160,7 +199,9 @@ class Flows:
 
     def end(self, task: Task, state: str) -> None:
         """It has ended; `advance` says what follows."""
-        task.state = state
+        task.state, task.waits_for = state, ""
+        if state not in ("failed", "skipped"):
+            task.kept = Kept()
         if task.id in self.awaited:
             self.awaited.remove(task.id)
             self.told.append((task.id, state))
@@ -189,6 +230,11 @@ class Flows:
         if is_call and task.group and task.group.node.keeps_results:
             task.group.results[task.name] = f"{codec} {value}"
         self.end(task, "complete")
+
+    def suspend(self, task: Task, name: str) -> None:
+        """It waits for what one of its waits says, if it is to; it did start in time."""
+        task.state, task.due_at, task.expires_at, task.lost = "waiting", task.kept.due_at(name, self.now), inf, 0
+        task.waits_for = name if task.due_at else ""
 
     def lose(self, task: Task, most: int) -> None:
         """Its worker died."""
@@ -317,6 +363,8 @@ class Flows:
 
     def _end_if_through(self, group: Group) -> None:
         if group.state != "blocked" or not group.has_begun or group.open or group.items:
+            return
+        if group.node.is_open and not group.is_stopping:
             return
         group.result = ("", "null")
         output = group.members.get(group.output)

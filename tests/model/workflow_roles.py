@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from workflow_checks import shown_wrongly
+from workflow_kept import Kept
 from workflow_machine import INTERVAL_MS, LANES, LEASE_MS, MAILBOX, MOST_LOST, WITHOUT_END, WorkflowMachine
 from workflow_server import record_of
 from workflow_tasks import KEPT_MS, Group, Node, Task
@@ -44,6 +45,8 @@ class Roles(WorkflowMachine):
     def requeue(self, ids: list[str], other: bool = False) -> None:
         if other and (task := self.model.tasks.get(ids[0])):
             task.args = '["other"]'
+            if task.is_dead:
+                task.kept = Kept()
             expect = self.model.requeue(ids[0])
             self.call("requeue_with", id=ids[0], args=["other"], expect=expect)
         else:
@@ -121,6 +124,8 @@ class Roles(WorkflowMachine):
             self.model.end(task, "failed")
         elif outcome == "aborted" or task.is_stopping:
             self.model.end(task, "aborted")
+        elif outcome == "suspend":
+            self.model.suspend(task, details["wait"])
         else:
             delay_ms = details.get("delay_ms", 0) if outcome != "release" else 0
             task.state, task.due_at = "waiting", self.model.now + delay_ms if delay_ms else 0
@@ -142,6 +147,29 @@ class Roles(WorkflowMachine):
         worker.held |= {got.id: got.token for got in self.server.got}
         worker.is_idle = bool(want) and not self.server.got and not self.server.more
         return len(self.server.got)
+
+    def add(self, id: str, key: str, calls: list[Node]) -> None:
+        """Adds calls to the open map of a workflow, if it has one."""
+        map_id = f"{id}~calls"
+        expect = self.model.add(map_id, key, calls)
+        there = len(group.members) if isinstance(group := self.model.tasks.get(map_id), Group) else 0
+        records = []
+        for at, node in enumerate(calls):
+            record = record_of(node)
+            del record["name"]
+            number = there - len(calls) + at if isinstance(expect, list) and expect[0] == "added" else at
+            records.append(record | {"args": f'["{map_id}~{number}"]'})
+        self.call("workflow_add", id=id, map="calls", key=key, calls=records, expect=expect)
+
+    def seal(self, id: str) -> None:
+        self.call("workflow_seal", id=id, expect=self.model.seal(id))
+
+    def open_ones(self) -> list[str]:
+        """Workflows with a map that is not sealed."""
+        return [
+            task.group.id for task in self.model.tasks.values()
+            if task.node.is_open and task.group and not task.group.has_ended
+        ]  # fmt: skip
 
     def fill(self, name: str, id: str, token: str, offset: int, count: int) -> None:
         """What holds the task adds some calls to the map behind it, or says so without holding it."""
@@ -173,7 +201,8 @@ class Roles(WorkflowMachine):
             self.fail(f"the same step again changed {changed}")
 
     def is_changed(self, key: str, told: dict[str, list[str]]) -> bool:
-        kinds = ("task", "open", "nodes", "items", "results", "failed", "workflows", "dead", "ready", "scheduled")
+        of_groups = ("open", "nodes", "items", "results", "failed", "workflows")
+        kinds = (*of_groups, "task", "dead", "ready", "scheduled", "steps", "signals")
         return key.partition(":")[0] in kinds and sorted(told.get(key, [])) != sorted(self.seen.keys.get(key, []))
 
     def claim(self, name: str, want: int) -> None:
@@ -203,7 +232,9 @@ class Roles(WorkflowMachine):
             self.fail(f"{name} is dead, and still a member")
 
     def pass_time(self, ms: int) -> None:
-        """Nobody's lease ends meanwhile, but those of the dead."""
+        """Nobody's lease ends meanwhile, but those of the dead; nor the hour in which an open map is to be sealed."""
+        for id in self.open_ones():
+            self.seal(id)
         while ms > 0:
             some = min(ms, 7 * INTERVAL_MS)
             self.server.pass_time(some)
@@ -216,6 +247,8 @@ class Roles(WorkflowMachine):
 
     def drain(self) -> None:
         """One worker completes all there is, and then nothing is left to do."""
+        for id in self.open_ones():
+            self.seal(id)
         for id in [*self.model.paused]:
             self.resume(id)
         for name in list(self.workers):

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
+from workflow_kept import Kept
+
 KEPT_MS = 950_000
 """What calls say for how long results are kept. Nothing else ends within a minute of that."""
 COUNTED_AS = {"expired": "failed", "discarded": "failed"}
@@ -28,6 +30,8 @@ class Node:
     items: list[str] | None = None
     window: int = 0
     filled_by: str = ""
+    is_open: bool = False
+    """Calls are added to it, and it ends only once it is sealed."""
     tolerate: float = 0
     keeps_results: bool = True
 
@@ -60,6 +64,9 @@ class Task:
     args: str = ""
     """Those that it was requeued with."""
     gone_at: float = inf
+    kept: Kept = field(default_factory=Kept)
+    waits_for: str = ""
+    """The name of the wait that it is suspended for."""
 
     @property
     def name(self) -> str:
@@ -92,6 +99,8 @@ class Group(Task):
     is_undoing: bool = False
     items: list[str] = field(default_factory=list)
     results: dict[str, str] = field(default_factory=dict)
+    keys: set[str] = field(default_factory=set)
+    """Of the calls that added to it."""
     output: str = ""
     kept_ms: int = KEPT_MS
     call: str = ""

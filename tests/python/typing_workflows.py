@@ -9,6 +9,7 @@ from typing import NamedTuple, assert_type
 from ardiq import (
     Ardiq,
     Batch,
+    CallBatch,
     Chain,
     Flow,
     Group,
@@ -23,6 +24,7 @@ from ardiq import (
     WorkflowProgress,
     chain,
     chord,
+    current_task,
     group,
 )
 
@@ -268,3 +270,22 @@ async def nested(flow: Flow) -> None:
     line.then(lambda page: group(store.prepare(page)))  # type: ignore[arg-type]
     line.on_failure(nothing)  # type: ignore[arg-type]
     chord([fetch.prepare("a")], gallery)  # type: ignore[arg-type]
+
+
+async def batches() -> None:
+    async with app.batch("import", on_success=nothing.prepare(), on_death=chain(nothing.prepare()), id="x") as batch:
+        assert_type(batch, CallBatch)
+        await batch.add(fetch.prepare("x"), resize.options(delay=5).prepare("a"))
+        assert_type(batch.job, WorkflowJob[None])
+        assert_type(batch.existed, bool)
+        await batch.add(fetch)  # type: ignore[arg-type]
+        await batch.add("x")  # type: ignore[arg-type]
+        await batch.add(fetch.prepare(7))  # type: ignore[arg-type]
+    with app.batch(on_complete=gallery.prepare(["a"])) as other:
+        other.add_sync(fetch.prepare("x"))
+    app.batch(on_success=nothing)  # type: ignore[arg-type]
+    app.batch(7)  # type: ignore[arg-type]
+    task = current_task()
+    assert task
+    assert_type(app.batch_of(task), CallBatch)
+    app.batch_of(7)  # type: ignore[arg-type]

@@ -134,7 +134,8 @@ fn check_group(
     // A task that is no part of it has the id of its next call.
     let next = format!("{id}~{}", names.len());
     let waits = is_map && records.get(&next).is_some_and(|record| !OVER.contains(&record["state"].as_str()));
-    if begun && open.is_empty() && !is_building && !is_undoing && !waits {
+    let is_open = fields.get("is_open").is_some_and(|open| open == "1");
+    if begun && open.is_empty() && !is_building && !is_undoing && !is_open && !waits {
         found(format!("{id} waits for nothing, and has not ended"));
     }
     if !is_map {
@@ -171,7 +172,7 @@ fn check_compensations(
     let undoing = fields.get("undoing").is_some_and(|undoing| undoing == "1");
     let (goes_on, due) = (fields["state"] == "blocked", keys.list(&key(&format!("undo:{id}"))));
     let open = keys.list(&key(&format!("open:{id}")));
-    if !goes_on && !due.is_empty() {
+    if OVER.contains(&fields["state"].as_str()) && !due.is_empty() {
         found(format!("{id} has ended, and {due:?} are due"));
     }
     if undoing && open.iter().any(|name| Some(name) != due.first()) {
