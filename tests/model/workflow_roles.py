@@ -259,7 +259,7 @@ class Roles(WorkflowMachine):
             outcomes = [{"id": id, "token": token, "outcome": "complete", "value": "1"} for id, token in held]
             if self.step(name, outcomes, 20) or self.server.more or self.workers[name].held:
                 continue
-            if dead := [id for workflow in self.model.workflows for id in workflow.waits_for()]:
+            if dead := [id for workflow in self.model.workflows for id in workflow.dead_compensations()]:
                 self.requeue(dead)
                 continue
             if not self.model.of("waiting", "running"):

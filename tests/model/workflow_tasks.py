@@ -123,7 +123,7 @@ class Group(Task):
     def missing(self) -> set[str]:
         return {name for name, member in self.members.items() if member.verdict not in ("", "complete")}
 
-    def waits_for(self) -> list[str]:
+    def dead_compensations(self) -> list[str]:
         """The compensation that failed, where the others wait for it."""
         first = [self.members[name] for name in self.undo[:1] if self.is_undoing and not self.has_ended]
         return [task.id for task in first if task.is_dead]
