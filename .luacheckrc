@@ -12,7 +12,7 @@ read_globals = {
   "entering",
   "errors", "figures", "flow", "gather", "group", "hand_off", "history", "inputs", "keys", "lane", "limits", "line", "mail",
   "map", "member", "memos", "move", "number", "object", "opening", "pause_rules", "pauses", "payload", "place", "reap",
-  "recount", "replay", "saving", "schedule", "share", "stats", "stopping", "task", "timer", "turn", "unique", "uses",
+  "recount", "replay", "saving", "schedule", "share", "stats", "stopping", "task", "timer", "turn", "undo", "unique", "uses",
   "waiters", "waits",
 }
 files["ardiq/testing/emulation.lua"] = {

@@ -194,8 +194,26 @@ class Graph:
         ):
             if given:
                 raise ValueError(f"{what} cannot have {why}")
+        self._check_edges(member)
         if isinstance(member, Map) and (options.delay_ms or options.expire_ms):
             raise ValueError(f"map {member.name!r} cannot have a delay or an expiry")
+
+    def _check_edges(self, member: Member) -> None:
+        """Refuse a compensation that takes what is not there by then, or does not run in any case."""
+        undone = next((other for other, policy in member.edges.items() if policy == "undo"), None)
+        if undone is None:
+            return
+        if len(member.edges) > 1:
+            raise ValueError(f"compensation {member.name!r} cannot be after other nodes: it runs when it is its turn")
+        for source in member.sources.values():
+            for other in source.nodes:
+                if other is not undone and other not in undone.edges:
+                    raise ValueError(
+                        f"compensation {member.name!r} takes the result of {other.name!r}: it may take that of "
+                        f"{undone.name!r}, and of what that is after"
+                    )
+        if member.call.call_options.expire_ms:
+            raise ValueError(f"compensation {member.name!r} cannot have an expiry: it has to run")
 
     def _node(self, member: Member) -> "_Made":
         call, producer, codec = member.call, self._queue.producer, self._queue.codec

@@ -1500,6 +1500,16 @@ def workflow_start(*, id: Text) -> Call[Literal["started", "accepted", "not_foun
     return Call("workflow_start", (id,), word)
 
 
+def workflow_abort(*, id: Text) -> Call[Literal["aborted", "requested", "finished", "not_found"]]:
+    """Stops a workflow, and undoes what completed of it: its compensations run, one after the other, what completed
+    last first.
+
+    Replies `aborted` (now or before), `requested` (something of it runs, or its compensations do), `finished`
+    (another way) or `not_found`.
+    """
+    return Call("workflow_abort", (id,), word)
+
+
 def workflow_pause(*, id: Text) -> Call[Literal["paused", "finished", "not_found"]]:
     """Keeps the tasks of a workflow from starting, those of its maps, too. It ends with the workflow.
 

@@ -284,6 +284,9 @@ def _where(task: dict[str, Any]) -> str:
     if task.get("state") == "blocked":
         if "kind" in task:
             return "until its tasks have ended: ardiq workflow show has them"
+        undone = next((name for name, policy in task.get("after", {}).items() if policy == "undo"), None)
+        if undone is not None:
+            return f"the compensation of {undone}: runs if that has to be undone"
         return f"waits for {', '.join(task.get('after', ())) or 'other tasks'}"
     if "position" in place:
         at = (

@@ -34,7 +34,7 @@ _MAKES_READY = frozenset(
     }
 )
 # What may let other tasks of a workflow begin.
-_MAY_RELEASE = frozenset({"abort", "discard", "purge"})
+_MAY_RELEASE = frozenset({"abort", "discard", "purge", "workflow_abort"})
 _FOREVER_MS = 100 * 365 * 86_400_000
 _TASK_FIELDS = 6
 _PORTION = 500

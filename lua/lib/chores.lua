@@ -14,7 +14,7 @@ function M.look(batch, id)
   if of and of.building and not of.abort_requested then return end
   if own and own.state == 'blocked' and number.of(record.needs, 0) <= 0 then
     if group.damage(batch, own) then return end
-    if own.abort_requested then
+    if group.is_stopping(own) then
       stopping.cancel(batch, own)
     elseif own.kind == 'map' then
       map.make(batch, own)
@@ -29,7 +29,7 @@ function M.look(batch, id)
   if not record or not record.state or task.is_finished(record.state) then
     group.note_open(batch, of, name, record)
   elseif record.state == 'blocked' and number.of(record.needs, 0) <= 0 and number.of(record.broken, 0) <= 0
-    and not of.abort_requested then
+    and not group.is_stopping(of) then
     edges.begin(batch, of, name, record)
   end
 end

@@ -9,7 +9,8 @@ local NODE = { codec = 'string', headers = 'string', delay_ms = 'number', expire
   after = 'table', inputs = 'table', map = 'table' }
 local MAP = { size = 'number', max_concurrent = 'number', tolerate = 'number', keep_results = 'boolean',
   filled_by = 'string', is_open = 'boolean' }
-local POLICIES = { fail = '', cancel = '?cancel', ignore = '?ignore', continue = '?continue', only = '?only' }
+local POLICIES = { fail = '', cancel = '?cancel', ignore = '?ignore', continue = '?continue', only = '?only',
+  undo = '?undo' }
 local LONGEST_NAME, LONGEST_ID, MOST_EDGES = 100, 512, 10000
 
 local function bad(what) errors.raise(errors.bad_argument(what)) end
@@ -38,9 +39,19 @@ local function read_edges(node, after, by_name)
     local from = by_name[name or '']
     if not suffix then bad('node ' .. node.name .. ' has an edge with the unknown policy ' .. policy) end
     if not from then bad('node ' .. node.name .. ' comes after ' .. name .. ', which is no node before it') end
+    if from.undoes then bad('node ' .. node.name .. ' comes after ' .. name .. ', which is a compensation') end
+    if suffix == '?undo' then
+      if #after > 1 then bad('node ' .. node.name .. ' is a compensation, and comes after others, too') end
+      if from.undo then bad('node ' .. name .. ' has two compensations, ' .. from.undo .. ' and ' .. node.name) end
+      from.undo, node.undoes = node.name, from
+    end
     if seen[name] then bad('node ' .. node.name .. ' comes after ' .. name .. ' twice') end
     seen[name], texts[i] = policy == '' and 'fail' or policy, name .. suffix
     from.followers[#from.followers + 1] = node.name .. suffix
+  end
+  -- When it is its turn, what the one that it undoes came after has ended, too.
+  if node.undoes then
+    for name in pairs(node.undoes.is_after) do seen[name] = true end
   end
   node.needs, node.is_after = #texts, seen
   if #texts > 0 then node.add('after', table.concat(texts, ' ')) end
@@ -119,6 +130,9 @@ local function read_node(base, rows, at, by_name, declared)
   node.name, node.followers = name, {}
   read_edges(node, options.after, by_name)
   read_inputs(node, options.inputs, by_name)
+  if node.undoes and (options.map or options.expire_ms) then
+    bad('compensation ' .. name .. ' may be no map, and may not expire')
+  end
   if options.map then read_map(node, options, row.args) end
   by_name[name] = node
   return node
@@ -174,7 +188,8 @@ local function remove_rest(base, id)
       redis.call('DEL', keys.task(base, group.id_of(id, name)), keys.failed(base, group.id_of(id, name)))
     end
   end
-  redis.call('DEL', keys.task(base, id), keys.open(base, id), keys.nodes(base, id), keys.failed(base, id))
+  redis.call('DEL', keys.task(base, id), keys.open(base, id), keys.nodes(base, id), keys.failed(base, id),
+    keys.undo(base, id))
 end
 
 local function write_node(batch, id, node, result_ttl_ms)
@@ -209,7 +224,8 @@ return function(base, args)
   if open_map and (options.is_open or options.timeout_ms) then
     bad('a workflow with an open map is neither created by parts nor has it a time limit')
   end
-  if options.output and not by_name[options.output] then bad('output ' .. options.output .. ' is no node') end
+  local output = options.output and by_name[options.output]
+  if options.output and (not output or output.undoes) then bad('output ' .. options.output .. ' is no node') end
   errors.read('ZCARD', keys.workflows(base))
   errors.read('ZCARD', keys.deadlines(base))
   errors.read('LLEN', keys.chores(base))
@@ -227,8 +243,13 @@ return function(base, args)
     local value = options[field]
     if value and value ~= '' then fields[#fields + 1], fields[#fields + 2] = field, value end
   end
+  local open = {}
+  for _, node in ipairs(found) do
+    if not node.undoes then open[#open + 1] = node.name end
+  end
+  if #open < #found then fields[#fields + 1], fields[#fields + 2] = 'undoing', '0' end
   redis.call('HSET', keys.task(base, id), 'state', 'blocked', 'kind', 'workflow', 'enqueued_at', batch.now_text,
-    'result_ttl_ms', result_ttl_ms, 'tasks', clock.text(#found), unpack(fields))
+    'result_ttl_ms', result_ttl_ms, 'tasks', clock.text(#open), unpack(fields))
   redis.call('ZADD', keys.workflows(base), batch.now_text, id)
   local lanes, first = {}, {}
   for i, node in ipairs(found) do
@@ -239,7 +260,7 @@ return function(base, args)
     lanes[node.lane] = true
   end
   bulk.write('RPUSH', keys.nodes(base, id), names)
-  bulk.write('SADD', keys.open(base, id), names)
+  bulk.write('SADD', keys.open(base, id), open)
   if options.is_open or open_map then
     redis.call('ZADD', keys.deadlines(base), clock.text(batch.now + group.UNFINISHED_MS), id)
   end

@@ -67,8 +67,10 @@ class RandomWorkflows(Roles):
             id = free[0]
         # Of what is not kept nobody sees afterwards whether it was aborted in the end.
         policies = tuple(policy for policy in self.policies if kept_ms or policy != "cancel")
-        nodes = graph(size, number, policies)
+        # In small portions it is the order of these that says which is undone first.
+        nodes = graph(size, number, policies, number % 4 * 0.2 * self.is_at_once)
         output = nodes[number % len(nodes)].name if number % 3 == 0 else ""
+        output = "" if output.startswith("u") else output
         self.create(id, nodes, output, kept_ms, call)
 
     @rule(id=WORKFLOW, items=st.integers(0, 12), window=st.integers(0, 3), tolerate=st.integers(0, 2))
@@ -125,6 +127,14 @@ class RandomWorkflows(Roles):
     def abort_one(self, at: int) -> None:
         if id := self.some_id(at):
             self.abort(id)
+
+    @rule(at=AT, any=st.sampled_from([True, *[False] * 5]))
+    def abort_and_undo_one(self, at: int, any: bool) -> None:
+        undoable = [task.id for task in self.model.workflows if task.compensations and not task.has_ended]
+        if any:
+            self.abort_and_undo(self.some_id(at))
+        elif undoable and at % 3 == 0:
+            self.abort_and_undo(undoable[at % len(undoable)])
 
     @rule(at=AT, of_maps=st.sampled_from([True, True, False]))
     def abort_group(self, at: int, of_maps: bool) -> None:
@@ -413,7 +423,7 @@ class Between(Unsettled):
     @precondition(lambda self: self.free())
     @rule(size=SIZE, number=st.integers(0, 2**32), kept_ms=KEPT)
     def create_one(self, size: int, number: int, kept_ms: int) -> None:
-        nodes = graph(size, number, self.policies)
+        nodes = graph(size, number, self.policies, 0.3 * (number % 3 == 0))
         for node in nodes:
             node.delay_ms = node.expire_ms = 0
         self.create(self.free()[0], nodes, kept_ms)

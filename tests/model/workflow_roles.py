@@ -38,6 +38,10 @@ class Roles(WorkflowMachine):
         is_left = isinstance(task, Group) and not self.is_at_once
         self.call("abort", id=id, result_ttl_ms=KEPT_MS, expect=None if is_left else answer)
 
+    def abort_and_undo(self, id: str) -> None:
+        answer = self.model.abort_and_undo(id)
+        self.call("workflow_abort", id=id, expect=answer if self.is_at_once else None)
+
     def requeue(self, ids: list[str], other: bool = False) -> None:
         if other and (task := self.model.tasks.get(ids[0])):
             task.args = '["other"]'
@@ -255,6 +259,9 @@ class Roles(WorkflowMachine):
             outcomes = [{"id": id, "token": token, "outcome": "complete", "value": "1"} for id, token in held]
             if self.step(name, outcomes, 20) or self.server.more or self.workers[name].held:
                 continue
+            if dead := [id for workflow in self.model.workflows for id in workflow.waits_for()]:
+                self.requeue(dead)
+                continue
             if not self.model.of("waiting", "running"):
                 break
             self.pass_time(INTERVAL_MS)
@@ -267,14 +274,25 @@ class Roles(WorkflowMachine):
         if left := [id for id in self.seen.tasks if id not in kept]:
             self.fail(f"nobody needs {left} any more")
 
+    def all_is_undone(self) -> None:
+        """What completed of a workflow that was undone."""
+        for workflow in self.model.workflows:
+            for name, compensation in workflow.compensations.items():
+                was_due = workflow.members[name].verdict == "complete" and workflow.is_undoing
+                if was_due and not workflow.is_final and not compensation.has_ended:
+                    self.fail(f"{name} of {workflow.id} is not undone: {compensation}")
+                if workflow.state == "complete" and compensation.had_turn:
+                    self.fail(f"{workflow.id} is complete, and {name} was undone")
+
     def nothing_is_left(self) -> None:
         """Of the model, and of what the server says whatever the model thinks."""
+        self.all_is_undone()
         if unfinished := self.model.of("blocked", "waiting", "running"):
             self.fail(f"{[(task.id, task.state) for task in unfinished]} are left")
         states = {id: record.get("state") for id, record in self.seen.tasks.items()}
         if left := {id: state for id, state in states.items() if state in ("blocked", "running", "queued", "limited")}:
             self.fail(f"nothing runs, and these never will: {left}")
         skipped = {f"items:{task.id}" for task in self.model.of("skipped") if isinstance(task, Group)}
-        kinds = ("open", "items", "chores", "workflows", "pauses", "held")
+        kinds = ("open", "items", "undo", "chores", "workflows", "pauses", "held")
         if left := {key for key in self.seen.keys if key.split(":")[0] in kinds} - skipped:
             self.fail(f"all workflows ended, and there are {left}")

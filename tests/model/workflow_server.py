@@ -20,7 +20,7 @@ PORTIONS = {
     "local PORTION = 1000": "local PORTION = 2",
 }
 """Lines of the library, each there once: how much of a workflow one call does, and how little it can be."""
-KINDS = ("open", "nodes", "items", "results", "failed")
+KINDS = ("open", "nodes", "items", "results", "failed", "undo")
 """Keys that a group has besides its record."""
 
 

@@ -35,6 +35,11 @@ class Node:
     tolerate: float = 0
     keeps_results: bool = True
 
+    @property
+    def undoes(self) -> str:
+        """Of a compensation, whose."""
+        return next((name for name, policy in self.after.items() if policy == "undo"), "")
+
 
 @dataclass(eq=False)
 class Task:
@@ -53,6 +58,8 @@ class Task:
     expires_at: float = inf
     lost: int = 0
     is_stopping: bool = False
+    had_turn: bool = False
+    """Of a compensation."""
     result: tuple[str, str] = ("", "")
     args: str = ""
     """Those that it was requeued with."""
@@ -85,6 +92,11 @@ class Group(Task):
     has_begun: bool = False
     is_cancelled: bool = False
     """A failure stops it."""
+    is_final: bool = False
+    """Somebody stops it, and wants nothing undone."""
+    undo: list[str] = field(default_factory=list)
+    """Compensations that are due, the next one first."""
+    is_undoing: bool = False
     items: list[str] = field(default_factory=list)
     results: dict[str, str] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
@@ -99,15 +111,26 @@ class Group(Task):
 
     @property
     def open(self) -> set[str]:
-        return {name for name, member in self.members.items() if not member.verdict}
+        members = self.members.items()
+        return {name for name, member in members if not member.verdict and (member.had_turn or not member.node.undoes)}
+
+    @property
+    def compensations(self) -> dict[str, Task]:
+        """By whom they undo."""
+        return {member.node.undoes: member for member in self.members.values() if member.node.undoes}
 
     @property
     def missing(self) -> set[str]:
         return {name for name, member in self.members.items() if member.verdict not in ("", "complete")}
 
+    def waits_for(self) -> list[str]:
+        """The compensation that failed, where the others wait for it."""
+        first = [self.members[name] for name in self.undo[:1] if self.is_undoing and not self.has_ended]
+        return [task.id for task in first if task.is_dead]
+
     @property
     def counts(self) -> Counter[str]:
-        verdicts = [member.verdict for member in self.members.values() if member.verdict]
+        verdicts = [member.verdict for member in self.members.values() if member.verdict and not member.node.undoes]
         return Counter(COUNTED_AS.get(verdict, verdict) for verdict in verdicts)
 
     def filled_by(self, member: Task) -> Group | None:
@@ -122,7 +145,7 @@ class Group(Task):
         return {
             other.name: other.node.after[member.name]
             for other in self.members.values()
-            if member.name in other.node.after
+            if member.name in other.node.after and not other.node.undoes
         }
 
     def all_tasks(self) -> list[Task]:

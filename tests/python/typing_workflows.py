@@ -107,6 +107,9 @@ def flows() -> None:
     flow.add(nothing.prepare()).after(rows)
     assert_type(flow.add(index.prepare("word")), Node[int])
 
+    assert_type(rows.compensate(add.prepare(rows.result, 1), name="back"), Node[int])
+    rows.compensate(add.prepare(links.result, 1))  # type: ignore[arg-type]
+    rows.compensate(add)  # type: ignore[arg-type]
     flow.add(fetch.prepare(page.result))  # type: ignore[arg-type]
     flow.add(parse.prepare(links.result))  # type: ignore[arg-type]
     flow.add(store.prepare(links.result, table=rows.result))  # type: ignore[arg-type]
@@ -129,6 +132,7 @@ def maps(paths: list[str]) -> None:
     assert_type(flow.map(parse.options(priority="low"), [Page("", 0)], tolerate=3, name="pages"), Map[list[str]])
     assert_type(flow.map(index, paths), Map[int])
     flow.add(montage.prepare(thumbs.results))
+    assert_type(thumbs.compensate(montage.prepare(thumbs.results)), Map[str])
     flow.add(report.prepare(thumbs.result)).after(thumbs, on_failure="ignore")
     flow.add(report_sync.prepare(thumbs.result))
     assert_type(flow.starmap(add, [(1, 2), (3, 4)], keep_results=False), Map[int])
@@ -162,6 +166,8 @@ async def starts(flow: Flow, node: Node[int], thumbs: Map[str]) -> None:
     assert_type(await job.graph("dot"), str)
     assert_type(job.node("page"), Job)
     assert_type(job.existed, bool)
+    assert_type(await job.abort(compensate=True), bool)
+    await job.abort(compensate=1)  # type: ignore[arg-type]
     assert_type(await job.pause(), bool)
     assert_type(job.resume_sync(), bool)
     await job.pause("x")  # type: ignore[call-arg]

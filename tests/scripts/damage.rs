@@ -170,11 +170,24 @@ fn is_of_a_group(key: &str, hand: &Hand, problem: &str) -> bool {
             " needs 0",
             " has a TTL",
             "no record",
+            " has the compensations ",
+            " is being undone",
         ]),
         // What follows waits until it is mended.
-        ("workflows" | "deadlines" | "chores", _) => about(&[" is in open:", " counts "]),
+        ("workflows" | "deadlines" | "chores" | "undo", _) => {
+            about(&[" is in open:", " and open:", " counts ", " undone"])
+        }
         ("task", Hand::Writes(_)) => {
-            about(&[" counts ", " tasks, and ", "workflows has ", " items are left", " waits for ", " has a TTL"])
+            let of_compensations = about(&[" has the compensations ", " undone", ", of {"]);
+            of_compensations
+                || about(&[
+                    " counts ",
+                    " tasks, and ",
+                    "workflows has ",
+                    " items are left",
+                    " waits for ",
+                    " has a TTL",
+                ])
         }
         _ => false,
     }
