@@ -7,13 +7,21 @@ local CALL = { codec = 'string', headers = 'string', delay_ms = 'number', expire
 -- Keys of pages that a map remembers.
 local REMEMBERED = 100
 
-local function read(base, rows)
+local function read_options(rows)
+  local options = {}
+  for at = 5, #rows, 5 do
+    local label = 'call ' .. at / 5
+    options[at / 5] = rows[at] ~= '' and object.decode(rows[at], CALL, 'options of ' .. label) or {}
+  end
+  return options
+end
+
+local function read(base, rows, options)
   local found, declared = {}, {}
-  for at = 1, #rows, 5 do
-    local label = 'call ' .. (at + 4) / 5
-    local options = rows[at + 4] ~= '' and object.decode(rows[at + 4], CALL, 'options of ' .. label) or {}
+  for i = 1, #options do
+    local at = 5 * i - 4
     local row = { task = rows[at], lane = rows[at + 1], args = rows[at + 2], kwargs = rows[at + 3] }
-    found[#found + 1] = entering.read(base, label, row, options, declared)
+    found[i] = entering.read(base, 'call ' .. i, row, options[i], declared)
   end
   return found
 end
@@ -34,7 +42,7 @@ local function check_room(base, ids)
 end
 
 return function(base, args)
-  local id = group.id_of(args.id, args.map)
+  local id, options = group.id_of(args.id, args.map), read_options(args.calls)
   local record, err = task.read(base, id, { 'state', 'kind', 'size', 'is_open', 'added', 'abort_requested' })
   if err then return { err = err } end
   if not record.state then return { 'not_found', 0 } end
@@ -44,7 +52,7 @@ return function(base, args)
   local size, added, ids, lanes = number.of(record.size, 0), record.added or '', {}, {}
   if string.find(' ' .. added .. ' ', ' ' .. args.key .. ' ', 1, true) then return { 'accepted', size } end
   if record.state ~= 'blocked' or record.abort_requested then return { 'ended', size } end
-  local found = read(base, args.calls)
+  local found = read(base, args.calls, options)
   for i = 1, #found do ids[i] = group.id_of(id, clock.text(size + i - 1)) end
   local makes_room = check_room(base, ids)
   for _, key in ipairs({ 'scheduled', 'deadlines' }) do errors.read('ZCARD', keys[key](base)) end
