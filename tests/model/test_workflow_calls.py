@@ -232,10 +232,10 @@ class RandomWorkflows(Roles):
                 return
         self.lose_dead(some[at % len(some) :][:how_many], is_deleted)
 
-    @rule(id=WORKFLOW, items=st.integers(2, 5), at=AT)
-    def stop_what_fails(self, id: str, items: int, at: int) -> None:
-        """A workflow that ends with dead letters, mostly aborted; one of these gets lost."""
-        if id not in self.model.tasks:
+    @rule(items=st.integers(2, 5), at=AT)
+    def lose_dead_letters(self, items: int, at: int) -> None:
+        """Of a workflow that ends with some, often aborted."""
+        for id in [id for id in ("d0", "d1", "d2", "d3") if id not in self.model.tasks][:1]:
             self.create_chord(id, items, 0, items)
             self.work_off(at, 5, 2, 2, slow=at % 4)
             if at % 3:
