@@ -61,7 +61,7 @@ async def test_a_task_that_waits_is_shown_and_given_what_it_waits_for(app: Ardiq
         assert re.search(r"wait_for:approval +waits for approval until 20\d\d-", text)
         shown = json.loads(ardiq("task", "show", MODULE, job.id, "--json")[1])
         steps = {each.pop("name"): each for each in shown["steps"]}
-        assert list(steps) == ["charge", "a moment", "large", "larger", "wait_for:approval"]
+        assert list(steps) == ["a moment", "charge", "large", "larger", "wait_for:approval"]
         assert steps["charge"] == {"kind": "step", "value": {"cents": 1999}}
         assert steps["a moment"] == {"kind": "timeout"}
         assert {"kind": "step"} in (steps["large"], steps["larger"])
