@@ -212,7 +212,7 @@ def test_pauses_for_programs(app: Ardiq, ardiq: Run) -> None:
 def test_migrate_for_programs(ardiq: Run, server: Any) -> None:
     status = json.loads(ardiq("migrate", "status", server.url, "--json")[1])
     assert {"installed", "pending", "data_version", "maxmemory_policy"} <= set(status)
-    ardiq("migrate", server.url)
+    ardiq("migrate", server.url, "--prune")
     told = json.loads(ardiq("migrate", server.url, "--json")[1])
     assert told == {"server": status["server"], "pending": [], "done": []}
     assert json.loads(ardiq("migrate", server.url, "--prune", "--json")[1])["done"] == []
