@@ -114,7 +114,7 @@ class Proxy:
             while data := await reader.read(1 << 16):
                 if self._delay_s:
                     await asyncio.sleep(self._delay_s)
-                    # What came meanwhile has waited, too: one message is delayed once, in however many parts it arrives.
+                    # What came meanwhile has waited, too: one message is delayed once, whatever its parts.
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(0.01):
                             while more := await reader.read(1 << 16):
