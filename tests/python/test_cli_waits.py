@@ -11,7 +11,6 @@ import pytest
 from helpers import eventually, field, working
 
 from ardiq import Ardiq, Signal, sleep, step, wait_for
-from ardiq.cli import main
 
 MODULE = f"{__name__}:cli_app"
 Run = Callable[..., tuple[int, str]]
@@ -34,19 +33,6 @@ def app(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> Ardiq:
 
     monkeypatch.setattr(sys.modules[__name__], "cli_app", app, raising=False)
     return app
-
-
-@pytest.fixture
-def ardiq(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: str) -> tuple[int, str]:
-        try:
-            code = main(words)
-        except SystemExit as end:
-            code = int(str(end.code))
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
-
-    return run
 
 
 async def test_a_task_that_waits_is_shown_and_given_what_it_waits_for(app: Ardiq, ardiq: Run) -> None:
