@@ -9,8 +9,8 @@ read_globals = {
   "tonumber", "tostring", "type", "unpack",
   -- lua/lib
   "adaptive", "admit", "ask", "attempt", "batches", "bulk", "calls", "chores", "claim", "clock", "edges", "ending",
-  "errors", "figures", "flow", "gather", "group", "hand_off", "history", "inputs", "keys", "lane", "limits", "line", "mail",
-  "map", "member", "move", "number", "object", "opening", "pause_rules", "pauses", "payload", "place", "reap", "replay",
+  "errors", "figures", "flow", "gather", "group", "halt", "hand_off", "history", "inputs", "keys", "lane", "limits", "line", "mail",
+  "map", "member", "move", "number", "object", "opening", "outbox", "pause_rules", "pauses", "payload", "place", "reap", "replay",
   "saving", "schedule", "share", "stats", "stopping", "task", "timer", "turn", "unique", "uses", "waiters",
 }
 files["ardiq/testing/emulation.lua"] = {

@@ -63,16 +63,18 @@ class Flow:
     def __repr__(self) -> str:
         return f"<Flow {self.name!r}>"
 
-    def add(self, call: PreparedTask[R], *, name: str | None = None) -> Node[R]:
+    def add(self, call: PreparedTask[R], *, name: str | None = None, queue: str | None = None) -> Node[R]:
         """Add a call.
 
         Args:
             call: from `task.prepare(…)`; results of other nodes may be among its arguments.
             name: what it is called in the flow: up to 100 letters, digits, `_`, `.` and `-`; None: after its task.
+            queue: the queue that it runs in, on the same server; None: that of the workflow, or, of a task of
+                `app.queue(…)`, that one.
 
         Raises:
             TypeError: it is no call, or a result is within one of its arguments.
-            ValueError: the name is invalid or taken, or a result is of another flow.
+            ValueError: a name is invalid or taken, or a result is of another flow.
         """
         held = held_back(call, "flow.add")
         name = self._name(name, held.task.name)
@@ -81,6 +83,7 @@ class Flow:
         except TypeError as error:
             raise TypeError(f"node {name!r}: {error}") from None
         node: Node[R] = Node(self, name, held)
+        node.queue = None if queue is None else _options.key_part("queue", queue)
         for source in sources.values():
             for other in source.nodes:
                 self.check(name, other)

@@ -125,11 +125,11 @@ class Graph:
     def _check(self, member: Member) -> None:
         """Refuse what a node cannot have."""
         what, task, options = f"node {member.name!r}", member.call.task, member.call.call_options
-        theirs, rule = task.context, options.rule_of(task)
-        if theirs is not self._queue and not theirs.is_own:
+        rule = options.rule_of(task)
+        if isinstance(member, Map) and (theirs := self._other_queue(member)) is not None:
             raise ValueError(
-                f"{what} is for queue {theirs.name!r}, and its workflow for {self._queue.name!r}: all nodes are on one "
-                "queue"
+                f"map {member.name!r} is for queue {theirs!r}, and its workflow for {self._queue.name!r}: the calls of "
+                "a map are in the queue of their workflow. Start the workflow there, or add a node for each call"
             )
         for given, why in (
             (options.task_id, "a task_id: its id is its place in the workflow"),
@@ -148,6 +148,12 @@ class Graph:
                 f"{what} {why}, which an app with a signing_key cannot have yet: nobody would have signed what its "
                 "task is called with"
             )
+
+    def _other_queue(self, member: Member) -> str | None:
+        """The queue of a node, if that is not the workflow's."""
+        of_task = member.call.task.context
+        name = member.queue or (self._queue.name if of_task.is_own else of_task.name)
+        return None if name == self._queue.name else name
 
     def _node(self, member: Member) -> "_Made":
         call, producer, codec = member.call, self._queue.producer, self._queue.codec
@@ -182,6 +188,8 @@ class Graph:
             raise type(error)(f"node {member.name!r}: {error}") from None
         if how:
             fields["codec"] = how
+        if (queue := self._other_queue(member)) is not None:
+            fields["queue"] = queue
         if member.edges:
             fields["after"] = [
                 other.name if policy in (None, "fail") else f"{other.name}?{policy}"
@@ -219,7 +227,7 @@ class Graph:
         if self._queue.signer is not None:
             call = (made.task, made.args, made.kwargs, made.codec)
             fields["headers"] = self._queue.signer.sign(
-                self._queue.name, *call, from_json(headers.encode()) if headers else {}
+                fields.get("queue", self._queue.name), *call, from_json(headers.encode()) if headers else {}
             )
         return to_json(fields) if fields else b""
 

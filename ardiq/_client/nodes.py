@@ -27,6 +27,7 @@ class Member:
         flow: what it is in.
         name: its name there.
         call: the task, its options and, of a node, its arguments.
+        queue: of a node, the queue that it runs in; None: that of its task.
         edges: what it is after, each with what happens if that does not complete; None: as if nothing was said.
         sources: of a node, what its arguments stand for, by position and keyword.
         items: of a map, the arguments of its calls.
@@ -36,6 +37,7 @@ class Member:
         self.flow = flow
         self.name = name
         self.call = call
+        self.queue: str | None = None
         self.edges: dict[Member, OnFailure | None] = {}
         self.sources: dict[int | str, Source] = {}
 

@@ -68,7 +68,7 @@ def bind(queue: "QueueContext", args: Sequence[Any], kwargs: Mapping[str, Any]) 
     """Let the results among the arguments of a call be read from that queue."""
     for value in (*args, *kwargs.values()):
         if type(value) is Results:
-            value.read_by(MapPages(queue))
+            value.read_by(MapPages(queue.app.queue(value.queue).context if value.queue else queue))
 
 
 async def completed(queue: "QueueContext", packed: bytes, signature: Signature | None) -> bytes:
@@ -117,6 +117,7 @@ async def patiently(queue: "QueueContext", call: Call[R]) -> R:
 
 
 async def _fetched(queue: "QueueContext", given: Input, value: Value) -> Value:
+    queue = _queue_of(queue, value)
     record = await patiently(queue, calls.task(id=value.data.decode(errors="replace")))
     if record.get("state") != b"complete" or "result" not in record:
         raise invalid(f"{given.label}: the result of {value.source!r} is gone")
@@ -124,7 +125,7 @@ async def _fetched(queue: "QueueContext", given: Input, value: Value) -> Value:
 
 
 async def _all_of(queue: "QueueContext", given: Input, value: Value) -> list[Value]:
-    map_id = value.data.decode(errors="replace")
+    map_id, queue = value.data.decode(errors="replace"), _queue_of(queue, value)
     values: list[Value] = []
     offset: int | None = 0
     size = 0
@@ -138,6 +139,12 @@ async def _all_of(queue: "QueueContext", given: Input, value: Value) -> list[Val
         _check_size(queue, given, size, ": annotate the parameter as Results[…], which reads them page by page")
         offset = reply.next_offset if reply.next_offset < reply.size else None
     return values
+
+
+def _queue_of(queue: "QueueContext", value: Value) -> "QueueContext":
+    """The queue that has a result which a claim only refers to: the task's own, or that of its workflow."""
+    found: QueueContext = queue.app.queue(value.codec).context if value.codec else queue
+    return found
 
 
 def _page(map_id: str, offset: int) -> Call[calls.ResultsReply]:

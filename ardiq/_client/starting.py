@@ -102,7 +102,8 @@ class Starting(Facade):
 
         Raises:
             ValueError: a circle, more than 1,000 nodes, or something that a node cannot have: an id or uniqueness of
-                its own, another queue; or, where the app has a `signing_key`, a map or a result as an argument.
+                its own, or, as a map, another queue; or, where the app has a `signing_key`, a map or a result as an
+                argument.
             TypeError: an argument does not fit its task, or cannot be sent.
             BrokerError: the server cannot be reached.
             ArdiqError: one with its id is still being sent in parts, or this one was aborted before all were there.

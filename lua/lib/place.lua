@@ -2,7 +2,7 @@
 local M = {}
 
 -- Fields that say where a task belongs.
-M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building' }
+M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building', 'home' }
 
 -- The type of every key, by the first part of its name.
 M.TYPES = {
@@ -16,7 +16,7 @@ M.TYPES = {
   limits = 'hash', overrides = 'hash', busy = 'hash', rates = 'zset', opens = 'zset',
   slowed = 'string',
   workflows = 'zset', open = 'set', nodes = 'list', items = 'list', results = 'hash', failed = 'set',
-  chores = 'list', deadlines = 'zset',
+  chores = 'list', outbox = 'list', deadlines = 'zset',
   saving = 'string',
 }
 -- Keys that belong to one worker; and those that must end by themselves, by what keys.lua calls them.
@@ -53,12 +53,12 @@ function M.misplaced(base, id, record)
     return M.lacks('HGET', keys.running(base, record.worker or ''), id) and 'not_in_running'
   elseif state == 'held' then
     return M.lacks('ZSCORE', keys.held(base, record.pause or ''), id) and 'not_in_held'
-  elseif state == 'failed' then
+  elseif state == 'failed' and not record.home then
     return M.lacks('ZSCORE', keys.dead(base), id) and 'not_in_dead'
   elseif state == 'queued' then
     return M.is_quarantined(record) and M.lacks('ZSCORE', keys.quarantined(base), id) and 'not_in_quarantined'
   end
-  if state == 'limited' or state == 'blocked' then return nil end
+  if state == 'limited' or state == 'blocked' or state == 'away' then return nil end
   return not task.is_finished(state) and 'unknown_state'
 end
 

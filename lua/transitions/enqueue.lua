@@ -10,6 +10,7 @@ local OPTIONS = {
   delay_ms = 'number', due_at = 'number', expire_ms = 'number', codec = 'string', headers = 'string',
   idempotency_key = 'string', waiter = 'string', waiter_ttl_ms = 'number', result_ttl_ms = 'number',
   unique = 'table', debounce = 'table', throttle = 'table', limits = 'table', max_waiting = 'number',
+  home = 'string', life = 'string',
 }
 
 -- What an `options` object asks for: when the task falls due (nil: at once), its line (nil: none), and the fields it adds to the
@@ -45,6 +46,15 @@ local function read_options(base, text, now, declared)
   add('result_ttl_ms', options.result_ttl_ms and clock.text(options.result_ttl_ms))
   add('unique', rule and rule.key)
   local asked, refusal, most = uses.read(options.limits), nil, nil
+  if options.home then
+    if not (options.life and options.idempotency_key) then
+      errors.raise(errors.bad_argument('a guest needs life and idempotency_key'))
+    end
+    add('home', options.home)
+    add('life', options.life)
+    -- An earlier version would not tell its home.
+    add('needs_version', not asked and task.VERSION_TEXT)
+  end
   if asked then
     uses.remember(text, options, asked)
     refusal, most = uses.refusal(base, asked, declared)
@@ -53,7 +63,7 @@ local function read_options(base, text, now, declared)
   local waiter = options.waiter ~= '' and not refusal and options.waiter or nil
   return { due_at = due_at, line = line_name, most_waiting = most, most_in_lane = options.max_waiting,
     refusal = refusal, fields = uses.fields(fields, asked), rule = rule, waiter = waiter, waiter_ttl_ms = waiter_ttl_ms,
-    idempotency_key = options.idempotency_key }
+    idempotency_key = options.idempotency_key, home = options.home }
 end
 
 -- What is there under an id already: an answer, or nil and whether a finished record must make room.
@@ -108,7 +118,7 @@ return function(base, args)
   -- Tombstones and records, which most calls find none of.
   local found = { keys.tombstones(base, first_lane), false }
   local answers, plans, ids, some_later, some_waiter = { false }, nil, count > 1 and {}, false, false
-  local some_limited, declared, sound = false, {}, {}
+  local some_limited, some_guest, declared, sound = false, false, {}, {}
   local added = count
   for i = 1, count do
     local at = 6 * i - 5
@@ -128,6 +138,7 @@ return function(base, args)
       local plan = read_options(base, options, now, declared)
       plans = plans or {}
       plans[i], some_later, some_waiter = plan, some_later or plan.due_at, some_waiter or plan.waiter
+      some_guest = some_guest or plan.home
       if plan.rule then
         some_later = some_later or plan.rule.replaces or plan.rule.kind == 'throttle'
       end
@@ -181,7 +192,7 @@ return function(base, args)
   end
   local batch = batches.open(base, now, now_text)
   batch.seen = seen
-  local offers = added > 0 and workers > 0 and not (some_later or some_limited)
+  local offers = added > 0 and workers > 0 and not (some_later or some_limited or some_guest)
     and hand_off.offers(batch, lanes, added)
 
   for _, name in ipairs(added > 0 and lanes or {}) do
@@ -201,6 +212,9 @@ return function(base, args)
         local look = seen[tasks[at + 2]]
         if look.added and not plan.due_at then look.added = look.added + 1 end
       end
+    end
+    if plan.home and answers[i] == 'accepted' and task.is_finished(task.read(base, tasks[at], { 'state' }).state) then
+      outbox.say_again(base, tasks[at])
     end
     if plan.waiter and not instead then tell_or_await(base, tasks[at], plan, answers[i]) end
   end

@@ -1,0 +1,70 @@
+-- What other queues are to be told, in the order in which it came up. Of a workflow's queue: that a member of it begins in another
+-- queue, or is to stop there; of that queue: that it has ended. A worker carries it there, until it is answered; since an entry may
+-- be carried more than once, it names a life of the member, and a queue does with each life what it is told once.
+local M = {}
+
+-- How far into the list an entry is looked for.
+local WINDOW = 5000
+
+-- An entry is one of `begin`, `abort` and `ended`, a space and an id. What else is to be said, the record says when it is read.
+function M.entry(kind, id) return kind .. ' ' .. id end
+
+-- Whether it is there; in a long list it may lie in between.
+function M.has(base, entry) return type(redis.pcall('LPOS', keys.outbox(base), entry, 'MAXLEN', WINDOW)) == 'number' end
+
+function M.split(entry) return string.match(entry, '^(%l+) (.*)$') end
+
+-- Why nothing can be added, or nil.
+function M.damage(batch) return batches.obstacle(batch, 'LLEN', keys.outbox(batch.base)) end
+
+function M.add(batch, entry)
+  redis.call('RPUSH', keys.outbox(batch.base), entry)
+  batch.is_outbound = true
+end
+
+-- blocked, failed -> away: a member begins in the other queue that its record names, in a new life. Replies an error text where
+-- that cannot be said.
+function M.send(batch, id, record)
+  local obstacle = M.damage(batch)
+  if obstacle then return obstacle end
+  local key = keys.task(batch.base, id)
+  local number_text, rest = string.match(redis.call('HGET', key, 'life') or '0', '^(%d*)(.*)$')
+  redis.call('HSET', key, 'state', 'away', 'needs', '0', 'enqueued_at', batch.now_text, 'sent_at', batch.now_text,
+    'life', clock.text(number.of(number_text, 0) + 1) .. rest)
+  M.add(batch, M.entry('begin', id))
+  waiters.changed(batch.base, batch.now, id, record.watched_until)
+end
+
+-- away -> away: it is to stop where it is. Replies an error text where that cannot be said.
+function M.ask_abort(batch, id)
+  local obstacle = M.damage(batch)
+  if obstacle then return obstacle end
+  redis.call('HSET', keys.task(batch.base, id), 'abort_requested', '1', 'sent_at', batch.now_text)
+  M.add(batch, M.entry('abort', id))
+end
+
+-- A task has ended that may be a guest here: its home is to be told, and keeps it should it be a dead letter. Replies whether. Where
+-- the place is damaged, its home asks again.
+function M.note_end(batch, id)
+  local found = redis.call('HMGET', keys.task(batch.base, id), 'home', 'state')
+  if not found[1] then return false end
+  if found[2] == 'failed' then redis.pcall('ZREM', keys.dead(batch.base), id) end
+  if not M.damage(batch) then M.add(batch, M.entry('ended', id)) end
+  return true
+end
+
+-- What a guest has ended as is said again: its home asks for it.
+function M.say_again(base, id)
+  local entry = M.entry('ended', id)
+  if not M.has(base, entry) then redis.pcall('RPUSH', keys.outbox(base), entry) end
+end
+
+-- A worker hears that there is something to carry: the one that makes this call, or any.
+function M.tell(batch)
+  local base = batch.base
+  local worker = batch.worker or redis.pcall('ZRANDMEMBER', keys.workers(base))
+  local mailbox = type(worker) == 'string' and redis.pcall('HGET', keys.worker(base, worker), 'mailbox')
+  if type(mailbox) == 'string' then mail.post(base, mailbox, { mail.pack('outbox') }) end
+end
+
+return M
