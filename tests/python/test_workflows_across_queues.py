@@ -1,44 +1,301 @@
 """Workflows with nodes in other queues of the same server."""
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from helpers import SOON_S, result_of
+import pytest
+from helpers import SOON_S, eventually, result_of
 
-from ardiq import Ardiq, Flow
+from ardiq import Ardiq, Flow, Job, Results, chain, chord
+from ardiq._server import calls
+from ardiq._server.replies import Call, ask, word
+from ardiq._values.inputs import netstrings
+
+LARGE = 100_000
 
 
 def tasks_of(app: Ardiq) -> Any:
-    @app.task
+    failing: set[str] = set()
+    ran: list[str] = []
+    release = asyncio.Event()
+
+    @app.task(max_retries=0)
     async def give(value: int) -> int:
         return value
 
     @app.task(max_retries=0)
     async def double(value: int) -> int:
-        if value < 0:
-            raise ValueError(value)
+        ran.append("double")
+        if "double" in failing:
+            raise ValueError("no card is free")
         return 2 * value
+
+    @app.task
+    async def wait(value: int) -> int:
+        ran.append("wait")
+        await release.wait()
+        return value
 
     @app.task
     def total(values: list[int], plus: int = 0) -> int:
         return sum(values) + plus
 
-    return SimpleNamespace(give=give, double=double, total=total)
+    @app.task
+    async def text(length: int) -> str:
+        return "x" * length
+
+    @app.task
+    async def count(of: str, values: Results[int], listed: list[int]) -> list[int]:
+        return [len(of), sum([each async for each in values]), len(listed)]
+
+    return SimpleNamespace(
+        give=give, double=double, wait=wait, total=total, text=text, count=count, failing=failing, ran=ran,
+        release=release,
+    )  # fmt: skip
 
 
-async def test_there_and_back(app: Ardiq) -> None:
+@pytest.fixture
+def gpu(app: Ardiq) -> Iterator[Ardiq]:
+    other = app.queue(f"{app.queue_name}-gpu")
+    yield other
+    core = other.context.server.core
+    if keys := core.command(["KEYS", f"{other.context.server.base}*"]):
+        core.command(["DEL", *keys])
+
+
+@asynccontextmanager
+async def served(app: Ardiq, *queues: Ardiq) -> AsyncIterator[None]:
+    run = asyncio.create_task(app.run([each.queue_name for each in queues or (app,)]))
+    try:
+        yield
+    finally:
+        app.stop()
+        async with asyncio.timeout(SOON_S):
+            await run
+
+
+def outbox_of(app: Ardiq) -> list[calls.OutboxRow]:
+    return ask(app.context.server.core, calls.outbox(limit=100))
+
+
+def say(app: Ardiq, row: calls.OutboxRow) -> str:
+    """As a carrier does, of a function with one answer."""
+    read = (lambda reply: word(reply[0])) if row.function == "enqueue" else word
+    other = app.queue(row.queue).context.server.core
+    return ask(other, Call(row.function, tuple(netstrings(row.arguments)), read))
+
+
+def state(app: Ardiq, task_id: str) -> str:
+    return ask(app.context.server.core, calls.task(id=task_id)).get("state", b"").decode()
+
+
+def done(app: Ardiq, row: calls.OutboxRow, answer: str) -> int:
+    entries = [calls.OutboxEntry(row.entry, row.life, answer)]
+    return ask(app.context.server.core, calls.outbox_done(entries=entries))
+
+
+def carry(app: Ardiq) -> None:
+    """All that is there, once."""
+    for row in outbox_of(app):
+        done(app, row, say(app, row) if row.queue else "")
+
+
+async def test_there_and_back(app: Ardiq, gpu: Ardiq) -> None:
     tasks = tasks_of(app)
-    gpu = app.queue(f"{app.queue_name}-gpu")
     flow = Flow("away")
     first = flow.add(tasks.give.prepare(3))
     there = flow.add(tasks.double.prepare(first.result), queue=gpu.queue_name)
     last = flow.add(tasks.give.prepare(there.result))
     job = await app.start(flow, output=last)
-    run = asyncio.create_task(app.run([app.queue_name, gpu.queue_name]))
-    try:
+    async with served(app, app, gpu):
         assert await job.value(timeout=SOON_S) == 6
-        assert (await result_of(job.node("double"))).value == 6
-    finally:
-        app.stop()
-        await run
+        result = await result_of(job.node("double"))
+        assert (result.value, result.success) == (6, True)
+        await eventually(lambda: not outbox_of(gpu))
+    assert [node.queue async for node in job.nodes()] == ["", gpu.queue_name, ""]
+    assert await gpu.status(f"{job.id}~double") == "complete"
+
+
+async def test_each_queue_has_a_worker_of_its_own(app: Ardiq, gpu: Ardiq, make_app: Any) -> None:
+    tasks = tasks_of(app)
+    there = make_app(queue_name=gpu.queue_name)
+    tasks_of(there)
+    # Its first nodes are away, and one that follows one which is.
+    links = [gpu.ref("give").prepare(n) for n in range(3)]
+    job = await chord(links, gpu.ref("total"), plus=1).start()
+    chained = await chain(gpu.ref("double").prepare(1)).then(tasks.double).then(gpu.ref("double")).start()
+    async with served(app), served(there):
+        assert await job.value(timeout=SOON_S) == 4
+        assert await chained.value(timeout=SOON_S) == 8
+
+
+async def test_large_results_and_those_of_maps_are_read_at_home(app: Ardiq, gpu: Ardiq) -> None:
+    tasks = tasks_of(app)
+    flow = Flow("large")
+    long = flow.add(tasks.text.prepare(LARGE))
+    numbers = flow.map(tasks.give, range(10))
+    last = flow.add(tasks.count.prepare(long.result, numbers.result, numbers.results), queue=gpu.queue_name)
+    back = flow.add(tasks.text.prepare(LARGE), queue=gpu.queue_name, name="back").after(last)
+    job = await app.start(flow, output=last)
+    async with served(app, app, gpu):
+        assert await job.value(timeout=SOON_S) == [LARGE, 45, 10]
+        assert len(await job.node(back.name).value(timeout=SOON_S)) == LARGE
+
+
+async def test_what_failed_there_is_a_dead_letter_here(app: Ardiq, gpu: Ardiq) -> None:
+    tasks = tasks_of(app)
+    tasks.failing.add("double")
+    flow = Flow("fails")
+    there = flow.add(tasks.double.prepare(3), queue=gpu.queue_name)
+    last = flow.add(tasks.give.prepare(there.result))
+    job = await app.start(flow, output=last)
+    async with served(app, app, gpu):
+        assert not (await result_of(job)).success
+        [letter] = await app.dead_letters()
+        assert (letter.task_id, letter.error) == (f"{job.id}~double", "ValueError('no card is free')")
+        assert await gpu.dead_letters() == []
+        tasks.failing.clear()
+        assert await job.retry() == 1
+        assert await job.value(timeout=SOON_S) == 6
+        tasks.failing.add("double")
+    assert tasks.ran == ["double", "double"]
+    assert await app.dead_count() == await gpu.dead_count() == 0
+
+
+async def test_abort(app: Ardiq, gpu: Ardiq) -> None:
+    tasks = tasks_of(app)
+
+    def flow() -> Flow:
+        made = Flow("aborted")
+        for name in ("one", "two"):
+            made.add(tasks.wait.prepare(1), queue=gpu.queue_name, name=name)
+        return made
+
+    waits = await app.start(flow())
+    carry(app)
+    assert await waits.node("one").status() == "away"
+    assert await gpu.status(waits.node("one").id) == "queued"
+    async with served(app):
+        assert await waits.abort()
+        await eventually(lambda: gpu.context.server.core.command(["LLEN", f"{gpu.context.server.base}outbox"]) == 2)
+    carry(gpu)
+    assert (state(app, waits.id), state(gpu, waits.node("one").id)) == ("aborted", "aborted")
+
+    runs = await app.start(flow())
+    async with served(app, app, gpu):
+        await eventually(lambda: tasks.ran == ["wait", "wait"])
+        assert await runs.node("one").abort()
+        await eventually(lambda: state(app, runs.node("one").id) == "aborted")
+        tasks.release.set()
+        assert not (await result_of(runs)).success
+    assert {node.name: node.state async for node in runs.nodes()} == {"one": "aborted", "two": "complete"}
+
+
+async def test_what_never_arrived_is_aborted_at_once(app: Ardiq, gpu: Ardiq) -> None:
+    tasks = tasks_of(app)
+    flow = Flow("never", id="never-1")
+    flow.add(tasks.double.prepare(1), queue=gpu.queue_name)
+    job = await app.start(flow)
+    late = outbox_of(app)
+    assert await job.abort()
+    carry(app)
+    assert state(app, job.id) == "aborted"
+    # Whoever is late begins it there to no effect.
+    [row] = late
+    assert say(app, row) == "queued"
+    async with served(app, gpu):
+        await eventually(lambda: tasks.ran == ["double"])
+        await eventually(lambda: not outbox_of(gpu))
+    assert (state(app, job.id), state(app, job.node("double").id)) == ("aborted", "aborted")
+
+
+async def test_carried_twice_or_late(app: Ardiq, gpu: Ardiq) -> None:
+    tasks = tasks_of(app)
+    tasks.failing.add("double")
+    flow = Flow("twice", id="twice-1")
+    there = flow.add(tasks.double.prepare(3), queue=gpu.queue_name)
+    job = await app.start(flow, output=there)
+    # A worker dies when it has told the other queue, and another one tells it again.
+    [begins] = outbox_of(app)
+    assert say(app, begins) == "queued"
+    assert (say(app, begins), done(app, begins, "accepted")) == ("accepted", 1)
+    async with served(app, gpu):
+        await eventually(lambda: tasks.ran == ["double"])
+        await result_of(job)
+    tasks.failing.clear()
+    assert await job.retry() == 1
+    # Who is late with the first life begins nothing, and takes nothing away.
+    assert say(app, begins) == "accepted"
+    assert done(app, begins, "accepted") == 0
+    [ends] = outbox_of(gpu)
+    assert (ends.function, say(gpu, ends)) == ("home_ended", "accepted")
+    assert done(gpu, ends, "accepted") == 1
+    async with served(app, app, gpu):
+        assert await job.value(timeout=SOON_S) == 6
+    # Nor is anything heard of it twice.
+    assert say(gpu, ends) == "accepted"
+    assert (tasks.ran, state(app, job.id)) == (["double", "double"], "complete")
+
+
+async def test_without_its_home_a_guest_is_a_task_like_any(app: Ardiq, gpu: Ardiq) -> None:
+    tasks = tasks_of(app)
+    tasks.failing.add("double")
+    flow = Flow("gone")
+    flow.add(tasks.double.prepare(3), queue=gpu.queue_name)
+    job = await app.start(flow)
+    carry(app)
+    core, base = app.context.server.core, app.context.server.base
+    core.command(["DEL", *core.command(["KEYS", f"{base}*"])])
+    async with served(app, gpu):
+        async with asyncio.timeout(SOON_S):
+            while await gpu.dead_count() != 1:
+                await asyncio.sleep(0.01)
+        tasks.failing.clear()
+        assert await gpu.dead.requeue(job.node("double").id) == 1
+        assert (await result_of(Job(gpu, job.node("double").id))).value == 6
+
+
+async def test_what_was_lost_there_is_asked_for_again(app: Ardiq, gpu: Ardiq) -> None:
+    tasks = tasks_of(app)
+    flow = Flow("lost")
+    there = flow.add(tasks.double.prepare(3), queue=gpu.queue_name)
+    job = await app.start(flow, output=there)
+    carry(app)
+    core = gpu.context.server.core
+    core.command(["DEL", *core.command(["KEYS", f"{gpu.context.server.base}*"])])
+    core.command(["HSET", f"{app.context.server.base}task:{job.node('double').id}", "sent_at", "1"])
+    async with served(app, app, gpu):
+        assert await job.value(timeout=SOON_S) == 6
+
+
+async def test_two_homes_with_workflows_of_the_same_id(app: Ardiq, gpu: Ardiq) -> None:
+    tasks = tasks_of(app)
+    other = app.queue(f"{app.queue_name}-other")
+    jobs = []
+    for home in (app, other):
+        flow = Flow("same", id="same-1")
+        jobs.append(await home.start(flow, output=flow.add(tasks.double.prepare(len(jobs)), queue=gpu.queue_name)))
+    async with served(app, app, other, gpu):
+        assert [await job.value(timeout=SOON_S) for job in jobs] == [0, 2]
+    core = other.context.server.core
+    core.command(["DEL", *core.command(["KEYS", f"{other.context.server.base}*"])])
+
+
+async def test_what_cannot_be_in_another_queue(app: Ardiq, gpu: Ardiq) -> None:
+    tasks = tasks_of(app)
+    with pytest.raises(ValueError, match="queue"):
+        Flow().add(tasks.give.prepare(1), queue="a{b}")
+    flow = Flow()
+    flow.map(gpu.ref("give"), [1])
+    with pytest.raises(
+        ValueError, match=r"map 'give' is for queue '.*-gpu', and its workflow for .*add a node for each"
+    ):
+        await app.start(flow)
+    # That of the workflow is no other one.
+    flow = Flow()
+    flow.add(gpu.ref("give").prepare(1), queue=app.queue_name)
+    job = await app.start(flow)
+    assert await job.node("give").status() == "queued"
