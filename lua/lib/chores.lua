@@ -3,16 +3,15 @@ local M = {}
 
 -- What one call looks at of what others left; members of an unfinished workflow that it looks at besides.
 local MOST, LOOK_AT = 500, 10
--- After how long another queue is asked again for a member of a workflow, and a worker told again what there is to carry.
-local AGAIN_MS, TOLD_MS = 60000, 1000
+-- After how long a worker is told again what there is to carry.
+local TOLD_MS = 1000
 
 -- away -> away: another queue has had a member for so long that it may have lost it, or its answer: it is told again.
 function M.ask_again(batch, id, record)
-  local key, entry = keys.task(batch.base, id), outbox.entry(record.abort_requested and 'abort' or 'begin', id)
-  if batch.now - number.of(redis.call('HGET', key, 'sent_at'), 0) < AGAIN_MS or outbox.damage(batch) then return end
-  if outbox.has(batch.base, entry) then return end
-  redis.call('HSET', key, 'sent_at', batch.now_text)
-  outbox.add(batch, entry)
+  record.sent_at = redis.call('HGET', keys.task(batch.base, id), 'sent_at')
+  if not outbox.damage(batch) and outbox.is_silent(batch.base, id, record, batch.now) then
+    outbox.say_again(batch, id, record)
+  end
 end
 
 -- What is open to do for one id, by its record: that it ended is not known to its group, it could begin, its group could end, it

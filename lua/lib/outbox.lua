@@ -5,6 +5,8 @@ local M = {}
 
 -- How far into the list an entry is looked for.
 local WINDOW = 5000
+-- After how long another queue is told again of what it has: it may have lost it, or its answer.
+local AGAIN_MS = 60000
 
 -- An entry is one of `begin`, `abort` and `ended`, a space and an id. What else is to be said, the record says when it is read.
 function M.entry(kind, id) return kind .. ' ' .. id end
@@ -13,6 +15,12 @@ function M.entry(kind, id) return kind .. ' ' .. id end
 function M.has(base, entry) return type(redis.pcall('LPOS', keys.outbox(base), entry, 'MAXLEN', WINDOW)) == 'number' end
 
 function M.split(entry) return string.match(entry, '^(%l+) (.*)$') end
+
+-- The id of a member in another queue, which may have workflows of the same id, as a third one may. Its `~` has its end looked at.
+function M.guest_id(home, id) return id .. '@' .. home end
+
+-- Of a guest, the id that it has at home.
+function M.home_id(home, id) return string.sub(id, 1, -#home - 2) end
 
 -- Why nothing can be added, or nil.
 function M.damage(batch) return batches.obstacle(batch, 'LLEN', keys.outbox(batch.base)) end
@@ -53,8 +61,21 @@ function M.note_end(batch, id)
   return true
 end
 
+-- Whether another queue was told of a member so long ago that only that queue knows whether it has it. `record`: `state sent_at
+-- abort_requested`.
+function M.is_silent(base, id, record, now)
+  return record.state == 'away' and now - number.of(record.sent_at, 0) >= AGAIN_MS
+    and not M.has(base, M.entry(record.abort_requested and 'abort' or 'begin', id))
+end
+
+-- away -> away: its queue is told again.
+function M.say_again(batch, id, record)
+  redis.call('HSET', keys.task(batch.base, id), 'sent_at', batch.now_text)
+  M.add(batch, M.entry(record.abort_requested and 'abort' or 'begin', id))
+end
+
 -- What a guest has ended as is said again: its home asks for it.
-function M.say_again(base, id)
+function M.answer_again(base, id)
   local entry = M.entry('ended', id)
   if not M.has(base, entry) then redis.pcall('RPUSH', keys.outbox(base), entry) end
 end

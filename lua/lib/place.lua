@@ -2,7 +2,8 @@
 local M = {}
 
 -- Fields that say where a task belongs.
-M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building', 'home' }
+M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building', 'home', 'queue',
+  'life', 'sent_at', 'abort_requested' }
 
 -- The type of every key, by the first part of its name.
 M.TYPES = {
@@ -60,6 +61,15 @@ function M.misplaced(base, id, record)
   end
   if state == 'limited' or state == 'blocked' or state == 'away' then return nil end
   return not task.is_finished(state) and 'unknown_state'
+end
+
+-- What is wrong with a guest that has ended: its home is not to be told, and knows nothing as long as it is kept for that; nil:
+-- nothing.
+function M.untold(base, id, record)
+  if not record.home or not task.is_finished(record.state) or redis.call('PTTL', keys.task(base, id)) ~= -1 then
+    return nil
+  end
+  return not outbox.has(base, outbox.entry('ended', id)) and 'ended_without_outbox' or nil
 end
 
 -- Whether it is to be looked at by a heartbeat; in a long list it may lie in between.

@@ -3,7 +3,8 @@
 -- reply: cursor, seen, (kind, id, detail)…
 -- Places are compared with records here; whether a queued record lies in its ready list is for the caller to find out
 -- by walking both (`queued` and `entry` rows), and to confirm with the section `task:<id>`. So, too, what is `not_in_line`,
--- not near an end of it. A `group` is for the caller to walk: `open:<group>`.
+-- not near an end of it. A `group` is for the caller to walk: `open:<group>`. A task that is `away` is for the caller to ask for in
+-- the queue that has it (`detail`: that, and its id and life there, as netstrings).
 
 local function line_of(record) return (record.lane or '') .. ':' .. (record.buckets or '') end
 
@@ -33,8 +34,11 @@ local function check_key(base, key, add)
   if kind ~= 'task' then return end
   local record = task.read(base, rest, place.FIELDS)
   local problem = place.misplaced(base, rest, record) or place.disconnected(base, rest, record)
+    or place.untold(base, rest, record)
   if problem then
     add(problem, rest, record.state or '')
+  elseif outbox.is_silent(base, rest, record, (clock.read())) then
+    add('away', rest, mail.pack(record.queue or '', outbox.guest_id(keys.queue(base), rest), record.life or ''))
   elseif record.state == 'queued' and not place.is_quarantined(record) then
     add('queued', rest, record.lane or '')
   elseif record.state == 'limited' and not place.is_near_an_end(place.list(base, record), rest) then
@@ -163,6 +167,7 @@ local function check_task(base, id, add)
   if err then return add('wrong_type', 'task:' .. id, '') end
   if not record.state then return end
   local problem = place.misplaced(base, id, record) or place.disconnected(base, id, record)
+    or place.untold(base, id, record)
   if problem then return add(problem, id, record.state) end
   if record.state == 'queued' and not place.is_quarantined(record) then
     local name = record.lane or ''

@@ -21,11 +21,18 @@ function SAY.begin(holder, id)
   local args, codec = r.args or '[]', r.codec
   local home = keys.queue(holder.base)
   if r.inputs then args, codec = inputs.resolve(holder, id, args, codec, r.inputs, home) end
-  local ok, asked = pcall(cjson.decode, r.limits or '')
-  local options = cjson.encode({ home = home, life = r.life, idempotency_key = home .. ' ' .. r.life, codec = codec,
-    headers = r.headers, delay_ms = number.of(r.delay_ms), expire_ms = number.of(r.expire_ms),
-    limits = ok and asked or nil })
-  local call = { id, r.name or '', r.lane or task.DEFAULT_LANE, args, r.kwargs or '', options }
+  local options = {}
+  local function add(name, json) options[#options + 1] = json and '"' .. name .. '":' .. json end
+  add('home', cjson.encode(home))
+  add('life', cjson.encode(r.life))
+  add('idempotency_key', cjson.encode(home .. ' ' .. r.life))
+  add('codec', codec and cjson.encode(codec))
+  add('headers', r.headers and cjson.encode(r.headers))
+  add('delay_ms', number.of(r.delay_ms) and r.delay_ms)
+  add('expire_ms', number.of(r.expire_ms) and r.expire_ms)
+  add('limits', r.limits)
+  local call = { outbox.guest_id(home, id), r.name or '', r.lane or task.DEFAULT_LANE, args, r.kwargs or '',
+    '{' .. table.concat(options, ',') .. '}' }
   return r.queue, 'enqueue', call, r.life
 end
 
@@ -33,14 +40,15 @@ end
 function SAY.abort(holder, id)
   local r = task.read(holder.base, id, CALL)
   if not r or r.state ~= 'away' or not r.queue then return nil end
-  return r.queue, 'abort_guest', { id, keys.queue(holder.base), r.life }, r.life
+  local home = keys.queue(holder.base)
+  return r.queue, 'abort_guest', { outbox.guest_id(home, id), home, r.life }, r.life
 end
 
 -- It has ended, here.
 function SAY.ended(holder, id)
   local r = task.read(holder.base, id, OUTCOME)
   if not r or not r.home or not task.is_finished(r.state) then return nil end
-  local outcome = { id, r.life, r.state, r.result or '', r.result_codec or '', r.error or '', r.traceback or '',
+  local outcome = { outbox.home_id(r.home, id), r.life, r.state, r.result or '', r.result_codec or '', r.error or '', r.traceback or '',
     r.tries or '0', r.started_at or '', r.history or '' }
   return r.home, 'home_ended', outcome, r.life
 end

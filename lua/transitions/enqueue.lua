@@ -214,7 +214,7 @@ return function(base, args)
       end
     end
     if plan.home and answers[i] == 'accepted' and task.is_finished(task.read(base, tasks[at], { 'state' }).state) then
-      outbox.say_again(base, tasks[at])
+      outbox.answer_again(base, tasks[at])
     end
     if plan.waiter and not instead then tell_or_await(base, tasks[at], plan, answers[i]) end
   end

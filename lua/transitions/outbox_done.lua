@@ -1,4 +1,4 @@
--- outbox_done: away, blocked -> aborted, skipped. Other queues were told, and have answered: what is settled by that leaves the outbox, the rest waits behind the others.
+-- outbox_done: away, blocked -> aborted, skipped, failed. Other queues were told, and have answered: what is settled by that leaves the outbox, the rest waits behind the others.
 -- args: entries: (entry, life, answer)…
 -- reply: how many have left the outbox
 --
@@ -21,7 +21,7 @@ local function let_go(batch, id, record, is_homeless)
   local key = keys.task(batch.base, id)
   if is_homeless then redis.call('HDEL', key, 'home', 'life') end
   if is_homeless and record.state == 'failed' then
-    redis.call('ZADD', keys.dead(batch.base), record.finished_at or batch.now_text, id)
+    redis.call('ZADD', keys.dead(batch.base), clock.text(number.of(record.finished_at, batch.now)), id)
   else
     redis.call('PEXPIRE', key, KEPT_MS)
   end

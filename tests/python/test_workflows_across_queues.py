@@ -13,6 +13,8 @@ from ardiq import Ardiq, Flow, Job, Results, chain, chord
 from ardiq._server import calls
 from ardiq._server.replies import Call, ask, word
 from ardiq._values.inputs import netstrings
+from ardiq.cli import main
+from ardiq.cli._repair import mend
 
 LARGE = 100_000
 
@@ -92,6 +94,11 @@ def state(app: Ardiq, task_id: str) -> str:
     return ask(app.context.server.core, calls.task(id=task_id)).get("state", b"").decode()
 
 
+def guest(job: Job, name: str) -> str:
+    """The id that a node has in another queue."""
+    return f"{job.id}~{name}@{job.app.queue_name}"
+
+
 def done(app: Ardiq, row: calls.OutboxRow, answer: str) -> int:
     entries = [calls.OutboxEntry(row.entry, row.life, answer)]
     return ask(app.context.server.core, calls.outbox_done(entries=entries))
@@ -116,7 +123,7 @@ async def test_there_and_back(app: Ardiq, gpu: Ardiq) -> None:
         assert (result.value, result.success) == (6, True)
         await eventually(lambda: not outbox_of(gpu))
     assert [node.queue async for node in job.nodes()] == ["", gpu.queue_name, ""]
-    assert await gpu.status(f"{job.id}~double") == "complete"
+    assert await gpu.status(guest(job, "double")) == "complete"
 
 
 async def test_each_queue_has_a_worker_of_its_own(app: Ardiq, gpu: Ardiq, make_app: Any) -> None:
@@ -177,12 +184,12 @@ async def test_abort(app: Ardiq, gpu: Ardiq) -> None:
     waits = await app.start(flow())
     carry(app)
     assert await waits.node("one").status() == "away"
-    assert await gpu.status(waits.node("one").id) == "queued"
+    assert await gpu.status(guest(waits, "one")) == "queued"
     async with served(app):
         assert await waits.abort()
         await eventually(lambda: gpu.context.server.core.command(["LLEN", f"{gpu.context.server.base}outbox"]) == 2)
     carry(gpu)
-    assert (state(app, waits.id), state(gpu, waits.node("one").id)) == ("aborted", "aborted")
+    assert (state(app, waits.id), state(gpu, guest(waits, "one"))) == ("aborted", "aborted")
 
     runs = await app.start(flow())
     async with served(app, app, gpu):
@@ -254,8 +261,8 @@ async def test_without_its_home_a_guest_is_a_task_like_any(app: Ardiq, gpu: Ardi
             while await gpu.dead_count() != 1:
                 await asyncio.sleep(0.01)
         tasks.failing.clear()
-        assert await gpu.dead.requeue(job.node("double").id) == 1
-        assert (await result_of(Job(gpu, job.node("double").id))).value == 6
+        assert await gpu.dead.requeue(guest(job, "double")) == 1
+        assert (await result_of(Job(gpu, guest(job, "double")))).value == 6
 
 
 async def test_what_was_lost_there_is_asked_for_again(app: Ardiq, gpu: Ardiq) -> None:
@@ -282,6 +289,28 @@ async def test_two_homes_with_workflows_of_the_same_id(app: Ardiq, gpu: Ardiq) -
         assert [await job.value(timeout=SOON_S) for job in jobs] == [0, 2]
     core = other.context.server.core
     core.command(["DEL", *core.command(["KEYS", f"{other.context.server.base}*"])])
+
+
+async def test_fsck_asks_the_other_queue(app: Ardiq, gpu: Ardiq, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks = tasks_of(app)
+    flow = Flow("silent")
+    there = flow.add(tasks.double.prepare(3), queue=gpu.queue_name)
+    job = await app.start(flow, output=there)
+    carry(app)
+    core = app.context.server.core
+    core.command(["HSET", f"{app.context.server.base}task:{job.node('double').id}", "sent_at", "1"])
+    await asyncio.to_thread(main, ["fsck", app.redis_url, "--queue", app.queue_name])
+    assert "clean" in capsys.readouterr().out
+    core.command(["DEL", *core.command(["KEYS", f"{gpu.context.server.base}*"])])
+    assert await asyncio.to_thread(main, ["fsck", app.redis_url, "--queue", app.queue_name]) == 1
+    assert f"handed to another queue, which does not have it ({gpu.queue_name})" in capsys.readouterr().out
+    assert [row.kind for row, answer in mend(core, 60_000, other(app)) if answer == "mended"] == ["away_without_outbox"]
+    async with served(app, app, gpu):
+        assert await job.value(timeout=SOON_S) == 6
+
+
+def other(app: Ardiq) -> Any:
+    return lambda name: app.queue(name).context.server.core
 
 
 async def test_what_cannot_be_in_another_queue(app: Ardiq, gpu: Ardiq) -> None:

@@ -170,6 +170,8 @@ fn is_of_a_group(key: &str, hand: &Hand, problem: &str) -> bool {
             " has a TTL",
             "no record",
         ]),
+        // Its home asks again.
+        ("outbox", _) => about(&["is not to be told"]),
         // What follows waits until it is mended.
         ("workflows" | "deadlines" | "chores", _) => about(&[" is in open:", " counts "]),
         ("task", Hand::Writes(_)) => {
