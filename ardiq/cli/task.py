@@ -271,6 +271,8 @@ def _where(task: dict[str, Any]) -> str:
         if "kind" in task:
             return "until its tasks have ended: ardiq workflow show has them"
         return f"waits for {', '.join(task.get('after', ())) or 'other tasks'}"
+    if task.get("state") == "away":
+        return f"handed to queue {task.get('queue', '')}, which says when it has ended"
     if "position" in place:
         at = (
             f"number {place['position'] + 1:,}"
