@@ -146,7 +146,7 @@ class Check:
                 queued[row.id] = row.detail
             elif row.kind == "group":
                 groups.append(row.id)
-            elif row.kind == "away":
+            elif row.kind == "away_without_outbox":
                 yield from self._away(row)
             elif row.kind == "not_in_line":
                 limited.setdefault(row.detail, set()).add(row.id)

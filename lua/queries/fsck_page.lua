@@ -3,8 +3,8 @@
 -- reply: cursor, seen, (kind, id, detail)…
 -- Places are compared with records here; whether a queued record lies in its ready list is for the caller to find out
 -- by walking both (`queued` and `entry` rows), and to confirm with the section `task:<id>`. So, too, what is `not_in_line`,
--- not near an end of it. A `group` is for the caller to walk: `open:<group>`. A task that is `away` is for the caller to ask for in
--- the queue that has it (`detail`: that, and its id and life there, as netstrings).
+-- not near an end of it. A `group` is for the caller to walk: `open:<group>`. What is `away_without_outbox` is for the
+-- caller to ask for in the queue that should have it (`detail`: that, and its id and life there, as netstrings).
 
 local function line_of(record) return (record.lane or '') .. ':' .. (record.buckets or '') end
 
@@ -38,7 +38,8 @@ local function check_key(base, key, add)
   if problem then
     add(problem, rest, record.state or '')
   elseif outbox.is_silent(base, rest, record, (clock.read())) then
-    add('away', rest, mail.pack(record.queue or '', outbox.guest_id(keys.queue(base), rest), record.life or ''))
+    local there = outbox.guest_id(keys.queue(base), rest)
+    add('away_without_outbox', rest, mail.pack(record.queue or '', there, record.life or ''))
   elseif record.state == 'queued' and not place.is_quarantined(record) then
     add('queued', rest, record.lane or '')
   elseif record.state == 'limited' and not place.is_near_an_end(place.list(base, record), rest) then

@@ -294,7 +294,7 @@ pub fn fsck(server: &mut Server, keys: &Keyspace) -> Vec<String> {
             for finding in page[2..].chunks(3) {
                 match finding[0].as_str() {
                     "queued" => drop(queued.insert((finding[1].clone(), finding[2].clone()))),
-                    "group" | "away" => {}
+                    "group" | "away_without_outbox" => {}
                     "entry" => drop(entries.insert((finding[1].clone(), finding[2].clone()))),
                     _ => findings.push(finding.join(" ").trim_end().to_owned()),
                 }
