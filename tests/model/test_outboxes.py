@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from random import Random
 from typing import Any
@@ -91,12 +91,24 @@ class Machine:
                 is_told = f"ended {id}" in queue.keys.get("outbox", []) or queue.ttls[f"task:{id}"] >= 0
                 if "home" in record and record["state"] in ENDED and not (is_told or (queue.name, id) in self.lossy):
                     raise AssertionError(f"guest {id} of {queue.name} is {record['state']}, and nobody is to be told")
-                if record["state"] == "complete" and "life" in record and "queue" in record:
-                    self.check_result(queue, id, record)
+        for queue in self.queues.values():
+            for id, record in queue.tasks.items():
+                if "queue" in record:
+                    self.check(queue, id, record)
 
-    def check_result(self, queue: Queue, id: str, record: dict[str, str]) -> None:
-        if record["result"] != f'"{id}@{queue.name} {record["life"]}"':
-            raise AssertionError(f"{id} of {queue.name} has {record['result']}, and its life is {record['life']}")
+    def check(self, queue: Queue, id: str, record: dict[str, str]) -> None:
+        """A node of another queue ends as its life there did, and is not forgotten there before."""
+        there, life, state = f"{id}@{queue.name}", record["life"], record["state"]
+        if state == "complete" and record["result"] != f'"{there} {life}"':
+            raise AssertionError(f"{id} of {queue.name} has {record['result']}, and its life is {life}")
+        if state == "failed" and int(life.split()[0]) > self.fails[queue.name, id]:
+            raise AssertionError(f"{id} of {queue.name} is failed, and did not fail in its life {life}")
+        other = self.queues[record["queue"]]
+        guest = other.tasks.get(there, {})
+        has_ended = state == "away" and guest.get("life") == life and guest["state"] in ENDED
+        is_told = f"ended {there}" in other.keys.get("outbox", []) or (other.name, there) in self.lossy
+        if has_ended and not is_told:
+            raise AssertionError(f"{there} is {guest['state']}, and nobody is to tell {queue.name}")
 
     def unfinished(self) -> list[str]:
         return [
@@ -123,7 +135,7 @@ class Machine:
             if self.chance.random() < 0.6:
                 options["queue"] = other
             records.append({"name": f"n{at}", "task": "noop", "lane": "default", "args": [], "options": options or ""})
-            self.fails[home, f"{id}~n{at}"] = self.chance.choice([0, 0, 1, 2])
+            self.fails[home, f"{id}~n{at}"] = self.chance.choice([0, 0, 1, 2, 3])
         options = {"result_ttl_ms": KEPT_MS, "idempotency_key": f"call {self.chance.random()}"}
         answer = self.queues[home].server.call("workflow_create", id=id, options=options, nodes=records)
         if answer != "created":
@@ -180,6 +192,23 @@ class Machine:
             id = self.chance.choice(ids)
             queue.server.core.command(["DEL", f"{queue.server.base}task:{id}"])
             self.lives.pop((queue.name, id), None)
+
+    def mend(self) -> int:
+        """What heartbeats do not find is for `fsck`; how many findings were mended."""
+        mended = 0
+        for queue in self.queues.values():
+            flat = queue.server.core.call("fsck_page", ["records", "0", "1000"])
+            found = [
+                (kind, id, detail)
+                for kind, id, detail in zip(*[map(text, flat[2:])] * 3, strict=True)
+                if kind not in ("queued", "entry", "group")
+            ]
+            for kind, id, detail in found:
+                if (queue.name, id) not in self.lossy:
+                    raise AssertionError(f"fsck finds {kind} {id} in {queue.name} although nobody did harm to it")
+                finding = {"kind": kind, "id": id, "detail": detail}
+                mended += queue.server.call("repair", findings=[finding], result_ttl_ms=KEPT_MS) == ["mended"]
+        return mended
 
     # Workers.
 
@@ -244,7 +273,10 @@ class Machine:
     def carry(self) -> None:
         """Some of it, until the carrier dies."""
         for row in self.read(self.queues[self.chance.choice(NAMES)], self.chance.randint(1, 4)):
-            how = self.chance.choice(["said", "said", "said", "twice", "dies", "dies between", "late", "away"])
+            how = self.chance.choice(["said", "said", "said", "said", "twice", "dies", "dies between", "away"])
+            if self.chance.random() < 0.4:
+                # Another one has read it, too, and is slow.
+                self.late.append(replace(row))
             if how in ("said", "twice"):
                 answer = self.say(row)
                 if how == "twice":
@@ -253,8 +285,6 @@ class Machine:
                 self.done(row, answer)
             elif how == "away" and row.to:
                 self.done(row, "BrokerError")
-            elif how == "late":
-                self.late.append(row)
             elif how == "dies between":
                 self.say(row)
                 return
@@ -272,8 +302,8 @@ class Machine:
 
     def walk(self, calls: int) -> None:
         rules = [
-            self.create, self.create, self.abort, self.requeue, self.requeue, self.discard, self.lose_entry,
-            self.lose_guest, self.beat, self.time_passes, self.carry_late,
+            self.create, self.create, self.abort, *[self.requeue] * 4, self.discard, self.lose_entry,
+            self.lose_guest, self.beat, self.time_passes, self.carry_late, self.carry_late, self.carry_late,
             *[self.work] * 4, *[self.carry] * 5,
         ]  # fmt: skip
         for _ in range(calls):
@@ -291,7 +321,8 @@ class Machine:
                 if dead := queue.keys.get("dead", [])[::2]:
                     queue.server.call("requeue", tasks=[{"id": id} for id in dead])
                     self.look()
-            if not self.unfinished() and not any("outbox" in queue.keys for queue in self.queues.values()):
+            is_still = not self.unfinished() and not any("outbox" in queue.keys for queue in self.queues.values())
+            if is_still and not self.mend():
                 break
             self.time_passes()
         else:
