@@ -109,6 +109,10 @@ class Machine:
         is_told = f"ended {there}" in other.keys.get("outbox", []) or (other.name, there) in self.lossy
         if has_ended and not is_told:
             raise AssertionError(f"{there} is {guest['state']}, and nobody is to tell {queue.name}")
+        entries = {f"begin {id}", f"abort {id}"} & {*queue.keys.get("outbox", [])}
+        is_lost = (queue.name, id) in self.lossy or (other.name, there) in self.lossy
+        if state == "away" and guest.get("life") != life and not (entries or is_lost):
+            raise AssertionError(f"{id} of {queue.name} is away, and nobody is to tell {other.name}")
 
     def unfinished(self) -> list[str]:
         return [
@@ -192,6 +196,7 @@ class Machine:
             id = self.chance.choice(ids)
             queue.server.core.command(["DEL", f"{queue.server.base}task:{id}"])
             self.lives.pop((queue.name, id), None)
+            self.lossy.add((queue.name, id))
 
     def mend(self) -> int:
         """What heartbeats do not find is for `fsck`; how many findings were mended."""
