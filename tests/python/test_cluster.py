@@ -9,7 +9,7 @@ from helpers import drain, eventually, is_served, leftovers, number_of, result_o
 from streams import Stream, offset
 from topologies import Cluster, Node, cluster, until
 
-from ardiq import Ardiq, BrokerError, _core
+from ardiq import Ardiq, BrokerError, Flow, _core
 from ardiq.cli import main
 
 PATIENT_MS = 20_000
@@ -51,6 +51,28 @@ async def test_queues_lie_on_all_primaries(servers: Cluster, make_app: Callable[
                 assert [(await result_of(job)).value for job in jobs] == list(range(300))
     # All of them are in the registry, which lies on one of the nodes.
     assert main(["fsck", servers.nodes[0].url]) == 0
+
+
+async def test_a_workflow_has_nodes_in_queues_of_other_primaries(
+    servers: Cluster, make_app: Callable[..., Ardiq]
+) -> None:
+    names = servers.queue_names()
+    home = make_app(queue_name=names[0])
+    number = number_of(home)
+    others = [home.queue(name) for name in names[1:]]
+    flow = Flow("primaries")
+    last = flow.add(number.prepare(0))
+    for name in [*names[1:], *names[1:]]:
+        last = flow.add(number.prepare(last.result), queue=name)
+    run = asyncio.create_task(home.run(names))
+    job = await home.start(flow, output=last)
+    assert await job.value(timeout=20) == 0
+    home.stop()
+    await run
+    assert {node.state async for node in job.nodes()} == {"complete"}
+    for other in others:
+        assert other.context.server.core.command(["EXISTS", f"{other.context.server.base}outbox"]) == 0
+        other.context.server.close()
 
 
 def test_migrate_loads_on_every_primary(servers: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
