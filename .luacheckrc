@@ -8,10 +8,11 @@ read_globals = {
   "assert", "cjson", "cmsgpack", "error", "ipairs", "math", "next", "pairs", "pcall", "redis", "select", "string", "table",
   "tonumber", "tostring", "type", "unpack",
   -- lua/lib
-  "adaptive", "admit", "ask", "attempt", "batches", "bulk", "calls", "chores", "claim", "clock", "edges", "ending",
-  "errors", "figures", "flow", "gather", "group", "halt", "hand_off", "history", "inputs", "keys", "lane", "limits", "line", "mail",
-  "map", "member", "move", "number", "object", "opening", "outbox", "pause_rules", "pauses", "payload", "place", "reap", "replay",
-  "saving", "schedule", "share", "stats", "stopping", "task", "timer", "turn", "unique", "uses", "waiters",
+  "adaptive", "admit", "ask", "attempt", "batches", "bulk", "calls", "chores", "chunks", "claim", "clock", "edges", "ending",
+  "errors", "figures", "flow", "gather", "group", "halt", "hand_off", "history", "inputs", "keys", "lane", "limits", "line",
+  "mail", "map", "member", "memos", "move", "number", "object", "opening", "outbox", "pause_rules", "pauses", "payload", "place", "reap",
+  "recount", "replay", "saving", "schedule", "share", "stats", "stopping", "task", "timer", "turn", "unique", "uses",
+  "waiters", "waits",
 }
 files["ardiq/testing/emulation.lua"] = {
   globals = { "cjson", "cmsgpack", "redis" },

@@ -103,7 +103,7 @@ style: $(VENV)/installed
 types: develop
 	$(CARGO) clippy $(MANIFEST) --all-targets --all-features -- -D warnings
 	$(BIN)/mypy
-	$(BIN)/mypy tests/python/typing_calls.py tests/python/typing_protocol.py tests/python/typing_workflows.py docs/demo/*.py
+	$(BIN)/mypy tests/python/typing_calls.py tests/python/typing_protocol.py tests/python/typing_waits.py tests/python/typing_workflows.py docs/demo/*.py
 	$(BIN)/python -m mypy.stubtest ardiq._core
 
 # The guides and a reference of the public interface, for reading in dist/site. A broken link fails it; it needs no network.

@@ -9,11 +9,12 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 `_core`: the compiled core, `native/src`
 
 `_values`: values and the rules about them; no server, no event loop
-    models, errors, retries, executors, limits, batches, uniqueness: what you receive, catch and configure
+    models, errors, retries, executors, limits, batches, uniqueness, signals: what you receive, catch and configure
     settings, options, defaults, imports: an app's options and their checks
     signature, items, conversion, sameness: what a task's function takes and returns
-    codec, encodings, headers, signing, ids: how a call travels
-    references, inputs, results: what stands for a result in a workflow, and what takes its place
+    codec, encodings, chunks, headers, signing, ids: how a call travels
+    kept: how results of steps and signals do
+    references, inputs, results, filled: what stands for a result in a workflow, and what takes its place
     chosen, keyed, buckets: what of a call makes its key; its rule of `uniqueness`; its `limits`
     timing: cron expressions and periods
     metrics: counters of this process
@@ -28,18 +29,21 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 `_client`: what an app asks of its queue
     queue, registry: the context of one queue, and what the app registered; everything below `app` is given a context
     task, job, producer, answers, room, typing: enqueueing
-    inspector, watching: what is asked about tasks
+    inspector, watching, streaming: what is asked about tasks, and what they tell
     overview, inspection: what is asked about the queue
     dead, filters, schedules, pauses: changing what is there
     workflows, nodes, canvas, graphs, starting: workflows, from a flow to what the server takes
     following, drawing, pages: workflows that run, and their results
+    resuming: ending pauses
+    signalling: signals to running tasks
     facade, asking, hooks, limiting, options: parts of `Ardiq`, which hand on to the modules above
     from_1_2: moving what ArdiQ 1.2 left
 
 `_execution`: running the tasks of one queue
-    worker, attempts, batches, endings: claims become attempts, attempts become outcomes
+    worker, attempts, batches, chunks, filling, endings: claims become attempts, attempts become outcomes
     threads, processes, child, memory: where `def` tasks run
-    reports, context: what a running task tells, and knows of itself
+    reports, streams, context: what a running task tells, and knows of itself
+    waits, memos: its steps, sleeps and waits
     scheduler, retention, tally, carrier: a worker's other chores
     run_state, stalls, stacks, logging, logs: how a run stands, loops that do not turn, tracebacks, log lines
 
@@ -56,14 +60,14 @@ if TYPE_CHECKING:
     from ._client.canvas import Chain, Group, chain, chord, group
     from ._client.following import WorkflowJob, WorkflowNode, WorkflowProgress
     from ._client.limiting import Limits
-    from ._client.nodes import Map, Node
+    from ._client.nodes import Map, Node, Subflow
     from ._client.overview import Inspect
-    from ._client.starting import Workflow
+    from ._client.starting import PreparedWorkflow, Workflow
     from ._values.defaults import TaskDefaults
     from ._values.results import Results
     from .app import Ardiq
     from .batches import Batch
-    from .context import current_task
+    from .context import current_task, emit, emit_sync
     from .errors import (
         ArdiqError,
         BadArgument,
@@ -84,6 +88,7 @@ if TYPE_CHECKING:
         RateLimited,
         Retry,
         Snooze,
+        Suspend,
         TaskError,
         WrongType,
     )
@@ -119,8 +124,11 @@ if TYPE_CHECKING:
     )
     from .pauses import Pause
     from .schedules import Schedule, ScheduleOutcome
+    from .signals import Received, Signal
+    from .streaming import Chunk
     from .task import PreparedTask, Task
     from .uniqueness import Debounce, Throttle, Unique
+    from .waits import sleep, sleep_sync, step, step_key, step_sync, version, version_sync, wait_for, wait_for_sync
     from .watching import TaskUpdate
     from .workflows import Flow
 
@@ -133,6 +141,7 @@ __all__ = [
     "Batch",
     "BrokerError",
     "Chain",
+    "Chunk",
     "DeadLetter",
     "DeadRecord",
     "Debounce",
@@ -163,6 +172,7 @@ __all__ = [
     "OutOfMemory",
     "Pause",
     "PreparedTask",
+    "PreparedWorkflow",
     "Process",
     "ProcessDied",
     "Progress",
@@ -170,13 +180,17 @@ __all__ = [
     "QueueFull",
     "Rate",
     "RateLimited",
+    "Received",
     "Results",
     "Retry",
     "RunningTask",
     "Schedule",
     "ScheduleOutcome",
+    "Signal",
     "Snooze",
     "State",
+    "Subflow",
+    "Suspend",
     "Task",
     "TaskContext",
     "TaskDefaults",
@@ -200,7 +214,18 @@ __all__ = [
     "chain",
     "chord",
     "current_task",
+    "emit",
+    "emit_sync",
     "group",
+    "sleep",
+    "sleep_sync",
+    "step",
+    "step_key",
+    "step_sync",
+    "version",
+    "version_sync",
+    "wait_for",
+    "wait_for_sync",
 ]
 
 _HOMES = (
@@ -223,8 +248,11 @@ _HOMES = (
     "models",
     "pauses",
     "schedules",
+    "signals",
+    "streaming",
     "task",
     "uniqueness",
+    "waits",
     "watching",
     "workflows",
 )

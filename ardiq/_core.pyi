@@ -201,10 +201,10 @@ class Channel:
     - `("worker", "stopped")`: everything is settled and the worker has left
     """
 
-    def call(self, ticket: int, function: str, args: Sequence[str | bytes | int]) -> bool:
+    def call(self, ticket: int, function: str, args: Sequence[str | bytes | int], repeat: bool = False) -> bool:
         """Call one function; answered by an event with this ticket. Whether the loop has to take a `turn` for it.
 
-        It is sent again when the reply was lost if the protocol calls it idempotent.
+        It is sent again when the reply was lost if the protocol calls it idempotent; `repeat` allows it for another.
         """
 
     def submit(

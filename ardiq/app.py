@@ -13,6 +13,7 @@ from ._client.options import Options
 from ._client.overview import Inspect
 from ._client.queue import QueueContext
 from ._client.registry import Registered
+from ._client.signalling import Signalling
 from ._client.starting import Starting
 from ._execution import processes as _processes
 from ._execution.run_state import RunState
@@ -37,6 +38,7 @@ from .models import DeadLetter, TaskMetrics
 from .pauses import Pausing
 from .retries import DEFAULT_MAX_RETRIES, Delay, ExceptionTypes, RetryOption, RetryRules
 from .schedules import Schedules, define, kept_as_task
+from .streaming import Streaming
 from .task import PreparedTask, Task
 from .uniqueness import Debounce, Throttle, Unique, rule_of
 from .watching import Watching
@@ -48,7 +50,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching, Starting):
+class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching, Streaming, Starting, Signalling):
     """A queue and the tasks that run on it.
 
     Args:

@@ -33,6 +33,7 @@ __all__ = [
     "RateLimited",
     "Retry",
     "Snooze",
+    "Suspend",
     "TaskError",
     "WrongType",
 ]
@@ -254,6 +255,22 @@ class RateLimited(Snooze):
 
         self.limit = None if named is None else check_name(named)
         self.key = None if key is None else check_key("RateLimited", str(key))
+
+
+class Suspend(BaseException):
+    """Ends an attempt whose task waits: `sleep`, `wait_for` and their like raise it. The task is no failure and goes on
+    when its wait is over, with a new attempt.
+
+    `finally` and `with` blocks run; `except Exception` does not see it. A middleware that catches it must raise it
+    again. A task that swallows it and returns is suspended all the same, and steps that it begins meanwhile raise it.
+
+    Attributes:
+        name: of the wait.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name)
+        self.name = name
 
 
 class ItemErrors(Exception):

@@ -1,8 +1,8 @@
 """The handle of an enqueued task."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from ._client.inspector import Inspector, value_of
 from ._values.known import Known, set_signature
@@ -10,12 +10,16 @@ from ._values.options import Duration
 from ._values.signature import Signature
 from ._values.typing import R_co
 from .models import Attempt, Progress, TaskInfo, TaskResult
+from .signals import Signal
+from .streaming import Chunk, Reader
 from .watching import TaskUpdate, watch
 
 if TYPE_CHECKING:
     from .app import Ardiq
 else:
     Ardiq = Any  # a task may have a `Job` in its annotations, which must resolve
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -149,9 +153,74 @@ class Job(Known, Generic[R_co]):
         """
         return watch(self.app.context, self.id, timeout, self._signature)
 
+    @overload
+    def stream(
+        self, type: type[T], *, after: str = "", timeout: Duration | None = None
+    ) -> AsyncGenerator[Chunk[T], None]: ...
+
+    @overload
+    def stream(
+        self, type: Any = Any, *, after: str = "", timeout: Duration | None = None
+    ) -> AsyncGenerator[Chunk[Any], None]: ...
+
+    def stream(
+        self, type: Any = Any, *, after: str = "", timeout: Duration | None = None
+    ) -> AsyncGenerator[Chunk[Any], None]:
+        """What the task emits, as it happens, until it has ended: `async for chunk in job.stream()`.
+
+        First come the chunks that are there already: the last 10,000, up to 16 MiB. They are kept as long as the task's
+        log. An attempt that follows another one begins with `chunk.number` 0. There are none of an unknown task.
+
+        Args:
+            type: what each value is converted to; without it, it is plain data.
+            after: the id of a chunk: only what follows it.
+            timeout: how long to wait for the end, a timedelta or seconds; None: as long as it takes.
+
+        Raises:
+            TimeoutError: it did not end in time.
+            BrokerError: the server cannot be reached.
+            TypeError: a chunk does not fit, or nothing can be converted to that type.
+            ValueError: `after` is no chunk's id.
+
+        Example:
+            ```python
+            async for chunk in job.stream(str):
+                print(chunk.value, end="")
+            ```
+        """
+        return Reader(self.app.context, self.id, type, after, timeout).chunks()
+
+    @overload
+    def stream_sync(self, type: type[T], *, after: str = "", timeout: Duration | None = None) -> Iterator[Chunk[T]]: ...
+
+    @overload
+    def stream_sync(
+        self, type: Any = Any, *, after: str = "", timeout: Duration | None = None
+    ) -> Iterator[Chunk[Any]]: ...
+
+    def stream_sync(self, type: Any = Any, *, after: str = "", timeout: Duration | None = None) -> Iterator[Chunk[Any]]:
+        """`stream` for code without an event loop: blocks this thread, and polls at most every 50 ms."""
+        return Reader(self.app.context, self.id, type, after, timeout).chunks_sync()
+
     async def history(self) -> list[Attempt]:
         """The attempts that did not succeed: the last 20, oldest first."""
         return await self._inspector.history(self.id)
+
+    @overload
+    async def signal(self, signal: Signal[T], value: T) -> None: ...
+    @overload
+    async def signal(self, signal: str, value: Any) -> None: ...
+    async def signal(self, signal: Any, value: Any) -> None:
+        """Give the task a signal, for which it waits or will wait. See `Ardiq.signal`."""
+        await self.app.signal(self.id, signal, value)
+
+    @overload
+    def signal_sync(self, signal: Signal[T], value: T) -> None: ...
+    @overload
+    def signal_sync(self, signal: str, value: Any) -> None: ...
+    def signal_sync(self, signal: Any, value: Any) -> None:
+        """`signal` for code without an event loop; blocks this thread until the server has answered."""
+        self.app.signal_sync(self.id, signal, value)
 
     async def abort(self) -> bool:
         """Abort the task; False if it had ended in another way, or is unknown. See `Ardiq.abort`."""

@@ -1,11 +1,12 @@
-"""Pausing: keeping tasks from starting, by queue, by task name, or by an argument's value."""
+"""Pausing: keeping tasks from starting, by queue, workflow, task name, or an argument's value."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ._client.facade import Facade
+from ._client.resuming import Resuming, resumed
 from ._server import calls
-from ._server.replies import Call, R, ask
+from ._server.replies import Call, R, ask, at_once
 from ._values.encodings import from_json, to_json
 from ._values.objects import as_object
 from .task import Task
@@ -13,21 +14,21 @@ from .task import Task
 Argument: TypeAlias = Mapping[str, Any] | Mapping[int, Any]
 Rule: TypeAlias = tuple[str, str, bytes]  # task, argument, value
 
-_PORTION = 1000
-
 
 @as_object
 class Pause(NamedTuple):
     """A pause.
 
     Attributes:
-        id: what `redis-cli` shows: `send()`, `send(customer=42)`, `*(customer=42)`, or `*()` for the whole queue.
+        id: what `redis-cli` shows: `send()`, `send(customer=42)`, `*(customer=42)`, `*()` for the whole queue, or
+            `order-17~*` for a workflow.
         task: the name of the tasks it covers; None: any.
         argument: the name or position of an argument they must have; None: any arguments.
         value: the value of that argument.
         paused_at: since when, in ms since the epoch.
         held: how many tasks are set aside for it.
         resuming: whether it was ended, and its tasks are returning to their lanes.
+        workflow: the id of the workflow whose tasks it covers; None: it is of no workflow.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Pause(NamedTuple):
     paused_at: int
     held: int
     resuming: bool
+    workflow: str | None = None
 
 
 class Pausing(Facade):
@@ -78,18 +80,12 @@ class Pausing(Facade):
             False if there is no such pause.
         """
         rule, _ = self._pause(task, argument, lenient=True)
-        first = reply = await self._ask(_resuming(rule, go_on=False))
-        while reply.more:
-            reply = await self._ask(_resuming(rule, go_on=True))
-        return first.answer == "resumed"
+        return await resumed(self._ask, _resuming(rule))
 
     def resume_sync(self, task: Task[..., Any] | str | None = None, *, argument: Argument | None = None) -> bool:
         """`resume` for code without an event loop; blocks this thread until all tasks are back."""
         rule, _ = self._pause(task, argument, lenient=True)
-        first = reply = ask(self.context.server.core, _resuming(rule, go_on=False))
-        while reply.more:
-            reply = ask(self.context.server.core, _resuming(rule, go_on=True))
-        return first.answer == "resumed"
+        return at_once(self.context.server.core, lambda ask: resumed(ask, _resuming(rule)))
 
     async def pauses(self) -> list[Pause]:
         """All pauses, oldest first."""
@@ -145,9 +141,11 @@ class Pausing(Facade):
         return await self.context.channel().ask(call)
 
 
-def _resuming(rule: Rule, go_on: bool) -> Call[calls.ResumeReply]:
+def _resuming(rule: Rule) -> Resuming:
     task, argument, value = rule
-    return calls.resume(task=task, argument=argument, value=value, limit=_PORTION, resuming=go_on)
+    return lambda goes_on: calls.resume(
+        task=task, argument=argument, value=value, limit=calls.RESUME_LIMIT_MOST, resuming=goes_on
+    )
 
 
 def read_pauses(rows: Iterable[calls.PauseRow]) -> list[Pause]:
@@ -165,6 +163,7 @@ def read_pauses(rows: Iterable[calls.PauseRow]) -> list[Pause]:
                 int(rule.get("paused_at", 0)),
                 row.held,
                 bool(rule.get("resuming")),
+                rule.get("workflow"),
             )
         )
     return sorted(pauses, key=lambda pause: (pause.paused_at, pause.id))

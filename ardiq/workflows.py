@@ -1,14 +1,16 @@
 """Workflows: tasks that begin when others have ended, with their results as arguments."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from ._client.nodes import Map, Member, Node, OnFailure
+from ._client.nodes import Filler, Join, Map, Member, Node, OnFailure, Part, Piece, Subflow
 from ._client.producer import held_back
 from ._values import options as _options
+from ._values.filled import Filled
+from ._values.items import ItemSignature
 from ._values.options import Duration
-from ._values.references import is_reference, sources_of
+from ._values.references import Source, is_reference, source_of, sources_of
 from .task import BoundTask, PreparedTask, Task
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_LONGEST = 100
 _LONGEST_OF_TASK = 90
 
 
@@ -59,39 +62,63 @@ class Flow:
         self.result_ttl_ms = _options.result_ttl(result_ttl)
         self.timeout_ms = None if timeout is None else _options.milliseconds("timeout", timeout, least=1)
         self.members: dict[str, Member] = {}
+        self.outer: Flow | None = None
+        self.prefix = ""
+        # Prefixes of names, of a whole workflow and all within it.
+        self._taken: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<Flow {self.name!r}>"
 
-    def add(self, call: PreparedTask[R], *, name: str | None = None, queue: str | None = None) -> Node[R]:
-        """Add a call.
+    @property
+    def root(self) -> "Flow":
+        """The flow that is started: itself, or what it is a part of."""
+        flow = self
+        while flow.outer is not None:
+            flow = flow.outer
+        return flow
+
+    @overload
+    def add(self, call: PreparedTask[R], *, name: str | None = ..., queue: str | None = ...) -> Node[R]: ...
+    @overload
+    def add(self, call: Piece[R], *, name: str | None = ...) -> Subflow[R]: ...
+    def add(self, call: Any, *, name: str | None = None, queue: str | None = None) -> Any:
+        """Add a call, or a whole workflow.
 
         Args:
-            call: from `task.prepare(…)`; results of other nodes may be among its arguments.
-            name: what it is called in the flow: up to 100 letters, digits, `_`, `.` and `-`; None: after its task.
-            queue: the queue that it runs in, on the same server; None: that of the workflow, or, of a task of
-                `app.queue(…)`, that one.
+            call: from `task.prepare(…)`, or `workflow.prepare(…)`, a chain, a group or a chord; results of other nodes
+                may be among its arguments.
+            name: what it is called in the flow: up to 100 letters, digits, `_`, `.` and `-`; None: after its task or
+                workflow. Of a workflow it stands before the names of its nodes: `name.fetch`.
+            queue: of a call, the queue that it runs in, on the same server; None: that of the workflow, or, of a task
+                of `app.queue(…)`, that one.
 
         Raises:
             TypeError: it is no call, or a result is within one of its arguments.
             ValueError: a name is invalid or taken, or a result is of another flow.
         """
+        if isinstance(call, Piece):
+            return call.put(self, name)
         held = held_back(call, "flow.add")
         name = self._name(name, held.task.name)
         try:
             sources = sources_of(held.args, held.kwargs)
         except TypeError as error:
             raise TypeError(f"node {name!r}: {error}") from None
-        node: Node[R] = Node(self, name, held)
+        node: Node[Any] = Node(self, name, held)
         node.queue = None if queue is None else _options.key_part("queue", queue)
-        for source in sources.values():
+        node.sources = sources
+        self._follow(node)
+        self._put(node)
+        return node
+
+    def _follow(self, node: Member) -> None:
+        """It comes after those whose results it takes."""
+        for source in node.sources.values():
             for other in source.nodes:
-                self.check(name, other)
+                self.check(node.name, other)
                 policy: OnFailure | None = "ignore" if source.has_default else None
                 node.edges[other] = node.edges.get(other) or policy
-        node.sources = sources
-        self.members[name] = node
-        return node
 
     @overload
     def map(
@@ -102,6 +129,7 @@ class Flow:
         max_concurrent: int | None = ...,
         tolerate: float = ...,
         keep_results: bool = ...,
+        chunk: int = ...,
         name: str | None = ...,
     ) -> Map[R]: ...
     @overload
@@ -113,6 +141,7 @@ class Flow:
         max_concurrent: int | None = ...,
         tolerate: float = ...,
         keep_results: bool = ...,
+        chunk: int = ...,
         name: str | None = ...,
     ) -> Map[R]: ...
     def map(
@@ -123,23 +152,29 @@ class Flow:
         max_concurrent: int | None = None,
         tolerate: float = 0,
         keep_results: bool = True,
+        chunk: int = 1,
         name: str | None = None,
     ) -> Map[Any]:
         """Add a call for each item: as many tasks as there are items, but only some of them at once.
 
         Args:
             task: the task, or one with options.
-            items: the only argument of each call.
+            items: the only argument of each call; or the result of a node that returns a list, the results of another
+                map, or a list of results: then it has as many tasks as that has items, up to a million.
             max_concurrent: how many of its calls are tasks at once; None: up to 2,000.
             tolerate: how many calls may fail without failing the map: a number, or a part of them as 0.01.
             keep_results: whether the calls' results are kept, to be passed on.
+            chunk: for how many items one task calls the function, one after the other; of these tasks there are
+                `max_concurrent` at once, and `tolerate` may fail. If an item fails, the task is tried again with all
+                of its items.
             name: as of `add`.
 
         Raises:
             TypeError, ValueError: an argument is invalid.
         """
-        rows = [(item,) for item in _each("items", items)]
-        return self._map(task, rows, max_concurrent, tolerate, keep_results, name)
+        source = _source_of(items)
+        rows = [] if source else [(item,) for item in _each("items", items)]
+        return self._map(task, rows, source, False, max_concurrent, tolerate, keep_results, chunk, name)
 
     @overload
     def starmap(
@@ -150,6 +185,7 @@ class Flow:
         max_concurrent: int | None = ...,
         tolerate: float = ...,
         keep_results: bool = ...,
+        chunk: int = ...,
         name: str | None = ...,
     ) -> Map[R]: ...
     @overload
@@ -161,6 +197,7 @@ class Flow:
         max_concurrent: int | None = ...,
         tolerate: float = ...,
         keep_results: bool = ...,
+        chunk: int = ...,
         name: str | None = ...,
     ) -> Map[R]: ...
     @overload
@@ -172,6 +209,7 @@ class Flow:
         max_concurrent: int | None = ...,
         tolerate: float = ...,
         keep_results: bool = ...,
+        chunk: int = ...,
         name: str | None = ...,
     ) -> Map[R]: ...
     @overload
@@ -183,6 +221,7 @@ class Flow:
         max_concurrent: int | None = ...,
         tolerate: float = ...,
         keep_results: bool = ...,
+        chunk: int = ...,
         name: str | None = ...,
     ) -> Map[R]: ...
     def starmap(
@@ -193,19 +232,50 @@ class Flow:
         max_concurrent: int | None = None,
         tolerate: float = 0,
         keep_results: bool = True,
+        chunk: int = 1,
         name: str | None = None,
     ) -> Map[Any]:
         """As `map`, of items that are tuples, each with all positional arguments of a call."""
-        rows = [tuple(_each("each of items", item)) for item in _each("items", items)]
-        return self._map(task, rows, max_concurrent, tolerate, keep_results, name)
+        source = _source_of(items)
+        rows = [] if source else [tuple(_each("each of items", item)) for item in _each("items", items)]
+        return self._map(task, rows, source, True, max_concurrent, tolerate, keep_results, chunk, name)
 
-    def check(self, name: str, other: Member) -> None:
+    def within(self, name: str, prefix: str | None) -> "Flow":
+        """A flow that is a part of it; `prefix`: what its names begin with, before a dot; None: as here.
+
+        Raises:
+            ValueError: the name is invalid or taken.
+        """
+        inner = Flow(name)
+        inner.outer, inner.prefix = self, self.prefix
+        if prefix is not None:
+            inner.prefix = f"{prefix}."
+            self.root._taken.add(prefix)
+        return inner
+
+    def prefix_of(self, name: str | None, like: str) -> str:
+        """The whole name of a workflow within it; `like`: its own."""
+        return self._name(name, like)
+
+    def join(self, ends: Sequence[Member]) -> Member:
+        """A member that ends when these have."""
+        made = Join(self, self._name(None, "join"), ends)
+        self._put(made)
+        return made
+
+    def _put(self, member: Member) -> None:
+        flow: Flow | None = self
+        while flow is not None:
+            flow.members[member.name] = member
+            flow = flow.outer
+
+    def check(self, name: str, other: Part) -> None:
         """Refuse an edge to a node that is not of this flow.
 
         Raises:
             ValueError: it is of another one.
         """
-        if other.flow is not self:
+        if other.flow.root is not self.root:
             raise ValueError(f"node {name!r} cannot be after {other.name!r}, which is of another flow")
         if other.name == name:
             raise ValueError(f"node {name!r} cannot be after itself")
@@ -214,9 +284,12 @@ class Flow:
         self,
         task: Any,
         items: list[tuple[Any, ...]],
+        source: Source | None,
+        spreads: bool,
         max_concurrent: int | None,
         tolerate: float,
         keep_results: bool,
+        chunk: int,
         name: str | None,
     ) -> Map[Any]:
         if not isinstance(task, Task | BoundTask):
@@ -229,30 +302,56 @@ class Flow:
         if tolerate < 0 or (tolerate > 1 and not isinstance(tolerate, int)):
             raise ValueError(f"tolerate must be a number of calls, or a part of them from 0 to 1, not {tolerate!r}")
         _options.boolean("keep_results", keep_results)
+        _options.integer("chunk", chunk, least=1)
+        if chunk > 1 and isinstance(like.task.signature, ItemSignature):
+            raise ValueError(f"map {name!r} cannot have chunks: its task has a batch, which gathers items itself")
         for number, row in enumerate(items):
             if any(map(is_reference, row)):
                 raise TypeError(f"map {name!r}: item {number} is a result of this workflow, and they are not there yet")
-        made: Map[Any] = Map(self, name, like, items, max_concurrent, tolerate, keep_results)
-        self.members[name] = made
+        made: Map[Any] = Map(self, name, like, items, max_concurrent, tolerate, keep_results, chunk)
+        if source is not None:
+            filled = Filled(name, like.task.name, chunk, spreads)
+            default = source.default if source.has_default else None
+            call = PreparedTask.of(like.task, (default, filled._asdict()), {}, like.call_options)
+            made.filler = Filler(self, self._free(f"{name}.items"), call, source)
+            self._follow(made.filler)
+            made.edges[made.filler] = None
+            self._put(made.filler)
+        self._put(made)
         return made
 
     def _name(self, name: str | None, task: str) -> str:
-        """The name of a new member."""
+        """The whole name of a new member."""
+        members, taken = self.root.members, self.root._taken
         if name is None:
             short = re.sub(r"[^A-Za-z0-9_-]", "_", re.split(r"[.:/]", task)[-1])[:_LONGEST_OF_TASK]
-            start = f"task_{short}" if short.isdigit() or not short else short
+            start = self.prefix + (f"task_{short}" if short.isdigit() or not short else short)
             number, name = 1, start
-            while name in self.members:
+            while name in members or name in taken:
                 number += 1
                 name = f"{start}_{number}"
-            return name
-        if not isinstance(name, str):
-            raise TypeError(f"name must be a str, not {type(name).__name__}")
-        if not _NAME.fullmatch(name) or name.isdigit():
+        else:
+            if not isinstance(name, str):
+                raise TypeError(f"name must be a str, not {type(name).__name__}")
+            if not _NAME.fullmatch(name) or name.isdigit():
+                raise ValueError(
+                    f"node name {name!r} must be 1 to 100 of A-Z, a-z, 0-9, '_', '.' and '-', and not a number"
+                )
+            name = self.prefix + name
+        return self._free(name)
+
+    def _free(self, name: str) -> str:
+        """The whole name of a new member, which nothing has.
+
+        Raises:
+            ValueError: something has it, or it is too long.
+        """
+        if len(name) > _LONGEST:
             raise ValueError(
-                f"node name {name!r} must be 1 to 100 of A-Z, a-z, 0-9, '_', '.' and '-', and not a number"
+                f"node name {name!r} has more than {_LONGEST} characters: give the workflows that it is within shorter "
+                "names"
             )
-        if name in self.members:
+        if name in self.root.members or name in self.root._taken:
             raise ValueError(f"there is a node {name!r} in this flow already")
         return name
 
@@ -266,9 +365,16 @@ def workflow_id(id: str) -> str:
     return id
 
 
+def _source_of(items: Any) -> Source | None:
+    """What the items of a map are a result of; None: they are there."""
+    is_list = type(items) is list and bool(items) and is_reference(items[0])
+    source = source_of(items) if is_list or is_reference(items) else None
+    if source is not None and source.leaves[0].path:
+        raise TypeError("the items of a map can be a list of results of nodes, but not of maps or lists of such")
+    return source
+
+
 def _each(what: str, items: Any) -> Iterable[Any]:
-    if is_reference(items):
-        raise TypeError(f"{what} of a map must be there when it is made: it cannot be {items!r} yet")
     if isinstance(items, str | bytes) or not isinstance(items, Iterable):
         raise TypeError(f"{what} must be a list or another iterable, not {type(items).__name__}")
     return items

@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, Generic, Literal, NamedTuple
 
 from .._server import calls
-from .._server.replies import ask
+from .._server.replies import Call, ask, at_once
 from .._values.objects import as_object
 from .._values.results import Results
 from .._values.typing import R_co
 from ..job import Job
 from .drawing import draw
 from .pages import MapPages
+from .resuming import resumed
 
 _PAGE = 1000
 
@@ -120,6 +121,34 @@ class WorkflowJob(Job[R_co], Generic[R_co]):
         """A picture of it, with the states of its nodes: for Mermaid, for Graphviz, or as JSON."""
         return draw(self.id, [node async for node in self.nodes()], format)
 
+    async def pause(self) -> bool:
+        """Let none of its tasks start, also calls of its maps, until `resume` or its end. What runs goes on, and so do
+        delays and its time limit.
+
+        Returns:
+            False if it has ended, or is unknown.
+
+        Raises:
+            BadArgument: the queue already has 500 pauses.
+        """
+        return await self.app.context.channel().ask(calls.workflow_pause(id=self.id)) == "paused"
+
+    def pause_sync(self) -> bool:
+        """`pause` for code without an event loop; blocks this thread until the server has answered."""
+        return ask(self.app.context.server.core, calls.workflow_pause(id=self.id), repeat=True) == "paused"
+
+    async def resume(self) -> bool:
+        """End its pause, and return the tasks that it held to the front of their lanes, in order.
+
+        Returns:
+            False if it is not paused.
+        """
+        return await resumed(self.app.context.channel().ask, self._resuming)
+
+    def resume_sync(self) -> bool:
+        """`resume` for code without an event loop; blocks this thread until all tasks are back."""
+        return at_once(self.app.context.server.core, lambda ask: resumed(ask, self._resuming))
+
     async def retry(self) -> int:
         """Run its dead letters again, also those of its maps; what was skipped because of them then follows. No other
         task runs twice. Of a workflow that was aborted, or was over its time limit, they run alone: nothing follows.
@@ -142,6 +171,9 @@ class WorkflowJob(Job[R_co], Generic[R_co]):
             seen |= dead
             done += ask(core, calls.requeue(tasks=dead)).count("queued")
         return done
+
+    def _resuming(self, goes_on: bool) -> Call[Any]:
+        return calls.workflow_resume(id=self.id, limit=calls.WORKFLOW_RESUME_LIMIT_MOST, resuming=goes_on)
 
     def _dead(self) -> Any:
         return calls.workflow_dead(id=self.id, limit=calls.WORKFLOW_DEAD_LIMIT_MOST)

@@ -5,13 +5,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._server import calls
 from .._server.replies import Call
-from .._values.encodings import from_json, to_json
+from .._values import chunks
+from .._values.chunks import CHUNK
+from .._values.encodings import from_json, netstring, to_json
+from .._values.filled import FILL
 from .._values.ids import new_id
-from .._values.inputs import encode_open, netstring
+from .._values.inputs import encode_open, parameter_of
+from .._values.references import Leaf
 from .._values.signature import MISSING
 from ..models import EnqueueContext
 from ..workflows import Flow
-from .nodes import Map, Member, Node
+from .nodes import Filler, Join, Map, Member, Node, Subflow
 
 if TYPE_CHECKING:
     from .queue import QueueContext
@@ -20,6 +24,7 @@ MOST_NODES = 1000
 _MOST_EDGES = 10_000
 _MOST_BYTES = 64 * 1024 * 1024
 _PAGE_BYTES = 1024 * 1024
+_ALL_OF_THEM = 2**53 - 1
 
 
 class Graph:
@@ -32,6 +37,8 @@ class Graph:
     def __init__(self, queue: "QueueContext", flow: Flow, output: Any, id: str | None = None) -> None:
         if not isinstance(flow, Flow):
             raise TypeError(f"start takes a Flow, not {type(flow).__name__}")
+        if flow.outer is not None:
+            raise ValueError(f"flow {flow.name!r} is a part of another one, which starts it")
         self._queue = queue
         self._flow = flow
         self.id = id or flow.id or new_id()
@@ -60,21 +67,33 @@ class Graph:
                 "data elsewhere and pass its address"
             )
 
+    @property
+    def _result_ttl_ms(self) -> int:
+        ttl_ms = self._flow.result_ttl_ms
+        return self._queue.settings.result_ttl_ms if ttl_ms is None else ttl_ms
+
+    @property
+    def _may_repeat(self) -> bool:
+        """Whether a call whose answer is lost may be sent again: not if nothing is kept, as it may be over by then."""
+        return self._result_ttl_ms != 0
+
     def contexts(self) -> Iterator[EnqueueContext]:
         """What the hooks of an enqueue are asked with, one node after the other. Of a map it is the whole map; a result
         that is not there yet is None, or its default.
         """
-        for member, _ in self._made:
+        for member, _ in self._asked():
             args, kwargs = ((), {}) if isinstance(member, Map) else _with_defaults(member)
             yield EnqueueContext(f"{self.id}~{member.name}", member.call.name, tuple(args), kwargs, {})
 
+    def _asked(self) -> "list[tuple[Member, _Made]]":
+        return [each for each in self._made if not isinstance(each[0], Join | Filler)]
+
     def call(self, headers: Iterable[str]) -> Call[str]:
         """What creates it, with the headers that the hooks gave each node."""
-        ttl_ms = self._flow.result_ttl_ms
         options: dict[str, Any] = {
             "name": self._flow.name,
             "idempotency_key": new_id(),
-            "result_ttl_ms": self._queue.settings.result_ttl_ms if ttl_ms is None else ttl_ms,
+            "result_ttl_ms": self._result_ttl_ms,
         }
         if self.output is not None:
             options["output"] = self.output.name
@@ -82,11 +101,19 @@ class Graph:
             options["timeout_ms"] = self._flow.timeout_ms
         if self.has_pages:
             options["is_open"] = True
+        given = dict(zip([member for member, _ in self._asked()], headers, strict=True))
         nodes = [
-            calls.NewNode(member.name, made.task, made.lane, *self._arguments(made), self._options(made, header))
-            for (member, made), header in zip(self._made, headers, strict=True)
+            calls.NewNode(
+                member.name, made.task, made.lane, *self._arguments(made), self._options(made, given.get(member, ""))
+            )
+            for member, made in self._made
         ]
-        return calls.workflow_create(id=self.id, options=to_json(options), nodes=nodes)
+        call = calls.workflow_create(id=self.id, options=to_json(options), nodes=nodes)
+        return call._replace(repeat=self._may_repeat)
+
+    def start(self) -> Call[str]:
+        """What lets it begin once the calls of its maps are there."""
+        return calls.workflow_start(id=self.id)._replace(repeat=self._may_repeat)
 
     def pages(self) -> Iterator[Call[calls.WorkflowItemsReply]]:
         """What adds the calls of its maps, in order."""
@@ -116,14 +143,23 @@ class Graph:
                 f"output {output.name!r} is a map, whose results stay with its calls: add a node that takes "
                 "map.results, and let that be the output"
             )
+        if isinstance(output, Subflow):
+            if output.output is None:
+                raise TypeError(
+                    f"output {output.name!r} has no result of a single node: add a node that takes its result, and let "
+                    "that be the output"
+                )
+            output = output.output
         if not isinstance(output, Node):
             raise TypeError(f"output must be a node of the flow, not {type(output).__name__}")
-        if output.flow is not self._flow:
+        if output.flow.root is not self._flow:
             raise ValueError(f"output {output.name!r} is a node of another flow")
         return output
 
     def _check(self, member: Member) -> None:
         """Refuse what a node cannot have."""
+        if isinstance(member, Join | Filler):
+            return
         what, task, options = f"node {member.name!r}", member.call.task, member.call.call_options
         rule = options.rule_of(task)
         if isinstance(member, Map) and (theirs := self._other_queue(member)) is not None:
@@ -151,6 +187,8 @@ class Graph:
 
     def _other_queue(self, member: Member) -> str | None:
         """The queue of a node, if that is not the workflow's."""
+        if isinstance(member, Join | Filler):
+            return None
         of_task = member.call.task.context
         name = member.queue or (self._queue.name if of_task.is_own else of_task.name)
         return None if name == self._queue.name else name
@@ -159,30 +197,35 @@ class Graph:
         call, producer, codec = member.call, self._queue.producer, self._queue.codec
         task, options = call.task, call.call_options
         lane = producer.check_lane(options.priority or task.priority)
-        signature = task.signature or self._queue.registry.signature_of(task.name)
+        is_filler = isinstance(member, Filler)
+        name = FILL if is_filler else task.name
+        signature = None if is_filler else task.signature or self._queue.registry.signature_of(name)
         fields: dict[str, Any] = {
             name: options.fields[name] for name in ("delay_ms", "expire_ms") if name in options.fields
         }
         args, kwargs, how, items = b"", b"", "", list[_Item]()
         try:
             if isinstance(member, Map):
-                items = [self._item(member, number) for number in range(len(member.items))]
+                items = self._items(member)
                 fields["map"] = {
                     "size": len(items),
                     "max_concurrent": member.max_concurrent or 0,
                     "tolerate": _number_of(member.tolerate, len(items)),
                     "keep_results": member.keep_results,
                 }
+                if member.filler is not None:
+                    fields["map"] |= {"filled_by": member.filler.name, "tolerate": _part_of(member.tolerate)}
             elif member.sources:
                 given, named = _with_defaults(member)
-                args, kwargs, how = encode_open(codec, task.name, signature, given, named, member.sources)
+                args, kwargs, how = encode_open(codec, name, signature, given, named, member.sources)
                 fields["inputs"] = [
-                    [str(place), f"*{_only(source)}" if isinstance(source.nodes[0], Map) else _names(source)]
+                    [parameter_of(place, leaf.path), _names(leaf)]
                     for place, source in member.sources.items()
+                    for leaf in source.leaves
                 ]
             else:
-                args, kwargs, how = codec.encode_fitting(task.name, signature, call.args, call.kwargs)
-            if task.buckets is not None and (limits := self._limits(member)) is not None:
+                args, kwargs, how = codec.encode_fitting(name, signature, call.args, call.kwargs)
+            if not is_filler and task.buckets is not None and (limits := self._limits(member)) is not None:
                 fields["limits"] = limits
         except (TypeError, ValueError) as error:
             raise type(error)(f"node {member.name!r}: {error}") from None
@@ -195,7 +238,18 @@ class Graph:
                 other.name if policy in (None, "fail") else f"{other.name}?{policy}"
                 for other, policy in member.edges.items()
             ]
-        return _Made(task.name, lane, args, kwargs, how, fields, items)
+        return _Made(name, lane, args, kwargs, how, fields, items)
+
+    def _items(self, member: Map[Any]) -> "list[_Item]":
+        """The arguments of a map's tasks."""
+        items, most = [self._item(member, number) for number in range(len(member.items))], member.chunk
+        if most == 1:
+            return items
+        codec = self._queue.codec
+        packed = [_Item(CHUNK, chunks.pack(items[at : at + most])) for at in range(0, len(items), most)]
+        if (size := max((len(item.args) for item in packed), default=0)) > codec.limit:
+            raise codec.too_large(f"the arguments of a chunk of {most:,} items are", size)
+        return packed
 
     def _item(self, member: Map[Any], number: int) -> "_Item":
         """An item of a map."""
@@ -295,12 +349,16 @@ def _with_defaults(member: Member) -> tuple[list[Any], dict[str, Any]]:
     return [known(at, value) for at, value in enumerate(call.args)], {n: known(n, v) for n, v in call.kwargs.items()}
 
 
-def _names(source: Any) -> Any:
-    return [node.name for node in source.nodes] if source.is_list else source.nodes[0].name
+def _names(leaf: Leaf) -> Any:
+    if leaf.is_list:
+        return [node.name for node in leaf.nodes]
+    [node] = leaf.nodes
+    return f"*{node.name}" if isinstance(node, Map) else node.name
 
 
-def _only(source: Any) -> str:
-    return str(source.nodes[0].name)
+def _part_of(tolerate: float) -> float:
+    """Of a map of which nobody knows yet how many calls it has: a number, or a part below 1."""
+    return tolerate if isinstance(tolerate, int) or tolerate < 1 else _ALL_OF_THEM
 
 
 def _number_of(tolerate: float, count: int) -> int:

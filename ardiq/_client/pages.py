@@ -1,11 +1,12 @@
 """Reading the results that a workflow's tasks are called with, where a claim only says which."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._server import calls
 from .._server.replies import Call, R, ask
+from .._values.chunks import unpack as unpack_chunk
 from .._values.codec import CUSTOM
 from .._values.encodings import encoding_of
 from .._values.inputs import COMPLETE, MAP, REFERENCE, Input, Value, pack, takes_pages, unpack
@@ -54,13 +55,13 @@ class MapPages:
         if reply.size < 0:
             raise LookupError(_gone(map_id))
         codec, found = self._queue.codec, list[tuple[Any, bool | None]]()
-        for row in reply.rows:
+        for how, data in (part for row in reply.rows for part in unpack_chunk(row.codec, row.value)):
             if self._restores:
-                found.append((codec.decode_result(row.value, row.codec, self._queue.registry.signature_of), None))
+                found.append((codec.decode_result(data, how, self._queue.registry.signature_of), None))
                 continue
-            how = row.codec.partition(":")[0]
+            how = how.partition(":")[0]
             is_own = how == CUSTOM
-            found.append((codec.decode_packed(row.value, how), None if is_own else encoding_of(how).str_keys))
+            found.append((codec.decode_packed(data, how), None if is_own else encoding_of(how).str_keys))
         return Page(found, reply.next_offset if reply.next_offset < reply.size else None)
 
 
@@ -69,6 +70,23 @@ def bind(queue: "QueueContext", args: Sequence[Any], kwargs: Mapping[str, Any]) 
     for value in (*args, *kwargs.values()):
         if type(value) is Results:
             value.read_by(MapPages(queue.app.queue(value.queue).context if value.queue else queue))
+
+
+async def results_of(queue: "QueueContext", map_id: str) -> AsyncIterator[tuple[str, bytes]]:
+    """The results of a map, each its codec and its bytes, however long the server is away.
+
+    Raises:
+        InvalidArguments: it is gone.
+    """
+    offset: int | None = 0
+    while offset is not None:
+        reply = await patiently(queue, _page(map_id, offset))
+        if reply.size < 0:
+            raise invalid(_gone(map_id))
+        for row in reply.rows:
+            for part in unpack_chunk(row.codec, row.value):
+                yield part
+        offset = reply.next_offset if reply.next_offset < reply.size else None
 
 
 async def completed(queue: "QueueContext", packed: bytes, signature: Signature | None) -> bytes:
@@ -134,7 +152,8 @@ async def _all_of(queue: "QueueContext", given: Input, value: Value) -> list[Val
         if reply.size < 0:
             raise invalid(f"{given.label}: {_gone(map_id)}")
         for row in reply.rows:
-            values.append(Value(f"{value.source}~{row.number}", COMPLETE, row.codec, row.value))
+            source = f"{value.source}~{row.number}"
+            values += [Value(source, COMPLETE, how, data) for how, data in unpack_chunk(row.codec, row.value)]
             size += len(row.value)
         _check_size(queue, given, size, ": annotate the parameter as Results[…], which reads them page by page")
         offset = reply.next_offset if reply.next_offset < reply.size else None

@@ -16,7 +16,7 @@ from ..workflows import Flow
 from .facade import Facade
 from .following import WorkflowJob
 from .graphs import Graph
-from .nodes import Node
+from .nodes import Node, Piece, Subflow
 
 if TYPE_CHECKING:
     from .queue import QueueContext
@@ -67,6 +67,17 @@ class Workflow(Generic[P, R_co]):
         Flow(self.name, id=id, result_ttl=result_ttl, timeout=timeout)  # what is wrong is refused here
         return Workflow(self._queue, self._fn, self.name, id, result_ttl, timeout)
 
+    def prepare(self, *args: P.args, **kwargs: P.kwargs) -> "PreparedWorkflow[R_co]":
+        """This workflow with its arguments as a part of another one, for `flow.add`, `chain` and `group`. Results of
+        nodes may be among them, and the function can do with these what it can with `node.result`.
+
+        Raises:
+            ValueError: it has options, which only a whole workflow can have.
+        """
+        if (self._id, self._result_ttl, self._timeout) != (None, None, None):
+            raise ValueError(f"workflow {self.name!r} cannot have an id, a result_ttl or a timeout within another one")
+        return PreparedWorkflow(self._queue, self.name, lambda flow: self._fn(flow, *args, **kwargs))
+
     async def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowJob[R_co]:
         """Call the function with a new flow and these arguments, and start the flow; what it returns is the output."""
         return await start(self._queue, *self._filled(args, kwargs))
@@ -80,14 +91,40 @@ class Workflow(Generic[P, R_co]):
         return flow, self._fn(flow, *args, **kwargs)
 
 
+class PreparedWorkflow(Piece[R_co]):
+    """A workflow with its arguments."""
+
+    def __init__(self, queue: "QueueContext", name: str, fill: Callable[[Flow], Any]) -> None:
+        self._queue = queue
+        self._name = name
+        self._fill = fill
+
+    def __repr__(self) -> str:
+        return f"<Workflow {self._name!r} with its arguments>"
+
+    @property
+    def context(self) -> "QueueContext":
+        """The queue that it is for."""
+        return self._queue
+
+    def put(self, flow: Flow, name: str | None = None) -> Subflow[R_co]:
+        """Fill a part of that flow."""
+        whole = flow.prefix_of(name, self._name)
+        inner = flow.within(self._name, whole)
+        output = self._fill(inner)
+        if output is not None and not isinstance(output, Node | Subflow):
+            raise TypeError(f"workflow {self._name!r} must return a node or nothing, not {type(output).__name__}")
+        return Subflow(inner, whole, output)
+
+
 class Starting(Facade):
     """Starting workflows; a part of `Ardiq`."""
 
     @overload
-    async def start(self, flow: Flow, output: Node[R]) -> WorkflowJob[R]: ...
+    async def start(self, flow: Flow, output: Node[R] | Subflow[R]) -> WorkflowJob[R]: ...
     @overload
     async def start(self, flow: Flow, output: None = None) -> WorkflowJob[None]: ...
-    async def start(self, flow: Flow, output: Node[Any] | None = None) -> WorkflowJob[Any]:
+    async def start(self, flow: Flow, output: Node[Any] | Subflow[Any] | None = None) -> WorkflowJob[Any]:
         """Start a workflow: all of it or, if something is wrong, nothing.
 
         One whose maps have more than 1,000 items, or 1 MiB of them, is sent in parts, and nothing of it runs before all
@@ -105,7 +142,8 @@ class Starting(Facade):
                 its own, or, as a map, another queue; or, where the app has a `signing_key`, a map or a result as an
                 argument.
             TypeError: an argument does not fit its task, or cannot be sent.
-            BrokerError: the server cannot be reached.
+            BrokerError: the server cannot be reached; with `maybe_enqueued` if the workflow may have been created.
+            BadArgument: a task that is no part of a workflow has its id, or that of one of its nodes.
             ArdiqError: one with its id is still being sent in parts, or this one was aborted before all were there.
 
         Example:
@@ -118,15 +156,15 @@ class Starting(Facade):
         return await start(self.context, flow, output)
 
     @overload
-    def start_sync(self, flow: Flow, output: Node[R]) -> WorkflowJob[R]: ...
+    def start_sync(self, flow: Flow, output: Node[R] | Subflow[R]) -> WorkflowJob[R]: ...
     @overload
     def start_sync(self, flow: Flow, output: None = None) -> WorkflowJob[None]: ...
-    def start_sync(self, flow: Flow, output: Node[Any] | None = None) -> WorkflowJob[Any]:
+    def start_sync(self, flow: Flow, output: Node[Any] | Subflow[Any] | None = None) -> WorkflowJob[Any]:
         """`start` for code without an event loop; blocks this thread until the server has answered."""
         return start_sync(self.context, flow, output)
 
     @overload
-    def workflow(self, fn: Callable[Concatenate[Flow, P], Node[R]], /) -> Workflow[P, R]: ...
+    def workflow(self, fn: Callable[Concatenate[Flow, P], Node[R] | Subflow[R]], /) -> Workflow[P, R]: ...
     @overload
     def workflow(self, fn: Callable[Concatenate[Flow, P], None], /) -> Workflow[P, None]: ...
     @overload
@@ -163,7 +201,7 @@ if TYPE_CHECKING:
 
     class _Decorator(Protocol):
         @overload
-        def __call__(self, fn: Callable[Concatenate[Flow, P], Node[R]], /) -> Workflow[P, R]: ...
+        def __call__(self, fn: Callable[Concatenate[Flow, P], Node[R] | Subflow[R]], /) -> Workflow[P, R]: ...
         @overload
         def __call__(self, fn: Callable[Concatenate[Flow, P], None], /) -> Workflow[P, None]: ...
 
@@ -228,7 +266,7 @@ async def _filled(graph: Graph, ask: Ask) -> bool:
     for page in graph.pages():
         if (await ask(page)).answer not in ("added", "accepted"):
             return False
-    answer = await ask(calls.workflow_start(id=graph.id))
+    answer = await ask(graph.start())
     # `accepted`: the reply of the first try was lost, or it is aborted.
     return answer == "started" or (answer == "accepted" and not await _is_building(graph, ask))
 

@@ -13,12 +13,15 @@ from .. import context
 from .._client import pages as _pages
 from .._client.registry import Registered
 from .._values import headers as _headers
+from .._values.chunks import CHUNK
 from .._values.encodings import from_json, to_json
+from .._values.filled import FILL
 from .._values.inputs import WITH
 from .._values.signing import without_signature
 from ..models import ExecutionContext
-from ..retries import RetryRules
+from ..retries import DEFAULT_MAX_RETRIES, RetryRules
 from .batches import Call, Execution, starter
+from .chunks import chunked
 from .endings import (
     ABORTED,
     ATTEMPT,
@@ -27,6 +30,7 @@ from .endings import (
     RELEASED,
     RETRY,
     SNOOZE,
+    SUSPEND,
     UNKNOWN,
     Claim,
     Ending,
@@ -34,6 +38,8 @@ from .endings import (
     Outcome,
     TimedOut,
 )
+from .filling import fill
+from .memos import Waits
 from .stacks import stack_of
 
 if TYPE_CHECKING:
@@ -46,7 +52,7 @@ log = logging.getLogger("ardiq")
 # The task runs again.
 # As many outcomes as a step waits for.
 _MANY = 100
-_GOES_ON = frozenset((RETRY, SNOOZE, LIMITED, RELEASED, UNKNOWN))
+_GOES_ON = frozenset((RETRY, SNOOZE, LIMITED, RELEASED, SUSPEND, UNKNOWN))
 
 
 class HandBack(asyncio.CancelledError):
@@ -92,6 +98,7 @@ class Attempts:
         self._metrics = queue.metrics
         self._counters = queue.metrics.counters
         self.endings = Endings(queue, worker, asyncio.get_running_loop())
+        self.waits = Waits(queue, worker, lambda fn, args, kwargs: self.in_thread(fn, args, kwargs))
         self.over = False
         # Set by the worker each time it takes tasks: once per turn, not once per task.
         self.taken_at = 0.0
@@ -99,6 +106,8 @@ class Attempts:
         self.outcomes: list[Outcome] = []
         # By token: an attempt that lost its lease may still run when the same task comes again.
         self.running: dict[int, asyncio.Task[None]] = {}
+        # Those that emitted chunks which may not have arrived yet.
+        self.unsent: set[int] = set()
         self.threads: dict[int, InThread] = {}
         # By the tokens of all their items.
         self.executions: dict[int, Execution] = {}
@@ -123,7 +132,10 @@ class Attempts:
     def runner(self, name: str) -> Callable[[Claim], Coroutine[Any, Any, None]]:
         """The function that makes an attempt of a claim; made once for each task."""
         entry = self.registered(name)
-        if entry.task is None:
+        if name == FILL:
+            entry = Registered(None, entry.fn, RetryRules(DEFAULT_MAX_RETRIES))
+            runner = self.runners[name] = self._runner_with(entry, self._fill)
+        elif entry.task is None:
             runner = self._unknown_runner(entry)
         elif entry.gathers:
             runner = starter(self, entry, self._call(entry), self._runner_with(entry, self._item))
@@ -137,11 +149,12 @@ class Attempts:
 
     def _plain_runner(self, entry: Registered) -> Callable[[Claim], Coroutine[Any, Any, None]]:
         # The hot path: the same as `_runner_with`, with fewer calls.
-        fn, signature, running = entry.fn, entry.signature, self.running
+        fn, signature, running, unsent = entry.fn, entry.signature, self.running, self.unsent
         set_context, succeeded = context.running.set, self._succeeded
         codec = self.codec
         decode, receive, encode = codec.receive_call, codec.receiver(signature), codec.encode_result
         takes_none = signature is None or signature.takes(())
+        waiting = self.waits.open
         # If the record is deleted when its task ends, nothing can be reported after that.
         ends_at_once = entry.task is not None and not codec.keeps(entry.task.name)
 
@@ -158,13 +171,15 @@ class Attempts:
                         args, kwargs = self.received(claim, signature)
                     else:
                         args, kwargs = decode(claim[3], claim[4], claim[5], signature)
-                    value = await fn(*args, **kwargs)
+                    value = await (chunked(entry, claim[2], codec) if claim[5] == CHUNK else fn)(*args, **kwargs)
                 elif claim[3] == b"[]" and takes_none:
                     value = await fn()
                 else:
                     value = await fn(*receive(claim[3]))
+                if waiting:
+                    self.waits.end(claim[1])
                 result = encode(claim[2], signature, value)
-                if ends_at_once and self.must_tell(claim, COMPLETE):
+                if (ends_at_once or claim[1] in unsent) and self.must_tell(claim, COMPLETE):
                     await self.worker.reports_arrive(claim[1])
             except BaseException as error:
                 await self.failed(entry, claim, started, error)
@@ -197,6 +212,7 @@ class Attempts:
             context.running.set(claim)
             try:
                 value = await run(claim)
+                self.waits.end(claim[1])
                 result = self.codec.encode_result(claim[2], signature, value)
                 if self.must_tell(claim, COMPLETE):
                     await self.worker.reports_arrive(claim[1])
@@ -217,7 +233,10 @@ class Attempts:
                 self.log_start(claim)
             if claim[5].startswith(WITH):
                 return with_results(claim)
-            return call(claim, *self.codec.receive_call(claim[3], claim[4], claim[5], entry.signature))
+            args, kwargs = self.codec.receive_call(claim[3], claim[4], claim[5], entry.signature)
+            if claim[5] == CHUNK:
+                return self._call(entry, chunked(entry, claim[2], self.codec))(claim, args, kwargs)
+            return call(claim, args, kwargs)
 
         async def with_results(claim: Claim) -> Any:
             claim = await self.with_results(claim)
@@ -241,6 +260,10 @@ class Attempts:
         _pages.bind(self._queue, args, kwargs)
         return args, kwargs
 
+    def _fill(self, claim: Claim) -> Awaitable[Any]:
+        """What runs a claim that fills a map."""
+        return fill(self._queue, self.worker.holder, claim)
+
     def _item(self, claim: Claim) -> Awaitable[Any]:
         """What runs a claim together with others."""
         if self.is_debug:
@@ -256,9 +279,11 @@ class Attempts:
         if self._signer is not None:
             self._signer.check(self._queue.name, *claim[2:7])
 
-    def _call(self, entry: Registered) -> Call:
-        """How the function is called: on a thread or in a process, with a time limit, within the middleware."""
-        fn, timeout, middleware = entry.fn, entry.timeout, list(self._queue.registry.middleware)
+    def _call(self, entry: Registered, fn: Callable[..., Any] | None = None) -> Call:
+        """How the function, or another in its place, is called: on a thread or in a process, with a time limit, within
+        the middleware.
+        """
+        fn, timeout, middleware = fn or entry.fn, entry.timeout, list(self._queue.registry.middleware)
 
         def run(args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
             return fn(*args, **kwargs) if entry.is_async else self.in_thread(fn, args, kwargs)
@@ -317,6 +342,7 @@ class Attempts:
         run_s = monotonic() - started
         # From here on it cannot be cancelled: hooks may await.
         self.running.pop(claim[1], None)
+        self.waits.open.pop(claim[1], None)
         if (execution := self.executions.get(claim[1])) is not None:
             await execution.without(claim[1])
         if self.over:
@@ -358,25 +384,30 @@ class Attempts:
 
     def must_tell(self, claim: Claim, outcome: str) -> bool:
         """Whether the attempt's reports must arrive before it is settled: the server refuses those of an attempt that
-        is no longer the current one, and of a record that is gone. From any thread.
+        is no longer the current one, and of a record that is gone; and a stream ends with its task. From any thread.
         """
-        return (outcome in _GOES_ON or not self.codec.keeps(claim[2])) and self.worker.has_told(claim[1])
+        is_last_chance = outcome in _GOES_ON or not self.codec.keeps(claim[2])
+        return claim[1] in self.unsent or (is_last_chance and self.worker.has_told(claim[1]))
 
     def settle_cancelled(self, claim: Claim, run_s: float, why: str) -> None:
         """Settle an attempt that was cancelled by the worker: aborted or handed back."""
         self.outcomes.append(self.endings.hand_in(self.endings.cancelled(claim, run_s, why)))
         self.worker.turn_soon()
 
+    def holds(self, token: int) -> bool:
+        """Whether an attempt is still to be settled; not yet, while it is being started."""
+        return token in self.running or token in self.threads
+
     def is_current(self, token: int) -> bool:
         """Whether an attempt runs and was not cancelled; asked by the attempt itself, on the loop or on its thread."""
         if token in self._why_cancelled:
             return False
         # One that was started eagerly runs before it is in `running`.
-        return token in self.threads or token in self.running or get_ident() == self._loop_thread
+        return self.holds(token) or get_ident() == self._loop_thread
 
     def abort(self, token: int) -> bool:
         """Cancel the attempt of that token as aborted; False if there is none."""
-        if token not in self.running and token not in self.threads:
+        if not self.holds(token):
             return False
         self._cancel(token, ABORTED)
         return True

@@ -26,11 +26,16 @@ from .. import context
 from .._client import pages
 from .._client.registry import Registered
 from .._server import server
+from .._values.chunks import CHUNK
+from .._values.codec import Codec
 from .._values.encodings import from_msgpack
 from .._values.inputs import WITH
+from ..errors import Suspend
 from . import processes as _processes
+from .chunks import chunked
 from .endings import error_text, error_traceback
 from .logging import Stderr, ToWorker
+from .memos import Waits
 from .processes import frame
 
 _LAST_WORDS_S = 1.0
@@ -70,14 +75,32 @@ def main() -> None:
     reports.send(frame(["ready"]))
     while (call := messages.get()) is not None:
         reports.queue = call[0]
-        reports.send(contextvars.copy_context().run(_attempt, where, *call[1:]))
+        reports.send(contextvars.copy_context().run(_attempt, reports, where, *call[1:]))
     # The signal comes now: it is ending already. Not SIG_IGN: of one that came just before, Python would print that it
     # was ignored due to a race condition.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
+class _Held:
+    """The attempt that runs here; the worker ends the process when it no longer counts."""
+
+    sleeps_in_place = True
+
+    def __init__(self, holder: list[Any]) -> None:
+        self._holder = holder
+
+    def holder(self, _: int) -> tuple[str, int]:
+        return self._holder[0], self._holder[1]
+
+    def holds(self, _: int) -> bool:
+        return True
+
+
 class _Reports:
     """Passes the reports of a task on to the worker."""
+
+    codec: Codec
+    """Of the task's app, once it is known."""
 
     def __init__(self, channel: socket.socket) -> None:
         self.queue = ""
@@ -102,6 +125,9 @@ class _Reports:
 
     def is_current(self, _: tuple[Any, ...]) -> bool:
         return True  # a child whose task no longer counts is ended
+
+    def is_full(self, _: tuple[Any, ...]) -> bool:
+        return False  # `add` blocks while the worker takes no more
 
 
 def _listen(stream: BinaryIO, messages: "queue.SimpleQueue[Any]") -> NoReturn:
@@ -143,7 +169,16 @@ def _stop_as_usual() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _attempt(where: list[str], of: str, module: str, path: str, claim: list[Any], max_memory_mb: int | None) -> bytes:
+def _attempt(
+    reports: "_Reports",
+    where: list[str],
+    of: str,
+    module: str,
+    path: str,
+    claim: list[Any],
+    holder: list[Any],
+    max_memory_mb: int | None,
+) -> bytes:
     context.running.set(tuple(claim))
     kind = "error"
     try:
@@ -151,23 +186,30 @@ def _attempt(where: list[str], of: str, module: str, path: str, claim: list[Any]
         entry = _registered(of, module, path, claim[2])
         assert entry.task is not None
         queue = entry.task.context
-        codec, settings = queue.codec, queue.settings
+        reports.codec = codec = queue.codec
+        settings = queue.settings
         if [settings.redis_url, settings.prefix] != where:  # the worker's was redirected, by a test
             queue.move(*where)
         if entry.timeout is not None:
             context.deadline.set(time.time() + entry.timeout)
         args, kwargs = codec.receive_call(claim[3], claim[4], claim[5], entry.signature)
+        queue = entry.task.app.queue(reports.queue or queue.name).context
         if claim[5].startswith(WITH):
-            reports = context.reports.get()
-            named = queue.name if reports is None else reports.queue
-            pages.bind(entry.task.app.queue(named or queue.name).context, args, kwargs)
-        value = codec.encode_result(claim[2], entry.signature, entry.fn(*args, **kwargs))
+            pages.bind(queue, args, kwargs)
+        waits = Waits(queue, _Held(holder))
+        context.waits.set(waits)
+        fn = chunked(entry, claim[2], codec) if claim[5] == CHUNK else entry.fn
+        returned = fn(*args, **kwargs)
+        waits.end(claim[1])
+        value = codec.encode_result(claim[2], entry.signature, returned)
         _limit_memory(None)
         return frame(["value", *value])
     except BaseException as error:
         if _stopping:
             raise
         _limit_memory(None)
+        if isinstance(error, Suspend):
+            return frame(["waits", error.name])
         failure, decision = error, None
         with suppress(Exception):  # if it cannot be judged here, the worker does
             decision = _registered(of, module, path, claim[2]).retries.decide(claim[8], error)

@@ -9,7 +9,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._values.encodings import to_json
-from ..errors import RateLimited
+from ..errors import RateLimited, Suspend
 from ..models import ErrorContext
 from ..retries import Decision, leaves
 from .stacks import traceback_text
@@ -27,7 +27,7 @@ Claim = tuple[str, int, str, bytes, bytes, str, bytes, str, int, int]
 Outcome = tuple[str, int, str, int, bytes, bytes]
 
 COMPLETE, FAILED, RETRY, SNOOZE, ABORTED, RELEASED = "complete", "failed", "retry", "snooze", "aborted", "release"
-UNKNOWN, LIMITED = "unknown", "limited"
+UNKNOWN, LIMITED, SUSPEND = "unknown", "limited", "suspend"
 
 # A task without a max_age is not snoozed forever.
 _LONGEST_SNOOZED_MS = 7 * 86_400_000
@@ -128,7 +128,10 @@ class Endings:
             )
             return Ending(claim, run_s, FAILED, waited(claim, run_s), error, error_text(error))
 
-    def _judge(self, entry: "Registered", claim: Claim, run_s: float, raised: BaseException) -> Ending:
+    def _judge(self, entry: "Registered", claim: Claim, run_s: float, error: BaseException) -> Ending:
+        raised, waits_for = _without_waits(error)
+        if raised is None:
+            return Ending(claim, run_s, SUSPEND, None, details={"wait": waits_for})
         error = _mistaken(entry, raised) or raised
         # A child's exception was judged in the child: not all of it can be sent.
         judged = error.__cause__.decision if isinstance(error.__cause__, FromChild) else None
@@ -250,6 +253,10 @@ class Endings:
         if became == UNKNOWN:
             self._log_unknown(claim)
             return None
+        if became == SUSPEND:
+            waits_for = (ending.details or {}).get("wait", "")
+            log.debug(f"task waits {ATTEMPT} wait=%r", *self.named(claim), waits_for, extra=self.fields(claim))
+            return None
         self.count(claim, run_s, ending.wait_s, became)
         duration_ms, delay_ms = int(run_s * 1000), (ending.details or {}).get("delay_ms", 0)
         if became == ABORTED:
@@ -332,6 +339,14 @@ class Endings:
             else:
                 counters.failed += 1
             counters.observe(run_s, wait_s)
+
+
+def _without_waits(error: BaseException) -> tuple[BaseException | None, str]:
+    """What an attempt raised beside what ends it because it waits, if anything, and the name of that wait."""
+    waits = [each for each in leaves(error) if isinstance(each, Suspend)]
+    if not waits:
+        return error, ""
+    return (error.split(Suspend)[1] if isinstance(error, BaseExceptionGroup) else None), waits[0].name
 
 
 def _told(error: BaseException) -> RateLimited | None:

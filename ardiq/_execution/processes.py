@@ -15,9 +15,10 @@ from weakref import WeakValueDictionary
 
 from .. import context
 from .._client.registry import Registered
+from .._values.chunks import CHUNK, Chunk
 from .._values.codec import NOT_SENT, NotSent
 from .._values.encodings import from_msgpack, to_msgpack
-from ..errors import ProcessDied
+from ..errors import ProcessDied, Suspend
 from ..retries import Decision
 from . import logging as _logging
 from .attempts import HandBack, within
@@ -233,7 +234,9 @@ class Processes:
             reports = context.reports.get()
             queue = "" if reports is None else reports.queue
             where = [entry.task.context.name, *importable_name(entry.fn, claim[2])]
-            request = [queue, *where, claim, max_memory_mb]
+            waits = context.waits.get()
+            holder = None if waits is None else waits.holder.holder(claim[1])
+            request = [queue, *where, claim, holder, max_memory_mb]
             kind, *rest = await within(entry.timeout, self._answer(child, request, claim))
         except ProcessDied as error:
             await self._stop(child)
@@ -248,6 +251,8 @@ class Processes:
             await self._stop(child)
         else:
             self._idle.append(child)
+        if kind == "waits":
+            raise Suspend(*rest)
         if kind != "value":
             described, traceback, decision = rest
             raised = _rebuilt(*described)
@@ -256,6 +261,8 @@ class Processes:
         data, codec = rest
         if codec == NOT_SENT:
             return NotSent(data.decode())
+        if codec == CHUNK:
+            return Chunk(data)
         return self._queue.codec.decode_result(data, codec, lambda _: entry.signature)
 
     async def _answer(self, child: _Child, request: Any, claim: Claim) -> list[Any]:
@@ -264,6 +271,8 @@ class Processes:
         while answer[0] == "report":
             if reports is not None and answer[1] == claim[1]:  # and not from a thread of an earlier task
                 reports.add(claim, **answer[2])
+                while reports.is_full(claim):
+                    await asyncio.sleep(context.FULL_S)
             answer = await child.ask(None)
         return answer
 

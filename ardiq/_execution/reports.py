@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._server import calls
 from ..errors import is_away
+from .streams import Streams
 
 if TYPE_CHECKING:
     from .._client.queue import QueueContext
@@ -38,8 +39,9 @@ class _Report:
 class Reports:
     """The reports of one worker's tasks. The first leaves at once, more of them at most every 100 ms."""
 
-    def __init__(self, worker: "Worker", queue: "QueueContext") -> None:
+    def __init__(self, worker: "Worker", queue: "QueueContext", unsent: set[int]) -> None:
         self.queue = queue.name
+        self.codec = queue.codec
         self._worker = worker
         self._channel = queue.channel()
         self._result_ttl_ms = queue.settings.result_ttl_ms
@@ -48,11 +50,24 @@ class Reports:
         self._noted: dict[int, dict[str, bytes]] = {}
         self._under_way: dict[int, set[asyncio.Future[Any]]] = {}
         self._is_due = False
+        self._streams = Streams(worker, queue, unsent)
+        self.is_full = self._streams.is_full
 
     def add(
-        self, claim: tuple[Any, ...], *, progress: bytes = b"", notes: dict[str, bytes] | None = None, line: str = ""
+        self,
+        claim: tuple[Any, ...],
+        *,
+        progress: bytes = b"",
+        notes: dict[str, bytes] | None = None,
+        line: str = "",
+        chunk: tuple[str, bytes] | None = None,
     ) -> None:
-        """Take what the task of this claim tells, a note being its JSON or nothing; from any thread."""
+        """Take what the task of this claim tells, a note being its JSON or nothing, or a chunk that it emits; from any
+        thread.
+        """
+        if chunk is not None:
+            self._streams.add(claim, calls.NewChunk(*chunk))
+            return
         with self._lock:
             report = self._open.get(claim[1])
             if report is None:
@@ -95,6 +110,12 @@ class Reports:
             under_way = list(self._under_way.get(token, ()))
         if under_way:
             await asyncio.wait(under_way)
+        await self._streams.arrive(token)
+
+    def close(self) -> None:
+        """Send what was reported, and then no more."""
+        self.send()
+        self._streams.close()
 
     def send(self) -> bool:
         """Send what was reported; False if there was nothing."""
@@ -112,7 +133,7 @@ class Reports:
         told = [calls.Told(name, text) for name, text in report.notes.items()]
         lines = report.lines[-_MOST_LINES + len(report.notes) :]
         told += [calls.Told("", line.encode(errors="replace")) for line in lines]
-        identity, lease_token = self._worker.link.holder(token)
+        identity, lease_token = self._worker.holder(token)
         call = calls.progress(
             worker=identity,
             id=report.task_id,

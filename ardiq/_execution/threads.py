@@ -14,9 +14,11 @@ from typing import Any
 from .. import _core, context
 from .._client.registry import Registered
 from .._server.inbox import resolve
+from .._values.chunks import CHUNK
 from .._values.encodings import to_json
 from .._values.inputs import WITH
 from .attempts import Attempts, InThread
+from .chunks import chunked
 from .endings import COMPLETE, Claim, TimedOut, waited
 
 log = logging.getLogger("ardiq")
@@ -181,8 +183,12 @@ class SyncTasks:
                 args, kwargs = attempts.received(claim, signature)
             else:
                 args, kwargs = attempts.codec.receive_call(claim[3], claim[4], claim[5], signature)
-            data, codec = attempts.codec.encode_result(claim[2], signature, entry.fn(*args, **kwargs))
+            fn = chunked(entry, claim[2], attempts.codec) if claim[5] == CHUNK else entry.fn
+            value = fn(*args, **kwargs)
+            attempts.waits.end(claim[1])
+            data, codec = attempts.codec.encode_result(claim[2], signature, value)
         except BaseException as error:
+            attempts.waits.open.pop(claim[1], None)
             if attempts.threads.pop(claim[1], None) is not None:
                 self._failed(entry, claim, started, error)
             else:

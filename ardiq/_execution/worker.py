@@ -56,6 +56,8 @@ else:
 class Worker:
     """One run of the worker loop on one event loop."""
 
+    sleeps_in_place = True
+
     def __init__(
         self,
         queue: "QueueContext",
@@ -90,10 +92,11 @@ class Worker:
         self._what = _described(queue, _slots(queue.settings, pool_share))
         self._tasks = queue.registry.tasks
         self.turn_due = False
-        self._reports = Reports(self, queue)
+        self._reports = Reports(self, queue, self._attempts.unsent)
         self._tally = Tally(queue)
         self._carrier = Carrier(queue)
         self._context.run(context.reports.set, self._reports)
+        self._context.run(context.waits.set, self._attempts.waits)
 
     async def run(self) -> None:
         """Work until stopped; in burst mode until nothing is left.
@@ -126,7 +129,7 @@ class Worker:
             self.link.abandon()  # of no effect once it has left
             self._attempts.hand_back()
             self._sync_tasks.close()
-            self._reports.send()
+            self._reports.close()
 
     def stop(self) -> None:
         """Take no more; `run` ends when all that was started is settled. From any thread."""
@@ -140,7 +143,11 @@ class Worker:
 
     def holds(self, token: int) -> bool:
         """Whether the attempt of that token is still to be settled."""
-        return token in self._attempts.running or token in self._attempts.threads
+        return self._attempts.holds(token)
+
+    def holder(self, token: int) -> tuple[str, int]:
+        """Under which identity and lease token the server knows the attempt of that token."""
+        return self.link.holder(token)
 
     def has_told(self, token: int) -> bool:
         """Whether the attempt of that token told something that may not have arrived yet. From any thread."""

@@ -35,6 +35,9 @@ STEP_MOST: Final = 1000
 PROGRESS_MOST: Final = 1000
 """How many records one call of `progress` takes."""
 
+EMIT_MOST: Final = 1000
+"""How many records one call of `emit` takes."""
+
 REQUEUE_MOST: Final = 1000
 """How many records one call of `requeue` takes."""
 
@@ -59,6 +62,9 @@ WORKFLOW_CREATE_MOST: Final = 1000
 WORKFLOW_ITEMS_MOST: Final = 1000
 """How many records one call of `workflow_items` takes."""
 
+WORKFLOW_FILL_MOST: Final = 1000
+"""How many records one call of `workflow_fill` takes."""
+
 OUTBOX_DONE_MOST: Final = 1000
 """How many records one call of `outbox_done` takes."""
 
@@ -79,6 +85,9 @@ LIST_LIMIT_MOST: Final = 1000
 
 DEAD_LETTERS_LIMIT_MOST: Final = 1000
 """The largest `limit` of `dead_letters`."""
+
+STREAM_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `stream`."""
 
 LOG_LIMIT_MOST: Final = 1000
 """The largest `limit` of `log`."""
@@ -109,6 +118,12 @@ TASK_STATS_MINUTES_MOST: Final = 120
 
 FSCK_PAGE_LIMIT_MOST: Final = 1000
 """The largest `limit` of `fsck_page`."""
+
+WAIT_WAIT_MS_MOST: Final = 31536000000
+"""The largest `wait_ms` of `wait`."""
+
+WORKFLOW_RESUME_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `workflow_resume`."""
 
 WORKFLOW_LIMIT_MOST: Final = 1000
 """The largest `limit` of `workflow`."""
@@ -262,6 +277,13 @@ class Told(NamedTuple):
     text: Text
 
 
+class NewChunk(NamedTuple):
+    """A record of `emit`."""
+
+    codec: Text
+    chunk: Text
+
+
 class PurgeReply(NamedTuple):
     """What `purge` replies."""
 
@@ -397,6 +419,29 @@ class DeadLettersReply(NamedTuple):
 
 
 DEAD_LETTERS_REPLY = page(DeadLettersReply._make, (number,), DEAD_ROW.rows)
+
+
+class ChunkRow(NamedTuple):
+    """A record of the reply of `stream`."""
+
+    token: str
+    number: int
+    tries: int
+    codec: str
+    chunk: bytes
+
+
+CHUNK_ROW = Record(ChunkRow._make, (text, number, number, text, raw))
+
+
+class StreamReply(NamedTuple):
+    """What `stream` replies."""
+
+    more: bool
+    rows: list[ChunkRow]
+
+
+STREAM_REPLY = page(StreamReply._make, (flag,), CHUNK_ROW.rows)
 
 
 class ScheduleRow(NamedTuple):
@@ -637,6 +682,41 @@ class FsckPageReply(NamedTuple):
 FSCK_PAGE_REPLY = page(FsckPageReply._make, (text, number), FINDING.rows)
 
 
+class CheckpointReply(NamedTuple):
+    """What `checkpoint` replies."""
+
+    answer: Literal["stored", "kept", "stale"]
+    codec: str
+    value: bytes
+
+
+CHECKPOINT_REPLY = page(CheckpointReply._make, (word, text, raw))
+
+
+class WaitReply(NamedTuple):
+    """What `wait` replies."""
+
+    answer: Literal["signal", "timeout", "waits", "stale"]
+    wait_ms: int
+    signal: str
+    codec: str
+    value: bytes
+
+
+WAIT_REPLY = page(WaitReply._make, (word, number, text, text, raw))
+
+
+class MemoRow(NamedTuple):
+    """A record of the reply of `steps`."""
+
+    name: str
+    is_here: bool
+    memo: bytes
+
+
+MEMO_ROW = Record(MemoRow._make, (text, flag, raw))
+
+
 class NewNode(NamedTuple):
     """A record of `workflow_create`."""
 
@@ -663,6 +743,27 @@ class WorkflowItemsReply(NamedTuple):
 
 
 WORKFLOW_ITEMS_REPLY = page(WorkflowItemsReply._make, (text, number))
+
+
+class WorkflowFillReply(NamedTuple):
+    """What `workflow_fill` replies."""
+
+    answer: str
+    size: int
+
+
+WORKFLOW_FILL_REPLY = page(WorkflowFillReply._make, (text, number))
+
+
+class WorkflowResumeReply(NamedTuple):
+    """What `workflow_resume` replies."""
+
+    answer: Literal["resumed", "not_paused"]
+    moved: int
+    more: bool
+
+
+WORKFLOW_RESUME_REPLY = page(WorkflowResumeReply._make, (word, number, flag))
 
 
 class NodeRow(NamedTuple):
@@ -955,6 +1056,18 @@ def progress(
     )
 
 
+def emit(
+    *, worker: Text, id: Text, token: Text, number: int, result_ttl_ms: int, chunks: Iterable[NewChunk]
+) -> Call[Literal["ok", "stale"]]:
+    """The attempt's worker adds chunks to the task's stream.
+
+    Replies `ok`, or `stale`: another attempt has the task now, nothing changed.
+    """
+    return Call(
+        "emit", (worker, id, token, number, result_ttl_ms, *(value for record in chunks for value in record)), word
+    )
+
+
 def requeue(*, tasks: Iterable[Text]) -> Call[list[Literal["queued", "not_dead"] | Exception]]:
     """Dead letters run again: same id and arguments, a fresh retry budget.
 
@@ -1143,6 +1256,15 @@ def dead_letters(*, task: Text, error: Text, since_at: int, before_at: int, limi
     return Call("dead_letters", (task, error, since_at, before_at, limit), DEAD_LETTERS_REPLY)
 
 
+def stream(*, id: Text, after_token: int, after_number: int, limit: int) -> Call[StreamReply]:
+    """A page of the chunks that a task emitted.
+
+    Replies 1 if more follow by now; then each chunk: the lease token of its attempt, its number there, from 0, and
+    the try; a page ends early beyond 1 MiB.
+    """
+    return Call("stream", (id, after_token, after_number, limit), STREAM_REPLY)
+
+
 def log(*, id: Text, limit: int) -> Call[list[str]]:
     """The last lines that a task wrote.
 
@@ -1278,6 +1400,45 @@ def fsck_page(*, section: Text, cursor: Text, limit: int) -> Call[FsckPageReply]
     return Call("fsck_page", (section, cursor, limit), FSCK_PAGE_REPLY)
 
 
+def checkpoint(*, worker: Text, id: Text, token: Text, name: Text, codec: Text, value: Text) -> Call[CheckpointReply]:
+    """The attempt's worker keeps the result of a step for later attempts; what is kept already stays.
+
+    Replies `stored`, `kept` (it has a result: its codec and value) or `stale` (another attempt has the task now,
+    nothing changed).
+    """
+    return Call("checkpoint", (worker, id, token, name, codec, value), CHECKPOINT_REPLY)
+
+
+def wait(*, worker: Text, id: Text, token: Text, name: Text, signals: Text, wait_ms: int) -> Call[WaitReply]:
+    """The attempt's worker waits for one of several signals, or for some time: it is decided here, and for later
+    attempts, or is to be waited for, with the outcome `suspend`.
+
+    Replies `signal` (its name, codec and value), `timeout`, `waits` (and for how long; -1: as long as it takes) or
+    `stale` (another attempt has the task now, nothing changed).
+    """
+    return Call("wait", (worker, id, token, name, signals, wait_ms), WAIT_REPLY)
+
+
+def signal(
+    *, id: Text, name: Text, codec: Text, value: Text, nonce: Text
+) -> Call[Literal["stored", "woken", "accepted", "finished", "not_found"]]:
+    """A client sends a signal to a task, which takes it now if it waits for it, or when it waits for it later.
+
+    Replies `stored` (the task has not asked for it yet: up to 1,000 are kept until its end), `woken` (it waited for
+    this), `accepted` (this very call was already carried out), `finished` or `not_found`.
+    """
+    return Call("signal", (id, name, codec, value, nonce), word)
+
+
+def steps(*, id: Text, name: Text) -> Call[list[MemoRow]]:
+    """What a task keeps from one attempt to the next: results of steps, and what its waits came to.
+
+    Replies of each its name, whether its text is here, and that, as `steps:<id>` has it; beyond 1 MiB in all it is
+    not, and is to be asked for by name.
+    """
+    return Call("steps", (id, name), MEMO_ROW.rows)
+
+
 def workflow_create(
     *, id: Text, options: Text, nodes: Iterable[NewNode]
 ) -> Call[Literal["created", "accepted", "exists", "building", "kept"]]:
@@ -1301,12 +1462,47 @@ def workflow_items(*, id: Text, map: Text, offset: int, items: Iterable[NewItem]
     )
 
 
+def workflow_fill(
+    *, worker: Text, id: Text, token: Text, map: Text, offset: int, items: Iterable[NewItem]
+) -> Call[WorkflowFillReply]:
+    """A task of a workflow adds a page of calls to the map that comes after it, which begins when the task has
+    completed.
+
+    Replies `added`, `accepted` (a page that is there already, or an empty one: it asks how many there are), `stale`
+    (another attempt has the task now), `ended` (the map has begun, or ended) or `not_found`; and how many calls the
+    map has.
+    """
+    return Call(
+        "workflow_fill",
+        (worker, id, token, map, offset, *(value for record in items for value in record)),
+        WORKFLOW_FILL_REPLY,
+    )
+
+
 def workflow_start(*, id: Text) -> Call[Literal["started", "accepted", "not_found"]]:
     """All parts of a workflow are there: those of its tasks that need no other begin.
 
     Replies `started`, `accepted` (before, or it is aborted) or `not_found`.
     """
     return Call("workflow_start", (id,), word)
+
+
+def workflow_pause(*, id: Text) -> Call[Literal["paused", "finished", "not_found"]]:
+    """Keeps the tasks of a workflow from starting, those of its maps, too. It ends with the workflow.
+
+    Replies `paused`, `finished` (it has ended) or `not_found`.
+    """
+    return Call("workflow_pause", (id,), word)
+
+
+def workflow_resume(*, id: Text, limit: int, resuming: int) -> Call[WorkflowResumeReply]:
+    """The pause of a workflow ends; what was held under it goes back to the front of its lane, a bounded number per
+    call.
+
+    Replies `resumed` or `not_paused`; how many went back; 1 when more is left (call again with `resuming`;
+    otherwise heartbeats do it), else 0.
+    """
+    return Call("workflow_resume", (id, limit, resuming), WORKFLOW_RESUME_REPLY)
 
 
 def workflow(*, id: Text, offset: int, limit: int) -> Call[WorkflowReply]:

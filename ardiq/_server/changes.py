@@ -43,9 +43,13 @@ class Change(NamedTuple):
 class Watch:
     """What one reader has not yet read of one task. If the reader is slower than the task, it gets all changes of
     state, the latest progress of each, and the last thousand reports.
+
+    Args:
+        repeats: whether a change that shows nothing new is told, too: there may be more in its stream.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, repeats: bool = False) -> None:
+        self._repeats = repeats
         self._news = asyncio.Event()
         self._changes: deque[Change] = deque(maxlen=_MOST_CHANGES)
         self._last: Change | None = None
@@ -119,10 +123,10 @@ class Watch:
                 return
 
     def _next(self) -> Change | None:
-        """The oldest change that has something new."""
+        """The oldest change that has something new, or is to be told in any case."""
         while self._changes:
             change = self._changes.popleft()
-            if change != self._last:
+            if self._repeats or change != self._last:
                 self._last = change._replace(told=())
                 return change
         return None

@@ -45,7 +45,7 @@ class Channel:
     def ask(self, call: Call[R]) -> Answer[R]:
         """Call one function of the library; the future has its reply."""
         ticket, answer = next(self._inbox.tickets), Answer(call, self.loop)
-        if self.core.call(ticket, call.function, call.args):
+        if self.core.call(ticket, call.function, call.args, call.repeat):
             self._inbox.stir()
         self._inbox.open[ticket] = answer
         return answer
@@ -54,7 +54,7 @@ class Channel:
         """Call one function and ignore the reply."""
         if self.closed:
             return
-        if self.core.call(next(self._inbox.tickets), call.function, call.args):
+        if self.core.call(next(self._inbox.tickets), call.function, call.args, call.repeat):
             self._inbox.stir()
 
     def listen(self, mailbox: str) -> None:
@@ -67,9 +67,11 @@ class Channel:
         if self.core.register():
             self._inbox.stir()
 
-    def watch(self, task_id: str, timeout: float | None) -> AsyncGenerator[Change | Outcome | None, None]:
-        """Each change of a task from now on; see `Watch.changes`."""
-        return Watch().changes(self.mailbox, task_id, timeout)
+    def watch(
+        self, task_id: str, timeout: float | None, repeats: bool = False
+    ) -> AsyncGenerator[Change | Outcome | None, None]:
+        """Each change of a task from now on; see `Watch`."""
+        return Watch(repeats).changes(self.mailbox, task_id, timeout)
 
     def enqueue(self, job: Any, record: tuple[str | bytes, ...], sent: Enqueued) -> None:
         """Send one task with all others of this turn; `sent` becomes its job."""

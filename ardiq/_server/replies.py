@@ -18,11 +18,14 @@ Make: TypeAlias = Callable[[Iterable[Any]], R]
 
 
 class Call(NamedTuple, Generic[R_co]):
-    """A call of one function, to be sent by `ask`, or by `ask` or `tell` of a channel."""
+    """A call of one function, to be sent by `ask`, or by `ask` or `tell` of a channel. `repeat` allows sending it again
+    when its reply was lost although the protocol does not call it idempotent.
+    """
 
     function: str
     args: tuple[Text | int, ...]
     read: Callable[[Any], R_co]
+    repeat: bool = False
 
     def decode(self, reply: Any) -> R_co:
         """The reply as the caller sees it.
@@ -38,7 +41,7 @@ class Call(NamedTuple, Generic[R_co]):
 
 def ask(core: _core.Core, call: Call[R], *, repeat: bool = False, within_ms: int | None = None) -> R:
     """Call one function and block, with the GIL released, until it is answered; see `Core.call`."""
-    return call.decode(core.call(call.function, call.args, repeat, within_ms))
+    return call.decode(core.call(call.function, call.args, repeat or call.repeat, within_ms))
 
 
 class Ask(Protocol):

@@ -5,10 +5,25 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from .encodings import SCALARS, TUPLE, TYPED, choose, encoding_of, from_json, stable, strict_json, survey, to_json
+from .chunks import CHUNK, Chunk, unpack
+from .chunks import receive as receive_chunk
+from .encodings import (
+    OTHER,
+    SCALARS,
+    TUPLE,
+    TYPED,
+    choose,
+    encoding_of,
+    from_json,
+    stable,
+    strict_json,
+    survey,
+    to_json,
+)
 from .signature import MISSING, PLAIN, Readers, Signature, invalid
 
 CUSTOM = "custom"
+_LARGEST_CHUNK = 65_536
 NOT_SENT = "not-sent"
 """The codec of a result that could not be sent, where none is kept: the bytes are the reason."""
 
@@ -91,6 +106,8 @@ class Codec:
         elif codec == CUSTOM:
             a = self._deserialize(args)
             k = self._deserialize(kwargs) if kwargs else {}
+        elif codec == CHUNK:
+            a, k = [[self.decode_call(part, b"", how, signature)[0] for how, part in unpack(codec, args)]], {}
         else:
             encoding = encoding_of(codec)
             a = encoding.decode(args)
@@ -203,6 +220,8 @@ class Codec:
             from .inputs import receive
 
             return receive(self, args, kwargs, codec, signature)
+        if codec == CHUNK:
+            return receive_chunk(self, args, signature), {}
         encoding = None if codec == CUSTOM else encoding_of(codec)
         try:
             a, k = self.decode_call(args, kwargs, codec, None)
@@ -254,25 +273,45 @@ class Codec:
             return str(refusal).encode(errors="backslashreplace"), NOT_SENT
 
     def _encode_result(self, name: str, signature: Signature | None, value: Any) -> tuple[bytes, str]:
-        if self.serializer is not None:
+        if type(value) is Chunk:
+            data, codec = value.data, CHUNK
+        elif self.serializer is not None:
             data, codec = self.serialize(value, name), CUSTOM
         else:
-            data, codec = self._encode_value(name, signature, value)
+            hint = MISSING if signature is None else signature.returns
+            data, codec, typed = _encode_value(f"the result of task {name!r}", value, hint)
+            codec = f"{codec}:{name}" if typed else codec
         if len(data) > self.limit:
             raise self.too_large(f"the result of task {name!r} is", len(data))
         return data, codec
 
-    def _encode_value(self, name: str, signature: Signature | None, value: Any) -> tuple[bytes, str]:
-        what = f"the result of task {name!r}"
-        try:
-            found = survey((value,))
-            if not found:
-                return to_json(value), ""
-            hint = MISSING if signature is None else signature.returns
-            encoding = choose([(what, value, hint)], found)
-            return encoding.encode(value), f"{encoding.codec}:{name}" if encoding.typed else encoding.codec
-        except RecursionError:
-            raise ValueError(f"{what} is nested too deeply, or contains itself") from None
+    def encode_chunk(self, name: str, value: Any) -> tuple[str, bytes]:
+        """The codec of a chunk that a task emits, and its bytes.
+
+        Raises:
+            TypeError: it cannot be sent.
+            ValueError: it is larger than 64 KiB.
+        """
+        what = f"a chunk of task {name!r}"
+        if self.serializer is not None:
+            codec, data = CUSTOM, self.serialize(value, name)
+        else:
+            # An instance of a class is annotated by its reader.
+            data, codec, _ = _encode_value(what, value, type(value) if survey((value,)) & OTHER else MISSING)
+        if len(data) > _LARGEST_CHUNK:
+            raise ValueError(f"{what} is {len(data):,} bytes, over the limit of {_LARGEST_CHUNK:,}: emit it in parts")
+        return codec, data
+
+    def decode_chunk(self, data: bytes, codec: str, hint: Any, label: str) -> Any:
+        """A chunk from its bytes; `hint`: what it is converted to, or `MISSING`.
+
+        Raises:
+            TypeError: it does not fit.
+        """
+        if codec == CUSTOM:
+            return self._deserialize(data)
+        encoding = encoding_of(codec)
+        return encoding.restore(encoding.decode(data), hint, label)
 
     def decode_result(
         self,
@@ -295,6 +334,8 @@ class Codec:
             return self._deserialize(data)
         if codec == NOT_SENT:
             raise _invalid_result("", data.decode(errors="replace"))
+        if codec == CHUNK:
+            return [self.decode_result(part, how, signature_of, signature) for how, part in unpack(codec, data)]
         codec, _, name = codec.partition(":")
         encoding = encoding_of(codec)
         value = encoding.decode(data) if data else None
@@ -343,6 +384,18 @@ class Codec:
             f"{what} {size:,} bytes, over the limit of {self.limit:,} (payload_limit): "
             "store large data elsewhere and pass its address"
         )
+
+
+def _encode_value(what: str, value: Any, hint: Any) -> tuple[bytes, str, bool]:
+    """The bytes of one value, the codec, and whether its receiver converts it by the annotation."""
+    try:
+        found = survey((value,))
+        if not found:
+            return to_json(value), "", False
+        encoding = choose([(what, value, hint)], found)
+        return encoding.encode(value), encoding.codec, encoding.typed
+    except RecursionError:
+        raise ValueError(f"{what} is nested too deeply, or contains itself") from None
 
 
 def _is_plain_json(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

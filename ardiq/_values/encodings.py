@@ -6,7 +6,7 @@ plain values in plain containers, recognised by their exact types.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, time, timedelta
 from decimal import Decimal
 from math import isfinite
@@ -230,6 +230,27 @@ def encoding_of(codec: str) -> Encoding:
         return _ENCODINGS[codec]
     except KeyError:
         raise ValueError(f"unknown codec {codec[:40]!r}: written by a newer version?") from None
+
+
+def netstring(part: bytes) -> bytes:
+    """A part as `<length>:<bytes>,`."""
+    return b"%d:%b," % (len(part), part)
+
+
+def netstrings(data: bytes) -> Iterator[bytes]:
+    """The parts.
+
+    Raises:
+        ValueError: it is not made of such.
+    """
+    at = 0
+    while at < len(data):
+        colon = data.index(b":", at)
+        at = colon + 1 + int(data[at:colon])
+        if data[at : at + 1] != b",":
+            raise ValueError("a part does not end where it should")
+        yield data[colon + 1 : at]
+        at += 1
 
 
 def _why_not(what: str, value: Any, hint: Any) -> str:

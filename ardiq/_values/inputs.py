@@ -11,7 +11,7 @@ import msgspec
 
 from . import conversion as _conversion
 from .codec import CUSTOM, NOT_SENT, Codec
-from .encodings import TYPED, choose, encoding_of, survey
+from .encodings import TYPED, choose, encoding_of, netstring, netstrings, survey
 from .results import Results
 from .signature import MISSING, Signature, invalid
 
@@ -39,7 +39,9 @@ class Value(NamedTuple):
 
 
 class Input(NamedTuple):
-    """What one parameter gets; `parameter` is its position, or a keyword."""
+    """What one parameter gets; `parameter` is its position, or a keyword, and, of a place in a list, `[index]` for each
+    list around it.
+    """
 
     parameter: str
     shape: str
@@ -48,7 +50,7 @@ class Input(NamedTuple):
     @property
     def label(self) -> str:
         """The argument, for messages."""
-        place = _place(self.parameter)
+        place, _ = place_of(self.parameter)
         return f"argument {place!r}" if isinstance(place, str) else f"argument {place + 1}"
 
 
@@ -84,30 +86,10 @@ def pack(args: bytes, inputs: Iterable[Input]) -> bytes:
     return b"".join(map(netstring, parts))
 
 
-def netstring(part: bytes) -> bytes:
-    """A part as `<length>:<bytes>,`."""
-    return b"%d:%b," % (len(part), part)
-
-
-def netstrings(data: bytes) -> Iterator[bytes]:
-    """The parts.
-
-    Raises:
-        ValueError: it is not made of such.
-    """
-    at = 0
-    while at < len(data):
-        colon = data.index(b":", at)
-        at = colon + 1 + int(data[at:colon])
-        if data[at : at + 1] != b",":
-            raise ValueError("a part does not end where it should")
-        yield data[colon + 1 : at]
-        at += 1
-
-
 def takes_pages(signature: Signature | None, parameter: str) -> bool:
     """Whether a parameter is annotated as `Results`."""
-    return signature is not None and Results.item_of(signature.annotation(_place(parameter))) is not None
+    place, path = place_of(parameter)
+    return signature is not None and not path and Results.item_of(signature.annotation(place)) is not None
 
 
 def receive(
@@ -132,10 +114,16 @@ def receive(
     places: dict[int | str, _Carried] = {at: _Carried(value, base) for at, value in enumerate(a)}
     places |= {name: _Carried(value, base) for name, value in k.items()}
     for each in inputs:
-        place = _place(each.parameter)
+        place, path = place_of(each.parameter)
         if isinstance(place, int) and place not in places:
             raise invalid(f"the call has no argument {place + 1}, which {_sources(each)} is for")
-        places[place] = _taken(codec, each, places.get(place))
+        taken = _taken(codec, each, None if path else places.get(place))
+        if path:
+            try:
+                taken = places[place].with_part(path, taken)
+            except (KeyError, TypeError, IndexError):
+                raise invalid(f"{each.label} has no place {each.parameter}, which {_sources(each)} is for") from None
+        places[place] = taken
     a = [places[at].value for at in range(len(a))]
     k = {name: carried.value for name, carried in places.items() if isinstance(name, str)}
     if signature is None:
@@ -172,14 +160,30 @@ def receive(
 class _Carried:
     """An argument, and how it travelled."""
 
-    __slots__ = ("from_json", "is_typed", "origin", "value")
+    __slots__ = ("codecs", "from_json", "is_typed", "origin", "value")
 
     def __init__(self, value: Any, codec: str, origin: Input | None = None) -> None:
         self.value = value
         self.origin = origin
+        self.codecs: set[str] = set()
+        """Of its parts, if it is a list of lists."""
         # Whether JSON carried it; None: it is no plain data.
         self.from_json = None if codec == CUSTOM else encoding_of(codec).str_keys
         self.is_typed = codec != CUSTOM and encoding_of(codec).typed
+
+    def with_part(self, path: tuple[int, ...], part: "_Carried") -> "_Carried":
+        """It, with a part in its place."""
+        inner = self.value
+        for at in path[:-1]:
+            inner = inner[at]
+        inner[path[-1]] = part.value
+        codecs = self.codecs | part.codecs
+        known, new = self.origin, part.origin
+        values = [*(known.values if known else ()), *(new.values if new else ())]
+        origin = None if new is None else Input(new.parameter, LIST, values)
+        whole = _Carried(self.value, _oddest(codecs), origin)
+        whole.codecs = codecs
+        return whole
 
 
 def _taken(codec: Codec, given: Input, default: _Carried | None) -> _Carried:
@@ -190,7 +194,7 @@ def _taken(codec: Codec, given: Input, default: _Carried | None) -> _Carried:
     if given.shape == ONE:
         [value] = given.values
         if value.state == COMPLETE:
-            return _Carried(_decoded(codec, given, value), _encoding(value), given)
+            return _of_codecs(_decoded(codec, given, value), {_encoding(value)}, given)
         default = default or _Carried(None, "")
         default.origin = given
         return default
@@ -199,10 +203,18 @@ def _taken(codec: Codec, given: Input, default: _Carried | None) -> _Carried:
         for value in given.values
         if value.state == COMPLETE or given.shape == LIST
     ]
-    encodings = {_encoding(value) for value in given.values if value.state == COMPLETE} or {""}
-    # Those of one task may differ: what is not plain JSON is msgpack.
-    odd = [each for each in (CUSTOM, "msgpack+types", "msgpack", TYPED) if each in encodings]
-    return _Carried(results, odd[0] if odd else "", given)
+    return _of_codecs(results, {_encoding(value) for value in given.values if value.state == COMPLETE}, given)
+
+
+def _of_codecs(value: Any, codecs: set[str], given: Input) -> _Carried:
+    carried = _Carried(value, _oddest(codecs), given)
+    carried.codecs = codecs
+    return carried
+
+
+def _oddest(codecs: set[str]) -> str:
+    """Those of one task may differ: what is not plain JSON is msgpack."""
+    return next((each for each in (CUSTOM, "msgpack+types", "msgpack", TYPED) if each in codecs), "")
 
 
 def _encoding(value: Value) -> str:
@@ -219,8 +231,15 @@ def _decoded(codec: Codec, given: Input, value: Value) -> Any:
         raise invalid(f"{given.label}: the result of {value.source!r} cannot be read: {error}") from None
 
 
-def _place(parameter: str) -> int | str:
-    return int(parameter) if parameter.isdecimal() else parameter
+def place_of(parameter: str) -> tuple[int | str, tuple[int, ...]]:
+    """The position or keyword of an input's parameter, and where in its lists."""
+    name, _, path = parameter.partition("[")
+    return int(name) if name.isdecimal() else name, tuple(int(at) for at in path[:-1].split("][") if at)
+
+
+def parameter_of(place: int | str, path: Iterable[int]) -> str:
+    """The same as one text."""
+    return f"{place}{''.join(f'[{at}]' for at in path)}"
 
 
 def _sources(given: Input) -> str:

@@ -1,6 +1,6 @@
 """What stands for a result that is not there yet: an argument of a workflow's task, until that is claimed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from .signature import MISSING
@@ -44,25 +44,43 @@ for _operation in _OPERATIONS.split():
     setattr(Reference, f"__{_operation}__", _refuse(f"__{_operation}__"))
 
 
+class Leaf(NamedTuple):
+    """One place in an argument that results take.
+
+    Attributes:
+        path: where it is in the argument, an index for each list around it; empty: it is the argument.
+        nodes: whose result it is; several where it is a list of their results.
+        is_list: whether it is such a list.
+    """
+
+    path: tuple[int, ...]
+    nodes: tuple[Any, ...]
+    is_list: bool
+
+
 class Source(NamedTuple):
     """What one argument stands for.
 
     Attributes:
-        nodes: of which; several where it is a list of their results.
-        is_list: whether it is a list of results.
-        what: see `RESULT`.
-        default: its value if there is no result; `MISSING` where there is none.
+        leaves: the places in it that results take.
+        what: see `RESULT`; of lists `RESULT`.
+        default: what stands in its place until then: `MISSING` if nothing was named for it; of lists within a list,
+            these lists.
     """
 
-    nodes: tuple[Any, ...]
-    is_list: bool
+    leaves: tuple[Leaf, ...]
     what: str
     default: Any
 
     @property
+    def nodes(self) -> list[Any]:
+        """All that it takes results of."""
+        return [node for leaf in self.leaves for node in leaf.nodes]
+
+    @property
     def has_default(self) -> bool:
         """Whether something was named for the case that there is no result."""
-        return self.default is not MISSING
+        return self.default is not MISSING and not self.leaves[0].path
 
 
 def is_reference(value: Any) -> bool:
@@ -71,23 +89,51 @@ def is_reference(value: Any) -> bool:
 
 
 def source_of(value: Any) -> Source | None:
-    """What an argument stands for: it is a reference, or a list of references alone; None for any other.
+    """What an argument stands for: it is a reference, or a list of references alone, or of such lists; None for any
+    other.
 
     Raises:
-        TypeError: there is a reference somewhere in it.
+        TypeError: there is a reference somewhere else in it.
     """
     if type(value) is Reference:
-        return Source((value._node,), False, value._what, value._default)
-    if type(value) is list and value and all(type(each) is Reference and each._what == RESULT for each in value):
-        if any(each._default is not MISSING for each in value):
-            raise TypeError("a list of results takes no result_or(…): the results that are not there are None")
-        return Source(tuple(each._node for each in value), True, RESULT, MISSING)
+        return Source((Leaf((), (value._node,), False),), value._what, value._default)
+    if type(value) is list and _is_of_references(value) and (leaves := tuple(_leaves(value, ()))):
+        return Source(leaves, RESULT, _emptied(value) if leaves[0].path else MISSING)
     if (within := _within(value)) is not None:
         raise TypeError(
             f"{_named(within)} is within an argument, where nothing can take its place: pass it as an argument of its "
             "own, or in a list of results alone"
         )
     return None
+
+
+def _is_of_references(value: list[Any]) -> bool:
+    """Whether it holds references, and lists of them, and nothing else."""
+    return all(_is_of_references(each) if type(each) is list else type(each) is Reference for each in value)
+
+
+def _leaves(value: list[Any], path: tuple[int, ...]) -> Iterator[Leaf]:
+    for each in value:
+        if type(each) is Reference and each._default is not MISSING:
+            raise TypeError("a list of results takes no result_or(…): the results that are not there are None")
+        if type(each) is Reference and each._what == PAGES:
+            raise TypeError(f"{_named(each)} is in a list, where only a list can take its place: pass its `results`")
+    if all(type(each) is Reference and each._what == RESULT for each in value):
+        if value:
+            yield Leaf(path, tuple(each._node for each in value), True)
+        return
+    for at, each in enumerate(value):
+        if type(each) is list:
+            yield from _leaves(each, (*path, at))
+        else:
+            yield Leaf((*path, at), (each._node,), False)
+
+
+def _emptied(value: list[Any]) -> Any:
+    """The lists, without what results take the place of."""
+    if value and all(type(each) is Reference for each in value):
+        return None if all(each._what == RESULT for each in value) else [None] * len(value)
+    return [_emptied(each) if type(each) is list else None for each in value]
 
 
 def sources_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[int | str, Source]:

@@ -23,6 +23,9 @@ class Signer:
     lane, times and tries are not signed: workers and operators change them.
     """
 
+    LENGTH = 22
+    """How many characters a signature has."""
+
     def __init__(self, keys: Sequence[bytes], takes_unsigned: bool) -> None:
         self._keys = keys
         self._takes_unsigned = takes_unsigned
@@ -51,12 +54,42 @@ class Signer:
             return without_signature(headers)
         if not isinstance(given, str):
             raise BadSignature(f"this call of {name!r} has no signature, but the worker has a signing_key")
-        expected = [_signature(key, message).encode() for key in self._keys]
-        from hmac import compare_digest
-
-        if not any(compare_digest(each, given.encode(errors="replace")) for each in expected):
+        if not self._is_ours(message, given.encode(errors="replace")):
             raise BadSignature(f"this call of {name!r} was signed with another key, or changed since it was enqueued")
         return without_signature(headers)
+
+    def sign_value(self, queue: str, task_id: str, place: str, codec: str, data: bytes) -> str:
+        """The signature of a value that a running task gets: the result of one of its steps, or a signal."""
+        return _signature(self._keys[0], _value_message(queue, task_id, place, codec, data))
+
+    def check_value(
+        self, queue: str, task_id: str, place: str, codec: str, data: bytes, given: bytes | None, label: str
+    ) -> None:
+        """Accept or refuse such a value, before it is decoded. `label`: what it is for people.
+
+        Raises:
+            BadSignature: it was not signed with a key of this app for this task and place, or was changed since.
+        """
+        if given is None:
+            if self._takes_unsigned:
+                return
+            raise BadSignature(f"{label} has no signature, but the app has a signing_key")
+        if not self._is_ours(_value_message(queue, task_id, place, codec, data), given):
+            raise BadSignature(f"{label} was signed with another key, for something else, or changed since")
+
+    def sign_token(self, queue: str, text: bytes) -> str:
+        """The signature of a token."""
+        return _signature(self._keys[0], _joined(b"ardiq-token-1", queue.encode(), text))
+
+    def is_token(self, queue: str, text: bytes, given: bytes) -> bool:
+        """Whether the signature of a token is one of this app, for this queue."""
+        return self._is_ours(_joined(b"ardiq-token-1", queue.encode(), text), given)
+
+    def _is_ours(self, message: bytes, given: bytes) -> bool:
+        from hmac import compare_digest
+
+        expected = [_signature(key, message).encode() for key in self._keys]
+        return any(compare_digest(each, given) for each in expected)
 
 
 def without_signature(headers: dict[str, Any]) -> dict[str, Any]:
@@ -81,9 +114,19 @@ def read_keys(value: Any) -> list[bytes]:
 
 
 def _message(queue: str, name: str, args: bytes, kwargs: bytes, codec: str, headers: dict[str, Any]) -> bytes:
-    """What is signed: each part after its length, so that bytes cannot move from one part to the next."""
+    """What is signed of a call."""
     parts = [queue.encode(), name.encode(), args or b"[]", kwargs, codec.encode(), to_json(headers) if headers else b""]
-    return b"".join(b"%d:%b" % (len(part), part) for part in [b"ardiq-call-1", *parts])
+    return _joined(b"ardiq-call-1", *parts)
+
+
+def _value_message(queue: str, task_id: str, place: str, codec: str, data: bytes) -> bytes:
+    """What is signed of a value."""
+    return _joined(b"ardiq-value-1", queue.encode(), task_id.encode(), place.encode(), codec.encode(), data)
+
+
+def _joined(*parts: bytes) -> bytes:
+    """Each part after its length, so that bytes cannot move from one part to the next."""
+    return b"".join(b"%d:%b" % (len(part), part) for part in parts)
 
 
 def _signature(key: bytes, message: bytes) -> str:

@@ -203,8 +203,8 @@ def word(value: str) -> str:
     return value
 
 
-def json_value(value: str, kind: type[list[Any]] | type[dict[str, Any]], option: str) -> Any:
-    """The array or object that an option was given as JSON.
+def json_value(value: str, kind: type[Any], option: str) -> Any:
+    """What an option was given as JSON: an array, an object, or anything for `object`.
 
     Raises:
         Refusal: it is none.

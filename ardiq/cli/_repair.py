@@ -20,6 +20,7 @@ MENDED_BY = {
     "ghost_in_dead": "drops the entry",
     "ghost_in_held": "drops the entry, and makes the task ready again if it is in no lane",
     "ghost_in_running": "drops the entry, and makes the task ready again if nobody holds it",
+    "ghost_in_pauses": "ends it; heartbeats give back what it holds",
     "ghost_in_schedule_due": "drops the due time",
     "ghost_in_scheduled": "drops the entry",
     "ghost_in_quarantined": "drops the entry, and makes the task ready again if it is in no lane",
@@ -27,6 +28,7 @@ MENDED_BY = {
     "ghost_in_workflows": "drops the entry",
     "no_row": "marks the worker as lost: its tasks are given to others",
     "no_such_group": "removes the key; a task that waits for others of that workflow is aborted",
+    "no_such_task": "removes the key",
     "no_such_worker": "removes the key; tasks left in it are given to others",
     "no_ttl": "gives the key an hour to live",
     "not_in_dead": "lists it among the dead letters again",
@@ -39,10 +41,12 @@ MENDED_BY = {
     "not_in_turn": "gives the line its turn again",
     "not_in_workflows": "lists it again",
     "not_open": "its workflow waits for it again",
+    "not_woken": "has it go on, in front of its lane",
     "open_but_ended": "its workflow goes on",
     "open_without_record": "its workflow goes on, as if it had failed",
     "stuck_group": "has it go on, or end; where that cannot be, abort it",
     "wrong_busy": "counts what runs again",
+    "wrong_dead": "counts them again; without any it is removed when its time is over",
     "wrong_load": "counts its tasks again",
 }
 """What `ardiq doctor --repair` does about each finding."""

@@ -325,16 +325,18 @@ def _limits(app: "Ardiq", queue: Sequence[str], now_ms: int) -> Iterator[Check]:
 
 
 def _paused(pause: Pause, queue: Sequence[str]) -> Check:
-    words = [] if pause.task is None else ["--task", pause.task]
+    verb, words = ["resume"], [] if pause.task is None else ["--task", pause.task]
     if pause.argument is not None:
         words += ["--arg", f"{pause.argument}={json.dumps(pause.value, ensure_ascii=False)}"]
     about = "queue" if not words else f"tasks of {pause.id}"
+    if pause.workflow is not None:
+        verb, words, about = ["workflow", "resume"], [pause.workflow], f"workflow {pause.workflow}"
     if pause.resuming:
         found, remedy = "the pause was ended, but not all tasks it held are back", "to finish that"
     else:
         held = f"; {many(pause.held, 'task is', 'tasks are')} held" if pause.held else ""
         found, remedy = f"paused since {moment(pause.paused_at)}: none of its tasks start{held}", "to end the pause"
-    return Check("warn", about, found, f"{remedy}: `{shlex.join(['ardiq', 'resume', 'MODULE:ATTR', *queue, *words])}`")
+    return Check("warn", about, found, f"{remedy}: `{shlex.join(['ardiq', *verb, 'MODULE:ATTR', *queue, *words])}`")
 
 
 def _keys(app: "Ardiq", look_s: float) -> Iterator[Check]:

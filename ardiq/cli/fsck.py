@@ -43,6 +43,7 @@ FINDINGS = {
     "ended_without_outbox": "ended, but the queue of its workflow is not told",
     "ghost_in_dead": "listed as a dead letter, but has not failed",
     "ghost_in_held": "held by a pause that its record does not name",
+    "ghost_in_pauses": "a pause of a workflow that has ended, or is gone",
     "ghost_in_ready": "in a ready list, but not queued in that lane",
     "ghost_in_running": "claimed by a worker, but not running there",
     "ghost_in_schedule_due": "the due time of a schedule that is gone",
@@ -53,6 +54,7 @@ FINDINGS = {
     "no_row": "a worker without its row",
     "no_such_group": "part of a workflow that is gone",
     "no_such_pause": "tasks held by a pause that is gone; resume it",
+    "no_such_task": "kept for a task that has ended, or is gone",
     "no_such_worker": "belongs to a worker that does not exist",
     "no_ttl": "would stay forever: it has no time to live",
     "not_in_dead": "failed, but not among the dead letters",
@@ -66,6 +68,7 @@ FINDINGS = {
     "not_in_turn": "a line whose turn never comes",
     "not_in_workflows": "an unfinished workflow, but not listed as one",
     "not_open": "not ended, but its workflow does not wait for it",
+    "not_woken": "waits, although what it waits for is there, or nothing says what that is",
     "open_but_ended": "ended, but its workflow still waits for it",
     "open_without_record": "its workflow waits for it, but its record is gone",
     "stuck_group": "waits for nothing, and does not go on",
@@ -73,6 +76,7 @@ FINDINGS = {
     "unknown_state": "a state that Ardiq does not know",
     "unseen_pauses": "workers do not know of them; pause one of them again",
     "wrong_busy": "the number of its attempts that run is recorded wrongly",
+    "wrong_dead": "has another number of dead letters than is recorded, and may never be removed",
     "wrong_load": "the number of tasks it holds is recorded wrongly",
     "wrong_type": "a key of the wrong type: something else wrote it",
 }
@@ -140,12 +144,14 @@ class Check:
         """Everything that is confirmed to be wrong."""
         queued: dict[str, str] = {}
         limited: dict[str, set[str]] = {}
-        groups: list[str] = []
+        walked: list[str] = []
         for row in self._rows("records"):
             if row.kind == "queued":
                 queued[row.id] = row.detail
             elif row.kind == "group":
-                groups.append(row.id)
+                walked.append(f"open:{row.id}")
+            elif row.kind == "ended":
+                walked.append(f"recount:{row.id}")
             elif row.kind == "away_without_outbox":
                 yield from self._away(row)
             elif row.kind == "not_in_line":
@@ -155,7 +161,7 @@ class Check:
         if not self.complete:  # what was not looked at may be anywhere
             return
         lanes = set(queued.values())
-        for section in (*self._places(lanes), *(f"open:{group}" for group in groups)):
+        for section in (*self._places(lanes), *walked):
             for row in self._rows(section):
                 if row.kind == "entry":
                     queued.pop(row.id, None)

@@ -46,7 +46,7 @@ def _read(app: "Ardiq", name: str) -> dict[str, Any]:
             "queue": name,
             "counts": plain_counts(other.inspect.counts_sync()),
             "workers_alive": other.inspect.workers_alive_sync(),
-            "paused": any(pause.task is None and pause.argument is None for pause in other.pauses_sync()),
+            "paused": any(pause.task is pause.argument is pause.workflow is None for pause in other.pauses_sync()),
         }
     except BrokerError:
         raise

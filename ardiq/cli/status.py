@@ -163,6 +163,8 @@ def running_table(tasks: list[dict[str, Any]]) -> Table:
 
 def _pause(pause: dict[str, Any]) -> list[str]:
     name = "the whole queue" if pause["id"] == "*()" else pause["id"]
+    if pause["workflow"] is not None:
+        name = f"workflow {pause['workflow']}"
     return [
         name,
         f"{pause['held']:,}",

@@ -13,6 +13,7 @@ from ..errors import ArdiqError
 from ..inspection import TaskPosition
 from . import open_app
 from ._arguments import app_argument, json_argument, word
+from ._memos import draw_steps, read_steps
 from ._output import Part, Styled, Table, age, json_text, many, moment, print_json, short, show
 from ._plain import done
 
@@ -30,7 +31,7 @@ _STYLES = {
     "discarded": "yellow",
 }
 _TIMES = ("enqueued_at", "due_at", "expires_at", "started_at", "finished_at")
-_NUMBERS = (*_TIMES, "tries", "lost")
+_NUMBERS = (*_TIMES, "tries", "lost", "waits_since", "waited_ms")
 # Of a workflow and its tasks: how the library counts; `ardiq workflow show` has what comes of it.
 _COUNTS = (
     "needs",
@@ -147,6 +148,8 @@ def read(app: "Ardiq", task_id: str) -> dict[str, Any] | None:
     if notes := {name.removeprefix(NOTE): _decoded(record[name]) for name in record if name.startswith(NOTE)}:
         fields["notes"] = notes
     fields |= _call_of(app, raw) | _result_of(app, raw)
+    if "steps" in record:
+        fields["steps"] = read_steps(app, task_id)
     position = app.inspect.position_sync(task_id)
     history = [attempt for attempt in _listed(record.get("history", "")) if isinstance(attempt, dict)]
     if history and record.get("state") != "failed":  # what the record says of an error is of its last attempt
@@ -253,6 +256,7 @@ def _draw(task: dict[str, Any]) -> list[Part]:
         parts.append(Styled(f"result {short(json_text(task['result']), 1000)}", "green"))
     if "error" in task:
         parts.append(Styled(f"error {task['error']}", "red"))
+    parts += draw_steps(task.get("steps", []))
     if task["history"]:
         rows = [_attempt(attempt) for attempt in task["history"]]
         parts.append(Table(["attempt", "ended", "ran", "worker", "error"], rows, "attempts that did not succeed"))
@@ -284,11 +288,15 @@ def _where(task: dict[str, Any]) -> str:
         return f"{at} of {place['of']:,} in its lane"
     if "due_in_ms" in place:
         due_ms = place["due_in_ms"]
+        if task.get("waits_for"):
+            return f"in the wait {task['waits_for']!r}, for {age(max(0, due_ms))} more at most"
         return f"due in {age(due_ms)}" if due_ms >= 0 else f"overdue by {age(-due_ms)}"
     if "run_ms" in place:
         return f"on worker {task.get('worker', 'nobody')} for {age(place['run_ms'])}"
     if task.get("state") == "held" and task.get("pause") == "newer":
         return "held for workers of a later version of Ardiq"
+    if task.get("state") == "held" and str(task.get("pause", "")).endswith("~*"):
+        return "held: its workflow is paused, until `ardiq workflow resume`"
     if task.get("state") == "held":
         return f"held by the pause {task.get('pause', '')}"
     if place["key"] == "quarantined":

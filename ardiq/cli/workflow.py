@@ -1,10 +1,13 @@
-"""Look at the workflows of an app's queue, stop one, or run again what failed in it.
+"""Look at the workflows of an app's queue, pause or stop one, run what failed again, or give a task what it waits for.
 
 ardiq workflow list MODULE:ATTR              those that have not ended, newest first
 ardiq workflow show MODULE:ATTR ID           one, with the state of each of its nodes
 ardiq workflow graph MODULE:ATTR ID          a picture of one, for Mermaid; --format dot: for Graphviz
 ardiq workflow abort MODULE:ATTR ID          stop all of it that has not ended
+ardiq workflow pause MODULE:ATTR ID          let none of its tasks start; what runs goes on
+ardiq workflow resume MODULE:ATTR ID         let them start again
 ardiq workflow retry MODULE:ATTR ID          run its dead letters again, and what was skipped because of them
+ardiq workflow signal MODULE:ATTR ID NAME JSON    give a task the signal of that name, with that value
 """
 
 import argparse
@@ -16,7 +19,7 @@ from .._client.inspector import number_of, text_of
 from .._server import calls, commands
 from .._server.replies import ask
 from . import open_app
-from ._arguments import app_argument, json_argument, positive, word
+from ._arguments import app_argument, json_argument, json_value, positive, refusing, word
 from ._output import Part, Styled, Table, age, many, moment, print_json, short, show
 
 if TYPE_CHECKING:
@@ -30,7 +33,10 @@ _ACTIONS = {
     "show": "one of them, with the state of each node",
     "graph": "a picture of one of them",
     "abort": "stop all of one that has not ended",
+    "pause": "let no task of one start; what runs goes on",
+    "resume": "end the pause of one",
     "retry": "run the dead letters of one again, and what was skipped because of them",
+    "signal": "give a task a signal, for which it waits or will wait",
 }
 
 
@@ -44,7 +50,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
                 "-n", "--limit", type=positive, default=_SHOWN, metavar="N", help=f"how many (default: {_SHOWN})"
             )
         else:
-            chosen.add_argument("id", type=word, metavar="ID", help="the workflow's id")
+            what = "the task's id" if action == "signal" else "the workflow's id"
+            chosen.add_argument("id", type=word, metavar="ID", help=what)
+        if action == "signal":
+            chosen.add_argument("name", type=word, metavar="NAME", help="the signal's name")
+            chosen.add_argument("value", metavar="JSON", help="its value, such as true or '{\"cents\": 100}'")
         if action == "graph":
             chosen.add_argument("--format", choices=FORMATS, default="mermaid", help="for what (default: mermaid)")
         elif action in ("list", "show"):
@@ -56,7 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
     app = open_app(arguments)
     if arguments.action == "list":
         return _list(app, arguments.limit, arguments.json)
-    if arguments.action in ("abort", "retry"):
+    if arguments.action == "signal":
+        return _signal(app, arguments.id, arguments.name, json_value(arguments.value, object, "JSON"))
+    if arguments.action in ("abort", "pause", "resume", "retry"):
         return _change(app, arguments.id, arguments.action)
     as_json = arguments.action == "show" and arguments.json
     nodes, progress = _nodes(app, arguments.id)
@@ -69,9 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "graph":
         print(draw(arguments.id, nodes, arguments.format), end="")
     elif as_json:
-        print_json({**_workflow(app, arguments.id, progress), "nodes": list(map(_plain, nodes))})
+        print_json({**_workflow(app, arguments.id, progress, _pauses(app)), "nodes": list(map(_plain, nodes))})
     else:
-        show(*_draw(app, _workflow(app, arguments.id, progress), nodes))
+        show(*_draw(app, _workflow(app, arguments.id, progress, _pauses(app)), nodes))
     return 0
 
 
@@ -82,11 +94,29 @@ def _change(app: "Ardiq", workflow_id: str, action: str) -> int:
         return 1
     if action == "retry":
         show(f"{many(job.retry_sync(), 'dead letter')} requeued")
-    elif job.abort_sync():
+    elif action == "abort" and job.abort_sync():
         show(f"{workflow_id}: aborted, or told to stop")
+    elif action == "pause" and job.pause_sync():
+        show(f"{workflow_id}: paused; what runs goes on")
+    elif action == "resume" and job.resume_sync():
+        show(f"{workflow_id}: goes on")
+    elif action == "resume":
+        show(f"{workflow_id}: it is not paused")
+        return 1
     else:
         show(f"{workflow_id}: it had ended already")
         return 1
+    return 0
+
+
+def _signal(app: "Ardiq", task_id: str, name: str, value: Any) -> int:
+    with refusing():
+        try:
+            app.signal_sync(task_id, name, value)
+        except LookupError as error:
+            show(str(error))
+            return 1
+    show(f"{task_id}: it has the signal {name!r}")
     return 0
 
 
@@ -97,12 +127,18 @@ def _list(app: "Ardiq", limit: int, as_json: bool) -> int:
         rows += page
         if len(page) < _PAGE:
             break
-    found = [_workflow(app, row.id, progress) for row in rows if (progress := _nodes(app, row.id)[1]) is not None]
+    paused = _pauses(app)
+    found = [
+        _workflow(app, row.id, progress, paused) for row in rows if (progress := _nodes(app, row.id)[1]) is not None
+    ]
     if as_json:
         print_json(found)
         return 0
     now_ms = commands.now_ms(app.context.server.core)
-    cells = [[each["id"], each["name"], age(now_ms - each["enqueued_at"]), _told(each["progress"])] for each in found]
+    cells = [
+        [each["id"], each["name"], age(now_ms - each["enqueued_at"]), _told(each["progress"]) + _paused(each)]
+        for each in found
+    ]
     show(Table(["id", "name", "age", "progress"], cells))
     return 0
 
@@ -115,7 +151,16 @@ def _nodes(app: "Ardiq", workflow_id: str) -> tuple[list[WorkflowNode], Workflow
     return [node_of(workflow_id, row) for row in page.rows], progress_of(page.rows)
 
 
-def _workflow(app: "Ardiq", workflow_id: str, progress: WorkflowProgress) -> dict[str, Any]:
+def _pauses(app: "Ardiq") -> dict[str, int]:
+    """Since when which workflows are paused."""
+    return {
+        pause.workflow: pause.paused_at
+        for pause in app.pauses_sync()
+        if pause.workflow is not None and not pause.resuming
+    }
+
+
+def _workflow(app: "Ardiq", workflow_id: str, progress: WorkflowProgress, paused: dict[str, int]) -> dict[str, Any]:
     """A workflow, as `--json` shows it."""
     record = ask(app.context.server.core, calls.task(id=workflow_id))
     state = text_of(record, "state")
@@ -124,6 +169,7 @@ def _workflow(app: "Ardiq", workflow_id: str, progress: WorkflowProgress) -> dic
         "name": text_of(record, "name"),
         "state": "running" if state == "blocked" else state,
         "enqueued_at": number_of(record, "enqueued_at"),
+        **({"paused_at": paused[workflow_id]} if workflow_id in paused else {}),
         **({"finished_at": number_of(record, "finished_at")} if "finished_at" in record else {}),
         **({"error": text_of(record, "error")} if "error" in record else {}),
         "progress": progress._asdict(),
@@ -144,6 +190,8 @@ def _draw(app: "Ardiq", workflow: dict[str, Any], nodes: list[WorkflowNode]) -> 
         Styled(f"{state}, {_told(workflow['progress'])}", _STYLES.get(state, "")),
         f"started {moment(workflow['enqueued_at'])}",
     ]
+    if "paused_at" in workflow:
+        parts.append(Styled(f"paused since {moment(workflow['paused_at'])}: none of its tasks start", "yellow"))
     if "finished_at" in workflow:
         parts.append(f"finished {moment(workflow['finished_at'])}")
     if "error" in workflow:
@@ -159,6 +207,10 @@ def _draw(app: "Ardiq", workflow: dict[str, Any], nodes: list[WorkflowNode]) -> 
         for node in nodes
     ]
     return [*parts, Table(["node", "task", "state", "after", "error"], rows)]
+
+
+def _paused(workflow: dict[str, Any]) -> str:
+    return ", paused" if "paused_at" in workflow else ""
 
 
 def _told(progress: dict[str, int]) -> str:

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from .._client.queue import QueueContext
     from ._clock import Clock
 
-_NO_BLOCKING = "within inline(app) nothing may block: await enqueue and result instead of enqueue_sync and result_sync"
+_NO_BLOCKING = (
+    "within inline(app) nothing may block: await enqueue, result and signal instead of enqueue_sync, result_sync and "
+    "signal_sync"
+)
 # What may make tasks ready: who calls it is answered when they have run.
 _MAKES_READY = frozenset(
     {
         *("enqueue", "limit_put", "limit_remove", "limits_declare", "requeue", "requeue_with", "resume"),
-        *("schedule_fire", "workflow_create", "workflow_start"),
+        *("schedule_fire", "signal", "workflow_create", "workflow_resume", "workflow_start"),
     }
 )
 # What may let other tasks of a workflow begin.
@@ -173,7 +176,7 @@ class InlineChannel:
         worker.block.hearers[f"{worker.base}mailbox:{mailbox}".encode()] = self._hear
         self._tell("other", number, ("listening", mailbox))
 
-    def call(self, ticket: int, function: str, args: Sequence[str | bytes | int]) -> None:
+    def call(self, ticket: int, function: str, args: Sequence[str | bytes | int], repeat: bool = False) -> None:
         """Answer a call."""
         if function in ("await", "watch"):
             args = [*args[:2], _FOREVER_MS, *args[3:]]  # who waits has real time, which is not the server's

@@ -6,18 +6,34 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import context
 from .._client.registry import Registered
 from .._execution.attempts import Attempts, within
 from .._execution.batches import batch_of, items_of
-from .._execution.endings import ABORTED, COMPLETE, FAILED, LIMITED, RELEASED, RETRY, SNOOZE, UNKNOWN, Claim, Outcome
+from .._execution.chunks import chunked
+from .._execution.endings import (
+    ABORTED,
+    COMPLETE,
+    FAILED,
+    LIMITED,
+    RELEASED,
+    RETRY,
+    SNOOZE,
+    SUSPEND,
+    UNKNOWN,
+    Claim,
+    Outcome,
+)
 from .._execution.reports import bounded
 from .._execution.scheduler import Scheduler
 from .._server import calls
 from .._server.replies import Call
+from .._values.chunks import CHUNK
 from .._values.encodings import to_json
+from .._values.kept import Memo
 from ..errors import ArdiqError
 
 if TYPE_CHECKING:
@@ -31,7 +47,7 @@ log = logging.getLogger("ardiq")
 _IDENTITY = "inline"
 _WANT = 1000
 # What an attempt may become; anything else that is answered is why its outcome was refused.
-_BECOMES = frozenset({ABORTED, COMPLETE, FAILED, LIMITED, RELEASED, RETRY, SNOOZE, UNKNOWN})
+_BECOMES = frozenset({ABORTED, COMPLETE, FAILED, LIMITED, RELEASED, RETRY, SNOOZE, SUSPEND, UNKNOWN})
 _FOREVER_MS = 100 * 365 * 86_400_000
 
 
@@ -54,11 +70,14 @@ class InlineWorker:
         self._runs: set[asyncio.Task[Any]] = set()
         self._run_of: dict[int, asyncio.Task[Any]] = {}
         self._noted: dict[int, dict[str, bytes]] = {}
+        self._emitted: dict[int, int] = {}
+        self.codec = queue.codec
         self._attempts = Attempts(queue, self)  # type: ignore[arg-type]
         self._attempts.in_thread = lambda fn, args, kwargs: asyncio.to_thread(fn, *args, **kwargs)
         self._attempts.in_process = self._in_process
         self._context = contextvars.copy_context()
         self._context.run(context.reports.set, self)
+        self._context.run(context.waits.set, self._attempts.waits)
         settings = queue.settings
         lanes, weights, self._limits = settings.priorities[::-1], settings.weights or {}, settings.limits or {}
         self._lanes = [{"lane": lane, **({"weight": weights[lane]} if lane in weights else {})} for lane in lanes]
@@ -137,6 +156,18 @@ class InlineWorker:
         """It never hands tasks back."""
         return False
 
+    # What their steps and waits ask of a worker.
+
+    sleeps_in_place = False
+
+    def holder(self, token: int) -> tuple[str, int]:
+        """Under which identity and lease token the library knows an attempt."""
+        return _IDENTITY, token
+
+    def holds(self, token: int) -> bool:
+        """Whether the attempt is still to be settled."""
+        return self._attempts.holds(token)
+
     # What tasks that tell of themselves ask of the reports.
 
     def is_current(self, claim: tuple[Any, ...]) -> bool:
@@ -147,26 +178,40 @@ class InlineWorker:
         """What the attempt has noted so far."""
         return self._noted.setdefault(claim[1], {})
 
+    def is_full(self, claim: tuple[Any, ...]) -> bool:
+        """What a task emits has arrived at once."""
+        return False
+
     def add(
-        self, claim: tuple[Any, ...], *, progress: bytes = b"", notes: dict[str, bytes] | None = None, line: str = ""
+        self,
+        claim: tuple[Any, ...],
+        *,
+        progress: bytes = b"",
+        notes: dict[str, bytes] | None = None,
+        line: str = "",
+        chunk: tuple[str, bytes] | None = None,
     ) -> None:
         """Tell the library at once."""
         told = [calls.Told(name, text) for name, text in (notes or {}).items()]
         if line:
             told.append(calls.Told("", bounded(line).encode(errors="replace")))
         task_id, token = claim[0], str(claim[1])
+        to = {"worker": _IDENTITY, "id": task_id, "token": token}
         try:
-            self.ask(
-                calls.progress(
-                    worker=_IDENTITY, id=task_id, token=token, progress=progress, result_ttl_ms=_FOREVER_MS, told=told
-                )
-            )
+            if chunk is None:
+                self.ask(calls.progress(**to, progress=progress, result_ttl_ms=_FOREVER_MS, told=told))
+                return
+            number = self._emitted.get(claim[1], 0)
+            self._emitted[claim[1]] = number + 1
+            chunks = [calls.NewChunk(*chunk)]
+            self.ask(calls.emit(**to, number=number, result_ttl_ms=_FOREVER_MS, chunks=chunks))
         except ArdiqError as error:
             log.warning("%s", error)
 
     async def _in_process(self, entry: Registered, claim: Claim) -> Any:
         args, kwargs = self._attempts.received(claim, entry.signature)
-        return await within(entry.timeout, asyncio.to_thread(entry.fn, *args, **kwargs))
+        fn = chunked(entry, claim[2], self._attempts.codec) if claim[5] == CHUNK else entry.fn
+        return await within(entry.timeout, asyncio.to_thread(fn, *args, **kwargs))
 
     async def _run(self, claim: Claim | None) -> None:
         following: list[asyncio.Task[None]] = []
@@ -225,6 +270,7 @@ class InlineWorker:
             return _aborted(claim)  # before its first step
         finally:
             self._noted.pop(token, None)
+            self._emitted.pop(token, None)
         ended = next(outcome for outcome in attempts.outcomes if outcome[1] == token)
         attempts.outcomes.remove(ended)
         return ended
@@ -266,20 +312,29 @@ class InlineWorker:
                 continue
             if claims or not (more or wait_ms >= 0):
                 return
-            if not self.block.passes_waits or not (due := self._due_times()):
+            if not self.block.passes_waits or not (due := self._due_times(may_wait=False)):
                 return
             self.block.pass_until(min(due))
 
-    def _due_times(self) -> list[int]:
-        """When the next task falls due, and when limits let the next ones start."""
-        scheduled = self.ask(calls.list_(place="scheduled", which="", offset=0, limit=1))
-        times, cursor = [entry.number for entry in scheduled], "0"
+    def _due_times(self, may_wait: bool = True) -> list[int]:
+        """When the next task falls due, unless it `may_wait` for a signal, and when limits let the next ones start."""
+        times, cursor = [], "0"
+        for offset in count():
+            scheduled = self.ask(calls.list_(place="scheduled", which="", offset=offset, limit=1))
+            if may_wait or not scheduled or not self._waits_for_signals(scheduled[0].id):
+                times += [entry.number for entry in scheduled]
+                break
         while True:
             page = self.ask(calls.buckets(name="", cursor=cursor, limit=_WANT))
             times += [row.opens_at for row in page.rows if row.waiting and row.opens_at]
             cursor = page.cursor
             if cursor == "0":
                 return times
+
+    def _waits_for_signals(self, task_id: str) -> bool:
+        wait = self.ask(calls.task(id=task_id)).get("waits_for", b"")
+        rows = self.ask(calls.steps(id=task_id, name=wait)) if wait else []
+        return any(Memo.read(row.memo).signals for row in rows)
 
     def _open_lanes(self) -> bytes:
         """The lanes to claim from, and how many more of each may run."""

@@ -128,6 +128,11 @@ end
 
 M.HLEN = size_of('hash')
 
+function M.HSTRLEN(keys, key, field)
+  local hash = read(keys, key, 'hash')
+  return hash and #(get(hash, field) or '') or 0
+end
+
 function M.HEXISTS(keys, key, field)
   local hash = read(keys, key, 'hash')
   return hash and hash.at[field] and 1 or 0

@@ -1,5 +1,5 @@
 """An index of the standard library, as a workflow: every file is read, the files of each package are summed up, and one
-report is made of all packages. One task fails until somebody puts something right.
+report is made of all packages. One task waits for a person, another one fails until somebody puts something right.
 
 `make demo-workflow` runs it and watches: workflow.py.
 """
@@ -9,9 +9,10 @@ import os
 import sysconfig
 from pathlib import Path
 
-from ardiq import Ardiq, Flow, Node, Results
+from ardiq import Ardiq, Flow, Node, Results, Signal, wait_for
 
 app = Ardiq("embedded://", queue_name="library", concurrency=8, idle_timeout_ms=2_000)
+approval = Signal("approval", bool)
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 PACKAGES = ("asyncio", "collections", "concurrent", "ctypes", "email", "html", "http", "importlib", "json", "unittest")
 
@@ -45,6 +46,14 @@ def write_index(packages: list[dict[str, int | str]]) -> str:
     return "\n".join(f"{each['package']:<12} {each['files']:>4} files {each['lines']:>8,} lines" for each in rows)
 
 
+@app.task
+async def approve(index: str) -> str:
+    """A person reads it, who may take days: no worker is held meanwhile."""
+    if not await wait_for(approval):
+        raise ValueError("it was not approved")
+    return index
+
+
 @app.task(max_retries=0)
 def publish(index: str) -> int:
     """Put it into the shelf. While there is none this fails, and can be run again."""
@@ -72,6 +81,7 @@ def library(flow: Flow) -> Node[str]:
         files = flow.map(read, paths, name=f"read_{package}", max_concurrent=50)
         summaries.append(flow.add(sum_up.prepare(package, files.result), name=package))
     index = flow.add(write_index.prepare([each.result for each in summaries]))
-    published = flow.add(publish.prepare(index.result))
+    approved = flow.add(approve.prepare(index.result))
+    published = flow.add(publish.prepare(approved.result))
     flow.add(apologize.prepare()).after(published, on_failure="only")
     return flow.add(announce.prepare(published.result))

@@ -1,8 +1,8 @@
-"""A workflow at work: an index of the standard library. A worker is killed, a task fails, and runs again.
+"""A workflow at work: an index of the standard library. A worker is killed, a person is asked, a task fails.
 
 Run it with `make demo-workflow`. It takes a few seconds, needs no network, and exits with 1 if a file was not counted
 exactly once. What a user of Ardiq writes is in library.py. This starts a private server and two workers, shows the
-graph while it runs, kills one of the workers, puts right what failed, and runs that again.
+graph while it runs, kills one of the workers, approves the index, puts right what failed, and runs that again.
 """
 
 import os
@@ -18,7 +18,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +31,14 @@ from ardiq import TaskError, WorkflowJob, WorkflowNode, embedded
 
 console = Console(highlight=False)
 HERE = Path(__file__).parent
-COLORS = {"complete": "green", "failed": "bold red", "skipped": "yellow", "running": "cyan", "blocked": "dim"}
+COLORS = {
+    "complete": "green",
+    "failed": "bold red",
+    "skipped": "yellow",
+    "running": "cyan",
+    "scheduled": "magenta",
+    "blocked": "dim",
+}
 
 
 def command(*words: str) -> list[str]:
@@ -81,11 +88,25 @@ async def picture(job: WorkflowJob[str]) -> Table:
     return drawn
 
 
-async def watch(job: WorkflowJob[str]) -> None:
-    """Show it until it has ended: redrawn in place; where there is no terminal, how far it is."""
+async def type_in(*words: str) -> None:
+    """Run a command, and show what it prints."""
+    done = await asyncio.to_thread(
+        subprocess.run,
+        command(*words),
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        process_group=0,
+        check=False,
+    )
+    console.print((done.stdout + done.stderr).rstrip(), markup=False, soft_wrap=True)
+
+
+async def watch(job: WorkflowJob[str], is_over: Callable[[], Awaitable[object]]) -> None:
+    """Show it until then: redrawn in place; where there is no terminal, how far it is."""
     last = ""
     with Live(console=console, refresh_per_second=10, auto_refresh=console.is_terminal) as live:
-        while await job.result() is None:
+        while not await is_over():
             if console.is_terminal:
                 live.update(await picture(job))
             elif (progress := await job.progress()) and (now := f"{progress.done} of {progress.total}") != last:
@@ -93,6 +114,11 @@ async def watch(job: WorkflowJob[str]) -> None:
             await asyncio.sleep(0.1)
         live.update(await picture(job), refresh=True)
     console.print()
+
+
+async def is_waiting(job: WorkflowJob[str]) -> bool:
+    """Whether the person is asked."""
+    return await job.node("approve").status() == "scheduled"
 
 
 async def demonstrate() -> bool:
@@ -103,12 +129,16 @@ async def demonstrate() -> bool:
             while await app.inspect.workers_alive() < 2:
                 await asyncio.sleep(0.05)
             job = await library.options(id="library").start()
-            watching = asyncio.create_task(watch(job))
+            watching = asyncio.create_task(watch(job, lambda: is_waiting(job)))
             while not (progress := await job.progress()) or progress.done < 20:
                 await asyncio.sleep(0.01)
             console.print("One of the workers is killed while it reads: what it held runs elsewhere.")
             unlucky.kill()
             await watching
+
+            console.print("A person is to approve the index. Until then nothing runs, and no worker is held:")
+            await type_in("workflow", "signal", "library:app", "library~approve", "approval", "true")
+            await watch(job, job.result)
 
             try:
                 await job.value()
@@ -116,17 +146,8 @@ async def demonstrate() -> bool:
                 console.print(f"\n{error}", markup=False, soft_wrap=True)
             console.print("There was no shelf. Now there is one, and what failed runs again, with what comes after it:")
             shelf.mkdir()
-            done = await asyncio.to_thread(
-                subprocess.run,
-                command("dlq", "requeue", "library:app", "library~publish"),
-                cwd=HERE,
-                capture_output=True,
-                text=True,
-                process_group=0,
-                check=False,
-            )
-            console.print((done.stdout + done.stderr).rstrip(), markup=False, soft_wrap=True)
-            await watch(job)
+            await type_in("dlq", "requeue", "library:app", "library~publish")
+            await watch(job, job.result)
             value = await job.value(timeout=30)
         index = (shelf / "index.txt").read_text()
     console.print(f"\n{index}\n[bold]{value}[/]")

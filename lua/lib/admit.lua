@@ -2,7 +2,7 @@
 local M = {}
 
 local HOLDER = { 'state', 'lane', 'tries', 'enqueued_at', 'due_at', 'expires_at', 'unique', 'replaced_by',
-  'buckets' }
+  'buckets', 'waits_for', 'steps' }
 -- What each rule may say.
 local RULES = {
   unique = { key = 'string', ['until'] = 'string', ttl_ms = 'number', on_conflict = 'string' },
@@ -14,7 +14,7 @@ local ON_CONFLICT = { keep = true, replace = true, reject = true }
 -- How far what a key's time to live says of a window's end may be from what a record says.
 local OFF_MS = 5
 -- What a task has of its call, which another call replaces.
-local OF_CALL = { 'kwargs', 'codec', 'headers', 'expires_at', 'result_ttl_ms', 'weight' }
+local OF_CALL = { 'kwargs', 'codec', 'headers', 'expires_at', 'result_ttl_ms', 'weight', 'steps', 'waited_ms' }
 
 local function refuse(what) errors.raise(errors.bad_argument(what)) end
 
@@ -69,14 +69,15 @@ local function holder_of(base, rule)
   return id, damage, record, left_ms, is_past
 end
 
+-- One that has begun, and waits for something of its own, counts as running.
 local function waits(record, now)
-  return task.is_waiting(record.state) and number.of(record.expires_at, math.huge) > now
+  return task.is_waiting(record.state) and not record.waits_for and number.of(record.expires_at, math.huge) > now
 end
 
 -- Whether the holder is in the way of a unique or debounced call.
 local function is_in_the_way(rule, record, now)
   if rule.window_ms or waits(record, now) then return true end
-  return rule['until'] == 'finish' and record.state == 'running'
+  return rule['until'] == 'finish' and (record.state == 'running' or record.waits_for ~= nil)
 end
 
 -- The waiting task `id` takes what the call says; where it is given, and the task is not due yet, its due time as well.
@@ -92,6 +93,7 @@ local function replace(batch, id, record, call, plan, due_at)
   if number.of(record.tries, 0) > 0 then add('enqueued_at', batch.now_text) end
   due_at = record.state == 'scheduled' and due_at or nil
   if due_at then add('due_at', clock.text(due_at)) end
+  if record.steps then memos.drop(batch.base, id) end
   redis.call('HDEL', key, unpack(OF_CALL))
   redis.call('HSET', key, unpack(written))
   if due_at then move.schedule(batch, id, record.lane or task.DEFAULT_LANE, due_at) end

@@ -2,7 +2,7 @@
 local M = {}
 
 local FIELDS = { 'state', 'lane', 'tries', 'lost', 'abort_requested', 'worker', 'enqueued_at', 'history',
-  'watched_until', 'name', 'unknown_since', 'result_ttl_ms', 'buckets', 'started_at' }
+  'watched_until', 'name', 'unknown_since', 'result_ttl_ms', 'buckets', 'started_at', 'waited_ms' }
 -- What a record loses with its claim, and with a settled attempt.
 local CLAIMED = { 'worker', 'started_at' }
 local SETTLED = { 'worker', 'started_at', 'lost', 'unknown_since' }
@@ -15,7 +15,7 @@ local LEAST_SHUT_MS = 100
 
 -- The outcomes an attempt can be settled with.
 M.OUTCOMES = { complete = true, failed = true, retry = true, snooze = true, limited = true, unknown = true,
-  aborted = true, release = true }
+  aborted = true, release = true, suspend = true }
 
 -- running -> aborted.
 local function abort(batch, id, record, ttl_ms)
@@ -82,7 +82,7 @@ end
 
 -- running -> complete.
 local function complete(batch, id, run_ms, result, codec, ttl_ms)
-  if string.find(id, '~', 1, true) then
+  if not batch.is_plain and string.find(id, '~', 1, true) then
     local of, name = group.of(batch, id)
     -- One that runs again although its map is through has a result of its own.
     if of and of.kind == 'map' and of.state == 'blocked' then return map.complete(batch, of, name, codec, result) end
@@ -121,7 +121,7 @@ end
 
 -- running -> failed where the next attempt would come later than `max_age_ms` allows. Replies as `hand_back`.
 local function too_old(batch, ended, record, fields)
-  local age_ms = batch.now + ended.delay_ms - number.of(record.enqueued_at, batch.now)
+  local age_ms = batch.now + ended.delay_ms - number.of(record.enqueued_at, batch.now) - number.of(record.waited_ms, 0)
   if (ended.max_age_ms or 0) <= 0 or age_ms <= ended.max_age_ms then return nil end
   local text = ended.value .. ' (older than its max_age of ' .. clock.text(ended.max_age_ms) .. ' ms)'
   local err, stays = fail(batch, ended.id, text, nil, fields)
@@ -216,6 +216,27 @@ local function leave_to_others(batch, ended, record, ttl_ms)
   end
 end
 
+-- running -> scheduled, queued, limited, aborted: a task waits for what one of its memos says, and has no slot meanwhile. No try
+-- is charged. Where it need not wait any longer, it is next.
+local function suspend(batch, ended, record, ttl_ms)
+  local id = ended.id
+  if record.abort_requested then return abort(batch, id, record, ttl_ms), nil, 'aborted' end
+  local left_ms, err = memos.left_ms(batch, id, ended.wait or '')
+  if err then return err, true end
+  local fields, stays = { 'tries', math.max(number.of(record.tries, 1) - 1, 0) }
+  if left_ms then
+    fields[3], fields[4], fields[5], fields[6] = 'waits_for', ended.wait, 'waits_since', batch.now_text
+    err, stays = put_off(batch, id, record, fields, left_ms, 'snoozed')
+  else
+    fields[3], fields[4] = 'due_at', batch.now_text
+    err, stays = move.make_ready(batch, id, record, fields, SETTLED, 'front')
+    if not err then batches.count(batch, 'snoozed') end
+  end
+  -- It did start in time.
+  if not err then redis.call('HDEL', keys.task(batch.base, id), 'expires_at') end
+  return err, stays
+end
+
 -- An outcome other than `complete` of an attempt that is known to be the current one. Replies as `hand_back`.
 local function settle(batch, ended, ttl_ms)
   if ended.outcome == 'release' then return M.hand_back(batch, ended.id, ttl_ms, false) end
@@ -229,6 +250,8 @@ local function settle(batch, ended, ttl_ms)
     return try_again(batch, ended, record, ttl_ms)
   elseif ended.outcome == 'limited' then
     return limit_reached(batch, ended, record, ttl_ms)
+  elseif ended.outcome == 'suspend' then
+    return suspend(batch, ended, record, ttl_ms)
   elseif ended.outcome == 'unknown' then
     return leave_to_others(batch, ended, record, ttl_ms)
   elseif ended.outcome == 'failed' then
@@ -242,12 +265,15 @@ end
 -- of each in turn.
 local WIDTH = 6
 
--- The lease tokens that the worker has for these outcomes; to be asked before anything is written.
+-- The lease tokens that the worker has for these outcomes, and `is_plain`: none can be a member of a workflow. To be asked before
+-- anything is written.
 function M.tokens(base, worker, outcomes)
   local running, ids = keys.running(base, worker), {}
   for at = 1, #outcomes, WIDTH do ids[#ids + 1] = outcomes[at] end
   if #ids == 0 then return errors.read('HLEN', running) end
-  return errors.read('HMGET', running, unpack(ids))
+  local tokens = errors.read('HMGET', running, unpack(ids))
+  tokens.is_plain = not string.find(table.concat(ids, ' '), '~', 1, true)
+  return tokens
 end
 
 -- Settle attempts of one worker, which holds them under `tokens`. Refused are those that it does not hold (`stale`), those
@@ -255,11 +281,12 @@ end
 -- state than was asked for, the refusal is that state. Replies how many it no longer holds.
 function M.settle(batch, worker, outcomes, tokens, ttl_ms)
   local settled, seen = {}, {}
+  batch.is_plain = #outcomes > 0 and tokens.is_plain
   for i = 1, #outcomes / WIDTH do
     local at, current, kept_ms, has_key, line_name = (i - 1) * WIDTH + 1, tokens[i], ttl_ms, false, nil
     local id, token, outcome = outcomes[at], outcomes[at + 1], outcomes[at + 2]
     local run_ms, value, details = outcomes[at + 3], outcomes[at + 4], outcomes[at + 5]
-    if current ~= token then current, kept_ms, has_key, line_name = member.token(current, ttl_ms, token) end
+    if current ~= token then current, kept_ms, has_key, line_name = member.token(current, ttl_ms) end
     if current == token and not seen[id] then
       seen[id] = true
       local err, stays, instead
@@ -270,7 +297,7 @@ function M.settle(batch, worker, outcomes, tokens, ttl_ms)
       else
         err, stays, instead = settle(batch, { id = id, outcome = outcome, run_ms = run_ms, value = value,
           traceback = details.traceback, delay_ms = math.max(math.floor(details.delay_ms or 0), 0),
-          max_age_ms = details.max_age_ms, limit = details.limit, key = details.key }, kept_ms)
+          max_age_ms = details.max_age_ms, limit = details.limit, key = details.key, wait = details.wait }, kept_ms)
       end
       if err or instead then batches.refuse(batch, id, token, err or instead) end
       if not stays then
@@ -281,6 +308,7 @@ function M.settle(batch, worker, outcomes, tokens, ttl_ms)
       batches.refuse(batch, id, token, 'stale')
     end
   end
+  batch.is_plain = false
   if #settled > 0 then
     batches.change_load(batch, worker, -redis.call('HDEL', keys.running(batch.base, worker), unpack(settled)))
   end

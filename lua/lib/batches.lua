@@ -8,7 +8,7 @@ M.STUCK_MS = 10000
 -- for its tables. Named here is what most have.
 function M.open(base, now, now_text)
   return { base = base, now = now, now_text = now_text, back = false, finished = false, counters = false, loads = false,
-    members = false, pauses = false, seen = false, has_lines = false }
+    members = false, is_plain = false, pauses = false, seen = false, has_lines = false }
 end
 
 function M.count(batch, name, by)

@@ -23,15 +23,17 @@ function M.read(command, key, fields)
 end
 
 local function write(call, command, key, arguments)
-  local reply
+  local reply, sum = nil, 0
   for from = 1, #arguments, AT_ONCE do
     reply = call(command, key, unpack(arguments, from, math.min(from + AT_ONCE - 1, #arguments)))
     if errors.of(reply) then break end
+    sum = sum + reply
   end
-  return reply
+  return reply, sum
 end
 
--- A command that writes these arguments; none where there are none. Replies what the last one did.
+-- A command that writes these arguments and replies a number; none where there are none. Replies that of the last portion, and
+-- the sum of all.
 function M.write(command, key, arguments) return write(redis.call, command, key, arguments) end
 
 -- A command of keys alone. Replies the sum of what it did.

@@ -63,7 +63,7 @@ local function tell_waiters(batch)
   if (noted or #finished > 1) and not mail.is_awaited(batch.base, batch.now, noted) then return end
   for i, id in ipairs(finished) do places[i] = keys.waiters(batch.base, id) end
   if #places > 1 and bulk.of_keys('EXISTS', places) == 0 then return end
-  local letters, some = {}, false
+  local letters, kept, some = {}, {}, false
   for i, id in ipairs(finished) do
     local names = redis.pcall('SMEMBERS', places[i])
     if errors.of(names) then
@@ -73,12 +73,17 @@ local function tell_waiters(batch)
       local record = batch.outcomes and batch.outcomes[id] or task.read(batch.base, id, mail.OUTCOME)
       local letter = mail.finished(id, mail.outcome(record), batch.removed)
       for _, name in ipairs(names) do
-        if not schedule.tell(batch.base, name, id, record) then batches.push(letters, name, letter) end
+        if name == memos.WAITER then
+          if memos.outlive(record.state) then kept[#kept + 1] = id else memos.drop(batch.base, id) end
+        elseif not schedule.tell(batch.base, name, id, record) then
+          batches.push(letters, name, letter)
+        end
       end
     end
   end
   for name, messages in pairs(letters) do mail.post(batch.base, name, messages) end
   if some then bulk.of_keys('DEL', places) end
+  for _, id in ipairs(kept) do memos.keep(batch.base, batch.now, id) end
 end
 
 -- Keep the names of tasks that a worker did not know, for people: the last ones, for somewhat longer than such a task

@@ -32,13 +32,12 @@ function M.look(batch, id)
     return edges.touch(batch, own)
   end
   if own and not parent_id then
+    recount.go_on(batch, own)
     return batches.push(batch, 'swept', own)
   end
   if not of or redis.pcall('SISMEMBER', keys.open(batch.base, of.id), name) ~= 1 then return end
-  if not record or not record.state then
-    group.note(batch, of, name, 'discarded')
-  elseif task.is_finished(record.state) then
-    group.note(batch, of, name, record.state, record.kind)
+  if not record or not record.state or task.is_finished(record.state) then
+    group.note_open(batch, of, name, record)
   elseif record.state == 'blocked' and number.of(record.needs, 0) <= 0 and number.of(record.broken, 0) <= 0
     and not of.abort_requested then
     edges.begin(batch, of, name, record)

@@ -6,8 +6,6 @@ local M = {}
 local CLAIM = { 'state', 'name', 'args', 'kwargs', 'codec', 'headers', 'lane', 'tries', 'enqueued_at', 'inputs' }
 local TOLD = #CLAIM - 1
 
--- What is asked of each task.
-local COMMON = { 'state', 'name', 'args', 'kwargs', 'enqueued_at', 'tries' }
 -- What few tasks have. A record without `tries` has none of it: it is a task without such options, never claimed and never
 -- watched, as most are, and each field that is asked for costs.
 local UNCOMMON =
@@ -53,12 +51,25 @@ local function to_line(batch, id, key, lane_name, line_name)
   end
 end
 
+-- The id of the pause that a task falls under, or nil; and whether its arguments could not be read to say so.
+local function pause_of(batch, id, name, args, kwargs, codec)
+  local rules = batch.pauses
+  local of_workflow = rules.workflows and rules.workflows[group.root_of(id)]
+  if of_workflow and group.of(batch, id) then return of_workflow end
+  return pause_rules.match(rules, name, args, kwargs, codec)
+end
+
 -- queued, limited -> running, expired, held, aborted for one id of a lane, or of one of its lines (`line_name`), or a quarantined
 -- one, whose line it is then, too. Appends a claim (its token still open) to `claims` and replies its weight, or false where it
 -- does not start.
 local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is_quarantined)
   local key = keys.task(batch.base, id)
-  local r = redis.pcall('HMGET', key, unpack(line_name and OF_LINES or COMMON))
+  local r
+  if line_name then
+    r = redis.pcall('HMGET', key, unpack(OF_LINES))
+  else
+    r = redis.pcall('HMGET', key, 'state', 'name', 'args', 'kwargs', 'enqueued_at', 'tries')
+  end
   if r.err then
     batches.refuse(batch, id, '', errors.wrong_type(key).err)
     return false
@@ -87,21 +98,24 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
     codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key, its_line, needed =
       unpack(redis.call('HMGET', key, unpack(UNCOMMON)))
   end
-  if expires_at and number.of(expires_at, batch.now + 1) <= batch.now then
-    move.finish(batch, id, 'expired', { 'error', 'expired' }, number.of(own_ttl_ms, ttl_ms))
-    return false
-  end
   -- The one place that asks whether a task may start now.
-  if needs_version and needs_version ~= task.VERSION_TEXT and number.of(needs_version, math.huge) > task.VERSION then
-    hold(batch, id, key, lane_name, line_name, pause_rules.NEWER, watched_until)
-    return false
-  end
-  if its_line then
-    to_line(batch, id, key, lane_name, its_line)
-    return false
+  local has_more = line_name or r[6]
+  if has_more then
+    if expires_at and number.of(expires_at, batch.now + 1) <= batch.now then
+      move.finish(batch, id, 'expired', { 'error', 'expired' }, number.of(own_ttl_ms, ttl_ms))
+      return false
+    end
+    if needs_version and needs_version ~= task.VERSION_TEXT and number.of(needs_version, math.huge) > task.VERSION then
+      hold(batch, id, key, lane_name, line_name, pause_rules.NEWER, watched_until)
+      return false
+    end
+    if its_line then
+      to_line(batch, id, key, lane_name, its_line)
+      return false
+    end
   end
   if batch.pauses then
-    local pause_id, unreadable = pause_rules.match(batch.pauses, r[2], r[3], r[4], codec)
+    local pause_id, unreadable = pause_of(batch, id, r[2], r[3], r[4], codec)
     if unreadable then batches.count(batch, 'unreadable') end
     if pause_id then
       hold(batch, id, key, lane_name, line_name, pause_id, watched_until)
@@ -109,18 +123,20 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
     end
   end
   redis.call('HSET', key, 'state', 'running', 'worker', worker, 'started_at', batch.now_text, 'tries', tries)
-  if watched_until then waiters.changed(batch.base, batch.now, id, watched_until) end
-  if has_key then own_ttl_ms = member.with_key(own_ttl_ms) end
-  if own_ttl_ms then
-    batch.own_ttls = batch.own_ttls or {}
-    batch.own_ttls[id] = own_ttl_ms
-  end
-  if line_name then
-    batch.claimed_lines = batch.claimed_lines or {}
-    batch.claimed_lines[id] = line_name
-  end
   local args = r[3] or ''
-  if needed then args, codec = inputs.resolve(batch, id, args, codec, needed) end
+  if has_more then
+    if watched_until then waiters.changed(batch.base, batch.now, id, watched_until) end
+    if has_key then own_ttl_ms = member.with_key(own_ttl_ms) end
+    if own_ttl_ms then
+      batch.own_ttls = batch.own_ttls or {}
+      batch.own_ttls[id] = own_ttl_ms
+    end
+    if line_name then
+      batch.claimed_lines = batch.claimed_lines or {}
+      batch.claimed_lines[id] = line_name
+    end
+    if needed then args, codec = inputs.resolve(batch, id, args, codec, needed) end
+  end
   -- One by one, in order: several at once are assigned from the last, and a list grows cheaply only at its end.
   local n = claims.n
   claims[n + 1] = id
@@ -140,7 +156,7 @@ end
 -- Whether a quarantined task falls under a pause. It stays where it is, so that it is in quarantine still when that ends.
 local function is_paused(batch, id)
   local record = batch.pauses and task.read(batch.base, id, { 'name', 'args', 'kwargs', 'codec' })
-  return record and pause_rules.match(batch.pauses, record.name, record.args, record.kwargs, record.codec)
+  return record and pause_of(batch, id, record.name, record.args, record.kwargs, record.codec)
 end
 
 -- A quarantined task, which killed workers before, is handed out alone among its like, so that the guilty one shows itself.
@@ -263,24 +279,21 @@ function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
     -- More than that where there are batches.
     local count = (claims.n - from) / 10
     first_token = redis.call('HINCRBY', keys.meta(base), 'token', count) - count + 1
-    local leases, written, own_ttls, lines = {}, 0, batch.own_ttls, batch.claimed_lines
+    local leases, own_ttls, lines = {}, batch.own_ttls, batch.claimed_lines
     for i = 1, count do
-      local at, token = from + 10 * (i - 1), clock.text(first_token + i - 1)
+      local at, lease = from + 10 * (i - 1), clock.text(first_token + i - 1)
       local id = claims[at + 1]
-      local lease, line_name = token, lines and lines[id]
-      claims[at + 2] = token
-      if own_ttls and own_ttls[id] then lease = token .. '/' .. own_ttls[id] end
+      claims[at + 2] = lease
+      if own_ttls and own_ttls[id] then lease = lease .. '/' .. own_ttls[id] end
+      local line_name = lines and lines[id]
       if line_name then
         lease = lease .. ' ' .. line_name
-        if line_name == gather.FOLLOWS then claims[at + 2] = line_name .. token end
+        if line_name == gather.FOLLOWS then claims[at + 2] = line_name .. claims[at + 2] end
       end
-      leases[2 * i - 1 - written], leases[2 * i - written] = id, lease
-      -- `unpack` is bounded by Lua's stack.
-      if 2 * i - written == 2000 or i == count then
-        batches.change_load(batch, worker, redis.call('HSET', keys.running(base, worker), unpack(leases)))
-        leases, written = {}, 2 * i
-      end
+      leases[2 * i - 1], leases[2 * i] = id, lease
     end
+    local _, added = bulk.write('HSET', keys.running(base, worker), leases)
+    batches.change_load(batch, worker, added)
   end
   if taken == 0 and batch.is_stuck then return 0, '', 0 end
   return taken, first_token, lane.settle_tokens(base, lanes, is_empty, batch.has_lines)

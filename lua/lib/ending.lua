@@ -19,9 +19,14 @@ function M.sweep(batch, root)
   local names = redis.pcall('LRANGE', keys.nodes(base, root.id), 0, -1)
   for _, name in ipairs(errors.of(names) and {} or names) do
     local id = group.id_of(root.id, name)
-    local record = task.read(base, id, { 'kind', 'needs' })
+    local record = task.read(base, id, { 'kind', 'needs', 'steps' })
     -- An earlier version may have put a task there that is no part of it.
     if record and record.needs then keep(keys.task(base, id)) end
+    -- Of one that was skipped.
+    if record and record.steps then
+      keep(keys.steps(base, id))
+      keep(keys.signals(base, id))
+    end
     if record and record.kind then keep_group(id) end
   end
   keep_group(root.id)
@@ -53,7 +58,10 @@ local function outcome(batch, of, counts)
     return 'aborted', { 'error', 'aborted' }
   end
   if of.kind == 'map' then
-    if missing <= number.of(of.tolerate, 0) then return 'complete', {} end
+    local tolerate = number.of(of.tolerate, 0)
+    -- Of a map that is filled while its workflow runs, it may be a part.
+    if tolerate < 1 then tolerate = math.floor(tolerate * of.size) end
+    if missing <= tolerate then return 'complete', {} end
     return 'failed', { 'error', reason(batch, of, missing, of.size) }
   end
   local total = counts.complete + missing
@@ -83,6 +91,7 @@ local function end_group(batch, of, counts)
   elseif not parent_id then
     redis.call('ZREM', keys.workflows(base), of.id)
     if of.building or of.timeout_ms then redis.call('ZREM', keys.deadlines(base), of.id) end
+    pause_rules.end_of_workflow(base, of.id)
     batches.push(batch, 'swept', of)
   end
 end

@@ -39,7 +39,7 @@ local function settle(batch, of, ended)
     local waits = is_open and of.kind ~= 'map' and not of.abort_requested and (batch.moves or 0) >= ADVANCE
     if waits then
       group.later(batch, one.id)
-    elseif is_new and not one.is_group then
+    elseif is_new and not one.is_group and (is_open or not one.is_open) then
       count_dead(batch, of, one, is_open)
     end
     if is_open then
@@ -112,8 +112,11 @@ function M.advance(batch)
   for root_id, by in pairs(dead or {}) do
     local root = group.read(batch, root_id)
     if root and by ~= 0 then
+      local key = keys.task(batch.base, root_id)
       group.count(batch.base, root_id, { dead = by })
-      local left = number.of(redis.call('HGET', keys.task(batch.base, root_id), 'dead'), 0)
+      -- What was counted again so far may be otherwise now.
+      redis.call('HDEL', key, 'recount')
+      local left = number.of(redis.call('HGET', key, 'dead'), 0)
       if left <= 0 and root.state ~= 'blocked' then
         batches.push(batch, 'swept', root)
       end

@@ -51,6 +51,14 @@ function M.of(holder, id)
   return record and record.needs and found or nil, name, record
 end
 
+-- Why a client cannot name a task so, or nil: what is called so is, or may become, a part of a workflow.
+function M.reserved(holder, id)
+  local group_id = string.find(id, '~', 1, true) and M.split(id)
+  if not group_id or not M.read(holder, group_id) then return nil end
+  local text = 'the id ' .. id .. ' is a place in workflow ' .. M.root_of(id) .. ': choose another one'
+  return errors.bad_argument(text).err
+end
+
 -- What a key of a group that is about to be written holds something else than, or nil. Asked once a call.
 function M.damage(batch, of)
   if of.is_sound then return nil end
@@ -96,10 +104,31 @@ function M.note(batch, of, name, state, is_group, record)
   local id = M.id_of(of.id, name)
   local ended = { group = of, name = name, id = id, state = state, is_group = is_group, record = record }
   batches.push(batch, 'members', ended)
+  return ended
+end
+
+-- The same of one that is open although its record says that it has ended, or is gone. This very call may have ended it.
+function M.note_open(batch, of, name, record)
+  M.note(batch, of, name, record and record.state or 'discarded', record and record.kind).is_open = true
 end
 
 -- One more look at an id, by a heartbeat.
 function M.later(batch, id) redis.call('RPUSH', keys.chores(batch.base), id) end
+
+-- Whether a map cannot go on because of a task that is no part of it, and has the id of its next call.
+function M.is_obstructed(base, of)
+  local state = redis.pcall('HGET', keys.task(base, M.id_of(of.id, clock.text(of.made))), 'state')
+  return errors.of(state) ~= nil or state and not task.is_finished(state)
+end
+
+-- A task has ended that is no part of a map, and may have the id of its next call, which waited for that.
+function M.note_other(batch, id)
+  local group_id, name = M.split(id)
+  local of = group_id and M.read(batch, group_id)
+  local is_next = of and of.kind == 'map' and of.state == 'blocked' and name == clock.text(of.made)
+  -- Heartbeats look at it in any case, later.
+  if is_next and not M.damage(batch, of) then M.later(batch, group_id) end
+end
 
 -- More or fewer dead letters in a workflow.
 function M.count_dead(batch, id, by)

@@ -34,6 +34,9 @@ function M.task(base, id) return base .. 'task:' .. id end
 function M.held(base, id) return base .. 'held:' .. id end
 function M.waiters(base, id) return base .. 'waiters:' .. id end
 function M.log(base, id) return base .. 'log:' .. id end
+function M.stream(base, id) return base .. 'stream:' .. id end
+function M.steps(base, id) return base .. 'steps:' .. id end
+function M.signals(base, id) return base .. 'signals:' .. id end
 function M.nodes(base, id) return base .. 'nodes:' .. id end
 function M.items(base, id) return base .. 'items:' .. id end
 function M.line(base, lane, line) return base .. 'line:' .. lane .. ':' .. line end

@@ -179,10 +179,13 @@ function M.cap(batch, one)
   if one.reached > most then one.reached, one.shut_until, one.is_reached_changed = most, nil, not batch.limits_err end
 end
 
+-- Of a limit that nobody defines.
+local NONE = {}
+
 -- Learn what is known of these buckets, those that this call has not asked for before. Replies an error where a key that says
 -- so is damaged: then nothing of any may start.
 function M.look(batch, buckets)
-  local base, known, asked, shut = batch.base, batch.buckets or {}, {}, nil
+  local base, known, asked = batch.base, batch.buckets or {}, {}
   batch.buckets = known
   for _, bucket in ipairs(buckets) do
     if not known[bucket] then
@@ -198,34 +201,39 @@ function M.look(batch, buckets)
   err = err or batch.busy_is_damaged and errors.wrong_type(keys.busy(base))
     or errors.of(reached) and errors.wrong_type(keys.rates(base))
   batch.limits_err = batch.limits_err or err or nil
+  -- Those that have more than a concurrency.
+  local special, shut = {}, {}
   for i, bucket in ipairs(asked) do
-    local definition, score = definitions and definitions[i] or {}, number.of(reached[i], 0)
+    local definition, score = definitions and definitions[i] or NONE, reached[i]
     -- What would gather runs one by one, as where nobody defines that any more.
-    if definition.is_damaged and gather.is(bucket) then definition = {} end
+    if definition.is_damaged and gather.is(bucket) then definition = NONE end
     local interval_ms = definition.rate and definition.per_ms and definition.per_ms / definition.rate
-    -- The theoretical arrival time of GCRA (ITU-T I.371): until then all that may start has started. It says nothing of a limit
-    -- that has no rate any more.
-    local one = { concurrency = definition.concurrency, burst = definition.burst or 1,
-      reached = interval_ms and score > 0 and score or 0, busy = math.floor(number.of(busy[i], 0)) }
-    -- What few have, apart: a table with room for all would cost twice as much.
-    if interval_ms then one.interval_ms = interval_ms end
+    local one = { concurrency = definition.concurrency, burst = definition.burst or 1, reached = 0,
+      busy = busy[i] and math.floor(number.of(busy[i], 0)) or 0 }
+    known[bucket] = one
     if definition.ordered then one.is_ordered = true end
-    if definition.recovery_ms then one.recovery_ms = adaptive.recovery_ms(definition) end
     if definition.batch_size then
       one.batch_size, one.batch_wait_ms = definition.batch_size, definition.batch_wait_ms
     end
-    -- With a minus: until when a task has shut it, whatever its rate is by now.
-    if score < 0 then
-      one.shut_until = -score
-      one.reached = reached_when_shut(one)
-      shut = shut or {}
-      shut[#shut + 1] = bucket
+    if score or interval_ms or definition.recovery_ms then
+      -- The theoretical arrival time of GCRA (ITU-T I.371): until then all that may start has started. It says nothing of a
+      -- limit that has no rate any more.
+      score = number.of(score, 0)
+      if interval_ms then one.interval_ms, one.reached = interval_ms, math.max(score, 0) end
+      if definition.recovery_ms then one.recovery_ms = adaptive.recovery_ms(definition) end
+      -- With a minus: until when a task has shut it, whatever its rate is by now.
+      if score < 0 then
+        one.shut_until = -score
+        one.reached = reached_when_shut(one)
+        shut[#shut + 1] = bucket
+      end
+      special[#special + 1] = bucket
     end
-    known[bucket] = one
   end
-  adaptive.look(base, asked, known, batch.now)
-  if shut then saving.look(base, shut, known) end
-  for _, bucket in ipairs(asked) do
+  if #special == 0 then return batch.limits_err end
+  adaptive.look(base, special, known, batch.now)
+  if #shut > 0 then saving.look(base, shut, known) end
+  for _, bucket in ipairs(special) do
     local one = known[bucket]
     if one.saves_for or not one.shut_until then M.cap(batch, one) end
     saving.read_time(one)
@@ -260,6 +268,10 @@ end
 -- How many may start now at this cost; where none may for want of time, when one may (ms).
 function M.room(batch, bucket, cost)
   local one, room, opens_at = batch.buckets[bucket], math.huge, nil
+  -- Most have a concurrency alone.
+  if not (one.interval_ms or one.shut_until or one.share) then
+    return one.concurrency and math.max(one.concurrency - one.busy, 0) or room
+  end
   local ahead_ms = math.max(one.reached - batch.now, 0)
   if one.concurrency then
     local may
@@ -417,20 +429,27 @@ end
 function M.write(batch)
   local base, busy, idle, reached = batch.base, {}, {}, {}
   for bucket, one in pairs(batch.buckets) do
-    if one.is_changed and one.busy > 0 then
-      busy[#busy + 1], busy[#busy + 2] = bucket, clock.text(one.busy)
-    elseif one.is_changed then
-      idle[#idle + 1] = bucket
+    if one.is_changed then
+      one.is_changed = nil
+      if one.busy > 0 then
+        busy[#busy + 1], busy[#busy + 2] = bucket, clock.text(one.busy)
+      else
+        idle[#idle + 1] = bucket
+      end
     end
     if one.is_reached_changed then
       local score = one.shut_until and -one.shut_until or one.reached
       reached[#reached + 1], reached[#reached + 2] = number.text(score), bucket
+      one.is_reached_changed = nil
     end
-    if one.is_share_changed then adaptive.write(base, bucket, one, batch.now) end
+    if one.is_share_changed then
+      adaptive.write(base, bucket, one, batch.now)
+      one.is_share_changed = nil
+    end
     if one.is_saving_changed then
       saving.write(base, bucket, one, one.saves_for and reached_when_shut(one), batch.now)
+      one.is_saving_changed = nil
     end
-    one.is_changed, one.is_reached_changed, one.is_share_changed, one.is_saving_changed = nil, nil, nil, nil
   end
   if not batch.busy_is_damaged then
     bulk.write('HSET', keys.busy(base), busy)

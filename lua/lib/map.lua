@@ -13,6 +13,35 @@ function M.unpack(text)
   return at > 1 and string.sub(text, 1, at - 1) or '', string.sub(text, at + 1)
 end
 
+-- A page of calls, each a codec and arguments, behind those that a map has. Replies `added`, and how many it has then.
+function M.extend(base, id, offset, size, page)
+  if offset ~= size then
+    errors.raise(errors.bad_argument('map ' .. id .. ' has ' .. clock.text(size) .. ' items: the next page begins'
+      .. ' there, not at ' .. clock.text(offset)))
+  end
+  errors.read('LLEN', keys.items(base, id))
+  local texts = {}
+  for i = 1, #page / 2 do texts[i] = M.pack(page[2 * i - 1], page[2 * i]) end
+  bulk.write('RPUSH', keys.items(base, id), texts)
+  redis.call('HSET', keys.task(base, id), 'size', clock.text(size + #texts))
+  return { 'added', size + #texts }
+end
+
+-- How many of these calls, which are next, can become tasks. A task that is no part of the workflow may have the id of one: that
+-- waits until it has ended. What has ended makes room.
+local function unobstructed(batch, ids, places)
+  if bulk.of_keys('EXISTS', places) == 0 then return #ids end
+  for i, key in ipairs(places) do
+    local record, err = task.read(batch.base, ids[i], { 'state' })
+    if err then batches.refuse(batch, ids[i], '', err) end
+    if err or record.state and not task.is_finished(record.state) then return i - 1 end
+    if redis.call('DEL', key, keys.steps(batch.base, ids[i]), keys.signals(batch.base, ids[i])) > 0 then
+      redis.pcall('ZREM', keys.dead(batch.base), ids[i])
+    end
+  end
+  return #ids
+end
+
 -- none -> queued, limited: as many of a map's items become tasks as its window has room for. Replies whether any is left.
 function M.make(batch, of)
   local base = batch.base
@@ -26,7 +55,12 @@ function M.make(batch, of)
     group.later(batch, of.id)
     return true
   end
-  local count = math.min(room, left)
+  local ids, places, names = {}, {}, {}
+  for i = 1, math.min(room, left, waiting) do
+    names[i] = clock.text(of.made + i - 1)
+    ids[i] = group.id_of(of.id, names[i])
+    places[i] = keys.task(base, ids[i])
+  end
   local lane_name, line_name = of.lane or task.DEFAULT_LANE, of.buckets
   local obstacle = line_name and line.damage(base, lane_name, line_name)
   if not obstacle and errors.of(redis.pcall('LLEN', keys.ready(base, lane_name))) then
@@ -38,33 +72,26 @@ function M.make(batch, of)
     if room == window then group.later(batch, of.id) end
     return true
   end
-  local more, written = { 'tries', '0', 'needs_version', task.VERSION_TEXT }, 7
+  local count = unobstructed(batch, ids, places)
+  if count == 0 then return true end
+  local more = { 'tries', '0', 'needs_version', task.VERSION_TEXT }
   for _, name in ipairs({ 'kwargs', 'headers', 'buckets', 'weight' }) do
-    if of[name] then more[#more + 1], more[#more + 2], written = name, of[name], written + 1 end
+    if of[name] then more[#more + 1], more[#more + 2] = name, of[name] end
   end
   local items = redis.call('LPOP', keys.items(base, of.id), count) or {}
-  local state, names = line_name and 'limited' or 'queued', {}
+  local state = line_name and 'limited' or 'queued'
   for i, item in ipairs(items) do
-    local name = clock.text(of.made + i - 1)
-    local id = group.id_of(of.id, name)
     local codec, args = M.unpack(item)
-    local key = keys.task(base, id)
-    -- What is left of an earlier workflow of that id makes room.
-    if redis.pcall('HSET', key, 'state', state, 'name', of.name, 'args', args, 'lane', lane_name, 'enqueued_at',
-      batch.now_text, unpack(more)) ~= written then
-      redis.call('DEL', key)
-      redis.pcall('ZREM', keys.dead(base), id)
-      redis.call('HSET', key, 'state', state, 'name', of.name, 'args', args, 'lane', lane_name, 'enqueued_at',
-        batch.now_text, unpack(more))
-    end
-    if codec ~= '' then redis.call('HSET', key, 'codec', codec) end
+    redis.call('HSET', places[i], 'state', state, 'name', of.name, 'args', args, 'lane', lane_name, 'enqueued_at',
+      batch.now_text, unpack(more))
+    if codec ~= '' then redis.call('HSET', places[i], 'codec', codec) end
     if line_name then
-      batches.add_to_line(batch, lane_name, line_name, id, 'RPUSH')
+      batches.add_to_line(batch, lane_name, line_name, ids[i], 'RPUSH')
     else
-      batches.add(batch, 'back', lane_name, id)
+      batches.add(batch, 'back', lane_name, ids[i])
     end
-    names[i] = name
   end
+  for i = #names, count + 1, -1 do names[i] = nil end
   of.made, batch.made = of.made + #items, (batch.made or 0) + #items
   redis.call('HSET', keys.task(base, of.id), 'made', clock.text(of.made))
   bulk.write('SADD', keys.open(base, of.id), names)

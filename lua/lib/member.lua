@@ -67,21 +67,22 @@ function M.with_key(own_ttl_ms) return own_ttl_ms and (string.gsub(own_ttl_ms, '
 -- A lease token as `running` has it: `12`, or `12/60000` where the task says itself how long its result is kept, so that
 -- it need not be asked when it is complete; `12/060000` or `12/-0` where it has a key to free; then, after a space, the line
 -- whose slots it has, or `+`: it follows another task of its batch, and has none. Replies the token, that time or `ttl_ms`,
--- whether it has a key, the line or nil, and whether it follows another one. `expected`: what the token should be.
-function M.token(text, ttl_ms, expected)
+-- whether it has a key, the line or nil, and whether it follows another one.
+function M.token(text, ttl_ms)
   -- Most of those that are more than a token are that and a line.
-  if expected and text and string.find(text, expected .. ' ', 1, true) == 1 and string.find(expected, '^%d+$') then
-    local line_name = string.sub(text, #expected + 2)
-    if line_name ~= '' and line_name ~= gather.FOLLOWS and not string.find(line_name, ' ', 1, true) then
-      return expected, ttl_ms, false, line_name, false
-    end
-  end
+  local plain, its_line = string.match(text or '', '^(%d+) (%S+)$')
+  if plain and its_line ~= gather.FOLLOWS then return plain, ttl_ms, false, its_line, false end
   local token, own_ttl_ms, line_name = string.match(text or '', '^(-?%d+)/?(-?%d*) ?([^ ]*)$')
   if not token then return text, ttl_ms, false end
   local has_key = own_ttl_ms ~= '' and string.find(own_ttl_ms, '^-?0%d') ~= nil
   if own_ttl_ms == '-0' then own_ttl_ms, has_key = nil, true end
   local follows = line_name == gather.FOLLOWS
   return token, number.of(own_ttl_ms, ttl_ms), has_key, not follows and line_name ~= '' and line_name or nil, follows
+end
+
+-- Whether the attempt of that token runs there.
+function M.holds(base, worker, id, token)
+  return M.token(errors.read('HGET', keys.running(base, worker), id)) == token
 end
 
 -- What this worker is asked to abort: id and token in turn of what it still holds, and the ids that are settled. Where

@@ -5,16 +5,20 @@ local M = {}
 
 -- What a record loses when a dead letter starts anew, its notes besides.
 local EARLIER_LIFE = { 'lost', 'error', 'traceback', 'history', 'started_at', 'finished_at', 'worker',
-  'due_at', 'expires_at', 'abort_requested', 'progress', 'unknown_since' }
+  'due_at', 'expires_at', 'abort_requested', 'progress', 'unknown_since', 'streamed', 'waited_ms' }
 -- What is left of a record that was discarded.
 local OUTLIVES = { 'state', 'name', 'lane', 'idempotency_key', 'tries', 'enqueued_at', 'started_at', 'finished_at',
-  'error', 'result_ttl_ms', 'needs', 'then', 'after', 'broken', 'spent', 'unborne', 'kind', 'home', 'life' }
+  'error', 'result_ttl_ms', 'streamed', 'needs', 'then', 'after', 'broken', 'spent', 'unborne', 'kind', 'home',
+  'life' }
 
 -- A task that ended may be a member of a group, or of one in another queue, which hears of it. Replies whether it is kept until that
 -- says so, and else for how long, where it is a member: a call of a map that was aborted or discarded cannot run again.
 function M.note_member(batch, id, counter)
   local of, name, record = group.of(batch, id)
-  if not of then return outbox.note_end(batch, id) end
+  if not of then
+    group.note_other(batch, id)
+    return outbox.note_end(batch, id)
+  end
   local state = counter == 'completed' and 'complete' or counter
   group.note(batch, of, name, state, false, record)
   return of.kind ~= 'map' or state == 'failed', number.of(of.result_ttl_ms, 0)
@@ -26,7 +30,7 @@ function M.ended(batch, id, key, counter, written, ttl_ms)
   batches.count(batch, counter)
   local finished = batch.finished
   if finished then finished[#finished + 1] = id else batch.finished = { id } end
-  if string.find(id, '~', 1, true) then
+  if not batch.is_plain and string.find(id, '~', 1, true) then
     local is_kept, its_ttl_ms = M.note_member(batch, id, counter)
     if is_kept then return end
     ttl_ms = its_ttl_ms or ttl_ms
@@ -54,10 +58,21 @@ end
 -- blocked -> skipped: something that it needed did not complete.
 function M.skip(batch, id, why) return M.finish(batch, id, 'skipped', { 'error', why }, -1) end
 
+-- What a task that waited since then loses when it is ready again.
+local WAITED = { 'waits_for', 'waits_since' }
+
+-- What becomes of the record of a task that is ready again, as `make_ready` takes it.
+function M.waited(batch, id, since)
+  local before = redis.call('HGET', keys.task(batch.base, id), 'waited_ms')
+  local waited_ms = number.of(before, 0) + math.max(batch.now - number.of(since, batch.now), 0)
+  return { 'waited_ms', clock.text(waited_ms) }, WAITED
+end
+
 -- Out of the place of a task that waits. An entry of a ready list cannot be taken out of its middle: it gets a tombstone.
 local function take_out(batch, id, record)
   if record.state == 'scheduled' then
     errors.read('ZREM', keys.scheduled(batch.base), id)
+    redis.call('HDEL', keys.task(batch.base, id), unpack(WAITED))
   elseif record.state == 'held' then
     errors.read('ZREM', keys.held(batch.base, record.pause or ''), id)
     redis.call('HDEL', keys.task(batch.base, id), 'pause')
@@ -182,9 +197,11 @@ function M.promote(batch, limit)
   if due.err or #due == 0 then return false end
   local gone, stuck = {}, {}
   for _, id in ipairs(due) do
-    local record, err, stays = task.read(batch.base, id, { 'state', 'lane', 'watched_until', 'buckets' })
+    local record, err, stays = task.read(batch.base, id, { 'state', 'lane', 'watched_until', 'buckets', 'waits_since' })
     if record and record.state == 'scheduled' then
-      err, stays = M.make_ready(batch, id, record, {})
+      local fields, dropped = {}, nil
+      if record.waits_since then fields, dropped = M.waited(batch, id, record.waits_since) end
+      err, stays = M.make_ready(batch, id, record, fields, dropped)
     elseif record then
       batches.count(batch, 'ghosts')
     end
@@ -255,7 +272,7 @@ function M.discard(batch, id, state, ttl_ms)
     if record[name] then fields[#fields + 1], fields[#fields + 2] = name, record[name] end
   end
   unique.free(batch.base, id)
-  redis.call('DEL', key)
+  redis.call('DEL', key, keys.steps(batch.base, id), keys.signals(batch.base, id))
   local written = redis.call('HSET', key, unpack(fields))
   M.ended(batch, id, key, 'discarded', written, task.kept_ms(record, ttl_ms))
   return true
@@ -286,7 +303,7 @@ end
 
 -- A finished record makes room for a new task under its id.
 function M.remove(base, id)
-  redis.call('DEL', keys.task(base, id))
+  redis.call('DEL', keys.task(base, id), keys.steps(base, id), keys.signals(base, id))
   redis.call('ZREM', keys.dead(base), id)
 end
 

@@ -9,8 +9,28 @@ M.QUEUE, M.TASKS = 'queue', 'tasks'
 -- came upon it.
 M.NEWER = 'newer'
 
+-- The id of a workflow's pause. No other one looks like it: theirs end with `)`.
+function M.of_workflow(workflow_id) return workflow_id .. '~*' end
+
+-- The definition under an id, or nil.
+function M.read(base, id)
+  local text = errors.read('HGET', keys.pauses(base), id)
+  local ok, rule = pcall(cjson.decode, text or '')
+  return ok and type(rule) == 'table' and rule or nil
+end
+
+-- With a workflow its pause ends. What that holds all the same, which runs to no effect, heartbeats give back.
+function M.end_of_workflow(base, workflow_id)
+  local id = M.of_workflow(workflow_id)
+  if redis.pcall('HEXISTS', keys.pauses(base), id) ~= 1 then return end
+  local rule = M.read(base, id) or {}
+  rule.workflow, rule.resuming = workflow_id, true
+  redis.call('HSET', keys.pauses(base), id, cjson.encode(rule))
+end
+
 -- What a claim must know of the pauses, where the flag in `meta` says that there are any. Those by argument come as
--- shapes: its name or position, where tasks take it by position, and ids of the pauses by value.
+-- shapes: its name or position, where tasks take it by position, and ids of the pauses by value. `workflows`: ids of the
+-- pauses by workflow, where there are any.
 function M.load(base, flag)
   if not flag then return nil end
   if flag == M.QUEUE then return { whole = true } end
@@ -19,6 +39,11 @@ function M.load(base, flag)
   local function add(id, text)
     local rule = cjson.decode(text)
     if rule.resuming then return end
+    if rule.workflow then
+      rules.workflows = rules.workflows or {}
+      rules.workflows[rule.workflow] = id
+      return
+    end
     local name, argument = rule.task or M.ANY, rule.argument
     if not argument then
       rules.names[name] = id

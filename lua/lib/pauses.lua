@@ -1,5 +1,6 @@
 -- Pauses as they are kept, for those who make and end them. Each has an id that people can read: `send()` for a task's
--- name, `send(customer=42)` for one with an argument of a value, `*` for any name, `*()` for the whole queue.
+-- name, `send(customer=42)` for one with an argument of a value, `*` for any name, `*()` for the whole queue, `order-17~*` for
+-- a workflow.
 local M = {}
 
 local WHOLE = '*()'
@@ -26,13 +27,6 @@ function M.named(args)
   return name .. '(' .. argument .. '=' .. value .. ')', rule
 end
 
--- The definition under an id, or nil.
-function M.read(base, id)
-  local text = errors.read('HGET', keys.pauses(base), id)
-  local ok, rule = pcall(cjson.decode, text or '')
-  return ok and type(rule) == 'table' and rule or nil
-end
-
 local function tell_claims(base)
   local flag
   if redis.call('HEXISTS', keys.pauses(base), WHOLE) == 1 then
@@ -48,7 +42,7 @@ local function tell_claims(base)
 end
 
 -- Refuse the call while nothing is written yet.
-function M.check(base, id, is_new)
+local function check(base, id, is_new)
   errors.read('HGET', keys.meta(base), 'paused')
   errors.read('ZCARD', keys.held(base, id))
   if is_new and errors.read('HLEN', keys.pauses(base)) >= MAX then
@@ -57,18 +51,18 @@ function M.check(base, id, is_new)
 end
 
 -- What did not change is left alone: its text may have another order of fields.
-function M.write(base, id, rule, changed)
+local function write(base, id, rule, changed)
   if changed then redis.call('HSET', keys.pauses(base), id, cjson.encode(rule)) end
   tell_claims(base)
 end
 
-function M.remove(base, id)
+local function remove(base, id)
   redis.call('HDEL', keys.pauses(base), id)
   tell_claims(base)
 end
 
 -- Add positions (task name -> position) that `rule` does not know yet. Replies whether there were any.
-function M.learn(rule, positions)
+local function learn(rule, positions)
   local known, learned = rule.positions or {}, false
   for name, position in pairs(positions or {}) do
     learned = learned or not known[name]
@@ -79,7 +73,7 @@ function M.learn(rule, positions)
 end
 
 -- Something may start again: wake workers for all that is ready.
-function M.wake_all(base)
+local function wake_all(base)
   local quarantined = redis.pcall('ZCARD', keys.quarantined(base))
   quarantined = errors.of(quarantined) and 0 or quarantined
   local lanes = redis.pcall('SMEMBERS', keys.lanes(base))
@@ -87,6 +81,37 @@ function M.wake_all(base)
     local ready, lines = redis.pcall('LLEN', keys.ready(base, name)), redis.pcall('ZCARD', keys.ring(base, name))
     lane.wake(base, name, quarantined + (errors.of(ready) and 0 or ready) + (errors.of(lines) and 0 or lines))
   end
+end
+
+-- What `rule` is about does not start any more. One that is there stays, and learns positions.
+function M.begin(base, id, rule, positions)
+  local before = pause_rules.read(base, id)
+  check(base, id, not before)
+  if before and not before.resuming then rule = before else rule.paused_at = clock.now() end
+  local learned = rule.argument and learn(rule, positions)
+  write(base, id, rule, rule ~= before or learned)
+end
+
+-- held -> queued, limited: a pause ends, as far as `limit` goes. `goes_on`: its end was begun before. Replies what `resume` does.
+function M.finish(base, id, named, limit, goes_on)
+  local rule = pause_rules.read(base, id)
+  check(base, id)
+  -- One that was made anew meanwhile is not the one whose end was begun.
+  local is_over = goes_on and not (rule and rule.resuming)
+  if is_over or not rule and redis.call('EXISTS', keys.held(base, id)) == 0 then return { 'not_paused', 0, 0 } end
+  local batch = batches.open(base, clock.read())
+  local moved, left = move.give_back(batch, id, limit)
+  if left then
+    rule = rule or named
+    local changed = not rule.resuming
+    rule.resuming = true
+    write(base, id, rule, changed)
+  else
+    remove(base, id)
+  end
+  calls.close(batch)
+  wake_all(base)
+  return { 'resumed', moved, left and moved > 0 and 1 or 0 }
 end
 
 -- Go on with pauses whose end was asked for, should its caller be gone. Replies whether there may be more to do.
@@ -97,7 +122,7 @@ function M.go_on(batch, limit)
     local ok, rule = pcall(cjson.decode, entries[i + 1])
     if ok and type(rule) == 'table' and rule.resuming then
       local moved, left = move.give_back(batch, entries[i], limit)
-      if not left then M.remove(batch.base, entries[i]) end
+      if not left then remove(batch.base, entries[i]) end
       if moved > 0 or not left then return true end
     end
   end

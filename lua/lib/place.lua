@@ -2,30 +2,34 @@
 local M = {}
 
 -- Fields that say where a task belongs.
-M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building', 'home', 'queue',
-  'life', 'sent_at', 'abort_requested' }
+M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building', 'dead', 'waits_for',
+  'home', 'queue', 'life', 'sent_at', 'abort_requested' }
 
 -- The type of every key, by the first part of its name.
 M.TYPES = {
   task = 'hash', ready = 'list', tombstones = 'set', wake = 'list',
   idle = 'zset', scheduled = 'zset', running = 'hash', held = 'zset',
   quarantined = 'zset', workers = 'zset', loads = 'zset', worker = 'hash', aborts = 'set', mailbox = 'list',
-  waiters = 'set', log = 'list', dead = 'zset', unknown_tasks = 'zset', pauses = 'hash', schedules = 'hash',
+  waiters = 'set', log = 'list', stream = 'list',
+  dead = 'zset', unknown_tasks = 'zset', pauses = 'hash', schedules = 'hash',
   schedule_due = 'zset', lanes = 'set', meta = 'hash', stats = 'hash', task_stats = 'hash', replicated = 'string',
   unique = 'hash', window = 'string',
   line = 'list', ring = 'zset', blocked = 'zset', blocked_lanes = 'hash', turns = 'hash', limited = 'hash',
   limits = 'hash', overrides = 'hash', busy = 'hash', rates = 'zset', opens = 'zset',
   slowed = 'string',
   workflows = 'zset', open = 'set', nodes = 'list', items = 'list', results = 'hash', failed = 'set',
-  chores = 'list', outbox = 'list', deadlines = 'zset',
+  chores = 'list', outbox = 'list', deadlines = 'zset', steps = 'hash', signals = 'hash',
   saving = 'string',
 }
 -- Keys that belong to one worker; and those that must end by themselves, by what keys.lua calls them.
 M.OF_WORKERS = { running = true, worker = true, aborts = true }
 -- Those of one group, of which `task:<group>` is the record.
 M.OF_GROUPS = { open = true, nodes = true, items = true, results = true, failed = true }
+-- Those of one task that has not ended, or may run again.
+M.OF_TASKS = { steps = true, signals = true }
 M.WITH_TTL = {
-  mailbox = 'mailbox', waiters = 'waiters', log = 'log', stats = 'stats_minute', task_stats = 'task_stats',
+  mailbox = 'mailbox', waiters = 'waiters', log = 'log', stream = 'stream',
+  stats = 'stats_minute', task_stats = 'task_stats',
   window = 'window', slowed = 'slowed', saving = 'saving',
 }
 
@@ -72,6 +76,22 @@ function M.untold(base, id, record)
   return not outbox.has(base, outbox.entry('ended', id)) and 'ended_without_outbox' or nil
 end
 
+-- Whether nobody needs what is kept for a task.
+function M.is_forgotten(base, id)
+  local record = task.read(base, id, { 'state' })
+  return record and (not record.state or task.is_finished(record.state) and not memos.outlive(record.state))
+end
+
+-- Whether a task waits although it has what it waits for, or nothing says what that is.
+function M.oversleeps(base, id, record)
+  if record.state ~= 'scheduled' or not record.waits_for then return false end
+  local text = redis.pcall('HGET', keys.steps(base, id), record.waits_for)
+  local fields = redis.pcall('HKEYS', keys.signals(base, id))
+  if errors.of(text) or errors.of(fields) then return false end
+  local asked = memos.pending(text or nil)
+  return not asked or memos.oldest(fields, asked) ~= nil
+end
+
 -- Whether it is to be looked at by a heartbeat; in a long list it may lie in between.
 function M.is_chore(base, id)
   return not M.lacks('LPOS', keys.chores(base), id, 'MAXLEN', WINDOW)
@@ -88,7 +108,16 @@ function M.disconnected(base, id, record)
   if record.state ~= 'blocked' or number.of(record.needs, 0) > 0 then return nil end
   local has_open = record.kind and redis.call('EXISTS', keys.open(base, id)) == 1
   if has_open or record.building or not goes_on or of and of.building or M.is_chore(base, id) then return nil end
+  local own = record.kind == 'map' and group.read(holder, id)
+  if own and group.is_obstructed(base, own) then return nil end
   return 'stuck_group'
+end
+
+-- Whether a pause is that of a workflow which has ended, or is gone.
+function M.outlives_its_workflow(base, rule)
+  if not rule or not rule.workflow or rule.resuming then return false end
+  local record = task.read(base, rule.workflow, { 'state', 'kind' })
+  return not (record and record.kind == 'workflow' and not task.is_finished(record.state))
 end
 
 -- What is wrong with an entry of those of a group that have not ended; nil: nothing, or it will be looked at.

@@ -32,7 +32,7 @@ function M.cancel(batch, of)
       local ok, err = pcall(member.ask_abort, base, id, record.worker)
       if not ok then batches.refuse(batch, id, '', err.err) end
     elseif not record or not record.state or task.is_finished(record.state) then
-      group.note(batch, of, name, record and record.state or 'discarded', record and record.kind)
+      group.note_open(batch, of, name, record)
     end
   end
   if page[1] ~= '0' then

@@ -7,6 +7,7 @@ M.DEFAULT_LANE = 'default'
 M.VERSION, M.VERSION_TEXT = 2, '2'
 -- A note is a field of the record, so that it is what its task sent, byte for byte.
 local NOTE = 'note:'
+local HOUR_MS, WEEK_MS = 3600000, 7 * 86400000
 
 -- Fields of a record by name, or nil and the error text when the key holds something else.
 function M.read(base, id, fields)
@@ -30,6 +31,13 @@ end
 
 -- How long a finished record is kept: as long as its task says, else `ttl_ms`.
 function M.kept_ms(record, ttl_ms) return number.of(record.result_ttl_ms, ttl_ms) end
+
+-- How long what it told is kept, its log and its chunks: as long as the result, which may not be for ever and should not be
+-- gone at once.
+function M.told_ms(record, ttl_ms)
+  local kept_ms = M.kept_ms(record, ttl_ms)
+  return kept_ms < 0 and WEEK_MS or math.max(kept_ms, HOUR_MS)
+end
 
 function M.note_field(name) return NOTE .. name end
 

@@ -27,7 +27,7 @@ function M.changed(base, now, id, watched_until, told)
   if not record or not record.state then return end
   local message = M.message(id, record, told)
   for _, name in ipairs(names) do
-    if not schedule.of_waiter(name) then mail.post(base, name, { message }) end
+    if name ~= memos.WAITER and not schedule.of_waiter(name) then mail.post(base, name, { message }) end
   end
 end
 

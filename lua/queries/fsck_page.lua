@@ -3,10 +3,19 @@
 -- reply: cursor, seen, (kind, id, detail)…
 -- Places are compared with records here; whether a queued record lies in its ready list is for the caller to find out
 -- by walking both (`queued` and `entry` rows), and to confirm with the section `task:<id>`. So, too, what is `not_in_line`,
--- not near an end of it. A `group` is for the caller to walk: `open:<group>`. What is `away_without_outbox` is for the
+-- not near an end of it. A `group` is for the caller to walk: `open:<group>`; and what has `ended`: `recount:<workflow>`.
+-- What is `away_without_outbox` is for the
 -- caller to ask for in the queue that should have it (`detail`: that, and its id and life there, as netstrings).
 
 local function line_of(record) return (record.lane or '') .. ':' .. (record.buckets or '') end
+
+-- With a workflow its pause ends.
+local function check_pauses(base, add)
+  for _, id in ipairs(errors.read('HKEYS', keys.pauses(base))) do
+    local rule = pause_rules.read(base, id)
+    if place.outlives_its_workflow(base, rule) then add('ghost_in_pauses', id, rule.workflow) end
+  end
+end
 
 -- One key of the queue: its type, whether it has an owner, and for a record its place.
 local function check_key(base, key, add)
@@ -25,14 +34,17 @@ local function check_key(base, key, add)
   if kind == 'pauses' and place.lacks('HEXISTS', keys.meta(base), 'paused') then
     return add('unseen_pauses', name, '')
   end
+  if kind == 'pauses' then return check_pauses(base, add) end
   if kind == 'line' and not line.has_place(base, rest) then return add('not_in_turn', name, rest) end
   if place.OF_GROUPS[kind] then
     if place.lacks('HEXISTS', keys.task(base, rest), 'kind') then return add('no_such_group', name, rest) end
     if kind == 'open' then add('group', rest, '') end
   end
+  if place.OF_TASKS[kind] and place.is_forgotten(base, rest) then return add('no_such_task', name, rest) end
   if rest ~= '' and place.WITH_TTL[kind] and redis.call('PTTL', key) == -1 then return add('no_ttl', name, '') end
   if kind ~= 'task' then return end
   local record = task.read(base, rest, place.FIELDS)
+  if record.kind == 'workflow' and record.dead and task.is_finished(record.state) then add('ended', rest, '') end
   local problem = place.misplaced(base, rest, record) or place.disconnected(base, rest, record)
     or place.untold(base, rest, record)
   if problem then
@@ -40,6 +52,8 @@ local function check_key(base, key, add)
   elseif outbox.is_silent(base, rest, record, (clock.read())) then
     local there = outbox.guest_id(keys.queue(base), rest)
     add('away_without_outbox', rest, mail.pack(record.queue or '', there, record.life or ''))
+  elseif place.oversleeps(base, rest, record) then
+    add('not_woken', rest, record.waits_for)
   elseif record.state == 'queued' and not place.is_quarantined(record) then
     add('queued', rest, record.lane or '')
   elseif record.state == 'limited' and not place.is_near_an_end(place.list(base, record), rest) then
@@ -109,6 +123,20 @@ local function scan_open(base, of, cursor, limit, add)
   return page[1], #page[2]
 end
 
+-- A workflow that has ended must have as many dead letters as it counts. The cursor also says how many that were at first.
+local function recount_dead(base, id, cursor, limit, add)
+  local record = task.read(base, id, { 'state', 'kind', 'dead' })
+  if not record or record.kind ~= 'workflow' or not task.is_finished(record.state) then return '0', 0 end
+  local told = clock.text(math.max(number.of(record.dead, 0), 0))
+  local from, told_at_first = string.match(cursor, '^(.+)%-(%d+)$')
+  -- Meanwhile one ran again, or was discarded.
+  if told_at_first and told_at_first ~= told then return '0', 0 end
+  local dead, more, looked = recount.count(base, id, from or '', limit)
+  if more then return more .. '-' .. told, looked end
+  if dead and dead ~= number.of(record.dead, 0) then add('wrong_dead', id, record.dead or '') end
+  return '0', looked
+end
+
 -- A lost worker is on its way out and needs no row.
 local function scan_workers(base, cursor, limit, add)
   local page = errors.read('ZSCAN', keys.workers(base), cursor, 'COUNT', limit)
@@ -170,6 +198,7 @@ local function check_task(base, id, add)
   local problem = place.misplaced(base, id, record) or place.disconnected(base, id, record)
     or place.untold(base, id, record)
   if problem then return add(problem, id, record.state) end
+  if place.oversleeps(base, id, record) then return add('not_woken', id, record.waits_for) end
   if record.state == 'queued' and not place.is_quarantined(record) then
     local name = record.lane or ''
     if not place.is_near_an_end(place.list(base, record), id) then add('not_in_ready', id, name) end
@@ -180,7 +209,6 @@ local function check_task(base, id, add)
 end
 
 return function(base, args)
-  if not string.find(args.cursor, '^%d+$') then errors.raise(errors.bad_argument('cursor must be a number')) end
   local reply = { '0', 1 }
   local function add(kind, id, detail)
     local at = #reply
@@ -188,12 +216,17 @@ return function(base, args)
   end
   local section, of = string.match(args.section, '^([a-z_]+):?(.*)$')
   local cursor, seen = unpack(reply)
+  if not string.find(args.cursor, section == 'recount' and '^%d[%d-]*$' or '^%d+$') then
+    errors.raise(errors.bad_argument('cursor must be a number'))
+  end
   if section == 'records' then
     cursor, seen = scan_keys(base, args.cursor, args.limit, add)
   elseif section == 'ready' then
     cursor, seen = walk_ready(base, of, args.cursor, args.limit, add)
   elseif section == 'open' then
     cursor, seen = scan_open(base, of, args.cursor, args.limit, add)
+  elseif section == 'recount' then
+    cursor, seen = recount_dead(base, of, args.cursor, args.limit, add)
   elseif section == 'workers' then
     cursor, seen = scan_workers(base, args.cursor, args.limit, add)
   elseif section == 'busy' then

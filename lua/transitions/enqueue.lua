@@ -103,8 +103,10 @@ local function tell_or_await(base, id, plan, answer)
   end
 end
 
--- What becomes of a call, by its options, instead of a new task: an answer, or nil.
+-- What becomes of a call, by its options, instead of a new task: an answer, or nil. An id without a key of its call is random.
 local function instead_of(batch, tasks, at, plan, look)
+  local refusal = plan.idempotency_key and group.reserved(batch, tasks[at])
+  if refusal then return refusal end
   local call = plan.rule
     and { identity = plan.idempotency_key or tasks[at], args = tasks[at + 3], kwargs = tasks[at + 4] }
   return call and admit.call(batch, plan.rule, call, plan) or full(batch, tasks[at + 2], plan, look)

@@ -24,6 +24,7 @@ local function let_go(batch, id, record, is_homeless)
     redis.call('ZADD', keys.dead(batch.base), clock.text(number.of(record.finished_at, batch.now)), id)
   else
     redis.call('PEXPIRE', key, KEPT_MS)
+    memos.drop(batch.base, id)
   end
 end
 

@@ -8,10 +8,6 @@ return function(base, args)
       errors.raise(errors.bad_argument('a position must be a number, at least 0'))
     end
   end
-  local before = pauses.read(base, id)
-  pauses.check(base, id, not before)
-  if before and not before.resuming then rule = before else rule.paused_at = clock.now() end
-  local learned = rule.argument and pauses.learn(rule, args.positions)
-  pauses.write(base, id, rule, rule ~= before or learned)
+  pauses.begin(base, id, rule, args.positions)
   return 'paused'
 end

@@ -3,10 +3,9 @@
 -- reply: `ok`, or `stale`: another attempt has the task now, nothing changed
 -- What was said last may arrive just after the task has ended; then its own worker's word counts still.
 local MAX_LINES, MAX_NOTES, MAX_NAME, MAX_NOTE = 1000, 100, 200, 8192
-local HOUR_MS, WEEK_MS = 3600000, 7 * 86400000
 
 local function is_its_attempt(base, args, record)
-  if member.token(errors.read('HGET', keys.running(base, args.worker), args.id)) == args.token then return true end
+  if member.holds(base, args.worker, args.id, args.token) then return true end
   return record.worker == args.worker and task.is_finished(record.state)
 end
 
@@ -51,12 +50,6 @@ local function check_notes(base, id, notes, dropped)
   end
 end
 
--- How long the log is kept: as long as the result, which may not be for ever and should not be gone at once.
-local function log_ttl_ms(args, record)
-  local kept_ms = task.kept_ms(record, args.result_ttl_ms)
-  return kept_ms < 0 and WEEK_MS or math.max(kept_ms, HOUR_MS)
-end
-
 return function(base, args)
   local key, log = keys.task(base, args.id), keys.log(base, args.id)
   if #args.progress > MAX_NOTE then
@@ -75,7 +68,7 @@ return function(base, args)
   if #lines > 0 then
     redis.call('RPUSH', log, unpack(lines))
     redis.call('LTRIM', log, -MAX_LINES, -1)
-    redis.call('PEXPIRE', log, clock.text(log_ttl_ms(args, record)))
+    redis.call('PEXPIRE', log, clock.text(task.told_ms(record, args.result_ttl_ms)))
   end
   if record.watched_until and record.state == 'running' then
     waiters.changed(base, clock.now(), args.id, record.watched_until, args.told)

@@ -139,6 +139,14 @@ function MEND.ghost_in_workflows(batch, finding, record)
   return dropped == 0 and 'sound' or nil
 end
 
+-- With a workflow its pause ends; what it holds is given back by heartbeats.
+function MEND.ghost_in_pauses(batch, finding)
+  if batches.obstacle(batch, 'HLEN', keys.pauses(batch.base)) then return 'by_hand' end
+  local rule = pause_rules.read(batch.base, finding.id)
+  if not place.outlives_its_workflow(batch.base, rule) then return 'sound' end
+  pause_rules.end_of_workflow(batch.base, rule.workflow)
+end
+
 -- What follows from its end is done now; without a record it counts as failed.
 local function end_open(batch, finding, record)
   local of, name = group.split(finding.id)
@@ -158,6 +166,15 @@ function MEND.stuck_group(batch, finding, record)
   calls.flush(batch)
   local after = task.read(batch.base, finding.id, place.FIELDS)
   if after and place.disconnected(batch.base, finding.id, after) then return 'by_hand' end
+end
+
+-- Its dead letters are counted again, at once or by heartbeats; without any it is kept no longer than its time.
+function MEND.wrong_dead(batch, finding)
+  local root = group.read(batch, finding.id)
+  if not root or root.kind ~= 'workflow' or not task.is_finished(root.state) then return 'sound' end
+  if group.damage(batch, root) then return 'by_hand' end
+  if batches.obstacle(batch, 'LLEN', keys.nodes(batch.base, root.id)) then return 'by_hand' end
+  return recount.go_on(batch, root, true)
 end
 
 -- A key of a workflow that is gone is dropped; a task of one, which waits for others, is aborted.
@@ -183,6 +200,20 @@ function MEND.ended_without_outbox(batch, finding, record)
   if place.untold(batch.base, finding.id, record) ~= finding.kind then return 'sound' end
   if outbox.damage(batch) then return 'by_hand' end
   outbox.add(batch, outbox.entry('ended', finding.id))
+end
+
+-- What is kept for a task that is gone.
+function MEND.no_such_task(batch, finding)
+  local kind, id = parts(finding.id)
+  if not place.OF_TASKS[kind] or not place.is_forgotten(batch.base, id) then return 'sound' end
+  return redis.call('DEL', batch.base .. finding.id) == 0 and 'sound' or nil
+end
+
+-- A task waits for what is there: it goes on.
+function MEND.not_woken(batch, finding, record)
+  if not place.oversleeps(batch.base, finding.id, record) then return 'sound' end
+  local fields = { 'state', 'lane', 'buckets', 'watched_until', 'waits_since' }
+  return waits.wake(batch, finding.id, task.read(batch.base, finding.id, fields)) and 'by_hand' or nil
 end
 
 -- A time without its schedule. One without its time is for a person: when it falls due only clients can tell.

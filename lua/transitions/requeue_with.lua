@@ -15,6 +15,9 @@ return function(base, args)
   end
   err = group.damage_above(batch, args.id) or record.queue and outbox.damage(batch)
   if err then return { err = err } end
+  -- What it kept belongs to other arguments.
+  memos.drop(base, args.id)
+  redis.call('HDEL', keys.task(base, args.id), 'steps')
   move.requeue(batch, args.id, record, args)
   replay.reopen(batch, args.id)
   calls.close(batch)

@@ -35,7 +35,8 @@ return function(base, args)
   errors.read('SCARD', keys.waiters(base, id))
   local record, err = task.read(base, id, { 'state' })
   if err then return { err = err } end
-  local last = definition.coalesce and definition.last_id and task.read(base, definition.last_id, { 'state' })
+  local last = definition.coalesce and definition.last_id
+    and task.read(base, definition.last_id, { 'state', 'waits_for' })
 
   local asked = uses.read(definition.limits)
   local refusal = asked and (uses.refusal(base, asked, {}) or line.damage(base, definition.lane, asked.line))
@@ -47,7 +48,7 @@ return function(base, args)
     passed = 'paused'
   elseif not runs then
     passed = 'skipped'
-  elseif before and before ~= 'running' and not task.is_finished(before) then
+  elseif before and before ~= 'running' and not last.waits_for and not task.is_finished(before) then
     passed = 'coalesced' -- once the one before runs, there is no backlog
   end
   -- One that is passed over takes with it all that are due.

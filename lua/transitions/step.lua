@@ -4,7 +4,7 @@
 local PROMOTE_LIMIT = 100
 
 local DETAILS = { codec = 'string', traceback = 'string', delay_ms = 'number', max_age_ms = 'number', limit = 'string',
-  key = 'string' }
+  key = 'string', wait = 'string' }
 
 -- Most outcomes have none.
 local NO_DETAILS = {}
@@ -12,9 +12,12 @@ local NO_DETAILS = {}
 -- The outcomes of the call with their details unfolded.
 local function read_outcomes(outcomes)
   for at = 1, #outcomes, 6 do
-    local outcome, details = outcomes[at + 2], outcomes[at + 5]
-    outcomes[at + 5] = details ~= '' and object.decode(details, DETAILS, 'details') or NO_DETAILS
-    if outcomes[at + 5].key then limits.bucket(outcomes[at + 5].limit or '', outcomes[at + 5].key) end
+    local outcome, details = outcomes[at + 2], NO_DETAILS
+    if outcomes[at + 5] ~= '' then
+      details = object.decode(outcomes[at + 5], DETAILS, 'details')
+      if details.key then limits.bucket(details.limit or '', details.key) end
+    end
+    outcomes[at + 5] = details
     if not attempt.OUTCOMES[outcome] then errors.raise(errors.bad_argument('unknown outcome ' .. outcome)) end
   end
   return outcomes

@@ -7,7 +7,8 @@ local OPTIONS = { name = 'string', idempotency_key = 'string', result_ttl_ms = '
   is_open = 'boolean', timeout_ms = 'number' }
 local NODE = { codec = 'string', headers = 'string', delay_ms = 'number', expire_ms = 'number', limits = 'table',
   after = 'table', inputs = 'table', map = 'table', queue = 'string' }
-local MAP = { size = 'number', max_concurrent = 'number', tolerate = 'number', keep_results = 'boolean' }
+local MAP = { size = 'number', max_concurrent = 'number', tolerate = 'number', keep_results = 'boolean',
+  filled_by = 'string' }
 local POLICIES = { fail = '', cancel = '?cancel', ignore = '?ignore', continue = '?continue', only = '?only' }
 local LONGEST_NAME, LONGEST_ID, MOST_EDGES = 100, 512, 10000
 
@@ -38,7 +39,7 @@ local function read_edges(node, after, by_name)
     if not suffix then bad('node ' .. node.name .. ' has an edge with the unknown policy ' .. policy) end
     if not from then bad('node ' .. node.name .. ' comes after ' .. name .. ', which is no node before it') end
     if seen[name] then bad('node ' .. node.name .. ' comes after ' .. name .. ' twice') end
-    seen[name], texts[i] = true, name .. suffix
+    seen[name], texts[i] = policy == '' and 'fail' or policy, name .. suffix
     from.followers[#from.followers + 1] = node.name .. suffix
   end
   node.needs, node.is_after = #texts, seen
@@ -88,11 +89,17 @@ local function read_map(node, options, args)
   end
   local items = read_items(node, args)
   if asked.size ~= #items then bad('map ' .. node.name .. ' says it has another number of items than it has') end
+  local filled_by = asked.filled_by
+  if filled_by and (node.is_after[filled_by] ~= 'fail' or #items > 0) then
+    bad('map ' .. node.name .. ' is filled by ' .. filled_by .. ': it must come after that, and have no items yet')
+  end
+  node.add('filled_by', filled_by)
   for name, value in pairs({ max_concurrent = asked.max_concurrent or 0, tolerate = asked.tolerate or 0 }) do
-    if not (value >= 0 and value < 2 ^ 53 and value % 1 == 0) then
+    local is_part = name == 'tolerate' and filled_by and value < 1
+    if not (value >= 0 and value < 2 ^ 53 and (value % 1 == 0 or is_part)) then
       bad(name .. ' of map ' .. node.name .. ' must be a whole number >= 0')
     end
-    node.add(name, value > 0 and clock.text(value))
+    node.add(name, value > 0 and number.text(value))
   end
   node.map, node.items = asked, items
   node.add('keep_results', asked.keep_results == false and '0')
@@ -157,8 +164,9 @@ end
 
 -- What is there under these ids already: an answer, or nil.
 local function look_up(base, id, idempotency_key, nodes)
-  local record, err = task.read(base, id, { 'state', 'idempotency_key', 'building' })
+  local record, err = task.read(base, id, { 'state', 'idempotency_key', 'building', 'kind' })
   if err then errors.raise({ err = err }) end
+  if record.state and not record.kind then bad('there is a task ' .. id .. ' already, which is no workflow') end
   if record.state then
     if record.idempotency_key and record.idempotency_key == idempotency_key then return 'accepted' end
     if record.building and record.state == 'blocked' then return 'building' end
@@ -198,6 +206,7 @@ local function write_node(batch, id, node, result_ttl_ms)
   if #node.followers > 0 then node.add('then', table.concat(node.followers, ' ')) end
   if node.makes_room then
     redis.call('DEL', key)
+    memos.drop(base, id)
     redis.pcall('ZREM', keys.dead(base), id)
   end
   if node.map then

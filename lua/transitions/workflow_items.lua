@@ -11,16 +11,8 @@ return function(base, args)
   local count = #items / 2
   if args.offset + count <= size then return { 'accepted', size } end
   if root.state ~= 'blocked' or not root.building then return { 'started', size } end
-  if args.offset ~= size then
-    errors.raise(errors.bad_argument('map ' .. id .. ' has ' .. clock.text(size) .. ' items: the next page begins'
-      .. ' there, not at ' .. clock.text(args.offset)))
-  end
-  errors.read('LLEN', keys.items(base, id))
   errors.read('ZCARD', keys.deadlines(base))
-  local texts = {}
-  for i = 1, count do texts[i] = map.pack(items[2 * i - 1], items[2 * i]) end
-  bulk.write('RPUSH', keys.items(base, id), texts)
-  redis.call('HSET', keys.task(base, id), 'size', clock.text(size + count))
+  local reply = map.extend(base, id, args.offset, size, items)
   redis.call('ZADD', keys.deadlines(base), clock.text(clock.now() + group.UNFINISHED_MS), args.id)
-  return { 'added', size + count }
+  return reply
 end

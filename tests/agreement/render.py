@@ -37,6 +37,7 @@ OWNERS = {
     "pause": "its pause, when that ends: the tasks return to their lanes",
     "limit": "each limit, or what was put over it, until it is removed",
     "schedule": "each schedule, until it is removed",
+    "task": "its task: it ends, unless it may run again",
     "workflow": "its workflow: a time to live once that has ended, and none of its tasks is a dead letter any more",
     "ttl": "a time to live",
     "queue": "the queue: one of each, bounded, forever",

@@ -100,7 +100,7 @@ def test_exceptions() -> None:
     }
     of_the_server = {error["exception"] for error in PROTOCOL["errors"].values()}
     assert classes - OWN_ERRORS == of_the_server
-    assert set(errors.__all__) == classes | {"ItemErrors", "ProcessDied", "RateLimited", "Retry", "Snooze"}
+    assert set(errors.__all__) == classes | {"ItemErrors", "ProcessDied", "RateLimited", "Retry", "Snooze", "Suspend"}
     for code, error in PROTOCOL["errors"].items():
         assert error["exception"] == "".join(word.capitalize() for word in code.split("_"))
 
@@ -111,7 +111,9 @@ def test_python_calls_every_function_that_is_for_clients() -> None:
         for _, node in calls_in_python()
         if isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == "calls"
     }
-    assert {"enqueue", *CARRIED_BY_RUST, *FOR_OTHER_CLIENTS, *OF_THE_OUTBOX} | (typed & set(FUNCTIONS)) == set(FUNCTIONS)
+    assert {"enqueue", *CARRIED_BY_RUST, *FOR_OTHER_CLIENTS, *OF_THE_OUTBOX} | (typed & set(FUNCTIONS)) == set(
+        FUNCTIONS
+    )
 
 
 def test_functions_are_called_by_their_types() -> None:
@@ -145,7 +147,7 @@ def test_fsck_can_explain_every_finding() -> None:
     found |= set(re.findall(r"return '(\w+)'", place))
     found |= {f"ghost_in_{place}" for place in re.findall(r"(\w+) = \{ '[A-Z]SCAN'", page)}
     found |= {"ghost_in_ready", "unknown_state", *re.findall(r"finding = '(\w+)'", page)}
-    assert found - {"queued", "entry", "group"} == set(fsck.FINDINGS)
+    assert found - {"queued", "entry", "group", "ended"} == set(fsck.FINDINGS)
 
 
 def test_rendered_tables() -> None:

@@ -14,10 +14,10 @@ PACKAGE = Path(__file__).parents[2] / "ardiq"
 # From the lowest. A module of no room is itself one, or stands with one.
 ROOMS = (
     {"_core"},
-    {"_values", "models", "errors", "retries", "executors", "limits", "batches", "uniqueness"},
+    {"_values", "models", "errors", "retries", "executors", "limits", "batches", "uniqueness", "signals"},
     {"_server", "embedded"},
-    {"_client", "task", "job", "dead", "schedules", "pauses", "watching", "inspection", "workflows"},
-    {"_execution", "context", "logs"},
+    {"_client", "task", "job", "dead", "schedules", "pauses", "watching", "streaming", "inspection", "workflows"},
+    {"_execution", "context", "logs", "waits"},
     {"_serving"},
     {"app"},
     {"", "cli", "django", "sqlalchemy", "testing", "__main__"},

@@ -46,6 +46,7 @@ class Task:
     progress: str = ""
     notes: dict[str, str] = field(default_factory=dict)
     watched_until: float = 0
+    streamed: bool = False
     gone_at: float = math.inf
 
 
@@ -69,6 +70,13 @@ class Waiters:
 class Log:
     gone_at: float
     lines: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Stream:
+    gone_at: float
+    # Token, number, tries, bytes up to it, chunk.
+    chunks: list[tuple[int, int, int, int, str]] = field(default_factory=list)
 
 
 @dataclass
@@ -133,6 +141,7 @@ class Queue:
         self.idle: dict[str, dict[str, int]] = {}
         self.schedules: dict[str, Schedule] = {}
         self.logs: dict[str, Log] = {}
+        self.streams: dict[str, Stream] = {}
         self.waiters: dict[str, Waiters] = {}
         self.keys: dict[str, str] = {}
         self.windows: dict[str, Window] = {}
@@ -162,6 +171,7 @@ class Queue:
         for task in [task for task in self.tasks.values() if task.gone_at <= self.now]:
             self.remove(task)
         self.logs = {id: log for id, log in self.logs.items() if log.gone_at > self.now}
+        self.streams = {id: stream for id, stream in self.streams.items() if stream.gone_at > self.now}
         self.windows = {key: each for key, each in self.windows.items() if each.gone_at > self.now}
         self.waiters = {id: each for id, each in self.waiters.items() if each.names and each.gone_at > self.now}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from model_clients import MOST_HANDED, Clients
-from model_queue import FINISHED, Log, Offer, Pause, Refused, Task, Worker
+from model_queue import FINISHED, Log, Offer, Pause, Refused, Stream, Task, Worker
 
 # What a lane of weight 1 has of a claim: any weight in these tests divides it.
 SHARE = 720_720
@@ -326,11 +326,35 @@ class Workers(Clients):
         if lines:
             log = self.logs.setdefault(id, Log(0))
             log.lines = [*log.lines, *lines][-1000:]
-            kept_ms = result_ttl_ms if task.result_ttl_ms is None else task.result_ttl_ms
-            log.gone_at = self.now + (WEEK_MS if kept_ms < 0 else max(kept_ms, HOUR_MS))
+            log.gone_at = self.now + self._told_ms(task, result_ttl_ms)
         if task.state == "running":
             self.tell_watchers(task, tuple(part for each in told for part in (each["note"], each["text"])))
         return "ok"
+
+    def emit(
+        self, worker: str, id: str, token: int, number: int, result_ttl_ms: int, chunks: list[dict[str, str]]
+    ) -> str:
+        task = self.tasks.get(id)
+        if task is None or worker not in self.workers or self.workers[worker].running.get(id) != token:
+            return "stale"
+        stream = self.streams.get(id) if task.streamed else None
+        there = stream.chunks if stream else []
+        known = {(each[0], each[1]) for each in there}
+        total = there[-1][3] if there else 0
+        added = []
+        for at, each in enumerate(chunks, number):
+            if (token, at) not in known:
+                total += len(each["chunk"])
+                added.append((token, at, task.tries, total, each["chunk"]))
+        if added:
+            task.streamed = True
+            self.streams[id] = Stream(self.now + self._told_ms(task, result_ttl_ms), [*there, *added])
+            self.tell_watchers(task)
+        return "ok"
+
+    def _told_ms(self, task: Task, result_ttl_ms: int) -> int:
+        kept_ms = result_ttl_ms if task.result_ttl_ms is None else task.result_ttl_ms
+        return WEEK_MS if kept_ms < 0 else max(kept_ms, HOUR_MS)
 
     # Signs of life.
 

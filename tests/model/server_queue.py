@@ -231,6 +231,9 @@ class ServerQueue:
             "code": _code(pairs(keys.get("meta", []))),
             "wake": of("wake"),
             "logs": {id: (Left(ttls[f"log:{id}"]), lines) for id, lines in of("log").items()},
+            "streams": {
+                id: (Left(ttls[f"stream:{id}"]), list(map(_chunk, entries))) for id, entries in of("stream").items()
+            },
             "waiters": {id: (Left(ttls[f"waiters:{id}"]), set(names)) for id, names in of("waiters").items()},
             "mail": by_task(
                 [(box, *told) for box, letters in of("mailbox").items() for letter in letters for told in _told(letter)]
@@ -274,7 +277,7 @@ def _record(fields: dict[str, str], ttl: Left, now: int) -> tuple[Any, ...]:
     watched = Left(max(int(fields.get("watched_until", 0)) - now, 0))
     call = [json.loads(fields.get("args") or "[]"), json.loads(fields.get("kwargs") or "{}")]
     rule = (fields.get("unique", ""), fields.get("replaced_by", ""))
-    return (*texts, *numbers, notes, expires, watched, ttl, call, rule)
+    return (*texts, *numbers, notes, expires, watched, ttl, call, rule, "streamed" in fields)
 
 
 def _record_of(task: Task, ttl: Left, now: int) -> tuple[Any, ...]:
@@ -283,7 +286,12 @@ def _record_of(task: Task, ttl: Left, now: int) -> tuple[Any, ...]:
     expires = task.state not in FINISHED and task.expires_at != inf
     watched = Left(max(task.watched_until - now, 0))
     call, rule = [task.args, task.kwargs], (task.unique, task.replaced_by)
-    return (*texts, *numbers, task.notes, expires, watched, ttl, call, rule)
+    return (*texts, *numbers, task.notes, expires, watched, ttl, call, rule, task.streamed)
+
+
+def _chunk(entry: str) -> tuple[int, int, int, int, str]:
+    token, number, tries, total, _, chunk = entry.split(" ", 5)
+    return int(token), int(number), int(tries), int(total), chunk
 
 
 def _parts(letter: str) -> list[str]:
@@ -345,6 +353,7 @@ def view_of(model: Model) -> dict[str, Any]:
         },
         "code": (model.declared_version, model.declared_names, sorted(model.versions, key=by_coming)),
         "logs": {id: (Left(log.gone_at - model.now), log.lines) for id, log in model.logs.items()},
+        "streams": {id: (Left(each.gone_at - model.now), each.chunks) for id, each in model.streams.items()},
         "waiters": {
             id: (Left(waiters.gone_at - model.now), waiters.names)
             for id, waiters in model.waiters.items()

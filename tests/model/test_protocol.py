@@ -113,6 +113,7 @@ RULE = st.sampled_from([
     {"task": "", "argument": "", "value": None}, {"task": "bill", "argument": "", "value": None},
     {"task": "send", "argument": "of", "value": 1}, {"task": "*", "argument": "of", "value": 1},
 ])  # fmt: skip
+WORD = st.sampled_from(["1", '"two"'])
 # The reply is lost: the call is made again.
 AGAIN = st.booleans()
 
@@ -358,6 +359,17 @@ class Protocol(BothQueues):
         name = self.worker(worker)
         id, token = self.held(name, at)
         self.both("progress", worker=name, id=id, token=token, progress=how, result_ttl_ms=ttl, told=told)
+
+    @rule(worker=NUMBER, at=NUMBER, back=st.integers(0, 2), words=st.lists(WORD, max_size=3), ttl=KEEP, again=AGAIN)
+    def emit(self, worker: int, at: int, back: int, words: list[str], ttl: int, again: bool) -> None:
+        """Chunks that follow those before, or some of which are there already."""
+        name = self.worker(worker)
+        id, token = self.held(name, at)
+        there = self.model.streams[id].chunks[-1:] if id in self.model.streams else []
+        number = there[0][1] + 1 if there and there[0][0] == token else 0
+        chunks = [{"chunk": word} for word in words]
+        more = {"number": max(0, number - back), "result_ttl_ms": ttl, "chunks": chunks}
+        self.both("emit", again, worker=name, id=id, token=token, **more)
 
     @rule(worker=NUMBER, lease=LEASE, ttl=KEEP, max_lost=st.sampled_from([1, 3]), again=AGAIN)
     def heartbeat(self, worker: int, lease: int, ttl: int, max_lost: int, again: bool) -> None:

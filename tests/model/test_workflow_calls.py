@@ -42,7 +42,9 @@ NUMBER, AT = st.integers(0, 7), st.integers(0, 999)
 WORKFLOWS = ["w0", "w1", "w2", "w3", "w4"]
 WORKFLOW = st.sampled_from(WORKFLOWS)
 SIZE = st.one_of(st.integers(3, 5), st.integers(1, 8), st.integers(1, 25))
+OTHERS = ["w2~m0~0", "w0~m0~1", "w1~m2~0", "w3~rows~2", "w4~rows~0"]
 HOW = st.sampled_from([*["complete"] * 6, *["failed"] * 4, "retry", "snooze", "release", "aborted"])
+BEHIND, FILLS = st.sampled_from([0, 0, 0, 0, 1, 2, 3]), st.sampled_from(["", "complete", "complete", "failed"])
 LATER = st.sampled_from([0, 0, INTERVAL_MS // 2])
 TTL = st.sampled_from([KEPT_MS, KEPT_MS, KEPT_MS, 0, -1])
 ROUNDS = st.lists(st.sampled_from([2, 3, 20]), min_size=2, max_size=4)
@@ -74,11 +76,26 @@ class RandomWorkflows(Roles):
         rows = Node("rows", items=[f" [{number}]" for number in range(items)], window=window, tolerate=tolerate)
         self.create(id, [rows, Node("sum", {"rows": ""}, inputs=[("0", "*rows")])], "sum", KEPT_MS, "")
 
-    @rule(id=st.sampled_from(["p0", "p1", "x~5", "w0~5", "w1~none", "w0~m1~99", "w0", "w1~n0", "w2~m0~0"]))
+    @rule(id=WORKFLOW, others=st.integers(0, 3), window=st.integers(0, 3), tolerate=st.sampled_from([0, 0.5, 1]))
+    def create_filled(self, id: str, others: int, window: int, tolerate: float) -> None:
+        """A map whose calls come from a node, behind others that may fail meanwhile, and one that takes its results."""
+        nodes = [Node(f"n{number}") for number in range(others)] + [Node("f")]
+        rows = Node("rows", dict.fromkeys([node.name for node in nodes], ""), items=[], filled_by="f")
+        rows.window, rows.tolerate = window, tolerate
+        last = Node("sum", {"rows": "ignore"}, inputs=[("0", "*rows")])
+        self.create(id, [*nodes, rows, last], "sum", KEPT_MS, "")
+
+    @rule(id=st.sampled_from(["p0", "p1", "x~5", "w0~5", "w1~none", "w0~m1~99", "w0", "w1~n0", *OTHERS]))
     def enqueue_one(self, id: str) -> None:
         """Some are named as members are, and are not."""
-        if id != "w2~m0~0" or id in self.model.tasks:
-            self.enqueue(id)
+        self.enqueue(id)
+
+    @rule(id=WORKFLOW, at=AT, items=st.integers(1, 5), window=st.integers(0, 3))
+    def enqueue_in_the_way(self, id: str, at: int, items: int, window: int) -> None:
+        """A task has the id of a call that a map is yet to make."""
+        if id not in self.model.tasks:
+            self.enqueue(f"{id}~rows~{at % items}")
+            self.create_chord(id, items, window, 0)
 
     @rule(at=AT)
     def abort_one(self, at: int) -> None:
@@ -99,6 +116,34 @@ class RandomWorkflows(Roles):
     def await_workflow(self, at: int) -> None:
         if workflows := self.model.workflows:
             self.wait_for(workflows[at % len(workflows)].id)
+
+    @precondition(lambda self: self.model.workflows)
+    @rule(at=AT, is_meant=st.sampled_from([True, False, False]), any=st.sampled_from([True, *[False] * 5]))
+    def pause_one(self, at: int, is_meant: bool, any: bool) -> None:
+        unfinished = [task.id for task in self.model.workflows if not task.has_ended]
+        if any:
+            self.pause(self.some_id(at))
+        elif is_meant and unfinished:
+            self.pause(id := unfinished[at % len(unfinished)])
+            # Named as if it were held.
+            self.enqueue(f"{id}~none")
+
+    @rule(id=WORKFLOW, limit=st.sampled_from([1, 1000]))
+    def resume_one(self, id: str, limit: int) -> None:
+        self.resume(id, limit)
+
+    @precondition(lambda self: self.model.paused)
+    @rule(worker=NUMBER, limit=st.sampled_from([1, 1, 1000]), then=st.sampled_from(["claim", "pause", ""]))
+    def resume_paused(self, worker: int, limit: int, then: str) -> None:
+        """In parts, it may be paused before the rest is back."""
+        id = min(self.model.paused)
+        self.step(self.worker(worker), [], 5)
+        if id in self.model.paused:
+            self.resume(id, limit)
+        if then == "claim":
+            self.step(self.worker(worker), [], 5)
+        elif then:
+            self.pause(id)
 
     def some_id(self, at: int) -> str:
         ids = list(self.model.tasks)
@@ -141,6 +186,19 @@ class RandomWorkflows(Roles):
         first = at % len(dead)
         self.discard(dead[first : first + how_many])
 
+    @precondition(lambda self: self.dead_of_ended())
+    @rule(at=AT, how_many=st.integers(1, 3), is_deleted=st.booleans())
+    def lose_some(self, at: int, how_many: int, is_deleted: bool) -> None:
+        dead = self.dead_of_ended()
+        some = dead[at % len(dead)]
+        self.lose_dead(some[at % len(some) :][:how_many], is_deleted)
+
+    def dead_of_ended(self) -> list[list[str]]:
+        """By workflow."""
+        ended = [workflow for workflow in self.model.workflows if workflow.has_ended]
+        dead = [[task.id for task in workflow.all_tasks() if task.is_dead] for workflow in ended]
+        return [ids for ids in dead if ids]
+
     @rule(left=st.integers(0, 3))
     def discard_oldest(self, left: int) -> None:
         self.call("discard_old", dead_ttl_ms=0, dead_limit=left, limit=2, result_ttl_ms=KEPT_MS)
@@ -161,6 +219,27 @@ class RandomWorkflows(Roles):
         """A worker settles some of what it holds, and takes more."""
         name = self.worker(worker)
         self.step(name, self.outcomes(name, how, later, n), want)
+
+    @precondition(lambda self: self.fillers())
+    @rule(at=AT, counts=st.lists(st.integers(0, 4), min_size=1, max_size=3), behind=BEHIND, how=FILLS)
+    def fill_some(self, at: int, counts: list[int], behind: int, how: str) -> None:
+        """A task adds calls to its map; some pages again, some behind a gap, some by who lost the task."""
+        name, id = self.fillers()[at % len(self.fillers())]
+        task = self.model.tasks[id]
+        for size in counts:
+            filled = task.group and task.group.filled_by(task)
+            there = len(filled.node.items or []) if filled else 0
+            token = self.workers[name].held[id]
+            self.fill(name, id, f"{token}0" if behind == 3 else token, max(0, there + [0, -2, 1, 0][behind]), size)
+            behind = 0
+        if how:
+            self.step(name, [self.outcome(id, self.workers[name].held[id], how, 0, at)], 3)
+
+    def fillers(self) -> list[tuple[str, str]]:
+        """Who holds what adds calls to maps."""
+        held = [(name, id) for name, worker in self.workers.items() for id in worker.held]
+        tasks = self.model.tasks
+        return [(name, id) for name, id in held if (group := tasks[id].group) and group.filled_by(tasks[id])]
 
     @rule(worker=NUMBER, how=st.lists(HOW, max_size=6), later=LATER, want=st.sampled_from([0, 1, 10]), n=AT)
     def lose_reply(self, worker: int, how: list[str], later: int, want: int, n: int) -> None:
@@ -260,6 +339,7 @@ class RandomWorkflows(Roles):
 
     # What matters most comes up more often.
     work_again, work_once_more, create_again, requeue_again, replay_again = work, work, create_one, requeue_some, replay
+    fill_again, fill_once_more, create_filled_again = fill_some, fill_some, create_filled
 
     def teardown(self) -> None:
         if hasattr(self, "server") and not self.has_failed:
@@ -320,6 +400,15 @@ class Between(Unsettled):
         ids = sorted(id for id, record in self.seen.tasks.items() if not of_groups or "kind" in record)
         if is_meant:
             self.abort(ids[at % len(ids)])
+
+    @rule(id=WORKFLOW, is_meant=st.sampled_from([True, False, False]))
+    def pause_one(self, id: str, is_meant: bool) -> None:
+        if is_meant:
+            self.pause(id)
+
+    @rule(id=WORKFLOW)
+    def resume_one(self, id: str) -> None:
+        self.resume(id)
 
     @rule(worker=NUMBER, hows=st.lists(ENDS, min_size=1, max_size=8), at=AT, how_many=NUMBER, rounds=st.integers(1, 4))
     def replay(self, worker: int, hows: list[str], at: int, how_many: int, rounds: int) -> None:

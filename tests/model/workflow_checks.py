@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,12 +29,28 @@ def problems(model: Flows, seen: Looked) -> Iterator[str]:
         kind, _, id = key.partition(":")
         if kind in KINDS and id not in groups:
             yield f"{key} is of no group: {seen.keys[key]}"
+    yield from _paused(model, seen)
     unfinished = {workflow.id for workflow in model.workflows if not workflow.has_ended}
     if {*seen.hash("workflows")} != unfinished:
         yield f"workflows has {seen.hash('workflows')}, and unfinished are {unfinished}"
     dead = {id for id, task in model.tasks.items() if task.is_dead}
     if {*seen.hash("dead")} != dead:
         yield f"dead has {seen.hash('dead')}, and dead letters are {dead}"
+
+
+def _paused(model: Flows, seen: Looked) -> Iterator[str]:
+    """The pause of a workflow that has ended is there until a heartbeat."""
+    pauses = {id.removesuffix("~*"): json.loads(rule) for id, rule in seen.hash("pauses").items()}
+    last = {id for id, rule in pauses.items() if not rule.get("resuming")}
+    if last != model.paused:
+        yield f"paused are {pauses}, and are to be {model.paused}"
+    held = {id for id, record in seen.tasks.items() if record.get("state") == "held"}
+    listed = [id for key in seen.keys if key.startswith("held:") for id in seen.hash(key)]
+    if {*listed} != held or len(listed) != len(held):
+        yield f"held are {held}, and listed as that are {listed}"
+    members = {id for id, task in model.tasks.items() if task.group}
+    if strange := {id for id in held if id not in members or id.partition("~")[0] not in pauses}:
+        yield f"{strange} are held, and nothing is paused but {pauses}"
 
 
 def _state(model: Flows, task: Task, record: dict[str, str]) -> Iterator[str]:

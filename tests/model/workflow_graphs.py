@@ -30,6 +30,8 @@ def graph(size: int, number: int, policies: tuple[str, ...]) -> list[Node]:
             node.items = [f'{codec} [{item}, "{item * "é "}"]' for item, codec in enumerate(codecs)]
             node.window, node.tolerate = chance.choice([0, 1, 2, 3, 20]), chance.choice([0, 0, 1, 3])
             node.keeps_results = chance.random() < 0.8
+            if chance.random() < 0.3:
+                nodes.append(_filled(chance, node))
         else:
             node.delay_ms = chance.choice([INTERVAL_MS // 2, 5 * INTERVAL_MS // 2]) if chance.random() < 0.05 else 0
             node.expire_ms = 3 * INTERVAL_MS // 2 if chance.random() < 0.05 else 0
@@ -37,6 +39,15 @@ def graph(size: int, number: int, policies: tuple[str, ...]) -> list[Node]:
             node.inputs = _inputs(chance, node, {node.name: node for node in nodes})
         nodes.append(node)
     return nodes
+
+
+def _filled(chance: Random, node: Node) -> Node:
+    """Makes it a map whose calls come while its workflow runs, and returns the node that adds them."""
+    filler = Node(f"f{node.name}", node.after if chance.random() < 0.7 else {})
+    node.after = {filler.name: ""} if filler.after else {**node.after, filler.name: ""}
+    node.items, node.filled_by = [], filler.name
+    node.tolerate = chance.choice([0, 1, 0.3, 0.5])
+    return filler
 
 
 def _inputs(chance: Random, node: Node, by_name: dict[str, Node]) -> list[tuple[str, Any]]:

@@ -63,6 +63,7 @@ class WorkflowMachine(RuleBasedStateMachine):
         """The reply; what the server decides is taken from what it shows, the rest must be as in the model."""
         # Until it is through: after an error nothing is drained.
         self.has_failed = True
+        held, paused = self.held(), {*self.model.paused}
         try:
             reply = self.server.call(function, **arguments)
         except Refused as refused:
@@ -82,8 +83,13 @@ class WorkflowMachine(RuleBasedStateMachine):
         if expect is not None and reply != expect:
             self.fail(f"{function} answers {reply}, and is to answer {expect}")
         self.check_awake(function)
+        if wrongly := [id for id in self.held() - held if id.partition("~")[0] not in paused]:
+            self.fail(f"{function}: {wrongly} are held, and paused is {paused}")
         self.has_failed = False
         return reply
+
+    def held(self) -> set[str]:
+        return {id for id, record in self.seen.tasks.items() if record.get("state") == "held"}
 
     def look(self) -> list[tuple[str, str]]:
         """What is there once the chores are done. Replies what the client was told."""
@@ -108,6 +114,8 @@ class WorkflowMachine(RuleBasedStateMachine):
             if not task or task.state != "waiting" or task.due_at > self.model.now:
                 self.fail(f"{got.id} was claimed, and is to be {task and task.state}")
                 raise AssertionError
+            if self.model.is_paused(task):
+                wrong.append(f"{got.id} was claimed, and its workflow is paused")
             if task.expires_at <= self.model.now:
                 wrong.append(f"{got.id} was claimed, and is to have expired")
         # Of one call: what one brings is as the others are then.

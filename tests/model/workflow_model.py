@@ -7,6 +7,7 @@ at once; what follows from them is the next wave of ends.
 from __future__ import annotations
 
 from math import inf
+from typing import Any
 
 from workflow_tasks import KEPT_MS, Group, Node, Task
 
@@ -19,6 +20,7 @@ class Flows:
         self.now = 0.0
         self.tasks: dict[str, Task] = {}
         self.awaited: set[str] = set()
+        self.paused: set[str] = set()
         self.told: list[tuple[str, str]] = []
         self._ended: list[Task] = []
         self._touched: list[Group] = []
@@ -39,13 +41,16 @@ class Flows:
         known = self.tasks.get(id)
         if known and (known.group or isinstance(known, Group) or not known.has_ended):
             return "exists"
+        if isinstance(self.tasks.get(id.rpartition("~")[0]), Group):
+            return "refused"
         self.tasks[id] = Task(id)
         return "queued"
 
     def create(self, id: str, nodes: list[Node], output: str, kept_ms: int, call: str) -> str:
         if known := self.tasks.get(id):
-            is_the_same = isinstance(known, Group) and known.call == call != ""
-            return "accepted" if is_the_same else "kept" if known.has_ended else "exists"
+            if not isinstance(known, Group):
+                return "refused"
+            return "accepted" if known.call == call != "" else "kept" if known.has_ended else "exists"
         if any(f"{id}~{node.name}" in self.tasks for node in nodes):
             return "refused"
         workflow = Group(id, state="blocked", has_begun=True, output=output, kept_ms=kept_ms, call=call)
@@ -60,6 +65,26 @@ class Flows:
             self._look(member)
         self.advance()
         return "created"
+
+    def fill(self, id: str, map_id: str, offset: int, items: list[str], is_held: bool) -> list[Any] | str:
+        """A page of calls for a map."""
+        task, group = self.tasks.get(id), self.tasks.get(map_id)
+        if not isinstance(group, Group):
+            return ["not_found", 0]
+        if not group.is_map or not task or group.node.filled_by != task.name:
+            return "refused"
+        there = group.node.items or []
+        if not is_held:
+            return ["stale", len(there)]
+        if offset + len(items) <= len(there):
+            return ["accepted", len(there)]
+        if group.state not in ("blocked", "skipped") or group.has_begun:
+            return ["ended", len(there)]
+        if offset != len(there):
+            return "refused"
+        group.node.items = there + items
+        group.items += items
+        return ["added", len(group.node.items)]
 
     def abort(self, id: str) -> str:
         task = self.tasks.get(id)
@@ -89,12 +114,30 @@ class Flows:
         self.advance()
         return "queued"
 
+    def pause(self, id: str) -> str:
+        workflow = self.tasks.get(id)
+        if not isinstance(workflow, Group) or workflow.group:
+            return "not_found"
+        if workflow.has_ended:
+            return "finished"
+        self.paused.add(id)
+        return "paused"
+
+    def is_paused(self, task: Task) -> bool:
+        return task.group is not None and task.id.partition("~")[0] in self.paused
+
     def discard(self, id: str) -> str:
         task = self.tasks.get(id)
         if not task or not task.is_dead:
             return "not_dead"
         self.end(task, "discarded")
         return "discarded"
+
+    def lose_dead(self, id: str, kept_ms: int) -> None:
+        """Nobody is told."""
+        task = self.tasks[id]
+        task.state, task.gone_at = "discarded", self.now + kept_ms
+        self.pass_time(0)
 
     def pass_time(self, ms: int) -> None:
         self.now += ms
@@ -110,6 +153,8 @@ class Flows:
             self.told.append((task.id, state))
         if isinstance(task, Group) and state == "aborted":
             task.items = []
+        if isinstance(task, Group) and not task.group:
+            self.paused.discard(task.id)
         if task.group:
             self._ended.append(task)
         group = task.group
@@ -143,6 +188,9 @@ class Flows:
             task.state = "waiting"
 
     def advance(self) -> None:
+        for group in self.of("blocked"):
+            if isinstance(group, Group) and group.is_map and group.has_begun:
+                self._make(group)
         while self._ended or self._touched:
             ended, touched, self._ended, self._touched = self._ended, self._touched, [], []
             # Maps go on first, whatever else the call brings.
@@ -225,6 +273,9 @@ class Flows:
         while group.items and len(group.open) < (group.node.window or WINDOW):
             name = str(len(group.members))
             call = Task(f"{group.id}~{name}", group, Node(name))
+            # A task that is no part of it has the id.
+            if (other := self.tasks.get(call.id)) and not other.has_ended:
+                return
             group.members[name] = self.tasks[call.id] = call
             group.items.pop(0)
 
@@ -250,7 +301,9 @@ class Flows:
         if group.is_stopping:
             state = "failed" if group.is_cancelled else "aborted"
         elif group.is_map:
-            state = "failed" if len(group.missing) > group.node.tolerate else "complete"
+            tolerate = group.node.tolerate
+            bears = int(tolerate * len(group.node.items or [])) if tolerate < 1 else tolerate
+            state = "failed" if len(group.missing) > bears else "complete"
         elif any(self._is_unborne(group, task) for task in group.members.values()) or (
             output and output.verdict != "complete"
         ):

@@ -9,6 +9,8 @@ from workflow_machine import INTERVAL_MS, LANES, LEASE_MS, MAILBOX, MOST_LOST, W
 from workflow_server import record_of
 from workflow_tasks import KEPT_MS, Group, Node, Task
 
+from ardiq.cli.fsck import Check
+
 
 class Roles(WorkflowMachine):
     # Clients and operators.
@@ -25,7 +27,10 @@ class Roles(WorkflowMachine):
         self.calls += 1
         options = {"idempotency_key": f"call {self.calls}"}
         tasks = [{"id": id, "name": "noop", "lane": "default", "args": [], "options": options}]
-        self.call("enqueue", tasks=tasks, expect=[self.model.enqueue(id)])
+        expect = self.model.enqueue(id)
+        [answer] = self.call("enqueue", tasks=tasks)
+        if (expect == "refused") != answer.startswith("ARDIQ_BAD_ARGUMENT ") or expect not in (answer, "refused"):
+            self.fail(f"enqueue of {id} answers {answer}, and is to answer {expect}")
 
     def abort(self, id: str) -> None:
         task, answer = self.model.tasks.get(id), self.model.abort(id)
@@ -44,6 +49,33 @@ class Roles(WorkflowMachine):
     def discard(self, ids: list[str]) -> None:
         answers = [self.model.discard(id) for id in ids]
         self.call("discard", tasks=[{"id": id} for id in ids], result_ttl_ms=KEPT_MS, expect=answers)
+
+    def pause(self, id: str) -> None:
+        self.call("workflow_pause", id=id, expect=self.model.pause(id))
+
+    def resume(self, id: str, limit: int = 1000) -> None:
+        is_there = f"{id}~*" in self.seen.hash("pauses")
+        self.model.paused.discard(id)
+        # The rest is for heartbeats.
+        answer, _, _ = self.call("workflow_resume", id=id, limit=limit, resuming=0)
+        if answer != ("resumed" if is_there else "not_paused"):
+            self.fail(f"the end of the pause of {id} is {answer}")
+
+    def lose_dead(self, ids: list[str], is_deleted: bool) -> None:
+        """Of a workflow that has ended somebody deletes dead letters, or a version discards them that knows of none."""
+        task = self.model.tasks[ids[0]]
+        for id in ids:
+            self.server.break_(["ZREM", "$key:dead", id])
+            if is_deleted:
+                self.server.break_(["DEL", f"$key:task:{id}"])
+            else:
+                self.server.break_(["HSET", f"$key:task:{id}", "state", "discarded"])
+                self.server.break_(["PEXPIRE", f"$key:task:{id}", str(KEPT_MS)])
+            self.model.lose_dead(id, 0 if is_deleted else KEPT_MS)
+        found = [row for row in Check(self.core).findings() if row.kind == "wrong_dead"]
+        if [row.id for row in found] != [task.id.partition("~")[0]]:
+            self.fail(f"fsck finds {found} without {ids}")
+        self.call("repair", result_ttl_ms=KEPT_MS, findings=[row._asdict() for row in found], expect=["mended"])
 
     def wait_for(self, id: str) -> None:
         task = self.model.tasks.get(id)
@@ -107,6 +139,21 @@ class Roles(WorkflowMachine):
         worker.is_idle = bool(want) and not self.server.got and not self.server.more
         return len(self.server.got)
 
+    def fill(self, name: str, id: str, token: str, offset: int, count: int) -> None:
+        """What holds the task adds some calls to the map behind it, or says so without holding it."""
+        task = self.model.tasks[id]
+        filled = task.group and task.group.filled_by(task)
+        map_id = filled.id if filled else f"{id.rpartition('~')[0]}~n0"
+        codecs = ["", "x", "chunk"]
+        items = [f'{codecs[number % 3]} [{number}, "{number * "é "}"]' for number in range(offset, offset + count)]
+        is_held = self.workers[name].held.get(id) == token
+        expect = self.model.fill(id, map_id, offset, items, is_held)
+        rows = [dict(zip(("codec", "args"), item.split(" ", 1), strict=True)) for item in items]
+        self.call(
+            "workflow_fill", worker=name, id=id, token=token, map=map_id.rpartition("~")[2], offset=offset, items=rows,
+            expect=expect,
+        )  # fmt: skip
+
     def repeat_step(self, name: str, outcomes: list[dict[str, Any]], want: int) -> None:
         """The reply was lost: it is told again, and nothing happens."""
         worker, got, told = self.workers[name], self.server.got, self.seen.keys
@@ -165,6 +212,8 @@ class Roles(WorkflowMachine):
 
     def drain(self) -> None:
         """One worker completes all there is, and then nothing is left to do."""
+        for id in [*self.model.paused]:
+            self.resume(id)
         for name in list(self.workers):
             self.leave(name)
         name = self.worker(0)
@@ -176,6 +225,7 @@ class Roles(WorkflowMachine):
             if not self.model.of("waiting", "running"):
                 break
             self.pass_time(INTERVAL_MS)
+        self.beat(name)
         self.nothing_is_left()
         self.discard([task.id for task in self.model.tasks.values() if task.is_dead])
         self.pass_time(2 * KEPT_MS // INTERVAL_MS * INTERVAL_MS)
@@ -192,6 +242,6 @@ class Roles(WorkflowMachine):
         if left := {id: state for id, state in states.items() if state in ("blocked", "running", "queued", "limited")}:
             self.fail(f"nothing runs, and these never will: {left}")
         skipped = {f"items:{task.id}" for task in self.model.of("skipped") if isinstance(task, Group)}
-        kinds = ("open", "items", "chores", "workflows")
+        kinds = ("open", "items", "chores", "workflows", "pauses", "held")
         if left := {key for key in self.seen.keys if key.split(":")[0] in kinds} - skipped:
             self.fail(f"all workflows ended, and there are {left}")

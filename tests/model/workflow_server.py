@@ -17,6 +17,7 @@ PORTIONS = {
     "local ADVANCE = 500": "local ADVANCE = 3",
     "local MOST, LOOK_AT = 500, 10": "local MOST, LOOK_AT = 3, 2",
     "local CANCEL = 500": "local CANCEL = 3",
+    "local PORTION = 1000": "local PORTION = 2",
 }
 """Lines of the library, each there once: how much of a workflow one call does, and how little it can be."""
 KINDS = ("open", "nodes", "items", "results", "failed")
@@ -104,7 +105,7 @@ def record_of(node: Node) -> dict[str, Any]:
         options["map"] = {
             "size": len(node.items), "max_concurrent": node.window, "tolerate": node.tolerate,
             "keep_results": node.keeps_results,
-        }  # fmt: skip
+        } | ({"filled_by": node.filled_by} if node.filled_by else {})  # fmt: skip
         args = "".join(f"{len(item.encode())}:{item}," for item in node.items)
     options = {name: value for name, value in options.items() if value}
     written = json.dumps(options) if options else ""

@@ -14,7 +14,9 @@ COUNTED_AS = {"expired": "failed", "discarded": "failed"}
 
 @dataclass
 class Node:
-    """A node, as it is asked for. `after`: name → policy. `items`: of a map."""
+    """A node, as it is asked for. `after`: name → policy. `items`: of a map; of one that is `filled_by` another node,
+    those that this has added so far.
+    """
 
     name: str
     after: dict[str, str] = field(default_factory=dict)
@@ -25,7 +27,8 @@ class Node:
     codec: str = ""
     items: list[str] | None = None
     window: int = 0
-    tolerate: int = 0
+    filled_by: str = ""
+    tolerate: float = 0
     keeps_results: bool = True
 
 
@@ -97,6 +100,13 @@ class Group(Task):
     def counts(self) -> Counter[str]:
         verdicts = [member.verdict for member in self.members.values() if member.verdict]
         return Counter(COUNTED_AS.get(verdict, verdict) for verdict in verdicts)
+
+    def filled_by(self, member: Task) -> Group | None:
+        """The map that a member adds calls to."""
+        for other in self.members.values():
+            if isinstance(other, Group) and other.node.filled_by == member.name:
+                return other
+        return None
 
     def followers(self, member: Task) -> dict[str, str]:
         """name → policy."""

@@ -68,6 +68,12 @@ class Unsettled(WorkflowMachine):
         self.spoiled.add(root_of(id))
         self.call("abort", id=id, result_ttl_ms=KEPT_MS)
 
+    def pause(self, id: str) -> None:
+        self.call("workflow_pause", id=id)
+
+    def resume(self, id: str) -> None:
+        self.call("workflow_resume", id=id, limit=1000, resuming=0)
+
     def beat(self) -> None:
         name = next(iter(self.workers))
         self.call("heartbeat", worker=name, lease_ms=LEASE_MS, result_ttl_ms=KEPT_MS, max_lost=MOST_LOST)
@@ -89,12 +95,16 @@ class Unsettled(WorkflowMachine):
 
     def drain(self) -> None:
         """All completes; what failed before runs again until nothing is dead."""
+        for id in self.seen.hash("pauses"):
+            self.resume(id.removesuffix("~*"))
         for _ in range(WITHOUT_END):
             got = [self.step(name, ["complete"] * 99, 20) for name in self.workers]
             if any(got) or self.server.more or any(worker.held for worker in self.workers.values()):
                 continue
             if self.server.has_chores():
                 self.rest()
+            elif "pauses" in self.seen.keys:
+                self.beat()
             elif dead := self.dead():
                 self.requeue(dead)
             else:
@@ -105,7 +115,7 @@ class Unsettled(WorkflowMachine):
             self.fail(f"nothing runs, and these never end: {left}")
         # A map that never begins has its items until its workflow goes.
         skipped = {f"items:{id}" for id, record in tasks.items() if record["state"] == "skipped"}
-        kinds = ("open", "items", "chores", "workflows", "dead")
+        kinds = ("open", "items", "chores", "workflows", "dead", "pauses", "held")
         if keys := {key for key in self.seen.keys if key.partition(":")[0] in kinds} - skipped:
             self.fail(f"all workflows ended, and there are {keys}")
         for id, record in tasks.items():

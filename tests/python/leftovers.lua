@@ -154,6 +154,10 @@ local CHECKS = {
     if kind == 'pauses' then return lacks('HGET', base .. 'meta', 'paused') and 'no claim looks at it' end
     return lacks('HGET', base .. 'pauses', pause) and 'its pause has ended'
   end,
+  task = function(_, id)
+    local state = redis.call('HGET', base .. 'task:' .. id, 'state')
+    return (not state or ENDED[state] and state ~= 'failed' and state ~= 'skipped') and 'its task has ended'
+  end,
   workflow = function(key, group)
     return not for_ever and redis.call('PTTL', key) == -1 and not keeps(group) and 'has no time to live'
   end,

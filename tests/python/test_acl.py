@@ -28,6 +28,7 @@ from ardiq import (
     Unique,
     _core,
     current_task,
+    emit,
 )
 from ardiq.cli import main
 from ardiq.embedded import Server
@@ -85,6 +86,7 @@ async def test_each_can_do_all_that_it_is_for(
         assert task is not None
         task.progress(0.5, "half")
         task.log("a line")
+        await emit("a chunk")
         runs.append(how)
         match how:
             case "fail":

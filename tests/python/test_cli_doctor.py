@@ -38,6 +38,7 @@ DAMAGES = {
     "not_in_line": ["LREM", f"{BASE}line:default:partner", "1", "limited-1"],
     "not_in_turn": ["ZREM", f"{BASE}ring:default", "partner"],
     "wrong_busy": ["HSET", f"{BASE}busy", "partner", "7"],
+    "ghost_in_pauses": ["HSET", f"{BASE}pauses", "gone~*", '{"workflow":"gone"}'],
     "ghost_in_workflows": ["ZADD", f"{BASE}workflows", "1", "gone"],
     "not_in_workflows": ["ZREM", f"{BASE}workflows", "wf"],
     "not_open": ["SREM", f"{BASE}open:wf", "b"],
@@ -45,6 +46,8 @@ DAMAGES = {
     "open_without_record": ["DEL", f"{BASE}task:wf~b"],
     "stuck_group": ["HSET", f"{BASE}task:wf~b", "needs", "0"],
     "no_such_group": ["SADD", f"{BASE}open:gone", "a"],
+    "no_such_task": ["HSET", f"{BASE}steps:gone", "charge", "step  1"],
+    "not_woken": ["HSET", f"{BASE}task:later", "waits_for", "nap"],
 }
 
 
@@ -56,7 +59,7 @@ def test_there_is_an_answer_to_every_finding() -> None:
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_damage_is_mended(core: _core.Core, kind: str) -> None:  # noqa: F811
     populate(core)
-    if kind == "ghost_in_held":
+    if kind in ("ghost_in_held", "ghost_in_pauses"):
         core.call("pause", ["other", "", "", "{}"])
     core.command(DAMAGES[kind])
     mended = [row.kind for row, answer in _repair.mend(core, 60_000) if answer == "mended"]

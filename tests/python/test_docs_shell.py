@@ -126,6 +126,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
             core.call("enqueue", [identity, "add", "default", "[1, 2]", "", ""])
         core.call("enqueue", ["SCHEDULED", "add", "default", "[1, 2]", "", '{"delay_ms": 600000}'])
         token = str(int(core.call("claim", ["WORKER", '["default"]', 2, 60_000])[2]))
+        core.call("checkpoint", ["WORKER", "FAILED", token, "charge", "", '"paid"'])
+        core.call("signal", ["RUNNING", "approval", "", "true", "1"])
         core.call("fail", ["WORKER", "FAILED", token, 1, "ValueError('no')", "Traceback …", 60_000])
         core.call("enqueue", ["NEXT", "add", "default", "[1, 2]", "", f'{{"limits": [{by_customer}]}}'])
         core.call("pause", ["PAUSED", "", "", "{}"])
@@ -141,6 +143,7 @@ def at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     with Server() as server:
         core = _core.Core(server.url, BASE)
         nodes = ["add", "add", "default", "[1, 2]", "", '{"delay_ms": 600000}']
+        core.call("enqueue", ["order-7", "add", "default", "[1, 2]", "", '{"delay_ms": 600000}'])
         core.call("workflow_create", ["order-17", '{"name": "order", "result_ttl_ms": 600000}', *nodes])
         core.close()
         shell = Shell(tmp_path_factory.mktemp("at_work"), server)
@@ -150,7 +153,7 @@ def at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 @pytest.mark.parametrize("line", QUESTIONS)
 def test_a_question_to_redis_cli(line: str, stage: Shell) -> None:
-    line = line.replace(":ID'", ":RUNNING'" if "worker" in line else ":FAILED'")
+    line = re.sub(r"\bID\b", "RUNNING" if re.search("worker|signal", line) else "FAILED", line)
     assert stage.run(line) not in ("", "0")
 
 

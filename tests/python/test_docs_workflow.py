@@ -14,6 +14,8 @@ def test_each_file_is_counted_once() -> None:
         out, _ = process.communicate(timeout=120)
         assert process.returncode == 0, out
         assert "One of the workers is killed" in out
+        assert "approve: scheduled" in out
+        assert "it has the signal 'approval'" in out
         assert "publish: failed" in out
         assert "announce: skipped" in out
         assert "1 requeued" in out
@@ -21,7 +23,7 @@ def test_each_file_is_counted_once() -> None:
         eventually(lambda: is_gone(Path(directory)))
 
 
-@pytest.mark.parametrize("after", ["ardiq run", "is killed", "dlq requeue"])
+@pytest.mark.parametrize("after", ["ardiq run", "is killed", "workflow signal", "dlq requeue"])
 def test_ctrl_c_leaves_nothing(after: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         process = start("workflow.py", Path(directory))

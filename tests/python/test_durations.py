@@ -42,11 +42,15 @@ PERIODS: Taking = {
     "Ardiq.result timeout": lambda job, value: job.app.result(job.id, value),
     "Ardiq.result_sync timeout": lambda job, value: job.app.result_sync(job.id, value),
     "Ardiq.watch timeout": lambda job, value: anext(job.app.watch(job.id, value)),
+    "Ardiq.stream timeout": lambda job, value: anext(job.app.stream(job.id, timeout=value), None),
+    "Ardiq.stream_sync timeout": lambda job, value: next(job.app.stream_sync(job.id, timeout=value), None),
     "Job.result timeout": lambda job, value: job.result(value),
     "Job.result_sync timeout": lambda job, value: job.result_sync(value),
     "Job.value timeout": lambda job, value: job.value(value),
     "Job.value_sync timeout": lambda job, value: job.value_sync(value),
     "Job.watch timeout": lambda job, value: anext(job.watch(value)),
+    "Job.stream timeout": lambda job, value: anext(job.stream(timeout=value), None),
+    "Job.stream_sync timeout": lambda job, value: next(job.stream_sync(timeout=value), None),
     "Task.request timeout": lambda job, value: job.app.ref("work").request(timeout=value),
     "Task.request_sync timeout": lambda job, value: job.app.ref("work").request_sync(timeout=value),
     "Task.options delay": lambda job, value: job.app.ref("work").options(delay=value),
@@ -93,6 +97,7 @@ MILLISECONDS: Taking = {
 UNSEEN = re.compile(r"task_defaults|Task\.request")
 """Those that no signature names."""
 INTERNAL = {"definition_of", "PreparedTask", "RetryRules", "Task", "Watching.watch", "define", "watch"}
+INTERNAL |= {"Reader", "Streaming.stream", "Streaming.stream_sync"}
 """What no user calls with a duration of their own."""
 
 

@@ -8,7 +8,20 @@ from typing import Any
 import pytest
 from helpers import SOON_S, eventually, is_state, number_of, working
 
-from ardiq import Ardiq, Job, Retry, Snooze, current_task
+from ardiq import (
+    Ardiq,
+    Job,
+    Retry,
+    Signal,
+    Snooze,
+    current_task,
+    sleep,
+    sleep_sync,
+    step,
+    step_sync,
+    wait_for,
+    wait_for_sync,
+)
 from ardiq._server import calls
 from ardiq.testing import Clock, inline
 
@@ -172,7 +185,37 @@ async def pauses(app: Ardiq, pass_time: PassTime) -> list[Any]:
     return answers
 
 
-SCENARIOS = [retries, asked_for, too_old, unknown, reports, aborts, pauses]
+async def waits(app: Ardiq, pass_time: PassTime) -> list[Any]:
+    approval, budget = Signal("approval", bool), Signal("budget", int)
+    failed: list[str] = []
+
+    @app.task(retry=[0.01])
+    async def order(name: str) -> list[Any]:
+        price = await step("price", failed.count, name)
+        await sleep("short", 0.01)
+        if name not in failed:
+            failed.append(name)
+            raise ValueError("once")
+        await sleep("longer", 2.1)
+        first = await wait_for(approval, budget, timeout=2592000)
+        assert first is not None
+        return [price, first.signal.name, first.value, await wait_for(budget)]
+
+    @app.task
+    def later() -> list[Any]:
+        return [step_sync("price", lambda: 5), sleep_sync("longer", 2.1), wait_for_sync(approval)]
+
+    jobs = [await order.enqueue("a"), await order.enqueue("b"), await later.enqueue()]
+    await jobs[0].signal(budget, 3)
+    await jobs[0].signal(budget, 4)
+    await jobs[1].signal(approval, True)
+    await jobs[1].signal(budget, 5)
+    await jobs[2].signal("approval", False)
+    await pass_time()
+    return [await told(job) for job in jobs]
+
+
+SCENARIOS = [retries, asked_for, too_old, unknown, reports, aborts, pauses, waits]
 
 
 @pytest.mark.parametrize("by_the_clock", [False, True], ids=["at-once", "by-the-clock"])

@@ -42,6 +42,7 @@ LEFT = [
     (("RPUSH", "mailbox:m", "x"), "has no time to live"),
     (("SADD", "waiters:a", "m"), "has no time to live"),
     (("RPUSH", "log:a", "x"), "has no time to live"),
+    (("RPUSH", "stream:a", "x"), "has no time to live"),
     (("ZADD", "dead", "1", "a"), "a is nothing"),
     (("HSET", "schedules", "s", "{}"), "s is half a schedule"),
     (("ZADD", "schedule_due", "1", "s"), "s is half a schedule"),
@@ -60,6 +61,8 @@ LEFT = [
     (("RPUSH", "items:w~m", " [1]"), "its map has ended"),
     (("HSET", "results:w~m", "0", " 1"), "has no time to live"),
     (("SADD", "failed:w", "a"), "has no time to live"),
+    (("HSET", "steps:a", "charge", "step  1"), "its task has ended"),
+    (("HSET", "signals:a", "1 x approval", " true"), "its task has ended"),
     (("SET", "other", "1"), "is of no kind that the protocol names"),
 ]
 

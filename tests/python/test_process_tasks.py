@@ -27,7 +27,7 @@ TASKS = """
     from contextvars import ContextVar
     from decimal import Decimal
     from pathlib import Path
-    from ardiq import Ardiq, Retry, Snooze, current_task
+    from ardiq import Ardiq, Retry, Snooze, current_task, emit_sync
 
     app = Ardiq({url!r}, queue_name={queue!r}, concurrency=2)
     once = app.task(executor="process", max_retries=0)
@@ -59,6 +59,11 @@ TASKS = """
     @app.task(executor="process", max_retries=5)
     def half(amount: Decimal) -> Decimal:
         return amount / 2
+
+    @once
+    def stream(count: int) -> None:
+        for number in range(count):
+            emit_sync([number, "x" * 30_000])
 
     @once
     def tell() -> bool:
@@ -221,6 +226,12 @@ async def test_what_a_task_tells_of_itself_arrives(jobs: ModuleType) -> None:
         await eventually(lambda: has_told(job, ["a line"], {"size": 3, "sizes": [3]}))
         assert await job.progress() == (0.5, "half")
         assert 0 < await jobs.time_left.request() <= 1000
+
+
+async def test_what_a_task_emits_arrives_in_order(jobs: ModuleType) -> None:
+    async with working(jobs.app):
+        job = await jobs.stream.enqueue(200)
+        assert [chunk.value[0] async for chunk in job.stream(timeout=SOON_S)] == list(range(200))
 
 
 async def has_told(job: Job[Any], lines: list[str], notes: dict[str, Any]) -> bool:

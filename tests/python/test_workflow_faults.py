@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from helpers import SOON_S, eventually, result_of, working
 
-from ardiq import Ardiq, Flow, Retry, TaskError, chain, chord, current_task
+from ardiq import Ardiq, Flow, Node, Retry, TaskError, chain, chord, current_task, group
 
 
 async def test_celery_4207_the_body_of_a_chord_runs_though_a_header_was_tried_again(app: Ardiq) -> None:
@@ -71,6 +71,86 @@ async def test_celery_5000_a_task_does_not_carry_what_comes_after_it(app: Ardiq)
     assert max(sizes) - min(sizes) < 200, sizes
     async with working(app):
         assert await job.value(timeout=10 * SOON_S) == 500
+
+
+async def test_celery_4207_the_body_of_a_nested_chord_runs_though_a_header_was_tried_again(app: Ardiq) -> None:
+    tried: list[int] = []
+
+    @app.task(max_retries=3)
+    async def header(number: int) -> int:
+        tried.append(number)
+        if tried.count(number) < 3:
+            raise Retry(delay_ms=0)
+        return number
+
+    @app.task
+    async def body(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    inner = [chord([header.prepare(2 * each), header.prepare(2 * each + 1)], body) for each in range(3)]
+    job = await chain(header.prepare(6)).then(lambda _: chord(inner, body)).start()
+    async with working(app):
+        assert await job.value(timeout=SOON_S) == 15
+    assert sorted(tried) == sorted(3 * list(range(7)))
+
+
+async def test_celery_8211_an_errand_is_run_wherever_in_a_canvas_the_failure_is(app: Ardiq) -> None:
+    """Each that is around the failure, and none that is beside it."""
+    called: list[str] = []
+
+    @app.task(max_retries=0)
+    async def give(number: int) -> int:
+        if number == 3:
+            raise ValueError(number)
+        return number
+
+    @app.task
+    async def body(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    @app.task
+    async def alarm(name: str) -> None:
+        called.append(name)
+
+    @app.workflow
+    def part(flow: Flow, number: int) -> Node[int]:
+        return flow.add(give.prepare(number))
+
+    def level(name: str, first: int) -> Any:
+        line = chain(give.prepare(first)).then(lambda _: group(give.prepare(first + 1), part.prepare(first + 2)))
+        return line.then(body).on_failure(alarm.prepare(name))
+
+    sides = chord([level("left", 1), level("right", 4)], body).on_failure(alarm.prepare("around"))
+    whole = chain(sides).then(part).then(lambda number: group(give.prepare(number))).then(body)
+    job = await whole.on_failure(alarm.prepare("all")).start()
+    async with working(app):
+        assert not (await result_of(job)).success
+    assert sorted(called) == ["all", "around", "left"]
+
+
+async def test_celery_5286_chords_in_a_chain_do_not_carry_each_other(app: Ardiq) -> None:
+    """Neither does a node grow with what comes after it, nor its creation with the depth."""
+
+    @app.task
+    async def give(number: int) -> int:
+        return number
+
+    @app.task
+    async def body(numbers: list[int]) -> int:
+        return sum(numbers) // len(numbers) + 1
+
+    line: Any = chain(give.prepare(0))
+    for _ in range(60):
+        line = line.then(lambda number: group(*[give.prepare(number) for _ in range(10)])).then(body)
+    job = await line.start()
+    core = app.context.server.core
+    base = f"ardiq:{{{app.queue_name}}}:"
+    sizes = [
+        core.command(["MEMORY", "USAGE", f"{base}task:{job.id}~{name}"]) for name in ("body", "body_30", "body_59")
+    ]
+    assert max(sizes) - min(sizes) < 200, sizes
+    async with working(app):
+        assert await job.value(timeout=10 * SOON_S) == 60
 
 
 async def test_bullmq_3362_no_parent_waits_for_ever(app: Ardiq) -> None:

@@ -16,6 +16,7 @@ from ardiq import (
     Attempt,
     Batch,
     BrokerError,
+    Chunk,
     DeadLetter,
     DeadRecord,
     Debounce,
@@ -46,6 +47,7 @@ from ardiq import (
     Throttle,
     Unique,
     current_task,
+    emit,
 )
 from ardiq.django import enqueue_on_commit as django_commit
 from ardiq.retries import ExponentialBackoff
@@ -426,6 +428,16 @@ async def looking(job: Job) -> None:
     job.watch(timeout="5")  # type: ignore[arg-type]
     app.watch(5)  # type: ignore[arg-type]
     await job.watch()  # type: ignore[misc]
+    async for chunk in job.stream(str, after="1-0", timeout=5):
+        assert_type(chunk, Chunk[str])
+        assert_type(chunk.value, str)
+    async for plain in app.stream("id"):
+        assert_type(plain.value, Any)
+    for each in job.stream_sync(int):
+        assert_type(each.value + each.tries + each.number, int)
+    assert_type(await emit({"any": "thing"}), None)
+    job.stream(str, timeout="5")  # type: ignore[call-overload]
+    job.stream(str, "1-0")  # type: ignore[call-overload]
     assert_type(await job.history(), list[Attempt])
     assert_type(await app.pauses(), list[Pause])
     await app.pause()

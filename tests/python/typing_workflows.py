@@ -15,7 +15,9 @@ from ardiq import (
     Job,
     Map,
     Node,
+    PreparedWorkflow,
     Results,
+    Subflow,
     TaskResult,
     WorkflowJob,
     WorkflowProgress,
@@ -109,8 +111,8 @@ def flows() -> None:
     flow.add(store.prepare(links.result, tables="x"))  # type: ignore[call-arg]
     flow.add(add.prepare(rows.result_or(None), 1))  # type: ignore[arg-type]
     flow.add(montage.prepare([rows.result]))  # type: ignore[list-item]
-    flow.add(fetch)  # type: ignore[arg-type]
-    flow.add(fetch.enqueue("x"))  # type: ignore[arg-type]
+    flow.add(fetch)  # type: ignore[call-overload]
+    flow.add(fetch.enqueue("x"))  # type: ignore[call-overload]
     rows.after(links, on_failure="retry")  # type: ignore[arg-type]
     rows.after("links")  # type: ignore[arg-type]
     Flow(7)  # type: ignore[arg-type]
@@ -158,6 +160,9 @@ async def starts(flow: Flow, node: Node[int], thumbs: Map[str]) -> None:
     assert_type(await job.graph("dot"), str)
     assert_type(job.node("page"), Job)
     assert_type(job.existed, bool)
+    assert_type(await job.pause(), bool)
+    assert_type(job.resume_sync(), bool)
+    await job.pause("x")  # type: ignore[call-arg]
     async for each in job.nodes():
         assert_type(each.after, dict[str, str])
     assert_type(await app.start(flow), WorkflowJob[None])
@@ -179,7 +184,81 @@ async def starts(flow: Flow, node: Node[int], thumbs: Map[str]) -> None:
     assert_type(await group(resize.prepare("a")).then(montage, title="x").start(), WorkflowJob[bytes])
     assert_type(chord([resize.prepare("a")], montage, "title").start_sync(), WorkflowJob[bytes])
     assert_type(await group(resize.prepare("a")).start(), WorkflowJob[None])
-    chain(fetch.prepare("x")).then(store)  # type: ignore[call-overload]
+    chain(fetch.prepare("x")).then(store)  # type: ignore[arg-type]
     chain(fetch.prepare("x")).then(parse, strict="no")  # type: ignore[call-overload]
     chain(fetch.prepare("x")).then(parse, table="rows")  # type: ignore[call-overload]
-    chord([add.prepare(1, 2)], montage)  # type: ignore[call-overload]
+    chord([add.prepare(1, 2)], montage)  # type: ignore[arg-type]
+
+
+@app.task
+async def find(folder: str) -> list[str]:
+    return [folder]
+
+
+@app.task
+async def pairs() -> list[tuple[int, int]]:
+    return [(1, 2)]
+
+
+def filled(flow: Flow) -> None:
+    paths = flow.add(find.prepare("a"))
+    assert_type(flow.map(resize, paths.result, chunk=10, tolerate=0.1), Map[str])
+    assert_type(flow.map(resize, paths.result_or([])), Map[str])
+    thumbs = flow.map(resize, flow.map(resize, ["a"]).result)
+    assert_type(flow.map(resize, thumbs.results), Map[str])
+    assert_type(flow.map(resize, [flow.add(resize.prepare("a")).result]), Map[str])
+    assert_type(flow.starmap(add, flow.add(pairs.prepare()).result), Map[int])
+    flow.map(add, paths.result)  # type: ignore[arg-type]
+    flow.map(fetch, flow.add(pairs.prepare()).result)  # type: ignore[arg-type]
+    flow.map(resize, flow.add(add.prepare(1, 2)).result)  # type: ignore[call-overload]
+    flow.map(resize, paths)  # type: ignore[call-overload]
+    flow.map(resize, ["a"], chunk="few")  # type: ignore[call-overload]
+    flow.starmap(add, paths.result)  # type: ignore[arg-type]
+
+
+@app.workflow
+def linked(flow: Flow, page: Page, strict: bool = True) -> Subflow[int]:
+    return flow.add(chain(parse.prepare(page, strict=strict)).then(store))
+
+
+async def nested(flow: Flow) -> None:
+    assert_type(gallery.prepare(["a"], title="x"), PreparedWorkflow[bytes])
+    part = flow.add(gallery.prepare([flow.add(resize.prepare("a")).result]), name="gallery")
+    assert_type(part, Subflow[bytes])
+    assert_type(part.result, bytes)
+    assert_type(part.result_or(None), bytes | None)
+    assert_type(flow.add(tidy.prepare()).after(part, on_failure="ignore"), Subflow[None])
+    assert_type(flow.add(chain(fetch.prepare("x")).then(parse)), Subflow[list[str]])
+    thumbs = flow.add(group(resize.prepare("a"), chain(resize.prepare("b")).then(resize)))
+    assert_type(thumbs, Subflow[list[str]])
+    flow.add(montage.prepare(thumbs.result)).after(part, thumbs)
+    assert_type(await app.start(flow, output=part), WorkflowJob[bytes])
+    assert_type(await linked.start(Page("", 0)), WorkflowJob[int])
+    gallery.prepare([1])  # type: ignore[list-item]
+    gallery.prepare()  # type: ignore[call-arg]
+    flow.add(montage.prepare(part.result))  # type: ignore[arg-type]
+    flow.add(parse.prepare(thumbs.result))  # type: ignore[arg-type]
+    flow.add(gallery)  # type: ignore[call-overload]
+    thumbs.after("part")  # type: ignore[arg-type]
+
+    assert_type(group(group(resize.prepare("a")), group(resize.prepare("b"))), Group[list[str]])
+    assert_type(chain(linked.prepare(Page("", 0))), Chain[int])
+    assert_type(chain(group(resize.prepare("a"))), Group[str])
+    line = chain(fetch.prepare("x"))
+    assert_type(line.then(linked, strict=False), Chain[int])
+    assert_type(line.then(lambda page: group(parse.prepare(page), parse.prepare(page))), Group[list[str]])
+    assert_type(line.then(lambda page: chain(parse.prepare(page)).then(store)), Chain[int])
+    assert_type(line.then(lambda page: linked.prepare(page)), Chain[int])
+    assert_type(line.then(lambda page: resize.prepare(page.url)), Chain[str])
+    assert_type(line.then(lambda page: group(fetch.prepare("x"))).then(lambda pages: nothing.prepare()), Chain[None])
+    assert_type(line.on_failure(nothing.prepare()).then(parse), Chain[list[str]])
+    assert_type(group(resize.prepare("a")).on_failure(line).then(montage), Chain[bytes])
+    assert_type(chord([chain(resize.prepare("a")).then(resize)], montage), Chain[bytes])
+    assert_type(chord([resize.prepare("a"), resize.prepare("b")], gallery, title="x"), Chain[bytes])
+    assert_type(chord([resize.prepare("a")], lambda paths: group(gallery.prepare(paths))), Group[bytes])
+    line.then(gallery)  # type: ignore[arg-type]
+    line.then(linked, strict="no")  # type: ignore[call-overload]
+    line.then(lambda page: 7)  # type: ignore[arg-type, return-value]
+    line.then(lambda page: group(store.prepare(page)))  # type: ignore[arg-type]
+    line.on_failure(nothing)  # type: ignore[arg-type]
+    chord([fetch.prepare("a")], gallery)  # type: ignore[arg-type]

@@ -43,13 +43,13 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
             ("workflows" | "deadlines", "") => "zset",
             ("open" | "failed", _) => "set",
             ("chores" | "outbox", "") | ("nodes" | "items", _) => "list",
-            ("results", _) => "hash",
+            ("results" | "steps" | "signals", _) => "hash",
             ("rates" | "opens", "") | ("held" | "idle" | "ring" | "blocked", _) => "zset",
             ("meta" | "stats" | "schedules" | "pauses" | "unique", "") => "hash",
             ("window" | "slowed" | "saving", _) => "string",
             ("limits" | "overrides" | "busy" | "limited" | "turns" | "blocked_lanes", "") => "hash",
             ("task" | "running" | "worker" | "stats" | "task_stats", _) => "hash",
-            ("ready" | "line" | "wake" | "mailbox" | "log", _) => "list",
+            ("ready" | "line" | "wake" | "mailbox" | "log" | "stream", _) => "list",
             ("tombstones" | "aborts" | "waiters", _) => "set",
             _ => {
                 found(format!("key {name} is not in the protocol"));
@@ -61,7 +61,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
         }
         let ends = value.expires_at.is_some();
         match kind {
-            "mailbox" | "waiters" | "log" | "unknown_tasks" | "window" | "slowed" | "saving" if !ends => {
+            "mailbox" | "waiters" | "log" | "stream" | "unknown_tasks" | "window" | "slowed" | "saving" if !ends => {
                 found(format!("{name} has no TTL"))
             }
             "stats" if ends == rest.is_empty() => found(format!("{name}: TTL {ends}")),
@@ -69,8 +69,19 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
                 found(format!("{name} belongs to no worker"));
             }
             "task_stats" if !ends => found(format!("{name} has no TTL")),
-            "task" | "mailbox" | "waiters" | "log" | "stats" | "task_stats" | "unknown_tasks" | "window" | "slowed"
-            | "saving" => {}
+            "task" | "mailbox" | "waiters" | "log" | "stream" | "stats" | "task_stats" | "unknown_tasks" | "window"
+            | "slowed" | "saving" => {}
+            "steps" | "signals" => {
+                let fields = keys.hash(&record(rest));
+                let state = fields.and_then(|fields| fields.get("state")).map_or("", String::as_str);
+                if matches!(state, "" | "complete" | "aborted" | "expired" | "discarded") {
+                    found(format!("{name} belongs to no task that may go on"));
+                }
+                let task = keys.0.get(&record(rest)).and_then(|record| record.expires_at);
+                if !same_expiry(task, value.expires_at) {
+                    found(format!("{name} does not end when its task does"));
+                }
+            }
             // Kept as long as their group's record.
             "open" | "nodes" | "items" | "results" | "failed" if ends => {
                 let group = keys.0.get(&record(rest)).and_then(|record| record.expires_at);
@@ -146,6 +157,9 @@ fn check_record(
     }
     if (state == "away") && !(fields.contains_key("queue") && fields.contains_key("life")) {
         found(format!("{id} is away, and it is not said where"));
+    }
+    if fields.contains_key("waits_for") && state != "scheduled" {
+        found(format!("{id} is {state} and waits for {:?}", field("waits_for")));
     }
     if (state == "held") != fields.contains_key("pause") {
         found(format!("{id} is {state} and held by {:?}", field("pause")));
@@ -279,7 +293,7 @@ pub fn fsck(server: &mut Server, keys: &Keyspace) -> Vec<String> {
     let mut findings = Vec::new();
     let mut queued = BTreeSet::new();
     let mut entries = BTreeSet::new();
-    for section in sections {
+    while let Some(section) = sections.pop() {
         let mut cursor = "0".to_owned();
         loop {
             let args = [section.as_bytes().to_vec(), cursor.into_bytes(), b"1000".to_vec()];
@@ -295,6 +309,7 @@ pub fn fsck(server: &mut Server, keys: &Keyspace) -> Vec<String> {
                 match finding[0].as_str() {
                     "queued" => drop(queued.insert((finding[1].clone(), finding[2].clone()))),
                     "group" | "away_without_outbox" => {}
+                    "ended" => sections.push(format!("recount:{}", finding[1])),
                     "entry" => drop(entries.insert((finding[1].clone(), finding[2].clone()))),
                     _ => findings.push(finding.join(" ").trim_end().to_owned()),
                 }

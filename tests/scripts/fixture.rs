@@ -149,7 +149,8 @@ impl Fixture {
 impl Step {
     fn parse(json: Json) -> Result<Self, String> {
         match json[0].as_str() {
-            Some("wait") => Ok(Self::Wait(json[1].as_i64().ok_or("wait: milliseconds")?)),
+            // There is a function of that name, too.
+            Some("wait") if json[1].is_number() => Ok(Self::Wait(json[1].as_i64().ok_or("wait: milliseconds")?)),
             Some("redis") => Ok(Self::Redis(json[1].as_array().cloned().ok_or("redis: a list of words")?)),
             Some("repeat") => {
                 let times = json[1].as_u64().ok_or("repeat: how often")?;
@@ -363,12 +364,13 @@ pub fn default(name: &str) -> Result<Json, String> {
         "result_ttl_ms" => json!(60_000),
         "waiter_ttl_ms" => json!(30_000),
         "lanes" => json!(["default"]),
+        "signals" => json!([]),
         "info" | "positions" => json!({}),
         "args" => json!([]),
         "generation" => json!(1),
         "max_lost" => json!(3),
-        "run_ms" | "delay_ms" | "max_age_ms" | "offset" | "abandoned_threads" | "stalled_ms" | "resuming"
-        | "hand_off" => json!(0),
+        "run_ms" | "delay_ms" | "max_age_ms" | "offset" | "number" | "abandoned_threads" | "stalled_ms"
+        | "resuming" | "hand_off" => json!(0),
         "paused" | "due_at" | "starting" => json!(1),
         "version" => json!("v1"),
         "completed" | "failed" | "retried" | "aborted" | "waits" | "wait_ms" | "minutes_ago" => json!(0),
@@ -383,9 +385,9 @@ pub fn default(name: &str) -> Result<Json, String> {
         "name" => json!("work"),
         "value" | "result" => json!("null"),
         "cursor" => json!("0"),
-        "since_at" | "before_at" => json!(0),
+        "since_at" | "before_at" | "after_token" | "after_number" => json!(0),
         "kwargs" | "options" | "codec" | "headers" | "traceback" | "details" | "which" | "reason" | "progress"
-        | "note" | "task" | "error" | "argument" | "detail" | "key" => json!(""),
+        | "note" | "task" | "error" | "argument" | "detail" | "key" | "nonce" => json!(""),
         _ => return Err(format!("{name}: the fixture must say")),
     })
 }

@@ -218,15 +218,20 @@ fn pairs(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>, times: 
     let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
     names.sort_by_key(|name| natural(name));
     names.dedup();
-    // A member of a set has no value.
-    let told = |value: &str| if value == MEMBER { String::new() } else { format!(" {}", shown(value, times)) };
+    let told = |name: &str, value: &str| match value.parse::<i64>() {
+        // Between two calls, whose distance nobody knows to the millisecond.
+        Ok(ms) if name == "waited_ms" => format!(" <{} minutes and some>", ms / 60_000),
+        // A member of a set has no value.
+        _ if value == MEMBER => String::new(),
+        _ => format!(" {}", shown(value, times)),
+    };
     let lines: Vec<String> = names
         .into_iter()
         .filter(|name| old.get(*name) != new.get(*name))
         .map(|name| match (old.get(name), new.get(name)) {
-            (None, Some(value)) => format!("+ {name}{}", told(value)),
-            (Some(value), None) => format!("- {name}{}", told(value)),
-            (Some(old), Some(new)) => format!("  {name}{} →{}", told(old), told(new)),
+            (None, Some(value)) => format!("+ {name}{}", told(name, value)),
+            (Some(value), None) => format!("- {name}{}", told(name, value)),
+            (Some(old), Some(new)) => format!("  {name}{} →{}", told(name, old), told(name, new)),
             (None, None) => String::new(),
         })
         .collect();

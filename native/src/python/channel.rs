@@ -121,7 +121,8 @@ impl Open {
 
 #[pymethods]
 impl Channel {
-    fn call(&self, ticket: u64, function: &str, args: &Bound<'_, PyAny>) -> PyResult<bool> {
+    #[pyo3(signature = (ticket, function, args, repeat = false))]
+    fn call(&self, ticket: u64, function: &str, args: &Bound<'_, PyAny>, repeat: bool) -> PyResult<bool> {
         let open = self.live()?;
         let args = from_python(args)?;
         let (way, _) = open.way()?;
@@ -133,7 +134,7 @@ impl Channel {
         let inbox = open.inbox.clone();
         open.state.spawn_on(&way, async move {
             let unanswered = Unanswered::new(|error| inbox.push(Event::Failure { ticket, error }));
-            let answer = dispatcher.deliver(&request, false).await;
+            let answer = dispatcher.deliver(&request, repeat).await;
             unanswered.answered();
             inbox.push(match answer {
                 Ok(value) => Event::Reply { ticket, value },
