@@ -79,10 +79,10 @@ class Flow:
         return flow
 
     @overload
-    def add(self, call: PreparedTask[R], *, name: str | None = ..., queue: str | None = ...) -> Node[R]: ...
+    def add(self, call: PreparedTask[R], *, name: str | None = ...) -> Node[R]: ...
     @overload
     def add(self, call: Piece[R], *, name: str | None = ...) -> Subflow[R]: ...
-    def add(self, call: Any, *, name: str | None = None, queue: str | None = None) -> Any:
+    def add(self, call: Any, *, name: str | None = None) -> Any:
         """Add a call, or a whole workflow.
 
         Args:
@@ -90,12 +90,10 @@ class Flow:
                 may be among its arguments.
             name: what it is called in the flow: up to 100 letters, digits, `_`, `.` and `-`; None: after its task or
                 workflow. Of a workflow it stands before the names of its nodes: `name.fetch`.
-            queue: of a call, the queue that it runs in, on the same server; None: that of the workflow, or, of a task
-                of `app.queue(…)`, that one.
 
         Raises:
             TypeError: it is no call, or a result is within one of its arguments.
-            ValueError: a name is invalid or taken, or a result is of another flow.
+            ValueError: the name is invalid or taken, or a result is of another flow.
         """
         if isinstance(call, Piece):
             return call.put(self, name)
@@ -106,7 +104,6 @@ class Flow:
         except TypeError as error:
             raise TypeError(f"node {name!r}: {error}") from None
         node: Node[Any] = Node(self, name, held)
-        node.queue = None if queue is None else _options.key_part("queue", queue)
         node.sources = sources
         self._follow(node)
         self._put(node)

@@ -190,8 +190,7 @@ class Graph:
         if isinstance(member, Join | Filler):
             return None
         of_task = member.call.task.context
-        name = member.queue or (self._queue.name if of_task.is_own else of_task.name)
-        return None if name == self._queue.name else name
+        return None if of_task.is_own or of_task is self._queue else of_task.name
 
     def _node(self, member: Member) -> "_Made":
         call, producer, codec = member.call, self._queue.producer, self._queue.codec

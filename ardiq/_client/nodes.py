@@ -79,7 +79,6 @@ class Member(Part):
 
     Attributes:
         call: the task, its options and, of a node, its arguments.
-        queue: of a node, the queue that it runs in; None: that of its task.
         edges: what it is after, each with what happens if that does not complete; None: as if nothing was said.
         sources: of a node, what its arguments stand for, by position and keyword.
     """
@@ -88,7 +87,6 @@ class Member(Part):
         self.flow = flow
         self.name = name
         self.call = call
-        self.queue: str | None = None
         self.edges: dict[Member, OnFailure | None] = {}
         self.sources: dict[int | str, Source] = {}
 

@@ -98,6 +98,7 @@ local OF_WORKFLOWS = {
     return is_over and redis.call('PTTL', key) == -1 and 'its map has ended'
   end,
   chores = function() return false end,
+  outbox = function() return false end,
 }
 
 local CHECKS = {

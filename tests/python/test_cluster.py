@@ -63,7 +63,7 @@ async def test_a_workflow_has_nodes_in_queues_of_other_primaries(
     flow = Flow("primaries")
     last = flow.add(number.prepare(0))
     for name in [*names[1:], *names[1:]]:
-        last = flow.add(number.prepare(last.result), queue=name)
+        last = flow.add(number.options(queue=name).prepare(last.result))
     run = asyncio.create_task(home.run(names))
     job = await home.start(flow, output=last)
     assert await job.value(timeout=20) == 0
