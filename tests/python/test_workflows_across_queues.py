@@ -15,6 +15,7 @@ from ardiq._server.replies import Call, ask, word
 from ardiq._values.inputs import netstrings
 from ardiq.cli import main
 from ardiq.cli._repair import mend
+from ardiq.testing import inline
 
 LARGE = 100_000
 
@@ -316,10 +317,32 @@ def other(app: Ardiq) -> Any:
 
 
 async def test_what_cannot_be_in_another_queue(app: Ardiq, gpu: Ardiq) -> None:
-    tasks = tasks_of(app)
+    tasks_of(app)
     flow = Flow()
     flow.map(gpu.ref("give"), [1])
     with pytest.raises(
         ValueError, match=r"map 'give' is for queue '.*-gpu', and its workflow for .*add a node for each"
     ):
         await app.start(flow)
+
+
+async def test_inline() -> None:
+    app = Ardiq("redis://nowhere.invalid")
+    tasks = tasks_of(app)
+    gpu = app.queue("gpu")
+    async with inline(app):
+        flow = Flow("inline")
+        first = flow.add(gpu.ref("give").prepare(3))
+        there = flow.add(tasks.double.options(queue="gpu").prepare(first.result))
+        numbers = flow.map(tasks.give, range(3)).after(there)
+        last = flow.add(gpu.ref("total").prepare(numbers.results, plus=there.result))
+        job = await app.start(flow, output=last)
+        assert await job.value() == 9
+        tasks.failing.add("double")
+        flow = Flow("fails")
+        flow.add(tasks.double.options(queue="gpu").prepare(1))
+        failed = await app.start(flow)
+        assert {node.state async for node in failed.nodes()} == {"failed"}
+        tasks.failing.clear()
+        assert await failed.retry() == 1
+        assert {node.state async for node in failed.nodes()} == {"complete"}
