@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .._server import calls
 from .._server.replies import Call, answers, word
-from .._values.inputs import netstrings
+from .._values.encodings import netstrings
 from ..errors import ArdiqError, is_away
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from .._server.calls import Finding
 from .._server.commands import known_queues
 from .._server.replies import Call, R, ask
 from .._values import options as _options
-from .._values.inputs import netstrings
+from .._values.encodings import netstrings
 from . import is_url, load_app, open_core
 from ._arguments import (
     DEFAULT_PREFIX,

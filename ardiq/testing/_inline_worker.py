@@ -32,8 +32,7 @@ from .._execution.scheduler import Scheduler
 from .._server import calls
 from .._server.replies import Call, answers, word
 from .._values.chunks import CHUNK
-from .._values.encodings import to_json
-from .._values.inputs import netstrings
+from .._values.encodings import netstrings, to_json
 from .._values.kept import Memo
 from ..errors import ArdiqError
 

@@ -17,7 +17,7 @@ from typing import Any
 from server_queue import CLAIM_WIDTH, SNAPSHOT, ServerQueue, pairs, text
 
 from ardiq._core import Core
-from ardiq._values.inputs import netstrings
+from ardiq._values.encodings import netstrings
 
 SOAK_SECONDS, FIRST_SEED = float(os.environ.get("SOAK_SECONDS", "0")), int(os.environ.get("SOAK_SEED", "0"))
 LEAST_S = 4.0
@@ -206,7 +206,7 @@ class Machine:
             found = [
                 (kind, id, detail)
                 for kind, id, detail in zip(*[map(text, flat[2:])] * 3, strict=True)
-                if kind not in ("queued", "entry", "group")
+                if kind not in ("queued", "entry", "group", "ended")
             ]
             for kind, id, detail in found:
                 if (queue.name, id) not in self.lossy:

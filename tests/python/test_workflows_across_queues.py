@@ -12,7 +12,7 @@ from helpers import SOON_S, eventually, result_of
 from ardiq import Ardiq, Flow, Job, Results, chain, chord
 from ardiq._server import calls
 from ardiq._server.replies import Call, ask, word
-from ardiq._values.inputs import netstrings
+from ardiq._values.encodings import netstrings
 from ardiq.cli import main
 from ardiq.cli._repair import mend
 from ardiq.testing import inline
