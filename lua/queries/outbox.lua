@@ -48,8 +48,8 @@ end
 function SAY.ended(holder, id)
   local r = task.read(holder.base, id, OUTCOME)
   if not r or not r.home or not task.is_finished(r.state) then return nil end
-  local outcome = { outbox.home_id(r.home, id), r.life, r.state, r.result or '', r.result_codec or '', r.error or '', r.traceback or '',
-    r.tries or '0', r.started_at or '', r.history or '' }
+  local outcome = { outbox.home_id(r.home, id), r.life, r.state, r.result or '', r.result_codec or '', r.error or '',
+    r.traceback or '', r.tries or '0', r.started_at or '', r.history or '' }
   return r.home, 'home_ended', outcome, r.life
 end
 
