@@ -32,11 +32,11 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     inspector, watching, streaming: what is asked about tasks, and what they tell
     overview, inspection: what is asked about the queue
     dead, filters, schedules, pauses: changing what is there
-    workflows, nodes, canvas, graphs, starting: workflows, from a flow to what the server takes
+    workflows, nodes, canvas, graphs, starting, adding: workflows, from a flow to what the server takes
     following, drawing, pages: workflows that run, and their results
     resuming: ending pauses
     signalling: signals to running tasks
-    facade, asking, hooks, limiting, options: parts of `Ardiq`, which hand on to the modules above
+    facade, asking, batching, hooks, limiting, options: parts of `Ardiq`, which hand on to the modules above
     from_1_2: moving what ArdiQ 1.2 left
 
 `_execution`: running the tasks of one queue
@@ -57,6 +57,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 
 TYPE_CHECKING = not __name__  # False, which editors that read `False` would not look behind; `typing` takes a while
 if TYPE_CHECKING:
+    from ._client.adding import CallBatch
     from ._client.canvas import Chain, Group, chain, chord, group
     from ._client.following import WorkflowJob, WorkflowNode, WorkflowProgress
     from ._client.limiting import Limits
@@ -140,6 +141,7 @@ __all__ = [
     "BadSignature",
     "Batch",
     "BrokerError",
+    "CallBatch",
     "Chain",
     "Chunk",
     "DeadLetter",
@@ -229,6 +231,7 @@ __all__ = [
 ]
 
 _HOMES = (
+    "_client.adding",
     "_client.canvas",
     "_client.following",
     "_client.limiting",

@@ -250,7 +250,7 @@ class DeadLetters:
     def _letter(self, row: Row, record: dict[str, bytes]) -> DeadLetter:
         args: tuple[Any, ...]
         try:
-            args, kwargs = self._queue.inspector.arguments(record)
+            args, kwargs = self._queue.inspector.arguments(row.id, record)
         except Exception as error:  # of the user's deserializer too
             args, kwargs = (Unreadable(record.get("args", b""), f"{type(error).__name__}: {error}"),), {}
         return DeadLetter(
@@ -300,7 +300,7 @@ class DeadLetters:
         for row, (args, kwargs, codec, _) in zip(rows, changes, strict=True):
             record = await self._queue.channel().ask(calls.task(id=row.id))
             try:
-                headers = self._queue.inspector.check(signer, record)
+                headers = self._queue.inspector.check(signer, row.id, record)
             except BadSignature as error:
                 if is_known:
                     raise BadSignature(f"dead letter {row.id!r}: {error}; enqueue the task again") from None

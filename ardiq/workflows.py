@@ -97,7 +97,22 @@ class Flow:
         """
         if isinstance(call, Piece):
             return call.put(self, name)
-        held = held_back(call, "flow.add")
+        node = self._new_node(held_back(call, "flow.add"), name)
+        self._follow(node)
+        self._put(node)
+        return node
+
+    def add_compensation(self, member: Member, call: PreparedTask[Any], name: str | None) -> Node[Any]:
+        """What `member.compensate` adds."""
+        node = self._new_node(held_back(call, "compensate"), name)
+        for source in node.sources.values():
+            for other in source.nodes:
+                self.check(node.name, other)
+        node.edges[member] = "undo"
+        self._put(node)
+        return node
+
+    def _new_node(self, held: PreparedTask[Any], name: str | None) -> Node[Any]:
         name = self._name(name, held.task.name)
         try:
             sources = sources_of(held.args, held.kwargs)
@@ -105,8 +120,6 @@ class Flow:
             raise TypeError(f"node {name!r}: {error}") from None
         node: Node[Any] = Node(self, name, held)
         node.sources = sources
-        self._follow(node)
-        self._put(node)
         return node
 
     def _follow(self, node: Member) -> None:
@@ -257,6 +270,11 @@ class Flow:
     def join(self, ends: Sequence[Member]) -> Member:
         """A member that ends when these have."""
         made = Join(self, self._name(None, "join"), ends)
+        self._put(made)
+        return made
+
+    def open_map(self, made: Map[Any]) -> Map[Any]:
+        """Add a map of calls that come while it runs."""
         self._put(made)
         return made
 

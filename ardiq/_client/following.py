@@ -14,11 +14,12 @@ from .pages import MapPages
 from .resuming import resumed
 
 _PAGE = 1000
+_STOPPED = ("aborted", "requested")
 
 
 @as_object
 class WorkflowProgress(NamedTuple):
-    """How far a workflow is. Each call of a map counts.
+    """How far a workflow is. Each call of a map counts; compensations do not.
 
     Attributes:
         total: how many tasks it has.
@@ -59,7 +60,8 @@ class WorkflowNode(NamedTuple):
         state: "blocked" until it begins (of a map: until all calls have ended), "queued", "limited", "scheduled",
             "held", "running", "away" (it is in another queue), "complete", "failed", "aborted", "expired", "discarded"
             or "skipped".
-        after: the names of the nodes it is after, each with what happens if that does not complete.
+        after: the names of the nodes it is after, each with what happens if that does not complete; "undo": it is the
+            compensation of that node.
         total: of a map, how many calls it has.
         done: of a map, how many of them completed.
         failed: of a map, how many failed.
@@ -78,6 +80,11 @@ class WorkflowNode(NamedTuple):
     failed: int = 0
     error: str = ""
     queue: str = ""
+
+    @property
+    def compensates(self) -> str | None:
+        """The name of the node that it undoes, if it is a compensation."""
+        return next((name for name, policy in self.after.items() if policy == "undo"), None)
 
 
 class WorkflowJob(Job[R_co], Generic[R_co]):
@@ -121,6 +128,23 @@ class WorkflowJob(Job[R_co], Generic[R_co]):
         """A picture of it, with the states of its nodes: for Mermaid, for Graphviz, or as JSON."""
         return draw(self.id, [node async for node in self.nodes()], format)
 
+    async def abort(self, *, compensate: bool = False) -> bool:
+        """Abort all of it that has not ended; False if it has ended in another way, or is unknown.
+
+        Args:
+            compensate: whether what completed is undone, by the compensations that it has. Without this, those that
+                have begun are aborted, too.
+        """
+        if not compensate:
+            return await super().abort()
+        return await self.app.context.channel().ask(calls.workflow_abort(id=self.id)) in _STOPPED
+
+    def abort_sync(self, *, compensate: bool = False) -> bool:
+        """`abort` for code without an event loop; blocks this thread until the server has answered."""
+        if not compensate:
+            return super().abort_sync()
+        return ask(self.app.context.server.core, calls.workflow_abort(id=self.id), repeat=True) in _STOPPED
+
     async def pause(self) -> bool:
         """Let none of its tasks start, also calls of its maps, until `resume` or its end. What runs goes on, and so do
         delays and its time limit.
@@ -151,7 +175,8 @@ class WorkflowJob(Job[R_co], Generic[R_co]):
 
     async def retry(self) -> int:
         """Run its dead letters again, also those of its maps; what was skipped because of them then follows. No other
-        task runs twice. Of a workflow that was aborted, or was over its time limit, they run alone: nothing follows.
+        task runs twice. Of a workflow that was aborted, or was over its time limit, they run alone: nothing follows. Of
+        one whose compensations have begun, only a compensation that failed runs again.
 
         One that fails again meanwhile is left alone; once 1,000 have, others may be left, too: call it again.
 
@@ -212,6 +237,8 @@ def progress_of(rows: Iterable[Any]) -> WorkflowProgress:
     """The sum over the nodes of a workflow."""
     counts = {"total": 0, "complete": 0, "failed": 0, "skipped": 0, "aborted": 0}
     for row in rows:
+        if "undo" in edges_of(row.after).values():
+            continue
         if row.kind == "map":
             ended = (row.complete, row.failed, row.skipped, row.aborted)
             counts["total"] += row.size

@@ -10,12 +10,13 @@ from .._values.chunks import CHUNK
 from .._values.encodings import from_json, netstring, to_json
 from .._values.filled import FILL
 from .._values.ids import new_id
-from .._values.inputs import encode_open, parameter_of
+from .._values.inputs import encode_open, parameter_of, wiring
 from .._values.references import Leaf
 from .._values.signature import MISSING
+from .._values.signing import Place
 from ..models import EnqueueContext
 from ..workflows import Flow
-from .nodes import Filler, Join, Map, Member, Node, Subflow
+from .nodes import Filler, Join, Map, Member, Node, OpenMap, Subflow
 
 if TYPE_CHECKING:
     from .queue import QueueContext
@@ -57,6 +58,7 @@ class Graph:
         for member in members:
             self._check(member)
         self._made = [(member, self._node(member)) for member in sorted_by_edges(flow, members)]
+        self._headers: dict[Member, str] = {}
         size = sum(len(made.args) + len(made.kwargs) for _, made in self._made)
         items = [len(item.args) for _, made in self._made for item in made.items]
         # Whether the calls of its maps are sent in pages, each a call of its own.
@@ -86,7 +88,7 @@ class Graph:
             yield EnqueueContext(f"{self.id}~{member.name}", member.call.name, tuple(args), kwargs, {})
 
     def _asked(self) -> "list[tuple[Member, _Made]]":
-        return [each for each in self._made if not isinstance(each[0], Join | Filler)]
+        return [each for each in self._made if not isinstance(each[0], _OWN)]
 
     def call(self, headers: Iterable[str]) -> Call[str]:
         """What creates it, with the headers that the hooks gave each node."""
@@ -101,10 +103,19 @@ class Graph:
             options["timeout_ms"] = self._flow.timeout_ms
         if self.has_pages:
             options["is_open"] = True
-        given = dict(zip([member for member, _ in self._asked()], headers, strict=True))
+        self._headers = dict(zip([member for member, _ in self._asked()], headers, strict=True))
+        if self._queue.signer is not None:
+            # What fills a map signs its calls, and these have the headers of the map.
+            for member, _ in self._asked():
+                if isinstance(member, Map) and member.filler is not None:
+                    self._headers[member.filler] = self._headers[member]
         nodes = [
             calls.NewNode(
-                member.name, made.task, made.lane, *self._arguments(made), self._options(made, given.get(member, ""))
+                member.name,
+                made.task,
+                made.lane,
+                *self._arguments(member, made),
+                self._options(member.name, made, self._headers.get(member, "")),
             )
             for member, made in self._made
         ]
@@ -115,11 +126,18 @@ class Graph:
         """What lets it begin once the calls of its maps are there."""
         return calls.workflow_start(id=self.id)._replace(repeat=self._may_repeat)
 
+    def added(self, headers: Iterable[str]) -> "list[calls.AddedCall]":
+        """Its nodes as calls of a map, with the headers that the hooks gave each."""
+        return [
+            calls.AddedCall(made.task, made.lane, made.args, made.kwargs, self._options(member.name, made, header))
+            for (member, made), header in zip(self._made, headers, strict=True)
+        ]
+
     def pages(self) -> Iterator[Call[calls.WorkflowItemsReply]]:
         """What adds the calls of its maps, in order."""
         for member, made in self._made:
             offset, page, size = 0, list[calls.NewItem](), 0
-            for item in made.items:
+            for item in self._signed_items(member, made):
                 if page and (len(page) >= calls.WORKFLOW_ITEMS_MOST or size + len(item.args) > _PAGE_BYTES):
                     yield calls.workflow_items(id=self.id, map=member.name, offset=offset, items=page)
                     offset, page, size = offset + len(page), [], 0
@@ -128,11 +146,11 @@ class Graph:
             if page:
                 yield calls.workflow_items(id=self.id, map=member.name, offset=offset, items=page)
 
-    def _arguments(self, made: "_Made") -> tuple[bytes, bytes]:
+    def _arguments(self, member: Member, made: "_Made") -> tuple[bytes, bytes]:
         """The arguments of a node; of a map its items, unless they are sent later."""
         if "map" not in made.fields:
             return made.args, made.kwargs
-        items = () if self.has_pages else made.items
+        items = () if self.has_pages else self._signed_items(member, made)
         return b"".join(netstring(b"%b %b" % (item.codec.encode(), item.args)) for item in items), b""
 
     def _output(self, output: Any) -> Node[Any] | None:
@@ -158,7 +176,7 @@ class Graph:
 
     def _check(self, member: Member) -> None:
         """Refuse what a node cannot have."""
-        if isinstance(member, Join | Filler):
+        if isinstance(member, _OWN):
             return
         what, task, options = f"node {member.name!r}", member.call.task, member.call.call_options
         rule = options.rule_of(task)
@@ -176,14 +194,26 @@ class Graph:
         ):
             if given:
                 raise ValueError(f"{what} cannot have {why}")
+        self._check_edges(member)
         if isinstance(member, Map) and (options.delay_ms or options.expire_ms):
             raise ValueError(f"map {member.name!r} cannot have a delay or an expiry")
-        if self._queue.signer is not None and (member.sources or isinstance(member, Map)):
-            why = "is a map" if isinstance(member, Map) else "takes the result of another one"
-            raise ValueError(
-                f"{what} {why}, which an app with a signing_key cannot have yet: nobody would have signed what its "
-                "task is called with"
-            )
+
+    def _check_edges(self, member: Member) -> None:
+        """Refuse a compensation that takes what is not there by then, or does not run in any case."""
+        undone = next((other for other, policy in member.edges.items() if policy == "undo"), None)
+        if undone is None:
+            return
+        if len(member.edges) > 1:
+            raise ValueError(f"compensation {member.name!r} cannot be after other nodes: it runs when it is its turn")
+        for source in member.sources.values():
+            for other in source.nodes:
+                if other is not undone and other not in undone.edges:
+                    raise ValueError(
+                        f"compensation {member.name!r} takes the result of {other.name!r}: it may take that of "
+                        f"{undone.name!r}, and of what that is after"
+                    )
+        if member.call.call_options.expire_ms:
+            raise ValueError(f"compensation {member.name!r} cannot have an expiry: it has to run")
 
     def _other_queue(self, member: Member) -> str | None:
         """The queue of a node, if that is not the workflow's."""
@@ -212,6 +242,8 @@ class Graph:
                     "tolerate": _number_of(member.tolerate, len(items)),
                     "keep_results": member.keep_results,
                 }
+                if isinstance(member, OpenMap):
+                    fields["map"]["is_open"] = True
                 if member.filler is not None:
                     fields["map"] |= {"filled_by": member.filler.name, "tolerate": _part_of(member.tolerate)}
             elif member.sources:
@@ -271,19 +303,31 @@ class Graph:
             )
         return found[0] if found else None
 
-    def _options(self, made: "_Made", headers: str) -> bytes:
+    def _options(self, name: str, made: "_Made", headers: str) -> bytes:
         fields = dict(made.fields)
         if self.has_pages and "map" in fields:
             fields["map"] = {**fields["map"], "size": 0}  # each page adds to it
         if headers:
             fields["headers"] = headers
-        if self._queue.signer is not None:
+        signer = self._queue.signer
+        if signer is not None and "map" not in fields:
             call = (made.task, made.args, made.kwargs, made.codec)
-            fields["headers"] = self._queue.signer.sign(
-                fields.get("queue", self._queue.name), *call, from_json(headers.encode()) if headers else {}
-            )
+            place = Place(f"{self.id}~{name}", wiring(fields["inputs"])) if "inputs" in fields else None
+            queue = fields.get("queue", self._queue.name)
+            fields["headers"] = signer.sign(queue, *call, _read(headers), place)
         return to_json(fields) if fields else b""
 
+    def _signed_items(self, member: Member, made: "_Made") -> "Iterable[_Item]":
+        """The calls of a map, each of them signed if the app signs: they have the headers of the map."""
+        signer, headers = self._queue.signer, _read(self._headers.get(member, ""))
+        if signer is None:
+            return made.items
+        queue, task = self._queue.name, made.task
+        return (_Item(signer.sign_item(queue, task, args, codec, headers), args) for codec, args in made.items)
+
+
+_OWN = (Filler, Join, OpenMap)
+"""Members that are no calls of a user's."""
 
 _UNIQUE_BY = "make the workflow unique by its id, or pass task.options(unique=False)"
 _NOT_UNIQUE = f"unique: a node's id is its place in the workflow; {_UNIQUE_BY}"
@@ -306,6 +350,11 @@ class _Made(NamedTuple):
     codec: str
     fields: dict[str, Any]
     items: list[_Item]
+
+
+def _read(headers: str) -> dict[str, Any]:
+    found: dict[str, Any] = from_json(headers.encode()) if headers else {}
+    return found
 
 
 def sorted_by_edges(flow: Flow, members: list[Member]) -> list[Member]:

@@ -10,10 +10,11 @@ from .._server.mailbox import not_kept, read_look, too_late
 from .._server.replies import Call, R, ask, number
 from .._values import options as _options
 from .._values.encodings import from_json
+from .._values.inputs import wiring
 from .._values.options import Duration
 from .._values.signature import Signature
-from .._values.signing import Signer
-from ..errors import BrokerError, TaskError
+from .._values.signing import Place, Signer
+from ..errors import BadSignature, BrokerError, TaskError
 from ..models import Attempt, Progress, TaskInfo, TaskResult
 from ..watching import read_note, read_progress, shown
 
@@ -106,7 +107,7 @@ class Inspector:
 
     def info_of(self, task_id: str, record: dict[str, bytes], status: str) -> TaskInfo:
         """The information in a record, with the status to show."""
-        args, kwargs = self.arguments(record)
+        args, kwargs = self.arguments(task_id, record)
         return TaskInfo(
             task_id,
             text_of(record, "name"),
@@ -188,14 +189,14 @@ class Inspector:
     async def _record(self, task_id: str) -> dict[str, bytes]:
         return await self._queue.channel().ask(calls.task(id=task_id))
 
-    def arguments(self, record: dict[str, bytes]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self, task_id: str, record: dict[str, bytes]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """A record's positional and keyword arguments, as the task is called with them.
 
         Raises:
             BadSignature: the call was not signed with the app's key, so its bytes are not given to the deserializer.
         """
         if self._queue.signer is not None and self._queue.codec.is_custom:
-            self.check(self._queue.signer, record)
+            self.check(self._queue.signer, task_id, record)
         positional, by_name = self._queue.codec.decode_call(
             record.get("args", b"[]"),
             record.get("kwargs", b""),
@@ -204,15 +205,20 @@ class Inspector:
         )
         return tuple(positional), by_name
 
-    def check(self, signer: Signer, record: dict[str, bytes]) -> dict[str, Any]:
+    def check(self, signer: Signer, task_id: str, record: dict[str, bytes]) -> dict[str, Any]:
         """The headers of a record, if it was signed with the app's key.
 
         Raises:
             BadSignature: it was not.
         """
         args, kwargs, headers = (record.get(field, b"") for field in ("args", "kwargs", "headers"))
-        name, codec = text_of(record, "name"), text_of(record, "codec")
-        return signer.check(self._queue.name, name, args, kwargs, codec, headers)
+        name, codec, place = text_of(record, "name"), text_of(record, "codec"), None
+        if "inputs" in record:
+            try:
+                place = Place(task_id, wiring(from_json(record["inputs"])))
+            except (TypeError, ValueError):
+                raise BadSignature(f"the inputs of this call of {name!r} were not written by a producer") from None
+        return signer.check(self._queue.name, name, args, kwargs, codec, headers, place)
 
 
 def value_of(result: TaskResult[Value]) -> Value:

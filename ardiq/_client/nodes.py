@@ -79,7 +79,9 @@ class Member(Part):
 
     Attributes:
         call: the task, its options and, of a node, its arguments.
-        edges: what it is after, each with what happens if that does not complete; None: as if nothing was said.
+        edges: what it is after, each with what happens if that does not complete; None: as if nothing was said; "undo",
+            alone: it is the compensation of that.
+        compensation: what undoes it, if anything does.
         sources: of a node, what its arguments stand for, by position and keyword.
     """
 
@@ -87,8 +89,9 @@ class Member(Part):
         self.flow = flow
         self.name = name
         self.call = call
-        self.edges: dict[Member, OnFailure | None] = {}
+        self.edges: dict[Member, OnFailure | Literal["undo"] | None] = {}
         self.sources: dict[int | str, Source] = {}
+        self.compensation: Node[Any] | None = None
 
     def firsts(self) -> "list[Member]":
         """Itself."""
@@ -96,6 +99,26 @@ class Member(Part):
 
     def end(self) -> "Member":
         """Itself."""
+        return self
+
+    def compensate(self, call: PreparedTask[Any], *, name: str | None = None) -> "Self":
+        """Undo it with this call, should it complete and the workflow come to nothing: fail, be over its time limit, or
+        be aborted with `compensate=True`. Compensations run once nothing else of the workflow does, one after the
+        other, what completed last first.
+
+        Args:
+            call: from `task.prepare(…)`; its result, and those of the nodes it is after, may be among the arguments.
+            name: what the compensation is called in the flow, as of `flow.add`.
+
+        Returns:
+            Itself.
+
+        Raises:
+            TypeError, ValueError: as `flow.add`; or it has a compensation already.
+        """
+        if self.compensation is not None:
+            raise ValueError(f"node {self.name!r} has a compensation already: {self.compensation.name!r}")
+        self.compensation = self.flow.add_compensation(self, call, name)
         return self
 
 
@@ -168,6 +191,13 @@ class Map(Member, Generic[R_co]):
         if not self.keep_results:
             raise ValueError(f"map {self.name!r} has keep_results=False: nothing is there to pass on")
         return Reference(self, what)
+
+
+class OpenMap(Map[Any]):
+    """Calls of any tasks, which are added while the workflow runs. Their results are not kept."""
+
+    def __init__(self, flow: "Flow", name: str, call: PreparedTask) -> None:
+        super().__init__(flow, name, call, [], None, 0, False)
 
 
 class Filler(Member):
@@ -258,14 +288,14 @@ class Subflow(Part, Generic[R_co]):
 
 
 def _lasts(members: dict[Member, None]) -> Iterator[Member]:
-    """Those that no other is after, but for such as run only if something fails."""
+    """Those that no other is after, but for such as run only if something fails, or to undo it."""
     errands: dict[Member, None] = {}
     size = -1
     while size != len(errands):
         size = len(errands)
         for member in members:
             edges = {other: policy for other, policy in member.edges.items() if other in members}
-            if any(p == "only" or (o in errands and p in (None, "fail", "cancel")) for o, p in edges.items()):
+            if any(p in ("only", "undo") or (o in errands and p in (None, "fail", "cancel")) for o, p in edges.items()):
                 errands[member] = None
     main = [member for member in members if member not in errands] or list(members)
     followed = {other for member in main for other in member.edges}

@@ -12,6 +12,7 @@ from .._values.encodings import encoding_of
 from .._values.inputs import COMPLETE, MAP, REFERENCE, Input, Value, pack, takes_pages, unpack
 from .._values.results import Page, Results
 from .._values.signature import Signature, invalid
+from .._values.signing import RESULT, SIGNED, bare
 from ..errors import ArdiqError, is_away
 
 if TYPE_CHECKING:
@@ -26,11 +27,13 @@ class MapPages:
 
     Args:
         restores: whether they are converted as their task says, where it is known; else they are plain data.
+        label: the argument that they are of, for messages.
     """
 
-    def __init__(self, queue: "QueueContext", restores: bool = False) -> None:
+    def __init__(self, queue: "QueueContext", restores: bool = False, label: str = "") -> None:
         self._queue = queue
         self._restores = restores
+        self._label = label
 
     async def page(self, map_id: str, offset: int) -> Page:
         """The results from that index on.
@@ -55,7 +58,7 @@ class MapPages:
         if reply.size < 0:
             raise LookupError(_gone(map_id))
         codec, found = self._queue.codec, list[tuple[Any, bool | None]]()
-        for how, data in (part for row in reply.rows for part in unpack_chunk(row.codec, row.value)):
+        for how, data in (part for row in reply.rows for part in unpack_chunk(self._codec(map_id, row), row.value)):
             if self._restores:
                 found.append((codec.decode_result(data, how, self._queue.registry.signature_of), None))
                 continue
@@ -64,19 +67,39 @@ class MapPages:
             found.append((codec.decode_packed(data, how), None if is_own else encoding_of(how).str_keys))
         return Page(found, reply.next_offset if reply.next_offset < reply.size else None)
 
+    def _codec(self, map_id: str, row: calls.MapResult) -> str:
+        """That of a result; an argument is signed."""
+        if self._restores:
+            return bare(row.codec)
+        what = f"{self._label}: result {row.number} of {map_id.rpartition('~')[2]!r}"
+        return _codec(self._queue, f"{map_id}~{row.number}", row.codec, row.value, what)
+
+
+def _codec(queue: "QueueContext", id: str, codec: str, data: bytes, what: str) -> str:
+    """The codec of a result that is an argument, without its signature.
+
+    Raises:
+        BadSignature: the app has a `signing_key`, and it was not signed with that.
+    """
+    signer = queue.signer
+    return bare(codec) if signer is None else signer.check_value(queue.name, id, RESULT, codec, data, what)
+
 
 def bind(queue: "QueueContext", args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Let the results among the arguments of a call be read from that queue."""
     for value in (*args, *kwargs.values()):
         if type(value) is Results:
-            value.read_by(MapPages(queue.app.queue(value.queue).context if value.queue else queue))
+            at = queue.app.queue(value.queue).context if value.queue else queue
+            value.read_by(MapPages(at, label=value.label))
 
 
-async def results_of(queue: "QueueContext", map_id: str) -> AsyncIterator[tuple[str, bytes]]:
-    """The results of a map, each its codec and its bytes, however long the server is away.
+async def results_of(queue: "QueueContext", map_id: str, label: str) -> AsyncIterator[tuple[str, bytes]]:
+    """The results of a map, each its codec and its bytes, however long the server is away. `label`: the argument that
+    they are of, for messages.
 
     Raises:
         InvalidArguments: it is gone.
+        BadSignature: the app has a `signing_key`, and one was not signed with that.
     """
     offset: int | None = 0
     while offset is not None:
@@ -84,36 +107,46 @@ async def results_of(queue: "QueueContext", map_id: str) -> AsyncIterator[tuple[
         if reply.size < 0:
             raise invalid(_gone(map_id))
         for row in reply.rows:
-            for part in unpack_chunk(row.codec, row.value):
+            what = f"{label}: result {row.number} of {map_id.rpartition('~')[2]!r}"
+            for part in unpack_chunk(_codec(queue, f"{map_id}~{row.number}", row.codec, row.value, what), row.value):
                 yield part
         offset = reply.next_offset if reply.next_offset < reply.size else None
 
 
-async def completed(queue: "QueueContext", packed: bytes, signature: Signature | None) -> bytes:
-    """The packed arguments of a claim with all results that it only refers to, but those that are read page by page.
+async def completed(queue: "QueueContext", id: str, packed: bytes, signature: Signature | None) -> bytes:
+    """The packed arguments of a claim, of the task with that id, with all results that it only refers to, but those
+    that are read page by page.
 
     Raises:
         InvalidArguments: one is gone, or they are more than the app's `payload_limit`.
+        BadSignature: the app has a `signing_key`, and one was not signed with that.
     """
     args, inputs = unpack(packed)
-    if all(value.state not in (REFERENCE, MAP) for each in inputs for value in each.values):
+    values = [value for each in inputs for value in each.values]
+    if queue.signer is None and not any(value.state in (REFERENCE, MAP) or SIGNED in value.codec for value in values):
         return packed
-    return pack(args, [await _completed(queue, each, signature) for each in inputs])
+    workflow = id.rpartition("~")[0]
+    return pack(args, [await _completed(queue, workflow, each, signature) for each in inputs])
 
 
-async def _completed(queue: "QueueContext", given: Input, signature: Signature | None) -> Input:
+async def _completed(queue: "QueueContext", workflow: str, given: Input, signature: Signature | None) -> Input:
     if given.shape == MAP:
         [value] = given.values
-        return (
-            given
-            if takes_pages(signature, given.parameter)
-            else given._replace(values=await _all_of(queue, given, value))
-        )
+        value = value._replace(data=f"{workflow}~{value.source}".encode())
+        if takes_pages(signature, given.parameter):
+            return given._replace(values=[value])
+        return given._replace(values=await _all_of(queue, given, value))
     values: list[Value] = []
     size = 0
     for value in given.values:
-        values.append(await _fetched(queue, given, value) if value.state == REFERENCE else value)
-        size += len(values[-1].data)
+        id = f"{workflow}~{value.source}"
+        if value.state == REFERENCE:
+            value = await _fetched(queue, id, given, value)
+        if value.state == COMPLETE:
+            what = f"{given.label}: the result of {value.source!r}"
+            value = value._replace(codec=_codec(queue, id, value.codec, value.data, what))
+        values.append(value)
+        size += len(value.data)
         _check_size(queue, given, size if len(given.values) > 1 else 0)
     return given._replace(values=values)
 
@@ -134,9 +167,9 @@ async def patiently(queue: "QueueContext", call: Call[R]) -> R:
         await asyncio.sleep(_ASK_AGAIN_S)
 
 
-async def _fetched(queue: "QueueContext", given: Input, value: Value) -> Value:
+async def _fetched(queue: "QueueContext", id: str, given: Input, value: Value) -> Value:
     queue = _queue_of(queue, value)
-    record = await patiently(queue, calls.task(id=value.data.decode(errors="replace")))
+    record = await patiently(queue, calls.task(id=id))
     if record.get("state") != b"complete" or "result" not in record:
         raise invalid(f"{given.label}: the result of {value.source!r} is gone")
     return Value(value.source, COMPLETE, record.get("result_codec", b"").decode(errors="replace"), record["result"])
@@ -153,7 +186,9 @@ async def _all_of(queue: "QueueContext", given: Input, value: Value) -> list[Val
             raise invalid(f"{given.label}: {_gone(map_id)}")
         for row in reply.rows:
             source = f"{value.source}~{row.number}"
-            values += [Value(source, COMPLETE, how, data) for how, data in unpack_chunk(row.codec, row.value)]
+            what = f"{given.label}: result {row.number} of {value.source!r}"
+            codec = _codec(queue, f"{map_id}~{row.number}", row.codec, row.value, what)
+            values += [Value(source, COMPLETE, how, data) for how, data in unpack_chunk(codec, row.value)]
             size += len(row.value)
         _check_size(queue, given, size, ": annotate the parameter as Results[…], which reads them page by page")
         offset = reply.next_offset if reply.next_offset < reply.size else None

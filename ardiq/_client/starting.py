@@ -139,8 +139,7 @@ class Starting(Facade):
 
         Raises:
             ValueError: a circle, more than 1,000 nodes, or something that a node cannot have: an id or uniqueness of
-                its own, or, as a map, another queue; or, where the app has a `signing_key`, a map or a result as an
-                argument.
+                its own, or, as a map, another queue.
             TypeError: an argument does not fit its task, or cannot be sent.
             BrokerError: the server cannot be reached; with `maybe_enqueued` if the workflow may have been created.
             BadArgument: a task that is no part of a workflow has its id, or that of one of its nodes.
@@ -211,7 +210,7 @@ async def start(queue: "QueueContext", flow: Flow, output: Any) -> WorkflowJob[A
     graph = Graph(queue, flow, output)
     headers = [await queue.producer.ask_hooks(context) for context in graph.contexts()]
     ask = queue.channel().ask
-    answer = await _created(queue, graph, headers, ask)
+    answer = await created(queue, graph, headers, ask)
     if graph.has_pages and answer in ("created", "accepted"):
         try:
             has_started = await _filled(graph, ask)
@@ -229,7 +228,7 @@ def start_sync(queue: "QueueContext", flow: Flow, output: Any) -> WorkflowJob[An
     headers = [queue.producer.ask_hooks_sync(context) for context in graph.contexts()]
     core = queue.server.core
     queue.server.register(core)
-    answer = at_once(core, lambda ask: _created(queue, graph, headers, ask))
+    answer = at_once(core, lambda ask: created(queue, graph, headers, ask))
     if graph.has_pages and answer in ("created", "accepted"):
         try:
             has_started = at_once(core, lambda ask: _filled(graph, ask))
@@ -240,7 +239,7 @@ def start_sync(queue: "QueueContext", flow: Flow, output: Any) -> WorkflowJob[An
     return _job(queue, graph, answer)
 
 
-async def _created(queue: "QueueContext", graph: Graph, headers: list[str], ask: Ask) -> str:
+async def created(queue: "QueueContext", graph: Graph, headers: list[str], ask: Ask) -> str:
     """The answer of the server, which is told the limits of the tasks if it has to be.
 
     Raises:

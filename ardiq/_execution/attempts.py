@@ -16,8 +16,8 @@ from .._values import headers as _headers
 from .._values.chunks import CHUNK
 from .._values.encodings import from_json, to_json
 from .._values.filled import FILL
-from .._values.inputs import WITH
-from .._values.signing import without_signature
+from .._values.inputs import WITH, unpack, wired
+from .._values.signing import RESULT, SIGNED, Place, Signer, bare, without_signature
 from ..models import ExecutionContext
 from ..retries import DEFAULT_MAX_RETRIES, RetryRules
 from .batches import Call, Execution, starter
@@ -166,6 +166,7 @@ class Attempts:
                 if self.is_debug:
                     self.log_start(claim)
                 if claim[5] or claim[4]:
+                    claim = self.checked(claim)
                     if claim[5].startswith(WITH):
                         claim = await self.with_results(claim)
                         args, kwargs = self.received(claim, signature)
@@ -194,7 +195,7 @@ class Attempts:
         async def attempt(claim: Claim) -> None:
             started = monotonic()
             try:
-                self.check(claim)
+                self.checked(claim)
                 await entry.fn()
             except BaseException as error:
                 await self.failed(entry, claim, started, error)
@@ -213,7 +214,7 @@ class Attempts:
             try:
                 value = await run(claim)
                 self.waits.end(claim[1])
-                result = self.codec.encode_result(claim[2], signature, value)
+                result = self.signed(claim, self.codec.encode_result(claim[2], signature, value))
                 if self.must_tell(claim, COMPLETE):
                     await self.worker.reports_arrive(claim[1])
             except BaseException as error:
@@ -228,7 +229,7 @@ class Attempts:
         """What runs a claim by itself."""
 
         def run(claim: Claim) -> Awaitable[Any]:
-            self.check(claim)
+            claim = self.checked(claim)
             if self.is_debug:
                 self.log_start(claim)
             if claim[5].startswith(WITH):
@@ -245,10 +246,14 @@ class Attempts:
         return run
 
     async def with_results(self, claim: Claim) -> Claim:
-        """A claim of a workflow's task with all results that it only refers to."""
+        """A claim of a workflow's task with all results that it only refers to.
+
+        Raises:
+            BadSignature: one was not signed with the app's key.
+        """
         signature = self._queue.registry.signature_of(claim[2])
         first: Any = claim
-        return (*first[:3], await _pages.completed(self._queue, claim[3], signature), *first[4:])
+        return (*first[:3], await _pages.completed(self._queue, claim[0], claim[3], signature), *first[4:])
 
     def received(self, claim: Claim, signature: "Signature | None") -> tuple[list[Any], dict[str, Any]]:
         """The arguments of such a claim; from any thread.
@@ -262,7 +267,7 @@ class Attempts:
 
     def _fill(self, claim: Claim) -> Awaitable[Any]:
         """What runs a claim that fills a map."""
-        return fill(self._queue, self.worker.holder, claim)
+        return fill(self._queue, self.worker.holder, self.checked(claim))
 
     def _item(self, claim: Claim) -> Awaitable[Any]:
         """What runs a claim together with others."""
@@ -270,14 +275,35 @@ class Attempts:
             self.log_start(claim)
         return self.executions[claim[1]].result_of(claim[1])
 
-    def check(self, claim: Claim) -> None:
-        """Refuse a call that was not signed with the app's key; from any thread.
+    def checked(self, claim: Claim) -> Claim:
+        """A claim whose call was signed with the app's key, if it has one, without a signature behind its codec; from
+        any thread.
 
         Raises:
             BadSignature: it was not.
         """
         if self._signer is not None:
-            self._signer.check(self._queue.name, *claim[2:7])
+            self._check(self._signer, claim)
+        if SIGNED not in claim[5]:
+            return claim
+        first: Any = claim
+        return (*first[:5], bare(claim[5]), *first[6:])
+
+    def _check(self, signer: Signer, claim: Claim) -> None:
+        args, codec, place = claim[3], claim[5], None
+        if codec.startswith(WITH):
+            args, inputs = unpack(args)
+            codec, place = codec.removeprefix(WITH), Place(claim[0], wired(inputs))
+        signer.check(self._queue.name, claim[2], args, claim[4], codec, claim[6], place)
+
+    def signed(self, claim: Claim, result: tuple[bytes, str]) -> tuple[bytes, str]:
+        """An encoded result with a signature behind its codec, if it may be an argument of another task: its id looks
+        as in a workflow.
+        """
+        if self._signer is None or "~" not in claim[0]:
+            return result
+        data, codec = result
+        return data, self._signer.sign_value(self._queue.name, claim[0], RESULT, codec, data)
 
     def _call(self, entry: Registered, fn: Callable[..., Any] | None = None) -> Call:
         """How the function, or another in its place, is called: on a thread or in a process, with a time limit, within

@@ -125,7 +125,7 @@ class Execution:
             if self._ends[claim[1]].done():
                 continue
             try:
-                attempts.check(claim)
+                claim = attempts.checked(claim)
                 if claim[5].startswith(WITH):
                     claim = await attempts.with_results(claim)
                 [item], _ = attempts.codec.receive_call(claim[3], claim[4], claim[5], self._entry.signature)

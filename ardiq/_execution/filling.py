@@ -9,10 +9,11 @@ from .._client import pages
 from .._server import calls
 from .._values import chunks
 from .._values.codec import CUSTOM, Codec
-from .._values.encodings import encoding_of
+from .._values.encodings import encoding_of, from_json
 from .._values.filled import MOST_ITEMS, Filled
 from .._values.inputs import COMPLETE, LIST, MAP, WITH, Input, unpack
 from .._values.signature import invalid
+from .._values.signing import without_signature
 from ..errors import ArdiqError
 
 if TYPE_CHECKING:
@@ -34,18 +35,23 @@ async def fill(queue: "QueueContext", holder: Holder, claim: "Claim") -> int:
 
     Raises:
         InvalidArguments: the items are no list, or too many.
+        BadSignature: the app has a `signing_key`, and one was not signed with that.
         ArdiqError: another worker has the task.
     """
     args, [given] = unpack(claim[3])
     (default, told), _ = queue.codec.decode_call(args, b"", claim[5].removeprefix(WITH), None)
     filled = Filled(**told)
     map_id = f"{claim[0].rpartition('~')[0]}~{filled.map}"
+    signer, headers = queue.signer, without_signature(from_json(claim[6])) if claim[6] else {}
+
+    def signed(how: str, args: bytes) -> _Args:
+        return (how if signer is None else signer.sign_item(queue.name, filled.task, args, how, headers)), args
 
     async def send(offset: int, page: list[_Args]) -> calls.WorkflowFillReply:
         worker, token = holder(claim[1])
         call = calls.workflow_fill(
             worker=worker, id=claim[0], token=str(token), map=filled.map, offset=offset,
-            items=[calls.NewItem(*each) for each in page],
+            items=[calls.NewItem(*signed(*each)) for each in page],
         )  # fmt: skip
         reply = await pages.patiently(queue, call)
         if reply.answer == "stale":
@@ -100,10 +106,11 @@ async def _items(
     """The arguments of the call of each item."""
     codec, called = queue.codec, _Caller(filled)
     if given.shape == MAP:
-        async for how, data in pages.results_of(queue, given.values[0].data.decode()):
+        map_id, label = f"{claim[0].rpartition('~')[0]}~{given.values[0].source}", f"the items of map {filled.map!r}"
+        async for how, data in pages.results_of(queue, map_id, label):
             yield called.with_value(codec, how, data)
         return
-    _, [given] = unpack(await pages.completed(queue, claim[3], None))
+    _, [given] = unpack(await pages.completed(queue, claim[0], claim[3], None))
     if given.shape == LIST:
         for value in given.values:
             is_there = value.state == COMPLETE

@@ -171,7 +171,7 @@ class SyncTasks:
         if deadline < self._next_look:
             self._loop.call_soon_threadsafe(self._look)
         try:
-            attempts.check(claim)
+            claim = attempts.checked(claim)
             if is_debug:
                 attempts.log_start(claim)
             if claim[5].startswith(WITH):
@@ -186,7 +186,7 @@ class SyncTasks:
             fn = chunked(entry, claim[2], attempts.codec) if claim[5] == CHUNK else entry.fn
             value = fn(*args, **kwargs)
             attempts.waits.end(claim[1])
-            data, codec = attempts.codec.encode_result(claim[2], signature, value)
+            data, codec = attempts.signed(claim, attempts.codec.encode_result(claim[2], signature, value))
         except BaseException as error:
             attempts.waits.open.pop(claim[1], None)
             if attempts.threads.pop(claim[1], None) is not None:

@@ -65,8 +65,8 @@ WORKFLOW_ITEMS_MOST: Final = 1000
 WORKFLOW_FILL_MOST: Final = 1000
 """How many records one call of `workflow_fill` takes."""
 
-OUTBOX_DONE_MOST: Final = 1000
-"""How many records one call of `outbox_done` takes."""
+WORKFLOW_ADD_MOST: Final = 1000
+"""How many records one call of `workflow_add` takes."""
 
 PURGE_LIMIT_MOST: Final = 1000
 """The largest `limit` of `purge`."""
@@ -127,9 +127,6 @@ WORKFLOW_RESUME_LIMIT_MOST: Final = 1000
 
 WORKFLOW_LIMIT_MOST: Final = 1000
 """The largest `limit` of `workflow`."""
-
-OUTBOX_LIMIT_MOST: Final = 1000
-"""The largest `limit` of `outbox`."""
 
 WORKFLOW_DEAD_LIMIT_MOST: Final = 1000
 """The largest `limit` of `workflow_dead`."""
@@ -755,6 +752,26 @@ class WorkflowFillReply(NamedTuple):
 WORKFLOW_FILL_REPLY = page(WorkflowFillReply._make, (text, number))
 
 
+class AddedCall(NamedTuple):
+    """A record of `workflow_add`."""
+
+    task: Text
+    lane: Text
+    args: Text
+    kwargs: Text
+    options: Text
+
+
+class WorkflowAddReply(NamedTuple):
+    """What `workflow_add` replies."""
+
+    answer: str
+    size: int
+
+
+WORKFLOW_ADD_REPLY = page(WorkflowAddReply._make, (text, number))
+
+
 class WorkflowResumeReply(NamedTuple):
     """What `workflow_resume` replies."""
 
@@ -780,10 +797,9 @@ class NodeRow(NamedTuple):
     skipped: int
     aborted: int
     error: str
-    queue: str
 
 
-NODE_ROW = Record(NodeRow._make, (text, text, text, text, text, number, number, number, number, number, text, text))
+NODE_ROW = Record(NodeRow._make, (text, text, text, text, text, number, number, number, number, number, text))
 
 
 class WorkflowReply(NamedTuple):
@@ -795,27 +811,6 @@ class WorkflowReply(NamedTuple):
 
 
 WORKFLOW_REPLY = page(WorkflowReply._make, (text, text), NODE_ROW.rows)
-
-
-class OutboxRow(NamedTuple):
-    """A record of the reply of `outbox`."""
-
-    entry: str
-    life: str
-    queue: str
-    function: str
-    arguments: bytes
-
-
-OUTBOX_ROW = Record(OutboxRow._make, (text, text, text, text, raw))
-
-
-class OutboxEntry(NamedTuple):
-    """A record of `outbox_done`."""
-
-    entry: Text
-    life: Text
-    answer: Text
 
 
 class WorkflowRow(NamedTuple):
@@ -1479,12 +1474,40 @@ def workflow_fill(
     )
 
 
+def workflow_add(*, id: Text, map: Text, key: Text, calls: Iterable[AddedCall]) -> Call[WorkflowAddReply]:
+    """A client, or a task, adds calls to the open map of a workflow; also after it is sealed, while some of it has not
+    ended.
+
+    Replies `added`, `accepted` (this very call was already carried out), `ended` (the map has: nothing was added)
+    or `not_found`; and how many calls the map has.
+    """
+    return Call("workflow_add", (id, map, key, *(value for record in calls for value in record)), WORKFLOW_ADD_REPLY)
+
+
+def workflow_seal(*, id: Text) -> Call[Literal["sealed", "accepted", "not_found"]]:
+    """All calls of a workflow's open map are there: it ends with the last of them, or now.
+
+    Replies `sealed`, `accepted` (before, or it has ended) or `not_found`.
+    """
+    return Call("workflow_seal", (id,), word)
+
+
 def workflow_start(*, id: Text) -> Call[Literal["started", "accepted", "not_found"]]:
     """All parts of a workflow are there: those of its tasks that need no other begin.
 
     Replies `started`, `accepted` (before, or it is aborted) or `not_found`.
     """
     return Call("workflow_start", (id,), word)
+
+
+def workflow_abort(*, id: Text) -> Call[Literal["aborted", "requested", "finished", "not_found"]]:
+    """Stops a workflow, and undoes what completed of it: its compensations run, one after the other, what completed
+    last first.
+
+    Replies `aborted` (now or before), `requested` (something of it runs, or its compensations do), `finished`
+    (another way) or `not_found`.
+    """
+    return Call("workflow_abort", (id,), word)
 
 
 def workflow_pause(*, id: Text) -> Call[Literal["paused", "finished", "not_found"]]:
@@ -1510,59 +1533,9 @@ def workflow(*, id: Text, offset: int, limit: int) -> Call[WorkflowReply]:
 
     Replies its state (`not_found`: there is none) and kind; then of each member its name, kind (`map`, or empty),
     task, state, what it comes after, and of a map how many calls it has and how many of them completed, failed,
-    were skipped and aborted; its error; and its queue where that is another one.
+    were skipped and aborted; and its error.
     """
     return Call("workflow", (id, offset, limit), WORKFLOW_REPLY)
-
-
-def outbox(*, limit: int) -> Call[list[OutboxRow]]:
-    """What there is to tell other queues, as calls of functions there.
-
-    Replies of each entry, the next one first: the entry, the life that it is about, the queue, the name of the
-    function, and its arguments as netstrings; empty where there is nothing to say any more. A page ends early
-    beyond 1 MiB. Results of up to 64 KiB are among the arguments of a task that begins; the place of a larger one,
-    and of the results of a map, says where its worker finds them.
-    """
-    return Call("outbox", (limit,), OUTBOX_ROW.rows)
-
-
-def outbox_done(*, entries: Iterable[OutboxEntry]) -> Call[int]:
-    """Other queues were told, and have answered: what is settled by that leaves the outbox, the rest waits behind the
-    others.
-
-    Replies how many have left the outbox.
-    """
-    return Call("outbox_done", (*(value for record in entries for value in record),), number)
-
-
-def home_ended(
-    *,
-    id: Text,
-    life: Text,
-    state: Text,
-    result: Text,
-    codec: Text,
-    error: Text,
-    traceback: Text,
-    tries: Text,
-    started_at: Text,
-    history: Text,
-) -> Call[Literal["ended", "accepted", "not_found"]]:
-    """A task of a workflow has ended in the other queue that it was handed to.
-
-    Replies `ended`; `accepted` (it was told before, or of an earlier life) or `not_found` (there is no such member
-    of a workflow any more).
-    """
-    return Call("home_ended", (id, life, state, result, codec, error, traceback, tries, started_at, history), word)
-
-
-def abort_guest(*, id: Text, home: Text, life: Text) -> Call[Literal["aborted", "requested", "finished", "not_found"]]:
-    """A task of a workflow in another queue is to stop: at once if it waits, by request if it runs.
-
-    Replies `aborted` (now or before), `requested` (its worker is told), `finished` (another way) or `not_found` (it
-    is not there for that queue and that time).
-    """
-    return Call("abort_guest", (id, home, life), word)
 
 
 def workflow_dead(*, id: Text, limit: int) -> Call[list[str]]:

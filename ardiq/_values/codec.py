@@ -21,6 +21,7 @@ from .encodings import (
     to_json,
 )
 from .signature import MISSING, PLAIN, Readers, Signature, invalid
+from .signing import bare
 
 CUSTOM = "custom"
 _LARGEST_CHUNK = 65_536
@@ -100,6 +101,7 @@ class Codec:
             TypeError: an argument does not fit its annotation.
             ValueError: the bytes are not what the codec says.
         """
+        codec = bare(codec)
         if not codec:
             a = from_json(args)
             k = from_json(kwargs) if kwargs else {}
@@ -216,6 +218,7 @@ class Codec:
                     )
             except msgspec.DecodeError:
                 pass  # explained below
+        codec = bare(codec)
         if codec[:5] == "with+":
             from .inputs import receive
 
@@ -330,6 +333,7 @@ class Codec:
         """
         if not codec and signature is None:
             return from_json(data) if data else None
+        codec = bare(codec)
         if codec == CUSTOM:
             return self._deserialize(data)
         if codec == NOT_SENT:

@@ -11,7 +11,7 @@ import msgspec
 
 from . import conversion as _conversion
 from .codec import CUSTOM, NOT_SENT, Codec
-from .encodings import TYPED, choose, encoding_of, netstring, netstrings, survey
+from .encodings import TYPED, choose, encoding_of, netstring, netstrings, survey, to_json
 from .results import Results
 from .signature import MISSING, Signature, invalid
 
@@ -84,6 +84,23 @@ def pack(args: bytes, inputs: Iterable[Input]) -> bytes:
         for value in each.values:
             parts += [value.source.encode(), value.state.encode(), value.codec.encode(), value.data]
     return b"".join(map(netstring, parts))
+
+
+def wiring(asked: Any) -> bytes:
+    """Which results are which arguments, by the `inputs` of a node, as they are signed."""
+    rows = []
+    for parameter, source in asked:
+        if isinstance(source, str):
+            shape, names = (MAP, [source[1:]]) if source.startswith("*") else (ONE, [source])
+        else:
+            shape, names = LIST, list(source)
+        rows.append([parameter, shape, *names])
+    return to_json(rows)
+
+
+def wired(inputs: Iterable[Input]) -> bytes:
+    """The same by the inputs of a claim, none of them read yet."""
+    return to_json([[each.parameter, each.shape, *[value.source for value in each.values]] for each in inputs])
 
 
 def takes_pages(signature: Signature | None, parameter: str) -> bool:

@@ -7,10 +7,7 @@ from . import conversion as _conversion
 from .codec import CUSTOM, Codec
 from .encodings import choose, encoding_of, from_json, survey, to_json
 from .signature import MISSING, Signature
-from .signing import Signer
-
-SIGNED = "signed+"
-"""What the codec of a signed value begins with; its bytes begin with the signature."""
+from .signing import Signer, bare
 
 STEP, SIGNAL, TIMEOUT, UNTIL = "step", "signal", "timeout", "until"
 """The kinds of memos."""
@@ -50,8 +47,7 @@ class Memo(NamedTuple):
         Raises:
             ValueError: it cannot be read.
         """
-        data = split(self.data)[1] if self.codec.startswith(SIGNED) else self.data
-        return codec.decode_packed(data, self.codec.removeprefix(SIGNED))
+        return codec.decode_packed(self.data, bare(self.codec))
 
 
 class Hint(NamedTuple):
@@ -95,8 +91,7 @@ class Kept:
         self._converted(label, codec, data, hint)
         if self._signer is None:
             return codec, data
-        signature = self._signer.sign_value(self._queue, task_id, place, codec, data)
-        return f"{SIGNED}{codec}", signature.encode() + data
+        return self._signer.sign_value(self._queue, task_id, place, codec, data), data
 
     def read(self, task_id: str, place: str, label: str, codec: str, data: bytes, hint: Hint) -> Any:
         """A value, converted to its annotation.
@@ -106,12 +101,10 @@ class Kept:
             TypeError: it does not fit.
             ValueError: it cannot be read.
         """
-        signature = None
-        if codec.startswith(SIGNED):
-            codec = codec.removeprefix(SIGNED)
-            signature, data = split(data)
-        if self._signer is not None:
-            self._signer.check_value(self._queue, task_id, place, codec, data, signature, label)
+        if self._signer is None:
+            codec = bare(codec)
+        else:
+            codec = self._signer.check_value(self._queue, task_id, place, codec, data, label)
         return self._converted(label, codec, data, hint)
 
     def _converted(self, label: str, codec: str, data: bytes, hint: Hint) -> Any:
@@ -142,8 +135,3 @@ class Kept:
 def place_of(signal: str) -> str:
     """What names a signal for its signature."""
     return f"signal:{signal}"
-
-
-def split(data: bytes) -> tuple[bytes, bytes]:
-    """A signature, and what it signs."""
-    return data[: Signer.LENGTH], data[Signer.LENGTH :]

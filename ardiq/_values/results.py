@@ -87,6 +87,11 @@ class Results(Generic[R_co]):
         item = self.item_of(annotation)
         return Results(self.id, self._pages, None if item is None else _conversion.convertible(item), label, self.queue)
 
+    @property
+    def label(self) -> str:
+        """What it is, for messages."""
+        return self._label or "an argument"
+
     def read_by(self, pages: Pages) -> None:
         """Who reads its pages."""
         self._pages = pages

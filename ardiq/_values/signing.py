@@ -1,7 +1,9 @@
-"""Signatures: a worker that has the key runs only calls that were enqueued with it."""
+"""Signatures: a worker that has the key runs only calls that were enqueued with it, with results that it, or another
+one with the key, has signed.
+"""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import BadSignature
 from .encodings import from_json, to_json
@@ -11,31 +13,91 @@ SigningKey = str | bytes | Sequence[str | bytes]
 SIGNATURE = "ardiq-signature"
 """The header that it travels as."""
 
+SIGNED = ";signed="
+"""What is behind the codec of a result, or of a call of a map, which has no headers of its own; then its signature."""
+
+# What the codec of plain JSON, which is empty, is called then: what looks for an argument in a call knows it by that.
+_JSON = "json"
+RESULT = "result"
+"""The place of what a task returned, among its values."""
+
 _SHORTEST_KEY = 16
 # Half of a SHA-256, which RFC 2104 allows: the header stays short enough for a compact record.
 _SIGNATURE_BYTES = 16
 
 
+class Place(NamedTuple):
+    """What of a workflow's call is signed besides: its id, and which results are its arguments (`inputs.wiring`)."""
+
+    id: str
+    wiring: bytes
+
+
 class Signer:
-    """Signs calls with the first key, and accepts signatures by any key.
+    """Signs calls and results with the first key, and accepts signatures by any key.
 
-    A signature is an HMAC-SHA256 over the queue, the task's name, its arguments and its other headers. The task's id,
-    lane, times and tries are not signed: workers and operators change them.
+    A signature of a call is an HMAC-SHA256 over the queue, the task's name, its arguments and its other headers. The
+    task's id, lane, times and tries are not signed: workers and operators change them; but the id is where results are
+    among the arguments. A signature of a result is one over the queue, the id of its task, its codec and its bytes.
     """
-
-    LENGTH = 22
-    """How many characters a signature has."""
 
     def __init__(self, keys: Sequence[bytes], takes_unsigned: bool) -> None:
         self._keys = keys
         self._takes_unsigned = takes_unsigned
 
-    def sign(self, queue: str, name: str, args: bytes, kwargs: bytes, codec: str, headers: dict[str, Any]) -> str:
+    def sign(
+        self,
+        queue: str,
+        name: str,
+        args: bytes,
+        kwargs: bytes,
+        codec: str,
+        headers: dict[str, Any],
+        place: Place | None = None,
+    ) -> str:
         """The headers with the signature, as JSON."""
-        message = _message(queue, name, args, kwargs, codec, headers)
+        message = _message(queue, name, args, kwargs, codec, headers, place)
         return to_json({SIGNATURE: _signature(self._keys[0], message), **headers}).decode()
 
-    def check(self, queue: str, name: str, args: bytes, kwargs: bytes, codec: str, packed: bytes) -> dict[str, Any]:
+    def sign_item(self, queue: str, name: str, args: bytes, codec: str, headers: dict[str, Any]) -> str:
+        """The codec of a call of a map, with the signature behind it."""
+        return _with_signature(codec, _signature(self._keys[0], _message(queue, name, args, b"", codec, headers)))
+
+    def sign_value(self, queue: str, task_id: str, place: str, codec: str, data: bytes) -> str:
+        """The codec of a value of a task, with the signature behind it. `place`: which one: `RESULT`, or a step or a
+        signal that it gets.
+        """
+        return _with_signature(codec, _signature(self._keys[0], _value_message(queue, task_id, place, codec, data)))
+
+    def check_value(self, queue: str, task_id: str, place: str, codec: str, data: bytes, label: str) -> str:
+        """Accept or refuse such a value, before it is decoded. `label`: what it is for people.
+
+        Returns:
+            Its codec without the signature.
+
+        Raises:
+            BadSignature: nobody with a key of this app has signed it for this task and place, or it was changed since.
+        """
+        plain, given = split(codec)
+        if not given:
+            if self._takes_unsigned:
+                return plain
+            raise BadSignature(f"{label} has no signature, but the app has a signing_key")
+        message = _value_message(queue, task_id, place, plain, data)
+        if not self._is_ours(message, given.encode(errors="replace")):
+            raise BadSignature(f"{label} was signed with another key, for something else, or changed since")
+        return plain
+
+    def check(
+        self,
+        queue: str,
+        name: str,
+        args: bytes,
+        kwargs: bytes,
+        codec: str,
+        packed: bytes,
+        place: Place | None = None,
+    ) -> dict[str, Any]:
         """Accept or refuse a call, before any of it is decoded. `packed`: its headers, encoded.
 
         Returns:
@@ -46,8 +108,9 @@ class Signer:
         """
         try:
             headers = from_json(packed) if packed else {}
-            given = headers.pop(SIGNATURE, None)
-            message = _message(queue, name, args, kwargs, codec, headers)
+            codec, behind = split(codec)
+            given = headers.pop(SIGNATURE, None) or behind or None
+            message = _message(queue, name, args, kwargs, codec, headers, place)
         except (ValueError, AttributeError, TypeError, RecursionError):
             raise BadSignature(f"the headers of this call of {name!r} were not written by a producer") from None
         if given is None and self._takes_unsigned:
@@ -57,25 +120,6 @@ class Signer:
         if not self._is_ours(message, given.encode(errors="replace")):
             raise BadSignature(f"this call of {name!r} was signed with another key, or changed since it was enqueued")
         return without_signature(headers)
-
-    def sign_value(self, queue: str, task_id: str, place: str, codec: str, data: bytes) -> str:
-        """The signature of a value that a running task gets: the result of one of its steps, or a signal."""
-        return _signature(self._keys[0], _value_message(queue, task_id, place, codec, data))
-
-    def check_value(
-        self, queue: str, task_id: str, place: str, codec: str, data: bytes, given: bytes | None, label: str
-    ) -> None:
-        """Accept or refuse such a value, before it is decoded. `label`: what it is for people.
-
-        Raises:
-            BadSignature: it was not signed with a key of this app for this task and place, or was changed since.
-        """
-        if given is None:
-            if self._takes_unsigned:
-                return
-            raise BadSignature(f"{label} has no signature, but the app has a signing_key")
-        if not self._is_ours(_value_message(queue, task_id, place, codec, data), given):
-            raise BadSignature(f"{label} was signed with another key, for something else, or changed since")
 
     def sign_token(self, queue: str, text: bytes) -> str:
         """The signature of a token."""
@@ -90,6 +134,23 @@ class Signer:
 
         expected = [_signature(key, message).encode() for key in self._keys]
         return any(compare_digest(each, given) for each in expected)
+
+
+def split(codec: str) -> tuple[str, str]:
+    """A codec, and the signature behind it; empty if there is none."""
+    plain, mark, given = codec.rpartition(SIGNED)
+    if not mark:
+        return codec, ""
+    return "" if plain == _JSON else plain, given
+
+
+def bare(codec: str) -> str:
+    """A codec without a signature."""
+    return split(codec)[0] if SIGNED in codec else codec
+
+
+def _with_signature(codec: str, signature: str) -> str:
+    return f"{codec or _JSON}{SIGNED}{signature}"
 
 
 def without_signature(headers: dict[str, Any]) -> dict[str, Any]:
@@ -113,10 +174,20 @@ def read_keys(value: Any) -> list[bytes]:
     return keys
 
 
-def _message(queue: str, name: str, args: bytes, kwargs: bytes, codec: str, headers: dict[str, Any]) -> bytes:
+def _message(
+    queue: str,
+    name: str,
+    args: bytes,
+    kwargs: bytes,
+    codec: str,
+    headers: dict[str, Any],
+    place: Place | None = None,
+) -> bytes:
     """What is signed of a call."""
     parts = [queue.encode(), name.encode(), args or b"[]", kwargs, codec.encode(), to_json(headers) if headers else b""]
-    return _joined(b"ardiq-call-1", *parts)
+    if place is None:
+        return _joined(b"ardiq-call-1", *parts)
+    return _joined(b"ardiq-node-1", *parts, place.id.encode(), place.wiring)
 
 
 def _value_message(queue: str, task_id: str, place: str, codec: str, data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Look at one task of an app's queue, abort it, or run it again."""
+"""Look at one task of an app's queue, read what it emits, abort it, or run it again."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     for name, aliases, action, what in (
         ("show", (), _show, "its record, place, attempts, error and log"),
+        ("stream", (), _stream, "what it emits, and has emitted, until it has ended"),
         ("abort", (), _abort, "abort it: at once if it waits, at its next await if it runs"),
         ("requeue", ("retry",), _requeue, "run a dead letter again: same id and arguments, new retries"),
     ):
@@ -73,6 +74,15 @@ def _show(app: "Ardiq", task_id: str, as_json: bool) -> int:
         print_json(task)
     else:
         show(*_draw(task))
+    return 0
+
+
+def _stream(app: "Ardiq", task_id: str, as_json: bool) -> int:
+    if not ask(app.context.server.core, calls.task(id=task_id)):
+        return _missing(task_id, as_json)
+    for chunk in app.stream_sync(task_id):
+        text = chunk.value if isinstance(chunk.value, str) else json_text(chunk.value)
+        print(json_text(chunk._asdict()) if as_json else text, flush=True)
     return 0
 
 
@@ -274,6 +284,9 @@ def _where(task: dict[str, Any]) -> str:
     if task.get("state") == "blocked":
         if "kind" in task:
             return "until its tasks have ended: ardiq workflow show has them"
+        undone = next((name for name, policy in task.get("after", {}).items() if policy == "undo"), None)
+        if undone is not None:
+            return f"the compensation of {undone}: runs if that has to be undone"
         return f"waits for {', '.join(task.get('after', ())) or 'other tasks'}"
     if task.get("state") == "away":
         return f"handed to queue {task.get('queue', '')}, which says when it has ended"

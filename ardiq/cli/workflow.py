@@ -3,7 +3,7 @@
 ardiq workflow list MODULE:ATTR              those that have not ended, newest first
 ardiq workflow show MODULE:ATTR ID           one, with the state of each of its nodes
 ardiq workflow graph MODULE:ATTR ID          a picture of one, for Mermaid; --format dot: for Graphviz
-ardiq workflow abort MODULE:ATTR ID          stop all of it that has not ended
+ardiq workflow abort MODULE:ATTR ID          stop all of it that has not ended; --compensate: and undo what completed
 ardiq workflow pause MODULE:ATTR ID          let none of its tasks start; what runs goes on
 ardiq workflow resume MODULE:ATTR ID         let them start again
 ardiq workflow retry MODULE:ATTR ID          run its dead letters again, and what was skipped because of them
@@ -59,6 +59,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
             chosen.add_argument("--format", choices=FORMATS, default="mermaid", help="for what (default: mermaid)")
         elif action in ("list", "show"):
             json_argument(chosen)
+        elif action == "abort":
+            chosen.add_argument("--compensate", action="store_true", help="undo what completed of it")
         chosen.set_defaults(action=action)
 
 
@@ -69,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "signal":
         return _signal(app, arguments.id, arguments.name, json_value(arguments.value, object, "JSON"))
     if arguments.action in ("abort", "pause", "resume", "retry"):
-        return _change(app, arguments.id, arguments.action)
+        return _change(app, arguments.id, arguments.action, "compensate" in arguments and arguments.compensate)
     as_json = arguments.action == "show" and arguments.json
     nodes, progress = _nodes(app, arguments.id)
     if progress is None:
@@ -87,15 +89,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _change(app: "Ardiq", workflow_id: str, action: str) -> int:
+def _change(app: "Ardiq", workflow_id: str, action: str, compensate: bool) -> int:
     job: WorkflowJob[Any] = WorkflowJob(app, workflow_id)
     if job.progress_sync() is None:
         show(f"{workflow_id}: there is no such workflow: it was never started, or its time is up (result_ttl_ms)")
         return 1
     if action == "retry":
         show(f"{many(job.retry_sync(), 'dead letter')} requeued")
-    elif action == "abort" and job.abort_sync():
-        show(f"{workflow_id}: aborted, or told to stop")
+    elif action == "abort" and job.abort_sync(compensate=compensate):
+        show(f"{workflow_id}: aborted, or told to stop{', and what completed is undone' if compensate else ''}")
     elif action == "pause" and job.pause_sync():
         show(f"{workflow_id}: paused; what runs goes on")
     elif action == "resume" and job.resume_sync():

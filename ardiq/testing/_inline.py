@@ -29,11 +29,12 @@ _NO_BLOCKING = (
 _MAKES_READY = frozenset(
     {
         *("enqueue", "limit_put", "limit_remove", "limits_declare", "requeue", "requeue_with", "resume"),
-        *("schedule_fire", "signal", "workflow_create", "workflow_resume", "workflow_start"),
+        *("schedule_fire", "signal", "workflow_add", "workflow_create", "workflow_resume"),
+        *("workflow_seal", "workflow_start"),
     }
 )
 # What may let other tasks of a workflow begin.
-_MAY_RELEASE = frozenset({"abort", "discard", "purge"})
+_MAY_RELEASE = frozenset({"abort", "discard", "purge", "workflow_abort"})
 _FOREVER_MS = 100 * 365 * 86_400_000
 _TASK_FIELDS = 6
 _PORTION = 500

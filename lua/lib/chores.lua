@@ -24,7 +24,7 @@ function M.look(batch, id)
   if of and of.building and not of.abort_requested then return end
   if own and own.state == 'blocked' and number.of(record.needs, 0) <= 0 then
     if group.damage(batch, own) then return end
-    if own.abort_requested then
+    if group.is_stopping(own) then
       stopping.cancel(batch, own)
     elseif own.kind == 'map' then
       map.make(batch, own)
@@ -39,7 +39,7 @@ function M.look(batch, id)
   if not record or not record.state or task.is_finished(record.state) then
     group.note_open(batch, of, name, record)
   elseif record.state == 'blocked' and number.of(record.needs, 0) <= 0 and number.of(record.broken, 0) <= 0
-    and not of.abort_requested then
+    and not group.is_stopping(of) then
     edges.begin(batch, of, name, record)
   elseif record.state == 'away' then
     M.ask_again(batch, id, record)
@@ -52,7 +52,7 @@ local function stop_overdue(batch)
   local overdue = redis.pcall('ZRANGEBYSCORE', deadlines, '-inf', batch.now_text, 'LIMIT', 0, LOOK_AT)
   for _, id in ipairs(errors.of(overdue) and {} or overdue) do
     local of = group.read(batch, id)
-    local err = of and stopping.abort(batch, id, of.building and 'unfinished' or 'timeout')
+    local err = of and stopping.abort(batch, id, (of.building or of.open_map) and 'unfinished' or 'timeout')
     if err then
       batches.refuse(batch, id, '', err)
       redis.call('ZADD', deadlines, clock.text(batch.now + batches.STUCK_MS), id)

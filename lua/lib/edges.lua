@@ -7,9 +7,11 @@ M.FIELDS = { 'state', 'needs', 'broken', 'kind', 'lane', 'buckets', 'delay_ms', 
 -- Edges whose follower does not mind that what it follows did not complete.
 M.LENIENT = { ignore = true, continue = true, only = true }
 
--- Call with the name of each follower of a member, and the policy of the edge.
+-- Call with the name of each follower of a member, and the policy of the edge. Its compensation is none (undo.lua).
 function M.each_follower(followers, call)
-  for name, policy in string.gmatch(followers or '', '([^ ?]+)%??([^ ]*)') do call(name, policy) end
+  for name, policy in string.gmatch(followers or '', '([^ ?]+)%??([^ ]*)') do
+    if policy ~= 'undo' then call(name, policy) end
+  end
 end
 
 -- A group may be through although none of its members ends in this call.

@@ -78,30 +78,33 @@ local function outcome(batch, of, counts)
 end
 
 -- blocked -> complete, failed, aborted for a group of which nothing is open.
-local function end_group(batch, of, counts)
+local function end_group(batch, of, state, fields)
   local base, key = batch.base, keys.task(batch.base, of.id)
-  local state, fields = outcome(batch, of, counts)
   of.state = state
   redis.call('HSET', key, 'state', state, 'finished_at', batch.now_text, unpack(fields))
   batches.ended(batch, of.id)
+  if of.undoing then undo.finish(batch, of) end
   local parent_id, name = group.split(of.id)
   local parent = parent_id and group.read(batch, parent_id)
   if parent then
     group.note(batch, parent, name, state, true)
   elseif not parent_id then
     redis.call('ZREM', keys.workflows(base), of.id)
-    if of.building or of.timeout_ms then redis.call('ZREM', keys.deadlines(base), of.id) end
+    if of.building or of.timeout_ms or of.open_map then redis.call('ZREM', keys.deadlines(base), of.id) end
     pause_rules.end_of_workflow(base, of.id)
     batches.push(batch, 'swept', of)
   end
 end
 
+-- Why nothing of it is undone: somebody asked for its end alone, or nothing of it ever ran.
+local AS_IT_IS = { ['1'] = true, unfinished = true }
 local COUNTS = { 'complete', 'failed', 'skipped', 'aborted', 'unborne' }
 
 -- A group ends when nothing of it is open, and no item waits to become a task. Where fewer have ended than there are, somebody
 -- deleted what was open: it stays, and fsck finds it.
 function M.end_if_through(batch, of)
   if of.state ~= 'blocked' or redis.call('EXISTS', keys.open(batch.base, of.id)) == 1 then return end
+  if of.is_open == '1' and not of.abort_requested then return end
   if of.kind == 'map' and redis.call('EXISTS', keys.items(batch.base, of.id)) == 1 then return end
   local found = redis.call('HMGET', keys.task(batch.base, of.id), 'tasks', unpack(COUNTS))
   local counts = {}
@@ -109,7 +112,9 @@ function M.end_if_through(batch, of)
   local expected = of.kind == 'map' and of.made or number.of(found[1], 0)
   local through = counts.complete + counts.failed + counts.skipped + counts.aborted
   if through < expected and not of.abort_requested then return end
-  end_group(batch, of, counts)
+  local state, fields = outcome(batch, of, counts)
+  local is_undone = of.undoing and state ~= 'complete' and not AS_IT_IS[of.abort_requested or '']
+  if not (is_undone and undo.go_on(batch, of)) then end_group(batch, of, state, fields) end
 end
 
 return M

@@ -31,7 +31,7 @@ local function settle(batch, of, ended)
     for i, one in ipairs(ended) do names[i] = one.name end
     open = bulk.read('SMISMEMBER', keys.open(base, of.id), names)
   end
-  local closed, missing, counts, through = {}, {}, {}, {}
+  local closed, missing, counts, through, is_undoing = {}, {}, {}, {}, group.is_undoing(of)
   for i, one in ipairs(ended) do
     local is_new = not seen[one.name]
     local is_open = open[i] == 1 and is_new
@@ -47,18 +47,19 @@ local function settle(batch, of, ended)
         closed[#closed + 1], through[#through + 1] = one.name, one
         if one.state ~= 'complete' then missing[#missing + 1] = one.name end
         local count = group.COUNTS[one.state] or 'failed'
-        counts[count] = (counts[count] or 0) + 1
+        if not is_undoing then counts[count] = (counts[count] or 0) + 1 end
       end
     end
   end
   if names[1] then bulk.write('SREM', keys.open(base, of.id), closed) end
   bulk.write('SADD', keys.failed(base, of.id), missing)
-  if missing[1] and not of.abort_requested then
+  if missing[1] and not of.abort_requested and not is_undoing then
     redis.call('HSETNX', keys.task(base, of.id), 'first_missing', missing[1])
   end
+  if of.undoing then undo.note(batch, of, through) end
   if of.kind == 'map' then
     if not of.abort_requested then map.make(batch, of) end
-  elseif not of.abort_requested then
+  elseif not of.abort_requested and not is_undoing then
     began = edges.follow(batch, of, through)
     counts.unborne, of.unborne = of.unborne, nil
   end

@@ -2,9 +2,9 @@
 -- seen whether a task may be part of anything. Whether it is, its group's record says, which is read once a call.
 local M = {}
 
-local FIELDS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'timeout_ms' }
+local FIELDS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'timeout_ms', 'open_map', 'undoing' }
 local OF_MAPS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'name', 'lane', 'kwargs', 'headers',
-  'buckets', 'weight', 'size', 'made', 'max_concurrent', 'tolerate', 'keep_results' }
+  'buckets', 'weight', 'size', 'made', 'max_concurrent', 'tolerate', 'keep_results', 'is_open' }
 local OF_MEMBERS = { 'needs', 'state', 'then', 'spent', 'unneeded' }
 
 -- What a group counts a member as that has ended in this state.
@@ -67,7 +67,8 @@ function M.damage(batch, of)
     or batches.obstacle(batch, 'SCARD', keys.failed(base, of.id))
     or batches.obstacle(batch, 'LLEN', keys.chores(base))
     or batches.obstacle(batch, 'ZCARD', keys.workflows(base))
-    or (of.building or of.timeout_ms) and batches.obstacle(batch, 'ZCARD', keys.deadlines(base))
+    or of.undoing and batches.obstacle(batch, 'LLEN', keys.undo(base, of.id))
+    or (of.building or of.timeout_ms or of.open_map) and batches.obstacle(batch, 'ZCARD', keys.deadlines(base))
   if not obstacle and of.kind == 'map' then
     obstacle = batches.obstacle(batch, 'LLEN', keys.items(base, of.id))
       or batches.obstacle(batch, 'HLEN', keys.results(base, of.id))
@@ -95,6 +96,15 @@ function M.count(base, group_id, changes)
     if errors.of(redis.pcall('HINCRBY', key, name, by)) then redis.call('HSET', key, name, clock.text(by)) end
   end
 end
+
+-- Whether a record is that of a compensation (undo.lua), by what it comes after.
+function M.is_compensation(record) return string.find(record.after or '', '?undo', 1, true) ~= nil end
+
+-- Whether compensations of a group have begun: what is open is one of them, and there is no way back. `undoing` is `0` before.
+function M.is_undoing(of) return of.undoing == '1' end
+
+-- Whether what is open of a group is to stop: its compensations only where that was asked for.
+function M.is_stopping(of) return of.abort_requested and (not M.is_undoing(of) or of.abort_requested == '1') end
 
 function M.root_of(id) return string.match(id, '^[^~]*') end
 

@@ -60,6 +60,7 @@ M.task_stats = of('task_stats:')
 M.open = of('open:')
 M.results = of('results:')
 M.failed = of('failed:')
+M.undo = of('undo:')
 
 M.scheduled = of_queue('scheduled')
 M.workflows = of_queue('workflows')

@@ -2,8 +2,8 @@
 local M = {}
 
 -- Fields that say where a task belongs.
-M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building', 'dead', 'waits_for',
-  'home', 'queue', 'life', 'sent_at', 'abort_requested' }
+M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building', 'is_open', 'dead',
+  'waits_for', 'after', 'undoing', 'home', 'queue', 'life', 'sent_at', 'abort_requested' }
 
 -- The type of every key, by the first part of its name.
 M.TYPES = {
@@ -19,12 +19,13 @@ M.TYPES = {
   slowed = 'string',
   workflows = 'zset', open = 'set', nodes = 'list', items = 'list', results = 'hash', failed = 'set',
   chores = 'list', outbox = 'list', deadlines = 'zset', steps = 'hash', signals = 'hash',
+  undo = 'list',
   saving = 'string',
 }
 -- Keys that belong to one worker; and those that must end by themselves, by what keys.lua calls them.
 M.OF_WORKERS = { running = true, worker = true, aborts = true }
 -- Those of one group, of which `task:<group>` is the record.
-M.OF_GROUPS = { open = true, nodes = true, items = true, results = true, failed = true }
+M.OF_GROUPS = { open = true, nodes = true, items = true, results = true, failed = true, undo = true }
 -- Those of one task that has not ended, or may run again.
 M.OF_TASKS = { steps = true, signals = true }
 M.WITH_TTL = {
@@ -97,20 +98,34 @@ function M.is_chore(base, id)
   return not M.lacks('LPOS', keys.chores(base), id, 'MAXLEN', WINDOW)
 end
 
+-- Whether one of the compensations of a workflow is a dead letter, which has to run again or to be discarded.
+local function waits_for_compensation(base, id, record)
+  local names = group.is_undoing(record) and redis.pcall('LRANGE', keys.undo(base, id), 0, 0)
+  if not names or errors.of(names) or not names[1] then return false end
+  local first = task.read(base, group.id_of(id, names[1]), { 'state' })
+  return first and first.state == 'failed'
+end
+
 -- What is wrong with a part of a workflow, or with a workflow, that has not ended; nil: nothing.
 function M.disconnected(base, id, record)
   if task.is_finished(record.state) then return nil end
   local holder = { base = base }
   local of, name = group.of(holder, id)
   if record.state == 'blocked' and record.needs and not of then return 'no_such_group' end
-  local goes_on = not of or of.state == 'blocked' and not of.abort_requested
+  local is_compensation = of and group.is_compensation(record)
+  -- Its turn has not come.
+  if is_compensation and record.state == 'blocked' and number.of(record.needs, 0) > 0 then return nil end
+  local goes_on = not of or of.state == 'blocked' and not group.is_stopping(of)
+  -- What runs again beside its compensations does so to no effect.
+  if of and group.is_undoing(of) and not is_compensation then goes_on = false end
   if of and goes_on and M.lacks('SISMEMBER', keys.open(base, of.id), name) then return 'not_open' end
   if record.state ~= 'blocked' or number.of(record.needs, 0) > 0 then return nil end
   local has_open = record.kind and redis.call('EXISTS', keys.open(base, id)) == 1
-  if has_open or record.building or not goes_on or of and of.building or M.is_chore(base, id) then return nil end
+  local is_to_come = record.building or record.is_open == '1' or of and of.building
+  if has_open or is_to_come or not goes_on or M.is_chore(base, id) then return nil end
   local own = record.kind == 'map' and group.read(holder, id)
   if own and group.is_obstructed(base, own) then return nil end
-  return 'stuck_group'
+  return not waits_for_compensation(base, id, record) and 'stuck_group' or nil
 end
 
 -- Whether a pause is that of a workflow which has ended, or is gone.

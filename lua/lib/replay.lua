@@ -55,19 +55,27 @@ end
 -- Whether a group, and what that is in, goes on as long as a member does.
 local function goes_on(batch, of)
   while of do
-    if of.state ~= 'blocked' and of.state ~= 'failed' or of.abort_requested then return false end
+    if of.state ~= 'blocked' and of.state ~= 'failed' then return false end
+    if of.abort_requested or group.is_undoing(of) then return false end
     local parent_id = group.split(of.id)
     of = parent_id and group.read(batch, parent_id)
   end
   return true
 end
 
--- A dead letter runs again: what its failure ended or skipped is open again. A group that ended in another way than by failures
--- stays as it is.
+-- A dead letter runs again: what its failure ended or skipped is open again. A group that ended in another way than by failures,
+-- or is undone, stays as it is; of what undoes it the one that the others wait for goes on.
 function M.reopen(batch, id)
   if not string.find(id, '~', 1, true) then return end
   local of, name = group.of(batch, id)
   if not of then return end
+  if undo.is_awaited(batch, of, name) then
+    group.count_dead(batch, id, -1)
+    batch.members = batch.members or {}
+    redis.call('SREM', keys.failed(batch.base, of.id), name)
+    redis.call('SADD', keys.open(batch.base, of.id), name)
+    return
+  end
   if not goes_on(batch, of) or redis.call('SISMEMBER', keys.failed(batch.base, of.id), name) == 0 then return end
   group.count_dead(batch, id, -1)
   batch.members = batch.members or {}

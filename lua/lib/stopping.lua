@@ -43,11 +43,14 @@ function M.cancel(batch, of)
   end
 end
 
--- blocked -> blocked, aborted: a workflow, or a map that has begun, is to stop. `why`: `1`, or, where nobody asked for it,
--- `failed`, `timeout` or `unfinished`. Replies an error text where a key is damaged.
+-- blocked -> blocked, aborted: a workflow, or a map that has begun, is to stop. `why`: nil, or `undo`: what completed is undone;
+-- or, where nobody asked for it, `failed`, `timeout` or `unfinished`. Replies an error text where a key is damaged.
 function M.abort(batch, group_id, why)
   local of = group.read(batch, group_id)
-  if not of or of.state ~= 'blocked' or of.abort_requested then return nil end
+  if not of or of.state ~= 'blocked' then return nil end
+  -- Who asks for its end alone has no compensations, either.
+  local ends_all = of.undoing and not why and of.abort_requested ~= '1'
+  if not ends_all and (of.abort_requested or group.is_undoing(of)) then return nil end
   local obstacle = group.damage(batch, of)
   if obstacle then return obstacle end
   of.abort_requested = why or '1'

@@ -6,14 +6,16 @@ local MOST = 10000
 
 return function(base, args)
   local reply, looked = {}, 0
+  local is_undoing = group.is_undoing({ undoing = errors.read('HGET', keys.task(base, args.id), 'undoing') })
 
   local function collect(id, name)
     local member_id = group.id_of(id, name)
-    local record = task.read(base, member_id, { 'state', 'kind' })
-    if record and record.state == 'failed' and not record.kind and #reply < args.limit then
+    local record = task.read(base, member_id, { 'state', 'kind', 'after' })
+    local goes_on = record and (not is_undoing or group.is_compensation(record))
+    if goes_on and record.state == 'failed' and not record.kind and #reply < args.limit then
       reply[#reply + 1] = member_id
     end
-    return record and record.kind and member_id
+    return goes_on and record.kind and member_id
   end
 
   local function collect_all(id)

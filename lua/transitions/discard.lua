@@ -1,4 +1,4 @@
--- discard: failed -> discarded. Dead letters are discarded: their errors are kept as long as results are.
+-- discard: failed, blocked -> discarded, queued. Dead letters are discarded: their errors are kept as long as results are.
 -- args: result_ttl_ms int; tasks: (id)…
 -- reply: one string per id: `discarded` or `not_dead`, or an error
 return function(base, args)

@@ -1,4 +1,4 @@
--- heartbeat: scheduled, held, running, blocked, queued -> queued, limited, failed, aborted, skipped. A worker renews its lease; promotes due tasks, gives back held ones and reaps dead workers, a bounded number per call.
+-- heartbeat: scheduled, held, running, blocked, queued, complete -> queued, limited, failed, aborted, skipped. A worker renews its lease; promotes due tasks, gives back held ones and reaps dead workers, a bounded number per call.
 -- args: worker, lease_ms int, result_ttl_ms int, generation int, max_lost int, abandoned_threads int, stalled_ms int
 -- reply: mailbox, more, (id, token)…
 local PROMOTE_LIMIT = 100

@@ -1,4 +1,4 @@
--- purge: queued, limited, scheduled, held, failed, blocked -> discarded, failed, queued, skipped. Discards waiting tasks or dead letters, a bounded number per call.
+-- purge: queued, limited, scheduled, held, failed, blocked -> discarded, failed, queued, skipped, aborted. Discards waiting tasks or dead letters, a bounded number per call.
 -- args: place, which, offset int, limit int, result_ttl_ms int
 -- reply: discarded, more, passed
 local PLACES = {

@@ -1,4 +1,4 @@
--- repair: running, held, blocked, skipped -> queued, limited, aborted, failed, skipped, blocked. Repairs what fsck found; each finding is checked again first, and what is sound by now is left alone.
+-- repair: scheduled, running, held, blocked, skipped -> queued, limited, aborted, failed, skipped, blocked. Repairs what fsck found; each finding is checked again first, and what is sound by now is left alone.
 -- args: result_ttl_ms int; findings: (kind, id, detail)…
 -- reply: one string per finding: `mended`, `sound` (nothing is wrong by now) or `by_hand` (left to a person)
 local TTL_MS = 3600000

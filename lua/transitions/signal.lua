@@ -1,4 +1,4 @@
--- signal: scheduled -> queued, limited. A client sends a signal to a task, which takes it now if it waits for it, or when it waits for it later.
+-- signal: scheduled, queued, limited, held, running -> queued, limited, scheduled, held, running. A client sends a signal to a task, which takes it now if it waits for it, or when it waits for it later.
 -- args: id, name, codec, value, nonce
 -- reply: `stored` (the task has not asked for it yet: up to 1,000 are kept until its end), `woken` (it waited for this), `accepted` (this very call was already carried out), `finished` or `not_found`
 local FIELDS = { 'state', 'kind', 'lane', 'buckets', 'watched_until', 'waits_for', 'waits_since', 'steps',

@@ -1,4 +1,4 @@
--- workflow_create: none, aborted -> blocked, queued, limited, scheduled, complete, away. A client creates a workflow: tasks, and maps of one function over many items, with the order they run in and the results they pass on. All of it, or nothing. Those that need no other begin.
+-- workflow_create: none, aborted, complete, failed -> blocked, queued, limited, scheduled, complete. A client creates a workflow: tasks, and maps of one function over many items, with the order they run in and the results they pass on. All of it, or nothing. Those that need no other begin.
 -- args: id, options; nodes: (name, task, lane, args, kwargs, options)…
 -- reply: `created`; `accepted` (this very call was already carried out); `exists` (one of this id has not ended), `building` (one of this id is being created by parts) or `kept` (one has ended, and is kept): nothing was added
 -- Everything is read and refused before the first write, so a refused call leaves nothing behind.
@@ -8,8 +8,9 @@ local OPTIONS = { name = 'string', idempotency_key = 'string', result_ttl_ms = '
 local NODE = { codec = 'string', headers = 'string', delay_ms = 'number', expire_ms = 'number', limits = 'table',
   after = 'table', inputs = 'table', map = 'table', queue = 'string' }
 local MAP = { size = 'number', max_concurrent = 'number', tolerate = 'number', keep_results = 'boolean',
-  filled_by = 'string' }
-local POLICIES = { fail = '', cancel = '?cancel', ignore = '?ignore', continue = '?continue', only = '?only' }
+  filled_by = 'string', is_open = 'boolean' }
+local POLICIES = { fail = '', cancel = '?cancel', ignore = '?ignore', continue = '?continue', only = '?only',
+  undo = '?undo' }
 local LONGEST_NAME, LONGEST_ID, MOST_EDGES = 100, 512, 10000
 
 local function bad(what) errors.raise(errors.bad_argument(what)) end
@@ -38,9 +39,19 @@ local function read_edges(node, after, by_name)
     local from = by_name[name or '']
     if not suffix then bad('node ' .. node.name .. ' has an edge with the unknown policy ' .. policy) end
     if not from then bad('node ' .. node.name .. ' comes after ' .. name .. ', which is no node before it') end
+    if from.undoes then bad('node ' .. node.name .. ' comes after ' .. name .. ', which is a compensation') end
+    if suffix == '?undo' then
+      if #after > 1 then bad('node ' .. node.name .. ' is a compensation, and comes after others, too') end
+      if from.undo then bad('node ' .. name .. ' has two compensations, ' .. from.undo .. ' and ' .. node.name) end
+      from.undo, node.undoes = node.name, from
+    end
     if seen[name] then bad('node ' .. node.name .. ' comes after ' .. name .. ' twice') end
     seen[name], texts[i] = policy == '' and 'fail' or policy, name .. suffix
     from.followers[#from.followers + 1] = node.name .. suffix
+  end
+  -- When it is its turn, what the one that it undoes came after has ended, too.
+  if node.undoes then
+    for name in pairs(node.undoes.is_after) do seen[name] = true end
   end
   node.needs, node.is_after = #texts, seen
   if #texts > 0 then node.add('after', table.concat(texts, ' ')) end
@@ -93,7 +104,11 @@ local function read_map(node, options, args)
   if filled_by and (node.is_after[filled_by] ~= 'fail' or #items > 0) then
     bad('map ' .. node.name .. ' is filled by ' .. filled_by .. ': it must come after that, and have no items yet')
   end
+  if asked.is_open and (node.needs > 0 or #items > 0) then
+    bad('map ' .. node.name .. ' is open: it comes after nothing, and its calls are added')
+  end
   node.add('filled_by', filled_by)
+  node.add('is_open', asked.is_open and '1')
   for name, value in pairs({ max_concurrent = asked.max_concurrent or 0, tolerate = asked.tolerate or 0 }) do
     local is_part = name == 'tolerate' and filled_by and value < 1
     if not (value >= 0 and value < 2 ^ 53 and (value % 1 == 0 or is_part)) then
@@ -106,64 +121,40 @@ local function read_map(node, options, args)
 end
 
 -- A node of the call, checked.
-local function read_node(base, nodes, at, by_name, declared)
-  local name, lane_name = nodes[at], nodes[at + 2]
+local function read_node(base, rows, at, by_name, declared)
+  local name = rows[at]
   check_name(name)
   if by_name[name] then bad('two nodes are called ' .. name) end
-  if nodes[at + 1] == '' or lane_name == '' then bad('node ' .. name .. ' needs a task and a lane') end
-  local options = nodes[at + 5] ~= '' and object.decode(nodes[at + 5], NODE, 'options of node ' .. name) or {}
-  local node = { name = name, task = nodes[at + 1], lane = lane_name, fields = {}, followers = {} }
-  function node.add(field, value)
-    local fields = node.fields
-    if value and value ~= '' then fields[#fields + 1], fields[#fields + 2] = field, value end
-  end
+  local options = rows[at + 5] ~= '' and object.decode(rows[at + 5], NODE, 'options of node ' .. name) or {}
+  local row = { task = rows[at + 1], lane = rows[at + 2], args = rows[at + 3], kwargs = rows[at + 4] }
+  local node = entering.read(base, 'node ' .. name, row, options, declared)
+  node.name, node.followers = name, {}
   read_edges(node, options.after, by_name)
   read_inputs(node, options.inputs, by_name)
-  node.add('kwargs', nodes[at + 4])
-  node.add('codec', options.codec)
-  node.add('headers', options.headers)
-  for _, field in ipairs({ 'delay_ms', 'expire_ms' }) do
-    if options[field] then
-      local ms = options[field]
-      if not (ms >= 0 and ms < 2 ^ 53) then bad(field .. ' of node ' .. name .. ' is no time') end
-      node.add(field, ms > 0 and clock.text(ms))
-    end
+  if node.undoes and (options.map or options.expire_ms) then
+    bad('compensation ' .. name .. ' may be no map, and may not expire')
   end
-  local asked = uses.read(options.limits)
-  if options.queue then
-    if options.queue == '' or options.queue == keys.queue(base) then
-      bad('node ' .. name .. ' needs the name of another queue than its own')
-    end
-    node.queue = options.queue
-    node.add('queue', options.queue)
-    node.add('limits', asked and cjson.encode(options.limits))
-  elseif asked then
-    local refusal = uses.refusal(base, asked, declared)
-    if refusal then errors.raise(refusal) end
-    local err = line.damage(base, lane_name, asked.line)
-    if err then errors.raise(err) end
-    node.add('buckets', asked.line)
-    node.add('weight', asked.weight)
-  end
-  if options.map then read_map(node, options, nodes[at + 3]) else node.args = nodes[at + 3] end
-  if not node.queue then lane.check(base, lane_name) end
+  if options.map then read_map(node, options, row.args) end
   by_name[name] = node
   return node
 end
 
 local function read(base, args)
-  local nodes, by_name, declared, found, edges = args.nodes, {}, {}, {}, 0
-  if #nodes == 0 then bad('a workflow needs a node') end
-  for at = 1, #nodes, 6 do
-    found[#found + 1] = read_node(base, nodes, at, by_name, declared)
-    edges = edges + found[#found].needs
+  local rows, by_name, declared, found, count, open_map = args.nodes, {}, {}, {}, 0, nil
+  if #rows == 0 then bad('a workflow needs a node') end
+  for at = 1, #rows, 6 do
+    found[#found + 1] = read_node(base, rows, at, by_name, declared)
+    count = count + found[#found].needs
+    local asked = found[#found].map
+    if asked and asked.is_open and open_map then bad('a workflow may have one open map') end
+    open_map = asked and asked.is_open and found[#found].name or open_map
   end
-  if edges > MOST_EDGES then bad('a workflow may have ' .. MOST_EDGES .. ' edges, not ' .. edges) end
-  return found, by_name
+  if count > MOST_EDGES then bad('a workflow may have ' .. MOST_EDGES .. ' edges, not ' .. count) end
+  return found, by_name, open_map
 end
 
 -- What is there under these ids already: an answer, or nil.
-local function look_up(base, id, idempotency_key, nodes)
+local function look_up(base, id, idempotency_key, found)
   local record, err = task.read(base, id, { 'state', 'idempotency_key', 'building', 'kind' })
   if err then errors.raise({ err = err }) end
   if record.state and not record.kind then bad('there is a task ' .. id .. ' already, which is no workflow') end
@@ -177,9 +168,9 @@ local function look_up(base, id, idempotency_key, nodes)
     errors.read('LLEN', keys.nodes(base, id))
   end
   local places = {}
-  for i, node in ipairs(nodes) do places[i] = keys.task(base, group.id_of(id, node.name)) end
+  for i, node in ipairs(found) do places[i] = keys.task(base, group.id_of(id, node.name)) end
   if bulk.of_keys('EXISTS', places) == 0 then return nil end
-  for i, node in ipairs(nodes) do
+  for i, node in ipairs(found) do
     -- What is left of an earlier workflow may go, if it has ended.
     node.makes_room = redis.call('EXISTS', places[i]) == 1
     local left = node.makes_room and errors.read('HMGET', places[i], 'state', 'needs')
@@ -198,7 +189,8 @@ local function remove_rest(base, id)
       redis.call('DEL', keys.task(base, group.id_of(id, name)), keys.failed(base, group.id_of(id, name)))
     end
   end
-  redis.call('DEL', keys.task(base, id), keys.open(base, id), keys.nodes(base, id), keys.failed(base, id))
+  redis.call('DEL', keys.task(base, id), keys.open(base, id), keys.nodes(base, id), keys.failed(base, id),
+    keys.undo(base, id))
 end
 
 local function write_node(batch, id, node, result_ttl_ms)
@@ -216,10 +208,7 @@ local function write_node(batch, id, node, result_ttl_ms)
       unpack(fields))
     bulk.write('RPUSH', keys.items(base, id), node.items)
   else
-    local args = node.args ~= '' and node.args or '[]'
-    redis.call('HSET', key, 'state', 'blocked', 'name', node.task, 'args', args, 'lane', node.lane, 'enqueued_at',
-      batch.now_text, 'tries', '0', 'needs_version', task.VERSION_TEXT, 'needs', clock.text(node.needs), unpack(fields))
-    batches.count(batch, 'enqueued')
+    entering.write(batch, id, node, clock.text(node.needs))
   end
 end
 
@@ -232,31 +221,40 @@ return function(base, args)
   if options.timeout_ms and not (options.timeout_ms >= 1 and options.timeout_ms < 2 ^ 53) then
     bad('timeout_ms must be at least 1')
   end
-  local nodes, by_name = read(base, args)
-  if options.output and not by_name[options.output] then bad('output ' .. options.output .. ' is no node') end
+  local found, by_name, open_map = read(base, args)
+  if open_map and (options.is_open or options.timeout_ms) then
+    bad('a workflow with an open map is neither created by parts nor has it a time limit')
+  end
+  local output = options.output and by_name[options.output]
+  if options.output and (not output or output.undoes) then bad('output ' .. options.output .. ' is no node') end
   errors.read('ZCARD', keys.workflows(base))
   errors.read('ZCARD', keys.deadlines(base))
   errors.read('LLEN', keys.chores(base))
   errors.read('LLEN', keys.outbox(base))
   errors.read('ZCARD', keys.scheduled(base))
-  local answer = look_up(base, id, options.idempotency_key, nodes)
+  local answer = look_up(base, id, options.idempotency_key, found)
   if answer then return answer end
 
   local batch = batches.open(base, clock.read())
   local result_ttl_ms, names = clock.text(options.result_ttl_ms), {}
   remove_rest(base, id)
   local timeout_ms = options.timeout_ms and clock.text(options.timeout_ms)
-  local fields = options.is_open and { 'building', '1' } or {}
+  local fields = options.is_open and { 'building', '1' } or open_map and { 'open_map', open_map } or {}
   if timeout_ms then fields[#fields + 1], fields[#fields + 2] = 'timeout_ms', timeout_ms end
   for _, field in ipairs({ 'name', 'idempotency_key', 'output' }) do
     local value = options[field]
     if value and value ~= '' then fields[#fields + 1], fields[#fields + 2] = field, value end
   end
+  local open = {}
+  for _, node in ipairs(found) do
+    if not node.undoes then open[#open + 1] = node.name end
+  end
+  if #open < #found then fields[#fields + 1], fields[#fields + 2] = 'undoing', '0' end
   redis.call('HSET', keys.task(base, id), 'state', 'blocked', 'kind', 'workflow', 'enqueued_at', batch.now_text,
-    'result_ttl_ms', result_ttl_ms, 'tasks', clock.text(#nodes), unpack(fields))
+    'result_ttl_ms', result_ttl_ms, 'tasks', clock.text(#open), unpack(fields))
   redis.call('ZADD', keys.workflows(base), batch.now_text, id)
   local lanes, first = {}, {}
-  for i, node in ipairs(nodes) do
+  for i, node in ipairs(found) do
     names[i] = node.name
     if node.needs == 0 then first[#first + 1] = node.name end
     -- A later workflow of this id is told from it.
@@ -268,10 +266,11 @@ return function(base, args)
     end
   end
   bulk.write('RPUSH', keys.nodes(base, id), names)
-  bulk.write('SADD', keys.open(base, id), names)
-  if options.is_open then
+  bulk.write('SADD', keys.open(base, id), open)
+  if options.is_open or open_map then
     redis.call('ZADD', keys.deadlines(base), clock.text(batch.now + group.UNFINISHED_MS), id)
-  else
+  end
+  if not options.is_open then
     if timeout_ms then redis.call('ZADD', keys.deadlines(base), clock.text(batch.now + options.timeout_ms), id) end
     edges.start(batch, id, first)
   end

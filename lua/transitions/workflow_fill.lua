@@ -1,8 +1,6 @@
 -- workflow_fill: a task of a workflow adds a page of calls to the map that comes after it, which begins when the task has completed.
 -- args: worker, id, token, map, offset int; items: (codec, args)…
 -- reply: answer, size
--- x
--- x
 return function(base, args)
   local group_id, name = group.split(args.id)
   if not group_id then errors.raise(errors.bad_argument(args.id .. ' is part of no workflow')) end

@@ -1,8 +1,6 @@
 -- workflow_pause: keeps the tasks of a workflow from starting, those of its maps, too. It ends with the workflow.
 -- args: id
 -- reply: `paused`, `finished` (it has ended) or `not_found`
--- y
--- z
 return function(base, args)
   local record, err = task.read(base, args.id, { 'state', 'kind' })
   if err then return { err = err } end

@@ -9,9 +9,10 @@ import pytest
 from render import ROOT
 
 sys.path.insert(0, str(ROOT))
-from tests.chaos import observer, report, slots
+from tests.chaos import flows, observer, report, slots
 from tests.chaos.faults import Event
 from tests.chaos.limited import BURST, STARTS_S
+from tests.chaos.records import Group, Record, Snapshot
 from tests.chaos.verdict import Execution, Verdict
 
 LINE = "account(1)"
@@ -164,6 +165,93 @@ def test_a_key_out_of_order() -> None:
     assert found(evidence(ran(LINE, 10, 11), ran(LINE, 12, 13))) == {}
     assert list(found(evidence(ran(LINE, 12, 13), ran(LINE, 10, 11)))) == [slots.ORDER]
     assert found(evidence(ran(LINE, 12, 13), ran(LINE, 10, 11)), lost={0: 2}) == {}
+
+
+class Flow:
+    """A workflow that is well: `a`, a map `m` of two, and `b` with the results of both; `c` is skipped."""
+
+    def __init__(self) -> None:
+        self.started = flows.Started({"a": 1, "b": 4, "c": 5}, {"a": [], "b": ["a", "m"], "c": []}, {"m": [2, 3]})
+        self.started.outcome = "acked"
+        self.given = {"s1": [], "s4": ["s1", "s2", "s3"]}
+        self.executions = {n: Execution(1, 10.0 + n, f"s{n}", None, 10.5 + n) for n in range(1, 5)}
+        self.last = Snapshot(
+            {1: Record("complete", '"s1"', 0), 4: Record("complete", '"s4"', 0), 5: Record("skipped", "", 0)},
+            groups={"w": Group("complete", 0), "w~m": Group("complete", 2)},
+            results={"w~m": ["s2", "s3"]},
+        )
+        self.loses = False
+
+    def found(self) -> list[str]:
+        executions = {(number, 1): [each] for number, each in self.executions.items()}
+        it: Any = SimpleNamespace(
+            executions=executions,
+            stamps={each.stamp: each for each in self.executions.values()},
+            snapshots=[self.last],
+            may_be_gone=lambda _: self.loses,
+        )
+        judge = flows.Judge(it, self.given)
+        judge.judge("w", self.started)
+        return [what for what, cases in judge.found.wrong.items() if cases]
+
+
+def test_a_workflow_that_is_well() -> None:
+    assert Flow().found() == []
+
+
+def test_a_lost_workflow() -> None:
+    flow = Flow()
+    flow.last = Snapshot()
+    assert flow.found() == [flows.LOST]
+    flow.loses = True
+    assert flow.found() == []
+    flow.started.outcome = "safe"
+    assert flow.found() == [flows.LOST]
+
+
+@pytest.mark.parametrize("state", ["blocked", "failed", "aborted"])
+def test_a_workflow_that_ended_otherwise_than_its_tasks(state: str) -> None:
+    flow = Flow()
+    flow.last.groups["w"] = Group(state, 0)
+    assert flow.found() == [flows.OPEN]
+
+
+def test_a_workflow_of_which_something_is_open() -> None:
+    flow = Flow()
+    flow.last.records[4] = Record("queued", "", 0)
+    assert flow.found() == [flows.OPEN]
+
+
+def test_a_start_that_was_refused() -> None:
+    flow = Flow()
+    flow.started.outcome = "refused"
+    assert flow.found() == [flows.REFUSED]
+
+
+@pytest.mark.parametrize("ended", [14.2, None])
+def test_a_task_that_began_before_what_it_follows_had_ended(ended: float | None) -> None:
+    flow = Flow()
+    flow.executions[3].ended = ended
+    assert flow.found() == [flows.EARLY]
+
+
+@pytest.mark.parametrize("given", [["s1", "s2"], ["s1", "s3", "s2"], ["s1", "s2", "-"], ["s1", "s2", "s9"], []])
+def test_other_results_than_those_that_count(given: list[str]) -> None:
+    flow = Flow()
+    flow.given["s4"] = given
+    assert flow.found() == [flows.OTHERS]
+
+
+def test_a_result_that_was_replaced() -> None:
+    flow = Flow()
+    flow.last.results["w~m"] = ["s2", "s8"]
+    assert flow.found() == [flows.OTHERS]
+
+
+def test_a_skipped_task_that_ran() -> None:
+    flow = Flow()
+    flow.executions[5] = Execution(1, 15.0, "s5", None, 15.1)
+    assert flow.found() == [flows.SKIPPED]
 
 
 def test_a_run_takes_the_place_of_the_one_in_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

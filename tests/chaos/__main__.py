@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ardiq import _core
 
-from . import ledger, limited, plan, records, released, report
+from . import flows, ledger, limited, plan, records, released, report
 from .faults import Injector
 from .fleet import Fleet
 from .jobs import QUEUE
@@ -102,7 +102,8 @@ def run(
             remains = left(servers.primary())
             fleet.stop_working()
             evidence = Evidence(ledgers, servers, injector.events, fleet, injector.before_loss)
-            verdict = judge(evidence, fleet, fsck(servers), observer.findings, remains)
+            judged = flows.judge(ledgers, evidence, records.left_by_workflows(servers.primary()))
+            verdict = judge(evidence, fleet, fsck(servers), observer.findings, remains, judged)
             verdict.drained_s = drained_s
             return verdict
         finally:

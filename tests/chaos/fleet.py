@@ -129,7 +129,7 @@ class Fleet:
                 own["CHAOS_REPLICATED"] = "1"
             self.producers.append(Member(f"producer{index}", directory, {**environment, **own}))
         for worker in self.workers:
-            worker.arguments = ["ardiq", "run", "tests.chaos.limited:app"]
+            worker.arguments = ["ardiq", "run", "tests.chaos.flows:app"]
         self._produces = {producer: ["tests.chaos.produce"] for producer in self.producers}
         if library is not None:
             for member in (self.workers[-1], self.producers[-1]):

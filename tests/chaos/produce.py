@@ -19,7 +19,7 @@ from typing import Any
 from ardiq import ArdiqError, BrokerError, Job, TaskError
 from ardiq.task import PreparedTask, Task
 
-from . import jobs, limited
+from . import flows, jobs, limited
 
 _WATCHED, _LIMITED = 0.15, 0.4
 _WAIT_S, _LAST_WAIT_S = 20.0, 3.0
@@ -32,7 +32,7 @@ class Producer:
     def __init__(self, first: int, rate: float, seed: int) -> None:
         self._next, self._rate, self._random = first, rate, random.Random(seed)
         self._stopped, self._watched = asyncio.Event(), _WATCHED
-        self._notes = jobs.ledger("sent")
+        self._notes, self._flows = jobs.ledger("sent"), jobs.ledger("flows")
         self._open: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -40,7 +40,7 @@ class Producer:
         ways: list[Callable[[], Awaitable[None]]] = [self._one, self._together, self._sync, self._request]
         # Batches at a pace of their own, so that single tasks come all the time.
         single, batches = self._paced(ways, [30, 2, 3, 10], 0.6), self._paced([self._many], [1], 0.4)
-        await asyncio.gather(single, batches, self._surges())
+        await asyncio.gather(single, batches, self._surges(), self._workflows())
         if self._open:
             await asyncio.wait(self._open, timeout=_LAST_WAIT_S)
 
@@ -93,6 +93,22 @@ class Producer:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), self._random.uniform(*_SURGES_S))
             await self._send(limited.SURGE, partial(limited.of_surge, self._random))
+
+    async def _workflows(self) -> None:
+        while not self._stopped.is_set():
+            planned = flows.chosen(self._random, self._number)
+            self._flows.write("plan", planned.id, planned.text())
+            try:
+                await jobs.app.start(planned.flow)
+            except BrokerError as error:
+                if not error.maybe_enqueued:
+                    self._flows.write("refused", planned.id)
+            except Exception as error:
+                self._failed(int(planned.id[1:]), error)
+            else:
+                self._flows.write(_ACKED, planned.id)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), self._random.uniform(*flows.PACE_S))
 
     async def backlog(self, count: int) -> None:
         """So many tasks, the key of each its own. Nobody waits for their results."""

@@ -87,6 +87,10 @@ def table(verdicts: dict[str, Verdict]) -> str:
         row(f"… {cause}", [v.repeated[cause] for v in every])
     for name, cells in _of_limits(every):
         row(name, cells)
+    row("workflows acknowledged", [v.flows.acknowledged for v in every])
+    row("… of all that were started: completed, failed", [f"{v.flows.completed:,}, {v.flows.failed:,}" for v in every])
+    row("… executions compared with those that they follow", [v.flows.followed for v in every])
+    row("… results of maps compared with what was passed on", [v.flows.calls for v in every])
     bound = LEASE_MS / 1000 + 1
     row(f"worker killed: its tasks ran again within (bound {bound:g} s)", [f"{v.rerun_s:.2f} s" for v in every])
     row("… those with limits, when it was their turn again", [f"{v.rerun_limited_s:.2f} s" for v in every])

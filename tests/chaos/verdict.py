@@ -9,6 +9,7 @@ from pathlib import Path
 from . import ledger, slots
 from .faults import LAG_S, NOTED_S, Event
 from .fleet import Ended, Fleet
+from .flows import Flows
 from .observer import Findings
 from .records import Record, Snapshot, snapshot
 from .site import Site
@@ -54,6 +55,7 @@ class Verdict:
     drained_s: float = 0.0
     observed: Findings = field(default_factory=Findings)
     bodies: Bodies = field(default_factory=Bodies)
+    flows: Flows = field(default_factory=Flows)
 
     @property
     def good(self) -> bool:
@@ -137,9 +139,9 @@ class Evidence:
         return "its worker was silent for longer than its lease, without a fault"
 
 
-def judge(evidence: Evidence, fleet: Fleet, fsck: str, observed: Findings, left: list[str]) -> Verdict:
-    """`observed`: of the limits, all the time; `left`: what they left behind."""
-    it, verdict = evidence, Verdict(observed=observed)
+def judge(evidence: Evidence, fleet: Fleet, fsck: str, observed: Findings, left: list[str], judged: Flows) -> Verdict:
+    """`observed`: of the limits, all the time; `left`: what they left behind; `judged`: of the workflows."""
+    it, verdict = evidence, Verdict(observed=observed, flows=judged)
     verdict.acknowledged, verdict.executions = len(it.acked), len(it.starts)
     verdict.refused, verdict.maybe, verdict.seen = len(it.refused), len(it.maybe), len(it.saw)
     verdict.maybe_ran = sum(number in it.ran for number in it.maybe)
@@ -169,8 +171,8 @@ def judge(evidence: Evidence, fleet: Fleet, fsck: str, observed: Findings, left:
         else:
             wrong["committed twice"].append((number, f"{value} was seen, {record.result} is there"))
     for taken in it.snapshots:
-        if taken.settled != len(taken.finished):
-            wrong["committed twice"].append(f"{taken.settled} settled, {len(taken.finished)} finished")
+        if taken.settled != taken.ended:
+            wrong["committed twice"].append(f"{taken.settled} settled, {taken.ended} ended")
     wrong["enqueued twice"] = [twice for taken in it.snapshots for twice in taken.doubled]
     wrong["refused, but ran"] = [number for number in it.refused if number in it.ran]
     wrong["finished, but never ran"] = [
@@ -191,6 +193,7 @@ def judge(evidence: Evidence, fleet: Fleet, fsck: str, observed: Findings, left:
     wrong["fsck"] = [] if not fsck else [fsck]
     wrong |= observed.wrong | verdict.bodies.wrong
     wrong["left behind by limits"] = list(left)
+    wrong |= judged.wrong
 
     for executions in it.executions.values():
         for first, second in itertools.pairwise(executions):

@@ -364,7 +364,22 @@ class Protocol(BothQueues):
     def emit(self, worker: int, at: int, back: int, words: list[str], ttl: int, again: bool) -> None:
         """Chunks that follow those before, or some of which are there already."""
         name = self.worker(worker)
+        self.add_chunks(name, *self.held(name, at), words, back, ttl, again)
+
+    @rule(worker=NUMBER, at=NUMBER, ttl=KEEP)
+    def stream_once_more(self, worker: int, at: int, ttl: int) -> None:
+        """What streamed before it failed streams again, when somebody let it run again; a reader hears of it."""
+        name = self.worker(worker % max(len(self.model.workers), 1))
         id, token = self.held(name, at)
+        self.both("watch", id=id, mailbox="reader", waiter_ttl_ms=SHORT, result_ttl_ms=ttl)
+        self.add_chunks(name, id, token, ["1"], 0, ttl, False)
+        self.both("fail", worker=name, id=id, token=token, result_ttl_ms=ttl)
+        self.both("requeue", tasks=[{"id": id}])
+        self.both("claim", worker=name, lanes=LANES, want=8, result_ttl_ms=ttl)
+        for number in range(len(self.model.workers[name].running) if name in self.model.workers else 0):
+            self.add_chunks(name, *self.held(name, number), ["1"], 0, ttl, False)
+
+    def add_chunks(self, name: str, id: str, token: int, words: list[str], back: int, ttl: int, again: bool) -> None:
         there = self.model.streams[id].chunks[-1:] if id in self.model.streams else []
         number = there[0][1] + 1 if there and there[0][0] == token else 0
         chunks = [{"chunk": word} for word in words]
@@ -401,9 +416,13 @@ class Protocol(BothQueues):
         told=TOLD,
     )
     def work(self, worker: int, outcome: str, ttl: int, want: int, how: str, told: list[dict[str, str]]) -> None:
-        """A worker's usual day: it settles all it holds and takes more. One that it settled and one it holds tell."""
+        """A worker's usual day: what it holds streams, it settles that and takes more. One that it settled and one it
+        has by then tell.
+        """
         name = self.worker(worker % max(len(self.model.workers), 1))
         claims = [self.held(name, at) for at in range(len(self.model.workers[name].running))]
+        for id, token in claims if told else []:
+            self.add_chunks(name, id, token, ["1"], 0, ttl, False)
         more = {"details": {"delay_ms": 500_000}} if outcome == "snooze" else {}
         records = [{"id": id, "token": token, "outcome": outcome, **more} for id, token in claims]
         self.both(

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 from workflow_graphs import graph, some_result
-from workflow_machine import INTERVAL_MS
+from workflow_machine import INTERVAL_MS, WorkflowMachine
 from workflow_roles import Roles
 from workflow_server import small_portions
 from workflow_tasks import KEPT_MS, Group, Node
@@ -44,7 +44,8 @@ WORKFLOW = st.sampled_from(WORKFLOWS)
 SIZE = st.one_of(st.integers(3, 5), st.integers(1, 8), st.integers(1, 25))
 OTHERS = ["w2~m0~0", "w0~m0~1", "w1~m2~0", "w3~rows~2", "w4~rows~0"]
 HOW = st.sampled_from([*["complete"] * 6, *["failed"] * 4, "retry", "snooze", "release", "aborted"])
-BEHIND, FILLS = st.sampled_from([0, 0, 0, 0, 1, 2, 3]), st.sampled_from(["", "complete", "complete", "failed"])
+BEHIND, FILLS = st.sampled_from([0, 0, 1, 1, 2, 3, 3]), st.sampled_from(["", "complete", "complete", "failed"])
+SEALS = st.sampled_from([False, False, True])
 LATER = st.sampled_from([0, 0, INTERVAL_MS // 2])
 TTL = st.sampled_from([KEPT_MS, KEPT_MS, KEPT_MS, 0, -1])
 ROUNDS = st.lists(st.sampled_from([2, 3, 20]), min_size=2, max_size=4)
@@ -66,8 +67,10 @@ class RandomWorkflows(Roles):
             id = free[0]
         # Of what is not kept nobody sees afterwards whether it was aborted in the end.
         policies = tuple(policy for policy in self.policies if kept_ms or policy != "cancel")
-        nodes = graph(size, number, policies)
+        # In small portions it is the order of these that says which is undone first.
+        nodes = graph(size, number, policies, number % 4 * 0.2 * self.is_at_once)
         output = nodes[number % len(nodes)].name if number % 3 == 0 else ""
+        output = "" if output.startswith("u") else output
         self.create(id, nodes, output, kept_ms, call)
 
     @rule(id=WORKFLOW, items=st.integers(0, 12), window=st.integers(0, 3), tolerate=st.integers(0, 2))
@@ -76,7 +79,30 @@ class RandomWorkflows(Roles):
         rows = Node("rows", items=[f" [{number}]" for number in range(items)], window=window, tolerate=tolerate)
         self.create(id, [rows, Node("sum", {"rows": ""}, inputs=[("0", "*rows")])], "sum", KEPT_MS, "")
 
-    @rule(id=WORKFLOW, others=st.integers(0, 3), window=st.integers(0, 3), tolerate=st.sampled_from([0, 0.5, 1]))
+    @rule(id=WORKFLOW, policies=st.lists(st.sampled_from(["", "ignore", "only", "continue"]), max_size=4))
+    def create_open(self, id: str, policies: list[str]) -> None:
+        """A map to which calls are added, and what follows it."""
+        calls = Node("calls", items=[], is_open=True, keeps_results=False)
+        followers = [Node(f"n{at}", {"calls": policy}) for at, policy in enumerate(policies)]
+        self.create(id, [calls, *followers], "", KEPT_MS, "")
+
+    @rule(at=AT, key=st.sampled_from("abcdefghijklmnop"), size=st.integers(0, 4), number=AT, seals=SEALS)
+    def add_some(self, at: int, key: str, size: int, number: int, seals: bool) -> None:
+        """Clients, or tasks that run, add calls, some of them twice, also after it is sealed or has ended."""
+        ids = [task.group.id for task in self.model.tasks.values() if task.name == "calls" and task.group] or ["w0"]
+        calls = [Node(str(index), codec=["", "x"][(number + index) % 2]) for index in range(size)]
+        for index, call in enumerate(calls):
+            call.is_limited = (number + index) % 5 == 0
+            call.delay_ms = INTERVAL_MS // 2 if (number + index) % 7 == 0 else 0
+        if number % 9 == 0:
+            self.abort(ids[at % len(ids)])
+        self.add(ids[at % len(ids)], key, calls)
+        if seals:
+            self.seal(ids[at % len(ids)])
+
+    @rule(
+        id=WORKFLOW, others=st.integers(0, 3), window=st.integers(0, 3), tolerate=st.sampled_from([0, 0.5, 0.5, 0.3, 1])
+    )
     def create_filled(self, id: str, others: int, window: int, tolerate: float) -> None:
         """A map whose calls come from a node, behind others that may fail meanwhile, and one that takes its results."""
         nodes = [Node(f"n{number}") for number in range(others)] + [Node("f")]
@@ -101,6 +127,14 @@ class RandomWorkflows(Roles):
     def abort_one(self, at: int) -> None:
         if id := self.some_id(at):
             self.abort(id)
+
+    @rule(at=AT, any=st.sampled_from([True, *[False] * 5]))
+    def abort_and_undo_one(self, at: int, any: bool) -> None:
+        undoable = [task.id for task in self.model.workflows if task.compensations and not task.has_ended]
+        if any:
+            self.abort_and_undo(self.some_id(at))
+        elif undoable and at % 3 == 0:
+            self.abort_and_undo(undoable[at % len(undoable)])
 
     @rule(at=AT, of_maps=st.sampled_from([True, True, False]))
     def abort_group(self, at: int, of_maps: bool) -> None:
@@ -187,11 +221,28 @@ class RandomWorkflows(Roles):
         self.discard(dead[first : first + how_many])
 
     @precondition(lambda self: self.dead_of_ended())
-    @rule(at=AT, how_many=st.integers(1, 3), is_deleted=st.booleans())
-    def lose_some(self, at: int, how_many: int, is_deleted: bool) -> None:
+    @rule(at=AT, how_many=st.integers(1, 3), is_deleted=st.booleans(), beside=st.booleans())
+    def lose_some(self, at: int, how_many: int, is_deleted: bool, beside: bool) -> None:
+        """Perhaps beside one that runs again, to no effect."""
         dead = self.dead_of_ended()
         some = dead[at % len(dead)]
+        if beside and len(some) > 1:
+            self.requeue([some.pop(at % len(some))])
+            if some not in self.dead_of_ended():
+                return
         self.lose_dead(some[at % len(some) :][:how_many], is_deleted)
+
+    @rule(items=st.integers(2, 5), at=AT)
+    def lose_dead_letters(self, items: int, at: int) -> None:
+        """Of a workflow that ends with some, often aborted."""
+        for id in [id for id in ("d0", "d1", "d2", "d3") if id not in self.model.tasks][:1]:
+            self.create_chord(id, items, 0, items)
+            self.work_off(at, 5, 2, 2, slow=at % 4)
+            if at % 3:
+                self.abort(id)
+            self.work_off(at, 5, 0)
+            if self.dead_of_ended():
+                self.lose_some(at, 1, at % 2 == 0, True)
 
     def dead_of_ended(self) -> list[list[str]]:
         """By workflow."""
@@ -221,19 +272,25 @@ class RandomWorkflows(Roles):
         self.step(name, self.outcomes(name, how, later, n), want)
 
     @precondition(lambda self: self.fillers())
-    @rule(at=AT, counts=st.lists(st.integers(0, 4), min_size=1, max_size=3), behind=BEHIND, how=FILLS)
+    @rule(at=AT, counts=st.lists(st.integers(0, 4), min_size=1, max_size=4), behind=BEHIND, how=FILLS)
     def fill_some(self, at: int, counts: list[int], behind: int, how: str) -> None:
         """A task adds calls to its map; some pages again, some behind a gap, some by who lost the task."""
         name, id = self.fillers()[at % len(self.fillers())]
         task = self.model.tasks[id]
-        for size in counts:
+        for page, size in enumerate(counts, 1):
             filled = task.group and task.group.filled_by(task)
             there = len(filled.node.items or []) if filled else 0
-            token = self.workers[name].held[id]
-            self.fill(name, id, f"{token}0" if behind == 3 else token, max(0, there + [0, -2, 1, 0][behind]), size)
-            behind = 0
+            token, odd = self.workers[name].held[id], behind if page == len(counts) else 0
+            self.fill(
+                name,
+                id,
+                f"{token}0" if odd == 3 else token,
+                max(0, there + [0, -2, 1, 0][odd]),
+                4 if odd == 1 else size,
+            )
         if how:
-            self.step(name, [self.outcome(id, self.workers[name].held[id], how, 0, at)], 3)
+            self.step(name, [self.outcome(id, self.workers[name].held[id], how, 0, at)], 10)
+            self.work_off([*self.workers].index(name), 10, [0, 2, 2, 3][at % 4], 4)
 
     def fillers(self) -> list[tuple[str, str]]:
         """Who holds what adds calls to maps."""
@@ -340,6 +397,7 @@ class RandomWorkflows(Roles):
     # What matters most comes up more often.
     work_again, work_once_more, create_again, requeue_again, replay_again = work, work, create_one, requeue_some, replay
     fill_again, fill_once_more, create_filled_again = fill_some, fill_some, create_filled
+    add_again, add_once_more, create_open_again = add_some, add_some, create_open
 
     def teardown(self) -> None:
         if hasattr(self, "server") and not self.has_failed:
@@ -365,7 +423,7 @@ class Between(Unsettled):
     @precondition(lambda self: self.free())
     @rule(size=SIZE, number=st.integers(0, 2**32), kept_ms=KEPT)
     def create_one(self, size: int, number: int, kept_ms: int) -> None:
-        nodes = graph(size, number, self.policies)
+        nodes = graph(size, number, self.policies, 0.3 * (number % 3 == 0))
         for node in nodes:
             node.delay_ms = node.expire_ms = 0
         self.create(self.free()[0], nodes, kept_ms)
@@ -435,7 +493,7 @@ class Between(Unsettled):
             self.drain()
 
 
-def walk(machine: type[RandomWorkflows | Between], seconds: float) -> None:
+def walk(machine: type[WorkflowMachine], seconds: float) -> None:
     until = time.monotonic() + max(SOAK_SECONDS / 3, seconds)
     for number in count(FIRST_SEED):
         try:

@@ -83,6 +83,7 @@ def _group(model: Flows, group: Group, record: dict[str, str], seen: Looked) -> 
         "items": group.items,
         "results": group.results if group.node.keeps_results else {},
         "nodes": [] if group.is_map else list(group.members),
+        "undo": group.undo,
     }
     for kind, value in expected.items():
         key = f"{kind}:{group.id}"
@@ -94,6 +95,9 @@ def _group(model: Flows, group: Group, record: dict[str, str], seen: Looked) -> 
     counts = {name: int(record.get(name, 0)) for name in ("complete", "failed", "skipped", "aborted")}
     if counts != {name: group.counts[name] for name in counts}:
         yield f"{group.id} counts {counts}, and its members are {dict(group.counts)}"
+    undoing = "1" if group.is_undoing else "0" if group.compensations else None
+    if record.get("undoing") != undoing:
+        yield f"{group.id} is to be undone: {undoing}, and is {record}"
     if group.is_map:
         sizes = int(record["size"]), int(record.get("made", 0))
         if sizes != (len(group.node.items or []), len(group.members)):

@@ -12,17 +12,17 @@ LARGE = 70_000
 """More than a claim brings of a result."""
 
 
-def graph(size: int, number: int, policies: tuple[str, ...]) -> list[Node]:
+def graph(size: int, number: int, policies: tuple[str, ...], undo: float = 0) -> list[Node]:
+    """`undo`: the part of nodes that have a compensation."""
     chance = Random(number)
     nodes: list[Node] = []
     # Small ones are all edges, mostly.
     is_dense = size in range(3, 6) and chance.random() < 0.7
     most = 3 if is_dense else chance.choice([1, 2, 2, 4, 12])
     for at in range(size):
+        forth = [node.name for node in nodes if not node.undoes]
         is_map = chance.random() < (0.1 if is_dense else 0.25)
-        names = chance.sample(
-            [node.name for node in nodes], chance.randint(2 * (is_dense and at > 1), min(most, len(nodes)))
-        )
+        names = chance.sample(forth, chance.randint(2 * (is_dense and at > 1), min(most, len(forth))))
         node = Node(f"{'m' if is_map else 'n'}{at}", {name: chance.choice(policies) for name in names})
         node.is_limited = chance.random() < 0.15
         if is_map:
@@ -38,6 +38,10 @@ def graph(size: int, number: int, policies: tuple[str, ...]) -> list[Node]:
             node.codec = chance.choice(["", "", "x"])
             node.inputs = _inputs(chance, node, {node.name: node for node in nodes})
         nodes.append(node)
+        if undo and chance.random() < undo:
+            back = Node(f"u{at}", {node.name: "undo"}, is_limited=chance.random() < 0.15)
+            back.inputs = _inputs(chance, back, {node.name: node for node in nodes})
+            nodes.append(back)
     return nodes
 
 

@@ -123,14 +123,18 @@ class WorkflowMachine(RuleBasedStateMachine):
             task = self.model.tasks[got.id]
             wrong += called_wrongly(self.model, task, got)
         for got in self.server.got:
-            self.model.tasks[got.id].state = "running"
+            task = self.model.tasks[got.id]
+            task.state, task.waits_for = "running", ""
         if wrong:
             self.fail("; ".join(wrong))
 
     def decided(self, function: str) -> None:
         """What has expired, was purged, or lost its worker: the model takes it from the server."""
         for task in [*self.model.tasks.values()]:
-            state = self.seen.tasks.get(task.id, {}).get("state")
+            record = self.seen.tasks.get(task.id, {})
+            # A call of a map may have its place already.
+            is_other = not task.group and "kind" not in record and "idempotency_key" not in record
+            state = None if is_other else record.get("state")
             if task.state == "waiting" and task.expires_at <= self.model.now and state in ("expired", None):
                 self.model.end(task, "expired")
             can_be = function in ("purge", "discard_old") and (task.state == "waiting" or task.is_dead)

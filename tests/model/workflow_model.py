@@ -9,10 +9,16 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
+from workflow_kept import Kept
 from workflow_tasks import KEPT_MS, Group, Node, Task
 
 LENIENT = ("ignore", "continue", "only")
 WINDOW = 2000
+
+
+def added(call: Task) -> str:
+    """The arguments of a call that was added to an open map."""
+    return f'["{call.id}"]'
 
 
 class Flows:
@@ -86,6 +92,39 @@ class Flows:
         group.items += items
         return ["added", len(group.node.items)]
 
+    def add(self, map_id: str, key: str, calls: list[Node]) -> list[Any] | str:
+        """Calls of an open map."""
+        group = self.tasks.get(map_id)
+        if not isinstance(group, Group):
+            return ["not_found", 0]
+        if key in group.keys:
+            return ["accepted", len(group.members)]
+        if group.state != "blocked" or group.is_stopping:
+            return ["ended", len(group.members)]
+        if any(f"{map_id}~{len(group.members) + at}" in self.tasks for at in range(len(calls))):
+            return "refused"
+        group.keys.add(key)
+        for node in calls:
+            node.name = str(len(group.members))
+            call = Task(f"{map_id}~{node.name}", group, node)
+            group.node.items = [*(group.node.items or []), f"{node.codec} {added(call)}"]
+            group.members[node.name] = self.tasks[call.id] = call
+            self._begin(call)
+        return ["added", len(group.members)]
+
+    def seal(self, id: str) -> str:
+        workflow = self.tasks.get(id)
+        if not isinstance(workflow, Group) or workflow.group:
+            return "not_found"
+        open_maps = [each for each in workflow.members.values() if isinstance(each, Group) and each.node.is_open]
+        if workflow.state != "blocked" or not open_maps:
+            return "accepted"
+        for each in open_maps:
+            each.node.is_open = False
+            self._touched.append(each)
+        self.advance()
+        return "sealed"
+
     def abort(self, id: str) -> str:
         task = self.tasks.get(id)
         if not task:
@@ -93,7 +132,7 @@ class Flows:
         if task.has_ended:
             return "aborted" if task.state == "aborted" else "finished"
         if isinstance(task, Group) and task.has_begun:
-            self._stop(task)
+            self._stop(task, is_final=True)
         elif task.state == "running":
             task.is_stopping = True
         else:
@@ -101,13 +140,26 @@ class Flows:
         self.advance()
         return "aborted" if task.state == "aborted" else "requested"
 
+    def abort_and_undo(self, id: str) -> str:
+        workflow = self.tasks.get(id)
+        if not isinstance(workflow, Group) or workflow.group:
+            return "not_found"
+        if workflow.has_ended:
+            return "aborted" if workflow.state == "aborted" else "finished"
+        self._stop(workflow)
+        self.advance()
+        return "aborted" if workflow.has_ended else "requested"
+
     def requeue(self, id: str) -> str:
         task = self.tasks.get(id)
         if not task or not task.is_dead:
             return "not_dead"
         task.state, task.due_at, task.expires_at, task.lost, task.is_stopping = "waiting", 0, inf, 0, False
         group = task.group
-        while group and group.state in ("blocked", "failed") and not group.is_stopping:
+        if group and group.is_undoing and group.undo[:1] == [task.name]:
+            task.verdict = ""
+            return "queued"
+        while group and group.state in ("blocked", "failed") and not (group.is_stopping or group.is_undoing):
             group = group.group
         if not group and task.group:
             self._reopen(task)
@@ -147,7 +199,9 @@ class Flows:
 
     def end(self, task: Task, state: str) -> None:
         """It has ended; `advance` says what follows."""
-        task.state = state
+        task.state, task.waits_for = state, ""
+        if state not in ("failed", "skipped"):
+            task.kept = Kept()
         if task.id in self.awaited:
             self.awaited.remove(task.id)
             self.told.append((task.id, state))
@@ -177,6 +231,11 @@ class Flows:
             task.group.results[task.name] = f"{codec} {value}"
         self.end(task, "complete")
 
+    def suspend(self, task: Task, name: str) -> None:
+        """It waits for what one of its waits says, if it is to; it did start in time."""
+        task.state, task.due_at, task.expires_at, task.lost = "waiting", task.kept.due_at(name, self.now), inf, 0
+        task.waits_for = name if task.due_at else ""
+
     def lose(self, task: Task, most: int) -> None:
         """Its worker died."""
         task.lost += 1
@@ -193,9 +252,12 @@ class Flows:
                 self._make(group)
         while self._ended or self._touched:
             ended, touched, self._ended, self._touched = self._ended, self._touched, [], []
-            # Maps go on first, whatever else the call brings.
+            # Maps go on first, whatever else the call brings; one that ends by that does so with it.
             for group in {task.group: None for task in ended if task.group and task.group.is_map}:
-                self._settle(group, [task for task in ended if task.group is group and task.state == "complete"])
+                if completed := [task for task in ended if task.group is group and task.state == "complete"]:
+                    self._settle(group, completed)
+                    self._end_if_through(group)
+            ended, self._ended = [*ended, *self._ended], []
             for group in {task.group: None for task in ended if task.group}:
                 self._settle(group, [task for task in ended if task.group is group])
                 self._end_if_through(group)
@@ -208,10 +270,15 @@ class Flows:
         self.pass_time(0)
 
     def _settle(self, group: Group, ended: list[Task]) -> None:
-        ended = [task for task in ended if not task.verdict]
+        ended = [task for task in ended if task.name in group.open]
         for task in ended:
             task.verdict = task.state
-        if group.is_stopping:
+            if task.verdict == "complete" and not group.is_undoing and task.name in group.compensations:
+                compensation = group.compensations[task.name]
+                group.undo.insert(0, compensation.name)
+                if compensation.state == "skipped":
+                    compensation.state = "blocked"
+        if group.is_stopping or group.is_undoing:
             return
         if group.is_map:
             if ended:
@@ -251,7 +318,7 @@ class Flows:
 
     def _look(self, member: Task) -> None:
         """Whether it begins now, or never."""
-        if member.state != "blocked" or (isinstance(member, Group) and member.has_begun):
+        if member.state != "blocked" or member.node.undoes or (isinstance(member, Group) and member.has_begun):
             return
         fates = self._fates(member)
         if "unneeded" in fates or "broken" in fates:
@@ -279,10 +346,11 @@ class Flows:
             group.members[name] = self.tasks[call.id] = call
             group.items.pop(0)
 
-    def _stop(self, group: Group) -> None:
-        if group.state != "blocked" or group.is_stopping:
+    def _stop(self, group: Group, is_final: bool = False) -> None:
+        ends_all = is_final and group.compensations and not group.is_final
+        if group.state != "blocked" or (not ends_all and (group.is_stopping or group.is_undoing)):
             return
-        group.is_stopping, group.items = True, []
+        group.is_stopping, group.items, group.is_final = True, [], is_final
         for name in group.open:
             member = group.members[name]
             if isinstance(member, Group) and member.has_begun:
@@ -296,10 +364,12 @@ class Flows:
     def _end_if_through(self, group: Group) -> None:
         if group.state != "blocked" or not group.has_begun or group.open or group.items:
             return
+        if group.node.is_open and not group.is_stopping:
+            return
         group.result = ("", "null")
         output = group.members.get(group.output)
         if group.is_stopping:
-            state = "failed" if group.is_cancelled else "aborted"
+            state = "failed" if group.is_cancelled and not group.is_final else "aborted"
         elif group.is_map:
             tolerate = group.node.tolerate
             bears = int(tolerate * len(group.node.items or [])) if tolerate < 1 else tolerate
@@ -312,12 +382,31 @@ class Flows:
             state = "complete"
             if output and not isinstance(output, Group):
                 group.result = output.result
+        if state != "complete" and not group.is_final and self._undo(group):
+            return
         self.end(group, state)
+        group.undo = []
+        for compensation in group.compensations.values():
+            if compensation.state == "blocked":
+                self.end(compensation, "skipped")
+
+    def _undo(self, group: Group) -> bool:
+        """Whether a compensation is left that runs, or has to."""
+        while group.undo:
+            compensation = group.members[group.undo[0]]
+            if compensation.state == "failed" or not compensation.has_ended:
+                group.is_undoing = True
+                if compensation.state == "blocked":
+                    compensation.had_turn = True
+                    self._begin(compensation)
+                return True
+            group.undo.pop(0)
+        return False
 
     def _is_unborne(self, group: Group, task: Task) -> bool:
         policies = group.followers(task).values()
         is_strict = not policies or any(policy not in LENIENT for policy in policies)
-        return task.verdict not in ("complete", "skipped") and is_strict
+        return task.verdict not in ("complete", "skipped") and is_strict and not task.node.undoes
 
     def _reopen(self, task: Task) -> None:
         task.verdict, group = "", task.group

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from workflow_checks import shown_wrongly
+from workflow_kept import Kept
 from workflow_machine import INTERVAL_MS, LANES, LEASE_MS, MAILBOX, MOST_LOST, WITHOUT_END, WorkflowMachine
 from workflow_server import record_of
 from workflow_tasks import KEPT_MS, Group, Node, Task
@@ -37,9 +38,15 @@ class Roles(WorkflowMachine):
         is_left = isinstance(task, Group) and not self.is_at_once
         self.call("abort", id=id, result_ttl_ms=KEPT_MS, expect=None if is_left else answer)
 
+    def abort_and_undo(self, id: str) -> None:
+        answer = self.model.abort_and_undo(id)
+        self.call("workflow_abort", id=id, expect=answer if self.is_at_once else None)
+
     def requeue(self, ids: list[str], other: bool = False) -> None:
         if other and (task := self.model.tasks.get(ids[0])):
             task.args = '["other"]'
+            if task.is_dead:
+                task.kept = Kept()
             expect = self.model.requeue(ids[0])
             self.call("requeue_with", id=ids[0], args=["other"], expect=expect)
         else:
@@ -117,6 +124,8 @@ class Roles(WorkflowMachine):
             self.model.end(task, "failed")
         elif outcome == "aborted" or task.is_stopping:
             self.model.end(task, "aborted")
+        elif outcome == "suspend":
+            self.model.suspend(task, details["wait"])
         else:
             delay_ms = details.get("delay_ms", 0) if outcome != "release" else 0
             task.state, task.due_at = "waiting", self.model.now + delay_ms if delay_ms else 0
@@ -138,6 +147,29 @@ class Roles(WorkflowMachine):
         worker.held |= {got.id: got.token for got in self.server.got}
         worker.is_idle = bool(want) and not self.server.got and not self.server.more
         return len(self.server.got)
+
+    def add(self, id: str, key: str, calls: list[Node]) -> None:
+        """Adds calls to the open map of a workflow, if it has one."""
+        map_id = f"{id}~calls"
+        expect = self.model.add(map_id, key, calls)
+        there = len(group.members) if isinstance(group := self.model.tasks.get(map_id), Group) else 0
+        records = []
+        for at, node in enumerate(calls):
+            record = record_of(node)
+            del record["name"]
+            number = there - len(calls) + at if isinstance(expect, list) and expect[0] == "added" else at
+            records.append(record | {"args": f'["{map_id}~{number}"]'})
+        self.call("workflow_add", id=id, map="calls", key=key, calls=records, expect=expect)
+
+    def seal(self, id: str) -> None:
+        self.call("workflow_seal", id=id, expect=self.model.seal(id))
+
+    def open_ones(self) -> list[str]:
+        """Workflows with a map that is not sealed."""
+        return [
+            task.group.id for task in self.model.tasks.values()
+            if task.node.is_open and task.group and not task.group.has_ended
+        ]  # fmt: skip
 
     def fill(self, name: str, id: str, token: str, offset: int, count: int) -> None:
         """What holds the task adds some calls to the map behind it, or says so without holding it."""
@@ -169,7 +201,8 @@ class Roles(WorkflowMachine):
             self.fail(f"the same step again changed {changed}")
 
     def is_changed(self, key: str, told: dict[str, list[str]]) -> bool:
-        kinds = ("task", "open", "nodes", "items", "results", "failed", "workflows", "dead", "ready", "scheduled")
+        of_groups = ("open", "nodes", "items", "results", "failed", "workflows")
+        kinds = (*of_groups, "task", "dead", "ready", "scheduled", "steps", "signals")
         return key.partition(":")[0] in kinds and sorted(told.get(key, [])) != sorted(self.seen.keys.get(key, []))
 
     def claim(self, name: str, want: int) -> None:
@@ -199,7 +232,9 @@ class Roles(WorkflowMachine):
             self.fail(f"{name} is dead, and still a member")
 
     def pass_time(self, ms: int) -> None:
-        """Nobody's lease ends meanwhile, but those of the dead."""
+        """Nobody's lease ends meanwhile, but those of the dead; nor the hour in which an open map is to be sealed."""
+        for id in self.open_ones():
+            self.seal(id)
         while ms > 0:
             some = min(ms, 7 * INTERVAL_MS)
             self.server.pass_time(some)
@@ -212,6 +247,8 @@ class Roles(WorkflowMachine):
 
     def drain(self) -> None:
         """One worker completes all there is, and then nothing is left to do."""
+        for id in self.open_ones():
+            self.seal(id)
         for id in [*self.model.paused]:
             self.resume(id)
         for name in list(self.workers):
@@ -221,6 +258,9 @@ class Roles(WorkflowMachine):
             held = self.workers[name].held.items()
             outcomes = [{"id": id, "token": token, "outcome": "complete", "value": "1"} for id, token in held]
             if self.step(name, outcomes, 20) or self.server.more or self.workers[name].held:
+                continue
+            if dead := [id for workflow in self.model.workflows for id in workflow.dead_compensations()]:
+                self.requeue(dead)
                 continue
             if not self.model.of("waiting", "running"):
                 break
@@ -234,14 +274,25 @@ class Roles(WorkflowMachine):
         if left := [id for id in self.seen.tasks if id not in kept]:
             self.fail(f"nobody needs {left} any more")
 
+    def all_is_undone(self) -> None:
+        """What completed of a workflow that was undone."""
+        for workflow in self.model.workflows:
+            for name, compensation in workflow.compensations.items():
+                was_due = workflow.members[name].verdict == "complete" and workflow.is_undoing
+                if was_due and not workflow.is_final and not compensation.has_ended:
+                    self.fail(f"{name} of {workflow.id} is not undone: {compensation}")
+                if workflow.state == "complete" and compensation.had_turn:
+                    self.fail(f"{workflow.id} is complete, and {name} was undone")
+
     def nothing_is_left(self) -> None:
         """Of the model, and of what the server says whatever the model thinks."""
+        self.all_is_undone()
         if unfinished := self.model.of("blocked", "waiting", "running"):
             self.fail(f"{[(task.id, task.state) for task in unfinished]} are left")
         states = {id: record.get("state") for id, record in self.seen.tasks.items()}
         if left := {id: state for id, state in states.items() if state in ("blocked", "running", "queued", "limited")}:
             self.fail(f"nothing runs, and these never will: {left}")
         skipped = {f"items:{task.id}" for task in self.model.of("skipped") if isinstance(task, Group)}
-        kinds = ("open", "items", "chores", "workflows", "pauses", "held")
+        kinds = ("open", "items", "undo", "chores", "workflows", "pauses", "held")
         if left := {key for key in self.seen.keys if key.split(":")[0] in kinds} - skipped:
             self.fail(f"all workflows ended, and there are {left}")

@@ -20,7 +20,7 @@ PORTIONS = {
     "local PORTION = 1000": "local PORTION = 2",
 }
 """Lines of the library, each there once: how much of a workflow one call does, and how little it can be."""
-KINDS = ("open", "nodes", "items", "results", "failed")
+KINDS = ("open", "nodes", "items", "results", "failed", "undo")
 """Keys that a group has besides its record."""
 
 
@@ -105,7 +105,11 @@ def record_of(node: Node) -> dict[str, Any]:
         options["map"] = {
             "size": len(node.items), "max_concurrent": node.window, "tolerate": node.tolerate,
             "keep_results": node.keeps_results,
-        } | ({"filled_by": node.filled_by} if node.filled_by else {})  # fmt: skip
+        }  # fmt: skip
+        if node.filled_by:
+            options["map"]["filled_by"] = node.filled_by
+        if node.is_open:
+            options["map"]["is_open"] = True
         args = "".join(f"{len(item.encode())}:{item}," for item in node.items)
     options = {name: value for name, value in options.items() if value}
     written = json.dumps(options) if options else ""

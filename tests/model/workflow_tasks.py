@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
+from workflow_kept import Kept
+
 KEPT_MS = 950_000
 """What calls say for how long results are kept. Nothing else ends within a minute of that."""
 COUNTED_AS = {"expired": "failed", "discarded": "failed"}
@@ -28,8 +30,15 @@ class Node:
     items: list[str] | None = None
     window: int = 0
     filled_by: str = ""
+    is_open: bool = False
+    """Calls are added to it, and it ends only once it is sealed."""
     tolerate: float = 0
     keeps_results: bool = True
+
+    @property
+    def undoes(self) -> str:
+        """Of a compensation, whose."""
+        return next((name for name, policy in self.after.items() if policy == "undo"), "")
 
 
 @dataclass(eq=False)
@@ -49,10 +58,15 @@ class Task:
     expires_at: float = inf
     lost: int = 0
     is_stopping: bool = False
+    had_turn: bool = False
+    """Of a compensation."""
     result: tuple[str, str] = ("", "")
     args: str = ""
     """Those that it was requeued with."""
     gone_at: float = inf
+    kept: Kept = field(default_factory=Kept)
+    waits_for: str = ""
+    """The name of the wait that it is suspended for."""
 
     @property
     def name(self) -> str:
@@ -78,8 +92,15 @@ class Group(Task):
     has_begun: bool = False
     is_cancelled: bool = False
     """A failure stops it."""
+    is_final: bool = False
+    """Somebody stops it, and wants nothing undone."""
+    undo: list[str] = field(default_factory=list)
+    """Compensations that are due, the next one first."""
+    is_undoing: bool = False
     items: list[str] = field(default_factory=list)
     results: dict[str, str] = field(default_factory=dict)
+    keys: set[str] = field(default_factory=set)
+    """Of the calls that added to it."""
     output: str = ""
     kept_ms: int = KEPT_MS
     call: str = ""
@@ -90,15 +111,26 @@ class Group(Task):
 
     @property
     def open(self) -> set[str]:
-        return {name for name, member in self.members.items() if not member.verdict}
+        members = self.members.items()
+        return {name for name, member in members if not member.verdict and (member.had_turn or not member.node.undoes)}
+
+    @property
+    def compensations(self) -> dict[str, Task]:
+        """By whom they undo."""
+        return {member.node.undoes: member for member in self.members.values() if member.node.undoes}
 
     @property
     def missing(self) -> set[str]:
         return {name for name, member in self.members.items() if member.verdict not in ("", "complete")}
 
+    def dead_compensations(self) -> list[str]:
+        """The compensation that failed, where the others wait for it."""
+        first = [self.members[name] for name in self.undo[:1] if self.is_undoing and not self.has_ended]
+        return [task.id for task in first if task.is_dead]
+
     @property
     def counts(self) -> Counter[str]:
-        verdicts = [member.verdict for member in self.members.values() if member.verdict]
+        verdicts = [member.verdict for member in self.members.values() if member.verdict and not member.node.undoes]
         return Counter(COUNTED_AS.get(verdict, verdict) for verdict in verdicts)
 
     def filled_by(self, member: Task) -> Group | None:
@@ -113,7 +145,7 @@ class Group(Task):
         return {
             other.name: other.node.after[member.name]
             for other in self.members.values()
-            if member.name in other.node.after
+            if member.name in other.node.after and not other.node.undoes
         }
 
     def all_tasks(self) -> list[Task]:

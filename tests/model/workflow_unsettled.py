@@ -36,6 +36,8 @@ class Unsettled(WorkflowMachine):
 
     def create(self, id: str, nodes: list[Node], kept_ms: int) -> None:
         records = [record_of(node) for node in nodes]
+        if any(node.undoes for node in nodes):
+            self.spoiled.add(id)
         self.call("workflow_create", id=id, options={"result_ttl_ms": kept_ms}, nodes=records, expect="created")
 
     def step(self, name: str, hows: list[str], want: int) -> int:
@@ -115,7 +117,7 @@ class Unsettled(WorkflowMachine):
             self.fail(f"nothing runs, and these never end: {left}")
         # A map that never begins has its items until its workflow goes.
         skipped = {f"items:{id}" for id, record in tasks.items() if record["state"] == "skipped"}
-        kinds = ("open", "items", "chores", "workflows", "dead", "pauses", "held")
+        kinds = ("open", "items", "undo", "chores", "workflows", "dead", "pauses", "held")
         if keys := {key for key in self.seen.keys if key.partition(":")[0] in kinds} - skipped:
             self.fail(f"all workflows ended, and there are {keys}")
         for id, record in tasks.items():
@@ -129,8 +131,9 @@ def miscounted(seen: Looked) -> Iterator[str]:
         if "kind" not in record:
             continue
         counts = {name: int(record.get(name, 0)) for name in COUNTS}
-        size = int(record.get("made", 0)) if record["kind"] == "map" else len(seen.keys[f"nodes:{id}"])
-        is_open, missing = seen.keys.get(f"open:{id}", []), seen.keys.get(f"failed:{id}", [])
+        undo = {name for name in seen.keys.get(f"nodes:{id}", []) if is_compensation(seen, f"{id}~{name}")}
+        size = int(record.get("made", 0)) if record["kind"] == "map" else len(seen.keys[f"nodes:{id}"]) - len(undo)
+        is_open, missing = ([*{*seen.keys.get(f"{kind}:{id}", [])} - undo] for kind in ("open", "failed"))
         if min(counts.values()) < 0 or sum(counts.values()) + len(is_open) != size:
             yield f"{id} counts {counts}, and open are {is_open} of {size}"
         if len(missing) != sum(counts.values()) - counts["complete"]:
@@ -151,6 +154,10 @@ def dead_of(seen: Looked, id: str) -> int:
         dead += "kind" not in record and record.get("state") in ("failed", "queued", "limited", "running")
     inner = [f"{id}~{name}" for name in seen.keys.get(f"nodes:{id}", [])]
     return dead + sum(dead_of(seen, each) for each in inner if "kind" in seen.tasks[each])
+
+
+def is_compensation(seen: Looked, id: str) -> bool:
+    return seen.tasks[id].get("after", "").endswith("?undo")
 
 
 def root_of(id: str) -> str:

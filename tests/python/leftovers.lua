@@ -97,6 +97,10 @@ local OF_WORKFLOWS = {
     local is_over = redis.call('HGET', base .. 'task:' .. map, 'state') ~= 'blocked'
     return is_over and redis.call('PTTL', key) == -1 and 'its map has ended'
   end,
+  undo = function(_, workflow)
+    local is_over = redis.call('HGET', base .. 'task:' .. workflow, 'state') ~= 'blocked'
+    return is_over and 'its workflow has ended'
+  end,
   chores = function() return false end,
   outbox = function() return false end,
 }

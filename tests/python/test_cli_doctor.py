@@ -47,6 +47,7 @@ DAMAGES = {
     "stuck_group": ["HSET", f"{BASE}task:wf~b", "needs", "0"],
     "no_such_group": ["SADD", f"{BASE}open:gone", "a"],
     "no_such_task": ["HSET", f"{BASE}steps:gone", "charge", "step  1"],
+    "wrong_dead": ["HSET", f"{BASE}task:wf", "state", "failed", "dead", "7"],
     "not_woken": ["HSET", f"{BASE}task:later", "waits_for", "nap"],
 }
 

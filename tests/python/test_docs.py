@@ -107,9 +107,9 @@ def workflow(app: Ardiq) -> dict[str, Any]:
     async def add(x: int, y: int) -> int: ...
     async def report() -> None: ...
 
-    taking = {name: app.task(name=name)(one) for name in ("fetch", "parse", "store", "resize", "montage")}
+    taking = {name: app.task(name=name)(one) for name in ("fetch", "parse", "store", "resize", "montage", "refund")}
     names = {"add": app.task(add), "report": app.task(report), "flow": flow, "url": "a", "paths": ["a", "b"], **taking}
-    nodes = {name: flow.add(taking["fetch"].prepare(name), name=name) for name in ("a", "b", "node")}
+    nodes = {name: flow.add(taking["fetch"].prepare(name), name=name) for name in ("a", "b", "node", "paid")}
     return {**names, **nodes, "small": flow.map(taking["resize"], ["a"])}
 
 

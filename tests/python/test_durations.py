@@ -68,6 +68,7 @@ PERIODS: Taking = {
     "Throttle per": lambda job, value: Throttle(per=value),
     "Flow timeout": lambda job, value: Flow(timeout=value),
     "Flow result_ttl": lambda job, value: Flow(result_ttl=value),
+    "Ardiq.batch result_ttl": lambda job, value: job.app.batch(result_ttl=value),
     "Rate per": lambda job, value: Rate(1, per=value),
     "RateLimited retry_after": lambda job, value: RateLimited(value),
     "Retry delay": lambda job, value: Retry(delay=value),
@@ -99,6 +100,8 @@ UNSEEN = re.compile(r"task_defaults|Task\.request")
 INTERNAL = {"definition_of", "PreparedTask", "RetryRules", "Task", "Watching.watch", "define", "watch"}
 INTERNAL |= {"Reader", "Streaming.stream", "Streaming.stream_sync"}
 """What no user calls with a duration of their own."""
+IN_TASKS = {"sleep", "sleep_sync", "wait_for", "wait_for_sync"}
+"""What only a running task can call: `test_waits.py`."""
 
 
 def nothing() -> None: ...
@@ -124,7 +127,7 @@ def _of(name: str, function: Callable[..., Any]) -> Iterator[str]:
         yield from (
             f"{name} {parameter.name}"
             for parameter in inspect.signature(function).parameters.values()
-            if name not in INTERNAL and _is_duration(parameter)
+            if name not in INTERNAL | IN_TASKS and _is_duration(parameter)
         )
 
 

@@ -61,6 +61,7 @@ LEFT = [
     (("RPUSH", "items:w~m", " [1]"), "its map has ended"),
     (("HSET", "results:w~m", "0", " 1"), "has no time to live"),
     (("SADD", "failed:w", "a"), "has no time to live"),
+    (("RPUSH", "undo:w", "a"), "its workflow has ended"),
     (("HSET", "steps:a", "charge", "step  1"), "its task has ended"),
     (("HSET", "signals:a", "1 x approval", " true"), "its task has ended"),
     (("SET", "other", "1"), "is of no kind that the protocol names"),

@@ -56,13 +56,15 @@ async def waiting(order: Order) -> Any:
 async def test_what_is_kept_is_signed(order: Order) -> None:
     async with working(order.app):
         job = await waiting(order)
-        assert order.read(job.id, "price").startswith(b"step signed+ ")
+        assert order.read(job.id, "price").startswith(b"step json;signed=")
         await job.signal(approval, True)
         assert (await result_of(job)).value == "5 True"
     assert order.got == [5, 5]
 
 
-@pytest.mark.parametrize("text", [b"step  1000", b"step signed+ AAAAAAAAAAAAAAAAAAAAAA1000", b"step signed+ 1"])
+@pytest.mark.parametrize(
+    "text", [b"step  1000", b"step json;signed=AAAAAAAAAAAAAAAAAAAAAA 1000", b"step json;signed= 1"]
+)
 async def test_a_step_that_was_written_by_hand(order: Order, text: bytes) -> None:
     async with working(order.app):
         job = await waiting(order)
@@ -83,6 +85,23 @@ async def test_a_value_of_another_task_or_place(order: Order) -> None:
         price = order.read(first.id, "price").removeprefix(b"step ")
         order.write(first.id, "wait_for:approval", b"signal:approval " + price)
         assert await first.abort()
+
+
+async def test_a_value_of_another_step(make_app: Callable[..., Ardiq]) -> None:
+    order = Order(make_app(signing_key=KEY))
+
+    @order.app.task
+    async def both() -> list[int]:
+        found = [await step("price", lambda: 5), await step("fee", lambda: 1)]
+        await wait_for(approval)
+        return found
+
+    async with working(order.app):
+        job = await both.enqueue()
+        await eventually(lambda: field(order.app, job.id, "waits_for"))
+        order.write(job.id, "price", order.read(job.id, "fee"))
+        await job.signal(approval, True)
+        assert "the result of step 'price'" in str((await result_of(job)).value)
 
 
 async def test_a_signal_that_nobody_signed(order: Order, make_app: Callable[..., Ardiq]) -> None:

@@ -1,15 +1,20 @@
 """What tasks emit, and who reads it: while they run, and afterwards."""
 
 import asyncio
+import json
+import sys
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import pytest
 from helpers import SOON_S, drain, eventually, field, is_sound, result_of, working
 
 from ardiq import Ardiq, Chunk, Retry, Signal, TaskError, current_task, emit, emit_sync, step, wait_for
+from ardiq.cli import main
+from ardiq.embedded import Server
 from ardiq.testing import inline
 
 Seen = list[tuple[int, int, Any]]
@@ -230,6 +235,31 @@ async def test_outside_of_a_task_nothing_is_emitted(app: Ardiq) -> None:
     assert list(app.stream_sync("nobody")) == []
 
 
+async def test_lost_connections_lose_and_repeat_nothing(make_app: Callable[..., Ardiq]) -> None:
+    with Server() as server:
+        app = make_app(redis_url=server.url)
+        go_on = asyncio.Event()
+
+        @app.task
+        async def work() -> None:
+            for number in range(60):
+                await emit(number)
+                if number % 10 == 9:
+                    await go_on.wait()
+                    go_on.clear()
+
+        job = await work.enqueue()
+        seen: list[int] = []
+        async with working(app):
+            async for chunk in job.stream(int, timeout=SOON_S):
+                seen.append(chunk.value)
+                if chunk.value % 10 == 9:
+                    go_on.set()
+                    app.context.server.core.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no"])
+        assert seen == list(range(60))
+        app.context.server.close()
+
+
 async def test_a_reader_does_not_wait_for_ever(app: Ardiq) -> None:
     job = await app.send("nobody_runs_it")
     with pytest.raises(TimeoutError, match=f"no result for '{job.id}' within 0.01s"):
@@ -238,6 +268,28 @@ async def test_a_reader_does_not_wait_for_ever(app: Ardiq) -> None:
         list(job.stream_sync(timeout=0.01))
     waiters = f"ardiq:{{{app.queue_name}}}:waiters:{job.id}"
     await eventually(lambda: app.context.server.core.command(["EXISTS", waiters]) == 0)
+
+
+async def test_the_command_line_shows_it(
+    app: Ardiq, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @app.task
+    async def work() -> None:
+        await emit("one")
+        await emit({"two": 2})
+
+    job = await work.enqueue()
+    await drain(app)
+    module = ModuleType("streaming_jobs")
+    vars(module)["app"] = app
+    monkeypatch.setitem(sys.modules, "streaming_jobs", module)
+    command = ["task", "stream", "streaming_jobs:app", job.id]
+    assert await asyncio.to_thread(main, command) == 0
+    assert capsys.readouterr().out == 'one\n{"two": 2}\n'
+    assert await asyncio.to_thread(main, [*command, "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [chunk._asdict() async for chunk in job.stream()]
+    assert await asyncio.to_thread(main, [*command[:3], "nobody"]) == 1
 
 
 async def test_it_works_inline(app: Ardiq) -> None:

@@ -19,6 +19,7 @@ from ardiq import (
     Retry,
     Signal,
     Suspend,
+    context,
     current_task,
     sleep,
     sleep_sync,
@@ -258,7 +259,7 @@ async def test_the_key_of_a_step_is_the_same_in_each_attempt(app: Ardiq) -> None
 
 
 async def test_a_task_that_waits_holds_no_worker(make_app: Callable[..., Ardiq]) -> None:
-    app, seen = make_app(concurrency=1), list[Any]()
+    app, seen, held = make_app(concurrency=1), list[Any](), list[Any]()
 
     @app.middleware
     async def around(execution: ExecutionContext, call_next: Callable[[], Awaitable[Any]]) -> Any:
@@ -277,7 +278,11 @@ async def test_a_task_that_waits_holds_no_worker(make_app: Callable[..., Ardiq])
         task = current_task()
         assert task is not None
         seen.append(task.tries)
+        held.append(context.waits.get())
         try:
+            task.log("a")
+            await asyncio.sleep(0.01)  # it is under way, and the next one would be later
+            task.log("b")
             return f"{number} {await wait_for(approval, timeout=LONG)}"
         finally:
             seen.append("finally")
@@ -289,7 +294,8 @@ async def test_a_task_that_waits_holds_no_worker(make_app: Callable[..., Ardiq])
     async with working(app):
         await waits(app, job.id)
         assert (await result_of(await other.enqueue())).success
-        assert (await job.status(), await job.history()) == ("scheduled", [])
+        assert (await job.status(), await job.history(), await job.logs()) == ("scheduled", [], ["a", "b"])
+        assert not held[0].open
         assert seen == [1, "suspended in wait_for:approval", "finally"] or seen == [
             1,
             "finally",
@@ -432,7 +438,10 @@ async def test_an_error_on_the_way_out_counts(app: Ardiq) -> None:
     assert "while it cleans up" in await error_of(app, work)
 
     async def fails() -> None:
-        raise KeyError("beside")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise KeyError("beside")
 
     @app.task(max_retries=0)
     async def beside() -> None:

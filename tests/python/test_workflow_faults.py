@@ -289,6 +289,91 @@ async def test_sidekiq_6026_what_follows_comes_neither_early_nor_twice(app: Ardi
     assert sorted(ended) == list(range(50))
 
 
+def with_callbacks(app: Ardiq, called: list[Any]) -> Any:
+    """A batch whose callbacks are noted."""
+
+    @app.task(name="callback")
+    async def callback(name: str) -> None:
+        called.append(name)
+
+    names = {f"on_{name}": callback.prepare(name) for name in ("success", "complete", "death")}
+    return lambda **options: app.batch("batch", **{**names, **options})
+
+
+async def test_sidekiq_5290_the_callbacks_of_an_empty_batch_run_once(app: Ardiq) -> None:
+    called: list[Any] = []
+    async with with_callbacks(app, called)() as batch:
+        await batch.add()
+    async with working(app):
+        assert (await result_of(batch.job)).success
+    assert sorted(called) == ["complete", "success"]
+
+
+async def test_sidekiq_6026_no_callback_comes_while_calls_are_being_added(app: Ardiq) -> None:
+    """All that was added has ended, again and again, before the last call is there."""
+    called: list[Any] = []
+
+    @app.task
+    async def one(number: int) -> None:
+        called.append(number)
+
+    async with working(app):
+        async with with_callbacks(app, called)() as batch:
+            for number in range(3):
+                await batch.add(*[one.prepare(number)] * 100)
+                await eventually(lambda number=number: len(called) == 100 * number + 100)
+            assert await batch.job.status() == "running"
+        assert (await result_of(batch.job)).success
+    assert sorted(called[300:]) == ["complete", "success"]
+
+
+async def test_sidekiq_3535_callbacks_wait_for_calls_that_calls_have_added(app: Ardiq) -> None:
+    """Also where the block is long over, and each call is the last one for a while."""
+    called: list[Any] = []
+
+    @app.task
+    async def one(left: int) -> None:
+        called.append(left)
+        current = current_task()
+        if left:
+            await app.batch_of(current).add(one.prepare(left - 1))
+
+    async with with_callbacks(app, called)() as batch:
+        await batch.add(one.prepare(30))
+    async with working(app):
+        assert (await result_of(batch.job)).success
+    assert called[:31] == [*range(30, -1, -1)]
+    assert sorted(called[31:]) == ["complete", "success"]
+
+
+async def test_sidekiq_4685_callbacks_of_a_batch_within_another_run_before_those_around_it(app: Ardiq) -> None:
+    """A call that is a batch of its own ends when that does: it waits for it as for anything else."""
+    called: list[Any] = []
+    start = with_callbacks(app, called)
+
+    @app.task(max_retries=0)
+    async def one(number: int) -> None:
+        called.append(number)
+        if number == 3:
+            raise ValueError(number)
+
+    @app.task
+    async def inner(first: int) -> None:
+        async with start() as batch:
+            await batch.add(one.prepare(first), one.prepare(first + 1))
+        await batch.job.result(timeout=SOON_S)
+        called.append("inner")
+
+    async with start(on_death=None) as batch:
+        await batch.add(inner.prepare(1), inner.prepare(3))
+    async with working(app):
+        assert (await result_of(batch.job)).success
+    assert sorted(map(str, called[:-2])) == sorted(
+        ["1", "2", "3", "4", "success", "complete", "complete", "death", "inner", "inner"]
+    )
+    assert sorted(called[-2:]) == ["complete", "success"]
+
+
 async def test_durable_workflow_501_a_failed_step_goes_on_without_paying_for_the_others_again(app: Ardiq) -> None:
     ran: list[str] = []
     broken = {"charge"}

@@ -615,7 +615,7 @@ async def test_limits_by_key(app: Ardiq, tasks: Tasks) -> None:
         await app.start(flow)
 
 
-async def test_what_is_refused_leaves_nothing(app: Ardiq, tasks: Tasks, make_app: Callable[..., Ardiq]) -> None:
+async def test_what_is_refused_leaves_nothing(app: Ardiq, tasks: Tasks) -> None:
     flow = Flow("wrong")
     one = flow.add(tasks.give.prepare(1))
     two = flow.add(tasks.double.prepare(one.result)).after(one)
@@ -637,13 +637,6 @@ async def test_what_is_refused_leaves_nothing(app: Ardiq, tasks: Tasks, make_app
     with pytest.raises(TypeError, match="argument 'value' of task 'give' is the result of node 'give', which is there"):
         await tasks.give.enqueue(one.result)
     assert await app.queue_size() == 0
-    signed = make_app(signing_key="0123456789abcdef")
-    give = Tasks(signed)
-    job = await group(give.give.prepare(1), give.give.prepare(2)).start()
-    async with working(signed):
-        assert (await result_of(job)).success
-    with pytest.raises(ValueError, match="node 'double' takes the result of another one, which an app with a signing"):
-        await chain(give.give.prepare(1)).then(give.double).start()
 
 
 async def test_a_large_workflow(app: Ardiq, tasks: Tasks) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple, assert_type
 from ardiq import (
     Ardiq,
     Batch,
+    CallBatch,
     Chain,
     Flow,
     Group,
@@ -23,6 +24,7 @@ from ardiq import (
     WorkflowProgress,
     chain,
     chord,
+    current_task,
     group,
 )
 
@@ -105,6 +107,9 @@ def flows() -> None:
     flow.add(nothing.prepare()).after(rows)
     assert_type(flow.add(index.prepare("word")), Node[int])
 
+    assert_type(rows.compensate(add.prepare(rows.result, 1), name="back"), Node[int])
+    rows.compensate(add.prepare(links.result, 1))  # type: ignore[arg-type]
+    rows.compensate(add)  # type: ignore[arg-type]
     flow.add(fetch.prepare(page.result))  # type: ignore[arg-type]
     flow.add(parse.prepare(links.result))  # type: ignore[arg-type]
     flow.add(store.prepare(links.result, table=rows.result))  # type: ignore[arg-type]
@@ -127,6 +132,7 @@ def maps(paths: list[str]) -> None:
     assert_type(flow.map(parse.options(priority="low"), [Page("", 0)], tolerate=3, name="pages"), Map[list[str]])
     assert_type(flow.map(index, paths), Map[int])
     flow.add(montage.prepare(thumbs.results))
+    assert_type(thumbs.compensate(montage.prepare(thumbs.results)), Map[str])
     flow.add(report.prepare(thumbs.result)).after(thumbs, on_failure="ignore")
     flow.add(report_sync.prepare(thumbs.result))
     assert_type(flow.starmap(add, [(1, 2), (3, 4)], keep_results=False), Map[int])
@@ -160,6 +166,8 @@ async def starts(flow: Flow, node: Node[int], thumbs: Map[str]) -> None:
     assert_type(await job.graph("dot"), str)
     assert_type(job.node("page"), Job)
     assert_type(job.existed, bool)
+    assert_type(await job.abort(compensate=True), bool)
+    await job.abort(compensate=1)  # type: ignore[arg-type]
     assert_type(await job.pause(), bool)
     assert_type(job.resume_sync(), bool)
     await job.pause("x")  # type: ignore[call-arg]
@@ -262,3 +270,22 @@ async def nested(flow: Flow) -> None:
     line.then(lambda page: group(store.prepare(page)))  # type: ignore[arg-type]
     line.on_failure(nothing)  # type: ignore[arg-type]
     chord([fetch.prepare("a")], gallery)  # type: ignore[arg-type]
+
+
+async def batches() -> None:
+    async with app.batch("import", on_success=nothing.prepare(), on_death=chain(nothing.prepare()), id="x") as batch:
+        assert_type(batch, CallBatch)
+        await batch.add(fetch.prepare("x"), resize.options(delay=5).prepare("a"))
+        assert_type(batch.job, WorkflowJob[None])
+        assert_type(batch.existed, bool)
+        await batch.add(fetch)  # type: ignore[arg-type]
+        await batch.add("x")  # type: ignore[arg-type]
+        await batch.add(fetch.prepare(7))  # type: ignore[arg-type]
+    with app.batch(on_complete=gallery.prepare(["a"])) as other:
+        other.add_sync(fetch.prepare("x"))
+    app.batch(on_success=nothing)  # type: ignore[arg-type]
+    app.batch(7)  # type: ignore[arg-type]
+    task = current_task()
+    assert task
+    assert_type(app.batch_of(task), CallBatch)
+    app.batch_of(7)  # type: ignore[arg-type]

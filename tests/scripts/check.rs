@@ -42,7 +42,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
             }
             ("workflows" | "deadlines", "") => "zset",
             ("open" | "failed", _) => "set",
-            ("chores" | "outbox", "") | ("nodes" | "items", _) => "list",
+            ("chores" | "outbox", "") | ("nodes" | "items" | "undo", _) => "list",
             ("results" | "steps" | "signals", _) => "hash",
             ("rates" | "opens", "") | ("held" | "idle" | "ring" | "blocked", _) => "zset",
             ("meta" | "stats" | "schedules" | "pauses" | "unique", "") => "hash",

@@ -78,6 +78,7 @@ fn survive_one(story: &mut Story, fixture: &Fixture, key: &str, hand: &Hand) -> 
         !harmless
             && !misplaced
             && !is_miscounted(key, problem)
+            && !is_forgotten(key, hand, problem)
             && !is_of_a_group(key, hand, problem)
             && !known.contains(problem)
     }));
@@ -169,16 +170,36 @@ fn is_of_a_group(key: &str, hand: &Hand, problem: &str) -> bool {
             " needs 0",
             " has a TTL",
             "no record",
+            " has the compensations ",
+            " is being undone",
         ]),
         // Its home asks again.
         ("outbox", _) => about(&["is not to be told"]),
         // What follows waits until it is mended.
-        ("workflows" | "deadlines" | "chores", _) => about(&[" is in open:", " counts "]),
+        ("workflows" | "deadlines" | "chores" | "undo", _) => {
+            about(&[" is in open:", " and open:", " counts ", " undone"])
+        }
         ("task", Hand::Writes(_)) => {
-            about(&[" counts ", " tasks, and ", "workflows has ", " items are left", " waits for ", " has a TTL"])
+            let of_compensations = about(&[" has the compensations ", " undone", ", of {"]);
+            of_compensations
+                || about(&[
+                    " counts ",
+                    " tasks, and ",
+                    "workflows has ",
+                    " items are left",
+                    " waits for ",
+                    " has a TTL",
+                ])
         }
         _ => false,
     }
+}
+
+/// What a task keeps goes with its end if that looks for waiters, and finds `steps:` among them; else with `repair`.
+fn is_forgotten(key: &str, hand: &Hand, problem: &str) -> bool {
+    let is_kept = problem.starts_with("steps:") || problem.starts_with("signals:");
+    let by_state = matches!(hand, Hand::Writes(field) if field == "state");
+    is_kept && (by_state || short_name(key) == "meta" || short_name(key).starts_with("waiters:"))
 }
 
 /// What runs, and what waits in lines, is counted: a count or what it counts was changed by hand, until `repair` or a heartbeat

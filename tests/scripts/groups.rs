@@ -33,7 +33,7 @@ pub fn check(keys: &Keyspace, found: &mut dyn FnMut(String)) {
     }
     for name in keys.0.keys().filter_map(|name| name.strip_prefix(BASE)) {
         let (kind, group) = name.split_once(':').unwrap_or((name, ""));
-        if matches!(kind, "open" | "nodes" | "items" | "results" | "failed") && !records.contains_key(group) {
+        if matches!(kind, "open" | "nodes" | "items" | "results" | "failed" | "undo") && !records.contains_key(group) {
             found(format!("{name} belongs to no group"));
         }
     }
@@ -56,6 +56,12 @@ fn check_group(
     } else {
         keys.list(&key(&format!("nodes:{id}"))).to_vec()
     };
+    let (compensations, names): (Vec<String>, Vec<String>) =
+        names.into_iter().partition(|name| is_compensation(records, &format!("{id}~{name}")));
+    check_compensations(keys, id, &compensations, records, chores, found);
+    // One that runs is the only one that is open.
+    let open: BTreeSet<&String> = open.into_iter().filter(|name| !compensations.contains(name)).collect();
+    let is_undoing = fields.get("undoing").is_some_and(|undoing| undoing == "1");
     let mut counts = BTreeMap::<&str, i64>::new();
     for name in &names {
         let member = format!("{id}~{name}");
@@ -68,7 +74,7 @@ fn check_group(
         if state.is_empty() && !may_be_gone {
             found(format!("{member} has no record"));
         }
-        if goes_on && !is_aborted && !is_over && !is_open {
+        if goes_on && !is_aborted && !is_undoing && !is_over && !is_open {
             found(format!("{member} is {state}, and not in open:{id}"));
         }
         if is_open && is_over && !chores.contains(&member) && !chores.contains(&id.to_owned()) {
@@ -128,7 +134,8 @@ fn check_group(
     // A task that is no part of it has the id of its next call.
     let next = format!("{id}~{}", names.len());
     let waits = is_map && records.get(&next).is_some_and(|record| !OVER.contains(&record["state"].as_str()));
-    if begun && open.is_empty() && !is_building && !waits {
+    let is_open = fields.get("is_open").is_some_and(|open| open == "1");
+    if begun && open.is_empty() && !is_building && !is_undoing && !is_open && !waits {
         found(format!("{id} waits for nothing, and has not ended"));
     }
     if !is_map {
@@ -147,6 +154,50 @@ fn check_group(
             found(format!("{id} counts {} dead letters, and has {dead}", number(fields, "dead")));
         }
     }
+}
+
+/// Each is blocked until it is its turn; they run one after the other, and nothing else of the workflow does then.
+fn check_compensations(
+    keys: &Keyspace,
+    id: &str,
+    names: &[String],
+    records: &BTreeMap<String, &BTreeMap<String, String>>,
+    chores: &BTreeSet<&String>,
+    found: &mut dyn FnMut(String),
+) {
+    let fields = records[id];
+    if fields.contains_key("undoing") == names.is_empty() {
+        found(format!("{id} has the compensations {names:?}: {fields:?}"));
+    }
+    let undoing = fields.get("undoing").is_some_and(|undoing| undoing == "1");
+    let (goes_on, due) = (fields["state"] == "blocked", keys.list(&key(&format!("undo:{id}"))));
+    let open = keys.list(&key(&format!("open:{id}")));
+    if OVER.contains(&fields["state"].as_str()) && !due.is_empty() {
+        found(format!("{id} has ended, and {due:?} are due"));
+    }
+    if undoing && open.iter().any(|name| Some(name) != due.first()) {
+        found(format!("{id} is being undone, {due:?} are due, and open are {open:?}"));
+    }
+    for name in names {
+        let member = format!("{id}~{name}");
+        let state = records[&member].get("state").map_or("", String::as_str);
+        let (is_open, is_over) = (open.contains(name), OVER.contains(&state));
+        let has_begun = !is_over && (state != "blocked" || number(records[&member], "needs") <= 0);
+        if goes_on && has_begun != is_open && !chores.contains(&member) {
+            found(format!("{member} is {state}, and open:{id} has {open:?}"));
+        }
+        if is_open && !undoing || !goes_on && state == "blocked" {
+            found(format!("{member} is {state}, of {fields:?}"));
+        }
+    }
+    let waits = due.first().and_then(|name| records.get(&format!("{id}~{name}"))).map_or("", |record| &record["state"]);
+    if goes_on && undoing && open.is_empty() && waits != "failed" && !chores.contains(&id.to_owned()) {
+        found(format!("{id} is being undone, and waits for nothing: {due:?}"));
+    }
+}
+
+fn is_compensation(records: &BTreeMap<String, &BTreeMap<String, String>>, member: &str) -> bool {
+    records.get(member).and_then(|record| record.get("after")).is_some_and(|after| after.ends_with("?undo"))
 }
 
 /// Whether it is a part of a workflow that is being created.

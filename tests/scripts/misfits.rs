@@ -12,8 +12,8 @@ const NO_INTEGERS: [&str; 6] = ["", "x", "1.5", "1e3", " 1", "9007199254740993"]
 // Fields of a record are read in a hurry.
 const NO_NUMBERS: [&str; 3] = ["", "x", "1.5"];
 const NO_JSON: [&str; 5] = ["", "x", "5", "null", "\"a\""];
-// JSON whose fields are the caller's, and texts whose fields are ours.
-const FREE: [&str; 2] = ["info", "positions"];
+// JSON whose fields are the caller's, or that has none, and texts whose fields are ours.
+const FREE: [&str; 3] = ["info", "positions", "signals"];
 const OBJECTS: [&str; 3] = ["options", "details", "definition"];
 
 /// Calls that were answered otherwise than with a refusal, in sentences.

@@ -424,7 +424,8 @@ fn arrows(before: &Keyspace, after: &Keyspace, fixture: &Fixture) -> BTreeSet<(S
         let is_part =
             is_call || before.hash(&key).is_some_and(|task| task.contains_key("needs") || task.contains_key("kind"));
         let is_noted = from == to && !matches!(from.as_str(), "queued" | "limited" | "scheduled" | "held" | "running");
-        if is_noted || is_part && (from == to || to == "none") || is_call && from == "none" {
+        let is_made = is_call && from == "none" && fixture.when.function.name != "workflow_add";
+        if is_noted || is_part && (from == to || to == "none") || is_made {
             continue;
         }
         arrows.insert((from, to));
