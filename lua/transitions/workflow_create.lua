@@ -1,4 +1,4 @@
--- workflow_create: none, aborted, complete, failed -> blocked, queued, limited, scheduled, complete. A client creates a workflow: tasks, and maps of one function over many items, with the order they run in and the results they pass on. All of it, or nothing. Those that need no other begin.
+-- workflow_create: none, aborted, complete, failed -> blocked, queued, limited, scheduled, complete, away. A client creates a workflow: tasks, and maps of one function over many items, with the order they run in and the results they pass on. All of it, or nothing. Those that need no other begin.
 -- args: id, options; nodes: (name, task, lane, args, kwargs, options)…
 -- reply: `created`; `accepted` (this very call was already carried out); `exists` (one of this id has not ended), `building` (one of this id is being created by parts) or `kept` (one has ended, and is kept): nothing was added
 -- Everything is read and refused before the first write, so a refused call leaves nothing behind.
