@@ -10,8 +10,9 @@ return function(base, args)
     local memo = errors.read('HGET', key, args.name)
     return memo and { args.name, '1', memo } or {}
   end
-  local reply, bytes = {}, 0
-  for _, name in ipairs(errors.read('HKEYS', key)) do
+  local names, reply, bytes = errors.read('HKEYS', key), {}, 0
+  table.sort(names)
+  for _, name in ipairs(names) do
     local size, at = redis.call('HSTRLEN', key, name), #reply
     reply[at + 1], reply[at + 2], reply[at + 3] = name, '0', ''
     if bytes + size <= PAGE then

@@ -14,6 +14,7 @@ from helpers import Script, leftovers
 from projects import project as project
 
 from ardiq import Ardiq
+from ardiq.cli import main
 from ardiq.embedded import Server
 
 LONGEST_TEST_S = 120
@@ -81,3 +82,18 @@ def run_script(tmp_path: Path) -> Iterator[Callable[..., Script]]:
     yield start
     for script in scripts:
         script.kill()
+
+
+@pytest.fixture
+def ardiq(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Runs a command; its exit code and what it printed, errors last."""
+
+    def run(*words: str) -> tuple[int, str]:
+        try:
+            code = main(words)
+        except SystemExit as end:
+            code = int(str(end.code))
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return run

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from ardiq import Ardiq, Job, Task, TaskResult, _core
+from ardiq import Ardiq, Job, Task, TaskResult, WorkflowJob, _core
 from ardiq.cli import main
 from ardiq.embedded import Server
 
@@ -37,6 +37,17 @@ async def working(app: Ardiq) -> AsyncIterator["asyncio.Task[None]"]:
         app.stop()
         async with asyncio.timeout(SOON_S):
             await run
+
+
+async def value_of(app: Ardiq, job: WorkflowJob[Any]) -> Any:
+    """What a workflow returned, with a worker of the app."""
+    async with working(app):
+        return await job.value(timeout=SOON_S)
+
+
+async def node_states(job: WorkflowJob[Any]) -> dict[str, str]:
+    """The states of a workflow's nodes, by name."""
+    return {node.name: node.state async for node in job.nodes()}
 
 
 async def drain(app: Ardiq) -> None:

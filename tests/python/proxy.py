@@ -114,6 +114,11 @@ class Proxy:
             while data := await reader.read(1 << 16):
                 if self._delay_s:
                     await asyncio.sleep(self._delay_s)
+                    # What came meanwhile has waited, too: one message is delayed once, whatever its parts.
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0.01):
+                            while more := await reader.read(1 << 16):
+                                data += more
                 if pair.swallows:
                     continue
                 if replies and pair.reply_left is not None:

@@ -243,7 +243,7 @@ def test_bash_completes(cli: Cli, tmp_path: Path) -> None:
         ("sta", "status"),
         ("migrate s", "status show"),
         ("dlq re", "requeue replay"),
-        ("task s", "show"),
+        ("task s", "show stream"),
         ("schedule pu", "put"),
         ("top --sort f", "failed"),
     ):

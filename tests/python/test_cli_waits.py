@@ -11,7 +11,6 @@ import pytest
 from helpers import eventually, field, working
 
 from ardiq import Ardiq, Signal, sleep, step, wait_for
-from ardiq.cli import main
 
 MODULE = f"{__name__}:cli_app"
 Run = Callable[..., tuple[int, str]]
@@ -36,19 +35,6 @@ def app(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> Ardiq:
     return app
 
 
-@pytest.fixture
-def ardiq(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: str) -> tuple[int, str]:
-        try:
-            code = main(words)
-        except SystemExit as end:
-            code = int(str(end.code))
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
-
-    return run
-
-
 async def test_a_task_that_waits_is_shown_and_given_what_it_waits_for(app: Ardiq, ardiq: Run) -> None:
     job = await app.send("order", 1999)
     async with working(app):
@@ -61,7 +47,7 @@ async def test_a_task_that_waits_is_shown_and_given_what_it_waits_for(app: Ardiq
         assert re.search(r"wait_for:approval +waits for approval until 20\d\d-", text)
         shown = json.loads(ardiq("task", "show", MODULE, job.id, "--json")[1])
         steps = {each.pop("name"): each for each in shown["steps"]}
-        assert list(steps) == ["charge", "a moment", "large", "larger", "wait_for:approval"]
+        assert list(steps) == ["a moment", "charge", "large", "larger", "wait_for:approval"]
         assert steps["charge"] == {"kind": "step", "value": {"cents": 1999}}
         assert steps["a moment"] == {"kind": "timeout"}
         assert {"kind": "step"} in (steps["large"], steps["larger"])

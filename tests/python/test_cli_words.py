@@ -15,7 +15,7 @@ import pytest
 from helpers import drain
 
 from ardiq import Ardiq, BrokerError, _core
-from ardiq.cli import _output, main
+from ardiq.cli import _output
 
 MODULE = f"{__name__}:words_app"
 Run = Callable[..., tuple[int, str]]
@@ -37,16 +37,8 @@ def app(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> Ardiq:
 
 
 @pytest.fixture
-def ardiq(app: Ardiq, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: str) -> tuple[int, str]:
-        try:
-            code = main(words)
-        except SystemExit as end:
-            code = int(str(end.code))
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
-
-    return run
+def ardiq(app: Ardiq, ardiq: Run) -> Run:
+    return ardiq
 
 
 def dead_letter(app: Ardiq, task_id: str) -> None:
@@ -212,7 +204,7 @@ def test_pauses_for_programs(app: Ardiq, ardiq: Run) -> None:
 def test_migrate_for_programs(ardiq: Run, server: Any) -> None:
     status = json.loads(ardiq("migrate", "status", server.url, "--json")[1])
     assert {"installed", "pending", "data_version", "maxmemory_policy"} <= set(status)
-    ardiq("migrate", server.url)
+    ardiq("migrate", server.url, "--prune")
     told = json.loads(ardiq("migrate", server.url, "--json")[1])
     assert told == {"server": status["server"], "pending": [], "done": []}
     assert json.loads(ardiq("migrate", server.url, "--prune", "--json")[1])["done"] == []

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers import SOON_S, drain, eventually, result_of, working
+from helpers import SOON_S, drain, eventually, node_states, result_of, working
 
 from ardiq import Ardiq, Flow, Node, Results, WorkflowJob
-from ardiq.cli import main
 from ardiq.testing import inline
 
 MODULE = f"{__name__}:undone_app"
@@ -66,16 +65,6 @@ def tasks(app: Ardiq) -> Tasks:
     return Tasks(app)
 
 
-@pytest.fixture
-def ardiq(app: Ardiq, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    def run(*words: str) -> tuple[int, str]:
-        code = main(words)
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
-
-    return run
-
-
 def saga(flow: Flow, tasks: Tasks) -> Node[str]:
     """Three nodes, one after the other; the first two can be undone."""
     held = flow.add(tasks.do.prepare("held"), name="held").compensate(tasks.undo.prepare("held"), name="release")
@@ -87,22 +76,18 @@ def saga(flow: Flow, tasks: Tasks) -> Node[str]:
 UNDONE = [("-paid", ["<held>", "<paid>"]), ("-held", None)]
 
 
-async def states(job: WorkflowJob[Any]) -> dict[str, str]:
-    return {node.name: node.state async for node in job.nodes()}
-
-
 async def test_what_completed_is_undone_the_last_first(app: Ardiq, tasks: Tasks) -> None:
     tasks.broken.add("ship")
     flow = Flow("order")
     job = await app.start(flow, output=saga(flow, tasks))
-    assert await states(job) == {
+    assert await node_states(job) == {
         "held": "queued", "release": "blocked", "paid": "blocked", "refund": "blocked", "ship": "blocked"
     }  # fmt: skip
     async with working(app):
         result = await result_of(job)
     assert tasks.seen == ["held", "paid", "ship", *UNDONE]
     assert (result.success, "1 of 3 tasks did not complete, first" in str(result.value)) == (False, True)
-    assert await states(job) == {
+    assert await node_states(job) == {
         "held": "complete", "release": "complete", "paid": "complete", "refund": "complete", "ship": "failed"
     }  # fmt: skip
     assert await job.progress() == (3, 2, 1, 0, 0)
@@ -122,7 +107,9 @@ async def test_what_completes_needs_none(app: Ardiq, tasks: Tasks) -> None:
     async with working(app):
         assert await job.value(timeout=SOON_S) == "<ship>"
     assert tasks.seen == ["held", "paid", "ship"]
-    assert [state for name, state in (await states(job)).items() if name in ("release", "refund")] == ["skipped"] * 2
+    assert [state for name, state in (await node_states(job)).items() if name in ("release", "refund")] == [
+        "skipped"
+    ] * 2
 
 
 async def test_a_compensation_that_fails_is_waited_for(app: Ardiq, tasks: Tasks) -> None:
@@ -132,7 +119,7 @@ async def test_a_compensation_that_fails_is_waited_for(app: Ardiq, tasks: Tasks)
     async with working(app):
         await eventually(lambda: is_dead(app, 2))
         assert await job.status() == "running"
-        assert await states(job) == {
+        assert await node_states(job) == {
             "held": "complete", "release": "blocked", "paid": "complete", "refund": "failed", "ship": "failed"
         }  # fmt: skip
         tasks.broken.clear()
@@ -192,7 +179,7 @@ async def test_abort(app: Ardiq, tasks: Tasks, compensate: bool) -> None:
         assert await job.abort(compensate=compensate)
         assert (await result_of(job)).aborted
     undone = [each for each in tasks.seen if isinstance(each, tuple)]
-    is_complete = (await states(job))["stubborn"] == "complete"
+    is_complete = (await node_states(job))["stubborn"] == "complete"
     assert undone == ([("-long", None)] * is_complete + [("-held", None)] if compensate else [])
     # It is aborted already.
     assert await job.abort(compensate=True)

@@ -122,6 +122,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         for identity in ("LIMITED", "BLOCKED"):
             core.call("enqueue", [identity, "add", "default", "[1, 2]", "", f'{{"limits": [{by_both}]}}'])
         core.call("claim", ["WORKER", '["default"]', 2, 60_000])
+        charged = ["charge", "add", "default", "[1, 2]", "", ""]
+        core.call("workflow_create", ["order-17", '{"result_ttl_ms": 600000}', *charged])
+        charge = str(int(core.call("claim", ["WORKER", '["default"]', 1, 60_000])[2]))
+        core.call("complete", ["WORKER", "order-17~charge", charge, 1, '"paid"', "json;signed=1", 60_000])
         for identity in ("FAILED", "RUNNING", "QUEUED"):
             core.call("enqueue", [identity, "add", "default", "[1, 2]", "", ""])
         core.call("enqueue", ["SCHEDULED", "add", "default", "[1, 2]", "", '{"delay_ms": 600000}'])

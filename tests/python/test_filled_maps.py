@@ -8,9 +8,9 @@ from datetime import date
 from typing import Any
 
 import pytest
-from helpers import SOON_S, result_of, working
+from helpers import SOON_S, node_states, result_of, value_of, working
 
-from ardiq import Ardiq, Flow, Results, WorkflowJob
+from ardiq import Ardiq, Flow, Results
 from ardiq._execution import filling
 from ardiq._server import calls
 from ardiq._server.replies import ask
@@ -77,15 +77,6 @@ def tasks(app: Ardiq) -> Tasks:
     return Tasks(app)
 
 
-async def states(job: WorkflowJob[Any]) -> dict[str, str]:
-    return {node.name: node.state async for node in job.nodes()}
-
-
-async def value_of(app: Ardiq, job: WorkflowJob[Any]) -> Any:
-    async with working(app):
-        return await job.value(timeout=SOON_S)
-
-
 def error_of(app: Ardiq, task_id: str) -> str:
     found = app.context.server.core.command(["HGET", f"{app.context.server.base}task:{task_id}", "error"])
     return found.decode()
@@ -98,7 +89,7 @@ async def test_a_list_with_types(app: Ardiq, tasks: Tasks) -> None:
     paged = flow.map(tasks.shift, again.result, name="paged_again", chunk=2)
     job = await app.start(flow, output=flow.add(tasks.paged.prepare(paged.result)))
     assert await value_of(app, job) == [3, 4, 5, 6, 7]
-    assert list(await states(job)) == [
+    assert list(await node_states(job)) == [
         "points", "shift.items", "shift", "again.items", "again", "paged_again.items", "paged_again", "paged",
     ]  # fmt: skip
     progress = await job.progress()
@@ -146,7 +137,7 @@ async def test_none_at_all(app: Ardiq, tasks: Tasks) -> None:
     doubled = flow.map(tasks.double, flow.add(tasks.find.prepare()).result)
     job = await app.start(flow, output=flow.add(tasks.total.prepare(doubled.results)))
     assert await value_of(app, job) == 0
-    assert (await states(job))["double"] == "complete"
+    assert (await node_states(job))["double"] == "complete"
 
 
 async def test_many_come_in_pages(app: Ardiq, tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +161,12 @@ async def test_a_result_that_is_no_list(app: Ardiq, tasks: Tasks, found: Any) ->
     job = await app.start(flow, output=flow.add(tasks.total.prepare(doubled.results)))
     async with working(app):
         assert not (await result_of(job)).success
-    assert await states(job) == {"find": "complete", "double.items": "failed", "double": "skipped", "total": "skipped"}
+    assert await node_states(job) == {
+        "find": "complete",
+        "double.items": "failed",
+        "double": "skipped",
+        "total": "skipped",
+    }
     assert f"the items of map 'double' are no list, but of type {type(found).__name__}" in error_of(
         app, f"{job.id}~double.items"
     )
@@ -209,7 +205,7 @@ async def test_a_source_that_fails_and_runs_again(app: Ardiq, tasks: Tasks) -> N
     job = await app.start(flow, output=flow.add(tasks.total.prepare(doubled.results)))
     async with working(app):
         assert not (await result_of(job)).success
-        assert set((await states(job)).values()) == {"failed", "skipped"}
+        assert set((await node_states(job)).values()) == {"failed", "skipped"}
         tasks.found = [1, 2, 3]
         assert await job.retry() == 1
         assert await job.value(timeout=SOON_S) == 12
@@ -350,7 +346,7 @@ async def test_it_is_in_a_workflow_within_another(app: Ardiq, tasks: Tasks) -> N
     part = flow.add(doubles.prepare(flow.add(tasks.find.prepare([1, 2])).result))
     job = await app.start(flow, output=part)
     assert await value_of(app, job) == 6
-    assert list(await states(job)) == ["find", "doubles.double.items", "doubles.double", "doubles.total"]
+    assert list(await node_states(job)) == ["find", "doubles.double.items", "doubles.double", "doubles.total"]
     assert len(asked) == 3
     flow.add(tasks.find.prepare(), name="x.items")
     with pytest.raises(ValueError, match=r"there is a node 'x\.items' in this flow already"):

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers import SOON_S, result_of, working
+from helpers import SOON_S, node_states, result_of, value_of, working
 
-from ardiq import Ardiq, Flow, Node, WorkflowJob, chain, chord, group
+from ardiq import Ardiq, Flow, Node, chain, chord, group
 
 
 class Tasks:
@@ -52,20 +52,11 @@ def tasks(app: Ardiq) -> Tasks:
     return Tasks(app)
 
 
-async def states(job: WorkflowJob[Any]) -> dict[str, str]:
-    return {node.name: node.state async for node in job.nodes()}
-
-
-async def value_of(app: Ardiq, job: WorkflowJob[Any]) -> Any:
-    async with working(app):
-        return await job.value(timeout=SOON_S)
-
-
 async def test_a_group_of_chains(app: Ardiq, tasks: Tasks) -> None:
     lines = [chain(tasks.give.prepare(each)).then(tasks.double) for each in (1, 2)]
     job = await group(tasks.give.prepare(5), *lines).then(tasks.total).start()
     assert await value_of(app, job) == 11
-    assert set(await states(job)) == {"give", "give_2", "double", "give_3", "double_2", "total"}
+    assert set(await node_states(job)) == {"give", "give_2", "double", "give_3", "double_2", "total"}
 
 
 async def test_a_chord_of_chords(app: Ardiq, tasks: Tasks) -> None:
@@ -153,7 +144,7 @@ async def test_a_workflow_within_a_workflow(app: Ardiq, tasks: Tasks) -> None:
     part = flow.add(both.prepare(start.result))
     job = await app.start(flow, output=part)
     assert await value_of(app, job) == 23 + 3 + 46
-    assert list(await states(job)) == [
+    assert list(await node_states(job)) == [
         "give", "both_of_them.sums.give", "both_of_them.sums.total", "both_of_them.sums.double",
         "both_of_them.sums.total_2", "both_of_them.second.give", "both_of_them.second.total",
         "both_of_them.second.double", "both_of_them.second.total_2", "both_of_them.total",

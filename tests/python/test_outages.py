@@ -319,7 +319,8 @@ def test_a_reply_that_is_cut_in_the_middle_is_told_in_one_line(tmp_path: Path) -
     node = Node(tmp_path / "server", free_port(), {"save": ""})
     node.start()
     proxy = Proxy(node.port)
-    core = Ardiq(f"redis://127.0.0.1:{proxy.port}").context.server.core
+    app = Ardiq(f"redis://127.0.0.1:{proxy.port}")  # which closes it when nobody has it any more
+    core = app.context.server.core
     try:
         core.command(["SET", "long", "x" * 1000])
         proxy.truncate(100)
@@ -327,7 +328,7 @@ def test_a_reply_that_is_cut_in_the_middle_is_told_in_one_line(tmp_path: Path) -
             core.command(["GET", "long"])
         assert "\n" not in str(refused.value)
     finally:
-        core.close()
+        app.context.server.close()
         proxy.close()
         node.kill()
 

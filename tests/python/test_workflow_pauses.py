@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers import SOON_S, drain, eventually, result_of, working
+from helpers import SOON_S, drain, eventually, node_states, result_of, working
 
 from ardiq import Ardiq, Flow, Limit, WorkflowJob
-from ardiq.cli import main
 from ardiq.testing import inline
 
 MODULE = f"{__name__}:paused_app"
@@ -52,20 +51,6 @@ def tasks(app: Ardiq) -> Tasks:
     return Tasks(app)
 
 
-@pytest.fixture
-def ardiq(app: Ardiq, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    def run(*words: str) -> tuple[int, str]:
-        code = main(words)
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
-
-    return run
-
-
-async def states(job: WorkflowJob[Any]) -> dict[str, str]:
-    return {node.name: node.state async for node in job.nodes()}
-
-
 async def test_what_runs_goes_on_and_nothing_else_starts(app: Ardiq, tasks: Tasks) -> None:
     flow = Flow("order", id="order-17")
     first = flow.add(tasks.wait.prepare(1))
@@ -78,7 +63,7 @@ async def test_what_runs_goes_on_and_nothing_else_starts(app: Ardiq, tasks: Task
         tasks.may_end.set()
         assert (await result_of(job.node("wait"))).value == 1
         await eventually(lambda: held(app, 3))
-        assert await states(job) == {"wait": "complete", "give": "held", "rows": "blocked"}
+        assert await node_states(job) == {"wait": "complete", "give": "held", "rows": "blocked"}
         # Plain tasks start as ever.
         assert await tasks.give.request(5) == 5
         assert await job.status() == "running"

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers import SOON_S, drain, eventually, result_of, working
+from helpers import SOON_S, drain, eventually, node_states, result_of, working
 
 from ardiq import (
     Ardiq,
@@ -90,10 +90,6 @@ def tasks(app: Ardiq) -> Tasks:
     return Tasks(app)
 
 
-async def states(job: WorkflowJob[Any]) -> dict[str, str]:
-    return {node.name: node.state async for node in job.nodes()}
-
-
 async def ended(app: Ardiq, job: WorkflowJob[Any]) -> None:
     """Run until the workflow has ended."""
     async with working(app):
@@ -104,13 +100,13 @@ async def test_a_chain_passes_results_on(app: Ardiq, tasks: Tasks) -> None:
     job = await chain(tasks.give.prepare(1)).then(tasks.double).then(tasks.double, plus=1).start()
     assert not job.existed
     assert await job.status() == "running"
-    assert await states(job) == {"give": "queued", "double": "blocked", "double_2": "blocked"}
+    assert await node_states(job) == {"give": "queued", "double": "blocked", "double_2": "blocked"}
     assert await job.node("double").status() == "blocked"
     assert await app.status(f"{job.id}~give") == "queued"
     async with working(app):
         assert await job.value(timeout=SOON_S) == 5
     assert await job.status() == "complete"
-    assert set((await states(job)).values()) == {"complete"}
+    assert set((await node_states(job)).values()) == {"complete"}
     assert (await result_of(job.node("double"))).value == 2
     progress = await job.progress()
     assert progress == (3, 3, 0, 0, 0)
@@ -212,7 +208,7 @@ async def test_a_map_bears_some_failures(app: Ardiq, tasks: Tasks) -> None:
         result = await result_of(failing)
     assert not result.success
     assert "1 of 2" in str(result.value) or "2 of 2" in str(result.value)
-    assert await states(failing) == {"give": "failed", "total": "skipped"}
+    assert await node_states(failing) == {"give": "failed", "total": "skipped"}
     assert (await result_of(failing.node("total"))).skipped
     progress = await failing.progress()
     assert progress == (11, 8, 2, 1, 0)
@@ -331,8 +327,8 @@ async def test_what_follows_a_failure(
             await job.node("later").abort()
         await result_of(job)
     assert (("after",) in tasks.seen) is runs
-    assert (await states(job))["note"] in (follower, "aborted")
-    assert (await states(job))["later"] == "aborted"
+    assert (await node_states(job))["note"] in (follower, "aborted")
+    assert (await node_states(job))["later"] == "aborted"
     assert later.name == "later"
 
 
@@ -347,7 +343,7 @@ async def test_what_follows_a_success(app: Ardiq, tasks: Tasks, policy: Any) -> 
     job = await app.start(flow)
     async with working(app):
         assert (await result_of(job)).success
-    assert (await states(job))["note"] == ("skipped" if policy == "only" else "complete")
+    assert (await node_states(job))["note"] == ("skipped" if policy == "only" else "complete")
 
 
 async def test_a_default_in_the_place_of_a_result(app: Ardiq, tasks: Tasks) -> None:
@@ -424,7 +420,7 @@ async def test_abort(app: Ardiq, tasks: Tasks) -> None:
         assert await job.abort()
         result = await result_of(job)
     assert result.aborted
-    assert set((await states(job)).values()) == {"aborted"}
+    assert set((await node_states(job)).values()) == {"aborted"}
     assert await app.dead_count() == 0
 
 
@@ -439,13 +435,13 @@ async def test_a_dead_letter_that_is_replayed_goes_on(app: Ardiq, tasks: Tasks) 
     async with working(app):
         result = await result_of(job)
         assert not result.success
-        assert (await states(job))["double"] == "skipped"
+        assert (await node_states(job))["double"] == "skipped"
         assert await app.dead_count() == 2
         tasks.broken.clear()
         assert await app.dead.requeue(all=True) == 2
         assert await job.value(timeout=SOON_S) == 2
     assert (await result_of(job.node("sum"))).value == sum(range(10, 15))
-    assert set((await states(job)).values()) == {"complete"}
+    assert set((await node_states(job)).values()) == {"complete"}
 
 
 async def test_an_amended_dead_letter_keeps_its_results(app: Ardiq, tasks: Tasks) -> None:
@@ -714,7 +710,7 @@ async def test_a_start_by_parts_that_breaks_off(
     with pytest.raises(BrokerError, match="gone"):
         await start()
     assert not (await result_of(job)).success
-    assert set((await states(job)).values()) == {"aborted"}
+    assert set((await node_states(job)).values()) == {"aborted"}
     monkeypatch.setattr(Graph, "pages", sent)
     again = await start()
     assert not again.existed
@@ -736,7 +732,7 @@ async def test_a_start_by_parts_that_is_cancelled(app: Ardiq, tasks: Tasks, monk
     with pytest.raises(asyncio.CancelledError):
         await starts
     job: WorkflowJob[Any] = WorkflowJob(app, "parts")
-    assert set((await states(job)).values()) == {"aborted"}
+    assert set((await node_states(job)).values()) == {"aborted"}
 
 
 @pytest.mark.parametrize("removed", [False, True], ids=["aborted", "removed"])
@@ -817,7 +813,7 @@ async def test_retry_runs_all_dead_letters_again(app: Ardiq, tasks: Tasks) -> No
     flow.add(tasks.double.prepare(single.result), name="of_node")
     job = await app.start(flow)
     await ended(app, job)
-    found = await states(job)
+    found = await node_states(job)
     assert (found["of_map"], found["of_node"]) == ("skipped", "skipped")
     tasks.broken.clear()
     tasks.seen.clear()
@@ -826,7 +822,7 @@ async def test_retry_runs_all_dead_letters_again(app: Ardiq, tasks: Tasks) -> No
     assert await job.status() == "running"
     async with working(app):
         await result_of(job)
-    assert set((await states(job)).values()) == {"complete"}
+    assert set((await node_states(job)).values()) == {"complete"}
     assert sorted(value for value in tasks.seen if isinstance(value, int)) == [1, 7]
 
 
@@ -841,7 +837,7 @@ async def test_a_workflow_has_a_time_limit(app: Ardiq, tasks: Tasks) -> None:
     async with working(app):
         result = await result_of(job)
     assert not result.success
-    assert set((await states(job)).values()) == {"aborted"}
+    assert set((await node_states(job)).values()) == {"aborted"}
     record = app.context.server.core.call("task", [job.id])
     assert b"timed out after 200 ms" in record
     for wrong in (0, -1, "soon"):

@@ -12,7 +12,6 @@ import pytest
 from helpers import SOON_S, result_of, task_module, working
 
 from ardiq import Ardiq, Batch, Flow, Results, chain, chord, group
-from ardiq.cli import main
 from ardiq.embedded import Server
 from ardiq.testing import Clock, all_enqueued, assert_enqueued, inline
 
@@ -152,16 +151,6 @@ def app(make_app: Callable[..., Ardiq], monkeypatch: pytest.MonkeyPatch) -> Ardi
     app = make_app()
     monkeypatch.setattr(sys.modules[__name__], "workflow_app", app, raising=False)
     return app
-
-
-@pytest.fixture
-def ardiq(app: Ardiq, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    def run(*words: str) -> tuple[int, str]:
-        code = main(words)
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
-
-    return run
 
 
 def test_the_command_line(app: Ardiq, ardiq: Callable[..., tuple[int, str]]) -> None:
