@@ -219,8 +219,9 @@ class Graph:
         """The queue of a node, if that is not the workflow's."""
         if isinstance(member, Join | Filler):
             return None
-        of_task = member.call.task.context
-        return None if of_task.is_own or of_task is self._queue else of_task.name
+        task = member.call.task
+        is_told = task.is_moved or not task.context.is_own
+        return task.context.name if is_told and task.context.name != self._queue.name else None
 
     def _node(self, member: Member) -> "_Made":
         call, producer, codec = member.call, self._queue.producer, self._queue.codec
@@ -313,8 +314,7 @@ class Graph:
         if signer is not None and "map" not in fields:
             call = (made.task, made.args, made.kwargs, made.codec)
             place = Place(f"{self.id}~{name}", wiring(fields["inputs"])) if "inputs" in fields else None
-            queue = fields.get("queue", self._queue.name)
-            fields["headers"] = signer.sign(queue, *call, _read(headers), place)
+            fields["headers"] = signer.sign(fields.get("queue", self._queue.name), *call, _read(headers), place)
         return to_json(fields) if fields else b""
 
     def _signed_items(self, member: Member, made: "_Made") -> "Iterable[_Item]":

@@ -12,7 +12,7 @@ from .._values.encodings import encoding_of
 from .._values.inputs import COMPLETE, MAP, REFERENCE, Input, Value, pack, takes_pages, unpack
 from .._values.results import Page, Results
 from .._values.signature import Signature, invalid
-from .._values.signing import RESULT, SIGNED, bare
+from .._values.signing import RESULT, SIGNED, at_home, bare
 from ..errors import ArdiqError, is_away
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ async def results_of(queue: "QueueContext", map_id: str, label: str) -> AsyncIte
 
 async def completed(queue: "QueueContext", id: str, packed: bytes, signature: Signature | None) -> bytes:
     """The packed arguments of a claim, of the task with that id, with all results that it only refers to, but those
-    that are read page by page.
+    that are read page by page. The queue of its workflow has them.
 
     Raises:
         InvalidArguments: one is gone, or they are more than the app's `payload_limit`.
@@ -125,6 +125,9 @@ async def completed(queue: "QueueContext", id: str, packed: bytes, signature: Si
     values = [value for each in inputs for value in each.values]
     if queue.signer is None and not any(value.state in (REFERENCE, MAP) or SIGNED in value.codec for value in values):
         return packed
+    home, id = at_home(queue.name, id)
+    if home != queue.name:
+        queue = queue.app.queue(home).context
     workflow = id.rpartition("~")[0]
     return pack(args, [await _completed(queue, workflow, each, signature) for each in inputs])
 
@@ -168,7 +171,6 @@ async def patiently(queue: "QueueContext", call: Call[R]) -> R:
 
 
 async def _fetched(queue: "QueueContext", id: str, given: Input, value: Value) -> Value:
-    queue = _queue_of(queue, value)
     record = await patiently(queue, calls.task(id=id))
     if record.get("state") != b"complete" or "result" not in record:
         raise invalid(f"{given.label}: the result of {value.source!r} is gone")
@@ -176,7 +178,7 @@ async def _fetched(queue: "QueueContext", id: str, given: Input, value: Value) -
 
 
 async def _all_of(queue: "QueueContext", given: Input, value: Value) -> list[Value]:
-    map_id, queue = value.data.decode(errors="replace"), _queue_of(queue, value)
+    map_id = value.data.decode(errors="replace")
     values: list[Value] = []
     offset: int | None = 0
     size = 0
@@ -193,12 +195,6 @@ async def _all_of(queue: "QueueContext", given: Input, value: Value) -> list[Val
         _check_size(queue, given, size, ": annotate the parameter as Results[…], which reads them page by page")
         offset = reply.next_offset if reply.next_offset < reply.size else None
     return values
-
-
-def _queue_of(queue: "QueueContext", value: Value) -> "QueueContext":
-    """The queue that has a result which a claim only refers to: the task's own, or that of its workflow."""
-    found: QueueContext = queue.app.queue(value.codec).context if value.codec else queue
-    return found
 
 
 def _page(map_id: str, offset: int) -> Call[calls.ResultsReply]:

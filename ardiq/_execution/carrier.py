@@ -52,24 +52,27 @@ class Carrier:
         while self._is_due:
             self._is_due = False
             try:
-                while await self._carry_some():
-                    pass
+                await self._carry_all()
             except ArdiqError as error:
                 self._warn(f"the outbox of queue {self._queue.name!r} is not carried", error)
 
-    async def _carry_some(self) -> bool:
-        """Carry a page; whether there may be more that can be carried now."""
-        rows = await self._channel.ask(calls.outbox(limit=_PAGE))
-        if not rows:
-            return False
-        said = await asyncio.gather(*map(self._say, rows))
-        entries = [calls.OutboxEntry(row.entry, row.life, answer) for row, answer in zip(rows, said, strict=True)]
-        return await self._channel.ask(calls.outbox_done(entries=entries)) > 0
+    async def _carry_all(self) -> None:
+        """Carry page after page, until what could not be carried comes up again."""
+        seen, away = set[str](), set[str]()
+        while rows := await self._channel.ask(calls.outbox(limit=_PAGE)):
+            if rows[0].entry in seen:
+                return
+            seen.update(row.entry for row in rows)
+            said = await asyncio.gather(*[self._say(row, away) for row in rows])
+            entries = [calls.OutboxEntry(row.entry, row.life, answer) for row, answer in zip(rows, said, strict=True)]
+            await self._channel.ask(calls.outbox_done(entries=entries))
 
-    async def _say(self, row: calls.OutboxRow) -> str:
-        """Tell the other queue, and what it answers."""
+    async def _say(self, row: calls.OutboxRow, away: set[str]) -> str:
+        """Tell the other queue, and what it answers. Of one whose server was `away` the rest waits."""
         if not row.queue:
             return ""
+        if row.queue in away:
+            return "away"
         reads_many = row.function == "enqueue"
         try:
             other = self._queue.app.queue(row.queue).context
@@ -77,6 +80,8 @@ class Carrier:
             answer = await other.channel().ask(call)
         except (ArdiqError, ValueError) as error:
             answer = error
+            if isinstance(error, ArdiqError) and is_away(error):
+                away.add(row.queue)
         [answer] = answer if isinstance(answer, list) else [answer]
         if isinstance(answer, Exception):
             self._warn(f"queue {row.queue!r} cannot be told of {row.entry!r}", answer)

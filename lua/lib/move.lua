@@ -5,7 +5,7 @@ local M = {}
 
 -- What a record loses when a dead letter starts anew, its notes besides.
 local EARLIER_LIFE = { 'lost', 'error', 'traceback', 'history', 'started_at', 'finished_at', 'worker',
-  'due_at', 'expires_at', 'abort_requested', 'progress', 'unknown_since', 'streamed', 'waited_ms' }
+  'due_at', 'expires_at', 'abort_requested', 'progress', 'unknown_since', 'streamed', 'waited_ms', 'afresh' }
 -- What is left of a record that was discarded.
 local OUTLIVES = { 'state', 'name', 'lane', 'idempotency_key', 'tries', 'enqueued_at', 'started_at', 'finished_at',
   'error', 'result_ttl_ms', 'streamed', 'needs', 'then', 'after', 'broken', 'spent', 'unborne', 'kind', 'home',
@@ -293,6 +293,7 @@ function M.requeue(batch, id, record, call)
   unique.take_back(batch.base, id)
   batches.count(batch, 'requeued')
   if record.queue then
+    if call then fields[#fields + 1], fields[#fields + 2] = 'afresh', '1' end
     redis.call('HDEL', keys.task(batch.base, id), unpack(dropped))
     redis.call('HSET', keys.task(batch.base, id), unpack(fields))
     outbox.send(batch, id, record)

@@ -22,6 +22,35 @@ function M.guest_id(home, id) return id .. '@' .. home end
 -- Of a guest, the id that it has at home.
 function M.home_id(home, id) return string.sub(id, 1, -#home - 2) end
 
+-- Whether an entry of this kind has something to say, by a record of `state queue abort_requested home`.
+function M.is_due(kind, record)
+  if kind == 'ended' then return record.home and task.is_finished(record.state) end
+  if record.state ~= 'away' or not record.queue then return false end
+  return kind == 'abort' or kind == 'begin' and not record.abort_requested
+end
+
+-- A life's number, and the workflow that it is of.
+local function parts(life) return string.match(life or '', '^(%d*)(.*)$') end
+
+-- What is to be answered where a guest has ended, as `record` says, and something else of its id begins in that life; nil: it makes
+-- room. An earlier life has been there before; and what is not a later one waits until the home of this one knows.
+function M.in_the_way(base, id, record, life)
+  local number_text, workflow = parts(record.life)
+  local its_number_text, its_workflow = parts(life)
+  if life and workflow == its_workflow then
+    return number.of(its_number_text, 0) < number.of(number_text, 0) and 'accepted' or nil
+  end
+  return redis.call('PTTL', keys.task(base, id)) == -1 and 'exists' or nil
+end
+
+-- How many bytes of results of its steps a guest has kept that failed, for that later life of it; nil: none.
+function M.kept_for(base, id, life)
+  local record = task.read(base, id, { 'state', 'life', 'steps' })
+  local _, workflow = parts(record.life)
+  local _, its_workflow = parts(life)
+  return memos.outlive(record.state) and workflow == its_workflow and record.steps or nil
+end
+
 -- Why nothing can be added, or nil.
 function M.damage(batch) return batches.obstacle(batch, 'LLEN', keys.outbox(batch.base)) end
 
@@ -36,9 +65,9 @@ function M.send(batch, id, record)
   local obstacle = M.damage(batch)
   if obstacle then return obstacle end
   local key = keys.task(batch.base, id)
-  local number_text, rest = string.match(redis.call('HGET', key, 'life') or '0', '^(%d*)(.*)$')
+  local number_text, workflow = parts(redis.call('HGET', key, 'life') or nil)
   redis.call('HSET', key, 'state', 'away', 'needs', '0', 'enqueued_at', batch.now_text, 'sent_at', batch.now_text,
-    'life', clock.text(number.of(number_text, 0) + 1) .. rest)
+    'life', clock.text(number.of(number_text, 0) + 1) .. workflow)
   M.add(batch, M.entry('begin', id))
   waiters.changed(batch.base, batch.now, id, record.watched_until)
 end

@@ -7,7 +7,7 @@
 local PAGE = 1048576
 
 local CALL = { 'state', 'queue', 'life', 'name', 'lane', 'args', 'kwargs', 'codec', 'headers', 'inputs', 'delay_ms',
-  'expire_ms', 'limits', 'abort_requested' }
+  'expire_ms', 'limits', 'abort_requested', 'afresh' }
 local OUTCOME = { 'state', 'home', 'life', 'result', 'result_codec', 'error', 'traceback', 'tries', 'started_at',
   'history' }
 
@@ -17,7 +17,7 @@ local SAY = {}
 -- A member begins, with its inputs resolved.
 function SAY.begin(holder, id)
   local r = task.read(holder.base, id, CALL)
-  if not r or r.state ~= 'away' or not r.queue or r.abort_requested then return nil end
+  if not r or not outbox.is_due('begin', r) then return nil end
   local args, codec = r.args or '[]', r.codec
   local home = keys.queue(holder.base)
   if r.inputs then args, codec = inputs.resolve(holder, id, args, codec, r.inputs, home) end
@@ -31,6 +31,7 @@ function SAY.begin(holder, id)
   add('delay_ms', number.of(r.delay_ms) and r.delay_ms)
   add('expire_ms', number.of(r.expire_ms) and r.expire_ms)
   add('limits', r.limits)
+  add('afresh', r.afresh and 'true')
   local call = { outbox.guest_id(home, id), r.name or '', r.lane or task.DEFAULT_LANE, args, r.kwargs or '',
     '{' .. table.concat(options, ',') .. '}' }
   return r.queue, 'enqueue', call, r.life
@@ -39,7 +40,7 @@ end
 -- It is to stop.
 function SAY.abort(holder, id)
   local r = task.read(holder.base, id, CALL)
-  if not r or r.state ~= 'away' or not r.queue then return nil end
+  if not r or not outbox.is_due('abort', r) then return nil end
   local home = keys.queue(holder.base)
   return r.queue, 'abort_guest', { outbox.guest_id(home, id), home, r.life }, r.life
 end
@@ -47,7 +48,7 @@ end
 -- It has ended, here.
 function SAY.ended(holder, id)
   local r = task.read(holder.base, id, OUTCOME)
-  if not r or not r.home or not task.is_finished(r.state) then return nil end
+  if not r or not outbox.is_due('ended', r) then return nil end
   local outcome = { outbox.home_id(r.home, id), r.life, r.state, r.result or '', r.result_codec or '', r.error or '',
     r.traceback or '', r.tries or '0', r.started_at or '', r.history or '' }
   return r.home, 'home_ended', outcome, r.life

@@ -10,7 +10,7 @@ local OPTIONS = {
   delay_ms = 'number', due_at = 'number', expire_ms = 'number', codec = 'string', headers = 'string',
   idempotency_key = 'string', waiter = 'string', waiter_ttl_ms = 'number', result_ttl_ms = 'number',
   unique = 'table', debounce = 'table', throttle = 'table', limits = 'table', max_waiting = 'number',
-  home = 'string', life = 'string',
+  home = 'string', life = 'string', afresh = 'boolean',
 }
 
 -- What an `options` object asks for: when the task falls due (nil: at once), its line (nil: none), and the fields it adds to the
@@ -63,12 +63,13 @@ local function read_options(base, text, now, declared)
   local waiter = options.waiter ~= '' and not refusal and options.waiter or nil
   return { due_at = due_at, line = line_name, most_waiting = most, most_in_lane = options.max_waiting,
     refusal = refusal, fields = uses.fields(fields, asked), rule = rule, waiter = waiter, waiter_ttl_ms = waiter_ttl_ms,
-    idempotency_key = options.idempotency_key, home = options.home }
+    idempotency_key = options.idempotency_key, home = options.home,
+    life = options.life, goes_on = options.life and not options.afresh }
 end
 
 -- What is there under an id already: an answer, or nil and whether a finished record must make room.
-local function look_up(base, id, idempotency_key)
-  local record, err = task.read(base, id, { 'state', 'idempotency_key', 'kind' })
+local function look_up(base, id, idempotency_key, life)
+  local record, err = task.read(base, id, { 'state', 'idempotency_key', 'kind', 'home', 'life' })
   if err then return err end
   if not record.state then return nil, false end
   -- A random id needs no key: only a repeat of its own call can find it.
@@ -76,9 +77,21 @@ local function look_up(base, id, idempotency_key)
   if not task.is_finished(record.state) then return 'exists' end
   -- A workflow stays as long as it is kept, and so does what is a part of it.
   if record.kind then return 'exists' end
+  local answer = record.home and outbox.in_the_way(base, id, record, life)
+  if answer then return answer end
   if string.find(id, '~', 1, true) and group.of({ base = base }, id) then return 'exists' end
   errors.read('ZCARD', keys.dead(base))
   return nil, true
+end
+
+-- A finished record makes room for a task; of a guest that failed, the next life goes on with its steps.
+local function make_room(batch, id, plan)
+  local base, bytes = batch.base, plan.goes_on and outbox.kept_for(batch.base, id, plan.life)
+  if not bytes then return move.remove(base, id) end
+  redis.call('DEL', keys.task(base, id))
+  memos.take_up(base, batch.now, id)
+  local fields = plan.fields
+  fields[#fields + 1], fields[#fields + 2] = 'steps', bytes
 end
 
 -- Why a task cannot wait in its line, or in its lane: as many do as may. `look`: what is known of the lane.
@@ -170,7 +183,7 @@ return function(base, args)
   for i = 1, existing > 0 and count or 0 do
     if not answers[i] then
       local plan = plans and plans[i]
-      local answer, replaces = look_up(base, tasks[6 * i - 5], plan and plan.idempotency_key)
+      local answer, replaces = look_up(base, tasks[6 * i - 5], plan and plan.idempotency_key, plan and plan.life)
       if answer then answers[i], added = answer, added - 1 end
       if replaces then
         replaced = replaced or {}
@@ -206,7 +219,7 @@ return function(base, args)
     if instead then
       answers[i], added = instead, added - 1
     elseif not answers[i] then
-      if replaced and replaced[i] then move.remove(base, tasks[at]) end
+      if replaced and replaced[i] then make_room(batch, tasks[at], plan) end
       answers[i] =
         move.create(batch, found[i + 1], tasks[at], tasks[at + 1], tasks[at + 2], tasks[at + 3], tasks[at + 4], plan)
       if plans then

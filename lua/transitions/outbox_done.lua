@@ -3,8 +3,11 @@
 -- reply: how many have left the outbox
 --
 --
+local FIELDS = { 'state', 'home', 'life', 'queue', 'abort_requested', 'finished_at', 'result_ttl_ms', 'steps' }
 -- How long a queue remembers a guest of whose end its home knows, so that whoever is late with its beginning begins nothing.
 local KEPT_MS = 600000
+-- And one that failed and has steps, so that it can go on where it was.
+local RESUMED_MS = 604800000
 -- Answers after which there is nothing more to carry.
 local SAID = { queued = true, scheduled = true, limited = true, accepted = true, aborted = true, requested = true,
   finished = true, ended = true, not_found = true }
@@ -22,6 +25,9 @@ local function let_go(batch, id, record, is_homeless)
   if is_homeless then redis.call('HDEL', key, 'home', 'life') end
   if is_homeless and record.state == 'failed' then
     redis.call('ZADD', keys.dead(batch.base), clock.text(number.of(record.finished_at, batch.now)), id)
+  elseif record.steps and memos.outlive(record.state) then
+    redis.call('PEXPIRE', key, RESUMED_MS)
+    memos.expire(batch.base, id, RESUMED_MS)
   else
     redis.call('PEXPIRE', key, KEPT_MS)
     memos.drop(batch.base, id)
@@ -35,7 +41,7 @@ return function(base, args)
   for at = 1, #entries, 3 do
     local entry, life, answer = entries[at], entries[at + 1], entries[at + 2]
     local kind, id = outbox.split(entry)
-    local record = id and task.read(base, id, { 'state', 'home', 'life', 'finished_at', 'result_ttl_ms' }) or {}
+    local record = id and task.read(base, id, FIELDS) or {}
     local is_current = life ~= '' and record.life == life
     local obstacle = is_current and kind == 'abort' and answer == 'not_found' and group.damage_above(batch, id)
     if obstacle then
@@ -43,7 +49,7 @@ return function(base, args)
     elseif life ~= '' and not SAID[answer] then
       -- Behind the others.
       if redis.call('LREM', keys.outbox(base), 1, entry) > 0 then redis.call('RPUSH', keys.outbox(base), entry) end
-    elseif is_current or life == '' or not record.life then
+    elseif is_current or not outbox.is_due(kind, record) then
       done = done + redis.call('LREM', keys.outbox(base), 1, entry)
       if is_current and kind == 'abort' and answer == 'not_found' then never_began(batch, id, record) end
       if is_current and kind == 'ended' then let_go(batch, id, record, answer == 'not_found') end

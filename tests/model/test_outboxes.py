@@ -101,8 +101,8 @@ class Machine:
         there, life, state = f"{id}@{queue.name}", record["life"], record["state"]
         if state == "complete" and record["result"] != f'"{there} {life}"':
             raise AssertionError(f"{id} of {queue.name} has {record['result']}, and its life is {life}")
-        if state == "failed" and int(life.split()[0]) > self.fails[queue.name, id]:
-            raise AssertionError(f"{id} of {queue.name} is failed, and did not fail in its life {life}")
+        if state == "failed" and record["error"] != f'"{there} {life}"':
+            raise AssertionError(f"{id} of {queue.name} failed as {record['error']}, and its life is {life}")
         other = self.queues[record["queue"]]
         guest = other.tasks.get(there, {})
         has_ended = state == "away" and guest.get("life") == life and guest["state"] in ENDED
@@ -113,6 +113,9 @@ class Machine:
         is_lost = (queue.name, id) in self.lossy or (other.name, there) in self.lossy
         if state == "away" and guest.get("life") != life and not (entries or is_lost):
             raise AssertionError(f"{id} of {queue.name} is away, and nobody is to tell {other.name}")
+        goes_on = guest.get("life") == life and guest["state"] not in ENDED and "abort_requested" not in guest
+        if state == "away" and "abort_requested" in record and goes_on and not (f"abort {id}" in entries or is_lost):
+            raise AssertionError(f"{id} of {queue.name} is to stop, and nobody tells {other.name}")
 
     def unfinished(self) -> list[str]:
         return [

@@ -7,14 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers import SOON_S, eventually, result_of
+from helpers import SOON_S, eventually, node_states, result_of
 
-from ardiq import Ardiq, Flow, Job, Results, chain, chord
+from ardiq import Ardiq, Flow, Job, Results, chain, chord, step
 from ardiq._server import calls
 from ardiq._server.replies import Call, ask, word
 from ardiq._values.encodings import netstrings
 from ardiq.cli import main
 from ardiq.cli._repair import mend
+from ardiq.errors import BadArgument
 from ardiq.testing import inline
 
 LARGE = 100_000
@@ -314,6 +315,127 @@ async def test_fsck_asks_the_other_queue(app: Ardiq, gpu: Ardiq, capsys: pytest.
 
 def other(app: Ardiq) -> Any:
     return lambda name: app.queue(name).context.server.core
+
+
+async def test_compensations_run_in_their_queues(app: Ardiq, gpu: Ardiq) -> None:
+    tasks = tasks_of(app)
+    undone: list[str] = []
+
+    @app.task(max_retries=0)
+    async def undo(name: str, value: int) -> None:
+        undone.append(f"{name} {value}")
+        if name in tasks.failing:
+            raise ValueError(name)
+
+    def flow() -> Flow:
+        made = Flow("saga")
+        there, here = undo.options(queue=gpu.queue_name), undo
+        first = made.add(tasks.give.prepare(1), name="first")
+        first.compensate(there.prepare("first", first.result), name="undo-first")
+        second = made.add(tasks.give.options(queue=gpu.queue_name).prepare(first.result), name="second")
+        second.compensate(here.prepare("second", second.result), name="undo-second")
+        third = made.add(tasks.give.options(queue=gpu.queue_name).prepare(3), name="third").after(second)
+        third.compensate(there.prepare("third", third.result), name="undo-third")
+        made.add(tasks.double.options(queue=gpu.queue_name).prepare(4), name="last").after(third)
+        return made
+
+    tasks.failing.add("double")
+    async with served(app, app, gpu):
+        job = await app.start(flow())
+        assert not (await result_of(job)).success
+        assert undone == ["third 3", "second 1", "first 1"]
+        assert [(await node_states(job))[f"undo-{name}"] for name in ("first", "second", "third")] == ["complete"] * 3
+        # One that fails is a dead letter, which the others wait for.
+        undone.clear()
+        tasks.failing.add("third")
+        job = await app.start(flow())
+        await eventually(lambda: state(app, job.node("undo-third").id) == "failed")
+        assert await job.status() == "running"
+        tasks.failing.remove("third")
+        assert await app.dead.requeue(job.node("undo-third").id) == 1
+        assert not (await result_of(job)).success
+    assert undone == ["third 3", "third 3", "second 1", "first 1"]
+
+
+async def test_signed(make_app: Any) -> None:
+    app = make_app(signing_key="first-secret-of-32-bytes-or-more")
+    gpu = app.queue(f"{app.queue_name}-gpu~2")
+    tasks = tasks_of(app)
+    flow = Flow("signed")
+    first = flow.add(tasks.give.prepare(3))
+    there = flow.add(tasks.double.options(queue=gpu.queue_name).prepare(first.result))
+    long = flow.add(tasks.text.prepare(LARGE))
+    numbers = flow.map(tasks.give, range(10))
+    count = tasks.count.options(queue=gpu.queue_name).prepare(long.result, numbers.result, numbers.results)
+    counted = flow.add(count)
+    last = flow.add(tasks.total.prepare(counted.result, plus=there.result))
+    job = await app.start(flow, output=last)
+    async with served(app, app, gpu):
+        assert await job.value(timeout=SOON_S) == LARGE + 45 + 10 + 6
+        tasks.failing.add("double")
+        flow = Flow("amended")
+        flow.add(tasks.double.options(queue=gpu.queue_name).prepare(1))
+        job = await app.start(flow)
+        assert not (await result_of(job)).success
+        tasks.failing.clear()
+        assert await app.dead.requeue(job.node("double").id, args=[4]) == 1
+        assert await job.node("double").value(timeout=SOON_S) == 8
+    # A workflow of that queue may have nodes here.
+    back = Flow("back")
+    there = back.add(tasks.give.prepare(5))
+    here = back.add(tasks.double.options(queue=app.queue_name).prepare(there.result))
+    job = await gpu.start(back, output=here)
+    async with served(app, app, gpu):
+        assert await job.value(timeout=SOON_S) == 10
+    assert [node.queue async for node in job.nodes()] == ["", app.queue_name]
+    core = gpu.context.server.core
+    core.command(["DEL", *core.command(["KEYS", f"{gpu.context.server.base}*"])])
+
+
+async def test_a_durable_one_goes_on_where_it_failed(app: Ardiq, gpu: Ardiq) -> None:
+    ran: list[str] = []
+    failing = {"second"}
+
+    @app.task(max_retries=0)
+    async def durable(name: str) -> str:
+        async def do(what: str) -> str:
+            ran.append(what)
+            if what in failing:
+                raise ValueError(what)
+            return f"{name} {what}"
+
+        return await step("first", do, "first") + await step("second", do, "second")
+
+    flow = Flow("durable")
+    flow.add(durable.options(queue=gpu.queue_name).prepare("a"))
+    async with served(app, app, gpu):
+        job = await app.start(flow)
+        assert not (await result_of(job)).success
+        await eventually(lambda: not outbox_of(gpu))
+        failing.clear()
+        assert await job.retry() == 1
+        assert await job.node("durable").value(timeout=SOON_S) == "a firsta second"
+        assert ran == ["first", "second", "second"]
+        # With other arguments it begins from the start.
+        failing.add("second")
+        job = await app.start(flow)
+        assert not (await result_of(job)).success
+        failing.clear()
+        ran.clear()
+        assert await app.dead.requeue(job.node("durable").id, args=["b"]) == 1
+        assert await job.node("durable").value(timeout=SOON_S) == "b firstb second"
+        assert ran == ["first", "second"]
+
+
+async def test_signals_are_for_the_queue_that_it_runs_in(app: Ardiq, gpu: Ardiq) -> None:
+    tasks = tasks_of(app)
+    flow = Flow("signalled")
+    flow.add(tasks.double.options(queue=gpu.queue_name).prepare(1))
+    job = await app.start(flow)
+    with pytest.raises(BadArgument, match=rf"runs in queue {gpu.queue_name}: .* to {guest(job, 'double')}"):
+        await job.node("double").signal("approval", True)
+    carry(app)
+    await gpu.signal(guest(job, "double"), "approval", True)
 
 
 async def test_what_cannot_be_in_another_queue(app: Ardiq, gpu: Ardiq) -> None:
