@@ -38,7 +38,10 @@ function M.in_the_way(base, id, record, life)
   local number_text, workflow = parts(record.life)
   local its_number_text, its_workflow = parts(life)
   if life and workflow == its_workflow then
-    return number.of(its_number_text, 0) < number.of(number_text, 0) and 'accepted' or nil
+    if number.of(its_number_text, 0) < number.of(number_text, 0) then return 'accepted' end
+    -- Where it is noted that it keeps something.
+    errors.read('SCARD', keys.waiters(base, id))
+    return nil
   end
   return redis.call('PTTL', keys.task(base, id)) == -1 and 'exists' or nil
 end
@@ -103,10 +106,12 @@ function M.say_again(batch, id, record)
   M.add(batch, M.entry(record.abort_requested and 'abort' or 'begin', id))
 end
 
--- What a guest has ended as is said again: its home asks for it.
+-- What a guest has ended as is said again: its home asks for it, or what is to begin in its place.
 function M.answer_again(base, id)
-  local entry = M.entry('ended', id)
-  if not M.has(base, entry) then redis.pcall('RPUSH', keys.outbox(base), entry) end
+  local entry, record = M.entry('ended', id), task.read(base, id, { 'state', 'home' })
+  if record and M.is_due('ended', record) and not M.has(base, entry) then
+    redis.pcall('RPUSH', keys.outbox(base), entry)
+  end
 end
 
 -- A worker hears that there is something to carry: the one that makes this call, or any.

@@ -10,6 +10,6 @@ return function(base, args)
   if not record.state or record.home ~= args.home or record.life ~= args.life then return 'not_found' end
   local answer = halt.stop(base, id, record, 0)
   -- What it ended as was said before, and may be lost.
-  if task.is_finished(record.state) then outbox.answer_again(base, id) end
+  outbox.answer_again(base, id)
   return answer
 end

@@ -116,9 +116,10 @@ local function tell_or_await(base, id, plan, answer)
   end
 end
 
--- What becomes of a call, by its options, instead of a new task: an answer, or nil. An id without a key of its call is random.
+-- What becomes of a call, by its options, instead of a new task: an answer, or nil. An id without a key of its call is random,
+-- and that of a guest no place of a workflow here.
 local function instead_of(batch, tasks, at, plan, look)
-  local refusal = plan.idempotency_key and group.reserved(batch, tasks[at])
+  local refusal = plan.idempotency_key and not plan.home and group.reserved(batch, tasks[at])
   if refusal then return refusal end
   local call = plan.rule
     and { identity = plan.idempotency_key or tasks[at], args = tasks[at + 3], kwargs = tasks[at + 4] }
@@ -228,9 +229,7 @@ return function(base, args)
         if look.added and not plan.due_at then look.added = look.added + 1 end
       end
     end
-    if plan.home and answers[i] == 'accepted' and task.is_finished(task.read(base, tasks[at], { 'state' }).state) then
-      outbox.answer_again(base, tasks[at])
-    end
+    if plan.home and (answers[i] == 'accepted' or answers[i] == 'exists') then outbox.answer_again(base, tasks[at]) end
     if plan.waiter and not instead then tell_or_await(base, tasks[at], plan, answers[i]) end
   end
   stats.add(base, now, 'enqueued', added)

@@ -113,11 +113,11 @@ async def test_what_a_home_is_to_be_told_waits_while_its_shard_is_down(make_app:
         async with working(home):
             await eventually(lambda: core.command(["EXISTS", f"{base}task:{guest}"]) == 1)
         primary = servers.primary_of(home.context.server.base)
-        primary.kill()
+        primary.freeze()
         async with working(there):
             await eventually(lambda: core.command(["LRANGE", outbox, 0, -1]) == told)
         assert core.command(["LRANGE", outbox, 0, -1]) == told
-        primary.start()
+        primary.thaw()
         until(servers.is_ok, "the cluster to serve")
         async with working(home), working(there):
             assert await job.value(timeout=20) == 7
