@@ -320,6 +320,7 @@ function M.settle_one(base, args, outcome, value, details)
   member.require(base, args.worker)
   local outcomes = { args.id, args.token, outcome, args.run_ms or 0, value, details or {} }
   local tokens, batch = M.tokens(base, args.worker, outcomes), batches.open(base, clock.read())
+  batch.worker = args.worker
   local settled = M.settle(batch, args.worker, outcomes, tokens, args.result_ttl_ms)
   local refusal = batch.refusals and batch.refusals[3]
   calls.close(batch)
