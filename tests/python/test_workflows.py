@@ -618,6 +618,11 @@ async def test_what_is_refused_leaves_nothing(app: Ardiq, tasks: Tasks) -> None:
     one.after(two)
     with pytest.raises(ValueError, match="goes round in a circle: 'give' is after 'double' is after 'give'"):
         await app.start(flow)
+    with pytest.raises(TypeError, match="decorates a `def`, which only fills the flow"):
+
+        @app.workflow
+        async def fills(flow: Flow) -> None: ...
+
     with pytest.raises(ValueError, match="flow 'empty' has no nodes"):
         await app.start(Flow("empty"))
     for options, why in [
@@ -626,6 +631,7 @@ async def test_what_is_refused_leaves_nothing(app: Ardiq, tasks: Tasks) -> None:
         ({"unique": Unique()}, "node 'give' cannot have a Unique"),
         ({"queue": "other"}, "node 'give' is for queue 'other'"),
         ({"wait_for_room": 5}, "node 'give' cannot have wait_for_room"),
+        ({"priority": "nowhere"}, "node 'give': priority 'nowhere' is not one of"),
     ]:
         wrong = Flow()
         wrong.add(tasks.give.options(**options).prepare(1))
