@@ -61,7 +61,7 @@ async def watch(job: WorkflowJob[str], is_over: Callable[[], Awaitable[object]])
         while not await is_over():
             if console.is_terminal:
                 live.update(await picture(job))
-            elif (progress := await job.progress()) and (now := f"{progress.done} of {progress.total}") != last:
+            elif (progress := await job.progress()) and (now := progress.message) != last:
                 console.print(last := now)
             await asyncio.sleep(0.1)
         live.update(await picture(job), refresh=True)
@@ -96,14 +96,14 @@ async def demonstrate() -> bool:
             try:
                 await job.value()
             except TaskError as error:
-                console.print(f"\n{error}", markup=False, soft_wrap=True)
+                console.print(str(error), markup=False, soft_wrap=True)
             console.print("There was no shelf. Now there is one, and what failed runs again, with what comes after it:")
             shelf.mkdir()
             await type_in("dlq", "requeue", "library:app", "library~publish")
             await watch(job, job.result)
             value = await job.value(timeout=30)
         index = (shelf / "index.txt").read_text()
-    console.print(f"\n{index}\n[bold]{value}[/]")
+    console.print(f"{index}\n[bold]{value}[/]")
     counted = sum(int(line.split()[1]) for line in index.splitlines())
     there = sum(len(list(LIBRARY.joinpath(package).rglob("*.py"))) for package in PACKAGES)
     verdict = f"{counted:,} files of {there:,} were counted, each once."
