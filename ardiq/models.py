@@ -220,7 +220,7 @@ class TaskInfo(NamedTuple):
 
     Attributes:
         status: "queued", "limited" by its limits, "scheduled", "held" by a pause, "blocked" by other tasks of its
-            workflow, or "running".
+            workflow, "away" in another queue, or "running".
         enqueue_time: when it was enqueued, in ms since the epoch.
         scheduled_at: when it falls due, in ms since the epoch, while it is scheduled.
     """
@@ -310,7 +310,8 @@ class TaskMetrics:
 
     Attributes:
         run: how long the attempts ran.
-        wait: how long tasks waited from being enqueued to their first attempt.
+        wait: how long tasks were ready before their first attempt, and again where one was put off; a delay does not
+            count.
         abandoned_threads: how many threads are still busy with attempts that timed out, were aborted or handed back.
     """
 

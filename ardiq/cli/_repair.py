@@ -10,10 +10,13 @@ from .fsck import Check
 
 if TYPE_CHECKING:
     from .. import _core
+    from .fsck import Elsewhere
 
 _PASSES = 5
 
 MENDED_BY = {
+    "away_without_outbox": "hands it to that queue again",
+    "ended_without_outbox": "has that queue told",
     "ghost_in_dead": "drops the entry",
     "ghost_in_held": "drops the entry, and makes the task ready again if it is in no lane",
     "ghost_in_running": "drops the entry, and makes the task ready again if nobody holds it",
@@ -23,14 +26,18 @@ MENDED_BY = {
     "ghost_in_quarantined": "drops the entry, and makes the task ready again if it is in no lane",
     "ghost_in_tombstones": "drops the mark",
     "ghost_in_workflows": "drops the entry",
+    "lost_ends": "counts them, and goes on; a map of more than 20,000 calls: abort it",
     "no_row": "marks the worker as lost: its tasks are given to others",
     "no_such_group": "removes the key; a task that waits for others of that workflow is aborted",
     "no_such_task": "removes the key",
     "no_such_worker": "removes the key; tasks left in it are given to others",
-    "no_ttl": "gives the key an hour to live",
+    "no_ttl": "gives the key an hour to live; a workflow is kept as long as its results",
     "not_in_dead": "lists it among the dead letters again",
+    "not_in_deadlines": "its time begins again",
+    "not_in_failed": "counts it among them again",
     "not_in_held": "makes it ready again; its pause holds it when a worker takes it",
     "not_in_line": "puts it back into its line",
+    "not_in_nodes": "adds it to what the workflow consists of",
     "not_in_ready": "makes it ready again",
     "not_in_running": "makes it ready again; no try is charged",
     "not_in_scheduled": "schedules it again, for when it was due",
@@ -50,6 +57,8 @@ MENDED_BY = {
 
 BY_HAND = {
     "ghost_in_ready": "nothing needs to be done: a worker drops the entry when it gets there",
+    "lost_items": "start it again with what is missing once it has failed; `ardiq workflow abort` ends it now",
+    "lost_results": "start the workflow again, if what follows needs them",
     "no_such_pause": "end that pause again with `ardiq resume`: its tasks then become ready",
     "not_in_schedule_due": "put it again with `ardiq schedule put`; one declared in code: restart a worker",
     "unknown_key": "find out who wrote it, then delete or rename it with redis-cli",
@@ -60,7 +69,7 @@ BY_HAND = {
 """What a person is to do about the others."""
 
 
-def mend(core: "_core.Core", result_ttl_ms: int) -> Iterator[tuple[Finding, str]]:
+def mend(core: "_core.Core", result_ttl_ms: int, elsewhere: "Elsewhere | None" = None) -> Iterator[tuple[Finding, str]]:
     """Check a queue and have mended what is wrong, until nothing is, or no more can be mended.
 
     Each finding is checked again, atomically, by the call that mends it; so workers may go on meanwhile.
@@ -70,7 +79,7 @@ def mend(core: "_core.Core", result_ttl_ms: int) -> Iterator[tuple[Finding, str]
     """
     left: set[Finding] = set()
     for _ in range(_PASSES):
-        findings, mended = list(Check(core).findings()), False
+        findings, mended = list(Check(core, elsewhere=elsewhere).findings()), False
         for row, answer in _repair(core, findings, result_ttl_ms):
             mended = mended or answer == "mended"
             if answer != "by_hand":

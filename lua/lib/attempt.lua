@@ -152,6 +152,10 @@ local function try_again(batch, ended, record, ttl_ms)
   if instead then return err, stays, instead end
   local counter = snoozed and 'snoozed' or 'retried'
   local ordered = record.buckets and limits.ordered(batch, record.buckets) or {}
+  -- What is put off waits from then on, wherever it does so.
+  if snoozed and (#ordered > 0 or delay_ms == 0) then
+    fields[#fields + 1], fields[#fields + 2] = 'due_at', clock.text(batch.now + delay_ms)
+  end
   if #ordered > 0 then
     err, stays = wait_in_front(batch, ended, record, fields, ordered)
     if not err then batches.count(batch, counter) end
@@ -189,7 +193,8 @@ local function limit_reached(batch, ended, record, ttl_ms)
   local err, stays, instead = too_old(batch, ended, record, {})
   if instead then return err, stays, instead end
   if not is_in_its_way then return try_again(batch, ended, record, ttl_ms) end
-  local fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0) }
+  local due_at = clock.text(batch.now + ended.delay_ms)
+  local fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0), 'due_at', due_at }
   err, stays = move.make_ready(batch, ended.id, record, fields, SETTLED, 'front')
   if not err then batches.count(batch, 'snoozed') end
   return err, stays
@@ -286,7 +291,7 @@ function M.settle(batch, worker, outcomes, tokens, ttl_ms)
     local at, current, kept_ms, has_key, line_name = (i - 1) * WIDTH + 1, tokens[i], ttl_ms, false, nil
     local id, token, outcome = outcomes[at], outcomes[at + 1], outcomes[at + 2]
     local run_ms, value, details = outcomes[at + 3], outcomes[at + 4], outcomes[at + 5]
-    if current ~= token then current, kept_ms, has_key, line_name = member.token(current, ttl_ms) end
+    if current ~= token then current, kept_ms, has_key, line_name = member.token(current, ttl_ms, token) end
     if current == token and not seen[id] then
       seen[id] = true
       local err, stays, instead
@@ -320,6 +325,7 @@ function M.settle_one(base, args, outcome, value, details)
   member.require(base, args.worker)
   local outcomes = { args.id, args.token, outcome, args.run_ms or 0, value, details or {} }
   local tokens, batch = M.tokens(base, args.worker, outcomes), batches.open(base, clock.read())
+  batch.worker = args.worker
   local settled = M.settle(batch, args.worker, outcomes, tokens, args.result_ttl_ms)
   local refusal = batch.refusals and batch.refusals[3]
   calls.close(batch)
