@@ -149,7 +149,7 @@ def _list(app: "Ardiq", limit: int, as_json: bool) -> int:
         return 0
     now_ms = commands.now_ms(app.context.server.core)
     cells = [
-        [each["id"], each["name"], age(now_ms - each["enqueued_at"]), _told(each["progress"]) + _paused(each)]
+        [each["id"], each["name"], age(now_ms - each["enqueued_at"]), _told(each["progress"]) + _held(each)]
         for each in found
     ]
     show(Table(["id", "name", "age", "progress"], cells))
@@ -182,6 +182,7 @@ def _workflow(app: "Ardiq", workflow_id: str, progress: WorkflowProgress, paused
         "name": text_of(record, "name"),
         "state": "running" if state == "blocked" else state,
         "enqueued_at": number_of(record, "enqueued_at"),
+        **({"is_building": True} if state == "blocked" and "building" in record else {}),
         **({"paused_at": paused[workflow_id]} if workflow_id in paused else {}),
         **({"finished_at": number_of(record, "finished_at")} if "finished_at" in record else {}),
         **({"error": text_of(record, "error")} if "error" in record else {}),
@@ -203,6 +204,9 @@ def _draw(app: "Ardiq", workflow: dict[str, Any], nodes: list[WorkflowNode]) -> 
         Styled(f"{state}, {_told(workflow['progress'])}", _STYLES.get(state, "")),
         f"started {moment(workflow['enqueued_at'])}",
     ]
+    if "is_building" in workflow:
+        told = "being created: nothing runs before all parts are there; it is aborted an hour after the last one"
+        parts.append(Styled(told, "yellow"))
     if "paused_at" in workflow:
         parts.append(Styled(f"paused since {moment(workflow['paused_at'])}: none of its tasks start", "yellow"))
     if "finished_at" in workflow:
@@ -226,8 +230,10 @@ def _draw(app: "Ardiq", workflow: dict[str, Any], nodes: list[WorkflowNode]) -> 
     return [*parts, Table(["node", "task", "state", "after", "error"], rows)]
 
 
-def _paused(workflow: dict[str, Any]) -> str:
-    return ", paused" if "paused_at" in workflow else ""
+def _held(workflow: dict[str, Any]) -> str:
+    """Why nothing of it starts, if that is so."""
+    told = {"is_building": ", being created", "paused_at": ", paused"}
+    return "".join(text for field, text in told.items() if field in workflow)
 
 
 def _told(progress: dict[str, int]) -> str:

@@ -215,6 +215,15 @@ def test_the_command_line(app: Ardiq, ardiq: Callable[..., tuple[int, str]]) -> 
     assert ardiq("workflow", "retry", MODULE, "site-1") == (0, "1 dead letter requeued\n")
     assert ardiq("workflow", "retry", MODULE, "site-1") == (1, "site-1: it has no dead letters\n")
 
+    rows = '{"map": {"size": 0, "max_concurrent": 0, "tolerate": 0, "keep_results": true}}'
+    created = ["parts", '{"is_open": true, "result_ttl_ms": 60000}', "rows", "give", "default", "", "", rows]
+    assert app.context.server.core.call("workflow_create", created) == b"created"
+    assert "0 of 0 done, being created" in ardiq("workflow", "list", MODULE)[1]
+    assert "being created: nothing runs before all parts are there" in ardiq("workflow", "show", MODULE, "parts")[1]
+    assert json.loads(ardiq("workflow", "show", MODULE, "parts", "--json")[1])["is_building"] is True
+    assert ardiq("workflow", "abort", MODULE, "parts")[0] == 0
+    assert "created" not in ardiq("workflow", "show", MODULE, "parts")[1]
+
 
 def test_blocking_calls(app: Ardiq) -> None:
     tasks = tasks_of(app)
