@@ -86,11 +86,9 @@ def _change(app: "Ardiq", workflow_id: str, action: str, compensate: bool) -> in
     job: WorkflowJob[Any] = WorkflowJob(app, workflow_id)
     if job.progress_sync() is None:
         return _missing(app, workflow_id)
-    if action == "retry" and (count := job.retry_sync()):
-        show(f"{many(count, 'dead letter')} requeued")
-    elif action == "retry":
-        show(f"{workflow_id}: it has no dead letters")
-        return 1
+    if action == "retry":
+        count = job.retry_sync()
+        show(f"{many(count, 'dead letter')} requeued" if count else f"{workflow_id}: it has no dead letters")
     elif action == "abort" and job.abort_sync(compensate=compensate):
         show(f"{workflow_id}: aborted, or told to stop{', and what completed is undone' if compensate else ''}")
     elif action == "pause" and job.pause_sync():
