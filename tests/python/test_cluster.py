@@ -82,15 +82,16 @@ async def test_slots_move_while_queues_tell_each_other(servers: Cluster, make_ap
     number = number_of(home)
     jobs = []
     run = asyncio.create_task(home.run(names))
-    for each in (home, there, home, there):
+    slots = [servers.slot_of(each.context.server.base) for each in (home, there)]
+    sources = [servers.primary_of(each.context.server.base) for each in (home, there)]
+    targets = [_others(servers, source)[0] for source in sources]
+    for slot, target in zip(2 * slots, targets + sources, strict=True):
         for _ in range(10):
             flow = Flow("moving")
             last = flow.add(number.prepare(len(jobs)))
             for name in 3 * [names[1], names[0]]:
                 last = flow.add(number.options(queue=name).prepare(last.result))
             jobs.append(await home.start(flow, output=last))
-        slot = servers.slot_of(each.context.server.base)
-        target = _others(servers, servers.primary_of(each.context.server.base))[0]
         await asyncio.to_thread(servers.move, slot, target)
     assert [await job.value(timeout=30) for job in jobs] == list(range(len(jobs)))
     await eventually(lambda: there.context.server.core.command(["EXISTS", f"{there.context.server.base}outbox"]) == 0)
