@@ -14,6 +14,7 @@ function M.look(batch, id)
   if of and of.building and not of.abort_requested then return end
   if own and own.state == 'blocked' and number.of(record.needs, 0) <= 0 then
     if group.damage(batch, own) then return end
+    if own.parent and parents.forsake_orphans(batch, own) then return end
     if group.is_stopping(own) then
       stopping.cancel(batch, own)
     elseif own.kind == 'map' then
@@ -22,6 +23,7 @@ function M.look(batch, id)
     return edges.touch(batch, own)
   end
   if own and not parent_id then
+    if own.parent and task.is_finished(own.state) then parents.tell(batch, own) end
     recount.go_on(batch, own)
     return batches.push(batch, 'swept', own)
   end
