@@ -141,8 +141,8 @@ class TaskError(ArdiqError):
 
 
 class ChildrenFailed(ArdiqError):
-    """Children of a task did not complete: `children` raises it in the task, which fails at once, without a retry, if it
-    does not catch it. What they came to is kept, and a retry would only meet it again.
+    """Children of a task did not complete: `children` raises it in the task. One that does not catch it fails at once,
+    without a retry: what they came to is kept, and a retry would only meet it again.
 
     Attributes:
         job_id: the id of the workflow that they are.

@@ -220,16 +220,17 @@ async def children(name: str, calls: Iterable[PreparedTask[R]], /) -> list[R]: .
 @overload
 async def children(name: str, calls: Iterable[PreparedTask[R]], /, *, tolerate: float) -> list[R | None]: ...
 async def children(name: str, calls: Iterable[PreparedTask[Any]], /, *, tolerate: float = 0) -> list[Any]:
-    """Start calls in the queue of this task, and wait for their results. The attempt ends, so no slot is held, and another
-    one goes on when all have ended. They are started once, whatever happens to this task and its workers; a later attempt
-    gets their results, and begins none again.
+    """Start calls in the queue of this task, and wait for their results. The attempt ends, so no slot is held, and
+    another one goes on when all have ended. They are started once, whatever happens to this task and its workers: a
+    later attempt gets their results.
 
     They are a workflow, whose id is the task's, a dot and the name. If this task ends before they do, they are aborted.
 
     Args:
         name: of these calls, in this task: up to 100 letters, digits, `_`, `.` and `-`.
         calls: up to 1,000, from `task.prepare(…)`.
-        tolerate: how many may fail: a number, or a part of them as 0.01. In the place of its result such a one has None.
+        tolerate: how many may fail: a number, or a part of them as 0.01. In the place of its result such a one has
+            None.
 
     Returns:
         Their results, in the order of the calls.

@@ -49,8 +49,8 @@ class Children:
         self.id = f"{task_id.replace('~', '.')}.{name}"
         if len(self.id.encode()) > _LONGEST_ID:
             raise ValueError(
-                f"{label} cannot start: their id, {self.id[:50]!r}…, would have more than {_LONGEST_ID} bytes; it is made"
-                " of the task's: give that a shorter one, or nest fewer children in each other"
+                f"{label} cannot start: their id, {self.id[:50]!r}…, would have more than {_LONGEST_ID} bytes. It is "
+                "made of the task's: give that a shorter one, or nest fewer children in each other"
             )
 
     async def begin(self, ask: Ask, parent: Mapping[str, str], is_blocking: bool) -> str:
@@ -98,7 +98,8 @@ class Children:
     def _checked(self, prepared: Iterable[Any]) -> list[PreparedTask[Any]]:
         if isinstance(prepared, str | bytes | PreparedTask) or not isinstance(prepared, Iterable):
             raise TypeError(f"{self._label} must be a list of calls, of task.prepare(…), not {prepared!r}")
-        found = [held_back(call, f"{self._label}: call {at}", self._queue) for at, call in enumerate(prepared)]
+        taker = f"a list of {self._label}"
+        found = [held_back(call, taker, self._queue) for call in prepared]
         if len(found) > MOST_NODES:
             raise ValueError(
                 f"{self._label} are {len(found):,} calls, and may be {MOST_NODES:,}: start them in parts under names of "

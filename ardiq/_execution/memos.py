@@ -245,7 +245,8 @@ class Memos:
         Raises:
             TypeError, ValueError: something is wrong with them, or this attempt has used the name already.
         """
-        children = Children(self._waits.queue, self._task_id, f"children {name!r} of {self._whose}", name, prepared, tolerate)
+        label = f"children {name!r} of {self._whose}"
+        children = Children(self._waits.queue, self._task_id, label, name, prepared, tolerate)
         use = self.use(f"{CHILDREN}:{name}", CHILDREN)
         if "#" in use.name:
             raise ValueError(
@@ -274,9 +275,8 @@ class Memos:
             parent = {"worker": identity, "id": self._task_id, "token": str(token)}
             answer = await children.begin(ask, parent, way.is_blocking)
             self._refuse_stale(answer, use)
-            if answer == "kept" and (found := await children.read(ask)) is not None:
-                return found
-            await self._suspend(way, use)
+            found = await children.read(ask) if answer == "kept" else None
+            return await self._suspend(way, use) if found is None else found
 
     @contextmanager
     def _waiting(self, use: Use) -> Iterator[None]:

@@ -21,7 +21,8 @@ class Memo(NamedTuple):
             `UNTIL` (undecided).
         signal: which one came.
         codec: of the value; of `UNTIL` the signals, as a JSON array, or nothing for a sleep and for children.
-        data: the value of a step or signal; of children what they ended as; of `UNTIL` the deadline, in ms since the epoch, or nothing.
+        data: the value of a step or signal; of children what they ended as; of `UNTIL` the deadline, in ms since the
+            epoch, or nothing.
     """
 
     kind: str

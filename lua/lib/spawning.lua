@@ -42,8 +42,8 @@ function M.look_up(base, root_id, parent)
   if err then errors.raise({ err = err }) end
   if not root.state then return nil end
   if not root.kind or root.parent ~= children.parent(parent.id, parent.name) then
-    waits.refuse('there is a ' .. (root.kind and 'workflow ' or 'task ') .. root_id .. ' already, which is none of'
-      .. ' children of task ' .. parent.id .. ': give these another name')
+    waits.refuse('there is a ' .. (root.kind and 'workflow ' or 'task ') .. root_id .. ' already, which is not of task '
+      .. parent.id .. ': give these children another name')
   end
   local batch = batches.open(base, clock.read())
   if root.state == 'blocked' then
