@@ -102,8 +102,8 @@ class Children:
         found = [held_back(call, taker, self._queue) for call in prepared]
         if len(found) > MOST_NODES:
             raise ValueError(
-                f"{self._label} are {len(found):,} calls, and may be {MOST_NODES:,}: start them in parts under names of "
-                "their own, or let one call do several"
+                f"{self._label} are {len(found):,} calls, and may be {MOST_NODES:,}: start them in parts, each under a "
+                "name of its own, or let one call do several"
             )
         for at, call in enumerate(found):
             theirs = call.task.context
