@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .._client.following import children_id
 from .._client.graphs import MOST_NODES, Graph, number_of
 from .._client.pages import codec_of
 from .._client.producer import held_back
@@ -46,7 +47,7 @@ class Children:
         self._name = name
         self._tolerate = _options.tolerated(tolerate)
         self.calls = self._checked(prepared)
-        self.id = f"{task_id.replace('~', '.')}.{name}"
+        self.id = children_id(task_id, name)
         if len(self.id.encode()) > _LONGEST_ID:
             raise ValueError(
                 f"{label} cannot start: their id, {self.id[:50]!r}…, would have more than {_LONGEST_ID} bytes. It is "

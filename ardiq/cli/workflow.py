@@ -173,6 +173,7 @@ def _workflow(app: "Ardiq", workflow_id: str, progress: WorkflowProgress, paused
         "enqueued_at": number_of(record, "enqueued_at"),
         **({"paused_at": paused[workflow_id]} if workflow_id in paused else {}),
         **({"finished_at": number_of(record, "finished_at")} if "finished_at" in record else {}),
+        **({"parent": text_of(record, "parent").partition(" ")[2]} if "parent" in record else {}),
         **({"error": text_of(record, "error")} if "error" in record else {}),
         "progress": progress._asdict(),
     }
@@ -192,6 +193,8 @@ def _draw(app: "Ardiq", workflow: dict[str, Any], nodes: list[WorkflowNode]) -> 
         Styled(f"{state}, {_told(workflow['progress'])}", _STYLES.get(state, "")),
         f"started {moment(workflow['enqueued_at'])}",
     ]
+    if "parent" in workflow:
+        parts.append(f"the children of task {workflow['parent']}")
     if "paused_at" in workflow:
         parts.append(Styled(f"paused since {moment(workflow['paused_at'])}: none of its tasks start", "yellow"))
     if "finished_at" in workflow:

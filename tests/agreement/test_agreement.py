@@ -21,7 +21,16 @@ PROTOCOL = render.PROTOCOL
 FUNCTIONS = PROTOCOL["functions"]
 
 # Errors that are raised on this side of the server.
-OWN_ERRORS = {"ArdiqError", "BadSignature", "BrokerError", "Forbidden", "LibraryError", "OutOfMemory", "TaskError"}
+OWN_ERRORS = {
+    "ArdiqError",
+    "BadSignature",
+    "BrokerError",
+    "ChildrenFailed",
+    "Forbidden",
+    "LibraryError",
+    "OutOfMemory",
+    "TaskError",
+}
 # What Rust calls for a worker.
 CARRIED_BY_RUST = {"join", "step", "heartbeat", "leave"}
 # Single transitions that `step` is built from: for clients in other languages, and for reading.
