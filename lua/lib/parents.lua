@@ -45,12 +45,4 @@ function M.forsake(batch, id, is_over)
   end
 end
 
--- The same for one workflow, if its task has ended, or is gone. Replies whether.
-function M.forsake_orphans(batch, root)
-  local _, id = children.of(root)
-  local record = id and not root.abort_requested and task.read(batch.base, id, { 'state' })
-  if not record or record.state and not task.is_finished(record.state) then return false end
-  return not stopping.abort(batch, root.id, children.FORSAKEN)
-end
-
 return M
