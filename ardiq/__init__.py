@@ -43,7 +43,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     worker, attempts, batches, chunks, filling, endings: claims become attempts, attempts become outcomes
     threads, processes, child, memory: where `def` tasks run
     reports, streams, context: what a running task tells, and knows of itself
-    waits, memos: its steps, sleeps and waits
+    waits, memos, children: its steps, sleeps and waits, and the calls whose results it waits for
     scheduler, retention, tally, carrier: a worker's other chores
     run_state, stalls, stacks, logging, logs: how a run stands, loops that do not turn, tracebacks, log lines
 
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         BadArgument,
         BadSignature,
         BrokerError,
+        ChildrenFailed,
         Duplicate,
         Forbidden,
         InvalidArguments,
@@ -129,7 +130,19 @@ if TYPE_CHECKING:
     from .streaming import Chunk
     from .task import PreparedTask, Task
     from .uniqueness import Debounce, Throttle, Unique
-    from .waits import sleep, sleep_sync, step, step_key, step_sync, version, version_sync, wait_for, wait_for_sync
+    from .waits import (
+        children,
+        children_sync,
+        sleep,
+        sleep_sync,
+        step,
+        step_key,
+        step_sync,
+        version,
+        version_sync,
+        wait_for,
+        wait_for_sync,
+    )
     from .watching import TaskUpdate
     from .workflows import Flow
 
@@ -143,6 +156,7 @@ __all__ = [
     "BrokerError",
     "CallBatch",
     "Chain",
+    "ChildrenFailed",
     "Chunk",
     "DeadLetter",
     "DeadRecord",
@@ -214,6 +228,8 @@ __all__ = [
     "WorkflowProgress",
     "WrongType",
     "chain",
+    "children",
+    "children_sync",
     "chord",
     "current_task",
     "emit",

@@ -20,6 +20,7 @@ __all__ = [
     "BadArgument",
     "BadSignature",
     "BrokerError",
+    "ChildrenFailed",
     "Duplicate",
     "Forbidden",
     "ItemErrors",
@@ -137,6 +138,21 @@ class TaskError(ArdiqError):
 
     def __reduce__(self) -> tuple[type[TaskError], tuple[TaskResult]]:
         return type(self), (self.result,)
+
+
+class ChildrenFailed(ArdiqError):
+    """Children of a task did not complete: `children` raises it in the task. One that does not catch it fails at once,
+    without a retry: what they came to is kept, and a retry would only meet it again.
+
+    Attributes:
+        job_id: the id of the workflow that they are.
+        errors: each that did not complete, by its task's id, with its error, or how else it ended.
+    """
+
+    def __init__(self, text: str = "", job_id: str = "", errors: Mapping[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.job_id = job_id
+        self.errors = dict(errors or {})
 
 
 class InvalidArguments(TypeError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from ._values import options as _options
-from .errors import BadSignature, InvalidArguments, InvalidResult, Retry, Snooze
+from .errors import BadSignature, ChildrenFailed, InvalidArguments, InvalidResult, Retry, Snooze
 
 log = logging.getLogger("ardiq")
 
@@ -112,7 +112,7 @@ class Decision(NamedTuple):
 
 
 # Another try would end in the same way.
-_FINAL = (BadSignature, InvalidArguments, InvalidResult)
+_FINAL = (BadSignature, ChildrenFailed, InvalidArguments, InvalidResult)
 
 
 class RetryRules:

@@ -5,19 +5,21 @@ For `async def` tasks; for `def` tasks there is a twin of each that ends in `_sy
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, ParamSpec, TypeVar, overload
 
 from . import context
+from ._execution.children import children_name
 from ._execution.memos import SLEEP, VERSION, WAIT, Memos, Use, Waits, step_name, wait_ms_of
 from ._values import options as _options
 from ._values.kept import STEP, Hint
 from ._values.options import Duration
 from ._values.signature import MISSING
 from .signals import Received, Signal, SignalOf
-from .task import Task
+from .task import PreparedTask, Task
 
 P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 U = TypeVar("U")
 V = TypeVar("V")
@@ -211,6 +213,57 @@ def wait_for_sync(*signals: SignalOf[Any], timeout: Duration | None = None) -> A
     waits, memos = _memos_sync("wait_for")
     use, wait_ms = _wait(memos, signals, timeout)
     return _value(signals, waits.blocking(lambda way: memos.wait(way, use, signals, wait_ms)))
+
+
+@overload
+async def children(name: str, calls: Iterable[PreparedTask[R]], /) -> list[R]: ...
+@overload
+async def children(name: str, calls: Iterable[PreparedTask[R]], /, *, tolerate: float) -> list[R | None]: ...
+async def children(name: str, calls: Iterable[PreparedTask[Any]], /, *, tolerate: float = 0) -> list[Any]:
+    """Start calls in the queue of this task, and wait for their results. The attempt ends, so no slot is held, and
+    another one goes on when all have ended. They are started once, whatever happens to this task and its workers: a
+    later attempt gets their results.
+
+    They are a workflow, whose id is the task's, a dot and the name. If this task ends before they do, they are aborted.
+
+    Args:
+        name: of these calls, in this task: up to 100 letters, digits, `_`, `.` and `-`.
+        calls: up to 1,000, from `task.prepare(…)`.
+        tolerate: how many may fail: a number, or a part of them as 0.01. In the place of its result such a one has
+            None.
+
+    Returns:
+        Their results, in the order of the calls.
+
+    Raises:
+        ChildrenFailed: more did not complete. It names them; this task fails without a retry if it does not catch it.
+        RuntimeError: outside of a task, in a step, in a task with a `batch`, or while the attempt waits already.
+        TypeError: something else than calls was given, or an argument does not fit its task.
+        ValueError: the name is invalid, or used twice; a call is for another queue; or there are too many.
+
+    Example:
+        ```python
+        pages = await children("pages", [fetch.prepare(url) for url in urls])
+        ```
+    """
+    waits, memos = _memos("children")
+    use, family = memos.family(children_name(name), calls, tolerate)
+    if not family.calls:
+        return []
+    return await waits.on_loop(lambda way: memos.wait_for_children(way, use, family))
+
+
+@overload
+def children_sync(name: str, calls: Iterable[PreparedTask[R]], /) -> list[R]: ...
+@overload
+def children_sync(name: str, calls: Iterable[PreparedTask[R]], /, *, tolerate: float) -> list[R | None]: ...
+def children_sync(name: str, calls: Iterable[PreparedTask[Any]], /, *, tolerate: float = 0) -> list[Any]:
+    """`children` for `def` tasks."""
+    waits, memos = _memos_sync("children")
+    use, family = memos.family(children_name(name), calls, tolerate)
+    if not family.calls:
+        return []
+    return waits.blocking(lambda way: memos.wait_for_children(way, use, family))
 
 
 async def version(name: str, number: int) -> int:

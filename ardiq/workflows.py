@@ -313,9 +313,7 @@ class Flow:
         name = self._name(name, like.task.name)
         if max_concurrent is not None:
             _options.integer("max_concurrent", max_concurrent, least=1)
-        _options.finite("tolerate", tolerate, "a number of calls, or a part of them from 0 to 1")
-        if tolerate < 0 or (tolerate > 1 and not isinstance(tolerate, int)):
-            raise ValueError(f"tolerate must be a number of calls, or a part of them from 0 to 1, not {tolerate!r}")
+        _options.tolerated(tolerate)
         _options.boolean("keep_results", keep_results)
         _options.integer("chunk", chunk, least=1)
         if chunk > 1 and isinstance(like.task.signature, ItemSignature):

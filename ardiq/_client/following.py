@@ -207,6 +207,11 @@ class WorkflowJob(Job[R_co], Generic[R_co]):
         return calls.workflow(id=self.id, offset=offset, limit=_PAGE)
 
 
+def children_id(task_id: str, name: str) -> str:
+    """The id of the workflow that the children of a task are."""
+    return f"{task_id.replace('~', '.')}.{name}"
+
+
 def edges_of(after: str) -> dict[str, str]:
     """What a record says a node is after, each with what happens if that does not complete."""
     return {name: policy or "fail" for name, _, policy in (each.partition("?") for each in after.split())}

@@ -1,6 +1,6 @@
 """A flow as the server takes it: checked as a whole, each node behind those that it is after."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._server import calls
@@ -90,12 +90,13 @@ class Graph:
     def _asked(self) -> "list[tuple[Member, _Made]]":
         return [each for each in self._made if not isinstance(each[0], _OWN)]
 
-    def call(self, headers: Iterable[str]) -> Call[str]:
-        """What creates it, with the headers that the hooks gave each node."""
+    def call(self, headers: Iterable[str], more: Mapping[str, Any] | None = None) -> Call[str]:
+        """What creates it, with the headers that the hooks gave each node; `more`: further options."""
         options: dict[str, Any] = {
             "name": self._flow.name,
             "idempotency_key": new_id(),
             "result_ttl_ms": self._result_ttl_ms,
+            **(more or {}),
         }
         if self.output is not None:
             options["output"] = self.output.name
@@ -240,7 +241,7 @@ class Graph:
                 fields["map"] = {
                     "size": len(items),
                     "max_concurrent": member.max_concurrent or 0,
-                    "tolerate": _number_of(member.tolerate, len(items)),
+                    "tolerate": number_of(member.tolerate, len(items)),
                     "keep_results": member.keep_results,
                 }
                 if isinstance(member, OpenMap):
@@ -409,5 +410,6 @@ def _part_of(tolerate: float) -> float:
     return tolerate if isinstance(tolerate, int) or tolerate < 1 else _ALL_OF_THEM
 
 
-def _number_of(tolerate: float, count: int) -> int:
+def number_of(tolerate: float, count: int) -> int:
+    """How many of so many calls may fail."""
     return tolerate if isinstance(tolerate, int) else int(tolerate * count)

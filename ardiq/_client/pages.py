@@ -72,10 +72,10 @@ class MapPages:
         if self._restores:
             return bare(row.codec)
         what = f"{self._label}: result {row.number} of {map_id.rpartition('~')[2]!r}"
-        return _codec(self._queue, f"{map_id}~{row.number}", row.codec, row.value, what)
+        return codec_of(self._queue, f"{map_id}~{row.number}", row.codec, row.value, what)
 
 
-def _codec(queue: "QueueContext", id: str, codec: str, data: bytes, what: str) -> str:
+def codec_of(queue: "QueueContext", id: str, codec: str, data: bytes, what: str) -> str:
     """The codec of a result that is an argument, without its signature.
 
     Raises:
@@ -108,7 +108,7 @@ async def results_of(queue: "QueueContext", map_id: str, label: str) -> AsyncIte
             raise invalid(_gone(map_id))
         for row in reply.rows:
             what = f"{label}: result {row.number} of {map_id.rpartition('~')[2]!r}"
-            for part in unpack_chunk(_codec(queue, f"{map_id}~{row.number}", row.codec, row.value, what), row.value):
+            for part in unpack_chunk(codec_of(queue, f"{map_id}~{row.number}", row.codec, row.value, what), row.value):
                 yield part
         offset = reply.next_offset if reply.next_offset < reply.size else None
 
@@ -147,7 +147,7 @@ async def _completed(queue: "QueueContext", workflow: str, given: Input, signatu
             value = await _fetched(queue, id, given, value)
         if value.state == COMPLETE:
             what = f"{given.label}: the result of {value.source!r}"
-            value = value._replace(codec=_codec(queue, id, value.codec, value.data, what))
+            value = value._replace(codec=codec_of(queue, id, value.codec, value.data, what))
         values.append(value)
         size += len(value.data)
         _check_size(queue, given, size if len(given.values) > 1 else 0)
@@ -189,7 +189,7 @@ async def _all_of(queue: "QueueContext", given: Input, value: Value) -> list[Val
         for row in reply.rows:
             source = f"{value.source}~{row.number}"
             what = f"{given.label}: result {row.number} of {value.source!r}"
-            codec = _codec(queue, f"{map_id}~{row.number}", row.codec, row.value, what)
+            codec = codec_of(queue, f"{map_id}~{row.number}", row.codec, row.value, what)
             values += [Value(source, COMPLETE, how, data) for how, data in unpack_chunk(codec, row.value)]
             size += len(row.value)
         _check_size(queue, given, size, ": annotate the parameter as Results[…], which reads them page by page")

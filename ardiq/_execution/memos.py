@@ -5,19 +5,20 @@ All of it is written as coroutines that await nothing but what their `Way` gives
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
 
 from .._server import calls
 from .._server.inbox import resolve
 from .._server.replies import Ask, Call, R, at_once
 from .._values import options as _options
 from .._values.encodings import to_json
-from .._values.kept import SIGNAL, STEP, TIMEOUT, UNTIL, Hint, Kept, Memo, place_of
+from .._values.kept import ENDED, SIGNAL, STEP, TIMEOUT, UNTIL, Hint, Kept, Memo, place_of
 from .._values.signature import MISSING
 from ..errors import ArdiqError, InvalidArguments, InvalidResult, LeaseLost, Suspend, is_away
 from ..signals import Received, SignalOf
+from .children import Children
 from .endings import Claim
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 InThread: TypeAlias = Callable[[Callable[..., Any], Any, Any], Awaitable[Any]]
 
-SLEEP, WAIT, VERSION = "sleep", "wait_for", "version"
+SLEEP, WAIT, VERSION, CHILDREN = "sleep", "wait_for", "version", "children"
 
 _LONGEST_NAME = 200
 _LARGEST_STEP = 1 << 20
@@ -61,7 +62,7 @@ class Use(NamedTuple):
 
     Attributes:
         name: of its memo.
-        kind: `STEP`, `SLEEP`, `WAIT` or `VERSION`.
+        kind: `STEP`, `SLEEP`, `WAIT`, `VERSION` or `CHILDREN`.
         label: what it is for people.
     """
 
@@ -125,6 +126,7 @@ class Memos:
     def __init__(self, waits: Waits, claim: Claim) -> None:
         self._waits = waits
         self._task_id, self._token, self._task = claim[:3]
+        self._whose = f"task {self._task!r} (id {self._task_id})"
         # By name, those of earlier attempts; None: too large to have been sent along.
         self._known: dict[str, Memo | None] | None = None
         self._used: dict[str, tuple[str, int]] = {}
@@ -153,7 +155,7 @@ class Memos:
             raise ValueError(f"the name of a {kind} must have at most {_LONGEST_NAME} bytes: {full[:50]!r}…")
         self._used[name] = kind, count + 1
         self._names.add(full)
-        return Use(full, kind, f"{kind} {full!r} of task {self._task!r} (id {self._task_id})")
+        return Use(full, kind, f"{kind} {full.removeprefix(f'{CHILDREN}:')!r} of {self._whose}")
 
     def key_of(self, use: Use) -> str:
         """The same in every attempt of the task, and of no other step."""
@@ -231,21 +233,75 @@ class Memos:
             RuntimeError: the attempt waits already.
             InvalidArguments: the value does not fit the signal.
         """
-        if self._pending is not None:
-            raise RuntimeError(
-                f"{use.label}: this attempt waits already, for {self._pending.name!r}; a task waits for one thing at a "
-                "time: for the first of several signals use wait_for(a, b)"
-            )
-        self._pending = use
-        try:
-            memo = await self._memo(way, use)
-            if memo is not None and memo.kind == STEP:
-                raise ValueError(f"{use.label}: an earlier attempt used this name for a step: rename the {use.kind}")
+        with self._waiting(use):
+            memo = await self._memo_of_wait(way, use)
             if memo is None or memo.kind == UNTIL:
                 memo = await self._decided(way, use, signals, wait_ms)
             return None if memo.kind == TIMEOUT else self._received(use, memo, signals)
+
+    def family(self, name: str, prepared: Iterable[Any], tolerate: float) -> tuple[Use, Children]:
+        """Children that the task waits for now.
+
+        Raises:
+            TypeError, ValueError: something is wrong with them, or this attempt has used the name already.
+        """
+        label = f"children {name!r} of {self._whose}"
+        children = Children(self._waits.queue, self._task_id, label, name, prepared, tolerate)
+        use = self.use(f"{CHILDREN}:{name}", CHILDREN)
+        if "#" in use.name:
+            raise ValueError(
+                f"{use.label}: this attempt has used the name already, and their results are found by it: give each a "
+                "name of its own"
+            )
+        return use, children
+
+    async def wait_for_children(self, way: Way, use: Use, children: Children) -> list[Any]:
+        """Their results.
+
+        Raises:
+            Suspend: they have not ended.
+            RuntimeError: the attempt waits already.
+            ChildrenFailed: some did not complete.
+        """
+
+        def ask(call: Call[R], /) -> Awaitable[R]:
+            return self._ask(way, call)
+
+        with self._waiting(use):
+            memo = await self._memo_of_wait(way, use)
+            if memo is not None and memo.kind == ENDED and (found := await children.read(ask)) is not None:
+                return found
+            identity, token = self._waits.holder.holder(self._token)
+            parent = {"worker": identity, "id": self._task_id, "token": str(token)}
+            answer = await children.begin(ask, parent, way.is_blocking)
+            self._refuse_stale(answer, use)
+            found = await children.read(ask) if answer == "kept" else None
+            return await self._suspend(way, use) if found is None else found
+
+    @contextmanager
+    def _waiting(self, use: Use) -> Iterator[None]:
+        if self._pending is not None:
+            raise RuntimeError(
+                f"{use.label}: this attempt waits already, for {self._pending.name!r}; a task waits for one thing at a "
+                "time: for the first of several signals use wait_for(a, b), for several calls one children(…)"
+            )
+        self._pending = use
+        try:
+            yield
         finally:
             self._pending = None
+
+    async def _memo_of_wait(self, way: Way, use: Use) -> Memo | None:
+        memo = await self._memo(way, use)
+        if memo is not None and memo.kind == STEP:
+            raise ValueError(f"{use.label}: an earlier attempt used this name for a step: rename the {use.kind}")
+        return memo
+
+    async def _suspend(self, way: Way, use: Use) -> NoReturn:
+        self.suspends = use.name
+        if not way.is_blocking:
+            await self._others_end()
+        raise Suspend(use.name)
 
     async def _decided(self, way: Way, use: Use, signals: Sequence[SignalOf[Any]], wait_ms: int) -> Memo:
         names = to_json([signal.name for signal in signals])
@@ -268,10 +324,7 @@ class Memos:
                 return Memo(TIMEOUT, "", "", b"")
             self._refuse_stale(reply.answer, use)
             if signals or not self._waits.holder.sleeps_in_place or reply.wait_ms > _IN_PLACE_MS:
-                self.suspends = use.name
-                if not way.is_blocking:
-                    await self._others_end()
-                raise Suspend(use.name)
+                await self._suspend(way, use)
             await way.sleep(reply.wait_ms / 1000)
 
     async def _others_end(self) -> None:

@@ -1464,12 +1464,14 @@ def steps(*, id: Text, name: Text) -> Call[list[MemoRow]]:
 
 def workflow_create(
     *, id: Text, options: Text, nodes: Iterable[NewNode]
-) -> Call[Literal["created", "accepted", "exists", "building", "kept"]]:
+) -> Call[Literal["created", "accepted", "exists", "building", "kept", "stale"]]:
     """A client creates a workflow: tasks, and maps of one function over many items, with the order they run in and the
     results they pass on. All of it, or nothing. Those that need no other begin.
 
-    Replies `created`; `accepted` (this very call was already carried out); `exists` (one of this id has not ended),
-    `building` (one of this id is being created by parts) or `kept` (one has ended, and is kept): nothing was added.
+    Replies `created`; `accepted` (this very call was already carried out; with a parent, an attempt of that has
+    created it, and it goes on); `exists` (one of this id has not ended), `building` (one of this id is being
+    created by parts) or `kept` (one has ended, and is kept): nothing was added; `stale` (another attempt has the
+    parent now, nothing changed).
     """
     return Call("workflow_create", (id, options, *(value for record in nodes for value in record)), word)
 
@@ -1633,9 +1635,9 @@ def workflows(*, offset: int, limit: int) -> Call[list[WorkflowRow]]:
 
 
 def results(*, map: Text, offset: int, limit: int) -> Call[ResultsReply]:
-    """A page of the results of a map's calls that have completed, in order.
+    """A page of the results of a map's calls, or of a workflow's nodes, that have completed, in order.
 
-    Replies how many calls the map has (-1: there is none, or not any more); where the next page begins; then
+    Replies how many calls or nodes it has (-1: there is none, or not any more); where the next page begins; then
     number, codec and result of each call that has completed; a page ends early beyond 1 MiB.
     """
     return Call("results", (map, offset, limit), RESULTS_REPLY)

@@ -9,7 +9,7 @@ from .encodings import choose, encoding_of, from_json, survey, to_json
 from .signature import MISSING, Signature
 from .signing import Signer, bare
 
-STEP, SIGNAL, TIMEOUT, UNTIL = "step", "signal", "timeout", "until"
+STEP, SIGNAL, TIMEOUT, UNTIL, ENDED = "step", "signal", "timeout", "until", "ended"
 """The kinds of memos."""
 
 
@@ -17,10 +17,12 @@ class Memo(NamedTuple):
     """What the server keeps of a step or a wait.
 
     Attributes:
-        kind: `STEP`, `SIGNAL` (one came), `TIMEOUT` (none came, or the time to sleep is over) or `UNTIL` (undecided).
+        kind: `STEP`, `SIGNAL` (one came), `TIMEOUT` (none came, or the time to sleep is over), `ENDED` (of children) or
+            `UNTIL` (undecided).
         signal: which one came.
-        codec: of the value; of `UNTIL` the signals, as a JSON array, or nothing for a sleep.
-        data: the value of a step or signal; of `UNTIL` the deadline, in ms since the epoch, or nothing.
+        codec: of the value; of `UNTIL` the signals, as a JSON array, or nothing for a sleep and for children.
+        data: the value of a step or signal; of children what they ended as; of `UNTIL` the deadline, in ms since the
+            epoch, or nothing.
     """
 
     kind: str

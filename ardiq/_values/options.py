@@ -188,6 +188,15 @@ def finite(name: str, value: Any, what: str) -> float:
     return value
 
 
+def tolerated(value: Any) -> float:
+    """How many of several calls may fail, or which part of them."""
+    finite("tolerate", value, "a number of calls, or a part of them from 0 to 1")
+    if value < 0 or (value > 1 and not isinstance(value, int)):
+        raise ValueError(f"tolerate must be a number of calls, or a part of them from 0 to 1, not {value!r}")
+    found: float = value
+    return found
+
+
 class CallOptions:
     """What `task.options(...)` overrides for the calls made through it."""
 

@@ -4,11 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 from .._server import calls
 from .._server.replies import ask, number, text
-from .._values.kept import SIGNAL, STEP, UNTIL, Memo
+from .._values.kept import ENDED, SIGNAL, STEP, UNTIL, Memo
 from ._output import Part, Table, json_text, moment, short
 
 if TYPE_CHECKING:
     from ..app import Ardiq
+
+_CHILDREN = "children:"
 
 
 def read_steps(app: "Ardiq", task_id: str) -> list[dict[str, Any]]:
@@ -25,6 +27,8 @@ def _step(app: "Ardiq", row: calls.MemoRow) -> dict[str, Any]:
         return shown | {"signals": memo.signals, "until_at": number(memo.data) or None}
     if memo.kind == SIGNAL:
         shown["signal"] = memo.signal
+    if memo.kind == ENDED:
+        shown["state"] = text(memo.data)
     if memo.kind in (STEP, SIGNAL):
         try:
             shown["value"] = memo.shown(app.context.codec)
@@ -40,6 +44,10 @@ def draw_steps(steps: list[dict[str, Any]]) -> list[Part]:
 
 
 def _told(step: dict[str, Any]) -> str:
+    if step["kind"] == ENDED:
+        return str(step["state"])
+    if step["kind"] == UNTIL and str(step["name"]).startswith(_CHILDREN):
+        return "waits until they have ended"
     if step["kind"] == UNTIL:
         what = f"for {' or '.join(step['signals'])}" if step["signals"] else ""
         return " ".join(["waits", what, f"until {moment(step['until_at'])}" if step["until_at"] else ""]).strip()

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from .._client.following import edges_of
+from .._client.following import children_id, edges_of
 from .._client.inspector import NOTE, text_of
 from .._server import calls, commands
 from .._server.replies import ask, number, text
@@ -301,6 +301,9 @@ def _where(task: dict[str, Any]) -> str:
         return f"{at} of {place['of']:,} in its lane"
     if "due_in_ms" in place:
         due_ms = place["due_in_ms"]
+        kind, _, name = str(task.get("waits_for", "")).partition(":")
+        if kind == "children":
+            return f"waits for its children {name!r}: ardiq workflow show has them, as {children_id(task['id'], name)}"
         if task.get("waits_for"):
             return f"in the wait {task['waits_for']!r}, for {age(max(0, due_ms))} more at most"
         return f"due in {age(due_ms)}" if due_ms >= 0 else f"overdue by {age(-due_ms)}"

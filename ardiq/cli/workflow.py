@@ -183,6 +183,7 @@ def _workflow(app: "Ardiq", workflow_id: str, progress: WorkflowProgress, paused
         **({"is_building": True} if state == "blocked" and "building" in record else {}),
         **({"paused_at": paused[workflow_id]} if workflow_id in paused else {}),
         **({"finished_at": number_of(record, "finished_at")} if "finished_at" in record else {}),
+        **({"parent": text_of(record, "parent").partition(" ")[2]} if "parent" in record else {}),
         **({"error": text_of(record, "error")} if "error" in record else {}),
         "progress": progress._asdict(),
     }
@@ -202,6 +203,8 @@ def _draw(app: "Ardiq", workflow: dict[str, Any], nodes: list[WorkflowNode]) -> 
         Styled(f"{state}, {_told(workflow['progress'])}", _STYLES.get(state, "")),
         f"started {moment(workflow['enqueued_at'])}",
     ]
+    if "parent" in workflow:
+        parts.append(f"the children of task {workflow['parent']}")
     if "is_building" in workflow:
         told = "being created: nothing runs before all parts are there; it is aborted an hour after the last one"
         parts.append(Styled(told, "yellow"))

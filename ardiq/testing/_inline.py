@@ -134,9 +134,9 @@ class InlineCore:
         """Answer a blocking call.
 
         Raises:
-            RuntimeError: it is to add a task, which runs before it is answered.
+            RuntimeError: it is to add a task, which runs before it is answered. Children of a task run when that waits.
         """
-        if function in _MAKES_READY:
+        if function in _MAKES_READY and not _is_of_children(function, args):
             raise RuntimeError(_NO_BLOCKING)
         return self._worker.block.ask(self._worker.base, function, args)
 
@@ -162,6 +162,10 @@ class InlineCore:
 
     def after_fork(self) -> None:
         """A child has this all for itself."""
+
+
+def _is_of_children(function: str, args: Sequence[str | bytes | int]) -> bool:
+    return function == "workflow_create" and "parent" in from_json(_word(args[1]))
 
 
 class InlineChannel:

@@ -269,7 +269,7 @@ class InlineWorker:
         self, claim: Claim, outcome: Outcome, following: "list[asyncio.Task[None]] | None" = None
     ) -> Claim | None:
         """Settle an attempt and start what is ready then; the next attempt of the same task, if that is at once.
-        `following` gets the others of its workflow.
+        `following` gets the others of its workflow, its children and its parent.
         """
         self._held[claim[7]] -= 1
         again, became = None, outcome[2]
@@ -284,7 +284,7 @@ class InlineWorker:
                 again = claimed
             else:
                 run = self.start(claimed)
-                if following is not None and _are_of_one_workflow(claim[0], claimed[0]):
+                if following is not None and _are_related(claim[0], claimed[0]):
                     following.append(run)
         elsewhere = self.carry()
         if following is not None:
@@ -357,11 +357,11 @@ class InlineWorker:
             self.block.pass_until(min(due))
 
     def _due_times(self, may_wait: bool = True) -> list[int]:
-        """When the next task falls due, unless it `may_wait` for a signal, and when limits let the next ones start."""
+        """When the next task falls due, unless it `may_wait` for others, and when limits let the next ones start."""
         times, cursor = [], "0"
         for offset in count():
             scheduled = self.ask(calls.list_(place="scheduled", which="", offset=offset, limit=1))
-            if may_wait or not scheduled or not self._waits_for_signals(scheduled[0].id):
+            if may_wait or not scheduled or not self._waits_for_others(scheduled[0].id):
                 times += [entry.number for entry in scheduled]
                 break
         while True:
@@ -371,10 +371,12 @@ class InlineWorker:
             if cursor == "0":
                 return times
 
-    def _waits_for_signals(self, task_id: str) -> bool:
+    def _waits_for_others(self, task_id: str) -> bool:
+        """For signals, or for its children."""
         wait = self.ask(calls.task(id=task_id)).get("waits_for", b"")
         rows = self.ask(calls.steps(id=task_id, name=wait)) if wait else []
-        return any(Memo.read(row.memo).signals for row in rows)
+        memos = [Memo.read(row.memo) for row in rows]
+        return any(memo.signals or not memo.data for memo in memos)
 
     def _open_lanes(self) -> bytes:
         """The lanes to claim from, and how many more of each may run."""
@@ -399,9 +401,13 @@ class InlineWorker:
             self.spawn(self._end(claim, _aborted(claim)))
 
 
-def _are_of_one_workflow(task_id: str, other_id: str) -> bool:
+def _are_related(task_id: str, other_id: str) -> bool:
+    """Whether both are of one workflow, or one is among the children of the other, as their ids tell."""
     root, is_member, _ = task_id.partition("~")
-    return bool(is_member) and other_id.startswith(f"{root}~")
+    return bool(is_member and other_id.startswith(f"{root}~")) or any(
+        "~" in one and one.startswith(f"{other.replace('~', '.')}.")
+        for one, other in ((task_id, other_id), (other_id, task_id))
+    )
 
 
 def _aborted(claim: Claim) -> Outcome:

@@ -56,14 +56,14 @@ function M.flush(batch)
   if batch.lines or batch.freed or batch.freed_lines then flush_lines(batch) end
 end
 
--- The one place that asks who was waiting for a task that ended.
-local function tell_waiters(batch)
-  local finished, places = batch.finished, {}
+-- The one place that asks who was waiting for tasks that ended.
+local function tell_waiters(batch, finished)
+  local places = {}
   local noted = batch.waited_until
   if (noted or #finished > 1) and not mail.is_awaited(batch.base, batch.now, noted) then return end
   for i, id in ipairs(finished) do places[i] = keys.waiters(batch.base, id) end
   if #places > 1 and bulk.of_keys('EXISTS', places) == 0 then return end
-  local letters, kept, some = {}, {}, false
+  local letters, mindful, some = {}, {}, false
   for i, id in ipairs(finished) do
     local names = redis.pcall('SMEMBERS', places[i])
     if errors.of(names) then
@@ -74,7 +74,7 @@ local function tell_waiters(batch)
       local letter = mail.finished(id, mail.outcome(record), batch.removed)
       for _, name in ipairs(names) do
         if name == memos.WAITER then
-          if memos.outlive(record.state) then kept[#kept + 1] = id else memos.drop(batch.base, id) end
+          mindful[#mindful + 1] = { id = id, outlives = memos.outlive(record.state) }
         elseif not schedule.tell(batch.base, name, id, record) then
           batches.push(letters, name, letter)
         end
@@ -83,7 +83,10 @@ local function tell_waiters(batch)
   end
   for name, messages in pairs(letters) do mail.post(batch.base, name, messages) end
   if some then bulk.of_keys('DEL', places) end
-  for _, id in ipairs(kept) do memos.keep(batch.base, batch.now, id) end
+  for _, one in ipairs(mindful) do
+    if one.outlives then memos.keep(batch.base, batch.now, one.id) end
+    parents.forsake(batch, one.id, not one.outlives)
+  end
 end
 
 -- Keep the names of tasks that a worker did not know, for people: the last ones, for somewhat longer than such a task
@@ -98,7 +101,14 @@ end
 function M.close(batch)
   M.flush(batch)
   if batch.unknown then note_unknown(batch) end
-  if batch.finished then tell_waiters(batch) end
+  local finished = batch.finished
+  while finished do
+    batch.finished = false
+    tell_waiters(batch, finished)
+    -- With a task end its children.
+    if batch.members then M.flush(batch) end
+    finished = batch.finished
+  end
   if batch.buckets then limits.write(batch) end
   if batch.first_due then timer.scheduled(batch) end
   if batch.removed then bulk.of_keys('DEL', batch.removed) end

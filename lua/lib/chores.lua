@@ -14,6 +14,13 @@ function M.ask_again(batch, id, record)
   end
 end
 
+-- Whether these are children that go on although their task has ended, or is gone.
+local function is_orphan(base, own)
+  local _, id = children.of(own)
+  local record = id and not own.abort_requested and task.read(base, id, { 'state' })
+  return record and (not record.state or task.is_finished(record.state))
+end
+
 -- What is open to do for one id, by its record: that it ended is not known to its group, it could begin, its group could end, it
 -- is being aborted, or it may be lost in another queue.
 function M.look(batch, id)
@@ -24,7 +31,9 @@ function M.look(batch, id)
   if of and of.building and not of.abort_requested then return end
   if own and own.state == 'blocked' and number.of(record.needs, 0) <= 0 then
     if group.damage(batch, own) then return end
-    if group.is_stopping(own) then
+    if is_orphan(batch.base, own) then
+      stopping.abort(batch, id, children.FORSAKEN)
+    elseif group.is_stopping(own) then
       stopping.cancel(batch, own)
     elseif own.kind == 'map' then
       map.make(batch, own)
@@ -32,6 +41,7 @@ function M.look(batch, id)
     return edges.touch(batch, own)
   end
   if own and not parent_id then
+    if own.parent and task.is_finished(own.state) then parents.tell(batch, own) end
     recount.go_on(batch, own)
     return batches.push(batch, 'swept', own)
   end

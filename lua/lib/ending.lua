@@ -4,6 +4,7 @@ local M = {}
 -- How long the records of a workflow that has ended are kept: from now on as its own. Replies how many it has.
 function M.sweep(batch, root)
   local base, ttl_ms = batch.base, number.of(root.result_ttl_ms, 0)
+  if root.parent and ttl_ms >= 0 and children.is_remembered(base, root) then ttl_ms = memos.LONGEST_MS end
   if ttl_ms < 0 then return 0 end
   local keep
   if ttl_ms > 0 then
@@ -67,8 +68,11 @@ local function outcome(batch, of, counts)
     return 'failed', { 'error', reason(batch, of, missing, of.size) }
   end
   local total = counts.complete + missing
-  if counts.unborne > 0 then return 'failed', { 'error', reason(batch, of, missing, total) } end
-  local name = redis.call('HGET', keys.task(batch.base, of.id), 'output')
+  local key = keys.task(batch.base, of.id)
+  if counts.unborne > 0 and counts.unborne > number.of(redis.call('HGET', key, 'tolerate'), 0) then
+    return 'failed', { 'error', reason(batch, of, missing, total) }
+  end
+  local name = redis.call('HGET', key, 'output')
   if not name then return 'complete', { 'result', 'null' } end
   local found = task.read(batch.base, group.id_of(of.id, name), { 'state', 'result', 'result_codec' })
   if not found or found.state ~= 'complete' then
@@ -94,6 +98,7 @@ local function end_group(batch, of, state, fields)
     redis.call('ZREM', keys.workflows(base), of.id)
     if of.building or of.timeout_ms or of.open_map then redis.call('ZREM', keys.deadlines(base), of.id) end
     pause_rules.end_of_workflow(base, of.id)
+    if of.parent then parents.tell(batch, of) end
     batches.push(batch, 'swept', of)
   end
 end

@@ -2,7 +2,8 @@
 -- seen whether a task may be part of anything. Whether it is, its group's record says, which is read once a call.
 local M = {}
 
-local FIELDS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'timeout_ms', 'open_map', 'undoing' }
+local FIELDS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'timeout_ms', 'open_map', 'undoing',
+  'parent' }
 local OF_MAPS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'name', 'lane', 'kwargs', 'headers',
   'buckets', 'weight', 'size', 'made', 'max_concurrent', 'tolerate', 'keep_results', 'is_open' }
 local OF_MEMBERS = { 'needs', 'state', 'then', 'spent', 'unneeded' }

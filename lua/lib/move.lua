@@ -143,6 +143,18 @@ function M.schedule(batch, id, lane_name, due_at)
   timer.note(batch, lane_name, due_at)
 end
 
+-- scheduled -> queued, limited: a task need not wait any longer, and is next in its lane. Replies an error text where it cannot.
+function M.wake(batch, id, record)
+  local scheduled = keys.scheduled(batch.base)
+  local err = batches.obstacle(batch, 'ZCARD', scheduled)
+  if err then return err end
+  local fields, dropped = M.waited(batch, id, record.waits_since)
+  fields[3], fields[4] = 'due_at', batch.now_text
+  err = M.make_ready(batch, id, record, fields, dropped, 'front')
+  if err then return err end
+  redis.call('ZREM', scheduled, id)
+end
+
 -- blocked -> queued, limited, scheduled: nothing that it needs is open any more. Its delay, its expiry and its age count from
 -- now.
 function M.begin(batch, id, record)
@@ -272,7 +284,10 @@ function M.discard(batch, id, state, ttl_ms)
     if record[name] then fields[#fields + 1], fields[#fields + 2] = name, record[name] end
   end
   unique.free(batch.base, id)
-  redis.call('DEL', key, keys.steps(batch.base, id), keys.signals(batch.base, id))
+  redis.call('DEL', key)
+  -- Once those who wait for it are told, and what it kept is looked at for that.
+  batches.push(batch, 'removed', keys.steps(batch.base, id))
+  batches.push(batch, 'removed', keys.signals(batch.base, id))
   local written = redis.call('HSET', key, unpack(fields))
   M.ended(batch, id, key, 'discarded', written, task.kept_ms(record, ttl_ms))
   return true

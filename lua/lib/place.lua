@@ -84,6 +84,11 @@ function M.is_forgotten(base, id)
   return record and (not record.state or task.is_finished(record.state) and not memos.outlive(record.state))
 end
 
+-- Whether it is to be looked at by a heartbeat; in a long list it may lie in between.
+function M.is_chore(base, id)
+  return not M.lacks('LPOS', keys.chores(base), id, 'MAXLEN', WINDOW)
+end
+
 -- Whether a task waits although it has what it waits for, or nothing says what that is.
 function M.oversleeps(base, id, record)
   if record.state ~= 'scheduled' or not record.waits_for then return false end
@@ -91,12 +96,11 @@ function M.oversleeps(base, id, record)
   local fields = redis.pcall('HKEYS', keys.signals(base, id))
   if errors.of(text) or errors.of(fields) then return false end
   local asked = memos.pending(text or nil)
-  return not asked or memos.oldest(fields, asked) ~= nil
-end
-
--- Whether it is to be looked at by a heartbeat; in a long list it may lie in between.
-function M.is_chore(base, id)
-  return not M.lacks('LPOS', keys.chores(base), id, 'MAXLEN', WINDOW)
+  if not asked or memos.oldest(fields, asked) then return true end
+  local name = string.match(record.waits_for, '^children:(%S+)$')
+  local root_id = name and children.id_of(id, name)
+  local root = root_id and task.read(base, root_id, { 'state' })
+  return root and root.state ~= 'blocked' and not M.is_chore(base, root_id) or false
 end
 
 -- Whether one of the compensations of a workflow is a dead letter, which has to run again or to be discarded.

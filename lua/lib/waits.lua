@@ -111,16 +111,4 @@ function M.take(base, id, memo, field, name)
   return codec, value
 end
 
--- scheduled -> queued, limited: a task need not wait any longer, and is next in its lane. Replies an error text where it cannot.
-function M.wake(batch, id, record)
-  local scheduled = keys.scheduled(batch.base)
-  local err = batches.obstacle(batch, 'ZCARD', scheduled)
-  if err then return err end
-  local fields, dropped = move.waited(batch, id, record.waits_since)
-  fields[3], fields[4] = 'due_at', batch.now_text
-  err = move.make_ready(batch, id, record, fields, dropped, 'front')
-  if err then return err end
-  redis.call('ZREM', scheduled, id)
-end
-
 return M

@@ -240,7 +240,7 @@ end
 function MEND.not_woken(batch, finding, record)
   if not place.oversleeps(batch.base, finding.id, record) then return 'sound' end
   local fields = { 'state', 'lane', 'buckets', 'watched_until', 'waits_since' }
-  return waits.wake(batch, finding.id, task.read(batch.base, finding.id, fields)) and 'by_hand' or nil
+  return move.wake(batch, finding.id, task.read(batch.base, finding.id, fields)) and 'by_hand' or nil
 end
 
 -- A time without its schedule. One without its time is for a person: when it falls due only clients can tell.

@@ -34,7 +34,7 @@ return function(base, args)
   local asked = record.state == 'scheduled' and record.waits_for and memos.pending(text or nil)
   local is_awaited, bytes = asked and asked[name], 0
   if is_awaited then
-    err = waits.wake(batch, id, record)
+    err = move.wake(batch, id, record)
     if err then return { err = err } end
   end
   local field = clock.text(at) .. ' ' .. nonce .. ' ' .. name

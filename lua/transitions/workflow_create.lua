@@ -1,10 +1,10 @@
--- workflow_create: none, aborted, complete, failed -> blocked, queued, limited, scheduled, complete, away. A client creates a workflow: tasks, and maps of one function over many items, with the order they run in and the results they pass on. All of it, or nothing. Those that need no other begin.
+-- workflow_create: none, aborted, complete, failed, running -> blocked, queued, limited, scheduled, complete, away, running. A client creates a workflow: tasks, and maps of one function over many items, with the order they run in and the results they pass on. All of it, or nothing. Those that need no other begin.
 -- args: id, options; nodes: (name, task, lane, args, kwargs, options)…
--- reply: `created`; `accepted` (this very call was already carried out); `exists` (one of this id has not ended), `building` (one of this id is being created by parts) or `kept` (one has ended, and is kept): nothing was added
+-- reply: `created`; `accepted` (this very call was already carried out; with a parent, an attempt of that has created it, and it goes on); `exists` (one of this id has not ended), `building` (one of this id is being created by parts) or `kept` (one has ended, and is kept): nothing was added; `stale` (another attempt has the parent now, nothing changed)
 -- Everything is read and refused before the first write, so a refused call leaves nothing behind.
 
 local OPTIONS = { name = 'string', idempotency_key = 'string', result_ttl_ms = 'number', output = 'string',
-  is_open = 'boolean', timeout_ms = 'number' }
+  is_open = 'boolean', timeout_ms = 'number', tolerate = 'number', parent = 'table' }
 local NODE = { codec = 'string', headers = 'string', delay_ms = 'number', expire_ms = 'number', limits = 'table',
   after = 'table', inputs = 'table', map = 'table', queue = 'string' }
 local MAP = { size = 'number', max_concurrent = 'number', tolerate = 'number', keep_results = 'boolean',
@@ -153,8 +153,8 @@ local function read(base, args)
   return found, by_name, open_map
 end
 
--- What is there under these ids already: an answer, or nil.
-local function look_up(base, id, idempotency_key, found)
+-- What is there under its id already: an answer, or nil.
+local function look_up(base, id, idempotency_key)
   local record, err = task.read(base, id, { 'state', 'idempotency_key', 'building', 'kind' })
   if err then errors.raise({ err = err }) end
   if record.state and not record.kind then bad('there is a task ' .. id .. ' already, which is no workflow') end
@@ -167,9 +167,13 @@ local function look_up(base, id, idempotency_key, found)
     end
     errors.read('LLEN', keys.nodes(base, id))
   end
+end
+
+-- Refuse it where something is in the place of a node that does not make room.
+local function check_places(base, id, found)
   local places = {}
   for i, node in ipairs(found) do places[i] = keys.task(base, group.id_of(id, node.name)) end
-  if bulk.of_keys('EXISTS', places) == 0 then return nil end
+  if bulk.of_keys('EXISTS', places) == 0 then return end
   for i, node in ipairs(found) do
     -- What is left of an earlier workflow may go, if it has ended.
     node.makes_room = redis.call('EXISTS', places[i]) == 1
@@ -186,7 +190,10 @@ end
 local function remove_rest(base, id)
   if redis.call('EXISTS', keys.task(base, id)) == 1 then
     for _, name in ipairs(redis.call('LRANGE', keys.nodes(base, id), 0, -1)) do
-      redis.call('DEL', keys.task(base, group.id_of(id, name)), keys.failed(base, group.id_of(id, name)))
+      local node = group.id_of(id, name)
+      redis.call('DEL', keys.task(base, node), keys.failed(base, node))
+      memos.drop(base, node)
+      redis.pcall('ZREM', keys.dead(base), node)
     end
   end
   redis.call('DEL', keys.task(base, id), keys.open(base, id), keys.nodes(base, id), keys.failed(base, id),
@@ -221,7 +228,13 @@ return function(base, args)
   if options.timeout_ms and not (options.timeout_ms >= 1 and options.timeout_ms < 2 ^ 53) then
     bad('timeout_ms must be at least 1')
   end
+  if options.tolerate and not (options.tolerate >= 0 and options.tolerate % 1 == 0) then
+    bad('tolerate must be a whole number >= 0')
+  end
+  local parent = options.parent and spawning.read(base, id, options.parent)
+  if options.parent and not parent then return 'stale' end
   local found, by_name, open_map = read(base, args)
+  if parent and (open_map or options.is_open) then bad('children of a task are created as a whole') end
   if open_map and (options.is_open or options.timeout_ms) then
     bad('a workflow with an open map is neither created by parts nor has it a time limit')
   end
@@ -232,8 +245,14 @@ return function(base, args)
   errors.read('LLEN', keys.chores(base))
   errors.read('LLEN', keys.outbox(base))
   errors.read('ZCARD', keys.scheduled(base))
-  local answer = look_up(base, id, options.idempotency_key, found)
+  local answer
+  if parent then
+    answer = spawning.look_up(base, id, parent)
+  else
+    answer = look_up(base, id, options.idempotency_key)
+  end
   if answer then return answer end
+  check_places(base, id, found)
 
   local batch = batches.open(base, clock.read())
   local result_ttl_ms, names = clock.text(options.result_ttl_ms), {}
@@ -244,6 +263,13 @@ return function(base, args)
   for _, field in ipairs({ 'name', 'idempotency_key', 'output' }) do
     local value = options[field]
     if value and value ~= '' then fields[#fields + 1], fields[#fields + 2] = field, value end
+  end
+  if parent then
+    fields[#fields + 1], fields[#fields + 2] = 'parent', children.parent(parent.id, parent.name)
+    spawning.note(batch, parent)
+  end
+  if (options.tolerate or 0) > 0 then
+    fields[#fields + 1], fields[#fields + 2] = 'tolerate', clock.text(options.tolerate)
   end
   local open = {}
   for _, node in ipairs(found) do

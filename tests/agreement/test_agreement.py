@@ -21,7 +21,16 @@ PROTOCOL = render.PROTOCOL
 FUNCTIONS = PROTOCOL["functions"]
 
 # Errors that are raised on this side of the server.
-OWN_ERRORS = {"ArdiqError", "BadSignature", "BrokerError", "Forbidden", "LibraryError", "OutOfMemory", "TaskError"}
+OWN_ERRORS = {
+    "ArdiqError",
+    "BadSignature",
+    "BrokerError",
+    "ChildrenFailed",
+    "Forbidden",
+    "LibraryError",
+    "OutOfMemory",
+    "TaskError",
+}
 # What Rust calls for a worker.
 OF_THE_OUTBOX = {"abort_guest", "home_ended"}
 """What the library says to call in another queue; a worker carries that as it is."""

@@ -12,10 +12,11 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 from test_workflow_calls import LEAST_S, walk
+from workflow_families import Families
 from workflow_graphs import graph
 from workflow_machine import INTERVAL_MS
 from workflow_tasks import KEPT_MS, Node
-from workflow_waiting import AT, NUMBER, Waiting
+from workflow_waiting import AT, NUMBER
 
 from ardiq._core import Core
 
@@ -23,7 +24,7 @@ HOW = st.sampled_from([*["complete"] * 3, *["failed"] * 3, "retry", "snooze", "r
 SIZE = st.integers(1, 4)
 
 
-class RandomWaits(Waiting):
+class RandomWaits(Families):
     @initialize()
     def begin(self) -> None:
         super().begin()

@@ -37,7 +37,7 @@ class WorkflowMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.core.command(["FLUSHALL"])
         self.has_failed, self.joined, self.calls = False, 0, 0
-        self.server, self.model = WorkflowServer(self.core, self.base), Flows()
+        self.server, self.model = WorkflowServer(self.core, self.base), self.new_model()
         self.workers: dict[str, Worker] = {}
         self.dying: dict[str, Worker] = {}
         self.old: list[tuple[str, str]] = []
@@ -45,6 +45,9 @@ class WorkflowMachine(RuleBasedStateMachine):
         self.seen = self.server.look()
         for _ in range(2):
             self.enter()
+
+    def new_model(self) -> Flows:
+        return Flows()
 
     def enter(self) -> str:
         self.joined += 1
@@ -74,7 +77,7 @@ class WorkflowMachine(RuleBasedStateMachine):
         if function in ("step", "claim"):
             self.claimed()
         self.decided(function)
-        self.model.advance()
+        self.model.close()
         if wrong := [*problems(self.model, self.seen)]:
             self.fail(f"{function}: {'; '.join(wrong)}")
         if sorted(letters) != sorted(self.model.told):

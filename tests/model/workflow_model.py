@@ -191,6 +191,18 @@ class Flows:
         task.state, task.gone_at = "discarded", self.now + kept_ms
         self.pass_time(0)
 
+    def close(self) -> None:
+        """A call is over."""
+        self.advance()
+
+    def forget(self, task: Task) -> None:
+        """What it kept."""
+        task.kept = Kept()
+
+    def keep_all(self, workflow: Group) -> None:
+        for task in [workflow, *workflow.members.values()]:
+            self._keep(task, workflow.kept_ms)
+
     def pass_time(self, ms: int) -> None:
         self.now += ms
         self.tasks = {id: task for id, task in self.tasks.items() if task.gone_at > self.now}
@@ -265,8 +277,7 @@ class Flows:
                 self._end_if_through(group)
         for workflow in self.workflows:
             if workflow.has_ended and workflow.gone_at == inf and not self.dead(workflow):
-                for task in [workflow, *workflow.members.values()]:
-                    self._keep(task, workflow.kept_ms)
+                self.keep_all(workflow)
         self.pass_time(0)
 
     def _settle(self, group: Group, ended: list[Task]) -> None:
@@ -374,7 +385,7 @@ class Flows:
             tolerate = group.node.tolerate
             bears = int(tolerate * len(group.node.items or [])) if tolerate < 1 else tolerate
             state = "failed" if len(group.missing) > bears else "complete"
-        elif any(self._is_unborne(group, task) for task in group.members.values()) or (
+        elif sum(self._is_unborne(group, task) for task in group.members.values()) > group.node.tolerate or (
             output and output.verdict != "complete"
         ):
             state = "failed"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from workflow_checks import called_wrongly, shown_wrongly
-from workflow_kept import Kept
 from workflow_machine import INTERVAL_MS, LANES, LEASE_MS, MAILBOX, MOST_LOST, WITHOUT_END, WorkflowMachine
 from workflow_server import record_of
 from workflow_tasks import KEPT_MS, Group, Node, Task
@@ -46,7 +45,7 @@ class Roles(WorkflowMachine):
         if other and (task := self.model.tasks.get(ids[0])):
             task.args = '["other"]'
             if task.is_dead:
-                task.kept = Kept()
+                self.model.forget(task)
             expect = self.model.requeue(ids[0])
             self.call("requeue_with", id=ids[0], args=["other"], expect=expect)
         else:

@@ -11,7 +11,14 @@ from workflow_kept import Kept
 
 KEPT_MS = 950_000
 """What calls say for how long results are kept. Nothing else ends within a minute of that."""
+MEMO = "children:"
+"""What the name of a memo of children begins with."""
 COUNTED_AS = {"expired": "failed", "discarded": "failed"}
+
+
+def children_of(id: str, name: str) -> str:
+    """The id of the children of that name."""
+    return f"{id.replace('~', '.')}.{name}"
 
 
 @dataclass
@@ -104,6 +111,10 @@ class Group(Task):
     output: str = ""
     kept_ms: int = KEPT_MS
     call: str = ""
+    parent: tuple[str, str] | None = None
+    """Of children: their name, and the id of the task that began them."""
+    is_forsaken: bool = False
+    """They are stopped because that has ended."""
 
     @property
     def is_map(self) -> bool:

@@ -12,7 +12,7 @@ from workflow_kept import YEAR_MS, Kept, Memo, Sent
 from workflow_machine import INTERVAL_MS
 from workflow_roles import Roles
 from workflow_server import Looked
-from workflow_tasks import Group, Task
+from workflow_tasks import MEMO, Group, Task, children_of
 
 TOLERANCE_MS = INTERVAL_MS / 3
 NUMBER, AT = st.integers(0, 7), st.integers(0, 999)
@@ -175,6 +175,7 @@ class Waiting(Roles):
             is_promoted = self.seen.tasks.get(task.id, {}).get("state") != "scheduled"
             if task.waits_for and task.due_at <= self.model.now and is_promoted:
                 task.waits_for = ""
+        self.model.close()
         if wrong := [*kept_wrongly(self.seen, self.model.tasks, self.model.now)]:
             self.fail(f"{function}: {'; '.join(wrong)}")
 
@@ -185,9 +186,11 @@ class Waiting(Roles):
         for name in list(self.workers):
             self.leave(name)
         while waiting := self.work_all(self.worker(0)):
-            behind = {id.partition("~")[0] for id in waiting}
+            parents = [task.id for task in self.model.of("waiting") if self.waits_for_children(task)]
+            behind = {id.partition("~")[0] for id in (*waiting, *parents)}
             for task in self.model.of("blocked", "waiting", "running"):
-                if task.id not in waiting and (task.state != "blocked" or task.id.partition("~")[0] not in behind):
+                is_behind = task.state == "blocked" and task.id.partition("~")[0] in behind
+                if task.id not in (*waiting, *parents) and not is_behind:
                     self.fail(f"{task.id} waits for nobody's signal: {self.seen.tasks.get(task.id)}")
             for id in waiting:
                 task = self.model.tasks[id]
@@ -208,14 +211,24 @@ class Waiting(Roles):
                 continue
             tasks = self.model.of("waiting", "running")
             endless = [task.id for task in tasks if self._is_endless(task)]
-            if len(endless) == len(tasks):
+            if len(endless) == len([task for task in tasks if not self.waits_for_children(task)]):
                 return endless
             self.pass_time(INTERVAL_MS)
         self.fail("there is always something left to do")
         raise AssertionError
 
     def _is_endless(self, task: Task) -> bool:
-        return bool(task.waits_for) and task.kept.memos[task.waits_for].deadline == inf
+        is_for_signals = bool(task.waits_for) and not self.waits_for_children(task)
+        return is_for_signals and task.kept.memos[task.waits_for].deadline == inf
+
+    def waits_for_children(self, task: Task) -> bool:
+        """Of which one, somewhere below, waits for a signal in the end."""
+        if not task.waits_for.startswith(MEMO):
+            return False
+        children = self.model.tasks.get(children_of(task.id, task.waits_for.removeprefix(MEMO)))
+        if children is None or children.state != "blocked":
+            self.fail(f"{task.id} waits for children, and they are {children}")
+        return True
 
 
 def kept_wrongly(seen: Looked, tasks: dict[str, Task], now: float) -> Iterator[str]:

@@ -14,6 +14,8 @@ from ardiq import (
     Retry,
     Signal,
     Snooze,
+    children,
+    children_sync,
     current_task,
     sleep,
     sleep_sync,
@@ -215,7 +217,42 @@ async def waits(app: Ardiq, pass_time: PassTime) -> list[Any]:
     return [await told(job) for job in jobs]
 
 
-SCENARIOS = [retries, asked_for, too_old, unknown, reports, aborts, pauses, waits]
+async def families(app: Ardiq, pass_time: PassTime) -> list[Any]:
+    begun: list[str] = []
+
+    @app.task(max_retries=1, backoff_ms=1)
+    async def square(number: int) -> int:
+        begun.append(f"square {number}")
+        if number < 0:
+            raise ValueError("negative")
+        return number * number
+
+    @app.task
+    async def shift(number: int) -> int:
+        await sleep("a while", 0.01)
+        return sum(await children("inner", [square.prepare(number), square.prepare(number + 1)]))
+
+    @app.task
+    def total(*numbers: int) -> list[int]:
+        begun.append("total")
+        found = children_sync("outer", [shift.prepare(number) for number in numbers])
+        begun.append("found")
+        if begun.count("found") == 1:
+            raise Retry(delay=0)
+        return found
+
+    @app.task(max_retries=0)
+    async def careful(tolerate: int) -> list[int | None]:
+        return await children("some", [square.prepare(-1), square.prepare(2)], tolerate=tolerate)
+
+    jobs = [await total.enqueue(1, 2), await careful.enqueue(1), await careful.enqueue(0)]
+    await pass_time()
+    found = [await told(job) for job in jobs]
+    texts = [str(one).replace(job.id, "ID") for one, job in zip(found, jobs, strict=True)]
+    return [texts, sorted(begun), await app.dead_count()]
+
+
+SCENARIOS = [families, retries, asked_for, too_old, unknown, reports, aborts, pauses, waits]
 
 
 @pytest.mark.parametrize("by_the_clock", [False, True], ids=["at-once", "by-the-clock"])

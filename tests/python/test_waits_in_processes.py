@@ -13,7 +13,8 @@ from ardiq.embedded import Server
 TASKS = """
     import os
     from datetime import timedelta
-    from ardiq import Ardiq, Signal, current_task, sleep_sync, step_key, step_sync, version_sync, wait_for_sync
+    from ardiq import Ardiq, Signal, children_sync, current_task
+    from ardiq import sleep_sync, step_key, step_sync, version_sync, wait_for_sync
 
     app = Ardiq({url!r}, queue_name={queue!r}, concurrency=2)
     approval = Signal("approval", bool)
@@ -30,6 +31,19 @@ TASKS = """
             return [number, isinstance(pid, int), answer, key, version_sync("new", 2), task.tries]
         finally:
             task.log("finally")
+
+    @app.task(executor="process")
+    def square(number: int) -> tuple[int, int]:
+        return number, number * number
+
+    @app.task(executor="process")
+    def squares(*numbers: int) -> list[object]:
+        found = children_sync("squares", [square.prepare(number) for number in numbers], tolerate=1)
+        return [os.getpid() != 0, *found]
+
+    @app.task(executor="process", max_retries=1)
+    def careless() -> None:
+        children_sync("wrong", [wrong.prepare()])
 
     @app.task(executor="process", max_retries=0)
     def wrong() -> None:
@@ -59,3 +73,14 @@ async def test_a_child_waits_as_others_do(tasks: ModuleType) -> None:
         await eventually(lambda: is_logged(job))
         error = str((await result_of(await tasks.wrong.enqueue())).value)
     assert "'pause' of task 'wrong' is used for two things, step and sleep" in error
+
+
+async def test_a_child_process_has_children(tasks: ModuleType) -> None:
+    app = tasks.app
+    async with working(app):
+        assert await tasks.squares.request(1, 2) == [True, [1, 1], [2, 4]]
+        job = await tasks.careless.enqueue()
+        failed = await result_of(job)
+    assert (failed.success, failed.tries) == (False, 1)
+    assert str(failed.value).startswith("ChildrenFailed(")
+    assert f"(id {job.id}): 1 of 1 did not complete: {job.id}.wrong~wrong: ValueError(" in str(failed.value)

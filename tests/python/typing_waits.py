@@ -11,6 +11,8 @@ from ardiq import (
     Job,
     Received,
     Signal,
+    children,
+    children_sync,
     sleep,
     sleep_sync,
     step,
@@ -90,6 +92,35 @@ async def write_article(topic: str) -> str | None:
     await version("discounts", "2")  # type: ignore[arg-type]
     assert_type(step_key(), str)
     return draft.text
+
+
+@app.task
+async def search(topic: str) -> str:
+    return topic
+
+
+@app.task
+def rank(number: int) -> int:
+    return number
+
+
+@app.task
+async def research() -> None:
+    assert_type(await children("a", [search.prepare("a"), search.prepare("b")]), list[str])
+    assert_type(await children("b", (rank.prepare(number) for number in range(3))), list[int])
+    assert_type(await children("c", [rank.prepare(1)], tolerate=0.5), list[int | None])
+    mixed: list[object] = await children("d", [search.prepare("a"), rank.prepare(1)])
+    assert_type(await children("e", [search.options(priority="low").prepare("a")]), list[str])
+    print(mixed)
+    await children("f", [search.prepare(1)])  # type: ignore[arg-type]
+    await children("h", ["a"])  # type: ignore[arg-type]
+    await children(1, [rank.prepare(1)])  # type: ignore[call-overload]
+
+
+@app.task
+def research_blocking() -> None:
+    assert_type(children_sync("a", [rank.prepare(1)]), list[int])
+    assert_type(children_sync("b", [rank.prepare(1)], tolerate=1), list[int | None])
 
 
 @app.task
