@@ -6,8 +6,8 @@ local M = {}
 local CLAIM = { 'state', 'name', 'args', 'kwargs', 'codec', 'headers', 'lane', 'tries', 'enqueued_at', 'inputs' }
 local TOLD = #CLAIM - 1
 
--- What few tasks have. A record without `tries` has none of it: it is a task without such options, never claimed and never
--- watched, as most are, and each field that is asked for costs.
+-- What few tasks have. A record without `tries`, or whose `tries` are `task.BARE`, has none of it: it is a task without such
+-- options, never claimed and never watched, as most are, and each field that is asked for costs.
 local UNCOMMON =
   { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'needs_version', 'unique', 'buckets', 'inputs' }
 -- The same of one that waits in a line. A wish to abort is of a version that does not know lines, and could not do it.
@@ -80,13 +80,15 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
     batches.count(batch, 'ghosts')
     return false
   end
+  local before = r[6]
+  if before == task.BARE and not line_name then before = nil end
   -- The first try of most.
-  local tries = r[6] and r[6] ~= '0' and clock.text(number.of(r[6], 0) + 1) or '1'
+  local tries = before and before ~= '0' and clock.text(number.of(before, 0) + 1) or '1'
   local codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key, its_line
   local weight, needed
   if line_name then
     needs_version = r[7]
-    if r[6] then
+    if before then
       codec, headers, expires_at, watched_until, own_ttl_ms, has_key, weight, needed =
         unpack(redis.call('HMGET', key, unpack(UNCOMMON_OF_LINES)))
     end
@@ -94,12 +96,12 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
       move.finish(batch, id, 'aborted', { 'error', 'aborted' }, number.of(own_ttl_ms, ttl_ms))
       return false
     end
-  elseif r[6] then
+  elseif before then
     codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key, its_line, needed =
       unpack(redis.call('HMGET', key, unpack(UNCOMMON)))
   end
   -- The one place that asks whether a task may start now.
-  local has_more = line_name or r[6]
+  local has_more = line_name or before
   if has_more then
     if expires_at and number.of(expires_at, batch.now + 1) <= batch.now then
       move.finish(batch, id, 'expired', { 'error', 'expired' }, number.of(own_ttl_ms, ttl_ms))

@@ -3,9 +3,14 @@ local M = {}
 
 local function bad(what) errors.raise(errors.bad_argument(what)) end
 
+local TIMES = { 'delay_ms', 'expire_ms' }
+
+-- What one call of the library need not look up again: `limits` by name, and `lanes` that are sound.
+function M.known() return { limits = {}, lanes = {} } end
+
 -- A call, checked: its `task`, `lane` and `args`, and `fields` of its record, to which `add` adds. `label`: what it is for people;
--- `declared`: limits that were looked up already.
-function M.read(base, label, row, options, declared)
+-- `known`: what was looked up already.
+function M.read(base, label, row, options, known)
   local name, lane_name = row.task, row.lane
   if name == '' or lane_name == '' then bad(label .. ' needs a task and a lane') end
   local node = { task = name, lane = lane_name, args = row.args, fields = {} }
@@ -16,7 +21,7 @@ function M.read(base, label, row, options, declared)
   node.add('kwargs', row.kwargs)
   node.add('codec', options.codec)
   node.add('headers', options.headers)
-  for _, field in ipairs({ 'delay_ms', 'expire_ms' }) do
+  for _, field in ipairs(TIMES) do
     if options[field] then
       local ms = options[field]
       if not (ms >= 0 and ms < 2 ^ 53) then bad(field .. ' of ' .. label .. ' is no time') end
@@ -26,7 +31,7 @@ function M.read(base, label, row, options, declared)
   end
   local asked = uses.read(options.limits)
   if asked then
-    local refusal = uses.refusal(base, asked, declared)
+    local refusal = uses.refusal(base, asked, known.limits)
     if refusal then errors.raise(refusal) end
     local err = line.damage(base, lane_name, asked.line)
     if err then errors.raise(err) end
@@ -34,7 +39,8 @@ function M.read(base, label, row, options, declared)
     node.add('weight', asked.weight)
     node.buckets = asked.line
   end
-  lane.check(base, lane_name)
+  if not known.lanes[lane_name] then lane.check(base, lane_name) end
+  known.lanes[lane_name] = true
   return node
 end
 

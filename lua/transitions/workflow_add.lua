@@ -17,11 +17,11 @@ local function read_options(rows)
 end
 
 local function read(base, rows, options)
-  local found, declared = {}, {}
+  local found, known = {}, entering.known()
   for i = 1, #options do
     local at = 5 * i - 4
     local row = { task = rows[at], lane = rows[at + 1], args = rows[at + 2], kwargs = rows[at + 3] }
-    found[i] = entering.read(base, 'call ' .. i, row, options[i], declared)
+    found[i] = entering.read(base, 'call ' .. i, row, options[i], known)
   end
   return found
 end

@@ -120,13 +120,13 @@ local function read_map(node, options, args)
 end
 
 -- A node of the call, checked.
-local function read_node(base, rows, at, by_name, declared)
+local function read_node(base, rows, at, by_name, known)
   local name = rows[at]
   check_name(name)
   if by_name[name] then bad('two nodes are called ' .. name) end
   local options = rows[at + 5] ~= '' and object.decode(rows[at + 5], NODE, 'options of node ' .. name) or {}
   local row = { task = rows[at + 1], lane = rows[at + 2], args = rows[at + 3], kwargs = rows[at + 4] }
-  local node = entering.read(base, 'node ' .. name, row, options, declared)
+  local node = entering.read(base, 'node ' .. name, row, options, known)
   node.name, node.followers = name, {}
   read_edges(node, options.after, by_name)
   read_inputs(node, options.inputs, by_name)
@@ -139,10 +139,10 @@ local function read_node(base, rows, at, by_name, declared)
 end
 
 local function read(base, args)
-  local rows, by_name, declared, found, count, open_map = args.nodes, {}, {}, {}, 0, nil
+  local rows, by_name, known, found, count, open_map = args.nodes, {}, entering.known(), {}, 0, nil
   if #rows == 0 then bad('a workflow needs a node') end
   for at = 1, #rows, 6 do
-    found[#found + 1] = read_node(base, rows, at, by_name, declared)
+    found[#found + 1] = read_node(base, rows, at, by_name, known)
     count = count + found[#found].needs
     local asked = found[#found].map
     if asked and asked.is_open and open_map then bad('a workflow may have one open map') end
