@@ -8,17 +8,19 @@ local TIMES = { 'delay_ms', 'expire_ms' }
 -- What one call of the library need not look up again: `limits` by name, and `lanes` that are sound.
 function M.known() return { limits = {}, lanes = {} } end
 
--- A call, checked: its `task`, `lane` and `args`, and `fields` of its record, to which `add` adds. `label`: what it is for people;
--- `known`: what was looked up already.
-function M.read(base, label, row, options, known)
-  local name, lane_name = row.task, row.lane
+-- A call, checked: its `task`, `lane` and `args`, and `fields` of its record, to which `add` adds. `rows` has at `at` and behind
+-- it task, lane, args and kwargs; `label`: what it is for people; `known`: what was looked up already. Named here is what
+-- most nodes have: a table that has to grow costs as much as all else.
+function M.read(base, label, rows, at, options, known)
+  local name, lane_name = rows[at], rows[at + 1]
   if name == '' or lane_name == '' then bad(label .. ' needs a task and a lane') end
-  local node = { task = name, lane = lane_name, args = row.args, fields = {} }
+  local node = { task = name, lane = lane_name, args = rows[at + 2], fields = { nil, nil, nil, nil }, add = false,
+    name = false, key = false, followers = false, needs = 0, is_after = false }
   function node.add(field, value)
     local fields = node.fields
     if value and value ~= '' then fields[#fields + 1], fields[#fields + 2] = field, value end
   end
-  node.add('kwargs', row.kwargs)
+  node.add('kwargs', rows[at + 3])
   node.add('codec', options.codec)
   node.add('headers', options.headers)
   for _, field in ipairs(TIMES) do
@@ -44,10 +46,10 @@ function M.read(base, label, row, options, known)
   return node
 end
 
--- The record of a call that waits for `needs` others.
-function M.write(batch, id, node, needs)
+-- The record of a call that waits for `needs` others, in that key.
+function M.write(batch, key, node, needs)
   local args = node.args ~= '' and node.args or '[]'
-  redis.call('HSET', keys.task(batch.base, id), 'state', 'blocked', 'name', node.task, 'args', args, 'lane', node.lane,
+  redis.call('HSET', key, 'state', 'blocked', 'name', node.task, 'args', args, 'lane', node.lane,
     'enqueued_at', batch.now_text, 'tries', '0', 'needs_version', task.VERSION_TEXT, 'needs', needs,
     unpack(node.fields))
   batches.count(batch, 'enqueued')
