@@ -10,9 +10,10 @@ read_globals = {
   -- lua/lib
   "adaptive", "admit", "ask", "attempt", "batches", "bulk", "calls", "chores", "chunks", "claim", "clock", "edges", "ending",
   "entering",
-  "errors", "figures", "flow", "gather", "group", "hand_off", "history", "inputs", "keys", "lane", "limits", "line", "mail",
-  "map", "member", "memos", "move", "number", "object", "opening", "pause_rules", "pauses", "payload", "place", "reap",
-  "recount", "replay", "saving", "schedule", "share", "stats", "stopping", "task", "timer", "turn", "undo", "unique", "uses",
+  "errors", "figures", "flow", "gather", "group", "halt", "hand_off", "history", "inputs", "keys", "lane", "limits", "line",
+  "mail", "map", "member", "memos", "move", "number", "object", "opening", "outbox", "pause_rules", "pauses", "payload",
+  "place", "reap", "recount", "replay", "saving", "schedule", "share", "stats", "stopping", "task", "timer", "turn", "undo",
+  "unique", "uses",
   "waiters", "waits",
 }
 files["ardiq/testing/emulation.lua"] = {
