@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from ardiq import Ardiq, EnqueueContext, ExecutionContext, Limit
+from ardiq import Ardiq, EnqueueContext, ExecutionContext, Limit, Signal, step, wait_for
 from ardiq.retries import ExponentialBackoff
 from ardiq.task import PreparedTask
 
@@ -72,6 +72,22 @@ async def gated() -> tuple[int, int]:
 
 @app.task
 async def clock() -> int:
+    return time.monotonic_ns()
+
+
+@app.task
+async def stepped() -> int:
+    """The same, by a step whose result is kept."""
+    return await step("clock", time.monotonic_ns)
+
+
+woken = Signal("woken", int)
+
+
+@app.task
+async def waiting() -> int:
+    """When it went on behind a wait."""
+    await wait_for(woken)
     return time.monotonic_ns()
 
 

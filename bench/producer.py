@@ -151,6 +151,46 @@ async def slots(n: int = 300, pause_us: int = 0) -> Figures:
     return {"body_us": percentiles(body), "passed_us": percentiles(passed), "reused_us": percentiles(reused)}
 
 
+async def waits(n: int = 300, pause_us: int = 0) -> Figures:
+    """From before a task is enqueued until its body runs, and until its result is here; the latter of a task with a
+    step, too; and from before a signal is sent until the body that waits for it goes on. One after the other.
+    """
+    body: list[int] = []
+    result: list[int] = []
+    stepped: list[int] = []
+    woken: list[int] = []
+
+    async def request(task: Any) -> tuple[int, int]:
+        await asyncio.sleep(pause_us / 1e6)
+        started = time.monotonic_ns()
+        outcome = await (await task.enqueue()).result(timeout=10)
+        assert outcome is not None
+        return outcome.value - started, time.monotonic_ns() - started
+
+    for sample in range(_WARM_UP + n):
+        to_body, to_result = await request(options.clock)
+        _, with_step = await request(options.stepped)
+        job = await options.waiting.enqueue()
+        while await job.status() != "scheduled":
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(pause_us / 1e6)
+        sent = time.monotonic_ns()
+        await job.signal(options.woken, 1)
+        went_on = await job.result(timeout=10)
+        assert went_on is not None
+        if sample >= _WARM_UP:
+            body.append(to_body)
+            result.append(to_result)
+            stepped.append(with_step)
+            woken.append(went_on.value - sent)
+    return {
+        "body_us": percentiles(body),
+        "result_us": percentiles(result),
+        "stepped_us": percentiles(stepped),
+        "woken_us": percentiles(woken),
+    }
+
+
 def percentiles(samples: list[int]) -> dict[str, float]:
     """In microseconds."""
     samples.sort()
@@ -159,7 +199,7 @@ def percentiles(samples: list[int]) -> dict[str, float]:
 
 async def _main(measure: str, arguments: dict[str, Any]) -> Figures:
     await (
-        options.app if measure in ("enqueue_option", "slots") else app
+        options.app if measure in ("enqueue_option", "slots", "waits") else app
     ).queue_size()  # connects, and loads the library
     figures: Figures = await globals()[measure](**arguments)
     figures["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -95,6 +95,16 @@ def hops(setting: Setting) -> Samples:
     yield Sample("workflow_hop", hop_us, "µs", floor)
 
 
+def waits(setting: Setting) -> Samples:
+    """A task with a step beside one without; from a signal until the task that waits for it goes on."""
+    setting.server.clear()
+    with setting.programs.worker(option=""):
+        figures = setting.programs.producer("waits", n=100 if setting.quick else 300, pause_us=2_000)
+    p50 = {name: of["p50"] for name, of in figures.items() if name.endswith("_us")}
+    yield Sample("workflow_step", p50["stepped_us"], "µs", p50["result_us"])
+    yield Sample("workflow_signal", p50["woken_us"], "µs", p50["body_us"])
+
+
 def sizes(setting: Setting) -> Samples:
     """The longest calls: of 1,000 nodes, and while a map of a million ends; and what its calls take that wait. Once."""
     if "workflow sizes" in setting.contests:
@@ -128,6 +138,7 @@ MEASURES: list[tuple[str, Callable[[Setting], Samples]]] = [
     ("workflow_beside workflow_chord workflow_chain", chords),
     ("workflow_chord_dispatch", chord_dispatch),
     ("workflow_hop", hops),
+    ("workflow_step workflow_signal", waits),
     ("workflow_create_1000 workflow_item_memory workflow_longest_call", sizes),
 ]
 """As `bench.measures.MEASURES`."""

@@ -82,10 +82,10 @@ end
 
 -- running -> complete.
 local function complete(batch, id, run_ms, result, codec, ttl_ms)
-  if not batch.is_plain and string.find(id, '~', 1, true) then
-    local of, name = group.of(batch, id)
+  if not batch.is_plain then
     -- One that runs again although its map is through has a result of its own.
-    if of and of.kind == 'map' and of.state == 'blocked' then return map.complete(batch, of, name, codec, result) end
+    local of, name = group.of_call(batch, id)
+    if of then return map.complete(batch, of, id, name, codec, result) end
   end
   local key, now_text, fields = keys.task(batch.base, id), batch.now_text, 4
   local started_at = run_ms == 0 and now_text or clock.text(batch.now - run_ms)
@@ -270,14 +270,19 @@ end
 -- of each in turn.
 local WIDTH = 6
 
--- The lease tokens that the worker has for these outcomes, and `is_plain`: none can be a member of a workflow. To be asked before
--- anything is written.
+-- The lease tokens that the worker has for these outcomes, and `is_plain`: none can be a member of a workflow; else `are_there`: all
+-- have a record. To be asked before anything is written.
 function M.tokens(base, worker, outcomes)
   local running, ids = keys.running(base, worker), {}
   for at = 1, #outcomes, WIDTH do ids[#ids + 1] = outcomes[at] end
   if #ids == 0 then return errors.read('HLEN', running) end
   local tokens = errors.read('HMGET', running, unpack(ids))
   tokens.is_plain = not string.find(table.concat(ids, ' '), '~', 1, true)
+  if not tokens.is_plain and #ids > 1 then
+    local places = {}
+    for i, id in ipairs(ids) do places[i] = keys.task(base, id) end
+    tokens.are_there = bulk.of_keys('EXISTS', places) == #ids
+  end
   return tokens
 end
 
@@ -287,6 +292,7 @@ end
 function M.settle(batch, worker, outcomes, tokens, ttl_ms)
   local settled, seen = {}, {}
   batch.is_plain = #outcomes > 0 and tokens.is_plain
+  if #outcomes > 0 and tokens.are_there then batch.are_there = true end
   for i = 1, #outcomes / WIDTH do
     local at, current, kept_ms, has_key, line_name = (i - 1) * WIDTH + 1, tokens[i], ttl_ms, false, nil
     local id, token, outcome = outcomes[at], outcomes[at + 1], outcomes[at + 2]

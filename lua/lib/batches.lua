@@ -58,6 +58,17 @@ function M.add(batch, place, name, item)
   if lists then M.push(lists, name, item) else batch[place] = { [name] = { item } } end
 end
 
+-- A whole list of them, which then is the batch's own.
+function M.add_all(batch, place, name, items)
+  local lists = batch[place] or {}
+  batch[place] = lists
+  if not lists[name] then
+    lists[name] = items
+  else
+    for i = 1, #items do M.push(lists, name, items[i]) end
+  end
+end
+
 -- A task of a lane waits in a line: at its end, or at its front (`LPUSH`).
 function M.add_to_line(batch, lane_name, line_name, id, command)
   local lines = batch.lines or {}

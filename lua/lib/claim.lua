@@ -7,8 +7,8 @@ local CLAIM = { 'state', 'name', 'args', 'kwargs', 'codec', 'headers', 'lane', '
   'due_at' }
 local TOLD = #CLAIM - 2
 
--- What few tasks have. A record without `tries` has none of it: it is a task without such options, never claimed and never
--- watched, as most are, and each field that is asked for costs.
+-- What few tasks have. A record without `tries`, or whose `tries` are `task.BARE`, has none of it: it is a task without such
+-- options, never claimed and never watched, as most are, and each field that is asked for costs.
 local UNCOMMON =
   { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'needs_version', 'unique', 'buckets', 'inputs',
     'due_at' }
@@ -87,13 +87,15 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
     batches.count(batch, 'ghosts')
     return false
   end
+  local before = r[6]
+  if before == task.BARE and not line_name then before = nil end
   -- The first try of most.
-  local tries = r[6] and r[6] ~= '0' and clock.text(number.of(r[6], 0) + 1) or '1'
+  local tries = before and before ~= '0' and clock.text(number.of(before, 0) + 1) or '1'
   local codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key, its_line
   local weight, needed, due_at
   if line_name then
     needs_version = r[7]
-    if r[6] then
+    if before then
       codec, headers, expires_at, watched_until, own_ttl_ms, has_key, weight, needed, due_at =
         unpack(redis.call('HMGET', key, unpack(UNCOMMON_OF_LINES)))
     end
@@ -101,12 +103,12 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
       move.finish(batch, id, 'aborted', { 'error', 'aborted' }, number.of(own_ttl_ms, ttl_ms))
       return false
     end
-  elseif r[6] then
+  elseif before then
     codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key, its_line, needed, due_at =
       unpack(redis.call('HMGET', key, unpack(UNCOMMON)))
   end
   -- The one place that asks whether a task may start now.
-  local has_more = line_name or r[6]
+  local has_more = line_name or before
   if has_more then
     if expires_at and number.of(expires_at, batch.now + 1) <= batch.now then
       move.finish(batch, id, 'expired', { 'error', 'expired' }, number.of(own_ttl_ms, ttl_ms))

@@ -3,20 +3,27 @@ local M = {}
 
 local function bad(what) errors.raise(errors.bad_argument(what)) end
 
--- A call, checked: its `task`, `lane` and `args`, and `fields` of its record, to which `add` adds. `label`: what it is for people;
--- `declared`: limits that were looked up already.
-function M.read(base, label, row, options, declared)
-  local name, lane_name = row.task, row.lane
+local TIMES = { 'delay_ms', 'expire_ms' }
+
+-- What one call of the library need not look up again: `limits` by name, and `lanes` that are sound.
+function M.known() return { limits = {}, lanes = {} } end
+
+-- A call, checked: its `task`, `lane` and `args`, and `fields` of its record, to which `add` adds. `rows` has at `at` and behind
+-- it task, lane, args and kwargs; `label`: what it is for people; `known`: what was looked up already. Named here is what
+-- most nodes have: a table that has to grow costs as much as all else.
+function M.read(base, label, rows, at, options, known)
+  local name, lane_name = rows[at], rows[at + 1]
   if name == '' or lane_name == '' then bad(label .. ' needs a task and a lane') end
-  local node = { task = name, lane = lane_name, args = row.args, fields = {} }
+  local node = { task = name, lane = lane_name, args = rows[at + 2], fields = { nil, nil, nil, nil }, add = false,
+    name = false, key = false, followers = false, needs = 0, is_after = false }
   function node.add(field, value)
     local fields = node.fields
     if value and value ~= '' then fields[#fields + 1], fields[#fields + 2] = field, value end
   end
-  node.add('kwargs', row.kwargs)
+  node.add('kwargs', rows[at + 3])
   node.add('codec', options.codec)
   node.add('headers', options.headers)
-  for _, field in ipairs({ 'delay_ms', 'expire_ms' }) do
+  for _, field in ipairs(TIMES) do
     if options[field] then
       local ms = options[field]
       if not (ms >= 0 and ms < 2 ^ 53) then bad(field .. ' of ' .. label .. ' is no time') end
@@ -36,7 +43,7 @@ function M.read(base, label, row, options, declared)
     return node
   end
   if asked then
-    local refusal = uses.refusal(base, asked, declared)
+    local refusal = uses.refusal(base, asked, known.limits)
     if refusal then errors.raise(refusal) end
     local err = line.damage(base, lane_name, asked.line)
     if err then errors.raise(err) end
@@ -44,14 +51,15 @@ function M.read(base, label, row, options, declared)
     node.add('weight', asked.weight)
     node.buckets = asked.line
   end
-  lane.check(base, lane_name)
+  if not known.lanes[lane_name] then lane.check(base, lane_name) end
+  known.lanes[lane_name] = true
   return node
 end
 
--- The record of a call that waits for `needs` others.
-function M.write(batch, id, node, needs)
+-- The record of a call that waits for `needs` others, in that key.
+function M.write(batch, key, node, needs)
   local args = node.args ~= '' and node.args or '[]'
-  redis.call('HSET', keys.task(batch.base, id), 'state', 'blocked', 'name', node.task, 'args', args, 'lane', node.lane,
+  redis.call('HSET', key, 'state', 'blocked', 'name', node.task, 'args', args, 'lane', node.lane,
     'enqueued_at', batch.now_text, 'tries', '0', 'needs_version', task.VERSION_TEXT, 'needs', needs,
     unpack(node.fields))
   batches.count(batch, 'enqueued')

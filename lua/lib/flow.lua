@@ -73,8 +73,10 @@ end
 
 -- Calls of a map have completed: they are counted, and others take their place.
 local function settle_completed(batch, of)
-  local base, names, results = batch.base, of.completed, of.results
-  of.completed, of.results = nil, nil
+  local base, names, results = batch.base, of.completed.names, of.completed.results
+  bulk.of_keys('DEL', of.completed.records)
+  of.completed = nil
+  batches.count(batch, 'completed', #names)
   if results then bulk.write('HSET', keys.results(base, of.id), results) end
   local open_key, closed = keys.open(base, of.id), 0
   for from = 1, #names, 1000 do

@@ -52,6 +52,13 @@ function M.of(holder, id)
   return record and record.needs and found or nil, name, record
 end
 
+-- The map that has not ended of which a task is a call, and its number there, as text; nil: of none.
+function M.of_call(batch, id)
+  local group_id, name = string.match(id, '^(.+)~(%d+)$')
+  local of = group_id and M.read(batch, group_id)
+  if of and of.kind == 'map' and of.state == 'blocked' and tonumber(name) < of.made then return of, name end
+end
+
 -- Why a client cannot name a task so, or nil: what is called so is, or may become, a part of a workflow.
 function M.reserved(holder, id)
   local group_id = string.find(id, '~', 1, true) and M.split(id)

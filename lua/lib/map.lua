@@ -9,6 +9,8 @@ local WINDOW, MAKE_MOST = 2000, 1000
 function M.pack(codec, bytes) return codec .. ' ' .. bytes end
 
 function M.unpack(text)
+  -- Most have no codec.
+  if string.byte(text) == 32 then return '', string.sub(text, 2) end
   local at = string.find(text, ' ', 1, true) or 0
   return at > 1 and string.sub(text, 1, at - 1) or '', string.sub(text, at + 1)
 end
@@ -56,10 +58,11 @@ function M.make(batch, of)
     return true
   end
   local ids, places, names = {}, {}, {}
+  local prefix, from, format = group.id_of(of.id, ''), of.made - 1, string.format
+  local place = keys.task(base, prefix)
   for i = 1, math.min(room, left, waiting) do
-    names[i] = clock.text(of.made + i - 1)
-    ids[i] = group.id_of(of.id, names[i])
-    places[i] = keys.task(base, ids[i])
+    local name = format('%d', from + i)
+    names[i], ids[i], places[i] = name, prefix .. name, place .. name
   end
   local lane_name, line_name = of.lane or task.DEFAULT_LANE, of.buckets
   local obstacle = line_name and line.damage(base, lane_name, line_name)
@@ -74,24 +77,29 @@ function M.make(batch, of)
   end
   local count = unobstructed(batch, ids, places)
   if count == 0 then return true end
-  local more = { 'tries', '0', 'needs_version', task.VERSION_TEXT }
+  local more = {}
   for _, name in ipairs({ 'kwargs', 'headers', 'buckets', 'weight' }) do
     if of[name] then more[#more + 1], more[#more + 2] = name, of[name] end
   end
+  local bare = not (of.headers or line_name) and task.BARE or '0'
   local items = redis.call('LPOP', keys.items(base, of.id), count) or {}
-  local state = line_name and 'limited' or 'queued'
+  local call, state, version = redis.call, line_name and 'limited' or 'queued', task.VERSION_TEXT
+  local now_text, its_name = batch.now_text, of.name
   for i, item in ipairs(items) do
-    local codec, args = M.unpack(item)
-    redis.call('HSET', places[i], 'state', state, 'name', of.name, 'args', args, 'lane', lane_name, 'enqueued_at',
-      batch.now_text, unpack(more))
-    if codec ~= '' then redis.call('HSET', places[i], 'codec', codec) end
-    if line_name then
-      batches.add_to_line(batch, lane_name, line_name, ids[i], 'RPUSH')
+    local tries, codec, args = bare, M.unpack(item)
+    if codec ~= '' then tries = '0' end
+    if more[1] then
+      call('HSET', places[i], 'state', state, 'name', its_name, 'args', args, 'lane', lane_name, 'enqueued_at',
+        now_text, 'tries', tries, 'needs_version', version, unpack(more))
     else
-      batches.add(batch, 'back', lane_name, ids[i])
+      call('HSET', places[i], 'state', state, 'name', its_name, 'args', args, 'lane', lane_name, 'enqueued_at',
+        now_text, 'tries', tries, 'needs_version', version)
     end
+    if codec ~= '' then call('HSET', places[i], 'codec', codec) end
+    if line_name then batches.add_to_line(batch, lane_name, line_name, ids[i], 'RPUSH') end
   end
-  for i = #names, count + 1, -1 do names[i] = nil end
+  for i = #names, #items + 1, -1 do names[i], ids[i] = nil, nil end
+  if not line_name then batches.add_all(batch, 'back', lane_name, ids) end
   of.made, batch.made = of.made + #items, (batch.made or 0) + #items
   redis.call('HSET', keys.task(base, of.id), 'made', clock.text(of.made))
   bulk.write('SADD', keys.open(base, of.id), names)
@@ -99,30 +107,33 @@ function M.make(batch, of)
   return waiting > #items
 end
 
+-- What is gathered of a map's calls that complete, until they are counted (flow.lua): their names and results, the records that
+-- are to go, how many there are, and whether anybody may wait for one.
+local function begin_completing(batch, of)
+  local completed = { names = {}, records = {}, results = of.keep_results ~= '0' and {}, n = 0,
+    is_awaited = mail.is_awaited(batch.base, batch.now, batch.waited_until) }
+  of.completed, batch.members = completed, batch.members or {}
+  batches.push(batch, 'maps', of)
+  return completed
+end
+
 -- running -> complete for an item's task: its record gives way to its result. Replies an error text or nil, and whether it
 -- stays where it is because of a damaged key.
-function M.complete(batch, of, name, codec, result)
-  local id, obstacle = group.id_of(of.id, name), group.damage(batch, of)
+function M.complete(batch, of, id, name, codec, result)
+  local obstacle = not of.is_sound and group.damage(batch, of)
   if obstacle then return obstacle, true end
-  if redis.call('DEL', keys.task(batch.base, id)) == 0 then
+  local key = keys.task(batch.base, id)
+  if not batch.are_there and redis.call('DEL', key) == 0 then
     batches.count(batch, 'ghosts')
     return 'not_found'
   end
-  local completed = of.completed
-  if not completed then
-    completed, of.results = {}, of.keep_results ~= '0' and {} or nil
-    of.completed, batch.members = completed, batch.members or {}
-    batches.push(batch, 'maps', of)
-  end
-  completed[#completed + 1] = name
-  local results = of.results
-  if results then
-    local at = #results
-    results[at + 1], results[at + 2] = name, M.pack(codec or '', result)
-  end
-  batches.count(batch, 'completed')
-  batches.ended(batch, id)
-  if mail.is_awaited(batch.base, batch.now, batch.waited_until) then
+  local completed = of.completed or begin_completing(batch, of)
+  local n, results = completed.n + 1, completed.results
+  completed.n, completed.names[n] = n, name
+  if batch.are_there then completed.records[n] = key end
+  if results then results[2 * n - 1], results[2 * n] = name, M.pack(codec or '', result) end
+  if completed.is_awaited then
+    batches.ended(batch, id)
     batch.outcomes = batch.outcomes or {}
     batch.outcomes[id] = { state = 'complete', finished_at = batch.now_text, result = result, result_codec = codec }
   end

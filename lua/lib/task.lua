@@ -5,6 +5,9 @@ local M = {}
 M.DEFAULT_LANE = 'default'
 -- The version of the library: a claim understands tasks that need this one, or an earlier one.
 M.VERSION, M.VERSION_TEXT = 2, '2'
+-- `tries` of a call of a map that nobody has claimed or watched, and that has nothing else which few tasks have: a claim of this
+-- version need not ask. To version 1 it is a 0, and it finds `needs_version`.
+M.BARE = '00'
 -- A note is a field of the record, so that it is what its task sent, byte for byte.
 local NOTE = 'note:'
 local HOUR_MS, WEEK_MS = 3600000, 7 * 86400000

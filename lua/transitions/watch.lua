@@ -12,7 +12,8 @@ return function(base, args)
   local watched_until = now + args.waiter_ttl_ms
   mail.note_wait(base, now, args.waiter_ttl_ms)
   if (tonumber(record.watched_until) or 0) < watched_until then
-    redis.call('HSET', keys.task(base, id), 'watched_until', watched_until, 'tries', record.tries or '0')
+    local tries = record.tries ~= task.BARE and record.tries or '0'
+    redis.call('HSET', keys.task(base, id), 'watched_until', watched_until, 'tries', tries)
   end
   mail.post(base, args.mailbox, { waiters.message(id, record) })
   return { 'unfinished', record.state }

@@ -17,11 +17,9 @@ local function read_options(rows)
 end
 
 local function read(base, rows, options)
-  local found, declared = {}, {}
+  local found, known = {}, entering.known()
   for i = 1, #options do
-    local at = 5 * i - 4
-    local row = { task = rows[at], lane = rows[at + 1], args = rows[at + 2], kwargs = rows[at + 3] }
-    found[i] = entering.read(base, 'call ' .. i, row, options[i], declared)
+    found[i] = entering.read(base, 'call ' .. i, rows, 5 * i - 4, options[i], known)
   end
   return found
 end
@@ -67,7 +65,7 @@ return function(base, args)
       memos.drop(base, ids[i])
       redis.call('ZREM', keys.dead(base), ids[i])
     end
-    entering.write(batch, ids[i], node, '0')
+    entering.write(batch, keys.task(base, ids[i]), node, '0')
     if not lanes[node.lane] then redis.call('SADD', keys.lanes(base), node.lane) end
     names[i], lanes[node.lane] = clock.text(size + i - 1), true
     move.begin(batch, ids[i], node)

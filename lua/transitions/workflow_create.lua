@@ -121,29 +121,28 @@ local function read_map(node, options, args)
 end
 
 -- A node of the call, checked.
-local function read_node(base, rows, at, by_name, declared)
+local function read_node(base, rows, at, by_name, known)
   local name = rows[at]
   check_name(name)
   if by_name[name] then bad('two nodes are called ' .. name) end
   local options = rows[at + 5] ~= '' and object.decode(rows[at + 5], NODE, 'options of node ' .. name) or {}
-  local row = { task = rows[at + 1], lane = rows[at + 2], args = rows[at + 3], kwargs = rows[at + 4] }
-  local node = entering.read(base, 'node ' .. name, row, options, declared)
+  local node = entering.read(base, 'node ' .. name, rows, at + 1, options, known)
   node.name, node.followers = name, {}
   read_edges(node, options.after, by_name)
   read_inputs(node, options.inputs, by_name)
   if node.undoes and (options.map or options.expire_ms) then
     bad('compensation ' .. name .. ' may be no map, and may not expire')
   end
-  if options.map then read_map(node, options, row.args) end
+  if options.map then read_map(node, options, node.args) end
   by_name[name] = node
   return node
 end
 
 local function read(base, args)
-  local rows, by_name, declared, found, count, open_map = args.nodes, {}, {}, {}, 0, nil
+  local rows, by_name, known, found, count, open_map = args.nodes, {}, entering.known(), {}, 0, nil
   if #rows == 0 then bad('a workflow needs a node') end
   for at = 1, #rows, 6 do
-    found[#found + 1] = read_node(base, rows, at, by_name, declared)
+    found[#found + 1] = read_node(base, rows, at, by_name, known)
     count = count + found[#found].needs
     local asked = found[#found].map
     if asked and asked.is_open and open_map then bad('a workflow may have one open map') end
@@ -172,7 +171,10 @@ end
 -- Refuse it where something is in the place of a node that does not make room.
 local function check_places(base, id, found)
   local places = {}
-  for i, node in ipairs(found) do places[i] = keys.task(base, group.id_of(id, node.name)) end
+  for i, node in ipairs(found) do
+    node.key = keys.task(base, group.id_of(id, node.name))
+    places[i] = node.key
+  end
   if bulk.of_keys('EXISTS', places) == 0 then return end
   for i, node in ipairs(found) do
     -- What is left of an earlier workflow may go, if it has ended.
@@ -201,7 +203,7 @@ local function remove_rest(base, id)
 end
 
 local function write_node(batch, id, node, result_ttl_ms)
-  local base, key, fields = batch.base, keys.task(batch.base, id), node.fields
+  local base, key, fields = batch.base, node.key, node.fields
   if #node.followers > 0 then node.add('then', table.concat(node.followers, ' ')) end
   if node.makes_room then
     redis.call('DEL', key)
@@ -215,7 +217,7 @@ local function write_node(batch, id, node, result_ttl_ms)
       unpack(fields))
     bulk.write('RPUSH', keys.items(base, id), node.items)
   else
-    entering.write(batch, id, node, clock.text(node.needs))
+    entering.write(batch, key, node, clock.text(node.needs))
   end
 end
 

@@ -56,3 +56,14 @@ def test_an_earlier_library_runs_beside_this_one(url: str) -> None:
     assert queue.work(100) == 100
     queue.close()
     assert counted(url, "earlier")["enqueued"] == 100
+
+
+def test_an_earlier_library_leaves_the_calls_of_a_map_to_this_one(url: str) -> None:
+    try:
+        load_earlier(url, None)
+    except ArdiqError:
+        pytest.skip("this server has no functions")
+    with Queue(url, "shared", joins=False) as queue, Queue(url, "shared", earlier=True) as earlier:
+        queue.create_map("chord", 3)
+        assert earlier.step() == 0
+    assert counted(url, "shared")["held"] == 3

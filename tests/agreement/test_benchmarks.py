@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import render
 
-from bench import limits
+from bench import limits, workflows
 from bench.peers.libraries import BEFORE, HERE, LIBRARIES, Library, before
 
 NAMED = pytest.mark.parametrize("library", [pytest.param(library, id=library.name) for library in LIBRARIES])
@@ -60,8 +60,8 @@ def test_the_report_names_every_library() -> None:
         assert f"[{library.title}](" in text, "run: make bench-peers, all libraries"
 
 
-def test_each_figure_of_limits_is_explained() -> None:
+def test_each_figure_of_limits_and_workflows_is_explained() -> None:
     text = (render.ROOT / "bench/README.md").read_text()
-    for names, _ in limits.MEASURES:
+    for names, _ in [*limits.MEASURES, *workflows.MEASURES]:
         for name in names.split():
             assert f"`{name}`" in text or name.startswith("enqueue_limits_"), name
