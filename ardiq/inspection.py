@@ -171,6 +171,35 @@ class MinuteCounts(NamedTuple):
 
 
 @as_object
+class QueueOverview(NamedTuple):
+    """A queue at one moment.
+
+    Attributes:
+        at: when, in ms since the epoch, by the server's clock.
+        counts: how many tasks are in each place.
+        overdue: how many of the scheduled tasks are due: they are ready as soon as a worker looks.
+        next_due_at: when the next scheduled task falls due, in ms since the epoch; None: none is scheduled.
+        workers: how many workers there are.
+        lost: how many of these have a lease that has run out.
+        oldest_ms: by the name of each lane in which a task is ready, for how long the oldest one has been, in ms.
+        held: how many tasks each pause holds, by its id; those of pauses that hold none are left out.
+        totals: what was counted since the queue was created, by name; what never happened is left out.
+        minutes: what was counted in each of the last minutes, the newest first.
+    """
+
+    at: int
+    counts: QueueCounts
+    overdue: int
+    next_due_at: int | None
+    workers: int
+    lost: int
+    oldest_ms: dict[str, int]
+    held: dict[str, int]
+    totals: dict[str, int]
+    minutes: list[MinuteCounts]
+
+
+@as_object
 class TaskTotals(NamedTuple):
     """How often the tasks of one name ran in some minutes, as workers report every five seconds.
 

@@ -1,4 +1,4 @@
-"""Look at one task of an app's queue, read what it emits, abort it, or run it again."""
+"""Look at one task of an app's queue, read what it emits, run it now, abort it, or run it again."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ("show", (), _show, "its record, place, attempts, error and log"),
         ("stream", (), _stream, "what it emits, and has emitted, until it has ended"),
         ("abort", (), _abort, "abort it: at once if it waits, at its next await if it runs"),
+        ("hurry", (), _hurry, "run it without waiting for its time: a delay, an ETA, the backoff of a retry"),
         ("requeue", ("retry",), _requeue, "run a dead letter again: same id and arguments, new retries"),
     ):
         chosen = actions.add_parser(name, aliases=aliases, help=what, description=f"{what[0].upper()}{what[1:]}.")
@@ -99,6 +100,28 @@ def _abort(app: "Ardiq", task_id: str, as_json: bool) -> int:
         }
         show(f"{task_id}: {said.get(answer, answer)}")
     return 0 if answer in ("aborted", "requested") else 1
+
+
+def _hurry(app: "Ardiq", task_id: str, as_json: bool) -> int:
+    (answer,) = ask(app.context.server.core, calls.hurry(tasks=[task_id]))
+    if isinstance(answer, Exception):
+        raise answer
+    if as_json:
+        print_json({"id": task_id, "answer": answer})
+    elif answer == "not_found":
+        return _missing(task_id, as_json)
+    else:
+        said = {
+            "queued": "ready: it runs when it has its turn",
+            "limited": "ready: it runs when its limits have room",
+            "running": "it is running already",
+            "held": "a pause holds it: ardiq resume",
+            "blocked": "it waits for other tasks: ardiq workflow show",
+            "waits": "it does not wait for its time, but for a signal or in a sleep: ardiq task show",
+            "finished": "it has ended already",
+        }
+        show(f"{task_id}: {said.get(answer, answer)}")
+    return 0 if answer in ("queued", "limited", "running") else 1
 
 
 def _requeue(app: "Ardiq", task_id: str, as_json: bool) -> int:

@@ -92,6 +92,18 @@ def test_a_scheduled_task_is_shown_and_aborted(app: Ardiq, cli: Cli) -> None:
     assert cli.json("task", "abort", MODULE, "none") == (1, {"id": "none", "answer": "not_found"})
 
 
+def test_a_scheduled_task_is_hurried(app: Ardiq, cli: Cli) -> None:
+    cli("enqueue", MODULE, "add", "--args", "[1]", "--id", "later", "--delay", "2h")
+    assert cli("task", "hurry", MODULE, "later") == (0, "later: ready: it runs when it has its turn\n")
+    assert cli.json("task", "hurry", MODULE, "later") == (0, {"id": "later", "answer": "queued"})
+    assert "queued, number 1 of 1 in its lane" in cli("task", "show", MODULE, "later")[1]
+    asyncio.run(drain(app))
+    assert cli("task", "hurry", MODULE, "later") == (1, "later: it has ended already\n")
+    code, text = cli("task", "hurry", MODULE, "none")
+    assert (code, "there is no such task" in text) == (1, True)
+    assert cli.json("task", "hurry", MODULE, "none") == (1, {"id": "none", "answer": "not_found"})
+
+
 def test_a_dead_letter_is_shown_and_run_again(app: Ardiq, cli: Cli) -> None:
     cli("enqueue", MODULE, "broken", "--id", "bad")
     asyncio.run(drain(app))
