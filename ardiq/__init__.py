@@ -110,6 +110,8 @@ if TYPE_CHECKING:
     from .limits import Limit, Rate
     from .models import (
         Attempt,
+        DeadGroup,
+        DeadGroups,
         DeadLetter,
         DeadRecord,
         EnqueueContext,
@@ -145,6 +147,8 @@ __all__ = [
     "CallBatch",
     "Chain",
     "Chunk",
+    "DeadGroup",
+    "DeadGroups",
     "DeadLetter",
     "DeadRecord",
     "Debounce",

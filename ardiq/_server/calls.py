@@ -92,6 +92,9 @@ LIST_LIMIT_MOST: Final = 1000
 DEAD_LETTERS_LIMIT_MOST: Final = 1000
 """The largest `limit` of `dead_letters`."""
 
+FAILURES_LIMIT_MOST: Final = 500
+"""The largest `limit` of `failures`."""
+
 STREAM_LIMIT_MOST: Final = 1000
 """The largest `limit` of `stream`."""
 
@@ -428,6 +431,32 @@ class DeadLettersReply(NamedTuple):
 
 
 DEAD_LETTERS_REPLY = page(DeadLettersReply._make, (number,), DEAD_ROW.rows)
+
+
+class Failures(NamedTuple):
+    """A record of the reply of `failures`."""
+
+    name: str
+    kind: str
+    number: int
+    newest_at: int
+    oldest_at: int
+    id: str
+    error: str
+
+
+FAILURES = Record(Failures._make, (text, text, number, number, number, text, text))
+
+
+class FailuresReply(NamedTuple):
+    """What `failures` replies."""
+
+    looked: int
+    size: int
+    rows: list[Failures]
+
+
+FAILURES_REPLY = page(FailuresReply._make, (number, number), FAILURES.rows)
 
 
 class ChunkRow(NamedTuple):
@@ -1330,6 +1359,16 @@ def dead_letters(*, task: Text, error: Text, since_at: int, before_at: int, limi
     Replies `before_at` of the next page (0: this is the last), then each dead letter.
     """
     return Call("dead_letters", (task, error, since_at, before_at, limit), DEAD_LETTERS_REPLY)
+
+
+def failures(*, limit: int) -> Call[FailuresReply]:
+    """The newest dead letters by task and kind of error, the most frequent first.
+
+    Replies how many were looked at, and how many there are; then of each task and kind of error (its text up to the
+    first colon, space or parenthesis) how many of those have it, when the newest and the oldest of them failed
+    (ms), and id and error of the newest, its text up to 500 bytes.
+    """
+    return Call("failures", (limit,), FAILURES_REPLY)
 
 
 def stream(*, id: Text, after_token: int, after_number: int, limit: int) -> Call[StreamReply]:

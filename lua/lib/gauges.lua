@@ -43,7 +43,7 @@ function M.count(base)
     ready[#ready + 1], ready[#ready + 2] = 'ready:' .. name, live
   end
   local limited, of_lanes = 0, errors.read('HGETALL', keys.limited(base))
-  for i = 2, #of_lanes, 2 do limited = limited + tonumber(of_lanes[i]) end
+  for i = 2, #of_lanes, 2 do limited = limited + number.of(of_lanes[i], 0) end
   local held, of_pauses, ids = 0, {}, errors.read('HKEYS', keys.pauses(base))
   ids[#ids + 1] = pause_rules.NEWER
   for _, id in ipairs(ids) do
@@ -58,7 +58,7 @@ function M.count(base)
   }
   for i = 1, #ready do counts[#counts + 1] = ready[i] end
   for i = 1, #of_lanes, 2 do
-    counts[#counts + 1], counts[#counts + 2] = 'limited:' .. of_lanes[i], tonumber(of_lanes[i + 1])
+    counts[#counts + 1], counts[#counts + 2] = 'limited:' .. of_lanes[i], number.of(of_lanes[i + 1], 0)
   end
   for i = 1, #of_pauses do counts[#counts + 1] = of_pauses[i] end
   return counts

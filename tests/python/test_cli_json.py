@@ -120,9 +120,17 @@ def test_one_vocabulary_as_documented(app: Ardiq, ardiq: Run) -> None:
         *("enqueue APP price --id waits", "task show APP waits", "task show APP again", "task show APP bad"),
         *("schedule list APP", "schedule put APP s price --every 5m", "schedule show APP s", "schedule pause APP s"),
         *("schedule run APP s", "schedule resume APP s", "schedule remove APP s", "schedule remove APP s"),
-        *("pause APP --task price", "status APP", "resume APP --task price", "dlq list APP", "dlq show APP bad"),
+        *(
+            "pause APP --task price",
+            "status APP",
+            "resume APP --task price",
+            "dlq list APP",
+            "dlq groups APP",
+            "dlq show APP bad",
+        ),
         *(
             "dlq replay APP bad none",
+            "task hurry APP bad",
             "task abort APP bad",
             "task requeue APP bad",
             "purge APP -y",

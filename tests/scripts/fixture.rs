@@ -379,6 +379,7 @@ pub fn default(name: &str) -> Result<Json, String> {
         "following_at" => json!(9_000_000_030_000_i64),
         "definition" => json!({"task": "work", "lane": "default"}),
         "limit" => json!(100),
+        "slots" => json!(8),
         "dead_ttl_ms" => json!(0),
         "dead_limit" => json!(-1),
         "lane" => json!("default"),
