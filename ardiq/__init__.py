@@ -44,7 +44,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     threads, processes, child, memory: where `def` tasks run
     reports, streams, context: what a running task tells, and knows of itself
     waits, memos: its steps, sleeps and waits
-    scheduler, retention, tally: a worker's other chores
+    scheduler, retention, tally, carrier: a worker's other chores
     run_state, stalls, stacks, logging, logs: how a run stands, loops that do not turn, tracebacks, log lines
 
 `_serving`: several queues in one worker

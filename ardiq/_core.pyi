@@ -187,6 +187,7 @@ class Channel:
     - `("tasks",)`: `Worker.take` has something. Sent once; whoever took less than there
       was takes again when slots are free
     - `("abort", token)`: the task of that token is asked to stop; repeated until it is settled
+    - `("outbox",)`: there is something to carry to other queues
     - `("settled", id, token, what, refused)`: the server's answer to an outcome: `what` the attempt
       became, which may be another one than was asked for, or why it was refused. One that is
       `complete` is answered only where it was refused, and none is after its lease was lost

@@ -311,14 +311,14 @@ class DeadLetters:
         """Changes with a new signature, if the app signs, of those whose old one is good. The others are skipped: their
         names and other headers stay, and may be somebody else's.
         """
-        signer, queue = self._queue.signer, self._queue.name
+        signer, inspector = self._queue.signer, self._queue.inspector
         if signer is None:
             return rows, changes
         kept, signed = Rows(), Changes()
         for row, (args, kwargs, codec, _) in zip(rows, changes, strict=True):
             record = await self._queue.channel().ask(calls.task(id=row.id))
             try:
-                headers = self._queue.inspector.check(signer, row.id, record)
+                headers = inspector.check(signer, row.id, record)
             except BadSignature as error:
                 if is_known:
                     raise BadSignature(f"dead letter {row.id!r}: {error}; enqueue the task again") from None
@@ -326,7 +326,8 @@ class DeadLetters:
                 continue
             kept.append(row)
             name = text_of(record, "name")
-            signed.append((args, kwargs, codec, signer.sign(queue, name, args, kwargs, codec, headers)))
+            headers_text = signer.sign(inspector.runs_in(record), name, args, kwargs, codec, headers)
+            signed.append((args, kwargs, codec, headers_text))
         return kept, signed
 
     async def _requeue(self, rows: Rows, changes: Changes | None, is_known: bool) -> int:

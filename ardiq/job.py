@@ -97,7 +97,8 @@ class Job(Known, Generic[R_co]):
 
     async def status(self) -> str:
         """Where the task is: "queued", "limited" (it waits for its limits), "scheduled", "held" by a pause, "blocked"
-        (it waits for other tasks of its workflow), "running", "complete" or "not_found".
+        (it waits for other tasks of its workflow), "away" (its workflow handed it to another queue), "running",
+        "complete" or "not_found".
         """
         return await self._inspector.status(self.id)
 

@@ -220,7 +220,7 @@ class TaskInfo(NamedTuple):
 
     Attributes:
         status: "queued", "limited" by its limits, "scheduled", "held" by a pause, "blocked" by other tasks of its
-            workflow, or "running".
+            workflow, "away" in another queue, or "running".
         enqueue_time: when it was enqueued, in ms since the epoch.
         scheduled_at: when it falls due, in ms since the epoch, while it is scheduled.
     """

@@ -184,6 +184,8 @@ class Task(_Enqueueable[P, R_co]):
         self.unique = unique
         self._buckets: Buckets | None = None
         self._task = self
+        self.is_moved = False
+        """Whether a call said of which queue it is."""
         self._options = NO_OPTIONS if result_ttl_ms is None else CallOptions(result_ttl_ms=result_ttl_ms)
         if signature is None and fn is not None:
             signature = Signature(name, fn, self.context.settings.check_types)
@@ -311,7 +313,7 @@ class Task(_Enqueueable[P, R_co]):
     def on(self, context: "QueueContext") -> "Task[P, R_co]":
         """The task as it is sent to another queue of its app."""
         other = copy.copy(self)
-        other.app, other._task = context.app, other
+        other.app, other._task, other.is_moved = context.app, other, True
         return other
 
 

@@ -26,7 +26,8 @@ class Asking(Facade):
 
     async def status(self, task_id: str) -> str:
         """Where a task is: "queued", "limited" (it waits for its limits), "scheduled", "held" by a pause, "blocked" (it
-        waits for other tasks of its workflow), "running", "complete" or "not_found".
+        waits for other tasks of its workflow), "away" (its workflow handed it to another queue), "running",
+        "complete" or "not_found".
         """
         return await self.context.inspector.status(task_id)
 

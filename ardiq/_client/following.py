@@ -58,13 +58,15 @@ class WorkflowNode(NamedTuple):
         task: the name of its task.
         is_map: whether it is a map.
         state: "blocked" until it begins (of a map: until all calls have ended), "queued", "limited", "scheduled",
-            "held", "running", "complete", "failed", "aborted", "expired", "discarded" or "skipped".
+            "held", "running", "away" (it is in another queue), "complete", "failed", "aborted", "expired", "discarded"
+            or "skipped".
         after: the names of the nodes it is after, each with what happens if that does not complete; "undo": it is the
             compensation of that node.
         total: of a map, how many calls it has.
         done: of a map, how many of them completed.
         failed: of a map, how many failed.
         error: why it did not complete.
+        queue: the queue that it runs in, if that is another one than its workflow's.
     """
 
     name: str
@@ -77,6 +79,7 @@ class WorkflowNode(NamedTuple):
     done: int = 0
     failed: int = 0
     error: str = ""
+    queue: str = ""
 
     @property
     def compensates(self) -> str | None:
@@ -222,6 +225,7 @@ def node_of(workflow_id: str, row: Any) -> WorkflowNode:
         row.complete,
         row.failed,
         row.error,
+        row.queue,
     )
 
 

@@ -179,11 +179,11 @@ class Graph:
         if isinstance(member, _OWN):
             return
         what, task, options = f"node {member.name!r}", member.call.task, member.call.call_options
-        theirs, rule = task.context, options.rule_of(task)
-        if theirs is not self._queue and not theirs.is_own:
+        rule = options.rule_of(task)
+        if isinstance(member, Map) and (theirs := self._other_queue(member)) is not None:
             raise ValueError(
-                f"{what} is for queue {theirs.name!r}, and its workflow for {self._queue.name!r}: all nodes are on one "
-                "queue"
+                f"map {member.name!r} is for queue {theirs!r}, and its workflow for {self._queue.name!r}: the calls of "
+                "a map are in the queue of their workflow. Start the workflow there, or add a node for each call"
             )
         for given, why in (
             (options.task_id, "a task_id: its id is its place in the workflow"),
@@ -214,6 +214,14 @@ class Graph:
                     )
         if member.call.call_options.expire_ms:
             raise ValueError(f"compensation {member.name!r} cannot have an expiry: it has to run")
+
+    def _other_queue(self, member: Member) -> str | None:
+        """The queue of a node, if that is not the workflow's."""
+        if isinstance(member, Join | Filler):
+            return None
+        task = member.call.task
+        is_told = task.is_moved or not task.context.is_own
+        return task.context.name if is_told and task.context.name != self._queue.name else None
 
     def _node(self, member: Member) -> "_Made":
         call, producer, codec = member.call, self._queue.producer, self._queue.codec
@@ -255,6 +263,8 @@ class Graph:
             raise type(error)(f"node {member.name!r}: {error}") from None
         if how:
             fields["codec"] = how
+        if (queue := self._other_queue(member)) is not None:
+            fields["queue"] = queue
         if member.edges:
             fields["after"] = [
                 other.name if policy in (None, "fail") else f"{other.name}?{policy}"
@@ -304,7 +314,7 @@ class Graph:
         if signer is not None and "map" not in fields:
             call = (made.task, made.args, made.kwargs, made.codec)
             place = Place(f"{self.id}~{name}", wiring(fields["inputs"])) if "inputs" in fields else None
-            fields["headers"] = signer.sign(self._queue.name, *call, _read(headers), place)
+            fields["headers"] = signer.sign(fields.get("queue", self._queue.name), *call, _read(headers), place)
         return to_json(fields) if fields else b""
 
     def _signed_items(self, member: Member, made: "_Made") -> "Iterable[_Item]":

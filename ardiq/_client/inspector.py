@@ -14,7 +14,7 @@ from .._values.encodings import from_json
 from .._values.inputs import wiring
 from .._values.options import Duration
 from .._values.signature import Signature
-from .._values.signing import Place, Signer
+from .._values.signing import Place, Signer, at_home
 from ..errors import BadSignature, BrokerError, TaskError
 from ..models import Attempt, Progress, TaskInfo, TaskResult
 from ..watching import read_note, read_progress, shown
@@ -212,6 +212,10 @@ class Inspector:
         )
         return tuple(positional), by_name
 
+    def runs_in(self, record: dict[str, bytes]) -> str:
+        """The queue whose workers run a task, by its record here."""
+        return text_of(record, "queue") or self._queue.name
+
     def check(self, signer: Signer, task_id: str, record: dict[str, bytes]) -> dict[str, Any]:
         """The headers of a record, if it was signed with the app's key.
 
@@ -222,10 +226,10 @@ class Inspector:
         name, codec, place = text_of(record, "name"), text_of(record, "codec"), None
         if "inputs" in record:
             try:
-                place = Place(task_id, wiring(from_json(record["inputs"])))
+                place = Place(at_home("", task_id)[1], wiring(from_json(record["inputs"])))
             except (TypeError, ValueError):
                 raise BadSignature(f"the inputs of this call of {name!r} were not written by a producer") from None
-        return signer.check(self._queue.name, name, args, kwargs, codec, headers, place)
+        return signer.check(self.runs_in(record), name, args, kwargs, codec, headers, place)
 
 
 def value_of(result: TaskResult[Value]) -> Value:

@@ -12,7 +12,7 @@ from .._values.encodings import encoding_of
 from .._values.inputs import COMPLETE, MAP, REFERENCE, Input, Value, pack, takes_pages, unpack
 from .._values.results import Page, Results
 from .._values.signature import Signature, invalid
-from .._values.signing import RESULT, SIGNED, bare
+from .._values.signing import RESULT, SIGNED, at_home, bare
 from ..errors import ArdiqError, is_away
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def bind(queue: "QueueContext", args: Sequence[Any], kwargs: Mapping[str, Any]) 
     """Let the results among the arguments of a call be read from that queue."""
     for value in (*args, *kwargs.values()):
         if type(value) is Results:
-            value.read_by(MapPages(queue, label=value.label))
+            at = queue.app.queue(value.queue).context if value.queue else queue
+            value.read_by(MapPages(at, label=value.label))
 
 
 async def results_of(queue: "QueueContext", map_id: str, label: str) -> AsyncIterator[tuple[str, bytes]]:
@@ -114,7 +115,7 @@ async def results_of(queue: "QueueContext", map_id: str, label: str) -> AsyncIte
 
 async def completed(queue: "QueueContext", id: str, packed: bytes, signature: Signature | None) -> bytes:
     """The packed arguments of a claim, of the task with that id, with all results that it only refers to, but those
-    that are read page by page.
+    that are read page by page. The queue of its workflow has them.
 
     Raises:
         InvalidArguments: one is gone, or they are more than the app's `payload_limit`.
@@ -124,6 +125,9 @@ async def completed(queue: "QueueContext", id: str, packed: bytes, signature: Si
     values = [value for each in inputs for value in each.values]
     if queue.signer is None and not any(value.state in (REFERENCE, MAP) or SIGNED in value.codec for value in values):
         return packed
+    home, id = at_home(queue.name, id)
+    if home != queue.name:
+        queue = queue.app.queue(home).context
     workflow = id.rpartition("~")[0]
     return pack(args, [await _completed(queue, workflow, each, signature) for each in inputs])
 

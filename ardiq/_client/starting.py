@@ -139,7 +139,7 @@ class Starting(Facade):
 
         Raises:
             ValueError: a circle, more than 1,000 nodes, or something that a node cannot have: an id or uniqueness of
-                its own, another queue.
+                its own, or, as a map, another queue.
             TypeError: an argument does not fit its task, or cannot be sent.
             BrokerError: the server cannot be reached; with `maybe_enqueued` if the workflow may have been created.
             BadArgument: a task that is no part of a workflow has its id, or that of one of its nodes.

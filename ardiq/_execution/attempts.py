@@ -17,7 +17,7 @@ from .._values.chunks import CHUNK
 from .._values.encodings import from_json, to_json
 from .._values.filled import FILL
 from .._values.inputs import WITH, unpack, wired
-from .._values.signing import RESULT, SIGNED, Place, Signer, bare, without_signature
+from .._values.signing import RESULT, SIGNED, Place, Signer, at_home, bare, without_signature
 from ..models import ExecutionContext
 from ..retries import DEFAULT_MAX_RETRIES, RetryRules
 from .batches import Call, Execution, starter
@@ -293,7 +293,7 @@ class Attempts:
         args, codec, place = claim[3], claim[5], None
         if codec.startswith(WITH):
             args, inputs = unpack(args)
-            codec, place = codec.removeprefix(WITH), Place(claim[0], wired(inputs))
+            codec, place = codec.removeprefix(WITH), Place(at_home("", claim[0])[1], wired(inputs))
         signer.check(self._queue.name, claim[2], args, claim[4], codec, claim[6], place)
 
     def signed(self, claim: Claim, result: tuple[bytes, str]) -> tuple[bytes, str]:

@@ -23,6 +23,7 @@ from .._values.settings import Settings
 from ..errors import ArdiqError, is_away
 from .attempts import Attempts
 from .batches import items_of
+from .carrier import Carrier
 from .endings import ABORTED, RELEASED, Claim
 from .processes import Processes
 from .reports import Reports
@@ -93,6 +94,7 @@ class Worker:
         self.turn_due = False
         self._reports = Reports(self, queue, self._attempts.unsent)
         self._tally = Tally(queue)
+        self._carrier = Carrier(queue)
         self._context.run(context.reports.set, self._reports)
         self._context.run(context.waits.set, self._attempts.waits)
 
@@ -111,6 +113,7 @@ class Worker:
             await asyncio.shield(self._stopped)
             await self._attempts.endings.all_told()
             await self._tally.close()
+            await self._carrier.close()
         except asyncio.CancelledError:
             self.is_cancelled()
             await self._halt()
@@ -119,6 +122,7 @@ class Worker:
             self._attempts.over = True
             self._attempts.endings.close()
             self._tally.stop()
+            self._carrier.stop()
             if self._declaring is not None:
                 self._declaring.cancel()
             self._channel.on_worker_event = _ignore
@@ -257,6 +261,8 @@ class Worker:
                 self._turn()
         elif kind == "abort":
             self._abort(event[1])
+        elif kind == "outbox":
+            self._carrier.tell()
         elif kind == "log":
             log.log(event[1], "%s", event[2])
         elif kind == "settled":

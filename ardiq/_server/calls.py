@@ -74,6 +74,9 @@ WORKFLOW_FILL_MOST: Final = 1000
 WORKFLOW_ADD_MOST: Final = 1000
 """How many records one call of `workflow_add` takes."""
 
+OUTBOX_DONE_MOST: Final = 1000
+"""How many records one call of `outbox_done` takes."""
+
 PURGE_LIMIT_MOST: Final = 1000
 """The largest `limit` of `purge`."""
 
@@ -142,6 +145,9 @@ WORKFLOW_RESUME_LIMIT_MOST: Final = 1000
 
 WORKFLOW_LIMIT_MOST: Final = 1000
 """The largest `limit` of `workflow`."""
+
+OUTBOX_LIMIT_MOST: Final = 1000
+"""The largest `limit` of `outbox`."""
 
 WORKFLOW_DEAD_LIMIT_MOST: Final = 1000
 """The largest `limit` of `workflow_dead`."""
@@ -893,9 +899,10 @@ class NodeRow(NamedTuple):
     skipped: int
     aborted: int
     error: str
+    queue: str
 
 
-NODE_ROW = Record(NodeRow._make, (text, text, text, text, text, number, number, number, number, number, text))
+NODE_ROW = Record(NodeRow._make, (text, text, text, text, text, number, number, number, number, number, text, text))
 
 
 class WorkflowReply(NamedTuple):
@@ -907,6 +914,27 @@ class WorkflowReply(NamedTuple):
 
 
 WORKFLOW_REPLY = page(WorkflowReply._make, (text, text), NODE_ROW.rows)
+
+
+class OutboxRow(NamedTuple):
+    """A record of the reply of `outbox`."""
+
+    entry: str
+    life: str
+    queue: str
+    function: str
+    arguments: bytes
+
+
+OUTBOX_ROW = Record(OutboxRow._make, (text, text, text, text, raw))
+
+
+class OutboxEntry(NamedTuple):
+    """A record of `outbox_done`."""
+
+    entry: Text
+    life: Text
+    answer: Text
 
 
 class WorkflowRow(NamedTuple):
@@ -1674,9 +1702,59 @@ def workflow(*, id: Text, offset: int, limit: int) -> Call[WorkflowReply]:
 
     Replies its state (`not_found`: there is none) and kind; then of each member its name, kind (`map`, or empty),
     task, state, what it comes after, and of a map how many calls it has and how many of them completed, failed,
-    were skipped and aborted; and its error.
+    were skipped and aborted; its error; and its queue where that is another one.
     """
     return Call("workflow", (id, offset, limit), WORKFLOW_REPLY)
+
+
+def outbox(*, limit: int) -> Call[list[OutboxRow]]:
+    """What there is to tell other queues, as calls of functions there.
+
+    Replies of each entry, the next one first: the entry, the life that it is about, the queue, the name of the
+    function, and its arguments as netstrings; empty where there is nothing to say any more. A page ends early
+    beyond 1 MiB. Results of up to 64 KiB are among the arguments of a task that begins; the place of a larger one,
+    and of the results of a map, says where its worker finds them.
+    """
+    return Call("outbox", (limit,), OUTBOX_ROW.rows)
+
+
+def outbox_done(*, entries: Iterable[OutboxEntry]) -> Call[int]:
+    """Other queues were told, and have answered: what is settled by that leaves the outbox, the rest waits behind the
+    others.
+
+    Replies how many have left the outbox.
+    """
+    return Call("outbox_done", (*(value for record in entries for value in record),), number)
+
+
+def home_ended(
+    *,
+    id: Text,
+    life: Text,
+    state: Text,
+    result: Text,
+    codec: Text,
+    error: Text,
+    traceback: Text,
+    tries: Text,
+    started_at: Text,
+    history: Text,
+) -> Call[Literal["ended", "accepted", "not_found"]]:
+    """A task of a workflow has ended in the other queue that it was handed to.
+
+    Replies `ended`; `accepted` (it was told before, or of an earlier life) or `not_found` (there is no such member
+    of a workflow any more).
+    """
+    return Call("home_ended", (id, life, state, result, codec, error, traceback, tries, started_at, history), word)
+
+
+def abort_guest(*, id: Text, home: Text, life: Text) -> Call[Literal["aborted", "requested", "finished", "not_found"]]:
+    """A task of a workflow in another queue is to stop: at once if it waits, by request if it runs.
+
+    Replies `aborted` (now or before), `requested` (its worker is told), `finished` (another way) or `not_found` (it
+    is not there for that queue and that time).
+    """
+    return Call("abort_guest", (id, home, life), word)
 
 
 def workflow_dead(*, id: Text, limit: int) -> Call[list[str]]:

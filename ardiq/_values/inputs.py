@@ -29,6 +29,7 @@ class Value(NamedTuple):
         source: the name of the node, or of the map's call.
         state: "complete"; "reference": it is too large, and `data` is its task's id; "map": `data` is the map's id;
             anything else: how the source ended without a result, and `data` is its error.
+        codec: of a result; of a "reference" or a "map" the queue that has it, if that is not the task's own.
     """
 
     source: str
@@ -205,7 +206,8 @@ class _Carried:
 def _taken(codec: Codec, given: Input, default: _Carried | None) -> _Carried:
     """What a parameter gets."""
     if given.shape == MAP and any(value.state == MAP for value in given.values):
-        return _Carried(Results(given.values[0].data.decode()), CUSTOM, given)
+        [value] = given.values
+        return _Carried(Results(value.data.decode(), queue=value.codec), CUSTOM, given)
     if given.shape == ONE:
         [value] = given.values
         if value.state == COMPLETE:

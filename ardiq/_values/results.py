@@ -37,13 +37,16 @@ class Results(Generic[R_co]):
     `def` task. Calls that did not complete have none.
     """
 
-    __slots__ = ("_hint", "_label", "_pages", "id")
+    __slots__ = ("_hint", "_label", "_pages", "id", "queue")
 
     id: str
     """The map's id."""
+    queue: str
+    """The queue that has it; empty: that of the task."""
 
-    def __init__(self, id: str, pages: Pages | None = None, hint: Any = None, label: str = "") -> None:
+    def __init__(self, id: str, pages: Pages | None = None, hint: Any = None, label: str = "", queue: str = "") -> None:
         self.id = id
+        self.queue = queue
         self._pages = pages
         self._hint = hint
         self._label = label
@@ -82,7 +85,7 @@ class Results(Generic[R_co]):
     def typed(self, annotation: Any, label: str) -> "Results[Any]":
         """Converted to what the annotation of its parameter says of one; `label`: what it is in messages."""
         item = self.item_of(annotation)
-        return Results(self.id, self._pages, None if item is None else _conversion.convertible(item), label)
+        return Results(self.id, self._pages, None if item is None else _conversion.convertible(item), label, self.queue)
 
     @property
     def label(self) -> str:

@@ -33,12 +33,20 @@ class Place(NamedTuple):
     wiring: bytes
 
 
+def at_home(queue: str, task_id: str) -> tuple[str, str]:
+    """The queue of a task's workflow, and the id that it has there: in another queue that stands behind it."""
+    workflow, mark, name = task_id.partition("~")
+    name, _, home = name.partition("@")
+    return (home, f"{workflow}~{name}") if mark and home else (queue, task_id)
+
+
 class Signer:
     """Signs calls and results with the first key, and accepts signatures by any key.
 
     A signature of a call is an HMAC-SHA256 over the queue, the task's name, its arguments and its other headers. The
     task's id, lane, times and tries are not signed: workers and operators change them; but the id is where results are
-    among the arguments. A signature of a result is one over the queue, the id of its task, its codec and its bytes.
+    among the arguments. A signature of a result is one over the queue and the id of its task, as its workflow has them,
+    its codec and its bytes.
     """
 
     def __init__(self, keys: Sequence[bytes], takes_unsigned: bool) -> None:
@@ -191,7 +199,8 @@ def _message(
 
 
 def _value_message(queue: str, task_id: str, place: str, codec: str, data: bytes) -> bytes:
-    """What is signed of a value."""
+    """What is signed of a value. One of a workflow's task is the same wherever that runs."""
+    queue, task_id = at_home(queue, task_id)
     return _joined(b"ardiq-value-1", queue.encode(), task_id.encode(), place.encode(), codec.encode(), data)
 
 

@@ -10,10 +10,13 @@ from .fsck import Check
 
 if TYPE_CHECKING:
     from .. import _core
+    from .fsck import Elsewhere
 
 _PASSES = 5
 
 MENDED_BY = {
+    "away_without_outbox": "hands it to that queue again",
+    "ended_without_outbox": "has that queue told",
     "ghost_in_dead": "drops the entry",
     "ghost_in_held": "drops the entry, and makes the task ready again if it is in no lane",
     "ghost_in_running": "drops the entry, and makes the task ready again if nobody holds it",
@@ -60,7 +63,7 @@ BY_HAND = {
 """What a person is to do about the others."""
 
 
-def mend(core: "_core.Core", result_ttl_ms: int) -> Iterator[tuple[Finding, str]]:
+def mend(core: "_core.Core", result_ttl_ms: int, elsewhere: "Elsewhere | None" = None) -> Iterator[tuple[Finding, str]]:
     """Check a queue and have mended what is wrong, until nothing is, or no more can be mended.
 
     Each finding is checked again, atomically, by the call that mends it; so workers may go on meanwhile.
@@ -70,7 +73,7 @@ def mend(core: "_core.Core", result_ttl_ms: int) -> Iterator[tuple[Finding, str]
     """
     left: set[Finding] = set()
     for _ in range(_PASSES):
-        findings, mended = list(Check(core).findings()), False
+        findings, mended = list(Check(core, elsewhere=elsewhere).findings()), False
         for row, answer in _repair(core, findings, result_ttl_ms):
             mended = mended or answer == "mended"
             if answer != "by_hand":

@@ -21,7 +21,7 @@ from . import _repair, no_such_queue, open_app
 from ._arguments import app_argument, json_argument
 from ._output import Styled, age, many, moment, print_json, show
 from .fsck import Check as Pass
-from .fsck import describe
+from .fsck import Elsewhere, describe
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -102,7 +102,7 @@ def examine(app: "Ardiq", look_s: float = _LOOK_S, repair: bool = False, words: 
             yield Check("fail", "queue", missing, f"{remedy} all queues")
             return
         yield from _queue(app, words)
-        yield from _mended(core, app.result_ttl_ms) if repair else _keys(core, look_s)
+        yield from _mended(app) if repair else _keys(app, look_s)
     except BrokerError as error:
         yield Check("fail", "queue", str(error), _AWAY)
     except ArdiqError as error:
@@ -340,8 +340,8 @@ def _paused(pause: Pause, queue: Sequence[str]) -> Check:
     return Check("warn", about, found, f"{remedy}: `{shlex.join(['ardiq', *verb, 'MODULE:ATTR', *queue, *words])}`")
 
 
-def _keys(core: _core.Core, look_s: float) -> Iterator[Check]:
-    check = Pass(core, look_s)
+def _keys(app: "Ardiq", look_s: float) -> Iterator[Check]:
+    check = Pass(app.context.server.core, look_s, _elsewhere(app))
     for number, row in enumerate(check.findings(), 1):
         if number > _MOST_SHOWN:
             yield Check("warn", "keys", f"more than {_MOST_SHOWN} findings", "`ardiq fsck` shows all of them")
@@ -359,9 +359,13 @@ def _keys(core: _core.Core, look_s: float) -> Iterator[Check]:
         yield Check("ok", "keys", f"{found}; `--all` checks every one")
 
 
-def _mended(core: _core.Core, result_ttl_ms: int) -> Iterator[Check]:
+def _elsewhere(app: "Ardiq") -> Elsewhere:
+    return lambda queue: app.queue(queue).context.server.core
+
+
+def _mended(app: "Ardiq") -> Iterator[Check]:
     count = 0
-    for row, answer in _repair.mend(core, result_ttl_ms):
+    for row, answer in _repair.mend(app.context.server.core, app.result_ttl_ms, _elsewhere(app)):
         count += answer == "mended"
         if answer == "mended":
             yield Check("mended", "keys", describe(row))

@@ -8,7 +8,9 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeAlias
 
 from .. import _core, errors
 from .._server import calls
@@ -16,6 +18,7 @@ from .._server.calls import Finding
 from .._server.commands import known_queues
 from .._server.replies import Call, R, ask
 from .._values import options as _options
+from .._values.encodings import netstrings
 from . import is_url, load_app, open_core
 from ._arguments import (
     DEFAULT_PREFIX,
@@ -29,11 +32,15 @@ from ._arguments import (
 )
 from ._output import many, print_json, printable
 
+Elsewhere: TypeAlias = Callable[[str], _core.Core]
+
 # Bounds for how long one call keeps the server from others: about 1 ms.
 _PAGE = 100
 _LINE_PAGE = 1000
 
 FINDINGS = {
+    "away_without_outbox": "handed to another queue, which does not have it",
+    "ended_without_outbox": "ended, but the queue of its workflow is not told",
     "ghost_in_dead": "listed as a dead letter, but has not failed",
     "ghost_in_held": "held by a pause that its record does not name",
     "ghost_in_pauses": "a pause of a workflow that has ended, or is gone",
@@ -91,9 +98,10 @@ def run(arguments: argparse.Namespace) -> int:
         with refusing():
             _options.key_part("--queue", arguments.queue)
     found, seen = [], {}
-    for name, core, registry in _queues(arguments.target, arguments.queue, arguments.prefix):
+    for name, elsewhere, own, registry in _queues(arguments.target, arguments.queue, arguments.prefix):
         started = time.monotonic()
-        check = Check(core)
+        core = elsewhere(own)
+        check = Check(core, elsewhere=elsewhere)
         for row in check.findings():
             found.append({"queue": name, **row._asdict(), "means": FINDINGS.get(row.kind, row.kind)})
             if not arguments.json:
@@ -120,11 +128,14 @@ def describe(row: Finding) -> str:
 class Check:
     """One pass over one queue; `seen` counts the entries looked at.
 
-    With `most_s` it ends after about so many seconds; `complete` tells whether it got to the end.
+    Args:
+        most_s: it ends after about so many seconds; `complete` tells whether it got to the end.
+        elsewhere: the connection to another queue of the server, by its name; None: no other queue is asked.
     """
 
-    def __init__(self, core: _core.Core, most_s: float = math.inf) -> None:
+    def __init__(self, core: _core.Core, most_s: float = math.inf, elsewhere: Elsewhere | None = None) -> None:
         self._core = core
+        self._elsewhere = elsewhere
         self._deadline = time.monotonic() + most_s
         self.seen = 0
         self.complete = True
@@ -141,6 +152,8 @@ class Check:
                 walked.append(f"open:{row.id}")
             elif row.kind == "ended":
                 walked.append(f"recount:{row.id}")
+            elif row.kind == "away_without_outbox":
+                yield from self._away(row)
             elif row.kind == "not_in_line":
                 limited.setdefault(row.detail, set()).add(row.id)
             else:
@@ -158,6 +171,18 @@ class Check:
             yield from self._missed(queued, lanes)
         for line, identities in limited.items():
             yield from self._not_in(line, identities)
+
+    def _away(self, row: Finding) -> Iterator[Finding]:
+        """What of a task that another queue was handed is wrong: it is not there, for this time."""
+        if self._elsewhere is None:
+            return
+        queue, identity, life = (part.decode(errors="replace") for part in netstrings(row.detail.encode()))
+        try:
+            found = ask(self._elsewhere(queue), calls.task(id=identity))
+        except errors.WrongType:
+            return
+        if found.get("life", b"").decode(errors="replace") != life:
+            yield Finding("away_without_outbox", row.id, queue)
 
     def _missed(self, queued: dict[str, str], lanes: set[str]) -> Iterator[Finding]:
         """What of the `queued` tasks, which were in no list, is confirmed to be wrong.
@@ -247,18 +272,18 @@ class Check:
             return None
 
 
-def _queues(target: str, queue: str | None, prefix: str | None) -> Iterator[tuple[str, _core.Core, str]]:
-    """Name, connection and registry of each queue to check."""
+def _queues(target: str, queue: str | None, prefix: str | None) -> Iterator[tuple[str, Elsewhere, str, str]]:
+    """What it is called, the connections by name, its name and its registry, of each queue to check."""
     if not is_url(target):
         if prefix is not None:
             raise Refusal(f"--prefix is for URLs; {target} has its own")
         app = load_app(target)
         name = queue or app.queue_name
-        yield name, open_core(app.redis_url, name, app.prefix), f"{app.prefix}:queues"
+        yield name, partial(open_core, app.redis_url, prefix=app.prefix), name, f"{app.prefix}:queues"
         return
     for each, name in _queues_at(target, queue, prefix):
         label = name if each == (prefix or DEFAULT_PREFIX) else f"{each}:{name}"
-        yield label, open_core(target, name, each), f"{each}:queues"
+        yield label, partial(open_core, target, prefix=each), name, f"{each}:queues"
 
 
 def _queues_at(url: str, queue: str | None, prefix: str | None) -> list[tuple[str, str]]:

@@ -311,6 +311,8 @@ def _where(task: dict[str, Any]) -> str:
         if undone is not None:
             return f"the compensation of {undone}: runs if that has to be undone"
         return f"waits for {', '.join(task.get('after', ())) or 'other tasks'}"
+    if task.get("state") == "away":
+        return f"handed to queue {task.get('queue', '')}, which says when it has ended"
     if "position" in place:
         at = (
             f"number {place['position'] + 1:,}"

@@ -220,6 +220,8 @@ def _told(progress: dict[str, int]) -> str:
 
 
 def _state(node: WorkflowNode) -> str:
+    if node.queue:
+        return f"{node.state} ({node.queue})"
     if not node.is_map or (node.state == "complete" and not node.failed):
         return node.state
     return f"{node.state}, {node.done:,} done" + (f", {node.failed:,} failed" if node.failed else "")

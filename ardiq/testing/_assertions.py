@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-_UNFINISHED = ("scheduled", "queued", "limited", "held", "blocked", "running")
+_UNFINISHED = ("scheduled", "queued", "limited", "held", "blocked", "away", "running")
 _LISTED = 10
 
 

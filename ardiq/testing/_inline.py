@@ -187,7 +187,7 @@ class InlineChannel:
             self._tell("error", ticket, error)
             return
         claims = self._worker.take() if function in _MAKES_READY or function in _MAY_RELEASE else []
-        if not claims:
+        if not (claims or self._worker.is_outbound):
             self._tell("reply", ticket, reply)
             return
         run = self._worker.spawn(self._worker.run_all(claims))

@@ -30,9 +30,9 @@ from .._execution.endings import (
 from .._execution.reports import bounded
 from .._execution.scheduler import Scheduler
 from .._server import calls
-from .._server.replies import Call
+from .._server.replies import Call, answers, word
 from .._values.chunks import CHUNK
-from .._values.encodings import to_json
+from .._values.encodings import netstrings, to_json
 from .._values.kept import Memo
 from ..errors import ArdiqError
 
@@ -65,6 +65,7 @@ class InlineWorker:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()  # other loops, of test clients, may be on other threads
         self._seq = 0
+        self._is_outbound = False  # other queues are to be told something
         self._pending: dict[int, Claim] = {}  # claimed, not begun
         self._held: dict[str, int] = {}  # by lane: how many are claimed
         self._runs: set[asyncio.Task[Any]] = set()
@@ -108,9 +109,45 @@ class InlineWorker:
         return run
 
     async def run_all(self, claims: Iterable[Claim]) -> None:
-        """Run tasks that were claimed, one after the other."""
+        """Run tasks that were claimed, one after the other, and what other queues were handed."""
+        elsewhere = self.carry()
         for claim in claims:
             await self.start(claim)
+        if elsewhere:
+            await asyncio.wait(elsewhere)
+
+    @property
+    def is_outbound(self) -> bool:
+        """Whether other queues are to be told something."""
+        return self._is_outbound
+
+    def carry(self) -> "list[asyncio.Task[None]]":
+        """Tell other queues what this one has for them, and start what that made ready."""
+        runs: list[asyncio.Task[None]] = []
+        while self._is_outbound:
+            self._is_outbound = False
+            rows = self.ask(calls.outbox(limit=_WANT))
+            self.ask(
+                calls.outbox_done(entries=[calls.OutboxEntry(row.entry, row.life, self._say(row)) for row in rows])
+            )
+            for name in dict.fromkeys(row.queue for row in rows if row.queue):
+                other = self._elsewhere(name)
+                runs += [other.start(claim) for claim in other.take()]
+                runs += other.carry()
+        return runs
+
+    def _elsewhere(self, queue: str) -> "InlineWorker":
+        server: Any = self.context.app.queue(queue).context.server
+        worker: InlineWorker = server.worker
+        return worker
+
+    def _say(self, row: calls.OutboxRow) -> str:
+        if not row.queue:
+            return ""
+        reads_many = row.function == "enqueue"
+        call = Call(row.function, tuple(netstrings(row.arguments)), answers if reads_many else word)
+        answer = self._elsewhere(row.queue).ask(call)
+        return str(answer[0] if isinstance(answer, list) else answer)
 
     def next_due_ms(self) -> int | None:
         """When the next task or schedule falls due, or a limit lets the next task start."""
@@ -249,6 +286,9 @@ class InlineWorker:
                 run = self.start(claimed)
                 if following is not None and _are_of_one_workflow(claim[0], claimed[0]):
                     following.append(run)
+        elsewhere = self.carry()
+        if following is not None:
+            following += elsewhere
         endings = self._attempts.endings
         if became in _BECOMES:
             await endings.tell(claim[1], became)
@@ -344,7 +384,9 @@ class InlineWorker:
         return to_json([lane | ({"limit": left[lane["lane"]]} if lane["lane"] in left else {}) for lane in self._lanes])
 
     def _hear(self, message: list[bytes]) -> None:
-        """A message of the worker's mailbox: a task is asked to stop."""
+        """A message of the worker's mailbox: a task is asked to stop, or other queues are to be told something."""
+        if message == [b"outbox"]:
+            self._is_outbound = True
         if message[:1] != [b"abort"]:
             return
         token = int(message[2])

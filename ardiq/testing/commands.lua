@@ -52,6 +52,12 @@ end
 
 function M.PEXPIRE(keys, key, ttl_ms) return expire(keys, key, integer(ttl_ms)) end
 
+function M.PERSIST(keys, key)
+  local had = store.find(keys, key) and keys.ends_at[key]
+  keys.ends_at[key] = nil
+  return had and 1 or 0
+end
+
 function M.EXPIRE(keys, key, ttl_s) return expire(keys, key, integer(ttl_s) * 1000) end
 
 function M.PTTL(keys, key)

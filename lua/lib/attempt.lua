@@ -286,7 +286,7 @@ function M.settle(batch, worker, outcomes, tokens, ttl_ms)
     local at, current, kept_ms, has_key, line_name = (i - 1) * WIDTH + 1, tokens[i], ttl_ms, false, nil
     local id, token, outcome = outcomes[at], outcomes[at + 1], outcomes[at + 2]
     local run_ms, value, details = outcomes[at + 3], outcomes[at + 4], outcomes[at + 5]
-    if current ~= token then current, kept_ms, has_key, line_name = member.token(current, ttl_ms) end
+    if current ~= token then current, kept_ms, has_key, line_name = member.token(current, ttl_ms, token) end
     if current == token and not seen[id] then
       seen[id] = true
       local err, stays, instead
@@ -320,6 +320,7 @@ function M.settle_one(base, args, outcome, value, details)
   member.require(base, args.worker)
   local outcomes = { args.id, args.token, outcome, args.run_ms or 0, value, details or {} }
   local tokens, batch = M.tokens(base, args.worker, outcomes), batches.open(base, clock.read())
+  batch.worker = args.worker
   local settled = M.settle(batch, args.worker, outcomes, tokens, args.result_ttl_ms)
   local refusal = batch.refusals and batch.refusals[3]
   calls.close(batch)

@@ -102,6 +102,7 @@ function M.close(batch)
   if batch.buckets then limits.write(batch) end
   if batch.first_due then timer.scheduled(batch) end
   if batch.removed then bulk.of_keys('DEL', batch.removed) end
+  if batch.is_outbound then outbox.tell(batch) end
   if batch.loads then
     for worker, by in pairs(batch.loads) do
       if by ~= 0 then member.change_load(batch.base, worker, by) end

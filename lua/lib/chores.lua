@@ -3,9 +3,19 @@ local M = {}
 
 -- What one call looks at of what others left; members of an unfinished workflow that it looks at besides.
 local MOST, LOOK_AT = 500, 10
+-- After how long a worker is told again what there is to carry.
+local TOLD_MS = 1000
 
--- What is open to do for one id, by its record: that it ended is not known to its group, it could begin, its group could end, or it
--- is being aborted.
+-- away -> away: another queue has had a member for so long that it may have lost it, or its answer: it is told again.
+function M.ask_again(batch, id, record)
+  record.sent_at = redis.call('HGET', keys.task(batch.base, id), 'sent_at')
+  if not outbox.damage(batch) and outbox.is_silent(batch.base, id, record, batch.now) then
+    outbox.say_again(batch, id, record)
+  end
+end
+
+-- What is open to do for one id, by its record: that it ended is not known to its group, it could begin, its group could end, it
+-- is being aborted, or it may be lost in another queue.
 function M.look(batch, id)
   local record = task.read(batch.base, id, edges.FIELDS)
   local own = record and record.kind and group.read(batch, id)
@@ -31,6 +41,8 @@ function M.look(batch, id)
   elseif record.state == 'blocked' and number.of(record.needs, 0) <= 0 and number.of(record.broken, 0) <= 0
     and not group.is_stopping(of) then
     edges.begin(batch, of, name, record)
+  elseif record.state == 'away' then
+    M.ask_again(batch, id, record)
   end
 end
 
@@ -51,11 +63,22 @@ local function stop_overdue(batch)
   end
 end
 
+-- What there is to carry to other queues nobody may carry any more: one worker in a while is told again.
+local function tell_again(batch)
+  local base = batch.base
+  if redis.call('EXISTS', keys.outbox(base)) == 0 then return end
+  local told_at = redis.pcall('HGET', keys.meta(base), 'told_at')
+  if errors.of(told_at) or batch.now - number.of(told_at, 0) < TOLD_MS then return end
+  redis.call('HSET', keys.meta(base), 'told_at', batch.now_text)
+  batch.is_outbound = true
+end
+
 -- Look at what earlier calls left, up to a bound; and at some members of some workflow, which a call of an earlier version may
 -- have ended, or somebody deleted. Replies whether more is left.
 function M.go_on(batch)
   local base = batch.base
   local chores = keys.chores(base)
+  tell_again(batch)
   if errors.of(redis.pcall('LLEN', chores)) then return false end
   if errors.of(redis.pcall('ZCARD', keys.workflows(base))) then return false end
   flow.advance(batch)

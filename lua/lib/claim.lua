@@ -60,7 +60,7 @@ local function pause_of(batch, id, name, args, kwargs, codec)
 end
 
 -- queued, limited -> running, expired, held, aborted for one id of a lane, or of one of its lines (`line_name`), or a quarantined
--- one, whose line it is then, too. Appends a claim (its token still open) to `claims` and replies its weight, or false where it
+-- one, whose line it is then, too. Appends a claim (its token still open: until then its line is there) to `claims` and replies its weight, or false where it
 -- does not start.
 local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is_quarantined)
   local key = keys.task(batch.base, id)
@@ -131,10 +131,6 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
       batch.own_ttls = batch.own_ttls or {}
       batch.own_ttls[id] = own_ttl_ms
     end
-    if line_name then
-      batch.claimed_lines = batch.claimed_lines or {}
-      batch.claimed_lines[id] = line_name
-    end
     if needed then args, codec = inputs.resolve(batch, id, args, codec, needed) end
   end
   -- One by one, in order: several at once are assigned from the last, and a list grows cheaply only at its end.
@@ -175,7 +171,10 @@ local function start_quarantined(batch, worker, lanes, last_id, ttl_ms, claims)
     if not name or served[name] and not is_paused(batch, id) and has_room then
       redis.call('ZREM', quarantined, id)
       if start(batch, id, name or task.DEFAULT_LANE, line_name, worker, ttl_ms, claims, true) then
-        if line_name then turn.charge(batch, line_name) end
+        if line_name then
+          turn.charge(batch, line_name)
+          claims[claims.n - 8], batch.has_claimed_lines = line_name, true
+        end
         redis.call('HSET', keys.worker(batch.base, worker), 'quarantined', id)
         if name and lanes.limits and lanes.limits[name] then lanes.limits[name] = lanes.limits[name] - 1 end
         return 1
@@ -238,13 +237,32 @@ function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
 
   -- The same of a lane, where its lines and its ready list take turns.
   local function take_turns(name, count)
-    local got, is_dry, looked, err = turn.take(batch, name, count, budget,
-      function(id, line_name, follows)
-        local weight = start(batch, id, name, line_name, worker, ttl_ms, claims)
-        if not weight or follows == nil then return weight end
-        if follows then batch.claimed_lines[id] = gather.FOLLOWS end
-        return weight, #claims[claims.n - 6] + #claims[claims.n - 5]
-      end,
+    local function claim_some(ids, line_name, score)
+      local started, began = 0, score
+      for i = 1, #ids do
+        local weight = start(batch, ids[i], name, line_name, worker, ttl_ms, claims)
+        if weight then
+          claims[claims.n - 8] = line_name
+          started, began, score = started + 1, score, score + 1 / weight
+        end
+      end
+      if started > 0 then batch.has_claimed_lines = true end
+      return started, score, began
+    end
+    local function claim_batch(ids, line_name, most)
+      local turns, bytes = 0, 0
+      for i = 1, #ids do
+        local weight = start(batch, ids[i], name, line_name, worker, ttl_ms, claims)
+        if weight then
+          bytes = bytes + #claims[claims.n - 6] + #claims[claims.n - 5]
+          claims[claims.n - 8], batch.has_claimed_lines = turns == 0 and line_name or gather.FOLLOWS, true
+          if turns == 0 then turns = 1 / weight end
+        end
+        if bytes >= most then return turns, bytes, i end
+      end
+      return turns, bytes, #ids
+    end
+    local got, is_dry, looked, err = turn.take(batch, name, count, budget, claim_some, claim_batch,
       function(portion) return take_ready(name, portion) end)
     budget = budget - looked
     if err then
@@ -279,17 +297,16 @@ function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
     -- More than that where there are batches.
     local count = (claims.n - from) / 10
     first_token = redis.call('HINCRBY', keys.meta(base), 'token', count) - count + 1
-    local leases, own_ttls, lines = {}, batch.own_ttls, batch.claimed_lines
+    local leases, own_ttls, has_lines = {}, batch.own_ttls, batch.has_claimed_lines
     for i = 1, count do
       local at, lease = from + 10 * (i - 1), clock.text(first_token + i - 1)
-      local id = claims[at + 1]
-      claims[at + 2] = lease
+      local id, token = claims[at + 1], lease
       if own_ttls and own_ttls[id] then lease = lease .. '/' .. own_ttls[id] end
-      local line_name = lines and lines[id]
-      if line_name then
-        lease = lease .. ' ' .. line_name
-        if line_name == gather.FOLLOWS then claims[at + 2] = line_name .. claims[at + 2] end
+      if has_lines and claims[at + 2] ~= '' then
+        lease = lease .. ' ' .. claims[at + 2]
+        if claims[at + 2] == gather.FOLLOWS then token = gather.FOLLOWS .. token end
       end
+      claims[at + 2] = token
       leases[2 * i - 1], leases[2 * i] = id, lease
     end
     local _, added = bulk.write('HSET', keys.running(base, worker), leases)

@@ -3,7 +3,7 @@ local M = {}
 
 -- What is asked of a member that may begin.
 M.FIELDS = { 'state', 'needs', 'broken', 'kind', 'lane', 'buckets', 'delay_ms', 'expire_ms', 'watched_until',
-  'unneeded', 'abort_requested' }
+  'unneeded', 'abort_requested', 'queue' }
 -- Edges whose follower does not mind that what it follows did not complete.
 M.LENIENT = { ignore = true, continue = true, only = true }
 
@@ -20,7 +20,7 @@ function M.touch(batch, of)
   batch.members = batch.members or {}
 end
 
--- blocked -> queued, limited, scheduled for a member that needs nothing more; a map makes its first calls.
+-- blocked -> queued, limited, scheduled, away for a member that needs nothing more; a map makes its first calls.
 function M.begin(batch, of, name, record)
   local id = group.id_of(of.id, name)
   local err
@@ -31,6 +31,8 @@ function M.begin(batch, of, name, record)
     local own = group.read(batch, id)
     err = own and group.damage(batch, own)
     if own and not err and not map.make(batch, own) and own.size == 0 then M.touch(batch, own) end
+  elseif record.queue then
+    err = outbox.send(batch, id, record)
   else
     err = move.begin(batch, id, record)
   end
@@ -112,7 +114,7 @@ local function gather_effects(batch, of, ended)
   return effects, order
 end
 
--- blocked -> queued, limited, scheduled, skipped for those that follow. Replies whether one began.
+-- blocked -> queued, limited, scheduled, away, skipped for those that follow. Replies whether one began.
 local function apply(batch, of, effects, order)
   local began = false
   for _, name in ipairs(order) do

@@ -25,6 +25,16 @@ function M.read(base, label, row, options, declared)
     end
   end
   local asked = uses.read(options.limits)
+  if options.queue then
+    -- Its limits and its lane are there.
+    if options.queue == '' or options.queue == keys.queue(base) then
+      bad(label .. ' needs the name of another queue than its own')
+    end
+    node.queue = options.queue
+    node.add('queue', options.queue)
+    node.add('limits', asked and cjson.encode(options.limits))
+    return node
+  end
   if asked then
     local refusal = uses.refusal(base, asked, declared)
     if refusal then errors.raise(refusal) end

@@ -9,8 +9,9 @@ local WITH = 'with+'
 
 -- The arguments and the codec of a claim whose record has `inputs`: netstrings of the arguments, then of each input its
 -- parameter, its shape (`one`, `list`, `map`), how many results it has, and of each of them whose it is, state, codec and value.
--- What did not complete has its error for a value; a `reference`, and a `map`, the id of the task that has the results.
-function M.resolve(holder, id, args, codec, inputs)
+-- What did not complete has its error for a value; a `reference`, and a `map`, the id of the task that has the results, with its
+-- queue in the place of a codec where that is another one (`queue`).
+function M.resolve(holder, id, args, codec, inputs, queue)
   local ok, wanted = pcall(cjson.decode, inputs)
   local group_id = group.split(id)
   if not ok or type(wanted) ~= 'table' or not group_id then return args, codec end
@@ -30,7 +31,7 @@ function M.resolve(holder, id, args, codec, inputs)
       if found.state ~= 'complete' then
         add(name, found.state or 'not_found', '', found.error or found.state or 'its record is gone')
       elseif #result > LARGEST or size + #result > LARGEST_IN_ALL then
-        add(name, 'reference', '', of)
+        add(name, 'reference', queue or '', of)
       else
         size = size + #result
         add(name, 'complete', found.result_codec or '', result)
@@ -38,7 +39,7 @@ function M.resolve(holder, id, args, codec, inputs)
     end
     if is_map then
       local name = string.sub(source, 2)
-      add(name, 'map', '', group.id_of(group_id, name))
+      add(name, 'map', queue or '', group.id_of(group_id, name))
     end
   end
   holder.input_bytes = size

@@ -27,6 +27,9 @@ local function of(prefix)
   end
 end
 
+-- The name of the queue.
+function M.queue(base) return string.match(base, '{(.*)}:$') or '' end
+
 function M.task(base, id) return base .. 'task:' .. id end
 function M.held(base, id) return base .. 'held:' .. id end
 function M.waiters(base, id) return base .. 'waiters:' .. id end
@@ -62,6 +65,7 @@ M.undo = of('undo:')
 M.scheduled = of_queue('scheduled')
 M.workflows = of_queue('workflows')
 M.chores = of_queue('chores')
+M.outbox = of_queue('outbox')
 M.deadlines = of_queue('deadlines')
 M.unique = of_queue('unique')
 M.quarantined = of_queue('quarantined')

@@ -182,24 +182,38 @@ end
 -- Of a limit that nobody defines.
 local NONE = {}
 
+-- What holds a slot of these buckets, as `busy` has it.
+local function read_busy(batch, buckets)
+  local busy = bulk.read('HMGET', keys.busy(batch.base), buckets)
+  if errors.of(busy) then
+    batch.busy_is_damaged = true
+    batch.limits_err = batch.limits_err or errors.wrong_type(keys.busy(batch.base))
+  end
+  return busy
+end
+
+local function count_of(busy) return busy and math.floor(number.of(busy, 0)) or 0 end
+
 -- Learn what is known of these buckets, those that this call has not asked for before. Replies an error where a key that says
 -- so is damaged: then nothing of any may start.
 function M.look(batch, buckets)
   local base, known, asked = batch.base, batch.buckets or {}, {}
   batch.buckets = known
   for _, bucket in ipairs(buckets) do
-    if not known[bucket] then
+    local one = known[bucket]
+    if not one then
       known[bucket] = true
+      asked[#asked + 1] = bucket
+    elseif one ~= true and one.is_count_alone then
+      one.is_count_alone = nil
       asked[#asked + 1] = bucket
     end
   end
   if #asked == 0 then return batch.limits_err end
   local definitions, err = M.definitions(base, asked)
-  local busy = bulk.read('HMGET', keys.busy(base), asked)
+  local busy = read_busy(batch, asked)
   local reached = bulk.read('ZMSCORE', keys.rates(base), asked)
-  batch.busy_is_damaged = errors.of(busy) and true
-  err = err or batch.busy_is_damaged and errors.wrong_type(keys.busy(base))
-    or errors.of(reached) and errors.wrong_type(keys.rates(base))
+  err = err or errors.of(reached) and errors.wrong_type(keys.rates(base))
   batch.limits_err = batch.limits_err or err or nil
   -- Those that have more than a concurrency.
   local special, shut = {}, {}
@@ -208,8 +222,13 @@ function M.look(batch, buckets)
     -- What would gather runs one by one, as where nobody defines that any more.
     if definition.is_damaged and gather.is(bucket) then definition = NONE end
     local interval_ms = definition.rate and definition.per_ms and definition.per_ms / definition.rate
-    local one = { concurrency = definition.concurrency, burst = definition.burst or 1, reached = 0,
-      busy = busy[i] and math.floor(number.of(busy[i], 0)) or 0 }
+    local counted = known[bucket]
+    local one = { concurrency = definition.concurrency, burst = definition.burst or 1, reached = 0 }
+    if counted == true then
+      one.busy = count_of(busy[i])
+    else
+      one.busy, one.is_changed = counted.busy, counted.is_changed
+    end
     known[bucket] = one
     if definition.ordered then one.is_ordered = true end
     if definition.batch_size then
@@ -322,11 +341,24 @@ end
 function M.free(batch, line)
   local lines = batch.freed_lines or {}
   batch.freed_lines = lines
-  if not lines[line] then lines[#lines + 1], lines[line] = line, 0 end
-  lines[line] = lines[line] + 1
+  local count = lines[line]
+  if not count then lines[#lines + 1] = line end
+  lines[line] = (count or 0) + 1
 end
 
--- Count what was freed. Replies the buckets that have to be looked at again for those that wait.
+-- Learn of these buckets what holds a slot, and no more than that.
+local function look_at_counts(batch, buckets)
+  local known, asked = batch.buckets or {}, {}
+  batch.buckets = known
+  for _, bucket in ipairs(buckets) do
+    if not known[bucket] then asked[#asked + 1] = bucket end
+  end
+  if #asked == 0 then return end
+  local busy = read_busy(batch, asked)
+  for i, bucket in ipairs(asked) do known[bucket] = { busy = count_of(busy[i]), is_count_alone = true } end
+end
+
+-- Count what was freed: mostly nobody waits for it. Replies the buckets that have to be looked at again for those that do.
 function M.settle(batch)
   local freed, lines, buckets = batch.freed or {}, batch.freed_lines or {}, {}
   batch.freed, batch.freed_lines = nil, nil
@@ -345,7 +377,7 @@ function M.settle(batch)
       freed[bucket] = freed[bucket] + lines[line]
     end
   end
-  M.look(batch, buckets)
+  look_at_counts(batch, buckets)
   for _, bucket in ipairs(buckets) do
     local one = batch.buckets[bucket]
     if freed[bucket] ~= 0 then one.busy, one.is_changed = math.max(one.busy - freed[bucket], 0), true end

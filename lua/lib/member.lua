@@ -66,12 +66,14 @@ function M.with_key(own_ttl_ms) return own_ttl_ms and (string.gsub(own_ttl_ms, '
 
 -- A lease token as `running` has it: `12`, or `12/60000` where the task says itself how long its result is kept, so that
 -- it need not be asked when it is complete; `12/060000` or `12/-0` where it has a key to free; then, after a space, the line
--- whose slots it has, or `+`: it follows another task of its batch, and has none. Replies the token, that time or `ttl_ms`,
--- whether it has a key, the line or nil, and whether it follows another one.
-function M.token(text, ttl_ms)
+-- whose slots it has, or `+`: it follows another task of its batch, and has none. `expected`: the token that it probably has.
+-- Replies the token, that time or `ttl_ms`, whether it has a key, the line or nil, and whether it follows another one.
+function M.token(text, ttl_ms, expected)
   -- Most of those that are more than a token are that and a line.
-  local plain, its_line = string.match(text or '', '^(%d+) (%S+)$')
-  if plain and its_line ~= gather.FOLLOWS then return plain, ttl_ms, false, its_line, false end
+  local rest = expected and text and string.sub(text, #expected + 2)
+  if rest and rest ~= '' and rest ~= gather.FOLLOWS and expected .. ' ' .. rest == text then
+    return expected, ttl_ms, false, rest, false
+  end
   local token, own_ttl_ms, line_name = string.match(text or '', '^(-?%d+)/?(-?%d*) ?([^ ]*)$')
   if not token then return text, ttl_ms, false end
   local has_key = own_ttl_ms ~= '' and string.find(own_ttl_ms, '^-?0%d') ~= nil

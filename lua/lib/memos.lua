@@ -49,6 +49,20 @@ function M.keep(base, now, id)
   mail.note_wait(base, now, M.LONGEST_MS)
 end
 
+-- What a task keeps that has ended, and that only another queue may have run again, goes after that time; nobody looks for it then.
+function M.expire(base, id, ttl_ms)
+  redis.call('PEXPIRE', keys.steps(base, id), ttl_ms)
+  redis.call('PEXPIRE', keys.signals(base, id), ttl_ms)
+  redis.pcall('SREM', keys.waiters(base, id), M.WAITER)
+end
+
+-- It runs again.
+function M.take_up(base, now, id)
+  redis.call('PERSIST', keys.steps(base, id))
+  redis.call('PERSIST', keys.signals(base, id))
+  M.keep(base, now, id)
+end
+
 -- A task in this state may run again, and go on from there.
 function M.outlive(state) return state == 'failed' or state == 'skipped' end
 

@@ -5,16 +5,20 @@ local M = {}
 
 -- What a record loses when a dead letter starts anew, its notes besides.
 local EARLIER_LIFE = { 'lost', 'error', 'traceback', 'history', 'started_at', 'finished_at', 'worker',
-  'due_at', 'expires_at', 'abort_requested', 'progress', 'unknown_since', 'streamed', 'waited_ms' }
+  'due_at', 'expires_at', 'abort_requested', 'progress', 'unknown_since', 'streamed', 'waited_ms', 'afresh' }
 -- What is left of a record that was discarded.
 local OUTLIVES = { 'state', 'name', 'lane', 'idempotency_key', 'tries', 'enqueued_at', 'started_at', 'finished_at',
-  'error', 'result_ttl_ms', 'streamed', 'needs', 'then', 'after', 'broken', 'spent', 'unborne', 'kind' }
+  'error', 'result_ttl_ms', 'streamed', 'needs', 'then', 'after', 'broken', 'spent', 'unborne', 'kind', 'home',
+  'life' }
 
--- A task that ended may be a member of a group, which hears of it. Replies whether it is kept as long as its group, and else for
--- how long, where it is a member: a call of a map that was aborted or discarded cannot run again.
+-- A task that ended may be a member of a group, or of one in another queue, which hears of it. Replies whether it is kept until that
+-- says so, and else for how long, where it is a member: a call of a map that was aborted or discarded cannot run again.
 function M.note_member(batch, id, counter)
   local of, name, record = group.of(batch, id)
-  if not of then return group.note_other(batch, id) end
+  if not of then
+    group.note_other(batch, id)
+    return outbox.note_end(batch, id)
+  end
   local state = counter == 'completed' and 'complete' or counter
   group.note(batch, of, name, state, false, record)
   return of.kind ~= 'map' or state == 'failed', number.of(of.result_ttl_ms, 0)
@@ -274,7 +278,7 @@ function M.discard(batch, id, state, ttl_ms)
   return true
 end
 
--- failed -> queued, limited: a dead letter runs again as if new; `call`: with these args, kwargs and codec instead of its own.
+-- failed -> queued, limited, away: a dead letter runs again as if new; `call`: with these args, kwargs and codec instead of its own.
 function M.requeue(batch, id, record, call)
   local fields, dropped = { 'enqueued_at', batch.now_text, 'tries', '0' }, task.note_fields(batch.base, id)
   for _, name in ipairs(EARLIER_LIFE) do dropped[#dropped + 1] = name end
@@ -288,7 +292,14 @@ function M.requeue(batch, id, record, call)
   end
   unique.take_back(batch.base, id)
   batches.count(batch, 'requeued')
-  M.make_ready(batch, id, record, fields, dropped)
+  if record.queue then
+    if call then fields[#fields + 1], fields[#fields + 2] = 'afresh', '1' end
+    redis.call('HDEL', keys.task(batch.base, id), unpack(dropped))
+    redis.call('HSET', keys.task(batch.base, id), unpack(fields))
+    outbox.send(batch, id, record)
+  else
+    M.make_ready(batch, id, record, fields, dropped)
+  end
 end
 
 -- A finished record makes room for a new task under its id.

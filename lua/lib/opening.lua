@@ -51,15 +51,17 @@ function M.reconsider(batch, buckets)
   if #buckets == 0 then return end
   local base, reopened = batch.base, { lanes = {}, of_lanes = {}, places = {}, times = {} }
   local blocked = bulk.read('HMGET', keys.blocked_lanes(base), buckets)
-  if limits.look(batch, buckets) or errors.of(blocked) then return line.look_later(batch) end
+  if errors.of(blocked) then return line.look_later(batch) end
+  local waited_for, lanes = {}, {}
+  for i, bucket in ipairs(buckets) do
+    if blocked[i] then waited_for[#waited_for + 1], lanes[#lanes + 1] = bucket, limits.lanes(blocked[i]) end
+  end
+  if #waited_for == 0 then return end
+  if limits.look(batch, waited_for) then return line.look_later(batch) end
   -- Before the first line is taken out: a definition that makes no sense ends the call.
   local rooms, times = {}, {}
-  for i, bucket in ipairs(buckets) do
-    if blocked[i] then rooms[i], times[i] = limits.room(batch, bucket, 1) end
-  end
-  for i, bucket in ipairs(buckets) do
-    if blocked[i] then reopen(batch, reopened, bucket, limits.lanes(blocked[i]), rooms[i], times[i]) end
-  end
+  for i, bucket in ipairs(waited_for) do rooms[i], times[i] = limits.room(batch, bucket, 1) end
+  for i, bucket in ipairs(waited_for) do reopen(batch, reopened, bucket, lanes[i], rooms[i], times[i]) end
   for _, lane_name in ipairs(reopened.lanes) do
     local scored = reopened.of_lanes[lane_name].scored
     bulk.write('ZADD', keys.ring(base, lane_name), scored)

@@ -3,7 +3,7 @@ local M = {}
 
 -- Fields that say where a task belongs.
 M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building', 'is_open', 'dead',
-  'waits_for', 'after', 'undoing' }
+  'waits_for', 'after', 'undoing', 'home', 'queue', 'life', 'sent_at', 'abort_requested' }
 
 -- The type of every key, by the first part of its name.
 M.TYPES = {
@@ -18,7 +18,7 @@ M.TYPES = {
   limits = 'hash', overrides = 'hash', busy = 'hash', rates = 'zset', opens = 'zset',
   slowed = 'string',
   workflows = 'zset', open = 'set', nodes = 'list', items = 'list', results = 'hash', failed = 'set',
-  chores = 'list', deadlines = 'zset', steps = 'hash', signals = 'hash',
+  chores = 'list', outbox = 'list', deadlines = 'zset', steps = 'hash', signals = 'hash',
   undo = 'list',
   saving = 'string',
 }
@@ -59,13 +59,22 @@ function M.misplaced(base, id, record)
     return M.lacks('HGET', keys.running(base, record.worker or ''), id) and 'not_in_running'
   elseif state == 'held' then
     return M.lacks('ZSCORE', keys.held(base, record.pause or ''), id) and 'not_in_held'
-  elseif state == 'failed' then
+  elseif state == 'failed' and not record.home then
     return M.lacks('ZSCORE', keys.dead(base), id) and 'not_in_dead'
   elseif state == 'queued' then
     return M.is_quarantined(record) and M.lacks('ZSCORE', keys.quarantined(base), id) and 'not_in_quarantined'
   end
-  if state == 'limited' or state == 'blocked' then return nil end
+  if state == 'limited' or state == 'blocked' or state == 'away' then return nil end
   return not task.is_finished(state) and 'unknown_state'
+end
+
+-- What is wrong with a guest that has ended: its home is not to be told, and knows nothing as long as it is kept for that; nil:
+-- nothing.
+function M.untold(base, id, record)
+  if not record.home or not task.is_finished(record.state) or redis.call('PTTL', keys.task(base, id)) ~= -1 then
+    return nil
+  end
+  return not outbox.has(base, outbox.entry('ended', id)) and 'ended_without_outbox' or nil
 end
 
 -- Whether nobody needs what is kept for a task.

@@ -25,6 +25,9 @@ function M.cancel(batch, of)
       else
         move.abort_waiting(batch, id, record, number.of(of.result_ttl_ms, 0))
       end
+    elseif record and record.state == 'away' and not record.abort_requested then
+      local err = outbox.ask_abort(batch, id)
+      if err then batches.refuse(batch, id, '', err) end
     elseif record and record.state == 'running' and not record.abort_requested then
       local ok, err = pcall(member.ask_abort, base, id, record.worker)
       if not ok then batches.refuse(batch, id, '', err.err) end

@@ -79,42 +79,46 @@ local function put_back(key, ids, first)
   redis.call('LPUSH', key, unpack(rest))
 end
 
--- Up to `portion` of a line start, or one batch of it, which counts as one. Replies whether the line is used up; where what is
--- left gathers anew, its bucket and until when.
-local function start_some(taking, one, portion, start)
-  local batch, key, served = taking.batch, keys.line(taking.batch.base, taking.lane, one.name), 0
-  local bucket, size, wait_ms = limits.batch_of(batch, one.name)
-  portion = size or math.min(portion, taking.budget)
-  local ids, bytes = redis.pcall('LPOP', key, clock.text(portion)) or {}, 0
-  local popped = #ids
-  for i = 1, #ids do
-    local follows = bucket and served > 0
-    local weight, its_bytes = start(ids[i], one.name, follows)
-    if weight and not follows then served, one.began, one.score = served + 1, one.score, one.score + 1 / weight end
-    bytes = bytes + (its_bytes or 0)
-    if bytes >= BATCH_BYTES - taking.bytes then
-      popped = i
-      break
-    end
-  end
+-- So many were taken out of a line, and started: from `began`, its score before the last of these, to `score`.
+local function note(taking, one, popped, started, score, began)
+  taking.budget, taking.popped = taking.budget - popped, taking.popped + popped
+  if started == 0 then return end
+  one.score, one.began, taking.taken = score, began, taking.taken + started
+  limits.charge(taking.batch, one.buckets, one.costs, started)
+end
+
+-- Up to `portion` of a line start. Replies whether the line is used up.
+local function start_some(taking, one, portion)
+  local key = keys.line(taking.batch.base, taking.lane, one.name)
+  portion = math.min(portion, taking.budget)
+  local ids = redis.pcall('LPOP', key, clock.text(portion)) or {}
+  note(taking, one, #ids, taking.claim_some(ids, one.name, one.score))
+  return #ids < portion
+end
+
+-- A batch of a line starts, which counts as one. Replies whether the line is used up; where what is left gathers anew, its bucket
+-- and until when.
+local function start_batch(taking, one, bucket, size, wait_ms)
+  local key = keys.line(taking.batch.base, taking.lane, one.name)
+  local ids = redis.pcall('LPOP', key, clock.text(size)) or {}
+  local turns, bytes, popped = taking.claim_batch(ids, one.name, BATCH_BYTES - taking.bytes)
   if popped < #ids then put_back(key, ids, popped + 1) end
-  if served > 0 then limits.charge(batch, one.buckets, one.costs, served) end
-  taking.taken, taking.budget, taking.popped = taking.taken + served, taking.budget - #ids, taking.popped + popped
+  note(taking, one, popped, turns > 0 and 1 or 0, one.score + turns, one.score)
   taking.bytes = taking.bytes + bytes
   if taking.bytes >= BATCH_BYTES then
     -- The rest is for the next call, and need not gather.
     taking.budget = 0
     return popped == #ids and redis.call('EXISTS', key) == 0
   end
-  if #ids < portion then return true end
-  local left = bucket and redis.call('LLEN', key)
-  if left and left > 0 and left < size and wait_ms > 0 then return false, bucket, batch.now + wait_ms end
+  if #ids < size then return true end
+  local left = redis.call('LLEN', key)
+  if left > 0 and left < size and wait_ms > 0 then return false, bucket, taking.batch.now + wait_ms end
   return left == 0
 end
 
 -- A line whose turn it is: up to `portion` of it start, or it goes under the bucket that has no room. Replies whether it is out
 -- of the ring. Other lines may have waited for what it leaves: its buckets are looked at again.
-local function serve(taking, one, portion, start)
+local function serve(taking, one, portion)
   local batch, room, least, opens_at = taking.batch, room_of(taking.batch, one)
   local waits_for = room < 1 and redis.call('EXISTS', keys.line(batch.base, taking.lane, one.name)) == 1 and least
   local is_used_up = room < 1
@@ -122,7 +126,12 @@ local function serve(taking, one, portion, start)
     one.score = saving.NEXT
   end
   if room >= 1 then
-    is_used_up, waits_for, opens_at = start_some(taking, one, math.min(portion, room), start)
+    local bucket, size, wait_ms = limits.batch_of(batch, one.name)
+    if bucket then
+      is_used_up, waits_for, opens_at = start_batch(taking, one, bucket, size, wait_ms)
+    else
+      is_used_up, waits_for, opens_at = start_some(taking, one, math.min(portion, room)), nil, nil
+    end
   end
   if waits_for then
     block(taking, one, waits_for, opens_at)
@@ -144,7 +153,7 @@ local function serve(taking, one, portion, start)
 end
 
 -- Serve the open lines, always the one that is furthest behind. Beyond `bound` lines that are not here have their turn.
-local function serve_all(taking, want, open, bound, start, take_ready)
+local function serve_all(taking, want, open, bound)
   local first, count = 1, #open
   -- Those that were served already, in order, too.
   local served, first_served = {}, 1
@@ -161,10 +170,10 @@ local function serve_all(taking, want, open, bound, start, take_ready)
     local portion = is_alone and left or math.min(math.max(math.ceil(left / count), QUANTUM), LONGEST, left)
     local is_out
     if one.name then
-      is_out = serve(taking, one, portion, start)
+      is_out = serve(taking, one, portion)
     else
       local got
-      got, is_out = take_ready(portion)
+      got, is_out = taking.take_ready(portion)
       taking.taken, one.score, taking.ready_is_dry = taking.taken + got, one.score + got, is_out
       taking.ready_score, one.began = one.score, got > 0 and one.score - 1
     end
@@ -196,13 +205,16 @@ local function write_turns(taking)
   line.count(base, taking.lane, 0 - taking.popped)
 end
 
--- Take up to `want` tasks of a lane, of its lines and its ready list in turn. `start(id, line, follows)` claims one, as one more of
--- a batch (true), as the first of one (false) or alone (nil), and replies its weight, or false, and of a batch how many bytes it
--- has; `take_ready(count)` claims from the ready list, and replies how many, and whether there is no more. Replies how many were
--- taken, whether there is no more, how many entries of lines were looked at, and an error where a damaged key is in the way.
-function M.take(batch, lane_name, want, budget, start, take_ready)
+-- Take up to `want` tasks of a lane, of its lines and its ready list in turn. `claim_some(ids, line, score)` claims those of a line
+-- that may start, and replies how many, and its score after them, and before the last of them. `claim_batch(ids, line, most)`
+-- claims a batch of it, until that has `most` bytes of arguments, and replies how far it moves the line on, its bytes, and how many
+-- ids it has looked at. `take_ready(count)` claims from the ready list, and replies how many, and whether there is no more.
+-- Replies how many were taken, whether there is no more, how many entries of lines were looked at, and an error where a damaged
+-- key is in the way.
+function M.take(batch, lane_name, want, budget, claim_some, claim_batch, take_ready)
   local taking = { batch = batch, lane = lane_name, budget = budget, taken = 0, popped = 0, bytes = 0, scores = {},
-    gone = {}, blocked = {}, opens = {}, again = {} }
+    gone = {}, blocked = {}, opens = {}, again = {}, claim_some = claim_some, claim_batch = claim_batch,
+    take_ready = take_ready }
   taking.reached, taking.ready_score = line.turns(batch.base, lane_name)
   -- How many each line gave so far.
   local yield, is_last, err = QUANTUM, false, nil
@@ -213,7 +225,7 @@ function M.take(batch, lane_name, want, budget, start, take_ready)
     if err then open, bound = {}, math.huge end
     local count = #open
     if not taking.ready_is_dry then add_ready(taking, open) end
-    serve_all(taking, want, open, bound, start, take_ready)
+    serve_all(taking, want, open, bound)
     if not err then write_lines(taking) end
     yield = math.max(math.min((taking.taken - before) / count, yield), 1)
     is_last = bound == math.huge

@@ -4,6 +4,8 @@
 -- Places are compared with records here; whether a queued record lies in its ready list is for the caller to find out
 -- by walking both (`queued` and `entry` rows), and to confirm with the section `task:<id>`. So, too, what is `not_in_line`,
 -- not near an end of it. A `group` is for the caller to walk: `open:<group>`; and what has `ended`: `recount:<workflow>`.
+-- What is `away_without_outbox` is for the
+-- caller to ask for in the queue that should have it (`detail`: that, and its id and life there, as netstrings).
 
 local function line_of(record) return (record.lane or '') .. ':' .. (record.buckets or '') end
 
@@ -44,8 +46,12 @@ local function check_key(base, key, add)
   local record = task.read(base, rest, place.FIELDS)
   if record.kind == 'workflow' and record.dead and task.is_finished(record.state) then add('ended', rest, '') end
   local problem = place.misplaced(base, rest, record) or place.disconnected(base, rest, record)
+    or place.untold(base, rest, record)
   if problem then
     add(problem, rest, record.state or '')
+  elseif outbox.is_silent(base, rest, record, (clock.read())) then
+    local there = outbox.guest_id(keys.queue(base), rest)
+    add('away_without_outbox', rest, mail.pack(record.queue or '', there, record.life or ''))
   elseif place.oversleeps(base, rest, record) then
     add('not_woken', rest, record.waits_for)
   elseif record.state == 'queued' and not place.is_quarantined(record) then
@@ -190,6 +196,7 @@ local function check_task(base, id, add)
   if err then return add('wrong_type', 'task:' .. id, '') end
   if not record.state then return end
   local problem = place.misplaced(base, id, record) or place.disconnected(base, id, record)
+    or place.untold(base, id, record)
   if problem then return add(problem, id, record.state) end
   if place.oversleeps(base, id, record) then return add('not_woken', id, record.waits_for) end
   if record.state == 'queued' and not place.is_quarantined(record) then

@@ -5,10 +5,10 @@ return function(base, args)
   local batch, answers = batches.open(base, clock.read()), {}
   errors.read('ZCARD', keys.dead(base))
   for i, id in ipairs(args.tasks) do
-    local record, err = task.read(base, id, { 'state', 'kind' })
+    local record, err = task.read(base, id, { 'state', 'kind', 'home' })
     if err then
       answers[i] = err
-    elseif record.state == 'failed' and not record.kind then
+    elseif record.state == 'failed' and not record.kind and not record.home then
       redis.call('ZREM', keys.dead(base), id)
       move.discard(batch, id, 'failed', args.result_ttl_ms)
       answers[i] = 'discarded'

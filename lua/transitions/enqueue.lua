@@ -10,6 +10,7 @@ local OPTIONS = {
   delay_ms = 'number', due_at = 'number', expire_ms = 'number', codec = 'string', headers = 'string',
   idempotency_key = 'string', waiter = 'string', waiter_ttl_ms = 'number', result_ttl_ms = 'number',
   unique = 'table', debounce = 'table', throttle = 'table', limits = 'table', max_waiting = 'number',
+  home = 'string', life = 'string', afresh = 'boolean',
 }
 
 -- What an `options` object asks for: when the task falls due (nil: at once), its line (nil: none), and the fields it adds to the
@@ -45,6 +46,15 @@ local function read_options(base, text, now, declared)
   add('result_ttl_ms', options.result_ttl_ms and clock.text(options.result_ttl_ms))
   add('unique', rule and rule.key)
   local asked, refusal, most = uses.read(options.limits), nil, nil
+  if options.home then
+    if not (options.life and options.idempotency_key) then
+      errors.raise(errors.bad_argument('a guest needs life and idempotency_key'))
+    end
+    add('home', options.home)
+    add('life', options.life)
+    -- An earlier version would not tell its home.
+    add('needs_version', not asked and task.VERSION_TEXT)
+  end
   if asked then
     uses.remember(text, options, asked)
     refusal, most = uses.refusal(base, asked, declared)
@@ -53,12 +63,13 @@ local function read_options(base, text, now, declared)
   local waiter = options.waiter ~= '' and not refusal and options.waiter or nil
   return { due_at = due_at, line = line_name, most_waiting = most, most_in_lane = options.max_waiting,
     refusal = refusal, fields = uses.fields(fields, asked), rule = rule, waiter = waiter, waiter_ttl_ms = waiter_ttl_ms,
-    idempotency_key = options.idempotency_key }
+    idempotency_key = options.idempotency_key, home = options.home,
+    life = options.life, goes_on = options.life and not options.afresh }
 end
 
 -- What is there under an id already: an answer, or nil and whether a finished record must make room.
-local function look_up(base, id, idempotency_key)
-  local record, err = task.read(base, id, { 'state', 'idempotency_key', 'kind' })
+local function look_up(base, id, idempotency_key, life)
+  local record, err = task.read(base, id, { 'state', 'idempotency_key', 'kind', 'home', 'life' })
   if err then return err end
   if not record.state then return nil, false end
   -- A random id needs no key: only a repeat of its own call can find it.
@@ -66,9 +77,21 @@ local function look_up(base, id, idempotency_key)
   if not task.is_finished(record.state) then return 'exists' end
   -- A workflow stays as long as it is kept, and so does what is a part of it.
   if record.kind then return 'exists' end
+  local answer = record.home and outbox.in_the_way(base, id, record, life)
+  if answer then return answer end
   if string.find(id, '~', 1, true) and group.of({ base = base }, id) then return 'exists' end
   errors.read('ZCARD', keys.dead(base))
   return nil, true
+end
+
+-- A finished record makes room for a task; of a guest that failed, the next life goes on with its steps.
+local function make_room(batch, id, plan)
+  local base, bytes = batch.base, plan.goes_on and outbox.kept_for(batch.base, id, plan.life)
+  if not bytes then return move.remove(base, id) end
+  redis.call('DEL', keys.task(base, id))
+  memos.take_up(base, batch.now, id)
+  local fields = plan.fields
+  fields[#fields + 1], fields[#fields + 2] = 'steps', bytes
 end
 
 -- Why a task cannot wait in its line, or in its lane: as many do as may. `look`: what is known of the lane.
@@ -93,9 +116,10 @@ local function tell_or_await(base, id, plan, answer)
   end
 end
 
--- What becomes of a call, by its options, instead of a new task: an answer, or nil. An id without a key of its call is random.
+-- What becomes of a call, by its options, instead of a new task: an answer, or nil. An id without a key of its call is random,
+-- and that of a guest no place of a workflow here.
 local function instead_of(batch, tasks, at, plan, look)
-  local refusal = plan.idempotency_key and group.reserved(batch, tasks[at])
+  local refusal = plan.idempotency_key and not plan.home and group.reserved(batch, tasks[at])
   if refusal then return refusal end
   local call = plan.rule
     and { identity = plan.idempotency_key or tasks[at], args = tasks[at + 3], kwargs = tasks[at + 4] }
@@ -110,7 +134,7 @@ return function(base, args)
   -- Tombstones and records, which most calls find none of.
   local found = { keys.tombstones(base, first_lane), false }
   local answers, plans, ids, some_later, some_waiter = { false }, nil, count > 1 and {}, false, false
-  local some_limited, declared, sound = false, {}, {}
+  local some_limited, some_guest, declared, sound = false, false, {}, {}
   local added = count
   for i = 1, count do
     local at = 6 * i - 5
@@ -130,6 +154,7 @@ return function(base, args)
       local plan = read_options(base, options, now, declared)
       plans = plans or {}
       plans[i], some_later, some_waiter = plan, some_later or plan.due_at, some_waiter or plan.waiter
+      some_guest = some_guest or plan.home
       if plan.rule then
         some_later = some_later or plan.rule.replaces or plan.rule.kind == 'throttle'
       end
@@ -159,7 +184,7 @@ return function(base, args)
   for i = 1, existing > 0 and count or 0 do
     if not answers[i] then
       local plan = plans and plans[i]
-      local answer, replaces = look_up(base, tasks[6 * i - 5], plan and plan.idempotency_key)
+      local answer, replaces = look_up(base, tasks[6 * i - 5], plan and plan.idempotency_key, plan and plan.life)
       if answer then answers[i], added = answer, added - 1 end
       if replaces then
         replaced = replaced or {}
@@ -183,7 +208,7 @@ return function(base, args)
   end
   local batch = batches.open(base, now, now_text)
   batch.seen = seen
-  local offers = added > 0 and workers > 0 and not (some_later or some_limited)
+  local offers = added > 0 and workers > 0 and not (some_later or some_limited or some_guest)
     and hand_off.offers(batch, lanes, added)
 
   for _, name in ipairs(added > 0 and lanes or {}) do
@@ -195,7 +220,7 @@ return function(base, args)
     if instead then
       answers[i], added = instead, added - 1
     elseif not answers[i] then
-      if replaced and replaced[i] then move.remove(base, tasks[at]) end
+      if replaced and replaced[i] then make_room(batch, tasks[at], plan) end
       answers[i] =
         move.create(batch, found[i + 1], tasks[at], tasks[at + 1], tasks[at + 2], tasks[at + 3], tasks[at + 4], plan)
       if plans then
@@ -204,6 +229,7 @@ return function(base, args)
         if look.added and not plan.due_at then look.added = look.added + 1 end
       end
     end
+    if plan.home and (answers[i] == 'accepted' or answers[i] == 'exists') then outbox.answer_again(base, tasks[at]) end
     if plan.waiter and not instead then tell_or_await(base, tasks[at], plan, answers[i]) end
   end
   stats.add(base, now, 'enqueued', added)

@@ -14,6 +14,7 @@ return function(base, args)
   local beat = member.last_beat(base)
   local aborts, settled = member.aborts(base, worker)
   local batch = batches.open(base, clock.read())
+  batch.worker = worker
 
   member.renew(base, worker, batch.now, args.lease_ms)
   if old_mailbox ~= mailbox then

@@ -188,6 +188,20 @@ function MEND.no_such_group(batch, finding, record, ttl_ms)
   move.abort_waiting(batch, finding.id, record, ttl_ms)
 end
 
+-- Its queue is told again, and begins it where it is not there.
+function MEND.away_without_outbox(batch, finding, record)
+  if not outbox.is_silent(batch.base, finding.id, record, batch.now) then return 'sound' end
+  if outbox.damage(batch) then return 'by_hand' end
+  outbox.say_again(batch, finding.id, record)
+end
+
+-- Its home is told how it has ended.
+function MEND.ended_without_outbox(batch, finding, record)
+  if place.untold(batch.base, finding.id, record) ~= finding.kind then return 'sound' end
+  if outbox.damage(batch) then return 'by_hand' end
+  outbox.add(batch, outbox.entry('ended', finding.id))
+end
+
 -- What is kept for a task that is gone.
 function MEND.no_such_task(batch, finding)
   local kind, id = parts(finding.id)

@@ -1,16 +1,19 @@
--- requeue: failed, skipped -> queued, limited, blocked. Dead letters run again: same id and arguments, a fresh retry budget.
+-- requeue: failed, skipped -> queued, limited, blocked, away. Dead letters run again: same id and arguments, a fresh retry budget.
 -- args: tasks: (id)…
 -- reply: one string per id: `queued` or `not_dead`, or an error
 return function(base, args)
   local batch, answers, records, damaged = batches.open(base, clock.read()), {}, {}, {}
   errors.read('ZCARD', keys.dead(base))
   for i, id in ipairs(args.tasks) do
-    local record, err = task.read(base, id, { 'state', 'lane', 'buckets', 'kind' })
+    local record, err = task.read(base, id, { 'state', 'lane', 'buckets', 'kind', 'queue', 'home' })
     records[i] = record
     if err then
       answers[i] = err
-    elseif record.state ~= 'failed' or record.kind then
+    elseif record.state ~= 'failed' or record.kind or record.home then
       answers[i] = 'not_dead'
+    elseif record.queue then
+      local obstacle = group.damage_above(batch, id) or outbox.damage(batch)
+      answers[i] = obstacle or 'queued'
     else
       local name = record.lane or task.DEFAULT_LANE
       if damaged[name] == nil then damaged[name] = lane.damage(base, name) or false end

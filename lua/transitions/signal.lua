@@ -2,7 +2,7 @@
 -- args: id, name, codec, value, nonce
 -- reply: `stored` (the task has not asked for it yet: up to 1,000 are kept until its end), `woken` (it waited for this), `accepted` (this very call was already carried out), `finished` or `not_found`
 local FIELDS = { 'state', 'kind', 'lane', 'buckets', 'watched_until', 'waits_for', 'waits_since', 'steps',
-  'needs_version', 'tries' }
+  'needs_version', 'tries', 'queue' }
 local LONGEST_NONCE = 200
 
 return function(base, args)
@@ -20,6 +20,10 @@ return function(base, args)
   if not record.state then return 'not_found' end
   if record.kind then waits.refuse(id .. ' is a group of tasks: send the signal to one of them') end
   if task.is_finished(record.state) then return 'finished' end
+  if record.queue then
+    waits.refuse(id .. ' runs in queue ' .. record.queue .. ': send the signal there once it has begun, to '
+      .. outbox.guest_id(keys.queue(base), id))
+  end
   local _, waiting, at, is_known = waits.signals(base, id, nonce)
   if is_known then return 'accepted' end
   waits.check_signals_left(id, waiting)

@@ -1,4 +1,4 @@
--- step: queued, limited, scheduled, running, blocked -> queued, limited, scheduled, running, complete, failed, aborted, expired, held, skipped. A worker's round trip: renew the lease, settle, promote up to 100 due tasks, claim.
+-- step: queued, limited, scheduled, running, blocked -> queued, limited, scheduled, running, complete, failed, aborted, expired, held, skipped, away. A worker's round trip: renew the lease, settle, promote up to 100 due tasks, claim.
 -- args: worker, seq int, lease_ms int, result_ttl_ms int, lanes json, want int, hand_off int; outcomes: (id, token, outcome, run_ms int, value, details)…
 -- reply: more, wait_ms, refused, (id, token, reason)…, (id, token, name, args, kwargs, codec, headers, lane, tries, enqueued_at)…
 local PROMOTE_LIMIT = 100
@@ -59,7 +59,7 @@ return function(base, args)
   if seq == last_seq then return repeat_step(base, worker, last[2] or '', last[6]) end
 
   local batch = batches.open(base, now, now_text)
-  batch.pauses, batch.waited_until, batch.has_lines = pauses, waited_until, has_lines
+  batch.pauses, batch.waited_until, batch.has_lines, batch.worker = pauses, waited_until, has_lines, worker
   attempt.settle(batch, worker, outcomes, tokens, args.result_ttl_ms)
   -- For the same step again: mostly all became what was asked for.
   if batch.refusals then

@@ -1,4 +1,4 @@
--- workflow_create: none, aborted, complete, failed -> blocked, queued, limited, scheduled, complete. A client creates a workflow: tasks, and maps of one function over many items, with the order they run in and the results they pass on. All of it, or nothing. Those that need no other begin.
+-- workflow_create: none, aborted, complete, failed -> blocked, queued, limited, scheduled, complete, away. A client creates a workflow: tasks, and maps of one function over many items, with the order they run in and the results they pass on. All of it, or nothing. Those that need no other begin.
 -- args: id, options; nodes: (name, task, lane, args, kwargs, options)…
 -- reply: `created`; `accepted` (this very call was already carried out); `exists` (one of this id has not ended), `building` (one of this id is being created by parts) or `kept` (one has ended, and is kept): nothing was added
 -- Everything is read and refused before the first write, so a refused call leaves nothing behind.
@@ -6,7 +6,7 @@
 local OPTIONS = { name = 'string', idempotency_key = 'string', result_ttl_ms = 'number', output = 'string',
   is_open = 'boolean', timeout_ms = 'number' }
 local NODE = { codec = 'string', headers = 'string', delay_ms = 'number', expire_ms = 'number', limits = 'table',
-  after = 'table', inputs = 'table', map = 'table' }
+  after = 'table', inputs = 'table', map = 'table', queue = 'string' }
 local MAP = { size = 'number', max_concurrent = 'number', tolerate = 'number', keep_results = 'boolean',
   filled_by = 'string', is_open = 'boolean' }
 local POLICIES = { fail = '', cancel = '?cancel', ignore = '?ignore', continue = '?continue', only = '?only',
@@ -94,6 +94,7 @@ end
 
 local function read_map(node, options, args)
   local asked = object.check(options.map, MAP, 'map ' .. node.name)
+  if options.queue then bad('map ' .. node.name .. ' must be in the queue of its workflow') end
   if options.delay_ms or options.expire_ms or options.inputs then
     bad('map ' .. node.name .. ' may have no delay, expiry or inputs: its calls have none')
   end
@@ -229,6 +230,7 @@ return function(base, args)
   errors.read('ZCARD', keys.workflows(base))
   errors.read('ZCARD', keys.deadlines(base))
   errors.read('LLEN', keys.chores(base))
+  errors.read('LLEN', keys.outbox(base))
   errors.read('ZCARD', keys.scheduled(base))
   local answer = look_up(base, id, options.idempotency_key, found)
   if answer then return answer end
@@ -255,9 +257,13 @@ return function(base, args)
   for i, node in ipairs(found) do
     names[i] = node.name
     if node.needs == 0 then first[#first + 1] = node.name end
+    -- A later workflow of this id is told from it.
+    if node.queue then node.add('life', '0' .. (options.idempotency_key and ' ' .. options.idempotency_key or '')) end
     write_node(batch, group.id_of(id, node.name), node, result_ttl_ms)
-    if not lanes[node.lane] then redis.call('SADD', keys.lanes(base), node.lane) end
-    lanes[node.lane] = true
+    if not (node.queue or lanes[node.lane]) then
+      redis.call('SADD', keys.lanes(base), node.lane)
+      lanes[node.lane] = true
+    end
   end
   bulk.write('RPUSH', keys.nodes(base, id), names)
   bulk.write('SADD', keys.open(base, id), open)

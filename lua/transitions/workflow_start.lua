@@ -1,4 +1,4 @@
--- workflow_start: blocked -> queued, limited, scheduled, complete. All parts of a workflow are there: those of its tasks that need no other begin.
+-- workflow_start: blocked -> queued, limited, scheduled, complete, away. All parts of a workflow are there: those of its tasks that need no other begin.
 -- args: id
 -- reply: `started`, `accepted` (before, or it is aborted) or `not_found`
 return function(base, args)

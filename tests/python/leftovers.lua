@@ -102,6 +102,7 @@ local OF_WORKFLOWS = {
     return is_over and 'its workflow has ended'
   end,
   chores = function() return false end,
+  outbox = function() return false end,
 }
 
 local CHECKS = {

@@ -9,7 +9,7 @@ from helpers import drain, eventually, is_served, leftovers, number_of, result_o
 from streams import Stream, offset
 from topologies import Cluster, Node, cluster, until
 
-from ardiq import Ardiq, BrokerError, _core
+from ardiq import Ardiq, BrokerError, Flow, _core
 from ardiq.cli import main
 
 PATIENT_MS = 20_000
@@ -51,6 +51,77 @@ async def test_queues_lie_on_all_primaries(servers: Cluster, make_app: Callable[
                 assert [(await result_of(job)).value for job in jobs] == list(range(300))
     # All of them are in the registry, which lies on one of the nodes.
     assert main(["fsck", servers.nodes[0].url]) == 0
+
+
+async def test_a_workflow_has_nodes_in_queues_of_other_primaries(
+    servers: Cluster, make_app: Callable[..., Ardiq]
+) -> None:
+    names = servers.queue_names()
+    home = make_app(queue_name=names[0])
+    number = number_of(home)
+    others = [home.queue(name) for name in names[1:]]
+    flow = Flow("primaries")
+    last = flow.add(number.prepare(0))
+    for name in [*names[1:], *names[1:]]:
+        last = flow.add(number.options(queue=name).prepare(last.result))
+    run = asyncio.create_task(home.run(names))
+    job = await home.start(flow, output=last)
+    assert await job.value(timeout=20) == 0
+    home.stop()
+    await run
+    assert {node.state async for node in job.nodes()} == {"complete"}
+    for other in others:
+        assert other.context.server.core.command(["EXISTS", f"{other.context.server.base}outbox"]) == 0
+        other.context.server.close()
+
+
+async def test_slots_move_while_queues_tell_each_other(servers: Cluster, make_app: Callable[..., Ardiq]) -> None:
+    names = servers.queue_names()[:2]
+    home = make_app(queue_name=names[0])
+    there = home.queue(names[1])
+    number = number_of(home)
+    jobs = []
+    run = asyncio.create_task(home.run(names))
+    for each in (home, there, home, there):
+        for _ in range(10):
+            flow = Flow("moving")
+            last = flow.add(number.prepare(len(jobs)))
+            for name in 3 * [names[1], names[0]]:
+                last = flow.add(number.options(queue=name).prepare(last.result))
+            jobs.append(await home.start(flow, output=last))
+        slot = servers.slot_of(each.context.server.base)
+        target = _others(servers, servers.primary_of(each.context.server.base))[0]
+        await asyncio.to_thread(servers.move, slot, target)
+    assert [await job.value(timeout=30) for job in jobs] == list(range(len(jobs)))
+    await eventually(lambda: there.context.server.core.command(["EXISTS", f"{there.context.server.base}outbox"]) == 0)
+    home.stop()
+    await run
+    there.context.server.close()
+
+
+async def test_what_a_home_is_to_be_told_waits_while_its_shard_is_down(make_app: Callable[..., Ardiq]) -> None:
+    with cluster(primaries=3, replicas=0) as servers:
+        registry = servers.primary_of("ardiq:queues")
+        names = sorted(servers.queue_names(), key=lambda name: servers.primary_of(f"ardiq:{{{name}}}:") is registry)
+        home, there = (make_app(redis_url=servers.url, queue_name=name, broker_timeout_ms=500) for name in names[:2])
+        number, _ = number_of(home), number_of(there)
+        flow = Flow("down")
+        away = flow.add(number.options(queue=names[1]).prepare(7), name="away")
+        job = await home.start(flow, output=flow.add(number.prepare(away.result)))
+        core, base, guest = there.context.server.core, there.context.server.base, f"{job.id}~away@{names[0]}"
+        outbox, told = f"{base}outbox", [f"ended {guest}".encode()]
+        async with working(home):
+            await eventually(lambda: core.command(["EXISTS", f"{base}task:{guest}"]) == 1)
+        primary = servers.primary_of(home.context.server.base)
+        primary.freeze()
+        async with working(there):
+            await eventually(lambda: core.command(["LRANGE", outbox, 0, -1]) == told)
+        assert core.command(["LRANGE", outbox, 0, -1]) == told
+        primary.thaw()
+        until(servers.is_ok, "the cluster to serve")
+        async with working(home), working(there):
+            assert await job.value(timeout=20) == 7
+            await eventually(lambda: core.command(["EXISTS", outbox]) == 0)
 
 
 def test_migrate_loads_on_every_primary(servers: Cluster, capsys: pytest.CaptureFixture[str]) -> None:

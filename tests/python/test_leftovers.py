@@ -80,8 +80,8 @@ def test_it_is_found_and_deleted(command: tuple[str, ...], why: str, app: Ardiq,
 def test_no_kind_of_key_is_forgotten() -> None:
     kinds = json.loads(_core.PROTOCOL)["keys"]
     looked_at = {command[1].partition(":")[0] for command, _ in LEFT} | {"stats_minute"}
-    # Limits stay until somebody removes them, rates until others are added, and chores until a heartbeat comes.
-    kept = {"limits", "overrides", "rates", "chores"}
+    # Limits stay until somebody removes them, rates until others are added, chores and outbox until a heartbeat comes.
+    kept = {"limits", "overrides", "rates", "chores", "outbox"}
     assert {name for name, key in kinds.items() if key["owner"] != "queue"} - kept <= looked_at
 
 

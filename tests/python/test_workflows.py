@@ -624,7 +624,6 @@ async def test_what_is_refused_leaves_nothing(app: Ardiq, tasks: Tasks) -> None:
         ({"task_id": "x"}, "node 'give' cannot have a task_id"),
         ({"unique": True}, "node 'give' cannot have unique"),
         ({"unique": Unique()}, "node 'give' cannot have a Unique"),
-        ({"queue": "other"}, "node 'give' is for queue 'other'"),
         ({"wait_for_room": 5}, "node 'give' cannot have wait_for_room"),
     ]:
         wrong = Flow()

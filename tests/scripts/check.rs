@@ -42,7 +42,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
             }
             ("workflows" | "deadlines", "") => "zset",
             ("open" | "failed", _) => "set",
-            ("chores", "") | ("nodes" | "items" | "undo", _) => "list",
+            ("chores" | "outbox", "") | ("nodes" | "items" | "undo", _) => "list",
             ("results" | "steps" | "signals", _) => "hash",
             ("rates" | "opens", "") | ("held" | "idle" | "ring" | "blocked", _) => "zset",
             ("meta" | "stats" | "schedules" | "pauses" | "unique", "") => "hash",
@@ -118,8 +118,8 @@ fn check_record(
     let state = field("state");
     let is_group = fields.contains_key("kind");
     let expected = match state {
-        "blocked" | "skipped" => String::new(),
-        "failed" if is_group => String::new(),
+        "blocked" | "away" | "skipped" => String::new(),
+        "failed" if is_group || fields.contains_key("home") => String::new(),
         "queued" if places == ["quarantined"] => "quarantined".to_owned(),
         "queued" => format!("ready:{}", field("lane")),
         "limited" => format!("line:{}:{}", field("lane"), field("buckets")),
@@ -136,18 +136,27 @@ fn check_record(
     }
     let ends = keys.0[&record(id)].expires_at.is_some();
     let is_over = matches!(state, "complete" | "aborted" | "expired" | "discarded" | "skipped");
-    if ends && !is_over && !(is_group && state == "failed") {
+    if ends && !is_over && !((is_group || fields.contains_key("home")) && state == "failed") {
         found(format!("{id} is {state} and its record has a TTL"));
     }
     let times: Vec<&str> =
         ["enqueued_at", "started_at", "finished_at"].into_iter().filter(|time| fields.contains_key(*time)).collect();
     let fits = match state {
-        "queued" | "limited" | "scheduled" | "held" | "blocked" => times == ["enqueued_at"],
+        "queued" | "limited" | "scheduled" | "held" | "blocked" | "away" => times == ["enqueued_at"],
         "running" => times == ["enqueued_at", "started_at"],
         _ => times.starts_with(&["enqueued_at"]) && times.ends_with(&["finished_at"]),
     };
     if !fits {
         found(format!("{id} is {state} and has {times:?}"));
+    }
+    if fields.contains_key("home") && !is_waiting(state) && state != "running" && !ends {
+        let entry = format!("ended {id}");
+        if !keys.list(&key("outbox")).contains(&entry) {
+            found(format!("{id} is {state}, and its home is not to be told"));
+        }
+    }
+    if (state == "away") && !(fields.contains_key("queue") && fields.contains_key("life")) {
+        found(format!("{id} is away, and it is not said where"));
     }
     if fields.contains_key("waits_for") && state != "scheduled" {
         found(format!("{id} is {state} and waits for {:?}", field("waits_for")));
@@ -299,7 +308,7 @@ pub fn fsck(server: &mut Server, keys: &Keyspace) -> Vec<String> {
             for finding in page[2..].chunks(3) {
                 match finding[0].as_str() {
                     "queued" => drop(queued.insert((finding[1].clone(), finding[2].clone()))),
-                    "group" => {}
+                    "group" | "away_without_outbox" => {}
                     "ended" => sections.push(format!("recount:{}", finding[1])),
                     "entry" => drop(entries.insert((finding[1].clone(), finding[2].clone()))),
                     _ => findings.push(finding.join(" ").trim_end().to_owned()),
@@ -327,9 +336,11 @@ pub fn miscounted(server: &mut Server, keys: &Keyspace) -> Vec<String> {
     };
     let states = states(keys);
     let count = |state: &str| states.values().filter(|found| *found == state).count();
-    // A workflow and a map are no dead letters: what failed in them is.
+    // A workflow and a map are no dead letters: what failed in them is; nor is a guest: its home has it.
     let is_dead = |fields: &BTreeMap<String, String>| {
-        fields.get("state").is_some_and(|state| state == "failed") && !fields.contains_key("kind")
+        fields.get("state").is_some_and(|state| state == "failed")
+            && !fields.contains_key("kind")
+            && !fields.contains_key("home")
     };
     let dead = records(keys).filter(|(_, fields)| is_dead(fields)).count();
     let expected = [

@@ -173,6 +173,8 @@ fn is_of_a_group(key: &str, hand: &Hand, problem: &str) -> bool {
             " has the compensations ",
             " is being undone",
         ]),
+        // Its home asks again.
+        ("outbox", _) => about(&["is not to be told"]),
         // What follows waits until it is mended.
         ("workflows" | "deadlines" | "chores" | "undo", _) => {
             about(&[" is in open:", " and open:", " counts ", " undone"])

@@ -42,17 +42,6 @@ function commands.LSET(keys, key, index, value)
   return OK
 end
 
-function commands.LREM(keys, key, _, value)
-  local list, kept = store.read(keys, key, 'list'), {}
-  for _, item in ipairs(store.slice(list, '0', '-1')) do
-    if item ~= value then kept[#kept + 1] = item end
-  end
-  local removed = store.size(list) - #kept
-  list.items, list.first, list.last = kept, 1, #kept
-  store.tidy(keys, key, list)
-  return removed
-end
-
 function commands.ZINCRBY(keys, key, by, member) return commands.ZADD(keys, key, 'INCR', by, member) end
 
 function commands.PEXPIREAT(keys, key, at_ms)

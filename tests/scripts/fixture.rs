@@ -347,9 +347,9 @@ impl Values {
     }
 
     fn token(&self, text: &str) -> Result<&str, String> {
-        let (id, nth) = match text.split_once('@') {
-            Some((id, nth)) => (id, nth.parse().ok()),
-            None => (text, None),
+        let (id, nth) = match text.rsplit_once('@').map(|(id, nth)| (id, nth.parse::<usize>())) {
+            Some((id, Ok(nth))) => (id, Some(nth)),
+            _ => (text, None),
         };
         let tokens = self.tokens.get(id).ok_or_else(|| format!("{id} was never claimed"))?;
         let nth = nth.unwrap_or(tokens.len());

@@ -45,6 +45,8 @@ pub enum Event {
     Tasks,
     /// The attempt of that token is asked to stop.
     Abort(i64),
+    /// There is something to carry to other queues.
+    Outbox,
     /// An outcome became `what`, or was refused for it.
     Settled { id: Vec<u8>, token: i64, what: Vec<u8>, refused: bool },
     /// A task, or a whole list where there is no id, could not be moved.

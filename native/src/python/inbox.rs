@@ -189,6 +189,7 @@ fn describe_other(py: Python<'_>, event: Event) -> PyResult<Bound<'_, PyTuple>> 
         Event::Joined(identity) => ("joined", identity).into_pyobject(py)?,
         Event::Tasks => ("tasks",).into_pyobject(py)?,
         Event::Abort(token) => ("abort", token).into_pyobject(py)?,
+        Event::Outbox => ("outbox",).into_pyobject(py)?,
         Event::Settled { id, token, what, refused } => {
             ("settled", text(&id), token, text(&what), refused).into_pyobject(py)?
         }

@@ -191,6 +191,7 @@ impl Shared {
             [kind, _, token, ..] if kind == b"abort" => {
                 number(token).into_iter().for_each(|token| self.abort(token, session))
             }
+            [kind] if kind == b"outbox" => self.inbox.push(Event::Outbox),
             [kind, ..] if kind == b"claimed" => {
                 let claims = claims::handed_over(fields.split_off(1), Instant::now());
                 claims.map_or_else(|| self.dropped(), |claims| self.take_over(claims, session, by_loop));

@@ -1,0 +1,98 @@
+"""The part of a worker that carries to other queues what its own has to tell them.
+
+The library decides what that is, and what an answer means.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from .._server import calls
+from .._server.replies import Call, answers, word
+from .._values.encodings import netstrings
+from ..errors import ArdiqError, is_away
+
+if TYPE_CHECKING:
+    from .._client.queue import QueueContext
+
+log = logging.getLogger("ardiq")
+
+_PAGE = 100
+# For how long a worker that has left goes on with it.
+_LAST_S = 2.0
+
+
+class Carrier:
+    """Carries the outbox of one queue. What is left undone, heartbeats give to a worker again."""
+
+    def __init__(self, queue: "QueueContext") -> None:
+        self._queue = queue
+        self._channel = queue.channel()
+        self._work: asyncio.Task[None] | None = None
+        self._is_due = False
+        self._said: set[str] = set()
+
+    def tell(self) -> None:
+        """There is something to carry."""
+        self._is_due = True
+        if self._work is None or self._work.done():
+            self._work = self._channel.loop.create_task(self._carry())
+
+    async def close(self) -> None:
+        """Finish what was begun, within two seconds."""
+        if self._work is not None:
+            await asyncio.wait([self._work], timeout=_LAST_S)
+
+    def stop(self) -> None:
+        """Carry no more."""
+        if self._work is not None:
+            self._work.cancel()
+
+    async def _carry(self) -> None:
+        while self._is_due:
+            self._is_due = False
+            try:
+                await self._carry_all()
+            except ArdiqError as error:
+                self._warn(f"the outbox of queue {self._queue.name!r} is not carried", error)
+
+    async def _carry_all(self) -> None:
+        """Carry page after page, until what could not be carried comes up again."""
+        seen, away = set[str](), set[str]()
+        while rows := await self._channel.ask(calls.outbox(limit=_PAGE)):
+            if rows[0].entry in seen:
+                return
+            seen.update(row.entry for row in rows)
+            said = await asyncio.gather(*[self._say(row, away) for row in rows])
+            entries = [calls.OutboxEntry(row.entry, row.life, answer) for row, answer in zip(rows, said, strict=True)]
+            await self._channel.ask(calls.outbox_done(entries=entries))
+
+    async def _say(self, row: calls.OutboxRow, away: set[str]) -> str:
+        """Tell the other queue, and what it answers. Of one whose server was `away` the rest waits."""
+        if not row.queue:
+            return ""
+        if row.queue in away:
+            return "away"
+        reads_many = row.function == "enqueue"
+        try:
+            other = self._queue.app.queue(row.queue).context
+            call = Call(row.function, tuple(netstrings(row.arguments)), answers if reads_many else word)
+            answer = await other.channel().ask(call)
+        except (ArdiqError, ValueError) as error:
+            answer = error
+            if isinstance(error, ArdiqError) and is_away(error):
+                away.add(row.queue)
+        [answer] = answer if isinstance(answer, list) else [answer]
+        if isinstance(answer, Exception):
+            self._warn(f"queue {row.queue!r} cannot be told of {row.entry!r}", answer)
+        elif answer == "exists":
+            self._warn(f"queue {row.queue!r} has another task with the id of {row.entry!r}, which waits for its end")
+        return str(answer)
+
+    def _warn(self, what: str, error: Exception | None = None) -> None:
+        """Say it once; not that the server is away, which the worker says itself."""
+        text = f"{what}: {error}; trying again" if error is not None else what
+        level = logging.DEBUG if error is not None and is_away(error) else logging.WARNING
+        if text not in self._said:
+            self._said = {text} if len(self._said) >= _PAGE else self._said | {text}
+            log.log(level, "%s", text)
