@@ -11,7 +11,7 @@ read_globals = {
   "adaptive", "admit", "ages", "ask", "attempt", "batches", "bulk", "calls", "chores", "chunks", "claim", "clock", "edges",
   "ending", "entering",
   "errors", "figures", "flow", "gather", "gauges", "group", "halt", "hand_off", "history", "inputs", "keys", "lane", "limits",
-  "line", "mail", "map", "member", "memos", "move", "number", "object", "opening", "outbox", "pause_rules", "pauses",
+  "line", "listing", "mail", "map", "member", "memos", "move", "number", "object", "opening", "outbox", "pause_rules", "pauses",
   "payload", "place", "reap", "recount", "replay", "saving", "schedule", "share", "stats", "stopping", "task", "timer",
   "turn", "undo", "unique", "uses",
   "waiters", "waits",

@@ -243,6 +243,47 @@ class TaskPosition(NamedTuple):
 
 
 @as_object
+class FoundTask(NamedTuple):
+    """A task that a search found.
+
+    Attributes:
+        number: of a scheduled one when it falls due, of a dead letter when it failed, in ms since the epoch; of others
+            its order in the place.
+        state: its state, as `job.status()` has it.
+        args: its positional arguments as they are stored, up to 500 bytes; empty if that is not JSON.
+        kwargs: its keyword arguments, likewise.
+        error: of its last attempt, up to 500 bytes; empty: none.
+    """
+
+    task_id: str
+    fn_name: str
+    state: str
+    lane: str
+    tries: int
+    number: int
+    args: str
+    kwargs: str
+    error: str
+
+
+@as_object
+class Found(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        tasks: in the order of their place.
+        looked_at: how many tasks were looked at.
+        size: how many entries the place has.
+        next_offset: where to go on; None: the end was reached.
+    """
+
+    tasks: list[FoundTask]
+    looked_at: int
+    size: int
+    next_offset: int | None
+
+
+@as_object
 class LimitInfo(NamedTuple):
     """A limit of a queue, or one key of it.
 

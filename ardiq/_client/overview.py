@@ -1,12 +1,15 @@
 """Inspecting a queue: its lanes, workers, running tasks and counters."""
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .._server import calls
 from .._server.replies import Ask, Call, R, at_once, number
 from .._values import options as _options
+from .._values.encodings import to_json
 from ..inspection import (
+    Found,
+    FoundTask,
     LaneInfo,
     MinuteCounts,
     QueueCounts,
@@ -18,10 +21,12 @@ from ..inspection import (
     WorkerInfo,
 )
 from ..watching import progress_of
+from .rules import Argument, rule_of
 
 if TYPE_CHECKING:
     from .queue import QueueContext
 
+_Which: TypeAlias = tuple[str, str, str | None, str | None, Argument | None]
 _PAGE = 500
 _MINUTES = 5
 _FIGURES = TaskTotals._fields[2:]  # as a task's field of `task_stats:<minute>` has them
@@ -174,6 +179,88 @@ class Inspect:
         """`position`, blocking."""
         return self._blocking(lambda ask: _position(ask, task_id))
 
+    async def find(
+        self,
+        place: str,
+        of: str = "",
+        *,
+        task: str | None = None,
+        text: str | None = None,
+        argument: Argument | None = None,
+        limit: int = 100,
+        look_at: int = 10_000,
+        offset: int = 0,
+    ) -> Found:
+        """The tasks in a place that match all that is given; there is no index, so it looks at one after the other, up
+        to two hundred a call. What starts or ends meanwhile may be missed.
+
+        Args:
+            place: "queued", "limited", "scheduled", "held", "running", "dead" or "quarantined".
+            of: the lane of "queued", the pause of "held", the worker of "running", lane and line of "limited" as
+                `default:customer(42)`.
+            task: their name.
+            text: a part of their id, name, error or arguments, in upper or lower case.
+            argument: an argument's name or position, and its value, such as `{"customer_id": 42}`.
+            limit: enough of them: no more calls are made; the last one may add up to two hundred.
+            look_at: the largest number of tasks to look at.
+            offset: where to begin: 0, then what the last search returned as `next_offset`.
+
+        Raises:
+            ValueError: a number is negative, or the argument is one that `Ardiq.pause` would refuse.
+            BadArgument: there is no such place.
+
+        Example:
+            ```python
+            found = await app.inspect.find("scheduled", argument={"customer_id": 42})
+            print(len(found.tasks), "of", found.looked_at, "that were looked at, of", found.size)
+            ```
+        """
+        return await self._find(self._ask, (place, of, task, text, argument), limit, look_at, offset)
+
+    def find_sync(
+        self,
+        place: str,
+        of: str = "",
+        *,
+        task: str | None = None,
+        text: str | None = None,
+        argument: Argument | None = None,
+        limit: int = 100,
+        look_at: int = 10_000,
+        offset: int = 0,
+    ) -> Found:
+        """`find`, blocking."""
+        which = (place, of, task, text, argument)
+        return self._blocking(lambda ask: self._find(ask, which, limit, look_at, offset))
+
+    async def _find(self, ask: Ask, which: _Which, limit: int, look_at: int, offset: int) -> Found:
+        place, of, task, text, argument = which
+        for name, value in (("limit", limit), ("look_at", look_at), ("offset", offset)):
+            _options.integer(name, value, least=0)
+        (name, key, value), positions = rule_of(self._queue, task or "", argument, lenient=True)
+        at_once = calls.FIND_LIMIT_MOST if task or text or argument else min(calls.FIND_LIMIT_MOST, limit)
+        found, next_offset = Found([], 0, 0, offset), offset
+        while len(found.tasks) < limit and found.looked_at < look_at:
+            page = await ask(
+                calls.find(
+                    place=place,
+                    which=of,
+                    offset=next_offset,
+                    limit=min(at_once, look_at - found.looked_at),
+                    task=name,
+                    text=text or "",
+                    argument=key,
+                    value=value,
+                    positions=to_json(positions),
+                )
+            )
+            tasks = [*found.tasks, *map(_found, page.rows)]
+            found = Found(tasks, found.looked_at + page.looked, page.size, page.next_offset or None)
+            next_offset = page.next_offset
+            if not next_offset:
+                break
+        return found
+
     async def _ask(self, call: Call[R]) -> R:
         return await self._queue.channel().ask(call)
 
@@ -301,6 +388,12 @@ def _task(row: calls.LongestRunning, now_ms: int) -> RunningTask:
     run_ms = max(0, now_ms - (row.started_at or now_ms))
     progress = progress_of(row.progress) if row.progress else None
     return RunningTask(row.id, row.name, row.lane, row.worker, row.tries, run_ms, progress)
+
+
+def _found(row: calls.FoundRow) -> FoundTask:
+    is_json = row.codec in ("", "json")
+    args, kwargs = (value.decode(errors="replace") if is_json else "" for value in (row.args, row.kwargs))
+    return FoundTask(row.id, row.name, row.state, row.lane, row.tries, row.number, args, kwargs, row.error)
 
 
 async def _unknown_tasks(ask: Ask) -> list[UnknownTask]:

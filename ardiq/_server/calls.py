@@ -95,6 +95,9 @@ LIST_LIMIT_MOST: Final = 1000
 DEAD_LETTERS_LIMIT_MOST: Final = 1000
 """The largest `limit` of `dead_letters`."""
 
+FIND_LIMIT_MOST: Final = 200
+"""The largest `limit` of `find`."""
+
 FAILURES_LIMIT_MOST: Final = 500
 """The largest `limit` of `failures`."""
 
@@ -437,6 +440,36 @@ class DeadLettersReply(NamedTuple):
 
 
 DEAD_LETTERS_REPLY = page(DeadLettersReply._make, (number,), DEAD_ROW.rows)
+
+
+class FoundRow(NamedTuple):
+    """A record of the reply of `find`."""
+
+    id: str
+    number: int
+    state: str
+    name: str
+    lane: str
+    tries: int
+    args: bytes
+    kwargs: bytes
+    codec: str
+    error: str
+
+
+FOUND_ROW = Record(FoundRow._make, (text, number, text, text, text, number, raw, raw, text, text))
+
+
+class FindReply(NamedTuple):
+    """What `find` replies."""
+
+    next_offset: int
+    looked: int
+    size: int
+    rows: list[FoundRow]
+
+
+FIND_REPLY = page(FindReply._make, (number, number, number), FOUND_ROW.rows)
 
 
 class Failures(NamedTuple):
@@ -1387,6 +1420,27 @@ def dead_letters(*, task: Text, error: Text, since_at: int, before_at: int, limi
     Replies `before_at` of the next page (0: this is the last), then each dead letter.
     """
     return Call("dead_letters", (task, error, since_at, before_at, limit), DEAD_LETTERS_REPLY)
+
+
+def find(
+    *,
+    place: Text,
+    which: Text,
+    offset: int,
+    limit: int,
+    task: Text,
+    text: Text,
+    argument: Text,
+    value: Text,
+    positions: Text,
+) -> Call[FindReply]:
+    """A page of one place: the tasks of a name, with a text, or with an argument.
+
+    Replies the `offset` of the next page (0: this is the last), how many were looked at, how many entries the place
+    has; then each task that fits: id, number (as in `list`), state, name, lane, tries, and up to 500 bytes each of
+    its arguments, in its codec, and of its error. What moves between two pages may be in both, or in neither.
+    """
+    return Call("find", (place, which, offset, limit, task, text, argument, value, positions), FIND_REPLY)
 
 
 def failures(*, limit: int) -> Call[FailuresReply]:

@@ -1,4 +1,4 @@
-"""Look at one task of an app's queue, read what it emits, run it now, abort it, or run it again."""
+"""Find tasks of an app's queue; look at one, read what it emits, run it now, abort it, or run it again."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -10,17 +10,19 @@ from .._server.replies import ask, number, text
 from .._values.encodings import from_json
 from ..batches import is_batch
 from ..errors import ArdiqError
-from ..inspection import TaskPosition
+from ..inspection import FoundTask, TaskPosition
 from . import open_app
-from ._arguments import app_argument, json_argument, word
+from ._arguments import app_argument, json_argument, positive, refusing, word
 from ._memos import draw_steps, read_steps
 from ._output import Part, Styled, Table, age, json_text, many, moment, print_json, short, show
 from ._plain import done
+from .pause import read_argument
 
 if TYPE_CHECKING:
     from .. import _core
     from ..app import Ardiq
 
+_PLACES = ("queued", "scheduled", "held", "running", "dead", "quarantined")
 _LINES = 20
 _STYLES = {
     "failed": "red",
@@ -62,8 +64,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
         json_argument(chosen)
         chosen.set_defaults(action=action)
 
+    what = "the tasks of one place: of a name, with a text or an argument"
+    chosen = actions.add_parser("list", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    app_argument(chosen)
+    chosen.add_argument("--place", choices=_PLACES, default="queued", help="where they are (default: queued)")
+    chosen.add_argument("--of", type=word, metavar="NAME", help="only of this lane, pause or worker")
+    chosen.add_argument("--task", type=word, metavar="NAME", help="of this name")
+    chosen.add_argument("--text", type=word, metavar="TEXT", help="with this in their id, name, error or arguments")
+    chosen.add_argument("--arg", metavar="NAME=JSON", help="with this argument: name or position, and its value")
+    chosen.add_argument("-n", "--limit", type=positive, default=50, metavar="N", help="at most so many (default: 50)")
+    most = "look at no more than so many (default: 10000)"
+    chosen.add_argument("--look-at", type=positive, default=10_000, metavar="N", help=most)
+    json_argument(chosen)
+    chosen.set_defaults(action=None)
+
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.action is None:
+        with refusing():
+            return _list(open_app(arguments), arguments)
     return int(arguments.action(open_app(arguments), arguments.id, arguments.json))
 
 
@@ -76,6 +95,43 @@ def _show(app: "Ardiq", task_id: str, as_json: bool) -> int:
     else:
         show(*_draw(task))
     return 0
+
+
+def _list(app: "Ardiq", arguments: argparse.Namespace) -> int:
+    which = {"task": arguments.task, "text": arguments.text, "argument": read_argument(arguments.arg)}
+    tasks, looked_at, size = list[FoundTask](), 0, 0
+    for of in [arguments.of] if arguments.of else _parts(app, arguments.place):
+        left, look_at = arguments.limit - len(tasks), arguments.look_at - looked_at
+        found = app.inspect.find_sync(arguments.place, of, limit=max(0, left), look_at=max(0, look_at), **which)
+        tasks += found.tasks
+        looked_at, size = looked_at + found.looked_at, size + found.size
+    tasks = tasks[: arguments.limit]
+    if arguments.json:
+        renamed = {"task_id": "id", "fn_name": "name"}
+        plain = [{renamed.get(name, name): value for name, value in task._asdict().items()} for task in tasks]
+        print_json({"tasks": plain, "looked_at": looked_at, "size": size})
+        return 0
+    rows = [
+        [task.task_id, task.fn_name, task.lane, str(task.tries), _stored(task), short(task.error)] for task in tasks
+    ]
+    show(Table(["id", "task", "lane", "tries", "arguments", "error"], rows))
+    show(f"{many(len(rows), 'task')}; looked at {looked_at:,} of {size:,} that are {arguments.place}")
+    return 0
+
+
+def _parts(app: "Ardiq", place: str) -> list[str]:
+    """What a place consists of: lanes, pauses, workers."""
+    if place == "queued":
+        return list(app.inspect.overview_sync(0).counts.ready)
+    if place == "held":
+        return list(app.inspect.overview_sync(0).held)
+    if place == "running":
+        return [worker.worker for worker in app.inspect.workers_sync() if worker.claimed]
+    return [""]
+
+
+def _stored(task: FoundTask) -> str:
+    return short(" ".join(part for part in (task.args, task.kwargs) if part not in ("", "[]")))
 
 
 def _stream(app: "Ardiq", task_id: str, as_json: bool) -> int:

@@ -131,6 +131,7 @@ def test_one_vocabulary_as_documented(app: Ardiq, ardiq: Run) -> None:
         *(
             "dlq replay APP bad none",
             "task hurry APP bad",
+            "task list APP --place dead",
             "task abort APP bad",
             "task requeue APP bad",
             "purge APP -y",

@@ -13,6 +13,8 @@ from helpers import SOON_S, drain, eventually, is_state, result_of, stranger, wo
 from ardiq import (
     Ardiq,
     BadArgument,
+    Found,
+    FoundTask,
     Inspect,
     LaneInfo,
     MinuteCounts,
@@ -32,10 +34,10 @@ LANES = ["low", "default", "high"]
 METHODS = [name for name, _ in inspect.getmembers(Inspect, inspect.iscoroutinefunction) if not name.startswith("_")]
 
 
-async def both(app: Ardiq, method: str, *args: Any) -> Any:
+async def both(app: Ardiq, method: str, *args: Any, **named: Any) -> Any:
     """What a method returns, which its twin does, too, where no time passes in it."""
-    awaited = await getattr(app.inspect, method)(*args)
-    assert type(getattr(app.inspect, f"{method}_sync")(*args)) is type(awaited)
+    awaited = await getattr(app.inspect, method)(*args, **named)
+    assert type(getattr(app.inspect, f"{method}_sync")(*args, **named)) is type(awaited)
     return awaited
 
 
@@ -167,6 +169,43 @@ async def test_what_many_workers_run(app: Ardiq, left: list[str]) -> None:
     assert len(await both(app, "running", 500)) == 500
     assert len(await both(app, "running", 5_000)) == 1_000, "of each as many as it has slots"
     assert Counter(task.worker for task in await app.inspect.running(5_000)) == dict.fromkeys(left, 4)
+
+
+async def test_searching(app: Ardiq) -> None:
+    @app.task
+    async def work(customer_id: int, text: str = "") -> None: ...
+
+    later = work.options(delay=3600)
+    jobs = [await later.enqueue(number, "Odd" if number % 2 else "even") for number in range(5)]
+    named = await later.enqueue(customer_id=3, text="odd")
+    other = await app.ref("other").options(delay=7200).enqueue(3)
+
+    async def ids(**which: Any) -> list[str]:
+        found: Found = await both(app, "find", "scheduled", **which)
+        assert (found.looked_at, found.size, found.next_offset) == (7, 7, None)
+        return [task.task_id for task in found.tasks]
+
+    assert await ids() == [*(job.id for job in jobs), named.id, other.id]
+    assert await ids(task="other") == [other.id]
+    assert await ids(text="ODD") == [jobs[1].id, jobs[3].id, named.id]
+    assert await ids(text=jobs[2].id.upper()) == [jobs[2].id]
+    assert await ids(argument={"customer_id": 3}) == [jobs[3].id, named.id]
+    assert await ids(argument={0: 3}) == [jobs[3].id, other.id]
+    assert await ids(argument={"text": "Odd"}, text="odd") == [jobs[1].id, jobs[3].id]
+    first = await app.inspect.find("scheduled", limit=2)
+    assert (len(first.tasks), first.looked_at, first.size, first.next_offset) == (2, 2, 7, 2)
+    second = await app.inspect.find("scheduled", look_at=3, offset=2)
+    assert [task.task_id for task in second.tasks] == [job.id for job in jobs[2:5]]
+    info = await named.info()
+    assert info is not None
+    (task,) = (await app.inspect.find("scheduled", text='"customer_id":3')).tasks
+    assert task == FoundTask(
+        named.id, "work", "scheduled", "default", 0, info.scheduled_at or 0, "[]", '{"customer_id":3,"text":"odd"}', ""
+    )
+    with pytest.raises(ValueError, match="only a string, an integer or a boolean"):
+        await app.inspect.find("scheduled", argument={"customer_id": 1.5})
+    with pytest.raises(BadArgument, match="place must be"):
+        await app.inspect.find("nowhere")
 
 
 async def test_the_lane_of_a_queue_with_one(app: Ardiq) -> None:

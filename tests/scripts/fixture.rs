@@ -388,7 +388,7 @@ pub fn default(name: &str) -> Result<Json, String> {
         "cursor" => json!("0"),
         "since_at" | "before_at" | "after_token" | "after_number" => json!(0),
         "kwargs" | "options" | "codec" | "headers" | "traceback" | "details" | "which" | "reason" | "progress"
-        | "note" | "task" | "error" | "argument" | "detail" | "key" | "nonce" => json!(""),
+        | "note" | "text" | "task" | "error" | "argument" | "detail" | "key" | "nonce" => json!(""),
         _ => return Err(format!("{name}: the fixture must say")),
     })
 }
