@@ -101,7 +101,7 @@ class DeadLetters:
         Example:
             ```python
             for group in (await app.dead.groups()).groups:
-                print(group.count, group.fn_name, group.kind)
+                print(group.letters, group.fn_name, group.kind)
             ```
         """
         found = await self._queue.channel().ask(calls.failures(limit=limit))

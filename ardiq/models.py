@@ -268,7 +268,7 @@ class DeadGroup(NamedTuple):
     Attributes:
         fn_name: the task's name.
         kind: of the error: its text up to the first colon, space or parenthesis, such as "ValueError".
-        count: how many of the dead letters that were looked at.
+        letters: how many of the dead letters that were looked at.
         newest_at: when the newest of them failed, in ms since the epoch.
         oldest_at: when the oldest of them failed, likewise.
         task_id: the id of the newest.
@@ -277,7 +277,7 @@ class DeadGroup(NamedTuple):
 
     fn_name: str
     kind: str
-    count: int
+    letters: int
     newest_at: int
     oldest_at: int
     task_id: str

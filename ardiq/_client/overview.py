@@ -235,8 +235,8 @@ class Inspect:
 
     async def _find(self, ask: Ask, which: _Which, limit: int, look_at: int, offset: int) -> Found:
         place, of, task, text, argument = which
-        for name, value in (("limit", limit), ("look_at", look_at), ("offset", offset)):
-            _options.integer(name, value, least=0)
+        for option, count in (("limit", limit), ("look_at", look_at), ("offset", offset)):
+            _options.integer(option, count, least=0)
         (name, key, value), positions = rule_of(self._queue, task or "", argument, lenient=True)
         at_once = calls.FIND_LIMIT_MOST if task or text or argument else min(calls.FIND_LIMIT_MOST, limit)
         found, next_offset = Found([], 0, 0, offset), offset

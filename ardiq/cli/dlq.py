@@ -124,11 +124,11 @@ async def _groups(app: "Ardiq", arguments: argparse.Namespace) -> int:
         print_json({"groups": groups, "looked_at": found.looked_at, "dead": found.total})
         return 0
     rows = [
-        [f"{group.count:,}", group.fn_name, group.kind, moment(group.newest_at), group.task_id, short(group.error)]
+        [f"{group.letters:,}", group.fn_name, group.kind, moment(group.newest_at), group.task_id, short(group.error)]
         for group in found.groups
     ]
     which = "" if found.looked_at == found.total else f"of the newest {found.looked_at:,}: "
-    show(Table(["count", "task", "kind", "newest", "its id", "its error"], rows))
+    show(Table(["letters", "task", "kind", "newest", "its id", "its error"], rows))
     show(f"{which}{many(len(rows), 'group')}; {many(found.total, 'dead letter')} in all")
     return 0
 

@@ -84,7 +84,7 @@ async def test_by_task_and_kind_of_error(app: Ardiq) -> None:
     await die(app, "charge", 1, 2)
     (last,) = await die(app, "mail", 3)
     found = await app.dead.groups()
-    assert [(group.fn_name, group.kind, group.count) for group in found.groups] == [
+    assert [(group.fn_name, group.kind, group.letters) for group in found.groups] == [
         ("charge", "TimeoutError", 2),
         ("mail", "ValueError", 1),
     ]
