@@ -348,7 +348,8 @@ class TaskMetrics:
 
     Attributes:
         run: how long the attempts ran.
-        wait: how long tasks waited from being enqueued to their first attempt.
+        wait: how long tasks were ready before their first attempt, and again where one was put off; a delay does not
+            count.
         abandoned_threads: how many threads are still busy with attempts that timed out, were aborted or handed back.
     """
 

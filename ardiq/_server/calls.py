@@ -1048,7 +1048,7 @@ def step(
     Replies `more` (1: ready work was left behind, step again), `wait_ms` (-1, or when to step again because a task
     falls due), number of answers; then an answer for each outcome that was refused or became another: id, token,
     the reason or the new state; then each claim: a `+` before its token says that it belongs to the batch of the
-    claim before it.
+    claim before it; `enqueued_at` of one that was put off is when it was due.
     """
     return Call(
         "step",
@@ -1069,7 +1069,7 @@ def step(
 def claim(*, worker: Text, lanes: Text, want: int, result_ttl_ms: int) -> Call[ClaimReply]:
     """A worker takes tasks that are ready; each comes with a lease token.
 
-    Replies `more`, then each claim.
+    Replies `more`, then each claim; `enqueued_at` of one that was put off is when it was due.
     """
     return Call("claim", (worker, lanes, want, result_ttl_ms), CLAIM_REPLY)
 

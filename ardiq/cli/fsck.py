@@ -51,6 +51,9 @@ FINDINGS = {
     "ghost_in_quarantined": "in quarantine, but not one that was lost more than once",
     "ghost_in_tombstones": "queued, but marked to be skipped",
     "ghost_in_workflows": "listed as an unfinished workflow, but is none",
+    "lost_ends": "tasks of it have ended, and it does not know of that",
+    "lost_items": "calls of a map that are gone before they ran; it will fail",
+    "lost_results": "results of a map that are gone",
     "no_row": "a worker without its row",
     "no_such_group": "part of a workflow that is gone",
     "no_such_pause": "tasks held by a pause that is gone; resume it",
@@ -58,8 +61,11 @@ FINDINGS = {
     "no_such_worker": "belongs to a worker that does not exist",
     "no_ttl": "would stay forever: it has no time to live",
     "not_in_dead": "failed, but not among the dead letters",
+    "not_in_deadlines": "has a time limit, or may be left unfinished by its client, but nobody looks at the time",
+    "not_in_failed": "did not complete, but its workflow does not count it among those",
     "not_in_held": "held, but not by the pause it names",
     "not_in_line": "limited, but not in its line",
+    "not_in_nodes": "of a workflow that does not know what it consists of",
     "not_in_ready": "queued, but in no ready list",
     "not_in_running": "running, but claimed by no worker",
     "not_in_schedule_due": "a schedule that never falls due: it has no next time",
@@ -145,6 +151,7 @@ class Check:
         queued: dict[str, str] = {}
         limited: dict[str, set[str]] = {}
         walked: list[str] = []
+        last: list[Finding] = []
         for row in self._rows("records"):
             if row.kind == "queued":
                 queued[row.id] = row.detail
@@ -154,10 +161,13 @@ class Check:
                 walked.append(f"recount:{row.id}")
             elif row.kind == "away_without_outbox":
                 yield from self._away(row)
+            elif row.kind == "lost_ends":  # what is open may be all that it does not know of
+                last.append(row)
             elif row.kind == "not_in_line":
                 limited.setdefault(row.detail, set()).add(row.id)
             else:
                 yield row
+        yield from last
         if not self.complete:  # what was not looked at may be anywhere
             return
         lanes = set(queued.values())

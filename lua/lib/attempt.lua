@@ -152,6 +152,10 @@ local function try_again(batch, ended, record, ttl_ms)
   if instead then return err, stays, instead end
   local counter = snoozed and 'snoozed' or 'retried'
   local ordered = record.buckets and limits.ordered(batch, record.buckets) or {}
+  -- What is put off waits from then on, wherever it does so.
+  if snoozed and (#ordered > 0 or delay_ms == 0) then
+    fields[#fields + 1], fields[#fields + 2] = 'due_at', clock.text(batch.now + delay_ms)
+  end
   if #ordered > 0 then
     err, stays = wait_in_front(batch, ended, record, fields, ordered)
     if not err then batches.count(batch, counter) end
@@ -189,7 +193,8 @@ local function limit_reached(batch, ended, record, ttl_ms)
   local err, stays, instead = too_old(batch, ended, record, {})
   if instead then return err, stays, instead end
   if not is_in_its_way then return try_again(batch, ended, record, ttl_ms) end
-  local fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0) }
+  local due_at = clock.text(batch.now + ended.delay_ms)
+  local fields = { 'tries', math.max(number.of(record.tries, 1) - 1, 0), 'due_at', due_at }
   err, stays = move.make_ready(batch, ended.id, record, fields, SETTLED, 'front')
   if not err then batches.count(batch, 'snoozed') end
   return err, stays

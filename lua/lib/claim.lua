@@ -3,18 +3,25 @@
 local M = {}
 
 -- What a worker is told of a claim.
-local CLAIM = { 'state', 'name', 'args', 'kwargs', 'codec', 'headers', 'lane', 'tries', 'enqueued_at', 'inputs' }
-local TOLD = #CLAIM - 1
+local CLAIM = { 'state', 'name', 'args', 'kwargs', 'codec', 'headers', 'lane', 'tries', 'enqueued_at', 'inputs',
+  'due_at' }
+local TOLD = #CLAIM - 2
 
 -- What few tasks have. A record without `tries` has none of it: it is a task without such options, never claimed and never
 -- watched, as most are, and each field that is asked for costs.
 local UNCOMMON =
-  { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'needs_version', 'unique', 'buckets', 'inputs' }
+  { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'needs_version', 'unique', 'buckets', 'inputs',
+    'due_at' }
 -- The same of one that waits in a line. A wish to abort is of a version that does not know lines, and could not do it.
 local OF_LINES =
   { 'state', 'name', 'args', 'kwargs', 'enqueued_at', 'tries', 'needs_version', 'buckets', 'abort_requested' }
 local UNCOMMON_OF_LINES =
-  { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'unique', 'weight', 'inputs' }
+  { 'codec', 'headers', 'expires_at', 'watched_until', 'result_ttl_ms', 'unique', 'weight', 'inputs', 'due_at' }
+
+-- Since when a task has been ready, for its worker: one that was put off has waited only since it was due.
+local function ready_since(enqueued_at, due_at)
+  return due_at and number.of(due_at, 0) > number.of(enqueued_at, 0) and due_at or enqueued_at or '0'
+end
 
 -- queued, limited -> held under a pause, where it is not looked at again until that ends, or for a later version, which takes it
 -- from there.
@@ -83,11 +90,11 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
   -- The first try of most.
   local tries = r[6] and r[6] ~= '0' and clock.text(number.of(r[6], 0) + 1) or '1'
   local codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key, its_line
-  local weight, needed
+  local weight, needed, due_at
   if line_name then
     needs_version = r[7]
     if r[6] then
-      codec, headers, expires_at, watched_until, own_ttl_ms, has_key, weight, needed =
+      codec, headers, expires_at, watched_until, own_ttl_ms, has_key, weight, needed, due_at =
         unpack(redis.call('HMGET', key, unpack(UNCOMMON_OF_LINES)))
     end
     if r[9] then
@@ -95,7 +102,7 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
       return false
     end
   elseif r[6] then
-    codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key, its_line, needed =
+    codec, headers, expires_at, watched_until, own_ttl_ms, needs_version, has_key, its_line, needed, due_at =
       unpack(redis.call('HMGET', key, unpack(UNCOMMON)))
   end
   -- The one place that asks whether a task may start now.
@@ -144,7 +151,7 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
   claims[n + 7] = headers or ''
   claims[n + 8] = lane_name
   claims[n + 9] = tries
-  claims[n + 10] = r[5] or '0'
+  claims[n + 10] = due_at and ready_since(r[5], due_at) or r[5] or '0'
   claims.n = n + 10
   return weight and number.of(weight, 1) or 1
 end
@@ -325,6 +332,7 @@ function M.since(base, worker, first_token, reply)
       local at = #reply
       if r.inputs then r.args, r.codec = inputs.resolve(holder, one.id, r.args or '', r.codec, r.inputs) end
       reply[at + 1], reply[at + 2] = one.id, (one.follows and gather.FOLLOWS or '') .. clock.text(one.token)
+      r.enqueued_at = ready_since(r.enqueued_at, r.due_at)
       for i = 2, TOLD do reply[at + i + 1] = r[CLAIM[i]] or '' end
     end
   end

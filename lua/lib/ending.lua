@@ -49,6 +49,8 @@ end
 -- What a group ended as, and what else its record gets.
 local function outcome(batch, of, counts)
   local missing = counts.failed + counts.skipped + counts.aborted
+  -- Calls that somebody deleted before they became tasks.
+  if of.kind == 'map' then missing = missing + math.max(of.size - of.made, 0) end
   local why = of.abort_requested
   if why == 'timeout' then
     return 'aborted', { 'error', 'timed out after ' .. clock.text(number.of(of.timeout_ms, 0)) .. ' ms' }

@@ -8,8 +8,8 @@ local EARLIER_LIFE = { 'lost', 'error', 'traceback', 'history', 'started_at', 'f
   'due_at', 'expires_at', 'abort_requested', 'progress', 'unknown_since', 'streamed', 'waited_ms', 'afresh' }
 -- What is left of a record that was discarded.
 local OUTLIVES = { 'state', 'name', 'lane', 'idempotency_key', 'tries', 'enqueued_at', 'started_at', 'finished_at',
-  'error', 'result_ttl_ms', 'streamed', 'needs', 'then', 'after', 'broken', 'spent', 'unborne', 'kind', 'home',
-  'life' }
+  'error', 'result_ttl_ms', 'logged', 'streamed', 'needs', 'then', 'after', 'broken', 'spent', 'unborne', 'kind',
+  'home', 'life' }
 
 -- A task that ended may be a member of a group, or of one in another queue, which hears of it. Replies whether it is kept until that
 -- says so, and else for how long, where it is a member: a call of a map that was aborted or discarded cannot run again.
@@ -302,9 +302,10 @@ function M.requeue(batch, id, record, call)
   end
 end
 
--- A finished record makes room for a new task under its id.
+-- A finished record makes room for a new task under its id, with what it told.
 function M.remove(base, id)
-  redis.call('DEL', keys.task(base, id), keys.steps(base, id), keys.signals(base, id))
+  redis.call('DEL', keys.task(base, id), keys.steps(base, id), keys.signals(base, id), keys.log(base, id),
+    keys.stream(base, id))
   redis.call('ZREM', keys.dead(base), id)
 end
 

@@ -3,7 +3,8 @@ local M = {}
 
 -- Fields that say where a task belongs.
 M.FIELDS = { 'state', 'lane', 'worker', 'lost', 'pause', 'buckets', 'kind', 'needs', 'building', 'is_open', 'dead',
-  'waits_for', 'after', 'undoing', 'home', 'queue', 'life', 'sent_at', 'abort_requested' }
+  'waits_for', 'after', 'undoing', 'timeout_ms', 'open_map', 'abort_requested', 'result_ttl_ms', 'keep_results',
+  'size', 'made', 'tasks', 'complete', 'failed', 'skipped', 'aborted', 'home', 'queue', 'life', 'sent_at' }
 
 -- The type of every key, by the first part of its name.
 M.TYPES = {
@@ -126,6 +127,66 @@ function M.disconnected(base, id, record)
   local own = record.kind == 'map' and group.read(holder, id)
   if own and group.is_obstructed(base, own) then return nil end
   return not waits_for_compensation(base, id, record) and 'stuck_group' or nil
+end
+
+-- How many entries a key of a group has. Of one of another type that is found to be wrong.
+local function size_of(command, key)
+  local size = redis.pcall(command, key)
+  return errors.of(size) and math.huge or size
+end
+
+-- Whether members of a group have ended that it was not told of: they were not known to be open then.
+local function has_lost_ends(base, id, record)
+  if record.state ~= 'blocked' or record.abort_requested or group.is_undoing(record) then return false end
+  local through, expected = 0, number.of(record.kind == 'map' and record.made or record.tasks, 0)
+  for _, name in ipairs({ 'complete', 'failed', 'skipped', 'aborted' }) do
+    through = through + number.of(record[name], 0)
+  end
+  return through + size_of('SCARD', keys.open(base, id)) < expected
+end
+
+-- What a group has lost of what it alone knows.
+local function lost_of_group(base, id, record)
+  if has_lost_ends(base, id, record) then return 'lost_ends' end
+  local is_over = record.state ~= 'blocked' or record.abort_requested or group.is_undoing(record)
+  if record.kind == 'map' then
+    local left = number.of(record.size, 0) - number.of(record.made, 0)
+    if not is_over and size_of('LLEN', keys.items(base, id)) < left then return 'lost_items' end
+    local has_results = record.keep_results == '0' or redis.call('PTTL', keys.task(base, id)) ~= -1
+      or size_of('HLEN', keys.results(base, id)) >= number.of(record.complete, 0)
+    return not has_results and 'lost_results' or nil
+  end
+  local has_deadline = record.building or record.timeout_ms or record.open_map
+  return has_deadline and not is_over and M.lacks('ZSCORE', keys.deadlines(base), id) and 'not_in_deadlines' or nil
+end
+
+-- What a member is missing in that its group keeps for as long as itself.
+local function lost_of_member(base, id, record)
+  local of, name = group.of({ base = base }, id)
+  if not of or redis.call('PTTL', keys.task(base, of.id)) ~= -1 then return nil end
+  local own, nodes = task.read(base, of.id, M.FIELDS), keys.nodes(base, of.id)
+  if of.kind == 'workflow' and size_of('LLEN', nodes) < number.of(own.tasks, 0) and M.lacks('LPOS', nodes, name) then
+    return 'not_in_nodes'
+  end
+  local had_turn = not group.is_compensation(record) or number.of(record.needs, 0) <= 0
+  local is_missing = task.is_finished(record.state) and record.state ~= 'complete' and had_turn
+  if not is_missing or has_lost_ends(base, of.id, own) then return nil end
+  local is_known = not M.lacks('SISMEMBER', keys.failed(base, of.id), name)
+    or not M.lacks('SISMEMBER', keys.open(base, of.id), name)
+  return not is_known and 'not_in_failed' or nil
+end
+
+-- What somebody deleted that tells a workflow of a member, or of itself; nil: nothing.
+function M.lost(base, id, record)
+  return record.kind and lost_of_group(base, id, record)
+    or string.find(id, '~', 1, true) and lost_of_member(base, id, record) or nil
+end
+
+-- Whether a workflow that has ended would stay: nothing of it may run again, and nobody will give it its time to live.
+function M.stays(base, id, record)
+  return record.kind == 'workflow' and task.is_finished(record.state) and number.of(record.dead, 0) <= 0
+    and number.of(record.result_ttl_ms, -1) >= 0 and redis.call('PTTL', keys.task(base, id)) == -1
+    and not M.is_chore(base, id)
 end
 
 -- Whether a pause is that of a workflow which has ended, or is gone.

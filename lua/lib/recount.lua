@@ -1,9 +1,11 @@
--- Dead letters of a workflow that has ended, counted again, a portion a call: its record may say more than there are where an
--- earlier version discarded one, or somebody deleted it. fsck compares, repair sets it right.
+-- What is counted of a workflow, counted again. Dead letters of one that has ended, a portion a call: its record may say more than
+-- there are where an earlier version discarded one, or somebody deleted it. Ends that it was not told of, because somebody deleted
+-- what it knew to be open. fsck compares, repair sets it right.
 local M = {}
 
--- Members that one call looks at.
+-- Members that one call looks at; and calls of a map, of which all are looked at.
 local PORTION = 1000
+local MOST_CALLS = 20000
 
 -- Whether a member that did not complete may run again, or does so to no effect.
 local function is_dead(base, id)
@@ -52,6 +54,77 @@ function M.go_on(batch, root, begins)
   redis.call('HSET', key, 'dead', clock.text(dead))
   batches.push(batch, 'swept', root)
   batch.members = batch.members or {}
+end
+
+-- Edges of a member that are not met, and whether it is not needed: by what it comes after, where that is not open any more.
+local function unmet(batch, of, record)
+  local base, needs, is_unneeded = batch.base, 0, false
+  edges.each_follower(record.after, function(name, policy)
+    local other = task.read(base, group.id_of(of.id, name), { 'state', 'spent', 'unneeded' }) or {}
+    local is_open = redis.call('SISMEMBER', keys.open(base, of.id), name) == 1
+    local is_lenient = edges.LENIENT[policy]
+    if not is_open and other.state == 'complete' and policy == 'only' and not other.spent then is_unneeded = true end
+    local is_met = not is_open and (is_lenient or other.state == 'complete') or is_lenient and other.spent
+    if not is_met then needs = needs + 1 end
+  end)
+  return needs, is_unneeded
+end
+
+-- Those that wait for more than what is open begin, or are not needed.
+local function tell_followers(batch, of, names)
+  for _, name in ipairs(names) do
+    local id = group.id_of(of.id, name)
+    local record = task.read(batch.base, id, { 'after', unpack(edges.FIELDS) })
+    local waits = record and record.state == 'blocked' and number.of(record.needs, 0) > 0
+    if waits and number.of(record.broken, 0) <= 0 and not group.is_compensation(record) then
+      local needs, is_unneeded = unmet(batch, of, record)
+      if needs < number.of(record.needs, 0) then
+        redis.call('HSET', keys.task(batch.base, id), 'needs', clock.text(needs))
+        if is_unneeded then
+          redis.call('HSET', keys.task(batch.base, id), 'unneeded', '1')
+          move.skip(batch, id, 'skipped: not needed')
+        elseif needs == 0 then
+          edges.begin(batch, of, name, record)
+        end
+      end
+    end
+  end
+end
+
+-- Members of a group that has not ended, of which some have ended without its hearing of that: those that are open are known to be,
+-- ends other than completions count now, and as many have completed as are left. Replies whether that could be done at once.
+function M.settle(batch, of)
+  local base, names = batch.base, {}
+  if of.kind == 'map' then
+    if of.made > MOST_CALLS then return false end
+    for i = 1, of.made do names[i] = clock.text(i - 1) end
+  else
+    names = redis.pcall('LRANGE', keys.nodes(base, of.id), 0, -1)
+    if errors.of(names) then return false end
+  end
+  local open, failed = keys.open(base, of.id), keys.failed(base, of.id)
+  local is_open, is_missing = bulk.read('SMISMEMBER', open, names), bulk.read('SMISMEMBER', failed, names)
+  local opened, complete = {}, 0
+  for i, name in ipairs(names) do
+    local record = task.read(base, group.id_of(of.id, name), { 'state', 'after', 'kind' }) or {}
+    local has_completed = record.state == 'complete' or of.kind == 'map' and not record.state
+    local is_known = is_open[i] == 1 or is_missing[i] == 1 or group.is_compensation(record)
+    if not is_known and has_completed then
+      complete = complete + 1
+    elseif not is_known then
+      opened[#opened + 1] = name
+      if not record.state or task.is_finished(record.state) then group.note_open(batch, of, name, record) end
+    end
+  end
+  bulk.write('SADD', open, opened)
+  redis.call('HSET', keys.task(base, of.id), 'complete', clock.text(complete))
+  -- What is due is found by what completed.
+  if of.undoing == '0' then redis.call('DEL', keys.undo(base, of.id)) end
+  flow.advance(batch)
+  if of.kind ~= 'map' and of.state == 'blocked' and not of.abort_requested then tell_followers(batch, of, names) end
+  if of.kind == 'map' and of.state == 'blocked' then map.make(batch, of) end
+  edges.touch(batch, of)
+  return true
 end
 
 return M

@@ -5,6 +5,34 @@ local M = {}
 -- The compensation that runs, or is the next to run, or nil.
 local function first(base, of) return redis.call('LRANGE', keys.undo(base, of.id), 0, 0)[1] end
 
+-- Names of what is due, the first one first, as records have it: compensations of what completed, and did not only run again to
+-- no effect, which have not ended but as dead letters.
+local function due(base, of)
+  local found, names = {}, redis.pcall('LRANGE', keys.nodes(base, of.id), 0, -1)
+  for at, name in ipairs(errors.of(names) and {} or names) do
+    local record = task.read(base, group.id_of(of.id, name), { 'state', 'after' })
+    local undone = record and record.state and string.match(record.after or '', '^([^ ?]+)%?undo$')
+    if undone and (record.state == 'failed' or not task.is_finished(record.state)) then
+      local other = task.read(base, group.id_of(of.id, undone), { 'state', 'finished_at' })
+      local has_completed = other and other.state == 'complete'
+      if has_completed and redis.call('SISMEMBER', keys.failed(base, of.id), undone) == 0 then
+        found[#found + 1] = { name = name, at = at, since = number.of(other.finished_at, 0) }
+      end
+    end
+  end
+  table.sort(found, function(a, b) return a.since > b.since or a.since == b.since and a.at > b.at end)
+  for i, one in ipairs(found) do found[i] = one.name end
+  return found
+end
+
+-- The same, where nothing is listed: somebody may have deleted that.
+local function first_due(base, of)
+  local name = first(base, of)
+  if name then return name end
+  bulk.write('RPUSH', keys.undo(base, of.id), due(base, of))
+  return first(base, of)
+end
+
 -- Members have completed: their compensations are due, should it come to that, before those of what completed earlier.
 function M.note(batch, of, ended)
   if of.undoing ~= '0' then return end
@@ -29,7 +57,7 @@ end
 -- has to run again, or to be discarded. Replies whether any is left.
 function M.go_on(batch, of)
   local base, list = batch.base, keys.undo(batch.base, of.id)
-  local name = first(base, of)
+  local name = first_due(base, of)
   while name do
     local record = task.read(base, group.id_of(of.id, name), edges.FIELDS) or {}
     if record.state and (record.state == 'failed' or not task.is_finished(record.state)) then
@@ -47,7 +75,7 @@ function M.go_on(batch, of)
       return true
     end
     redis.call('LPOP', list)
-    name = first(base, of)
+    name = first_due(base, of)
   end
   return false
 end
@@ -68,7 +96,7 @@ end
 
 -- Whether a dead letter is the compensation that the others wait for.
 function M.is_awaited(batch, of, name)
-  return group.is_undoing(of) and of.state == 'blocked' and first(batch.base, of) == name
+  return group.is_undoing(of) and of.state == 'blocked' and first_due(batch.base, of) == name
 end
 
 return M

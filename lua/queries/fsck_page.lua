@@ -45,8 +45,9 @@ local function check_key(base, key, add)
   if kind ~= 'task' then return end
   local record = task.read(base, rest, place.FIELDS)
   if record.kind == 'workflow' and record.dead and task.is_finished(record.state) then add('ended', rest, '') end
-  local problem = place.misplaced(base, rest, record) or place.disconnected(base, rest, record)
-    or place.untold(base, rest, record)
+  if place.stays(base, rest, record) then add('no_ttl', name, '') end
+  local problem = place.misplaced(base, rest, record) or place.lost(base, rest, record)
+    or place.disconnected(base, rest, record) or place.untold(base, rest, record)
   if problem then
     add(problem, rest, record.state or '')
   elseif outbox.is_silent(base, rest, record, (clock.read())) then
@@ -195,8 +196,8 @@ local function check_task(base, id, add)
   local record, err = task.read(base, id, place.FIELDS)
   if err then return add('wrong_type', 'task:' .. id, '') end
   if not record.state then return end
-  local problem = place.misplaced(base, id, record) or place.disconnected(base, id, record)
-    or place.untold(base, id, record)
+  local problem = place.misplaced(base, id, record) or place.lost(base, id, record)
+    or place.disconnected(base, id, record) or place.untold(base, id, record)
   if problem then return add(problem, id, record.state) end
   if place.oversleeps(base, id, record) then return add('not_woken', id, record.waits_for) end
   if record.state == 'queued' and not place.is_quarantined(record) then

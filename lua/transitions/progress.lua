@@ -56,7 +56,8 @@ return function(base, args)
     errors.raise(errors.bad_argument('progress must have at most ' .. MAX_NOTE .. ' bytes'))
   end
   local lines, notes, dropped = sorted(args.told)
-  local record, err = task.read(base, args.id, { 'state', 'worker', 'watched_until', 'result_ttl_ms' })
+  local record, err = task.read(base, args.id, { 'state', 'worker', 'watched_until', 'result_ttl_ms', 'logged',
+    'tries' })
   if err then return { err = err } end
   if not record.state or not is_its_attempt(base, args, record) then return 'stale' end
   if #notes > 0 then check_notes(base, args.id, notes, dropped) end
@@ -66,6 +67,11 @@ return function(base, args)
   if #notes > 0 then redis.call('HSET', key, unpack(notes)) end
   if #dropped > 0 then redis.call('HDEL', key, unpack(dropped)) end
   if #lines > 0 then
+    -- Of an earlier task of this id, if it is the first attempt: another one may have told its lines to an earlier version.
+    if not record.logged then
+      if number.of(record.tries, 1) <= 1 then redis.call('DEL', log) end
+      redis.call('HSET', key, 'logged', '1')
+    end
     redis.call('RPUSH', log, unpack(lines))
     redis.call('LTRIM', log, -MAX_LINES, -1)
     redis.call('PEXPIRE', log, clock.text(task.told_ms(record, args.result_ttl_ms)))

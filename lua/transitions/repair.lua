@@ -159,6 +159,33 @@ end
 
 MEND.open_but_ended, MEND.open_without_record = end_open, end_open
 
+-- What its workflow knew of it is known again.
+local function list_again(kind, key, command, mend)
+  MEND['not_in_' .. kind] = function(batch, finding, record)
+    if place.lost(batch.base, finding.id, record) ~= finding.kind then return 'sound' end
+    local of, name = group.split(finding.id)
+    if batches.obstacle(batch, command, key(batch.base, of)) then return 'by_hand' end
+    mend(batch, key(batch.base, of), name or finding.id, record)
+  end
+end
+
+list_again('nodes', keys.nodes, 'LLEN', function(_, key, name) redis.call('RPUSH', key, name) end)
+list_again('failed', keys.failed, 'SCARD', function(_, key, name) redis.call('SADD', key, name) end)
+-- Its time begins again.
+list_again('deadlines', keys.deadlines, 'ZCARD', function(batch, key, id, record)
+  local is_unfinished = record.building or record.open_map
+  local left_ms = is_unfinished and group.UNFINISHED_MS or number.of(record.timeout_ms, 0)
+  redis.call('ZADD', key, clock.text(batch.now + left_ms), id)
+end)
+
+-- What ended while its group did not know that it was open counts now.
+function MEND.lost_ends(batch, finding, record)
+  if place.lost(batch.base, finding.id, record) ~= finding.kind then return 'sound' end
+  local of = group.read(batch, finding.id)
+  if group.damage_above(batch, finding.id) or group.damage(batch, of) then return 'by_hand' end
+  return not recount.settle(batch, of) and 'by_hand' or nil
+end
+
 -- It goes on, or ends, where it can.
 function MEND.stuck_group(batch, finding, record)
   if place.disconnected(batch.base, finding.id, record) ~= finding.kind then return 'sound' end
@@ -254,6 +281,12 @@ end
 
 function MEND.no_ttl(batch, finding)
   local kind, rest = parts(finding.id)
+  if kind == 'task' then
+    local root = group.read(batch, rest)
+    if not root or not place.stays(batch.base, rest, task.read(batch.base, rest, place.FIELDS)) then return 'sound' end
+    batch.members = batch.members or {}
+    return batches.push(batch, 'swept', root)
+  end
   if not place.WITH_TTL[kind] then return 'sound' end
   local key = keys[place.WITH_TTL[kind]](batch.base, rest)
   if redis.call('PTTL', key) ~= -1 then return 'sound' end

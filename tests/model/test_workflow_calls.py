@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from itertools import count
 from typing import Any
 from zlib import crc32
@@ -22,7 +23,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 from workflow_graphs import graph, some_result
-from workflow_machine import INTERVAL_MS, WorkflowMachine
+from workflow_machine import INTERVAL_MS, WITHOUT_END, WorkflowMachine
 from workflow_roles import Roles
 from workflow_server import small_portions
 from workflow_tasks import KEPT_MS, Group, Node
@@ -45,6 +46,8 @@ SIZE = st.one_of(st.integers(3, 5), st.integers(1, 8), st.integers(1, 25))
 OTHERS = ["w2~m0~0", "w0~m0~1", "w1~m2~0", "w3~rows~2", "w4~rows~0"]
 HOW = st.sampled_from([*["complete"] * 6, *["failed"] * 4, "retry", "snooze", "release", "aborted"])
 BEHIND, FILLS = st.sampled_from([0, 0, 1, 1, 2, 3, 3]), st.sampled_from(["", "complete", "complete", "failed"])
+KEYS = st.lists(st.sampled_from(["a", "b", "c", "ab", "bc", "abc", *"defghijk"]), min_size=1, max_size=3)
+PARTS = st.sampled_from([0.01, 0.3, 0.5, 0.99])
 SEALS = st.sampled_from([False, False, True])
 LATER = st.sampled_from([0, 0, INTERVAL_MS // 2])
 TTL = st.sampled_from([KEPT_MS, KEPT_MS, KEPT_MS, 0, -1])
@@ -86,8 +89,8 @@ class RandomWorkflows(Roles):
         followers = [Node(f"n{at}", {"calls": policy}) for at, policy in enumerate(policies)]
         self.create(id, [calls, *followers], "", KEPT_MS, "")
 
-    @rule(at=AT, key=st.sampled_from("abcdefghijklmnop"), size=st.integers(0, 4), number=AT, seals=SEALS)
-    def add_some(self, at: int, key: str, size: int, number: int, seals: bool) -> None:
+    @rule(at=AT, keys=KEYS, size=st.integers(0, 4), number=AT, seals=SEALS)
+    def add_some(self, at: int, keys: list[str], size: int, number: int, seals: bool) -> None:
         """Clients, or tasks that run, add calls, some of them twice, also after it is sealed or has ended."""
         ids = [task.group.id for task in self.model.tasks.values() if task.name == "calls" and task.group] or ["w0"]
         calls = [Node(str(index), codec=["", "x"][(number + index) % 2]) for index in range(size)]
@@ -96,9 +99,51 @@ class RandomWorkflows(Roles):
             call.delay_ms = INTERVAL_MS // 2 if (number + index) % 7 == 0 else 0
         if number % 9 == 0:
             self.abort(ids[at % len(ids)])
-        self.add(ids[at % len(ids)], key, calls)
+        for key in keys:
+            self.add(ids[at % len(ids)], key, [replace(call) for call in calls])
         if seals:
             self.seal(ids[at % len(ids)])
+
+    @rule(at=AT, worker=NUMBER, size=st.integers(1, 3), running=st.integers(0, 3), by_undo=st.booleans())
+    def add_while_it_stops(self, at: int, worker: int, size: int, running: int, by_undo: bool) -> None:
+        """Some of its calls run when it is aborted, and somebody adds more, or seals it."""
+        for id in [each for each in WORKFLOWS if each not in self.model.tasks][:1]:
+            self.create_open(id, [""] * (at % 2))
+            self.add(id, "a", [Node(str(index)) for index in range(size)])
+            self.step(self.worker(worker), [], running)
+            (self.abort_and_undo if by_undo else self.abort)(id)
+            self.add(id, "b", [Node("0")])
+            if at % 3 == 0:
+                self.seal(id)
+
+    @rule(id=WORKFLOW, worker=NUMBER, tolerate=PARTS, items=st.integers(1, 6), more=st.integers(0, 1))
+    def tolerate_a_part(self, id: str, worker: int, tolerate: float, items: int, more: int) -> None:
+        """About as many calls of a filled map fail as may."""
+        if id in self.model.tasks:
+            return
+        self.create_filled(id, 0, 0, tolerate)
+        name = self.worker(worker)
+        for _ in range(WITHOUT_END):
+            if f"{id}~f" in self.workers[name].held or not self.step(name, [], 10):
+                break
+        if not (token := self.workers[name].held.get(f"{id}~f")):
+            return
+        self.fill(name, f"{id}~f", token, 0, items)
+        self.step(name, [self.outcome(f"{id}~f", token, "complete", 0, 0)], 20)
+        calls = [(each, token) for each, token in self.workers[name].held.items() if each.startswith(f"{id}~rows~")]
+        most = int(tolerate * items) + more
+        how = ["failed" if at < most else "complete" for at in range(len(calls))]
+        self.step(name, [self.outcome(*call, what, 0, 0) for call, what in zip(calls, how, strict=True)], 0)
+
+    @rule(worker=NUMBER, which=st.integers(0, 3), is_limited=st.booleans())
+    def pause_beside_others(self, worker: int, which: int, is_limited: bool) -> None:
+        """Tasks that are no part of a paused workflow are named as if they were."""
+        for id in [each for each in WORKFLOWS if each not in self.model.tasks][:1]:
+            for other in (f"{id}~none", f"{id}x", f"x{id}", f"{id}~rows")[: 1 + which]:
+                self.enqueue(other)
+            self.create(id, [Node("a", is_limited=is_limited), Node("b", {"a": ""})], "", KEPT_MS, "")
+            self.pause(id)
+            self.step(self.worker(worker), [], 20)
 
     @rule(
         id=WORKFLOW, others=st.integers(0, 3), window=st.integers(0, 3), tolerate=st.sampled_from([0, 0.5, 0.5, 0.3, 1])

@@ -33,6 +33,9 @@ def problems(model: Flows, seen: Looked) -> Iterator[str]:
     unfinished = {workflow.id for workflow in model.workflows if not workflow.has_ended}
     if {*seen.hash("workflows")} != unfinished:
         yield f"workflows has {seen.hash('workflows')}, and unfinished are {unfinished}"
+    open_maps = {task.group.id for task in model.tasks.values() if task.group and task.node.is_open}
+    if {*seen.hash("deadlines")} != open_maps & unfinished:
+        yield f"deadlines has {seen.hash('deadlines')}, and calls may be added to {open_maps & unfinished}"
     dead = {id for id, task in model.tasks.items() if task.is_dead}
     if {*seen.hash("dead")} != dead:
         yield f"dead has {seen.hash('dead')}, and dead letters are {dead}"

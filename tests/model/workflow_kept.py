@@ -37,6 +37,8 @@ class Kept:
     memos: dict[str, Memo] = field(default_factory=dict)
     sent: list[Sent] = field(default_factory=list)
     nonces: set[str] = field(default_factory=set)
+    noted_at: float = -inf
+    """When something was kept last: from then on an end is to look for it."""
 
     def checkpoint(self, name: str, codec: str, value: str) -> list[str] | str:
         memo = self.memos.get(name)

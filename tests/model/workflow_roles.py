@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from workflow_checks import shown_wrongly
+from workflow_checks import called_wrongly, shown_wrongly
 from workflow_kept import Kept
 from workflow_machine import INTERVAL_MS, LANES, LEASE_MS, MAILBOX, MOST_LOST, WITHOUT_END, WorkflowMachine
 from workflow_server import record_of
@@ -197,7 +197,7 @@ class Roles(WorkflowMachine):
         )  # fmt: skip
 
     def repeat_step(self, name: str, outcomes: list[dict[str, Any]], want: int) -> None:
-        """The reply was lost: it is told again, and nothing happens."""
+        """The reply was lost: it is told again, and nothing happens. Inputs are as they are by now."""
         worker, got, told = self.workers[name], self.server.got, self.seen.keys
         self.server.call(
             "step", worker=name, seq=worker.seq, lease_ms=LEASE_MS, result_ttl_ms=KEPT_MS, lanes=LANES, want=want,
@@ -205,8 +205,11 @@ class Roles(WorkflowMachine):
         )  # fmt: skip
         again, worker.is_idle = self.server.got, False
         self.look()
-        if sorted(again) != sorted(got):
+        if sorted(each[:2] for each in again) != sorted(each[:2] for each in got):
             self.fail(f"a step got {got}, and the same step again {again}")
+        for each in again:
+            for wrong in called_wrongly(self.model, self.model.tasks[each.id], each):
+                self.fail(f"a step got {got}, and the same step again {again}: {wrong}")
         if changed := [key for key in {*told} | {*self.seen.keys} if self.is_changed(key, told)]:
             self.fail(f"the same step again changed {changed}")
 

@@ -8,7 +8,7 @@ from math import inf
 
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
-from workflow_kept import Kept, Memo, Sent
+from workflow_kept import YEAR_MS, Kept, Memo, Sent
 from workflow_machine import INTERVAL_MS
 from workflow_roles import Roles
 from workflow_server import Looked
@@ -30,6 +30,8 @@ class Waiting(Roles):
             return
         kept = self._kept_by(attempt)
         expect = kept.checkpoint(name, codec, f'"é {at}"') if kept else ["stale", "", ""]
+        if kept and expect[0] == "stored":
+            kept.noted_at = self.model.now
         self.call("checkpoint", **attempt, name=name, codec=codec, value=f'"é {at}"', expect=expect)
 
     @rule(worker=NUMBER, at=AT, name=NAME, signals=SIGNALS, ms=WAIT, is_stale=st.sampled_from([False, False, True]))
@@ -41,7 +43,10 @@ class Waiting(Roles):
         # Time alone has an end.
         ms = ms if signals else max(ms, 0)
         kept = self._kept_by(attempt)
+        is_new = kept is not None and kept.memos.get(name, Memo("until")).kind == "until"
         expect = kept.wait(name, signals, ms, self.model.now) if kept else ["stale", "", "", ""]
+        if kept and is_new:
+            kept.noted_at = self.model.now
         refused = "refused" if expect == "refused" else None
         reply = self.call("wait", **attempt, name=name, signals=signals, wait_ms=ms, expect=refused)
         if (reply if isinstance(reply, str) else [reply[0], *reply[2:]]) != expect:
@@ -136,6 +141,7 @@ class Waiting(Roles):
             return "finished"
         if not task.kept.send(sent):
             return "accepted"
+        task.kept.noted_at = self.model.now
         memo = task.kept.memos.get(task.waits_for, Memo("none"))
         if not (is_asleep and sent.name in memo.signals):
             return "stored"
@@ -225,6 +231,9 @@ def kept_wrongly(seen: Looked, tasks: dict[str, Task], now: float) -> Iterator[s
             left = memo.deadline - time.time() * 1000
             if deadline != memo.deadline and not abs(deadline - now - left) < TOLERANCE_MS:
                 yield f"{name} of {id} is over in {left}, and is to be in {deadline - now} ms"
+        least = YEAR_MS - (now - task.kept.noted_at) - TOLERANCE_MS
+        if not task.has_ended and seen.ttls.get(f"waiters:{id}", 0) < least:
+            yield f"what {id} keeps is looked for until {seen.ttls.get(f'waiters:{id}')}, and is to be for {least} ms"
         signals = seen.hash(f"signals:{id}")
         fields = sorted((field.split(" ") for field in signals), key=lambda parts: int(parts[0]))
         sent = []

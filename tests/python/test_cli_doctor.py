@@ -17,6 +17,11 @@ from ardiq import _core
 from ardiq.cli import _repair, fsck, main
 from ardiq.cli.fsck import Check
 
+WITHOUT_FAILED = """
+redis.call('SREM', KEYS[1], 'b')
+redis.call('HSET', KEYS[2], 'state', 'aborted')
+redis.call('HSET', KEYS[3], 'aborted', '1')
+"""
 DAMAGES = {
     "not_in_ready": ["LREM", f"{BASE}ready:default", "1", "queued-700"],
     "ghost_in_tombstones": ["SADD", f"{BASE}tombstones:default", "queued-700"],
@@ -48,6 +53,16 @@ DAMAGES = {
     "no_such_group": ["SADD", f"{BASE}open:gone", "a"],
     "no_such_task": ["HSET", f"{BASE}steps:gone", "charge", "step  1"],
     "wrong_dead": ["HSET", f"{BASE}task:wf", "state", "failed", "dead", "7"],
+    "lost_ends": [
+        "EVAL",
+        "redis.call('SREM', KEYS[1], 'a'); redis.call('HSET', KEYS[2], 'state', 'complete')",
+        "2",
+        f"{BASE}open:wf",
+        f"{BASE}task:wf~a",
+    ],
+    "not_in_deadlines": ["HSET", f"{BASE}task:wf", "timeout_ms", "3600000"],
+    "not_in_failed": ["EVAL", WITHOUT_FAILED, "3", f"{BASE}open:wf", f"{BASE}task:wf~b", f"{BASE}task:wf"],
+    "not_in_nodes": ["DEL", f"{BASE}nodes:wf"],
     "not_woken": ["HSET", f"{BASE}task:later", "waits_for", "nap"],
 }
 
