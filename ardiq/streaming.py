@@ -33,7 +33,7 @@ class Chunk(NamedTuple, Generic[R_co]):
 
     Attributes:
         value: what it called `emit` with.
-        tries: the attempt that emitted it, from 1.
+        tries: of the attempt that emitted it, from 1; one that runs because a worker died has those of the one before.
         number: its number among those of the attempt, from 0: at 0 the task has begun from its beginning, once more if
             there were chunks before.
         id: its place in the stream, for `after`.

@@ -167,7 +167,7 @@ class CallBatch:
                 await ask(self._queue.producer.declaration())
                 reply = await ask(call)
             if reply.answer not in ("added", "accepted"):
-                why = "has ended" if reply.answer == "ended" else "is unknown, or no longer kept"
+                why = "has ended" if reply.answer == "ended" else "was never entered, or is no longer kept"
                 raise ArdiqError(f"batch {self.id!r} {why}: nothing can be added to it")
 
     async def _give_up(self, ask: Ask) -> None:
@@ -198,6 +198,7 @@ def batch_flow(
     ]
     for call, label, policy in followers:
         if call is not None:
-            part: Part = flow.add(call, name=label)
+            follower = call if isinstance(call, Piece) else held_back(call, f"on_{label}")
+            part: Part = flow.add(follower, name=label)
             part.after(added, on_failure=policy)
     return flow

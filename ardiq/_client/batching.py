@@ -60,8 +60,11 @@ class Batching(Facade):
             task: the task, or its id.
 
         Raises:
+            TypeError: it is neither: no task runs here.
             ValueError: it is no call of a batch.
         """
+        if not isinstance(task, str | TaskContext):
+            raise TypeError(f"batch_of takes current_task() of a task that runs, or an id, not {type(task).__name__}")
         task_id = task if isinstance(task, str) else task.task_id
         id, _, rest = task_id.partition("~")
         calls, _, number = rest.partition("~")

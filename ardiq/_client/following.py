@@ -44,8 +44,8 @@ class WorkflowProgress(NamedTuple):
     @property
     def message(self) -> str:
         """The same for people."""
-        more = [f"{count} {name}" for name, count in zip(self._fields[2:], self[2:], strict=True) if count]
-        return ", ".join([f"{self.done} of {self.total} done", *more])
+        more = [f"{count:,} {name}" for name, count in zip(self._fields[2:], self[2:], strict=True) if count]
+        return ", ".join([f"{self.done:,} of {self.total:,} done", *more])
 
 
 @as_object
@@ -57,7 +57,7 @@ class WorkflowNode(NamedTuple):
         task_id: its id, as of any task.
         task: the name of its task.
         is_map: whether it is a map.
-        state: "blocked" until it begins (of a map: until all calls have ended), "queued", "limited", "scheduled",
+        state: "blocked" until it begins (of a map: until one of its calls has ended), "queued", "limited", "scheduled",
             "held", "running", "away" (it is in another queue), "complete", "failed", "aborted", "expired", "discarded"
             or "skipped".
         after: the names of the nodes it is after, each with what happens if that does not complete; "undo": it is the
@@ -213,13 +213,14 @@ def edges_of(after: str) -> dict[str, str]:
 
 
 def node_of(workflow_id: str, row: Any) -> WorkflowNode:
-    """A node as the query `workflow` replies it."""
+    """A node as the query `workflow` replies it; there a map is "blocked" until all of its calls have ended."""
+    is_under_way = row.state == "blocked" and row.complete + row.failed > 0
     return WorkflowNode(
         row.name,
         f"{workflow_id}~{row.name}",
         row.task,
         row.kind == "map",
-        row.state,
+        "running" if is_under_way else row.state,
         edges_of(row.after),
         row.size,
         row.complete,

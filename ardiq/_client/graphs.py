@@ -226,7 +226,6 @@ class Graph:
     def _node(self, member: Member) -> "_Made":
         call, producer, codec = member.call, self._queue.producer, self._queue.codec
         task, options = call.task, call.call_options
-        lane = producer.check_lane(options.priority or task.priority)
         is_filler = isinstance(member, Filler)
         name = FILL if is_filler else task.name
         signature = None if is_filler else task.signature or self._queue.registry.signature_of(name)
@@ -235,6 +234,7 @@ class Graph:
         }
         args, kwargs, how, items = b"", b"", "", list[_Item]()
         try:
+            lane = producer.check_lane(options.priority or task.priority)
             if isinstance(member, Map):
                 items = self._items(member)
                 fields["map"] = {

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -189,6 +190,10 @@ class Starting(Facade):
         def make(function: Callable[..., Any]) -> Workflow[..., Any]:
             if not callable(function):
                 raise TypeError(f"@app.workflow decorates a function, not {type(function).__name__}")
+            if inspect.iscoroutinefunction(function):
+                raise TypeError(
+                    "@app.workflow decorates a `def`, which only fills the flow: what awaits belongs in a task"
+                )
             shown = name or str(getattr(function, "__name__", "workflow"))
             return Workflow(self.context, function, _options.text("name", shown))
 

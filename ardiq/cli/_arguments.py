@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -132,6 +132,19 @@ def app_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("app", metavar="MODULE:ATTR|URL", help=app)
     parser.add_argument("--queue", metavar="NAME", help="the queue (default: the app's own; with a URL: default)")
     prefix_argument(parser)
+
+
+def add_actions(
+    parser: argparse.ArgumentParser, actions: dict[str, str], *, aliases: Mapping[str, Sequence[str]] = {}
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Add the actions of a command, each of an app: their names, and what each does. `action` is the chosen one."""
+    parsers = parser.add_subparsers(metavar="ACTION", required=True)
+    for action, what in actions.items():
+        described = f"{what[0].upper()}{what[1:]}."
+        chosen = parsers.add_parser(action, aliases=aliases.get(action, ()), help=what, description=described)
+        app_argument(chosen)
+        chosen.set_defaults(action=action)
+        yield action, chosen
 
 
 def prefix_argument(parser: argparse.ArgumentParser) -> None:

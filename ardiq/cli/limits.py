@@ -18,8 +18,8 @@ from ..limits import Rate, said, slowed
 from . import open_app
 from ._arguments import (
     Refusal,
+    add_actions,
     among,
-    app_argument,
     did_you_mean,
     duration_ms,
     json_argument,
@@ -43,16 +43,12 @@ _ACTIONS = {
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
-    for action, what in _ACTIONS.items():
-        chosen = actions.add_parser(action, help=what, description=f"{what[0].upper()}{what[1:]}.")
-        app_argument(chosen)
+    for action, chosen in add_actions(parser, _ACTIONS):
         if action != "list":
             chosen.add_argument("name", type=word, metavar="LIMIT", help="its name; of one key: 'customer(42)'")
         if action == "put":
             _configure_put(chosen)
         json_argument(chosen)
-        chosen.set_defaults(action=action)
 
 
 def _configure_put(parser: argparse.ArgumentParser) -> None:

@@ -20,8 +20,8 @@ from .._server import commands
 from ..schedules import MISSED
 from . import note_new_queue, open_app
 from ._arguments import (
+    add_actions,
     among,
-    app_argument,
     check_lane,
     check_task,
     did_you_mean,
@@ -53,16 +53,12 @@ _DONE = {"pause": "paused", "resume": "goes on", "remove": "removed"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
-    for action, what in _ACTIONS.items():
-        chosen = actions.add_parser(action, help=what, description=f"{what[0].upper()}{what[1:]}.")
-        app_argument(chosen)
+    for action, chosen in add_actions(parser, _ACTIONS):
         if action != "list":
             chosen.add_argument("name", type=word, metavar="NAME", help="the schedule")
         if action == "put":
             _configure_put(chosen)
         json_argument(chosen)
-        chosen.set_defaults(action=action)
 
 
 def _configure_put(parser: argparse.ArgumentParser) -> None:

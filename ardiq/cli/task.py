@@ -12,7 +12,7 @@ from ..batches import is_batch
 from ..errors import ArdiqError
 from ..inspection import FoundTask, TaskPosition
 from . import open_app
-from ._arguments import app_argument, json_argument, positive, refusing, word
+from ._arguments import add_actions, json_argument, positive, refusing, word
 from ._memos import draw_steps, read_steps
 from ._output import Part, Styled, Table, age, json_text, many, moment, print_json, short, show
 from ._plain import done
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 _PLACES = ("queued", "scheduled", "held", "running", "dead", "quarantined")
 _LINES = 20
+_ACTIONS = {
+    "list": "the tasks of one place: of a name, with a text or an argument",
+    "show": "its record, place, attempts, error and log",
+    "stream": "what it emits, and has emitted, until it has ended",
+    "abort": "abort it: at once if it waits, at its next await if it runs",
+    "hurry": "run it without waiting for its time: a delay, an ETA, the backoff of a retry",
+    "requeue": "run a dead letter again: same id and arguments, new retries",
+}
 _STYLES = {
     "failed": "red",
     "complete": "green",
@@ -50,40 +58,31 @@ _COUNTS = (
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
-    for name, aliases, action, what in (
-        ("show", (), _show, "its record, place, attempts, error and log"),
-        ("stream", (), _stream, "what it emits, and has emitted, until it has ended"),
-        ("abort", (), _abort, "abort it: at once if it waits, at its next await if it runs"),
-        ("hurry", (), _hurry, "run it without waiting for its time: a delay, an ETA, the backoff of a retry"),
-        ("requeue", ("retry",), _requeue, "run a dead letter again: same id and arguments, new retries"),
-    ):
-        chosen = actions.add_parser(name, aliases=aliases, help=what, description=f"{what[0].upper()}{what[1:]}.")
-        app_argument(chosen)
-        chosen.add_argument("id", type=word, metavar="ID", help="the task's id")
+    for action, chosen in add_actions(parser, _ACTIONS, aliases={"requeue": ["retry"]}):
+        if action == "list":
+            _configure_list(chosen)
+        else:
+            chosen.add_argument("id", type=word, metavar="ID", help="the task's id")
         json_argument(chosen)
-        chosen.set_defaults(action=action)
 
-    what = "the tasks of one place: of a name, with a text or an argument"
-    chosen = actions.add_parser("list", help=what, description=f"{what[0].upper()}{what[1:]}.")
-    app_argument(chosen)
-    chosen.add_argument("--place", choices=_PLACES, default="queued", help="where they are (default: queued)")
-    chosen.add_argument("--of", type=word, metavar="NAME", help="only of this lane, pause or worker")
-    chosen.add_argument("--task", type=word, metavar="NAME", help="of this name")
-    chosen.add_argument("--text", type=word, metavar="TEXT", help="with this in their id, name, error or arguments")
-    chosen.add_argument("--arg", metavar="NAME=JSON", help="with this argument: name or position, and its value")
-    chosen.add_argument("-n", "--limit", type=positive, default=50, metavar="N", help="at most so many (default: 50)")
+
+def _configure_list(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--place", choices=_PLACES, default="queued", help="where they are (default: queued)")
+    parser.add_argument("--of", type=word, metavar="NAME", help="only of this lane, pause or worker")
+    parser.add_argument("--task", type=word, metavar="NAME", help="of this name")
+    parser.add_argument("--text", type=word, metavar="TEXT", help="with this in their id, name, error or arguments")
+    parser.add_argument("--arg", metavar="NAME=JSON", help="with this argument: name or position, and its value")
+    parser.add_argument("-n", "--limit", type=positive, default=50, metavar="N", help="at most so many (default: 50)")
     most = "look at no more than so many (default: 10000)"
-    chosen.add_argument("--look-at", type=positive, default=10_000, metavar="N", help=most)
-    json_argument(chosen)
-    chosen.set_defaults(action=None)
+    parser.add_argument("--look-at", type=positive, default=10_000, metavar="N", help=most)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.action is None:
+    if arguments.action == "list":
         with refusing():
             return _list(open_app(arguments), arguments)
-    return int(arguments.action(open_app(arguments), arguments.id, arguments.json))
+    actions = {"show": _show, "stream": _stream, "abort": _abort, "hurry": _hurry, "requeue": _requeue}
+    return actions[arguments.action](open_app(arguments), arguments.id, arguments.json)
 
 
 def _show(app: "Ardiq", task_id: str, as_json: bool) -> int:
@@ -184,7 +183,7 @@ def _requeue(app: "Ardiq", task_id: str, as_json: bool) -> int:
     core = app.context.server.core
     record = ask(core, calls.task(id=task_id))
     before = state = text_of(record, "state") or "not_found"
-    if before == "failed":
+    if before == "failed" and "kind" not in record:
         try:
             app.context.producer.check_lane(text_of(record, "lane"))  # nobody would take it
         except ValueError as error:
@@ -200,6 +199,8 @@ def _requeue(app: "Ardiq", task_id: str, as_json: bool) -> int:
         show(f"{task_id}: queued again")
     elif state == "not_found":
         return _missing(task_id, as_json)
+    elif "kind" in record:
+        show(f"{task_id}: it is a {text_of(record, 'kind')}; `ardiq workflow retry` runs the dead letters of one again")
     else:
         show(f"{task_id}: it is {state.replace('_', ' ')}; only dead letters can be run again")
     return 0 if done else 1
@@ -327,14 +328,14 @@ def _decoded(value: str) -> Any:
 
 def _draw(task: dict[str, Any]) -> list[Part]:
     state = task.get("state", "of no state")
+    aborted = ", to be aborted" if task.get("abort_requested") else ""
     parts: list[Part] = [
         Styled(f"{task['id']}: {task.get('name', '')}", "bold"),
-        Styled(f"{state}, {_where(task)}", _STYLES.get(state, "")),
-        _call(task),
-        f"lane {task.get('lane', '')}, tries {task.get('tries', 0)}"
-        + (f", lost with {many(_number(task['lost']), 'worker')}" if task.get("lost") else "")
-        + (", to be aborted" if task.get("abort_requested") else ""),
+        Styled(f"{state}, {_where(task)}{aborted}", _STYLES.get(state, "")),
     ]
+    if "kind" not in task:  # a workflow or a map is never called itself
+        lost = f", lost with {many(_number(task['lost']), 'worker')}" if task.get("lost") else ""
+        parts += [_call(task), f"lane {task.get('lane', '')}, tries {task.get('tries', 0)}{lost}"]
     parts += [f"{name.partition('_')[0]} {moment(_number(task[name]))}" for name in _TIMES if task.get(name)]
     if isinstance(task.get("progress"), dict):
         parts.append(f"progress {done(task['progress'])}")
@@ -395,6 +396,8 @@ def _where(task: dict[str, Any]) -> str:
         return "in quarantine: it was lost with its worker twice or more"
     if place["key"] == "dead":
         return "a dead letter, kept until it is run again or discarded"
+    if "kind" in task and task.get("state") == "failed" and task["gone_in_ms"] is None:
+        return "kept as long as it has dead letters"
     return "kept forever" if task["gone_in_ms"] is None else f"kept for {age(task['gone_in_ms'])} more"
 
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from .._client.drawing import FORMATS, draw
 from .._client.following import WorkflowJob, WorkflowNode, WorkflowProgress, node_of, progress_of
 from .._client.inspector import number_of, text_of
+from .._execution.memos import WAIT
 from .._server import calls, commands
 from .._server.replies import ask
 from . import open_app
-from ._arguments import app_argument, json_argument, json_value, positive, refusing, word
+from ._arguments import add_actions, json_argument, json_value, positive, refusing, word
 from ._output import Part, Styled, Table, age, many, moment, print_json, short, show
 
 if TYPE_CHECKING:
@@ -41,10 +42,7 @@ _ACTIONS = {
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
-    for action, what in _ACTIONS.items():
-        chosen = actions.add_parser(action, help=what, description=f"{what[0].upper()}{what[1:]}.")
-        app_argument(chosen)
+    for action, chosen in add_actions(parser, _ACTIONS):
         if action == "list":
             chosen.add_argument(
                 "-n", "--limit", type=positive, default=_SHOWN, metavar="N", help=f"how many (default: {_SHOWN})"
@@ -61,7 +59,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
             json_argument(chosen)
         elif action == "abort":
             chosen.add_argument("--compensate", action="store_true", help="undo what completed of it")
-        chosen.set_defaults(action=action)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,17 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "list":
         return _list(app, arguments.limit, arguments.json)
     if arguments.action == "signal":
-        return _signal(app, arguments.id, arguments.name, json_value(arguments.value, object, "JSON"))
+        return _signal(app, arguments.id, arguments.name, json_value(arguments.value, object, "the value"))
     if arguments.action in ("abort", "pause", "resume", "retry"):
         return _change(app, arguments.id, arguments.action, "compensate" in arguments and arguments.compensate)
     as_json = arguments.action == "show" and arguments.json
     nodes, progress = _nodes(app, arguments.id)
     if progress is None:
-        if as_json:
-            print_json({"id": arguments.id, "state": "not_found"})
-        else:
-            show(f"{arguments.id}: there is no such workflow: it was never started, or its time is up (result_ttl_ms)")
-        return 1
+        return _missing(app, arguments.id, as_json)
     if arguments.action == "graph":
         print(draw(arguments.id, nodes, arguments.format), end="")
     elif as_json:
@@ -92,10 +85,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _change(app: "Ardiq", workflow_id: str, action: str, compensate: bool) -> int:
     job: WorkflowJob[Any] = WorkflowJob(app, workflow_id)
     if job.progress_sync() is None:
-        show(f"{workflow_id}: there is no such workflow: it was never started, or its time is up (result_ttl_ms)")
+        return _missing(app, workflow_id)
+    if action == "retry" and (count := job.retry_sync()):
+        show(f"{many(count, 'dead letter')} requeued")
+    elif action == "retry":
+        show(f"{workflow_id}: it has no dead letters")
         return 1
-    if action == "retry":
-        show(f"{many(job.retry_sync(), 'dead letter')} requeued")
     elif action == "abort" and job.abort_sync(compensate=compensate):
         show(f"{workflow_id}: aborted, or told to stop{', and what completed is undone' if compensate else ''}")
     elif action == "pause" and job.pause_sync():
@@ -111,6 +106,16 @@ def _change(app: "Ardiq", workflow_id: str, action: str, compensate: bool) -> in
     return 0
 
 
+def _missing(app: "Ardiq", workflow_id: str, as_json: bool = False) -> int:
+    if as_json:
+        print_json({"id": workflow_id, "state": "not_found"})
+    elif ask(app.context.server.core, calls.task(id=workflow_id)):
+        show(f"{workflow_id}: it is a task, no workflow: `ardiq task show` has it")
+    else:
+        show(f"{workflow_id}: there is no such workflow: it was never started, or its time is up (result_ttl_ms)")
+    return 1
+
+
 def _signal(app: "Ardiq", task_id: str, name: str, value: Any) -> int:
     with refusing():
         try:
@@ -118,7 +123,10 @@ def _signal(app: "Ardiq", task_id: str, name: str, value: Any) -> int:
         except LookupError as error:
             show(str(error))
             return 1
-    show(f"{task_id}: it has the signal {name!r}")
+    wait, _, names = text_of(ask(app.context.server.core, calls.task(id=task_id)), "waits_for").partition(":")
+    others = names.partition("#")[0].split(",") if wait == WAIT else [name]
+    more = "" if name in others else f", and waits for {' or '.join(map(repr, others))}"
+    show(f"{task_id}: it has the signal {name!r}{more}")
     return 0
 
 
@@ -136,9 +144,12 @@ def _list(app: "Ardiq", limit: int, as_json: bool) -> int:
     if as_json:
         print_json(found)
         return 0
+    if not found:
+        show("all workflows have ended: `ardiq workflow show` has those that are kept")
+        return 0
     now_ms = commands.now_ms(app.context.server.core)
     cells = [
-        [each["id"], each["name"], age(now_ms - each["enqueued_at"]), _told(each["progress"]) + _paused(each)]
+        [each["id"], each["name"], age(now_ms - each["enqueued_at"]), _told(each["progress"]) + _held(each)]
         for each in found
     ]
     show(Table(["id", "name", "age", "progress"], cells))
@@ -171,6 +182,7 @@ def _workflow(app: "Ardiq", workflow_id: str, progress: WorkflowProgress, paused
         "name": text_of(record, "name"),
         "state": "running" if state == "blocked" else state,
         "enqueued_at": number_of(record, "enqueued_at"),
+        **({"is_building": True} if state == "blocked" and "building" in record else {}),
         **({"paused_at": paused[workflow_id]} if workflow_id in paused else {}),
         **({"finished_at": number_of(record, "finished_at")} if "finished_at" in record else {}),
         **({"error": text_of(record, "error")} if "error" in record else {}),
@@ -192,10 +204,17 @@ def _draw(app: "Ardiq", workflow: dict[str, Any], nodes: list[WorkflowNode]) -> 
         Styled(f"{state}, {_told(workflow['progress'])}", _STYLES.get(state, "")),
         f"started {moment(workflow['enqueued_at'])}",
     ]
+    if "is_building" in workflow:
+        told = "being created: nothing runs before all parts are there; it is aborted an hour after the last one"
+        parts.append(Styled(told, "yellow"))
     if "paused_at" in workflow:
         parts.append(Styled(f"paused since {moment(workflow['paused_at'])}: none of its tasks start", "yellow"))
     if "finished_at" in workflow:
         parts.append(f"finished {moment(workflow['finished_at'])}")
+    if state == "running" and (stuck := [node.name for node in nodes if node.compensates and node.state == "failed"]):
+        parts.append(
+            Styled(f"compensation {', '.join(stuck)} failed, and the rest waits: retry, or discard it", "yellow")
+        )
     if "error" in workflow:
         parts.append(Styled(f"error {workflow['error']}", "red"))
     rows = [
@@ -211,8 +230,10 @@ def _draw(app: "Ardiq", workflow: dict[str, Any], nodes: list[WorkflowNode]) -> 
     return [*parts, Table(["node", "task", "state", "after", "error"], rows)]
 
 
-def _paused(workflow: dict[str, Any]) -> str:
-    return ", paused" if "paused_at" in workflow else ""
+def _held(workflow: dict[str, Any]) -> str:
+    """Why nothing of it starts, if that is so."""
+    told = {"is_building": ", being created", "paused_at": ", paused"}
+    return "".join(text for field, text in told.items() if field in workflow)
 
 
 def _told(progress: dict[str, int]) -> str:

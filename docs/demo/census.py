@@ -13,24 +13,20 @@ if __name__ == "__main__":  # Ctrl-C while the rest is imported
 import ast
 import asyncio
 import io
-import shlex
 import shutil
-import subprocess
 import sys
 import sysconfig
-import tempfile
 import textwrap
 import time
 import tokenize
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median, quantiles
 from typing import TypedDict
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from stage import console, present, private_server, workers
 
 from ardiq import Ardiq, DeadLetter, Job, TaskResult, embedded
 
@@ -68,7 +64,6 @@ async def nothing() -> None:
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 WORKERS = 2
-console = Console(highlight=False)
 
 
 def files() -> list[str]:
@@ -78,33 +73,6 @@ def files() -> list[str]:
         for path in sorted(LIBRARY.rglob("*.py"))
         if not {"site-packages", "dist-packages"} & set(path.relative_to(LIBRARY).parts)
     ]
-
-
-def command(*words: str) -> list[str]:
-    """The `ardiq` command, shown as one would type it."""
-    console.print(f"[bold]$ ardiq {shlex.join(words)}[/]")
-    return [sys.executable, "-m", "ardiq", *words]
-
-
-@contextmanager
-def workers() -> Iterator[None]:
-    """Worker processes for the length of the block, as `ardiq run` starts them in a shell."""
-    with tempfile.TemporaryFile() as log:
-        running = subprocess.Popen(
-            command("run", "census:app", "--workers", str(WORKERS)),
-            cwd=Path(__file__).parent,
-            env={**os.environ, "PYTHONWARNINGS": "ignore"},  # what the parser thinks of old code
-            stdout=log,
-            stderr=log,
-            process_group=0,
-        )
-        try:
-            yield
-        finally:
-            running.terminate()
-            if running.wait():
-                log.seek(0)
-                console.print(log.read().decode(errors="replace"))
 
 
 async def take_census(paths: Sequence[str]) -> tuple[dict[str, TaskResult], float, float]:
@@ -217,20 +185,16 @@ async def census() -> None:
     report_lines(letters[0].task_id if letters else None)
 
 
-def main() -> None:
+def main() -> int:
     """The whole demonstration."""
-    console.print("[bold]A private Valkey server, for as long as this runs[/]")
-    url = embedded.url_for("embedded://")
-    subprocess.run(command("migrate", url), check=True, process_group=0)  # Ctrl-C is for this process alone
-    with workers():
+    private_server()
+    # Without what the parser thinks of old code.
+    with workers("census:app", "--workers", str(WORKERS), PYTHONWARNINGS="ignore"):
         asyncio.run(census())
         if sys.stdin is not None and sys.stdin.isatty():
             input("\nThe server stays up until you press Enter. ")
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        main()
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    present(main)

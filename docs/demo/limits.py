@@ -13,10 +13,6 @@ if __name__ == "__main__":  # Ctrl-C while the rest is imported
 
 import argparse
 import asyncio
-import io
-import shlex
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -26,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from polite import app, bill, crawl, database, host, order, partner, tenant
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from sites import HOSTS, Partner, sites
+from stage import console, present, private_server, show_lines, type_in, workers
 
-from ardiq import ExecutionContext, Limit, LimitInfo, PreparedTask, Rate, embedded
+from ardiq import ExecutionContext, Limit, LimitInfo, PreparedTask, Rate
 
 # What watches: every attempt tells of its beginning and its end.
 
@@ -153,39 +149,7 @@ def watching() -> Iterator[Path]:
 
 # What shows it.
 
-console = Console(highlight=False)
-HERE = Path(__file__).parent
 WORKERS = 2
-
-
-def command(*words: str) -> list[str]:
-    """The `ardiq` command, shown as one would type it."""
-    console.print(f"[bold]$ ardiq {shlex.join(words)}[/]", soft_wrap=True)
-    return [sys.executable, "-m", "ardiq", *words]
-
-
-@contextmanager
-def workers(environment: dict[str, str]) -> Iterator[None]:
-    """Worker processes for the length of the block, as `ardiq run` starts them in a shell."""
-    with tempfile.TemporaryFile() as log:
-        running = subprocess.Popen(
-            command("run", "limits:app", "--workers", str(WORKERS), "--give-up-after", "10s"),
-            cwd=HERE,
-            env={**os.environ, **environment},
-            stdout=log,
-            stderr=log,
-            process_group=0,
-        )
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C: it ends already
-            running.terminate()
-            if running.wait():
-                log.seek(0)
-                console.print(log.read().decode(errors="replace"), markup=False)
-
-
 HEADER = ("limit", "at once", "rate", "running", "largest", "starts/s", "waiting", "")
 
 
@@ -264,11 +228,7 @@ async def operator_lets_more_start(seconds: float) -> None:
     await asyncio.sleep(seconds * 0.5)
     name = f"host({HOSTS[0]})"
     BUCKETS[name].change(4, Rate(15, per=1))
-    words = command("limits", "put", "limits:app", name, "--concurrency", "4", "--rate", "15")
-    done = await asyncio.to_thread(
-        subprocess.run, words, cwd=HERE, capture_output=True, text=True, process_group=0, check=False
-    )
-    console.print((done.stdout + done.stderr).rstrip(), markup=False, soft_wrap=True)
+    await type_in("limits", "put", "limits:app", name, "--concurrency", "4", "--rate", "15")
 
 
 async def tiny_tenant(seconds: float) -> list[int]:
@@ -307,7 +267,7 @@ async def demonstrate(tasks: int, seconds: float) -> bool:
     jobs = await app.enqueue_many(seed(tasks, seconds))
     console.print(f"{len(jobs):,} tasks enqueued in {time.monotonic() - began:.1f} s")
     with watching() as reports, sites() as address:
-        with workers({"DEMO_REPORTS": str(reports), "DEMO_SITES": address}):
+        with workers("limits:app", "--workers", str(WORKERS), DEMO_REPORTS=str(reports), DEMO_SITES=address):
             while await app.inspect.workers_alive() < WORKERS:
                 await asyncio.sleep(0.05)
             async with asyncio.TaskGroup() as group:
@@ -324,24 +284,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30, help="how long it takes (default: 30)")
     parser.add_argument("--tasks", type=int, default=100_000, help="of the large tenant (default: 100000)")
     options = parser.parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # also into a pipe
-    console.print("[bold]A private Valkey server, for as long as this runs[/]")
-    url = embedded.url_for("embedded://")
-    console.print(
-        "\nWhile it runs, another terminal shows the same:",
-        f"  ardiq limits list {url} --queue limits",
-        f"  redis-cli -s {url.partition('://')[2]} HGETALL '{BASE}busy'\n",
-        sep="\n",
-        soft_wrap=True,
+    url = private_server()
+    show_lines(
+        f"ardiq limits list {url} --queue limits",
+        f"redis-cli -s {url.partition('://')[2]} HGETALL '{BASE}busy'",
     )
-    subprocess.run(command("migrate", url), check=True, process_group=0)  # Ctrl-C is for this process alone
     return 0 if asyncio.run(demonstrate(options.tasks, options.seconds)) else 1
 
 
 if __name__ == "__main__":
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        raise SystemExit(main())
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    present(main)

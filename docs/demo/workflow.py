@@ -13,24 +13,18 @@ if __name__ == "__main__":  # Ctrl-C while the rest is imported
 
 import argparse
 import asyncio
-import io
-import shlex
-import subprocess
-import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from library import LIBRARY, PACKAGES, app, library
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from stage import console, present, private_server, show_lines, type_in, workers
 
-from ardiq import TaskError, WorkflowJob, WorkflowNode, embedded
+from ardiq import TaskError, WorkflowJob, WorkflowNode
 
-console = Console(highlight=False)
-HERE = Path(__file__).parent
 COLORS = {
     "complete": "green",
     "failed": "bold red",
@@ -39,34 +33,6 @@ COLORS = {
     "scheduled": "magenta",
     "blocked": "dim",
 }
-
-
-def command(*words: str) -> list[str]:
-    """The `ardiq` command, shown as one would type it."""
-    console.print(f"[bold]$ ardiq {shlex.join(words)}[/]", soft_wrap=True)
-    return [sys.executable, "-m", "ardiq", *words]
-
-
-@contextmanager
-def worker(shelf: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A worker process for the length of the block, as `ardiq run` starts it in a shell."""
-    with tempfile.TemporaryFile() as log:
-        running = subprocess.Popen(
-            command("run", "library:app", "--give-up-after", "10s"),
-            cwd=HERE,
-            env={**os.environ, "DEMO_SHELF": str(shelf)},
-            stdout=log,
-            stderr=log,
-            process_group=0,
-        )
-        try:
-            yield running
-        finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C: it ends already
-            running.terminate()
-            if running.wait() > 0:
-                log.seek(0)
-                console.print(log.read().decode(errors="replace"), markup=False)
 
 
 def row(node: WorkflowNode) -> str:
@@ -88,20 +54,6 @@ async def picture(job: WorkflowJob[str]) -> Table:
     return drawn
 
 
-async def type_in(*words: str) -> None:
-    """Run a command, and show what it prints."""
-    done = await asyncio.to_thread(
-        subprocess.run,
-        command(*words),
-        cwd=HERE,
-        capture_output=True,
-        text=True,
-        process_group=0,
-        check=False,
-    )
-    console.print((done.stdout + done.stderr).rstrip(), markup=False, soft_wrap=True)
-
-
 async def watch(job: WorkflowJob[str], is_over: Callable[[], Awaitable[object]]) -> None:
     """Show it until then: redrawn in place; where there is no terminal, how far it is."""
     last = ""
@@ -109,7 +61,7 @@ async def watch(job: WorkflowJob[str], is_over: Callable[[], Awaitable[object]])
         while not await is_over():
             if console.is_terminal:
                 live.update(await picture(job))
-            elif (progress := await job.progress()) and (now := f"{progress.done} of {progress.total}") != last:
+            elif (progress := await job.progress()) and (now := progress.message) != last:
                 console.print(last := now)
             await asyncio.sleep(0.1)
         live.update(await picture(job), refresh=True)
@@ -125,7 +77,8 @@ async def demonstrate() -> bool:
     """All of it; whether each file was counted once."""
     with tempfile.TemporaryDirectory() as directory:
         shelf = Path(directory) / "shelf"
-        with worker(shelf) as unlucky, worker(shelf):
+        worker = partial(workers, "library:app", DEMO_SHELF=str(shelf))
+        with worker() as unlucky, worker():
             while await app.inspect.workers_alive() < 2:
                 await asyncio.sleep(0.05)
             job = await library.options(id="library").start()
@@ -143,14 +96,14 @@ async def demonstrate() -> bool:
             try:
                 await job.value()
             except TaskError as error:
-                console.print(f"\n{error}", markup=False, soft_wrap=True)
+                console.print(str(error), markup=False, soft_wrap=True)
             console.print("There was no shelf. Now there is one, and what failed runs again, with what comes after it:")
             shelf.mkdir()
             await type_in("dlq", "requeue", "library:app", "library~publish")
             await watch(job, job.result)
             value = await job.value(timeout=30)
         index = (shelf / "index.txt").read_text()
-    console.print(f"\n{index}\n[bold]{value}[/]")
+    console.print(f"{index}\n[bold]{value}[/]")
     counted = sum(int(line.split()[1]) for line in index.splitlines())
     there = sum(len(list(LIBRARY.joinpath(package).rglob("*.py"))) for package in PACKAGES)
     verdict = f"{counted:,} files of {there:,} were counted, each once."
@@ -161,24 +114,13 @@ async def demonstrate() -> bool:
 def main() -> int:
     """The whole demonstration."""
     argparse.ArgumentParser(description="A workflow at work.").parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # also into a pipe
-    console.print("[bold]A private Valkey server, for as long as this runs[/]")
-    url = embedded.url_for("embedded://")
-    console.print(
-        "\nWhile it runs, another terminal shows the same:",
-        f"  ardiq workflow show {url} library --queue library",
-        f"  redis-cli -s {url.partition('://')[2]} SMEMBERS 'ardiq:{{library}}:open:library'\n",
-        sep="\n",
-        soft_wrap=True,
+    url = private_server()
+    show_lines(
+        f"ardiq workflow show {url} library --queue library",
+        f"redis-cli -s {url.partition('://')[2]} SMEMBERS 'ardiq:{{library}}:open:library'",
     )
-    subprocess.run(command("migrate", url), check=True, process_group=0)  # Ctrl-C is for this process alone
     return 0 if asyncio.run(demonstrate()) else 1
 
 
 if __name__ == "__main__":
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        raise SystemExit(main())
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    present(main)

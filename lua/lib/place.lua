@@ -165,9 +165,9 @@ local function lost_of_member(base, id, record)
   local of, name = group.of({ base = base }, id)
   if not of or redis.call('PTTL', keys.task(base, of.id)) ~= -1 then return nil end
   local own, nodes = task.read(base, of.id, M.FIELDS), keys.nodes(base, of.id)
-  if of.kind == 'workflow' and size_of('LLEN', nodes) < number.of(own.tasks, 0) and M.lacks('LPOS', nodes, name) then
-    return 'not_in_nodes'
-  end
+  -- How many compensations there are nothing says.
+  local may_lack = of.kind == 'workflow' and (own.undoing or size_of('LLEN', nodes) < number.of(own.tasks, 0))
+  if may_lack and size_of('LLEN', nodes) < math.huge and M.lacks('LPOS', nodes, name) then return 'not_in_nodes' end
   local had_turn = not group.is_compensation(record) or number.of(record.needs, 0) <= 0
   local is_missing = task.is_finished(record.state) and record.state ~= 'complete' and had_turn
   if not is_missing or has_lost_ends(base, of.id, own) then return nil end
@@ -178,8 +178,8 @@ end
 
 -- What somebody deleted that tells a workflow of a member, or of itself; nil: nothing.
 function M.lost(base, id, record)
-  return record.kind and lost_of_group(base, id, record)
-    or string.find(id, '~', 1, true) and lost_of_member(base, id, record) or nil
+  return string.find(id, '~', 1, true) and lost_of_member(base, id, record)
+    or record.kind and lost_of_group(base, id, record) or nil
 end
 
 -- Whether a workflow that has ended would stay: nothing of it may run again, and nobody will give it its time to live.

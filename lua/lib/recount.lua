@@ -70,18 +70,18 @@ local function unmet(batch, of, record)
   return needs, is_unneeded
 end
 
--- Those that wait for more than what is open begin, or are not needed.
+-- Those that wait for more than what is open begin, or are not needed. One that is skipped may be needed after all, later.
 local function tell_followers(batch, of, names)
   for _, name in ipairs(names) do
     local id = group.id_of(of.id, name)
-    local record = task.read(batch.base, id, { 'after', unpack(edges.FIELDS) })
-    local waits = record and record.state == 'blocked' and number.of(record.needs, 0) > 0
-    if waits and number.of(record.broken, 0) <= 0 and not group.is_compensation(record) then
+    local key, record = keys.task(batch.base, id), task.read(batch.base, id, { 'after', unpack(edges.FIELDS) }) or {}
+    local before, is_blocked = number.of(record.needs, 0), record.state == 'blocked'
+    if before > 0 and (is_blocked or record.state == 'skipped') and not group.is_compensation(record) then
       local needs, is_unneeded = unmet(batch, of, record)
-      if needs < number.of(record.needs, 0) then
-        redis.call('HSET', keys.task(batch.base, id), 'needs', clock.text(needs))
+      if needs < before then redis.call('HSET', key, 'needs', clock.text(needs)) end
+      if is_unneeded then redis.call('HSET', key, 'unneeded', '1') end
+      if is_blocked and number.of(record.broken, 0) <= 0 then
         if is_unneeded then
-          redis.call('HSET', keys.task(batch.base, id), 'unneeded', '1')
           move.skip(batch, id, 'skipped: not needed')
         elseif needs == 0 then
           edges.begin(batch, of, name, record)
@@ -120,8 +120,9 @@ function M.settle(batch, of)
   redis.call('HSET', keys.task(base, of.id), 'complete', clock.text(complete))
   -- What is due is found by what completed.
   if of.undoing == '0' then redis.call('DEL', keys.undo(base, of.id)) end
+  -- What is told of ends that count now is told then.
+  if of.kind ~= 'map' then tell_followers(batch, of, names) end
   flow.advance(batch)
-  if of.kind ~= 'map' and of.state == 'blocked' and not of.abort_requested then tell_followers(batch, of, names) end
   if of.kind == 'map' and of.state == 'blocked' then map.make(batch, of) end
   edges.touch(batch, of)
   return true

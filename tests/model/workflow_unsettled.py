@@ -92,8 +92,11 @@ class Unsettled(WorkflowMachine):
             self.beat()
         else:
             self.fail("chores are never done")
-        if wrong := [*miscounted(self.seen)]:
+        if wrong := [each for each in miscounted(self.seen) if not self.is_borne(each)]:
             self.fail("; ".join(wrong))
+
+    def is_borne(self, wrong: str) -> bool:
+        return False
 
     def drain(self) -> None:
         """All completes; what failed before runs again until nothing is dead."""

@@ -169,7 +169,14 @@ async def test_what_cannot_be_added(app: Ardiq, tasks: Tasks) -> None:
         await batch.add()
         with pytest.raises(RuntimeError, match="is open already"):
             await batch.__aenter__()
-    with pytest.raises(ArdiqError, match="is unknown"):
+    for wrong in (None, batch):
+        with pytest.raises(TypeError, match=f"of a task that runs, or an id, not {type(wrong).__name__}"):
+            app.batch_of(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"on_success takes task.prepare\(...\), not Task"):
+        app.batch(on_success=tasks.load)  # type: ignore[arg-type]
+    with pytest.raises(ArdiqError, match="was never entered"):
+        await app.batch().add(tasks.load.prepare(1))
+    with pytest.raises(ArdiqError, match="was never entered, or is no longer kept"):
         await app.batch_of("nothing~calls~0").add(tasks.load.prepare(1))
     async with working(app):
         assert (await result_of(batch.job)).success

@@ -54,6 +54,9 @@ async def test_a_task_that_waits_is_shown_and_given_what_it_waits_for(app: Ardiq
         assert steps["wait_for:approval"] == {"kind": "until", "signals": ["approval"], "until_at": shown["due_at"]}
         assert shown["waits_for"] == "wait_for:approval"
 
+        assert ardiq("workflow", "signal", MODULE, job.id, "aproval", "true") == (
+            0, f"{job.id}: it has the signal 'aproval', and waits for 'approval'\n"
+        )  # fmt: skip
         assert ardiq("workflow", "signal", MODULE, job.id, "approval", "true") == (
             0, f"{job.id}: it has the signal 'approval'\n"
         )  # fmt: skip
@@ -67,7 +70,7 @@ async def test_a_task_that_waits_is_shown_and_given_what_it_waits_for(app: Ardiq
 async def test_signals_that_cannot_be_given(app: Ardiq, ardiq: Run) -> None:
     job = await app.send("order", 1999)
     assert ardiq("workflow", "signal", MODULE, job.id, "approval", "yes")[0] == 2
-    assert "JSON is not JSON" in ardiq("workflow", "signal", MODULE, job.id, "approval", "yes")[1]
+    assert "the value is not JSON" in ardiq("workflow", "signal", MODULE, job.id, "approval", "yes")[1]
     assert "no space, comma" in ardiq("workflow", "signal", MODULE, job.id, "a b", "1")[1]
     assert await job.abort()
     code, text = ardiq("workflow", "signal", MODULE, job.id, "approval", "true")

@@ -276,6 +276,7 @@ def test_the_command_line(app: Ardiq, tasks: Tasks, ardiq: Callable[..., tuple[i
     asyncio.run(drain(app))
     code, text = ardiq("workflow", "show", MODULE, "order-1")
     assert (code, "held (undo)" in text, "running, 2 of 3 done, 1 failed" in text) == (0, True, True)
+    assert "compensation refund failed, and the rest waits: retry, or discard it" in text
     nodes = json.loads(ardiq("workflow", "show", MODULE, "order-1", "--json")[1])["nodes"]
     assert {node["name"]: node["after"] for node in nodes}["refund"] == {"paid": "undo"}
     assert ardiq("fsck", MODULE)[0] == 0

@@ -1,143 +1,25 @@
 """Workflows with a `signing_key`: what tasks are called with was signed by producers, or by workers that made it."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers import SOON_S, drain, eventually, result_of, working
+from helpers import drain, result_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from signed import KEY, NEW_KEY, WAYS, Signed, of, spoiled
 
-from ardiq import Ardiq, Batch, Flow, Job, Map, Node, Results
+from ardiq import Ardiq, Flow, Job
 from ardiq._values.inputs import unpack, wired, wiring
 from ardiq._values.signing import RESULT, Place, Signer, bare
 from ardiq.errors import BadSignature
 from ardiq.testing import inline
 
-KEY, NEW_KEY = "first-secret-of-32-bytes-or-more", b"second secret of bytes"
-
-
-class Signed:
-    """An app with a key, its tasks, and what those that take results were called with."""
-
-    def __init__(self, app: Ardiq) -> None:
-        self.app = app
-        self.seen: list[Any] = []
-        seen = self.seen
-        self.goes_on = asyncio.Event()
-
-        @app.task
-        async def give(value: int) -> int:
-            return value
-
-        @app.task
-        async def text(size: int) -> str:
-            return "x" * size
-
-        @app.task(max_retries=5)
-        async def add(values: list[int]) -> int:
-            seen.append(values)
-            return sum(values)
-
-        @app.task(max_retries=5)
-        def double(value: int) -> int:
-            seen.append(value)
-            return 2 * value
-
-        @app.task(max_retries=5)
-        async def length(word: str) -> int:
-            seen.append(len(word))
-            return len(word)
-
-        @app.task(max_retries=5)
-        async def total(pages: Results[int]) -> int:
-            found = [value async for value in pages]
-            seen.append(found)
-            return sum(found)
-
-        @app.task(max_retries=5)
-        def total_sync(pages: Results[int]) -> int:
-            found = list(pages)
-            seen.append(found)
-            return sum(found)
-
-        @app.task(batch=Batch(5, wait=0), max_retries=5)
-        async def square(items: list[int]) -> list[int]:
-            seen.extend(items)
-            return [item * item for item in items]
-
-        self.give, self.text, self.add, self.double, self.length = give, text, add, double, length
-        self.total, self.total_sync, self.square = total, total_sync, square
-
-        @app.task
-        async def gate() -> None:
-            await self.goes_on.wait()
-
-        self.gate = gate
-
-    def key(self, name: str) -> str:
-        return f"{self.app.context.server.base}{name}"
-
-    def command(self, name: str, key: str, *words: str | bytes) -> Any:
-        """As redis-cli sends it."""
-        return self.app.context.server.core.command([name, self.key(key), *words])
-
-    async def run_with(self, flow: Flow, output: Node[Any], spoil: Callable[[], object], ended: list[str]) -> Job:
-        """Run it; once all these have ended, and before what follows may begin, somebody spoils something."""
-        gate = flow.add(self.gate.prepare(), name="gate")
-        output.after(gate)
-        job = await self.app.start(flow, output=output)
-        async with working(self.app):
-            for name in ended:
-                await eventually(
-                    lambda name=name: self.command("HGET", f"task:{job.id}~{name}", "state") == b"complete"
-                )
-            spoil()
-            self.goes_on.set()
-            await result_of(job)
-        return job
-
-    async def assert_refused(self, job: Job, name: str, why: str) -> None:
-        """That node failed at once, uncalled."""
-        result = await self.app.result(f"{job.id}~{name}", timeout=SOON_S)
-        assert result is not None
-        assert (result.success, result.tries) == (False, 1)
-        assert result.value.startswith("BadSignature(")
-        assert why in result.value
-        assert self.seen == []
-
 
 @pytest.fixture
 def signed(make_app: Callable[..., Ardiq]) -> Signed:
     return Signed(make_app(signing_key=KEY))
-
-
-def of(flow: Flow, tasks: Signed, how: str) -> Node[Any]:
-    """A node that takes results, in one of the ways there are."""
-    if how == "one":
-        return flow.add(tasks.double.prepare(flow.add(tasks.give.prepare(7), name="a").result), name="b")
-    if how == "keyword":
-        return flow.add(tasks.double.prepare(value=flow.add(tasks.give.prepare(7), name="a").result), name="b")
-    if how == "list":
-        nodes = [flow.add(tasks.give.prepare(number), name="az"[number]) for number in range(2)]
-        return flow.add(tasks.add.prepare([node.result for node in nodes]), name="b")
-    if how == "large":
-        return flow.add(tasks.length.prepare(flow.add(tasks.text.prepare(100_000), name="a").result), name="b")
-    if how == "batch":
-        return flow.add(tasks.square.prepare(flow.add(tasks.give.prepare(7), name="a").result), name="b")
-    rows: Map[int] = flow.map(tasks.give, range(7), name="a", chunk=3 if how == "chunks" else 1)
-    if how in ("pages", "pages_sync"):
-        return flow.add((tasks.total if how == "pages" else tasks.total_sync).prepare(rows.result), name="b")
-    return flow.add(tasks.add.prepare(rows.results), name="b")
-
-
-WAYS = {
-    "one": (14, 7), "keyword": (14, 7), "list": (1, [0, 1]), "large": (100_000, 100_000), "batch": (49, 7),
-    "map": (21, list(range(7))), "chunks": (21, list(range(7))), "pages": (21, list(range(7))),
-    "pages_sync": (21, list(range(7))),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("how", WAYS)
@@ -147,28 +29,6 @@ async def test_results_are_passed_on(signed: Signed, how: str) -> None:
     await drain(signed.app)
     assert await job.value() == expected
     assert signed.seen == [seen]
-
-
-def spoiled(tasks: Signed, how: str, field: str) -> Callable[[], object]:
-    """What somebody writes who has no key: another result, or one of another task's."""
-
-    def spoil() -> None:
-        is_map = how in ("map", "chunks", "pages", "pages_sync")
-        key, name = ("results:w~a", "0") if is_map else ("task:w~a", "result")
-        text = tasks.command("HGET", key, name)
-        codec, _, value = text.partition(b" ") if is_map else (tasks.command("HGET", key, "result_codec"), b"", text)
-        if field == "value":
-            forged = value.replace(b"x" if how == "large" else b"0" if is_map else b"7", b"8")
-            forged = forged if forged != value else b"8"
-        else:
-            forged = value
-            codec = {"no signature": bare(codec.decode()).encode(), "another": codec[:-22] + 22 * b"A"}[field]
-        if is_map:
-            tasks.command("HSET", key, name, codec + b" " + forged)
-        else:
-            tasks.command("HSET", key, "result", forged, "result_codec", codec)
-
-    return spoil
 
 
 @pytest.mark.parametrize("field", ["value", "no signature", "another"])
@@ -231,24 +91,6 @@ async def test_a_call_with_results_has_its_place(signed: Signed) -> None:
     assert "changed since" in (await result_of(Job(signed.app, "w~b"))).value
 
 
-@pytest.mark.parametrize("field", ["args", "codec", "no signature"])
-async def test_a_changed_call_of_a_map_is_refused(signed: Signed, field: str) -> None:
-    flow = Flow(id="w")
-    flow.map(signed.double, range(2), name="a")
-    await signed.app.start(flow)
-    codec = signed.command("HGET", "task:w~a~1", "codec")
-    assert codec.startswith(b"json;signed=")
-    if field == "no signature":
-        signed.command("HDEL", "task:w~a~1", "codec")
-    else:
-        signed.command("HSET", "task:w~a~1", field, "[8]" if field == "args" else codec[:-22] + 22 * b"A")
-    await drain(signed.app)
-    assert signed.seen == [0]
-    [letter] = await signed.app.dead_letters()
-    assert letter.task_id == "w~a~1"
-    assert ("has no signature" if field == "no signature" else "or changed since") in letter.error
-
-
 @pytest.mark.parametrize(("keys", "is_good"), [([NEW_KEY, KEY], True), (NEW_KEY, False)])
 @pytest.mark.parametrize("how", ["one", "map", "pages"])
 async def test_keys_are_rotated(make_app: Callable[..., Ardiq], how: str, keys: Any, is_good: bool) -> None:
@@ -265,16 +107,6 @@ async def test_keys_are_rotated(make_app: Callable[..., Ardiq], how: str, keys: 
     await drain(new.app)
     assert (await result_of(job)).success is is_good
     assert (old.seen, new.seen) == ([], [WAYS[how][1]] if is_good else [])
-
-
-async def test_a_pause_by_an_argument_holds_a_signed_call_of_a_map(signed: Signed) -> None:
-    await signed.app.pause(signed.double, argument={"value": 1})
-    flow = Flow(id="w")
-    flow.map(signed.double, range(3), name="a")
-    await signed.app.start(flow)
-    await drain(signed.app)
-    assert sorted(signed.seen) == [0, 2]
-    assert signed.command("HGET", "task:w~a~1", "state") == b"held"
 
 
 async def test_what_was_not_signed_is_taken_while_a_key_is_introduced(make_app: Callable[..., Ardiq]) -> None:
@@ -350,81 +182,6 @@ async def test_a_dead_letter_with_results_is_amended(signed: Signed) -> None:
     await signed.app.dead.requeue("w~b", args=[8])
     await drain(signed.app)
     assert (await result_of(Job(signed.app, "w~b"))).value == 8
-
-
-async def test_headers_of_a_map_are_signed_with_each_call(signed: Signed) -> None:
-    seen: list[Any] = []
-
-    @signed.app.on_enqueue
-    def mark(call: Any) -> None:
-        call.headers["trace"] = "t1"
-
-    @signed.app.middleware
-    async def note(call: Any, call_next: Any) -> Any:
-        seen.append(dict(call.headers))
-        return await call_next()
-
-    flow = Flow(id="w")
-    flow.map(signed.double, range(3), name="a")
-    await signed.app.start(flow)
-    headers = signed.command("HGET", "task:w~a~1", "headers")
-    signed.command("HSET", "task:w~a~1", "headers", headers.replace(b"t1", b"t2"))
-    await drain(signed.app)
-    assert seen == [{"trace": "t1"}] * 2
-    assert [letter.task_id for letter in await signed.app.dead_letters()] == ["w~a~1"]
-
-
-async def test_a_workflow_by_parts_is_signed(signed: Signed) -> None:
-    flow = Flow(id="w")
-    rows = flow.map(signed.give, range(1_500), name="a")
-    job = await signed.app.start(flow, output=flow.add(signed.total.prepare(rows.result)))
-    await drain(signed.app)
-    assert await job.value() == sum(range(1_500))
-
-
-@pytest.mark.parametrize("how", ["list", "map"])
-async def test_a_map_over_results_is_signed(signed: Signed, how: str) -> None:
-    """By the worker that fills it, with the headers that it was started with."""
-    seen: list[Any] = []
-
-    @signed.app.task
-    async def several(count: int) -> list[int]:
-        return [*range(count)]
-
-    @signed.app.on_enqueue
-    def mark(call: Any) -> None:
-        call.headers["trace"] = "t1"
-
-    @signed.app.middleware
-    async def note(call: Any, call_next: Any) -> Any:
-        seen.append(dict(call.headers))
-        return await call_next()
-
-    flow = Flow(id="w")
-    if how == "map":
-        items = flow.map(signed.give, range(3), name="a").results
-    else:
-        items = flow.add(several.prepare(3), name="a").result
-    rows = flow.map(signed.double, items, name="m")
-    job = await signed.app.start(flow, output=flow.add(signed.add.prepare(rows.results), name="b"))
-    await drain(signed.app)
-    assert await job.value() == 6
-    assert seen == [{"trace": "t1"}] * (7 if how == "map" else 5)
-
-
-async def test_forged_items_of_a_map_are_refused(signed: Signed) -> None:
-    flow = Flow(id="w")
-    first = flow.map(signed.give, range(7), name="a")
-    flow.map(signed.double, first.results, name="m")
-    await signed.app.start(flow)
-    await signed.app.pause("ardiq:fill")
-    await drain(signed.app)
-    spoiled(signed, "map", "value")()
-    await signed.app.resume("ardiq:fill")
-    await drain(signed.app)
-    assert signed.seen == []
-    [letter] = await signed.app.dead_letters()
-    assert "the items of map 'm': result 0 of 'a' was signed with another key" in letter.error
 
 
 async def test_inline() -> None:

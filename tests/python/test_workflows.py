@@ -548,6 +548,32 @@ async def test_pictures(app: Ardiq, tasks: Tasks) -> None:
     await job.abort()
 
 
+async def test_a_map_runs_once_a_call_has_ended(app: Ardiq) -> None:
+    goes_on = asyncio.Event()
+
+    @app.task
+    async def wait(value: int) -> None:
+        if value:
+            await goes_on.wait()
+
+    flow = Flow()
+    flow.map(wait, [0, *[1] * 1000], max_concurrent=2, keep_results=False)
+    job = await app.start(flow)
+    assert await node_states(job) == {"wait": "blocked"}
+    async with working(app):
+        await eventually(lambda: has_states(job, {"wait": "running"}))
+        progress = await job.progress()
+        assert progress is not None
+        assert progress.message == "1 of 1,001 done"
+        assert await job.abort()
+        goes_on.set()
+        await result_of(job)
+
+
+async def has_states(job: WorkflowJob[Any], states: dict[str, str]) -> bool:
+    return await node_states(job) == states
+
+
 async def test_middleware_hooks_limits_batches_and_options(app: Ardiq) -> None:
     seen: list[Any] = []
     app.limit("few", concurrency=1)
@@ -618,6 +644,11 @@ async def test_what_is_refused_leaves_nothing(app: Ardiq, tasks: Tasks) -> None:
     one.after(two)
     with pytest.raises(ValueError, match="goes round in a circle: 'give' is after 'double' is after 'give'"):
         await app.start(flow)
+    with pytest.raises(TypeError, match="decorates a `def`, which only fills the flow"):
+
+        @app.workflow
+        async def fills(flow: Flow) -> None: ...
+
     with pytest.raises(ValueError, match="flow 'empty' has no nodes"):
         await app.start(Flow("empty"))
     for options, why in [
@@ -625,6 +656,7 @@ async def test_what_is_refused_leaves_nothing(app: Ardiq, tasks: Tasks) -> None:
         ({"unique": True}, "node 'give' cannot have unique"),
         ({"unique": Unique()}, "node 'give' cannot have a Unique"),
         ({"wait_for_room": 5}, "node 'give' cannot have wait_for_room"),
+        ({"priority": "nowhere"}, "node 'give': priority 'nowhere' is not one of"),
     ]:
         wrong = Flow()
         wrong.add(tasks.give.options(**options).prepare(1))

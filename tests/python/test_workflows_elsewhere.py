@@ -193,11 +193,36 @@ def test_the_command_line(app: Ardiq, ardiq: Callable[..., tuple[int, str]]) -> 
         "id": "nothing",
         "state": "not_found",
     }
+    for action in ("show", "graph", "abort", "pause", "resume", "retry"):
+        for task in ("site-1~total", "site-1~numbers"):
+            told = f"{task}: it is a task, no workflow: `ardiq task show` has it\n"
+            assert ardiq("workflow", action, MODULE, task) == (1, told)
+    assert ardiq("workflow", "list", MODULE) == (
+        0, "all workflows have ended: `ardiq workflow show` has those that are kept\n"
+    )  # fmt: skip
+    code, text = ardiq("task", "show", MODULE, "site-1")
+    assert (code, text.splitlines()[1]) == (0, "failed, kept as long as it has dead letters")
+    assert "lane" not in text
+    assert ardiq("task", "requeue", MODULE, "site-1") == (
+        1, "site-1: it is a workflow; `ardiq workflow retry` runs the dead letters of one again\n"
+    )  # fmt: skip
+    assert "it is a map; `ardiq workflow retry`" in ardiq("task", "requeue", MODULE, "site-1~numbers")[1]
     code, text = ardiq("dlq", "list", MODULE)
     assert (code, "site-1~numbers~0" in text) == (0, True)
     assert ardiq("task", "show", MODULE, "site-1~numbers~0")[0] == 0
     assert ardiq("status", MODULE)[0] == 0
     assert ardiq("fsck", MODULE)[0] == 0
+    assert ardiq("workflow", "retry", MODULE, "site-1") == (0, "1 dead letter requeued\n")
+    assert ardiq("workflow", "retry", MODULE, "site-1") == (1, "site-1: it has no dead letters\n")
+
+    rows = '{"map": {"size": 0, "max_concurrent": 0, "tolerate": 0, "keep_results": true}}'
+    created = ["parts", '{"is_open": true, "result_ttl_ms": 60000}', "rows", "give", "default", "", "", rows]
+    assert app.context.server.core.call("workflow_create", created) == b"created"
+    assert "0 of 0 done, being created" in ardiq("workflow", "list", MODULE)[1]
+    assert "being created: nothing runs before all parts are there" in ardiq("workflow", "show", MODULE, "parts")[1]
+    assert json.loads(ardiq("workflow", "show", MODULE, "parts", "--json")[1])["is_building"] is True
+    assert ardiq("workflow", "abort", MODULE, "parts")[0] == 0
+    assert "created" not in ardiq("workflow", "show", MODULE, "parts")[1]
 
 
 def test_blocking_calls(app: Ardiq) -> None:
