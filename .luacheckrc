@@ -8,12 +8,12 @@ read_globals = {
   "assert", "cjson", "cmsgpack", "error", "ipairs", "math", "next", "pairs", "pcall", "redis", "select", "string", "table",
   "tonumber", "tostring", "type", "unpack",
   -- lua/lib
-  "adaptive", "admit", "ask", "attempt", "batches", "bulk", "calls", "children", "chores", "chunks", "claim", "clock",
-  "edges", "ending", "entering",
-  "errors", "figures", "flow", "gather", "group", "halt", "hand_off", "history", "inputs", "keys", "lane", "limits", "line",
-  "mail", "map", "member", "memos", "move", "number", "object", "opening", "outbox", "parents", "pause_rules", "pauses",
-  "payload", "place", "reap", "recount", "replay", "saving", "schedule", "share", "spawning", "stats", "stopping", "task",
-  "timer", "turn", "undo", "unique", "uses",
+  "adaptive", "admit", "ages", "ask", "attempt", "batches", "bulk", "calls", "children", "chores", "chunks", "claim",
+  "clock", "edges", "ending", "entering", "errors", "figures", "flow", "gather", "gauges", "group", "halt",
+  "hand_off", "history", "inputs", "keys", "lane", "limits", "line", "listing", "mail", "map", "member", "memos",
+  "move", "number", "object", "opening", "outbox", "parents", "pause_rules", "pauses", "payload", "place", "reap",
+  "recount", "replay", "saving", "schedule", "share", "spawning", "stats", "stopping", "task", "timer", "turn",
+  "undo", "unique", "uses",
   "waiters", "waits",
 }
 files["ardiq/testing/emulation.lua"] = {

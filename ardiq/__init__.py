@@ -30,7 +30,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     queue, registry: the context of one queue, and what the app registered; everything below `app` is given a context
     task, job, producer, answers, room, typing: enqueueing
     inspector, watching, streaming: what is asked about tasks, and what they tell
-    overview, inspection: what is asked about the queue
+    overview, inspection, rules: what is asked about the queue, and how tasks are named by an argument
     dead, filters, schedules, pauses: changing what is there
     workflows, nodes, canvas, graphs, starting, adding: workflows, from a flow to what the server takes
     following, drawing, pages: workflows that run, and their results
@@ -96,10 +96,13 @@ if TYPE_CHECKING:
     )
     from .executors import Process
     from .inspection import (
+        Found,
+        FoundTask,
         LaneInfo,
         LimitInfo,
         MinuteCounts,
         QueueCounts,
+        QueueOverview,
         RunningTask,
         TaskPosition,
         TaskTotals,
@@ -110,6 +113,8 @@ if TYPE_CHECKING:
     from .limits import Limit, Rate
     from .models import (
         Attempt,
+        DeadGroup,
+        DeadGroups,
         DeadLetter,
         DeadRecord,
         EnqueueContext,
@@ -158,6 +163,8 @@ __all__ = [
     "Chain",
     "ChildrenFailed",
     "Chunk",
+    "DeadGroup",
+    "DeadGroups",
     "DeadLetter",
     "DeadRecord",
     "Debounce",
@@ -167,6 +174,8 @@ __all__ = [
     "ExecutionContext",
     "Flow",
     "Forbidden",
+    "Found",
+    "FoundTask",
     "Group",
     "Histogram",
     "Inspect",
@@ -194,6 +203,7 @@ __all__ = [
     "Progress",
     "QueueCounts",
     "QueueFull",
+    "QueueOverview",
     "Rate",
     "RateLimited",
     "Received",

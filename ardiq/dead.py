@@ -12,7 +12,7 @@ from ._server.calls import DeadRow as Row
 from ._server.replies import Call
 from ._values import options as _options
 from .errors import ArdiqError, BadSignature, BrokerError, WrongType
-from .models import DeadLetter, DeadRecord, Unreadable
+from .models import DeadGroup, DeadGroups, DeadLetter, DeadRecord, Unreadable
 
 if TYPE_CHECKING:
     from ._client.queue import QueueContext
@@ -88,6 +88,24 @@ class DeadLetters:
         for at in range(0, len(rows), _PAGE):
             letters += await self._letters(rows[at : at + _PAGE])
         return letters
+
+    async def groups(self, limit: int = calls.FAILURES_LIMIT_MOST) -> DeadGroups:
+        """The newest dead letters by task and kind of error, the most frequent first: one call.
+
+        Args:
+            limit: how many of the newest to look at, from 1 to 500.
+
+        Raises:
+            BadArgument: `limit` is out of that range.
+
+        Example:
+            ```python
+            for group in (await app.dead.groups()).groups:
+                print(group.letters, group.fn_name, group.kind)
+            ```
+        """
+        found = await self._queue.channel().ask(calls.failures(limit=limit))
+        return DeadGroups([DeadGroup._make(row) for row in found.rows], found.looked, found.size)
 
     async def show(self, task_id: str) -> DeadRecord | None:
         """One dead letter with its traceback and attempts; None if there is none with that id."""

@@ -171,6 +171,35 @@ class MinuteCounts(NamedTuple):
 
 
 @as_object
+class QueueOverview(NamedTuple):
+    """A queue at one moment.
+
+    Attributes:
+        at: when, in ms since the epoch, by the server's clock.
+        counts: how many tasks are in each place.
+        overdue: how many of the scheduled tasks are due: they are ready as soon as a worker looks.
+        next_due_at: when the next scheduled task falls due, in ms since the epoch; None: none is scheduled.
+        workers: how many workers there are.
+        lost: how many of these have a lease that has run out.
+        oldest_ms: by the name of each lane in which a task is ready, for how long the oldest one has been, in ms.
+        held: how many tasks each pause holds, by its id; those of pauses that hold none are left out.
+        totals: what was counted since the queue was created, by name; what never happened is left out.
+        minutes: what was counted in each of the last minutes, the newest first.
+    """
+
+    at: int
+    counts: QueueCounts
+    overdue: int
+    next_due_at: int | None
+    workers: int
+    lost: int
+    oldest_ms: dict[str, int]
+    held: dict[str, int]
+    totals: dict[str, int]
+    minutes: list[MinuteCounts]
+
+
+@as_object
 class TaskTotals(NamedTuple):
     """How often the tasks of one name ran in some minutes, as workers report every five seconds.
 
@@ -211,6 +240,47 @@ class TaskPosition(NamedTuple):
     position: int | None
     length: int
     kept_ms: int | None
+
+
+@as_object
+class FoundTask(NamedTuple):
+    """A task that a search found.
+
+    Attributes:
+        number: of a scheduled one when it falls due, of a dead letter when it failed, in ms since the epoch; of others
+            its order in the place.
+        state: its state, as `job.status()` has it.
+        args: its positional arguments as they are stored, up to 500 bytes; empty if that is not JSON.
+        kwargs: its keyword arguments, likewise.
+        error: of its last attempt, up to 500 bytes; empty: none.
+    """
+
+    task_id: str
+    fn_name: str
+    state: str
+    lane: str
+    tries: int
+    number: int
+    args: str
+    kwargs: str
+    error: str
+
+
+@as_object
+class Found(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        tasks: in the order of their place.
+        looked_at: how many tasks were looked at.
+        size: how many entries the place has.
+        next_offset: where to go on; None: the end was reached.
+    """
+
+    tasks: list[FoundTask]
+    looked_at: int
+    size: int
+    next_offset: int | None
 
 
 @as_object

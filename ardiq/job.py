@@ -230,6 +230,14 @@ class Job(Known, Generic[R_co]):
         """`abort` for code without an event loop; blocks this thread until the server has answered."""
         return self._inspector.abort_sync(self.id)
 
+    async def hurry(self) -> bool:
+        """Run the task without waiting for its time; False if it is not time that it waits for. See `Ardiq.hurry`."""
+        return await self._inspector.hurry(self.id)
+
+    def hurry_sync(self) -> bool:
+        """`hurry` for code without an event loop; blocks this thread until the server has answered."""
+        return self._inspector.hurry_sync(self.id)
+
 
 def job_of(app: Ardiq, id: str, signature: Signature | None) -> Job[Any]:
     """The job of a task of that `Ardiq` whose function is known here, or is not."""

@@ -262,6 +262,44 @@ class DeadLetter(NamedTuple):
 
 
 @as_object
+class DeadGroup(NamedTuple):
+    """Dead letters of one task with the same kind of error.
+
+    Attributes:
+        fn_name: the task's name.
+        kind: of the error: its text up to the first colon, space or parenthesis, such as "ValueError".
+        letters: how many of the dead letters that were looked at.
+        newest_at: when the newest of them failed, in ms since the epoch.
+        oldest_at: when the oldest of them failed, likewise.
+        task_id: the id of the newest.
+        error: the error of the newest, up to 500 bytes.
+    """
+
+    fn_name: str
+    kind: str
+    letters: int
+    newest_at: int
+    oldest_at: int
+    task_id: str
+    error: str
+
+
+@as_object
+class DeadGroups(NamedTuple):
+    """The newest dead letters, by task and kind of error.
+
+    Attributes:
+        groups: the most frequent first.
+        looked_at: how many of the newest were looked at.
+        total: how many there are.
+    """
+
+    groups: list[DeadGroup]
+    looked_at: int
+    total: int
+
+
+@as_object
 class Attempt(NamedTuple):
     """An attempt that did not succeed.
 

@@ -1,18 +1,16 @@
 """Pausing: keeping tasks from starting, by queue, workflow, task name, or an argument's value."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
 
 from ._client.facade import Facade
 from ._client.resuming import Resuming, resumed
+from ._client.rules import Argument, Rule, rule_of
 from ._server import calls
 from ._server.replies import Call, R, ask, at_once
 from ._values.encodings import from_json, to_json
 from ._values.objects import as_object
 from .task import Task
-
-Argument: TypeAlias = Mapping[str, Any] | Mapping[int, Any]
-Rule: TypeAlias = tuple[str, str, bytes]  # task, argument, value
 
 
 @as_object
@@ -102,36 +100,7 @@ class Pausing(Facade):
         name: Any = task.name if isinstance(task, Task) else "" if task is None else task
         if not isinstance(name, str) or (not name and task is not None):
             raise TypeError(f"task must be a task or its name, not {task!r}")
-        if argument is None:
-            return (name, "", b""), {}
-        if len(argument) != 1:
-            raise ValueError(f"argument must be one argument and its value, as {{'customer_id': 42}}, not {argument!r}")
-        if self.context.codec.is_custom:
-            raise ValueError("this app has its own serializer: pause by task instead")
-        key: Any
-        ((key, value),) = argument.items()
-        if not (key.isidentifier() if isinstance(key, str) else key >= 0):
-            raise ValueError(f"an argument must be given by its parameter's name or its position from 0, not {key!r}")
-        text = to_json(value)
-        if not isinstance(from_json(text), str | int):  # a bool is an int
-            raise ValueError(f"only a string, an integer or a boolean can be matched, not {value!r}")
-        positions = {} if isinstance(key, int) else dict(self._positions(name, key, lenient))
-        return (name, str(key), text), positions
-
-    def _positions(self, task: str, parameter: str, lenient: bool) -> Iterator[tuple[str, int]]:
-        """Where the tasks that this app knows take it by position; `task`: empty for any."""
-        known = {
-            name: entry.signature
-            for name, entry in self.context.registry.tasks.items()
-            if task in ("", name) and entry.signature is not None
-        }
-        if known and not lenient and not any(signature.accepts(parameter) for signature in known.values()):
-            whose = f"task {task!r} does not have" if task else "no task of this app has"
-            raise ValueError(f"{whose} a parameter {parameter!r}")
-        for name, signature in known.items():
-            position = signature.position(parameter)
-            if position is not None:
-                yield name, position
+        return rule_of(self.context, name, argument, lenient=lenient)
 
     def _pausing(self, task: Task[..., Any] | str | None, argument: Argument | None) -> Call[Literal["paused"]]:
         (name, key, value), positions = self._pause(task, argument)

@@ -62,6 +62,20 @@ class Asking(Facade):
         """`abort` for code without an event loop; blocks this thread until the server has answered."""
         return self.context.inspector.abort_sync(task_id)
 
+    async def hurry(self, task_id: str) -> bool:
+        """Run a scheduled task as soon as it has its turn, whatever it was to wait for: its delay, its ETA, the backoff
+        of a retry, a snooze. It joins the end of its lane, like a task that falls due; its limits and pauses apply.
+
+        Returns:
+            True if it is ready now, was so before, or runs. False if a pause holds it, if it waits for other tasks of
+            its workflow, for a signal or in a `sleep` of its own, if it has ended, or is unknown.
+        """
+        return await self.context.inspector.hurry(task_id)
+
+    def hurry_sync(self, task_id: str) -> bool:
+        """`hurry` for code without an event loop; blocks this thread until the server has answered."""
+        return self.context.inspector.hurry_sync(task_id)
+
     async def queue_size(self) -> int:
         """How many tasks have not ended: those that wait, including limited, scheduled and held ones, and those that
         run.

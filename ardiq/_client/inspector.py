@@ -1,5 +1,6 @@
 """Asking about tasks: results, states, and what they report."""
 
+from collections.abc import Sequence
 from math import ceil, inf
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -157,6 +158,12 @@ class Inspector:
     def abort_sync(self, task_id: str) -> bool:
         return self._ask(self._abort(task_id)) in ("aborted", "requested")
 
+    async def hurry(self, task_id: str) -> bool:
+        return _is_ready(await self._queue.channel().ask(calls.hurry(tasks=[task_id])))
+
+    def hurry_sync(self, task_id: str) -> bool:
+        return _is_ready(self._ask(calls.hurry(tasks=[task_id])))
+
     def decode(self, outcome: Outcome, signature: Signature | None = None) -> TaskResult:
         """The result that callers see; with the task's signature, its value is converted to the annotated type."""
         success = outcome.state == "complete"
@@ -234,6 +241,13 @@ def value_of(result: TaskResult[Value]) -> Value:
     if not result.success:
         raise TaskError(result)
     return result.value
+
+
+def _is_ready(answers: Sequence[str | Exception]) -> bool:
+    (answer,) = answers
+    if isinstance(answer, Exception):
+        raise answer
+    return answer in ("queued", "limited", "running")
 
 
 def _status(task_id: str, found: Outcome | str | None) -> str:

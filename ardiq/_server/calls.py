@@ -32,6 +32,9 @@ ENQUEUE_MOST: Final = 1000
 STEP_MOST: Final = 1000
 """How many records one call of `step` takes."""
 
+HURRY_MOST: Final = 1000
+"""How many records one call of `hurry` takes."""
+
 PROGRESS_MOST: Final = 1000
 """How many records one call of `progress` takes."""
 
@@ -55,6 +58,9 @@ REPORT_STATS_MOST: Final = 100
 
 REPAIR_MOST: Final = 20
 """How many records one call of `repair` takes."""
+
+LONGEST_RUNNING_MOST: Final = 100
+"""How many records one call of `longest_running` takes."""
 
 WORKFLOW_CREATE_MOST: Final = 1000
 """How many records one call of `workflow_create` takes."""
@@ -89,6 +95,12 @@ LIST_LIMIT_MOST: Final = 1000
 DEAD_LETTERS_LIMIT_MOST: Final = 1000
 """The largest `limit` of `dead_letters`."""
 
+FIND_LIMIT_MOST: Final = 200
+"""The largest `limit` of `find`."""
+
+FAILURES_LIMIT_MOST: Final = 500
+"""The largest `limit` of `failures`."""
+
 STREAM_LIMIT_MOST: Final = 1000
 """The largest `limit` of `stream`."""
 
@@ -113,11 +125,17 @@ WORKERS_LIMIT_MOST: Final = 100
 CLAIMS_LIMIT_MOST: Final = 1000
 """The largest `limit` of `claims`."""
 
+LONGEST_RUNNING_LIMIT_MOST: Final = 500
+"""The largest `limit` of `longest_running`."""
+
 STATS_MINUTES_MOST: Final = 120
 """The largest `minutes` of `stats`."""
 
 TASK_STATS_MINUTES_MOST: Final = 120
 """The largest `minutes` of `task_stats`."""
+
+OVERVIEW_MINUTES_MOST: Final = 120
+"""The largest `minutes` of `overview`."""
 
 FSCK_PAGE_LIMIT_MOST: Final = 1000
 """The largest `limit` of `fsck_page`."""
@@ -424,6 +442,62 @@ class DeadLettersReply(NamedTuple):
 DEAD_LETTERS_REPLY = page(DeadLettersReply._make, (number,), DEAD_ROW.rows)
 
 
+class FoundRow(NamedTuple):
+    """A record of the reply of `find`."""
+
+    id: str
+    number: int
+    state: str
+    name: str
+    lane: str
+    tries: int
+    args: bytes
+    kwargs: bytes
+    codec: str
+    error: str
+
+
+FOUND_ROW = Record(FoundRow._make, (text, number, text, text, text, number, raw, raw, text, text))
+
+
+class FindReply(NamedTuple):
+    """What `find` replies."""
+
+    next_offset: int
+    looked: int
+    size: int
+    rows: list[FoundRow]
+
+
+FIND_REPLY = page(FindReply._make, (number, number, number), FOUND_ROW.rows)
+
+
+class Failures(NamedTuple):
+    """A record of the reply of `failures`."""
+
+    name: str
+    kind: str
+    number: int
+    newest_at: int
+    oldest_at: int
+    id: str
+    error: str
+
+
+FAILURES = Record(Failures._make, (text, text, number, number, number, text, text))
+
+
+class FailuresReply(NamedTuple):
+    """What `failures` replies."""
+
+    looked: int
+    size: int
+    rows: list[Failures]
+
+
+FAILURES_REPLY = page(FailuresReply._make, (number, number), FAILURES.rows)
+
+
 class ChunkRow(NamedTuple):
     """A record of the reply of `stream`."""
 
@@ -579,6 +653,39 @@ class ClaimsReply(NamedTuple):
 CLAIMS_REPLY = page(ClaimsReply._make, (number,), CLAIMED_TASK.rows)
 
 
+class WorkerSlots(NamedTuple):
+    """A record of `longest_running`."""
+
+    worker: Text
+    slots: int
+
+
+class LongestRunning(NamedTuple):
+    """A record of the reply of `longest_running`."""
+
+    worker: str
+    id: str
+    name: str
+    lane: str
+    tries: int
+    started_at: int
+    progress: dict[str, Any]
+
+
+LONGEST_RUNNING = Record(LongestRunning._make, (text, text, text, text, number, number, json_object))
+
+
+class LongestRunningReply(NamedTuple):
+    """What `longest_running` replies."""
+
+    now: int
+    looked: int
+    rows: list[LongestRunning]
+
+
+LONGEST_RUNNING_REPLY = page(LongestRunningReply._make, (number, number), LONGEST_RUNNING.rows)
+
+
 class ReadySince(NamedTuple):
     """A record of the reply of `oldest_ready`."""
 
@@ -672,6 +779,28 @@ class TaskStatsReply(NamedTuple):
 
 
 TASK_STATS_REPLY = page(TaskStatsReply._make, (number,), TASK_STATS.rows)
+
+
+class Gauge(NamedTuple):
+    """A record of the reply of `overview`."""
+
+    name: str
+    number: int
+
+
+GAUGE = Record(Gauge._make, (text, number))
+
+
+class OverviewReply(NamedTuple):
+    """What `overview` replies."""
+
+    now: int
+    next_due_at: int
+    lost: int
+    rows: list[Gauge]
+
+
+OVERVIEW_REPLY = page(OverviewReply._make, (number, number, number), GAUGE.rows)
 
 
 class FsckPageReply(NamedTuple):
@@ -1042,6 +1171,20 @@ def abort(*, id: Text, result_ttl_ms: int) -> Call[Literal["aborted", "requested
     return Call("abort", (id, result_ttl_ms), word)
 
 
+def hurry(
+    *, tasks: Iterable[Text]
+) -> Call[
+    list[Literal["queued", "limited", "running", "held", "blocked", "waits", "finished", "not_found"] | Exception]
+]:
+    """Scheduled tasks are ready now, as if their time had come: they wait for nothing but their turn.
+
+    Replies one string per id: `queued` or `limited` (now, or before); or why nothing was changed: `running`, `held`
+    (by a pause), `blocked` (it waits for other tasks), `waits` (for a signal, or in a sleep of its own),
+    `finished`, `not_found`; or an error.
+    """
+    return Call("hurry", (*tasks,), answers)
+
+
 def await_(*, id: Text, mailbox: Text, waiter_ttl_ms: int, result_ttl_ms: int) -> Call[AwaitReply]:
     """A client asks for a task's outcome, or to be told when it ends. A task that was not started in time expires.
 
@@ -1279,6 +1422,37 @@ def dead_letters(*, task: Text, error: Text, since_at: int, before_at: int, limi
     return Call("dead_letters", (task, error, since_at, before_at, limit), DEAD_LETTERS_REPLY)
 
 
+def find(
+    *,
+    place: Text,
+    which: Text,
+    offset: int,
+    limit: int,
+    task: Text,
+    text: Text,
+    argument: Text,
+    value: Text,
+    positions: Text,
+) -> Call[FindReply]:
+    """A page of one place: the tasks of a name, with a text, or with an argument.
+
+    Replies the `offset` of the next page (0: this is the last), how many were looked at, how many entries the place
+    has; then each task that fits: id, number (as in `list`), state, name, lane, tries, and up to 500 bytes each of
+    its arguments, in its codec, and of its error. What moves between two pages may be in both, or in neither.
+    """
+    return Call("find", (place, which, offset, limit, task, text, argument, value, positions), FIND_REPLY)
+
+
+def failures(*, limit: int) -> Call[FailuresReply]:
+    """The newest dead letters by task and kind of error, the most frequent first.
+
+    Replies how many were looked at, and how many there are; then of each task and kind of error (its text up to the
+    first colon, space or parenthesis) how many of those have it, when the newest and the oldest of them failed
+    (ms), and id and error of the newest, its text up to 500 bytes.
+    """
+    return Call("failures", (limit,), FAILURES_REPLY)
+
+
 def stream(*, id: Text, after_token: int, after_number: int, limit: int) -> Call[StreamReply]:
     """A page of the chunks that a task emitted.
 
@@ -1378,6 +1552,16 @@ def claims(*, worker: Text, offset: int, limit: int) -> Call[ClaimsReply]:
     return Call("claims", (worker, offset, limit), CLAIMS_REPLY)
 
 
+def longest_running(*, limit: int, workers: Iterable[WorkerSlots]) -> Call[LongestRunningReply]:
+    """What some workers run, the longest first.
+
+    Replies the server's time in ms; how many of these workers were looked at, in their order: at least one, and no
+    more than have 1,000 claims together; then each task's worker, id, name, lane, number of the attempt, when it
+    was claimed (ms) and progress.
+    """
+    return Call("longest_running", (limit, *(value for record in workers for value in record)), LONGEST_RUNNING_REPLY)
+
+
 def oldest_ready() -> Call[OldestReadyReply]:
     """Since when the oldest task of each lane has been ready, with those that wait for their limits.
 
@@ -1413,6 +1597,17 @@ def counts() -> Call[dict[str, int]]:
     `ready:<lane>` for each lane, and `held:<pause>` for each pause that holds any.
     """
     return Call("counts", (), table(number))
+
+
+def overview(*, minutes: int) -> Call[OverviewReply]:
+    """What people ask first of a queue, in one call: it costs the same however many tasks and workers there are.
+
+    Replies the server's time in ms; when the next scheduled task falls due (ms; 0: none is scheduled); how many
+    workers have no valid lease any more; then name and number in turn: those of `counts`; `overdue`, how many
+    scheduled ones are due; `since:<lane>` as in `oldest_ready`; `total:<counter>` and, of the last minutes, 0 being
+    this one, `minute:<minutes ago>:<counter>`, each if it is not 0.
+    """
+    return Call("overview", (minutes,), OVERVIEW_REPLY)
 
 
 def fsck_page(*, section: Text, cursor: Text, limit: int) -> Call[FsckPageReply]:

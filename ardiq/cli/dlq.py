@@ -1,6 +1,7 @@
 """Look at the dead letters of an app's queue, run them again, or discard them.
 
 ardiq dlq list MODULE:ATTR            the newest first
+ardiq dlq groups MODULE:ATTR          the newest by task and kind of error, the most frequent first
 ardiq dlq show MODULE:ATTR ID         one, with its traceback and its attempts
 ardiq dlq requeue MODULE:ATTR ID …    run them again: same id and arguments, new retries
 ardiq dlq discard MODULE:ATTR ID …    give them up; their errors are kept as long as a result
@@ -36,7 +37,7 @@ from ._arguments import (
     positive,
     word,
 )
-from ._output import Part, Styled, Table, age, json_text, moment, print_json, short, show
+from ._output import Part, Styled, Table, age, json_text, many, moment, print_json, short, show
 from .task import read
 
 if TYPE_CHECKING:
@@ -47,10 +48,13 @@ _MISSING = "there is no such dead letter"
 # What is said of each action once it is done; by ArdiQ 1.2's words for the same, too.
 _DONE = {"requeue": "requeued", "replay": "replayed", "discard": "discarded", "delete": "deleted"}
 _AGAIN = ("requeue", "replay")
+_PLAIN = {"fn_name": "name", "task_id": "id"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=["list", "show", *_DONE], metavar="list|show|requeue|discard")
+    parser.add_argument(
+        "action", choices=["list", "groups", "show", *_DONE], metavar="list|groups|show|requeue|discard"
+    )
     app_argument(parser)
     which = "the dead letters to show, requeue or discard"
     parser.add_argument("ids", nargs="*", type=word, default=[], metavar="ID", help=which)
@@ -75,23 +79,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     action, chosen = arguments.action, bool(arguments.ids)
-    if action == "list" and (chosen or arguments.all):
-        raise Refusal("list takes no ids and no --all; show, requeue and discard do")
+    if action in ("list", "groups") and (chosen or arguments.all):
+        raise Refusal(f"{action} takes no ids and no --all; show, requeue and discard do")
     if action == "show" and len(arguments.ids) != 1:
         raise Refusal("show takes one id")
     if action in _DONE and chosen == arguments.all:
         raise Refusal(f"{action} takes ids, or --all")
-    if action == "show" or chosen:
+    if action in ("show", "groups") or chosen:
         given = [f"--{name}" for name, value in _filters(arguments).items() if value is not None]
         if given:
-            raise Refusal(f"{given[0]} cannot be combined with ids")
+            raise Refusal(f"{given[0]} cannot be combined with {'groups' if action == 'groups' else 'ids'}")
     if action not in _AGAIN and (arguments.args is not None or arguments.kwargs is not None):
         raise Refusal("--args and --kwargs are for requeue")
     for name in ("offset", "rate"):
         if not 0 <= getattr(arguments, name) < math.inf:
             raise Refusal(f"--{name} must be 0 or more, not {getattr(arguments, name)}")
     app = open_app(arguments)
-    does = {"list": _list, "show": _show}.get(action, _requeue if action in _AGAIN else _discard)
+    does = {"list": _list, "groups": _groups, "show": _show}.get(action, _requeue if action in _AGAIN else _discard)
     return asyncio.run(does(app, arguments))
 
 
@@ -110,6 +114,22 @@ async def _list(app: "Ardiq", arguments: argparse.Namespace) -> int:
         error = " ".join(letter.error.splitlines())
         show(f"{letter.task_id}  {letter.fn_name}  {at}  tries={letter.tries}  {error}")
     print(count, file=sys.stderr)
+    return 0
+
+
+async def _groups(app: "Ardiq", arguments: argparse.Namespace) -> int:
+    found = await app.dead.groups()
+    if arguments.json:
+        groups = [{_PLAIN.get(name, name): value for name, value in group._asdict().items()} for group in found.groups]
+        print_json({"groups": groups, "looked_at": found.looked_at, "dead": found.total})
+        return 0
+    rows = [
+        [f"{group.letters:,}", group.fn_name, group.kind, moment(group.newest_at), group.task_id, short(group.error)]
+        for group in found.groups
+    ]
+    which = "" if found.looked_at == found.total else f"of the newest {found.looked_at:,}: "
+    show(Table(["letters", "task", "kind", "newest", "its id", "its error"], rows))
+    show(f"{which}{many(len(rows), 'group')}; {many(found.total, 'dead letter')} in all")
     return 0
 
 

@@ -234,11 +234,12 @@ def _persistence(core: _core.Core) -> Iterator[Check]:
 
 
 def _queue(app: "Ardiq", words: Sequence[str]) -> Iterator[Check]:
-    inspect, now_ms = app.inspect, commands.now_ms(app.context.server.core)
-    counts, workers = inspect.counts_sync(), inspect.workers_sync()
+    inspect = app.inspect
+    overview, workers = inspect.overview_sync(0), inspect.workers_sync()
+    counts, now_ms = overview.counts, overview.at
     for pause in app.pauses_sync():
         yield _paused(pause, words)
-    for lane in sorted(inspect.lanes_sync(workers), key=lambda lane: lane.name):
+    for lane in sorted(inspect.lanes_sync(workers, overview), key=lambda lane: lane.name):
         if (ready := lane.waiting + lane.limited) and not lane.workers_alive:
             found = f"{many(ready, 'task is', 'tasks are')} ready, and no live worker serves it"
             yield Check("fail", f"lane {lane.name}", found, "start a worker that has it among its priorities")
@@ -248,7 +249,7 @@ def _queue(app: "Ardiq", words: Sequence[str]) -> Iterator[Check]:
             found = f"{many(lane.limited, 'task waits', 'tasks wait')} for limits, and all its live workers are of 2.0"
             yield Check("fail", f"lane {lane.name}", found, "start a worker of 2.1: those of 2.0 know no limits")
     yield from _limits(app, words, now_ms)
-    due_at = inspect.next_due_at_sync()
+    due_at = overview.next_due_at
     if due_at is not None and now_ms - due_at > _OVERDUE_MS:
         found = f"the next one is overdue by {age(now_ms - due_at)}"
         yield Check("fail", "scheduled tasks", found, "start a worker: workers make due tasks ready")

@@ -4,7 +4,6 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from .._server import commands
 from .._server.replies import number
 from .._values.timing import Timing
 from ..inspection import WorkerInfo
@@ -47,17 +46,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 def read(app: "Ardiq") -> dict[str, Any]:
     """The state of the app's queue as `--json` shows it; times are in ms."""
-    inspect, now_ms = app.inspect, commands.now_ms(app.context.server.core)
-    counts, workers, minutes = inspect.counts_sync(), inspect.workers_sync(), inspect.minutes_sync(MINUTES)
-    schedules, due_at = app.schedules.list_sync(), inspect.next_due_at_sync()
+    inspect = app.inspect
+    overview, workers, schedules = inspect.overview_sync(MINUTES), inspect.workers_sync(), app.schedules.list_sync()
+    now_ms, due_at = overview.at, overview.next_due_at
     return {
         "queue": app.queue_name,
         "now": now_ms,
-        "counts": plain_counts(counts),
+        "counts": plain_counts(overview.counts),
         "pauses": [pause._asdict() for pause in app.pauses_sync()],
         "unknown_tasks": [plain_unknown(task, now_ms) for task in inspect.unknown_tasks_sync()],
         "next_due_in_ms": None if due_at is None else due_at - now_ms,
-        "lanes": [plain_lane(lane) for lane in inspect.lanes_sync(workers)],
+        "lanes": [plain_lane(lane) for lane in inspect.lanes_sync(workers, overview)],
         "workers": [_worker_of(worker) for worker in workers if worker.is_alive],
         "gone": [_worker_of(worker) for worker in workers if not worker.is_alive],
         "running": [plain_running(task) for task in inspect.running_sync(_MOST_RUNNING, workers)],
@@ -65,9 +64,9 @@ def read(app: "Ardiq") -> dict[str, Any]:
             plain_schedule(schedule) | {"due_in_ms": schedule.next_due_at - now_ms} for schedule in schedules
         ],
         "crons": _crons(app, schedules, now_ms),
-        "dead": counts.dead,
-        "last_minutes": last_minutes(minutes),
-        "minutes": [plain_minute(minute) for minute in minutes],
+        "dead": overview.counts.dead,
+        "last_minutes": last_minutes(overview.minutes),
+        "minutes": [plain_minute(minute) for minute in overview.minutes],
     }
 
 

@@ -1,4 +1,4 @@
-"""Look at one task of an app's queue, read what it emits, abort it, or run it again."""
+"""Find tasks of an app's queue; look at one, read what it emits, run it now, abort it, or run it again."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -10,22 +10,26 @@ from .._server.replies import ask, number, text
 from .._values.encodings import from_json
 from ..batches import is_batch
 from ..errors import ArdiqError
-from ..inspection import TaskPosition
+from ..inspection import FoundTask, TaskPosition
 from . import open_app
-from ._arguments import add_actions, json_argument, word
+from ._arguments import add_actions, json_argument, positive, refusing, word
 from ._memos import draw_steps, read_steps
 from ._output import Part, Styled, Table, age, json_text, many, moment, print_json, short, show
 from ._plain import done
+from .pause import read_argument
 
 if TYPE_CHECKING:
     from .. import _core
     from ..app import Ardiq
 
+_PLACES = ("queued", "scheduled", "held", "running", "dead", "quarantined")
 _LINES = 20
 _ACTIONS = {
+    "list": "the tasks of one place: of a name, with a text or an argument",
     "show": "its record, place, attempts, error and log",
     "stream": "what it emits, and has emitted, until it has ended",
     "abort": "abort it: at once if it waits, at its next await if it runs",
+    "hurry": "run it without waiting for its time: a delay, an ETA, the backoff of a retry",
     "requeue": "run a dead letter again: same id and arguments, new retries",
 }
 _STYLES = {
@@ -54,14 +58,31 @@ _COUNTS = (
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    for _, chosen in add_actions(parser, _ACTIONS, aliases={"requeue": ["retry"]}):
-        chosen.add_argument("id", type=word, metavar="ID", help="the task's id")
+    for action, chosen in add_actions(parser, _ACTIONS, aliases={"requeue": ["retry"]}):
+        if action == "list":
+            _configure_list(chosen)
+        else:
+            chosen.add_argument("id", type=word, metavar="ID", help="the task's id")
         json_argument(chosen)
 
 
+def _configure_list(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--place", choices=_PLACES, default="queued", help="where they are (default: queued)")
+    parser.add_argument("--of", type=word, metavar="NAME", help="only of this lane, pause or worker")
+    parser.add_argument("--task", type=word, metavar="NAME", help="of this name")
+    parser.add_argument("--text", type=word, metavar="TEXT", help="with this in their id, name, error or arguments")
+    parser.add_argument("--arg", metavar="NAME=JSON", help="with this argument: name or position, and its value")
+    parser.add_argument("-n", "--limit", type=positive, default=50, metavar="N", help="at most so many (default: 50)")
+    most = "look at no more than so many (default: 10000)"
+    parser.add_argument("--look-at", type=positive, default=10_000, metavar="N", help=most)
+
+
 def run(arguments: argparse.Namespace) -> int:
-    action = {"show": _show, "stream": _stream, "abort": _abort, "requeue": _requeue}[arguments.action]
-    return action(open_app(arguments), arguments.id, arguments.json)
+    if arguments.action == "list":
+        with refusing():
+            return _list(open_app(arguments), arguments)
+    actions = {"show": _show, "stream": _stream, "abort": _abort, "hurry": _hurry, "requeue": _requeue}
+    return actions[arguments.action](open_app(arguments), arguments.id, arguments.json)
 
 
 def _show(app: "Ardiq", task_id: str, as_json: bool) -> int:
@@ -73,6 +94,43 @@ def _show(app: "Ardiq", task_id: str, as_json: bool) -> int:
     else:
         show(*_draw(task))
     return 0
+
+
+def _list(app: "Ardiq", arguments: argparse.Namespace) -> int:
+    which = {"task": arguments.task, "text": arguments.text, "argument": read_argument(arguments.arg)}
+    tasks, looked_at, size = list[FoundTask](), 0, 0
+    for of in [arguments.of] if arguments.of else _parts(app, arguments.place):
+        left, look_at = arguments.limit - len(tasks), arguments.look_at - looked_at
+        found = app.inspect.find_sync(arguments.place, of, limit=max(0, left), look_at=max(0, look_at), **which)
+        tasks += found.tasks
+        looked_at, size = looked_at + found.looked_at, size + found.size
+    tasks = tasks[: arguments.limit]
+    if arguments.json:
+        renamed = {"task_id": "id", "fn_name": "name"}
+        plain = [{renamed.get(name, name): value for name, value in task._asdict().items()} for task in tasks]
+        print_json({"tasks": plain, "looked_at": looked_at, "size": size})
+        return 0
+    rows = [
+        [task.task_id, task.fn_name, task.lane, str(task.tries), _stored(task), short(task.error)] for task in tasks
+    ]
+    show(Table(["id", "task", "lane", "tries", "arguments", "error"], rows))
+    show(f"{many(len(rows), 'task')}; looked at {looked_at:,} of {size:,} that are {arguments.place}")
+    return 0
+
+
+def _parts(app: "Ardiq", place: str) -> list[str]:
+    """What a place consists of: lanes, pauses, workers."""
+    if place == "queued":
+        return list(app.inspect.overview_sync(0).counts.ready)
+    if place == "held":
+        return list(app.inspect.overview_sync(0).held)
+    if place == "running":
+        return [worker.worker for worker in app.inspect.workers_sync() if worker.claimed]
+    return [""]
+
+
+def _stored(task: FoundTask) -> str:
+    return short(" ".join(part for part in (task.args, task.kwargs) if part not in ("", "[]")))
 
 
 def _stream(app: "Ardiq", task_id: str, as_json: bool) -> int:
@@ -97,6 +155,28 @@ def _abort(app: "Ardiq", task_id: str, as_json: bool) -> int:
         }
         show(f"{task_id}: {said.get(answer, answer)}")
     return 0 if answer in ("aborted", "requested") else 1
+
+
+def _hurry(app: "Ardiq", task_id: str, as_json: bool) -> int:
+    (answer,) = ask(app.context.server.core, calls.hurry(tasks=[task_id]))
+    if isinstance(answer, Exception):
+        raise answer
+    if as_json:
+        print_json({"id": task_id, "answer": answer})
+    elif answer == "not_found":
+        return _missing(task_id, as_json)
+    else:
+        said = {
+            "queued": "ready: it runs when it has its turn",
+            "limited": "ready: it runs when its limits have room",
+            "running": "it is running already",
+            "held": "a pause holds it: ardiq resume",
+            "blocked": "it waits for other tasks: ardiq workflow show",
+            "waits": "it does not wait for its time, but for a signal or in a sleep: ardiq task show",
+            "finished": "it has ended already",
+        }
+        show(f"{task_id}: {said.get(answer, answer)}")
+    return 0 if answer in ("queued", "limited", "running") else 1
 
 
 def _requeue(app: "Ardiq", task_id: str, as_json: bool) -> int:

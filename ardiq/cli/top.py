@@ -53,18 +53,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _read(app: "Ardiq", order: str, most: int) -> dict[str, Any]:
     inspect = app.inspect
-    counts, workers = inspect.counts_sync(), inspect.workers_sync()
+    overview, workers = inspect.overview_sync(MINUTES), inspect.workers_sync()
     tasks = [{**task, **_means(task)} for task in map(plain_totals, inspect.task_totals_sync(MINUTES))]
     tasks.sort(key=lambda task: (-task[_ORDERS[order][0]], task["name"]))
     return {
         "queue": app.queue_name,
-        "counts": plain_counts(counts),
+        "counts": plain_counts(overview.counts),
         "workers_alive": sum(worker.is_alive for worker in workers),
         "slots": sum(worker.share or 0 for worker in workers if worker.is_alive),
         "running": [plain_running(task) for task in inspect.running_sync(most, workers)],
         "order": order,
         "tasks": tasks[:most],
-        "last_minutes": last_minutes(inspect.minutes_sync(MINUTES)),
+        "last_minutes": last_minutes(overview.minutes),
     }
 
 

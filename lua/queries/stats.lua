@@ -5,11 +5,10 @@ return function(base, args)
   local now, first, last = stats.minutes(args)
   local reply = { now }
   for ago = first, last do
-    local counts = redis.pcall('HMGET', keys.stats_minute(base, stats.minute(now) - ago), unpack(stats.COUNTERS))
-    -- A damaged key costs figures, nothing else, hence pcall.
-    local is_damaged = errors.of(counts)
     reply[#reply + 1] = ago
-    for i = 1, #stats.COUNTERS do reply[#reply + 1] = is_damaged and 0 or number.of(counts[i], 0) end
+    for _, count in ipairs(gauges.counters(keys.stats_minute(base, stats.minute(now) - ago))) do
+      reply[#reply + 1] = count
+    end
   end
   return reply
 end

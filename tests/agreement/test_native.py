@@ -34,8 +34,7 @@ FUNCTIONS = {
     ("engine/worker/heartbeat.rs", "heartbeat"): "a worker's life, off the GIL",
     ("engine/claims.rs", "step"): "where the fields of its reply are",
     ("engine/outcomes.rs", "step"): "where the fields of its records are",
-    ("engine/health/queue.rs", "counts"): "metrics are told while Python is stuck, too",
-    ("engine/health/queue.rs", "oldest_ready"): "metrics are told while Python is stuck, too",
+    ("engine/health/queue.rs", "overview"): "metrics are told while Python is stuck, too",
 }
 
 

@@ -91,6 +91,19 @@ class Clients(Keys):
         self.end(task, "aborted", result_ttl_ms)
         return "aborted"
 
+    def hurry(self, tasks: list[dict[str, str]]) -> list[str]:
+        return [self._hurry(each["id"]) for each in tasks]
+
+    def _hurry(self, id: str) -> str:
+        task = self.tasks.get(id)
+        if task is None:
+            return "not_found"
+        if task.state == "scheduled":
+            del self.scheduled[id]
+            task.due_at = self.now
+            self.make_ready(task)
+        return "finished" if task.state in FINISHED else task.state
+
     def await_(self, id: str, mailbox: str, waiter_ttl_ms: int, result_ttl_ms: int) -> list[str]:
         task = self.tasks.get(id)
         if task is None:

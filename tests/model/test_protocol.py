@@ -182,6 +182,11 @@ class Protocol(BothQueues):
             # Who waits for longer is told of no change when nobody watches any more.
             self.both("await_", id=id, mailbox="client:3", waiter_ttl_ms=WAITING_MS, result_ttl_ms=ttl)
 
+    @rule(at=st.lists(NUMBER, min_size=1, max_size=3), id=ID, again=AGAIN)
+    def hurry(self, at: list[int], id: str, again: bool) -> None:
+        ids = [*self.model.scheduled, *self.model.scheduled, id]
+        self.both("hurry", again, tasks=[{"id": ids[each % len(ids)]} for each in at])
+
     @rule(
         what=st.sampled_from(["requeue", "requeue_with", "discard"]), at=st.lists(NUMBER, min_size=1, max_size=3),
         ttl=KEEP,

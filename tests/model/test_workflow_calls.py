@@ -173,6 +173,12 @@ class RandomWorkflows(Roles):
         if id := self.some_id(at):
             self.abort(id)
 
+    @rule(at=AT)
+    def hurry_one(self, at: int) -> None:
+        ids = [id for id, record in self.seen.tasks.items() if record.get("state") == "scheduled"]
+        if id := ids[at % len(ids)] if ids else self.some_id(at):
+            self.hurry(id)
+
     @rule(at=AT, any=st.sampled_from([True, *[False] * 5]))
     def abort_and_undo_one(self, at: int, any: bool) -> None:
         undoable = [task.id for task in self.model.workflows if task.compensations and not task.has_ended]

@@ -65,6 +65,12 @@ class RandomWaits(Families):
         if ids:
             self.abort(ids[at % len(ids)])
 
+    @rule(at=AT)
+    def hurry_one(self, at: int) -> None:
+        ids = [id for id, record in self.seen.tasks.items() if record.get("state") == "scheduled"]
+        if ids := ids or list(self.model.tasks):
+            self.hurry(ids[at % len(ids)])
+
     @precondition(lambda self: self.dead())
     @rule(at=AT, other=st.sampled_from([False, False, True]))
     def requeue_one(self, at: int, other: bool) -> None:

@@ -41,6 +41,16 @@ class Roles(WorkflowMachine):
         answer = self.model.abort_and_undo(id)
         self.call("workflow_abort", id=id, expect=answer if self.is_at_once else None)
 
+    def hurry(self, id: str) -> None:
+        """It waits for its time no more, if it is that what it waits for."""
+        task, state = self.model.tasks.get(id), self.seen.tasks.get(id, {}).get("state", "not_found")
+        if task and task.has_ended:
+            state = "finished"
+        elif task and state == "scheduled":
+            state = "waits" if task.waits_for else "queued"
+            task.due_at = task.due_at if task.waits_for else 0
+        self.call("hurry", tasks=[{"id": id}], expect=[state])
+
     def requeue(self, ids: list[str], other: bool = False) -> None:
         if other and (task := self.model.tasks.get(ids[0])):
             task.args = '["other"]'

@@ -92,6 +92,32 @@ def test_a_scheduled_task_is_shown_and_aborted(app: Ardiq, cli: Cli) -> None:
     assert cli.json("task", "abort", MODULE, "none") == (1, {"id": "none", "answer": "not_found"})
 
 
+def test_tasks_are_listed(app: Ardiq, cli: Cli) -> None:
+    for number in range(3):
+        cli("enqueue", MODULE, "add", "--args", f"[{number}]", "--id", f"later{number}", "--delay", "2h")
+    cli("enqueue", MODULE, "add", "--args", "[1]", "--id", "now")
+    code, text = cli("task", "list", MODULE)
+    assert (code, "now" in text, "later" in text) == (0, True, False)
+    assert "1 task; looked at 1 of 1 that are queued" in text
+    _, found = cli.json("task", "list", MODULE, "--place", "scheduled", "--arg", "0=1")
+    assert ([task["id"] for task in found["tasks"]], found["looked_at"], found["size"]) == (["later1"], 3, 3)
+    _, found = cli.json("task", "list", MODULE, "--place", "scheduled", "--text", "LATER", "-n", "2")
+    assert [task["args"] for task in found["tasks"]] == ["[0]", "[1]"]
+    assert cli.json("task", "list", MODULE, "--place", "running")[1] == {"tasks": [], "looked_at": 0, "size": 0}
+
+
+def test_a_scheduled_task_is_hurried(app: Ardiq, cli: Cli) -> None:
+    cli("enqueue", MODULE, "add", "--args", "[1]", "--id", "later", "--delay", "2h")
+    assert cli("task", "hurry", MODULE, "later") == (0, "later: ready: it runs when it has its turn\n")
+    assert cli.json("task", "hurry", MODULE, "later") == (0, {"id": "later", "answer": "queued"})
+    assert "queued, number 1 of 1 in its lane" in cli("task", "show", MODULE, "later")[1]
+    asyncio.run(drain(app))
+    assert cli("task", "hurry", MODULE, "later") == (1, "later: it has ended already\n")
+    code, text = cli("task", "hurry", MODULE, "none")
+    assert (code, "there is no such task" in text) == (1, True)
+    assert cli.json("task", "hurry", MODULE, "none") == (1, {"id": "none", "answer": "not_found"})
+
+
 def test_a_dead_letter_is_shown_and_run_again(app: Ardiq, cli: Cli) -> None:
     cli("enqueue", MODULE, "broken", "--id", "bad")
     asyncio.run(drain(app))

@@ -68,10 +68,10 @@ def step(core: _core.Core, worker: str, seq: int, want: int, ids: list[str] | No
 def test_it_costs_what_is_alive(alone: Ardiq) -> None:
     core, base = alone.context.server.core, alone.context.server.base
     work = alone.ref("work")
-    work.enqueue_sync()
+    alone.enqueue_many_sync([work.prepare() for _ in range(2)])
     join(core, "w:0")
     step(core, "w:0", 1, 1)
-    little = commands_of(core, "counts")
+    little, known = commands_of(core, "counts"), commands_of(core, "overview", [0])
 
     alone.enqueue_many_sync([work.prepare() for _ in range(2 * WORKERS)])
     for number in range(1, WORKERS):
@@ -84,9 +84,11 @@ def test_it_costs_what_is_alive(alone: Ardiq) -> None:
         "workers": WORKERS,
         "running": 2 * (WORKERS - 1) + 1,
         "scheduled": TASKS // 2,
-        "queued": TASKS // 2 + 2,
+        "queued": TASKS // 2 + 3,
     }
+    little, known = little + 1, known + 1  # a worker has two tasks: one more than the first had
     assert commands_of(core, "counts") == little, "a thousand workers with all those tasks cost as much as one with one"
+    assert commands_of(core, "overview", [0]) == known
     assert commands_of(core, "oldest_ready") <= little
 
     core.command(["EVAL", FILL, 1, base, 1, 0, LANES])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers import drain, eventually, is_sound, is_state, result_of, working
 
-from ardiq import Ardiq, DeadLetter, Job, Unreadable, WrongType
+from ardiq import Ardiq, BadArgument, DeadGroup, DeadGroups, DeadLetter, Job, Unreadable, WrongType
 
 
 def command(app: Ardiq, *words: str) -> Any:
@@ -76,6 +76,26 @@ async def test_the_filters(app: Ardiq) -> None:
     assert numbers(await dead.list(until=timedelta(hours=1))) == []
     assert numbers(await dead.list(since=datetime(1960, 1, 1, tzinfo=UTC))) == [14, 3, 2, 1]
     assert numbers(await dead.list(until=datetime(1960, 1, 1, tzinfo=UTC))) == []
+
+
+async def test_by_task_and_kind_of_error(app: Ardiq) -> None:
+    assert await app.dead.groups() == DeadGroups([], 0, 0)
+    failing(app)
+    await die(app, "charge", 1, 2)
+    (last,) = await die(app, "mail", 3)
+    found = await app.dead.groups()
+    assert [(group.fn_name, group.kind, group.letters) for group in found.groups] == [
+        ("charge", "TimeoutError", 2),
+        ("mail", "ValueError", 1),
+    ]
+    assert (found.looked_at, found.total) == (3, 3)
+    charges, mails = found.groups
+    assert mails == DeadGroup("mail", "ValueError", 1, mails.newest_at, mails.newest_at, last.id, "ValueError(3)")
+    assert charges.oldest_at < charges.newest_at < mails.newest_at
+    newest = await app.dead.groups(1)
+    assert ([group.fn_name for group in newest.groups], newest.looked_at, newest.total) == (["mail"], 1, 3)
+    with pytest.raises(BadArgument, match="from 1 to 500"):
+        await app.dead.groups(501)
 
 
 async def test_one_in_full(app: Ardiq) -> None:

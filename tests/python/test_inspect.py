@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,11 +13,14 @@ from helpers import SOON_S, drain, eventually, is_state, result_of, stranger, wo
 from ardiq import (
     Ardiq,
     BadArgument,
+    Found,
+    FoundTask,
     Inspect,
     LaneInfo,
     MinuteCounts,
     Progress,
     QueueCounts,
+    QueueOverview,
     TaskPosition,
     TaskTotals,
     WrongType,
@@ -30,10 +34,10 @@ LANES = ["low", "default", "high"]
 METHODS = [name for name, _ in inspect.getmembers(Inspect, inspect.iscoroutinefunction) if not name.startswith("_")]
 
 
-async def both(app: Ardiq, method: str, *args: Any) -> Any:
+async def both(app: Ardiq, method: str, *args: Any, **named: Any) -> Any:
     """What a method returns, which its twin does, too, where no time passes in it."""
-    awaited = await getattr(app.inspect, method)(*args)
-    assert type(getattr(app.inspect, f"{method}_sync")(*args)) is type(awaited)
+    awaited = await getattr(app.inspect, method)(*args, **named)
+    assert type(getattr(app.inspect, f"{method}_sync")(*args, **named)) is type(awaited)
     return awaited
 
 
@@ -107,6 +111,101 @@ async def test_what_waits(make_app: Any) -> None:
     held = await both(app, "position", first.id)
     assert (held.place, held.of, held.length) == ("held", "work()", 2)
     assert (await both(app, "counts")).held == 2
+
+
+async def test_the_queue_at_one_moment(app: Ardiq, left: list[str]) -> None:
+    @app.task(max_retries=0)
+    async def work() -> None:
+        raise ValueError
+
+    nothing: QueueOverview = await both(app, "overview", 0)
+    assert nothing[1:] == (QueueCounts(0, 0, 0, 0, 0, 0, {}), 0, None, 0, 0, {}, {}, {}, [])
+    await work.enqueue()
+    await drain(app)
+    await app.pause(work)
+    await work.enqueue()
+    await drain(app)
+    await app.ref("other").enqueue()
+    job = await work.options(delay=3600).enqueue()
+    info = await job.info()
+    assert info is not None
+    join(app, "w:1")
+    left.append("w:1")
+    overview: QueueOverview = await both(app, "overview", 120)
+    assert overview.counts == await app.inspect.counts()
+    assert overview.counts == QueueCounts(1, 1, 0, 1, 0, 1, {"default": 1})
+    assert (overview.overdue, overview.next_due_at, overview.workers, overview.lost) == (0, info.scheduled_at, 1, 0)
+    assert overview.held == {"work()": 1}
+    assert 0 <= overview.oldest_ms["default"] < 60_000
+    assert overview.totals == {"enqueued": 4, "failed": 1, "held": 1}
+    assert overview.minutes[0].at == overview.at // 60_000 * 60_000
+    assert [sum(minute[at] for minute in overview.minutes) for at in (1, 2, 3)] == [4, 0, 1]
+    (lane,) = await app.inspect.lanes([], overview)
+    assert lane == LaneInfo("default", 1, overview.oldest_ms["default"], 0, 0, 1, info.scheduled_at)
+
+
+async def test_what_is_overdue_and_who_is_lost(app: Ardiq, left: list[str]) -> None:
+    job = await app.ref("work").options(delay=3600).enqueue()
+    join(app, "w:1")
+    left.append("w:1")
+    for place, name in ("scheduled", job.id), ("workers", "w:1"):
+        core_of(app).command(["ZADD", f"{app.context.server.base}{place}", 1, name])
+    overview = await app.inspect.overview()
+    assert (overview.overdue, overview.next_due_at, overview.workers, overview.lost) == (1, 1, 1, 1)
+    core_of(app).command(["ZADD", f"{app.context.server.base}workers", overview.at + 3_600_000, "w:1"])
+    await job.abort()
+
+
+async def test_what_many_workers_run(app: Ardiq, left: list[str]) -> None:
+    """The longest first, whoever runs it; a hundred workers a call, and no more than have a thousand tasks."""
+    left += [f"w:{number}" for number in range(250)]
+    await app.enqueue_many([app.ref("work").prepare() for _ in range(1_500)])
+    core = core_of(app)
+    for number, name in enumerate(left):
+        join(app, name, '{"concurrency": 4}')
+        core.call("claim", [name, '["default"]', 6 if number % 2 else 5, 60_000])
+    running = await both(app, "running", 10)
+    assert {task.worker for task in running} == {"w:0", "w:1", "w:2"}
+    assert len(await both(app, "running", 500)) == 500
+    assert len(await both(app, "running", 5_000)) == 1_000, "of each as many as it has slots"
+    assert Counter(task.worker for task in await app.inspect.running(5_000)) == dict.fromkeys(left, 4)
+
+
+async def test_searching(app: Ardiq) -> None:
+    @app.task
+    async def work(customer_id: int, text: str = "") -> None: ...
+
+    later = work.options(delay=3600)
+    jobs = [await later.enqueue(number, "Odd" if number % 2 else "even") for number in range(5)]
+    named = await later.enqueue(customer_id=3, text="odd")
+    other = await app.ref("other").options(delay=7200).enqueue(3)
+
+    async def ids(**which: Any) -> list[str]:
+        found: Found = await both(app, "find", "scheduled", **which)
+        assert (found.looked_at, found.size, found.next_offset) == (7, 7, None)
+        return [task.task_id for task in found.tasks]
+
+    assert await ids() == [*(job.id for job in jobs), named.id, other.id]
+    assert await ids(task="other") == [other.id]
+    assert await ids(text="ODD") == [jobs[1].id, jobs[3].id, named.id]
+    assert await ids(text=jobs[2].id.upper()) == [jobs[2].id]
+    assert await ids(argument={"customer_id": 3}) == [jobs[3].id, named.id]
+    assert await ids(argument={0: 3}) == [jobs[3].id, other.id]
+    assert await ids(argument={"text": "Odd"}, text="odd") == [jobs[1].id, jobs[3].id]
+    first = await app.inspect.find("scheduled", limit=2)
+    assert (len(first.tasks), first.looked_at, first.size, first.next_offset) == (2, 2, 7, 2)
+    second = await app.inspect.find("scheduled", look_at=3, offset=2)
+    assert [task.task_id for task in second.tasks] == [job.id for job in jobs[2:5]]
+    info = await named.info()
+    assert info is not None
+    (task,) = (await app.inspect.find("scheduled", text='"customer_id":3')).tasks
+    assert task == FoundTask(
+        named.id, "work", "scheduled", "default", 0, info.scheduled_at or 0, "[]", '{"customer_id":3,"text":"odd"}', ""
+    )
+    with pytest.raises(ValueError, match="only a string, an integer or a boolean"):
+        await app.inspect.find("scheduled", argument={"customer_id": 1.5})
+    with pytest.raises(BadArgument, match="place must be"):
+        await app.inspect.find("nowhere")
 
 
 async def test_the_lane_of_a_queue_with_one(app: Ardiq) -> None:
@@ -183,9 +282,9 @@ async def test_what_was_done(app: Ardiq) -> None:
     assert await both(app, "position", bad.id) == TaskPosition("dead", None, 0, 1, None)
 
 
-@pytest.mark.parametrize("method", ["minutes", "task_totals"])
+@pytest.mark.parametrize("method", ["minutes", "task_totals", "overview"])
 async def test_more_minutes_than_are_kept(app: Ardiq, method: str) -> None:
-    with pytest.raises(BadArgument, match="from 1 to 120"):
+    with pytest.raises(BadArgument, match=r"from [01] to 120"):
         await getattr(app.inspect, method)(121)
 
 

@@ -309,7 +309,10 @@ def test_asking_and_aborting(app: Ardiq) -> None:
     assert info == asyncio.run(job.info())
     assert (info.args, info.kwargs, info.status) == ((1,), {"b": 2}, "scheduled")
     assert app.info_sync("none") is None
+    assert (job.hurry_sync(), app.hurry_sync(job.id), app.hurry_sync("none")) == (True, True, False)
+    assert job.status_sync() == "queued"
     assert job.abort_sync() is True
+    assert job.hurry_sync() is False
     assert (job.status_sync(), job.info_sync(), app.abort_sync("none")) == ("complete", None, False)
 
 

@@ -379,6 +379,7 @@ pub fn default(name: &str) -> Result<Json, String> {
         "following_at" => json!(9_000_000_030_000_i64),
         "definition" => json!({"task": "work", "lane": "default"}),
         "limit" => json!(100),
+        "slots" => json!(8),
         "dead_ttl_ms" => json!(0),
         "dead_limit" => json!(-1),
         "lane" => json!("default"),
@@ -387,7 +388,7 @@ pub fn default(name: &str) -> Result<Json, String> {
         "cursor" => json!("0"),
         "since_at" | "before_at" | "after_token" | "after_number" => json!(0),
         "kwargs" | "options" | "codec" | "headers" | "traceback" | "details" | "which" | "reason" | "progress"
-        | "note" | "task" | "error" | "argument" | "detail" | "key" | "nonce" => json!(""),
+        | "note" | "text" | "task" | "error" | "argument" | "detail" | "key" | "nonce" => json!(""),
         _ => return Err(format!("{name}: the fixture must say")),
     })
 }

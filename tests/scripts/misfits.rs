@@ -121,7 +121,7 @@ fn packed(server: &mut Server, function: &Function, good: &[String]) -> Vec<Stri
         Value::BulkString(packed) if matches!(expected, Ok(Value::Array(_))) => unpack(&packed).unwrap_or(Value::Nil),
         value => value,
     });
-    if format!("{reply:?}") != format!("{expected:?}") {
+    if timeless(&format!("{reply:?}")) != timeless(&format!("{expected:?}")) {
         found.push(format!("{} answers packed records with {reply:?}, by themselves with {expected:?}", function.name));
     }
     let one_more = pack(record.iter().map(String::as_bytes).chain([&b"x"[..]]).collect::<Vec<_>>().into_iter(), 0);
@@ -141,6 +141,12 @@ fn packed(server: &mut Server, function: &Function, good: &[String]) -> Vec<Stri
 fn call(server: &mut Server, function: &Function, keys: &[&str], args: &[String]) -> Result<Value, Refusal> {
     let args: Vec<Vec<u8>> = args.iter().map(|arg| arg.clone().into_bytes()).collect();
     server.call_by_hand(function, keys, &args)
+}
+
+/// Without times in ms: a reply may tell what it is now, and that passes.
+fn timeless(reply: &str) -> String {
+    let parts = reply.split_inclusive(|letter: char| !letter.is_ascii_digit());
+    parts.filter(|part| part.chars().take_while(char::is_ascii_digit).count() < 13).collect()
 }
 
 fn is_misfit(server: &mut Server, function: &Function, keys: &[&str], args: &[String]) -> bool {

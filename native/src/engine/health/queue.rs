@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A queue as the server sees it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
-    /// `counts`: names, of which some have a part after a colon, and numbers.
+    /// Names, of which some have a part after a colon, and numbers.
     pub counts: Vec<(String, i64)>,
     /// For how long the next task of each lane has been ready.
     pub ages: Vec<(String, Duration)>,
@@ -52,9 +52,8 @@ impl Cache {
 }
 
 struct Layout {
-    count: Places<2>,
-    ages: Places<1>,
-    age: Places<2>,
+    now: Places<1>,
+    gauge: Places<2>,
 }
 
 static LAYOUT: LazyLock<Layout> =
@@ -62,40 +61,31 @@ static LAYOUT: LazyLock<Layout> =
 
 impl Layout {
     fn of(protocol: &Protocol) -> Result<Self, String> {
-        let reply = |function| Ok::<_, String>(&protocol.function(function).map_err(|error| error.to_string())?.reply);
-        Ok(Self {
-            count: reply("counts")?.record.find(["name", "number"])?,
-            ages: reply("oldest_ready")?.header.find(["now"])?,
-            age: reply("oldest_ready")?.record.find(["lane", "since"])?,
-        })
+        let reply = &protocol.function("overview").map_err(|error| error.to_string())?.reply;
+        Ok(Self { now: reply.header.find(["now"])?, gauge: reply.record.find(["name", "number"])? })
     }
 }
 
 async fn ask(dispatcher: &Dispatcher) -> Result<State, Error> {
-    let nothing: [&[u8]; 0] = [];
-    let (counts, ages) = tokio::join!(dispatcher.call("counts", &nothing), dispatcher.call("oldest_ready", &nothing));
-    Ok(State { counts: read_counts(&counts?), ages: read_ages(&ages?) })
+    let no_minutes: [&[u8]; 1] = [b"0"];
+    Ok(read(&dispatcher.call("overview", &no_minutes).await?))
 }
 
-fn items(reply: &Value) -> &[Value] {
-    if let Value::Array(values) = reply { values } else { &[] }
-}
-
-/// A name and a number of each record. What is not of that kind is left out.
-fn pairs(records: &[Value], places: &Places<2>) -> impl Iterator<Item = (String, i64)> {
-    let [name, number] = places.at;
-    records.chunks_exact(places.width).filter_map(move |record| Some((text(&record[name])?, integer(&record[number])?)))
-}
-
-fn read_counts(reply: &Value) -> Vec<(String, i64)> {
-    pairs(items(reply), &LAYOUT.count).collect()
-}
-
-fn read_ages(reply: &Value) -> Vec<(String, Duration)> {
-    let Some((header, lanes)) = items(reply).split_at_checked(LAYOUT.ages.width) else { return Vec::new() };
-    let [now] = LAYOUT.ages.at.map(|at| integer(&header[at]).unwrap_or(0));
-    let age = |since: i64| Duration::from_millis((now - since).max(0) as u64);
-    pairs(lanes, &LAYOUT.age).map(|(lane, since)| (lane, age(since))).collect()
+/// What the names of an answer say, as far as they make sense.
+fn read(reply: &Value) -> State {
+    let Value::Array(values) = reply else { return State::default() };
+    let Some((header, gauges)) = values.split_at_checked(LAYOUT.now.width) else { return State::default() };
+    let [now] = LAYOUT.now.at.map(|at| integer(&header[at]).unwrap_or(0));
+    let [name, number] = LAYOUT.gauge.at;
+    let mut state = State::default();
+    for gauge in gauges.chunks_exact(LAYOUT.gauge.width) {
+        let (Some(name), Some(number)) = (text(&gauge[name]), integer(&gauge[number])) else { continue };
+        match name.strip_prefix("since:") {
+            Some(lane) => state.ages.push((lane.to_owned(), Duration::from_millis((now - number).max(0) as u64))),
+            None => state.counts.push((name, number)),
+        }
+    }
+    state
 }
 
 #[cfg(test)]
@@ -108,11 +98,14 @@ mod tests {
 
     #[test]
     fn replies_are_read_as_far_as_they_make_sense() {
-        let reply = Value::Array(vec![bulk("queued"), Value::Int(3), Value::Nil, Value::Int(1), bulk("x"), bulk("4")]);
-        assert_eq!(read_counts(&reply), [("queued".to_owned(), 3), ("x".to_owned(), 4)]);
-        assert_eq!(read_counts(&Value::Nil), []);
-        let reply = Value::Array(vec![Value::Int(5000), bulk("default"), Value::Int(3500)]);
-        assert_eq!(read_ages(&reply), [("default".to_owned(), Duration::from_millis(1500))]);
-        assert_eq!(read_ages(&Value::Array(Vec::new())), []);
+        let header = [Value::Int(5000), Value::Int(0), Value::Int(0)];
+        let gauges =
+            [bulk("queued"), Value::Int(3), Value::Nil, Value::Int(1), bulk("x"), bulk("4"), bulk("since:default")];
+        let reply = Value::Array([&header[..], &gauges, &[Value::Int(3500)]].concat());
+        let counts = vec![("queued".to_owned(), 3), ("x".to_owned(), 4)];
+        let ages = vec![("default".to_owned(), Duration::from_millis(1500))];
+        assert_eq!(read(&reply), State { counts, ages });
+        assert_eq!(read(&Value::Nil), State::default());
+        assert_eq!(read(&Value::Array(Vec::new())), State::default());
     }
 }

@@ -158,7 +158,7 @@ impl Text {
                     let labels = [labels[0], ("state", name.as_str())];
                     self.gauge(
                         "queue_tasks",
-                        "Tasks of the queue, by state; the quarantined ones are queued, too.",
+                        "Tasks of the queue, by state; the quarantined ones are queued, too, the overdue ones scheduled.",
                         &labels,
                         number,
                     );
