@@ -82,6 +82,8 @@ class Damaged(Between):
             self.work(worker, hows, 30)
         if kind == "open":
             self.unheard.add(id)
+        if kind == "failed":
+            self.unlisted.add(id)
         if f"{kind}:{id}" in self.seen.keys and self.seen.ttls[f"{kind}:{id}"] == -1:
             self.server.break_(["DEL", f"$key:{kind}:{id}"])
         for hows in after:
@@ -133,13 +135,13 @@ class Damaged(Between):
                     self.fail(f"{undone} of {of} is not undone: {record}")
 
     def is_borne(self, wrong: str) -> bool:
-        """One that is being stopped ends all the same, and nobody counts again what it was not told of. Calls of a map
-        that cannot run again leave no record to list them by.
+        """One that is being stopped ends all the same, and nobody counts again what it was not told of. What had failed
+        and is not listed is missing there once it ran again to no effect, or has no record any more.
         """
         id, _, what = wrong.partition(" counts ")
         is_stopped = root_of(id) in self.unheard and "abort_requested" in self.seen.tasks.get(id, {})
-        is_map = root_of(id) in self.unlisted and "~" in id and "without a result" in what
-        return bool(what) and (is_stopped or is_map)
+        is_unlisted = root_of(id) in self.unlisted and ("without a result" in what or "dead letters" in what)
+        return bool(what) and (is_stopped or is_unlisted)
 
     def drain(self) -> None:
         super().drain()
