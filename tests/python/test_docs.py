@@ -26,7 +26,7 @@ PRINTED = {
     "README.md-1": ["value=3"],
     "docs/workflows.md-1": ["total=6, done=0"],
     "docs/workflows.md-2": ["False True"],
-    "docs/durable.md-3": ["0 All\n1 about\n2 tea\n3 Is that good?\n0 Is that good?\nAll about tea\n"],
+    "docs/durable.md-4": ["0 All\n1 about\n2 tea\n3 Is that good?\n0 Is that good?\nAll about tea\n"],
 }
 
 
