@@ -171,11 +171,11 @@ def _input(task: Task, name: str, value: tuple[str, ...], is_map: bool) -> str:
 def shown_wrongly(server: WorkflowServer, seen: Looked, group: Group, offset: int, limit: int) -> Iterator[str]:
     """What queries say otherwise than records do."""
     state, kind, *flat = server.call("workflow", id=group.id, offset=offset, limit=limit)
-    rows = [flat[at : at + 11] for at in range(0, len(flat), 11)]
+    rows = [flat[at : at + 12] for at in range(0, len(flat), 12)]
     page = list(group.members)[offset : offset + limit]
     if (state, kind, [row[0] for row in rows]) != (seen.tasks[group.id]["state"], "workflow", page):
         yield f"the page {offset}, {limit} of {group.id} has {state}, {kind}, {rows}"
-    for name, of_map, task, state, _, *counts, error in rows:
+    for name, of_map, task, state, _, *counts, error, _ in rows:
         record = seen.tasks[f"{group.id}~{name}"]
         said = (of_map, task, state, error, *counts)
         fields = ("kind", "name", "state", "error")
