@@ -30,7 +30,8 @@ function M.begin(batch, of, name, record)
   elseif record.kind == 'map' then
     local own = group.read(batch, id)
     err = own and group.damage(batch, own)
-    if own and not err and not map.make(batch, own) and own.size == 0 then M.touch(batch, own) end
+    -- Nothing is made, and nothing left: it has no calls, or somebody deleted them.
+    if own and not err and not map.make(batch, own) and own.made == 0 then M.touch(batch, own) end
   elseif record.queue then
     err = outbox.send(batch, id, record)
   else
