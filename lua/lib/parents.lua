@@ -36,7 +36,12 @@ function M.forsake(batch, id, is_over)
     if root and root.parent == children.parent(id, name) then
       if root.state == 'blocked' then
         local err = stopping.abort(batch, root.id, children.FORSAKEN)
-        if err then batches.refuse(batch, root.id, '', err) end
+        if err then
+          batches.refuse(batch, root.id, '', err)
+        elseif not is_over then
+          -- Somebody may have run them again, after they had ended: should the task run again, it waits for new ones.
+          redis.call('HSET', keys.steps(batch.base, id), memo, memos.pack('until', '', ''))
+        end
       elseif is_over then
         batches.push(batch, 'swept', root)
         batch.members = batch.members or {}
