@@ -31,7 +31,7 @@ function M.forsake(batch, id, is_over)
   local names = redis.pcall('HKEYS', keys.steps(batch.base, id))
   if is_over then memos.drop(batch.base, id) end
   for _, memo in ipairs(errors.of(names) and {} or names) do
-    local name = string.match(memo, '^children:(%S+)$')
+    local name = children.named(memo)
     local root = name and group.read(batch, children.id_of(id, name))
     if root and root.parent == children.parent(id, name) then
       if root.state == 'blocked' then
