@@ -46,6 +46,7 @@ local function settle(batch, of, ended)
       if not waits then
         closed[#closed + 1], through[#through + 1] = one.name, one
         if one.state ~= 'complete' then missing[#missing + 1] = one.name end
+        if one.name == of.open_map then group.seal(batch, of) end
         local count = group.COUNTS[one.state] or 'failed'
         if not is_undoing then counts[count] = (counts[count] or 0) + 1 end
       end
