@@ -100,6 +100,11 @@ end
 
 function M.close(batch)
   M.flush(batch)
+  local forsaken = batch.forsaken
+  if forsaken then
+    for _, id in ipairs(forsaken) do parents.forsake(batch, id, true) end
+    if batch.members then M.flush(batch) end
+  end
   if batch.unknown then note_unknown(batch) end
   local finished = batch.finished
   while finished do

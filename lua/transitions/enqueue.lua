@@ -87,7 +87,7 @@ end
 -- A finished record makes room for a task; of a guest that failed, the next life goes on with its steps.
 local function make_room(batch, id, plan)
   local base, bytes = batch.base, plan.goes_on and outbox.kept_for(batch.base, id, plan.life)
-  if not bytes then return move.remove(base, id) end
+  if not bytes then return move.remove(batch, id) end
   redis.call('DEL', keys.task(base, id))
   memos.take_up(base, batch.now, id)
   local fields = plan.fields

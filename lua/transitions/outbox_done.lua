@@ -28,7 +28,7 @@ local function let_go(batch, id, record, is_homeless)
     memos.expire(batch.base, id, RESUMED_MS)
   else
     redis.call('PEXPIRE', key, KEPT_MS)
-    memos.drop(batch.base, id)
+    memos.drop(batch, id)
   end
 end
 
