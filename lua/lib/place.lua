@@ -75,7 +75,7 @@ function M.untold(base, id, record)
   if not record.home or not task.is_finished(record.state) or redis.call('PTTL', keys.task(base, id)) ~= -1 then
     return nil
   end
-  return not outbox.has(base, outbox.entry('ended', id)) and 'ended_without_outbox' or nil
+  return outbox.lacks(base, outbox.entry('ended', id)) and 'ended_without_outbox' or nil
 end
 
 -- Whether nobody needs what is kept for a task.
@@ -84,9 +84,11 @@ function M.is_forgotten(base, id)
   return record and (not record.state or task.is_finished(record.state) and not memos.outlive(record.state))
 end
 
--- Whether it is to be looked at by a heartbeat; in a long list it may lie in between.
+-- Whether it is to be looked at by a heartbeat. In a longer list than is looked at it may lie behind, so none is missing there.
 function M.is_chore(base, id)
-  return not M.lacks('LPOS', keys.chores(base), id, 'MAXLEN', WINDOW)
+  local length = redis.pcall('LLEN', keys.chores(base))
+  if errors.of(length) then return false end
+  return length > WINDOW or not M.lacks('LPOS', keys.chores(base), id, 'MAXLEN', WINDOW)
 end
 
 -- Whether a task waits although it has what it waits for, or nothing says what that is.

@@ -41,14 +41,16 @@ return function(base, args)
     local kind, id = outbox.split(entry)
     local record = id and task.read(base, id, FIELDS) or {}
     local is_current = life ~= '' and record.life == life
+    -- Another worker may have carried it: one that is not there would be looked for in all of a long list.
+    local is_there = outbox.has(base, entry)
     local obstacle = is_current and kind == 'abort' and answer == 'not_found' and group.damage_above(batch, id)
     if obstacle then
       batches.refuse(batch, id, '', obstacle)
     elseif life ~= '' and not SAID[answer] then
       -- Behind the others.
-      if redis.call('LREM', keys.outbox(base), 1, entry) > 0 then redis.call('RPUSH', keys.outbox(base), entry) end
+      if is_there and redis.call('LREM', keys.outbox(base), 1, entry) > 0 then redis.call('RPUSH', keys.outbox(base), entry) end
     elseif is_current or not outbox.is_due(kind, record) then
-      done = done + redis.call('LREM', keys.outbox(base), 1, entry)
+      done = done + (is_there and redis.call('LREM', keys.outbox(base), 1, entry) or 0)
       if is_current and kind == 'abort' and answer == 'not_found' then never_began(batch, id, record) end
       if is_current and kind == 'ended' then let_go(batch, id, record, answer == 'not_found') end
     end
