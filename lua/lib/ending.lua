@@ -23,9 +23,12 @@ function M.keep_member(batch, id, ttl_ms)
   -- An earlier version may have put a task there that is no part of it.
   if record.needs then keep(batch, keys.task(base, id), ttl_ms) end
   -- Of one that was skipped.
-  if record.steps then
+  if record.steps and ttl_ms <= 0 then
+    memos.drop(batch, id)
+  elseif record.steps then
     keep(batch, keys.steps(base, id), ttl_ms)
     keep(batch, keys.signals(base, id), ttl_ms)
+    children.keep(batch, id)
   end
   if record.kind then keep_group(batch, id, ttl_ms) end
 end
@@ -33,7 +36,7 @@ end
 -- How long the records of a workflow that has ended are kept: from now on as its own. Replies how many it has.
 function M.sweep(batch, root)
   local base, ttl_ms = batch.base, number.of(root.result_ttl_ms, 0)
-  if root.parent and ttl_ms >= 0 and children.is_remembered(base, root) then ttl_ms = memos.LONGEST_MS end
+  if root.parent and ttl_ms >= 0 then ttl_ms = math.max(ttl_ms, children.remembered_ms(base, root) or 0) end
   if ttl_ms < 0 then return 0 end
   local names = redis.pcall('LRANGE', keys.nodes(base, root.id), 0, -1)
   for _, name in ipairs(errors.of(names) and {} or names) do

@@ -90,6 +90,7 @@ local function make_room(batch, id, plan)
   if not bytes then return move.remove(batch, id) end
   redis.call('DEL', keys.task(base, id))
   memos.take_up(base, batch.now, id)
+  children.keep(batch, id)
   local fields = plan.fields
   fields[#fields + 1], fields[#fields + 2] = 'steps', bytes
 end

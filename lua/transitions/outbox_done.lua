@@ -29,6 +29,7 @@ local function let_go(batch, id, record, is_homeless)
   elseif record.steps and memos.outlive(record.state) then
     redis.call('PEXPIRE', key, RESUMED_MS)
     memos.expire(batch.base, id, RESUMED_MS)
+    children.keep(batch, id)
   else
     redis.call('PEXPIRE', key, KEPT_MS)
     memos.drop(batch, id)
@@ -52,9 +53,12 @@ return function(base, args)
       batches.refuse(batch, id, '', obstacle)
     elseif life ~= '' and not SAID[answer] then
       -- Behind the others.
-      if is_there and redis.call('LREM', keys.outbox(base), 1, entry) > 0 then redis.call('RPUSH', keys.outbox(base), entry) end
+      if is_there then
+        redis.call('LREM', keys.outbox(base), 1, entry)
+        redis.call('RPUSH', keys.outbox(base), entry)
+      end
     elseif is_current or not outbox.is_due(kind, record) then
-      done = done + (is_there and redis.call('LREM', keys.outbox(base), 1, entry) or 0)
+      if is_there then done = done + redis.call('LREM', keys.outbox(base), 1, entry) end
       if has_stopped then stop(batch, id, record) end
       if is_current and kind == 'ended' then let_go(batch, id, record, answer == 'not_found') end
     end
