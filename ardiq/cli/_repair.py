@@ -31,7 +31,7 @@ MENDED_BY = {
     "no_such_group": "removes the key; a task that waits for others of that workflow is aborted, or skipped",
     "no_such_task": "removes the key",
     "no_such_worker": "removes the key; tasks left in it are given to others",
-    "no_ttl": "gives the key an hour to live; a workflow is kept as long as its results, and a task of one as long as that",
+    "no_ttl": "gives the key an hour to live; a workflow is kept as long as its results, a task of one as that",
     "not_in_dead": "lists it among the dead letters again",
     "not_in_deadlines": "its time begins again",
     "not_in_failed": "counts it among them again",

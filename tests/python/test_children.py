@@ -517,7 +517,9 @@ async def test_what_a_requeued_task_had_begun_is_begun_again(app: Ardiq) -> None
     assert begun == ["slow", "slow"]
 
 
-async def test_a_task_ends_although_nothing_can_be_left_to_heartbeats(app: Ardiq) -> None:
+async def test_a_task_ends_although_nothing_can_be_left_to_heartbeats(
+    app: Ardiq, caplog: pytest.LogCaptureFixture
+) -> None:
     core, chores = app.context.server.core, f"{app.context.server.base}chores"
 
     @app.task
@@ -535,3 +537,4 @@ async def test_a_task_ends_although_nothing_can_be_left_to_heartbeats(app: Ardiq
     async with working(app):
         assert await job.value(timeout=6 * SOON_S) == "done"
         core.command(["DEL", chores])
+    assert "trying again" not in caplog.text
