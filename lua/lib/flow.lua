@@ -126,13 +126,15 @@ function M.advance(batch)
       end
     end
   end
-  local swept = batch.swept
-  batch.swept = nil
-  for _, root in ipairs(swept or {}) do
-    if (batch.kept or 0) >= KEPT then
-      group.later(batch, root.id)
-    elseif number.of(redis.call('HGET', keys.task(batch.base, root.id), 'dead'), 0) <= 0 then
-      batch.kept = (batch.kept or 0) + ending.sweep(batch, root)
+  while batch.swept do
+    local swept = batch.swept
+    batch.swept = nil
+    for _, root in ipairs(swept) do
+      if (batch.kept or 0) >= KEPT then
+        group.later(batch, root.id)
+      elseif number.of(redis.call('HGET', keys.task(batch.base, root.id), 'dead'), 0) <= 0 then
+        batch.kept = (batch.kept or 0) + ending.sweep(batch, root)
+      end
     end
   end
 end

@@ -144,8 +144,12 @@ function M.seal(batch, of)
   return own
 end
 
--- One more look at an id, by a heartbeat.
-function M.later(batch, id) redis.call('RPUSH', keys.chores(batch.base), id) end
+-- One more look at an id, by a heartbeat; where that cannot be noted, when heartbeats or fsck come upon it.
+function M.later(batch, id)
+  local obstacle = batches.obstacle(batch, 'LLEN', keys.chores(batch.base))
+  if obstacle then return batches.refuse(batch, id, '', obstacle) end
+  redis.call('RPUSH', keys.chores(batch.base), id)
+end
 
 -- Whether a map cannot go on because of a task that is no part of it, and has the id of its next call.
 function M.is_obstructed(base, of)
