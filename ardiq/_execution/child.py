@@ -22,7 +22,7 @@ from contextlib import suppress
 from types import FrameType, ModuleType
 from typing import Any, BinaryIO, NoReturn
 
-from .. import context
+from .. import context, instruments
 from .._client import pages
 from .._client.registry import Registered
 from .._server import server
@@ -178,10 +178,12 @@ def _attempt(
     claim: list[Any],
     holder: list[Any],
     max_memory_mb: int | None,
+    carried: list[Any],
 ) -> bytes:
     context.running.set(tuple(claim))
     kind = "error"
     try:
+        instruments.enter(carried)
         _limit_memory(max_memory_mb)
         entry = _registered(of, module, path, claim[2])
         assert entry.task is not None

@@ -27,6 +27,7 @@ from .._execution.endings import (
     Claim,
     Outcome,
 )
+from .._execution.instrumented import Carried
 from .._execution.reports import bounded
 from .._execution.scheduler import Scheduler
 from .._server import calls
@@ -245,7 +246,7 @@ class InlineWorker:
         except ArdiqError as error:
             log.warning("%s", error)
 
-    async def _in_process(self, entry: Registered, claim: Claim) -> Any:
+    async def _in_process(self, entry: Registered, claim: Claim, _: Carried) -> Any:
         args, kwargs = self._attempts.received(claim, entry.signature)
         fn = chunked(entry, claim[2], self._attempts.codec) if claim[5] == CHUNK else entry.fn
         return await within(entry.timeout, asyncio.to_thread(fn, *args, **kwargs))

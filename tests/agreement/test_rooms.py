@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "ardiq"
 # From the lowest. A module of no room is itself one, or stands with one.
 ROOMS = (
     {"_core"},
-    {"_values", "models", "errors", "retries", "executors", "limits", "batches", "uniqueness", "signals"},
+    {"_values", "models", "errors", "retries", "executors", "limits", "batches", "uniqueness", "signals", "instruments"},
     {"_server", "embedded"},
     {"_client", "task", "job", "dead", "schedules", "pauses", "watching", "streaming", "inspection", "workflows"},
     {"_execution", "context", "logs", "waits"},
