@@ -83,6 +83,11 @@ class Attempt(NamedTuple):
     executor: str
     headers: Mapping[str, Any]
 
+    @property
+    def schedule(self) -> str:
+        """The name of the schedule whose occurrence it is; empty if it is none."""
+        return self.task_id.removeprefix("cron:").rpartition(":")[0] if self.task_id.startswith("cron:") else ""
+
 
 class Outcome(NamedTuple):
     """How an attempt ended, as its worker judged it.
