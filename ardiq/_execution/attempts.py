@@ -493,12 +493,13 @@ class Attempts:
 
     def log_start(self, claim: Claim) -> None:
         """Log the start at debug level."""
-        log.debug(f"task started {ATTEMPT}", *self.endings.named(claim), extra=self.endings.fields(claim))
+        fields = self.endings.fields(claim, "started")
+        log.debug(f"task started {ATTEMPT}", *self.endings.named(claim), extra=fields)
 
     def log_success(self, claim: Claim, run_s: float) -> None:
         """Likewise."""
         values = *self.endings.named(claim), int(run_s * 1000)
-        log.debug(f"task succeeded {ATTEMPT} duration_ms=%d", *values, extra=self.endings.fields(claim))
+        log.debug(f"task succeeded {ATTEMPT} duration_ms=%d", *values, extra=self.endings.fields(claim, "succeeded"))
 
     def abandon(self, claim: Claim, change: int) -> None:
         """Count a thread that still runs after its attempt was settled, or with -1 one that has ended: until then it

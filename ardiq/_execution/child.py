@@ -62,8 +62,8 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     listener.start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    sys.path[:], sys.argv, _program, _modules, levels, where = messages.get()
-    reports = _Reports(channel)
+    sys.path[:], sys.argv, _program, _modules, levels, where, worker_id = messages.get()
+    reports = _Reports(channel, worker_id)
     # First, so that modules that configure logging on import only if nobody has, do not.
     logging.root.handlers[:] = [ToWorker(reports.log)]
     for name, level in levels.items():
@@ -102,8 +102,9 @@ class _Reports:
     codec: Codec
     """Of the task's app, once it is known."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, worker_id: str) -> None:
         self.queue = ""
+        self.worker_id = worker_id
         self._channel = channel
         self._lock = threading.Lock()
         self._noted: tuple[Any, dict[str, bytes]] = (None, {})

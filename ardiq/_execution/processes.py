@@ -310,11 +310,12 @@ class Processes:
                 raise
         child = _Child(process, reader, writer)
         self._children.add(child)
-        where = [self._queue.settings.redis_url, self._queue.settings.prefix]
+        settings = self._queue.settings
+        where = [settings.redis_url, settings.prefix]
         try:
             async with asyncio.timeout(_START_S):
                 start = [sys.path, sys.argv, program(), sorted(self._modules), _logging.levels(), where]
-                await child.ask(start)
+                await child.ask([*start, settings.worker_id])
         except BaseException as error:
             await self._stop(child)
             if isinstance(error, TimeoutError):

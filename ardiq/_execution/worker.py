@@ -278,7 +278,7 @@ class Worker:
                     "or name them in Ardiq(imports=[…])"
                 )
         elif kind == "lost":
-            log.warning("%s", event[1])
+            log.warning("%s", event[1], extra={"event_name": "lost"})
             self._attempts.endings.void(event[2])
             self._release_taken(event[2])
             self._attempts.hand_back(event[2])

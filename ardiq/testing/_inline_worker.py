@@ -60,6 +60,7 @@ class InlineWorker:
         self.block = block
         self.base = f"{queue.settings.prefix}:{{{queue.name}}}:"
         self.queue = queue.name
+        self.worker_id = queue.settings.worker_id
         self.turn_due = True  # outcomes are taken when an attempt ends, without a turn
         self.started: list[str] = []
         self.scheduler = Scheduler(queue)

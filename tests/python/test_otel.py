@@ -363,6 +363,57 @@ async def test_headers_and_baggage_travel(app: Ardiq, instrument: Callable[..., 
     assert headers[1][PARENT] == job.id
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"signing_key": "of at least 16 bytes"},
+        {"serializer": lambda value: repr(value).encode(), "deserializer": lambda data: eval(data)},
+    ],
+)
+async def test_headers_that_are_signed_or_of_a_serializer(
+    make_app: Callable[..., Ardiq], instrument: Callable[..., Traces], options: dict[str, Any]
+) -> None:
+    traces, app = instrument(), make_app(**options)
+
+    @app.task
+    def work() -> None: ...
+
+    await work.enqueue()
+    await app.enqueue_many([work.prepare()])
+    await drain(app)
+    first, second = traces.named("process work")
+    sent = id_of(traces.one("enqueue work")), id_of(traces.one("create work"))
+    assert {parent_of(first), parent_of(second)} == set(sent)
+    assert {of(each, "ardiq.outcome") for each in (first, second)} == {"complete"}
+
+
+async def test_a_worker_that_runs_inside_a_span_keeps_that_to_itself(
+    app: Ardiq, instrument: Callable[..., Traces]
+) -> None:
+    traces = instrument()
+
+    @app.cron("* * * * * *")
+    async def tick() -> None: ...
+
+    with traces.provider.get_tracer("test").start_as_current_span("program"):
+        async with working(app):
+            await eventually(lambda: traces.named("process tick"))
+    assert parent_of(traces.named("process tick")[0]) is None
+
+
+async def test_inline_tests_make_the_same_spans(instrument: Callable[..., Traces]) -> None:
+    from ardiq.testing import inline
+
+    traces, app = instrument(), Ardiq()
+
+    @app.task
+    def work() -> None: ...
+
+    async with inline(app):
+        await work.enqueue()
+    assert parent_of(traces.one("process work")) == id_of(traces.one("enqueue work"))
+
+
 async def test_an_enqueue_that_fails(app: Ardiq, instrument: Callable[..., Traces]) -> None:
     traces = instrument()
     away = Ardiq("redis://localhost:1", broker_timeout_ms=50)
