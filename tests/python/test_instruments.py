@@ -2,8 +2,10 @@
 
 import asyncio
 import contextvars
+import gc
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -181,12 +183,49 @@ async def test_of_an_enqueue_it_hears_before_and_after(app: Ardiq, recorder: Rec
 async def test_a_request_is_sent_before_its_task_ends(app: Ardiq, recorder: Recorder) -> None:
     @app.task
     async def work() -> int:
+        await eventually(lambda: recorder.of("sent"))
         return 1
 
     async with working(app):
         assert await work.request(timeout=SOON_S) == 1
     assert sorted(event[0] for event in recorder.events) == ["ended", "sending", "sent", "started"]
     assert recorder.of("sent") == [(["queued"], None)]
+
+
+async def test_what_an_instrument_keeps_of_an_attempt_goes_with_it(app: Ardiq) -> None:
+    class State:
+        """Anything."""
+
+    class Keeper(Instrument):
+        def started(self, attempt: Attempt) -> State:
+            state = State()
+            states.append(weakref.ref(state))
+            return state
+
+    states: list[weakref.ref[State]] = []
+
+    @app.task(max_retries=0)
+    async def on_loop(fails: bool) -> None:
+        if fails:
+            raise ValueError("no")
+
+    @app.task(max_retries=0)
+    def on_thread(fails: bool) -> None:
+        if fails:
+            raise ValueError("no")
+
+    keeper = Keeper()
+    instruments.add(keeper)
+    try:
+        jobs = [await task.enqueue(fails) for task in (on_loop, on_thread) for fails in (False, True)]
+        async with working(app):
+            for job in jobs:
+                await job.result(timeout=SOON_S)
+            gc.collect()
+            assert len(states) == 4
+            assert not any(state() for state in states)
+    finally:
+        instruments.remove(keeper)
 
 
 async def test_an_instrument_that_fails_changes_nothing(app: Ardiq, caplog: pytest.LogCaptureFixture) -> None:

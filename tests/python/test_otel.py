@@ -16,7 +16,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, SamplingResult
 from opentelemetry.trace import SpanKind, StatusCode
 
 from ardiq import Ardiq, Batch, BrokerError, Retry, Snooze, current_task
@@ -229,18 +229,32 @@ async def test_a_replay_is_another_attempt_of_the_same_send(app: Ardiq, instrume
 async def test_an_occurrence_of_a_schedule_is_a_root(app: Ardiq, instrument: Callable[..., Traces]) -> None:
     traces = instrument()
 
+    @app.on_enqueue
+    def tag(call: Any) -> None:
+        call.headers["tag"] = "of a hook"
+
     @app.cron("* * * * * *")
     async def tick() -> None: ...
 
     async with working(app):
         await eventually(lambda: traces.named("process tick"))
+    assert {span.name for span in traces.all} == {"process tick"}
     ran = traces.named("process tick")[0]
     assert parent_of(ran) is None
     assert of(ran, "ardiq.schedule.name") == "tick"
 
 
 async def test_what_is_not_sampled_makes_no_spans(app: Ardiq, instrument: Callable[..., Traces]) -> None:
-    traces = instrument(ParentBased(ALWAYS_OFF))
+    class Counting(ParentBased):
+        """Counts how often it is asked."""
+
+        asked = 0
+
+        def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
+            Counting.asked += 1
+            return super().should_sample(*args, **kwargs)
+
+    traces = instrument(Counting(ALWAYS_OFF))
     seen: list[trace.SpanContext] = []
 
     @app.task
@@ -252,6 +266,7 @@ async def test_what_is_not_sampled_makes_no_spans(app: Ardiq, instrument: Callab
         await app.enqueue_many([work.prepare()])
     await drain(app)
     assert traces.all == []
+    assert Counting.asked == 1, "for the request: no span is made that would not be recorded"
     assert [(each.trace_id, each.trace_flags.sampled) for each in seen] == [
         (above.get_span_context().trace_id, False)
     ] * 2
