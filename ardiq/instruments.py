@@ -138,6 +138,9 @@ class Instrument:
         still runs.
         """
 
+    def slots(self, queue: str, change: int) -> None:
+        """A worker of a queue has begun, with so many slots, or has ended: with as many below zero."""
+
     def carried(self, state: Any) -> dict[str, str] | None:
         """What a child process needs of an attempt that runs there, as does the one execution of a batch."""
         return None

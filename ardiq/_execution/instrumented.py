@@ -26,6 +26,12 @@ class Instrumented:
         self._instruments = instruments.active
         self._known: dict[int, tuple[Attempt, list[tuple[Instrument, Any]]]] = {}
 
+    def slots(self, change: int) -> None:
+        """Tell that there are more slots, or fewer."""
+        for instrument in self._instruments:
+            with Guarded(instrument, "slots"):
+                instrument.slots(self._queue.name, change)
+
     def started(self, entry: "Registered", claim: Claim, wait_s: float | None) -> None:
         """Tell that an attempt begins; in its context."""
         if entry.task is None:

@@ -211,6 +211,10 @@ class _Instrument(Instrument):
             kind = error_type(outcome.error) if _is_failure(outcome) else ""
             self._meters.ended(attempt, outcome, kind)
 
+    def slots(self, queue: str, change: int) -> None:
+        if self._meters is not None:
+            self._meters.slots(queue, change)
+
     def carried(self, state: _State) -> dict[str, str]:
         fields: dict[str, str] = {}
         propagate.inject(fields, state.context)

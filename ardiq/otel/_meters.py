@@ -30,6 +30,12 @@ class Meters:
         self._attempts = meter.create_counter("ardiq.attempts", "{attempt}", "Attempts that ended, by outcome.")
         self._in_flight = meter.create_up_down_counter("ardiq.worker.in_flight", "{task}", "Tasks that run.")
 
+        self._slots = meter.create_up_down_counter("ardiq.worker.slots", "{task}", "Tasks that may run at once.")
+
+    def slots(self, queue: str, change: int) -> None:
+        """A worker began or ended."""
+        self._slots.add(change, _common("process", queue))
+
     def sent(self, sending: Sending, seconds: float, error_type: str) -> None:
         """Calls were sent, or not."""
         attributes = _common("create" if sending.kind == "part" else "enqueue", sending.queue, error_type)

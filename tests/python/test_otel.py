@@ -457,6 +457,8 @@ async def test_metrics(app: Ardiq, instrument: Callable[..., Traces]) -> None:
     await app.enqueue_many([work.prepare(False)] * 3)
     async with working(app):
         await eventually(lambda: counted(reader, "ardiq.attempts") == 5)
+        assert counted(reader, "ardiq.worker.slots") == app.concurrency
+    assert counted(reader, "ardiq.worker.slots") == 0
     assert counted(reader, "messaging.client.sent.messages") == 4
     assert counted(reader, "messaging.client.consumed.messages") == 5
     assert counted(reader, "ardiq.attempts", "ardiq.outcome", "failed") == 1
