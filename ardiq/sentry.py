@@ -15,6 +15,7 @@ from .instruments import Attempt, Instrument, Outcome, Sending, Sent
 
 __all__ = ["ArdiqIntegration"]
 
+_TRACE = "sentry-trace"
 _ORIGIN = "auto.queue.ardiq"
 # Of an exception that was captured, so that the log line about it is no second event.
 _CAPTURED = "__captured_by_ardiq__"
@@ -57,6 +58,7 @@ class _State(NamedTuple):
     transaction: Transaction | NoOpSpan
     isolation: Scope
     current: Scope
+    about: dict[str, str]
 
 
 class _Instrument(Instrument):
@@ -91,11 +93,11 @@ class _Instrument(Instrument):
     def started(self, attempt: Attempt) -> _State | None:
         if _integration() is None:
             return None
-        isolation, current = _own_scopes()
-        isolation.set_context("ardiq", {
-            "task": attempt.name, "task_id": attempt.task_id, "attempt": attempt.tries, "queue": attempt.queue,
+        about = {
+            "task": attempt.name, "task_id": attempt.task_id, "attempt": str(attempt.tries), "queue": attempt.queue,
             "lane": attempt.lane, "worker": attempt.worker, "schedule": attempt.schedule,
-        })  # fmt: skip
+        }  # fmt: skip
+        isolation, current = _own_scopes(about)
         headers = {name: value for name, value in attempt.headers.items() if isinstance(value, str)}
         continued = sentry_sdk.continue_trace(headers, "queue.process", attempt.name, "task", _ORIGIN)
         transaction = sentry_sdk.start_transaction(continued)
@@ -105,7 +107,7 @@ class _Instrument(Instrument):
         transaction.set_data("messaging.message.retry.count", attempt.tries - 1)
         if attempt.wait_s is not None:
             transaction.set_data("messaging.message.receive.latency", attempt.wait_s * 1000)
-        return _State(transaction, isolation, current)
+        return _State(transaction, isolation, current, about)
 
     def ended(self, attempt: Attempt, state: _State | None, outcome: Outcome) -> None:
         integration = _integration()
@@ -124,21 +126,23 @@ class _Instrument(Instrument):
     def carried(self, state: _State | None) -> dict[str, str] | None:
         if state is None:
             return None
-        return {"sentry-trace": state.transaction.to_traceparent()}
+        return {**state.about, _TRACE: state.transaction.to_traceparent()}
 
 
 def enter(fields: dict[str, str]) -> None:
     """Where a child process runs an attempt: what is captured belongs to its trace."""
-    _own_scopes()
-    sentry_sdk.continue_trace(fields)
+    parent = fields.pop(_TRACE)
+    _own_scopes(fields)
+    sentry_sdk.continue_trace({_TRACE: parent})
 
 
-def _own_scopes() -> tuple[Scope, Scope]:
-    """Scopes of this context alone."""
+def _own_scopes(about: dict[str, str]) -> tuple[Scope, Scope]:
+    """Scopes of this context alone, whose events say what they are about."""
     isolation, current = Scope.get_isolation_scope().fork(), Scope.get_current_scope().fork()
     Scope.set_isolation_scope(isolation)
     Scope.set_current_scope(current)
     isolation.clear_breadcrumbs()
+    isolation.set_context("ardiq", dict(about))
     return isolation, current
 
 

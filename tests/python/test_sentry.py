@@ -12,7 +12,7 @@ from sentry_sdk.envelope import Envelope
 from sentry_sdk.integrations.logging import LoggingIntegration
 from sentry_sdk.transport import Transport
 
-from ardiq import Ardiq, Retry
+from ardiq import Ardiq, Batch, Retry
 from ardiq.sentry import ArdiqIntegration
 
 module = Ardiq("redis://localhost:1", "module")
@@ -122,7 +122,7 @@ async def test_what_is_captured(
         await eventually(lambda: all(len(transactions(kept, each)) == 2 for each in ("on_loop", "on_thread", "asks")))
     assert sorted(errors(kept)) == [("on_loop", "ValueError")] * number + [("on_thread", "KeyError")] * number
     logged = [each for each in kept if each.get("logger") == "shop"]
-    assert [each["contexts"]["ardiq"]["attempt"] for each in logged] == [1, 2]  # what a task logs knows its task
+    assert [each["contexts"]["ardiq"]["attempt"] for each in logged] == ["1", "2"]  # what a task logs knows its task
     assert not [each for each in kept if each.get("logger") == "ardiq"]
     statuses = [each["contexts"]["trace"]["status"] for each in transactions(kept, "asks")]
     assert statuses == ["ok", "ok"]
@@ -153,6 +153,22 @@ async def test_a_child_process_is_in_the_trace(
         await eventually(lambda: transactions(kept, "in_child"))
     [ran] = transactions(kept, "in_child")
     assert seen.split("-")[0] == ran["contexts"]["trace"]["trace_id"]
+
+
+async def test_a_batch_is_in_the_trace_of_its_first_item(
+    app: Ardiq, begin: Callable[..., list[dict[str, Any]]]
+) -> None:
+    kept = begin()
+
+    @app.task(batch=Batch(size=2, wait=5))
+    async def gather(items: list[int]) -> None:
+        sentry_sdk.capture_message(f"{len(items)} items")
+
+    jobs = await app.enqueue_many([gather.prepare(1), gather.prepare(2)])
+    async with working(app):
+        await eventually(lambda: len(transactions(kept, "gather")) == 2)
+    [told] = [each for each in kept if each.get("message") == "2 items"]
+    assert told["contexts"]["ardiq"]["task_id"] in {job.id for job in jobs}
 
 
 async def test_without_a_client_nothing_is_told(app: Ardiq, begin: Callable[..., list[dict[str, Any]]]) -> None:
