@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import SOON_S, drain, eventually, is_state, working
+from helpers import SOON_S, Script, drain, eventually, is_state, working
 from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -427,6 +428,48 @@ async def test_inline_tests_make_the_same_spans(instrument: Callable[..., Traces
     async with inline(app):
         await work.enqueue()
     assert parent_of(traces.one("process work")) == id_of(traces.one("enqueue work"))
+
+
+async def test_an_attempt_whose_worker_dies_has_no_span(
+    make_app: Callable[..., Ardiq], run_script: Callable[..., Script], instrument: Callable[..., Traces]
+) -> None:
+    traces, app = instrument(), make_app(idle_timeout_ms=500)
+
+    @app.task
+    async def work() -> None: ...
+
+    job = await work.enqueue()
+    script = run_script(
+        f"""
+        import asyncio, time
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+        from ardiq import Ardiq
+        from ardiq.otel import ArdiqInstrumentor
+
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))
+        ArdiqInstrumentor().instrument(tracer_provider=provider)
+        app = Ardiq({app.redis_url!r}, {app.queue_name!r}, idle_timeout_ms=500)
+
+        @app.task
+        def work():
+            print(trace.get_current_span().get_span_context().trace_id, flush=True)
+            time.sleep(600)
+
+        asyncio.run(app.run())
+        """
+    )
+    assert int(script.line()) == id_of(traces.one("enqueue work"))[0]
+    script.signal(signal.SIGKILL)
+    _, printed, _ = script.end()
+    assert "process work" not in printed
+    async with working(app):
+        assert await job.result(timeout=SOON_S)
+    ran = traces.one("process work")
+    assert parent_of(ran) == id_of(traces.one("enqueue work"))
+    assert of(ran, "ardiq.outcome") == "complete"
 
 
 async def test_an_enqueue_that_fails(app: Ardiq, instrument: Callable[..., Traces]) -> None:
