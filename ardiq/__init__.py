@@ -29,7 +29,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 
 `_client`: what an app asks of its queue
     queue, registry: the context of one queue, and what the app registered; everything below `app` is given a context
-    task, job, producer, answers, room, typing: enqueueing
+    task, job, producer, telling, answers, room, typing: enqueueing
     inspector, watching, streaming: what is asked about tasks, and what they tell
     overview, inspection, rules: what is asked about the queue, and how tasks are named by an argument
     dead, filters, schedules, pauses: changing what is there

@@ -6,11 +6,14 @@
 import importlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 __all__ = ["Attempt", "Enqueuing", "Instrument", "Outcome", "Sending", "add", "remove"]
 
 log = logging.getLogger("ardiq")
+
+
+Kind: TypeAlias = Literal["one", "many", "part"]
 
 
 class Enqueuing(NamedTuple):
@@ -38,14 +41,14 @@ class Sending(NamedTuple):
         queue: the name of the queue.
         url: of its server, without a password.
         calls: what is enqueued.
-        kind: "one" call, or "many" at once, or "part": one that is sent later, or with others, as a node of a workflow
-            is. Of a part the lane may be empty, and nobody tells the answer.
+        kind: "one" call, or "many" at once, or "part": what is sent later, or with others, as the nodes of a workflow
+            are. Of a part the lane may be empty, and nobody tells the answer.
     """
 
     queue: str
     url: str
     calls: Sequence[Enqueuing]
-    kind: Literal["one", "many", "part"]
+    kind: Kind
 
 
 Sent = Callable[[Sequence[str], BaseException | None], None]

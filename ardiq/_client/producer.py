@@ -1,12 +1,11 @@
 """Enqueueing: from a call to its record, the same way on every path."""
 
 import asyncio
-import inspect
 import time
 from asyncio import get_running_loop
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from .. import instruments
 from .._server import calls
@@ -14,7 +13,6 @@ from .._server.channel import may_repeat
 from .._server.inbox import Enqueued, Heard
 from .._server.mailbox import too_late, waiter_ttl_ms
 from .._server.replies import Ask, Call, at_once, refusal
-from .._values import headers as _headers
 from .._values import options as _options
 from .._values.encodings import from_json, to_json
 from .._values.ids import new_id
@@ -22,19 +20,17 @@ from .._values.known import ADDED, take_answer
 from .._values.options import NO_OPTIONS, CallOptions
 from .._values.signature import Signature
 from ..errors import ArdiqError, NoLimit, QueueFull
-from ..instruments import Enqueuing, Sending, Told
+from ..instruments import Kind, Told
 from ..job import Job, job_of
 from ..models import EnqueueContext
 from ..task import PreparedTask, Task
 from .answers import Record, answered, flat, partly_sent, repeat_limited
 from .inspector import value_of
 from .room import WaitsS, pauses, wait_for_room
+from .telling import Asked, Telling
 
 if TYPE_CHECKING:
     from .queue import QueueContext
-
-Answer = TypeVar("Answer")
-Kind: TypeAlias = Literal["one", "many", "part"]
 
 # Jobs that are made in one turn of the loop.
 _AT_ONCE = 500
@@ -45,6 +41,7 @@ class Producer:
 
     def __init__(self, queue: "QueueContext") -> None:
         self._queue = queue
+        self.telling = Telling(queue)
         self._codec = queue.codec
         self._signer = queue.signer
         self._default_lane = queue.settings.default_priority
@@ -81,8 +78,8 @@ class Producer:
     ) -> Job:
         """`enqueue` as a coroutine. `more`: further options, which override the headers of hooks."""
         asked = self._asked(task, args, kwargs, options)
-        with self._told("one", asked) as told:
-            extra = await self._run_hooks(asked)
+        with self.telling.told("one", [asked]) as told:
+            extra = await self.telling.headers(asked)
             if more:
                 extra = {**(extra or {}), **more}
             record = self.record(task, args, kwargs, options, asked and asked.call.task_id, extra)
@@ -134,14 +131,12 @@ class Producer:
         if not (instruments.active or self._queue.registry.enqueue_hooks):
             return await self.send(*self._records(tasks, "enqueue_many"))
         prepared = [self._own(each, "enqueue_many") for each in tasks]
-        for each in prepared:
-            self.check_lane(each.call_options.priority or each.task.priority)
         records: list[Record] = []
         waits_s = [each.call_options.wait_s for each in prepared]
         asked = [self._asked_of(each) for each in prepared]
-        with self._told("many", *asked) as told:
+        with self.telling.told("many", asked) as told:
             for each, call in zip(prepared, asked, strict=True):
-                records.append(self._asked_record(each, call, await self._run_hooks(call)))
+                records.append(self._asked_record(each, call, await self.telling.headers(call)))
             return await self.send(records, [each.task.signature for each in prepared], waits_s, told)
 
     async def send(
@@ -208,8 +203,8 @@ class Producer:
     def _ask_and_send(self, kind: Kind, own: Sequence[PreparedTask]) -> list[Job]:
         asked = [self._asked_of(each) for each in own]
         waits_s = [each.call_options.wait_s for each in own]
-        with self._told(kind, *asked) as told:
-            extra = [_without_loop(self._run_hooks(call)) for call in asked]
+        with self.telling.told(kind, asked) as told:
+            extra = [self.telling.headers_sync(call) for call in asked]
             records = [self._asked_record(*each) for each in zip(own, asked, extra, strict=True)]
             return self.send_sync(records, [each.task.signature for each in own], waits_s, told)
 
@@ -266,8 +261,8 @@ class Producer:
     def record_sync(self, call: PreparedTask) -> Record:
         """Run the hooks of one call, and return its record, to be sent later; raises what is wrong with it."""
         asked = self._asked_of(call)
-        with self._told("part", asked):
-            return self._asked_record(call, asked, _without_loop(self._run_hooks(asked)))
+        with self.telling.told("part", [asked]):
+            return self._asked_record(call, asked, self.telling.headers_sync(asked))
 
     def send_sync(
         self,
@@ -323,10 +318,6 @@ class Producer:
         job = self.enqueue_many_sync([call])[0]
         return value_of(self._queue.inspector.wait_sync(job.id, timeout, call.task.signature, is_known=True))
 
-    def ask_hooks_sync(self, call: EnqueueContext) -> str:
-        """`ask_hooks` for code without an event loop."""
-        return _without_loop(self.ask_hooks(call))
-
     async def request(
         self,
         task: Task[..., Any],
@@ -341,9 +332,9 @@ class Producer:
         asked = self._asked(task, args, kwargs, options)
         channel = self._queue.server.channel(loop)
         task_id = asked and asked.call.task_id
-        told = self._told("one", asked)
+        told = self.telling.told("one", [asked])
         with told:
-            extra = await self._run_hooks(asked)
+            extra = await self.telling.headers(asked)
             if not channel.mailbox.is_read:
                 self.record(task, args, kwargs, options, task_id, extra)  # a wrong call is refused first
             waiter = {"waiter": await channel.mailbox.name(), "waiter_ttl_ms": waiter_ttl_ms(timeout), **(extra or {})}
@@ -451,7 +442,7 @@ class Producer:
 
     def _asked(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
-    ) -> "_Asked | None":
+    ) -> Asked | None:
         """What instruments and `on_enqueue` hooks are told of a call; None without any."""
         if not (instruments.active or self._queue.registry.enqueue_hooks):
             return None
@@ -459,65 +450,19 @@ class Producer:
         task_id = self._chosen_id(task, args, kwargs, options) or new_id()
         at_ms = options.schedule_ms
         delay_ms = max(0, at_ms - int(time.time() * 1000)) if at_ms else options.delay_ms
-        return _Asked(EnqueueContext(task_id, task.name, args, kwargs, {}), lane, delay_ms)
+        return Asked(EnqueueContext(task_id, task.name, args, kwargs, {}), lane, delay_ms)
 
-    def _asked_of(self, call: PreparedTask) -> "_Asked | None":
+    def _asked_of(self, call: PreparedTask) -> Asked | None:
         return self._asked(call.task, call.args, call.kwargs, call.call_options)
 
-    def _asked_record(self, call: PreparedTask, asked: "_Asked | None", extra: dict[str, Any] | None) -> Record:
+    def _asked_record(self, call: PreparedTask, asked: Asked | None, extra: dict[str, Any] | None) -> Record:
         task_id = asked and asked.call.task_id
         return self.record(call.task, call.args, call.kwargs, call.call_options, task_id, extra)
-
-    def _told(self, kind: Kind, *asked: "_Asked | None") -> Told:
-        """Tells the instruments of calls, whose headers they may set."""
-        if not instruments.active:
-            return Told()
-        calls = [Enqueuing(each.call.task_id, each.call.name, *each[1:], each.call.headers) for each in asked if each]
-        return Told(Sending(self._queue.name, self._queue.server.shown_url, calls, kind))
-
-    async def _run_hooks(self, asked: "_Asked | None") -> dict[str, Any] | None:
-        """The headers that instruments have set, and the `on_enqueue` hooks set now, as options."""
-        headers = asked and await self.headers_by_hooks(asked.call)
-        return {"headers": headers} if headers else None
-
-    async def ask_hooks(self, call: EnqueueContext) -> str:
-        """The headers that instruments and the `on_enqueue` hooks set for a call that is sent with others, encoded, or
-        an empty text.
-        """
-        with self._told("part", _Asked(call, "", 0)):
-            return await self.headers_by_hooks(call)
-
-    async def headers_by_hooks(self, call: EnqueueContext) -> str:
-        """Run the `on_enqueue` hooks; returns all headers, encoded, or an empty text."""
-        for hook in self._queue.registry.enqueue_hooks:
-            answer = hook(call)
-            if inspect.isawaitable(answer):
-                await answer
-        return _headers.pack(self._codec, call.name, call.headers) if call.headers else ""
-
-
-class _Asked(NamedTuple):
-    """A call about which somebody is asked."""
-
-    call: EnqueueContext
-    lane: str
-    delay_ms: int
 
 
 def _tell(told: Told | None, answers: Sequence[Any]) -> None:
     if told is not None:
         told.answers = answers
-
-
-def _without_loop(running: Coroutine[Any, Any, Answer]) -> Answer:
-    """What a coroutine of hooks returns that awaits nothing."""
-    try:
-        running.send(None)
-    except StopIteration as ended:
-        answer: Answer = ended.value
-        return answer
-    running.close()
-    raise RuntimeError("an async @app.on_enqueue hook needs an event loop: await enqueue, or make the hook a `def`")
 
 
 def held_back(call: Any, taker: str, queue: "QueueContext | None" = None) -> PreparedTask:
