@@ -184,9 +184,9 @@ def _attempt(
     context.running.set(tuple(claim))
     kind = "error"
     try:
-        instruments.enter(carried)
         _limit_memory(max_memory_mb)
         entry = _registered(of, module, path, claim[2])
+        instruments.enter(carried)  # after what the module sets up
         assert entry.task is not None
         queue = entry.task.context
         reports.codec = codec = queue.codec
