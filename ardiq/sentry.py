@@ -163,7 +163,7 @@ def _capture(error: BaseException) -> None:
         mechanism={"type": "ardiq", "handled": False},
     )
     sentry_sdk.capture_event(event, hint=hint)
-    setattr(error, _CAPTURED, True)
+    vars(error)[_CAPTURED] = True  # some exceptions are frozen
 
 
 def _without_repeats(event: Any, hint: dict[str, Any]) -> Any:

@@ -96,6 +96,13 @@ async def test_attempts_are_transactions_of_the_trace_that_enqueued(
     assert {each["contexts"]["trace"]["trace_id"] for each in (request, first, second)} == {of_first["trace_id"]}
 
 
+class Frozen(Exception):
+    """One that cannot be written to."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(name)
+
+
 @pytest.mark.parametrize(("capture", "number"), [("dead", 1), ("attempts", 2)])
 async def test_what_is_captured(
     app: Ardiq, begin: Callable[..., list[dict[str, Any]]], capture: str, number: int
@@ -109,7 +116,7 @@ async def test_what_is_captured(
 
     @app.task(max_retries=1, backoff_ms=1)
     def on_thread() -> None:
-        raise KeyError("no")
+        raise Frozen
 
     @app.task(max_retries=1)
     async def asks() -> None:
@@ -120,7 +127,7 @@ async def test_what_is_captured(
         await task.enqueue()
     async with working(app):
         await eventually(lambda: all(len(transactions(kept, each)) == 2 for each in ("on_loop", "on_thread", "asks")))
-    assert sorted(errors(kept)) == [("on_loop", "ValueError")] * number + [("on_thread", "KeyError")] * number
+    assert sorted(errors(kept)) == [("on_loop", "ValueError")] * number + [("on_thread", "Frozen")] * number
     logged = [each for each in kept if each.get("logger") == "shop"]
     assert [each["contexts"]["ardiq"]["attempt"] for each in logged] == ["1", "2"]  # what a task logs knows its task
     assert not [each for each in kept if each.get("logger") == "ardiq"]
