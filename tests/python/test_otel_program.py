@@ -52,11 +52,14 @@ def test_a_worker_that_is_instrumented_from_outside(app: Ardiq, tmp_path: Path, 
         [scripts / "opentelemetry-instrument", "--traces_exporter", "console", "--metrics_exporter", "none",
          "--logs_exporter", "none", "ardiq", "run", "jobs:app", f"--workers={workers}", "--burst"],
         cwd=tmp_path, capture_output=True, text=True, timeout=6 * SOON_S, check=False,
-        env={**os.environ, "PATH": path, "ARDIQ_REDIS_URL": app.redis_url, "QUEUE": app.queue_name},
+        # Unbuffered, each span is one short write, which another process's cannot come into.
+        env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "ARDIQ_REDIS_URL": app.redis_url,
+             "QUEUE": app.queue_name},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     of = {span["name"]: span for span in spans(done.stdout)}
     for before, after in (("first", "second"), ("second", "third"), ("third", "fourth")):
+        assert {f"enqueue {after}", f"process {after}"} <= set(of), done.stdout + done.stderr
         sent, ran = of[f"enqueue {after}"], of[f"process {after}"]
         assert sent["parent_id"] == of[f"process {before}"]["context"]["span_id"]
         assert ran["parent_id"] == sent["context"]["span_id"]
