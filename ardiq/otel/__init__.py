@@ -36,7 +36,7 @@ SENT_MS, PARENT = "ardiq-sent-ms", "ardiq-parent"
 
 _SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
 _LENGTH = 55  # of a `traceparent`
-_DROPS = "remoteParentNotSampled:AlwaysOffSampler"
+_DROPS = ("remoteParentNotSampled:AlwaysOffSampler", "localParentNotSampled:AlwaysOffSampler")
 
 Propagation: TypeAlias = Literal["auto", "parent", "link"]
 Attributes: TypeAlias = dict[str, str | int | float]
@@ -71,7 +71,7 @@ class ArdiqInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             propagation: what the span of an attempt makes of the one that sent its task: "parent" continues that trace,
                 "link" begins a trace that links to it, "auto" does the first within `link_after`, then the second.
             link_after: how many seconds after it was sent.
-            create_spans: up to how many calls of one `enqueue_many` have spans of their own.
+            create_spans: up to how many calls of one `enqueue_many`, or nodes of a workflow, have spans of their own.
             kwargs: those of every instrumentor.
 
         Raises:
@@ -126,57 +126,52 @@ class _Instrument(Instrument):
 
     def sending(self, sending: Sending) -> Sent | None:
         began, here = time.perf_counter(), contexts.get_current()
-        calls = sending.calls
-        spans: list[Span] = []
+        span: Span | None = None
         if self._is_dropped(here):
-            for call in calls:
+            for call in sending.calls:
                 _put(call, here)
-        elif sending.kind == "many":
-            spans = [self._send_many(sending, here)]
+        elif sending.kind == "one":
+            span = self._begin(sending, sending.calls[0], here)
         else:
-            [call] = calls
-            name = "create" if sending.kind == "part" else "enqueue"
-            span = self._tracer.start_span(
-                f"{name} {call.name}", here, SpanKind.PRODUCER, _of_call(sending, call, name)
-            )
-            _put(call, trace.set_span_in_context(span, here))
-            if sending.kind == "part":
-                span.end()
-            else:
-                spans = [span]
-        if self._meters is None and not spans:
+            span = self._begin_many(sending, here)
+        if self._meters is None and span is None:
             return None
 
         def sent(answers: Sequence[str], error: BaseException | None) -> None:
-            for span in spans:
-                if error is not None:
-                    _fail(span, error)
-                elif sending.kind == "one" and answers:
-                    span.set_attribute("ardiq.enqueue.answer", answers[0])
-                span.end()
             if self._meters is not None:
                 self._meters.sent(sending, time.perf_counter() - began, error_type(error))
+            if span is not None:
+                if sending.kind == "one" and answers and error is None:
+                    span.set_attribute("ardiq.enqueue.answer", answers[0])
+                _end(span, error)
 
         return sent
 
-    def _send_many(self, sending: Sending, here: Context) -> Span:
-        """The span of a batch, with one for each call if they are few."""
-        attributes = _of_queue(sending.queue, sending.url) | {
-            "messaging.operation.name": "enqueue",
-            "messaging.operation.type": "send",
-            "messaging.batch.message_count": len(sending.calls),
-        }
+    def _begin(self, sending: Sending, call: Enqueuing, here: Context, operation: str = "enqueue") -> Span:
+        """The span of a call, from which its attempts continue."""
+        attributes = _of_call(sending, call, operation)
+        span = self._tracer.start_span(f"{operation} {call.name}", here, SpanKind.PRODUCER, attributes)
+        _put(call, trace.set_span_in_context(span, here))
+        return span
+
+    def _begin_many(self, sending: Sending, here: Context) -> Span | None:
+        """The span of many calls; if they are few, each has one besides, and parts of something have these alone."""
         links: list[Link] = []
         has_own = len(sending.calls) <= self._create_spans
         for call in sending.calls if has_own else ():
-            created = self._tracer.start_span(
-                f"create {call.name}", here, SpanKind.PRODUCER, _of_call(sending, call, "create")
-            )
-            _put(call, trace.set_span_in_context(created, here))
+            created = self._begin(sending, call, here, "create")
             created.end()
             links.append(Link(created.get_span_context()))
+        if has_own and sending.kind == "part":
+            return None
+        operation = "create" if sending.kind == "part" else "enqueue"
+        attributes = _of_queue(sending.queue, sending.url) | {
+            "messaging.operation.name": operation,
+            "messaging.operation.type": _type_of(operation),
+            "messaging.batch.message_count": len(sending.calls),
+        }
         kind = SpanKind.CLIENT if has_own else SpanKind.PRODUCER
-        span = self._tracer.start_span(f"enqueue {sending.queue}", here, kind, attributes, links)
+        span = self._tracer.start_span(f"{operation} {sending.queue}", here, kind, attributes, links)
         for call in () if has_own else sending.calls:
             _put(call, trace.set_span_in_context(span, here))
         return span
@@ -199,17 +194,14 @@ class _Instrument(Instrument):
         return _State(span, inside)
 
     def ended(self, attempt: Attempt, state: _State, outcome: Outcome) -> None:
-        span = state.span
+        span, error = state.span, outcome.error if _is_failure(outcome) else None
+        if self._meters is not None:
+            self._meters.ended(attempt, outcome, error_type(error))
         if span is not None:
             span.set_attribute("ardiq.outcome", outcome.word)
             if outcome.delay_ms is not None:
                 span.set_attribute("ardiq.retry.delay_ms", outcome.delay_ms)
-            if outcome.error is not None and _is_failure(outcome):
-                _fail(span, outcome.error)
-            span.end()
-        if self._meters is not None:
-            kind = error_type(outcome.error) if _is_failure(outcome) else ""
-            self._meters.ended(attempt, outcome, kind)
+            _end(span, error)
 
     def slots(self, queue: str, change: int) -> None:
         if self._meters is not None:
@@ -228,7 +220,8 @@ class _Instrument(Instrument):
         sampler = getattr(self._provider or trace.get_tracer_provider(), "sampler", None)
         if sampler is not self._sampler:
             self._sampler = sampler
-            self._drops = sampler is not None and _DROPS in sampler.get_description()
+            described = "" if sampler is None else sampler.get_description()
+            self._drops = all(each in described for each in _DROPS)
         return self._drops
 
 
@@ -252,10 +245,16 @@ def _is_failure(outcome: Outcome) -> bool:
     return outcome.word in ("failed", "unknown") or (outcome.word == "retry" and not outcome.asked)
 
 
-def _fail(span: Span, error: BaseException) -> None:
-    span.set_attribute("error.type", error_type(error))
-    span.record_exception(error)
-    span.set_status(Status(StatusCode.ERROR, str(error)))
+def _end(span: Span, error: BaseException | None) -> None:
+    """End it, with what was raised."""
+    try:
+        if error is not None:
+            span.set_attribute("error.type", error_type(error))
+            span.set_status(Status(StatusCode.ERROR))
+            span.record_exception(error)  # raises if `str(error)` does
+            span.set_status(Status(StatusCode.ERROR, str(error)))
+    finally:
+        span.end()
 
 
 def _put(call: Enqueuing, context: Context) -> None:
@@ -302,6 +301,10 @@ def _server(url: str) -> tuple[tuple[str, str | int], ...]:
         return ()
 
 
+def _type_of(operation: str) -> str:
+    return "create" if operation == "create" else "send"
+
+
 def _of_queue(queue: str, url: str) -> Attributes:
     return {"messaging.system": "ardiq", "messaging.destination.name": queue, **dict(_server(url))}
 
@@ -309,7 +312,7 @@ def _of_queue(queue: str, url: str) -> Attributes:
 def _of_call(sending: Sending, call: Enqueuing, operation: str) -> Attributes:
     attributes = _of_queue(sending.queue, sending.url) | {
         "messaging.operation.name": operation,
-        "messaging.operation.type": "create" if operation == "create" else "send",
+        "messaging.operation.type": _type_of(operation),
         "messaging.message.id": call.task_id,
         "ardiq.task.name": call.name,
         "ardiq.delay_ms": call.delay_ms,

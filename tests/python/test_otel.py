@@ -27,11 +27,13 @@ DOCS = Path(__file__).parents[2] / "docs/tracing.md"
 module = Ardiq("redis://localhost:1", "module")
 
 
-@module.task(executor="process", max_retries=0)
+@module.task(executor="process", max_retries=1, backoff_ms=1)
 def in_child() -> list[str]:
-    """Enqueues another task, of its own queue."""
+    """Fails once, and enqueues another task, of its own queue."""
     task = current_task()
     assert task is not None
+    if task.tries == 1:
+        raise ValueError("not yet")
     module.queue(task.queue).ref("leaf").enqueue_sync()
     here = trace.get_current_span().get_span_context()
     return [f"{here.trace_id:032x}", f"{here.span_id:016x}"]
@@ -85,45 +87,53 @@ def instrument() -> Iterator[Callable[..., Traces]]:
     ArdiqInstrumentor().uninstrument()
 
 
-async def test_enqueue_run_retry_child_on_loop_and_thread(app: Ardiq, instrument: Callable[..., Traces]) -> None:
-    traces = instrument()
+async def test_enqueue_run_retry_child_on_loop_thread_and_process(
+    make_app: Callable[..., Ardiq], instrument: Callable[..., Traces]
+) -> None:
+    traces, app = instrument(), make_app()
 
-    @app.task(max_retries=1, backoff_ms=1)
-    async def on_loop() -> None:
+    def fail_once() -> None:
         task = current_task()
         if task is not None and task.tries == 1:
             raise ValueError("not yet")
+
+    @app.task(max_retries=1, backoff_ms=1)
+    async def on_loop() -> None:
+        fail_once()
         await on_thread.enqueue()
 
-    @app.task
+    @app.task(max_retries=1, backoff_ms=1)
     def on_thread() -> None:
-        leaf.enqueue_sync()
+        fail_once()
+        app.ref("in_child").enqueue_sync()
 
     @app.task
     async def leaf() -> None: ...
 
+    app.task(executor="process", max_retries=1, backoff_ms=1)(in_child.fn)
     job = await on_loop.enqueue()
     async with working(app):
         await eventually(lambda: traces.named("process leaf"))
-    sent = traces.one("enqueue on_loop")
-    first, second = traces.named("process on_loop")
-    assert parent_of(first) == parent_of(second) == id_of(sent)  # siblings
-    assert [of(first, "ardiq.outcome"), of(second, "ardiq.outcome")] == ["retry", "complete"]
-    assert [of(first, "ardiq.attempt"), of(second, "ardiq.attempt")] == [1, 2]
-    assert (first.status.status_code, second.status.status_code) == (StatusCode.ERROR, StatusCode.UNSET)
-    assert of(first, "error.type") == "ValueError"
-    assert of(first, "ardiq.retry.delay_ms") == 1
-    assert [event.name for event in first.events] == ["exception"]
-    assert parent_of(traces.one("enqueue on_thread")) == id_of(second)
-    on_thread_ran = traces.one("process on_thread")
-    assert parent_of(on_thread_ran) == id_of(traces.one("enqueue on_thread"))
-    assert parent_of(traces.one("enqueue leaf")) == id_of(on_thread_ran)
-    assert parent_of(traces.one("process leaf")) == id_of(traces.one("enqueue leaf"))
+    above = None
+    for name, executor in (("on_loop", "loop"), ("on_thread", "thread"), ("in_child", "process")):
+        sent = traces.one(f"enqueue {name}")
+        first, second = traces.named(f"process {name}")
+        assert parent_of(sent) == above
+        assert parent_of(first) == parent_of(second) == id_of(sent)  # siblings
+        assert [of(first, "ardiq.outcome"), of(second, "ardiq.outcome")] == ["retry", "complete"]
+        assert [of(first, "ardiq.attempt"), of(second, "ardiq.attempt")] == [1, 2]
+        assert (first.status.status_code, second.status.status_code) == (StatusCode.ERROR, StatusCode.UNSET)
+        assert (of(first, "error.type"), first.status.description) == ("ValueError", "not yet")
+        assert of(first, "ardiq.retry.delay_ms") == 1
+        assert [event.name for event in first.events] == ["exception"]
+        assert of(first, "ardiq.executor") == of(second, "ardiq.executor") == executor
+        assert of(sent, "messaging.message.id") == of(first, "messaging.message.id")
+        assert of(sent, "ardiq.enqueue.answer") == "queued"
+        assert (sent.kind, first.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
+        above = id_of(second)
+    assert parent_of(traces.one("process leaf")) == above  # the child has no exporter of its own
     assert len({id_of(span)[0] for span in traces.all}) == 1
-    assert [of(each, "ardiq.executor") for each in (first, on_thread_ran)] == ["loop", "thread"]
-    assert of(sent, "messaging.message.id") == of(first, "messaging.message.id") == job.id
-    assert of(sent, "ardiq.enqueue.answer") == "queued"
-    assert (sent.kind, first.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
+    assert of(traces.one("enqueue on_loop"), "messaging.message.id") == job.id
 
 
 async def test_a_child_process_is_inside_the_span(
@@ -131,7 +141,7 @@ async def test_a_child_process_is_inside_the_span(
 ) -> None:
     traces = instrument()
     app = make_app()
-    app.task(executor="process", max_retries=0)(in_child.fn)
+    app.task(executor="process", max_retries=1, backoff_ms=1)(in_child.fn)
 
     @app.task
     async def leaf() -> None: ...
@@ -140,11 +150,11 @@ async def test_a_child_process_is_inside_the_span(
     async with working(app):
         seen = await job.value(timeout=SOON_S)
         await eventually(lambda: traces.named("process leaf"))
-    ran = traces.one("process in_child")
+    _, ran = traces.named("process in_child")
     assert tuple(int(each, 16) for each in seen) == id_of(ran)
     assert of(ran, "ardiq.executor") == "process"
     assert parent_of(ran) == id_of(traces.one("enqueue in_child"))
-    assert parent_of(traces.one("process leaf")) == id_of(ran)  # the child has no exporter of its own
+    assert parent_of(traces.one("process leaf")) == id_of(ran)
 
 
 @pytest.mark.parametrize("number", [1, 100, 101])
@@ -348,6 +358,47 @@ async def test_a_workflow_s_nodes_are_of_the_trace_that_starts_it(
     assert {id_of(span)[0] for span in traces.all} == {request.get_span_context().trace_id}
     for name in ("one", "two"):
         assert parent_of(traces.one(f"process {name}")) == id_of(traces.one(f"create {name}"))
+
+
+async def test_a_workflow_of_many_nodes_has_one_span(app: Ardiq, instrument: Callable[..., Traces]) -> None:
+    from ardiq import group
+
+    traces = instrument(create_spans=2)
+
+    @app.task
+    async def work(number: int) -> None: ...
+
+    await group(*[work.prepare(each) for each in range(3)]).start()
+    await drain(app)
+    created = traces.one(f"create {app.queue_name}")
+    assert (created.kind, of(created, "messaging.operation.type")) == (SpanKind.PRODUCER, "create")
+    assert of(created, "messaging.batch.message_count") == 3
+    assert [parent_of(each) for each in traces.named("process work")] == [id_of(created)] * 3
+    assert len(traces.all) == 4
+
+
+async def test_nothing_that_is_sent_has_no_span(app: Ardiq, instrument: Callable[..., Traces]) -> None:
+    traces = instrument()
+    assert await app.enqueue_many([]) == app.enqueue_many_sync([]) == []
+    assert traces.all == []
+
+
+async def test_an_exception_that_cannot_be_shown_ends_the_span(app: Ardiq, instrument: Callable[..., Traces]) -> None:
+    traces = instrument()
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise TypeError("no text")
+
+    @app.task(max_retries=0)
+    async def work() -> None:
+        raise Mute
+
+    await work.enqueue()
+    await drain(app)
+    ran = traces.one("process work")
+    assert ran.status.status_code is StatusCode.ERROR
+    assert str(of(ran, "error.type")).endswith("Mute")
 
 
 async def test_headers_and_baggage_travel(app: Ardiq, instrument: Callable[..., Traces]) -> None:
