@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from ._values.ids import schedule_of
+
 __all__ = ["Attempt", "Enqueuing", "Instrument", "Outcome", "Sending", "add", "remove"]
 
 log = logging.getLogger("ardiq")
@@ -89,7 +91,7 @@ class Attempt(NamedTuple):
     @property
     def schedule(self) -> str:
         """The name of the schedule whose occurrence it is; empty if it is none."""
-        return self.task_id.removeprefix("cron:").rpartition(":")[0] if self.task_id.startswith("cron:") else ""
+        return schedule_of(self.task_id)
 
 
 class Outcome(NamedTuple):

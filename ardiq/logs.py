@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from . import context
+from ._values.ids import schedule_of
 from .models import TaskContext
 
 __all__ = ["DevFormatter", "JsonFormatter", "TaskFields", "TaskHandler", "add_task"]
@@ -137,12 +138,9 @@ def running_fields() -> dict[str, Any]:
 
 def claim_fields(claim: tuple[Any, ...], queue: str, worker: str) -> dict[str, Any]:
     """The fields of the task of a claim."""
-    task_id: str = claim[0]
-    fields = {"task": claim[2], "task_id": task_id, "attempt": claim[8], "queue": queue, "worker": worker}
-    fields["lane"] = claim[7]
-    if task_id.startswith("cron:"):
-        fields["schedule"] = task_id.removeprefix("cron:").rpartition(":")[0]
-    return fields
+    fields = {"task": claim[2], "task_id": claim[0], "attempt": claim[8], "queue": queue, "worker": worker}
+    schedule = schedule_of(claim[0])
+    return fields | {"lane": claim[7]} | ({"schedule": schedule} if schedule else {})
 
 
 def _span_fields() -> dict[str, Any]:
