@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, NoReturn
 from .. import _core
 from .._server.commands import is_there, known_queues
 from .._values import imports as _imports
+from .._values.urls import unsecret
 from ..errors import ArdiqError, Forbidden
-from ._arguments import Parser, Refusal, among, did_you_mean, refusing, unsecret
+from ._arguments import Parser, Refusal, among, did_you_mean, refusing
 
 __all__ = ["Refusal", "build_parser", "load_app", "main", "open_app", "program"]
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 _COMMANDS = {
     "run": "run a worker, or several",
+    "dev": "develop: a server, a worker that is started again after a change, and your command",
     "migrate": "load the Lua library into the server, or look at what is loaded",
     "queues": "list the queues of a server",
     "status": "show a queue's lanes, workers, running tasks and schedules",
