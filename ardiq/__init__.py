@@ -17,6 +17,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     references, inputs, results, filled: what stands for a result in a workflow, and what takes its place
     chosen, keyed, buckets: what of a call makes its key; its rule of `uniqueness`; its `limits`
     timing: cron expressions and periods
+    urls: how a URL is shown
     metrics: counters of this process
     known, notes, reports, objects, typing: parts of jobs, contexts and models
 

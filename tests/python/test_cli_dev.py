@@ -1,6 +1,7 @@
 """`ardiq dev`: a server, a worker and a command in one terminal, and nothing left of them."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -8,10 +9,12 @@ import socket
 import subprocess
 import sys
 import textwrap
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from documents import ROOT, examples, files
 from projects import eventually, tree
 
 from ardiq.cli import main
@@ -39,13 +42,13 @@ WITHIN_S = 40
 class Dev:
     """`ardiq dev jobs:app` in a directory; `read` is what it printed so far."""
 
-    def __init__(self, directory: Path, *words: str) -> None:
+    def __init__(self, directory: Path, *words: str, app: str = "jobs:app") -> None:
         self.directory = directory
         self._log = directory / "log"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ARDIQ_")}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ardiq", "dev", "jobs:app", *words],
+                [sys.executable, "-m", "ardiq", "dev", app, *words],
                 cwd=directory,
                 env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
                 stdin=subprocess.DEVNULL,
@@ -150,6 +153,31 @@ def test_nothing_is_left_behind(how: str, start: Callable[..., Dev]) -> None:
     dev.ends()
     eventually(lambda: all(is_gone(pid) for pid in pids), WITHIN_S)
     eventually(lambda: not Path(dev.url.removeprefix("redis+unix://")).parent.exists(), WITHIN_S)
+
+
+def test_the_guide_s_example(tmp_path: Path) -> None:
+    """With a free port."""
+    document = ROOT / "docs/development.md"
+    for name, text in files(document).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    [line] = examples(document, "sh")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    _, _, app, *words = line.replace("8000", str(port)).split()
+    uvicorn = words.index("uvicorn")
+    dev = Dev(tmp_path, *words[:uvicorn], sys.executable, "-m", *words[uvicorn:], app=app)
+    try:
+        dev.shows("Uvicorn running")
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/customers/Ada", method="POST")
+        with urllib.request.urlopen(request, timeout=WITHIN_S) as response:
+            assert list(json.load(response)) == ["job"]
+        dev.shows(r"worker  \| Welcome, Ada")
+    finally:
+        dev.process.send_signal(signal.SIGINT)
+        dev.ends()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
 
 
 def test_a_command_that_failed_starts_again_after_a_change(start: Callable[..., Dev], tmp_path: Path) -> None:
