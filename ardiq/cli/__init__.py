@@ -44,6 +44,7 @@ _COMMANDS = {
     "limits": "look at limits, or change them at run time",
     "doctor": "check the server and the queue, and say what to do",
     "fsck": "check a queue's data against its invariants",
+    "ops": "print a file for systemd, Docker, Kubernetes, KEDA, Prometheus or Grafana",
     "completion": "print a script that completes `ardiq` in your shell",
 }
 
