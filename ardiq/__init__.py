@@ -37,6 +37,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     following, drawing, pages: workflows that run, and their results
     resuming: ending pauses
     signalling: signals to running tasks
+    connecting: opening and closing connections
     facade, asking, batching, hooks, limiting, options: parts of `Ardiq`, which hand on to the modules above
     from_1_2: moving what ArdiQ 1.2 left
 
