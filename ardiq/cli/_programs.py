@@ -15,18 +15,32 @@ _WIDTH = max(map(len, _COLOURS))
 
 
 class Screen:
-    """Lines of several programs on one standard output, whole and in the order in which they come."""
+    """Lines of several programs on one standard output, whole and in the order in which they come.
+
+    Attributes:
+        on_gone: called when nobody reads them any more, as at the end of `ardiq dev … | head`.
+        is_gone: whether that is so.
+    """
 
     def __init__(self) -> None:
         self._out = sys.stdout.buffer
         self.has_colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        self.on_gone: Callable[[], None] = lambda: None
+        self.is_gone = False
 
     def line(self, name: str, text: bytes | str) -> None:
+        if self.is_gone:
+            return
         text = text.encode(errors="replace") if isinstance(text, str) else text
         title = f"{name:{_WIDTH}} |"
         title = f"\x1b[{_COLOURS[name]}m{title}\x1b[0m" if self.has_colours else title
-        self._out.write(title.encode() + b" " + text.rstrip(b"\r\n") + b"\n")
-        self._out.flush()
+        try:
+            self._out.write(title.encode() + b" " + text.rstrip(b"\r\n") + b"\n")
+            self._out.flush()
+        except BrokenPipeError:
+            self.is_gone = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())  # what is left cannot be written, either
+            self.on_gone()
 
     def say(self, text: str) -> None:
         """A line of `ardiq dev` itself."""

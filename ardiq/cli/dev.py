@@ -87,6 +87,7 @@ class _Dev:
         self._screen = screen = Screen()
         if screen.has_colours:
             environment = {"FORCE_COLOR": "1", **environment}  # they write to a pipe
+        screen.on_gone = self._stop
         self._stopping = asyncio.Event()
         self._requests = Requests()
 
@@ -114,7 +115,7 @@ class _Dev:
                     group.create_task(kept.keep())
         finally:
             watching.cancel()
-        return 0
+        return 1 if self._screen.is_gone else 0
 
     def _banner(self) -> Iterator[tuple[str, str]]:
         """What runs and where, line by line; the address of whatever else is served belongs here."""
@@ -147,11 +148,14 @@ class _Dev:
                 kept.program.kill()
 
     async def _watch(self) -> None:
-        async for names in _changes(self._arguments.watch):
-            more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-            self._screen.say(f"changed: {', '.join(names[:_MOST_NAMED])}{more}")
-            for kept in self._kept:
-                kept.change()
+        try:
+            async for names in _changes(self._arguments.watch):
+                more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+                self._screen.say(f"changed: {', '.join(names[:_MOST_NAMED])}{more}")
+                for kept in self._kept:
+                    kept.change()
+        except (OSError, RuntimeError) as error:  # as of a system that watches no more files
+            self._screen.say(f"changes are not seen any more: {error}")
 
 
 async def _changes(directories: list[Path]) -> AsyncIterator[list[str]]:

@@ -195,6 +195,26 @@ def test_a_command_that_does_not_exist_is_named(start: Callable[..., Dev]) -> No
     dev.shows("command ended with exit code 127")
 
 
+def test_it_ends_when_nobody_reads_it(tmp_path: Path, listener: socket.socket) -> None:
+    write(tmp_path, listener.getsockname()[1])
+    talks = "while true; do echo again; sleep 0.1; done"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ardiq", "dev", "jobs:app", "--", "sh", "-c", talks],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert any(b"again" in line for line in process.stdout)
+    pids = tree(process.pid)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(WITHIN_S) == 1
+    assert all(is_gone(pid) for pid in pids)
+
+
 def test_data_may_be_kept(start: Callable[..., Dev], tmp_path: Path) -> None:
     data = tmp_path / "kept"
     dev = start("--data", str(data))
