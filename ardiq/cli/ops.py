@@ -18,7 +18,7 @@ _FILES = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     files = "\n".join(f"{name}: {about}" for name, (_, about) in _FILES.items())
-    parser.add_argument("file", choices=_FILES, metavar="|".join(_FILES), help=files)
+    parser.add_argument("file", choices=tuple(_FILES), metavar="|".join(_FILES), help=files)
 
 
 def run(arguments: argparse.Namespace) -> int:
