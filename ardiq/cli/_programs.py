@@ -37,7 +37,7 @@ class Screen:
         try:
             self._out.write(title.encode() + b" " + text.rstrip(b"\r\n") + b"\n")
             self._out.flush()
-        except BrokenPipeError:
+        except OSError:  # a pipe without a reader, or a terminal that was closed
             self.is_gone = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())  # what is left cannot be written, either
             self.on_gone()

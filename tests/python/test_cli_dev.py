@@ -1,6 +1,7 @@
 """`ardiq dev`: a server, a worker and a command in one terminal, and nothing left of them."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import textwrap
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -40,24 +42,30 @@ WITHIN_S = 40
 
 
 class Dev:
-    """`ardiq dev jobs:app` in a directory; `read` is what it printed so far."""
+    """`ardiq dev jobs:app` in a directory, on a terminal of its own; `read` is what it printed so far."""
 
     def __init__(self, directory: Path, *words: str, app: str = "jobs:app") -> None:
-        self.directory = directory
-        self._log = directory / "log"
+        self.terminal, theirs = os.openpty()
+        os.set_blocking(self.terminal, False)
+        self._printed = b""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ARDIQ_")}
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "ardiq", "dev", app, *words],
-                cwd=directory,
-                env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ardiq", "dev", app, *words],
+            cwd=directory,
+            env={**environment, "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(theirs)
 
     def read(self) -> str:
-        return self._log.read_text()
+        with contextlib.suppress(OSError):
+            while text := os.read(self.terminal, 1 << 16):
+                self._printed += text
+        return self._printed.decode().replace("\r\n", "\n")
 
     def shows(self, pattern: str, times: int = 1) -> None:
         try:
@@ -69,9 +77,17 @@ class Dev:
     def url(self) -> str:
         return re.findall(r"redis\+unix://\S+", self.read())[0]
 
+    def press_ctrl_c(self) -> None:
+        os.write(self.terminal, b"\x03")
+
+    def hang_up(self) -> None:
+        """Close the terminal."""
+        os.close(self.terminal)
+        self.terminal = -1
+
     def ends(self) -> None:
         """It ends, and with it all that it started."""
-        self.process.wait(WITHIN_S)
+        eventually(lambda: self.read() and self.process.poll() is not None, WITHIN_S)  # it waits for its reader
 
 
 def write(directory: Path, port: int, *, greeting: str = "Hello,") -> None:
@@ -105,6 +121,8 @@ def start(tmp_path: Path, listener: socket.socket) -> Iterator[Callable[..., Dev
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         dev.process.wait(WITHIN_S)
+        if dev.terminal >= 0:
+            dev.hang_up()
 
 
 def is_gone(pid: int) -> bool:
@@ -137,19 +155,21 @@ def test_it_runs_what_is_edited_and_waits_where_that_is_broken(
     assert not Path(dev.url.removeprefix("redis+unix://")).parent.exists()
 
 
-@pytest.mark.parametrize("how", ["two of SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
+@pytest.mark.parametrize("how", ["Ctrl-C twice", "SIGKILL", "a closed terminal"])
 def test_nothing_is_left_behind(how: str, start: Callable[..., Dev]) -> None:
     dev = start("--workers", "2", "--", "sh", "-c", textwrap.dedent(STUBBORN))
     dev.shows("ready: worker", 2)
     dev.shows(r"command \| stubborn")
     pids = tree(dev.process.pid)
     assert len(pids) >= 8, "itself, two keepers, a supervisor and its two workers, the shell and what that started"
-    if how == "two of SIGINT":
-        dev.process.send_signal(signal.SIGINT)
+    if how == "Ctrl-C twice":
+        dev.press_ctrl_c()
         dev.shows(r"ardiq   \| stopping")
-        eventually(lambda: dev.process.send_signal(signal.SIGINT) or dev.process.poll() is not None, WITHIN_S)
+        eventually(lambda: dev.press_ctrl_c() or dev.process.poll() is not None, WITHIN_S)
+    elif how == "SIGKILL":
+        dev.process.kill()
     else:
-        dev.process.send_signal(signal.Signals[how])
+        dev.hang_up()
     dev.ends()
     eventually(lambda: all(is_gone(pid) for pid in pids), WITHIN_S)
     eventually(lambda: not Path(dev.url.removeprefix("redis+unix://")).parent.exists(), WITHIN_S)
