@@ -4,10 +4,12 @@ does not run, the tasks are those of its backport `django-tasks`.
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ FILES = {
 
         SECRET_KEY = "for tests"
         USE_TZ = True
-        INSTALLED_APPS = ["ardiq.django", "shop"]
+        INSTALLED_APPS = ["accounts", "ardiq.django", "shop"]
         DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": Path(__file__).with_name("db")}}
         DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
         ARDIQ_APP = "proj.jobs:app"
@@ -39,7 +41,7 @@ FILES = {
             "default": {
                 "BACKEND": "ardiq.django.tasks.ArdiqBackend",
                 "QUEUES": ["default", "mail"],
-                "OPTIONS": {"max_retries": 1, "backoff_ms": 1},
+                "OPTIONS": {"max_retries": 1, "retry": [0]},
             }
         }
     """,
@@ -47,6 +49,24 @@ FILES = {
         from ardiq import Ardiq
 
         app = Ardiq(priorities=["low", "middle", "high"])
+        imports = []
+    """,
+    "proj/broken.py": """
+        from proj.settings import *
+
+        ARDIQ_APP = "proj.nothing:app"
+        TASKS = {}
+    """,
+    "accounts/tasks.py": """
+        from proj import jobs
+
+        jobs.imports.append(__name__)
+
+        @jobs.app.task(executor="process")
+        def count() -> list[int]:
+            return [Order.objects.count(), len(jobs.imports)]
+
+        from shop.models import Order  # where it needs Django set up
     """,
     "shop/models.py": """
         from django.db import models
@@ -54,7 +74,23 @@ FILES = {
         class Order(models.Model):
             paid = models.BooleanField(default=False)
     """,
+    "shop/signals.py": """
+        from pathlib import Path
+
+        from TASKS import signals
+
+        def note(name):
+            def receive(sender, task_result, **_):
+                with Path(__file__).with_name("notes").open("a") as notes:
+                    print(task_result.id, name, task_result.status, task_result.attempts, file=notes)
+            return receive
+
+        receivers = [note("enqueued"), note("started"), note("finished")]
+        for signal, receiver in zip((signals.task_enqueued, signals.task_started, signals.task_finished), receivers):
+            signal.connect(receiver)
+    """,
     "shop/tasks.py": """
+        import shop.signals
         from django.db import connection
         from TASKS import task
 
@@ -70,10 +106,6 @@ FILES = {
             was_closed = connection.connection is None
             Order.objects.filter(pk=order).update(paid=True)
             return was_closed
-
-        @app.task(executor="process")
-        def count() -> int:
-            return Order.objects.count()
 
         @task
         def add(a, b=0):
@@ -98,20 +130,44 @@ FILES = {
             return object()
     """,
 }
+# Runs pieces of Python, which come as lines of JSON, and prints what `found` is after each.
+SHELL = """
+import django, json, sys
+django.setup()
+from shop import tasks
+for line in sys.stdin:
+    names = {"tasks": tasks}
+    exec(json.loads(line), names)
+    print(json.dumps(names["found"]), flush=True)
+"""
+MIGRATE = """
+from django.core.management import call_command
+call_command("migrate", run_syncdb=True, verbosity=0)
+"""
 
 
 class Site:
     """A Django project, and what is run in it."""
 
-    def __init__(self, directory: Path, url: str) -> None:
+    def __init__(self, directory: Path, url: str, texts: dict[str, str]) -> None:
         self.directory = directory
         self.environment = {**os.environ, "ARDIQ_REDIS_URL": url, "DJANGO_SETTINGS_MODULE": "proj.settings"}
-        for name, text in FILES.items():
+        for name, text in texts.items():
             path = directory / name
             path.parent.mkdir(exist_ok=True)
             if path.parent != directory:
                 (path.parent / "__init__.py").touch()
-            path.write_text(textwrap.dedent(text).replace("TASKS import", f"{TASKS} import"))
+            path.write_text(
+                re.sub(r"(?m)^from (TASKS|django\.tasks) import", f"from {TASKS} import", textwrap.dedent(text))
+            )
+        self._shell = subprocess.Popen(
+            [sys.executable, "-c", SHELL],
+            cwd=directory,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def run(self, *words: str, code: int = 0, elsewhere: bool = False) -> str:
         """What a program prints."""
@@ -127,47 +183,48 @@ class Site:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout if code == 0 else done.stderr
 
-    def work(self, *words: str) -> None:
-        """A worker until there is nothing to do."""
-        self.run(str(self.directory / "manage.py"), "ardiq", "--burst", "--quiet", *words, elsewhere=True)
-
     def shell(self, text: str) -> Any:
         """What `found` is after a piece of Python, with Django set up."""
-        head = "import django, json; django.setup(); from shop import tasks\n"
-        return json.loads(self.run("-c", f"{head}{textwrap.dedent(text)}\nprint(json.dumps(found))"))
+        assert self._shell.stdin is not None
+        assert self._shell.stdout is not None
+        self._shell.stdin.write(json.dumps(textwrap.dedent(text)) + "\n")
+        self._shell.stdin.flush()
+        found = self._shell.stdout.readline()
+        assert found, "its error was printed"
+        return json.loads(found)
+
+    def close(self) -> None:
+        self._shell.communicate()
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+@contextmanager
+def open_site(directory: Path, texts: dict[str, str]) -> Iterator[Site]:
     with Server(binary=os.environ.get("ARDIQ_TEST_SERVER")) as server:
-        yield Site(tmp_path, server.url)
+        site = Site(directory, server.url, texts)
+        try:
+            yield site
+        finally:
+            site.close()
 
 
-def test_manage_py_runs_the_tasks_of_installed_apps(site: Site) -> None:
-    """On connections that are closed in between, as `CONN_MAX_AGE` is 0; a child process has Django set up, too."""
-    site.run("manage.py", "migrate", "--run-syncdb", "--verbosity", "0")
-    site.shell(
-        """
-        from shop.models import Order
-        found = [tasks.pay.options(task_id=f"pay-{order.pk}").enqueue_sync(order.pk).id
-                 for order in [Order.objects.create() for _ in range(3)]]
-        tasks.count.options(task_id="count").enqueue_sync()
-        """
-    )
-    site.work("--settings=proj.settings", "--concurrency", "1", "--workers", "2")
-    results = """
-        from ardiq import Job
-        from shop.models import Order
-        found = [Order.objects.filter(paid=True).count()]
-        found += [Job(tasks.app, name).result_sync().value for name in ("pay-1", "pay-2", "pay-3", "count")]
-    """
-    assert site.shell(results) == [3, True, True, True, 3]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with open_site(tmp_path_factory.mktemp("site"), FILES) as site:
+        yield site
 
 
-def test_tasks_of_django_s_run_and_have_results(site: Site) -> None:
-    ids = site.shell(
-        """
+@pytest.fixture(scope="module")
+def ids(site: Site) -> list[str]:
+    """Of tasks of Django's: what is enqueued here, and has run by then, like those of Ardiq's."""
+    ids: list[str] = site.shell(
+        f"""
+        {textwrap.indent(MIGRATE, " " * 8)}
         import asyncio, datetime
+        from accounts.tasks import count
+        from shop.models import Order
+        for order in [Order.objects.create() for _ in range(6)]:  # workers have four threads
+            tasks.pay.options(task_id=f"pay-{{order.pk}}").enqueue_sync(order.pk)
+        count.options(task_id="count").enqueue_sync()
         now = datetime.datetime.now(datetime.timezone.utc)
         found = [
             tasks.add.enqueue(1, b=2).id,
@@ -176,13 +233,36 @@ def test_tasks_of_django_s_run_and_have_results(site: Site) -> None:
             tasks.attempt.enqueue(failures=9).id,
             tasks.add.using(run_after=now + datetime.timedelta(hours=1)).enqueue(1).id,
             tasks.opaque.enqueue().id,
+            tasks.send.enqueue().id,
         ]
         assert tasks.add.get_result(found[0]).status == "READY"
         """
     )
-    site.work()
+    lane = "from proj.jobs import app; found = app.queue('mail').inspect.counts_sync().ready"
+    assert site.shell(lane)["high"] == 1
+    words = ["--settings=proj.settings", "--burst", "--quiet", "--concurrency", "2", "--workers", "2"]
+    queues = ["--queue", "default", "--queue", "mail"]
+    site.run(str(site.directory / "manage.py"), "ardiq", *words, *queues, elsewhere=True)
+    return ids
+
+
+def test_manage_py_runs_the_tasks_of_installed_apps(site: Site, ids: list[str]) -> None:
+    """On connections that are closed in between, as `CONN_MAX_AGE` is 0. A child process has Django set up before it
+    imports the tasks of any app.
+    """
+    results = """
+        from ardiq import Job
+        from shop.models import Order
+        found = [Order.objects.filter(paid=True).count()]
+        found += [Job(tasks.app, f"pay-{number}").result_sync().value for number in range(1, 7)]
+        found.append(Job(tasks.app, "count").result_sync().value)
+    """
+    assert site.shell(results) == [6, *(6 * [True]), [6, 1]]
+
+
+def test_tasks_of_django_s_run_and_have_results(site: Site, ids: list[str]) -> None:
     results = f"""
-        names = ["add", "add_async", "attempt", "attempt", "add", "opaque"]
+        names = ["add", "add_async", "attempt", "attempt", "add", "opaque", "send"]
         results = [getattr(tasks, name).get_result(identity) for name, identity in zip(names, {ids})]
         found = [[str(r.status), r.attempts, r.args, r.kwargs, r._return_value] for r in results]
         failed = results[3]
@@ -207,7 +287,22 @@ def test_tasks_of_django_s_run_and_have_results(site: Site) -> None:
         ["FAILED", 2, [], {"failures": 9}, None],
         ["READY", 0, [1], {}, None],
         ["FAILED", 2, [], {}, None],
+        ["SUCCESSFUL", 1, [], {}, ["mail"]],
     ]
+
+
+def test_django_s_queues_and_priorities_are_ardiq_s(site: Site, ids: list[str]) -> None:
+    assert ids[-1].startswith("mail:")
+    lanes = "found = [tasks.add.get_backend()._bound(tasks.add.using(priority=p))._options.priority for p in PS]"
+    assert site.shell(lanes.replace("PS", "(-100, -34, -33, 0, 33, 34, 100)")) == [
+        *("low", "low", "middle", None, "middle", "high", "high")
+    ]
+
+
+def test_its_signals_are_sent_where_it_happens(site: Site, ids: list[str]) -> None:
+    notes = (site.directory / "shop/notes").read_text().splitlines()
+    of_one = [note.removeprefix(f"{ids[2]} ") for note in notes if note.startswith(ids[2])]
+    assert of_one == ["enqueued READY 0", "started RUNNING 1", "started RUNNING 2", "finished SUCCESSFUL 2"]
 
 
 def test_arguments_that_json_cannot_keep_are_refused(site: Site) -> None:
@@ -222,60 +317,37 @@ def test_arguments_that_json_cannot_keep_are_refused(site: Site) -> None:
     assert site.shell(refused) == ["Unsupported type", "Unsupported type"]
 
 
-def test_django_s_queues_and_priorities_are_ardiq_s(site: Site) -> None:
-    id_ = site.shell("found = tasks.send.enqueue().id")
-    assert id_.startswith("mail:")
-    lane = "from proj.jobs import app; found = app.queue('mail').inspect.counts_sync().ready"
-    assert site.shell(lane)["high"] == 1
-    site.work("--queue", "mail")
-    assert site.shell(f"found = tasks.send.get_result({id_!r}).return_value") == ["mail"]
-    lanes = "found = [tasks.add.get_backend()._bound(tasks.add.using(priority=p))._options.priority for p in PS]"
-    assert site.shell(lanes.replace("PS", "(-100, -34, -33, 0, 33, 34, 100)")) == [
-        *("low", "low", "middle", None, "middle", "high", "high")
+def test_a_setting_that_names_no_app_is_refused(site: Site) -> None:
+    refused = """
+        from django.core.exceptions import ImproperlyConfigured
+        from django.test import override_settings
+        from ardiq.django._app import configured_app
+        found = []
+        for value in (None, "proj.nothing:app", "proj.settings:USE_TZ"):
+            with override_settings(ARDIQ_APP=value):
+                try:
+                    configured_app()
+                except ImproperlyConfigured as error:
+                    found.append(str(error))
+    """
+    assert site.shell(refused) == [
+        "ARDIQ_APP is None: name your app as MODULE:ATTR, such as 'shop.jobs:app'",
+        "ARDIQ_APP = 'proj.nothing:app': No module named 'proj.nothing'",
+        "ARDIQ_APP = 'proj.settings:USE_TZ' is bool, not an Ardiq app",
     ]
-
-
-def test_its_signals_are_sent_where_it_happens(site: Site) -> None:
-    (site.directory / "shop/signals.py").write_text(
-        textwrap.dedent(
-            f"""
-            from {TASKS}.signals import task_enqueued, task_finished, task_started
-
-            def note(name):
-                def receive(sender, task_result, **_):
-                    with open({str(site.directory / "notes")!r}, "a") as notes:
-                        print(name, task_result.status, task_result.attempts, file=notes)
-                return receive
-
-            receivers = [note("enqueued"), note("started"), note("finished")]
-            for signal, receiver in zip((task_enqueued, task_started, task_finished), receivers):
-                signal.connect(receiver)
-            """
-        )
-    )
-    with (site.directory / "shop/tasks.py").open("a") as tasks:
-        tasks.write("\nimport shop.signals\n")
-    site.shell("found = tasks.attempt.enqueue(failures=1).id")
-    site.work()
-    notes = (site.directory / "notes").read_text().splitlines()
-    assert notes == ["enqueued READY 0", "started RUNNING 1", "started RUNNING 2", "finished SUCCESSFUL 2"]
+    shown = site.run("manage.py", "ardiq", "--settings=proj.broken", code=2)
+    assert "ARDIQ_APP = 'proj.nothing:app': No module named 'proj.nothing'" in shown
 
 
 def test_the_guide_s_example(tmp_path: Path) -> None:
     """Added to the settings of this project, and to its models."""
-    with Server(binary=os.environ.get("ARDIQ_TEST_SERVER")) as server:
-        site = Site(tmp_path, server.url)
-        texts = files(ROOT / "docs/django.md")
-        texts["proj/settings.py"] = textwrap.dedent(FILES["proj/settings.py"]) + texts["proj/settings.py"]
-        texts["mail/tasks.py"] = texts["mail/tasks.py"].replace("django.tasks", TASKS)
-        texts["shop/models.py"] = textwrap.dedent(FILES["shop/models.py"]).replace("paid", "invoiced")
-        for name, text in texts.items():
-            (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).write_text(text)
-        (tmp_path / "mail/__init__.py").touch()
-        site.run("manage.py", "migrate", "--run-syncdb", "--verbosity", "0")
+    texts = {"manage.py": FILES["manage.py"], "mail/__init__.py": "", **files(ROOT / "docs/django.md")}
+    texts["proj/settings.py"] = textwrap.dedent(FILES["proj/settings.py"]) + texts["proj/settings.py"]
+    texts["shop/models.py"] = FILES["shop/models.py"].replace("paid", "invoiced")
+    with open_site(tmp_path, texts) as site:
         id_ = site.shell(
-            """
+            f"""
+            {textwrap.indent(MIGRATE, " " * 12)}
             from mail.tasks import greet
             from shop.models import Order
             tasks.send_invoice.enqueue_sync(Order.objects.create().pk)
@@ -285,25 +357,10 @@ def test_the_guide_s_example(tmp_path: Path) -> None:
         [line] = examples(ROOT / "docs/django.md", "sh")
         program, *words = line.split()
         assert program == "python"
-        site.run(*words, "--burst", "--queue", "default", "--queue", "mail")
+        site.run(*words, "--workers", "1", "--burst", "--queue", "default", "--queue", "mail")
         results = f"""
             from mail.tasks import greet
             from shop.models import Order
             found = [Order.objects.get().invoiced, greet.get_result({id_!r}).return_value]
         """
         assert site.shell(results) == [True, "Welcome, Ada"]
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        ("None", "ARDIQ_APP is None: name your app as MODULE:ATTR"),
-        ("'proj.nothing:app'", "No module named 'proj.nothing'"),
-        ("'proj.settings:USE_TZ'", "is bool, not an Ardiq app"),
-    ],
-)
-def test_a_setting_that_names_no_app_is_refused(site: Site, value: str, message: str) -> None:
-    with (site.directory / "proj/settings.py").open("a") as settings:
-        settings.write(f"\nARDIQ_APP = {value}\nTASKS = {{}}\n")
-    (site.directory / "shop/tasks.py").write_text("")
-    assert message in site.run("manage.py", "ardiq", code=2)
