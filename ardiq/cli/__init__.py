@@ -300,11 +300,10 @@ def _broken(module_name: str, error: Exception) -> Refusal:
 
 
 def _without(frames: TracebackType | None, *files: str) -> TracebackType | None:
-    """A traceback without its first frames, as long as they are of these files."""
-    found = frames
-    while found is not None and found.tb_frame.f_code.co_filename.startswith(files):
-        found = found.tb_next
-    return found or frames
+    """A traceback without its first frames, as long as they are of these files: none of it, of a SyntaxError."""
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(files):
+        frames = frames.tb_next
+    return frames
 
 
 def _open_streams() -> None:

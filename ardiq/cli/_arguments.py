@@ -65,12 +65,14 @@ class Parser(argparse.ArgumentParser):
         if self.complete is not None:
             complete, self.complete = self.complete, None
             complete()
-        if self.takes_command:
-            own, command = _split(args or ())
-            self.takes_command = False
-            known, others = self.parse_known_args(own, namespace)
-            known.command = command
-            return known, others
+        if not self.takes_command:
+            return self._parse(args, namespace)
+        own, command = _split(args or ())
+        known, others = self._parse(own, namespace)
+        known.command = command
+        return known, others
+
+    def _parse(self, args: Any, namespace: Any) -> Any:
         if self._between or self._subparsers is not None or args is None:
             return super().parse_known_args(args, namespace)
         self._between = True  # what follows comes back here
@@ -83,6 +85,8 @@ class Parser(argparse.ArgumentParser):
             meant = [
                 guess for word in others if word[:2] == "--" and (guess := did_you_mean(word, self._long_options()))
             ]
+            if self.takes_command and not others[0].startswith("-"):
+                meant = ["; a command goes after --"]
             self.error(f"unrecognized arguments: {' '.join(others)}{''.join(meant[:1])}")
         return known, others
 

@@ -144,6 +144,7 @@ def test_it_runs_what_is_edited_and_waits_where_that_is_broken(
     (tmp_path / "jobs.py").write_text("app = (\n")
     dev.shows(r"ardiq   \| changed: jobs.py")
     dev.shows(r"worker  \| SyntaxError: '\(' was never closed")
+    assert "importlib" not in dev.read()
     dev.shows(r"worker ended with exit code 2: it starts again at the next change of a file")
     write(tmp_path, port, greeting="Welcome,")
     dev.shows("ready: worker", 2)
@@ -268,6 +269,7 @@ def test_the_app_s_own_server_is_used_where_one_asks_for_it(tmp_path: Path) -> N
         ),
         (["jobs:app", "--watch", "nowhere"], "--watch nowhere: there is no such directory"),
         (["jobs:app", "--watc"], "unrecognized arguments|expected one argument"),
+        (["jobs:app", "flask", "run"], "unrecognized arguments: flask run; a command goes after --"),
     ],
 )
 def test_what_is_refused(
