@@ -21,7 +21,7 @@ LUACHECK = $(wildcard $(TOOLS)/luacheck)
 # Most tests wait for something, so several run at once, each on a server and a queue of its own.
 PYTEST := $(BIN)/pytest --numprocesses 4 --dist worksteal
 # What depends on the kind of server.
-SUITE := tests/python tests/model --ignore-glob="tests/python/test_docs*.py" --ignore=tests/python/test_embedded.py
+SUITE := tests/python tests/model --ignore-glob="tests/python/test_docs*.py" --ignore=tests/python/test_embedded.py --ignore=tests/python/test_cli_dev.py
 
 SEED ?= 1
 

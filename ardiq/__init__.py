@@ -18,6 +18,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     references, inputs, results, filled: what stands for a result in a workflow, and what takes its place
     chosen, keyed, buckets: what of a call makes its key; its rule of `uniqueness`; its `limits`
     timing: cron expressions and periods
+    urls: how a URL is shown
     metrics: counters of this process
     known, notes, reports, objects, typing: parts of jobs, contexts and models
 
@@ -37,6 +38,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     following, drawing, pages: workflows that run, and their results
     resuming: ending pauses
     signalling: signals to running tasks
+    connecting: opening and closing connections
     facade, asking, batching, hooks, limiting, options: parts of `Ardiq`, which hand on to the modules above
     from_1_2: moving what ArdiQ 1.2 left
 

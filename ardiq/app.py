@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from . import executors
 from ._client.asking import Asking
 from ._client.batching import Batching
+from ._client.connecting import Connecting
 from ._client.hooks import Hooks
 from ._client.limiting import Limiting
 from ._client.options import Options
@@ -51,7 +52,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching, Streaming, Starting, Batching, Signalling):
+class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching, Streaming, Starting, Batching, Signalling, Connecting):
     """A queue and the tasks that run on it.
 
     Args:

@@ -126,21 +126,7 @@ class Inspector:
         return {name: value.decode(errors="replace") for name, value in record.items()}
 
     async def history(self, task_id: str) -> list[Attempt]:
-        try:
-            entries = from_json(text_of(await self._record(task_id), "history").encode() or b"[]")
-        except ValueError:  # somebody wrote into the record
-            entries = []
-        return [
-            Attempt(
-                entry.get("try", 0),
-                entry.get("ended_at", 0),
-                entry.get("run_ms"),
-                entry.get("worker", ""),
-                entry.get("error", ""),
-            )
-            for entry in entries
-            if isinstance(entry, dict)
-        ]
+        return attempts_of(await self._record(task_id))
 
     async def progress(self, task_id: str) -> Progress | None:
         return read_progress((await self._record(task_id)).get("progress", b""))
@@ -254,6 +240,25 @@ def _status(task_id: str, found: Outcome | str | None) -> str:
     if isinstance(found, Outcome):
         return "complete"
     return "not_found" if found is None else shown(task_id, found)
+
+
+def attempts_of(record: dict[str, bytes]) -> list[Attempt]:
+    """The attempts in a record that did not succeed, oldest first."""
+    try:
+        entries = from_json(record.get("history") or b"[]")
+    except ValueError:  # somebody wrote into the record
+        entries = []
+    return [
+        Attempt(
+            entry.get("try", 0),
+            entry.get("ended_at", 0),
+            entry.get("run_ms"),
+            entry.get("worker", ""),
+            entry.get("error", ""),
+        )
+        for entry in entries
+        if isinstance(entry, dict)
+    ]
 
 
 def text_of(record: dict[str, bytes], field: str) -> str:

@@ -191,16 +191,20 @@ class Processes:
     def __init__(self, queue: "QueueContext", is_stopping: Callable[[], bool]) -> None:
         self._queue = queue
         self._is_stop_asked = is_stopping
-        self._modules: set[str] = set()
+        modules: set[str] = set()
+        homes: set[str] = set()
         for name, entry in queue.registry.tasks.items():
             if entry.process is not None:
                 module, path = importable_name(entry.fn, name)
-                self._modules |= {module, entry.home or module}
-                if "__main__" in self._modules and program() is None:
+                modules.add(module)
+                homes.add(entry.home or module)
+                if "__main__" in modules | homes and program() is None:
                     raise ValueError(
                         f"task {name!r}: executor='process' cannot import {path!r} from a program without a file: "
                         "put the task and its app into a module, and import that"
                     )
+        # Homes first: they may prepare what the modules of the functions need, as that of a Django project does.
+        self._modules = [*sorted(homes), *sorted(modules - homes)]
         self._idle: list[_Child] = []
         self._children: set[_Child] = set()
         self._stops: set[asyncio.Task[None]] = set()
@@ -314,7 +318,7 @@ class Processes:
         where = [settings.redis_url, settings.prefix]
         try:
             async with asyncio.timeout(_START_S):
-                start = [sys.path, sys.argv, program(), sorted(self._modules), _logging.levels(), where]
+                start = [sys.path, sys.argv, program(), self._modules, _logging.levels(), where]
                 await child.ask([*start, settings.worker_id])
         except BaseException as error:
             await self._stop(child)

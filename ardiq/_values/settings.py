@@ -1,5 +1,6 @@
 """The options of an app."""
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -12,8 +13,14 @@ from .defaults import TaskDefaults
 from .ids import new_id
 from .options import Durability
 from .signing import read_keys
+from .urls import unsecret
 
 DEFAULT_URL = "redis://localhost:6379"
+DEV_URL = "ARDIQ_DEV_URL"
+"""The variable by which `ardiq dev` gives every app in its processes another server."""
+
+_log = logging.getLogger("ardiq")
+_replaced: set[str] = set()  # what that has been said of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +116,17 @@ class Settings:
 
 
 def _url(url: str | None) -> str:
+    named = _named_url(url)
+    instead = os.environ.get(DEV_URL)
+    if not instead:
+        return named
+    if named not in (DEFAULT_URL, instead, *_replaced):
+        _replaced.add(named)
+        _log.warning("`ardiq dev` runs this: its server is used instead of %s", unsecret(named))
+    return instead
+
+
+def _named_url(url: str | None) -> str:
     if url is None:
         return os.environ.get("ARDIQ_REDIS_URL") or DEFAULT_URL
     if not isinstance(url, str):

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, NoReturn
 from .. import _core
 from .._server.commands import is_there, known_queues
 from .._values import imports as _imports
+from .._values.urls import unsecret
 from ..errors import ArdiqError, Forbidden
-from ._arguments import Parser, Refusal, among, did_you_mean, refusing, unsecret
+from ._arguments import Parser, Refusal, among, did_you_mean, refusing
 
 __all__ = ["Refusal", "build_parser", "load_app", "main", "open_app", "program"]
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 _COMMANDS = {
     "run": "run a worker, or several",
+    "dev": "develop: a server, a worker that is started again after a change, and your command",
     "migrate": "load the Lua library into the server, or look at what is loaded",
     "queues": "list the queues of a server",
     "status": "show a queue's lanes, workers, running tasks and schedules",
@@ -42,6 +44,7 @@ _COMMANDS = {
     "limits": "look at limits, or change them at run time",
     "doctor": "check the server and the queue, and say what to do",
     "fsck": "check a queue's data against its invariants",
+    "ops": "print a file for systemd, Docker, Kubernetes, KEDA, Prometheus or Grafana",
     "completion": "print a script that completes `ardiq` in your shell",
 }
 
@@ -297,11 +300,10 @@ def _broken(module_name: str, error: Exception) -> Refusal:
 
 
 def _without(frames: TracebackType | None, *files: str) -> TracebackType | None:
-    """A traceback without its first frames, as long as they are of these files."""
-    found = frames
-    while found is not None and found.tb_frame.f_code.co_filename.startswith(files):
-        found = found.tb_next
-    return found or frames
+    """A traceback without its first frames, as long as they are of these files: none of it, of a SyntaxError."""
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(files):
+        frames = frames.tb_next
+    return frames
 
 
 def _open_streams() -> None:

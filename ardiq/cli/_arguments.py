@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .._values.urls import unsecret
+
 if TYPE_CHECKING:
     from ..app import Ardiq
 
@@ -56,11 +58,21 @@ class Parser(argparse.ArgumentParser):
     _between = False
     complete: Callable[[], None] | None = None
     """Adds what it takes, when it is first asked to parse."""
+    takes_command = False
+    """Whether what follows `--` is a command, for it to run."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if self.complete is not None:
             complete, self.complete = self.complete, None
             complete()
+        if not self.takes_command:
+            return self._parse(args, namespace)
+        own, command = _split(args or ())
+        known, others = self._parse(own, namespace)
+        known.command = command
+        return known, others
+
+    def _parse(self, args: Any, namespace: Any) -> Any:
         if self._between or self._subparsers is not None or args is None:
             return super().parse_known_args(args, namespace)
         self._between = True  # what follows comes back here
@@ -73,6 +85,8 @@ class Parser(argparse.ArgumentParser):
             meant = [
                 guess for word in others if word[:2] == "--" and (guess := did_you_mean(word, self._long_options()))
             ]
+            if self.takes_command and not others[0].startswith("-"):
+                meant = ["; a command goes after --"]
             self.error(f"unrecognized arguments: {' '.join(others)}{''.join(meant[:1])}")
         return known, others
 
@@ -95,17 +109,18 @@ class Parser(argparse.ArgumentParser):
         print(message, end="", file=file or sys.stderr)
 
 
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is before the first `--`, and what is after it."""
+    at = words.index("--") if "--" in words else len(words)
+    return list(words[:at]), list(words[at + 1 :])
+
+
 def _columns() -> int:
     """How wide the terminal is. `shutil.get_terminal_size` would bring three compressors into each worker."""
     try:
         return int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(1).columns or _COLUMNS
     except (OSError, ValueError):
         return _COLUMNS
-
-
-def unsecret(word: str) -> str:
-    """A word as it may be shown: a URL without user, password and options, however they are written."""
-    return re.sub(r"(://)(?:.*@)?([^?#]*).*", r"\1\2", word, flags=re.DOTALL)
 
 
 class Suggestions(tuple[str, ...]):

@@ -19,8 +19,9 @@ from typing import Any
 
 from .. import _core
 from .._values import options as _options
+from .._values.urls import unsecret
 from . import _acl, is_url, load_app, open_core
-from ._arguments import DEFAULT_URL, Refusal, Suggestions, json_argument, prefix_argument, refusing, unsecret
+from ._arguments import DEFAULT_URL, Refusal, Suggestions, json_argument, prefix_argument, refusing
 from ._output import moment, print_json, teller
 
 

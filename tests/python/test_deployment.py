@@ -13,11 +13,12 @@ import yaml
 from documents import ROOT, examples, files
 from projects import Project
 
-from ardiq import Forbidden, _core
+from ardiq import Ardiq, Forbidden, _core
 from ardiq.cli import build_parser
 from ardiq.cli._environment import fill
 
 DOCS = ROOT / "docs"
+OPS = ROOT / "ardiq/ops"
 
 
 def parsed(words: list[str]) -> Any:
@@ -56,7 +57,7 @@ def test_the_logging_configuration_works(project: Project) -> None:
 
 
 def unit() -> dict[str, list[str]]:
-    lines = (DOCS / "deploy/ardiq.service").read_text().splitlines()
+    lines = (OPS / "ardiq.service").read_text().splitlines()
     options: dict[str, list[str]] = {}
     for name, _, value in (line.partition("=") for line in lines if "=" in line and not line.startswith("#")):
         options.setdefault(name, []).append(value)
@@ -73,7 +74,7 @@ def test_the_unit_s_commands_exist_and_its_patience_is_longer_than_the_worker_s(
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
-    text = (DOCS / "deploy/ardiq.service").read_text()
+    text = (OPS / "ardiq.service").read_text()
     text = text.replace("/srv/shop/.venv/bin/ardiq", "/bin/true").replace("/srv/shop", "/").replace("User=shop\n", "")
     (tmp_path / "ardiq.service").write_text(text)
     command = ["systemd-analyze", "verify", str(tmp_path / "ardiq.service")]
@@ -82,7 +83,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 
 
 def test_the_image_s_command_and_variables_make_sense(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (DOCS / "deploy/Dockerfile").read_text()
+    text = (OPS / "Dockerfile").read_text()
     entry, command = (json.loads(found) for found in re.findall(r"^(?:ENTRYPOINT|CMD) (\[.*\])$", text, re.MULTILINE))
     variables = dict(word.split("=", 1) for word in re.findall(r"ARDIQ_\w+=\S+", text))
     for name, value in variables.items():
@@ -94,7 +95,7 @@ def test_the_image_s_command_and_variables_make_sense(monkeypatch: pytest.Monkey
 
 
 def test_the_manifests_are_read_and_fit_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    job, deployment = yaml.safe_load_all((DOCS / "deploy/kubernetes.yaml").read_text())
+    job, deployment = yaml.safe_load_all((OPS / "kubernetes.yaml").read_text())
     [migrate] = job["spec"]["template"]["spec"]["containers"]
     parsed(migrate["args"])
     pod = deployment["spec"]["template"]["spec"]
@@ -106,17 +107,19 @@ def test_the_manifests_are_read_and_fit_each_other(monkeypatch: pytest.MonkeyPat
     assert arguments.drain_timeout + 10 < pod["terminationGracePeriodSeconds"]
     assert [port["containerPort"] for port in worker["ports"]] == [arguments.health.port]
     assert [worker[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")] == ["/live", "/ready"]
-    authentication, scaled = yaml.safe_load_all((DOCS / "deploy/keda.yaml").read_text())
+    authentication, scaled = yaml.safe_load_all((OPS / "keda.yaml").read_text())
     assert scaled["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
     assert scaled["spec"]["minReplicaCount"] == 1
-    [trigger] = scaled["spec"]["triggers"]
-    assert trigger["authenticationRef"]["name"] == authentication["metadata"]["name"]
-    assert all(isinstance(value, str) for value in trigger["metadata"].values())  # KEDA takes nothing else
+    by_list, by_slots = scaled["spec"]["triggers"]
+    assert by_list["authenticationRef"]["name"] == authentication["metadata"]["name"]
+    for trigger in (by_list, by_slots):
+        assert all(isinstance(value, str) for value in trigger["metadata"].values())  # KEDA takes nothing else
+    assert int(by_slots["metadata"]["threshold"]) == Ardiq().context.settings.concurrency
 
 
 def test_the_scaler_reads_the_list_that_tasks_wait_in(project: Project) -> None:
     """It asks by a script for the type of the key, then for its length; as the user of the file."""
-    text = (DOCS / "deploy/keda.yaml").read_text()
+    text = (OPS / "keda.yaml").read_text()
     [name] = re.findall(r'listName: "(.*)"', text)
     [user] = re.findall(r"ACL SETUSER (.*)", text)
     project.core.command(["ACL", "SETUSER", *user.split()])

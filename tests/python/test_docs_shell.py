@@ -43,7 +43,9 @@ QUESTIONS = [line for line in LINES if line.startswith("redis-cli ") and line no
 WORKERS = [line for line in LINES if line.startswith("ardiq run ")]
 # They change the repository itself: `tests/agreement/test_releases.py` tries what they do.
 RELEASE = [line for line in LINES if line.startswith(("make ", "git "))]
-SINGLE = {*BY_HAND, *QUESTIONS, *WORKERS, *RELEASE}
+# `test_cli_dev.py` and `test_django.py` type them.
+DEVELOPMENT = [line for line in LINES if line.startswith(("ardiq dev ", "python manage.py "))]
+SINGLE = {*BY_HAND, *QUESTIONS, *WORKERS, *RELEASE, *DEVELOPMENT}
 OTHERS = {name: lines for name, block in BLOCKS.items() if (lines := [line for line in block if line not in SINGLE])}
 
 

@@ -100,6 +100,8 @@ def test_a_worker_tells_of_itself_and_of_its_queue(fleet: Fleet) -> None:
     soon(lambda: worker.metric("queue_tasks", state="dead") == 1)
     soon(lambda: worker.metric("queue_tasks", state="overdue") == 0)
     assert worker.metric("queue_workers", queue=queue) == 1
+    assert worker.metric("worker_lane", queue=queue, lane="default") == 1
+    soon(lambda: worker.metric("queue_wanted_slots", queue=queue) == 0)
     assert worker.metric("queue_known") == worker.metric("ready") == 1
 
 
@@ -114,6 +116,7 @@ def test_depth_and_age_of_the_lanes_are_the_queues(fleet: Fleet) -> None:
     soon(lambda: worker.metric("queue_lane_ready", lane="default") == 24)
     soon(lambda: (worker.metric("queue_lane_age_seconds", lane="default") or 0) > 1)
     assert worker.metric("queue_tasks", state="queued") == 24
+    assert worker.metric("queue_wanted_slots") == 40
     for _ in range(40):
         fleet.open(gate)
     soon(lambda: worker.metric("attempts_total", task="wait", outcome="complete") == 40)

@@ -12,6 +12,9 @@ use crate::wire::connection;
 
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// Places whose tasks could run now, or do; those that wait for their limits cannot.
+const WANTED: [&str; 3] = ["queued", "running", "overdue"];
+
 /// All metrics of what is watched.
 pub async fn render(watched: &[Watched]) -> String {
     let mut text = Text::default();
@@ -98,6 +101,10 @@ impl Text {
         let (queue, identity) = ([("queue", one.queue.as_str())], one.worker.identity());
         let labels = [queue[0], ("worker", identity.as_str()), ("version", env!("CARGO_PKG_VERSION"))];
         self.gauge("worker_info", "The worker of this process; always 1.", &labels, 1.0);
+        for lane in one.worker.lanes() {
+            let labels = [queue[0], ("lane", lane)];
+            self.gauge("worker_lane", "The lanes that this worker serves; always 1.", &labels, 1.0);
+        }
         let ready = f64::from(u8::from(why_not_ready(&one.worker).is_none()));
         self.gauge("ready", "1 when this worker takes tasks, else 0.", &queue, ready);
         self.gauge("concurrency", "Tasks this worker runs at once.", &queue, figures.concurrency as f64);
@@ -139,6 +146,9 @@ impl Text {
         let told = f64::from(u8::from(state.is_some()));
         self.gauge("queue_known", "1 if the server answered within two seconds, else 0.", &labels, told);
         let Some(state) = state else { return };
+        let wanted = state.counts.iter().filter(|(name, _)| WANTED.contains(&name.as_str())).map(|(_, number)| *number);
+        let help = "Slots that the queue could use: its tasks that are queued, running or overdue.";
+        self.gauge("queue_wanted_slots", help, &labels, wanted.sum::<i64>() as f64);
         for (name, number) in &state.counts {
             let number = *number as f64;
             match name.split_once(':') {

@@ -39,6 +39,11 @@ impl Worker {
         }
     }
 
+    /// The names of the lanes it serves, highest priority first.
+    pub fn lanes(&self) -> impl Iterator<Item = &str> {
+        self.shared.config.lanes.iter().map(|lane| lane.name.as_str())
+    }
+
     /// Who counts for it.
     pub fn observer(&self) -> Option<&Observer> {
         self.shared.config.observer.as_deref()

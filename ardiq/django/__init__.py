@@ -1,10 +1,10 @@
-"""Django: tasks that are enqueued when the transaction is committed."""
+"""Django: tasks that are enqueued when the transaction is committed; a worker command; a backend for its own tasks."""
 
 from django.db import transaction  # type: ignore[import-untyped]
 
-from ._client.producer import held_back
-from .job import Job
-from .task import PreparedTask
+from .._client.producer import held_back
+from ..job import Job
+from ..task import PreparedTask
 
 __all__ = ["enqueue_on_commit"]
 
