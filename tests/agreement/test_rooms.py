@@ -20,7 +20,7 @@ ROOMS = (
     {"_execution", "context", "logs", "waits"},
     {"_serving"},
     {"app"},
-    {"", "cli", "django", "sqlalchemy", "testing", "__main__"},
+    {"", "cli", "django", "sqlalchemy", "testing", "web", "__main__"},
 )
 RANKS = {name: rank for rank, room in enumerate(ROOMS) for name in room}
 # Users get an app, or jobs, from what stands lower, and their editors must know them: for types alone.

@@ -1,0 +1,246 @@
+"""The dashboard as an ASGI app: who asks, which screen, and what comes of it."""
+
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from ..cli._output import json_text
+from ..errors import ArdiqError, BadArgument, BrokerError
+from . import _pages
+from ._asked import Asked, Refused
+from ._auth import COOKIE, SESSION_S, Auth, Form, check_auth, who_asks
+from ._guard import Guard
+from ._live import MOST_STREAMS, Live
+from ._redact import Redactor
+from ._routes import SCREENS, Screen
+from ._samples import Samples
+from ._users import User
+
+if TYPE_CHECKING:
+    from ..app import Ardiq
+
+_LARGEST_FORM = 4096
+_A_YEAR = "public, max-age=31536000, immutable"
+_UNBUFFERED = {"x-accel-buffering": "no"}
+
+
+def dashboard(
+    app: "Ardiq",
+    *,
+    auth: Auth,
+    queues: Sequence[str] | None = None,
+    redact: Callable[[str], bool] | None = None,
+    hosts: Collection[str] | None = None,
+    embed: Sequence[str] = (),
+) -> "Dashboard":
+    """The dashboard of an app's queues, an ASGI app to mount: `fastapi.mount("/ardiq", dashboard(app, auth=…))`.
+
+    Args:
+        app: whose tasks it shows; its signatures name positional arguments.
+        auth: says who asks: a function that takes the `Request` and returns a `User`, a response to send instead (such
+            as a redirect to your login), or None, also as a coroutine; or `Token()`, `Users(file)`, `TrustedHeader(…)`;
+            or "nobody": everybody who reaches it may do everything.
+        queues: the names of the queues it shows; None: the app's own.
+        redact: whether to hide the values of arguments and keys of that name, besides those like `password`.
+        hosts: the names by which requests may call this server, without port, as a protection against DNS rebinding;
+            others get 421. None: any, which is right behind an application that checks them.
+        embed: origins that may show it in a frame, such as "https://admin.example.com".
+
+    Raises:
+        TypeError: `auth` cannot say who asks.
+        ValueError: no queue can have that name.
+    """
+    names = [app.queue_name] if queues is None else list(dict.fromkeys(queues))
+    apps = {name: app if name == app.queue_name else app.queue(name) for name in names}
+    return Dashboard(apps, check_auth(auth), Redactor(redact), hosts, embed)
+
+
+class Dashboard:
+    """What `dashboard` returns: an ASGI app."""
+
+    def __init__(
+        self,
+        apps: "dict[str, Ardiq]",
+        auth: Auth,
+        redactor: Redactor,
+        hosts: Collection[str] | None,
+        embed: Sequence[str],
+    ) -> None:
+        self._apps, self._auth, self._redactor = apps, auth, redactor
+        self._samples = {name: Samples(app) for name, app in apps.items()}
+        self._live: dict[tuple[str, str], Live] = {}
+        screens = [
+            Route(f"/q/{{queue}}/{screen.path}{twin}", partial(self._screen, screen, bool(twin)), name=screen.name)
+            for screen in SCREENS
+            for twin in ((".json", "") if screen.path else ("",))
+        ]
+        pages = [
+            Route("/", self._home),
+            Route("/healthz", _healthy),
+            Route("/static/{name}", _static),
+            Route("/login", self._login, methods=["POST"]),
+            Route("/logout", self._logout, methods=["POST"]),
+            Route("/q/{queue}/live", self._stream),
+            Route("/q/{queue}/overview.json", partial(self._screen, SCREENS[0], True)),
+            *screens,
+        ]
+        self._asgi = Guard(Starlette(routes=pages), hosts, embed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._asgi(scope, receive, send)
+
+    async def _screen(self, screen: Screen, is_json: bool, request: Request) -> Response:
+        user = await self._user(request, is_json)
+        if isinstance(user, Response):
+            return user
+        try:
+            asked = self._asked(request, user, screen.permission)
+            data = await screen.read(asked)
+        except Exception as error:
+            refused = _refusal(error)
+            if is_json:
+                return JSONResponse({"error": refused.text}, refused.status)
+            return _page(request, "refused", refused.status, user=user, told=refused.text)
+        if is_json:
+            return Response(json_text(data), media_type="application/json")
+        links = _links(request, asked.app.queue_name)
+        return _pages.page(
+            screen.name,
+            data=data,
+            links=links,
+            user=user,
+            under=screen.under,
+            queues=asked.queues,
+            params=dict(request.query_params),
+            counts=_counts(asked.samples),
+        )
+
+    async def _home(self, request: Request) -> Response:
+        user = await self._user(request, False)
+        if isinstance(user, Response):
+            return user
+        names = [name for name in self._apps if user.sees(name) and user.can("view")]
+        if len(names) == 1:
+            return RedirectResponse(_links(request, names[0])(), 303)
+        return _page(request, "home", user=user, names=names)
+
+    async def _stream(self, request: Request) -> Response:
+        user = await self._user(request, True)
+        if isinstance(user, Response):
+            return user
+        try:
+            name = self._asked(request, user, "view").app.queue_name
+        except Refused as refused:
+            return JSONResponse({"error": refused.text}, refused.status)
+        if sum(live.listeners for live in self._live.values()) >= MOST_STREAMS:
+            return JSONResponse({"error": "too many pages listen; this one asks every ten seconds"}, 503)
+        links = _links(request, name)
+        key = (name, links.root)
+        self._live = {each: live for each, live in self._live.items() if live.listeners or each == key}
+        live = self._live.get(key)
+        if live is None:
+            live = self._live[key] = Live(name, self._samples[name], links)
+        return StreamingResponse(
+            live.events(request.is_disconnected), media_type="text/event-stream", headers=_UNBUFFERED
+        )
+
+    async def _login(self, request: Request) -> Response:
+        cookie = None
+        if isinstance(self._auth, Form):
+            cookie = await self._auth.login(await _form(request))
+        if cookie is None:
+            return self._refuse(request, False, "That is not right.")
+        answer = RedirectResponse(_links(request).home(), 303)
+        _set_cookie(request, answer, cookie, SESSION_S)
+        return answer
+
+    async def _logout(self, request: Request) -> Response:
+        answer = RedirectResponse(_links(request).home(), 303)
+        _set_cookie(request, answer, "", 0)
+        return answer
+
+    async def _user(self, request: Request, is_json: bool) -> User | Response:
+        answer = await who_asks(self._auth, request)
+        return self._refuse(request, is_json) if answer is None else answer
+
+    def _refuse(self, request: Request, is_json: bool, told: str = "") -> Response:
+        if is_json:
+            return JSONResponse({"error": "who are you?"}, 401)
+        fields = self._auth.fields if isinstance(self._auth, Form) else ()
+        return _page(request, "login", 401, fields=fields, told=told)
+
+    def _asked(self, request: Request, user: User, permission: str) -> Asked:
+        """The request, if they may: the one place that says so."""
+        name = request.path_params["queue"]
+        if name not in self._apps or not user.sees(name):
+            raise Refused(404, f"there is no queue {name!r} here")
+        if not user.can(permission):
+            raise Refused(403, f"your role may not do that: it needs the permission {permission!r}")
+        queues = [each for each in self._apps if user.sees(each)]
+        return Asked(request, self._apps[name], user, self._redactor, self._samples[name], queues)
+
+
+def _refusal(error: Exception) -> Refused:
+    """What is said of it: the server's troubles are told, a mistake of ours is raised."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, BadArgument):
+        return Refused(400, str(error))
+    if isinstance(error, BrokerError):
+        return Refused(503, f"the server does not answer: {error}")
+    if isinstance(error, ArdiqError):
+        return Refused(502, str(error))
+    raise error
+
+
+def _links(request: Request, queue: str = "") -> _pages.Links:
+    return _pages.Links(quote(request.scope.get("root_path", "")), queue)
+
+
+def _page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
+    return _pages.page(template, status, links=_links(request), **values)
+
+
+def _counts(samples: Samples) -> dict[str, int]:
+    """What the navigation shows, as far as it is known without asking."""
+    overview = samples.overview.last
+    return {} if overview is None else {"dead": overview.counts.dead, "workers": overview.workers}
+
+
+def _set_cookie(request: Request, answer: Response, value: str, age_s: int) -> None:
+    answer.set_cookie(
+        COOKIE,
+        value,
+        max_age=age_s,
+        path=request.scope.get("root_path", "") or "/",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+
+
+async def _form(request: Request) -> dict[str, str]:
+    data = b""
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > _LARGEST_FORM:
+            return {}
+    return dict(parse_qsl(data.decode(errors="replace"), keep_blank_values=True))
+
+
+async def _static(request: Request) -> Response:
+    found = _pages.statics().get(request.path_params["name"])
+    if found is None:
+        return PlainTextResponse("there is no such file\n", 404)
+    return Response(found[0], media_type=found[1], headers={"cache-control": _A_YEAR})
+
+
+async def _healthy(request: Request) -> Response:
+    return PlainTextResponse("ok\n")

@@ -1,0 +1,78 @@
+"""Pushing what changes: one question a second to the server while anybody listens, however many browsers there are."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+from ..errors import ArdiqError
+from . import _pages
+from ._samples import Samples
+from .views import overview
+
+MOST_STREAMS = 200
+FRAGMENTS = ("attention", "tiles", "lanes")
+_EVERY_S = 1.0
+_COMMENT_S = 15.0
+_LONGEST_S = 600.0  # then the browser comes back, and is asked again who it is
+_LEAST_SHARE = 20  # a question is at most this part of the time
+
+
+class Live:
+    """The stream of one queue, under one root; it asks as long as somebody listens."""
+
+    def __init__(self, queue: str, samples: Samples, links: _pages.Links) -> None:
+        self._queue, self._samples, self._links = queue, samples, links
+        self._listeners: set[asyncio.Queue[str]] = set()
+        self._latest: dict[str, str] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def events(self, is_gone: Callable[[], Any]) -> AsyncIterator[str]:
+        """Server-sent events for one browser: the latest of each fragment, then what changes."""
+        inbox: asyncio.Queue[str] = asyncio.Queue(maxsize=64)
+        self._listeners.add(inbox)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._ask())
+        try:
+            yield "retry: 3000\n\n"
+            for event in self._latest.values():
+                yield event
+            until = monotonic() + _LONGEST_S
+            while monotonic() < until and not await is_gone():
+                try:
+                    yield await asyncio.wait_for(inbox.get(), _COMMENT_S)
+                except TimeoutError:
+                    yield ": still here\n\n"
+        finally:
+            self._listeners.discard(inbox)
+            if not self._listeners:
+                self._task.cancel()
+
+    @property
+    def listeners(self) -> int:
+        """How many browsers listen."""
+        return len(self._listeners)
+
+    async def _ask(self) -> None:
+        while True:
+            began = monotonic()
+            with suppress(ArdiqError):  # the server is away: the next question may be answered
+                state = overview.shown(
+                    self._queue, await self._samples.overview.get(), await self._samples.failures.get()
+                )
+                for name in FRAGMENTS:
+                    self._tell(name, _pages.text(f"_{name}", data=state, links=self._links))
+            await asyncio.sleep(max(_EVERY_S, _LEAST_SHARE * (monotonic() - began)))
+
+    def _tell(self, name: str, html: str) -> None:
+        """To everybody, if it has changed. JSON has no line ends, which would end the event."""
+        event = f"event: fragment\ndata: {json.dumps({'id': name, 'html': html})}\n\n"
+        if self._latest.get(name) == event:
+            return
+        self._latest[name] = event
+        for inbox in self._listeners:
+            if inbox.full():  # a browser that does not read gets the newest
+                inbox.get_nowait()
+            inbox.put_nowait(event)

@@ -1,0 +1,61 @@
+"""What all pages of a queue share, so that any number of browsers costs the server what one does."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from .._server.calls import FAILURES_LIMIT_MOST
+
+if TYPE_CHECKING:
+    from ..app import Ardiq
+    from ..inspection import QueueOverview
+    from ..models import DeadGroups
+
+Value = TypeVar("Value")
+
+MINUTES = 60
+_OVERVIEW_S, _FAILURES_S = 1.0, 10.0
+
+
+class Sample(Generic[Value]):
+    """The latest answer to one question, asked again when it is too old; those who ask meanwhile wait for the same."""
+
+    def __init__(self, read: Callable[[], Awaitable[Value]], fresh_s: float) -> None:
+        self._read, self._fresh_s = read, fresh_s
+        self._value: Value | None = None
+        self._asked_at = 0.0
+        self._reading: asyncio.Task[Value] | None = None
+
+    @property
+    def last(self) -> Value | None:
+        """What was answered last, if anything was."""
+        return self._value
+
+    async def get(self) -> Value:
+        """The answer, at most so old."""
+        if self._value is not None and monotonic() - self._asked_at < self._fresh_s:
+            return self._value
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.ensure_future(self._ask())
+        return await asyncio.shield(self._reading)
+
+    async def _ask(self) -> Value:
+        asked_at = monotonic()
+        self._value = await self._read()
+        self._asked_at = asked_at
+        return self._value
+
+
+class Samples:
+    """The samples of one queue."""
+
+    def __init__(self, app: "Ardiq") -> None:
+        async def overview() -> "QueueOverview":
+            return await app.inspect.overview(MINUTES)
+
+        async def failures() -> "DeadGroups":
+            return await app.dead.groups(FAILURES_LIMIT_MOST)
+
+        self.overview: Sample[QueueOverview] = Sample(overview, _OVERVIEW_S)
+        self.failures: Sample[Any] = Sample(failures, _FAILURES_S)
