@@ -141,15 +141,18 @@ class Dashboard:
             return JSONResponse({"error": refused.text}, refused.status)
         if sum(live.listeners for live in self._live.values()) >= MOST_STREAMS:
             return JSONResponse({"error": "too many pages listen; this one asks every ten seconds"}, 503)
-        links = _links(request, name)
-        key = (name, links.root)
-        self._live = {each: live for each, live in self._live.items() if live.listeners or each == key}
-        live = self._live.get(key)
-        if live is None:
-            live = self._live[key] = Live(name, self._samples[name], links)
+        live = self.live(name, _links(request).root)
         return StreamingResponse(
             live.events(request.is_disconnected), media_type="text/event-stream", headers=_UNBUFFERED
         )
+
+    def live(self, queue: str, root: str = "") -> Live:
+        """What is pushed to the pages of a queue, under where the dashboard is mounted."""
+        key = (queue, root)
+        self._live = {each: live for each, live in self._live.items() if live.listeners or each == key}
+        if key not in self._live:
+            self._live[key] = Live(queue, self._samples[queue], _pages.Links(root, queue))
+        return self._live[key]
 
     async def _login(self, request: Request) -> Response:
         cookie = None

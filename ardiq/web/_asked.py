@@ -14,6 +14,8 @@ from ._users import User
 if TYPE_CHECKING:
     from ..app import Ardiq
 
+_LONGEST_CURSOR = 100
+
 
 class Refused(Exception):
     """A request that gets this status and text instead of the page."""
@@ -70,7 +72,7 @@ class Asked:
 
     def cursor(self) -> str:
         """Where to go on: what the page before it named."""
-        return str(self.number("from", most=2**64))
+        return self.params.get("from", "")[:_LONGEST_CURSOR] or "0"
 
     @property
     def sees_payloads(self) -> bool:
