@@ -66,9 +66,8 @@ def timeline(enqueued_at: int, attempts: Sequence[Mapping[str, Any]], until: int
             "waited_ms": max(0, starts - waits),
             "run_ms": max(0, ends - starts),
         })  # fmt: skip
-    ticks = [
-        {"x": _n(at(first + (last - first) * part // 4)), "at": first + (last - first) * part // 4} for part in range(5)
-    ]
+    moments = [first + (last - first) * part // 4 for part in range(5)]
+    ticks = [{"x": _n(at(each)), "at": each, "after_ms": each - first} for each in moments]
     return {"rows": rows, "height": len(rows) * _ROW + 30, "ticks": ticks}
 
 
@@ -88,8 +87,10 @@ def graph(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for name, policy in node["after"].items():
             if name in places:
                 left, top = places[name][0] + _NODE_WIDTH, places[name][1] + _NODE_HEIGHT // 2
-                middle, low = (left + x) // 2, y + _NODE_HEIGHT // 2
-                edges.append({"d": f"M{left} {top}C{middle} {top} {middle} {low} {x} {low}", "policy": policy})
+                turn, low = x - _GAP_X, y + _NODE_HEIGHT // 2  # straight as long as nodes may be in the way
+                middle = x - _GAP_X // 2
+                path = f"M{left} {top}H{turn}C{middle} {top} {middle} {low} {x} {low}"
+                edges.append({"d": path, "policy": policy})
     return {
         "boxes": boxes,
         "edges": edges,
