@@ -9,7 +9,9 @@ Where ARDIQ_WEB_TOKEN is set, everybody who looks types it; --users and --trust-
 
 import argparse
 import os
+import signal
 import socket
+import sys
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     names = "a name by which browsers may call this server, besides localhost; may be repeated"
     parser.add_argument("--host", action="append", default=[], metavar="NAME", help=names)
     parser.add_argument("--users", metavar="FILE", help="people who may log in: lines of name:role:password, hashed")
-    header = "the header in which a proxy in front says who asks, such as X-Forwarded-User"
+    header = "the header in which a proxy in front names the user, such as X-Forwarded-User"
     parser.add_argument("--trust-header", metavar="NAME", help=header)
     proxy = "the network of that proxy, such as 10.0.0.0/8; may be repeated"
     parser.add_argument("--trusted-proxy", action="append", default=[], metavar="NET", help=proxy)
@@ -72,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         lifespan="off",
         timeout_graceful_shutdown=_LAST_S,
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once it has stopped
     uvicorn.Server(config).run(sockets=[listener])
     return 0
 

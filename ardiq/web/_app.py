@@ -1,4 +1,4 @@
-"""The dashboard as an ASGI app: who asks, which screen, and what comes of it."""
+"""The dashboard as an ASGI app: which user, which screen, and what comes of it."""
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -44,7 +44,7 @@ def dashboard(
 
     Args:
         app: whose tasks it shows; its signatures name positional arguments.
-        auth: says who asks: a function that takes the `Request` and returns a `User`, a response to send instead (such
+        auth: names the user: a function that takes the `Request` and returns a `User`, a response to send instead (such
             as a redirect to your login), or None, also as a coroutine; or `Token()`, `Users(file)`, `TrustedHeader(…)`;
             or "nobody": everybody who reaches it may do everything.
         queues: the names of the queues it shows; None: the app's own.
@@ -54,7 +54,7 @@ def dashboard(
         embed: origins that may show it in a frame, such as "https://admin.example.com".
 
     Raises:
-        TypeError: `auth` cannot say who asks.
+        TypeError: `auth` cannot name a user.
         ValueError: no queue can have that name.
     """
     names = [app.queue_name] if queues is None else list(dict.fromkeys(queues))

@@ -31,7 +31,7 @@ class Asked:
 
     Attributes:
         app: the queue.
-        user: who asks.
+        user: the one who asked.
         redactor: hides secrets.
         samples: what all pages of the queue share.
         queues: the names of all queues that the user sees.

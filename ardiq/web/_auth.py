@@ -1,4 +1,4 @@
-"""Ways to find out who asks: a token, a file of users, a header that a proxy sets, or a function of yours."""
+"""Ways to find out who a user is: a token, a file of users, a header that a proxy sets, or a function of yours."""
 
 import asyncio
 import hashlib
@@ -186,7 +186,7 @@ class TrustedHeader:
 
 
 def check_auth(auth: Any) -> Auth:
-    """Refuse what cannot say who asks."""
+    """Refuse what cannot name a user."""
     if auth == "nobody" or callable(auth):
         found: Auth = auth
         return found

@@ -65,7 +65,10 @@ async def test_every_screen_shows_what_is_there(app: Ardiq) -> None:
         assert (await data(f"tasks/{ids['later']}"))["attempts"] == []
         assert [each["id"] for each in (await data("workflows"))["workflows"]] == [ids["workflow"]]
         workflow = await data(f"workflows/{ids['workflow']}")
-        assert [(node["name"], node["after"]) for node in workflow["nodes"]] == [("first", {}), ("then", {"first": "fail"})]
+        assert [(node["name"], node["after"]) for node in workflow["nodes"]] == [
+            ("first", {}),
+            ("then", {"first": "fail"}),
+        ]
         assert [schedule["name"] for schedule in (await data("schedules"))["schedules"]] == ["nightly"]
         assert [pause["id"] for pause in (await data("pauses"))["pauses"]] == ["sync(customer_id=99)"]
         assert [(limit["name"], limit["concurrency"]) for limit in (await data("limits"))["limits"]] == [("partner", 2)]
@@ -125,7 +128,10 @@ async def test_all_links_lead_somewhere_under_each_mount(app: Ardiq, kind: str) 
             assert answer.status_code == 200, address
             seen.add(address)
             if "html" in answer.headers["content-type"]:
-                found = {str(httpx.URL(f"http://testserver{address}").join(link).raw_path, "ascii") for link in links(answer.text)}
+                found = {
+                    str(httpx.URL(f"http://testserver{address}").join(link).raw_path, "ascii")
+                    for link in links(answer.text)
+                }
                 assert all(link.startswith(root.replace(" ", "%20")) for link in found)
                 left |= found - seen
         assert len(seen) > 40
@@ -145,7 +151,9 @@ async def test_a_task_with_any_id_has_a_page(app: Ardiq) -> None:
             if "/tasks/" in link:
                 answer = await client.get(link)
                 assert answer.status_code == 200
-                assert any(f"nothing {id}" in answer.text for id in ("a/b", "a?b#c", "ü €", "%2F", "a~b", "&lt;b&gt;", "tasks"))
+                assert any(
+                    f"nothing {id}" in answer.text for id in ("a/b", "a?b#c", "ü €", "%2F", "a~b", "&lt;b&gt;", "tasks")
+                )
 
 
 @pytest.mark.parametrize(
