@@ -1,6 +1,7 @@
 """The dashboard as an ASGI app: which user, which screen, and what comes of it."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote
@@ -17,7 +18,7 @@ from . import _pages
 from ._asked import Asked, Refused
 from ._auth import COOKIE, SESSION_S, Auth, Form, check_auth, who_asks
 from ._guard import Guard
-from ._live import MOST_STREAMS, Live
+from ._live import MOST_STREAMS, Live, follow
 from ._redact import Redactor
 from ._routes import SCREENS, Screen
 from ._samples import Samples
@@ -76,6 +77,7 @@ class Dashboard:
         self._apps, self._auth, self._redactor = apps, auth, redactor
         self._samples = {name: Samples(app) for name, app in apps.items()}
         self._live: dict[tuple[str, str], Live] = {}
+        self._streams = 0
         screens = [
             Route(f"/q/{{queue}}/{screen.path}{twin}", partial(self._screen, screen, bool(twin)), name=screen.name)
             for screen in SCREENS
@@ -88,6 +90,7 @@ class Dashboard:
             Route("/login", self._login, methods=["POST"]),
             Route("/logout", self._logout, methods=["POST"]),
             Route("/q/{queue}/live", self._stream),
+            Route("/q/{queue}/tasks/{id:path}/live", self._stream),
             Route("/q/{queue}/overview.json", partial(self._screen, SCREENS[0], True)),
             *screens,
         ]
@@ -136,15 +139,25 @@ class Dashboard:
         if isinstance(user, Response):
             return user
         try:
-            name = self._asked(request, user, "view").app.queue_name
+            asked = self._asked(request, user, "view")
         except Refused as refused:
             return JSONResponse({"error": refused.text}, refused.status)
-        if sum(live.listeners for live in self._live.values()) >= MOST_STREAMS:
+        if self._streams >= MOST_STREAMS:
             return JSONResponse({"error": "too many pages listen; this one asks every ten seconds"}, 503)
-        live = self.live(name, _links(request).root)
-        return StreamingResponse(
-            live.events(request.is_disconnected), media_type="text/event-stream", headers=_UNBUFFERED
-        )
+        if "id" in asked.path:
+            events = follow(asked.app, asked.path["id"], asked.sees_payloads)
+        else:
+            events = self.live(asked.app.queue_name, _links(request).root).events(request.is_disconnected)
+        return StreamingResponse(self._counted(events), media_type="text/event-stream", headers=_UNBUFFERED)
+
+    async def _counted(self, events: AsyncGenerator[str, None]) -> AsyncIterator[str]:
+        self._streams += 1
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+        finally:
+            self._streams -= 1
 
     def live(self, queue: str, root: str = "") -> Live:
         """What is pushed to the pages of a queue, under where the dashboard is mounted."""

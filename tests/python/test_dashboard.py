@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ import httpx
 import pytest
 from boards import HOSTILE, NAME, SCREENS, SECRET, STATES, browser, calls, fill, links
 from fastapi import FastAPI
+from helpers import eventually
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 import ardiq.web
-from ardiq import Ardiq
+from ardiq import Ardiq, current_task
 from ardiq.web import User, dashboard
+from ardiq.web._live import follow
 
 STATIC = Path(ardiq.web.__file__).parent / "static"
 LARGEST_BYTES = 150_000
@@ -235,3 +239,49 @@ async def test_only_the_queues_that_are_named_are_shown(app: Ardiq) -> None:
         assert {f"/q/{name}/" for name in names} <= links(home)
         assert (await client.get(f"/q/{names[1]}/")).status_code == 200
         assert (await client.get("/q/other/")).status_code == 404
+
+
+async def test_a_task_is_followed_until_it_ends(app: Ardiq) -> None:
+    go_on = asyncio.Event()
+
+    @app.task
+    async def export() -> None:
+        task = current_task()
+        task.log(HOSTILE)
+        task.progress(0.25, HOSTILE)
+        await go_on.wait()
+
+    job = await export.enqueue()
+    told = {True: list[tuple[str, Any]](), False: list[tuple[str, Any]]()}
+
+    async def listen(with_payloads: bool) -> None:
+        async for event in follow(app, job.id, with_payloads):
+            assert event.count("\n\n") == 1
+            if event.startswith("event: "):
+                kind, data = event.removeprefix("event: ").split("\ndata: ")
+                told[with_payloads].append((kind, json.loads(data)))
+
+    def has(kind: str) -> bool:
+        return any(each == kind for each, _ in told[True])
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(listen(True))
+        group.create_task(listen(False))
+        await eventually(lambda: has("fragment"))
+        app.burst = True
+        running = group.create_task(app.run())
+        await eventually(lambda: has("lines") and "25 %" in str(told[True]) and "25 %" in str(told[False]))
+        go_on.set()
+        await running
+    assert [event for event in told[True] if event[0] == "lines"] == [("lines", [HOSTILE])]
+    assert {kind for kind, _ in told[False]} == {"fragment", "end"}
+    assert "onload" not in str(told[False])
+    assert all("<script>" not in data["html"] for kind, data in told[True] if kind == "fragment")
+    assert told[True][-1] == told[False][-1] == ("end", {})
+
+
+def test_who_only_imports_ardiq_gets_none_of_it() -> None:
+    program = "import sys, ardiq, ardiq.cli\nprint({'starlette', 'jinja2', 'uvicorn', 'ardiq.web'} & set(sys.modules))"
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "set()\n"
+    )

@@ -25,6 +25,14 @@
     source = new EventSource(address);
     source.addEventListener("open", () => shown(frozen ? "paused" : "live"));
     source.addEventListener("fragment", (event) => { const told = JSON.parse(event.data); put(told.id, told.html); });
+    source.addEventListener("lines", (event) => {
+      const log = document.getElementById("lines");
+      if (!log || frozen) return;
+      const below = log.scrollHeight - log.scrollTop - log.clientHeight < 30;
+      for (const line of JSON.parse(event.data)) log.appendChild(document.createElement("div")).textContent = line;
+      if (below) log.scrollTop = log.scrollHeight;
+    });
+    source.addEventListener("end", () => { source.close(); if (!frozen) location.reload(); });
     source.addEventListener("error", () => {
       shown("waiting for the server");
       if (source.readyState === EventSource.CLOSED) setTimeout(poll, 10000);

@@ -10,6 +10,7 @@ from ...watching import read_progress
 from .._asked import Asked, Refused
 
 _LINES = 200
+_OVER = ("complete", "failed", "aborted", "expired", "discarded", "skipped")
 _LONGEST_JSON = 1 << 20
 _TIMES = ("enqueued_at", "due_at", "expires_at", "started_at", "finished_at")
 
@@ -26,6 +27,7 @@ async def read(asked: Asked) -> dict[str, Any]:
         "id": task_id,
         "name": name,
         "state": state,
+        "is_over": state in _OVER,
         "lane": text_of(record, "lane"),
         "tries": tries,
         "lost": number_of(record, "lost"),
@@ -34,7 +36,7 @@ async def read(asked: Asked) -> dict[str, Any]:
         "error": text_of(record, "error"),
         "traceback": text_of(record, "traceback"),
         "attempts": attempts(record),
-        "progress": _progress(record, asked.sees_payloads),
+        "progress": told_progress(record.get("progress", b""), asked.sees_payloads),
         "workflow": task_id.partition("~")[0] if "~" in task_id else None,
         "after": edges_of(text_of(record, "after")) if "after" in record else {},
         "is_workflow": text_of(record, "kind") == "workflow",
@@ -124,9 +126,14 @@ def _value(redactor: Any, record: dict[str, bytes], field: str, codec: str) -> A
         return f"{len(data):,} bytes that are not JSON"
 
 
-def _progress(record: dict[str, bytes], with_message: bool) -> dict[str, Any] | None:
-    progress = read_progress(record.get("progress", b""))
-    return None if progress is None else {**progress._asdict(), **({} if with_message else {"message": ""})}
+def told_progress(told: bytes, with_message: bool) -> dict[str, Any] | None:
+    """How far a task is, as it told; its message is a payload."""
+    progress = read_progress(told)
+    if progress is None:
+        return None
+    fraction: object = progress.fraction
+    part = min(1.0, max(0.0, fraction)) if isinstance(fraction, int | float) else 0.0
+    return {"fraction": part, "message": str(progress.message) if with_message else ""}
 
 
 def _json(data: bytes) -> Any:
