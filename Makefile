@@ -25,7 +25,7 @@ SUITE := tests/python tests/model --ignore-glob="tests/python/test_docs*.py" --i
 
 SEED ?= 1
 
-.PHONY: demo demo-limits demo-workflow test check docs bench bench-peers bench-scale leaks chaos small-chaos soak fmt render style types rust python
+.PHONY: demo demo-limits demo-workflow test check docs web bench bench-peers bench-scale leaks chaos small-chaos soak fmt render style types rust python
 .PHONY: pythons servers packages develop release release-lua next-version clean compat redis-6 redis-7
 .NOTPARALLEL:
 
@@ -107,6 +107,12 @@ types: develop
 	$(BIN)/python -m mypy.stubtest ardiq._core
 
 # The guides and a reference of the public interface, for reading in dist/site. A broken link fails it; it needs no network.
+# The dashboard in a browser: Debian's `chromium`, found on the path.
+web: develop
+	@command -v chromium >/dev/null || { echo "NOT RUN: there is no chromium"; test -z "$$CI"; }
+	$(BIN)/pip install --group browser
+	$(BIN)/pytest tests/python/test_dashboard_browser.py
+
 docs: develop
 	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet --jobs auto --conf-dir docs/site . dist/site
 

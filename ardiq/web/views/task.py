@@ -1,5 +1,6 @@
 """One task: its attempts in time, arguments, result, notes, progress and log."""
 
+import time
 from typing import Any
 
 from ..._client.following import edges_of
@@ -24,6 +25,7 @@ async def read(asked: Asked) -> dict[str, Any]:
     tries = number_of(record, "tries")
     found: dict[str, Any] = {
         "queue": asked.app.queue_name,
+        "now": int(1000 * time.time()),
         "id": task_id,
         "name": name,
         "state": state,

@@ -1,0 +1,127 @@
+"""The dashboard in Chromium: what is pushed, the keyboard, both themes, two widths, and what a screen reader needs."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from boards import SCREENS, fill
+
+from ardiq import Ardiq, current_task
+from ardiq.web import dashboard
+
+playwright = pytest.importorskip("playwright.async_api", reason="`make web` installs what drives a browser")
+axe = pytest.importorskip("axe_playwright_python.async_playwright")
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the path")
+SHOWN_S = 30
+
+
+@asynccontextmanager
+async def page_of(app: Ardiq, **options: Any) -> AsyncIterator[tuple[Any, str]]:
+    """A page of a browser, and the address of the queue; its console must stay empty."""
+    config = uvicorn.Config(dashboard(app, auth="nobody"), port=0, log_level="warning", timeout_graceful_shutdown=1)
+    server, said = uvicorn.Server(config), list[str]()
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        async with playwright.async_playwright() as driver:
+            browser = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            page = await (await browser.new_context(**options)).new_page()
+            page.set_default_timeout(1000 * SHOWN_S)
+            page.on("console", lambda message: said.append(message.text))
+            page.on("pageerror", lambda error: said.append(str(error)))
+            yield page, f"http://127.0.0.1:{port}/q/{app.queue_name}/"
+            await browser.close()
+    finally:
+        server.should_exit = True
+        await serving
+    assert said == []
+
+
+@pytest.mark.parametrize("width", [1380, 390])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_every_screen_can_be_read(app: Ardiq, theme: str, width: int) -> None:
+    ids = await fill(app)
+    tasks = [f"tasks/{id}" for id in ids.values()]
+    async with page_of(app, color_scheme=theme, viewport={"width": width, "height": 900}) as (page, address):
+        for path in [*SCREENS, *tasks, f"workflows/{ids['workflow']}"]:
+            await page.goto(address + path)
+            await page.wait_for_selector("h1")
+            found = (await axe.Axe().run(page)).response["violations"]
+            assert [(each["id"], each["nodes"][0]["html"]) for each in found] == [], path
+            assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
+
+
+async def test_the_overview_changes_by_itself_and_keys_lead_on(app: Ardiq) -> None:
+    @app.task
+    async def nothing() -> None: ...
+
+    async with page_of(app) as (page, address):
+        await page.goto(address)
+        await page.wait_for_selector("#live:has-text('live')")
+        job = await nothing.enqueue()
+        await page.wait_for_selector("#tiles .kpi:first-child b:text-is('1')")
+        await page.keyboard.press("p")
+        await nothing.enqueue()
+        await page.wait_for_selector("#live:has-text('paused, ')")
+        assert await page.inner_text("#tiles .kpi:first-child b") == "1"
+        for key in "gt":
+            await page.keyboard.press(key)
+        await page.wait_for_url("**/tasks")
+        await page.keyboard.press("j")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url(f"**/tasks/{job.id}")
+        await page.keyboard.press("/")
+        await page.keyboard.type("noth")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url("**/tasks?q=noth")
+        assert await page.locator("table.rows tbody tr").count() == 2
+        await page.click("[data-theme-toggle]")
+        assert await page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+async def test_a_task_is_seen_running_to_its_end(app: Ardiq) -> None:
+    step, end = asyncio.Event(), asyncio.Event()
+
+    @app.task
+    async def export() -> None:
+        task = current_task()
+        task.log("first <b>line</b>")
+        task.progress(0.3, "a third")
+        await step.wait()
+        task.log("second line")
+        task.progress(0.8, "nearly")
+        await end.wait()
+
+    app.burst = True
+    job = await export.enqueue()
+    running = asyncio.create_task(app.run())
+    async with page_of(app) as (page, address):
+        await page.goto(f"{address}tasks/{job.id}")
+        await page.wait_for_selector("#live:has-text('live')")
+        await page.wait_for_selector("#now:has-text('30 % a third')")
+        step.set()
+        await page.wait_for_selector("#now:has-text('80 % nearly')")
+        await page.wait_for_selector("#lines div:has-text('second line')")
+        assert await page.inner_text("#lines") == "first <b>line</b>\nsecond line"
+        end.set()
+        await page.wait_for_selector("#now .chip.complete")
+    await running
+
+
+async def test_pages_work_without_scripts(app: Ardiq) -> None:
+    ids = await fill(app)
+    async with page_of(app, java_script_enabled=False) as (page, address):
+        await page.goto(address)
+        await page.click("nav.side a:has-text('Dead letters')")
+        await page.fill("[name=name]", "charge")
+        await page.click("button:has-text('Filter')")
+        await page.click(f"a[href$='{ids['dead']}']:visible >> nth=-1")
+        await page.wait_for_url(f"**/tasks/{ids['dead']}")
+        assert "ValueError" in await page.inner_text("main")
