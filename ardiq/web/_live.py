@@ -96,7 +96,11 @@ async def follow(app: "Ardiq", task_id: str, with_payloads: bool) -> AsyncGenera
                 if not done:
                     yield ": still here\n\n"  # a browser that has gone is noticed by this
                     continue
-                event, report = report.result(), None
+                finished, report = report, None
+                try:
+                    event = finished.result()
+                except ArdiqError:  # the server is away: the browser comes back
+                    return
                 if event is None:
                     return
                 yield event

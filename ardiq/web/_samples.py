@@ -38,6 +38,7 @@ class Sample(Generic[Value]):
             return self._value
         if self._reading is None or self._reading.done():
             self._reading = asyncio.ensure_future(self._ask())
+            self._reading.add_done_callback(_seen)
         return await asyncio.shield(self._reading)
 
     async def _ask(self) -> Value:
@@ -45,6 +46,12 @@ class Sample(Generic[Value]):
         self._value = await self._read()
         self._asked_at = asked_at
         return self._value
+
+
+def _seen(reading: "asyncio.Task[Any]") -> None:
+    """Browsers may have gone before they were told of an error."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 class Samples:

@@ -67,3 +67,8 @@ def calls(app: Ardiq) -> dict[str, int]:
     """How often the server was asked what, by command."""
     text = app.context.server.core.command(["INFO", "commandstats"]).decode()
     return {name: int(number) for name, number in re.findall(r"cmdstat_(\S+?):calls=(\d+)", text)}
+
+
+def functions(app: Ardiq) -> int:
+    """How many functions of the library it has run."""
+    return sum(number for name, number in calls(app).items() if name in ("fcall", "fcall_ro", "evalsha", "evalsha_ro"))
