@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from boards import HOSTILE, NAME, SCREENS, SECRET, STATES, browser, calls, fill, functions, links
+from documents import ROOT
 from fastapi import FastAPI
 from helpers import eventually
 from starlette.applications import Starlette
@@ -19,6 +20,7 @@ from starlette.routing import Mount
 import ardiq.web
 from ardiq import Ardiq, current_task
 from ardiq.web import User, dashboard
+from ardiq.web import _routes as routes
 from ardiq.web._live import follow
 
 STATIC = Path(ardiq.web.__file__).parent / "static"
@@ -300,3 +302,9 @@ def test_who_only_imports_ardiq_gets_none_of_it() -> None:
     assert (
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "set()\n"
     )
+
+
+def test_the_guide_has_every_screen() -> None:
+    table = (ROOT / "docs/dashboard.md").read_text().split("| page below")[1]
+    told = re.findall(r"^\| (?:`([^`]+)`|\(none\)) \|", table, re.MULTILINE)
+    assert told == [screen.path.replace("{id:path}", "ID") for screen in routes.SCREENS]
