@@ -25,6 +25,7 @@ SESSION_S = 12 * 3600
 _LEAST_TOKEN_BYTES = 16
 _DIGITS = 12
 _N, _R, _P = 1 << 14, 8, 1
+_HASHED_AT_ONCE = 2  # each takes 16 MB, and a core for a moment
 
 
 class Form:
@@ -109,6 +110,7 @@ class Users(Form):
 
     def __init__(self, file: str | os.PathLike[str], *, queues: Sequence[str] = ("*",)) -> None:
         self._users: dict[str, tuple[User, str]] = {}
+        self._hashing = asyncio.Semaphore(_HASHED_AT_ONCE)
         for number, line in enumerate(Path(file).read_text().splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
@@ -132,7 +134,8 @@ class Users(Form):
         name, password = form.get("name", ""), form.get("password", "")
         _, hashed = self._users.get(name, (None, f"scrypt${'00' * 16}$"))  # as long for a name that nobody has
         _, salt, digest = hashed.split("$")
-        found = await asyncio.to_thread(_scrypt, password, bytes.fromhex(salt))
+        async with self._hashing:
+            found = await asyncio.to_thread(_scrypt, password, bytes.fromhex(salt))
         key = self.key_of(name)
         return self.cookie_of(name, key) if key is not None and _same(found, digest) else None
 
