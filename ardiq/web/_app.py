@@ -123,6 +123,7 @@ class Dashboard:
             queues=asked.queues,
             params=dict(request.query_params),
             counts=_counts(asked.samples),
+            logs_out=isinstance(self._auth, Form),
         )
 
     async def _home(self, request: Request) -> Response:
@@ -132,7 +133,7 @@ class Dashboard:
         names = [name for name in self._apps if user.sees(name) and user.can("view")]
         if len(names) == 1:
             return RedirectResponse(_links(request, names[0])(), 303)
-        return _page(request, "home", user=user, names=names)
+        return _page(request, "home", user=user, names=names, logs_out=isinstance(self._auth, Form))
 
     async def _stream(self, request: Request) -> Response:
         user = await self._user(request, True)
