@@ -166,6 +166,9 @@ class Task(_Enqueueable[P, R_co]):
     Type checkers check the arguments of both against the function.
     """
 
+    is_moved = False
+    """Whether a call said of which queue it is."""
+
     def __init__(
         self,
         app: "Ardiq",
@@ -184,8 +187,6 @@ class Task(_Enqueueable[P, R_co]):
         self.unique = unique
         self._buckets: Buckets | None = None
         self._task = self
-        self.is_moved = False
-        """Whether a call said of which queue it is."""
         self._options = NO_OPTIONS if result_ttl_ms is None else CallOptions(result_ttl_ms=result_ttl_ms)
         if signature is None and fn is not None:
             signature = Signature(name, fn, self.context.settings.check_types)

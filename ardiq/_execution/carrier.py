@@ -5,7 +5,7 @@ The library decides what that is, and what an answer means.
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._server import calls
 from .._server.replies import Call, answers, word
@@ -20,6 +20,12 @@ log = logging.getLogger("ardiq")
 _PAGE = 100
 # For how long a worker that has left goes on with it.
 _LAST_S = 2.0
+
+
+def call_of(row: calls.OutboxRow) -> Call[Any]:
+    """What tells the other queue; it answers with a word, or a list of one."""
+    read = answers if row.function == "enqueue" else word
+    return Call(row.function, tuple(netstrings(row.arguments)), read)
 
 
 class Carrier:
@@ -73,11 +79,9 @@ class Carrier:
             return ""
         if row.queue in away:
             return "away"
-        reads_many = row.function == "enqueue"
         try:
             other = self._queue.app.queue(row.queue).context
-            call = Call(row.function, tuple(netstrings(row.arguments)), answers if reads_many else word)
-            answer = await other.channel().ask(call)
+            answer = await other.channel().ask(call_of(row))
         except (ArdiqError, ValueError) as error:
             answer = error
             if isinstance(error, ArdiqError) and is_away(error):

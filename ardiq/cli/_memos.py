@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .._execution.memos import CHILDREN
 from .._server import calls
 from .._server.replies import ask, number, text
 from .._values.kept import ENDED, SIGNAL, STEP, UNTIL, Memo
@@ -9,8 +10,6 @@ from ._output import Part, Table, json_text, moment, short
 
 if TYPE_CHECKING:
     from ..app import Ardiq
-
-_CHILDREN = "children:"
 
 
 def read_steps(app: "Ardiq", task_id: str) -> list[dict[str, Any]]:
@@ -46,7 +45,7 @@ def draw_steps(steps: list[dict[str, Any]]) -> list[Part]:
 def _told(step: dict[str, Any]) -> str:
     if step["kind"] == ENDED:
         return str(step["state"])
-    if step["kind"] == UNTIL and str(step["name"]).startswith(_CHILDREN):
+    if step["kind"] == UNTIL and str(step["name"]).startswith(f"{CHILDREN}:"):
         return "waits until they have ended"
     if step["kind"] == UNTIL:
         what = f"for {' or '.join(step['signals'])}" if step["signals"] else ""

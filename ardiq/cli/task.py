@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._client.following import children_id, edges_of
 from .._client.inspector import NOTE, text_of
+from .._execution.memos import CHILDREN
 from .._server import calls, commands
 from .._server.replies import ask, number, text
 from .._values.encodings import from_json
@@ -382,7 +383,7 @@ def _where(task: dict[str, Any]) -> str:
     if "due_in_ms" in place:
         due_ms = place["due_in_ms"]
         kind, _, name = str(task.get("waits_for", "")).partition(":")
-        if kind == "children":
+        if kind == CHILDREN:
             return f"waits for its children {name!r}: ardiq workflow show has them, as {children_id(task['id'], name)}"
         if task.get("waits_for"):
             return f"in the wait {task['waits_for']!r}, for {age(max(0, due_ms))} more at most"

@@ -13,6 +13,7 @@ from .. import context
 from .._client.registry import Registered
 from .._execution.attempts import Attempts, within
 from .._execution.batches import batch_of, items_of
+from .._execution.carrier import call_of
 from .._execution.chunks import chunked
 from .._execution.endings import (
     ABORTED,
@@ -30,9 +31,9 @@ from .._execution.endings import (
 from .._execution.reports import bounded
 from .._execution.scheduler import Scheduler
 from .._server import calls
-from .._server.replies import Call, answers, word
+from .._server.replies import Call
 from .._values.chunks import CHUNK
-from .._values.encodings import netstrings, to_json
+from .._values.encodings import to_json
 from .._values.kept import Memo
 from ..errors import ArdiqError
 
@@ -144,9 +145,7 @@ class InlineWorker:
     def _say(self, row: calls.OutboxRow) -> str:
         if not row.queue:
             return ""
-        reads_many = row.function == "enqueue"
-        call = Call(row.function, tuple(netstrings(row.arguments)), answers if reads_many else word)
-        answer = self._elsewhere(row.queue).ask(call)
+        answer = self._elsewhere(row.queue).ask(call_of(row))
         return str(answer[0] if isinstance(answer, list) else answer)
 
     def next_due_ms(self) -> int | None:

@@ -8,6 +8,9 @@ M.FORSAKEN = 'parent'
 
 function M.id_of(id, name) return (string.gsub(id, '~', '.')) .. '.' .. name end
 
+-- The name of the children that a memo is of; nil: it is of something else.
+function M.named(memo) return string.match(memo, '^' .. M.MEMO .. '(%S+)$') end
+
 -- What a record has as its `parent`.
 function M.parent(id, name) return name .. ' ' .. id end
 

@@ -14,10 +14,10 @@ function M.ask_again(batch, id, record)
   end
 end
 
--- Whether these are children that go on although their task has ended, or is gone.
+-- Whether these are children that go on although their task has ended, or is gone; not those that somebody runs again.
 local function is_orphan(base, own)
   local _, id = children.of(own)
-  local record = id and not own.abort_requested and task.read(base, id, { 'state' })
+  local record = id and not (own.abort_requested or own.reopened) and task.read(base, id, { 'state' })
   return record and (not record.state or task.is_finished(record.state))
 end
 

@@ -67,8 +67,8 @@ local function pause_of(batch, id, name, args, kwargs, codec)
 end
 
 -- queued, limited -> running, expired, held, aborted for one id of a lane, or of one of its lines (`line_name`), or a quarantined
--- one, whose line it is then, too. Appends a claim (its token still open: until then its line is there) to `claims` and replies its weight, or false where it
--- does not start.
+-- one, whose line it is then, too. Appends a claim to `claims`, with nothing in the place of its token, where that of a line has
+-- the line until it gets one. Replies its weight, or false where it does not start.
 local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is_quarantined)
   local key = keys.task(batch.base, id)
   local r

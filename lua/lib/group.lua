@@ -3,7 +3,7 @@
 local M = {}
 
 local FIELDS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'timeout_ms', 'open_map', 'undoing',
-  'parent' }
+  'parent', 'reopened' }
 local OF_MAPS = { 'state', 'kind', 'abort_requested', 'result_ttl_ms', 'building', 'name', 'lane', 'kwargs', 'headers',
   'buckets', 'weight', 'size', 'made', 'max_concurrent', 'tolerate', 'keep_results', 'is_open' }
 local OF_MEMBERS = { 'needs', 'state', 'then', 'spent', 'unneeded' }

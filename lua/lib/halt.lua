@@ -3,8 +3,8 @@ local M = {}
 
 M.FIELDS = { 'state', 'lane', 'worker', 'pause', 'result_ttl_ms', 'kind', 'needs', 'abort_requested', 'home', 'life' }
 
--- scheduled, queued, limited, held, running, blocked, away -> aborted, running, away: a task that has not ended is to stop. `record`: what it
--- has of `FIELDS`. Replies as the function `abort`.
+-- scheduled, queued, limited, held, running, blocked, away -> aborted, running, away: a task that has not ended is to stop.
+-- `record`: what it has of `FIELDS`. Replies as the function `abort`.
 function M.stop(base, id, record, ttl_ms)
   if record.state == 'aborted' then return 'aborted' end
   if task.is_finished(record.state) then return 'finished' end

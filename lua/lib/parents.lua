@@ -31,12 +31,17 @@ function M.forsake(batch, id, is_over)
   local names = redis.pcall('HKEYS', keys.steps(batch.base, id))
   if is_over then memos.drop(batch.base, id) end
   for _, memo in ipairs(errors.of(names) and {} or names) do
-    local name = string.match(memo, '^children:(%S+)$')
+    local name = children.named(memo)
     local root = name and group.read(batch, children.id_of(id, name))
     if root and root.parent == children.parent(id, name) then
       if root.state == 'blocked' then
         local err = stopping.abort(batch, root.id, children.FORSAKEN)
-        if err then batches.refuse(batch, root.id, '', err) end
+        if err then
+          batches.refuse(batch, root.id, '', err)
+        elseif not is_over then
+          -- Somebody may have run them again, after they had ended: should the task run again, it waits for new ones.
+          redis.call('HSET', keys.steps(batch.base, id), memo, memos.pack('until', '', ''))
+        end
       elseif is_over then
         batches.push(batch, 'swept', root)
         batch.members = batch.members or {}

@@ -97,7 +97,7 @@ function M.oversleeps(base, id, record)
   if errors.of(text) or errors.of(fields) then return false end
   local asked = memos.pending(text or nil)
   if not asked or memos.oldest(fields, asked) then return true end
-  local name = string.match(record.waits_for, '^children:(%S+)$')
+  local name = children.named(record.waits_for)
   local root_id = name and children.id_of(id, name)
   local root = root_id and task.read(base, root_id, { 'state' })
   return root and root.state ~= 'blocked' and not M.is_chore(base, root_id) or false

@@ -33,6 +33,8 @@ function M.reopen_member(batch, of, name, count)
   if of.state == 'blocked' then return end
   of.state = 'blocked'
   redis.call('HSET', key, 'state', 'blocked')
+  -- Somebody wants children to run although their task has ended.
+  if of.parent then redis.call('HSET', key, 'reopened', '1') end
   redis.call('HDEL', key, 'error', 'finished_at')
   local parent_id, own_name = group.split(of.id)
   local parent = parent_id and group.read(batch, parent_id)

@@ -45,7 +45,7 @@ function M.note(batch, of, ended)
       redis.call('LPUSH', keys.undo(base, of.id), name)
       -- It was not needed when the workflow failed, before something of it ran again.
       local key = keys.task(base, group.id_of(of.id, name))
-      if redis.call('HGET', key, 'state') == 'skipped' then
+      if redis.pcall('HGET', key, 'state') == 'skipped' then
         redis.call('HSET', key, 'state', 'blocked')
         redis.call('HDEL', key, 'error', 'finished_at')
       end

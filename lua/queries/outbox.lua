@@ -1,8 +1,6 @@
 -- outbox: what there is to tell other queues, as calls of functions there.
 -- args: limit int
 -- reply: (entry, life, queue, function, arguments)…
---
---
 -- What one page has at the most, in bytes.
 local PAGE = 1048576
 

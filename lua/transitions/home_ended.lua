@@ -1,8 +1,6 @@
 -- home_ended: away, blocked -> complete, failed, aborted, expired, discarded, queued, limited, scheduled, away, skipped. A task of a workflow has ended in the other queue that it was handed to.
 -- args: id, life, state, result, codec, error, traceback, tries, started_at, history
 -- reply: `ended`; `accepted` (it was told before, or of an earlier life) or `not_found` (there is no such member of a workflow any more)
---
---
 return function(base, args)
   local id, state = args.id, args.state
   if not task.is_finished(state) or state == 'skipped' then

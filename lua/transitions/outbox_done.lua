@@ -1,8 +1,6 @@
 -- outbox_done: away, blocked -> aborted, skipped, failed. Other queues were told, and have answered: what is settled by that leaves the outbox, the rest waits behind the others.
 -- args: entries: (entry, life, answer)…
 -- reply: how many have left the outbox
---
---
 local FIELDS = { 'state', 'home', 'life', 'queue', 'abort_requested', 'finished_at', 'result_ttl_ms', 'steps' }
 -- How long a queue remembers a guest of whose end its home knows, so that whoever is late with its beginning begins nothing.
 local KEPT_MS = 600000

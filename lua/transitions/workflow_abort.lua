@@ -1,8 +1,6 @@
 -- workflow_abort: queued, blocked -> aborted, queued, skipped. Stops a workflow, and undoes what completed of it: its compensations run, one after the other, what completed last first.
 -- args: id
 -- reply: `aborted` (now or before), `requested` (something of it runs, or its compensations do), `finished` (another way) or `not_found`
--- y
--- z
 return function(base, args)
   local record, err = task.read(base, args.id, { 'state', 'kind' })
   if err then return { err = err } end

@@ -47,7 +47,7 @@ class Roles(WorkflowMachine):
         if task and task.has_ended:
             state = "finished"
         elif task and state == "scheduled":
-            state = "waits" if task.waits_for else "queued"
+            state = "waits" if task.waits_for else "limited" if task.node.is_limited else "queued"
             task.due_at = task.due_at if task.waits_for else 0
         self.call("hurry", tasks=[{"id": id}], expect=[state])
 

@@ -2,6 +2,7 @@
 shell's.
 """
 
+import ast
 import itertools
 import os
 import re
@@ -126,14 +127,14 @@ def test_what_replaces_a_feature_of_others_can_be_pasted(code: str) -> None:
     app.limit("all", concurrency=1)
     names = {**vars(ardiq), "app": app, "timedelta": timedelta, "ms": 1000, **workflow(app)}
     program = f"app.task({code})(sync)" if re.match(r"\w+=", code) else code
-    compile(program, "coming-from.md", "exec")
+    compile(program, "coming-from.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
     async def sync(user_id: int = 0, account_id: int = 0) -> None: ...
     async def gather(items: list[int]) -> None: ...
 
     if "batch=" in code:
         program = program.replace("(sync)", "(gather)")
-    if not program.startswith(("raise ", "app.limits.", "sync.")):
+    if not program.startswith(("raise ", "await ", "app.limits.", "sync.")):
         exec(program, {**names, "sync": sync, "gather": gather})
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -132,6 +133,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         core.call("enqueue", ["SCHEDULED", "add", "default", "[1, 2]", "", '{"delay_ms": 600000}'])
         token = str(int(core.call("claim", ["WORKER", '["default"]', 2, 60_000])[2]))
         core.call("checkpoint", ["WORKER", "FAILED", token, "charge", "", '"paid"'])
+        parent = json.dumps({"worker": "WORKER", "id": "FAILED", "token": token, "name": "NAME"})
+        core.call("workflow_create", ["FAILED.NAME", f'{{"result_ttl_ms": 600000, "parent": {parent}}}', *charged])
         core.call("signal", ["RUNNING", "approval", "", "true", "1"])
         core.call("fail", ["WORKER", "FAILED", token, 1, "ValueError('no')", "Traceback …", 60_000])
         core.call("enqueue", ["NEXT", "add", "default", "[1, 2]", "", f'{{"limits": [{by_customer}]}}'])

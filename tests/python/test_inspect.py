@@ -175,9 +175,10 @@ async def test_searching(app: Ardiq) -> None:
     @app.task
     async def work(customer_id: int, text: str = "") -> None: ...
 
-    later = work.options(delay=3600)
-    jobs = [await later.enqueue(number, "Odd" if number % 2 else "even") for number in range(5)]
-    named = await later.enqueue(customer_id=3, text="odd")
+    # Each due at a time of its own, which says their order.
+    later = [work.options(delay=3600 + at) for at in range(6)]
+    jobs = [await later[number].enqueue(number, "Odd" if number % 2 else "even") for number in range(5)]
+    named = await later[5].enqueue(customer_id=3, text="odd")
     other = await app.ref("other").options(delay=7200).enqueue(3)
 
     async def ids(**which: Any) -> list[str]:

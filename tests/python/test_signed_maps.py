@@ -43,7 +43,8 @@ async def test_a_pause_by_an_argument_holds_a_signed_call_of_a_map(signed: Signe
     assert signed.command("HGET", "task:w~a~1", "state") == b"held"
 
 
-async def test_headers_of_a_map_are_signed_with_each_call(signed: Signed) -> None:
+def traced(signed: Signed) -> list[Any]:
+    """The headers of each call that runs from now on: all are sent with one."""
     seen: list[Any] = []
 
     @signed.app.on_enqueue
@@ -55,6 +56,11 @@ async def test_headers_of_a_map_are_signed_with_each_call(signed: Signed) -> Non
         seen.append(dict(call.headers))
         return await call_next()
 
+    return seen
+
+
+async def test_headers_of_a_map_are_signed_with_each_call(signed: Signed) -> None:
+    seen = traced(signed)
     flow = Flow(id="w")
     flow.map(signed.double, range(3), name="a")
     await signed.app.start(flow)
@@ -76,20 +82,11 @@ async def test_a_workflow_by_parts_is_signed(signed: Signed) -> None:
 @pytest.mark.parametrize("how", ["list", "map"])
 async def test_a_map_over_results_is_signed(signed: Signed, how: str) -> None:
     """By the worker that fills it, with the headers that it was started with."""
-    seen: list[Any] = []
+    seen = traced(signed)
 
     @signed.app.task
     async def several(count: int) -> list[int]:
         return [*range(count)]
-
-    @signed.app.on_enqueue
-    def mark(call: Any) -> None:
-        call.headers["trace"] = "t1"
-
-    @signed.app.middleware
-    async def note(call: Any, call_next: Any) -> Any:
-        seen.append(dict(call.headers))
-        return await call_next()
 
     flow = Flow(id="w")
     if how == "map":

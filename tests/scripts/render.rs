@@ -205,7 +205,7 @@ fn difference(old: &Key, new: &Key, times: &Times) -> Vec<String> {
         lines.clear();
     }
     if !same_expiry(old.expires_at, new.expires_at) {
-        let told = |expires_at: Option<i64>| expires_at.map_or("never".to_owned(), |time| times.name(time));
+        let told = |expires_at: Option<i64>| expires_at.map_or("never".to_owned(), |time| times.expiry(time));
         lines.push(match (old.expires_at, new.expires_at) {
             (None, Some(_)) => format!("expires {}", told(new.expires_at)),
             (old, new) => format!("expires {} → {}", told(old), told(new)),

@@ -61,6 +61,14 @@ impl Times {
         self.find(time, TOLERANCE_MS).unwrap_or_else(|| format!("<unexplained {time}>"))
     }
 
+    /// When a key ends. A script sets that by the time that is left: it is later by as much as the server was held up meanwhile.
+    pub fn expiry(&self, time: i64) -> String {
+        let slowest = self.calls.iter().map(|moment| moment.to - moment.from).max().unwrap_or(0);
+        self.find(time, TOLERANCE_MS)
+            .or_else(|| self.find(time, TOLERANCE_MS + slowest))
+            .unwrap_or_else(|| self.name(time))
+    }
+
     /// A wait that the newest call answered, as the time when it is over.
     pub fn until(&self, wait_ms: i64) -> String {
         let (from, to) = self.calls.last().map_or((0, 0), |moment| (moment.from, moment.to));
