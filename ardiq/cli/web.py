@@ -15,6 +15,7 @@ import sys
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from .._execution import logging as _logging
 from . import Refusal, is_url, load_app, server_app
 from ._arguments import prefix_argument, refusing
 from ._health import Place, read_place
@@ -59,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     place = arguments.bind
     auth, hosts = _auth(arguments), _hosts(place, arguments.host)
     app = _app(arguments)
+    _logging.set_up(_logging.Setup())  # for who did what
     with refusing():
         board = dashboard(app, auth=auth, queues=arguments.queue, hosts=hosts)
     listener = _listen(place)

@@ -1,10 +1,10 @@
 """The dashboard as an ASGI app: which user, which screen, and what comes of it."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -14,7 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from ..cli._output import json_text
 from ..errors import ArdiqError, BadArgument, BrokerError
-from . import _pages
+from . import _pages, _posting
+from ._actions import ACTIONS, Action
 from ._asked import Asked, Refused
 from ._auth import COOKIE, SESSION_S, Auth, Form, check_auth, who_asks
 from ._guard import Guard
@@ -23,11 +24,13 @@ from ._redact import Redactor
 from ._routes import SCREENS, Screen
 from ._samples import Samples
 from ._users import User
+from .actions.told import Form as Filled
+from .actions.told import Told
 
 if TYPE_CHECKING:
     from ..app import Ardiq
 
-_LARGEST_FORM = 4096
+_LARGEST_LOGIN = 4096
 _A_YEAR = "public, max-age=31536000, immutable"
 _UNBUFFERED = {"x-accel-buffering": "no"}
 
@@ -83,6 +86,11 @@ class Dashboard:
             for screen in SCREENS
             for twin in ((".json", "") if screen.path else ("",))
         ]
+        actions = [
+            Route(f"/q/{{queue}}/{name}{twin}", partial(self._act, action, bool(twin)), methods=["POST"])
+            for name, action in ACTIONS.items()
+            for twin in (".json", "")
+        ]
         pages = [
             Route("/", self._home),
             Route("/healthz", _healthy),
@@ -93,6 +101,7 @@ class Dashboard:
             Route("/q/{queue}/tasks/{id:path}/live", self._stream),
             Route("/q/{queue}/overview.json", partial(self._screen, SCREENS[0], True)),
             *screens,
+            *actions,
         ]
         self._asgi = Guard(Starlette(routes=pages), hosts, embed)
 
@@ -107,24 +116,77 @@ class Dashboard:
             asked = self._asked(request, user, screen.permission)
             data = await screen.read(asked)
         except Exception as error:
-            refused = _refusal(error)
-            if is_json:
-                return JSONResponse({"error": refused.text}, refused.status)
-            return _page(request, "refused", refused.status, user=user, told=refused.text)
+            return self._failed(request, user, is_json, _refusal(error), "That cannot be shown")
         if is_json:
             return Response(json_text(data), media_type="application/json")
-        links = _links(request, asked.app.queue_name)
-        return _pages.page(
-            screen.name,
-            data=data,
-            links=links,
-            user=user,
-            under=screen.under,
+        ids = [asked.path["id"]] if "id" in asked.path else []
+        query = f"?{request.url.query}" if request.url.query else ""
+        here = asked.links(_pages.SCREENS[screen.under][0], *ids) + query
+        return self._page_of(asked, screen.name, screen.under, here, data=data)
+
+    async def _act(self, action: Action, is_json: bool, request: Request) -> Response:
+        """An action: what is asked before, or what comes of it."""
+        user = await self._user(request, is_json)
+        if isinstance(user, Response):
+            return user
+        try:
+            asked = self._asked(request, user, action.permission)
+        except Refused as refused:
+            if refused.status == 403:
+                _posting.refused(action, request.path_params["queue"], user.name)
+            return self._failed(request, user, is_json, refused, "That was not done")
+        form, back = Filled(), asked.links(_pages.SCREENS[action.under][0])
+        try:
+            form = await _posting.form_of(request)
+            back = _posting.way_back(form, asked.links(), back)
+            if action.ask is not None and not is_json and not form.get(_posting.CONFIRMED):
+                question = await action.ask(asked, form)
+                fields = [(name, value) for name, value in form.multi_items() if name not in question.more]
+                fields += question.more.items()
+                return self._page_of(
+                    asked, "confirm", action.under, back, action=action, question=question, fields=fields
+                )
+            told, answers = await _posting.carry_out(action, asked, form)
+        except Exception as error:
+            why = _refusal(error)
+            if why.status == 400 and not is_json:
+                return self._told(request, back, Told(why.text, False))
+            if why.status >= 500:
+                why.text += ". It is not known whether this was done: look before you do it again."
+            return self._failed(request, user, is_json, why, "That was not done")
+        if is_json:
+            return JSONResponse({"done": told.is_done, "told": told.text, "answers": answers})
+        return self._told(request, back, told)
+
+    def _told(self, request: Request, back: str, told: Told) -> Response:
+        answer = RedirectResponse(back, 303)
+        _posting.tell(answer, told, _root(request), request.url.scheme == "https")
+        return answer
+
+    def _failed(self, request: Request, user: User, is_json: bool, refused: Refused, title: str) -> Response:
+        if is_json:
+            return JSONResponse({"error": refused.text}, refused.status)
+        return _page(request, "refused", refused.status, user=user, title=title, told=refused.text)
+
+    def _page_of(self, asked: Asked, template: str, under: str, here: str, **values: Any) -> Response:
+        """A page of a queue, for somebody who may see it; `here`: where its forms lead back to."""
+        notice = _posting.told_before(asked.request)
+        answer = _pages.page(
+            template,
+            links=asked.links,
+            user=asked.user,
+            under=under,
+            here=here,
             queues=asked.queues,
-            params=dict(request.query_params),
+            params=dict(asked.params),
             counts=_counts(asked.samples),
             logs_out=isinstance(self._auth, Form),
+            notice=notice,
+            **values,
         )
+        if notice is not None:
+            _posting.forget(answer, _root(asked.request))
+        return answer
 
     async def _home(self, request: Request) -> Response:
         user = await self._user(request, False)
@@ -171,7 +233,8 @@ class Dashboard:
     async def _login(self, request: Request) -> Response:
         cookie = None
         if isinstance(self._auth, Form):
-            cookie = await self._auth.login(await _form(request))
+            with suppress(Refused):
+                cookie = await self._auth.login(await _posting.form_of(request, _LARGEST_LOGIN))
         if cookie is None:
             return self._refuse(request, False, "That is not right.")
         answer = RedirectResponse(_links(request).home(), 303)
@@ -201,7 +264,8 @@ class Dashboard:
         if not user.can(permission):
             raise Refused(403, f"your role may not do that: it needs the permission {permission!r}")
         queues = [each for each in self._apps if user.sees(each)]
-        return Asked(request, self._apps[name], user, self._redactor, self._samples[name], queues)
+        links = _links(request, name)
+        return Asked(request, self._apps[name], user, self._redactor, self._samples[name], queues, links)
 
 
 def _refusal(error: Exception) -> Refused:
@@ -225,6 +289,11 @@ def _page(request: Request, template: str, status: int = 200, **values: Any) -> 
     return _pages.page(template, status, links=_links(request), **values)
 
 
+def _root(request: Request) -> str:
+    """The path that cookies are for."""
+    return quote(request.scope.get("root_path", "")) or "/"
+
+
 def _counts(samples: Samples) -> dict[str, int]:
     """What the navigation shows, as far as it is known without asking."""
     overview = samples.overview.last
@@ -236,20 +305,11 @@ def _set_cookie(request: Request, answer: Response, value: str, age_s: int) -> N
         COOKIE,
         value,
         max_age=age_s,
-        path=request.scope.get("root_path", "") or "/",
+        path=_root(request),
         secure=request.url.scheme == "https",
         httponly=True,
         samesite="strict",
     )
-
-
-async def _form(request: Request) -> dict[str, str]:
-    data = b""
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > _LARGEST_FORM:
-            return {}
-    return dict(parse_qsl(data.decode(errors="replace"), keep_blank_values=True))
 
 
 async def _static(request: Request) -> Response:

@@ -13,6 +13,7 @@ from ._users import User
 
 if TYPE_CHECKING:
     from ..app import Ardiq
+    from ._pages import Links
 
 _LONGEST_CURSOR = 100
 
@@ -35,6 +36,7 @@ class Asked:
         redactor: hides secrets.
         samples: what all pages of the queue share.
         queues: the names of all queues that the user sees.
+        links: the addresses of pages of this queue.
     """
 
     request: Request
@@ -43,6 +45,7 @@ class Asked:
     redactor: Redactor
     samples: Samples
     queues: list[str]
+    links: "Links"
 
     async def ask(self, call: Call[R]) -> R:
         """The answer of one function of the library."""

@@ -8,7 +8,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
-_FORMS = ("application/x-www-form-urlencoded", "application/json")
+_FORM = "application/x-www-form-urlencoded"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors "
@@ -66,8 +66,8 @@ class Guard:
             return None
         if not _is_own(scope, headers):
             return PlainTextResponse("this request came from another site\n", 403)
-        if headers.get("content-type", "").partition(";")[0].strip().lower() not in _FORMS:
-            return PlainTextResponse(f"expected {' or '.join(_FORMS)}\n", 415)
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
+            return PlainTextResponse(f"expected {_FORM}\n", 415)
         return None
 
 

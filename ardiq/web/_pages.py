@@ -13,7 +13,7 @@ from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
 from ..cli._output import age, many, short
-from . import _drawing
+from . import _actions, _drawing
 
 HERE = Path(__file__).parent
 SCREENS = {
@@ -106,6 +106,7 @@ def _environment() -> jinja2.Environment:
     )
     made.filters |= {"age": age, "moment": moment, "clock": clock, "short": short, "plain": plain, "count": count}
     made.globals |= {"many": many, "drawing": _drawing, "chip": chip}
+    made.globals |= {"offered": _actions.offered, "allowed": _actions.allowed}
     return made
 
 

@@ -44,8 +44,7 @@ async def page_of(app: Ardiq, **options: Any) -> AsyncIterator[tuple[Any, str]]:
     assert said == []
 
 
-@pytest.mark.parametrize("width", [1380, 390])
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1380), ("dark", 390)])
 async def test_every_screen_can_be_read(app: Ardiq, theme: str, width: int) -> None:
     ids = await fill(app)
     tasks = [f"tasks/{id}" for id in ids.values()]
@@ -125,3 +124,66 @@ async def test_pages_work_without_scripts(app: Ardiq) -> None:
         await page.click(f"a[href$='{ids['dead']}']:visible >> nth=-1")
         await page.wait_for_url(f"**/tasks/{ids['dead']}")
         assert "ValueError" in await page.inner_text("main")
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+async def test_people_act_by_keyboard_alone(app: Ardiq, scripts: bool) -> None:
+    ids = await fill(app)
+    async with page_of(app, java_script_enabled=scripts) as (page, address):
+
+        async def press(*keys: str) -> None:
+            for key in keys:
+                await page.keyboard.press(key)
+
+        async def reach(selector: str) -> None:
+            await page.wait_for_selector(selector)
+            for _ in range(60):
+                if await page.locator(f"{selector}:focus").count():
+                    return
+                await press("Tab")
+            raise AssertionError(f"Tab does not lead to {selector}")
+
+        await page.goto(f"{address}dead")
+        if scripts:
+            await press("j", "x")
+        else:
+            await reach("input[name=id]")
+            await press("Space")
+        assert await page.is_checked("input[name=id]")
+        await reach("button[formaction$=discard]")
+        await press("Enter")
+        await page.wait_for_selector("h1:has-text('Discard 1 dead letter?')")
+        await reach("main a.button")
+        await press("Enter")
+        await page.wait_for_url("**/dead")
+        assert await app.dead.count() == 1
+        await page.goto(f"{address}tasks/{ids['dead']}")
+        await reach("form[action$=discard] button")
+        await press("Enter")
+        await reach("button[name=confirmed]")
+        if scripts:
+            found = (await axe.Axe().run(page)).response["violations"]
+            assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
+        await press("Enter")
+        await page.wait_for_selector(f".notice:has-text('{ids['dead']}: discarded.')")
+        await page.wait_for_selector("#now .chip.discarded")
+        assert await page.locator("form.act").count() == 0
+    assert await app.dead.count() == 0
+
+
+async def test_what_was_told_stays_when_the_task_ends(app: Ardiq) -> None:
+    @app.task
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    app.burst = True
+    job = await wait.enqueue()
+    running = asyncio.create_task(app.run())
+    async with page_of(app) as (page, address):
+        await page.goto(f"{address}tasks/{job.id}")
+        await page.wait_for_selector("#now .chip.running")
+        await page.click("form[action$=abort] button")
+        await page.click("button[name=confirmed]")
+        await page.wait_for_selector("#now .chip.aborted")
+        assert "running, and asked to stop." in await page.inner_text(".notice")
+    await running

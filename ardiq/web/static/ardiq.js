@@ -10,6 +10,18 @@
     localStorage.setItem("ardiq-theme", root.dataset.theme);
   });
 
+  // What an action told stays on the page when the end of the task loads it again.
+  const main = document.getElementById("main"), kept = sessionStorage.getItem("ardiq-notice");
+  if (kept && main && !main.querySelector(".notice")) main.insertAdjacentHTML("afterbegin", kept);
+  sessionStorage.removeItem("ardiq-notice");
+  function keep() { const notice = main.querySelector(".notice"); if (notice) sessionStorage.setItem("ardiq-notice", notice.outerHTML); }
+
+  const all = document.querySelector("[data-all]");
+  if (all) {
+    all.hidden = false;
+    all.addEventListener("change", () => all.form.querySelectorAll("[name=id]").forEach((box) => { box.checked = all.checked; }));
+  }
+
   // Live: fragments replace what has their id. A closed stream is followed by polling.
   let frozen = false, missed = 0, source = null;
   const shown = (text) => { if (live) { live.hidden = false; live.textContent = text; } };
@@ -32,7 +44,7 @@
       for (const line of JSON.parse(event.data)) log.appendChild(document.createElement("div")).textContent = line;
       if (below) log.scrollTop = log.scrollHeight;
     });
-    source.addEventListener("end", () => { source.close(); if (!frozen) location.reload(); });
+    source.addEventListener("end", () => { source.close(); if (!frozen) { keep(); location.reload(); } });
     source.addEventListener("error", () => {
       shown("waiting for the server");
       if (source.readyState === EventSource.CLOSED) setTimeout(poll, 10000);
@@ -58,10 +70,10 @@
     });
   }
 
-  // Keys: / searches, g and a letter goes to a screen, j and k choose a row, Enter opens it, p freezes the page.
+  // Keys: / searches, g and a letter goes to a screen, j and k choose a row, x ticks it, Enter opens it, p freezes the page.
   let after = "";
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input,select,textarea")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=checkbox]),select,textarea")) return;
     const key = event.key, before = after;
     after = "";
     if (before === "g") {
@@ -71,8 +83,12 @@
     else if (key === "/") { const search = document.getElementById("search"); if (search) { event.preventDefault(); search.focus(); } }
     else if (key === "j" || key === "k") {
       const rows = [...document.querySelectorAll("table.rows tbody tr")].map((row) => row.querySelector("a")).filter(Boolean);
-      const at = rows.indexOf(document.activeElement) + (key === "j" ? 1 : -1);
+      const row = document.activeElement.closest("tr"), link = row && row.querySelector("a");
+      const at = rows.indexOf(link) + (key === "j" ? 1 : -1);
       if (rows.length) rows[Math.max(0, Math.min(rows.length - 1, at))].focus();
+    } else if (key === "x") {
+      const row = event.target.closest("tr"), box = row && row.querySelector("[name=id]");
+      if (box) box.checked = !box.checked;
     } else if (key === "p" && stream) {
       frozen = !frozen;
       if (!frozen) { missed = 0; location.reload(); } else shown("paused, 0 changes");

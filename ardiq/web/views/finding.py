@@ -30,15 +30,24 @@ def filters(asked: Asked) -> Filters:
     task, text, told = (asked.params.get(name, "")[:_LONGEST] for name in ("name", "q", "arg"))
     if (text or told) and not asked.sees_payloads:
         raise Refused(403, "your role may not search arguments: filter by the task's name")
+    return Filters(task, text, argument_of(asked, told), told)
+
+
+def argument_of(asked: Asked, told: str) -> Argument | None:
+    """An argument as people write it, `name=value`; None if they wrote nothing.
+
+    Raises:
+        Refused: they did not write that, or its values are hidden.
+    """
     if not told:
-        return Filters(task, text, None, "")
+        return None
     name, equals, value = told.partition("=")
     if not equals:
         raise Refused(400, "arg must be NAME=VALUE, such as customer_id=42")
     if asked.redactor.hides(name):
         raise Refused(403, f"values of {name!r} are redacted, and cannot be searched for")
     key: Any = int(name) if name.isascii() and name.isdecimal() and len(name) < 5 else name
-    return Filters(task, text, {key: _scalar(value)}, told)
+    return {key: _scalar(value)}
 
 
 async def find(asked: Asked, place: str, of: str, wanted: Filters) -> dict[str, Any]:
