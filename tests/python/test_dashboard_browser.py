@@ -119,7 +119,7 @@ async def test_pages_work_without_scripts(app: Ardiq) -> None:
     async with page_of(app, java_script_enabled=False) as (page, address):
         await page.goto(address)
         await page.click("nav.side a:has-text('Dead letters')")
-        await page.fill("[name=name]", "charge")
+        await page.fill(".filters [name=name]", "charge")
         await page.click("button:has-text('Filter')")
         await page.click(f"a[href$='{ids['dead']}']:visible >> nth=-1")
         await page.wait_for_url(f"**/tasks/{ids['dead']}")

@@ -16,6 +16,9 @@
   sessionStorage.removeItem("ardiq-notice");
   function keep() { const notice = main.querySelector(".notice"); if (notice) sessionStorage.setItem("ardiq-notice", notice.outerHTML); }
 
+  const lines = document.getElementById("lines");
+  if (lines) lines.scrollTop = lines.scrollHeight;
+
   const all = document.querySelector("[data-all]");
   if (all) {
     all.hidden = false;
