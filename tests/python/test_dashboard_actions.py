@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 from boards import HOSTILE, NAME, SCREENS, browser, fill, functions, links
+from documents import ROOT
 
 from ardiq import Ardiq
 from ardiq._server import calls
@@ -83,6 +84,9 @@ def notice(page: httpx.Response) -> str:
 def test_every_action_is_in_the_table() -> None:
     assert {name: action.permission for name, action in ACTIONS.items()} == PERMISSION
     assert {name for name, action in ACTIONS.items() if action.ask is not None} == ASKED_BEFORE
+    guide = (ROOT / "docs/dashboard.md").read_text().partition("## What people can do")[2].partition("##")[0]
+    rows = [line.split("|")[1] for line in guide.splitlines() if line.startswith("| `")]
+    assert {name for names in rows for name in re.findall("`(.*?)`", names)} == set(ACTIONS)
 
 
 @pytest.mark.parametrize("role", [*MAY, "nothing", "elsewhere", "nobody"])

@@ -44,6 +44,11 @@ async def page_of(app: Ardiq, **options: Any) -> AsyncIterator[tuple[Any, str]]:
     assert said == []
 
 
+async def check_access(page: Any) -> None:
+    found = (await axe.Axe().run(page)).response["violations"]
+    assert [(page.url, each["id"], each["nodes"][0]["html"]) for each in found] == []
+
+
 @pytest.mark.parametrize(("theme", "width"), [("light", 1380), ("dark", 390)])
 async def test_every_screen_can_be_read(app: Ardiq, theme: str, width: int) -> None:
     ids = await fill(app)
@@ -52,8 +57,8 @@ async def test_every_screen_can_be_read(app: Ardiq, theme: str, width: int) -> N
         for path in [*SCREENS, *tasks, f"workflows/{ids['workflow']}"]:
             await page.goto(address + path)
             await page.wait_for_selector("h1")
-            found = (await axe.Axe().run(page)).response["violations"]
-            assert [(each["id"], each["nodes"][0]["html"]) for each in found] == [], path
+            if theme == "light" or path in ("", "dead", "schedules", f"tasks/{ids['dead']}"):  # all colors
+                await check_access(page)
             assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
 
 
@@ -162,8 +167,7 @@ async def test_people_act_by_keyboard_alone(app: Ardiq, scripts: bool) -> None:
         await press("Enter")
         await reach("button[name=confirmed]")
         if scripts:
-            found = (await axe.Axe().run(page)).response["violations"]
-            assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
+            await check_access(page)
         await press("Enter")
         await page.wait_for_selector(f".notice:has-text('{ids['dead']}: discarded.')")
         await page.wait_for_selector("#now .chip.discarded")
