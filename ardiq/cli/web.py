@@ -64,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     with refusing():
         board = dashboard(app, auth=auth, queues=arguments.queue, hosts=hosts)
     listener = _listen(place)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once it has stopped
     shown = Place(place.host, listener.getsockname()[1])
     print(f"dashboard at http://{shown}/, for {_whom(auth)}", flush=True)
     # The client must stay the proxy: `X-Forwarded-For` is anybody's.
@@ -76,7 +77,6 @@ def run(arguments: argparse.Namespace) -> int:
         lifespan="off",
         timeout_graceful_shutdown=_LAST_S,
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once it has stopped
     uvicorn.Server(config).run(sockets=[listener])
     return 0
 
