@@ -21,6 +21,7 @@ _LONGEST_NOTICE = 600  # of up to four bytes each; a browser keeps cookies of 40
 _NOTICE_S = 60
 LARGEST_FORM = 1 << 18
 _MOST_FIELDS = 1000
+_LONGEST_LINE = 10_000
 
 
 async def form_of(request: Request, most: int = LARGEST_FORM) -> Form:
@@ -50,20 +51,21 @@ async def carry_out(action: Action, asked: Asked, form: Form) -> tuple[Told, dic
         error = raised
         raise
     finally:
-        _record(action, asked, answers, error)
+        _record(action, asked, form, answers, error)
         await asked.samples.renew()
 
 
-def _record(action: Action, asked: Asked, answers: dict[str, str], error: BaseException | None) -> None:
+def _record(action: Action, asked: Asked, form: Form, answers: dict[str, str], error: BaseException | None) -> None:
     user, queue, client = asked.user.name, asked.app.queue_name, asked.request.client
     where = client.host if client is not None else ""
     more = {"action": action.name, "user": user, "queue": queue, "client": where, "answers": answers}
     if error is None:
         log.info("%s in queue %r by %r from %s: %s", action.name, queue, user, where, answers, extra=more)
-    else:
-        why = f"{type(error).__name__}: {error}"
-        words = "%s in queue %r by %r from %s, ended by %s, after: %s"
-        log.warning(words, action.name, queue, user, where, short(why, 300), answers, extra=more)
+        return
+    ids = [] if isinstance(error, Refused) else form.getlist("id") or form.getlist("name")
+    why, which = short(f"{type(error).__name__}: {error}", 300), short(repr(ids), _LONGEST_LINE)
+    words = "%s in queue %r by %r from %s of %s ended by %s, after: %s"
+    log.warning(words, action.name, queue, user, where, which, why, answers, extra=more)
 
 
 def refused(action: Action, queue: str, user: str) -> None:
