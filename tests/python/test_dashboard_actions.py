@@ -182,7 +182,10 @@ async def test_a_dead_letter_is_run_again_and_discarded(app: Ardiq) -> None:
         assert await do(client, app, "discard", id=ids["dead"]) == gone
         await app.run()
         assert await app.dead.count() == 1
+        page = f"/q/{app.queue_name}/dead.json"
+        assert len((await client.get(page)).json()["groups"]) == 1
         assert await do(client, app, "discard", id=ids["dead"]) == f"{ids['dead']}: discarded."
+        assert (await client.get(page)).json()["groups"] == [], "an old answer is shown"
         assert await app.dead.count() == 0
 
 
