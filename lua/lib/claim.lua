@@ -67,8 +67,8 @@ local function pause_of(batch, id, name, args, kwargs, codec)
 end
 
 -- queued, limited -> running, expired, held, aborted for one id of a lane, or of one of its lines (`line_name`), or a quarantined
--- one, whose line it is then, too. Appends a claim to `claims`, with nothing in the place of its token, where that of a line has
--- the line until it gets one. Replies its weight, or false where it does not start.
+-- one, whose line it is then, too. Appends a claim to `claims`, with its line, or nothing, in the place of its token until it
+-- gets one. Replies its weight, or false where it does not start.
 local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is_quarantined)
   local key = keys.task(batch.base, id)
   local r
@@ -145,7 +145,7 @@ local function start(batch, id, lane_name, line_name, worker, ttl_ms, claims, is
   -- One by one, in order: several at once are assigned from the last, and a list grows cheaply only at its end.
   local n = claims.n
   claims[n + 1] = id
-  claims[n + 2] = ''
+  claims[n + 2] = line_name or ''
   claims[n + 3] = r[2] or ''
   claims[n + 4] = args
   claims[n + 5] = r[4] or ''
@@ -182,7 +182,7 @@ local function start_quarantined(batch, worker, lanes, last_id, ttl_ms, claims)
       if start(batch, id, name or task.DEFAULT_LANE, line_name, worker, ttl_ms, claims, true) then
         if line_name then
           turn.charge(batch, line_name)
-          claims[claims.n - 8], batch.has_claimed_lines = line_name, true
+          batch.has_claimed_lines = true
         end
         redis.call('HSET', keys.worker(batch.base, worker), 'quarantined', id)
         if name and lanes.limits and lanes.limits[name] then lanes.limits[name] = lanes.limits[name] - 1 end
@@ -251,8 +251,8 @@ function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
       for i = 1, #ids do
         local weight = start(batch, ids[i], name, line_name, worker, ttl_ms, claims)
         if weight then
-          claims[claims.n - 8] = line_name
-          started, began, score = started + 1, score, score + 1 / weight
+          started, began = started + 1, score
+          score = score + 1 / weight
         end
       end
       if started > 0 then batch.has_claimed_lines = true end
@@ -264,8 +264,8 @@ function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
         local weight = start(batch, ids[i], name, line_name, worker, ttl_ms, claims)
         if weight then
           bytes = bytes + #claims[claims.n - 6] + #claims[claims.n - 5]
-          claims[claims.n - 8], batch.has_claimed_lines = turns == 0 and line_name or gather.FOLLOWS, true
-          if turns == 0 then turns = 1 / weight end
+          batch.has_claimed_lines = true
+          if turns == 0 then turns = 1 / weight else claims[claims.n - 8] = gather.FOLLOWS end
         end
         if bytes >= most then return turns, bytes, i end
       end
@@ -309,11 +309,11 @@ function M.take(batch, worker, lanes, want, row, ttl_ms, claims)
     local leases, own_ttls, has_lines = {}, batch.own_ttls, batch.has_claimed_lines
     for i = 1, count do
       local at, lease = from + 10 * (i - 1), clock.text(first_token + i - 1)
-      local id, token = claims[at + 1], lease
+      local id, token, line_name = claims[at + 1], lease, has_lines and claims[at + 2]
       if own_ttls and own_ttls[id] then lease = lease .. '/' .. own_ttls[id] end
-      if has_lines and claims[at + 2] ~= '' then
-        lease = lease .. ' ' .. claims[at + 2]
-        if claims[at + 2] == gather.FOLLOWS then token = gather.FOLLOWS .. token end
+      if line_name and line_name ~= '' then
+        lease = lease .. ' ' .. line_name
+        if line_name == gather.FOLLOWS then token = gather.FOLLOWS .. token end
       end
       claims[at + 2] = token
       leases[2 * i - 1], leases[2 * i] = id, lease

@@ -4,7 +4,7 @@
 local M = {}
 
 -- So many of a line in a row, where others wait: a call is for so many lines that each gets about QUANTUM of it.
-local QUANTUM, LONGEST = 4, 16
+local QUANTUM, LONGEST = 8, 16
 -- Batches that have so many bytes of arguments are enough for one call, and for one execution.
 local BATCH_BYTES = 8 * 1024 * 1024
 
