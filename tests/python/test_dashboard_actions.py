@@ -176,16 +176,16 @@ async def test_waiting_tasks_are_hurried_and_aborted(app: Ardiq) -> None:
 async def test_a_dead_letter_is_run_again_and_discarded(app: Ardiq) -> None:
     ids = await fill(app)
     async with browser(dashboard(app, auth="nobody")) as client:
+        page = f"/q/{app.queue_name}/dead.json"
+        assert len((await client.get(page)).json()["groups"]) == 1
         assert await do(client, app, "requeue", id=ids["dead"]) == f"{ids['dead']}: queued again."
+        assert (await client.get(page)).json()["groups"] == [], "an old answer is shown"
         gone = f"{ids['dead']}: no dead letter any more; nothing was changed."
         assert await do(client, app, "requeue", id=ids["dead"]) == gone
         assert await do(client, app, "discard", id=ids["dead"]) == gone
         await app.run()
         assert await app.dead.count() == 1
-        page = f"/q/{app.queue_name}/dead.json"
-        assert len((await client.get(page)).json()["groups"]) == 1
         assert await do(client, app, "discard", id=ids["dead"]) == f"{ids['dead']}: discarded."
-        assert (await client.get(page)).json()["groups"] == [], "an old answer is shown"
         assert await app.dead.count() == 0
 
 
