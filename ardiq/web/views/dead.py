@@ -19,6 +19,6 @@ async def read(asked: Asked) -> dict[str, Any]:
             {"name": group.fn_name, **dict(zip(group._fields[1:], group[1:], strict=True))} for group in groups.groups
         ],
         "grouped": groups.looked_at,
-        "dead": groups.total,
+        "dead": found["size"],
         **found,
     }
