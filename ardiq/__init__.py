@@ -10,6 +10,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 
 `_values`: values and the rules about them; no server, no event loop
     models, errors, retries, executors, limits, batches, uniqueness, signals: what you receive, catch and configure
+    instruments: what is told of each enqueue and attempt
     settings, options, defaults, imports: an app's options and their checks
     signature, items, conversion, sameness: what a task's function takes and returns
     codec, encodings, chunks, headers, signing, ids: how a call travels
@@ -28,7 +29,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 
 `_client`: what an app asks of its queue
     queue, registry: the context of one queue, and what the app registered; everything below `app` is given a context
-    task, job, producer, answers, room, typing: enqueueing
+    task, job, producer, telling, answers, room, typing: enqueueing
     inspector, watching, streaming: what is asked about tasks, and what they tell
     overview, inspection, rules: what is asked about the queue, and how tasks are named by an argument
     dead, filters, schedules, pauses: changing what is there
@@ -43,6 +44,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
     worker, attempts, batches, chunks, filling, endings: claims become attempts, attempts become outcomes
     threads, processes, child, memory: where `def` tasks run
     reports, streams, context: what a running task tells, and knows of itself
+    instrumented: what instruments are told of it
     waits, memos, children: its steps, sleeps and waits, and the calls whose results it waits for
     scheduler, retention, tally, carrier: a worker's other chores
     run_state, stalls, stacks, logging, logs: how a run stands, loops that do not turn, tracebacks, log lines
@@ -52,7 +54,8 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 
 `app`: `Ardiq`, the facade over settings, registry and contexts
 
-`cli`, `web`, `testing`, `django`, `sqlalchemy`: what stands on the app; one file a command in `cli`, a screen in `web`
+`cli`, `web`, `testing`, `django`, `sqlalchemy`, `otel`, `sentry`: what stands on the app; `cli` has one file a command,
+`web` one a screen
 """
 
 TYPE_CHECKING = not __name__  # False, which editors that read `False` would not look behind; `typing` takes a while

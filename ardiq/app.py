@@ -92,6 +92,8 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching, Streaming, Star
             the first key signs, and signatures by any of them are accepted.
         takes_unsigned: also run tasks without a signature, until all producers have a key.
         stall_after: after how many seconds without running a worker's event loop counts as stalled; None: never.
+        task_logs: what is logged inside a task from this level on is also added to the task's own log: "debug", "info",
+            "warning" or "error"; None: nothing.
         task_defaults: `max_retries`, `backoff_ms`, `timeout`, `retry`, `retry_on`, `give_up_on`, `max_age` and
             `result_ttl` of tasks that do not set them.
         imports: modules that workers import for the tasks in them; `*` stands for any text within one part of a name:
@@ -144,6 +146,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching, Streaming, Star
         payload_limit: int = 16 * 1024 * 1024,
         check_types: bool = True,
         stall_after: Delay | None = 5.0,
+        task_logs: _options.LogLevel | None = None,
         task_defaults: TaskDefaults | None = None,
         imports: Iterable[str] = (),
         allow_eviction: bool = False,
@@ -177,6 +180,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching, Streaming, Star
             payload_limit=payload_limit,
             check_types=check_types,
             stall_after=stall_after,
+            task_logs=task_logs,
             task_defaults=task_defaults,
             imports=imports,
             prefix=prefix,

@@ -235,7 +235,7 @@ class Schedules:
         """The headers that the `on_enqueue` hooks set for an occurrence, in case this worker fires it."""
         call = EnqueueContext(f"cron:{name}:{due_at}", *self._call_of(name, definition), {})
         try:
-            headers = await self._queue.producer.ask_hooks(call)
+            headers = await self._queue.producer.telling.headers_by_hooks(call)
         except (Exception, CancelledError) as error:
             task = current_task()
             if isinstance(error, CancelledError) and task is not None and task.cancelling():

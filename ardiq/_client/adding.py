@@ -76,7 +76,7 @@ class CallBatch:
 
     async def __aenter__(self) -> Self:
         graph = self._graph()
-        headers = [await self._queue.producer.ask_hooks(context) for context in graph.contexts()]
+        headers = await self._queue.producer.telling.headers_of_parts(graph.contexts())
         self._began(await created(self._queue, graph, headers, self._queue.channel().ask))
         return self
 
@@ -95,7 +95,7 @@ class CallBatch:
 
     def __enter__(self) -> Self:
         graph = self._graph()
-        headers = [self._queue.producer.ask_hooks_sync(context) for context in graph.contexts()]
+        headers = self._queue.producer.telling.headers_of_parts_sync(graph.contexts())
         core = self._queue.server.core
         self._queue.server.register(core)
         self._began(at_once(core, lambda ask: created(self._queue, graph, headers, ask)))
@@ -147,12 +147,11 @@ class CallBatch:
 
     async def _headers(self, ready: "list[PreparedTask[Any]]") -> list[str]:
         graph = self._added(ready)
-        return [await self._queue.producer.ask_hooks(context) for context in graph.contexts()] if graph else []
+        return await self._queue.producer.telling.headers_of_parts(graph.contexts()) if graph else []
 
     def _send_sync(self, ready: "list[PreparedTask[Any]]") -> None:
         graph = self._added(ready)
-        contexts = graph.contexts() if graph else ()
-        headers = [self._queue.producer.ask_hooks_sync(context) for context in contexts]
+        headers = self._queue.producer.telling.headers_of_parts_sync(graph.contexts() if graph else ())
         at_once(self._queue.server.core, lambda ask: self._send(ready, ask, headers))
 
     async def _send(self, ready: "list[PreparedTask[Any]]", ask: Ask, headers: list[str]) -> None:

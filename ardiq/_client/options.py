@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._values.defaults import TaskDefaults
-from .._values.options import Durability
+from .._values.options import Durability, LogLevel
 from .facade import Facade
 from .limiting import Limits
 
@@ -121,6 +121,11 @@ class Options(Facade):
     def stall_after(self) -> float | None:
         """After how many seconds without running a worker's event loop counts as stalled; None: never."""
         return self.context.settings.stall_after_s
+
+    @property
+    def task_logs(self) -> LogLevel | None:
+        """From which level on a task's own log gets what is logged inside it; None: it does not."""
+        return self.context.settings.task_logs
 
     @property
     def cron_poll_s(self) -> float:

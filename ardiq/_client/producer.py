@@ -1,19 +1,18 @@
 """Enqueueing: from a call to its record, the same way on every path."""
 
 import asyncio
-import inspect
 import time
 from asyncio import get_running_loop
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from .. import instruments
 from .._server import calls
 from .._server.channel import may_repeat
-from .._server.inbox import Enqueued
+from .._server.inbox import Enqueued, Heard
 from .._server.mailbox import too_late, waiter_ttl_ms
 from .._server.replies import Ask, Call, at_once, refusal
-from .._values import headers as _headers
 from .._values import options as _options
 from .._values.encodings import from_json, to_json
 from .._values.ids import new_id
@@ -21,17 +20,17 @@ from .._values.known import ADDED, take_answer
 from .._values.options import NO_OPTIONS, CallOptions
 from .._values.signature import Signature
 from ..errors import ArdiqError, NoLimit, QueueFull
+from ..instruments import Kind, Told
 from ..job import Job, job_of
 from ..models import EnqueueContext
 from ..task import PreparedTask, Task
 from .answers import Record, answered, flat, partly_sent, repeat_limited
 from .inspector import value_of
 from .room import WaitsS, pauses, wait_for_room
+from .telling import Asked, Telling
 
 if TYPE_CHECKING:
     from .queue import QueueContext
-
-Answer = TypeVar("Answer")
 
 # Jobs that are made in one turn of the loop.
 _AT_ONCE = 500
@@ -42,6 +41,7 @@ class Producer:
 
     def __init__(self, queue: "QueueContext") -> None:
         self._queue = queue
+        self.telling = Telling(queue)
         self._codec = queue.codec
         self._signer = queue.signer
         self._default_lane = queue.settings.default_priority
@@ -58,7 +58,7 @@ class Producer:
             later: Any = self.enqueue_later(task, args, kwargs, options)
             later.__qualname__ = f"{task.name}.enqueue"  # for the warning that nobody awaited it
             return later  # type: ignore[no-any-return]
-        if self._queue.registry.enqueue_hooks or task.buckets is not None or options.wait_s:
+        if instruments.active or self._queue.registry.enqueue_hooks or task.buckets is not None or options.wait_s:
             return self.enqueue_later(task, args, kwargs, options)
         sent = Enqueued(loop=loop)
         try:
@@ -77,44 +77,47 @@ class Producer:
         more: dict[str, Any] | None = None,
     ) -> Job:
         """`enqueue` as a coroutine. `more`: further options, which override the headers of hooks."""
-        task_id, extra = await self._run_hooks(task, args, kwargs, options)
-        if more:
-            extra = {**(extra or {}), **more}
-        record = self.record(task, args, kwargs, options, task_id, extra)
-        return await self._sent(record, task, options.wait_s)
+        asked = self._asked(task, args, kwargs, options)
+        with self.telling.told("one", [asked]) as told:
+            extra = await self.telling.headers(asked)
+            if more:
+                extra = {**(extra or {}), **more}
+            record = self.record(task, args, kwargs, options, asked and asked.call.task_id, extra)
+            return await self._sent(record, task, options.wait_s, told)
 
-    async def _sent(self, record: Record, task: Task[..., Any], wait_s: float | None) -> Job:
+    async def _sent(self, record: Record, task: Task[..., Any], wait_s: float | None, told: Told) -> Job:
         """Send one task; again while there is no room for it, for so long."""
         try:
-            return await self._sent_once(record, task)
+            return await self._sent_once(record, task, told)
         except QueueFull as error:
             refused = error
         for pause in pauses(wait_s or 0):
             await asyncio.sleep(pause)
             try:
-                return await self._sent_once(record, task)
+                return await self._sent_once(record, task, told)
             except QueueFull as error:
                 refused = error
         raise refused
 
-    async def _sent_once(self, record: Record, task: Task[..., Any]) -> Job:
+    async def _sent_once(self, record: Record, task: Task[..., Any], told: Told) -> Job:
         """Send one task; once more if the server has to be told its limits first."""
         loop = get_running_loop()
         channel = self._queue.server.channel(loop)
         job = job_of(self._queue.app, record[0], task.signature)
 
-        def send() -> Enqueued:
-            sent = Enqueued(loop=loop)
+        async def send() -> Job:
+            sent = Heard(loop=loop)
             channel.enqueue(job, record, sent)
-            return sent
+            told.answers = answers = [await sent]
+            return answered([job], answers)[0]
 
         try:
-            return await send()  # type: ignore[no-any-return]
+            return await send()
         except NoLimit:
             if task.buckets is None:
                 raise
         await channel.ask(self.declaration())
-        return await send()  # type: ignore[no-any-return]
+        return await send()
 
     def declaration(self) -> Call[int]:
         """What tells the server the limits that this code declares."""
@@ -125,20 +128,23 @@ class Producer:
 
     async def enqueue_many(self, tasks: Iterable[PreparedTask]) -> list[Job]:
         """Send many tasks at once; nothing is sent if one of them is wrong."""
-        if not self._queue.registry.enqueue_hooks:
+        if not (instruments.active or self._queue.registry.enqueue_hooks):
             return await self.send(*self._records(tasks, "enqueue_many"))
         prepared = [self._own(each, "enqueue_many") for each in tasks]
-        for each in prepared:
-            self.check_lane(each.call_options.priority or each.task.priority)
         records: list[Record] = []
-        for each in prepared:
-            task_id, extra = await self._run_hooks(each.task, each.args, each.kwargs, each.call_options)
-            records.append(self.record(each.task, each.args, each.kwargs, each.call_options, task_id, extra))
         waits_s = [each.call_options.wait_s for each in prepared]
-        return await self.send(records, [each.task.signature for each in prepared], waits_s)
+        asked = [self._asked_of(each) for each in prepared]
+        with self.telling.told("many", asked) as told:
+            for each, call in zip(prepared, asked, strict=True):
+                records.append(self._asked_record(each, call, await self.telling.headers(call)))
+            return await self.send(records, [each.task.signature for each in prepared], waits_s, told)
 
     async def send(
-        self, records: Sequence[Record], signatures: Iterable[Signature | None] = repeat(None), waits_s: WaitsS = ()
+        self,
+        records: Sequence[Record],
+        signatures: Iterable[Signature | None] = repeat(None),
+        waits_s: WaitsS = (),
+        told: Told | None = None,
     ) -> list[Job]:
         """Send records in one go, and those again for which there is no room yet, if they wait for it."""
         if not records:
@@ -153,6 +159,7 @@ class Producer:
                 jobs += [job_of(app, record[0], next(known)) for record in records[start : start + _AT_ONCE]]
                 await asyncio.sleep(0)
             answers = await sending
+            _tell(told, answers)
         except ArdiqError as error:
             raise partly_sent(error, jobs) from None
         finally:
@@ -162,16 +169,17 @@ class Producer:
         except (NoLimit, QueueFull):
             send = channel.enqueue_many
             answers = await repeat_limited(self.declaration(), records, jobs, answers, channel.ask, send)
-            return answered(jobs, await wait_for_room(records, jobs, answers, waits_s, send, asyncio.sleep))
+            final = await wait_for_room(records, jobs, answers, waits_s, send, asyncio.sleep)
+            _tell(told, final)
+            return answered(jobs, final)
 
     def enqueue_sync(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> Job:
         """Send one task from code without an event loop; blocks this thread, with the GIL released."""
         queue = self._queue
-        if queue.registry.enqueue_hooks or task.buckets is not None or options.wait_s:
-            record = self.record_sync(PreparedTask.of(task, args, kwargs, options))
-            return self.send_sync([record], [task.signature], [options.wait_s])[0]
+        if instruments.active or queue.registry.enqueue_hooks or task.buckets is not None or options.wait_s:
+            return self._ask_and_send("one", [PreparedTask.of(task, args, kwargs, options)])[0]
         record = self.record(task, args, kwargs, options)
         job = job_of(queue.app, record[0], task.signature)
         core = queue.server.core
@@ -188,11 +196,17 @@ class Producer:
 
     def enqueue_many_sync(self, prepared: Sequence[PreparedTask]) -> list[Job]:
         """Send tasks from code without an event loop; blocks this thread, with the GIL released."""
-        if not self._queue.registry.enqueue_hooks:
+        if not (instruments.active or self._queue.registry.enqueue_hooks):
             return self.send_sync(*self._records(prepared, "enqueue_many_sync"))
-        own = [self._own(each, "enqueue_many_sync") for each in prepared]
+        return self._ask_and_send("many", [self._own(each, "enqueue_many_sync") for each in prepared])
+
+    def _ask_and_send(self, kind: Kind, own: Sequence[PreparedTask]) -> list[Job]:
+        asked = [self._asked_of(each) for each in own]
         waits_s = [each.call_options.wait_s for each in own]
-        return self.send_sync([self.record_sync(each) for each in own], [each.task.signature for each in own], waits_s)
+        with self.telling.told(kind, asked) as told:
+            extra = [self.telling.headers_sync(call) for call in asked]
+            records = [self._asked_record(*each) for each in zip(own, asked, extra, strict=True)]
+            return self.send_sync(records, [each.task.signature for each in own], waits_s, told)
 
     def _records(self, calls: Iterable[Any], taker: str) -> tuple[list[Record], list[Signature | None], WaitsS]:
         """The records of calls, what is known of their tasks, and for how long each waits for room."""
@@ -245,12 +259,17 @@ class Producer:
         return prepared
 
     def record_sync(self, call: PreparedTask) -> Record:
-        """Run the hooks of one call, and return its record; raises what is wrong with it."""
-        task_id, extra = self._run_hooks_sync(call)
-        return self.record(call.task, call.args, call.kwargs, call.call_options, task_id, extra)
+        """Run the hooks of one call, and return its record, to be sent later; raises what is wrong with it."""
+        asked = self._asked_of(call)
+        with self.telling.told("part", [asked]):
+            return self._asked_record(call, asked, self.telling.headers_sync(asked))
 
     def send_sync(
-        self, records: Sequence[Record], signatures: Iterable[Signature | None] = repeat(None), waits_s: WaitsS = ()
+        self,
+        records: Sequence[Record],
+        signatures: Iterable[Signature | None] = repeat(None),
+        waits_s: WaitsS = (),
+        told: Told | None = None,
     ) -> list[Job]:
         """`send`; blocks this thread, with the GIL released."""
         jobs = [job_of(self._queue.app, record[0], known) for record, known in zip(records, signatures, strict=False)]
@@ -265,6 +284,7 @@ class Producer:
 
         try:
             answers = send(flat(records))
+            _tell(told, answers)
         except ArdiqError as error:
             raise partly_sent(error, jobs) from None
         try:
@@ -282,7 +302,9 @@ class Producer:
             known = await repeat_limited(self.declaration(), records, jobs, answers, ask, send_again)
             return await wait_for_room(records, jobs, known, waits_s, send_again, sleep)
 
-        return answered(jobs, at_once(core, finish))
+        answers = at_once(core, finish)
+        _tell(told, answers)
+        return answered(jobs, answers)
 
     def request_sync(self, call: PreparedTask, timeout: float | None) -> Any:
         """Send one task and block this thread until it has ended."""
@@ -296,13 +318,6 @@ class Producer:
         job = self.enqueue_many_sync([call])[0]
         return value_of(self._queue.inspector.wait_sync(job.id, timeout, call.task.signature, is_known=True))
 
-    def _run_hooks_sync(self, each: PreparedTask) -> tuple[str | None, dict[str, Any] | None]:
-        return _without_loop(self._run_hooks(each.task, each.args, each.kwargs, each.call_options))
-
-    def ask_hooks_sync(self, call: EnqueueContext) -> str:
-        """`ask_hooks` for code without an event loop."""
-        return _without_loop(self.ask_hooks(call))
-
     async def request(
         self,
         task: Task[..., Any],
@@ -314,17 +329,27 @@ class Producer:
         """Send one task with the mailbox that is told when it ends, and wait for that."""
         timeout = _options.patience("timeout", timeout)
         loop = get_running_loop()
-        task_id, extra = await self._run_hooks(task, args, kwargs, options)
+        asked = self._asked(task, args, kwargs, options)
         channel = self._queue.server.channel(loop)
-        if not channel.mailbox.is_read:
-            self.record(task, args, kwargs, options, task_id, extra)  # a wrong call is refused first
-        waiter = {"waiter": await channel.mailbox.name(), "waiter_ttl_ms": waiter_ttl_ms(timeout), **(extra or {})}
-        record = self.record(task, args, kwargs, options, task_id, waiter)
-        task_id = record[0]
+        task_id = asked and asked.call.task_id
+        told = self.telling.told("one", [asked])
+        with told:
+            extra = await self.telling.headers(asked)
+            if not channel.mailbox.is_read:
+                self.record(task, args, kwargs, options, task_id, extra)  # a wrong call is refused first
+            waiter = {"waiter": await channel.mailbox.name(), "waiter_ttl_ms": waiter_ttl_ms(timeout), **(extra or {})}
+            record = self.record(task, args, kwargs, options, task_id, waiter)
+            return await self._requested(record, task, options.wait_s, timeout, told)
+
+    async def _requested(
+        self, record: Record, task: Task[..., Any], wait_s: float | None, timeout: float | None, told: Told
+    ) -> Any:
+        channel, task_id = self._queue.channel(), record[0]
         try:
             with channel.mailbox.wish(task_id, timeout) as wished:
                 # Not timed: after a timeout the caller knows that the task is on the queue.
-                own_id, task_id = task_id, (await self._sent(record, task, options.wait_s)).id
+                own_id, task_id = task_id, (await self._sent(record, task, wait_s, told)).id
+                told.end()
                 async with asyncio.timeout(timeout):
                     # Of another task with its key nobody has been told that somebody waits.
                     outcome = await wished.future if task_id == own_id else None
@@ -415,35 +440,29 @@ class Producer:
             )
         return priority
 
-    async def _run_hooks(
+    def _asked(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
-    ) -> tuple[str | None, dict[str, Any] | None]:
-        """The id that the `on_enqueue` hooks got, and the headers they set, as options."""
-        if not self._queue.registry.enqueue_hooks:
-            return None, None
-        self.check_lane(options.priority or task.priority)
+    ) -> Asked | None:
+        """What instruments and `on_enqueue` hooks are told of a call; None without any."""
+        if not (instruments.active or self._queue.registry.enqueue_hooks):
+            return None
+        lane = self.check_lane(options.priority or task.priority)
         task_id = self._chosen_id(task, args, kwargs, options) or new_id()
-        headers = await self.ask_hooks(EnqueueContext(task_id, task.name, args, kwargs, {}))
-        return task_id, {"headers": headers} if headers else None
+        at_ms = options.schedule_ms
+        delay_ms = max(0, at_ms - int(time.time() * 1000)) if at_ms else options.delay_ms
+        return Asked(EnqueueContext(task_id, task.name, args, kwargs, {}), lane, delay_ms)
 
-    async def ask_hooks(self, call: EnqueueContext) -> str:
-        """Run the `on_enqueue` hooks; returns the headers they set, encoded, or an empty text."""
-        for hook in self._queue.registry.enqueue_hooks:
-            answer = hook(call)
-            if inspect.isawaitable(answer):
-                await answer
-        return _headers.pack(self._codec, call.name, call.headers) if call.headers else ""
+    def _asked_of(self, call: PreparedTask) -> Asked | None:
+        return self._asked(call.task, call.args, call.kwargs, call.call_options)
+
+    def _asked_record(self, call: PreparedTask, asked: Asked | None, extra: dict[str, Any] | None) -> Record:
+        task_id = asked and asked.call.task_id
+        return self.record(call.task, call.args, call.kwargs, call.call_options, task_id, extra)
 
 
-def _without_loop(running: Coroutine[Any, Any, Answer]) -> Answer:
-    """What a coroutine of hooks returns that awaits nothing."""
-    try:
-        running.send(None)
-    except StopIteration as ended:
-        answer: Answer = ended.value
-        return answer
-    running.close()
-    raise RuntimeError("an async @app.on_enqueue hook needs an event loop: await enqueue, or make the hook a `def`")
+def _tell(told: Told | None, answers: Sequence[Any]) -> None:
+    if told is not None:
+        told.answers = answers
 
 
 def held_back(call: Any, taker: str, queue: "QueueContext | None" = None) -> PreparedTask:

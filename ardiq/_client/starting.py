@@ -213,7 +213,7 @@ if TYPE_CHECKING:
 async def start(queue: "QueueContext", flow: Flow, output: Any) -> WorkflowJob[Any]:
     """Start a workflow."""
     graph = Graph(queue, flow, output)
-    headers = [await queue.producer.ask_hooks(context) for context in graph.contexts()]
+    headers = await queue.producer.telling.headers_of_parts(graph.contexts())
     ask = queue.channel().ask
     answer = await created(queue, graph, headers, ask)
     if graph.has_pages and answer in ("created", "accepted"):
@@ -230,7 +230,7 @@ async def start(queue: "QueueContext", flow: Flow, output: Any) -> WorkflowJob[A
 def start_sync(queue: "QueueContext", flow: Flow, output: Any) -> WorkflowJob[Any]:
     """Start a workflow; blocks this thread."""
     graph = Graph(queue, flow, output)
-    headers = [queue.producer.ask_hooks_sync(context) for context in graph.contexts()]
+    headers = queue.producer.telling.headers_of_parts_sync(graph.contexts())
     core = queue.server.core
     queue.server.register(core)
     answer = at_once(core, lambda ask: created(queue, graph, headers, ask))

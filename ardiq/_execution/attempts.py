@@ -9,7 +9,7 @@ from threading import get_ident
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import context
+from .. import context, instruments
 from .._client import pages as _pages
 from .._client.registry import Registered
 from .._values import headers as _headers
@@ -18,6 +18,7 @@ from .._values.encodings import from_json, to_json
 from .._values.filled import FILL
 from .._values.inputs import WITH, unpack, wired
 from .._values.signing import RESULT, SIGNED, Place, Signer, at_home, bare, without_signature
+from ..instruments import Outcome as Judged
 from ..models import ExecutionContext
 from ..retries import DEFAULT_MAX_RETRIES, RetryRules
 from .batches import Call, Execution, starter
@@ -39,6 +40,7 @@ from .endings import (
     TimedOut,
 )
 from .filling import fill
+from .instrumented import Carried, Instrumented
 from .memos import Waits
 from .stacks import stack_of
 
@@ -98,6 +100,8 @@ class Attempts:
         self._metrics = queue.metrics
         self._counters = queue.metrics.counters
         self.endings = Endings(queue, worker, asyncio.get_running_loop())
+        # None without instruments.
+        self.instrumented = Instrumented(queue) if instruments.active else None
         self.waits = Waits(queue, worker, lambda fn, args, kwargs: self.in_thread(fn, args, kwargs))
         self.over = False
         # Set by the worker each time it takes tasks: once per turn, not once per task.
@@ -113,7 +117,7 @@ class Attempts:
         self.executions: dict[int, Execution] = {}
         self.runners: dict[str, Callable[[Claim], Coroutine[Any, Any, None]]] = {}
         self.in_thread: Callable[..., Awaitable[Any]]
-        self.in_process: Callable[[Registered, Claim], Awaitable[Any]]
+        self.in_process: Callable[[Registered, Claim, Carried], Awaitable[Any]]
         self._why_cancelled: dict[int, str] = {}
         self._settling: set[asyncio.Task[None]] = set()
         self._loop_thread = get_ident()
@@ -139,13 +143,17 @@ class Attempts:
             runner = self._unknown_runner(entry)
         elif entry.gathers:
             runner = starter(self, entry, self._call(entry), self._runner_with(entry, self._item))
-        elif entry.is_async and entry.timeout is None and not self._queue.registry.middleware and self._signer is None:
+        elif entry.is_async and entry.timeout is None and self._is_plain():
             runner = self._plain_runner(entry)
         else:
             runner = self._runner_with(entry, self._reader(entry, self._call(entry)))
         if entry.task is not None:
             self.runners[name] = runner
         return runner
+
+    def _is_plain(self) -> bool:
+        """Whether nothing surrounds the functions."""
+        return not self._queue.registry.middleware and self._signer is None and self.instrumented is None
 
     def _plain_runner(self, entry: Registered) -> Callable[[Claim], Coroutine[Any, Any, None]]:
         # The hot path: the same as `_runner_with`, with fewer calls.
@@ -205,12 +213,14 @@ class Attempts:
     def _runner_with(
         self, entry: Registered, run: Callable[[Claim], Awaitable[Any]]
     ) -> Callable[[Claim], Coroutine[Any, Any, None]]:
-        signature = entry.signature
+        signature, instrumented = entry.signature, self.instrumented
 
         async def attempt(claim: Claim) -> None:
             started = monotonic()
             wait_s = self.taken_at - claim[9] / 1000 if claim[8] == 1 else None
             context.running.set(claim)
+            if instrumented is not None:
+                instrumented.started(entry, claim, wait_s)
             try:
                 value = await run(claim)
                 self.waits.end(claim[1])
@@ -315,7 +325,9 @@ class Attempts:
             return fn(*args, **kwargs) if entry.is_async else self.in_thread(fn, args, kwargs)
 
         def limited(claim: Claim, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
-            return self.in_process(entry, claim) if entry.process else within(timeout, run(args, kwargs))
+            if entry.process:
+                return self.in_process(entry, claim, self.carried(claim))
+            return within(timeout, run(args, kwargs))
 
         def call(claim: Claim, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
             if not middleware:
@@ -338,6 +350,8 @@ class Attempts:
         counters = self._counters.get(key) or self._metrics.of(*key)
         counters.succeeded += 1
         counters.observe(run_s, wait_s)
+        if self.instrumented is not None:
+            self.instrumented.ended(claim, Judged(COMPLETE, run_s))
         if self._why_cancelled:  # a cancellation that the task swallowed
             self._why_cancelled.pop(claim[1], None)
         if not self.worker.turn_due:
@@ -390,12 +404,23 @@ class Attempts:
                     await self.worker.reports_arrive(claim[1])
                 self.settle_cancelled(claim, run_s, why)
                 return
-        ending = self.endings.judge(entry, claim, run_s, error)
+        ending = self.judged(entry, claim, run_s, error)
         if self.has_last_words(ending):
             await self.last_words(ending)
         self._why_cancelled.pop(claim[1], None)
         self.outcomes.append(self.endings.hand_in(ending))
         self.worker.turn_soon()
+
+    def judged(self, entry: Registered, claim: Claim, run_s: float, error: BaseException) -> Ending:
+        """The ending of an attempt that raised; from any thread."""
+        ending = self.endings.judge(entry, claim, run_s, error)
+        if self.instrumented is not None:
+            self.instrumented.judged(ending)
+        return ending
+
+    def carried(self, claim: Claim) -> Carried:
+        """What instruments let an attempt have that runs elsewhere."""
+        return () if self.instrumented is None else self.instrumented.carried(claim[1])
 
     def has_last_words(self, ending: Ending) -> bool:
         """Whether `last_words` has anything to do; from any thread."""
@@ -417,7 +442,10 @@ class Attempts:
 
     def settle_cancelled(self, claim: Claim, run_s: float, why: str) -> None:
         """Settle an attempt that was cancelled by the worker: aborted or handed back."""
-        self.outcomes.append(self.endings.hand_in(self.endings.cancelled(claim, run_s, why)))
+        ending = self.endings.cancelled(claim, run_s, why)
+        if self.instrumented is not None:
+            self.instrumented.judged(ending)
+        self.outcomes.append(self.endings.hand_in(ending))
         self.worker.turn_soon()
 
     def holds(self, token: int) -> bool:
@@ -465,12 +493,13 @@ class Attempts:
 
     def log_start(self, claim: Claim) -> None:
         """Log the start at debug level."""
-        log.debug(f"task started {ATTEMPT}", *self.endings.named(claim), extra=self.endings.fields(claim))
+        fields = self.endings.fields(claim, "started")
+        log.debug(f"task started {ATTEMPT}", *self.endings.named(claim), extra=fields)
 
     def log_success(self, claim: Claim, run_s: float) -> None:
         """Likewise."""
         values = *self.endings.named(claim), int(run_s * 1000)
-        log.debug(f"task succeeded {ATTEMPT} duration_ms=%d", *values, extra=self.endings.fields(claim))
+        log.debug(f"task succeeded {ATTEMPT} duration_ms=%d", *values, extra=self.endings.fields(claim, "succeeded"))
 
     def abandon(self, claim: Claim, change: int) -> None:
         """Count a thread that still runs after its attempt was settled, or with -1 one that has ended: until then it

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from .. import context
+from .. import context, instruments
 from .._client.registry import Registered
 from .._server.inbox import resolve
 from .._values.inputs import WITH
@@ -107,6 +107,7 @@ class Execution:
             if claims:
                 claim: Any = (*claims[0], tuple(claims))
                 context.running.set(claim)
+                instruments.enter(self._attempts.carried(claims[0]))
                 results, errors = await self._outcome(claim, items)
         except BaseException as error:
             if isinstance(error, GeneratorExit):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("ardiq")
 
 _PAGE = 100
+# Pages in a row of which nothing could be said: the rest is for the next time.
+_IN_VAIN = 10
 # For how long a worker that has left goes on with it.
 _LAST_S = 2.0
 
@@ -63,15 +65,18 @@ class Carrier:
                 self._warn(f"the outbox of queue {self._queue.name!r} is not carried", error)
 
     async def _carry_all(self) -> None:
-        """Carry page after page, until what could not be carried comes up again."""
-        seen, away = set[str](), set[str]()
+        """Carry page after page, until what could not be carried comes up again, or there seems to be nothing else."""
+        seen, away, in_vain = set[str](), set[str](), 0
         while rows := await self._channel.ask(calls.outbox(limit=_PAGE)):
             if rows[0].entry in seen:
                 return
             seen.update(row.entry for row in rows)
             said = await asyncio.gather(*[self._say(row, away) for row in rows])
             entries = [calls.OutboxEntry(row.entry, row.life, answer) for row, answer in zip(rows, said, strict=True)]
-            await self._channel.ask(calls.outbox_done(entries=entries))
+            done = await self._channel.ask(calls.outbox_done(entries=entries))
+            in_vain = 0 if done else in_vain + 1
+            if in_vain == _IN_VAIN:
+                return
 
     async def _say(self, row: calls.OutboxRow, away: set[str]) -> str:
         """Tell the other queue, and what it answers. Of one whose server was `away` the rest waits."""

@@ -22,7 +22,7 @@ from contextlib import suppress
 from types import FrameType, ModuleType
 from typing import Any, BinaryIO, NoReturn
 
-from .. import context
+from .. import context, instruments
 from .._client import pages
 from .._client.registry import Registered
 from .._server import server
@@ -62,8 +62,8 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     listener.start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    sys.path[:], sys.argv, _program, _modules, levels, where = messages.get()
-    reports = _Reports(channel)
+    sys.path[:], sys.argv, _program, _modules, levels, where, worker_id = messages.get()
+    reports = _Reports(channel, worker_id)
     # First, so that modules that configure logging on import only if nobody has, do not.
     logging.root.handlers[:] = [ToWorker(reports.log)]
     for name, level in levels.items():
@@ -102,8 +102,9 @@ class _Reports:
     codec: Codec
     """Of the task's app, once it is known."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, worker_id: str) -> None:
         self.queue = ""
+        self.worker_id = worker_id
         self._channel = channel
         self._lock = threading.Lock()
         self._noted: tuple[Any, dict[str, bytes]] = (None, {})
@@ -178,12 +179,14 @@ def _attempt(
     claim: list[Any],
     holder: list[Any],
     max_memory_mb: int | None,
+    carried: list[Any],
 ) -> bytes:
     context.running.set(tuple(claim))
     kind = "error"
     try:
         _limit_memory(max_memory_mb)
         entry = _registered(of, module, path, claim[2])
+        instruments.enter(carried)  # after what the module sets up
         assert entry.task is not None
         queue = entry.task.context
         reports.codec = codec = queue.codec

@@ -57,18 +57,16 @@ class Children:
     async def begin(self, ask: Ask, parent: Mapping[str, str], is_blocking: bool) -> str:
         """Start them, unless an earlier attempt has; the answer of the server."""
         graph = self._graph()
-        hooks = self._queue.producer
-        headers = [
-            hooks.ask_hooks_sync(context) if is_blocking else await hooks.ask_hooks(context)
-            for context in graph.contexts()
-        ]
+        producer, parts = self._queue.producer, graph.contexts()
+        telling = producer.telling
+        headers = telling.headers_of_parts_sync(parts) if is_blocking else await telling.headers_of_parts(parts)
         more = {"parent": {**parent, "name": self._name}, "tolerate": number_of(self._tolerate, len(self.calls))}
         # Sent twice it does no harm.
         call = graph.call(headers, more)._replace(repeat=True)
         try:
             return await ask(call)
         except NoLimit:
-            await ask(hooks.declaration())
+            await ask(producer.declaration())
             return await ask(call)
 
     async def read(self, ask: Ask) -> list[Any] | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._values.encodings import to_json
 from ..errors import RateLimited, Suspend
+from ..logs import claim_fields
 from ..models import ErrorContext
 from ..retries import Decision, leaves
 from .stacks import traceback_text
@@ -36,6 +37,14 @@ _LONGEST_TEXT = 16_384
 # How many names of unknown tasks are remembered: there may be any number.
 _MOST_UNKNOWN = 1_000
 
+# By what log lines say of an attempt that did not succeed, the word for programs.
+EVENT_NAMES = {
+    "aborted": "aborted",
+    "failed": "failed",
+    "rate limited": "limited",
+    "retry scheduled": "retried",
+    "snoozed": "snoozed",
+}
 # How log lines name an attempt.
 ATTEMPT = "id=%s name=%r worker=%s try=%d"
 
@@ -177,7 +186,7 @@ class Endings:
         if refused:
             if ending is None or ending.outcome != RELEASED:
                 message = "task outcome refused id=%s reason=%s: %s"
-                fields = {} if ending is None else self.fields(ending.claim)
+                fields = {"event_name": "refused"} if ending is None else self.fields(ending.claim, "refused")
                 log.warning(message, task_id, what, _REFUSALS.get(what, "nothing was changed"), extra=fields)
         elif ending is not None:
             failure = self.announce(ending, what)
@@ -255,7 +264,8 @@ class Endings:
             return None
         if became == SUSPEND:
             waits_for = (ending.details or {}).get("wait", "")
-            log.debug(f"task waits {ATTEMPT} wait=%r", *self.named(claim), waits_for, extra=self.fields(claim))
+            fields = self.fields(claim, "waits")
+            log.debug(f"task waits {ATTEMPT} wait=%r", *self.named(claim), waits_for, extra=fields)
             return None
         self.count(claim, run_s, ending.wait_s, became)
         duration_ms, delay_ms = int(run_s * 1000), (ending.details or {}).get("delay_ms", 0)
@@ -305,7 +315,7 @@ class Endings:
         path, line, function, _ = log.findCaller(stacklevel=2)
         record = log.makeRecord(
             log.name, level, path, line, message, (*self.named(claim), *values.values()),
-            raised, function, self.fields(claim),
+            raised, function, self.fields(claim, EVENT_NAMES[what]),
         )  # fmt: skip
         if shown is not None:
             record.exc_text = error_traceback(shown).rstrip() or None
@@ -316,15 +326,16 @@ class Endings:
         if len(self._unknown) < _MOST_UNKNOWN:
             self._unknown.add(claim[2])
         message = f"task unknown {ATTEMPT}: this worker has no task of that name and leaves it for one that does"
-        log.log(level, message, *self.named(claim), extra=self.fields(claim))
+        log.log(level, message, *self.named(claim), extra=self.fields(claim, "unknown"))
 
     def named(self, claim: Claim) -> tuple[str, str, str, int]:
         """The values for `ATTEMPT`."""
         return claim[0], claim[2], self._queue.settings.worker_id, claim[8]
 
-    def fields(self, claim: Claim) -> dict[str, Any]:
-        """The extra fields of a log record about an attempt."""
-        return {"task": claim[2], "task_id": claim[0], "attempt": claim[8], "queue": self._queue.name}
+    def fields(self, claim: Claim, event_name: str = "") -> dict[str, Any]:
+        """The extra fields of a log record about an attempt; `event_name`: what it tells, for programs."""
+        fields = claim_fields(claim, self._queue.name, self._queue.settings.worker_id)
+        return fields | {"event_name": event_name} if event_name else fields
 
     def count(self, claim: Claim, run_s: float, wait_s: float | None, outcome: str) -> None:
         """Count an attempt; from any thread."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from ..logs import JsonFormatter, running_fields
+from ..logs import DevFormatter, JsonFormatter, running_fields
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ _PAGE = 4096
 class Setup(NamedTuple):
     """How to log."""
 
-    format: Literal["text", "json"] = "text"
+    format: Literal["text", "json", "dev"] = "text"
     level: int = logging.INFO
     """The root logger's level, if the program does not set it."""
     own_level: int | None = None
@@ -53,7 +53,8 @@ def set_up(setup: Setup) -> bool:
         _read(setup.file)
     elif not is_own:
         handler = Stderr()
-        handler.setFormatter(JsonFormatter() if setup.format == "json" else logging.Formatter(_TEXT))
+        kinds = {"json": JsonFormatter, "dev": DevFormatter}
+        handler.setFormatter(kinds[setup.format]() if setup.format in kinds else logging.Formatter(_TEXT))
         logging.getLogger().addHandler(handler)
         logging.getLogger().setLevel(setup.level)
     if setup.own_level is not None:

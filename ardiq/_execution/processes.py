@@ -23,6 +23,7 @@ from ..retries import Decision
 from . import logging as _logging
 from .attempts import HandBack, within
 from .endings import Claim, FromChild
+from .instrumented import Carried
 from .memory import oom_kills
 
 if TYPE_CHECKING:
@@ -204,14 +205,14 @@ class Processes:
         self._children: set[_Child] = set()
         self._stops: set[asyncio.Task[None]] = set()
 
-    async def call(self, entry: Registered, claim: Claim) -> Any:
-        """Run an attempt in a child; its time limit begins when the child is ready.
+    async def call(self, entry: Registered, claim: Claim, carried: Carried) -> Any:
+        """Run an attempt in a child; its time limit begins when the child is ready. `carried`: for its instruments.
 
         Raises:
             HandBack: the child died of the signal that is stopping the worker.
         """
         try:
-            return await self._call(entry, claim)
+            return await self._call(entry, claim, carried)
         except ProcessDied as error:
             if error.exit_code in _STOPPED and await self._is_stopping():
                 raise HandBack from error
@@ -225,7 +226,7 @@ class Processes:
                     await asyncio.sleep(_STOP_ARRIVES_S / 10)
         return self._is_stop_asked()
 
-    async def _call(self, entry: Registered, claim: Claim) -> Any:
+    async def _call(self, entry: Registered, claim: Claim, carried: Carried) -> Any:
         assert entry.process is not None
         assert entry.task is not None
         max_memory_mb, fresh = entry.process.max_memory_mb, entry.process.fresh
@@ -236,7 +237,7 @@ class Processes:
             where = [entry.task.context.name, *importable_name(entry.fn, claim[2])]
             waits = context.waits.get()
             holder = None if waits is None else waits.holder.holder(claim[1])
-            request = [queue, *where, claim, holder, max_memory_mb]
+            request = [queue, *where, claim, holder, max_memory_mb, carried]
             kind, *rest = await within(entry.timeout, self._answer(child, request, claim))
         except ProcessDied as error:
             await self._stop(child)
@@ -309,11 +310,12 @@ class Processes:
                 raise
         child = _Child(process, reader, writer)
         self._children.add(child)
-        where = [self._queue.settings.redis_url, self._queue.settings.prefix]
+        settings = self._queue.settings
+        where = [settings.redis_url, settings.prefix]
         try:
             async with asyncio.timeout(_START_S):
                 start = [sys.path, sys.argv, program(), sorted(self._modules), _logging.levels(), where]
-                await child.ask(start)
+                await child.ask([*start, settings.worker_id])
         except BaseException as error:
             await self._stop(child)
             if isinstance(error, TimeoutError):

@@ -41,6 +41,7 @@ class Reports:
 
     def __init__(self, worker: "Worker", queue: "QueueContext", unsent: set[int]) -> None:
         self.queue = queue.name
+        self.worker_id = queue.settings.worker_id
         self.codec = queue.codec
         self._worker = worker
         self._channel = queue.channel()

@@ -17,6 +17,7 @@ from .._server.inbox import resolve
 from .._values.chunks import CHUNK
 from .._values.encodings import to_json
 from .._values.inputs import WITH
+from ..instruments import Outcome as Judged
 from .attempts import Attempts, InThread
 from .chunks import chunked
 from .endings import COMPLETE, Claim, TimedOut, waited
@@ -167,6 +168,8 @@ class SyncTasks:
         if entry.timeout is not None:
             deadline = started + entry.timeout
             context.deadline.set(time() + entry.timeout)
+        if attempts.instrumented is not None:
+            attempts.instrumented.started(entry, claim, waited(claim, 0.0))
         attempts.threads[claim[1]] = InThread(entry, claim, started, deadline)
         if deadline < self._next_look:
             self._loop.call_soon_threadsafe(self._look)
@@ -200,6 +203,8 @@ class SyncTasks:
         run_s = monotonic() - started
         if attempts.must_tell(claim, COMPLETE) and not self._wait(attempts.worker.reports_arrive(claim[1])):
             return
+        if attempts.instrumented is not None:
+            attempts.instrumented.ended(claim, Judged(COMPLETE, run_s))
         details = to_json({"codec": codec}) if codec else b""
         self._link.settle([(claim[0], claim[1], COMPLETE, int(run_s * 1000), data, details)])
         attempts.endings.count(claim, run_s, waited(claim, run_s), COMPLETE)
@@ -222,7 +227,7 @@ class SyncTasks:
     def _failed(self, entry: Registered, claim: Claim, started: float, error: BaseException) -> None:
         run_s = monotonic() - started
         attempts = self._attempts
-        ending = attempts.endings.judge(entry, claim, run_s, error)
+        ending = attempts.judged(entry, claim, run_s, error)
         if attempts.has_last_words(ending) and not self._wait(attempts.last_words(ending)):
             return
         self._link.settle([attempts.endings.hand_in(ending)])

@@ -89,7 +89,8 @@ class Worker:
         self._queue = queue
         self._server = queue.server
         self._declaring: asyncio.Task[None] | None = None
-        self._what = _described(queue, _slots(queue.settings, pool_share))
+        self._slots = _slots(queue.settings, pool_share)
+        self._what = _described(queue, self._slots)
         self._tasks = queue.registry.tasks
         self.turn_due = False
         self._reports = Reports(self, queue, self._attempts.unsent)
@@ -109,6 +110,8 @@ class Worker:
         if self._has_threaded:
             self._sync_tasks.start()
         self._tally.start()
+        if (instrumented := self._attempts.instrumented) is not None:
+            instrumented.slots(self._slots)
         try:
             await asyncio.shield(self._stopped)
             await self._attempts.endings.all_told()
@@ -119,6 +122,8 @@ class Worker:
             await self._halt()
             raise
         finally:
+            if instrumented is not None:
+                instrumented.slots(-self._slots)
             self._attempts.over = True
             self._attempts.endings.close()
             self._tally.stop()
@@ -278,7 +283,7 @@ class Worker:
                     "or name them in Ardiq(imports=[…])"
                 )
         elif kind == "lost":
-            log.warning("%s", event[1])
+            log.warning("%s", event[1], extra={"event_name": "lost"})
             self._attempts.endings.void(event[2])
             self._release_taken(event[2])
             self._attempts.hand_back(event[2])

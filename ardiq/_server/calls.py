@@ -1006,8 +1006,8 @@ def enqueue(
     *, tasks: Iterable[NewTask]
 ) -> Call[list[Literal["queued", "scheduled", "limited", "exists", "accepted"] | Exception]]:
     """A client adds tasks; an id already waiting or running is left as it is, and what has the key of another adds
-    nothing, or replaces its arguments. A few tasks in empty lanes are claimed at once for workers that have nothing
-    to do, and put into their mailboxes.
+    nothing, or replaces its arguments, which aborts children of the old ones. A few tasks in empty lanes are
+    claimed at once for workers that have nothing to do, and put into their mailboxes.
 
     Replies one string per task, in order: `queued`, `scheduled`, `limited`, `exists` (unfinished under this id,
     nothing added), `accepted` (this very call was already carried out), `exists <id>` (the task of that id has the

@@ -49,6 +49,12 @@ class Enqueued(asyncio.Future[Any], Coroutine[Any, Any, Any]):
             return self._steps
 
 
+class Heard(Enqueued):
+    """One whose answer, as the server gave it, is wanted instead of the job."""
+
+    __slots__ = ()
+
+
 class Answer(asyncio.Future[R]):
     """What a call gives: a future of its reply as the caller sees it."""
 
@@ -136,7 +142,7 @@ class Inbox:
             for answer in self.open.values():
                 if not answer.done():
                     error = _closed()
-                    if type(answer) is Enqueued:
+                    if isinstance(answer, Enqueued):
                         name_unsure(error, [answer.job])
                     answer.set_exception(error)
 
@@ -230,7 +236,7 @@ class Inbox:
                     elif not answer.done():
                         # Calls that failed together share the error; whoever catches one may add to it.
                         failure = copy.copy(event[2])
-                        if type(answer) is Enqueued:
+                        if isinstance(answer, Enqueued):
                             name_unsure(failure, [answer.job])
                         answer.set_exception(failure)
                 elif kind == "watch":

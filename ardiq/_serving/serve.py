@@ -1,6 +1,7 @@
 """One process that serves several queues of an app."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
@@ -16,6 +17,7 @@ from .._execution.worker import Worker
 from .._server.server import Server
 from .._values import options as _options
 from .._values.settings import Settings
+from ..logs import TaskHandler
 
 Queues = Mapping[str, int] | Iterable[str]
 
@@ -45,6 +47,10 @@ async def serve(queues: Sequence[QueueContext], shares: Sequence[int], run_state
     settings = first.settings
     pool = _core.Pool(settings.concurrency, list(shares)) if len(queues) > 1 else None
     async with AsyncExitStack() as stack:
+        if settings.task_logs is not None:
+            handler = TaskHandler(_options.LOG_LEVELS[settings.task_logs])
+            logging.getLogger().addHandler(handler)
+            stack.callback(logging.getLogger().removeHandler, handler)
         processes = Processes(first, lambda: run_state.stop_asked)
         stack.push_async_callback(processes.close)
         watch = StallWatch.of(first.channel(), settings.stall_after_s, run_state.replace_stalled_s)

@@ -1,4 +1,4 @@
-"""Task ids: 100 random bits as 20 lowercase base32 characters, drawn from a pool."""
+"""Task ids: 100 random bits as 20 lowercase base32 characters, drawn from a pool; those of occurrences."""
 
 import os
 
@@ -23,3 +23,8 @@ def new_id() -> str:
         first = fresh.pop()
         _pool.extend(fresh)
         return first
+
+
+def schedule_of(task_id: str) -> str:
+    """The name of the schedule whose occurrence a task is; empty if it is none."""
+    return task_id.removeprefix("cron:").rpartition(":")[0] if task_id.startswith("cron:") else ""

@@ -24,6 +24,20 @@ Duration: TypeAlias = timedelta | float
 Durability: TypeAlias = Literal["primary", "replicated"]
 
 
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+LOG_LEVELS: dict[LogLevel, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def log_level(name: str, value: Any) -> LogLevel | None:
+    """A level of `logging`, in upper case, too."""
+    if value is None:
+        return None
+    for level in LOG_LEVELS:
+        if isinstance(value, str) and value.lower() == level:
+            return level
+    raise ValueError(f"{name} must be one of {list(LOG_LEVELS)} or None, not {value!r}")
+
+
 def durability(value: Any) -> Durability:
     """When a task counts as accepted."""
     if value not in ("primary", "replicated"):

@@ -9,6 +9,7 @@ class Reports(Protocol):
     """Takes the progress, notes, log lines and chunks of attempts, each under its claim."""
 
     queue: str
+    worker_id: str
     codec: Codec
 
     def add(

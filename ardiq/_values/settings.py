@@ -53,6 +53,7 @@ class Settings:
     signing_keys: tuple[bytes, ...] = field(repr=False)
     takes_unsigned: bool
     stall_after_s: float | None
+    task_logs: options.LogLevel | None
     task_defaults: TaskDefaults
     imports: tuple[str, ...]
 
@@ -101,6 +102,7 @@ class Settings:
             signing_keys=() if keys is None else tuple(read_keys(keys)),
             takes_unsigned=options.boolean("takes_unsigned", given["takes_unsigned"]),
             stall_after_s=options.seconds("stall_after", given["stall_after"]),
+            task_logs=options.log_level("task_logs", given["task_logs"]),
             task_defaults=defaults.read({} if given["task_defaults"] is None else given["task_defaults"]),
             imports=tuple(modules.patterns("imports", given["imports"])),
         )

@@ -55,7 +55,7 @@ FINDINGS = {
     "lost_items": "calls of a map that are gone before they ran; it will fail",
     "lost_results": "results of a map that are gone",
     "no_row": "a worker without its row",
-    "no_such_group": "part of a workflow that is gone",
+    "no_such_group": "part of a workflow that is gone, or has ended",
     "no_such_pause": "tasks held by a pause that is gone; resume it",
     "no_such_task": "kept for a task that has ended, or is gone",
     "no_such_worker": "belongs to a worker that does not exist",

@@ -65,7 +65,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     flag("-v", "--verbose", help="log every step of Ardiq; other loggers are unchanged")
     flag("-q", "--quiet", help="log warnings and errors only")
     option("--log-level", choices=tuple(_LEVELS), help="log this level and above (default: info)")
-    option("--log-format", choices=("text", "json"), help="lines for people or JSON objects (default: text)")
+    option(
+        "--log-format",
+        choices=("text", "json", "dev"),
+        help="lines for people, JSON objects, or short lines (default: text)",
+    )
     option(
         "--log-config",
         metavar="FILE",

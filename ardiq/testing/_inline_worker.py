@@ -28,6 +28,7 @@ from .._execution.endings import (
     Claim,
     Outcome,
 )
+from .._execution.instrumented import Carried
 from .._execution.reports import bounded
 from .._execution.scheduler import Scheduler
 from .._server import calls
@@ -60,6 +61,7 @@ class InlineWorker:
         self.block = block
         self.base = f"{queue.settings.prefix}:{{{queue.name}}}:"
         self.queue = queue.name
+        self.worker_id = queue.settings.worker_id
         self.turn_due = True  # outcomes are taken when an attempt ends, without a turn
         self.started: list[str] = []
         self.scheduler = Scheduler(queue)
@@ -244,7 +246,7 @@ class InlineWorker:
         except ArdiqError as error:
             log.warning("%s", error)
 
-    async def _in_process(self, entry: Registered, claim: Claim) -> Any:
+    async def _in_process(self, entry: Registered, claim: Claim, _: Carried) -> Any:
         args, kwargs = self._attempts.received(claim, entry.signature)
         fn = chunked(entry, claim[2], self._attempts.codec) if claim[5] == CHUNK else entry.fn
         return await within(entry.timeout, asyncio.to_thread(fn, *args, **kwargs))

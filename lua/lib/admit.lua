@@ -93,7 +93,7 @@ local function replace(batch, id, record, call, plan, due_at)
   if number.of(record.tries, 0) > 0 then add('enqueued_at', batch.now_text) end
   due_at = record.state == 'scheduled' and due_at or nil
   if due_at then add('due_at', clock.text(due_at)) end
-  if record.steps then memos.drop(batch.base, id) end
+  if record.steps then memos.drop(batch, id) end
   redis.call('HDEL', key, unpack(OF_CALL))
   redis.call('HSET', key, unpack(written))
   if due_at then move.schedule(batch, id, record.lane or task.DEFAULT_LANE, due_at) end

@@ -101,13 +101,14 @@ end
 function M.close(batch)
   M.flush(batch)
   if batch.unknown then note_unknown(batch) end
-  local finished = batch.finished
-  while finished do
-    batch.finished = false
-    tell_waiters(batch, finished)
+  local finished, forsaken = batch.finished, batch.forsaken
+  while finished or forsaken do
+    batch.finished, batch.forsaken = false, nil
+    if finished then tell_waiters(batch, finished) end
+    for _, id in ipairs(forsaken or {}) do parents.forsake(batch, id, true) end
     -- With a task end its children.
     if batch.members then M.flush(batch) end
-    finished = batch.finished
+    finished, forsaken = batch.finished, batch.forsaken
   end
   if batch.buckets then limits.write(batch) end
   if batch.first_due then timer.scheduled(batch) end

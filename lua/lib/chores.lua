@@ -45,7 +45,14 @@ function M.look(batch, id)
     recount.go_on(batch, own)
     return batches.push(batch, 'swept', own)
   end
-  if not of or redis.pcall('SISMEMBER', keys.open(batch.base, of.id), name) ~= 1 then return end
+  if not of or redis.pcall('SISMEMBER', keys.open(batch.base, of.id), name) ~= 1 then
+    -- A dead letter that runs alone in another queue is looked at until it has ended.
+    if record and record.state == 'away' then
+      M.ask_again(batch, id, record)
+      group.later(batch, id)
+    end
+    return
+  end
   if not record or not record.state or task.is_finished(record.state) then
     group.note_open(batch, of, name, record)
   elseif record.state == 'blocked' and number.of(record.needs, 0) <= 0 and number.of(record.broken, 0) <= 0

@@ -1,37 +1,49 @@
 -- How a workflow or a map ends, and how long all of it is kept.
 local M = {}
 
+-- A key goes after that time, or when the call ends.
+local function keep(batch, key, ttl_ms)
+  if ttl_ms > 0 then
+    redis.call('PEXPIRE', key, clock.text(ttl_ms))
+  else
+    batches.push(batch, 'removed', key)
+  end
+end
+
+local function keep_group(batch, id, ttl_ms)
+  for _, name in ipairs({ 'open', 'items', 'failed', 'results', 'nodes' }) do
+    keep(batch, keys[name](batch.base, id), ttl_ms)
+  end
+end
+
+-- How long all of a member is kept whose workflow has ended.
+function M.keep_member(batch, id, ttl_ms)
+  local base, record = batch.base, task.read(batch.base, id, { 'kind', 'needs', 'steps' })
+  if not record then return end
+  -- An earlier version may have put a task there that is no part of it.
+  if record.needs then keep(batch, keys.task(base, id), ttl_ms) end
+  -- Of one that was skipped.
+  if record.steps and ttl_ms <= 0 then
+    memos.drop(batch, id)
+  elseif record.steps then
+    keep(batch, keys.steps(base, id), ttl_ms)
+    keep(batch, keys.signals(base, id), ttl_ms)
+    children.keep(batch, id)
+  end
+  if record.kind then keep_group(batch, id, ttl_ms) end
+end
+
 -- How long the records of a workflow that has ended are kept: from now on as its own. Replies how many it has.
 function M.sweep(batch, root)
   local base, ttl_ms = batch.base, number.of(root.result_ttl_ms, 0)
-  if root.parent and ttl_ms >= 0 and children.is_remembered(base, root) then ttl_ms = memos.LONGEST_MS end
+  if root.parent and ttl_ms >= 0 then ttl_ms = math.max(ttl_ms, children.remembered_ms(base, root) or 0) end
   if ttl_ms < 0 then return 0 end
-  local keep
-  if ttl_ms > 0 then
-    local text = clock.text(ttl_ms)
-    keep = function(key) redis.call('PEXPIRE', key, text) end
-  else
-    batch.removed = batch.removed or {}
-    keep = function(key) batch.removed[#batch.removed + 1] = key end
-  end
-  local function keep_group(id)
-    for _, name in ipairs({ 'open', 'items', 'failed', 'results', 'nodes' }) do keep(keys[name](base, id)) end
-  end
   local names = redis.pcall('LRANGE', keys.nodes(base, root.id), 0, -1)
   for _, name in ipairs(errors.of(names) and {} or names) do
-    local id = group.id_of(root.id, name)
-    local record = task.read(base, id, { 'kind', 'needs', 'steps' })
-    -- An earlier version may have put a task there that is no part of it.
-    if record and record.needs then keep(keys.task(base, id)) end
-    -- Of one that was skipped.
-    if record and record.steps then
-      keep(keys.steps(base, id))
-      keep(keys.signals(base, id))
-    end
-    if record and record.kind then keep_group(id) end
+    M.keep_member(batch, group.id_of(root.id, name), ttl_ms)
   end
-  keep_group(root.id)
-  keep(keys.task(base, root.id))
+  keep_group(batch, root.id, ttl_ms)
+  keep(batch, keys.task(base, root.id), ttl_ms)
   return errors.of(names) and 0 or #names
 end
 

@@ -46,6 +46,7 @@ local function settle(batch, of, ended)
       if not waits then
         closed[#closed + 1], through[#through + 1] = one.name, one
         if one.state ~= 'complete' then missing[#missing + 1] = one.name end
+        if one.name == of.open_map then group.seal(batch, of) end
         local count = group.COUNTS[one.state] or 'failed'
         if not is_undoing then counts[count] = (counts[count] or 0) + 1 end
       end
@@ -125,13 +126,15 @@ function M.advance(batch)
       end
     end
   end
-  local swept = batch.swept
-  batch.swept = nil
-  for _, root in ipairs(swept or {}) do
-    if (batch.kept or 0) >= KEPT then
-      group.later(batch, root.id)
-    elseif number.of(redis.call('HGET', keys.task(batch.base, root.id), 'dead'), 0) <= 0 then
-      batch.kept = (batch.kept or 0) + ending.sweep(batch, root)
+  while batch.swept do
+    local swept = batch.swept
+    batch.swept = nil
+    for _, root in ipairs(swept) do
+      if (batch.kept or 0) >= KEPT then
+        group.later(batch, root.id)
+      elseif number.of(redis.call('HGET', keys.task(batch.base, root.id), 'dead'), 0) <= 0 then
+        batch.kept = (batch.kept or 0) + ending.sweep(batch, root)
+      end
     end
   end
 end

@@ -130,8 +130,26 @@ function M.note_open(batch, of, name, record)
   M.note(batch, of, name, record and record.state or 'discarded', record and record.kind).is_open = true
 end
 
--- One more look at an id, by a heartbeat.
-function M.later(batch, id) redis.call('RPUSH', keys.chores(batch.base), id) end
+-- No client owes calls to the open map of a workflow any more: it was sealed, or has ended. Replies the map, or nil.
+function M.seal(batch, of)
+  local base, id = batch.base, M.id_of(of.id, of.open_map)
+  local own = M.read(batch, id)
+  redis.call('HDEL', keys.task(base, of.id), 'open_map')
+  redis.call('ZREM', keys.deadlines(base), of.id)
+  of.open_map = nil
+  if own then
+    redis.call('HSET', keys.task(base, id), 'is_open', '0')
+    own.is_open = '0'
+  end
+  return own
+end
+
+-- One more look at an id, by a heartbeat; where that cannot be noted, when heartbeats or fsck come upon it.
+function M.later(batch, id)
+  local obstacle = batches.obstacle(batch, 'LLEN', keys.chores(batch.base))
+  if obstacle then return batches.refuse(batch, id, '', obstacle) end
+  redis.call('RPUSH', keys.chores(batch.base), id)
+end
 
 -- Whether a map cannot go on because of a task that is no part of it, and has the id of its next call.
 function M.is_obstructed(base, of)

@@ -26,15 +26,16 @@ function M.resolve(holder, id, args, codec, inputs, queue)
     add(parameter, is_map and 'map' or type(source) == 'table' and 'list' or 'one', clock.text(#sources))
     for _, name in ipairs(is_map and {} or sources) do
       local of = group.id_of(group_id, name)
-      local found = task.read(base, of, { 'state', 'result', 'result_codec', 'error' }) or {}
-      local result = found.result or ''
-      if found.state ~= 'complete' then
+      local found = task.read(base, of, { 'state', 'result_codec', 'error' }) or {}
+      -- A large one is not read to say where it is: many may follow it.
+      local bytes = found.state == 'complete' and redis.call('HSTRLEN', keys.task(base, of), 'result')
+      if not bytes then
         add(name, found.state or 'not_found', '', found.error or found.state or 'its record is gone')
-      elseif #result > LARGEST or size + #result > LARGEST_IN_ALL then
+      elseif bytes > LARGEST or size + bytes > LARGEST_IN_ALL then
         add(name, 'reference', queue or '', of)
       else
-        size = size + #result
-        add(name, 'complete', found.result_codec or '', result)
+        size = size + bytes
+        add(name, 'complete', found.result_codec or '', redis.call('HGET', keys.task(base, of), 'result') or '')
       end
     end
     if is_map then

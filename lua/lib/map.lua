@@ -37,8 +37,9 @@ local function unobstructed(batch, ids, places)
     local record, err = task.read(batch.base, ids[i], { 'state' })
     if err then batches.refuse(batch, ids[i], '', err) end
     if err or record.state and not task.is_finished(record.state) then return i - 1 end
-    if redis.call('DEL', key, keys.steps(batch.base, ids[i]), keys.signals(batch.base, ids[i])) > 0 then
+    if redis.call('DEL', key) == 1 then
       redis.pcall('ZREM', keys.dead(batch.base), ids[i])
+      memos.drop(batch, ids[i])
     end
   end
   return #ids

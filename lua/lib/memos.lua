@@ -66,6 +66,8 @@ end
 -- A task in this state may run again, and go on from there.
 function M.outlive(state) return state == 'failed' or state == 'skipped' end
 
-function M.drop(base, id) redis.call('DEL', keys.steps(base, id), keys.signals(base, id)) end
+-- It needs nothing of that any more, and so its children neither: both go when the call ends (parents.lua). Until then nothing new
+-- can be kept under its id.
+function M.drop(batch, id) batches.push(batch, 'forsaken', id) end
 
 return M

@@ -318,10 +318,11 @@ function M.requeue(batch, id, record, call)
 end
 
 -- A finished record makes room for a new task under its id, with what it told.
-function M.remove(base, id)
-  redis.call('DEL', keys.task(base, id), keys.steps(base, id), keys.signals(base, id), keys.log(base, id),
-    keys.stream(base, id))
+function M.remove(batch, id)
+  local base = batch.base
+  redis.call('DEL', keys.task(base, id), keys.log(base, id), keys.stream(base, id))
   redis.call('ZREM', keys.dead(base), id)
+  memos.drop(batch, id)
 end
 
 return M

@@ -11,8 +11,15 @@ local AGAIN_MS = 60000
 -- An entry is one of `begin`, `abort` and `ended`, a space and an id. What else is to be said, the record says when it is read.
 function M.entry(kind, id) return kind .. ' ' .. id end
 
--- Whether it is there; in a long list it may lie in between.
+-- Whether it is seen to be there: not far behind others.
 function M.has(base, entry) return type(redis.pcall('LPOS', keys.outbox(base), entry, 'MAXLEN', WINDOW)) == 'number' end
+
+-- Whether it is not there. In a list that is longer than is looked at none is missing: it may lie behind, and would be added again
+-- and again while a queue is away.
+function M.lacks(base, entry)
+  local length = redis.pcall('LLEN', keys.outbox(base))
+  return (errors.of(length) or length <= WINDOW) and not M.has(base, entry)
+end
 
 function M.split(entry) return string.match(entry, '^(%l+) (.*)$') end
 
@@ -97,7 +104,7 @@ end
 -- abort_requested`.
 function M.is_silent(base, id, record, now)
   return record.state == 'away' and now - number.of(record.sent_at, 0) >= AGAIN_MS
-    and not M.has(base, M.entry(record.abort_requested and 'abort' or 'begin', id))
+    and M.lacks(base, M.entry(record.abort_requested and 'abort' or 'begin', id))
 end
 
 -- away -> away: its queue is told again.
@@ -109,7 +116,7 @@ end
 -- What a guest has ended as is said again: its home asks for it, or what is to begin in its place.
 function M.answer_again(base, id)
   local entry, record = M.entry('ended', id), task.read(base, id, { 'state', 'home' })
-  if record and M.is_due('ended', record) and not M.has(base, entry) then
+  if record and M.is_due('ended', record) and M.lacks(base, entry) then
     redis.pcall('RPUSH', keys.outbox(base), entry)
   end
 end

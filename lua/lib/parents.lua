@@ -25,27 +25,28 @@ function M.tell(batch, root)
   end
 end
 
--- A task has ended: those of its children that go on are aborted. `is_over`: it will not go on from what it kept, and their results
--- are kept no longer than those of others. What a damaged key keeps from that heartbeats come upon.
+-- A task has ended, or begins again: those of its children that go on are aborted. `is_over`: it will not go on from what it kept,
+-- which goes, and their results are kept no longer than those of others. What a damaged key keeps from that heartbeats come upon.
 function M.forsake(batch, id, is_over)
-  local names = redis.pcall('HKEYS', keys.steps(batch.base, id))
-  if is_over then memos.drop(batch.base, id) end
-  for _, memo in ipairs(errors.of(names) and {} or names) do
-    local name = children.named(memo)
-    local root = name and group.read(batch, children.id_of(id, name))
-    if root and root.parent == children.parent(id, name) then
-      if root.state == 'blocked' then
-        local err = stopping.abort(batch, root.id, children.FORSAKEN)
-        if err then
-          batches.refuse(batch, root.id, '', err)
-        elseif not is_over then
-          -- Somebody may have run them again, after they had ended: should the task run again, it waits for new ones.
-          redis.call('HSET', keys.steps(batch.base, id), memo, memos.pack('until', '', ''))
+  local roots = children.roots(batch, id)
+  if is_over then redis.call('DEL', keys.steps(batch.base, id), keys.signals(batch.base, id)) end
+  for _, root in ipairs(roots) do
+    if root.state == 'blocked' then
+      local err = stopping.abort(batch, root.id, children.FORSAKEN)
+      if err then
+        batches.refuse(batch, root.id, '', err)
+        local own = is_over and task.read(batch.base, id, { 'state' })
+        -- By one that begins again nobody sees that they are to stop.
+        if own and own.state and not task.is_finished(own.state) then
+          redis.call('HSET', keys.task(batch.base, root.id), 'abort_requested', children.FORSAKEN)
         end
-      elseif is_over then
-        batches.push(batch, 'swept', root)
-        batch.members = batch.members or {}
+      elseif not is_over then
+        -- Somebody may have run them again, after they had ended: should the task run again, it waits for new ones.
+        local memo = children.MEMO .. children.of(root)
+        redis.call('HSET', keys.steps(batch.base, id), memo, memos.pack('until', '', ''))
       end
+    elseif is_over then
+      children.release(batch, root)
     end
   end
 end

@@ -75,7 +75,7 @@ function M.untold(base, id, record)
   if not record.home or not task.is_finished(record.state) or redis.call('PTTL', keys.task(base, id)) ~= -1 then
     return nil
   end
-  return not outbox.has(base, outbox.entry('ended', id)) and 'ended_without_outbox' or nil
+  return outbox.lacks(base, outbox.entry('ended', id)) and 'ended_without_outbox' or nil
 end
 
 -- Whether nobody needs what is kept for a task.
@@ -84,9 +84,11 @@ function M.is_forgotten(base, id)
   return record and (not record.state or task.is_finished(record.state) and not memos.outlive(record.state))
 end
 
--- Whether it is to be looked at by a heartbeat; in a long list it may lie in between.
+-- Whether it is to be looked at by a heartbeat. In a longer list than is looked at it may lie behind, so none is missing there.
 function M.is_chore(base, id)
-  return not M.lacks('LPOS', keys.chores(base), id, 'MAXLEN', WINDOW)
+  local length = redis.pcall('LLEN', keys.chores(base))
+  if errors.of(length) then return false end
+  return length > WINDOW or not M.lacks('LPOS', keys.chores(base), id, 'MAXLEN', WINDOW)
 end
 
 -- Whether a task waits although it has what it waits for, or nothing says what that is.
@@ -116,7 +118,9 @@ function M.disconnected(base, id, record)
   if task.is_finished(record.state) then return nil end
   local holder = { base = base }
   local of, name = group.of(holder, id)
-  if record.state == 'blocked' and record.needs and not of then return 'no_such_group' end
+  local has_begun = record.kind and number.of(record.needs, 0) <= 0
+  local is_over = not of or of.state ~= 'blocked' and not has_begun
+  if record.state == 'blocked' and record.needs and is_over then return 'no_such_group' end
   local is_compensation = of and group.is_compensation(record)
   -- Its turn has not come.
   if is_compensation and record.state == 'blocked' and number.of(record.needs, 0) > 0 then return nil end
@@ -186,11 +190,16 @@ function M.lost(base, id, record)
     or record.kind and lost_of_group(base, id, record) or nil
 end
 
--- Whether a workflow that has ended would stay: nothing of it may run again, and nobody will give it its time to live.
+-- Whether a workflow that has ended, or a member, would stay: nothing of it may run again, and nobody will give it its time to live.
+-- That of a member is its workflow's, which does not know it any more, or is gone.
 function M.stays(base, id, record)
-  return record.kind == 'workflow' and task.is_finished(record.state) and number.of(record.dead, 0) <= 0
-    and number.of(record.result_ttl_ms, -1) >= 0 and redis.call('PTTL', keys.task(base, id)) == -1
-    and not M.is_chore(base, id)
+  if not (record.kind or record.needs) or not task.is_finished(record.state) then return false end
+  if redis.call('PTTL', keys.task(base, id)) ~= -1 then return false end
+  if record.kind == 'workflow' then
+    return number.of(record.dead, 0) <= 0 and number.of(record.result_ttl_ms, -1) >= 0 and not M.is_chore(base, id)
+  end
+  local is_dead_letter = record.state == 'failed' and not record.kind
+  return not is_dead_letter and redis.call('PTTL', keys.task(base, group.root_of(id))) ~= -1
 end
 
 -- Whether a pause is that of a workflow which has ended, or is gone.

@@ -78,7 +78,11 @@ function M.reopen(batch, id)
     redis.call('SADD', keys.open(batch.base, of.id), name)
     return
   end
-  if not goes_on(batch, of) or redis.call('SISMEMBER', keys.failed(batch.base, of.id), name) == 0 then return end
+  if not goes_on(batch, of) or redis.call('SISMEMBER', keys.failed(batch.base, of.id), name) == 0 then
+    -- Its group does not wait for it: in another queue nobody would look after it.
+    if redis.call('HGET', keys.task(batch.base, id), 'state') == 'away' then group.later(batch, id) end
+    return
+  end
   group.count_dead(batch, id, -1)
   batch.members = batch.members or {}
   M.reopen_member(batch, of, name, 'failed')

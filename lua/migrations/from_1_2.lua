@@ -120,7 +120,7 @@ end
 local function enter(batch, kind, t, p)
   local key, fields = keys.task(batch.base, t.id), p.fields
   local function add(name, value) fields[#fields + 1], fields[#fields + 2] = name, value end
-  if p.replaces then move.remove(batch.base, t.id) end
+  if p.replaces then move.remove(batch, t.id) end
   if kind == 'result' then
     if t.args ~= '' then add('result', t.args) end
     put_record(batch.base, t, fields)

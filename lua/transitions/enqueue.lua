@@ -1,4 +1,4 @@
--- enqueue: none, complete, failed, aborted, expired, discarded, queued, limited, scheduled -> queued, scheduled, limited, running, held, expired. A client adds tasks; an id already waiting or running is left as it is, and what has the key of another adds nothing, or replaces its arguments. A few tasks in empty lanes are claimed at once for workers that have nothing to do, and put into their mailboxes.
+-- enqueue: none, complete, failed, aborted, expired, discarded, queued, limited, scheduled -> queued, scheduled, limited, running, held, expired, aborted. A client adds tasks; an id already waiting or running is left as it is, and what has the key of another adds nothing, or replaces its arguments, which aborts children of the old ones. A few tasks in empty lanes are claimed at once for workers that have nothing to do, and put into their mailboxes.
 -- args: tasks: (id, name, lane, args, kwargs, options)…
 -- reply: one string per task, in order: `queued`, `scheduled`, `limited`, `exists` (unfinished under this id, nothing added), `accepted` (this very call was already carried out), `exists <id>` (the task of that id has the key), `replaced <id>` (that task, which waits, has these arguments now), or an error
 -- Everything is read and refused before the first write, so a refused batch leaves nothing behind.
@@ -87,9 +87,10 @@ end
 -- A finished record makes room for a task; of a guest that failed, the next life goes on with its steps.
 local function make_room(batch, id, plan)
   local base, bytes = batch.base, plan.goes_on and outbox.kept_for(batch.base, id, plan.life)
-  if not bytes then return move.remove(base, id) end
+  if not bytes then return move.remove(batch, id) end
   redis.call('DEL', keys.task(base, id))
   memos.take_up(base, batch.now, id)
+  children.keep(batch, id)
   local fields = plan.fields
   fields[#fields + 1], fields[#fields + 2] = 'steps', bytes
 end

@@ -9,9 +9,12 @@ local RESUMED_MS = 604800000
 -- Answers after which there is nothing more to carry.
 local SAID = { queued = true, scheduled = true, limited = true, accepted = true, aborted = true, requested = true,
   finished = true, ended = true, not_found = true }
+-- Answers after which a member that was to stop has stopped: it is not there, or waited there, where nobody may be who would carry
+-- how it ended.
+local STOPPED = { not_found = true, aborted = true }
 
--- away -> aborted: a member that is to stop is not where it was to begin.
-local function never_began(batch, id, record)
+-- away -> aborted.
+local function stop(batch, id, record)
   if record.state ~= 'away' then return end
   move.finish(batch, id, 'aborted', { 'error', 'aborted' }, task.kept_ms(record, 0))
 end
@@ -26,9 +29,10 @@ local function let_go(batch, id, record, is_homeless)
   elseif record.steps and memos.outlive(record.state) then
     redis.call('PEXPIRE', key, RESUMED_MS)
     memos.expire(batch.base, id, RESUMED_MS)
+    children.keep(batch, id)
   else
     redis.call('PEXPIRE', key, KEPT_MS)
-    memos.drop(batch.base, id)
+    memos.drop(batch, id)
   end
 end
 
@@ -41,15 +45,21 @@ return function(base, args)
     local kind, id = outbox.split(entry)
     local record = id and task.read(base, id, FIELDS) or {}
     local is_current = life ~= '' and record.life == life
-    local obstacle = is_current and kind == 'abort' and answer == 'not_found' and group.damage_above(batch, id)
+    -- Another worker may have carried it: one that is not there would be looked for in all of a long list.
+    local is_there = outbox.has(base, entry)
+    local has_stopped = is_current and kind == 'abort' and STOPPED[answer]
+    local obstacle = has_stopped and group.damage_above(batch, id)
     if obstacle then
       batches.refuse(batch, id, '', obstacle)
     elseif life ~= '' and not SAID[answer] then
       -- Behind the others.
-      if redis.call('LREM', keys.outbox(base), 1, entry) > 0 then redis.call('RPUSH', keys.outbox(base), entry) end
+      if is_there then
+        redis.call('LREM', keys.outbox(base), 1, entry)
+        redis.call('RPUSH', keys.outbox(base), entry)
+      end
     elseif is_current or not outbox.is_due(kind, record) then
-      done = done + redis.call('LREM', keys.outbox(base), 1, entry)
-      if is_current and kind == 'abort' and answer == 'not_found' then never_began(batch, id, record) end
+      if is_there then done = done + redis.call('LREM', keys.outbox(base), 1, entry) end
+      if has_stopped then stop(batch, id, record) end
       if is_current and kind == 'ended' then let_go(batch, id, record, answer == 'not_found') end
     end
   end

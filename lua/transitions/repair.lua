@@ -204,7 +204,16 @@ function MEND.wrong_dead(batch, finding)
   return recount.go_on(batch, root, true)
 end
 
--- A key of a workflow that is gone is dropped; a task of one, which waits for others, is aborted.
+-- A member that would stay is kept as long as its workflow; without that for an hour.
+local function keep_member(batch, id)
+  local record = task.read(batch.base, id, place.FIELDS)
+  if not place.stays(batch.base, id, record) then return 'sound' end
+  local left_ms = redis.call('PTTL', keys.task(batch.base, group.root_of(id)))
+  ending.keep_member(batch, id, left_ms > 0 and left_ms or TTL_MS)
+end
+
+-- A key of a workflow that is gone is dropped. A task of one, or of one that has ended, which waits for others, is aborted; a
+-- compensation is not needed.
 function MEND.no_such_group(batch, finding, record, ttl_ms)
   local kind, of = parts(finding.id)
   if kind and place.OF_GROUPS[kind] then
@@ -212,7 +221,13 @@ function MEND.no_such_group(batch, finding, record, ttl_ms)
     return redis.call('DEL', batch.base .. finding.id) == 0 and 'sound' or nil
   end
   if place.disconnected(batch.base, finding.id, record) ~= finding.kind then return 'sound' end
-  move.abort_waiting(batch, finding.id, record, ttl_ms)
+  if group.damage_above(batch, finding.id) then return 'by_hand' end
+  if group.is_compensation(record) then
+    move.skip(batch, finding.id, 'skipped: not needed')
+  else
+    move.abort_waiting(batch, finding.id, record, ttl_ms)
+  end
+  keep_member(batch, finding.id)
 end
 
 -- Its queue is told again, and begins it where it is not there.
@@ -282,6 +297,7 @@ end
 function MEND.no_ttl(batch, finding)
   local kind, rest = parts(finding.id)
   if kind == 'task' then
+    if string.find(rest, '~', 1, true) then return keep_member(batch, rest) end
     local root = group.read(batch, rest)
     if not root or not place.stays(batch.base, rest, task.read(batch.base, rest, place.FIELDS)) then return 'sound' end
     batch.members = batch.members or {}

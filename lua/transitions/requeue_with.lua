@@ -16,7 +16,7 @@ return function(base, args)
   err = group.damage_above(batch, args.id) or record.queue and outbox.damage(batch)
   if err then return { err = err } end
   -- What it kept belongs to other arguments.
-  parents.forsake(batch, args.id, true)
+  memos.drop(batch, args.id)
   redis.call('HDEL', keys.task(base, args.id), 'steps')
   move.requeue(batch, args.id, record, args)
   replay.reopen(batch, args.id)

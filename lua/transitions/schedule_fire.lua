@@ -65,8 +65,8 @@ return function(base, args)
   schedule.await(base, now, name, id)
   -- Somebody enqueued a task of that id: it stands for this occurrence.
   if record.state and not task.is_finished(record.state) then return { 'exists', next_due_at, id } end
-  if record.state then move.remove(base, id) end
   local batch = batches.open(base, now, now_text)
+  if record.state then move.remove(batch, id) end
   local start_at, fields = schedule.start_at(definition, due_at, id), {}
   local function add(field, value) fields[#fields + 1], fields[#fields + 2] = field, value end
   local headers = args.headers ~= '' and args.headers or definition.headers

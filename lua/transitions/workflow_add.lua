@@ -62,7 +62,7 @@ return function(base, args)
   local names = {}
   for i, node in ipairs(found) do
     if makes_room and redis.call('DEL', keys.task(base, ids[i])) == 1 then
-      memos.drop(base, ids[i])
+      memos.drop(batch, ids[i])
       redis.call('ZREM', keys.dead(base), ids[i])
     end
     entering.write(batch, keys.task(base, ids[i]), node, '0')

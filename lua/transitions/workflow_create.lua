@@ -189,12 +189,13 @@ local function check_places(base, id, found)
 end
 
 -- What is left of an earlier workflow of that id, of which nothing is open.
-local function remove_rest(base, id)
+local function remove_rest(batch, id)
+  local base = batch.base
   if redis.call('EXISTS', keys.task(base, id)) == 1 then
     for _, name in ipairs(redis.call('LRANGE', keys.nodes(base, id), 0, -1)) do
       local node = group.id_of(id, name)
       redis.call('DEL', keys.task(base, node), keys.failed(base, node))
-      memos.drop(base, node)
+      memos.drop(batch, node)
       redis.pcall('ZREM', keys.dead(base), node)
     end
   end
@@ -207,7 +208,7 @@ local function write_node(batch, id, node, result_ttl_ms)
   if #node.followers > 0 then node.add('then', table.concat(node.followers, ' ')) end
   if node.makes_room then
     redis.call('DEL', key)
-    memos.drop(base, id)
+    memos.drop(batch, id)
     redis.pcall('ZREM', keys.dead(base), id)
   end
   if node.map then
@@ -258,7 +259,7 @@ return function(base, args)
 
   local batch = batches.open(base, clock.read())
   local result_ttl_ms, names = clock.text(options.result_ttl_ms), {}
-  remove_rest(base, id)
+  remove_rest(batch, id)
   local timeout_ms = options.timeout_ms and clock.text(options.timeout_ms)
   local fields = options.is_open and { 'building', '1' } or open_map and { 'open_map', open_map } or {}
   if timeout_ms then fields[#fields + 1], fields[#fields + 2] = 'timeout_ms', timeout_ms end

@@ -13,14 +13,8 @@ return function(base, args)
   err = group.damage(batch, of) or own and group.damage(batch, own)
   if err then return { err = err } end
 
-  redis.call('HDEL', keys.task(base, args.id), 'open_map')
-  redis.call('ZREM', keys.deadlines(base), args.id)
-  of.open_map = nil
-  if own then
-    redis.call('HSET', keys.task(base, id), 'is_open', '0')
-    own.is_open = '0'
-    edges.touch(batch, own)
-  end
+  group.seal(batch, of)
+  if own then edges.touch(batch, own) end
   calls.close(batch)
   return 'sealed'
 end

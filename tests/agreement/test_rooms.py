@@ -14,13 +14,24 @@ PACKAGE = Path(__file__).parents[2] / "ardiq"
 # From the lowest. A module of no room is itself one, or stands with one.
 ROOMS = (
     {"_core"},
-    {"_values", "models", "errors", "retries", "executors", "limits", "batches", "uniqueness", "signals"},
+    {
+        "_values",
+        "models",
+        "errors",
+        "retries",
+        "executors",
+        "limits",
+        "batches",
+        "uniqueness",
+        "signals",
+        "instruments",
+    },
     {"_server", "embedded"},
     {"_client", "task", "job", "dead", "schedules", "pauses", "watching", "streaming", "inspection", "workflows"},
     {"_execution", "context", "logs", "waits"},
     {"_serving"},
     {"app"},
-    {"", "cli", "django", "sqlalchemy", "testing", "web", "__main__"},
+    {"", "cli", "django", "otel", "sentry", "sqlalchemy", "testing", "web", "__main__"},
 )
 RANKS = {name: rank for rank, room in enumerate(ROOMS) for name in room}
 # Users get an app, or jobs, from what stands lower, and their editors must know them: for types alone.

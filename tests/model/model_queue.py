@@ -286,6 +286,8 @@ class Queue:
         """A new task under an id whose finished record, if any, makes room."""
         if id in self.tasks:
             self.dead.pop(id, None)
+            for told in (self.streams, self.logs):
+                told.pop(id, None)
             self.remove(self.tasks[id])
         due_at = more.pop("due_at", 0)
         task = self.tasks[id] = Task(id, name, lane, args, kwargs, self.now, **more)

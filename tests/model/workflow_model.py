@@ -217,8 +217,9 @@ class Flows:
         if task.id in self.awaited:
             self.awaited.remove(task.id)
             self.told.append((task.id, state))
-        if isinstance(task, Group) and state == "aborted":
-            task.items = []
+        if isinstance(task, Group):
+            task.items = [] if state == "aborted" else task.items
+            task.node.is_open = False
         if isinstance(task, Group) and not task.group:
             self.paused.discard(task.id)
         if task.group:

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from helpers import drain, eventually, field, is_sound, is_state, node_states, result_of, working
+from helpers import SOON_S, drain, eventually, field, is_sound, is_state, node_states, result_of, working
 
 from ardiq import (
     Ardiq,
@@ -515,3 +515,26 @@ async def test_what_a_requeued_task_had_begun_is_begun_again(app: Ardiq) -> None
         assert await app.dead.requeue(job.id)
         assert (await result_of(job)).value == ["slow"]
     assert begun == ["slow", "slow"]
+
+
+async def test_a_task_ends_although_nothing_can_be_left_to_heartbeats(
+    app: Ardiq, caplog: pytest.LogCaptureFixture
+) -> None:
+    core, chores = app.context.server.core, f"{app.context.server.base}chores"
+
+    @app.task
+    async def child() -> None: ...
+
+    @app.task
+    async def work() -> str:
+        # Together they have more records than one call gives their time to live.
+        for name in ("one", "two"):
+            await children(name, [child.prepare() for _ in range(510)])
+        core.command(["SET", chores, "damaged"])
+        return "done"
+
+    job = await work.options(task_id="damaged").enqueue()
+    async with working(app):
+        assert await job.value(timeout=6 * SOON_S) == "done"
+        core.command(["DEL", chores])
+    assert "trying again" not in caplog.text

@@ -23,6 +23,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert app.dead_ttl_ms is None
     assert app.dead_limit is None
     assert app.stall_after == 5.0
+    assert app.task_logs is None
     assert app.burst is False
     assert app.tasks == []
     assert app.worker_id
@@ -97,6 +98,7 @@ def test_properties_give_copies() -> None:
         ({"payload_limit": 0}, ValueError, "payload_limit"),
         ({"stall_after": 0}, ValueError, "stall_after"),
         ({"stall_after": "5"}, TypeError, "stall_after"),
+        ({"task_logs": "loud"}, ValueError, "task_logs"),
         ({"allow_eviction": None}, TypeError, "allow_eviction"),
         ({"serializer": "json"}, TypeError, "serializer"),
         ({"deserializer": 1}, TypeError, "deserializer"),

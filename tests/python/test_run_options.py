@@ -270,7 +270,21 @@ def test_json_lines_name_the_task_that_wrote_them(project: Project) -> None:
         assert {"attempt": 1, "queue": "default", "order": 7, "level": "INFO", "logger": "shop"}.items() <= line.items()
         assert line["task_id"].startswith(line["task"])
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"])
+        assert line["lane"] == "default"
+        assert line["worker"]
+        assert "trace_id" not in line
+    assert len({line["worker"] for line in informed}) == 1, "a child is its worker's"
     assert not any("task" in line for line in lines if "ready: worker" in line["message"])
+
+
+def test_lines_for_a_terminal_are_short(project: Project) -> None:
+    lines = loud(project, "", "--log-format", "dev")
+    informed = [line for line in lines if "shop informs" in line]
+    assert len(informed) == len(TASKS)
+    for line in informed:
+        task = next(name for name in TASKS if name in line)
+        assert re.fullmatch(rf"\d\d:\d\d:\d\d\.\d{{3}} INFO     {task} \w+ #1  shop informs  order=7", line)
+    assert not any("\033" in line for line in lines), "standard error is no terminal"
 
 
 def test_where_the_program_configures_logging_it_counts(project: Project) -> None:

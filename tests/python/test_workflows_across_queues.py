@@ -10,6 +10,7 @@ import pytest
 from helpers import SOON_S, eventually, node_states, result_of
 
 from ardiq import Ardiq, Flow, Job, Results, chain, chord, step
+from ardiq._execution.carrier import Carrier
 from ardiq._server import calls
 from ardiq._server.replies import Call, ask, word
 from ardiq._values.encodings import netstrings
@@ -278,6 +279,28 @@ async def test_what_was_lost_there_is_asked_for_again(app: Ardiq, gpu: Ardiq) ->
     core.command(["HSET", f"{app.context.server.base}task:{job.node('double').id}", "sent_at", "1"])
     async with served(app, app, gpu):
         assert await job.value(timeout=SOON_S) == 6
+
+
+async def test_of_many_that_cannot_be_told_some_wait_for_the_next_time(app: Ardiq, gpu: Ardiq) -> None:
+    tasks = tasks_of(app)
+    for half in ("one", "other"):
+        flow = Flow(half)
+        for number in range(525):
+            flow.add(tasks.double.options(queue=gpu.queue_name).prepare(number), name=f"n{number}")
+        await app.start(flow)
+
+    def entry(at: int) -> str:
+        found: bytes = app.context.server.core.command(["LINDEX", f"{app.context.server.base}outbox", str(at)])
+        return found.decode()
+
+    later = entry(1_000)
+    # None of them can be told.
+    gpu.context.server.core.command(["SET", f"{gpu.context.server.base}ready:default", "damaged"])
+    carrier = Carrier(app.context)
+    carrier.tell()
+    await eventually(lambda: entry(0) == later)
+    await carrier.close()
+    assert entry(0) == later
 
 
 async def test_two_homes_with_workflows_of_the_same_id(app: Ardiq, gpu: Ardiq) -> None:

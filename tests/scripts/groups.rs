@@ -147,7 +147,8 @@ fn check_group(
             member.starts_with(&format!("{id}~"))
                 && (state == "failed" || !OVER.contains(&state) && has("failed") && !has("open"))
                 && !record.contains_key("kind")
-                && !chores.contains(member)
+                // In another queue it is one of the chores until it has ended.
+                && (state == "away" || !chores.contains(member))
         });
         let dead = dead.count() as i64;
         if number(fields, "dead") != dead {
